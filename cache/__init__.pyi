@@ -5,9 +5,6 @@ from .errors import CacheError as CacheError
 from .errors import DamagedCache as DamagedCache
 from .errors import MissingCache as MissingCache
 from .export import export_cache as export_cache
-from .failures import Failure as Failure
-from .failures import FailureKind as FailureKind
-from .failures import failures_by_reason as failures_by_reason
 from .import_arrays import ArrayRows as ArrayRows
 from .import_arrays import read_array as read_array
 from .import_arrays import read_ids as read_ids
@@ -40,6 +37,9 @@ from .table import TEST as TEST
 from .table import TRAIN as TRAIN
 from .table import VALIDATION as VALIDATION
 from .table import ClipTable as ClipTable
+from .table import Failure as Failure
+from .table import FailureKind as FailureKind
+from .table import failures_by_reason as failures_by_reason
 from .verify import verify_cache as verify_cache
 from .verify import verify_untrusted as verify_untrusted
 from .writer import CacheWriter as CacheWriter

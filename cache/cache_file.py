@@ -15,11 +15,10 @@ import numpy as np
 
 from mvemo.cache import schema
 from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
-from mvemo.cache.failures import Failures
-from mvemo.cache.index import Index, is_whole, read_index, read_spec, values_array
+from mvemo.cache.index import Index, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
-from mvemo.cache.untrusted import PlainArray, PlainGroup, array_of, attribute, part
+from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failures, Ints
+from mvemo.cache.untrusted import PlainArray, array_of, attribute, part
 from mvemo.manifests.files import shown
 
 T = TypeVar("T")
@@ -56,12 +55,11 @@ def open_file(path: Path) -> Any:
         with path.open("rb") as raw:
             start = raw.read(8)
     except FileNotFoundError:
-        hint = (
+        hint = shard_paths(path) and (
             f", but an unfinished run left rows in {parts_folder(path).name}: run the same command "
             f"again, or run 'mvemo cache repair {path}'"
         )
-        hint = hint if shard_paths(path) else ""
-        raise MissingCache(f"{path}: no such file{hint}") from None
+        raise MissingCache(f"{path}: no such file{hint or ''}") from None
     except IsADirectoryError:
         raise BadCache(f"{path}: expected a feature cache (HDF5 file), got a folder") from None
     except OSError as error:
@@ -284,28 +282,15 @@ class CacheFile:
         )
         return values.astype("<f4", copy=False)
 
-    def read_vectors(self, digest: str, into: F32) -> tuple[Bools, bool]:
-        """Read all vectors into `into`; return bool (clips,) of present rows, True if undamaged."""
-
-        def read(group: PlainGroup) -> tuple[Bools, bool]:
-            index, values = read_index(group, self.specs[digest], len(self.table))
-            return index.present, is_whole(index, values, self.table.clip_ids, into)
-
-        return self._read_feature(digest, read)
-
-    def vectors(self, digest: str, rows: Ints) -> F32:
-        """Return the vectors of these rows, float32 (rows, dim), for `rewrite`."""
-        first, last = int(rows.min()), int(rows.max())
-        return self.rows(self.indexes[digest], first, last + 1)[rows - first]
-
-    def sequence(self, digest: str, row: int) -> F32:
-        """Return the sequence of a row, float32 (frames, dim), for `rewrite`."""
-        index = self.indexes[digest]
-        return self.rows(index, int(index.starts[row]), int(index.starts[row + 1]))
+    def values(self, digest: str, rows: Ints) -> F32:
+        """Return vectors, or the frames of a single sequence, float32 (rows, dim)."""
+        index, first = self.indexes[digest], int(rows.min())
+        found = self.rows(index, int(index.bounds[first]), int(index.bounds[rows.max() + 1]))
+        return found if index.spec.kind == "sequence" else found[rows - first]
 
     # --- access to the file
 
-    def _read_feature(self, digest: str, read: Callable[[PlainGroup], T]) -> T:
+    def _read_feature(self, digest: str, read: Callable[[h5py.Group], T]) -> T:
         """Call `read` with the HDF5 group of a feature."""
         group = self._groups[digest]
         return self.read(f"feature {group}", lambda file: read(part(file["features"], group)))

@@ -1,22 +1,21 @@
 """Comparison of two caches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mvemo.cache.reader import Cache, open_cache
+from mvemo.cache.reader import Cache, clip_reader, open_cache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
+from mvemo.cache.table import ClipTable, Ints
+from mvemo.cache.union import equal_rows, rows_in
 from mvemo.manifests.text_table import listed
 
 # Maximum number of names in a list; further names are counted.
 SHOWN = 3
-# Compared parts of a clip table.
-FIELDS = ("task", "classes", "k", "fold_seed", "digest", "labels", "groups", "folds", "splits")
+# Compared parts of a clip table: single values, and values of each clip.
+SINGLE = ("task", "classes", "k", "fold_seed", "digest")
+FIELDS = (*SINGLE, "labels", "groups", "folds", "splits")
 
 
 def diff_caches(first: Path | str, second: Path | str) -> list[str]:
@@ -43,10 +42,8 @@ def diff_caches(first: Path | str, second: Path | str) -> list[str]:
             lines += [f"feature {label} is only in the {where}" for label in labels]
         for at in filter(other.__contains__, one):
             lines += _feature_lines(a, b, one[at], other[at])
-        reasons = [{(f.clip_id, f.stage): f.reason for f in cache.failures} for cache in (a, b)]
-        differing = sorted(
-            at for at in {*reasons[0], *reasons[1]} if reasons[0].get(at) != reasons[1].get(at)
-        )
+        ours, theirs = ({(f.clip_id, f.stage, f.reason) for f in c.failures} for c in (a, b))
+        differing = sorted({failure[:2] for failure in ours ^ theirs})
         if differing:
             named = [f"{clip!r} ({stage})" for clip, stage in differing]
             lines.append(f"failures differ for {listed(named, SHOWN)}")
@@ -64,62 +61,52 @@ def table_differences(
     for one, other, where in ((a, b, names[0]), (b, a, names[1])):
         clips = sorted({*one.clip_ids}.difference(other.clip_ids))
         if clips:
-            lines.append(f"only in the {where}: clips {_names_of(clips)}")
-    both = _common_rows(a, b)
+            lines.append(f"only in the {where}: clips {listed([*map(repr, clips)], SHOWN)}")
+    rows_a, rows_b = _common_rows(a, b)
     for what in fields:
         one, other = getattr(a, what), getattr(b, what)
         name = what.replace("_", " ")
-        if what not in ("labels", "groups", "folds", "splits"):
+        if what in SINGLE:
             lines += [f"different {name}: {one!r} and {other!r}"] if one != other else []
         elif one is None or other is None:
             lines += [f"only one of the caches has {name}"] if one is not other else []
         else:
-            differing = [a.clip_ids[i] for i, j in both if not _equal(one[i], other[j])]
-            if differing:
-                lines.append(f"{name} differ for clips {_names_of(differing)}")
+            same = equal_rows(np.array(one)[rows_a], np.array(other)[rows_b])
+            if not same.all():
+                lines.append(f"{name} differ for clips {_names_of(a, rows_a[~same])}")
     return lines
 
 
-def _common_rows(a: ClipTable, b: ClipTable) -> list[tuple[int, int]]:
-    """Return the rows of the clips that both tables have."""
-    row = {clip: i for i, clip in enumerate(b.clip_ids)}
-    return [(i, row[clip]) for i, clip in enumerate(a.clip_ids) if clip in row]
+def _common_rows(a: ClipTable, b: ClipTable) -> tuple[Ints, Ints]:
+    """Return the rows of the clips that both tables have, in `a` and in `b`."""
+    (places,) = rows_in(b, [a])
+    rows = np.flatnonzero(places >= 0)
+    return rows, places[rows]
 
 
 def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> list[str]:
-    label, ids = one.label, a.table.clip_ids
+    label = one.label
     lines = [f"{label}: {change}" for change in _spec_changes(one, other)]
-    present_a, present_b = a.present(one.name, one.fold), b.present(one.name, one.fold)
-    both = _common_rows(a.table, b.table)
-    for where, clips in (
-        ("first", [ids[i] for i, j in both if present_a[i] and not present_b[j]]),
-        ("second", [ids[i] for i, j in both if present_b[j] and not present_a[i]]),
-    ):
-        if clips:
-            lines.append(f"{label}: only the {where} has clips {_names_of(clips)}")
+    rows_a, rows_b = _common_rows(a.table, b.table)
+    in_a, in_b = a.present(one.name, one.fold)[rows_a], b.present(one.name, one.fold)[rows_b]
+    for where, only in (("first", in_a & ~in_b), ("second", in_b & ~in_a)):
+        if only.any():
+            clips = _names_of(a.table, rows_a[only])
+            lines.append(f"{label}: only the {where} has clips {clips}")
     if (one.kind, one.dim) != (other.kind, other.dim):
         return lines
-    vectors = one.kind != "sequence"
-    values = [c.vectors(one.name, one.fold)[0] if vectors else None for c in (a, b)]
-    n_common, differing, most = 0, [], 0.0
-    x: Any
-    y: Any
-    for i, j in both:
-        if not (present_a[i] and present_b[j]):
-            continue
-        n_common += 1
-        x, y = (
-            block[row] if block is not None else cache.sequence(one.name, ids[i], one.fold)
-            for cache, block, row in zip((a, b), values, (i, j), strict=True)
-        )
+    read_a, read_b = clip_reader(a, one), clip_reader(b, other)
+    both, differing, most = in_a & in_b, [], 0.0
+    for i, j in zip(rows_a[both].tolist(), rows_b[both].tolist(), strict=True):
+        x, y = read_a(i), read_b(j)
         if not np.array_equal(x, y):
-            differing.append(ids[i])
+            differing.append(i)
             apart = np.abs(x.astype(float) - y).max() if x.shape == y.shape else np.inf
             most = max(most, float(apart))
     if differing:
         lines.append(
-            f"{label}: values of {len(differing)} of {n_common} clips differ by at most "
-            f"{most:.3g}: {_names_of(differing)}"
+            f"{label}: values of {len(differing)} of {both.sum()} clips differ by at most "
+            f"{most:.3g}: {_names_of(a.table, differing)}"
         )
     return lines
 
@@ -137,11 +124,5 @@ def _spec_changes(one: FeatureSpec, other: FeatureSpec) -> list[str]:
     return changes
 
 
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, str):
-        return bool(one == other)
-    return bool(np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f"))
-
-
-def _names_of(clips: Iterable[str]) -> str:
-    return listed([*map(repr, clips)], SHOWN)
+def _names_of(table: ClipTable, rows: Iterable[int]) -> str:
+    return listed([repr(table.clip_ids[i]) for i in rows], SHOWN)

@@ -1,7 +1,5 @@
 """Errors of caches."""
 
-from __future__ import annotations
-
 
 class CacheError(Exception):
     """Base class of errors about a cache file."""
@@ -21,12 +19,6 @@ class DamagedCache(BadCache):
 class MissingCache(CacheError, FileNotFoundError):
     """Error for a cache file that does not exist."""
 
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else "missing"
-
 
 class CacheBusy(CacheError, BlockingIOError):
     """Error for a cache that another writer has locked; the message names that writer."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else "busy"

@@ -1,8 +1,5 @@
 """Export of features to ``.npz`` and ``.csv``, with clip ids."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +7,8 @@ import numpy as np
 
 from mvemo.cache.errors import BadCache, CacheError, MissingCache
 from mvemo.cache.index import spec_to_json
-from mvemo.cache.reader import Cache, open_cache
-from mvemo.cache.table import F32
+from mvemo.cache.reader import Cache, clip_reader, open_cache
+from mvemo.cache.spec import FeatureSpec
 from mvemo.manifests.files import replacing
 from mvemo.manifests.tables import CsvWriter
 
@@ -56,63 +53,53 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     b,2,4
     """
     out = Path(out)
-    writers = {".npz": _write_npz, ".csv": _write_csv}
-    write: Callable[[Path, Cache, str, int | None], None] | None = writers.get(out.suffix.lower())
+    write = {".npz": _write_npz, ".csv": _write_csv}.get(out.suffix.lower())
     if write is None:
         raise BadCache(f"{out}: unknown suffix {out.suffix!r}: expected .npz or .csv")
     if not out.parent.is_dir():
         raise MissingCache(f"{out}: its folder does not exist: create it first")
     with open_cache(path) as cache:
-        if cache.spec(name, fold).fold is None and fold is not None:
+        spec = cache.spec(name, fold)
+        if spec.fold is None and fold is not None:
             raise BadCache(f"{path}: {name} is the same for all folds: leave out fold {fold}")
         with replacing(out, error=CacheError) as temp:
-            write(temp, cache, name, fold)
+            write(temp, cache, spec)
 
 
-def _write_npz(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
-    table, spec = cache.table, cache.spec(name, fold)
+def _write_npz(temp: Path, cache: Cache, spec: FeatureSpec) -> None:
+    table = cache.table
     arrays: dict[str, Any] = {
-        "clip_ids": np.array(table.clip_ids, dtype=np.str_),
-        "groups": np.array(table.groups, dtype=np.str_),
+        "clip_ids": np.array(table.clip_ids, np.str_),
+        "groups": np.array(table.groups, np.str_),
         "labels": table.labels,
-        "classes": np.array(table.classes, dtype=np.str_),
+        "classes": np.array(table.classes, np.str_),
         "folds": table.folds,
         "spec": np.array(spec_to_json(spec)),
     }
     if table.splits is not None:
         arrays["splits"] = table.splits
     if spec.kind != "sequence":
-        arrays["values"], arrays["present"] = cache.vectors(name, fold)
+        arrays["values"], arrays["present"] = cache.vectors(spec.name, spec.fold)
     else:
-        rows = [cache.sequence(name, clip, fold) for clip in table.clip_ids]
-        arrays["present"] = np.array([row is not None for row in rows], dtype=np.bool_)
-        frames = [0 if row is None else len(row) for row in rows]
-        arrays["offsets"] = np.concatenate([[0], np.cumsum(frames)]).astype(np.int64)
-        empty = np.empty((0, spec.dim), np.float32)
-        arrays["values"] = np.concatenate([empty, *(row for row in rows if row is not None)])
+        arrays["present"] = present = cache.present(spec.name, spec.fold)
+        rows = [*map(clip_reader(cache, spec), np.flatnonzero(present).tolist())]
+        frames = np.zeros(len(table), np.int64)
+        frames[present] = [len(row) for row in rows]
+        arrays["offsets"] = np.concatenate([[0], np.cumsum(frames)])
+        arrays["values"] = np.concatenate([np.empty((0, spec.dim), np.float32), *rows])
     with temp.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def _write_csv(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
-    table, spec = cache.table, cache.spec(name, fold)
-    columns = [f"{name}_{i}" for i in range(spec.dim)]
-    if spec.kind != "sequence":
-        values, present = cache.vectors(name, fold)
+def _write_csv(temp: Path, cache: Cache, spec: FeatureSpec) -> None:
+    present, read = cache.present(spec.name, spec.fold), clip_reader(cache, spec)
+    frame = ["frame"] if spec.kind == "sequence" else []
     with temp.open("w", newline="", encoding="utf-8") as file:
         lines = CsvWriter(file)
-        vectors = spec.kind != "sequence"
-        lines.writerow(["clip_id", *([] if vectors else ["frame"]), *columns])
-        for i, clip in enumerate(table.clip_ids):
-            if vectors:
-                lines.writerow([clip, *(_cells(values[i]) if present[i] else [""] * spec.dim)])
+        lines.writerow(["clip_id", *frame, *(f"{spec.name}_{i}" for i in range(spec.dim))])
+        for i, clip in enumerate(cache.table.clip_ids):
+            if not present[i]:
+                lines.writerow([clip, *[""] * (len(frame) + spec.dim)])
                 continue
-            frames = cache.sequence(name, clip, fold)
-            if frames is None:
-                lines.writerow([clip, "", *[""] * spec.dim])
-            for number, row in enumerate(() if frames is None else frames):
-                lines.writerow([clip, number, *_cells(row)])
-
-
-def _cells(row: F32) -> list[str]:
-    return [f"{value:.9g}" for value in row.tolist()]
+            for number, row in enumerate(np.atleast_2d(read(i)).tolist()):
+                lines.writerow([clip, *([number] if frame else []), *(f"{v:.9g}" for v in row)])

@@ -3,8 +3,6 @@
 The formats are ``.npy``, ``.npz``, HDF5, CSV and Parquet. Nothing is unpickled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -128,11 +126,11 @@ def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> A
     chosen = _value_columns(path, table, id_name, columns)
     values = np.empty((len(body), len(chosen)))
     for j, name in enumerate(chosen):
-        for i, cell in enumerate(table[name]):
+        for (number, _), cell in zip(body, table[name], strict=True):
             if not _is_number(cell):
                 hint = "" if id_name else ": give --id-column if it is a clip id"
-                raise BadCache(f"{path}:{body[i][0]}: {cell!r} is not a number{hint}")
-            values[i, j] = float(cell) if cell else np.nan
+                raise BadCache(f"{path}:{number}: {cell!r} is not a number{hint}")
+        values[:, j] = [float(cell or "nan") for cell in table[name]]
     if not values.size:
         raise BadCache(f"{path}: holds no numbers")
     ids = None if id_name is None else tuple(table[id_name])
@@ -154,13 +152,17 @@ def _value_columns(
     path: Path, table: Mapping[str, Sequence[str]], id_name: str | None, columns: TableColumns
 ) -> tuple[str, ...]:
     """Return the requested columns, or all; raise BadCache if one looks like ids or text."""
-    for pattern in (*columns.take, *columns.skip):
-        if not any(fnmatchcase(name, pattern) for name in table):
+    matches = {
+        pattern: {name for name in table if fnmatchcase(name, pattern)}
+        for pattern in (*columns.take, *columns.skip)
+    }
+    for pattern, names in matches.items():
+        if not names:
             listing = ", ".join(table)
             raise BadCache(f"{path}: no column matches {pattern!r}; the columns are {listing}")
-    taken = {name for name in table if any(fnmatchcase(name, p) for p in columns.take or "*")}
-    skipped = {name for name in table if any(fnmatchcase(name, p) for p in columns.skip)}
-    chosen = tuple(name for name in table if name in taken - skipped - {id_name})
+    taken = set[str]().union(*(matches[p] for p in columns.take)) if columns.take else {*table}
+    left_out = {id_name}.union(*(matches[p] for p in columns.skip))
+    chosen = tuple(name for name in table if name in taken - left_out)
     for name in () if columns.take else chosen:
         cells = [cell for cell in table[name] if cell]
         # If ids are known, a column of whole numbers is refused only if its name looks like an id.

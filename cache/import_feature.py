@@ -1,7 +1,5 @@
 """Import of an array into a cache as a feature."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -188,7 +186,14 @@ def import_feature(
     path = Path(path)
     settings = settings or ImportSettings()
     where = f"{path}: {name}"
-    stored, taken = _existing(path, name)
+    stored, taken = None, set[str]()
+    if path.exists():
+        with open_cache(path) as cache:
+            stored = cache.table
+            taken = {spec.digest for spec in cache.specs if spec.name == name}
+    else:
+        # The folds of the run, and so the test clips of each net, would be lost.
+        refuse_unfinished(path)
     if stored is not None and table is not None:
         _refuse_other_clips(path, stored, table)
     # Clips of an unlabelled cache may get labels from the table.
@@ -229,17 +234,6 @@ def import_feature(
             writer.put(spec, ids[i], spec.key(digest_of(["clip", ids[i]])), rows[i])
     incomplete = int((~present & ~missing.all(axis=1)).sum())
     return Imported(spec, len(target), int(present.sum()), incomplete, skipped)
-
-
-def _existing(path: Path, name: str) -> tuple[ClipTable | None, frozenset[str]]:
-    """Return the cache's clips (or None), and the digests of its features with this name."""
-    if path.exists():
-        with open_cache(path) as cache:
-            taken = {spec.digest for spec in cache.specs if spec.name == name}
-            return cache.table, frozenset(taken)
-    # The folds of the run, and so the test clips of each net, would be lost.
-    refuse_unfinished(path)
-    return None, frozenset()
 
 
 def _refuse_other_clips(path: Path, stored: ClipTable, table: ClipTable) -> None:
@@ -298,11 +292,11 @@ def _as_stored(numbers: F64, present: Bools, ids: Sequence[str], where: str) -> 
     """Return the values as float32, with NaN in rows that are not `present`."""
     with np.errstate(over="ignore"):
         rows = numbers.astype(np.float32)
-    infinite = np.flatnonzero(np.isinf(rows).any(axis=1))
-    if len(infinite):
+    infinite = np.isinf(rows).any(axis=1)
+    if infinite.any():
         raise BadCache(
-            f"{where}: {len(infinite)} rows hold numbers that are infinite or too large for "
-            f"float32, such as clip {ids[int(infinite[0])]!r}: write NaN for a missing number"
+            f"{where}: {infinite.sum()} rows hold numbers that are infinite or too large for "
+            f"float32, such as clip {ids[int(infinite.argmax())]!r}: write NaN for a missing number"
         )
     rows[~present] = np.nan
     return rows
@@ -312,6 +306,5 @@ def _digest(rows: F32, present: Bools, ids: Sequence[str]) -> str:
     """Return the SHA-256 of clip ids and values, independent of the order of rows."""
     state = hashlib.sha256()
     for i in sorted(np.flatnonzero(present).tolist(), key=lambda i: ids[i]):
-        state.update(ids[i].encode("utf-8", "surrogatepass") + b"\0")
-        state.update(np.ascontiguousarray(rows[i], dtype="<f4").data)
+        state.update(ids[i].encode("utf-8", "surrogatepass") + b"\0" + rows[i].tobytes())
     return state.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from binascii import hexlify
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress
@@ -41,28 +41,31 @@ class Index:
     row: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod
-    def empty(cls, spec: FeatureSpec, n_clips: int, key_type: Any = "S64") -> Index:
+    def empty(cls, spec: FeatureSpec, n_clips: int, key_width: int) -> Index:
         """Return the index of a feature without rows, to be filled."""
         return cls(
             spec,
             np.zeros(n_clips, np.bool_),
-            np.zeros(n_clips, key_type),
+            np.zeros(n_clips, f"S{key_width}"),
             np.zeros((n_clips, schema.CHECKSUM), np.uint8),
             np.zeros(n_clips, np.int64),
             origin=np.full(n_clips, -1, np.int64),
             row=np.zeros(n_clips, np.int64),
         )
 
-    def drop(self, rows: Ints) -> None:
+    def drop(self, rows: Ints | int) -> None:
         """Mark rows of a plan as missing."""
         self.origin[rows] = -1
         self.keys[rows] = b""
         for values in (self.present, self.checksums, self.frames):
             values[rows] = 0
+        vars(self).pop("bounds", None)  # it depends on the frames
 
     @cached_property
-    def starts(self) -> Ints:
-        """First frame of each clip in the array of all frames; the last element is their number."""
+    def bounds(self) -> Ints:
+        """int64 (clips + 1,): the values of clip i are from `bounds[i]` to `bounds[i + 1]`."""
+        if self.spec.kind != "sequence":
+            return np.arange(len(self.present) + 1)
         return np.concatenate([[0], np.cumsum(self.frames)])
 
     def fits(self, i: int, clip_id: str, row: F32) -> bool:
@@ -76,7 +79,7 @@ class Index:
             self.spec.digest,
             "\0".join(sorted(self.spec.trained_on)),
             np.packbits(self.present).tobytes().hex(),
-            _joined(self.keys),
+            b"\0".join(self.keys.tolist()).decode("latin-1"),
             hexlify(self.checksums.tobytes()),
             hexlify(self.frames.astype("<i8").tobytes()),
         )
@@ -92,56 +95,29 @@ class Index:
         return state.hexdigest()
 
 
-def _joined(keys: NDArray[np.bytes_]) -> bytes:
-    """Return the keys joined by zero bytes, as UTF-8."""
-    width = keys.dtype.itemsize
-    square = np.zeros((len(keys), width + 1), np.uint8)
-    square[:, :width] = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, width)
-    if width and square[:, width - 1].all():
-        # In the usual case, all keys have the same length.
-        data = square.tobytes()[:-1]
-    else:
-        data = b"\0".join(keys.tolist())
-    return data if data.isascii() else data.decode("latin-1").encode()
-
-
 # --- values
 
 
-def is_whole(
-    index: Index, values: PlainArray, clip_ids: Sequence[str], into: F32 | None = None
-) -> bool:
+def is_whole(index: Index, values: PlainArray) -> bool:
     """Read all values of a feature; return True if values, missing rows and checksum are valid."""
-    state = schema.values_checksum()
+    state = xxhash.xxh3_128()
     vector = index.spec.kind != "sequence"
-    for rows, block, finite in _blocks(values, state, into):
-        expected = index.present[rows] if vector else True
-        if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
-            return False
-    if index.values_checksum or into is None:
-        return state.hexdigest() == index.values_checksum
-    present = np.flatnonzero(index.present).tolist()
-    return all(index.fits(i, clip_ids[i], into[i]) for i in present)
-
-
-def _blocks(
-    values: PlainArray, state: xxhash.xxh3_128, into: F32 | None
-) -> Iterator[tuple[slice, F32, Bools]]:
-    """Yield a slice of rows, their values until the next block, and True for finite rows."""
     n, dim = values.shape
     step = max(1, STEP // (4 * dim))
-    half = values.dtype.itemsize == 2
-    buffer = np.empty((min(step, n), dim), values.dtype) if into is None else into
+    buffer = np.empty((min(step, n), dim), values.dtype)
     # The weights prevent overflow, so that a weighted sum is finite if all its terms are. This is
     # ten times as fast as checking each number.
     weights = np.full(dim, 2.0 ** -dim.bit_length(), np.float32)
     for start in range(0, n, step):
-        rows = slice(start, min(n, start + step))
-        block = buffer[: rows.stop - start] if into is None else into[rows]
+        block = buffer[: n - start]
         values.read_into(block, start)
         state.update(block.data.cast("B"))
         with np.errstate(all="ignore"):
-            yield rows, block, np.isfinite((block.astype("<f4") if half else block) @ weights)
+            finite = np.isfinite(block.astype("<f4", copy=False) @ weights)
+        expected = index.present[start : start + step] if vector else True
+        if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
+            return False
+    return state.hexdigest() == index.values_checksum
 
 
 # --- reading and writing
@@ -149,7 +125,7 @@ def _blocks(
 
 def spec_to_json(spec: FeatureSpec) -> str:
     """Return a spec without `trained_on` as canonical JSON."""
-    return json.dumps(spec.facts, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return json.dumps(spec.facts, sort_keys=True, allow_nan=False)
 
 
 def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
@@ -176,8 +152,7 @@ def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
 def values_array(group: Any, index: Index) -> PlainArray:
     """Return a feature's values, not yet read; raise ValueError for a wrong type or shape."""
     spec = index.spec
-    rows = int(index.starts[-1]) if spec.kind == "sequence" else len(index.present)
-    return array_of(group, "values", spec.dtype, (rows, spec.dim))
+    return array_of(group, "values", spec.dtype, (int(index.bounds[-1]), spec.dim))
 
 
 def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, PlainArray]:
@@ -230,9 +205,9 @@ def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     group.create_dataset("keys", data=index.keys)
     group.create_dataset("checksums", data=index.checksums)
     if spec.kind == "sequence":
-        group.create_dataset("offsets", data=index.starts.astype("<i8"))
+        group.create_dataset("offsets", data=index.bounds.astype("<i8"))
     seen = frozenset(spec.trained_on)
-    mask = np.fromiter((c in seen for c in clip_ids), dtype=np.bool_, count=len(clip_ids))
+    mask = np.array([clip in seen for clip in clip_ids], np.bool_)
     group.create_dataset("trained_on", data=mask)
     others = sorted(seen.difference(clip_ids))
     schema.write_strings(group, "trained_on_others", others)

@@ -1,14 +1,11 @@
 """Maintenance of caches: merging, slim copies, removal, and repair; all rewrite the file."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Collection, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
-
-import numpy as np
 
 from mvemo.cache import union
 from mvemo.cache.cache_file import (
@@ -22,7 +19,7 @@ from mvemo.cache.cache_file import (
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.reader import open_cache, unknown_feature
 from mvemo.cache.rewrite import Plan, curve_names, newest_failures, newest_plan, rewrite
-from mvemo.cache.shards import locked_files, read_shards, refuse_unfinished, remove_shards
+from mvemo.cache.shards import locked_cache, read_shards, refuse_unfinished, remove_shards
 from mvemo.cache.table import subset
 from mvemo.cache.verify import verify_cache
 
@@ -50,6 +47,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from mvemo.cache import ClipTable, import_feature
     >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
     ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
@@ -62,7 +60,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     out = Path(out)
     if not paths:
         raise BadCache(f"{out}: there are no caches to merge: give at least one")
-    with locked_files(out) as pool:
+    with locked_cache(out) as pool:
         refuse_unfinished(out)
         files = [CacheFile(file, pool).load() for p in paths for file in cache_files(Path(p))]
         rewrite(out, _union_plan(files, out), parts_folder(out) / "merged.tmp")
@@ -71,7 +69,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
 def _union_plan(files: Sequence[CacheFile], where: Path) -> Plan:
     """Plan one file with the content of several caches; raise BadCache if they do not match."""
     table = union.merge_tables(files)
-    features = union.in_order(union.plan_rows(table, files, str(where)))
+    features = union.in_order(union.plan_rows(table, files, where))
     union.refuse_rivals(files, where)
     failures, curves = union.merge_failures(files), union.merge_curves(files)
     return Plan(table, files, features, failures, curves, union.merge_provenance(files))
@@ -142,15 +140,16 @@ def select_features(
     path, out = Path(path), Path(out)
     if not path.exists():
         raise MissingCache(f"{path}: no such file")
-    with locked_files(out) as pool:
+    with locked_cache(out) as pool:
         for file in {path, out}:
             refuse_unfinished(file)
         files = [CacheFile(file, pool).load() for file in cache_files(path)]
         whole = _union_plan(files, path)
         plan = _selection(path, whole, frozenset(features), clips)
+        kept = set(plan.table.clip_ids)
         removed = Removed(
             features=tuple(sorted({f.spec.name for f in whole.features.values()} - set(features))),
-            clips=tuple(c for c in whole.table.clip_ids if c not in set(plan.table.clip_ids)),
+            clips=tuple(c for c in whole.table.clip_ids if c not in kept),
             curves=tuple(sorted(whole.curves.keys() - plan.curves.keys())),
             failures=len(whole.failures) - len(plan.failures),
         )
@@ -233,7 +232,7 @@ def repair_cache(path: Path | str) -> list[str]:
     opening = parts / "table.h5"  # clips of the unfinished run
     if not path.exists() and not parts.is_dir():
         raise MissingCache(f"{path}: no such file")
-    with locked_files(path) as pool:
+    with locked_cache(path) as pool:
         main, done = _readable_part(path, pool)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -298,5 +297,5 @@ def unfinished_run(path: Path) -> UnfinishedRun | None:
                 source = CacheFile(shard, pool).load()
                 name = source.table.name
                 for index in source.indexes.values():
-                    clips.update(source.table.clip_ids[i] for i in np.flatnonzero(index.present))
+                    clips.update(compress(source.table.clip_ids, index.present))
     return UnfinishedRun(name, frozenset(clips)) if clips else None

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from mvemo.cache import union
 from mvemo.cache.cache_file import CacheFile, FilePool, cache_files
 from mvemo.cache.errors import BadCache
-from mvemo.cache.failures import Failure
 from mvemo.cache.index import Index
-from mvemo.cache.schema import table_checksum, values_checksum
+from mvemo.cache.schema import table_checksum
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, Bools, ClipTable, Curves, Ints
+from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failure, Ints
 from mvemo.manifests.text_table import html_table, listed
 
 # Approximate bytes of a block of `Cache.blocks`.
@@ -46,7 +46,7 @@ class Cache:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pool = FilePool()
-        self._indexes: dict[tuple[Path, str], Index] = {}
+        self._index = cache(CacheFile.index)
         try:
             self._files = [CacheFile(file, self._pool) for file in cache_files(path)]
             self.table: ClipTable = union.merge_tables(self._files)
@@ -57,9 +57,7 @@ class Cache:
             self._specs = union.merge_specs(self._files, self.table)
             if sum(map(len, self._places)) > len(self.table):
                 for spec in self._specs.values():
-                    clashes: list[str] = []
-                    self._plan(spec, clashes)
-                    union.refuse_clashes(clashes, path)
+                    self._plan(spec, path)
         except BaseException:
             self._pool.close()
             raise
@@ -181,17 +179,11 @@ class Cache:
             The feature or fold does not exist, is a sequence, or is damaged.
         """
         spec = self._vector(name, fold)
-        if columns is None and len(self._files) == 1:
-            (file,) = self._files
-            values: F32 = np.empty((len(self.table), spec.dim), "<f4")
-            present, is_whole = file.read_vectors(spec.digest, values)
-            if not is_whole:
-                raise _damaged(file, spec)
-            return values, present
         kept = columns or slice(None)
         values = np.full((len(self.table), len(range(*kept.indices(spec.dim)))), np.nan, "<f4")
         present = np.zeros(len(self.table), np.bool_)
-        for rows, block in self.blocks(name, fold):
+        # Blocks of this size fit in the CPU cache.
+        for rows, block in self.blocks(name, fold, n_bytes=2 << 20):
             values[rows] = block[:, kept]
             present[rows] = True
         return values, present
@@ -217,7 +209,7 @@ class Cache:
         spec = self._vector(name, fold)
         given = np.zeros(len(self.table), np.bool_)
         for file, places in self._having(spec):
-            for stored_rows, block in _vector_blocks(file, self._index(file, spec), n_bytes):
+            for stored_rows, block in _vector_blocks(file, file.index(spec.digest), n_bytes):
                 rows = places[stored_rows]
                 new = ~given[rows]
                 given[rows] = True
@@ -238,12 +230,10 @@ class Cache:
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
         """Return the ids of the clips whose row has the given key and so is up to date."""
-        found: set[str] = set()
-        for file, _ in self._having(spec):
-            stored_keys = file.index(spec.digest).keys.tolist()
-            stored = zip(file.table.clip_ids, stored_keys, strict=True)
-            found |= {clip for clip, key in stored if clip in keys and key == keys[clip].encode()}
-        return frozenset(found)
+        if spec not in self.specs:
+            return frozenset()
+        stored = zip(self.table.clip_ids, self._plan(spec).keys.tolist(), strict=True)
+        return frozenset(c for c, key in stored if c in keys and key == keys[c].encode())
 
     def sequence(self, name: str, clip_id: str, fold: int | None = None) -> F32 | None:
         """Return the sequence of one clip, float32 (frames, dim), or None if missing.
@@ -262,9 +252,9 @@ class Cache:
         for file, i in zip(self._files, rows, strict=True):
             if i is None or spec.digest not in file.specs:
                 continue
-            index = self._index(file, spec)
+            index = self._index(file, spec.digest)
             if index.present[i]:
-                values = file.rows(index, int(index.starts[i]), int(index.starts[i + 1]))
+                values = file.rows(index, int(index.bounds[i]), int(index.bounds[i + 1]))
                 if not (np.isfinite(values).all() and index.fits(i, clip_id, values)):
                     raise _damaged(file, spec)
                 return values
@@ -288,26 +278,13 @@ class Cache:
         files = zip(self._files, self._places, strict=True)
         return ((file, places) for file, places in files if spec.digest in file.specs)
 
-    def _plan(self, spec: FeatureSpec, clashes: list[str] | None = None) -> Index:
+    def _plan(self, spec: FeatureSpec, where: Path | None = None) -> Index:
         """Return an index of all files' rows, with the source file of each row."""
         parts = [
             (number, file.name, places, file.index(spec.digest))
             for number, (file, places) in enumerate(self._having(spec))
         ]
-        return union.plan_feature(self.table, parts, clashes)
-
-    def _index(self, file: CacheFile, spec: FeatureSpec) -> Index:
-        """Return a feature's index in a file, cached; vectors keep only `present`."""
-        at = file.path, spec.digest
-        if at not in self._indexes:
-            index = file.index(spec.digest)
-            if spec.kind != "sequence" and index.values_checksum:
-                nothing = Index.empty(spec, 0)
-                index = replace(
-                    index, keys=nothing.keys, checksums=nothing.checksums, frames=nothing.frames
-                )
-            self._indexes[at] = index
-        return self._indexes[at]
+        return union.plan_feature(self.table, parts, where)
 
     def close(self) -> None:
         """Close the file; arrays that were read stay valid."""
@@ -323,7 +300,7 @@ class Cache:
 def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tuple[Ints, F32]]:
     """Yield numbers and values of present rows of a file's vectors; see `Cache.blocks`."""
     spec, checksum = index.spec, index.values_checksum
-    state = values_checksum()
+    state = xxhash.xxh3_128()
     step = max(1, n_bytes // (4 * spec.dim))
     for start in range(0, len(index.present), step):
         block = file.rows(index, start, start + step)
@@ -341,6 +318,13 @@ def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tupl
         yield rows, block if len(rows) == len(block) else block[present]
     if checksum and state.hexdigest() != checksum:
         raise _damaged(file, spec)
+
+
+def clip_reader(cache: Cache, spec: FeatureSpec) -> Callable[[int], F32]:
+    """Return a function that reads the values of one clip, given a row that is present."""
+    if spec.kind != "sequence":
+        return cache.vectors(spec.name, spec.fold)[0].__getitem__
+    return lambda row: cast(F32, cache.sequence(spec.name, cache.table.clip_ids[row], spec.fold))
 
 
 def unknown_feature(path: Path, name: str, names: Iterable[str]) -> BadCache:

@@ -4,13 +4,11 @@ Commits of the writer (memory to a shard), its `close` (file and shards to a new
 slim copies, removals and repairs all create a `Plan` and write it with `rewrite`.
 """
 
-from __future__ import annotations
-
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,14 +16,14 @@ from typing import Any
 
 import h5py
 import numpy as np
+import xxhash
 
 from mvemo.cache import schema
 from mvemo.cache.cache_file import DAMAGE, CacheFile
 from mvemo.cache.errors import BadCache, CacheError
-from mvemo.cache.failures import Failure, Failures
 from mvemo.cache.index import Index, write_index
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, ClipTable, Curves, Ints
+from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
 from mvemo.cache.union import in_order, plan_rows
 from mvemo.cache.untrusted import write_attribute
 from mvemo.manifests.files import replacing
@@ -85,7 +83,7 @@ class MemoryRows:
         for digest, rows in self._rows.items():
             spec, seen = self._specs[digest], named.get(digest, frozenset())
             width = max(64, *(len(key) for key, _, _ in rows.values()))
-            index = Index.empty(spec, len(table), f"S{width}")
+            index = Index.empty(spec, len(table), width)
             for i, clip in enumerate(table.clip_ids):
                 if clip in rows:
                     key, values, checksum = rows[clip]
@@ -96,13 +94,10 @@ class MemoryRows:
                 spec = replace(spec, trained_on=tuple(c for c in table.clip_ids if c in seen))
             self.indexes[digest] = replace(index, spec=spec, n_trained_on=len(seen))
 
-    def vectors(self, digest: str, rows: Ints) -> F32:
-        """Return the vectors of these rows, float32 (rows, dim)."""
-        return np.stack([self.sequence(digest, i) for i in rows.tolist()])
-
-    def sequence(self, digest: str, row: int) -> F32:
-        """Return the values of one row."""
-        return self._rows[digest][self.table.clip_ids[row]][1]
+    def values(self, digest: str, rows: Ints) -> F32:
+        """Return the values of these rows, float32 (rows or frames, dim)."""
+        stored = self._rows[digest]
+        return np.vstack([stored[self.table.clip_ids[i]][1] for i in rows])
 
 
 Source = CacheFile | MemoryRows
@@ -123,20 +118,16 @@ class Plan:
     @property
     def n_bytes(self) -> int:
         """Estimated size of the file, rather too large than too small."""
-        n = len(self.table)
-        specs = [feature.spec for feature in self.features.values()]
-        values = 0
-        for spec, feature in zip(specs, self.features.values(), strict=True):
-            rows = n if spec.kind != "sequence" else int(feature.frames.sum())
-            values += np.dtype(spec.dtype).itemsize * spec.dim * rows
-        curves = sum(len(s) for curve in self.curves.values() for s in curve.values())
-        texts = len(json.dumps(self.provenance, default=str))
-        texts += sum(len(why.reason if why else "") + 300 for why in self.failures.values())
-        texts += sum(len(json.dumps(spec.params, default=str)) for spec in specs)
-        texts += sum(len(clip) for spec in specs for clip in spec.trained_on)
-        texts += 2 * sum(map(len, self.table.clip_ids)) + sum(map(len, self.table.groups))
+        n, indexes = len(self.table), self.features.values()
+        values = sum(
+            np.dtype(index.spec.dtype).itemsize * index.spec.dim * int(index.bounds[-1])
+            for index in indexes
+        )
+        texts = (self.table.clip_ids, self.table.groups, self.failures, self.curves)
+        specs = [(index.spec, index.spec.trained_on) for index in indexes]
         # Per clip: keys and checksums of every feature, labels, and overhead of HDF5.
-        return values + 4 * texts + n * (160 * len(specs) + 256) + 32 * curves + (1 << 17)
+        clips = n * (160 * len(specs) + 256)
+        return values + clips + 4 * len(repr((texts, specs, self.provenance))) + (1 << 17)
 
 
 def rewrite(
@@ -148,6 +139,7 @@ def rewrite(
     `temp` is the path of the temporary file.
     """
     dropped: list[str] = []
+    ids = plan.table.clip_ids
     # `kept` ends the message for a file that cannot be written.
     with replacing(target, temp, error=CacheError, kept=kept) as temp:
         while True:
@@ -156,26 +148,22 @@ def rewrite(
                 corrupt = _write_plan(file, plan)
             if not corrupt:
                 return dropped
-            rows = [
-                (feature.spec, plan.table.clip_ids[i], plan.sources[feature.origin[i]].name)
-                for feature, numbers in corrupt
-                for i in numbers
+            sentences = [
+                f"{feature.spec.label} of clip {ids[i]!r} is corrupt in {_source(plan, feature, i)}"
+                for feature, i in corrupt
             ]
-            sentences = [f"{s.label} of clip {c!r} is corrupt in {name}" for s, c, name in rows]
             if not drop:
-                more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
+                more = f" (and {len(corrupt) - 1} more rows)" if len(corrupt) > 1 else ""
+                damaged = _source(plan, *corrupt[0])
                 raise BadCache(
-                    f"{target}: {sentences[0]}{more}: run 'mvemo cache repair {rows[0][2]}'"
+                    f"{target}: {sentences[0]}{more}: run 'mvemo cache repair {damaged}'"
                 )
             dropped += sentences
-            for feature, numbers in corrupt:
-                feature.drop(np.array(numbers))
-            for spec, clip, _ in rows:
-                plan.failures[clip, corrupt_stage(spec)] = failure_now(
-                    clip,
-                    corrupt_stage(spec),
-                    "the stored values did not match their checksum and were dropped",
-                )
+            why = "the stored values did not match their checksum and were dropped"
+            for feature, i in corrupt:
+                feature.drop(i)
+                at = ids[i], corrupt_stage(feature.spec)
+                plan.failures[at] = failure_now(*at, why)
 
 
 def require_room(path: Path, n_bytes: int) -> None:
@@ -189,21 +177,25 @@ def require_room(path: Path, n_bytes: int) -> None:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
-def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, list[int]]]:
-    """Write a plan into an empty HDF5 file; return each feature with its corrupt rows, if any."""
-    schema.write_header(file)
+def _source(plan: Plan, feature: Index, row: int) -> str:
+    return str(plan.sources[feature.origin[row]].name)
+
+
+def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, int]]:
+    """Write a plan into an empty HDF5 file; return the corrupt rows: feature, and number."""
+    write_attribute(file, "format", schema.FORMAT)
+    file.attrs["schema"] = schema.SCHEMA
+    write_attribute(file, "mvemo", schema.code_version())
     schema.write_table(file, plan.table)
     group = file.create_group("features")
-    damaged = []
+    damaged: list[tuple[Index, int]] = []
     for order, (digest, feature) in enumerate(plan.features.items()):
         name = feature.spec.label
         # A shard may hold two versions of one feature.
         item = group.create_group(name if name not in group else f"{name}~{digest[:12]}")
         item.attrs["order"] = order
-        write = _write_vectors if feature.spec.kind != "sequence" else _write_sequences
-        checksum, corrupt = write(item, plan, feature)
-        if corrupt:
-            damaged.append((feature, corrupt))
+        checksum, corrupt = _write_values(item, plan, feature)
+        damaged += [(feature, i) for i in corrupt]
         if not damaged:
             write_attribute(item, "values_checksum", checksum)
             write_index(item, feature, plan.table.clip_ids)
@@ -211,57 +203,32 @@ def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, list[int]]]:
     return damaged
 
 
-def _write_vectors(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]]:
+def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]]:
     """Write ``values``; return their checksum, and the corrupt rows."""
-    n, dim, digest = len(plan.table), feature.spec.dim, feature.spec.digest
-    values = item.create_dataset("values", shape=(n, dim), dtype="<f4")
-    step = max(1, BLOCK // (4 * dim))
-    corrupt: list[int] = []
-    checksum = schema.values_checksum()
-    for start in range(0, n, step):
-        origin = feature.origin[start : start + step]
-        block = np.full((len(origin), dim), np.nan, np.float32)
-        for number in np.unique(origin[origin >= 0]).tolist():
-            places = np.flatnonzero(origin == number)
-            try:
-                block[places] = plan.sources[number].vectors(digest, feature.row[start + places])
-            except DAMAGE:
-                block[places] = np.nan
-        for i in np.flatnonzero(origin >= 0).tolist():
-            if not _is_sound(plan, feature, start + i, block[i]):
-                corrupt.append(start + i)
-        values[start : start + len(block)] = block
-        checksum.update(block.data.cast("B"))
-    return checksum.hexdigest(), corrupt
-
-
-def _write_sequences(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]]:
-    """Write ``values``; return their checksum, and the corrupt rows."""
-    spec, frames = feature.spec, feature.frames
-    shape = (int(frames.sum()), spec.dim)
+    spec, bounds, ids = feature.spec, feature.bounds, plan.table.clip_ids
+    shape = (int(bounds[-1]), spec.dim)
     values = item.create_dataset("values", shape=shape, dtype=spec.dtype)
-    start = 0
+    # Sequences are read one by one because they are long.
+    step = 1 if spec.kind == "sequence" else max(1, BLOCK // (4 * spec.dim))
     corrupt: list[int] = []
-    checksum = schema.values_checksum()
-    for i in np.flatnonzero(feature.origin >= 0).tolist():
-        stop = start + int(frames[i])
-        try:
-            source = plan.sources[feature.origin[i]]
-            row = source.sequence(spec.digest, int(feature.row[i]))
-        except DAMAGE:
-            row = np.empty((0, spec.dim), np.float32)
-        if row.shape == (stop - start, spec.dim) and _is_sound(plan, feature, i, row):
-            stored = np.ascontiguousarray(row, dtype=spec.dtype)
-            values[start:stop] = stored
-            checksum.update(stored.data.cast("B"))
-        else:
-            corrupt.append(i)
-        start = stop
+    checksum = xxhash.xxh3_128()
+    for start in range(0, len(ids), step):
+        origin = feature.origin[start : start + step]
+        starts = bounds[start : start + step + 1] - bounds[start]
+        block = np.full((starts[-1], spec.dim), np.nan, np.float32)
+        for number in np.unique(origin[origin >= 0]):
+            places = np.flatnonzero(origin == number)
+            with suppress(*DAMAGE):
+                read = plan.sources[number].values(spec.digest, feature.row[start + places])
+                block[... if spec.kind == "sequence" else places] = read
+        for i in np.flatnonzero(origin >= 0).tolist():
+            row = block[starts[i] : starts[i + 1]]
+            if not np.isfinite(row).all() or not feature.fits(start + i, ids[start + i], row):
+                corrupt.append(start + i)
+        stored = block.astype(spec.dtype, copy=False)
+        values[bounds[start] : bounds[start] + len(block)] = stored
+        checksum.update(stored.data.cast("B") if stored.size else b"")
     return checksum.hexdigest(), corrupt
-
-
-def _is_sound(plan: Plan, feature: Index, i: int, row: F32) -> bool:
-    return bool(np.isfinite(row).all()) and feature.fits(i, plan.table.clip_ids[i], row)
 
 
 def corrupt_stage(spec: FeatureSpec) -> str:

@@ -1,7 +1,5 @@
 """Writers that buffer rows and commit them to shards in ``<cache>.parts/``."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -14,10 +12,9 @@ import numpy as np
 
 from mvemo.cache.cache_file import parts_folder
 from mvemo.cache.errors import BadCache
-from mvemo.cache.failures import Failure, Failures
 from mvemo.cache.rewrite import MemoryRows, Plan, corrupt_stage, failure_now, rewrite
 from mvemo.cache.spec import HALF_LARGEST, FeatureSpec, check_spec
-from mvemo.cache.table import F32, ClipTable, check_table, check_texts, subset
+from mvemo.cache.table import F32, ClipTable, Failure, Failures, check_table, check_texts, subset
 from mvemo.cache.union import plan_rows
 from mvemo.manifests.files import to_json_values
 
@@ -60,7 +57,6 @@ class RowWriter(ABC):
         self.provenance: dict[str, Any] = dict(provenance or {})
         self._limits = limits
         self._row = {clip: i for i, clip in enumerate(table.clip_ids)}
-        self._clips = self._row.keys()
         self._memory = MemoryRows()
         self._failures: Failures = {}
         self._rows: dict[str, dict[str, bytes]] = {}
@@ -103,7 +99,7 @@ class RowWriter(ABC):
     @property
     def failures(self) -> tuple[tuple[str, str, str], ...]:
         """(clip id, stage, reason) of each failure of the table's clips, sorted."""
-        known = (why for (clip, _), why in self._failures.items() if why and clip in self._clips)
+        known = (why for (clip, _), why in self._failures.items() if why and clip in self._row)
         return tuple(sorted((why.clip_id, why.stage, why.reason) for why in known))
 
     # --- new rows
@@ -131,7 +127,7 @@ class RowWriter(ABC):
         """
         self._check_open()
         where = f"{self.path}: {spec.label} of clip {clip_id!r}"
-        if clip_id not in self._clips:
+        if clip_id not in self._row:
             raise BadCache(f"{where}: the table has no such clip")
         known = self._known(spec)
         values = _checked_values(spec, array, where)
@@ -164,7 +160,7 @@ class RowWriter(ABC):
             Cause, in one line.
         """
         self._check_open()
-        if clip_id not in self._clips:
+        if clip_id not in self._row:
             raise BadCache(f"{self.path}: failure of clip {clip_id!r}: the table has no such clip")
         text = " ".join(reason.replace("\0", " ").split()) or "no reason given"
         check_texts([stage], str(self.path))
@@ -231,12 +227,11 @@ class RowWriter(ABC):
     def _known(self, spec: FeatureSpec) -> dict[str, bytes]:
         """Map clip ids to keys of a feature's rows, and record that the feature is requested."""
         digest = spec.digest
-        if not self._requested or next(reversed(self._requested)) != digest:
-            if digest not in self._requested:
-                check_spec(spec, str(self.path))
-                check_texts((spec.name, *spec.trained_on), str(self.path))
-            self._requested.pop(digest, None)
-            self._requested[digest] = spec
+        if digest not in self._requested:
+            check_spec(spec, str(self.path))
+            check_texts((spec.name, *spec.trained_on), str(self.path))
+        self._requested.pop(digest, None)
+        self._requested[digest] = spec
         if digest not in self._rows:
             self._rows[digest] = self._stored(digest)
         return self._rows[digest]

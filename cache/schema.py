@@ -10,8 +10,8 @@
         splits                      aligned to ids; only under the holdout protocol
     /features/<name>[@foldN]        attrs: digest (of the spec), checksum (of the index), order;
                                     values_checksum, quick_checksum (of index and checksum;
-                                    both since mvemo 0.2); n_trained_on (only in shards of an
-                                    unfinished run)
+                                    both XXH3-128, since mvemo 0.2); n_trained_on (only in
+                                    shards of an unfinished run)
         spec                        JSON, without trained_on
         present      bool (clips,)
         keys         bytes (clips,), empty if missing
@@ -31,8 +31,6 @@ flipped bit that matters. There are no pickles and no compression filters: every
 from version 1.10 on can read the file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,11 +40,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
-from mvemo.cache.failures import Failure, Failures
-from mvemo.cache.table import F32, ClipTable, Curves, Ints
+from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
 from mvemo.cache.untrusted import array_of, attribute, part, write_attribute
 from mvemo.manifests.files import parse_json, to_json_values
 from mvemo.manifests.labels import label_kind
@@ -77,6 +73,7 @@ _FAILURE_COLUMNS = {
     "times": "time",
     "versions": "version",
 }
+_ORIGINS = ("times", "versions")
 _NUMBERS = {int, float, type(None)}  # types of a curve's values in JSON
 
 
@@ -89,13 +86,6 @@ def code_version() -> str:
         return "unknown"
 
 
-def write_header(file: Any) -> None:
-    """Mark a file as a cache of the current schema."""
-    write_attribute(file, "format", FORMAT)
-    file.attrs["schema"] = SCHEMA
-    write_attribute(file, "mvemo", code_version())
-
-
 # --- checksums
 
 
@@ -104,14 +94,6 @@ def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
     state = hashlib.blake2b(clip_id.encode() + b"\0" + key + b"\0", digest_size=CHECKSUM)
     state.update(np.ascontiguousarray(row, dtype="<f4").data)
     return state.digest()
-
-
-def values_checksum(*blocks: F32) -> xxhash.xxh3_128:
-    """Return the XXH3-128 of a feature's values, thirty times as fast as `row_checksum`."""
-    state = xxhash.xxh3_128()
-    for block in blocks:
-        state.update(np.ascontiguousarray(block).data.cast("B") if block.size else b"")
-    return state
 
 
 def text_checksum(*parts: str | bytes) -> str:
@@ -125,13 +107,7 @@ def text_checksum(*parts: str | bytes) -> str:
 
 def to_json(value: Any) -> str:
     """Return canonical JSON of `to_json_values(value)`."""
-    return json.dumps(
-        to_json_values(value),
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=True,
-        allow_nan=False,
-    )
+    return json.dumps(to_json_values(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def table_checksum(table: ClipTable) -> str:
@@ -250,13 +226,15 @@ def write_extras(
     group = file.create_group("failures")
     items = sorted(failures.items(), key=lambda item: item[0])
     rows = [why or Failure(clip, stage, "") for (clip, stage), why in items]
-    for name, field in _FAILURE_COLUMNS.items():
-        write_strings(group, name, [getattr(row, field) for row in rows])
+    columns = {k: [getattr(row, v) for row in rows] for k, v in _FAILURE_COLUMNS.items()}
+    for name, texts in columns.items():
+        write_strings(group, name, texts)
     cleared = np.array([why is None for _, why in items], dtype=np.bool_)
     group.create_dataset("cleared", data=cleared)
     write_attribute(group, "checksum", _failures_checksum(failures))
-    origins = _origins_checksum([row.time for row in rows], [row.version for row in rows])
-    write_attribute(group, "origin_checksum", origins)
+    write_attribute(
+        group, "origin_checksum", _joined_checksum(columns["times"], columns["versions"])
+    )
     write_text(file, "curves", to_json(curves))
     write_text(file, "provenance", to_json(provenance))
 
@@ -267,25 +245,24 @@ def _failures_checksum(failures: Failures) -> str:
     return text_checksum(to_json(sorted(rows)))
 
 
-def _origins_checksum(times: Sequence[str], versions: Sequence[str]) -> str:
-    return text_checksum("\0".join(times), "\0".join(versions))
+def _joined_checksum(*columns: Sequence[str]) -> str:
+    return text_checksum(*map("\0".join, columns))
 
 
 def read_failures(file: Any) -> Failures:
     """Read ``/failures``; raise ValueError if they do not match their checksum."""
     group = part(file, "failures")
-    clips = read_strings(group, "clips")
-    times = versions = ("",) * len(clips)
+    columns = [read_strings(group, name) for name in ("clips", "stages", "reasons")]
     # Files of mvemo 0.1 have no times and versions.
     if stated := attribute(group, "origin_checksum", str, ""):
-        times, versions = read_strings(group, "times"), read_strings(group, "versions")
-        if _origins_checksum(times, versions) != stated:
+        origins = [read_strings(group, name) for name in _ORIGINS]
+        if _joined_checksum(*origins) != stated:
             raise ValueError(MISFIT)
-    columns = (clips, read_strings(group, "stages"), read_strings(group, "reasons"))
-    cleared = array_of(group, "cleared", np.bool_, (len(clips),)).read().tolist()
+        columns += origins
+    cleared = array_of(group, "cleared", np.bool_, (len(columns[0]),)).read().tolist()
     failures: Failures = {
         (why.clip_id, why.stage): None if is_cleared else why
-        for why, is_cleared in zip(map(Failure, *columns, times, versions), cleared, strict=True)
+        for why, is_cleared in zip(map(Failure, *columns), cleared, strict=True)
     }
     if _failures_checksum(failures) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)

@@ -1,7 +1,5 @@
 """Lock of a cache, which allows only one writer at a time, and shards of an unfinished run."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket
@@ -15,6 +13,7 @@ import filelock
 
 from mvemo.cache.cache_file import CacheFile, FilePool, parts_folder, refuse_folder, shard_paths
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
+from mvemo.cache.index import Index
 from mvemo.manifests.files import parse_json
 
 # Environment variable to set to 1 for file systems without locks. A second writer is then not
@@ -22,66 +21,52 @@ from mvemo.manifests.files import parse_json
 NO_LOCK = "MVEMO_NO_LOCK"
 
 
-class WriterLock:
-    """Exclusive lock ``<cache>.lock`` for writing a cache, from construction to `release`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.parent.is_dir():
-            raise MissingCache(f"{path}: its folder does not exist: create it first")
-        refuse_folder(path)
-        # A separate file is used because some systems do not let others read a locked file.
-        self._holder = parts_folder(path) / "holder.json"
-        self._lock = filelock.FileLock(path.with_name(path.name + ".lock"), thread_local=False)
+@contextmanager
+def locked_cache(path: Path) -> Iterator[FilePool]:
+    """Hold the exclusive lock ``<cache>.lock`` for writing, and yield a pool of files to read."""
+    if not path.parent.is_dir():
+        raise MissingCache(f"{path}: its folder does not exist: create it first")
+    refuse_folder(path)
+    # A separate file is used because some systems do not let others read a locked file.
+    holder = parts_folder(path) / "holder.json"
+    lock = filelock.FileLock(path.with_name(path.name + ".lock"), thread_local=False)
+    try:
+        if os.environ.get(NO_LOCK, "") in ("", "0"):
+            lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise CacheBusy(f"{path}: is locked by another writer: {_writer(holder)}") from None
+    except (OSError, NotImplementedError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise CacheError(
+            f"{path}: cannot be locked for writing ({why}): if its file system has no locks, set "
+            f"{NO_LOCK}=1, and write the file with only one program at a time"
+        ) from None
+    try:
         try:
-            if os.environ.get(NO_LOCK, "") in ("", "0"):
-                self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise CacheBusy(f"{path}: is locked by another writer: {self._who()}") from None
-        except (OSError, NotImplementedError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise CacheError(
-                f"{path}: cannot be locked for writing ({why}): if its file system has no locks, "
-                f"set {NO_LOCK}=1, and write the file with only one program at a time"
-            ) from None
-        try:
-            self._holder.parent.mkdir(exist_ok=True)
+            holder.parent.mkdir(exist_ok=True)
             facts = {
                 "pid": os.getpid(),
                 "host": socket.gethostname(),
                 "since": datetime.now().astimezone().isoformat(timespec="seconds"),
             }
-            self._holder.write_text(json.dumps(facts), encoding="utf-8")
+            holder.write_text(json.dumps(facts), encoding="utf-8")
         except OSError as error:
-            self._lock.release()
-            raise CacheError(
-                f"{self._holder.parent}: cannot be written: {error.strerror}"
-            ) from None
-
-    def _who(self) -> str:
-        try:
-            facts = parse_json(self._holder.read_text(encoding="utf-8"))
-            return f"process {facts['pid']} on {facts['host']}, since {facts['since']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "a process that has just started or is about to end"
-
-    def release(self) -> None:
-        """Release the lock, and remove the shards' folder if it is empty."""
-        with suppress(OSError):
-            self._holder.unlink(missing_ok=True)
-            self._holder.parent.rmdir()
-        self._lock.release()
-
-
-@contextmanager
-def locked_files(path: Path) -> Iterator[FilePool]:
-    """Context manager that locks a cache for writing and yields a pool for files to read."""
-    lock = WriterLock(path)
-    try:
+            raise CacheError(f"{holder.parent}: cannot be written: {error.strerror}") from None
         with closing(FilePool()) as pool:
             yield pool
     finally:
+        with suppress(OSError):
+            holder.unlink(missing_ok=True)
+            holder.parent.rmdir()
         lock.release()
+
+
+def _writer(holder: Path) -> str:
+    try:
+        facts = parse_json(holder.read_text(encoding="utf-8"))
+        return f"process {facts['pid']} on {facts['host']}, since {facts['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "a process that has just started or is about to end"
 
 
 # --- shards
@@ -120,21 +105,18 @@ def read_shards(cache: Path, pool: FilePool, main: CacheFile | None) -> list[Cac
 
 def _leave_out_unknown(sources: Sequence[CacheFile]) -> None:
     """Leave out features for which the sources do not name all training clips of the net."""
-    stated: dict[str, int] = {}
-    named: dict[str, set[str]] = {}
-    labels: dict[str, str] = {}
+    features: dict[str, list[Index]] = {}
     for source in sources:
         for digest, index in source.indexes.items():
-            stated[digest] = max(stated.get(digest, 0), index.n_trained_on)
-            named.setdefault(digest, set()).update(index.spec.trained_on)
-            labels[digest] = index.spec.label
-    for digest, n in stated.items():
-        if len(named[digest]) < n:
+            features.setdefault(digest, []).append(index)
+    for digest, indexes in features.items():
+        named = {clip for index in indexes for clip in index.spec.trained_on}
+        if len(named) < max(index.n_trained_on for index in indexes):
             for source in sources:
                 source.indexes.pop(digest, None)
             warnings.warn(
-                f"{labels[digest]}: the shard with its training clips is lost; the rows of this "
-                "feature are extracted again",
+                f"{indexes[0].spec.label}: the shard with its training clips is lost; the rows of "
+                "this feature are extracted again",
                 stacklevel=3,
             )
 

@@ -1,9 +1,8 @@
-"""Copy of a manifest in the cache, with the facts that stage two needs, and types of arrays."""
+"""Clips of a cache, copied from the manifest, their failures, and types of arrays."""
 
-from __future__ import annotations
-
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +22,8 @@ Curves = dict[str, dict[str, list[float]]]
 
 # Values of `ClipTable.splits`.
 TRAIN, VALIDATION, TEST = 0, 1, 2
+# Numbers; failures of one kind may differ in them.
+_NUMBERS = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -104,23 +105,19 @@ def check_table(table: ClipTable, where: str) -> None:
         shape = label_kind(table.task).shape(n, len(table.classes))
     except ValueError as error:
         raise BadCache(f"{where}: {error}") from None
-    if len(table.groups) != n or np.shape(table.folds) != (n,):
-        raise BadCache(
-            f"{where}: {n} clips have {len(table.groups)} groups and folds of shape "
-            f"{np.shape(table.folds)}; expected one of each per clip"
-        )
+    shapes = {"groups": (n,), "folds": (n,), "labels": shape}
     if table.splits is not None:
-        if np.shape(table.splits) != (n,):
-            raise BadCache(f"{where}: splits: expected shape ({n},), got {np.shape(table.splits)}")
+        shapes["splits"] = (n,)
         if table.k:
             raise BadCache(
                 f"{where}: the clips have both splits and {table.k} folds: give only one"
             )
-    if np.shape(table.labels) != shape:
-        raise BadCache(
-            f"{where}: labels of task {table.task}: expected shape {shape}, got "
-            f"{np.shape(table.labels)}"
-        )
+    for name, expected in shapes.items():
+        if np.shape(getattr(table, name)) != expected:
+            raise BadCache(
+                f"{where}: {name} of {n} clips of task {table.task}: expected shape {expected}, "
+                f"got {np.shape(getattr(table, name))}"
+            )
     if len(set(table.clip_ids)) != n:
         twice = next(clip for clip, times in Counter(table.clip_ids).items() if times > 1)
         raise BadCache(f"{where}: duplicate clip id {twice!r}")
@@ -140,3 +137,73 @@ def _is_storable(text: str) -> bool:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
         return False
+
+
+# --- failures
+
+
+@dataclass(frozen=True, order=True)
+class Failure:
+    """Failure of one clip.
+
+    Parameters
+    ----------
+    clip_id, stage, reason
+        Id of the clip, step that failed (such as ``decode:audio``), and cause in one line.
+    time, version
+        Time as ISO 8601 in UTC, and version of mvemo; empty in files of mvemo 0.1.
+    """
+
+    clip_id: str
+    stage: str
+    reason: str
+    time: str = ""
+    version: str = ""
+
+
+# (clip id, stage) -> failure; None if an earlier failure was cleared.
+Failures = dict[tuple[str, str], Failure | None]
+
+
+@dataclass(frozen=True)
+class FailureKind:
+    """Failures of one stage with one reason.
+
+    Parameters
+    ----------
+    stage
+        Step that failed, such as ``decode:audio``.
+    reason
+        Reason of the first clip; the others may differ in numbers.
+    clip_ids
+        Ids of the clips, in the given order.
+    """
+
+    stage: str
+    reason: str
+    clip_ids: tuple[str, ...]
+
+    def text(self, most: int = 3) -> str:
+        """Return one line with the first `most` clips."""
+        more = ", …" if len(self.clip_ids) > most else ""
+        clips = ", ".join(self.clip_ids[:most])
+        return f"{len(self.clip_ids)} x {self.stage}: {self.reason} ({clips}{more})"
+
+
+def failures_by_reason(failures: Iterable[tuple[str, str, str]]) -> list[FailureKind]:
+    """Group failures (clip id, stage, reason) by stage and reason, the most frequent first.
+
+    Examples
+    --------
+    >>> first, second = ("a", "decode:audio", "ends at 3.5 s"), ("b", "decode:audio", "ends at 7 s")
+    >>> failures_by_reason([first, second])[0].text()
+    '2 x decode:audio: ends at 3.5 s (a, b)'
+    """
+    kinds: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for clip, stage, reason in failures:
+        kinds.setdefault((stage, _NUMBERS.sub("…", reason)), []).append((clip, reason))
+    found = [
+        FailureKind(stage, alike[0][1], tuple(clip for clip, _ in alike))
+        for (stage, _), alike in kinds.items()
+    ]
+    return sorted(found, key=lambda kind: -len(kind.clip_ids))

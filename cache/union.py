@@ -3,8 +3,6 @@
 Rewriting stores the union in a file; reading a folder of shards uses it directly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,11 +12,10 @@ from numpy.typing import NDArray
 
 from mvemo.cache.cache_file import CacheFile
 from mvemo.cache.errors import BadCache
-from mvemo.cache.failures import Failures
 from mvemo.cache.index import Index
 from mvemo.cache.schema import to_json
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import Bools, ClipTable, Curves, Ints, subset
+from mvemo.cache.table import Bools, ClipTable, Curves, Failures, Ints, subset
 
 # --- clips
 
@@ -31,14 +28,14 @@ def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
     for file in files[1:]:
         _refuse_other_manifest(file, files[0])
     tables = [file.table for file in files]
-    number: dict[str, int] = {}
-    # For the concatenated rows of all tables: clip number, and first row of each clip.
-    clip = np.array([number.setdefault(c, len(number)) for t in tables for c in t.clip_ids], int)
-    _, first_rows = np.unique(clip, return_index=True)
+    # For each of the concatenated rows of all tables, the first row of its clip.
+    place: dict[str, int] = {}
+    ids = [clip for table in tables for clip in table.clip_ids]
+    first_rows = np.array([place.setdefault(clip, i) for i, clip in enumerate(ids)])
     together = replace(
         first,
         name=min(table.name for table in tables),
-        clip_ids=tuple(c for t in tables for c in t.clip_ids),
+        clip_ids=tuple(ids),
         groups=tuple(group for t in tables for group in t.groups),
         labels=np.concatenate([t.labels for t in tables]),
         folds=np.concatenate([t.folds for t in tables]),
@@ -46,12 +43,12 @@ def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
         if first.splits is not None
         else None,
     )
-    if len(first_rows) < len(clip):
-        _refuse_other_rows(together, first_rows[clip], files)
-    whole = [table for table in tables if len(table) == len(first_rows)]
+    if len(place) < len(ids):
+        _refuse_other_rows(together, first_rows, files)
+    whole = [table for table in tables if len(table) == len(place)]
     if whole:
         return replace(min(whole, key=lambda t: t.clip_ids), name=together.name)
-    return subset(together, first_rows[[number[c] for c in sorted(number)]].tolist())
+    return subset(together, [place[clip] for clip in sorted(place)])
 
 
 def _refuse_other_manifest(file: CacheFile, first: CacheFile) -> None:
@@ -73,28 +70,28 @@ def _refuse_other_manifest(file: CacheFile, first: CacheFile) -> None:
 
 def _refuse_other_rows(together: ClipTable, first_rows: Ints, files: Sequence[CacheFile]) -> None:
     """Refuse files that disagree about a clip; row `first_rows[i]` is the first of row i's clip."""
-    columns: list[NDArray[Any]] = [np.array(together.groups, object), together.folds]
+    columns = [together.labels, np.array(together.groups, object), together.folds]
     columns += [] if together.splits is None else [together.splits]
-    same = equal_labels(together.labels, together.labels[first_rows])
-    for column in columns:
-        same &= np.asarray(column == column[first_rows], np.bool_)
+    same = np.all([equal_rows(column, column[first_rows]) for column in columns], axis=0)
     if same.all():
         return
-    row = int(np.flatnonzero(~same)[0])
-    ends = np.cumsum([len(file.table) for file in files])
-    file, earlier = (files[int(np.searchsorted(ends, r, "right"))] for r in (row, first_rows[row]))
+    row = int(same.argmin())
+    file_of = [file for file in files for _ in file.table.clip_ids]
+    file, earlier = file_of[row], file_of[first_rows[row]]
     raise BadCache(
         f"{file.path}: the label, group, fold or split of clip {together.clip_ids[row]!r} differs "
         f"from that in {earlier.path}"
     )
 
 
-def equal_labels(a: NDArray[Any], b: NDArray[Any]) -> Bools:
-    """Return True for each row of labels that is equal in both arrays; NaN equals NaN."""
+def equal_rows(a: NDArray[Any], b: NDArray[Any]) -> Bools:
+    """Return True for each row that is equal in both arrays; NaN equals NaN."""
+    if a.shape != b.shape:
+        return np.zeros(len(a), np.bool_)
     same = a == b
     if a.dtype.kind == "f":
         same |= np.isnan(a) & np.isnan(b)
-    return np.asarray(same.reshape(len(a), -1).all(axis=1), np.bool_)
+    return np.asarray(same.all(axis=tuple(range(1, a.ndim))), np.bool_)
 
 
 def rows_in(table: ClipTable, parts: Iterable[ClipTable]) -> list[Ints]:
@@ -115,36 +112,37 @@ def rows_in(table: ClipTable, parts: Iterable[ClipTable]) -> list[Ints]:
 Part = tuple[int, str, Ints, Index]
 
 
-def plan_feature(
-    table: ClipTable, parts: Sequence[Part], clashes: list[str] | None = None
-) -> Index:
-    """Align the rows of all parts of one feature, oldest first; later rows replace earlier ones."""
+def plan_feature(table: ClipTable, parts: Sequence[Part], where: object = None) -> Index:
+    """Align the rows of all parts of one feature, oldest first; later rows replace earlier ones.
+
+    If `where` (for messages) is given, raise BadCache for rows that differ between parts.
+    """
     spec = parts[0][3].spec
     width = max(index.keys.dtype.itemsize for _, _, _, index in parts)
-    whole = Index.empty(spec, len(table), f"S{width}")
-    names: dict[int, str] = {}
-    seen: set[str] = set()
-    # If two parts have different values or keys of a row, a sentence is added to `clashes`.
+    whole = Index.empty(spec, len(table), width)
+    names = {number: name for number, name, _, _ in parts}
     for number, name, places, index in parts:
-        names[number] = name
         rows = np.flatnonzero(index.present & (places >= 0))
         to = places[rows]
-        if clashes is not None:
+        if where:
             other_key = whole.keys[to] != index.keys[rows]
             differ = other_key | (whole.checksums[to] != index.checksums[rows]).any(axis=1)
-            clashes += [
-                f"{spec.label} of clip {table.clip_ids[to[k]]!r} has "
-                f"{'another key' if other_key[k] else 'other values'} in {name} than in "
-                f"{names[whole.origin[to[k]]]}"
-                for k in np.flatnonzero(whole.present[to] & differ).tolist()
-            ]
+            clashes = np.flatnonzero(whole.present[to] & differ)
+            if len(clashes):
+                first = clashes[0]
+                more = f", and {len(clashes) - 1} more such rows" if len(clashes) > 1 else ""
+                raise BadCache(
+                    f"{where}: {spec.label} of clip {table.clip_ids[to[first]]!r} has "
+                    f"{'another key' if other_key[first] else 'other values'} in {name} than in "
+                    f"{names[whole.origin[to[first]]]}{more}"
+                )
         whole.origin[to] = number
         whole.row[to] = rows
         whole.present[to] = True
         whole.keys[to] = index.keys[rows]
         whole.checksums[to] = index.checksums[rows]
         whole.frames[to] = index.frames[rows]
-        seen.update(index.spec.trained_on)
+    seen = {clip for _, _, _, index in parts for clip in index.spec.trained_on}
     stated = max(index.n_trained_on for _, _, _, index in parts)
     return replace(
         whole,
@@ -153,11 +151,8 @@ def plan_feature(
     )
 
 
-def plan_rows(table: ClipTable, sources: Sequence[Any], where: str = "") -> dict[str, Index]:
-    """Plan all features by spec digest, the most recent last.
-
-    If `where` (for messages) is given, raise BadCache for rows that differ between sources.
-    """
+def plan_rows(table: ClipTable, sources: Sequence[Any], where: object = None) -> dict[str, Index]:
+    """Plan all features by spec digest, the most recent last; `where` is that of `plan_feature`."""
     parts: dict[str, list[Part]] = {}
     places = rows_in(table, [source.table for source in sources])
     for number, source in enumerate(sources):
@@ -165,17 +160,7 @@ def plan_rows(table: ClipTable, sources: Sequence[Any], where: str = "") -> dict
             # It is removed and added again, so that the most recent feature comes last.
             parts[digest] = parts.pop(digest, [])
             parts[digest].append((number, source.name, places[number], index))
-    clashes: list[str] | None = [] if where else None
-    plans = {digest: plan_feature(table, of_one, clashes) for digest, of_one in parts.items()}
-    refuse_clashes(clashes or (), where)
-    return plans
-
-
-def refuse_clashes(clashes: Sequence[str], where: object) -> None:
-    """Raise BadCache with the first clash and the number of others, if there are any."""
-    if clashes:
-        more = f", and {len(clashes) - 1} more such rows" if len(clashes) > 1 else ""
-        raise BadCache(f"{where}: {clashes[0]}{more}")
+    return {digest: plan_feature(table, of_one, where) for digest, of_one in parts.items()}
 
 
 def in_order(features: Mapping[str, Index]) -> dict[str, Index]:
@@ -229,10 +214,9 @@ def merge_failures(files: Sequence[CacheFile]) -> Failures:
     """Return all failures; if reasons differ, the first in alphabetical order."""
     union: Failures = {}
     for file in files:
-        for clip_stage, reason in file.failures.items():
-            if reason is not None:
-                earlier = union.get(clip_stage)
-                union[clip_stage] = reason if earlier is None else min(earlier, reason)
+        for at, failure in file.failures.items():
+            if failure is not None:
+                union[at] = min(failure, union.get(at) or failure)
     return union
 
 

@@ -9,8 +9,6 @@ size 0. A data set of texts holds a reference for each text: its length, and the
 collection with the number of an object in it (HDF5 File Format Specification, III.E and VIII).
 """
 
-from __future__ import annotations
-
 import math
 import os
 import struct
@@ -32,38 +30,20 @@ _COLLECTION = struct.Struct("<4sB3xQ")
 _OBJECT = struct.Struct("<H6xQ")
 
 
-class PlainGroup(h5py.Group):  # type: ignore[misc]
-    """Group with properties of its file that are needed to read arrays, queried only once."""
-
-    def __init__(self, place: Any) -> None:
-        super().__init__(place)
-        file = h5py.h5i.get_file_id(place)
-        created = file.get_create_plist()
-        self.n_bytes: int = file.get_filesize()
-        self.handle: int = file.get_vfd_handle()  # file descriptor that HDF5 uses
-        self.sizes: tuple[int, int] = created.get_sizes()  # bytes of an address and of a length
-        # Offset that all addresses are relative to (size of the user block).
-        self.base: int = created.get_userblock()
-
-
-def part(group: Any, name: str) -> PlainGroup:
+def part(group: Any, name: str) -> h5py.Group:
     """Return the group with this name; raise KeyError or ValueError for a link or other object."""
     item = _member(group, name)
     if not isinstance(item, h5py.h5g.GroupID):
         raise ValueError(f"{name} is not a group")
-    return PlainGroup(item)
+    return h5py.Group(item)
 
 
 def _member(group: Any, name: str) -> Any:
     """Return HDF5's handle of a member that is not a link; h5py's objects would be slower."""
     place, key = group.id, name.encode()
-    try:
-        link = place.links.get_info(key)
-    except (RuntimeError, KeyError):
-        if place.links.exists(key):
-            raise
-        raise KeyError(f"{name} is missing") from None
-    if link.type != h5py.h5l.TYPE_HARD:
+    if not place.links.exists(key):
+        raise KeyError(f"{name} is missing")
+    if place.links.get_info(key).type != h5py.h5l.TYPE_HARD:
         raise ValueError(f"{name} is a link to another place, which is not followed")
     return h5py.h5o.open(place, key)
 
@@ -117,7 +97,7 @@ class PlainArray:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int | None  # offset of the first byte in the file; None if only HDF5 can read it
-    group: PlainGroup
+    file: Any  # HDF5's handle of the file
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Return rows `start` to `stop`, or the whole array."""
@@ -137,10 +117,11 @@ class PlainArray:
             self.item.read(h5py.h5s.ALL, h5py.h5s.ALL, everything)
             values[...] = everything[start : start + len(values)] if self.shape else everything
             return
+        handle = self.file.get_vfd_handle()
         remaining = values.reshape(-1).view(np.uint8).data
         place = self.offset + (start * (values.nbytes // len(values)) if self.shape else 0)
         while remaining:
-            count = os.preadv(self.group.handle, [remaining], place)
+            count = os.preadv(handle, [remaining], place)
             if not count:
                 raise OSError(f"{self.name} is cut off")
             remaining, place = remaining[count:], place + count
@@ -151,7 +132,7 @@ class PlainArray:
             raise ValueError(f"{self.name}: expected texts, got {self.dtype}")
         texts = np.empty(self.shape, object)
         if texts.size:
-            texts.flat[:] = _texts(self.item, self.name, self.group, self.group.n_bytes)
+            texts.flat[:] = _texts(self.item, self.name, self.file, self.file.get_filesize())
         return texts
 
 
@@ -178,20 +159,21 @@ def array_of(
             raise ValueError(f"the values of {name} lie in another file, which is not read")
         if layout == h5py.h5d.CHUNKED or created.get_nfilters():
             raise ValueError(f"{name} is compressed or in chunks; arrays of a cache must not be")
-    plain = group if isinstance(group, PlainGroup) else PlainGroup(h5py.h5g.open(group.id, b"."))
+    file = h5py.h5i.get_file_id(item)
     size = _REFERENCE.itemsize if _is_text(stored_dtype) else stored_dtype.itemsize
-    _check_size(item, name, math.prod(stored_shape) * size, plain.n_bytes)
+    _check_size(item, name, math.prod(stored_shape) * size, file.get_filesize())
     if not hasattr(os, "preadv"):
         offset = None
-    return PlainArray(item, name, stored_shape, stored_dtype, offset, plain)
+    return PlainArray(item, name, stored_shape, stored_dtype, offset, file)
 
 
 def _dtype_of(kept: Any, expected: Any) -> np.dtype[Any]:
     """Return the NumPy type of a stored type; comparing with `expected` first is faster."""
-    dtype: np.dtype[Any] = _TEXT if expected is None else np.dtype(expected)
-    if expected is None or not kept.equal(_hdf5_type(dtype)):
-        is_text = isinstance(kept, h5py.h5t.TypeStringID) and kept.is_variable_str()
-        dtype = _TEXT if is_text else kept.dtype
+    dtype: np.dtype[Any] = _TEXT
+    if expected is not None and kept.equal(_hdf5_type(np.dtype(expected))):
+        dtype = np.dtype(expected)
+    elif not isinstance(kept, h5py.h5t.TypeStringID) or not kept.is_variable_str():
+        dtype = kept.dtype
     return dtype
 
 
@@ -216,9 +198,10 @@ def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
 # --- texts
 
 
-def _texts(item: Any, name: str, group: PlainGroup, most: int) -> list[str]:
+def _texts(item: Any, name: str, file: Any, most: int) -> list[str]:
     """Return the texts of a contiguous data set, together at most `most` bytes."""
-    if group.sizes != (8, 8):
+    created = file.get_create_plist()
+    if created.get_sizes() != (8, 8):
         raise ValueError(f"{name} is in a file whose addresses do not have 8 bytes")
     with open(os.fsdecode(h5py.h5f.get_name(item)), "rb", buffering=0) as raw:
 
@@ -237,19 +220,15 @@ def _texts(item: Any, name: str, group: PlainGroup, most: int) -> list[str]:
             raise ValueError(
                 f"{name}: truncated file ({total:,} bytes of text declared, {most:,} present)"
             )
+        # Addresses are relative to the end of the user block.
+        base = created.get_userblock()
         collections: dict[int, tuple[bytes, Mapping[int, tuple[int, int]]]] = {}
         texts = []
-        last, content = -1, b""
-        objects: Mapping[int, tuple[int, int]] = {}
         for length, place, number in references.tolist():
-            if not length:
-                texts.append("")
-                continue
-            if place != last:
-                if place not in collections:
-                    content = _read_collection(group.base + place, most, read_at)
-                    collections[place] = content, _objects_of(content)
-                last, (content, objects) = place, collections[place]
+            if length and place not in collections:
+                content = _read_collection(base + place, most, read_at)
+                collections[place] = content, _objects_of(content)
+            content, objects = collections.get(place, (b"", {}))
             start, end = objects.get(number, (0, 0))
             if start + length > end:
                 raise ValueError(f"the texts of {name} are damaged")
@@ -292,10 +271,8 @@ def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
 def data_set_names(file: Any) -> list[str]:
     """Return the paths of all data sets of another program's HDF5 file."""
     names: list[str] = []
-    file.visititems(
-        lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-    )
-    return names
+    file.visit(names.append)
+    return [name for name in names if isinstance(file[name], h5py.Dataset)]
 
 
 def data_set(file: Any, name: str, size: int) -> Any:
@@ -317,5 +294,5 @@ def data_set(file: Any, name: str, size: int) -> Any:
         _check_size(item.id, name, expected, file.id.get_filesize())
         if text and item.id.get_offset() is not None:
             # They are checked before HDF5 reads them: it may loop endlessly on damaged texts.
-            _texts(item.id, name, PlainGroup(file["/"].id), most)
+            _texts(item.id, name, file.id, most)
     return item

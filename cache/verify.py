@@ -1,7 +1,5 @@
 """Verification of caches: damage and contradictions, in this process or a limited subprocess."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -129,17 +127,16 @@ def _table_problems(table: ClipTable) -> list[str]:
         check_table(table, "the clip table")
     except BadCache as error:
         return [str(error)]
-    problems = []
-    labels, folds = table.labels, np.asarray(table.folds)
-    invalid = label_kind(table.task).invalid(labels, len(table.classes))
-    for i in np.flatnonzero(invalid).tolist():
-        problems.append(f"label {labels[i].tolist()} of clip {table.clip_ids[i]!r} is out of range")
-    if table.k == 0:
-        if (folds != -1).any():
-            problems.append("clips have folds, but the number of folds is 0")
-    elif ((folds < 0) | (folds >= table.k)).any():
-        outside = sorted(set(folds[(folds < 0) | (folds >= table.k)].tolist()))
-        problems.append(f"folds {outside} are outside 0 to {table.k - 1}")
+    labels, folds, k = table.labels, table.folds, table.k
+    problems = [
+        f"label {labels[i].tolist()} of clip {table.clip_ids[i]!r} is out of range"
+        for i in np.flatnonzero(label_kind(table.task).invalid(labels, len(table.classes)))
+    ]
+    outside = sorted(set(folds.tolist()).difference(range(k) if k else [-1]))
+    if outside and k:
+        problems.append(f"folds {outside} are outside 0 to {k - 1}")
+    elif outside:
+        problems.append("clips have folds, but the number of folds is 0")
     problems += _straddling(table, folds, "folds")
     if table.splits is not None:
         problems += _split_problems(table, table.splits)
@@ -160,9 +157,6 @@ def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
 
 def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     """Report groups with clips in more than one fold or split."""
-    last = dict(zip(table.groups, parts.tolist(), strict=True))
-    if [last[group] for group in table.groups] == parts.tolist():
-        return []
     parts_of: dict[str, set[int]] = {}
     for group, number in zip(table.groups, parts.tolist(), strict=True):
         parts_of.setdefault(group, set()).add(number)
@@ -177,7 +171,7 @@ def _values_problems(index: Index, values: PlainArray, table: ClipTable) -> list
     """Return the problems of a feature's values, by row if they are damaged."""
     label = index.spec.label
     try:
-        if is_whole(index, values, table.clip_ids):
+        if is_whole(index, values):
             return []
         found = [f"{label} of clip {problem}" for problem in _row_problems(index, values, table)]
     except DAMAGE as error:
@@ -189,10 +183,8 @@ def _values_problems(index: Index, values: PlainArray, table: ClipTable) -> list
 
 def _row_problems(index: Index, values: PlainArray, table: ClipTable) -> Iterator[str]:
     """Yield the problems of the rows, read one by one."""
-    vector = index.spec.kind != "sequence"
     for i, clip in enumerate(table.clip_ids):
-        start, stop = (i, i + 1) if vector else index.starts[i : i + 2].tolist()
-        row = values.read(start, stop)
+        row = values.read(int(index.bounds[i]), int(index.bounds[i + 1]))
         if not index.present[i]:
             if not np.isnan(row).all():
                 yield f"{clip!r} is marked missing, but has values"

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Container, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mvemo.cache.cache_file import CacheFile, FilePool, shard_paths
+from mvemo.cache.cache_file import CacheFile, shard_paths
 from mvemo.cache.errors import CacheError
 from mvemo.cache.index import Index
 from mvemo.cache.rewrite import MemoryRows, Plan, newest_failures, newest_plan, rewrite
 from mvemo.cache.row_writer import KEPT, RowWriter, StoredRows
-from mvemo.cache.shards import WriterLock, read_shards, remove_shards, shard_number
+from mvemo.cache.shards import locked_cache, read_shards, remove_shards, shard_number
 from mvemo.cache.spec import saw_its_fold
 from mvemo.cache.table import ClipTable, check_table
 from mvemo.manifests.files import cause, to_json_values
@@ -83,8 +83,8 @@ class CacheWriter(RowWriter):
     ) -> None:
         super().__init__(path, table, provenance, (commit_rows, commit_bytes, commit_seconds))
         self._withdrawn: set[str] = set()
-        self._pool = FilePool()
-        self._lock = WriterLock(self.path)
+        self._lock = ExitStack()
+        self._pool = self._lock.enter_context(locked_cache(self.path))
         try:
             for temp in self._parts.glob("*.tmp"):
                 temp.unlink(missing_ok=True)
@@ -106,15 +106,8 @@ class CacheWriter(RowWriter):
     def stored_rows(self, clip_ids: Iterable[str]) -> StoredRows:
         """Return the stored rows of some clips, for a `PartWriter` of these clips."""
         wanted = frozenset(clip_ids)
-        keys: dict[str, dict[str, bytes]] = {}
-        for source in self._sources():
-            ids = source.table.clip_ids
-            rows = [i for i, clip in enumerate(ids) if clip in wanted]
-            for digest, index in source.indexes.items():
-                stored = ((ids[i], bytes(index.keys[i])) for i in rows if index.present[i])
-                keys.setdefault(digest, {}).update(stored)
         failures = {k: why for k, why in self._failures.items() if k[0] in wanted}
-        return StoredRows(keys, failures, self._next)
+        return StoredRows(_stored_keys(self._sources(), wanted), failures, self._next)
 
     def take_up(self, shards: Iterable[str]) -> None:
         """Add shards, given by name, that a `PartWriter` committed for this cache."""
@@ -124,8 +117,9 @@ class CacheWriter(RowWriter):
             self._shards.append(source)
             self._next = max(self._next, shard_number(source.path) + 1)
             self._failures.update(source.failures)
+            new = _stored_keys([source], self._row)
             for digest, known in self._rows.items():
-                known.update(_stored_keys([source], digest, self._clips))
+                known.update(new.get(digest, {}))
 
     def withdraw(self, name: str) -> None:
         """Remove the rows of this run under a feature's name; earlier runs' features are kept.
@@ -205,13 +199,12 @@ class CacheWriter(RowWriter):
 
     def _end(self) -> None:
         self._closed = True
-        self._pool.close()
         if not shard_paths(self.path):
             remove_shards(self.path)
-        self._lock.release()
+        self._lock.close()
 
     def _stored(self, digest: str) -> dict[str, bytes]:
-        return _stored_keys(self._sources(), digest, self._clips)
+        return _stored_keys(self._sources(), self._row, digest).get(digest, {})
 
     def _note_shard(self, path: Path) -> None:
         self._shards.append(CacheFile(path, self._pool).load())
@@ -222,15 +215,17 @@ class CacheWriter(RowWriter):
 
 
 def _stored_keys(
-    sources: Iterable[CacheFile], digest: str, clips: Container[str]
-) -> dict[str, bytes]:
-    """Map clip ids to the keys of the newest rows of a feature, for these clips."""
-    keys: dict[str, bytes] = {}
+    sources: Iterable[CacheFile], clips: Container[str], digest: str | None = None
+) -> dict[str, dict[str, bytes]]:
+    """Map digests of features (or only `digest`) and ids of clips to keys of the newest rows."""
+    keys: dict[str, dict[str, bytes]] = {}
     for source in sources:
-        index, ids = source.indexes.get(digest), source.table.clip_ids
-        if index is not None:
-            rows = np.flatnonzero(index.present).tolist()
-            keys.update((ids[i], bytes(index.keys[i])) for i in rows if ids[i] in clips)
+        ids = source.table.clip_ids
+        rows = [i for i, clip in enumerate(ids) if clip in clips]
+        for known, index in source.indexes.items():
+            if digest in (None, known):
+                stored = ((ids[i], bytes(index.keys[i])) for i in rows if index.present[i])
+                keys.setdefault(known, {}).update(stored)
     return keys
 
 

@@ -36,10 +36,10 @@ from .pretrained.store import pretrained_path as pretrained_path
 from .settings import NetSettings as NetSettings
 from .settings import RunSettings as RunSettings
 from .settings import TrainSettings as TrainSettings
+from .settings import ViewSettings as ViewSettings
 from .training.data import RawBatches as RawBatches
 from .training.data import TrainingClips as TrainingClips
 from .training.devices import pick_device as pick_device
 from .training.embedding import embed_rows as embed_rows
 from .training.protocols import TrainedNet as TrainedNet
 from .training.protocols import train_nets as train_nets
-from .views import ViewSettings as ViewSettings

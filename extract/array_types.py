@@ -1,7 +1,5 @@
 """Array types of this package, and the release of memory-mapped files."""
 
-from __future__ import annotations
-
 import mmap
 from typing import Any
 

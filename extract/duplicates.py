@@ -6,8 +6,6 @@ that survive re-encoding. Similar music, or another part of the same song, has a
 fingerprint.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -58,6 +56,8 @@ MIN_SHARE = 0.4
 MIN_PICTURES = 3
 # Rows with the same key are compared only if their places in its list differ by less than this.
 _MAX_SHARING = 2000
+# Clips (their indices), modality, similarity and offset of near-duplicates.
+Pair = tuple[int, int, str, float, float]
 _FINGERPRINT = "mvemo.extract.duplicates:fingerprint"
 _SET_BITS = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8)
 
@@ -77,8 +77,8 @@ class Fingerprint:
     step: float = 0.0  # seconds between the pictures that were examined
 
 
-_NO_WORDS, _NO_WINDOWS = np.empty(0, np.uint32), np.empty(0, np.bool_)
-_EMPTY = Fingerprint(_NO_WORDS, _NO_WORDS, _NO_WINDOWS, np.empty((0, HASH_BITS), np.bool_), {})
+_NO_SOUND = (np.empty(0, np.uint32), np.empty(0, np.uint32), np.empty(0, np.bool_))
+_EMPTY = Fingerprint(*_NO_SOUND, np.empty((0, HASH_BITS), np.bool_), {})
 
 
 def fingerprint(
@@ -115,13 +115,11 @@ def fingerprint(
         pictures=(FRAMES,),
         threads=threads,
     )
-    words, weakest_bits, audible = sound_words(decoded.waveforms.get(SR, np.empty(0, np.float32)))
-    frames = decoded.frames.get(FRAMES, np.empty((0, 64, 64, 3), np.uint8))
-    hashes, rows = picture_hashes(frames)
+    sound = sound_words(decoded.waveforms.get(SR, np.empty(0, np.float32)))
+    hashes, rows = picture_hashes(decoded.frames.get(FRAMES, np.empty((0, 64, 64, 3), np.uint8)))
     step = decoded.seconds / FRAMES.n_frames
     problems = {modality: problem.reason for modality, problem in decoded.problems.items()}
-    times: F64 = np.multiply(rows, step)
-    return Fingerprint(words, weakest_bits, audible, hashes, problems, times, step)
+    return Fingerprint(*sound, hashes, problems, np.multiply(rows, step), step)
 
 
 def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
@@ -130,17 +128,14 @@ def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
     # E(n, m) the energy of the m-th of 33 bands, equally wide in log frequency (Haitsma and Kalker,
     # A Highly Robust Audio Fingerprinting System, ISMIR 2002).
     size, hop = round(WINDOW * SR), round(HOP * SR)
-    n_windows = (len(waveform) - size) // hop + 1
-    if n_windows < 2:
-        return _NO_WORDS, _NO_WORDS, _NO_WINDOWS
-    view = np.lib.stride_tricks.sliding_window_view(waveform, size)[::hop][:n_windows]
+    if len(waveform) < size + hop:
+        return _NO_SOUND
+    view = np.lib.stride_tricks.sliding_window_view(waveform, size)[::hop]
     power = np.abs(np.fft.rfft(view * np.hanning(size).astype(np.float32), axis=1)) ** 2
     edges = np.geomspace(LOW, HIGH, BANDS + 1) * size / SR
-    cumulated = np.concatenate([np.zeros((n_windows, 1)), np.cumsum(power, axis=1)], axis=1)
-    bins: I64 = np.round(edges).astype(np.int64)
-    bands = cumulated[:, bins[1:]] - cumulated[:, bins[:-1]]  # (windows, 33)
-    across = bands[:, :-1] - bands[:, 1:]  # (windows, 32)
-    rise = across[1:] - across[:-1]  # (windows - 1, 32)
+    cumulated = np.pad(np.cumsum(power, axis=1), ((0, 0), (1, 0)))
+    bands = np.diff(cumulated[:, np.round(edges).astype(np.int64)])  # (windows, 33)
+    rise = -np.diff(np.diff(bands), axis=0)  # (windows - 1, 32)
     bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
     words = ((rise > 0) * bits).sum(axis=1, dtype=np.uint32)
     weakest_bits = bits[np.abs(rise).argmin(axis=1)]
@@ -152,15 +147,14 @@ def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
 def picture_hashes(frames: U8) -> tuple[Mask, I64]:
     """Return difference hashes, bool (pictures, 64), and the rows of their frames."""
     hashes: list[Mask] = []
-    rows: list[int] = []
+    rows = []
     for row, frame in enumerate(frames):
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         small = cv2.resize(grey, (_COLUMNS + 1, _ROWS), interpolation=cv2.INTER_AREA)
-        cells = small.astype(np.float32)
-        if cells.std() < CONTRAST:
-            continue
-        bits = (cells[:, :-1] > cells[:, 1:]).ravel()
-        if not hashes or int((bits != hashes[-1]).sum()) > SAME_SCENE:
+        bits = (small[:, :-1] > small[:, 1:]).ravel()
+        if small.astype(np.float32).std() >= CONTRAST and (
+            not hashes or (bits != hashes[-1]).sum() > SAME_SCENE
+        ):
             hashes.append(bits)
             rows.append(row)
     return np.array(hashes, dtype=np.bool_).reshape(-1, HASH_BITS), np.array(rows, np.int64)
@@ -238,35 +232,28 @@ def find_duplicates(
         prints[row] = result
         if progress is not None:
             progress(failed)
+    names = manifest.clip_ids
     problems = [
-        (clip_id, modality, reason)
-        for clip_id, clip_print in zip(manifest.clip_ids, prints, strict=True)
-        for modality, reason in clip_print.problems.items()
+        (name, *problem)
+        for name, clip_print in zip(names, prints, strict=True)
+        for problem in clip_print.problems.items()
     ]
-    groups = np.unique(np.array(manifest.groups), return_inverse=True)[1].reshape(-1)
-    duplicates = [
-        Duplicate(manifest.clip_ids[i], manifest.clip_ids[j], modality, similarity, offset)
-        for i, j, modality, similarity, offset in compare_fingerprints(
-            prints, groups if across_groups else None
-        )
-    ]
+    groups = np.unique(manifest.groups, return_inverse=True)[1].reshape(-1)
+    pairs = compare_fingerprints(prints, groups if across_groups else None)
+    duplicates = (Duplicate(names[i], names[j], what, s, offset) for i, j, what, s, offset in pairs)
     return Search(tuple(duplicates), tuple(problems))
 
 
-def compare_fingerprints(
-    prints: Sequence[Fingerprint], groups: I64 | None = None
-) -> list[tuple[int, int, str, float, float]]:
+def compare_fingerprints(prints: Sequence[Fingerprint], groups: I64 | None = None) -> list[Pair]:
     """Return the near-duplicates (i, j, modality, similarity, offset) of different `groups`."""
+    if not prints:
+        return []
     pairs = _same_sound(prints, groups) + _same_pictures(prints, groups)
     return sorted(pairs, key=lambda pair: pair[:3])
 
 
-def _same_sound(
-    prints: Sequence[Fingerprint], groups: I64 | None
-) -> list[tuple[int, int, str, float, float]]:
+def _same_sound(prints: Sequence[Fingerprint], groups: I64 | None) -> list[Pair]:
     clip = np.repeat(np.arange(len(prints)), [len(p.words) for p in prints])
-    if not len(clip):
-        return []
     when = np.concatenate([np.arange(len(p.words)) for p in prints])
     words = np.concatenate([p.words for p in prints])
     weakest_bits = np.concatenate([p.weakest_bits for p in prints])
@@ -274,24 +261,18 @@ def _same_sound(
     new = np.ones(len(words), dtype=np.bool_)
     new[1:] = (words[1:] != words[:-1]) | (clip[1:] != clip[:-1])
     compared = np.flatnonzero(np.concatenate([p.audible for p in prints]) & new)
-    rows = np.concatenate([compared, compared])
-    left, right = _pairs_sharing_a_key(
-        np.concatenate([words[compared], words[compared] ^ weakest_bits[compared]]),
-        rows,
-        clip,
-        groups,
-    )
-    # Encode each match as an integer: the pair of clips and the lag between them, in windows.
-    span = 2 * int(when.max()) + 1
-    lag = when[left] - when[right]
-    keys = (clip[left] * len(prints) + clip[right]) * span + lag + span // 2
+    keys = np.concatenate([words[compared], words[compared] ^ weakest_bits[compared]])
+    left, right = _pairs_sharing_a_key(keys, np.tile(compared, 2), clip, groups)
+    # Each match is encoded as an integer: the two clips and the lag between them, in windows.
+    longest = int(when.max(initial=0))
+    shape = (len(prints), len(prints), 2 * longest + 1)
+    lags = when[left] - when[right] + longest
+    keys = np.unique(np.ravel_multi_index((clip[left], clip[right], lags), shape))
     best: dict[tuple[int, int], tuple[float, int]] = {}
-    for key in np.unique(keys).tolist():
-        pair, shifted = divmod(key, span)
-        i, j = divmod(pair, len(prints))
-        similarity = _equal_bits(prints[i], prints[j], shifted - span // 2)
+    for i, j, shifted in np.stack(np.unravel_index(keys, shape), axis=1).tolist():
+        similarity = _equal_bits(prints[i], prints[j], shifted - longest)
         if similarity >= SOUND_BITS and similarity > best.get((i, j), (0.0, 0))[0]:
-            best[i, j] = (similarity, shifted - span // 2)
+            best[i, j] = (similarity, shifted - longest)
     return [(i, j, "audio", s, round(lag * HOP, 3)) for (i, j), (s, lag) in best.items()]
 
 
@@ -300,20 +281,15 @@ def _equal_bits(a: Fingerprint, b: Fingerprint, lag: int) -> float:
     start, stop = max(0, lag), min(len(a.words), len(b.words) + lag)
     in_a, in_b = slice(start, stop), slice(start - lag, stop - lag)
     both = a.audible[in_a] & b.audible[in_b]
-    shorter = min(int(a.audible.sum()), int(b.audible.sum()))
     n_windows = int(both.sum())
-    if n_windows < max(MIN_WINDOWS, MIN_SHARE * shorter):
+    if n_windows < max(MIN_WINDOWS, MIN_SHARE * min(a.audible.sum(), b.audible.sum())):
         return 0.0
     differing = (a.words[in_a] ^ b.words[in_b])[both]
     return 1.0 - float(_SET_BITS[differing.view(np.uint16)].sum()) / (32 * n_windows)
 
 
-def _same_pictures(
-    prints: Sequence[Fingerprint], groups: I64 | None
-) -> list[tuple[int, int, str, float, float]]:
+def _same_pictures(prints: Sequence[Fingerprint], groups: I64 | None) -> list[Pair]:
     clip = np.repeat(np.arange(len(prints)), [len(p.hashes) for p in prints])
-    if not len(clip):
-        return []
     # Split hashes into four 16-bit numbers: similar pictures often share at least one of them.
     parts = np.packbits(np.concatenate([p.hashes for p in prints]), axis=1).view(np.uint16)
     pairs = [np.empty(0, np.int64)]
@@ -323,8 +299,7 @@ def _same_pictures(
             a_rows, b_rows = left[first : first + (1 << 20)], right[first : first + (1 << 20)]
             alike = _SET_BITS[parts[a_rows] ^ parts[b_rows]].sum(axis=1) <= PICTURE_BITS
             pairs.append(a_rows[alike] * len(parts) + b_rows[alike])
-    joined = np.unique(np.concatenate(pairs))
-    left, right = np.divmod(joined, len(parts))
+    left, right = np.divmod(np.unique(np.concatenate(pairs)), len(parts))
     keys, counts = np.unique(clip[left] * len(prints) + clip[right], return_counts=True)
     duplicates = []
     for key in keys[counts >= MIN_PICTURES].tolist():
@@ -357,7 +332,7 @@ def _pairs_sharing_a_key(
     order = np.argsort(keys, kind="stable")
     keys, rows = keys[order], rows[order]
     group = clip[rows] if groups is None else groups[clip[rows]]
-    lefts, rights = [], []
+    pairs = [np.empty((2, 0), np.int64)]
     places = np.arange(len(keys))
     for gap in range(1, _MAX_SHARING):
         # Keys are sorted, so a key that equals the one `gap` places later also equals all between.
@@ -366,10 +341,7 @@ def _pairs_sharing_a_key(
         if not len(places):
             break
         across = places[group[places] != group[places + gap]]
-        lefts.append(rows[across])
-        rights.append(rows[across + gap])
-    if not lefts:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    left, right = np.concatenate(lefts), np.concatenate(rights)
-    swap = clip[left] > clip[right]
-    return np.where(swap, right, left), np.where(swap, left, right)
+        pairs.append(np.stack([rows[across], rows[across + gap]]))
+    # Rows are in the order of the clips.
+    left, right = np.sort(np.concatenate(pairs, axis=1), axis=0)
+    return left, right

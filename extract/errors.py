@@ -1,7 +1,5 @@
 """Errors of this package: a base class, and a class for each kind of problem."""
 
-from __future__ import annotations
-
 
 class ExtractError(Exception):
     """Base class of all errors that media, weights or settings cause in stage one."""
@@ -43,12 +41,8 @@ class WorkerDied(ExtractError, RuntimeError):
     """Error for a worker process that ended before it answered; "it" in `reason` is the file."""
 
     def __init__(self, reason: str, passing: bool = False) -> None:
-        super().__init__(reason, passing)
-        self.reason = reason
-        self.passing = passing
-
-    def __str__(self) -> str:
-        return self.reason
+        super().__init__(reason)
+        self.passing = passing  # True if it may not occur again
 
 
 class MissingFile(ExtractError, FileNotFoundError):

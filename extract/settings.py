@@ -5,19 +5,27 @@ This module does not import torch, so that profiles can be read without it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.views import ViewSettings
 from mvemo.manifests.declared import check_settings, setting
+
+if TYPE_CHECKING:
+    from mvemo.extract.array_types import F64
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 LOSSES = ("softmax", "angular", "centre", "improved-centre")
 PROTOCOLS = ("crossfit", "frozen", "shared", "holdout")
 PRECISIONS = ("float32", "bf16", "auto")
+LAYOUTS = ("start", "spread", "dense")
+POOLINGS = ("mean", "mean+std")
+# A remainder shorter than this share of a window gets no window, because codecs pad files to
+# whole frames.
+LEAST_REST = 0.02
 # Value of `NetSettings.weights` for the weights that `mvemo weights get` downloaded.
 FETCHED = "pretrained"
 
@@ -95,6 +103,54 @@ class TrainSettings:
         if self.recipe.mixup and self.loss != "softmax":
             raise BadSetting(f"mixup is {self.recipe.mixup}: it needs loss = 'softmax'")
 
+    def steps_per_epoch(self, n_clips: int) -> int:
+        """Return the steps of an epoch; a last batch of one clip joins the previous one."""
+        return max(math.ceil((n_clips - 1) / self.batch_size), 1)
+
+    def max_epochs(self, n_clips: int) -> int:
+        """Return the maximum number of epochs for a number of training clips."""
+        if not self.iterations:
+            return self.epochs
+        return math.ceil(self.iterations / self.steps_per_epoch(n_clips))
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """Windows of a clip that a net reads, and the pooling of their embeddings.
+
+    A short clip has fewer windows than `views`: no window occurs twice, and a window is padded
+    only if the clip is shorter than the window. Layouts: ``start``, one window after the other
+    from the clip's start; ``spread``, at equal distances from the clip's start to its end, with no
+    more windows than cover the clip; ``dense``, like ``spread``, but neighbours may overlap by
+    half. A single window begins at the clip's start. For video nets, a window lasts
+    ``n_frames / rate`` seconds; a rate of 0 splits the clip into `views` equal parts and spreads
+    the frames of a window evenly over its part, as in the papers. ``mean+std`` appends the
+    standard deviation of the embeddings to their mean.
+
+    Examples
+    --------
+    >>> ViewSettings(views=4, rate=12.5).record()
+    {'views': 4, 'layout': 'spread', 'rate': 12.5, 'pooling': 'mean'}
+    """
+
+    views: int = setting(1, "Maximum number of windows per clip.", ge=1)
+    layout: str = setting("spread", "Positions of the windows in the clip.", names=LAYOUTS)
+    rate: float = setting(0.0, "Frames per second in a window; 0 to spread them.", ge=0)
+    pooling: str = setting("mean", "Statistics of the windows' embeddings.", names=POOLINGS)
+
+    def __post_init__(self) -> None:
+        check_settings(self, BadSetting)
+        if self.pooling == "mean+std" and self.views == 1:
+            raise BadSetting("pooling 'mean+std' needs 2 or more views: set views = 2 or more")
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings as JSON values; {} for the defaults, which keeps old cache keys."""
+        return {} if self == ViewSettings() else asdict(self)
+
+    def pooled_dim(self, dim: int) -> int:
+        """Return the size of a clip's embedding, given the size `dim` of a window's embedding."""
+        return 2 * dim if self.pooling == "mean+std" else dim
+
 
 @dataclass(frozen=True)
 class NetSettings:
@@ -154,3 +210,28 @@ def check_device(name: str, setting: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise BadSetting(f"unknown {setting} {name!r}; expected auto, cpu, cuda, cuda:N or mps")
     return name
+
+
+def window_starts(length: float, window: float, settings: ViewSettings) -> F64:
+    """Return the starts of a clip's windows, float64 (windows,), ascending and distinct.
+
+    `length` (of the clip) and `window` are in the same unit. A clip that is shorter than a
+    window has one window; otherwise all windows end within the clip.
+
+    Examples
+    --------
+    >>> window_starts(25.0, 10.0, ViewSettings(views=4, layout="dense")).tolist()
+    [0.0, 5.0, 10.0, 15.0]
+    """
+    import numpy as np  # imported here because ``--help`` reads this module
+
+    room = length - window
+    if room <= 0 or settings.views == 1:
+        return np.zeros(1)
+    covering = 1 + math.ceil(room / window - LEAST_REST)
+    if settings.layout == "dense":
+        covering = 1 + math.ceil(2 * room / window - LEAST_REST)
+    count = min(settings.views, max(covering, 1))
+    if settings.layout == "start":
+        return np.minimum(np.arange(count) * window, room)
+    return np.linspace(0.0, room, count)

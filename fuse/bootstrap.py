@@ -12,17 +12,18 @@ Two models that are scored on the same resamples can be compared.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from mvemo.fuse.metrics.averages import complete, mean_finite, ratio
 from mvemo.fuse.metrics.scores import decision_scores, kappa_of_counts
-from mvemo.fuse.numeric import F32, F64, Bools, Ints
+from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete, mean_finite, ratio
 
 N_RESAMPLES = 2000
 LEVEL = 0.95
@@ -53,9 +54,8 @@ class Resamples:
     def sums(self, values: F64) -> F64:
         """Sum `values` (clips, columns) over each resample: float64 (resamples, columns)."""
         n_clips, n_groups = len(self.codes), self.counts.shape[1]
-        membership = csr_matrix(
-            (np.ones(n_clips), (self.codes, np.arange(n_clips))), shape=(n_groups, n_clips)
-        )
+        places = self.codes, np.arange(n_clips)
+        membership = csr_matrix((np.ones(n_clips), places), shape=(n_groups, n_clips))
         per_group = np.asarray(membership @ values, dtype=np.float64)
         result = np.empty((len(self), values.shape[1]))
         for start in range(0, len(self), CHUNK):
@@ -77,24 +77,19 @@ def resample_groups(
     n = len(names)
     rng = np.random.default_rng(seed)
     counts = np.empty((n_resamples, n), dtype=np.uint16)
-    for start in range(0, n_resamples, CHUNK):
-        rows = min(CHUNK, n_resamples - start)
-        drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        counts[start : start + rows] = np.bincount(drawn.ravel(), minlength=rows * n).reshape(
-            rows, n
-        )
+    for block in np.split(counts, range(CHUNK, n_resamples, CHUNK)):
+        drawn = rng.integers(n, size=block.shape) + n * np.arange(len(block))[:, None]
+        block[:] = np.bincount(drawn.ravel(), minlength=block.size).reshape(block.shape)
     return Resamples(codes.reshape(-1).astype(np.int64), counts)
 
 
 def percentile_interval(values: F64, level: float = LEVEL) -> F64:
     """Return the percentile interval over the last axis, of shape (..., 2), ignoring NaN values."""
-    ends = [50 * (1 - level), 50 * (1 + level)]
-    if not np.isnan(values).any():
-        result: F64 = np.moveaxis(np.percentile(values, ends, axis=-1), 0, -1)
-        return result
-    finite = [row[np.isfinite(row)] for row in values.reshape(-1, values.shape[-1])]
-    rows = [np.percentile(row, ends) if len(row) else np.full(2, np.nan) for row in finite]
-    return np.array(rows).reshape((*values.shape[:-1], 2))
+    percentile = np.nanpercentile if np.isnan(values).any() else np.percentile
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        ends = percentile(values, [50 * (1 - level), 50 * (1 + level)], axis=-1)
+    return np.moveaxis(ends, 0, -1)
 
 
 def bootstrap_multiclass(
@@ -160,7 +155,7 @@ def _counts(y_true: Bools, y_pred: Bools, mask: Bools, resamples: Resamples) -> 
 
 def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict[str, F64]:
     """Map each regression score to float64 (models, targets, resamples)."""
-    result: dict[str, list[F64]] = {"r2": [], "rmse": [], "ccc": [], "pearson_r": [], "mae": []}
+    by_model = []
     # Centring keeps the sums of squares precise; no score depends on the centre.
     centre = y_true.mean(axis=0)
     for predicted in y_pred:
@@ -173,19 +168,20 @@ def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict
         mean_y, mean_p, mean_yy, mean_pp, squared, absolute = np.split(mean, 6, axis=1)
         var_y = np.maximum(mean_yy - mean_y * mean_y, 0.0)
         var_p = np.maximum(mean_pp - mean_p * mean_p, 0.0)
-        result["r2"].append((1 - ratio(squared, var_y)).T)
-        result["rmse"].append(np.sqrt(squared).T)
         # E (y - p)^2 = var y + var p - 2 cov + (mean y - mean p)^2.
         spread = var_y + var_p + (mean_y - mean_p) ** 2
-        result["ccc"].append(ratio(spread - squared, spread).T)
         # A variance below rounding error means the column is constant.
         tiny = 1e-12 * (mean_yy + mean_pp)
         scale = np.where((var_y > tiny) & (var_p > tiny), np.sqrt(var_y * var_p), 0.0)
-        result["pearson_r"].append(
-            ratio((var_y + var_p - squared + (mean_y - mean_p) ** 2) / 2, scale).T
-        )
-        result["mae"].append(absolute.T)
-    return {name: np.stack(values) for name, values in result.items()}
+        scores = {
+            "r2": 1 - ratio(squared, var_y),
+            "rmse": np.sqrt(squared),
+            "ccc": ratio(spread - squared, spread),
+            "pearson_r": ratio((var_y + var_p - squared + (mean_y - mean_p) ** 2) / 2, scale),
+            "mae": absolute,
+        }
+        by_model.append(scores)
+    return {name: np.stack([one[name].T for one in by_model]) for name in by_model[0]}
 
 
 def areas(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F64:
@@ -194,23 +190,23 @@ def areas(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F6
     `positive` is (clips, columns), `scores` (models, clips, columns), `mask` (models, clips) or for
     several parts, such as folds, (parts, models, clips); the result then starts with a parts axis.
     """
-    return _ranked(_area_sides, _area, positive, scores, mask, resamples)
+    return _ranked(_area, ("left", "right"), positive, scores, mask, resamples)
 
 
 def average_precisions(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F64:
     """Return the average precision without interpolation; shapes and NaN as in `areas`."""
-    return _ranked(_precision_sides, _average_precision, positive, scores, mask, resamples)
+    return _ranked(_average_precision, ("left",), positive, -scores, mask, resamples)
 
 
 def _ranked(
-    prepare: Callable[[Bools, F64, Ints, int], Sides],
     score: Callable[[F32, F32], F64],
+    ties: tuple[Literal["left", "right"], ...],
     positive: Bools,
     scores: F64,
     mask: Bools,
     resamples: Resamples,
 ) -> F64:
-    """Return `score` of the sides from `prepare`, for each model, column and resample."""
+    """Return `score` of the sides from `_sides`, for each model, column and resample."""
     n_resamples, n_groups = resamples.counts.shape
     parts = mask if mask.ndim == 3 else mask[None]
     sides = []
@@ -218,7 +214,8 @@ def _ranked(
         for model, rows in enumerate(part):
             codes, y_true, values = resamples.codes[rows], positive[rows], scores[model, rows]
             for column in range(scores.shape[2]):
-                sides.append(prepare(y_true[:, column], values[:, column], codes, n_groups))
+                one = y_true[:, column], values[:, column], codes
+                sides.append(_sides(*one, n_groups, ties))
     result = np.empty((len(sides), n_resamples))
     chunk = max(CHUNK, min(CHUNK * len(parts), BLOCK_BYTES // (4 * n_groups)))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -234,16 +231,26 @@ def _ranked(
     return result.reshape(*mask.shape[:-1], scores.shape[2], n_resamples)
 
 
-def _area_sides(positive: Bools, score: F64, codes: Ints, n_groups: int) -> Sides:
-    """Return the sums for `_area`; levels are the distinct scores of positive clips, ascending."""
+def _sides(
+    positive: Bools,
+    score: F64,
+    codes: Ints,
+    n_groups: int,
+    ties: tuple[Literal["left", "right"], ...],
+) -> Sides:
+    """Return sparse float32 (levels, groups): the clips of each group at each level.
+
+    Levels are the distinct scores of positive clips, ascending. A negative clip counts below the
+    positive clips of an equal score (``left``), above them (``right``), or half each (both).
+    """
     levels, level = np.unique(score[positive], return_inverse=True)
-    shape = (len(levels) + 1, n_groups)
-    negative, negative_codes = score[~positive], codes[~positive]
-    rows = [np.searchsorted(levels, negative, side) for side in ("left", "right")]
-    return (
-        _sums_by_level(level.reshape(-1), codes[positive], 1.0, shape),
-        _sums_by_level(np.concatenate(rows), np.tile(negative_codes, 2), 0.5, shape),
-    )
+    rows = np.concatenate([np.searchsorted(levels, score[~positive], side) for side in ties])
+    negative = rows, np.tile(codes[~positive], len(ties))
+    sides = []
+    for places, weight in (((level.reshape(-1), codes[positive]), 1), (negative, 1 / len(ties))):
+        data = np.full(len(places[0]), weight, dtype=np.float32)
+        sides.append(csr_matrix((data, places), shape=(len(levels) + 1, n_groups)))
+    return sides[0], sides[1]
 
 
 def _area(positive: F32, negative: F32) -> F64:
@@ -253,26 +260,10 @@ def _area(positive: F32, negative: F32) -> F64:
     return ratio(np.einsum("ld,ld->d", positive, negative, dtype=np.float64), pairs)
 
 
-def _precision_sides(positive: Bools, score: F64, codes: Ints, n_groups: int) -> Sides:
-    """Return the sums for `_average_precision`; levels are descending; ties count fully."""
-    levels, level = np.unique(-score[positive], return_inverse=True)
-    shape = (len(levels) + 1, n_groups)
-    return (
-        _sums_by_level(level.reshape(-1), codes[positive], 1.0, shape),
-        _sums_by_level(np.searchsorted(levels, -score[~positive]), codes[~positive], 1.0, shape),
-    )
-
-
 def _average_precision(positive: F32, negative: F32) -> F64:
-    """Return the precision at each level, weighted by the gain in recall."""
+    """Return the precision at each level, weighted by the gain in recall; best scores first."""
     hits = np.cumsum(positive, axis=0)
     above = np.cumsum(negative, axis=0) + hits
     precision = np.divide(hits, above, out=np.zeros(hits.shape), where=above > 0, dtype=np.float64)
     gained = np.einsum("ld,ld->d", positive, precision, dtype=np.float64)
     return ratio(gained, hits[-1].astype(np.float64))
-
-
-def _sums_by_level(rows: Ints, codes: Ints, weight: float, shape: tuple[int, int]) -> csr_matrix:
-    """Return a sparse float32 (levels, groups) with the weight of each group's rows by level."""
-    data = np.full(len(rows), weight, dtype=np.float32)
-    return csr_matrix((data, (rows, codes)), shape=shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,13 @@ import numpy as np
 from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
 from mvemo.fuse.crossval.comparisons import Comparison, FoldedOutputs, compare_models
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.metrics.averages import mean_of_finite
-from mvemo.fuse.numeric import Ints
+from mvemo.fuse.numeric import Ints, mean_of_finite
 from mvemo.fuse.prediction_files import read_predictions
 from mvemo.fuse.report.report_files import comparison_facts
 from mvemo.fuse.report.text import (
     TEXT,
     Cell,
     Head,
-    Heads,
     PaperTable,
     clean,
     columns,
@@ -46,17 +44,12 @@ class RunComparison:
     scores: dict[str, float]
     # One comparison per pair; its `model` and `reference` are ``RUN:MODEL``.
     comparisons: tuple[Comparison, ...]
-    members: dict[str, tuple[str, str]]  # ``RUN:MODEL`` to the names of run and model
+    members: dict[str, tuple[Run, str]]  # ``RUN:MODEL`` to the run and the model's name
     n_resamples: int
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """A run on the command line, and its models to compare."""
-
-    run: Run
-    models: tuple[str, ...]
-    whole: bool
+# A run on the command line, and the model to compare; None for all of its models.
+_Choice = tuple["Run", str | None]
 
 
 def compare_runs(
@@ -70,20 +63,16 @@ def compare_runs(
     """
     if len(chosen) < 2:
         raise BadFeatures(f"expected at least two runs to compare, got {len(chosen)}")
-    choices = _read_choices(chosen)
-    runs = tuple({choice.run.name: choice.run for choice in choices}.values())
-    first = runs[0]
+    choices = _read_choices([str(text) for text in chosen])
     members = {
-        f"{choice.run.name}:{model}": (choice.run.name, model)
-        for choice in choices
-        for model in choice.models
+        f"{run.name}:{name}": (run, name)
+        for run, model in choices
+        for name in _chosen_models(run, model)
     }
-    by_name = {run.name: run for run in runs}
+    first, _ = choices[0]
     repeats = []
     for r, one in enumerate(first.repeats):
-        outputs = {
-            label: by_name[run].repeats[r].outputs[model] for label, (run, model) in members.items()
-        }
+        outputs = {label: run.repeats[r].outputs[name] for label, (run, name) in members.items()}
         repeats.append(replace(one, outputs=outputs))
     scores = {}
     for label in members:
@@ -93,14 +82,15 @@ def compare_runs(
         ]
         scores[label] = mean_of_finite(np.concatenate(per_fold))
     resamples = resample_groups(first.groups, n_resamples, seed)
-    comparisons = compare_models(repeats, _pairs(choices), resamples)
-    return RunComparison(runs, scores, tuple(comparisons), members, n_resamples)
+    comparisons = tuple(compare_models(repeats, _pairs(choices), resamples))
+    runs = tuple({run.name: run for run, _ in choices}.values())
+    return RunComparison(runs, scores, comparisons, members, n_resamples)
 
 
 def format_run_comparison(comparison: RunComparison) -> str:
     """Return the tables for the terminal: every model's score, and every difference."""
     first = comparison.runs[0]
-    task, one = first.task, first.repeats[0]
+    task, k = first.task, first.repeats[0].k
     lines = [
         wrap(f"{clean(run.name)}: {', '.join(run.flags)}", mark="! ")
         for run in comparison.runs
@@ -110,7 +100,7 @@ def format_run_comparison(comparison: RunComparison) -> str:
     lines.append(
         wrap(
             f"{count(len(comparison.runs), 'run')} on the same {len(first.clip_ids)} clips in "
-            f"{len(set(first.groups))} groups and {count(one.k, 'fold')}{times}"
+            f"{len(set(first.groups))} groups and {count(k, 'fold')}{times}"
         )
     )
     title = task.primary_title + " %" * task.in_percent
@@ -119,8 +109,8 @@ def format_run_comparison(comparison: RunComparison) -> str:
     header = ["model", "against", "difference", "95 % interval", "p", "p (Holm)"]
     rows = []
     for c in comparison.comparisons:
-        low, high = (score_text(task, end, "+") for end in c.interval)
-        facts = [f"{low} to {high}", p_text(c.p), p_text(c.p_holm)]
+        ends = " to ".join(score_text(task, end, "+") for end in c.interval)
+        facts = [ends, p_text(c.p), p_text(c.p_holm)]
         facts = ["same", "", ""] if c.same else facts
         rows.append([clean(c.model), clean(c.reference), score_text(task, c.mean, "+"), *facts])
     lines += [*columns([header, *rows], left=2), ""]
@@ -128,9 +118,8 @@ def format_run_comparison(comparison: RunComparison) -> str:
         wrap(
             f"{task.primary_title}: mean over folds. Difference: mean over folds, on the clips "
             "that both predicted; positive if the model in the first column is better. Interval: "
-            "paired group bootstrap"
-            + (f" of the pooled {task.primary_title}" if task.pooled_interval else "")
-            + f", {comparison.n_resamples} resamples; the trained models stay the same. p: "
+            f"paired group bootstrap{f' of the pooled {task.primary_title}' * task.pooled_interval}"
+            f", {comparison.n_resamples} resamples; the trained models stay the same. p: "
             "corrected test over folds (Nadeau & Bengio 2003), which allows for other training "
             "clips. p (Holm): with Holm's correction for all rows."
         )
@@ -147,7 +136,6 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
     def score(label: str) -> Cell:
         return Cell(score_text(task, scores[label]), strong=scores[label] == top)
 
-    head: Heads = [Head("model", TEXT), "score", Head("against", TEXT), "score"]
     rows: list[list[str | Cell]] = []
     for c in comparison.comparisons:
         interval = "same" if c.same else difference_text(task, c.interval)
@@ -156,27 +144,28 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
         rows.append([*pair, change, p_text(c.p_holm)])
     flags = "".join(f"{run.name}: {', '.join(run.flags)}. " for run in comparison.runs if run.flags)
     caption = (
-        f"{flags}Score: {task.primary_title}{', %' if task.in_percent else ''}, mean over folds, "
+        f"{flags}Score: {task.primary_title}{', %' * task.in_percent}, mean over folds, "
         f"{len(first.clip_ids)} clips in {len(set(first.groups))} groups. Difference: with its "
         "95 % interval over groups. p: corrected test over folds, with Holm's correction."
     )
-    return [(caption, table([*head, "difference", "p"], rows))]
+    titles = "score", Head("against", TEXT), "score", "difference", "p"
+    return [(caption, table(["model", *titles], rows))]
 
 
 def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
     """Return the comparison as strict JSON values; scores are fractions."""
-    first = comparison.runs[0]
+    first, members = comparison.runs[0], comparison.members
     models: dict[str, dict[str, float]] = {}
     for label, score in comparison.scores.items():
-        run, model = comparison.members[label]
-        models.setdefault(model, {})[run] = score
+        run, model = members[label]
+        models.setdefault(model, {})[run.name] = score
     differences = []
     for c in comparison.comparisons:
-        run, model = comparison.members[c.model]
-        other, reference = comparison.members[c.reference]
-        names = {"run": run, "model": model, "reference_run": other, "reference_model": reference}
+        (run, model), (other, reference) = members[c.model], members[c.reference]
+        names = {"run": run.name, "model": model}
+        names |= {"reference_run": other.name, "reference_model": reference}
         differences.append({**names, **comparison_facts(c), "same": c.same})
-    result: dict[str, Any] = to_json_values(
+    return to_json_values(
         {
             "score": first.task.primary_metric,
             "runs": [
@@ -192,29 +181,27 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
         },
         "comparison",
     )
-    return result
 
 
-def _read_choices(chosen: Sequence[str | Path]) -> list[_Choice]:
+def _read_choices(texts: Sequence[str]) -> list[_Choice]:
     """Read each run once, and sort its clips in the order of the first run."""
-    texts = [str(text) for text in chosen]
-    split = [_split(text) for text in texts]
     for text in texts:
         if texts.count(text) > 1:
             raise BadFeatures(f"{text} is given twice: name different runs or models")
-    folders = list(dict.fromkeys(folder for folder, _ in split))
-    runs = _named([read_run(folder) for folder in folders])
-    aligned = [runs[0], *(align_run(runs[0], run) for run in runs[1:])]
-    by_folder = dict(zip(folders, aligned, strict=True))
-    choices = []
+    split = [_split(text) for text in texts]
+    runs = {folder: read_run(folder) for folder, _ in split}
+    if len({run.name for run in runs.values()}) < len(runs):
+        # Two folders have the same name, so that runs are named by their paths.
+        runs = {folder: replace(run, name=str(folder)) for folder, run in runs.items()}
+    first, *others = runs
+    runs |= {folder: align_run(runs[first], runs[folder]) for folder in others}
     for folder, model in split:
-        run = by_folder[folder]
-        if model is not None and model not in run.models:
+        known = runs[folder].models
+        if model is not None and model not in known:
             raise FuseError(
-                f"{folder}: unknown model {model!r}; expected one of {', '.join(run.models)}"
+                f"{folder}: unknown model {model!r}; expected one of {', '.join(known)}"
             )
-        choices.append(_Choice(run, run.models if model is None else (model,), model is None))
-    return choices
+    return [(runs[folder], model) for folder, model in split]
 
 
 def _split(text: str) -> tuple[Path, str | None]:
@@ -226,26 +213,20 @@ def _split(text: str) -> tuple[Path, str | None]:
     return Path(text), None
 
 
+def _chosen_models(run: Run, model: str | None) -> tuple[str, ...]:
+    return run.models if model is None else (model,)
+
+
 def _pairs(choices: Sequence[_Choice]) -> list[tuple[str, str]]:
     """Return the pairs (model, reference) to test, as ``RUN:MODEL``; the later run is first."""
-    pairs: dict[tuple[str, str], None] = {}
-    for a, b in combinations(choices, 2):
-        shared = [name for name in b.models if name in a.models]
-        by_name = a.whole and b.whole and shared
-        for model in shared if by_name else b.models:
-            for reference in (model,) if by_name else a.models:
-                pair = f"{b.run.name}:{model}", f"{a.run.name}:{reference}"
-                if pair[0] != pair[1]:
-                    pairs.setdefault(pair)
-    return list(pairs)
-
-
-def _named(runs: Sequence[Run]) -> list[Run]:
-    """Give runs different names: their paths if two folders have the same name."""
-    names = [run.name for run in runs]
-    if len(set(names)) < len(names):
-        names = [str(run.folder) for run in runs]
-    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+    pairs = []
+    for (a, a_model), (b, b_model) in combinations(choices, 2):
+        names = product(_chosen_models(b, b_model), _chosen_models(a, a_model))
+        shared = [(name, name) for name in b.models if name in a.models]
+        whole = a_model is None and b_model is None
+        for model, reference in (whole and shared) or names:
+            pairs.append((f"{b.name}:{model}", f"{a.name}:{reference}"))
+    return [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
 
 
 @dataclass(frozen=True)
@@ -322,30 +303,28 @@ def align_run(first: Run, run: Run) -> Run:
     ):
         if a != b:
             raise BadFeatures(f"{where}: its {name} is {b}, not {a}")
-    missing, new = (
-        [clip for clip in ids if clip not in others]
-        for ids, others in ((first.clip_ids, {*run.clip_ids}), (run.clip_ids, {*first.clip_ids}))
-    )
-    if missing or new:
+    mine, theirs = set(first.clip_ids), set(run.clip_ids)
+    if mine != theirs:
+        clip = next(c for c in (*first.clip_ids, *run.clip_ids) if c not in mine & theirs)
         raise BadFeatures(
-            f"{where}: its clips differ: {len(missing)} are missing and {len(new)} are new, for "
-            f"example {(missing or new)[0]!r}"
+            f"{where}: its clips differ: {len(mine - theirs)} are missing and "
+            f"{len(theirs - mine)} are new, for example {clip!r}"
         )
     order = _order(run.clip_ids, first.clip_ids)
-    groups = tuple(run.groups[int(i)] for i in order)
-    if groups != first.groups:
-        raise _differ(where, first, "groups", np.array(groups) != np.array(first.groups))
+    groups = tuple(run.groups[i] for i in order)
     repeats = tuple(_reordered(one, order) for one in run.repeats)
-    for one, theirs in zip(first.repeats, repeats, strict=True):
-        folds = one.folds != theirs.folds
-        labels = (one.y_true != theirs.y_true).reshape(len(order), -1).any(axis=1)
-        if folds.any():
-            raise _differ(where, first, "folds", folds)
-        if labels.any():
-            hint = ""
-            if ("permuted" in first.flags) != ("permuted" in run.flags):
-                hint = "; one of the runs has permuted labels"
-            raise _differ(where, first, "labels", labels, hint)
+    pairs: list[tuple[str, Any, Any]] = [("groups", np.array(first.groups), np.array(groups))]
+    for one, other in zip(first.repeats, repeats, strict=True):
+        pairs += [("folds", one.folds, other.folds), ("labels", one.y_true, other.y_true)]
+    for what, expected, got in pairs:
+        rows = np.flatnonzero((expected != got).reshape(len(order), -1).any(axis=1))
+        if len(rows):
+            permuted = ("permuted" in first.flags) != ("permuted" in run.flags)
+            hint = "; one of the runs has permuted labels" * (permuted and what == "labels")
+            raise BadFeatures(
+                f"{where}: the {what} of {len(rows)} clips differ, for example "
+                f"{first.clip_ids[rows[0]]!r}{hint}"
+            )
     return replace(run, clip_ids=first.clip_ids, groups=groups, repeats=repeats)
 
 
@@ -361,9 +340,3 @@ def _reordered(one: FoldedOutputs, order: Ints) -> FoldedOutputs:
         folds=one.folds[order],
         outputs={name: values[order] for name, values in one.outputs.items()},
     )
-
-
-def _differ(where: str, first: Run, what: str, mask: Any, hint: str = "") -> BadFeatures:
-    clip = first.clip_ids[int(np.flatnonzero(mask)[0])]
-    n = int(mask.sum())
-    return BadFeatures(f"{where}: the {what} of {n} clips differ, for example {clip!r}{hint}")

@@ -1,7 +1,5 @@
 """Errors of stage two."""
 
-from __future__ import annotations
-
 
 class FuseError(Exception):
     """Base of all errors caused by features, folds or settings of stage two."""

@@ -5,6 +5,7 @@ The files do not state what a model was trained on; every report of them says so
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,10 +120,9 @@ def results_of_predictions(
         )
         for model, outputs in p.outputs.items()
     )
-    folds_of_group: dict[str, set[int]] = {}
-    for group, fold in zip(p.groups, p.folds.tolist(), strict=True):
-        folds_of_group.setdefault(group, set()).add(fold)
-    n_straddling = sum(len(folds) > 1 for folds in folds_of_group.values())
+    # Each pair of group and fold counts once, so that a group in several folds occurs again.
+    n_folds = Counter(group for group, _ in set(zip(p.groups, p.folds.tolist(), strict=True)))
+    n_straddling = sum(n > 1 for n in n_folds.values())
     return Results(
         name=name,
         task=task,

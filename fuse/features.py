@@ -4,11 +4,9 @@ The feature ``lld`` has statistics of low-level descriptors. They are computed f
 in the cache when they are needed, so other descriptors can be chosen without the media files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -16,8 +14,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.numeric import F32, F64, Bools, Ints, Link
+from mvemo.fuse.numeric import F32, F64, Bools, Ints, Link, complete
 from mvemo.fuse.scaling import Rows, standardise_within
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import labels as manifest_labels
@@ -56,18 +53,17 @@ def check_statistics(names: Sequence[str]) -> None:
 def sequence_statistics(sequence: F32, statistics: Sequence[str] = DEFAULT_STATISTICS) -> F32:
     """Return statistics over time: the first one for all columns, then the second, and so on."""
     values = sequence.astype(np.float64)
-    parts: dict[str, F64] = {}
-    for prefix in ("", "diff_"):
-        named = [name for name in statistics if name.startswith("diff_") == bool(prefix)]
-        if not named:
-            continue
-        if prefix:
-            values = np.diff(values, axis=0) if len(values) > 1 else np.zeros_like(values)
-        parts |= {f"{prefix}mean": values.mean(axis=0), f"{prefix}std": values.std(axis=0)}
-        if f"{prefix}p10" in named or f"{prefix}p90" in named:
-            low, high = np.quantile(values, [0.1, 0.9], axis=0)
-            parts |= {f"{prefix}p10": low, f"{prefix}p90": high}
-    return np.concatenate([parts[name] for name in statistics]).astype(np.float32)
+    steps = np.diff(values, axis=0) if len(values) > 1 else np.zeros_like(values)
+    parts = []
+    for name in statistics:
+        x = steps if name.startswith("diff_") else values
+        kind = name.removeprefix("diff_")
+        parts.append(
+            getattr(np, kind)(x, axis=0)
+            if kind in ("mean", "std")
+            else np.quantile(x, {"p10": 0.1, "p90": 0.9}[kind], axis=0)
+        )
+    return np.concatenate(parts).astype(np.float32)
 
 
 def statistics_of(spec: FeatureSpec) -> tuple[str, ...]:
@@ -86,52 +82,50 @@ class DescriptorStatistics:
         statistics: Sequence[str] = DEFAULT_STATISTICS,
     ) -> None:
         self._cache = cache
-        self._statistics = tuple(statistics)
-        self._descriptors = tuple(descriptors)
-        self._vectors: tuple[F32, Bools] | None = None
+        self._statistics = statistics
+        self._descriptors = descriptors
         sequences = [spec.name for spec in cache.specs if spec.kind == "sequence"]
         if LLD in cache.names():
             raise BadFeatures(f"{cache.path}: already has a feature {LLD!r}: leave fuse.lld empty")
-        for name in self._descriptors:
+        for name in descriptors:
             if name not in sequences:
                 raise BadFeatures(
                     f"{cache.path}: fuse.lld: unknown sequence {name!r}; the file has "
                     f"{', '.join(dict.fromkeys(sequences)) or 'no sequences'}"
                 )
-            if self._descriptors.count(name) > 1:
+            if descriptors.count(name) > 1:
                 raise BadFeatures(f"fuse.lld names {name!r} twice")
-        specs = [cache.spec(name) for name in self._descriptors]
+        specs = [cache.spec(name) for name in descriptors]
         if len({spec.modality for spec in specs}) > 1:
             raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} must have the same modality")
         self.spec = FeatureSpec(
             name=LLD,
             modality=specs[0].modality,
             kind="vector",
-            dim=len(self._statistics) * sum(spec.dim for spec in specs),
+            dim=len(statistics) * sum(spec.dim for spec in specs),
             extractor="statistics of descriptors",
             version=STATISTICS_VERSION,
             params={
-                "statistics": [STATISTICS[name] for name in self._statistics],
+                "statistics": [STATISTICS[name] for name in statistics],
                 "descriptors": {spec.name: spec.digest for spec in specs},
-                "order": list(self._descriptors),
+                "order": list(descriptors),
             },
         )
 
     def vectors(self) -> tuple[F32, Bools]:
         """Return what `mvemo.cache.Cache.vectors` returns; present clips have all descriptors."""
-        if self._vectors is None:
-            clip_ids = self._cache.table.clip_ids
-            values = np.full((len(clip_ids), self.spec.dim), np.nan, dtype=np.float32)
-            for row, clip_id in zip(values, clip_ids, strict=True):
-                sequences = [self._cache.sequence(name, clip_id) for name in self._descriptors]
-                parts = [
-                    sequence_statistics(s, self._statistics) for s in sequences if s is not None
-                ]
-                if len(parts) == len(self._descriptors):
-                    row[:] = np.concatenate(parts)
-            self._vectors = values, ~np.isnan(values[:, 0])
-        values, present = self._vectors
-        return values.copy(), present.copy()
+        return self._values.copy(), ~np.isnan(self._values[:, 0])
+
+    @cached_property
+    def _values(self) -> F32:
+        clip_ids = self._cache.table.clip_ids
+        values = np.full((len(clip_ids), self.spec.dim), np.nan, dtype=np.float32)
+        for row, clip_id in zip(values, clip_ids, strict=True):
+            sequences = [self._cache.sequence(name, clip_id) for name in self._descriptors]
+            parts = [sequence_statistics(s, self._statistics) for s in sequences if s is not None]
+            if len(parts) == len(sequences):
+                row[:] = np.concatenate(parts)
+        return values
 
 
 # Fewest clips with a feature for it to be used: two in each of six folds, or a quarter of all.
@@ -194,8 +188,14 @@ class Features:
             raise BadFeatures(
                 f"{cache.path}: holds no feature vectors to evaluate: run 'mvemo extract' first"
             )
-        for name in (*self.modality, *self.outputs):
-            self._check_folds(name)
+        for name, variants in self._variants.items():
+            missing = set(range(cache.table.k)) - {spec.fold for spec in variants}
+            if self.crossfit(name) and missing:
+                raise BadFeatures(
+                    f"{cache.path}: {name} lacks the nets of folds "
+                    f"{', '.join(map(str, sorted(missing)))}: run the same 'mvemo extract' again, "
+                    "which continues where it stopped"
+                )
         numbers = sum(self._variants[name][0].dim for name in self.modality if name != LLD)
         gib = 4 * len(cache.table) * numbers / 2**30
         self._streamed = gib > settings.memory
@@ -203,18 +203,6 @@ class Features:
             raise BadFeatures(
                 f"{cache.path}: within_groups needs all features in memory ({gib:.3g} GiB): "
                 "set fuse.memory to at least that, or within_groups to false"
-            )
-
-    def _check_folds(self, name: str) -> None:
-        if not self.crossfit(name):
-            return
-        with_net = {spec.fold for spec in self._variants[name]}
-        missing = [fold for fold in range(self.cache.table.k) if fold not in with_net]
-        if missing:
-            raise BadFeatures(
-                f"{self.cache.path}: {name} lacks the nets of folds "
-                f"{', '.join(map(str, missing))}: run the same 'mvemo extract' again, which "
-                "continues where it stopped"
             )
 
     def crossfit(self, name: str) -> bool:
@@ -231,38 +219,31 @@ class Features:
 
     def spec(self, name: str, fold: int) -> FeatureSpec:
         """Return the spec of the values that are used to score a fold's clips."""
-        if self._statistics is not None and name == LLD:
-            return self._statistics.spec
-        return self.cache.spec(name, fold)
+        return next(spec for spec in self._variants[name] if spec.fold in (None, fold))
 
     def protocol(self, names: tuple[str, ...]) -> str:
         """Return the most optimistic protocol of these features."""
         protocols = {spec.protocol for name in names for spec in self._variants[name]}
-        for protocol in ("shared", "crossfit", "holdout", "frozen", "imported"):
-            if protocol in protocols:
-                return protocol
-        return "none"
+        ranked = ("shared", "crossfit", "holdout", "frozen", "imported")
+        return next((protocol for protocol in ranked if protocol in protocols), "none")
 
     def matrix(self, name: str, fold: int | None) -> Matrix:
         """Return a feature as heads read it, from the fold's net if each fold has one."""
         matrix = self.raw_matrix(name, fold)
-        if not self._settings.within_groups:
-            return matrix
-        assert not isinstance(matrix.values, Rows)
-        values = standardise_within(matrix.values, matrix.present, self.cache.table.groups)
-        return Matrix(values, matrix.present)
+        if self._settings.within_groups and not isinstance(matrix.values, Rows):
+            values = standardise_within(matrix.values, matrix.present, self.cache.table.groups)
+            return Matrix(values, matrix.present)
+        return matrix
 
     def raw_matrix(self, name: str, fold: int | None) -> Matrix:
         """Return the cached values of a feature, without standardisation within groups."""
         if self._statistics is not None and name == LLD:
-            values, present = self._statistics.vectors()
-        elif self._streamed:
-            shape = len(self.cache.table), self._variants[name][0].dim
-            rows = Rows(shape, partial(self.cache.blocks, name, fold))
-            return Matrix(rows, self.cache.present(name, fold))
-        else:
-            values, present = self.cache.vectors(name, fold)
-        return matrix_of(values, present)
+            return matrix_of(*self._statistics.vectors())
+        if not self._streamed:
+            return matrix_of(*self.cache.vectors(name, fold))
+        shape = len(self.cache.table), self._variants[name][0].dim
+        rows = Rows(shape, partial(self.cache.blocks, name, fold))
+        return Matrix(rows, self.cache.present(name, fold))
 
 
 def matrix_of(values: NDArray[np.float32], present: NDArray[np.bool_] | None = None) -> Matrix:
@@ -317,7 +298,7 @@ class Clips:
         Groups stay whole. All are -1 if the training clips form one group.
         """
         train = np.flatnonzero(self.folds != fold)
-        groups = [self.groups[row] for row in train.tolist()]
+        groups = [self.groups[row] for row in train]
         inner = np.full(len(self.y_true), -1, dtype=np.int64)
         count = min(count, len(set(groups)))
         if count >= 2:

@@ -4,8 +4,6 @@ A model's name states its features: ``c3d+music1d`` joins C3D and the 1D music n
 section 3.4), ``integrated`` joins all features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product

@@ -1,8 +1,7 @@
-"""Array types of stage two, and links: functions from the scores of a linear layer to outputs."""
+"""Array types of stage two, links from scores to outputs, and means that allow undefined values."""
 
-from __future__ import annotations
-
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,8 @@ F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+# Labels of clips, as `Task.read_labels` returns them.
+Labels = NDArray[Any]
 
 Link = Literal["softmax", "sigmoid", "identity"]
 # Link of the heads below a second layer to the kind of its inputs.
@@ -32,7 +33,7 @@ def apply_link(scores: F64, link: Link) -> F64:
 
 
 def decision_inputs(outputs: F64, link: Link) -> F64:
-    """Turn outputs of heads, float64 (clips, outputs), into inputs that a second layer adds."""
+    """Convert probabilities to log-probabilities or log-odds for a second layer; copy values."""
     if link == "identity":
         return outputs.copy()
     if link == "softmax":
@@ -42,7 +43,55 @@ def decision_inputs(outputs: F64, link: Link) -> F64:
 
 
 def softmax(scores: F64) -> F64:
-    """Normalise over the last axis (J22 eq. 6)."""
+    """Convert scores to probabilities that sum to 1 over the last axis (J22 eq. 6)."""
     shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    result: F64 = shifted / shifted.sum(axis=-1, keepdims=True)
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+class Measures(NamedTuple):
+    """Scores of one set of clips; NaN for an undefined score."""
+
+    overall: Mapping[str, float]  # name of a score to its value over all outputs
+    per_output: Mapping[str, F64]  # name of a score to float64 (outputs,)
+
+
+def mean_of_finite(values: F64) -> float:
+    """Return the mean of the finite numbers; NaN if there are none."""
+    return float(mean_finite(values, axis=0))
+
+
+def mean_finite(values: F64, axis: int) -> F64:
+    """Return the mean of the finite numbers along an axis; NaN if there are none."""
+    finite = np.isfinite(values)
+    n = finite.sum(axis=axis)
+    total = np.where(finite, values, 0.0).sum(axis=axis)
+    return ratio(total, n)
+
+
+def ratio(numerator: F64, denominator: F64) -> F64:
+    """Divide two arrays, with NaN where the denominator is 0."""
+    shape = np.broadcast_shapes(np.shape(numerator), np.shape(denominator))
+    result = np.full(shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=denominator != 0)
     return result
+
+
+def complete(values: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return True for each row (last axis) that has no NaN or infinity."""
+    return np.asarray(np.isfinite(values).all(axis=-1), bool)
+
+
+class Spread(NamedTuple):
+    """Smallest, mean and largest of the finite values; NaN if there are none."""
+
+    min: float
+    mean: float
+    max: float
+
+
+def spread(values: F64) -> Spread:
+    """Return the minimum, mean and maximum of the finite values."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return Spread(np.nan, np.nan, np.nan)
+    return Spread(float(finite.min()), float(finite.mean()), float(finite.max()))

@@ -1,8 +1,7 @@
 """Reader of prediction files, CSV or Parquet, of mvemo and of other programs."""
 
-from __future__ import annotations
-
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.external import Predictions
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.tasks.prediction_columns import COLUMNS, RESERVED
-from mvemo.manifests import Clip, Manifest
+from mvemo.manifests import Manifest
 from mvemo.manifests.labels import Label, Task, label_kind
 from mvemo.manifests.tables import Table, collection_paused, match_ids, read_table
 
@@ -96,7 +95,7 @@ def read_predictions(
     with collection_paused():
         classes: tuple[str, ...] = ()
         rows: list[_Row] = []
-        files: list[tuple[str, str]] = []
+        files = []
         for path in map(Path, paths):
             table = _read_table(path, columns or {}, of_manifest=manifest is not None)
             names, rows_of_file = _parse(path, table, kind, known, truth=manifest is None)
@@ -131,7 +130,7 @@ def _with_truth(rows: Sequence[_Row], manifest: Manifest) -> list[_Row]:
     """Return the rows with ids, labels and groups from the manifest."""
     names = {c.path: c.clip_id for c in manifest.clips} | {i: i for i in manifest.clip_ids}
     ids, _ = match_ids([row.clip_id for row in rows], names)
-    clips: dict[str, Clip] = {clip.clip_id: clip for clip in manifest.clips}
+    clips = {clip.clip_id: clip for clip in manifest.clips}
     result = []
     for row, clip_id in zip(rows, ids, strict=True):
         clip = clips.get(clip_id)
@@ -192,8 +191,8 @@ def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) ->
     header = table.header
     if len(table.rows) < 2:
         raise BadFeatures(f"{path}: has no predictions: expected a header and rows")
-    for name in header:
-        if header.count(name) > 1:
+    for name, n in Counter(header).items():
+        if n > 1:
             raise BadFeatures(f"{path}: duplicate column {name!r}")
     if "clip_id" not in header:
         raise BadFeatures(
@@ -217,21 +216,24 @@ def _parse(
             f"{path}: has no column 'label', only {', '.join(columns.header)}: name it "
             "with --column label=NAME, or give a manifest with labels (--manifest)"
         )
-    file, model = str(path), path.stem
     needed = {n: i for n, i in columns.places.items() if n in RESERVED and n not in _MAY_BE_EMPTY}
     in_groups = columns.places.get("group")
     rows = []
     for number, cells in table.rows[1:]:
-        place = f"{file}:{number}"
+        place = f"{path}:{number}"
         values = {name: cells[i].strip() for name, i in needed.items()}
-        if not all(values.values()):
-            empty = next(name for name, value in values.items() if not value)
-            raise BadFeatures(f"{place}: {empty} is empty")
+        for name, value in values.items():
+            if not value:
+                raise BadFeatures(f"{place}: {name} is empty")
         label = columns.truth(place, cells) if columns.has_truth else None
         # A file may know the groups of only some clips.
         group = None if in_groups is None else cells[in_groups].strip() or None
         of_clip = place, values["clip_id"], label, group, values.get("fold")
-        of_model = values.get("model", model), values.get("repeat"), *columns.outputs(place, cells)
+        of_model = (
+            values.get("model", path.stem),
+            values.get("repeat"),
+            *columns.outputs(place, cells),
+        )
         rows.append(_Row(*of_clip, *of_model))
     return columns.names, rows
 
@@ -241,13 +243,13 @@ def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
     first: dict[str, _Row] = {}
     for row in rows:
         earlier = first.setdefault(row.clip_id, row)
-        facts = zip(_Row._fields[2:5], row[2:5], earlier[2:5], strict=True)
-        for name, value, expected in facts if row[2:5] != earlier[2:5] else ():
-            if value != expected:
-                raise BadFeatures(
-                    f"{row.place}: clip {row.clip_id!r} has {name} {_shown(value)}, but "
-                    f"{_shown(expected)} at {earlier.place}"
-                )
+        if row[2:5] != earlier[2:5]:
+            facts = zip(_Row._fields[2:5], row[2:5], earlier[2:5], strict=True)
+            name, value, expected = next(fact for fact in facts if fact[1] != fact[2])
+            raise BadFeatures(
+                f"{row.place}: clip {row.clip_id!r} has {name} {_shown(value)}, but "
+                f"{_shown(expected)} at {earlier.place}"
+            )
     return first
 
 
@@ -272,7 +274,8 @@ def _outputs_by_model(
     rows: Sequence[_Row], clip_ids: Sequence[str], n_classes: int
 ) -> dict[str, F64]:
     position = {clip_id: i for i, clip_id in enumerate(clip_ids)}
-    outputs: dict[str, F64] = {}
+    models = dict.fromkeys(row.model for row in rows)
+    outputs = {model: np.full((len(clip_ids), n_classes), np.nan) for model in models}
     places: dict[tuple[str, str], str] = {}
     for row in rows:
         key = (row.model, row.clip_id)
@@ -282,20 +285,20 @@ def _outputs_by_model(
                 f"{places[key]}: if it is of another model, add a column 'model'"
             )
         places[key] = row.place
-        if row.model not in outputs:
-            outputs[row.model] = np.full((len(clip_ids), n_classes), np.nan)
         outputs[row.model][position[row.clip_id]] = row.outputs
     return outputs
 
 
 def _by_number(text: str) -> tuple[int, int, str]:
     """Return a sort key: numbers by value, then other names."""
+    if not text.isdecimal():
+        return 1, 0, text
     # The key has length and digits, because Python refuses to convert thousands of digits.
-    digits = text.lstrip("0") if text.isdecimal() else ""
-    return (0, len(digits), digits) if text.isdecimal() else (1, 0, text)
+    digits = text.lstrip("0")
+    return 0, len(digits), digits
 
 
 def _shown(value: str | Label | None) -> str:
-    if value is None:
-        return "none"
-    return repr(value if isinstance(value, str) else ";".join(map(str, value)))
+    if isinstance(value, tuple):
+        value = ";".join(map(str, value))
+    return "none" if value is None else repr(value)

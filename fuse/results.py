@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.metrics.averages import complete, mean_of_finite, spread
 from mvemo.fuse.models import INTEGRATED, Model
-from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.numeric import F64, Bools, Ints, complete, mean_of_finite, spread
 from mvemo.fuse.tasks.base import Column, Task
 from mvemo.manifests.text_table import html_table
 
@@ -240,6 +239,11 @@ class Results:
         return any(model.intervals for model in self.models)
 
     @property
+    def fused(self) -> bool:
+        """Return True if the models read features, so that fusions are compared with features."""
+        return any(model.features for model in self.models)
+
+    @property
     def partly_predicted(self) -> bool:
         """Return True if a model did not predict every tested clip."""
         return any(not model.valid[self.tested].all() for model in self.models)
@@ -287,10 +291,8 @@ def score_model(
     per_output_fold = {
         name: np.full((k, len(values)), np.nan) for name, values in pooled.per_output.items()
     }
-    for fold in range(k):
+    for fold in np.unique(folds[valid & (folds >= 0)]):
         rows = valid & (folds == fold)
-        if not rows.any():
-            continue
         of_fold = task.measure(y_true[rows], outputs[rows], y_pred[rows])
         for name, value in of_fold.overall.items():
             per_fold[name][fold] = value
@@ -335,19 +337,14 @@ def best_model(results: Results, models: Sequence[ModelResult] | None = None) ->
 
 def recommended_model(results: Results) -> ModelResult | None:
     """Return the model of the nested choice, otherwise the best; None without any score."""
-    if results.choice is not None and not results.permuted:
-        for model in results.models:
-            if model.name == results.choice.model:
-                return model
-    return best_model(results)
+    name = results.choice.model if results.choice and not results.permuted else ""
+    chosen = (model for model in results.models if model.name == name)
+    return next(chosen, None) or best_model(results)
 
 
 def twin_of_integrated(results: Results) -> str:
     """Return the name of the pair that has the same features as ``integrated``, or ''."""
-    by_name = {model.name: model for model in results.models}
-    if INTEGRATED not in by_name:
-        return ""
-    features = set(by_name[INTEGRATED].features)
+    features = next((set(m.features) for m in results.models if m.name == INTEGRATED), None)
     pairs = (m for m in results.models if "+" in m.name and set(m.features) == features)
     return next((m.name for m in pairs), "")
 
@@ -359,18 +356,19 @@ def without_twin(results: Results) -> Results:
         return results
     choice = results.choice
     if choice is not None:
-        inside = tuple(twin if name == INTEGRATED else name for name in choice.inside)
-        model = twin if choice.model == INTEGRATED else choice.model
-        choice = replace(choice, model=model, inside=inside)
-    curve = {name: p for name, p in results.learning_curve.items() if name != INTEGRATED}
+        model, *inside = (
+            twin if name == INTEGRATED else name for name in (choice.model, *choice.inside)
+        )
+        choice = replace(choice, model=model, inside=tuple(inside))
+
+    def models(one: Results) -> tuple[ModelResult, ...]:
+        return tuple(m for m in one.models if m.name != INTEGRATED)
+
     return replace(
         results,
-        models=tuple(m for m in results.models if m.name != INTEGRATED),
+        models=models(results),
         comparisons=tuple(c for c in results.comparisons if c.model != INTEGRATED),
-        repeats=tuple(
-            replace(one, models=tuple(m for m in one.models if m.name != INTEGRATED))
-            for one in results.repeats
-        ),
-        learning_curve=curve,
+        repeats=tuple(replace(one, models=models(one)) for one in results.repeats),
+        learning_curve={n: p for n, p in results.learning_curve.items() if n != INTEGRATED},
         choice=choice,
     )

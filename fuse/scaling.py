@@ -84,12 +84,10 @@ class ArrayRows(Rows):
         return self if rows.all() else ArrayRows(self._values[rows])
 
     def scores(self, coef: F32) -> F32:
-        product: F32 = coef @ self._values.T
-        return product
+        return coef @ self._values.T
 
     def gradient(self, residual: F32) -> F32:
-        product: F32 = residual @ self._values
-        return product
+        return residual @ self._values
 
 
 def rows_of(values: F32 | Rows) -> Rows:

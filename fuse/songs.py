@@ -1,7 +1,5 @@
 """Decisions for whole songs from their segments (J22: 30 s in segments of 10 s)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -9,9 +7,8 @@ from typing import Literal
 import numpy as np
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import Model
-from mvemo.fuse.numeric import F64, Ints, softmax
+from mvemo.fuse.numeric import F64, Ints, complete, softmax
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.manifests import song_of
 
@@ -67,7 +64,7 @@ def song_level(
     """
     if rule not in RULES:
         raise BadFeatures(f"unknown rule {rule!r}; expected one of {', '.join(RULES)}")
-    names = results.groups if by == "group" else [song_of(c) for c in results.clip_ids]
+    names = results.groups if by == "group" else tuple(map(song_of, results.clip_ids))
     index = {name: n for n, name in enumerate(dict.fromkeys(names))}
     song = np.array([index[name] for name in names], dtype=np.int64)
     # Index of the first segment of each song.
@@ -84,15 +81,13 @@ def song_level(
         plain = Model(model.name, model.features, model.modalities, model.by_net)
         scored = score_model(results.task, plain, outputs, y_true, folds, results.k)
         has = [results.present[name] for name in model.features if name in results.present]
-        has = [model.valid] if model.by_net else has
+        if model.by_net:
+            has = [model.valid]
         having_all = np.logical_and.reduce([results.tested, *has])
         complete_songs = np.bincount(song, having_all, len(rows)) > 0
-        untrained = int((complete_songs & ~scored.valid).sum())
-        return replace(scored, n_untrained=untrained)
+        return replace(scored, n_untrained=int((complete_songs & ~scored.valid).sum()))
 
-    choice = results.choice
-    if choice is not None:
-        choice = replace(choice, nested=decided(choice.nested))
+    choice = results.choice and replace(results.choice, nested=decided(results.choice.nested))
     return replace(
         results,
         name=f"{results.name}, by song",
@@ -126,28 +121,25 @@ def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
         np.add.at(total, song, values)
         return total / count
 
+    if rule == "log-mean":
+        return softmax(mean_by_song(np.log(np.maximum(proba, MIN_PROBABILITY))))
     mean = mean_by_song(proba)
-    if rule == "mean":
-        return mean
     if rule == "vote":
         votes = np.eye(proba.shape[1])[proba.argmax(axis=1)]
-        shares: F64 = (1 - TIE_WEIGHT) * mean_by_song(votes)
-        return shares + TIE_WEIGHT * mean
-    return softmax(mean_by_song(np.log(np.maximum(proba, MIN_PROBABILITY))))
+        mean = (1 - TIE_WEIGHT) * mean_by_song(votes) + TIE_WEIGHT * mean
+    return mean
 
 
 def _check(results: Results, songs: Sequence[str], song: Ints, first: Ints) -> None:
     """Raise if segments of a song differ; `first` has the index of each song's first one."""
     if not results.task.decides_songs:
         raise BadFeatures(f"{results.name}: songs need task multiclass, got {results.task.name}")
-    columns = {"group": np.array(results.groups, dtype=np.str_), "fold": results.folds}
+    columns = {"group": np.array(results.groups), "fold": results.folds}
     if not results.permuted:
         columns["label"] = results.y_true
     for name, values in columns.items():
-        different = np.flatnonzero(values != values[first][song])
-        if len(different):
-            row = int(different[0])
+        for row in np.flatnonzero(values != values[first][song]):
             raise BadFeatures(
                 f"{results.name}: segment {results.clip_ids[row]!r} differs in its {name} from "
-                f"{results.clip_ids[int(first[song[row]])]!r} of its song {songs[song[row]]!r}"
+                f"{results.clip_ids[first[song[row]]]!r} of its song {songs[song[row]]!r}"
             )

@@ -103,7 +103,7 @@ def check_inflated(archive: zipfile.ZipFile, most: int) -> None:
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    members: dict[str, zipfile.ZipInfo] = {}
+    members = {}
     for info in archive.infolist():
         name = info.filename.removesuffix(".npy")
         if name == info.filename:
@@ -116,11 +116,9 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 def _read(file: Any, size: int) -> NDArray[Any]:
     """Return the array of an open file of `size` bytes, header included."""
-    version = np.lib.format.read_magic(file)
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
+    form = np.lib.format
+    version = form.read_magic(file)
+    readers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"array file version {version}; expected one of {list(readers)}")
     shape, _, dtype = readers[version](file, max_header_size=_HEADER)
@@ -135,7 +133,7 @@ def _read(file: Any, size: int) -> NDArray[Any]:
             f"file has {available:,}"
         )
     file.seek(0)
-    return np.lib.format.read_array(file, allow_pickle=False, max_header_size=_HEADER)
+    return form.read_array(file, allow_pickle=False, max_header_size=_HEADER)
 
 
 @contextmanager

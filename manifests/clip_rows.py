@@ -1,20 +1,29 @@
 """Columns and rows of a manifest's table: parsing, and checks of rows and of their media files."""
 
-from __future__ import annotations
-
 import os
 import posixpath
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cache
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from mvemo.manifests.errors import Problems, Report
 from mvemo.manifests.files import shown
-from mvemo.manifests.labels import UNLABELLED, Label, LabelKind, Names, Task, is_flag, parse_number
+from mvemo.manifests.labels import (
+    PLANE,
+    UNLABELLED,
+    Label,
+    LabelKind,
+    Names,
+    Task,
+    is_flag,
+    parse_number,
+)
 from mvemo.manifests.model import Clip, inside_root
 from mvemo.manifests.tables import RESERVED, Table, are_numbers, plain_text
 
@@ -27,7 +36,7 @@ _MISSING, _FOLDER = "no such file", "is a folder"
 # Possible separators of the tags in a cell; the first separator that occurs is used.
 _MARKS = (";", "|", ",")
 # Targets that are recognised without the prefix ``label_`` if valence or arousal is present.
-_DIMENSIONS = ("valence", "arousal", "energy", "tension", "dominance")
+_DIMENSIONS = (*PLANE, "energy", "tension", "dominance")
 _PREFIX = "label_"
 _clip_fields = attrgetter(*(each.name for each in fields(Clip)))
 
@@ -38,57 +47,80 @@ class Row:
 
     line: int
     path: str
-    label: Label
     clip_id: str = ""
     group: str = ""
+    label: Label = ()
     start: float = 0.0
     duration: float | None = None
     fold: int | None = None
     split: str | None = None
-    bad_fold: bool = False
     extra: tuple[tuple[str, str], ...] = ()
 
     def clip(self) -> Clip:
         return Clip(*_clip_fields(self))
 
 
-# Label, start, duration, fold, split, and True if the fold is invalid.
-_Shared = tuple[Label, float, float | None, int | None, str | None, bool]
-
-
 @dataclass
 class RowParser:
-    """Parser of the rows of a table; equal combinations of cells are parsed only once."""
+    """Parser of a table's rows; equal combinations of cells are parsed only once."""
 
-    place: Mapping[str, int]
-    exact_paths: bool
+    table: Table
     kind: LabelKind
+    spread: bool  # each target or tag has a column
     classes: Names | None
+    mapped: Mapping[str, str]  # our names of columns -> the file's
+    root: Path
+    media: bool
     problems: Problems
-    _known: dict[tuple[str, ...], _Shared] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self._shared = {key: i for key, i in self.place.items() if key not in _OF_ROW}
-        self._needed = "path" if "path" in self.place else "clip_id"
+    def parse(self) -> list[Row]:
+        """Return the rows; errors are added to `problems`."""
+        self._place = self._find_columns()
+        if not self._place:
+            return []
+        # A column that is missing is read as an empty text after the last cell.
+        self._of_row = [self._place.get(key, -1) for key in _OF_ROW]
+        self._shared = {key: i for key, i in self._place.items() if key not in _OF_ROW}
+        # Label, start, duration, fold and split by the texts of their cells.
+        self._known: dict[tuple[str, ...], tuple[Any, ...]] = {}
+        used = set(self._place.values())
+        # Other columns are kept only from our own files, where their meaning is known.
+        extra = [
+            (i, name)
+            for i, name in enumerate(self.table.header)
+            if self.table.kind and i not in used
+        ]
+        rows = []
+        outside = []
+        for line, cells in self.table.full_rows(self.problems):
+            row = self._parse_row(cells, line)
+            if extra:
+                row.extra = tuple((name, cells[i].strip()) for i, name in extra)
+            tidy = inside_root(row.path, self.root) if row.path else ""
+            if tidy is None:
+                outside.append(row)
+            row.path = tidy or row.path
+            rows.append(row)
+        self._report_outside(outside, len(rows))
+        return rows
 
-    def parse(self, cells: Sequence[str], line: int) -> Row:
+    def _parse_row(self, cells: list[str], line: int) -> Row:
         """Return the row of a line's cells; report bad values and replace them by valid ones."""
-        stripped = [*map(str.strip, cells)]
-        place = self.place
-        path = (cells if self.exact_paths else stripped)[place["path"]] if "path" in place else ""
-        clip_id = stripped[place["clip_id"]] if "clip_id" in place else ""
-        group = plain_text(stripped[place["group"]]) if "group" in place else ""
-        if not stripped[place[self._needed]]:
-            self.problems.add(line, f"empty {self._needed}")
-            path = ""
+        place = self._place
+        stripped = [*map(str.strip, cells), ""]
+        path, clip_id, group = [stripped[i] for i in self._of_row]
+        if not (path if "path" in place else clip_id):
+            self.problems.add(line, f"empty {'path' if 'path' in place else 'clip_id'}")
+        elif path and self.table.kind:
+            # Our own files may have paths with outer spaces; others put spaces after commas.
+            path = cells[place["path"]]
         if not group and "group" in place:
             self.problems.add(line, "empty group: name the source, or leave the column out")
         texts = tuple([stripped[i] for i in self._shared.values()])
         shared = self._known.get(texts) or self._parse_shared(texts, line)
-        label, start, duration, fold, split, bad_fold = shared
-        return Row(line, path, label, clip_id, group, start, duration, fold, split, bad_fold)
+        return Row(line, path, clip_id, plain_text(group), *shared)
 
-    def _parse_shared(self, texts: tuple[str, ...], line: int) -> _Shared:
+    def _parse_shared(self, texts: tuple[str, ...], line: int) -> tuple[Any, ...]:
         cells = {key: plain_text(text) for key, text in zip(self._shared, texts, strict=True)}
         report = self.problems.at(line)
         n_problems = len(self.problems.found)
@@ -96,11 +128,64 @@ class RowParser:
             report(f"label {shown(cells['label'])} has a line break: write it on one line")
         label = self.kind.parse(cells, self.classes, report)
         stretch = parse_stretch(cells, report)
-        fold, bad_fold = _parse_fold(cells.get("fold", ""), report)
-        shared = (label, *stretch, fold, cells.get("split") or None, bad_fold)
+        fold = _parse_fold(cells.get("fold", ""), report)
+        shared = (label, *stretch, fold, cells.get("split") or None)
         if len(self.problems.found) == n_problems and len(self._known) < _MOST_KNOWN:
             self._known[texts] = shared
         return shared
+
+    def _find_columns(self) -> dict[str, int]:
+        """Return the index of each column in the table; {} if a required one is missing."""
+        (line, _), names = self.table.rows[0], self.table.header
+        labels = [*(self.classes or ())] if self.spread else ["label"]
+        known = [*RESERVED[1:], *labels] if self.spread else RESERVED
+        if unknown := [key for key in self.mapped if key not in known]:
+            self.problems.add(
+                0,
+                f"unknown column to map {', '.join(map(repr, unknown))}; expected one of "
+                f"{', '.join(known)}",
+            )
+        for key in known:
+            if names.count(key) > 1:
+                self.problems.add(line, f"column {key!r} occurs twice")
+        required = ["path" if self.media or "clip_id" not in names else "clip_id"]
+        required += labels if self.kind.task != UNLABELLED else []
+        if missing := [key for key in required if key not in names]:
+            hint = ""
+            if len(names) == 1 and "|" in names[0]:
+                hint = "; cells must be separated by commas"
+            elif "path" in missing:
+                hint = (
+                    "; run 'mvemo manifest import' with --column path=NAME, or, if there are no "
+                    "media files, with --no-media --column clip_id=NAME"
+                )
+            if "label" in missing:
+                hint += f"; {_label_hint(self.table)}"
+            listed = ", ".join(map(repr, missing))
+            self.problems.add(line, f"the header has no column {listed}; it has {names}{hint}")
+        place = {key: names.index(key) for key in known if names.count(key) == 1}
+        return place if place.keys() >= {*required} else {}
+
+    def _report_outside(self, outside: Sequence[Row], n_rows: int) -> None:
+        root = f"below the media root {str(self.root)!r}"
+        cure = "give their folder with --root"
+        if len(outside) == n_rows > 1:
+            first = f"{outside[0].path!r} in line {outside[0].line}"
+            message = f"none of the {n_rows} paths is {root} (the first is {first}): {cure}"
+            self.problems.add(0, message, count=n_rows)
+            return
+        for row in outside:
+            self.problems.add(row.line, f"path {row.path!r} is not {root}: {cure}")
+
+
+def _label_hint(table: Table) -> str:
+    otherwise = "name another column with --column label=NAME"
+    values, tags = value_columns(table).values(), tag_columns(table).values()
+    if not {*values} <= {*tags}:
+        return f"to read ratings from {', '.join(values)}, give --task regression; {otherwise}"
+    if tags:
+        return f"to read 0 and 1 from {', '.join(tags)}, give --task multilabel; {otherwise}"
+    return "name it with --column label=NAME, or give --task unlabelled for clips without labels"
 
 
 def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, float | None]:
@@ -122,19 +207,18 @@ def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, floa
     return found["start"], found["duration"] or None
 
 
-def _parse_fold(cell: str, report: Report) -> tuple[int | None, bool]:
-    """Return the fold in a cell, or None; and True if the cell has an invalid fold."""
+def _parse_fold(cell: str, report: Report) -> int | None:
+    """Return the fold in a cell, None for an empty cell; report any other cell and return -1."""
     if not cell:
-        return None, False
+        return None
     try:
         fold = int(cell)
     except ValueError:
         report(f"fold {shown(cell)} is not a whole number")
-        return None, True
+        return -1
     if fold < 0:
         report(f"fold {fold} is negative: folds are numbered from 0")
-        return None, True
-    return fold, False
+    return max(fold, -1)
 
 
 # --- columns
@@ -147,7 +231,7 @@ def value_columns(table: Table) -> dict[str, str]:
         return stated
     plain = {n.casefold().removeprefix("mean_").removesuffix("_mean"): n for n in numeric}
     found = {target: plain[target] for target in _DIMENSIONS if target in plain}
-    return found if {*_DIMENSIONS[:2]} & found.keys() else {}
+    return found if {*PLANE} & found.keys() else {}
 
 
 def tag_columns(table: Table) -> dict[str, str]:
@@ -176,125 +260,26 @@ def holds_mark(mark: str, cells: Sequence[str]) -> bool:
 
 def _hold_tags(cells: Sequence[str]) -> bool:
     """Return True if cells list several names, most of which also occur in other cells."""
-    different = set(cells)
     mark = tag_separator(cells)
-    counts = Counter(part.strip() for cell in different for part in cell.split(mark))
-    joined = {part.strip() for cell in different if mark in cell for part in cell.split(mark)}
+    parts = [[part.strip() for part in cell.split(mark)] for cell in set(cells)]
+    counts = Counter(chain.from_iterable(parts))
+    joined = {*chain.from_iterable(tags for tags in parts if len(tags) > 1)}
     return 2 * sum(counts[part] > 1 for part in joined) > len(joined)
 
 
 def recognised_task(table: Table, problems: Problems) -> Task:
     """Return the task of a table that does not state it; multilabel only if cells list tags."""
     labels = table.cells("label")
-    if table.kind:
-        tags = False
-    else:
-        tags = "label" in table.header and _hold_tags(labels)
+    if not table.kind:
         if are_numbers(labels) and not all(float(cell).is_integer() for cell in labels if cell):
             problems.add(
                 0,
                 f"its labels are numbers, such as {labels[0]!r}: read ratings with --task "
                 "regression --column NAME=COLUMN, or numbers of classes with --task multiclass",
             )
-    if tags:
-        return "multilabel"
+        if _hold_tags(labels):
+            return "multilabel"
     return UNLABELLED if set(table.header) <= {"", *RESERVED[1:]} else "multiclass"
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Columns of a table to read, and the kind of labels in them."""
-
-    kind: LabelKind
-    spread: bool
-    classes: Names | None
-    mapped: Mapping[str, str]
-    root: Path
-    media: bool = True
-
-    def parse_rows(self, table: Table, problems: Problems) -> list[Row]:
-        """Parse the rows of a table; errors are added to `problems`."""
-        place = self._place(table, problems)
-        if place is None:
-            return []
-        header = table.header
-        # Other columns are kept only from our own files, where their meaning is known.
-        used = set(place.values())
-        extra = [(i, name) for i, name in enumerate(header) if table.kind and i not in used]
-        # Our own files may have paths with outer spaces; other programs put spaces after commas.
-        parser = RowParser(place, bool(table.kind), self.kind, self.classes, problems)
-        rows: list[Row] = []
-        outside: list[Row] = []
-        for line, cells in table.rows[1:]:
-            if len(cells) != len(header):
-                problems.add(line, f"the row has {len(cells)} cells, the header {len(header)}")
-                continue
-            row = parser.parse(cells, line)
-            if extra:
-                row.extra = tuple((name, cells[i].strip()) for i, name in extra)
-            tidy = inside_root(row.path, self.root) if row.path else ""
-            if tidy is None:
-                outside.append(row)
-            row.path = tidy or row.path
-            rows.append(row)
-        self._report_outside(outside, len(rows), problems)
-        return rows
-
-    def _place(self, table: Table, problems: Problems) -> dict[str, int] | None:
-        """Return the index of each column in the table, or None if a required one is missing."""
-        line, names = table.rows[0][0], table.header
-        labels: tuple[str, ...] = () if self.kind.task == UNLABELLED else ("label",)
-        if self.spread:
-            labels = tuple(self.classes or ())
-        known = [*RESERVED[1:], *labels] if self.spread else [*RESERVED]
-        if unknown := [key for key in self.mapped if key not in known]:
-            problems.add(
-                0,
-                f"unknown column to map {', '.join(map(repr, unknown))}; expected one of "
-                f"{', '.join(known)}",
-            )
-        for key in known:
-            if names.count(key) > 1:
-                problems.add(line, f"column {key!r} occurs twice")
-        required = ["path" if self.media or "clip_id" not in names else "clip_id"]
-        required += labels
-        missing = [key for key in required if key not in names]
-        if missing:
-            hint = ""
-            if len(names) == 1 and "|" in names[0]:
-                hint = "; cells must be separated by commas"
-            elif "path" in missing:
-                hint = (
-                    "; run 'mvemo manifest import' with --column path=NAME, or, if there are no "
-                    "media files, with --no-media --column clip_id=NAME"
-                )
-            if "label" in missing:
-                hint += f"; {_label_hint(table)}"
-            listed = ", ".join(map(repr, missing))
-            problems.add(line, f"the header has no column {listed}; it has {names}{hint}")
-        place = {key: names.index(key) for key in known if names.count(key) == 1}
-        return place if all(key in place for key in required) else None
-
-    def _report_outside(self, outside: Sequence[Row], n_rows: int, problems: Problems) -> None:
-        root = f"below the media root {str(self.root)!r}"
-        cure = "give their folder with --root"
-        if len(outside) == n_rows > 1:
-            first = f"{outside[0].path!r} in line {outside[0].line}"
-            message = f"none of the {n_rows} paths is {root} (the first is {first}): {cure}"
-            problems.add(0, message, count=n_rows)
-            return
-        for row in outside:
-            problems.add(row.line, f"path {row.path!r} is not {root}: {cure}")
-
-
-def _label_hint(table: Table) -> str:
-    otherwise = "name another column with --column label=NAME"
-    values, tags = list(value_columns(table).values()), list(tag_columns(table).values())
-    if not set(values) <= set(tags):
-        return f"to read ratings from {', '.join(values)}, give --task regression; {otherwise}"
-    if tags:
-        return f"to read 0 and 1 from {', '.join(tags)}, give --task multilabel; {otherwise}"
-    return "name it with --column label=NAME, or give --task unlabelled for clips without labels"
 
 
 # --- checks across rows
@@ -360,17 +345,17 @@ def must_agree(
 
 
 def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
-    given = {row.fold for row in rows if row.fold is not None}
+    given = {row.fold for row in rows if row.fold is not None and row.fold >= 0}
     if not given:
         return
     for row in rows:
-        if row.fold is None and not row.bad_fold:
+        if row.fold is None:
             problems.add(row.line, "the row has no fold, but other rows have one")
     if given != set(range(len(given))) or len(given) < 2:
         listed = ", ".join(map(str, sorted(given)[:10]))
         problems.add(0, f"expected at least two folds 0, 1, ... without a gap, got {listed}")
     must_agree(
-        [row for row in rows if row.fold is not None],
+        [row for row in rows if row.fold in given],
         attrgetter("group"),
         "fold",
         "group {row.group!r} is in several folds: this row is in fold {row.fold}, and line "
@@ -401,7 +386,7 @@ def check_media(
         return links or os.path.join(os.path.realpath(root / path), "").startswith(real_root)
 
     faults = {path: _fault(root, path, inside, empty) for path in {row.path for row in named}}
-    if len(faults) > 1 and all(fault in (_MISSING, _FOLDER) for fault in faults.values()):
+    if len(faults) > 1 and {*faults.values()} <= {_MISSING, _FOLDER}:
         problems.add(
             0,
             f"none of the {len(faults)} media files is below {str(root)!r} (the first is "

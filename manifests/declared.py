@@ -1,7 +1,5 @@
 """Declaration of settings: default, meaning and allowed values of each field, in one place."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass

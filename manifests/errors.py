@@ -1,11 +1,10 @@
 """Errors of manifests, and problems of a file, which are collected and reported together."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 # Function that adds a problem of a certain line; see `Problems.at`.
@@ -28,9 +27,6 @@ class BadManifest(ManifestError, ValueError):
 
 class MissingManifest(ManifestError, FileNotFoundError):
     """Error for a manifest, a folder or a fold file that does not exist."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else "missing"
 
 
 @dataclass(frozen=True)
@@ -76,15 +72,16 @@ class Problems:
 
     def in_order(self) -> list[Problem]:
         """Return the problems sorted by line; many problems of one kind are joined into one."""
+        by_line = attrgetter("line")
         by_kind: dict[str, list[Problem]] = {}
-        for problem in sorted(self.found, key=lambda problem: problem.line):
+        for problem in sorted(self.found, key=by_line):
             by_kind.setdefault(_VALUES.sub("…", problem.message), []).append(problem)
-        listed: list[Problem] = []
+        listed = []
         for alike in by_kind.values():
             equal = len({problem.message for problem in alike}) == 1
             many = len(alike) > (MOST_EQUAL if equal else MOST_ALIKE)
             listed += [replace(alike[0], count=len(alike))] if many else alike
-        return sorted(listed, key=lambda problem: problem.line)
+        return sorted(listed, key=by_line)
 
     def raise_any(self) -> None:
         """Raise BadManifest with all problems, if there are any."""

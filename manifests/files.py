@@ -4,8 +4,6 @@ This is the lowest module: every package reads and writes its files with these f
 passes its own error class for failures.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
@@ -43,7 +41,7 @@ def replacing(
     path: Path,
     temp: Path | None = None,
     *,
-    error: MakeError | None = None,
+    error: type[Exception] | None = None,
     kept: str = "",
     durable: bool = True,
 ) -> Iterator[Path]:
@@ -53,7 +51,8 @@ def replacing(
     after a power failure. A device or a pipe, such as ``/dev/stdout``, is written to, not replaced.
     `kept` is added to the message of `error`.
     """
-    to_stream = _is_stream(path)
+    link = path.is_symlink() and path.absolute().parent == Path("/dev")
+    to_stream = link or (path.exists() and not (path.is_file() or path.is_dir()))
     if to_stream:
         temp = _temporary(Path(tempfile.gettempdir(), path.name))
     elif temp is None:
@@ -73,7 +72,7 @@ def replacing(
             _sync_folder(path.parent)
     except (OSError, RuntimeError) as problem:
         # HDF5 and torch raise RuntimeError on a full disk.
-        if error is None or (isinstance(error, type) and isinstance(problem, error)):
+        if error is None or isinstance(problem, error):
             raise
         raise error(f"{path}: cannot be written: {cause(problem)}{kept}") from None
     finally:
@@ -81,16 +80,9 @@ def replacing(
             temp.unlink(missing_ok=True)
 
 
-def _is_stream(path: Path) -> bool:
-    """Return True for a device, a pipe, or a link in ``/dev``, such as ``/dev/stdout``."""
-    if path.is_symlink() and path.absolute().parent == Path("/dev"):
-        return True
-    return path.exists() and not (path.is_file() or path.is_dir())
-
-
 @contextmanager
 def replacing_together(
-    folder: Path, *, error: MakeError, remove: Iterable[str] = ()
+    folder: Path, *, error: type[Exception], remove: Iterable[str] = ()
 ) -> Iterator[Path]:
     """Yield an empty temporary folder; on success, move its files to `folder`, else discard them.
 
@@ -106,16 +98,14 @@ def replacing_together(
         for name in remove:
             if not (temp / name).exists():
                 (folder / name).unlink(missing_ok=True)
-        for path in sorted(path for path in temp.rglob("*") if path.is_file()):
+        for path in filter(Path.is_file, sorted(temp.rglob("*"))):
             target = folder / path.relative_to(temp)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
     except OSError as problem:
         raise error(f"{folder}: cannot be written: {cause(problem)}") from None
-    except Exception as problem:
-        if isinstance(error, type) and isinstance(problem, error):
-            raise error(str(problem).replace(str(temp), str(folder))) from None
-        raise
+    except error as problem:
+        raise error(str(problem).replace(str(temp), str(folder))) from None
     finally:
         shutil.rmtree(temp, ignore_errors=True)
         if new_folder:
@@ -136,28 +126,27 @@ def _remove_orphans(path: Path) -> None:
     """Remove temporary files that killed processes of this machine left behind."""
     front = _temporary(path).name.rpartition("-")[0]
     with suppress(OSError):
-        names = [e.name for e in os.scandir(path.parent) if e.name.startswith(f"{front}-")]
+        names = [name for name in os.listdir(path.parent) if name.startswith(f"{front}-")]
         for name in names:
-            number = name[len(front) + 1 :].removesuffix(".tmp")
-            if name.endswith(".tmp") and number.isdecimal() and not _alive(int(number[:12])):
+            number, _, end = name[len(front) + 1 :].partition(".")
+            if end == "tmp" and number.isdecimal() and not _alive(int(number[:12])):
                 orphan = path.with_name(name)
                 shutil.rmtree(orphan) if orphan.is_dir() else orphan.unlink(missing_ok=True)
 
 
 def _alive(process: int) -> bool:
     """Return True if a process of this machine is running, or if this is unknown."""
-    if os.name != "nt":
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-        except (OSError, OverflowError):
-            pass
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except (OSError, OverflowError) as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
 def write_bytes(
-    path: Path, content: bytes, *, error: MakeError | None = None, durable: bool = True
+    path: Path, content: bytes, *, error: type[Exception] | None = None, durable: bool = True
 ) -> None:
     """Write a file atomically; see `replacing`."""
     with replacing(path, error=error, durable=durable) as temp:
@@ -165,14 +154,14 @@ def write_bytes(
 
 
 def write_text(
-    path: Path, text: str, *, error: MakeError | None = None, durable: bool = True
+    path: Path, text: str, *, error: type[Exception] | None = None, durable: bool = True
 ) -> None:
     """Write UTF-8 text atomically, lone surrogates as backslash escapes (valid in JSON)."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"), error=error, durable=durable)
 
 
 def write_json(
-    path: Path, value: Any, *, error: MakeError | None = None, durable: bool = True
+    path: Path, value: Any, *, error: type[Exception] | None = None, durable: bool = True
 ) -> None:
     """Write `dump_json(value)` atomically; see `replacing`."""
     write_text(path, dump_json(value), error=error, durable=durable)
@@ -195,9 +184,9 @@ def cause(problem: BaseException) -> str:
         return problem.strerror
     text = str(problem)
     if number := re.search(r"errno = (\d+)", text):
-        code = int(number.group(1))
+        code = int(number[1])
         return "no space left on the disk" if code == errno.ENOSPC else os.strerror(code)
-    if "PytorchStreamWriter" in text or "inline_container" in text or "unexpected pos" in text:
+    if re.search("PytorchStreamWriter|inline_container|unexpected pos", text):
         # These are torch's messages for a failed write.
         return "perhaps no space is left on the disk"
     if isinstance(problem, OSError):

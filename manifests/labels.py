@@ -3,8 +3,6 @@
 Manifests and caches call the methods of a `LabelKind` and never compare the task itself.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -50,7 +48,7 @@ class LabelKind(ABC):
 
     def columns(self, classes: Names) -> list[str]:
         """Return the label columns of a written manifest."""
-        return ["label"]
+        return list(classes)
 
     @abstractmethod
     def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
@@ -68,13 +66,20 @@ class LabelKind(ABC):
         """Return the shape of an array of labels."""
         return (n_clips,) if self.exclusive else (n_clips, n_classes)
 
-    @abstractmethod
     def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
         """Return bool (clips,), True for rows that are not a valid label."""
+        allowed = range(n_classes if self.exclusive else 2)
+        valid = np.isfinite(labels) if self.numeric else np.isin(labels, allowed)
+        return np.logical_not(valid if self.exclusive else valid.all(axis=1))
 
     def members(self, labels: ArrayLike, classes: Names) -> dict[str, Bools]:
         """Map each class or tag to bool (clips,), True if a clip has it; empty for numbers."""
-        return {}
+        values = np.asarray(labels)
+        if self.numeric:
+            return {}
+        if self.exclusive:
+            values = values[:, None] == np.arange(len(classes))
+        return dict(zip(classes, values.T > 0, strict=True))
 
     @abstractmethod
     def strata(self, labels: ArrayLike) -> F64:
@@ -92,6 +97,9 @@ class ClassLabels(LabelKind):
     exclusive = True
     n_axes = (1,)
 
+    def columns(self, classes: Names) -> list[str]:
+        return ["label"]
+
     def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
         if not fields["label"]:
             report("empty label: leave the row out with 'mvemo manifest import --skip-unlabelled'")
@@ -102,14 +110,6 @@ class ClassLabels(LabelKind):
         index = {name: i for i, name in enumerate(classes)}
         return np.array([index[str(label[0])] for label in labels], dtype=self.dtype)
 
-    def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
-        invalid: Bools = (labels < 0) | (labels >= n_classes)
-        return invalid
-
-    def members(self, labels: ArrayLike, classes: Names) -> dict[str, Bools]:
-        values = np.asarray(labels)
-        return {name: values == i for i, name in enumerate(classes)}
-
     def strata(self, labels: ArrayLike) -> F64:
         return _one_hot(np.unique(labels, return_inverse=True)[1])
 
@@ -117,7 +117,7 @@ class ClassLabels(LabelKind):
 class TagLabels(LabelKind):
     """Any number of tags per clip, in columns of 0 and 1 or as a list in a column ``label``."""
 
-    task = "multilabel"
+    task: ClassVar[Task] = "multilabel"
     named_by_columns = True
 
     def __init__(self, separator: str = ";") -> None:
@@ -137,28 +137,19 @@ class TagLabels(LabelKind):
 
     def format(self, label: Label, classes: Names) -> list[str]:
         if self.columns(classes) == ["label"]:
-            return [format_names([str(tag) for tag in label], ";")]
-        tags = set(label)
-        return [str(int(name in tags)) for name in classes]
+            return [format_names(list(map(str, label)), ";")]
+        return [str(int(name in label)) for name in classes]
 
     def array(self, labels: Sequence[Label], classes: Names) -> Ints:
         index = {name: i for i, name in enumerate(classes)}
-        tags = np.zeros((len(labels), len(classes)), dtype=np.int64)
+        tags = np.zeros((len(labels), len(classes)), np.int64)
         for row, label in enumerate(labels):
             tags[row, [index[str(tag)] for tag in label]] = 1
         return tags
 
-    def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
-        invalid: Bools = np.logical_not(np.isin(labels, (0, 1)).all(axis=1))
-        return invalid
-
-    def members(self, labels: ArrayLike, classes: Names) -> dict[str, Bools]:
-        values = np.asarray(labels)
-        return {name: values[:, i] > 0 for i, name in enumerate(classes)}
-
     def strata(self, labels: ArrayLike) -> F64:
-        tags = (np.asarray(labels) > 0).astype(np.float64)
-        return np.column_stack([tags, tags.sum(axis=1) == 0])
+        tags = np.asarray(labels) > 0
+        return np.column_stack([tags, ~tags.any(axis=1)]).astype(np.float64)
 
 
 class ValueLabels(LabelKind):
@@ -169,54 +160,36 @@ class ValueLabels(LabelKind):
     dtype = np.float64
     n_axes = (1, 2)
 
-    def columns(self, classes: Names) -> list[str]:
-        return list(classes)
-
     def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
         return tuple(parse_number(fields[name], name, report) for name in classes or ())
 
     def array(self, labels: Sequence[Label], classes: Names) -> F64:
-        return np.array(labels, dtype=np.float64).reshape(self.shape(len(labels), len(classes)))
-
-    def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
-        invalid: Bools = np.logical_not(np.isfinite(labels).all(axis=1))
-        return invalid
+        return np.array(labels, self.dtype).reshape(self.shape(len(labels), len(classes)))
 
     def strata(self, labels: ArrayLike) -> F64:
-        values = np.asarray(labels)
-        numbers = values.reshape(len(values), -1).astype(np.float64)
-        if not np.isfinite(numbers).all():
+        values = np.asarray(labels, np.float64)
+        if not np.isfinite(values).all():
             raise BadManifest("labels of a regression task must be finite numbers")
         quantiles = np.linspace(0, 1, _BINS + 1)[1:-1]
-        bins = [
-            np.searchsorted(np.quantile(column, quantiles), column, side="left")
-            for column in numbers.T[:_TARGETS]
-        ]
-        return np.column_stack([_one_hot(column) for column in bins])
+        return np.column_stack(
+            [
+                _one_hot(np.searchsorted(np.quantile(column, quantiles), column))
+                for column in values.reshape(len(values), -1).T[:_TARGETS]
+            ]
+        )
 
     def counts(self, labels: Ints | F64, classes: Names) -> list[str]:
         return [f"{v.min():g} to {v.max():g}, mean {v.mean():.4g}" for v in labels.T]
 
 
-class NoLabels(LabelKind):
-    """Absence of labels: features can be extracted, but nothing is trained or scored."""
+class NoLabels(TagLabels):
+    """Absence of labels, like tags of which there are none; nothing is trained or scored."""
 
     task = UNLABELLED
-
-    def columns(self, classes: Names) -> list[str]:
-        return []
+    named_by_columns = False
 
     def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
         return ()
-
-    def array(self, labels: Sequence[Label], classes: Names) -> Ints:
-        return np.zeros((len(labels), len(classes)), dtype=self.dtype)
-
-    def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
-        return np.zeros(len(labels), dtype=np.bool_)
-
-    def strata(self, labels: ArrayLike) -> F64:
-        return np.ones((len(np.asarray(labels)), 1))
 
 
 def parse_number(cell: str, name: str, report: Report) -> float:
@@ -254,8 +227,7 @@ def _known(names: Names, classes: Names | None, report: Report) -> tuple[str, ..
     """Return the names that are among the classes, and report the others."""
     if classes is None:
         return tuple(names)
-    unknown = [name for name in names if name not in classes]
-    if unknown:
+    if unknown := [name for name in names if name not in classes]:
         listing = ", ".join(classes)
         report(f"unknown label {', '.join(map(repr, unknown))}; expected one of {listing}")
     return tuple(name for name in names if name in classes)
@@ -271,7 +243,7 @@ _KINDS: dict[str, LabelKind] = {
 
 
 def label_kind(task: str) -> LabelKind:
-    """Return the kind of a task's labels; raise ValueError for an unknown task."""
+    """Return the kind of a task's labels; raise `BadManifest` for an unknown task."""
     if task not in _KINDS:
-        raise ValueError(f"unknown task {task!r}; expected one of {', '.join(_KINDS)}")
+        raise BadManifest(f"unknown task {task!r}; expected one of {', '.join(_KINDS)}")
     return _KINDS[task]

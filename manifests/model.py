@@ -1,15 +1,15 @@
 """Clips with labels and groups, the manifest that lists them, and its file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import posixpath
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.labels import F64, Ints, Label, Task, label_kind
@@ -79,16 +79,12 @@ class Manifest:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of task, classes, scale, and the clips in order; the root does not matter."""
-        facts = [
-            self.task,
-            list(self.classes),
-            [
-                [c.clip_id, c.path, list(c.label), c.group, c.start, c.duration, c.fold, c.split]
-                for c in self.clips
-            ],
-            # Manifests without a scale keep the digest from before scales existed.
-            *([self.scale] if self.scale else []),
+        clips = [
+            (c.clip_id, c.path, c.label, c.group, c.start, c.duration, c.fold, c.split)
+            for c in self.clips
         ]
+        # Manifests without a scale keep the digest from before scales existed.
+        facts = [self.task, self.classes, clips, *filter(None, [self.scale])]
         text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -122,62 +118,50 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     >>> (folder / "two.csv").read_text().splitlines()[-2:]
     ['a,a.mp4,calm,a', 'b,b.mp4,tense,b']
     """
-    path = Path(path)
-    root = _relative_root(manifest.root, path.parent)
+    path, root = Path(path), manifest.root.resolve().as_posix()
+    with suppress(ValueError):  # on Windows, if the root is on another drive
+        root = Path(os.path.relpath(root, path.parent.resolve())).as_posix()
     for text in (manifest.name, root, *manifest.classes):
         if text != text.strip() or "\n" in text or "\r" in text:
             raise BadManifest(f"{path}: {text!r} must not have spaces around it or line breaks")
-    settings = {
+    stated = {
         "name": manifest.name,
         "task": manifest.task,
         "classes": format_names(manifest.classes, ","),
         "root": root,
-        "synthetic": "true" if manifest.synthetic else "",
+        "synthetic": "true" * manifest.synthetic,
         "scale": manifest.scale,
         "predicted": manifest.predicted_by,
     }
+    stated = {key: value for key, value in stated.items() if value or key == "classes"}
     clips, kind = manifest.clips, label_kind(manifest.task)
     # A manifest without media has no paths; its clips only have features.
     columns = ["path"] * any(clip.path for clip in clips)
     columns += [*kind.columns(manifest.classes), "group"]
     if any(clip.start or clip.duration is not None for clip in clips):
         columns += ["start", "duration"]
-    columns += ["fold"] * any(clip.fold is not None for clip in clips)
-    columns += ["split"] * any(clip.split is not None for clip in clips)
+    for name in ("fold", "split"):
+        columns += [name] * any(getattr(clip, name) is not None for clip in clips)
     extra = dict.fromkeys(name for clip in clips for name, _ in clip.extra)
     columns += [name for name in extra if name not in (*RESERVED, *manifest.classes)]
-    rows = [["clip_id", *columns]]
+    rows: list[list[Any]] = [["clip_id", *columns]]
     for clip in clips:
-        _check_clip(clip, manifest.root, path)
+        for text in (clip.clip_id, clip.group, clip.split or "", *map(str, clip.label)):
+            if text != text.strip() or "\0" in text:
+                raise BadManifest(f"{path}: {text!r} must not have spaces around it or a zero byte")
+        if clip.path and (inside_root(clip.path, manifest.root) != clip.path or "\0" in clip.path):
+            raise BadManifest(
+                f"{path}: {clip.path!r} is not a normalised path below the media root"
+            )
         label = kind.format(clip.label, manifest.classes)
         cells = {
             **dict(clip.extra),
-            "path": clip.path,
             **dict(zip(kind.columns(manifest.classes), label, strict=True)),
-            "group": clip.group,
-            "start": repr(clip.start),
-            "duration": "" if clip.duration is None else repr(clip.duration),
-            "fold": "" if clip.fold is None else str(clip.fold),
-            "split": clip.split or "",
+            **{name: getattr(clip, name) for name in RESERVED[1:]},
         }
-        rows.append([clip.clip_id, *(cells.get(column, "") for column in columns)])
-    stated = {key: value for key, value in settings.items() if value or key == "classes"}
+        # None becomes an empty cell.
+        rows.append([clip.clip_id, *map(cells.get, columns)])
     write_table(path, f"mvemo manifest {MANIFEST_VERSION}", stated, rows)
-
-
-def _check_clip(clip: Clip, root: Path, path: Path) -> None:
-    for text in (clip.clip_id, clip.group, clip.split or "", *map(str, clip.label)):
-        if text != text.strip() or "\0" in text:
-            raise BadManifest(f"{path}: {text!r} must not have spaces around it or a zero byte")
-    if clip.path and (inside_root(clip.path, root) != clip.path or "\0" in clip.path):
-        raise BadManifest(f"{path}: {clip.path!r} is not a normalised path below the media root")
-
-
-def _relative_root(root: Path, folder: Path) -> str:
-    try:
-        return Path(os.path.relpath(root.resolve(), folder.resolve())).as_posix()
-    except ValueError:  # on Windows, if the root is on another drive
-        return root.resolve().as_posix()
 
 
 def inside_root(cell: str, root: Path) -> str | None:

@@ -15,17 +15,16 @@ is the scale of valence and arousal, such as ``1..9``. ``predicted`` names the m
 the labels, if people did not give them. Without ``classes``, they are in alphabetical order.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mvemo.manifests.clip_rows import (
-    Columns,
     Row,
+    RowParser,
     check_media,
     finish_rows,
     holds_mark,
@@ -133,17 +132,12 @@ def read_manifest(
     >>> manifest.classes, manifest.clip_ids, manifest.labels
     (('calm', 'tense'), ('a', 'b'), array([0, 1]))
     """
-    path = Path(path)
-    problems = Problems(path)
     given = _Overrides(root, columns or {}, task, name, separator, skip_unlabelled, media, scale)
+    problems = Problems(Path(path))
     with collection_paused():
-        manifest, rows = _parse(path, problems, given)
-        # Broken rows are reported below; the other rows are a valid manifest.
-        manifest = replace(manifest, clips=tuple(row.clip() for row in rows))
-    if media:
-        check_media(manifest.root, rows, problems, links=root is not None)
-    problems.raise_any()
-    return manifest
+        manifest, rows = _parse(problems, given)
+        problems.raise_any()
+        return replace(manifest, clips=tuple(row.clip() for row in rows))
 
 
 def check_manifest(
@@ -178,12 +172,8 @@ def check_manifest(
     >>> [problem.message for problem in check_manifest(path, media=False)]
     ['start -1 is negative: it must be at least 0 seconds']
     """
-    path = Path(path)
-    problems = Problems(path)
-    with collection_paused():
-        manifest, rows = _parse(path, problems, _Overrides(root, media=media))
-    if media:
-        check_media(manifest.root, rows, problems, links=root is not None, empty=True)
+    problems = Problems(Path(path))
+    manifest, rows = _parse(problems, _Overrides(root, media=media), empty=True)
     kind = label_kind(manifest.task)
     if not kind.numeric:
         _check_names(rows, kind, problems)
@@ -199,29 +189,33 @@ def check_manifest(
     return problems.in_order()
 
 
-def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest, list[Row]]:
-    """Return the manifest without clips, and the rows of its clips."""
+@collection_paused()
+def _parse(
+    problems: Problems, given: _Overrides, empty: bool = False
+) -> tuple[Manifest, list[Row]]:
+    """Return the manifest without clips, and the rows of its clips; see `check_media`."""
+    path = problems.path
     table = collect_table(path, problems, given.columns)
     if problems.found:
         return Manifest(path.stem, "multiclass", (), (), path.parent), []
     if table.kind not in ("", "manifest"):
-        problems.add(1, f"this is a file of mvemo {table.kind}, not a manifest")
+        problems.add(1, f"expected a manifest, got a file of mvemo {table.kind}")
     elif table.kind and table.version != MANIFEST_VERSION:
         problems.add(1, f"manifest version: expected {MANIFEST_VERSION}, got {table.version}")
     task = _task(table, given, problems)
     synthetic = table.setting("synthetic", "false").lower()
     if synthetic not in ("true", "false"):
-        problems.add(
-            table.line("synthetic"), f"synthetic: expected true or false, got {synthetic!r}"
-        )
-    root = _media_root(path, table, given, problems)
+        message = f"synthetic: expected true or false, got {synthetic!r}"
+        problems.add(table.line("synthetic"), message)
+    root = _media_root(table, given, problems)
     kind = label_kind(task)
     notes = []
     if task == "multilabel" and "label" in table.header:
-        found = ";" if table.kind else tag_separator(table.cells("label"))
+        labels = table.cells("label")
+        found = ";" if table.kind else tag_separator(labels)
         separator = given.separator or table.setting("separator", found)
         kind = TagLabels(separator)
-        if not table.kind and holds_mark(separator, table.cells("label")):
+        if not table.kind and holds_mark(separator, labels):
             notes.append(f"cells of the label column hold several tags, separated by {separator!r}")
     spread = kind.numeric or (kind.named_by_columns and "label" not in table.header)
     table, classes = _stated_classes(table, kind, spread, given, problems)
@@ -230,9 +224,9 @@ def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest,
         table = _without_unlabelled(table, classes or () if spread else ("label",))
         notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
-    needs_media = given.media and not table.kind
-    columns = Columns(kind, spread, classes, given.columns, root, needs_media)
-    rows = columns.parse_rows(table, problems) if table.rows else []
+    media = given.media and not table.kind
+    parser = RowParser(table, kind, spread, classes, given.columns, root, media, problems)
+    rows = parser.parse() if table.rows else []
     if len(table.rows) < 2:
         problems.add(0, "the table has no clips")
     if classes is None:
@@ -244,18 +238,19 @@ def _parse(path: Path, problems: Problems, given: _Overrides) -> tuple[Manifest,
     if not kind.numeric:
         _order_names(rows, classes)
     finish_rows(rows, problems)
-    predicted_by = table.setting("predicted", table.predicted_by)
-    if predicted_by:
+    if predicted_by := table.setting("predicted", table.predicted_by):
         notes.append(
             f"the labels are predictions of the model {predicted_by}: scores against them measure "
             "agreement with that model, not correctness"
         )
-    name = given.name or table.setting("name", path.stem)
     scale = given.scale or table.setting("scale", "")
     if scale and kind.numeric:
         _check_scale(scale, table.line("scale"), classes, rows, problems)
-    of_file = (tuple(classes), (), root, synthetic == "true", scale, predicted_by, tuple(notes))
-    return Manifest(name, task, *of_file), rows
+    if given.media:
+        check_media(root, rows, problems, links=given.root is not None, empty=empty)
+    name = given.name or table.setting("name", path.stem)
+    facts = (tuple(classes), (), root, synthetic == "true", scale, predicted_by, tuple(notes))
+    return Manifest(name, task, *facts), rows
 
 
 def _check_scale(
@@ -266,27 +261,25 @@ def _check_scale(
     except ValueError as error:
         problems.add(line, str(error))
         return
-    for i, name in enumerate(classes):
-        if name.lower() not in PLANE:
-            continue
-        for row in rows:
-            value = row.label[i]
-            if isinstance(value, float) and (value < low or value > high):
+    for row in rows:
+        for name, value in zip(classes, map(float, row.label), strict=True):
+            # NaN stands for a cell that is not a number, which is reported elsewhere.
+            if name.lower() in PLANE and (value < low or value > high):
                 problems.add(row.line, f"{name} {value:g} is outside the scale {scale}")
 
 
-def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems) -> Path:
+def _media_root(table: Table, given: _Overrides, problems: Problems) -> Path:
     """Return the media root: given, stated, common to all absolute paths, or the file's folder."""
-    root = Path(given.root) if given.root is not None else path.parent / table.setting("root", ".")
+    stated = table.setting("root", "")
+    root = problems.path.parent / stated if given.root is None else Path(given.root)
     cells = table.cells("path")
-    if given.root is None and not table.setting("root", "") and all(map(os.path.isabs, cells)):
+    if given.root is None and not stated and all(map(os.path.isabs, cells)):
         # The whole file system is a root only if it is given explicitly.
-        drives = {os.path.splitdrive(cell)[0] for cell in cells}
-        folder = os.path.commonpath([*map(os.path.dirname, cells)]) if len(drives) == 1 else ""
-        usable = os.path.isdir(folder) or not given.media
-        below = Path(folder).is_relative_to(root.absolute())
-        if usable and folder != os.path.dirname(folder) and not below:
-            root = Path(folder)
+        with suppress(ValueError):  # there are no rows, or the paths are on several drives
+            folder = Path(os.path.commonpath([*map(os.path.dirname, cells)]))
+            usable = folder.is_dir() or not given.media
+            if usable and folder != folder.parent and not folder.is_relative_to(root.absolute()):
+                root = folder
     if given.root is None and root.is_dir() and root.resolve() == Path(root.resolve().anchor):
         problems.add(
             table.line("root"),
@@ -299,12 +292,11 @@ def _media_root(path: Path, table: Table, given: _Overrides, problems: Problems)
 
 def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
     places = [table.header.index(name) for name in names if name in table.header]
-    rows = [
-        (line, cells)
-        for line, cells in table.rows[1:]
-        if not places or any(cells[i].strip() for i in places if i < len(cells))
-    ]
-    return replace(table, rows=(*table.rows[:1], *rows))
+    if not places:
+        return table
+    header, *rows = table.rows
+    kept = (row for row in rows if "".join(row[1][i] for i in places if row[1][i:]).strip())
+    return replace(table, rows=(header, *kept))
 
 
 def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
@@ -314,8 +306,9 @@ def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
     if not {"task", "classes"} & table.settings.keys():
         return recognised_task(table, problems)
     word = table.setting("task", "multiclass").lower()
-    if found := [task for task in (*TASKS, UNLABELLED) if task == word]:
-        return found[0]
+    for task in (*TASKS, UNLABELLED):
+        if task == word:
+            return task
     problems.add(table.line("task"), f"unknown task {word!r}; expected one of {', '.join(TASKS)}")
     return "multiclass"
 
@@ -336,22 +329,18 @@ def _stated_classes(
         found = {} if classes else (value_columns if kind.numeric else tag_columns)(table)
         table = table.renamed(found)
         classes = classes or [*found]
-        if not classes and kind.numeric:
-            problems.add(
-                0,
-                f"a {kind.task} manifest needs columns of targets: name each by --column "
-                "NAME=COLUMN of 'mvemo manifest import', or all in a line `# classes:`",
+        if not classes:
+            needed = (
+                "columns of targets: name each by --column NAME=COLUMN of 'mvemo manifest "
+                "import', or all in a line `# classes:`"
+                if kind.numeric
+                else "a column label, or a column of 0 and 1 for each tag"
             )
-        elif not classes:
-            problems.add(
-                0,
-                f"a {kind.task} manifest needs a column label, or a column of 0 and 1 for each tag",
-            )
+            problems.add(0, f"a {kind.task} manifest needs {needed}")
     if classes is None:
         return table, None
     classes = [*map(plain_text, classes)]
-    repeated = sorted({name for name in classes if classes.count(name) > 1})
-    if repeated:
+    if repeated := sorted(name for name, n in Counter(classes).items() if n > 1):
         problems.add(line, f"duplicate class names: {', '.join(map(repr, repeated))}")
     if "" in classes:
         problems.add(line, "a class has an empty name")
@@ -369,10 +358,8 @@ def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:
     """Remove repeated names from each row's label, and sort them in the order of the classes."""
     order = {name: i for i, name in enumerate(classes)}
     for row in rows:
-        if len(row.label) < 2:
-            continue
-        names = {str(name) for name in row.label}
-        row.label = tuple(sorted(names, key=lambda name: order.get(name, 0)))
+        if len(row.label) > 1:
+            row.label = tuple(sorted({*map(str, row.label)}, key=order.__getitem__))
 
 
 def _check_names(rows: Sequence[Row], kind: LabelKind, problems: Problems) -> None:
@@ -383,22 +370,20 @@ def _check_names(rows: Sequence[Row], kind: LabelKind, problems: Problems) -> No
         for name in map(str, row.label):
             first.setdefault(name, row.line)
             counts[name] += 1
-    by_case: dict[str, list[str]] = {}
-    for name in first:
-        by_case.setdefault(name.casefold(), []).append(name)
-    for names in by_case.values():
-        usual, *others = sorted(names, key=lambda name: (-counts[name], name))
-        for name in others:
+    usual: dict[str, str] = {}
+    for name in sorted(first, key=lambda name: (-counts[name], name)):
+        other = usual.setdefault(name.casefold(), name)
+        if other != name:
             problems.add(
                 first[name],
-                f"label {name!r} differs from {usual!r} only in case ({counts[name]} and "
-                f"{counts[usual]} clips): write both in the same way",
+                f"label {name!r} differs from {other!r} only in case ({counts[name]} and "
+                f"{counts[other]} clips): write both in the same way",
             )
-    for mark in "|," if not kind.exclusive else "":
+    for mark in "" if kind.exclusive else "|,":
         joined = {tag: [p.strip() for p in tag.split(mark)] for tag in first if mark in tag}
-        parts = Counter(part for parts in joined.values() for part in parts)
+        parts = Counter([*first, *(part for parts in joined.values() for part in parts)])
         for tag in joined:
-            if any(part in first or parts[part] > 1 for part in joined[tag]):
+            if any(parts[part] > 1 for part in joined[tag]):
                 what = f"{tag!r} is read as one tag: separate the tags of a clip by ';'"
                 problems.add(first[tag], f"{what}, not by {mark!r}")
                 return

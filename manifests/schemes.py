@@ -1,9 +1,7 @@
 """Class schemes, which map the words of a data set's labels to a paper's classes."""
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 
@@ -36,8 +34,8 @@ def _normalise(label: str) -> str:
 
 
 def _read_schemes() -> dict[str, Scheme]:
-    text = resources.files(__package__).joinpath("schemes.toml").read_text(encoding="utf-8")
-    tables = parse_toml(text)
+    file = resources.files(__package__) / "schemes.toml"
+    tables = parse_toml(file.read_text(encoding="utf-8"))
     doubtful = tables.pop("doubtful")
     schemes = {}
     for name, members in tables.items():
@@ -102,40 +100,33 @@ def apply_scheme(
     kind = label_kind(manifest.task)
     if kind.numeric:
         raise BadManifest(f"{manifest.name}: scheme {scheme.name} is for class names, not numbers")
-    unmapped: Counter[str] = Counter()
-    doubtful: Counter[tuple[str, str]] = Counter()
-    clips = []
-    for clip in manifest.clips:
-        names: list[str] = []
-        for label in clip.label:
-            name = scheme.class_of(str(label))
-            if doubt := scheme.doubt(str(label)):
-                doubtful[str(label), doubt] += 1
-            if name is None:
-                unmapped[str(label)] += 1
-            elif name not in names:
-                names.append(name)
-        if names or not kind.exclusive:
-            clips.append(replace(clip, label=_in_order(names, scheme.classes)))
-    listed = ", ".join(f"{label!r} ({n})" for label, n in sorted(unmapped.items()))
-    if unmapped and not drop_unmapped:
+    counts = Counter(str(label) for clip in manifest.clips for label in clip.label)
+    class_of = {label: scheme.class_of(label) for label in counts}
+    used = {*class_of.values()}
+    listed = ", ".join(
+        f"{name!r} ({n})" for name, n in sorted(counts.items()) if not class_of[name]
+    )
+    if listed and not drop_unmapped:
         raise BadManifest(
             f"{manifest.name}: scheme {scheme.name} has no class for {listed}; "
             f"its classes are {', '.join(scheme.classes)}"
         )
-    used = {str(name) for clip in clips for name in clip.label}
-    if not used:
+    if not used - {None}:
         raise BadManifest(f"{manifest.name}: scheme {scheme.name} has no class for any label")
-    classes = _in_order(used, scheme.classes)
-    notes = [f"{label!r} ({n} clips): {doubt}" for (label, doubt), n in sorted(doubtful.items())]
-    if unmapped:
+    clips = []
+    for clip in manifest.clips:
+        names = {class_of[str(label)] for label in clip.label}
+        label = tuple(name for name in scheme.classes if name in names)
+        if label or not kind.exclusive:
+            clips.append(replace(clip, label=label))
+    notes = [
+        f"{name!r} ({n} clips): {doubt}"
+        for name, n in sorted(counts.items())
+        if (doubt := scheme.doubt(name))
+    ]
+    if listed:
         notes.append(f"labels dropped because scheme {scheme.name} has no class for them: {listed}")
-    if len(classes) < len(scheme.classes):
-        absent = [name for name in scheme.classes if name not in used]
+    if absent := [name for name in scheme.classes if name not in used]:
         notes.append(f"scheme {scheme.name}: no clip is in class {', '.join(absent)}")
+    classes = tuple(name for name in scheme.classes if name in used)
     return replace(manifest, classes=classes, clips=tuple(clips)), tuple(notes)
-
-
-def _in_order(names: Iterable[str], classes: Sequence[str]) -> tuple[str, ...]:
-    chosen = set(names)
-    return tuple(name for name in classes if name in chosen)

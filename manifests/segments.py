@@ -1,9 +1,8 @@
 """Segments of equal length (J22 3.2), named ``CLIP@START``; they keep their clip's fold."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -66,33 +65,33 @@ def segment_manifest(
     >>> [(clip.clip_id, clip.start, clip.duration) for clip in segments.clips]
     [('song@0', 0.0, 10.0), ('song@10', 10.0, 10.0), ('song@20', 20.0, 7.0)]
     """
-    if not (math.isfinite(seconds) and seconds > 0):
+    if not 0 < seconds < math.inf:
         raise BadManifest(f"the segment length is {seconds} s, but it must be above 0")
-    if not (math.isfinite(overlap) and 0 <= overlap < seconds):
+    if not 0 <= overlap < seconds:
         raise BadManifest(
             f"the overlap is {overlap} s, but it must be at least 0 and below the segment length "
             f"of {seconds} s"
         )
     if tail not in TAILS:
         raise BadManifest(f"unknown tail {tail!r}; expected one of {', '.join(TAILS)}")
-    if first is not None and not (math.isfinite(first) and first > 0):
+    if first is not None and not 0 < first < math.inf:
         raise BadManifest(f"the used length of each clip is {first} s, but it must be above 0")
-    segments: list[Clip] = []
+    segments = []
     owner: dict[str, str] = {}
     for clip in manifest.clips:
         length = _length(manifest, clip, durations)
-        for start, duration in _pieces(clip, length, seconds, seconds - overlap, tail, first):
+        pieces = _pieces(clip, length, float(seconds), seconds - overlap, tail, first)
+        for start, duration in pieces:
             start = round(start, _DIGITS)
             name = f"{clip.clip_id}@{start:.{_DIGITS}f}".rstrip("0").rstrip(".")
             duration = None if duration is None else round(duration, _DIGITS)
-            segment = replace(clip, clip_id=name, start=start, duration=duration)
-            if segment.clip_id in owner:
+            if name in owner:
                 raise BadManifest(
-                    f"{manifest.name}: clips {owner[segment.clip_id]!r} and {clip.clip_id!r} "
-                    f"both give a segment {segment.clip_id!r}: rename one of the clips"
+                    f"{manifest.name}: clips {owner[name]!r} and {clip.clip_id!r} both give a "
+                    f"segment {name!r}: rename one of the clips"
                 )
-            owner[segment.clip_id] = clip.clip_id
-            segments.append(segment)
+            owner[name] = clip.clip_id
+            segments.append(replace(clip, clip_id=name, start=start, duration=duration))
     return replace(manifest, clips=tuple(segments))
 
 
@@ -104,14 +103,11 @@ def song_of(clip_id: str) -> str:
     >>> song_of("song@30"), song_of("me@home")
     ('song', 'me@home')
     """
-    song, mark, start = clip_id.rpartition("@")
-    if not mark or not song:
-        return clip_id
-    try:
-        number = float(start)
-    except ValueError:
-        return clip_id
-    return song if math.isfinite(number) and start[:1].isdigit() else clip_id
+    song, _, start = clip_id.rpartition("@")
+    with suppress(ValueError):
+        if song and start[:1].isdigit() and math.isfinite(float(start)):
+            return song
+    return clip_id
 
 
 def _length(manifest: Manifest, clip: Clip, durations: Mapping[str, float | None]) -> float | None:
@@ -123,7 +119,7 @@ def _length(manifest: Manifest, clip: Clip, durations: Mapping[str, float | None
     seconds = durations[clip.clip_id]
     if seconds is None:
         return None
-    if not (math.isfinite(seconds) and seconds > 0):
+    if not 0 < seconds < math.inf:
         raise BadManifest(
             f"{manifest.name}: clip {clip.clip_id!r} is {seconds} s long; it must be above 0"
         )
@@ -135,9 +131,7 @@ def _pieces(
 ) -> Iterator[tuple[float, float | None]]:
     """Yield start and duration of each segment of a clip."""
     # A clip of unknown length cannot be decoded; as a single segment it fails only once.
-    used = length
-    if first is not None and used is not None and used > first + _SLACK:
-        used = first
+    used = first if first is not None and length and length > first + _SLACK else length
     if used is None or used < seconds + _SLACK:
         # The clip keeps its duration unless only its first seconds are used.
         yield clip.start, clip.duration if used == length else used
@@ -147,9 +141,9 @@ def _pieces(
     rest = clip.start + used - (last + seconds)
     keeps_rest = tail != "drop" and rest >= 0.5 * seconds
     joined = tail == "join" and not keeps_rest and rest > _SLACK
-    for i in range(count):
-        longer = rest if joined and i == count - 1 else 0.0
-        yield clip.start + i * step, seconds + longer
+    for i in range(count - 1):
+        yield clip.start + i * step, seconds
+    yield last, seconds + rest if joined else seconds
     if keeps_rest:
         # The rest starts one step after the last segment, with the same overlap.
         yield last + step, clip.start + used - (last + step)

@@ -6,12 +6,11 @@ import csv
 import gc
 import importlib
 import io
-import itertools
 import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,12 +39,7 @@ CsvRow = tuple[int, list[str]]  # line and cells
 
 
 class BadText(ValueError):
-    """Error for a file that is not a table in text form; line 0 means the whole file."""
-
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(message)
-        self.line = line
-        self.message = message
+    """Error for a file that is not a table in text form: line (0 for the whole file), message."""
 
 
 @dataclass(frozen=True)
@@ -76,47 +70,61 @@ class Table:
         if name not in self.header:
             return []
         i = self.header.index(name)
-        return [cells[i].strip() for _, cells in self.rows[1:] if i < len(cells)]
+        return [cells[i].strip() for _, cells in self.rows[1:] if cells[i:]]
+
+    def full_rows(self, problems: Problems) -> Iterator[CsvRow]:
+        """Yield the rows below the header; report rows with another number of cells."""
+        width = len(self.header)
+        for line, cells in self.rows[1:]:
+            if len(cells) == width:
+                yield line, cells
+            else:
+                problems.add(line, f"the row has {len(cells)} cells, the header {width}")
 
     @property
     def predicted_by(self) -> str:
         """Models that predicted the labels; empty if `mvemo predict` did not write the table."""
         names = self.header
-        if self.kind or not set(names) >= _OF_PREDICT or "" in names[names.index("model") :][1:2]:
+        if self.kind or not {*names} >= _OF_PREDICT or "" in names[names.index("model") :][1:2]:
             return ""  # the predicted column lost its name because another column is the label
-        models = self.cells("model")
-        return ", ".join(sorted({name.rpartition("/")[0] or name for name in models if name}))
+        models = filter(None, self.cells("model"))
+        return ", ".join(sorted({name.rpartition("/")[0] or name for name in models}))
 
     def renamed(self, columns: Mapping[str, str]) -> Table:
         """Return the table with renamed columns; `columns` maps our names to the file's."""
+        if not columns:
+            return self
         theirs = self.header
+        # Another column that already has one of our names loses its name.
+        names = ["" if name in {*columns, *columns.values()} else name for name in theirs]
+        copied = []
         for ours, name in columns.items():
             if theirs.count(name) != 1:
                 n = theirs.count(name) or "no"
                 raise BadText(1, f"{n} column {name!r} for {ours}; the columns are {theirs}")
-        # Another column that already has one of our names loses its name.
-        named = [
-            [ours for ours, name in columns.items() if name == column]
-            or ["" if column in columns else column]
-            for column in theirs
-        ]
-        copies = [(i, ours) for i, many in enumerate(named) for ours in many[1:]]
-        names = [many[0] for many in named] + [ours for _, ours in copies]
-        rows = self.rows[1:]
-        if copies:
+            i = theirs.index(name)
+            if names[i]:
+                copied.append(i)
+                names.append(ours)
+            else:
+                names[i] = ours
+        (line, _), *rows = self.rows
+        if copied:
             # Rows that are too short are left to later checks.
-            rows = tuple((n, [*row, *(row[i] for i, _ in copies if row[i:])]) for n, row in rows)
-        return replace(self, rows=((self.rows[0][0], names), *rows)) if columns else self
+            rows = [(n, [*row, *(row[i] for i in copied if row[i:])]) for n, row in rows]
+        return replace(self, rows=((line, names), *rows))
 
     def with_path(self) -> Table:
         """Return the table with a column ``file`` renamed to ``path``, if there is no ``path``.
 
         In a table of `mvemo predict`, the column ``duration`` loses its name.
         """
-        old = "path" not in self.header and "file" in self.header
-        table = self.renamed({"path": "file"}) if old else self
-        of_files = set(table.header) >= _OF_PREDICT | {"content", "duration"}
-        return table.renamed({"": "duration"}) if of_files and not table.kind else table
+        renamed = {}
+        if "path" not in self.header and "file" in self.header:
+            renamed["path"] = "file"
+        if not self.kind and {*self.header} >= _OF_PREDICT | {"content", "duration"}:
+            renamed[""] = "duration"
+        return self.renamed(renamed)
 
 
 # --- reading
@@ -148,7 +156,7 @@ def collect_table(
         try:
             return _load_table(path).renamed(columns or {}).with_path()
         except BadText as error:
-            problems.add(error.line, error.message)
+            problems.add(*error.args)
             return Table()
 
 
@@ -167,7 +175,7 @@ def _reading(path: Path, error: MakeError, missing: MakeError | None = None) -> 
     except OSError as problem:
         raise error(f"{path}: cannot be read: {problem.strerror or problem}") from None
     except BadText as problem:
-        raise error(str(Problem(path, problem.line, problem.message))) from None
+        raise error(str(Problem(path, *problem.args))) from None
 
 
 def _load_table(path: Path) -> Table:
@@ -175,24 +183,19 @@ def _load_table(path: Path) -> Table:
     if path.suffix.lower() in PARQUET:
         return Table(rows=tuple(_parquet_rows(path)))
     kind = version = ""
-    settings: dict[str, tuple[int, str]] = {}
-    lines: Iterator[str] = iter(io.StringIO(_read_text(path), newline=""))
+    settings = {}
+    lines = list(io.StringIO(_read_text(path), newline=""))
+    # A spreadsheet adds commas to every line, up to the number of columns.
+    filled = lines[0].rstrip().endswith(",")
     n_comments = 0
-    filled = False
-    for text_line in lines:
-        comment = _comment(text_line)
-        if comment is None:
-            lines = itertools.chain([text_line], lines)
-            break
+    while n_comments < len(lines) and (comment := _comment(lines[n_comments])) is not None:
         n_comments += 1
-        # A spreadsheet adds commas to every line, up to the number of columns.
-        filled |= text_line.rstrip().endswith(",") and n_comments == 1
         comment = comment.rstrip(", ") if filled else comment
         if first := _VERSION.match(comment):
             kind, version = first.groups()
         elif setting := _SETTING.match(comment):
             settings[setting[1].lower()] = (n_comments, setting[2].strip())
-    return Table(kind, version, settings, tuple(iter_csv(lines, first=n_comments + 1)))
+    return Table(kind, version, settings, tuple(_csv_rows(lines[n_comments:], n_comments + 1)))
 
 
 def _read_text(path: Path) -> str:
@@ -201,9 +204,8 @@ def _read_text(path: Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        problem = f"byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
-        raise BadText(line, problem) from None
+        bad = f"byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        raise BadText(content.count(b"\n", 0, error.start) + 1, bad) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise BadText(line, "the line has a zero byte; this is not a text file")
@@ -216,24 +218,19 @@ def _comment(line: str) -> str | None:
     """Return the text of a comment line or blank line; None for any other line."""
     text = line.strip()
     if text.startswith('"#'):
-        try:
+        with suppress(csv.Error):
             text = next(csv.reader([text]))[0].strip()
-        except csv.Error:
-            return None
     return text if text.startswith("#") or not text.strip(", ") else None
 
 
-def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
+def _csv_rows(lines: Sequence[str], first: int) -> Iterator[CsvRow]:
     """Yield line number and cells of each row that is not blank; recognise the separator."""
-    lines = iter(lines)
-    before = list(_to_first_row(lines))
-    stated = _STATED.match(before[-1]) if before else None
+    stated = _STATED.match(lines[0]) if lines else None
     if stated:
-        first += len(before)
-        before = list(_to_first_row(lines))
-    header = re.sub('"[^"]*"', "", before[-1]) if before else ""
+        lines, first = lines[1:], first + 1
+    header = re.sub('"[^"]*"', "", next(filter(str.strip, lines), ""))
     mark = stated[1] if stated else next((mark for mark in ",;\t" if mark in header), ",")
-    reader = csv.reader(itertools.chain(before, lines), strict=True, delimiter=mark)
+    reader = csv.reader(lines, strict=True, delimiter=mark)
     start = 0
     try:
         for cells in reader:
@@ -246,23 +243,14 @@ def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
         raise BadText(first + start, f"the file is not CSV from this line on: {error}") from None
 
 
-def _to_first_row(lines: Iterator[str]) -> Iterator[str]:
-    """Yield the lines up to the first line that is not blank, included."""
-    for line in lines:
-        yield line
-        if line.strip():
-            return
-
-
 def _parquet_rows(path: Path) -> Iterator[CsvRow]:
     """Yield the rows of a Parquet file like those of a CSV, with the header as line 1."""
     try:
         parquet = importlib.import_module("pyarrow.parquet")
+        columns = parquet.ParquetFile(path).read().to_pydict()
     except ImportError:
         cure = "run 'pip install pyarrow', or save the table as CSV"
         raise BadText(0, f"reading Parquet needs pyarrow: {cure}") from None
-    try:
-        columns = parquet.ParquetFile(path).read().to_pydict()
     except (ValueError, NotImplementedError, MemoryError) as error:
         raise BadText(0, f"the file is not Parquet: {str(error).splitlines()[0]}") from None
     yield 1, list(columns)
@@ -281,21 +269,21 @@ def _cell_of(value: Any) -> str:
 
 
 class CsvWriter:
-    """Writer of CSV rows; text that begins like a formula gets an apostrophe, as in `iter_csv`."""
+    """Writer of CSV rows; text like a formula gets an apostrophe, which `read_table` drops."""
 
     def __init__(self, file: Any) -> None:
         self._writer = csv.writer(file, lineterminator="\n")
 
     def writerow(self, row: Iterable[Any]) -> None:
-        self._writer.writerow([_harmless(c) if isinstance(c, str) else c for c in row])
+        cells = list(row)
+        for i, cell in enumerate(cells):
+            if isinstance(cell, str) and _FORMULA.match(cell) and not are_numbers([cell]):
+                cells[i] = f"'{cell}"
+        self._writer.writerow(cells)
 
     def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
         for row in rows:
             self.writerow(row)
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if _FORMULA.match(cell) and not are_numbers([cell]) else cell
 
 
 def write_table(
@@ -303,15 +291,14 @@ def write_table(
 ) -> None:
     """Write a manifest or fold file atomically: line `first`, settings and rows."""
     buffer = io.StringIO()
-    buffer.write(f"# {first}\n")
-    buffer.writelines(f"# {key}: {value}\n" for key, value in settings.items())
+    for line in (first, *(f"{key}: {value}" for key, value in settings.items())):
+        buffer.write(f"# {line}\n")
     CsvWriter(buffer).writerows(rows)
     try:
-        content = buffer.getvalue().encode()
+        write_bytes(path, buffer.getvalue().encode(), error=BadManifest)
     except UnicodeEncodeError as error:
         bad = error.object[error.start : error.end]
         raise BadManifest(f"{path}: cannot be written because {bad!r} is not UTF-8") from None
-    write_bytes(path, content, error=BadManifest)
 
 
 # --- cells
@@ -370,7 +357,7 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
 
     `names` maps ids and paths to clip ids. A text without a match is returned unchanged.
     """
-    best: tuple[int, tuple[str, ...], str] = (0, tuple(ids), "")
+    most, matched, how = 0, tuple(ids), ""
     for kind, form in _FORMS.items():
         clips: dict[str, set[str]] = {}
         for name, clip in names.items():
@@ -378,10 +365,11 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
         found = [clips.get(form(_plain_path(text)), set()) for text in ids]
         n = sum(len(clip) == 1 for clip in found)
         # A few texts may match by chance, such as 7 and Sad/7.mp4.
-        if n > best[0] and (not kind or 2 * n > len(ids)):
-            matched = (min(c) if len(c) == 1 else t for c, t in zip(found, ids, strict=True))
-            best = (n, tuple(matched), kind)
-    return best[1], best[2]
+        if n > most and (not kind or 2 * n > len(ids)):
+            most, how = n, kind
+            pairs = zip(found, ids, strict=True)
+            matched = tuple(min(clip) if len(clip) == 1 else text for clip, text in pairs)
+    return matched, how
 
 
 def _plain_path(name: str) -> str:

@@ -1,7 +1,5 @@
 """Tables and lists as text for the terminal, and as HTML for notebooks."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Collection, Sequence
 from html import escape
@@ -12,9 +10,8 @@ def align_columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -
     columns = []
     for i, column in enumerate(zip(*rows, strict=True)):
         width = max(map(_places, column))
-        blanks = [" " * (width - _places(cell)) for cell in column]
-        pairs = zip(column, blanks, strict=True)
-        columns.append([c + blank if i in left else blank + c for c, blank in pairs])
+        blanks = ((cell, " " * (width - _places(cell))) for cell in column)
+        columns.append([c + blank if i in left else blank + c for c, blank in blanks])
     return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
 
 
@@ -34,9 +31,10 @@ def shown_name(name: str, most: int = 72) -> str:
 
 def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table as HTML for notebooks, with all text escaped."""
-    body = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>"]
-    body += [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
-    return f"<table><caption>{escape(caption)}</caption>{''.join(body)}</table>"
+    body = f"<table><caption>{escape(caption)}</caption>"
+    for tag, row in (("th", head), *(("td", row) for row in rows)):
+        body += f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>"
+    return f"{body}</table>"
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

@@ -8,8 +8,6 @@ A subcommand is imported when it is called: help needs no numeric library, and s
 without the packages of stage one.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import sys
@@ -23,7 +21,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from mvemo.pipeline.commands.options import with_verbosity
+from mvemo.pipeline.commands.options import CONTEXT, with_verbosity
 from mvemo.pipeline.console.messages import Verbosity, guarded_streams
 from mvemo.pipeline.start import noted_signals, report_interrupt
 
@@ -39,7 +37,7 @@ COMMANDS = {
     "fuse": ("fuse:fuse", "Stage two: turn features into a report and saved heads."),
     "cv": ("fuse:cv", "Run stage two without saving heads, like mvemo-cv."),
     "predict": ("predict:predict", "Predict the emotion of your own songs, videos and folders."),
-    "models": ("predict:models", "List the models that come with mvemo, and show their cards."),
+    "models": ("nets:models", "List the models that come with mvemo, and show their cards."),
     "explain": (
         "predict:explain",
         "Show the seconds and frames of a clip that drove its prediction.",
@@ -65,7 +63,7 @@ STAGE_ONE = ("torch", "torchvision", "av", "cv2", "soundfile", "soxr", "librosa"
 def load_command(name: str) -> click.Command:
     """Import one of `COMMANDS`."""
     module, _, attribute = COMMANDS[name][0].partition(":")
-    command: click.Command = getattr(import_module(f"mvemo.pipeline.commands.{module}"), attribute)
+    command = getattr(import_module(f"mvemo.pipeline.commands.{module}"), attribute)
     return with_verbosity(command)
 
 
@@ -99,7 +97,7 @@ class LazyGroup(click.Group):
         ]
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings=CONTEXT)
 @click.version_option(package_name="mvemo", prog_name="mvemo")
 def mvemo() -> None:
     """Recognise the emotion of music and music videos.
@@ -144,11 +142,9 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
         sys.exit(2)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(report_interrupt(signals, shared.resumable))
-    except Exception as error:
-        if signals:
-            # An interrupt during an import may surface as another error.
+    except (Exception, KeyboardInterrupt) as error:
+        # An interrupt during an import may surface as another error.
+        if signals or isinstance(error, (click.Abort, KeyboardInterrupt)):
             sys.exit(report_interrupt(signals, shared.resumable))
         line = bad_input(error)
         if line is None:
@@ -160,7 +156,7 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def bad_input(error: Exception) -> str | None:
+def bad_input(error: BaseException) -> str | None:
     """Return the one-line message for an error that the user can fix; None for a bug."""
     if any(kind.__module__ in ERROR_MODULES for kind in type(error).__mro__):
         return str(error)

@@ -1,7 +1,5 @@
 """Errors of the pipeline."""
 
-from __future__ import annotations
-
 
 class PipelineError(Exception):
     """Base class of the errors of this package."""

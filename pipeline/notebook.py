@@ -172,9 +172,11 @@ def predict(
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
         return records(*predict_features(pick_model(name), Path(entries[0]), modalities))
-    from mvemo.pipeline.commands.predict import clips_and_settings
+    from mvemo.pipeline.prediction.new_clips import clips_and_settings
+
+    files = {net: Path(file) for net, file in (weights or {}).items()}
+    clips, folder, options = clips_and_settings(entries, name, modality, files, device)
+
     from mvemo.pipeline.prediction.run import predict_files
 
-    files = tuple(f"{net}={file}" for net, file in (weights or {}).items())
-    clips, folder, options = clips_and_settings(entries, name, modality, files, device)
     return records(*predict_files(folder, clips, options))

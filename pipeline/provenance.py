@@ -1,7 +1,5 @@
 """Origin of a file: command line, versions and other facts that do not depend on the machine."""
 
-from __future__ import annotations
-
 import platform
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Settings of both stages, set by a profile and overridden on the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -53,29 +53,27 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     Overrides are ``key=value``, with dots in keys and values as in TOML; a bare word is a string.
     This imports the modules of the nets and torch; `load_fuse_settings` imports neither.
     """
+    text = _profile_text(profile)
     with _blaming(profile, overrides, load_settings):
-        source, tree = _read(profile, overrides)
-        extract = _filled(ExtractSettings(), tree, "extract", source)
-        descriptors = _filled(DescriptorSettings(), tree, "descriptors", source)
+        tree = _read(text, overrides)
+        extract = _filled(ExtractSettings(), tree, "extract")
+        descriptors = _filled(DescriptorSettings(), tree, "descriptors")
         shared = SharedSettings(extract.n_frames, descriptors)
         nets = {}
         for name in dict.fromkeys((*net_names(), *extract.nets)):
-            net = _filled(default_settings(name, profile), tree, f"nets.{name}", source)
+            net = _filled(default_settings(name, profile), tree, f"nets.{name}")
             nets[name] = with_shared_options(net, shared)
-            try:
-                options_of(nets[name])
-                check_view(nets[name])
-            except BadSetting as error:
-                raise BadOption(f"{source}: {error}") from error
-        fuse = _filled(EvaluationSettings(), tree, "fuse", source)
+            options_of(nets[name])
+            check_view(nets[name])
+        fuse = _filled(EvaluationSettings(), tree, "fuse")
         return Settings(profile, extract, descriptors, nets, fuse)
 
 
 def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> EvaluationSettings:
     """Read only the settings of stage two; tables of stage one, which need torch, are ignored."""
+    text = _profile_text(profile)
     with _blaming(profile, overrides, load_fuse_settings):
-        source, tree = _read(profile, overrides)
-        return _filled(EvaluationSettings(), tree, "fuse", source)
+        return _filled(EvaluationSettings(), _read(text, overrides), "fuse")
 
 
 class Override(str):
@@ -93,130 +91,119 @@ class Override(str):
 def _blaming(
     profile: str, overrides: Sequence[str], load: Callable[[str, Sequence[str]], object]
 ) -> Iterator[None]:
-    """Make an error that an override causes name the override, not the profile."""
+    """Make an error name the override that causes it, otherwise the profile."""
     try:
         yield
-    except BadOption as error:
-        if not overrides:
-            raise
-        # If this raises, an earlier override or the profile is wrong; if not, the last override is.
-        load(profile, overrides[:-1])
-        last = overrides[-1]
-        shown = last if len(last) < MOST_SHOWN else f"{last[:MOST_SHOWN]}…"
-        option = last.option if isinstance(last, Override) else f"--set {shown}"
-        text = str(error).removeprefix(f"--set {last!r}: ").removeprefix(f"{_source(profile)}: ")
-        raise BadOption(f"{option}: {text}") from error
+    except (BadOption, BadSetting) as error:
+        cause = f"profile {profile}" if profile in PROFILES else str(Path(profile))
+        if overrides:
+            # If this raises, an earlier override or the profile is wrong; if not, the last is.
+            load(profile, overrides[:-1])
+            last = overrides[-1]
+            shown = last if len(last) < MOST_SHOWN else f"{last[:MOST_SHOWN]}…"
+            cause = last.option if isinstance(last, Override) else f"--set {shown}"
+        raise BadOption(f"{cause}: {error}") from error
 
 
-def _source(profile: str) -> str:
-    """Return the name of a profile for messages."""
-    return f"profile {profile}" if profile in PROFILES else str(Path(profile))
-
-
-def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Return a profile's name for messages, and its tables with the overrides applied."""
-    source = _source(profile)
+def _profile_text(profile: str) -> str:
     if profile in PROFILES:
-        text = resources.files("mvemo.pipeline").joinpath(f"profiles/{profile}.toml").read_text()
-    else:
-        path = Path(profile)
-        if not path.is_file():
-            raise BadOption(
-                f"unknown profile {profile!r}: expected a file or one of {', '.join(PROFILES)}"
-            )
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadOption(f"{path}: cannot be read as a profile: {error}") from error
+        return resources.files("mvemo.pipeline").joinpath(f"profiles/{profile}.toml").read_text()
+    path = Path(profile)
+    if not path.is_file():
+        raise BadOption(
+            f"unknown profile {profile!r}: expected a file or one of {', '.join(PROFILES)}"
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadOption(f"{path}: cannot be read as a profile: {error}") from error
+
+
+def _read(text: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the tables of a profile, with the overrides applied."""
     try:
         tree = parse_toml(text)
     except ValueError as error:
-        raise BadOption(f"{source}: not valid TOML: {error}") from error
+        raise BadOption(f"not valid TOML: {error}") from error
     for override in overrides:
         _override(tree, override)
-    _check_numbers(tree, "", source)
+    _check_numbers(tree, "")
     for name in sorted(set(tree) - {"extract", "descriptors", "nets", "fuse"}):
-        raise BadOption(
-            f"{source}: unknown setting {name!r}: expected extract, descriptors, nets or fuse"
-        )
-    extract = _table(tree, "extract", source)
+        raise BadOption(f"unknown setting {name!r}: expected extract, descriptors, nets or fuse")
+    extract = _table(tree, "extract")
     if "nets" in extract:
         try:
-            nets = add_folders(_names(extract["nets"], f"{source}: extract.nets"))
+            extract["nets"] = list(add_folders(_names(extract["nets"], "extract.nets")))
         except BadSetting as error:
-            raise BadOption(f"{source}: extract.nets: {error}") from error
-        tree["extract"] = {**extract, "nets": list(nets)}
-    folders = tree.get("extract", {}).get("nets", ())
-    for name in _table(tree, "nets", source):
-        if name not in NETS and name not in folders:
-            raise BadOption(
-                f"{source}: unknown net {name!r}: expected one of {', '.join(net_names())}"
-            )
-    return source, tree
+            raise BadOption(f"extract.nets: {error}") from error
+    for name in _table(tree, "nets"):
+        if name not in NETS and name not in extract.get("nets", ()):
+            raise BadOption(f"unknown net {name!r}: expected one of {', '.join(net_names())}")
+    return tree
 
 
-def _check_numbers(value: Any, key: str, source: str) -> None:
+def _check_numbers(value: Any, key: str) -> None:
     """Raise `BadOption` for numbers that are not finite or larger than any setting."""
     if isinstance(value, (dict, list)):
         if key.count(".") > MOST_LEVELS:
-            raise BadOption(f"{source}: {key}: is nested too deeply")
+            raise BadOption(f"{key}: is nested too deeply")
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for name, each in pairs:
-            _check_numbers(each, f"{key}.{name}".removeprefix("."), source)
+            _check_numbers(each, f"{key}.{name}".removeprefix("."))
     elif isinstance(value, (int, float)) and not abs(value) <= LARGEST:
-        text = f"expected a finite number of at most {LARGEST:g}, got {value!s:.20}"
-        raise BadOption(f"{source}: {key}: {text}")
+        raise BadOption(
+            f"{key}: expected a finite number of at most {LARGEST:g}, got {value!s:.20}"
+        )
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
     """Apply one ``key=value`` to a tree of settings."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise BadOption(f"--set {override!r}: write it as key=value")
+        raise BadOption("write it as key=value")
     try:
         value = parse_toml(f"value = {text}")["value"]
     except TomlError:
         value = text.strip()
     except ValueError as error:
-        raise BadOption(f"--set {override!r}: {error}") from error
+        raise BadOption(str(error)) from error
     node = tree
     *parents, last = key.strip().split(".")
     for part in parents:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
-            raise BadOption(f"--set {override!r}: {part!r} is not a table of settings")
+            raise BadOption(f"{part!r} is not a table of settings")
     node[last] = value
 
 
-def _table(tree: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:
+def _table(tree: dict[str, Any], key: str) -> dict[str, Any]:
     """Return the table at a dotted key; empty if there is none."""
-    node: Any = tree
+    node = tree
     for part in key.split("."):
         node = node.get(part, {})
         if not isinstance(node, dict):
-            raise BadOption(f"{source}: {key}: expected a table of settings, got {node!r}")
-    return dict(node)
+            raise BadOption(f"{key}: expected a table of settings, got {node!r}")
+    table = node
+    return table
 
 
-def _filled(defaults: T, tree: Mapping[str, Any], key: str, source: str) -> T:
+def _filled(defaults: T, tree: dict[str, Any], key: str) -> T:
     """Return `defaults` with the values of the table at a dotted key; nested keys are flat."""
-    table = _table(tree, key, source)
+    table = _table(tree, key)
     known = [each.name for each, _ in profile_fields(defaults)]
     for name in table:
         if name not in known:
-            raise BadOption(
-                f"{source}: {key}.{name}: unknown setting; expected one of {', '.join(known)}"
-            )
+            raise BadOption(f"{key}.{name}: unknown setting; expected one of {', '.join(known)}")
     try:
-        return _replaced(defaults, table, f"{source}: {key}")
+        return _replaced(defaults, table, key)
     except (BadSetting, FuseError) as error:
         # The messages of settings start with the name of a setting.
-        raise BadOption(f"{source}: {key}.{error}") from error
+        raise BadOption(f"{key}.{error}") from error
 
 
 def _replaced(settings: T, table: Mapping[str, Any], where: str) -> T:
     """Return a settings object with the values of a table, converted to the defaults' types."""
-    values: dict[str, Any] = {}
+    values = {}
     for each in fields(settings):  # type: ignore[arg-type]
         default = getattr(settings, each.name)
         if is_dataclass(default):

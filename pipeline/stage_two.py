@@ -1,7 +1,5 @@
 """Stage two as a function: evaluation of a feature cache, report, heads and final model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -11,13 +9,10 @@ from typing import Any
 import click
 
 from mvemo.cache import Cache, open_cache
-from mvemo.fuse import EvaluationSettings, evaluate, format_table, write_report
-from mvemo.fuse.errors import FuseError
+from mvemo.fuse import EvaluationSettings, FuseError, evaluate, format_table, write_report
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import FinalModel, save_model
-from mvemo.fuse.report.report_files import RUN_FILES
-from mvemo.fuse.report.score_tables import results_tables
-from mvemo.fuse.report.text import write_paper
+from mvemo.fuse.report import report_files, score_tables, text
 from mvemo.manifests import read_folds
 from mvemo.manifests.files import replacing_together
 from mvemo.pipeline.clips.clip_tables import links_of_cache, prescribed_by
@@ -94,15 +89,9 @@ def run_fuse(
             # Late fusion is added because it can predict clips that lack a feature.
             settings = replace(settings, late=True)
         results = evaluate(cache, settings)
-        results = replace(
-            results,
-            media=links_of_cache(cache, out),
-            provenance={
-                **results.provenance,
-                **provenance(cache=features.name),
-                "stage_one": cache.provenance,
-            },
-        )
+        origin = {**results.provenance, **provenance(cache=features.name)}
+        origin["stage_one"] = cache.provenance
+        results = replace(results, media=links_of_cache(cache, out), provenance=origin)
         preferred = None if results.choice is None else results.choice.model
         model, why_none = None, None
         if final is not None:
@@ -116,7 +105,9 @@ def run_fuse(
     # Report and model are replaced together: if one fails, those of an older run are kept.
     try:
         with ExitStack() as stack:
-            new = stack.enter_context(replacing_together(out, error=FuseError, remove=RUN_FILES))
+            new = stack.enter_context(
+                replacing_together(out, error=FuseError, remove=report_files.RUN_FILES)
+            )
             write_report(results, new, heads=save_heads)
             if final is not None and model is not None:
                 folder = replacing_together(final.folder, error=FuseError)
@@ -125,7 +116,7 @@ def run_fuse(
         # The table of scores is printed, so that it is not lost if the files cannot be written.
         click.echo(lines[0])
         raise
-    write_paper(results_tables(results), *paper)
+    text.write_paper(score_tables.results_tables(results), *paper)
     tell_stale_model(out, None if final is None or model is None else final.folder)
     if why_none is not None:
         # The report was written, although no model could be built.

@@ -5,8 +5,6 @@ Ctrl-C, with a one-line message: finished work is committed. Signals are handled
 import, so this module imports only the standard library.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Initial weights of the nets of a run: files, downloaded weights, and weights to download now."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -58,27 +56,26 @@ def random_start_note(plans: Sequence[NetSettings], settings: Settings) -> str:
     """Return a note on nets that start from random weights although their papers do not, or ''."""
     if settings.extract.run.protocol == "frozen":
         return ""
-    random = [plan for plan in plans if NETS[plan.name].started_from and not plan.weights]
-    if not random:
+    listed, needed = [], ""
+    for plan in plans:
+        net = NETS[plan.name]
+        if net.started_from and not plan.weights:
+            listed.append(f"{plan.name} ({net.started_from})")
+            for name, value in net.random_options.items():
+                if plan.options.get(name) == value:
+                    needed += f" {plan.name} has {name}={value}, which random weights need."
+    if not listed:
         return ""
-    listed = [f"{plan.name} ({NETS[plan.name].started_from})" for plan in random]
-    needed = [
-        f" {plan.name} has {name}={plan.options[name]}, which random weights need."
-        for plan in random
-        for name, value in NETS[plan.name].random_options.items()
-        if plan.options.get(name) == value
-    ]
     return (
         "Trained from random weights, but the papers start from pretrained weights: "
-        f"{', '.join(listed)}; give these with --weights NET=FILE.{''.join(needed)}"
+        f"{', '.join(listed)}; give these with --weights NET=FILE.{needed}"
     )
 
 
 def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
     """Return True if a net uses public weights, even if they are downloaded already."""
-    pretrained = plan.weights == FETCHED
-    if settings.extract.run.protocol == "frozen":
-        pretrained |= plan.weights == ""
+    frozen = settings.extract.run.protocol == "frozen"
+    pretrained = plan.weights in ((FETCHED, "") if frozen else (FETCHED,))
     return settings.extract.fetch and pretrained and NETS[plan.name].package is not None
 
 

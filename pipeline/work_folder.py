@@ -1,14 +1,12 @@
 """Size and cleaning of the working folder."""
 
-from __future__ import annotations
-
 import os
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvemo.cache.shards import WriterLock
+from mvemo.cache.shards import locked_cache
 from mvemo.pipeline.errors import BadOption
 
 # Subfolders of stage one: decoded media and trained nets.
@@ -53,7 +51,7 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
     caches = sorted([*work.glob("*.h5.lock"), *work.glob("*.shards/*.h5.lock")])
     with ExitStack() as locks:
         for path in caches:
-            locks.callback(WriterLock(path.with_suffix("")).release)
+            locks.enter_context(locked_cache(path.with_suffix("")))
         for name in (DECODED, NETS)[: 1 + nets]:
             folder = work / name
             if folder.is_symlink():
@@ -65,16 +63,10 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
 
 def _bytes_in(folder: Path) -> int:
     """Return the total size of all files below a folder; links are not followed."""
-    total, folders = 0, [str(folder)]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:
-            # The folder does not exist, or another process is removing it.
-            continue
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            # Another process may be removing the file.
+            with suppress(OSError):
+                total += os.lstat(Path(place, name)).st_size
     return total

@@ -42,7 +42,7 @@ FLOORS = {
         "demo",
     ),
     "cache": (
-        "errors failures untrusted",
+        "errors untrusted",
         "import_arrays table",
         "spec",
         "schema",
@@ -57,8 +57,8 @@ FLOORS = {
     "extract": (
         "array_types errors",
         "workers",
-        "views",
-        "media settings",
+        "settings",
+        "media",
         "descriptors duplicates",
         "nets store",
         "pretrained",

@@ -1,8 +1,6 @@
 """Descriptors of a clip, and their specifications in the cache."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,20 +31,18 @@ from mvemo.extract.errors import BadSetting
 VERSION = 1
 
 
+@dataclass
 class _Block:
     """Block of frames, with intermediate results that several descriptors use."""
 
-    def __init__(
-        self, frames: Frames, settings: DescriptorSettings, banks: FilterBanks | None
-    ) -> None:
-        self.frames = frames
-        self.settings = settings
-        self._banks = banks
+    frames: Frames
+    settings: DescriptorSettings
+    given_banks: FilterBanks | None
 
     @property
     def banks(self) -> FilterBanks:
         # The filter banks are computed only if a descriptor needs them.
-        return filter_banks(self.settings) if self._banks is None else self._banks
+        return self.given_banks or filter_banks(self.settings)
 
     @cached_property
     def power(self) -> F32:
@@ -62,16 +58,14 @@ class _Block:
 
     @cached_property
     def rp(self) -> F32:
-        settings = self.settings
-        error = residual(self.frames, prediction_coefficients(self.frames, settings))
-        phase = power_spectrum(residual_phase(error), settings)
-        return cepstrum(decibel(phase @ self.banks.mel), settings.n_mfcc)
+        error = residual(self.frames, prediction_coefficients(self.frames, self.settings))
+        phase = power_spectrum(residual_phase(error), self.settings)
+        return cepstrum(decibel(phase @ self.banks.mel), self.settings.n_mfcc)
 
     @property
     def mfcc_rp(self) -> F32:
         weight = np.float32(self.settings.alpha)
-        combined: F32 = (1 - weight) * self.mfcc + weight * self.rp
-        return combined
+        return (1 - weight) * self.mfcc + weight * self.rp
 
 
 @dataclass(frozen=True)
@@ -226,28 +220,22 @@ def describe(
     for name in names:
         _check_name(name)
         by_framing.setdefault(settings.framed(name), []).append(name)
-    values: dict[str, F32] = {}
+    values = {}
     for framed, alike in by_framing.items():
-        values |= _describe_framed(y, framed, alike, banks)
-    return {name: values[name] for name in names}
-
-
-def _describe_framed(
-    y: F32, settings: DescriptorSettings, names: Sequence[str], banks: FilterBanks | None
-) -> dict[str, F32]:
-    numbers = audible_frames(y, settings)
-    centres = (numbers * settings.hop_length + settings.n_fft / 2) / settings.sr
-    computed = [name for name in names if name in _DESCRIPTORS]
-    out: dict[str, F32] = {name: centres.astype(np.float32)[:, None] for name in names}
-    for name in computed:
-        out[name] = np.empty((len(numbers), _DESCRIPTORS[name].dim(settings)), np.float32)
-    first = 0
-    for frames in blocks(y, settings, numbers) if computed else ():
-        block = _Block(frames, settings, banks)
+        numbers = audible_frames(y, framed)
+        centres = (numbers * framed.hop_length + framed.n_fft / 2) / framed.sr
+        computed = [name for name in alike if name in _DESCRIPTORS]
+        for name in alike:
+            values[name] = centres.astype(np.float32)[:, None]
         for name in computed:
-            out[name][first : first + len(frames)] = _DESCRIPTORS[name].values(block)
-        first += len(frames)
-    return out
+            values[name] = np.empty((len(numbers), dim_of(name, settings)), np.float32)
+        first = 0
+        for frames in blocks(y, framed, numbers) if computed else ():
+            block = _Block(frames, framed, banks)
+            for name in computed:
+                values[name][first : first + len(frames)] = _DESCRIPTORS[name].values(block)
+            first += len(frames)
+    return {name: values[name] for name in names}
 
 
 def _check_name(name: str) -> None:

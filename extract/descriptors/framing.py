@@ -79,7 +79,7 @@ class DescriptorSettings:
     def __post_init__(self) -> None:
         check_settings(self, BadSetting)
         # Allowed ranges that depend on other settings.
-        ranges: dict[str, tuple[float, float]] = {
+        ranges = {
             "hop_length": (1, self.n_fft),
             "spectrogram_hop_length": (1, self.spectrogram_n_fft),
             "n_mfcc": (1, self.n_mels),
@@ -179,13 +179,17 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
     # gap would cause a click and shift all later times.
     if y.ndim != 1 or len(y) == 0:
         raise BadMedia(f"expected a non-empty mono waveform, got shape {y.shape}")
+    ends = []
+    for first in range(0, len(y), PART_SAMPLES):
+        part = y[first : first + PART_SAMPLES]
+        ends += [part.min(), part.max()]
+        release(y)
     # The minimum and maximum are NaN if any sample is NaN.
-    ends = [(part.min(), part.max()) for part in _parts(y)]
-    low, high = float(np.min([end[0] for end in ends])), float(np.max([end[1] for end in ends]))
-    if not np.isfinite([low, high]).all():
-        n_bad = int(np.count_nonzero(~np.isfinite(y)))
+    peak = np.abs(ends).max()
+    if not np.isfinite(peak):
+        n_bad = np.count_nonzero(~np.isfinite(y))
         raise BadMedia(f"{n_bad} of {len(y)} samples of the sound are NaN or infinite")
-    if (peak := max(-low, high)) > MAX_PEAK:
+    if peak > MAX_PEAK:
         raise BadMedia(
             f"the sound's peak is {peak:.3g} times full scale, expected at most {MAX_PEAK:g}"
         )
@@ -208,18 +212,13 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
     return audible
 
 
-def frames_of(y: F32, settings: DescriptorSettings, numbers: I64) -> Frames:
-    before = settings.lpc_order
-    start = numbers * settings.hop_length - before
-    values = _views(y, start, before + settings.n_fft)
-    return Frames(values=values[:, before:], before=values[:, :before])
-
-
 def blocks(y: F32, settings: DescriptorSettings, numbers: I64) -> Iterator[Frames]:
     """Yield the frames with the given indices, in blocks of `block_frames`."""
-    size = block_frames(settings)
+    size, before = block_frames(settings), settings.lpc_order
     for first in range(0, len(numbers), size):
-        yield frames_of(y, settings, numbers[first : first + size])
+        start = numbers[first : first + size] * settings.hop_length - before
+        values = _views(y, start, before + settings.n_fft)
+        yield Frames(values[:, before:], values[:, :before])
         if _ends_part(first, size, settings):
             release(y)
 
@@ -230,22 +229,11 @@ def _ends_part(first: int, size: int, settings: DescriptorSettings) -> bool:
     return first * hop // PART_SAMPLES != (first + size) * hop // PART_SAMPLES
 
 
-def _parts(y: F32) -> Iterator[F32]:
-    """Yield a waveform's samples in parts of `PART_SAMPLES`."""
-    for first in range(0, len(y), PART_SAMPLES):
-        yield y[first : first + PART_SAMPLES]
-        release(y)
-
-
 def _views(y: F32, start: I64, length: int) -> F32:
     """Return parts of a waveform that begin at `start` (ascending), padded with zeros."""
     low, high = int(start[0]), int(start[-1]) + length
-    if low >= 0 and high <= len(y):
-        part = y[low:high]
-    else:
+    part = y[max(low, 0) : high]
+    if len(part) < high - low:
         # Only blocks at the clip's ends are copied: a long clip must not be in memory twice.
-        part = np.zeros(high - low, dtype=np.float32)
-        inside = y[max(low, 0) : high]
-        part[max(-low, 0) : max(-low, 0) + len(inside)] = inside
-    views: F32 = sliding_window_view(part, length)[start - low]
-    return views
+        part = np.pad(part, (max(-low, 0), max(high - len(y), 0)))
+    return sliding_window_view(part, length)[start - low]

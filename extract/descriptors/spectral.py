@@ -1,10 +1,7 @@
 """Descriptors of the spectrum: mel bands, cepstrum, octave-based contrast, chroma."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -132,15 +129,9 @@ class FilterBanks:
 @lru_cache(maxsize=16)
 def filter_banks(settings: DescriptorSettings) -> FilterBanks:
     """Return the filter banks for the settings; they are computed once per process."""
-    mel = mel_filter_bank(
-        MelSettings(
-            sr=settings.sr,
-            n_fft=settings.n_fft,
-            hop_length=settings.hop_length,
-            n_mels=settings.n_mels,
-        )
-    )
-    return FilterBanks(mel=mel.astype(np.float32), chroma=_chroma_bank(settings).astype(np.float32))
+    s = settings
+    mel = mel_filter_bank(MelSettings(s.sr, s.n_fft, s.hop_length, s.n_mels))
+    return FilterBanks(mel.astype(np.float32), _chroma_bank(s).astype(np.float32))
 
 
 def _chroma_bank(settings: DescriptorSettings) -> F64:
@@ -152,24 +143,20 @@ def _chroma_bank(settings: DescriptorSettings) -> F64:
     # Pitch is in semitones above A (27.5 Hz). The bin at 0 Hz lies 1.5 octaves below the next bin.
     pitch = n * np.log2(hz / (440.0 / 16))
     pitch = np.concatenate(([pitch[0] - 1.5 * n], pitch))
-    width = np.concatenate((np.maximum(pitch[1:] - pitch[:-1], 1.0), [1]))
-    distance = np.subtract.outer(pitch, np.arange(0, n, dtype="d")).T
-    half = np.round(float(n) / 2)
-    distance = np.remainder(distance + half + 10 * n, n) - half
-    bank = np.exp(-0.5 * (2 * distance / np.tile(width, (n, 1))) ** 2)
-    length = np.sum(np.abs(bank) ** 2, axis=0, keepdims=True) ** 0.5
+    width = np.append(np.maximum(np.diff(pitch), 1.0), 1.0)
+    distance = pitch - np.arange(n, dtype=np.float64)[:, None]
+    distance = np.remainder(distance + n / 2 + 10 * n, n) - n / 2
+    bank: F64 = np.exp(-0.5 * (2 * distance / width) ** 2)
+    length = np.sum(bank**2, axis=0) ** 0.5
     bank /= np.where(length < np.finfo(bank.dtype).tiny, 1.0, length)
-    octaves = np.exp(-0.5 * (((pitch / n - OCTAVE) / OCTAVE_WIDTH) ** 2))
-    bank *= np.tile(octaves, (n, 1))
+    bank *= np.exp(-0.5 * (((pitch / n - OCTAVE) / OCTAVE_WIDTH) ** 2))
     # Order the pitch classes from C instead of A.
-    bank = np.roll(bank, -3 * (n // 12), axis=0)
-    return np.ascontiguousarray(bank[:, : 1 + n_fft // 2].T)
+    return np.ascontiguousarray(np.roll(bank, -3, axis=0)[:, : 1 + n_fft // 2].T)
 
 
 def decibel(power: F32) -> F32:
     """Return 10 log10 of a power, which is raised to at least `POWER_FLOOR`."""
-    level: F32 = np.log10(np.maximum(power, POWER_FLOOR)) * np.float32(10.0)
-    return level
+    return np.log10(np.maximum(power, POWER_FLOOR)) * np.float32(10.0)
 
 
 def power_spectrum(values: F32, settings: DescriptorSettings) -> F32:
@@ -177,8 +164,7 @@ def power_spectrum(values: F32, settings: DescriptorSettings) -> F32:
     # Use float64, because low-passed music has bands 140 dB below its loudest band, where rounding
     # errors of a float32 transform would be visible.
     spectrum = scipy.fft.rfft(values * window_of(settings), axis=1)
-    power: F32 = (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32)
-    return power
+    return (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32)
 
 
 def cepstrum(level: F32, n_coefficients: int) -> F32:
@@ -192,19 +178,16 @@ def octave_bands(settings: DescriptorSettings) -> tuple[tuple[int, int, int], ..
     """Return (first bin, bin after the last, number of averaged bins) of each contrast band."""
     # As in librosa, a band begins one bin below its edge and ends one bin before the next band.
     hz = np.arange(settings.n_fft // 2 + 1) * (settings.sr / settings.n_fft)
-    edges = [0.0, *(settings.contrast_min * 2.0 ** np.arange(settings.n_bands + 1))]
+    edges = np.append(0.0, settings.contrast_min * 2.0 ** np.arange(settings.n_bands + 1))
+    firsts = np.searchsorted(hz, edges[:-1]).tolist()
+    stops = np.searchsorted(hz, edges[1:], side="right").tolist()
     bands = []
-    for k, (low, high) in enumerate(pairwise(edges)):
-        inside = np.flatnonzero((hz >= low) & (hz <= high))
-        if len(inside) == 0:
-            bands.append((0, 0, 0))
-            continue
-        first = max(int(inside[0]) - (k > 0), 0)
-        stop = len(hz) if k == settings.n_bands else int(inside[-1]) + 1
-        share = max(int(np.rint(CONTRAST_SHARE * (stop - first))), 1)
-        if k < settings.n_bands:
-            stop -= 1
-        bands.append((first, stop, share) if stop > first else (0, 0, 0))
+    for k, (first, stop) in enumerate(zip(firsts, stops, strict=True)):
+        last, empty = k == settings.n_bands, first == stop
+        first = max(first - (k > 0), 0)
+        stop = len(hz) if last else stop - 1
+        share = max(round(CONTRAST_SHARE * (stop + (not last) - first)), 1)
+        bands.append((0, 0, 0) if empty or stop <= first else (first, stop, share))
     return tuple(bands)
 
 
@@ -213,14 +196,11 @@ def spectral_contrast(power: F32, settings: DescriptorSettings) -> F32:
     # The contrast is 10 log10 of a ratio of magnitudes, which is half the usual decibels.
     contrast = np.zeros((len(power), settings.n_bands + 1), dtype=np.float32)
     for k, (first, stop, share) in enumerate(octave_bands(settings)):
-        if stop == first:
-            continue
-        width = stop - first
-        band = np.sqrt(power[:, first:stop])
-        band.partition(sorted({share - 1, width - share}), axis=1)
-        valley = band[:, :share].mean(axis=1)
-        peak = band[:, width - share :].mean(axis=1)
-        contrast[:, k] = decibel(peak) - decibel(valley)
+        if stop > first:
+            band = np.sqrt(power[:, first:stop])
+            band.partition(sorted({share - 1, stop - first - share}), axis=1)
+            valley, peak = band[:, :share].mean(axis=1), band[:, -share:].mean(axis=1)
+            contrast[:, k] = decibel(peak) - decibel(valley)
     return contrast
 
 
@@ -228,5 +208,4 @@ def chroma(power: F32, bank: F32) -> F32:
     """Return each frame's energy by pitch class, (frames, 12), with maximum 1 or all 0."""
     raw = power @ bank
     top = raw.max(axis=1, keepdims=True)
-    normalised: F32 = np.divide(raw, top, out=np.zeros_like(raw), where=top > 1e-20)
-    return normalised
+    return np.divide(raw, top, out=np.zeros_like(raw), where=top > 1e-20)

@@ -5,8 +5,6 @@ uses float64, because the window's side lobes are at -92 dB, so that the normal 
 sound are nearly singular: in float32 the small residual would be lost.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy  # not scipy.fft, see `spectral`
 
@@ -44,10 +42,8 @@ def fundamental(values: F32, settings: DescriptorSettings) -> F32:
     lag = _pick(normalised)
     dip = normalised[np.arange(len(values)), lag]
     period = low + lag + _parabola(normalised, lag)
-    out = np.zeros((len(values), 2), dtype=np.float32)
-    out[:, 0] = np.where(dip < settings.f0_threshold, settings.sr / period, 0.0)
-    out[:, 1] = np.clip(1.0 - dip, 0.0, 1.0)
-    return out
+    hz = np.where(dip < settings.f0_threshold, settings.sr / period, 0.0)
+    return np.column_stack([hz, np.clip(1.0 - dip, 0.0, 1.0)]).astype(np.float32)
 
 
 def normalised_difference(values: F32, longest: int) -> F64:
@@ -64,8 +60,7 @@ def normalised_difference(values: F32, longest: int) -> F64:
     difference[:, 0] = power[:, :window].sum(axis=1, dtype=np.float64)
     np.subtract(power[:, window : window + longest], power[:, :longest], out=difference[:, 1:])
     np.cumsum(difference, axis=1, out=difference)
-    first = difference[:, :1].copy()
-    difference += first
+    difference += difference[:, :1].copy()
     difference -= 2.0 * product[:, window - 1 : window + longest]
     # Rounding causes small negative values if a frame is exactly periodic.
     np.maximum(difference, 0.0, out=difference)
@@ -78,14 +73,12 @@ def normalised_difference(values: F32, longest: int) -> F64:
 
 def _pick(normalised: F64) -> I64:
     """Return the lag of the first local minimum below `DIP`, or else of the global minimum."""
-    dips = np.zeros(normalised.shape, dtype=bool)
-    middle = normalised[:, 1:-1]
-    dips[:, 1:-1] = (middle < normalised[:, :-2]) & (middle <= normalised[:, 2:])
-    dips[:, 0] = normalised[:, 0] < normalised[:, 1]
-    dips &= normalised < DIP
-    first = dips.argmax(axis=1)
-    lag: I64 = np.where(dips.any(axis=1), first, normalised.argmin(axis=1))
-    return lag
+    dips = normalised < DIP
+    dips[:, 1:] &= normalised[:, 1:] < normalised[:, :-1]
+    dips[:, 1:-1] &= normalised[:, 1:-1] <= normalised[:, 2:]
+    dips[:, 0] &= normalised[:, 0] < normalised[:, 1]
+    dips[:, -1] = False
+    return np.where(dips.any(axis=1), dips.argmax(axis=1), normalised.argmin(axis=1))
 
 
 def _parabola(normalised: F64, lag: I64) -> F64:
@@ -116,20 +109,11 @@ def autocorrelation(x: F64, lags: int) -> F64:
     return r
 
 
-def autocorrelation_of(power: F64, lags: int) -> F64:
-    """Return the autocorrelation, (frames, lags + 1), from power spectra of even DFT length."""
-    half = power.shape[1] - 1
-    waves = np.cos(np.pi / half * np.outer(np.arange(half + 1), np.arange(lags + 1)))
-    waves[1:half] *= 2.0
-    r: F64 = power @ (waves / (2.0 * half))
-    return r
-
-
-def levinson(r: F64) -> tuple[F64, F64]:
-    """Return a_i of ``h(t) ~ sum a_i h(t - i)``, (frames, order), and the errors' power."""
+def levinson(r: F64) -> F64:
+    """Return a_i of ``h(t) ~ sum a_i h(t - i)``, (frames, order), with noise added to h."""
     frames, order = r.shape[0], r.shape[1] - 1
     a = np.zeros((frames, order))
-    error = r[:, 0].copy()
+    error = r[:, 0] * (1.0 + NOISE)
     alive = error > 0
     for i in range(order):
         rest = r[:, i + 1] - np.einsum("fj,fj->f", a[:, :i], r[:, i:0:-1])
@@ -138,14 +122,13 @@ def levinson(r: F64) -> tuple[F64, F64]:
         a[:, i] = k
         error = error * (1.0 - k * k)
         alive &= error > 0
-    return a, error
+    return a
 
 
 def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> F64:
     """Return each windowed frame's prediction coefficients, (frames, lpc_order)."""
     r = autocorrelation(frames.values * window_of(settings), settings.lpc_order)
-    r[:, 0] *= 1.0 + NOISE
-    return levinson(r)[0]
+    return levinson(r)
 
 
 def residual(frames: Frames, coefficients: F64) -> F64:
@@ -160,13 +143,13 @@ def residual(frames: Frames, coefficients: F64) -> F64:
     padded[:, 0, width - order :] = frames.before[:, n_before - order :]
     padded.reshape(count, -1)[:, width : width + n] = frames.values
     # The inverse filter, followed by a zero for all longer delays.
-    inverse = np.concatenate([np.ones((count, 1)), -coefficients, np.zeros((count, 1))], axis=1)
+    inverse = np.pad(-coefficients, ((0, 0), (1, 1)))
+    inverse[:, 0] = 1.0
     delay = width + np.arange(width) - np.arange(2 * width)[:, None]
     matrix = inverse[:, np.where((delay >= 0) & (delay <= order), delay, order + 1)]
     error = padded[:, :-1] @ matrix[:, :width]
     error += padded[:, 1:] @ matrix[:, width:]
-    whole: F64 = error.reshape(count, -1)[:, :n]
-    return whole
+    return np.asarray(error.reshape(count, -1)[:, :n])
 
 
 def residual_phase(error: F64) -> F32:
@@ -179,9 +162,9 @@ def residual_phase(error: F64) -> F32:
     spectrum *= np.complex64(-1j)
     # The mean and, because the length is even, the highest frequency have no quadrature.
     spectrum[:, [0, -1]] = 0
-    power = np.square(scipy.fft.irfft(spectrum, n=n, axis=1, overwrite_x=True))
-    power += np.square(scaled)
-    envelope: F32 = np.sqrt(power, out=power)
+    envelope = np.square(scipy.fft.irfft(spectrum, n=n, axis=1, overwrite_x=True))
+    envelope += np.square(scaled)
+    np.sqrt(envelope, out=envelope)
     phase: F32 = np.divide(scaled, envelope, out=np.zeros_like(scaled), where=envelope > 0)
     return np.clip(phase, -1.0, 1.0, out=phase)
 
@@ -194,9 +177,11 @@ def formants(power: F32, settings: DescriptorSettings) -> F32:
     rate = 2.0 * top * settings.sr / settings.n_fft
     band = power[:, : top + 1].astype(np.float64)
     band *= 1.0 + EMPHASIS**2 - 2.0 * EMPHASIS * np.cos(np.pi * np.arange(top + 1) / top)
-    r = autocorrelation_of(band, order)
-    r[:, 0] *= 1.0 + NOISE
-    a = levinson(r)[0]
+    # The autocorrelation from power spectra of even DFT length.
+    waves = np.cos(np.pi / top * np.outer(np.arange(top + 1), np.arange(order + 1)))
+    waves[1:top] *= 2.0
+    r = band @ (waves / (2.0 * top))
+    a = levinson(r)
     companion = np.zeros((len(a), order, order))
     companion[:, 0] = a
     companion[:, np.arange(1, order), np.arange(order - 1)] = 1.0
@@ -207,7 +192,8 @@ def formants(power: F32, settings: DescriptorSettings) -> F32:
     good &= (bandwidth > 0) & (bandwidth < WIDEST)
     ranked = np.where(good, frequency, np.inf)
     pick = np.argsort(ranked, axis=1)[:, :count]
-    hz = np.take_along_axis(ranked, pick, axis=1)
-    valid = np.isfinite(hz)
-    width = np.where(valid, np.take_along_axis(bandwidth, pick, axis=1), 0.0)
-    return np.concatenate([np.where(valid, hz, 0.0), width], axis=1).astype(np.float32)
+    found = np.concatenate(
+        [np.take_along_axis(x, pick, axis=1) for x in (ranked, bandwidth)], axis=1
+    )
+    valid = np.isfinite(found[:, :count])
+    return np.where(np.tile(valid, 2), found, 0.0).astype(np.float32)

@@ -1,7 +1,5 @@
 """Sound of a clip: audio files read by libsndfile, and waveforms resampled block by block."""
 
-from __future__ import annotations
-
 import io
 import re
 import tempfile
@@ -65,37 +63,41 @@ _SAMPLE_FORMATS: dict[str, tuple[type[np.generic], float]] = {
 }
 
 
-class _Blocks:
-    """Samples at one rate: in memory, or, if there are many, in a file in the folder `spool`."""
+class _Track:
+    """Sound at one rate: passed to `on_block`, or kept in memory, or in a file if it is long."""
 
-    def __init__(self, spool: Path | None) -> None:
-        self._spool = spool
+    def __init__(self, sr: int, rate: int, spool: Path | None, on_block: OnBlock | None) -> None:
+        self.n_samples = 0
+        self._rate, self._spool, self._on_block = rate, spool, on_block
+        self._resampler = None if rate == sr else soxr.ResampleStream(sr, rate, 1, dtype="float32")
         self._blocks: list[F32] = []
-        self._n_samples = self._n_spooled = 0
         self._file: IO[bytes] | None = None
 
-    def add(self, block: F32) -> None:
+    def add(self, block: F32, *, last: bool = False) -> None:
+        if self._resampler is not None:
+            block = self._resampler.resample_chunk(block, last=last)
+        if not len(block):
+            return
+        self.n_samples += len(block)
+        block = np.ascontiguousarray(block, dtype=np.float32)
+        if self._on_block is not None:
+            self._on_block(self._rate, block)
+            return
         self._blocks.append(block)
-        self._n_samples += len(block)
-        if self._spool is not None and self._n_samples - self._n_spooled > _IN_MEMORY:
-            self._write(self._spool)
+        if self._spool is not None and self.n_samples > _IN_MEMORY:
+            if self._file is None:
+                self._spool.mkdir(parents=True, exist_ok=True)
+                # The file stays open, because the mapped waveform needs it.
+                self._file = tempfile.TemporaryFile(dir=self._spool)  # noqa: SIM115
+            for samples in self._blocks:
+                self._file.write(samples.data)
+            self._blocks.clear()
 
     def joined(self) -> F32:
-        if self._spool is None or self._file is None:
-            return np.concatenate(self._blocks)
-        self._write(self._spool)
-        self._file.flush()
-        return np.memmap(self._file, np.float32, "r", shape=(self._n_samples,))
-
-    def _write(self, spool: Path) -> None:
         if self._file is None:
-            spool.mkdir(parents=True, exist_ok=True)
-            # The file stays open, because the mapped waveform needs it.
-            self._file = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115
-        for block in self._blocks:
-            self._file.write(np.ascontiguousarray(block, dtype=np.float32).data)
-        self._blocks.clear()
-        self._n_spooled = self._n_samples
+            return np.concatenate(self._blocks)
+        self._file.flush()
+        return np.memmap(self._file, np.float32, "r")
 
 
 class Waveforms:
@@ -106,14 +108,9 @@ class Waveforms:
         self._on_block = on_block
         self._max_bytes = MAX_BYTES if request.spool is None else MAX_SPOOLED_BYTES
         self.n_samples = 0  # number of added samples, at the source's rate
-        self._rates = tuple(dict.fromkeys(request.sample_rates))
-        self._resamplers = {
-            rate: soxr.ResampleStream(sr, rate, 1, dtype="float32")
-            for rate in self._rates
-            if rate != sr
+        self._tracks = {
+            rate: _Track(sr, rate, request.spool, on_block) for rate in request.sample_rates
         }
-        self._blocks = {rate: _Blocks(request.spool) for rate in self._rates}
-        self._n_given = dict.fromkeys(self._rates, 0)
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
         # First channel that is not silent, if the mean of all channels is silent.
@@ -137,7 +134,7 @@ class Waveforms:
         """Message for sound that exceeds the limits of `has_room`."""
         return (
             f"the sound is too long: more than {self.n_samples} samples at {self.sr} Hz need over "
-            f"{self._max_bytes / 2**30:g} GiB at {list(self._rates)} Hz: split the clip with "
+            f"{self._max_bytes / 2**30:g} GiB at {list(self._tracks)} Hz: split the clip with "
             "'mvemo manifest segment'"
         )
 
@@ -146,7 +143,7 @@ class Waveforms:
         seconds = (self.n_samples + n_samples) / self.sr
         if self._on_block is not None:
             return seconds <= MAX_SECONDS
-        return 4.0 * seconds * sum(self._rates) <= self._max_bytes
+        return 4.0 * seconds * sum(self._tracks) <= self._max_bytes
 
     def add(self, block: F32) -> None:
         """Append samples, float32 (samples,); full scale is 1."""
@@ -157,16 +154,8 @@ class Waveforms:
             self._n_not_finite += int(np.count_nonzero(~np.isfinite(block)))
         self._low, self._high = min(self._low, low), max(self._high, high)
         self.n_samples += len(block)
-        for rate, blocks in self._blocks.items():
-            resampler = self._resamplers.get(rate)
-            self._keep(rate, resampler.resample_chunk(block) if resampler else block, blocks)
-
-    def _keep(self, rate: int, block: F32, blocks: _Blocks) -> None:
-        self._n_given[rate] += len(block)
-        if self._on_block is None:
-            blocks.add(block)
-        elif len(block):
-            self._on_block(rate, np.asarray(block, dtype=np.float32))
+        for track in self._tracks.values():
+            track.add(block)
 
     def add_silence(self, n_samples: int) -> None:
         """Append zeros, which the check for silence ignores."""
@@ -201,19 +190,13 @@ class Waveforms:
         problem = self.problem()
         if problem is not None:
             return {}, problem
-        nothing = np.zeros(0, dtype=np.float32)
-        waveforms = {}
-        for rate in self._rates:
-            blocks = self._blocks.pop(rate)
-            if rate != self.sr:
-                last = self._resamplers[rate].resample_chunk(nothing, last=True)
-                self._keep(rate, last, blocks)
-            if not self._n_given[rate]:
+        for rate, track in self._tracks.items():
+            track.add(np.zeros(0, dtype=np.float32), last=True)
+            if not track.n_samples:
                 reason = f"the sound is too short: {self.n_samples} samples at {self.sr} Hz"
                 return {}, Problem(f"{reason} give 0 samples at {rate} Hz")
-            if self._on_block is None:
-                waveforms[rate] = blocks.joined()
-        return waveforms, None
+        kept = {} if self._on_block is not None else self._tracks
+        return {rate: track.joined() for rate, track in kept.items()}, None
 
 
 def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
@@ -258,42 +241,46 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
             return Decoded(problems=problems)
     sound: Waveforms | None = None
     problem: Problem | None = None
-    n_frames, stated = 0, 0.0
+    n_frames, stated, kind = 0, 0.0, ""
     for file in open_parts(path):
         sr, kind = file.samplerate, file.format.lower()
         if file.frames == 0:
             raise ValueError("no length is stated")
         sound = sound or Waveforms(sr, request, on_block)
-        if sr != sound.sr:
-            problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
-            break
         first = max(round(request.start * sr) - n_frames, 0)
         remaining = file.frames - first
         if request.duration is not None:
             remaining = min(remaining, round(request.duration * sr) - sound.n_samples)
         n_frames += file.frames
-        stated += file.frames / sr * stated_length_ratio(file.extra_info)
-        block = _BLOCK if on_block is None else sr * file.channels
-        problem = problem or _read_blocks(file, first, remaining, sound, block)
+        stated += file.frames / sr * _stated_length_ratio(file.extra_info)
+        if sr != sound.sr:
+            problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
+        else:
+            block = _BLOCK if on_block is None else sr * file.channels
+            problem = _read_blocks(file, first, remaining, sound, block)
+        if problem is not None:
+            break
     assert sound is not None
-    if problem is None and round(request.start * sr) >= n_frames:
-        problems["audio"] = starts_after_end(request.start, "sound ends", n_frames / sr)
-        return Decoded(problems=problems)
-    expected = stated - request.start if request.duration is None else request.duration
+    seconds = sound.n_samples / sound.sr
+    if problem is None and round(request.start * sound.sr) >= n_frames:
+        problem = starts_after_end(request.start, "sound ends", n_frames / sound.sr)
+        return Decoded(problems={**problems, "audio": problem})
     if sound.is_silent and sound.channel is not None:
         raise ValueError("its channels cancel each other")
-    problem = problem or sound.problem() or check_length(sound.n_samples / sr, expected)
-    states_end = kind in _STATING_END
-    if problem is None and request.duration is None and states_end and is_cut_off(path, kind):
+    expected = stated - request.start if request.duration is None else request.duration
+    problem = problem or sound.problem() or check_length(seconds, expected)
+    states_end = kind in _STATING_END and request.duration is None
+    if problem is None and states_end and is_cut_off(path, kind):
         problem = CUT_OFF
+    waveforms: dict[int, F32] = {}
     if problem is None:
         waveforms, problem = sound.finish()
     if problem is not None:
         return Decoded(problems={**problems, "audio": problem})
-    return Decoded(waveforms, {}, sound.n_samples / sr, problems)
+    return Decoded(waveforms, {}, seconds, problems)
 
 
-def stated_length_ratio(info: str) -> float:
+def _stated_length_ratio(info: str) -> float:
     """Return stated / real length of a file by libsndfile's log; 1 for a file written to a pipe."""
     match = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", info, re.MULTILINE)
     if match is None:
@@ -306,10 +293,8 @@ def _read_blocks(
     file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms, block: int
 ) -> Problem | None:
     """Read `remaining` samples from index `first` on, `block` values of all channels at a time."""
-    if remaining <= 0:
-        return None
     size = max(block // file.channels, 1)
-    file.seek(first)
+    file.seek(min(first, file.frames))
     while remaining > 0:
         samples = file.read(min(size, remaining), dtype="float32", always_2d=True)
         if len(samples) == 0:
@@ -330,8 +315,8 @@ class SoundCollector:
     ) -> None:
         self._request, self._on_block, self._channel = request, on_block, channel
         self._sound: Waveforms | None = None
-        self._n_decoded = 0
-        self._n_before = 0
+        self._blocks: list[F32] = []  # samples that are not in `_sound` yet
+        self._n_missing = 0  # number of samples in gaps after the first sound
         self.end = 0.0  # end of the last decoded frame in seconds, also if it is before the clip
         self.error = ""  # reason why the sound cannot be used
 
@@ -343,7 +328,7 @@ class SoundCollector:
     @property
     def decoded_seconds(self) -> float:
         """`seconds` without the gaps in the sound."""
-        return (self._n_before + self._n_decoded) / self._sound.sr if self._sound else 0.0
+        return self.seconds - self._n_missing / self._sound.sr if self._sound else 0.0
 
     @property
     def is_silent(self) -> bool:
@@ -357,15 +342,12 @@ class SoundCollector:
 
     def add(self, frames: Sequence[tuple[float, Any]]) -> None:
         """Append decoded frames, given as (start time in seconds, frame) in order."""
-        blocks: list[F32] = []
         for when, frame in frames:
-            if self.error:
-                return
-            self._add_frame(when, frame, blocks)
-        self._flush(blocks)
+            if not self.error:
+                self._add_frame(when, frame)
+        self._flush()
 
-    def _add_frame(self, when: float, frame: Any, blocks: list[F32]) -> None:
-        """Append a frame's samples to `blocks`, which `_flush` adds to the waveforms."""
+    def _add_frame(self, when: float, frame: Any) -> None:
         if self._sound is None:
             self._sound = Waveforms(frame.sample_rate, self._request, self._on_block)
         sound, sr = self._sound, self._sound.sr
@@ -373,7 +355,8 @@ class SoundCollector:
             self.error = f"the sampling rate changes from {sr} to {frame.sample_rate} Hz"
             return
         self.end = when + frame.samples / sr
-        length = sound.n_samples + sum(map(len, blocks))
+        n_waiting = sum(map(len, self._blocks))
+        length = sound.n_samples + n_waiting
         first = round((when - self._request.start) * sr)
         if abs(first - length) <= MIN_GAP * sr and length:
             first = length
@@ -383,7 +366,7 @@ class SoundCollector:
         n_left -= max(length - first, 0)
         if n_left <= 0:
             return
-        if not sound.has_room(sum(map(len, blocks)) + max(first - length, 0) + n_left):
+        if not sound.has_room(n_waiting + max(first - length, 0) + n_left):
             at, to = length / sr, first / sr
             if first > length:
                 self.error = f"the sound's time stamps jump from {at:.1f} to {to:.0f} s"
@@ -391,19 +374,19 @@ class SoundCollector:
                 self.error = sound.too_long
             return
         if first > length:
-            self._flush(blocks)
+            self._flush()
             sound.add_silence(first - length)
-            self._n_before += first if not self._n_decoded else 0
+            self._n_missing += first - length if length else 0
         skip = max(length - first, 0)
+        planes, full_scale = _planes(frame)
         if sound.is_silent:
-            sound.hear(_planes(frame), _SAMPLE_FORMATS[frame.format.name.removesuffix("p")][1])
-        blocks.append(to_mono(frame, self._channel)[skip : skip + n_left])
-        self._n_decoded += n_left
+            sound.hear(planes, full_scale)
+        self._blocks.append(_to_mono(planes, full_scale, self._channel)[skip : skip + n_left])
 
-    def _flush(self, blocks: list[F32]) -> None:
-        if blocks and self._sound is not None:
-            self._sound.add(np.concatenate(blocks))
-        blocks.clear()
+    def _flush(self) -> None:
+        if self._blocks and self._sound is not None:
+            self._sound.add(np.concatenate(self._blocks))
+        self._blocks = []
 
     def problem(self) -> Problem | None:
         if self.error:
@@ -414,27 +397,26 @@ class SoundCollector:
         return ({}, self.problem()) if self._sound is None else self._sound.finish()
 
 
-def to_mono(frame: Any, channel: int | None = None) -> F32:
-    """Return one channel or the mean of all channels, float32 (samples,); full scale is 1."""
-    name = frame.format.name.removesuffix("p")
-    planes = _planes(frame)
-    if channel is not None:
-        planes = planes[channel : channel + 1] or planes[-1:]
-    n_channels = len(planes)
-    total: NDArray[Any] = planes[0].astype(np.float32 if name == "flt" else np.float64)
-    for plane in planes[1:]:
-        total += plane
-    if name == "u8":
-        total -= 128.0 * n_channels
-    total *= 1.0 / (_SAMPLE_FORMATS[name][1] * n_channels)
-    return total.astype(np.float32, copy=False)
-
-
-def _planes(frame: Any) -> list[NDArray[Any]]:
-    dtype = _SAMPLE_FORMATS[frame.format.name.removesuffix("p")][0]
+def _planes(frame: Any) -> tuple[list[NDArray[Any]], float]:
+    """Return the samples of each channel, and their full scale."""
+    dtype, full_scale = _SAMPLE_FORMATS[frame.format.name.removesuffix("p")]
     # Decoders pad the end of each plane.
     if frame.format.is_planar:
-        return [np.frombuffer(p, dtype, frame.samples) for p in frame.planes]
+        return [np.frombuffer(p, dtype, frame.samples) for p in frame.planes], full_scale
     n_channels = len(frame.layout.channels)
     interleaved = np.frombuffer(frame.planes[0], dtype, frame.samples * n_channels)
-    return list(interleaved.reshape(-1, n_channels).T)
+    return list(interleaved.reshape(-1, n_channels).T), full_scale
+
+
+def _to_mono(planes: list[NDArray[Any]], full_scale: float, channel: int | None) -> F32:
+    """Return one channel or the mean of all channels, float32 (samples,); full scale is 1."""
+    if channel is not None:
+        planes = planes[channel : channel + 1] or planes[-1:]
+    dtype = planes[0].dtype
+    total: NDArray[Any] = planes[0].astype(np.float32 if dtype == np.float32 else np.float64)
+    for plane in planes[1:]:
+        total += plane
+    if dtype == np.uint8:
+        total -= 128.0 * len(planes)
+    total *= 1.0 / (full_scale * len(planes))
+    return total.astype(np.float32, copy=False)

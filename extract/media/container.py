@@ -1,13 +1,12 @@
 """Decoding of one clip by PyAV: square frames and sound, in one pass over the container."""
 
-from __future__ import annotations
-
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from av.video.reformatter import VideoReformatter
 from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media import packets
-from mvemo.extract.media.audio import SoundCollector
-from mvemo.extract.media.formats import check_format, is_cut_off
+from mvemo.extract.media.audio import OnBlock, SoundCollector
+from mvemo.extract.media.formats import is_cut_off
 from mvemo.extract.media.request import (
     CUT_OFF,
     MIN_DECODED_SHARE,
@@ -28,13 +27,14 @@ from mvemo.extract.media.request import (
     NO_VIDEO,
     ClipRequest,
     Decoded,
-    FrameSampling,
     Problem,
     Sound,
     check_length,
     starts_after_end,
 )
 
+# Callback for the row of a time, and the picture that is shown at it by size.
+OnPictures = Callable[[int, dict[int, U8]], None]
 # Maximum number of waiting calls. Each call holds a frame, so the decoder must not run far ahead.
 MAX_WAITING = 8
 # Number of audio frames that are joined at a time.
@@ -57,12 +57,12 @@ class FramePicker:
         self.times = times
         self._on_frame = on_frame
         self._next_row = 0
-        self._frame: Any = None
+        self.frame: Any = None  # the last frame
         self._frame_start = self._frame_end = start
 
     def add(self, when: float, frame: Any) -> None:
         """Add the frame that is shown from time `when` on; frames must be in presentation order."""
-        if when >= self._end and self._frame is not None:
+        if when >= self._end and self.frame is not None:
             # The previous frame lasts until the clip's end, because this frame begins after it.
             self._show_until(len(self.times))
             self._frame_end = self._end
@@ -73,25 +73,21 @@ class FramePicker:
         duration = float((frame.duration or 0) * (frame.time_base or 0))
         self._frame_end = when + (duration or max(when - self._frame_start, 0.0))
         self._frame_start = when
-        self._frame = frame
+        self.frame = frame
 
     def _show_until(self, row: int) -> None:
         """Assign the last frame to all times before `row` that have no frame yet."""
-        if self._frame is not None and row > self._next_row:
-            self._on_frame(self._frame, slice(self._next_row, row))
+        if self.frame is not None and row > self._next_row:
+            self._on_frame(self.frame, slice(self._next_row, row))
             self._next_row = row
 
     def finish(self) -> None:
         self._show_until(len(self.times))
 
     @property
-    def is_empty(self) -> bool:
-        return self._frame is None
-
-    @property
     def seconds(self) -> float:
         """Seconds from the clip's start to the end of the last decoded frame."""
-        if self._frame is None:
+        if self.frame is None:
             return 0.0
         return max(min(self._frame_end, self._end) - self._start, 0.0)
 
@@ -135,29 +131,6 @@ class SquareScaler:
         return np.asarray(converted.to_ndarray(), dtype=np.uint8)
 
 
-class FrameScaler:
-    """Square pictures of the decoded frames of a clip from `start` to `end`, in seconds."""
-
-    def __init__(self, samplings: Sequence[FrameSampling], start: float, end: float) -> None:
-        targets = [(t, s, row) for s in samplings for row, t in enumerate(s.times(start, end))]
-        # (time, sampling, row in the pictures of that sampling), sorted by time.
-        self._targets = sorted(targets, key=lambda target: target[0])
-        self.times: F64 = np.array([time for time, _, _ in self._targets])
-        counts = Counter(sampling for _, sampling, _ in targets)
-        # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are added.
-        self.pictures: dict[FrameSampling, U8] = {
-            s: np.zeros((counts[s], s.size, s.size, 3), dtype=np.uint8) for s in samplings
-        }
-        self._scaler = SquareScaler()
-
-    def add(self, frame: Any, rows: slice) -> None:
-        """Put a PyAV frame into `pictures`, for the given rows of `times`."""
-        targets = self._targets[rows]
-        squares = self._scaler.squares(frame, sorted({sampling.size for _, sampling, _ in targets}))
-        for _, sampling, row in targets:
-            self.pictures[sampling][row] = squares[sampling.size]
-
-
 @dataclass(frozen=True)
 class OpenClip:
     """Container at the start of a clip, with the streams to decode."""
@@ -183,47 +156,73 @@ class OpenClip:
         return end if self.request.stop is None else min(end, self.request.stop)
 
 
-def open_clip(path: Path, request: ClipRequest, choice: Sound, stack: ExitStack) -> OpenClip:
-    """Open a container, choose its streams, and seek to the clip; `stack` closes the container."""
-    container = stack.enter_context(packets.open_container(path))
-    check_format(path, container.format.name)
-    found, problems = _select_streams(path, container, request, choice)
-    note = _sound_note(container, found.get("audio"), choice)
-    indices = [stream.index for stream in found.values()]
-    origin, times = packets.start_of(container), None
-    if "video" in found:
-        times = packets.frame_times(container, found["video"], origin, request)
-    # Without video, nothing has been read yet, and audio decodes fast: do not seek.
-    if "video" in found or ("audio" in found and "mov" in container.format.name):
-        container = packets.rewind(path, container, stack, request.start, origin, times)
-    streams = [container.streams[index] for index in indices]
-    return OpenClip(path, request, container, streams, problems, choice, note, origin, times)
+@contextmanager
+def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenClip]:
+    """Open a container, choose its streams, and seek to the clip."""
+    with ExitStack() as stack:
+        container = stack.enter_context(packets.open_container(path))
+        found, problems = _select_streams(path, container, request, choice)
+        note = _sound_note(container, found.get("audio"), choice)
+        indices = [stream.index for stream in found.values()]
+        origin, times = packets.start_of(container), None
+        if "video" in found:
+            times = packets.frame_times(container, found["video"], origin, request)
+        # Without video, nothing has been read yet, and audio decodes fast: do not seek.
+        if "video" in found or ("audio" in found and "mov" in container.format.name):
+            container = packets.rewind(path, container, stack, request.start, origin, times)
+        streams = [container.streams[index] for index in indices]
+        yield OpenClip(path, request, container, streams, problems, choice, note, origin, times)
 
 
-def decode_packets(
-    clip: OpenClip, picker: FramePicker, sound: SoundCollector, submit: Callable[..., None]
-) -> None:
-    """Decode a clip's streams; `submit` must call ``sound.add`` in order, now or later."""
+def decode_streams(
+    clip: OpenClip,
+    times: F64,
+    sizes: Sequence[Set[int]],
+    on_pictures: OnPictures,
+    on_block: OnBlock | None = None,
+    *,
+    threaded: bool = False,
+) -> tuple[Decoded, SoundCollector]:
+    """Decode the sound of an open clip, and the pictures at `times`, each in its `sizes`.
+
+    If `threaded`, a second thread scales frames and resamples sound.
+    """
+    scaler = SquareScaler()
+
+    def scale(frame: Any, rows: slice) -> None:
+        pictures = scaler.squares(frame, sorted(set[int]().union(*sizes[rows])))
+        for row in range(rows.start, rows.stop):
+            on_pictures(row, pictures)
+
     needed = None
     skipping = any(stream.codec_context.name in _SKIPPING_CODECS for stream in clip.streams)
     if clip.times and packets.is_indexed(clip.container) and skipping:
         # The clip's last frame is needed to learn how far the video can be decoded.
-        needed = clip.times.stamps_at(np.append(picker.times, clip.end))
+        needed = clip.times.stamps_at(np.append(times, clip.end))
     packets.thread_decoders(clip.streams, clip.request.threads)
+    sound = SoundCollector(clip.request, on_block, clip.choice.channel)
     waiting: list[tuple[float, Any]] = []
-    frames = packets.decoded_frames(
-        clip.container, clip.streams, clip.origin, clip.request.stop, needed
-    )
-    for kind, when, frame in frames:
-        if kind == "video":
-            picker.add(when, frame)
-            continue
-        waiting.append((when, frame))
-        if len(waiting) >= _SOUND_FRAMES:
-            submit(sound.add, waiting)
-            waiting = []
-    submit(sound.add, waiting)
-    picker.finish()
+    with background_calls(threaded=threaded) as submit:
+        picker = FramePicker(clip.request.start, clip.end, times, partial(submit, scale))
+        for kind, when, frame in packets.decoded_frames(
+            clip.container, clip.streams, clip.origin, clip.request.stop, needed
+        ):
+            if kind == "video":
+                picker.add(when, frame)
+                continue
+            waiting.append((when, frame))
+            if len(waiting) >= _SOUND_FRAMES:
+                submit(sound.add, waiting)
+                waiting = []
+        submit(sound.add, waiting)
+        picker.finish()
+    problems = find_problems(clip, picker, sound)
+    waveforms: dict[int, F32] = {}
+    if "audio" in clip.kinds and "audio" not in problems:
+        waveforms, problem = sound.finish()
+        problems |= {"audio": problem} if problem else {}
+    seconds = sound.seconds if waveforms else picker.seconds
+    return Decoded(waveforms, {}, seconds, problems, clip.note), sound
 
 
 def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) -> dict[str, Problem]:
@@ -233,7 +232,7 @@ def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) ->
     # If a duration is given, only that part of the file must be complete.
     whole_file = request.duration is None
     cut_off = CUT_OFF if whole_file and is_cut_off(clip.path, container.format.name) else None
-    found: dict[str, Problem | None] = {}
+    found: dict[str, Problem | None] = {**clip.problems}
     if "video" in expected:
         found["video"] = _video_problem(clip, picker, expected["video"], cut_off)
     if "audio" in expected:
@@ -245,7 +244,7 @@ def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) ->
             found["audio"] = (
                 sound.problem() or check_length(sound.decoded_seconds, whole) or cut_off
             )
-    return clip.problems | {name: problem for name, problem in found.items() if problem is not None}
+    return {name: problem for name, problem in found.items() if problem is not None}
 
 
 def _expected_seconds(clip: OpenClip, longest: float) -> dict[str, float]:
@@ -288,7 +287,7 @@ def _video_problem(
     start, times = clip.request.start, clip.times
     if times and start >= times.end:
         return starts_after_end(start, "pictures end", times.end)
-    if picker.is_empty:
+    if picker.frame is None:
         return Problem("no frame can be decoded")
     if times and times.single:
         return None
@@ -298,10 +297,8 @@ def _video_problem(
 def _select_streams(
     path: Path, container: Any, request: ClipRequest, choice: Sound
 ) -> tuple[dict[str, Any], dict[str, Problem]]:
-    """Return the streams to decode by type, and the problems of missing streams."""
-    # A cover picture in an audio file is not a video.
-    videos = [stream for stream in container.streams.video if not packets.is_cover(stream)]
-    audios = packets.sound_tracks(container)
+    """Return by type the streams to decode, and the problems of streams that cannot be."""
+    videos, audios = packets.videos(container), packets.sound_tracks(container)
     if choice.track is not None:
         audios = [container.streams[choice.track]]
     if not videos and not audios:
@@ -351,30 +348,34 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
 
 def decode_container(path: Path, request: ClipRequest, choice: Sound | None = None) -> Decoded:
     """Decode a clip of a container; see `mvemo.extract.media.reading.decode_clip`."""
-    with ExitStack() as stack:
-        clip = open_clip(path, request, choice or Sound(), stack)
-        if not clip.streams:
-            return Decoded(problems=clip.problems)
-        scaler = FrameScaler(request.pictures, request.start, clip.end)
-        sound = SoundCollector(request, channel=clip.choice.channel)
-        with background_calls(threaded=request.threads != 1) as submit:
-            picker = FramePicker(request.start, clip.end, scaler.times, partial(submit, scaler.add))
-            decode_packets(clip, picker, sound, submit)
-        problems = find_problems(clip, picker, sound)
-        kinds = clip.kinds
+    with open_clip(path, request, choice or Sound()) as clip:
+        times = {s: s.times(request.start, clip.end) for s in request.pictures}
+        # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are decoded.
+        frames = {
+            s: np.zeros((len(times[s]), s.size, s.size, 3), dtype=np.uint8)
+            for s in request.pictures
+        }
+        # (time, sampling, row in the frames of that sampling), sorted by time.
+        targets = sorted(
+            ((when, s, row) for s in times for row, when in enumerate(times[s])), key=itemgetter(0)
+        )
+
+        def keep(target: int, pictures: dict[int, U8]) -> None:
+            _, sampling, row = targets[target]
+            frames[sampling][row] = pictures[sampling.size]
+
+        decoded, sound = decode_streams(
+            clip,
+            np.array([when for when, _, _ in targets]),
+            [{sampling.size} for _, sampling, _ in targets],
+            keep,
+            threaded=request.threads != 1,
+        )
         others = len(clip.container.streams.audio) > 1 or sound.channel is not None
-    silent = "audio" in kinds and problems.get("audio", CUT_OFF).missing
+    silent = decoded.problems.get("audio", CUT_OFF).missing
     if silent and others and choice is None and (found := choose_sound(path, request)) != Sound():
         return decode_container(path, request, found)
-    frames = scaler.pictures if "video" in kinds and "video" not in problems else {}
-    waveforms: dict[int, F32] = {}
-    problem = None
-    if "audio" in kinds and "audio" not in problems:
-        waveforms, problem = sound.finish()
-    if problem is not None:
-        problems["audio"] = problem
-    seconds = sound.seconds if waveforms else picker.seconds
-    return Decoded(waveforms, frames, seconds, problems, clip.note)
+    return decoded if "video" in decoded.problems else replace(decoded, frames=frames)
 
 
 @contextmanager

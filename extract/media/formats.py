@@ -1,7 +1,5 @@
 """Supported formats, and checks of a file's structure by its bytes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

@@ -3,26 +3,24 @@
 `BadMedia` is raised for a file that crashes its decoder, hangs, or needs too much memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
-from mvemo.extract.media.request import Decoded, StreamRequest
+from mvemo.extract.media.request import StreamRequest
 from mvemo.extract.workers.pool import run_calls, start_workers
 from mvemo.extract.workers.process import Call, ClipLimits
 
 _LIMITS = ClipLimits()
-_DECODE = "mvemo.extract.media.reading:decode_clip"
+DECODE = "mvemo.extract.media.reading:decode_clip"
 _STREAM = "mvemo.extract.media.reading:stream_clip"
 PROBE = "mvemo.extract.media.reading:probe_seconds"
 
 
 def start_readers() -> None:
     """Start a worker process that imports the media libraries while this process continues."""
-    start_workers(1, _DECODE.partition(":")[0])
+    start_workers(1, DECODE.partition(":")[0])
 
 
 def read_each(
@@ -61,20 +59,9 @@ def _reading_error(path: Path, error: BaseException | None) -> ExtractError | No
     return error if isinstance(error, ExtractError) else None
 
 
-def decode_isolated(path: Path, **asked: Any) -> Decoded:
-    """Call `mvemo.extract.media.reading.decode_clip` in a worker process."""
-    decoded: Decoded = _read_one(_DECODE, path, asked)
-    return decoded
-
-
-def probe_isolated(path: Path) -> float:
-    """Call `mvemo.extract.media.reading.probe_seconds` in a worker process."""
-    seconds: float = _read_one(PROBE, path, {})
-    return seconds
-
-
-def _read_one(function: str, path: Path, keywords: dict[str, Any]) -> Any:
-    ((_, found),) = read_each(function, [(Path(path), keywords)])
+def read_one(function: str, path: Path, **keywords: Any) -> Any:
+    """Call `DECODE` or `PROBE` for one file in a worker process."""
+    ((_, found),) = read_each(function, [(path, keywords)])
     if isinstance(found, ExtractError):
         raise found
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media.formats import FORMAT_WHITELIST, check_head
+from mvemo.extract.media.formats import FORMAT_WHITELIST, check_format, check_head
 from mvemo.extract.media.request import ClipRequest, Problem
 
 # Files in these formats may be joined end to end, each part with its own time stamps. In "jumping"
@@ -43,22 +44,24 @@ def open_container(path: Path) -> Any:
     try:
         # The prefix and the whitelists prevent playlists and unusual names from opening other
         # files or URLs. Titles need not be valid UTF-8.
-        return av.open(
+        container = av.open(
             f"file:{path.resolve()}",
             options={"protocol_whitelist": "file", "format_whitelist": FORMAT_WHITELIST},
             metadata_errors="replace",
         )
     except av.error.ArgumentError as error:
         raise BadMedia(f"{path}: is not in a supported audio or video format") from error
+    check_format(path, container.format.name)
+    return container
 
 
 def start_of(container: Any) -> float:
     return 0.0 if container.start_time is None else float(container.start_time / av.time_base)
 
 
-def is_cover(stream: Any) -> bool:
-    """Return True if a video stream is an audio file's cover picture, or thumbnails."""
-    return bool(int(stream.disposition) & _COVER)
+def videos(container: Any) -> list[Any]:
+    """Return the video streams that are not an audio file's cover picture, or thumbnails."""
+    return [s for s in container.streams.video if not int(s.disposition) & _COVER]
 
 
 def sound_tracks(container: Any) -> list[Any]:
@@ -190,20 +193,18 @@ class FrameTimes:
     """Presentation times, in seconds, of the frames in a part of a file, read from its packets."""
 
     def __init__(
-        self, stamps: Sequence[int], last_duration: int, time_base: float, origin: float
-    ) -> None:
-        self._stamps = np.sort(np.asarray(stamps, dtype=np.int64))
+        self, frames: Sequence[tuple[int, int]], time_base: float, origin: float
+    ) -> None:  # frames: stamp and duration in units of `time_base`
+        self._stamps = np.sort(np.array([stamp for stamp, _ in frames], dtype=np.int64))
         self._seconds = self._stamps * time_base - origin
-        if last_duration > 0:
-            last = last_duration * time_base
-        else:
-            steps = np.diff(self._seconds)
-            last = float(np.median(steps)) if len(steps) else 0.0
-        # Seconds from the file's first presentation time.
-        self.first: float = float(self._seconds[0])
-        self.end: float = float(self._seconds[-1]) + last
+        last = max(frames, key=itemgetter(0))[1] * time_base
         # A video of only one frame shows it as long as the sound lasts.
-        self.single = len(self._stamps) == 1
+        self.single = len(frames) == 1
+        if last <= 0 and not self.single:
+            last = float(np.median(np.diff(self._seconds)))
+        # Seconds from the file's first presentation time.
+        self.first = float(self._seconds[0])
+        self.end = float(self._seconds[-1]) + max(last, 0.0)
 
     def stamps_at(self, times: F64) -> set[int]:
         """Return the stamps of the frames shown at `times`, the first frame's for earlier times."""
@@ -222,26 +223,24 @@ def frame_times(
     if request.start > 2 * _RUN_UP and is_indexed(container):
         _seek(container, request.start + origin)
     packets = Packets(container, [video])
-    stamps: list[int] = []
-    latest, last_duration = -(2**63), 0
+    frames: list[tuple[int, int]] = []
     try:
         for packet in packets:
             # Packets outside the file's edit list are decoded but never shown.
             if packet.pts is None or packet.is_discard:
                 continue
-            if packet.pts > latest:
-                latest, last_duration = packet.pts, packet.duration or 0
-            stamps.append(packet.pts)
+            frames.append((packet.pts, packet.duration or 0))
             if latest_needed is not None and packet.pts > latest_needed:
                 break
     except av.error.FFmpegError:
         # The file is cut off or damaged at this point: use the packets before it.
         pass
-    if not stamps:
+    if not frames:
         return None
-    times = FrameTimes(stamps, last_duration, time_base, origin)
+    times = FrameTimes(frames, time_base, origin)
     # In a joined file, a stamp may occur in several parts: prevent seeking.
-    times.first = math.inf if packets.joined else times.first
+    if packets.joined:
+        times.first = math.inf
     return times
 
 
@@ -253,9 +252,19 @@ def decoded_frames(
     needed: set[int] | None,  # stamps of the pictures that must be decoded; None for all
 ) -> Iterator[tuple[str, float, Any]]:
     """Yield (stream type, time in seconds, frame) until every stream is past `stop`."""
-    running = {stream.index: _Decoder(stream, origin) for stream in streams}
+    # PyAV computes a stream's properties each time they are read.
+    running = {s.index: (s.type, s.codec_context, float(s.time_base)) for s in streams}
     counting = container.format.name in _COUNTING_FRAMES
     packets = iter(Packets(container, streams))
+
+    def decode(packet: Any, kind: str, codec: Any, unit: float) -> list[tuple[str, float, Any]]:
+        """Return the frames of a packet (None flushes the decoder); [] if it is damaged."""
+        try:
+            frames = codec.decode(packet)
+        except av.error.FFmpegError:
+            return []
+        return [(kind, f.pts * unit - origin, f) for f in frames if f.pts is not None]
+
     while running:
         try:
             packet = next(packets)
@@ -264,42 +273,20 @@ def decoded_frames(
         except av.error.FFmpegError:
             # The rest of the file is unreadable; `check_length` decides if too much is missing.
             for decoder in running.values():
-                yield from decoder.decode(None)
+                yield from decode(None, *decoder)
             return
         index = packet.stream.index
         if index not in running:
             continue
-        decoder = running[index]
-        if needed is not None and decoder.kind == "video":
+        kind, codec, unit = running[index]
+        if needed is not None and kind == "video":
             shown = packet.pts is None or packet.pts in needed
-            decoder.codec.skip_frame = "DEFAULT" if shown else "NONREF"
+            codec.skip_frame = "DEFAULT" if shown else "NONREF"
         if counting and packet.duration:
-            decoder.unit = unit_seconds(container, packet)
-        for kind, when, frame in decoder.decode(packet):
-            yield kind, when, frame
-            if stop is not None and when >= stop:
+            unit = unit_seconds(container, packet)
+            running[index] = kind, codec, unit
+        for decoded in decode(packet, kind, codec, unit):
+            yield decoded
+            if stop is not None and decoded[1] >= stop:
                 del running[index]
                 break
-
-
-class _Decoder:
-    """Decoder of one stream's packets."""
-
-    def __init__(self, stream: Any, origin: float) -> None:
-        # PyAV computes a stream's properties each time they are read.
-        self.kind: str = stream.type
-        self.codec: Any = stream.codec_context
-        self.unit = float(stream.time_base)
-        self._origin = origin
-
-    def decode(self, packet: Any) -> list[tuple[str, float, Any]]:
-        """Return (kind, time, frame) of a packet's frames (None flushes); [] if it is damaged."""
-        try:
-            frames = self.codec.decode(packet)
-        except av.error.FFmpegError:
-            return []
-        return [
-            (self.kind, frame.pts * self.unit - self._origin, frame)
-            for frame in frames
-            if frame.pts is not None
-        ]

@@ -5,12 +5,10 @@ presentation times, because the frame rates, frame counts and durations in heade
 too many files.
 """
 
-from __future__ import annotations
-
 import errno
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,10 @@ import av.error
 import cv2
 import soundfile
 
-from mvemo.extract.array_types import F32
+from mvemo.extract.array_types import F32, U8
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
 from mvemo.extract.media import container, packets
-from mvemo.extract.media.audio import AUDIO_SUFFIXES, SoundCollector, decode_audio_file, open_parts
-from mvemo.extract.media.formats import check_format
+from mvemo.extract.media.audio import AUDIO_SUFFIXES, OnBlock, decode_audio_file, open_parts
 from mvemo.extract.media.request import (
     NO_VIDEO,
     ClipRequest,
@@ -36,7 +33,7 @@ from mvemo.extract.media.request import (
 )
 
 # Errors that the machine causes, not the file.
-_PASSING = frozenset(
+_TEMPORARY = frozenset(
     getattr(errno, name)
     for name in ("ENOMEM", "EMFILE", "ENFILE", "EIO", "EAGAIN", "ENOSPC", "ESTALE", "ETIMEDOUT")
     if hasattr(errno, name)
@@ -162,9 +159,7 @@ def probe_seconds(path: str | Path) -> float:
 def _by_packets(path: Path) -> float:
     """Return the seconds from the first presentation time to the last packet's end, or 0."""
     with packets.open_container(path) as opened:
-        check_format(path, opened.format.name)
-        streams: list[Any] = packets.sound_tracks(opened)[:1]
-        streams += [s for s in opened.streams.video if not packets.is_cover(s)][:1]
+        streams = packets.sound_tracks(opened)[:1] + packets.videos(opened)[:1]
         ends = {stream.index: 0.0 for stream in streams}
         origin = packets.start_of(opened)
         if streams:
@@ -180,11 +175,15 @@ def _by_packets(path: Path) -> float:
 def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
     """Decode a clip in one pass, with constant memory, and return its problems by modality."""
     choice = Sound()
+    # Number of samples at each rate: emitted, and to skip because a failed reader emitted them.
     sent: Counter[int] = Counter()
+    known: Counter[int] = Counter()
 
     def emit_sound(sr: int, y: F32) -> None:
-        emit(("sound", sr, y))
+        n_known = min(known[sr], len(y))
+        known[sr] -= n_known
         sent[sr] += len(y)
+        emit(("sound", sr, y[n_known:]))
 
     with media_errors(path):
         if request.sample_rates:
@@ -200,49 +199,24 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
                 if request.reads_pictures:
                     emit(("problem", "video", NO_VIDEO))
                 return decode_audio_file(path, request, emit_sound).problems
-        return _stream_container(path, request, choice, emit, sent)
+            known.update(sent)
+        return _stream_container(path, request, choice, emit, emit_sound)
 
 
 def _stream_container(
-    path: Path,
-    request: StreamRequest,
-    choice: Sound,
-    emit: Emit,
-    sent: Counter[int],
+    path: Path, request: StreamRequest, choice: Sound, emit: Emit, emit_sound: OnBlock
 ) -> dict[str, Problem]:
-    """Stream a clip of a container; skip the samples at each rate that were `sent` before."""
-    scaler = container.SquareScaler()
+    def emit_pictures(row: int, pictures: dict[int, U8]) -> None:
+        emit(("picture", row, {size: pictures[size] for size in request.sizes[row]}))
 
-    def emit_sound(sr: int, y: F32) -> None:
-        known = min(sent[sr], len(y))
-        sent[sr] -= known
-        emit(("sound", sr, y[known:]))
-
-    def emit_pictures(frame: Any, rows: slice) -> None:
-        wanted = range(rows.start, rows.stop)
-        sizes = frozenset[int]().union(*(request.sizes[row] for row in wanted))
-        pictures = scaler.squares(frame, sorted(sizes))
-        for row in wanted:
-            emit(("picture", row, {size: pictures[size] for size in request.sizes[row]}))
-
-    with ExitStack() as stack:
-        clip = container.open_clip(path, request, choice, stack)
+    with container.open_clip(path, request, choice) as clip:
         if clip.note:
             emit(("note", clip.note))
         for modality, problem in clip.problems.items():
             emit(("problem", modality, problem))
-        if not clip.streams:
-            return clip.problems
         times = request.start + request.times
-        picker = container.FramePicker(request.start, clip.end, times, emit_pictures)
-        sound = SoundCollector(request, emit_sound, choice.channel)
-        container.decode_packets(clip, picker, sound, lambda function, frames: function(frames))
-        problems = container.find_problems(clip, picker, sound)
-        if "audio" in clip.kinds and "audio" not in problems:
-            # This emits the rest of the sound.
-            _, sound_problem = sound.finish()
-            problems.update({} if sound_problem is None else {"audio": sound_problem})
-    return problems
+        decoded, _ = container.decode_streams(clip, times, request.sizes, emit_pictures, emit_sound)
+    return decoded.problems
 
 
 @contextmanager
@@ -272,7 +246,7 @@ def _media_error(path: Path, error: Exception) -> ExtractError:
     """Convert a library's error to `BadMedia`, or to `MediaUnavailable` if it is temporary."""
     if isinstance(error, MemoryError):
         return MediaUnavailable(f"{path}: not enough memory to read it")
-    if isinstance(error, OSError) and error.errno in _PASSING:
+    if isinstance(error, OSError) and error.errno in _TEMPORARY:
         return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
     # Messages of other errors name internal objects of the library, so they are not shown.
     reason = "it is damaged or its codec is unknown"

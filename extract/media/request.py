@@ -1,7 +1,5 @@
 """Requests for the decoding of a clip, and its result with the problems of the media file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 
 from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.views import ViewSettings, window_starts
+from mvemo.extract.settings import ViewSettings, window_starts
 from mvemo.manifests.clip_rows import MAX_SECONDS
 from mvemo.manifests.declared import Allowed, check_settings, setting
 
@@ -75,7 +73,7 @@ class FrameSampling:
     size
         Height and width in pixels.
     views, layout, rate
-        Windows, as in `mvemo.extract.views.ViewSettings`; by default a single window, whose
+        Windows, as in `mvemo.extract.settings.ViewSettings`; by default a single window, whose
         frames are spread over the whole clip.
 
     Examples
@@ -112,8 +110,7 @@ class FrameSampling:
             return start + (np.arange(n_frames, dtype=np.float64) + 0.5) * (length / n_frames)
         begins = window_starts(length, window, ViewSettings(self.views, self.layout))
         steps = (np.arange(self.n_frames) + 0.5) / self.rate
-        times: F64 = (start + begins[:, None] + steps).ravel()
-        return times
+        return (start + begins[:, None] + steps).ravel()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """C3D (Tran et al. 2015) with its last layers replaced as in PL20 3.3 and Z22 1.2."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,19 +32,6 @@ SPORTS1M_MEAN = (95.135, 102.863, 107.760)
 # Divisor of the values after the mean is subtracted. Pixels have a deviation of about 64.
 SCALES = {"sports1m": 1.0, "unit": 64.0}
 
-# Names in hx173149/C3D-tensorflow, and names without an "a" in PyTorch ports.
-_ALIASES = {
-    "wc1": "conv1a",
-    "wc2": "conv2a",
-    "wc3a": "conv3a",
-    "wc3b": "conv3b",
-    "wc4a": "conv4a",
-    "wc4b": "conv4b",
-    "wc5a": "conv5a",
-    "wc5b": "conv5b",
-    "conv1": "conv1a",
-    "conv2": "conv2a",
-}
 # Layer name at the end of a tensor's name, with the suffixes that may follow it.
 _NAMED = re.compile(
     r"(?:^|[./])(conv\d[ab]?|[wb]c\d[ab]?)(?:[./]conv)?(?:[./](?:weight|bias|kernel|0|1))?$"
@@ -110,13 +95,12 @@ class C3D(VideoNet):
         frames, side = self.options.n_frames, self.options.size
         for name in POOLED:
             frames = frames if name == "conv1a" else max(frames // 2, 1)
-            side = (side + 2) // 2 if name == "conv5b" else max(side // 2, 1)
+            side = side // 2 + (name == "conv5b")
         self.fc6 = nn.Linear(last * frames * side * side, scaled(1024, width))
         self.fc7 = nn.Linear(self.fc6.out_features, scaled(512, width))
-        for layer in (*self.convolutions.values(), self.fc6, self.fc7):
-            assert isinstance(layer, (nn.Conv3d, nn.Linear))
+        layers: Any = (*self.convolutions.values(), self.fc6, self.fc7)
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
         self.dropout = self.classifier_dropout
         self._divisor = SCALES[self.options.scale]
@@ -146,45 +130,29 @@ class C3D(VideoNet):
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
         """Map the convolutions of any published layout; fully connected layers are left out."""
-        state = self.state_dict()
-        if any(name.startswith("convolutions.") for name in tensors):
-            return {}
         mapped: dict[str, tuple[str, Tensor]] = {}
-        for published, tensor in tensors.items():
-            place = convolution_tensor(published, tensor)
-            if place is not None:
-                name, value = place
+        for published, value in tensors.items():
+            match = _NAMED.search(published)
+            if match is None or published.startswith("convolutions."):
+                continue
+            # hx173149/C3D-tensorflow has "wc" and "bc" in place of "conv".
+            tensorflow = not match[1].startswith("conv")
+            layer = re.sub("^[wb]c", "conv", match[1])
+            # This and PyTorch ports have no "a" in the first two names.
+            layer += "a" if layer in ("conv1", "conv2") else ""
+            if value.dim() == 1 or (value.dim() == 5 and value.shape[:4] == (1, 1, 1, 1)):
+                mapped[published] = (f"convolutions.{layer}.bias", value.flatten())
+            elif value.dim() == 5:
+                kernel = value.permute(4, 3, 0, 1, 2) if tensorflow else value
                 # `prepare` divides by this value, so the features do not depend on the scale.
-                scale = self._divisor if name == "convolutions.conv1a.weight" else 1.0
-                mapped[published] = (name, value * scale)
-            elif published in state and tensor.shape == state[published].shape:
-                mapped[published] = (published, tensor)
+                scale = self._divisor if layer == "conv1a" else 1.0
+                mapped[published] = (f"convolutions.{layer}.weight", kernel * scale)
         return mapped
-
-
-def convolution_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
-    """Return name and value, kernel (out, in, T, H, W), of a convolution; None for other layers."""
-    match = _NAMED.search(name)
-    if match is None:
-        return None
-    layer = match.group(1)
-    tensorflow = layer.startswith(("wc", "bc"))
-    layer = _ALIASES.get("w" + layer[1:] if tensorflow else layer, layer)
-    if layer not in dict(CONVOLUTIONS):
-        return None
-    if value.dim() == 1 or (value.dim() == 5 and value.shape[:4] == (1, 1, 1, 1)):
-        return f"convolutions.{layer}.bias", value.flatten()
-    if value.dim() != 5:
-        return None
-    return f"convolutions.{layer}.weight", value.permute(4, 3, 0, 1, 2) if tensorflow else value
 
 
 def _pool(x: Tensor, name: str) -> Tensor:
     """Apply the pooling after a convolution: 2 x 2 x 2, but the first pooling keeps the frames."""
-    frames, height, width = x.shape[2:]
-    if name == "conv5b":
-        # The published net pads by one pixel here: 7 x 7 becomes 4 x 4.
-        kernel = (min(2, frames), 2, 2)
-        return functional.max_pool3d(x, kernel, kernel, padding=(0, 1, 1))
-    kernel = (1 if name == "conv1a" else min(2, frames), min(2, height), min(2, width))
-    return functional.max_pool3d(x, kernel, kernel)
+    kernel = (1 if name == "conv1a" else min(2, x.shape[2]), 2, 2)
+    # The published net pads by one pixel after conv5b: 7 x 7 becomes 4 x 4.
+    padding = int(name == "conv5b")
+    return functional.max_pool3d(x, kernel, kernel, padding=(0, padding, padding))

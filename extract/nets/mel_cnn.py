@@ -1,12 +1,9 @@
 """CNNs on a spectrogram: J22's classical and lightweight CNN, and the CNN of L17."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,12 +16,13 @@ from mvemo.extract.nets.parts.cards import (
     scaled,
 )
 from mvemo.extract.nets.parts.sequences import (
+    BANDS,
     BANDS_MEANING,
     FRAMES_MEANING,
     DescriptorNet,
     FrameNorm,
-    band_edges,
     band_means,
+    band_widths,
     masked_mean,
     pool,
     split_frames,
@@ -58,8 +56,7 @@ class MelCNN(DescriptorNet):
     @property
     def n_bands(self) -> int:
         """Return the number of bands of the first layer's input."""
-        n_mels: int = self.options.n_mels
-        return n_mels
+        return self.options.n_mels
 
     def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:
         """Return the convolution of a layer; it keeps the size of its input and has no bias."""
@@ -80,8 +77,7 @@ class MelCNN(DescriptorNet):
             # -> (batch, channels, bands / 2, frames / 2), rounded up
             x, lengths = pool(x, lengths, POOL)
         # -> (batch, channels) -> (batch, embedding_dim)
-        embedding: Tensor = self.hidden(masked_mean(x, lengths))
-        return embedding
+        return self.hidden(masked_mean(x, lengths))
 
 
 @dataclass(frozen=True)
@@ -163,18 +159,16 @@ class SpecCNN(MelCNN):
     columns_option = "spectrogram_dim"
 
     def build(self, width: float) -> int:
-        edges = band_edges(self.options.spectrogram_dim, self.options.bands)
-        self._widths = np.diff(edges).tolist()
+        self._widths = band_widths(self.options.spectrogram_dim, self.options.bands)
         return super().build(width)
 
     @property
     def n_bands(self) -> int:
-        return int(min(self.options.spectrogram_dim, self.options.bands))
+        return len(self._widths)
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Average bins to bands: (batch, n_frames, spectrogram_dim) -> (batch, n_frames, bands)."""
         return band_means(super().prepare(raw), self._widths)
 
     def preparation(self) -> dict[str, Any]:
-        bands = "means of bins, widths growing geometrically from one bin"
-        return {**super().preparation(), "bands": bands}
+        return {**super().preparation(), "bands": BANDS}

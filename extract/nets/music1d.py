@@ -1,7 +1,5 @@
 """1D Music CNN on the raw waveform (PL20 Fig. 3; Z22 Fig. 1)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

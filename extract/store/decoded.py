@@ -5,8 +5,6 @@ the media file and by the kind of decoding, so that other runs can reuse them, o
 them. Arrays are mapped into memory when they are read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -93,12 +91,11 @@ def stored_problems(
 def decode_many(
     store: DecodedStore,
     jobs: Sequence[DecodeJob],
-    settings: DecodeSettings | None = None,
+    settings: DecodeSettings,
     *,
-    on_clip: Callable[[str, Mapping[str, Problem]], object] | None = None,
+    on_clip: Callable[[str, Mapping[str, Problem]], object] = lambda clip_id, problems: None,
 ) -> int:
     """Decode the clips that are not in the store; return the number of clips that are in it."""
-    settings = settings or DecodeSettings()
     # Clips with the same content and time range share their arrays.
     waiting: dict[Path, list[DecodeJob]] = {}
     for job in jobs:
@@ -109,8 +106,7 @@ def decode_many(
         for job in list(waiting[folder]):
             if path in (None, job.path):
                 waiting[folder].remove(job)
-                if on_clip is not None:
-                    on_clip(job.clip_id, problems)
+                on_clip(job.clip_id, problems)
 
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(
@@ -121,19 +117,18 @@ def decode_many(
                 report(folder, problems)
     n_new = sum(map(len, waiting.values()))
     while unstored := [folder for folder, remaining in waiting.items() if remaining]:
-        needed = [store.request.without_stored(folder) for folder in unstored]
-        first_jobs = [waiting[folder][0] for folder in unstored]
         threads = max(cores() // min(settings.workers or cores(), len(unstored)), 1)
-        calls = [
-            Call(_DECODE, (job, folder, request, threads), *settings.limits.of_file(job.path))
-            for job, folder, request in zip(first_jobs, unstored, needed, strict=True)
-        ]
+        calls = []
+        for folder in unstored:
+            job, request = waiting[folder][0], store.request.without_stored(folder)
+            limits = settings.limits.of_file(job.path)
+            calls.append(Call(_DECODE, (job, folder, request, threads), *limits))
         for outcome in run_calls(calls, workers=settings.workers):
-            folder, request = unstored[outcome.index], needed[outcome.index]
+            job, folder, request, _ = calls[outcome.index].arguments
             problems = _problems_of(outcome, folder, request, settings.limits)
             # A missing or changed file does not affect other files with the same content.
             temporary = any(problem.passing for problem in problems.values())
-            path = first_jobs[outcome.index].path if temporary else None
+            path = job.path if temporary else None
             report(folder, _asked(folders.read_problems(folder) | problems, store.request), path)
     return len(jobs) - n_new
 
@@ -148,24 +143,21 @@ def _problems_of(
     outcome: Outcome, folder: Path, request: DecodeRequest, limits: ClipLimits
 ) -> dict[str, Problem]:
     """Return the problems of a decoded clip, or of a clip that crashed its worker."""
-    error = outcome.error
+    error, passing = outcome.error, True
     if error is None:
-        problems: dict[str, Problem] = outcome.value
-        return problems
+        return outcome.value
     if isinstance(error, WorkerDied):
-        problem = Problem(error.reason, passing=error.passing)
+        reason, passing = str(error), error.passing
     elif isinstance(error, OutOfMemory):
         reason = f"decoding it takes more than {limits.memory:g} GiB of memory"
-        problem = Problem(reason, passing=True)
     elif isinstance(error, (ExtractError, ImportError)) or not isinstance(error, Exception):
         # The store cannot be written, or a library is missing: end the run.
         raise error
     else:
         reason = f"cannot be decoded: {type(error).__name__}: {error_line(error)}"
-        problem = Problem(reason, passing=True)
-    problems = dict.fromkeys(request.modalities, problem)
+    problems = dict.fromkeys(request.modalities, Problem(reason, passing=passing))
     # A temporary problem (no memory, no file, a timeout) is not stored.
-    if not problem.passing:
+    if not passing:
         with suppress(ExtractError):
             folders.write_problems(folder, {**folders.read_problems(folder), **problems})
     return problems
@@ -193,24 +185,19 @@ class DescribedStore:
             name: descriptor_spec(name, settings) for name in dict.fromkeys(names)
         }
 
-    def paths(self, clip_id: str) -> dict[str, Path]:
-        """Return the files of a clip's sequences by name; files differ by setting."""
-        folder = self.decoded.folder_of(clip_id)
-        return {
-            name: folder / f"{name}-{spec.digest[:16]}.npy" for name, spec in self.specs.items()
-        }
+    def path(self, clip_id: str, name: str) -> Path:
+        """Return the file of a clip's sequence; files differ by setting."""
+        return self.decoded.folder_of(clip_id) / f"{name}-{self.specs[name].digest[:16]}.npy"
+
+    def _find(self, clip_id: str, name: str) -> F32 | None:
+        return folders.map_array(self.path(clip_id, name), np.float32, (None, self.specs[name].dim))
 
     def missing(self, clip_id: str) -> dict[str, Path]:
-        return {
-            name: path
-            for name, path in self.paths(clip_id).items()
-            if folders.map_array(path, np.float32, (None, self.specs[name].dim)) is None
-        }
+        names = [name for name in self.specs if self._find(clip_id, name) is None]
+        return {name: self.path(clip_id, name) for name in names}
 
     def sequence(self, clip_id: str, name: str) -> F32:
-        array = folders.map_array(
-            self.paths(clip_id)[name], np.float32, (None, self.specs[name].dim)
-        )
+        array = self._find(clip_id, name)
         if array is None:
             raise BadMedia(f"clip {clip_id!r}: {name} is not in the working cache")
         return array
@@ -219,31 +206,26 @@ class DescribedStore:
         """Return sequences joined by column, (frames, sum of dims), padded with NaN at the end."""
         parts = [self.sequence(clip_id, name) for name in names]
         longest = max(map(len, parts))
-        if all(len(part) == longest for part in parts):
-            return np.concatenate(parts, axis=1)
-        joined = np.full((longest, sum(part.shape[1] for part in parts)), np.nan, np.float32)
-        first = 0
-        for part in parts:
-            joined[: len(part), first : first + part.shape[1]] = part
-            first += part.shape[1]
-        return joined
+        for i, part in enumerate(parts):
+            if len(part) < longest:
+                lacking = ((0, longest - len(part)), (0, 0))
+                parts[i] = np.pad(part, lacking, constant_values=np.nan)
+        return np.concatenate(parts, axis=1)
 
 
 def describe_many(
     store: DescribedStore,
     clip_ids: Sequence[str],
+    decoding: DecodeSettings,
     *,
-    workers: int = 0,
-    limits: ClipLimits | None = None,
-    on_clip: Callable[[str, str], object] | None = None,
+    on_clip: Callable[[str, str], object] = lambda clip_id, problem: None,
 ) -> int:
     """Describe the clips that are not in the store; return the number of clips that are in it."""
-    limits = limits or ClipLimits()
     missing: dict[str, dict[str, Path]] = {}
     for clip_id in clip_ids:
         if paths := store.missing(clip_id):
             missing[clip_id] = paths
-        elif on_clip is not None:
+        else:
             on_clip(clip_id, "")
     if not missing:
         return len(clip_ids)
@@ -253,12 +235,12 @@ def describe_many(
     calls = []
     for clip_id, paths in missing.items():
         path = folders.array_path(store.decoded.folder_of(clip_id), settings.sr)
-        calls.append(Call(_DESCRIBE, (path, settings, banks, paths), *limits.of_file(path)))
-    for outcome in run_calls(calls, workers=workers):
+        calls.append(
+            Call(_DESCRIBE, (path, settings, banks, paths), *decoding.limits.of_file(path))
+        )
+    for outcome in run_calls(calls, workers=decoding.workers):
         died = isinstance(outcome.error, (WorkerDied, OutOfMemory))
-        problem: str = str(outcome.error) if died else outcome.result()
-        if on_clip is not None:
-            on_clip(undescribed[outcome.index], problem)
+        on_clip(undescribed[outcome.index], str(outcome.error) if died else outcome.result())
     return len(clip_ids) - len(undescribed)
 
 

@@ -1,7 +1,5 @@
 """Decoding job of a worker: decode one clip and write its arrays to the working cache."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2
@@ -37,9 +35,7 @@ def decode_job(
 def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) -> Decoded:
     """Decode the clip; if its file causes an error, return it as the clip's problems."""
     try:
-        stamp = folders.stamp_of(job.path)
-        if job.stamp is not None:
-            stamp = folders.check_unchanged(job.path, job.content, job.stamp)
+        stamp = folders.check_unchanged(job)
         decoded = decode_clip(
             job.path,
             start=job.start,

@@ -144,11 +144,9 @@ def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> ND
             known = _checked.get(path)
             if known is None or known.state != state:
                 known = _check(file, state)
-            fits = len(known.shape) == len(shape) and all(
-                length > 0 if expected is None else length == expected
-                for length, expected in zip(known.shape, shape, strict=True)
-            )
-            if not fits or known.dtype != dtype:
+            if known.dtype != dtype or len(known.shape) != len(shape):
+                return None
+            if any(wanted not in (None, n) for n, wanted in zip(known.shape, shape, strict=True)):
                 return None
             _checked[path] = known
             return _map(file, known)
@@ -241,13 +239,15 @@ def digest_file(path: Path) -> tuple[str, Stamp]:
     return digest, before
 
 
-def check_unchanged(path: Path, content: str, stamp: Stamp) -> Stamp:
+def check_unchanged(job: DecodeJob) -> Stamp:
     """Check that the file's content did not change, and return its current stamp."""
-    now = stamp_of(path)
-    if now == stamp:
+    now = stamp_of(job.path)
+    if job.stamp in (None, now):
         return now
     # The stamp differs, but a copy with identical bytes is accepted.
-    found, now = digest_file(path)
-    if found != content:
-        raise MediaUnavailable(f"{path}: changed after it was digested: run the same command again")
+    found, now = digest_file(job.path)
+    if found != job.content:
+        raise MediaUnavailable(
+            f"{job.path}: changed after it was digested: run the same command again"
+        )
     return now

@@ -1,9 +1,7 @@
 """Training data: clips and their folds or splits, and batches of decoded media."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,8 +13,7 @@ from mvemo.cache.table import TEST, VALIDATION
 from mvemo.extract.array_types import F32, I64, U8, Mask
 from mvemo.extract.errors import BadMedia, BadSetting
 from mvemo.extract.nets.parts.cards import AudioInput, NetInput, SequenceInput, VideoInput
-from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.views import ViewSettings, window_starts
+from mvemo.extract.settings import NetSettings, RunSettings, ViewSettings, window_starts
 from mvemo.manifests import Manifest, inner_split
 
 T = TypeVar("T")
@@ -45,25 +42,20 @@ class RawBatches:
         self, read: RowReader, net_input: NetInput, view: ViewSettings | None = None
     ) -> None:
         self._read = read
-        self._input = net_input
+        self.input = net_input
         self.view = view or ViewSettings()
-
-    @property
-    def is_joined(self) -> bool:
-        """Return True if a row is assembled from several files."""
-        return isinstance(self._input, SequenceInput)
 
     def load(self, rows: Sequence[int]) -> Tensor:
         """Return one raw batch with the middle window of each row, along a first axis."""
         windows = [self._windows(row) for row in rows]
-        return _pinned(self._stack(rows, [of_row[len(of_row) // 2] for of_row in windows]))
+        return self._stack(rows, [of_row[len(of_row) // 2] for of_row in windows])
 
     def rows_per_batch(self, n_windows: int) -> int:
         """Return the number of rows whose windows fill a batch of `n_windows` windows.
 
         It is 1 if clips may end within a window, because results then depend on other clips.
         """
-        if isinstance(self._input, SequenceInput) or getattr(self._input, "mark_end", False):
+        if isinstance(self.input, SequenceInput) or getattr(self.input, "mark_end", False):
             return 1
         return max(n_windows // self.view.views, 1)
 
@@ -72,83 +64,60 @@ class RawBatches:
         windows = [self._windows(row) for row in rows]
         counts = [len(of_row) for of_row in windows]
         of_window = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
-        raw = self._stack(of_window, [each for of_row in windows for each in of_row])
-        return _pinned(raw), counts
+        return self._stack(of_window, [each for of_row in windows for each in of_row]), counts
 
     def _windows(self, row: int) -> list[F32 | U8]:
         """Return the windows of a row, at least one, none longer than the input."""
-        clip = self._read(row)
-        if isinstance(self._input, VideoInput):
-            n = self._input.n_frames
-            return [clip[first : first + n] for first in range(0, max(len(clip), 1), n)]
-        taken = self._input
-        window = taken.samples if isinstance(taken, AudioInput) else taken.n_frames
-        starts = window_starts(len(clip), window, self.view)
-        return [clip[first : first + window] for first in (round(start) for start in starts)]
+        clip, taken = self._read(row), self.input
+        length = taken.samples if isinstance(taken, AudioInput) else taken.n_frames
+        if isinstance(taken, VideoInput):
+            starts = list(range(0, max(len(clip), 1), length))
+        else:
+            starts = [round(start) for start in window_starts(len(clip), length, self.view)]
+        return [clip[start : start + length] for start in starts]
 
     def _stack(self, rows: Sequence[int], windows: Sequence[F32 | U8]) -> Tensor:
         """Stack windows, padded to the input's length; `rows` has the row of each window."""
-        if isinstance(self._input, AudioInput):
-            after = np.nan if self._input.mark_end else 0.0
-            waves = np.full((len(rows), self._input.samples), after, dtype=np.float32)
-            for i, wave in enumerate(windows):
-                waves[i, : len(wave)] = wave
-            return torch.from_numpy(waves)
-        if isinstance(self._input, SequenceInput):
-            return _stack_sequences(rows, windows, self._input.n_frames)
-        shape = (self._input.n_frames, self._input.size, self._input.size, 3)
-        frames = np.empty((len(rows), *shape), dtype=np.uint8)
+        taken, after = self.input, np.nan
+        shape: tuple[int, ...]
+        if isinstance(taken, VideoInput):
+            shape, after = (taken.n_frames, taken.size, taken.size, 3), 0
+            least, expected = taken.n_frames, f"decoded frames of shape {shape}"
+        elif isinstance(taken, SequenceInput):
+            dim, least = windows[0].shape[-1], 1
+            shape, expected = (
+                (taken.n_frames, dim),
+                f"descriptors with at least one frame of {dim} numbers",
+            )
+        else:
+            shape, least, expected = (taken.samples,), 0, "one channel"
+            after = np.nan if taken.mark_end else 0
+        batch: F32 | U8 = np.empty(
+            (len(rows), *shape), np.uint8 if isinstance(taken, VideoInput) else np.float32
+        )
         for i, (row, window) in enumerate(zip(rows, windows, strict=True)):
-            if window.shape != shape:
-                raise BadMedia(
-                    f"row {row}: expected decoded frames of shape {shape}, got {window.shape}"
-                )
-            frames[i] = window
-        return torch.from_numpy(frames)
+            if window.shape[1:] != shape[1:] or len(window) < least:
+                raise BadMedia(f"row {row}: expected {expected}, got shape {window.shape}")
+            batch[i, : len(window)] = window
+            batch[i, len(window) :] = after
+        raw = torch.from_numpy(batch)
+        # A GPU copies a batch asynchronously only from pinned memory.
+        return raw.pin_memory() if torch.cuda.is_available() else raw
 
     def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Yield all batches of `load` in order, each read while the previous one is used."""
-        return _ahead(self.load, batches)
-
-    def views_ahead(
-        self, batches: Sequence[Sequence[int]]
-    ) -> Iterator[tuple[Sequence[int], tuple[Tensor, list[int]]]]:
-        """Yield all batches of `load_views` in order, read like those of `ahead`."""
-        return _ahead(self.load_views, batches)
+        return read_ahead(self.load, batches)
 
 
-def _pinned(raw: Tensor) -> Tensor:
-    """Move a batch to pinned memory if there is a GPU, which then copies it asynchronously."""
-    return raw.pin_memory() if torch.cuda.is_available() else raw
-
-
-def _stack_sequences(rows: Sequence[int], clips: Sequence[F32 | U8], n_frames: int) -> Tensor:
-    """Stack sequences to float32 (rows, n_frames, dim), with NaN rows after a clip's end."""
-    for row, clip in zip(rows, clips, strict=True):
-        if clip.ndim != 2 or len(clip) == 0 or clip.shape[1] != clips[0].shape[1]:
-            raise BadMedia(
-                f"row {row}: expected descriptors with at least one frame of "
-                f"{clips[0].shape[-1]} numbers, got shape {clip.shape}"
-            )
-    dim = clips[0].shape[1] if clips else 0
-    batch = np.full((len(rows), n_frames, dim), np.nan, dtype=np.float32)
-    for i, clip in enumerate(clips):
-        batch[i, : len(clip)] = clip
-    return torch.from_numpy(batch)
-
-
-def _ahead(
+def read_ahead(
     load: Callable[[Sequence[int]], T], batches: Sequence[Sequence[int]]
 ) -> Iterator[tuple[Sequence[int], T]]:
     """Yield all batches in order, each read in the background while the previous one is used."""
-    if not batches:
-        return
     with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting: Future[T] = pool.submit(load, batches[0])
+        waiting = [pool.submit(load, rows) for rows in batches[:1]]
         for i, rows in enumerate(batches):
-            raw = waiting.result()
-            if i + 1 < len(batches):
-                waiting = pool.submit(load, batches[i + 1])
+            raw = waiting.pop().result()
+            waiting = [pool.submit(load, following) for following in batches[i + 1 : i + 2]]
             yield rows, raw
 
 
@@ -158,13 +127,13 @@ class ResidentBatches:
     def __init__(self, batches: RawBatches, rows: Sequence[int], device: torch.device) -> None:
         self._position = {row: i for i, row in enumerate(rows)}
         self._device = device
-        media: Tensor | None = None
+        n_read = 0
         for chosen, raw in batches.ahead(split_rows(rows, 16)):
-            if media is None:
-                media = torch.empty((len(rows), *raw.shape[1:]), dtype=raw.dtype, device=device)
-            (positions,) = indices_on(device, [[self._position[row] for row in chosen]])
-            media[positions] = raw.to(device)
-        self._media = torch.empty(0) if media is None else media
+            if not n_read:
+                shape = (len(rows), *raw.shape[1:])
+                self._media = torch.empty(shape, dtype=raw.dtype, device=device)
+            self._media[n_read : n_read + len(chosen)] = raw
+            n_read += len(chosen)
 
     def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Yield all batches in order, on the device."""
@@ -179,7 +148,7 @@ Batches = RawBatches | ResidentBatches
 def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) -> Batches:
     """Return batches for training, kept in the device's memory if the rows fit into it."""
     # A CPU keeps only rows joined from several files, because the system caches single files.
-    if not rows or not (device.type == "cuda" or batches.is_joined):
+    if not rows or not (device.type == "cuda" or isinstance(batches.input, SequenceInput)):
         return batches
     room = RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else MAIN
     if batches.load(rows[:1]).nbytes * len(rows) > room:
@@ -225,56 +194,51 @@ class TrainingSplit:
     @property
     def train_rows(self) -> list[int]:
         """Return the manifest rows for the gradients."""
-        rows: list[int] = self.rows[~self.validation].tolist()
-        return rows
+        return self.rows[~self.validation].tolist()
 
     @property
     def val_rows(self) -> list[int]:
         """Return the manifest rows for early stopping."""
-        rows: list[int] = self.rows[self.validation].tolist()
-        return rows
+        return self.rows[self.validation].tolist()
 
 
 def training_splits(
     settings: NetSettings, clips: TrainingClips, run: RunSettings
 ) -> list[TrainingSplit]:
     """Return the training clips of each net of a protocol: one net per fold, or only one net."""
-    if run.protocol == "crossfit":
-        folds = [int(fold) for fold in np.unique(clips.folds)]
-        if clips.trained_folds is not None:
-            folds = [fold for fold in folds if fold in clips.trained_folds]
-        return [
-            _split(settings, clips, clips.folds != fold, job_seed(run.seed, fold), fold)
-            for fold in folds
-        ]
-    seed = job_seed(run.seed, None)
-    if run.protocol != "holdout":
-        return [_split(settings, clips, np.ones_like(clips.usable), seed)]
-    if clips.splits is None:
-        raise BadSetting(f"{settings.name}: the holdout protocol needs a split of the clips")
-    return [_split(settings, clips, clips.splits != TEST, seed, splits=clips.splits)]
+    if run.protocol != "crossfit":
+        return [_split(settings, clips, run, None)]
+    folds, trained = np.unique(clips.folds).tolist(), clips.trained_folds
+    chosen = [fold for fold in folds if trained is None or fold in trained]
+    return [_split(settings, clips, run, fold) for fold in chosen]
 
 
 def _split(
-    settings: NetSettings,
-    clips: TrainingClips,
-    visible: Mask,
-    seed: int,
-    fold: int | None = None,
-    splits: I64 | None = None,
+    settings: NetSettings, clips: TrainingClips, run: RunSettings, fold: int | None
 ) -> TrainingSplit:
     """Return the training clips of one net: the usable clips that it may see."""
-    which = "all" if fold is None else f"fold{fold}"
-    label = f"{settings.name}@{which if splits is None else 'holdout'}"
-    rows = np.flatnonzero(clips.usable & visible)
-    manifest, train = clips.manifest, settings.train
+    manifest, train, name = clips.manifest, settings.train, settings.name
+    label, visible, splits = f"{name}@all", clips.usable, None
+    seed = run.seed * 1000
+    if fold is not None:
+        label, visible, seed = (
+            f"{name}@fold{fold}",
+            visible & (clips.folds != fold),
+            seed + fold + 1,
+        )
+    elif run.protocol == "holdout":
+        if clips.splits is None:
+            raise BadSetting(f"{name}: the holdout protocol needs a split of the clips")
+        label, splits = f"{name}@holdout", clips.splits
+        visible = visible & (splits != TEST)
+    rows = np.flatnonzero(visible)
     validation: Mask = np.zeros(len(rows), dtype=np.bool_)
     if splits is not None:
         validation = splits[rows] == VALIDATION
         if train.patience and not validation.any():
             raise BadSetting(
-                f"{settings.name}: early stopping needs at least one usable validation clip, but "
-                "there is none"
+                f"{name}: early stopping needs at least one usable validation clip, but there is "
+                "none"
             )
     elif train.patience and len(rows) >= 2:
         labels, groups = np.asarray(manifest.labels)[rows], [manifest.groups[row] for row in rows]
@@ -284,8 +248,3 @@ def _split(
             f"{label}: expected at least 2 usable training clips, got {(~validation).sum()}"
         )
     return TrainingSplit(label, fold, rows, validation, seed)
-
-
-def job_seed(seed: int, fold: int | None) -> int:
-    """Return the seed of the training without `fold`, or on all clips if it is None."""
-    return seed * 1000 + (0 if fold is None else fold + 1)

@@ -1,10 +1,8 @@
 """Penultimate-layer embeddings of all clips, batch by batch, and the outputs of nets."""
 
-from __future__ import annotations
-
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +12,7 @@ from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.data import RawBatches, split_rows
+from mvemo.extract.training.data import RawBatches, read_ahead, split_rows
 from mvemo.extract.training.devices import (
     autocast,
     memory_text,
@@ -50,34 +48,35 @@ def embed_rows(
     embedder = _Embedder(net, device, precision, windows_at_once(batch_size, device, net))
     per_batch = batches.rows_per_batch(embedder.at_once)
     chunks = chunk_rows(rows, per_batch) if independent else split_rows(rows, embedder.at_once)
-    waiting: _Embedded | None = None
-    for chosen, (raw, counts) in batches.views_ahead(chunks):
+
+    def pooled(
+        rows: Sequence[int], counts: Sequence[int], where: Tensor, values: Tensor
+    ) -> tuple[Sequence[int], F32]:
+        return rows, pool_windows(values.cpu()[where], counts, batches.view.pooling).numpy()
+
+    waiting = None
+    for chosen, (raw, counts) in read_ahead(batches.load_views, chunks):
         where = torch.arange(len(raw))
         if independent and per_batch > 1:
-            places = [row % per_batch for row in chosen]
-            shape = (per_batch, batches.view.views)
-            raw, where = fill_places(raw, counts, places, shape)
-        embedded = _Embedded(chosen, counts, where, embedder.embed(raw))
+            # Windows get their places in a batch of a fixed shape; copies fill the other places.
+            firsts = [row % per_batch * batches.view.views for row in chosen]
+            places = [
+                first + window
+                for first, count in zip(firsts, counts, strict=True)
+                for window in range(count)
+            ]
+            where = torch.tensor(places)
+            if places != list(range(per_batch * batches.view.views)):
+                source = torch.zeros(per_batch * batches.view.views, dtype=torch.int64)
+                source[where] = torch.arange(len(raw))
+                raw = raw[source]
+        embedded = chosen, counts, where, embedder.embed(raw)
         # The GPU gets its next batch before this process waits for the previous one.
         if waiting is not None:
-            yield waiting.pooled(batches.view.pooling)
+            yield pooled(*waiting)
         waiting = embedded
     if waiting is not None:
-        yield waiting.pooled(batches.view.pooling)
-
-
-class _Embedded(NamedTuple):
-    """Embedded windows of a batch of rows, not yet pooled."""
-
-    rows: Sequence[int]
-    counts: Sequence[int]  # windows of each row
-    where: Tensor  # places of the rows' windows in `values`
-    values: Tensor  # on the device
-
-    def pooled(self, pooling: str) -> tuple[Sequence[int], F32]:
-        """Return the rows and one vector per row."""
-        values = self.values.cpu()[self.where]
-        return self.rows, pool_windows(values, self.counts, pooling).numpy()
+        yield pooled(*waiting)
 
 
 class _Embedder:
@@ -112,37 +111,12 @@ class _Embedder:
 
 def chunk_rows(rows: Sequence[int], size: int) -> list[list[int]]:
     """Assign rows to batches of `size` places; row r always has place r % size."""
-    chunks: list[list[int]] = []
-    taken = [0] * size
+    chunks: defaultdict[int, list[int]] = defaultdict(list)
+    taken: Counter[int] = Counter()
     for row in rows:
-        number = taken[row % size]
+        chunks[taken[row % size]].append(row)
         taken[row % size] += 1
-        if number == len(chunks):
-            chunks.append([])
-        chunks[number].append(row)
-    return chunks
-
-
-def fill_places(
-    raw: Tensor, counts: Sequence[int], places: Sequence[int], shape: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Put windows at their places in a batch of a fixed shape; copies fill the other places.
-
-    `counts` and `places` have the number of windows and the place of each row; `shape` is
-    (places, windows per place). Return the batch and the position in it of each window, int64.
-    """
-    n_places, n_windows = shape
-    at = [
-        place * n_windows + window
-        for place, count in zip(places, counts, strict=True)
-        for window in range(count)
-    ]
-    where = torch.tensor(at, dtype=torch.int64)
-    if at == list(range(n_places * n_windows)):
-        return raw, where
-    source = torch.zeros(n_places * n_windows, dtype=torch.int64)
-    source[where] = torch.arange(len(raw))
-    return raw[source], where
+    return list(chunks.values())
 
 
 def pool_windows(values: Tensor, counts: Sequence[int], pooling: str) -> Tensor:
@@ -160,8 +134,7 @@ def outputs_of(net: Net, embeddings: F32) -> F32:
     """Return the outputs of a net's last layer, float32 (rows, outputs), for pooled embeddings."""
     # Copied, because torch must not share memory with an array that may have other views.
     x = torch.from_numpy(embeddings[:, : net.embedding_dim].copy())
-    values: F32 = net.classifier(x.to(net.classifier.weight.device)).float().cpu().numpy()
-    return values
+    return net.classifier(x.to(net.classifier.weight.device)).float().cpu().numpy()
 
 
 class FrozenNets:

@@ -5,32 +5,27 @@ target. Equations 10 to 12 print sums over the mini-batch. Here every term is th
 learning rate and tau keep their meaning when the batch size changes.
 """
 
-from __future__ import annotations
-
 import math
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.settings import TrainSettings
 
 # Rate of Wen et al. 2016, who introduced the centre loss; J22 gives no rate.
 CENTRE_RATE = 0.5
 
 
-class Loss(nn.Module, ABC):
-    """Mean loss of a batch, from features (batch, dim) and the last layer, without parameters."""
+class Loss(nn.Module):
+    """Mean loss of a batch, from features (batch, dim) and the last layer, without parameters.
+
+    Targets are int64 (batch,) or (batch, tags), or float (batch, targets).
+    """
 
     def logits(self, x: Tensor, classifier: nn.Linear) -> Tensor:
         """Return the logits (batch, outputs), at least in float32."""
         return _to_float32(classifier(x))
-
-    @abstractmethod
-    def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
-        """Return the scalar loss; target: int64 (batch,), or (batch, tags) or (batch, targets)."""
 
     def n_right(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         """Return the number of clips classified correctly; NaN for tags and regression."""
@@ -50,22 +45,18 @@ class Loss(nn.Module, ABC):
         """Apply the constraints of the layer, before training and after each step."""
 
 
-class ClassLoss(Loss):
-    """Base of the losses for classes."""
+class SoftmaxLoss(Loss):
+    """Softmax cross-entropy (J22 eq. 6-8); base of the losses for classes."""
+
+    def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
+        return functional.cross_entropy(self.logits(x, classifier), target)
 
     def n_right(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         correct: Tensor = (self.logits(x, classifier).argmax(1) == target).sum()
         return correct.double()
 
 
-class SoftmaxLoss(ClassLoss):
-    """Softmax cross-entropy (J22 eq. 6-8)."""
-
-    def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
-        return functional.cross_entropy(self.logits(x, classifier), target)
-
-
-class AngularLoss(ClassLoss):
+class AngularLoss(SoftmaxLoss):
     """Angular softmax (J22 eq. 9): weights of norm 1, offset 0.
 
     Logit j is ||x|| cos(theta_j). Eq. 9 is misprinted, but it has no angular margin.
@@ -75,9 +66,6 @@ class AngularLoss(ClassLoss):
     def logits(self, x: Tensor, classifier: nn.Linear) -> Tensor:
         return _to_float32(functional.linear(x, functional.normalize(classifier.weight, dim=1)))
 
-    def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
-        return functional.cross_entropy(self.logits(x, classifier), target)
-
     @torch.no_grad()
     def constrain(self, classifier: nn.Linear) -> None:
         classifier.weight.copy_(functional.normalize(classifier.weight, dim=1))
@@ -85,7 +73,7 @@ class AngularLoss(ClassLoss):
             classifier.bias.zero_()
 
 
-class CentreLoss(ClassLoss):
+class CentreLoss(SoftmaxLoss):
     """Centre softmax (J22 eq. 10): softmax loss + tau / 2 mean_i ||x_i - Q_{y_i}||^2.
 
     Centres start at zero and move after each step as in Wen et al. 2016 (eq. 4):
@@ -93,15 +81,14 @@ class CentreLoss(ClassLoss):
     j in the batch. They are not parameters, so they get no gradient.
     """
 
-    def __init__(self, n_classes: int, dim: int, *, tau: float, rate: float = CENTRE_RATE) -> None:
+    def __init__(self, n_classes: int, dim: int, tau: float) -> None:
         super().__init__()
         self.tau = tau
-        self.rate = rate
         self.centres: Tensor
         self.register_buffer("centres", torch.zeros(n_classes, dim))
 
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
-        entropy = functional.cross_entropy(self.logits(x, classifier), target)
+        entropy = super().forward(x, classifier, target)
         return entropy + self.tau * self.centre_term(_to_float32(x), target)
 
     def centre_term(self, x: Tensor, target: Tensor) -> Tensor:
@@ -115,7 +102,7 @@ class CentreLoss(ClassLoss):
         member = functional.one_hot(target, len(self.centres)).T.to(x.dtype)
         count = member.sum(1, keepdim=True)
         pull = count * self.centres - member @ x
-        self.centres -= self.rate * pull / (1 + count)
+        self.centres -= CENTRE_RATE * pull / (1 + count)
 
 
 class ImprovedCentreLoss(CentreLoss):
@@ -172,14 +159,13 @@ class RegressionLoss(Loss):
         classifier.bias.mul_(self.deviation).add_(self.mean)
 
 
-def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.01) -> Loss:
+def make_loss(name: str, task: str, n_outputs: int, dim: int, tau: float) -> Loss:
     """Return a loss by name, one of `settings.LOSSES`; tags and regression take only ``softmax``.
 
     J22 gives no `tau`. The term of ``centre`` grows with the square of the features, so a small
     tau suits (0.003 in Wen et al.); that of ``improved-centre`` is at most about
     1 / (2 n_outputs - 2) for compact classes, so a tau near 1 suits.
     """
-    TrainSettings(loss=name, tau=tau)  # raises `BadSetting` for invalid values
     if task != "multiclass":
         if name != "softmax":
             raise BadSetting(
@@ -187,10 +173,9 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.
                 "(binary cross-entropy for tags, Huber for regression)"
             )
         return TagLoss() if task == "multilabel" else RegressionLoss(n_outputs)
-    if name == "centre":
-        return CentreLoss(n_outputs, dim, tau=tau)
-    if name == "improved-centre":
-        return ImprovedCentreLoss(n_outputs, dim, tau=tau)
+    if "centre" in name:
+        kind = CentreLoss if name == "centre" else ImprovedCentreLoss
+        return kind(n_outputs, dim, tau)
     return AngularLoss() if name == "angular" else SoftmaxLoss()
 
 

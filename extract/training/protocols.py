@@ -3,8 +3,6 @@
 docs/protocols.md explains ``crossfit``, ``frozen``, ``shared`` and ``holdout``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,7 +64,10 @@ def weight_file(settings: NetSettings) -> Path:
 
 
 def make_net(
-    settings: NetSettings, n_outputs: int, run: RunSettings
+    settings: NetSettings,
+    n_outputs: int,
+    run: RunSettings,
+    on_report: Callable[[WeightReport], None] | None = None,
 ) -> tuple[Net, WeightReport | None]:
     """Build a net with its pretrained weights, if any; under ``frozen`` none may be missing."""
     torch.manual_seed(run.seed)
@@ -83,6 +84,8 @@ def make_net(
             f"missing or have another shape, for example {missing[0]}), which the frozen protocol "
             "needs"
         )
+    if on_report is not None:
+        on_report(report)
     return net, report
 
 
@@ -123,9 +126,7 @@ def frozen_net(
     on_report: Callable[[WeightReport], None] | None = None,
 ) -> TrainedNet:
     """Return the net that embeds under ``frozen``; for the parameters see `train_nets`."""
-    net, report = make_net(settings, n_outputs, run)
-    if report is not None and on_report is not None:
-        on_report(report)
+    net, _ = make_net(settings, n_outputs, run, on_report)
     require_weights(settings, run)
     spec = embedding_spec(settings, net, run)
     return TrainedNet(place(net, pick_device(run.device)).eval(), spec, {})
@@ -185,15 +186,11 @@ def train_nets(
     if run.protocol == "frozen":
         yield frozen_net(settings, n_outputs, run, on_report)
         return
-    start, report = make_net(settings, n_outputs, run)
-    if report is not None and on_report is not None:
-        on_report(report)
+    start, _ = make_net(settings, n_outputs, run, on_report)
     set_determinism(run.deterministic)
     ranks = current_ranks()
     reader = batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)
-    for split in training_splits(settings, clips, run):
-        facts = _job_facts(settings, clips, split, run, start)
-        folder = JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts))
+    for split, facts, folder in _jobs(settings, clips, run, jobs, start):
         trained_on = [clips.manifest.clip_ids[row] for row in split.rows]
         net = place(make_net(settings, n_outputs, run)[0], device)
         result = folder.result()
@@ -241,45 +238,46 @@ def known_nets(
     if run.protocol == "frozen":
         return [KnownNet(None, embedding_spec(settings, start, run), None)]
     nets = []
-    net, _ = make_net(settings, n_outputs, run)
-    for split in training_splits(settings, clips, run):
-        facts = _job_facts(settings, clips, split, run, start)
-        folder = JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts))
-        result = folder.result()
-        spec = None
+    for split, _, folder in _jobs(settings, clips, run, jobs, start):
+        result, spec = folder.result(), None
         if result is not None:
-            net.load_state_dict(result[0])
-            spec = embedding_spec(settings, net, run, fold=split.fold)
+            start.load_state_dict(result[0])
+            spec = embedding_spec(settings, start, run, fold=split.fold)
         nets.append(KnownNet(split, spec, folder.path))
     return nets
 
 
-def _job_facts(
-    settings: NetSettings, clips: TrainingClips, split: TrainingSplit, run: RunSettings, start: Net
-) -> dict[str, Any]:
-    """Return everything that determines the weights of a trained net, as JSON values."""
-    manifest, rows = clips.manifest, split.rows
-    return {
-        "training": TRAINING_VERSION,
-        # Windows are pooled after the training, so the pooling does not matter.
-        "plan": {k: v for k, v in settings.record().items() if k != "pooling"},
-        "preprocessing": start.preprocessing(),
-        "version": start.version,
-        "initial": weights_digest(start),
-        "task": manifest.task,
-        "classes": list(manifest.classes),
-        "clips": [
-            [clips.content[clip.clip_id], clip.start, clip.duration]
-            for clip in (manifest.clips[row] for row in rows)
-        ],
-        "labels": np.asarray(manifest.labels)[rows].tolist(),
-        "groups": [manifest.groups[row] for row in rows],
-        # Positions in `clips`.
-        "held_out": np.flatnonzero(split.validation).tolist(),
-        "seed": split.seed,
-        "precision": run.precision,
-        # Later changes, recorded only where they matter, so that other nets stay valid.
-        **({"rmsprop": RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
-        **({"probe_C": PROBE_C} if settings.train.recipe.probe else {}),
-        **({"targets": "standardised"} if manifest.task == "regression" else {}),
-    }
+def _jobs(
+    settings: NetSettings, clips: TrainingClips, run: RunSettings, jobs: Path, start: Net
+) -> list[tuple[TrainingSplit, dict[str, Any], JobFolder]]:
+    """Return each training of a protocol, all that determines its weights, and its folder."""
+    found, manifest = [], clips.manifest
+    for split in training_splits(settings, clips, run):
+        facts = {
+            "training": TRAINING_VERSION,
+            # Windows are pooled after the training, so the pooling does not matter.
+            "plan": {k: v for k, v in settings.record().items() if k != "pooling"},
+            "preprocessing": start.preprocessing(),
+            "version": start.version,
+            "initial": weights_digest(start),
+            "task": manifest.task,
+            "classes": list(manifest.classes),
+            "clips": [
+                [clips.content[clip.clip_id], clip.start, clip.duration]
+                for clip in (manifest.clips[row] for row in split.rows)
+            ],
+            "labels": np.asarray(manifest.labels)[split.rows].tolist(),
+            "groups": [manifest.groups[row] for row in split.rows],
+            # Positions in `clips`.
+            "held_out": np.flatnonzero(split.validation).tolist(),
+            "seed": split.seed,
+            "precision": run.precision,
+            # Later changes, recorded only where they matter, so that other nets stay valid.
+            **({"rmsprop": RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
+            **({"probe_C": PROBE_C} if settings.train.recipe.probe else {}),
+            **({"targets": "standardised"} if manifest.task == "regression" else {}),
+        }
+        found.append(
+            (split, facts, JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts)))
+        )
+    return found

@@ -6,10 +6,8 @@ The net equals that of a single process, except for the order of sums and for ra
 (dropout, augmentation, mixup).
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -44,22 +42,15 @@ class Ranks:
 
     def part(self, batch: Sequence[T]) -> list[T]:
         """Return this rank's part of a batch; all of it if there are fewer clips than ranks."""
-        start, stop = self._bounds(len(batch))
-        return list(batch[start:stop])
+        if len(batch) < self.count:
+            return list(batch)
+        least, more = divmod(len(batch), self.count)
+        start = self.number * least + min(self.number, more)
+        return list(batch[start : start + least + (self.number < more)])
 
     def weight(self, n_clips: int) -> float:
         """Return the weight of this rank's loss in the mean loss of the batch; all add up to 1."""
-        if n_clips < self.count:
-            return 1 / self.count
-        start, stop = self._bounds(n_clips)
-        return (stop - start) / n_clips
-
-    def _bounds(self, n_clips: int) -> tuple[int, int]:
-        if n_clips < self.count:
-            return 0, n_clips
-        least, more = divmod(n_clips, self.count)
-        start = self.number * least + min(self.number, more)
-        return start, start + least + (self.number < more)
+        return 1 / self.count if n_clips < self.count else len(self.part(range(n_clips))) / n_clips
 
     def add(self, value: Tensor) -> Tensor:
         """Replace a tensor by its sum over all ranks, in place."""
@@ -84,9 +75,8 @@ class Ranks:
         """Return the rows of all ranks' parts of a batch, in the order of the batch."""
         if self.count == 1 or n_clips < self.count:
             return rows
-        start, stop = self._bounds(n_clips)
         whole = rows.new_zeros((n_clips, *rows.shape[1:]))
-        whole[start:stop] = rows
+        whole[self.part(range(n_clips))] = rows
         return self.add(whole)
 
     def wait(self) -> None:
@@ -159,9 +149,7 @@ class SharedNorm(nn.modules.batchnorm._BatchNorm):
         if self.running_mean is None:
             return
         self.num_batches_tracked += 1
-        share = self.momentum
-        if share is None:
-            share = 1 / float(self.num_batches_tracked)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
@@ -177,9 +165,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
+        return _Sum.forward(ctx, gradients[0])
 
 
 _CURRENT: ContextVar[Ranks] = ContextVar("ranks")
@@ -190,10 +176,9 @@ def current_ranks() -> Ranks:
     return _CURRENT.get(Ranks())
 
 
-def started_together(environment: Mapping[str, str] | None = None) -> bool:
+def started_together() -> bool:
     """Return True if ``torchrun`` started this process together with others."""
-    environment = os.environ if environment is None else environment
-    return all(name in environment for name in _VARIABLES) and environment["WORLD_SIZE"] != "1"
+    return all(name in os.environ for name in _VARIABLES) and os.environ["WORLD_SIZE"] != "1"
 
 
 def assists() -> bool:

@@ -4,8 +4,6 @@ Augmentation acts on decoded media, on the device, before the preparation of a n
 the same for all nets. Each clip of a batch is changed differently; descriptors are not changed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -28,17 +26,17 @@ RMSPROP: dict[str, Any] = {"alpha": 0.9, "eps": 1e-7}
 
 def make_optimizer(net: Net, settings: TrainSettings) -> torch.optim.Optimizer:
     """Return the optimizer of the settings (PL20 Table 2 has the first three)."""
-    weights = parameter_groups(net, settings)
-    decay = settings.weight_decay
-    fused = next(net.parameters()).is_cuda or None
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            weights, lr=settings.lr, momentum=settings.momentum, weight_decay=decay, fused=fused
-        )
+    common: dict[str, Any] = {
+        "params": parameter_groups(net, settings),
+        "lr": settings.lr,
+        "weight_decay": settings.weight_decay,
+    }
     if settings.optimizer == "rmsprop":
-        return torch.optim.RMSprop(weights, lr=settings.lr, weight_decay=decay, **RMSPROP)
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind(weights, lr=settings.lr, weight_decay=decay, fused=fused)
+        return torch.optim.RMSprop(**common, **RMSPROP)
+    common["fused"] = next(net.parameters()).is_cuda or None
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(**common, momentum=settings.momentum)
+    return (torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam)(**common)
 
 
 def parameter_groups(net: Net, settings: TrainSettings) -> list[dict[str, Any]]:
@@ -52,34 +50,21 @@ def parameter_groups(net: Net, settings: TrainSettings) -> list[dict[str, Any]]:
     for name, parameter in named:
         parts = name.split(".")
         layers.setdefault(".".join(parts[: 1 + (parts[0] in lists)]), []).append(parameter)
-    order = [name for name in layers if name != "classifier"] + ["classifier"]
+    layers["classifier"] = layers.pop("classifier")
     return [
-        {"params": layers[name], "lr": settings.lr * decay ** (len(order) - 1 - depth)}
-        for depth, name in enumerate(order)
+        {"params": parameters, "lr": settings.lr * decay ** (len(layers) - 1 - depth)}
+        for depth, parameters in enumerate(layers.values())
     ]
 
 
-class Rates:
-    """Scheduler of an optimizer's learning rates: a linear warm-up, then half a cosine."""
-
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, recipe: RecipeSettings, n_steps: int
-    ) -> None:
-        self._optimizer = optimizer
-        self._rates = [group["lr"] for group in optimizer.param_groups]
-        self._recipe = recipe
-        self._n_steps = n_steps
-
-    def set(self, step: int) -> None:
-        """Set the learning rates of a step, counted from 0 over the whole training."""
-        n_steps, factor = self._n_steps, 1.0
-        n_warm = math.ceil(self._recipe.warmup * n_steps)
-        if step < n_warm:
-            factor = (step + 1) / n_warm
-        elif self._recipe.cosine:
-            factor = (1 + math.cos(math.pi * (step - n_warm) / max(n_steps - n_warm, 1))) / 2
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
+def rate_factor(recipe: RecipeSettings, step: int, n_steps: int) -> float:
+    """Return the factor of the learning rates at a step, from 0: warm-up, then half a cosine."""
+    n_warm = math.ceil(recipe.warmup * n_steps)
+    if step < n_warm:
+        return (step + 1) / n_warm
+    if not recipe.cosine:
+        return 1.0
+    return (1 + math.cos(math.pi * (step - n_warm) / max(n_steps - n_warm, 1))) / 2
 
 
 def freeze_norms(net: Net) -> None:
@@ -97,14 +82,12 @@ def first_averaged_epoch(recipe: RecipeSettings, n_epochs: int) -> int:
 
 
 def add_to_average(
-    average: Mapping[str, Tensor] | None, state: Mapping[str, Tensor], count: int
+    average: Mapping[str, Tensor], state: Mapping[str, Tensor], count: int
 ) -> dict[str, Tensor]:
     """Return the mean of `count` states; `average` is the mean of all except the last, `state`."""
-    if average is None or count == 1:
-        return {name: value.detach().clone() for name, value in state.items()}
     return {
         name: average[name] + (value - average[name]) / count
-        if value.is_floating_point()
+        if count > 1 and value.is_floating_point()
         else value.detach().clone()
         for name, value in state.items()
     }

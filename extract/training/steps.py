@@ -1,8 +1,5 @@
 """Training job, and its optimizer steps, in parts if the device's memory is too small."""
 
-from __future__ import annotations
-
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +13,9 @@ from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.data import split_rows
 from mvemo.extract.training.devices import autocast, available_memory, memory_text, saved_bytes
-from mvemo.extract.training.losses import Loss
-from mvemo.extract.training.ranks import Ranks
-from mvemo.extract.training.recipe import augment
+from mvemo.extract.training.losses import Loss, make_loss
+from mvemo.extract.training.ranks import current_ranks
+from mvemo.extract.training.recipe import augment, make_optimizer
 
 Curve = dict[str, list[float]]
 
@@ -53,30 +50,16 @@ class TrainingJob:
     @property
     def epochs(self) -> int:
         """Maximum number of epochs; early stopping may end sooner."""
-        return n_epochs(self.settings, len(self.train_rows))
+        return self.settings.max_epochs(len(self.train_rows))
 
     @property
     def steps(self) -> int:
         """Maximum number of optimizer steps."""
-        if self.settings.iterations:
-            return self.settings.iterations
-        return self.epochs * steps_per_epoch(self.settings, len(self.train_rows))
+        return self.settings.iterations or self.steps_before(self.epochs + 1)
 
     def steps_before(self, epoch: int) -> int:
         """Return the number of optimizer steps before an epoch, counted from 1."""
-        return (epoch - 1) * steps_per_epoch(self.settings, len(self.train_rows))
-
-
-def n_epochs(settings: TrainSettings, n_rows: int) -> int:
-    """Return the maximum number of epochs for a number of training clips."""
-    if not settings.iterations:
-        return settings.epochs
-    return math.ceil(settings.iterations / steps_per_epoch(settings, n_rows))
-
-
-def steps_per_epoch(settings: TrainSettings, n_rows: int) -> int:
-    """Return the number of optimizer steps of a whole epoch, at least 1."""
-    return max(len(training_batches(range(n_rows), settings.batch_size)), 1)
+        return (epoch - 1) * self.settings.steps_per_epoch(len(self.train_rows))
 
 
 def training_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -112,56 +95,50 @@ class Stepper:
     Its gradient equals that of the whole batch, except for the statistics of batch norms.
     """
 
-    def __init__(
-        self,
-        net: Net,
-        loss: Loss,
-        optimizer: torch.optim.Optimizer,
-        job: TrainingJob,
-        ranks: Ranks,
-    ) -> None:
+    def __init__(self, net: Net, job: TrainingJob) -> None:
+        self.net = net
+        self.job = job
+        self.settings, self.recipe = job.settings, job.settings.recipe
+        self.ranks = current_ranks()
         self.n_parts = 1
-        self._ranks = ranks
-        self._net = net
-        self._loss = loss
-        self._optimizer = optimizer
-        self._job = job
-        self._recipe = job.settings.recipe
-        self._device = net.classifier.weight.device
+        self.device = net.classifier.weight.device
         # Only a GPU reports that memory is exhausted; otherwise the system kills the process.
-        self._is_measured = self._device.type != "cpu"
-        module = NetLoss(net, loss)
+        self._is_measured = self.device.type != "cpu"
+        self.optimizer = make_optimizer(net, self.settings)
+        n_outputs, dim = net.classifier.weight.shape
+        self.loss = make_loss(self.settings.loss, job.task, n_outputs, dim, self.settings.tau)
+        module = NetLoss(net, self.loss)
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 
     def step(self, raw: Tensor, target: Tensor, n_clips: int) -> Tensor:
         """Train on a part of a batch of `n_clips`; return the mean loss before the step."""
         if not self._is_measured:
             self._is_measured = True
-            self._divide_beforehand(raw)
+            self._choose_n_parts(raw)
         while True:
             try:
-                value, features = self._accumulate(raw, target, self._ranks.weight(n_clips))
+                value, features = self._accumulate(raw, target, self.ranks.weight(n_clips))
                 break
             except torch.OutOfMemoryError:
                 self._divide(len(raw))
-        self._ranks.add_gradients(self._net.parameters())
-        self._ranks.add(value)
-        if self._recipe.clip_norm:
-            nn.utils.clip_grad_norm_(self._net.parameters(), self._recipe.clip_norm)
-        self._optimizer.step()
-        if type(self._loss).update is not Loss.update:
-            features = self._ranks.gather(features, n_clips)
-            self._loss.update(features, self._ranks.gather(target, n_clips))
-        self._loss.constrain(self._net.classifier)
+        self.ranks.add_gradients(self.net.parameters())
+        self.ranks.add(value)
+        if self.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        if type(self.loss).update is not Loss.update:
+            features = self.ranks.gather(features, n_clips)
+            self.loss.update(features, self.ranks.gather(target, n_clips))
+        self.loss.constrain(self.net.classifier)
         return value
 
     def _accumulate(self, raw: Tensor, target: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         """Compute the gradients of a batch times a weight, in `n_parts` parts."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         values, features = [], []
         for part, y in zip(raw.tensor_split(self.n_parts), target.tensor_split(self.n_parts),
                            strict=True):  # fmt: skip
-            value, x = self._forward(part.to(self._device, non_blocking=True), y)
+            value, x = self._forward(part.to(self.device, non_blocking=True), y)
             value = value * (weight * len(part) / len(raw))
             torch.autograd.backward(value)
             values.append(value.detach())
@@ -169,29 +146,28 @@ class Stepper:
         return torch.stack(values).sum(), torch.cat(features)
 
     def _forward(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        if self._recipe.augment:
+        if self.recipe.augment:
             raw = augment(raw)
-        with autocast(self._device, self._job.precision):
-            x = self._net.prepare(raw)
-            if not self._recipe.mixup:
+        with autocast(self.device, self.job.precision):
+            x = self.net.prepare(raw)
+            if not self.recipe.mixup:
                 value, features = self._module(x, target)
                 return value, features
             # Zhang et al. 2018: one share per batch, and the loss for the labels of both clips.
             # The share is a number, because copying a tensor to the device would block.
-            share = float(torch.distributions.Beta(self._recipe.mixup, self._recipe.mixup).sample())
-            other = torch.randperm(len(x), device=self._device)
+            share = float(torch.distributions.Beta(self.recipe.mixup, self.recipe.mixup).sample())
+            other = torch.randperm(len(x), device=self.device)
             mixed = share * x + (1 - share) * x[other]
             value, features = self._module(mixed, target)
-            second = self._loss(features, self._net.classifier, target[other])
+            second = self.loss(features, self.net.classifier, target[other])
             return share * value + (1 - share) * second, features
 
-    def _divide_beforehand(self, raw: Tensor) -> None:
+    def _choose_n_parts(self, raw: Tensor) -> None:
         """Choose the number of parts by the main memory that two clips need."""
-        available = available_memory()
-        n_clips = len(raw)
+        available, n_clips = available_memory(), len(raw)
         if available is None or not self._can_be_divided(n_clips):
             return
-        needed = _MEMORY_FACTOR * saved_bytes(self._net, raw[:2]) * n_clips / 2
+        needed = _MEMORY_FACTOR * saved_bytes(self.net, raw[:2]) * n_clips / 2
         while needed > available * self.n_parts and self._can_be_divided(n_clips):
             self.n_parts *= 2
         if self.n_parts > 1:
@@ -199,15 +175,14 @@ class Stepper:
 
     def _divide(self, n_clips: int) -> None:
         """Halve the number of clips per part; raise `ExtractError` if two clips do not fit."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         if not self._can_be_divided(n_clips):
-            settings = self._job.settings
-            least = 2 if self._ranks.count == 1 else n_clips
+            least = 2 if self.ranks.count == 1 else n_clips
             raise ExtractError(
-                f"{self._job.label}: the memory of {memory_text(self._device)} is too small to "
-                f"train on {least} clips at once (batch_size is {settings.batch_size}): use a "
-                f"larger GPU, shorter or smaller inputs (nets.{self._net.name}.options), or "
+                f"{self.job.label}: the memory of {memory_text(self.device)} is too small to "
+                f"train on {least} clips at once (batch_size is {self.settings.batch_size}): use a "
+                f"larger GPU, shorter or smaller inputs (nets.{self.net.name}.options), or "
                 "--set extract.device=cpu"
             ) from None
         self.n_parts *= 2
@@ -216,11 +191,11 @@ class Stepper:
     def _can_be_divided(self, n_clips: int) -> bool:
         # Batch normalisation needs two clips, and ranks that share its statistics cannot
         # divide a batch separately.
-        return n_clips // (2 * self.n_parts) >= 2 and self._ranks.count == 1
+        return n_clips // (2 * self.n_parts) >= 2 and self.ranks.count == 1
 
     def _warn_of_parts(self, n_clips: int) -> None:
         warnings.warn(
-            f"{self._job.label}: a batch of {n_clips} clips does not fit into the device's memory: "
+            f"{self.job.label}: a batch of {n_clips} clips does not fit into the device's memory: "
             f"it is now computed in {self.n_parts} parts",
             stacklevel=4,
         )
@@ -236,5 +211,4 @@ def set_determinism(deterministic: bool) -> None:
 
 def to_floats(values: Sequence[Tensor]) -> list[float]:
     """Return scalars on a device as numbers, waiting for the device only once."""
-    numbers: list[float] = torch.stack(list(values)).tolist() if values else []
-    return numbers
+    return torch.stack(list(values)).tolist() if values else []

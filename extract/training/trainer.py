@@ -8,8 +8,6 @@ the run in progress, ``weights.pt`` the finished net, ``settings.json`` its sett
 ``curve.json`` its losses.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time
@@ -17,7 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -25,15 +23,12 @@ from mvemo.extract.errors import ExtractError, TrainingDiverged
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.training.data import Batches, indices_on, split_rows
 from mvemo.extract.training.devices import autocast
-from mvemo.extract.training.losses import make_loss
-from mvemo.extract.training.ranks import current_ranks
 from mvemo.extract.training.recipe import (
-    Rates,
     add_to_average,
     first_averaged_epoch,
     fit_probe,
     freeze_norms,
-    make_optimizer,
+    rate_factor,
 )
 from mvemo.extract.training.steps import Curve, Stepper, TrainingJob, to_floats, training_batches
 from mvemo.manifests.files import parse_json, replacing, write_json
@@ -51,25 +46,17 @@ class JobFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ExtractError(f"{self.path}: cannot be created: {error.strerror}") from error
-        self._write_text("settings.json", settings)
-
-    def save_state(self, state: Mapping[str, Any]) -> None:
-        """Replace the state of the run in progress."""
-        self._write_tensors("state.pt", state)
-
-    def load_state(self) -> dict[str, Any] | None:
-        """Return the state of an interrupted run, or None if there is no readable state."""
-        return self._read("state.pt")
+        write_json(self.path / "settings.json", settings, error=ExtractError, durable=False)
 
     def finish(self, weights: Mapping[str, torch.Tensor], curve: Mapping[str, list[float]]) -> None:
         """Save the final weights and the curve, and remove the state of the run."""
-        self._write_text("curve.json", curve)
-        self._write_tensors("weights.pt", {"weights": dict(weights)})
+        write_json(self.path / "curve.json", curve, error=ExtractError, durable=False)
+        self.save("weights.pt", {"weights": weights})
         (self.path / "state.pt").unlink(missing_ok=True)
 
     def result(self) -> tuple[dict[str, torch.Tensor], dict[str, list[float]]] | None:
         """Return the weights and the curve of a finished job, or None."""
-        saved = self._read("weights.pt")
+        saved = self.load("weights.pt")
         if saved is None:
             return None
         try:
@@ -81,25 +68,23 @@ class JobFolder:
             for name, values in curve.items()
         }
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def load(self, name: str) -> dict[str, Any] | None:
+        """Return the values of ``state.pt`` or ``weights.pt``, or None if it is not readable."""
         path = self.path / name
         if not path.is_file():
             return None
         try:
-            saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:
             # torch raises many types of error for a damaged file.
             warnings.warn(f"{path}: is damaged ({error}); the net is trained again", stacklevel=2)
             return None
-        return saved
 
-    def _write_tensors(self, name: str, value: Mapping[str, Any]) -> None:
+    def save(self, name: str, value: Mapping[str, Any]) -> None:
+        """Replace ``state.pt`` or ``weights.pt``."""
         # Not durable: a damaged file is detected when it is read, and the net is trained again.
         with replacing(self.path / name, error=ExtractError, durable=False) as temp:
-            torch.save(dict(value), temp)
-
-    def _write_text(self, name: str, value: Mapping[str, Any]) -> None:
-        write_json(self.path / name, value, error=ExtractError, durable=False)
+            torch.save(value, temp)
 
 
 # Maximum number of points of a curve by iterations; with more steps, some are left out.
@@ -122,25 +107,16 @@ class TrainingRun:
     epoch: int = 0  # last finished epoch, from 1
 
 
-class Trainer:
-    """Net, optimizer, loss and batches of one fine-tuning, with the steps of its epochs."""
+class Trainer(Stepper):
+    """Fine-tuning of a net: its epochs, its validation, and its state between epochs."""
 
     def __init__(self, net: Net, batches: Batches, job: TrainingJob) -> None:
-        self.net = net
+        super().__init__(net, job)
         self.batches = batches
-        self.job = job
-        self.device = net.classifier.weight.device
         self.target = torch.from_numpy(job.y_true).to(self.device)
-        self.optimizer = make_optimizer(net, job.settings)
-        self.rates = Rates(self.optimizer, job.settings.recipe, job.steps)
-        last, settings = net.classifier, job.settings
-        self.loss = make_loss(
-            settings.loss, job.task, last.out_features, last.in_features, tau=settings.tau
-        )
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.kept = self.loss.fit(torch.from_numpy(job.y_true[list(job.train_rows)]))
-        self.loss.to(self.device).constrain(last)
-        self.ranks = current_ranks()
-        self.stepper = Stepper(net, self.loss, self.optimizer, job, self.ranks)
+        self.loss.to(self.device).constrain(net.classifier)
 
     @torch.no_grad()
     def fit_classifier(self) -> None:
@@ -148,7 +124,7 @@ class Trainer:
         net, rows = self.net, self.job.train_rows
         net.eval()
         features = []
-        for _, raw in self.batches.ahead(split_rows(rows, self.job.settings.batch_size)):
+        for _, raw in self.batches.ahead(split_rows(rows, self.settings.batch_size)):
             with autocast(self.device, self.job.precision):
                 features.append(net.features(net.prepare(raw.to(self.device))).float())
         with torch.enable_grad():
@@ -157,9 +133,9 @@ class Trainer:
     def resume(self, folder: JobFolder) -> TrainingRun:
         """Return the saved run of a folder, or a new run."""
         curve: Curve = {name: [] for name in EPOCH_VALUES} | self.kept
-        if self.job.settings.iterations:
+        if self.settings.iterations:
             curve |= {"iteration": [], "iteration_loss": []}
-        state = folder.load_state()
+        state = folder.load("state.pt")
         if state is None:
             return TrainingRun(copy.deepcopy(self.net.state_dict()), curve)
         self.net.load_state_dict(state["weights"])
@@ -169,23 +145,23 @@ class Trainer:
 
     def state(self, run: TrainingRun) -> dict[str, Any]:
         """Return the state from which `resume` can continue."""
-        parts: dict[str, Any] = {
-            "weights": self.net,
-            "optimizer": self.optimizer,
-            "loss": self.loss,
+        return {
+            "weights": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss": self.loss.state_dict(),
+            **vars(run),
         }
-        return {**{name: part.state_dict() for name, part in parts.items()}, **vars(run)}
 
     def run_epoch(self, epoch: int, run: TrainingRun) -> None:
         """Train one epoch, score the validation rows, and record both in `run`."""
         groups = self._batch_rows(epoch)
         losses = self.train_batches(groups, self.job.steps_before(epoch))
         sizes = [len(group) for group in groups]
-        train_loss = sum(a * n for a, n in zip(losses, sizes, strict=True)) / max(sum(sizes), 1)
+        train_loss = sum(a * n for a, n in zip(losses, sizes, strict=True)) / sum(sizes)
         val_loss = accuracy = math.nan
         if len(self.job.val_rows):
             val_loss, accuracy = self.score(self.job.val_rows)
-        iterations = self.job.settings.iterations
+        iterations = self.settings.iterations
         for step, value in enumerate(losses, self.job.steps_before(epoch) + 1):
             if iterations and step % math.ceil(iterations / MAX_POINTS) == 0:
                 run.curve["iteration"].append(float(step))
@@ -194,8 +170,8 @@ class Trainer:
         for name, value in zip(EPOCH_VALUES, values, strict=True):
             run.curve[name].append(value)
         run.epoch = epoch
-        if not self.job.settings.patience:
-            first = first_averaged_epoch(self.job.settings.recipe, self.job.epochs)
+        if not self.settings.patience:
+            first = first_averaged_epoch(self.recipe, self.job.epochs)
             if first and epoch >= first:
                 run.best = add_to_average(run.best, self.net.state_dict(), epoch - first + 1)
             return
@@ -221,15 +197,17 @@ class Trainer:
     def train_batches(self, groups: Sequence[Sequence[int]], first_step: int) -> list[float]:
         """Take one step on each batch of rows, and return the losses before the steps."""
         self.net.train()
-        if self.job.settings.recipe.freeze_norm:
+        if self.recipe.freeze_norm:
             freeze_norms(self.net)
         losses = []
         parts = [self.ranks.part(group) for group in groups]
         indices = indices_on(self.device, parts)
         batches = zip(groups, self.batches.ahead(parts), indices, strict=True)
         for step, (group, (_, raw), rows) in enumerate(batches, first_step):
-            self.rates.set(step)
-            losses.append(self.stepper.step(raw, self.target[rows], len(group)))
+            factor = rate_factor(self.recipe, step, self.job.steps)
+            for weights, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                weights["lr"] = rate * factor
+            losses.append(self.step(raw, self.target[rows], len(group)))
         return to_floats(losses)
 
     @torch.no_grad()
@@ -240,7 +218,7 @@ class Trainer:
         totals = [torch.zeros((), dtype=torch.float64, device=self.device)]
         n_correct = [totals[0]]
         part = list(rows)[self.ranks.number :: self.ranks.count]
-        parts = split_rows(part, self.job.settings.batch_size)
+        parts = split_rows(part, self.settings.batch_size)
         for (batch, raw), indices in zip(
             self.batches.ahead(parts), indices_on(self.device, parts), strict=True
         ):
@@ -257,15 +235,15 @@ class Trainer:
 
     def check_finite(self, run: TrainingRun) -> None:
         """Raise `TrainingDiverged` if a weight is not finite and no earlier weights were kept."""
-        if self.job.settings.patience and math.isfinite(run.best_loss):
+        if self.settings.patience and math.isfinite(run.best_loss):
             return
         state = self.net.state_dict().values()
-        if not all(bool(torch.isfinite(v).all()) for v in state if v.is_floating_point()):
+        if not all(torch.isfinite(v).all() for v in state if v.is_floating_point()):
             raise self.divergence(run)
 
     def divergence(self, run: TrainingRun) -> TrainingDiverged:
         """Build the error of a training without a finite loss."""
-        lr = self.job.settings.lr
+        lr = self.settings.lr
         return TrainingDiverged(
             f"{self.job.label}: training diverged: no finite loss by epoch {run.epoch} "
             f"(training {run.curve['train_loss'][-1]:g}, validation "
@@ -304,7 +282,7 @@ def fine_tune(
         trainer.run_epoch(epoch, run)
         trainer.check_finite(run)
         if trainer.ranks.is_writer and time.monotonic() - saved_at > STATE_INTERVAL:
-            folder.save_state(trainer.state(run))
+            folder.save("state.pt", trainer.state(run))
             saved_at = time.monotonic()
         if on_epoch is not None:
             on_epoch(job.label, epoch, job.epochs, run.curve["val_loss"][-1])

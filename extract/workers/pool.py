@@ -100,7 +100,7 @@ class Worker:
     def start(self, call: Call, inbox: Inbox) -> None:
         """Send a call; its answers go to `inbox`, or None if the worker ends first."""
         self.n_calls += 1
-        call = replace(call, environment={**self.environment, **call.environment})
+        call = replace(call, environment=self.environment)
         self.call, self._used, self._since = call, 0.0, 0.0
         # Drop the output of earlier calls.
         self._errors.seek(0)
@@ -110,9 +110,9 @@ class Worker:
     @property
     def seconds_left(self) -> float:
         """Seconds until the call exceeds its time limit."""
-        if self.call is None or not self.call.seconds or not self._since:
-            return float("inf")
-        return self._since + self.call.seconds - self._used - time.monotonic()
+        if self.call and self.call.seconds and self._since:
+            return self._since + self.call.seconds - self._used - time.monotonic()
+        return float("inf")
 
     def end(self, *, overdue: bool = False) -> None:
         if overdue and not self._overdue:
@@ -132,7 +132,7 @@ class Worker:
     def death(self) -> WorkerDied:
         """Return an error with the reason why the process ended."""
         code = self._process.wait()
-        seconds = self.call.seconds if self.call is not None else 0.0
+        seconds = self.call.seconds if self.call else 0.0
         name = signal.Signals(-code).name if code < 0 else ""
         if self._overdue or name == "SIGALRM":
             reason = f"reading it took longer than {seconds:.3g} s and was stopped"
@@ -176,7 +176,7 @@ class Worker:
                     self._since = time.monotonic()
             except (EOFError, OSError, ValueError):
                 answer = None
-            inbox.put(self, answer)
+            inbox.answers.put((self, answer))
 
 
 class Inbox:
@@ -185,21 +185,18 @@ class Inbox:
     # A signal handler may raise an error at any time. A `queue.Queue` could then stay locked for
     # ever, but a `SimpleQueue` cannot.
     def __init__(self) -> None:
-        self._answers: queue.SimpleQueue[tuple[Worker, Answer]] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[tuple[Worker, Answer]] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[bool] = queue.SimpleQueue()
         for _ in range(MAX_WAITING):
             self._room.put(True)
 
-    def put(self, worker: Worker, answer: Answer) -> None:
-        self._answers.put((worker, answer))
-
     def put_part(self, worker: Worker, part: Part) -> None:
         if not self._room.get():
             self.close()
-        self.put(worker, part)
+        self.answers.put((worker, part))
 
     def get(self, timeout: float) -> tuple[Worker, Answer]:
-        worker, answer = self._answers.get(timeout=timeout)
+        worker, answer = self.answers.get(timeout=timeout)
         if isinstance(answer, Part):
             self._room.put(True)
         return worker, answer
@@ -211,6 +208,8 @@ class Inbox:
 # Workers without a call. Every change of the list is atomic: no other thread or signal interrupts
 # it.
 _idle: list[Worker] = []
+# Environment variables of the workers that all runs without environments share.
+_SHARED: Mapping[str, str] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)
 
@@ -279,19 +278,15 @@ def _noted_interrupts() -> Iterator[list[int]]:
             signal.signal(signal.SIGINT, previous)
 
 
-def start_workers(
-    count: int, preload: str = "", environment: Mapping[str, str] | None = None
-) -> None:
+def start_workers(count: int, preload: str = "", environment: Mapping[str, str] = _SHARED) -> None:
     """Start workers that import the module `preload`, until `count` workers are idle."""
-    wanted = environment or {}
-    while sum(worker.environment == wanted for worker in _idle) < count:
-        _idle.append(Worker(preload, wanted))
+    while sum(worker.environment == environment for worker in _idle) < count:
+        _idle.append(Worker(preload, environment))
 
 
-def stop_workers(environment: Mapping[str, str] | None = None) -> None:
+def stop_workers(environment: Mapping[str, str] = _SHARED) -> None:
     """End the idle workers of an environment; the next call starts new ones."""
-    chosen = [worker for worker in _idle if worker.environment == (environment or {})]
-    _close([worker for worker in chosen if _claim(worker)])
+    _close([each for each in list(_idle) if each.environment == environment and _claim(each)])
 
 
 @atexit.register
@@ -349,9 +344,11 @@ class _Run:
 
     def _take_worker(self) -> Worker:
         """Return the most recently used idle worker that fits, or start a worker."""
-        if self._idle is not _idle and self._idle:
-            return self._idle.pop()
-        environment = self._environments.pop() if self._idle is not _idle else {}
+        environment = _SHARED
+        if self._idle is not _idle:
+            if self._idle:
+                return self._idle.pop()
+            environment = self._environments.pop()
         for worker in reversed(list(_idle)):
             # Variables can be added to those of a worker, but not removed.
             fits = bool(worker.environment) == bool(environment)

@@ -3,12 +3,11 @@
 It ends when its input ends, so that it does not outlive the process that started it.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import pickle
 import queue
+import re
 import signal
 import struct
 import sys
@@ -148,7 +147,7 @@ def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
         function = resolve(call.function)
         if call.folder:
             os.chdir(call.folder)
-        keywords = {**call.keywords, **({"emit": emit} if call.parts else {})}
+        keywords = {**call.keywords, "emit": emit} if call.parts else call.keywords
         with _memory_limit(call.memory):
             _set_alarm(alarm)
             return function(*call.arguments, **keywords), None
@@ -187,10 +186,9 @@ def _memory_limit(size: int) -> Iterator[None]:
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_AS)
-    hard = before[1]
-    soft = used + size if hard == resource.RLIM_INFINITY else min(used + size, hard)
+    # A limit above the hard limit is refused, so that the hard limit stays in force.
     with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_AS, (used + size, before[1]))
     try:
         yield
     finally:
@@ -251,5 +249,5 @@ def peak_memory(pid: int) -> int:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:
         return 0
-    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    return int(fields.get("VmHWM", "0 kB").split()[0]) * 1024
+    match = re.search(r"VmHWM:\s*(\d+) kB", status)
+    return int(match[1]) * 1024 if match else 0

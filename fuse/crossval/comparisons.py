@@ -8,21 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri, stdtr
 
 from mvemo.fuse.bootstrap import LEVEL, Resamples, percentile_interval, resample_groups
-from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
-from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.numeric import F64, Bools, Ints, Labels, complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Outcome, Task
 
 # Largest difference between outputs of two heads of the same features, fitted in another order.
 SAME = 1e-4
-NAN = float("nan")
+NAN = np.nan
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class FoldedOutputs:
     """Out-of-fold outputs of models on one set of folds."""
 
     task: Task
-    y_true: NDArray[Any]  # labels, as `Task.read_labels` gives them
+    y_true: Labels
     folds: Ints  # int64 (clips,): -1 for clips that no fold tests
     k: int  # number of folds
     # Model name to float64 (clips, outputs); NaN rows for clips without a prediction.
@@ -52,9 +49,9 @@ class Comparison:
     # Nadeau and Bengio's statistic and two-sided p-value; NaN for one fold or equal predictions.
     t: float
     p: float
+    same: bool  # True if both models make the same predictions
     p_holm: float = NAN  # `p` corrected for `n_tests` (Holm)
     n_tests: int = 0  # number of different tests in the table
-    same: bool = False  # True if both models make the same predictions
 
     @property
     def significant(self) -> bool | None:
@@ -146,7 +143,7 @@ def _compare(
     both = [_shared(one, model, reference) for one in repeats]
     same = all(np.array_equal(p, q, equal_nan=True) for p, q in both)
     if np.isfinite(ratio) and not same:
-        mean, t, p = nadeau_bengio(a - b, 1.0, ratio)
+        mean, t, p = nadeau_bengio(a - b, ratio)
     else:
         # Equal predictions need no test, and must not weaken the correction of other tests.
         mean, t, p = mean_of_finite(a - b), NAN, NAN
@@ -158,19 +155,10 @@ def _compare(
                 for one, outputs in zip(repeats, both, strict=True)
             ]
         )
-        low, high = percentile_interval(np.subtract(*mean_finite(values, axis=0)))
-        interval = float(low), float(high)
-    return Comparison(
-        model=model,
-        reference=reference,
-        n_clips=int(complete(both[0][0]).sum()),
-        differences=a - b,
-        mean=mean,
-        interval=interval,
-        t=t,
-        p=p,
-        same=same,
-    )
+        low, high = percentile_interval(np.subtract(*mean_finite(values, axis=0))).tolist()
+        interval = low, high
+    n_clips = int(complete(both[0][0]).sum())
+    return Comparison(model, reference, n_clips, a - b, mean, interval, t, p, same)
 
 
 def _shared(one: FoldedOutputs, model: str, reference: str) -> F64:
@@ -195,7 +183,7 @@ def _paired_scores(
             if np.isfinite(pair).all():
                 scores.append(pair)
                 ratios += [n_test / n_train] if n_train else []
-    a, b = np.array(scores, dtype=np.float64).reshape(-1, 2).T
+    a, b = np.array(scores, float).reshape(-1, 2).T
     return a, b, float(np.mean(ratios)) if ratios else NAN
 
 
@@ -217,36 +205,30 @@ def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[
     return result
 
 
-def nadeau_bengio(
-    differences: ArrayLike, n_train: float, n_test: float
-) -> tuple[float, float, float]:
-    """Return the mean of finite differences, the corrected resampled t, and its two-sided p."""
-    if not (n_train > 0 and n_test > 0):
-        raise ValueError(f"n_train {n_train} and n_test {n_test} must be above 0")
-    values = np.asarray(differences, dtype=np.float64)
-    values = values[np.isfinite(values)]
-    count = len(values)
-    mean = float(values.mean()) if count else NAN
+def nadeau_bengio(differences: F64, ratio: float) -> tuple[float, float, float]:
+    """Return the mean difference, the corrected resampled t, and its two-sided p.
+
+    `ratio` is the number of test clips per training clip.
+    """
+    count = len(differences)
+    mean = mean_of_finite(differences)
     if count < 2:
         return mean, NAN, NAN
     # If all values are equal, a computed variance would be only rounding error.
-    variance = 0.0 if np.ptp(values) == 0 else float(values.var(ddof=1))
+    variance = 0.0 if np.ptp(differences) == 0 else float(differences.var(ddof=1))
     if variance == 0:
         return (mean, 0.0, 1.0) if mean == 0 else (mean, float(np.copysign(np.inf, mean)), 0.0)
-    # Nadeau & Bengio 2003, section 5.4: training sets overlap, which n_test / n_train corrects.
-    t = mean / float(np.sqrt((1 / count + n_test / n_train) * variance))
+    # Nadeau & Bengio 2003, section 5.4: training sets overlap, which the ratio corrects.
+    t = mean / float(np.sqrt((1 / count + ratio) * variance))
     return mean, t, float(2 * stdtr(count - 1, -abs(t)))
 
 
-def holm(p_values: ArrayLike) -> F64:
-    """Correct p-values by Holm's step-down method (Holm 1979); NaN values are not counted."""
-    p = np.asarray(p_values, dtype=np.float64)
-    result = np.full(p.shape, np.nan)
-    finite = np.flatnonzero(np.isfinite(p))
-    order = finite[np.argsort(p[finite], kind="stable")]
-    steps = np.arange(len(order), 0, -1)
-    result[order] = np.minimum(np.maximum.accumulate(p[order] * steps), 1.0)
-    return result
+def holm(p_values: Sequence[float]) -> F64:
+    """Correct p-values by Holm's step-down method (Holm 1979)."""
+    p = np.array(p_values, float)
+    order = np.argsort(p, kind="stable")
+    p[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return p
 
 
 Interval = tuple[float, float]
@@ -261,12 +243,10 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
     choice = results.choice
     evaluated = [_all_models(one, nested=choice is not None) for one in evaluations]
     values = _resampled_scores(evaluations, evaluated, resamples)
-    scored = []
+    labels, n_outputs, scored = results.y_true, len(results.classes), []
     for row, model in enumerate(_all_models(results, nested=choice is not None)):
         of_model = {name: scores[row] for name, scores in values.items()}
-        shares = results.task.share_masks(
-            results.y_true, model.y_pred, model.valid, len(results.classes)
-        )
+        shares = results.task.share_masks(labels, model.y_pred, model.valid, n_outputs)
         intervals = score_intervals(of_model, shares, results.groups)
         scored.append(replace(model, intervals=intervals))
     if choice is not None:
@@ -316,10 +296,10 @@ def score_intervals(
     values: Mapping[str, F64], shares: Mapping[str, Bools], groups: Sequence[str]
 ) -> dict[str, Interval]:
     """Return the percentile interval of each score, or Wilson's for a share that is constant."""
-    codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
+    codes = np.unique(groups, return_inverse=True)[1]
     intervals = {}
     for name, resampled in values.items():
-        low, high = (float(end) for end in percentile_interval(resampled))
+        low, high = percentile_interval(resampled).tolist()
         # Sums of the same values in another order differ in their last digits.
         if np.isclose(low, high, rtol=1e-9, atol=0.0):
             value, n_groups = low, len(np.unique(codes[shares[name]])) if name in shares else 0

@@ -1,25 +1,20 @@
 """The evaluation of a cache: every clip is scored once, by a head that never saw it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache import Cache
 from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.prediction import predict_all
-from mvemo.fuse.crossval.preparation import Preparation, passes_over, prepare, provenance_of
+from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import Clips, Features
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
-from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.models import SECOND_LAYERS, Model
-from mvemo.fuse.numeric import F64, Ints, apply_link
+from mvemo.fuse.numeric import F64, Bools, Ints, apply_link, mean_finite
 from mvemo.fuse.results import Choice, CurvePoint, ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.tasks import task_of
@@ -57,9 +52,14 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
 
     """
     task = task_of(cache.table.task)
-    if settings.songs is not None and (settings.learning_curve or not task.decides_songs):
-        why = "learning curves use segments" if settings.learning_curve else "songs need classes"
-        raise BadFeatures(f"{cache.path}: --song-level cannot be used: {why}; leave it out")
+    if settings.songs is not None and settings.learning_curve:
+        raise BadFeatures(
+            f"{cache.path}: --learning-curve scores segments, --song-level songs: leave out one"
+        )
+    if settings.songs is not None and not task.decides_songs:
+        raise BadFeatures(
+            f"{cache.path}: --song-level needs the task multiclass, got {task.name}: leave it out"
+        )
     results = evaluate_once(cache, settings)
     if settings.repeats > 1:
         results = with_repeats(results, _evaluate_on_other_folds(cache, results, settings))
@@ -88,9 +88,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         folds=clips.folds,
         k=k,
         seed=clips.seed,
-        protocol=prepared.features.protocol(
-            (*prepared.names, *(model.name for model in prepared.nets))
-        ),
+        protocol=prepared.features.protocol(prepared.used),
         leaky=prepared.leaky,
         synthetic=table.synthetic,
         predicted_by=table.predicted_by,
@@ -104,7 +102,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         },
         failures=tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
         curves=cache.curves,
-        provenance=provenance_of(cache, prepared, settings),
+        provenance=provenance_of(prepared, settings),
         heads=tuple(oof.heads_with_thresholds()),
         choice=oof.choose() if settings.choose_model else None,
     )
@@ -123,7 +121,7 @@ def _score_net(prepared: Preparation, model: Model) -> ModelResult:
                 f"{clips.n_outputs} classes, tags or targets: run 'mvemo extract' again"
             )
         rows = present & (clips.folds == fold)
-        outputs[rows] = apply_link(values[rows].astype(np.float64), clips.link)
+        outputs[rows] = apply_link(values[rows].astype(float), clips.link)
     return score_model(clips.task, model, outputs, clips.y_true, clips.folds, prepared.k)
 
 
@@ -156,7 +154,7 @@ def _evaluate_on_other_folds(
 def _partition(results: Results) -> bytes:
     """Return a key of how the clips are divided into folds, whatever the folds' numbers."""
     _, first, which = np.unique(results.folds, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[which.reshape(-1)].astype(np.int64).tobytes()
+    return np.argsort(np.argsort(first))[which].tobytes()
 
 
 def _refuse_bound_folds(cache: Cache, first: Results) -> None:
@@ -219,7 +217,7 @@ def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:
 
 
 def _mean(values: Sequence[F64 | float]) -> F64 | float:
-    mean = mean_finite(np.array(values, dtype=np.float64), axis=0)
+    mean = mean_finite(np.array(values, float), axis=0)
     return mean if mean.ndim else float(mean)
 
 
@@ -238,50 +236,41 @@ Scores = dict[tuple[str, int], list[tuple[float, int]]]
 def with_learning_curve(
     cache: Cache,
     results: Results,
-    settings: EvaluationSettings = DEFAULT,
+    settings: EvaluationSettings,
     fractions: Sequence[float] = FRACTIONS,
 ) -> Results:
     """Add the primary metric of every model trained on fewer clips, in whole groups."""
     # Under crossfit only the heads see fewer clips; the nets saw all of the training folds.
-    values, head = Features(cache, settings), settings.head
-    models = [
-        Model(m.name, m.features, m.modalities)
-        for m in results.models
-        if m.name not in SECOND_LAYERS and not m.by_net
-    ]
-    names = list(dict.fromkeys(name for model in models for name in model.features))
-    n_outputs = len(results.classes)
-    clips = Clips(
-        results.task, results.y_true, results.groups, results.folds, n_outputs, results.seed
-    )
+    prepared = prepare(cache, settings)
+    clips, models = prepared.clips, prepared.models
     shares = sorted({*fractions, 1.0})
     # Clips that a single split never tests are also training clips: they form an extra fold.
     masks = learning_curve_masks(
-        np.where(results.tested, results.folds, results.k),
-        results.groups,
+        np.where(clips.folds >= 0, clips.folds, prepared.k),
+        clips.groups,
         shares,
-        results.seed,
-        labels=results.y_true if results.y_true.ndim == 1 else None,
-    )[: results.k]
+        clips.seed,
+        clips.y_true if clips.y_true.ndim == 1 else np.zeros_like(clips.folds),
+    )[: prepared.k]
     scores: Scores = {}
     strength = {(h.features, h.fold): h.C for h in results.heads if h.model not in SECOND_LAYERS}
-    crossfit = any(values.crossfit(name) for name in names)
-    for net_fold, tested in passes_over(results.k, crossfit=crossfit):
-        fitter = HeadFitter({name: values.matrix(name, net_fold) for name in names}, clips, head)
+    for net_fold, tested in prepared.passes:
+        matrices = {name: prepared.features.matrix(name, net_fold) for name in prepared.names}
+        fitter = HeadFitter(matrices, clips, settings.head)
         share_of: dict[int, int] = {}
         fits = []
         for fold in tested:
             for i in range(len(shares)):
                 for model in models:
-                    C = strength.get((model.features, fold), head.C)
-                    rows = results.folds == fold
+                    C = strength.get((model.features, fold), settings.head.C)
+                    rows = clips.folds == fold
                     fits.append(Fit(model, fold, masks[fold, i], C, predict=rows))
                     share_of[id(fits[-1])] = i
         for one in fitter.fit(fits):
             fit = one.fit
             score = clips.task.primary(clips.y_true[fit.predict], one.outputs)
             if np.isfinite(score):
-                present = [fitter.matrices[name].present for name in fit.model.features]
+                present = [matrices[name].present for name in fit.model.features]
                 n_train = int(np.logical_and.reduce([fit.train, *present]).sum())
                 scores.setdefault((fit.model.name, share_of[id(fit)]), []).append((score, n_train))
     curves = {model.name: _points(model.name, shares, scores) for model in models}
@@ -306,24 +295,24 @@ def _points(model: str, shares: Sequence[float], scores: Scores) -> tuple[CurveP
 
 def learning_curve_masks(
     folds: Ints,
-    groups: Sequence[object],
+    groups: Sequence[str],
     fractions: Sequence[float],
-    seed: int = 0,
-    *,
-    labels: Ints | None = None,
-) -> NDArray[np.bool_]:
-    """Choose nested sets of training clips in whole groups: bool (folds, fractions, clips)."""
-    codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    seed: int,
+    labels: Ints,
+) -> Bools:
+    """Choose nested sets of training clips in whole groups: bool (folds, fractions, clips).
+
+    The groups of each label have the same share in every set.
+    """
+    codes = np.unique(groups, return_inverse=True)[1]
     n_groups = int(codes.max()) + 1
     rng = np.random.default_rng(seed)
     shuffled, spare = rng.permutation(n_groups), rng.random(n_groups)
-    of_class = np.zeros(n_groups, np.int64)
-    if labels is not None:
-        votes = np.zeros((n_groups, int(labels.max()) + 1))
-        np.add.at(votes, (codes, labels), 1)
-        of_class = votes.argmax(axis=1)
+    votes = np.zeros((n_groups, int(labels.max()) + 1))
+    np.add.at(votes, (codes, labels), 1)
+    of_class = votes.argmax(axis=1)
     n_folds = int(folds.max()) + 1
-    masks = np.zeros((n_folds, len(fractions), len(folds)), dtype=np.bool_)
+    masks = np.zeros((n_folds, len(fractions), len(folds)), bool)
     for fold in range(n_folds):
         train = (folds != fold) & (folds >= 0)
         size = np.bincount(codes[train], minlength=n_groups)

@@ -1,7 +1,5 @@
 """Settings of an evaluation."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -13,8 +13,7 @@ after looking at nested scores of the 100 music videos of the `music-video` mode
 of RAVDESS.
 """
 
-from __future__ import annotations
-
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -24,9 +23,8 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.features import Clips
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.models import LATE, SECOND_LAYERS, Key, Missing, Model, missing_of, modality_order
-from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.numeric import F64, Bools, Ints, complete, mean_of_finite
 from mvemo.fuse.results import Choice, ModelResult, score_model
 from mvemo.fuse.tasks.base import Task
 
@@ -53,9 +51,11 @@ class OutOfFold:
     models: tuple[Model, ...]
     # Key of a model or fallback to float64 (clips, outputs); NaN rows if a feature is missing.
     outputs: dict[Key, F64]
-    # (key, fold) to float (clips, outputs): predictions of the fold's training clips, each by a
-    # head that never saw the clip; NaN elsewhere.
-    inner: dict[tuple[Key, int], NDArray[np.floating]] = field(default_factory=dict)
+    # Fold to outputs by key, as `outputs`, but of the fold's training clips, each by a head that
+    # never saw the clip; NaN elsewhere.
+    inner: dict[int, dict[Key, NDArray[np.floating]]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
     # Fold to its inner folds, int64 (clips,); -1 for the fold's own clips.
     inner_folds: dict[int, Ints] = field(default_factory=dict)
     # Model name to its fallbacks; a clip is predicted by the first one that can.
@@ -88,8 +88,7 @@ class OutOfFold:
 
     def predict_inside(self, model: Model, fold: int) -> F64:
         """Return filled outputs for a fold's training clips, predicted on inner folds."""
-        inner = {key: values for (key, of_fold), values in self.inner.items() if of_fold == fold}
-        return self._fill(model, inner)[0]
+        return self._fill(model, self.inner[fold])[0]
 
     def predict_everywhere(self, model: Model) -> F64:
         """Return filled outputs, with inner predictions for clips that no fold tests."""
@@ -105,7 +104,7 @@ class OutOfFold:
             key: np.array(
                 [task.fit_thresholds(y_true, self._inner(key, fold)) for fold in range(self.k)]
             )
-            for key in dict.fromkeys(key for key, _ in self.inner)
+            for key in self.inner[0]
         }
 
     def heads_with_thresholds(self) -> list[Head]:
@@ -153,64 +152,58 @@ class OutOfFold:
         clips, models = self.clips, self.models
         if len(models) < 2:
             return None
-        outer = [self.predict(model)[0] for model in models]
-        inside: list[Model] = []
-        outputs = self.blank()
+
+        def best(outputs: Sequence[F64]) -> Model | None:
+            return best_model(clips.task, clips.y_true, models, outputs)
+
+        chosen = best([self.predict_everywhere(model) for model in models])
+        if chosen is None:
+            return None
+        inside, outputs = [], self.blank()
         by_clip = self.blank() if self.thresholds else None
         for fold in range(self.k):
-            inner = [self.predict_inside(model, fold) for model in models]
-            best = best_model(clips.task, clips.y_true, models, inner)
-            if best is None:
+            model = best([self.predict_inside(model, fold) for model in models])
+            if model is None:
                 return None
+            inside.append(model.name)
             tested = clips.folds == fold
-            inside.append(models[best])
-            outputs[tested] = outer[best][tested]
+            outputs[tested] = self.predict(model)[0][tested]
             if by_clip is not None:
-                by_clip[tested] = self.thresholds[models[best].key][fold]
-        everywhere = [self.predict_everywhere(model) for model in models]
-        best = best_model(clips.task, clips.y_true, models, everywhere)
-        if best is None:
-            return None
+                by_clip[tested] = self.thresholds[model.key][fold]
         kinds = tuple(dict.fromkeys(kind for model in models for kind in model.modalities))
         nested = Model("nested choice", (), kinds)
         scored = score_model(
             clips.task, nested, outputs, clips.y_true, clips.folds, self.k, by_clip
         )
-        return Choice(models[best].name, tuple(model.name for model in inside), scored)
+        return Choice(chosen.name, tuple(inside), scored)
 
     def _score_without_modality(self, model: Model) -> dict[str, float]:
         """Map missing modalities to the mean score on the model's clips (PL20 3.6)."""
         fallbacks = self.fallbacks.get(model.name, ())
         if not fallbacks:
             return {}
-        order = modality_order(model.modalities)
-        by_missing = sorted(
-            fallbacks, key=lambda f: (len(f.missing), [order.index(kind) for kind in f.missing])
-        )
+        order = modality_order(model.modalities).index
+        by_missing = sorted(fallbacks, key=lambda f: (len(f.missing), [*map(order, f.missing)]))
         keys = {"none": model.key, **{"+".join(f.missing): f.key for f in by_missing}}
-        rows, folds = complete(self.outputs[model.key]), self.clips.folds
+        rows, clips = complete(self.outputs[model.key]), self.clips
+        labels, folds = clips.y_true[rows], clips.folds[rows]
         return {
             missing: mean_of_finite(
-                np.array(
-                    [
-                        self.clips.score(rows & (folds == fold), self.outputs[key])
-                        for fold in range(self.k)
-                    ]
-                )
+                clips.task.primary_per_fold(labels, self.outputs[key][rows], folds, self.k)
             )
             for missing, key in keys.items()
         }
 
     def _inner(self, key: Key, fold: int = 0) -> F64:
-        return self.inner[key, fold].astype(np.float64)
+        return self.inner[fold][key].astype(float)
 
     def _with_training(self, outputs: F64, inner: Callable[[], F64]) -> F64:
         train_only = self.clips.folds < 0
         return np.where(train_only[:, None], inner(), outputs) if train_only.any() else outputs
 
     def _fill(self, model: Model, values: Mapping[Key, NDArray[np.floating]]) -> tuple[F64, Ints]:
-        outputs = np.asarray(values[model.key], dtype=np.float64)
-        source = np.zeros(len(outputs), dtype=np.int64)
+        outputs = np.asarray(values[model.key], float)
+        source = np.zeros(len(outputs), np.int64)
         for n, fallback in enumerate(self.fallbacks.get(model.name, ()), start=1):
             if fallback.key not in values:
                 continue
@@ -223,8 +216,8 @@ class OutOfFold:
 
 def best_model(
     task: Task, y_true: F64, models: Sequence[Model], outputs: Sequence[F64]
-) -> int | None:
-    """Return the index of the model of lowest loss, or of `LATE` if it is not clearly worse."""
+) -> Model | None:
+    """Return the model of lowest loss, or `LATE` if it is not clearly worse."""
     valid = np.stack([complete(values) for values in outputs])
     n = valid.sum(axis=1)
     if not n.any():
@@ -235,7 +228,8 @@ def best_model(
     means = {i: losses[i].mean() for i in candidates if np.isfinite(losses[i]).all()}
     best = min(means, key=lambda i: (means[i], len(models[i].features)), default=None)
     late = next((i for i in means if models[i].name == LATE), None)
-    if best is None or late is None:
-        return best
-    gains = losses[late] - losses[best]
-    return best if gains.mean() > gains.std() / np.sqrt(len(gains)) else late
+    if best is not None and late is not None:
+        gains = losses[late] - losses[best]
+        if gains.mean() <= gains.std() / np.sqrt(len(gains)):
+            best = late
+    return None if best is None else models[best]

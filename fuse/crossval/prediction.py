@@ -5,8 +5,6 @@ features differ for every fold. Whatever is chosen or fitted in addition to the 
 the penalty, stacking, temperatures, thresholds) uses only inner folds of the training clips.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,13 +13,12 @@ import numpy as np
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.out_of_fold import Fallback, OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
-from mvemo.fuse.crossval.second_layers import Product, SecondLayer, Stack, base_models, late_bases
+from mvemo.fuse.crossval.second_layers import Product, Stack
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Clips, Matrix, leave_each_out
 from mvemo.fuse.heads.fitting import TOLERANCE, Fit, Fitted, HeadFitter, Position
-from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.models import LATE, STACKED, Key, Model, Parts, parts_of
-from mvemo.fuse.numeric import Ints
+from mvemo.fuse.models import Key, Model, Parts, parts_of
+from mvemo.fuse.numeric import Ints, complete
 from mvemo.fuse.scaling import fit_scaling
 
 # Inner predictions need less precision than scored predictions.
@@ -42,7 +39,16 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
         name: tuple(Fallback(m, part.features, part.features) for m, part in of_model.items())
         for name, of_model in parts.items()
     }
-    layers = _second_layers(prepared, settings, parts, inner=inner)
+    layers: list[Stack | Product] = []
+    for kind, by_default in ((Stack, settings.stacked), (Product, settings.late)):
+        bases = kind.bases_of(models)
+        named = settings.models is not None and kind.name in settings.models
+        if named and not bases:
+            raise BadFeatures(
+                f"{features.cache.path}: {kind.name} {kind.needs}: name these, too, or leave it out"
+            )
+        if bases and (named or (settings.models is None and by_default)):
+            layers.append(kind(bases, parts, settings.head, inner))
     count = settings.head.inner_folds
     oof.inner_folds |= {fold: clips.inner_folds(fold, count) for fold in range(prepared.k)}
     if any((inner_folds < 0).all() for inner_folds in oof.inner_folds.values()):
@@ -83,35 +89,6 @@ def _with_parts(models: Sequence[Model], parts: Parts) -> tuple[Model, ...]:
     return tuple({model.features: model for model in (*of_models, *models)}.values())
 
 
-def _second_layers(
-    prepared: Preparation, settings: EvaluationSettings, parts: Parts, *, inner: bool
-) -> list[SecondLayer]:
-    """Return the stack and the product if the settings ask for them or name them."""
-    kinds: tuple[tuple[type[SecondLayer], bool, tuple[Model, ...], str], ...] = (
-        (
-            Stack,
-            settings.stacked,
-            base_models(prepared.models),
-            f"{STACKED} needs at least two models to stack: name these, too, or leave it out",
-        ),
-        (
-            Product,
-            settings.late,
-            late_bases(prepared.models),
-            f"{LATE} multiplies the predictions of at least two single features: name these, too, "
-            "or leave it out",
-        ),
-    )
-    layers = []
-    for kind, by_default, bases, advice in kinds:
-        named = settings.models is not None and kind.name in settings.models
-        if named and not bases:
-            raise BadFeatures(f"{prepared.where}: {advice}")
-        if bases and (named or (settings.models is None and by_default)):
-            layers.append(kind(bases, parts, settings.head, inner))
-    return layers
-
-
 def _note_present(oof: OutOfFold, matrices: Mapping[str, Matrix], tested: Sequence[int]) -> None:
     """Record the clips that have each feature (from the tested folds' nets), and outliers."""
     rows = np.isin(oof.clips.folds, tested)
@@ -145,9 +122,9 @@ def _fit_fold(
             start = strength.start(j)
             fits.append(Fit(model, fold, train, strength.C, tolerance, rows, ~tested, start))
     for model in inner_models:
-        oof.inner[model.features, fold] = oof.blank().astype(np.float32)
+        oof.inner[fold][model.features] = oof.blank().astype(np.float32)
     for one in fitter.fit(fits):
-        oof.inner[one.fit.model.features, fold][one.fit.predict] = one.outputs
+        oof.inner[fold][one.fit.model.features][one.fit.predict] = one.outputs
     fits = []
     for model in models:
         strength = strengths.get(model.features, default)
@@ -166,7 +143,7 @@ def _fit_all(
     chosen: Sequence[Mapping[Key, float]],
 ) -> None:
     """Fit heads on all clips, with the median of the strengths that the folds chose."""
-    everything = np.ones(len(oof.clips.y_true), dtype=np.bool_)
+    everything = np.ones(len(oof.clips.y_true), bool)
     fits = []
     for model in models:
         key = model.features
@@ -202,9 +179,11 @@ class Strength:
         if not self.positions:
             return None
         positions = list(self.positions.values())
-        coef = zip(*(position.coef for position in positions), strict=True)
-        intercept = np.mean([position.intercept for position in positions], axis=0)
-        return Position(tuple(np.mean(of_feature, axis=0) for of_feature in coef), intercept)
+        coef = {
+            name: np.mean([position.coef[name] for position in positions], axis=0)
+            for name in positions[0].coef
+        }
+        return Position(coef, np.mean([position.intercept for position in positions], axis=0))
 
 
 @dataclass
@@ -214,6 +193,7 @@ class _Trials:
     losses: dict[int, float] = field(default_factory=dict)
     positions: dict[int, dict[int, Position]] = field(default_factory=dict)
     margin: float = 0.0
+    failed: bool = False  # True if the heads cannot be trained
 
     @property
     def best(self) -> int:
@@ -225,7 +205,9 @@ class _Trials:
         return best
 
     def next(self) -> int | None:
-        """Return an untried neighbour of the best index in `GRID`; None if both are tried."""
+        """Return an untried neighbour of the best index in `GRID`; None if there is none."""
+        if self.failed:
+            return None
         if len(self.losses) < len(FIRST):
             return FIRST[len(self.losses)]
         beside = (self.best + 1, self.best - 1)
@@ -236,20 +218,18 @@ class _Trials:
         nearest = min(self.losses, key=lambda i: abs(i - step), default=None)
         return None if nearest is None else self.positions[nearest].get(inner_fold)
 
-    def add(self, step: int, fitted: Sequence[Fitted], clips: Clips, inner: Ints) -> bool:
-        """Add the fits of one strength; return False if they made no predictions."""
+    def add(self, step: int, fitted: Sequence[Fitted], clips: Clips, inner: Ints) -> None:
+        """Add the fits of one strength."""
         outputs = np.full((len(inner), clips.n_outputs), np.nan)
         positions = {}
         for one in fitted:
-            predicted = np.flatnonzero(inner >= 0 if one.fit.predict is None else one.fit.predict)
-            outputs[predicted] = one.outputs
-            positions[int(inner[predicted[0]])] = one.position
+            outputs[one.fit.predict] = one.outputs
+            positions[int(inner[one.fit.predict][0])] = one.position
         loss = clips.task.choice_loss(clips.y_true, outputs)
-        if not np.isfinite(loss):
-            return False
-        self.losses[step], self.positions[step] = loss, positions
-        self.margin = 0.5 / int(complete(outputs).sum())
-        return True
+        self.failed = not np.isfinite(loss)
+        if not self.failed:
+            self.losses[step], self.positions[step] = loss, positions
+            self.margin = 0.5 / int(complete(outputs).sum())
 
     def chosen(self) -> Strength:
         """Return the strength at the minimum of a parabola through the best and its neighbours."""
@@ -272,8 +252,7 @@ def choose_strengths(
     per_fold = (inner >= 0).sum() / max(len(splits), 1)
     splits = splits[: int(np.ceil(ENOUGH_CLIPS / max(per_fold, 1.0)))]
     trials = {model.features: _Trials() for model in models}
-    active = [(model, FIRST[0]) for model in models]
-    while active:
+    while active := [(m, step) for m in models if (step := trials[m.features].next()) is not None]:
         fits = [
             Fit(
                 model,
@@ -288,16 +267,8 @@ def choose_strengths(
             for j, (train, rows) in enumerate(splits)
             for model, step in active
         ]
-        by_model: dict[Key, list[Fitted]] = {}
-        for one in fitter.fit(fits):
-            by_model.setdefault(one.fit.model.features, []).append(one)
-        following = []
+        fitted = fitter.fit(fits)
         for model, step in active:
-            tried = trials[model.features]
-            if not tried.add(step, by_model.get(model.features, []), clips, inner):
-                continue
-            beside = tried.next()
-            if beside is not None:
-                following.append((model, beside))
-        active = following
+            of_model = [one for one in fitted if one.fit.model is model]
+            trials[model.features].add(step, of_model, clips, inner)
     return {key: tried.chosen() for key, tried in trials.items() if tried.losses}

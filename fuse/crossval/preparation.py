@@ -3,8 +3,6 @@
 The leak guard refuses to score a clip with a net that was trained on it, or on its group.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -31,11 +29,11 @@ Passes = tuple[tuple[int | None, tuple[int, ...]], ...]
 class Preparation:
     """Models and folds of one evaluation, checked by the leak guard."""
 
-    where: str  # path of the cache, for messages
     features: Features
     models: tuple[Model, ...]  # in the order of reports
     nets: tuple[Model, ...]  # nets whose own outputs are scored, without a head
     names: tuple[str, ...]  # features that `models` use
+    used: tuple[str, ...]  # features that `models` and `nets` use
     # With one split, the fold is 0 for its test clips and -1 for all others.
     clips: Clips
     k: int  # number of folds
@@ -63,19 +61,19 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
         for name in outputs
         if settings.models is None or name in settings.models
     )
-    used = [name for model in (*models, *nets) for name in model.features]
-    names = tuple(dict.fromkeys(used))
+    names = tuple(dict.fromkeys(name for model in (*models, *nets) for name in model.features))
     crossfit = [name for name in names if features.crossfit(name)]
     held_out = [name for name in names if features.held_out(name)]
     folds, k = _folds(cache, settings, crossfit, held_out)
-    where = str(cache.path)
     leaks = _leaks(features, names, table, folds)
     if leaks and not settings.allow_leak:
-        raise _leak_error(leaks, folds, where)
-    passes = passes_over(k, crossfit=bool(crossfit))
+        raise _leak_error(leaks, folds, cache)
+    passes: Passes = tuple((fold, (fold,)) for fold in range(k))
+    if not crossfit:
+        passes = ((None, tuple(range(k))),)
     of_heads = tuple(name for name in names if name not in features.outputs)
     clips = _clips(cache, settings, folds)
-    return Preparation(where, features, models, nets, of_heads, clips, k, bool(leaks), passes)
+    return Preparation(features, models, nets, of_heads, names, clips, k, bool(leaks), passes)
 
 
 def _clips(cache: Cache, settings: EvaluationSettings, folds: Ints) -> Clips:
@@ -105,33 +103,25 @@ def _leaks(
     return leaks
 
 
-def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, where: str) -> LeakError:
+def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, cache: Cache) -> LeakError:
     name, fold, count = leaks[0]
     tested = int((folds == fold).sum())
     split = bool((folds < 0).any())
     part, honest = ("the test split", "holdout") if split else (f"fold {fold}", "crossfit")
     more = f" (and {len(leaks) - 1} more such cases)" if len(leaks) > 1 else ""
     return LeakError(
-        f"{where}: the net of {name} was trained on {count} of the {tested} clips of "
+        f"{cache.path}: the net of {name} was trained on {count} of the {tested} clips of "
         f"{part}, or on clips of their groups{more}: its scores would be too high. Extract "
         f"with --protocol {honest}, or accept optimistic scores with --protocol shared"
     )
 
 
-def passes_over(k: int, *, crossfit: bool) -> Passes:
-    """Return `Preparation.passes` for `k` folds."""
-    folds = tuple(range(k))
-    return tuple((fold, (fold,)) for fold in folds) if crossfit else ((None, folds),)
-
-
-def provenance_of(
-    cache: Cache, prepared: Preparation, settings: EvaluationSettings
-) -> dict[str, Any]:
+def provenance_of(prepared: Preparation, settings: EvaluationSettings) -> dict[str, Any]:
     """Return facts on how the scores were made, as JSON values."""
-    within = {}
+    within, cache = {}, prepared.features.cache
     if settings.within_groups:
         groups = cache.table.groups
-        rows = groups_within(np.ones(len(groups), np.bool_), groups)
+        rows = groups_within(np.ones(len(groups), bool), groups)
         members = {groups[i] for i in np.flatnonzero(rows).tolist()}
         within = {
             "within_groups": {
@@ -167,7 +157,7 @@ def provenance_of(
                 }
                 for spec in prepared.features.variants(name)
             ]
-            for name in (*prepared.names, *(model.name for model in prepared.nets))
+            for name in prepared.used
         },
     }
 

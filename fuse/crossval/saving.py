@@ -1,7 +1,5 @@
 """Saved heads: one ``.npz`` file with everything that a prediction needs."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Mapping
@@ -24,10 +22,10 @@ from mvemo.manifests.text_table import listed
 # 4: removed hidden layers. 5: added the limit of standardised values; None in older heads.
 VERSION = 5
 OLDEST = 4
-# Fields of a head in the header; arrays of every head; array that only some tasks have.
+# Fields of a head in the header; array that only some tasks have; all arrays.
 _SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs")
-_ARRAYS = ("mean", "scale", "coef", "intercept")
 _OPTIONAL = "thresholds"
+_ARRAYS = ("mean", "scale", "coef", "intercept", _OPTIONAL)
 # Errors that numpy, zipfile and json raise for a file that is damaged or of another kind.
 DAMAGED = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
 
@@ -66,10 +64,9 @@ class SavedHeads:
         Raise `BadFeatures` if there is no such head.
         """
         features = {m.name: m.features for m in self.models}
+        heads = self.select_features(features.get(model, ()), fold)
         if model in SECOND_LAYERS:
             heads = tuple(h for h in self.heads if h.model == model and h.fold == fold)
-        else:
-            heads = self.select_features(features[model], fold) if model in features else ()
         if not heads:
             raise BadFeatures(
                 f"model {model!r} has no head for fold {fold}; the models are {', '.join(features)}"
@@ -119,9 +116,8 @@ def write_heads(
     """Write heads, of an evaluation or not; `dtypes` maps names of arrays to stored types."""
     arrays: dict[str, NDArray[Any]] = {}
     for i, head in enumerate(saved.heads):
-        for name in (*_ARRAYS, _OPTIONAL):
-            values = getattr(head, name)
-            if values is not None:
+        for name in _ARRAYS:
+            if (values := getattr(head, name)) is not None:
                 arrays[f"{i}/{name}"] = values.astype((dtypes or {}).get(name, values.dtype))
     header = {
         "mvemo_heads": VERSION,
@@ -198,10 +194,10 @@ def _read_head(
     fields: dict[str, Any] = {name: entry[name] for name in _SCALARS}
     fields |= {"features": tuple(entry["features"]), "limit": entry.get("limit")}
     dim = file[f"{i}/mean"].size
-    shapes = dict(zip(_ARRAYS, ((dim,), (dim,), (n_outputs, dim), (n_outputs,)), strict=True))
-    if f"{i}/{_OPTIONAL}" in file:
-        shapes[_OPTIONAL] = (n_outputs,)
-    for name, shape in shapes.items():
+    shapes = ((dim,), (dim,), (n_outputs, dim), (n_outputs,), (n_outputs,))
+    for name, shape in zip(_ARRAYS, shapes, strict=True):
+        if name == _OPTIONAL and f"{i}/{name}" not in file:
+            continue
         values = file[f"{i}/{name}"]
         if values.shape != shape or values.dtype.kind != "f":
             raise ValueError(f"{name} of head {i} has type {values.dtype} and shape {values.shape}")

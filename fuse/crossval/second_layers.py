@@ -11,10 +11,7 @@ or per feature and target, is fitted. Unlike a stack, it needs no training clip 
 features, and it works with any subset of them.
 """
 
-from __future__ import annotations
-
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,10 +21,17 @@ from mvemo.fuse.crossval.out_of_fold import OutOfFold, best_model
 from mvemo.fuse.features import Clips, leave_each_out, matrix_of
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.heads.head import Head, HeadSettings
-from mvemo.fuse.metrics.averages import complete, ratio
 from mvemo.fuse.metrics.calibration import fit_temperature
 from mvemo.fuse.models import INTEGRATED, LATE, STACKED, Key, Missing, Model, Parts, modalities_of
-from mvemo.fuse.numeric import DECISION_INPUTS, F64, Ints, apply_link, decision_inputs
+from mvemo.fuse.numeric import (
+    DECISION_INPUTS,
+    F64,
+    Ints,
+    apply_link,
+    complete,
+    decision_inputs,
+    ratio,
+)
 
 # The stack has few inputs, which are predictions, so its penalty is weaker than that of features.
 STACK_C = 0.1
@@ -36,7 +40,7 @@ STACK_C = 0.1
 MIN_ERROR = 1e-6
 
 
-def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
+def stack_bases(models: Sequence[Model]) -> tuple[Model, ...]:
     """Return the fusions of the most modalities with one feature each, or single features."""
     fusions = [
         m for m in models if len(m.features) == len(m.modalities) > 1 and m.name != INTEGRATED
@@ -53,7 +57,7 @@ def late_bases(models: Sequence[Model]) -> tuple[Model, ...]:
 
 
 @dataclass(frozen=True)
-class SecondLayer(ABC):
+class _SecondLayer:
     """Model over the outputs of its bases."""
 
     bases: tuple[Model, ...]
@@ -61,6 +65,8 @@ class SecondLayer(ABC):
     settings: HeadSettings
     inner: bool  # True to predict also inside the training folds
     name: ClassVar[str]
+    needs: ClassVar[str]  # end of the message on too few models
+    bases_of: ClassVar[Callable[[Sequence[Model]], tuple[Model, ...]]]
 
     @property
     def model(self) -> Model:
@@ -68,30 +74,23 @@ class SecondLayer(ABC):
         features = dict.fromkeys(name for base in self.bases for name in base.features)
         return Model(self.name, tuple(features), modalities_of(self.bases))
 
-    @abstractmethod
-    def decided_by(self, missing: Missing) -> Key:
-        """Return the key of the thresholds to use when modalities are missing."""
 
-    @abstractmethod
-    def predict_fold(self, oof: OutOfFold, fold: int) -> None:
-        """Fit one fold's layer, and write its predictions of the fold's clips to `oof`."""
-
-    @abstractmethod
-    def fit_all(self, oof: OutOfFold) -> Head:
-        """Fit the layer for new clips, on out-of-fold predictions of all clips."""
-
-
-class Stack(SecondLayer):
+class Stack(_SecondLayer):
     """Head over the outputs of its bases."""
 
     name = STACKED
+    needs = "needs at least two models to stack"
+    bases_of = stack_bases
 
     def decided_by(self, missing: Missing) -> Key:
-        # Each set of missing modalities has different thresholds.
+        """Return the key of the thresholds to use when modalities are missing."""
         return (self.name, *missing)
 
     def predict_fold(self, oof: OutOfFold, fold: int) -> None:
-        """Predict a fold; if modalities are missing, use the best model that needs none of them."""
+        """Fit one fold's stack, and write its predictions of the fold's clips to `oof`.
+
+        If modalities are missing, the best model that needs none of them predicts.
+        """
         key, tested = self.model.key, oof.clips.folds == fold
         inputs = {}
         for base in self.bases:
@@ -105,13 +104,14 @@ class Stack(SecondLayer):
                 for train, rows in leave_each_out(oof.inner_folds[fold])
             ]
         fitted = fitter.fit(fits)
-        oof.inner[key, fold] = oof.blank()
+        inner = oof.inner[fold]
+        inner[key] = oof.blank()
         for one in fitted[1:]:
-            oof.inner[key, fold][one.fit.predict] = one.outputs
+            inner[key][one.fit.predict] = one.outputs
         fallbacks = oof.fallbacks.get(self.name, ())
         best = {f.key: self._best_without(oof, f.missing, fold) for f in fallbacks}
         if self.inner:
-            oof.inner |= {(k, fold): oof.inner[best[k], fold] for k in best}
+            inner |= {fallback_key: inner[of] for fallback_key, of in best.items()}
         if fitted:
             oof.heads.append(fitter.head(fitted[0]))
             oof.outputs[key][tested] = fitted[0].outputs
@@ -119,10 +119,11 @@ class Stack(SecondLayer):
                 oof.outputs[fallback_key][tested] = oof.outputs[of][tested]
 
     def fit_all(self, oof: OutOfFold) -> Head:
+        """Fit the stack for new clips, on out-of-fold predictions of all clips."""
         fitter, model = _fitter(
             oof.clips, {base.name: oof.predict_everywhere(base) for base in self.bases}
         )
-        all_clips = np.ones(len(oof.clips.y_true), dtype=np.bool_)
+        all_clips = np.ones(len(oof.clips.y_true), bool)
         fit = Fit(model, None, all_clips, STACK_C, predict=~all_clips)
         return fitter.head(fitter.fit([fit], strict=True)[0])
 
@@ -130,19 +131,16 @@ class Stack(SecondLayer):
         """Return the key of the best model that needs none of the missing modalities."""
         models = [m for m in oof.models if not set(missing) & set(m.modalities)]
         models += [parts[missing] for parts in self.parts.values() if missing in parts]
-        models = [m for m in {m.key: m for m in models}.values() if (m.key, fold) in oof.inner]
-        outputs = [oof.inner[m.key, fold].astype(np.float64) for m in models]
+        inner = oof.inner[fold]
+        models = [m for m in {m.key: m for m in models}.values() if m.key in inner]
+        outputs = [inner[m.key].astype(float) for m in models]
         best = best_model(oof.clips.task, oof.clips.y_true, models, outputs) if models else None
-        left = (self._left_of(base, missing) for base in self.bases)
-        return next(key for key in left if key) if best is None else models[best].key
-
-    def _left_of(self, base: Model, missing: Missing) -> Key | None:
-        """Return the key of what remains of a base if modalities are missing, or None."""
+        if best is not None:
+            return best.key
+        # Without inner predictions: what is left of the first base that can still predict.
+        base = next(base for base in self.bases if set(base.modalities) - set(missing))
         lost = tuple(kind for kind in missing if kind in base.modalities)
-        if not lost:
-            return base.key
-        part = self.parts.get(base.name, {}).get(lost)
-        return None if part is None else part.key
+        return self.parts.get(base.name, {}).get(lost, base).key
 
 
 def _fitter(clips: Clips, outputs: Mapping[str, F64]) -> tuple[HeadFitter, Model]:
@@ -155,22 +153,25 @@ def _fitter(clips: Clips, outputs: Mapping[str, F64]) -> tuple[HeadFitter, Model
     return HeadFitter(matrices, clips, settings), Model(STACKED, tuple(outputs), ())
 
 
-class Product(SecondLayer):
+class Product(_SecondLayer):
     """Product of the calibrated predictions of single features."""
 
     name = LATE
+    needs = "multiplies the predictions of at least two single features"
+    bases_of = late_bases
 
     def decided_by(self, missing: Missing) -> Key:
-        # If only one base can predict a clip, its own thresholds are used.
+        """Return the key of the thresholds: if only one base can predict a clip, its own."""
         left = self._without(missing)
         return left[0].features if len(left) == 1 else self.model.key
 
     def predict_fold(self, oof: OutOfFold, fold: int) -> None:
+        """Fit one fold's product, and write its predictions of the fold's clips to `oof`."""
         clips, key = oof.clips, self.model.key
         tested = clips.folds == fold
-        inner = np.stack([oof.inner[base.key, fold] for base in self.bases]).astype(np.float64)
+        inner = np.stack([oof.inner[fold][base.key] for base in self.bases]).astype(float)
         weights = late_weights(clips, inner)
-        oof.inner[key, fold] = late_inner(clips, inner, oof.inner_folds[fold])
+        oof.inner[fold][key] = late_inner(clips, inner, oof.inner_folds[fold])
         outputs = np.stack([oof.outputs[base.key][tested] for base in self.bases])
         if not complete(outputs).any():
             return
@@ -187,6 +188,7 @@ class Product(SecondLayer):
             oof.outputs[fallback.key][tested] = late_outputs(clips, outputs[rows], weights[rows])
 
     def fit_all(self, oof: OutOfFold) -> Head:
+        """Fit the product for new clips, on out-of-fold predictions of all clips."""
         outputs = np.stack([oof.predict_everywhere(base) for base in self.bases])
         return self._head(oof.clips, None, late_weights(oof.clips, outputs))
 
@@ -235,7 +237,7 @@ def late_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
     valid = complete(outputs)
     inputs = np.where(valid[:, :, None], decision_inputs(outputs, clips.link), 0.0)
     total = np.einsum("bnk,bk->nk", inputs, weights)
-    share = np.einsum("bn,bk->nk", valid.astype(np.float64), _shares(clips, weights))
+    share = np.einsum("bn,bk->nk", valid.astype(float), _shares(clips, weights))
     fused = apply_link(np.nan_to_num(ratio(total, share)), clips.link)
     fused[~valid.any(axis=0)] = np.nan
     return fused

@@ -4,9 +4,7 @@ The product of all single features works with any subset of them. Clips without 
 machines without a net's weights, have only a subset; such subsets are scored here out of fold.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -27,9 +25,9 @@ from mvemo.fuse.final.model import (
     short_keys,
     stored_as,
 )
-from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
 from mvemo.fuse.models import LATE, SECOND_LAYERS, Model, modalities_of, parts_of
+from mvemo.fuse.numeric import complete
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.scaling import fit_scaling, rows_of
 
@@ -52,21 +50,23 @@ def build_model(
         raise BadFeatures(f"{cache.path}: no head could be fitted on all clips")
     saved = saved_heads(replace(results, heads=heads))
     features = Features(cache, settings)
-    imported = {
-        name
-        for name in features.modality
-        if any(spec.protocol == "imported" for spec in features.variants(name))
-    }
+    variants = [spec for name in features.modality for spec in features.variants(name)]
+    imported = {spec.name for spec in variants if spec.protocol == "imported"}
     ranked = _predictors(results, saved, features.modality)
     ranked.sort(key=lambda p: p.name != preferred)
-    predictors = _reachable(p for p in ranked if not imported & set(p.features))
+    predictors: list[Predictor] = []
+    for predictor in ranked:
+        needs = set(predictor.features)
+        # A predictor is left out if a better one needs no feature that it does not need.
+        if not imported & needs and not any(needs.issuperset(p.features) for p in predictors):
+            predictors.append(predictor)
     if not predictors:
         raise BadFeatures(
             f"{cache.path}: every model needs imported features ({', '.join(sorted(imported))}), "
             "which 'mvemo predict' cannot compute for new clips"
         )
     used = dict.fromkeys(name for predictor in predictors for name in predictor.features)
-    specs = tuple(replace(s, trained_on=()) for name in used for s in features.variants(name))
+    specs = tuple(replace(s, trained_on=()) for name in used for s in variants if s.name == name)
     # The nets of all folds read the same clips, so the keys of one fold are enough.
     keys = [cache.keys(*stored) for stored in {stored_as(s)[0]: s.fold for s in specs}.items()]
     return FinalModel(
@@ -74,7 +74,7 @@ def build_model(
         task=results.task.name,
         heads=_needed(saved, predictors),
         specs=specs,
-        predictors=predictors,
+        predictors=tuple(predictors),
         reference={(s.name, s.fold): _reference(features, s) for s in specs},
         scale=results.task.label_scale(results.classes, results.y_true),
         facts=_facts(cache, results, sorted(imported)),
@@ -105,7 +105,7 @@ def _predictors(
         reverse=True,
     )
     covered = {predictor.modalities for predictor in predictors}
-    names = [m.name for m in evaluated if m.name not in SECOND_LAYERS]
+    names = {m.name for m in evaluated}.difference(SECOND_LAYERS)
     fusions = [model for model in saved.models if model.name in names]
     for parts in parts_of(fusions, modality).values():
         for part in parts.values():
@@ -115,31 +115,19 @@ def _predictors(
     return predictors
 
 
-def _reachable(predictors: Iterable[Predictor]) -> tuple[Predictor, ...]:
-    """Leave out a predictor if a better one needs no feature that it does not need."""
-    reachable: list[Predictor] = []
-    for predictor in predictors:
-        if not any(set(better.features) <= set(predictor.features) for better in reachable):
-            reachable.append(predictor)
-    return tuple(reachable)
-
-
 def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
     """Return the heads that the predictors need, in the precision of the model's file."""
     features_of = {model.name: model.features for model in saved.models}
-    names, needed = set(), {p.features for p in predictors if not p.bases}
-    for predictor in predictors:
-        layer = LATE if predictor.bases else predictor.name
-        if layer not in SECOND_LAYERS:
-            continue
-        names.add(layer)
-        for head in saved.select(layer):
-            needed |= {features_of[base] for base in head.features}
+    layers = {LATE if p.bases else p.name for p in predictors}.intersection(SECOND_LAYERS)
+    needed = {p.features for p in predictors if not p.bases}
+    needed |= {features_of[base] for n in layers for h in saved.select(n) for base in h.features}
     heads = []
     for head in saved.heads:
-        if head.model in names or (head.model not in SECOND_LAYERS and head.features in needed):
-            arrays = {name: (getattr(head, name), dtype) for name, dtype in HEAD_DTYPES.items()}
-            rounded = {name: x.astype(dtype).astype(x.dtype) for name, (x, dtype) in arrays.items()}
+        if head.model in layers or (head.model not in SECOND_LAYERS and head.features in needed):
+            rounded: dict[str, Any] = {}
+            for name, dtype in HEAD_DTYPES.items():
+                values = getattr(head, name)
+                rounded[name] = values.astype(dtype).astype(values.dtype)
             heads.append(replace(head, **rounded))
     return replace(saved, heads=tuple(heads))
 
@@ -193,22 +181,21 @@ def _reference(features: Features, spec: FeatureSpec) -> Reference:
 
 
 def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any]:
-    notes = []
-    if results.leaky:
-        notes.append("scores are optimistic: a net was trained on the scored clips")
-    if results.synthetic:
-        notes.append("trained on generated data: do not use it for real music")
-    if results.predicted_by:
-        notes.append(f"its labels were predicted by {results.predicted_by}, not given by people")
-    if imported:
-        notes.append(f"models that need imported features are left out: {', '.join(imported)}")
+    notes = {
+        "scores are optimistic: a net was trained on the scored clips": results.leaky,
+        "trained on generated data: do not use it for real music": results.synthetic,
+        f"its labels were predicted by {results.predicted_by}, not given by people": (
+            results.predicted_by
+        ),
+        f"models that need imported features are left out: {', '.join(imported)}": imported,
+    }
     nested, task = None, results.task
-    if results.choice is not None:
+    if choice := results.choice:
         # Scores to expect, including the cost of choosing a model.
-        scored = results.choice.nested
+        scored = choice.nested
         key, of = task.primary_interval
         nested = {
-            "model": results.choice.model,
+            "model": choice.model,
             "metric": task.primary_metric,
             "mean": _finite(results.primary_mean(scored)),
             "interval": scored.intervals.get(key),
@@ -223,7 +210,7 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
         "protocol": results.protocol,
         "features_digest": cache.digest(),
         "manifest_digest": cache.table.digest,
-        "notes": notes,
+        "notes": [note for note, applies in notes.items() if applies],
         "provenance": dict(results.provenance),
     }
 
@@ -244,10 +231,8 @@ def part_products(results: Results) -> list[ModelResult]:
         names = tuple(base.name for base in part)
         model = Model(f"{LATE}:{'+'.join(names)}", names, modalities_of(part))
         if np.isfinite(fused).any():
-            scored = score_model(
-                results.task, model, fused, results.y_true, results.folds, results.k
-            )
-            products.append(scored)
+            of = results.y_true, results.folds, results.k
+            products.append(score_model(results.task, model, fused, *of))
     return products
 
 

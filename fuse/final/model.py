@@ -5,8 +5,6 @@ last and has the digest of every other file, so that an incomplete folder, or on
 two models, is refused.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -21,10 +19,9 @@ from mvemo.cache.spec import content_digest, row_key
 from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.metrics.averages import complete, mean_finite
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import LATE, SECOND_LAYERS
-from mvemo.fuse.numeric import F64, decision_inputs
+from mvemo.fuse.numeric import F64, complete, decision_inputs, mean_finite
 from mvemo.fuse.scaling import CONSTANT, Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_files import NpzFile
@@ -329,15 +326,12 @@ def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[st
 
 def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict[str, F64]:
     """Return each feature's distance from the training clips, divided by its threshold."""
-    ratios = {}
-    for name in predictor.features:
-        of_nets = [
-            model.reference[name, spec.fold].distance(vectors[name, spec.fold])
-            / model.reference[name, spec.fold].threshold
-            for spec in model.variants(name)
-        ]
-        ratios[name] = mean_finite(np.stack(of_nets), axis=0)
-    return ratios
+    ratios: dict[str, list[F64]] = {name: [] for name in predictor.features}
+    for (name, fold), reference in model.reference.items():
+        if name in ratios:
+            x = vectors[name, fold]
+            ratios[name].append(reference.distance(x) / reference.threshold)
+    return {name: mean_finite(np.stack(of_nets), axis=0) for name, of_nets in ratios.items()}
 
 
 def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
@@ -345,9 +339,7 @@ def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
     layer = second_layer(model, predictor)
     heads = model.heads.select_features(predictor.features) if layer is None else (layer,)
     fitted = [head.thresholds for head in heads if head.thresholds is not None]
-    if not fitted:
-        return np.full(len(model.classes), 0.5)
-    return np.asarray(np.mean(fitted, axis=0), dtype=np.float64)
+    return np.mean(fitted or [np.full(len(model.classes), 0.5)], axis=0)
 
 
 def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors) -> F64:
@@ -360,11 +352,11 @@ def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors
         keys = [(name, head.net_fold) for name in features]
         x = [vectors[key] if key in vectors else vectors[key[0], None] for key in keys]
         outputs.append(head.predict(np.concatenate(x, axis=1, dtype=np.float64)))
-    return np.asarray(np.mean(outputs, axis=0), dtype=np.float64)
+    return np.mean(outputs, axis=0)
 
 
 def late_part(head: Head, names: Sequence[str]) -> Head:
-    """Return the product of only the bases in `names`, for clips that lack the others."""
+    """Return the head of a product that multiplies only the outputs of the bases in `names`."""
     n_outputs = len(head.intercept)
     # Shape (outputs, bases, outputs): only the diagonals over outputs are not zero.
     blocks = head.coef.astype(np.float64).reshape(n_outputs, len(head.features), n_outputs)

@@ -9,12 +9,12 @@ import numpy as np
 
 from mvemo.fuse.features import Matrix
 from mvemo.fuse.numeric import F32, F64, Bools, Ints
-from mvemo.fuse.scaling import ArrayRows, Rows, Scaling, fit_scaling, rows_of
+from mvemo.fuse.scaling import ArrayRows, Rows, Scaling, fit_scaling
 
 # Number of directions (those of largest variance) along which steps are scaled.
 RANK = 64
 # Extra random directions, which make the directions found more accurate.
-SPARE = 16
+EXTRA = 16
 # Up to this number of clips, a feature with more columns than clips is reduced to their span.
 SPANNED = 600
 # Directions with less than this share of the largest variance are only rounding errors.
@@ -26,50 +26,35 @@ class Spectrum:
     """Variances along directions, which scale the solver's steps but not its solution."""
 
     variances: F64  # float64 (directions,): mean squares along the directions
-    rest: float = 0.0  # mean square of a direction orthogonal to all of them
     # float32 (dim, directions), orthonormal; None if the columns are the directions.
     directions: F32 | None = None
+    rest: float = 0.0  # mean square of a direction orthogonal to all of them
 
 
-@dataclass(frozen=True)
 class Block:
-    """Values of one feature, and the problems that use them."""
+    """Columns of one feature, and the running problems that use them."""
 
-    values: F32 | Rows  # float32 (clips, dim), finite, standardised; in memory or not
-    problems: Ints  # int64: indices of the problems that have these columns
-    # float64 (problems of the block,): factor of the columns in each problem; None means 1.
-    factors: F64 | None = None
-    spectrum: Spectrum | None = None  # of the values; None for equal variances
-
-
-class RunningBlock:
-    """A block, reduced to the problems that are still running."""
-
-    def __init__(self, block: Block) -> None:
-        self.values = rows_of(block.values)
-        # int64: positions of the block's problems among the running problems.
-        self.slots = block.problems
+    def __init__(self, values: Rows, problems: Ints, factors: F64, spectrum: Spectrum) -> None:
+        self.values = values  # float32 (clips, dim), finite, standardised
+        # int64: indices of the block's problems among the running problems.
+        self.slots = problems
         # int64: positions of the same problems in the whole block.
-        self.rows = np.arange(len(block.problems))
-        self._spectrum = block.spectrum or Spectrum(np.ones(block.values.shape[1]))
-        factors = np.ones(len(block.problems)) if block.factors is None else block.factors
+        self.rows = np.arange(len(problems))
+        self._spectrum = spectrum
+        # Factor of the columns in each problem.
         self._factors = factors.astype(np.float32)[:, None, None]
         # Inverse curvatures (`set_curvature`): along the directions, minus the rest; and the rest.
         self._inverse = self._of_rest = np.ones_like(self._factors)
 
     def scores(self, coef: F32) -> F32:
         """Turn coefficients (problems, outputs, dim) into scores (problems, outputs, clips)."""
-        scaled = coef * self._factors
-        flat = scaled.reshape(scaled.shape[0] * scaled.shape[1], scaled.shape[2])
-        product = self.values.scores(flat)
-        shape = *coef.shape[:2], self.values.shape[0]
-        return product.reshape(shape).astype(np.float32, copy=False)
+        flat = (coef * self._factors).reshape(coef.shape[0] * coef.shape[1], coef.shape[2])
+        return self.values.scores(flat).reshape(*coef.shape[:2], self.values.shape[0])
 
     def gradient(self, residual: F32) -> F32:
         """Turn residuals (problems, outputs, clips) into gradients (problems, outputs, dim)."""
-        flat = residual.reshape(residual.shape[0] * residual.shape[1], residual.shape[2])
-        shape = *residual.shape[:2], self.values.shape[1]
-        product = self.values.gradient(flat).reshape(shape)
+        product = self.values.gradient(residual.reshape(-1, residual.shape[2]))
+        product = product.reshape(*residual.shape[:2], self.values.shape[1])
         product *= self._factors
         return product
 
@@ -92,13 +77,13 @@ class RunningBlock:
         flat = vector.reshape(-1, vector.shape[2])
         along = (flat @ directions).reshape(self._inverse.shape)
         along *= self._inverse
-        result: F32 = vector * self._of_rest
+        result = vector * self._of_rest
         result += (along.reshape(-1, directions.shape[1]) @ directions.T).reshape(vector.shape)
         return result
 
     def drop(self, done: Bools) -> Bools:
         """Drop the problems in `done`, bool (running problems,); return a mask of those kept."""
-        kept: Bools = ~done[self.slots]
+        kept = ~done[self.slots]
         new_slots = np.cumsum(~done) - 1
         self.slots, self.rows = new_slots[self.slots[kept]], self.rows[kept]
         self._factors, self._inverse = self._factors[kept], self._inverse[kept]
@@ -106,17 +91,16 @@ class RunningBlock:
         return kept
 
 
-def spectrum_of(values: F32 | Rows) -> Spectrum:
+def spectrum_of(values: Rows) -> Spectrum:
     """Return the directions of largest variance; values not in memory are read three times."""
-    values = rows_of(values)
     n, dim = values.shape
     rank = min(RANK, n, dim)
-    width = min(rank + SPARE, n, dim)
+    width = min(rank + EXTRA, n, dim)
     # Halko, Martinsson & Tropp 2011, "Finding structure with randomness", algorithms 4.4, 5.3.
     draw, total = np.random.default_rng(0), 0.0
     product = np.zeros((width, dim), np.float32)
     for _, block in values.blocks():
-        total += float(np.einsum("nd,nd->", block, block, dtype=np.float64)) / n
+        total += float(np.einsum("nd,nd->", block, block, dtype=float)) / n
         product += draw.normal(size=(width, len(block))).astype(np.float32) @ block
     basis = np.linalg.qr(product.T)[0]
     product = np.zeros((width, dim), np.float32)
@@ -127,11 +111,11 @@ def spectrum_of(values: F32 | Rows) -> Spectrum:
     for _, block in values.blocks():
         along = block @ basis
         square += along.T @ along
-    squares, turn = np.linalg.eigh(square.astype(np.float64) / n)
+    squares, rotation = np.linalg.eigh(square.astype(float) / n)
     variances = np.maximum(squares[::-1][:rank], 0.0)
-    directions = (basis @ turn[:, ::-1][:, :rank].astype(np.float32)).astype(np.float32)
+    directions = basis @ rotation[:, ::-1][:, :rank].astype(np.float32)
     rest = max(total - float(variances.sum()), 0.0) / max(dim - rank, 1)
-    return Spectrum(variances, rest, np.ascontiguousarray(directions))
+    return Spectrum(variances, np.ascontiguousarray(directions), rest)
 
 
 @dataclass(frozen=True)
@@ -167,13 +151,12 @@ class ScaledFeatures:
 
     def __getitem__(self, name: str) -> ScaledFeature:
         if name not in self._by_name:
-            self._by_name[name] = self._scale(name)
+            self._by_name[name] = self._scaled(name)
         return self._by_name[name]
 
-    def _scale(self, name: str) -> ScaledFeature:
+    def _scaled(self, name: str) -> ScaledFeature:
         matrix = self.matrices[name]
         scaling, _ = fit_scaling(matrix.values, self.rows & matrix.present)
-        rows: Rows
         if isinstance(matrix.values, Rows):
             rows = matrix.values.map(scaling.apply)
         else:
@@ -190,7 +173,7 @@ class ScaledFeatures:
 
 def _in_span(values: F32, scaling: Scaling) -> ScaledFeature:
     """Return a feature in coordinates along the principal directions of its clips."""
-    exact = values.astype(np.float64)
+    exact = values.astype(float)
     squares, directions = np.linalg.eigh(exact @ exact.T)
     kept = squares > NEGLIGIBLE * max(float(squares[-1]), 1e-300)
     size = np.sqrt(squares[kept])

@@ -1,7 +1,5 @@
 """Joint fitting of the heads of all models and folds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +9,9 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Clips, Matrix
 from mvemo.fuse.heads.blocks import Block, ScaledFeatures
 from mvemo.fuse.heads.head import Head, HeadSettings
-from mvemo.fuse.heads.solver import Start, solve
+from mvemo.fuse.heads.solver import solve
 from mvemo.fuse.models import Model
-from mvemo.fuse.numeric import F32, F64, Bools, Link, apply_link
+from mvemo.fuse.numeric import F32, F64, Bools, apply_link
 from mvemo.fuse.scaling import Rows
 
 # A fit ends if its mean loss per clip exceeds the minimum by at most this, in nats.
@@ -30,7 +28,7 @@ BATCH_SCORES, BATCH_STREAMED = 300_000, 50_000_000
 class Position:
     """Coefficients of a fit, in the coordinates of its `ScaledFeatures`."""
 
-    coef: tuple[F32, ...]  # for each feature of the model, float32 (outputs, columns)
+    coef: Mapping[str, F32]  # feature name to float32 (outputs, columns)
     intercept: F64  # float64 (outputs,)
 
 
@@ -145,7 +143,7 @@ class HeadFitter:
         self,
         matrices: Mapping[str, Matrix],
         clips: Clips,
-        settings: HeadSettings = DEFAULT,
+        settings: HeadSettings,
         net_fold: int | None = None,
     ) -> None:
         if settings.class_weight != "none" and clips.link != "softmax":
@@ -156,58 +154,51 @@ class HeadFitter:
         self.matrices, self.clips, self.settings = matrices, clips, settings
         self._net_fold = net_fold
         self._target = clips.target
-        self._scaled = ScaledFeatures(matrices, np.zeros(len(clips.y_true), np.bool_))
+        self._scaled = ScaledFeatures(matrices, np.zeros(len(clips.y_true), bool))
 
     def fit(self, fits: Sequence[Fit], *, strict: bool = False) -> list[Fitted]:
         """Solve fits; omit those with too few training clips or, if `strict`, raise for them."""
-        if not fits:
-            return []
-        valid = np.array(
-            [
-                np.logical_and.reduce([self.matrices[name].present for name in fit.model.features])
-                for fit in fits
-            ]
-        )
-        train = valid & np.array([fit.train for fit in fits])
-        counts = [self._n_different(rows) for rows in train]
-        enough = [i for i, count in enumerate(counts) if count >= MIN_DIFFERENT]
-        if strict and len(enough) < len(fits):
-            i = next(i for i in range(len(fits)) if i not in enough)
-            unit = "classes" if self.clips.link == "softmax" else "clips"
-            raise BadFeatures(
-                f"{fits[i]}: expected at least {MIN_DIFFERENT} {unit} among the training clips "
-                f"that have all of its features, got {counts[i]}"
-            )
-        fits, valid, weights = [fits[i] for i in enough], valid[enough], train[enough].astype("f4")
-        if self.settings.class_weight == "balanced":
-            weights = weights * balance(weights, self._target)
+        # Number of a fit to bool (clips,): clips with all features, and training clips.
+        valid: dict[int, Bools] = {}
+        train: dict[int, Bools] = {}
         together: dict[bytes, list[int]] = {}
         for i, fit in enumerate(fits):
-            key = _rows_scaled_on(fit).tobytes()
-            if self.clips.link == "identity":
-                # Fits of regression targets must also share the standardised target.
-                key += fit.train.tobytes()
-            together.setdefault(key, []).append(i)
+            present = [self.matrices[name].present for name in fit.model.features]
+            valid[i] = np.logical_and.reduce(present)
+            train[i] = valid[i] & fit.train
+            unit, different = "clips", np.flatnonzero(train[i])
+            if self.clips.link == "softmax":
+                unit, different = "classes", np.unique(self.clips.y_true[train[i]])
+            count = len(different)
+            if count >= MIN_DIFFERENT:
+                key = _rows_scaled_on(fit).tobytes()
+                if self.clips.link == "identity":
+                    # Fits of regression targets must also share the standardised target.
+                    key += fit.train.tobytes()
+                together.setdefault(key, []).append(i)
+            elif strict:
+                raise BadFeatures(
+                    f"{fit}: expected at least {MIN_DIFFERENT} {unit} among the training clips "
+                    f"that have all of its features, got {count}"
+                )
         fitted: dict[int, Fitted] = {}
         for members in together.values():
-            fitted |= self._fit_together(members, fits, valid, weights)
-        return [fitted[i] for i in range(len(fits))]
+            fitted |= self._fit_together(members, fits, valid, train)
+        return [fitted[i] for i in sorted(fitted)]
 
     def head(self, fitted: Fitted) -> Head:
         """Convert a solved fit to a head over cached values."""
         fit, position = fitted.fit, fitted.position
         scaled = self._scaled_on(fit)
-        names = fit.model.features
-        parts = [scaled[name] for name in names]
-        factors = self._factors(fit.model)
+        parts = [scaled[name] for name in fit.model.features]
         coef = [
-            part.raw_coef(of_part * np.float32(factor))
-            for part, of_part, factor in zip(parts, position.coef, factors, strict=True)
+            scaled[name].raw_coef(position.coef[name] * factor)
+            for name, factor in self._factors(fit.model).items()
         ]
         mean, scale = fitted.target_scale
         return Head(
             model=fit.model.name,
-            features=names,
+            features=fit.model.features,
             fold=fit.fold,
             net_fold=self._net_fold,
             mean=np.concatenate([part.scaling.shift for part in parts]),
@@ -228,14 +219,18 @@ class HeadFitter:
         return self._scaled
 
     def _fit_together(
-        self, members: Sequence[int], fits: Sequence[Fit], valid: Bools, weights: F32
+        self,
+        members: Sequence[int],
+        fits: Sequence[Fit],
+        valid: Mapping[int, Bools],
+        train: Mapping[int, Bools],
     ) -> dict[int, Fitted]:
         """Solve fits that share scaled features and, for regression, scaled targets."""
         target, mean, scale = self._target, np.zeros(1), np.ones(self.clips.n_outputs)
         if self.clips.link == "identity":
-            values = self.clips.y_true.astype(np.float64)
-            train = fits[members[0]].train
-            mean, scale = values[train].mean(axis=0), values[train].std(axis=0)
+            values = self.clips.y_true.astype(float)
+            trained_on = values[fits[members[0]].train]
+            mean, scale = trained_on.mean(axis=0), trained_on.std(axis=0)
             scale[scale <= 1e-12 * np.maximum(np.abs(mean), 1e-30)] = 1.0
             target = np.ascontiguousarray(((values - mean) / scale).T, np.float32)
         scaled = self._scaled_on(fits[members[0]])
@@ -243,32 +238,66 @@ class HeadFitter:
         streamed = any(isinstance(matrix.values, Rows) for matrix in self.matrices.values())
         size = (BATCH_STREAMED if streamed else BATCH_SCORES) // target.size
         for batch in fits_by_batch(members, fits, max(size, 1)):
-            problems = FitProblems(
-                [fits[i] for i in batch], [self._factors(fits[i].model) for i in batch], scaled
-            )
-            positions = problems.solve(target, weights[batch], self.clips.link)
-            for row, (i, position) in enumerate(zip(batch, positions, strict=True)):
-                scores = problems.scores(position, row)
-                outputs = apply_link(scores.astype(np.float64), self.clips.link)
+            weights = np.array([train[i] for i in batch], np.float32)
+            if self.settings.class_weight == "balanced":
+                weights *= balance(weights, target)
+            positions = self._solve([fits[i] for i in batch], scaled, target, weights)
+            for i, position in zip(batch, positions, strict=True):
+                fit = fits[i]
+                predict = np.ones_like(valid[i]) if fit.predict is None else fit.predict
+                scores = position.intercept.astype(np.float32)
+                for name, factor in self._factors(fit.model).items():
+                    rows = scaled[name].values.take(predict)
+                    scores = scores + rows.scores(position.coef[name] * factor).T
+                outputs = apply_link(scores.astype(float), self.clips.link)
                 if self.clips.link == "identity":
                     outputs = outputs * scale + mean
-                predict = fits[i].predict
-                outputs[~(valid[i] if predict is None else valid[i][predict])] = np.nan
-                fitted[i] = Fitted(fits[i], outputs, position, (mean, scale))
+                outputs[~valid[i][predict]] = np.nan
+                fitted[i] = Fitted(fit, outputs, position, (mean, scale))
         return fitted
 
-    def _n_different(self, train: Bools) -> int:
-        """Return the number of classes of the training clips; for other tasks, of the clips."""
-        if self.clips.link == "softmax":
-            return len(np.unique(self.clips.y_true[train]))
-        return int(train.sum())
+    def _solve(
+        self, fits: Sequence[Fit], scaled: ScaledFeatures, target: F32, weights: F32
+    ) -> list[Position]:
+        """Return the results of fits for one target (outputs, clips)."""
+        rows = np.logical_or.reduce(weights > 0)
+        factors = [self._factors(fit.model) for fit in fits]
+        # Feature name to the indices of the fits that use it.
+        users = {
+            name: [i for i in range(len(fits)) if name in factors[i]]
+            for name in dict.fromkeys(name for of_fit in factors for name in of_fit)
+        }
+        blocks, start = [], []
+        for name, members in users.items():
+            feature, of_block = scaled[name], np.array([factors[i][name] for i in members])
+            values = feature.values.take(rows)
+            blocks.append(Block(values, np.array(members), of_block, feature.spectrum))
+            zeros = np.zeros((len(target), values.shape[1]), np.float32)
+            starts = [fits[i].start for i in members]
+            coef = [one.coef[name] if one else zeros for one in starts]
+            start.append(np.array(coef, np.float32))
+        intercept = [fit.start.intercept if fit.start else [0.0] * len(target) for fit in fits]
+        C, tol = np.array([(fit.C, fit.tol) for fit in fits]).T
+        if self.clips.link == "identity":
+            # More precision costs only few steps for squared errors.
+            tol = tol * 1e-3
+        start.append(np.array(intercept, np.float32))
+        *solved, intercepts = solve(
+            blocks, start, target[:, rows], weights[:, rows], C, tol, self.clips.link
+        )
+        coefs = dict(zip(users, solved, strict=True))
+        return [
+            Position({name: coefs[name][users[name].index(i)] for name in factors[i]}, intercept)
+            for i, intercept in enumerate(intercepts.astype(float))
+        ]
 
-    def _factors(self, model: Model) -> list[float]:
-        """Return the factor for each feature's columns; 1 if the model has only one feature."""
+    def _factors(self, model: Model) -> dict[str, np.float32]:
+        """Map each feature to the factor of its columns; 1 if the model has only one feature."""
+        dims = {name: self.matrices[name].values.shape[1] for name in model.features}
         if not self.settings.balance_blocks:
-            return [1.0] * len(model.features)
-        dims = [self.matrices[name].values.shape[1] for name in model.features]
-        return [float(np.sqrt(np.mean(dims) / dim)) for dim in dims]
+            dims = dict.fromkeys(dims, 1)
+        mean = np.mean(list(dims.values()))
+        return {name: np.float32(np.sqrt(mean / dim)) for name, dim in dims.items()}
 
 
 def _rows_scaled_on(fit: Fit) -> Bools:
@@ -282,82 +311,7 @@ def balance(weights: F32, target: F32) -> F32:
     factor = counts.sum(axis=1, keepdims=True) / (
         present.sum(axis=1, keepdims=True) * np.where(present, counts, 1.0)
     )
-    factors: F32 = np.where(present, factor, 0.0).astype(np.float32) @ target
-    return factors
-
-
-class FitProblems:
-    """Fits in the solver's form; `factors` has a factor for each feature of each fit."""
-
-    def __init__(
-        self, fits: Sequence[Fit], factors: Sequence[Sequence[float]], scaled: ScaledFeatures
-    ) -> None:
-        self.fits, self.factors, self.scaled = fits, factors, scaled
-        self._names = list(dict.fromkeys(name for fit in fits for name in fit.model.features))
-        # For each feature name, the indices of the fits that use it.
-        self._members = [
-            np.flatnonzero([name in fit.model.features for fit in fits]) for name in self._names
-        ]
-
-    def solve(self, target: F32, weights: F32, link: Link) -> list[Position]:
-        """Solve all fits for one target (outputs, clips)."""
-        rows: Bools = np.asarray((weights > 0).any(axis=0), np.bool_)
-        blocks = []
-        for name, members in zip(self._names, self._members, strict=True):
-            feature = self.scaled[name]
-            factors = [
-                of_fit[fit.model.features.index(name)]
-                for fit, of_fit in zip(self.fits, self.factors, strict=True)
-                if name in fit.model.features
-            ]
-            values = feature.values.take(rows)
-            blocks.append(Block(values, members, np.array(factors), feature.spectrum))
-        C, tol = np.array([(fit.C, fit.tol) for fit in self.fits]).T
-        if link == "identity":
-            # More precision costs only few steps for squared errors.
-            tol = tol * 1e-3
-        start = self._start(blocks, len(target))
-        solution = solve(
-            blocks, target[:, rows], weights[:, rows], C, link=link, tol=tol, start=start
-        )
-        return [
-            Position(tuple(solution.coef[b][row] for b, row in self._rows(i)), intercept)
-            for i, intercept in enumerate(solution.intercept)
-        ]
-
-    def scores(self, position: Position, i: int) -> F32:
-        """Return the scores of a fit, float32 (clips to predict, outputs)."""
-        fit = self.fits[i]
-        scores = position.intercept.astype(np.float32)
-        for name, coef, factor in zip(
-            fit.model.features, position.coef, self.factors[i], strict=True
-        ):
-            values = self.scaled[name].values
-            if fit.predict is not None:
-                values = values.take(fit.predict)
-            scores = scores + values.scores(coef * np.float32(factor)).T
-        return scores
-
-    def _rows(self, i: int) -> list[tuple[int, int]]:
-        """Return, for each feature of a fit, its block and the fit's row in it."""
-        blocks = [self._names.index(name) for name in self.fits[i].model.features]
-        return [(b, int(np.searchsorted(self._members[b], i))) for b in blocks]
-
-    def _start(self, blocks: Sequence[Block], n_outputs: int) -> Start | None:
-        """Return the start of all fits, zeros for those without; None if all are without."""
-        if not any(fit.start for fit in self.fits):
-            return None
-        intercept = np.zeros((len(self.fits), n_outputs))
-        coef = [
-            np.zeros((len(block.problems), n_outputs, block.values.shape[1]), np.float32)
-            for block in blocks
-        ]
-        for i, fit in enumerate(self.fits):
-            if fit.start is not None:
-                intercept[i] = fit.start.intercept
-                for (b, row), part in zip(self._rows(i), fit.start.coef, strict=True):
-                    coef[b][row] = part
-        return Start(tuple(coef), intercept)
+    return np.where(present, factor, 0.0).astype(np.float32) @ target
 
 
 def fits_by_batch(members: Sequence[int], fits: Sequence[Fit], size: int) -> list[list[int]]:

@@ -1,7 +1,5 @@
 """The head, a linear layer with its standardisation, and the settings of heads."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,5 +115,5 @@ class Head:
         z = (x - self.mean) / self.scale
         if self.limit is not None:
             np.clip(z, -self.limit, self.limit, out=z)
-        scores: F64 = z @ self.coef.T + self.intercept
+        scores = z @ self.coef.T + self.intercept
         return apply_link(scores, self.link)

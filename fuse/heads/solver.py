@@ -21,85 +21,49 @@ whose rows sum to 1: the loss of a problem is the weighted mean over clips. Resu
 given arrays where possible, because arrays as large as the scores take most of the memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mvemo.fuse.heads.blocks import Block, RunningBlock
-from mvemo.fuse.numeric import F32, F64, Bools, Ints, Link
+from mvemo.fuse.heads.blocks import Block
+from mvemo.fuse.numeric import F32, F64, Bools, Link
 
 # Number of pairs of steps and gradient changes that L-BFGS keeps.
 MEMORY = 10
 # Constants of the Wolfe conditions: sufficient decrease, and curvature.
 DECREASE, CURVATURE = 1e-4, 0.9
 LINE_STEPS = 12
+MAX_STEPS = 500
 # Lower bound of the curvature of the loss, needed when all clips are fitted well.
 MIN_CURVATURE = 1e-4
 
 
-@dataclass(frozen=True)
-class Start:
-    """Start of the steps; only the number of steps depends on it, not the minimum."""
-
-    # One array per block, float32 (its problems, outputs, dim), for standardised columns.
-    coef: tuple[F32, ...]
-    intercept: F64  # float64 (problems, outputs)
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Solution of all problems."""
-
-    scores: F32  # float32 (problems, outputs, clips): for training clips and all others
-    # One array per block, float32 (its problems, outputs, dim), for its columns times the factor.
-    coef: tuple[F32, ...]
-    intercept: F64  # float64 (problems, outputs)
-    iterations: Ints  # int64 (problems,)
-    converged: Bools  # bool (problems,): True if the loss is within the tolerance of its minimum
+# A direction, position or gradient of all problems: for each block an array (its problems, outputs,
+# dim) of coefficients of its columns times the factor, then the intercepts (problems, outputs).
+Vector = list[F32]
 
 
 def solve(
     blocks: Sequence[Block],
-    target: NDArray[np.floating],
-    weights: NDArray[np.floating],
-    C: NDArray[np.floating],
-    *,
-    link: Link = "softmax",
-    tol: float | NDArray[np.floating] = 1e-7,
-    max_iter: int = 500,
-    start: Start | None = None,
-) -> Solution:
-    """Minimise the penalised loss of every problem, until half the Newton decrement < `tol`."""
-    running = _Problems(blocks, target, weights, C, link, start)
-    iterations = np.zeros(len(C), dtype=np.int64)
-    tolerance = np.broadcast_to(np.asarray(tol, dtype=np.float64), len(C))
-    for iteration in range(max_iter):
-        done = running.excess() <= tolerance[running.ids]
-        iterations[running.ids[~done]] = iteration + 1
-        running.retire(done)
+    start: Vector,
+    target: F32,
+    weights: F32,
+    C: F64,
+    tol: F64,
+    link: Link,
+) -> Vector:
+    """Minimise the penalised loss of every problem, until half the Newton decrement < `tol`.
+
+    Only the number of steps depends on `start`, not the minimum.
+    """
+    running = _Problems(blocks, start, target, weights, C, link)
+    for _ in range(MAX_STEPS):
+        running.retire(running.excess() <= tol[running.ids])
         if not len(running.ids):
             break
         running.step()
-    else:
-        running.retire(running.excess() <= tolerance[running.ids])
-    converged = np.ones(len(C), dtype=np.bool_)
-    converged[running.ids] = False
-    running.retire(np.ones(len(running.ids), dtype=np.bool_))
-    return Solution(
-        scores=running.final_scores,
-        coef=tuple(running.final_coef),
-        intercept=running.final_intercept,
-        iterations=iterations,
-        converged=converged,
-    )
-
-
-# A direction, position or gradient of all problems: an array per block, then the intercepts.
-_Vector = list[F32]
+    running.retire(np.ones(len(running.ids), bool))
+    return running.final
 
 
 class _Problems:
@@ -108,35 +72,29 @@ class _Problems:
     def __init__(
         self,
         blocks: Sequence[Block],
-        target: NDArray[np.floating],
-        weights: NDArray[np.floating],
-        C: NDArray[np.floating],
+        start: Vector,
+        target: F32,
+        weights: F32,
+        C: F64,
         link: Link,
-        start: Start | None,
     ) -> None:
         n_problems, n_clips = weights.shape
-        n_outputs = target.shape[0]
+        n_outputs = len(target)
         self.link = link
-        self.target = np.ascontiguousarray(target, dtype=np.float32)
-        total = weights.sum(axis=1, dtype=np.float64)
+        self.target = np.ascontiguousarray(target)
+        total = weights.sum(axis=1, dtype=float)
         # Normalised weights, (problems, 1, clips): each problem's weights sum to 1.
         self.weights = (weights / total[:, None]).astype(np.float32)[:, None, :]
         # (problems, outputs)
-        self.penalty: F64 = np.repeat(1.0 / (np.asarray(C) * total)[:, None], n_outputs, axis=1)
+        self.penalty = np.repeat(1.0 / (C * total)[:, None], n_outputs, axis=1)
         self.ids = np.arange(n_problems)
-        self.blocks = [RunningBlock(block) for block in blocks]
-        self.final_coef = [
-            np.zeros((len(b.problems), n_outputs, b.values.shape[1]), np.float32) for b in blocks
-        ]
-        self.final_intercept = np.zeros((n_problems, n_outputs))
-        self.final_scores = np.zeros((n_problems, n_outputs, n_clips), np.float32)
-        start = start or Start(tuple(self.final_coef), self.final_intercept)
-        self.position: _Vector = [coef.copy() for coef in start.coef]
-        self.position.append(start.intercept.astype(np.float32))
+        self.blocks = blocks
+        self.position = start
+        self.final = [np.zeros_like(x) for x in start]
         self.scores = np.zeros((n_problems, n_outputs, n_clips), np.float32)
-        if any(x.any() for x in self.position):
-            self._add_scores(self.position, self.scores)
-        self.memory: list[tuple[_Vector, _Vector, F64]] = []
+        if any(x.any() for x in start):
+            self._add_scores(start, self.scores)
+        self.memory: list[tuple[Vector, Vector, F64]] = []
         # The loss excludes the penalty: line searches add the change of the penalty.
         self.residual, self.loss = residual_and_loss(
             self.scores, self.target, self.weights, self.link
@@ -145,28 +103,27 @@ class _Problems:
 
     # --- vectors of all problems
 
-    def _dot(self, a: _Vector, b: _Vector) -> F64:
+    def _dot(self, a: Vector, b: Vector) -> F64:
         """Return inner products, (problems,)."""
-        result: F64 = np.einsum("pk,pk->p", a[-1], b[-1]).astype(np.float64)
+        result: F64 = np.einsum("pk,pk->p", a[-1], b[-1]).astype(float)
         for block, x, y in zip(self.blocks, a[:-1], b[:-1], strict=True):
             flat = (len(x), x.shape[1] * x.shape[2])
             result[block.slots] += np.einsum("pd,pd->p", x.reshape(flat), y.reshape(flat))
         return result
 
-    def _penalised(self, a: _Vector, b: _Vector) -> F64:
+    def _penalised(self, a: Vector, b: Vector) -> F64:
         """Return inner products of coefficients in the metric of the penalty, (problems,)."""
         result = np.zeros(self.penalty.shape)
         for block, x, y in zip(self.blocks, a[:-1], b[:-1], strict=True):
             result[block.slots] += np.einsum("pkd,pkd->pk", x, y)
-        total: F64 = (self.penalty * result).sum(axis=1)
-        return total
+        return (self.penalty * result).sum(axis=1)
 
     def _broadcast(self, factors: F64) -> list[F32]:
         """Shape factors (problems,) for each array of a vector."""
         f = factors.astype(np.float32)
         return [f[block.slots][:, None, None] for block in self.blocks] + [f[:, None]]
 
-    def _add(self, a: _Vector, factors: F64, b: _Vector) -> None:
+    def _add(self, a: Vector, factors: F64, b: Vector) -> None:
         """Add factors * b to a, in place."""
         for x, f, y in zip(a, self._broadcast(factors), b, strict=True):
             x += f * y
@@ -175,7 +132,7 @@ class _Problems:
 
     def _set_gradient(self) -> None:
         """Set gradient, curvature and scaled gradient at the current position."""
-        gradient: _Vector = []
+        gradient: Vector = []
         penalty = self.penalty.astype(np.float32)
         for block, coef in zip(self.blocks, self.position[:-1], strict=True):
             # If all problems have the feature, no copy is needed.
@@ -183,27 +140,26 @@ class _Problems:
             g = block.gradient(self.residual[block.slots] if partial else self.residual)
             g += penalty[block.slots][:, :, None] * coef
             gradient.append(g)
-        gradient.append(self.residual.sum(axis=2, dtype=np.float64).astype(np.float32))
+        gradient.append(self.residual.sum(axis=2, dtype=float).astype(np.float32))
         self.gradient = gradient
         if self.link == "identity":
             self.curvature = np.ones(len(self.ids))
         else:
             # An output with residual r has the second derivative |r| (1 - |r|).
-            size = np.abs(self.residual).sum(axis=(1, 2), dtype=np.float64)
+            size = np.abs(self.residual).sum(axis=(1, 2), dtype=float)
             self.curvature = np.maximum(0.5 * size / len(self.target), MIN_CURVATURE)
         for block in self.blocks:
             block.set_curvature(self.curvature[block.slots], self.penalty[block.slots])
         self.scaled_gradient = self._precondition(gradient)
 
-    def _precondition(self, vector: _Vector) -> _Vector:
+    def _precondition(self, vector: Vector) -> Vector:
         """Multiply a gradient by an approximate inverse of the second derivatives."""
         scaled = [block.precondition(v) for block, v in zip(self.blocks, vector[:-1], strict=True)]
         return [*scaled, (vector[-1] / self.curvature[:, None]).astype(np.float32)]
 
     def excess(self) -> F64:
         """Estimate how far each objective is above its minimum, (problems,)."""
-        result: F64 = 0.5 * self._dot(self.gradient, self.scaled_gradient)
-        return result
+        return 0.5 * self._dot(self.gradient, self.scaled_gradient)
 
     # --- steps of all problems
 
@@ -225,7 +181,7 @@ class _Problems:
         self.memory.append((step, change, rho))
         del self.memory[:-MEMORY]
 
-    def _descent(self) -> tuple[_Vector, F64]:
+    def _descent(self) -> tuple[Vector, F64]:
         """Return the direction of a step, and the objective's slope along it, below 0."""
         direction = self._quasi_newton()
         slope = self._dot(self.gradient, direction)
@@ -234,7 +190,7 @@ class _Problems:
             # Rounding errors made the memory of these problems useless, so it is restarted.
             for x, f, g in zip(
                 direction,
-                self._broadcast(uphill.astype(np.float64)),
+                self._broadcast(uphill.astype(float)),
                 self.scaled_gradient,
                 strict=True,
             ):
@@ -244,7 +200,7 @@ class _Problems:
             slope = self._dot(self.gradient, direction)
         return direction, slope
 
-    def _quasi_newton(self) -> _Vector:
+    def _quasi_newton(self) -> Vector:
         """Run the two-loop recursion of L-BFGS for all problems at once."""
         if not self.memory:
             return [-g for g in self.scaled_gradient]
@@ -266,14 +222,14 @@ class _Problems:
             self._add(q, alpha - beta, s)
         return q
 
-    def _add_scores(self, vector: _Vector, scores: F32) -> None:
+    def _add_scores(self, vector: Vector, scores: F32) -> None:
         """Add the scores of coefficients to `scores` (problems, outputs, clips), in place."""
         scores += vector[-1][:, :, None]
         for block, coef in zip(self.blocks, vector[:-1], strict=True):
             for slot, of_block in zip(block.slots.tolist(), block.scores(coef), strict=True):
                 scores[slot] += of_block
 
-    def _line_search(self, direction: _Vector, along: F32, slope: F64) -> F64:
+    def _line_search(self, direction: Vector, along: F32, slope: F64) -> F64:
         """Return step lengths that meet the Wolfe conditions; move scores, residual and loss."""
         cross = self._penalised(self.position, direction)
         square = self._penalised(direction, direction)
@@ -289,7 +245,7 @@ class _Problems:
             self.residual = moved[:0]
             self.residual, loss = residual_and_loss(moved, self.target, self.weights, self.link)
             value = loss + t * cross + 0.5 * t * t * square
-            rise = np.einsum("pkn,pkn->p", self.residual, along, dtype=np.float64)
+            rise = np.einsum("pkn,pkn->p", self.residual, along, dtype=float)
             rise += cross + t * square
             # In single precision the loss itself is too coarse near the end; the slope is not.
             slack = 1e-6 * np.maximum(1.0, np.abs(self.loss))
@@ -312,8 +268,7 @@ class _Problems:
     def _newton(self, scores: F32, along: F32, slope: F64, square: F64, t: F64) -> F64:
         """Return Newton's step length for the minimum along a direction, from `scores`."""
         second = curvature(scores, along, self.weights, self.link) + square
-        result: F64 = t - slope / np.maximum(second, 1e-300)
-        return result
+        return t - slope / np.maximum(second, 1e-300)
 
     # --- end of problems
 
@@ -321,19 +276,16 @@ class _Problems:
         """Store the results of the problems in `done`, bool (running problems,), and drop them."""
         if not done.any():
             return
-        ids, kept = self.ids[done], ~done
-        self.final_scores[ids] = self.scores[done]
-        self.final_intercept[ids] = self.position[-1][done]
+        kept = ~done
         kept_of: list[Bools] = []
-        for block, coef, final in zip(
-            self.blocks, self.position[:-1], self.final_coef, strict=True
-        ):
+        for block, coef, final in zip(self.blocks, self.position[:-1], self.final, strict=False):
             ended = done[block.slots]
             final[block.rows[ended]] = coef[ended]
             kept_of.append(block.drop(done))
+        self.final[-1][self.ids[done]] = self.position[-1][done]
         kept_of.append(kept)
 
-        def keep(vector: _Vector) -> _Vector:
+        def keep(vector: Vector) -> Vector:
             return [x[k] for x, k in zip(vector, kept_of, strict=True)]
 
         self.position, self.gradient = keep(self.position), keep(self.gradient)
@@ -361,7 +313,7 @@ def residual_and_loss(scores: F32, target: F32, weights: F32, link: Link) -> tup
     if link == "identity":
         each = 0.5 * np.einsum("pkn,pkn->pn", residual, residual)
     residual *= weights
-    return residual, np.einsum("pn,pn->p", weights[:, 0], each, dtype=np.float64)
+    return residual, np.einsum("pn,pn->p", weights[:, 0], each, dtype=float)
 
 
 def curvature(scores: F32, direction: F32, weights: F32, link: Link) -> F64:
@@ -375,14 +327,13 @@ def curvature(scores: F32, direction: F32, weights: F32, link: Link) -> F64:
         each = np.einsum("pkn,pkn,pkn->pn", p * (1.0 - p), direction, direction)
     else:
         each = np.einsum("pkn,pkn->pn", direction, direction)
-    result: F64 = np.einsum("pn,pn->p", weights[:, 0], each, dtype=np.float64)
-    return result
+    return np.einsum("pn,pn->p", weights[:, 0], each, dtype=float)
 
 
 def _softmax(scores: F32) -> tuple[F32, F32]:
-    """Return probabilities, and log(sum(exp(scores))) over outputs, (problems, clips)."""
+    """Return probabilities, and the log of each clip's sum of exponentials, (problems, clips)."""
     largest = scores.max(axis=1, keepdims=True)
-    p: F32 = scores - largest
+    p = scores - largest
     np.exp(p, out=p)
     total = p.sum(axis=1, keepdims=True)
     p /= total

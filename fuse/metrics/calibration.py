@@ -5,17 +5,16 @@ tags, and `proba` is float64 (clips, classes or tags). Rows of `proba` with NaN 
 for clips without a prediction and are left out.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
 
-from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.numeric import F64, Bools, Ints, complete, softmax
 
 N_BINS = 15
+# Edges of the bins of probabilities; a bin includes its upper edge.
+EDGES = np.linspace(0.0, 1.0, N_BINS + 1)
 # Range of temperatures; outside it, probabilities are practically one-hot or uniform.
 COLDEST, HOTTEST = 0.02, 50.0
 # Smallest probability in the log loss, as in scikit-learn.
@@ -26,7 +25,6 @@ EPS = float(np.finfo(np.float64).eps)
 class Reliability:
     """Points of a reliability diagram."""
 
-    edges: F64  # (bins + 1,) from 0 to 1; a bin includes its upper edge
     count: Ints  # (bins,) clips, or pairs of clip and tag, whose probability is in the bin
     confidence: F64  # (bins,) mean probability; NaN for an empty bin
     accuracy: F64  # (bins,) share of correct predictions; NaN for an empty bin
@@ -36,13 +34,13 @@ class Reliability:
         """Return the expected calibration error (Guo et al. 2017, eq. 3); NaN without clips."""
         filled = self.count > 0
         if not filled.any():
-            return float("nan")
+            return np.nan
         gap = np.abs(self.accuracy[filled] - self.confidence[filled])
         return float(np.average(gap, weights=self.count[filled]))
 
 
-def reliability(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> Reliability:
-    """Bin predictions by their stated probability, in bins of equal width.
+def reliability(y_true: Ints, proba: F64) -> Reliability:
+    """Bin predictions by their stated probability, in the bins of `EDGES`.
 
     For classes, each clip is binned by its largest probability; for tags, each pair of clip and
     tag by its probability.
@@ -50,19 +48,19 @@ def reliability(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> Reliability:
     y_true, proba = _predicted(y_true, proba)
     stated, correct = _stated_and_correct(y_true, proba)
     stated, correct = stated.ravel(), correct.ravel()
-    bins = _bins(stated, n_bins)
-    count = np.bincount(bins, minlength=n_bins).astype(np.int64)
+    bins = _bins(stated)
+    count = np.bincount(bins, minlength=N_BINS).astype(np.int64)
     with np.errstate(invalid="ignore"):
-        confidence = np.bincount(bins, weights=stated, minlength=n_bins) / count
-        accuracy = np.bincount(bins, weights=correct, minlength=n_bins) / count
-    return Reliability(np.linspace(0.0, 1.0, n_bins + 1), count, confidence, accuracy)
+        confidence = np.bincount(bins, stated, N_BINS) / count
+        accuracy = np.bincount(bins, correct, N_BINS) / count
+    return Reliability(count, confidence, accuracy)
 
 
 def brier_score(y_true: Ints, proba: F64) -> float:
     """Return the Brier score: a sum over classes, in [0, 2], or a mean over tags, in [0, 1]."""
     y_true, proba = _predicted(y_true, proba)
     if not len(y_true):
-        return float("nan")
+        return np.nan
     if y_true.ndim == 2:
         return float(np.square(y_true - proba).mean())
     target = y_true[:, None] == np.arange(proba.shape[1])
@@ -72,7 +70,7 @@ def brier_score(y_true: Ints, proba: F64) -> float:
 def log_loss(y_true: Ints, proba: F64) -> float:
     """Return the mean log loss in nats, with probabilities raised to `EPS`; NaN without clips."""
     y_true, proba = _predicted(y_true, proba)
-    return float(log_losses(y_true, proba).mean()) if len(y_true) else float("nan")
+    return float(log_losses(y_true, proba).mean()) if len(y_true) else np.nan
 
 
 def log_losses(y_true: Ints, proba: F64) -> F64:
@@ -88,7 +86,7 @@ def _losses(y_true: Ints, proba: F64) -> F64:
     return np.asarray(-np.log(np.clip(of_truth, EPS, 1.0 - EPS)))
 
 
-def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F64, F64, F64, F64]:
+def calibration_terms(y_true: Ints, proba: F64) -> tuple[F64, F64, F64, F64]:
     """Return terms of Brier score, log loss and ECE of each clip, to be summed over clips.
 
     These are squared errors, log losses, gaps, and weights. A gap (clips, bins) is the correctness,
@@ -99,18 +97,17 @@ def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F
     p = np.nan_to_num(proba)
     stated, correct = _stated_and_correct(y_true, p)
     target = y_true[:, None] == np.arange(p.shape[1]) if y_true.ndim == 1 else correct
-    gaps = np.zeros((len(p), n_bins))
-    np.add.at(gaps, (np.arange(len(p))[:, None], _bins(stated, n_bins)), correct - stated)
-    squares: F64 = (np.square(p - target) * valid).sum(axis=1)
-    losses: F64 = (_losses(y_true, p) * valid).sum(axis=1)
-    weights = (valid[:, 0] * float(stated.shape[1])).astype(np.float64)
+    gaps = np.zeros((len(p), N_BINS))
+    np.add.at(gaps, (np.arange(len(p))[:, None], _bins(stated)), correct - stated)
+    squares = (np.square(p - target) * valid).sum(axis=1)
+    losses = (_losses(y_true, p) * valid).sum(axis=1)
+    weights = (valid[:, 0] * float(stated.shape[1])).astype(float)
     return squares, losses, gaps * valid, weights
 
 
 def log_probabilities(proba: F64) -> F64:
     """Return the logarithms of probabilities, finite at 0; NaN stays NaN."""
-    result: F64 = np.log(np.maximum(proba, np.finfo(np.float64).tiny))
-    return result
+    return np.log(np.maximum(proba, np.finfo(np.float64).tiny))
 
 
 def fit_temperature(scores: F64, y_true: Ints) -> float:
@@ -126,10 +123,7 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
         return 1.0
 
     def slope(b: float) -> float:
-        scaled = z * b
-        p = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
-        return float((p * z).sum())
+        return float((softmax(z * b) * z).sum())
 
     if slope(1 / HOTTEST) >= 0:
         return HOTTEST
@@ -140,25 +134,20 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
 
 def apply_temperature(proba: F64, temperature: float | F64) -> F64:
     """Return softmax(log p / T) over the last axis; T is a number or (clips, 1)."""
-    z = log_probabilities(proba) / temperature
-    exp = np.exp(z - z.max(axis=-1, keepdims=True))
-    result: F64 = exp / exp.sum(axis=-1, keepdims=True)
-    return result
+    return softmax(log_probabilities(proba) / temperature)
 
 
 def _stated_and_correct(y_true: Ints, proba: F64) -> tuple[F64, Bools]:
     """Return stated probabilities (clips, 1 or tags), and True for correct predictions."""
     if y_true.ndim == 2:
         return proba, y_true == 1
-    stated = np.asarray(proba.max(axis=1, keepdims=True), dtype=np.float64)
-    return stated, np.asarray(proba.argmax(axis=1) == y_true, dtype=np.bool_)[:, None]
+    stated = proba.max(axis=1, keepdims=True)
+    return stated, (proba.argmax(axis=1) == y_true)[:, None]
 
 
-def _bins(stated: F64, n_bins: int) -> Ints:
-    """Return the bin of each probability; a bin includes its upper edge."""
-    edges = np.linspace(0.0, 1.0, n_bins + 1)
-    bins: Ints = np.clip(np.searchsorted(edges, stated, side="left") - 1, 0, n_bins - 1)
-    return bins
+def _bins(stated: F64) -> Ints:
+    """Return the bin of each probability."""
+    return np.clip(np.searchsorted(EDGES, stated) - 1, 0, N_BINS - 1)
 
 
 def _predicted(y_true: Ints, proba: F64) -> tuple[Ints, F64]:

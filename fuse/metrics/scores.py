@@ -5,24 +5,14 @@ input and rank one column at a time, which took longer than fitting the heads. T
 the results with those of scikit-learn.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.metrics.averages import Measures, complete, mean_of_finite, ratio
-from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.numeric import F64, Bools, Ints, Measures, complete, mean_of_finite, ratio
 
 # Threshold of a tag that no training clip has.
 DEFAULT_THRESHOLD = 0.5
-# Names of the quadrants; `quadrants` returns indices into this tuple.
-QUADRANTS = (
-    "valence+ arousal+",
-    "valence- arousal+",
-    "valence- arousal-",
-    "valence+ arousal-",
-)
 
 
 # --- classes and tags
@@ -65,7 +55,7 @@ def multiclass_scores(y_true: Ints, proba: F64, y_pred: Ints) -> Measures:
     classes that some but not all clips have, as in the AUC published by PL20's authors.
     """
     n_classes = proba.shape[1]
-    counts = confusion_matrix(y_true, y_pred, n_classes).astype(np.float64)
+    counts = confusion_matrix(y_true, y_pred, n_classes).astype(float)
     by_class = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
     per_class = precision_recall_f1(*by_class)
     auc = roc_auc(y_true[:, None] == np.arange(n_classes), proba)
@@ -81,7 +71,7 @@ def multiclass_scores(y_true: Ints, proba: F64, y_pred: Ints) -> Measures:
 
 def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools) -> Measures:
     """Score probabilities and decisions (clips, tags): means over tags (macro), and micro."""
-    true = y_true.astype(np.bool_)
+    true = y_true.astype(bool)
     per_tag = _column_scores(true, proba, y_pred)
     column = (-1, 1)
     pairs = _column_scores(true.reshape(column), proba.reshape(column), y_pred.reshape(column))
@@ -95,7 +85,7 @@ def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools) -> Measures:
 
 
 def _column_scores(y_true: Bools, proba: F64, y_pred: Bools) -> dict[str, F64]:
-    counts = (values.sum(axis=0, dtype=np.float64) for values in (y_true, y_pred, y_true & y_pred))
+    counts = (values.sum(axis=0, dtype=float) for values in (y_true, y_pred, y_true & y_pred))
     return {
         **decision_scores(*counts),
         "roc_auc": roc_auc(y_true, proba),
@@ -109,7 +99,7 @@ def best_thresholds(proba: F64, y_true: Ints) -> F64:
     It is the mean of two neighbouring probabilities; of thresholds with equal F1, the highest.
     """
     valid = complete(proba)
-    positive, p = y_true[valid].astype(np.bool_), proba[valid]
+    positive, p = y_true[valid].astype(bool), proba[valid]
     thresholds = np.full(p.shape[1], DEFAULT_THRESHOLD)
     if not len(p):
         return thresholds
@@ -154,14 +144,14 @@ def rank_columns(positive: Bools, scores: F64) -> Ranking:
     """Sort the clips of each column by descending score; scores must not contain NaN."""
     order = np.argsort(-scores, axis=0, kind="stable")
     descending = np.take_along_axis(scores, order, axis=0)
-    hits = np.cumsum(np.take_along_axis(positive, order, axis=0), axis=0).astype(np.float64)
-    last = np.ones((min(len(scores), 1), scores.shape[1]), dtype=np.bool_)
+    hits = np.cumsum(np.take_along_axis(positive, order, axis=0), axis=0).astype(float)
+    last = np.ones((min(len(scores), 1), scores.shape[1]), bool)
     return Ranking(descending, hits, np.vstack([descending[1:] != descending[:-1], last]))
 
 
 def roc_auc(positive: Bools, scores: F64) -> F64:
     """Return the ROC-AUC of each column, ties count half; NaN if all or no clips are positive."""
-    n_positive = positive.sum(axis=0).astype(np.float64)
+    n_positive = positive.sum(axis=0).astype(float)
     n_negative = len(positive) - n_positive
     ranking = rank_columns(positive, scores)
     misses = ranking.n_clips - ranking.hits
@@ -176,7 +166,7 @@ def average_precision(positive: Bools, scores: F64) -> F64:
     ranking = rank_columns(positive, scores)
     precision = ranking.hits / ranking.n_clips
     gained = np.where(ranking.ends, ranking.hits - ranking.before(ranking.hits), 0.0)
-    n_positive = positive.sum(axis=0).astype(np.float64)
+    n_positive = positive.sum(axis=0).astype(float)
     return ratio((gained * precision).sum(axis=0), n_positive)
 
 
@@ -213,14 +203,3 @@ def regression_scores(y_true: F64, y_pred: F64) -> Measures:
         }
     means = {f"{name}_macro": mean_of_finite(values) for name, values in per_target.items()}
     return Measures(means, per_target)
-
-
-def quadrants(valence: F64, arousal: F64, centre: tuple[float, float] = (0.0, 0.0)) -> Ints:
-    """Return the index in `QUADRANTS` of points in the valence-arousal plane, int64 (clips,).
-
-    A value equal to the centre counts as high; NaN in valence or arousal gives -1.
-    """
-    pleasant, excited = valence >= centre[0], arousal >= centre[1]
-    index = np.where(excited, np.where(pleasant, 0, 1), np.where(pleasant, 3, 2))
-    index[np.isnan(valence) | np.isnan(arousal)] = -1
-    return index.astype(np.int64)

@@ -58,7 +58,6 @@ _STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-GRID: dict[str, Any] = {"color": "#80808a", "alpha": 0.3, "linewidth": 0.6}
 # Width in inches that a phone shows without shrinking the text much.
 WIDE = 4.2
 # Factor by which figures are enlarged on wider screens.
@@ -86,15 +85,8 @@ class Picture:
 
 def bare(ax: Axes) -> None:
     """Hide the upper and right edges of the axes."""
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+    ax.spines[["top", "right"]].set_visible(False)
     ax.set_axisbelow(True)
-
-
-def rgb(colour: str) -> tuple[float, float, float]:
-    """Convert ``#rrggbb`` to red, green and blue from 0 to 1."""
-    r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return r, g, b
 
 
 def short(text: str, length: int = 20) -> str:
@@ -119,8 +111,7 @@ class Drawing:
 
     def points(self, xs: Any, ys: Any, colour: str, **style: Any) -> None:
         """Draw points without a line."""
-        plain = {"linestyle": "", "marker": "o", "markeredgewidth": 0}
-        self.ax.plot(xs, ys, color=colour, **{**plain, **style})
+        self.ax.plot(xs, ys, color=colour, ls="", marker="o", markeredgewidth=0, **style)
 
     def svg(
         self,
@@ -136,10 +127,9 @@ class Drawing:
         if y:
             self.ax.set_ylabel(y)
         if grid:
-            self.ax.grid(axis=grid, **GRID)
+            self.ax.grid(axis=grid, color="#80808a", alpha=0.3, linewidth=0.6)
             bare(self.ax)
-        labels = self.ax.get_legend_handles_labels()[1]
-        if legend is not None and (labels or "handles" in legend):
+        if legend is not None and self.ax.get_legend_handles_labels()[1]:
             self.figure.legend(loc="outside lower center", frameon=False, **legend)
         return _element(render_svg(self.figure), title)
 
@@ -161,6 +151,7 @@ def drawing(width: float, height: float) -> Iterator[Drawing]:
 def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
     """Draw a confusion matrix (rows true, columns predicted), coloured by shares of rows."""
     from matplotlib.collections import PatchCollection
+    from matplotlib.colors import to_rgba
     from matplotlib.patches import Rectangle
 
     n = len(classes)
@@ -170,7 +161,7 @@ def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
     with drawing(1.15 + cell * n, 1.2 + cell * n) as drawn:
         ax = drawn.ax
         cells = [Rectangle((j - 0.5, i - 0.5), 1, 1) for i in range(n) for j in range(n)]
-        colours = [(*rgb(FILL), round(float(s), 3)) for s in share.ravel()]
+        colours = [to_rgba(FILL, round(float(s), 3)) for s in share.ravel()]
         ax.add_collection(
             PatchCollection(cells, facecolors=colours, edgecolors=(0.5, 0.5, 0.55, 0.35))
         )
@@ -189,8 +180,7 @@ def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
             ax.set_xticks([])
             ax.set_yticks([])
         ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5), aspect="equal")
-        for side in ax.spines.values():
-            side.set_visible(False)
+        ax.spines[:].set_visible(False)
         return drawn.svg(f"Confusion matrix, {name}", "predicted", "true", grid="")
 
 
@@ -217,8 +207,7 @@ def _laid_out(figure: Figure, canvas_class: Any, dpi: int) -> Any:
     """Return a canvas with axes and legends placed; `Figure.savefig` would draw twice."""
     canvas = canvas_class(figure)
     figure.set_dpi(dpi)
-    layout = figure.get_layout_engine()
-    if layout is not None:
+    if layout := figure.get_layout_engine():
         layout.execute(figure)
         figure.set_layout_engine("none")
     return canvas

@@ -4,18 +4,14 @@
 (loss by epoch, learning curves) do not depend on the task.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.metrics.averages import complete, mean_of_finite
-from mvemo.fuse.metrics.calibration import reliability
+from mvemo.fuse.metrics.calibration import EDGES, reliability
 from mvemo.fuse.metrics.scores import rank_columns, roc_auc
-from mvemo.fuse.numeric import F64, Bools
+from mvemo.fuse.numeric import F64, Bools, complete, mean_of_finite
 from mvemo.fuse.report.drawing import (
     COLOURS,
     DASHES,
@@ -40,6 +36,8 @@ _RATES = np.linspace(0.0, 1.0, 201)
 # More curves than this cannot be distinguished.
 _MOST_CURVES = 12
 _DASHED = (0, (4, 2))
+# True positive rates at `_RATES`, and the AUC.
+Curve = tuple[F64, float]
 
 
 def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str, list[Picture]]:
@@ -78,35 +76,32 @@ def fold_figure(results: Results) -> list[Picture]:
     scores = [factor * results.primary_per_fold(model) for model in models]
     base = factor * results.primary_per_fold(results.baseline)
     with drawing(WIDE, 1.25 + 0.3 * max(len(models), 1)) as drawn:
-        ax = drawn.ax
         finite = base[np.isfinite(base)]
         if len(finite):
-            ax.axvspan(finite.min(), finite.max(), color="#80808a", alpha=0.18, linewidth=0)
+            ends = finite.min(), finite.max()
+            drawn.ax.axvspan(*ends, color="#80808a", alpha=0.18, linewidth=0)
             label = f"{results.baseline.name} (band: its range over folds)"
-            style: Any = {"color": INK, "linestyle": _DASHED, "linewidth": 1.2, "label": label}
-            ax.axvline(finite.mean(), **style)
+            drawn.ax.axvline(finite.mean(), c=INK, ls=_DASHED, lw=1.2, label=label)
         for row, per_fold in enumerate(scores):
             values = per_fold[np.isfinite(per_fold)]
             # Small offsets keep equal scores from hiding each other.
-            offsets = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
+            n = len(values)
+            offsets = np.linspace(-0.2, 0.2, n) if n > 1 else np.zeros(n)
             colour = COLOURS[row % len(COLOURS)]
             style = {"markersize": 4.5, "alpha": 0.75, "clip_on": False}
-            drawn.points(values, row + offsets[: len(values)], colour, **style)
-            if len(values):
+            drawn.points(values, row + offsets, colour, **style)
+            if n:
                 drawn.line([values.mean()] * 2, [row - 0.36, row + 0.36], linewidth=2.2)
         _name_rows(drawn, [model.name for model in models])
-        finite = np.concatenate([base, *scores]) / factor
-        finite = finite[np.isfinite(finite)]
-        low = float(np.floor(10 * finite.min()) / 10) if len(finite) else 0.0
-        ax.set_xlim(factor * min(low, task.axis_from), factor)
+        every = np.concatenate([base, *scores]) / factor
+        every = every[np.isfinite(every)]
+        low = np.floor(10 * every.min()) / 10 if len(every) else 0.0
+        drawn.ax.set_xlim(factor * min(low, task.axis_from), factor)
         title = task.primary_title
-        svg = drawn.svg(
-            f"{title[0].upper()}{title[1:]} of each model in each fold",
-            f"{title} of a fold{unit}; bar: mean",
-            grid="x",
-            legend={},
-        )
-    return [Picture(svg)]
+        words = f"{title[0].upper()}{title[1:]} of each model in each fold"
+        return [
+            Picture(drawn.svg(words, f"{title} of a fold{unit}; bar: mean", grid="x", legend={}))
+        ]
 
 
 def _name_rows(drawn: Drawing, names: Sequence[str]) -> None:
@@ -118,31 +113,23 @@ def roc_figure(results: Results) -> list[Picture]:
     """Draw the macro one-vs-rest ROC curve of each model; that of the recommended one is thick."""
     top = recommended_model(results)
     positive = results.task.indicators(results.y_true, len(results.classes))
-    with _roc_drawing(len(results.models)) as drawn:
-        for i, model in enumerate(results.models):
-            curves = [each for each in curves_of(positive, model.outputs) if len(each[0])]
-            if not curves:
-                continue
-            # The AUC is that of the drawn curves; the model's score covers all repeats.
-            area = mean_of_finite(np.array([area for _, area in curves]))
-            drawn.ax.plot(
-                _RATES,
-                np.mean([rates for rates, _ in curves], axis=0),
-                color=COLOURS[i % len(COLOURS)],
-                linestyle=DASHES[1] if len(model.features) == 1 else "-",
-                linewidth=2.4 if model is top else 1.4,
-                label=f"{short(model.name)}  {fraction(area)}",
-            )
-        svg = _roc_svg(
-            drawn, "ROC curve of each model, mean over classes; pooled AUC in the legend"
-        )
+    lines = []
+    for i, model in enumerate(results.models):
+        style = {
+            "color": COLOURS[i % len(COLOURS)],
+            "linestyle": DASHES[1] if len(model.features) == 1 else "-",
+            "linewidth": 2.4 if model is top else 1.4,
+        }
+        # The AUC is that of the drawn curves; the model's score covers all repeats.
+        lines.append((model.name, curves_of(positive, model.outputs), style))
+    title = "ROC curve of each model, mean over classes; pooled AUC in the legend"
     caption = (
         "Each model: mean over classes of the one-vs-rest curves of the pooled predictions; the "
         "pooled AUC is next to the name."
     )
     if top is not None:
         caption += f" The thick curve is {top.name}."
-    return [Picture(svg, caption=caption)]
+    return [Picture(_draw_roc(lines, title), caption=caption)]
 
 
 def confusion_figures(results: Results) -> list[Picture]:
@@ -168,35 +155,24 @@ def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
     """Draw the pooled one-vs-rest ROC curves of the most common classes, and their mean."""
     positive = results.task.indicators(results.y_true, len(results.classes))
     columns = np.sort(np.argsort(-positive.sum(axis=0), kind="stable")[:_MOST_CURVES])
-    names = [results.classes[i] for i in columns.tolist()]
     curves = curves_of(positive[:, columns], model.outputs[:, columns])
     noun = results.task.output_nouns[0]
-    with _roc_drawing(len(names) + 1) as drawn:
-        for c, (curve, area) in enumerate(curves):
-            if len(curve):
-                drawn.ax.plot(
-                    _RATES,
-                    curve,
-                    color=COLOURS[c % len(COLOURS)],
-                    linestyle=DASHES[c // len(COLOURS) % 3],
-                    linewidth=1.1,
-                    label=f"{short(names[c])}  {fraction(area)}",
-                )
-        defined = [curve for curve, _ in curves if len(curve)]
-        if defined:
-            mean = mean_of_finite(np.array([area for _, area in curves]))
-            label = f"mean  {fraction(mean)}"
-            drawn.line(_RATES, np.mean(defined, axis=0), linewidth=2.4, label=label)
-        svg = _roc_svg(drawn, f"ROC curve of each {noun}, {model.name}")
+    lines = []
+    for c, (column, curve) in enumerate(zip(columns, curves, strict=True)):
+        dash = DASHES[c // len(COLOURS) % 3]
+        style = {"color": COLOURS[c % len(COLOURS)], "linestyle": dash, "linewidth": 1.1}
+        lines.append((results.classes[column], [curve], style))
+    lines.append(("mean", curves, {"color": INK, "linewidth": 2.4}))
+    svg = _draw_roc(lines, f"ROC curve of each {noun}, {model.name}")
     which = "" if len(columns) == len(results.classes) else f" of the {len(columns)} most common"
     return [Picture(svg, caption=f"{model.name}: each {noun}{which} against the rest.")]
 
 
-def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
+def curves_of(positive: Bools, scores: F64) -> list[Curve]:
     """Return per column the true positive rates at `_RATES` and the AUC, or empty and NaN."""
     valid = complete(scores)
     areas = roc_auc(positive[valid], scores[valid])
-    curves: list[tuple[F64, float]] = []
+    curves: list[Curve] = []
     for truth, score, area in zip(positive[valid].T, scores[valid].T, areas, strict=True):
         if truth.all() or not truth.any():
             curves.append((np.empty(0), float("nan")))
@@ -211,17 +187,21 @@ def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
     return curves
 
 
-def _roc_drawing(n_labels: int) -> AbstractContextManager[Drawing]:
-    """Return a drawing with space for a legend in two columns."""
-    return drawing(WIDE, 3.9 + 0.22 * -(-n_labels // 2))
-
-
-def _roc_svg(drawn: Drawing, title: str) -> str:
-    drawn.line([0, 1], [0, 1], linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
-    drawn.ax.set(xlim=(-0.01, 1.0), ylim=(0.0, 1.01), aspect="equal")
-    longest = max(map(len, drawn.ax.get_legend_handles_labels()[1]), default=0)
-    legend = {"ncols": 2 if longest <= 24 else 1, "handlelength": 1.6, "columnspacing": 1.2}
-    return drawn.svg(title, "false positive rate", "true positive rate", legend=legend)
+def _draw_roc(lines: Sequence[tuple[str, Sequence[Curve], Any]], title: str) -> str:
+    """Draw the mean of the curves of each (name, curves, style), with their mean AUC."""
+    # The legend has up to two columns.
+    with drawing(WIDE, 3.9 + 0.22 * -(-len(lines) // 2)) as drawn:
+        for name, curves, style in lines:
+            defined = [curve for curve, _ in curves if len(curve)]
+            if defined:
+                area = fraction(mean_of_finite(np.array([area for _, area in curves])))
+                label = f"{short(name)}  {area}"
+                drawn.ax.plot(_RATES, np.mean(defined, axis=0), label=label, **style)
+        drawn.line([0, 1], [0, 1], linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
+        drawn.ax.set(xlim=(-0.01, 1.0), ylim=(0.0, 1.01), aspect="equal")
+        longest = max(map(len, drawn.ax.get_legend_handles_labels()[1]), default=0)
+        legend = {"ncols": 2 if longest <= 24 else 1, "handlelength": 1.6, "columnspacing": 1.2}
+        return drawn.svg(title, "false positive rate", "true positive rate", legend=legend)
 
 
 def output_figure(results: Results, model: ModelResult) -> list[Picture]:
@@ -237,28 +217,28 @@ def output_figure(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def scatter_figures(results: Results, model: ModelResult) -> list[Picture]:
-    return [
-        Picture(_scatter_figure(results.y_true[:, i], model.outputs[:, i], name, model.name))
-        for i, name in enumerate(results.classes[:_MANY_TARGETS])
-    ]
-
-
-def _scatter_figure(y_true: F64, y_pred: F64, target: str, model: str) -> str:
-    """Draw predicted against true values of one target, each float64 (clips,)."""
-    valid = np.isfinite(y_pred)
-    true, predicted = y_true[valid], y_pred[valid]
-    both = np.concatenate([true, predicted])
-    low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
-    margin = 0.04 * (high - low or 1.0)
-    ends = (low - margin, high + margin)
-    size = 3.2 if len(true) < 2000 else 1.6
-    with drawing(WIDE, WIDE) as drawn:
-        drawn.line(ends, ends, linestyle=_DASHED)
-        style = {"markersize": size, "alpha": 0.5, "rasterized": len(true) > _MANY_POINTS}
-        drawn.points(true, predicted, COLOURS[0], **style)
-        drawn.ax.set(xlim=ends, ylim=ends, aspect="equal")
-        title = f"Predicted against true {target}, {model}"
-        return drawn.svg(title, f"true {short(target)}", f"predicted {short(target)}")
+    """Draw predicted against true values, one figure per target."""
+    valid = model.valid
+    labels, outputs = results.y_true[valid].T, model.outputs[valid].T
+    n_clips = int(valid.sum())
+    pictures = []
+    for name, true, predicted in zip(
+        results.classes[:_MANY_TARGETS], labels, outputs, strict=False
+    ):
+        both = np.concatenate([true, predicted])
+        low, high = (both.min(), both.max()) if n_clips else (0.0, 1.0)
+        margin = 0.04 * (high - low or 1.0)
+        ends = (low - margin, high + margin)
+        size = 3.2 if n_clips < 2000 else 1.6
+        with drawing(WIDE, WIDE) as drawn:
+            drawn.line(ends, ends, linestyle=_DASHED)
+            style = {"markersize": size, "alpha": 0.5, "rasterized": n_clips > _MANY_POINTS}
+            drawn.points(true, predicted, COLOURS[0], **style)
+            drawn.ax.set(xlim=ends, ylim=ends, aspect="equal")
+            title = f"Predicted against true {name}, {model.name}"
+            svg = drawn.svg(title, f"true {short(name)}", f"predicted {short(name)}")
+        pictures.append(Picture(svg))
+    return pictures
 
 
 def reliability_figure(results: Results, model: ModelResult) -> list[Picture]:
@@ -266,7 +246,7 @@ def reliability_figure(results: Results, model: ModelResult) -> list[Picture]:
     task = results.task
     bins = reliability(results.y_true, model.outputs)
     filled = bins.count > 0
-    left, width, share = bins.edges[:-1][filled], np.diff(bins.edges)[filled], bins.accuracy[filled]
+    left, width, share = EDGES[:-1][filled], np.diff(EDGES)[filled], bins.accuracy[filled]
     size = 12 + 160 * bins.count[filled] / max(int(bins.count.sum()), 1)
     with drawing(WIDE, 0.9 * WIDE) as drawn:
         drawn.line([0, 1], [0, 1], linewidth=0.8, linestyle=(0, (4, 3)))
@@ -282,12 +262,8 @@ def reliability_figure(results: Results, model: ModelResult) -> list[Picture]:
     return [Picture(svg, caption=caption)]
 
 
-OF_ALL: Mapping[str, Callable[[Results], list[Picture]]] = {
-    "folds": fold_figure,
-    "roc": roc_figure,
-    "confusion": confusion_figures,
-}
-OF_ONE: Mapping[str, Callable[[Results, ModelResult], list[Picture]]] = {
+OF_ALL = {"folds": fold_figure, "roc": roc_figure, "confusion": confusion_figures}
+OF_ONE = {
     "class_roc": class_roc_figure,
     "per_output": output_figure,
     "scatter": scatter_figures,
@@ -309,34 +285,30 @@ def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Pi
 
 
 def _loss_figure(net: str, curves: Sequence[Mapping[str, Sequence[float]]]) -> str:
-    from matplotlib.lines import Line2D
-
-    dashed: Any = (0, (3, 1.5))
+    training: Any = {"linestyle": (0, (3, 1.5)), "linewidth": 1.0}
     with drawing(3.7, 2.8) as drawn:
+        # Lines without points are the samples of the legend.
+        drawn.line([], [], label="training", **training)
+        sample = {"marker": "o", "markersize": 4, "label": "validation, lowest"}
+        drawn.line([], [], linewidth=1.5, **sample)
         for i, curve in enumerate(curves):
             epochs = np.asarray(curve.get("epoch", ()), dtype=np.float64)
             colour = COLOURS[i % len(COLOURS)]
-            for name, dash, width in (("train_loss", dashed, 1.0), ("val_loss", "-", 1.5)):
-                losses = np.array(
-                    [np.nan if v is None else v for v in curve.get(name, ())], dtype=np.float64
-                )
+            for name, style in (("train_loss", training), ("val_loss", {"linewidth": 1.5})):
+                # None becomes NaN.
+                losses = np.array(curve.get(name, ()), dtype=np.float64)
                 if len(losses) != len(epochs) or not np.isfinite(losses).any():
                     continue
                 # A single epoch has no line, so it is drawn as a marker.
                 marker = "." if len(losses) == 1 else ""
-                drawn.ax.plot(epochs, losses, color=colour, ls=dash, lw=width, marker=marker)
+                drawn.line(epochs, losses, color=colour, marker=marker, **style)
                 if name == "val_loss":
-                    low = int(np.nanargmin(losses))
+                    low = np.nanargmin(losses)
                     drawn.points(epochs[low], losses[low], colour, markersize=4)
         drawn.ax.set_ylim(bottom=0)
         drawn.ax.locator_params(axis="x", integer=True)
-        kinds = [
-            Line2D([], [], color=INK, ls=dashed, lw=1.0, label="training"),
-            Line2D([], [], color=INK, lw=1.5, marker="o", ms=4, label="validation, lowest"),
-        ]
         what = "one net" if len(curves) == 1 else f"{len(curves)} nets, one colour each"
-        legend = {"handles": kinds, "ncols": 2}
-        return drawn.svg(f"Loss by epoch, {net} ({what})", "epoch", "loss", legend=legend)
+        return drawn.svg(f"Loss by epoch, {net} ({what})", "epoch", "loss", legend={"ncols": 2})
 
 
 def learning_curve_figure(results: Results) -> str:
@@ -355,10 +327,10 @@ def learning_curve_figure(results: Results) -> str:
             if name in banded:
                 low, high = factor * (scores - deviation), factor * (scores + deviation)
                 drawn.ax.fill_between(clips, low, high, color=colour, alpha=0.16, linewidth=0)
-            style: dict[str, Any] = {"color": colour, "linestyle": dash, "linewidth": 1.2}
+            style: Any = {"color": colour, "linestyle": dash, "linewidth": 1.2}
             drawn.ax.plot(clips, factor * scores, marker="o", markersize=3, label=name, **style)
         if task.in_percent:
             drawn.ax.set_ylim(bottom=0)
         x = "training clips of a head (mean over folds)"
-        y = f"{task.primary_title} (%)" if task.in_percent else task.primary_title
+        y = task.primary_title + " (%)" * task.in_percent
         return drawn.svg("Learning curves", x, y, legend={"ncols": 2})

@@ -1,8 +1,6 @@
 """Warnings about an evaluation, and sentences on the weaknesses of a model."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,7 +36,10 @@ def banners(results: Results) -> tuple[Banner, ...]:
     straddling = ""
     if results.provenance.get("groups_in_several_folds"):
         straddling = " Some groups are in more than one fold: scores on new groups will be lower."
+    why, lower = "One fine-tuned net serves all folds.", "Scores on new clips will be lower."
     saw = results.leaky and (not by_others or results.provenance.get("leaky_files"))
+    if saw:
+        why = "Clips were scored by nets that saw them, or clips of their groups, in training."
     narrow = small_nets(results)
     listed = [
         (
@@ -55,17 +56,7 @@ def banners(results: Results) -> tuple[Banner, ...]:
             "mvemo neither trained nor ran this model, so the model may have seen the clips that "
             f"it is scored on.{straddling}",
         ),
-        (
-            saw or results.protocol == "shared",
-            "optimistic",
-            "OPTIMISTIC",
-            (
-                "Clips were scored by nets that saw them, or clips of their groups, in training."
-                if saw
-                else "One fine-tuned net serves all folds."
-            )
-            + " Scores on new clips will be lower.",
-        ),
+        (saw or results.protocol == "shared", "optimistic", "OPTIMISTIC", f"{why} {lower}"),
         (
             results.predicted_by,
             "optimistic",
@@ -97,12 +88,10 @@ def small_nets(results: Results) -> list[str]:
     small = []
     features = results.provenance.get("features", {})
     for name, variants in features.items():
-        if name.endswith("-outputs") and name.removesuffix("-outputs") in features:
-            # These are the outputs of a net that is already listed.
-            continue
-        widths = [spec.get("width") for spec in variants if isinstance(spec, dict)]
-        narrow = [w for w in widths if isinstance(w, (int, float)) and w < 1]
-        if narrow:
+        # Outputs of a net whose embedding is already listed are left out.
+        listed = name.endswith("-outputs") and name.removesuffix("-outputs") in features
+        narrow = [w for spec in variants if (w := spec.get("width")) is not None and w < 1]
+        if narrow and not listed:
             small.append(f"{name} (width {narrow[0]:g} of 1)")
     return small
 
@@ -173,11 +162,8 @@ def shrinkage(results: Results, model: ModelResult) -> str:
     """Compare the spread of the predictions with that of the labels."""
     valid = model.valid
     true, predicted = results.y_true[valid].std(axis=0), model.outputs[valid].std(axis=0)
-    shares = [
-        f"{percent(p / t, 0)} % ({name})"
-        for name, t, p in zip(results.classes, true, predicted, strict=True)
-        if t > 0
-    ]
+    deviations = zip(results.classes, true, predicted, strict=True)
+    shares = [f"{percent(p / t, 0)} % ({name})" for name, t, p in deviations if t > 0]
     if not shares or len(shares) > _MANY_TARGETS:
         return ""
     return f"The standard deviation of its predictions is {', '.join(shares)} of the labels'."
@@ -193,13 +179,12 @@ def confidence(results: Results, model: ModelResult) -> str:
         stated, correct = np.maximum(proba, 1.0 - proba), (proba >= 0.5) == (y_true == 1)
     else:
         stated, correct = proba.max(axis=1), proba.argmax(axis=1) == y_true
-    mean, share = float(stated.mean()), float(correct.mean())
+    mean, share = stated.mean(), correct.mean()
+    verdict = "It is overconfident" if mean > share else "It is underconfident"
+    if abs(mean - share) <= CLOSE:
+        verdict = "Its confidence is well calibrated"
     facts = f"on average it states {percent(mean, 0)} % and is correct in {percent(share, 0)} %"
-    if mean - share > CLOSE:
-        return f"It is overconfident: {facts}."
-    if share - mean > CLOSE:
-        return f"It is underconfident: {facts}."
-    return f"Its confidence is well calibrated: {facts}."
+    return f"{verdict}: {facts}."
 
 
 # --- clips
@@ -239,7 +224,7 @@ def failure_reasons(results: Results, most: int) -> list[str]:
     return [kind.text() for kind in failures_by_reason(results.failures)[:most]]
 
 
-FINDINGS: Mapping[str, Callable[[Results, ModelResult], str]] = {
+FINDINGS: dict[str, Callable[[Results, ModelResult], str]] = {
     "weakest_class": weakest_class,
     "confusion": confusion,
     "confidence": confidence,

@@ -1,7 +1,5 @@
 """Published scores of the papers, shown next to the user's scores; see published.toml."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,21 +81,18 @@ def published_name(results: Results, model: ModelResult) -> str:
     features = results.provenance.get("features", {})
     # True if all features are embeddings of mvemo's nets at the papers' width.
     of_papers = all(
-        features.get(net)
-        and all(
-            str(spec["extractor"]).startswith(f"net:{net} ")
-            and spec["dim"] == _DATA["PL20"]["embedding"][net]
-            for spec in features[net]
-        )
+        spec.get("extractor", "").startswith(f"net:{net} ")
+        and spec["dim"] == _DATA["PL20"]["embedding"][net]
         for net in nets
+        for spec in features.get(net) or [{}]
     )
     return name if nets and of_papers else ""
 
 
 def published_beside(results: Results) -> dict[str, Published]:
     """Return PL20's scores (Table 3; for a net, Table 2) of each model that has them."""
-    figures = dict(PL20_TABLE_3)
-    figures |= {net: PL20_TABLE_2[name][net] for net, name in CHOSEN_OPTIMIZER.items()}
+    nets = {net: PL20_TABLE_2[name][net] for net, name in CHOSEN_OPTIMIZER.items()}
+    figures = {**PL20_TABLE_3, **nets}
     names = {model.name: published_name(results, model) for model in results.models}
     return {model: figures[name] for model, name in names.items() if name in figures}
 
@@ -114,7 +109,8 @@ def published_confusion(results: Results) -> list[list[int]]:
     """Return Z22's Table 3 in the order of the classes; empty without the model integrated."""
     if INTEGRATED not in {published_name(results, model) for model in results.models}:
         return []
-    order = [[c.casefold() for c in CLASSES].index(c.casefold()) for c in results.classes]
+    known = [c.casefold() for c in CLASSES]
+    order = [known.index(c.casefold()) for c in results.classes]
     return [[Z22_TABLE_3[row][column] for column in order] for row in order]
 
 
@@ -123,8 +119,8 @@ def sentence_beside(results: Results) -> str:
     c17 = _DATA["C17"]
     names = {name.casefold() for name in results.classes}
     of_emomusic = names == {"arousal", "valence"} and len(results.clip_ids) == c17["clips"]
-    of_people = not results.permuted and not results.predicted_by
-    if results.task.published != "C17" or not of_emomusic or not of_people:
+    of_others = results.permuted or results.predicted_by
+    if results.task.published != "C17" or not of_emomusic or of_others:
         return ""
     listed = "; ".join(
         f"{features}: R2 arousal {values['arousal']:.3f}, valence {values['valence']:.3f}"

@@ -3,25 +3,18 @@
 A folder holds one run: the files of an older run are replaced or removed.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.metrics.averages import mean_of_finite, spread
-from mvemo.fuse.report import score_tables as tables
+from mvemo.fuse.numeric import mean_of_finite, spread
+from mvemo.fuse.report import findings, published, score_tables, summary
 from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
-from mvemo.fuse.report.findings import banners, failure_reasons
-from mvemo.fuse.report.published import LABEL, SOURCES, sentence_beside
-from mvemo.fuse.report.summary import describe, opening, scoring_note
 from mvemo.fuse.report.text import count, page_templates
 from mvemo.fuse.results import ModelResult, Results, recommended_model, without_twin
 from mvemo.fuse.tasks.base import Outcome
@@ -31,7 +24,6 @@ from mvemo.manifests.tables import CsvWriter
 # All files that a run may have; `write_report` removes those of an older run.
 RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")
 TEMPLATES = Path(__file__).with_name("templates")
-_REASONS = 5
 # Settings that are already in the first table of the page.
 _IN_FACTS = ("folds", "seed", "permute_labels")
 
@@ -57,13 +49,12 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
     FuseError
         A file cannot be written.
     """
-    out = Path(out)
     texts = {
         "report.html": report_html(results),
         "metrics.json": dump_json(metrics_dict(results)),
         "predictions.csv": predictions_csv(results),
     }
-    with replacing_together(out, error=FuseError, remove=RUN_FILES) as new:
+    with replacing_together(Path(out), error=FuseError, remove=RUN_FILES) as new:
         for name, text in texts.items():
             write_text(new / name, text, error=FuseError)
         if heads:
@@ -92,9 +83,8 @@ def write_texts(out: Path, texts: Mapping[str, str]) -> None:
 
 def report_html(results: Results) -> str:
     """Render the report as one HTML page without external files; all text is escaped."""
-    results, note = without_twin(results), scoring_note(results)
+    results, note = without_twin(results), summary.scoring_note(results)
     top = recommended_model(results)
-    clips, groups = tables.hard_clips(results, top)
     provenance = _told_once(to_json_values(results.provenance, "provenance"))
     return (
         page_templates(TEMPLATES)
@@ -102,32 +92,16 @@ def report_html(results: Results) -> str:
         .render(
             results=results,
             task=results.task,
-            count=count,
-            banners=banners(results),
-            subtitle=describe(results),
-            opening=opening(results),
             best=top,
-            figures=draw_figures(results, top),
-            tables={
-                "scores": tables.scores_table(results, top),
-                "outputs": None if top is None else tables.outputs_table(results, top),
-                **{name: build(results) for name, build in tables.OF_RESULTS.items()},
-            },
-            hard_clips=clips,
-            hard_groups=groups,
+            findings=findings,
+            published=published,
+            summary=summary,
+            tables=score_tables,
+            count=count,
             scoring_note=note,
-            fused=any(model.features for model in results.models),
-            scaled=any("temperature" in model.calibration for model in results.models),
-            published_label=LABEL,
-            sources=SOURCES,
-            beside=sentence_beside(results),
+            figures=draw_figures(results, top),
             learning_svg=learning_curve_figure(results) if results.learning_curve else None,
             losses=loss_figures(results.curves),
-            n_failed=len({clip_id for clip_id, _, _ in results.failures}),
-            n_unlisted=max(0, len(results.failures) - tables.MANY_FAILURES),
-            reasons=failure_reasons(results, _REASONS),
-            fold_sizes=np.bincount(results.folds[results.tested], minlength=results.k).tolist(),
-            label_facts=results.task.label_facts(results.classes, results.y_true),
             sections=provenance_sections(provenance),
         )
     )
@@ -136,44 +110,42 @@ def report_html(results: Results) -> str:
 def _told_once(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Return the provenance without entries that the page already shows."""
     told = dict(provenance)
-    settings, stage_one = told.get("settings"), told.get("stage_one")
-    if isinstance(settings, dict):
+    if settings := told.get("settings"):
         told["settings"] = {k: v for k, v in settings.items() if k not in _IN_FACTS}
         if "n_resamples" in settings:
             told.pop("n_resamples", None)
-    if isinstance(stage_one, dict):
-        versions = told.get("versions", {})
-        other = {k: v for k, v in (stage_one.get("versions") or {}).items() if versions.get(k) != v}
+    if stage_one := told.get("stage_one"):
+        same = told.get("versions", {}).items()
+        other = {k: v for k, v in stage_one.get("versions", {}).items() if (k, v) not in same}
         told["stage_one"] = {**stage_one, "versions": other}
     return told
 
 
 def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return JSON values as text tables with ``title``, ``header`` (may be empty) and ``rows``."""
-    single = [(k, _text(v)) for k, v in provenance.items() if not isinstance(v, (dict, list))]
-    sections: list[dict[str, Any]] = []
-    if single:
-        sections.append({"title": "", "header": [], "rows": single})
-    for key, value in provenance.items():
-        if not isinstance(value, (dict, list)) or not value:
-            continue
-        section: dict[str, Any] = {"title": key, "header": [], "rows": []}
-        if isinstance(value, dict) and all(
+    nested = {k: v for k, v in provenance.items() if isinstance(v, dict | list)}
+    single = {k: v for k, v in provenance.items() if k not in nested}
+    sections = []
+    for title, value in {"": single, **nested}.items():
+        header: list[str] = []
+        rows: list[tuple[str, ...]]
+        if isinstance(value, list):
+            rows = [(str(i), _text(v)) for i, v in enumerate(value)]
+        elif all(
             isinstance(listed, list) and listed and all(isinstance(item, dict) for item in listed)
             for listed in value.values()
         ):
-            header = list(dict.fromkeys(k for specs in value.values() for s in specs for k in s))
-            section["header"] = ["name", *header]
-            section["rows"] = [
-                [name, *(_text(spec.get(k)) for k in header)]
+            keys = dict.fromkeys(k for specs in value.values() for s in specs for k in s)
+            header = ["name", *keys]
+            rows = [
+                (name, *(_text(spec.get(k)) for k in keys))
                 for name, specs in value.items()
                 for spec in specs
             ]
-        elif isinstance(value, dict):
-            section["rows"] = list(_flat(value))
         else:
-            section["rows"] = [(str(i), _text(v)) for i, v in enumerate(value)]
-        sections.append(section)
+            rows = list(_flat(value))
+        if rows:
+            sections.append({"title": title, "header": header, "rows": rows})
     return sections
 
 
@@ -191,7 +163,7 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list) and not any(isinstance(v, (dict, list)) for v in value):
+    if isinstance(value, list) and not any(isinstance(v, dict | list) for v in value):
         return ", ".join(map(_text, value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -216,12 +188,11 @@ def metrics_dict(results: Results) -> dict[str, Any]:
     results
         Results of `mvemo.fuse.evaluate`.
     """
-    metric, choice = results.task.primary_metric, results.choice
-    chosen = None
-    if choice is not None:
+    metric, chosen = results.task.primary_metric, None
+    if choice := results.choice:
         nested = _model_dict(results, choice.nested)
-        scores = {metric: nested[metric], "intervals": nested["intervals"]}
-        chosen = {"model": choice.model, "inside": choice.inside, **scores}
+        chosen = {"model": choice.model, "inside": choice.inside}
+        chosen |= {name: nested[name] for name in (metric, "intervals")}
     values: dict[str, Any] = {
         "name": results.name,
         "task": results.task.name,
@@ -261,12 +232,11 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         },
         "choice": chosen,
         "missing": results.missing,
-        "outliers": dict(results.outliers),
+        "outliers": results.outliers,
         "failures": len(results.failures),
         "provenance": results.provenance,
     }
-    result: dict[str, Any] = to_json_values(values, "metrics")
-    return result
+    return to_json_values(values, "metrics")
 
 
 def comparison_facts(c: Comparison) -> dict[str, Any]:
@@ -300,14 +270,12 @@ def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
 
 
 def _output_dict(model: ModelResult, output: int) -> dict[str, Any]:
+    per_fold = {name: values[:, output] for name, values in model.per_output_fold.items()}
     ending = f":{output}"
     return {
         **{name: values[output] for name, values in model.per_output.items()},
-        "mean_over_folds": {
-            name: mean_of_finite(values[:, output])
-            for name, values in model.per_output_fold.items()
-        },
-        "per_fold": {name: values[:, output] for name, values in model.per_output_fold.items()},
+        "mean_over_folds": {name: mean_of_finite(values) for name, values in per_fold.items()},
+        "per_fold": per_fold,
         "intervals": {
             name.removesuffix(ending): ends
             for name, ends in model.intervals.items()
@@ -323,19 +291,16 @@ def predictions_csv(results: Results) -> str:
     """Return the out-of-fold predictions as CSV: a row per clip and model, in clip order."""
     buffer = io.StringIO()
     writer = CsvWriter(buffer)
-    names, task = results.classes, results.task
+    names, task, repeated = results.classes, results.task, bool(results.repeats)
     head = ["clip_id", "group", "fold", *task.csv_columns(names)]
-    repeated = bool(results.repeats)
-    writer.writerow(["repeat", *head] if repeated else head)
-    for number, one in enumerate(results.repeats or (results,)):
-        repeat = [number] if repeated else []
-        cells = [
-            task.csv_cells(
-                names, m.name, Outcome(one.y_true, m.outputs, m.y_pred, one.folds, one.k)
-            )
-            for m in one.models
-        ]
-        for i, clip_id in enumerate(one.clip_ids):
-            start = [*repeat, clip_id, one.groups[i], int(one.folds[i])]
-            writer.writerows([*start, *of_model[i]] for of_model in cells)
+    writer.writerow([*["repeat"] * repeated, *head])
+    for repeat, one in enumerate(results.repeats or (results,)):
+        cells = []
+        for m in one.models:
+            outcome = Outcome(one.y_true, m.outputs, m.y_pred, one.folds, one.k)
+            cells.append(task.csv_cells(names, m.name, outcome))
+        by_clip = zip(one.clip_ids, one.groups, one.folds, *cells, strict=True)
+        for clip_id, group, fold, *rows in by_clip:
+            start = [*[repeat] * repeated, clip_id, group, fold]
+            writer.writerows([*start, *row] for row in rows)
     return buffer.getvalue()

@@ -1,12 +1,10 @@
 """The terminal's table, and sentences for table and page: verdict, comparison, notes."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mvemo.fuse.crossval.comparisons import Comparison
-from mvemo.fuse.metrics.averages import spread
 from mvemo.fuse.models import INTEGRATED, STACKED
+from mvemo.fuse.numeric import spread
 from mvemo.fuse.report.findings import banners, findings
 from mvemo.fuse.report.published import LABEL, Published, published_beside, sentence_beside
 from mvemo.fuse.report.text import (
@@ -16,9 +14,9 @@ from mvemo.fuse.report.text import (
     count,
     difference_text,
     fraction,
-    interval_text,
     p_text,
     percent,
+    primary_interval_text,
     score_text,
     wrap,
 )
@@ -31,6 +29,7 @@ from mvemo.fuse.results import (
     twin_of_integrated,
     without_twin,
 )
+from mvemo.manifests.text_table import listed
 
 # Maximum number of clips that a sentence names.
 MANY = 3
@@ -80,9 +79,9 @@ def recommend(results: Results) -> str:
     choice, task = results.choice, results.task
     if choice is None or results.permuted:
         return ""
-    key, what = task.primary_interval
-    interval = interval_text(choice.nested.intervals.get(key), in_percent=task.in_percent)
-    interval = f" (95 % interval of {what}: {interval})" if interval else ""
+    interval = primary_interval_text(task, choice.nested)
+    if interval:
+        interval = f" (95 % interval of {task.primary_interval[1]}: {interval})"
     return (
         f"Use {choice.model}. Expect {_indefinite(task.primary_title)} of "
         f"{_mean(results, choice.nested)}{interval}: this score is of "
@@ -198,13 +197,9 @@ def best_comparison(results: Results) -> Comparison | None:
     if fusions:
         return next((c for c in results.comparisons if c.model == model.name), None)
     rival = best_model(results, [m for m in candidates if m.name != model.name])
-    if rival is None:
-        return None
-    for c in results.comparisons:
-        if {c.model, c.reference} == {model.name, rival.name}:
-            found: Comparison = c if c.model == model.name else c.reversed()
-            return found
-    return None
+    names = {model.name, rival.name if rival else ""}
+    found = (c for c in results.comparisons if {c.model, c.reference} == names)
+    return next((c if c.model == model.name else c.reversed() for c in found), None)
 
 
 def verdict(c: Comparison) -> str:
@@ -240,11 +235,7 @@ def scaling_notes(results: Results) -> list[str]:
             f"groups that have {within['min_clips']} clips or more. The scores hold for "
             "groups whose clips are all available at once."
         )
-    far = [
-        f"{name}: {', '.join(ids[:MANY])}" + f" and {len(ids) - MANY} more" * (len(ids) > MANY)
-        for name, ids in results.outliers.items()
-        if ids
-    ]
+    far = [f"{name}: {listed(ids, MANY)}" for name, ids in results.outliers.items() if ids]
     if far:
         notes.append(f"Outliers (not used for scaling): {'; '.join(far)}.")
     return notes
@@ -260,7 +251,7 @@ def over_folds(results: Results) -> str:
 
 def one_split(results: Results) -> bool:
     """Return True for a single split into training and test clips instead of folds."""
-    return not bool(results.tested.all())
+    return not results.tested.all()
 
 
 def scoring_note(results: Results) -> str:
@@ -275,8 +266,7 @@ def row_notes(results: Results) -> list[str]:
     notes = []
     if twin := twin_of_integrated(results):
         notes.append(f"{twin} has all features, so it is also {INTEGRATED}.")
-    nets = [model.name for model in results.models if model.by_net]
-    if nets:
+    if nets := [model.name for model in results.models if model.by_net]:
         decided = " Its tags are decided at 0.5." if results.task.needs_inner else ""
         notes.append(
             f"{', '.join(nets)}: predicted by the last layer of the net itself; no head is "
@@ -289,10 +279,8 @@ def row_notes(results: Results) -> list[str]:
             "the clip, but whose nets did: these are better than predictions of new clips, "
             "so its weights may be inaccurate. Tested clips are not used for this."
         )
-    notes += [str(note) for note in results.provenance.get("prediction_notes", ())]
-    stage_one = results.provenance.get("stage_one")
-    if isinstance(stage_one, dict):
-        notes += [str(note) for note in stage_one.get("notes", ())]
+    notes += results.provenance.get("prediction_notes", ())
+    notes += results.provenance.get("stage_one", {}).get("notes", ())
     return notes
 
 
@@ -314,18 +302,17 @@ def format_table(results: Results) -> str:
     lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
     lines += [wrap(f"{clean(results.name)}: {describe(results)}"), ""]
     beside = published_beside(results)
-    with_interval = _table(results, beside, interval=True)
-    fits = max(map(len, with_interval)) <= WIDTH
-    lines += [*(with_interval if fits else _table(results, beside, interval=False)), ""]
+    rows = _table(results, beside, interval=True)
+    fits = max(map(len, rows)) <= WIDTH
+    lines += [*(rows if fits else _table(results, beside, interval=False)), ""]
 
     task, model = results.task, recommended_model(results)
-    key, what = task.primary_interval
-    if model is not None and interval_text(model.intervals.get(key)):
-        if fits:
-            note += f" 95 %: interval of {what} over groups."
-        else:
-            ends = interval_text(model.intervals[key], in_percent=task.in_percent)
-            note += f" 95 % interval of {what}, {clean(model.name)}: {ends} (over groups)."
+    ends, what = model and primary_interval_text(task, model), task.primary_interval[1]
+    if model is not None and ends:
+        of_model = f"{what}, {clean(model.name)}: {ends} (over groups)."
+        note += (
+            f" 95 %: interval of {what} over groups." if fits else f" 95 % interval of {of_model}"
+        )
     sentences = [note, f"* {LABEL}: PL20 Tables 2 and 3." if beside else ""]
     sentences += [sentence_beside(results), "" if results.permuted else compare_best(results)]
     sentences += [*scaling_notes(results), *_footnotes(results)]
@@ -336,24 +323,20 @@ def format_table(results: Results) -> str:
 
 
 def _table(results: Results, beside: dict[str, Published], *, interval: bool) -> list[str]:
-    task, n_tested = results.task, int(results.tested.sum())
+    task, partial = results.task, results.partly_predicted
     shown = [column for column in task.columns(results.classes) if column.terminal]
-    key = task.primary_interval[0]
-    interval = interval and any(key in model.intervals for model in results.models)
-    partial = results.partly_predicted
-    unit = " %" if task.in_percent else ""
-    header = [f"min{unit}", f"mean{unit}", f"max{unit}", *(["95 %"] if interval else [])]
-    header = ["model", *header, *(clean(column.title) for column in shown)]
-    header += [*(["clips"] if partial else []), *(["paper %*"] if beside else [])]
+    interval &= any(task.primary_interval[0] in model.intervals for model in results.models)
+    header = [title + " %" * task.in_percent for title in ("min", "mean", "max")]
+    header = ["model", *header, *["95 %"] * interval, *(clean(column.title) for column in shown)]
+    header += [*["clips"] * partial, *["paper %*"] * bool(beside)]
 
     def row(model: ModelResult, *, baseline: bool = False) -> list[str]:
         cells = [score_text(task, value) for value in spread(results.primary_per_fold(model))]
-        if interval:
-            cells.append(interval_text(model.intervals.get(key), in_percent=task.in_percent))
+        cells += [primary_interval_text(task, model)] * interval
         scored = not baseline or task.baseline_scored
         cells += [fraction(model.value_of(column)) if scored else "" for column in shown]
-        if partial:
-            cells.append("" if baseline else f"{int(model.valid.sum())}/{n_tested}")
+        n_predicted = f"{model.valid.sum()}/{results.tested.sum()}"
+        cells += ["" if baseline else n_predicted] * partial
         if beside:
             cells.append(percent(beside[model.name].accuracy) if model.name in beside else "")
         return [clean(model.name), *cells]

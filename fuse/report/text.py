@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mvemo.fuse.errors import FuseError
+from mvemo.fuse.results import ModelResult
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.files import write_text
 from mvemo.manifests.text_table import align_columns
@@ -58,6 +59,12 @@ def interval_text(ends: tuple[float, float] | None, *, in_percent: bool = False)
     if in_percent:
         return f"{100 * ends[0]:.0f}-{100 * ends[1]:.0f}"
     return f"{fraction(ends[0])} to {fraction(ends[1])}"
+
+
+def primary_interval_text(task: Task, model: ModelResult) -> str:
+    """Format the interval of a model's primary metric; '' if there is none."""
+    ends = model.intervals.get(task.primary_interval[0])
+    return interval_text(ends, in_percent=task.in_percent)
 
 
 def difference_text(task: Task, ends: tuple[float, float]) -> str:
@@ -129,9 +136,6 @@ class Head:
     style: str = NUMBER
 
 
-Heads = list[Head | str]  # a title without style stands for a column of numbers
-
-
 @dataclass(frozen=True)
 class Table:
     """A table; the first cell of a row is the row's name."""
@@ -142,16 +146,27 @@ class Table:
     spans: tuple[tuple[Head, int], ...] = ()  # titles above the head, with the number of columns
     best: int | None = None  # index of the highlighted row
 
+    def __len__(self) -> int:
+        """Return the number of rows without the foot; a table without rows is not shown."""
+        return len(self.rows)
+
 
 # Caption and table; strong cells mark the best row.
 PaperTable = tuple[str, Table]
 
 
 def table(
-    head: Sequence[Head | str], rows: Sequence[Sequence[str | Cell]], n_foot: int = 0
+    head: Sequence[Head | str],
+    rows: Sequence[Sequence[str | Cell]],
+    *,
+    left: int = 1,
+    n_foot: int = 0,
 ) -> Table:
-    """Build a table whose last `n_foot` rows are its foot."""
-    heads = tuple(one if isinstance(one, Head) else Head(one) for one in head)
+    """Build a table; the first `left` columns are text, and the last `n_foot` rows are its foot."""
+    heads = tuple(
+        one if isinstance(one, Head) else Head(one, TEXT if i < left else NUMBER)
+        for i, one in enumerate(head)
+    )
     cells = tuple(
         tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows
     )

@@ -1,7 +1,5 @@
 """Tasks: classes, tags or values per clip."""
 
-from __future__ import annotations
-
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.probabilities import Multiclass, Multilabel

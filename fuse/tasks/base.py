@@ -10,14 +10,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.fuse.bootstrap import Resamples
-from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite
-from mvemo.fuse.numeric import F64, Bools, Ints, Link
+from mvemo.fuse.numeric import (
+    F32,
+    F64,
+    Bools,
+    Ints,
+    Labels,
+    Link,
+    Measures,
+    complete,
+    mean_finite,
+    mean_of_finite,
+)
 
 
 @dataclass(frozen=True)
@@ -39,9 +48,9 @@ class Column:
 class Outcome:
     """Labels with the predictions of one model, or of several along a first axis."""
 
-    y_true: NDArray[Any]
+    y_true: Labels
     outputs: F64
-    y_pred: NDArray[Any]
+    y_pred: Labels
     folds: Ints
     k: int
 
@@ -71,103 +80,115 @@ class Task(ABC):
         Name of the model that uses no features.
     """
 
-    name: ClassVar[str]
-    link: ClassVar[Link]
-    primary_metric: ClassVar[str]
-    baseline_name: ClassVar[str]
-    needs_inner: ClassVar[bool] = False  # True if `fit_thresholds` needs inner predictions
-    fits_temperature: ClassVar[bool] = False  # True if a temperature can scale the probabilities
-    decides_songs: ClassVar[bool] = False  # True if the segments of a song can decide its class
-    too_few: ClassVar[str] = "(at least two are needed)"  # end of the message on too few clips
-    pooled_interval: ClassVar[bool] = False  # True if the primary interval is of pooled predictions
+    name: str
+    link: Link
+    primary_metric: str
+    baseline_name: str
+    needs_inner = False  # True if `fit_thresholds` needs inner predictions
+    fits_temperature = False  # True if a temperature can scale the probabilities
+    decides_songs = False  # True if the segments of a song can decide its class
+    too_few = "(at least two are needed)"  # end of the message on too few clips
+    pooled_interval = False  # True if the primary interval is of pooled predictions
     # Key in `ModelResult.intervals` of the primary metric's interval, and its description.
-    primary_interval: ClassVar[tuple[str, str]]
-    primary_output: ClassVar[str] = ""  # key of `ModelResult.per_output_fold` shown over folds
-    brier_max: ClassVar[int] = 1  # largest possible Brier score
+    primary_interval: tuple[str, str]
+    primary_output = ""  # key of `ModelResult.per_output_fold` shown over folds
+    brier_max = 1  # largest possible Brier score
 
     # Words of the report.
-    output_nouns: ClassVar[tuple[str, str]]  # noun for an output, singular and plural
-    primary_title: ClassVar[str]  # name of the primary metric for a reader
-    in_percent: ClassVar[bool] = False  # True if the primary metric is shown as a percentage
-    findings: ClassVar[tuple[str, ...]] = ()  # keys of `mvemo.fuse.report.findings.FINDINGS`
-    figures: ClassVar[tuple[str, ...]] = ()  # keys of `mvemo.fuse.report.figures`, in order
-    averaged_over: ClassVar[str] = ""  # suffix for a score that is a mean: ", mean over tags"
-    axis_from: ClassVar[float] = 0.0  # usual start of the axis of the primary metric
-    baseline_words: ClassVar[str]  # description of the baseline within a sentence
-    baseline_scored: ClassVar[bool] = True  # False if other scores are meaningless for it
-    hard_clips: ClassVar[str] = "furthest_off"  # key of `score_tables.HARD_CLIPS`
-    error_title: ClassVar[str] = "error"  # title of the column of `clip_errors`
-    error_note: ClassVar[str] = ""  # sentence that explains `clip_errors`
-    probability_of: ClassVar[str] = ""  # event that a probability is stated for
-    probable_words: ClassVar[str] = ""  # items that are given a probability
-    right_words: ClassVar[str] = ""  # verb phrase for the items that are counted as correct
-    published: ClassVar[str] = ""  # paper whose scores may be shown; '' for none
-    output_columns: ClassVar[tuple[Column, ...]]  # of the table of outputs, with `output` unset
-    csv_kinds: ClassVar[tuple[str, ...]] = ("true", "predicted")  # columns of each output
+    output_nouns: tuple[str, str]  # noun for an output, singular and plural
+    primary_title: str  # name of the primary metric for a reader
+    in_percent = False  # True if the primary metric is shown as a percentage
+    findings: tuple[str, ...] = ()  # keys of `mvemo.fuse.report.findings.FINDINGS`
+    figures: tuple[str, ...] = ()  # keys of `mvemo.fuse.report.figures`, in order
+    averaged_over = ""  # suffix for a score that is a mean: ", mean over tags"
+    axis_from = 0.0  # usual start of the axis of the primary metric
+    baseline_words: str  # description of the baseline within a sentence
+    baseline_scored = True  # False if other scores are meaningless for it
+    hard_clips = "furthest_off"  # or "most_often_wrong": order of the worst clips
+    error_title = "error"  # title of the column of `clip_errors`
+    error_note = ""  # sentence that explains `clip_errors`
+    probability_of = ""  # event that a probability is stated for
+    probable_words = ""  # items that are given a probability
+    right_words = ""  # verb phrase for the items that are counted as correct
+    published = ""  # paper whose scores may be shown; '' for none
+    output_columns: tuple[Column, ...]  # of the table of outputs, with `output` unset
+    csv_kinds: tuple[str, ...] = ("true", "predicted")  # columns of each output
 
     # Labels.
 
-    def for_labels(self, names: Sequence[str], y_true: NDArray[Any], scale: str = "") -> Task:
+    def for_labels(self, names: Sequence[str], y_true: Labels, scale: str = "") -> Task:
         """Return the task adapted to these labels; regression adds the plane of quadrants."""
         return self
 
-    def read_labels(self, labels: NDArray[Any]) -> NDArray[Any]:
+    def read_labels(self, labels: Labels) -> Labels:
         """Convert labels to the shape and type of `y_true` in all other methods."""
-        return np.asarray(labels, dtype=np.int64)
+        return np.asarray(labels, np.int64)
 
-    def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
+    def target(self, y_true: Labels, n_outputs: int) -> F32:
         """Return the targets of a head's outputs, float32 (outputs, clips)."""
         return np.ascontiguousarray(y_true.T, np.float32)
 
     # Choices on inner folds.
 
-    @abstractmethod
-    def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
+    def losses(self, y_true: Labels, outputs: F64) -> F64:
         """Return the loss of each clip, float64 (clips,); NaN if it was not predicted."""
+        losses, valid = np.full(len(y_true), np.nan), complete(outputs)
+        if valid.any():
+            losses[valid] = self._losses(y_true[valid], outputs[valid])
+        return losses
 
-    def choice_loss(self, y_true: NDArray[Any], outputs: F64) -> float:
+    @abstractmethod
+    def _losses(self, y_true: Labels, outputs: F64) -> F64:
+        """Return the loss of each of one or more clips, all with predictions."""
+
+    def choice_loss(self, y_true: Labels, outputs: F64) -> float:
         """Return the mean loss for choosing heads and models; NaN without predictions."""
         return mean_of_finite(self.losses(y_true, outputs))
 
-    def primary(self, y_true: NDArray[Any], outputs: F64) -> float:
+    def primary(self, y_true: Labels, outputs: F64) -> float:
         """Return the primary metric of some clips; NaN if none of them was predicted."""
         valid = complete(outputs)
-        return self._primary(y_true[valid], outputs[valid]) if valid.any() else float("nan")
+        return self._primary(y_true[valid], outputs[valid]) if valid.any() else np.nan
 
     @abstractmethod
-    def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
+    def _primary(self, y_true: Labels, outputs: F64) -> float:
         """Return the primary metric of one or more clips, all with predictions."""
 
-    def primary_per_fold(self, y_true: NDArray[Any], outputs: F64, folds: Ints, k: int) -> F64:
+    def primary_per_fold(self, y_true: Labels, outputs: F64, folds: Ints, k: int) -> F64:
         """Return the primary metric of each fold, float64 (k,)."""
         rows = [folds == fold for fold in range(k)]
-        return np.array([self.primary(y_true[r], outputs[r]) for r in rows], dtype=np.float64)
+        return np.array([self.primary(y_true[r], outputs[r]) for r in rows], float)
 
     # Decisions.
 
-    def fit_thresholds(self, y_true: NDArray[Any], outputs: F64) -> F64 | None:
+    def fit_thresholds(self, y_true: Labels, outputs: F64) -> F64 | None:
         """Fit decision thresholds on inner out-of-fold predictions; None if the task has none."""
         return None
 
     @abstractmethod
-    def decide(self, outputs: F64, thresholds: F64 | None = None) -> NDArray[Any]:
+    def decide(self, outputs: F64, thresholds: F64 | None = None) -> Labels:
         """Return `ModelResult.y_pred` of outputs; thresholds broadcast against them."""
 
     def baseline(
-        self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
+        self, y_true: Labels, folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:
         """Predict outputs and thresholds from only the labels of the training folds."""
         outputs = np.full((len(y_true), n_outputs), np.nan)
+        thresholds = np.full((k, n_outputs), np.nan)
         for fold in range(k):
             test = folds == fold
             if test.any() and not test.all():
-                outputs[test] = y_true[~test].mean(axis=0)
-        return outputs, None
+                train = y_true[~test]
+                outputs[test] = train.mean(axis=0)
+                if self.needs_inner:
+                    constant = np.broadcast_to(train.mean(axis=0), train.shape)
+                    thresholds[fold] = self.fit_thresholds(train, constant)
+        return outputs, thresholds if self.needs_inner else None
 
     # Scores.
 
     @abstractmethod
-    def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
+    def measure(self, y_true: Labels, outputs: F64, y_pred: Labels) -> Measures:
         """Score clips that all have predictions; without clips, all scores are NaN."""
 
     def summarise(
@@ -176,16 +197,16 @@ class Task(ABC):
         """Return `ModelResult.scores`; by default the pooled scores."""
         return dict(pooled)
 
-    def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints | None:
+    def confusion(self, y_true: Labels, y_pred: Labels, n_outputs: int) -> Ints | None:
         """Return `ModelResult.confusion` of predicted clips; None if the task has none."""
         return None
 
-    def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
+    def calibration(self, y_true: Labels, outputs: F64) -> dict[str, float]:
         """Return `ModelResult.calibration` of the outputs; empty unless they are probabilities."""
         return {}
 
     def scaled_calibration(
-        self, y_true: NDArray[Any], outputs: F64, folds: Ints, inner: Sequence[F64]
+        self, y_true: Labels, outputs: F64, folds: Ints, inner: Sequence[F64]
     ) -> dict[str, float]:
         """Return the calibration at temperatures fitted on inner predictions; only for classes.
 
@@ -194,14 +215,12 @@ class Task(ABC):
         return {}
 
     def residual_ends(
-        self, y_true: NDArray[Any], outputs: F64, share: float
+        self, y_true: Labels, outputs: F64, share: float
     ) -> tuple[tuple[float, float], ...]:
         """Return for each target the (low, high) ends of the central `share` of residuals."""
         return ()
 
-    def label_scale(
-        self, names: Sequence[str], y_true: NDArray[Any]
-    ) -> dict[str, dict[str, float]]:
+    def label_scale(self, names: Sequence[str], y_true: Labels) -> dict[str, dict[str, float]]:
         """Return ``minimum``, ``maximum``, ``mean`` and ``deviation`` of each regression target."""
         return {}
 
@@ -212,33 +231,26 @@ class Task(ABC):
         """Map names in `ModelResult.intervals` to float64 (models, resamples)."""
 
     def resample_primary(
-        self, y_true: NDArray[Any], outputs: F64, folds: Ints, k: int, resamples: Resamples
+        self, y_true: Labels, outputs: F64, folds: Ints, k: int, resamples: Resamples
     ) -> F64:
         """Return the primary metric, mean over folds, float64 (models, resamples)."""
-        valid = complete(outputs)
-        by_fold = []
-        for fold in range(k):
-            rows = folds == fold
-            if not rows.any():
-                continue
-            of_fold = resamples.select(rows)
-            by_fold.append(
-                self._resample_primary(y_true[rows], outputs[:, rows], valid[:, rows], of_fold)
-            )
+        by_fold = [
+            self._resample_primary(y_true[rows], outputs[:, rows], resamples.select(rows))
+            for rows in (folds == fold for fold in range(k))
+            if rows.any()
+        ]
         return mean_finite(np.stack(by_fold), axis=0)
 
     @abstractmethod
-    def _resample_primary(
-        self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
-    ) -> F64:
+    def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
         """Return the primary metric of one set of clips, float64 (models, resamples)."""
 
-    def indicators(self, y_true: NDArray[Any], n_outputs: int) -> Bools:
+    def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
         """Return the classes or tags of each clip, bool (clips, outputs)."""
         raise NotImplementedError
 
     def share_masks(
-        self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
+        self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
         """Return, for each score that is a share of some clips, a mask of them, bool (clips,).
 
@@ -272,18 +284,18 @@ class Task(ABC):
         return ""
 
     @abstractmethod
-    def label_columns(self, y_true: NDArray[Any], n_outputs: int) -> LabelColumns:
+    def label_columns(self, y_true: Labels, n_outputs: int) -> LabelColumns:
         """Return columns that describe the labels of each output: titles and cells."""
 
-    def label_facts(self, names: Sequence[str], y_true: NDArray[Any]) -> list[tuple[str, str]]:
+    def label_facts(self, names: Sequence[str], y_true: Labels) -> list[tuple[str, str]]:
         """Return rows (name, text) that describe the labels in the page's table of settings."""
         return []
 
-    def label_texts(self, names: Sequence[str], y: NDArray[Any]) -> list[str]:
+    def label_texts(self, names: Sequence[str], y: Labels) -> list[str]:
         """Format the labels or decisions of clips, (clips, outputs), as text."""
         raise NotImplementedError
 
-    def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
+    def clip_errors(self, y_true: Labels, outputs: F64) -> F64:
         """Return the error of each prediction, float64 (clips,); NaN without a prediction."""
         raise NotImplementedError
 

@@ -1,7 +1,5 @@
 """Columns of truth and predictions in prediction files, by task."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -31,22 +29,18 @@ class Columns(ABC):
         self.path, self.table, self.header = path, table, table.header
         self.places = {name: i for i, name in enumerate(self.header)}
         self.plain = {n: i for n, i in self.places.items() if n and n not in RESERVED}
-        self.marked = self._marked()
+        # Each output to its column's index, for columns with the first prefix that occurs.
+        self.marked: dict[str, int] = {}
+        for prefix in reversed(self.prefixes):
+            marked = {
+                name.removeprefix(prefix): i
+                for name, i in self.places.items()
+                if name.startswith(prefix) and name != prefix
+            }
+            self.marked = marked or self.marked
         self.columns = self._value_columns(names)  # name of each output to the index of its column
         self.names = tuple(self.columns)
         self.has_truth = "label" in self.header
-
-    def _marked(self) -> dict[str, int]:
-        """Map each output to its column's index, for columns with a prefix."""
-        for prefix in self.prefixes:
-            marked = {
-                name[len(prefix) :]: i
-                for i, name in enumerate(self.header)
-                if name.startswith(prefix) and name != prefix
-            }
-            if marked:
-                return marked
-        return {}
 
     def _value_columns(self, names: Sequence[str] | None) -> dict[str, int]:
         if names is None:
@@ -73,9 +67,9 @@ class Columns(ABC):
             numbers = list(map(float, texts))
         except ValueError:
             numbers = [self._number(place, text) for text in texts]
-        if not any(map(math.isnan, numbers)):
-            return self._checked(place, numbers, cells)
         n_missing = sum(map(math.isnan, numbers))
+        if not n_missing:
+            return self._checked(place, numbers), False
         if n_missing < len(numbers):
             raise BadFeatures(
                 f"{place}: {n_missing} of {len(numbers)} {self.nouns[1]} are missing: give all, "
@@ -83,15 +77,11 @@ class Columns(ABC):
             )
         return numbers, False
 
-    def _checked(
-        self, place: str, numbers: list[float], cells: Sequence[str]
-    ) -> tuple[list[float], bool]:
-        if min(numbers) >= 0.0 and max(numbers) <= 1.0:
-            return numbers, False
+    def _checked(self, place: str, numbers: list[float]) -> list[float]:
         for value in numbers:
             if not 0.0 <= value <= 1.0 + TOLERANCE:
                 raise BadFeatures(f"{place}: expected a probability from 0 to 1, got {value:g}")
-        return [min(value, 1.0) for value in numbers], False
+        return [min(value, 1.0) for value in numbers]
 
     def _number(self, place: str, cell: str) -> float:
         try:
@@ -137,19 +127,14 @@ class ClassColumns(Columns):
         return name
 
     def outputs(self, place: str, cells: Sequence[str]) -> tuple[list[float], bool]:
-        if not self.hard:
-            return super().outputs(place, cells)
-        if not self._cell("predicted", cells):
-            return [math.nan] * len(self.names), False
-        predicted = self._class(place, "predicted", cells)
-        return [float(name == predicted) for name in self.names], False
-
-    def _checked(
-        self, place: str, numbers: list[float], cells: Sequence[str]
-    ) -> tuple[list[float], bool]:
-        numbers, _ = super()._checked(place, numbers, cells)
+        if self.hard:
+            if not self._cell("predicted", cells):
+                return [math.nan] * len(self.names), False
+            predicted = self._class(place, "predicted", cells)
+            return [float(name == predicted) for name in self.names], False
+        numbers, _ = super().outputs(place, cells)
         total = math.fsum(numbers)
-        if abs(total - 1.0) <= TOLERANCE:
+        if math.isnan(total) or abs(total - 1.0) <= TOLERANCE:
             return numbers, False
         # Rounding shifts each probability by at most half of its last decimal.
         texts = [cells[i].strip().lower() for i in self.columns.values()]
@@ -163,15 +148,15 @@ class ClassColumns(Columns):
 
     def _left_out(self, cells: Sequence[str]) -> str:
         """Return the end of a message: columns that may be classes missing in the manifest."""
-        others = [
-            name
+        others = ", ".join(
+            repr(name)
             for name, i in (self.marked or self.plain).items()
             if name not in self.columns and _is_probability(cells[i])
-        ]
+        )
         if not others:
             return ""
         return (
-            f": {', '.join(map(repr, others))} may be missing from the manifest, whose classes are "
+            f": {others} may be missing from the manifest, whose classes are "
             f"{', '.join(self.names)}: list all classes in its line '# classes:'"
         )
 
@@ -225,13 +210,14 @@ class ValueColumns(Columns):
                 f"{path}: expected columns label_NAME (true value of a target NAME) and NAME "
                 f"(predicted value), got {', '.join(self.header)}"
             )
-        # Name of the column with the true values; '' without one.
-        candidates = {name: (f"label_{name}", f"true_{name}") for name in self.names}
+        # Name of each target's column with the true values.
         self._true = {
-            name: next((column for column in both if column in self.header), "")
-            for name, both in candidates.items()
+            name: column
+            for name in self.names
+            for column in (f"true_{name}", f"label_{name}")
+            if column in self.header
         }
-        self.has_truth = all(self._true.values())
+        self.has_truth = len(self._true) == len(self.names)
 
     def truth(self, place: str, cells: Sequence[str]) -> Label:
         values = []
@@ -242,13 +228,11 @@ class ValueColumns(Columns):
             values.append(value)
         return tuple(values)
 
-    def _checked(
-        self, place: str, numbers: list[float], cells: Sequence[str]
-    ) -> tuple[list[float], bool]:
+    def _checked(self, place: str, numbers: list[float]) -> list[float]:
         for value in numbers:
             if not math.isfinite(value):
                 raise BadFeatures(f"{place}: expected a finite number, got {value:g}")
-        return numbers, False
+        return numbers
 
 
 COLUMNS: dict[str, type[Columns]] = {

@@ -1,17 +1,11 @@
 """Tasks whose outputs are probabilities: one class per clip, or any number of tags."""
 
-from __future__ import annotations
-
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.fuse.bootstrap import Resamples, areas, bootstrap_multiclass, bootstrap_multilabel
-from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite
 from mvemo.fuse.metrics.calibration import (
     apply_temperature,
     brier_score,
@@ -30,14 +24,31 @@ from mvemo.fuse.metrics.scores import (
     multilabel_scores,
     roc_auc,
 )
-from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.numeric import (
+    F32,
+    F64,
+    Bools,
+    Ints,
+    Labels,
+    Measures,
+    complete,
+    mean_finite,
+    mean_of_finite,
+)
 from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
 
 
 class ProbabilityTask(Task):
     """Task whose outputs are probabilities, of classes or of tags."""
 
-    def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
+    def target(self, y_true: Labels, n_outputs: int) -> F32:
+        return super().target(self.indicators(y_true, n_outputs), n_outputs)
+
+    def label_columns(self, y_true: Labels, n_outputs: int) -> LabelColumns:
+        n_clips = self.indicators(y_true, n_outputs).sum(axis=0)
+        return ["clips"], [[str(n)] for n in n_clips]
+
+    def calibration(self, y_true: Labels, outputs: F64) -> dict[str, float]:
         return {
             "ece": reliability(y_true, outputs).ece,
             "brier": brier_score(y_true, outputs),
@@ -53,17 +64,11 @@ class ProbabilityTask(Task):
             drawn["brier"].append(sums[:, 0] / n)
             drawn["log_loss"].append(sums[:, 1] / n)
             drawn["ece"].append(np.abs(sums[:, 3:]).sum(axis=1) / n)
+        of_folds = models.y_true, models.outputs, models.folds, models.k
         return {
-            **self._resample_scores(models, resamples),
-            "primary": self.resample_primary(
-                models.y_true, models.outputs, models.folds, models.k, resamples
-            ),
+            "primary": self.resample_primary(*of_folds, resamples),
             **{name: np.array(values) for name, values in drawn.items()},
         }
-
-    @abstractmethod
-    def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
-        """Return all scores except the primary metric and calibration in each resample."""
 
 
 @dataclass(frozen=True)
@@ -111,25 +116,16 @@ class Multiclass(ProbabilityTask):
         "one-vs-rest, mean over folds."
     )
 
-    def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
-        one_hot = np.zeros((n_outputs, len(y_true)), np.float32)
-        one_hot[y_true, np.arange(len(y_true))] = 1.0
-        return one_hot
-
-    def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
+    def _losses(self, y_true: Labels, outputs: F64) -> F64:
         """Return log losses at the temperature that minimises their mean.
 
         With few clips, plain log loss would prefer a penalty so strong that only the most common
         class is predicted.
         """
-        losses, valid = np.full(len(y_true), np.nan), complete(outputs)
-        if valid.any():
-            y_true, scores = y_true[valid], log_probabilities(outputs[valid])
-            proba = apply_temperature(outputs[valid], fit_temperature(scores, y_true))
-            losses[valid] = log_losses(y_true, proba)
-        return losses
+        temperature = fit_temperature(log_probabilities(outputs), y_true)
+        return log_losses(y_true, apply_temperature(outputs, temperature))
 
-    def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
+    def _primary(self, y_true: Labels, outputs: F64) -> float:
         return float(np.mean(outputs.argmax(axis=1) == y_true))
 
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> Ints:
@@ -137,7 +133,7 @@ class Multiclass(ProbabilityTask):
             np.int64
         )
 
-    def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
+    def measure(self, y_true: Labels, outputs: F64, y_pred: Labels) -> Measures:
         return multiclass_scores(y_true, outputs, y_pred)
 
     def summarise(
@@ -146,11 +142,11 @@ class Multiclass(ProbabilityTask):
         auc = "roc_auc_macro_ovr"
         return {**pooled, auc: mean_of_finite(per_fold[auc]), f"{auc}_pooled": pooled[auc]}
 
-    def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints:
+    def confusion(self, y_true: Labels, y_pred: Labels, n_outputs: int) -> Ints:
         return confusion_matrix(y_true, y_pred, n_outputs)
 
     def scaled_calibration(
-        self, y_true: NDArray[Any], outputs: F64, folds: Ints, inner: Sequence[F64]
+        self, y_true: Labels, outputs: F64, folds: Ints, inner: Sequence[F64]
     ) -> dict[str, float]:
         scores = [log_probabilities(proba) for proba in inner]
         temperatures = np.array([fit_temperature(of_fold, y_true) for of_fold in scores])
@@ -161,7 +157,7 @@ class Multiclass(ProbabilityTask):
         return {**scaled_scores, "temperature": float(np.mean(temperatures))}
 
     def baseline(
-        self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
+        self, y_true: Labels, folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:
         """Predict the most common training class (of all clips if one fold tests all of them)."""
         outputs = np.full((len(y_true), n_outputs), np.nan)
@@ -172,15 +168,15 @@ class Multiclass(ProbabilityTask):
                 outputs[test] = np.eye(n_outputs)[np.bincount(train).argmax()]
         return outputs, None
 
-    def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
+    def resample(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
         # With one fold, the mean over folds is the pooled score.
         folds = models.folds if models.k > 1 else None
-        return bootstrap_multiclass(models.y_true, models.outputs, resamples, folds)
+        scores = bootstrap_multiclass(models.y_true, models.outputs, resamples, folds)
+        return {**scores, **super().resample(models, resamples)}
 
-    def _resample_primary(
-        self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
-    ) -> F64:
-        return resamples.shares(np.nan_to_num(outputs).argmax(axis=2) == y_true, valid)
+    def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
+        correct = np.nan_to_num(outputs).argmax(axis=2) == y_true
+        return resamples.shares(correct, complete(outputs))
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         return (
@@ -202,20 +198,16 @@ class Multiclass(ProbabilityTask):
             f"{100 / len(names):.1f} % of the clips."
         )
 
-    def label_columns(self, y_true: NDArray[Any], n_outputs: int) -> LabelColumns:
-        n_clips = np.bincount(y_true, minlength=n_outputs)
-        return ["clips"], [[str(n)] for n in n_clips]
-
-    def label_facts(self, names: Sequence[str], y_true: NDArray[Any]) -> list[tuple[str, str]]:
+    def label_facts(self, names: Sequence[str], y_true: Labels) -> list[tuple[str, str]]:
         n_clips = np.bincount(y_true, minlength=len(names))
         listed = ", ".join(f"{name} {n}" for name, n in zip(names, n_clips, strict=True))
         return [("clips of each class", listed)]
 
-    def indicators(self, y_true: NDArray[Any], n_outputs: int) -> Bools:
-        return np.asarray(y_true[:, None] == np.arange(n_outputs), dtype=np.bool_)
+    def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
+        return np.asarray(y_true[:, None] == np.arange(n_outputs), bool)
 
     def share_masks(
-        self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
+        self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
         masks = {"accuracy": valid, "primary": valid}
         for c in range(n_outputs):
@@ -283,46 +275,30 @@ class Multilabel(ProbabilityTask):
     )
     csv_kinds = ("true", "predicted", "decided")
 
-    def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
-        losses, valid = np.full(len(y_true), np.nan), complete(outputs)
-        losses[valid] = log_losses(y_true[valid], outputs[valid])
-        return losses
+    def _losses(self, y_true: Labels, outputs: F64) -> F64:
+        return log_losses(y_true, outputs)
 
-    def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
-        return mean_of_finite(roc_auc(y_true.astype(np.bool_), outputs))
+    def _primary(self, y_true: Labels, outputs: F64) -> float:
+        return mean_of_finite(roc_auc(y_true.astype(bool), outputs))
 
-    def fit_thresholds(self, y_true: NDArray[Any], outputs: F64) -> F64:
+    def fit_thresholds(self, y_true: Labels, outputs: F64) -> F64:
         return best_thresholds(outputs, y_true)
 
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> Bools:
         # NaN never reaches a threshold.
-        reached = outputs >= (DEFAULT_THRESHOLD if thresholds is None else thresholds)
-        return np.asarray(reached, dtype=np.bool_)
+        return outputs >= (DEFAULT_THRESHOLD if thresholds is None else thresholds)
 
-    def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
+    def measure(self, y_true: Labels, outputs: F64, y_pred: Labels) -> Measures:
         return multilabel_scores(y_true, outputs, y_pred)
 
-    def baseline(
-        self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
-    ) -> tuple[F64, F64 | None]:
-        """Predict each tag's training frequency, with the threshold of highest training F1."""
-        outputs, _ = super().baseline(y_true, folds, k, n_outputs)
-        thresholds = np.full((k, n_outputs), np.nan)
-        for fold in range(k):
-            test = folds == fold
-            if test.any() and not test.all():
-                train = y_true[~test]
-                constant = np.broadcast_to(train.mean(axis=0), train.shape)
-                thresholds[fold] = best_thresholds(constant, train)
-        return outputs, thresholds
+    def resample(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
+        decided = models.y_true, models.outputs, models.y_pred
+        scores = bootstrap_multilabel(*decided, resamples)
+        return {**scores, **super().resample(models, resamples)}
 
-    def _resample_scores(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
-        return bootstrap_multilabel(models.y_true, models.outputs, models.y_pred, resamples)
-
-    def _resample_primary(
-        self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
-    ) -> F64:
-        return mean_finite(areas(y_true.astype(np.bool_), outputs, valid, resamples), axis=1)
+    def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
+        valid = complete(outputs)
+        return mean_finite(areas(y_true.astype(bool), outputs, valid, resamples), axis=1)
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         titles = {"f1": "F1", "roc_auc": "AUC", "average_precision": "AP"}
@@ -336,28 +312,25 @@ class Multilabel(ProbabilityTask):
     def prediction(self, names: Sequence[str]) -> str:
         return f"the probability of {len(names)} tags ({', '.join(names)})"
 
-    def label_columns(self, y_true: NDArray[Any], n_outputs: int) -> LabelColumns:
-        return ["clips"], [[str(int(n))] for n in y_true.sum(axis=0)]
-
-    def label_texts(self, names: Sequence[str], y: NDArray[Any]) -> list[str]:
+    def label_texts(self, names: Sequence[str], y: Labels) -> list[str]:
         return [
             ", ".join(n for n, tag in zip(names, tags, strict=True) if tag) or "none" for tags in y
         ]
 
-    def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
+    def clip_errors(self, y_true: Labels, outputs: F64) -> F64:
         likelihood = np.where(y_true == 1, outputs, 1.0 - outputs)
         tiny = np.finfo(np.float64).tiny
-        return np.asarray(-np.log(np.maximum(likelihood, tiny)).mean(axis=1), dtype=np.float64)
+        return np.asarray(-np.log(np.maximum(likelihood, tiny)).mean(axis=1), float)
 
-    def indicators(self, y_true: NDArray[Any], n_outputs: int) -> Bools:
-        return np.asarray(y_true == 1, dtype=np.bool_)
+    def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
+        return np.asarray(y_true == 1, bool)
 
     def share_masks(
-        self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
+        self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
         true, predicted = (y_true == 1) & valid[:, None], y_pred & valid[:, None]
         masks: dict[str, Bools] = {}
         for name, mask in (("recall", true), ("precision", predicted), ("f1", true | predicted)):
-            masks[f"{name}_micro"] = np.asarray(mask.any(axis=1), dtype=np.bool_)
+            masks[f"{name}_micro"] = np.asarray(mask.any(axis=1), bool)
             masks.update({f"{name}:{t}": mask[:, t] for t in range(n_outputs)})
         return masks

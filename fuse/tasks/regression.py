@@ -7,16 +7,31 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.fuse.bootstrap import Resamples, bootstrap_regression
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.metrics.averages import Measures, complete, mean_finite, mean_of_finite, ratio
-from mvemo.fuse.metrics.scores import QUADRANTS, confusion_matrix, quadrants, regression_scores
-from mvemo.fuse.numeric import F64, Bools, Ints
+from mvemo.fuse.metrics.scores import confusion_matrix, regression_scores
+from mvemo.fuse.numeric import (
+    F64,
+    Bools,
+    Ints,
+    Labels,
+    Measures,
+    complete,
+    mean_finite,
+    mean_of_finite,
+    ratio,
+)
 from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
 from mvemo.manifests.labels import PLANE, parse_scale
 
+# Names of the quadrants.
+QUADRANTS = (
+    "valence+ arousal+",
+    "valence- arousal+",
+    "valence- arousal-",
+    "valence+ arousal-",
+)
 # Maximum number of targets for which the main table shows the score of each.
 FEW_TARGETS = 3
 
@@ -37,8 +52,14 @@ class Plane:
         return f"around the median ({point}), as no scale is stated with --scale"
 
     def quadrants(self, values: F64) -> Ints:
-        """Return the quadrant of values (clips, targets), int64 (clips,); -1 for NaN."""
-        return quadrants(values[:, self.valence], values[:, self.arousal], self.centre)
+        """Return the index in `QUADRANTS` of values (clips, targets); -1 for NaN.
+
+        A value equal to the centre counts as high.
+        """
+        point = values[:, [self.valence, self.arousal]]
+        pleasant, excited = (point >= self.centre).T
+        index = np.where(excited, np.where(pleasant, 0, 1), np.where(pleasant, 3, 2))
+        return np.where(complete(point), index, -1)
 
 
 def plane_of(names: Sequence[str], y_true: F64, scale: str = "") -> Plane | None:
@@ -102,51 +123,45 @@ class Regression(Task):
     # Plane of valence and arousal, whose quadrants are scored; None without these targets.
     plane: Plane | None = None
 
-    def for_labels(self, names: Sequence[str], y_true: NDArray[Any], scale: str = "") -> Regression:
+    def for_labels(self, names: Sequence[str], y_true: Labels, scale: str = "") -> Regression:
         return replace(self, plane=plane_of(names, y_true, scale))
 
-    def read_labels(self, labels: NDArray[Any]) -> F64:
-        return np.asarray(labels, dtype=np.float64)
+    def read_labels(self, labels: Labels) -> F64:
+        return np.asarray(labels, float)
 
-    def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
+    def _losses(self, y_true: Labels, outputs: F64) -> F64:
         """Return squared errors divided by the targets' variances; their mean is 1 - R2."""
-        losses, valid = np.full(len(y_true), np.nan), complete(outputs)
-        if valid.any():
-            errors = np.square(outputs[valid] - y_true[valid])
-            losses[valid] = mean_finite(ratio(errors, y_true[valid].var(axis=0)), axis=1)
-        return losses
+        return mean_finite(ratio(np.square(outputs - y_true), y_true.var(axis=0)), axis=1)
 
-    def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
+    def _primary(self, y_true: Labels, outputs: F64) -> float:
         # A target without variance in a fold has no R2 and is left out of the mean.
         return regression_scores(y_true, outputs).overall["r2_macro"]
 
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> F64:
         return outputs
 
-    def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
+    def measure(self, y_true: Labels, outputs: F64, y_pred: Labels) -> Measures:
         overall, per_output = regression_scores(y_true, outputs)
         if self.plane is not None:
             correct = self.plane.quadrants(y_true) == self.plane.quadrants(outputs)
-            overall = {**overall, "quadrant_accuracy": mean_of_finite(correct.astype(np.float64))}
+            overall = {**overall, "quadrant_accuracy": mean_of_finite(correct.astype(float))}
         return Measures(overall, per_output)
 
-    def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints | None:
+    def confusion(self, y_true: Labels, y_pred: Labels, n_outputs: int) -> Ints | None:
         if self.plane is None:
             return None
         true, predicted = self.plane.quadrants(y_true), self.plane.quadrants(y_pred)
         return confusion_matrix(true, predicted, len(QUADRANTS))
 
     def residual_ends(
-        self, y_true: NDArray[Any], outputs: F64, share: float
+        self, y_true: Labels, outputs: F64, share: float
     ) -> tuple[tuple[float, float], ...]:
         valid = complete(outputs)
         tail = (1 - share) / 2
         ends = np.quantile(y_true[valid] - outputs[valid], [tail, 1 - tail], axis=0)
         return tuple((float(low), float(high)) for low, high in ends.T)
 
-    def label_scale(
-        self, names: Sequence[str], y_true: NDArray[Any]
-    ) -> dict[str, dict[str, float]]:
+    def label_scale(self, names: Sequence[str], y_true: Labels) -> dict[str, dict[str, float]]:
         return {
             name: {
                 "minimum": float(values.min()),
@@ -171,14 +186,12 @@ class Regression(Task):
         return drawn
 
     def resample_primary(
-        self, y_true: NDArray[Any], outputs: F64, folds: Ints, k: int, resamples: Resamples
+        self, y_true: Labels, outputs: F64, folds: Ints, k: int, resamples: Resamples
     ) -> F64:
         """Return the R2 of the pooled predictions, float64 (models, resamples)."""
-        return self._resample_primary(y_true, outputs, complete(outputs), resamples)
+        return self._resample_primary(y_true, outputs, resamples)
 
-    def _resample_primary(
-        self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
-    ) -> F64:
+    def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
         return mean_finite(bootstrap_regression(y_true, outputs, resamples)["r2"], axis=1)
 
     def facts(self) -> dict[str, Any]:
@@ -188,22 +201,16 @@ class Regression(Task):
         return {"quadrants": {"names": QUADRANTS, "centre": centre, "scale": scale}}
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+        few = len(names) <= FEW_TARGETS
         # The other scores of each target are in the table of targets.
-        columns = tuple(
-            Column(f"R2 {output}", "r2", i)
-            for i, output in enumerate(names)
-            if len(names) <= FEW_TARGETS
-        )
-        columns += tuple(
-            Column(
-                f"{c.title}, mean" if len(names) > 1 else c.title, f"{c.score}_macro", None, False
-            )
-            for c in self.output_columns
-            if c.score != "r2" or len(names) > FEW_TARGETS
-        )
-        if self.plane is None:
-            return columns
-        return (*columns, Column("quadrants", "quadrant_accuracy"))
+        columns = [Column(f"R2 {output}", "r2", i) for i, output in enumerate(names) if few]
+        for c in self.output_columns:
+            if c.score != "r2" or not few:
+                title = f"{c.title}, mean" if len(names) > 1 else c.title
+                columns.append(Column(title, f"{c.score}_macro", terminal=False))
+        if self.plane is not None:
+            columns.append(Column("quadrants", "quadrant_accuracy"))
+        return tuple(columns)
 
     @property
     def columns_note(self) -> str:
@@ -227,28 +234,26 @@ class Regression(Task):
             f"arousal, the baseline {by_chance:.1f} %."
         )
 
-    def label_columns(self, y_true: NDArray[Any], n_outputs: int) -> LabelColumns:
+    def label_columns(self, y_true: Labels, n_outputs: int) -> LabelColumns:
         rows = [[f"{y.min():.3g} to {y.max():.3g}", f"{y.mean():.3g}"] for y in y_true.T]
         return ["labels", "mean"], rows
 
-    def label_facts(self, names: Sequence[str], y_true: NDArray[Any]) -> list[tuple[str, str]]:
-        if self.plane is None:
-            return []
-        return [("quadrants", str(self.plane))]
+    def label_facts(self, names: Sequence[str], y_true: Labels) -> list[tuple[str, str]]:
+        return [] if self.plane is None else [("quadrants", str(self.plane))]
 
-    def label_texts(self, names: Sequence[str], y: NDArray[Any]) -> list[str]:
+    def label_texts(self, names: Sequence[str], y: Labels) -> list[str]:
         return [
             ", ".join(f"{n} {value:.3g}" for n, value in zip(names, values, strict=True))
             for values in y
         ]
 
-    def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
+    def clip_errors(self, y_true: Labels, outputs: F64) -> F64:
         """Return root mean squared errors, in units of the labels' standard deviations."""
         scale = y_true.std(axis=0)
         errors = (outputs - y_true) / np.where(scale > 0, scale, 1.0)
-        return np.asarray(np.sqrt(np.square(errors).mean(axis=1)), dtype=np.float64)
+        return np.asarray(np.sqrt(np.square(errors).mean(axis=1)), float)
 
     def share_masks(
-        self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
+        self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
         return {"quadrant_accuracy": valid}

@@ -1,7 +1,5 @@
 """Creation of the demo data set; an existing set is reused, an interrupted set is completed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -123,24 +121,22 @@ def _clips(per_class: int, per_group: int) -> list[Clip]:
 
 def _finished(manifest: Manifest, settings: _Settings) -> bool:
     """Return True if settings, manifest and all file sizes in the folder are as expected."""
-    saved = _saved(manifest.root)
-    table = manifest.root / "manifest.csv"
-    if saved.get("settings") != settings.record() or not table.is_file():
+    stated, sizes = _saved(manifest.root)
+    if stated != settings.record():
         return False
-    if not all(_intact(manifest, clip, saved) for clip in manifest.clips):
+    if not all(_intact(manifest, clip, sizes) for clip in manifest.clips):
         return False
     try:
-        stored = read_manifest(table, media=False)
+        stored = read_manifest(manifest.root / "manifest.csv", media=False)
     except ManifestError:
         return False
     return stored.digest == manifest.digest and stored.synthetic
 
 
-def _intact(manifest: Manifest, clip: Clip, saved: dict[str, Any]) -> bool:
+def _intact(manifest: Manifest, clip: Clip, sizes: dict[str, int]) -> bool:
     """Return True if the clip's file exists, with the recorded size if one is recorded."""
     path = manifest.media_path(clip)
-    size = path.stat().st_size if path.is_file() else None
-    return size is not None and size == saved.get("bytes", {}).get(clip.path, size)
+    return path.is_file() and sizes.get(clip.path) in (None, path.stat().st_size)
 
 
 def _make(
@@ -149,15 +145,15 @@ def _make(
     folder, clips = manifest.root, manifest.clips
     table = folder / "manifest.csv"
     codec = video_codec()
-    saved = _saved(folder)
-    if not saved and table.exists():
+    stated, sizes = _saved(folder)
+    if stated is None and table.exists():
         raise BadManifest(
             f"{table}: this manifest is not of a demo set; choose another folder for the demo set"
         )
     # Without a manifest the set does not look finished until it is written again.
     table.unlink(missing_ok=True)
-    same = saved.get("settings") == settings.record()
-    expected = {clip.path for clip in clips} if same else set()
+    same = stated == settings.record()
+    expected = {clip.path for clip in clips if same}
     for label in CLASSES:
         place = folder / "media" / label
         place.mkdir(parents=True, exist_ok=True)
@@ -165,23 +161,18 @@ def _make(
             # Remove files of a killed run or of other settings; other names belong to the user.
             if _NAME.fullmatch(path.name) and f"media/{label}/{path.name}" not in expected:
                 path.unlink()
-    facts = {"settings": settings.record(), "bytes": saved.get("bytes", {}) if same else {}}
+    facts = {"settings": settings.record(), "bytes": sizes if same else {}}
     write_json(folder / "demo.json", facts, error=BadManifest)
 
-    missing = [i for i, clip in enumerate(clips) if not (same and _intact(manifest, clip, saved))]
-    tasks = [
-        joblib.delayed(_make_clip)(
-            manifest.media_path(clips[i]),
-            CLASSES.index(str(clips[i].label[0])),
-            *divmod(i % settings.clips_per_class, settings.clips_per_group),
-            settings.seconds,
-            settings.seed,
-            codec,
-        )
-        for i in missing
-    ]
-    short = len(missing) * settings.seconds < _SHORT
-    workers = 1 if short else min(joblib.cpu_count(), _WORKERS)
+    missing = [i for i, clip in enumerate(clips) if not (same and _intact(manifest, clip, sizes))]
+    tasks = []
+    for i in missing:
+        of_class, n = divmod(i, settings.clips_per_class)
+        path, numbers = manifest.media_path(clips[i]), divmod(n, settings.clips_per_group)
+        drawn = (of_class, *numbers, settings.seconds, settings.seed)
+        tasks.append(joblib.delayed(_make_clip)(path, *drawn, codec))
+    long = len(missing) * settings.seconds >= _SHORT
+    workers = min(joblib.cpu_count(), _WORKERS if long else 1)
     finished = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
     for done, _ in enumerate(finished, start=len(clips) - len(missing) + 1):
         if progress is not None:
@@ -206,11 +197,11 @@ def _make_clip(
     write_clip(path, frames, kept, sound, codec)
 
 
-def _saved(folder: Path) -> dict[str, Any]:
-    """Return the settings and file sizes of the last run in this folder, or {} without any."""
+def _saved(folder: Path) -> tuple[Any, dict[str, int]]:
+    """Return the settings and file sizes of the last run in this folder; None if there is none."""
     try:
         saved = parse_json((folder / "demo.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    # An older version saved only the settings.
-    return saved if isinstance(saved, dict) and isinstance(saved.get("bytes", {}), dict) else {}
+        # An older version saved only the settings.
+        return saved["settings"], dict(saved.get("bytes", {}))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None, {}

@@ -9,11 +9,11 @@ from Relaxation; pictures hardly separate Exciting from Tension, or Fear from Sa
 differ in sound or in pictures.
 """
 
-from __future__ import annotations
-
 import colorsys
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -142,28 +142,30 @@ def _drawn(recipes: dict[str, _Recipe], label: str, clip: Rng) -> _Recipe:
 
 
 def _share(value: float) -> float:
-    return float(np.clip(value, 0.0, 1.0))
+    return min(max(float(value), 0.0), 1.0)
 
 
 def synthesise(recipe: Sound, seconds: float, rng: Rng) -> F32:
     """Return stereo music, float32 (2, samples) at `SR`, within [-1, 1]."""
     n = round(seconds * SR)
-    onsets = _onsets(recipe, seconds, rng)
+    on_time = np.arange(0.0, seconds - 0.1, 60.0 / recipe.tempo)
+    loose = np.sort(rng.uniform(0.0, seconds - 0.1, len(on_time)))
+    onsets = recipe.regularity * on_time + (1 - recipe.regularity) * loose
+    onsets[0] = 0.0
     both = np.zeros((2, n))
     progression = _MINOR if recipe.minor >= 0.5 else _MAJOR
-    for i, onset in enumerate(onsets):
-        end = onsets[i + 1] if i + 1 < len(onsets) else seconds
+    for i, (onset, end) in enumerate(pairwise([*onsets.tolist(), seconds])):
         notes = [recipe.root + step for step in progression[(i // 4) % 4]]
         if rng.random() < recipe.dissonance:
             # A cluster: two notes, each with its minor second.
             notes = [note + shift for note in notes[:2] for shift in (0, 1)]
-        first = round(onset * SR)
-        chord = _chord(notes, end - onset + 0.05, recipe, rng)[: n - first]
+        after = both[:, round(onset * SR) :]
+        chord = _chord(notes, end - onset + 0.05, recipe, rng)[: after.shape[1]]
         pan = 0.5 + 0.2 * rng.uniform(-1, 1)
-        both[:, first : first + len(chord)] += np.outer([1 - pan, pan], chord)
+        after[:, : len(chord)] += np.outer([1 - pan, pan], chord)
         if recipe.drums > 0.02:
-            hit = 1.5 * recipe.drums * _drum(rng)[: n - first]
-            both[:, first : first + len(hit)] += hit
+            hit = 1.5 * recipe.drums * _drum(rng)[: after.shape[1]]
+            after[:, : len(hit)] += hit
     both += 0.01 * _rms(both) * rng.normal(size=both.shape)
     both *= 10 ** (recipe.level / 20) / _rms(both)
     # Soft clipping keeps peaks within full scale.
@@ -172,15 +174,6 @@ def synthesise(recipe: Sound, seconds: float, rng: Rng) -> F32:
 
 def _rms(sound: F64) -> float:
     return float(np.sqrt(np.mean(sound**2) + 1e-12))
-
-
-def _onsets(recipe: Sound, seconds: float, rng: Rng) -> list[float]:
-    """Return the times of the beats in seconds, shifted if the rhythm is irregular."""
-    on_time = np.arange(0.0, seconds - 0.1, 60.0 / recipe.tempo)
-    loose = np.sort(rng.uniform(0.0, seconds - 0.1, len(on_time)))
-    times = recipe.regularity * on_time + (1 - recipe.regularity) * loose
-    times[0] = 0.0
-    return [float(t) for t in times]
 
 
 def _chord(notes: list[float], seconds: float, recipe: Sound, rng: Rng) -> F64:
@@ -194,15 +187,14 @@ def _chord(notes: list[float], seconds: float, recipe: Sound, rng: Rng) -> F64:
             weight = (recipe.even if h % 2 == 0 else 1.0) / h
             if f * h < 0.45 * SR:
                 total += weight * np.sin(2 * np.pi * (f * h * t + rng.random()))
-    result: F64 = total * envelope / len(notes)
-    return result
+    return np.asarray(total * envelope / len(notes))
 
 
 def _drum(rng: Rng) -> F64:
     t = np.arange(round(0.12 * SR)) / SR
     body = np.sin(2 * np.pi * (60 * t + 1.2 * (1 - np.exp(-t / 0.03))))
-    result: F64 = body * np.exp(-t / 0.06) + 0.6 * rng.normal(size=len(t)) * np.exp(-t / 0.025)
-    return result
+    noise = 0.6 * rng.normal(size=len(t)) * np.exp(-t / 0.025)
+    return np.asarray(body * np.exp(-t / 0.06) + noise)
 
 
 # Background (height, width, 3); discs (discs, 4): x, y, radius, direction in radians; and their
@@ -239,15 +231,8 @@ def _scene(recipe: Picture, rng: Rng) -> _Scene:
     slope = np.float32(np.cos(angle)) * _X + np.float32(np.sin(angle)) * _Y
     slope = ((slope - slope.min()) / (slope.max() - slope.min()))[..., None]
     count = int(rng.integers(3, 6))
-    discs = np.stack(
-        [
-            rng.uniform(0, 1, count),
-            rng.uniform(0, HEIGHT / WIDTH, count),
-            rng.uniform(0.06, 0.16, count),
-            rng.uniform(0, 2 * np.pi, count),
-        ],
-        axis=1,
-    )
+    ranges = ((0, 1), (0, HEIGHT / WIDTH), (0.06, 0.16), (0, 2 * np.pi))
+    discs = np.stack([rng.uniform(low, high, count) for low, high in ranges], axis=1)
     shades = np.clip(disc * rng.uniform(0.75, 1.1, (count, 1)), 0, 255)
     ground = dark + slope * (bright - dark)
     return ground, discs.astype(np.float32), shades.astype(np.float32)
@@ -280,11 +265,9 @@ def video_codec() -> str:
             "writing the demo set needs PyAV: run pip install '.[extract]' in mvemo's folder"
         ) from None
     for name in CODECS:
-        try:
+        with suppress(ValueError):
             av.codec.Codec(name, "w")
-        except ValueError:
-            continue
-        return name
+            return name
     raise ManifestError(
         f"PyAV {av.__version__} lacks a video encoder: expected one of {', '.join(CODECS)}"
     )
@@ -317,7 +300,6 @@ def write_clip(
         for first in range(0, sound.shape[1], _BLOCK):
             piece = np.ascontiguousarray(sound[:, first : first + _BLOCK])
             samples = av.AudioFrame.from_ndarray(piece, format="fltp", layout="stereo")
-            samples.sample_rate = SR
-            samples.pts, samples.time_base = first, Fraction(1, SR)
+            samples.sample_rate, samples.pts, samples.time_base = SR, first, Fraction(1, SR)
             container.mux(audio.encode(samples))
         container.mux(audio.encode())

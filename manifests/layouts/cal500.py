@@ -7,8 +7,6 @@ seconds and one per tag. Both have one audio file per song, with the song's name
 taken from public programs, such as JAMS; the data sets themselves were not available.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import posixpath
@@ -24,7 +22,7 @@ SONGS, WORDS, ANNOTATIONS = "songNames.txt", "vocab.txt", "hardAnnotations.txt"
 SOFT_FOLDER = "seglabelsoft"
 EMOTION = "Emotion-"
 # Published numbers of songs (or segments) and of words (or tags).
-PUBLISHED = {"cal500": (502, 174), "cal500exp": (3223, 67)}
+PUBLISHED = {"cal500": ("songs", 502, 174), "cal500exp": ("segments", 3223, 67)}
 N_EMOTIONS = 18
 
 
@@ -33,7 +31,7 @@ def find_annotations(folder: Path) -> tuple[Path | None, tuple[Path, ...]]:
     found = sorted(folder.rglob(ANNOTATIONS))
     if len(found) > 1:
         raise BadManifest(f"{folder}: has both {found[0]} and {found[1]}: give one's folder only")
-    tables = tuple(path for path in sorted(folder.rglob("*.csv")) if _is_segment_table(path))
+    tables = tuple(filter(_is_segment_table, sorted(folder.rglob("*.csv"))))
     return (found[0] if found else None), tables
 
 
@@ -42,7 +40,7 @@ def _is_segment_table(path: Path) -> bool:
         return False
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            cells = next(csv.reader([file.readline()]), [])
+            cells = next(csv.reader(file), [])
     except (OSError, csv.Error):
         return False
     return [cell.strip().casefold() for cell in cells[:2]] == ["start_time", "end_time"]
@@ -63,16 +61,15 @@ def read_songs(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
         problems.add(0, f"it has {len(lines)} rows, but {SONGS} has {len(songs)} songs")
     chosen = _chosen_tags(words, tags, annotations.with_name(WORDS))
     files, left_out = _files_of(songs, media, folder)
-    rows: list[Row] = []
+    rows = []
     for song, (line, cells) in zip(songs, lines, strict=False):
         if len(cells) != len(words):
-            problems.add(
-                line, f"the row has {len(cells)} cells, but {WORDS} has {len(words)} words"
-            )
+            n_cells = f"the row has {len(cells)} cells"
+            problems.add(line, f"{n_cells}, but {WORDS} has {len(words)} words")
             continue
         label = _label(cells, chosen, line, problems)
         if song in files:
-            rows.append(Row(line, files[song], label, clip_id=song, group=song))
+            rows.append(Row(line, files[song], song, song, label))
     problems.raise_any()
     remarks = _remarks("cal500", len(songs), len(words), len(chosen), tags)
     return FoundClips(rows, list(chosen), "multilabel", left_out, remarks)
@@ -94,20 +91,18 @@ def read_segments(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
     tables = {song: read_table(path, error=BadManifest) for song, path in by_song.items()}
     words = tables[paths[0].stem].header[2:]
     chosen = _chosen_tags(words, tags, paths[0])
-    rows: list[Row] = []
+    rows = []
     for song, table in tables.items():
         problems = Problems(by_song[song])
         found = table.header[2:]
         if found != words:
-            different = [
-                f"tag {name!r} is not in {paths[0]}" for name in found if name not in words
-            ]
+            different = [f"tag {tag!r} is not in {paths[0]}" for tag in found if tag not in words]
             different += [
-                f"column {name!r} of {paths[0]} is missing" for name in words if name not in found
+                f"column {tag!r} of {paths[0]} is missing" for tag in words if tag not in found
             ]
             different.append(f"the order of the tags differs from that in {paths[0]}")
             problems.add(1, different[0])
-        problems.raise_any()
+            problems.raise_any()
         segments = list(_segments(table, song, files.get(song, ""), chosen, problems))
         problems.raise_any()
         rows += sorted(segments, key=lambda row: row.start) if song in files else []
@@ -119,10 +114,7 @@ def read_segments(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
 def _segments(
     table: Table, song: str, path: str, chosen: dict[str, int], problems: Problems
 ) -> Iterator[Row]:
-    for line, cells in table.rows[1:]:
-        if len(cells) != len(table.header):
-            problems.add(line, f"the row has {len(cells)} cells, the header {len(table.header)}")
-            continue
+    for line, cells in table.full_rows(problems):
         start, stop = map(_number, cells[:2])
         if not 0 <= start < stop < math.inf:
             problems.add(
@@ -135,14 +127,15 @@ def _segments(
         # It is rounded to microseconds because a difference of decimals has rounding errors.
         duration = round(stop - start, 6)
         name = f"{song}@{round(start, 6):g}"
-        yield Row(line, path, label, clip_id=name, group=song, start=start, duration=duration)
+        yield Row(line, path, name, song, label, start, duration)
 
 
 def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:
     """Map each requested tag, in readable form, to its column."""
     _refuse_repeated(words, f"{path}: word")
+    every = {_plain(word): i for i, word in enumerate(words)}
     if tags == "all":
-        return {_plain(word): i for i, word in enumerate(words)}
+        return every
     emotions = {
         _plain(word.removeprefix(EMOTION)): i
         for i, word in enumerate(words)
@@ -152,22 +145,20 @@ def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:
         if not emotions:
             raise BadManifest(f"{path}: no word starts with {EMOTION!r}: give --tags all")
         return emotions
-    known = {_plain(word).casefold(): (_plain(word), i) for i, word in enumerate(words)}
-    known |= {name.casefold(): (name, i) for name, i in emotions.items()}
-    chosen: dict[str, int] = {}
-    for name in (part.strip() for part in tags.split(",") if part.strip()):
+    known = {tag.casefold(): (i, tag) for tag, i in (every | emotions).items()}
+    chosen = []
+    for name in filter(None, map(str.strip, tags.split(","))):
         if _plain(name).casefold() not in known:
             raise BadManifest(
                 f"{path}: unknown tag {name!r}; expected emotion, all, or some of "
-                f"{', '.join(list(emotions) or list(words))}"
+                f"{', '.join(emotions or words)}"
             )
-        tag, i = known[_plain(name).casefold()]
-        chosen[tag] = i
+        chosen.append(known[_plain(name).casefold()])
     if not chosen:
         raise BadManifest(
             f"--tags {tags!r}: names no tag; expected emotion, all, or names separated by commas"
         )
-    return dict(sorted(chosen.items(), key=lambda item: item[1]))
+    return {tag: i for i, tag in sorted(chosen)}
 
 
 def _refuse_repeated(names: Sequence[str], what: str) -> None:
@@ -202,26 +193,24 @@ def _files_of(
     _refuse_repeated(songs, f"{folder}: song")
     stems = {posixpath.splitext(posixpath.basename(path))[0]: path for path in media}
     alike = {_letters(stem): path for stem, path in stems.items()}
-    found = {song: stems.get(song) or alike.get(_letters(song)) for song in songs}
-    files = {song: path for song, path in found.items() if path is not None}
-    left_out = [(song, "no audio file has this name") for song in songs if song not in files]
+    found = ((song, stems.get(song) or alike.get(_letters(song))) for song in songs)
+    files = {song: path for song, path in found if path}
     if not files:
         raise BadManifest(
             f"{folder}: none of the {len(songs)} songs has an audio file below it (the first is "
             f"{songs[0]!r}): move the folder of the audio files into it"
         )
-    used = set(files.values())
-    left_out += [(path, "no song has this name") for path in media if path not in used]
-    return files, left_out
+    left_out = [(song, "no audio file has this name") for song in songs if song not in files]
+    used = {*files.values()}
+    return files, left_out + [(p, "no song has this name") for p in media if p not in used]
 
 
 def _letters(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
+    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def _remarks(layout: str, n_rows: int, n_words: int, n_tags: int, asked: str) -> tuple[str, ...]:
-    rows, words = PUBLISHED[layout]
-    what = "songs" if layout == "cal500" else "segments"
+    what, rows, words = PUBLISHED[layout]
     remarks = []
     if (n_rows, n_words) != (rows, words):
         remarks.append(

@@ -1,7 +1,5 @@
 """Facts that file names state: sources of clips, and two-digit numbers (see ``ravdess.toml``)."""
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,44 +54,34 @@ class NamedFiles:
         parts = stem.split("-")
         if len(parts) != len(self.fields) or not all(p.isdecimal() and len(p) == 2 for p in parts):
             return None
-        facts = {}
-        for number, (key, values) in zip(map(int, parts), self.fields.items(), strict=True):
-            if not 1 <= number <= len(values):
-                return None
-            facts[key] = values[number - 1]
-        return facts
+        numbers = dict(zip(self.fields, map(int, parts), strict=True))
+        if not all(1 <= n <= len(self.fields[key]) for key, n in numbers.items()):
+            return None
+        return {key: self.fields[key][n - 1] for key, n in numbers.items()}
 
     def find(self, stems: Mapping[str, str], selected: Mapping[str, str | None]) -> FoundClips:
         """Return one clip per take with the selected values; `stems` maps paths to file names."""
-        names: dict[str, dict[str, str]] = {}
-        left_out: list[tuple[str, str]] = []
-        others = [key for key in self.select if key != self.copies]
+        names = {}
+        left_out = []
         for path, stem in stems.items():
             facts = self.parse(stem)
             if facts is None:
                 left_out.append((path, f"its name is not in the format of {self.title}"))
-                continue
-            other = [key for key in others if selected.get(key) not in (None, facts[key])]
-            if other:
-                key = other[0]
-                left_out.append((path, f"{self.select[key]} is not {selected[key]}"))
+            elif other := [k for k in self.select if selected.get(k) not in (None, facts[k])]:
+                left_out.append((path, f"{self.select[other[0]]} is not {selected[other[0]]}"))
             else:
                 names[path] = facts
-        kind = selected.get(self.copies)
         best: dict[tuple[str, ...], str] = {}
         for path in sorted(names, key=lambda path: self.preferred.index(names[path][self.copies])):
-            if kind in (None, names[path][self.copies]):
-                best.setdefault(self._take(names[path]), path)
+            best.setdefault(self._take(names[path]), path)
         rows: list[Row] = []
         for path, facts in names.items():
-            if best.get(self._take(facts)) == path:
-                group = f"{self.group}-{facts[self.group]}"
-                extra = tuple((key, facts[key]) for key in self.extra)
-                rows.append(Row(len(rows) + 1, path, (facts[self.label],), "", group, extra=extra))
-            elif kind not in (None, facts[self.copies]):
-                left_out.append((path, f"{self.select[self.copies]} is not {kind}"))
-            else:
+            if best[self._take(facts)] != path:
                 left_out.append((path, "another copy of the same take is used"))
+                continue
+            group = f"{self.group}-{facts[self.group]}"
+            extra = tuple((key, facts[key]) for key in self.extra)
+            rows.append(Row(len(rows) + 1, path, "", group, (facts[self.label],), extra=extra))
         used = {row.label[0] for row in rows}
         classes = [value for value in self.fields[self.label] if value in used]
         return FoundClips(rows, classes, left_out=left_out)
@@ -131,9 +119,7 @@ def infer_group(stem: str) -> str:
     ('LLT_TENS(0)', 'DEAP_DB_HR(42)')
     """
     piece = _PIECE.fullmatch(stem)
-    if piece is None or int(piece["k"]) > int(piece["n"]):
-        return stem
-    return piece["source"]
+    return piece["source"] if piece and int(piece["k"]) <= int(piece["n"]) else stem
 
 
 def source_of(path: str) -> str:
@@ -177,26 +163,21 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
             f"no path matches the group pattern {pattern!r}; the first path is "
             f"{manifest.clips[0].path!r}"
         )
-    clips = tuple(
-        replace(clip, group=group or clip.group)
-        for clip, group in zip(manifest.clips, groups, strict=True)
-    )
+    named = zip(manifest.clips, groups, strict=True)
+    clips = tuple(replace(clip, group=group or clip.group) for clip, group in named)
     return replace(manifest, clips=clips)
 
 
 def similar_groups(manifest: Manifest) -> list[tuple[str, str]]:
     """Return pairs of groups that differ only by case, spaces or one letter: typing errors."""
-    groups = sorted({clip.group for clip in manifest.clips if clip.group != clip.clip_id})
-    # Each key (a name without spaces, also with one letter replaced by a gap) -> names with it.
-    alike: dict[str, list[str]] = {}
+    # Each key (a name without spaces, also with one letter replaced by a gap) -> first name.
+    first: dict[str, str] = {}
     pairs = set()
-    for group in groups:
+    for group in sorted({clip.group for clip in manifest.clips if clip.group != clip.clip_id}):
         words = _WORDS.findall(group.casefold())
-        for key in dict.fromkeys(["".join(words), *_with_a_letter_open(words)]):
-            alike.setdefault(key, []).append(group)
-    for names in alike.values():
-        pairs |= {(names[0], name) for name in names[1:]}
-    return sorted(pairs)
+        for key in {"".join(words), *_with_a_letter_open(words)}:
+            pairs.add((first.setdefault(key, group), group))
+    return sorted(pair for pair in pairs if pair[0] != pair[1])
 
 
 def _with_a_letter_open(words: Sequence[str]) -> Iterator[str]:
@@ -221,4 +202,4 @@ def _find_sources(paths: Sequence[str], pattern: str) -> list[str]:
             r"write exactly one, around the source, for example '(.+)_\d+'"
         )
     found = (expression.search(posixpath.splitext(path)[0]) for path in paths)
-    return [(match[1] or "") if match else "" for match in found]
+    return [(match and match[1]) or "" for match in found]

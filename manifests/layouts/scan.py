@@ -1,7 +1,5 @@
 """Manifests made from folders of clips, by the layouts of published data sets."""
 
-from __future__ import annotations
-
 import os
 import posixpath
 import stat
@@ -57,9 +55,9 @@ def left_out_notes(left_out: Sequence[tuple[str, str]], most: int = 10) -> list[
     """Return for each reason in `Scan.left_out` a line with the first `most` files."""
     by_reason: dict[str, list[str]] = {}
     for path, reason in left_out:
-        by_reason.setdefault(reason, []).append(path)
+        by_reason.setdefault(reason, []).append(repr(path))
     return [
-        f"{len(paths)} left out ({reason}): {listed([*map(repr, paths)], most)}"
+        f"{len(paths)} left out ({reason}): {listed(paths, most)}"
         for reason, paths in by_reason.items()
     ]
 
@@ -79,7 +77,7 @@ class Selection:
         for named in NAMED_FILES.values():
             for key, name in named.select.items():
                 value, allowed = getattr(self, key), named.fields[key]
-                if value is not None and value not in allowed:
+                if value not in (None, *allowed):
                     listing = ", ".join(allowed)
                     raise BadManifest(f"unknown {name} {value!r}; expected one of {listing}")
                 if value is not None and layout != named.name:
@@ -170,8 +168,7 @@ def scan_clips(
         read = read_songs if layout == "cal500" else read_segments
         found = read(folder, paths, select.tags or "emotion")
     elif layout in NAMED_FILES:
-        stems = {path: _stem(path) for path in paths}
-        found = NAMED_FILES[layout].find(stems, vars(select))
+        found = NAMED_FILES[layout].find({path: _stem(path) for path in paths}, vars(select))
     else:
         found = _class_folders(paths, labels)
     left_out += found.left_out
@@ -197,14 +194,12 @@ def _layout_of(folder: Path, paths: Sequence[str]) -> str:
         if all(layout.parse(_stem(path)) for path in paths):
             return layout.name
     annotations, tables = find_annotations(folder)
-    if annotations is not None and tables:
+    if annotations and tables:
         raise BadManifest(
             f"{folder}: has annotations both of songs and of segments: give --layout cal500 or "
             "--layout cal500exp"
         )
-    if annotations is not None:
-        return "cal500"
-    return "cal500exp" if tables else "class-folders"
+    return "cal500" if annotations else "cal500exp" if tables else "class-folders"
 
 
 def _stem(path: str) -> str:
@@ -213,29 +208,28 @@ def _stem(path: str) -> str:
 
 def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
     """Return the clips in folders of classes; all clips, without labels, if there are none."""
-    tops = {path.split("/")[0] for path in paths if "/" in path}
-    splits = bool(tops) and all(part_of(top) is not None for top in tops)
-    found = FoundClips([], ())
-    for path in paths if labels else ():
-        parts = path.split("/")
-        if len(parts) < (3 if splits else 2):
-            found.left_out.append((path, "not in a class folder"))
+    parts = {part_of(path.split("/")[0]) for path in paths if "/" in path}
+    depth = int(bool(parts) and None not in parts)  # 1 for folders of splits above the classes
+    rows = []
+    left_out = []
+    for number, path in enumerate(paths if labels else (), start=1):
+        folders = path.split("/")[:-1]
+        if len(folders) <= depth:
+            left_out.append((path, "not in a class folder"))
             continue
-        split = SPLITS[part_of(parts[0]) or 0] if splits else None
-        label = plain_text(parts[1 if splits else 0].strip())
-        found.rows.append(Row(len(found.rows) + 1, path, (label,), split=split))
-    found.classes = sorted({str(row.label[0]) for row in found.rows})
-    if found.rows:
-        return found
+        split = SPLITS[part_of(folders[0]) or 0] if depth else None
+        rows.append(Row(number, path, label=(plain_text(folders[depth].strip()),), split=split))
+    if rows:
+        return FoundClips(rows, sorted({str(row.label[0]) for row in rows}), left_out=left_out)
     remark = "no clip is in a class folder: the manifest has no labels"
-    rows = [Row(number, path, ()) for number, path in enumerate(paths, start=1)]
+    rows = [Row(number, path) for number, path in enumerate(paths, start=1)]
     return FoundClips(rows, (), UNLABELLED, remarks=(remark,) if labels else ())
 
 
 def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool) -> list[str]:
     """Return sorted paths of media files relative to the folder; add others to `left_out`."""
     paths = []
-    seen: set[str] = set()
+    seen = set()
     root = os.path.join(os.path.realpath(folder), "")
 
     def unreadable(error: OSError) -> None:
@@ -277,11 +271,10 @@ def _why_left_out(place: str, path: str, root: str) -> str | None:
             return "a pipe, socket or device, not a file"
     except OSError as error:
         return f"cannot be accessed: {error.strerror}"
-    suffix = posixpath.splitext(path)[1].lower()
-    if suffix in VIDEO_SUFFIXES or suffix in AUDIO_SUFFIXES:
+    if posixpath.splitext(path)[1].lower() in VIDEO_SUFFIXES | AUDIO_SUFFIXES:
         linked = root and os.path.islink(place)
         return LINK if linked and not os.path.realpath(place).startswith(root) else None
-    ours = False
     with suppress(OSError), open(place, "rb") as file:
-        ours = file.read(8) == b"# mvemo "
-    return "" if ours else "unknown type of media file"
+        if file.read(8) == b"# mvemo ":
+            return ""
+    return "unknown type of media file"

@@ -4,13 +4,12 @@ J22 section 3 splits its songs at random by 7:2:1. Here songs (groups) stay whol
 segments of a song are in one part, and every part has its share of each class.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +60,7 @@ class Folds:
         """Return bool (clips,), True for the clips of this fold."""
         if not 0 <= fold < self.k:
             raise BadManifest(f"there is no fold {fold}; folds are 0 to {self.k - 1}")
-        mask: NDArray[np.bool_] = self.assignment == fold
-        return mask
+        return np.equal(self.assignment, fold)
 
     def train(self, fold: int) -> NDArray[np.bool_]:
         """Return bool (clips,), True for the clips of all other folds."""
@@ -99,52 +97,41 @@ def folds_of(
     [2, 2, 2]
     """
     given = [clip.fold for clip in manifest.clips if clip.fold is not None]
-    labels, groups = manifest.labels, manifest.groups
-    task, classes = manifest.task, manifest.classes
-    if not given:
-        kept = _kept_folds(manifest, earlier, k, seed)
+    labels, groups, task = manifest.labels, manifest.groups, manifest.task
+    notes: list[str] = []
+    if given:
+        assignment = np.array(given, dtype=np.int64)
+        used = sorted(set(given))
+        if len(given) != len(manifest):
+            raise BadManifest(f"{manifest.name}: {len(manifest) - len(given)} clips have no fold")
+        if problem := _straddling(groups, assignment):
+            raise BadManifest(f"{manifest.name}: {problem}")
+        if len(used) < 2 or used != list(range(len(used))):
+            raise BadManifest(f"{manifest.name}: expected at least two folds 0, 1, ..., got {used}")
+        if len(used) != k:
+            notes = [f"the manifest prescribes {len(used)} folds; these are used instead of {k}"]
+        k, seed = len(used), -1
+    else:
+        kept = {}
+        if earlier is not None and (earlier.k, earlier.seed) == (k, seed):
+            fold_of = dict(zip(earlier.clip_ids, earlier.assignment.tolist(), strict=True))
+            places = ((clip.group, fold_of.get(clip.clip_id)) for clip in manifest.clips)
+            folds = _parts_of(place for place in places if place[1] is not None)
+            kept = {group: each.pop() for group, each in folds.items() if len(each) == 1}
+            if kept and earlier.clip_ids != manifest.clip_ids:
+                end = "groups keep their earlier folds; the others are assigned again"
+                notes = [f"{len(kept)} of {len(set(groups))} {end}"]
         assignment = make_folds(labels, groups, k, seed, task, earlier=kept)
-        notes = fold_notes(labels, groups, k, task, classes)
-        if kept and earlier is not None and earlier.clip_ids != manifest.clip_ids:
-            end = "groups keep their earlier folds; the others are assigned again"
-            notes = (f"{len(kept)} of {len(set(groups))} {end}", *notes)
-        return Folds(assignment, k, seed, manifest.clip_ids, manifest.digest, notes)
-    if len(given) != len(manifest):
-        raise BadManifest(f"{manifest.name}: {len(manifest) - len(given)} clips have no fold")
-    assignment = np.array(given, dtype=np.int64)
-    if problem := _straddling(groups, assignment):
-        raise BadManifest(f"{manifest.name}: {problem}")
-    prescribed = len(set(given))
-    if prescribed < 2 or set(given) != set(range(prescribed)):
-        raise BadManifest(
-            f"{manifest.name}: expected at least two folds 0, 1, ..., got {sorted(set(given))}"
-        )
-    notes = fold_notes(labels, groups, prescribed, task, classes)
-    if prescribed != k:
-        used = f"the manifest prescribes {prescribed} folds; these are used instead of {k}"
-        notes = (used, *notes)
-    return Folds(assignment, prescribed, -1, manifest.clip_ids, manifest.digest, notes)
-
-
-def _kept_folds(manifest: Manifest, earlier: Folds | None, k: int, seed: int) -> dict[str, int]:
-    """Map each group to its earlier fold, for groups that were in only one fold."""
-    if earlier is None or (earlier.k, earlier.seed) != (k, seed):
-        return {}
-    fold_of = dict(zip(earlier.clip_ids, earlier.assignment.tolist(), strict=True))
-    folds: dict[str, set[int]] = {}
-    for clip_id, group in zip(manifest.clip_ids, manifest.groups, strict=True):
-        if clip_id in fold_of:
-            folds.setdefault(group, set()).add(fold_of[clip_id])
-    return {group: each.pop() for group, each in folds.items() if len(each) == 1}
+    notes += fold_notes(labels, groups, k, task, manifest.classes)
+    return Folds(assignment, k, seed, manifest.clip_ids, manifest.digest, tuple(notes))
 
 
 def write_folds(folds: Folds, path: str | Path) -> None:
     """Write folds as CSV: clip_id and fold, with k, seed and digest above the table."""
-    settings: dict[str, object] = {"k": folds.k, "seed": folds.seed}
-    if folds.manifest_digest:
-        settings["manifest"] = folds.manifest_digest
+    settings = {"k": folds.k, "seed": folds.seed, "manifest": folds.manifest_digest}
+    stated = {key: value for key, value in settings.items() if value != ""}
     rows = zip(folds.clip_ids, folds.assignment.tolist(), strict=True)
-    write_table(Path(path), f"mvemo folds {VERSION}", settings, [("clip_id", "fold"), *rows])
+    write_table(Path(path), f"mvemo folds {VERSION}", stated, [("clip_id", "fold"), *rows])
 
 
 def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
@@ -182,12 +169,11 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     problems = Problems(path)
     table = read_table(path, error=BadManifest, missing=MissingManifest)
     if table.kind not in ("", "folds"):
-        raise BadManifest(f"{path}: this is a file of mvemo {table.kind}, not of folds")
+        raise BadManifest(f"{path}: expected a fold file, got a file of mvemo {table.kind}")
     if table.kind and table.version != VERSION:
         raise BadManifest(f"{path}: version of folds: expected {VERSION}, got {table.version}")
     fold_of = _parse_rows(table, problems)
-    seed = _whole_number(table, "seed", problems)
-    stated_k = _whole_number(table, "k", problems)
+    seed, stated_k = (_whole_number(table, key, problems) for key in ("seed", "k"))
     used = sorted(set(fold_of.values()))
     k = len(used)
     if used != list(range(k)) or k < 2:
@@ -196,7 +182,14 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
         problems.add(table.line("k"), f"k is {stated_k}, but there are {k} folds")
     problems.raise_any()
     clip_ids = tuple(fold_of) if clips is None else clips.clip_ids
-    _check_clips(path, fold_of, clip_ids)
+    missing = [clip_id for clip_id in clip_ids if clip_id not in fold_of]
+    unknown = sorted({*fold_of}.difference(clip_ids))
+    if missing or unknown:
+        what = "no fold is given for clip" if missing else "there is no clip"
+        raise BadManifest(
+            f"{path}: {what} {(missing or unknown)[0]!r} ({len(missing)} of {len(clip_ids)} clips "
+            f"have no fold, {len(unknown)} ids are unknown): use the fold file of these clips"
+        )
     assignment = np.array([fold_of[clip_id] for clip_id in clip_ids], dtype=np.int64)
     if clips is not None and (problem := _straddling(clips.groups, assignment)):
         raise BadManifest(f"{path}: {problem}")
@@ -205,15 +198,11 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
 
 def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
     header = table.header
-    if "clip_id" not in header or "fold" not in header:
+    if not {"clip_id", "fold"} <= {*header}:
         raise BadManifest(f"{problems.path}: expected columns clip_id and fold, got {header}")
-    fold_of: dict[str, int] = {}
-    for line, cells in table.rows[1:]:
-        if len(cells) != len(header):
-            problems.add(line, f"the row has {len(cells)} cells, the header {len(header)}")
-            continue
-        clip_id = cells[header.index("clip_id")].strip()
-        fold = cells[header.index("fold")].strip()
+    fold_of = {}
+    for line, cells in table.full_rows(problems):
+        clip_id, fold = (cells[header.index(name)].strip() for name in ("clip_id", "fold"))
         if clip_id in fold_of:
             problems.add(line, f"clip_id {clip_id!r} occurs twice")
         if not fold.isdecimal() or len(fold) > 9:
@@ -226,36 +215,30 @@ def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
 def _whole_number(table: Table, key: str, problems: Problems) -> int:
     """Return the value of a setting, or -1 if it is missing."""
     text = table.setting(key, "-1")
-    try:
+    with suppress(ValueError):
         return int(text)
-    except ValueError:
-        problems.add(table.line(key), f"{key} {shown(text)} is not a whole number")
-        return -1
-
-
-def _check_clips(path: Path, fold_of: dict[str, int], clip_ids: Sequence[str]) -> None:
-    missing = [clip_id for clip_id in clip_ids if clip_id not in fold_of]
-    unknown = sorted(set(fold_of).difference(clip_ids))
-    if missing or unknown:
-        what = "no fold is given for clip" if missing else "there is no clip"
-        raise BadManifest(
-            f"{path}: {what} {(missing or unknown)[0]!r} ({len(missing)} of {len(clip_ids)} clips "
-            f"have no fold, {len(unknown)} ids are unknown): use the fold file of these clips"
-        )
+    problems.add(table.line(key), f"{key} {shown(text)} is not a whole number")
+    return -1
 
 
 def _straddling(groups: Sequence[str], assignment: Ints, parts: Sequence[str] = ()) -> str:
     """Return a text about groups in several folds (or `parts` of a split), empty if none."""
-    found: dict[str, set[int]] = {}
-    for group, part in zip(groups, assignment.tolist(), strict=True):
-        found.setdefault(group, set()).add(part)
+    found = _parts_of(zip(groups, assignment.tolist(), strict=True))
     divided = [group for group, of_group in found.items() if len(of_group) > 1]
     if not divided:
         return ""
     names = " and ".join(parts[i] if parts else str(i) for i in sorted(found[divided[0]]))
-    more = f" ({len(divided) - 1} more groups are in several)" if len(divided) > 1 else ""
+    more = f" ({len(divided) - 1} more groups are in several)" if divided[1:] else ""
     what = "the splits" if parts else "folds"
     return f"group {divided[0]!r} is in {what} {names}{more}"
+
+
+def _parts_of(places: Iterable[tuple[str, Any]]) -> dict[str, set[int]]:
+    """Map each group to the folds or parts in its (group, fold or part) pairs."""
+    found: dict[str, set[int]] = {}
+    for group, part in places:
+        found.setdefault(group, set()).add(part)
+    return found
 
 
 # --- training, validation and test
@@ -283,14 +266,12 @@ def parse_fractions(text: str) -> tuple[float, float, float]:
     >>> parse_fractions("2:1:1")
     (0.5, 0.25, 0.25)
     """
-    try:
-        train, validation, test = (float(part) for part in text.split(":"))
-    except ValueError:
-        train = validation = test = math.nan
-    if not all(math.isfinite(x) and x > 0 for x in (train, validation, test)):
-        raise BadManifest(f"split {text!r}: expected three numbers above 0, such as 7:2:1")
-    total = train + validation + test
-    return train / total, validation / total, test / total
+    with suppress(ValueError):
+        train, validation, test = map(float, text.split(":"))
+        total = train + validation + test
+        if min(train, validation, test) > 0 and math.isfinite(total):
+            return train / total, validation / total, test / total
+    raise BadManifest(f"split {text!r}: expected three numbers above 0, such as 7:2:1")
 
 
 def holdout_of(
@@ -331,8 +312,8 @@ def holdout_of(
     if VALIDATION not in assignment:
         rows = np.flatnonzero(assignment == TRAIN)
         share = fractions[VALIDATION] / (fractions[TRAIN] + fractions[VALIDATION])
-        labels, groups = np.asarray(manifest.labels)[rows], np.asarray(manifest.groups)[rows]
-        validation = inner_split(labels, groups, share, seed, manifest.task)
+        groups = np.asarray(manifest.groups)[rows]
+        validation = inner_split(manifest.labels[rows], groups, share, seed, manifest.task)
         assignment[rows[validation]] = VALIDATION
         notes.append(
             f"the manifest prescribes no validation clips: {validation.sum()} of its "
@@ -401,12 +382,11 @@ def _read_split(manifest: Manifest) -> Ints | None:
             f"{manifest.name}: {len(missing)} clips, such as {missing[0]!r}, have no split, but "
             "others have one"
         )
-    parts = [part_of(str(name)) for name in names]
-    if unknown := sorted(str(n) for n, part in zip(names, parts, strict=True) if part is None):
+    if unknown := sorted(name for name in map(str, names) if part_of(name) is None):
         raise BadManifest(
             f"{manifest.name}: unknown split {unknown[0]!r}; expected train, val or test"
         )
-    return np.array(parts, dtype=np.int64)
+    return np.array([*map(part_of, map(str, names))], dtype=np.int64)
 
 
 def _move_to_test(assignment: Ints) -> list[str]:
@@ -415,19 +395,17 @@ def _move_to_test(assignment: Ints) -> list[str]:
     if TEST in assignment or not validation.any():
         return []
     assignment[validation] = TEST
-    return [
-        f"the manifest prescribes no test clips: its {validation.sum()} validation clips are "
-        "used for the test"
-    ]
+    used = f"its {validation.sum()} validation clips are used for the test"
+    return [f"the manifest prescribes no test clips: {used}"]
 
 
 def _class_notes(manifest: Manifest, assignment: Ints) -> tuple[str, ...]:
     """Return a note for each class or tag that is missing from a part."""
     members = label_kind(manifest.task).members(manifest.labels, manifest.classes)
-    parts = [part for part in (TRAIN, VALIDATION, TEST) if part in assignment]
     notes = []
     for name, member in members.items():
-        missing = [PARTS[p] for p in parts if p not in assignment[member]]
+        missing = sorted({*assignment.tolist()}.difference(assignment[member].tolist()))
         if missing:
-            notes.append(f"class {name!r} has no clips in {' and '.join(missing)}")
+            listed = " and ".join(PARTS[part] for part in missing)
+            notes.append(f"class {name!r} has no clips in {listed}")
     return tuple(notes)

@@ -4,15 +4,13 @@ scikit-learn's StratifiedGroupKFold is not used: in the releases for Python 3.10
 stratify when it shuffles, and it supports neither tags nor numbers as labels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.labels import F64, TASKS, UNLABELLED, Bools, Ints, Task, label_kind
+from mvemo.manifests.labels import F64, Bools, Ints, Task, label_kind
 
 Names = Sequence[str] | NDArray[np.str_]
 _PASSES = 4
@@ -73,9 +71,8 @@ def make_folds(
     counts, member = _group_counts(labels, groups, task)
     if len(counts) < k:
         raise BadManifest(f"{len(counts)} group(s) cannot fill {k} folds: use k <= {len(counts)}")
-    fixed = np.full(len(counts), -1, dtype=np.int64)
-    if earlier:
-        fixed[:] = [earlier.get(group, -1) for group in np.unique(np.asarray(groups)).tolist()]
+    kept = earlier or {}
+    fixed = np.array([kept.get(group, -1) for group in np.unique(groups).tolist()], np.int64)
     if fixed.max() >= k:
         raise BadManifest(
             f"the earlier folds include fold {fixed.max()}, but folds must be 0 to {k - 1}"
@@ -116,8 +113,7 @@ def inner_split(labels: ArrayLike, groups: Names, fraction: float, seed: int, ta
     counts, member = _group_counts(labels, groups, task)
     if len(counts) < 2:
         raise BadManifest("there is only one group, but an inner split needs at least 2")
-    held_out: Bools = _split_groups(counts, [1.0 - fraction, fraction], seed)[member] == 1
-    return held_out
+    return _split_groups(counts, [1.0 - fraction, fraction], seed)[member] == 1
 
 
 def holdout_split(
@@ -174,25 +170,17 @@ def fold_notes(
     names = np.asarray(groups)
     notes = []
     for name, member in label_kind(task).members(labels, classes).items():
-        n_groups = len(set(names[member].tolist()))
-        if n_groups == 0:
-            notes.append(f"class {name!r} has no clips")
-        elif n_groups == 1:
-            notes.append(
-                f"class {name!r} has only one group: it is never in training and test together"
-            )
-        elif n_groups < k:
-            notes.append(
-                f"class {name!r} has only {n_groups} groups: some of the {k} folds lack it"
-            )
+        n_groups = len({*names[member].tolist()})
+        few = {0: "no clips", 1: "only one group: it is never in training and test together"}
+        some = f"only {n_groups} groups: some of the {k} folds lack it"
+        if n_groups < max(k, 2):
+            notes.append(f"class {name!r} has {few.get(n_groups, some)}")
     return tuple(notes)
 
 
 def _group_counts(labels: ArrayLike, groups: Names, task: Task) -> tuple[F64, Ints]:
     """Return clips per group (sorted) and stratum (the last has all), and each clip's group."""
     values, names = np.asarray(labels), np.asarray(groups)
-    if task not in (*TASKS, UNLABELLED):
-        raise BadManifest(f"unknown task {task!r}; expected one of {', '.join(TASKS)}")
     kind = label_kind(task)
     if values.ndim not in kind.n_axes or names.ndim != 1 or len(values) != len(names):
         raise BadManifest(
@@ -201,11 +189,10 @@ def _group_counts(labels: ArrayLike, groups: Names, task: Task) -> tuple[F64, In
         )
     if len(values) == 0:
         raise BadManifest("there are no clips to split")
-    strata = kind.strata(values)
+    strata = np.column_stack([kind.strata(values), np.ones(len(values))])
     unique, member = np.unique(names, return_inverse=True)
-    everything = np.column_stack([strata, np.ones(len(values))])
-    counts = np.zeros((len(unique), everything.shape[1]))
-    np.add.at(counts, member, everything)
+    counts = np.zeros((len(unique), strata.shape[1]))
+    np.add.at(counts, member, strata)
     return counts, member.astype(np.int64)
 
 
@@ -225,11 +212,10 @@ def _assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = Non
     # Weights are rounded, so that equal groups tie in spite of rounding errors.
     rank = np.round(weight / weight.max(), 9)
     order = np.lexsort((rng.permutation(n_groups), -rank))
-    excess = -shares[:, None] * np.ones(group_shares.shape[1])  # c_ps / N_s - t_p
     part = np.full(n_groups, -1, dtype=np.int64) if fixed is None else fixed.copy()
     free = part < 0
-    for p in range(len(shares)):
-        excess[p] += group_shares[part == p].sum(axis=0)
+    sums = [group_shares[part == p].sum(axis=0) for p in range(len(shares))]
+    excess = np.array(sums) - shares[:, None]  # c_ps / N_s - t_p
     for g in order[free[order]]:
         growth = (2.0 * excess @ group_shares[g] + weight[g]) / shares
         ties = np.flatnonzero(growth <= growth.min() + 1e-12)

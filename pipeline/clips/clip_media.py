@@ -1,7 +1,6 @@
 """Decoded sound, pictures and descriptors of a manifest's clips."""
 
-from __future__ import annotations
-
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,11 +9,10 @@ import numpy as np
 from mvemo.extract.array_types import F32, Mask
 from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
-from mvemo.extract.settings import NetSettings
+from mvemo.extract.settings import NetSettings, ViewSettings
 from mvemo.extract.store.decoded import DecodedStore, DescribedStore, decode_many, describe_many
 from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
 from mvemo.extract.training.data import RawBatches
-from mvemo.extract.views import ViewSettings
 from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.media_files import MediaDigests, digest_media, media_files
 from mvemo.pipeline.console.messages import tell_note
@@ -25,20 +23,19 @@ from mvemo.pipeline.settings import Settings
 
 def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) -> DecodeRequest:
     """Return the request for all nets and views, and for descriptors at `sample_rates` (Hz)."""
-    inputs = [(input_of(plan), plan.view) for plan in plans]
-    wanted = {_decoded_input(i, view) for i, view in inputs if not isinstance(i, SequenceInput)}
-    pictures = {item for item in wanted if isinstance(item, FrameSampling)}
-    rates = {item for item in wanted if not isinstance(item, FrameSampling)}
-    return DecodeRequest(
-        sample_rates=tuple(sorted({*sample_rates, *rates})),
-        pictures=tuple(sorted(pictures, key=lambda sampling: sampling.name)),
-    )
+    rates, pictures = set(sample_rates), set()
+    for plan in plans:
+        net_input = input_of(plan)
+        if isinstance(net_input, AudioInput):
+            rates.add(net_input.sr)
+        elif isinstance(net_input, VideoInput):
+            pictures.add(_sampling(net_input, plan.view))
+    by_name = sorted(pictures, key=lambda sampling: sampling.name)
+    return DecodeRequest(sample_rates=tuple(sorted(rates)), pictures=tuple(by_name))
 
 
-def _decoded_input(net_input: AudioInput | VideoInput, view: ViewSettings) -> int | FrameSampling:
-    """Return the sampling rate in Hz, or the frames of all windows, that a net reads."""
-    if isinstance(net_input, AudioInput):
-        return net_input.sr
+def _sampling(net_input: VideoInput, view: ViewSettings) -> FrameSampling:
+    """Return the frames of all windows that a net reads."""
     return FrameSampling(net_input.n_frames, net_input.size, view.views, view.layout, view.rate)
 
 
@@ -120,10 +117,8 @@ class ClipMedia:
 
     def usable(self, plan: NetSettings) -> Mask:
         """Return a mask of the clips that have the input for a net, bool (clips,)."""
-        net_input = input_of(plan)
-        if isinstance(net_input, SequenceInput):
-            return self._usable["sequences"]
-        return self._usable["audio" if isinstance(net_input, AudioInput) else "video"]
+        kinds = {AudioInput: "audio", VideoInput: "video", SequenceInput: "sequences"}
+        return self._usable[kinds[type(input_of(plan))]]
 
     @property
     def described(self) -> Mask:
@@ -133,10 +128,8 @@ class ClipMedia:
         """Return the reason why a clip lacks the modality (by default, any input), or ''."""
         if modality:
             return str(self._problems[modality].get(clip_id, ""))
-        for name, problems in self._problems.items():
-            if clip_id in problems:
-                return f"{name}: {problems[clip_id]}"
-        return self._undescribed.get(clip_id, "")
+        reasons = (f"{m}: {of[clip_id]}" for m, of in self._problems.items() if clip_id in of)
+        return next(reasons, self._undescribed.get(clip_id, ""))
 
     @property
     def settled(self) -> bool:
@@ -145,8 +138,8 @@ class ClipMedia:
 
     def passing(self, clip_id: str) -> bool:
         """Return True if a clip's failure may be temporary, such as a timeout."""
-        found = (problems.get(clip_id) for problems in self._problems.values())
-        return clip_id in self._undescribed or any(p.passing for p in found if p is not None)
+        found = [of[clip_id] for of in self._problems.values() if clip_id in of]
+        return clip_id in self._undescribed or any(problem.passing for problem in found)
 
     def seconds(self) -> dict[str, float]:
         """Return the length in seconds of each clip's sound, except for clips without sound."""
@@ -162,10 +155,11 @@ class ClipMedia:
     def batches(self, net: Net, view: ViewSettings | None = None) -> RawBatches:
         """Return a reader of a net's input by row; without `view` it reads a single window."""
         view, net_input, clip_of = view or ViewSettings(), net.input, self.clip_of
+        store, sequences = self._store, self._sequences
         if isinstance(net_input, SequenceInput):
-            names, sequences = net_input.features, self._sequences
+            names = net_input.features
             return RawBatches(lambda row: sequences.joined(clip_of[row], names), net_input, view)
-        store, wanted = self._store, _decoded_input(net_input, view)
+        wanted = net_input.sr if isinstance(net_input, AudioInput) else _sampling(net_input, view)
         return RawBatches(lambda row: store.array(clip_of[row], wanted), net_input, view)
 
     def sequence(self, clip_id: str, name: str) -> F32:
@@ -183,13 +177,13 @@ class ClipMedia:
 
     def _decode(self, digests: MediaDigests) -> None:
         jobs = decode_jobs(self.manifest, digests)
-        notes: dict[str, list[int]] = {}
+        notes = defaultdict[str, list[int]](list)
         with Progress("decode", len(jobs)) as bar:
 
             def on_clip(clip_id: str, found: Mapping[str, Problem]) -> None:
-                problems = {kind: problem for kind, problem in found.items() if kind != NOTE}
-                if NOTE in found:
-                    notes.setdefault(found[NOTE].reason, []).append(self._rows[clip_id])
+                problems = dict(found)
+                if note := problems.pop(NOTE, None):
+                    notes[note.reason].append(self._rows[clip_id])
                 self._add_problems(clip_id, problems)
                 failed = [f"{k}: {p.reason}" for k, p in problems.items() if not p.missing]
                 bar.step(failed=int(bool(failed)))
@@ -214,13 +208,7 @@ class ClipMedia:
                 bar.step(failed=int(bool(reason)))
                 self._end_at_failure(clip_id, reason)
 
-            bar.kept = describe_many(
-                self._sequences,
-                clip_ids,
-                workers=self._decoding.workers,
-                limits=self._decoding.limits,
-                on_clip=on_clip,
-            )
+            bar.kept = describe_many(self._sequences, clip_ids, self._decoding, on_clip=on_clip)
 
     def _end_at_failure(self, clip_id: str, reason: str) -> None:
         if reason and self._fail_fast:
@@ -237,18 +225,15 @@ class ClipMedia:
     def _sort_problems(
         self,
     ) -> tuple[tuple[tuple[str, str, str], ...], tuple[tuple[str, str, str], ...]]:
-        failures: list[tuple[str, str, str]] = []
-        missing: list[tuple[str, str, str]] = []
-        modalities = [modality for modality in self.modalities if not self.absent(modality)]
+        failures, missing = [], []
+        problems = {m: of for m, of in self._problems.items() if not self.absent(m)}
         for clip_id, row in self._rows.items():
-            has_any = any(self._usable[modality][row] for modality in modalities)
-            for modality in modalities:
-                problem = self._problems[modality].get(clip_id)
-                if problem is None:
-                    continue
-                if problem.missing and has_any:
+            has_any = any(self._usable[modality][row] for modality in problems)
+            for modality, of in problems.items():
+                problem = of.get(clip_id)
+                if problem and problem.missing and has_any:
                     missing.append((clip_id, modality, problem.reason))
-                else:
+                elif problem:
                     failures.append((clip_id, f"decode:{modality}", problem.reason))
             if clip_id in self._undescribed:
                 failures.append((clip_id, "describe", self._undescribed[clip_id]))

@@ -1,7 +1,5 @@
 """Checks of a manifest's media files: existence, digests, lengths, and what the nets read."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +9,8 @@ from pathlib import Path
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import PROBE, read_each
 from mvemo.extract.nets import AudioInput, SequenceInput, SharedSettings, input_of
-from mvemo.extract.settings import NetSettings
+from mvemo.extract.settings import NetSettings, window_starts
 from mvemo.extract.store.folders import Stamp, digest_file
-from mvemo.extract.views import window_starts
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.text_table import listed
 from mvemo.pipeline.console.progress import Progress
@@ -78,17 +75,15 @@ class MediaDigests:
 
 
 def digest_media(
-    manifest: Manifest, on_file: Callable[[bool], object] | None = None
+    manifest: Manifest, on_file: Callable[[bool], object] = lambda failed: None
 ) -> MediaDigests:
     """Digest each media file once; call `on_file` after each, with True if it failed."""
     paths = media_files(manifest)
-    found: dict[str, tuple[str, Stamp | None, str]] = {}
+    found = {}
     with ThreadPoolExecutor(4) as pool:
-        results = pool.map(_digest_or_reason, paths.values())
-        for path, result in zip(paths, results, strict=True):
+        for path, result in zip(paths, pool.map(_digest_or_reason, paths.values()), strict=True):
             found[path] = result
-            if on_file is not None:
-                on_file(bool(result[2]))
+            on_file(bool(result[2]))
     digests = MediaDigests({}, {}, {})
     for clip in manifest.clips:
         content, stamp, reason = found[clip.path]
@@ -117,7 +112,7 @@ def clip_lengths(
 ) -> dict[str, float | None]:
     """Return, by clip id, the seconds from the clip's start to its file's end; None if unknown."""
     lengths = _file_lengths(manifest, on_problem)
-    seconds: dict[str, float | None] = {}
+    seconds = {}
     for clip in manifest.clips:
         length = lengths[clip.path]
         if length is not None and length <= clip.start:
@@ -132,19 +127,16 @@ def starts_past_end(manifest: Manifest) -> list[str]:
     started = tuple(clip for clip in manifest.clips if clip.start > 0)
     lines: list[str] = []
     lengths = _file_lengths(replace(manifest, clips=started), lines.append)
-    for clip in started:
-        length = lengths[clip.path]
-        if length is not None and clip.start >= length:
-            lines.append(
-                f"clip {clip.clip_id!r} starts at {clip.start:g} s, but its file ends at "
-                f"{length:.2f} s"
-            )
-    return lines
+    return lines + [
+        f"clip {clip.clip_id!r} starts at {clip.start:g} s, but its file ends at {length:.2f} s"
+        for clip in started
+        if (length := lengths[clip.path]) is not None and clip.start >= length
+    ]
 
 
 def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
     """Cut segments that end up to `SLACK` after their file; return the manifest and notes."""
-    notes: list[str] = []
+    notes = []
     lengths = _file_lengths(manifest, lambda problem: notes.append(f"unknown length: {problem}"))
     clips, beyond, n_cut = [], [], 0
     for clip in manifest.clips:
@@ -171,7 +163,7 @@ def _file_lengths(
     """Return, for each path in the manifest, the file's length in seconds, or None."""
     files = media_files(manifest)
     names = list(files)
-    lengths: dict[str, float | None] = dict.fromkeys(names)
+    lengths = dict.fromkeys(names)
     with Progress("measure media", len(files), "file") as bar:
         for i, found in read_each(PROBE, [(path, {}) for path in files.values()]):
             if isinstance(found, ExtractError):
@@ -198,15 +190,11 @@ def longer_clips_note(
     plan: NetSettings, seconds: Mapping[str, float], shared: SharedSettings
 ) -> str:
     """Return a note on the clips (seconds by clip id) that a net reads only in part, or ''."""
-    window = window_seconds(plan, shared)
-    if window is None:
+    view, window = plan.view, window_seconds(plan, shared)
+    cut = [s for s in seconds.values() if window is not None and _unread(plan, s, window)]
+    if window is None or not cut:
         return ""
-    cut = [length for length in seconds.values() if _unread(plan, length, window)]
-    if not cut:
-        return ""
-    view = plan.view
-    limit = window * view.views
-    reads = f"{limit:.4g} s" if view.views == 1 else f"{view.views} windows of {window:.4g} s"
+    reads = f"{window:.4g} s" if view.views == 1 else f"{view.views} windows of {window:.4g} s"
     needed = math.ceil((max(cut) - LEAST_EXCESS) / window)
     if view.rate and view.layout != "start":
         needed = 2
@@ -222,6 +210,5 @@ def _unread(plan: NetSettings, length: float, window: float) -> bool:
     if length <= window + LEAST_EXCESS:
         return False
     starts = window_starts(length, window, plan.view)
-    if plan.view.rate:
-        return bool(starts[-1] + window < length - LEAST_EXCESS)
-    return window * len(starts) < length - LEAST_EXCESS
+    read = starts[-1] + window if plan.view.rate else window * len(starts)
+    return bool(read < length - LEAST_EXCESS)

@@ -1,16 +1,16 @@
 """Commands ``mvemo cache``: show, check, repair, merge, export and import feature caches."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
+from click import argument, option
 
 from mvemo.cache import (
     MODALITIES,
-    ClipTable,
+    Imported,
     ImportSettings,
     check_modality,
     diff_caches,
@@ -25,7 +25,7 @@ from mvemo.cache import (
     verify_untrusted,
 )
 from mvemo.cache.import_arrays import ArrayRows, TableColumns, split_source
-from mvemo.manifests import Manifest, read_manifest
+from mvemo.manifests import read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.tables import match_ids
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
@@ -36,6 +36,7 @@ from mvemo.pipeline.commands.options import (
     choose_spelling,
     column_option,
     comma_separated,
+    flag,
     force_option,
     old_spelling,
     refuse_replacing,
@@ -44,7 +45,7 @@ from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance as facts_of
 
-_features = click.argument("features", type=PATH)
+_features = argument("features", type=PATH)
 
 
 @click.group()
@@ -61,8 +62,8 @@ def cache() -> None:
 
 @cache.command()
 @_features
-@click.option("--provenance", is_flag=True, help="Also print the whole provenance, as JSON.")
-@click.option("--failures", is_flag=True, help="Also print each failure, with time and version.")
+@flag("--provenance", "Also print the whole provenance, as JSON.")
+@flag("--failures", "Also print each failure, with time and version.")
 def info(features: Path, provenance: bool, failures: bool) -> None:
     """Print the clips, features, failures and origin of FEATURES.
 
@@ -80,14 +81,13 @@ def info(features: Path, provenance: bool, failures: bool) -> None:
 
 @cache.command()
 @_features
-@click.option(
+@option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Check in a separate process with this time limit, for files of unknown origin.",
 )
-@click.pass_context
-def verify(context: click.Context, features: Path, time_limit: float | None) -> None:
+def verify(features: Path, time_limit: float | None) -> None:
     """Check every value of FEATURES; print one line per problem. Exit code 1 if there are any.
 
     \b
@@ -102,7 +102,7 @@ def verify(context: click.Context, features: Path, time_limit: float | None) -> 
         # If the file is not a cache, the problem already starts with its path.
         click.echo(f"{features}: {problem.removeprefix(f'{features}: ')}", err=True)
     if problems:
-        context.exit(1)
+        raise click.exceptions.Exit(1)
     click.echo(f"{features}: no problems")
 
 
@@ -118,14 +118,13 @@ def repair(features: Path) -> None:
       mvemo cache repair features.h5
     """
     repairs = maintenance.repair_cache(features)
-    for sentence in repairs:
-        click.echo(sentence)
-    click.echo(f"{features}: {'repaired' if repairs else 'nothing to repair'}")
+    state = "repaired" if repairs else "nothing to repair"
+    click.echo("\n".join([*repairs, f"{features}: {state}"]))
 
 
 @cache.command()
-@click.argument("features", nargs=-1, required=True, type=PATH)
-@click.option("--out", type=OUT_FILE, required=True, help="File to write.")
+@argument("features", nargs=-1, required=True, type=PATH)
+@option("--out", type=OUT_FILE, required=True, help="File to write.")
 @force_option
 def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     """Merge several caches FEATURES, made from the same manifest, into one cache.
@@ -149,17 +148,15 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
 
 @cache.command()
 @_features
-@click.option(
+@option(
     "--feature",
     "names",
     multiple=True,
     required=True,
     help="Name of the feature. May be given several times.",
 )
-@click.option(
-    "--fold", type=click.IntRange(min=0), help="Fold of the net, for crossfitted features."
-)
-@click.option("--out", type=OUT_FILE, required=True, help="File to write: .npz, .csv or .h5.")
+@option("--fold", type=click.IntRange(min=0), help="Fold of the net, for crossfitted features.")
+@option("--out", type=OUT_FILE, required=True, help="File to write: .npz, .csv or .h5.")
 @force_option
 def export(
     features: Path, names: tuple[str, ...], fold: int | None, out: Path, force: bool
@@ -184,7 +181,7 @@ def export(
             )
         select_features(features, names, out)
     elif len(names) > 1:
-        raise BadOption(f"--out {out}: holds only one feature; give a .h5 file for several")
+        raise BadOption(f"--out {out}: expected one feature: give a .h5 file for several")
     else:
         export_cache(features, names[0], out, fold=fold)
     click.echo(f"{', '.join(names)}: {out}")
@@ -192,7 +189,7 @@ def export(
 
 @cache.command()
 @_features
-@click.argument("names", nargs=-1, required=True, metavar="FEATURE...")
+@argument("names", nargs=-1, required=True, metavar="FEATURE...")
 def remove(features: Path, names: tuple[str, ...]) -> None:
     """Remove each FEATURE, with its folds, curves and failures, from FEATURES.
 
@@ -200,18 +197,17 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
     Example:
       mvemo cache remove features.h5 vggish
     """
-    _tell_removed(features, maintenance.remove_features(features, names), dry_run=False)
+    _tell_removed(features, maintenance.remove_features(features, names))
 
 
 @cache.command()
 @_features
-@click.option("--manifest", type=PATH, help="Remove clips that this manifest does not list.")
-@click.option(
+@option("--manifest", type=PATH, help="Remove clips that this manifest does not list.")
+@flag(
     "--unused",
-    is_flag=True,
-    help="Remove features that the last extraction's settings do not name; imported features stay.",
+    "Remove features that the last extraction's settings do not name; imported features stay.",
 )
-@click.option("--dry-run", is_flag=True, help="Print what would be removed, and change nothing.")
+@flag("--dry-run", "Print what would be removed, and change nothing.")
 def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> None:
     """Remove rows of FEATURES that are no longer used, and curves without a feature.
 
@@ -232,23 +228,19 @@ def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> No
 def _named_by_settings(features: Path, facts: dict[str, Any]) -> set[str]:
     """Return the names of the nets and descriptors in the last extraction's settings."""
     for run in (facts, *facts.get("history", [])):
-        settings = run.get("settings")
-        stated = settings.get("extract") if isinstance(settings, dict) else None
-        if isinstance(stated, dict) and isinstance(stated.get("nets"), list):
-            return {str(name) for key in ("nets", "descriptors") for name in stated.get(key, [])}
+        with suppress(AttributeError, KeyError, TypeError):
+            stated = run["settings"]["extract"]
+            return {str(name) for name in (*stated["nets"], *stated.get("descriptors", []))}
     raise BadOption(f"--unused: {features} does not state its settings: leave out --unused")
 
 
-def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool) -> None:
-    for what, names in (
-        ("feature", removed.features),
-        ("clip", removed.clips),
-        ("curve", removed.curves),
-    ):
+def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool = False) -> None:
+    for what in ("features", "clips", "curves"):
+        names = getattr(removed, what)
         if names:
+            kind = what if len(names) > 1 else what[:-1]
             more = ", …" if len(names) > 5 else ""
-            plural = "s" * (len(names) > 1)
-            click.echo(f"{len(names)} {what}{plural}: {', '.join(names[:5])}{more}")
+            click.echo(f"{len(names)} {kind}: {', '.join(names[:5])}{more}")
     if not removed:
         click.echo(f"{features}: nothing to remove")
     elif dry_run:
@@ -258,11 +250,9 @@ def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool) -
 
 
 @cache.command(name="clean-work")
-@click.argument("work", type=FOLDER)
-@click.option(
-    "--nets", is_flag=True, help="Also remove the trained nets; a later run trains them again."
-)
-@click.option("--dry-run", is_flag=True, help="Print what would be removed, and change nothing.")
+@argument("work", type=FOLDER)
+@flag("--nets", "Also remove the trained nets; a later run trains them again.")
+@flag("--dry-run", "Print what would be removed, and change nothing.")
 def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
     """Remove the decoded media in WORK, the working folder of `mvemo extract`.
 
@@ -279,10 +269,9 @@ def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
 
 
 @cache.command()
-@click.argument("first", type=PATH)
-@click.argument("second", type=PATH)
-@click.pass_context
-def diff(context: click.Context, first: Path, second: Path) -> None:
+@argument("first", type=PATH)
+@argument("second", type=PATH)
+def diff(first: Path, second: Path) -> None:
     """List the differences between the caches FIRST and SECOND; exit code 1 if any.
 
     \b
@@ -290,37 +279,36 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
       mvemo cache diff laptop.h5 server.h5
     """
     differences = diff_caches(first, second)
-    for line in differences:
-        click.echo(line)
     if differences:
-        context.exit(1)
+        click.echo("\n".join(differences))
+        raise click.exceptions.Exit(1)
     click.echo("both have the same clips and features")
 
 
 @cache.command(name="import")
 @_features
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--manifest", type=PATH, help="Manifest of the clips; optional if FEATURES exists.")
-@click.option("--feature", "name", help="Name of the feature, such as vggish.  [required]")
+@argument("files", nargs=-1, required=True, metavar="FILE...")
+@option("--manifest", type=PATH, help="Manifest of the clips; optional if FEATURES exists.")
+@option("--feature", "name", help="Name of the feature, such as vggish.  [required]")
 @old_spelling("--name", "old_name")
-@click.option("--modality", required=True, help="audio, video, or another modality such as lyrics.")
-@click.option("--dataset", help="Array in an .npz or HDF5 FILE (or write FILE:NAME).")
-@click.option(
+@option("--modality", required=True, help="audio, video, or another modality such as lyrics.")
+@option("--dataset", help="Array in an .npz or HDF5 FILE (or write FILE:NAME).")
+@option(
     "--rows",
     type=PATH,
     multiple=True,
     help="CSV with the clip ids of a FILE's rows, in order. May be given once for each FILE.",
 )
-@click.option(
+@option(
     "--id-column",
     help="Column or data set of the clip ids; for a CSV without a header, the column number "
     "from 1.  [default: clip_id]",
 )
 @column_option
-@click.option("--columns", "numbers", help="Columns to import from a table, such as 'f*,tempo'.")
-@click.option("--skip-columns", help="Columns of a table to leave out.")
-@click.option("--skip-unknown", is_flag=True, help="Leave out rows of clips that are not listed.")
-@click.option("--force", is_flag=True, help="Replace an existing feature with this name.")
+@option("--columns", "numbers", help="Columns to import from a table, such as 'f*,tempo'.")
+@option("--skip-columns", help="Columns of a table to leave out.")
+@flag("--skip-unknown", "Leave out rows of clips that are not listed.")
+@flag("--force", "Replace an existing feature with this name.")
 def import_(
     features: Path, files: tuple[str, ...], name: str | None, old_name: str | None, **options: Any
 ) -> None:
@@ -337,7 +325,7 @@ def import_(
           --feature vggish --modality audio
     """
     from mvemo.fuse.models import check_feature_name
-    from mvemo.pipeline.clips.clip_tables import manifest_facts
+    from mvemo.pipeline.clips.clip_tables import imported_clips, manifest_facts
 
     name = choose_spelling(("--feature", name), ("--name", old_name))
     if name is None:
@@ -348,35 +336,45 @@ def import_(
         check_modality(modality)
     except ValueError as error:
         raise BadOption(f"--modality: {error}") from None
-    manifest = options["manifest"]
-    clips = None if manifest is None else read_manifest(manifest, media=False)
-    for note in () if clips is None else clips.notes:
-        tell_note(note)
-    names = _names_of_clips(clips, features)
+    sources = [split_source(file)[0] for file in files] + list(options["rows"])
+    facts: dict[str, Any] = {"imported": name, "files": [path.name for path in sources]}
+    table = None
+    if options["manifest"] is None:
+        names = _names_of_clips(features)
+    else:
+        clips = read_manifest(options["manifest"], media=False)
+        evaluation = imported_clips(clips)
+        for note in (*clips.notes, *(() if features.exists() else evaluation.notes)):
+            tell_note(note)
+        table = evaluation.table
+        # Clips may be named by their paths or their ids.
+        names = {clip.path: clip.clip_id for clip in clips.clips}
+        names |= {clip_id: clip_id for clip_id in clips.clip_ids}
+        facts["manifest"] = manifest_facts(clips, options["manifest"])
     arrays = _read_arrays(files, options, names)
     values, ids = join_arrays(arrays, options["rows"], id_column=options["id_column"])
     clip_ids, how = (None, "") if ids is None else match_ids(ids, names)
-    sources = [split_source(file)[0] for file in files] + list(options["rows"])
     imported = import_feature(
         features,
         name,
         modality,
         values,
         clip_ids,
-        table=None if clips is None else _clip_table(clips, features),
+        table=table,
         settings=ImportSettings(
             sources=sources,
             skip_unknown=options["skip_unknown"],
             replace=options["force"],
-            provenance=facts_of(
-                imported=name,
-                files=[path.name for path in sources],
-                **({} if clips is None else {"manifest": manifest_facts(clips, manifest)}),
-            ),
+            provenance=facts_of(**facts),
         ),
     )
     if arrays[0].columns and not options["rows"]:
         tell_note(_columns_read(arrays[0], how))
+    _tell_imported(features, name, imported)
+
+
+def _tell_imported(features: Path, name: str, imported: Imported) -> None:
+    modality = imported.spec.modality
     if modality not in MODALITIES:
         tell_note(
             f"{modality} is a modality in addition to {' and '.join(MODALITIES)}: fusions use "
@@ -418,23 +416,9 @@ def _columns_read(array: ArrayRows, how: str) -> str:
     return f"{array.path}: clip ids: {of_ids}; numbers: {' '.join(some)}"
 
 
-def _names_of_clips(clips: Manifest | None, features: Path) -> dict[str, str]:
-    """Map the clip ids and paths of a manifest, or the clip ids of a cache, to clip ids."""
-    if clips is not None:
-        paths = {clip.path: clip.clip_id for clip in clips.clips}
-        return paths | {clip.clip_id: clip.clip_id for clip in clips.clips}
+def _names_of_clips(features: Path) -> dict[str, str]:
+    """Map the clip ids of a cache to themselves; return {} if there is no cache."""
     if not features.exists():
         return {}
     with open_cache(features) as cache:
         return {clip: clip for clip in cache.table.clip_ids}
-
-
-def _clip_table(manifest: Manifest, features: Path) -> ClipTable:
-    """Return the clip table of a manifest."""
-    from mvemo.pipeline.clips.clip_tables import imported_clips
-
-    evaluation = imported_clips(manifest)
-    if not features.exists():
-        for text in evaluation.notes:
-            tell_note(text)
-    return evaluation.table

@@ -1,7 +1,5 @@
 """Text for the terminal about a feature cache."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,7 +42,7 @@ def _feature_lines(cache: Cache) -> list[str]:
     for name in cache.names():
         specs = cache.variants(name)
         counts = [int(cache.present(name, spec.fold).sum()) for spec in specs]
-        n_present = f"{min(counts)} to {max(counts)}" if len(set(counts)) > 1 else f"{counts[0]}"
+        n_present = " to ".join(map(str, sorted({min(counts), max(counts)})))
         first = specs[0]
         rows.append(
             (
@@ -62,9 +60,9 @@ def _feature_lines(cache: Cache) -> list[str]:
 
 def _failure_lines(cache: Cache) -> list[str]:
     """Return the number of failures for each reason, most frequent first."""
-    listed = [(failure.clip_id, failure.stage, failure.reason) for failure in cache.failures]
-    head = f"{len(listed)} failures" + (", by reason:" if listed else "")
-    return [head, *(f"  {kind.text()}" for kind in failures_by_reason(listed))]
+    kinds = failures_by_reason([(f.clip_id, f.stage, f.reason) for f in cache.failures])
+    head = f"{len(cache.failures)} failures{', by reason:' * bool(kinds)}"
+    return [head, *(f"  {kind.text()}" for kind in kinds)]
 
 
 def failure_table(cache: Cache) -> list[str]:
@@ -78,20 +76,14 @@ def failure_table(cache: Cache) -> list[str]:
 
 def _provenance_lines(cache: Cache) -> list[str]:
     """Return lines with the command that wrote the cache and the versions of packages."""
-    lines = []
-    for key in ("command", "versions"):
-        if key in cache.provenance:
-            value = cache.provenance[key]
-            if isinstance(value, dict):
-                value = ", ".join(f"{package} {version}" for package, version in value.items())
-            lines.append(f"{key}: {value}")
-    return lines
+    facts = dict(cache.provenance)
+    if isinstance(facts.get("versions"), dict):
+        facts["versions"] = ", ".join(f"{name} {v}" for name, v in facts["versions"].items())
+    return [f"{key}: {facts[key]}" for key in ("command", "versions") if key in facts]
 
 
 def _fold_range(folds: Sequence[int]) -> str:
     """Format folds: ``0-5`` if consecutive, otherwise ``0,2,5``; ``-`` if there are none."""
-    if not folds:
-        return "-"
     if len(folds) > 2 and (np.diff(folds) == 1).all():
         return f"{folds[0]}-{folds[-1]}"
-    return ",".join(map(str, folds))
+    return ",".join(map(str, folds)) or "-"

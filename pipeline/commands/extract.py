@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import argument, option
 
 from mvemo.pipeline.commands.options import (
+    COUNT,
     OUT_FOLDER,
     PATH,
     OutputPath,
+    flag,
     folds_are_named,
     folds_option,
     root_option,
     seed_option,
     set_option,
     strict_option,
+    weights_option,
     work_option,
 )
 from mvemo.pipeline.console.messages import collected_notes, tell, tell_note
@@ -27,92 +31,68 @@ from mvemo.pipeline.errors import BadOption
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
     from mvemo.pipeline.stage_one.backends import Execution
-    from mvemo.pipeline.stage_one.summary import ExtractSummary, RepeatableRun
+    from mvemo.pipeline.stage_one.summary import RepeatableRun
 
 
-# Options that set a key of ``[extract]``, with the format of the value in TOML.
-_OVERRIDES = {
-    "protocol": '"{}"',
-    "nets": '"{}"',
-    "retry_failed": "true",
-    "folds": "{}",
-    "fail_fast": "true",
-    "seed": "{}",
-    "workers": "{}",
-}
+# Options that set a key of ``[extract]``.
+_OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", "workers")
 
 
 @click.command()
-@click.argument("manifest", required=False, type=PATH)
-@click.option(
+@argument("manifest", required=False, type=PATH)
+@option(
     "--out",
     type=OutputPath(makes_folders=True, dir_okay=False),
-    default=None,
     help="Feature cache to write.  [default: WORK/features.h5]",
 )
 @work_option
-@click.option(
+@option(
     "--profile",
-    default=None,
     help="Settings: paper, best, demo, pretrained, or a TOML file.  "
     "[default: paper; demo without MANIFEST]",
 )
 @set_option
-@click.option(
-    "--protocol", default=None, help="How nets are trained: crossfit, frozen, shared or holdout."
-)
-@click.option(
+@option("--protocol", help="How nets are trained: crossfit, frozen, shared or holdout.")
+@option(
     "--nets",
-    default=None,
     help="Comma-separated names from `mvemo nets`.  [default: the profile's]",
 )
 @folds_option("6")
 @seed_option("Seed of the nets' initial weights, batch order and dropout.")
-@click.option(
-    "--weights",
-    "weight_files",
-    multiple=True,
-    metavar="NET=FILE",
-    help="File with pretrained weights of a net.",
-)
-@click.option(
+@weights_option("File with pretrained weights of a net.")
+@option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="Number of processes that decode and describe clips.  [default: one per core]",
 )
 @root_option
-@click.option("--force", is_flag=True, help="Replace an existing cache that holds other clips.")
-@click.option("--fail-fast", is_flag=True, help="Stop at the first clip that fails.")
-@click.option("--retry-failed", is_flag=True, help="Try again to decode clips that failed before.")
-@click.option(
+@flag("--force", "Replace an existing cache that holds other clips.")
+@flag("--fail-fast", "Stop at the first clip that fails.")
+@flag("--retry-failed", "Try again to decode clips that failed before.")
+@option(
     "--shard",
     metavar="i/n",
     help="Process only part i of n, for n separate jobs; see docs/scaling.md.",
 )
-@click.option(
+@option(
     "--jobs",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=1,
-    show_default=True,
     help="Number of processes that share the clips, or the nets and folds; each has a share of "
     "the cores, or a GPU.",
 )
-@click.option(
+@flag(
     "--plan",
-    is_flag=True,
-    help="Print what would be done, and the time, memory and disk space that it needs. "
+    "Print what would be done, and the time, memory and disk space that it needs. "
     "A few clips are read to measure; nothing is written.",
 )
-@click.option(
+@option(
     "--backend",
     type=click.Choice(["local", "dask"]),
     default="local",
-    show_default=True,
     help="Where the work is done: on this machine, or by the workers of a Dask scheduler.",
 )
-@click.option(
-    "--scheduler", metavar="ADDRESS", help="Address of the Dask scheduler: tcp://HOST:8786."
-)
+@option("--scheduler", metavar="ADDRESS", help="Address of the Dask scheduler: tcp://HOST:8786.")
 @strict_option
 def extract(
     manifest: Path | None,
@@ -141,14 +121,15 @@ def extract(
     """
     out = out or work / "features.h5"
     run = None if force else _repeatable_run(options, manifest, root, work, out)
-    finished = None if run is None else run.recall()
-    if finished is not None:
+    finished = run and run.recall()
+    if finished:
         summary, told = finished
         for note in told:
             tell_note(note)
         tell(f"nothing to do: {out} was made with these clips, settings and weights")
-        return _tell_summary(summary, strict)
-    from mvemo.pipeline.stage_one.backends import Execution, early_processes
+        click.echo(summary.text())
+        return int(strict and bool(summary.failures))
+    from mvemo.pipeline.stage_one.backends import early_processes
 
     # A plan does not need processes, and a scheduler uses its workers instead.
     jobs = 1 if options["plan"] or options["scheduler"] else options["jobs"]
@@ -158,33 +139,25 @@ def extract(
         from mvemo.extract.training.ranks import assists
         from mvemo.pipeline.stage_one.run import run_extract
 
-        given = options["folds"]
-        fold_file = given if isinstance(given, Path) else None
+        fold_file = options["folds"] if isinstance(options["folds"], Path) else None
         paths: dict[str, Any] = {"work": work, "out": out, "root": root, "fold_file": fold_file}
         if options["plan"]:
             from mvemo.pipeline.stage_one.estimate import forecast_run
             from mvemo.pipeline.stage_one.plan import plan_extract
 
-            plan = plan_extract(manifest, settings, execution=Execution(fetch=False), **paths)
-            click.echo(forecast_run(plan, work, out, execution).text())
+            execution = replace(execution, fetch=False, force=False)
+            plan = plan_extract(manifest, settings, execution=execution, **paths)
+            click.echo(forecast_run(plan))
             return 0
         summary = run_extract(manifest, settings, execution=execution, **paths)
     if run is not None and summary.settled:
         run.keep(settings, summary, notes)
-    if assists():
-        return 1 if strict and summary.failures else 0
-    return _tell_summary(summary, strict)
+    if not assists():
+        click.echo(summary.text())
+    return int(strict and bool(summary.failures))
 
 
-def _tell_summary(summary: ExtractSummary, strict: bool) -> int:
-    """Print the summary and return the exit code."""
-    click.echo(summary.text())
-    return 1 if strict and summary.failures else 0
-
-
-def _repeatable_run(
-    options: dict[str, Any], manifest: Path | None, root: Path | None, work: Path, out: Path
-) -> RepeatableRun | None:
+def _repeatable_run(options: dict[str, Any], *places: Any) -> RepeatableRun | None:
     """Return the run if its result can be recalled later; otherwise None."""
     if any(options[name] for name in ("plan", "retry_failed", "shard", "scheduler")):
         return None
@@ -192,7 +165,7 @@ def _repeatable_run(
         return None
     from mvemo.pipeline.stage_one.summary import RepeatableRun
 
-    return RepeatableRun(options, manifest, root=root, work=work, out=out)
+    return RepeatableRun(options, *places)
 
 
 def _execution(options: dict[str, Any], force: bool) -> Execution:
@@ -217,19 +190,19 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     from mvemo.pipeline.settings_files import Override, load_settings
 
     overrides = list(options["overrides"])
-    for name, form in _OVERRIDES.items():
+    for name in _OVERRIDES:
         value = options[name]
         # A file of folds is not a setting.
-        if value not in (None, False) and not isinstance(value, Path):
-            option = f"--{name.replace('_', '-')} {value}"
-            overrides.append(Override(f"extract.{name}={form.format(value)}", option))
-    weights = dict(map(_net_and_file, options["weight_files"]))
+        if value is not None and value is not False and not isinstance(value, Path):
+            given = f"--{name.replace('_', '-')} {value}"
+            setting = "true" if value is True else value
+            overrides.append(Override(f"extract.{name}={setting}", given))
     overrides += [
         Override(f"nets.{net}.weights='''{file}'''", f"--weights {net}={file}")
-        for net, file in weights.items()
+        for net, file in options["weights"].items()
     ]
     settings = load_settings(options["profile"] or default, overrides)
-    for net, file in weights.items():
+    for net, file in options["weights"].items():
         if net not in settings.extract.nets:
             raise BadOption(
                 f"--weights {net}={file}: this run does not use {net}: expected one of "
@@ -247,22 +220,8 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     return replace(settings, profile_named=named, folds_named=folds_are_named(options))
 
 
-def _net_and_file(entry: str) -> tuple[str, str]:
-    """Split ``NET=FILE`` and check both parts."""
-    from mvemo.extract.nets import net_names
-
-    net, equals, file = entry.partition("=")
-    if not equals or net not in net_names():
-        raise BadOption(
-            f"--weights {entry!r}: write it as NET=FILE, with NET one of {', '.join(net_names())}"
-        )
-    if not Path(file).is_file():
-        raise BadOption(f"--weights {entry!r}: there is no file {file}")
-    return net, file
-
-
 @click.command()
-@click.argument("folder", type=OUT_FOLDER, default=Path("mvemo-demo"))
+@argument("folder", type=OUT_FOLDER, default=Path("mvemo-demo"))
 def demo(folder: Path) -> None:
     """Make a small synthetic data set in FOLDER, train on it, and write a report.
 

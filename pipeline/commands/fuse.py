@@ -1,18 +1,20 @@
 """Commands of stage two: ``mvemo fuse``, ``cv`` (also the script ``mvemo-cv``) and ``compare``."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click import argument, option
 
 from mvemo.pipeline.commands.options import (
+    CONTEXT,
+    COUNT,
     FOLDER,
     OUT_FOLDER,
     PATH,
     comma_separated,
+    flag,
     folds_option,
     paper_options,
     permute_option,
@@ -30,66 +32,60 @@ SAME_NAMES = ("seed", "permute_labels", "scale", "repeats", "learning_curve")
 
 stage_two_options = together(
     [
-        click.argument("features", type=PATH),
+        argument("features", type=PATH),
         folds_option("the cache's folds, otherwise 6"),
-        click.option(
+        option(
             "--out",
             type=OUT_FOLDER,
             default=Path("out"),
-            show_default=True,
             help="Folder of the report.",
         ),
         seed_option("Make new folds with this seed (not for crossfitted features)."),
-        click.option(
+        option(
             "--models",
             help="Comma-separated models; FEATURE+FEATURE fuses any features.  [default: all]",
         ),
         permute_option,
         scale_option,
-        click.option(
+        option(
             "--protocol",
             type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
             help="Protocol of FEATURES; 'shared' accepts nets trained on the clips they score.",
         ),
-        click.option(
+        option(
             "--repeats",
-            type=click.IntRange(min=1),
+            type=COUNT,
             default=1,
-            show_default=True,
             help="Number of evaluations on different folds (not for crossfitted features).",
         ),
-        click.option(
+        flag(
             "--song-level",
-            is_flag=True,
-            help="Score whole songs, predicted from their segments (CLIP@START).",
+            "Score whole songs, predicted from their segments (CLIP@START).",
         ),
-        click.option(
+        option(
             "--song-rule",
             type=click.Choice(SONG_RULES),
             default="mean",
-            show_default=True,
             help="Combine segments by (geometric) mean of probabilities, or by majority vote.",
         ),
-        click.option("--learning-curve", is_flag=True, help="Also train heads on fewer clips."),
-        click.option(
+        flag("--learning-curve", "Also train heads on fewer clips."),
+        option(
             "--profile",
             help="paper, best, demo or pretrained, or a TOML file.  [default: the one that "
             "FEATURES were made with if it is one of these, otherwise paper]",
         ),
-        click.option(
-            "--final", is_flag=True, help="Also write a model for new clips (mvemo predict)."
-        ),
-        click.option(
+        flag("--final", "Also write a model for new clips (mvemo predict)."),
+        option(
             "--final-to",
             type=OUT_FOLDER,
             help="Write this model into a folder.  [default of --final: OUT/model]",
         ),
-        click.option(
+        option(
             "--about",
             type=PATH,
             help="TOML file with texts for the model's card, such as title, data and licence.",
         ),
-        click.option(
+        option(
             "--work",
             type=FOLDER,
             help="Working folder of mvemo extract with the trained nets for the model.  "
@@ -103,7 +99,7 @@ stage_two_options = together(
 
 @click.command()
 @stage_two_options
-def fuse(**options: Any) -> int:
+def fuse(**options: Any) -> None:
     """Stage two: cross-validate heads over FEATURES, report, and save the heads.
 
     \b
@@ -111,13 +107,13 @@ def fuse(**options: Any) -> int:
       mvemo fuse work/features.h5
       mvemo fuse work/features.h5 --final --out out
     """
-    return _run(save=True, **options)
+    _run(save=True, **options)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=CONTEXT)
 @click.version_option(package_name="mvemo", prog_name="mvemo-cv")
 @stage_two_options
-def cv(**options: Any) -> int:
+def cv(**options: Any) -> None:
     """Cross-validate heads over FEATURES and report; no trained head is saved.
 
     \b
@@ -125,19 +121,19 @@ def cv(**options: Any) -> int:
       mvemo-cv features.h5 --folds 6 --repeats 10
       mvemo-cv features.h5 --permute-labels --out chance
     """
-    return _run(save=False, **options)
+    _run(save=False, **options)
 
 
-def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
+def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
     """Evaluate, write the report, and print the table."""
     from mvemo.pipeline.models.boxed import read_about
     from mvemo.pipeline.stage_one.shards import refuse_unfinished
     from mvemo.pipeline.stage_two import FinalSettings, run_fuse, settings_for
 
     refuse_unfinished(features)
-    models, folds = options["models"], options["folds"]
+    models, folds, about = (options[name] for name in ("models", "folds", "about"))
     names = None if models is None else comma_separated(models)
-    if names is not None and not names:
+    if names == ():
         raise BadOption(f"--models {models!r}: expected at least one name")
     final = None
     if options["final"] or options["final_to"] is not None:
@@ -146,10 +142,10 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
                 raise BadOption(
                     f"--final cannot be combined with --{option}: leave out one of them"
                 )
-        about = {} if options["about"] is None else read_about(options["about"])
-        final = FinalSettings(options["final_to"] or out / "model", options["work"], about)
-    elif options["about"] is not None:
-        raise BadOption(f"--about {options['about']}: needs a model: add --final")
+        facts = {} if about is None else read_about(about)
+        final = FinalSettings(options["final_to"] or out / "model", options["work"], facts)
+    elif about is not None:
+        raise BadOption(f"--about {about}: needs a model: add --final")
     settings = replace(
         settings_for(features, options["profile"], options["overrides"]),
         **{name: options[name] for name in SAME_NAMES},
@@ -159,38 +155,36 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
         songs=options["song_rule"] if options["song_level"] else None,
         refit=save or final is not None,
     )
-    table = run_fuse(
-        features,
-        settings,
-        out=out,
-        protocol=options["protocol"],
-        fold_file=folds if isinstance(folds, Path) else None,
-        final=final,
-        save_heads=save,
-        paper=(options["latex"], options["markdown"]),
+    click.echo(
+        run_fuse(
+            features,
+            settings,
+            out=out,
+            protocol=options["protocol"],
+            fold_file=folds if isinstance(folds, Path) else None,
+            final=final,
+            save_heads=save,
+            paper=(options["latex"], options["markdown"]),
+        )
     )
-    click.echo(table)
-    return 0
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...")
-@click.option(
+@argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...")
+@option(
     "--out", type=OUT_FOLDER, help="Also write comparison.json and comparison.txt into this folder."
 )
-@click.option(
+@option(
     "--resamples",
     "n_resamples",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=2000,
-    show_default=True,
     help="Number of bootstrap resamples.",
 )
-@click.option(
+@option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
-    show_default=True,
     help="Seed of the bootstrap.",
 )
 @paper_options

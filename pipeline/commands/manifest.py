@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from click import argument, option
 
 from mvemo.manifests import (
     LAYOUTS,
     SCHEMES,
     TASKS,
-    Folds,
     Manifest,
     Selection,
     apply_scheme,
@@ -38,6 +38,7 @@ from mvemo.pipeline.commands.options import (
     PATH,
     choose_spelling,
     column_option,
+    flag,
     force_option,
     old_spelling,
     refuse_replacing,
@@ -51,6 +52,8 @@ from mvemo.pipeline.errors import BadOption
 if TYPE_CHECKING:
     from mvemo.extract.duplicates import Duplicate, Search
 
+# Maximum number of pairs of similar groups that are listed.
+MOST_SIMILAR = 10
 # Modality that could not be compared -> words for what was compared instead.
 _COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 
@@ -59,27 +62,22 @@ def _ravdess(field: str) -> click.Choice[str]:
     return click.Choice(NAMED_FILES["ravdess"].fields[field])
 
 
-_scheme = click.option(
+_scheme = option(
     "--scheme", type=click.Choice(list(SCHEMES)), help="Map labels to a paper's classes."
 )
-_drop = click.option(
-    "--drop-unmapped", is_flag=True, help="Leave out clips whose label the scheme does not map."
-)
-_infer = click.option(
-    "--infer-groups", is_flag=True, help="Group clips that are named X-k-of-n by their source X."
-)
-_pattern = click.option(
+_drop = flag("--drop-unmapped", "Leave out clips whose label the scheme does not map.")
+_infer = flag("--infer-groups", "Group clips that are named X-k-of-n by their source X.")
+_pattern = option(
     "--group-pattern",
     metavar="PATTERN",
     default="",
+    show_default=False,
     help="Group clips by a regular expression on their paths without suffix; the part in "
     "parentheses is the group, for example '(.+)_part'.",
 )
-_name = click.option("--name", help="Name of the manifest, for reports.")
-_no_media = click.option(
-    "--no-media", is_flag=True, help="Do not check whether the media files exist."
-)
-_out = click.option("--out", type=OUT_FILE, required=True, help="File to write.")
+_name = option("--name", help="Name of the manifest, for reports.")
+_no_media = flag("--no-media", "Do not check whether the media files exist.")
+_out = option("--out", type=OUT_FILE, required=True, help="File to write.")
 
 
 @click.group()
@@ -94,25 +92,25 @@ def manifest() -> None:
 
 
 @manifest.command()
-@click.argument("folder", type=PATH)
-@click.option("--out", type=OUT_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
+@argument("folder", type=PATH)
+@option("--out", type=OUT_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
 @_infer
 @_pattern
-@click.option("--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True)
-@click.option("--channel", type=_ravdess("channel"), help="RAVDESS: only this vocal channel.")
-@click.option(
+@option("--layout", type=click.Choice(LAYOUTS), default="auto")
+@option("--channel", type=_ravdess("channel"), help="RAVDESS: only this vocal channel.")
+@option(
     "--modality",
     type=_ravdess("modality"),
     help="RAVDESS: only copies with this modality.  [default: one copy of each take, with pictures "
     "if possible]",
 )
-@click.option("--intensity", type=_ravdess("intensity"), help="RAVDESS: only this intensity.")
-@click.option("--tags", help="CAL500: emotion, all, or comma-separated names.  [default: emotion]")
+@option("--intensity", type=_ravdess("intensity"), help="RAVDESS: only this intensity.")
+@option("--tags", help="CAL500: emotion, all, or comma-separated names.  [default: emotion]")
 @_scheme
 @_drop
 @_name
-@click.option("--no-labels", is_flag=True, help="List all media files, without labels.")
-@click.option("--follow-links", is_flag=True, help="Also follow links that lead out of FOLDER.")
+@flag("--no-labels", "List all media files, without labels.")
+@flag("--follow-links", "Also follow links that lead out of FOLDER.")
 @force_option
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """Make a manifest of FOLDER, which has a folder of clips for each class.
@@ -143,18 +141,17 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
 
         clips, notes = fit_segments(clips)
         _note(notes)
-    _save(_map_labels(clips, options), out)
+    _save(clips, out, options)
 
 
 @manifest.command()
-@click.argument("file", type=PATH)
+@argument("file", type=PATH)
 @root_option
 @_infer
 @_no_media
-@click.option(
+@flag(
     "--duplicates",
-    is_flag=True,
-    help="Decode all clips, and list those in different groups that are nearly the same.",
+    "Decode all clips, and list those in different groups that are nearly the same.",
 )
 def check(
     file: Path, root: Path | None, infer_groups: bool, no_media: bool, duplicates: bool
@@ -189,18 +186,25 @@ def check(
                 click.echo(f"{file}: {line}", err=True)
             raise click.exceptions.Exit(2)
     _summarise(clips)
-    _note(similar_group_lines(clips))
+    similar = similar_groups(clips)
+    for first, second in similar[:MOST_SIMILAR]:
+        tell_note(
+            f"groups {first!r} and {second!r} are probably the same: pieces of one song in "
+            "training and test make scores too high; give both the same name"
+        )
+    if len(similar) > MOST_SIMILAR:
+        tell_note(f"{len(similar) - MOST_SIMILAR} more such pairs of groups")
     if duplicates and _n_duplicates(clips):
         raise click.exceptions.Exit(1)
 
 
 @manifest.command()
-@click.argument("file", type=PATH)
-@click.option("--folds", "k", type=int, help="Number of folds.  [default: 6]")
+@argument("file", type=PATH)
+@option("--folds", "k", type=int, help="Number of folds.  [default: 6]")
 @old_spelling("--k", "old_k", type=int)
 @seed_option("Seed of the assignment.  [default: 0]")
-@click.option("--out", type=OUT_FILE, required=True, help="CSV to write: clip_id, fold.")
-@click.option(
+@option("--out", type=OUT_FILE, required=True, help="CSV to write: clip_id, fold.")
+@option(
     "--keep",
     type=PATH,
     help="Fold file of earlier clips; clips that are still in FILE keep their folds.",
@@ -235,22 +239,26 @@ def folds(
     divided = folds_of(clips, k, seed, earlier=earlier and replace(earlier, seed=seed))
     _note(divided.notes)
     write_folds(divided, out)
-    click.echo("\n".join(fold_lines(clips, divided)))
+    groups, kind = np.array(clips.groups), label_kind(clips.task)
+    for fold in range(k):
+        test = divided.test(fold)
+        line = f"fold {fold}: {test.sum()} clips, {len(set(groups[test].tolist()))} groups"
+        if kind.exclusive:
+            line += f" ({', '.join(kind.counts(clips.labels[test], clips.classes))})"
+        click.echo(line)
     click.echo(f"wrote {out}")
 
 
 @manifest.command(name="import")
-@click.argument("file", type=PATH)
+@argument("file", type=PATH)
 @column_option
-@click.option(
+@option(
     "--task",
     type=click.Choice((*TASKS, UNLABELLED)),
     help="Kind of labels.  [default: as FILE or its labels say, otherwise multiclass]",
 )
-@click.option(
-    "--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: detected]"
-)
-@click.option("--skip-unlabelled", is_flag=True, help="Leave out rows without a label.")
+@option("--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: detected]")
+@flag("--skip-unlabelled", "Leave out rows without a label.")
 @scale_option
 @_out
 @root_option
@@ -285,24 +293,21 @@ def import_(
     )
     if options["infer_groups"] or options["group_pattern"]:
         clips = with_inferred_groups(clips, options["group_pattern"])
-    _save(_map_labels(clips, options), out)
+    _save(clips, out, options)
 
 
 @manifest.command()
-@click.argument("file", type=PATH)
-@click.option("--seconds", type=float, default=10.0, show_default=True, help="Length of a segment.")
-@click.option(
-    "--overlap", type=float, default=0.0, show_default=True, help="Overlap of segments in seconds."
-)
-@click.option(
+@argument("file", type=PATH)
+@option("--seconds", type=float, default=10.0, help="Length of a segment.")
+@option("--overlap", type=float, default=0.0, help="Overlap of segments in seconds.")
+@option(
     "--tail",
     type=click.Choice(TAILS),
     default="half",
-    show_default=True,
     help="Rest of a clip: a segment if at least half as long as the others, otherwise left out "
     "(half) or joined to the last segment (join); with drop, always left out.",
 )
-@click.option("--first", type=float, help="Number of seconds to use of each clip.  [default: all]")
+@option("--first", type=float, help="Number of seconds to use of each clip.  [default: all]")
 @_out
 @root_option
 @force_option
@@ -323,9 +328,9 @@ def segment(
     refuse_replacing(out, force)
     clips = read_manifest(file, root=root, media=False)
     missing_media(clips, file)
-    durations = clip_lengths(clips, lambda problem: _note([f"not split: {problem}"]))
+    durations = clip_lengths(clips, lambda problem: tell_note(f"not split: {problem}"))
     segments = segment_manifest(clips, seconds, durations=durations, **options)
-    _save(segments, out)
+    _save(segments, out, {"scheme": None})
     click.echo(f"{len(clips)} clips were split into {len(segments)} segments of {seconds:g} s")
 
 
@@ -337,38 +342,45 @@ def _n_duplicates(clips: Manifest) -> int:
     with Progress("fingerprints", len(clips)) as bar:
         search = find_duplicates(clips, progress=lambda failed: bar.step(failed=int(failed)))
     _note(not_compared_lines(clips, search))
-    for line in duplicate_lines(clips, search):
-        click.echo(line, err=True)
+    group = dict(zip(clips.clip_ids, clips.groups, strict=True))
+    for pair in search.duplicates:
+        both = " and ".join(f"{clip} (group {group[clip]})" for clip in (pair.first, pair.second))
+        click.echo(f"{both}: {_likeness(pair)}", err=True)
     n_pairs = len({(pair.first, pair.second) for pair in search.duplicates})
     click.echo(f"{n_pairs} pair{'s' * (n_pairs != 1)} of near-duplicates in different groups")
     return n_pairs
 
 
-def _map_labels(clips: Manifest, options: dict[str, Any]) -> Manifest:
-    """Return the manifest, with its labels mapped to a paper's classes if asked for."""
-    if options["scheme"] is None:
-        return clips
-    mapped, notes = apply_scheme(
-        clips, find_scheme(options["scheme"]), drop_unmapped=options["drop_unmapped"]
-    )
-    _note(notes)
-    return mapped
-
-
-def _save(clips: Manifest, out: Path) -> None:
+def _save(clips: Manifest, out: Path, options: dict[str, Any]) -> None:
+    """Write a manifest, with its labels mapped to a paper's classes if requested."""
+    if options["scheme"] is not None:
+        scheme = find_scheme(options["scheme"])
+        clips, notes = apply_scheme(clips, scheme, drop_unmapped=options["drop_unmapped"])
+        _note(notes)
     write_manifest(clips, out)
     _summarise(clips)
     click.echo(f"wrote {out}")
 
 
 def _summarise(clips: Manifest) -> None:
+    """Print clips, groups, labels, splits, folds and digest."""
     _note(clips.notes)
-    click.echo("\n".join(summary_lines(clips)))
-    splits: dict[str, set[str | None]] = {}
-    for clip in clips.clips:
-        splits.setdefault(clip.group, set()).add(clip.split)
-    if n_straddling := sum(len(names) > 1 for names in splits.values()):
-        _note([f"{n_straddling} group(s) are in several splits: their clips leak"])
+    click.echo(f"{clips.name}: {len(clips)} clips, {len(set(clips.groups))} groups, {clips.task}")
+    if clips.synthetic:
+        click.echo("synthetic data")
+    width = max(map(len, clips.classes), default=0)
+    counts = label_kind(clips.task).counts(clips.labels, clips.classes)
+    for name, count in zip(clips.classes, counts, strict=True):
+        click.echo(f"  {name:<{width}}  {count}")
+    splits = Counter(clip.split for clip in clips.clips if clip.split)
+    if splits:
+        click.echo("splits: " + ", ".join(f"{name} {n}" for name, n in sorted(splits.items())))
+    if clips.clips[0].fold is not None:
+        click.echo(f"folds: {len({clip.fold for clip in clips.clips})}, prescribed")
+    click.echo(f"digest {clips.digest}")
+    placed = Counter(group for group, _ in {(clip.group, clip.split) for clip in clips.clips})
+    if n_straddling := sum(n > 1 for n in placed.values()):
+        tell_note(f"{n_straddling} group(s) are in several splits: their clips leak")
 
 
 def _note(notes: Iterable[str]) -> None:
@@ -376,71 +388,17 @@ def _note(notes: Iterable[str]) -> None:
         tell_note(text)
 
 
-def summary_lines(manifest: Manifest) -> list[str]:
-    """Return lines on clips, groups, labels, splits, folds and digest."""
-    n_groups = len(set(manifest.groups))
-    lines = [f"{manifest.name}: {len(manifest)} clips, {n_groups} groups, {manifest.task}"]
-    if manifest.synthetic:
-        lines.append("synthetic data")
-    width = max(map(len, manifest.classes), default=0)
-    counts = label_kind(manifest.task).counts(manifest.labels, manifest.classes)
-    lines += [
-        f"  {name:<{width}}  {count}" for name, count in zip(manifest.classes, counts, strict=True)
-    ]
-    splits = Counter(clip.split for clip in manifest.clips if clip.split)
-    if splits:
-        lines.append("splits: " + ", ".join(f"{name} {n}" for name, n in sorted(splits.items())))
-    if manifest.clips[0].fold is not None:
-        lines.append(f"folds: {len({clip.fold for clip in manifest.clips})}, prescribed")
-    return [*lines, f"digest {manifest.digest}"]
-
-
-def similar_group_lines(manifest: Manifest, most: int = 10) -> list[str]:
-    """Return a line for each pair of groups that are probably the same."""
-    pairs = similar_groups(manifest)
-    lines = [
-        f"groups {first!r} and {second!r} are probably the same: pieces of one song in training "
-        "and test make scores too high; give both the same name"
-        for first, second in pairs[:most]
-    ]
-    return [*lines, f"{len(pairs) - most} more such pairs of groups"][: len(pairs)]
-
-
-def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
-    """Return a line on clips, groups and classes of each fold."""
-    groups = np.array(manifest.groups)
-    kind = label_kind(manifest.task)
-    lines = []
-    for fold in range(folds.k):
-        test = folds.test(fold)
-        line = f"fold {fold}: {test.sum()} clips, {len(set(groups[test].tolist()))} groups"
-        if kind.exclusive:
-            line += f" ({', '.join(kind.counts(manifest.labels[test], manifest.classes))})"
-        lines.append(line)
-    return lines
-
-
 def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:
     """Return a line per modality on clips that were not compared, with the first reason."""
-    found: dict[str, list[str]] = {}
+    found = defaultdict[str, list[str]](list)
     for clip_id, modality, reason in search.problems:
-        found.setdefault(modality, []).append(f"{clip_id}: {reason}")
-    n = {modality: f"{len(of)} clip{'s' * (len(of) > 1)}" for modality, of in found.items()}
+        found[modality].append(f"{clip_id}: {reason}")
     # If all clips lack a modality (songs have no pictures), no line is needed.
     return [
-        f"{n[modality]}: {_COMPARED[modality]} was compared; the first, {of[0]}"
+        f"{len(of)} clip{'s' * (len(of) > 1)}: {_COMPARED[modality]} was compared; the first, "
+        f"{of[0]}"
         for modality, of in found.items()
         if modality == "clip" or len(of) < len(manifest)
-    ]
-
-
-def duplicate_lines(manifest: Manifest, search: Search) -> list[str]:
-    """Return a line for each pair of near-duplicate clips, with their groups."""
-    group = dict(zip(manifest.clip_ids, manifest.groups, strict=True))
-    return [
-        f"{pair.first} (group {group[pair.first]}) and {pair.second} "
-        f"(group {group[pair.second]}): {_likeness(pair)}"
-        for pair in search.duplicates
     ]
 
 

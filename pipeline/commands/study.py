@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click import argument, option
 
 from mvemo.pipeline.commands.options import (
+    COUNT,
     FILE,
     OUT_FOLDER,
     PATH,
@@ -62,35 +64,33 @@ def study_options(
     """Return a decorator that adds the argument and the options of every study."""
     return together(
         [
-            click.argument("manifest", type=PATH),
-            click.option(
+            argument("manifest", type=PATH),
+            option(
                 "--out",
                 type=OUT_FOLDER,
                 required=True,
                 help="Folder for the tables, plots and page.",
             ),
             work_option,
-            click.option(
+            option(
                 "--profile",
                 default=profile,
-                show_default=True,
                 help="Settings: paper, demo, best, or a TOML file."
                 + ("" if profile else "  [default: profile of FILE, or paper]"),
             ),
             set_option,
             folds_option("6"),
             seed_option("Seed of nets, models and folds."),
-            click.option(
+            option(
                 "--runs",
-                type=click.IntRange(min=1),
+                type=COUNT,
                 default=runs,
-                show_default=True,
                 help="Number of runs; each has different folds and seeds."
                 + ("" if runs else "  [default: runs of FILE, or 1]"),
             ),
-            click.option(
+            option(
                 "--jobs",
-                type=click.IntRange(min=1),
+                type=COUNT,
                 help="Number of nets to train at the same time, each in a process with a share of "
                 "the cores or with a GPU.  [default: 1; 2 with --profile demo and two cores]",
             ),
@@ -103,7 +103,7 @@ def study_options(
 
 
 @study.command("run", short_help="Run your own study from FILE (see docs/studies.md).")
-@click.argument("file", type=FILE)
+@argument("file", type=FILE)
 @study_options(runs=None, profile=None)
 def run_file(file: Path, **options: Any) -> int:
     """Run your own study from a TOML file; docs/studies.md shows an example.
@@ -113,13 +113,9 @@ def run_file(file: Path, **options: Any) -> int:
       mvemo study run my.toml clips.csv --out study
     """
     own = check_values(read_study(file))
-    options = {
-        **dict.fromkeys(own.options),
-        **options,
-        "profile": options["profile"] or own.profile,
-        "runs": options["runs"] or own.runs,
-    }
-    return conduct(own, options)
+    options["profile"] = options["profile"] or own.profile
+    options["runs"] = options["runs"] or own.runs
+    return conduct(own, dict.fromkeys(own.options) | options)
 
 
 def study_command(file: StudyFile) -> click.Command:
@@ -140,26 +136,21 @@ def _option(file: StudyFile, name: str, spec: OptionSpec) -> Callable[..., Any]:
     default: Any = None if spec.demo is not None else spec.default
     if default is None and name in ("net", "nets") and file.grid.get("net"):
         default = ",".join(file.grid["net"])
-    return click.option(
-        "--" + name.replace("_", "-"),
-        default=default,
-        show_default=default is not None and spec.shown,
-        help=spec.help or None,
-        **_value_type(name, kind, spec),
-    )
-
-
-def _value_type(name: str, kind: str, spec: OptionSpec) -> dict[str, Any]:
-    """Return the click attributes that parse and check an option's values."""
-    if kind in PARSERS:
-        parse = PARSERS[kind]
-        return {"callback": lambda *given: None if given[2] is None else parse(name, given[2])}
-    if kind == "tail":
-        return {"type": click.Choice(TAILS)}
-    if kind == "int":
-        return {"type": click.IntRange(min=None if spec.min is None else int(spec.min))}
+    attributes: dict[str, Any] = {"default": default, "help": spec.help or None}
     low = spec.above if spec.min is None else spec.min
-    return {"type": float if low is None else click.FloatRange(low, min_open=spec.min is None)}
+    if kind in PARSERS:
+        attributes["callback"] = lambda _, __, text: (
+            None if text is None else PARSERS[kind](name, text)
+        )
+    elif kind == "tail":
+        attributes["type"] = click.Choice(TAILS)
+    elif kind == "int":
+        attributes["type"] = click.IntRange(None if spec.min is None else int(spec.min))
+    elif low is not None:
+        attributes["type"] = click.FloatRange(low, min_open=spec.min is None)
+    else:
+        attributes["type"] = float
+    return option("--" + name.replace("_", "-"), show_default=spec.shown, **attributes)
 
 
 def _parse_nets(name: str, value: str) -> tuple[str, ...]:
@@ -209,10 +200,7 @@ def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
     study = open_study(
         options["manifest"],
         settings,
-        work=options["work"],
-        root=options["root"],
-        permute_labels=options["permute_labels"],
-        runs=options["runs"],
+        **{name: options[name] for name in ("work", "root", "permute_labels", "runs")},
         jobs=options["jobs"] or default_jobs(options["profile"]),
         fold_file=folds if isinstance(folds, Path) else None,
         tasks=file.tasks,
@@ -229,7 +217,7 @@ def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
     click.echo(f"{result.text()}\n\npage: {options['out'] / (result.name + '.html')}")
     if study.failures:
         click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)
-    return 1 if options["strict"] and study.failures else 0
+    return int(options["strict"] and bool(study.failures))
 
 
 def option_values(file: StudyFile, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,8 +226,9 @@ def option_values(file: StudyFile, options: Mapping[str, Any]) -> dict[str, Any]
     for name, spec in file.options.items():
         value = options[name]
         if value is None:
-            demo = options["profile"] == "demo" and spec.demo is not None
-            value = spec.demo if demo else spec.default
+            value = spec.default
+            if options["profile"] == "demo" and spec.demo is not None:
+                value = spec.demo
             if isinstance(value, str) and spec.type in PARSERS:
                 value = PARSERS[spec.type](name, value)
         values[name] = tuple(value) if isinstance(value, list) else value
@@ -262,18 +251,19 @@ def _recorded(file: StudyFile, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a study's own options in the form that is written to its JSON file."""
     from mvemo.pipeline.studies.runner import cut_of
 
-    recorded: dict[str, Any] = {}
-    for name, value in values.items():
-        if name == "net":
-            recorded[name] = value[0]
-        elif file.name == "segments" or name not in ("first", "tail"):
-            recorded[name] = value
-        if name == "seconds" and file.name != "segments":
+    recorded = dict(values)
+    if "net" in recorded:
+        recorded["net"] = values["net"][0]
+    if file.name != "segments":
+        for name in ("first", "tail"):
+            recorded.pop(name, None)
+        if "seconds" in recorded:
             recorded["cut"] = asdict(cut_of(values))
-    if file.run == "j22":
-        varied = recorded["ablations"]
-        return {"experiment": {**recorded, "ablations": () if varied == ("none",) else varied}}
-    return recorded
+    if file.run != "j22":
+        return recorded
+    if recorded["ablations"] == ("none",):
+        recorded["ablations"] = ()
+    return {"experiment": recorded}
 
 
 def default_jobs(profile: str) -> int:
@@ -303,16 +293,17 @@ def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) ->
             instead="mvemo study j22 and mvemo extract --protocol holdout train and test on the "
             "split",
         )
-    if options["seed"] is None and not extract.fold_seed:
+    if options["seed"] is not None:
+        option = f"--seed {options['seed']}"
+    elif extract.fold_seed:
+        option = f"extract.fold_seed={extract.fold_seed}"
+    else:
         return
     if splits:
         table = clip_table(manifest, split=holdout_of(manifest, seed=extract.fold_seed))
     else:
         division = study.prescribed or folds_of(manifest, extract.folds, extract.fold_seed)
         table = clip_table(manifest, division)
-    option = f"extract.fold_seed={extract.fold_seed}"
-    if options["seed"] is not None:
-        option = f"--seed {options['seed']}"
     tell_unused_seed(option, table, folds if isinstance(folds, Path) else None)
 
 

@@ -5,8 +5,6 @@ sequence that moves the cursor, hides text or retitles the window. All output pa
 streams, so the escaping is done there.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Iterator

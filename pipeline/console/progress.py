@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
@@ -42,11 +41,10 @@ class Progress:
     """A bar on stderr, or a line every `LINE_INTERVAL` seconds if stderr is not a terminal."""
 
     def __init__(self, title: str, total: int, unit: str = "clip") -> None:
-        self.failures = self.kept = 0
-        self._title = title
-        self._total = total
-        self._unit = unit
-        self._note = ""
+        self.failures = self.kept = self.done = 0
+        self._title, self._total, self._unit, self._note = title, total, unit, ""
+        # Finished part of the steps that are not done yet, in steps.
+        self._ahead = 0.0
         self._start = self._last_line = time.monotonic()
         self._whole = _whole.get()
         silent = verbosity() == "quiet" or self._whole is not None
@@ -63,37 +61,34 @@ class Progress:
             smoothing=0.05,
             file=unguarded(sys.stderr),
         )
-        self.done = 0
-        # Finished part of the steps that are not done yet, in steps.
-        self._ahead = 0.0
 
     def ahead(self, steps: float, note: str = "") -> None:
         """Show progress inside unfinished steps, which `step` counts when they are done."""
         self._ahead += steps
-        if note:
-            self._bar.set_postfix_str(escaped(self._postfix(note)), refresh=False)
-        self._bar.update(self._shown - self._bar.n)
-        self._write_line()
+        self._update(note)
 
     @property
     def _shown(self) -> int:
         return min(self.done + int(self._ahead + 1e-6), self._total)
 
-    def _postfix(self, note: str) -> str:
-        failed = f"{self.failures} failed" if self.failures else ""
-        return ", ".join(filter(None, (note, failed)))
+    @property
+    def _failed(self) -> str:
+        return f"{self.failures} failed" if self.failures else ""
 
-    def step(self, count: int = 1, *, failed: int = 0, note: str = "") -> None:
+    def _update(self, note: str = "") -> None:
+        if text := ", ".join(filter(None, (note, self._failed))):
+            self._bar.set_postfix_str(escaped(text), refresh=False)
+        self._bar.update(self._shown - self._bar.n)
+        self._write_line()
+
+    def step(self, count: int = 1, *, failed: int = 0) -> None:
         """Count finished steps; `failed` of them failed."""
         self.done += count
         self.failures += failed
         self._ahead = max(self._ahead - count, 0.0)
         if self._whole is not None and self._unit == "clip":
             self._whole(count / max(self._total, 1), self._title)
-        if text := self._postfix(note):
-            self._bar.set_postfix_str(escaped(text), refresh=False)
-        self._bar.update(self._shown - self._bar.n)
-        self._write_line()
+        self._update()
 
     def note(self, text: str) -> None:
         """Show the current activity inside a step."""
@@ -113,8 +108,8 @@ class Progress:
         if 0 < shown < self._total:
             seconds = (now - self._start) / shown * (self._total - shown)
             remaining = f"about {duration_text(seconds)} left"
-        parts = [f"{self._title}: {shown} of {self._total} {self._unit}s", self._postfix("")]
-        tell(", ".join(filter(None, (*parts, remaining, self._note))))
+        done = f"{self._title}: {shown} of {self._total} {self._unit}s"
+        tell(", ".join(filter(None, (done, self._failed, remaining, self._note))))
 
     def _write_lines(self) -> None:
         """Write lines until the work ends, even if a single step takes minutes."""
@@ -126,21 +121,15 @@ class Progress:
             threading.Thread(target=self._write_lines, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._ended.set()
         self._bar.close()
         if kind is None and self._whole is None:
-            failed = f", {self.failures} failed" if self.failures else ""
             took = "" if self._quiet else f" in {self._bar.format_dict['elapsed']:.1f} s"
             done = f"{self.done} done"
             if self.kept:
                 done = f"{self.done - self.kept} new, {self.kept} kept"
-            tell(f"{self._title}: {done}{failed}{took}")
+            tell(f"{self._title}: {', '.join(filter(None, (done, self._failed)))}{took}")
 
 
 def epoch_text(label: str, epoch: int, epochs: int, val_loss: float) -> str:

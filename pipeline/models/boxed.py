@@ -3,10 +3,8 @@
 Included models are folders next to this file, in the form that `mvemo fuse --final` writes.
 """
 
-from __future__ import annotations
-
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +28,8 @@ _KINDS: dict[type, str] = {
 }
 # Key of the TOML file to the type of its value. `scale` describes each target of ratings.
 KEYS: dict[str, type] = {
-    "title": str,
-    "data": str,
-    "groups": str,
-    "licence": str,
-    "citations": list,
-    "choices": str,
-    "use": str,
-    "avoid": list,
+    **dict.fromkeys(("title", "data", "groups", "licence", "choices", "use"), str),
+    **dict.fromkeys(("citations", "avoid"), list),
     "scale": dict,
 }
 
@@ -90,12 +82,13 @@ def read_about(path: Path) -> dict[str, Any]:
 def summary_lines(name: str, folder: Path) -> list[str]:
     """Return a few lines that describe a model, for a list of models."""
     model = load_model(folder)
-    about: dict[str, Any] = model.facts.get("about", {})
     expected = model.expected_of(model.predictors[0])
-    title = about.get("title", f"trained on {model.name}")
-    score = f"{_count(model)}; {expected['metric']} {_score(expected)}"
-    lines = [title, f"{len(model.classes)} {_TASKS[model.task]}: {', '.join(model.classes)}"]
-    lines += [f"reads {_modalities(model)}", score]
+    lines = (
+        model.facts.get("about", {}).get("title", f"trained on {model.name}"),
+        _classes(model),
+        f"reads {_modalities(model)}",
+        f"{_count(model)}; {expected['metric']} {_score(expected)}",
+    )
     return [name, *(wrapped for line in lines for wrapped in _wrap(line, "    "))]
 
 
@@ -103,35 +96,32 @@ def card_text(name: str, folder: Path) -> str:
     """Return the whole card, at most 79 columns wide; `name` is from the command line."""
     model = load_model(folder)
     about: dict[str, Any] = model.facts.get("about", {})
-    lines = [name, "=" * len(name), ""]
-    if "title" in about:
-        lines += [*_wrap(about["title"]), ""]
-    lines += _facts(model, about, folder)
-    lines += ["", "Cross-validated scores (groups left out of the training):", *_scores(model)]
     first = model.predictors[0]
-    text = f"Expect {_score(model.expected_of(first))} of {first.name}"
-    chosen = model.expected_of(first) is not first.expected
-    lines += ["", *_wrap(text + (" (includes the cost of choosing it)." if chosen else "."))]
-    outputs = list(_outputs(first))
-    if outputs:
-        lines += ["", f"Each of the {_TASKS[model.task]}, by {first.name}:", *outputs]
-    if (alarms := model.false_alarms(first)) < 1:
-        text = f"False alarms: at most {alarms:.1%} of clips like these are marked as unlike them."
-        lines += ["", *_wrap(text)]
-    notes = [*model.facts.get("notes", []), *([about["choices"]] if "choices" in about else [])]
-    for note in notes:
-        lines += ["", *_wrap(note)]
+    expected, alarms = model.expected_of(first), model.false_alarms(first)
+    cost = "" if expected is first.expected else " (includes the cost of choosing it)"
+    share = f"At most {alarms:.1%} of clips like these are reported as unlike them by mistake."
+    notes = [*model.facts.get("notes", []), about.get("choices", "")]
+    sections = [
+        [name, "=" * len(name)],
+        _wrap(about.get("title", "")),
+        _facts(model, about, folder),
+        ["Cross-validated scores (groups left out of the training):", *_scores(model)],
+        _wrap(f"Expect {_score(expected)} of {first.name}{cost}."),
+        _outputs(first, _TASKS[model.task]),
+        _wrap(share if alarms < 1 else ""),
+        *map(_wrap, notes),
+    ]
     for heading, sentences in (("Not for", about.get("avoid")), ("Cite", about.get("citations"))):
         if sentences:
-            lines += ["", heading, *(w for s in sentences for w in _wrap(s, "    ", "  - "))]
-    return "\n".join(lines)
+            sections.append([heading, *(w for s in sentences for w in _wrap(s, "    ", "  - "))])
+    return "\n\n".join("\n".join(section) for section in sections if section)
 
 
-def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> Iterator[str]:
+def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> list[str]:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     nets = [s.name for s in model.specs if s.extractor.startswith("net:")]
     rows = {
-        "predicts": f"{len(model.classes)} {_TASKS[model.task]}: {', '.join(model.classes)}",
+        "predicts": _classes(model),
         "reads": _modalities(model),
         "for": about.get("use", ""),
         "data": about.get("data", model.name),
@@ -143,37 +133,41 @@ def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> Iterator[s
     }
     rows |= {f"  {target}": words for target, words in about.get("scale", {}).items()}
     width = max(map(len, rows))
-    for key, text in rows.items():
-        if text:
-            yield from _wrap(text, " " * (width + 2), f"{key:{width}}  ")
+    return [
+        line
+        for key, text in rows.items()
+        for line in _wrap(text, " " * (width + 2), f"{key:{width}}  ")
+    ]
 
 
 def _scores(model: FinalModel) -> list[str]:
     """Return a line per predictor; a clip is predicted by the first whose features it has."""
     rows = [("  model", "needs", model.predictors[0].expected["metric"], "95 % interval")]
     for predictor in model.predictors:
-        mean, interval = predictor.expected["mean"], predictor.expected.get("interval")
-        score = "" if mean is None else f"{mean:.3f}"
-        ends = "" if not interval or None in interval else f"{interval[0]:.3f} to {interval[1]:.3f}"
+        score, ends = _cells(predictor.expected)
         rows.append((f"  {predictor.name}", _needs(predictor), score, ends))
     return align_columns(rows, left=(0, 1))
 
 
-def _outputs(predictor: Predictor) -> Iterator[str]:
-    """Yield a line for each class, tag or target."""
+def _outputs(predictor: Predictor, outputs: str) -> list[str]:
+    """Return a heading and a line for each class, tag or target; empty if nothing is known."""
     per_output: dict[str, dict[str, float | None]] = predictor.expected.get("per_output", {})
     names = list(dict.fromkeys(name for scores in per_output.values() for name in scores))
-    if names:
-        rows = [("  ", *names)]
-        for output, scores in per_output.items():
-            cells = [scores.get(name) for name in names]
-            rows.append((f"  {output}", *("" if c is None else f"{c:.3f}" for c in cells)))
-        yield from align_columns(rows)
+    if not names:
+        return []
+    rows = [("  ", *names)]
+    for output, scores in per_output.items():
+        cells = map(scores.get, names)
+        rows.append((f"  {output}", *("" if c is None else f"{c:.3f}" for c in cells)))
+    return [f"Scores of {predictor.name} for each of the {outputs}:", *align_columns(rows)]
+
+
+def _classes(model: FinalModel) -> str:
+    return f"{len(model.classes)} {_TASKS[model.task]}: {', '.join(model.classes)}"
 
 
 def _count(model: FinalModel) -> str:
-    facts = model.facts
-    return f"{facts['n_clips']} clips in {facts['n_groups']} groups, {facts['folds']} folds"
+    return "{n_clips} clips in {n_groups} groups, {folds} folds".format(**model.facts)
 
 
 def _needs(predictor: Predictor) -> str:
@@ -182,25 +176,25 @@ def _needs(predictor: Predictor) -> str:
 
 def _modalities(model: FinalModel) -> str:
     """Return in words the modalities that a clip may have."""
-    sets = list(dict.fromkeys(_needs(predictor) for predictor in model.predictors))
-    return f"{sets[0]}, or only {' or '.join(sets[1:])}" if len(sets) > 1 else sets[0]
+    most, *others = dict.fromkeys(map(_needs, model.predictors))
+    return f"{most}, or only {' or '.join(others)}" if others else most
 
 
 def _score(expected: Mapping[str, Any]) -> str:
     """Format an expected mean score with its interval."""
-    mean, interval = expected["mean"], expected.get("interval")
-    if mean is None:
-        return "not known"
-    if not interval or None in interval:
-        return f"{mean:.3f}"
-    return f"{mean:.3f} [{interval[0]:.3f} to {interval[1]:.3f}]"
+    score, ends = _cells(expected)
+    return (score or "not known") + (f" [{ends}]" if ends else "")
+
+
+def _cells(expected: Mapping[str, Any]) -> tuple[str, str]:
+    """Return an expected mean score and its interval, each empty if it is not known."""
+    mean, (low, high) = expected["mean"], expected.get("interval") or (None, None)
+    ends = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return "" if mean is None else f"{mean:.3f}", ends
 
 
 def _wrap(text: str, indent: str = "", first: str | None = None) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=indent if first is None else first,
-        subsequent_indent=indent,
-        break_on_hyphens=False,
-    )
+    """Break a text into lines; an empty text gives none."""
+    first = indent if first is None else first
+    lines = textwrap.wrap(text, WIDTH - len(indent), break_on_hyphens=False)
+    return [(indent if i else first) + line for i, line in enumerate(lines)]

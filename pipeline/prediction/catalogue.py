@@ -1,7 +1,6 @@
 """Cache of the features of predicted clips, by the digests of their files."""
 
-from __future__ import annotations
-
+from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -17,7 +16,7 @@ from mvemo.cache import (
     open_cache,
     unfinished_run,
 )
-from mvemo.cache.shards import WriterLock
+from mvemo.cache.shards import locked_cache
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.media_files import digest_media
@@ -42,8 +41,8 @@ class Catalogue:
     def __init__(self, path: Path, reader: BatchReader) -> None:
         self._path, self._reader = path, reader
         # Check that the file can be locked and written before the media are digested.
-        WriterLock(path).release()
-        self._earlier, self._records = _contents(path)
+        with locked_cache(path):
+            self._earlier, self._records = _contents(path)
         windows = {"windows": [reader.window, LONG, MOST_WINDOWS]}
         specs = [s for name in reader.features for s in reader.maker.model.variants(name)]
         # For new clips, the nets of several folds are separate features, not a crossfitted one.
@@ -58,7 +57,7 @@ class Catalogue:
             )
             for s in specs
         }
-        self._modalities = tuple(dict.fromkeys(sorted(spec.modality for spec in specs)))
+        self._modalities = sorted({spec.modality for spec in specs})
         # Length and reading time in seconds, day, second of the day; written last for each clip.
         made_of = [spec.digest for spec in self._specs.values()]
         self._record = FeatureSpec(
@@ -79,9 +78,9 @@ class Catalogue:
             if kept:
                 yield list(self._kept(clips, content, kept))
             # Files with identical bytes are read once.
-            alike: dict[str, list[int]] = {}
+            alike = defaultdict[str, list[int]](list)
             for row in new:
-                alike.setdefault(ids.get(row, str(row)), []).append(row)
+                alike[ids.get(row, str(row))].append(row)
             for batch in self._reader.read({rows[0]: new[rows[0]] for rows in alike.values()}):
                 for row, clip in batch:
                     if clip.content in ("", content[row]) and row in ids and not clip.passing:
@@ -107,7 +106,7 @@ class Catalogue:
             task="multilabel",
             classes=(),
             clip_ids=tuple(clips),
-            groups=tuple(name.decode() for name in names),
+            groups=tuple(map(bytes.decode, names)),
             labels=np.zeros((n, 0), dtype=np.int64),
             folds=np.full(n, -1),
             k=0,
@@ -130,9 +129,9 @@ class Catalogue:
         for feature, vector in clip.vectors.items():
             spec = self._specs[feature]
             writer.put(spec, clip_id, spec.key(clip_id), vector.astype(np.float32))
-        reasons = {f"decode:{m}": reason for m, reason in clip.reasons.items()}
         writer.clear_failures(clip_id)
-        for stage, reason in {**reasons, PREDICT: clip.problem}.items():
+        stages = [(f"decode:{m}", reason) for m, reason in clip.reasons.items()]
+        for stage, reason in (*stages, (PREDICT, clip.problem)):
             if reason:
                 writer.fail(clip_id, stage, reason)
         since = clip.date - _EPOCH
@@ -144,8 +143,8 @@ class Catalogue:
         self, clips: Mapping[int, NewClip], content: Mapping[int, str], kept: Mapping[int, str]
     ) -> Iterator[tuple[int, EmbeddedClip]]:
         with open_cache(self._path) as cache:
-            place = {clip_id: i for i, clip_id in enumerate(cache.table.clip_ids)}
-            records = cache.vectors(self._record.name)[0].astype(np.float64)
+            ids = cache.table.clip_ids
+            records = cache.vectors(self._record.name)[0].astype(np.float64).tolist()
             known = {spec.digest for spec in cache.specs}
             stored = {
                 key: cache.vectors(spec.name)[0].astype(np.float64)
@@ -153,20 +152,23 @@ class Catalogue:
                 if spec.digest in known
             }
             failures = {(f.clip_id, f.stage): f.reason for f in cache.failures}
+        place = dict(zip(ids, range(len(ids)), strict=True))
         for row, clip_id in kept.items():
             i = place[clip_id]
-            length, seconds, day, second = records[i].tolist()
-            clip = EmbeddedClip(
-                clips[row],
-                windows_of(clips[row], self._reader.window, length),
-                content[row],
-                {key: x[i] for key, x in stored.items() if np.isfinite(x[i]).all()},
-                {m: failures.get((clip_id, f"decode:{m}"), "") for m in self._modalities},
-                failures.get((clip_id, PREDICT), ""),
-                seconds=seconds,
-                date=_EPOCH + timedelta(days=day, seconds=second),
+            length, seconds, day, second = records[i]
+            yield (
+                row,
+                EmbeddedClip(
+                    clips[row],
+                    windows_of(clips[row], self._reader.window, length),
+                    content[row],
+                    {key: x[i] for key, x in stored.items() if np.isfinite(x[i]).all()},
+                    {m: failures.get((clip_id, f"decode:{m}"), "") for m in self._modalities},
+                    failures.get((clip_id, PREDICT), ""),
+                    seconds=seconds,
+                    date=_EPOCH + timedelta(days=day, seconds=second),
+                ),
             )
-            yield row, clip
 
 
 def _contents(path: Path) -> tuple[frozenset[str], frozenset[str]]:
@@ -191,9 +193,7 @@ def _contents(path: Path) -> tuple[frozenset[str], frozenset[str]]:
 
 def _digest(clips: Mapping[int, NewClip]) -> dict[int, str]:
     """Return the digest of each file's bytes; it is empty if the file cannot be read."""
-    listed = [
-        Clip(str(row), str(clip.path.absolute()), (), str(row)) for row, clip in clips.items()
-    ]
+    listed = [Clip(str(row), str(clip.path.absolute()), (), "") for row, clip in clips.items()]
     manifest = Manifest("predict", "multilabel", (), tuple(listed), Path())
     with Progress("digest media", len(clips), "file") as bar:
         digests = digest_media(manifest, lambda failed: bar.step(failed=int(failed)))
@@ -201,6 +201,5 @@ def _digest(clips: Mapping[int, NewClip]) -> dict[int, str]:
 
 
 def _clip_id(content: str, clip: NewClip) -> str:
-    if not clip.start and clip.duration is None:
-        return content
-    return f"{content}@{clip.start:g}+{'' if clip.duration is None else f'{clip.duration:g}'}"
+    duration = "" if clip.duration is None else f"{clip.duration:g}"
+    return f"{content}@{clip.start:g}+{duration}" if clip.start or duration else content

@@ -1,35 +1,28 @@
-"""Features of new clips, from a model's nets and descriptors, in batches as in stage one."""
-
-from __future__ import annotations
+"""Features of new clips in batches, as in stage one."""
 
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache import FeatureSpec, in_half_precision
-from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
-from mvemo.extract.errors import BadWeights
-from mvemo.extract.media.request import IN_WORDS
-from mvemo.extract.nets.parts import base, cards, registry
-from mvemo.extract.settings import NetSettings
-from mvemo.extract.training import devices, embedding
+from mvemo.cache import FeatureSpec
+from mvemo.extract.nets import AudioInput, input_of
+from mvemo.extract.training.devices import pick_device, return_freed_memory
+from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.workers.pool import cores
 from mvemo.fuse.features import sequence_statistics, statistics_of
-from mvemo.fuse.final import model
+from mvemo.fuse.final.model import FeatureKey
 from mvemo.fuse.numeric import F64
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
-from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
-from mvemo.pipeline.prediction import passes, streams
+from mvemo.pipeline.model_nets import plan_of
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker, is_net
 from mvemo.pipeline.prediction.new_clips import NewClip, Windows, windows_of
-from mvemo.pipeline.settings_files import load_settings
 
 # Largest number of windows whose decoded media are on the disk at a time.
 BATCH = 24
@@ -40,116 +33,6 @@ DEFAULT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class PredictSettings:
-    """Settings of predictions."""
-
-    modalities: tuple[str, ...] = ("audio", "video")  # read from files that have them
-    # Files of pretrained weights by net; other nets use downloaded weights.
-    weights: Mapping[str, Path] = field(default_factory=dict)
-    device: str = "auto"
-
-
-class FeatureMaker:
-    """Features of a model folder, computed for new clips by its nets and descriptors."""
-
-    def __init__(self, folder: Path, settings: PredictSettings) -> None:
-        self.folder, self.options = folder, settings
-        self.model: model.FinalModel = model.load_model(folder)
-        # Reasons by feature why it cannot be computed here, such as missing weights.
-        self.unavailable: dict[str, str] = {}
-        self._nets: dict[str, base.Net] = {}
-        stage_one = self.model.facts.get("provenance", {}).get("stage_one", {})
-        stated = stage_one.get("settings", {}).get("descriptors", {})
-        # The digests below differ if another version had further settings.
-        known = {f.name: stated[f.name] for f in fields(DescriptorSettings) if f.name in stated}
-        descriptors = DescriptorSettings(**known)
-        self.settings = replace(load_settings("paper"), descriptors=descriptors)
-        for spec in self.model.specs:
-            for name, digest in spec.params.get("descriptors", {}).items():
-                current = descriptor_spec(name, descriptors)
-                # Half precision of stored frames hardly changes their statistics.
-                if digest not in (current.digest, in_half_precision(current).digest):
-                    raise BadOption(
-                        f"{self.folder}: its descriptor {name!r} was computed by another version "
-                        "or with unknown settings: train the model again"
-                    )
-
-    def predictors(self, modalities: Sequence[str]) -> list[model.Predictor]:
-        """Load the best predictor for each set of modalities; raise BadOption if none works."""
-        sets = [(m,) for m in modalities] + ([tuple(modalities)] if len(modalities) > 1 else [])
-        while True:
-            best = [self.model.best(s, self.unavailable) for s in sets]
-            found = [predictor for predictor in best if predictor is not None]
-            names = dict.fromkeys(name for p in found for name in p.features)
-            missing = [name for name in names if not self._load(name)]
-            if not missing:
-                break
-        if not found and self.unavailable:
-            raise BadOption(next(iter(self.unavailable.values())))
-        return list({predictor.name: predictor for predictor in found}.values())
-
-    def features(self) -> tuple[str, ...]:
-        """Return the features that the predictors of the settings' modalities read."""
-        found = self.predictors(self.options.modalities)
-        if not found:
-            wanted = " and ".join(IN_WORDS[m] for m in self.options.modalities)
-            needed = dict.fromkeys(IN_WORDS[m] for p in self.model.predictors for m in p.modalities)
-            raise BadOption(
-                f"{self.folder}: the model cannot predict from {wanted} only: it needs "
-                f"{' and '.join(needed)}"
-            )
-        return tuple(dict.fromkeys(name for predictor in found for name in predictor.features))
-
-    def _load(self, feature: str) -> bool:
-        """Load the nets of a feature; return False if the feature cannot be computed here."""
-        try:
-            for spec in self.model.variants(feature):
-                if is_net(spec):
-                    self.net(spec)
-        except (BadOption, BadWeights) as error:
-            if feature in self.options.weights:
-                raise
-            self.unavailable[feature] = str(error)
-            return False
-        return True
-
-    def open(
-        self, clip: NewClip, modalities: tuple[str, ...], plan: streams.StreamPlan
-    ) -> passes.ClipPass:
-        """Return a pass over a clip that computes the features of its windows."""
-        found: dict[model.FeatureKey, streams.FeatureStream] = {}
-        names = dict.fromkeys(n for p in self.predictors(modalities) for n in p.features)
-        descriptors = self.settings.descriptors
-        for spec in (spec for name in names for spec in self.model.variants(name)):
-            stream: streams.FeatureStream
-            if is_net(spec):
-                view = plan_of(spec).view
-                stream = streams.net_stream(self.net(spec), view, plan, descriptors)
-            else:
-                stream = streams.Descriptors(spec.params["order"], descriptors)
-            found[spec.name, spec.fold] = stream
-        return passes.ClipPass(clip, plan, found, modalities)
-
-    def net(self, spec: FeatureSpec) -> base.Net:
-        """Return the net of a feature, loaded once."""
-        if spec.digest not in self._nets:
-            n_outputs, weights = len(self.model.classes), self.options.weights
-            net = load_net(spec, n_outputs, self.folder, weights)
-            self._nets[spec.digest] = devices.place(
-                net, devices.pick_device(self.options.device)
-            ).eval()
-        return self._nets[spec.digest]
-
-
-def is_net(spec: FeatureSpec) -> bool:
-    """Return True for a net's embedding, False for statistics of descriptors."""
-    return spec.extractor.startswith(NET_PREFIX)
-
-
-# --- batches
-
-
-@dataclass(frozen=True)
 class EmbeddedClip:
     """Features of one clip, the input of a model's heads."""
 
@@ -157,7 +40,7 @@ class EmbeddedClip:
     windows: Windows  # windows that were read
     content: str = ""  # digest of the file's bytes; empty if the file cannot be read
     # float64 (dim,) by feature and fold, rounded to float32.
-    vectors: Mapping[model.FeatureKey, F64] = field(default_factory=dict)
+    vectors: Mapping[FeatureKey, F64] = field(default_factory=dict)
     # Reason why the clip lacks a modality; empty if it has the modality.
     reasons: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""  # reason why the clip cannot be predicted
@@ -173,18 +56,15 @@ class BatchReader:
     def __init__(self, maker: FeatureMaker) -> None:
         self.maker, self.features = maker, maker.features()
         # One spec of each feature is enough: the nets of all folds read the same input.
-        specs = [maker.model.variants(name)[0] for name in self.features]
-        self._plans = [self._plan(spec) for spec in specs if is_net(spec)]
-        described = [spec for spec in specs if not is_net(spec)]
-        self._descriptors = [name for spec in described for name in spec.params["order"]]
-        # Length of the windows in seconds: the longest input among the audio nets.
-        inputs = map(registry.input_of, self._plans)
-        lengths = [i.seconds for i in inputs if isinstance(i, cards.AudioInput)]
-        self.window = max(lengths, default=DEFAULT_SECONDS)
-
-    def _plan(self, spec: FeatureSpec) -> NetSettings:
+        specs = [(name, maker.model.variants(name)[0]) for name in self.features]
         # A net from a local folder has a name that includes the folder.
-        return plan_of(spec, name=self.maker.net(spec).name)
+        self._plans = {n: plan_of(s, name=maker.net(s).name) for n, s in specs if is_net(s)}
+        orders = [spec.params["order"] for _, spec in specs if not is_net(spec)]
+        self._descriptors = [name for order in orders for name in order]
+        # Length of the windows in seconds: the longest input among the audio nets.
+        inputs = map(input_of, self._plans.values())
+        lengths = [i.seconds for i in inputs if isinstance(i, AudioInput)]
+        self.window = max(lengths, default=DEFAULT_SECONDS)
 
     def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
         """Yield batches of (key, clip), in order."""
@@ -206,7 +86,7 @@ class BatchReader:
                 seconds, start = time.monotonic() - start, time.monotonic()
                 yield [(row, replace(clip, seconds=seconds / len(done))) for row, clip in done]
                 # Clips of different lengths fragment the memory.
-                devices.return_freed_memory()
+                return_freed_memory()
 
     def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
         batch: list[tuple[int, EmbeddedClip]] = []
@@ -224,7 +104,7 @@ class BatchReader:
 
     def embed(self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
         """Return the vector of each row if it is finite; all rows must have the spec's input."""
-        vectors: dict[int, F64] = {}
+        vectors = {}
         if not is_net(spec):
             statistics = statistics_of(spec)
             for row in rows:
@@ -234,12 +114,12 @@ class BatchReader:
                 vectors[row] = np.concatenate(parts).astype(np.float64)
         elif rows:
             net = self.maker.net(spec)
-            batches = embedding.embed_rows(
+            batches = embed_rows(
                 net,
                 media.batches(net, plan_of(spec).view),
                 rows,
                 batch_size=self.maker.settings.extract.embed_batch,
-                device=devices.pick_device(self.maker.options.device),
+                device=pick_device(self.maker.options.device),
                 precision=spec.params["precision"],
             )
             with Progress(spec.name, len(rows)) as bar:
@@ -251,70 +131,58 @@ class BatchReader:
     def _embed(self, clips: Sequence[EmbeddedClip], work: Path) -> list[EmbeddedClip]:
         """Decode the clips' windows, choose a predictor for each clip, and compute its vectors."""
         stretches: list[Clip] = []
-        rows: list[list[int]] = []
+        rows = []
         for clip in clips:
-            rows.append([])
-            for start, duration in clip.windows.stretches:
-                name = str(len(stretches))
-                rows[-1].append(len(stretches))
-                path = str(clip.clip.path.absolute())
-                stretches.append(Clip(name, path, (), name, start, duration))
-        maker = self.maker
+            first, path = len(stretches), str(clip.clip.path.absolute())
+            for number, window in enumerate(clip.windows.stretches, first):
+                stretches.append(Clip(str(number), path, (), str(number), *window))
+            rows.append(range(first, len(stretches)))
+        model, settings = self.maker.model, self.maker.settings
         workers = 1 if len(stretches) < FEW else min(cores(), MOST_WORKERS)
-        extract = replace(maker.settings.extract, workers=workers)
+        extract = replace(settings.extract, workers=workers)
         media = ClipMedia(
             Manifest("predict", "multilabel", (), tuple(stretches), Path()),
-            replace(maker.settings, extract=extract),
+            replace(settings, extract=extract),
             work,
-            plans=self._plans,
+            plans=list(self._plans.values()),
             descriptors=self._descriptors,
             require_any=False,
         )
-        usable: dict[str, set[int]] = {}
-        for name in self.features:
-            spec = maker.model.variants(name)[0]
-            has = media.usable(self._plan(spec)) if is_net(spec) else media.described
-            usable[name] = set(np.flatnonzero(has).tolist())
-        chosen = [
-            maker.model.best_of({name for name in self.features if usable[name].intersection(of)})
-            for of in rows
-        ]
+        usable = {
+            name: media.usable(self._plans[name]) if name in self._plans else media.described
+            for name in self.features
+        }
+        needed = []
+        for of in rows:
+            best = model.best_of({name for name in usable if usable[name][of].any()})
+            needed.append(best.features if best else ())
         # Vectors are means over the windows of a clip.
-        vectors: list[dict[model.FeatureKey, F64]] = [{} for _ in rows]
+        vectors: list[dict[FeatureKey, F64]] = [{} for _ in rows]
         for name in self.features:
-            needed = [i for i, p in enumerate(chosen) if p is not None and name in p.features]
-            of_name = [row for i in needed for row in rows[i] if row in usable[name]]
-            for spec in maker.model.variants(name):
+            reading = [i for i, names in enumerate(needed) if name in names]
+            of_name = [row for i in reading for row in rows[i] if usable[name][row]]
+            for spec in model.variants(name):
                 found = self.embed(spec, media, of_name)
-                for i in needed:
+                for i in reading:
                     values = [found[row] for row in rows[i] if row in found]
                     if values:
                         mean = np.mean(values, axis=0).astype(np.float32)
                         vectors[i][name, spec.fold] = mean.astype(np.float64)
-        return [
-            self._embedded(clip, media, [str(row) for row in of], predictor, found)
-            for clip, of, predictor, found in zip(clips, rows, chosen, vectors, strict=True)
-        ]
-
-    def _embedded(
-        self,
-        clip: EmbeddedClip,
-        media: ClipMedia,
-        names: Sequence[str],
-        predictor: model.Predictor | None,
-        vectors: dict[model.FeatureKey, F64],
-    ) -> EmbeddedClip:
-        front = f"{clip.clip.path.absolute()}: "
-        reasons = {m: media.reason(names[0], m).removeprefix(front) for m in media.modalities}
-        needed = [] if predictor is None else predictor.features
-        variants = self.maker.model.variants
-        absent = [n for n in needed if any((n, s.fold) not in vectors for s in variants(n))]
-        return replace(
-            clip,
-            content=media.digests[names[0]],
-            vectors=vectors,
-            reasons=reasons,
-            problem=f"its {absent[0]} features are not finite" if absent else "",
-            passing=any(map(media.passing, names)),
-            date=datetime.now(timezone.utc),
-        )
+        embedded = []
+        for clip, of, names, made in zip(clips, rows, needed, vectors, strict=True):
+            ids, front = [*map(str, of)], f"{clip.clip.path.absolute()}: "
+            absent = [n for n in names if any((n, s.fold) not in made for s in model.variants(n))]
+            embedded.append(
+                replace(
+                    clip,
+                    content=media.digests[ids[0]],
+                    vectors=made,
+                    reasons={
+                        m: media.reason(ids[0], m).removeprefix(front) for m in media.modalities
+                    },
+                    problem=f"its {absent[0]} features are not finite" if absent else "",
+                    passing=any(map(media.passing, ids)),
+                    date=datetime.now(timezone.utc),
+                )
+            )
+        return embedded

@@ -6,8 +6,6 @@ are left out and nothing is embedded again. For other nets, the sound in the ran
 and its frames become the mean of the other frames.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from mvemo.extract.array_types import F64
-from mvemo.fuse.final.model import FeatureKey, FinalModel, predict_clips, standardise_folders
+from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction import page
-from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.formats import format_of
 from mvemo.pipeline.prediction.new_clips import NewClip, clip_seconds
-from mvemo.pipeline.prediction.passes import ClipPass, Sketch
-from mvemo.pipeline.prediction.predictions import Prediction, legend
+from mvemo.pipeline.prediction.passes import Sketch
+from mvemo.pipeline.prediction.predictions import Prediction, legend, predict_vectors
 from mvemo.pipeline.prediction.run import predict_window
 from mvemo.pipeline.prediction.streams import Span, StreamPlan
 
@@ -57,6 +55,7 @@ class Explanation:
     """Contribution of each time range of a clip to its prediction."""
 
     prediction: Prediction  # prediction of the whole clip
+    summary: str  # the prediction in a few words
     seconds: float  # length of the clip
     output: str  # explained class, tag or target
     times: F64  # middle of each time range in seconds, float64 (n,)
@@ -74,6 +73,15 @@ class Explanation:
             if effect[row] > 0 and far and len(chosen) < most:
                 chosen.append(row)
         return chosen
+
+    def stretches(self) -> list[tuple[float, str, float]]:
+        """Return (time, sound or pictures, effect) of the strongest ranges, strongest first."""
+        rows = [
+            (float(self.times[row]), TITLES[modality], float(effect[row]))
+            for modality, effect in self.effects.items()
+            for row in self.strongest(modality)
+        ]
+        return sorted(rows, key=lambda entry: -entry[2])
 
 
 def explain_clip(maker: FeatureMaker, clip: NewClip, settings: ExplainSettings) -> Explanation:
@@ -95,48 +103,39 @@ def explain_clip(maker: FeatureMaker, clip: NewClip, settings: ExplainSettings) 
     prediction = predict_window(maker, clip_pass, clip.file, vectors)
     if prediction.predictor is None:
         raise BadOption(f"{clip.file}: {prediction.problem}")
-    if settings.output is None:
-        output = format_of(maker.model).target_output(prediction.predictor, prediction.outputs)
-    else:
-        output = classes.index(settings.output)
+    predictor = prediction.predictor
+    written = format_of(maker.model)
+    output = (
+        written.target_output(predictor, prediction.outputs)
+        if settings.output is None
+        else classes.index(settings.output)
+    )
     # A clip that is shorter than half a step is one time range.
     first = min(settings.step, seconds) / 2
     times = np.arange(first, seconds, settings.step)
-    needed = {k: v for k, v in vectors.items() if k[0] in prediction.predictor.features}
+    needed = {k: v for k, v in vectors.items() if k[0] in predictor.features}
+    whole = written.evidence(prediction.outputs, output)
+
+    def lost(modality: str, span: Span) -> float:
+        """Return how much evidence for the output is lost without a time range of a modality."""
+        remaining = {**needed, **clip_pass.without(modality, span, needed)}
+        outputs = predict_vectors(maker.model, predictor, prediction, remaining).outputs
+        return whole - written.evidence(outputs, output)
+
+    half = settings.width / 2
     effects = {
-        modality: np.array(
-            [
-                _lost_evidence(maker.model, clip_pass, prediction, needed, output, modality, span)
-                for span in zip(times - settings.width / 2, times + settings.width / 2, strict=True)
-            ]
-        )
-        for modality in prediction.predictor.modalities
+        modality: np.array([lost(modality, (time - half, time + half)) for time in times.tolist()])
+        for modality in predictor.modalities
     }
-    return Explanation(prediction, seconds, classes[output], times, effects, clip_pass.sketch)
-
-
-def _lost_evidence(
-    model: FinalModel,
-    clip_pass: ClipPass,
-    prediction: Prediction,
-    vectors: Mapping[FeatureKey, F64],
-    output: int,
-    modality: str,
-    stretch: Span,
-) -> float:
-    """Return how much evidence for an output is lost without a time range of a modality."""
-    assert prediction.predictor is not None
-    remaining = {**vectors, **clip_pass.without(modality, stretch, vectors)}
-    rows = {key: vector[None] for key, vector in remaining.items()}
-    scaled = standardise_folders(model, rows, [prediction.file])
-    outputs = predict_clips(model, prediction.predictor, scaled)[0]
-    evidence = format_of(model).evidence
-    return evidence(prediction.outputs, output) - evidence(outputs, output)
+    summary = written.summary(predictor, prediction.outputs)
+    return Explanation(
+        prediction, summary, seconds, classes[output], times, effects, clip_pass.sketch
+    )
 
 
 def explanation_html(model: FinalModel, explanation: Explanation) -> str:
     """Return an explanation as a self-contained HTML page, including the sound."""
-    most = max((float(np.abs(e).max()) for e in explanation.effects.values()), default=0.0) or 1.0
+    most = max(float(np.abs(e).max()) for e in explanation.effects.values()) or 1.0
     curves = [
         {
             "name": TITLES[modality],
@@ -146,49 +145,35 @@ def explanation_html(model: FinalModel, explanation: Explanation) -> str:
         for i, (modality, e) in enumerate(explanation.effects.items())
     ]
     prediction = explanation.prediction
-    assert prediction.predictor is not None
     return page.render(
         "explain.html",
         prediction.file,
         explanation.seconds,
         explanation.sketch,
         output=explanation.output,
-        summary=format_of(model).summary(prediction.predictor, prediction.outputs),
+        summary=explanation.summary,
         curves=curves,
-        stretches=_strongest(explanation),
+        stretches=explanation.stretches(),
         frames=_frames(explanation),
         notes=prediction.notes,
         legend=legend(model, [prediction]),
     )
 
 
-def explanation_text(model: FinalModel, explanation: Explanation) -> str:
+def explanation_text(explanation: Explanation) -> str:
     """Return the text for the terminal: the prediction and its strongest seconds."""
     prediction = explanation.prediction
-    assert prediction.predictor is not None
-    summary = format_of(model).summary(prediction.predictor, prediction.outputs)
-    rows = [["around", "in its", "evidence"]]
-    rows += [
-        [page.clock(entry["time"]), entry["what"], f"{entry['effect']:.3f}"]
-        for entry in _strongest(explanation)
-    ]
-    lines = [f"{prediction.file}: {summary}", f"strongest evidence for {explanation.output}:"]
-    notes = [f"note: {note}" for note in prediction.notes if verbosity() != "quiet"]
-    return "\n".join([*lines, *align_columns(rows, left={1}), *notes])
-
-
-def _strongest(explanation: Explanation) -> list[dict[str, Any]]:
-    """Return the strongest time ranges of all modalities, largest effect first."""
     rows = [
-        {
-            "what": TITLES[modality],
-            "time": float(explanation.times[row]),
-            "effect": float(effect[row]),
-        }
-        for modality, effect in explanation.effects.items()
-        for row in explanation.strongest(modality)
+        (page.clock(time), what, f"{effect:.3f}") for time, what, effect in explanation.stretches()
     ]
-    return sorted(rows, key=lambda entry: -entry["effect"])
+    return "\n".join(
+        [
+            f"{prediction.file}: {explanation.summary}",
+            f"strongest evidence for {explanation.output}:",
+            *align_columns([("around", "in its", "evidence"), *rows], left={1}),
+            *(f"note: {note}" for note in prediction.notes if verbosity() != "quiet"),
+        ]
+    )
 
 
 def _frames(explanation: Explanation) -> list[dict[str, Any]]:
@@ -199,8 +184,7 @@ def _frames(explanation: Explanation) -> list[dict[str, Any]]:
     times = np.array([time for time, _ in pictures])
     frames = []
     for row in explanation.strongest("video", N_FRAMES, apart=1.0):
-        nearest = int(np.abs(times - explanation.times[row]).argmin())
-        effect = float(explanation.effects["video"][row])
-        url = page.picture_url(pictures[nearest][1], quality=85)
-        frames.append({"time": float(times[nearest]), "effect": effect, "url": url})
+        time, picture = pictures[int(np.abs(times - explanation.times[row]).argmin())]
+        effect, url = explanation.effects["video"][row], page.picture_url(picture, quality=85)
+        frames.append({"time": time, "effect": effect, "url": url})
     return frames

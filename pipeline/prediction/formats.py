@@ -1,10 +1,7 @@
 """Formats of predictions: one for each task, chosen by `format_of`."""
 
-from __future__ import annotations
-
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from itertools import compress
+from typing import Any
 
 import numpy as np
 
@@ -14,29 +11,37 @@ from mvemo.fuse.numeric import F64
 Record = dict[str, Any]
 # Maximum number of further classes, and of tags, in a row of the terminal's table.
 N_OTHERS, N_TAGS = 2, 5
+# Fields of a predicted rating.
+ENDS = ("value", "low", "high")
 
 
-class Format(ABC):
-    """Format of a model's predictions; by default, probabilities by class name."""
+class Format:
+    """Format of one class among several: probabilities, the label and its confidence.
+
+    The formats of other tasks override what differs.
+    """
 
     # Columns of the terminal's table between the file and the predictor.
-    header: tuple[str, ...]
+    header: tuple[str, ...] = ("label", "confidence", "others")
     # Indices of the text columns in `header`, which are aligned on the left side.
-    text_columns: frozenset[int] = frozenset()
+    text_columns = frozenset({0, 2})
 
     def __init__(self, model: FinalModel) -> None:
         self.model = model
 
-    @abstractmethod
     def label(self, predictor: Predictor, outputs: F64) -> Any:
         """Return the JSON value of the label."""
+        return self.model.classes[int(np.argmax(outputs))]
 
     def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
         """Return the JSON values of one clip; they are null if no predictor applies."""
         if predictor is None:
             return {"proba": None, "label": None, "confidence": None}
-        proba = {name: float(p) for name, p in zip(self.model.classes, outputs, strict=True)}
-        return {"proba": proba, "label": self.label(predictor, outputs), "confidence": None}
+        proba = dict(zip(self.model.classes, outputs.tolist(), strict=True))
+        label = self.label(predictor, outputs)
+        # Several tags have no confidence in common.
+        confidence = float(outputs.max()) if isinstance(label, str) else None
+        return {"proba": proba, "label": label, "confidence": confidence}
 
     def csv_columns(self) -> list[str]:
         """Return the columns of the CSV file between the model and the notes."""
@@ -48,77 +53,42 @@ class Format(ABC):
         text = ";".join(label) if isinstance(label, list) else label
         return [text, record["confidence"], *map(proba.get, self.model.classes)]
 
-    @abstractmethod
     def cells(self, record: Record) -> list[str]:
         """Return the cells of `header` for a record with a prediction."""
+        confidence = record["confidence"]
+        shown = f"{confidence:.2f}" if confidence else "-"
+        return [record["label"], shown, _ranked(record["proba"], 1, N_OTHERS)]
 
-    @abstractmethod
     def summary(self, predictor: Predictor, outputs: F64) -> str:
         """Return the prediction in a few words."""
+        return f"{self.label(predictor, outputs)}, with a probability of {outputs.max():.2f}"
 
     def brief(self, predictor: Predictor, outputs: F64) -> str:
         """Return the prediction in one or two words."""
-        return self.summary(predictor, outputs)
+        return str(self.label(predictor, outputs))
 
-    @abstractmethod
     def distance(self, first: F64, second: F64) -> float:
         """Return the distance between two predictions; a value of 1 is large."""
+        # Total variation distance: the probability that moves to other classes.
+        return float(np.abs(first - second).sum() / 2)
 
     def evidence(self, outputs: F64, output: int) -> float:
-        """Return the strength of one output on an unbounded scale; log-odds by default."""
-        return _log_odds(float(outputs[output]), 1.0 - float(outputs[output]))
+        """Return the strength of one output on an unbounded scale, such as log-odds."""
+        # The sum of the other probabilities is more exact than 1 - p if p is near 1.
+        return _log_odds(float(outputs[output]), float(np.delete(outputs, output).sum()))
 
     def legend(self, brief: bool = False) -> list[str]:
         """Return lines that explain the values; if `brief`, without statistics."""
-        return []
+        if brief:
+            return ["confidence: of 100 clips with 0.70, about 70 have that label"]
+        return ["confidence: calibrated probability of the label, among the model's classes"]
 
     def output_range(self) -> tuple[float, float]:
         """Return the smallest and the largest value of an output."""
         return 0.0, 1.0
 
-    @abstractmethod
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
         """Return the index of the output to explain by default."""
-
-
-class ClassFormat(Format):
-    """Format of one class among several: probabilities, the label and its confidence."""
-
-    header = ("label", "confidence", "others")
-    text_columns = frozenset({0, 2})
-
-    def label(self, predictor: Predictor, outputs: F64) -> str:
-        return self.model.classes[int(np.argmax(outputs))]
-
-    def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
-        record = super().fields(predictor, outputs)
-        return record if predictor is None else record | {"confidence": float(outputs.max())}
-
-    def cells(self, record: Record) -> list[str]:
-        others = _ranked(record["proba"], 1, N_OTHERS)
-        confidence = record["confidence"]
-        return [record["label"], f"{confidence:.2f}" if confidence else "-", others]
-
-    def summary(self, predictor: Predictor, outputs: F64) -> str:
-        return f"{self.label(predictor, outputs)}, with a probability of {outputs.max():.2f}"
-
-    def brief(self, predictor: Predictor, outputs: F64) -> str:
-        return self.label(predictor, outputs)
-
-    def distance(self, first: F64, second: F64) -> float:
-        # Total variation distance: the probability that moves to other classes.
-        return float(np.abs(first - second).sum() / 2)
-
-    def evidence(self, outputs: F64, output: int) -> float:
-        # The sum of the other probabilities is more exact than 1 - p if p is near 1.
-        return _log_odds(float(outputs[output]), float(np.delete(outputs, output).sum()))
-
-    def legend(self, brief: bool = False) -> list[str]:
-        if brief:
-            return ["confidence: of 100 clips with 0.70, about 70 have that label"]
-        return ["confidence: calibrated probability of the label, among the model's classes"]
-
-    def target_output(self, predictor: Predictor, outputs: F64) -> int:
         return int(np.argmax(outputs))
 
 
@@ -130,7 +100,7 @@ class TagFormat(Format):
 
     def label(self, predictor: Predictor, outputs: F64) -> list[str]:
         applies = outputs >= tag_thresholds(self.model, predictor)
-        return [name for name, tag in zip(self.model.classes, applies, strict=True) if tag]
+        return list(compress(self.model.classes, applies))
 
     def cells(self, record: Record) -> list[str]:
         return [", ".join(record["label"]) or "none", _ranked(record["proba"], 0, N_TAGS)]
@@ -138,8 +108,16 @@ class TagFormat(Format):
     def summary(self, predictor: Predictor, outputs: F64) -> str:
         return ", ".join(self.label(predictor, outputs)) or "none of the tags"
 
+    brief = summary
+
     def distance(self, first: F64, second: F64) -> float:
         return float(np.abs(first - second).max())
+
+    def evidence(self, outputs: F64, output: int) -> float:
+        return _log_odds(float(outputs[output]), 1.0 - float(outputs[output]))
+
+    def legend(self, brief: bool = False) -> list[str]:
+        return []
 
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
         # Choose the tag that is furthest above its threshold.
@@ -149,26 +127,19 @@ class TagFormat(Format):
 class RatingFormat(Format):
     """Format of one or more ratings: a value, an interval and a scale for each."""
 
-    _ends: ClassVar[tuple[str, ...]] = ("value", "low", "high")
-
     def __init__(self, model: FinalModel) -> None:
         super().__init__(model)
         self.header = model.classes
 
     def label(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
         """Return value, low and high of each target, clipped to the training clips' range."""
-        residuals: Sequence[tuple[float | None, float | None]] = predictor.residuals
-        residuals = residuals or [(None, None)] * len(self.model.classes)
         values = {}
-        for name, value, ends in zip(self.model.classes, outputs, residuals, strict=True):
+        ends = predictor.residuals or ((np.nan, np.nan),) * len(outputs)
+        for name, value, (low, high) in zip(self.model.classes, outputs, ends, strict=True):
             scale = self.model.scale[name]
-            numbers = (value, *(None if end is None else value + end for end in ends))
-            values[name] = {
-                end: None
-                if number is None
-                else float(np.clip(number, scale["minimum"], scale["maximum"]))
-                for end, number in zip(self._ends, numbers, strict=True)
-            }
+            found = np.clip([value, value + low, value + high], scale["minimum"], scale["maximum"])
+            numbers = [None if np.isnan(number) else number for number in found.tolist()]
+            values[name] = dict(zip(ENDS, numbers, strict=True))
         return values
 
     def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
@@ -181,7 +152,7 @@ class RatingFormat(Format):
 
     def csv_cells(self, record: Record) -> list[object]:
         values, names = record["values"] or {}, self.model.classes
-        return [values.get(name, {}).get(end) for name in names for end in self._ends]
+        return [values.get(name, {}).get(end) for name in names for end in ENDS]
 
     def cells(self, record: Record) -> list[str]:
         return list(map(_rating, record["values"].values()))
@@ -234,16 +205,11 @@ class RatingFormat(Format):
         }
 
 
-FORMATS: dict[str, type[Format]] = {
-    "multiclass": ClassFormat,
-    "multilabel": TagFormat,
-    "regression": RatingFormat,
-}
-
-
 def format_of(model: FinalModel) -> Format:
     """Return the format for a model's task."""
-    return FORMATS[model.task](model)
+    if model.task == "regression":
+        return RatingFormat(model)
+    return TagFormat(model) if model.task == "multilabel" else Format(model)
 
 
 def _rating(value: dict[str, float | None]) -> str:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.extract.media.isolated import probe_isolated
+from mvemo.extract.media.isolated import PROBE, read_one, start_readers
+from mvemo.extract.workers.process import imports_uncollected
 from mvemo.manifests.clip_rows import parse_stretch
 from mvemo.manifests.errors import Problems
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_notes
 from mvemo.manifests.tables import TABLES, collect_table
 from mvemo.pipeline.console.messages import tell_note
+
+if TYPE_CHECKING:
+    from mvemo.pipeline.prediction.feature_maker import PredictSettings
 
 # A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
 LONG = 1.5
@@ -32,6 +37,32 @@ class NewClip:
     start: float = 0.0  # in seconds
     duration: float | None = None  # in seconds; None for the rest of the file
     problem: str = ""  # reason why there is nothing to predict
+
+
+def clips_and_settings(
+    inputs: Sequence[str],
+    model_name: str | None,
+    modality: str,
+    weights: Mapping[str, Path],
+    device: str,
+) -> tuple[list[NewClip], Path, PredictSettings]:
+    """Return the clips, the model's folder and the settings; download missing weights."""
+    # The readers start while this process imports the modules below.
+    start_readers()
+
+    with imports_uncollected():
+        from mvemo.extract.training.devices import keep_freed_memory, pick_device
+        from mvemo.pipeline.model_nets import fetch_model_weights
+        from mvemo.pipeline.models.boxed import pick_model
+        from mvemo.pipeline.prediction.feature_maker import PredictSettings
+
+    keep_freed_memory()
+    # The device is checked before anything is downloaded or read.
+    pick_device(device)
+    folder, clips = pick_model(model_name), find_clips(inputs)
+    modalities = modalities_of(clips) if modality == "both" else (modality,)
+    fetch_model_weights(folder, modalities, but=weights)
+    return clips, folder, PredictSettings(modalities, weights, device)
 
 
 def find_clips(inputs: Sequence[str]) -> list[NewClip]:
@@ -52,50 +83,41 @@ def modalities_of(clips: Sequence[NewClip]) -> tuple[str, ...]:
 def _clips_of(entry: str) -> list[NewClip]:
     path = Path(entry)
     if path.is_dir():
-        return _media_in(path)
-    if path.is_file() and path.suffix.lower() in TABLES:
-        return _listed(path)
-    if not path.exists() and any(mark in entry for mark in "*?["):
-        matches = sorted(glob(entry, recursive=True))
-        if not matches:
-            return [NewClip(entry, path, problem="no file matches this pattern")]
-        return [clip for match in matches for clip in _clips_of(match)]
-    if not path.exists():
+        left_out: list[tuple[str, str]] = []
+        files = [path / name for name in find_media(path, left_out, follow_links=True)]
+        for note in left_out_notes(left_out):
+            tell_note(f"{path}: {note}")
+        clips = [NewClip(str(file), file) for file in files]
+        return clips or [NewClip(str(path), path, problem="the folder has no media files")]
+    if path.exists():
+        is_table = path.is_file() and path.suffix.lower() in TABLES
+        return _listed(path) if is_table else [NewClip(entry, path)]
+    if not any(mark in entry for mark in "*?["):
         return [NewClip(entry, path, problem="no such file")]
-    return [NewClip(entry, path)]
-
-
-def _media_in(folder: Path) -> list[NewClip]:
-    left_out: list[tuple[str, str]] = []
-    files = [folder / path for path in find_media(folder, left_out, follow_links=True)]
-    for note in left_out_notes(left_out):
-        tell_note(f"{folder}: {note}")
-    if not files:
-        return [NewClip(str(folder), folder, problem="the folder has no media files")]
-    return [NewClip(str(path), path) for path in files]
+    clips = [clip for match in sorted(glob(entry, recursive=True)) for clip in _clips_of(match)]
+    return clips or [NewClip(entry, path, problem="no file matches this pattern")]
 
 
 def _listed(path: Path) -> list[NewClip]:
     problems = Problems(path)
     table = collect_table(path, problems)
     problems.raise_any()
-    names = table.header
-    if "path" not in names:
+    if "path" not in table.header:
         line = table.rows[0][0] if table.rows else 0
-        problems.add(line, f"the header has no column 'path'; it has {names}")
+        problems.add(line, f"the header has no column 'path'; it has {table.header}")
     problems.raise_any()
     root = path.parent / table.setting("root", ".")
     clips = []
     for line, cells in table.rows[1:]:
-        row = dict(zip(names, (cell.strip() for cell in cells), strict=False))
-        if not row.get("path"):
+        row = dict(zip(table.header, (cell.strip() for cell in cells), strict=False))
+        name = row.get("path")
+        if not name:
             problems.add(line, "empty path")
             continue
         start, duration = parse_stretch(row, problems.at(line))
-        name = row["path"] if not start and duration is None else f"{row['path']}@{start or 0:g}"
-        media = root / row["path"]
-        problem = "" if media.exists() else f"no such file in {root}"
-        clips.append(NewClip(name, media, start or 0.0, duration, problem))
+        shown = f"{name}@{start:g}" if start or duration is not None else name
+        problem = "" if (root / name).exists() else f"no such file in {root}"
+        clips.append(NewClip(shown, root / name, start, duration, problem))
     if not clips and not problems.count:
         problems.add(0, "the table lists no clips")
     problems.raise_any()
@@ -119,7 +141,7 @@ class Windows:
 
 def clip_seconds(clip: NewClip) -> float:
     """Return the length of a clip in seconds; raise ExtractError if it cannot be read."""
-    length = probe_isolated(clip.path) - clip.start
+    length: float = read_one(PROBE, clip.path) - clip.start
     if length <= 0:
         raise BadMedia(f"{clip.path}: the clip starts at {clip.start:g} s, after the file's end")
     return length if clip.duration is None else min(length, clip.duration)

@@ -4,8 +4,6 @@ A page is one file that loads nothing, and all text is escaped. Drawings contain
 scaled to the page's width, so that labels outside them stay readable on a phone.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence
@@ -14,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
 from mvemo.extract.array_types import F64, U8
 from mvemo.fuse.report.text import page_templates
@@ -80,51 +77,46 @@ def polyline(
 ) -> str:
     """Return the SVG points of a curve; `span` holds the values at the bottom and top edges."""
     low, high = span
-    points = []
-    for time, value in zip(times, values, strict=True):
-        y = HEIGHT * (1.0 - (float(value) - low) / ((high - low) or 1.0))
-        points.append(f"{WIDTH * time / seconds:.1f},{min(max(y, -5.0), HEIGHT + 5.0):.1f}")
-    return " ".join(points)
+    x = WIDTH * np.asarray(times) / seconds
+    y = HEIGHT * (1.0 - (np.asarray(values) - low) / ((high - low) or 1.0))
+    points = zip(x, y.clip(-5.0, HEIGHT + 5.0), strict=True)
+    return " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
 
 
 def waveform_path(sketch: Sketch) -> str:
     """Return an SVG path of the waveform's outline, in a box of `WIDTH` x `WAVE_HEIGHT`."""
-    peaks = np.asarray(sketch.peaks, dtype=np.float64)
-    if len(peaks) == 0:
+    if not sketch.peaks:
         return ""
+    peaks = np.asarray(sketch.peaks, dtype=np.float64)
     bars = min(MOST_BARS, len(peaks))
     edges = np.linspace(0, len(peaks), bars + 1).astype(int)
     heights = np.maximum.reduceat(peaks, edges[:-1])
     heights = heights / max(float(heights.max()), 1e-6) * (WAVE_HEIGHT / 2 - 1)
     x = (np.arange(bars) + 0.5) * WIDTH / bars
-    top = [f"{a:.1f},{WAVE_HEIGHT / 2 - h:.1f}" for a, h in zip(x, heights, strict=True)]
-    bottom = [f"{a:.1f},{WAVE_HEIGHT / 2 + h:.1f}" for a, h in zip(x, heights, strict=True)]
-    return "M" + "L".join([*top, *reversed(bottom)]) + "Z"
+    outline = zip([*x, *x[::-1]], [*-heights, *heights[::-1]], strict=True)
+    return "M" + "L".join(f"{a:.1f},{WAVE_HEIGHT / 2 + h:.1f}" for a, h in outline) + "Z"
 
 
 def picture_url(picture: U8, quality: int = 70) -> str:
     """Return a picture, uint8 (height, width, 3) in RGB, as a data URL."""
-    done, encoded = cv2.imencode(
-        ".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
-    if not done:
-        return ""
-    return data_url("image/jpeg", encoded)
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data_url("image/jpeg", encoded.tobytes())
 
 
 def sound_url(sketch: Sketch) -> str:
     """Return the sound as a data URL; empty if it was not kept."""
     if not sketch.sound:
         return ""
-    y: F64 = np.concatenate(sketch.sound).astype(np.float64)
+    y = np.concatenate(sketch.sound).astype(np.float64)
     buffer = io.BytesIO()
-    step = max(1, round(sketch.sr / 22050))
     # Low quality is enough to recognise a place in the clip.
+    step = max(1, round(sketch.sr / 22050))
     smooth = y[: len(y) // step * step].reshape(-1, step).mean(axis=1)
     soundfile.write(buffer, smooth, sketch.sr // step, format="OGG", subtype="VORBIS")
     return data_url("audio/ogg", buffer.getvalue())
 
 
-def data_url(kind: str, content: bytes | NDArray[np.uint8]) -> str:
+def data_url(kind: str, content: bytes) -> str:
     """Return bytes as a data URL."""
-    return f"data:{kind};base64,{base64.b64encode(bytes(content)).decode()}"
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -48,17 +49,17 @@ class Sketch:
             self.sound.append(y)
         y = np.concatenate([self._rest, y])
         size = round(BAR_SECONDS * sr)
-        count = len(y) // size
-        bars = y[: count * size].reshape(count, size)
-        self.peaks.extend(np.abs(bars).max(axis=1, initial=0.0).tolist())
-        self.power.extend(np.square(bars).mean(axis=1).tolist() if count else [])
-        self._rest = y[count * size :]
+        whole = len(y) // size * size
+        bars = y[:whole].reshape(-1, size)
+        self.peaks.extend(np.abs(bars).max(axis=1).tolist())
+        self.power.extend(np.square(bars).mean(axis=1).tolist())
+        self._rest = y[whole:]
 
     def loudness(self, start: float, stop: float) -> float:
         """Return the loudness of a time range in dB of full scale; -inf without sound."""
-        bars = self.power[int(start / BAR_SECONDS) : max(int(np.ceil(stop / BAR_SECONDS)), 1)]
-        mean = float(np.mean(bars)) if len(bars) else 0.0
-        return 10.0 * float(np.log10(mean)) if mean > 0 else -np.inf
+        bars = self.power[int(start / BAR_SECONDS) : max(math.ceil(stop / BAR_SECONDS), 1)]
+        mean = float(np.mean(bars)) if bars else 0.0
+        return 10.0 * math.log10(mean) if mean > 0 else -math.inf
 
 
 class ClipPass:
@@ -82,7 +83,15 @@ class ClipPass:
         if "video" in modalities:
             readers = [(s, s.times, s.size) for s in streams.values() if len(s.times)]
             readers.append((None, self._thumbnail_times, THUMBNAIL))
-        self._readers, times, sizes = _merge(readers)
+        times = np.unique(
+            np.concatenate([np.zeros(0), *(its_times for _, its_times, _ in readers)])
+        )
+        # For each time, the streams that read the picture (None for the sketch), with the row of
+        # the time there and the size of the picture.
+        self._readers: list[list[tuple[FeatureStream | None, int, int]]] = [[] for _ in times]
+        for stream, its_times, size in readers:
+            for its_row, row in enumerate(np.searchsorted(times, its_times)):
+                self._readers[row].append((stream, its_row, size))
         rates = {s.sr for s in streams.values() if s.sr} or {BAR_SR}
         self._bar_sr = min(rates)
         self._request = StreamRequest(
@@ -90,11 +99,15 @@ class ClipPass:
             clip.duration,
             tuple(sorted(rates)) if "audio" in modalities else (),
             times=times,
-            sizes=sizes,
+            sizes=[frozenset(size for _, _, size in row) for row in self._readers],
         )
-        self._modalities = modalities
-        self._sound_time, self._picture_time = 0.0, 0.0
+        # Seconds that are decoded of each modality; infinite if there is nothing to decode.
+        self._decoded = {
+            "audio": 0.0 if self._request.sample_rates else math.inf,
+            "video": 0.0 if len(times) else math.inf,
+        }
         self._samples = dict.fromkeys(rates, 0)
+        self._row = 0  # of the next window
 
     @cached_property
     def content(self) -> str:
@@ -103,33 +116,29 @@ class ClipPass:
 
     def windows(self, *, forget: bool = True) -> Iterator[tuple[int, dict[FeatureKey, F64]]]:
         """Yield index and vectors of each window; `forget` drops data that is not needed later."""
-        row = 0
-        reach = max((s.reach for s in self._streams.values()), default=0.0)
-        done = dict.fromkeys(("audio", "video"), np.inf)
-        requested = {"audio": len(self._request.sample_rates), "video": len(self._request.times)}
-        done.update({modality: 0.0 for modality in self._modalities if requested[modality]})
         for event, *values in stream_isolated(self.clip.path, self._request):
-            if event == "problem" and row and values[0] not in self.problems:
-                self.late[values[0]] = values[1]
-            self._handle(event, values, done)
-            now = min(self._now(modality, done) for modality in done)
-            while row < len(self.plan.windows) and self.plan.windows[row][1] + reach <= now:
-                yield self._window(row, forget=forget)
-                row += 1
+            self._handle(event, values)
+            yield from self._finished(min(self._decoded.values()), forget)
         for stream in self._streams.values():
             stream.finish()
-        while row < len(self.plan.windows):
-            yield self._window(row, forget=forget)
-            row += 1
+        yield from self._finished(math.inf, forget)
 
-    def _now(self, modality: str, done: Mapping[str, float]) -> float:
-        return max(done[modality], self._sound_time if modality == "audio" else self._picture_time)
+    def _finished(self, until: float, forget: bool) -> Iterator[tuple[int, dict[FeatureKey, F64]]]:
+        """Yield the next windows, if their vectors need no media after the second `until`."""
+        windows = self.plan.windows
+        reach = max((s.reach for s in self._streams.values()), default=0.0)
+        while self._row < len(windows) and windows[self._row][1] + reach <= until:
+            row, self._row = self._row, self._row + 1
+            yield row, self._vectors(windows[row], self._streams)
+            if forget and self._row < len(windows):
+                for stream in self._streams.values():
+                    stream.forget(windows[self._row][0])
 
-    def _handle(self, event: str, values: list[Any], done: dict[str, float]) -> None:
+    def _handle(self, event: str, values: list[Any]) -> None:
         if event == "sound":
             sr, y = values
             self._samples[sr] += len(y)
-            self._sound_time = min(count / rate for rate, count in self._samples.items())
+            self._decoded["audio"] = min(count / rate for rate, count in self._samples.items())
             for stream in self._streams.values():
                 if stream.sr == sr:
                     stream.add_sound(y)
@@ -137,7 +146,7 @@ class ClipPass:
                 self.sketch.add_sound(y, sr)
         elif event == "picture":
             row, pictures = values
-            self._picture_time = float(self._request.times[row])
+            self._decoded["video"] = float(self._request.times[row])
             for reader, its_row, size in self._readers[row]:
                 if reader is None:
                     when = float(self._thumbnail_times[its_row])
@@ -148,52 +157,26 @@ class ClipPass:
             tell_note(f"{self.clip.path.name}: {values[0]}")
         else:
             modality, problem = values
+            if self._row and modality not in self.problems:
+                self.late[modality] = problem
             self.problems[modality] = problem
-            done[modality] = np.inf
-
-    def _window(self, row: int, *, forget: bool) -> tuple[int, dict[FeatureKey, F64]]:
-        window = self.plan.windows[row]
-        vectors = _finite({key: s.vector(window) for key, s in self._readable().items()})
-        if forget and row + 1 < len(self.plan.windows):
-            for stream in self._streams.values():
-                stream.forget(self.plan.windows[row + 1][0])
-        return row, vectors
+            self._decoded[modality] = math.inf
 
     def without(
         self, modality: str, stretch: Span, keys: Collection[FeatureKey]
     ) -> dict[FeatureKey, F64]:
         """Return the vectors of `keys` for the first window without a range of a modality."""
-        vectors = {
-            key: stream.vector(self.plan.windows[0], stretch)
-            for key, stream in self._readable().items()
-            if key in keys and modality == ("audio" if stream.sr else "video")
-        }
-        return _finite(vectors)
+        changed = [key for key in keys if self._streams[key].modality == modality]
+        return self._vectors(self.plan.windows[0], changed, stretch)
 
-    def _readable(self) -> dict[FeatureKey, FeatureStream]:
-        """Return the streams of the modalities that the clip has."""
-        return {
-            key: stream
-            for key, stream in self._streams.items()
-            if ("audio" if stream.sr else "video") not in self.problems
-        }
-
-
-def _finite(vectors: Mapping[FeatureKey, F64 | None]) -> dict[FeatureKey, F64]:
-    """Return only the vectors that exist and are finite."""
-    return {key: v for key, v in vectors.items() if v is not None and np.isfinite(v).all()}
-
-
-_Readers = list[list[tuple[FeatureStream | None, int, int]]]
-
-
-def _merge(
-    readers: list[tuple[FeatureStream | None, F64, int]],
-) -> tuple[_Readers, F64, list[frozenset[int]]]:
-    """Return the readers of each time, all times in ascending order, and the sizes per time."""
-    times = np.unique(np.concatenate([*(t for _, t, _ in readers), np.zeros(0)]))
-    of_row: _Readers = [[] for _ in times]
-    for reader, its_times, size in readers:
-        for its_row, row in enumerate(np.searchsorted(times, its_times)):
-            of_row[int(row)].append((reader, its_row, size))
-    return of_row, times, [frozenset(size for _, _, size in row) for row in of_row]
+    def _vectors(
+        self, window: Span, keys: Collection[FeatureKey], without: Span | None = None
+    ) -> dict[FeatureKey, F64]:
+        """Return the finite vectors of a window, for the modalities that the clip has."""
+        vectors = {}
+        for key in keys:
+            stream = self._streams[key]
+            vector = None if stream.modality in self.problems else stream.vector(window, without)
+            if vector is not None and np.isfinite(vector).all():
+                vectors[key] = vector
+        return vectors

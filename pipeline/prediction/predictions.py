@@ -3,19 +3,17 @@
 This module does not need media packages.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mvemo.cache import Cache, FeatureSpec, open_cache
+from mvemo.cache import Cache, open_cache
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import DescriptorStatistics, statistics_of
 from mvemo.fuse.final.model import (
@@ -29,8 +27,7 @@ from mvemo.fuse.final.model import (
     standardise_folders,
     stored_as,
 )
-from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.numeric import F64
+from mvemo.fuse.numeric import F64, complete
 from mvemo.manifests.tables import CsvWriter
 from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.console.messages import verbosity
@@ -64,27 +61,38 @@ class Prediction:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def predictor_of(model: FinalModel, vectors: Collection[FeatureKey]) -> Predictor | None:
-    """Return the best predictor for a clip with these features, or None."""
-    absent = {spec.name for spec in model.specs if (spec.name, spec.fold) not in vectors}
-    return model.best_of({spec.name for spec in model.specs} - absent)
+def complete_features(model: FinalModel, vectors: Collection[FeatureKey]) -> set[str]:
+    """Return the features of a model that a clip has, from the nets of all folds."""
+    names = {spec.name for spec in model.specs}
+    return names - {spec.name for spec in model.specs if (spec.name, spec.fold) not in vectors}
 
 
-def trust_notes(
-    model: FinalModel, predictor: Predictor, vectors: Mapping[FeatureKey, F64], trained_on: bool
-) -> list[str]:
-    """Return a note if a clip, with vectors (1, dim), is a training clip or unlike them all."""
-    if trained_on:
-        return [TRAINED_ON]
-    ratios = distances(model, predictor, vectors)
-    far = {name: float(ratio[0]) for name, ratio in ratios.items() if ratio[0] > 1}
-    if not far:
-        return []
-    listed = ", ".join(f"{name} {ratio:.1f}" for name, ratio in far.items())
-    return [
-        f"unlike the clips that the model was trained on (distance over the largest usual one: "
-        f"{listed}): do not rely on this prediction"
-    ]
+def predict_vectors(
+    model: FinalModel,
+    predictor: Predictor,
+    prediction: Prediction,  # file, notes, facts, and `trained_on` of the clip
+    vectors: Vectors,
+    scaled: Vectors | None = None,
+) -> Prediction:
+    """Predict a clip from vectors (dim,); `scaled` has them standardised within its group."""
+    rows = {key: x[None] for key, x in vectors.items() if key[0] in predictor.features}
+    if scaled is None:
+        inputs = standardise_folders(model, rows, [prediction.file])
+    else:
+        inputs = {key: scaled[key][None] for key in rows}
+    outputs = predict_clips(model, predictor, inputs)[0]
+    notes = prediction.notes
+    if prediction.trained_on:
+        notes = (TRAINED_ON, *notes)
+    else:
+        ratios = distances(model, predictor, rows)
+        far = [f"{name} {ratio[0]:.1f}" for name, ratio in ratios.items() if ratio[0] > 1]
+        if far:
+            notes += (
+                "unlike the clips that the model was trained on (distance over the largest usual "
+                f"one: {', '.join(far)}): do not rely on this prediction",
+            )
+    return replace(prediction, predictor=predictor, outputs=outputs, notes=notes)
 
 
 def without_distance(note: str) -> str:
@@ -97,11 +105,22 @@ def predict_features(
 ) -> tuple[FinalModel, list[Prediction]]:
     """Predict the clips of a feature file, in its order, from features of these modalities."""
     model = load_model(folder)
+    specs = [spec for spec in model.specs if spec.modality in modalities]
     with open_cache(features) as cache:
-        specs = [spec for spec in model.specs if spec.modality in modalities]
-        vectors = {(s.name, s.fold): v for s in specs for v in _vectors(cache, s)}
-        names = {n for n, _ in vectors if all((n, s.fold) in vectors for s in model.variants(n))}
-        if model.best_of(names) is None:
+        stored = {spec.digest for spec in cache.specs}
+        # float64 (clips, dim), NaN if missing.
+        vectors: dict[FeatureKey, F64] = {}
+        for spec in specs:
+            sequences = spec.params.get("descriptors", {})
+            if spec.digest in stored:
+                values = cache.vectors(spec.name, spec.fold)[0]
+            elif sequences and stored.issuperset(sequences.values()):
+                order, statistics = spec.params["order"], statistics_of(spec)
+                values = DescriptorStatistics(cache, order, statistics).vectors()[0]
+            else:
+                continue
+            vectors[spec.name, spec.fold] = values.astype(np.float64)
+        if model.best_of(complete_features(model, vectors)) is None:
             needed = dict.fromkeys(spec.name for spec in specs)
             raise BadFeatures(
                 f"{features}: expected the features {', '.join(needed)} with the settings of the "
@@ -111,69 +130,54 @@ def predict_features(
         return model, _predict(model, cache, vectors)
 
 
-def _vectors(cache: Cache, spec: FeatureSpec) -> Iterator[F64]:
-    """Yield the vectors of a feature if the cache has it: float64 (clips, dim), NaN if missing."""
-    stored = {s.digest: s for s in cache.specs}
-    if spec.digest in stored:
-        yield cache.vectors(spec.name, spec.fold)[0].astype(np.float64)
-    elif set(spec.params.get("descriptors", {"": ""}).values()) <= set(stored):
-        statistics = DescriptorStatistics(cache, spec.params["order"], statistics_of(spec))
-        yield statistics.vectors()[0].astype(np.float64)
-
-
 def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Prediction]:
-    table, none = cache.table, np.zeros(len(cache.table), dtype=np.bool_)
     finite = {key: complete(values) for key, values in vectors.items()}
-    scaled = standardise_folders(model, vectors, table.groups)
-    seen, reasons = _training_clips(model, cache), dict[str, list[str]]()
+    scaled = standardise_folders(model, vectors, cache.table.groups)
+    seen, reasons = _training_clips(model, cache), defaultdict[str, list[str]](list)
     for failure in cache.failures:
-        reasons.setdefault(failure.clip_id, []).append(failure.reason)
+        reasons[failure.clip_id].append(failure.reason)
     predictions = []
-    for row, clip_id in enumerate(table.clip_ids):
-        absent = {s.name for s in model.specs if not finite.get((s.name, s.fold), none)[row]}
-        predictor = model.best_of({spec.name for spec in model.specs} - absent)
+    for row, clip_id in enumerate(cache.table.clip_ids):
+        names = complete_features(model, {key for key in finite if finite[key][row]})
+        predictor = model.best_of(names)
         if predictor is None:
-            problem = "; ".join(reasons.get(clip_id, ["it has no features that the model reads"]))
+            problem = "; ".join(reasons[clip_id]) or "it has no features that the model reads"
             predictions.append(Prediction(clip_id, problem=problem))
             continue
-        keys = [key for key in vectors if key[0] in predictor.features]
-        outputs = predict_clips(model, predictor, {key: scaled[key][row][None] for key in keys})[0]
-        trained_on, of_clip = clip_id in seen, {key: vectors[key][row][None] for key in keys}
-        notes = trust_notes(model, predictor, of_clip, trained_on)
-        missing = [name for name in model.predictors[0].features if name in absent]
-        if missing:
-            note = f"predicted without {', '.join(missing)}, which the feature file lacks"
-            notes.insert(int(trained_on), note)
-        predictions.append(
-            Prediction(clip_id, predictor, outputs, tuple(notes), trained_on=trained_on)
-        )
+        missing = ", ".join(name for name in model.predictors[0].features if name not in names)
+        note = f"predicted without {missing}, which the feature file lacks"
+        clip = Prediction(clip_id, notes=(note,) * bool(missing), trained_on=clip_id in seen)
+        unscaled, within = ({key: x[row] for key, x in of.items()} for of in (vectors, scaled))
+        predictions.append(predict_vectors(model, predictor, clip, unscaled, within))
     return predictions
 
 
 def _training_clips(model: FinalModel, cache: Cache) -> set[str]:
     """Return the ids of the clips that the model's heads were fitted on."""
-    seen: set[str] = set()
     digests = {stored_as(spec)[1] for spec in model.specs}
-    for spec in (spec for spec in cache.specs if spec.digest in digests):
-        keys = cache.keys(spec.name, spec.fold).tolist()
-        known = set(model.training_keys.tolist())
-        ids = zip(cache.table.clip_ids, keys, strict=True)
-        seen.update(clip for clip, key in ids if key and int(key[:16], 16) in known)
-    return seen
+    known, ids = set(model.training_keys.tolist()), cache.table.clip_ids
+    return {
+        clip_id
+        for spec in cache.specs
+        if spec.digest in digests
+        for clip_id, key in zip(ids, cache.keys(spec.name, spec.fold).tolist(), strict=True)
+        if key and int(key[:16], 16) in known
+    }
 
 
 def records(
     model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
 ) -> list[Record]:
     """Return the JSON object of each clip (docs/predicting.md); `facts` adds `Prediction.facts`."""
-    result = []
-    for prediction in predictions:
-        predictor = prediction.predictor
-        name = None if predictor is None else f"{model.name}/{predictor.name}"
-        record: Record = {"path": prediction.file, "model": name}
-        record |= prediction_fields(model, prediction)
-        result.append(record | dict(prediction.facts if facts else {}))
-    return result
+    return [
+        {
+            "path": prediction.file,
+            "model": prediction.predictor and f"{model.name}/{prediction.predictor.name}",
+            **prediction_fields(model, prediction),
+            **(prediction.facts if facts else {}),
+        }
+        for prediction in predictions
+    ]
 
 
 def prediction_fields(model: FinalModel, prediction: Prediction) -> Record:
@@ -189,8 +193,9 @@ def predictions_csv(
     model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
 ) -> str:
     """Return a CSV text: a row for each clip, a column for each class, tag or value."""
-    names = list(dict.fromkeys(name for p in predictions for name in p.facts)) if facts else []
-    return records_csv(model, ("path", "model"), records(model, predictions, facts), names)
+    names = [name for p in predictions for name in p.facts if facts]
+    rows = records(model, predictions, facts)
+    return records_csv(model, ("path", "model"), rows, list(dict.fromkeys(names)))
 
 
 def records_csv(
@@ -201,44 +206,42 @@ def records_csv(
     writer = CsvWriter(text)
     writer.writerow([*first, *written.csv_columns(), "notes", "error", *last])
     for record in rows:
-        cells = [*map(record.get, first), *written.csv_cells(defaultdict(lambda: None, record))]
-        more = [record.get(name) for name in ("error", *last)]
-        writer.writerow([*cells, "; ".join(record.get("notes", ())), *more])
+        cells = written.csv_cells(defaultdict(lambda: None, record))
+        cells.append("; ".join(record.get("notes", ())))
+        writer.writerow([*map(record.get, first), *cells, *map(record.get, ("error", *last))])
     return text.getvalue()
 
 
 def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:
     """Return the text for the terminal: clips, notes without repeats, problems and a legend."""
     written, level = format_of(model), verbosity()
-    rows: list[list[str]] = []
+    rows = []
     # Files that a note applies to, by kind and text of the note.
-    files: dict[tuple[str, str], list[str]] = {}
+    files = defaultdict[tuple[str, str], list[str]](list)
     for record in records(model, predictions):
         file = shown_name(record["path"])
         if "error" in record:
-            files.setdefault(("not predicted", record["error"]), []).append(file)
+            files["not predicted", record["error"]].append(file)
             continue
         rows.append([file, *written.cells(record), record["model"].partition("/")[2]])
         for note in record["notes"] if level != "quiet" else ():
-            text = note if level == "verbose" else without_distance(note)
-            files.setdefault(("note", text), []).append(file)
+            files["note", note if level == "verbose" else without_distance(note)].append(file)
     notes = [
         f"{kind}: {of[0] if len(of) == 1 else f'{len(of)} clips, the first {of[0]}'}: {text}"
         for (kind, text), of in files.items()
     ]
     if not rows:
         return "\n".join(notes)
-    lines: list[str] = []
+    lines = []
     if len(written.header) > MOST_COLUMNS:
         for file, *cells, predictor in rows:
-            pairs = zip((f"  {name}" for name in written.header), cells, strict=True)
-            lines += [f"{file}  by {predictor}", *align_columns(list(pairs), left=(0, 1)), ""]
+            pairs = [(f"  {name}", cell) for name, cell in zip(written.header, cells, strict=True)]
+            lines += [f"{file}  by {predictor}", *align_columns(pairs, left=(0, 1)), ""]
     else:
         header = ["path", *written.header, "by"]
         left = {0, len(header) - 1, *(1 + column for column in written.text_columns)}
         lines += [*align_columns([header, *rows], left=left), ""]
-    if notes:
-        lines += [*notes, ""]
+    lines += [*notes, ""] if notes else []
     if level != "quiet":
         lines += legend(model, predictions, brief=level == "normal")
     return "\n".join(lines).rstrip("\n")
@@ -246,33 +249,30 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
 
 def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = False) -> list[str]:
     """Return lines on the model, its scores and values; if `brief`, in plain words."""
-    facts = model.facts
-    lines = [
-        f"model {model.name}: trained on {facts['n_clips']} clips of {facts['n_groups']} groups"
-    ]
-    if brief:
-        lines = [f"{model.name} was trained on {facts['n_clips']} clips. On new clips, expect:"]
+    facts, lines = model.facts, []
     used = {p.predictor.name for p in predictions if p.predictor is not None}
     for predictor in (p for p in model.predictors if p.name in used):
-        if not brief:
-            lines.append(f"{predictor.name}: {expectation(model.expected_of(predictor))}")
-            continue
-        nested = facts.get("nested") or {}
-        chosen = nested.get("model") == predictor.name and nested["mean"] is not None
-        mean = nested["mean"] if chosen else predictor.expected.get("mean")
-        text = "not known" if mean is None else _EXPECT[predictor.expected["metric"]].format(mean)
-        lines.append(f"  by {predictor.name}: {text}")
-    lines += format_of(model).legend(brief)
-    return [*lines, *(f"note: {note}" for note in facts["notes"])]
-
-
-def expectation(expected: Mapping[str, Any]) -> str:
-    """Return the cross-validated score of a predictor as a phrase."""
-    if expected.get("mean") is None:
-        return "not evaluated separately; not calibrated"
-    interval = expected.get("interval")
-    ends = "" if not interval or None in interval else " ({:.3f} to {:.3f})".format(*interval)
-    return (
-        f"{expected['metric']} {expected['mean']:.3f}{ends} on clips that it was not trained "
-        "on, in cross-validation"
-    )
+        expected = model.expected_of(predictor)
+        mean, interval = expected.get("mean"), expected.get("interval")
+        if brief:
+            words = "not known" if mean is None else _EXPECT[predictor.expected["metric"]]
+            lines.append(f"  by {predictor.name}: {words.format(mean)}")
+        elif mean is None:
+            lines.append(f"{predictor.name}: not evaluated separately; not calibrated")
+        else:
+            ends = ""
+            if interval and None not in interval:
+                ends = " ({:.3f} to {:.3f})".format(*interval)
+            lines.append(
+                f"{predictor.name}: {expected['metric']} {mean:.3f}{ends} on clips that it was not "
+                "trained on, in cross-validation"
+            )
+    clips, groups = facts["n_clips"], facts["n_groups"]
+    return [
+        f"{model.name} was trained on {clips} clips. On new clips, expect:"
+        if brief
+        else f"model {model.name}: trained on {clips} clips of {groups} groups",
+        *lines,
+        *format_of(model).legend(brief),
+        *(f"note: {note}" for note in facts["notes"]),
+    ]

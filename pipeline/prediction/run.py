@@ -1,39 +1,25 @@
 """Predictions of new clips, which are read in batches."""
 
-from __future__ import annotations
-
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mvemo.cache.schema import code_version
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.workers import pool, process
-from mvemo.fuse.final.model import (
-    FeatureKey,
-    FinalModel,
-    Predictor,
-    Vectors,
-    predict_clips,
-    standardise_folders,
-)
-from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.final.model import FinalModel, Predictor, Vectors, standardise_folders
+from mvemo.fuse.numeric import complete
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.prediction import embedding, new_clips, passes
 from mvemo.pipeline.prediction.catalogue import Catalogue
-from mvemo.pipeline.prediction.embedding import (
-    BatchReader,
-    EmbeddedClip,
-    FeatureMaker,
-    PredictSettings,
-)
-from mvemo.pipeline.prediction.predictions import Prediction, predictor_of, trust_notes
+from mvemo.pipeline.prediction.embedding import BatchReader, EmbeddedClip
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction.predictions import Prediction, complete_features, predict_vectors
 from mvemo.pipeline.work_folder import size_text
 
 
@@ -46,7 +32,7 @@ def predict_files(
 ) -> tuple[FinalModel, list[Prediction]]:
     """Predict clips, also from a `catalogue`; call `on_clip` with each finished prediction."""
     maker = FeatureMaker(folder, settings)
-    predictions: dict[int, Prediction] = {}
+    predictions = {}
 
     def note(row: int, prediction: Prediction) -> None:
         predictions[row] = prediction
@@ -68,36 +54,38 @@ def predict_files(
                     continue
                 for row, embedded in batch:
                     note(row, predict_clip(maker, embedded))
-        for row, scaled, notes in _within_folders(maker.model, waiting) if waiting else ():
-            note(row, predict_clip(maker, waiting[row], scaled, notes))
+        for row, prediction in _within_folders(maker, waiting).items():
+            note(row, prediction)
     return maker.model, [predictions[row] for row in range(len(clips))]
 
 
 def _within_folders(
-    model: FinalModel, clips: Mapping[int, EmbeddedClip]
-) -> Iterator[tuple[int, Vectors, list[str]]]:
-    """Yield row, standardised vectors and notes of each clip; each folder is a group."""
-    rows, folders = list(clips), [str(c.clip.path.parent) for c in clips.values()]
-    scaled: dict[FeatureKey, Any] = {}
-    large = np.ones(len(rows), dtype=np.bool_)
-    for key, reference in model.reference.items():
-        nothing = np.full(len(reference.mean), np.nan)
-        x = np.array([clips[row].vectors.get(key, nothing) for row in rows]).reshape(len(rows), -1)
-        scaled |= standardise_folders(model, {key: x}, folders)
-        large &= groups_within(complete(x), folders)
-    for n, row in enumerate(rows):
-        note = (
-            f"the model compares the clips of a folder, but this folder has fewer than "
-            f"{MIN_CLIPS}: predictions are worse than the model's scores suggest"
-        )
-        yield row, {key: x[n] for key, x in scaled.items()}, [] if large[n] else [note]
+    maker: FeatureMaker, clips: Mapping[int, EmbeddedClip]
+) -> dict[int, Prediction]:
+    """Predict clips by vectors that are standardised within each folder."""
+    folders = [str(c.clip.path.parent) for c in clips.values()]
+    vectors = {
+        key: np.stack([c.vectors.get(key, np.full_like(r.mean, np.nan)) for c in clips.values()])
+        for key, r in maker.model.reference.items()
+        if clips
+    }
+    scaled = standardise_folders(maker.model, vectors, folders)
+    large = np.all([groups_within(complete(x), folders) for x in vectors.values()], axis=0)
+    predictions = {}
+    for n, (row, clip) in enumerate(clips.items()):
+        prediction = predict_clip(maker, clip, {key: x[n] for key, x in scaled.items()})
+        if prediction.predictor is not None and not large[n]:
+            note = (
+                "the model compares the clips of a folder, but this folder has fewer than "
+                f"{MIN_CLIPS}: predictions are worse than the model's scores suggest"
+            )
+            prediction = replace(prediction, notes=(*prediction.notes, note))
+        predictions[row] = prediction
+    return predictions
 
 
 def predict_clip(
-    maker: FeatureMaker,
-    embedded: EmbeddedClip,
-    scaled: Vectors | None = None,
-    more: Sequence[str] = (),
+    maker: FeatureMaker, embedded: EmbeddedClip, scaled: Vectors | None = None
 ) -> Prediction:
     """Predict a clip or a window; `scaled` has its vectors standardised within its group."""
     model, clip = maker.model, embedded.clip
@@ -108,24 +96,15 @@ def predict_clip(
         "date": embedded.date.isoformat(timespec="seconds"),
         "seconds": round(embedded.seconds, 3),
     }
-    predictor = None if embedded.problem else predictor_of(model, embedded.vectors)
+    problem = embedded.problem
+    predictor = model.best_of(() if problem else complete_features(model, embedded.vectors))
     if predictor is None:
-        problem = embedded.problem or _unpredicted_reason(model, embedded)
+        problem = problem or _unpredicted_reason(model, embedded)
         return Prediction(clip.file, problem=problem, facts=facts)
-    keys = [key for key in embedded.vectors if key[0] in predictor.features]
-    vectors = {key: embedded.vectors[key][None] for key in keys}
-    if scaled is None:
-        rows = standardise_folders(model, vectors, [clip.file])
-    else:
-        rows = {key: scaled[key][None] for key in keys}
-    outputs = predict_clips(model, predictor, rows)[0]
     trained_on = model.trained_on(embedded.content, clip.start, clip.duration)
-    notes = [*embedded.windows.notes, *_fallback_notes(maker, embedded, predictor)]
-    trust = trust_notes(model, predictor, vectors, trained_on)
-    notes = [*trust, *notes, *more] if trained_on else [*notes, *trust, *more]
-    return Prediction(
-        clip.file, predictor, outputs, tuple(notes), trained_on=trained_on, facts=facts
-    )
+    notes = (*embedded.windows.notes, *_fallback_notes(maker, embedded, predictor))
+    prediction = Prediction(clip.file, notes=notes, trained_on=trained_on, facts=facts)
+    return predict_vectors(model, predictor, prediction, embedded.vectors, scaled)
 
 
 def predict_window(
@@ -175,12 +154,10 @@ def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: Predic
     """Return an estimate of the time and the memory that predicting these clips needs."""
     reader = BatchReader(FeatureMaker(folder, settings))
     # Seconds of media to read from each clip.
-    lengths: dict[int, float] = {}
+    lengths = {}
     for i, clip in enumerate(clips):
-        if clip.problem:
-            continue
         windows = new_clips.windows_of(clip, reader.window)
-        if not windows.problem:
+        if windows.stretches:
             stretches = (min(d or windows.length, reader.window) for _, d in windows.stretches)
             lengths[i] = sum(stretches)
     lines = [f"clips: {len(clips)}, {len(clips) - len(lengths)} of them cannot be read"]

@@ -6,16 +6,12 @@ pooled over the pieces whose middle lies in the window. Nets that read a clip as
 window separately.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mvemo.extract.array_types import F32, F64, U8, Mask
 from mvemo.extract.descriptors import DescriptorSettings, describe
@@ -24,8 +20,8 @@ from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
 from mvemo.extract.nets.parts.cards import PieceInput
 from mvemo.extract.nets.parts.fast_conv import optimized
+from mvemo.extract.settings import ViewSettings
 from mvemo.extract.training.embedding import pool_windows
-from mvemo.extract.views import ViewSettings
 from mvemo.fuse.features import sequence_statistics
 
 Span = tuple[float, float]
@@ -44,11 +40,6 @@ class StreamPlan:
     # Seconds between views of several frames; 0 for consecutive views.
     view_step: float = 0.0
 
-    @property
-    def window(self) -> float:
-        """Length of the longest window."""
-        return max(stop - start for start, stop in self.windows)
-
 
 class FeatureStream(ABC):
     """One feature of all windows of a clip, by one net or from descriptors."""
@@ -56,13 +47,19 @@ class FeatureStream(ABC):
     sr: int = 0  # sampling rate of the sound in Hz; 0 if it reads no sound
     size: int = 0  # height and width of the pictures in pixels; 0 if it reads none
     reach: float = 0.0  # seconds of media after a window's end that its vector needs
+    # Times of the pictures in seconds from the clip's start, ascending, float64 (n,).
+    times: F64 = np.zeros(0)
+    # Samples that are not processed yet, or that a later window needs, float32 (n,).
+    _sound: F32 = np.zeros(0, dtype=np.float32)
 
-    def __init__(self) -> None:
-        # Times of the pictures in seconds from the clip's start, ascending, float64 (n,).
-        self.times: F64 = np.zeros(0)
+    @property
+    def modality(self) -> str:
+        """``audio`` or ``video``."""
+        return "audio" if self.sr else "video"
 
-    def add_sound(self, y: F32) -> None:  # noqa: B027
+    def add_sound(self, y: F32) -> None:
         """Add the next samples, float32 (n,)."""
+        self._sound = np.concatenate([self._sound, y])
 
     def add_picture(self, row: int, picture: U8) -> None:  # noqa: B027
         """Add the picture of `times[row]`, uint8 (size, size, 3); pictures come in order."""
@@ -80,19 +77,23 @@ class FeatureStream(ABC):
 
 
 @torch.inference_mode()
-def embed_array(net: Net, raw: NDArray[Any], *, pieces: bool = False) -> F32:
+def embed_array(net: Net, raw: F32 | U8, *, pieces: bool = False) -> F32:
     """Embed raw input, or pieces of it, on the net's device; return float32 (batch, dim)."""
     x = torch.from_numpy(raw).to(net.classifier.weight.device)
     embedded = net.embed_pieces(x) if pieces else net.embed(net.prepare(x))
-    values: F32 = embedded.float().cpu().numpy()
-    return values
+    return embedded.float().cpu().numpy()
+
+
+def _embed_window(net: Net, raw: F32 | U8) -> F64:
+    """Embed one raw input of a net; return float64 (dim,)."""
+    vector: F32 = embed_array(net, raw[None])[0]
+    return vector.astype(np.float64)
 
 
 class _Pieces(FeatureStream):
     """Vectors of pieces, with their time ranges."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._spans: list[Span] = []
         self._values: list[F32] = []
 
@@ -106,17 +107,12 @@ class _Pieces(FeatureStream):
             chosen &= ~_inside(spans, without)
         if not chosen.any():
             return None
-        values = np.stack([self._values[row] for row in np.flatnonzero(chosen)])
-        return self._pool(values)
+        return self._pool(np.stack([self._values[row] for row in np.flatnonzero(chosen)]))
 
     def forget(self, before: float) -> None:
         # Pieces are sorted by time.
-        count = sum(1 for _, stop in self._spans if stop <= before)
+        count = sum(stop <= before for _, stop in self._spans)
         del self._spans[:count], self._values[:count]
-
-    def _keep(self, spans: Sequence[Span], values: F32) -> None:
-        self._spans += spans
-        self._values += list(values)
 
     def _embed_waiting(self) -> None:
         """Embed the complete pieces that are waiting for a full batch."""
@@ -133,17 +129,18 @@ def _inside(spans: F64, window: Span) -> Mask:
     if not inside.any():
         middle = sum(window) / 2
         inside = (spans[:, 0] <= middle) & (middle < spans[:, 1])
-    return np.asarray(inside, dtype=np.bool_)
+    return np.asarray(inside)
 
 
 class _NetPieces(_Pieces):
     """Pieces that a net embeds."""
 
+    _batch = BATCH_PIECES
+
     def __init__(self, net: Net, view: ViewSettings, pieces: PieceInput | None) -> None:
         super().__init__()
         self._net, self._view, self._own = net, view, pieces is not None
         self._waiting: list[tuple[Span, F32 | U8]] = []
-        self._batch = BATCH_PIECES
 
     def _wait(self, span: Span, raw: F32 | U8) -> None:
         self._waiting.append((span, raw))
@@ -154,8 +151,9 @@ class _NetPieces(_Pieces):
         waiting, self._waiting = self._waiting, []
         for first in range(0, len(waiting), self._batch):
             batch = waiting[first : first + self._batch]
-            values = embed_array(self._net, np.stack([raw for _, raw in batch]), pieces=self._own)
-            self._keep([span for span, _ in batch], values)
+            spans, raw = zip(*batch, strict=True)
+            self._values += list(embed_array(self._net, np.stack(raw), pieces=self._own))
+            self._spans += spans
 
     @torch.inference_mode()
     def _pool(self, values: F32) -> F64:
@@ -178,28 +176,22 @@ class SoundPieces(_NetPieces):
         self._samples = raw.samples
         self._step = round((pieces.step if pieces else raw.seconds) * raw.sr)
         self._before = round((pieces.before if pieces else 0.0) * raw.sr)
-        self._buffer = np.zeros(self._before, dtype=np.float32)
+        self._sound = np.zeros(self._before, dtype=np.float32)
         self._n_pieces = 0
         self.reach = raw.seconds / 2
 
     def add_sound(self, y: F32) -> None:
-        self._buffer = np.concatenate([self._buffer, y])
-        while len(self._buffer) >= self._samples:
-            self._take()
+        super().add_sound(y)
+        while len(self._sound) >= self._samples:
+            start = self._n_pieces * self._step / self.sr
+            self._wait((start, start + self._step / self.sr), self._sound[: self._samples])
+            self._sound = self._sound[self._step :].copy()
+            self._n_pieces += 1
 
     def finish(self) -> None:
-        n_new = len(self._buffer) - self._before
         # Only a clip shorter than one piece is padded; the rest of a longer clip is dropped.
-        if not self._n_pieces and n_new > 0:
-            fill = np.zeros(self._samples - len(self._buffer), dtype=np.float32)
-            self._buffer = np.concatenate([self._buffer, fill])
-            self._take()
-
-    def _take(self) -> None:
-        start = self._n_pieces * self._step / self.sr
-        self._wait((start, start + self._step / self.sr), self._buffer[: self._samples])
-        self._buffer = self._buffer[self._step :].copy()
-        self._n_pieces += 1
+        if not self._n_pieces and len(self._sound) > self._before:
+            self.add_sound(np.zeros(self._samples - len(self._sound), dtype=np.float32))
 
 
 class PicturePieces(_NetPieces):
@@ -214,8 +206,7 @@ class PicturePieces(_NetPieces):
         self.size, self._n_frames = raw.size, raw.n_frames
         seconds = raw.n_frames / view.rate if view.rate else 0.0
         if pieces is not None:
-            step = plan.window / max(pieces.count, 1)
-            self._batch = BATCH_PIECES
+            step = max(stop - start for start, stop in plan.windows) / max(pieces.count, 1)
         else:
             step = max(plan.view_step, seconds)
             self._batch = BATCH_VIEWS
@@ -232,13 +223,13 @@ class PicturePieces(_NetPieces):
         self._piece_spans = [(float(t.mean()) - half, float(t.mean()) + half) for t in times]
         order = np.argsort(times.ravel(), kind="stable")
         self.times = times.ravel()[order]
-        self._place = order
+        self._piece_of = (order // self._n_frames).tolist()
         self._partial: dict[int, list[U8]] = {}
         self.reach = seconds / 2
 
     def add_picture(self, row: int, picture: U8) -> None:
         # The frames of a piece arrive sorted by time.
-        piece = int(self._place[row]) // self._n_frames
+        piece = self._piece_of[row]
         frames = self._partial.setdefault(piece, [])
         frames.append(picture)
         if len(frames) == self._n_frames:
@@ -252,42 +243,38 @@ class Descriptors(_Pieces):
         super().__init__()
         self.sr = settings.sr
         self._names, self._settings = tuple(names), settings
-        self._buffer = np.zeros(0, dtype=np.float32)
         self._first = 0
         self._widths: list[int] = []
         self.reach = settings.n_fft / settings.sr
 
     def add_sound(self, y: F32) -> None:
-        self._buffer = np.concatenate([self._buffer, y])
-        if len(self._buffer) >= DESCRIBED_SECONDS * self.sr:
-            self._describe(last=False)
+        super().add_sound(y)
+        if len(self._sound) >= DESCRIBED_SECONDS * self.sr:
+            self._embed_waiting()
 
     def finish(self) -> None:
-        self._describe(last=True)
+        self._embed_waiting(last=True)
 
-    def _embed_waiting(self) -> None:
-        self._describe(last=False)
-
-    def _describe(self, *, last: bool) -> None:
-        """Describe the whole frames in the buffer; if `last`, also the partial frame at the end."""
+    def _embed_waiting(self, *, last: bool = False) -> None:
+        """Describe the whole frames of the sound; if `last`, also the partial frame at the end."""
         n_fft, hop = self._settings.n_fft, self._settings.hop_length
-        count = 1 + (len(self._buffer) - n_fft) // hop if len(self._buffer) >= n_fft else 0
-        y = self._buffer if last else self._buffer[: (count - 1) * hop + n_fft]
+        count = max(1 + (len(self._sound) - n_fft) // hop, 0)
+        y = self._sound if last else self._sound[: (count - 1) * hop + n_fft]
         if len(y) == 0 or not (count or last):
             return
-        self._buffer = self._buffer[count * hop :].copy()
+        self._sound = self._sound[count * hop :].copy()
+        first, self._first = self._first, self._first + count
         try:
             values = describe(y, self._settings, [*self._names, "times"])
         except BadMedia:
             # All frames are silent.
-            values = {}
-        if values:
-            middles = values["times"][:, 0].astype(np.float64) + self._first * hop / self.sr
-            half = hop / self.sr / 2
-            self._widths = [values[name].shape[1] for name in self._names]
-            joined = np.concatenate([values[name] for name in self._names], axis=1)
-            self._keep([(float(m) - half, float(m) + half) for m in middles], joined)
-        self._first += count
+            return
+        middles = values["times"][:, 0].astype(np.float64) + first * hop / self.sr
+        half = hop / self.sr / 2
+        self._spans += zip((middles - half).tolist(), (middles + half).tolist(), strict=True)
+        parts = [values[name] for name in self._names]
+        self._widths = [part.shape[1] for part in parts]
+        self._values += list(np.concatenate(parts, axis=1))
 
     def _pool(self, values: F32) -> F64:
         parts = np.split(values, np.cumsum(self._widths)[:-1], axis=1)
@@ -303,9 +290,9 @@ class Sequences(Descriptors):
         self._net, self._n_frames = net, net.input.n_frames
 
     def _pool(self, values: F32) -> F64:
-        raw = np.full((1, self._n_frames, values.shape[1]), np.nan, dtype=np.float32)
-        raw[0, : len(values)] = values[: self._n_frames]
-        return embed_array(self._net, raw).astype(np.float64).reshape(-1)
+        raw = np.full((self._n_frames, values.shape[1]), np.nan, dtype=np.float32)
+        raw[: len(values)] = values[: self._n_frames]
+        return _embed_window(self._net, raw)
 
 
 class WholeSound(FeatureStream):
@@ -313,31 +300,26 @@ class WholeSound(FeatureStream):
 
     def __init__(self, net: Net) -> None:
         assert isinstance(net.input, AudioInput)
-        super().__init__()
         self._net, self._input = net, net.input
         self.sr = net.input.sr
-        self._buffer = np.zeros(0, dtype=np.float32)
         self._first = 0
-
-    def add_sound(self, y: F32) -> None:
-        self._buffer = np.concatenate([self._buffer, y])
 
     def vector(self, window: Span, without: Span | None = None) -> F64 | None:
         first, stop = (max(round(t * self.sr) - self._first, 0) for t in window)
-        y = self._buffer[first:stop][: self._input.samples].copy()
+        y = self._sound[first:stop][: self._input.samples].copy()
         if len(y) == 0:
             return None
         if without is not None:
             begin, end = (max(round((t - window[0]) * self.sr), 0) for t in without)
             y[begin:end] = 0.0
         after = np.nan if self._input.mark_end else 0.0
-        raw = np.full((1, self._input.samples), after, dtype=np.float32)
-        raw[0, : len(y)] = y
-        return embed_array(self._net, raw).astype(np.float64).reshape(-1)
+        raw = np.full(self._input.samples, after, dtype=np.float32)
+        raw[: len(y)] = y
+        return _embed_window(self._net, raw)
 
     def forget(self, before: float) -> None:
         count = max(round(before * self.sr) - self._first, 0)
-        self._buffer = self._buffer[count:].copy()
+        self._sound = self._sound[count:].copy()
         self._first += count
 
 
@@ -346,9 +328,7 @@ class WholePictures(FeatureStream):
 
     def __init__(self, net: Net, plan: StreamPlan) -> None:
         assert isinstance(net.input, VideoInput)
-        super().__init__()
-        self._net = net
-        self.size = net.input.size
+        self._net, self.size = net, net.input.size
         sampling = FrameSampling(net.input.n_frames, net.input.size)
         self._of_window = {window: sampling.times(*window) for window in plan.windows}
         self.times = np.unique(np.concatenate(list(self._of_window.values())))
@@ -359,19 +339,19 @@ class WholePictures(FeatureStream):
 
     def vector(self, window: Span, without: Span | None = None) -> F64 | None:
         times = self._of_window[window]
-        rows = np.searchsorted(self.times, times)
-        if any(int(row) not in self._pictures for row in rows):
+        rows = np.searchsorted(self.times, times).tolist()
+        if not self._pictures.keys() >= set(rows):
             return None
-        raw = np.stack([self._pictures[int(row)] for row in rows])
+        raw = np.stack([self._pictures[row] for row in rows])
         if without is not None:
             hidden = (times >= without[0]) & (times < without[1])
             if hidden.any() and not hidden.all():
                 raw[hidden] = raw[~hidden].mean(axis=0).astype(np.uint8)
-        return embed_array(self._net, raw[None]).astype(np.float64).reshape(-1)
+        return _embed_window(self._net, raw)
 
     def forget(self, before: float) -> None:
-        for row in [row for row in self._pictures if self.times[row] < before]:
-            del self._pictures[row]
+        kept = self._pictures.items()
+        self._pictures = {row: picture for row, picture in kept if self.times[row] >= before}
 
 
 def net_stream(

@@ -1,10 +1,10 @@
 """Timeline of a long clip: a prediction for each of many overlapping windows."""
 
-from __future__ import annotations
-
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from mvemo.manifests.files import replacing_together, write_text
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction import page, passes, streams
-from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.new_clips import NewClip, clip_seconds
 from mvemo.pipeline.prediction.predictions import (
@@ -30,10 +30,10 @@ from mvemo.pipeline.prediction.predictions import (
 )
 from mvemo.pipeline.prediction.run import predict_window
 
-# Maximum number of turns (changes) on a page; they are at least half a window apart.
-MOST_TURNS = 8
-# Smallest `Format.distance` of a turn.
-LEAST_TURN = 0.2
+# Maximum number of changes on a page; they are at least half a window apart.
+MOST_CHANGES = 8
+# Smallest `Format.distance` of a change.
+LEAST_CHANGE = 0.2
 # Maximum length of a clip, in seconds, whose page contains the sound.
 MOST_SOUND = 1200.0
 # Number of views of several frames in each window, as dense as in a clip of 30 s.
@@ -66,17 +66,6 @@ class TimelineSettings:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Time at which the predicted emotion changes."""
-
-    time: float  # in seconds
-    before: str  # prediction of the window that ends there
-    after: str  # prediction of the window that begins there
-    change: float  # `Format.distance` between the two predictions
-    loudness: float  # loudness of the second after `time`, in dB of full scale
-
-
-@dataclass(frozen=True)
 class Timeline:
     """Predictions of the windows of one clip."""
 
@@ -86,6 +75,11 @@ class Timeline:
     predictions: tuple[Prediction, ...]  # one for each window
     sketch: passes.Sketch
 
+    @property
+    def window(self) -> float:
+        """Length of the longest window in seconds."""
+        return max((stop - start for start, stop in self.windows), default=0.0)
+
     def predicted(self) -> list[tuple[streams.Span, Predictor, Prediction]]:
         """Return the windows that were predicted."""
         pairs = zip(self.windows, self.predictions, strict=True)
@@ -93,12 +87,8 @@ class Timeline:
 
     def notes(self) -> list[str]:
         """Return the notes without repeats, each with the number of windows it applies to."""
-        counts = Counter(
-            without_distance(note)
-            for prediction in self.predictions
-            for note in (*prediction.notes, prediction.problem)
-            if note
-        )
+        notes = (note for p in self.predictions for note in (*p.notes, p.problem) if note)
+        counts = Counter(map(without_distance, notes))
         return [f"{n} of {len(self.windows)} windows: {note}" for note, n in counts.items()]
 
 
@@ -119,32 +109,41 @@ def follow_clip(maker: FeatureMaker, clip: NewClip, settings: TimelineSettings) 
         if not clip_pass.late:
             return Timeline(clip.file, seconds, windows, tuple(predictions), clip_pass.sketch)
         modalities = tuple(m for m in modalities if m not in clip_pass.problems)
-        if not modalities or not maker.predictors(modalities):
+        if not modalities or not maker.features_of(modalities):
             raise BadMedia(f"{clip.path}: {reasons_text(clip_pass.problems)}")
         notes = (*notes, f"without {reasons_text(clip_pass.late)}")
 
 
-def turns_of(model: FinalModel, timeline: Timeline) -> list[Turn]:
-    """Return the largest changes between adjacent windows, in descending order."""
+def changes_of(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
+    """Return the largest changes between adjacent windows, in descending order.
+
+    A change has the ``time`` in seconds, the prediction of the window that ends there
+    (``before``) and of the one that begins there (``after``), the ``distance`` between them
+    (`Format.distance`), and the ``loudness`` of the next second in dB of full scale.
+    """
     written, predicted = format_of(model), timeline.predicted()
-    starts = np.array([window[0] for window, _, _ in predicted])
-    found: list[tuple[float, int, int]] = []
-    for i, (window, _, prediction) in enumerate(predicted):
+    starts = [window[0] for window, _, _ in predicted]
+    found: list[dict[str, Any]] = []
+    for i, (window, predictor, prediction) in enumerate(predicted):
         # Find the first window that begins at or after the end of this window.
-        meets = i + int(np.searchsorted(starts[i:], window[1] - 1e-6))
+        meets = bisect_left(starts, window[1] - 1e-6, lo=i)
         if meets < len(predicted):
-            change = written.distance(prediction.outputs, predicted[meets][2].outputs)
-            found.append((change, i, meets))
-    turns: list[Turn] = []
-    length = max((stop - start for start, stop in timeline.windows), default=0.0)
-    for change, *rows in sorted(found, key=lambda entry: -entry[0]):
-        time = float(starts[rows[1]])
-        near = any(abs(time - turn.time) < length / 2 for turn in turns)
-        if change < LEAST_TURN or near or len(turns) == MOST_TURNS:
-            continue
-        before, after = (written.brief(p, x.outputs) for _, p, x in (predicted[i] for i in rows))
-        turns.append(Turn(time, before, after, change, timeline.sketch.loudness(time, time + 1.0)))
-    return turns
+            (time, _), its_predictor, after = predicted[meets]
+            found.append(
+                {
+                    "time": time,
+                    "before": written.brief(predictor, prediction.outputs),
+                    "after": written.brief(its_predictor, after.outputs),
+                    "distance": written.distance(prediction.outputs, after.outputs),
+                    "loudness": timeline.sketch.loudness(time, time + 1.0),
+                }
+            )
+    changes: list[dict[str, Any]] = []
+    for change in sorted(found, key=lambda change: -change["distance"]):
+        far = all(abs(change["time"] - c["time"]) >= timeline.window / 2 for c in changes)
+        if change["distance"] >= LEAST_CHANGE and far:
+            changes.append(change)
+    return changes[:MOST_CHANGES]
 
 
 def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
@@ -152,14 +151,16 @@ def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
     found = []
     for (start, stop), prediction in zip(timeline.windows, timeline.predictions, strict=True):
         loudness = timeline.sketch.loudness(start, stop)
-        record: Record = {
-            "path": timeline.file,
-            "start": round(start, 3),
-            "stop": round(stop, 3),
-            "loudness": round(loudness, 1) if np.isfinite(loudness) else None,
-            "model": None if prediction.predictor is None else prediction.predictor.name,
-        }
-        found.append(record | prediction_fields(model, prediction))
+        found.append(
+            {
+                "path": timeline.file,
+                "start": round(start, 3),
+                "stop": round(stop, 3),
+                "loudness": round(loudness, 1) if np.isfinite(loudness) else None,
+                "model": prediction.predictor and prediction.predictor.name,
+                **prediction_fields(model, prediction),
+            }
+        )
     return found
 
 
@@ -170,7 +171,7 @@ def windows_csv(model: FinalModel, windows: Sequence[Record]) -> str:
 
 def page_names(folder: Path, files: Sequence[str]) -> list[Path]:
     """Return a unique output path, without extension, for each file."""
-    names: list[Path] = []
+    names = []
     for file in files:
         # A segment is named 'song.mp3@30'.
         stem = Path(file).stem if "@" not in file else Path(file).name.replace("@", "-")
@@ -189,10 +190,11 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
     middles = [sum(window) / 2 for window, _, _ in predicted]
     outputs = np.array([p.outputs for _, _, p in predicted]).reshape(len(predicted), -1)
     span = written.output_range()
+    colours = dict(zip(model.classes, cycle(page.COLOURS)))
     curves = [
         {
             "name": name,
-            "colour": page.COLOURS[i % len(page.COLOURS)],
+            "colour": colours[name],
             "points": page.polyline(middles, outputs[:, i], timeline.seconds, span),
         }
         for i, name in enumerate(model.classes)
@@ -208,41 +210,36 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
         }
         for window, p in zip(timeline.windows, timeline.predictions, strict=True)
     ]
+    runs = _runs(model, timeline)
     return page.render(
         "timeline.html",
         timeline.file,
         timeline.seconds,
         timeline.sketch,
         n_windows=len(timeline.windows),
-        window=max((stop - start for start, stop in timeline.windows), default=0.0),
+        window=timeline.window,
         curves=curves,
+        colours=colours,
         span=span,
         thumbnails=[(pictures[r][0], page.picture_url(pictures[r][1])) for r in rows if pictures],
-        turns=turns_of(model, timeline),
-        strip=_strip(model, timeline),
+        changes=changes_of(model, timeline),
+        # The strip shows single classes only.
+        strip=runs if all(name in colours for name, _ in runs) else [],
         readout=readout,
         notes=timeline.notes(),
         legend=legend(model, timeline.predictions),
     )
 
 
-def _strip(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
-    """Return x, width, colour and name of each run of one class; empty for other tasks."""
-    stretches: list[dict[str, Any]] = []
-    for (start, stop), predictor, p in timeline.predicted():
-        # A window represents the time from its middle to the middle of the next window.
-        begin = 0.0 if (start, stop) == timeline.windows[0] else (start + stop) / 2
+def _runs(model: FinalModel, timeline: Timeline) -> list[tuple[str, float]]:
+    """Return label and start in seconds of each run of windows with the same label."""
+    runs: list[tuple[str, float]] = []
+    for window, predictor, p in timeline.predicted():
         name = format_of(model).brief(predictor, p.outputs)
-        if name not in model.classes:
-            return []
-        if not stretches or stretches[-1]["name"] != name:
-            colour = page.COLOURS[model.classes.index(name) % len(page.COLOURS)]
-            stretches.append({"name": name, "begin": begin, "colour": colour})
-    ends = [*(stretch["begin"] for stretch in stretches[1:]), timeline.seconds]
-    for stretch, end in zip(stretches, ends[: len(stretches)], strict=True):
-        stretch["x"] = page.WIDTH * stretch["begin"] / timeline.seconds
-        stretch["width"] = page.WIDTH * (end - stretch["begin"]) / timeline.seconds
-    return stretches
+        if not runs or runs[-1][0] != name:
+            # A window represents the time from its middle to the middle of the next window.
+            runs.append((name, 0.0 if window == timeline.windows[0] else sum(window) / 2))
+    return runs
 
 
 def write_timelines(
@@ -268,7 +265,7 @@ def write_timelines(
         except ExtractError as error:
             problem = str(error).removeprefix(f"{clip.path}: ")
         if problem:
-            record: Record = {"path": clip.file, "error": problem}
+            record = {"path": clip.file, "error": problem}
             yield model, f"not predicted: {clip.file}: {problem}", [record]
             continue
         html, table = Path(f"{name}.html"), Path(f"{name}.csv")
@@ -284,13 +281,8 @@ def write_timelines(
 
 def _summary(model: FinalModel, followed: Timeline) -> str:
     """Return the length and the first labels with their starts: '4:00, Fear from 0:00'."""
-    spells: list[tuple[str, float]] = []
-    for window, predictor, p in followed.predicted():
-        brief = format_of(model).brief(predictor, p.outputs)
-        if not spells or spells[-1][0] != brief:
-            # A window represents the time at its middle.
-            spells.append((brief, sum(window) / 2 if spells else 0.0))
-    listed = ", ".join(f"{name} from {page.clock(start)}" for name, start in spells[:4])
-    n_more = len(spells) - 4
+    runs = _runs(model, followed)
+    listed = ", ".join(f"{name} from {page.clock(start)}" for name, start in runs[:4])
+    n_more = len(runs) - 4
     more = f" and {n_more} more change{'s' * (n_more > 1)}" if n_more > 0 else ""
     return f"{page.clock(followed.seconds)}, {listed}{more}"

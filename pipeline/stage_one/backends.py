@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module, metadata
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,7 @@ def trainings_of(
     if run.protocol == "frozen":
         return []
     crossfit = run.protocol == "crossfit"
-    per_net: list[int | None] = [*sorted({int(fold) for fold in folds})] if crossfit else [None]
+    per_net = sorted({int(fold) for fold in folds}) if crossfit else [None]
     return [(plan.name, fold) for plan in plans for fold in per_net]
 
 
@@ -182,22 +183,20 @@ def job_environments(jobs: int, run: RunSettings) -> list[dict[str, str]]:
     """Return the environment variables of each process: number of threads, and GPU."""
     from mvemo.extract.training.devices import pick_device
 
-    environments = [thread_variables(jobs) for _ in range(jobs)]
-    if pick_device(run.device).type == "cuda":
-        gpus = visible_gpus()
-        for i, environment in enumerate(environments):
-            environment["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
-    return environments
+    variables = thread_variables(jobs)
+    if pick_device(run.device).type != "cuda":
+        return [variables] * jobs
+    gpus = islice(cycle(visible_gpus()), jobs)
+    return [{**variables, "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
 
 
 def visible_gpus() -> list[str]:
     """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     import torch
 
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if named:
-        return [name.strip() for name in named.split(",")][: torch.cuda.device_count()]
-    return [str(i) for i in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return [name.strip() for name in named.split(",")][:count]
 
 
 def local_backend(run: RunSettings, jobs: int) -> Backend:
@@ -225,9 +224,9 @@ def dask_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
         tell(f"{n_workers} worker{'s' * (n_workers != 1)} of {address}")
 
         def do(tasks: Sequence[Task], note: Note) -> Iterator[tuple[Task, Result]]:
-            waiting = list(tasks)
-            for attempt in range(1, ATTEMPTS + 1):
-                again = []
+            waiting, attempt = tasks, 0
+            while waiting:
+                again, attempt = [], attempt + 1
                 for task, result in _results(client, address, waiting):
                     failed = isinstance(result, Exception) and not isinstance(result, _FINAL)
                     if failed and attempt < ATTEMPTS:
@@ -236,8 +235,6 @@ def dask_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
                     else:
                         yield task, result
                 waiting = again
-                if not waiting:
-                    return
 
         yield Backend(do, n_workers)
 

@@ -1,31 +1,29 @@
 """Plan of a run of stage one: all checks, downloads and choices that come before the work."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from mvemo.cache import ClipTable, digest_of, open_cache, unfinished_run
+from mvemo.extract import NetSettings, RunSettings, WeightReport
 from mvemo.extract.nets import NETS
-from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import with_fetched_weights
-from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training import devices, losses, protocols, ranks, timing
+from mvemo.extract.training import devices, losses, protocols, ranks
 from mvemo.manifests import (
     Folds,
     Manifest,
     files,
+    fold_notes,
     labels,
     prescribed_split,
     read_folds,
     read_manifest,
 )
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
-from mvemo.manifests.splits.folds import fold_notes
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
@@ -55,6 +53,9 @@ class ExtractPlan:
     facts: dict[str, Any]  # provenance for the cache
     notes: tuple[str, ...]  # notes on omitted nets
     weights: tuple[WeightReport, ...]
+    work: Path  # folder of decoded media and checkpoints
+    out: Path  # feature cache; for a shard, the whole cache
+    execution: backends.Execution
 
 
 def plan_extract(
@@ -95,7 +96,7 @@ def plan_extract(
         option = f"extract.fold_seed={settings.extract.fold_seed}"
         tell_unused_seed(option, evaluation.table, fold_file)
     settings, chosen = choose_precision(settings, plans, work, keep=execution.fetch)
-    start = [note for note in [random_start_note(plans, settings), chosen] if note]
+    start = [*filter(None, (random_start_note(plans, settings), chosen))]
     for note in start:
         tell_note(note)
     what = "split" if evaluation.folds is None else "folds"
@@ -107,7 +108,8 @@ def plan_extract(
         manifest=clip_tables.manifest_facts(manifest, path),
         notes=start,
     )
-    return ExtractPlan(manifest, settings, tuple(plans), evaluation, facts, tuple(notes), reports)
+    known = (evaluation, facts, tuple(notes), reports)
+    return ExtractPlan(manifest, settings, tuple(plans), *known, work, out, execution)
 
 
 def _check_protocol(manifest: Manifest, settings: Settings) -> None:
@@ -170,7 +172,7 @@ def _check_losses_and_weights(
     for plan in plans:
         if manifest.task != labels.UNLABELLED:
             train = plan.train
-            losses.make_loss(train.loss, manifest.task, n_outputs, 1, tau=train.tau)
+            losses.make_loss(train.loss, manifest.task, n_outputs, 1, train.tau)
         if plan.weights:
             reports.append(protocols.make_net(plan, n_outputs, run)[1])
     return tuple(filter(None, reports))
@@ -244,16 +246,13 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
 def choose_precision(
     settings: Settings, plans: Sequence[NetSettings], work: Path, *, keep: bool = True
 ) -> tuple[Settings, str]:
-    """Replace the precision ``auto`` by the faster one; also return a note on the timing."""
-    run, device = settings.extract.run, devices.pick_device(settings.extract.run.device)
+    """Replace the precision ``auto`` by the faster one; also return a note on the devices."""
+    run = settings.extract.run
+    device = devices.pick_device(run.device)
     note, precision = "", devices.resolve_precision(run.precision, device)
     cpu = _bf16_processor()
-    if (
-        run.precision == "auto"
-        and device.type == "cpu"
-        and cpu
-        and ranks.current_ranks().count == 1
-    ):
+    auto = run.precision == "auto" and device.type == "cpu"
+    if auto and cpu and ranks.current_ranks().count == 1:
         seconds = _measured(settings, plans, work / PRECISION_FILE, cpu, keep=keep)
         faster = seconds["bf16"] <= MOST_TIME * seconds["float32"]
         precision = "bf16" if faster else "float32"
@@ -270,22 +269,16 @@ def _measured(
 ) -> dict[str, float]:
     """Return seconds per clip by precision; read them from `path` if they are still valid."""
     run, precisions = settings.extract.run, ("float32", "bf16")
-    facts = [
-        [plan.record() for plan in plans],
-        run.protocol,
-        cpu,
-        versions().get("torch"),
-    ]
+    facts = [[plan.record() for plan in plans], run.protocol, cpu, versions().get("torch")]
     key = digest_of({"measured": facts})
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept = files.parse_json(path.read_bytes())
         if kept["key"] == key:
             return {name: float(kept["seconds"][name]) for name in precisions}
     seconds = dict.fromkeys(precisions, 0.0)
-    for name in precisions:
-        for plan in plans:
-            cost = timing.measure_net(plan, replace(run, precision=name), settings.descriptors)
-            seconds[name] += plan.view.views * cost.seconds
+    for name, plan in product(precisions, plans):
+        cost = devices.measure_net(plan, replace(run, precision=name), settings.descriptors)
+        seconds[name] += plan.view.views * cost.seconds
     if keep:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(path, {"key": key, "seconds": seconds})

@@ -1,27 +1,25 @@
 """Stage one: computes a feature cache, or one shard of a cache, from a manifest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mvemo.cache import CacheError, CacheWriter, DamagedCache, open_cache
 from mvemo.cache.table import subset
-from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract import TrainingDiverged
 from mvemo.extract.nets import NETS
-from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import data, devices, protocols, ranks
 from mvemo.extract.workers.pool import cores, stop_workers
-from mvemo.manifests import write_folds
+from mvemo.manifests import Manifest, write_folds
 from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console.messages import note_resumable, silenced, tell, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, estimate, shards, steps, summary, tasks
-from mvemo.pipeline.stage_one import plan as planning
+from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
 from mvemo.pipeline.starting_weights import tell_weights
 
 
@@ -54,7 +52,7 @@ def run_extract(
             shard = execution.shard
             _remove_damaged(out if shard is None else shards.ShardFolder(out).cache(shard))
         with nullcontext() if joined.is_writer else silenced():
-            plan = planning.plan_extract(
+            plan = plan_extract(
                 manifest_path,
                 settings,
                 work=work,
@@ -63,8 +61,7 @@ def run_extract(
                 fold_file=fold_file,
                 execution=execution,
             )
-            run = _Run(plan, work, out, execution)
-            return run.write() if joined.is_writer else run.train_with_first_rank()
+            return _write(plan) if joined.is_writer else _train_with_first_rank(plan)
 
 
 def _check_rank_options(settings: Settings, execution: backends.Execution) -> None:
@@ -93,224 +90,224 @@ def _remove_damaged(path: Path) -> None:
         pass
 
 
-@dataclass(frozen=True)
-class _Extracted:
-    """Outcome of a run, for its summary."""
+def _write(plan: ExtractPlan) -> summary.ExtractSummary:
+    """Write the cache, or the shard."""
+    for report in plan.weights:
+        tell_weights(report)
+    warning = estimate.long_run_note(plan)
+    if warning:
+        tell_note(warning, lasting=False)
+    for folder in (plan.out.parent, plan.work):
+        folder.mkdir(parents=True, exist_ok=True)
+    devices.return_freed_memory()
+    if plan.evaluation.folds is not None:
+        write_folds(plan.evaluation.folds, plan.work / "folds.csv")
+    if plan.execution.shard is not None:
+        return _write_shard(plan, plan.execution.shard)
+    frozen = plan.settings.extract.run.protocol == "frozen"
+    diverged: list[TrainingDiverged] = []
+    with (
+        _backend(plan) as backend,
+        CacheWriter(plan.out, plan.evaluation.table, provenance=plan.facts) as writer,
+    ):
+        spread = None if backend is None else tasks.SpreadRun(writer, backend)
+        if spread is not None and (frozen or plan.execution.scheduler):
+            extracted = _spread_clips(plan, writer, spread)
+        if spread is None or not frozen:
+            # This also uses the clips that workers have read.
+            extracted, diverged = _extract(plan, writer, spread)
+    if spread is not None and frozen:
+        # Only workers know the files' digests, but rows of equal files have equal keys.
+        _tell_same_files(plan, _row_keys(plan.out, extracted.features))
+    if diverged:
+        raise _divergence(plan, plan.out, diverged, extracted.features)
+    return extracted
 
-    nets: Sequence[NetSettings]
-    features: Sequence[str]
-    missing: tuple[tuple[str, str, str], ...]
-    notes: Sequence[str] = ()
-    diverged: Sequence[TrainingDiverged] = ()
-    settled: bool = False  # True if reading the clips again would change nothing
+
+def _summary(
+    plan: ExtractPlan,
+    writer: CacheWriter,
+    features: Sequence[str],
+    missing: Sequence[tuple[str, str, str]],
+    notes: Sequence[str] = (),
+    *,
+    settled: bool,  # True if no clip would be decoded again
+) -> summary.ExtractSummary:
+    """Return the summary of a run; the plan's notes name nets without weights."""
+    failures = writer.failures
+    settled = settled and not plan.notes
+    return summary.ExtractSummary(
+        path=plan.out,
+        clips=len(plan.manifest),
+        features=tuple(features),
+        failures=failures,
+        missing=tuple(missing),
+        notes=(*plan.notes, *notes),
+        work=plan.work,
+        settled=settled and all(stage.startswith("decode:") for _, stage, _ in failures),
+    )
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Run of a plan by one process, which may give tasks to others."""
-
-    plan: planning.ExtractPlan
-    work: Path
-    out: Path
-    execution: backends.Execution
-
-    def write(self) -> summary.ExtractSummary:
-        """Write the cache, or the shard."""
-        plan, table = self.plan, self.plan.evaluation.table
-        for report in plan.weights:
-            tell_weights(report)
-        warning = estimate.long_run_note(plan, self.work, self.out, self.execution)
-        if warning:
-            tell_note(warning, lasting=False)
-        for folder in (self.out.parent, self.work):
-            folder.mkdir(parents=True, exist_ok=True)
-        devices.return_freed_memory()
-        if plan.evaluation.folds is not None:
-            write_folds(plan.evaluation.folds, self.work / "folds.csv")
-        if self.execution.shard is not None:
-            return self._write_shard(self.execution.shard)
-        frozen = plan.settings.extract.run.protocol == "frozen"
-        with (
-            self._backend() as backend,
-            CacheWriter(self.out, table, provenance=plan.facts) as writer,
-        ):
-            spread = None if backend is None else tasks.SpreadRun(writer, backend)
-            if spread is not None and (frozen or self.execution.scheduler):
-                extracted = self._spread_clips(writer, spread)
-            if spread is None or not frozen:
-                # This also uses the clips that workers have read.
-                extracted = self._extract(writer, spread)
-            failures = writer.failures
-        if spread is not None and frozen:
-            # Only workers know the files' digests, but rows of equal files have equal keys.
-            self._tell_same_files(_row_keys(self.out, extracted.features))
-        if extracted.diverged:
-            raise _divergence(extracted.diverged, extracted.features, extracted.nets, self.out)
-        # The plan's notes name nets whose weights could not be downloaded.
-        settled = extracted.settled and not plan.notes
-        return summary.ExtractSummary(
-            path=self.out,
-            clips=len(plan.manifest),
-            features=tuple(extracted.features),
-            failures=failures,
-            missing=extracted.missing,
-            notes=(*plan.notes, *extracted.notes),
-            work=self.work,
-            settled=settled and all(stage.startswith("decode:") for _, stage, _ in failures),
+def _train_with_first_rank(plan: ExtractPlan) -> summary.ExtractSummary:
+    """Train every net together with the first rank, the only one that writes."""
+    table, run = plan.evaluation.table, plan.settings.extract.run
+    media = clip_media.ClipMedia(plan.manifest, plan.settings, plan.work, plans=plan.nets)
+    stop_workers()
+    for net in plan.nets:
+        if media.absent(NETS[net.name].modality):
+            continue
+        clips = data.TrainingClips(
+            plan.manifest, media.digests, media.usable(net), table.folds, table.splits
         )
+        reader, jobs = partial(media.batches, view=net.view), plan.work / "nets"
+        # A training diverges on all ranks; the first one reports it.
+        with suppress(TrainingDiverged):
+            for _ in protocols.train_nets(net, clips, run, batches=reader, jobs=jobs):
+                pass
+    names = tuple(net.name for net in plan.nets)
+    return summary.ExtractSummary(plan.out, len(plan.manifest), names, ())
 
-    def train_with_first_rank(self) -> summary.ExtractSummary:
-        """Train every net together with the first rank, the only one that writes."""
-        plan, table = self.plan, self.plan.evaluation.table
-        media = clip_media.ClipMedia(plan.manifest, plan.settings, self.work, plans=plan.nets)
-        stop_workers()
-        for net in plan.nets:
-            if media.absent(NETS[net.name].modality):
-                continue
-            clips = data.TrainingClips(
-                plan.manifest, media.digests, media.usable(net), table.folds, table.splits
-            )
-            reader, run = partial(media.batches, view=net.view), plan.settings.extract.run
-            # A training diverges on all ranks; the first one reports it.
-            with suppress(TrainingDiverged):
-                for _ in protocols.train_nets(
-                    net, clips, run, batches=reader, jobs=self.work / "nets"
-                ):
-                    pass
-        names = tuple(net.name for net in plan.nets)
-        return summary.ExtractSummary(self.out, len(plan.manifest), names, ())
 
-    @contextmanager
-    def _backend(self) -> Iterator[backends.Backend | None]:
-        """Yield the backend of a run, or None if only this process works."""
-        execution = self.execution
-        if execution.scheduler:
-            folders = [self.work, self.out.parent, self.plan.manifest.root]
-            shared = [folder.absolute() for folder in folders]
-            with backends.dask_backend(execution.scheduler, shared) as backend:
-                yield backend
-        elif execution.jobs > 1:
-            yield backends.local_backend(self.plan.settings.extract.run, execution.jobs)
-        else:
-            yield None
+@contextmanager
+def _backend(plan: ExtractPlan) -> Iterator[backends.Backend | None]:
+    """Yield the backend of a run, or None if only this process works."""
+    execution = plan.execution
+    if execution.scheduler:
+        folders = [plan.work, plan.out.parent, plan.manifest.root]
+        shared = [folder.absolute() for folder in folders]
+        with backends.dask_backend(execution.scheduler, shared) as backend:
+            yield backend
+    elif execution.jobs > 1:
+        yield backends.local_backend(plan.settings.extract.run, execution.jobs)
+    else:
+        yield None
 
-    def _extract(self, writer: CacheWriter, spread: tasks.SpreadRun | None) -> _Extracted:
-        """Read all clips in this process; train and embed here or through `spread`."""
-        plan, settings = self.plan, self.plan.settings
-        descriptors = settings.extract.descriptors
-        media = clip_media.ClipMedia(
-            plan.manifest, settings, self.work, plans=plan.nets, descriptors=descriptors
+
+def _extract(
+    plan: ExtractPlan, writer: CacheWriter, spread: tasks.SpreadRun | None
+) -> tuple[summary.ExtractSummary, list[TrainingDiverged]]:
+    """Read all clips in this process; train and embed here or through `spread`."""
+    settings, descriptors = plan.settings, plan.settings.extract.descriptors
+    features = _decode(plan, writer, plan.manifest, plans=plan.nets, descriptors=descriptors)
+    media = features.media
+    _tell_same_files(plan, media.digests)
+    features.write_failures()
+    nets = features.runnable(plan.nets)
+    if not nets:
+        first = plan.manifest.clip_ids[0]
+        raise BadOption(
+            f"no clip has the input of any net ({', '.join(net.name for net in plan.nets)}); "
+            f"the first clip, {first}: {media.reason(first)}"
         )
-        # Workers are stopped to free their memory for the nets.
-        stop_workers()
-        self._tell_same_files(media.digests)
-        features = steps.FeatureWriter(media, settings, writer, self.work)
-        features.write_failures()
-        nets = features.runnable(plan.nets)
-        if not nets:
-            first = plan.manifest.clip_ids[0]
-            raise BadOption(
-                f"no clip has the input of any net ({', '.join(net.name for net in plan.nets)}); "
-                f"the first clip, {first}: {media.reason(first)}"
-            )
-        self._tell_device()
-        seconds = media.seconds()
-        notes = [media_files.longer_clips_note(net, seconds, settings.shared) for net in nets]
-        notes = [note for note in notes if note]
-        for note in notes:
-            tell_note(note)
-        features.write_descriptors()
-        ranks.current_ranks().wait()
-        if spread is not None:
-            shared = tasks.TaskSettings.of(settings, plan.nets, self.work, writer.path)
-            trainings = backends.trainings_of(nets, settings.extract.run, writer.table.folds)
-            spread.do_trainings(shared, media, trainings)
-        # Nets that `spread` has trained are not trained again here.
-        diverged = steps.write_nets(features, nets, writer, spread.diverged if spread else None)
-        return _Extracted(nets, features.features, media.missing, notes, diverged, media.settled)
+    _tell_device(plan)
+    seconds = media.seconds()
+    notes = [media_files.longer_clips_note(net, seconds, settings.shared) for net in nets]
+    notes = [note for note in notes if note]
+    for note in notes:
+        tell_note(note)
+    features.write_descriptors()
+    ranks.current_ranks().wait()
+    if spread is not None:
+        shared = tasks.TaskSettings.of(settings, plan.nets, plan.work, writer.path)
+        trainings = backends.trainings_of(nets, settings.extract.run, writer.table.folds)
+        spread.do_trainings(shared, media, trainings)
+    # Nets that `spread` has trained are not trained again here.
+    diverged = steps.write_nets(features, nets, writer, spread.diverged if spread else None)
+    settled = media.settled
+    found = _summary(plan, writer, features.features, media.missing, notes, settled=settled)
+    return found, diverged
 
-    def _spread_clips(self, writer: CacheWriter, spread: tasks.SpreadRun) -> _Extracted:
-        """Read and embed all clips through `spread`, in batches."""
-        plan, extract, manifest = self.plan, self.plan.settings.extract, self.plan.manifest
-        if extract.run.protocol == "frozen":
-            self._tell_device()
-        # A worker of a scheduler may share its machine with other workers.
-        jobs = cores() if self.execution.scheduler else self.execution.jobs
-        extract = replace(extract, workers=max((extract.workers or cores()) // jobs, 1))
-        settings = replace(plan.settings, extract=extract)
-        shared = tasks.TaskSettings.of(settings, plan.nets, self.work, writer.path)
-        spread.do_clips(shared, replace(manifest, root=manifest.root.absolute()))
-        failures = writer.failures
-        failed = {clip for clip, stage, _ in failures if stage.startswith("decode:")}
-        if len(failed) == len(manifest):
-            clip, _, reason = failures[0]
-            raise BadOption(f"no clip could be decoded; the first, {clip}: {reason}")
-        return _Extracted(plan.nets, spread.features, tuple(spread.missing), settled=not failures)
 
-    def _tell_device(self) -> None:
-        tell(f"nets run {self.execution.place(self.plan.settings.extract.run)}")
+def _spread_clips(
+    plan: ExtractPlan, writer: CacheWriter, spread: tasks.SpreadRun
+) -> summary.ExtractSummary:
+    """Read and embed all clips through `spread`, in batches."""
+    extract, manifest = plan.settings.extract, plan.manifest
+    if extract.run.protocol == "frozen":
+        _tell_device(plan)
+    # A worker of a scheduler may share its machine with other workers.
+    jobs = cores() if plan.execution.scheduler else plan.execution.jobs
+    extract = replace(extract, workers=max((extract.workers or cores()) // jobs, 1))
+    settings = replace(plan.settings, extract=extract)
+    shared = tasks.TaskSettings.of(settings, plan.nets, plan.work, writer.path)
+    spread.do_clips(shared, replace(manifest, root=manifest.root.absolute()))
+    failures = writer.failures
+    failed = {clip for clip, stage, _ in failures if stage.startswith("decode:")}
+    if len(failed) == len(manifest):
+        clip, _, reason = failures[0]
+        raise BadOption(f"no clip could be decoded; the first, {clip}: {reason}")
+    return _summary(plan, writer, spread.features, spread.missing, settled=not failures)
 
-    def _tell_same_files(self, content: Mapping[str, str]) -> None:
-        for note in media_files.same_file_notes(self.plan.manifest, content):
-            tell_note(note)
 
-    def _write_shard(self, shard: backends.Shard) -> summary.ExtractSummary:
-        """Write one shard, unless it is already done with the same settings (see ``--force``)."""
-        plan, settings, whole = self.plan, self.plan.settings, self.plan.evaluation.table
-        rows, run, force = shard.rows(plan.manifest), settings.extract.run, self.execution.force
-        trainings = shard.trainings(backends.trainings_of(plan.nets, run, whole.folds))
-        folder, facts = shards.ShardFolder(self.out), shards.run_facts(settings, whole, shard.count)
-        folder.claim(facts, whole, plan.facts, force=force)
-        path = folder.cache(shard)
-        if folder.is_done(shard, facts) and not force:
-            tell(f"shard {shard} is already done: {path}")
-            with open_cache(path) as done:
-                failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
-                return summary.ExtractSummary(
-                    path, len(rows), done.names(), failures, work=self.work
-                )
-        # A shard with trainings embeds all clips with the trained nets.
-        table = whole if trainings else subset(whole, rows)
-        clips = tuple(plan.manifest.clips[row] for row in rows)
-        with CacheWriter(path, table, provenance=plan.facts) as writer:
-            media = clip_media.ClipMedia(
-                replace(plan.manifest, clips=clips),
-                settings,
-                self.work,
-                plans=plan.nets,
-                descriptors=settings.extract.descriptors,
-                require_any=False,
-                numbers=rows,
-            )
-            stop_workers()
-            features = steps.FeatureWriter(media, settings, writer, self.work)
-            features.write_failures()
-            features.write_descriptors()
-            nets = list(plan.nets) if run.protocol == "frozen" and rows else []
-            if trainings:
-                features, nets = self._trainer(trainings, writer)
-            self._tell_device()
-            diverged = steps.write_nets(features, nets, writer)
-            failures = writer.failures
-        if diverged:
-            raise _divergence(diverged, features.features, nets, path)
-        folder.finish(shard, facts)
+def _tell_device(plan: ExtractPlan) -> None:
+    tell(f"nets run {plan.execution.place(plan.settings.extract.run)}")
+
+
+def _tell_same_files(plan: ExtractPlan, content: Mapping[str, str]) -> None:
+    for note in media_files.same_file_notes(plan.manifest, content):
+        tell_note(note)
+
+
+def _write_shard(plan: ExtractPlan, shard: backends.Shard) -> summary.ExtractSummary:
+    """Write one shard, unless it is already done with the same settings (see ``--force``)."""
+    settings, whole = plan.settings, plan.evaluation.table
+    rows, run, force = shard.rows(plan.manifest), settings.extract.run, plan.execution.force
+    trainings = shard.trainings(backends.trainings_of(plan.nets, run, whole.folds))
+    folder, facts = shards.ShardFolder(plan.out), shards.run_facts(settings, whole, shard.count)
+    folder.claim(facts, whole, plan.facts, force=force)
+    path = folder.cache(shard)
+    if folder.is_done(shard, facts) and not force:
+        tell(f"shard {shard} is already done: {path}")
         with open_cache(path) as done:
-            names = done.names()
-        return summary.ExtractSummary(
-            path, len(rows), names, failures, media.missing, plan.notes, self.work
+            failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
+            return summary.ExtractSummary(path, len(rows), done.names(), failures, work=plan.work)
+    # A shard with trainings embeds all clips with the trained nets.
+    table = whole if trainings else subset(whole, rows)
+    clips = tuple(plan.manifest.clips[row] for row in rows)
+    with CacheWriter(path, table, provenance=plan.facts) as writer:
+        part = replace(plan.manifest, clips=clips)
+        descriptors = settings.extract.descriptors
+        features = _decode(
+            plan,
+            writer,
+            part,
+            plans=plan.nets,
+            descriptors=descriptors,
+            require_any=False,
+            numbers=rows,
         )
+        missing = features.media.missing
+        features.write_failures()
+        features.write_descriptors()
+        nets = list(plan.nets) if run.protocol == "frozen" and rows else []
+        if trainings:
+            chosen = {name for name, _ in trainings}
+            nets = [net for net in plan.nets if net.name in chosen]
+            features = _decode(plan, writer, plan.manifest, trainings, plans=nets)
+            nets = features.runnable(nets)
+        _tell_device(plan)
+        diverged = steps.write_nets(features, nets, writer)
+        failures = writer.failures
+    if diverged:
+        raise _divergence(plan, path, diverged, features.features)
+    folder.finish(shard, facts)
+    with open_cache(path) as done:
+        names = done.names()
+    return summary.ExtractSummary(path, len(rows), names, failures, missing, plan.notes, plan.work)
 
-    def _trainer(
-        self, trainings: Sequence[backends.Training], writer: CacheWriter
-    ) -> tuple[steps.FeatureWriter, list[NetSettings]]:
-        """Return a writer that trains these nets and embeds all clips, and the nets' settings."""
-        plan, chosen = self.plan, {name for name, _ in trainings}
-        nets = [net for net in plan.nets if net.name in chosen]
-        media = clip_media.ClipMedia(plan.manifest, plan.settings, self.work, plans=nets)
-        stop_workers()
-        features = steps.FeatureWriter(media, plan.settings, writer, self.work, trainings)
-        return features, features.runnable(nets)
+
+def _decode(
+    plan: ExtractPlan,
+    writer: CacheWriter,
+    manifest: Manifest,
+    trainings: Sequence[backends.Training] | None = None,
+    **options: Any,
+) -> steps.FeatureWriter:
+    """Read clips, and return a writer of their features; `options` are those of `ClipMedia`."""
+    media = clip_media.ClipMedia(manifest, plan.settings, plan.work, **options)
+    # Workers are stopped to free their memory for the nets.
+    stop_workers()
+    return steps.FeatureWriter(media, plan.settings, writer, plan.work, trainings)
 
 
 def _row_keys(path: Path, features: Sequence[str]) -> dict[str, str]:
@@ -322,17 +319,17 @@ def _row_keys(path: Path, features: Sequence[str]) -> dict[str, str]:
 
 
 def _divergence(
+    plan: ExtractPlan,
+    out: Path,
     diverged: Sequence[TrainingDiverged],
     features: Sequence[str],
-    plans: Sequence[NetSettings],
-    out: Path,
 ) -> TrainingDiverged:
     """Return one error for all nets that diverged, with advice."""
-    finished = [plan.name for plan in plans if plan.name in features]
+    names = ",".join(net.name for net in plan.nets if net.name in features)
     advice = "; ".join(error.advice for error in diverged)
-    if finished:
+    if names:
         advice += (
-            f", or leave out these nets with --nets {','.join(finished)}; {out} has the features "
-            f"of {', '.join(finished)}, which are not trained again"
+            f", or leave out these nets with --nets {names}; {out} has the features of "
+            f"{names.replace(',', ', ')}, which are not trained again"
         )
     return TrainingDiverged("; ".join(error.problem for error in diverged), advice)

@@ -5,8 +5,6 @@ decide the result), and for each shard ``1-of-4.h5`` and, when it is done, ``1-o
 folder can be read as one cache, because no two files hold the same row.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -85,9 +83,8 @@ class ShardFolder:
 
     def is_done(self, shard: Shard, facts: Mapping[str, Any]) -> bool:
         """Return True if a shard was finished with these facts and its file exists."""
-        return (
-            self._read_marker(shard).get("run") == digest_of(facts) and self.cache(shard).exists()
-        )
+        done = self._read_marker(shard).get("run") == digest_of(facts)
+        return done and self.cache(shard).exists()
 
     def finish(self, shard: Shard, facts: Mapping[str, Any]) -> None:
         """Mark a shard as done."""
@@ -98,7 +95,7 @@ class ShardFolder:
 
     def refuse_changed(self) -> None:
         """Raise BadOption if the file of a shard is not the one that its marker describes."""
-        for shard in self._shards(self._facts()):
+        for shard in self._shards():
             path = self.cache(shard)
             with open_cache(path) as cache:
                 if cache.digest() != self._read_marker(shard).get("digest"):
@@ -109,12 +106,12 @@ class ShardFolder:
 
     def unfinished(self) -> list[Shard]:
         """Return the shards that are not done."""
-        facts = self._facts()
-        return [shard for shard in self._shards(facts) if not self.is_done(shard, facts or {})]
+        facts = self._facts() or {}
+        return [shard for shard in self._shards() if not self.is_done(shard, facts)]
 
-    def _shards(self, facts: Mapping[str, Any] | None) -> list[Shard]:
-        """Return all shards of a run with these facts."""
-        count = (facts or {}).get("shards")
+    def _shards(self) -> list[Shard]:
+        """Return all shards of the run."""
+        count = (self._facts() or {}).get("shards")
         if not isinstance(count, int):
             raise BadOption(f"{self._run}: does not state the number of shards: run one again")
         return [Shard(i + 1, count) for i in range(count)]
@@ -154,8 +151,7 @@ def run_facts(settings: Settings, table: ClipTable, count: int) -> dict[str, Any
         facts.pop(f"extract.{key}", None)
         facts.pop(f"extract.run.{key}", None)
     facts |= {"manifest": table.digest, "folds": digest_of(folds), "shards": count}
-    facts["mvemo"] = versions()["mvemo"]
-    return dict(to_json_values(facts))
+    return dict(to_json_values({**facts, "mvemo": versions()["mvemo"]}))
 
 
 def refuse_unfinished(path: Path) -> None:

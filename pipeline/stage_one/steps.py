@@ -1,7 +1,5 @@
 """Steps of stage one that write to the cache: failures, descriptors and embeddings."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training import devices, embedding, protocols
 from mvemo.extract.training.data import TrainingClips
+from mvemo.manifests import Clip
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.settings import Settings
@@ -39,13 +38,13 @@ class FeatureWriter:
 
     def write_failures(self) -> None:
         """Write the failures of decoding and describing, and clear resolved failures."""
-        reasons = {(clip_id, stage): why for clip_id, stage, why in self.media.failures}
+        failed = {failure[:2] for failure in self.media.failures}
         for clip_id in self.media.manifest.clip_ids:
             for stage in ("decode:audio", "decode:video", *self.media.stages):
-                if (clip_id, stage) in reasons:
-                    self.writer.fail(clip_id, stage, reasons[clip_id, stage])
-                else:
+                if (clip_id, stage) not in failed:
                     self.writer.clear_failures(clip_id, stage)
+        for failure in self.media.failures:
+            self.writer.fail(*failure)
 
     def runnable(self, plans: Sequence[NetSettings]) -> list[NetSettings]:
         """Return the nets whose modality some clip has; print a message on the other nets."""
@@ -72,8 +71,7 @@ class FeatureWriter:
                 spec = in_half_precision(spec)
             keys = self._keys(spec, self.media.described)
             for clip_id in keys.keys() - self.writer.current(spec, keys):
-                values = self.media.sequence(clip_id, name)
-                self.writer.put(spec, clip_id, keys[clip_id], values)
+                self.writer.put(spec, clip_id, keys[clip_id], self.media.sequence(clip_id, name))
             self.features.append(name)
 
     def write_embeddings(self, plan: NetSettings, folds: I64, splits: I64 | None = None) -> None:
@@ -161,11 +159,15 @@ class FeatureWriter:
 
     def _keys(self, spec: FeatureSpec, usable: Mask) -> dict[str, str]:
         """Return the row keys of the usable clips, by clip id."""
-        clips = (self.media.manifest.clips[row] for row in np.flatnonzero(usable))
-        return {
-            clip.clip_id: spec.key(self.media.digests[clip.clip_id], clip.start, clip.duration)
-            for clip in clips
-        }
+        clips = [self.media.manifest.clips[row] for row in np.flatnonzero(usable)]
+        return row_keys(spec, clips, self.media.digests)
+
+
+def row_keys(
+    spec: FeatureSpec, clips: Iterable[Clip], content: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the row keys of clips by clip id; `content` has the digests of their media."""
+    return {c.clip_id: spec.key(content[c.clip_id], c.start, c.duration) for c in clips}
 
 
 def write_nets(
@@ -218,13 +220,11 @@ class _EpochNotes:
         if self.start is not None and not self.timed:
             self.timed = True
             seconds = now - self.start
-            device = devices.describe_device(
-                devices.pick_device(self.run.device), self.run.precision
-            )
+            device = devices.pick_device(self.run.device)
             total = progress.duration_text(seconds * epochs * self.n_nets)
-            nets = f"{self.n_nets} net{'s' * (self.n_nets != 1)}"
             messages.tell(
-                f"{self.net}: {progress.duration_text(seconds)} per epoch on {device}: {nets} with "
-                f"{epochs} epochs take {total} at most"
+                f"{self.net}: {progress.duration_text(seconds)} per epoch on "
+                f"{devices.describe_device(device, self.run.precision)}: {self.n_nets} "
+                f"net{'s' * (self.n_nets != 1)} with {epochs} epochs take {total} at most"
             )
         self.start = now

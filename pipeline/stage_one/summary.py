@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.cache.cache_file import parts_folder
-from mvemo.cache.failures import failures_by_reason
+from mvemo.cache.table import failures_by_reason
 from mvemo.extract.store.folders import stamp_of
 from mvemo.manifests import ManifestError, read_manifest
 from mvemo.manifests.files import dump_json, parse_json, write_json
@@ -102,9 +102,8 @@ class RepeatableRun:
             if path.stat().st_size > _MOST_BYTES or parts_folder(self.out).exists():
                 return None
             kept = parse_json(path.read_bytes())
-            if self._key is None or kept["key"] != self._key:
-                return None
-            if any(_stamp(Path(name)) != stamp for name, stamp in kept["files"].items()):
+            changed = any(_stamp(Path(name)) != stamp for name, stamp in kept["files"].items())
+            if changed or kept["key"] != self._key:
                 return None
             facts = {name: _tuples(kept["summary"][name]) for name in _KEPT}
             summary = ExtractSummary(self.out, work=self.work, settled=True, **facts)
@@ -173,14 +172,13 @@ def _stamp(path: Path) -> list[int] | None:
 
 def _code() -> dict[str, list[int] | None]:
     """Return the stamps of all source files of stage one, by path."""
-    stamps: dict[str, list[int] | None] = {}
-    for package in _PACKAGES:
-        for top in importlib.import_module(f"mvemo.{package}").__path__:
-            for folder, folders, names in os.walk(top):
-                folders[:] = sorted(set(folders) - {"__pycache__"})
-                paths = [Path(folder, name) for name in sorted(names)]
-                stamps |= {str(path): _stamp(path) for path in paths}
-    return stamps
+    return {
+        str(path): _stamp(path)
+        for package in _PACKAGES
+        for top in importlib.import_module(f"mvemo.{package}").__path__
+        for path in sorted(Path(top).rglob("*"))
+        if path.parent.name != "__pycache__" and path.is_file()
+    }
 
 
 def _weight_files(settings: Settings) -> list[Path]:

@@ -51,12 +51,9 @@ class TaskSettings:
         cls, settings: Settings, nets: Sequence[NetSettings], work: Path, out: Path
     ) -> TaskSettings:
         """Return the settings of a run with absolute paths."""
-        absolute = tuple(
-            net
-            if net.weights in ("", FETCHED)
-            else replace(net, weights=str(Path(net.weights).absolute()))
-            for net in nets
-        )
+        files = {net.weights: str(Path(net.weights).absolute()) for net in nets}
+        files |= {"": "", FETCHED: FETCHED}
+        absolute = tuple(replace(net, weights=files[net.weights]) for net in nets)
         return cls(settings, absolute, work.absolute(), out.absolute())
 
     @property
@@ -204,8 +201,11 @@ class SpreadRun:
         """Decode and describe all clips, and embed them with frozen nets."""
         extract = shared.settings.extract
         device = devices.pick_device(extract.run.device)
-        nets = [NETS[net.name] for net in shared.nets if shared.frozen]
-        at_once = (devices.windows_at_once(extract.embed_batch, device, net) for net in nets)
+        at_once = (
+            devices.windows_at_once(extract.embed_batch, device, NETS[net.name])
+            for net in shared.nets
+            if shared.frozen
+        )
         unit = min(at_once, default=extract.embed_batch or 1)
         sizes = batch_sizes(len(manifest), self.backend.processes, unit)
         with progress.Progress("clips", len(manifest)) as bar:
@@ -233,11 +233,9 @@ class SpreadRun:
         for size, last in zip(sizes, accumulate(sizes), strict=True):
             rows = tuple(range(last - size, last))
             clips = replace(manifest, clips=tuple(manifest.clips[row] for row in rows))
-            keys = {
-                digest: {clip: of[clip] for clip in clips.clip_ids if clip in of}
-                for digest, of in stored.keys.items()
-            }
-            failed = {k: v for clip in clips.clip_ids for k, v in failures.get(clip, {}).items()}
+            ids = clips.clip_ids
+            keys = {d: {c: of[c] for c in ids if c in of} for d, of in stored.keys.items()}
+            failed = {k: v for c in ids for k, v in failures.get(c, {}).items()}
             known = StoredRows(keys, failed, stored.number)
             tasks.append(ClipTask(shared, clips, rows, subset(self.writer.table, rows), known))
         return tasks
@@ -250,8 +248,7 @@ class SpreadRun:
             bar.note(state) if isinstance(state, str) else bar.ahead(state)
 
         for task, result in self.backend.do(tasks, note):
-            clips = set(task.table.clip_ids) if isinstance(task, ClipTask) else {""}
-            lost = clips
+            clips = lost = set(task.table.clip_ids) if isinstance(task, ClipTask) else {""}
             if isinstance(result, Finished):
                 self._take_up(task, result)
                 lost = clips.intersection(clip for clip, *_ in self.writer.failures)

@@ -1,10 +1,8 @@
 """Classical models on descriptors for the study of baselines (J22 3.6, Fig. 8)."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,11 +13,8 @@ from scipy.special import expit
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.manifests.labels import LabelKind, label_kind
 from mvemo.pipeline.studies.comparison import Draft, Row
-from mvemo.pipeline.studies.predictors import FoldPredictions
 from mvemo.pipeline.studies.scores import Labels
-from mvemo.pipeline.studies.study import Study, StudyMedia, j22_classes
-from mvemo.pipeline.studies.study_file import StudyFile
-from mvemo.pipeline.studies.trainings import NetTraining
+from mvemo.pipeline.studies.study import StudyMedia, j22_classes
 
 # All descriptors except the spectrogram, which mel summarises.
 DESCRIPTORS = ("mel", "mfcc", "rp", "f0", "formants", "contrast", "chroma")
@@ -38,57 +33,33 @@ REGRESSION = "linear regression, quadrant"
 Model = Callable[[F64, NDArray[Any], F64, int], F64]
 
 
-@dataclass(frozen=True)
-class ClassicalPredictor:
-    """Cross-validation of a classical model on the statistics of descriptors."""
-
-    model: Model
-    rows: F64  # float64 (clips, statistics)
-    labels: Labels
-    seed: int
-
-    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
-        """Predict all clips in repeat `run`."""
-        seed = self.seed + run
-        return FoldPredictions(predict_out_of_fold(self.model, self.rows, self.labels, folds, seed))
-
-    def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
-        """Return (), since no net is trained."""
-        return ()
-
-
-def classical_rows(
-    study: Study, file: StudyFile, options: Mapping[str, Any]
-) -> tuple[list[Row], list[str]]:
+def classical_rows(draft: Draft) -> tuple[list[Row], list[str]]:
     """Return rows of the models in J22 Fig. 8, on descriptors' means and deviations; and notes."""
-    labels, kind = Labels.of(study.manifest), label_kind(study.manifest.task)
-    quadrants = quadrants_of(labels.names) if kind.exclusive else None
-    notes = []
+    study, names = draft.study, draft.labels.names
+    kind, notes = label_kind(study.manifest.task), []
+    quadrants = quadrants_of(names) if kind.exclusive else None
     if quadrants is None and kind.exclusive:
         notes.append(
             f"{REGRESSION} is left out, because it needs the four quadrants of valence and "
             f"arousal as classes ({', '.join(QUADRANTS)})."
         )
-    models = classical_models(kind, len(labels.names), quadrants)
-    rows = [
-        Row(
-            name,
-            {"model": name},
-            descriptors=DESCRIPTORS,
-            model=partial(_predictor, model, ("mel",) if name.endswith("(mel)") else DESCRIPTORS),
-        )
-        for name, model in models.items()
-    ]
-    runs = options.get("rnn_runs")
+    rows = []
+    for name, model in classical_models(kind, len(names), quadrants).items():
+        read = ("mel",) if name.endswith("(mel)") else DESCRIPTORS
+        outputs = partial(_predict_clips, model, read)
+        rows.append(Row(name, {"model": name}, descriptors=DESCRIPTORS, model=outputs))
+    runs = draft.options.get("rnn_runs")
     if runs != 0:
         rows.append(Row(RNN, {"model": RNN, "net": "rnn"}, (study.plan("rnn"),), runs=runs))
     return rows, notes
 
 
-def _predictor(model: Model, descriptors: tuple[str, ...], media: StudyMedia) -> ClassicalPredictor:
-    """Return the predictor of a model on statistics of `descriptors`."""
-    labels, seed = Labels.of(media.manifest), media.extract.run.seed
-    return ClassicalPredictor(model, media.statistics(descriptors), labels, seed)
+def _predict_clips(
+    model: Model, descriptors: tuple[str, ...], media: StudyMedia, run: int, folds: Ints
+) -> F64:
+    """Predict all clips out of fold from statistics of `descriptors`."""
+    rows, labels = media.statistics(descriptors), Labels.of(media.manifest)
+    return predict_out_of_fold(model, rows, labels, folds, media.extract.run.seed + run)
 
 
 def add_baseline_row(draft: Draft) -> None:
@@ -102,15 +73,13 @@ def add_baseline_row(draft: Draft) -> None:
 
 def classical_models(kind: LabelKind, n_outputs: int, quadrants: Ints | None) -> dict[str, Model]:
     """Return the models of J22's references [14] and [17], mostly with default parameters."""
-    if kind.numeric:
-        return {name: partial(_predict_values, make) for name, make in _estimators(True).items()}
-    classes = partial(_predict_classes, n_classes=n_outputs)
-    predict = classes if kind.exclusive else _predict_tags
-    models: dict[str, Model] = {
-        name: partial(predict, make) for name, make in _estimators(False).items()
-    }
+    predict: Callable[..., F64] = _predict_values if kind.numeric else _predict_tags
+    if kind.exclusive:
+        predict = partial(_predict_classes, n_classes=n_outputs)
+    estimators = _estimators(kind.numeric)
+    models: dict[str, Model] = {name: partial(predict, make) for name, make in estimators.items()}
     if quadrants is not None:
-        models[REGRESSION] = _quadrant_regression(quadrants)
+        models[REGRESSION] = partial(_predict_quadrants, quadrants)
     return models
 
 
@@ -118,27 +87,27 @@ def _estimators(numeric: bool) -> dict[str, Callable[[int], Any]]:
     """Return functions that build a regressor (`numeric`) or a classifier from a seed, by name."""
     from sklearn import linear_model, neighbors, neural_network, svm, tree
 
-    def kind(module: Any, regressor: str, classifier: str, **options: Any) -> Any:
-        cls = getattr(module, regressor if numeric else classifier)
-        seeded = "random_state" in cls().get_params() and module in (tree, neural_network)
-        return lambda seed: cls(**options, **({"random_state": seed} if seeded else {}))
-
-    perceptron = {"hidden_layer_sizes": (64,), "alpha": 0.1, "max_iter": 100}
-    found = {
-        "SVM, RBF kernel": kind(svm, "SVR", "SVC"),
-        "SVM, linear kernel": kind(svm, "SVR", "SVC", kernel="linear", C=0.01),
-        "decision tree": kind(tree, "DecisionTreeRegressor", "DecisionTreeClassifier"),
-        "k nearest neighbours": kind(neighbors, "KNeighborsRegressor", "KNeighborsClassifier"),
-        "multilayer perceptron": kind(
-            neural_network, "MLPRegressor", "MLPClassifier", **perceptron
-        ),
+    # Classes of the regressor and of the classifier.
+    support = svm.SVR, svm.SVC
+    trees = tree.DecisionTreeRegressor, tree.DecisionTreeClassifier
+    neighbours = neighbors.KNeighborsRegressor, neighbors.KNeighborsClassifier
+    perceptrons = neural_network.MLPRegressor, neural_network.MLPClassifier
+    layers = {"hidden_layer_sizes": (64,), "alpha": 0.1, "max_iter": 100}
+    found: dict[str, Callable[[int], Any]] = {
+        "SVM, RBF kernel": lambda seed: support[not numeric](),
+        "SVM, linear kernel": lambda seed: support[not numeric](kernel="linear", C=0.01),
+        "decision tree": lambda seed: trees[not numeric](random_state=seed),
+        "k nearest neighbours": lambda seed: neighbours[not numeric](),
+        "multilayer perceptron": lambda seed: perceptrons[not numeric](**layers, random_state=seed),
     }
     if numeric:
         # The penalty is chosen on the training clips only.
-        ridge = kind(linear_model, "RidgeCV", "", alphas=PENALTIES)
-        return {**found, "linear regression": ridge, "ridge regression (mel)": ridge}
-    logistic = kind(linear_model, "", "LogisticRegression", C=0.1, max_iter=500)
-    return {**found, "logistic regression (mel)": logistic}
+        for name in ("linear regression", "ridge regression (mel)"):
+            found[name] = lambda seed: linear_model.RidgeCV(alphas=PENALTIES)
+    else:
+        logistic = linear_model.LogisticRegression
+        found["logistic regression (mel)"] = lambda seed: logistic(C=0.1, max_iter=500)
+    return found
 
 
 def _fitted(make: Callable[[int], Any], seed: int, train: F64, y: NDArray[Any]) -> Any:
@@ -172,12 +141,11 @@ def _predict_tags(
             outputs[:, i] = has[0]
             continue
         model = _fitted(make, seed, train, has)
-        # A support vector machine gives distances; ROC-AUC needs only their order.
-        outputs[:, i] = (
-            model.predict_proba(test)[:, 1]
-            if hasattr(model, "predict_proba")
-            else expit(model.decision_function(test))
-        )
+        if hasattr(model, "predict_proba"):
+            outputs[:, i] = model.predict_proba(test)[:, 1]
+        else:
+            # A support vector machine gives distances; ROC-AUC needs only their order.
+            outputs[:, i] = expit(model.decision_function(test))
     return outputs
 
 
@@ -192,20 +160,17 @@ def _predict_values(
     return outputs
 
 
-def _quadrant_regression(quadrants: Ints) -> Model:
-    """Return a model that predicts the signs of valence and arousal, and from them the class."""
+def _predict_quadrants(
+    quadrants: Ints, train: F64, classes: NDArray[Any], test: F64, seed: int
+) -> F64:
+    """Predict the signs of valence and arousal, and from them the class; nothing is random."""
     from sklearn.linear_model import RidgeCV
 
-    def predict(train: F64, classes: NDArray[Any], test: F64, seed: int) -> F64:
-        del seed  # nothing here is random
-        model = RidgeCV(alphas=PENALTIES).fit(train, quadrants[classes])
-        signs = np.where(np.asarray(model.predict(test)) >= 0, 1, -1)
-        # (rows, classes): True if both signs are those of the class
-        same = (signs[:, None, :] == quadrants[None]).all(axis=2)
-        outputs: F64 = np.eye(len(quadrants))[same.argmax(axis=1)]
-        return outputs
-
-    return predict
+    model = RidgeCV(alphas=PENALTIES).fit(train, quadrants[classes])
+    signs = np.where(np.asarray(model.predict(test)) >= 0, 1, -1)
+    # (rows, classes): True if both signs are those of the class
+    same = (signs[:, None, :] == quadrants[None]).all(axis=2)
+    return np.eye(len(quadrants))[same.argmax(axis=1)]
 
 
 def quadrants_of(classes: Sequence[str]) -> Ints | None:
@@ -222,9 +187,8 @@ def predict_out_of_fold(model: Model, rows: F64, labels: Labels, folds: Ints, se
     mask = np.isfinite(rows).all(axis=1)
     outputs = np.full((len(rows), len(labels.names)), np.nan)
     for fold in np.unique(folds):
-        train = np.flatnonzero(mask & (folds != fold))
-        test = np.flatnonzero(mask & (folds == fold))
-        if not len(train) or not len(test):
+        train, test = mask & (folds != fold), mask & (folds == fold)
+        if not train.any() or not test.any():
             continue
         scaler = StandardScaler().fit(rows[train])
         x_train, x_test = scaler.transform(rows[train]), scaler.transform(rows[test])

@@ -1,10 +1,8 @@
 """Out-of-fold predictions of nets, and of heads on the embeddings of nets."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -38,24 +36,47 @@ class FoldPredictions:
     n_parameters: int = 0  # number of trainable parameters
 
 
-class Predictor(Protocol):
-    """Protocol of objects that predict all clips out of fold."""
-
-    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
-        """Predict all clips in repeat `run`; `folds` is int64 (clips,)."""
-
-    def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
-        """Return the trainings of nets in a repeat."""
-
-
 @dataclass(frozen=True)
-class NetPredictor:
-    """Cross-fitting of a net: trained without each fold in turn, it predicts the fold's clips."""
+class Predictor:
+    """Base class of models that predict all clips out of fold."""
 
     study: Study
     media: StudyMedia
-    plan: NetSettings
     manifest: Manifest  # source of the labels
+
+    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
+        """Predict all clips in repeat `run`; `folds` is int64 (clips,)."""
+        raise NotImplementedError
+
+    def trainings(self, run: int, folds: Ints) -> list[NetTraining]:
+        """Return the trainings of nets in a repeat."""
+        return []
+
+    def _training(
+        self, plan: NetSettings, protocol: str, run: int, folds: Ints, **options: Any
+    ) -> NetTraining:
+        media, of_study = self.media, self.study.settings.extract.run
+        usable = media.usable(plan)
+        clips = TrainingClips(self.manifest, media.digests, usable, folds, **options)
+        settings = replace(of_study, protocol=protocol, seed=of_study.seed + run)
+        return NetTraining(media, clips, plan, settings, self.study.work / "nets")
+
+
+@dataclass(frozen=True)
+class ModelPredictor(Predictor):
+    """Model without nets, as a function of media, repeat and folds that returns the outputs."""
+
+    model: Callable[[StudyMedia, int, Ints], F64]
+
+    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
+        return FoldPredictions(self.model(self.media, run, folds))
+
+
+@dataclass(frozen=True)
+class NetPredictor(Predictor):
+    """Cross-fitting of a net: trained without each fold in turn, it predicts the fold's clips."""
+
+    plan: NetSettings
     title: str = ""  # title of the progress bar; "" for the net's name
     with_train_score: bool = False  # also predict the clips that each net was trained on
     # int64 (clips,): 0 training, 1 validation, 2 test. One net is then trained on this split
@@ -64,7 +85,6 @@ class NetPredictor:
     only_first: bool = False  # train only the net that leaves out the first fold
 
     def __call__(self, run: int, folds: Ints) -> FoldPredictions:
-        """Predict all clips in repeat `run`, which is added to the seed of the training."""
         (training,) = self.trainings(run, folds)
         usable, labels, view = training.clips.usable, Labels.of(self.manifest), self.plan.view
         link = labels.task.link
@@ -89,18 +109,16 @@ class NetPredictor:
 
     def trainings(self, run: int, folds: Ints) -> list[NetTraining]:
         """Return the training of a repeat; raise `BadOption` if no clip has the net's input."""
-        usable = self.media.usable(self.plan)
-        if not usable.any():
+        if not self.media.usable(self.plan).any():
             raise BadOption(f"{self.plan.name}: no clip has the input that this net reads")
         first = [int(folds.min())] if self.only_first else None
-        digests = self.media.digests
-        clips = TrainingClips(self.manifest, digests, usable, folds, self.splits, first)
         protocol = "crossfit" if self.splits is None else "holdout"
-        return [NetTraining.of(self.study, self.media, clips, self.plan, protocol, run)]
+        options = {"splits": self.splits, "trained_folds": first}
+        return [self._training(self.plan, protocol, run, folds, **options)]
 
 
 @dataclass(frozen=True)
-class HeadPredictor:
+class HeadPredictor(Predictor):
     """Head on the embeddings of one or several nets, cross-validated.
 
     Under ``crossfit`` a fold's head reads embeddings of nets trained without the fold. Under
@@ -108,11 +126,8 @@ class HeadPredictor:
     this is optimistic, which is what the study shows.
     """
 
-    study: Study
-    media: StudyMedia
     plans: tuple[NetSettings, ...]  # the nets
     protocol: str  # ``crossfit``, ``shared`` or ``frozen``
-    manifest: Manifest  # source of the labels for nets and heads
     title: str  # title of the progress bar
 
     def __call__(self, run: int, folds: Ints) -> FoldPredictions:
@@ -133,22 +148,14 @@ class HeadPredictor:
         outputs = np.full((len(folds), len(labels.names)), np.nan)
         head = self.study.settings.fuse.head
         for fold in np.unique(folds[folds >= 0]).tolist():
-            matrices = {
-                net: of_folds[fold if fold in of_folds else None]
-                for net, of_folds in tables.items()
-            }
+            matrices = {net: of[fold if fold in of else None] for net, of in tables.items()}
             test = folds == fold
             fit = Fit(model, fold, train=~test, C=head.C, predict=test)
             outputs[test] = fit_heads([fit], matrices, clips, head)[1][0]
         return FoldPredictions(outputs)
 
     def trainings(self, run: int, folds: Ints) -> list[NetTraining]:
-        """Return the trainings of the nets in a repeat."""
-        trainings, media = [], self.media
-        for plan in self.plans:
-            clips = TrainingClips(self.manifest, media.digests, media.usable(plan), folds)
-            trainings.append(NetTraining.of(self.study, media, clips, plan, self.protocol, run))
-        return trainings
+        return [self._training(plan, self.protocol, run, folds) for plan in self.plans]
 
     def _embed(self, plan: NetSettings, trained: TrainedNet) -> Matrix:
         """Return embeddings of all clips; clips that the net cannot read are missing."""
@@ -161,10 +168,7 @@ class HeadPredictor:
 
 def predict(net: Net, media: StudyMedia, view: ViewSettings, rows: Ints, link: Link) -> F64:
     """Predict rows with the net's last layer on means of windows; float64 (rows, outputs)."""
-    outputs = np.empty((len(rows), net.classifier.out_features))
-    start = 0
-    for batch, embeddings in media.embedded(net, view, rows):
-        scores = outputs_of(net, embeddings).astype(np.float64)
-        outputs[start : start + len(batch)] = apply_link(scores, link)
-        start += len(batch)
-    return outputs
+    outputs = [np.empty((0, net.classifier.out_features))]
+    for _, embeddings in media.embedded(net, view, rows):
+        outputs.append(apply_link(outputs_of(net, embeddings).astype(np.float64), link))
+    return np.concatenate(outputs)

@@ -3,12 +3,9 @@
 PL20 fine-tunes its nets on the clips on which its heads are then tested (sections 3.3 and 3.4).
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import Any
 
 from mvemo.extract import NetSettings, default_settings
 from mvemo.extract.nets import NETS
@@ -20,8 +17,7 @@ from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.starting_weights import fetch_missing_weights
 from mvemo.pipeline.studies.comparison import Draft, Row
 from mvemo.pipeline.studies.scores import Difference, difference
-from mvemo.pipeline.studies.study import Study
-from mvemo.pipeline.studies.study_file import PARTS, StudyFile
+from mvemo.pipeline.studies.study_file import PARTS
 
 SHARED = "shared: nets saw the test clips"
 CROSSFIT = "crossfit: nets did not see the test clips"
@@ -35,30 +31,29 @@ FULL_HEAD = "full recipe, linear head"
 FROZEN_HEAD = "frozen, linear head"
 
 
-def protocol_rows(
-    study: Study, file: StudyFile, options: Mapping[str, Any]
-) -> tuple[list[Row], list[str]]:
+def protocol_rows(draft: Draft) -> tuple[list[Row], list[str]]:
     """Return rows with one head on all nets for each protocol and kind of labels, and notes."""
-    nets = options.get("nets") or study.settings.extract.nets
-    trained = tuple(study.plan(net) for net in nets)
-    frozen, notes = tuple(frozen_plans(options.get("frozen"))), []
+    nets = draft.options.get("nets") or draft.study.settings.extract.nets
+    trained = tuple(map(draft.study.plan, nets))
+    frozen = tuple(frozen_plans(draft.options.get("frozen")))
     # PL20's published value is for its four nets.
     names = "integrated" if set(nets) == set(FUSIONS["integrated"]) else ""
-
-    def row(name: str, plans: tuple[NetSettings, ...], protocol: str, labels: str = "true") -> Row:
-        return Row(name, {"protocol": name, "nets": names, "labels": labels}, plans, protocol)
-
-    rows = [row(SHARED, trained, "shared"), row(CROSSFIT, trained, "crossfit")]
-    if frozen:
-        rows.append(row(FROZEN_NETS, frozen, "frozen"))
-    else:
-        notes.append(
-            "There is no frozen row, because no public weights have been downloaded: run "
-            "'mvemo weights get all'."
-        )
-    for protocol in ("shared", "crossfit"):
-        rows.append(row(f"{SHUFFLED}, {protocol}", trained, protocol, "shuffled"))
-    return rows, notes
+    rows = []
+    for name, plans, protocol, labels in (
+        (SHARED, trained, "shared", "true"),
+        (CROSSFIT, trained, "crossfit", "true"),
+        (FROZEN_NETS, frozen, "frozen", "true"),
+        (f"{SHUFFLED}, shared", trained, "shared", "shuffled"),
+        (f"{SHUFFLED}, crossfit", trained, "crossfit", "shuffled"),
+    ):
+        if plans:
+            values = {"protocol": name, "nets": names, "labels": labels}
+            rows.append(Row(name, values, plans, protocol))
+    missing = (
+        "There is no frozen row, because no public weights have been downloaded: run "
+        "'mvemo weights get all'."
+    )
+    return rows, [] if frozen else [missing]
 
 
 def frozen_plans(names: Sequence[str] | None = None) -> list[NetSettings]:
@@ -93,31 +88,25 @@ def add_protocol_findings(draft: Draft) -> None:
 def _gap(draft: Draft, first: str, second: str) -> Difference | None:
     """Return the score of row `first` minus that of `second`; None if a row has no scores."""
     rows = {each.row.name: each for each in draft.compared}
-    if first not in rows or second not in rows:
+    if not {first, second} <= rows.keys():
         return None
-    one, other = rows[first], rows[second]
-    return difference(one.labels, one.outputs, other.outputs, one.folds)
+    one = rows[first]
+    return difference(one.labels, one.outputs, rows[second].outputs, one.folds)
 
 
-def recipe_rows(
-    study: Study, file: StudyFile, options: Mapping[str, Any]
-) -> tuple[list[Row], list[str]]:
+def recipe_rows(draft: Draft) -> tuple[list[Row], list[str]]:
     """Return rows of a net with the full recipe, without each part, and frozen; and notes."""
-    net = file.grid["net"][0]
-    (plan,), notes = fetch_missing_weights([study.plan(net)], study.settings)
-    plans = {"full recipe": plan}
-    for part in chosen_parts(plan, options.get("parts", ())):
-        name = {REST: "probe only", PAPERS: "the papers' recipe"}.get(part)
-        plans[name or f"without {part}"] = without(plan, part)
-    rows = [Row(name, {"recipe": name}, (each,)) for name, each in plans.items()]
+    net = draft.file.grid["net"][0]
+    (plan,), notes = fetch_missing_weights([draft.study.plan(net)], draft.study.settings)
+    named = [("full recipe", plan, "")]
+    for part in chosen_parts(plan, draft.options.get("parts", ())):
+        name = {REST: "probe only", PAPERS: "the papers' recipe"}.get(part, f"without {part}")
+        named.append((name, without(plan, part), ""))
     if plan.weights or NETS[net].brings_weights:
-        rows += [
-            Row(name, {"recipe": name}, (plan,), protocol)
-            for name, protocol in ((FULL_HEAD, "crossfit"), (FROZEN_HEAD, "frozen"))
-        ]
+        named += [(FULL_HEAD, plan, "crossfit"), (FROZEN_HEAD, plan, "frozen")]
     else:
         notes.append(f"There is no frozen row, because {net} starts from random weights here.")
-    return rows, notes
+    return [Row(name, {"recipe": name}, (p,), protocol) for name, p, protocol in named], notes
 
 
 def chosen_parts(plan: NetSettings, names: Sequence[str]) -> tuple[str, ...]:
@@ -147,8 +136,7 @@ def without(plan: NetSettings, part: str) -> NetSettings:
         return replace(plan, train=replace(train, epochs=epochs, batch_size=plan.train.batch_size))
     if part == "weight_decay":
         return replace(plan, train=replace(plan.train, weight_decay=0.0))
-    off = {part: getattr(RecipeSettings(), part)}
-    recipe = replace(plan.train.recipe, **off)
+    recipe = replace(plan.train.recipe, **{part: getattr(RecipeSettings(), part)})
     return replace(plan, train=replace(plan.train, recipe=recipe))
 
 

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from mvemo.fuse.report import drawing
 from mvemo.fuse.report import text as paper
 from mvemo.fuse.report.findings import small_nets_text
 from mvemo.fuse.report.published import LABEL
+from mvemo.fuse.report.text import page_templates
 from mvemo.manifests.files import replacing_together, write_bytes, write_json, write_text
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.tables import CsvWriter
@@ -34,6 +34,7 @@ Cell = str | int | float | None
 PERCENT = "percent"
 TEXT = "text"
 NUMBER = "number"
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,13 @@ class Table:
 
     name: str  # short, for file names
     title: str  # what it contains, and the paper's table that it follows
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]  # cells by column; None for a missing value
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]  # cells by column; None for a missing value
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns; published columns are marked."""
+        return [f"{c.name} ({LABEL})" if c.published else c.name for c in self.columns]
 
     def cells(self) -> list[list[str]]:
         """Return all cells as text."""
@@ -76,34 +82,23 @@ class Table:
         rule = "  " + "-" * (max(map(len, [header, *lines])) - 2)
         return "\n".join([*title, header, rule, *lines])
 
-    def without_empty_figures(self) -> Table:
-        """Return the table without the published columns that have no value in any row."""
-        kept = [
-            i
-            for i, column in enumerate(self.columns)
-            if not column.published or any(row[i] is not None for row in self.rows)
-        ]
-        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
-        return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
-
     def for_paper(self) -> paper.Table:
         """Return the table with each interval in the cell of its score, and the best score bold."""
-        names = [column.name for column in self.columns]
+        names = self.names
         rows = [[paper.Cell(text) for text in texts] for texts in self.cells()]
         kept = [i for i, name in enumerate(names) if name not in ("low", "high")]
         if len(kept) < len(names):
             low = names.index("low")
             # A column of standard deviations may stand between a score and its interval.
             of = max(i for i in range(low) if not names[i].startswith("sd"))
-            scores = [row[of] for row in self.rows]
-            best = max((s for s in scores if isinstance(s, float) and s == s), default=None)
-            for row, values in zip(rows, self.rows, strict=True):
-                if _json_value(values[of]) is not None:
-                    below, strong = f"{row[low].text} to {row[low + 1].text}", values[of] == best
-                    row[of] = paper.Cell(row[of].text, below=below, strong=strong)
-        styles = [paper.TEXT if column.kind == TEXT else paper.NUMBER for column in self.columns]
-        titles = [f"{c.name} ({LABEL})" if c.published else c.name for c in self.columns]
-        head = [paper.Head(titles[i], styles[i]) for i in kept]
+            scores = [_json_value(row[of]) for row in self.rows]
+            best = max((s for s in scores if isinstance(s, float)), default=None)
+            for row, value in zip(rows, scores, strict=True):
+                if value is not None:
+                    below = f"{row[low].text} to {row[low + 1].text}"
+                    row[of] = paper.Cell(row[of].text, below=below, strong=value == best)
+        styles = {TEXT: paper.TEXT}
+        head = [paper.Head(names[i], styles.get(self.columns[i].kind, paper.NUMBER)) for i in kept]
         return paper.table(head, [[row[i] for i in kept] for row in rows])
 
     def record(self) -> dict[str, Any]:
@@ -121,10 +116,8 @@ class Table:
         """Format the table as CSV; headers mark published columns."""
         buffer = io.StringIO()
         writer = CsvWriter(buffer)
-        writer.writerow([f"{c.name} ({LABEL})" if c.published else c.name for c in self.columns])
-        writer.writerows(
-            ["" if _json_value(cell) is None else cell for cell in row] for row in self.rows
-        )
+        writer.writerow(self.names)
+        writer.writerows(map(_json_value, row) for row in self.rows)
         return buffer.getvalue()
 
 
@@ -159,11 +152,11 @@ class StudyResult:
 
     name: str  # name of the command
     title: str
-    tables: tuple[Table, ...]  # in the order of the page
-    plots: tuple[Plot, ...]  # in the order of the page
-    notes: tuple[str, ...] = ()  # sentences for the reader
+    tables: Sequence[Table]  # in the order of the page
+    plots: Sequence[Plot]  # in the order of the page
+    notes: Sequence[str] = ()  # sentences for the reader
     data: Mapping[str, Any] = field(default_factory=dict)  # loss curves for the JSON file
-    sources: tuple[str, ...] = ()  # citations of the published values
+    sources: Sequence[str] = ()  # citations of the published values
     division: str = ""  # how clips are split; "" for the study's folds
 
     def text(self) -> str:
@@ -173,7 +166,8 @@ class StudyResult:
 
 def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], out: Path) -> None:
     """Write NAME.json, NAME.html, a CSV for each table, and a PNG and an SVG for each plot."""
-    facts, origin = _facts(study, result.division), provenance(settings=dict(settings))
+    facts, origin = _facts(study, result.division), provenance(settings=settings)
+    failures = dict(sorted(study.failures.items()))
     notes = [*banners(study), *study.notes, *result.notes]
     record = {
         "study": result.name,
@@ -182,9 +176,9 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
         "permuted_labels": study.permuted,
         "tables": {table.name: table.record() for table in result.tables},
         "notes": notes,
-        "failures": dict(sorted(study.failures.items())),
-        **({"curves": dict(result.data)} if result.data else {}),
-        "sources": list(result.sources),
+        "failures": failures,
+        **({"curves": result.data} if result.data else {}),
+        "sources": result.sources,
         "provenance": origin,
     }
     with replacing_together(out, error=BadOption) as new:
@@ -193,22 +187,23 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
             svg, png = render(plot)
             write_bytes(new / f"{result.name}-{plot.name}.svg", svg)
             write_bytes(new / f"{result.name}-{plot.name}.png", png)
-            pictures.append(
-                (plot.title, "data:image/svg+xml;base64," + base64.b64encode(svg).decode())
-            )
+            pictures.append((plot.title, base64.b64encode(svg).decode()))
         for table in result.tables:
             write_text(new / f"{result.name}-{table.name}.csv", table.csv())
         write_json(new / f"{result.name}.json", record)
-        page = _page(
-            result=result,
-            facts=facts,
-            notes=notes,
-            label=LABEL,
-            pictures=pictures,
-            failures=sorted(study.failures.items()),
-            command=origin["command"],
-            versions=origin["versions"],
-            settings=json.dumps(origin["settings"], indent=1, ensure_ascii=False),
+        page = (
+            page_templates(TEMPLATES)
+            .get_template("study.html")
+            .render(
+                result=result,
+                facts=facts,
+                notes=notes,
+                label=LABEL,
+                pictures=pictures,
+                failures=failures,
+                origin=origin,
+                settings=json.dumps(settings, indent=1, ensure_ascii=False),
+            )
         )
         write_text(new / f"{result.name}.html", page)
 
@@ -224,9 +219,16 @@ def write_papers(
 
 def without_empty_figures(result: StudyResult, of_user: Sequence[str] = ()) -> StudyResult:
     """Remove empty published columns and say so in a note; `of_user` names a user's columns."""
-    tables = tuple(table.without_empty_figures() for table in result.tables)
-    pairs = zip(result.tables, tables, strict=True)
-    empty = {c.name for old, new in pairs for c in old.columns if c not in new.columns}
+    tables, empty = [], set()
+    for table in result.tables:
+        kept = []
+        for i, column in enumerate(table.columns):
+            if column.published and all(row[i] is None for row in table.rows):
+                empty.add(column.name)
+            else:
+                kept.append(i)
+        rows = [[row[i] for i in kept] for row in table.rows]
+        tables.append(replace(table, columns=[table.columns[i] for i in kept], rows=rows))
     notes = [f"{name}: no row matches its 'where'." for name in of_user if name in empty]
     if empty - set(of_user):
         notes.append(
@@ -246,8 +248,8 @@ def banners(study: Study) -> list[str]:
         )
     if study.manifest.synthetic:
         sentences.append("The clips are synthetic (generated data).")
-    if study.narrow:
-        sentences.append(small_nets_text(list(study.narrow)))
+    if study.small_nets:
+        sentences.append(small_nets_text(list(study.small_nets)))
     if study.manifest.predicted_by:
         sentences.append(f"The labels are predictions by {study.manifest.predicted_by}.")
     return sentences
@@ -288,19 +290,7 @@ def _facts(study: Study, division: str) -> dict[str, Any]:
     }
 
 
-def _page(**values: Any) -> str:
-    """Render the self-contained HTML page; all text is escaped."""
-    import jinja2
-
-    template = resources.files("mvemo.pipeline.studies").joinpath("templates/study.html")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(template.read_text(encoding="utf-8")).render(**values)
-
-
 _PUBLISHED = "#6b4a9c"
-_BASELINE = "#555d66"
 
 
 @dataclass(frozen=True)
@@ -317,28 +307,29 @@ class Bar:
 def score_bars(axes: Axes, bars: Sequence[Bar], baseline: float | None, task: Task) -> None:
     """Draw horizontal bars of a task's primary metric, the first at the top."""
     unit = 100 if task.in_percent else 1
+    marked = []
     for i, bar in enumerate(bars):
         if math.isfinite(bar.value):
             axes.barh(i, unit * bar.value, height=0.6, color=drawing.COLOURS[0], alpha=0.85)
         if math.isfinite(bar.low) and math.isfinite(bar.high):
             axes.plot([unit * bar.low, unit * bar.high], [i, i], color="#10202e", linewidth=1.4)
-    marked = [
-        (unit * bar.published, i)
-        for i, bar in enumerate(bars)
-        if bar.published is not None and task.in_percent
-    ]
+        if bar.published is not None and task.in_percent:
+            marked.append((unit * bar.published, i))
     if marked:
         x, y = zip(*marked, strict=True)
         axes.plot(x, y, "D", color=_PUBLISHED, markersize=6, linestyle="none", label=LABEL)
     if baseline is not None:
-        label = f"baseline: {task.baseline_name}"
-        axes.axvline(unit * baseline, color=_BASELINE, linestyle="--", label=label)
+        axes.axvline(unit * baseline, **_baseline_style(task))
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.invert_yaxis()
     if task.in_percent:
         axes.set_xlim(0, 100)
     axes.set_xlabel(f"{_axis_title(task)} (line: 95 % interval over groups)")
     _legend(axes)
+
+
+def _baseline_style(task: Task) -> dict[str, Any]:
+    return {"color": "#555d66", "linestyle": "--", "label": f"baseline: {task.baseline_name}"}
 
 
 def _axis_title(task: Task) -> str:
@@ -355,23 +346,18 @@ def score_lines(
 ) -> None:
     """Plot a task's primary metric against a quantity; published values are dashed lines."""
     unit = 100 if task.in_percent else 1
+
+    def plot(points: Mapping[float, float], **style: Any) -> None:
+        xs = sorted(points)
+        axes.plot(xs, [unit * points[x] for x in xs], **style)
+
     for i, (name, points) in enumerate(lines.items()):
-        xs = sorted(points)
-        axes.plot(xs, [unit * points[x] for x in xs], "o-", color=drawing.COLOURS[i], label=name)
+        plot(points, marker="o", color=drawing.COLOURS[i], label=name)
     for i, (name, points) in enumerate(published.items()):
-        xs = sorted(points)
-        axes.plot(
-            xs,
-            [unit * points[x] for x in xs],
-            marker="D",
-            markersize=4,
-            linestyle=(0, (4, 2 + 2 * i)),
-            color=_PUBLISHED,
-            label=f"{name}, {LABEL}",
-        )
+        style = {"marker": "D", "markersize": 4, "linestyle": (0, (4, 2 + 2 * i))}
+        plot(points, color=_PUBLISHED, label=f"{name}, {LABEL}", **style)
     if baseline is not None:
-        label = f"baseline: {task.baseline_name}"
-        axes.axhline(unit * baseline, color=_BASELINE, linestyle="--", label=label)
+        axes.axhline(unit * baseline, **_baseline_style(task))
     if task.in_percent:
         axes.set_ylim(0, 100)
     axes.set_xlabel(xlabel)
@@ -393,13 +379,8 @@ def loss_lines(
         longest = max(longest, *xs) if xs else longest
     if published is not None:
         start = since if since < longest else 0.0
-        axes.plot(
-            [start, longest],
-            [published, published],
-            color=_PUBLISHED,
-            linestyle="--",
-            label=f"{published:g}, {LABEL}",
-        )
+        label = f"{published:g}, {LABEL}"
+        axes.plot([start, longest], [published] * 2, "--", color=_PUBLISHED, label=label)
     axes.set_xlim(0, longest)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("iterations (steps of the optimizer)")
@@ -410,8 +391,7 @@ def loss_lines(
 
 def _legend(axes: Axes) -> None:
     """Draw the legend below the axes, where it covers nothing."""
-    handles, _ = axes.get_legend_handles_labels()
-    if handles:
+    if axes.get_legend_handles_labels()[0]:
         axes.figure.legend(  # type: ignore[call-arg]
             loc="outside lower center", ncols=2, frameon=False, fontsize=9
         )

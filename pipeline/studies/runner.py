@@ -1,7 +1,5 @@
 """Runner of study files: the rows of a grid, scored on the same folds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -11,65 +9,53 @@ import numpy as np
 
 from mvemo.extract import NetSettings, SequenceInput
 from mvemo.extract.nets import input_of
-from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.comparison import (
     Compared,
     Draft,
     Row,
-    citations,
     compare,
     divergence_notes,
-    figure_of,
     main_table,
     measured,
+    printed_figure,
     score_plot,
-    with_songs,
 )
-from mvemo.pipeline.studies.predictors import HeadPredictor, NetPredictor, Predictor
+from mvemo.pipeline.studies.predictors import (
+    HeadPredictor,
+    ModelPredictor,
+    NetPredictor,
+    Predictor,
+)
 from mvemo.pipeline.studies.result import NUMBER, Column, StudyResult, Table
 from mvemo.pipeline.studies.study import Cut, Songs, Study, StudyMedia, cut_study, find_songs
-from mvemo.pipeline.studies.study_file import TRAINING, StudyFile, fill, matches
+from mvemo.pipeline.studies.study_file import TRAINING, Figure, StudyFile, fill, matches
 
 
 def run_study(study: Study, file: StudyFile, options: Mapping[str, Any]) -> StudyResult:
     """Run a study with the values of its options."""
-    whole = file.function("run")
-    if whole is not None:
-        result: StudyResult = whole(study, file, options)
-        return result
     draft = Draft(study, file, options)
+    whole, extra = file.function("run"), file.function("extra")
+    if whole is not None:
+        return whole(draft)
     measured(draft)  # an unknown metric is refused before anything is trained
     _compare_all(draft)
     draft.tables.append(main_table(draft))
     if file.table.counts:
         columns = [Column(name, NUMBER) for name in ("seconds", "segments", "songs")]
-        columns += [
-            Column(figure.column, NUMBER, published=True)
-            for figure in file.published
-            if figure.table == "counts"
-        ]
-        title = file.table.counts
-        draft.tables.insert(0, Table("counts", title, tuple(columns), tuple(draft.counts)))
-    extra = file.function("extra")
+        columns += [Column(f.column, NUMBER, published=True) for f in _count_figures(file)]
+        draft.tables.insert(0, Table("counts", file.table.counts, columns, draft.counts))
     if extra is not None:
         extra(draft)
-    notes = [*(draft.text(note) for note in file.notes), *draft.findings, *draft.notes]
-    return StudyResult(
-        name=file.name,
-        title=draft.text(file.title),
-        tables=tuple(draft.tables),
-        plots=(score_plot(draft),),
-        notes=(*notes, *divergence_notes(draft)),
-        sources=citations(file),
-    )
+    notes = [*map(draft.text, file.notes), *draft.findings, *draft.notes, *divergence_notes(draft)]
+    return draft.result(draft.text(file.title), [score_plot(draft)], notes=notes)
 
 
-def read_descriptors(plan: NetSettings, message: str) -> tuple[str, ...]:
-    """Return the descriptors that a net reads; raise `message` if it reads no sequences."""
+def read_descriptors(plan: NetSettings, place: str) -> tuple[str, ...]:
+    """Return the descriptors that a net reads; `place` is the option that names the net."""
     net_input = input_of(plan)
     if not isinstance(net_input, SequenceInput):
-        raise BadOption(message)
+        raise BadOption(f"{place} {plan.name}: expected a net that reads descriptor sequences")
     return net_input.features
 
 
@@ -88,12 +74,11 @@ def row_values(file: StudyFile) -> list[dict[str, Any]]:
     return rows
 
 
-def grid_row(
-    study: Study, file: StudyFile, values: Mapping[str, Any], options: Mapping[str, Any]
-) -> Row:
+def grid_row(draft: Draft, values: Mapping[str, Any]) -> Row:
     """Return the row of a grid with these values."""
+    file = draft.file
     nets = values["combination"].split("+") if "combination" in values else [values["net"]]
-    plans = tuple(plan_of(study, file, {**values, "net": net}, options) for net in nets)
+    plans = tuple(plan_of(draft, {**values, "net": net}) for net in nets)
     protocol = values.get("protocol", "crossfit" if "combination" in values else "")
     many = [axis for axis in values if len(file.grid.get(axis, ())) != 1 or axis in file.vary]
     label = file.table.label or ", ".join(f"{{{axis}}}" for axis in many or values)
@@ -101,25 +86,23 @@ def grid_row(
     return Row(fill(label, shown), values, plans, protocol)
 
 
-def plan_of(
-    study: Study, file: StudyFile, values: Mapping[str, Any], options: Mapping[str, Any]
-) -> NetSettings:
+def plan_of(draft: Draft, values: Mapping[str, Any]) -> NetSettings:
     """Return a net's settings with the values of a row and of the entries in ``[[set]]``."""
+    study, file, options = draft.study, draft.file, draft.options
     net, settings = values["net"], dict(values)
     entries = [entry.values for entry in file.set if matches(entry.where, values)]
     if file.table.nets and not entries:
         raise BadOption(f"--nets {net}: {file.table.nets}")
-    for entry in entries:
-        for key, value in entry.items():
-            given = isinstance(value, str) and value.startswith("$")
-            settings.setdefault(key, options[value[1:]] if given else value)
+    for key, value in (item for entry in entries for item in entry.items()):
+        given = isinstance(value, str) and value.startswith("$")
+        settings.setdefault(key, options[value[1:]] if given else value)
     train = {key: settings[key] for key in TRAINING if key in settings}
     if "optimizer" in settings:
         train["optimizer"] = settings["optimizer"].lower()
     if "lr" in train:
         train["lr"] *= options.get("rate_scale", 1.0)
     if options.get("epochs"):
-        train["epochs"] = min(study.settings.nets[net].train.epochs, options["epochs"])
+        train["epochs"] = min(study.plan(net).train.epochs, options["epochs"])
     plan = study.plan(net, **train)
     if "width" in settings:
         plan = replace(plan, width=settings["width"])
@@ -139,16 +122,16 @@ def _compare_all(draft: Draft) -> None:
         draft.notes.append(cut_of(options).note())
     songs = find_songs(study) if any(lengths) else None
     draft.notes += songs.notes if songs else ()
-    if options.get("rate_scale", 1.0) != 1.0:
-        factor = f"{options['rate_scale']:g}"
-        draft.notes.append(f"All learning rates are {factor} times the papers' rates.")
+    scale = options.get("rate_scale", 1.0)
+    if scale != 1.0:
+        draft.notes.append(f"All learning rates are {scale:g} times the papers' rates.")
     if options.get("epochs"):
         draft.notes.append(f"Nets are trained for at most {options['epochs']} epochs.")
     make_rows = file.function("rows")
     if make_rows is not None:
-        rows, notes = make_rows(study, file, options)
-        draft.compared, problems = _compare_group(draft, study, rows)
-        draft.notes += [*problems, *notes]
+        rows, notes = make_rows(draft)
+        draft.compared = _compare_group(draft, rows)
+        draft.notes += notes
     else:
         _compare_grid(draft, songs)
     if not draft.compared:
@@ -160,54 +143,47 @@ def _compare_all(draft: Draft) -> None:
 def _check_lengths(draft: Draft, lengths: Sequence[float]) -> None:
     """Refuse lengths that clips cannot be cut to, and nets that cannot read segments."""
     file, from_options = draft.file, "seconds" in draft.options
+    many = len(lengths) > 1
     for length in lengths:
-        if not (length > 0 or (length == 0 and len(lengths) == 1)):
+        if not (length > 0 or (length == 0 and not many)):
             place = "--seconds" if from_options else f"{file.path}: grid.segment"
             raise BadOption(f"{place} {length:g}: a segment must be longer than 0 s")
-    if len(lengths) > 1:
-        place = "--nets" if from_options else f"{file.path}: grid.net"
-        for values in row_values(file):
-            for plan in grid_row(draft.study, file, values, draft.options).plans:
-                message = f"{place} {plan.name}: expected a net that reads descriptor sequences"
-                read_descriptors(plan, message)
+    place = "--nets" if from_options else f"{file.path}: grid.net"
+    for values in row_values(file) if many else ():
+        for plan in grid_row(draft, values).plans:
+            read_descriptors(plan, place)
 
 
 def _compare_grid(draft: Draft, songs: Songs | None) -> None:
     """Compare the rows of the grid, in groups with the same segments and descriptors."""
-    file, options = draft.file, draft.options
-    every = row_values(file)
-    groups: dict[tuple[float, float | None], list[int]] = {}
-    for i, values in enumerate(every):
+    every = row_values(draft.file)
+    groups: dict[tuple[float, float | None], list[dict[str, Any]]] = {}
+    for values in every:
         place = (float(values.get("segment", 0)), values.get("alpha"))
-        groups.setdefault(place, []).append(i)
-    found: dict[int, Compared] = {}
-    # Data that was compared already: study, segment length and numbers of the rows.
-    known: list[tuple[Study, float, list[int]]] = []
-    for (seconds, alpha), numbers in groups.items():
-        part = draft.study
-        if alpha is not None:
-            descriptors = replace(part.settings.descriptors, alpha=alpha)
-            part = replace(part, settings=replace(part.settings, descriptors=descriptors))
+        groups.setdefault(place, []).append(values)
+    found: dict[int, Compared] = {}  # by the identity of the row's values
+    # Data that was compared already: study, segment length and rows.
+    known: list[tuple[Study, float, list[dict[str, Any]]]] = []
+    for (seconds, alpha), group in groups.items():
+        part = draft.study.with_alpha(alpha)
         if seconds and songs is not None:
-            part = cut_study(part, songs, seconds, cut_of(options))
+            part = cut_study(part, songs, seconds, cut_of(draft.options))
             _count(draft, part, songs, seconds)
-        rows = [grid_row(part, file, every[i], options) for i in numbers]
+        of_part = replace(draft, study=part)
+        rows = [grid_row(of_part, values) for values in group]
         same = next((each for each in known if each[0] == part), None)
         if same is not None:
-            for i, other, row in zip(numbers, same[2], rows, strict=True):
-                if other in found:
-                    found[i] = replace(found[other], row=row)
+            for other, row in zip(same[2], rows, strict=True):
+                if id(other) in found:
+                    found[id(row.values)] = replace(found[id(other)], row=row)
             draft.notes.append(
                 f"Segments of {seconds:g} s are the same as those of {same[1]:g} s, because no "
                 "clip is longer; the nets are trained once."
             )
             continue
-        known.append((part, seconds, numbers))
-        compared, notes = _compare_group(draft, part, rows, songs)
-        by_row = {id(each.row.values): each for each in compared}
-        found.update({i: by_row[id(every[i])] for i in numbers if id(every[i]) in by_row})
-        draft.notes += notes
-    draft.compared = [found[i] for i in sorted(found)]
+        known.append((part, seconds, group))
+        found |= {id(each.row.values): each for each in _compare_group(of_part, rows, songs)}
+    draft.compared = [found[id(values)] for values in every if id(values) in found]
 
 
 def cut_for_nets(draft: Draft) -> Study:
@@ -227,10 +203,8 @@ def _count(draft: Draft, part: Study, songs: Songs, seconds: float) -> None:
     n_segments, n_songs = len(part.manifest), len(songs.manifest)
     if len(draft.file.grid["segment"]) > 1:
         row = Row("", {"segment": seconds})
-        figures = [f for f in draft.file.published if f.table == "counts"]
-        draft.counts.append(
-            (seconds, n_segments, n_songs, *(figure_of(f, draft.study, row) for f in figures))
-        )
+        figures = [printed_figure(draft, [f], row, draft.study) for f in _count_figures(draft.file)]
+        draft.counts.append((seconds, n_segments, n_songs, *figures))
         return
     hint = " Use --seconds 0 for whole clips." if "seconds" in draft.options else ""
     draft.notes.append(
@@ -239,65 +213,53 @@ def _count(draft: Draft, part: Study, songs: Songs, seconds: float) -> None:
     )
 
 
-def _compare_group(
-    draft: Draft, study: Study, rows: Sequence[Row], songs: Songs | None = None
-) -> tuple[list[Compared], list[str]]:
-    """Compare rows on the same clips; also return notes on omitted clips and nets."""
+def _count_figures(file: StudyFile) -> list[Figure]:
+    return [figure for figure in file.published if figure.table == "counts"]
+
+
+def _compare_group(draft: Draft, rows: Sequence[Row], songs: Songs | None = None) -> list[Compared]:
+    """Compare rows on the same clips; add notes on omitted clips and nets to the draft."""
+    study = draft.study
     plans = {(p.name, str(p.options)): p for row in rows for p in row.plans}
     media = study.media(list(plans.values()), [d for row in rows for d in row.descriptors])
-    rows, notes = _readable(media, rows, list(plans.values()))
+    rows = _readable(draft, media, rows)
     lengths = draft.file.grid.get("segment", ())
     what = f"segments of {study.seconds:g} s" if len(lengths) > 1 else "clips"
     masks: dict[bytes, list[str]] = {}
     for row in rows:
-        for name, mask in [(plan.name, media.usable(plan)) for plan in row.plans] or [
-            ("", media.described)
-        ]:
+        usable = {plan.name: media.usable(plan) for plan in row.plans} or {"": media.described}
+        for name, mask in usable.items():
             masks.setdefault(mask.tobytes(), []).append(name)
-    for usable, names in masks.items():
+    for packed, names in masks.items():
         of_nets = f" of {', '.join(dict.fromkeys(names))}" if len(masks) > 1 else ""
-        notes += media.left_out(np.frombuffer(usable, np.bool_), what + of_nets)
-    with_train_score = "training" in draft.file.measure.metrics
-    compared: list[Compared] = []
-    for shuffled in (False, True):
-        chosen = [row for row in rows if row.shuffled == shuffled]
-        if not chosen:
-            continue
-        manifest = study.shuffled() if shuffled else media.manifest
-        predictors = [
-            _predictor(study, media, row, manifest, with_train_score=with_train_score)
-            for row in chosen
-        ]
-        compared += compare(study, chosen, predictors, manifest)
-    if songs is not None and "song" in draft.file.measure.level:
-        compared = [with_songs(each, songs) for each in compared]
-    return compared, notes
+        draft.notes += media.left_out(np.frombuffer(packed, np.bool_), what + of_nets)
+    of_songs = songs if "song" in draft.file.measure.level else None
+    return compare(study, [(row, _predictor(draft, media, row)) for row in rows], of_songs)
 
 
-def _readable(
-    media: StudyMedia, rows: Sequence[Row], plans: Sequence[NetSettings]
-) -> tuple[list[Row], list[str]]:
-    """Remove nets whose input no clip has; return the remaining rows and a note on the nets."""
-    absent = {plan.name for plan in plans if not media.usable(plan).any()}
-    if not absent:
-        return list(rows), []
-    reason = next(filter(None, map(media.reason, media.manifest.clip_ids)), "")
-    note = f"Nets left out because no clip has their input: {', '.join(sorted(absent))}"
-    kept = [
-        replace(row, plans=tuple(plan for plan in row.plans if plan.name not in absent))
-        for row in rows
-    ]
-    kept = [row for row in kept if row.plans or row.model]
-    return kept, [f"{note}{f' ({reason})' if reason else ''}."]
+def _readable(draft: Draft, media: StudyMedia, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows without nets whose input no clip has; add a note on these nets."""
+    kept, absent = [], set()
+    for row in rows:
+        plans = tuple(plan for plan in row.plans if media.usable(plan).any())
+        absent |= {plan.name for plan in row.plans if plan not in plans}
+        if plans or row.model:
+            kept.append(replace(row, plans=plans))
+    if absent:
+        reason = next(filter(None, map(media.reason, media.manifest.clip_ids)), "")
+        note = f"Nets left out because no clip has their input: {', '.join(sorted(absent))}"
+        draft.notes.append(f"{note}{f' ({reason})' if reason else ''}.")
+    return kept
 
 
-def _predictor(
-    study: Study, media: StudyMedia, row: Row, manifest: Manifest, *, with_train_score: bool
-) -> Predictor:
+def _predictor(draft: Draft, media: StudyMedia, row: Row) -> Predictor:
+    study = draft.study
+    manifest = study.shuffled() if row.shuffled else media.manifest
     if row.model is not None:
-        return row.model(media)
+        return ModelPredictor(study, media, manifest, row.model)
     name = row.plans[0].name
     title = row.name if name in row.name else f"{name}, {row.name}"
     if row.protocol:
-        return HeadPredictor(study, media, row.plans, row.protocol, manifest, title)
-    return NetPredictor(study, media, row.plans[0], manifest, title, with_train_score)
+        return HeadPredictor(study, media, manifest, row.plans, row.protocol, title)
+    on_training = "training" in draft.file.measure.metrics
+    return NetPredictor(study, media, manifest, row.plans[0], title, on_training)

@@ -12,11 +12,8 @@ from numpy.typing import NDArray
 
 from mvemo.fuse import Model, ModelResult, Task, score_baseline, score_model, task_of
 from mvemo.fuse.bootstrap import percentile_interval, resample_groups
-from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
-from mvemo.fuse.numeric import F64, Ints
+from mvemo.fuse.numeric import F64, Ints, mean_finite, mean_of_finite
 from mvemo.manifests import Manifest
-
-_ANY = Model("", (), ())
 
 
 @dataclass(frozen=True)
@@ -61,22 +58,29 @@ def score(labels: Labels, outputs: Sequence[F64], folds: Sequence[Ints]) -> Scor
     mask = np.asarray(np.isfinite(np.stack(outputs)).all(axis=(0, 2)), dtype=np.bool_)
     outputs = [np.where(mask[:, None], values, np.nan) for values in outputs]
     resamples = resample_groups(list(labels.groups))
-    results, shares = [], []
-    for values, assignment in zip(outputs, folds, strict=True):
-        k = int(assignment.max()) + 1
-        results.append(score_model(task, _ANY, values, y_true, assignment, k))
-        shares.append(task.resample_primary(y_true, values[None], assignment, k, resamples)[0])
+    results = score_runs(labels, outputs, folds)
+    shares = [
+        task.resample_primary(y_true, values[None], of_run, int(of_run.max()) + 1, resamples)[0]
+        for values, of_run in zip(outputs, folds, strict=True)
+    ]
     low, high = percentile_interval(mean_finite(np.stack(shares), axis=0))
-    of_runs = [_primary(task, result) for result in results]
-    of_folds = np.asarray(results[0].per_fold[task.primary_metric], dtype=np.float64)
-    spread = np.array(of_runs) if len(results) > 1 else of_folds
+    of_folds = [np.asarray(result.per_fold[task.primary_metric]) for result in results]
+    of_runs = np.array([mean_of_finite(values) for values in of_folds])
+    spread = of_runs if len(results) > 1 else of_folds[0]
     spread = spread[np.isfinite(spread)]
     return Scores(
-        primary=mean_of_finite(np.array(of_runs)),
+        primary=mean_of_finite(of_runs),
         low=float(low),
         high=float(high),
         sd=float(np.std(spread, ddof=1)) if len(spread) > 1 else math.nan,
-        baseline=float(np.mean([baseline_score(labels, assignment) for assignment in folds])),
+        baseline=float(
+            np.mean(
+                [
+                    mean_of_finite(result.per_fold[task.primary_metric])
+                    for result in score_baselines(labels, folds)
+                ]
+            )
+        ),
         n_clips=int(mask.sum()),
         others={
             column.title: mean_of_finite(np.array([r.value_of(column) for r in results]))
@@ -85,15 +89,22 @@ def score(labels: Labels, outputs: Sequence[F64], folds: Sequence[Ints]) -> Scor
     )
 
 
-def baseline_score(labels: Labels, folds: Ints) -> float:
-    """Return the primary metric of predicting each fold from the other folds' labels only."""
-    k, n_outputs = int(folds.max()) + 1, len(labels.names)
-    result = score_baseline(labels.task, labels.y_true, folds, k, n_outputs)
-    return _primary(labels.task, result)
+def score_runs(labels: Labels, outputs: Sequence[F64], folds: Sequence[Ints]) -> list[ModelResult]:
+    """Return the results of each repeat's predictions."""
+    model = Model("", (), ())
+    return [
+        score_model(labels.task, model, values, labels.y_true, of_run, int(of_run.max()) + 1)
+        for values, of_run in zip(outputs, folds, strict=True)
+    ]
 
 
-def _primary(task: Task, result: ModelResult) -> float:
-    return mean_of_finite(result.per_fold[task.primary_metric])
+def score_baselines(labels: Labels, folds: Sequence[Ints]) -> list[ModelResult]:
+    """Return the results of predicting each fold from the other folds' labels only."""
+    n = len(labels.names)
+    return [
+        score_baseline(labels.task, labels.y_true, of_run, int(of_run.max()) + 1, n)
+        for of_run in folds
+    ]
 
 
 @dataclass(frozen=True)
@@ -105,11 +116,10 @@ class Difference:
     low: float
     high: float
 
-    def texts(self, labels: Labels) -> tuple[str, str, str]:
+    def texts(self, labels: Labels) -> tuple[str, ...]:
         """Format value, low and high with signs, in per cent if the metric is in per cent."""
         unit, places = (100, 1) if labels.task.in_percent else (1, 3)
-        value, low, high = (f"{unit * x:+.{places}f}" for x in (self.value, self.low, self.high))
-        return value, low, high
+        return tuple(f"{unit * x:+.{places}f}" for x in (self.value, self.low, self.high))
 
 
 def difference(

@@ -62,18 +62,16 @@ class StudyMedia(ClipMedia):
 
     def statistics(self, names: tuple[str, ...]) -> F64:
         """Return each clip's means, then standard deviations, over frames; NaN if missing."""
-        if names in self._statistics:
-            return self._statistics[names]
-        table = np.zeros((len(self.manifest), 0))
-        for clip_id, row in self._rows.items():
-            if self.described[row]:
-                frames = self._sequences.joined(clip_id, names).astype(np.float64)
-                values = np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
-                if not table.size:
-                    table = np.full((len(self.manifest), len(values)), np.nan)
+        if names not in self._statistics:
+            found = {}
+            for row in np.flatnonzero(self.described).tolist():
+                frames = self._sequences.joined(self.clip_of[row], names).astype(np.float64)
+                found[row] = np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+            width = len(next(iter(found.values()), ()))
+            table = self._statistics[names] = np.full((len(self.manifest), width), np.nan)
+            for row, values in found.items():
                 table[row] = values
-        self._statistics[names] = table
-        return table
+        return self._statistics[names]
 
     def embedded(self, net: Net, view: ViewSettings, rows: Ints) -> Iterator[Any]:
         """Yield each batch of rows together with the net's embeddings."""
@@ -103,7 +101,7 @@ class Study:
     # Notes on the nets, each once, in order.
     notes: dict[str, None] = field(default_factory=dict, compare=False)
     # Names and widths of the nets that are narrower than published, each once, in order.
-    narrow: dict[str, None] = field(default_factory=dict, compare=False)
+    small_nets: dict[str, None] = field(default_factory=dict, compare=False)
     failures: dict[str, str] = field(default_factory=dict, compare=False)  # clip id -> reason
 
     def folds(self, run: int = 0) -> Ints:
@@ -115,9 +113,9 @@ class Study:
         wanted = ids if self.songs is None else map(song_of, ids)
         return np.array([of_clip[clip_id] for clip_id in wanted], dtype=np.int64)
 
-    def folds_of_runs(self) -> list[Ints]:
+    def folds_of_runs(self, runs: int | None = None) -> list[Ints]:
         """Return the folds of each repeat."""
-        return [self.folds(run) for run in range(self.runs)]
+        return [self.folds(run) for run in range(runs or self.runs)]
 
     def shuffled(self) -> Manifest:
         """Return the manifest with shuffled labels; segments of a song get the same label."""
@@ -130,7 +128,12 @@ class Study:
 
     def plan(self, net: str, **train: object) -> NetSettings:
         """Return the settings of a net, with the given values of its `TrainSettings`."""
-        plan = self.with_segments(self.settings.nets[net])
+        settings = self.settings
+        plan = settings.nets.get(net)
+        if plan is None:  # a Hugging Face folder that ``extract.nets`` does not list
+            plan = default_settings(net, settings.profile)
+            plan = with_shared_options(plan, settings.shared)
+        plan = self.with_segments(plan)
         return replace(plan, train=replace(plan.train, **train))  # type: ignore[arg-type]
 
     def with_segments(self, plan: NetSettings) -> NetSettings:
@@ -139,18 +142,26 @@ class Study:
             return plan
         return with_length(plan, self.seconds, self.settings.shared)
 
+    def with_alpha(self, alpha: float | None) -> Study:
+        """Return the study with another weight of the residual phase; None changes nothing."""
+        if alpha is None:
+            return self
+        descriptors = replace(self.settings.descriptors, alpha=alpha)
+        return replace(self, settings=replace(self.settings, descriptors=descriptors))
+
     def media(
         self, plans: Sequence[NetSettings] = (), descriptors: Sequence[str] = ()
     ) -> StudyMedia:
         """Decode the clips, compute what `plans` and `descriptors` need, and collect notes."""
         media = StudyMedia(self, plans=plans, descriptors=descriptors)
         self.failures.update((clip, media.reason(clip)) for clip, _, _ in media.failures)
-        self.narrow.update(
+        self.small_nets.update(
             (f"{p.name} (width {p.width:g} of 1)", None) for p in plans if p.width < 1
         )
         seconds, shared = media.seconds(), self.settings.shared
-        starts = [random_start_note([plan], self.settings) for plan in plans]
-        for note in (*starts, *(longer_clips_note(plan, seconds, shared) for plan in plans)):
+        notes = [random_start_note([plan], self.settings) for plan in plans]
+        notes += [longer_clips_note(plan, seconds, shared) for plan in plans]
+        for note in notes:
             if note and note not in self.notes:
                 self.notes[note] = None
                 tell_note(note)
@@ -199,14 +210,6 @@ class Cut:
     first: float | None = 30.0  # seconds used from the start of each clip; None for all
     tail: Tail = "drop"  # what to do with the rest of a clip; see `segment_manifest`
 
-    def segments(
-        self, clips: Manifest, seconds: float, durations: Mapping[str, float | None]
-    ) -> Manifest:
-        """Cut the clips into segments of `seconds`."""
-        return segment_manifest(
-            clips, seconds, durations=durations, tail=self.tail, first=self.first
-        )
-
     def note(self) -> str:
         """Describe the cut in a sentence."""
         used = "all of" if self.first is None else f"the first {self.first:g} s of"
@@ -242,7 +245,7 @@ def find_songs(study: Study) -> Songs:
 
 def cut_study(study: Study, songs: Songs, seconds: float, cut: Cut) -> Study:
     """Cut the songs into segments of `seconds`; no net reads more than the longest segment."""
-    segments = cut.segments(songs.manifest, seconds, songs.durations)
+    segments = segment_manifest(songs.manifest, seconds, durations=songs.durations, **vars(cut))
     lengths = [clip.duration or songs.durations[song_of(clip.clip_id)] for clip in segments.clips]
     heard = min(seconds, max((length or seconds for length in lengths), default=seconds))
     return replace(study, manifest=segments, songs=songs.manifest, seconds=heard)
@@ -273,8 +276,7 @@ def _published(study: Study, plans: Sequence[NetSettings], seconds: float = 0.0)
         known = with_shared_options(known, _SHARED)
         if seconds:
             known = with_length(known, seconds, _SHARED)
-        if (plan.width, plan.view) != (known.width, known.view):
-            return False
-        if options_of(plan) != options_of(known):
+        ours, theirs = ((p.width, p.view, options_of(p)) for p in (plan, known))
+        if ours != theirs:
             return False
     return True

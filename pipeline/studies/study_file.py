@@ -4,14 +4,12 @@ docs/studies.md explains their keys. The keys ``rows``, ``extra`` and ``run`` na
 steps that only one study needs. Only `check_values` imports torch, so that ``--help`` stays fast.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +59,11 @@ FUNCTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "run": {"iterations": "iterations:run_iterations", "j22": "j22:run_j22"},
 }
-# Name of a function -> axes and options that its study file must have.
-NEEDED: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "iterations": (("net", "segment"), ("iterations",)),
-    "j22": (("net", "segment"), ("iterations", "ablations")),
-    "recipe parts": (("net",), ()),
+# Name of a function -> keys that its study file must have.
+NEEDED = {
+    "iterations": ("grid.net", "grid.segment", "options.iterations"),
+    "j22": ("grid.net", "grid.segment", "options.iterations", "options.ablations"),
+    "recipe parts": ("grid.net",),
 }
 # Options that several studies share. A file that states an option's type replaces the shared one.
 SHARED_OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -88,6 +86,9 @@ SHARED_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 # Papers whose published values can be given as a path.
 PAPERS = ("J22", "PL20", "Z22")
+# Kind of a function -> key of its name.
+_PLACES = {"run": "run", "rows": "table.rows", "extra": "table.extra"}
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -182,16 +183,18 @@ class StudyFile:
     plot: PlotSpec = field(default_factory=PlotSpec)
     options: Mapping[str, OptionSpec] = field(default_factory=dict)
 
-    def function(self, kind: str) -> Callable[..., Any] | None:
-        """Import the function that the file names under ``run``, ``rows`` or ``extra``."""
-        name = self.run if kind == "run" else getattr(self.table, kind)
+    @property
+    def functions(self) -> dict[str, str]:
+        """Names of the functions under ``run``, ``rows`` and ``extra``; "" if there is none."""
+        return {"run": self.run, "rows": self.table.rows, "extra": self.table.extra}
+
+    def function(self, kind: str) -> Any:
+        """Import the function that the file names under ``run``, ``rows`` or ``extra``, or None."""
+        name = self.functions[kind]
         if not name:
             return None
         module, function = FUNCTIONS[kind][name].split(":")
-        found: Callable[..., Any] = getattr(
-            import_module(f"mvemo.pipeline.studies.{module}"), function
-        )
-        return found
+        return getattr(import_module(f"mvemo.pipeline.studies.{module}"), function)
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
@@ -202,29 +205,24 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 
 def matches(where: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
     """Return True if the row has, for each axis in `where`, its value or a value of its list."""
-    for axis, wanted in where.items():
-        if values.get(axis) not in (wanted if isinstance(wanted, (list, tuple)) else (wanted,)):
-            return False
-    return True
+    return all(values.get(axis) in _listed(wanted) for axis, wanted in where.items())
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
 @cache
 def built_in() -> dict[str, StudyFile]:
     """Return the study files that come with mvemo, by name."""
-    folder = resources.files("mvemo.pipeline.studies")
-    files = [
-        parse_study(e.read_text("utf-8"), e.name)
-        for e in folder.iterdir()
-        if e.name.endswith(".toml") and e.name != "published.toml"
-    ]
-    return {file.name: file for file in sorted(files, key=lambda file: file.name)}
+    paths = sorted(set(FOLDER.glob("*.toml")) - {FOLDER / "published.toml"})
+    return {path.stem: parse_study(path.read_text("utf-8"), path.name) for path in paths}
 
 
 @cache
 def published() -> dict[str, Any]:
     """Return the content of ``published.toml``."""
-    path = resources.files("mvemo.pipeline.studies").joinpath("published.toml")
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    return tomllib.loads((FOLDER / "published.toml").read_text("utf-8"))
 
 
 def read_study(path: Path) -> StudyFile:
@@ -253,19 +251,17 @@ def parse_study(text: str, path: str) -> StudyFile:
     for name, shared in SHARED_OPTIONS.items():
         if isinstance(options, dict) and "type" not in options.get(name, {"type": ""}):
             options[name] = {**shared, **options[name]}
-    known = {"path": path, "name": Path(path).stem}
-    file: StudyFile = _filled(StudyFile, {**tree, **known}, path, "")
+    tree |= {"path": path, "name": Path(path).stem}
+    file: StudyFile = _filled(StudyFile, tree, path, "")
     _check(file)
     return file
 
 
 def _filled(kind: type[Any], tree: Any, path: str, place: str) -> Any:
     """Build a dataclass of this module from a TOML table; refuse unknown keys, wrong types."""
-    if not isinstance(tree, dict):
-        raise BadOption(f"{path}: {place}: expected a table")
     known = {f.name: f for f in fields(kind)}
     values = {}
-    for key, value in tree.items():
+    for key, value in _table(tree, path, place).items():
         here = f"{place}.{key}" if place else key
         if key not in known:
             possible = ", ".join(name for name in known if place or name not in ("path", "name"))
@@ -277,11 +273,17 @@ def _filled(kind: type[Any], tree: Any, path: str, place: str) -> Any:
     return kind(**values)
 
 
+def _table(value: Any, path: str, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadOption(f"{path}: {place}: expected a table")
+    return value
+
+
 # Annotation of a field -> allowed types of its TOML value, and their name in messages.
-_TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
-    "str": (str, "a string"),
-    "int": (int, "an integer"),
-    "bool": (bool, "true or false"),
+_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a string"),
+    "int": ((int,), "an integer"),
+    "bool": ((bool,), "true or false"),
     "float": ((int, float), "a number"),
     "float | None": ((int, float), "a number"),
     "float | str": ((int, float, str), "a number or a string"),
@@ -296,88 +298,82 @@ def _converted(annotation: str, value: Any, path: str, place: str) -> Any:
     if annotation.startswith("tuple["):
         inner = annotation.removeprefix("tuple[").removesuffix(", ...]")
         entries = value if isinstance(value, list) else [value]
-        return tuple(
-            _converted(inner, entry, path, f"{place}[{i}]") for i, entry in enumerate(entries)
-        )
+        return tuple(_converted(inner, v, path, f"{place}[{i}]") for i, v in enumerate(entries))
     if annotation.startswith("Mapping["):
         inner = annotation.removeprefix("Mapping[str, ").removesuffix("]")
-        if not isinstance(value, dict):
-            raise BadOption(f"{path}: {place}: expected a table")
-        return {key: _converted(inner, v, path, f"{place}.{key}") for key, v in value.items()}
-    types, noun = _TYPES.get(annotation, (object, ""))
-    if not isinstance(value, types) or (isinstance(value, bool) and types not in (bool, object)):
+        table = _table(value, path, place)
+        return {key: _converted(inner, v, path, f"{place}.{key}") for key, v in table.items()}
+    types, noun = _TYPES.get(annotation, ((type(value),), ""))
+    if type(value) not in types:
         raise BadOption(f"{path}: {place}: expected {noun}, got {value!r}")
     return value
 
 
+def _unknown(file: StudyFile, place: str, value: object, possible: Any) -> BadOption:
+    expected = possible if isinstance(possible, str) else f"one of {', '.join(possible)}"
+    return BadOption(f"{file.path}: {place}: unknown {value!r}; expected {expected}")
+
+
 def _check(file: StudyFile) -> None:
     """Check axes, listed values, function names, the keys that functions need, and templates."""
-
-    def refuse(place: str, value: object, possible: Any) -> BadOption:
-        expected = possible if isinstance(possible, str) else f"one of {', '.join(possible)}"
-        return BadOption(f"{file.path}: {place}: unknown {value!r}; expected {expected}")
-
-    _check_axes(file, refuse)
+    path, x = file.path, file.plot.x
+    _check_axes(file)
     if file.runs < 1:
-        raise BadOption(f"{file.path}: runs: expected 1 or more, got {file.runs}")
-    functions = (
-        ("run", file.run, FUNCTIONS["run"]),
-        ("table.rows", file.table.rows, FUNCTIONS["rows"]),
-        ("table.extra", file.table.extra, FUNCTIONS["extra"]),
-    )
+        raise BadOption(f"{path}: runs: expected 1 or more, got {file.runs}")
     columns = () if file.table.rows else file.table.columns
     for place, value, possible in (
-        *(each for each in functions if each[1]),
+        *((_PLACES[k], v, FUNCTIONS[k]) for k, v in file.functions.items() if v),
         *(("measure.level", level, ("segment", "song")) for level in file.measure.level),
-        *([("plot.x", file.plot.x, file.grid or ("an axis of the grid",))] if file.plot.x else []),
+        *([("plot.x", x, file.grid or ("an axis of the grid",))] if x else []),
         *(("table.columns", c, (*file.grid, "rate")) for c in columns if c not in AXES),
         *(("published.rule", each.rule, ("j22", "pl20")) for each in file.published if each.rule),
     ):
         if value not in possible:
-            raise refuse(place, value, possible)
-    for place, name, _ in functions:
-        for table, keys in zip(("grid", "options"), NEEDED.get(name, ((), ())), strict=True):
-            for key in keys:
-                if key not in getattr(file, table):
-                    raise BadOption(f"{file.path}: {place}: {name!r} needs {table}.{key}")
+            raise _unknown(file, place, value, possible)
+    for kind, name in file.functions.items():
+        for needed in NEEDED.get(name, ()):
+            table, _, key = needed.partition(".")
+            if key not in getattr(file, table):
+                raise BadOption(f"{path}: {_PLACES[kind]}: {name!r} needs {needed}")
     if not (file.run or file.table.rows) and not {"net", "combination"} & file.grid.keys():
-        raise BadOption(f"{file.path}: grid: expected nets to compare, such as net = ['crnn']")
+        raise BadOption(f"{path}: grid: expected nets to compare, such as net = ['crnn']")
     if "song" in file.measure.level and not any(file.grid.get("segment", ())):
-        raise BadOption(f"{file.path}: measure.level: 'song' needs segments: add grid.segment")
-    for value in file.grid.get(file.plot.x, ()):
+        raise BadOption(f"{path}: measure.level: 'song' needs segments: add grid.segment")
+    for value in file.grid.get(x, ()):
         if isinstance(value, str):
-            raise BadOption(f"{file.path}: plot.x: expected a numeric axis, got value {value!r}")
-    for path in (figure.value for figure in file.published):
-        if isinstance(path, str) and path.split(".")[0] not in PAPERS:
+            raise BadOption(f"{path}: plot.x: expected a numeric axis, got value {value!r}")
+    for figure in file.published:
+        if isinstance(figure.value, str) and figure.value.split(".")[0] not in PAPERS:
             paths = f"a number, or a path that starts with one of {', '.join(PAPERS)}"
-            raise refuse("published.value", path, paths)
+            raise _unknown(file, "published.value", figure.value, paths)
     words = {**dict.fromkeys(file.grid, ""), "Score": "", "score": "", "interval": ""}
-    texts = {"title": file.title, "table.title": file.table.title, "table.label": file.table.label}
-    texts["plot.title"] = file.plot.title
-    for place, text in (*texts.items(), *(("notes", note) for note in file.notes)):
+    for place, text in (
+        ("title", file.title),
+        ("table.title", file.table.title),
+        ("table.label", file.table.label),
+        ("plot.title", file.plot.title),
+        *(("notes", note) for note in file.notes),
+    ):
         try:
             text.format_map(words)
         except (KeyError, ValueError, IndexError, AttributeError) as error:
-            raise refuse(f"{place}, in braces", str(error).strip("'"), words) from None
+            raise _unknown(file, f"{place}, in braces", str(error).strip("'"), words) from None
 
 
-def _check_axes(file: StudyFile, refuse: Callable[[str, object, Any], BadOption]) -> None:
+def _check_axes(file: StudyFile) -> None:
     """Check the names of axes, and those of their values that can be checked without torch."""
     for place, axis, values in _axes(file):
         if axis not in AXES:
-            raise refuse(place, axis, AXES)
+            raise _unknown(file, place, axis, AXES)
         possible = AXES[axis]
         for value in values:
             if isinstance(possible, tuple):
-                lower = str(value).lower() if axis == "optimizer" else value
-                correct = value in possible or lower in possible
+                correct = (str(value).lower() if axis == "optimizer" else value) in possible
             else:
                 option = isinstance(value, str) and value[1:] in file.options
-                number = isinstance(value, (int, float)) and not isinstance(value, bool)
-                free = axis not in ("segment", "alpha") and "number" not in possible
-                correct = number or option or free
+                correct = option or type(value) in (int, float) or axis in ("net", "combination")
             if not correct:
-                raise refuse(f"{place}.{axis}", value, possible)
+                raise _unknown(file, f"{place}.{axis}", value, possible)
         if not values and place in ("grid", "vary"):
             raise BadOption(f"{file.path}: grid.{axis}: expected at least one value")
 
@@ -391,8 +387,7 @@ def _axes(file: StudyFile) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
         ("set.where", [setting.where for setting in file.set]),
     ):
         for table in tables:
-            for axis, value in table.items():
-                yield place, axis, tuple(value) if isinstance(value, (list, tuple)) else (value,)
+            yield from ((place, axis, _listed(value)) for axis, value in table.items())
 
 
 def check_values(file: StudyFile) -> StudyFile:

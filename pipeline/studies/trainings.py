@@ -36,21 +36,6 @@ class NetTraining:
     run: RunSettings  # protocol, seed, device
     folder: Path  # the folder of trained nets
 
-    @classmethod
-    def of(
-        cls,
-        study: Study,
-        media: StudyMedia,
-        clips: TrainingClips,
-        plan: NetSettings,
-        protocol: str,
-        repeat: int,
-    ) -> NetTraining:
-        """Return the training of a repeat with the study's settings."""
-        run = study.settings.extract.run
-        run = replace(run, protocol=protocol, seed=run.seed + repeat)
-        return cls(media, clips, plan, run, study.work / "nets")
-
     def missing(self) -> dict[Path, NetTraining]:
         """Return a training for each net that is not trained yet, by the net's own folder."""
         missing = {}
@@ -79,11 +64,9 @@ class NetTraining:
 
 def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
     """Train missing nets in ``study.jobs`` processes; the study repeats failed trainings later."""
-    if study.jobs < 2:
-        return
     # Two trainings may need the same net.
     missing: dict[Path, NetTraining] = {}
-    for training in trainings:
+    for training in trainings if study.jobs > 1 else ():
         missing |= training.missing()
     jobs = min(study.jobs, len(missing))
     if jobs < 2:

@@ -33,28 +33,18 @@ def test_npz(path, tmp_path, spec):
             np.testing.assert_array_equal(values, missing if clip == "c3" else row(spec, clip))
 
 
-def read_csv(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def test_csv(path, tmp_path):
-    export_cache(path, "music1d", tmp_path / "x.csv")
-    head, *lines = read_csv(tmp_path / "x.csv")
-    assert head == ["clip_id", "music1d_0", "music1d_1", "music1d_2", "music1d_3"]
-    assert lines[3] == ["c3", "", "", "", ""]
-    for line in lines[:3] + lines[4:]:
-        np.testing.assert_array_equal(np.array(line[1:], np.float32), row(VECTOR, line[0]))
-
-
-def test_csv_of_a_sequence(path, tmp_path):
-    export_cache(path, "mel", tmp_path / "x.csv")
-    lines = read_csv(tmp_path / "x.csv")
-    assert [line for line in lines if line[0] == "c3"] == [["c3", "", "", "", ""]]
-    mine = [line[1:] for line in lines if line[0] == "c2"]
-    assert [line[0] for line in mine] == ["0", "1", "2"]
-    frames = np.array([line[1:] for line in mine], np.float32)
-    np.testing.assert_array_equal(frames, row(SEQUENCE, "c2"))
+@pytest.mark.parametrize("spec", [VECTOR, SEQUENCE])
+def test_csv(path, tmp_path, spec):
+    export_cache(path, spec.name, tmp_path / "x.csv")
+    head, *lines = csv.reader((tmp_path / "x.csv").read_text().splitlines())
+    frame = ["frame"] if spec is SEQUENCE else []
+    assert head == ["clip_id", *frame, *(f"{spec.name}_{i}" for i in range(spec.dim))]
+    assert [line for line in lines if line[0] == "c3"] == [["c3", *[""] * (len(head) - 1)]]
+    for clip in {*CLIPS.clip_ids} - {"c3"}:
+        cells = np.array([line[1:] for line in lines if line[0] == clip], np.float32)
+        numbers, values = np.split(cells, [len(frame)], axis=1)
+        assert numbers.ravel().tolist() == [*range(len(values))][: numbers.size]
+        np.testing.assert_array_equal(values, np.atleast_2d(row(spec, clip)))
 
 
 def test_folds_and_refusals(path, tmp_path):

@@ -72,18 +72,6 @@ def test_repair_leaves_out_a_feature_whose_index_is_damaged(path):
     assert open_cache(path).names() == ("c3d", "mel")
 
 
-def test_a_damaged_clip_table_is_past_repair_and_not_read(path):
-    with h5py.File(path, "r+") as file:
-        file["clips/labels"][0] = 1 - file["clips/labels"][0]
-    (problem,) = verify_cache(path)
-    assert (
-        "its clip table cannot be read (it does not match its checksum): extract again" in problem
-    )
-    for use in (open_cache, repair_cache):
-        with pytest.raises(BadCache, match="clip table"):
-            use(path)
-
-
 def test_damaged_failures_and_provenance_are_left_out(path):
     with h5py.File(path, "r+") as file:
         file["failures/reasons"][0] = "all well"

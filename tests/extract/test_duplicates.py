@@ -1,7 +1,7 @@
 """Near-duplicates: found when re-encoded, shortened or louder; other clips are not."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import cv2
 import numpy as np
@@ -15,7 +15,6 @@ from mvemo.extract.duplicates import (
     Fingerprint,
     compare_fingerprints,
     find_duplicates,
-    fingerprint,
     picture_hashes,
     sound_words,
 )
@@ -52,25 +51,21 @@ def scenes(seed, seconds=SECONDS, fps=8, size=64):
     return frames
 
 
-def write(path, sound, frames, **options):
-    return film(path, frames, 125, sound=sound, **options)
-
-
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
-    write(folder / "one.mp4", music(1), scenes(1))
+    film(folder / "one.mp4", scenes(1), 125, sound=music(1))
     # Re-encoded: another codec, fewer and coarser pictures, a third as loud.
     small = [f[::2, ::2] for f in scenes(1)]
     coarse = {"codec": "mpeg4", "options": {"qscale": "12"}, "audio_codec": "mp2"}
-    write(folder / "again.mkv", music(1) / 3, small, **coarse)
+    film(folder / "again.mkv", small, 125, sound=music(1) / 3, **coarse)
     # Shortened: 1.6 s are missing at the beginning.
     cut = round(1.625 * 16000)
-    write(folder / "cut.mp4", music(1)[:, cut:], scenes(1)[13:])
-    write(folder / "other.mp4", music(2), scenes(2))
+    film(folder / "cut.mp4", scenes(1)[13:], 125, sound=music(1)[:, cut:])
+    film(folder / "other.mp4", scenes(2), 125, sound=music(2))
     # The same sound under other pictures.
-    write(folder / "cover.mp4", music(1), scenes(3))
-    write(folder / "mute.mp4", music(4) * 0, scenes(4))
+    film(folder / "cover.mp4", scenes(3), 125, sound=music(1))
+    film(folder / "mute.mp4", scenes(4), 125, sound=music(4) * 0)
     names = sorted(f.name for f in folder.iterdir())
     listed = [Clip(n.split(".")[0], n, ("x" if i % 2 else "y",), n) for i, n in enumerate(names)]
     return Manifest("m", "multiclass", ("x", "y"), tuple(listed), folder)
@@ -79,17 +74,10 @@ def clips(tmp_path_factory):
 def test_copies_are_found_and_others_are_not(clips):
     search = find_duplicates(clips, workers=2)
     found = {(d.first, d.second, d.modality): d for d in search.duplicates}
-    assert set(found) == {
-        ("again", "cover", "audio"),
-        ("again", "cut", "audio"),
-        ("again", "cut", "video"),
-        ("again", "one", "audio"),
-        ("again", "one", "video"),
-        ("cover", "cut", "audio"),
-        ("cover", "one", "audio"),
-        ("cut", "one", "audio"),
-        ("cut", "one", "video"),
-    }
+    same_sound = set(combinations(("again", "cover", "cut", "one"), 2))
+    assert {pair[:2] for pair in found if pair[2] == "audio"} == same_sound
+    same_pictures = set(combinations(("again", "cut", "one"), 2))
+    assert {pair[:2] for pair in found if pair[2] == "video"} == same_pictures
     assert found["again", "cut", "audio"].offset == pytest.approx(1.625, abs=HOP)
     assert found["cut", "one", "audio"].offset == pytest.approx(-1.625, abs=HOP)
     assert found["again", "one", "audio"].offset == pytest.approx(0.0, abs=HOP)
@@ -99,10 +87,8 @@ def test_copies_are_found_and_others_are_not(clips):
 
 def test_pairs_within_a_group_are_not_reported(clips):
     same = ("one", "again", "cut")
-    grouped = replace(
-        clips,
-        clips=tuple(replace(c, group="g" if c.clip_id in same else c.group) for c in clips.clips),
-    )
+    joined = (replace(c, group="g" if c.clip_id in same else c.group) for c in clips.clips)
+    grouped = replace(clips, clips=tuple(joined))
     found = {(d.first, d.second) for d in find_duplicates(grouped).duplicates}
     assert found == {("again", "cover"), ("cover", "cut"), ("cover", "one")}
     assert len(find_duplicates(grouped, across_groups=False).duplicates) == 9
@@ -125,66 +111,45 @@ def test_clips_that_cannot_be_decoded_are_reported(clips, tmp_path):
     listed = tuple(Clip(n, n, ("x",), n) for n in names)
     seen = []
     search = find_duplicates(replace(clips, clips=listed, root=tmp_path), progress=seen.append)
-    assert [(clip, what) for clip, what, _ in search.problems] == [
-        ("bad.mp4", "clip"),
-        ("none.mp4", "clip"),
-        ("quiet.mp4", "audio"),
-    ]
+    found = {clip: modality for clip, modality, _ in search.problems}
+    assert found == {"bad.mp4": "clip", "none.mp4": "clip", "quiet.mp4": "audio"}
     assert sorted(seen) == [False, True, True]
-
-
-def test_gain_changes_no_word():
-    sound = music(6, sr=SR)[0]
-    words, _, audible = sound_words(sound)
-    louder, _, still = sound_words(sound * np.float32(0.25))
-    np.testing.assert_array_equal(words, louder)
-    np.testing.assert_array_equal(audible, still)
-    assert audible.all()
 
 
 def test_words_are_the_signs_of_band_differences():
     sound = music(7, 1.0, SR)[0]
     size, hop = 3072, 384
-    energy = []
-    for at in range(0, len(sound) - size + 1, hop):
-        power = np.abs(np.fft.rfft(sound[at : at + size].astype(float) * np.hanning(size))) ** 2
-        edges = [round(300 * 10 ** (m / 33) * size / SR) for m in range(34)]
-        energy.append([power[a:b].sum() for a, b in pairwise(edges)])
+    frames = (sound[at : at + size] for at in range(0, len(sound) - size + 1, hop))
+    power = [np.abs(np.fft.rfft(frame.astype(float) * np.hanning(size))) ** 2 for frame in frames]
+    edges = [round(300 * 10 ** (m / 33) * size / SR) for m in range(34)]
+    e = np.array([[p[a:b].sum() for a, b in pairwise(edges)] for p in power])
+    rise = e[1:, :-1] - e[1:, 1:] - (e[:-1, :-1] - e[:-1, 1:])
     words, weakest_bits, _ = sound_words(sound)
-    assert len(words) == len(energy) - 1
-    for n in range(1, len(energy)):
-        e, d = energy[n], energy[n - 1]
-        rise = [e[m] - e[m + 1] - (d[m] - d[m + 1]) for m in range(32)]
-        weakest = int(np.argmin(np.abs(rise)))
-        assert weakest_bits[n - 1] == 1 << weakest
-        # In single precision the weakest may come out either way.
-        expected = sum(1 << m for m in range(32) if rise[m] > 0)
-        assert (int(words[n - 1]) ^ expected) & ~(1 << weakest) == 0
+    weakest = 1 << np.abs(rise).argmin(axis=1)
+    assert weakest_bits.tolist() == weakest.tolist()
+    # In single precision the weakest may come out either way.
+    expected = ((rise > 0) << np.arange(32)).sum(axis=1)
+    assert not ((words ^ expected) & ~weakest).any()
 
 
 def test_silence_and_empty_pictures_match_nothing():
-    assert not sound_words(np.zeros(4 * SR, np.float32))[2].any()
     assert len(sound_words(np.zeros(100, np.float32))[0]) == 0
     black_hashes, _ = picture_hashes(np.zeros((5, 64, 64, 3), np.uint8))
     assert len(black_hashes) == 0
-    words, weakest_bits, audible = sound_words(np.zeros(4 * SR, np.float32))
-    black = Fingerprint(words, weakest_bits, audible, black_hashes, {})
+    black = Fingerprint(*sound_words(np.zeros(4 * SR, np.float32)), black_hashes, {})
     assert compare_fingerprints([black, black]) == []
     assert compare_fingerprints([]) == []
 
 
 def test_still_pictures_are_one():
-    frames = np.array(scenes(8, 4))
-    hashes, rows = picture_hashes(frames)
-    assert len(hashes) == 4
+    _, rows = picture_hashes(np.array(scenes(8, 4)))
     assert rows.tolist() == [0, 8, 16, 24]
 
 
 def test_pictures_that_are_cut_to_two_fifths(tmp_path):
     rng = np.random.default_rng(5)
     wide = {
-        name: cv2.resize(rng.uniform(30, 200, (9, 150, 3)), (1500, 64), interpolation=2)
-        for name in ("a", "b")
+        n: cv2.resize(rng.uniform(30, 200, (9, 150, 3)), (1500, 64), None, 0, 0, 2) for n in "ab"
     }
 
     def moving(name, start, seconds):
@@ -192,19 +157,18 @@ def test_pictures_that_are_cut_to_two_fifths(tmp_path):
         lefts = 6 * np.arange(round(8 * start), round(8 * (start + seconds)))
         return [whole[:, left : left + 64] for left in lefts]
 
-    stretches = {"whole": ("a", 0.0), "cut": ("a", 11.3), "other": ("b", 0.0)}
-    for name, (source, start) in stretches.items():
-        length = 12.0 if name == "cut" else 29.0
-        film(tmp_path / f"{name}.mp4", moving(source, start, length), 125)
+    stretches = {"whole": ("a", 0.0, 29.0), "cut": ("a", 11.3, 12.0), "other": ("b", 0.0, 29.0)}
+    for name, stretch in stretches.items():
+        film(tmp_path / f"{name}.mp4", moving(*stretch), 125)
     listed = [Clip(n, f"{n}.mp4", ("x",), n) for n in stretches]
     found = find_duplicates(Manifest("m", "multiclass", ("x",), tuple(listed), tmp_path))
     assert [(d.first, d.second) for d in found.duplicates] == [("whole", "cut")]
 
 
 def test_the_command_reports_them_and_exits_1(clips, tmp_path):
-    few = replace(clips, clips=tuple(c for c in clips.clips if c.clip_id in ("one", "cut")))
+    few = tuple(c for c in clips.clips if c.clip_id in ("one", "cut"))
     path = tmp_path / "few.csv"
-    labelled = replace(few, clips=(few.clips[0], replace(few.clips[1], label=("x",))))
+    labelled = replace(clips, clips=(few[0], replace(few[1], label=("x",))))
     write_manifest(labelled, path)
     done = CliRunner().invoke(command, ["check", str(path), "--duplicates"])
     assert done.exit_code == 1, done.output
@@ -217,14 +181,3 @@ def test_the_command_reports_them_and_exits_1(clips, tmp_path):
     assert CliRunner().invoke(command, ["check", str(path), "--duplicates"]).exit_code == 0
     refused = CliRunner().invoke(command, ["check", str(path), "--duplicates", "--no-media"])
     assert "needs the media" in str(refused.exception)
-
-
-def test_real_videos_have_no_duplicates(shared_data):
-    folder = shared_data / "mve" / "Train"
-    files = sorted(folder.glob("*/*.mp4"))[:4]
-    prints = [fingerprint(f, duration=8.0) for f in files]
-    shifted = fingerprint(files[0], start=2.0, duration=8.0)
-    found = compare_fingerprints([*prints, shifted])
-    assert {(i, j) for i, j, *_ in found} == {(0, 4)}
-    (sound,) = [pair for pair in found if pair[2] == "audio"]
-    assert sound[4] == pytest.approx(2.0, abs=HOP)

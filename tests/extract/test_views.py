@@ -1,5 +1,7 @@
 """Windows of clips: where they lie, that all are read, and that defaults read as before."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -9,19 +11,10 @@ from mvemo.extract.errors import BadSetting
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import AudioInput, SequenceInput, VideoInput, build_net
-from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.settings import LAYOUTS, NetSettings, RunSettings, ViewSettings, window_starts
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.protocols import embedding_spec
-from mvemo.extract.views import LAYOUTS, ViewSettings, window_starts
-
-# A view that differs from the default in each of its settings.
-OTHERS = [
-    ViewSettings(views=2),
-    ViewSettings(layout="dense"),
-    ViewSettings(rate=12.5),
-    ViewSettings(views=2, pooling="mean+std"),
-]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -77,14 +70,8 @@ def test_frames_of_all_samplings_come_from_one_decoding(tmp_path):
 
 
 def test_names_of_samplings_tell_them_apart():
-    samplings = [
-        FrameSampling(*shape, views=views, layout=layout, rate=rate)
-        for shape in ((4, 16), (4, 20), (8, 16))
-        for views in (1, 2)
-        for layout in LAYOUTS
-        for rate in (0.5, 12.5)
-    ]
-    assert len({sampling.name for sampling in samplings}) == len(samplings)
+    values = list(product((4, 8), (16, 20), (1, 2), LAYOUTS, (0.5, 12.5)))
+    assert len({FrameSampling(*each).name for each in values}) == len(values)
     assert FrameSampling(32, 112).name == "32x112"
 
 
@@ -119,8 +106,8 @@ def test_an_embedding_is_pooled_over_the_windows_of_its_clip():
     view = ViewSettings(views=3, pooling="mean+std")
     reader = RawBatches(lambda row: waves[row], net.input, view)
     device = torch.device("cpu")
-    parts = [v for _, v in embed_rows(net, reader, [0, 1, 2], batch_size=2, device=device)]
-    found = np.concatenate(parts)
+    parts = embed_rows(net, reader, [0, 1, 2], batch_size=2, device=device)
+    found = np.concatenate([values for _, values in parts])
     for wave, row in zip(waves, found, strict=True):
         starts = window_starts(len(wave), 8000, view)
         windows = np.stack([wave[round(s) : round(s) + 8000] for s in starts])
@@ -131,14 +118,12 @@ def test_an_embedding_is_pooled_over_the_windows_of_its_clip():
 
 def test_keys_change_with_every_view_and_stay_without():
     net = build_net("music1d", 2, width=0.1)
-    specs = [
-        embedding_spec(NetSettings("music1d", width=0.1, view=view), net, RunSettings())
-        for view in (ViewSettings(), *OTHERS)
-    ]
+    values = [(), (2,), (1, "dense"), (1, "spread", 12.5), (2, "spread", 0.0, "mean+std")]
+    plans = [NetSettings("music1d", 0.1, view=ViewSettings(*each)) for each in values]
+    specs = [embedding_spec(plan, net, RunSettings()) for plan in plans]
     assert "view" not in specs[0].params
     assert len({spec.digest for spec in specs}) == len(specs)
     assert [spec.dim for spec in specs] == [net.embedding_dim] * 4 + [2 * net.embedding_dim]
     # The record of a training has no views by default.
-    assert set(NetSettings("i3d").record()) == {"name", "width", "options", "train"}
-    records = [NetSettings("i3d", view=view).record() for view in OTHERS]
-    assert all("views" in record for record in records)
+    assert set(plans[0].record()) == {"name", "width", "options", "train"}
+    assert all("views" in plan.record() for plan in plans[1:])

@@ -13,7 +13,7 @@ def make_table(n=120, k=6, *, classes=CLASSES, group_size=2, seed=0, task="multi
     """A table of n clips in groups of one class each."""
     n_groups = n // group_size
     group = np.repeat(np.arange(n_groups), group_size)
-    labels = (np.arange(n_groups) % len(classes))[group]
+    labels = group % len(classes)
     groups = tuple(f"g{g}" for g in group)
     folds = make_folds(labels, groups, k, seed, "multiclass") if k else np.full(n, -1)
     return ClipTable(

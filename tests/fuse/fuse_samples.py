@@ -3,16 +3,15 @@
 import dataclasses
 
 import numpy as np
+from feature_samples import CLASSES, MODALITY
 
 from mvemo.cache import open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
 from mvemo.fuse.models import Model, models_of
-from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
+from mvemo.fuse.results import Results, score_baseline, score_model
 from mvemo.fuse.tasks import task_of
 
-CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
 EMBEDDINGS = {"music1d": 256, "music2d": 160, "c3d": 512, "i3d": 1024}
-MODALITY = {"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"}
 MULTICLASS = task_of("multiclass")
 NASTY = "<b>&amp; \"quoted\" 'single' --><script>alert(1)</script> é 音楽 $x_1$"
 
@@ -33,17 +32,10 @@ def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes):
         if "c3d" in model.features and missing:
             probabilities[:missing] = np.nan
         scored.append(score_model(MULTICLASS, model, probabilities, labels, folds, k))
-    epochs = [float(e) for e in range(1, 16)]
-    curves = {
-        f"{net}@{fold}": {
-            "epoch": epochs,
-            "train_loss": [1.8 * np.exp(-e / (8 + fold)) + 0.1 for e in epochs],
-            "val_loss": [1.8 * np.exp(-e / 12) + 0.02 * e + 0.05 * rng.random() for e in epochs],
-            "val_accuracy": [min(0.9, 0.2 + 0.05 * e) for e in epochs],
-        }
-        for net in MODALITY
-        for fold in range(k)
-    }
+    epochs = np.arange(1.0, 16.0)
+    train, val = (list(1.8 * np.exp(-epochs / n) + 0.02 * epochs) for n in (8, 12))
+    curve = {"epoch": list(epochs), "train_loss": train, "val_loss": val}
+    spec = {"protocol": "crossfit", "weights": "cd" * 32, "trained_on": 80, "digest": "ab" * 32}
     results = Results(
         name="made by hand",
         task=MULTICLASS,
@@ -66,7 +58,7 @@ def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes):
             ("Fear/Fear_[x] 3.mp4", "decode", "the file ends after 0.4 s of 30.0 s"),
             ("Fear/Fear_[x] 3.mp4", "c3d", "no frames"),
         ),
-        curves=curves,
+        curves={f"{net}@{fold}": curve for net in MODALITY for fold in range(k)},
         provenance={
             "command": "mvemo-cv features.h5 --folds 6 --out out",
             "versions": {"python": "3.11.7", "mvemo": "0.1.0", "numpy": "2.4.6"},
@@ -75,18 +67,10 @@ def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes):
             "C": 0.01,
             "features": {
                 name: [
-                    {
-                        "digest": "ab" * 32,
-                        "extractor": f"net:{name} v1",
-                        "protocol": "crossfit",
-                        "fold": fold,
-                        "dim": EMBEDDINGS[name],
-                        "weights": "cd" * 32,
-                        "trained_on": 80,
-                    }
+                    {**spec, "extractor": f"net:{name} v1", "fold": fold, "dim": dim}
                     for fold in range(k)
                 ]
-                for name in MODALITY
+                for name, dim in EMBEDDINGS.items()
             },
         },
     )
@@ -103,10 +87,9 @@ def few_results(**changes):
 
 def one_model(results, outputs, **changes):
     """The same data with one model, ``net``, of these outputs."""
-    changed = dataclasses.replace(results, present={}, failures=(), **changes)
-    y, folds, k = changed.y_true, changed.folds, changed.k
-    scored = score_model(changed.task, Model("net", (), ()), outputs, y, folds, k)
-    return dataclasses.replace(changed, models=(scored,))
+    made = dataclasses.replace(results, present={}, failures=(), **changes)
+    of = outputs, made.y_true, made.folds, made.k
+    return dataclasses.replace(made, models=(score_model(made.task, Model("net", (), ()), *of),))
 
 
 def nasty_results():
@@ -128,26 +111,17 @@ def nasty_results():
 
 def empty_results():
     """One model that predicted nothing: every score is NaN."""
-    made = make_results(24, 2)
-    nothing = np.full((24, 6), np.nan)
-    model = models_of({"c3d": "video"})[0]
-    scored: ModelResult = score_model(MULTICLASS, model, nothing, made.y_true, made.folds, 2)
-    return dataclasses.replace(
-        made,
-        models=(scored,),
-        baseline=dataclasses.replace(scored, name="majority class"),
-        curves={},
-        failures=(),
-    )
+    made = make_results(24, 2, curves={}, failures=())
+    (model,) = models_of({"c3d": "video"})
+    scored = score_model(MULTICLASS, model, np.full((24, 6), np.nan), made.y_true, made.folds, 2)
+    baseline = dataclasses.replace(scored, name="majority class")
+    return dataclasses.replace(made, models=(scored,), baseline=baseline)
 
 
 def primary(model):
     """float64 (folds,): the primary metric of a model of any task."""
-    return next(
-        model.per_fold[name]
-        for name in ("accuracy", "roc_auc_macro", "r2_macro")
-        if name in model.per_fold
-    )
+    (name,) = {"accuracy", "roc_auc_macro", "r2_macro"} & set(model.per_fold)
+    return model.per_fold[name]
 
 
 def plain_settings(**changes):
@@ -155,8 +129,8 @@ def plain_settings(**changes):
     head = HeadSettings(C=changes.pop("C", 0.01), choose_C=False, balance_blocks=False)
     if changes.get("models") is not None:
         changes["models"] = tuple(changes["models"])
-    plain = {"head": head, "stacked": False, "late": False, "missing_modality": False}
-    plain |= {"choose_model": False, "temperature": False, "n_resamples": 0}
+    names = ("stacked", "late", "missing_modality", "choose_model", "temperature")
+    plain = {"head": head, "n_resamples": 0, **dict.fromkeys(names, False)}
     return EvaluationSettings(**{**plain, **changes})
 
 

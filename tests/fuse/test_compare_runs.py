@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import frozen_cache, make_table
-from fuse_samples import plain_settings, primary
+from fuse_samples import evaluated, primary
 from output_samples import output_cache, output_table
 
-from mvemo.cache import open_cache
-from mvemo.fuse import BadFeatures, FuseError, evaluate
+from mvemo.fuse import BadFeatures, FuseError
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.compare_runs import (
     compare_runs,
@@ -30,41 +29,39 @@ def write_report(results, folder):
     """What a comparison reads, without the page."""
     metrics = dump_json(metrics_dict(results))
     write_texts(folder, {"metrics.json": metrics, "predictions.csv": predictions_csv(results)})
-
-
-def write(folder, table, *, cache="f.h5", strength=0.3, missing=None, **options):
-    folder.mkdir()
-    path = frozen_cache(folder / cache, table, strength=strength, names=NAMES, missing=missing)
-    with open_cache(path) as opened:
-        results = evaluate(opened, plain_settings(**options))
-    write_report(results, folder)
     return results
+
+
+def write(folder, table, *, strength=0.3, missing=None, **options):
+    folder.mkdir()
+    path = frozen_cache(folder / "f.h5", table, strength=strength, names=NAMES, missing=missing)
+    return write_report(evaluated(path, **options), folder)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     base = tmp_path_factory.mktemp("runs")
-    table = make_table()
-    a = write(base / "a", table)
-    b = write(base / "b", table, strength=0.6, missing={"c3d": [0, 7, 8]})
+    a = write(base / "a", make_table())
+    b = write(base / "b", make_table(), strength=0.6, missing={"c3d": [0, 7, 8]})
     return base, a, b
 
 
-def pairs(comparison):
-    return [(c.model, c.reference) for c in comparison.comparisons]
+def pairs(*chosen):
+    found = compare_runs(chosen, n_resamples=20)
+    return [(c.model, c.reference) for c in found.comparisons]
 
 
 def test_differences_by_hand(runs):
     base, a, b = runs
     found = compare_runs([base / "a", base / "b"], n_resamples=200, seed=3)
     assert [run.flags for run in found.runs] == [("synthetic",)] * 2
-    assert pairs(found) == [(f"b:{m.name}", f"a:{m.name}") for m in a.models]
     resamples = resample_groups(a.groups, 200, 3)
     weights = resamples.counts[:, resamples.codes]
     p_values = []
     for c, mine, theirs in zip(found.comparisons, b.models, a.models, strict=True):
-        assert found.scores[f"a:{mine.name}"] == pytest.approx(theirs.per_fold["accuracy"].mean())
-        assert found.scores[f"b:{mine.name}"] == pytest.approx(mine.per_fold["accuracy"].mean())
+        assert (c.model, c.reference) == (f"b:{mine.name}", f"a:{mine.name}")
+        assert found.scores[c.reference] == pytest.approx(theirs.per_fold["accuracy"].mean())
+        assert found.scores[c.model] == pytest.approx(mine.per_fold["accuracy"].mean())
         valid = mine.valid
         assert c.n_clips == valid.sum() == (120 if mine.name == "music1d" else 117)
         right = [(m.outputs.argmax(axis=1) == a.y_true) * 1.0 for m in (mine, theirs)]
@@ -73,7 +70,7 @@ def test_differences_by_hand(runs):
         per_fold = np.array([gain[r].mean() for r in rows])
         assert c.mean == pytest.approx(per_fold.mean())
         ratio = np.mean([r.sum() / (valid.sum() - r.sum()) for r in rows])
-        _, t, p = nadeau_bengio(per_fold, 1, ratio)
+        _, t, p = nadeau_bengio(per_fold, ratio)
         assert (c.t, c.p) == (pytest.approx(t), pytest.approx(p))
         p_values.append(p)
         drawn = [np.mean([np.average(gain[r], weights=w[r]) for r in rows]) for w in weights]
@@ -83,9 +80,6 @@ def test_differences_by_hand(runs):
     expected = [*corrected, corrected[2]]
     np.testing.assert_allclose([c.p_holm for c in found.comparisons], expected)
     assert all(c.n_tests == 3 for c in found.comparisons)
-    integrated = found.comparisons[-1]
-    assert integrated.mean > 0.1
-    assert integrated.interval[0] > 0
 
 
 def test_the_same_run_again_shows_no_difference(runs, tmp_path):
@@ -96,11 +90,9 @@ def test_the_same_run_again_shows_no_difference(runs, tmp_path):
     assert len(again) == len(a.models)
     assert all(c.mean == 0 and c.interval == (0, 0) and np.isnan(c.p) and c.same for c in again)
     # Every pair of runs is tested; against `b`, the two equal ones are one test.
-    assert len(found.comparisons) == 3 * len(a.models)
+    others = [c.p_holm for c in found.comparisons if c.model.startswith("b:")]
     alone = compare_runs([base / "a", base / "b"], n_resamples=50)
-    assert [c.p_holm for c in found.comparisons if c.model.startswith("b:")] == 2 * [
-        c.p_holm for c in alone.comparisons
-    ]
+    assert others == 2 * [c.p_holm for c in alone.comparisons]
     text = format_run_comparison(found)
     assert "same" in text
     assert max(map(len, text.splitlines())) <= 100
@@ -112,36 +104,28 @@ def test_the_same_run_again_shows_no_difference(runs, tmp_path):
 
 def test_models_of_other_names_are_compared_with_each_other(runs, tmp_path):
     base, a, _ = runs
-    names = ("forest", "boosting")
-    others = replace(
-        a, models=tuple(replace(m, name=n) for m, n in zip(a.models[:2], names, strict=True))
+    forest, boosting = (
+        replace(m, name=n) for m, n in zip(a.models[:2], ("forest", "boosting"), strict=True)
     )
-    write_report(others, tmp_path / "rf")
+    run, other = base / "a", tmp_path / "rf"
+    write_report(replace(a, models=(forest, boosting)), other)
     # Without names in common every model is tested against every other.
-    found = compare_runs([base / "a", tmp_path / "rf"], n_resamples=20)
-    assert len(found.comparisons) == 2 * len(a.models)
-    # One model of each, and two of one run.
-    found = compare_runs([f"{base / 'a'}:c3d", f"{tmp_path / 'rf'}:boosting"], n_resamples=20)
-    assert pairs(found) == [("rf:boosting", "a:c3d")]
-    run = base / "a"
-    found = compare_runs([f"{run}:c3d", f"{run}:music1d", f"{run}:integrated"], n_resamples=20)
-    assert pairs(found) == [
+    assert len(pairs(run, other)) == 2 * len(a.models)
+    # One model of each, and several of one run.
+    assert pairs(f"{run}:c3d", f"{other}:boosting") == [("rf:boosting", "a:c3d")]
+    assert pairs(f"{run}:c3d", f"{run}:music1d", f"{run}:integrated") == [
         ("a:music1d", "a:c3d"),
         ("a:integrated", "a:c3d"),
         ("a:integrated", "a:music1d"),
     ]
-    assert "1 run on the same 120 clips" in format_run_comparison(found)
     with pytest.raises(FuseError, match="unknown model 'oak'; expected one of music1d, c3d"):
         compare_runs([f"{run}:oak", f"{run}:c3d"])
 
 
 def test_repeats_are_compared_on_all_their_folds(tmp_path):
-    table = make_table()
     for name, strength in (("a", 0.3), ("b", 0.6)):
-        path = frozen_cache(tmp_path / f"{name}.h5", table, strength=strength, names=NAMES)
-        with open_cache(path) as cache:
-            first = evaluate(cache, plain_settings(models=NAMES))
-            second = evaluate(cache, plain_settings(models=NAMES, seed=1))
+        path = frozen_cache(tmp_path / f"{name}.h5", strength=strength, names=NAMES)
+        first, second = (evaluated(path, models=NAMES, seed=seed) for seed in (0, 1))
         write_report(with_repeats(first, [second]), tmp_path / name)
         run = read_run(tmp_path / name)
         for one, results in zip(run.repeats, (first, second), strict=True):
@@ -154,62 +138,55 @@ def test_repeats_are_compared_on_all_their_folds(tmp_path):
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_tags_and_values(task, tmp_path):
-    table = output_table(task)
     results = []
     for name, noise in (("good", 1.5), ("bad", 4.0)):
-        (tmp_path / name).mkdir()
-        path = output_cache(tmp_path / name / "f.h5", table, noise=noise)
-        with open_cache(path) as cache:
-            results.append(evaluate(cache, plain_settings()))
-        write_report(results[-1], tmp_path / name)
+        path = output_cache(tmp_path / f"{name}.h5", output_table(task), noise=noise)
+        results.append(write_report(evaluated(path), tmp_path / name))
     found = compare_runs([tmp_path / "good", tmp_path / "bad"], n_resamples=100)
     for c, good, bad in zip(found.comparisons, *(r.models for r in results), strict=True):
         assert c.mean == pytest.approx((primary(bad) - primary(good)).mean())
         low, high = c.interval
-        assert low < c.mean < high
-        assert c.mean < 0
+        assert low < c.mean < min(high, 0)
     assert results[0].task.primary_title in format_run_comparison(found)
 
 
 def test_clips_in_another_order_are_the_same_clips(runs, tmp_path):
     base, _, _ = runs
-    for name in ("metrics.json", "predictions.csv"):
-        (tmp_path / name).write_bytes((base / "b" / name).read_bytes())
+    (tmp_path / "metrics.json").write_bytes((base / "b" / "metrics.json").read_bytes())
     header, *rows = (base / "b" / "predictions.csv").read_text().splitlines()
     (tmp_path / "predictions.csv").write_text("\n".join([header, *rows[::-1]]) + "\n")
-    expected = compare_runs([base / "a", base / "b"], n_resamples=50)
-    got = compare_runs([base / "a", tmp_path], n_resamples=50)
-    for d, e in zip(got.comparisons, expected.comparisons, strict=True):
-        assert (d.mean, d.p) == (e.mean, e.p)
-        np.testing.assert_array_equal(d.interval, e.interval)
+    expected, got = (
+        compare_runs([base / "a", other], n_resamples=50).comparisons
+        for other in (base / "b", tmp_path)
+    )
+    for d, e in zip(got, expected, strict=True):
+        assert (d.mean, d.p, d.interval) == (e.mean, e.p, e.interval)
 
 
 def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
     base, a, _ = runs
-    table = make_table()
     labels = a.y_true.copy()
     labels[3] = 1 - labels[3]
-    other = {
-        "seed": (
-            replace(a, folds=(a.folds + 1) % 6),
+    write(tmp_path / "k", make_table(), folds=5)
+    write(tmp_path / "few", make_table(110))
+    write(tmp_path / "permuted", make_table(), permute_labels=True)
+    for name, changes, text in (
+        (
+            "seed",
+            {"folds": (a.folds + 1) % 6},
             "folds of 120 clips differ, for example 'clip 0'",
         ),
-        "k": (None, "number of folds is 5, not 6"),
-        "few": (None, "10 are missing and 0 are new, for example 'clip 110'"),
-        "label": (replace(a, y_true=labels), "labels of 1 clips differ, for example 'clip 3'"),
-        "groups": (replace(a, groups=a.clip_ids), "the groups of 120 clips differ"),
-        "classes": (replace(a, classes=tuple("abcdef")), r"classes is \['a', 'b'"),
-        "permuted": (None, "one of the runs has permuted labels"),
-    }
-    write(tmp_path / "k", table, folds=5)
-    write(tmp_path / "few", make_table(110))
-    write(tmp_path / "permuted", table, permute_labels=True)
-    for name, (results, text) in other.items():
-        if results is not None:
-            write_report(results, tmp_path / name)
-        with pytest.raises(BadFeatures, match=f"{name} is not comparable with .*{text}") as error:
+        ("k", None, "number of folds is 5, not 6"),
+        ("few", None, "10 are missing and 0 are new, for example 'clip 110'"),
+        ("label", {"y_true": labels}, "labels of 1 clips differ, for example 'clip 3'$"),
+        ("groups", {"groups": a.clip_ids}, "the groups of 120 clips differ"),
+        ("classes", {"classes": tuple("abcdef")}, r"classes is \['a', 'b'"),
+        ("permuted", None, "one of the runs has permuted labels"),
+    ):
+        if changes:
+            write_report(replace(a, **changes), tmp_path / name)
+        with pytest.raises(BadFeatures, match=f"{name} is not comparable with .*{text}"):
             compare_runs([base / "a", tmp_path / name])
-        assert "\n" not in str(error.value)
 
 
 def test_what_is_no_run_is_refused(runs, tmp_path):

@@ -7,15 +7,8 @@ import re
 import numpy as np
 import pytest
 from fuse_samples import make_results
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from mvemo.fuse import (
-    BadFeatures,
-    format_table,
-    metrics_dict,
-    read_predictions,
-    results_of_predictions,
-)
+from mvemo.fuse import BadFeatures, format_table, read_predictions, results_of_predictions
 from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.models import Model
 from mvemo.fuse.report.findings import banners
@@ -44,48 +37,37 @@ def test_the_smallest_file(tmp_path):
     assert predictions.clip_ids == predictions.groups == ("a", "b", "c")
     assert predictions.y_true.tolist() == [0, 1, 1]
     assert (predictions.k, predictions.folds.tolist()) == (1, [0, 0, 0])
-    assert list(predictions.outputs) == ["net"]
-    np.testing.assert_array_equal(predictions.outputs["net"], [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
+    (outputs,) = predictions.outputs.values()
+    np.testing.assert_array_equal(outputs, [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
     assert predictions.files == (("net.csv", hashlib.sha256(path.read_bytes()).hexdigest()),)
     results = results_of_predictions(predictions, name="mine")
     (model,) = results.models
-    assert model.per_fold["accuracy"].tolist() == [2 / 3]
+    assert (model.name, model.per_fold["accuracy"].tolist()) == ("net", [2 / 3])
     assert model.confusion.tolist() == [[1, 0], [1, 1]]
     assert results.primary_per_fold(results.baseline).tolist() == [2 / 3]
     assert (results.protocol, results.leaky) == ("others", False)
 
 
-def test_scores_are_scikit_learns(tmp_path):
+def test_folds_and_marked_columns(tmp_path):
     rng = np.random.default_rng(3)
-    labels = rng.integers(0, 4, 60)
-    values = rng.dirichlet(np.ones(4), 60)
+    labels, values = rng.integers(0, 4, 60), rng.dirichlet(np.ones(4), 60)
     lines = ["fold,p_w,p_x,p_y,p_z,clip_id,remark,label"]
     for i in range(60):
         cells = ",".join(map(repr, values[i].tolist()))
         lines.append(f"{2 * (i % 3) + 5},{cells},clip {i},other,{'wxyz'[labels[i]]}")
     predictions = read(tmp_path, "\n".join(lines))
     (model,) = results_of_predictions(predictions).models
-    assert predictions.k == 3
-    y_pred = values.argmax(axis=1)
-    for fold in range(3):
-        rows = np.arange(60) % 3 == fold
-        assert model.per_fold["accuracy"][fold] == accuracy_score(labels[rows], y_pred[rows])
-    f1 = f1_score(labels, y_pred, average="macro")
-    assert model.scores["f1_macro"] == pytest.approx(f1, abs=1e-12)
-    auc = roc_auc_score(labels, values, multi_class="ovr")
-    assert model.scores["roc_auc_macro_ovr_pooled"] == pytest.approx(auc, abs=1e-12)
+    right = values.argmax(axis=1) == labels
+    assert model.per_fold["accuracy"].tolist() == [right[f::3].mean() for f in range(3)]
 
 
 def test_what_mvemo_writes_gives_the_same_scores(tmp_path):
     results = make_results(classes=("Calm, or so", "Fear", "Joy"), missing=5)
-    path = write(tmp_path / "predictions.csv", predictions_csv(results))
-    again = results_of_predictions(read_predictions(path), name=results.name)
-    np.testing.assert_array_equal(
-        again.primary_per_fold(again.baseline), results.primary_per_fold(results.baseline)
-    )
-    for new, old in zip(again.models, results.models, strict=True):
+    again = results_of_predictions(read(tmp_path, predictions_csv(results)), name=results.name)
+    for new, old in zip(
+        (*again.models, again.baseline), (*results.models, results.baseline), strict=True
+    ):
         np.testing.assert_equal({name: new.per_fold[name] for name in old.per_fold}, old.per_fold)
-        np.testing.assert_array_equal(new.confusion, old.confusion)
         assert new.scores["f1_macro"] == old.scores["f1_macro"]
     assert predictions_csv(again) == predictions_csv(results)
 
@@ -93,25 +75,15 @@ def test_what_mvemo_writes_gives_the_same_scores(tmp_path):
 FOLDED = "clip_id,label,group,fold,p_x,p_y\n"
 
 
-def folded(path, n_tested, n_untested, *, predict_untested):
-    """A file of clips of class x, then y, then x ...; those that are tested come first."""
-    lines = []
-    for i in range(n_tested + n_untested):
-        fold, label = (0, "xy"[i % 2]) if i < n_tested else (-1, "y")
-        p = "0.9,0.1" if predict_untested or i < n_tested else ","
-        lines.append(f"clip{i},{label},g{i},{fold},{p}")
-    return write(path, FOLDED + "\n".join(lines))
-
-
 @pytest.mark.parametrize("predict_untested", [False, True])
 def test_clips_that_were_not_tested_are_no_fold_and_not_scored(tmp_path, predict_untested):
-    path = folded(tmp_path / "x.csv", 10, 40, predict_untested=predict_untested)
-    predictions = read_predictions(path)
-    assert predictions.k == 1
-    assert predictions.folds.tolist() == [0] * 10 + [-1] * 40
-    results = results_of_predictions(predictions)
+    lines = [f"clip{i},{'xy'[i % 2]},g{i},0,0.9,0.1" for i in range(10)]
+    untested = "0.9,0.1" if predict_untested else ","
+    lines += [f"clip{i},y,g{i},-1,{untested}" for i in range(10, 50)]
+    results = results_of_predictions(read(tmp_path, FOLDED + "\n".join(lines)))
     (model,) = results.models
     assert results.k == 1
+    assert results.folds.tolist() == [0] * 10 + [-1] * 40
     assert model.per_fold["accuracy"].tolist() == [0.5]
     assert model.scores["accuracy"] == 0.5
     assert not model.valid[10:].any()
@@ -120,7 +92,6 @@ def test_clips_that_were_not_tested_are_no_fold_and_not_scored(tmp_path, predict
     assert not results.baseline.valid[10:].any()
     assert results.baseline.y_pred[:10].tolist() == [1] * 10
     text = " ".join(format_table(results).split())
-    assert "2 folds" not in text
     assert "predictions of 1 model for 10 of 50 clips" in text
     _, (first, *_), _ = opening(results)
     assert "for each of 10 clips" in first
@@ -132,9 +103,8 @@ def test_not_tested_is_no_number_of_a_fold(tmp_path):
     predictions = read(tmp_path, FOLDED + "\n".join(lines))
     assert predictions.folds.tolist() == [1, -1, 0, 2, -1]
     assert predictions.k == 3
-    lines = [f"c{i},x,g{i},-1,1,0" for i in range(2)]
     with pytest.raises(BadFeatures, match=r"x\.csv:2: every clip's fold is -1, which means not"):
-        read(tmp_path, FOLDED + "\n".join(lines))
+        read(tmp_path, f"{FOLDED}c0,x,g,-1,1,0\nc1,x,g,-1,1,0\n")
 
 
 def test_several_files_are_several_models(tmp_path):
@@ -154,18 +124,16 @@ def test_several_files_are_several_models(tmp_path):
 @pytest.mark.parametrize("second", ["2,0,1", "-1,,"])
 def test_a_group_in_two_folds_or_both_tested_and_not_is_told(tmp_path, second):
     text = f"{FOLDED}a,x,g,1,1,0\nb,y,g,{second}\nc,y,,10,0,1\n"
-    predictions = read(tmp_path, text)
-    assert predictions.groups == ("g", "g", "c")
-    assert predictions.folds.tolist() == ([0, 1, 2] if second[0] == "2" else [0, -1, 1])
-    results = results_of_predictions(predictions)
+    results = results_of_predictions(read(tmp_path, text))
+    assert results.groups == ("g", "g", "c")
+    assert results.folds.tolist() == ([0, 1, 2] if second[0] == "2" else [0, -1, 1])
     assert results.leaky
     assert results.provenance["groups_in_several_folds"] == 1
     assert "more than one fold" in banners(results)[0].text
 
 
 def test_every_report_says_whose_predictions_they_are(tmp_path):
-    predictions = read_predictions(write(tmp_path / "net.csv", GOOD))
-    results = results_of_predictions(predictions, synthetic=True)
+    results = results_of_predictions(read(tmp_path, GOOD), synthetic=True)
     said = "so the model may have seen the clips"
     assert said in " ".join(format_table(results).replace("\n! ", " ").split())
     page = report_html(results)
@@ -173,7 +141,6 @@ def test_every_report_says_whose_predictions_they_are(tmp_path):
     assert "trained on the other" not in page
     assert "SYNTHETIC DATA" in page
     assert "not known" in opening(results)[1][0]
-    assert metrics_dict(results)["protocol"] == "others"
 
 
 REFUSED = {
@@ -221,13 +188,13 @@ def test_refused_with_the_line(tmp_path, task, text, message):
 
 
 def test_files_that_do_not_go_together(tmp_path):
-    one = write(tmp_path / "one.csv", GOOD)
-    other = write(tmp_path / "other.csv", "clip_id,label,x,y\na,x,1,0\n")
-    with pytest.raises(BadFeatures, match=r"its classes \(x, y\) differ from those of"):
-        read_predictions(one, other)
-    folded = write(tmp_path / "folded.csv", "fold," + HEAD + "1,q,calm,1,0\n")
-    with pytest.raises(BadFeatures, match="this clip has no fold"):
-        read_predictions(one, folded)
+    one, other = write(tmp_path / "one.csv", GOOD), tmp_path / "other.csv"
+    for text, message in (
+        ("clip_id,label,x,y\na,x,1,0\n", r"its classes \(x, y\) differ from those of"),
+        ("fold," + HEAD + "1,q,calm,1,0\n", "this clip has no fold"),
+    ):
+        with pytest.raises(BadFeatures, match=message):
+            read_predictions(one, write(other, text))
     with pytest.raises(BadFeatures, match="no such file"):
         read_predictions(tmp_path / "none.csv")
     (tmp_path / "latin.csv").write_bytes(HEAD.encode() + b"\xe9,calm,1,0\n")
@@ -238,14 +205,12 @@ def test_files_that_do_not_go_together(tmp_path):
 def test_repeats_are_read_back(tmp_path):
     first = make_results(24, 2, missing=0)
     folds = np.arange(24) // 2 % 2
-    models = (
+    models = tuple(
         score_model(first.task, Model(m.name, (), ()), m.outputs, first.y_true, folds, 2)
         for m in first.models
     )
-    second = dataclasses.replace(first, folds=folds, models=tuple(models))
-    repeated = with_repeats(first, [second])
-    path = write(tmp_path / "predictions.csv", predictions_csv(repeated))
-    again = results_of_predictions(read_predictions(path))
+    repeated = with_repeats(first, [dataclasses.replace(first, folds=folds, models=models)])
+    again = results_of_predictions(read(tmp_path, predictions_csv(repeated)))
     for one, other in zip(again.repeats, repeated.repeats, strict=True):
         np.testing.assert_array_equal(one.folds, other.folds)
     for model, expected in zip(again.models, repeated.models, strict=True):
@@ -255,17 +220,15 @@ def test_repeats_are_read_back(tmp_path):
 def test_numbers_of_thousands_of_digits(tmp_path):
     many = "9" * 5000
     text = f"clip_id,label,fold,x,y\na,x,{many},0.9,0.1\nb,y,10,0.6,0.4\nc,y,2,1,0\n"
-    assert read_predictions(write(tmp_path / "net.csv", text)).folds.tolist() == [2, 1, 0]
-    bad = write(tmp_path / "bad.csv", HEAD + f"a,calm,{many}x,0.1\n")
+    assert read(tmp_path, text).folds.tolist() == [2, 1, 0]
     with pytest.raises(BadFeatures) as error:
-        read_predictions(bad)
+        read(tmp_path, HEAD + f"a,calm,{many}x,0.1\n")
     assert len(str(error.value)) < 300
 
 
 def test_names_that_a_spreadsheet_would_run_come_back(tmp_path):
     text = GOOD.replace("a,calm", "'=a,calm").replace("b,tense", "'@b,tense")
-    predictions = read_predictions(write(tmp_path / "net.csv", text))
-    assert predictions.clip_ids == ("=a", "@b", "c")
+    assert read(tmp_path, text).clip_ids == ("=a", "@b", "c")
 
 
 def test_tags_are_joined_in_the_label(tmp_path):
@@ -279,7 +242,7 @@ def test_tags_are_joined_in_the_label(tmp_path):
 
 def test_ratings_and_their_truth(tmp_path):
     text = "clip_id,label_valence,valence,label_arousal,arousal\na,1,2,3,3\nb,2,2,1,2\nc,4,3,2,2\n"
-    predictions = read_predictions(write(tmp_path / "r.csv", text), task="regression")
+    predictions = read(tmp_path, text, task="regression")
     assert predictions.classes == ("valence", "arousal")
     assert predictions.y_true.tolist() == [[1, 3], [2, 1], [4, 2]]
     (model,) = results_of_predictions(predictions).models
@@ -321,18 +284,13 @@ def test_truth_and_groups_of_a_manifest(tmp_path):
     assert (predictions.classes, predictions.groups) == (("x", "y"), ("g", "g"))
     assert predictions.y_true.tolist() == [1, 0]
     assert predictions.outputs["p"].tolist() == [[0, 1], [1, 0]]
+    # A class with a column that the manifest does not list.
+    lacking = "sum to 0.75, not 1: 'z' may be missing from the manifest, whose classes are x, y"
     for text, message in (
         ("clip_id,x,y\nq,1,0\n", "p.csv:2: clip 'q' is not in the manifest m"),
-        (
-            "clip_id,label,x,y\na,y,1,0\n",
-            "p.csv:2: clip 'a' has label 'y', but the manifest m",
-        ),
+        ("clip_id,label,x,y\na,y,1,0\n", "p.csv:2: clip 'a' has label 'y', but the manifest m"),
         ("clip_id,x\na,1\n", "has no column for 'y', only clip_id, x"),
-        # A class with a column that the manifest does not list.
-        (
-            "clip_id,p_x,p_y,p_z\na,0.5,0.25,0.25\n",
-            "sum to 0.75, not 1: 'z' may be missing from the manifest, whose classes are x, y",
-        ),
+        ("clip_id,p_x,p_y,p_z\na,0.5,0.25,0.25\n", lacking),
         ("clip_id,x,y,z,n\na,0.5,0.25,0.25,7\n", "not 1: 'z' may be missing"),
     ):
         with pytest.raises(BadFeatures, match=re.escape(message)):

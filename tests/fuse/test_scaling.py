@@ -1,5 +1,6 @@
 """Features as heads read them: standardised on training clips, robust, in the span of clips."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -23,8 +24,6 @@ from mvemo.fuse import (
     task_of,
 )
 from mvemo.fuse.features import Features, matrix_of
-from mvemo.fuse.heads.blocks import Block
-from mvemo.fuse.heads.solver import solve
 from mvemo.fuse.scaling import (
     LIMIT,
     MIN_CLIPS,
@@ -37,24 +36,6 @@ from mvemo.fuse.scaling import (
 RNG = np.random.default_rng(0)
 # How far predicted probabilities may lie apart: both fits stop within 1e-6 nats of one minimum.
 TOLERANCE = 2e-3
-
-
-def clips_of(labels):
-    n = len(labels)
-    groups = tuple(map(str, range(n)))
-    return Clips(task_of("multiclass"), labels, groups, np.arange(n) % 3, int(labels.max()) + 1)
-
-
-def fitted(x, labels, settings, names=("a",)):
-    """Probabilities by a head of all clips, as it is fitted and as it is kept."""
-    clips = clips_of(labels)
-    model = models_of(dict.fromkeys(names, "audio"))[-1]
-    everything = np.ones(len(labels), bool)
-    matrices = {name: matrix_of(part.copy()) for name, part in zip(names, x, strict=True)}
-    fit = Fit(model, None, everything, settings.C, tol=1e-10)
-    heads, outputs = fit_heads([fit], matrices, clips, settings)
-    np.testing.assert_allclose(heads[0].predict(np.concatenate(x, axis=1)), outputs[0], atol=2e-4)
-    return outputs[0]
 
 
 def test_ordinary_clips_are_scaled_as_by_scikit_learn():
@@ -85,8 +66,13 @@ def test_more_numbers_than_clips_give_scikit_learns_head():
         (RNG.normal(size=(45, d)) + 0.4 * RNG.normal(size=(3, d))[labels]).astype(np.float32)
         for d in (200, 70)
     ]
-    settings = HeadSettings(C=0.1, choose_C=False)
-    found = fitted(x, labels, settings, names=("a", "b"))
+    groups = tuple(map(str, range(45)))
+    clips = Clips(task_of("multiclass"), labels, groups, np.arange(45) % 3, 3)
+    model = models_of({"a": "audio", "b": "audio"})[-1]
+    matrices = {name: matrix_of(part.copy()) for name, part in zip("ab", x, strict=True)}
+    fit = Fit(model, None, np.ones(45, bool), 0.1, tol=1e-10)
+    (head,), (found,) = fit_heads([fit], matrices, clips, HeadSettings(C=0.1, choose_C=False))
+    np.testing.assert_allclose(head.predict(np.concatenate(x, axis=1)), found, atol=2e-4)
     # Of blocks that weigh alike the wider has the smaller factor.
     factors = [np.sqrt(135 / d) for d in (200, 70)]
     scaled = [f * StandardScaler().fit_transform(part) for f, part in zip(factors, x, strict=True)]
@@ -98,22 +84,22 @@ def test_more_numbers_than_clips_give_scikit_learns_head():
 def test_scales_are_those_of_training_folds_only(tmp_path, monkeypatch):
     table = make_table()
     path = frozen_cache(tmp_path / "f.h5", table)
-    heads = []
     matrix = Features.matrix
-    for factor in (1.0, 50.0):
 
-        def changed(self, name, fold, factor=factor):
-            found = matrix(self, name, fold)
-            found.values[table.folds == 0] *= factor
-            return found
+    def changed(self, name, fold):
+        found = matrix(self, name, fold)
+        found.values[table.folds == 0] *= 50
+        return found
 
-        monkeypatch.setattr(Features, "matrix", changed)
-        heads.append(evaluated(path, models=["c3d"], head=HeadSettings()).heads[0])
-    assert heads[0].fold == heads[1].fold == 0
+    options = {"models": ["c3d"], "head": HeadSettings()}
+    plain = evaluated(path, **options).heads[0]
+    monkeypatch.setattr(Features, "matrix", changed)
+    other = evaluated(path, **options).heads[0]
+    assert plain.fold == other.fold == 0
     # Steps are scaled by the spectrum of all clips: equal but for the last digits of fits.
-    assert pytest.approx(heads[1].C, rel=0.1) == heads[0].C
-    np.testing.assert_array_equal(heads[0].scale, heads[1].scale)
-    np.testing.assert_allclose(heads[0].coef, heads[1].coef, atol=0.02)
+    assert pytest.approx(plain.C, rel=0.1) == other.C
+    np.testing.assert_array_equal(other.scale, plain.scale)
+    np.testing.assert_allclose(other.coef, plain.coef, atol=0.02)
 
 
 def test_groups_of_several_clips_have_mean_0_and_deviation_1():
@@ -132,18 +118,17 @@ def test_groups_of_several_clips_have_mean_0_and_deviation_1():
 
 
 def test_a_feature_drowned_by_its_singer_is_found(tmp_path, monkeypatch):
-    table = make_table(n=120, k=0)
-    singers = tuple(f"s{i % 12}" for i in RNG.permutation(120))
-    assert groups_within(np.ones(120, bool), singers).all()
-    offset = {s: 30 * RNG.normal(size=(1, 1)) for s in singers}
+    singer = RNG.permutation(120) % 12
+    offset = 30 * RNG.normal(size=12)[singer]
     raw = Features.raw_matrix
 
     def sung(self, name, fold):
         matrix = raw(self, name, fold)
-        matrix.values[:] += np.concatenate([offset[s] for s in self.cache.table.groups])
+        matrix.values[:] += offset[:, None]
         return matrix
 
-    path = frozen_cache(tmp_path / "f.h5", replace(table, groups=singers), strength=2.0)
+    table = replace(make_table(n=120, k=0), groups=tuple(f"s{i}" for i in singer))
+    path = frozen_cache(tmp_path / "f.h5", table, strength=2.0)
     monkeypatch.setattr(Features, "raw_matrix", sung)
     options = {"models": ["c3d"], "folds": 4, "seed": 1}
     plain, within = (evaluated(path, within_groups=w, **options) for w in (False, True))
@@ -193,23 +178,6 @@ def test_an_evaluation_within_little_memory(tmp_path, make):
     assert len(in_memory.heads) == len(streamed.heads)
 
 
-@pytest.mark.parametrize("link", ["softmax", "sigmoid", "identity"])
-def test_the_same_optimum_for_every_loss(link):
-    draw = np.random.default_rng(2)
-    x = draw.normal(size=(300, 8)).astype(np.float32)
-    target = (x[:, :3] @ draw.normal(size=(3, 3)) + draw.normal(size=(300, 3))).T
-    if link != "identity":
-        target = (target == target.max(axis=0)).astype(np.float32)
-    weights, C = np.ones((2, 300), np.float32), np.array([0.01, 1.0])
-    weights[1, ::3] = 0.0
-    one, other = (
-        solve([Block(values, np.arange(2))], target, weights, C, link=link, tol=1e-10)
-        for values in (x, in_blocks(x))
-    )
-    assert other.converged.all()
-    np.testing.assert_allclose(other.scores, one.scores, atol=TOLERANCE)
-
-
 def test_groups_need_memory(tmp_path):
     path = frozen_cache(tmp_path / "f.h5", names=("music1d", "c3d"))
     with open_cache(path) as cache, pytest.raises(BadFeatures, match=r"GiB\): set fuse\.memory to"):
@@ -219,17 +187,15 @@ def test_groups_need_memory(tmp_path):
 
 
 def test_nothing_is_read_that_no_model_needs(tmp_path, monkeypatch):
-    path = frozen_cache(tmp_path / "f.h5", make_table())
-    read: dict[str, int] = {}
-    plain = PlainArray.read_into
+    path = frozen_cache(tmp_path / "f.h5")
+    read, plain = Counter(), PlainArray.read_into
 
     def count(self, values, start=0):
-        read[self.name] = read.get(self.name, 0) + values.nbytes
+        read[self.name] += values.nbytes
         plain(self, values, start)
 
     monkeypatch.setattr(PlainArray, "read_into", count)
     with open_cache(path) as cache:
-        size = 4 * len(cache.table) * cache.spec("i3d").dim
         evaluate(cache, plain_settings(models=("i3d",)))
-    # The values of one feature of four, once.
-    assert read["values"] == size
+        # The values of one feature of four, once.
+        assert read["values"] == 4 * len(cache.table) * cache.spec("i3d").dim

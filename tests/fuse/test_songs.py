@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import crossfit_cache, frozen_cache, make_table
-from fuse_samples import make_results, plain_settings
+from fuse_samples import evaluated, make_results
 
-from mvemo.cache import open_cache
-from mvemo.fuse import BadFeatures, evaluate
+from mvemo.fuse import BadFeatures
 from mvemo.fuse.songs import RULES, decide_songs, song_level
 
 
@@ -37,24 +36,20 @@ def test_each_rule_by_hand(rule):
     songs = song_level(results, rule=rule)
     assert songs.clip_ids == tuple(f"song {i}" for i in range(24))
     assert songs.groups[3] == "artist 1"
-    p = results.models[0].outputs
     got = songs.models[0].outputs
-    np.testing.assert_allclose(got.sum(axis=1), 1.0, atol=1e-12)
-    for i in range(24):
-        own = p[3 * i : 3 * i + 3]
-        if rule == "mean":
-            np.testing.assert_allclose(got[i], (own[0] + own[1] + own[2]) / 3, atol=1e-12)
-        elif rule == "log-mean":
-            product = own[0] * own[1] * own[2]
-            root = product ** (1 / 3)
-            np.testing.assert_allclose(got[i], root / root.sum(), atol=1e-9)
-        else:
-            votes = np.bincount(own.argmax(axis=1), minlength=6)
-            np.testing.assert_allclose(got[i], votes / 3, atol=1e-5)
-            among = np.flatnonzero(votes == votes.max())
-            assert got[i].argmax() == among[own.mean(axis=0)[among].argmax()]
-    labels = np.arange(24) // 2 % 6
-    right = got.argmax(axis=1) == labels
+    own = results.models[0].outputs.reshape(24, 3, 6)
+    if rule == "mean":
+        expected = own.mean(axis=1)
+    elif rule == "log-mean":
+        root = own.prod(axis=1) ** (1 / 3)
+        expected = root / root.sum(axis=1, keepdims=True)
+    else:
+        expected = (own == own.max(axis=2, keepdims=True)).mean(axis=1)
+        best = expected == expected.max(axis=1, keepdims=True)
+        ties = np.where(best, own.mean(axis=1), 0).argmax(axis=1)
+        np.testing.assert_array_equal(got.argmax(axis=1), ties)
+    np.testing.assert_allclose(got, expected, atol=1e-5 if rule == "vote" else 1e-9)
+    right = got.argmax(axis=1) == np.arange(24) // 2 % 6
     folds = np.arange(24) // 2 % 3
     expected = [right[folds == f].mean() for f in range(3)]
     np.testing.assert_allclose(songs.models[0].per_fold["accuracy"], expected)
@@ -73,16 +68,12 @@ def test_by_group():
 
 def test_missing_segments_are_left_out_and_missing_songs_are_missing():
     results = segments()
-    model = results.models[0]
+    (model,) = results.models
     p = model.outputs.copy()
     p[[1, 3, 4, 5]] = np.nan
-    feature = model.features[0]
-    present = np.isfinite(p[:, 0])
-    results = replace(
-        results,
-        models=(replace(model, outputs=p),),
-        present={feature: present, "other": np.arange(len(p)) > 0},
-    )
+    (feature,) = model.features
+    present = {feature: np.isfinite(p[:, 0]), "other": np.arange(len(p)) > 0}
+    results = replace(results, models=(replace(model, outputs=p),), present=present)
     for rule in RULES:
         songs = song_level(results, rule=rule)
         got = songs.models[0].outputs
@@ -102,15 +93,15 @@ def test_a_sure_no_of_one_segment_rules_nothing_out():
     assert decide_songs(p, np.zeros(5, np.int64), 1, "log-mean")[0, 0] > 0.01
 
 
-@pytest.mark.parametrize("what", ["label", "group", "fold"])
-def test_segments_that_do_not_belong_together_are_refused(what):
+@pytest.mark.parametrize(
+    ("what", "name"), [("label", "y_true"), ("group", "groups"), ("fold", "folds")]
+)
+def test_segments_that_do_not_belong_together_are_refused(what, name):
     results = segments()
-    name = {"label": "y_true", "group": "groups", "fold": "folds"}[what]
     values = np.array(getattr(results, name))
     values[1] = values[-1]
-    results = replace(results, **{name: values})
     with pytest.raises(BadFeatures, match=f"song 0@10' differs in its {what} from"):
-        song_level(results)
+        song_level(replace(results, **{name: values}))
 
 
 def test_an_unknown_rule_is_refused():
@@ -119,19 +110,18 @@ def test_an_unknown_rule_is_refused():
 
 
 def test_permuted_labels_stay_at_chance():
-    shuffled = [song_level(segments(120, 3, seed=seed, permuted=True)) for seed in range(6)]
-    found = [one.models[0].per_fold["accuracy"] for one in shuffled]
+    shuffled = [song_level(segments(120, seed=seed, permuted=True)) for seed in range(6)]
     # Six classes, 120 songs, six draws: standard error 0.014.
-    assert abs(np.mean(found) - 1 / 6) < 0.05
+    mean = np.mean([one.models[0].per_fold["accuracy"] for one in shuffled])
+    assert mean == pytest.approx(1 / 6, abs=0.05)
 
 
 @pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
 def test_songs_of_an_evaluation(tmp_path, make):
     table = make_table(240, group_size=4)
     ids = tuple(f"{table.groups[i]}@{i % 4}" for i in range(240))
-    with open_cache(make(tmp_path / "f.h5", replace(table, clip_ids=ids))) as cache:
-        results = evaluate(cache, plain_settings())
-        songs = song_level(results)
+    results = evaluated(make(tmp_path / "f.h5", replace(table, clip_ids=ids)))
+    songs = song_level(results)
     assert len(songs.clip_ids) == 60
     assert songs.heads == results.heads
     for a, b in zip(songs.models, results.models, strict=True):

@@ -46,7 +46,7 @@ def problems(path, **options):
 
 def facts(manifest, *names):
     """Facts of a manifest by name; those of its clips as tuples."""
-    found: dict[str, object] = {}
+    found = {}
     for name in names:
         value = getattr(manifest, name, None)
         if value is None:
@@ -126,13 +126,6 @@ def test_tables_are_read(tmp_path, text, options, expected):
     assert facts(manifest, *expected) == expected
 
 
-def test_the_stated_root_is_relative_to_the_file(tmp_path):
-    (tmp_path / "media").mkdir()
-    manifest = read(tmp_path, STATED)
-    assert manifest.root == tmp_path / "media"
-    assert manifest.media_path(manifest.clips[0]) == tmp_path / "media" / "1.mp4"
-
-
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
@@ -168,7 +161,6 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("", 0, "the file is empty"),
         ("path,label\n", 0, "no clips"),
         ("a.mp4,sad\nb.mp4,happy\n", 1, "the header has no column 'path', 'label'"),
         ("path|label\na|x\n", 1, "separated by commas"),
@@ -183,60 +175,38 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("# classes: x, y\npath,label\na,x\nb,z\n", 4, "unknown label 'z'; expected one of x, y"),
         (LISTED + "a,calm;sad\n", 4, "unknown label 'sad'; expected one of calm, tense"),
         (LISTED + "a,[1]\n", 4, "'[1]' has items that are not text"),
-        ("# task: regression\n# classes: v\npath,v\na,low\n", 4, "v 'low' is not a number"),
         ("path,label\na,x\nb,x\n", 0, "only one class"),
         ("path,label\na,x\nb,\nc,y\n", 3, "empty label"),
         ("path,label\na,x\n ,y\n", 3, "empty path"),
         ("path,label\na,x\nb,y,z\n\nc,y\n", 3, "the row has 3 cells, the header 2"),
-        ("path,label\na,x\n\n\nb\nc,y\n", 5, "the row has 1 cells, the header 2"),
-        ('path,label\n"a\nb",x\nb,y,\nc,y\n', 4, "3 cells"),
-        ('path,label\na,x\nc,y\nb,"y\n', 4, "not CSV from this line on"),
         ("path,label,clip_id\na,x,1\nb,y,1\n", 3, "clip_id '1' repeats line 2"),
         ("path,label\na,x\nb,y\na,x\n", 4, "clip_id 'a@0' repeats line 2"),
         ("path,label,group\na,x,g\nb,y,\n", 3, "empty group"),
         ("path,label,fold\na,x,0\nb,y,one\nc,y,1\n", 3, "fold 'one' is not a whole number"),
         ("path,label,fold\na,x,0\nb,y,-1\nc,y,1\n", 3, "fold -1 is negative"),
         ("path,label,fold\na,x,1\nb,y,2\n", 0, "at least two folds 0, 1"),
-        (
-            "path,label,fold\na,x,0\nb,y,\nc,x,1\n",
-            3,
-            "the row has no fold, but other rows have one",
-        ),
-        (
-            "path,label,group,fold\na,x,g,0\nb,y,g,1\nc,y,h,1\n",
-            3,
-            "group 'g' is in several folds: this row is in fold 1, and line 2 is in fold 0",
-        ),
+        ("path,label,fold\na,x,0\nb,y,\nc,x,1\n", 3, "the row has no fold, but other rows have"),
+        ("path,label,group,fold\na,x,g,0\nb,y,g,1\nc,y,h,1\n", 3,
+         "group 'g' is in several folds: this row is in fold 1, and line 2 is in fold 0"),
         ("path,label\n../a,x\nb,y\n", 2, "path '../a' is not below the media root"),
         ("path,label\nc/../../a,x\nb,y\n", 2, "is not below the media root"),
         ("path,label\n/etc/a,x\nb,y\n", 2, "is not below the media root"),
         ("path,label,start\na,x,-1\nb,y,0\n", 2, "start -1 is negative"),
-        ("path,label,start\na,x,1s\nb,y,0\n", 2, "start '1s' is not a number"),
         ("path,label,start\na,x,nan\nb,y,0\n", 2, "start 'nan' is not a number"),
         ("path,label,duration\na,x,0\nb,y,1\n", 2, "duration 0: it must be above 0"),
         ("path,label,start\na,x,1e16\nb,y,0\n", 2, "start 1e16 is longer than any file"),
         ("path,label,duration\na,x,1e308\nb,y,1\n", 2, "duration 1e308 is longer than any file"),
         ("# task: regression\n# classes: v\npath,v\na,inf\n", 4, "v 'inf' is not a number"),
         ("# task: regression\npath,v\na,1\n", 0, "needs columns of targets"),
-        (
-            "# task: regression\n# classes: valence\n# scale: 1-9\npath,valence\na,1\n",
-            3,
-            "scale '1-9': expected lowest and highest value, such as 1..9",
-        ),
-        (
-            "# task: regression\n# classes: v, Arousal\n# scale: 1..7\npath,v,Arousal\na,9,3\n"
-            "b,1,9\n",
-            6,
-            "Arousal 9 is outside the scale 1..7",
-        ),
+        ("# task: regression\n# classes: valence\n# scale: 1-9\npath,valence\na,1\n", 3,
+         "scale '1-9': expected lowest and highest value, such as 1..9"),
+        ("# task: regression\n# classes: v, Arousal\n# scale: 1..7\npath,v,Arousal\na,9,3\nb,1,9\n",
+         6, "Arousal 9 is outside the scale 1..7"),
         ("# task: regression\n# classes: v, path\npath,v\na,1\n", 2, "must not be named 'path'"),
-        (
-            "path,label,start,group\na,x,0,g\na,x,5,h\nb,y,0,i\n",
-            3,
-            "segments of 'a' must be in one group, but this row is in 'h' and line 2 is in 'g'",
-        ),
+        ("path,label,start,group\na,x,0,g\na,x,5,h\nb,y,0,i\n", 3,
+         "segments of 'a' must be in one group, but this row is in 'h' and line 2 is in 'g'"),
     ],
-)
+)  # fmt: skip
 def test_each_problem_is_reported_with_its_line(tmp_path, text, line, message):
     ((actual_line, actual),) = problems(save(tmp_path, text), media=False)
     assert actual_line == line
@@ -250,57 +220,39 @@ def test_all_problems_come_at_once(tmp_path):
     path = save(tmp_path, text, media=("a", "c"))
     expected = [(3, "unknown label"), (3, "negative"), (4, "below"), (4, "no such file")]
     expected += [(5, "not a number"), (6, "unknown label"), (6, "clip_id")]
-    actual = problems(path)
-    assert len(actual) == len(expected)
-    for (line, message), (expected_line, part) in zip(actual, expected, strict=True):
+    for (line, message), (expected_line, part) in zip(problems(path), expected, strict=True):
         assert (line, part in message) == (expected_line, True)
     with pytest.raises(BadManifest) as caught:
         read_manifest(path)
-    lines = str(caught.value).splitlines()
-    assert lines[0] == f"{path}: 7 problems"
-    assert len(lines) == 8
+    first, *lines = str(caught.value).splitlines()
+    assert (first, len(lines)) == (f"{path}: 7 problems", 7)
 
 
 def test_missing_media(tmp_path):
     text = "path,label\na b.mp4,x\nc,y\nd.mp4,x\n"
     path = save(tmp_path, text, media=("a b.mp4", "c/x.mp4"))
-    actual = problems(path)
-    assert [line for line, _ in actual] == [3, 4]
-    assert "is a folder" in actual[0][1]
-    assert "no such file" in actual[1][1]
-    assert len(read_manifest(path, media=False)) == 3
+
+    def found(**options):
+        return [(line, message.split(": ")[0]) for line, message in problems(path, **options)]
+
+    assert found() == [(3, "is a folder"), (4, "no such file")]
+    (tmp_path / "a b.mp4").write_bytes(b"")
+    assert found() == [(2, "the file is empty"), (3, "is a folder"), (4, "no such file")]
     (tmp_path / "a b.mp4").unlink()
-    ((line, message),) = problems(path)
-    assert line == 0
-    assert "none of the 3 media files" in message
     (tmp_path / "other").mkdir()
-    assert "give their folder with --root" in problems(path, root=tmp_path / "other")[0][1]
-    for name, content in (("a b.mp4", b""), ("d.mp4", b"x")):
-        (tmp_path / name).write_bytes(content)
-    (empty, _) = problems(path)
-    assert (empty[0], empty[1].startswith("the file is empty: ")) == (2, True)
+    for options in ({}, {"root": tmp_path / "other"}):
+        ((line, message),) = found(**options)
+        assert (line, message[:25]) == (0, "none of the 3 media files")
 
 
-def test_a_root_that_is_no_folder_is_named_where_media_are_read(tmp_path):
+def test_files_and_folders_in_place_of_others(tmp_path):
     path = save(tmp_path, "# root: nowhere\npath,label\na,x\nb,y\n")
     assert "is not a folder" in problems(path)[0][1]
     assert len(read_manifest(path, media=False)) == 2
-
-
-def test_an_absolute_path_below_the_root_becomes_relative(tmp_path):
-    clips = read(tmp_path, f"path,label\n{tmp_path}/x/a.mp4,x\n./x//b.mp4,y\n").clips
-    assert [clip.path for clip in clips] == ["x/a.mp4", "x/b.mp4"]
-
-
-def test_what_is_no_text_file(tmp_path):
-    path = tmp_path / "m.csv"
-    path.write_bytes("path,label\na,x\nb,\xfc\n".encode("latin-1"))
-    assert problems(path) == [(3, "byte 0xfc is not UTF-8; save the file as UTF-8")]
     assert "is a folder" in problems(tmp_path)[0][1]
-    with pytest.raises(MissingManifest, match="no such file"):
-        read_manifest(tmp_path / "none.csv")
-    with pytest.raises(MissingManifest, match="no such file"):
-        check_manifest(tmp_path / "none.csv")
+    for reader in (read_manifest, check_manifest):
+        with pytest.raises(MissingManifest, match="no such file"):
+            reader(tmp_path / "none.csv")
 
 
 def test_the_root_is_written_relative_to_the_file(tmp_path):
@@ -311,6 +263,7 @@ def test_the_root_is_written_relative_to_the_file(tmp_path):
     assert repr(manifest) == "<Manifest 'm': 2 clips in 2 groups, multiclass: x, y>"
     write_manifest(manifest, tmp_path / "lists" / "m.csv")
     assert "# root: ../media\n" in (tmp_path / "lists" / "m.csv").read_text()
+    assert manifest.media_path(clips[0]) == tmp_path / "media" / "a.mp4"
     tmp_path.rename(tmp_path.with_name("moved"))
     again = read_manifest(tmp_path.with_name("moved") / "lists" / "m.csv", media=False)
     assert again.root.resolve() == tmp_path.with_name("moved") / "media"
@@ -343,9 +296,8 @@ seconds = st.floats(0, 1e6, allow_nan=False)
 @st.composite
 def manifests(draw):
     task = draw(st.sampled_from(["multiclass", "multilabel", "regression"]))
-    classes = draw(
-        st.lists(name.filter(lambda n: n not in RESERVED), min_size=2, max_size=4, unique=True)
-    )
+    names = st.lists(name.filter(lambda n: n not in RESERVED), min_size=2, max_size=4, unique=True)
+    classes = draw(names)
     n = draw(st.integers(1, 5))
     with_folds = draw(st.booleans()) and n >= 2
     clips = []
@@ -393,8 +345,8 @@ TAGGED = "# mvemo manifest 1\n# task: multilabel\npath,label\n"
 )  # fmt: skip
 def test_doubts_are_found_only_by_check(tmp_path, text, options, expected):
     actual = problems(save(tmp_path, text), media=False, **options)
-    assert [line for line, _ in actual] == [line for line, _ in expected]
-    assert all(part in message for (_, message), (_, part) in zip(actual, expected, strict=True))
+    for (line, message), (expected_line, part) in zip(actual, expected, strict=True):
+        assert (line, part in message) == (expected_line, True)
     assert len(read(tmp_path, text)) > 1
 
 
@@ -412,20 +364,18 @@ def test_tags_in_one_cell_are_recognised_and_told(tmp_path, mark):
 
 def test_absolute_paths_need_no_root(tmp_path):
     media, lists = tmp_path / "media", tmp_path / "lists"
-    for folder in (media / "x", lists):
-        folder.mkdir(parents=True)
-    for name in ("x/a.mp3", "b.mp3"):
-        (media / name).write_bytes(b"x")
-    path = save(lists, f"path,label\n{media}/x/a.mp3,calm\n{media}/b.mp3,sad\n")
+    lists.mkdir()
+    save(tmp_path, "", media=("media/x/a.mp3", "media/b.mp3"))
+    path = save(lists, f"path,label\n{media}/x/a.mp3,calm\n{media}//./b.mp3,sad\n")
     manifest = read_manifest(path)
     assert (manifest.root, manifest.clip_ids) == (media, ("x/a", "b"))
     read_back(manifest, lists, media=True)
+    # A path below the given root becomes relative.
+    assert read_manifest(path, root=tmp_path).clip_ids == ("media/x/a", "media/b")
 
 
 def test_an_id_is_enough_without_media(tmp_path):
-    text = "song,label\na,calm\nb,sad\n"
-    read_back(read(tmp_path, text, columns={"clip_id": "song"}), tmp_path)
-    assert "path" not in (tmp_path / "again.csv").read_text()
+    read_back(read(tmp_path, "song,label\na,x\nb,y\n", columns={"clip_id": "song"}), tmp_path)
     assert check_manifest(tmp_path / "again.csv") == []
 
 

@@ -22,10 +22,7 @@ WORDS = [
     (PL20, "Tension", "Tension Anger Hate Rage RAGE"),
     (PL20, None, "bored"),
     (J22, "anger", "anger angry"),
-    (J22, "happy", "happy"),
     (J22, "relaxation", "relaxation calm Quiet"),  # Table 4 calls it quiet
-    (J22, "sad", "sad"),
-    (J22, None, "fearful"),
 ]
 
 
@@ -42,20 +39,11 @@ def test_words_of_classes(scheme, class_name, words):
     assert scheme.class_of(f" {words.split()[0]} ") == class_name
 
 
-def test_classes_are_in_the_papers_order():
-    assert PL20.classes == ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
-    assert J22.classes == ("anger", "happy", "relaxation", "sad")
-
-
 def test_a_word_of_two_classes_is_noted_where_it_is_mapped():
     manifest, notes = apply_scheme(make("Hate", "Happy", "hate"), PL20)
     assert manifest.labels.tolist() == [1, 0, 1]
-    assert notes[:2] == (
-        "'Hate' (1 clips): PL20's Table 1 has it under Sad as well as under Tension; "
-        "here it is Tension",
-        "'hate' (1 clips): PL20's Table 1 has it under Sad as well as under Tension; "
-        "here it is Tension",
-    )
+    note = "PL20's Table 1 has it under Sad as well as under Tension; here it is Tension"
+    assert notes[:2] == (f"'Hate' (1 clips): {note}", f"'hate' (1 clips): {note}")
 
 
 def test_a_word_stands_for_one_class():
@@ -84,14 +72,12 @@ def test_unmapped_labels_are_all_named():
 
 
 def test_tags_are_merged():
-    manifest, _ = apply_scheme(make("Happy;Fun;Horror", "", "Rage", task="multilabel"), PL20)
-    assert manifest.clips[0].label == ("Exciting", "Fear")
-    assert manifest.clips[1].label == ()
+    manifest, _ = apply_scheme(make("Horror;Happy;Fun", "", "Rage", task="multilabel"), PL20)
+    assert [clip.label for clip in manifest.clips] == [("Exciting", "Fear"), (), ("Tension",)]
 
 
 def test_what_has_no_scheme():
-    clip = Clip("a", "a", (0.5,), "a")
     with pytest.raises(BadManifest, match="not numbers"):
-        apply_scheme(Manifest("m", "regression", ("v",), (clip,), Path()), PL20)
+        apply_scheme(make("0.5", task="regression"), PL20)
     with pytest.raises(BadManifest, match="one of pl20, j22"):
         find_scheme("pl21")

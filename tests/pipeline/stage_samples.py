@@ -68,6 +68,13 @@ def run(program, *arguments):
     return int(stop.value.code or 0)
 
 
+def refusal(capsys):
+    """Last line on stderr, of a command that ended without a traceback."""
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error.strip().splitlines()[-1]
+
+
 def rewrite(manifest, path):
     """Write a changed manifest beside its media."""
     write_manifest(manifest, path)

@@ -22,13 +22,9 @@ ERROR = (CHANCE * (1 - CHANCE) / N) ** 0.5
 SETTINGS = [
     part
     for value in (
-        'extract.nets="music1d"',
-        "extract.workers=1",
-        "extract.descriptors=[]",
-        "extract.folds=3",
-        "nets.music1d.options={seconds=0.05, dropout=0.0}",
-        "nets.music1d.batch_size=24",
-        "nets.music1d.lr=0.01",
+        *('extract.nets="music1d"', "extract.workers=1", "extract.descriptors=[]"),
+        *("extract.folds=3", "nets.music1d.options={seconds=0.05, dropout=0.0}"),
+        *("nets.music1d.batch_size=24", "nets.music1d.lr=0.01"),
         # To the end, on all clips given: nothing is held out that could stop it.
         "nets.music1d.patience=0",
     )
@@ -62,12 +58,10 @@ def score(features, out, *options):
 
 
 def test_shuffled_labels_score_far_above_chance_where_the_net_saw_the_clips(
-    shuffled, tmp_path, capsys
+    shuffled, tmp_path, capsys, program
 ):
     features = extracted(shuffled, tmp_path, "shared")
-    capsys.readouterr()
-    assert run("mvemo-cv", features, "--out", tmp_path / "no") == 2
-    refusal = capsys.readouterr().err.strip()
+    refusal = program("mvemo-cv", features, "--out", tmp_path / "no", ends=2).err.strip()
     assert "music1d was trained on 24 of the 24 clips of fold 0" in refusal
     assert len(refusal.splitlines()) == 1
     assert not (tmp_path / "no").exists()

@@ -47,11 +47,6 @@ def test_the_page_s_first_block_runs(tmp_path, monkeypatch):
     assert first["proba"] == pytest.approx(features["proba"], abs=1e-5)
 
 
-def test_a_bad_setting_is_an_error_of_one_line(tmp_path):
-    with pytest.raises(BadOption, match=r"extract\.fold: unknown setting"):
-        mvemo.extract(tmp_path / "clips.csv", settings=["extract.fold=4"])
-
-
 def test_packages_are_there_after_import_mvemo_alone():
     # In this order: each imports those before it, if any.
     code = "import mvemo; print(mvemo.manifests, mvemo.cache, mvemo.fuse, mvemo.extract)"
@@ -69,12 +64,11 @@ def test_a_clip_table_has_the_folds_that_are_asked_for(tmp_path):
         np.testing.assert_array_equal(table.folds, folds.assignment)
 
 
-def test_a_name_that_is_not_there_names_those_that_are():
+def test_names_and_options_that_are_not_there_name_those_that_are():
     with pytest.raises(AttributeError, match=r"no attribute 'foo'.*predict"):
         mvemo.foo  # noqa: B018
     assert set(mvemo.__all__) <= set(dir(mvemo))
-
-
-def test_a_modality_is_one_of_three():
     with pytest.raises(BadOption, match="modality 'smell': expected 'audio', 'video' or 'both'"):
         mvemo.predict(["song.mp3"], modality="smell")
+    with pytest.raises(BadOption, match=r"extract\.fold: unknown setting"):
+        mvemo.extract("clips.csv", settings=["extract.fold=4"])

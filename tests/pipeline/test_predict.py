@@ -12,21 +12,16 @@ import pytest
 import soundfile
 from stage_samples import run, tiny_demo, tiny_settings
 
-from mvemo.cache import CacheWriter, open_cache
-from mvemo.cache.shards import WriterLock
+from mvemo.cache import CacheWriter
+from mvemo.cache.shards import locked_cache
 from mvemo.cache.spec import content_digest
 from mvemo.extract.nets import build_net
 from mvemo.fuse import FuseError
 from mvemo.manifests import read_manifest
-from mvemo.pipeline.clips.clip_media import ClipMedia
-from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.models.boxed import card_text
 from mvemo.pipeline.prediction import embedding
-from mvemo.pipeline.prediction.embedding import (
-    BatchReader,
-    FeatureMaker,
-    PredictSettings,
-)
+from mvemo.pipeline.prediction.embedding import BatchReader
+from mvemo.pipeline.prediction.feature_maker import PredictSettings
 from mvemo.pipeline.prediction.new_clips import NewClip, find_clips, modalities_of
 from mvemo.pipeline.prediction.run import predict_files
 
@@ -60,16 +55,21 @@ def write_noise(path, seed):
     soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, 22050), 22050)
 
 
-def predict(folder, *inputs):
-    """The exit code of a prediction by the model of a folder."""
-    return run("mvemo", "predict", *inputs, "--model", folder / "out" / "model")
+@pytest.fixture
+def predict(program):
+    """Predict by the model of a folder, and return what is printed."""
+
+    def call(folder, *inputs, ends=0):
+        model = folder / "out" / "model"
+        return program("mvemo", "predict", *inputs, "--model", model, ends=ends)
+
+    return call
 
 
-def predicted(capsys, folder, *inputs):
-    """The records of a run that predicts something."""
-    capsys.readouterr()
-    assert predict(folder, *inputs, "--json") == 0
-    return json.loads(capsys.readouterr().out)
+@pytest.fixture
+def predicted(predict):
+    """Predict something by the model of a folder, and return the records."""
+    return lambda folder, *inputs: json.loads(predict(folder, *inputs, "--json").out)
 
 
 def test_the_model_has_the_nets_of_all_folds_and_no_pickle(made):
@@ -84,23 +84,8 @@ def test_the_model_has_the_nets_of_all_folds_and_no_pickle(made):
             assert all(arrays[key].dtype.kind in "fi" for key in arrays.files)
 
 
-def test_prediction_reads_the_windows_that_the_features_were_made_of(made):
-    with open_cache(made / "work" / "features.h5") as cache:
-        spec = cache.variants("c3d")[0]
-        view = {"views": 2, "layout": "spread", "rate": 8.0, "pooling": "mean+std"}
-        assert spec.params["view"] == view
-        assert spec.dim == 2 * build_net("c3d", 2, width=0.05, n_frames=4, size=32).embedding_dim
-        stored, _ = cache.vectors("c3d", fold=spec.fold)
-    folder = made / "out" / "model"
-    maker = FeatureMaker(folder, PredictSettings())
-    manifest = read_manifest(made / "demo" / "manifest.csv")
-    media = ClipMedia(manifest, maker.settings, made / "work", plans=[plan_of(spec)])
-    found = BatchReader(maker).embed(spec, media, [0])
-    np.testing.assert_allclose(found[0], stored[0], rtol=1e-5, atol=1e-6)
-
-
-def test_sound_alone_is_predicted_by_a_model_of_sound(made, capsys):
-    video, song, text = predicted(capsys, made, clip_of(made), made / "song.wav", made / "text.mp3")
+def test_sound_alone_is_predicted_by_a_model_of_sound(made, predicted):
+    video, song, text = predicted(made, clip_of(made), made / "song.wav", made / "text.mp3")
     assert video["path"] == str(clip_of(made))
     for record in (video, song):
         assert sum(record["proba"].values()) == pytest.approx(1.0)
@@ -114,17 +99,17 @@ def test_sound_alone_is_predicted_by_a_model_of_sound(made, capsys):
     assert "cannot be read as media" in text["error"]
 
 
-def test_a_feature_file_is_predicted_as_its_media_are(made, tmp_path, capsys):
+def test_a_feature_file_is_predicted_as_its_media_are(made, tmp_path, capsys, predicted):
     manifest = read_manifest(made / "demo" / "manifest.csv")
-    from_media = predicted(capsys, made, *map(manifest.media_path, manifest.clips))
+    from_media = predicted(made, *map(manifest.media_path, manifest.clips))
     carried = shutil.copy(made / "work" / "features.h5", tmp_path / "carried.h5")
-    from_features = predicted(capsys, made, carried)
+    from_features = predicted(made, carried)
     assert [record["path"] for record in from_features] == list(manifest.clip_ids)
     for features, media in zip(from_features, from_media, strict=True):
         assert features["proba"] == pytest.approx(media["proba"], abs=1e-5)
         assert features["model"] == media["model"]
         assert features["confidence"] is None
-    sound = predicted(capsys, made, carried, "--modality", "audio")
+    sound = predicted(made, carried, "--modality", "audio")
     assert {record["model"].rpartition("/")[2] for record in sound} == {"music1d"}
     assert "without c3d" in sound[0]["notes"][1]
     assert run("mvemo", "predict", carried, "--timeline") == 2
@@ -133,7 +118,7 @@ def test_a_feature_file_is_predicted_as_its_media_are(made, tmp_path, capsys):
     assert "expected the features lld, musicnn, effnet" in capsys.readouterr().err
 
 
-def test_models_without_digests_of_their_clips_are_read(made, tmp_path, capsys):
+def test_models_without_digests_of_their_clips_are_read(made, tmp_path, predicted):
     folder = tmp_path / "out" / "model"
     shutil.copytree(made / "out" / "model", folder)
     record = json.loads((folder / "model.json").read_text())
@@ -141,7 +126,7 @@ def test_models_without_digests_of_their_clips_are_read(made, tmp_path, capsys):
     record["reference"] = [{**entry, "threshold": 1e-9} for entry in record["reference"]]
     (folder / "model.json").write_text(json.dumps(record))
     carried = shutil.copy(made / "work" / "features.h5", tmp_path / "carried.h5")
-    for known in predicted(capsys, tmp_path, clip_of(made)) + predicted(capsys, tmp_path, carried):
+    for known in predicted(tmp_path, clip_of(made)) + predicted(tmp_path, carried):
         assert "unlike" not in " ".join(known["notes"])
     with np.load(folder / "reference.npz") as arrays:
         np.savez(folder / "reference.npz", **{k: arrays[k] for k in arrays if "/" in k})
@@ -150,15 +135,15 @@ def test_models_without_digests_of_their_clips_are_read(made, tmp_path, capsys):
     for entry in record["reference"]:
         del entry["compared"]
     (folder / "model.json").write_text(json.dumps(record))
-    (video,) = predicted(capsys, tmp_path, clip_of(made))
+    (video,) = predicted(tmp_path, clip_of(made))
     assert video["confidence"] == max(video["proba"].values())
     assert "unlike the clips" in video["notes"][0]
-    assert "marked as unlike" not in card_text("old", folder)
+    assert "reported as unlike" not in card_text("old", folder)
 
 
-def test_noise_is_said_to_be_unlike_the_training_clips(made, capsys):
-    (song,) = predicted(capsys, made, made / "song.wav")
-    clips = predicted(capsys, made, made / "demo")
+def test_noise_is_said_to_be_unlike_the_training_clips(made, predicted):
+    (song,) = predicted(made, made / "song.wav")
+    clips = predicted(made, made / "demo")
     assert any(note.startswith("unlike the clips") for note in song["notes"])
     # The farthest of each feature and net are the thresholds themselves.
     unlike = [any(note.startswith("unlike") for note in clip["notes"]) for clip in clips]
@@ -168,9 +153,8 @@ def test_noise_is_said_to_be_unlike_the_training_clips(made, capsys):
 def test_what_a_folder_has_beside_media_is_named(tmp_path, capsys):
     for name in ("without-ending", "notes.txt", ".hidden"):
         (tmp_path / name).write_text("text")
-    assert [clip.problem for clip in find_clips([str(tmp_path)])] == [
-        "the folder has no media files"
-    ]
+    (clip,) = find_clips([str(tmp_path)])
+    assert clip.problem == "the folder has no media files"
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"note: {tmp_path}: 2 left out (unknown type of media file): ")
     assert "'without-ending'" in line
@@ -178,37 +162,32 @@ def test_what_a_folder_has_beside_media_is_named(tmp_path, capsys):
 
 def test_names_tell_the_modalities():
     song, video, lost = (NewClip(name, Path(name)) for name in ("a.mp3", "b.mp4", "c.mp4"))
-    lost = replace(lost, problem="no such file")
-    assert modalities_of([song, lost]) == ("audio",)
+    assert modalities_of([song, replace(lost, problem="no such file")]) == ("audio",)
     assert modalities_of([song, video]) == ("audio", "video")
 
 
-def test_a_long_file_is_the_mean_of_windows(made, capsys):
-    (song,) = predicted(capsys, made, made / "long.wav")
+def test_a_long_file_is_the_mean_of_windows(made, predicted):
+    (song,) = predicted(made, made / "long.wav")
     assert "12 s long: predicted as the mean of 8 windows of 1 s" in song["notes"]
 
 
-def test_lists_without_labels_folders_and_patterns(made, tmp_path, capsys):
+def test_lists_without_labels_folders_and_patterns(made, tmp_path, predicted):
     folder = tmp_path / "songs"
     folder.mkdir()
     shutil.copy(made / "song.wav", folder / "a.wav")
     (folder / "readme.txt").write_text("not media")
     listing = tmp_path / "clips.csv"
     listing.write_text("path,start\nsongs/a.wav,\nsongs/a.wav,0.25\nsongs/none.wav,\n")
-    records = predicted(capsys, made, listing)
-    assert [record["path"] for record in records] == [
-        "songs/a.wav",
-        "songs/a.wav@0.25",
-        "songs/none.wav",
-    ]
+    records = predicted(made, listing)
+    names = ["songs/a.wav", "songs/a.wav@0.25", "songs/none.wav"]
+    assert [record["path"] for record in records] == names
     assert "no such file" in records[2]["error"]
     shutil.copy(made / "song.wav", folder / "without-ending")
-    assert [r["path"] for r in predicted(capsys, made, folder)] == [str(folder / "a.wav")]
+    assert [r["path"] for r in predicted(made, folder)] == [str(folder / "a.wav")]
     listing.write_text("file,label\nsongs/a.wav,Sad\n")
-    assert [r["path"] for r in predicted(capsys, made, listing)] == ["songs/a.wav"]
+    assert [r["path"] for r in predicted(made, listing)] == ["songs/a.wav"]
     # A pattern that the shell did not expand; the same file again is one clip.
-    pattern = predicted(capsys, made, folder / "*.wav", folder / "a.wav")
-    (again,) = pattern
+    (again,) = predicted(made, folder / "*.wav", folder / "a.wav")
     # Nets round otherwise in a batch of another size.
     assert again["proba"] == pytest.approx(records[0]["proba"], abs=1e-6)
 
@@ -228,7 +207,7 @@ def read_clips(monkeypatch):
     return names
 
 
-def test_a_catalogue_reads_only_what_is_new(made, tmp_path, capsys, read_clips):
+def test_a_catalogue_reads_only_what_is_new(made, tmp_path, read_clips, predict):
     songs, cache = tmp_path / "songs", tmp_path / "songs.h5"
     songs.mkdir()
     for i, name in enumerate(("a", "b", "c", "d")):
@@ -236,15 +215,12 @@ def test_a_catalogue_reads_only_what_is_new(made, tmp_path, capsys, read_clips):
     shutil.copy(songs / "a.wav", songs / "same.wav")
     (songs / "text.mp3").write_text("no sound at all")
     nightly = [made, songs, "--cache", cache]
-    capsys.readouterr()
-    assert predict(*nightly, "--json") == 0
-    first = capsys.readouterr()
+    first = predict(*nightly, "--json")
     assert "6 new, 0 kept, 0 removed" in first.err
     # Equal files are read once, and what is no media at all is not decoded.
     assert sorted(read_clips) == ["a.wav", "b.wav", "c.wav", "d.wav"]
     read_clips.clear()
-    assert predict(*nightly, "--json", "--strict") == 1
-    second = capsys.readouterr()
+    second = predict(*nightly, "--json", "--strict", ends=1)
     assert "0 new, 6 kept, 0 removed" in second.err
     assert (second.out, read_clips) == (first.out, [])
     record, *_, broken = json.loads(second.out)
@@ -256,16 +232,15 @@ def test_a_catalogue_reads_only_what_is_new(made, tmp_path, capsys, read_clips):
     write_noise(songs / "b.wav", seed=10)
     (songs / "c.wav").unlink()
     write_noise(songs / "e.wav", seed=11)
-    assert predict(*nightly, "--jsonl") == 0
-    third = capsys.readouterr()
+    third = predict(*nightly, "--jsonl")
     assert "2 new, 4 kept, 2 removed" in third.err
     assert read_clips == ["b.wav", "e.wav"]
     assert {Path(json.loads(line)["path"]).name for line in third.out.splitlines()} == {
         *("b.wav", "d.wav", "e.wav", "same.wav", "text.mp3", "z.wav")
     }
     assert "another model" not in third.err
-    predict(*nightly, "--modality", "video")
-    assert "its features are from another model or --modality" in capsys.readouterr().err
+    other = predict(*nightly, "--modality", "video", ends=2).err
+    assert "its features are from another model or --modality" in other
 
 
 def killed_after_two(commit):
@@ -279,42 +254,38 @@ def killed_after_two(commit):
     return killed
 
 
-def test_a_catalogue_whose_run_was_killed_goes_on(made, tmp_path, capsys, monkeypatch, read_clips):
+def test_a_catalogue_whose_run_was_killed_goes_on(made, tmp_path, monkeypatch, read_clips, predict):
     for i in range(5):
         write_noise(tmp_path / "songs" / f"{i}.wav", seed=i)
     cache = tmp_path / "songs.h5"
     nightly = [made, tmp_path / "songs", "--cache", cache]
     with monkeypatch.context() as patched:
         # As kill -9 leaves it: shards, and no cache.
-        patched.setattr(CacheWriter, "__exit__", lambda writer, *error: writer._lock.release())
+        patched.setattr(CacheWriter, "__exit__", lambda writer, *error: writer._lock.close())
         patched.setattr(CacheWriter, "commit", killed_after_two(CacheWriter.commit))
         folder, clips = made / "out" / "model", find_clips([str(tmp_path / "songs")])
         with pytest.raises(KeyboardInterrupt):
             predict_files(folder, clips, PredictSettings(("audio",)), cache)
     assert (len(read_clips), cache.exists()) == (4, False)
     read_clips.clear()
-    assert predict(*nightly) == 0
-    assert "1 new, 4 kept, 0 removed" in capsys.readouterr().err
+    assert "1 new, 4 kept, 0 removed" in predict(*nightly).err
     assert read_clips == ["4.wav"]
-    lock = WriterLock(cache)
-    assert predict(*nightly) == 2
-    assert f"is locked by another writer: process {os.getpid()} on" in capsys.readouterr().err
-    lock.release()
-    assert predict(made, made / "long.wav", "--cache", cache) == 2
-    assert "none of its 5 clips is among the 1 given" in capsys.readouterr().err
-    features = made / "work" / "features.h5"
-    assert predict(made, made / "long.wav", "--cache", features) == 2
-    assert "expected a catalogue" in capsys.readouterr().err
+    with locked_cache(cache):
+        assert (
+            f"is locked by another writer: process {os.getpid()} on"
+            in predict(*nightly, ends=2).err
+        )
+    long = [made, made / "long.wav", "--cache"]
+    assert "none of its 5 clips is among the 1 given" in predict(*long, cache, ends=2).err
+    assert "expected a catalogue" in predict(*long, made / "work" / "features.h5", ends=2).err
     cache.write_bytes(cache.read_bytes()[:2000])
-    assert predict(*nightly) == 2
-    assert "songs.h5: is truncated or overwritten: delete it" in capsys.readouterr().err
+    assert "songs.h5: is truncated or overwritten: delete it" in predict(*nightly, ends=2).err
 
 
-def test_csv_and_table_say_the_same(made, tmp_path, capsys):
-    (record,) = predicted(capsys, made, made / "song.wav")
+def test_csv_and_table_say_the_same(made, tmp_path, predict, predicted):
+    (record,) = predicted(made, made / "song.wav")
     inputs = [made / "song.wav", made / "text.mp3"]
-    assert predict(made, *inputs, "--csv", tmp_path / "p.csv") == 0
-    shown = capsys.readouterr().out
+    shown = predict(made, *inputs, "--csv", tmp_path / "p.csv").out
     assert "not predicted: " in shown
     assert "text.mp3: cannot be read" in shown
     assert record["label"] in shown
@@ -326,74 +297,64 @@ def test_csv_and_table_say_the_same(made, tmp_path, capsys):
     assert (second["label"], second["error"][:14]) == ("", "cannot be read")
 
 
-def test_the_table_is_printed_if_the_file_cannot_be_written(made, tmp_path, capsys, monkeypatch):
+def test_the_table_is_printed_if_the_file_cannot_be_written(made, tmp_path, monkeypatch, predict):
     def fail(path, *_, **__):
         raise FuseError(f"{path}: cannot be written: no space left")
 
     monkeypatch.setattr("mvemo.manifests.files.write_text", fail)
-    assert predict(made, made / "song.wav", "--csv", tmp_path / "x.csv") == 2
-    shown = capsys.readouterr()
+    shown = predict(made, made / "song.wav", "--csv", tmp_path / "x.csv", ends=2)
     assert "song.wav" in shown.out
     assert "cannot be written: no space left" in shown.err
 
 
-def test_one_bar_counts_clips_that_failed(made, capsys):
-    capsys.readouterr()
+def test_one_bar_counts_clips_that_failed(made, predict):
     inputs = [clip_of(made), made / "song.wav", made / "text.mp3"]
-    assert predict(made, *inputs) == 0
     # A song is no failure: it has no pictures.
-    assert capsys.readouterr().err == "clips: 3 done, 1 failed\n"
+    assert predict(made, *inputs).err == "clips: 3 done, 1 failed\n"
 
 
-def test_a_plan_states_time_and_memory(made, capsys):
+def test_a_plan_states_time_and_memory(made, predict):
     inputs = [made / "song.wav", made / "long.wav", made / "text.mp3"]
-    assert predict(made, *inputs, "--plan") == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = predict(made, *inputs, "--plan").out.splitlines()
     assert lines[0] == "clips: 3, 1 of them cannot be read"
     # Of the long one eight windows of a second are read.
     assert lines[1] == "media to read: 9.0 s"
     assert [line.partition(":")[0] for line in lines[2:]] == ["time", "memory"]
 
 
-def test_where_nothing_can_be_predicted_the_exit_code_is_2(made, tmp_path, capsys):
+def test_where_nothing_can_be_predicted_the_exit_code_is_2(made, tmp_path, capsys, predict):
     (tmp_path / "empty").mkdir()
     inputs = [made / "text.mp3", tmp_path / "empty", tmp_path / "none.mp3"]
-    assert predict(made, *inputs) == 2
-    shown = capsys.readouterr().out
+    shown = predict(made, *inputs, ends=2).out
     assert "empty: the folder has no media files" in shown
     assert "none.mp3: no such file" in shown
-    assert predict(made, made / "song.wav", "--modality", "video") == 2
-    assert "pictures: no video stream" in capsys.readouterr().out
+    shown = predict(made, made / "song.wav", "--modality", "video", ends=2).out
+    assert "pictures: no video stream" in shown
     assert run("mvemo", "predict", made / "song.wav", "--model", tmp_path) == 2
     assert "is not a model (it has no model.json)" in capsys.readouterr().err
 
 
-def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys):
+def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys, program):
     carried = tmp_path / "carried.h5"
     shutil.copy(made / "work" / "features.h5", carried)
     fuse = ["fuse", carried, "--out", tmp_path / "out", "--models", "music1d"]
-    assert run("mvemo", *fuse, "--final") == 0
-    assert "run the same command again with --work WORK" in capsys.readouterr().out
+    assert "run the same command again with --work WORK" in program("mvemo", *fuse, "--final").out
     predict = ["predict", made / "song.wav", "--model", tmp_path / "out" / "model"]
     assert run("mvemo", *predict) == 2
     assert "the trained net nets/music1d-fold0.npz is missing: create" in capsys.readouterr().err
-    capsys.readouterr()
-    assert run("mvemo", *fuse) == 0
-    assert "out/model is from an earlier run, not from this" in capsys.readouterr().err
-    assert run("mvemo", *fuse, "--final-to", tmp_path / "m", "--work", made / "work") == 0
-    captured = capsys.readouterr()
+    assert "out/model is from an earlier run, not from this" in program("mvemo", *fuse).err
+    captured = program("mvemo", *fuse, "--final-to", tmp_path / "m", "--work", made / "work")
     assert "it predicts with music1d" in captured.out
     assert "out/model is from an earlier run" in captured.err
     assert run("mvemo", *predict[:2], "--model", tmp_path / "m") == 0
-    assert run("mvemo", *fuse, "--final", "--work", made / "work") == 0
-    assert "earlier run" not in capsys.readouterr().err
+    assert "earlier run" not in program("mvemo", *fuse, "--final", "--work", made / "work").err
     predictions = tmp_path / "theirs.csv"
     predictions.write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\n")
     assert run("mvemo", "report", "--predictions", predictions, "--out", tmp_path / "out") == 0
     assert "out/model is from an earlier run" in capsys.readouterr().err
 
 
-def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys):
+def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys, program):
     for name in ("mine", "other"):
         net = build_net("c3d", 6, width=0.05, size=32, n_frames=4, scale="unit")
         arrays = {key: value.numpy() for key, value in net.state_dict().items()}
@@ -407,9 +368,7 @@ def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys):
     assert run("mvemo", "cv", features, "--final", "--out", tmp_path / "out", *lld) == 0
     assert not (tmp_path / "out" / "heads.npz").exists()
     predict = ["predict", clip_of(made), made / "song.wav", "--model", tmp_path / "out" / "model"]
-    capsys.readouterr()
-    assert run("mvemo", *predict, *weights, "--json") == 0
-    video, song = json.loads(capsys.readouterr().out)
+    video, song = json.loads(program("mvemo", *predict, *weights, "--json").out)
     assert song["model"].endswith("/lld")
     assert video["label"]
     # A model whose nets cannot be had says which and how; the wrong file is told.

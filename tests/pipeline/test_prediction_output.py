@@ -126,12 +126,9 @@ def test_csv_of_ratings():
 def test_tags_are_a_list_of_those_that_apply(proba, label):
     heads = SavedHeads(("calm", "tense"), (), (), {})
     model = replace(MODEL, task="multilabel", heads=heads, scale={})
-    (record,) = records(model, [Prediction("a.mp3", PREDICTOR, np.array(proba))])
+    clips = [Prediction("a.mp3", PREDICTOR, np.array(proba))]
+    (record,) = records(model, clips)
     assert (record["label"], record["confidence"]) == (label, None)
-    (row,) = csv.DictReader(
-        io.StringIO(predictions_csv(model, [Prediction("a.mp3", PREDICTOR, np.array(proba))]))
-    )
+    (row,) = csv.DictReader(io.StringIO(predictions_csv(model, clips)))
     assert row["label"] == ";".join(label)
-    assert (", ".join(label) or "none") in predictions_table(
-        model, [Prediction("a.mp3", PREDICTOR, np.array(proba))]
-    )
+    assert (", ".join(label) or "none") in predictions_table(model, clips)

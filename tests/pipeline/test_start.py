@@ -4,15 +4,10 @@ import pytest
 
 from mvemo.pipeline.start import SPINS, let_threads_sleep
 
+GIVEN = [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
 
-@pytest.mark.parametrize(
-    ("given", "spins"),
-    [
-        ({}, SPINS),
-        ({"GOMP_SPINCOUNT": "7"}, "7"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
-    ],
-)
+
+@pytest.mark.parametrize(("given", "spins"), GIVEN)
 def test_threads_wait_as_the_environment_says_or_not_long(given, spins, monkeypatch):
     environment = dict(given)
     monkeypatch.setattr("os.environ", environment)

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from mvemo.cache import CacheBusy
-from mvemo.cache.shards import WriterLock
+from mvemo.cache.shards import locked_cache
 from mvemo.pipeline.commands.cache import cache
 from mvemo.pipeline.commands.doctor import check_work
 from mvemo.pipeline.errors import BadOption
@@ -16,10 +16,7 @@ from mvemo.pipeline.work_folder import WorkSize, clean_work, measure_work
 def work(tmp_path):
     """3 MiB of decoded media, 2 MiB of nets, and what stays."""
     folder = tmp_path / "work"
-    for name, size in (
-        ("decoded/ab/cd/16000.npy", 3 << 20),
-        ("nets/c3d-fold0/weights.pt", 2 << 20),
-    ):
+    for name, size in (("decoded/ab/cd/16000.npy", 3 << 20), ("nets/c3d-fold0/w.pt", 2 << 20)):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_bytes(bytes(size))
     (folder / "features.h5").write_bytes(b"kept")
@@ -64,10 +61,9 @@ def test_other_folders_are_refused(work, tmp_path):
 @pytest.mark.parametrize("name", ["features.h5", "features.h5.shards/1-of-2.h5"])
 def test_a_folder_that_a_run_uses_is_left_alone(name, work):
     (work / name).parent.mkdir(exist_ok=True)
-    lock = WriterLock(work / name)
-    with pytest.raises(CacheBusy):
-        clean_work(work)
-    assert measure_work(work).decoded
-    lock.release()
+    with locked_cache(work / name):
+        with pytest.raises(CacheBusy):
+            clean_work(work)
+        assert measure_work(work).decoded
     clean_work(work)
     assert not measure_work(work).decoded

@@ -1,10 +1,8 @@
 """Base classes of nets, and the digest of their weights."""
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar, Literal
 
@@ -112,13 +110,11 @@ class Net(nn.Module, ABC):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the embedding after `classifier_dropout`, float32 (batch, embedding_dim)."""
-        features: Tensor = self.classifier_dropout(self.embed(x))
-        return features
+        return self.classifier_dropout(self.embed(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of a prepared batch, float32 (batch, outputs)."""
-        logits: Tensor = self.classifier(self.features(x))
-        return logits
+        return self.classifier(self.features(x))
 
     def piece_input(self) -> PieceInput | None:
         """Return the input of one piece, if windows of a clip can share embedded pieces.
@@ -143,12 +139,6 @@ class Net(nn.Module, ABC):
         """
         return {}
 
-    def embedding_state(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the parameters and buffers that `embed` uses: all except the classifier's."""
-        for name, value in sorted(self.state_dict().items()):
-            if not name.startswith("classifier."):
-                yield name, value
-
 
 class BuiltNet(Net):
     """Base of nets that define only layers; applies the options `dropout` and `norm_momentum`."""
@@ -160,7 +150,7 @@ class BuiltNet(Net):
         self.embedding_dim = self.build(width)
         if hasattr(self.options, "norm_momentum"):
             for module in self.modules():
-                if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+                if hasattr(module, "momentum"):
                     module.momentum = self.options.norm_momentum
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
@@ -179,7 +169,7 @@ class BuiltNet(Net):
 class VideoNet(BuiltNet):
     """Base of nets that read `n_frames` square pictures of `size` pixels."""
 
-    modality: ClassVar[Literal["audio", "video"]] = "video"
+    modality = "video"
     colour: ClassVar[str] = "RGB"  # order of the colours in the net's input
     # True if the default of `n_frames` is the run's number of frames.
     follows_run: ClassVar[bool] = False
@@ -239,7 +229,7 @@ class FrameNet(BuiltNet):
 class WaveformNet(BuiltNet):
     """Base of nets that read a waveform of `seconds`."""
 
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    modality = "audio"
 
     input: AudioInput
 
@@ -272,8 +262,8 @@ def weights_digest(net: Net) -> str:
     True
     """
     state = hashlib.sha256()
-    for name, value in net.embedding_state():
-        tensor = value.detach().cpu().contiguous()
-        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, value in sorted(net.state_dict().items()):
+        if not name.startswith("classifier."):
+            state.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            state.update(value.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return state.hexdigest()

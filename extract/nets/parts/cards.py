@@ -16,7 +16,6 @@ from mvemo.manifests.declared import check_settings, setting
 if TYPE_CHECKING:
     from mvemo.extract.descriptors import DescriptorSettings
 
-MEGABYTE = 1_000_000
 # Training of most nets in the profile demo.
 DEMO_TRAINING = TrainSettings(lr=3e-3, epochs=20, patience=6)
 
@@ -138,8 +137,6 @@ class PretrainedPackage:
     members
         Paths inside the file: index and data of a TensorFlow checkpoint, in this order; one
         path for the other layouts.
-    most_bytes
-        Maximum decompressed size of a member, in bytes.
     licence, licence_member
         Short name of the licence, and path of its text inside the file.
     citation
@@ -155,7 +152,6 @@ class PretrainedPackage:
     sha256: str
     layout: Literal["tensorflow", "torch", "pickle"]
     members: tuple[str, ...]
-    most_bytes: int
     licence: str
     licence_member: str
     citation: str
@@ -164,7 +160,7 @@ class PretrainedPackage:
 
     def text(self) -> str:
         """Return the package for messages, for example ``musicnn 0.1.0 (29 MB)``."""
-        return f"{self.project} {self.version} ({self.size / MEGABYTE:.0f} MB)"
+        return f"{self.project} {self.version} ({self.size / 1e6:.0f} MB)"
 
 
 def profile(
@@ -185,6 +181,17 @@ class NetOptions:
 def dropout(default: float, place: str = "before the classifier") -> Any:
     """Declare the option `dropout`."""
     return setting(default, f"Probability of dropout {place} during training.", ge=0, lt=1)
+
+
+def norm_momentum() -> Any:
+    """Declare the option `norm_momentum`."""
+    return setting(
+        0.01,
+        "Weight of one training batch in the running means of batch norm. A short training from "
+        "random weights needs about 0.1.",
+        gt=0,
+        le=1,
+    )
 
 
 AnyClass = TypeVar("AnyClass", bound=type)
@@ -247,11 +254,12 @@ class NetCard:
         """Set the fields as attributes of a net's class."""
         for each in fields(self):
             setattr(kind, each.name, getattr(self, each.name))
-        kind.profiles = {  # type: ignore[attr-defined]
+        card: Any = kind
+        card.profiles = {
             key: replace(settings, name=self.name) for key, settings in self.profiles.items()
         }
         if self.package is not None:
-            kind.package = replace(self.package, net=self.name)  # type: ignore[attr-defined]
+            card.package = replace(self.package, net=self.name)
         return kind
 
 

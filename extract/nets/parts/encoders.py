@@ -1,11 +1,9 @@
 """Nets from local folders of encoders: HuBERT and similar models, CLAP, picture transformers."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,8 +23,7 @@ from mvemo.extract.nets.parts.hugging_face import (
 )
 from mvemo.extract.nets.parts.layers import mean_and_deviation
 from mvemo.extract.nets.parts.registry import OUTPUT, EncoderFolder
-from mvemo.extract.settings import NetSettings, TrainSettings
-from mvemo.extract.views import ViewSettings
+from mvemo.extract.settings import NetSettings, TrainSettings, ViewSettings
 from mvemo.manifests.declared import setting
 
 # Constant that Wav2Vec2FeatureExtractor adds to a variance.
@@ -78,22 +75,18 @@ class EncoderNet(BuiltNet):
     def build(self, width: float) -> int:
         if width != 1.0:
             raise BadSetting(f"{self.name}: width is {width}: it must be 1 for an encoder")
-        self.encoder, self.encoder_config = load_encoder(self.folder, self.options.layer)
-        dim = self.state_dim(self.encoder_config)
-        return dim * (2 if self.options.pooling == "mean+std" else 1)
+        self.encoder = load_encoder(self.folder, self.family, self.options.layer)
+        return self.state_dim() * (2 if self.options.pooling == "mean+std" else 1)
 
-    def state_dim(self, config: Any) -> int:
+    def state_dim(self) -> int:
         """Return the size of a hidden state vector."""
-        return int(config.hidden_size)
+        return self.encoder.config.hidden_size
 
     def states(self, **inputs: Tensor) -> Tensor:
         """Return the hidden states of the layer that the option `layer` names."""
         layer = self.options.layer
         outputs = self.encoder(**inputs, output_hidden_states=layer != OUTPUT)
-        states: Tensor = (
-            outputs.last_hidden_state if layer == OUTPUT else outputs.hidden_states[layer]
-        )
-        return states
+        return outputs.last_hidden_state if layer == OUTPUT else outputs.hidden_states[layer]
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -106,7 +99,7 @@ class EncoderNet(BuiltNet):
 class SoundEncoder(EncoderNet):
     """Base of the encoders of sound."""
 
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    modality = "audio"
     Options = SoundEncoderOptions
     options: SoundEncoderOptions
     input: AudioInput
@@ -131,7 +124,7 @@ class WaveformEncoder(SoundEncoder):
     @property
     def normalises(self) -> bool:
         """Return True if windows are scaled to mean 0 and variance 1."""
-        return bool(self.preprocessor.get("do_normalize", True))
+        return self.preprocessor.get("do_normalize", True)
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Normalise each clip by its own samples: float32 (batch, samples), NaN after its end."""
@@ -147,10 +140,8 @@ class WaveformEncoder(SoundEncoder):
         rows = x.new_empty(len(x), self.embedding_dim)
         for length in sorted(set(lengths.tolist())):
             of_length = lengths == length
-            waves = x[of_length, :length]
-            missing = self.least_samples() - length
-            if missing > 0:
-                waves = nn.functional.pad(waves, (0, missing))
+            missing = max(self.least_samples() - length, 0)
+            waves = nn.functional.pad(x[of_length, :length], (0, missing))
             # (clips, frames, dim)
             states = self.states(input_values=waves)
             rows[of_length] = pool(states, self.options.pooling).to(rows.dtype)
@@ -158,13 +149,10 @@ class WaveformEncoder(SoundEncoder):
 
     def least_samples(self) -> int:
         """Return the minimum number of samples that give one frame."""
-        config = self.encoder_config
-        samples = 1
-        for kernel, stride in zip(
-            reversed(config.conv_kernel), reversed(config.conv_stride), strict=True
-        ):
+        config, samples = self.encoder.config, 1
+        for kernel, stride in zip(config.conv_kernel[::-1], config.conv_stride[::-1], strict=True):
             samples = (samples - 1) * stride + kernel
-        return int(samples)
+        return samples
 
 
 class SpectrogramEncoder(SoundEncoder):
@@ -181,11 +169,12 @@ class SpectrogramEncoder(SoundEncoder):
             )
         return dim
 
-    def state_dim(self, config: Any) -> int:
+    def state_dim(self) -> int:
+        config = self.encoder.config
         n_stages = len(config.depths)
         stage = n_stages if self.options.layer == OUTPUT else self.options.layer
         # Each stage except the last halves the picture and doubles the channels.
-        return int(config.patch_embeds_hidden_size * 2 ** min(stage, n_stages - 1))
+        return config.patch_embeds_hidden_size * 2 ** min(stage, n_stages - 1)
 
     def preparation(self) -> dict[str, Any]:
         names = (
@@ -212,7 +201,7 @@ class SpectrogramEncoder(SoundEncoder):
 class PictureEncoder(EncoderNet, FrameNet):
     """Transformer on single pictures: the encoders of CLIP and SigLIP, ViT, DINOv2."""
 
-    modality: ClassVar[Literal["audio", "video"]] = "video"
+    modality = "video"
     Options = PictureEncoderOptions
     options: PictureEncoderOptions
     input: VideoInput
@@ -221,20 +210,20 @@ class PictureEncoder(EncoderNet, FrameNet):
 
     def build(self, width: float) -> int:
         dim = super().build(width)
-        self.crop = _picture_sizes(self)[1]
-        image_size = int(self.encoder_config.image_size)
+        self.crop = _picture_sizes(type(self))[1]
+        image_size = self.encoder.config.image_size
         if not self.family.any_size and self.crop != image_size:
             raise BadWeights(
                 f"{self.folder}: the preprocessor makes pictures of {self.crop} pixels per side, "
                 f"but the encoder needs {image_size}"
             )
+        normalises = self.preprocessor.get("do_normalize", True)
         self.normalisation: dict[str, list[float]] = {}
-        for name, key in (("mean", "image_mean"), ("deviation", "image_std")):
-            values = torch.tensor(self.preprocessor.get(key, [0.5] * 3), dtype=torch.float32)
-            if not self.preprocessor.get("do_normalize", True):
-                values = torch.zeros(3) if name == "mean" else torch.ones(3)
-            self.normalisation[name] = values.tolist()
-            self.register_buffer(name, values, persistent=False)
+        for name, key, none in (("mean", "image_mean", 0.0), ("deviation", "image_std", 1.0)):
+            values = self.preprocessor.get(key, [0.5] * 3) if normalises else [none] * 3
+            buffer = torch.tensor(values, dtype=torch.float32, device="cpu")
+            self.normalisation[name] = buffer.tolist()
+            self.register_buffer(name, buffer, persistent=False)
         return dim
 
     @classmethod
@@ -278,21 +267,18 @@ class PictureEncoder(EncoderNet, FrameNet):
         return pool(values, self.options.pooling)
 
 
-_BASES: Mapping[str, type[EncoderNet]] = {
-    "waveform": WaveformEncoder,
-    "spectrogram": SpectrogramEncoder,
-    "picture": PictureEncoder,
-}
-
-
 def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
     """Return the class of a folder's net, after reading all its files except the weights."""
     config = read_config(folder.path)
     family = FAMILIES[config["model_type"]]
-    base = _BASES[family.reads]
+    base: Any = {
+        "waveform": WaveformEncoder,
+        "spectrogram": SpectrogramEncoder,
+        "picture": PictureEncoder,
+    }[family.reads]
     record = read_preprocessor(folder.path)
     contents = {"folder": folder.path, "config": config, "preprocessor": record, "family": family}
-    kind: type[EncoderNet] = type("FolderNet", (base,), {**contents, "__doc__": base.__doc__})
+    kind: Any = type("FolderNet", (base,), {**contents, "__doc__": base.__doc__})
     settings = NetSettings(
         folder,
         options={"layer": folder.layer},
@@ -310,24 +296,24 @@ def pool(values: Tensor, pooling: str) -> Tensor:
     return values.mean(dim=-2) if pooling == "mean" else mean_and_deviation(values)
 
 
-def _picture_sizes(kind: type[EncoderNet] | EncoderNet) -> tuple[int, int]:
+def _picture_sizes(kind: type[EncoderNet]) -> tuple[int, int]:
     """Return the side of scaled pictures and the side of their middle crop, in pixels."""
     record = kind.preprocessor
-    scaled = _side(kind, "size", record.get("size"))
-    crop = scaled
+    scaled = crop = _side(kind, "size")
     if record.get("do_center_crop", "crop_size" in record):
-        crop = _side(kind, "crop_size", record.get("crop_size"))
+        crop = _side(kind, "crop_size")
     return max(scaled, crop), crop
 
 
-def _side(kind: type[EncoderNet] | EncoderNet, name: str, value: Any) -> int:
-    sides: Sequence[Any] = [value]
+def _side(kind: type[EncoderNet], name: str) -> int:
+    value = sides = kind.preprocessor.get(name)
     if isinstance(value, dict):
-        keys = ("shortest_edge",) if "shortest_edge" in value else ("height", "width")
-        sides = [value.get(key) for key in keys]
-    if len(set(sides)) != 1 or not isinstance(sides[0], int) or sides[0] < 1:
+        sides = value.get("shortest_edge") or value.get("height")
+        if sides != value.get("width", sides):
+            sides = None
+    if not isinstance(sides, int) or sides < 1:
         raise BadWeights(
             f"{kind.folder}: preprocessor_config.json: {name} is {value!r}: expected the side of "
             "square pictures, in pixels"
         )
-    return int(sides[0])
+    return sides

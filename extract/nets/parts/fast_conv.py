@@ -8,12 +8,10 @@ over channels. The inverse transform gives 4 x 4 outputs. For kernels of 3 x 3 p
 neighbouring frames are summed.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from itertools import product
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -34,29 +32,31 @@ ROWS = 512
 LEAST_CHANNELS = 32
 
 
-class Transforms(NamedTuple):
-    """Matrices of the transforms of inputs, kernels and products, float64."""
+def transforms(side: int) -> list[Tensor]:
+    """Return the transforms of inputs, kernels and products, float64.
 
-    inputs: Tensor  # (tile, tile)
-    kernel: Tensor  # (tile, side)
-    outputs: Tensor  # (STEP, tile)
-
-
-def transforms(side: int) -> Transforms:
-    """Return the transforms: y = outputs @ ((kernel @ g) * (inputs @ x)) is x filtered by g."""
+    They are (tile, tile), (tile, side) and (STEP, tile): x filtered by g is
+    y = outputs @ ((kernel @ g) * (inputs @ x)).
+    """
     points = np.array(POINTS[side])
     tile = len(points) + 1
-    others = [np.delete(points, i) for i in range(len(points))]
-    inputs = np.zeros((tile, tile))
-    kernel = np.zeros((tile, side))
-    outputs = np.zeros((STEP, tile))
-    for i, rest in enumerate(others):
+    inputs, kernel, outputs = (np.zeros(s) for s in ((tile, tile), (tile, side), (STEP, tile)))
+    for i, point in enumerate(points):
+        rest = np.delete(points, i)
         inputs[i, :-1] = np.poly(rest)[::-1]
-        kernel[i] = points[i] ** np.arange(side) / np.prod(points[i] - rest)
-        outputs[:, i] = points[i] ** np.arange(STEP)
+        kernel[i] = point ** np.arange(side) / np.prod(point - rest)
+        outputs[:, i] = point ** np.arange(STEP)
     inputs[-1] = np.poly(points)[::-1]
     kernel[-1, -1] = outputs[-1, -1] = 1.0
-    return Transforms(*(torch.from_numpy(each) for each in (inputs, kernel, outputs)))
+    return [torch.from_numpy(each) for each in (inputs, kernel, outputs)]
+
+
+def is_convolution(layer: nn.Module, **attributes: Any) -> bool:
+    """Return True for an undilated 3D convolution of one group that has these attributes."""
+    expected = {"dilation": (1, 1, 1), "groups": 1, "padding_mode": "zeros", **attributes}
+    return isinstance(layer, nn.Conv3d) and all(
+        getattr(layer, name) == value for name, value in expected.items()
+    )
 
 
 class WinogradConvolution(nn.Module):
@@ -73,41 +73,37 @@ class WinogradConvolution(nn.Module):
 
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
-        self._set(convolution.weight.detach(), convolution.bias)
-
-    def _set(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Store the transformed kernel (out, in, taps, side, side), the bias and the transforms."""
+        weight, bias = self._kernel(convolution.weight.detach()), convolution.bias
         self.outputs, self.inputs, self.taps, _, side = weight.shape
-        of = transforms(side)
-        self.tile = len(of.inputs)
+        of_inputs, of_kernel, of_outputs = transforms(side)
+        self.tile = len(of_inputs)
         # (columns and rows of a tile, columns and rows of the kernel)
-        of_kernel = torch.einsum("wk,hj->whkj", of.kernel, of.kernel)
-        of_kernel = of_kernel.reshape(self.tile**2, side**2).to(weight.dtype)
+        of_kernel = torch.kron(of_kernel, of_kernel).to(weight.dtype)
         # (out, in, taps, rows, columns) -> (columns and rows, taps, in, out)
         kernel = weight.permute(4, 3, 2, 1, 0).reshape(side**2, -1)
         kernel = torch.mm(of_kernel, kernel)
         kernel = kernel.view(self.tile**2, self.taps, self.inputs, self.outputs)
-        of_outputs = torch.einsum("ph,qw->pqwh", of.outputs, of.outputs)
+        of_outputs = torch.einsum("ph,qw->pqwh", of_outputs, of_outputs)
+        of_outputs = of_outputs.reshape(STEP**2, self.tile**2)
         self.register_buffer("kernel", kernel)
-        self.register_buffer("_of_inputs", of.inputs.to(weight.dtype))
-        self.register_buffer(
-            "_of_outputs", of_outputs.reshape(STEP**2, self.tile**2).to(weight.dtype)
-        )
-        self.register_buffer(
-            "bias", weight.new_zeros(self.outputs) if bias is None else bias.detach().clone()
-        )
+        self.register_buffer("_of_inputs", of_inputs.to(weight.dtype))
+        self.register_buffer("_of_outputs", of_outputs.to(weight.dtype))
+        bias = weight.new_zeros(self.outputs) if bias is None else bias.detach()
+        self.register_buffer("bias", bias)
 
     @staticmethod
-    def supports(layer: nn.Module) -> bool:
+    def _kernel(weight: Tensor) -> Tensor:
+        """Return the kernel (out, in, taps, side, side) of the convolution that is computed."""
+        return weight
+
+    @staticmethod
+    def supports(layer: Any) -> bool:
         """Return True if this class can replace a layer and is faster."""
         return (
-            isinstance(layer, nn.Conv3d)
+            is_convolution(layer, stride=(1, 1, 1))
             and layer.kernel_size[0] % 2 == 1
             and layer.kernel_size[1:] == (3, 3)
             and layer.padding == tuple(side // 2 for side in layer.kernel_size)
-            and layer.padding_mode == "zeros"
-            and layer.stride == layer.dilation == (1, 1, 1)
-            and layer.groups == 1
             and min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS
         )
 
@@ -194,26 +190,17 @@ class HalvingConvolution(WinogradConvolution):
     Pairs of frames, rows and columns become eight times the channels, and the kernel 4 x 4 x 4.
     """
 
-    def __init__(self, convolution: nn.Conv3d) -> None:
-        nn.Module.__init__(self)
-        kernel = nn.functional.pad(convolution.weight.detach(), (0, 1) * 3)
-        outputs, inputs = kernel.shape[:2]
-        kernel = kernel.view(outputs, inputs, *(4, 2) * 3)
+    @staticmethod
+    def _kernel(weight: Tensor) -> Tensor:
+        kernel = nn.functional.pad(weight, (0, 1) * 3)
+        kernel = kernel.view(*kernel.shape[:2], *(4, 2) * 3)
         # (out, in, t, dt, h, dh, w, dw) -> (out, (dt, dh, dw, in), t, h, w)
-        kernel = kernel.permute(0, 3, 5, 7, 1, 2, 4, 6)
-        self._set(kernel.reshape(outputs, 8 * inputs, 4, 4, 4), convolution.bias)
+        return kernel.permute(0, 3, 5, 7, 1, 2, 4, 6).flatten(1, 4)
 
     @staticmethod
     def supports(layer: nn.Module) -> bool:
         """Return True for a 7 x 7 x 7 convolution with stride 2 and no padding."""
-        return (
-            isinstance(layer, nn.Conv3d)
-            and layer.kernel_size == (7, 7, 7)
-            and layer.stride == (2, 2, 2)
-            and layer.dilation == (1, 1, 1)
-            and layer.padding == (0, 0, 0)
-            and layer.groups == 1
-        )
+        return is_convolution(layer, stride=(2, 2, 2), kernel_size=(7, 7, 7), padding=(0, 0, 0))
 
     def output_places(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         return (frames - 5) // 2, (height - 5) // 2, (width - 5) // 2
@@ -246,12 +233,7 @@ class PointConvolution(nn.Module):
     @staticmethod
     def supports(layer: nn.Module) -> bool:
         """Return True for a convolution with kernel (1, 1, 1), stride 1 and one group."""
-        return (
-            isinstance(layer, nn.Conv3d)
-            and layer.kernel_size == layer.stride == (1, 1, 1)
-            and layer.padding == (0, 0, 0)
-            and layer.groups == 1
-        )
+        return is_convolution(layer, stride=(1, 1, 1), kernel_size=(1, 1, 1), padding=(0, 0, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in, frames, height, width) to (batch, out, ...), channels last in memory."""
@@ -263,13 +245,14 @@ AnyNet = TypeVar("AnyNet", bound=Net)
 
 
 class NormedConvolution(nn.Module):
-    """Layer with a convolution and then a normalisation; `folded_names` has their names."""
+    """Layer with a convolution and then the normalisation `norm`."""
 
-    folded_names: ClassVar[tuple[str, str]] = ("convolution", "norm")
+    convolution_name: ClassVar[str] = "convolution"
+    norm: Any
 
     def fold(self) -> None:
         """Fold the normalisation by running statistics into the weights of the convolution."""
-        convolution, norm = (getattr(self, name) for name in self.folded_names)
+        convolution, norm = getattr(self, self.convolution_name), self.norm
         convolution.weight, convolution.bias = fuse_conv_bn_weights(
             convolution.weight,
             convolution.bias,
@@ -279,12 +262,7 @@ class NormedConvolution(nn.Module):
             norm.weight,
             norm.bias,
         )
-        setattr(self, self.folded_names[1], nn.Identity())
-
-    @property
-    def folded(self) -> bool:
-        """Return True if the normalisation is folded."""
-        return isinstance(getattr(self, self.folded_names[1]), nn.Identity)
+        self.norm = nn.Identity()
 
 
 @torch.no_grad()
@@ -294,18 +272,20 @@ def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
     `net` must be in evaluation mode and on its final device. Embeddings differ only by rounding, by
     about 1e-4 of the largest value. Do not save the weights of the copy, which differ.
     """
-    can_fold = any(isinstance(m, NormedConvolution) and not m.folded for m in net.modules())
-    can_replace = precision == "float32" and any(_replacements(net))
-    if not can_fold and not can_replace:
+    if not _unfolded(net) and not (precision == "float32" and any(_replacements(net))):
         return net
     faster = copy.deepcopy(net)
-    for module in faster.modules():
-        if isinstance(module, NormedConvolution) and not module.folded:
-            module.fold()
-    if can_replace:
+    for module in _unfolded(faster):
+        module.fold()
+    if precision == "float32":
         for parent, name, replacement in list(_replacements(faster)):
             setattr(parent, name, replacement(getattr(parent, name)))
     return faster
+
+
+def _unfolded(net: nn.Module) -> list[NormedConvolution]:
+    layers = [module for module in net.modules() if isinstance(module, NormedConvolution)]
+    return [layer for layer in layers if not isinstance(layer.norm, nn.Identity)]
 
 
 def _replacements(net: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[[Any], nn.Module]]]:

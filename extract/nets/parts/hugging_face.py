@@ -6,10 +6,7 @@ safetensors only, which hold numbers and no code. The classes are named here bec
 transformers' ``AutoModel`` would load both towers of CLIP.
 """
 
-from __future__ import annotations
-
 import hashlib
-import importlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -119,21 +116,22 @@ def config_digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
-    """Return the encoder of a folder with its weights, in float32, and its config.
+def load_encoder(folder: Path, family: Family, layer: int) -> Any:
+    """Return the encoder of a folder with its weights, in float32.
 
     Layers that do not affect the state `layer` (-1 for the encoder's output) are left out.
     """
-    config = read_config(folder)
-    family = FAMILIES[config["model_type"]]
     library = transformers(folder)
     try:
         # The encoder gets its weights even if the caller builds nets on the meta device.
         with _quiet(library), torch.device("cpu"):
             kind = getattr(library, family.model)
+            config = kind.config_class.from_pretrained(folder, local_files_only=True)
+            for name, value in family.settings.items():
+                setattr(config, name, value)
             model, report = kind.from_pretrained(
                 folder,
-                config=_typed_config(kind.config_class, folder, config, family),
+                config=config,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
@@ -145,7 +143,7 @@ def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
         # transformers raises many types of error for a damaged or unsuitable folder.
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise BadWeights(f"{folder}: cannot be loaded: {lines[0][:200]}") from error
-    encoder: nn.Module = getattr(model, family.tower) if family.tower else model
+    encoder = getattr(model, family.tower) if family.tower else model
     _refuse_incomplete(folder, encoder, f"{family.tower}." * bool(family.tower), report)
     n_layers = len(_layers(encoder))
     if not -1 <= layer <= n_layers:
@@ -154,19 +152,20 @@ def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
         # One more layer than needed stays, because some models normalise the output of their last
         # layer, but no model normalises the input of that layer.
         del _layers(encoder)[layer + 1 :]
-    return encoder, encoder.config
+    return encoder
 
 
 def transformers(folder: Path) -> Any:
     """Import the transformers library, or raise an error that says how to install it."""
     try:
-        importlib.import_module("safetensors")
-        return importlib.import_module("transformers")
+        import safetensors  # noqa: F401
+        import transformers
     except ImportError as error:
         raise BadSetting(
             f"hf:{folder}: needs the packages transformers and safetensors: run pip install "
             "'.[hf]' in mvemo's folder"
         ) from error
+    return transformers
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -182,37 +181,19 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     return record
 
 
-def _typed_config(kind: Any, folder: Path, config: Mapping[str, Any], family: Family) -> Any:
-    if config["model_type"] == "mert_model":
-        left_out = ("model_type", "auto_map", "architectures")
-        typed = kind(**{key: value for key, value in config.items() if key not in left_out})
-    else:
-        typed = kind.from_pretrained(folder, local_files_only=True)
-    for name, value in family.settings.items():
-        setattr(typed, name, value)
-    return typed
-
-
 def _refuse_incomplete(
     folder: Path, encoder: nn.Module, prefix: str, report: Mapping[str, Any]
 ) -> None:
     """Raise `BadWeights` for tensors that are still random and do not only mask the input."""
     state = encoder.state_dict()
-    mismatched = [
-        entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"]
-    ]
-    absent = [
-        name.removeprefix(prefix)
-        for name in (*report["missing_keys"], *mismatched)
-        if name.removeprefix(prefix) in state
-    ]
-    for name in [name for name in absent if name.endswith(_MASKS)]:
+    names = {name.removeprefix(prefix) for name in report["missing_keys"]} & set(state)
+    masks = {name for name in names if name.endswith(_MASKS)}
+    for name in masks:
         state[name].zero_()
-        absent.remove(name)
-    if absent:
+    if names - masks:
         raise BadWeights(
-            f"{folder}: model.safetensors does not contain the whole encoder ({len(absent)} "
-            f"tensors are missing or have another shape, for example {sorted(absent)[0]})"
+            f"{folder}: model.safetensors does not contain the whole encoder ({len(names - masks)} "
+            f"tensors are missing, for example {min(names - masks)})"
         )
 
 
@@ -228,8 +209,7 @@ def _layers(encoder: nn.Module) -> nn.ModuleList:
 def _quiet(library: Any) -> Iterator[None]:
     """Suppress the library's tables and progress bars; errors are reported here, in one line."""
     logging = library.utils.logging
-    level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:

@@ -1,7 +1,5 @@
 """Functions and layers that several nets share: padding, activation, pooling."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-
-from mvemo.extract.errors import BadSetting
 
 # Minimum variance over frames, so that the deviation of equal frames has a gradient.
 LEAST_VARIANCE = 1e-12
@@ -26,8 +22,7 @@ class Elu(nn.Module):
         exact = x.dtype in (torch.float32, torch.float64)
         if x.device.type != "cpu" or not exact or torch.compiler.is_compiling():
             return functional.elu(x)
-        y: Tensor = _Elu.apply(x)  # type: ignore[no-untyped-call]
-        return y
+        return _Elu.apply(x)  # type: ignore[no-untyped-call]
 
 
 class _Elu(torch.autograd.Function):
@@ -46,8 +41,7 @@ class _Elu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         # The argument True means that y is the output, not the input.
-        product: Tensor = torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, y)
-        return product
+        return torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, y)
 
 
 def same_sides(
@@ -69,12 +63,7 @@ def mean_and_deviation(values: Tensor) -> Tensor:
 
 def fit_waveform(waveform: Tensor, samples: int) -> Tensor:
     """Zero-pad a waveform (..., length) at the end, or shorten it, to (..., samples)."""
-    if samples < 1:
-        raise BadSetting(f"samples is {samples}: it must be above 0")
-    length = waveform.shape[-1]
-    if length >= samples:
-        return waveform[..., :samples]
-    return functional.pad(waveform, (0, samples - length))
+    return functional.pad(waveform[..., :samples], (0, max(0, samples - waveform.shape[-1])))
 
 
 def power_spectrum(

@@ -16,7 +16,7 @@ import os
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields, replace
+from dataclasses import fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,10 +55,8 @@ def net_names() -> tuple[str, ...]:
 
 def _modules() -> Mapping[str, str]:
     """Return the name of each net's module."""
-    path = importlib.import_module(PACKAGE).__path__
-    return _modules_in(
-        tuple((folder, os.stat(folder).st_mtime_ns) for folder in path if os.path.isdir(folder))
-    )
+    folders = filter(os.path.isdir, importlib.import_module(PACKAGE).__path__)
+    return _modules_in(tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders))
 
 
 @cache
@@ -116,7 +114,7 @@ def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
     """Return the nets of an entry of ``--nets`` that begins with `PREFIX`, one per layer."""
     text = entry.removeprefix(PREFIX)
     found = _LAYERS.search(text)
-    path = Path(text[: found.start()] if found else text).expanduser()
+    path = Path(_LAYERS.sub("", text)).expanduser()
     name = re.sub(r"[^A-Za-z0-9_-]", "_", path.name or path.absolute().name)
     if not text or not name.strip("_-"):
         raise BadSetting(f"{entry!r}: write it as {PREFIX}FOLDER or {PREFIX}FOLDER@LAYER+LAYER")
@@ -134,15 +132,10 @@ class _Registry(Mapping[str, "type[Net]"]):
     def __getitem__(self, name: str) -> type[Net]:
         if isinstance(name, EncoderFolder):
             return name.net
-        place = _modules()[name]
         with imports_uncollected():
-            module = importlib.import_module(f"{PACKAGE}.{place}")
+            module = importlib.import_module(f"{PACKAGE}.{_modules()[name]}")
         for kind in vars(module).values():
-            if (
-                isinstance(kind, type)
-                and kind.__module__ == module.__name__
-                and getattr(kind, "name", None) == name
-            ):
+            if isinstance(kind, type) and vars(kind).get("name") == name:
                 return kind
         raise BadSetting(f"{module.__file__}: has no class with the name {name!r}")
 
@@ -260,7 +253,7 @@ def check_view(settings: NetSettings) -> None:
 
     Examples
     --------
-    >>> from mvemo.extract.views import ViewSettings
+    >>> from mvemo.extract.settings import ViewSettings
     >>> check_view(NetSettings("musicnn", view=ViewSettings(rate=12.5)))
     Traceback (most recent call last):
     mvemo.extract.errors.BadSetting: musicnn: rate is 12.5, but only video nets have a rate
@@ -296,13 +289,12 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
     (128, AudioInput(sr=16000, seconds=4.0, mark_end=False))
     """
     check_name(name)
-    if isinstance(n_outputs, bool) or not isinstance(n_outputs, int) or n_outputs < 1:
-        raise BadSetting(f"{name}: n_outputs is {n_outputs!r}: it must be an integer above 0")
-    if not (isinstance(width, (int, float)) and math.isfinite(width) and width > 0):
-        raise BadSetting(f"{name}: width is {width!r}: it must be a number above 0")
+    if n_outputs < 1:
+        raise BadSetting(f"{name}: n_outputs is {n_outputs}: it must be an integer above 0")
+    if not 0 < width < math.inf:
+        raise BadSetting(f"{name}: width is {width}: it must be a number above 0")
     kind: Any = NETS[name]
-    net: Net = kind(n_outputs, width=float(width), options=make_options(kind, options))
-    return net
+    return kind(n_outputs, width=width, options=make_options(kind, options))
 
 
 def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
@@ -319,17 +311,13 @@ def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
         if key not in defaults:
             known = ", ".join(defaults) or "none"
             raise BadSetting(f"{kind.name}: unknown option {key!r}; the options are {known}")
-        typed[key] = _typed(kind.name, key, value, defaults[key])
+        expected = type(defaults[key])
+        # Profiles may give a whole number for a float.
+        typed[key] = float(value) if (type(value), expected) == (int, float) else value
+        if type(typed[key]) is not expected:
+            name = expected.__name__
+            raise BadSetting(f"{kind.name}: option {key}: expected {name}, got {value!r}")
     try:
         return kind.Options(**typed)
     except BadSetting as error:
         raise BadSetting(f"{kind.name}: {error}") from error
-
-
-def _typed(net: str, key: str, value: Any, default: Any) -> Any:
-    """Return the value with the type of the option's default."""
-    if default is MISSING or default is None or type(value) is type(default):
-        return value
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    raise BadSetting(f"{net}: option {key}: expected {type(default).__name__}, got {value!r}")

@@ -4,10 +4,7 @@ Shorter clips of a batch are padded with NaN rows. The padding affects no layer 
 embedding of a clip is the same in any batch and with any padding.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy
@@ -16,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from mvemo.extract.array_types import I64
 from mvemo.extract.descriptors import DescriptorSettings, dim_of
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import BuiltNet
@@ -32,6 +28,8 @@ FRAMES_MEANING = (
     "Number of frames of the input; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a hop of "
     "1,024."
 )
+# Record of `band_widths` and `band_means`.
+BANDS = "means of bins, widths growing geometrically from one bin"
 BANDS_MEANING = (
     "Number of bands to which the bins of the spectrogram are averaged; a value of at least "
     "`spectrogram_dim` keeps all bins."
@@ -41,7 +39,7 @@ BANDS_MEANING = (
 class DescriptorNet(BuiltNet):
     """Base of nets that read `n_frames` frames of one descriptor."""
 
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    modality = "audio"
     descriptor: ClassVar[str]  # name of the descriptor
     columns_option: ClassVar[str]  # name of the option for its number of columns
 
@@ -105,15 +103,15 @@ def split_frames(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(valid[:, :, None], x, torch.zeros_like(x)), lengths
 
 
-def band_edges(bins: int, bands: int) -> I64:
-    """Return the borders of bands over the bins of a spectrum, int64 (bands + 1,).
+def band_widths(bins: int, bands: int) -> list[int]:
+    """Return how many bins of a spectrum each band has.
 
     The lowest band is one bin wide, and widths grow geometrically, so low notes stay separate.
     """
     if bins <= bands:
-        return np.arange(bins + 1)
+        return [1] * bins
     if bands == 1:
-        return np.array([0, bins])
+        return [bins]
     # The edge at share s, from 0 to 1, is a ((1 + bins / a)^s - 1). A smaller a makes the first
     # band narrower. The smallest a that leaves no band empty gives this band the width 1.
     # scipy imports scipy.optimize on first use, which most runs do not need.
@@ -125,13 +123,12 @@ def band_edges(bins: int, bands: int) -> I64:
     )
     a = np.exp(log_a)
     edges = a * np.expm1(np.arange(bands + 1) / bands * np.log1p(bins / a))
-    rounded: I64 = np.floor(edges + 0.5).astype(np.int64)
-    return rounded
+    return np.diff(np.floor(edges + 0.5).astype(int)).tolist()
 
 
-def band_means(x: Tensor, widths: Sequence[int]) -> Tensor:
+def band_means(x: Tensor, widths: list[int]) -> Tensor:
     """Average neighbouring bins: (batch, frames, bins) -> (batch, frames, bands)."""
-    return torch.stack([part.mean(dim=2) for part in torch.split(x, list(widths), dim=2)], dim=2)
+    return torch.stack([part.mean(dim=2) for part in torch.split(x, widths, dim=2)], dim=2)
 
 
 class FrameNorm(nn.Module):
@@ -146,13 +143,13 @@ class FrameNorm(nn.Module):
         # bool (batch, frames): True for real frames
         mask = torch.arange(x.shape[-1], device=lengths.device) < lengths[:, None]
         keep = mask.reshape(len(x), *[1] * (x.dim() - 2), x.shape[-1])
-        if not self.training or bool(mask.all()):
+        if not self.training or mask.all():
             # Running statistics do not depend on padding, and without padding all frames are real.
             return self._normed(x.flatten(2)).reshape(x.shape) * keep
         # (batch, frames, channels, ...) -> (real frames, channels, the rest)
         moved = x.movedim(-1, 1)
         real = moved[mask]
-        values = self._normed(real.flatten(2) if real.dim() > 2 else real[:, :, None])
+        values = self._normed(real.reshape(*real.shape[:2], -1))
         out = torch.zeros_like(moved, dtype=values.dtype)
         out[mask] = values.reshape(real.shape)
         return out.movedim(1, -1)
@@ -165,8 +162,7 @@ class FrameNorm(nn.Module):
             return functional.batch_norm(
                 x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False
             )
-        normed: Tensor = self.norm(x)
-        return normed
+        return self.norm(x)
 
 
 def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:
@@ -186,11 +182,10 @@ def last_states(layers: nn.LSTM | nn.GRU, x: Tensor, lengths: Tensor) -> Tensor:
     lengths = lengths.cpu()
     # Packing takes as long as a small layer. If no clip is shorter, it does not change the result,
     # so it is left out.
-    is_padded = bool((lengths < x.shape[1]).any())
-    packed = (
-        pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False) if is_padded else x
-    )
-    _, state = layers(packed)
+    frames: Any = x
+    if (lengths < x.shape[1]).any():
+        frames = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    _, state = layers(frames)
     hidden = state[0] if isinstance(state, tuple) else state
     # (layers * directions, batch, hidden): the top layer's directions are last
     return torch.cat(list(hidden[-2:] if layers.bidirectional else hidden[-1:]), dim=1)

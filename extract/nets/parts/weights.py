@@ -9,12 +9,9 @@ contain themselves, or tensors that repeat one number billions of times. This mo
 files.
 """
 
-from __future__ import annotations
-
-import pickle
 import pickletools
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mvemo.cache.spec import content_digest
@@ -69,7 +67,7 @@ class WeightReport:
         """Return the report for the terminal, with the names of all tensors that did not match."""
         total = len(self.loaded) + len(self.missing) + len(self.mismatched)
         lines = [
-            f"{self.path}",
+            str(self.path),
             f"  sha256 {self.sha256}",
             f"  known as {self.known_as or UNKNOWN}",
             f"  {len(self.loaded)} of the net's {total} tensors were loaded",
@@ -103,14 +101,13 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
         The file cannot be read, holds values that are not finite, or none of its tensors fits
         learnt weights of the net before its classifier.
     """
-    path = Path(path)
     tensors, sha256 = read_weight_file(path)
     for name, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not value.isfinite().all():
             raise BadWeights(f"{path}: tensor {name} holds values that are not finite")
     before = {name: value.detach().clone() for name, value in net.state_dict().items()}
     try:
-        report = load_tensors(net, tensors, path, sha256)
+        report = load_tensors(net, tensors, Path(path), sha256)
         # The classifier, fixed front ends and biases may match by their size only, which does not
         # show that the file is for this net.
         learnt = {name for name, value in net.named_parameters() if value.ndim > 1}
@@ -143,24 +140,23 @@ def load_tensors(
     places = net.from_published(tensors) or {name: (name, tensors[name]) for name in tensors}
     places = {source: place for source, place in places.items() if place[0] in state}
     mapped = dict(places.values())
-    loaded: list[str] = []
-    mismatched: list[str] = []
-    missing: list[str] = []
-    with torch.no_grad():
-        for name, target in state.items():
-            if name not in mapped:
-                # Counter of batches, which only torch's own layouts have.
-                counted = name.endswith("num_batches_tracked")
-                if not (counted or name.startswith(net.fixed)):
-                    missing.append(name)
-            elif mapped[name].shape != target.shape:
-                shapes = f"file {tuple(mapped[name].shape)}, net {tuple(target.shape)}"
-                mismatched.append(f"{name}: {shapes}")
-            else:
-                target.copy_(mapped[name])
-                loaded.append(name)
-    unexpected = tuple(name for name in tensors if name not in places)
-    return WeightReport(path, sha256, tuple(loaded), tuple(missing), unexpected, tuple(mismatched))
+    loaded = [name for name in state if name in mapped and mapped[name].shape == state[name].shape]
+    for name in loaded:
+        state[name].copy_(mapped[name])
+    mismatched = [
+        f"{name}: file {tuple(mapped[name].shape)}, net {tuple(value.shape)}"
+        for name, value in state.items()
+        if name in mapped and name not in loaded
+    ]
+    # Only torch's own layouts have a counter of batches.
+    missing = [
+        name
+        for name in state
+        if name not in mapped and not name.startswith(net.fixed)
+        if not name.endswith("num_batches_tracked")
+    ]
+    unexpected = [name for name in tensors if name not in places]
+    return WeightReport(path, sha256, *map(tuple, (loaded, missing, unexpected, mismatched)))
 
 
 def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
@@ -173,27 +169,27 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
     layout = file_layout(path)
     try:
         sha256 = content_digest(path)
-    except OSError as error:
-        raise BadWeights(f"{path}: cannot be read: {error.strerror}") from error
-    try:
         if layout == "HDF5":
             tensors = _read_hdf5(path)
         elif layout == "NumPy archive":
             with NpzFile(path) as archive:
-                tensors = {name: numbers(name, array) for name, array in archive.items()}
+                tensors = {name: _tensor(name, array) for name, array in archive.items()}
         elif layout == "NumPy array":
-            tensors = {path.stem: numbers(path.stem, read_npy(path))}
+            tensors = {path.stem: _tensor(path.stem, read_npy(path))}
         else:
-            tensors = read_torch(path)
+            tensors = _read_torch(path)
     except BadWeights as error:
         raise BadWeights(f"{path}: {error}") from error
     except Exception as error:
-        # The readers raise many types of error for a damaged file.
+        # The readers raise many types of error for a damaged file. torch's message may recommend
+        # loading the file unsafely, so it is not shown.
+        if "weights_only" in str(error) or "Weights only" in str(error):
+            raise BadWeights(
+                f"{path}: contains Python objects other than tensors, or is damaged; such files "
+                "are not opened: save only the net's state_dict()"
+            ) from error
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        # torch's message may recommend loading the file unsafely, so it is not shown.
-        advice = "weights_only" in str(error) or "Weights only" in str(error)
-        what = "it cannot be read safely" if advice else lines[0][:200]
-        raise BadWeights(f"{path}: damaged or incomplete {layout}: {what}") from error
+        raise BadWeights(f"{path}: damaged or incomplete {layout}: {lines[0][:200]}") from error
     if not tensors:
         raise BadWeights(f"{path}: holds no tensors")
     return tensors, sha256
@@ -220,8 +216,6 @@ def file_layout(path: Path) -> str:
     except OSError as error:
         raise BadWeights(f"{path}: cannot be read: {error.strerror}") from error
     accepted = "expected a torch checkpoint, NumPy .npz or .npy, or HDF5"
-    if not head:
-        raise BadWeights(f"{path}: is empty: {accepted}")
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return "HDF5"
     if head.startswith(b"\x93NUMPY"):
@@ -230,7 +224,7 @@ def file_layout(path: Path) -> str:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-        except (zipfile.BadZipFile, *DAMAGED, ValueError) as error:
+        except (*DAMAGED, ValueError) as error:
             raise BadWeights(f"{path}: damaged or incomplete: {error}") from error
         if any(name.endswith("data.pkl") for name in names):
             return "torch checkpoint"
@@ -240,49 +234,29 @@ def file_layout(path: Path) -> str:
     # Checkpoints of torch before 1.6 are pickles, and those before 0.2 tar archives.
     if head.startswith(b"\x80") or head[257:262] == b"ustar":
         return "torch checkpoint"
-    if all(byte in b"\t\n\r\f" or byte >= 32 for byte in head) and b"\x7f" not in head:
-        raise BadWeights(f"{path}: is text, not weights: {accepted}")
-    raise BadWeights(f"{path}: unknown format: {accepted}")
+    what = "unknown format" if head else "is empty"
+    if head and all(byte in b"\t\n\r\f" or byte >= 32 for byte in head) and b"\x7f" not in head:
+        what = "is text, not weights"
+    raise BadWeights(f"{path}: {what}: {accepted}")
 
 
 def _read_hdf5(path: Path) -> Tensors:
     import h5py
 
+    size = path.stat().st_size
     with h5py.File(path, "r") as file:
-        size = path.stat().st_size
-        total, most = 0, most_bytes(size)
-        tensors: Tensors = {}
-        for name in data_set_names(file):
-            item = data_set(file, name, size)
-            if item.dtype.kind in "fiub":
-                total += item.nbytes
-                if total > most:
-                    raise BadWeights(
-                        f"its data sets would take {total:,} bytes, but the limit for a file of "
-                        f"this size is {most:,}"
-                    )
-                tensors[name] = numbers(name, item[()])
-    return tensors
+        items = {name: data_set(file, name, size) for name in data_set_names(file)}
+        items = {name: item for name, item in items.items() if item.dtype.kind in "fiub"}
+        _check_total(sum(item.nbytes for item in items.values()), size)
+        return {name: _tensor(name, item[()]) for name, item in items.items()}
 
 
-def read_torch(path: Path) -> Tensors:
-    """Return a checkpoint's tensors by name; messages of `BadWeights` do not name the file."""
-    most = most_bytes(path.stat().st_size)
-    _check_archive(path, most)
-    try:
-        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        text = str(error)
-        if "Unsupported" in text or "Weights only" in text or "weights_only" in text:
-            raise BadWeights(
-                "contains Python objects other than tensors, or is damaged; such files are "
-                "not opened: save only the net's state_dict()"
-            ) from error
-        raise
+def _read_torch(path: Path) -> Tensors:
+    _check_program(path)
+    saved: Any = torch.load(path, map_location="cpu", weights_only=True)
     for _ in range(_MOST_DEPTH):
-        if not isinstance(saved, dict):
-            break
-        inner = next((saved[key] for key in _WRAPPERS if isinstance(saved.get(key), dict)), None)
+        held = [saved[key] for key in _WRAPPERS if key in saved] if isinstance(saved, dict) else []
+        inner = next((value for value in held if isinstance(value, dict)), None)
         if inner is None:
             break
         saved = inner
@@ -290,81 +264,67 @@ def read_torch(path: Path) -> Tensors:
         saved = {path.stem: saved}
     if not isinstance(saved, dict):
         raise BadWeights(f"holds a {type(saved).__name__}, not a dictionary of tensors")
-    tensors = _flatten(saved, most)
-    if tensors and all(name.startswith("module.") for name in tensors):
+    tensors: Tensors = {}
+    total = 0
+    for count, (name, value) in enumerate(_entries(saved)):
+        if count == _MOST_ENTRIES:
+            raise BadWeights(f"has more than {_MOST_ENTRIES:,} entries, more than any net has")
+        if not isinstance(value, Tensor):
+            continue
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+            raise BadWeights(f"tensor {name} must be dense, not quantised, and have values")
+        # A tensor may have more values than it stores: a stride of 0 repeats a value.
+        total += value.numel() * value.element_size()
+        _check_total(total, path.stat().st_size)
+        tensors[name] = value.detach()
+    if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
 
 
-def numbers(name: str, array: Any) -> Tensor:
+def _entries(
+    tree: Mapping[Any, Any], prefix: str = "", depth: int = 1
+) -> Iterator[tuple[str, Any]]:
+    """Yield all entries of nested dictionaries, with joined names."""
+    if depth > _MOST_DEPTH:
+        raise BadWeights(f"{shown(prefix)} is nested more than {_MOST_DEPTH} levels deep")
+    for key, value in tree.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, dict):
+            yield from _entries(value, f"{prefix}{key}.", depth + 1)
+
+
+def _tensor(name: str, array: NDArray[Any]) -> Tensor:
     """Return an array as a tensor; raise `BadWeights` if it is not numeric."""
-    array = np.asarray(array)
     if array.dtype.kind not in "fiub":
         raise BadWeights(f"tensor {name} has type {array.dtype}, which is not numeric")
     # torch needs the byte order of the machine.
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
-def _check_archive(path: Path, most: int) -> None:
+def _check_total(n_bytes: int, file_size: int) -> None:
+    if n_bytes > most_bytes(file_size):
+        raise BadWeights(
+            f"its tensors would take {n_bytes:,} bytes, but the limit for a file of this size is "
+            f"{most_bytes(file_size):,}"
+        )
+
+
+def _check_program(path: Path) -> None:
     """Refuse archives that decompress to too much data, and pickles that allocate any memory."""
-    try:
-        if not zipfile.is_zipfile(path):
-            with path.open("rb") as file:
-                _check_pickle(file.read())
-            return
+    if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            check_inflated(archive, most)
-            for info in archive.infolist():
-                if info.filename.endswith("data.pkl"):
-                    _check_pickle(archive.read(info))
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise BadWeights(f"damaged or incomplete: {error}") from error
-    except ValueError as error:
-        raise BadWeights(str(error)) from error
-
-
-def _check_pickle(program: bytes) -> None:
-    names: list[str] = []
-    # A program that ends early is an old file of several pickles, or damaged: torch reports it.
-    with suppress(ValueError):
-        for operation, argument, _ in pickletools.genops(program):
-            if "GLOBAL" in operation.name or "UNICODE" in operation.name:
-                names.append(str(argument).rpartition(" ")[2])
-    if "bytearray" in names:
-        raise BadWeights("allocates a bytearray of a given size, which is refused in weight files")
-
-
-def _flatten(tree: Mapping[Any, Any], most: int) -> Tensors:
-    """Return the tensors of nested dictionaries by joined names, at most `most` bytes."""
-    tensors: Tensors = {}
-    n_entries = n_bytes = 0
-    # name, value, and ids of the dictionaries around it
-    stack: list[tuple[str, Any, tuple[int, ...]]] = [("", tree, ())]
-    while stack:
-        name, value, above = stack.pop()
-        if isinstance(value, dict):
-            if id(value) in above:
-                raise BadWeights(f"{shown(name)} is a dictionary that contains itself")
-            if len(above) >= _MOST_DEPTH:
-                raise BadWeights(f"{shown(name)} is nested more than {_MOST_DEPTH} levels deep")
-            n_entries += len(value)
-            if n_entries > _MOST_ENTRIES:
-                raise BadWeights(f"has more than {_MOST_ENTRIES:,} entries, more than any net has")
-            prefix, inside = f"{name}." * bool(above), (*above, id(value))
-            stack += [(f"{prefix}{key}", item, inside) for key, item in reversed(value.items())]
-            continue
-        if isinstance(value, np.ndarray):
-            value = numbers(name, value)
-        if not isinstance(value, Tensor):
-            continue
-        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
-            raise BadWeights(f"tensor {name} must be dense, not quantised, and have values")
-        # A tensor may have more values than it stores: a stride of 0 repeats a value.
-        n_bytes += value.numel() * value.element_size()
-        if n_bytes > most:
-            raise BadWeights(
-                f"tensor {name} of shape {tuple(value.shape)}: the tensors would take "
-                f"{n_bytes:,} bytes, but the limit for a file of this size is {most:,}"
-            )
-        tensors[name] = value.detach()
-    return tensors
+            check_inflated(archive, most_bytes(path.stat().st_size))
+            pickles = [n for n in archive.namelist() if n.endswith("data.pkl")]
+            programs = [archive.read(name) for name in pickles]
+    else:
+        programs = [path.read_bytes()]
+    arguments: list[str] = []
+    for program in programs:
+        # A program that ends early is an old file of several pickles, or damaged: torch reports it.
+        with suppress(ValueError):
+            for _, argument, _ in pickletools.genops(program):
+                if isinstance(argument, str):
+                    arguments.append(argument)
+    if any(argument.rpartition(" ")[2] == "bytearray" for argument in arguments):
+        raise BadWeights("allocates a bytearray, which is refused in weight files")

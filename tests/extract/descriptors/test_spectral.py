@@ -10,12 +10,7 @@ from scipy.signal import get_window
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.descriptors.framing import window_of
-from mvemo.extract.descriptors.spectral import (
-    MelSettings,
-    filter_banks,
-    mel_filter_bank,
-    octave_bands,
-)
+from mvemo.extract.descriptors.spectral import MelSettings, filter_banks, mel_filter_bank
 from mvemo.extract.errors import BadSetting
 
 SETTINGS = DescriptorSettings()
@@ -32,14 +27,9 @@ def noisy_glide(seconds=1.0, sr=44100, seed=0):
 
 def magnitude(y, settings=SETTINGS):
     """librosa's spectrogram in float64, of the frames that are full."""
+    s, y = settings, y.astype(np.float64)
     return np.abs(
-        librosa.stft(
-            y.astype(np.float64),
-            n_fft=settings.n_fft,
-            hop_length=settings.hop_length,
-            window=settings.window,
-            center=False,
-        )
+        librosa.stft(y, n_fft=s.n_fft, hop_length=s.hop_length, window=s.window, center=False)
     )
 
 
@@ -54,54 +44,36 @@ def test_mel_mfcc_and_spectrogram_are_librosas(sr):
     full = power.shape[1]
     # float32 spectra: relative 1e-6 at most of a power, 1e-3 dB far below the frame's peak.
     assert np.abs(ours["mel"][:full] - level.T).max() < 1e-3
-    assert (
-        np.abs(ours["spectrogram"][:full] - librosa.power_to_db(power, top_db=None).T).max() < 0.1
-    )
+    spectrogram = librosa.power_to_db(power, top_db=None).T
+    assert np.abs(ours["spectrogram"][:full] - spectrogram).max() < 0.1
     cepstra = librosa.feature.mfcc(S=level, n_mfcc=settings.n_mfcc)
     assert np.abs(ours["mfcc"][:full] - cepstra.T).max() < 1e-3
 
 
-def test_contrast_is_librosas():
+def test_contrast_and_chroma_are_librosas():
     y = noisy_glide()
-    ours = describe(y, SETTINGS, ["contrast"])["contrast"]
+    ours = describe(y, SETTINGS, ["contrast", "chroma"])
     other = librosa.feature.spectral_contrast(S=magnitude(y), sr=44_100)
-    assert ours[: other.shape[1]] == pytest.approx(other.T, abs=2e-3)
+    assert ours["contrast"][: other.shape[1]] == pytest.approx(other.T, abs=2e-3)
+    other = librosa.feature.chroma_stft(S=magnitude(y) ** 2, sr=44_100, tuning=0)
+    assert ours["chroma"][: other.shape[1]] == pytest.approx(other.T, abs=1e-5)
 
 
 def test_bands_above_half_the_sampling_rate_have_no_contrast():
     settings = DescriptorSettings(sr=8_000)
-    bands = octave_bands(settings)
     # 200 Hz and six octaves: the last two begin at 6,400 and 3,200 Hz, half the rate is 4,000.
-    assert [stop > first for first, stop, _ in bands] == [True] * 6 + [False]
     contrast = describe(noisy_glide(sr=8_000), settings, ["contrast"])["contrast"]
     assert (contrast[:, 6] == 0).all()
     assert (contrast[:, :6] > 0).all()
 
 
-def test_chroma_is_librosas():
-    y = noisy_glide()
-    ours = describe(y, SETTINGS, ["chroma"])["chroma"]
-    other = librosa.feature.chroma_stft(S=magnitude(y) ** 2, sr=44_100, tuning=0)
-    assert ours[: other.shape[1]] == pytest.approx(other.T, abs=1e-5)
-
-
 @pytest.mark.parametrize("htk", [False, True])
 @pytest.mark.parametrize("norm", ["slaney", "none"])
 def test_mel_bands_are_librosas(htk, norm):
-    settings = MelSettings(
-        sr=22050, n_fft=1024, n_mels=96, fmin=20.0, fmax=9000.0, htk=htk, norm=norm
-    )
-    expected = librosa.filters.mel(
-        sr=22050,
-        n_fft=1024,
-        n_mels=96,
-        fmin=20.0,
-        fmax=9000.0,
-        htk=htk,
-        norm=None if norm == "none" else norm,
-        dtype=np.float64,
-    )
-    np.testing.assert_array_equal(mel_filter_bank(settings), expected.T)
+    shared = {"sr": 22050, "n_fft": 1024, "n_mels": 96, "fmin": 20.0, "fmax": 9000.0, "htk": htk}
+    theirs = None if norm == "none" else norm
+    expected = librosa.filters.mel(**shared, norm=theirs, dtype=np.float64)
+    np.testing.assert_array_equal(mel_filter_bank(MelSettings(**shared, norm=norm)), expected.T)
 
 
 @pytest.mark.parametrize(("sr", "n_fft"), [(44100, 2048), (16000, 512)])
@@ -113,9 +85,8 @@ def test_pitch_classes_are_librosas(sr, n_fft):
 
 @pytest.mark.parametrize("name", ["hann", "blackmanharris", "hamming"])
 def test_windows_are_scipys(name):
-    np.testing.assert_array_equal(
-        window_of(DescriptorSettings(window=name)), get_window(name, 2048)
-    )
+    window = window_of(DescriptorSettings(window=name))
+    np.testing.assert_array_equal(window, get_window(name, 2048))
 
 
 def test_bands_between_two_bins_are_empty_without_a_warning():
@@ -123,13 +94,9 @@ def test_bands_between_two_bins_are_empty_without_a_warning():
         warnings.simplefilter("error")
         bank = mel_filter_bank(MelSettings(48000, n_fft=256, n_mels=128))
     assert (bank.sum(axis=0) == 0).any()
-    assert (bank >= 0).all()
-
-
-def test_no_zero_has_a_sign():
-    # Bytes count in the digests of nets whose front end keeps the bank.
-    assert not np.signbit(mel_filter_bank(MelSettings(16000))).any()
-    assert not np.signbit(mel_filter_bank(MelSettings(12000))).any()
+    # No zero has a sign: bytes count in the digests of nets whose front end keeps the bank.
+    for values in (bank, mel_filter_bank(MelSettings(16000)), mel_filter_bank(MelSettings(12000))):
+        assert not np.signbit(values).any()
 
 
 def test_settings_out_of_range():

@@ -19,13 +19,10 @@ SR = 48000
     [(".ogg", "OGG", "VORBIS"), (".opus", "OGG", "OPUS"), (".flac", "FLAC", "PCM_16")],
 )
 def test_chained_parts_are_read_one_after_the_other(tmp_path, suffix, kind, subtype):
-    parts = []
-    for i, seconds in enumerate((1.0, 0.5, 1.5)):
-        path = tmp_path / f"{i}{suffix}"
-        sound = sine(seconds, SR, 300.0 * (i + 1), channels=2).T
+    parts, joined = [tmp_path / f"{i}{suffix}" for i in range(3)], tmp_path / f"joined{suffix}"
+    for path, seconds in zip(parts, (1.0, 0.5, 1.5), strict=True):
+        sound = sine(seconds, SR, 300.0 * seconds, channels=2).T
         soundfile.write(path, sound, SR, format=kind, subtype=subtype)
-        parts.append(path)
-    joined = tmp_path / f"joined{suffix}"
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
     alone = np.concatenate([decode(p, sample_rates=(SR,)).waveforms[SR] for p in parts])
     whole = decode(joined, sample_rates=(SR,))
@@ -37,11 +34,12 @@ def test_chained_parts_are_read_one_after_the_other(tmp_path, suffix, kind, subt
 
 
 def test_parts_at_another_rate_are_refused(tmp_path):
+    joined = b""
     for sr in (8000, 16000):
-        soundfile.write(tmp_path / f"{sr}.flac", sine(1.0, sr)[0], sr)
-    joined = tmp_path / "joined.flac"
-    joined.write_bytes(b"".join((tmp_path / f"{sr}.flac").read_bytes() for sr in (8000, 16000)))
-    reason = decode(joined).problems["audio"].reason
+        soundfile.write(tmp_path / "a.flac", sine(1.0, sr)[0], sr)
+        joined += (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(joined)
+    reason = decode(tmp_path / "a.flac").problems["audio"].reason
     assert reason == "the sampling rate changes from 8000 to 16000 Hz"
 
 
@@ -68,14 +66,15 @@ def sound(tmp_path):
 
 def test_spooled_sound_is_the_same_to_the_bit(sound, tmp_path, monkeypatch):
     rates = (44100, 16000)
-    plain = decode_clip(sound, sample_rates=rates, pictures=())
-    monkeypatch.setattr(audio, "_IN_MEMORY", 1000)
     spool = tmp_path / "deep" / "spool"
+    plain = decode_clip(sound, sample_rates=rates, pictures=(), spool=spool)
+    assert not spool.exists()
+    monkeypatch.setattr(audio, "_IN_MEMORY", 1000)
     spooled = decode_clip(sound, sample_rates=rates, pictures=(), spool=spool)
     for rate in rates:
         assert isinstance(spooled.waveforms[rate], np.memmap)
         np.testing.assert_array_equal(spooled.waveforms[rate], plain.waveforms[rate])
-    assert spooled.seconds == plain.seconds
+        assert not isinstance(plain.waveforms[rate], np.memmap)
     # Its files have no names, and go with the waveforms.
     assert list(spool.iterdir()) == []
 
@@ -89,12 +88,6 @@ def test_the_disk_holds_more_than_the_memory(sound, tmp_path, monkeypatch):
     spooled = decode_clip(sound, sample_rates=(16000,), pictures=(), spool=tmp_path)
     assert spooled.problems == {}
     assert len(spooled.waveforms[16000]) == 64000
-
-
-def test_short_sound_is_kept_in_memory(sound, tmp_path):
-    decoded = decode_clip(sound, sample_rates=(16000,), pictures=(), spool=tmp_path / "spool")
-    assert not isinstance(decoded.waveforms[16000], np.memmap)
-    assert not (tmp_path / "spool").exists()
 
 
 def test_mapped_arrays_are_written_in_parts_and_let_go(tmp_path, monkeypatch):
@@ -112,7 +105,3 @@ def test_mapped_arrays_are_written_in_parts_and_let_go(tmp_path, monkeypatch):
     assert found is not None
     array_types.release(found)
     np.testing.assert_array_equal(found, values)
-    damaged = bytearray((tmp_path / "b.npy").read_bytes())
-    damaged[-5000] ^= 1
-    (tmp_path / "b.npy").write_bytes(damaged)
-    assert map_array(tmp_path / "b.npy", np.float32, (None, 3)) is None

@@ -20,10 +20,9 @@ SR = 16000
 def write_tracks(path, tracks):
     """Sounds, float32 (1, samples), with their dispositions."""
     with av.open(str(path), "w") as container:
-        streams = []
-        for _, disposition in tracks:
-            streams.append(container.add_stream("pcm_s16le", rate=SR, layout="mono"))
-            streams[-1].disposition = disposition
+        streams = [container.add_stream("pcm_s16le", rate=SR, layout="mono") for _ in tracks]
+        for stream, (_, disposition) in zip(streams, tracks, strict=True):
+            stream.disposition = disposition
         for stream, (sound, _) in zip(streams, tracks, strict=True):
             samples = np.round(sound * 32767).astype(np.int16)
             frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
@@ -46,17 +45,17 @@ LOW, HIGH, SILENT = sine(1.0, SR, 300.0), sine(1.0, SR, 3000.0), np.zeros((1, SR
 
 
 @pytest.mark.parametrize(
-    ("tracks", "read"),
+    ("first", "disposition", "other", "read"),
     [
-        ([(LOW, 0), (HIGH, 0)], 1),
-        ([(LOW, 0), (HIGH, DEFAULT)], 2),
-        ([(LOW, COMMENT), (HIGH, 0)], 2),
-        ([(LOW, DEFAULT | COMMENT), (HIGH, DEFAULT)], 2),
-        ([(SILENT, DEFAULT), (HIGH, 0)], 2),
+        (LOW, 0, 0, 1),
+        (LOW, 0, DEFAULT, 2),
+        (LOW, COMMENT, 0, 2),
+        (LOW, DEFAULT | COMMENT, DEFAULT, 2),
+        (SILENT, DEFAULT, 0, 2),
     ],
-    ids=["first", "default", "no commentary", "default commentary", "not silent"],
 )
-def test_one_of_several_tracks(tmp_path, tracks, read):
+def test_one_of_several_tracks(tmp_path, first, disposition, other, read):
+    tracks = [(first, disposition), (HIGH, other)]
     path = write_tracks(tmp_path / "a.mkv", tracks)
     decoded = decode(path, sizes=())
     assert decoded.problems == {}
@@ -74,8 +73,7 @@ def test_tracks_that_are_all_silent_are_missing(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mka"])
 def test_channels_that_cancel_each_other(tmp_path, suffix):
-    sound = sine(1.0, SR)[0]
-    path = tmp_path / f"a{suffix}"
+    sound, path = sine(1.0, SR)[0], tmp_path / f"a{suffix}"
     both = np.stack([sound, -sound])
     if suffix == ".mka":
         write_media(path, sound=both, sr=SR, layout="stereo", audio_codec="pcm_s16le")
@@ -92,21 +90,10 @@ def test_channels_that_cancel_each_other(tmp_path, suffix):
 
 @pytest.mark.parametrize("threaded", [True, False])
 def test_calls_are_done_in_order_and_their_errors_raised(threaded):
-    done, count = [], 3 * MAX_WAITING
+    done, count, main = [], 3 * MAX_WAITING, threading.get_ident()
     with background_calls(threaded=threaded) as submit:
         for i in range(count):
-            submit(lambda i: done.append((i, threading.get_ident())), i)
-    assert [i for i, _ in done] == list(range(count))
-    assert all((thread != threading.get_ident()) is threaded for _, thread in done)
+            submit(lambda i: done.append((i, threading.get_ident() != main)), i)
+    assert done == [(i, threaded) for i in range(count)]
     with pytest.raises(ZeroDivisionError), background_calls(threaded=threaded) as submit:
         submit(divmod, 1, 0)
-
-
-def test_an_error_of_the_decoder_is_not_hidden_by_that_of_a_call():
-    def decode():
-        with background_calls() as submit:
-            submit(divmod, 1, 0)
-            raise KeyError("decoder")
-
-    with pytest.raises(KeyError, match="decoder"):
-        decode()

@@ -74,20 +74,12 @@ def made_problem(n, dim, frames, seed=0):
     return clips, labels
 
 
-def train(
-    net,
-    clips,
-    labels,
-    folder,
-    *,
-    task="multiclass",
-    **settings,
-):
+def train(net, clips, labels, folder, **settings):
     """The curve of a net that was trained on 40 of 60 clips and validated on the others."""
     job = TrainingJob(
         "toy@all",
         labels,
-        task=task,
+        task="multiclass",
         train_rows=list(range(40)),
         val_rows=list(range(40, 60)),
         settings=TrainSettings(

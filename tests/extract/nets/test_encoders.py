@@ -144,56 +144,29 @@ def test_an_encoder_can_be_trained(encoders):
     assert "encoder.encoder.layers.0.attention.q_proj.weight" in gradients
 
 
-BAD = {
-    "no folder": (
-        lambda f: shutil.rmtree(f),
-        MissingFile,
-        "the folder of the encoder does not exist",
-    ),
-    "no config": (lambda f: (f / "config.json").unlink(), MissingFile, "has no config.json"),
-    "no JSON": (
-        lambda f: (f / "config.json").write_text("{"),
-        BadWeights,
-        "cannot be read as JSON",
-    ),
-    "another kind": (
-        lambda f: edit_json(f / "config.json", model_type="bert"),
-        BadWeights,
-        "unknown model_type 'bert'; expected one of hubert, ",
-    ),
-    "a pickle": (
-        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
-        MissingFile,
-        r"has no model.safetensors \(pytorch_model.bin is a pickle",
-    ),
-    "damaged weights": (
-        lambda f: (f / "model.safetensors").write_bytes(b"\x08"),
-        BadWeights,
-        "cannot be loaded: ",
-    ),
-    "another size": (
-        lambda f: edit_json(f / "config.json", num_hidden_layers=4),
-        BadWeights,
-        r"does not contain the whole encoder \(\d+ tensors are missing",
-    ),
-    "no preparation": (
-        lambda f: (f / "preprocessor_config.json").unlink(),
-        MissingFile,
-        "has no preprocessor_config.json",
-    ),
-    "no rate": (
-        lambda f: edit_json(f / "preprocessor_config.json", sampling_rate=None),
-        BadWeights,
-        "sampling_rate is None: it must be an integer above 0, in Hz",
-    ),
-}
+# File of the folder, what becomes of it (deleted, replaced, or some values changed), and the error.
+BAD = [
+    ("config.json", None, MissingFile, "has no config.json"),
+    ("config.json", "{", BadWeights, "cannot be read as JSON"),
+    ("config.json", {"model_type": "bert"}, BadWeights, "unknown model_type 'bert'; expected one"),
+    ("config.json", {"num_hidden_layers": 4}, BadWeights, r"not contain the whole encoder \(\d+ "),
+    ("model.safetensors", None, MissingFile, r"has no model.safetensors \(old.bin is a pickle"),
+    ("model.safetensors", "-", BadWeights, "cannot be loaded: "),
+    ("preprocessor_config.json", None, MissingFile, "has no preprocessor_config.json"),
+    ("preprocessor_config.json", {"sampling_rate": None}, BadWeights, "sampling_rate is None: it"),
+]
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_a_bad_folder_is_told_in_one_line(case, encoders, tmp_path):
-    spoil, kind, message = BAD[case]
+@pytest.mark.parametrize(("file", "change", "kind", "message"), BAD)
+def test_a_bad_folder_is_told_in_one_line(file, change, kind, message, encoders, tmp_path):
     folder = shutil.copytree(encoders["hubert"][0], tmp_path / "encoder")
-    spoil(folder)
+    (folder / "old.bin").touch()
+    if change is None:
+        (folder / file).unlink()
+    elif isinstance(change, str):
+        (folder / file).write_text(change)
+    else:
+        edit_json(folder / file, **change)
     with pytest.raises(kind, match=message) as caught:
         make(f"hf:{folder}")
     assert str(caught.value).startswith(str(folder))

@@ -70,49 +70,30 @@ def test_halving_is_the_direct_convolution(places, batch, monkeypatch):
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
 
 
-@torch.inference_mode()
-def test_a_convolution_may_lack_a_bias():
-    direct = convolution(3, bias=False)
-    x = torch.randn(1, CHANNELS, 2, 6, 6)
-    torch.testing.assert_close(WinogradConvolution(direct)(x), direct(x), rtol=0, atol=2e-5)
-
-
 @pytest.mark.parametrize(
-    ("changed", "suits"),
+    ("kind", "changed", "suits"),
     [
-        ({}, True),
-        ({"kernel_size": (1, 3, 3), "padding": (0, 1, 1)}, True),
-        ({"kernel_size": (2, 3, 3)}, False),
-        ({"kernel_size": (3, 5, 5)}, False),
-        ({"padding": 0}, False),
-        ({"padding": "same"}, False),
-        ({"padding_mode": "replicate"}, False),
-        ({"stride": 2}, False),
-        ({"dilation": 2}, False),
-        ({"groups": 2}, False),
-        ({"in_channels": 3}, False),
+        (WinogradConvolution, {}, True),
+        (WinogradConvolution, {"kernel_size": (1, 3, 3), "padding": (0, 1, 1)}, True),
+        (WinogradConvolution, {"kernel_size": (2, 3, 3)}, False),
+        (WinogradConvolution, {"kernel_size": (3, 5, 5)}, False),
+        (WinogradConvolution, {"padding": 0}, False),
+        (WinogradConvolution, {"padding_mode": "replicate"}, False),
+        (WinogradConvolution, {"stride": 2}, False),
+        (WinogradConvolution, {"dilation": 2}, False),
+        (WinogradConvolution, {"groups": 2}, False),
+        (WinogradConvolution, {"in_channels": 3}, False),
+        (HalvingConvolution, {"kernel_size": 7, "stride": 2, "padding": 0}, True),
+        (HalvingConvolution, {"kernel_size": 7, "stride": 2}, False),
+        (HalvingConvolution, {"kernel_size": 7, "stride": (1, 2, 2), "padding": 0}, False),
+        (PointConvolution, {"kernel_size": 1, "padding": 0}, True),
+        (PointConvolution, {"kernel_size": 1, "padding": 0, "stride": 2}, False),
     ],
 )
-def test_what_it_suits(changed, suits):
+def test_which_layers_are_replaced(kind, changed, suits):
     of = {"in_channels": 32, "out_channels": 32, "kernel_size": 3, "padding": 1, **changed}
-    assert WinogradConvolution.supports(nn.Conv3d(**of)) is suits
-
-
-def test_other_layers_are_not_suited():
-    assert not WinogradConvolution.supports(nn.Conv2d(32, 32, 3, padding=1))
-    assert HalvingConvolution.supports(nn.Conv3d(3, 8, 7, stride=2))
-    assert not HalvingConvolution.supports(nn.Conv3d(3, 8, 7, stride=2, padding=3))
-    assert not HalvingConvolution.supports(nn.Conv3d(3, 8, 7, stride=(1, 2, 2)))
-    assert not PointConvolution.supports(nn.Conv2d(32, 32, 1))
-    assert not PointConvolution.supports(nn.Conv3d(4, 4, 1, stride=2))
-    assert not PointConvolution.supports(nn.Conv3d(4, 4, 1, groups=2))
-
-
-@torch.inference_mode()
-def test_a_convolution_of_one_place_is_a_matrix_product():
-    direct = nn.Conv3d(6, 4, 1)
-    x = torch.randn(2, 6, 3, 5, 5)
-    torch.testing.assert_close(PointConvolution(direct)(x), direct(x), rtol=0, atol=1e-5)
+    assert kind.supports(nn.Conv3d(**of)) is suits
+    assert not kind.supports(nn.Conv2d(32, 32, 3, padding=1))
 
 
 def with_statistics(net):
@@ -151,14 +132,13 @@ def test_an_optimized_net_embeds_alike(name, options):
     replaced = any(isinstance(module, WinogradConvolution) for module in light.modules())
     assert replaced == (name != "effnet")
     shape = (2, net.input.n_frames, net.input.size, net.input.size, 3)
-    raw = torch.randint(0, 256, shape, dtype=torch.uint8)
-    expected = net.embed(net.prepare(raw))
-    found = light.embed(light.prepare(raw))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    x = net.prepare(torch.randint(0, 256, shape, dtype=torch.uint8))
+    expected = net.embed(x)
+    tolerance = 1e-4 * float(expected.abs().max())
+    torch.testing.assert_close(light.embed(x), expected, rtol=0, atol=tolerance)
     assert optimized(light) is light
     # The net itself is as it was.
     assert weights_digest(net) == digest
-    torch.testing.assert_close(net.embed(net.prepare(raw)), expected, rtol=0, atol=0)
 
 
 def test_a_net_without_such_layers_is_left_as_it_is():

@@ -1,10 +1,100 @@
-"""The fast exponential linear unit has torch's values and slopes; pooling of equal frames."""
+"""Layers that nets share: ELU, pooling, bands, real frames only, last states."""
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sequence_samples import sequences
 from torch.nn import functional
 
+from mvemo.extract.nets import build_net
 from mvemo.extract.nets.parts.layers import Elu, mean_and_deviation
+from mvemo.extract.nets.parts.sequences import (
+    FrameNorm,
+    band_widths,
+    last_states,
+    masked_mean,
+    pool,
+    split_frames,
+)
+
+
+def test_normalisation_takes_real_frames_alone():
+    x = sequences([9, 4], 3, 12)
+    values, lengths = split_frames(x)
+    assert lengths.tolist() == [9, 4]
+    norm = FrameNorm(3, momentum=None).train()
+    out = norm(values.transpose(1, 2), lengths).transpose(1, 2)
+    real = torch.cat([x[0, :9], x[1, :4]]).numpy()
+    expected = (real - real.mean(0)) / np.sqrt(real.var(0) + 1e-5)
+    got = torch.cat([out[0, :9], out[1, :4]]).detach().numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert not out[0, 9:].any()
+    assert not out[1, 4:].any()
+    np.testing.assert_allclose(norm.norm.running_mean.numpy(), real.mean(0), rtol=1e-5)
+
+
+def test_one_frame_is_normalised_by_what_is_known():
+    norm = FrameNorm(2).train()
+    values, lengths = split_frames(torch.tensor([[[3.0, 4.0]]]))
+    out = norm(values.transpose(1, 2), lengths)
+    np.testing.assert_allclose(out.detach().numpy().ravel(), [3, 4], rtol=1e-4)
+
+
+def test_pooling_and_mean_keep_to_the_clip():
+    x = torch.zeros(2, 1, 2, 5)
+    x[0] = torch.arange(1.0, 11.0).reshape(2, 5)
+    x[1, :, :, :3] = 2.0
+    pooled, lengths = pool(x, torch.tensor([5, 3]), (2, 2))
+    assert pooled[0, 0].tolist() == [[7.0, 9.0, 10.0]]
+    assert pooled[1, 0].tolist() == [[2.0, 2.0, 0.0]]
+    assert lengths.tolist() == [3, 2]
+    assert masked_mean(pooled, lengths).tolist() == [[pytest.approx(26 / 3)], [2.0]]
+
+
+@pytest.mark.parametrize("lengths", [[7, 7], [7, 4]])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_last_states_are_those_of_each_clip_by_itself(lengths, directions):
+    kind = torch.nn.LSTM if directions == 2 else torch.nn.GRU
+    layers = kind(3, 4, num_layers=2, batch_first=True, bidirectional=directions == 2)
+    x = torch.randn(2, 7, 3)
+    with torch.no_grad():
+        found = last_states(layers, x, torch.tensor(lengths))
+        for row, clip, length in zip(found, x, lengths, strict=True):
+            _, state = layers(clip[None, :length])
+            hidden = state[0] if directions == 2 else state
+            torch.testing.assert_close(row, hidden[-directions:].flatten(), atol=1e-6, rtol=0)
+
+
+@given(st.integers(1, 3000), st.integers(1, 300))
+def test_bands_cover_every_bin_once(bins, bands):
+    widths = band_widths(bins, bands)
+    assert sum(widths) == bins
+    assert len(widths) == min(bins, bands)
+    assert min(widths) >= 1
+    # They grow, up to the rounding of their borders.
+    assert (np.diff(widths) >= -1).all()
+
+
+def test_the_spectrum_s_lowest_bins_stay_apart():
+    widths = band_widths(1025, 128)
+    assert widths[:6] == [1] * 6
+    assert max(widths) < 30
+
+
+@pytest.mark.parametrize(("name", "others"), [("speccnn", 0), ("crnn", 6)])
+def test_bands_are_means_of_their_bins(name, others):
+    x, options = sequences([5, 3], 20 + others, 5), {"lld_dim": others} if others else {}
+    net = build_net(name, 3, width=0.125, spectrogram_dim=20, bands=8, **options)
+    got = net.prepare(x).numpy()
+    bands = x[:, :, :20].numpy().swapaxes(0, 2)
+    for b, bins in enumerate(np.split(bands, np.cumsum(band_widths(20, 8))[:-1])):
+        np.testing.assert_allclose(got[:, :, b], bins.mean(0).T, rtol=1e-5)
+    np.testing.assert_array_equal(got[:, :, 8:], x[:, :, 20:].numpy())
+    wide = build_net(name, 3, width=0.125, spectrogram_dim=20, bands=99, **options)
+    assert wide.prepare(x).shape == x.shape
+
 
 SHAPES = [(0,), (1,), (3, 5, 7), (2, 4, 40_001)]
 
@@ -24,11 +114,6 @@ def test_values_and_slopes_are_those_of_torch(shape, dtype, tolerance):
         slopes.append(leaf.grad)
     torch.testing.assert_close(*values, rtol=0, atol=tolerance)
     torch.testing.assert_close(*slopes, rtol=4 * tolerance, atol=4 * tolerance)
-
-
-def test_gradients_are_those_of_differences():
-    x = torch.randn(3, 4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(Elu(), (x.requires_grad_(),))
 
 
 EXTREMES = [-torch.inf, -200.0, -1e-30, -0.0, 0.0, 1e-30, 200.0, torch.inf, torch.nan]

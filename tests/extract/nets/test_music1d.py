@@ -42,15 +42,6 @@ def test_forward_is_the_written_out_one(net):
     torch.testing.assert_close(logits, net.classifier(embedding))
 
 
-def test_shorter_input_is_padded(net):
-    wave = torch.randn(1, 700)
-    padded = torch.cat([wave, torch.zeros(1, 1060)], 1)
-    with torch.no_grad():
-        torch.testing.assert_close(
-            net.embed(net.prepare(wave)), net.embed(net.prepare(padded)), rtol=0, atol=0
-        )
-
-
 def test_dropout_only_in_training(net):
     x = net.prepare(torch.randn(2, 1760))
     with torch.no_grad():

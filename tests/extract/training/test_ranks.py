@@ -31,7 +31,7 @@ def test_parts_of_a_batch_are_the_batch(count):
 
 @pytest.fixture
 def one_rank(tmp_path):
-    """A group of this process alone: its sums are its own."""
+    # A group of this process alone: its sums are its own.
     store = dist.FileStore(str(tmp_path / "store"), 1)
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
@@ -61,13 +61,18 @@ def test_shared_norms_are_torchs_where_there_is_one_rank(one_rank, momentum):
     torch.testing.assert_close(nets[0](x), nets[1](x))
 
 
-def test_a_process_that_was_started_alone_trains_alone(monkeypatch):
-    assert not started_together({})
-    assert not started_together({"RANK": "0", "WORLD_SIZE": "4"})
-    assert not started_together({**TOGETHER, "WORLD_SIZE": "1"})
-    assert started_together(TOGETHER)
-    with joined_ranks("cpu") as alone:
-        assert (alone.number, alone.count, alone.is_writer) == (0, 1, True)
+@pytest.mark.parametrize(
+    ("changed", "together"),
+    [({"MASTER_PORT": None}, False), ({"WORLD_SIZE": "1"}, False), ({}, True)],
+)
+def test_processes_of_torchrun_are_found(monkeypatch, changed, together):
+    for name, value in {**TOGETHER, **changed}.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert started_together() is together
+    if not together:
+        with joined_ranks("cpu") as alone:
+            assert (alone.number, alone.count, alone.is_writer) == (0, 1, True)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
@@ -76,10 +81,6 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     assert ranks.assists()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with (
-        pytest.raises(
-            BadSetting, match="process 3 on this machine has no GPU, because there are only 2"
-        ),
-        joined_ranks("auto"),
-    ):
+    message = "process 3 on this machine has no GPU, because there are only 2"
+    with pytest.raises(BadSetting, match=message), joined_ranks("auto"):
         pass

@@ -9,14 +9,12 @@ import torch
 from toy_net import Toy, problem, same, tuned
 
 from mvemo.extract.errors import BadSetting, TrainingDiverged
-from mvemo.extract.settings import LOSSES, TrainSettings
+from mvemo.extract.settings import LOSSES, RecipeSettings, TrainSettings
 from mvemo.extract.training import trainer as finetune
 from mvemo.extract.training.data import RawBatches
-from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.training.steps import TrainingJob, n_epochs
+from mvemo.extract.training.steps import TrainingJob
 from mvemo.extract.training.trainer import JobFolder
 
-CPU = torch.device("cpu")
 VAL = range(45, 60)
 
 
@@ -24,15 +22,25 @@ def settings(**values):
     return TrainSettings(**{"lr": 0.02, "batch_size": 11, "tau": 0.05, "patience": 50, **values})
 
 
+def trainer_of(net, settings):
+    waves, labels = problem()
+    job = TrainingJob("toy@all", labels, "multiclass", [], [0], settings, seed=0)
+    return finetune.Trainer(net, RawBatches(lambda row: waves[row], net.input), job)
+
+
 def test_learns_a_separable_problem_and_keeps_the_best_weights(tmp_path):
     net, curve = tuned(tmp_path, "job", settings(epochs=25), val_rows=VAL)
     assert curve["train_loss"][-1] < 0.4 * curve["train_loss"][0]
-    waves, labels = problem()
-    job = TrainingJob("toy@all", labels, "multiclass", [], [0], settings(), seed=0)
-    trainer = finetune.Trainer(net, RawBatches(lambda row: waves[row], net.input), job)
-    loss, accuracy = trainer.score(range(45, 60))
+    loss, accuracy = trainer_of(net, settings()).score(VAL)
     assert loss == pytest.approx(min(curve["val_loss"]), rel=1e-5)
     assert accuracy > 0.8
+
+
+def test_steps_use_the_learning_rates_of_the_recipe():
+    recipe = RecipeSettings(warmup=0.5, layer_decay=0.5)
+    trainer = trainer_of(Toy(3), settings(recipe=recipe, epochs=8))
+    trainer.train_batches([[0, 1], [2, 3]], 0)
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.005, 0.01]
 
 
 @pytest.mark.parametrize(
@@ -65,23 +73,14 @@ def test_every_optimizer_lowers_the_loss(tmp_path, optimizer):
     assert curve["val_loss"][-1] < curve["val_loss"][0]
 
 
-def test_embeddings_do_not_depend_on_the_batch_size():
-    waves, _ = problem()
-    net = Toy(3)
-    reader = RawBatches(lambda row: waves[row], net.input)
-    found = [
-        np.concatenate([v for _, v in embed_rows(net, reader, range(23), batch_size=n, device=CPU)])
-        for n in (1, 7, 64)
-    ]
-    np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=1e-5, atol=1e-6)
-
-
-def test_settings_out_of_range_are_refused():
-    numbers = {"lr": 0.0, "epochs": 0, "batch_size": -1, "val_fraction": 1.0, "momentum": -0.1}
-    names = {"optimizer": "adagrad", "loss": "hinge"}
-    for name, value in (*numbers.items(), *names.items(), ("tau", -1.0), ("tau", math.nan)):
-        with pytest.raises(BadSetting, match=name):
-            TrainSettings(**{name: value})
+@pytest.mark.parametrize(
+    ("name", "value"),
+    {"lr": 0.0, "epochs": 0, "batch_size": -1, "val_fraction": 1.0, "momentum": -0.1,
+     "optimizer": "adagrad", "loss": "hinge", "tau": math.nan}.items(),
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(name, value):
+    with pytest.raises(BadSetting, match=name):
+        TrainSettings(**{name: value})
 
 
 def test_without_patience_the_last_weights_are_kept(tmp_path):
@@ -115,8 +114,8 @@ def test_training_stops_at_exactly_that_iteration(tmp_path):
     sizes = [11, 11, 11, 12]
     mean = np.dot(sizes, curve["iteration_loss"][:4]) / 45
     assert curve["train_loss"][0] == pytest.approx(mean)
-    assert n_epochs(TrainSettings(iterations=9, batch_size=11), 45) == 3
-    assert n_epochs(TrainSettings(epochs=7), 45) == 7
+    assert TrainSettings(iterations=9, batch_size=11).max_epochs(45) == 3
+    assert TrainSettings(epochs=7).max_epochs(45) == 7
 
 
 def test_a_long_run_keeps_a_point_every_so_many_iterations(tmp_path, monkeypatch):
@@ -128,10 +127,7 @@ def test_a_long_run_keeps_a_point_every_so_many_iterations(tmp_path, monkeypatch
 @pytest.mark.parametrize("patience", [0, 4])
 def test_training_that_diverges_fails_by_name(tmp_path, patience):
     fast = settings(lr=1e30, optimizer="sgd", epochs=5, patience=patience)
-    message = (
-        r"toy@all: training diverged: no finite loss by epoch \d .*: lower the learning rate with "
-        r"--set nets\.toy\.lr=1e\+29 \(it is 1e\+30\)"
-    )
+    message = r"toy@all: training diverged: .* epoch \d .*: .*nets\.toy\.lr=1e\+29 \(it is 1e\+30\)"
     with pytest.raises(TrainingDiverged, match=message):
         tuned(tmp_path, "diverging", fast, val_rows=VAL if patience else ())
 
@@ -143,8 +139,7 @@ def test_no_finite_validation_loss_is_divergence_though_weights_are_finite(tmp_p
 
 
 def test_training_that_diverges_late_keeps_its_best_weights(tmp_path, monkeypatch):
-    score = finetune.Trainer.score
-    seen = []
+    score, seen = finetune.Trainer.score, []
 
     def lose_weights(self, rows):
         if len(seen) == 2:
@@ -155,8 +150,7 @@ def test_training_that_diverges_late_keeps_its_best_weights(tmp_path, monkeypatc
     monkeypatch.setattr(finetune.Trainer, "score", lose_weights)
     net, curve = tuned(tmp_path, "late", settings(epochs=9, patience=3), val_rows=VAL)
     assert len(curve["epoch"]) == int(np.nanargmin(curve["val_loss"])) + 1 + 3
-    assert np.isnan(curve["val_loss"][2:]).all()
-    assert all(bool(torch.isfinite(value).all()) for value in net.state_dict().values())
+    assert all(torch.isfinite(value).all() for value in net.state_dict().values())
 
 
 def folder(tmp_path, digest="a" * 64):
@@ -168,34 +162,27 @@ def folder(tmp_path, digest="a" * 64):
 def test_state_comes_back_and_goes_when_the_job_is_done(tmp_path):
     job = folder(tmp_path)
     assert '"lr": 0.1' in (job.path / "settings.json").read_text()
-    assert job.load_state() is None
+    assert job.load("state.pt") is None
     assert job.result() is None
-    job.save_state({"epoch": 3, "weights": {"w": torch.arange(4.0)}})
-    state = job.load_state()
-    assert state["epoch"] == 3
-    torch.testing.assert_close(state["weights"]["w"], torch.arange(4.0))
-    job.finish({"w": torch.ones(2)}, {"epoch": [1.0]})
-    assert job.load_state() is None
-    result = job.result()
-    torch.testing.assert_close(result[0]["w"], torch.ones(2))
-    assert result[1] == {"epoch": [1.0]}
+    job.save("state.pt", {"epoch": 3, "weights": {"w": torch.arange(4.0)}})
+    state = job.load("state.pt")
+    assert (state["epoch"], state["weights"]["w"].tolist()) == (3, [0.0, 1.0, 2.0, 3.0])
+    job.finish({"w": torch.ones(2)}, {"train_loss": [0.5, 0.25], "val_loss": [math.nan] * 2})
+    assert job.load("state.pt") is None
+    # Strict JSON.
+    assert json.loads((job.path / "curve.json").read_text())["val_loss"] == [None, None]
+    weights, curve = job.result()
+    assert weights["w"].tolist() == [1.0, 1.0]
+    assert curve["train_loss"] == [0.5, 0.25]
+    assert all(map(math.isnan, curve["val_loss"]))
     # Another digest is another job.
     assert folder(tmp_path, "b" * 64).result() is None
 
 
 def test_a_damaged_state_is_a_miss_with_a_warning(tmp_path):
     job = folder(tmp_path)
-    job.save_state({"epoch": 3})
+    job.save("state.pt", {"epoch": 3})
     whole = (job.path / "state.pt").read_bytes()
     (job.path / "state.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.warns(UserWarning, match="damaged"):
-        assert job.load_state() is None
-
-
-def test_a_curve_without_validation_is_strict_json_and_comes_back(tmp_path):
-    job = folder(tmp_path)
-    job.finish({"w": torch.ones(2)}, {"train_loss": [0.5, 0.25], "val_loss": [math.nan] * 2})
-    assert json.loads((job.path / "curve.json").read_text())["val_loss"] == [None, None]
-    curve = job.result()[1]
-    assert curve["train_loss"] == [0.5, 0.25]
-    assert all(map(math.isnan, curve["val_loss"]))
+        assert job.load("state.pt") is None

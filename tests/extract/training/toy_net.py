@@ -44,12 +44,12 @@ class Plain(Toy):
         self.drop = nn.Identity()
 
 
-def problem(n=60, classes=3, seed=0):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, n)
+def problem(n=60):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, n)
     waves = rng.normal(size=(n, 20)).astype(np.float32)
     waves[np.arange(n), labels] += 3
-    return waves, labels.astype(np.int64)
+    return waves, labels
 
 
 def tuned(tmp_path, label, settings, *, val_rows=(), n=45, net=None, seed=1, on_epoch=None):
@@ -60,22 +60,10 @@ def tuned(tmp_path, label, settings, *, val_rows=(), n=45, net=None, seed=1, on_
         net = Toy(3)
     folder = JobFolder(tmp_path, label, "d" * 64)
     folder.begin({})
-    curve = fine_tune(
-        net,
-        RawBatches(lambda row: waves[row], net.input),
-        TrainingJob(
-            "toy@all",
-            labels,
-            task="multiclass",
-            train_rows=list(range(n)),
-            val_rows=list(val_rows),
-            settings=settings,
-            seed=seed,
-        ),
-        folder,
-        on_epoch=on_epoch,
-    )
-    return net, curve
+    rows, val_rows = list(range(n)), list(val_rows)
+    job = TrainingJob("toy@all", labels, "multiclass", rows, val_rows, settings, seed)
+    batches = RawBatches(lambda row: waves[row], net.input)
+    return net, fine_tune(net, batches, job, folder, on_epoch=on_epoch)
 
 
 def same(a, b):

@@ -16,10 +16,9 @@ from output_samples import (
 )
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, f1_score, r2_score, roc_auc_score
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mvemo.cache import merge_caches, select_features
+from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, HeadSettings, LeakError, format_table
 from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.fuse.models import LATE, STACKED
@@ -30,29 +29,29 @@ TASKS = ("multiclass", "multilabel", "regression")
 CHANCE = {"multiclass": 1 / 6, "multilabel": 0.5, "regression": 0.0}
 
 
-@pytest.fixture(scope="module")
-def tags(tmp_path_factory):
-    table = output_table("multilabel")
-    path = output_cache(tmp_path_factory.mktemp("t") / "f.h5", table, noise=3.0)
-    return table, evaluated(path, C=0.1, n_resamples=100), path
+@pytest.fixture(scope="module", params=TASKS)
+def made(request, tmp_path_factory):
+    """A task's table, its features, and the results of 90 clips."""
+    table, names = task_table(request.param, n=90), ("music1d", "c3d")
+    path = tmp_path_factory.mktemp("made") / "f.h5"
+    if request.param == "multiclass":
+        frozen_cache(path, table, names=names, strength=0.4)
+    else:
+        output_cache(path, table, names=names, noise=3.0)
+    with open_cache(path) as cache:
+        x = {name: cache.vectors(name, 0)[0] for name in names}
+    return table, x, evaluated(path, C=0.1, n_resamples=100)
 
 
-@pytest.fixture(scope="module")
-def values(tmp_path_factory):
-    table = output_table("regression")
-    path = output_cache(tmp_path_factory.mktemp("v") / "f.h5", table)
-    return table, evaluated(path, C=0.1, n_resamples=100), path
-
-
-def logistic(x, y, train, C, scaled_on=None):
-    scaler = StandardScaler().fit(x[train if scaled_on is None else scaled_on])
-    found = [
-        LogisticRegression(C=C, tol=1e-8, max_iter=1000)
-        .fit(scaler.transform(x[train]), y[train, t])
-        .predict_proba(scaler.transform(x))[:, 1]
-        for t in range(y.shape[1])
-    ]
-    return np.stack(found, axis=1)
+def predicted(x, y, train, C=0.1, scaled_on=None):
+    """Outputs of scikit-learn's models for all clips."""
+    z = StandardScaler().fit(x[train if scaled_on is None else scaled_on]).transform(x)
+    if y.dtype == float:
+        return Ridge(alpha=1 / C, tol=1e-10).fit(z[train], y[train]).predict(z)
+    model = LogisticRegression(C=C, tol=1e-8, max_iter=2000)
+    if y.ndim == 1:
+        return model.fit(z[train], y[train]).predict_proba(z)
+    return np.stack([model.fit(z[train], tag[train]).predict_proba(z)[:, 1] for tag in y.T], 1)
 
 
 def straddles(groups, folds):
@@ -60,112 +59,75 @@ def straddles(groups, folds):
     return len(set(zip(groups, folds, strict=True))) > len(set(groups))
 
 
-def test_probabilities_of_classes_are_scikit_learns(tmp_path):
-    table = make_table()
-    results = evaluated(frozen_cache(tmp_path / "f.h5", table), C=0.05)
-    assert [m.name for m in results.models][-1] == "integrated"
-    assert len(results.models) == 9
-    x = {n: features(table, n) for n in ("music1d", "music2d", "c3d", "i3d")}
-    for model in (results.models[0], results.models[5], results.models[8]):
-        joined = np.concatenate([x[n] for n in model.features], axis=1)
-        for fold in range(6):
-            test = table.folds == fold
-            reference = make_pipeline(
-                StandardScaler(), LogisticRegression(C=0.05, tol=1e-8, max_iter=2000)
-            ).fit(joined[~test], table.labels[~test])
-            expected = reference.predict_proba(joined[test])
-            # Stopped at a gradient of 1e-4.
-            np.testing.assert_allclose(model.outputs[test], expected, atol=5e-3)
-            said = model.outputs[test].argmax(1)
-            assert model.per_fold["accuracy"][fold] == np.mean(said == table.labels[test])
-    y, folds = results.y_true, [results.folds == fold for fold in range(6)]
-    by_hand = [np.mean(y[test] == np.bincount(y[~test]).argmax()) for test in folds]
-    np.testing.assert_allclose(results.primary_per_fold(results.baseline), by_hand)
-
-
-def test_probabilities_of_tags_are_scikit_learns(tags):
-    table, results, _ = tags
+def test_outputs_and_scores_are_scikit_learns(made):
+    table, x, results = made
+    y, folds = table.labels, [table.folds == fold for fold in range(3)]
     assert [m.name for m in results.models] == ["music1d", "c3d", "c3d+music1d", "integrated"]
-    x = np.concatenate([output_features(table, n, noise=3.0) for n in ("c3d", "music1d")], axis=1)
-    y = table.labels
-    model = results.models[2]
-    off = []
+    score = {
+        "multiclass": lambda y, p: np.mean(p.argmax(1) == y),
+        "multilabel": roc_auc_score,
+        "regression": r2_score,
+    }[table.task]
+    for model in results.models:
+        joined = np.concatenate([x[name] for name in model.features], axis=1)
+        for test in folds:
+            # Stopped at a gradient of 1e-4.
+            expected = predicted(joined, y, ~test)[test]
+            np.testing.assert_allclose(model.outputs[test], expected, atol=5e-3)
+        np.testing.assert_allclose(primary(model), [score(y[r], model.outputs[r]) for r in folds])
+        pooled = model.scores[results.task.primary_metric]
+        assert pooled == pytest.approx(score(y, model.outputs))
+        low, high = model.intervals[results.task.primary_interval[0]]
+        assert low < (pooled if table.task == "regression" else primary(model).mean()) < high
+    # The baseline knows only the labels of the training clips.
+    for test in folds:
+        expected = y[~test].mean(axis=0)
+        if table.task == "multiclass":
+            expected = np.eye(6)[np.bincount(y[~test]).argmax()]
+        outputs = results.baseline.outputs[test]
+        np.testing.assert_allclose(outputs, np.broadcast_to(expected, outputs.shape))
+
+
+@pytest.mark.parametrize("made", ["multilabel"], indirect=True)
+def test_thresholds_of_tags_rest_on_inner_folds_of_the_training_clips(made):
+    table, x, results = made
+    y, model, off = table.labels, results.models[2], []
+    joined = np.concatenate([x[name] for name in model.features], axis=1)
     for fold in range(3):
-        test = table.folds == fold
-        expected = logistic(x, y, ~test, 0.1)
-        np.testing.assert_allclose(model.outputs[test], expected[test], atol=2e-3)
-        # Thresholds rest on inner folds of the training clips.
-        rows = np.flatnonzero(~test)
+        rows = np.flatnonzero(table.folds != fold)
         groups = [table.groups[i] for i in rows]
         inner = make_folds(y[rows], groups, 3, 0, "multilabel")
+        assert not straddles(groups, inner)
         held = np.full((len(rows), 3), np.nan)
         for j in range(3):
-            held[inner == j] = logistic(x[rows], y[rows], inner != j, 0.1, inner >= 0)[inner == j]
-        assert not straddles(groups, inner)
+            of_others = predicted(joined[rows], y[rows], inner != j, scaled_on=inner >= 0)
+            held[inner == j] = of_others[inner == j]
         off.append(np.abs(model.thresholds[fold] - best_thresholds(held, y[rows])))
     # Of thresholds with nearly the same F1, another may win by a rounding error.
     assert (np.stack(off) < 2e-3).mean() > 0.7
-    p, said = model.outputs, model.y_pred
-    assert (said == (p >= model.thresholds[table.folds])).all()
-    assert model.scores["roc_auc_macro"] == pytest.approx(roc_auc_score(y, p, average="macro"))
-    assert model.scores["roc_auc_micro"] == pytest.approx(roc_auc_score(y, p, average="micro"))
-    assert model.scores["f1_micro"] == pytest.approx(f1_score(y, said, average="micro"))
-    np.testing.assert_allclose(model.per_output["f1"], f1_score(y, said, average=None))
-    folds = [table.folds == fold for fold in range(3)]
-    per_fold = [average_precision_score(y[rows, 1], p[rows, 1]) for rows in folds]
-    np.testing.assert_allclose(model.per_output_fold["average_precision"][:, 1], per_fold)
-    by_hand = [roc_auc_score(y[rows], p[rows]) for rows in folds]
-    np.testing.assert_allclose(primary(model), by_hand)
-    assert primary(model).mean() > 0.7
-    low, high = model.intervals["primary"]
-    assert low < primary(model).mean() < high
+    decided = model.outputs >= model.thresholds[table.folds]
+    np.testing.assert_array_equal(model.y_pred, decided)
+    assert model.scores["f1_micro"] == pytest.approx(f1_score(y, decided, average="micro"))
+    rows = table.folds == 2
+    expected = average_precision_score(y[rows], model.outputs[rows], average=None)
+    np.testing.assert_allclose(model.per_output_fold["average_precision"][2], expected)
+    # The baseline says each tag always: its recall is 1.
+    np.testing.assert_allclose(results.baseline.per_output["recall"], 1.0)
 
 
-def test_values_are_those_of_ridge_regression(values):
-    table, results, _ = values
-    x = np.concatenate([output_features(table, n) for n in ("c3d", "music1d")], axis=1)
-    y = table.labels
+def test_quadrants_of_values(tmp_path):
+    table = output_table("regression")
+    path = output_cache(tmp_path / "f.h5", table)
+    results = evaluated(path, C=0.1, n_resamples=100)
     model = results.models[2]
-    for fold in range(3):
-        test = table.folds == fold
-        scaler = StandardScaler().fit(x[~test])
-        ridge = Ridge(alpha=1 / 0.1, tol=1e-10).fit(scaler.transform(x[~test]), y[~test])
-        expected = ridge.predict(scaler.transform(x[test]))
-        np.testing.assert_allclose(model.outputs[test], expected, atol=2e-4)
-    p = model.outputs
-    np.testing.assert_allclose(model.per_output["r2"], r2_score(y, p, multioutput="raw_values"))
-    by_hand = [r2_score(y[table.folds == f], p[table.folds == f]) for f in range(3)]
-    np.testing.assert_allclose(primary(model), by_hand)
-    assert model.per_output["r2"].min() > 0.5
-    assert results.task.plane.centre == (0.0, 0.0)
-    right = ((p >= 0) == (y >= 0)).all(axis=1)
-    assert model.scores["quadrant_accuracy"] == pytest.approx(right.mean())
-    assert model.confusion.sum() == 90
-    assert np.trace(model.confusion) == right.sum()
-    for name, at in (("r2:1", model.per_output["r2"][1]), ("quadrant_accuracy", right.mean())):
-        low, high = model.intervals[name]
-        assert low < at < high
-
-
-def test_a_scale_of_the_settings_goes_before_that_of_the_cache(values):
-    _, results, path = values
+    # The scale of the settings goes before that of the cache.
     assert "the middle of the scale -9..9" in results.task.columns_note
     assert evaluated(path, C=0.1, scale="-3..1").task.plane.centre == (-1.0, -1.0)
-
-
-def test_the_baselines_know_the_training_labels_only(tags, values):
-    for table, results, _ in (tags, values):
-        assert results.baseline.features == ()
-        for fold in range(3):
-            test = table.folds == fold
-            expected = np.broadcast_to(
-                table.labels[~test].mean(axis=0), (test.sum(), table.labels.shape[1])
-            )
-            np.testing.assert_allclose(results.baseline.outputs[test], expected)
-    assert values[1].baseline.per_output["r2"].max() <= 0
-    np.testing.assert_allclose(primary(tags[1].baseline), 0.5)
-    # Each tag is always said: its recall is 1.
-    np.testing.assert_allclose(tags[1].baseline.per_output["recall"], 1.0)
+    right = ((model.outputs >= 0) == (table.labels >= 0)).all(axis=1)
+    assert model.scores["quadrant_accuracy"] == pytest.approx(right.mean())
+    assert (np.trace(model.confusion), model.confusion.sum()) == (right.sum(), 90)
+    low, high = model.intervals["quadrant_accuracy"]
+    assert low < right.mean() < high
 
 
 @pytest.mark.parametrize(
@@ -234,21 +196,6 @@ def test_crossfit_uses_each_folds_own_nets(tmp_path):
     assert {h.net_fold for h in results.heads} == set(range(6))
 
 
-def test_a_folder_of_shards_is_evaluated_as_the_file_that_they_merge_to(tmp_path):
-    table = make_table(60, 3)
-    whole = crossfit_cache(tmp_path / "f.h5", table)
-    (tmp_path / "shards").mkdir()
-    for shard in range(2):
-        ids = [clip for i, clip in enumerate(table.clip_ids) if i % 3 != shard]
-        select_features(whole, ["music1d", "c3d"], tmp_path / f"shards/{shard}.h5", clips=ids)
-    merge_caches([tmp_path / "shards"], tmp_path / "merged.h5")
-    of_file, of_folder = evaluated(tmp_path / "merged.h5"), evaluated(tmp_path / "shards")
-    assert of_file.provenance["features_digest"] == of_folder.provenance["features_digest"]
-    for one, other in zip(of_file.models, of_folder.models, strict=True):
-        np.testing.assert_array_equal(one.outputs, other.outputs)
-        np.testing.assert_equal(one.per_fold, other.per_fold)
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_a_net_that_saw_its_test_clips_is_refused(task, tmp_path):
     table = task_table(task, k=6)
@@ -268,19 +215,6 @@ def test_a_net_that_saw_its_test_clips_is_refused(task, tmp_path):
     path = write_cache(tmp_path / "g.h5", table, [(seen, made(table, "c3d")[:, :8])])
     with pytest.raises(LeakError, match=f"trained on 2 of the {n[2]} clips of fold 2"):
         evaluated(path)
-
-
-@pytest.mark.parametrize("task", ["multiclass", "regression"])
-def test_a_missing_feature_leaves_that_clip_out_of_the_models_that_need_it(task, tmp_path):
-    path = task_cache(tmp_path / "f.h5", task_table(task), missing={"c3d": [4, 5, 40]})
-    results = evaluated(path)
-    assert results.missing == {"music1d": 0, "music2d": 0, "c3d": 3, "i3d": 0}
-    lacking = {m.name: np.flatnonzero(~m.valid).tolist() for m in results.models}
-    for model in results.models:
-        assert lacking[model.name] == ([4, 5, 40] if "c3d" in model.features else [])
-        assert np.isnan(model.outputs[lacking[model.name]]).all()
-    if task == "multiclass":
-        assert by_name(results)["integrated"].confusion.sum() == 117
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -328,13 +262,12 @@ def test_clips_that_no_head_could_be_trained_for_lack_no_feature(tmp_path, songs
     )
     path = frozen_cache(tmp_path / "f.h5", table, names=("music1d", "c3d"), missing={"c3d": [0, 1]})
     results = evaluated(path, songs=songs)
-    models = by_name(results)
+    sound, pictures, *_ = results.models
     of_song = 1 if songs is None else 2
     assert results.missing == {"music1d": 0, "c3d": 2 // of_song}
-    assert models["music1d"].n_untrained == 8 // of_song
     # Clips without pictures are missing a feature; the others are not.
-    assert models["c3d"].n_untrained == 6 // of_song
-    assert (~models["music1d"].valid).sum() == 8 // of_song
+    assert (sound.n_untrained, pictures.n_untrained) == (8 // of_song, 6 // of_song)
+    assert (~sound.valid).sum() == 8 // of_song
     text = " ".join(format_table(results).split())
     assert f"have too few clips (at least two classes are needed): music1d {8 // of_song}, " in text
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from fuse_samples import evaluated, primary
+from fuse_samples import plain_settings, primary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from output_samples import task_cache, task_crossfit_cache, task_table
 
 from mvemo.cache import open_cache
-from mvemo.fuse import metrics_dict
+from mvemo.fuse import evaluate, metrics_dict
 from mvemo.fuse.crossval.evaluation import learning_curve_masks, with_learning_curve
 from mvemo.fuse.report.report_files import report_html
 
@@ -19,7 +19,8 @@ TASKS = ("multiclass", "multilabel", "regression")
 def made(seed, n_groups=60, k=5, n_classes=4):
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(n_groups), rng.integers(1, 6, n_groups))
-    folds = (rng.permutation(np.arange(n_groups) % k))[groups]
+    # Clips of fold -1 are never trained on.
+    folds = (rng.permutation(np.arange(n_groups) % (k + 1)) - 1)[groups]
     labels = rng.choice(n_classes, n_groups, p=(0.55, 0.25, 0.15, 0.05))[groups]
     order = rng.permutation(len(groups))
     return folds[order], tuple(f"g{g}" for g in groups[order]), labels[order]
@@ -30,13 +31,11 @@ def made(seed, n_groups=60, k=5, n_classes=4):
 def test_subsets_are_nested_whole_and_of_the_size_asked_for(seed, stratified):
     folds, groups, labels = made(seed)
     names = np.array(groups)
-    masks = learning_curve_masks(
-        folds, groups, FRACTIONS, seed, labels=labels if stratified else None
-    )
-    assert masks.shape == (5, 4, len(folds))
+    labels = labels if stratified else np.zeros_like(labels)
+    masks = learning_curve_masks(folds, groups, FRACTIONS, seed, labels)
     largest = max(np.unique(names, return_counts=True)[1])
     for fold in range(5):
-        train = folds != fold
+        train = (folds != fold) & (folds >= 0)
         np.testing.assert_array_equal(masks[fold, -1], train)
         for i, fraction in enumerate(FRACTIONS):
             chosen = masks[fold, i]
@@ -50,35 +49,33 @@ def test_subsets_are_nested_whole_and_of_the_size_asked_for(seed, stratified):
 
 
 def test_seed_decides_and_the_order_of_fractions_does_not():
-    folds, groups, _ = made(0)
-    one = learning_curve_masks(folds, groups, (0.2, 0.7), 1)
-    np.testing.assert_array_equal(one, learning_curve_masks(folds, groups, (0.7, 0.2), 1)[:, ::-1])
-    assert (one != learning_curve_masks(folds, groups, (0.2, 0.7), 2)).any()
+    folds, groups, labels = made(0)
+    one, turned, other = (
+        learning_curve_masks(folds, groups, fractions, seed, labels)
+        for fractions, seed in (((0.2, 0.7), 1), ((0.7, 0.2), 1), ((0.2, 0.7), 2))
+    )
+    np.testing.assert_array_equal(one, turned[:, ::-1])
+    assert (one != other).any()
     # Exact fractions take no group too many.
-    masks = learning_curve_masks(np.repeat([0, 1], 10), range(20), (0.3, 0.7))
+    groups = tuple(map(str, range(20)))
+    masks = learning_curve_masks(np.repeat([0, 1], 10), groups, (0.3, 0.7), 0, np.zeros(20, int))
     np.testing.assert_array_equal(masks.sum(axis=2), [[3, 7], [3, 7]])
 
 
 def test_small_stratified_sets_keep_the_classes_shares():
     labels = np.repeat([0, 1, 2], [600, 300, 100])
-    groups, folds = np.arange(1000) // 2, np.arange(1000) // 2 % 4
-    masks = learning_curve_masks(folds, groups, (0.1,), labels=labels)
-    for fold in range(4):
-        shares = np.bincount(labels[masks[fold, 0]], minlength=3) / masks[fold, 0].sum()
+    groups, folds = tuple(f"{i // 2}" for i in range(1000)), np.arange(1000) // 2 % 4
+    for chosen in learning_curve_masks(folds, groups, (0.1,), 0, labels)[:, 0]:
         # Within a group of 38 of each class's share.
+        shares = np.bincount(labels[chosen], minlength=3) / chosen.sum()
         np.testing.assert_allclose(shares, [0.6, 0.3, 0.1], atol=0.035)
 
 
-def test_clips_without_a_fold_are_never_trained_on():
-    masks = learning_curve_masks(np.array([0, 1, -1, 0, 1]), list("abcde"), (1.0,))
-    assert not masks[..., 2].any()
-    assert masks[0, 0].tolist() == [False, True, False, False, True]
-
-
 def curves_of(path, fractions, **options):
-    results = evaluated(path, **options)
+    settings = plain_settings(**options)
     with open_cache(path) as cache:
-        return results, with_learning_curve(cache, results, fractions=fractions)
+        results = evaluate(cache, settings)
+        return results, with_learning_curve(cache, results, settings, fractions)
 
 
 @pytest.mark.parametrize(

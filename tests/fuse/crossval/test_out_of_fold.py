@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from feature_samples import frozen_cache, make_table
 from fuse_samples import by_name, evaluated, primary
-from output_samples import output_table, task_cache, task_crossfit_cache, task_table
+from output_samples import task_cache, task_crossfit_cache, task_table
 
-from mvemo.fuse import Clips, HeadSettings, Model, format_table, metrics_dict, task_of
+from mvemo.fuse import HeadSettings, Model, format_table, metrics_dict, task_of
 from mvemo.fuse.crossval.out_of_fold import best_model
 from mvemo.fuse.models import STACKED
 from mvemo.fuse.report.summary import recommend
@@ -16,16 +16,6 @@ from mvemo.fuse.report.summary import recommend
 # Enough for a stack, two pairs and all comparisons, in two thirds of the time.
 THREE = ("music1d", "c3d", "i3d")
 TASKS = ["multiclass", "multilabel", "regression"]
-
-
-def test_inner_folds_hold_only_training_clips_and_whole_groups():
-    table = make_table(n=60, k=3)
-    clips = Clips(task_of("multiclass"), np.asarray(table.labels), table.groups, table.folds, 6)
-    inner = clips.inner_folds(2, 3)
-    assert (inner[table.folds == 2] == -1).all()
-    assert set(inner[table.folds != 2].tolist()) == {0, 1, 2}
-    for group in set(table.groups):
-        assert len({inner[i] for i, g in enumerate(table.groups) if g == group}) == 1
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -38,7 +28,8 @@ def test_clips_without_pictures_are_predicted_by_their_sound_also_in_the_stack(t
     plain = by_name(evaluated(path, stacked=True))
     results = evaluated(path, stacked=True, missing_modality=True)
     full = by_name(results)
-    assert np.isnan(plain["c3d+music1d"].outputs[absent]).all()
+    assert results.missing == {"music1d": 0, "c3d": 4, "i3d": 4}
+    assert np.flatnonzero(~plain["c3d+music1d"].valid).tolist() == absent
     assert np.isnan(plain[STACKED].outputs[absent]).all()
     pair, sound = full["c3d+music1d"], full["music1d"]
     assert pair.n_fallback == full[STACKED].n_fallback == 4
@@ -53,24 +44,23 @@ def test_clips_without_pictures_are_predicted_by_their_sound_also_in_the_stack(t
     assert pair.without_modality["none"] == pytest.approx(
         np.mean(primary(plain["c3d+music1d"])), abs=1e-3
     )
-    by_hand = [
-        results.task.primary(results.y_true[rows], sound.outputs[rows])
-        for rows in (plain["c3d+music1d"].valid & (results.folds == f) for f in range(3))
-    ]
+    both = plain["c3d+music1d"].valid
+    by_hand = results.task.primary_per_fold(
+        results.y_true[both], sound.outputs[both], results.folds[both], 3
+    )
     assert pair.without_modality["video"] == pytest.approx(np.mean(by_hand))
     if task == "multilabel":
         # Decided by the thresholds of the head that predicted.
-        np.testing.assert_array_equal(pair.y_pred[absent], sound.y_pred[absent])
+        for model in (pair, full[STACKED]):
+            np.testing.assert_array_equal(model.y_pred[absent], sound.y_pred[absent])
 
 
 @pytest.mark.parametrize("make", [task_cache, task_crossfit_cache])
 def test_the_stack_has_a_temperature_too(make, tmp_path):
     path = make(tmp_path / "f.h5", make_table(n=120, k=3), names=("music1d", "c3d"))
     results = evaluated(path, stacked=True, temperature=True)
-    for model in results.models:
-        assert model.calibration["temperature"] > 0
-    kept = metrics_dict(results)["models"][STACKED]["calibration"]
-    assert kept["ece_scaled"] >= 0
+    assert all(model.calibration["temperature"] > 0 for model in results.models)
+    assert metrics_dict(results)["models"][STACKED]["calibration"]["ece_scaled"] >= 0
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -78,20 +68,16 @@ def test_the_stack_has_a_temperature_too(make, tmp_path):
 def test_training_clips_of_one_group_have_no_inner_folds(task, crossfit, tmp_path):
     # Fold 0 is one group, so fold 1 trains on one group; with crossfit, fold 0 on two.
     n = 36 if crossfit else 24
+    table = task_table(task, n=n, k=2, group_size=12)
     labels = np.arange(n, dtype=np.int64) % 6
-    if task == "multiclass":
-        table = make_table(n=n, k=2, group_size=12)
-    else:
-        table = output_table(task, n=n, k=2, group_size=12)
-        labels = np.eye(3, dtype=np.int64)[np.arange(n) % 3]
-        labels = labels if task == "multilabel" else table.labels
+    if task == "multilabel":
+        labels = np.eye(3, dtype=np.int64)[labels % 3]
     folds = np.repeat([0, 1, 1], 12) if crossfit else table.folds
-    table = replace(table, labels=labels, folds=folds)
+    table = replace(table, labels=table.labels if task == "regression" else labels, folds=folds)
     make = task_crossfit_cache if crossfit else task_cache
     path = make(tmp_path / "f.h5", table, names=("music1d", "c3d"))
     results = evaluated(path, stacked=True, missing_modality=True, refit=True)
-    assert STACKED not in by_name(results)
-    assert STACKED not in {h.model for h in results.heads}
+    assert STACKED not in {*by_name(results), *(h.model for h in results.heads)}
     assert all(np.isfinite(m.outputs).all() for m in results.models)
     if not crossfit:
         chosen = evaluated(path, head=HeadSettings(choose_C=True), models=["c3d"], refit=True)
@@ -117,9 +103,10 @@ def test_each_fold_is_predicted_by_its_own_choice(chosen):
 
 
 def test_all_outputs_say_what_to_use_and_to_expect(chosen):
-    text = recommend(chosen)
     mean = 100 * primary(chosen.choice.nested).mean()
-    assert text.startswith(f"Use {chosen.choice.model}. Expect an accuracy of {mean:.1f} % (95 %")
+    assert recommend(chosen).startswith(
+        f"Use {chosen.choice.model}. Expect an accuracy of {mean:.1f} % (95 %"
+    )
     assert f"Use {chosen.choice.model}." in format_table(chosen)
     kept = metrics_dict(chosen)["choice"]
     assert kept["model"] == chosen.choice.model
@@ -144,4 +131,4 @@ def test_another_model_replaces_late_fusion_by_one_standard_error(gains, expecte
     late = np.full(24, 0.6)
     better = np.exp(np.log(late) + np.repeat(gains, 8))
     outputs = [np.where(y_true == 1, p, 1 - p)[:, None] for p in (better, late)]
-    assert names[best_model(task_of("multilabel"), y_true[:, None], models, outputs)] == expected
+    assert best_model(task_of("multilabel"), y_true[:, None], models, outputs).name == expected

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from feature_samples import features, frozen_cache, make_table, spec, write_cache
+from feature_samples import MODALITY, features, frozen_cache, make_table, spec, write_cache
 from fuse_samples import by_name, evaluated
 from output_samples import output_cache, output_table, task_cache, task_crossfit_cache, task_table
 
 from mvemo.fuse import BadFeatures, Clips, load_heads, save_heads, task_of
-from mvemo.fuse.crossval.second_layers import base_models, late_outputs, late_weights
+from mvemo.fuse.crossval.second_layers import late_outputs, late_weights, stack_bases
 from mvemo.fuse.metrics.calibration import apply_temperature, fit_temperature
 from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.fuse.models import LATE, STACKED, models_of
@@ -17,55 +17,54 @@ FOUR = ("music1d", "music2d", "c3d", "i3d")
 TASKS = ["multiclass", "multilabel", "regression"]
 
 
-def clips_of(task, y_true, n_outputs):
+def product(task, y_true, outputs, weights=None):
     n = len(y_true)
-    return Clips(task_of(task), y_true, tuple(map(str, range(n))), np.zeros(n, int), n_outputs)
+    clips = Clips(task_of(task), y_true, ("",) * n, np.zeros(n, int), outputs.shape[2])
+    return late_outputs(
+        clips, outputs, late_weights(clips, outputs) if weights is None else weights
+    )
 
 
 def test_the_bases_of_a_stack_are_the_four_fusions_of_one_feature_each():
-    papers = {"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"}
     fusions = ["c3d+music1d", "i3d+music1d", "c3d+music2d", "i3d+music2d"]
-    assert [m.name for m in base_models(models_of(papers))] == fusions
+    assert [m.name for m in stack_bases(models_of(MODALITY))] == fusions
     # With one fusion there is nothing to stack but the single features.
     two = models_of({"music1d": "audio", "c3d": "video"})
-    assert [m.name for m in base_models(two)] == ["music1d", "c3d"]
-    assert base_models(models_of({"music1d": "audio"})) == ()
+    assert [m.name for m in stack_bases(two)] == ["music1d", "c3d"]
+    assert stack_bases(models_of({"music1d": "audio"})) == ()
 
 
 def test_a_product_of_classes_is_the_geometric_mean_of_calibrated_probabilities():
     rng = np.random.default_rng(0)
     proba = rng.dirichlet(np.ones(3), (2, 50)) * 0.97 + 0.01
     y_true = rng.integers(0, 3, 50)
-    clips = clips_of("multiclass", y_true, 3)
-    weights = late_weights(clips, proba)
     calibrated = [apply_temperature(p, fit_temperature(np.log(p), y_true)) for p in proba]
     expected = np.sqrt(calibrated[0] * calibrated[1])
     expected /= expected.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(late_outputs(clips, proba, weights), expected, rtol=1e-9)
+    np.testing.assert_allclose(product("multiclass", y_true, proba), expected, rtol=1e-9)
 
 
 def test_a_product_of_tags_is_the_mean_of_log_odds():
     proba = np.array([[[0.2, 0.5]], [[0.6, 0.9]]])
-    clips = clips_of("multilabel", np.array([[0, 1]]), 2)
-    fused = late_outputs(clips, proba, late_weights(clips, proba))
+    fused = product("multilabel", np.array([[0, 1]]), proba)
     np.testing.assert_allclose(np.log(fused / (1 - fused)), np.log(proba / (1 - proba)).mean(0))
 
 
 def test_a_product_of_targets_is_weighted_by_inverse_errors():
     y_true = np.array([[0.0], [1.0], [2.0], [3.0]])
-    values = np.stack([y_true + 0.1, y_true - 0.2])
-    clips = clips_of("regression", y_true, 1)
-    fused = late_outputs(clips, values, late_weights(clips, values))
+    fused = product("regression", y_true, np.stack([y_true + 0.1, y_true - 0.2]))
     np.testing.assert_allclose(fused, y_true + (4 * 0.1 - 0.2) / 5)
 
 
 def test_without_a_base_a_product_is_that_of_the_others():
     proba = np.array([[[0.2, 0.8]], [[np.nan] * 2], [[0.5, 0.5]]])
-    clips = clips_of("multiclass", np.array([1]), 2)
     weights = np.array([[2.0] * 2, [9.0] * 2, [1.0] * 2])
-    fused = late_outputs(clips, proba, weights)
-    np.testing.assert_allclose(fused, late_outputs(clips, proba[::2], weights[::2]))
-    assert np.isnan(late_outputs(clips, proba[1:2], weights[1:2])).all()
+    all_bases, others, missing = (
+        product("multiclass", np.array([1]), proba[rows], weights[rows])
+        for rows in (slice(None), [0, 2], [1])
+    )
+    np.testing.assert_allclose(all_bases, others)
+    assert np.isnan(missing).all()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -125,27 +124,15 @@ def test_clips_without_a_feature_are_predicted_by_the_product_of_the_others(task
     np.testing.assert_allclose(full.outputs[silent], sound.outputs[silent], atol=1e-4)
 
 
-def test_what_a_fallback_of_a_stack_predicts_is_decided_by_its_own_thresholds(tmp_path):
-    table = output_table("multilabel", n=120)
-    absent = list(range(0, 80))
-    path = output_cache(tmp_path / "f.h5", table, missing={"c3d": absent}, noise=1.0)
-    found = by_name(evaluated(path, stacked=True, missing_modality=True))
-    stack, sound = found[STACKED], found["music1d"]
-    assert stack.n_fallback == 80
-    np.testing.assert_array_equal(stack.outputs[absent], sound.outputs[absent])
-    np.testing.assert_array_equal(stack.y_pred[absent], sound.y_pred[absent])
-
-
 def test_a_stack_without_a_modality_is_the_best_remaining_model(tmp_path):
     table = make_table(n=120, k=3)
     strengths = {"music1d": 0.1, "music2d": 0.9, "c3d": 0.3, "i3d": 0.3}
-    vectors = [(spec(n, 12), features(table, n, 12, strengths[n])) for n in FOUR]
+    vectors = [(spec(n, 12), features(table, n, 12, s)) for n, s in strengths.items()]
     path = write_cache(tmp_path / "f.h5", table, vectors)
-    scores = by_name(evaluated(path, stacked=True, missing_modality=True))
-    best = scores["music2d"].scores["accuracy"]
-    without = scores[STACKED].without_modality
-    assert without["video"] > best - 0.1
-    assert without["video"] > scores["i3d+music1d"].without_modality["video"] + 0.2
+    found = by_name(evaluated(path, stacked=True, missing_modality=True))
+    without = found[STACKED].without_modality["video"]
+    assert without > found["music2d"].scores["accuracy"] - 0.1
+    assert without > found["i3d+music1d"].without_modality["video"] + 0.2
 
 
 @pytest.mark.parametrize("name", [STACKED, LATE])

@@ -8,9 +8,8 @@ from output_samples import output_cache, task_table
 
 from mvemo.fuse import Clips, HeadSettings, models_of, task_of
 from mvemo.fuse.crossval.prediction import GRID, _Trials, choose_strengths
-from mvemo.fuse.features import matrix_of
+from mvemo.fuse.features import leave_each_out, matrix_of
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
-from mvemo.fuse.metrics.calibration import fit_temperature, log_loss, log_probabilities
 from mvemo.manifests import make_folds
 
 
@@ -51,32 +50,26 @@ def test_the_choice_is_near_the_best_of_a_fine_grid():
 
     def loss(C):
         proba = np.full((150, 3), np.nan)
-        for j in range(3):
-            train = (inner >= 0) & (inner != j)
-            fit = Fit(model, 0, train, C, predict=inner == j, scaled_on=folds != 0)
-            proba[inner == j] = fitter.fit([fit])[0].outputs
-        rows = inner >= 0
-        scores = log_probabilities(proba[rows])
-        temperature = fit_temperature(scores, labels[rows])
-        scaled = np.exp(scores / temperature)
-        return log_loss(labels[rows], scaled / scaled.sum(axis=1, keepdims=True))
+        for train, rows in leave_each_out(inner):
+            fit = Fit(model, 0, train, C, predict=rows, scaled_on=folds != 0)
+            proba[rows] = fitter.fit([fit])[0].outputs
+        return clips.task.choice_loss(labels, proba)
 
-    losses = [loss(C) for C in np.logspace(-4, 1, 16)]
-    assert loss(chosen.C) <= min(losses) + 0.005
+    assert loss(chosen.C) <= min(map(loss, np.logspace(-4, 1, 16))) + 0.005
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
 def test_without_signal_stronger_penalties_are_chosen(task, tmp_path):
-    table = task_table(task)
     chosen = {}
-    for name, strength in (("easy", 3.0), ("noise", 0.0)):
+    for strength in (0.0, 3.0):
+        path = tmp_path / f"{strength}.h5"
         if task == "multiclass":
-            path = frozen_cache(tmp_path / f"{name}.h5", table, strength=strength)
+            frozen_cache(path, task_table(task), strength=strength)
         else:
             noise = 0.3 if strength else 1.0
-            path = output_cache(tmp_path / f"{name}.h5", table, strength=strength, noise=noise)
+            output_cache(path, task_table(task), strength=strength, noise=noise)
         results = evaluated(path, head=HeadSettings(choose_C=True), models=["integrated"])
-        chosen[name] = [head.C for head in results.heads]
-    assert np.mean(chosen["noise"]) < np.mean(chosen["easy"])
+        chosen[strength] = [head.C for head in results.heads]
+    assert np.mean(chosen[0.0]) < np.mean(chosen[3.0])
     if task == "multiclass":
-        assert max(chosen["noise"]) == 1e-4
+        assert max(chosen[0.0]) == 1e-4

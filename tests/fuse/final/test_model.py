@@ -62,8 +62,15 @@ def model(made):
     return made[0][None]
 
 
-def test_predictors_are_ranked_and_each_is_of_use(made):
-    model, results = made[0][None], made[1]
+def predicted(model, name):
+    """Return what the head of one evaluated model predicts for the vectors."""
+    (head,) = model.heads.select(name)
+    (names,) = (m.features for m in model.heads.models if m.name == name)
+    return head.predict(np.concatenate([VECTORS[feature, None] for feature in names], axis=1))
+
+
+def test_predictors_are_ranked_and_each_is_of_use(made, model):
+    results = made[1]
     means = [p.expected["mean"] for p in model.predictors]
     assert means == sorted(means, reverse=True)
     assert means[0] >= max(results.primary_mean(m) for m in results.models)
@@ -80,17 +87,14 @@ def test_what_lacks_features_is_predicted_by_the_product_of_the_others(model):
     (product,) = model.heads.select("integrated-late")
     for column, name in enumerate(product.features):
         if name in best.features:
-            (head,) = model.heads.select(name)
             weights = np.diag(product.coef[:, 6 * column : 6 * column + 6])
-            singles.append(np.log(head.predict(VECTORS[name, None]).clip(1e-4)) * weights)
+            singles.append(np.log(predicted(model, name).clip(1e-4)) * weights)
     # Each base's share of the product of four grows to that of a product of two.
     scores = np.sum(singles, axis=0) * len(product.features) / 2
     expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     outputs = predict_clips(model, best, VECTORS)
     np.testing.assert_allclose(outputs, apply_temperature(expected, best.temperature), rtol=1e-5)
-    without = model.best(("audio", "video"), without=["music2d"])
-    assert len(without.features) > 1
-    assert "music2d" not in without.features
+    assert "music2d" not in model.best(("audio", "video"), without=["music2d"]).features
     assert model.best_of({"i3d"}).name == "i3d"
 
 
@@ -101,12 +105,8 @@ def test_the_preferred_model_comes_first_and_predicts_by_its_head_and_temperatur
     # Whatever has these features is predicted by it: nothing else that needs both is kept.
     for other in model.predictors[1:]:
         assert not {"i3d", "music1d"} <= set(other.features)
-    (head,) = model.heads.select("i3d+music1d")
-    x = np.concatenate([VECTORS["i3d", None], VECTORS["music1d", None]], axis=1)
-    expected = apply_temperature(head.predict(x), predictor.temperature)
-    outputs = predict_clips(model, predictor, VECTORS)
-    np.testing.assert_allclose(outputs, expected)
-    np.testing.assert_allclose(outputs.sum(axis=1), 1.0)
+    expected = apply_temperature(predicted(model, "i3d+music1d"), predictor.temperature)
+    np.testing.assert_allclose(predict_clips(model, predictor, VECTORS), expected)
 
 
 @pytest.mark.parametrize("name", SECOND_LAYERS)
@@ -114,12 +114,7 @@ def test_second_layers_read_what_their_bases_predict(made, name):
     model = made[0][name]
     predictor = model.predictors[0]
     (layer,) = model.heads.select(name)
-    decisions = []
-    features_of = {m.name: m.features for m in model.heads.models}
-    for base in layer.features:
-        (head,) = model.heads.select(base)
-        x = np.concatenate([VECTORS[feature, None] for feature in features_of[base]], axis=1)
-        decisions.append(decision_inputs(head.predict(x), layer.link))
+    decisions = [decision_inputs(predicted(model, base), layer.link) for base in layer.features]
     expected = layer.predict(np.concatenate(decisions, axis=1))
     outputs = predict_clips(model, predictor, VECTORS)
     np.testing.assert_allclose(outputs, apply_temperature(expected, predictor.temperature))
@@ -154,36 +149,32 @@ def test_a_distance_from_the_others_is_one_without_the_clip(n):
 
 
 def test_a_folder_is_read_as_it_was_written(model, tmp_path):
-    save_model(tmp_path / "model", model)
-    again = load_model(tmp_path / "model")
+    save_model(tmp_path, model)
+    again = load_model(tmp_path)
     assert (again.predictors, again.specs) == (model.predictors, model.specs)
     assert again.classes == model.classes
     for predictor in model.predictors:
-        np.testing.assert_array_equal(
-            predict_clips(again, predictor, VECTORS), predict_clips(model, predictor, VECTORS)
-        )
-    assert {path.suffix for path in (tmp_path / "model").iterdir()} == {".json", ".npz"}
+        expected, got = (predict_clips(one, predictor, VECTORS) for one in (model, again))
+        np.testing.assert_array_equal(got, expected)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".npz"}
 
 
 def test_a_model_knows_the_files_that_it_was_fitted_on(tmp_path):
-    table = make_table()
     net = spec("music1d", 4)
     mfcc = replace(net, name="mfcc", kind="sequence", dim=2, protocol="none")
-    with CacheWriter(tmp_path / "f.h5", table) as writer:
-        rng = np.random.default_rng(0)
-        for clip in table.clip_ids:
-            for made in (net, mfcc):
-                shape = (4, 2) if made.kind == "sequence" else made.dim
+    rng = np.random.default_rng(0)
+    with CacheWriter(tmp_path / "f.h5", TABLE) as writer:
+        for clip in TABLE.clip_ids:
+            for made, shape in ((net, 4), (mfcc, (4, 2))):
                 values = rng.normal(size=shape).astype(np.float32)
                 writer.put(made, clip, made.key(f"digest of {clip}", 1.0, 5), values)
     model, _ = model_of(tmp_path / "f.h5", lld=("mfcc",))
     assert {spec.name for spec in model.specs} == {"music1d", "lld"}
     save_model(tmp_path / "model", model)
-    for read in (model, load_model(tmp_path / "model")):
-        content = f"digest of {table.clip_ids[0]}"
-        assert read.trained_on(content, 1, 5.0)
-        assert not read.trained_on(content, 0, None)
-        assert not read.trained_on("digest of another", 1, 5.0)
+    read, content = load_model(tmp_path / "model"), f"digest of {TABLE.clip_ids[0]}"
+    assert read.trained_on(content, 1, 5.0)
+    assert not read.trained_on(content, 0, None)
+    assert not read.trained_on("digest of another", 1, 5.0)
 
 
 def test_crossfitted_predictions_are_the_mean_over_nets(tmp_path):
@@ -258,24 +249,21 @@ def test_what_is_no_model_is_one_line(model, tmp_path):
 def test_a_number_that_is_far_out_tells_a_head_no_more_than_a_limit(model):
     (predictor,) = [p for p in model.predictors if p.features == ("music1d",)]
     reference = model.reference["music1d", None]
-    x = VECTORS["music1d", None].copy()
-    x[:, 0] = reference.mean[0] + LIMIT * reference.scale[0]
-    at_limit = predict_clips(model, predictor, {("music1d", None): x})
-    x[:, 0] = 1e9
-    found = predict_clips(model, predictor, {("music1d", None): x})
-    np.testing.assert_allclose(found, at_limit, atol=1e-9)
+    x, outputs = VECTORS["music1d", None].copy(), []
+    for value in (reference.mean[0] + LIMIT * reference.scale[0], 1e9):
+        x[:, 0] = value
+        outputs.append(predict_clips(model, predictor, {("music1d", None): x}))
+    np.testing.assert_allclose(*outputs, atol=1e-9)
 
 
 def test_a_model_within_groups_reads_a_folder_as_one(tmp_path):
     table = make_table(n=60, group_size=10)
     path = frozen_cache(tmp_path / "f.h5", table, names=("c3d", "i3d"))
-    settings = plain_settings(refit=True, within_groups=True)
-    with open_cache(path) as cache:
-        results = evaluate(cache, settings)
-        save_model(tmp_path / "m", build_model(cache, results, settings, "c3d"))
-        within = Features(cache, settings).matrix("c3d", None).values
+    save_model(tmp_path / "m", model_of(path, within_groups=True)[0])
     model = load_model(tmp_path / "m")
     assert model.within_groups
+    with open_cache(path) as cache:
+        within = Features(cache, plain_settings(within_groups=True)).matrix("c3d", None).values
     vectors = {("c3d", None): features(table, "c3d").astype(float)}
     scaled = standardise_folders(model, vectors, table.groups)
     np.testing.assert_allclose(scaled["c3d", None], within, atol=1e-5)
@@ -287,5 +275,5 @@ def test_a_model_within_groups_reads_a_folder_as_one(tmp_path):
     # Another offset of a whole folder changes nothing.
     moved = standardise_folders(model, {k: x[:10] + 7 for k, x in vectors.items()}, ["a"] * 10)
     np.testing.assert_allclose(moved["c3d", None], within[:10], atol=1e-4)
-    plain, results = model_of(path)
+    plain, _ = model_of(path)
     assert standardise_folders(plain, vectors, table.groups) is vectors

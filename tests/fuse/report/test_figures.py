@@ -19,14 +19,9 @@ pytestmark = pytest.mark.figures
 
 
 def all_figures(results):
-    model = results.models[-1]
-    return [
-        figures.fold_figure(results)[0].svg,
-        figures.roc_figure(results)[0].svg,
-        figures.class_roc_figure(results, model)[0].svg,
-        matrix_figure(model.confusion, results.classes, model.name),
-        *(picture.svg for picture in figures.loss_figures(results.curves)),
-    ]
+    drawn = figures.draw_figures(results, results.models[-1])
+    pictures = [drawn["folds"][0], drawn["roc"][0], drawn["class_roc"][0], drawn["confusion"][-1]]
+    return [picture.svg for picture in (*pictures, *figures.loss_figures(results.curves))]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +38,8 @@ def texts(svg):
     return ["".join(t.itertext()) for t in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
-def test_each_is_one_element_with_a_title(drawn):
+def test_each_is_one_element_that_loads_nothing_and_changes_no_page(drawn):
+    every = []
     for svg in drawn:
         root = ElementTree.fromstring(svg)
         assert root.tag == f"{SVG}svg"
@@ -51,28 +47,17 @@ def test_each_is_one_element_with_a_title(drawn):
         assert root.attrib["aria-label"] == root.find(f"{SVG}title").text
         assert "viewBox" in root.attrib
         assert "width" not in root.attrib
-
-
-def test_nothing_is_loaded_and_no_style_leaks_into_the_page(drawn):
-    for svg in drawn:
         assert "<style" not in svg
         assert "<image" not in svg
-        links = re.findall(r"(?:href|src)=\"([^\"]*)\"", svg)
-        assert all(link.startswith("#") for link in links)
         addresses = set(re.findall(r"https?://[^\"]*", svg))
         assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
         # Ink is the page's.
         assert "currentColor" in svg
-        assert "#010203" not in svg
-        assert not re.search(r"(?:fill|stroke): #(?:000000|fff\b)", svg)
-
-
-def test_ids_are_unique_over_a_page_and_references_hold(drawn):
-    ids = [re.findall(r"\bid=\"([^\"]+)\"", svg) for svg in drawn]
-    every = [name for names in ids for name in names]
+        assert not re.search(r"#010203|(?:fill|stroke): #(?:000000|fff\b)", svg)
+        names = re.findall(r"\bid=\"([^\"]+)\"", svg)
+        assert set(re.findall(r"(?:(?:href|src)=\"#?|url\(#)([^\")]*)", svg)) <= set(names)
+        every += names
     assert len(every) == len(set(every))
-    for svg, names in zip(drawn, ids, strict=True):
-        assert set(re.findall(r"(?:href=\"#|url\(#)(\w+)", svg)) <= set(names)
 
 
 def test_equal_results_give_equal_bytes_whatever_the_users_style(results, drawn):
@@ -83,39 +68,22 @@ def test_equal_results_give_equal_bytes_whatever_the_users_style(results, drawn)
         assert matplotlib.rcParams["font.size"] == 30
 
 
-def test_confusion_shows_every_count(results):
-    model = results.models[-1]
-    (svg,) = [p.svg for p in figures.confusion_figures(results) if p.head == model.name]
-    shown = texts(svg)
+def test_confusion_shows_every_count(results, drawn):
+    shown = texts(drawn[3])
     counts = [int(t) for t in shown if t.isdigit()]
-    assert counts == model.confusion.ravel().tolist()
+    assert counts == results.models[-1].confusion.ravel().tolist()
     # Names of columns, then of rows.
     assert [t for t in shown if t in results.classes] == list(results.classes) * 2
 
 
-def test_confusion_of_no_clips_and_of_many_classes(results):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        svg = matrix_figure(np.zeros((6, 6), dtype=np.int64), results.classes, "x")
-    assert texts(svg).count("0") == 36
-    # Many classes leave the counts and then the names out.
-    classes = [f"tag {i}" for i in range(40)]
-    for n, named in ((15, 15), (20, 20), (40, 0)):
-        shown = texts(matrix_figure(np.eye(n, dtype=np.int64), classes[:n], "x"))
-        assert len([text for text in shown if text.startswith("tag")]) == 2 * named
-        assert shown.count("1") == (15 if n < 16 else 0)
+@pytest.mark.parametrize(("n", "named", "counts"), [(15, 15, 15), (20, 20, 0), (40, 0, 0)])
+def test_many_classes_leave_the_counts_and_then_the_names_out(n, named, counts):
+    shown = texts(matrix_figure(np.eye(n, dtype=np.int64), [f"tag {i}" for i in range(n)], "x"))
+    assert sum(text.startswith("tag") for text in shown) == 2 * named
+    assert shown.count("1") == counts
 
 
-def test_areas_are_of_the_curves_that_are_drawn(results):
-    (before,) = figures.roc_figure(results)
-    # As of several repeats, of which the first is drawn.
-    first, *others = results.models
-    first = replace(first, scores={**first.scores, "roc_auc_macro_ovr_pooled": 0.123})
-    (after,) = figures.roc_figure(replace(results, models=(first, *others)))
-    assert after.svg == before.svg
-
-
-def test_legends_name_models_and_areas(results):
+def test_legends_name_models_and_areas_of_the_drawn_curves(results):
     (picture,) = figures.roc_figure(results)
     shown = " ".join(" ".join(texts(picture.svg)).split())
     # The recommended model's curve, and its line in the legend, are thick.
@@ -131,6 +99,10 @@ def test_legends_name_models_and_areas(results):
     for c, name in enumerate(results.classes):
         area = roc_auc_score(results.y_true == c, model.outputs[:, c])
         assert f"{name} {area:.3f}" in shown
+    # As of several repeats, of which the first is drawn.
+    scores = {**model.scores, "roc_auc_macro_ovr_pooled": 0.123}
+    models = (results.models[0], replace(model, scores=scores), *results.models[2:])
+    assert figures.roc_figure(replace(results, models=models)) == [picture]
 
 
 def test_drawn_roc_curves_enclose_the_area():
@@ -140,20 +112,20 @@ def test_drawn_roc_curves_enclose_the_area():
     for c, (curve, area) in enumerate(curves):
         expected = roc_auc_score(made.y_true == c, made.models[0].outputs[:, c])
         assert area == pytest.approx(expected, abs=1e-12)
-        assert curve[0] == 0
-        assert curve[-1] == 1
+        assert (curve[0], curve[-1]) == (0, 1)
         assert (np.diff(curve) >= 0).all()
         # The drawn curve has 201 points: steps between them are cut.
         assert auc(figures._RATES, curve) == pytest.approx(expected, abs=0.004)
 
 
+@pytest.mark.filterwarnings("error")
 def test_results_without_a_score_can_be_drawn():
     made = empty_results()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for pictures in figures.draw_figures(made, made.models[0]).values():
-            for picture in pictures:
-                ElementTree.fromstring(picture.svg)
+    pictures = figures.draw_figures(made, made.models[0])
+    for drawn in pictures.values():
+        for picture in drawn:
+            ElementTree.fromstring(picture.svg)
+    assert texts(pictures["confusion"][0].svg).count("0") == 36
     assert figures.loss_figures({}) == []
 
 
@@ -183,6 +155,6 @@ def test_curves_of_one_net_share_a_figure_and_odd_ones_are_left_out():
     found = {picture.head: picture.svg for picture in pictures}
     assert list(found) == ["c3d", "i3d", "music1d", "plain"]
     assert "2 nets" in found["c3d"]
-    colours = set(COLOURS)
-    assert set(re.findall(r"#[0-9a-f]{6}", found["c3d"])) & colours == set(COLOURS[:2])
-    assert not set(re.findall(r"#[0-9a-f]{6}", found["i3d"])) & colours
+    colours = {net: {*re.findall("#[0-9a-f]{6}", svg)} & {*COLOURS} for net, svg in found.items()}
+    assert colours["c3d"] == set(COLOURS[:2])
+    assert not colours["i3d"]

@@ -47,28 +47,25 @@ def test_confidence_in_words(results, stated, words):
     y = results.y_true
     # Three of four clips are right.
     predicted = np.where(np.arange(len(y)) % 4 == 0, (y + 1) % 6, y)
-    made = with_predicted(results, predicted, stated)
-    (sentence,) = [s for s in findings(made, made.models[0]) if "on average it states" in s]
-    assert words in sentence
-    assert f"states {100 * stated:.0f} % and is correct in 75 %" in sentence
+    text = text_of(with_predicted(results, predicted, stated))
+    assert f"{words}: on average it states {100 * stated:.0f} % and is correct in 75 %" in text
 
 
 def test_tags_and_targets_say_which_is_worst():
-    table = output_table("multilabel", n=60)
-    proba = np.where(table.labels == 1, 0.8, 0.2)
-    proba[:, 1] = np.linspace(0.2, 0.8, 60)
     base = make_results(60, 2, missing=0)
-    changes = {"y_true": table.labels, "classes": TAGS, "task": task_of("multilabel")}
-    text = text_of(one_model(base, proba, **changes))
+    labels = output_table("multilabel", n=60).labels
+    proba = np.where(labels == 1, 0.8, 0.2)
+    proba[:, 1] = np.linspace(0.2, 0.8, 60)
+    task = task_of("multilabel")
+    text = text_of(one_model(base, proba, y_true=labels, classes=TAGS, task=task))
     assert "net ranks dark worst (AUC 0." in text
     # Yes and no count alike.
-    right = np.mean((proba >= 0.5) == (table.labels == 1))
+    right = np.mean((proba >= 0.5) == (labels == 1))
     stated = np.maximum(proba, 1 - proba).mean()
     assert f"it states {100 * stated:.0f} % and is correct in {100 * right:.0f} %" in text
-    table = output_table("regression", n=60)
-    values = np.stack([table.labels[:, 0], 0.5 * table.labels[:, 1]], axis=1)
-    changes = {"y_true": table.labels, "classes": ("arousal", "valence")}
-    text = text_of(one_model(base, values, task=task_of("regression"), **changes))
+    labels, names = output_table("regression", n=60).labels, ("arousal", "valence")
+    task = task_of("regression")
+    text = text_of(one_model(base, labels * [1, 0.5], y_true=labels, classes=names, task=task))
     assert "net predicts valence worst (R2 0." in text
     assert "100 % (arousal), 50 % (valence) of the labels'." in text
 

@@ -17,12 +17,11 @@ def texts(table):
 
 def test_folds_of_repeats_are_rows_of_their_own(results):
     few = replace(results, models=results.models[:2])
-    twice = [
+    *twice, baseline = (
         replace(m, per_fold={"accuracy": np.tile(m.per_fold["accuracy"], 2)})
         for m in (*few.models, few.baseline)
-    ]
-    both = replace(few, models=tuple(twice[:2]), baseline=twice[2], repeats=(few, few))
-    table = folds_table(both)
+    )
+    table = folds_table(replace(few, models=twice, baseline=baseline, repeats=(few, few)))
     assert [head.title for head in table.head][1:] == ["repeat", *"012345", "mean"]
     assert [row[:2] for row in texts(table)] == [[m.name, r] for m in few.models for r in "01"]
     assert len(table.foot) == 2
@@ -55,8 +54,7 @@ def test_most_often_wrong_by_hand():
     made = make_results(24, 2, missing=0)
     proba = np.eye(6)[made.y_true] * 0.5 + 0.5 / 6
     wrong = proba.copy()
-    wrong[3] = np.eye(6)[(made.y_true[3] + 1) % 6]
-    wrong[5] = np.eye(6)[(made.y_true[5] + 2) % 6]
+    wrong[[3, 5]] = np.eye(6)[(made.y_true[[3, 5]] + [1, 2]) % 6]
     missing = wrong.copy()
     missing[3] = np.nan
     models = tuple(
@@ -65,7 +63,7 @@ def test_most_often_wrong_by_hand():
     )
     changed = replace(made, models=models)
     clips, groups = hard_clips(changed, best_model(changed))
-    rows = texts(clips.table)
+    rows = texts(clips)
     assert [row[0] for row in rows] == [made.clip_ids[5], made.clip_ids[3]]
     assert [(row[4], row[5]) for row in rows] == [("2", "3"), ("1", "2")]
     assert rows[0][3] == made.classes[(made.y_true[5] + 2) % 6]
@@ -73,17 +71,17 @@ def test_most_often_wrong_by_hand():
     assert rows[1][6] == f"{(0.5 + 0.5 / 6) / 2:.2f}"
     assert models[1].y_pred[3] == -1
     # Two clips a group: 2 of 6 and 1 of 5 predictions are wrong.
-    assert texts(groups.table) == [[made.groups[5], "2", "33.3"], [made.groups[3], "2", "20.0"]]
+    assert texts(groups) == [[made.groups[5], "2", "33.3"], [made.groups[3], "2", "20.0"]]
 
 
 def test_furthest_off_by_hand(outputs):
     top = best_model(outputs)
     errors = outputs.task.clip_errors(outputs.y_true, top.outputs)
     clips, groups = hard_clips(outputs, top)
-    worst = texts(clips.table)[0]
+    worst = texts(clips)[0]
     assert worst[0] == outputs.clip_ids[int(np.nanargmax(errors))]
     assert worst[-1] == f"{np.nanmax(errors):.2f}"
-    name, n, mean = texts(groups.table)[0]
+    name, n, mean = texts(groups)[0]
     rows = [i for i, g in enumerate(outputs.groups) if g == name]
     assert (int(n), mean) == (Counter(outputs.groups)[name], f"{np.nanmean(errors[rows]):.2f}")
 
@@ -92,5 +90,4 @@ def test_nothing_is_listed_where_all_is_right():
     made = make_results(24, 2, missing=0)
     model = replace(made.models[0], outputs=np.eye(6)[made.y_true], y_pred=made.y_true)
     changed = replace(made, models=(model,))
-    assert [listing.table for listing in hard_clips(changed, model)] == [None, None]
-    assert [listing.table for listing in hard_clips(changed, None)] == [None, None]
+    assert list(map(len, hard_clips(changed, model))) == [0, 0]

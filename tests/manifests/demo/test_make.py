@@ -4,13 +4,14 @@ import ast
 import hashlib
 import json
 from collections import Counter
+from math import nan
 
 import numpy as np
 import pytest
 
 from mvemo.manifests import BadManifest, ManifestError, check_manifest, read_manifest
 from mvemo.manifests.demo import make, make_demo
-from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH, video_codec, write_clip
+from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH
 from mvemo.manifests.files import write_text
 
 av = pytest.importorskip("av")
@@ -51,11 +52,7 @@ def test_manifest_is_good_and_says_that_it_is_synthetic(made):
     assert check_manifest(table, infer_groups=True) == []
     found = read_manifest(table)
     assert found.synthetic
-    assert "# synthetic: true" in table.read_text()
     assert found.digest == made.digest
-    assert found.classes == ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
-    assert Counter(found.labels.tolist()) == dict.fromkeys(range(6), 2)
-    assert len(set(found.clip_ids)) == 12
 
 
 @pytest.mark.usefixtures("texts")
@@ -63,8 +60,7 @@ def test_labels_are_folders_and_groups_lie_in_one_class(tmp_path):
     manifest = small(tmp_path, clips_per_class=3, clips_per_group=2)
     assert Counter(Counter(manifest.groups).values()) == {2: 6, 1: 6}
     for clip in manifest.clips:
-        assert clip.path.split("/")[1] == clip.label[0]
-        assert clip.group.startswith(str(clip.label[0]).lower())
+        assert clip.path.startswith(f"media/{clip.label[0]}/{clip.label[0].lower()}_")
     # Pieces of a song have its number, and each its own.
     facts = [ast.literal_eval(manifest.media_path(clip).read_text()) for clip in manifest.clips[:4]]
     assert [fact[:3] for fact in facts] == [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
@@ -93,10 +89,7 @@ def test_files_have_both_streams_at_their_length(made):
 
 
 def test_the_seed_decides_every_byte(tmp_path):
-    sets = [
-        small(tmp_path / name, clips_per_class=1, seconds=0.5, seed=seed)
-        for name, seed in (("a", 0), ("b", 0), ("c", 1))
-    ]
+    sets = [small(tmp_path / str(i), clips_per_class=1, seconds=0.5, seed=i // 2) for i in range(3)]
     ours, again, theirs = (contents(each.root) for each in sets)
     assert ours == again
     assert sets[0].digest == sets[2].digest  # same names and labels
@@ -105,13 +98,12 @@ def test_the_seed_decides_every_byte(tmp_path):
 
 @pytest.mark.usefixtures("texts")
 def test_a_finished_set_is_reused(tmp_path):
-    reports: list[tuple[int, int]] = []
+    reports = []
     first = small(tmp_path, progress=lambda *step: reports.append(step))
-    assert reports == [(i, 12) for i in range(1, 13)]
     before = times(tmp_path)
     assert small(tmp_path, progress=lambda *step: reports.append(step)) == first
     assert times(tmp_path) == before
-    assert len(reports) == 12
+    assert reports == [(i, 12) for i in range(1, 13)]
 
 
 @pytest.mark.usefixtures("texts")
@@ -125,14 +117,11 @@ def test_damage_is_repaired_and_other_settings_replace_the_set(tmp_path):
     table.write_text(table.read_text().replace("Sad,sad_01", "Fear,sad_01"))
     small(tmp_path)
     assert contents(tmp_path) == whole
-
-    mine = tmp_path / "media" / "Sad" / "holiday.mp4"
-    mine.write_bytes(b"not of the demo")
+    (tmp_path / "media" / "Sad" / "holiday.mp4").write_bytes(b"not of the demo")
+    whole = contents(tmp_path)
     small(tmp_path, clips_per_class=3, seconds=0.5, seed=5)
     assert len(times(tmp_path)) == 19
     small(tmp_path)
-    assert mine.read_bytes() == b"not of the demo"
-    mine.unlink()
     assert contents(tmp_path) == whole
 
 
@@ -150,18 +139,11 @@ def test_an_interrupted_run_looks_unfinished_and_is_completed(tmp_path):
     # What a kill in the middle of a file leaves.
     orphan = tmp_path / "media" / "Sad" / ".sad_01-1-of-2.mp4.host-1.tmp"
     orphan.write_bytes(b"half")
-    reports: list[int] = []
+    reports = []
     small(tmp_path, progress=lambda done, of: reports.append(done))
     assert reports == list(range(6, 13))
     assert left.items() <= times(tmp_path).items()
     assert not orphan.exists()
-
-
-def test_a_clip_that_cannot_be_written_whole_leaves_no_file(tmp_path):
-    frames, sound = np.zeros((2, HEIGHT, WIDTH, 3), np.uint8), np.zeros((3, 4000), np.float32)
-    with pytest.raises(ValueError, match="shape"):
-        write_clip(tmp_path / "a.mp4", frames, np.ones(2, bool), sound, video_codec())
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("texts")
@@ -173,18 +155,18 @@ def test_a_foreign_settings_file_does_not_stop_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("name", "value"),
     [
-        ({"clips_per_class": 0}, "clips_per_class is 0"),
-        ({"clips_per_group": -1}, "clips_per_group is -1"),
-        ({"seconds": 0.1}, "seconds is 0.1"),
-        ({"seconds": float("nan")}, "seconds is nan"),
-        ({"seed": -1}, "seed is -1"),
+        ("clips_per_class", 0),
+        ("clips_per_group", -1),
+        ("seconds", 0.1),
+        ("seconds", nan),
+        ("seed", -1),
     ],
 )
-def test_bad_numbers_are_named(tmp_path, changes, named):
-    with pytest.raises(BadManifest, match=named):
-        small(tmp_path / "new", **changes)
+def test_bad_numbers_are_named(tmp_path, name, value):
+    with pytest.raises(BadManifest, match=f"{name} is {value}"):
+        small(tmp_path / "new", **{name: value})
     assert not (tmp_path / "new").exists()
 
 
@@ -194,6 +176,5 @@ def test_folders_that_cannot_be_used(tmp_path):
     with pytest.raises(BadManifest, match=r"manifest\.csv.*another"):
         small(tmp_path)
     assert table.read_text() == "path,label\n"
-    with pytest.raises(ManifestError, match="cannot be written") as caught:
+    with pytest.raises(ManifestError, match=r"^[^\n]*cannot be written[^\n]*$"):
         small(table / "demo")
-    assert "\n" not in str(caught.value)

@@ -1,7 +1,5 @@
 """CAL500 and CAL500exp in small: files of their forms, with made-up songs."""
 
-from __future__ import annotations
-
 SONGS = ("2pac-trapped", "aaron_neville-tell_it", "abba-sos")
 WORDS = (
     "Emotion-Angry_/_Agressive",

@@ -18,11 +18,8 @@ def test_songs_have_their_emotions_and_are_groups(tmp_path):
     assert manifest.clip_ids == manifest.groups == SONGS
     assert manifest.clips[0].path == "CAL500_32kps/2pac-trapped.mp3"
     assert scan.notes()[0].endswith("has 502 songs and 174 tags; this copy has 3 and 6")
-    # The manifest has a column for each tag, and reads back.
-    path = tmp_path / "songs.csv"
-    write_manifest(manifest, path)
-    assert f"clip_id,path,{ANGRY},{HAPPY},group" in path.read_text()
-    assert read_manifest(path).digest == manifest.digest
+    write_manifest(manifest, tmp_path / "songs.csv")
+    assert read_manifest(tmp_path / "songs.csv").digest == manifest.digest
 
 
 @pytest.mark.parametrize(
@@ -43,10 +40,10 @@ def test_songs_without_sound_and_sound_without_song_are_told(tmp_path):
     sound = ("2PAC_trapped", "abba-sos", "zz_top-la_grange")
     scan = scan_clips(make_cal500(tmp_path, sound=sound))
     assert scan.manifest.clip_ids == (SONGS[0], SONGS[2])
-    assert dict(scan.left_out) == {
-        SONGS[1]: "no audio file has this name",
-        "CAL500_32kps/zz_top-la_grange.mp3": "no song has this name",
-    }
+    assert scan.notes()[-2:] == (
+        f"1 left out (no song has this name): 'CAL500_32kps/{sound[2]}.mp3'",
+        f"1 left out (no audio file has this name): {SONGS[1]!r}",
+    )
 
 
 def test_segments_keep_their_times_and_their_song(tmp_path):
@@ -73,41 +70,21 @@ def test_songs_and_segments_in_one_folder_must_be_told_apart(tmp_path):
     [
         ("songNames.txt", None, "songNames.txt: no such file"),
         ("vocab.txt", None, "vocab.txt: no such file"),
-        (
-            "songNames.txt",
-            "a\nb\n",
-            "it has 3 rows, but songNames.txt has 2 songs",
-        ),
+        ("songNames.txt", "a\nb\n", "it has 3 rows, but songNames.txt has 2 songs"),
         ("songNames.txt", "x\ny\nz\n", "none of the 3 songs has an audio file"),
         ("songNames.txt", "abba-sos\nx\nx\n", "song 'x' occurs twice"),
-        (
-            "vocab.txt",
-            "Emotion-Happy\n",
-            "1: the row has 6 cells, but vocab.txt has 1",
-        ),
+        ("vocab.txt", "Emotion-Happy\n", "1: the row has 6 cells, but vocab.txt has 1"),
         ("vocab.txt", "a\na\nb\nc\nd\ne\n", "vocab.txt: word 'a' occurs twice"),
         ("vocab.txt", "a\nb\nc\nd\ne\nf\n", "no word starts with 'Emotion-': give --tags all"),
-        (
-            "hardAnnotations.txt",
-            "x,0,0,1,1,0\n" * 3,
-            "Agressive': expected 0 or 1, got 'x'",
-        ),
-        (
-            "hardAnnotations.txt",
-            "2,0,0,1,1,0\n" * 3,
-            "Agressive': expected 0 or 1, got '2'",
-        ),
+        ("hardAnnotations.txt", "x,0,0,1,1,0\n" * 3, "Agressive': expected 0 or 1, got 'x'"),
+        ("hardAnnotations.txt", "2,0,0,1,1,0\n" * 3, "Agressive': expected 0 or 1, got '2'"),
     ],
 )
 def test_bad_annotations_of_songs(tmp_path, file, text, message):
-    make_cal500(tmp_path)
-    path = tmp_path / "CAL500_noAudioFeatures" / file
-    if text is None:
-        path.unlink()
-    else:
+    path = make_cal500(tmp_path, sound=(*SONGS, "a")) / "CAL500_noAudioFeatures" / file
+    path.unlink()
+    if text is not None:
         path.write_text(text)
-        if file == "songNames.txt" and text.startswith("a\n"):
-            (tmp_path / "CAL500_32kps" / "a.mp3").touch()
     with pytest.raises(BadManifest, match=re.escape(message)):
         scan_clips(tmp_path, layout="cal500")
 
@@ -117,11 +94,8 @@ def test_bad_annotations_of_songs(tmp_path, file, text, message):
     [
         ("Start_Time,End_Time,Emotion-Sad\n0,5,1\n", "tag 'Emotion-Sad' is not in"),
         ("Start_Time,End_Time,Emotion-Happy\n0,5,1\n", "1: column 'Emotion-Angry_/_Agressive' of "),
-        (
-            HEADER + "5,5,1,0,0\n",
-            "aaron_neville-tell_it.csv:2: segment from '5' to '5': expected seconds",
-        ),
-        (HEADER + "0,5,1\n", "aaron_neville-tell_it.csv:2: the row has 3 cells, the header 5"),
+        (HEADER + "5,5,1,0,0\n", "tell_it.csv:2: segment from '5' to '5': expected seconds"),
+        (HEADER + "0,5,1\n", "tell_it.csv:2: the row has 3 cells, the header 5"),
     ],
 )
 def test_bad_tables_of_segments(tmp_path, text, message):
@@ -132,12 +106,12 @@ def test_bad_tables_of_segments(tmp_path, text, message):
 
 
 def test_unknown_tags_and_layouts_without_tags(tmp_path):
-    make_cal500(tmp_path / "cal500")
+    make_cal500(tmp_path)
     with pytest.raises(BadManifest, match="unknown tag 'Groovy'; expected emotion, all, or"):
-        scan_clips(tmp_path / "cal500", select=Selection(tags="Happy,Groovy"))
+        scan_clips(tmp_path, select=Selection(tags="Happy,Groovy"))
     with pytest.raises(BadManifest, match=r"has no hardAnnotations\.txt"):
-        scan_clips(tmp_path / "cal500" / "CAL500_32kps", layout="cal500")
+        scan_clips(tmp_path / "CAL500_32kps", layout="cal500")
     with pytest.raises(BadManifest, match="has no CSV with the columns Start_Time and End_Time"):
-        scan_clips(tmp_path / "cal500", layout="cal500exp")
+        scan_clips(tmp_path, layout="cal500exp")
     with pytest.raises(BadManifest, match="tags 'all' need the layout cal500 or cal500exp, not"):
-        scan_clips(tmp_path / "cal500", layout="class-folders", select=Selection(tags="all"))
+        scan_clips(tmp_path, layout="class-folders", select=Selection(tags="all"))

@@ -1,6 +1,5 @@
 """Folders of clips turned into manifests, and files that folders and manifests name."""
 
-import csv
 import os
 import socket
 import sys
@@ -29,14 +28,11 @@ def test_a_folder_for_each_class(tmp_path):
     paths = ["Exciting/Happy_001.mp4", "Exciting/deeper/c.wav", "Sad/a.ogg", "Sad/b [x] (1).v2.MP4"]
     fill(tmp_path, *paths[::-1], "Sad/.hidden.mp4", ".git/x.mp4")
     manifest = scan_clips(tmp_path, name="mine").manifest
-    assert manifest.classes == ("Exciting", "Sad")
+    assert (manifest.name, manifest.classes) == ("mine", ("Exciting", "Sad"))
     assert [c.path for c in manifest.clips] == paths
     assert manifest.labels.tolist() == [0, 0, 1, 1]
-    assert manifest.clip_ids[3] == "Sad/b [x] (1).v2"
-    assert manifest.groups == manifest.clip_ids
-    assert manifest.name == "mine"
+    assert manifest.groups[3] == manifest.clip_ids[3] == "Sad/b [x] (1).v2"
     write_manifest(manifest, tmp_path / "manifest.csv")
-    assert read_manifest(tmp_path / "manifest.csv").digest == manifest.digest
     # Its own manifest is nothing to warn of.
     assert scan_clips(tmp_path).left_out == ()
 
@@ -54,13 +50,10 @@ def test_folders_of_splits(tmp_path):
 def test_files_left_out_are_reported(tmp_path):
     fill(tmp_path, "A/a.mp4", "B/b.mp4", "B/notes.txt", "top.mp4", "C/noext")
     scan = scan_clips(tmp_path)
-    assert "2 left out (unknown type of media file): 'B/notes.txt'" in scan.notes()[0]
-    assert dict(scan.left_out) == {
-        "B/notes.txt": "unknown type of media file",
-        "C/noext": "unknown type of media file",
-        "top.mp4": "not in a class folder",
-    }
-    assert "and 1 more" in " ".join(scan.notes(most=1))
+    assert scan.notes(most=1) == (
+        "2 left out (unknown type of media file): 'B/notes.txt' and 1 more",
+        "1 left out (not in a class folder): 'top.mp4'",
+    )
     assert len(scan.manifest) == 2
 
 
@@ -73,17 +66,7 @@ def test_a_name_that_is_not_utf8_is_reported(tmp_path):
         pytest.skip("this file system takes UTF-8 names only")
     scan = scan_clips(tmp_path)
     assert len(scan.manifest) == 2
-    assert "rename" in scan.left_out[0][1]
-    assert "\\udcfc" in scan.notes()[0]
-
-
-def test_linked_folders_are_followed_once(tmp_path):
-    data = fill(tmp_path / "data", "B/b.mp4")
-    elsewhere = fill(tmp_path / "elsewhere", "a.mp4")
-    (data / "A").symlink_to(elsewhere, target_is_directory=True)
-    (elsewhere / "loop").symlink_to(data, target_is_directory=True)
-    clips = scan_clips(data, follow_links=True).manifest.clips
-    assert [c.path for c in clips] == ["A/a.mp4", "B/b.mp4"]
+    assert "rename it): 'A/\\udcfc.mp4'" in scan.notes()[0]
 
 
 def test_ravdess_is_recognised_by_its_names(tmp_path):
@@ -115,10 +98,8 @@ def test_one_copy_of_a_take_of_ravdess(tmp_path):
     assert strong.manifest.clip_ids == tuple(f"02-{take}" for take in takes[:2])
     # What names say is kept in the manifest's file.
     write_manifest(strong.manifest, tmp_path / "strong.csv")
-    again = read_manifest(tmp_path / "strong.csv")
-    extra = {"modality": "video", "channel": "speech", "intensity": "strong"}
-    assert dict(again.clips[0].extra) == extra
-    assert again.digest == strong.manifest.digest
+    extra = read_manifest(tmp_path / "strong.csv").clips[0].extra
+    assert dict(extra) == {"modality": "video", "channel": "speech", "intensity": "strong"}
 
 
 @pytest.mark.parametrize(
@@ -130,11 +111,7 @@ def test_one_copy_of_a_take_of_ravdess(tmp_path):
         (".", {"layout": "flat"}, "unknown layout 'flat'"),
         (".", {"select": Selection(channel="hum")}, "unknown vocal channel"),
         (".", {"select": Selection(channel="song")}, "needs the ravdess layout"),
-        (
-            ".",
-            {"layout": "ravdess"},
-            "no clip matches the layout ravdess; left out: 'A/a.mp4' \\(its name",
-        ),
+        (".", {"layout": "ravdess"}, r"layout ravdess; left out: 'A/a.mp4' \(its name"),
     ],
 )
 def test_bad_folders(tmp_path, folder, options, message):
@@ -152,27 +129,6 @@ def test_folders_without_classes(tmp_path):
     assert unlabelled.manifest.task == "unlabelled"
     assert "no clip is in a class folder" in unlabelled.notes()[0]
     assert scan_clips(fill(tmp_path / "A", "a.mp4"), labels=False).manifest.clip_ids == ("a",)
-
-
-def test_the_real_clips(shared_data):
-    with (shared_data / "mve" / "index.csv").open(encoding="utf-8") as file:
-        rows = {row["file"]: row for row in csv.DictReader(file)}
-    scan = scan_clips(shared_data / "mve", infer_groups=True)
-    assert {path for path, _ in scan.left_out} == {"README.md", "index.csv"}
-    clips = scan.manifest.clips
-    assert {c.path for c in clips} == set(rows)
-    for clip in clips:
-        row = rows[clip.path]
-        assert clip.label == (row["label"],)
-        assert clip.group == row["source_group"]
-        assert clip.split == {"Train": "train", "Validation": "val"}[row["split"]]
-
-
-def test_the_real_songs(shared_data):
-    manifest = scan_clips(shared_data / "ravdess_song", select=Selection(channel="song")).manifest
-    assert manifest.classes == ("neutral", "calm", "happy", "sad", "angry", "fearful")
-    assert len(set(manifest.groups)) == 17
-    assert len(manifest) == 748
 
 
 # --- files that a manifest or a folder names
@@ -194,16 +150,10 @@ def test_pipes_and_sockets_are_left_out_and_do_not_block(tmp_path, monkeypatch):
         server.bind("s.mp3")
         scan = scan_clips(tmp_path)
     assert scan.manifest.clip_ids == ("calm/a", "tense/b")
-    assert [path for path, reason in scan.left_out if "pipe, socket" in reason] == [
-        "calm/notes",
-        "calm/pipe.mp3",
-        "tense/s.mp3",
-    ]
+    left_out = [path for path, reason in scan.left_out if "pipe, socket" in reason]
+    assert left_out == ["calm/notes", "calm/pipe.mp3", "tense/s.mp3"]
     (problem,) = check_manifest(manifest(tmp_path, "calm/a.mp3", "calm/pipe.mp3"))
-    assert (problem.line, problem.message.split(":")[0]) == (
-        3,
-        "a pipe, socket or device, not a file",
-    )
+    assert (problem.line, problem.message[:24]) == (3, "a pipe, socket or device")
 
 
 def test_folders_that_cannot_be_read_are_told(tmp_path, monkeypatch):
@@ -229,7 +179,10 @@ def test_links_out_of_the_folder_are_taken_when_asked(tmp_path):
     scan = scan_clips(folder)
     assert scan.manifest.clip_ids == ("calm/a", "calm/same", "tense/b")
     assert [path for path, _ in scan.left_out] == ["calm/x.mp3", "tense/more"]
-    assert "tense/more/y" in scan_clips(folder, follow_links=True).manifest.clip_ids
+    # A link to a parent is followed once.
+    (outside / "more/loop").symlink_to(folder, target_is_directory=True)
+    followed = scan_clips(folder, follow_links=True).manifest.clip_ids
+    assert followed == ("calm/a", "calm/same", "calm/x", "tense/b", "tense/more/y")
 
     path = manifest(folder, "calm/a.mp3", "calm/same.mp3", "calm/x.mp3", "tense/more/y.mp3")
     assert [(p.line, "--root" in p.message) for p in check_manifest(path)] == [(4, True), (5, True)]
@@ -243,20 +196,17 @@ def test_the_whole_file_system_is_no_root_unless_asked(tmp_path):
     assert len(read_manifest(path, root="/", media=False)) == 2
 
 
-def test_a_name_that_is_too_long_has_its_line(tmp_path):
-    fill(tmp_path, "a.mp3")
-    (problem,) = check_manifest(manifest(tmp_path, "a.mp3", "b" * 300 + ".mp3"))
-    assert problem.line == 3
-    assert "File name too long" in problem.message
-
-
-def test_classes_nested_too_deep_are_one_line(tmp_path):
-    head = "# mvemo manifest 1\n# classes: " + "[" * 100_000 + "\n"
+@pytest.mark.parametrize(
+    ("head", "path", "line", "message"),
+    [
+        ("", "b" * 300 + ".mp3", 3, "File name too long"),
+        ("# classes: " + "[" * 100_000 + "\n", "b.mp3", 1, "nested too deep"),
+    ],
+)
+def test_long_values(tmp_path, head, path, line, message):
     fill(tmp_path, "a.mp3", "b.mp3")
-    (problem,) = check_manifest(manifest(tmp_path, "a.mp3", "b.mp3", head=head))
-    assert problem.line == 2
-    assert "nested too deep" in problem.message
-    assert len(problem.message) < 300
+    (problem,) = check_manifest(manifest(tmp_path, "a.mp3", path, head=head))
+    assert (problem.line, message in problem.message) == (line, True)
 
 
 @pytest.mark.parametrize("cell", ["9" * 5000, "1e" + "9" * 5000])

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from mvemo.manifests.errors import BadManifest, MissingManifest
 from mvemo.manifests.model import Clip, Manifest
@@ -20,22 +18,17 @@ from mvemo.manifests.splits.assignment import (
 )
 from mvemo.manifests.splits.folds import holdout_split, make_folds
 
-J22 = {"anger": 639, "happy": 753, "relaxation": 750, "sad": 764}
+J22 = (639, 753, 750, 764)  # songs of each class
 
 
 def make(n=12, folds=None, pieces=1, splits=None, groups=None):
-    clips = tuple(
-        Clip(
-            f'c "{i}", x',
-            f"{i}.mp4",
-            ("ab"[i % 2],),
-            (groups or {}).get(i, f"g{i // pieces}"),
-            fold=folds and folds[i],
-            split=splits and splits[i],
-        )
-        for i in range(n)
-    )
-    return Manifest("m", "multiclass", ("a", "b"), clips, Path())
+    clips = []
+    for i in range(n):
+        group = (groups or {}).get(i, f"g{i // pieces}")
+        fold, split = folds and folds[i], splits and splits[i]
+        label = ("ab"[i % 2],)
+        clips.append(Clip(f'c "{i}", x', f"{i}.mp4", label, group, fold=fold, split=split))
+    return Manifest("m", "multiclass", ("a", "b"), tuple(clips), Path())
 
 
 def manifest(splits, groups=None):
@@ -45,15 +38,14 @@ def manifest(splits, groups=None):
 def test_written_and_read_back(tmp_path):
     manifest = make()
     folds = folds_of(manifest, 3, 5)
-    assert np.array_equal(
-        folds.assignment, make_folds(manifest.labels, manifest.groups, 3, 5, "multiclass")
-    )
+    expected = make_folds(manifest.labels, manifest.groups, 3, 5, "multiclass")
+    assert np.array_equal(folds.assignment, expected)
     write_folds(folds, tmp_path / "f.csv")
-    again = read_folds(tmp_path / "f.csv", manifest)
-    assert np.array_equal(again.assignment, folds.assignment)
-    assert (again.k, again.seed, again.clip_ids) == (3, 5, manifest.clip_ids)
+    for clips in (manifest, None):
+        again = read_folds(tmp_path / "f.csv", clips)
+        assert np.array_equal(again.assignment, folds.assignment)
+        assert (again.k, again.seed, again.clip_ids) == (3, 5, manifest.clip_ids)
     assert again.manifest_digest == manifest.digest
-    assert np.array_equal(read_folds(tmp_path / "f.csv").assignment, folds.assignment)
     # The folds follow the manifest's order.
     turned = replace(manifest, clips=manifest.clips[::-1])
     assert np.array_equal(read_folds(tmp_path / "f.csv", turned).assignment, folds.assignment[::-1])
@@ -108,9 +100,8 @@ def test_another_manifests_folds_are_refused(tmp_path, other, message):
 )
 def test_bad_files(tmp_path, text, message):
     (tmp_path / "f.csv").write_text(text)
-    with pytest.raises(BadManifest) as caught:
+    with pytest.raises(BadManifest, match=message):
         read_folds(tmp_path / "f.csv")
-    assert message in str(caught.value)
 
 
 def test_a_users_own_fold_file(tmp_path):
@@ -127,9 +118,7 @@ def test_clips_that_come_and_go_move_no_other():
     clips = (*before.clips[6:], *(Clip(f"new{i}", f"n{i}.mp4", ("a",), f"n{i}") for i in range(5)))
     after = replace(before, clips=clips)
     kept = folds_of(after, 4, 1, earlier=first)
-    old = dict(zip(first.clip_ids, first.assignment.tolist(), strict=True))
-    moved = [c for c, f in zip(kept.clip_ids, kept.assignment, strict=True) if old.get(c, f) != f]
-    assert moved == []
+    assert np.array_equal(kept.assignment[:34], first.assignment[6:])
     assert kept.notes[0].startswith("17 of 22 groups keep their earlier folds")
     # Another number or seed asks for other folds.
     fresh = folds_of(after, 4, 2)
@@ -149,48 +138,11 @@ def test_groups_that_were_joined_are_divided_anew():
 
 
 def test_songs_of_j22_are_split_7_2_1_in_every_class():
-    labels = np.repeat(np.arange(4), list(J22.values()))
+    labels = np.repeat(np.arange(4), J22)
     side = holdout_split(labels, [str(i) for i in range(2906)], (7, 2, 1), 0, "multiclass")
-    assert side.dtype == np.int64
-    for c, n in enumerate(J22.values()):
+    for c, n in enumerate(J22):
         counts = np.bincount(side[labels == c], minlength=3)
         np.testing.assert_allclose(counts, np.array([0.7, 0.2, 0.1]) * n, atol=1.0)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 6), min_size=3, max_size=40),
-    classes=st.integers(1, 4),
-    seed=st.integers(0, 50),
-)
-@example(sizes=[4, 3, 5, 6, 1, 6, 1, 2, 3, 4, 5, 1, 3], classes=2, seed=31)
-def test_groups_stay_whole_and_no_side_is_empty(sizes, classes, seed):
-    rng = np.random.default_rng(seed)
-    group = np.repeat(np.arange(len(sizes)), sizes)
-    labels = rng.integers(0, classes, len(sizes))[group]
-    names = np.array([f"g{g}" for g in group])
-    side = holdout_split(labels, names, (0.7, 0.2, 0.1), seed, "multiclass")
-    assert set(side.tolist()) == {0, 1, 2}
-    for g in range(len(sizes)):
-        assert len(set(side[group == g].tolist())) == 1
-    # The order of the clips has no say in it.
-    order = rng.permutation(len(labels))
-    again = holdout_split(labels[order], names[order], (7, 2, 1), seed, "multiclass")
-    np.testing.assert_array_equal(again, side[order])
-
-
-def test_the_seed_decides():
-    labels, groups = np.arange(60) % 3, [str(i) for i in range(60)]
-    a, b = (holdout_split(labels, groups, (7, 2, 1), s, "multiclass") for s in (0, 1))
-    assert (a != b).any()
-
-
-def test_a_class_of_one_group_is_trained_on():
-    labels = np.array([0] * 20 + [1])
-    for seed in range(10):
-        side = holdout_split(labels, [str(i) for i in range(21)], (1, 2, 7), seed, "multiclass")
-        assert side[20] == 0
-        assert set(side.tolist()) == {0, 1, 2}
 
 
 def test_a_prescribed_split_is_kept():
@@ -208,7 +160,6 @@ def test_parts_that_are_not_prescribed_are_taken_from_others():
         holdout = holdout_of(manifest(["train"] * 18 + [last] * 4))
         assert (holdout.assignment[18:] == 2).all()
         assert (holdout.assignment[:18] == 1).sum() == 4
-        assert len(holdout.notes) == len(notes)
         assert all(note in given for note, given in zip(notes, holdout.notes, strict=True))
 
 
@@ -234,6 +185,7 @@ def test_a_split_is_made_where_none_is_prescribed():
     made = holdout_of(manifest([None] * 20), seed=4)
     assert np.bincount(made.assignment).tolist() == [14, 4, 2]
     assert made.seed == 4
+    assert (made.assignment != holdout_of(manifest([None] * 20), seed=5).assignment).any()
     made = holdout_of(replace(manifest([None] * 20), classes=("a", "b", "c")))
     assert made.notes == ("class 'c' has no clips in train and validation and test",)
 

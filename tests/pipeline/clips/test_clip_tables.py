@@ -14,13 +14,8 @@ from stage_samples import run
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.settings import RunSettings
 from mvemo.manifests import Clip, Manifest, write_manifest
-from mvemo.pipeline.clips.clip_tables import (
-    extracted_clips,
-    folds_of_table,
-    imported_clips,
-    links_of_cache,
-    links_of_manifest,
-)
+from mvemo.pipeline.clips import clip_tables
+from mvemo.pipeline.clips.clip_tables import extracted_clips, imported_clips, links_of_manifest
 from mvemo.pipeline.settings import ExtractSettings
 
 
@@ -60,12 +55,6 @@ def test_imported_features_are_scored_on_the_test_clips(tmp_path, capsys):
     assert np.sum(metrics["models"]["x"]["confusion"]) == 30
 
 
-def test_validation_clips_are_tested_where_there_are_no_test_clips():
-    evaluation = imported_clips(split_manifest(*["train"] * 6, *["Validation"] * 4))
-    assert evaluation.table.splits.tolist() == [0] * 6 + [2] * 4
-    assert "its 4 validation clips are used for the test" in evaluation.notes[0]
-
-
 def test_each_protocol_keeps_or_names_the_split():
     manifest = split_manifest(*["train"] * 20, *["test"] * 6)
     frozen = extracted_clips(manifest, ExtractSettings(RunSettings(protocol="frozen")))
@@ -102,12 +91,12 @@ def test_clips_of_a_cache_keep_their_folds():
     manifest = split_manifest(*[None] * 30)
     table = extracted_clips(manifest, ExtractSettings()).table
     fewer = replace(manifest, clips=manifest.clips[4:])
-    after = extracted_clips(fewer, ExtractSettings(), earlier=folds_of_table(table))
+    earlier = clip_tables.folds_of_table(table)
+    after = extracted_clips(fewer, ExtractSettings(), earlier=earlier)
     assert np.array_equal(after.table.folds, table.folds[4:])
     assert "26 of 26 groups keep their earlier folds" in after.notes[0]
-    three = extracted_clips(fewer, ExtractSettings(folds=3), earlier=folds_of_table(table))
-    assert three.table.k == 3
-    assert folds_of_table(replace(table, k=0)) is None
+    assert extracted_clips(fewer, ExtractSettings(folds=3), earlier=earlier).table.k == 3
+    assert clip_tables.folds_of_table(replace(table, k=0)) is None
 
 
 NAMES = ("a b.mp3", "javascript:alert(1).mp3", "<b>'\"&amp;.mp3", "100%#?.mp3", "音.mp3")
@@ -153,12 +142,12 @@ def test_hard_clips_lead_to_their_files(features, tmp_path):
 def test_another_manifest_of_that_name_gives_no_links(features, tmp_path):
     path = tmp_path / "media" / "clips.csv"
     with open_cache(features) as cache:
-        assert len(links_of_cache(cache, tmp_path)) == 20
+        assert len(clip_tables.links_of_cache(cache, tmp_path)) == 20
         lines = path.read_text().splitlines()
         path.write_text("\n".join(lines[:-1]) + "\n")
-        assert links_of_cache(cache, tmp_path) == {}
+        assert clip_tables.links_of_cache(cache, tmp_path) == {}
         path.write_text("no manifest")
-        assert links_of_cache(cache, tmp_path) == {}
+        assert clip_tables.links_of_cache(cache, tmp_path) == {}
 
 
 def test_a_link_is_no_address_of_its_own(tmp_path):
@@ -166,5 +155,4 @@ def test_a_link_is_no_address_of_its_own(tmp_path):
     manifest = Manifest("m", "multiclass", ("a",), (clip,), tmp_path)
     assert links_of_manifest(manifest, tmp_path) == {"c": "javascript%3Aalert%281%29"}
     whole = replace(clip, path="s.mp3", start=1.5)
-    manifest = replace(manifest, clips=(whole,))
-    assert links_of_manifest(manifest, tmp_path) == {"c": "s.mp3#t=1.5"}
+    assert links_of_manifest(replace(manifest, clips=(whole,)), tmp_path) == {"c": "s.mp3#t=1.5"}

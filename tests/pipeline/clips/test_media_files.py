@@ -13,8 +13,7 @@ from stage_samples import rewrite, run, tiny_demo, tiny_settings
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import SharedSettings, build_net
-from mvemo.extract.settings import NetSettings
-from mvemo.extract.views import ViewSettings
+from mvemo.extract.settings import NetSettings, ViewSettings
 from mvemo.extract.workers.pool import Outcome
 from mvemo.extract.workers.process import resolve
 from mvemo.manifests import Clip, Manifest
@@ -32,18 +31,11 @@ def frozen(folder, n_classes):
     return ["--protocol", "frozen", "--weights", f"c3d={folder}/c3d.npz"]
 
 
-@pytest.mark.parametrize(
-    ("plan", "seconds"),
-    [
-        (TEN, 10.0),
-        (NetSettings("rnn", options={"n_frames": 200}), 20.0),
-        # Frames are spread over the whole clip.
-        (NetSettings("i3d"), None),
-        (NetSettings("i3d", view=ViewSettings(rate=16.0)), 2.0),
-    ],
-)
-def test_seconds_of_a_window(plan, seconds):
-    assert window_seconds(plan, SHARED) == seconds
+def test_seconds_of_a_window():
+    frames = NetSettings("i3d", view=ViewSettings(rate=16.0))
+    plans = TEN, NetSettings("rnn", options={"n_frames": 200}), frames, NetSettings("i3d")
+    # The frames of the last are spread over the whole clip.
+    assert [window_seconds(plan, SHARED) for plan in plans] == [10.0, 20.0, 2.0, None]
 
 
 def test_the_note_counts_the_clips_and_says_what_to_do():
@@ -58,12 +50,9 @@ def test_the_note_counts_the_clips_and_says_what_to_do():
 
 @pytest.mark.parametrize("layout", ["start", "spread", "dense"])
 def test_the_cure_of_the_note_silences_it(layout):
-    seconds = {"a": 9.0, "b": 61.3}
-    for views, expected in ((6, "6 windows of 10 s"), (7, "")):
-        plan = replace(TEN, view=ViewSettings(views=views, layout=layout))
-        note = longer_clips_note(plan, seconds, SHARED)
-        assert expected in note
-        assert bool(note) == bool(expected)
+    plans = [replace(TEN, view=ViewSettings(views=views, layout=layout)) for views in (6, 7)]
+    notes = [longer_clips_note(plan, {"a": 9.0, "b": 61.3}, SHARED) for plan in plans]
+    assert ("6 windows of 10 s" in notes[0], notes[1]) == (True, "")
 
 
 def test_windows_of_pictures_up_to_the_end_are_a_sample():
@@ -76,29 +65,25 @@ def test_windows_of_pictures_up_to_the_end_are_a_sample():
     assert "--set nets.i3d.views=15," in note(views=14, layout="start")
 
 
-@pytest.mark.parametrize(
-    ("plan", "seconds"),
+def test_no_note_where_every_clip_is_read_whole():
     # A codec's last frame is filled up.
-    [(TEN, {"a": 10.05, "b": 3.0}), (TEN, {}), (NetSettings("i3d"), {"a": 500.0})],
-)
-def test_no_note_where_every_clip_is_read_whole(plan, seconds):
-    assert longer_clips_note(plan, seconds, SHARED) == ""
+    for plan, lengths in ((TEN, (10.05, 3.0)), (TEN, ()), (NetSettings("i3d"), (500.0,))):
+        assert longer_clips_note(plan, dict(enumerate(lengths)), SHARED) == ""
 
 
-def test_stage_one_tells_it_once_and_keeps_it_in_the_summary(tmp_path, capsys):
+def test_stage_one_tells_it_once_and_keeps_it_in_the_summary(tmp_path, program):
     rows = ["path,label,group"]
     for i in range(6):
         soundfile.write(tmp_path / f"{i}.wav", sine(2.0 if i < 4 else 1.0, 16000)[0], 16000)
         rows.append(f"{i}.wav,{'xy'[i % 2]},{i}")
     (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n")
     arguments = ["extract", tmp_path / "clips.csv", "--work", tmp_path / "work"]
-    assert run("mvemo", *arguments, *tiny_settings("extract.nets=music1d")) == 0
-    shown = capsys.readouterr()
+    shown = program("mvemo", *arguments, *tiny_settings("extract.nets=music1d"))
     note = "note: 4 of 6 clips are longer than the 1 s that music1d reads (up to 2 s)"
     assert shown.err.count(note) == shown.out.count(note) == 1
 
 
-def test_features_need_no_labels_and_keep_when_they_come(tmp_path, capsys):
+def test_features_need_no_labels_and_keep_when_they_come(tmp_path, capsys, program):
     demo = tiny_demo(tmp_path / "demo")
     first = demo.media_path(demo.clips[0])
     shutil.copy(first, first.with_name(f"copy{first.suffix}"))
@@ -119,8 +104,7 @@ def test_features_need_no_labels_and_keep_when_they_come(tmp_path, capsys):
     assert verify_cache(features) == []
     assert run("mvemo", "fuse", features, "--out", tmp_path / "out") == 2
     assert "these clips have no labels" in capsys.readouterr().err
-    assert run("mvemo", "extract", labelled, *end) == 0
-    err = capsys.readouterr().err
+    err = program("mvemo", "extract", labelled, *end).err
     assert "c3d: 0 new, 13 kept" in err
     assert "identical files have different labels: " in err
     with open_cache(features) as cache:

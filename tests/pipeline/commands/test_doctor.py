@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from mvemo.extract.pretrained import find_package
 from mvemo.extract.pretrained.store import keep_weights
-from mvemo.extract.training.timing import NetCost
+from mvemo.extract.training.devices import NetCost
 from mvemo.extract.workers.pool import cores
 from mvemo.pipeline import cli
 from mvemo.pipeline.commands.doctor import (
@@ -78,38 +78,28 @@ def test_a_package_that_cannot_be_imported_is_a_problem(monkeypatch):
     assert (broken.subject, broken.cure) == ("soxr", "pip install --force-reinstall soxr")
 
 
-def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch):
-    installed(monkeypatch, torch="2.9.0")
-    found = check_torch_pair()
-    assert found.status == "problem"
+def test_a_torchvision_that_does_not_fit_torch_is_a_problem(monkeypatch):
+    with monkeypatch.context() as patched:
+        installed(patched, torch="2.9.0")
+        found = check_torch_pair()
     assert "do not work together: torchvision needs torch" in found.text
-    assert "same index" in found.cure
-
-
-def test_a_torchvision_without_its_operators_is_a_problem(monkeypatch):
+    assert (found.status, "same index" in found.cure) == ("problem", True)
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(ops=SimpleNamespace()))
-    found = check_torch_pair()
-    assert found.status == "problem"
-    assert "do not work together" in found.text
+    assert "do not work together" in check_torch_pair().text
 
 
-def test_a_folder_is_written_to_and_left_as_it_was(tmp_path):
-    found = check_folder("work folder", tmp_path / "not" / "there", "--work FOLDER")
-    assert found.status in ("ok", "note")
-    assert "GiB free" in found.text
+def test_a_folder_is_written_to_and_left_as_it_was(tmp_path, monkeypatch):
+    def check(folder, free):
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+        found = check_folder("work folder", folder, "--work FOLDER")
+        return found.status, found.cure
+
+    assert check(tmp_path / "not" / "there", LITTLE_ROOM) == ("ok", "")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path):
+    on_another = "--work FOLDER, on a disk with more free space"
+    assert check(tmp_path, LITTLE_ROOM - 1) == ("note", on_another)
     (tmp_path / "file").touch()
-    found = check_folder("work folder", tmp_path / "file", "--work FOLDER")
-    assert (found.status, found.cure) == ("problem", "--work FOLDER")
-
-
-def test_little_room_is_a_note(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=LITTLE_ROOM - 1))
-    found = check_folder("work folder", tmp_path, "--work FOLDER")
-    assert (found.status, found.cure) == ("note", "--work FOLDER, on a disk with more free space")
+    assert check(tmp_path / "file", LITTLE_ROOM) == ("problem", "--work FOLDER")
 
 
 def test_weights_are_absent_whole_or_damaged(tmp_path, monkeypatch):
@@ -121,8 +111,7 @@ def test_weights_are_absent_whole_or_damaged(tmp_path, monkeypatch):
     assert found["weights i3d"].line().endswith("-> mvemo weights get i3d")
     stored.path.write_bytes(b"other")
     damaged = {f.subject: f for f in check_weights()}["weights musicnn"]
-    assert damaged.status == "problem"
-    assert "damaged" in damaged.text
+    assert (damaged.status, "damaged" in damaged.text) == ("problem", True)
 
 
 def test_codecs_that_are_absent_are_named(monkeypatch):
@@ -143,11 +132,10 @@ def test_a_gpu_that_torch_does_not_find_is_a_problem(monkeypatch):
 
 def test_speed_is_measured_on_a_clip_and_extrapolated(monkeypatch, capsys):
     settings = load_settings("demo", ["extract.nets=music2d", "extract.descriptors=mfcc"])
-    monkeypatch.setattr("mvemo.extract.training.timing.measure_net", lambda *_: NetCost(2.0, 0, 0))
+    monkeypatch.setattr("mvemo.extract.training.devices.measure_net", lambda *_: NetCost(2.0, 0, 0))
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
     one, many = check_speed(settings, 3600, seconds=2.0)
     found = re.fullmatch(r"a clip of 2 s takes: reading ([\d.]+) s, music2d ([\d.]+) s", one.text)
-    assert found is not None
     reading, net = map(float, found.groups())
     assert net > 0
     hours, room = re.findall(r"about (\d+) h .* ([\d.]+) GiB", many.text)[0]

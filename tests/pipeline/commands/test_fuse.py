@@ -16,13 +16,10 @@ def cache(tmp_path_factory):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 5))
     y = np.tanh(x[:, :2] + 0.5 * rng.normal(size=(60, 2)))
-    clips = tuple(
-        Clip(f"clip {i}", f"{i}.mp3", (float(a), float(v)), group=f"song {i // 2}")
-        for i, (a, v) in enumerate(y)
-    )
+    pairs = enumerate(y.tolist())
+    clips = tuple(Clip(f"clip {i}", f"{i}.mp3", (*p,), group=f"song {i // 2}") for i, p in pairs)
     manifest = folder / "clips.csv"
-    held = Manifest("made", "regression", ("arousal", "valence"), clips, folder)
-    write_manifest(held, manifest)
+    write_manifest(Manifest("made", "regression", ("arousal", "valence"), clips, folder), manifest)
     path = folder / "features.h5"
     arguments = ["cache", "import", path, "--manifest", manifest, "--feature", "made"]
     np.save(folder / "x.npy", x)
@@ -33,11 +30,10 @@ def cache(tmp_path_factory):
     return path
 
 
-def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, capsys):
+def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, capsys, program):
     capsys.readouterr()
     settings = ["--folds", "3", "--set", "fuse.n_resamples=50"]
-    assert run("mvemo", "fuse", cache, *settings, "--out", tmp_path / "a") == 0
-    shown = capsys.readouterr().out
+    shown = program("mvemo", "fuse", cache, *settings, "--out", tmp_path / "a").out
     assert "R2 arousal" in shown
     assert "training mean" in shown
     held = json.loads((tmp_path / "a" / "metrics.json").read_text())
@@ -59,8 +55,7 @@ def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, capsys)
     capsys.readouterr()
     arguments = [tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c", "--resamples", "100"]
     arguments += ["--markdown", tmp_path / "c.md"]
-    assert run("mvemo", "compare", *arguments) == 0
-    shown = capsys.readouterr().out
+    shown = program("mvemo", "compare", *arguments).out
     assert "p (Holm)" in shown
     compared = json.loads((tmp_path / "c" / "comparison.json").read_text())
     made = next(d for d in compared["differences"] if d["model"] == "made")
@@ -85,9 +80,7 @@ def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, capsys)
 
     arguments = [cache, *settings, "--permute-labels", "--out", tmp_path / "d"]
     assert run("mvemo-cv", *arguments) == 0
-    capsys.readouterr()
-    assert run("mvemo", "compare", tmp_path / "a", tmp_path / "d") == 2
-    error = capsys.readouterr().err.strip()
+    error = program("mvemo", "compare", tmp_path / "a", tmp_path / "d", ends=2).err.strip()
     assert "one of the runs has permuted labels" in error
     assert len(error.splitlines()) == 1
 
@@ -97,7 +90,7 @@ def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, capsys)
     [
         (["--set", "fuse.class_weight=balanced"], "class_weight 'balanced' of heads needs the"),
         (["--models", ","], "--models ',': expected at least one name"),
-        (["--song-level"], "--song-level cannot be used: songs need classes"),
+        (["--song-level"], "--song-level needs the task multiclass, got regression"),
     ],
 )
 def test_what_only_classes_have_is_refused(cache, tmp_path, capsys, options, said):
@@ -109,11 +102,10 @@ def test_what_only_classes_have_is_refused(cache, tmp_path, capsys, options, sai
     assert not (tmp_path / "o").exists()
 
 
-def test_ratings_have_repeats_and_learning_curves(cache, tmp_path, capsys):
+def test_ratings_have_repeats_and_learning_curves(cache, tmp_path, program):
     arguments = ["--folds", "3", "--repeats", "2", "--learning-curve", "--out", tmp_path / "o"]
     settings = ["--set", "fuse.choose_C=true", "--set", "fuse.n_resamples=50"]
-    assert run("mvemo-cv", cache, *arguments, *settings) == 0
-    assert "integrated-stacked" in capsys.readouterr().out
+    assert "integrated-stacked" in program("mvemo-cv", cache, *arguments, *settings).out
     held = json.loads((tmp_path / "o" / "metrics.json").read_text())
     assert held["provenance"]["settings"]["head"]["choose_C"] is True
     assert len(held["repeats"]) == 2

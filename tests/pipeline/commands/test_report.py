@@ -46,18 +46,8 @@ def test_a_report_reads_what_it_writes_but_never_overwrites_it(tmp_path, monkeyp
     assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
     other = ["report", "--predictions", "out/predictions.csv", "--out", "other"]
     assert CliRunner().invoke(mvemo, other).exit_code == 0
-    models = [
-        json.loads(Path(out, "metrics.json").read_text())["models"] for out in ("out", "other")
-    ]
-    assert models[0] == models[1]
-
-
-def test_bad_input_is_one_line(tmp_path):
-    file = tmp_path / "x.csv"
-    file.write_text("clip_id,label,x,y\na,x,0.9,0.9\n")
-    done = CliRunner().invoke(mvemo, ["report", "--predictions", str(file)])
-    assert isinstance(done.exception, BadFeatures)
-    assert str(done.exception) == f"{file}:2: the probabilities sum to 1.8, not 1"
+    first, second = (json.loads(Path(out, "metrics.json").read_text()) for out in ("out", "other"))
+    assert first["models"] == second["models"]
 
 
 def test_predictions_with_other_columns_and_of_mvemo_itself(tmp_path):
@@ -85,5 +75,4 @@ def test_predictions_with_other_columns_and_of_mvemo_itself(tmp_path):
     done = CliRunner().invoke(mvemo, [*map(str, command), str(theirs)])
     assert "--column clip_id=NAME" in str(done.exception)
     alone = ["report", "--predictions", ours, "--column", "clip_id=path", "--out", out]
-    done = CliRunner().invoke(mvemo, [*map(str, alone)])
-    assert "no column 'label'" in str(done.exception)
+    assert "no column 'label'" in str(CliRunner().invoke(mvemo, [*map(str, alone)]).exception)

@@ -14,11 +14,11 @@ from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.embedding import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
 from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.run import predict_files
-from mvemo.pipeline.prediction.timeline import TimelineSettings, follow_clip, page_names, turns_of
+from mvemo.pipeline.prediction.timeline import TimelineSettings, changes_of, follow_clip, page_names
 
 SR = 8000
 # Sound and pictures of the two classes.
@@ -59,14 +59,9 @@ def made(tmp_path_factory):
     arrays = {key: value.numpy() for key, value in net.state_dict().items()}
     np.savez(folder / "effnet.npz", **arrays)
     settings = [
-        "extract.folds=2",
-        "extract.workers=1",
-        'extract.descriptors=["mfcc"]',
-        "descriptors.sr=8000",
-        "descriptors.n_fft=512",
-        "descriptors.hop_length=256",
-        "nets.effnet.width=0.05",
-        "nets.effnet.options={size=32, n_frames=4}",
+        *("extract.folds=2", "extract.workers=1", 'extract.descriptors=["mfcc"]'),
+        *("descriptors.sr=8000", "descriptors.n_fft=512", "descriptors.hop_length=256"),
+        *("nets.effnet.width=0.05", "nets.effnet.options={size=32, n_frames=4}"),
     ]
     options = [part for value in settings for part in ("--set", value)]
     weights = ["--weights", f"effnet={folder / 'effnet.npz'}"]
@@ -95,8 +90,7 @@ def test_the_seconds_that_speak_for_a_class_are_found(made, maker):
     _, (whole,) = predict_files(maker.folder, [clip], maker.options)
     assert explanation.prediction.outputs == pytest.approx(whole.outputs, abs=0.01)
     for modality in ("audio", "video"):
-        strongest = explanation.times[explanation.strongest(modality)[0]]
-        assert 6.0 <= strongest <= 8.0
+        assert 6.0 <= explanation.times[explanation.strongest(modality)[0]] <= 8.0
         effect = explanation.effects[modality]
         assert effect[np.abs(explanation.times - 7.0) < 0.8].min() > 0
         assert effect[np.abs(explanation.times - 7.0) > 2.0].max() < 0
@@ -112,8 +106,9 @@ def test_a_timeline_turns_where_the_clip_does(made, maker):
         if abs(middle - 8.0) > 1.0:
             assert label == ("calm" if middle < 8.0 else "tense")
     # The windows at 7 to 9 s touch both halves, so that either label is right for them.
-    turn = turns_of(maker.model, timeline)[0]
-    assert (turn.time, turn.before, turn.after) == (pytest.approx(8.0, abs=1.5), "calm", "tense")
+    change = changes_of(maker.model, timeline)[0]
+    assert change["time"] == pytest.approx(8.0, abs=1.5)
+    assert (change["before"], change["after"]) == ("calm", "tense")
     assert len(timeline.sketch.thumbnails) == 16
 
 
@@ -126,7 +121,7 @@ def test_a_file_that_is_cut_off_is_found_out_at_its_end(maker, tmp_path):
         follow_clip(maker, NewClip("cut.wav", tmp_path / "cut.wav"), settings)
 
 
-def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys):
+def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys, program):
     monkeypatch.chdir(tmp_path)
     weights = ["--weights", f"effnet={made / 'effnet.npz'}"]
     model = ["--model", made / "out" / "model", *weights]
@@ -135,8 +130,7 @@ def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys):
     windows = ["--window", "4", "--hop", "2", "--timeline-to", tmp_path / "t"]
     capsys.readouterr()
     table = tmp_path / "windows.csv"
-    assert run("mvemo", "predict", *inputs, *model, "--timeline", *windows, "--csv", table) == 0
-    shown = capsys.readouterr().out
+    shown = program("mvemo", "predict", *inputs, *model, "--timeline", *windows, "--csv", table).out
     assert "0:16, calm from 0:00, tense from 0:" in shown
     assert "not predicted: " in shown
     with (tmp_path / "t" / "turn.csv").open(encoding="utf-8", newline="") as file:
@@ -155,8 +149,7 @@ def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys):
     assert (failed["path"], failed["label"]) == (str(inputs[1]), "")
     assert "cannot be read as media" in failed["error"]
     timeline = ["predict", *inputs, *model, "--timeline", *windows, "--strict"]
-    assert run("mvemo", *timeline, "--json") == 1
-    *records, last = json.loads(capsys.readouterr().out)
+    *records, last = json.loads(program("mvemo", *timeline, "--json", ends=1).out)
     assert [record["label"] for record in records] == [row["label"] for row in rows]
     assert last == {"path": failed["path"], "error": failed["error"]}
     assert run("mvemo", "explain", made / "burst.mkv", *model, "--of", "tense") == 0
@@ -187,15 +180,13 @@ def test_pages_of_one_name_are_numbered():
     assert [path.name for path in names] == ["x", "x-2", "y.tar", "song.mp3-30"]
 
 
-def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys):
+def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys, program):
     monkeypatch.chdir(tmp_path)
     model = ["--model", made / "out" / "model", "--weights", f"effnet={made / 'effnet.npz'}"]
     known, short = made / "calm0.mkv", tmp_path / "short.wav"
     soundfile.write(short, np.random.default_rng(0).uniform(-0.9, 0.9, SR // 2), SR)
     trained, brief = "the clip is part of the model's training data", "only 0.50 s long: too short"
-    capsys.readouterr()
-    assert run("mvemo", "predict", known, short, *model, "--timeline") == 0
-    shown = capsys.readouterr().out
+    shown = program("mvemo", "predict", known, short, *model, "--timeline").out
     assert f"note: {known}: 1 of 1 windows: {trained}" in shown
     assert f"note: {short}: 1 of 1 windows: {brief}" in shown
     assert trained in (tmp_path / "timelines" / "calm0.csv").read_text()
@@ -203,15 +194,13 @@ def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys):
         assert run("mvemo", "explain", clip, *model, "--to", tmp_path / "why.html") == 0
         assert f"note: {note}" in capsys.readouterr().out
         assert note.partition("'")[0] in (tmp_path / "why.html").read_text()
-    assert run("mvemo", "explain", known, *model, "-q") == 0
-    assert "note: " not in capsys.readouterr().out
+    assert "note: " not in program("mvemo", "explain", known, *model, "-q").out
 
 
-def test_without_a_nets_weights_the_others_predict(made, capsys):
+def test_without_a_nets_weights_the_others_predict(made, capsys, program):
     capsys.readouterr()
     predict = ["predict", made / "turn.mkv", "--model", made / "out" / "model", "--json"]
-    assert run("mvemo", *predict) == 0
-    (record,) = json.loads(capsys.readouterr().out)
+    (record,) = json.loads(program("mvemo", *predict).out)
     assert record["model"].endswith("/lld")
     (note,) = (note for note in record["notes"] if note.startswith("predicted without effnet: "))
     assert "effnet" in note.partition(": ")[2]

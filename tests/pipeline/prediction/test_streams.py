@@ -13,7 +13,7 @@ from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import build_net
-from mvemo.extract.views import ViewSettings
+from mvemo.extract.settings import ViewSettings
 from mvemo.fuse.features import sequence_statistics
 from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.passes import ClipPass
@@ -37,6 +37,13 @@ def video(tmp_path_factory):
 def vectors_of(path, plan, stream, modalities=("audio", "video")):
     clip_pass = ClipPass(NewClip("x", path), plan, {("x", None): stream}, modalities)
     return [vectors.get(("x", None)) for _, vectors in clip_pass.windows()], clip_pass
+
+
+def frames_of(path, sampling, start=0.0, duration=None):
+    decoded = decode_clip(
+        path, start=start, duration=duration, sample_rates=(), pictures=(sampling,)
+    )
+    return decoded.frames[sampling]
 
 
 def sound_of(path, start=0.0, duration=None):
@@ -70,9 +77,7 @@ def test_frames_are_those_of_the_window(video):
     net = build_net("effnet", 6, width=0.05, size=32, n_frames=4).eval()
     plan = StreamPlan(SECONDS, ((0.0, 4.0), (2.0, 6.0), (5.0, 9.0)))
     made, _ = vectors_of(video, plan, net_stream(net, ViewSettings(), plan, SETTINGS))
-    sampling = FrameSampling(9, 32)
-    frames = decode_clip(video, sample_rates=(), pictures=(sampling,)).frames[sampling]
-    expected = embed(net, frames[2:6])
+    expected = embed(net, frames_of(video, FrameSampling(9, 32))[2:6])
     np.testing.assert_allclose(made[1], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -86,12 +91,7 @@ def test_views_of_a_rate_are_the_frames_around_their_middle(video):
     assert len(stream.times) == 12
     ((vector,), _) = vectors_of(video, plan, stream)
     sampling = FrameSampling(4, 32)
-    views = []
-    for start in (0.5, 3.5, 6.5):
-        decoded = decode_clip(
-            video, start=start, duration=2.0, sample_rates=(), pictures=(sampling,)
-        )
-        views.append(embed(net, decoded.frames[sampling]))
+    views = [embed(net, frames_of(video, sampling, start, 2.0)) for start in (0.5, 3.5, 6.5)]
     expected = np.concatenate([np.mean(views, axis=0), np.std(views, axis=0)])
     np.testing.assert_allclose(vector, expected, rtol=1e-3, atol=1e-5)
 
@@ -112,17 +112,10 @@ def test_nets_that_read_a_clip_as_a_whole_read_each_window(video):
     sound = build_net("music1d", 6, width=0.1, seconds=3.0).eval()
     pictures = build_net("c3d", 6, width=0.05, size=32, n_frames=4, scale="unit").eval()
     plan = StreamPlan(SECONDS, ((0.0, 3.0), (2.0, 5.0)))
-    made, _ = vectors_of(video, plan, net_stream(sound, ViewSettings(), plan, SETTINGS))
-    np.testing.assert_allclose(
-        made[1], embed(sound, sound_of(video, 2.0, 3.0)), rtol=1e-3, atol=1e-4
-    )
-    stream = net_stream(pictures, ViewSettings(), plan, SETTINGS)
-    made, _ = vectors_of(video, plan, stream)
-    sampling = FrameSampling(4, 32)
-    decoded = decode_clip(video, start=2.0, duration=3.0, sample_rates=(), pictures=(sampling,))
-    np.testing.assert_allclose(
-        made[1], embed(pictures, decoded.frames[sampling]), rtol=1e-3, atol=1e-5
-    )
+    frames = frames_of(video, FrameSampling(4, 32), 2.0, 3.0)
+    for net, raw in ((sound, sound_of(video, 2.0, 3.0)), (pictures, frames)):
+        made, _ = vectors_of(video, plan, net_stream(net, ViewSettings(), plan, SETTINGS))
+        np.testing.assert_allclose(made[1], embed(net, raw), rtol=1e-3, atol=1e-4)
 
 
 def test_what_is_passed_is_forgotten(tmp_path):
@@ -130,8 +123,7 @@ def test_what_is_passed_is_forgotten(tmp_path):
     soundfile.write(tmp_path / "long.wav", rng.uniform(-0.5, 0.5, 60 * 8000), 8000)
     windows = tuple((float(t), t + 4.0) for t in range(0, 56, 2))
     plan = StreamPlan(60.0, windows)
-    settings = DescriptorSettings(sr=8000, n_fft=1024, hop_length=512)
-    stream = Descriptors(["mfcc"], settings)
+    stream = Descriptors(["mfcc"], DescriptorSettings(sr=8000, n_fft=1024, hop_length=512))
     clip_pass = ClipPass(NewClip("x", tmp_path / "long.wav"), plan, {("lld", None): stream})
     kept = []
     for _, vectors in clip_pass.windows():

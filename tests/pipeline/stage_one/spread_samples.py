@@ -1,7 +1,6 @@
 """A few short sounds, and a run of stage one over them in one process to compare with."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections import namedtuple
 
 import numpy as np
 import soundfile
@@ -25,13 +24,8 @@ SPREAD = (
 )
 
 
-@dataclass(frozen=True)
-class Sounds:
-    """A manifest, and the options of two kinds of run over it."""
-
-    manifest: Path  # eleven clips, one of which cannot be decoded
-    frozen: list[str]  # options of ``mvemo extract``
-    trained: list[str]
+# A manifest of eleven clips, one of which cannot be decoded, and options of two kinds of run.
+Sounds = namedtuple("Sounds", ["manifest", "frozen", "trained"])
 
 
 def make_sounds(folder):
@@ -60,6 +54,5 @@ def extract(sounds, kind, work, *more):
 
 
 def digest(path):
-    """Of a cache."""
     with open_cache(path) as cache:
         return cache.digest()

@@ -8,10 +8,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from spread_samples import digest, extract
+from stage_samples import refusal
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.errors import TrainingDiverged
@@ -39,7 +39,7 @@ def scheduler():
 @pytest.fixture
 def workers(scheduler, tmp_path):
     """Starts worker processes, and ends those that are left."""
-    started: list[subprocess.Popen[bytes]] = []
+    started = []
 
     def start(count):
         command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-nanny"]
@@ -63,7 +63,7 @@ def test_a_killed_worker_costs_nothing(
 ):
     first, _ = workers(2)
     real = SpreadRun._take_up
-    taken: list[tuple[str, ...]] = []
+    taken = []
 
     def take_up(run, task, finished):
         taken.append(finished.clip_ids)
@@ -78,9 +78,7 @@ def test_a_killed_worker_costs_nothing(
     assert extract(sounds, "frozen", work, *options) == 0, capsys.readouterr().err
     assert "Traceback" not in capsys.readouterr().err
     # Nothing is lost and nothing there twice: each batch came back once, each row is as it was.
-    assert sorted(clip for ids in taken for clip in ids) == sorted(
-        {c for ids in taken for c in ids}
-    )
+    assert len({clip for ids in taken for clip in ids}) == sum(map(len, taken)) == 11
     assert len(taken) == len(batch_sizes(11, 2, 1)) > 2
     out = tmp_path / "many" / "features.h5"
     assert verify_cache(out) == []
@@ -90,21 +88,12 @@ def test_a_killed_worker_costs_nothing(
         assert [f.clip_id for f in cache.failures] == ["bad"]
 
 
-def refusal(capsys):
-    """The one line that a command ended by."""
-    error = capsys.readouterr().err
-    assert "Traceback" not in error
-    return error.strip().splitlines()[-1]
-
-
 def test_a_scheduler_that_cannot_work_is_one_line(sounds, scheduler, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(backends, "CONNECT_SECONDS", 0.3)
     for address, said in (
         ("tcp://127.0.0.1:9", "--scheduler tcp://127.0.0.1:9: no Dask scheduler answers there"),
-        ("nowhere", "no Dask scheduler answers there"),
-        ("http://127.0.0.1:9", "no Dask scheduler answers there"),
+        ("http://127.0.0.1:9", "expected tcp://HOST:PORT"),
         ("nowhere", "expected tcp://HOST:PORT"),
-        ("tcp://127.0.0.1", "expected tcp://HOST:PORT"),
         ("tcp://127.0.0.1:99999", "expected tcp://HOST:PORT"),
         # Without certificates.
         ("tls://127.0.0.1:9", "no Dask scheduler answers there"),
@@ -118,19 +107,6 @@ def test_a_scheduler_that_cannot_work_is_one_line(sounds, scheduler, tmp_path, m
     assert "must be given together: add --scheduler ADDRESS" in refusal(capsys)
     assert extract(sounds, "frozen", tmp_path, "--scheduler", scheduler) == 2
     assert "must be given together: add --backend dask" in refusal(capsys)
-
-
-def results_of(client, address, n_tasks):
-    """Results of tasks that are numbers."""
-    tasks: Any = range(n_tasks)
-    return [result for _, result in backends._results(client, address, tasks)]
-
-
-def test_a_single_worker_does_the_tasks(scheduler, workers, monkeypatch):
-    (worker,) = workers(1)
-    monkeypatch.setattr(backends, "do_packed", lambda packed: os.getpid())
-    with backends.connected(scheduler) as client:
-        assert results_of(client, scheduler, 3) == 3 * [worker.pid]
 
 
 @pytest.mark.slow
@@ -153,7 +129,7 @@ def test_a_scheduler_that_ends_is_one_line(tmp_path, monkeypatch):
         with distributed.Client(scheduler_file=str(stated), set_as_default=False) as client:
             client.wait_for_workers(1)
             with pytest.raises(TaskFailed, match=r"the scheduler tcp://here:1 ended: start it"):
-                results_of(client, "tcp://here:1", 3)
+                list(backends._results(client, "tcp://here:1", range(3)))
     finally:
         worker.kill()
         process.kill()
@@ -161,40 +137,34 @@ def test_a_scheduler_that_ends_is_one_line(tmp_path, monkeypatch):
         process.wait()
 
 
-class FakeClient:
-    """Answers `run` as workers would."""
-
-    def __init__(self, **answers):
-        self.answers = answers
-
-    def run(self, function, argument, on_error=""):
-        return self.answers.get(argument, self.answers["folder"])
-
-
 def test_workers_that_could_not_do_the_work_are_refused():
     ours = backends.versions()["mvemo"]
     good = {
-        "mvemo": {"tcp://a:1": ours},
-        "torch": {"tcp://a:1": "1"},
-        "folder": {"tcp://a:1": True},
+        name: {"tcp://a:1": it} for name, it in (("mvemo", ours), ("torch", "1"), ("folder", 1))
     }
-    assert backends.check_workers(FakeClient(**good), "x", [Path("/shared")]) == 1
+
+    def check(**changes):
+        answers = {**good, **changes}
+        client = SimpleNamespace(run=lambda f, name, **_: answers.get(name, answers["folder"]))
+        return backends.check_workers(client, "x", [Path("/shared")])
+
+    assert check() == 1
     missing = ModuleNotFoundError("No package metadata was found for mvemo")
     for change, said in (
         ({"mvemo": {"tcp://b:2": missing}}, "tcp://b:2: this worker has no mvemo"),
         ({"torch": {"tcp://b:2": missing}}, "tcp://b:2: this worker has no torch: pip install"),
         (
             {"mvemo": {"tcp://b:2": "0.0.1"}},
-            f"tcp://b:2: .* has mvemo 0.0.1, but this machine has {ours}",
+            f"b:2: .* has mvemo 0.0.1, but this machine has {ours}",
         ),
         ({"folder": {"tcp://a:1": False}}, "tcp://a:1: this worker does not see /shared"),
     ):
         with pytest.raises(BadOption, match=said):
-            backends.check_workers(FakeClient(**{**good, **change}), "x", [Path("/shared")])
+            check(**change)
 
 
 def test_a_task_that_fails_is_given_out_again_but_not_for_ever(monkeypatch):
-    attempts: list[list[int]] = []
+    attempts = []
     done = Finished((), (), ())
 
     def results(client, address, given):
@@ -217,9 +187,8 @@ def test_a_task_that_fails_is_given_out_again_but_not_for_ever(monkeypatch):
     with backends.dask_backend("tcp://x:1", []) as backend:
         ends = {task.label: result for task, result in backend.do(given, lambda text: None)}
     assert attempts == [[0, 1, 2, 3], [1, 2], [2]]
-    kinds = {label: type(result).__name__ for label, result in ends.items()}
-    names = ("Finished", "Finished", "OSError", "TrainingDiverged")
-    assert kinds == {f"task {i}": name for i, name in enumerate(names)}
+    kinds = (Finished, Finished, OSError, TrainingDiverged)
+    assert {k: type(v) for k, v in ends.items()} == {f"task {i}": k for i, k in enumerate(kinds)}
 
 
 # --- processes on this machine
@@ -247,10 +216,8 @@ def test_tasks_find_processes_that_have_imported_what_they_need(monkeypatch):
 
 
 def test_a_process_counts_its_own_cores_alone():
-    (counted,) = run_calls(
-        [Call("mvemo.extract.workers.pool:cores", ())],
-        environments=[thread_variables(cores())],
-    )
+    call = Call("mvemo.extract.workers.pool:cores", ())
+    (counted,) = run_calls([call], environments=[thread_variables(cores())])
     assert counted.result() == 1
 
 
@@ -266,12 +233,9 @@ def test_a_process_counts_its_own_cores_alone():
 )
 def test_a_process_has_no_more_threads_than_the_user_set(monkeypatch, variables, expected):
     monkeypatch.setattr(backends, "cores", lambda: 16)
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    for name in names:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "environ", variables)
     given = thread_variables(2)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     assert tuple(given[name] for name in names) == expected
     assert given["LOKY_MAX_CPU_COUNT"] == "8"
 
@@ -289,10 +253,7 @@ def test_processes_end_with_a_command_that_is_refused():
     [
         (Execution(), "on the processor ("),
         # More than there are cores: a thread each.
-        (
-            Execution(jobs=4096),
-            "in up to 4096 processes, each on the processor (1 thread),",
-        ),
+        (Execution(jobs=4096), "in up to 4096 processes, each on the processor (1 thread),"),
         (Execution(scheduler="tcp://head:8786"), "on the workers of tcp://head:8786"),
     ],
 )

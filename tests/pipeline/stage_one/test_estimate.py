@@ -1,17 +1,15 @@
 """What a run will do and cost: `--plan`, and the warning before a long run."""
 
-from dataclasses import replace
-
 import pytest
 from spread_samples import extract
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
-from mvemo.extract.training import timing
+from mvemo.extract.training import devices
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import estimate
 from mvemo.pipeline.stage_one.backends import threads_of
-from mvemo.pipeline.stage_one.estimate import ReadingForecast, n_windows
+from mvemo.pipeline.stage_one.estimate import ReadingForecast
 
 
 def rows(text):
@@ -36,14 +34,11 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "decode: 11 done, 1 failed" in said
     # One more clip: another file of the same sound would be no new one.
-    more = sounds.manifest.with_name("more.csv")
+    more, first = (sounds.manifest.with_name(name) for name in ("more.csv", "0.wav"))
     lines = sounds.manifest.read_text().splitlines()
-    more.write_text("\n".join([*lines[:-1], "c10,0.wav,calm,g0"]) + "\n")
-    (sounds.manifest.parent / "new.wav").write_bytes(
-        (sounds.manifest.parent / "0.wav").read_bytes() + b"\0" * 2
-    )
-    more.write_text(more.read_text().replace("c10,0.wav", "c10,new.wav"))
-    other = replace(sounds, manifest=more)
+    more.write_text("\n".join([*lines[:-1], "c10,new.wav,calm,g0"]) + "\n")
+    first.with_name("new.wav").write_bytes(first.read_bytes() + b"\0" * 2)
+    other = sounds._replace(manifest=more)
     assert extract(other, "frozen", work, "--out", tmp_path / "f.h5") == 0
     assert "decode: 1 new, 10 kept" in capsys.readouterr().err
     assert extract(other, "frozen", work, "--out", tmp_path / "f.h5", "--plan") == 0
@@ -61,11 +56,7 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
 
 def test_a_long_run_on_a_processor_is_told_before_it(sounds, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(estimate, "LONG", 0.0)
-    monkeypatch.setattr(
-        timing,
-        "measure_net",
-        lambda *_, **__: timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0),
-    )
+    monkeypatch.setattr(devices, "measure_net", lambda *_, **__: devices.NetCost(100.0, 0, 0))
     assert extract(sounds, "frozen", tmp_path / "w") == 0
     said = capsys.readouterr().err
     # Eleven clips of 100 s.
@@ -86,10 +77,10 @@ def test_processes_share_the_time(sounds, tmp_path, capsys, monkeypatch, kind, j
 
     def cost(*_, threads):
         asked.append(threads)
-        return timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0)
+        return devices.NetCost(100.0, 0, 0)
 
-    monkeypatch.setattr(timing, "measure_net", cost)
-    monkeypatch.setattr(estimate, "forecast_reading", lambda *_: ReadingForecast(0, 0))
+    monkeypatch.setattr(devices, "measure_net", cost)
+    monkeypatch.setattr(estimate, "forecast_reading", lambda *_: ReadingForecast())
     monkeypatch.setattr("mvemo.pipeline.console.progress.duration_text", "{:.3f}".format)
 
     def seconds(*jobs):
@@ -110,14 +101,14 @@ def test_a_plan_is_of_the_whole_run(sounds, tmp_path, capsys):
 
 def test_a_short_clip_takes_a_part_of_a_window():
     nets = load_settings("pretrained").nets
-    full = n_windows(nets["musicnn"], 10_000.0)
-    half = n_windows(nets["musicnn"], 30.0)
-    assert (half / full, n_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
+    full = devices.clip_windows(nets["musicnn"], 10_000.0)
+    half = devices.clip_windows(nets["musicnn"], 30.0)
+    assert (half / full, devices.clip_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
 
 
 def test_bytes_of_a_net_are_those_of_its_tensors():
     plan = load_settings("demo").nets["c3d"]
-    cost = timing.measure_net(plan, RunSettings(device="cpu"))
+    cost = devices.measure_net(plan, RunSettings(device="cpu"))
     net = build_net("c3d", 2, width=plan.width, **plan.options)
     assert cost.weight_bytes == sum(4 * p.numel() for p in net.parameters())
     # Training keeps the input of every layer with weights, at least that of the first.

@@ -4,7 +4,7 @@ import pytest
 from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache
-from mvemo.extract.training.timing import NetCost
+from mvemo.extract.training.devices import NetCost
 from mvemo.manifests import write_manifest
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import plan as planning
@@ -19,14 +19,14 @@ def timed(monkeypatch, tmp_path):
     facts = tmp_path / "cpuinfo"
     facts.write_text("model name\t: Made CPU\nflags\t\t: fpu avx512_bf16\n")
     monkeypatch.setattr(planning, "_CPU_FACTS", facts)
-    measured: list[str] = []
+    measured = []
 
     def measure(plan, run, descriptors, threads=0):
         measured.append(f"{plan.name} {run.precision}")
         slow = (run.precision == "bf16") == (plan.name == "i3d")
         return NetCost(2.0 if slow else 1.0, 0, 0)
 
-    monkeypatch.setattr(planning.timing, "measure_net", measure)
+    monkeypatch.setattr(planning.devices, "measure_net", measure)
     return measured
 
 
@@ -60,9 +60,11 @@ def test_what_was_measured_is_in_the_cache(timed, tmp_path, capsys):
     manifest = tiny_demo(tmp_path / "demo")
     write_manifest(manifest, tmp_path / "demo" / "clips.csv")
     work = tmp_path / "work"
-    arguments = ("mvemo", "extract", tmp_path / "demo" / "clips.csv", "--work", work,
-                 *tiny_settings(AUTO, "extract.device=cpu", "extract.nets=music1d",
-                                "nets.music1d.epochs=1", "extract.descriptors=[]"))  # fmt: skip
+    settings = tiny_settings(
+        *(AUTO, "extract.device=cpu", "extract.nets=music1d", "extract.descriptors=[]"),
+        "nets.music1d.epochs=1",
+    )
+    arguments = ("mvemo", "extract", tmp_path / "demo" / "clips.csv", "--work", work, *settings)
     assert run(*arguments, "--plan") == 0
     assert not (work / planning.PRECISION_FILE).exists()
     assert run(*arguments) == 0

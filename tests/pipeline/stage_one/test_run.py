@@ -4,26 +4,25 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from stage_samples import rewrite, run, tiny_settings
+from spread_samples import digest
+from stage_samples import refusal, rewrite, run, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
-from mvemo.cache.shards import WriterLock
+from mvemo.cache.shards import locked_cache
 from mvemo.cache.writer import CacheWriter
 from mvemo.extract.media.request import Problem
 from mvemo.extract.nets import build_net
 from mvemo.extract.store.folders import write_problems
 from mvemo.extract.training import trainer
-from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest, write_folds
+from mvemo.manifests import Clip, read_folds, read_manifest
 from mvemo.pipeline.clips import media_files
-from mvemo.pipeline.clips.clip_tables import extracted_clips
-from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import steps
-from mvemo.pipeline.stage_one.plan import read_fold_file
 from mvemo.pipeline.stage_one.summary import FINISHED
 
 # A run of one net and one epoch.
@@ -48,13 +47,15 @@ def wav_set(folder, name, ending="wav"):
     return folder / "m.csv"
 
 
+def extract(manifest, work, *options):
+    return run("mvemo", "extract", manifest, "--work", work, *options)
+
+
 def test_every_net_of_a_fold_saw_neither_its_clips_nor_their_groups(made):
     assert verify_cache(made / "features.h5") == []
     with open_cache(made / "features.h5") as cache:
         table = cache.table
-        assert table.synthetic
-        assert table.k == 2
-        assert set(cache.names()) >= {"music1d", "c3d"}
+        assert (table.synthetic, table.k) == (True, 2)
         for name, modality in (("music1d", "audio"), ("c3d", "video")):
             variants = cache.variants(name)
             assert [spec.fold for spec in variants] == [0, 1]
@@ -78,20 +79,17 @@ def test_every_net_of_a_fold_saw_neither_its_clips_nor_their_groups(made):
 
 def test_the_same_command_again_trains_and_writes_nothing_new(made, demo, capsys, monkeypatch):
     (made / FINISHED).unlink()
-    with open_cache(made / "features.h5") as cache:
-        before = cache.digest()
+    before = digest(made / "features.h5")
     weights = sorted(made.glob("nets/*/weights.pt"))
     times = [path.stat().st_mtime_ns for path in weights]
     assert len(weights) == 4
-    command = ["extract", demo / "manifest.csv", "--work", made, *tiny_settings()]
-    assert run("mvemo", *command) == 0
+    assert extract(demo / "manifest.csv", made, *tiny_settings()) == 0
     assert [path.stat().st_mtime_ns for path in weights] == times
-    with open_cache(made / "features.h5") as cache:
-        assert cache.digest() == before
+    assert digest(made / "features.h5") == before
     # Then nothing is even looked for, and the same is said.
     shown = capsys.readouterr()
     monkeypatch.delattr("mvemo.pipeline.stage_one.run.run_extract")
-    assert run("mvemo", *command) == 0
+    assert extract(demo / "manifest.csv", made, *tiny_settings()) == 0
     again = capsys.readouterr()
     assert again.out == shown.out
     notes = [line for line in shown.err.splitlines() if line.startswith("note: ")]
@@ -101,7 +99,7 @@ def test_the_same_command_again_trains_and_writes_nothing_new(made, demo, capsys
 
 
 def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(made, demo, tmp_path, monkeypatch):
-    command = ("mvemo", "extract", demo / "manifest.csv", "--work", tmp_path, *tiny_settings())
+    command = (demo / "manifest.csv", tmp_path, *tiny_settings())
     write = steps.FeatureWriter.write_embeddings
 
     def killed(features, plan, *folds):
@@ -111,18 +109,17 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(made, demo, tmp_path,
 
     with monkeypatch.context() as patch:
         # As kill -9 leaves it once the first net is trained: shards, and no cache.
-        patch.setattr(CacheWriter, "__exit__", lambda writer, *error: writer._lock.release())
+        patch.setattr(CacheWriter, "__exit__", lambda writer, *error: writer._lock.close())
         patch.setattr(steps.FeatureWriter, "write_embeddings", killed)
-        assert run(*command) == 130
+        assert extract(*command) == 130
     assert not (tmp_path / "features.h5").exists()
     first = sorted(tmp_path.glob("nets/*/weights.pt"))
     assert len(first) == 2
     kept = first[0].stat().st_mtime_ns
-    assert run(*command) == 0
+    assert extract(*command) == 0
     assert first[0].stat().st_mtime_ns == kept
     assert verify_cache(tmp_path / "features.h5") == []
-    with open_cache(made / "features.h5") as a, open_cache(tmp_path / "features.h5") as b:
-        assert a.digest() == b.digest()
+    assert digest(made / "features.h5") == digest(tmp_path / "features.h5")
 
 
 def test_bad_files_are_told_and_all_others_done(demo, tmp_path, capsys):
@@ -139,7 +136,7 @@ def test_bad_files_are_told_and_all_others_done(demo, tmp_path, capsys):
     path = rewrite(replace(manifest, clips=tuple(clips), root=tmp_path), tmp_path / "m.csv")
     work = tmp_path / "work"
     # Failures of some clips do not keep `make` from going on to the report.
-    assert run("mvemo", "extract", path, "--work", work, *tiny_settings()) == 0
+    assert extract(path, work, *tiny_settings()) == 0
     out = capsys.readouterr()
     assert "Traceback" not in out.out + out.err
     with open_cache(work / "features.h5") as cache:
@@ -155,9 +152,13 @@ def test_bad_files_are_told_and_all_others_done(demo, tmp_path, capsys):
     for clip in bad:
         assert clip in out.out
     # Told again, and not decoded again, by a second run.
-    assert run("mvemo", "extract", path, "--work", work, "--strict", *tiny_settings()) == 1
+    assert extract(path, work, "--strict", *tiny_settings()) == 1
     shown = capsys.readouterr().out
     assert all(clip in shown for clip in bad)
+    # Those that are gone from the manifest are forgotten.
+    rewrite(replace(manifest, root=tmp_path), path)
+    assert extract(path, work, "--strict", *tiny_settings()) == 0
+    assert "failures" not in capsys.readouterr().out
 
 
 def test_a_clip_without_pictures_among_videos_is_no_failure(demo, tmp_path, capsys):
@@ -170,7 +171,7 @@ def test_a_clip_without_pictures_among_videos_is_no_failure(demo, tmp_path, caps
     path = rewrite(changed, tmp_path / "m.csv")
     options = tiny_settings("nets.music1d.epochs=1", "nets.c3d.epochs=1")
     work = tmp_path / "work"
-    assert run("mvemo", "extract", path, "--work", work, "--strict", *options) == 0
+    assert extract(path, work, "--strict", *options) == 0
     out = capsys.readouterr().out
     assert "1 of 13 clips have no video" in out
     assert "song: no video stream" in out
@@ -187,7 +188,7 @@ def test_a_clip_without_pictures_among_videos_is_no_failure(demo, tmp_path, caps
 )
 def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, capsys):
     manifest, work = wav_set(tmp_path / "set", "clip", ending), tmp_path / "work"
-    assert run("mvemo", "extract", manifest, "--work", work, *tiny_settings()) == 0
+    assert extract(manifest, work, *tiny_settings()) == 0
     assert f"c3d left out: {why}" in capsys.readouterr().err
     with open_cache(work / "features.h5") as cache:
         assert "c3d" not in cache.names()
@@ -200,8 +201,6 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
         (["--protocol", "frozen"], "frozen protocol needs pretrained weights"),
         (["--protocol", "fitted"], "extract.protocol: expected one of crossfit"),
         (["--nets", "resnet"], "unknown net 'resnet': expected one of c3d"),
-        (["--set", "nets.c3d.lr=-1"], "lr is -1.0: it must be above 0"),
-        (["--set", "nets.c3d.pace=1"], "nets.c3d.pace: unknown setting"),
         (["--set", "nets.c3d.options={size=3}"], "c3d: size is 3: it must be 16 or more"),
         (["--weights", "c3d=nowhere.npz"], "there is no file nowhere.npz"),
         (["--weights", "nowhere.npz"], "write it as NET=FILE"),
@@ -211,48 +210,21 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
             "profile 'nowhere': expected a file or one of best, c17, demo, paper, pretrained",
         ),
         (["--folds", "50"], "50 folds"),
-        (
-            ["--set", "extract.embed_batch=-1"],
-            "extract.embed_batch is -1: it must be from 0 to 1000000",
-        ),
         (["--set", "extract.seed=-1"], "extract.seed is -1: it must be 0 or more"),
-        (
-            ["--set", "extract.fold_seed=-1"],
-            "extract.fold_seed is -1: it must be from 0 to 4294967295",
-        ),
-        (["--set", "extract.workers=-3"], "extract.workers is -3"),
+        (["--set", "extract.fold_seed=-1"], "extract.fold_seed is -1: it must be from 0 to 4294"),
         (["--nets", ""], "extract.nets is empty"),
         (["--nets", "c3d,c3d"], "extract.nets repeats 'c3d'"),
-        (["--set", "nets.c3d.width=0"], "nets.c3d.width is 0.0: it must be above 0"),
         (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be at least 0 and below 1"),
     ],
 )
 def test_wrong_settings_are_one_line_and_exit_code_2(demo, tmp_path, capsys, options, said):
-    arguments = [demo / "manifest.csv", "--work", tmp_path, *tiny_settings(), *options]
-    assert run("mvemo", "extract", *arguments) == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert said in error[-1]
-    assert "Traceback" not in "".join(error)
-
-
-def test_training_that_diverges_is_one_line_that_names_net_fold_and_cure(demo, tmp_path, capsys):
-    options = tiny_settings("nets.music1d.optimizer=sgd", "nets.music1d.lr=1e10")
-    arguments = [demo / "manifest.csv", "--work", tmp_path, *options, "--nets", "music1d"]
-    assert run("mvemo", "extract", *arguments) == 2
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "music1d@fold0: training diverged: no finite loss by epoch" in line
-    assert "lower the learning rate with --set nets.music1d.lr=1e+09" in line
-    # Nothing of it is kept as if it were trained.
-    assert not list(tmp_path.glob("nets/*/weights.pt"))
+    assert extract(demo / "manifest.csv", tmp_path, *tiny_settings(), *options) == 2
+    assert said in refusal(capsys)
 
 
 def test_a_second_writer_is_told_who_holds_the_cache(made, demo, capsys):
-    lock = WriterLock(made / "features.h5")
-    try:
-        code = run("mvemo", "extract", demo / "manifest.csv", "--work", made, *tiny_settings())
-    finally:
-        lock.release()
-    assert code == 2
+    with locked_cache(made / "features.h5"):
+        assert extract(demo / "manifest.csv", made, *tiny_settings()) == 2
     assert str(os.getpid()) in capsys.readouterr().err
 
 
@@ -260,72 +232,47 @@ def test_a_cache_of_other_clips_is_not_replaced_unasked(tmp_path, capsys):
     one, two = wav_set(tmp_path / "one", "one"), wav_set(tmp_path / "two", "two")
     settings = [*tiny_settings(), "--nets", "music1d"]
     work = tmp_path / "work"
-    assert run("mvemo", "extract", one, "--work", work, *settings) == 0
-    arguments = ["extract", two, "--work", work, *settings]
-    assert run("mvemo", *arguments) == 2
+    assert extract(one, work, *settings) == 0
+    assert extract(two, work, *settings) == 2
     assert "holds features of other clips ('m', 4 clips)" in capsys.readouterr().err
     with open_cache(work / "features.h5") as cache:
         assert cache.table.clip_ids[0] == "one0"
-    assert run("mvemo", *arguments, "--force") == 0
+    assert extract(two, work, *settings, "--force") == 0
     with open_cache(work / "features.h5") as cache:
         assert cache.table.clip_ids[0] == "two0"
 
 
-def test_failures_of_clips_that_are_gone_from_the_manifest_are_forgotten(demo, tmp_path, capsys):
+def test_files_that_are_missing_or_locked_are_failures_of_their_clips(
+    demo, tmp_path, capsys, monkeypatch
+):
     listed = read_manifest(demo / "manifest.csv")
-    bad = replace(listed.clips[0], clip_id="bad", path="bad.mp4", group="bad")
-    (demo / "bad.mp4").write_bytes(b"")
-    arguments = ["extract", tmp_path / "m.csv", "--work", tmp_path / "w"]
-    try:
-        rewrite(replace(listed, clips=(*listed.clips, bad)), tmp_path / "m.csv")
-        assert run("mvemo", *arguments, "--strict", *ONE_NET) == 1
-        assert "decode:audio: is empty (0 bytes) (bad)" in capsys.readouterr().out
-        rewrite(listed, tmp_path / "m.csv")
-        assert run("mvemo", *arguments, *ONE_NET) == 0
-        assert "bad" not in capsys.readouterr().out
-    finally:
-        (demo / "bad.mp4").unlink()
+    locked, real = listed.clips[3], media_files.digest_file
 
-
-def test_a_file_that_may_not_be_read_is_a_failure_of_its_clip(demo, tmp_path, capsys, monkeypatch):
-    first = sorted(demo.rglob("*.mp4"))[0]
-    real = media_files.digest_file
-
-    def refuse(path):
-        if path.name == first.name:
+    def digest_file(path):
+        if path.name == Path(locked.path).name:
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(media_files, "digest_file", refuse)
-    arguments = ["extract", demo / "manifest.csv", "--work", tmp_path]
-    assert run("mvemo", *arguments, *ONE_NET) == 0
-    shown = capsys.readouterr().out
-    assert f"{first.name}: cannot be read: Permission denied" in shown
-    with open_cache(tmp_path / "features.h5") as cache:
-        assert cache.present("music1d", 0).sum() == len(cache.table) - 1
-
-
-def test_a_missing_file_is_a_failure_of_its_clip(demo, tmp_path, capsys):
-    listed = read_manifest(demo / "manifest.csv")
+    monkeypatch.setattr(media_files, "digest_file", digest_file)
     lost = replace(listed.clips[0], clip_id="lost", path="lost.mp4", group="lost")
     rewrite(replace(listed, clips=(*listed.clips, lost)), tmp_path / "m.csv")
-    arguments = ["extract", tmp_path / "m.csv", "--work", tmp_path / "w", *ONE_NET]
-    assert run("mvemo", *arguments) == 0
+    assert extract(tmp_path / "m.csv", tmp_path / "w", *ONE_NET) == 0
     shown = capsys.readouterr()
     assert "note: 1 of 13 media files are not in" in shown.err
     assert "(lost)" in shown.out
     assert "lost.mp4: file not found" in shown.out
+    assert f"{Path(locked.path).name}: cannot be read: Permission denied" in shown.out
     with open_cache(tmp_path / "w" / "features.h5") as cache:
-        assert {failure.clip_id for failure in cache.failures} == {"lost"}
-        assert cache.present("music1d", 0).sum() == len(listed)
-    # It is looked for again by every run.
+        assert {failure.clip_id for failure in cache.failures} == {"lost", locked.clip_id}
+        assert cache.present("music1d", 0).sum() == len(listed) - 1
+    # They are looked for again by every run.
     assert not (tmp_path / "w" / FINISHED).exists()
-    assert run("mvemo", *arguments, "--strict") == 1
+    assert extract(tmp_path / "m.csv", tmp_path / "w", *ONE_NET, "--strict") == 1
 
 
 def test_where_all_files_are_missing_the_folder_is_wrong(demo, tmp_path, capsys):
-    arguments = [demo / "manifest.csv", "--root", tmp_path, "--work", tmp_path / "w"]
-    assert run("mvemo", "extract", *arguments, *tiny_settings()) == 2
+    options = ("--root", tmp_path, *tiny_settings())
+    assert extract(demo / "manifest.csv", tmp_path / "w", *options) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "none of its 12 media files is in" in line
     assert "--root" in line
@@ -333,46 +280,30 @@ def test_where_all_files_are_missing_the_folder_is_wrong(demo, tmp_path, capsys)
 
 
 def test_folds_of_a_file_are_those_of_the_features(demo, tmp_path, capsys):
-    folds = tmp_path / "folds.csv"
-    manifest = demo / "manifest.csv"
-    assert (
-        run("mvemo", "manifest", "folds", manifest, "--folds", 3, "--seed", 5, "--out", folds) == 0
-    )
-    arguments = ["extract", manifest, "--work", tmp_path / "w", *ONE_NET, "--folds", folds]
-    assert run("mvemo", *arguments) == 0
+    folds, listed = tmp_path / "folds.csv", read_manifest(demo / "manifest.csv")
+    # They replace a split, too.
+    clips = tuple(replace(clip, split="train") for clip in listed.clips)
+    manifest = rewrite(replace(listed, clips=clips), tmp_path / "m.csv")
+    options = ("--folds", 3, "--seed", 5, "--out", folds)
+    assert run("mvemo", "manifest", "folds", manifest, *options) == 0
+    arguments = (manifest, tmp_path / "w", *ONE_NET, "--folds", folds)
+    assert extract(*arguments) == 0
     expected = read_folds(folds, read_manifest(manifest))
     with open_cache(tmp_path / "w" / "features.h5") as cache:
         assert cache.table.folds.tolist() == expected.assignment.tolist()
-        assert (cache.table.k, cache.table.fold_seed) == (3, -1)
+        assert (cache.table.k, cache.table.fold_seed, cache.table.splits) == (3, -1, None)
         assert cache.table.digest == read_manifest(manifest).digest
         assert cache.provenance["manifest"]["digest"] == read_manifest(manifest).digest
         assert [spec.fold for spec in cache.variants("music1d")] == [0, 1, 2]
         assert cache.provenance["settings"]["extract"]["folds"] == 3
     capsys.readouterr()
-    assert run("mvemo", *arguments, "--protocol", "holdout") == 2
+    assert extract(*arguments, "--protocol", "holdout") == 2
     assert "the holdout protocol has no folds" in capsys.readouterr().err
     folds.write_text(folds.read_text().rsplit("\n", 2)[0] + "\n")
-    assert run("mvemo", *arguments) == 2
+    assert extract(*arguments) == 2
     assert "use the fold file of these clips" in capsys.readouterr().err
-    assert run("mvemo", *arguments, "--folds", "none.csv") == 2
+    assert extract(*arguments, "--folds", "none.csv") == 2
     assert "expected a number of folds or a fold file" in capsys.readouterr().err
-
-
-def test_folds_of_a_file_replace_a_split(tmp_path):
-    clips = tuple(
-        Clip(c, f"{c}.wav", ("xy"[i % 2],), c, split="train") for i, c in enumerate("abcd")
-    )
-    manifest = Manifest("m", "multiclass", ("x", "y"), clips, tmp_path)
-    folds = folds_of(manifest, 2)
-    write_folds(folds, tmp_path / "folds.csv")
-    settings = load_settings("paper", ["extract.protocol=frozen"])
-    assert read_fold_file(None, manifest, settings) == (None, settings)
-    prescribed, settings = read_fold_file(tmp_path / "folds.csv", manifest, settings)
-    assert settings.extract.folds == 2
-    table = extracted_clips(manifest, settings.extract, prescribed).table
-    assert table.digest == manifest.digest
-    assert table.splits is None
-    assert table.folds.tolist() == folds.assignment.tolist()
 
 
 def test_imported_features_of_clips_that_would_go_are_not_dropped_unasked(demo, tmp_path, capsys):
@@ -382,18 +313,11 @@ def test_imported_features_of_clips_that_would_go_are_not_dropped_unasked(demo, 
     out = tmp_path / "f.h5"
     imported = ["--feature", "theirs", "--modality", "audio", "--manifest", demo / "manifest.csv"]
     assert run("mvemo", "cache", "import", out, tmp_path / "v.npy", *imported) == 0
-    part = [clip.clip_id for clip in listed.clips if clip.label[0] in ("Sad", "Fear")]
-    smaller = replace(
-        listed,
-        classes=("Fear", "Sad"),
-        clips=tuple(clip for clip in listed.clips if clip.clip_id in part),
-    )
-    rewrite(smaller, tmp_path / "m.csv")
-    arguments = [tmp_path / "m.csv", "--work", tmp_path / "w", "--out", out, *ONE_NET]
-    capsys.readouterr()
-    assert run("mvemo", "extract", *arguments) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"holds imported features of {len(listed) - len(part)} clips" in error
+    part = tuple(clip for clip in listed.clips if clip.label[0] in ("Sad", "Fear"))
+    rewrite(replace(listed, classes=("Fear", "Sad"), clips=part), tmp_path / "m.csv")
+    assert extract(tmp_path / "m.csv", tmp_path / "w", "--out", out, *ONE_NET) == 2
+    removed = len(listed) - len(part)
+    assert f"holds imported features of {removed} clips" in refusal(capsys)
     with open_cache(out) as cache:
         assert cache.present("theirs").all()
 
@@ -406,15 +330,11 @@ def test_weights_of_another_net_are_refused(protocol, demo, tmp_path, capsys):
     np.savez(tmp_path / "biases.npz", **biases)
     whole = {n: v.numpy() for n, v in net.state_dict().items()}
     np.savez(tmp_path / "half.npz", **dict(list(whole.items())[: len(whole) // 2]))
-    for name, said in (
-        ("biases", "no tensor fits c3d"),
-        ("half", "which the frozen protocol needs"),
-    ):
-        options = ["--nets", "c3d", "--weights", f"c3d={tmp_path}/{name}.npz"]
-        arguments = [demo / "manifest.csv", "--work", tmp_path / "w", *tiny_settings(), *options]
-        settings = ["--set", "nets.c3d.epochs=1", "--protocol", protocol]
-        code = run("mvemo", "extract", *arguments, *settings)
-        error = capsys.readouterr().err.strip().splitlines()[-1]
+    settings = (*tiny_settings("nets.c3d.epochs=1"), "--nets", "c3d", "--protocol", protocol)
+    for name, said in (("biases", "no tensor fits c3d"), ("half", "which the frozen protocol")):
+        weights = ("--weights", f"c3d={tmp_path}/{name}.npz")
+        code = extract(demo / "manifest.csv", tmp_path / "w", *settings, *weights)
+        error = refusal(capsys)
         if name == "half" and protocol == "crossfit":
             # A part is enough to start from where the net is trained.
             assert code == 0
@@ -436,9 +356,9 @@ def test_a_net_that_diverges_costs_no_feature_of_the_others(demo, tmp_path, monk
     monkeypatch.setattr(trainer.Trainer, "score", diverge)
     settings = tiny_settings("nets.music1d.epochs=1", "nets.c3d.epochs=1")
     features = tmp_path / "features.h5"
-    command = ["mvemo", "extract", demo / "manifest.csv", "--work", tmp_path, *settings]
-    assert run(*command) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
+    command = (demo / "manifest.csv", tmp_path, *settings)
+    assert extract(*command) == 2
+    error = refusal(capsys)
     assert error.startswith("mvemo: music1d@fold1: training diverged: no finite loss by epoch 1")
     assert "lower the learning rate with --set nets.music1d.lr=" in error
     assert error.endswith(
@@ -455,9 +375,9 @@ def test_a_net_that_diverges_costs_no_feature_of_the_others(demo, tmp_path, monk
     weights = sorted(tmp_path.glob("nets/c3d-*/weights.pt"))
     times = [path.stat().st_mtime_ns for path in weights]
     assert len(weights) == 2
-    assert run(*command, "--nets", "c3d") == 0
+    assert extract(*command, "--nets", "c3d") == 0
     monkeypatch.undo()
-    assert run(*command) == 0
+    assert extract(*command) == 0
     assert [path.stat().st_mtime_ns for path in weights] == times
     with open_cache(features) as cache:
         assert [spec.fold for spec in cache.variants("music1d")] == [0, 1]
@@ -470,17 +390,17 @@ def test_where_every_net_diverges_all_are_named(demo, tmp_path, monkeypatch, cap
         return float("nan"), 0.0
 
     monkeypatch.setattr(trainer.Trainer, "score", diverge)
-    command = ["mvemo", "extract", demo / "manifest.csv", "--work", tmp_path, *tiny_settings()]
-    assert run(*command) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert extract(demo / "manifest.csv", tmp_path, *tiny_settings()) == 2
+    error = refusal(capsys)
     assert "music1d@fold0: training diverged" in error
     assert "c3d@fold0: training diverged" in error
     assert "--nets" not in error
+    # Nothing of it is kept as if it were trained.
+    assert not list(tmp_path.glob("nets/*/weights.pt"))
 
 
 def test_rows_of_an_unfinished_run_are_not_dropped_without_a_word(tmp_path, capsys, monkeypatch):
     one, two = wav_set(tmp_path / "one", "one"), wav_set(tmp_path / "two", "two")
-    settings = [*tiny_settings("nets.music1d.epochs=1"), "--nets", "music1d", "--work", tmp_path]
 
     def cut_off(*_):
         raise KeyboardInterrupt
@@ -488,31 +408,25 @@ def test_rows_of_an_unfinished_run_are_not_dropped_without_a_word(tmp_path, caps
     with monkeypatch.context() as patch:
         # Descriptors are committed by then.
         patch.setattr("mvemo.pipeline.stage_one.steps.write_nets", cut_off)
-        assert run("mvemo", "extract", one, *settings) == 130
+        assert extract(one, tmp_path, *ONE_NET) == 130
     out = tmp_path / "features.h5"
     assert not out.exists()
     shards = sorted((tmp_path / "features.h5.parts").glob("*.h5"))
     assert shards
-    capsys.readouterr()
-    assert run("mvemo", "extract", two, *settings) == 2
-    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert extract(two, tmp_path, *ONE_NET) == 2
+    line = refusal(capsys)
     assert "an interrupted run of other clips ('m') left features of 4 clips there" in line
     assert sorted((tmp_path / "features.h5.parts").glob("*.h5")) == shards
     lines = one.read_text().splitlines()
     one.write_text("\n".join([*lines[:-1], "other,3.wav,calm,3"]))
-    assert run("mvemo", "extract", one, *settings) == 0
+    assert extract(one, tmp_path, *ONE_NET) == 0
     assert "features of 1 clips of the interrupted run are dropped" in capsys.readouterr().err
 
 
 def test_clips_that_failed_are_tried_again_where_that_is_asked_for(tmp_path, capsys, monkeypatch):
-    path = wav_set(tmp_path / "set", "clip")
-    arguments = ["extract", path, "--work", tmp_path, *tiny_settings(), "--nets", "music1d"]
-
-    def nothing(*_):
-        return []
-
-    monkeypatch.setattr("mvemo.pipeline.stage_one.steps.write_nets", nothing)
-    assert run("mvemo", *arguments, "--strict") == 0
+    arguments = (wav_set(tmp_path / "set", "clip"), tmp_path, *ONE_NET, "--strict")
+    monkeypatch.setattr("mvemo.pipeline.stage_one.steps.write_nets", lambda *_: [])
+    assert extract(*arguments) == 0
     # As a decoder leaves it that crashed on the first clip.
     capsys.readouterr()
     folder = next((tmp_path / "decoded").rglob("16000.npy")).parent
@@ -521,7 +435,7 @@ def test_clips_that_failed_are_tried_again_where_that_is_asked_for(tmp_path, cap
     write_problems(folder, {"audio": Problem("it crashes its decoder (SIGSEGV)")})
     (tmp_path / FINISHED).unlink()
     assert "time" in json.loads((folder / "problems.json").read_text())["audio"]
-    assert run("mvemo", *arguments, "--strict") == 1
+    assert extract(*arguments) == 1
     assert "decode:audio: it crashes its decoder (SIGSEGV)" in capsys.readouterr().out
-    assert run("mvemo", *arguments, "--strict", "--retry-failed") == 0
-    assert run("mvemo", *arguments, "--strict") == 0
+    assert extract(*arguments, "--retry-failed") == 0
+    assert extract(*arguments) == 0

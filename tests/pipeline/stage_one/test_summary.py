@@ -1,9 +1,6 @@
 """A run that is finished: the same command is known again, and any change is noticed."""
 
 import os
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -17,14 +14,13 @@ OPTIONS = {"profile": "paper", "folds": None, "overrides": ("extract.folds=2",)}
 
 @pytest.fixture
 def settings(tmp_path):
-    """Of a run that starts from a file of weights."""
     (tmp_path / "weights.npz").write_bytes(b"1")
     return load_settings("paper", [f"nets.i3d.weights='{tmp_path / 'weights.npz'}'"])
 
 
 @pytest.fixture
 def summary(tmp_path):
-    """Of two clips, one of which failed, with their files and all that a run writes."""
+    """Summary of two clips, one of which failed, with their files and all that a run writes."""
     for name in ("a.wav", "b.wav", "features.h5"):
         (tmp_path / name).write_bytes(name.encode())
     clips = (Clip("a", "a.wav", ("x",), "a"), Clip("b", "b.wav", ("y",), "b"))
@@ -43,25 +39,30 @@ def summary(tmp_path):
 
 
 def repeatable(folder, **options):
-    """A run in a folder."""
-    return RepeatableRun(
-        {**OPTIONS, **options},
-        folder / "m.csv",
-        root=None,
-        work=folder,
-        out=folder / "features.h5",
-    )
+    options = {**OPTIONS, **options}
+    return RepeatableRun(options, folder / "m.csv", None, folder, folder / "features.h5")
 
 
-def test_the_same_command_has_the_same_summary(tmp_path, settings, summary):
+def test_the_same_command_has_the_same_summary(tmp_path, settings, summary, monkeypatch):
     assert repeatable(tmp_path).recall() is None
     repeatable(tmp_path).keep(settings, summary, ["as a note"])
     finished = repeatable(tmp_path).recall()
     assert finished == (summary, ("as a note",))
     assert repeatable(tmp_path, overrides=("extract.folds=3",)).recall() is None
+    monkeypatch.setattr("mvemo.pipeline.stage_one.summary.versions", lambda: {"av": "99"})
+    assert repeatable(tmp_path).recall() is None
 
 
-CHANGES: dict[str, Callable[[Path], object]] = {
+def replace_unseen(folder):
+    """Replace a file by another of the same size and time of change, as programs set it."""
+    before = (folder / "a.wav").stat()
+    (folder / "new").write_bytes(b"A.wav")
+    os.replace(folder / "new", folder / "a.wav")
+    os.utime(folder / "a.wav", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+CHANGES = {
+    "a file in the place of another": replace_unseen,
     "a clip": lambda folder: (folder / "a.wav").write_bytes(b"A.wav"),
     "a clip that is gone": lambda folder: (folder / "b.wav").unlink(),
     "the manifest": lambda folder: (folder / "m.csv").write_text(
@@ -85,27 +86,11 @@ def test_whatever_changes_is_noticed(change, tmp_path, settings, summary):
     assert repeatable(tmp_path).recall() is None
 
 
-def test_a_file_in_the_place_of_another_is_noticed(tmp_path, settings, summary):
-    repeatable(tmp_path).keep(settings, summary, [])
-    before = (tmp_path / "a.wav").stat()
-    (tmp_path / "new").write_bytes(b"A.wav")
-    os.replace(tmp_path / "new", tmp_path / "a.wav")
-    # Of the same size, and of the same time of change as programs set it.
-    os.utime(tmp_path / "a.wav", ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert repeatable(tmp_path).recall() is None
-
-
 def test_what_changes_while_a_run_reads_it_is_not_finished(tmp_path, settings, summary):
     began = repeatable(tmp_path)
     (tmp_path / "a.wav").write_bytes(b"A.wav")
-    began.keep(settings, replace(summary), [])
+    began.keep(settings, summary, [])
     assert not (tmp_path / FINISHED).exists()
-
-
-def test_other_versions_are_noticed(tmp_path, settings, summary, monkeypatch):
-    repeatable(tmp_path).keep(settings, summary, [])
-    monkeypatch.setattr("mvemo.pipeline.stage_one.summary.versions", lambda: {"av": "99"})
-    assert repeatable(tmp_path).recall() is None
 
 
 def test_weights_that_come_later_are_noticed(tmp_path, summary, monkeypatch):

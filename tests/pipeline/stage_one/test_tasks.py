@@ -26,8 +26,7 @@ def test_two_processes_that_were_ended_go_on_and_write_what_one_does(
 ):
     # One worker decodes all, two train.
     work = tmp_path / "two"
-    taken: list[Finished] = []
-    started: list[Worker] = []
+    taken, started = [], []
 
     class Noted(Worker):
         def __init__(self, preload, environment=None):
@@ -64,7 +63,7 @@ def test_two_processes_that_were_ended_go_on_and_write_what_one_does(
     assert not list(work.glob("*.parts"))
 
 
-def spread(sounds, folder, fail, monkeypatch):
+def spread(sounds, folder, fail=lambda task: None):
     """A run of clips in batches of three, done here; some fail."""
     settings = load_settings("paper", [*SPREAD, "extract.embed_batch=3"])
     manifest = read_manifest(sounds.manifest)
@@ -81,23 +80,22 @@ def spread(sounds, folder, fail, monkeypatch):
         return run
 
 
-def test_a_task_that_fails_is_named_and_all_others_are_kept(sounds, tmp_path, monkeypatch):
+def test_a_task_that_fails_is_named_and_all_others_are_kept(sounds, tmp_path):
     died = WorkerDied("the process that read it was killed (SIGKILL), perhaps for want of memory")
 
     def fail(task):
         return died if "c4" in task.clips.clip_ids else None
 
     with pytest.raises(TaskFailed, match=r"^clips c3 to c5: the process that read it was killed"):
-        spread(sounds, tmp_path, fail, monkeypatch)
+        spread(sounds, tmp_path, fail)
     assert not (tmp_path / "features.h5").exists()
-    new: set[str] = set()
+    new = set()
 
     def note(task):
         stored = {clip for keys in task.stored.keys.values() for clip in keys}
         new.update(set(task.clips.clip_ids) - stored)
-        return None
 
-    assert spread(sounds, tmp_path, note, monkeypatch).features == ["mfcc"]
+    assert spread(sounds, tmp_path, note).features == ["mfcc"]
     assert new == {"c3", "c4", "c5", "bad"}
     with open_cache(tmp_path / "features.h5") as cache:
         assert int(cache.present("mfcc").sum()) == 10
@@ -105,9 +103,9 @@ def test_a_task_that_fails_is_named_and_all_others_are_kept(sounds, tmp_path, mo
 
 
 def test_the_bar_moves_within_a_task_and_counts_failures(sounds, tmp_path, monkeypatch, capsys):
-    moved: list[float] = []
+    moved = []
     monkeypatch.setattr(Progress, "ahead", lambda bar, steps, note="": moved.append(steps))
-    spread(sounds, tmp_path, lambda task: None, monkeypatch)
+    spread(sounds, tmp_path)
     assert sum(moved) == pytest.approx(11)
     # Each clip, as it is decoded and as it is described.
     assert len(moved) == 21
@@ -116,13 +114,9 @@ def test_the_bar_moves_within_a_task_and_counts_failures(sounds, tmp_path, monke
 
 def test_rows_that_a_task_says_it_wrote_must_be_there(sounds, tmp_path, monkeypatch):
     real = tasks.do_task
-
-    def lose(task, note):
-        return replace(real(task, note), shards=())
-
-    monkeypatch.setattr(tasks, "do_task", lose)
+    monkeypatch.setattr(tasks, "do_task", lambda *given: replace(real(*given), shards=()))
     with pytest.raises(TaskFailed, match="is missing from the shards it was written to"):
-        spread(sounds, tmp_path, lambda task: None, monkeypatch)
+        spread(sounds, tmp_path)
 
 
 def test_processes_share_cores_and_gpus(monkeypatch):
@@ -158,10 +152,7 @@ def test_one_net_that_diverges_leaves_the_others(sounds, tmp_path):
     assert str(run.diverged["c3d"]) == "c3d@fold1: training diverged: lower the rate"
 
 
-@pytest.mark.parametrize("kind", [CacheError, ExtractError, TaskFailed])
-def test_errors_of_ours_say_all_themselves(kind):
-    assert _reason(kind("f.h5: no room:\n make some")) == "f.h5: no room: make some"
-
-
-def test_of_others_the_kind_is_told():
+def test_errors_of_ours_say_all_themselves_and_of_others_the_kind_is_told():
+    for kind in (CacheError, ExtractError, TaskFailed):
+        assert _reason(kind("f.h5: no room:\n make some")) == "f.h5: no room: make some"
     assert _reason(KeyError("x")) == "KeyError: 'x'"

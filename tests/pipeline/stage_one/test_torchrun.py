@@ -4,13 +4,15 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from spread_samples import extract
-from stage_samples import run
+from stage_samples import refusal, run
 
 from mvemo.cache import open_cache
+from mvemo.extract.training import ranks
 
 # What torchrun states of its second process.
 SECOND = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}
@@ -21,14 +23,11 @@ TOLERANCE = 1e-4
 MORE = (
     "nets.music1d.options={seconds=0.5, dropout=0.0}",
     "nets.rnn.options={dropout=0.0}",
-    "nets.music1d.epochs=2",
-    "nets.rnn.epochs=2",
-    "nets.music1d.batch_size=3",
-    "nets.rnn.batch_size=3",
-    "nets.music1d.optimizer=sgd",
-    "nets.rnn.optimizer=sgd",
-    "nets.music1d.lr=0.3",
-    "nets.rnn.lr=0.3",
+    *(
+        f"nets.{net}.{setting}"
+        for net in ("music1d", "rnn")
+        for setting in ("epochs=2", "batch_size=3", "optimizer=sgd", "lr=0.3")
+    ),
 )
 
 
@@ -105,15 +104,6 @@ def test_a_killed_torchrun_leaves_no_process():
 def test_options_that_ranks_do_not_support_are_refused(
     kind, options, said, sounds, tmp_path, monkeypatch, capsys
 ):
-    from mvemo.pipeline.stage_one import run as stage_one
-
-    class Together(stage_one.ranks.Ranks):
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(stage_one.ranks, "joined_ranks", lambda device: Together(0, 2))
+    monkeypatch.setattr(ranks, "joined_ranks", lambda device: nullcontext(ranks.Ranks(0, 2)))
     assert extract(sounds, kind, tmp_path / "work", *options) == 2
-    assert said in capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in refusal(capsys)

@@ -11,9 +11,9 @@ from mvemo.pipeline.studies.predictors import NetPredictor, predict
 
 def test_predictions_are_those_of_the_net(tmp_path):
     study = opened(tmp_path)
-    media = study.media([study.plan("rnn")])
-    torch.manual_seed(0)
     plan = study.plan("rnn")
+    media = study.media([plan])
+    torch.manual_seed(0)
     net = build_net("rnn", 4, width=plan.width, **plan.options)
     rows = np.array([5, 0, 3])
     got = predict(net, media, plan.view, rows, "softmax")
@@ -33,5 +33,5 @@ def test_nets_of_a_study_are_tested_on_all_views_of_a_clip(tmp_path, monkeypatch
         lambda net, media, view, *_: read.append(media.batches(net, view)) or np.zeros((1, 4)),
     )
     plan = study.plan("rnn")
-    NetPredictor(study, media, plan, study.manifest, only_first=True)(0, study.folds())
+    NetPredictor(study, media, study.manifest, plan, only_first=True)(0, study.folds())
     assert read[0].load_views([0])[1] == [2]

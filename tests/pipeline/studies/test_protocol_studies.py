@@ -21,12 +21,9 @@ RECIPES = ("--profile", "paper", "--net", "music1d")
 
 def test_the_demo_freezes_the_quick_nets_alone(monkeypatch):
     monkeypatch.setattr(protocols, "find_weights", lambda name: Path(name))
-    every = [plan.name for plan in protocols.frozen_plans()]
-    quick = [
-        plan.name for plan in protocols.frozen_plans(built_in()["protocols"].options["frozen"].demo)
-    ]
-    assert every == ["musicnn", "effnet", "i3d"]
-    assert quick == ["musicnn", "effnet"]
+    demo = built_in()["protocols"].options["frozen"].demo
+    for given, names in ((None, ["musicnn", "effnet", "i3d"]), (demo, ["musicnn", "effnet"])):
+        assert [plan.name for plan in protocols.frozen_plans(given)] == names
     with pytest.raises(BadOption, match="--frozen: unknown net 'cnn'; expected one of musicnn"):
         protocols.frozen_plans(["cnn"])
 
@@ -36,15 +33,9 @@ def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
 ):
     monkeypatch.setattr(protocols, "find_weights", lambda name: None)
     # As long as it takes to learn the clips by heart.
-    by_heart = (
-        "nets.music1d.options={seconds=0.05, dropout=0.0}",
-        "nets.music1d.width=0.25",
-        "nets.music1d.iterations=40",
-        "nets.music1d.patience=0",
-        "nets.music1d.batch_size=32",
-        "nets.music1d.lr=0.02",
-        "fuse.C=1.0",
-    )
+    options = "options={seconds=0.05, dropout=0.0}"
+    changes = (options, "width=0.25", "iterations=40", "patience=0", "batch_size=32", "lr=0.02")
+    by_heart = (*(f"nets.music1d.{each}" for each in changes), "fuse.C=1.0")
     chords = make_chords(tmp_path, 32)
     assert conduct("protocols", chords, tmp_path, "--nets", "music1d", settings=by_heart) == 0
     printed = capsys.readouterr().out
@@ -73,14 +64,8 @@ def test_a_recipe_is_scored_without_each_of_its_parts(small_set, tmp_path, capsy
     names = [column["name"] for column in table["columns"]]
     of_name = {row[0]: dict(zip(names, row, strict=True)) for row in table["rows"]}
     assert list(of_name) == [
-        "full recipe",
-        "without probe",
-        "without cosine",
-        "without average",
-        "probe only",
-        "the papers' recipe",
-        "full recipe, linear head",
-        "frozen, linear head",
+        *("full recipe", "without probe", "without cosine", "without average", "probe only"),
+        *("the papers' recipe", "full recipe, linear head", "frozen, linear head"),
     ]
     full = of_name["full recipe"]
     assert full["full less this"] is None

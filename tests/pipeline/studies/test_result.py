@@ -37,24 +37,16 @@ def test_a_table_puts_published_columns_behind_a_bar():
         "crnn,,",
     ]
     assert table.record()["rows"] == [["cnn", 0.5, 0.6919], ["crnn", None, None]]
-
-
-@pytest.mark.parametrize(
-    ("cell", "kind", "text"),
-    [(0.12345, "percent", "12.35"), (23000, "number", "23,000"), (0.98, "number", "0.980"),
-     ("a", "text", "a"), (None, "percent", "-")],
-)  # fmt: skip
-def test_cells_as_text(cell, kind, text):
-    assert cell_text(cell, kind) == text
+    assert [cell_text(x, "number") for x in (23000, 0.98)] == ["23,000", "0.980"]
 
 
 def test_a_table_for_a_paper_has_intervals_in_cells_and_the_best_strong():
     names = ("accuracy", "sd", "low", "high")
-    columns = (
+    columns = [
         Column("net"),
         *(Column(n, "percent") for n in names),
         Column("J22", "percent", True),
-    )
+    ]
     rows = (("a", 0.5, 0.1, 0.4, 0.6, 0.9), ("b", 0.75, 0.1, 0.7, 0.8, None), ("c", *[None] * 5))
     paper = Table("t", "Title", columns, rows).for_paper()
     titles = ["net", "accuracy", "sd", "J22 (published, other data)"]
@@ -72,7 +64,7 @@ def test_columns_without_a_figure_are_left_out_and_the_page_says_why():
     assert without_empty_figures(with_figure) is with_figure
     empty = replace(with_figure, tables=(Table("t", "T", columns, (("crnn", None),)),))
     (table,), (note,) = without_empty_figures(empty).tables, without_empty_figures(empty).notes
-    assert (table.columns, table.rows) == (columns[:1], (("crnn",),))
+    assert (table.columns, table.rows) == ([columns[0]], [["crnn"]])
     assert note.startswith("Published values are shown only next to scores with the papers'")
 
 

@@ -8,7 +8,7 @@ from mvemo.fuse.tasks import task_of
 from mvemo.pipeline.studies.class_tables import confusion_table
 from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
 from mvemo.pipeline.studies.iterations import smoothed, stable_from
-from mvemo.pipeline.studies.scores import Labels, baseline_score, score
+from mvemo.pipeline.studies.scores import Labels, score, score_baselines
 from mvemo.pipeline.studies.study_file import published
 
 
@@ -23,9 +23,8 @@ def test_published_figures_are_those_of_the_paper():
     # 3.5: happiness rises by 7.45 points; each true class sums to one.
     happy = table_4["crnn"]["happy"]["happy"] - table_4["cnn"]["happy"]["happy"]
     assert happy == pytest.approx(0.0745)
-    for net in table_4.values():
-        for shares in net.values():
-            assert sum(shares.values()) == pytest.approx(1.0)
+    sums = [sum(shares.values()) for net in table_4.values() for shares in net.values()]
+    assert sums == pytest.approx([1.0] * 8)
     # 3.6: the RNN is 3.25 above [14].
     assert j22["figure_8"]["rnn"] - j22["figure_8"]["classical"] == pytest.approx(0.0325)
 
@@ -57,9 +56,9 @@ def test_scores_are_those_of_scikit_learn():
 
 def test_the_baseline_is_of_the_other_folds():
     def majority(labels, folds):
-        groups = tuple(map(str, range(len(labels))))
-        of_clips = Labels(task_of("multiclass"), ("a", "b"), np.array(labels), groups)
-        return baseline_score(of_clips, np.array(folds))
+        of_clips = Labels(task_of("multiclass"), ("a", "b"), np.array(labels), tuple("wxyz"))
+        (result,) = score_baselines(of_clips, [np.array(folds)])
+        return np.mean(result.per_fold["accuracy"])
 
     # Fold 0 sees only class 1 elsewhere, and the other way round: never right.
     assert majority([0, 0, 1, 1], [0, 0, 1, 1]) == 0.0
@@ -80,21 +79,21 @@ def test_scalers_and_models_never_see_the_fold_they_predict():
     folds = np.arange(40) % 4
     seen = []
 
-    def spy(train, classes, test, seed):
-        seen.append((train, classes, test))
-        return np.tile([1.0, 0.0], (len(test), 1))
+    def spy(*given):
+        seen.append(given)
+        return np.tile([1.0, 0.0], (len(given[2]), 1))
 
     rows[7] = np.nan
     of_clips = Labels(task_of("multiclass"), ("a", "b"), labels, ())
     out = predict_out_of_fold(spy, rows, of_clips, folds, 0)
+    finite = np.arange(40) != 7
     assert np.isnan(out[7]).all()
-    assert (out[np.arange(40) != 7] == [1, 0]).all()
-    for fold, (train, classes, test) in enumerate(seen):
-        kept = (folds != fold) & (np.arange(40) != 7)
+    assert (out[finite] == [1, 0]).all()
+    for fold, (train, classes, test, _) in enumerate(seen):
+        kept, tested = ((folds != fold) & finite, (folds == fold) & finite)
         mean, sd = rows[kept].mean(axis=0), rows[kept].std(axis=0)
         np.testing.assert_allclose(train, (rows[kept] - mean) / sd, atol=1e-12)
         assert classes.tolist() == labels[kept].tolist()
-        tested = (folds == fold) & (np.arange(40) != 7)
         np.testing.assert_allclose(test, (rows[tested] - mean) / sd, atol=1e-12)
 
 
@@ -102,21 +101,19 @@ def test_confusion_has_the_papers_shares_in_the_order_of_the_classes():
     labels = np.array([0, 0, 1, 2, 3])
     p = np.eye(4)[[0, 1, 1, 2, 3]]
     classes = ["calm", "happy", "sad", "angry"]
-    table = confusion_table("crnn", classes, labels, [p], printed=True)
-    assert table.rows[0][:6] == ("calm", 2, 0.5, 0.5, 0.0, 0.0)
+    labels = Labels(task_of("multiclass"), classes, labels, ())
+    table = confusion_table("crnn", labels, [p], printed=True)
+    assert table.rows[0][:6] == ["calm", 2, 0.5, 0.5, 0.0, 0.0]
     # J22's quiet row: as quiet, happy, sad, anger.
-    assert table.rows[0][6:] == (0.8793, 0.0295, 0.0278, 0.0634)
-    other = confusion_table("crnn", classes, labels, [p], printed=False)
+    assert table.rows[0][6:] == [0.8793, 0.0295, 0.0278, 0.0634]
+    other = confusion_table("crnn", labels, [p], printed=False)
     assert not any(column.published for column in other.columns)
 
 
-def test_where_a_curve_is_stable():
+def test_a_curve_is_smoothed_by_the_mean_of_what_came_before_and_is_stable_near_its_end():
     assert stable_from([10, 20, 30, 40], [4.0, 2.0, 1.02, 1.0]) == 30
     assert stable_from([10, 20, 30, 40], [4.0, 1.0, 2.0, 1.0]) == 40
     assert stable_from([10], [1.0]) == 10
-
-
-def test_a_smoothed_curve_is_the_mean_of_what_came_before():
     values = [4.0, 2.0, 6.0, 0.0]
     assert smoothed(values, 2) == pytest.approx([4.0, 3.0, 4.0, 3.0])
     assert smoothed(values, 9) == pytest.approx([4.0, 3.0, 4.0, 3.0])

@@ -1,14 +1,12 @@
 """Study files of users: one is run, and mistakes are refused in one line."""
 
-from importlib import resources
-
 import pytest
 from stage_samples import run
 from study_samples import read_tables, tiny_options
 
 from mvemo.pipeline.commands.study import option_values
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.study_file import built_in, check_values, parse_study
+from mvemo.pipeline.studies.study_file import FOLDER, built_in, check_values, parse_study
 
 MY_STUDY = """
 title = "Loss by length of segments of {net}"
@@ -52,8 +50,6 @@ value = 0.9
 
 @pytest.fixture
 def run_file(small_set, tmp_path):
-    """Function that runs a study file, and returns the exit code."""
-
     def run_text(text, *options):
         file = tmp_path / "my.toml"
         file.write_text(text)
@@ -146,11 +142,9 @@ def test_a_copy_of_a_built_in_study_has_the_values_of_its_command(name, tmp_path
         "mvemo.pipeline.commands.study.conduct",
         lambda file, options: found.append(option_values(file, options)) or 0,
     )
-    copy = tmp_path / "copy.toml"
-    text = resources.files("mvemo.pipeline.studies").joinpath(f"{name}.toml").read_text()
-    copy.write_text(text)
     assert run("mvemo", "study", name, "m.csv", "--out", tmp_path) == 0
-    assert run("mvemo", "study", "run", copy, "m.csv", "--out", tmp_path) == 0
+    own = FOLDER / f"{name}.toml"
+    assert run("mvemo", "study", "run", own, "m.csv", "--out", tmp_path) == 0
     command, own = ({**values, "net": None, "nets": None} for values in found)
     assert own == command
 

@@ -1,38 +1,29 @@
-"""The CRNN's branches, their padding and learning; the end of a clip in the RNN."""
-
-import json
+"""Nets on descriptors: the CRNN's branches and learning, sizes, and missing numbers."""
 
 import numpy as np
 import torch
-from sequence_samples import made_problem, pad, sequences, settle, train
+from sequence_samples import made_problem, sequences, settle, train
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
-from mvemo.extract.nets import build_net
-from mvemo.extract.training.data import RawBatches
+from mvemo.extract.nets import SharedSettings, build_net
+from mvemo.extract.nets.parts.registry import with_length, with_shared_options
+from mvemo.extract.settings import NetSettings
 
 BINS, LLD = 20, 6
 
 
 def make(**options):
-    sizes = {
-        "n_frames": 40,
-        "spectrogram_frames": 40,
-        "spectrogram_dim": BINS,
-        "lld_dim": LLD,
-        "bands": 8,
-    }
-    return build_net("crnn", 3, width=0.125, **{**sizes, **options})
+    sizes = {"spectrogram_dim": BINS, "lld_dim": LLD, "bands": 8}
+    return build_net("crnn", 3, width=0.125, **sizes, **options)
 
 
-def test_sizes_and_record():
+def test_sizes():
     net = build_net("crnn", 4, lld_dim=50)
     assert net.input.n_frames == 860
     assert net.embedding_dim == 256
     assert net.input.features == ("spectrogram", "mfcc_rp", "f0", "formants", "contrast", "chroma")
     assert net.spectrogram_lstm.input_size == 32 * 128
-    assert net.lld_lstm.num_layers == 2
-    assert net.lld_lstm.input_size == 50
-    json.dumps(net.preprocessing())
+    assert (net.lld_lstm.num_layers, net.lld_lstm.input_size) == (2, 50)
 
 
 def test_default_sizes_are_those_of_ten_seconds_of_descriptors():
@@ -58,19 +49,6 @@ def test_first_kernels_lie_along_time_and_along_frequency():
     assert net.conv1_frequency.weight.shape[2:] == (9, 1)
 
 
-def test_embedding_is_both_branches_last_states():
-    x = sequences([40, 23], BINS + LLD, 40)
-    net = settle(make(), x)
-    with torch.no_grad():
-        whole = net.embed(net.prepare(x))
-        other = x.clone()
-        other[:, :, BINS:] = sequences([40, 23], LLD, 40, seed=1)
-        changed = net.embed(net.prepare(other))
-    half = net.embedding_dim // 2
-    torch.testing.assert_close(changed[:, :half], whole[:, :half])
-    assert (changed[:, half:] - whole[:, half:]).abs().max() > 1e-3
-
-
 def test_branches_have_frames_of_their_own():
     x = sequences([40, 40], BINS + LLD, 40)
     net = settle(make(spectrogram_frames=36, n_frames=18), x)
@@ -92,19 +70,6 @@ def test_branches_have_frames_of_their_own():
             assert changed.max() == 0
 
 
-def test_embeddings_read_from_batches_of_uneven_clips():
-    clips, _ = made_problem(4, BINS + LLD, 30)
-    net = make(n_frames=30)
-    reader = RawBatches(lambda row: clips[row], net.input)
-    x = reader.load([0, 1, 2, 3])
-    net = settle(net, x)
-    with torch.no_grad():
-        whole = net.embed(net.prepare(x))
-        torch.testing.assert_close(
-            net.embed(net.prepare(pad(reader.load([2]), 9))), whole[2:3], atol=1e-5, rtol=1e-5
-        )
-
-
 def test_learns_a_made_problem(tmp_path):
     clips, labels = made_problem(60, 24, 30)
     torch.manual_seed(0)
@@ -113,9 +78,16 @@ def test_learns_a_made_problem(tmp_path):
     assert max(curve["val_accuracy"]) >= 0.9
 
 
-def test_the_end_of_a_clip_counts_for_the_rnn():
-    x = sequences([40, 40], 6, 40)
-    net = settle(build_net("rnn", 3, width=0.125, n_frames=40, n_mfcc=6), x)
-    turned = x.flip(1)
+def test_a_number_that_is_missing_within_a_frame_shows():
+    x = sequences([40, 40], 12, 40)
+    net = settle(build_net("cnn", 3, width=0.125, n_mels=12), x)
+    x[1, 3, 5] = torch.nan
     with torch.no_grad():
-        assert not torch.allclose(net(net.prepare(x)), net(net.prepare(turned)), atol=1e-4)
+        finite = net.embed(net.prepare(x)).isfinite().all(dim=1)
+    assert finite.tolist() == [True, False]
+
+
+def test_sizes_follow_the_spectrogram_s_own_frames():
+    shared = SharedSettings(n_frames=32, descriptors=DescriptorSettings())
+    settings = with_length(with_shared_options(NetSettings("speccnn"), shared), 16.0, shared)
+    assert dict(settings.options) == {"spectrogram_dim": 513, "n_frames": 1378}

@@ -1,0 +1,114 @@
+"""Features that a model reads, computed for new clips by its nets and descriptors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from mvemo.cache import FeatureSpec, in_half_precision
+from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
+from mvemo.extract.errors import BadWeights
+from mvemo.extract.media.request import IN_WORDS
+from mvemo.extract.nets import Net
+from mvemo.extract.training.devices import pick_device, place
+from mvemo.fuse.final.model import FinalModel, load_model
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
+from mvemo.pipeline.prediction.new_clips import NewClip
+from mvemo.pipeline.prediction.passes import ClipPass
+from mvemo.pipeline.prediction.streams import Descriptors, StreamPlan, net_stream
+from mvemo.pipeline.settings_files import load_settings
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """Settings of predictions."""
+
+    modalities: tuple[str, ...] = ("audio", "video")  # read from files that have them
+    # Files of pretrained weights by net; other nets use downloaded weights.
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    device: str = "auto"
+
+
+class FeatureMaker:
+    """Features of a model folder, computed for new clips by its nets and descriptors."""
+
+    def __init__(self, folder: Path, settings: PredictSettings) -> None:
+        self.folder, self.options = folder, settings
+        self.model: FinalModel = load_model(folder)
+        # Reasons by feature why it cannot be computed here, such as missing weights.
+        self.unavailable: dict[str, str] = {}
+        self._nets: dict[str, Net] = {}
+        stage_one = self.model.facts.get("provenance", {}).get("stage_one", {})
+        stated = stage_one.get("settings", {}).get("descriptors", {})
+        # The digests below differ if another version had further settings.
+        known = {f.name: stated[f.name] for f in fields(DescriptorSettings) if f.name in stated}
+        descriptors = DescriptorSettings(**known)
+        self.settings = replace(load_settings("paper"), descriptors=descriptors)
+        for spec in self.model.specs:
+            for name, digest in spec.params.get("descriptors", {}).items():
+                current = descriptor_spec(name, descriptors)
+                # Half precision of stored frames hardly changes their statistics.
+                if digest not in (current.digest, in_half_precision(current).digest):
+                    raise BadOption(
+                        f"{self.folder}: its descriptor {name!r} was computed by another version "
+                        "or with unknown settings: train the model again"
+                    )
+
+    def features_of(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        """Load the best predictor for each set of modalities; return the features they read."""
+        sets = [*((modality,) for modality in modalities), modalities]
+        missing = True
+        # If a feature cannot be computed, the best of the other predictors are used.
+        while missing:
+            best = [self.model.best(s, self.unavailable) for s in sets]
+            names = tuple(dict.fromkeys(name for p in best if p is not None for name in p.features))
+            missing = False
+            for spec in (spec for name in names for spec in self.model.variants(name)):
+                try:
+                    if is_net(spec):
+                        self.net(spec)
+                except (BadOption, BadWeights) as error:
+                    if spec.name in self.options.weights:
+                        raise
+                    self.unavailable.setdefault(spec.name, str(error))
+                    missing = True
+        if not names and self.unavailable:
+            raise BadOption(next(iter(self.unavailable.values())))
+        return names
+
+    def features(self) -> tuple[str, ...]:
+        """Return the features of the settings' modalities; raise `BadOption` if there are none."""
+        names = self.features_of(self.options.modalities)
+        if not names:
+            wanted = " and ".join(IN_WORDS[m] for m in self.options.modalities)
+            needed = dict.fromkeys(IN_WORDS[m] for p in self.model.predictors for m in p.modalities)
+            raise BadOption(
+                f"{self.folder}: the model cannot predict from {wanted} only: it needs "
+                f"{' and '.join(needed)}"
+            )
+        return names
+
+    def open(self, clip: NewClip, modalities: tuple[str, ...], plan: StreamPlan) -> ClipPass:
+        """Return a pass over a clip that computes the features of its windows."""
+        streams = {}
+        descriptors = self.settings.descriptors
+        for name in self.features_of(modalities):
+            for spec in self.model.variants(name):
+                streams[name, spec.fold] = (
+                    net_stream(self.net(spec), plan_of(spec).view, plan, descriptors)
+                    if is_net(spec)
+                    else Descriptors(spec.params["order"], descriptors)
+                )
+        return ClipPass(clip, plan, streams, modalities)
+
+    def net(self, spec: FeatureSpec) -> Net:
+        """Return the net of a feature, loaded once."""
+        if spec.digest not in self._nets:
+            net = load_net(spec, len(self.model.classes), self.folder, self.options.weights)
+            self._nets[spec.digest] = place(net, pick_device(self.options.device)).eval()
+        return self._nets[spec.digest]
+
+
+def is_net(spec: FeatureSpec) -> bool:
+    """Return True for a net's embedding, False for statistics of descriptors."""
+    return spec.extractor.startswith(NET_PREFIX)
