@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from mvemo.cache import Cache
 from mvemo.fuse.features import Features, Matrix, leave_each_out
-from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.metrics.scores import roc_auc
 from mvemo.fuse.near_pairs import near_pairs
-from mvemo.fuse.numeric import F32, F64, Bools, Ints
+from mvemo.fuse.numeric import F32, F64, Bools, Ints, mean_of_finite
 from mvemo.fuse.scaling import MIN_CLIPS, fit_scaling
 from mvemo.manifests import make_folds
 from mvemo.manifests.labels import UNLABELLED, Task, label_kind

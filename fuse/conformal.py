@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.numeric import F64, Bools, Ints, Link
+from mvemo.fuse.numeric import F64, Bools, Ints, Link, complete
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,8 @@ from mvemo.cache import TEST, TRAIN, Cache, ClipTable, FeatureSpec, import_featu
 from mvemo.fuse.crossval.evaluation import evaluate_once
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.near_pairs import near_pairs
-from mvemo.fuse.numeric import F32, F64, Ints
+from mvemo.fuse.numeric import F32, F64, Ints, complete
 from mvemo.fuse.results import ModelResult, Results, recommended_model
 from mvemo.fuse.scaling import fit_scaling
 from mvemo.manifests.labels import parse_scale

@@ -30,7 +30,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -42,6 +42,7 @@ from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
 from mvemo.manifests.files import parse_toml
 from mvemo.manifests.labels import TASKS, Label, Task, parse_number, parse_scale
 from mvemo.manifests.layouts.file_names import FoundClips
+from mvemo.manifests.schemes import find_scheme
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text, read_lines, read_table
 
@@ -109,11 +110,12 @@ class Layout:
     name: str
     title: str
     task: Task
-    table: tuple[TableFile, ...]
-    media: Media
+    table: tuple[TableFile, ...] = ()
+    media: Media | None = None
+    folders: bool = False  # no tables: the clips are in a folder for each class
     size: str = ""
     scale: str = ""
-    scheme: str = ""
+    scheme: str = ""  # maps the labels to a paper's classes; clips without a class are left out
     licence: str = ""
     citation: str = ""
     published: tuple[str, ...] = ()
@@ -218,10 +220,16 @@ def _check(layout: Layout) -> None:
     if layout.task not in TASKS:
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {layout.task!r}")
     needed = {"multiclass": "label", "multilabel": "tags", "regression": "targets"}[layout.task]
+    if layout.folders:
+        needed, layout = "folders", replace(layout, media=Media(path=()))
     if not getattr(layout, needed):
         raise ValueError(f"[{needed}] is missing: the task is {layout.task}")
-    if not layout.table:
+    if not layout.folders and not layout.table:
         raise ValueError("[[table]] is missing")
+    if layout.media is None:
+        raise ValueError("[media] is missing")
+    if layout.scheme:
+        find_scheme(layout.scheme)
     if layout.scale:
         parse_scale(layout.scale)
     for key in layout.split:
@@ -243,7 +251,7 @@ def layouts() -> dict[str, Layout]:
     found = {}
     for file in resources.files(__package__).iterdir():
         text = file.read_text(encoding="utf-8") if file.name.endswith(".toml") else ""
-        if "[[table]]" in text:
+        if "[fields]" not in text and text:
             layout = parse_layout(text, file.name)
             found[layout.name] = layout
     return dict(sorted(found.items()))
@@ -330,7 +338,7 @@ def _files(layout: Layout, folder: Path, patterns: Sequence[str]) -> list[Path]:
 def _joined(layout: Layout, folder: Path, number: int) -> list[_Record]:
     """Return the records of the first table with the cells of the further tables."""
     main, *others = [
-        _records(table, _files(layout, folder, [p.replace("{n}", str(number)) for p in table.path]))
+        _records(table, _files(layout, folder, _numbered(table.path, number)))
         for table in layout.table
     ]
     further: dict[str, dict[str, str]] = {}
@@ -340,6 +348,14 @@ def _joined(layout: Layout, folder: Path, number: int) -> list[_Record]:
     for record in main:
         record.cells = {**further.get(record.id, {}), **record.cells}
     return main
+
+
+def _numbered(patterns: Sequence[str], number: int) -> list[str]:
+    """Return the patterns of a split; without its number only those of split 0 may be missing."""
+    of_splits = [pattern for pattern in patterns if "{n}" in pattern]
+    return [
+        p.replace("{n}", str(number)) for p in (of_splits if number and of_splits else patterns)
+    ]
 
 
 def _records(table: TableFile, paths: Sequence[Path]) -> list[_Record]:
@@ -393,6 +409,7 @@ def _media_path(layout: Layout, record: _Record, known: Collection[str]) -> str:
             return posixpath.splitext(value)[0]
         return value[int(form) :] if form.startswith("-") else value.zfill(int(form))
 
+    assert layout.media is not None
     paths = [posixpath.normpath(_PLACE.sub(cell, template)) for template in layout.media.path]
     path = next((path for path in paths if path in known), paths[0])
     if path.startswith(("/", "..")):
@@ -412,9 +429,8 @@ def _row(layout: Layout, records: Sequence[_Record], path: str, split: str | Non
     )
     extra += [(column, first.cell(column)) for column in layout.extra]
     return Row(
-        first.line, path, label, first.id, group, start or 0.0, duration, None, split,
-        extra=tuple(extra),
-    )  # fmt: skip
+        first.line, path, first.id, group, label, start or 0.0, duration, None, split, tuple(extra)
+    )
 
 
 def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, list[tuple[str, str]]]:

@@ -13,11 +13,14 @@ from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.cal500 import find_annotations, read_segments, read_songs
 from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
+from mvemo.manifests.layouts.layout_file import Layout, find_by_layout, layouts, read_layout
 from mvemo.manifests.model import Manifest
+from mvemo.manifests.schemes import apply_scheme, find_scheme
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text
 from mvemo.manifests.text_table import listed
 
+# Layouts that `Layout` files do not declare.
 LAYOUTS = ("auto", "class-folders", *NAMED_FILES, "cal500", "cal500exp")
 
 LINK = "a link that leads out of the folder; give --follow-links to include it"
@@ -97,6 +100,8 @@ def scan_clips(
     select: Selection | None = None,
     follow_links: bool = False,
     labels: bool = True,
+    media: bool = True,
+    split_number: int = 0,
 ) -> Scan:
     """Find the clips of a folder and their labels.
 
@@ -104,8 +109,8 @@ def scan_clips(
     folders are named like splits (Train, Validation, ...), the classes are one level further down
     and the split is kept. ``ravdess`` reads emotion and actor (the group) from file names, and
     keeps one copy of each take. ``cal500`` and ``cal500exp`` are songs (the groups) and their
-    segments with tags. ``auto`` recognises the layout; a folder without class folders gives a
-    manifest without labels.
+    segments with tags. ``auto`` recognises these layouts; a folder without class folders gives a
+    manifest without labels. Other layouts are declared by TOML files (`mvemo manifest layouts`).
 
     Parameters
     ----------
@@ -116,13 +121,17 @@ def scan_clips(
     name
         Name of the manifest; default: the folder's name.
     layout
-        One of `LAYOUTS`.
+        One of `LAYOUTS`, the name of a declared layout, or the path of a TOML file.
     select
         Selection of the data set's clips and tags; None for the layout's defaults.
     follow_links
         If True, links may lead out of the folder; otherwise such links are left out.
     labels
         If False, take all media files without labels, in any folders.
+    media
+        If False, take all clips of a declared layout's tables, without media files.
+    split_number
+        Number of the split, if a declared layout has several.
 
     Raises
     ------
@@ -148,29 +157,37 @@ def scan_clips(
         raise MissingManifest(f"{folder}: no such folder")
     if not folder.is_dir():
         raise BadManifest(f"{folder}: expected a folder of clips, got a file")
-    if layout not in LAYOUTS:
-        raise BadManifest(f"unknown layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
+    declared = _declared(layout)
+    if not media and (declared is None or declared.folders):
+        raise BadManifest(f"{folder}: --no-media needs a --layout with tables, not {layout}")
     left_out: list[tuple[str, str]] = []
-    paths = find_media(folder, left_out, follow_links)
-    if not paths:
+    paths = find_media(folder, left_out, follow_links) if media else None
+    if paths == []:
         if n_links := sum(reason == LINK for _, reason in left_out):
             raise BadManifest(
                 f"{folder}: has no media files except {n_links} links that lead out of it, such as "
                 f"{min(left_out)[0]!r}: give --follow-links to include them"
             )
-        raise BadManifest(f"{folder}: has no media files; expected a folder of clips per class")
+        expected = "expected a folder of clips per class"
+        if declared is not None:
+            expected = "give --no-media to list the clips without them"
+        raise BadManifest(f"{folder}: has no media files; {expected}")
+    select, files = select or Selection(), paths or []
     if layout == "auto":
-        layout = _layout_of(folder, paths) if labels else "class-folders"
-    select = select or Selection()
+        layout = _layout_of(folder, files) if labels else "class-folders"
     select.check(layout, folder)
-    if layout.startswith("cal500"):
-        left_out = []  # because it lists the annotation files
+    tables = declared is not None and not declared.folders
+    if tables or layout.startswith("cal500"):
+        left_out = []  # because it lists the tables
+    if declared is not None and tables:
+        found = find_by_layout(declared, folder, paths, split_number)
+    elif layout.startswith("cal500"):
         read = read_songs if layout == "cal500" else read_segments
-        found = read(folder, paths, select.tags or "emotion")
+        found = read(folder, files, select.tags or "emotion")
     elif layout in NAMED_FILES:
-        found = NAMED_FILES[layout].find({path: _stem(path) for path in paths}, vars(select))
+        found = NAMED_FILES[layout].find({path: _stem(path) for path in files}, vars(select))
     else:
-        found = _class_folders(paths, labels)
+        found = _class_folders(files, labels)
     left_out += found.left_out
     first = f"; left out: {left_out[0][0]!r} ({left_out[0][1]})" if left_out else ""
     if not found.rows:
@@ -183,10 +200,28 @@ def scan_clips(
     problems.raise_any()
     name = name or folder.resolve().name or "clips"
     clips = tuple(row.clip() for row in found.rows)
-    manifest = Manifest(name, found.task, tuple(found.classes), clips, folder)
-    if infer_groups and layout == "class-folders":
+    scale = "" if declared is None else declared.scale
+    manifest = Manifest(name, found.task, tuple(found.classes), clips, folder, scale=scale)
+    if (infer_groups and layout == "class-folders") or (declared is not None and not tables):
         manifest = with_inferred_groups(manifest)
-    return Scan(manifest, tuple(sorted(left_out)), found.remarks)
+    remarks = found.remarks
+    if declared is not None and declared.scheme:
+        manifest, notes = apply_scheme(manifest, find_scheme(declared.scheme), drop_unmapped=True)
+        remarks += notes
+    return Scan(manifest, tuple(sorted(left_out)), remarks)
+
+
+def _declared(layout: str) -> Layout | None:
+    """Return a layout that a TOML file declares; None for one of `LAYOUTS`."""
+    if layout in LAYOUTS:
+        return None
+    if layout.endswith(".toml"):
+        return read_layout(Path(layout))
+    known = layouts()
+    if layout not in known:
+        names = ", ".join([*LAYOUTS, *known])
+        raise BadManifest(f"unknown layout {layout!r}; expected a TOML file, or one of {names}")
+    return known[layout]
 
 
 def _layout_of(folder: Path, paths: Sequence[str]) -> str:

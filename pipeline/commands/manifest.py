@@ -13,7 +13,6 @@ import numpy as np
 from click import argument, option
 
 from mvemo.manifests import (
-    LAYOUTS,
     SCHEMES,
     TASKS,
     Manifest,
@@ -32,7 +31,9 @@ from mvemo.manifests import (
 )
 from mvemo.manifests.labels import UNLABELLED, label_kind
 from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
+from mvemo.manifests.layouts.layout_file import layouts
 from mvemo.manifests.segments import TAILS
+from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
     PATH,
@@ -96,7 +97,19 @@ def manifest() -> None:
 @option("--out", type=OUT_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
 @_infer
 @_pattern
-@option("--layout", type=click.Choice(LAYOUTS), default="auto")
+@option(
+    "--layout",
+    metavar="NAME|FILE.toml",
+    default="auto",
+    help="Layout of a published data set (`mvemo manifest layouts`), or your own.",
+)
+@_no_media
+@option(
+    "--split-number",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Number of the split, if the data set has several.",
+)
 @option("--channel", type=_ravdess("channel"), help="RAVDESS: only this vocal channel.")
 @option(
     "--modality",
@@ -115,33 +128,57 @@ def manifest() -> None:
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """Make a manifest of FOLDER, which has a folder of clips for each class.
 
-    FOLDER may also hold the files of RAVDESS, or the annotations and the sound of CAL500 or
-    CAL500exp.
+    FOLDER may also hold a published data set: RAVDESS, CAL500 and CAL500exp are recognised,
+    others are named by --layout. A TOML file declares the layout of any other set; see
+    docs/public-data.md.
 
     \b
-    Example:
+    Examples:
       mvemo manifest scan VIDEOS --infer-groups --out clips.csv
+      mvemo manifest scan DEAM --layout deam --out deam.csv
+      mvemo manifest scan SET --layout mine.toml --no-media --out mine.csv
     """
     out = out or folder / "manifest.csv"
     refuse_replacing(out, force)
     named = ("channel", "modality", "intensity", "tags")
-    same = ("infer_groups", "name", "layout", "follow_links")
+    same = ("infer_groups", "name", "layout", "follow_links", "split_number")
     scanned = scan_clips(
         folder,
         select=Selection(**{name: options[name] for name in named}),
         labels=not options["no_labels"],
+        media=not options["no_media"],
         **{name: options[name] for name in same},
     )
     _note(scanned.notes())
     clips = scanned.manifest
     if options["group_pattern"]:
         clips = with_inferred_groups(clips, options["group_pattern"])
-    if any(clip.duration is not None for clip in clips.clips):
+    if not options["no_media"] and any(clip.duration is not None for clip in clips.clips):
         from mvemo.pipeline.clips.media_files import fit_segments
 
         clips, notes = fit_segments(clips)
         _note(notes)
     _save(clips, out, options)
+
+
+@manifest.command(name="layouts")
+def list_layouts() -> None:
+    """List the layouts of published data sets, with their size, task and licence.
+
+    \b
+    Example:
+      mvemo manifest layouts
+    """
+    rows = [("layout", "task", "clips", "licence")]
+    rows += [(one.name, one.task, one.size, one.licence) for one in layouts().values()]
+    rows += [
+        ("class-folders", "multiclass", "a folder for each class", ""),
+        ("ravdess", "multiclass", "RAVDESS: 1,012 sung, 1,440 spoken takes", "CC BY-NC-SA 4.0"),
+        ("cal500", "multilabel", "502 songs, 18 emotion tags", "research only"),
+        ("cal500exp", "multilabel", "3,223 segments of CAL500's songs", "research only"),
+    ]
+    for line in align_columns(rows, left=range(4)):
+        click.echo(line)
 
 
 @manifest.command()
