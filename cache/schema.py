@@ -253,7 +253,7 @@ def read_failures(file: Any) -> Failures:
     """Read ``/failures``; raise ValueError if they do not match their checksum."""
     group = part(file, "failures")
     columns = [read_strings(group, name) for name in ("clips", "stages", "reasons")]
-    # Files of mvemo 0.1 have no times and versions.
+    # mvemo 0.1 did not store when, and by which versions, a clip failed.
     if stated := attribute(group, "origin_checksum", str, ""):
         origins = [read_strings(group, name) for name in _ORIGINS]
         if _joined_checksum(*origins) != stated:

@@ -237,7 +237,7 @@ def _texts(item: Any, name: str, file: Any, most: int) -> list[str]:
 
 
 def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]) -> bytes:
-    """Return the bytes of a heap collection; empty if it is damaged."""
+    """Return the bytes of an HDF5 heap collection (signature GCOL); empty if it is damaged."""
     head = read_at(place, _COLLECTION.size)
     if len(head) == _COLLECTION.size:
         mark, version, size = _COLLECTION.unpack(head)

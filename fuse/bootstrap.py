@@ -95,7 +95,7 @@ def percentile_interval(values: F64, level: float = LEVEL) -> F64:
 def bootstrap_multiclass(
     y_true: Ints, proba: F64, resamples: Resamples, folds: Ints | None = None
 ) -> dict[str, F64]:
-    """Map each score of `proba` (models, clips, classes) to float64 (models, resamples)."""
+    """Compute each score of `proba` (models, clips, classes) in resamples: (models, resamples)."""
     mask = complete(proba)
     classes = np.arange(proba.shape[2])
     positive = y_true[:, None] == classes
@@ -119,7 +119,7 @@ def bootstrap_multiclass(
 def bootstrap_multilabel(
     y_true: Ints, proba: F64, decisions: Bools, resamples: Resamples
 ) -> dict[str, F64]:
-    """Map each score of `proba` (models, clips, tags) to float64 (models, resamples)."""
+    """Compute each score of `proba` (models, clips, tags) in resamples: (models, resamples)."""
     mask = complete(proba)
     positive = y_true.astype(np.bool_)
     n_tags = positive.shape[1]

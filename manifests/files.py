@@ -233,7 +233,7 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text from any source; raise a one-line ValueError."""
+    """Parse JSON, also of untrusted origin; raise a ValueError of one line if it is invalid."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -243,7 +243,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Return the tables of a TOML text from any source; raise a one-line ValueError."""
+    """Parse TOML, also of untrusted origin; raise a ValueError of one line if it is invalid."""
     try:
         return tomllib.loads(text)
     except RecursionError:

@@ -23,7 +23,7 @@ from click.shell_completion import CompletionItem
 
 from mvemo.pipeline.commands.options import CONTEXT, with_verbosity
 from mvemo.pipeline.console.messages import Verbosity, guarded_streams
-from mvemo.pipeline.start import noted_signals, report_interrupt
+from mvemo.pipeline.start import interrupting_signals, report_interrupt
 
 # Subcommand -> module and function, and its line in ``mvemo --help``.
 COMMANDS = {
@@ -120,7 +120,7 @@ with_verbosity(mvemo)
 
 def run(command: Callable[..., Any], name: str) -> None:
     """Run a click command as a program: errors become one line and an exit code."""
-    with guarded_streams(), noted_signals() as signals:
+    with guarded_streams(), interrupting_signals() as signals:
         _run(command, name, signals)
 
 

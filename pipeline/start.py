@@ -23,7 +23,7 @@ _DEFAULT: dict[int, Any] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,
 }
-# The list of the outermost active `noted_signals`.
+# The list of the outermost active `interrupting_signals`.
 _noted: list[list[int]] = []
 
 
@@ -42,7 +42,7 @@ def take_early_signals() -> None:
 
 
 @contextmanager
-def noted_signals() -> Iterator[list[int]]:
+def interrupting_signals() -> Iterator[list[int]]:
     """Raise KeyboardInterrupt on SIGTERM too; yield a list of the received signals' numbers."""
     if _noted or threading.current_thread() is not threading.main_thread():
         yield _noted[-1] if _noted else []
@@ -117,7 +117,7 @@ def _start(name: str) -> None:
     take_early_signals()
     let_threads_sleep()
     end_with_torchrun()
-    with noted_signals() as signals:
+    with interrupting_signals() as signals:
         try:
             getattr(import_module("mvemo.pipeline.cli"), name)()
         except (Exception, KeyboardInterrupt) as error:

@@ -234,6 +234,6 @@ def _views(y: F32, start: I64, length: int) -> F32:
     low, high = int(start[0]), int(start[-1]) + length
     part = y[max(low, 0) : high]
     if len(part) < high - low:
-        # Only blocks at the clip's ends are copied: a long clip must not be in memory twice.
+        # Only blocks at the clip's ends are padded: padding the clip would copy it.
         part = np.pad(part, (max(-low, 0), max(high - len(y), 0)))
     return sliding_window_view(part, length)[start - low]

@@ -43,7 +43,7 @@ def reasons_text(problems: Mapping[str, object]) -> str:
 
 
 def check_length(seconds: float, expected: float) -> Problem | None:
-    """Return a problem if far less than `expected` seconds were decoded; 0 for no check."""
+    """Return a problem if far less than `expected` seconds were decoded; 0 skips the check."""
     if expected <= 0 or seconds >= MIN_DECODED_SHARE * expected:
         return None
     if seconds <= 0:

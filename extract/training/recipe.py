@@ -203,7 +203,7 @@ def change_sound(raw: Tensor) -> Tensor:
     x = torch.where(_random_range(position, n, MOST_SILENCED), 0.0, x)
     x = x * 10 ** (_uniform(n, -GAIN, GAIN, raw.device)[:, None] / 20)
     x = torch.where(ended, torch.nan, torch.where(raw == 0, 0.0, x))
-    # The clip starts later; the padding after its end fills the rest.
+    # The first samples are dropped; padding after the end keeps the length.
     skipped = (torch.rand(n, device=raw.device) * MOST_SKIPPED * samples).long()
     source = position + skipped[:, None]
     after = torch.where(ended.any(1), torch.nan, 0.0)[:, None]

@@ -239,10 +239,10 @@ class Trainer(Stepper):
             return
         state = self.net.state_dict().values()
         if not all(torch.isfinite(v).all() for v in state if v.is_floating_point()):
-            raise self.divergence(run)
+            raise self.divergence_error(run)
 
-    def divergence(self, run: TrainingRun) -> TrainingDiverged:
-        """Build the error of a training without a finite loss."""
+    def divergence_error(self, run: TrainingRun) -> TrainingDiverged:
+        """Build the exception for a training run that has no finite loss."""
         lr = self.settings.lr
         return TrainingDiverged(
             f"{self.job.label}: training diverged: no finite loss by epoch {run.epoch} "
@@ -287,7 +287,7 @@ def fine_tune(
         if on_epoch is not None:
             on_epoch(job.label, epoch, job.epochs, run.curve["val_loss"][-1])
     if patience and math.isinf(run.best_loss):
-        raise trainer.divergence(run)
+        raise trainer.divergence_error(run)
     if patience or job.settings.recipe.average:
         net.load_state_dict(run.best)
     trainer.loss.finish(net.classifier)

@@ -239,7 +239,7 @@ def cores() -> int:
 def run_calls(
     calls: Sequence[Call], *, workers: int = 0, environments: Sequence[Mapping[str, str]] = ()
 ) -> Iterator[Outcome]:
-    """Run calls in worker processes; yield the parts and then the outcome of each call."""
+    """Run calls in worker processes; yield partial results and the outcome of each call."""
     if not calls:
         return
     count = len(environments) or workers or cores()

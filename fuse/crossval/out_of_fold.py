@@ -108,7 +108,7 @@ class OutOfFold:
         }
 
     def heads_with_thresholds(self) -> list[Head]:
-        """Return all heads with thresholds, out-of-fold ones for heads fitted on all clips."""
+        """Return all heads with their thresholds, fitted on predictions of clips they left out."""
         if not self.thresholds:
             return self.heads
         task, y_true, heads = self.clips.task, self.clips.y_true, []

@@ -113,7 +113,7 @@ def saved_heads(results: Results) -> SavedHeads:
 def write_heads(
     path: str | Path, saved: SavedHeads, dtypes: Mapping[str, type[np.floating]] | None = None
 ) -> None:
-    """Write heads, of an evaluation or not; `dtypes` maps names of arrays to stored types."""
+    """Write heads to a file; `dtypes` maps names of arrays to the types that are stored."""
     arrays: dict[str, NDArray[Any]] = {}
     for i, head in enumerate(saved.heads):
         for name in _ARRAYS:

@@ -176,7 +176,7 @@ class Product(_SecondLayer):
         if not complete(outputs).any():
             return
         oof.heads.append(self._head(clips, fold, weights))
-        values = late_outputs(clips, outputs, weights)
+        values = late_fusion_outputs(clips, outputs, weights)
         # If all features of a modality are missing, only a fallback may predict.
         for missing in self.model.modalities:
             of_modality = [missing in base.modalities for base in self.bases]
@@ -185,7 +185,9 @@ class Product(_SecondLayer):
         for fallback in oof.fallbacks.get(self.name, ()):
             left = self._without(fallback.missing)
             rows = [base in left for base in self.bases]
-            oof.outputs[fallback.key][tested] = late_outputs(clips, outputs[rows], weights[rows])
+            oof.outputs[fallback.key][tested] = late_fusion_outputs(
+                clips, outputs[rows], weights[rows]
+            )
 
     def fit_all(self, oof: OutOfFold) -> Head:
         """Fit the product for new clips, on out-of-fold predictions of all clips."""
@@ -232,8 +234,8 @@ def late_weights(clips: Clips, outputs: F64) -> F64:
     return weights
 
 
-def late_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
-    """Return the weighted mean of the bases that predict a clip, (clips, outputs)."""
+def late_fusion_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
+    """Return the weighted mean of the models that have a prediction for a clip."""
     valid = complete(outputs)
     inputs = np.where(valid[:, :, None], decision_inputs(outputs, clips.link), 0.0)
     total = np.einsum("bnk,bk->nk", inputs, weights)
@@ -248,7 +250,7 @@ def late_inner(clips: Clips, outputs: F64, folds: Ints) -> F64:
     result = np.full(outputs.shape[1:], np.nan)
     for others, rows in leave_each_out(folds):
         weights = late_weights(clips, np.where(others[:, None], outputs, np.nan))
-        result[rows] = late_outputs(clips, outputs[:, rows], weights)
+        result[rows] = late_fusion_outputs(clips, outputs[:, rows], weights)
     return result
 
 

@@ -143,8 +143,8 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
         Path of the file.
     clips
         Manifest or table of a cache. The folds are matched to its clip ids and put in its order;
-        they must have exactly its clips, with each group in one fold. The digest may differ, so
-        that folds can be kept when labels are corrected.
+        they must have exactly its clips, with each group in one fold. Labels may have been
+        corrected since the file was written.
 
     Returns
     -------

@@ -191,7 +191,7 @@ def export(
 @_features
 @argument("names", nargs=-1, required=True, metavar="FEATURE...")
 def remove(features: Path, names: tuple[str, ...]) -> None:
-    """Remove each FEATURE, with its folds, curves and failures, from FEATURES.
+    """Remove each FEATURE, with its training curves and failures, from the file FEATURES.
 
     \b
     Example:
@@ -231,7 +231,9 @@ def _named_by_settings(features: Path, facts: dict[str, Any]) -> set[str]:
         with suppress(AttributeError, KeyError, TypeError):
             stated = run["settings"]["extract"]
             return {str(name) for name in (*stated["nets"], *stated.get("descriptors", []))}
-    raise BadOption(f"--unused: {features} does not state its settings: leave out --unused")
+    raise BadOption(
+        f"--unused needs the settings of the run, but {features} has none: leave it out"
+    )
 
 
 def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool = False) -> None:

@@ -231,7 +231,7 @@ def check(
         )
     if len(similar) > MOST_SIMILAR:
         tell_note(f"{len(similar) - MOST_SIMILAR} more such pairs of groups")
-    if duplicates and _n_duplicates(clips):
+    if duplicates and _print_duplicates(clips):
         raise click.exceptions.Exit(1)
 
 
@@ -371,7 +371,7 @@ def segment(
     click.echo(f"{len(clips)} clips were split into {len(segments)} segments of {seconds:g} s")
 
 
-def _n_duplicates(clips: Manifest) -> int:
+def _print_duplicates(clips: Manifest) -> int:
     """Print near-duplicates in different groups, and return the number of pairs of clips."""
     from mvemo.extract.duplicates import find_duplicates
     from mvemo.pipeline.console.progress import Progress

@@ -71,7 +71,7 @@ def build_without_weights(name: str) -> Net:
 
 
 def count_operations(net: Net) -> int | None:
-    """Return the multiply-adds for one window after its spectrogram; None for recurrent layers."""
+    """Return the multiply-adds of a net for one window; None if it has recurrent layers."""
     import torch
 
     # This import loads a compiler, which nothing else here needs.
@@ -92,7 +92,7 @@ def count_operations(net: Net) -> int | None:
     try:
         return operations(net, "meta")
     except RuntimeError:
-        # Some front ends, and the choice of patches with sound, need values, not only shapes.
+        # Nets that look at the values of their input cannot be measured by shapes only.
         return operations(build_net(net.name, 1, **asdict(net.options)).eval(), "cpu")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.isolated import PROBE, read_one, start_readers
-from mvemo.extract.workers.process import imports_uncollected
+from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.manifests.clip_rows import parse_stretch
 from mvemo.manifests.errors import Problems
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_notes
@@ -50,7 +50,7 @@ def clips_and_settings(
     # The readers start while this process imports the modules below.
     start_readers()
 
-    with imports_uncollected():
+    with torch_import_without_gc():
         from mvemo.extract.training.devices import keep_freed_memory, pick_device
         from mvemo.pipeline.model_nets import fetch_model_weights
         from mvemo.pipeline.models.boxed import pick_model

@@ -84,7 +84,7 @@ def _remove_damaged(path: Path) -> None:
     try:
         open_cache(path).close()
     except DamagedCache:
-        tell_note(f"{path}: is damaged, and is written again")
+        tell_note(f"{path}: is damaged, and will be written anew")
         path.unlink()
     except CacheError:
         pass

@@ -163,7 +163,7 @@ def _predict_values(
 def _predict_quadrants(
     quadrants: Ints, train: F64, classes: NDArray[Any], test: F64, seed: int
 ) -> F64:
-    """Predict the signs of valence and arousal, and from them the class; nothing is random."""
+    """Predict the signs of valence and arousal, and from them the class (without a seed)."""
     from sklearn.linear_model import RidgeCV
 
     model = RidgeCV(alphas=PENALTIES).fit(train, quadrants[classes])

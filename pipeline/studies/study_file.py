@@ -4,6 +4,8 @@ docs/studies.md explains their keys. The keys ``rows``, ``extra`` and ``run`` na
 steps that only one study needs. Only `check_values` imports torch, so that ``--help`` stays fast.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import NetSettings
-from mvemo.extract.workers.process import imports_uncollected
+from mvemo.extract.workers.process import torch_import_without_gc
 
 if TYPE_CHECKING:
     from mvemo.extract.nets.parts.base import Net
@@ -132,7 +132,7 @@ class _Registry(Mapping[str, "type[Net]"]):
     def __getitem__(self, name: str) -> type[Net]:
         if isinstance(name, EncoderFolder):
             return name.net
-        with imports_uncollected():
+        with torch_import_without_gc():
             module = importlib.import_module(f"{PACKAGE}.{_modules()[name]}")
         for kind in vars(module).values():
             if isinstance(kind, type) and vars(kind).get("name") == name:

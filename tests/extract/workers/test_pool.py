@@ -15,7 +15,7 @@ import pytest
 from mvemo.extract.errors import ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import run_calls, start_workers, stop_workers
-from mvemo.extract.workers.process import Call, ClipLimits, imports_uncollected, peak_memory
+from mvemo.extract.workers.process import Call, ClipLimits, peak_memory, torch_import_without_gc
 
 PID = Call("os:getpid", ())
 
@@ -363,7 +363,7 @@ def test_garbage_is_not_looked_for_within_the_import_of_torch_alone(monkeypatch,
         monkeypatch.delitem(sys.modules, "torch")
     enabled = []
     monkeypatch.setattr(gc, "freeze", lambda: enabled.append(gc.isenabled()))
-    with suppress(ModuleNotFoundError), imports_uncollected():
+    with suppress(ModuleNotFoundError), torch_import_without_gc():
         enabled.append(gc.isenabled())
         raise ModuleNotFoundError
     assert enabled == ([True] if imported else [False, False])

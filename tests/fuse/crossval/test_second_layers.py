@@ -7,7 +7,7 @@ from fuse_samples import by_name, evaluated
 from output_samples import output_cache, output_table, task_cache, task_crossfit_cache, task_table
 
 from mvemo.fuse import BadFeatures, Clips, load_heads, save_heads, task_of
-from mvemo.fuse.crossval.second_layers import late_outputs, late_weights, stack_bases
+from mvemo.fuse.crossval.second_layers import late_fusion_outputs, late_weights, stack_bases
 from mvemo.fuse.metrics.calibration import apply_temperature, fit_temperature
 from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.fuse.models import LATE, STACKED, models_of
@@ -20,7 +20,7 @@ TASKS = ["multiclass", "multilabel", "regression"]
 def product(task, y_true, outputs, weights=None):
     n = len(y_true)
     clips = Clips(task_of(task), y_true, ("",) * n, np.zeros(n, int), outputs.shape[2])
-    return late_outputs(
+    return late_fusion_outputs(
         clips, outputs, late_weights(clips, outputs) if weights is None else weights
     )
 

@@ -12,7 +12,7 @@ import pytest
 
 from mvemo.pipeline import cli, start
 from mvemo.pipeline.console.messages import GuardedStream, guarded_streams, unguarded
-from mvemo.pipeline.start import end_at_once, noted_signals, take_early_signals
+from mvemo.pipeline.start import end_at_once, interrupting_signals, take_early_signals
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def test_a_signal_before_anything_is_imported(error, monkeypatch, capsys):
 
 def test_sigterm_reaches_whoever_waits_for_an_interrupt():
     told: list[int] = []
-    with usual_handlers(), noted_signals() as signals:
+    with usual_handlers(), interrupting_signals() as signals:
         signal.signal(signal.SIGINT, lambda number, frame: told.append(number))
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -125,7 +125,7 @@ def test_early_handlers_give_way_to_those_that_finish_work_and_leave_those_of_ot
     with usual_handlers():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         take_early_signals()
-        with noted_signals() as signals, pytest.raises(KeyboardInterrupt):
+        with interrupting_signals() as signals, pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         assert signals == [signal.SIGINT]
         assert signal.getsignal(signal.SIGINT) is end_at_once

@@ -146,7 +146,7 @@ def test_damaged_shards_are_named_and_made_anew_by_force(sounds, whole, tmp_path
     assert extract(sounds, "frozen", whole["frozen"], *again) == 2
     assert "m.h5: is a truncated HDF5 file" in refusal(capsys)
     assert extract(sounds, "frozen", whole["frozen"], *again, "--force") == 0
-    assert "m.h5: is damaged, and is written again" in capsys.readouterr().err
+    assert "m.h5: is damaged, and will be written anew" in capsys.readouterr().err
     assert digest(tmp_path / "m.h5") == sound
 
 
