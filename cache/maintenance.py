@@ -1,11 +1,13 @@
 """Maintenance of caches: merging, slim copies, removal, and repair; all rewrite the file."""
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+
+import numpy as np
 
 from mvemo.cache import union
 from mvemo.cache.cache_file import (
@@ -20,7 +22,7 @@ from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.reader import open_cache, unknown_feature
 from mvemo.cache.rewrite import Plan, curve_names, newest_failures, newest_plan, rewrite
 from mvemo.cache.shards import locked_cache, read_shards, refuse_unfinished, remove_shards
-from mvemo.cache.table import subset
+from mvemo.cache.table import ClipTable, subset
 from mvemo.cache.verify import verify_cache
 
 
@@ -105,6 +107,7 @@ def select_features(
     out: Path | str,
     *,
     clips: Collection[str] | None = None,
+    groups: Mapping[str, str] | None = None,
     dry_run: bool = False,
 ) -> Removed:
     """Copy some features, and optionally some clips, of a cache to another file.
@@ -123,6 +126,8 @@ def select_features(
         features are removed.
     clips
         Ids of the clips to keep; None for all. A selection loses the manifest's digest.
+    groups
+        New group of some clips, by id. Folds that divide the new groups are left out.
     dry_run
         If True, return the result without writing.
 
@@ -146,6 +151,8 @@ def select_features(
         files = [CacheFile(file, pool).load() for file in cache_files(path)]
         whole = _union_plan(files, path)
         plan = _selection(path, whole, frozenset(features), clips)
+        if groups:
+            plan.table = _regrouped(path, plan, groups)
         kept = set(plan.table.clip_ids)
         removed = Removed(
             features=tuple(sorted({f.spec.name for f in whole.features.values()} - set(features))),
@@ -153,7 +160,7 @@ def select_features(
             curves=tuple(sorted(whole.curves.keys() - plan.curves.keys())),
             failures=len(whole.failures) - len(plan.failures),
         )
-        if dry_run or (not removed and out == path):
+        if dry_run or (not removed and not groups and out == path):
             return removed
         before = sum(file.path.stat().st_size for file in files)
         rewrite(out, plan, parts_folder(out) / "merged.tmp")
@@ -187,6 +194,25 @@ def _selection(
         },
         curves={name: curve for name, curve in whole.curves.items() if name in live},
     )
+
+
+def _regrouped(path: Path, plan: Plan, groups: Mapping[str, str]) -> ClipTable:
+    """Return the clip table with new groups, and without folds that divide them."""
+    table = plan.table
+    names = tuple(
+        groups.get(clip, group) for clip, group in zip(table.clip_ids, table.groups, strict=True)
+    )
+    table = replace(table, groups=names, digest="")
+    parts = table.folds if table.splits is None else table.splits
+    if len({*zip(names, parts.tolist(), strict=True)}) == len({*names}):
+        return table
+    trained = sorted({f.spec.name for f in plan.features.values() if f.spec.trained_on})
+    if trained:
+        raise BadCache(
+            f"{path}: the nets of {', '.join(trained)} were trained for folds that divide the new "
+            "groups: correct the groups in the manifest and extract again"
+        )
+    return replace(table, folds=np.full(len(table), -1), k=0, fold_seed=0, splits=None)
 
 
 def remove_features(path: Path | str, features: Collection[str]) -> Removed:

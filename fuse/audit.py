@@ -8,7 +8,7 @@ so they are compared with each other but not with the labels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -48,10 +48,31 @@ class Finding:
     clips: tuple[str, ...]  # ids; empty if the fault concerns all clips
     message: str
     cure: str
+    pairs: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # of equal or near vectors
 
     def record(self) -> dict[str, Any]:
         """Return the finding as JSON values."""
-        return {**asdict(self), "clips": list(self.clips)}
+        return {
+            "kind": self.kind,
+            "feature": self.feature,
+            "clips": list(self.clips),
+            "message": self.message,
+            "cure": self.cure,
+        }
+
+
+def first_of_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Map each name in `pairs` to the first name that it is connected with by pairs."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    number = {name: i for i, name in enumerate(names)}
+    a, b = np.array([[number[x], number[y]] for x, y in pairs], np.int64).reshape(-1, 2).T
+    graph = coo_matrix((np.ones(len(a)), (a, b)), (len(names), len(names)))
+    component = connected_components(graph, directed=False)[1].tolist()
+    first: dict[int, str] = {}
+    return {name: first.setdefault(of, name) for name, of in zip(names, component, strict=True)}
 
 
 def audit_cache(cache: Cache, splits: Sequence[str] | None = None) -> tuple[Finding, ...]:
@@ -180,6 +201,7 @@ class _Audit:
             f"{name}: {n_near} of {len(rows)} clips have {alike} in another group; {n_equal} of "
             "them equal ones",
             cure,
+            tuple((self.table.clip_ids[a], self.table.clip_ids[b]) for a, b in pairs.tolist()),
         )
         if self.splits is not None:
             split = np.array(self.splits)[pairs]
