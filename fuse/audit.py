@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache
-from mvemo.fuse.features import Features, Matrix, leave_each_out
+from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix, leave_each_out
 from mvemo.fuse.metrics.scores import roc_auc
 from mvemo.fuse.near_pairs import near_pairs
 from mvemo.fuse.numeric import F32, F64, Bools, Ints, mean_of_finite
@@ -75,7 +75,9 @@ def first_of_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     return {name: first.setdefault(of, name) for name, of in zip(names, component, strict=True)}
 
 
-def audit_cache(cache: Cache, splits: Sequence[str] | None = None) -> tuple[Finding, ...]:
+def audit_cache(
+    cache: Cache, splits: Sequence[str] | None = None, settings: FeatureSettings = PLAIN
+) -> tuple[Finding, ...]:
     """Look for faults of the data in a cache.
 
     Parameters
@@ -85,6 +87,8 @@ def audit_cache(cache: Cache, splits: Sequence[str] | None = None) -> tuple[Find
     splits
         Split of each clip (``train``, ``val``, ``test``), in the order of the cache; by default
         those that the cache has.
+    settings
+        Settings of the features. Features larger than their `memory` are not audited.
 
     Returns
     -------
@@ -96,7 +100,9 @@ def audit_cache(cache: Cache, splits: Sequence[str] | None = None) -> tuple[Find
     table = cache.table
     if splits is None and table.splits is not None:
         splits = [("train", "val", "test")[i] for i in table.splits]
-    features = Features(cache)
+    features = Features(cache, settings)
+    if features.streamed:
+        return ()
     audit = _Audit(cache, features, splits)
     findings = [
         finding
@@ -134,7 +140,7 @@ class _Audit:
         rows = np.flatnonzero(matrix.present)
         if len(rows) < FEWEST:
             return
-        values = np.asarray(self.features.cache.vectors(name, 0)[0][rows])
+        values = np.asarray(matrix.values)[rows]
         scaling, far = fit_scaling(values, np.ones(len(rows), np.bool_))
         constant = values.min(axis=0) == values.max(axis=0)
         yield from self._columns(name, values, constant, scaling.scale)

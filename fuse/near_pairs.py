@@ -23,8 +23,10 @@ NEARLY = 0.99
 SHARE_BY_CHANCE = 0.2
 # Vectors with a smaller cosine are never called nearly equal.
 LEAST = 0.95
-# Closer vectors differ by rounding alone.
+# Closer vectors differ only by rounding.
 MOST = 1 - 1e-9
+# Larger sets are searched only for equal vectors, as the time grows with the square of the clips.
+MOST_COMPARED = 100_000
 # Random pairs, and the shares of them between which the tail is fitted: the flattest part counts.
 # Copies are rarer than the smallest share, unless there are few clips with many copies.
 SAMPLE = 400_000
@@ -68,6 +70,8 @@ def near_pairs(unit: F32, group: Ints) -> NearPairs:
         return_inverse=True,
     )
     equal = np.array(list(_equal_pairs(same, group)), np.int64).reshape(-1, 2)
+    if n > MOST_COMPARED:
+        return NearPairs(equal, np.ones(len(equal), np.bool_), 1.0)
     chance = _Chance(unit, group)
     strict = chance.cosine(BY_CHANCE)
     if strict > MOST:

@@ -169,6 +169,8 @@ class Results:
         All fitted heads, in the order of fitting.
     predicted_by
         Model whose predictions serve as labels; empty if people gave the labels.
+    audit
+        Records of the faults of the data (`mvemo.fuse.audit.Finding.record`).
     media
         Clip id to a link from the report to its file, for clips whose files are known.
     """
@@ -200,6 +202,7 @@ class Results:
     outliers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     media: Mapping[str, str] = field(default_factory=dict)
     predicted_by: str = ""
+    audit: tuple[Mapping[str, Any], ...] = ()
 
     def __repr__(self) -> str:
         """Describe the results in one line."""

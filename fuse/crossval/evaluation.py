@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache import Cache
+from mvemo.fuse.audit import audit_cache
 from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.prediction import predict_all
@@ -66,6 +67,9 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
     results = with_uncertainty(results, n_resamples=settings.n_resamples)
     if settings.learning_curve:
         results = with_learning_curve(cache, results, settings)
+    if settings.audit:
+        findings = audit_cache(cache, settings=settings)
+        results = replace(results, audit=tuple(finding.record() for finding in findings))
     return results
 
 

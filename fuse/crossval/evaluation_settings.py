@@ -66,6 +66,7 @@ class EvaluationSettings(FeatureSettings):
     missing_modality: bool = setting(True, "Also score and predict clips that lack a modality.")
     choose_model: bool = setting(True, "Recommend a model, and estimate its score.")
     temperature: bool = setting(True, "Also report calibration with a fitted temperature.")
+    audit: bool = setting(True, "Also look for faults of the data.")
     n_resamples: int = setting(1000, "Resamples for 95 % intervals; 0 for none.", ge=0)
 
     def __post_init__(self) -> None:

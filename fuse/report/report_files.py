@@ -234,6 +234,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         "missing": results.missing,
         "outliers": results.outliers,
         "failures": len(results.failures),
+        "audit": results.audit,
         "provenance": results.provenance,
     }
     return to_json_values(values, "metrics")
