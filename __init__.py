@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mvemo.pipeline.notebook import (
+        audit,
         clip_table,
         evaluate,
         extract_features,
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
         predict,
     )
 
-__all__ = ["clip_table", "evaluate", "extract_features", "load_manifest", "predict"]
+__all__ = ["audit", "clip_table", "evaluate", "extract_features", "load_manifest", "predict"]
 
 
 def __getattr__(name: str) -> Any:

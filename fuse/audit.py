@@ -7,8 +7,9 @@ so they are compared with each other but not with the labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +23,7 @@ from mvemo.fuse.numeric import F32, F64, Bools, Ints, mean_of_finite
 from mvemo.fuse.scaling import MIN_CLIPS, fit_scaling
 from mvemo.manifests import make_folds
 from mvemo.manifests.labels import UNLABELLED, Task, label_kind
+from mvemo.manifests.text_table import html_table
 
 # A model of a few columns with a higher R2 or ROC-AUC knows the labels.
 TOO_GOOD = 0.98
@@ -61,6 +63,19 @@ class Finding:
         }
 
 
+class Findings(tuple[Finding, ...]):
+    """Findings of an audit, shown as a table in notebooks."""
+
+    def _repr_html_(self) -> str:
+        rows = [(f.kind, f.feature, str(len(f.clips)), f.message, f.cure) for f in self]
+        head = ("kind", "feature", "clips", "message", "cure")
+        return html_table(f"{len(self)} faults of the data", head, rows)
+
+    def to_pandas(self) -> Any:
+        """Return the findings as a `pandas.DataFrame`; pandas must be installed."""
+        return import_module("pandas").DataFrame([finding.record() for finding in self])
+
+
 def first_of_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Map each name in `pairs` to the first name that it is connected with by pairs."""
     from scipy.sparse import coo_matrix
@@ -76,8 +91,8 @@ def first_of_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def audit_cache(
-    cache: Cache, splits: Sequence[str] | None = None, settings: FeatureSettings = PLAIN
-) -> tuple[Finding, ...]:
+    cache: Cache, splits: Mapping[str, str] | None = None, settings: FeatureSettings = PLAIN
+) -> Findings:
     """Look for faults of the data in a cache.
 
     Parameters
@@ -85,8 +100,7 @@ def audit_cache(
     cache
         Open cache.
     splits
-        Split of each clip (``train``, ``val``, ``test``), in the order of the cache; by default
-        those that the cache has.
+        Split (``train``, ``val``, ``test``) by clip id; by default those that the cache has.
     settings
         Settings of the features. Features larger than their `memory` are not audited.
 
@@ -99,23 +113,24 @@ def audit_cache(
     """
     table = cache.table
     if splits is None and table.splits is not None:
-        splits = [("train", "val", "test")[i] for i in table.splits]
+        names = [("train", "val", "test")[i] for i in table.splits]
+        splits = dict(zip(table.clip_ids, names, strict=True))
     features = Features(cache, settings)
     if features.streamed:
-        return ()
+        return Findings()
     audit = _Audit(cache, features, splits)
     findings = [
         finding
         for name in features.modality
         for finding in audit.feature(name, features.raw_matrix(name, 0))
     ]
-    return (*findings, *audit.leakage(), *audit.few_groups())
+    return Findings((*findings, *audit.leakage(), *audit.few_groups()))
 
 
 class _Audit:
     """Labels, groups and folds that all features are compared with."""
 
-    def __init__(self, cache: Cache, features: Features, splits: Sequence[str] | None) -> None:
+    def __init__(self, cache: Cache, features: Features, splits: Mapping[str, str] | None) -> None:
         table = self.table = cache.table
         self.features, self.splits = features, splits
         self.group = np.unique(np.array(table.groups), return_inverse=True)[1].reshape(-1)
@@ -210,7 +225,7 @@ class _Audit:
             tuple((self.table.clip_ids[a], self.table.clip_ids[b]) for a, b in pairs.tolist()),
         )
         if self.splits is not None:
-            split = np.array(self.splits)[pairs]
+            split = np.array([self.splits.get(clip, "") for clip in self.table.clip_ids])[pairs]
             crossing = split[:, 0] != split[:, 1]
             if crossing.any():
                 yield Finding(

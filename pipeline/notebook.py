@@ -12,6 +12,7 @@ from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, scan_clips
 
 if TYPE_CHECKING:
     from mvemo.cache import ClipTable
+    from mvemo.fuse.audit import Findings
     from mvemo.fuse.results import Results
     from mvemo.pipeline.stage_one.summary import ExtractSummary
 
@@ -103,6 +104,26 @@ def extract_features(
         out=Path(out),
         root=None if root is None else Path(root),
     )
+
+
+def audit(features: str | Path, manifest: str | Path | None = None) -> Findings:
+    """Look for faults of the data in a feature file, as ``mvemo audit`` does.
+
+    Parameters
+    ----------
+    features
+        Feature file, or folder of shards.
+    manifest
+        Table whose column ``split`` is compared, too.
+    """
+    from mvemo.cache import open_cache
+    from mvemo.fuse.audit import audit_cache
+
+    splits = None
+    if manifest is not None:
+        splits = {c.clip_id: c.split or "" for c in read_manifest(manifest, media=False).clips}
+    with open_cache(features) as cache:
+        return audit_cache(cache, splits)
 
 
 def evaluate(

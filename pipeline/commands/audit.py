@@ -46,12 +46,10 @@ def audit(features: Path, manifest: Path | None, out: Path | None, **options: An
             if out is not None
             else f"--{corrections[0].replace('_', '-')} needs --out FILE for the corrected copy"
         )
+    splits = None
+    if manifest is not None:
+        splits = {c.clip_id: c.split or "" for c in read_manifest(manifest, media=False).clips}
     with open_cache(features) as cache:
-        splits = None
-        if manifest is not None:
-            clips = read_manifest(manifest, media=False).clips
-            split_of = {clip.clip_id: clip.split or "" for clip in clips}
-            splits = [split_of.get(clip, "") for clip in cache.table.clip_ids]
         findings = audit_cache(cache, splits)
     if options["json"]:
         click.echo(dump_json({"findings": [finding.record() for finding in findings]}))

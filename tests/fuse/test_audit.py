@@ -46,7 +46,7 @@ def test_copies_in_other_groups_splits_and_classes(tmp_path):
     clips, values = table(), vectors(1)
     values[[100, 200]] = values[[0, 10]]
     clips.labels[[0, 100]], clips.labels[[10, 200]] = 1, (2, 3)
-    splits = ["val" if i == 100 else "train" for i in range(N)]
+    splits = {f"c{i}": "val" if i == 100 else "train" for i in range(N)}
     found = {f.kind: f for f in findings(tmp_path, clips, splits, timbre=values)}
     assert found["duplicate-across-groups"].clips == ("c0", "c10", "c100", "c200")
     assert "4 of 240 clips" in found["duplicate-across-groups"].message
@@ -132,6 +132,7 @@ def test_known_answers_on_emomv(shared_data, tmp_path):
         tuple(name.rpartition("-of-")[0].rpartition("-")[0] or name for name in names),
         np.array(labels), np.full(len(names), -1), 0,
     )  # fmt: skip
+    splits = dict(zip(clips.clip_ids, splits, strict=True))
     found = findings(tmp_path, clips, splits, vggish=np.concatenate(values))
     by_kind = {f.kind: f for f in found}
     across = by_kind["duplicate-across-groups"]

@@ -241,3 +241,22 @@ def test_clips_that_were_not_compared_are_counted(tmp_path):
     songs = Manifest("songs", "multiclass", ("a",), clips, tmp_path)
     (line,) = not_compared_lines(songs, search)
     assert line == "24 clips: only sound was compared; the first, 0: no video stream"
+
+
+def test_declared_layouts_are_listed_and_scanned(tmp_path, program):
+    listed = program("mvemo", "manifest", "layouts").out
+    assert {"deam", "jamendo-mood", "music-video", "ravdess"} <= set(listed.split())
+    (tmp_path / "t.csv").write_text("song,v,a\n1,2,3\n2,4,5\n")
+    (tmp_path / "own.toml").write_text(
+        'name = "own"\ntitle = "A set"\ntask = "regression"\nscale = "1..9"\n'
+        '[[table]]\npath = "t.csv"\nid = "song"\n[targets]\nvalence = "v"\narousal = "a"\n'
+        '[media]\npath = "{song}.mp3"\n'
+    )
+    out = tmp_path / "m.csv"
+    scan = ("mvemo", "manifest", "scan", tmp_path, "--layout", tmp_path / "own.toml", "--out", out)
+    assert "give --no-media to list the clips without them" in program(*scan, ends=2).err
+    program(*scan, "--no-media")
+    manifest = read_manifest(out, media=False)
+    assert (manifest.classes, manifest.scale, len(manifest)) == (("valence", "arousal"), "1..9", 2)
+    error = program("mvemo", "manifest", "scan", tmp_path, "--layout", "dream", ends=2).err
+    assert "unknown layout 'dream'; expected a TOML file, or one of" in error
