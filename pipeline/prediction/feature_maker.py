@@ -1,7 +1,6 @@
 """Features that a model reads, computed for new clips by its nets and descriptors."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from mvemo.cache import FeatureSpec, in_half_precision
@@ -13,20 +12,10 @@ from mvemo.extract.training.devices import pick_device, place
 from mvemo.fuse.final.model import FinalModel, load_model
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
-from mvemo.pipeline.prediction.new_clips import NewClip
+from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 from mvemo.pipeline.prediction.passes import ClipPass
 from mvemo.pipeline.prediction.streams import Descriptors, StreamPlan, net_stream
 from mvemo.pipeline.settings_files import load_settings
-
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """Settings of predictions."""
-
-    modalities: tuple[str, ...] = ("audio", "video")  # read from files that have them
-    # Files of pretrained weights by net; other nets use downloaded weights.
-    weights: Mapping[str, Path] = field(default_factory=dict)
-    device: str = "auto"
 
 
 class FeatureMaker:

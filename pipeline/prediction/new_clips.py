@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,12 +19,19 @@ from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_no
 from mvemo.manifests.tables import TABLES, collect_table
 from mvemo.pipeline.console.messages import tell_note
 
-if TYPE_CHECKING:
-    from mvemo.pipeline.prediction.feature_maker import PredictSettings
-
 # A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
 LONG = 1.5
 MOST_WINDOWS = 8
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """Settings of predictions."""
+
+    modalities: tuple[str, ...] = ("audio", "video")  # read from files that have them
+    # Files of pretrained weights by net; other nets use downloaded weights.
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,6 @@ def clips_and_settings(
         from mvemo.extract.training.devices import keep_freed_memory, pick_device
         from mvemo.pipeline.model_nets import fetch_model_weights
         from mvemo.pipeline.models.boxed import pick_model
-        from mvemo.pipeline.prediction.feature_maker import PredictSettings
 
     keep_freed_memory()
     # The device is checked before anything is downloaded or read.

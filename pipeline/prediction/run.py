@@ -18,7 +18,8 @@ from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.prediction import embedding, new_clips, passes
 from mvemo.pipeline.prediction.catalogue import Catalogue
 from mvemo.pipeline.prediction.embedding import BatchReader, EmbeddedClip
-from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker
+from mvemo.pipeline.prediction.new_clips import PredictSettings
 from mvemo.pipeline.prediction.predictions import Prediction, complete_features, predict_vectors
 from mvemo.pipeline.work_folder import size_text
 

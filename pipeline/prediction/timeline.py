@@ -18,9 +18,9 @@ from mvemo.manifests.files import replacing_together, write_text
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction import page, passes, streams
-from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.formats import Record, format_of
-from mvemo.pipeline.prediction.new_clips import NewClip, clip_seconds
+from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, clip_seconds
 from mvemo.pipeline.prediction.predictions import (
     Prediction,
     legend,

@@ -21,8 +21,7 @@ from mvemo.manifests import read_manifest
 from mvemo.pipeline.models.boxed import card_text
 from mvemo.pipeline.prediction import embedding
 from mvemo.pipeline.prediction.embedding import BatchReader
-from mvemo.pipeline.prediction.feature_maker import PredictSettings
-from mvemo.pipeline.prediction.new_clips import NewClip, find_clips, modalities_of
+from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, find_clips, modalities_of
 from mvemo.pipeline.prediction.run import predict_files
 
 

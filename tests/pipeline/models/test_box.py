@@ -14,7 +14,8 @@ from mvemo.fuse.final.model import load_model
 from mvemo.pipeline import cli
 from mvemo.pipeline.model_nets import NET_PREFIX, plan_of
 from mvemo.pipeline.models.boxed import DEFAULT, boxed_names, card_text, model_folder
-from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker
+from mvemo.pipeline.prediction.new_clips import PredictSettings
 from mvemo.pipeline.prediction.predictions import Prediction, legend
 
 NAMES = ("film-music", "music-video")

@@ -15,8 +15,8 @@ from mvemo.extract.nets import build_net
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
-from mvemo.pipeline.prediction.feature_maker import FeatureMaker, PredictSettings
-from mvemo.pipeline.prediction.new_clips import NewClip
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker
+from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 from mvemo.pipeline.prediction.run import predict_files
 from mvemo.pipeline.prediction.timeline import TimelineSettings, changes_of, follow_clip, page_names
 
