@@ -29,27 +29,19 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import numpy as np
-
-from mvemo.manifests.clip_rows import Row
-from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
+from mvemo.manifests.errors import BadManifest, MissingManifest
 from mvemo.manifests.files import parse_toml
-from mvemo.manifests.labels import TASKS, Label, Task, parse_number, parse_scale
-from mvemo.manifests.layouts.file_names import FoundClips
+from mvemo.manifests.labels import TASKS, Task, parse_scale
 from mvemo.manifests.schemes import find_scheme
 from mvemo.manifests.splits.assignment import part_of
-from mvemo.manifests.tables import plain_text, read_lines, read_table
 
 SPLITS = ("train", "val", "test")
-_PLACE = re.compile(r"\{([^{}:]+)(?::(-?\d+|stem))?\}")
-# Column of the deviation of a target, among the manifest's other columns.
-DEVIATION = "{} deviation"
 
 
 def _tuple(value: Any) -> tuple[str, ...]:
@@ -255,203 +247,3 @@ def layouts() -> dict[str, Layout]:
             layout = parse_layout(text, file.name)
             found[layout.name] = layout
     return dict(sorted(found.items()))
-
-
-# --- finding clips
-
-
-@dataclass
-class _Record:
-    """Row of an annotation table: its place, and its cells by column, those of joined rows too."""
-
-    problems: Problems
-    line: int
-    id: str
-    cells: dict[str, str]
-    split: str | None = None
-
-    def report(self, message: str) -> None:
-        self.problems.add(self.line, message)
-
-    def cell(self, column: str) -> str:
-        if column not in self.cells:
-            known = ", ".join(map(repr, self.cells))
-            raise BadManifest(f"{self.problems.path}: has no column {column!r}, only {known}")
-        return self.cells[column]
-
-    def number(self, column: str) -> float:
-        return parse_number(self.cell(column), column, self.report)
-
-
-def find_by_layout(
-    layout: Layout, folder: Path, media: Sequence[str] | None, number: int = 0
-) -> FoundClips:
-    """Return the clips of a data set's folder.
-
-    Parameters
-    ----------
-    layout, folder
-        Declaration, and folder of the data set.
-    media
-        Paths of the media files below the folder; None to take all clips, without media.
-    number
-        Number of the split, if the data set has several.
-    """
-    known = frozenset(media or ())
-    by_id: dict[str, list[_Record]] = {}
-    for record in _joined(layout, folder, number):
-        by_id.setdefault(record.id, []).append(record)
-    split_of = _splits(layout, folder, number)
-    rows: list[Row] = []
-    left_out: list[tuple[str, str]] = []
-    for name, records in by_id.items():
-        first = records[0]
-        if len(records) > 1 and not layout.average:
-            records[1].report(f"clip {name!r} repeats line {first.line}")
-            continue
-        path = _media_path(layout, first, known)
-        if media is not None and path not in known:
-            left_out.append((name, "its media file is missing"))
-            continue
-        rows.append(_row(layout, records, path, split_of.get(name, first.split)))
-    for problems in {id(r.problems): r.problems for rs in by_id.values() for r in rs}.values():
-        problems.raise_any()
-    classes = [*layout.targets] or sorted({str(name) for row in rows for name in row.label})
-    return FoundClips(rows, classes, layout.task, left_out)
-
-
-def _files(layout: Layout, folder: Path, patterns: Sequence[str]) -> list[Path]:
-    """Return the files of the first pattern that matches."""
-    root = folder.resolve()
-    for pattern in patterns:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
-        for path in found:
-            if not path.resolve().is_relative_to(root):
-                raise BadManifest(f"{path}: is a link that leads out of {folder}")
-        if found:
-            return found
-    raise BadManifest(
-        f"{folder}: has no file {' or '.join(patterns)}; the layout {layout.name} needs one"
-    )
-
-
-def _joined(layout: Layout, folder: Path, number: int) -> list[_Record]:
-    """Return the records of the first table with the cells of the further tables."""
-    main, *others = [
-        _records(table, _files(layout, folder, _numbered(table.path, number)))
-        for table in layout.table
-    ]
-    further: dict[str, dict[str, str]] = {}
-    for records in others:
-        for record in records:
-            further.setdefault(record.id, {}).update(record.cells)
-    for record in main:
-        record.cells = {**further.get(record.id, {}), **record.cells}
-    return main
-
-
-def _numbered(patterns: Sequence[str], number: int) -> list[str]:
-    """Return the patterns of a split; without its number only those of split 0 may be missing."""
-    of_splits = [pattern for pattern in patterns if "{n}" in pattern]
-    return [
-        p.replace("{n}", str(number)) for p in (of_splits if number and of_splits else patterns)
-    ]
-
-
-def _records(table: TableFile, paths: Sequence[Path]) -> list[_Record]:
-    records = []
-    for path in paths:
-        content, problems = read_table(path, error=BadManifest), Problems(path)
-        header = [*table.columns] or content.header
-        for column in (table.id, *table.where, *filter(None, [table.rest])):
-            if column not in header:
-                listing = ", ".join(map(repr, header))
-                raise BadManifest(f"{path}: has no column {column!r}, only {listing}")
-        split = next((name for part, name in table.split.items() if part in path.name), None)
-        for line, row in content.rows[0 if table.columns else 1 :]:
-            cells = [cell.strip() for cell in row]
-            if table.rest and len(cells) > len(header):
-                last = header.index(table.rest)
-                cells = [*cells[:last], "\t".join(cells[last:])]
-            if len(cells) != len(header):
-                problems.add(line, f"the row has {len(cells)} cells, the header {len(header)}")
-                continue
-            values = dict(zip(header, cells, strict=True))
-            if all(values[key] == value for key, value in table.where.items()):
-                name = plain_text(values[table.id])
-                records.append(_Record(problems, line, name, values, split))
-                if not name:
-                    problems.add(line, f"{table.id} is empty")
-        problems.raise_any()
-    return records
-
-
-def _splits(layout: Layout, folder: Path, number: int) -> dict[str, str]:
-    """Return the split of each id that a file of a split names."""
-    split_of: dict[str, str] = {}
-    for part, pattern in layout.split.items():
-        pattern = pattern.replace("{n}", str(number))
-        if not number and not any(folder.glob(pattern)):
-            continue  # A copy without its splits.
-        for path in _files(layout, folder, [pattern]):
-            for line in read_lines(path, error=BadManifest):
-                name = plain_text(re.split("[,\t;]", line)[0].strip())
-                split_of.setdefault(name, SPLITS[part_of(part) or 0])
-    return split_of
-
-
-def _media_path(layout: Layout, record: _Record, known: Collection[str]) -> str:
-    """Return the first path of the layout's that exists, otherwise the first one."""
-
-    def cell(match: re.Match[str]) -> str:
-        value, form = record.cell(match[1]), match[2] or "0"
-        if form == "stem":
-            return posixpath.splitext(value)[0]
-        return value[int(form) :] if form.startswith("-") else value.zfill(int(form))
-
-    assert layout.media is not None
-    paths = [posixpath.normpath(_PLACE.sub(cell, template)) for template in layout.media.path]
-    path = next((path for path in paths if path in known), paths[0])
-    if path.startswith(("/", "..")):
-        record.report(f"path {path!r} leads out of the folder of the data set")
-    return path
-
-
-def _row(layout: Layout, records: Sequence[_Record], path: str, split: str | None) -> Row:
-    first = records[0]
-    label, extra = _label(layout, records)
-    group = plain_text(first.cell(layout.group.column)) if layout.group else ""
-    if layout.group and (match := re.search(layout.group.pattern, group)):
-        group = next(filter(None, match.groups()), group)
-    start, duration = (
-        first.number(value) if isinstance(value, str) else value
-        for value in (layout.segment.start, layout.segment.duration)
-    )
-    extra += [(column, first.cell(column)) for column in layout.extra]
-    return Row(
-        first.line, path, first.id, group, label, start or 0.0, duration, None, split, tuple(extra)
-    )
-
-
-def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, list[tuple[str, str]]]:
-    """Return the label of a clip, and the deviations of its targets."""
-    first = records[0]
-    if layout.label:
-        name = plain_text(first.cell(layout.label.column))
-        return (name.lower() if layout.label.lower else name,), []
-    if layout.tags:
-        marks = f"[\t{re.escape(layout.tags.separator)}]"
-        names = re.split(marks, first.cell(layout.tags.column))
-        plain = {plain_text(name.strip().removeprefix(layout.tags.prefix)) for name in names}
-        return tuple(sorted(plain - {""})), []
-    values, extra = [], []
-    for name, target in layout.targets.items():
-        numbers = [record.number(target.column) for record in records]
-        values.append(float(np.mean(numbers)))
-        if target.deviation:
-            extra.append((DEVIATION.format(name), first.cell(target.deviation)))
-        elif len(numbers) > 1:
-            extra.append((DEVIATION.format(name), f"{np.std(numbers, ddof=1):.4g}"))
-    if layout.average:
-        extra.append(("annotators", str(len(records))))
-    return tuple(values), extra

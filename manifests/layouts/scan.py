@@ -13,7 +13,8 @@ from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.cal500 import find_annotations, read_segments, read_songs
 from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
-from mvemo.manifests.layouts.layout_file import Layout, find_by_layout, layouts, read_layout
+from mvemo.manifests.layouts.layout_clips import find_by_layout
+from mvemo.manifests.layouts.layout_file import Layout, layouts, read_layout
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.schemes import apply_scheme, find_scheme
 from mvemo.manifests.splits.assignment import part_of

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from mvemo.manifests import BadManifest
+from mvemo.manifests.layouts.layout_clips import find_by_layout
 from mvemo.manifests.layouts.layout_file import (
-    find_by_layout,
     layouts,
     parse_layout,
     read_layout,
