@@ -10,7 +10,7 @@ from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.nets import Net
 from mvemo.extract.training.devices import pick_device, place
-from mvemo.fuse.final.model import FinalModel, load_model
+from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
 from mvemo.pipeline.prediction.new_clips import NewClip
@@ -27,6 +27,7 @@ class PredictSettings:
     # Files of pretrained weights by net; other nets use downloaded weights.
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
+    coverage: float | None = None  # share of new clips whose labels shall be in the sets
 
 
 class FeatureMaker:
@@ -34,7 +35,7 @@ class FeatureMaker:
 
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
         self.folder, self.options = folder, settings
-        self.model: FinalModel = load_model(folder)
+        self.model: FinalModel = with_coverage(load_model(folder), settings.coverage)
         # Reasons by feature why it cannot be computed here, such as missing weights.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, Net] = {}
