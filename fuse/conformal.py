@@ -18,6 +18,11 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.numeric import F64, Bools, Ints, Link, complete
 
+# Coverages whose thresholds a model stores: 50 % to 99 %.
+GRID = np.arange(50, 100) / 100
+# Parts of the groups that replace folds if one fold tests all clips.
+PARTS = 5
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -49,18 +54,20 @@ def nonconformity(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
     return np.asarray(np.where(y_true > 0, 1.0 - outputs, 0.0).max(axis=1), dtype=np.float64)
 
 
-def threshold(scores: F64, groups: Sequence[str], coverage: float) -> F64:
-    """Return the nonconformity that the asked share of groups does not exceed, by column."""
+def thresholds(scores: F64, groups: Sequence[str], coverages: Sequence[float] | F64) -> F64:
+    """Return the nonconformity that these shares of the groups do not exceed.
+
+    `scores` are of `nonconformity`; the thresholds are float64 (coverages, columns of `scores`),
+    infinite if there are too few groups.
+    """
     _, group, sizes = np.unique(np.array(groups), return_inverse=True, return_counts=True)
     weights = 1.0 / sizes[group.reshape(-1)] / (len(sizes) + 1)
-    columns = scores.reshape(len(scores), -1)
     ends = []
-    for column in columns.T:
+    for column in scores.reshape(len(scores), -1).T:
         order = np.argsort(column)
-        total = np.cumsum(weights[order])
-        place = int(np.searchsorted(total, coverage * (1 - 1e-12)))
-        ends.append(column[order[place]] if place < len(order) else np.inf)
-    return np.array(ends)
+        places = np.searchsorted(np.cumsum(weights[order]), np.asarray(coverages) * (1 - 1e-12))
+        ends.append(np.append(column[order], np.inf)[places])
+    return np.stack(ends, axis=1)
 
 
 def members(outputs: F64, limit: F64) -> Bools:
@@ -80,6 +87,8 @@ def cross_conformal(
 ) -> Coverage:
     """Return sets for out-of-fold outputs; a fold's threshold comes from the other folds.
 
+    If one fold tests all clips, parts of the groups replace the folds.
+
     Parameters
     ----------
     y_true, outputs
@@ -96,13 +105,15 @@ def cross_conformal(
     scores = np.full(y_true.shape if link == "identity" else len(y_true), np.nan)
     scores[valid] = nonconformity(y_true[valid], outputs[valid], link)
     names = np.array(groups)
+    if len(np.unique(folds[valid])) == 1:
+        folds = np.unique(names, return_inverse=True)[1].reshape(-1) % PARTS
     sets: NDArray[Any] = np.zeros(outputs.shape, np.float64 if link == "identity" else np.bool_)
     covered = np.full(scores.shape, np.nan)
     for fold in np.unique(folds[valid]):
         tested, others = valid & (folds == fold), valid & (folds != fold)
         limit = np.array([np.inf])
         if others.any():
-            limit = threshold(scores[others], names[others].tolist(), coverage)
+            limit = thresholds(scores[others], names[others].tolist(), [coverage])[0]
         covered[tested] = scores[tested] <= (limit if link == "identity" else limit[0])
         sets[tested] = limit if link == "identity" else members(outputs[tested], limit)
     if link == "softmax":

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache import Cache, FeatureSpec
+from mvemo.fuse.conformal import GRID, cross_conformal, nonconformity, thresholds
 from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
 from mvemo.fuse.crossval.second_layers import late_bases, late_inner
 from mvemo.fuse.errors import BadFeatures
@@ -25,7 +26,11 @@ from mvemo.fuse.final.model import (
     short_keys,
     stored_as,
 )
-from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
+from mvemo.fuse.metrics.calibration import (
+    apply_temperature,
+    fit_temperature,
+    log_probabilities,
+)
 from mvemo.fuse.models import LATE, SECOND_LAYERS, Model, modalities_of, parts_of
 from mvemo.fuse.numeric import complete
 from mvemo.fuse.results import ModelResult, Results, score_model
@@ -139,6 +144,10 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
     temperature = 1.0
     if task.fits_temperature:
         temperature = fit_temperature(log_probabilities(outputs), y_true)
+        outputs = apply_temperature(outputs, temperature)
+    groups = [results.groups[i] for i in np.flatnonzero(valid)]
+    limits = thresholds(nonconformity(y_true, outputs, task.link), groups, GRID)
+    sets = cross_conformal(y_true, outputs, results.folds[valid], groups, task.link, INTERVAL_SHARE)
     interval = model.intervals.get("primary")
     expected = {
         "metric": task.primary_metric,
@@ -149,6 +158,11 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
             output: {name: _finite(values[i]) for name, values in model.per_output.items()}
             for i, output in enumerate(results.classes)
         },
+        "coverage": {
+            "asked": INTERVAL_SHARE,
+            "share": _finite(float(np.nanmean(sets.covered))),
+            "size": None if task.link == "identity" else float(sets.size.mean()),
+        },
     }
     return Predictor(
         model.name,
@@ -158,6 +172,8 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
         temperature,
         task.residual_ends(y_true, outputs, INTERVAL_SHARE),
         bases,
+        # Rounded up to 6 digits, as every digit makes the file longer.
+        tuple(tuple(float(f"{x * (1 + 1e-5):.6g}") for x in row) for row in limits.tolist()),
     )
 
 

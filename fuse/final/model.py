@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
 from mvemo.cache.spec import content_digest, row_key
+from mvemo.fuse.conformal import GRID
 from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head
@@ -70,6 +71,9 @@ class Predictor:
     residuals: tuple[tuple[float, float], ...] = ()
     # Bases of a product of only some of the single features; otherwise empty.
     bases: tuple[str, ...] = ()
+    # `mvemo.fuse.conformal.thresholds` of the out-of-fold outputs, after the temperature: a row
+    # for each coverage of `GRID`; empty in older models and if it was not evaluated.
+    nonconformity: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ class FinalModel:
     facts: Mapping[str, Any] = field(default_factory=dict)  # JSON values from `building._facts`
     # uint64 (keys,), sorted: `short_keys` of the training rows; empty in older models.
     training_keys: NDArray[np.uint64] = field(default_factory=lambda: short_keys(()))
+    # Share of new clips whose labels shall be in the sets; None for predictions without sets.
+    coverage: float | None = None
 
     def __repr__(self) -> str:
         """Describe the model in one line."""
@@ -147,6 +153,16 @@ class FinalModel:
         nested = self.facts.get("nested") or {"model": None}
         chosen = nested["model"] == predictor.name and nested["mean"] is not None
         return nested if chosen else predictor.expected
+
+    def limit(self, predictor: Predictor) -> F64 | None:
+        """Return the largest nonconformity in a set, float64 (1,) or (targets,).
+
+        None if no coverage was asked, or if the predictor has no thresholds.
+        """
+        if self.coverage is None or not predictor.nonconformity:
+            return None
+        row = int(np.searchsorted(GRID, self.coverage - 1e-9))
+        return np.array(predictor.nonconformity[row], dtype=np.float64)
 
     def variants(self, feature: str) -> tuple[FeatureSpec, ...]:
         """Return the specs of a feature: one, or one per fold's net."""
@@ -268,10 +284,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
         task=record["task"],
         heads=heads,
         specs=tuple(FeatureSpec(**entry) for entry in record["features"]),
-        predictors=tuple(
-            Predictor(**{name: _tuples(value) for name, value in entry.items()})
-            for entry in record["predictors"]
-        ),
+        predictors=tuple(map(_predictor, record["predictors"])),
         reference=reference,
         scale=record["scale"],
         facts=record["facts"],
@@ -279,9 +292,40 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
     )
 
 
+def _predictor(entry: Mapping[str, Any]) -> Predictor:
+    values = {name: _tuples(value) for name, value in entry.items()}
+    if values.get("nonconformity"):
+        # JSON has no infinity, so None stands for it.
+        limits = np.array(values["nonconformity"], dtype=np.float64)
+        if limits.ndim != 2 or len(limits) != len(GRID):
+            raise ValueError(f"nonconformity: expected {len(GRID)} rows, got {limits.shape}")
+        values["nonconformity"] = _tuples(np.where(np.isnan(limits), np.inf, limits).tolist())
+    return Predictor(**values)
+
+
 def _tuples(value: Any) -> Any:
     """Convert nested lists to tuples."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def with_coverage(model: FinalModel, coverage: float | None) -> FinalModel:
+    """Return the model with a coverage asked of its sets; None asks for predictions only.
+
+    Raises
+    ------
+    BadFeatures
+        The coverage is not in `mvemo.fuse.conformal.GRID`'s range, or the model is too old.
+    """
+    if coverage is None:
+        return model
+    if not GRID[0] <= coverage <= GRID[-1]:
+        raise BadFeatures(f"--coverage {coverage:g}: expected {GRID[0]:g} to {GRID[-1]:g}")
+    if not any(predictor.nonconformity for predictor in model.predictors):
+        raise BadFeatures(
+            f"the model {model.name} has no thresholds for --coverage: make it again with "
+            "'mvemo fuse FEATURES --final'"
+        )
+    return replace(model, coverage=coverage)
 
 
 def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:

@@ -13,7 +13,7 @@ from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.numeric import mean_of_finite, spread
-from mvemo.fuse.report import findings, published, score_tables, summary
+from mvemo.fuse.report import coverage, findings, published, score_tables, summary
 from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
 from mvemo.fuse.report.text import count, page_templates
 from mvemo.fuse.results import ModelResult, Results, recommended_model, without_twin
@@ -94,6 +94,7 @@ def report_html(results: Results) -> str:
             task=results.task,
             best=top,
             findings=findings,
+            coverage=coverage,
             published=published,
             summary=summary,
             tables=score_tables,
@@ -231,6 +232,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
             for name, points in results.learning_curve.items()
         },
         "choice": chosen,
+        "coverage": coverage.coverage_facts(results),
         "missing": results.missing,
         "outliers": results.outliers,
         "failures": len(results.failures),

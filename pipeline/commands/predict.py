@@ -72,6 +72,12 @@ model_options = together(
     type=OUT_FILE,
     help="Keep the clips' features in this file (.h5); the next call reads only new clips.",
 )
+@option(
+    "--coverage",
+    type=float,
+    help="Add sets of classes or tags, or intervals, that hold the truth for this share "
+    "of new clips, such as 0.9.",
+)
 @strict_option
 @flag("--plan", "Only print the time and the memory that it would need.")
 @flag(
@@ -115,6 +121,8 @@ def predict(
     for name, value in {**windows, "timeline-to": timeline_to}.items():
         if value is not None and not timeline:
             raise BadOption(f"--{name} {value} needs a timeline: add --timeline")
+    if timeline and options["coverage"] is not None:
+        raise BadOption("--coverage holds for whole clips: leave out --coverage or --timeline")
     if timeline and catalogue is not None:
         raise BadOption("--cache does not keep windows: leave out --cache or --timeline")
     features = [Path(entry) for entry in inputs if entry.lower().endswith(".h5")]
@@ -152,8 +160,8 @@ def _predict_features(file: Path, options: dict[str, Any], shown: dict[str, Any]
     from mvemo.pipeline.models.boxed import pick_model
     from mvemo.pipeline.prediction.predictions import predict_features
 
-    modalities = MODALITIES[options["modality"]]
-    model, found = predict_features(pick_model(options["model_name"]), file, modalities)
+    modalities, folder = MODALITIES[options["modality"]], pick_model(options["model_name"])
+    model, found = predict_features(folder, file, modalities, options["coverage"])
     for prediction in found if shown["jsonl"] else ():
         _echo_line(model, prediction)
     return _show(model, found, shown, facts=False)

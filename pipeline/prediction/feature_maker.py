@@ -9,7 +9,7 @@ from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.nets import Net
 from mvemo.extract.training.devices import pick_device, place
-from mvemo.fuse.final.model import FinalModel, load_model
+from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
@@ -23,7 +23,7 @@ class FeatureMaker:
 
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
         self.folder, self.options = folder, settings
-        self.model: FinalModel = load_model(folder)
+        self.model: FinalModel = with_coverage(load_model(folder), settings.coverage)
         # Reasons by feature why it cannot be computed here, such as missing weights.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, Net] = {}

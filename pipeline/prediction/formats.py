@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mvemo.fuse.conformal import members
 from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor, tag_thresholds
 from mvemo.fuse.numeric import F64
 
@@ -28,6 +29,17 @@ class Format:
 
     def __init__(self, model: FinalModel) -> None:
         self.model = model
+        if model.coverage is not None:
+            # The set replaces the less likely classes or the probabilities of all tags.
+            self.header = (*self.header[:-1], "set")
+
+    def members(self, predictor: Predictor, outputs: F64) -> list[str] | None:
+        """Return the classes or tags of the set, likeliest first; None if it is not known."""
+        limit = self.model.limit(predictor)
+        if limit is None:
+            return None
+        inside = members(outputs[None], limit)[0]
+        return [self.model.classes[i] for i in np.argsort(-outputs, kind="stable") if inside[i]]
 
     def label(self, predictor: Predictor, outputs: F64) -> Any:
         """Return the JSON value of the label."""
@@ -35,29 +47,41 @@ class Format:
 
     def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
         """Return the JSON values of one clip; they are null if no predictor applies."""
+        asked = self.model.coverage
+        sets: Record = {} if asked is None else {"coverage": asked, "set": None}
         if predictor is None:
-            return {"proba": None, "label": None, "confidence": None}
+            return {"proba": None, "label": None, "confidence": None, **sets}
+        if sets:
+            sets["set"] = self.members(predictor, outputs)
         proba = dict(zip(self.model.classes, outputs.tolist(), strict=True))
         label = self.label(predictor, outputs)
         # Several tags have no confidence in common.
         confidence = float(outputs.max()) if isinstance(label, str) else None
-        return {"proba": proba, "label": label, "confidence": confidence}
+        return {"proba": proba, "label": label, "confidence": confidence, **sets}
 
     def csv_columns(self) -> list[str]:
         """Return the columns of the CSV file between the model and the notes."""
-        return ["label", "confidence", *self.model.classes]
+        sets = ["set"] * (self.model.coverage is not None)
+        return ["label", "confidence", *sets, *self.model.classes]
 
     def csv_cells(self, record: Record) -> list[object]:
         """Return the cells of `csv_columns` for a record with `fields`."""
         proba, label = record["proba"] or {}, record["label"]
         text = ";".join(label) if isinstance(label, list) else label
-        return [text, record["confidence"], *map(proba.get, self.model.classes)]
+        sets = [";".join(record["set"] or ())] * (self.model.coverage is not None)
+        return [text, record["confidence"], *sets, *map(proba.get, self.model.classes)]
 
     def cells(self, record: Record) -> list[str]:
         """Return the cells of `header` for a record with a prediction."""
         confidence = record["confidence"]
         shown = f"{confidence:.2f}" if confidence else "-"
-        return [record["label"], shown, _ranked(record["proba"], 1, N_OTHERS)]
+        return [record["label"], shown, self.last_cell(record, 1, N_OTHERS)]
+
+    def last_cell(self, record: Record, first: int, most: int) -> str:
+        """Return the set if one was asked for, otherwise `most` names from rank `first`."""
+        if self.model.coverage is None:
+            return _ranked(record["proba"], first, most)
+        return ", ".join(record["set"] or "-")
 
     def summary(self, predictor: Predictor, outputs: F64) -> str:
         """Return the prediction in a few words."""
@@ -79,9 +103,18 @@ class Format:
 
     def legend(self, brief: bool = False) -> list[str]:
         """Return lines that explain the values; if `brief`, without statistics."""
+        words = "calibrated probability of the label, among the model's classes"
         if brief:
-            return ["confidence: of 100 clips with 0.70, about 70 have that label"]
-        return ["confidence: calibrated probability of the label, among the model's classes"]
+            words = "of 100 clips with 0.70, about 70 have that label"
+        return [f"confidence: {words}", *self.set_legend("the true class")]
+
+    def set_legend(self, truth: str) -> list[str]:
+        """Return a line that explains the sets, if a coverage was asked for."""
+        asked = self.model.coverage
+        if asked is None:
+            return []
+        share = f"at least {100 * asked:.3g}%"
+        return [f"set: has {truth} for {share} of new clips like the training clips"]
 
     def output_range(self) -> tuple[float, float]:
         """Return the smallest and the largest value of an output."""
@@ -103,7 +136,7 @@ class TagFormat(Format):
         return list(compress(self.model.classes, applies))
 
     def cells(self, record: Record) -> list[str]:
-        return [", ".join(record["label"]) or "none", _ranked(record["proba"], 0, N_TAGS)]
+        return [", ".join(record["label"]) or "none", self.last_cell(record, 0, N_TAGS)]
 
     def summary(self, predictor: Predictor, outputs: F64) -> str:
         return ", ".join(self.label(predictor, outputs)) or "none of the tags"
@@ -117,7 +150,7 @@ class TagFormat(Format):
         return _log_odds(float(outputs[output]), 1.0 - float(outputs[output]))
 
     def legend(self, brief: bool = False) -> list[str]:
-        return []
+        return self.set_legend("all tags")
 
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
         # Choose the tag that is furthest above its threshold.
@@ -134,7 +167,10 @@ class RatingFormat(Format):
     def label(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
         """Return value, low and high of each target, clipped to the training clips' range."""
         values = {}
-        ends = predictor.residuals or ((np.nan, np.nan),) * len(outputs)
+        ends = predictor.residuals if self.model.coverage is None else ()
+        if (limit := self.model.limit(predictor)) is not None:
+            ends = tuple((-width, width) for width in limit.tolist())
+        ends = ends or ((np.nan, np.nan),) * len(outputs)
         for name, value, (low, high) in zip(self.model.classes, outputs, ends, strict=True):
             scale = self.model.scale[name]
             found = np.clip([value, value + low, value + high], scale["minimum"], scale["maximum"])
@@ -144,7 +180,9 @@ class RatingFormat(Format):
 
     def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
         values = None if predictor is None else self.label(predictor, outputs)
-        return {"values": values, "scale": self._scale()}
+        asked = self.model.coverage
+        sets = {} if asked is None else {"coverage": asked}
+        return {"values": values, "scale": self._scale(), **sets}
 
     def csv_columns(self) -> list[str]:
         names = self.model.classes
@@ -177,7 +215,8 @@ class RatingFormat(Format):
         for name, words in self._scale().items():
             named.setdefault(words.partition("; ")[0] if brief else words, []).append(name)
         lines = [f"{', '.join(names)}: {words}" for words, names in named.items()]
-        return [*lines, f"in brackets: {INTERVAL_SHARE:.0%} prediction interval"]
+        share = 100 * (self.model.coverage or INTERVAL_SHARE)
+        return [*lines, f"in brackets: {share:.3g}% prediction interval"]
 
     def output_range(self) -> tuple[float, float]:
         scales = self.model.scale.values()

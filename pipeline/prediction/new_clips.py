@@ -32,6 +32,7 @@ class PredictSettings:
     # Files of pretrained weights by net; other nets use downloaded weights.
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
+    coverage: float | None = None  # share of new clips whose labels shall be in the sets
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def clips_and_settings(
     modality: str,
     weights: Mapping[str, Path],
     device: str,
+    coverage: float | None = None,
 ) -> tuple[list[NewClip], Path, PredictSettings]:
     """Return the clips, the model's folder and the settings; download missing weights."""
     # The readers start while this process imports the modules below.
@@ -58,6 +60,7 @@ def clips_and_settings(
 
     with torch_import_without_gc():
         from mvemo.extract.training.devices import keep_freed_memory, pick_device
+        from mvemo.fuse.final.model import load_model, with_coverage
         from mvemo.pipeline.model_nets import fetch_model_weights
         from mvemo.pipeline.models.boxed import pick_model
 
@@ -65,9 +68,11 @@ def clips_and_settings(
     # The device is checked before anything is downloaded or read.
     pick_device(device)
     folder, clips = pick_model(model_name), find_clips(inputs)
+    if coverage is not None:
+        with_coverage(load_model(folder), coverage)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
     fetch_model_weights(folder, modalities, but=weights)
-    return clips, folder, PredictSettings(modalities, weights, device)
+    return clips, folder, PredictSettings(modalities, weights, device, coverage)
 
 
 def find_clips(inputs: Sequence[str]) -> list[NewClip]:

@@ -26,8 +26,10 @@ from mvemo.fuse.final.model import (
     predict_clips,
     standardise_folders,
     stored_as,
+    with_coverage,
 )
 from mvemo.fuse.numeric import F64, complete
+from mvemo.fuse.tasks import task_of
 from mvemo.manifests.tables import CsvWriter
 from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.console.messages import verbosity
@@ -39,6 +41,8 @@ _EXPECT = {
     "roc_auc_macro": "a clip with a tag ranks above a clip without it in about {:.0%} of pairs",
     "r2_macro": "about {:.0%} of the variance of clips' ratings is explained",
 }
+# Start of the note on a clip whose set is large, or that is unlike the training clips.
+ASK = "ask a person"
 TRAINED_ON = "the clip is part of the model's training data: this does not test the model"
 # Maximum number of columns between path and predictor in the terminal's table.
 MOST_COLUMNS = 4
@@ -92,7 +96,26 @@ def predict_vectors(
                 "unlike the clips that the model was trained on (distance over the largest usual "
                 f"one: {', '.join(far)}): do not rely on this prediction",
             )
+        notes += _ask_a_person(model, predictor, outputs, unusual=bool(far))
     return replace(prediction, predictor=predictor, outputs=outputs, notes=notes)
+
+
+def _ask_a_person(
+    model: FinalModel, predictor: Predictor, outputs: F64, *, unusual: bool
+) -> tuple[str, ...]:
+    """Return a note for a clip that a person should label, if a coverage was asked for."""
+    if model.coverage is None:
+        return ()
+    reasons = []
+    if model.limit(predictor) is None:
+        reasons.append(f"{predictor.name} was not evaluated, so it has no thresholds")
+    elif model.task != "regression":
+        n, n_all = len(format_of(model).members(predictor, outputs) or ()), len(outputs)
+        nouns = task_of(model.task).output_nouns[1]
+        reasons += [f"the set has {n} of {n_all} {nouns}"] * (2 * n > n_all)
+    if unusual:
+        reasons.append("the clip is unlike the training clips, so the coverage is not known")
+    return (f"{ASK}: {'; '.join(reasons)}",) if reasons else ()
 
 
 def without_distance(note: str) -> str:
@@ -101,10 +124,10 @@ def without_distance(note: str) -> str:
 
 
 def predict_features(
-    folder: Path, features: Path, modalities: Collection[str]
+    folder: Path, features: Path, modalities: Collection[str], coverage: float | None = None
 ) -> tuple[FinalModel, list[Prediction]]:
     """Predict the clips of a feature file, in its order, from features of these modalities."""
-    model = load_model(folder)
+    model = with_coverage(load_model(folder), coverage)
     specs = [spec for spec in model.specs if spec.modality in modalities]
     with open_cache(features) as cache:
         stored = {spec.digest for spec in cache.specs}
@@ -185,6 +208,8 @@ def prediction_fields(model: FinalModel, prediction: Prediction) -> Record:
     record = format_of(model).fields(prediction.predictor, prediction.outputs)
     if prediction.trained_on and "confidence" in record:
         record["confidence"] = None
+        if "set" in record:
+            record["set"] = None
     record["notes"] = list(prediction.notes)
     return record | ({"error": prediction.problem} if prediction.problem else {})
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, softmax
 
-from mvemo.fuse.conformal import cross_conformal, members, threshold
+from mvemo.fuse.conformal import cross_conformal, members, thresholds
 
 
 def sample(task, seed, n=3000, strength=2.0):
@@ -38,9 +38,9 @@ def test_the_asked_share_is_covered(link, strength, coverage):
 
 def test_the_threshold_counts_groups_and_one_more():
     scores = np.array([[0.1], [0.2], [0.3], [0.4], [0.9], [0.9], [0.9]])
-    assert threshold(scores, ["a", "b", "c", "d", "e", "e", "e"], 0.6).tolist() == [0.4]
-    assert threshold(scores[:4], list("abcd"), 0.8).tolist() == [0.4]
-    assert threshold(scores[:4], list("abcd"), 0.9).tolist() == [np.inf]
+    groups = ["a", "b", "c", "d", "e", "e", "e"]
+    assert thresholds(scores, groups, [0.6]).tolist() == [[0.4]]
+    assert thresholds(scores[:4], list("abcd"), [0.8, 0.9]).tolist() == [[0.4], [np.inf]]
 
 
 def test_the_likeliest_class_is_always_a_member():

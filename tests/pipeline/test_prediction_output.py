@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mvemo.fuse import SavedHeads
-from mvemo.fuse.final.model import FinalModel, Predictor
+from mvemo.fuse import BadFeatures, SavedHeads
+from mvemo.fuse.conformal import GRID
+from mvemo.fuse.final.model import FinalModel, Predictor, with_coverage
 from mvemo.pipeline.prediction.predictions import (
     Prediction,
+    _ask_a_person,
     legend,
     predictions_csv,
     predictions_table,
@@ -132,3 +134,55 @@ def test_tags_are_a_list_of_those_that_apply(proba, label):
     (row,) = csv.DictReader(io.StringIO(predictions_csv(model, clips)))
     assert row["label"] == ";".join(label)
     assert (", ".join(label) or "none") in predictions_table(model, clips)
+
+
+def limits_of(*row):
+    """Return thresholds that are the same at every coverage."""
+    return (row,) * len(GRID)
+
+
+def test_intervals_are_as_wide_as_the_coverage_needs():
+    predictor = replace(PREDICTOR, nonconformity=limits_of(2.0, 0.5))
+    model = with_coverage(replace(MODEL, predictors=(predictor,)), 0.8)
+    clips = [replace(PREDICTIONS[0], predictor=predictor)]
+    (record,) = records(model, clips)
+    assert record["coverage"] == 0.8
+    assert record["values"]["valence"] == {"value": 5.0, "low": 3.0, "high": 7.0}
+    assert "in brackets: 80% prediction interval" in predictions_table(model, clips)
+    # A predictor without thresholds has no interval, instead of one of another coverage.
+    (record,) = records(model, PREDICTIONS[:1])
+    assert record["values"]["valence"]["low"] is None
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_sets_have_the_likeliest_first_and_large_ones_ask_a_person(task):
+    predictor = replace(PREDICTOR, features=(), nonconformity=limits_of(0.75))
+    heads = SavedHeads(("calm", "sad", "tense"), (), (), {})
+    changes = {"task": task, "heads": heads, "scale": {}, "predictors": (predictor,)}
+    model = with_coverage(replace(MODEL, **changes), 0.9)
+    outputs = [np.array(p) for p in ((0.3, 0.1, 0.6), (0.1, 0.1, 0.8))]
+    notes = [_ask_a_person(model, predictor, p, unusual=False) for p in outputs]
+    nouns = "classes" if task == "multiclass" else "tags"
+    assert notes == [(f"ask a person: the set has 2 of 3 {nouns}",), ()]
+    (note,) = _ask_a_person(model, PREDICTOR, outputs[0], unusual=True)
+    assert "lld was not evaluated" in note
+    assert "unlike the training clips" in note
+    clips = [Prediction("a.mp3", predictor, outputs[0]), Prediction("b.mp3", problem="empty")]
+    clips.append(replace(clips[0], file="c.mp3", trained_on=True))
+    first, second, third = records(model, clips)
+    assert (first["coverage"], first["set"]) == (0.9, ["tense", "calm"])
+    assert second["set"] is third["set"] is None
+    rows = list(csv.DictReader(io.StringIO(predictions_csv(model, clips))))
+    assert [row["set"] for row in rows] == ["tense;calm", "", ""]
+    table = predictions_table(model, clips)
+    assert "tense, calm" in table
+    assert "for at least 90% of new clips" in table
+
+
+def test_a_model_without_thresholds_or_a_bad_coverage_is_one_line():
+    with pytest.raises(BadFeatures, match="the model songs has no thresholds for --coverage"):
+        with_coverage(MODEL, 0.9)
+    for coverage in (0.3, 1.0, float("nan")):
+        with pytest.raises(BadFeatures, match=r"expected 0\.5 to 0\.99"):
+            with_coverage(MODEL, coverage)
+    assert with_coverage(MODEL, None) is MODEL

@@ -18,6 +18,7 @@ from fuse_samples import plain_settings
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, FuseError, evaluate
+from mvemo.fuse.conformal import GRID, members
 from mvemo.fuse.features import Features
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import (
@@ -29,6 +30,7 @@ from mvemo.fuse.final.model import (
     save_model,
     standardise_folders,
     tag_thresholds,
+    with_coverage,
 )
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import SECOND_LAYERS
@@ -157,6 +159,19 @@ def test_a_folder_is_read_as_it_was_written(model, tmp_path):
         expected, got = (predict_clips(one, predictor, VECTORS) for one in (model, again))
         np.testing.assert_array_equal(got, expected)
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".npz"}
+
+
+def test_thresholds_hold_the_share_of_clips_that_is_asked(made, model):
+    results, predictor = made[1], model.predictors[0]
+    limits = np.array(predictor.nonconformity)
+    assert limits.shape == (len(GRID), 1)
+    assert (np.diff(limits[:, 0]) >= 0).all()
+    (evaluated,) = (m for m in results.models if m.name == predictor.name)
+    proba = apply_temperature(evaluated.outputs, predictor.temperature)
+    sets = members(proba, with_coverage(model, 0.8).limit(predictor))
+    assert sets[np.arange(len(proba)), results.y_true].mean() >= 0.8
+    assert predictor.expected["coverage"]["size"] >= 1
+    assert model.limit(predictor) is None
 
 
 def test_a_model_knows_the_files_that_it_was_fitted_on(tmp_path):

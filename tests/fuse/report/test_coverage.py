@@ -1,0 +1,46 @@
+"""Facts on the coverage of prediction sets: the asked share is held, by each task's own sets."""
+
+import numpy as np
+import pytest
+from feature_samples import frozen_cache, make_table
+from output_samples import output_cache, output_table
+
+from mvemo.cache import open_cache
+from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
+from mvemo.fuse.report.coverage import coverage_facts, coverage_sentence, coverage_table
+from mvemo.fuse.report.report_files import report_html
+
+
+@pytest.fixture(scope="module", params=["multiclass", "multilabel", "regression"])
+def results(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("coverage") / "f.h5"
+    if request.param == "multiclass":
+        frozen_cache(path, make_table(120, 3), names=("music1d", "c3d"))
+    else:
+        output_cache(path, output_table(request.param, n=120))
+    settings = EvaluationSettings(head=HeadSettings(C=0.1), n_resamples=50)
+    with open_cache(path) as cache:
+        return evaluate(cache, settings)
+
+
+def test_the_asked_share_is_covered_and_told(results):
+    facts = coverage_facts(results)
+    assert facts["share"] == pytest.approx(0.9, abs=0.1)
+    low, high = facts["interval"]
+    assert low <= facts["share"] <= high
+    assert list(facts["per_output"]) == list(results.classes)
+    assert f"{100 * facts['share']:.1f} %" in coverage_sentence(results)
+    assert len(coverage_table(results).rows) == len(results.classes)
+    assert 'id="coverage"' in report_html(results)
+    if results.task.name == "regression":
+        assert np.isnan(facts["size"])
+    else:
+        assert 1 <= facts["size"] <= len(results.classes)
+
+
+def test_the_share_of_all_clips_is_the_mean_over_classes_weighted_by_their_clips(results):
+    if results.task.name == "multiclass":
+        facts = coverage_facts(results)
+        n = np.bincount(results.y_true)
+        shares = [facts["per_output"][name]["share"] for name in results.classes]
+        assert np.average(shares, weights=n) == pytest.approx(facts["share"])
