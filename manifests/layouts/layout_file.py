@@ -42,14 +42,13 @@ from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
 from mvemo.manifests.files import parse_toml
 from mvemo.manifests.labels import TASKS, Label, Task, parse_number, parse_scale
 from mvemo.manifests.layouts.file_names import FoundClips
+from mvemo.manifests.recognition import DEVIATION
 from mvemo.manifests.schemes import find_scheme
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text, read_lines, read_table
 
 SPLITS = ("train", "val", "test")
 _PLACE = re.compile(r"\{([^{}:]+)(?::(-?\d+|stem))?\}")
-# Column of the deviation of a target, among the manifest's other columns.
-DEVIATION = "{} deviation"
 
 
 def _tuple(value: Any) -> tuple[str, ...]:

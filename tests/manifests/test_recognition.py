@@ -16,7 +16,7 @@ def recognised(text, **options):
         ("path,label\na.mp3,x\nb.mp3,y", "multiclass", {"path": "path", "label": "label"}, {}),
         ("filename,mood,artist\na.mp3,calm,x\nb.mp3,tense,y", "multiclass",
          {"path": "filename", "label": "mood", "group": "artist"}, {}),
-        ("track,tags,album\na.mp3,happy;calm,x\nb.mp3,sad;happy,x", "multilabel",
+        ("track,tags,album\na.mp3,happy;calm,x\nb.mp3,sad;happy,y", "multilabel",
          {"path": "track", "label": "tags", "group": "album"}, {}),
         ("wav,happy,sad\na.wav,1,0\nb.wav,0,1", "multilabel", {"path": "wav"},
          {"happy": "happy", "sad": "sad"}),
@@ -78,10 +78,10 @@ def test_answers_of_the_user_are_followed():
 
 
 def test_notes_state_the_column_the_counts_and_the_option():
-    found = recognised("file,valence_mean,arousal_mean,singer\na.mp3,1.5,2,x\nb.mp3,8,3,x")
+    found = recognised("file,valence_mean,arousal_mean,singer\na.mp3,1.5,2,x\nb.mp3,8,3,y")
     assert found.notes == (
-        "path: column 'file'; another column: --column path=NAME",
-        "group: column 'singer' (1 groups); another column: --column group=NAME",
+        "path: 2 files in 'file'; another column: --column path=NAME",
+        "group: column 'singer' (2 groups); another column: --column group=NAME",
         "valence: ratings in 'valence_mean' (1.5 to 8); another column: --column valence=NAME",
         "arousal: ratings in 'arousal_mean' (2 to 3); another column: --column arousal=NAME",
     )
