@@ -5,7 +5,7 @@ import posixpath
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
@@ -60,7 +60,7 @@ class RowParser:
     spread: bool  # each target or tag has a column
     classes: Names | None
     mapped: Mapping[str, str]  # our names of columns -> the file's
-    kept: Names  # columns of a user's own table to keep as extra
+    recognised: Mapping[str, str]  # the same of columns that were not mapped, but recognised
     root: Path
     media: bool
     problems: Problems
@@ -80,7 +80,7 @@ class RowParser:
         extra = [
             (i, name)
             for i, name in enumerate(self.table.header)
-            if (self.table.kind or name in self.kept) and i not in used
+            if (self.table.kind or name in self.recognised) and i not in used
         ]
         rows = []
         outside = []
@@ -157,7 +157,8 @@ class RowParser:
                     "without labels"
                 )
             listed = ", ".join(map(repr, missing))
-            self.problems.add(line, f"the header has no column {listed}; it has {names}{hint}")
+            theirs = [self.recognised.get(name, name) for name in names]
+            self.problems.add(line, f"the header has no column {listed}; it has {theirs}{hint}")
         place = {key: names.index(key) for key in known if names.count(key) == 1}
         return place if place.keys() >= {*required} else {}
 
@@ -289,6 +290,24 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
 
 
 # --- media files
+
+
+def with_absolute_paths(table: Table, folder: Path) -> Table:
+    """Return the table with absolute paths if some leave the folder, and all files exist."""
+    cells = table.cells("path")
+    outside = any(".." in cell for cell in cells) or len({*map(os.path.isabs, cells)}) > 1
+    if table.kind or not outside:
+        return table
+    i, base = table.header.index("path"), os.path.abspath(folder)
+    paths = [os.path.abspath(os.path.join(base, cell)) for cell in cells]
+    if len(paths) != len(table.rows) - 1 or not all(map(os.path.isfile, paths)):
+        return table
+    header, *rows = table.rows
+    moved = [
+        (line, [*cells[:i], path, *cells[i + 1 :]])
+        for (line, cells), path in zip(rows, paths, strict=True)
+    ]
+    return replace(table, rows=(header, *moved))
 
 
 def check_media(

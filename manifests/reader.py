@@ -29,6 +29,7 @@ from mvemo.manifests.clip_rows import (
     check_media,
     finish_rows,
     must_agree,
+    with_absolute_paths,
 )
 from mvemo.manifests.errors import Problem, Problems
 from mvemo.manifests.labels import (
@@ -44,7 +45,6 @@ from mvemo.manifests.labels import (
 from mvemo.manifests.layouts.file_names import source_of
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.recognition import (
-    DEVIATION,
     Recognised,
     holds_mark,
     recognise,
@@ -91,24 +91,25 @@ def read_manifest(
     scale: str | None = None,
     media: bool = True,
 ) -> Manifest:
-    """Read a manifest, or a user's own CSV or Parquet file.
+    """Read a manifest, or a user's own CSV, Parquet or Excel file.
 
-    Columns: ``path`` (or ``file``) and ``label``. For multilabel, tags are in ``label`` or in a
-    column of 0 and 1 for each tag; for regression each target has a column. Optional columns:
-    ``clip_id`` (default: the path without its suffix, with ``@start`` for segments of one file),
-    ``group`` (default: the clip's id, or the file for segments of one file), ``start`` and
-    ``duration`` in seconds, ``fold`` (from 0) and ``split``. Other columns are kept in
-    `Clip.extra` if the file is a manifest of mvemo, otherwise ignored. Without media, or in a
-    manifest written without them, ``clip_id`` is enough. A table with only these columns and no
+    Columns: ``path`` and ``label``. For multilabel, tags are in ``label`` or in a column of 0 and
+    1 for each tag; for regression each target has a column. Optional columns: ``clip_id``
+    (default: the path without its suffix, with ``@start`` for segments of one file), ``group``
+    (default: the clip's id, or the file for segments of one file), ``start`` and ``duration`` in
+    seconds, ``fold`` (from 0) and ``split``. In a user's own file they may have other names
+    (`recognise`); `Manifest.notes` says which were taken. Other columns are kept in `Clip.extra`
+    if the file is a manifest of mvemo, otherwise only deviations of targets. Without media, or in
+    a manifest written without them, ``clip_id`` is enough. A table with only these columns and no
     ``label`` is ``unlabelled``.
 
     Parameters
     ----------
     path
-        Path of the CSV or Parquet file.
+        Path of the file.
     root
         Folder of the media files; default: the folder that the file states, otherwise its own
-        folder, or the common folder of absolute paths.
+        folder, or the common folder of absolute paths, or of paths above it that all exist.
     columns
         Column names of the file, by our names, where they differ: ``{"path": "file"}``. For
         regression and multilabel, other names are targets or tags.
@@ -135,9 +136,11 @@ def read_manifest(
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "songs.csv"
     >>> _ = path.write_text("file,label,group\\na.mp3,calm,1\\nb.mp3,tense,2\\n")
-    >>> manifest = read_manifest(path, columns={"path": "file"}, media=False)
+    >>> manifest = read_manifest(path, media=False)
     >>> manifest.classes, manifest.clip_ids, manifest.labels
     (('calm', 'tense'), ('a', 'b'), array([0, 1]))
+    >>> manifest.notes
+    ("path: 2 files in 'file'; another column: --column path=NAME",)
     """
     given = _Overrides(root, columns or {}, task, name, separator, skip_unlabelled, media, scale)
     problems = Problems(Path(path))
@@ -217,7 +220,7 @@ def _parse(
         message = f"synthetic: expected true or false, got {synthetic!r}"
         problems.add(table.line("synthetic"), message)
     if given.root is None and not table.setting("root", ""):
-        table = _with_absolute_paths(table, path.parent)
+        table = with_absolute_paths(table, path.parent)
     root = _media_root(table, given, problems)
     kind = label_kind(task)
     notes = [*found.notes]
@@ -236,8 +239,8 @@ def _parse(
         notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
     media = given.media and not table.kind
-    kept = [*map(DEVIATION.format, found.deviations)]
-    parser = RowParser(table, kind, spread, classes, given.columns, kept, root, media, problems)
+    mapped = (given.columns, found.renamed)
+    parser = RowParser(table, kind, spread, classes, *mapped, root, media, problems)
     # Questions come first: rows cannot be read before they are answered.
     rows = parser.parse() if table.rows and not found.questions else []
     if len(table.rows) < 2:
@@ -350,31 +353,13 @@ def _recognised(
     if chosen := {name: name for name in given.columns if name not in RESERVED}:
         # With a task, the named targets or tags are all; otherwise the others are recognised.
         found = replace(found, targets=chosen) if task else found
-    theirs = {**found.columns, **({} if "classes" in table.settings else found.targets)}
-    theirs |= {DEVIATION.format(name): column for name, column in found.deviations.items()}
+    if "classes" in table.settings:
+        found = replace(found, targets={})
     try:
-        return table.renamed({ours: name for ours, name in theirs.items() if ours != name}), found
+        return table.renamed(found.renamed), found
     except BadText as error:
         problems.add(*error.args)
         return table, found
-
-
-def _with_absolute_paths(table: Table, folder: Path) -> Table:
-    """Return the table with absolute paths if some leave the folder, and all files exist."""
-    cells = table.cells("path")
-    outside = any(".." in cell for cell in cells) or len({*map(os.path.isabs, cells)}) > 1
-    if table.kind or not outside:
-        return table
-    i, base = table.header.index("path"), os.path.abspath(folder)
-    paths = [os.path.abspath(os.path.join(base, cell)) for cell in cells]
-    if len(paths) != len(table.rows) - 1 or not all(map(os.path.isfile, paths)):
-        return table
-    header, *rows = table.rows
-    moved = [
-        (line, [*cells[:i], path, *cells[i + 1 :]])
-        for (line, cells), path in zip(rows, paths, strict=True)
-    ]
-    return replace(table, rows=(header, *moved))
 
 
 def _stated_classes(

@@ -30,7 +30,7 @@ _NAMES = {
         *("album", "albumid", "albumname", "song", "songname", "source", "sourcegroup"),
         *("songid", "trackid", "musicid"),
     ),
-    "start": ("start", "starttime", "offset", "onset", "begin"),
+    "start": ("start", "starttime", "onset", "begin", "offset"),
     "duration": ("duration", "length", "durationseconds", "durationsec"),
     "fold": ("fold", "cvfold", "foldid"),
     "split": ("split", "set", "subset", "partition"),
@@ -39,6 +39,13 @@ _NAMES = {
         *("emotions", "labels", "emotionlabel", "moodlabel", "target", "annotation"),
     ),
 }
+# Names of columns that are neither labels nor groups.
+_TEXTS = {"title", "songtitle", "tracktitle", "trackname", "name", "artists", "word", "url", "link"}
+_TEXTS |= {"description", "comment", "comments", "notes", "remark", "remarks", "lyrics", "date"}
+# Names of columns whose commas separate tags.
+_LISTS = {"tags", "moods", "emotions", "labels"}
+# Longest start or duration, in seconds, that is recognised: larger numbers count samples.
+_MOST_SECONDS = 7200
 # Column of the deviation of a target, among the manifest's other columns.
 DEVIATION = "{} deviation"
 _PREFIX = "label_"  # of a column of ratings, or of 0 and 1
@@ -73,6 +80,13 @@ class Recognised:
     deviations: Mapping[str, str] = field(default_factory=dict)  # target -> column
     notes: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Our names of the columns to rename, and theirs."""
+        kept = {DEVIATION.format(name): column for name, column in self.deviations.items()}
+        every = {**self.columns, **self.targets, **kept}
+        return {ours: theirs for ours, theirs in every.items() if ours != theirs}
 
 
 def recognise(
@@ -112,6 +126,9 @@ class _Recogniser:
         if any(_SUFFIX.search(name) or "|" in name for name in self.header):
             # The first row is a clip, or its cells are not separated.
             return Recognised(task=task or "multiclass")
+        if rows := [n for n in self.header if self.header.count(n) > 1 and n in self.sample(n)]:
+            text = f"the first row holds {rows[0]!r} like the rows below it: write names above them"
+            return Recognised(task=task or "multiclass", questions=(text,))
         columns = {ours: name for ours, name in self.given.items() if ours in _NAMES}
         self._find_path(columns)
         for ours in ("clip_id", "group", "start", "duration", "fold", "split"):
@@ -123,11 +140,12 @@ class _Recogniser:
             task = "regression"
         free = [name for name in self.header if name not in {*columns.values()}]
         numbers = [name for name in free if are_numbers(self.sample(name))]
-        flags = [name for name in numbers if _is_binary(self.sample(name))]
+        flags = [name for name in free if _is_binary(self.sample(name))]
         means, deviations = rated_columns(numbers)
-        prefixed = _with_prefix([name for name in numbers if name not in deviations.values()])
-        if prefixed and task != "regression" and {*prefixed.values()} <= {*flags}:
+        prefixed = _with_prefix(flags)
+        if prefixed and task != "regression" and len(prefixed) == len(_with_prefix(free)):
             return self._labels(columns, task, prefixed, free)
+        prefixed = _with_prefix([name for name in numbers if name not in deviations.values()])
         means = {name: [column] for name, column in prefixed.items()} or means
         means |= {name: [column] for name, column in chosen.items() if task == "regression"}
         rated = [*chain(*means.values(), deviations.values())]
@@ -190,11 +208,12 @@ class _Recogniser:
             return self._done(columns, "multilabel", tags)
         if len(labels) == 1:
             return self._label(columns, labels[0], task)
-        left = [name for name in free if not self._is_other(name)]
+        used = {*columns.values()}
+        left = [name for name in self.header if name not in used and not self._is_other(name)]
         if labels:
             self._ask(f"the classes may be {_either(labels)}", "--column label=NAME")
         elif task is None and tags:
-            cure = "--task multilabel, or --task unlabelled for clips without labels"
+            cure = "--task multilabel for tags, or --column label=NAME for classes"
             self._ask(f"0 and 1 in {_list(tags.values())}", cure)
         elif task is None and left:
             self.questions.append(
@@ -211,7 +230,8 @@ class _Recogniser:
                 f"its labels are numbers, such as {words[0]!r}: read ratings with --task "
                 "regression --column NAME=COLUMN, or numbers of classes with --task multiclass"
             )
-        kind = task or ("multilabel" if _hold_tags(words) else "multiclass")
+        listed = _hold_tags(words) or (_plain(name) in _LISTS and holds_mark(",", words))
+        kind = task or ("multilabel" if listed else "multiclass")
         noun = "tags" if kind == "multilabel" else f"{len({*words} - {''})} classes"
         self._note(f"label: {noun} in {name!r}", "label", name)
         return self._done(columns, kind)
@@ -242,7 +262,8 @@ class _Recogniser:
 
     def _is_other(self, name: str) -> bool:
         """Return True if a column has a name of something other than labels."""
-        return any(_plain(name) in _NAMES[ours] for ours in ("path", "clip_id", "group"))
+        others = (_NAMES["path"], _NAMES["clip_id"], _NAMES["group"], _TEXTS)
+        return any(_plain(name) in known for known in others)
 
     def _find_path(self, columns: dict[str, str]) -> None:
         if "path" in columns:
@@ -286,7 +307,9 @@ class _Recogniser:
         cells = self.sample(name)
         if ours == "split":
             return all(cell.lower()[:3] in _SPLITS for cell in cells)
-        return all(map(_is_whole, cells)) if ours == "fold" else are_numbers(cells)
+        if ours == "fold":
+            return all(map(_is_whole, cells))
+        return are_numbers(cells) and (name == ours or _range(cells)[1] <= _MOST_SECONDS)
 
     def _may_hold_tags(self, labels: Sequence[str]) -> bool:
         return any(name == "label" or _hold_tags(self.cells(name)) for name in labels)

@@ -265,10 +265,11 @@ def _with_points(rows: tuple[CsvRow, ...]) -> tuple[CsvRow, ...]:
     """Write numbers with a point where all cells of a column are numbers with a decimal comma."""
     width = len(rows[0][1]) if rows else 0
     for i in range(width):
-        cells = [row[i] for _, row in rows[1:] if row[i:] and row[i].strip()]
-        if any("," in cell for cell in cells) and all(map(_COMMA.fullmatch, cells)):
+        cells = (row[i] for _, row in rows[1:] if row[i:] and row[i].strip())
+        if all(map(_COMMA.fullmatch, cells)):
             for _, row in rows[1:]:
-                row[i : i + 1] = [cell.replace(",", ".") for cell in row[i : i + 1]]
+                if row[i:]:
+                    row[i] = row[i].replace(",", ".")
     return rows
 
 
