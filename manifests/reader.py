@@ -208,17 +208,10 @@ def _parse(
     table = collect_table(path, problems, given.columns)
     if problems.found:
         return Manifest(path.stem, "multiclass", (), (), path.parent), []
-    if table.kind not in ("", "manifest"):
-        problems.add(1, f"expected a manifest, got a file of mvemo {table.kind}")
-    elif table.kind and table.version != MANIFEST_VERSION:
-        problems.add(1, f"manifest version: expected {MANIFEST_VERSION}, got {table.version}")
+    synthetic = _is_synthetic(table, problems)
     task = _stated_task(table, given, problems)
     table, found = _recognised(table, given, task, problems)
     task = found.task
-    synthetic = table.setting("synthetic", "false").lower()
-    if synthetic not in ("true", "false"):
-        message = f"synthetic: expected true or false, got {synthetic!r}"
-        problems.add(table.line("synthetic"), message)
     if given.root is None and not table.setting("root", ""):
         table = with_absolute_paths(table, path.parent)
     root = _media_root(table, given, problems)
@@ -265,8 +258,21 @@ def _parse(
     if given.media:
         check_media(root, rows, problems, links=given.root is not None, empty=empty)
     name = given.name or table.setting("name", path.stem)
-    facts = (tuple(classes), (), root, synthetic == "true", scale, predicted_by, tuple(notes))
+    facts = (tuple(classes), (), root, synthetic, scale, predicted_by, tuple(notes))
     return Manifest(name, task, *facts), rows
+
+
+def _is_synthetic(table: Table, problems: Problems) -> bool:
+    """Check the kind and version of a table, and return True if it states synthetic data."""
+    if table.kind not in ("", "manifest"):
+        problems.add(1, f"expected a manifest, got a file of mvemo {table.kind}")
+    elif table.kind and table.version != MANIFEST_VERSION:
+        problems.add(1, f"manifest version: expected {MANIFEST_VERSION}, got {table.version}")
+    synthetic = table.setting("synthetic", "false").lower()
+    if synthetic not in ("true", "false"):
+        message = f"synthetic: expected true or false, got {synthetic!r}"
+        problems.add(table.line("synthetic"), message)
+    return synthetic == "true"
 
 
 def _check_scale(
