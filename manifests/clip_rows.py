@@ -5,9 +5,8 @@ import posixpath
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
-from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,14 @@ from typing import Any
 from mvemo.manifests.errors import Problems, Report
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import (
-    PLANE,
     UNLABELLED,
     Label,
     LabelKind,
     Names,
-    Task,
-    is_flag,
     parse_number,
 )
 from mvemo.manifests.model import Clip, inside_root
-from mvemo.manifests.tables import RESERVED, Table, are_numbers, plain_text
+from mvemo.manifests.tables import RESERVED, Table, plain_text
 
 # Maximum length of a media file: eleven days.
 MAX_SECONDS = 1e6
@@ -33,11 +29,6 @@ MAX_SECONDS = 1e6
 _MOST_KNOWN = 10_000
 _OF_ROW = ("path", "clip_id", "group")
 _MISSING, _FOLDER = "no such file", "is a folder"
-# Possible separators of the tags in a cell; the first separator that occurs is used.
-_MARKS = (";", "|", ",")
-# Targets that are recognised without the prefix ``label_`` if valence or arousal is present.
-_DIMENSIONS = (*PLANE, "energy", "tension", "dominance")
-_PREFIX = "label_"
 _clip_fields = attrgetter(*(each.name for each in fields(Clip)))
 
 
@@ -69,6 +60,7 @@ class RowParser:
     spread: bool  # each target or tag has a column
     classes: Names | None
     mapped: Mapping[str, str]  # our names of columns -> the file's
+    recognised: Mapping[str, str]  # the same of columns that were not mapped, but recognised
     root: Path
     media: bool
     problems: Problems
@@ -84,11 +76,11 @@ class RowParser:
         # Label, start, duration, fold and split by the texts of their cells.
         self._known: dict[tuple[str, ...], tuple[Any, ...]] = {}
         used = set(self._place.values())
-        # Other columns are kept only from our own files, where their meaning is known.
+        # Other columns are kept only if their meaning is known, as in our own files.
         extra = [
             (i, name)
             for i, name in enumerate(self.table.header)
-            if self.table.kind and i not in used
+            if (self.table.kind or name in self.recognised) and i not in used
         ]
         rows = []
         outside = []
@@ -160,9 +152,13 @@ class RowParser:
                     "media files, with --no-media --column clip_id=NAME"
                 )
             if "label" in missing:
-                hint += f"; {_label_hint(self.table)}"
+                hint += (
+                    "; name it with --column label=NAME, or give --task unlabelled for clips "
+                    "without labels"
+                )
             listed = ", ".join(map(repr, missing))
-            self.problems.add(line, f"the header has no column {listed}; it has {names}{hint}")
+            theirs = [self.recognised.get(name, name) for name in names]
+            self.problems.add(line, f"the header has no column {listed}; it has {theirs}{hint}")
         place = {key: names.index(key) for key in known if names.count(key) == 1}
         return place if place.keys() >= {*required} else {}
 
@@ -176,16 +172,6 @@ class RowParser:
             return
         for row in outside:
             self.problems.add(row.line, f"path {row.path!r} is not {root}: {cure}")
-
-
-def _label_hint(table: Table) -> str:
-    otherwise = "name another column with --column label=NAME"
-    values, tags = value_columns(table).values(), tag_columns(table).values()
-    if not {*values} <= {*tags}:
-        return f"to read ratings from {', '.join(values)}, give --task regression; {otherwise}"
-    if tags:
-        return f"to read 0 and 1 from {', '.join(tags)}, give --task multilabel; {otherwise}"
-    return "name it with --column label=NAME, or give --task unlabelled for clips without labels"
 
 
 def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, float | None]:
@@ -219,67 +205,6 @@ def _parse_fold(cell: str, report: Report) -> int | None:
     if fold < 0:
         report(f"fold {fold} is negative: folds are numbered from 0")
     return max(fold, -1)
-
-
-# --- columns
-
-
-def value_columns(table: Table) -> dict[str, str]:
-    """Map targets to columns of numbers: ``label_NAME``, otherwise valence, arousal and others."""
-    numeric = [name for name in table.header if are_numbers(table.cells(name))]
-    if stated := _with_prefix(numeric):
-        return stated
-    plain = {n.casefold().removeprefix("mean_").removesuffix("_mean"): n for n in numeric}
-    found = {target: plain[target] for target in _DIMENSIONS if target in plain}
-    return found if {*PLANE} & found.keys() else {}
-
-
-def tag_columns(table: Table) -> dict[str, str]:
-    """Map tags to columns of 0 and 1: ``label_NAME``, otherwise all unreserved columns."""
-    names = [
-        name
-        for name in table.header
-        if name not in RESERVED and table.cells(name) and all(map(is_flag, table.cells(name)))
-    ]
-    return _with_prefix(names) or {name: name for name in names}
-
-
-def _with_prefix(names: Names) -> dict[str, str]:
-    return {name.removeprefix(_PREFIX): name for name in names if name.startswith(_PREFIX)}
-
-
-def tag_separator(cells: Sequence[str]) -> str:
-    """Return the separator of the tags in the cells of a column."""
-    return next((mark for mark in _MARKS if holds_mark(mark, cells)), _MARKS[0])
-
-
-def holds_mark(mark: str, cells: Sequence[str]) -> bool:
-    """Return True if a cell that is not a JSON list contains the separator."""
-    return any(mark in cell and not cell.startswith("[") for cell in cells)
-
-
-def _hold_tags(cells: Sequence[str]) -> bool:
-    """Return True if cells list several names, most of which also occur in other cells."""
-    mark = tag_separator(cells)
-    parts = [[part.strip() for part in cell.split(mark)] for cell in set(cells)]
-    counts = Counter(chain.from_iterable(parts))
-    joined = {*chain.from_iterable(tags for tags in parts if len(tags) > 1)}
-    return 2 * sum(counts[part] > 1 for part in joined) > len(joined)
-
-
-def recognised_task(table: Table, problems: Problems) -> Task:
-    """Return the task of a table that does not state it; multilabel only if cells list tags."""
-    labels = table.cells("label")
-    if not table.kind:
-        if are_numbers(labels) and not all(float(cell).is_integer() for cell in labels if cell):
-            problems.add(
-                0,
-                f"its labels are numbers, such as {labels[0]!r}: read ratings with --task "
-                "regression --column NAME=COLUMN, or numbers of classes with --task multiclass",
-            )
-        if _hold_tags(labels):
-            return "multilabel"
-    return UNLABELLED if set(table.header) <= {"", *RESERVED[1:]} else "multiclass"
 
 
 # --- checks across rows
@@ -365,6 +290,24 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
 
 
 # --- media files
+
+
+def with_absolute_paths(table: Table, folder: Path) -> Table:
+    """Return the table with absolute paths if some leave the folder, and all files exist."""
+    cells = table.cells("path")
+    outside = any(".." in cell for cell in cells) or len({*map(os.path.isabs, cells)}) > 1
+    if table.kind or not outside:
+        return table
+    i, base = table.header.index("path"), os.path.abspath(folder)
+    paths = [os.path.abspath(os.path.join(base, cell)) for cell in cells]
+    if len(paths) != len(table.rows) - 1 or not all(map(os.path.isfile, paths)):
+        return table
+    header, *rows = table.rows
+    moved = [
+        (line, [*cells[:i], path, *cells[i + 1 :]])
+        for (line, cells), path in zip(rows, paths, strict=True)
+    ]
+    return replace(table, rows=(header, *moved))
 
 
 def check_media(

@@ -28,6 +28,7 @@ Names = Sequence[str]
 
 # Allowed cells in the column of a tag.
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
+_FLAGS |= {word: word[0] in "tT" for word in ("False", "True", "false", "true", "FALSE", "TRUE")}
 # Numeric labels are stratified by quantile bins of the first targets.
 _BINS = 5
 _TARGETS = 2
@@ -212,7 +213,7 @@ def parse_scale(text: str) -> tuple[float, float]:
 
 
 def is_flag(cell: str) -> bool:
-    """Return True if a cell is 0 or 1."""
+    """Return True if a cell is 0, 1, false or true."""
     return cell.strip() in _FLAGS
 
 

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from mvemo.manifests.clip_rows import (
@@ -27,12 +28,8 @@ from mvemo.manifests.clip_rows import (
     RowParser,
     check_media,
     finish_rows,
-    holds_mark,
     must_agree,
-    recognised_task,
-    tag_columns,
-    tag_separator,
-    value_columns,
+    with_absolute_paths,
 )
 from mvemo.manifests.errors import Problem, Problems
 from mvemo.manifests.labels import (
@@ -47,15 +44,25 @@ from mvemo.manifests.labels import (
 )
 from mvemo.manifests.layouts.file_names import source_of
 from mvemo.manifests.model import Manifest
+from mvemo.manifests.recognition import (
+    Recognised,
+    holds_mark,
+    recognise,
+    tag_separator,
+)
 from mvemo.manifests.tables import (
     MANIFEST_VERSION,
     RESERVED,
+    BadText,
     Table,
     collect_table,
     collection_paused,
     parse_names,
     plain_text,
 )
+
+# Number of rows by which the kind of a column is recognised.
+_SAMPLE = 1000
 
 
 @dataclass(frozen=True)
@@ -84,24 +91,25 @@ def read_manifest(
     scale: str | None = None,
     media: bool = True,
 ) -> Manifest:
-    """Read a manifest, or a user's own CSV or Parquet file.
+    """Read a manifest, or a user's own CSV, Parquet or Excel file.
 
-    Columns: ``path`` (or ``file``) and ``label``. For multilabel, tags are in ``label`` or in a
-    column of 0 and 1 for each tag; for regression each target has a column. Optional columns:
-    ``clip_id`` (default: the path without its suffix, with ``@start`` for segments of one file),
-    ``group`` (default: the clip's id, or the file for segments of one file), ``start`` and
-    ``duration`` in seconds, ``fold`` (from 0) and ``split``. Other columns are kept in
-    `Clip.extra` if the file is a manifest of mvemo, otherwise ignored. Without media, or in a
-    manifest written without them, ``clip_id`` is enough. A table with only these columns and no
+    Columns: ``path`` and ``label``. For multilabel, tags are in ``label`` or in a column of 0 and
+    1 for each tag; for regression each target has a column. Optional columns: ``clip_id``
+    (default: the path without its suffix, with ``@start`` for segments of one file), ``group``
+    (default: the clip's id, or the file for segments of one file), ``start`` and ``duration`` in
+    seconds, ``fold`` (from 0) and ``split``. In a user's own file they may have other names
+    (`recognise`); `Manifest.notes` says which were taken. Other columns are kept in `Clip.extra`
+    if the file is a manifest of mvemo, otherwise only deviations of targets. Without media, or in
+    a manifest written without them, ``clip_id`` is enough. A table with only these columns and no
     ``label`` is ``unlabelled``.
 
     Parameters
     ----------
     path
-        Path of the CSV or Parquet file.
+        Path of the file.
     root
         Folder of the media files; default: the folder that the file states, otherwise its own
-        folder, or the common folder of absolute paths.
+        folder, or the common folder of absolute paths, or of paths above it that all exist.
     columns
         Column names of the file, by our names, where they differ: ``{"path": "file"}``. For
         regression and multilabel, other names are targets or tags.
@@ -128,9 +136,11 @@ def read_manifest(
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "songs.csv"
     >>> _ = path.write_text("file,label,group\\na.mp3,calm,1\\nb.mp3,tense,2\\n")
-    >>> manifest = read_manifest(path, columns={"path": "file"}, media=False)
+    >>> manifest = read_manifest(path, media=False)
     >>> manifest.classes, manifest.clip_ids, manifest.labels
     (('calm', 'tense'), ('a', 'b'), array([0, 1]))
+    >>> manifest.notes
+    ("path: 2 files in 'file'; another column: --column path=NAME",)
     """
     given = _Overrides(root, columns or {}, task, name, separator, skip_unlabelled, media, scale)
     problems = Problems(Path(path))
@@ -198,35 +208,34 @@ def _parse(
     table = collect_table(path, problems, given.columns)
     if problems.found:
         return Manifest(path.stem, "multiclass", (), (), path.parent), []
-    if table.kind not in ("", "manifest"):
-        problems.add(1, f"expected a manifest, got a file of mvemo {table.kind}")
-    elif table.kind and table.version != MANIFEST_VERSION:
-        problems.add(1, f"manifest version: expected {MANIFEST_VERSION}, got {table.version}")
-    task = _task(table, given, problems)
-    synthetic = table.setting("synthetic", "false").lower()
-    if synthetic not in ("true", "false"):
-        message = f"synthetic: expected true or false, got {synthetic!r}"
-        problems.add(table.line("synthetic"), message)
+    synthetic = _is_synthetic(table, problems)
+    task = _stated_task(table, given, problems)
+    table, found = _recognised(table, given, task, problems)
+    task = found.task
+    if given.root is None and not table.setting("root", ""):
+        table = with_absolute_paths(table, path.parent)
     root = _media_root(table, given, problems)
     kind = label_kind(task)
-    notes = []
+    notes = [*found.notes]
     if task == "multilabel" and "label" in table.header:
         labels = table.cells("label")
-        found = ";" if table.kind else tag_separator(labels)
-        separator = given.separator or table.setting("separator", found)
+        mark = ";" if table.kind else tag_separator(labels)
+        separator = given.separator or table.setting("separator", mark)
         kind = TagLabels(separator)
         if not table.kind and holds_mark(separator, labels):
             notes.append(f"cells of the label column hold several tags, separated by {separator!r}")
     spread = kind.numeric or (kind.named_by_columns and "label" not in table.header)
-    table, classes = _stated_classes(table, kind, spread, given, problems)
+    classes = _stated_classes(table, kind, spread, found, problems)
     if given.skip_unlabelled:
         n_rows = len(table.rows)
         table = _without_unlabelled(table, classes or () if spread else ("label",))
         notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
     media = given.media and not table.kind
-    parser = RowParser(table, kind, spread, classes, given.columns, root, media, problems)
-    rows = parser.parse() if table.rows else []
+    mapped = (given.columns, found.renamed)
+    parser = RowParser(table, kind, spread, classes, *mapped, root, media, problems)
+    # Questions come first: rows cannot be read before they are answered.
+    rows = parser.parse() if table.rows and not found.questions else []
     if len(table.rows) < 2:
         problems.add(0, "the table has no clips")
     if classes is None:
@@ -249,8 +258,21 @@ def _parse(
     if given.media:
         check_media(root, rows, problems, links=given.root is not None, empty=empty)
     name = given.name or table.setting("name", path.stem)
-    facts = (tuple(classes), (), root, synthetic == "true", scale, predicted_by, tuple(notes))
+    facts = (tuple(classes), (), root, synthetic, scale, predicted_by, tuple(notes))
     return Manifest(name, task, *facts), rows
+
+
+def _is_synthetic(table: Table, problems: Problems) -> bool:
+    """Check the kind and version of a table, and return True if it states synthetic data."""
+    if table.kind not in ("", "manifest"):
+        problems.add(1, f"expected a manifest, got a file of mvemo {table.kind}")
+    elif table.kind and table.version != MANIFEST_VERSION:
+        problems.add(1, f"manifest version: expected {MANIFEST_VERSION}, got {table.version}")
+    synthetic = table.setting("synthetic", "false").lower()
+    if synthetic not in ("true", "false"):
+        message = f"synthetic: expected true or false, got {synthetic!r}"
+        problems.add(table.line("synthetic"), message)
+    return synthetic == "true"
 
 
 def _check_scale(
@@ -299,12 +321,12 @@ def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
     return replace(table, rows=(header, *kept))
 
 
-def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
-    """Return the task: given by the caller, stated in the file, or recognised."""
+def _stated_task(table: Table, given: _Overrides, problems: Problems) -> Task | None:
+    """Return the task given by the caller or stated in the file; None if neither states it."""
     if given.task is not None or given.separator is not None:
         return given.task or "multilabel"
     if not {"task", "classes"} & table.settings.keys():
-        return recognised_task(table, problems)
+        return None
     word = table.setting("task", "multiclass").lower()
     for task in (*TASKS, UNLABELLED):
         if task == word:
@@ -313,10 +335,43 @@ def _task(table: Table, given: _Overrides, problems: Problems) -> Task:
     return "multiclass"
 
 
+def _recognised(
+    table: Table, given: _Overrides, task: Task | None, problems: Problems
+) -> tuple[Table, Recognised]:
+    """Return the table with our names of its columns, and what the columns are.
+
+    Of a file of mvemo, only targets and tags are recognised that it does not list.
+    """
+    if table.kind or table.predicted_by:
+        table = table.with_path()
+    if table.kind and "classes" in table.settings:
+        return table, Recognised(task=task or "multiclass")
+    named = {ours: ours for ours in given.columns}
+    fixed = {name: name for name in table.header if name in RESERVED} if table.kind else {}
+    some = partial(table.cells, most=_SAMPLE)
+    found = recognise(table.header, table.cells, fixed | named, task, some)
+    if table.kind:
+        only_clips = {*table.header} <= {"", *RESERVED[1:]}
+        task = task or (UNLABELLED if only_clips else "multiclass")
+        return table.renamed(found.targets), Recognised(task=task, targets=found.targets)
+    for question in found.questions:
+        problems.add(0, question)
+    if chosen := {name: name for name in given.columns if name not in RESERVED}:
+        # With a task, the named targets or tags are all; otherwise the others are recognised.
+        found = replace(found, targets=chosen) if task else found
+    if "classes" in table.settings:
+        found = replace(found, targets={})
+    try:
+        return table.renamed(found.renamed), found
+    except BadText as error:
+        problems.add(*error.args)
+        return table, found
+
+
 def _stated_classes(
-    table: Table, kind: LabelKind, spread: bool, given: _Overrides, problems: Problems
-) -> tuple[Table, list[str] | None]:
-    """Return the table with its columns renamed, and the stated classes or targets (or None)."""
+    table: Table, kind: LabelKind, spread: bool, found: Recognised, problems: Problems
+) -> list[str] | None:
+    """Return the stated classes, or the recognised targets or tags; None if there are none."""
     classes: list[str] | None = None
     line = table.line("classes")
     if "classes" in table.settings:
@@ -325,11 +380,8 @@ def _stated_classes(
         except ValueError as error:
             problems.add(line, str(error))
     if classes is None and spread:
-        classes = [key for key in given.columns if key not in RESERVED]
-        found = {} if classes else (value_columns if kind.numeric else tag_columns)(table)
-        table = table.renamed(found)
-        classes = classes or [*found]
-        if not classes:
+        classes = [*found.targets]
+        if not classes and not found.questions:
             needed = (
                 "columns of targets: name each by --column NAME=COLUMN of 'mvemo manifest "
                 "import', or all in a line `# classes:`"
@@ -338,7 +390,7 @@ def _stated_classes(
             )
             problems.add(0, f"a {kind.task} manifest needs {needed}")
     if classes is None:
-        return table, None
+        return None
     classes = [*map(plain_text, classes)]
     if repeated := sorted(name for name, n in Counter(classes).items() if n > 1):
         problems.add(line, f"duplicate class names: {', '.join(map(repr, repeated))}")
@@ -351,7 +403,7 @@ def _stated_classes(
             what = "targets" if kind.numeric else "columns of tags"
             problems.add(line, f"{what} must not be named {', '.join(map(repr, clash))}")
         classes = [name for name in classes if name not in RESERVED]
-    return table, classes
+    return classes
 
 
 def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:

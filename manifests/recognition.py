@@ -7,10 +7,12 @@ changes it; where two columns suit equally well, `Recognised.questions` asks for
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
-from mvemo.manifests.labels import Task, is_flag
+from mvemo.manifests.labels import PLANE, UNLABELLED, Task, is_flag
 from mvemo.manifests.tables import are_numbers
 
 Cells = Callable[[str], list[str]]
@@ -26,9 +28,10 @@ _NAMES = {
     "group": (
         *("group", "artist", "artistid", "artistname", "singer", "speaker", "actor", "composer"),
         *("album", "albumid", "albumname", "song", "songname", "source", "sourcegroup"),
+        *("songid", "trackid", "musicid"),
     ),
-    "start": ("start", "starttime", "offset", "onset", "begin"),
-    "duration": ("duration", "length", "durationseconds", "seconds"),
+    "start": ("start", "starttime", "onset", "begin", "offset"),
+    "duration": ("duration", "length", "durationseconds", "durationsec"),
     "fold": ("fold", "cvfold", "foldid"),
     "split": ("split", "set", "subset", "partition"),
     "label": (
@@ -36,18 +39,35 @@ _NAMES = {
         *("emotions", "labels", "emotionlabel", "moodlabel", "target", "annotation"),
     ),
 }
+# Names of columns that are neither labels nor groups.
+_TEXTS = {"title", "songtitle", "tracktitle", "trackname", "name", "artists", "word", "url", "link"}
+_TEXTS |= {"description", "comment", "comments", "notes", "remark", "remarks", "lyrics", "date"}
+# Names of columns whose commas separate tags.
+_LISTS = {"tags", "moods", "emotions", "labels"}
+# Longest start or duration, in seconds, that is recognised: larger numbers count samples.
+_MOST_SECONDS = 7200
+# Column of the deviation of a target, among the manifest's other columns.
+DEVIATION = "{} deviation"
+_PREFIX = "label_"  # of a column of ratings, or of 0 and 1
+# Possible separators of the tags in a cell; the first separator that occurs is used.
+_MARKS = (";", "|", ",")
 _SUFFIX = re.compile(r"\.(wav|mp3|ogg|oga|opus|flac|m4a|aac|aiff?|mp4|mkv|avi|mov|webm|m4v)$", re.I)
 # Words of a rated dimension in the name of a column.
 _DIMENSIONS = {
-    "valence": ("valence", "val", "pleasure", "pleasantness"),
+    "valence": ("valence", "val", "pleasure", "pleasantness", "pl"),
     "arousal": ("arousal", "aro", "activation"),
-    "dominance": ("dominance", "dom"),
     "energy": ("energy",),
     "tension": ("tension",),
+    "dominance": ("dominance", "dom"),
 }
 _LETTERS = {"v": "valence", "a": "arousal", "d": "dominance"}
-_MEAN = {"mean", "avg", "average", "m", "mu", "label", "rating", "score", "static", "value", "song"}
+_MEAN = {"mean", "avg", "average", "m", "mn", "mu", "label", "rating", "ratings", "score", "static"}
+_MEAN |= {"scores", "value", "song", "sum", "median", "gt", "annotation", "annotations"}
 _DEVIATION = {"std", "sd", "dev", "deviation", "stdev", "sigma", "stddev", "uncertainty"}
+
+_RATED = "valence|arousal|dominance|pleasure|val|aro|dom|v|a|d"
+_STATISTIC = "mean|mn|avg|std|sd|dev"
+_JOINED = re.compile(f"({_RATED})({_STATISTIC})|({_STATISTIC})({_RATED})")
 
 
 @dataclass(frozen=True)
@@ -61,12 +81,20 @@ class Recognised:
     notes: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
 
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Our names of the columns to rename, and theirs."""
+        kept = {DEVIATION.format(name): column for name, column in self.deviations.items()}
+        every = {**self.columns, **self.targets, **kept}
+        return {ours: theirs for ours, theirs in every.items() if ours != theirs}
+
 
 def recognise(
     header: Sequence[str],
     cells: Cells,
     given: Mapping[str, str] | None = None,
     task: Task | None = None,
+    sample: Cells | None = None,
 ) -> Recognised:
     """Recognise the columns of a table.
 
@@ -78,62 +106,135 @@ def recognise(
         Columns that the user named, by our names; they are not asked for.
     task
         Task that the user stated; None to recognise it.
+    sample
+        Function that returns some cells of a column, enough to tell its kind; by default all.
     """
-    work = _Recogniser([name for name in header if name], cells, dict(given or {}))
-    return work.run(task)
+    names = [name for name in header if name]
+    return _Recogniser(names, cells, sample or cells, dict(given or {})).run(task)
 
 
 @dataclass
 class _Recogniser:
     header: Sequence[str]
     cells: Cells
+    sample: Cells
     given: dict[str, str]
     notes: list[str] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
 
     def run(self, task: Task | None) -> Recognised:
-        columns = dict(self.given)
+        if any(_SUFFIX.search(name) or "|" in name for name in self.header):
+            # The first row is a clip, or its cells are not separated.
+            return Recognised(task=task or "multiclass")
+        if rows := [n for n in self.header if self.header.count(n) > 1 and n in self.sample(n)]:
+            text = f"the first row holds {rows[0]!r} like the rows below it: write names above them"
+            return Recognised(task=task or "multiclass", questions=(text,))
+        columns = {ours: name for ours, name in self.given.items() if ours in _NAMES}
         self._find_path(columns)
         for ours in ("clip_id", "group", "start", "duration", "fold", "split"):
             self._find(ours, columns)
-        used = {*columns.values()}
-        free = [name for name in self.header if name not in used]
-        targets, deviations = rated_columns(free)
-        ratings = {name: found[0] for name, found in targets.items()}
-        for name, found in targets.items():
-            if len(found) > 1:
-                self._ask(f"{name} may be {_either(found)}", f"--column {name}=NAME")
-        labels = self._label_columns(free, ratings.values(), deviations.values())
-        tags = [name for name in free if _is_binary(self.cells(name)) and name not in labels]
-        # A column that is named as in a manifest is taken without a question.
-        plane = {"valence", "arousal"} <= ratings.keys() and labels != ["label"]
-        plane = plane or task == "regression"
-        if "label" in columns or task in ("multiclass", "multilabel"):
-            labels = [columns["label"]] if "label" in columns else labels
-        elif plane and ratings and labels and task is None:
-            self._ask(
-                f"ratings in {_list(ratings.values())}, classes in {_either(labels)}",
-                "--task regression, or --task multiclass",
-            )
-        if plane and ratings and (not labels or task == "regression"):
-            for name, column in ratings.items():
-                low, high = _range(self.cells(column))
-                extra = f", deviations in {deviations[name]!r}" if name in deviations else ""
-                self._note(f"{name}: ratings in {column!r} ({low:g} to {high:g}){extra}", name)
-            return self._done(columns, "regression", ratings, deviations)
+        if task == UNLABELLED:
+            return self._done(columns, task)
+        chosen = {ours: name for ours, name in self.given.items() if ours not in _NAMES}
+        if task is None and _DIMENSIONS.keys() & chosen.keys():
+            task = "regression"
+        free = [name for name in self.header if name not in {*columns.values()}]
+        numbers = [name for name in free if are_numbers(self.sample(name))]
+        flags = [name for name in free if _is_binary(self.sample(name))]
+        means, deviations = rated_columns(numbers)
+        prefixed = _with_prefix(flags)
+        if prefixed and task != "regression" and len(prefixed) == len(_with_prefix(free)):
+            return self._labels(columns, task, prefixed, free)
+        prefixed = _with_prefix([name for name in numbers if name not in deviations.values()])
+        means = {name: [column] for name, column in prefixed.items()} or means
+        means |= {name: [column] for name, column in chosen.items() if task == "regression"}
+        rated = [*chain(*means.values(), deviations.values())]
+        free = [name for name in free if name not in rated]
+        if task == "regression" or (task is None and (prefixed or {*PLANE} & means.keys())):
+            listed, labels = _list(chain(*means.values())), self._label_columns(free)
+            if task or not (labels or "label" in columns):
+                return self._ratings(columns, means, deviations)
+            if labels and labels != ["label"]:
+                cure = "--task regression, or --task multiclass"
+                self._ask(f"ratings in {listed}, classes in {_either(labels)}", cure)
+                return self._done(columns, "multiclass")
+            self.notes.append(f"ratings in {listed} are not used; to use them: --task regression")
+        named = self._named("label")
+        tags = {name: name for name in flags if name in free and name not in named}
+        return self._labels(columns, task, tags, free)
+
+    def _ratings(
+        self,
+        columns: Mapping[str, str],
+        means: Mapping[str, list[str]],
+        deviations: Mapping[str, str],
+    ) -> Recognised:
+        order = [*(name for name in _DIMENSIONS if name in means), *means]
+        ratings = {name: means[name][0] for name in order}
+        for name, column in ratings.items():
+            if len(means[name]) > 1:
+                self._ask(f"{name} may be {_either(means[name])}", f"--column {name}=NAME")
+                continue
+            low, high = _range(self.cells(column))
+            extra = f", deviations in {deviations[name]!r}" if name in deviations else ""
+            if extra or column != name:
+                text = f"{name}: ratings in {column!r} ({low:g} to {high:g}){extra}"
+                self._note(text, name, "")
+        kept = {name: column for name, column in deviations.items() if name in ratings}
+        return self._done(columns, "regression", ratings, kept)
+
+    def _labels(
+        self,
+        columns: dict[str, str],
+        task: Task | None,
+        tags: Mapping[str, str],
+        free: Sequence[str],
+    ) -> Recognised:
+        """Return the classes or tags, which are in one column, or in a column for each tag."""
+        labels = (
+            [columns["label"]]
+            if "label" in columns
+            else self._label_columns([name for name in free if name not in tags.values()])
+        )
+        named = "label" in columns or bool({*labels} & {*self._named("label")})
+        spread = len(tags) > 1 if task is None else bool(tags) and task == "multilabel"
+        if spread and labels and task is None and not named:
+            where = f"classes in {_either(labels)}, tags in {_list(tags.values())}"
+            self._ask(where, "--task multiclass, or --task multilabel")
+            return self._done(columns, "multiclass")
+        if spread and (not labels or not named or (task and not self._may_hold_tags(labels))):
+            listed = _list(tags.values())
+            self._note(f"tags: {len(tags)} columns of 0 and 1, {listed}", "TAG", "")
+            return self._done(columns, "multilabel", tags)
         if len(labels) == 1:
-            columns["label"] = labels[0]
-            words = self.cells(labels[0])
-            kind = task or ("multilabel" if _lists_tags(words) else "multiclass")
-            noun = "tags" if kind == "multilabel" else f"{len({*words})} classes"
-            self._note(f"label: {noun} in {labels[0]!r}", "label")
-            return self._done(columns, kind)
+            return self._label(columns, labels[0], task)
+        used = {*columns.values()}
+        left = [name for name in self.header if name not in used and not self._is_other(name)]
         if labels:
             self._ask(f"the classes may be {_either(labels)}", "--column label=NAME")
-        elif len(tags) > 1 and task in (None, "multilabel"):
-            self.notes.append(f"tags: {len(tags)} columns of 0 and 1, {_list(tags)}")
-            return self._done(columns, "multilabel", {name: name for name in tags})
-        return self._done(columns, task or "unlabelled")
+        elif task is None and tags:
+            cure = "--task multilabel for tags, or --column label=NAME for classes"
+            self._ask(f"0 and 1 in {_list(tags.values())}", cure)
+        elif task is None and left:
+            self.questions.append(
+                f"no labels were recognised in {_list(left)}: name their column with --column "
+                "label=NAME, or give --task unlabelled for clips without labels"
+            )
+        return self._done(columns, task or UNLABELLED)
+
+    def _label(self, columns: dict[str, str], name: str, task: Task | None) -> Recognised:
+        columns["label"] = name
+        words = self.cells(name)
+        if task is None and are_numbers(words) and not all(map(_is_whole, words)):
+            self.questions.append(
+                f"its labels are numbers, such as {words[0]!r}: read ratings with --task "
+                "regression --column NAME=COLUMN, or numbers of classes with --task multiclass"
+            )
+        listed = _hold_tags(words) or (_plain(name) in _LISTS and holds_mark(",", words))
+        kind = task or ("multilabel" if listed else "multiclass")
+        noun = "tags" if kind == "multilabel" else f"{len({*words} - {''})} classes"
+        self._note(f"label: {noun} in {name!r}", "label", name)
+        return self._done(columns, kind)
 
     def _done(
         self,
@@ -146,65 +247,80 @@ class _Recogniser:
             columns, task, targets or {}, deviations or {}, (*self.notes,), (*self.questions,)
         )
 
-    def _note(self, text: str, ours: str) -> None:
-        if ours not in self.given and ours not in self.header:
+    def _note(self, text: str, ours: str, column: str) -> None:
+        if ours not in self.given and ours != column:
             self.notes.append(f"{text}; another column: --column {ours}=NAME")
 
     def _ask(self, text: str, cure: str) -> None:
-        self.questions.append(f"{text}: give {cure}")
+        self.questions.append(f"{text}: give {cure} to 'mvemo manifest import'")
 
     def _named(self, ours: str) -> list[str]:
         """Return the columns with one of the names of ours, in order of preference."""
-        plain = {name: re.sub(r"[^a-z0-9]", "", name.lower()) for name in self.header}
         known = _NAMES[ours]
-        named = [name for name in self.header if plain[name] in known]
-        return sorted(named, key=lambda name: known.index(plain[name]))
+        named = [name for name in self.header if _plain(name) in known]
+        return sorted(named, key=lambda name: (name != ours, known.index(_plain(name))))
+
+    def _is_other(self, name: str) -> bool:
+        """Return True if a column has a name of something other than labels."""
+        others = (_NAMES["path"], _NAMES["clip_id"], _NAMES["group"], _TEXTS)
+        return any(_plain(name) in known for known in others)
 
     def _find_path(self, columns: dict[str, str]) -> None:
         if "path" in columns:
             return
-        named = self._named("path")
-        media = [name for name in named if _are_files(self.cells(name))]
-        media = media or [name for name in self.header if _are_files(self.cells(name))] or named
-        if "path" in media:
+        named = [name for name in self._named("path") if not _is_binary(self.sample(name))]
+        media = [name for name in named if _are_files(self.sample(name))]
+        media = media or [name for name in self.header if _are_files(self.sample(name))] or named
+        if "path" in self.header:
             media = ["path"]
         if len(media) > 1:
             self._ask(f"the paths may be {_either(media)}", "--column path=NAME")
         elif media:
             columns["path"] = media[0]
-            self._note(f"path: column {media[0]!r}", "path")
+            if media != ["path"]:
+                n_files = len({*self.cells(media[0])})
+                self._note(f"path: {n_files} files in {media[0]!r}", "path", media[0])
 
     def _find(self, ours: str, columns: dict[str, str]) -> None:
         if ours in columns:
             return
         for name in self._named(ours):
-            cells = self.cells(name)
-            if name in columns.values() or (ours == "clip_id" and len({*cells}) < len(cells)):
-                continue
-            if ours in ("start", "duration") and not are_numbers(cells):
-                continue
-            if ours == "split" and not all(cell.lower()[:3] in _SPLITS for cell in cells):
-                continue
-            if ours == "fold" and not all(map(str.isdecimal, filter(None, cells))):
-                continue
-            columns[ours] = name
-            n = f" ({len({*cells})} groups)" if ours == "group" else ""
-            self._note(f"{ours}: column {name!r}{n}", ours)
-            return
+            if name not in columns.values() and self._suits(ours, name):
+                columns[ours] = name
+                if name != ours:
+                    n = f" ({len({*self.cells(name)})} groups)" if ours == "group" else ""
+                    self._note(f"{ours}: column {name!r}{n}", ours, name)
+                return
 
-    def _label_columns(
-        self, free: Sequence[str], ratings: Iterable[str], deviations: Iterable[str]
-    ) -> list[str]:
+    def _suits(self, ours: str, name: str) -> bool:
+        """Return True if the cells of a column can be what its name says."""
+        if ours in ("clip_id", "group"):
+            if name == ours:
+                return True
+            cells = self.cells(name)
+            n_empty = len(cells) - len([*filter(None, cells)])
+            if ours == "group" and n_empty and len({*cells}) > 1:
+                self.notes.append(f"{name!r} is not used as group: it has {n_empty} empty cells")
+            if n_empty:
+                return False
+            return len({*cells}) == len(cells) if ours == "clip_id" else len({*cells}) > 1
+        cells = self.sample(name)
+        if ours == "split":
+            return all(cell.lower()[:3] in _SPLITS for cell in cells)
+        if ours == "fold":
+            return all(map(_is_whole, cells))
+        return are_numbers(cells) and (name == ours or _range(cells)[1] <= _MOST_SECONDS)
+
+    def _may_hold_tags(self, labels: Sequence[str]) -> bool:
+        return any(name == "label" or _hold_tags(self.cells(name)) for name in labels)
+
+    def _label_columns(self, free: Sequence[str]) -> list[str]:
         """Return the columns that may hold classes or tags."""
-        others = {*ratings, *deviations}
-        named = [
-            name
-            for name in self._named("label")
-            if name in free and name not in others and not _is_binary(self.cells(name))
-        ]
+        named = [name for name in self._named("label") if name in free]
         if named:
             return named[:1] if named[0].lower() == "label" else named
-        return [name for name in free if name not in others and _may_be_classes(self.cells(name))]
+        free = [name for name in free if not self._is_other(name)]
+        return [name for name in free if _may_be_classes(self.sample(name))]
 
 
 _SPLITS = ("tra", "val", "dev", "tes", "eva", "")
@@ -220,10 +336,7 @@ def rated_columns(header: Sequence[str]) -> tuple[dict[str, list[str]], dict[str
     """
     means: dict[str, list[str]] = {}
     deviations: dict[str, str] = {}
-    words = {
-        name: re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", name).lower())
-        for name in header
-    }
+    words = {name: _words(name) for name in header}
     letters = {word for parts in words.values() for word in parts} >= {"v", "a"}
     for name, parts in words.items():
         found = {
@@ -243,9 +356,19 @@ def rated_columns(header: Sequence[str]) -> tuple[dict[str, list[str]], dict[str
             deviations.setdefault(dimension, name)
     for dimension, columns in means.items():
         # A column that says that it is a mean is preferred to one that says nothing.
-        stated = [name for name in columns if {*words[name]} & {"mean", "avg", "average"}]
+        stated = [name for name in columns if {*words[name]} & {"mean", "avg", "average", "mn"}]
         means[dimension] = stated or columns
     return means, deviations
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name in lower case, also where no mark is between them."""
+    spaced = re.sub("([a-z])([A-Z])", r"\1 \2", name).lower()
+    found = []
+    for word in re.findall("[a-z]+", spaced):
+        joined = _JOINED.fullmatch(word)
+        found += [part for part in joined.groups() if part] if joined else [word]
+    return found
 
 
 def _are_files(cells: Sequence[str]) -> bool:
@@ -257,15 +380,47 @@ def _is_binary(cells: Sequence[str]) -> bool:
     return bool(cells) and all(map(is_flag, cells))
 
 
-def _lists_tags(cells: Sequence[str]) -> bool:
-    return any(mark in cell for cell in cells for mark in ";|,") or any(
-        cell.startswith("[") for cell in cells
+def _is_whole(cell: str) -> bool:
+    return not cell or (are_numbers([cell]) and float(cell).is_integer())
+
+
+def tag_separator(cells: Sequence[str]) -> str:
+    """Return the separator of the tags in the cells of a column."""
+    return next((mark for mark in _MARKS if holds_mark(mark, cells)), _MARKS[0])
+
+
+def holds_mark(mark: str, cells: Sequence[str]) -> bool:
+    """Return True if a cell that is not a JSON list contains the separator."""
+    return any(mark in cell and not cell.startswith("[") for cell in cells)
+
+
+def _hold_tags(cells: Sequence[str]) -> bool:
+    """Return True if cells list several names, most of which also occur in other cells."""
+    different = {*cells}
+    if any(cell.startswith("[") and cell.endswith("]") for cell in different):
+        return True
+    mark = tag_separator([*different])
+    parts = [[part.strip() for part in cell.split(mark)] for cell in different]
+    counts = Counter(chain.from_iterable(parts))
+    joined = {*chain.from_iterable(tags for tags in parts if len(tags) > 1)}
+    return bool(joined) and (
+        mark != "," or 2 * sum(counts[tag] > 1 for tag in joined) > len(joined)
     )
+
+
+def _with_prefix(names: Iterable[str]) -> dict[str, str]:
+    named = [name for name in names if name.lower().startswith(_PREFIX)]
+    return {name[len(_PREFIX) :]: name for name in named}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _may_be_classes(cells: Sequence[str]) -> bool:
     filled = [cell for cell in cells if cell]
-    return 2 <= len({*filled}) <= max(8, len(filled) // 5) and not are_numbers(filled)
+    most = max(2, min(8, len(filled) - 1), len(filled) // 5)
+    return 2 <= len({*filled}) <= most and not are_numbers(filled)
 
 
 def _range(cells: Sequence[str]) -> tuple[float, float]:

@@ -1,7 +1,8 @@
-"""Tables in CSV or Parquet files: reading, writing, cells, and matching of their clip names."""
+"""Tables (CSV, Parquet, Excel): reading, writing, cells, and matching of their clip names."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gc
 import importlib
@@ -23,7 +24,8 @@ MANIFEST_VERSION = "1"
 RESERVED = ("label", "path", "clip_id", "group", "start", "duration", "fold", "split")
 # Suffixes of table files.
 PARQUET = (".parquet", ".pq")
-TABLES = (".csv", ".tsv", *PARQUET)
+EXCEL = (".xlsx", ".xlsm")
+TABLES = (".csv", ".tsv", *PARQUET, *EXCEL)
 # A table with all of these columns was written by `mvemo predict`.
 _OF_PREDICT = frozenset({"model", "notes", "error"})
 _SETTING = re.compile(r"#\s*([A-Za-z]+)\s*:\s*(.*)$")
@@ -32,6 +34,8 @@ _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
 _STATED = re.compile(r"\s*\"?sep=(.)\"?\s*$", re.IGNORECASE)
 # The beginning of a cell that a spreadsheet would run as a formula.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+# A number with a decimal comma, or without decimals.
+_COMMA = re.compile(r"\s*[+-]?\d+(?:,\d+)?(?:e[+-]?\d+)?\s*", re.IGNORECASE)
 # Characters of no width: zero-width space, word joiner, byte-order mark.
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
 
@@ -65,12 +69,17 @@ class Table:
         """Names of the columns; empty for an empty table."""
         return [plain_text(cell.strip()) for cell in self.rows[0][1]] if self.rows else []
 
-    def cells(self, name: str) -> list[str]:
-        """Return the cells of a column, except in short rows; empty if there is no such column."""
-        if name not in self.header:
+    def cells(self, name: str, most: int = 0) -> list[str]:
+        """Return the cells of a column, except in short rows; empty if there is no such column.
+
+        If `most` is given, only about as many cells are returned, from all over the column.
+        """
+        header = self.header
+        if name not in header:
             return []
-        i = self.header.index(name)
-        return [cells[i].strip() for _, cells in self.rows[1:] if cells[i:]]
+        i = header.index(name)
+        step = -(-len(self.rows) // most) if most else 1
+        return [cells[i].strip() for _, cells in self.rows[1::step] if cells[i:]]
 
     def full_rows(self, problems: Problems) -> Iterator[CsvRow]:
         """Yield the rows below the header; report rows with another number of cells."""
@@ -154,7 +163,7 @@ def collect_table(
         return Table()
     with _reading(path, BadManifest, MissingManifest):
         try:
-            return _load_table(path).renamed(columns or {}).with_path()
+            return _load_table(path).renamed(columns or {})
         except BadText as error:
             problems.add(*error.args)
             return Table()
@@ -179,9 +188,11 @@ def _reading(path: Path, error: MakeError, missing: MakeError | None = None) -> 
 
 
 def _load_table(path: Path) -> Table:
-    """Read a Parquet file, or a UTF-8 CSV file with optional comment lines above its header."""
+    """Read Parquet, Excel, or a CSV in Unicode with optional comment lines above its header."""
     if path.suffix.lower() in PARQUET:
         return Table(rows=tuple(_parquet_rows(path)))
+    if path.suffix.lower() in EXCEL:
+        return Table(rows=tuple(_excel_rows(path)))
     kind = version = ""
     settings = {}
     lines = list(io.StringIO(_read_text(path), newline=""))
@@ -195,16 +206,20 @@ def _load_table(path: Path) -> Table:
             kind, version = first.groups()
         elif setting := _SETTING.match(comment):
             settings[setting[1].lower()] = (n_comments, setting[2].strip())
-    return Table(kind, version, settings, tuple(_csv_rows(lines[n_comments:], n_comments + 1)))
+    mark, lines, line = _find_mark(lines[n_comments:], n_comments + 1)
+    rows = tuple(_csv_rows(lines, line, mark))
+    return Table(kind, version, settings, rows if kind or mark == "," else _with_points(rows))
 
 
 def _read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file, with or without a byte-order mark; keep its line ends."""
+    """Return the text of a file in UTF-8, or in UTF-16 with a byte-order mark; keep line ends."""
     content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        bad = f"byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        name = "UTF-16" if wide else "UTF-8"
+        bad = f"byte {content[error.start]:#04x} is not {name}; save the file as UTF-8"
         raise BadText(content.count(b"\n", 0, error.start) + 1, bad) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
@@ -223,13 +238,16 @@ def _comment(line: str) -> str | None:
     return text if text.startswith("#") or not text.strip(", ") else None
 
 
-def _csv_rows(lines: Sequence[str], first: int) -> Iterator[CsvRow]:
-    """Yield line number and cells of each row that is not blank; recognise the separator."""
-    stated = _STATED.match(lines[0]) if lines else None
-    if stated:
-        lines, first = lines[1:], first + 1
+def _find_mark(lines: list[str], first: int) -> tuple[str, list[str], int]:
+    """Return the separator of the cells, the lines below a line that states it, and the first."""
+    if lines and (stated := _STATED.match(lines[0])):
+        return stated[1], lines[1:], first + 1
     header = re.sub('"[^"]*"', "", next(filter(str.strip, lines), ""))
-    mark = stated[1] if stated else next((mark for mark in ",;\t" if mark in header), ",")
+    return max(",;\t", key=header.count), lines, first
+
+
+def _csv_rows(lines: Sequence[str], first: int, mark: str) -> Iterator[CsvRow]:
+    """Yield line number and cells of each row that is not blank."""
     reader = csv.reader(lines, strict=True, delimiter=mark)
     start = 0
     try:
@@ -241,6 +259,18 @@ def _csv_rows(lines: Sequence[str], first: int) -> Iterator[CsvRow]:
             start = reader.line_num
     except csv.Error as error:
         raise BadText(first + start, f"the file is not CSV from this line on: {error}") from None
+
+
+def _with_points(rows: tuple[CsvRow, ...]) -> tuple[CsvRow, ...]:
+    """Write numbers with a point where all cells of a column are numbers with a decimal comma."""
+    width = len(rows[0][1]) if rows else 0
+    for i in range(width):
+        cells = (row[i] for _, row in rows[1:] if row[i:] and row[i].strip())
+        if all(map(_COMMA.fullmatch, cells)):
+            for _, row in rows[1:]:
+                if row[i:]:
+                    row[i] = row[i].replace(",", ".")
+    return rows
 
 
 def _parquet_rows(path: Path) -> Iterator[CsvRow]:
@@ -258,8 +288,39 @@ def _parquet_rows(path: Path) -> Iterator[CsvRow]:
         yield number, [*map(_cell_of, row)]
 
 
+def _excel_rows(path: Path) -> Iterator[CsvRow]:
+    """Yield the rows of an Excel file that are not blank; only one sheet may have cells."""
+    try:
+        openpyxl = importlib.import_module("openpyxl")
+    except ImportError:
+        cure = "run 'pip install openpyxl', or save the table as CSV"
+        raise BadText(0, f"reading Excel needs openpyxl: {cure}") from None
+    with path.open("rb") as file:
+        try:
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            sheets = {
+                sheet.title: [[*map(_cell_of, row)] for row in sheet.iter_rows(values_only=True)]
+                for sheet in book.worksheets
+            }
+        except OSError:
+            raise
+        except Exception as error:  # openpyxl documents no errors
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BadText(0, f"the file is not an Excel table: {reason}") from None
+    filled = {name: rows for name, rows in sheets.items() if any(map(any, rows))}
+    if len(filled) != 1:
+        listed = ", ".join(map(repr, filled)) or "none"
+        raise BadText(0, f"expected one sheet with cells, got {listed}: save the table as CSV")
+    ((_, rows),) = filled.items()
+    width = max(i + 1 for i, cell in enumerate(next(filter(any, rows))) if cell)
+    for number, row in enumerate(rows, start=1):
+        if any(row):
+            n_cells = max(width, *(i + 1 for i, cell in enumerate(row) if cell))
+            yield number, (row + [""] * n_cells)[:n_cells]
+
+
 def _cell_of(value: Any) -> str:
-    """Return a Parquet value as a CSV cell: booleans as 0 and 1, lists as JSON."""
+    """Return a value of Parquet or Excel as a CSV cell: booleans as 0 and 1, lists as JSON."""
     if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(int(value) if isinstance(value, bool) else value)

@@ -15,12 +15,11 @@ from mvemo.manifests.errors import BadManifest, Problems
 from mvemo.manifests.labels import Label, parse_number
 from mvemo.manifests.layouts.file_names import FoundClips
 from mvemo.manifests.layouts.layout_file import SPLITS, Layout, TableFile
+from mvemo.manifests.recognition import DEVIATION
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text, read_lines, read_table
 
 _PLACE = re.compile(r"\{([^{}:]+)(?::(-?\d+|stem))?\}")
-# Column of the deviation of a target, among the manifest's other columns.
-DEVIATION = "{} deviation"
 
 
 @dataclass

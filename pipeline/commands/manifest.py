@@ -292,7 +292,7 @@ def folds(
 @option(
     "--task",
     type=click.Choice((*TASKS, UNLABELLED)),
-    help="Kind of labels.  [default: as FILE or its labels say, otherwise multiclass]",
+    help="Kind of labels.  [default: as FILE says, otherwise recognised]",
 )
 @option("--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: detected]")
 @flag("--skip-unlabelled", "Leave out rows without a label.")
@@ -309,10 +309,11 @@ def folds(
 def import_(
     file: Path, columns: dict[str, str], out: Path, root: Path | None, force: bool, **options: Any
 ) -> None:
-    """Make a manifest of your own table FILE (CSV, Parquet), whose columns may have other names.
+    """Make a manifest of your own table FILE (CSV, Parquet, Excel).
 
-    Ratings (regression) need columns label_NAME, or valence and arousal, or --column
-    NAME=THEIRS for each. With --no-media a column clip_id is enough.
+    Paths, groups, splits, and classes, tags or ratings are recognised by the names and cells
+    of their columns; notes say which were taken. --column and --task decide otherwise. With
+    --no-media a column clip_id is enough.
 
     \b
     Example:

@@ -110,7 +110,7 @@ def _clips_of(entry: str) -> list[NewClip]:
 
 def _listed(path: Path) -> list[NewClip]:
     problems = Problems(path)
-    table = collect_table(path, problems)
+    table = collect_table(path, problems).with_path()
     problems.raise_any()
     if "path" not in table.header:
         line = table.rows[0][0] if table.rows else 0

@@ -139,11 +139,11 @@ def test_tables_are_read(tmp_path, text, options, expected):
         ("# task: multilabel\npath,bpm\na,90\n", {}, "needs a column label, or a column of 0"),
         ("# task: multilabel\n# classes: group\npath,group\na,1\n", {},
          "must not be named 'group'"),
-        ("path,label_valence\na,0.25\nb,0.5\n", {}, "ratings from label_valence, give --task"),
         ("path,label\na,0.5\nb,1\n", {}, r"numbers, such as '0\.5': read ratings with --task"),
         ("path,label_calm,loud\na,1,1\nb,0,0\n", {}, "give --task multilabel"),
         # A column that may be the labels is not passed over.
-        ("path,mood\na.mp3,x\nb.mp3,y\n", {}, r"--column label=NAME, .* --task unlabelled"),
+        ("path,style,bpm\na.mp3,x,90\nb.mp3,x,91\n", {},
+         r"recognised in 'style', 'bpm': .*--column label=NAME, .* --task unlabelled"),
         ("song,label\na,x\nb,y\n", {}, "run 'mvemo manifest import' with --column path=NAME"),
         ("song,label\na,x\nb,y\n", {"columns": {"clip_id": "song"}, "media": True},
          "--no-media --column clip_id=NAME"),
@@ -164,7 +164,7 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("path,label\n", 0, "no clips"),
         ("a.mp4,sad\nb.mp4,happy\n", 1, "the header has no column 'path', 'label'"),
         ("path|label\na|x\n", 1, "separated by commas"),
-        ("path,mood\na,x\nb,y\n", 1, "no column 'label'"),
+        ("path,style\na,x\nb,x\n", 0, "no labels were recognised in 'style'"),
         ("path,label,path\na,x,a\n", 1, "column 'path' occurs twice"),
         ("# task: sorting\npath,label\na,x\nb,y\n", 1, "unknown task 'sorting'"),
         ("# mvemo manifest 2\npath,label\na,x\nb,y\n", 1, "manifest version: expected 1, got 2"),
@@ -357,7 +357,7 @@ def test_tags_in_one_cell_are_recognised_and_told(tmp_path, mark):
     manifest = read(tmp_path, "file,label\n" + "".join(cells))
     assert manifest.task == "multilabel"
     assert manifest.classes == ("calm", "energetic", "happy", "sad")
-    assert f"separated by {mark.strip()!r}" in manifest.notes[0]
+    assert f"separated by {mark.strip()!r}" in manifest.notes[1]
     # The manifest that is written has one meaning, whatever its tags hold.
     assert read_back(manifest, tmp_path).notes == ()
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mvemo.manifests import BadManifest, read_manifest, write_manifest
 from mvemo.manifests.recognition import rated_columns, recognise
 
 
@@ -16,7 +17,7 @@ def recognised(text, **options):
         ("path,label\na.mp3,x\nb.mp3,y", "multiclass", {"path": "path", "label": "label"}, {}),
         ("filename,mood,artist\na.mp3,calm,x\nb.mp3,tense,y", "multiclass",
          {"path": "filename", "label": "mood", "group": "artist"}, {}),
-        ("track,tags,album\na.mp3,happy;calm,x\nb.mp3,sad;happy,x", "multilabel",
+        ("track,tags,album\na.mp3,happy;calm,x\nb.mp3,sad;happy,y", "multilabel",
          {"path": "track", "label": "tags", "group": "album"}, {}),
         ("wav,happy,sad\na.wav,1,0\nb.wav,0,1", "multilabel", {"path": "wav"},
          {"happy": "happy", "sad": "sad"}),
@@ -28,6 +29,10 @@ def recognised(text, **options):
          {"path": "path", "label": "label"}, {}),
         ("file,artist,set\na.mp3,x,train\nb.mp3,y,test", "unlabelled",
          {"path": "file", "group": "artist", "split": "set"}, {}),
+        ("file,title,artists,length,x,y\na.mp3,p,q,99999,True,False\nb.mp3,r,s,9,False,True",
+         "multilabel", {"path": "file"}, {"x": "x", "y": "y"}),
+        ("file,onset,offset,moods\na.mp3,1,9,x|y\nb.mp3,2,9,z", "multilabel",
+         {"path": "file", "start": "onset", "label": "moods"}, {}),
         ("file,set\na.mp3,red\nb.mp3,blue", "multiclass", {"path": "file", "label": "set"}, {}),
         ("path,duration\na.mp3,long\nb.mp3,short", "multiclass",
          {"path": "path", "label": "duration"}, {}),
@@ -78,10 +83,133 @@ def test_answers_of_the_user_are_followed():
 
 
 def test_notes_state_the_column_the_counts_and_the_option():
-    found = recognised("file,valence_mean,arousal_mean,singer\na.mp3,1.5,2,x\nb.mp3,8,3,x")
+    found = recognised("file,valence_mean,arousal_mean,singer\na.mp3,1.5,2,x\nb.mp3,8,3,y")
     assert found.notes == (
-        "path: column 'file'; another column: --column path=NAME",
-        "group: column 'singer' (1 groups); another column: --column group=NAME",
+        "path: 2 files in 'file'; another column: --column path=NAME",
+        "group: column 'singer' (2 groups); another column: --column group=NAME",
         "valence: ratings in 'valence_mean' (1.5 to 8); another column: --column valence=NAME",
         "arousal: ratings in 'arousal_mean' (2 to 3); another column: --column arousal=NAME",
     )
+
+
+def saved(folder, text, encoding="utf-8", name="own.csv"):
+    path = folder / name
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+# Table -> task, classes, label and group of the first clip, and what the notes say of each column.
+TEN_TABLES = [
+    ("filename,mood,artist\na.mp3,calm,x\nb.mp3,sad,y\nc.mp3,sad,y\n",
+     "multiclass", ("calm", "sad"), ("calm",), "x",
+     ["3 files in 'filename'", "'artist' (2 groups)", "2 classes in 'mood'"]),
+    ("song_id, valence_mean, valence_std, arousal_mean, arousal_std\n2,3.1,.9,3,.6\n3,3.5,1,3,2\n",
+     "regression", ("valence", "arousal"), (3.1, 3.0), "2",
+     ["'song_id'", "'valence_mean' (3.1 to 3.5), deviations in 'valence_std'",
+      "'arousal_mean' (3 to 3), deviations in 'arousal_std'"]),
+    ("File;ValMn;ValSD;AroMn;AroSD\na.wav;1,5;0,2;-2;1\nb.wav;2,5;0,3;1,25;1\n",
+     "regression", ("valence", "arousal"), (1.5, -2.0), "a",
+     ["2 files in 'File'", "'ValMn' (1.5 to 2.5), deviations in 'ValSD'", "'AroMn' (-2 to 1.25)"]),
+    ("id\tfilepath\tlabel_valence\tlabel_arousal\n7\tx/a.mp3\t.2\t1\n8\tx/b.mp3\t.3\t0\n",
+     "regression", ("valence", "arousal"), (0.2, 1.0), "7",
+     ["2 files in 'filepath'", "column 'id'", "'label_valence'", "'label_arousal'"]),
+    ("audio_path,V,A,singer\na.ogg,1,5,s\nb.ogg,2,3,t\n",
+     "regression", ("valence", "arousal"), (1.0, 5.0), "s",
+     ["'audio_path'", "'singer' (2 groups)", "'V' (1 to 2)", "'A' (3 to 5)"]),
+    ("track,tags,album\na.mp3,happy|calm,x\nb.mp3,sad|happy,y\n",
+     "multilabel", ("calm", "happy", "sad"), ("calm", "happy"), "x",
+     ["2 files in 'track'", "'album' (2 groups)", "tags in 'tags'", "separated by '|'"]),
+    ("wav,happy,sad,tense,cv_fold\na.wav,1,0,1,0\nb.wav,0,1,0,1\n",
+     "multilabel", ("happy", "sad", "tense"), ("happy", "tense"), "a",
+     ["2 files in 'wav'", "column 'cv_fold'", "3 columns of 0 and 1, 'happy', 'sad', 'tense'"]),
+    ("path,label_calm,label_sad,loud\na.mp3,1,0,1\nb.mp3,0,1,1\n",
+     "multilabel", ("calm", "sad"), ("calm",), "a",
+     ["2 columns of 0 and 1, 'label_calm', 'label_sad'"]),
+    ("Video File,Emotion,Subset,Composer\na.mp4,joy,train,x\nb.mp4,fear,test,x\nc.mp4,joy,test,y\n",
+     "multiclass", ("fear", "joy"), ("joy",), "x",
+     ["'Video File'", "'Composer' (2 groups)", "column 'Subset'", "2 classes in 'Emotion'"]),
+    ("location,start_time,length,quadrant,song\na.mp3,0,30,1,x\na.mp3,30,30,4,x\nb.mp3,0,30,1,y\n",
+     "multiclass", ("1", "4"), ("1",), "x",
+     ["2 files in 'location'", "'song' (2 groups)", "'start_time'", "'length'",
+      "2 classes in 'quadrant'"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "task", "classes", "label", "group", "notes"), TEN_TABLES)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_ten_tables_of_users(tmp_path, encoding, text, task, classes, label, group, notes):
+    manifest = read_manifest(saved(tmp_path, text, encoding), media=False)
+    first = manifest.clips[0]
+    assert (manifest.task, manifest.classes) == (task, classes)
+    assert (first.label, first.group) == (label, group)
+    for note, part in zip(manifest.notes, notes, strict=True):
+        assert part in note
+    write_manifest(manifest, tmp_path / "again.csv")
+    again = read_manifest(tmp_path / "again.csv", media=False)
+    assert (again.digest, again.notes) == (manifest.digest, ())
+    assert [clip.extra for clip in again.clips] == [clip.extra for clip in manifest.clips]
+
+
+def test_deviations_are_kept(tmp_path):
+    manifest = read_manifest(saved(tmp_path, TEN_TABLES[1][0]), media=False)
+    kept = (("valence deviation", ".9"), ("arousal deviation", ".6"))
+    assert manifest.clips[0].extra == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("path,v,a,quadrant\na.mp3,1,2,Q1\nb.mp3,2,3,Q2\n", {}, "--task regression, or --task mul"),
+        ("path,genre,happy,sad\na.mp3,x,1,0\nb.mp3,y,0,1\n", {}, "--task multiclass, or --task"),
+        ("path,loud,title\na.mp3,1,x\nb.mp3,0,x\n", {}, "in 'loud': give --task multilabel"),
+        ("path,bpm,title\na.mp3,1,x\nb.mp3,9,x\n", {}, "no labels were recognised in 'bpm': name"),
+        ("path,std_valence\na.mp3,1\nb.mp3,9\n", {}, "no labels were recognised in 'std_valence'"),
+        ("song,style,va_m\ns1,x,1\ns2,y,1\n", {}, r"no column 'path'; it has \['song', 'style'"),
+        ("path,label_loud\na.mp3,1\nb.mp3,0\n", {}, "0 and 1 in 'label_loud': give --task multil"),
+        ("DS1/,joy,joy\nDS1/,joy,joy\nDS1/,fear,joy\n", {}, "write names above them"),
+        ("path,mood,Path\na.mp3,x,b.mp3\nb.mp3,y,c.mp3\n", {"columns": {"mood": "mood"}},
+         "unknown column to map 'mood'"),
+    ],
+)  # fmt: skip
+def test_tables_that_need_an_answer(tmp_path, text, options, message):
+    with pytest.raises(BadManifest, match=f"^[^\n]*{message}[^\n]*$"):
+        read_manifest(saved(tmp_path, text), media=False, **options)
+
+
+def test_options_win(tmp_path):
+    text = "path,valence,valence_mean,mean_valence,arousal,mood\na.mp3,1,2,3,4,x\nb.mp3,2,3,4,5,y\n"
+    path = saved(tmp_path, text)
+
+    def read(**options):
+        manifest = read_manifest(path, media=False, **options)
+        return manifest.task, manifest.classes, manifest.clips[0].label
+
+    named = {"valence": "mean_valence"}
+    assert read(columns=named) == ("regression", ("valence", "arousal"), (3.0, 4.0))
+    assert read(columns=named, task="regression")[1:] == (("valence",), (3.0,))
+    assert read(task="multiclass") == ("multiclass", ("x", "y"), ("x",))
+    assert read(columns={"label": "mood"})[2] == ("x",)
+    assert read(task="unlabelled") == ("unlabelled", (), ())
+    assert read(separator="/")[0] == "multilabel"
+
+
+def test_kinds_are_recognised_from_all_over_a_long_table(tmp_path):
+    rows = [f"{i}.mp3,{'calm' if i < 1500 else 'sad'}\n" for i in range(3000)]
+    manifest = read_manifest(saved(tmp_path, "file,style\n" + "".join(rows)), media=False)
+    assert manifest.classes == ("calm", "sad")
+
+
+def test_paths_above_the_table_need_no_root_if_all_files_exist(tmp_path):
+    for name in ("lists", "songs", "songs/x"):
+        (tmp_path / name).mkdir()
+    for name in ("songs/a.mp3", "songs/x/b.mp3"):
+        (tmp_path / name).write_bytes(b"x")
+    text = f"file,mood\n../songs/a.mp3,calm\n{tmp_path}/songs/x/b.mp3,sad\n"
+    path = saved(tmp_path / "lists", text)
+    manifest = read_manifest(path)
+    assert (manifest.root, manifest.clip_ids) == (tmp_path / "songs", ("a", "x/b"))
+    with pytest.raises(BadManifest, match="none of the 2 paths is below the media root"):
+        read_manifest(path, root=tmp_path / "lists")
+    (tmp_path / "songs/a.mp3").unlink()
+    with pytest.raises(BadManifest, match="none of the 2 paths is below"):
+        read_manifest(path, media=False)

@@ -48,6 +48,11 @@ def rows_of(path, content):
         ("sep=|\n\na|b,c\n", ((3, ["a", "b,c"]),)),
         # A byte-order mark is not text.
         ("\ufeffclip,é\r\n", ((1, ["clip", "é"]),)),
+        ("clip,é\r\n".encode("utf-16"), ((1, ["clip", "é"]),)),
+        # A comma in a name is no separator if there are more semicolons.
+        ("a (1,2);b;c\nx;y;z\n", ((1, ["a (1,2)", "b", "c"]), (2, ["x", "y", "z"]))),
+        # A column of numbers only may have decimal commas.
+        ("a;b\n1,5;1,5\n-2;x\n;\n", ((1, ["a", "b"]), (2, ["1.5", "1,5"]), (3, ["-2", "x"]))),
     ],
 )
 def test_rows_have_the_number_of_their_first_line(tmp_path, content, rows):
@@ -59,6 +64,7 @@ def test_rows_have_the_number_of_their_first_line(tmp_path, content, rows):
     [
         (b"", ": the file is empty"),
         (b"a\nb\xff\n", ":2: byte 0xff is not UTF-8; save the file as UTF-8"),
+        (b"\xff\xfea\0b", ":1: byte 0x62 is not UTF-16; save the file as UTF-8"),
         (b"a\n\0\n", ":2: the line has a zero byte; this is not a text file"),
         (b'a\nb\n"c', ":3: the file is not CSV from this line on: unexpected end of data"),
     ],
@@ -126,6 +132,44 @@ def test_a_real_file(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and no table")
     with pytest.raises(BadManifest, match="not Parquet"):
         read_manifest(tmp_path / "t.parquet", media=False)
+
+
+def make_workbook(monkeypatch, *sheets):
+    """Replace openpyxl by a reader that returns these sheets."""
+    made = [
+        SimpleNamespace(title=str(i), iter_rows=lambda values_only, rows=rows: iter(rows))
+        for i, rows in enumerate(sheets)
+    ]
+    book = SimpleNamespace(load_workbook=lambda file, **options: SimpleNamespace(worksheets=made))
+    monkeypatch.setitem(sys.modules, "openpyxl", book)
+
+
+def test_excel_tables(tmp_path, monkeypatch):
+    path = tmp_path / "t.xlsx"
+    path.write_bytes(b"x")
+    rows = [(None, None), ("Track", "Mood", None), ("a.mp3", True, None), ("b.mp3", 0.5, None)]
+    make_workbook(monkeypatch, rows, [(None,)])
+    expected = ((2, ["Track", "Mood"]), (3, ["a.mp3", "1"]), (4, ["b.mp3", "0.5"]))
+    assert read_table(path, error=OwnError).rows == expected
+    make_workbook(monkeypatch, rows, rows)
+    with pytest.raises(OwnError, match="expected one sheet with cells, got '0', '1'"):
+        read_table(path, error=OwnError)
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(OwnError, match=r"^[^\n]*needs openpyxl: run 'pip install[^\n]*$"):
+        read_table(path, error=OwnError)
+
+
+def test_a_real_excel_file(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["Track", "Mood", "Year"], ["a.mp3", "calm", 1999], ["b.mp3", "sad", None]):
+        book.active.append(row)
+    book.save(tmp_path / "t.xlsx")
+    manifest = read_manifest(tmp_path / "t.xlsx", media=False)
+    assert (manifest.clip_ids, manifest.classes) == (("a", "b"), ("calm", "sad"))
+    (tmp_path / "t.xlsx").write_bytes(b"no workbook")
+    with pytest.raises(BadManifest, match="not an Excel table"):
+        read_manifest(tmp_path / "t.xlsx", media=False)
 
 
 def test_the_duration_in_a_table_of_predict_with_a_cache_is_no_stretch(tmp_path):

@@ -55,6 +55,19 @@ def test_scan_check_folds(clips, tmp_path):
     assert (folds.k, folds.seed) == (3, 1)
 
 
+def test_columns_of_own_tables_are_told_or_asked_for(tmp_path):
+    path, out = tmp_path / "own.csv", tmp_path / "clips.csv"
+    path.write_text("file;V;A;mood\na.mp3;1,5;2;x\nb.mp3;2;3;y\n")
+    for name in ("a.mp3", "b.mp3"):
+        (tmp_path / name).write_bytes(b"x")
+    done = run("check", path, ends=2)
+    question = "ratings in 'V', 'A', classes in 'mood': give --task regression, or --task multi"
+    assert question in done.stderr.splitlines()[0]
+    done = run("import", path, "--task", "regression", "--out", out)
+    assert "valence: ratings in 'V' (1.5 to 2); another column: --column valence=" in done.stderr
+    assert read_manifest(out).labels.tolist() == [[1.5, 2], [2, 3]]
+
+
 def test_segments_of_cal500exp_are_measured(tmp_path):
     folder = make_cal500exp(tmp_path, sound=())
     (folder / "CAL500_32kps").mkdir(exist_ok=True)
