@@ -35,7 +35,7 @@ FLOORS = {
         "array_files tables",
         "labels",
         "model",
-        "schemes segments",
+        "relabel schemes segments",
         "clip_rows recognition splits",
         "layouts",
         "reader",

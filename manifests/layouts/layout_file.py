@@ -42,14 +42,13 @@ from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
 from mvemo.manifests.files import parse_toml
 from mvemo.manifests.labels import TASKS, Label, Task, parse_number, parse_scale
 from mvemo.manifests.layouts.file_names import FoundClips
+from mvemo.manifests.relabel import ANNOTATORS, DEVIATION
 from mvemo.manifests.schemes import find_scheme
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text, read_lines, read_table
 
 SPLITS = ("train", "val", "test")
 _PLACE = re.compile(r"\{([^{}:]+)(?::(-?\d+|stem))?\}")
-# Column of the deviation of a target, among the manifest's other columns.
-DEVIATION = "{} deviation"
 
 
 def _tuple(value: Any) -> tuple[str, ...]:
@@ -453,5 +452,5 @@ def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, list[tupl
         elif len(numbers) > 1:
             extra.append((DEVIATION.format(name), f"{np.std(numbers, ddof=1):.4g}"))
     if layout.average:
-        extra.append(("annotators", str(len(records))))
+        extra.append((ANNOTATORS, str(len(records))))
     return tuple(values), extra
