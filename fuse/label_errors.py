@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache import Cache
+from mvemo.cache import Cache, ClipTable
 from mvemo.fuse.crossval.evaluation import evaluate_once
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.scores import roc_auc
 from mvemo.fuse.numeric import F64, Bools, Link
 from mvemo.fuse.results import Results, recommended_model
+from mvemo.manifests.relabel import format_label
 
 # Share of the labels that are changed to measure the ranking.
 PLANTED = 0.1
+FIELDS = ("clip_id", "label", "suggested", "probability", "doubt")
 # Smallest probability in the logarithm.
 LEAST = 1e-6
 DEFAULT = EvaluationSettings()
@@ -46,6 +48,29 @@ class LabelErrors:
         """Return the rows of the predicted clips, most doubtful label first."""
         doubt = self.doubt.max(axis=1)
         return np.argsort(-np.nan_to_num(doubt, nan=-np.inf))[: int(np.isfinite(doubt).sum())]
+
+    def records(self, table: ClipTable) -> list[dict[str, Any]]:
+        """Return a dict per predicted clip, most doubtful first.
+
+        Keys: ``clip_id``; ``label`` and ``suggested`` as `format_label` writes them;
+        ``probability`` of the label, of tags that of the least probable one, None for ratings;
+        ``doubt``, of tags and ratings the largest one.
+        """
+        task, link = self.results.task.name, self.results.task.link
+        records = []
+        for i in self.ranking().tolist():
+            y, outputs, doubt = self.results.y_true[i], self.outputs[i], self.doubt[i].max()
+            if link == "sigmoid":
+                pair = [[table.classes[j] for j in np.flatnonzero(v >= 0.5)] for v in (y, outputs)]
+            elif link == "softmax":
+                pair = [[table.classes[j]] for j in (y, outputs.argmax())]
+            else:
+                pair = [y.tolist(), outputs.tolist()]
+            cells = [format_label(tuple(label), task) for label in pair]
+            probability = None if link == "identity" else float(np.exp(-doubt))
+            values = (table.clip_ids[i], *cells, probability, float(doubt))
+            records.append(dict(zip(FIELDS, values, strict=True)))
+        return records
 
 
 def find_label_errors(
@@ -97,7 +122,10 @@ def find_label_errors(
 def label_doubt(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
     """Return the loss of each label, float64 (clips, columns); NaN without a prediction."""
     if link == "identity":
-        return np.asarray(np.abs(y_true - outputs) / y_true.std(axis=0), dtype=np.float64)
+        deviation = y_true.std(axis=0)
+        # Ratings that are all equal have no doubt.
+        deviation = np.where(deviation > 0, deviation, np.inf)
+        return np.asarray(np.abs(y_true - outputs) / deviation, dtype=np.float64)
     if link == "softmax":
         true = outputs[np.arange(len(outputs)), y_true][:, None]
     else:

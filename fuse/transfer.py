@@ -2,8 +2,8 @@
 
 The classes that both sets have are compared, after a scheme if one is given; ``quadrants`` divides
 ratings of valence and arousal at the middle of the scale, or without a scale at the median. Ratings
-are matched by their stated scales, or without scales by mean and deviation. Recordings that are in
-both sets are found by their features and left out of the training clips.
+are matched by their scales, or if a set states none by mean and deviation. Recordings that are in
+both sets are found by their features and left out of the larger set, whether it trains or tests.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from mvemo.fuse.crossval.evaluation import evaluate_once
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.near_pairs import near_pairs
-from mvemo.fuse.numeric import F32, F64, Ints, complete
+from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete
 from mvemo.fuse.results import ModelResult, Results, recommended_model
 from mvemo.fuse.scaling import fit_scaling
 from mvemo.manifests.labels import parse_scale
+from mvemo.manifests.schemes import find_scheme
 
 QUADRANTS = ("excited", "tense", "sad", "calm")
 PLANE = ("valence", "arousal")
@@ -46,7 +47,7 @@ class Transfer:
     classes: tuple[str, ...]
     n_train: int
     n_test: int
-    n_shared: int  # clips of the source that are left out because the target has them, too
+    n_shared: int  # clips of the larger set that are left out because the other has them, too
     score: float  # trained on the source
     own: float  # trained on the target, out of fold
     loss: float  # own minus score
@@ -103,7 +104,13 @@ def _transfer(
     vectors = {
         spec.name: [cache.vectors(spec.name)[0] for cache in (source, target)] for spec in specs
     }
-    shared = _shared(vectors, train.rows, test.rows)
+    shared, tested = _shared(vectors, train.rows, test.rows)
+    if len(train.rows) < len(test.rows):
+        shared = np.zeros_like(shared)
+    else:
+        tested = np.zeros_like(tested)
+    if shared.all() or tested.all():
+        raise BadFeatures(f"{source.path} has the same recordings as {target.path}: leave out one")
     train = _Labelled(train.rows[~shared], train.labels[~shared])
     settings = replace(settings, folds=None, seed=None, repeats=1, refit=False, n_resamples=0)
     pairs = [(source, train, TRAIN), (target, test, TEST)]
@@ -112,7 +119,7 @@ def _transfer(
     if key not in own:
         own[key] = _evaluate(task, classes, pairs[1:], specs, vectors, settings)
     there, here = _outputs(results, len(train.rows)), _outputs(own[key], 0)
-    y, valid = test.labels, complete(there) & complete(here)
+    y, valid = test.labels, complete(there) & complete(here) & ~tested
     primary = results.task.primary
     score, score_own = primary(y[valid], there[valid]), primary(y[valid], here[valid])
     _, group = np.unique([target.table.groups[i] for i in test.rows], return_inverse=True)
@@ -131,7 +138,7 @@ def _transfer(
         classes,
         len(train.rows),
         int(valid.sum()),
-        int(shared.sum()),
+        int(shared.sum() + tested.sum()),
         score,
         score_own,
         score_own - score,
@@ -175,7 +182,10 @@ def _comparable(
     if scheme is None and all(table.task == "regression" for table in tables):
         names = [name for name in target.table.classes if name in source.table.classes]
         if names:
-            parts = tuple(_Labelled(np.arange(len(t)), _matched(t, names)) for t in tables)
+            by_scale = all(table.scale for table in tables)
+            parts = tuple(
+                _Labelled(np.arange(len(t)), _matched(t, names, by_scale)) for t in tables
+            )
             return "regression", tuple(names), (parts[0], parts[1])
     named = [_class_names(table, scheme) for table in tables]
     classes = sorted({*filter(None, named[0])} & {*filter(None, named[1])})
@@ -206,28 +216,28 @@ def _class_names(table: ClipTable, scheme: Scheme | str | None) -> list[str | No
             quadrant[(arousal < middle[1]) & (valence >= middle[0])] = 3
             return [QUADRANTS[i] for i in quadrant]
     if table.task != "multiclass":
-        raise BadFeatures(f"{table.name}: expected classes or ratings, got {table.task}")
+        raise BadFeatures(
+            f"{table.name}: expected classes, or valence and arousal with --scheme quadrants, got "
+            f"{table.task}"
+        )
     names = [table.classes[i] for i in table.labels]
-    if callable(scheme):
-        return [scheme(name) for name in names]
-    return [_QUADRANT_NAMES.get(name.lower(), name.lower()) for name in names]
+    if scheme == "quadrants":
+        scheme = find_scheme(scheme).class_of
+    return [scheme(name) if callable(scheme) else name.lower() for name in names]
 
 
-_QUADRANT_NAMES = {f"q{i + 1}": name for i, name in enumerate(QUADRANTS)}
-
-
-def _matched(table: ClipTable, names: Sequence[str]) -> F64:
+def _matched(table: ClipTable, names: Sequence[str], by_scale: bool) -> F64:
     """Return ratings as parts of their scale, or in deviations from their mean."""
     values = table.labels[:, [table.classes.index(name) for name in names]].astype(np.float64)
-    if table.scale:
+    if by_scale:
         low, high = parse_scale(table.scale)
         return np.asarray((values - low) / (high - low), dtype=np.float64)
     return np.asarray((values - values.mean(axis=0)) / values.std(axis=0), dtype=np.float64)
 
 
-def _shared(vectors: dict[str, list[F32]], train: Ints, test: Ints) -> NDArray[np.bool_]:
-    """Return bool (training clips,): True if the other set has the same recording."""
-    shared = np.zeros(len(train), np.bool_)
+def _shared(vectors: dict[str, list[F32]], train: Ints, test: Ints) -> tuple[Bools, Bools]:
+    """Return bool (training clips,) and (test clips,): True if the other set has the recording."""
+    shared = np.zeros(len(train) + len(test), np.bool_)
     for of_source, of_target in vectors.values():
         x = np.concatenate([of_source[train], of_target[test]])
         present = np.flatnonzero(complete(x.astype(np.float64)))
@@ -235,8 +245,8 @@ def _shared(vectors: dict[str, list[F32]], train: Ints, test: Ints) -> NDArray[n
         z = replace(scaling, limit=np.inf).apply(x[present])
         unit = np.ascontiguousarray(z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-30))
         pairs = near_pairs(unit, (present >= len(train)).astype(np.int64)).pairs
-        shared[present[pairs[:, 0]]] = True
-    return shared
+        shared[present[pairs.ravel()]] = True
+    return shared[: len(train)], shared[len(train) :]
 
 
 def _evaluate(

@@ -37,6 +37,7 @@ FLOORS = {
         "model",
         "schemes segments",
         "clip_rows recognition splits",
+        "relabel",
         "layouts",
         "reader",
         "demo",

@@ -16,6 +16,7 @@ from mvemo.manifests.labels import Label, parse_number
 from mvemo.manifests.layouts.file_names import FoundClips
 from mvemo.manifests.layouts.layout_file import SPLITS, Layout, TableFile
 from mvemo.manifests.recognition import DEVIATION
+from mvemo.manifests.relabel import ANNOTATORS
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text, read_lines, read_table
 
@@ -215,5 +216,5 @@ def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, list[tupl
         elif len(numbers) > 1:
             extra.append((DEVIATION.format(name), f"{np.std(numbers, ddof=1):.4g}"))
     if layout.average:
-        extra.append(("annotators", str(len(records))))
+        extra.append((ANNOTATORS, str(len(records))))
     return tuple(values), extra

@@ -34,6 +34,7 @@ from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
 from mvemo.manifests.layouts.layout_file import layouts
 from mvemo.manifests.segments import TAILS
 from mvemo.manifests.text_table import align_columns
+from mvemo.pipeline.commands.labels import relabel_command
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
     PATH,
@@ -81,7 +82,7 @@ _no_media = flag("--no-media", "Do not check whether the media files exist.")
 _out = option("--out", type=OUT_FILE, required=True, help="File to write.")
 
 
-@click.group()
+@click.group(commands=[relabel_command])
 def manifest() -> None:
     """Make, check and split manifests, the lists of labelled clips.
 

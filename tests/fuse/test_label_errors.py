@@ -1,5 +1,8 @@
 """Wrong labels are ranked first, and the stated precision is what planted ones show."""
 
+import csv
+
+import h5py
 import numpy as np
 import pytest
 
@@ -42,3 +45,48 @@ def test_the_doubt_is_the_loss_of_the_label():
     np.testing.assert_allclose(doubt[:, 0], -np.log([0.7, 0.1, np.nan]))
     tags = label_doubt(np.array([[1, 0], [0, 1]]), np.array([[0.9, 0.2], [0.4, 0.5]]), "sigmoid")
     np.testing.assert_allclose(tags, -np.log([[0.9, 0.8], [0.6, 0.5]]))
+
+
+def test_permuted_labels_are_found_by_chance_only(tmp_path):
+    rng, n = np.random.default_rng(1), 300
+    table = ClipTable(
+        "made", "multiclass", ("a", "b"), tuple(f"c{i}" for i in range(n)),
+        tuple(f"g{i // 2}" for i in range(n)), rng.integers(0, 2, n), np.full(n, -1), 0,
+    )  # fmt: skip
+    values = rng.normal(size=(n, 6)).astype("f4")
+    import_feature(tmp_path / "f.h5", "timbre", "audio", values, table=table)
+    with open_cache(tmp_path / "f.h5") as cache:
+        found = find_label_errors(cache, share=0.2)
+    assert found.auroc == pytest.approx(0.5, abs=0.12)
+    assert found.precision == pytest.approx(0.2, abs=0.12)
+
+
+def test_a_constant_rating_is_not_doubted():
+    y = np.array([[0.0, 1.0], [1.0, 1.0]])
+    assert label_doubt(y, y + 1, "identity").tolist() == [[2, 0], [2, 0]]
+
+
+@pytest.mark.parametrize(("share", "precision"), [(0.05, 0.5), (0.1, 0.6), (0.2, 0.7)])
+def test_known_answers_on_emomv(shared_data, tmp_path, share, precision):
+    folder = shared_data / "emomv/DS1_EmoMV_A"
+    names, labels, values = [], [], []
+    for part in ("TRAIN", "VAL"):
+        with (folder / f"annotation/DS1_{part}_MATCH_MISMATCH_labels.csv").open() as lines:
+            rows = list(csv.reader(lines))
+        match = [row[2].strip() == "1" for row in rows]
+        kept = [row for row, m in zip(rows, match, strict=True) if m]
+        names += [row[1] for row in kept]
+        labels += [int(row[5]) for row in kept]
+        with h5py.File(folder / f"extracted_features/VGGish_DS1_{part}_MATCH_MISMATCH.h5") as file:
+            values.append(file["data"][:][match])
+    table = ClipTable(
+        "EmoMV", "multiclass", ("exciting", "fear", "tense", "sad", "relax"),
+        tuple(f"{i}/{name}" for i, name in enumerate(names)),
+        tuple(name.rpartition("-of-")[0].rpartition("-")[0] or name for name in names),
+        np.array(labels), np.full(len(names), -1), 0,
+    )  # fmt: skip
+    import_feature(tmp_path / "f.h5", "vggish", "audio", np.concatenate(values), table=table)
+    with open_cache(tmp_path / "f.h5") as cache:
+        found = find_label_errors(cache, share=share)
+    assert found.auroc >= 0.93
+    assert found.precision >= precision

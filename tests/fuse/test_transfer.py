@@ -1,5 +1,7 @@
 """Heads are trained on one data set and tested on another, without recordings of both."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -86,3 +88,38 @@ def test_sets_without_a_common_feature(tmp_path):
     b = write(tmp_path / "b.h5", 60, names=("rhythm",))[0]
     with pytest.raises(BadFeatures, match="no frozen or imported feature in common"):
         transferred(a, b)
+
+
+def test_permuted_labels_teach_nothing(tmp_path):
+    a, values = write(tmp_path / "a.h5", 240)
+    with open_cache(a) as cache:
+        labels = np.random.default_rng(3).permutation(cache.table.labels)
+        table = replace(cache.table, labels=labels, name="p")
+    p = tmp_path / "p.h5"
+    import_feature(p, "timbre", "audio", values.astype(np.float32), table=table)
+    one = transferred(p, write(tmp_path / "b.h5", 200, seed=1)[0])["p", "b"]
+    assert one.score == pytest.approx(0.25, abs=0.12)
+    assert one.interval[0] > 0.1
+
+
+def test_ratings_of_which_one_set_states_the_scale(tmp_path):
+    plane = {"task": "regression", "classes": ("valence", "arousal")}
+    a = write(tmp_path / "a.h5", 240, scale="1..9", **plane)[0]
+    assert transferred(a, write(tmp_path / "b.h5", 200, seed=1, **plane)[0])["a", "b"].score > 0.4
+
+
+def test_a_part_of_another_set(tmp_path):
+    whole, values = write(tmp_path / "a.h5", 600)
+    with open_cache(whole) as cache:
+        table = replace(
+            cache.table, name="part", labels=cache.table.labels[:250], folds=np.full(250, -1),
+            clip_ids=cache.table.clip_ids[:250], groups=cache.table.groups[:250],
+        )  # fmt: skip
+    part = tmp_path / "part.h5"
+    import_feature(part, "timbre", "audio", values[:250].astype(np.float32), table=table)
+    found = transferred(whole, part)
+    for pair, n_train, n_test in ((("a", "part"), 350, 250), (("part", "a"), 250, 350)):
+        one = found[pair]
+        assert (one.n_train, one.n_test, one.n_shared) == (n_train, n_test, 250)
+    with pytest.raises(BadFeatures, match=r"has the same recordings as .*: leave out one"):
+        transferred(whole, write(tmp_path / "b.h5", 600)[0])

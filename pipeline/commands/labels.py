@@ -1,0 +1,163 @@
+"""Commands ``mvemo labels`` and ``mvemo manifest relabel``: find wrong labels and correct them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click import argument, option
+
+from mvemo.pipeline.commands.options import (
+    COUNT,
+    FILE,
+    OUT_FILE,
+    PATH,
+    comma_separated,
+    flag,
+    force_option,
+    refuse_replacing,
+    root_option,
+    set_option,
+)
+from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.errors import BadOption
+
+if TYPE_CHECKING:
+    from mvemo.cache import ClipTable
+    from mvemo.manifests.relabel import Ceiling
+
+# Number of labels that are listed in the terminal.
+SHOWN = 20
+COLUMNS = ("clip_id", "label", "suggested", "probability", "doubt")
+
+
+@click.command()
+@argument("features", type=PATH)
+@option("--out", type=OUT_FILE, help="CSV to write, for your corrections.")
+@option("--most", type=COUNT, help="Number of labels to list.  [default: all; 20 in the terminal]")
+@option("--models", help="Comma-separated models to choose from.  [default: all]")
+@option(
+    "--share",
+    type=click.FloatRange(0, 0.5, min_open=True),
+    default=0.1,
+    help="Share of the labels that are changed to measure the ranking.",
+)
+@option("--manifest", type=FILE, help="Manifest with the deviations of the annotators.")
+@option("--annotators", type=COUNT, help="Annotators per clip, if the manifest does not say.")
+@option("--profile", help="Settings, as in mvemo-cv.  [default: as FEATURES were made]")
+@flag("--json", "Print the labels as JSON.")
+@set_option
+@force_option
+def labels(features: Path, out: Path | None, manifest: Path | None, **options: Any) -> None:
+    """Rank the labels of FEATURES that are probably wrong, most doubtful first.
+
+    The doubt is the loss of the label under the out-of-fold prediction of the recommended
+    model. Some labels are changed on purpose: the share of them that is found says how far to
+    trust the list. Fill in the column `corrected` of the CSV, and give it to `mvemo manifest
+    relabel`. With --manifest, the R2 that the annotators' disagreement allows is printed.
+
+    \b
+    Examples:
+      mvemo labels features.h5 --out labels.csv
+      mvemo labels features.h5 --manifest clips.csv --json
+    """
+    from mvemo.cache import open_cache
+    from mvemo.fuse.label_errors import find_label_errors
+    from mvemo.manifests.files import dump_json
+    from mvemo.manifests.text_table import align_columns
+    from mvemo.pipeline.stage_two import settings_for
+
+    if out is not None:
+        refuse_replacing(out, options["force"])
+    models = None if options["models"] is None else comma_separated(options["models"])
+    if models == ():
+        raise BadOption(f"--models {options['models']!r}: expected at least one name")
+    settings = settings_for(features, options["profile"], options["overrides"])
+    with open_cache(features) as cache:
+        ceilings = [] if manifest is None else _ceilings(manifest, cache.table, options)
+        found = find_label_errors(cache, replace(settings, models=models), options["share"])
+        records = found.records(cache.table)[: options["most"]]
+    if out is not None:
+        _write(records, out)
+    if options["json"]:
+        facts = {name: getattr(found, name) for name in ("model", "planted", "precision", "auroc")}
+        limits = [asdict(ceiling) for ceiling in ceilings]
+        share = options["share"]
+        click.echo(dump_json({**facts, "share": share, "labels": records, "ceilings": limits}))
+        return
+    rows = [[_cell(record[name]) for name in COLUMNS] for record in records]
+    for line in align_columns([COLUMNS, *rows[: options["most"] or SHOWN]], left=range(3)):
+        click.echo(line)
+    click.echo(
+        f"\n{found.model}: of {found.planted} labels that were changed on purpose "
+        f"({options['share']:.0%}), {found.precision:.0%} were among the {found.planted} most "
+        f"doubtful ones (AUROC {found.auroc:.3f})"
+    )
+    if ceilings:
+        click.echo("\nNo model can predict by how much a clip's annotators differ from all people:")
+    for ceiling in ceilings:
+        click.echo(f"  {ceiling.sentence()}")
+    if out is not None:
+        click.echo(f"wrote {out}: fill in 'corrected', then mvemo manifest relabel CLIPS.csv {out}")
+
+
+def _ceilings(manifest: Path, table: ClipTable, options: dict[str, Any]) -> list[Ceiling]:
+    """Return the ceilings of R2 for the clips of a cache."""
+    from mvemo.manifests import read_manifest
+    from mvemo.manifests.relabel import rating_ceilings
+
+    clips = read_manifest(manifest, media=False)
+    known = {*table.clip_ids} & {*clips.clip_ids}
+    if not known:
+        raise BadOption(f"--manifest {manifest}: has none of the clips of {table.name}")
+    ceilings = rating_ceilings(clips, known, options["annotators"])
+    if not ceilings:
+        tell_note(f"{manifest}: has no column 'TARGET deviation', so no ceiling is known")
+    return ceilings
+
+
+def _cell(value: float | str | None) -> str:
+    return value if isinstance(value, str) else "" if value is None else f"{value:.3g}"
+
+
+def _write(records: Sequence[dict[str, Any]], out: Path) -> None:
+    """Write the labels as CSV, with an empty column for corrections."""
+    import io
+
+    from mvemo.manifests.files import write_text
+    from mvemo.manifests.relabel import CORRECTED
+    from mvemo.manifests.tables import CsvWriter
+
+    buffer = io.StringIO()
+    writer = CsvWriter(buffer)
+    writer.writerow([*COLUMNS, CORRECTED])
+    writer.writerows([*(_cell(record[name]) for name in COLUMNS), ""] for record in records)
+    write_text(out, buffer.getvalue(), error=BadOption)
+
+
+@click.command("relabel")
+@argument("file", type=PATH)
+@argument("table", type=PATH, metavar="LABELS.csv")
+@option("--out", type=OUT_FILE, required=True, help="File to write.")
+@root_option
+@force_option
+def relabel_command(file: Path, table: Path, out: Path, root: Path | None, force: bool) -> None:
+    """Replace labels of manifest FILE with the column `corrected` of LABELS.csv.
+
+    `mvemo labels` writes the table. Rows with an empty cell change nothing; tags and ratings
+    are separated by `;`, and `[]` stands for no tags.
+
+    \b
+    Example:
+      mvemo manifest relabel clips.csv labels.csv --out corrected.csv
+    """
+    from mvemo.manifests import read_manifest, write_manifest
+    from mvemo.manifests.relabel import relabel
+
+    refuse_replacing(out, force)
+    clips, n_changed = relabel(read_manifest(file, root=root, media=False), table)
+    write_manifest(clips, out)
+    click.echo(f"{n_changed} of {len(clips)} labels changed\nwrote {out}")
