@@ -198,8 +198,8 @@ class Features:
                 )
         numbers = sum(self._variants[name][0].dim for name in self.modality if name != LLD)
         gib = 4 * len(cache.table) * numbers / 2**30
-        self._streamed = gib > settings.memory
-        if self._streamed and settings.within_groups:
+        self.streamed = gib > settings.memory
+        if self.streamed and settings.within_groups:
             raise BadFeatures(
                 f"{cache.path}: within_groups needs all features in memory ({gib:.3g} GiB): "
                 "set fuse.memory to at least that, or within_groups to false"
@@ -239,7 +239,7 @@ class Features:
         """Return the cached values of a feature, without standardisation within groups."""
         if self._statistics is not None and name == LLD:
             return matrix_of(*self._statistics.vectors())
-        if not self._streamed:
+        if not self.streamed:
             return matrix_of(*self.cache.vectors(name, fold))
         shape = len(self.cache.table), self._variants[name][0].dim
         rows = Rows(shape, partial(self.cache.blocks, name, fold))

@@ -129,7 +129,7 @@ def plain_settings(**changes):
     head = HeadSettings(C=changes.pop("C", 0.01), choose_C=False, balance_blocks=False)
     if changes.get("models") is not None:
         changes["models"] = tuple(changes["models"])
-    names = ("stacked", "late", "missing_modality", "choose_model", "temperature")
+    names = ("stacked", "late", "kernel", "missing_modality", "choose_model", "temperature")
     plain = {"head": head, "n_resamples": 0, **dict.fromkeys(names, False)}
     return EvaluationSettings(**{**plain, **changes})
 
