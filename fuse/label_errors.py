@@ -90,7 +90,8 @@ def find_label_errors(
     BadFeatures
         No model predicts the clips, or the clips have no labels.
     """
-    settings = replace(settings, n_resamples=0, refit=False, temperature=False)
+    # Linear heads rank doubtful labels a little better than the kernel head (on EmoMV).
+    settings = replace(settings, n_resamples=0, refit=False, temperature=False, kernel=False)
     results = evaluate_once(cache, settings)
     model = recommended_model(results)
     if model is None:

@@ -19,6 +19,8 @@ FIRST = dict(zip(MODALITIES, (AUDIO, VIDEO), strict=True))
 INTEGRATED = "integrated"
 STACKED = "integrated-stacked"
 LATE = "integrated-late"
+# Kernel head over all features; it is not a `Head`, so it is not saved.
+KERNEL = "kernel"
 # Models over the predictions of other models; they have no head over features.
 SECOND_LAYERS = (STACKED, LATE)
 # Maximum number of fusions per set of three or more modalities that are made by default.
@@ -50,7 +52,7 @@ class Model:
     @property
     def key(self) -> Key:
         """Return the key of the outputs; models with the same features share a head."""
-        return (self.name,) if self.name in SECOND_LAYERS else self.features
+        return (self.name,) if self.name in (*SECOND_LAYERS, KERNEL) else self.features
 
 
 def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
@@ -100,10 +102,10 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
 
 def check_feature_name(name: str) -> None:
     """Raise `BadFeatures` if a feature's name is that of a model, or contains ``+`` or ``,``."""
-    if name in (INTEGRATED, *SECOND_LAYERS) or "+" in name or "," in name:
+    if name in (INTEGRATED, *SECOND_LAYERS, KERNEL) or "+" in name or "," in name:
         raise BadFeatures(
             f"invalid feature name {name!r}: it must not contain '+' or ',', nor be the name of "
-            f"a model ({INTEGRATED}, {STACKED}, {LATE})"
+            f"a model ({INTEGRATED}, {STACKED}, {LATE}, {KERNEL})"
         )
 
 

@@ -126,7 +126,7 @@ def _fusions_and_singles(
     pairs = []
     for model in models:
         rivals = [singles[name] for name in model.features if name in singles]
-        if len(model.features) < 2 or not rivals:
+        if model.name in rivals or not rivals:
             continue
         # Mean score of each single feature, over the folds where both scores are defined.
         means = [mean_of_finite(_paired_scores(repeats, model.name, r)[1]) for r in rivals]

@@ -14,7 +14,7 @@ from mvemo.fuse.crossval.prediction import predict_all
 from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
-from mvemo.fuse.models import SECOND_LAYERS, Model
+from mvemo.fuse.models import KERNEL, SECOND_LAYERS, Model
 from mvemo.fuse.numeric import F64, Bools, Ints, apply_link, mean_finite
 from mvemo.fuse.results import Choice, CurvePoint, ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
@@ -81,7 +81,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
     oof = predict_all(prepared, settings)
     models = [oof.score(model, temperature=settings.temperature) for model in oof.models]
     nets = [_score_net(prepared, net) for net in prepared.nets]
-    n_single = sum(len(model.features) == 1 for model in models)
+    n_single = sum(len(m.features) == 1 and m.name != KERNEL for m in models)
     results = Results(
         name=table.name,
         task=clips.task,

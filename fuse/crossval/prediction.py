@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.fuse.crossval.kernel_expert import kernel_expert
 from mvemo.fuse.crossval.out_of_fold import Fallback, OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.crossval.second_layers import Product, Stack
@@ -39,23 +40,17 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
         name: tuple(Fallback(m, part.features, part.features) for m, part in of_model.items())
         for name, of_model in parts.items()
     }
-    layers: list[Stack | Product] = []
-    for kind, by_default in ((Stack, settings.stacked), (Product, settings.late)):
-        bases = kind.bases_of(models)
-        named = settings.models is not None and kind.name in settings.models
-        if named and not bases:
-            raise BadFeatures(
-                f"{features.cache.path}: {kind.name} {kind.needs}: name these, too, or leave it out"
-            )
-        if bases and (named or (settings.models is None and by_default)):
-            layers.append(kind(bases, parts, settings.head, inner))
+    layers = _second_layers(prepared, settings, parts, inner)
+    expert = kernel_expert(prepared, settings)
     count = settings.head.inner_folds
     oof.inner_folds |= {fold: clips.inner_folds(fold, count) for fold in range(prepared.k)}
     if any((inner_folds < 0).all() for inner_folds in oof.inner_folds.values()):
-        # If all training clips are of one group, a second layer has no inner predictions.
-        layers = []
+        # If all training clips are of one group, these have no inner predictions.
+        layers, expert = [], None
     for layer in layers:
         oof.add_model(layer.model, layer.decided_by if settings.missing_modality else None)
+    if expert is not None:
+        oof.add_model(expert.model, None)
     inner_models = models if inner else [base for layer in layers for base in layer.bases]
     needs_parts = clips.task.needs_inner or any(isinstance(layer, Stack) for layer in layers)
     for net_fold, tested in prepared.passes:
@@ -66,7 +61,11 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
         needed = needs_parts or not all(m.present.all() for m in matrices.values())
         predicted_inside = _with_parts(inner_models, parts if needed else {})
         fitter = HeadFitter(matrices, clips, settings.head, net_fold)
-        chosen = [_fit_fold(oof, fitter, fold, fitted, predicted_inside) for fold in tested]
+        chosen = []
+        for fold in tested:
+            chosen.append(_fit_fold(oof, fitter, fold, fitted, predicted_inside))
+            if expert is not None:
+                expert.predict_fold(oof, fitter, fold)
         if settings.refit:
             _fit_all(oof, fitter, fitted, chosen)
         del matrices, fitter
@@ -81,6 +80,24 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
         if settings.refit and any(head.model == layer.name for head in oof.heads):
             oof.heads.append(layer.fit_all(oof))
     return oof
+
+
+def _second_layers(
+    prepared: Preparation, settings: EvaluationSettings, parts: Parts, inner: bool
+) -> list[Stack | Product]:
+    """Return the second layers that the settings ask for and the models allow."""
+    layers: list[Stack | Product] = []
+    for kind, by_default in ((Stack, settings.stacked), (Product, settings.late)):
+        bases = kind.bases_of(prepared.models)
+        named = settings.models is not None and kind.name in settings.models
+        if named and not bases:
+            raise BadFeatures(
+                f"{prepared.features.cache.path}: {kind.name} {kind.needs}: name these, too, or "
+                "leave it out"
+            )
+        if bases and (named or (settings.models is None and by_default)):
+            layers.append(kind(bases, parts, settings.head, inner))
+    return layers
 
 
 def _with_parts(models: Sequence[Model], parts: Parts) -> tuple[Model, ...]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.models import SECOND_LAYERS, Model
+from mvemo.fuse.models import KERNEL, SECOND_LAYERS, Model
 from mvemo.fuse.results import Results
 from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import parse_json, replacing
@@ -106,7 +106,8 @@ def save_heads(path: str | Path, results: Results) -> None:
 
 def saved_heads(results: Results) -> SavedHeads:
     """Return the heads of an evaluation, as `load_heads` reads them back."""
-    models = tuple(Model(m.name, m.features, m.modalities) for m in results.models if not m.by_net)
+    with_heads = (m for m in results.models if not m.by_net and m.name != KERNEL)
+    models = tuple(Model(m.name, m.features, m.modalities) for m in with_heads)
     return SavedHeads(results.classes, models, results.heads, _facts(results))
 
 

@@ -31,7 +31,7 @@ from mvemo.fuse.metrics.calibration import (
     fit_temperature,
     log_probabilities,
 )
-from mvemo.fuse.models import LATE, SECOND_LAYERS, Model, modalities_of, parts_of
+from mvemo.fuse.models import KERNEL, LATE, SECOND_LAYERS, Model, modalities_of, parts_of
 from mvemo.fuse.numeric import complete
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.scaling import fit_scaling, rows_of
@@ -96,6 +96,7 @@ def _predictors(
         m
         for m in results.models
         if m.valid.any()
+        and m.name != KERNEL
         and (m.name in layers if m.name in SECOND_LAYERS else saved.select_features(m.features))
     ]
     predictors = [predictor_of(results, model) for model in evaluated]
@@ -206,7 +207,11 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
         f"models that need imported features are left out: {', '.join(imported)}": imported,
     }
     nested, task = None, results.task
-    if choice := results.choice:
+    choice = results.choice
+    if choice is not None and choice.model == KERNEL:
+        why = f"{KERNEL}, the recommended model, cannot be saved: the best other model is used"
+        notes[why] = True
+    elif choice is not None:
         # Scores to expect, including the cost of choosing a model.
         scored = choice.nested
         key, of = task.primary_interval
@@ -234,7 +239,9 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
 def part_products(results: Results) -> list[ModelResult]:
     """Score out of fold the products of two or more, but not all, single features."""
     models = {
-        m.name: m for m in results.models if len(m.features) == 1 and not m.by_net and m.valid.any()
+        m.name: m
+        for m in results.models
+        if len(m.features) == 1 and not m.by_net and m.name != KERNEL and m.valid.any()
     }
     bases = late_bases([Model(m.name, m.features, m.modalities) for m in models.values()])
     clips = Clips(results.task, results.y_true, results.groups, results.folds, len(results.classes))

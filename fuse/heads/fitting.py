@@ -211,6 +211,17 @@ class HeadFitter:
             limit=parts[0].scaling.limit,
         )
 
+    def standardised(self, fit: Fit) -> tuple[F32, Bools]:
+        """Return a fit's concatenated columns (clips, dim), and True for clips with all features.
+
+        Lengths and angles of rows are those of the standardised features, which must be in memory.
+        """
+        scaled, parts = self._scaled_on(fit), []
+        for name, factor in self._factors(fit.model).items():
+            parts += [factor * block for _, block in scaled[name].values.blocks()]
+        present = [self.matrices[name].present for name in fit.model.features]
+        return np.concatenate(parts, axis=1), np.logical_and.reduce(present)
+
     def _scaled_on(self, fit: Fit) -> ScaledFeatures:
         """Return the features scaled for a fit; the result of the last call is cached."""
         rows = _rows_scaled_on(fit)

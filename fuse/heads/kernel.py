@@ -1,10 +1,8 @@
 """Kernel ridge regression over standardised vectors of length 1: a head that is not linear.
 
-The kernel is k(x, y) = exp(-|x - y|²) + 1, whose constant is the intercept. With A = K + λI and
-a = A⁻¹Y, a fit without a set B of training clips predicts Y_B - (A⁻¹)_BB⁻¹ a_B for them (Rasmussen
-and Williams 2006, section 5.4.2, for sets), so that inner folds cost no further fit.
-Classes are fitted as indicators; the scores become probabilities by a softmax whose slope is fitted
-on inner predictions.
+The dual form is that of Saunders et al. 1998, "Ridge regression learning algorithm in dual
+variables". The kernel is k(x, y) = exp(-|x - y|²) + 1, whose constant is the intercept.
+Classes are fitted as indicators, so that scores estimate their probabilities.
 """
 
 from __future__ import annotations
@@ -69,31 +67,25 @@ def fit_kernel(unit: F32, target: F64, inner: Ints) -> tuple[KernelRidge, F64]:
     The head with the ridge of least squared error on inner folds, and its inner scores, float64
     (clips, outputs).
     """
-    gram = kernel(unit, unit)
-    diagonal = np.diag_indices_from(gram)
-    members = [np.flatnonzero(inner == fold) for fold in range(int(inner.max()) + 1)]
-    tried = []
-    for ridge in RIDGES:
-        system = gram.copy()
-        system[diagonal] += np.float32(ridge)
-        inverse = _inverse(system)
-        dual = inverse @ target.astype(np.float32)
-        scores = np.empty_like(target)
-        for rows in members:
-            block = inverse[np.ix_(rows, rows)].astype(np.float64)
-            scores[rows] = target[rows] - np.linalg.solve(block, dual[rows].astype(np.float64))
-        tried.append((float(np.square(scores - target).mean()), ridge, dual, scores))
-    _, ridge, dual, scores = min(tried, key=lambda one: one[0])
-    return KernelRidge(unit, dual, ridge), scores
+    gram, values = kernel(unit, unit), target.astype(np.float32)
+    tried = {ridge: np.zeros_like(target) for ridge in RIDGES}
+    for fold in range(int(inner.max()) + 1):
+        train, rows = np.flatnonzero(inner != fold), np.flatnonzero(inner == fold)
+        if not len(train) or not len(rows):
+            continue
+        part, others = gram[np.ix_(train, train)], gram[np.ix_(rows, train)]
+        for ridge, scores in tried.items():
+            scores[rows] = others @ _dual(part, ridge, values[train])
+    ridge = min(RIDGES, key=lambda one: float(np.square(tried[one] - target).mean()))
+    return KernelRidge(unit, _dual(gram, ridge, values), ridge), tried[ridge]
 
 
-def _inverse(system: F32) -> F32:
-    """Return the inverse of a symmetric positive definite matrix, which is overwritten."""
-    factor, failed = lapack.spotrf(system, lower=1, overwrite_a=1)
-    inverse, failed = (factor, failed) if failed else lapack.spotri(factor, lower=1, overwrite_c=1)
+def _dual(gram: F32, ridge: float, target: F32) -> F32:
+    """Return the dual coefficients of a fit, float32 (clips, outputs)."""
+    system = gram.copy()
+    system[np.diag_indices_from(system)] += np.float32(ridge)
+    # A transposed view of the symmetric matrix is in LAPACK's order, so it is not copied again.
+    _, dual, failed = lapack.sposv(system.T, target, lower=1, overwrite_a=1)
     if failed:
         raise np.linalg.LinAlgError("the kernel matrix is not positive definite")
-    lower = np.tril(inverse, -1)
-    result: F32 = lower + lower.T
-    result[np.diag_indices_from(result)] = np.diagonal(inverse)
-    return result
+    return np.asarray(dual)

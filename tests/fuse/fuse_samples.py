@@ -129,8 +129,8 @@ def plain_settings(**changes):
     head = HeadSettings(C=changes.pop("C", 0.01), choose_C=False, balance_blocks=False)
     if changes.get("models") is not None:
         changes["models"] = tuple(changes["models"])
-    names = ("stacked", "late", "missing_modality", "choose_model", "temperature", "audit")
-    plain = {"head": head, "n_resamples": 0, **dict.fromkeys(names, False)}
+    names = ("stacked", "late", "kernel", "missing_modality", "choose_model", "temperature")
+    plain = {"head": head, "n_resamples": 0, "audit": False, **dict.fromkeys(names, False)}
     return EvaluationSettings(**{**plain, **changes})
 
 

@@ -87,7 +87,7 @@ def test_it_is_evaluated_like_a_feature_of_the_cache(cached):
     with open_cache(cached) as cache:
         results = evaluate(cache, settings)
         before = cache.digest()
-        alone = evaluate(cache, EvaluationSettings(n_resamples=0))
+        alone = evaluate(cache, EvaluationSettings(n_resamples=0, kernel=False))
         permuted = evaluate(cache, replace(settings, permute_labels=True, learning_curve=False))
         assert cache.digest() == before
     scores = {m.name: m.scores["accuracy"] for m in results.models}

@@ -41,7 +41,7 @@ def test_fuse_writes_the_report_and_the_heads(fused):
     metrics = json.loads((out / "metrics.json").read_text())
     facts = [metrics[key] for key in ("synthetic", "task", "protocol", "folds", "clips")]
     assert facts == [True, "multiclass", "crossfit", 2, 24]
-    assert list(metrics["models"]) == NAMES
+    assert list(metrics["models"]) == [*NAMES, "kernel"]
     for name, model in metrics["models"].items():
         assert name in shown
         accuracy = model["accuracy"]
@@ -54,7 +54,7 @@ def test_fuse_writes_the_report_and_the_heads(fused):
     assert "http://" not in page.replace("http://www.w3.org", "")
     with (out / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 24 * len(NAMES)
+    assert len(rows) == 24 * len(metrics["models"])
     heads = load_heads(out / "heads.npz")
     assert {h.model for h in heads.heads} >= set(NAMES)
     assert len(heads.select("integrated", 0)) == 1

@@ -9,7 +9,7 @@ from fuse_samples import by_name, evaluated
 from mvemo.cache import open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate, metrics_dict
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.models import LATE, STACKED, models_of, parts_of
+from mvemo.fuse.models import KERNEL, LATE, STACKED, models_of, parts_of
 from mvemo.fuse.report.score_tables import without_modality_table
 from mvemo.fuse.report.summary import scoring_note
 from mvemo.pipeline.cli import mvemo
@@ -62,10 +62,10 @@ def command(*words):
 
 def test_every_number_of_modalities_is_fused(results):
     pairs = ("i3d+music1d", "music1d+bert", "i3d+bert")
-    all_three = ("i3d+music1d+bert", "integrated", STACKED, LATE)
+    all_three = ("i3d+music1d+bert", "integrated", STACKED, LATE, KERNEL)
     assert [m.name for m in results.models] == ["music1d", "i3d", "bert", *pairs, *all_three]
     a, v, t = "audio", "video", "lyrics"
-    modalities = [(a,), (v,), (t,), (a, v), (a, t), (v, t), *[(a, v, t)] * 4]
+    modalities = [(a,), (v,), (t,), (a, v), (a, t), (v, t), *[(a, v, t)] * 5]
     assert [m.modalities for m in results.models] == modalities
 
 
