@@ -158,7 +158,10 @@ class _Audit:
         values = np.asarray(matrix.values)[rows]
         scaling, far = fit_scaling(values, np.ones(len(rows), np.bool_))
         constant = values.min(axis=0) == values.max(axis=0)
-        yield from self._columns(name, values, constant, scaling.scale)
+        protocols = {spec.protocol for spec in self.features.variants(name)}
+        if protocols == {"imported"}:
+            # Nets of mvemo may have units that never fire, which is no fault of the data.
+            yield from self._columns(name, values, constant, scaling.scale)
         if far.any():
             yield Finding(
                 "outlier",
@@ -169,7 +172,7 @@ class _Audit:
             )
         yield from self._duplicates(name, values[:, ~constant], rows)
         z = scaling.apply(values)[:, ~constant]
-        trained = {spec.protocol for spec in self.features.variants(name)} - {"frozen", "imported"}
+        trained = protocols - {"frozen", "imported"}
         if self.labelled and z.shape[1] and not (trained - {"none"}):
             self.scores[name] = self._knowledge(z, rows)
             yield from self._batches(name, z, rows)
