@@ -20,7 +20,7 @@ from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix, leave_
 from mvemo.fuse.metrics.scores import roc_auc
 from mvemo.fuse.near_pairs import near_pairs
 from mvemo.fuse.numeric import F32, F64, Bools, Ints, mean_of_finite
-from mvemo.fuse.scaling import MIN_CLIPS, fit_scaling
+from mvemo.fuse.scaling import MIN_CLIPS, fit_scaling, unit_rows
 from mvemo.manifests import make_folds
 from mvemo.manifests.labels import UNLABELLED, Task, label_kind
 from mvemo.manifests.text_table import html_table
@@ -172,8 +172,8 @@ class _Audit:
             )
         yield from self._duplicates(name, values[:, ~constant], rows)
         z = scaling.apply(values)[:, ~constant]
-        trained = protocols - {"frozen", "imported"}
-        if self.labelled and z.shape[1] and not (trained - {"none"}):
+        trained = protocols - {"frozen", "imported", "none"}
+        if self.labelled and z.shape[1] and not trained:
             self.scores[name] = self._knowledge(z, rows)
             yield from self._batches(name, z, rows)
 
@@ -206,9 +206,7 @@ class _Audit:
             return
         scaling, _ = fit_scaling(values, np.ones(len(rows), np.bool_), VERY_FAR)
         z = replace(scaling, limit=np.inf).apply(values)
-        norms = np.linalg.norm(z, axis=1, keepdims=True)
-        unit = np.ascontiguousarray(z / np.maximum(norms, np.finfo(np.float32).tiny))
-        near = near_pairs(unit, self.group[rows])
+        near = near_pairs(unit_rows(z), self.group[rows])
         if not len(near.pairs):
             return
         pairs = rows[near.pairs]
@@ -357,21 +355,16 @@ def _neighbours(x: F32, y: F64, new: F32) -> F64:
     from scipy.spatial import KDTree
 
     nearest = KDTree(x).query(new, min(NEIGHBOURS, len(x)))[1].reshape(len(new), -1)
-    result: F64 = y[nearest].mean(axis=1)
-    return result
+    return y[nearest].mean(axis=1)
 
 
 def _ridge(x: F32, y: F64, new: F32) -> F64:
     """Return the predictions of a ridge regression with a weak penalty."""
     mean, offset = x.mean(axis=0), y.mean(axis=0)
-    x = x - mean
-    if x.shape[1] <= len(x):
-        gram = (x.T @ x).astype(np.float64)
-        gram[np.diag_indices_from(gram)] += len(x) / 100
-        coef = np.linalg.solve(gram, x.T @ (y - offset))
-    else:
-        gram = (x @ x.T).astype(np.float64)
-        gram[np.diag_indices_from(gram)] += len(x) / 100
-        coef = x.T @ np.linalg.solve(gram, y - offset)
-    result: F64 = (new - mean) @ coef + offset
-    return result
+    x, y = x - mean, y - offset
+    # The smaller of the two systems has the same solution.
+    wide = x.shape[1] > len(x)
+    gram = (x @ x.T if wide else x.T @ x).astype(np.float64)
+    gram[np.diag_indices_from(gram)] += len(x) / 100
+    coef = x.T @ np.linalg.solve(gram, y) if wide else np.linalg.solve(gram, x.T @ y)
+    return (new - mean) @ coef + offset

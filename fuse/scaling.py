@@ -112,6 +112,12 @@ class Scaling:
         return z
 
 
+def unit_rows(z: F32) -> F32:
+    """Divide each row by its length, float32 in C order; rows of zeros stay zero."""
+    length = np.linalg.norm(z, axis=1, keepdims=True)
+    return np.ascontiguousarray(z / np.where(length > 0, length, 1.0), dtype=np.float32)
+
+
 def fit_scaling(values: F32 | Rows, rows: Bools, far_from: float = FAR) -> tuple[Scaling, Bools]:
     """Fit means and deviations on the clips of `rows`; return also the outliers, bool (clips,)."""
     members = np.flatnonzero(rows)

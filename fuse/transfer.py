@@ -24,13 +24,12 @@ from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.near_pairs import near_pairs
 from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete
-from mvemo.fuse.results import ModelResult, Results, recommended_model
-from mvemo.fuse.scaling import fit_scaling
-from mvemo.manifests.labels import parse_scale
+from mvemo.fuse.results import Results, recommended_model
+from mvemo.fuse.scaling import fit_scaling, unit_rows
+from mvemo.manifests.labels import PLANE, parse_scale
 from mvemo.manifests.schemes import find_scheme
 
 QUADRANTS = ("excited", "tense", "sad", "calm")
-PLANE = ("valence", "arousal")
 N_RESAMPLES = 1000
 # Function from a label to a class, or None for a label that the scheme does not map.
 Scheme = Callable[[str], str | None]
@@ -149,8 +148,7 @@ def _transfer(
 
 def _outputs(results: Results, start: int) -> F64:
     """Return the outputs of the nested choice, or of the only model, from a row on."""
-    model: ModelResult | None = recommended_model(results)
-    chosen = results.choice.nested if results.choice is not None else model
+    chosen = results.choice.nested if results.choice is not None else recommended_model(results)
     assert chosen is not None
     return chosen.outputs[start:]
 
@@ -243,8 +241,7 @@ def _shared(vectors: dict[str, list[F32]], train: Ints, test: Ints) -> tuple[Boo
         present = np.flatnonzero(complete(x.astype(np.float64)))
         scaling, _ = fit_scaling(x[present], np.ones(len(present), np.bool_))
         z = replace(scaling, limit=np.inf).apply(x[present])
-        unit = np.ascontiguousarray(z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-30))
-        pairs = near_pairs(unit, (present >= len(train)).astype(np.int64)).pairs
+        pairs = near_pairs(unit_rows(z), (present >= len(train)).astype(np.int64)).pairs
         shared[present[pairs.ravel()]] = True
     return shared[: len(train)], shared[len(train) :]
 

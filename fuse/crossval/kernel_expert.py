@@ -17,10 +17,11 @@ from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import leave_each_out
 from mvemo.fuse.heads.fitting import MIN_DIFFERENT, Fit, HeadFitter
-from mvemo.fuse.heads.kernel import MOST_CLIPS, fit_kernel, unit_rows
+from mvemo.fuse.heads.kernel import MOST_CLIPS, fit_kernel
 from mvemo.fuse.metrics.calibration import fit_temperature
 from mvemo.fuse.models import KERNEL, Model, modalities_of
 from mvemo.fuse.numeric import F64, MIN_PROBABILITY, Labels, Link, softmax
+from mvemo.fuse.scaling import unit_rows
 
 # Smallest score of a class, below which scores are noise. Chosen by the log loss on EmoMV.
 FLOOR = 0.05

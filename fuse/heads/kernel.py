@@ -44,19 +44,13 @@ def kernel(x: F32, y: F32) -> F32:
     return product
 
 
-def unit_rows(z: F32) -> F32:
-    """Divide each row by its length; rows of zeros stay zero."""
-    length = np.linalg.norm(z, axis=1, keepdims=True)
-    return np.asarray(z / np.where(length > 0, length, 1.0), dtype=np.float32)
-
-
 def fit_kernel(unit: F32, target: F64, inner: Ints) -> tuple[KernelRidge, F64]:
     """Fit a head, and predict its training clips by fits without their inner fold.
 
     Parameters
     ----------
     unit
-        float32 (clips, dim): vectors of length 1 (`unit_rows`).
+        float32 (clips, dim): vectors of length 1 (`mvemo.fuse.scaling.unit_rows`).
     target
         float64 (clips, outputs): indicators of classes, tags, or standardised values.
     inner

@@ -15,11 +15,12 @@ ASKED = 0.9
 N_RESAMPLES = 1000
 
 
-def coverage_facts(results: Results) -> dict[str, Any] | None:
+def coverage_facts(results: Results, *, intervals: bool = True) -> dict[str, Any] | None:
     """Return how often sets at a coverage of 90 % hold the truth, as JSON values, or None.
 
     Shares and sizes are over all clips and for each output: a class's own clips, the clips with a
-    tag, or a target's ratings. The size of an interval is its width.
+    tag, or a target's ratings. The size of an interval is its width. Without `intervals` nothing
+    is resampled, and all intervals are None.
     """
     model = recommended_model(results)
     if model is None:
@@ -40,16 +41,16 @@ def coverage_facts(results: Results) -> dict[str, Any] | None:
     hits = np.column_stack([total, hits]) * mask
     values = np.concatenate([hits, np.where(mask, size, 0.0), mask], axis=1).astype(np.float64)
     share, mean, n = np.split(values.sum(axis=0), 3)
-    intervals: dict[str, tuple[float, float]] = {}
-    if results.has_intervals:
+    ends: dict[str, tuple[float, float]] = {}
+    if intervals and results.has_intervals:
         resamples = resample_groups(groups, N_RESAMPLES)
         drawn = resamples.sums(np.delete(values, np.s_[len(n) : 2 * len(n)], axis=1))
         drawn_share = ratio(*np.split(drawn, 2, axis=1))
         keys = [str(i) for i in range(len(n))]
         shares = dict(zip(keys, mask.T, strict=True))
-        intervals = score_intervals(dict(zip(keys, drawn_share.T, strict=True)), shares, groups)
+        ends = score_intervals(dict(zip(keys, drawn_share.T, strict=True)), shares, groups)
     columns = [
-        {"share": s, "interval": intervals.get(str(i)), "size": m}
+        {"share": s, "interval": ends.get(str(i)), "size": m}
         for i, (s, m) in enumerate(zip(ratio(share, n), ratio(mean, n), strict=True))
     ]
     per_output = dict(zip(names, columns[1:], strict=True))
@@ -58,7 +59,7 @@ def coverage_facts(results: Results) -> dict[str, Any] | None:
 
 def coverage_sentence(results: Results) -> str:
     """Return a sentence on the coverage of the recommended model's sets; '' without a model."""
-    facts = coverage_facts(results)
+    facts = coverage_facts(results, intervals=False)
     if facts is None:
         return ""
     asked, got, model = percent(ASKED, 0), percent(facts["share"]), facts["model"]

@@ -41,6 +41,7 @@ from mvemo.manifests.labels import TASKS, Task, parse_scale
 from mvemo.manifests.schemes import find_scheme
 from mvemo.manifests.splits.assignment import part_of
 
+# Names of the parts of a split in a manifest.
 SPLITS = ("train", "val", "test")
 
 

@@ -14,7 +14,7 @@ from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.cal500 import find_annotations, read_segments, read_songs
 from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
 from mvemo.manifests.layouts.layout_clips import find_by_layout
-from mvemo.manifests.layouts.layout_file import Layout, layouts, read_layout
+from mvemo.manifests.layouts.layout_file import SPLITS, Layout, layouts, read_layout
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.schemes import apply_scheme, find_scheme
 from mvemo.manifests.splits.assignment import part_of
@@ -26,8 +26,6 @@ LAYOUTS = ("auto", "class-folders", *NAMED_FILES, "cal500", "cal500exp")
 
 LINK = "a link that leads out of the folder; give --follow-links to include it"
 
-# Names of the parts of a split in a manifest.
-SPLITS = ("train", "val", "test")
 # fmt: off
 VIDEO_SUFFIXES = frozenset([
     ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 # Number of labels that are listed in the terminal.
 SHOWN = 20
-COLUMNS = ("clip_id", "label", "suggested", "probability", "doubt")
 
 
 @click.command()
@@ -65,7 +64,7 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
       mvemo labels features.h5 --manifest clips.csv --json
     """
     from mvemo.cache import open_cache
-    from mvemo.fuse.label_errors import find_label_errors
+    from mvemo.fuse.label_errors import FIELDS, find_label_errors
     from mvemo.manifests.files import dump_json
     from mvemo.manifests.text_table import align_columns
     from mvemo.pipeline.stage_two import settings_for
@@ -88,8 +87,8 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
         share = options["share"]
         click.echo(dump_json({**facts, "share": share, "labels": records, "ceilings": limits}))
         return
-    rows = [[_cell(record[name]) for name in COLUMNS] for record in records]
-    for line in align_columns([COLUMNS, *rows[: options["most"] or SHOWN]], left=range(3)):
+    rows = [[_cell(record[name]) for name in FIELDS] for record in records]
+    for line in align_columns([FIELDS, *rows[: options["most"] or SHOWN]], left=range(3)):
         click.echo(line)
     click.echo(
         f"\n{found.model}: of {found.planted} labels that were changed on purpose "
@@ -127,14 +126,15 @@ def _write(records: Sequence[dict[str, Any]], out: Path) -> None:
     """Write the labels as CSV, with an empty column for corrections."""
     import io
 
+    from mvemo.fuse.label_errors import FIELDS
     from mvemo.manifests.files import write_text
     from mvemo.manifests.relabel import CORRECTED
     from mvemo.manifests.tables import CsvWriter
 
     buffer = io.StringIO()
     writer = CsvWriter(buffer)
-    writer.writerow([*COLUMNS, CORRECTED])
-    writer.writerows([*(_cell(record[name]) for name in COLUMNS), ""] for record in records)
+    writer.writerow([*FIELDS, CORRECTED])
+    writer.writerows([*(_cell(record[name]) for name in FIELDS), ""] for record in records)
     write_text(out, buffer.getvalue(), error=BadOption)
 
 

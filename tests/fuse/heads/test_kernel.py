@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.kernel_ridge import KernelRidge as Reference
 
-from mvemo.fuse.heads.kernel import RIDGES, fit_kernel, kernel, unit_rows
+from mvemo.fuse.heads.kernel import RIDGES, fit_kernel, kernel
+from mvemo.fuse.scaling import unit_rows
 
 
 @pytest.fixture(scope="module")
