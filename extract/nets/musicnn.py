@@ -40,6 +40,8 @@ CONTEXT = 7
 UNITS = 200
 # Names of the parts that an embedding may have.
 OUTPUTS = ("units", "deviation", "front", "tags")
+# Number of patches that a CPU convolves in one step.
+PATCHES_AT_ONCE = 2
 # Number of outputs of the published weights: the most frequent tags of Last.fm.
 N_TAGS = 50
 # Tensors of a batch normalisation, with their published names.
@@ -285,7 +287,17 @@ class _Front(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, 1, frames, bands) to (n, outputs, frames)."""
         x = functional.pad(x, (0, 0, *self.sides))
-        return self.norm(functional.relu(self.convolution(x))).amax(dim=3)
+        if self.norm.training:
+            return self.norm(functional.relu(self.convolution(x))).amax(dim=3)
+        # With fixed statistics, bias, ReLU and norm are monotone, so they can come after the
+        # maximum over the bands; a channel with a negative scale has its minimum there.
+        sign = torch.where(self.norm.weight < 0, -1.0, 1.0)
+        kernel = self.convolution.weight * sign[:, None, None, None]
+        # On a CPU, the outputs of more patches do not fit into the cache.
+        parts = x.split(PATCHES_AT_ONCE if x.device.type == "cpu" else len(x))
+        peaks = torch.cat([functional.conv2d(part, kernel).amax(dim=3) for part in parts])
+        peaks = peaks * sign[:, None] + self.convolution.bias[:, None]
+        return self.norm(functional.relu(peaks).unsqueeze(3)).squeeze(3)
 
 
 def _mean(values: Tensor, filled: Tensor) -> Tensor:
