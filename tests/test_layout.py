@@ -90,6 +90,7 @@ FLOORS = {
         "models",
         "prediction stage_two",
         "studies",
+        "serve",
         "commands",
         "cli notebook",
         "__main__",
