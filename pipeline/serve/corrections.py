@@ -152,7 +152,7 @@ class Corrections:
         return [
             f"{name} {value} is outside the scale {scale}"
             for name, value in zip(self.classes, values, strict=True)
-            if name.lower() in PLANE and not low <= float(value) <= high
+            if name.lower() in PLANE and not low <= float(str(value)) <= high
         ]
 
     @property
