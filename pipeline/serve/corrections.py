@@ -129,35 +129,26 @@ class Corrections:
 
     def _parse(self, label: Any) -> Label:
         """Return a label in the form of manifests."""
-        problems: list[str] = []
+        numeric, problems = self._kind.numeric, list[str]()
         names = [label] if self._kind.exclusive else label
         parsed: Label = ()
-        if self._kind.numeric and isinstance(label, Mapping) and {*label} == {*self.classes}:
+        if numeric and isinstance(label, Mapping) and {*label} == {*self.classes}:
             parsed = tuple(parse_number(str(label[n]), n, problems.append) for n in self.classes)
-            problems += self._outside(parsed)
-        elif not self._kind.numeric and isinstance(names, (list, tuple)):
+            scale = self._stated["scale"]
+            low, high = parse_scale(scale) if scale else (-math.inf, math.inf)
+            for name, value in zip(self.classes, map(float, parsed), strict=True):
+                if name.lower() in PLANE and not low <= value <= high:
+                    problems.append(f"{name} {value:g} is outside the scale {scale}")
+        elif not numeric and isinstance(names, (list, tuple)):
             problems += [f"unknown label {n!r}" for n in names if n not in self.classes]
             parsed = tuple(name for name in self.classes if name in names)
         else:
             problems.append(f"{label!r} is not a label")
         if problems:
+            expected = "a number for each of" if numeric else "one of"
             known = ", ".join(self.classes)
-            raise BadManifest(f"{'; '.join(problems)}; expected {self._expected} {known}")
+            raise BadManifest(f"{'; '.join(problems)}; expected {expected} {known}")
         return parsed
-
-    def _outside(self, values: Label) -> list[str]:
-        """Return a problem for each value of the plane that is outside the stated scale."""
-        scale = self._stated["scale"]
-        low, high = parse_scale(scale) if scale else (-math.inf, math.inf)
-        return [
-            f"{name} {value} is outside the scale {scale}"
-            for name, value in zip(self.classes, values, strict=True)
-            if name.lower() in PLANE and not low <= float(str(value)) <= high
-        ]
-
-    @property
-    def _expected(self) -> str:
-        return "a number for each of" if self._kind.numeric else "one of"
 
     # --- files
 
