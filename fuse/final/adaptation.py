@@ -1,0 +1,263 @@
+"""Adaptation of a final model to a few labelled clips, without the clips that it was made of.
+
+The scores of a head are s = W z + b for standardised features z. An adapted head adds V u with
+u = (W z / r, 1, z / sqrt(dim)), whose blocks have a mean square of about 1, so that it can mix the
+outputs anew, shift them, and read the features differently. V minimises the sum of the losses plus
+|V|^2 / (2 C): for small C the head stays as it was. u is linear in z, so an adapted head is a
+`Head` again, and fusions of heads follow their bases.
+
+The labelled clips are often those that the model doubted, and what mends them may harm the others.
+So unlabelled clips are anchors: their targets are the outputs that the head had. All anchors
+together weigh as much as the labelled clips, times the share of labels by which the model's
+answers were confirmed (beyond chance), so that answers that are always wrong are not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+
+from mvemo.fuse.bootstrap import resample_groups
+from mvemo.fuse.final.model import FinalModel, Vectors, predict_clips
+from mvemo.fuse.heads.head import Head
+from mvemo.fuse.models import SECOND_LAYERS
+from mvemo.fuse.numeric import F64, Bools, Ints, Labels, Link, apply_link, complete
+from mvemo.fuse.tasks import task_of
+from mvemo.manifests import make_folds
+from mvemo.manifests.labels import Task
+
+# Strengths to choose from; 0 leaves the model as it is. Above 1, models adapted to the most
+# doubtful of 50 music videos became worse on the others.
+STRENGTHS = (0.0, 0.01, 0.1, 1.0)
+FOLDS, INNER_FOLDS = 5, 3
+# A strength above 0 is chosen only if its loss is lower in this share of resamples of groups.
+CERTAIN = 0.9
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Inputs of one head for all clips: u = `coordinates` @ `basis`."""
+
+    head: Head
+    rows: Bools  # bool (clips,): clips with all features of the head
+    scores: F64  # float64 (clips, outputs)
+    coordinates: F64  # float64 (clips, rank)
+    basis: F64  # float64 (rank, outputs + 1 + dim)
+    mixing: F64  # float64 (outputs, dim): its product with z is the first block of u
+
+    def adapted(self, target: F64, weights: F64, strength: float) -> Head:
+        """Return the head fitted to targets and weights, float64 (clips, outputs).
+
+        NaN stands for the target of an anchor, which is the head's own output.
+        """
+        head, rows = self.head, self.rows & (weights.sum(axis=1) > 0)
+        if not strength or not rows.any():
+            return head
+        own, scores = target[rows], self.scores[rows]
+        own = np.where(np.isnan(own), apply_link(scores, head.link), own)
+        x = self.coordinates[rows]
+        found = _fit(scores, x, own, weights[rows], strength, head.link)
+        n_outputs, dim = self.mixing.shape
+        mix, shift, read = np.split(found @ self.basis, [n_outputs, n_outputs + 1], axis=1)
+        coef = head.coef + mix @ self.mixing + read / np.sqrt(dim)
+        return replace(head, coef=coef.astype(np.float32), intercept=head.intercept + shift[:, 0])
+
+
+class Adaptation:
+    """Labelled clips, and what is needed to adapt a model to any part of them.
+
+    Parameters
+    ----------
+    model
+        Model to adapt.
+    vectors
+        Cached features of all clips, NaN for missing ones; the labelled clips come first.
+    y_true, groups
+        Labels as `Task.read_labels` returns them, and the group of each labelled clip.
+    """
+
+    def __init__(
+        self, model: FinalModel, vectors: Vectors, y_true: Labels, groups: Sequence[str]
+    ) -> None:
+        self.model, self.task = model, task_of(model.task)
+        self._vectors, self.y_true, self.groups = vectors, y_true, tuple(groups)
+        self._before = predictor_outputs(model, vectors)
+        target = self.task.target(y_true, len(model.classes)).T
+        self._target = np.full(self._before.shape[1:], np.nan)
+        self._target[: len(target)] = target
+        self._inputs = {
+            i: _inputs(head, self._of_head(head))
+            for i, head in enumerate(model.heads.heads)
+            if head.model not in SECOND_LAYERS
+        }
+
+    def _of_head(self, head: Head) -> F64:
+        keys = [(name, head.net_fold) for name in head.features]
+        of_nets = [self._vectors[k if k in self._vectors else (k[0], None)] for k in keys]
+        return np.concatenate(of_nets, axis=1, dtype=np.float64)
+
+    def adapted(self, rows: Bools, strength: float) -> FinalModel:
+        """Return the model adapted to the labelled clips in `rows`, bool (labelled clips,)."""
+        heads, weights = list(self.model.heads.heads), np.zeros(self._target.shape)
+        weights[: len(rows)] = rows[:, None]
+        weights[len(rows) :] = self._anchors(rows)
+        for i, inputs in self._inputs.items():
+            heads[i] = inputs.adapted(self._target, weights, strength)
+        return replace(self.model, heads=replace(self.model.heads, heads=tuple(heads)))
+
+    def _anchors(self, rows: Bools) -> F64:
+        """Return the weights of the anchors, float64 (anchors, outputs)."""
+        n, n_outputs = len(rows), len(self.model.classes)
+        outputs, known = first_of(self._before), rows & complete(first_of(self._before)[:n])
+        old, true = outputs[:n][known], self._target[:n][known]
+        link, others = self.model.heads.heads[0].link, outputs[n:]
+        if link == "softmax":
+            # Each class starts with one confirmation.
+            said = old.argmax(axis=1)
+            hits = true[np.arange(len(said)), said]
+            right = 1 + np.bincount(said, hits, n_outputs)
+            share = right / (1 + np.bincount(said, minlength=n_outputs))
+            trust = (share - 1 / n_outputs) / (1 - 1 / n_outputs)
+            trust = trust[np.nan_to_num(others).argmax(axis=1)][:, None]
+        elif link == "sigmoid":
+            trust = 2 * (1 + ((old >= 0.5) == true).sum(axis=0)) / (1 + len(true)) - 1
+        else:
+            spread = np.square(true - true.mean(axis=0)).sum(axis=0)
+            trust = 1 - np.square(true - old).sum(axis=0) / np.maximum(spread, 1e-12)
+        most = min(1.0, float(rows.sum()) / max(len(others), 1))
+        return np.broadcast_to(np.clip(trust, 0, 1) * most, others.shape)
+
+    def choose(self, rows: Bools) -> float:
+        """Choose the strength by cross-validation on the clips in `rows`; 0 if none is certain.
+
+        A change of the anchors' answers counts as a loss with the anchors' weights.
+        """
+        n, before = len(self.groups), first_of(self._before)
+        decided, anchors = self.task.decide(before), self._anchors(rows).mean(axis=1)
+        gains = np.full((len(STRENGTHS), len(before)), np.nan)
+        gains[:, n:] = 0.0
+        folds = self._folds(rows, INNER_FOLDS)
+        for train, test in folds:
+            tested = np.flatnonzero(test)
+            for i, strength in enumerate(STRENGTHS[1:], start=1):
+                model = self.adapted(train, strength)
+                after = first_of(predictor_outputs(model, self._vectors))
+                old, new = (
+                    self.task.losses(self.y_true[tested], one[tested]) for one in (before, after)
+                )
+                gains[i, tested] = old - new
+                old, new = (self.task.losses(decided[n:], one[n:]) for one in (before, after))
+                gains[i, n:] += np.nan_to_num(anchors * (old - new)) / len(folds)
+        gains[0] = 0.0
+        known = np.isfinite(gains).all(axis=0)
+        best = int(gains[:, known].sum(axis=1).argmax())
+        names = [*self.groups, *(f"anchor {i}" for i in range(len(before) - n))]
+        resamples = resample_groups([names[row] for row in np.flatnonzero(known)])
+        better = resamples.sums(gains[best, known][:, None])[:, 0] > 0
+        return STRENGTHS[best] if better.mean() >= CERTAIN else 0.0
+
+    def out_of_fold(self) -> F64:
+        """Return outputs of models that were adapted to the groups of other folds.
+
+        The shape is that of `predictor_outputs`, for the labelled clips.
+        """
+        n = len(self.groups)
+        result = np.full_like(self._before[:, :n], np.nan)
+        for train, test in self._folds(np.ones(n, bool), FOLDS):
+            model = self.adapted(train, self.choose(train))
+            result[:, test] = predictor_outputs(model, self._vectors)[:, :n][:, test]
+        return result
+
+    def _folds(self, rows: Bools, count: int) -> list[tuple[Bools, Bools]]:
+        """Return masks of the training clips and the tested clips of each fold of `rows`."""
+        places = np.flatnonzero(rows)
+        groups = [self.groups[row] for row in places]
+        count = min(count, len(set(groups)))
+        if count < 2:
+            return []
+        folds: Ints = np.full(len(rows), -1)
+        folds[places] = make_folds(
+            self.y_true[places], groups, count, 0, cast(Task, self.task.name)
+        )
+        return [((folds >= 0) & (folds != fold), folds == fold) for fold in range(count)]
+
+
+def predictor_outputs(model: FinalModel, vectors: Vectors) -> F64:
+    """Return the outputs of each predictor, float64 (predictors, clips, outputs).
+
+    NaN stands for clips that lack a feature.
+    """
+    present = {key: complete(values) for key, values in vectors.items()}
+    shape = len(model.predictors), len(next(iter(present.values()))), len(model.classes)
+    outputs = np.full(shape, np.nan)
+    for i, predictor in enumerate(model.predictors):
+        keys = [(s.name, s.fold) for s in model.specs if s.name in predictor.features]
+        rows = np.logical_and.reduce([present[key] for key in keys])
+        if rows.any():
+            outputs[i, rows] = predict_clips(
+                model, predictor, {key: vectors[key][rows] for key in keys}
+            )
+    return outputs
+
+
+def first_of(outputs: F64) -> F64:
+    """Return each clip's outputs by the first predictor that predicts it: (clips, outputs)."""
+    first = complete(outputs).argmax(axis=0)
+    return np.asarray(outputs[first, np.arange(outputs.shape[1])])
+
+
+def _inputs(head: Head, x: F64) -> _Inputs:
+    rows = complete(x)
+    z = (np.where(rows[:, None], x, head.mean) - head.mean) / head.scale
+    if head.limit is not None:
+        np.clip(z, -head.limit, head.limit, out=z)
+    mixing = head.coef.astype(np.float64)
+    plain = z @ mixing.T
+    scores = plain + head.intercept
+    if head.link == "softmax":
+        mixing = mixing - mixing.mean(axis=0)
+    size = np.sqrt(np.square(z @ mixing.T).sum(axis=1).mean()) or 1.0
+    mixing = mixing / size
+    u = np.concatenate([z @ mixing.T, np.ones((len(z), 1)), z / np.sqrt(z.shape[1])], axis=1)
+    if len(u) >= u.shape[1]:
+        return _Inputs(head, rows, scores, u, np.eye(u.shape[1]), mixing)
+    # A ridge penalty is the same in any orthonormal basis of the clips' span.
+    values, turned = np.linalg.eigh(u @ u.T)
+    kept = values > 1e-10 * values.max()
+    root = np.sqrt(values[kept])
+    return _Inputs(
+        head, rows, scores, turned[:, kept] * root, (turned[:, kept] / root).T @ u, mixing
+    )
+
+
+def _fit(scores: F64, x: F64, target: F64, weights: F64, strength: float, link: Link) -> F64:
+    """Return what minimises the penalised loss of scores + x @ found.T: (outputs, rank)."""
+    if link == "identity":
+        found = []
+        for i, w in enumerate(weights.T):
+            gram = (x.T * w) @ x + np.eye(x.shape[1]) / strength
+            found.append(np.linalg.solve(gram, x.T @ (w * (target - scores)[:, i])))
+        return np.array(found)
+    shape = target.shape[1], x.shape[1]
+
+    def objective(flat: F64) -> tuple[float, F64]:
+        found = flat.reshape(shape)
+        total = scores + x @ found.T
+        if link == "softmax":
+            # Each term is a share of the log of the sum over classes.
+            terms = logsumexp(total, axis=1, keepdims=True) * target - target * total
+        else:
+            terms = np.logaddexp(0.0, total) - target * total
+        loss = (weights * terms).sum() + np.square(found).sum() / (2 * strength)
+        slope = (weights * (apply_link(total, link) - target)).T @ x + found / strength
+        return float(loss), slope.ravel()
+
+    start = np.zeros(shape[0] * shape[1])
+    options = {"ftol": 1e-6, "maxiter": 200}
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(found.x.reshape(shape))
