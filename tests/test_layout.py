@@ -89,6 +89,8 @@ FLOORS = {
         "model_nets stage_one",
         "models",
         "prediction stage_two",
+        "tagging moods",
+        "playlists",
         "studies",
         "commands",
         "cli notebook",
