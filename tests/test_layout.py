@@ -89,7 +89,7 @@ FLOORS = {
         "model_nets stage_one",
         "models",
         "prediction stage_two",
-        "tagging moods",
+        "moods tagging",
         "playlists",
         "studies",
         "commands",

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 mood_options = together(
     [
-        argument("predictions", type=FILE),
         option("--corrections", type=FILE, help="Manifest of corrected labels, used instead."),
         option(
             "--min-confidence",
@@ -37,6 +36,7 @@ mood_options = together(
 
 
 @click.command()
+@argument("predictions", type=FILE)
 @mood_options
 @option("--out", type=OUT_FOLDER, required=True, help="Folder for the playlists.")
 @option(
