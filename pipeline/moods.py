@@ -83,9 +83,9 @@ def read_moods(predictions: Path, corrections: Path | None, least: float | None)
         A file is not what it should be, or no clip is predicted.
     """
     rows = list(_records(predictions))
-    found = [_mood(row, predictions) for row in rows if row.get("label") or row.get("values")]
-    # A clip that has none of the tags was predicted, too.
-    found += [_mood(row, predictions) for row in rows if row.get("label") == []]
+    # A clip that has none of the tags, label [], was predicted.
+    predicted = [row for row in rows if row.get("label") not in (None, "") or row.get("values")]
+    found = [_mood(row, predictions) for row in predicted]
     if not found:
         raise BadOption(f"{predictions}: has no predicted clip, only {len(rows)} failed ones")
     if len(found) < len(rows):

@@ -262,14 +262,19 @@ def _save(opened: Any, file: Path, change: Change) -> None:
 
 def stream_digest(path: Path) -> str:
     """Return the SHA-256 of the packets of a file's sound and video, without cover pictures."""
+    from av.error import FFmpegError
+
     from mvemo.extract.media.packets import open_container, sound_tracks, videos
 
     digests: dict[int, Any] = {}
-    with open_container(path) as container:
-        for packet in container.demux([*videos(container), *sound_tracks(container)]):
-            if packet.size:
-                digest = digests.setdefault(packet.stream.index, hashlib.sha256())
-                digest.update(bytes(packet))
+    try:
+        with open_container(path) as container:
+            for packet in container.demux([*videos(container), *sound_tracks(container)]):
+                if packet.size:
+                    digest = digests.setdefault(packet.stream.index, hashlib.sha256())
+                    digest.update(bytes(packet))
+    except FFmpegError as error:
+        raise BadTags(f"its streams cannot be read: {error}") from None
     return " ".join(digests[i].hexdigest() for i in sorted(digests))
 
 

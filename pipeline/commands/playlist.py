@@ -89,6 +89,8 @@ def playlist(
     if not lists:
         lacking = "no class or tag: give --path" if ends is None else "no place on this line"
         raise BadOption(f"{predictions}: its {len(present)} clips have {lacking}")
+    if left := len({m.path for m in present} - {m.path for of in lists.values() for m in of}):
+        tell_note(f"{left} of {len(present)} clips are in no playlist")
     _write(lists, out, options["kind"], options["force"])
 
 

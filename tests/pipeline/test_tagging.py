@@ -175,6 +175,18 @@ def test_a_full_disk_leaves_the_file(tmp_path, monkeypatch):
     assert undo(tmp_path / "journal.jsonl") == (1, [])
 
 
+def test_streams_that_cannot_be_read(tmp_path):
+    path = tmp_path / "a.mp3"
+    ID3().save(path)
+    with path.open("ab") as file:
+        file.write(b"\xff\xfb\x90\x00" + bytes(413))
+    content = path.read_bytes()
+    changes, skipped = plan_tags({path: VALUES})
+    failed = write_tags(changes, tmp_path / "journal.jsonl")
+    assert len(skipped + failed) == 1
+    assert path.read_bytes() == content
+
+
 def test_changed_sound_is_refused(tmp_path, monkeypatch):
     path = sound(tmp_path / "a.mp3")
     content = path.read_bytes()
