@@ -46,6 +46,8 @@ COMMANDS = {
     "report": ("report:report", "Write the report of any model from its predictions."),
     "audit": ("audit:audit", "Look for faults of the data in a file of features."),
     "labels": ("labels:labels", "Rank the labels of a file of features that are probably wrong."),
+    "tag": ("tag:tag", "Write predicted moods into the tags of your files, or undo it."),
+    "playlist": ("playlist:playlist", "Write playlists: one per mood, or from calm to lively."),
     "compare": ("fuse:compare", "Compare runs on the same clips and folds."),
     "cache": ("cache:cache", "Inspect, check, repair, merge, trim, export and import features."),
     "nets": ("nets:nets", "List the nets with their input, size and published weights."),

@@ -15,7 +15,7 @@ from mvemo.fuse.final.model import FinalModel, save_model
 from mvemo.fuse.report import report_files, score_tables, text
 from mvemo.manifests import read_folds
 from mvemo.manifests.files import replacing_together
-from mvemo.pipeline.clips.clip_tables import links_of_cache, prescribed_by
+from mvemo.pipeline.clips.clip_tables import links_of_cache, links_of_folder, prescribed_by
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import copy_nets, trained_specs
@@ -76,6 +76,7 @@ def run_fuse(
     final: FinalSettings | None = None,
     save_heads: bool = True,
     paper: tuple[Path | None, Path | None] = (None, None),
+    media: Path | None = None,
 ) -> str:
     """Evaluate all models over the cache, write the report, and return the terminal's text."""
     with open_cache(features) as cache:
@@ -92,7 +93,10 @@ def run_fuse(
         results = evaluate(cache, settings)
         origin = {**results.provenance, **provenance(cache=features.name)}
         origin["stage_one"] = cache.provenance
-        results = replace(results, media=links_of_cache(cache, out), provenance=origin)
+        links = links_of_cache(cache, out)
+        if media is not None:
+            links = links_of_folder(results.clip_ids, media, out)
+        results = replace(results, media=links, provenance=origin)
         preferred = None if results.choice is None else results.choice.model
         model, why_none = None, None
         if final is not None:

@@ -48,6 +48,8 @@ CALIBRATION = {"ece": "ECE", "brier": "Brier", "log_loss": "log loss"}
 MANY_FAILURES = 500
 # Numbers of clips and of groups that are listed as the hardest.
 N_CLIPS, N_GROUPS = 20, 15
+# Number of clips of one cell of the confusion matrix that the page can list.
+CELL_CLIPS = 50
 
 
 # --- scores
@@ -322,6 +324,24 @@ def _furthest_off(results: Results, best: ModelResult) -> tuple[Table, Table]:
     clips = table([Head("clip", ID), Head("group", ID), *titles], listed, left=4)
     amount = np.where(valid, errors, 0.0)
     return clips, _groups(results, amount, valid, titles[-1], lambda value: fraction(value, 2))
+
+
+def confused_clips(results: Results, model: ModelResult) -> list[list[dict[str, Any]]]:
+    """Return for each true class (row) and predicted class (column) the clips of this cell.
+
+    A cell has ``count`` and up to `CELL_CLIPS` ``clips``: id and link, the surest decision first.
+    """
+    rows = np.flatnonzero(model.valid)
+    rows = rows[np.argsort(-model.outputs[rows].max(axis=1), kind="stable")]
+    cells: list[list[dict[str, Any]]] = []
+    for true in range(len(results.classes)):
+        of_class = rows[results.y_true[rows] == true]
+        cells.append([])
+        for predicted in range(len(results.classes)):
+            ids = [results.clip_ids[i] for i in of_class[model.y_pred[of_class] == predicted]]
+            clips = [[name, results.media.get(name, "")] for name in ids[:CELL_CLIPS]]
+            cells[-1].append({"count": len(ids), "clips": clips})
+    return cells
 
 
 def _clip(results: Results, row: int) -> list[str | Cell]:

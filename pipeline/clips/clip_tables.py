@@ -1,6 +1,7 @@
 """Clip tables of caches, with the clips' folds or split, and links to the media files."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -19,6 +20,7 @@ from mvemo.manifests import (
     read_manifest,
 )
 from mvemo.manifests.errors import ManifestError
+from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import ExtractSettings
 
 
@@ -120,19 +122,46 @@ def manifest_facts(manifest: Manifest, path: Path) -> dict[str, str]:
 
 
 def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
-    """Return, by clip id, links from a page in the folder `out` to the clips' media files."""
+    """Return, by clip id, links from a page in the folder `out` to the media files that exist."""
     links = {}
     for clip in (clip for clip in manifest.clips if clip.path):
-        path = manifest.media_path(clip).absolute()
-        try:
-            link = quote(Path(os.path.relpath(path, out.absolute())).as_posix())
-        except ValueError:
-            # The file is on another drive, so there is no relative path.
-            link = path.as_uri()
+        path = manifest.media_path(clip)
+        if not path.is_file():
+            continue
+        link = _link(path, out)
         if clip.start or clip.duration is not None:
             link += f"#t={clip.start:g}"
             link += "" if clip.duration is None else f",{clip.start + clip.duration:g}"
         links[clip.clip_id] = link
+    return links
+
+
+def _link(path: Path, out: Path) -> str:
+    try:
+        return quote(Path(os.path.relpath(path.absolute(), out.absolute())).as_posix())
+    except ValueError:
+        # The file is on another drive, so there is no relative path.
+        return path.absolute().as_uri()
+
+
+def links_of_folder(clip_ids: Iterable[str], folder: Path, out: Path) -> dict[str, str]:
+    """Return the links to files of a folder that are named like clips, with any suffix.
+
+    Raises
+    ------
+    BadOption
+        No file is named like a clip.
+    """
+    files = (path for path in folder.rglob("*") if path.is_file())
+    named = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+    links = {}
+    for clip_id in clip_ids:
+        name, _, start = clip_id.partition("@")
+        if path := named.get(clip_id) or named.get(name):
+            links[clip_id] = _link(path, out) + f"#t={start}" * (path is not named.get(clip_id))
+    if not links:
+        first = min(clip_ids, default="")
+        raise BadOption(f"--media {folder}: has no file for any clip, such as {first}.mp4")
     return links
 
 

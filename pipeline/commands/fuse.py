@@ -91,6 +91,12 @@ stage_two_options = together(
             help="Working folder of mvemo extract with the trained nets for the model.  "
             "[default: that of FEATURES]",
         ),
+        option(
+            "--media",
+            type=FOLDER,
+            help="Folder with the clips' files, named like the clips, for the report's players.  "
+            "[default: the files of the manifest]",
+        ),
         paper_options,
         set_option,
     ]
@@ -165,6 +171,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
             final=final,
             save_heads=save,
             paper=(options["latex"], options["markdown"]),
+            media=options["media"],
         )
     )
 

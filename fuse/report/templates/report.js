@@ -31,3 +31,58 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// Players are made when they are asked for, so that the page opens without reading any media.
+function player(link, name) {
+  const sound = /\.(mp3|wav|flac|ogg|oga|opus|m4a|aac|aiff?|wma)(#.*)?$/i.test(link);
+  const media = document.createElement(sound ? "audio" : "video");
+  Object.assign(media, { controls: true, preload: "none", src: link });
+  media.setAttribute("aria-label", name);
+  media.addEventListener("error", () => media.replaceWith("cannot be played here"));
+  // One clip sounds at a time.
+  media.addEventListener("play", () => {
+    for (const other of document.querySelectorAll("audio, video")) if (other !== media) other.pause();
+  });
+  return media;
+}
+
+for (const link of document.querySelectorAll("#hard tbody a")) {
+  const button = document.createElement("button");
+  Object.assign(button, { type: "button", className: "play", textContent: "Play" });
+  button.setAttribute("aria-label", `Play ${link.textContent}`);
+  button.addEventListener("click", () => {
+    const media = player(link.getAttribute("href"), link.textContent);
+    button.replaceWith(media);
+    media.focus();
+    media.play();
+  });
+  link.after(" ", button);
+}
+
+const chosen = document.getElementById("chosen");
+if (chosen) {
+  const cells = JSON.parse(document.getElementById("clips").textContent);
+  const buttons = document.querySelectorAll("#cells button");
+  for (const button of buttons) {
+    button.addEventListener("click", () => {
+      const open = button.getAttribute("aria-expanded") === "true";
+      for (const other of buttons) other.setAttribute("aria-expanded", "false");
+      chosen.replaceChildren();
+      if (open) return;
+      button.setAttribute("aria-expanded", "true");
+      const place = button.closest("td");
+      const { count, clips } = cells[place.parentNode.sectionRowIndex][place.cellIndex - 1];
+      const title = document.createElement("h4");
+      const first = clips.length < count ? ` (the surest ${clips.length})` : "";
+      title.textContent = button.getAttribute("aria-label") + first;
+      const list = document.createElement("ul");
+      for (const [name, link] of clips) {
+        const item = document.createElement("li");
+        item.append(Object.assign(document.createElement("span"), { textContent: name }));
+        if (link) item.append(player(link, name));
+        list.append(item);
+      }
+      chosen.append(title, list);
+    });
+  }
+}

@@ -12,6 +12,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from mvemo.fuse import read_predictions
 from mvemo.fuse.errors import BadFeatures, FuseError
+from mvemo.fuse.report import score_tables
 from mvemo.fuse.report.report_files import (
     metrics_dict,
     predictions_csv,
@@ -20,6 +21,7 @@ from mvemo.fuse.report.report_files import (
     require_other_folder,
     write_report,
 )
+from mvemo.fuse.results import recommended_model
 
 
 def as_json(results):
@@ -291,8 +293,8 @@ def test_text_from_outside_is_escaped_everywhere():
     assert rows[0]["label"] == nasty.classes[nasty.y_true[0]]
     html = report_html(nasty)
     page = Page(html)
-    # Its own script alone; the names' tags are no elements.
-    assert page.tags.count("script") == 1
+    # Its own script and its data alone; the names' tags are no elements.
+    assert page.tags.count("script") == 2
     assert "alert(1)" not in html[html.index("<script>\n") :]
     assert "<script>alert" not in html
     assert page.tags.count("b") == len(nasty.models)
@@ -354,3 +356,20 @@ def test_pages_of_tags_and_of_values(outputs):
 def test_nothing_predicted_is_said(outputs):
     for results in (replace(outputs, models=()), empty_results()):
         assert "No model made a prediction." in report_html(results)
+
+
+def test_cells_of_the_confusion_matrix_list_their_clips(few):
+    best = recommended_model(few)
+    first = few.clip_ids[int(np.flatnonzero(best.valid)[0])]
+    made = replace(few, media={first: "../a%20b.mp3"})
+    cells = score_tables.confused_clips(made, best)
+    assert [[cell["count"] for cell in row] for row in cells] == best.confusion.tolist()
+    listed = [clip for row in cells for cell in row for clip in cell["clips"]]
+    assert [clip for clip in listed if clip[1]] == [[first, "../a%20b.mp3"]]
+    assert {clip[0] for clip in listed} == {*np.array(few.clip_ids)[best.valid]}
+    sentence = "The media files are not next to this page"
+    assert report_html(few).count(sentence) == 1
+    html = report_html(made)
+    assert sentence not in html
+    data = html[html.index('id="clips">') + len('id="clips">') :]
+    assert json.loads(data[: data.index("</script>")]) == cells

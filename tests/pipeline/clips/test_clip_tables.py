@@ -15,7 +15,13 @@ from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.settings import RunSettings
 from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.pipeline.clips import clip_tables
-from mvemo.pipeline.clips.clip_tables import extracted_clips, imported_clips, links_of_manifest
+from mvemo.pipeline.clips.clip_tables import (
+    extracted_clips,
+    imported_clips,
+    links_of_folder,
+    links_of_manifest,
+)
+from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import ExtractSettings
 
 
@@ -153,6 +159,24 @@ def test_another_manifest_of_that_name_gives_no_links(features, tmp_path):
 def test_a_link_is_no_address_of_its_own(tmp_path):
     clip = Clip("c", "javascript:alert(1)", ("a",), "g")
     manifest = Manifest("m", "multiclass", ("a",), (clip,), tmp_path)
+    # A file that does not exist has no link.
+    assert links_of_manifest(manifest, tmp_path) == {}
+    for name in (clip.path, "s.mp3"):
+        (tmp_path / name).touch()
     assert links_of_manifest(manifest, tmp_path) == {"c": "javascript%3Aalert%281%29"}
     whole = replace(clip, path="s.mp3", start=1.5)
     assert links_of_manifest(replace(manifest, clips=(whole,)), tmp_path) == {"c": "s.mp3#t=1.5"}
+
+
+def test_links_to_files_named_like_clips(tmp_path):
+    (tmp_path / "media" / "sad").mkdir(parents=True)
+    for name in ("a.mp3", "sad/b c.mp4"):
+        (tmp_path / "media" / name).touch()
+    links = links_of_folder(["a", "sad/b c", "a@30", "d"], tmp_path / "media", tmp_path / "out")
+    assert links == {
+        "a": "../media/a.mp3",
+        "sad/b c": "../media/sad/b%20c.mp4",
+        "a@30": "../media/a.mp3#t=30",
+    }
+    with pytest.raises(BadOption, match="has no file for any clip, such as d"):
+        links_of_folder(["d"], tmp_path / "media", tmp_path)
