@@ -4,46 +4,38 @@ import { attempt, call, get, jobOf, pause } from "./api.js";
 import { $, clock, count, el, say } from "./dom.js";
 
 const panel = $("#jobs");
-const sends = []; // {file, state, text} of uploads, in order
+let sends = []; // {file, state, text} of the uploads that are not done
 let jobs = [];
 let reading = false;
 
-const alive = (job) => job.state === "waiting" || job.state === "running";
+const isAlive = ({ state }) => state === "waiting" || state === "running";
 
-function jobRow(job) {
-  const share = job.total ? job.done / job.total : 0;
-  const left = job.seconds_left ? `, ${clock(job.seconds_left)} left` : "";
-  const failed = job.failed ? `, ${job.failed} failed` : "";
-  return el("li", { className: job.state }, el("span", { className: "name" },
-    `${job.kind}: ${job.done} of ${job.total}${failed}${left}`),
-  el("span", { className: "state soft" }, job.state),
-  el("progress", { value: share, max: 1, ariaLabel: `Progress of ${job.kind}` }),
-  alive(job) ? el("button", { onclick: () => attempt(() => call("DELETE", `jobs/${job.id}`))
-    .then(watchJobs), ariaLabel: `Cancel ${job.kind}` }, "Cancel") : "",
-  job.message ? el("p", { className: job.failed || job.state === "failed" ? "error" : "soft" },
-    job.message) : "");
+function makeRow({ text, state, share, error, cancel }) {
+  return el("li", {}, el("span", {}, text), el("span", { className: "soft" }, state),
+    isAlive({ state }) && el("progress", { value: share, max: 1, ariaLabel: text }),
+    cancel && isAlive({ state }) && el("button", { onclick: cancel, ariaLabel: `Cancel ${text}` }, "Cancel"),
+    error && el("p", { className: "error" }, error));
 }
 
-function sendRow(sent) {
-  return el("li", { className: sent.state }, el("span", { className: "name" }, sent.file.name),
-    el("span", { className: "state soft" }, sent.state),
-    sent.text ? el("p", { className: "error" }, sent.text)
-      : el("progress", { ariaLabel: `Upload of ${sent.file.name}` }));
+function jobRow(job) {
+  const left = job.seconds_left ? `, ${clock(job.seconds_left)} left` : "";
+  const failed = job.failed ? `, ${job.failed} failed` : "";
+  return makeRow({ text: `${job.kind}: ${job.done} of ${job.total}${failed}${left}`, state: job.state,
+    share: job.total ? job.done / job.total : 0, error: job.message,
+    cancel: () => attempt(() => call("DELETE", `jobs/${job.id}`)).then(watchJobs) });
 }
 
 function show() {
-  const open = sends.filter((sent) => sent.state !== "sent");
   const list = jobs.toReversed().slice(0, 30);
-  const busy = list.filter(alive).length + open.filter((sent) => !sent.text).length;
-  $("#job-count").textContent = busy ? ` ${busy}` : "";
-  panel.replaceChildren(el("h2", {}, "Jobs"),
-    open.length || list.length ? "" : el("p", { className: "hint" },
-      "Nothing runs. Drop files or a folder on the page to predict them."),
-    el("ul", { className: "jobs" }, open.slice(0, 50).map(sendRow), list.map(jobRow)),
-    open.some((sent) => sent.text) ? el("button", { onclick: () => {
-      sends.splice(0, sends.length, ...sends.filter((sent) => !sent.text));
-      show();
-    } }, "Clear errors") : "");
+  $("#job-count").textContent = [...list, ...sends].filter(isAlive).length || "";
+  panel.replaceChildren(el("h2", {}, "Jobs"), el("ul", {},
+    sends.slice(0, 50).map(({ file, state, text }) => makeRow({ text: file.name, state, share: 0, error: text })),
+    list.map(jobRow)),
+  sends.some((sent) => sent.text) ? el("button", { onclick: () => {
+    sends = sends.filter((sent) => !sent.text);
+    show();
+  } }, "Clear errors") : "", sends.length + list.length ? "" : el("p", { className: "hint" },
+    "Nothing runs. Drop files or a folder on the page to predict them."));
 }
 
 /** Read the jobs until none is at work. */
@@ -53,84 +45,65 @@ export async function watchJobs() {
   try {
     do {
       jobs = (await get("jobs")).jobs;
-      if (!panel.contains(document.activeElement)) show();
-      else if (!jobs.some(alive)) show();
-      if (jobs.some(alive)) await pause(1);
-    } while (jobs.some(alive));
+      // A button that is in use is not taken away under the finger.
+      if (!panel.contains(document.activeElement) || !jobs.some(isAlive)) show();
+      if (jobs.some(isAlive)) await pause(1);
+    } while (jobs.some(isAlive));
   } catch { /* the banner tells that the server is gone */ }
   reading = false;
 }
 
 async function sendFile(sent) {
-  sent.state = "sending";
-  for (;;) {
-    try {
-      await call("POST", `clips?name=${encodeURIComponent(sent.file.name)}`, undefined, sent);
-      sent.state = "sent";
-      return watchJobs();
-    } catch (error) {
-      if (error.status === 429) {
-        await pause(error.wait); // the queue is full: wait for room
-        continue;
-      }
-      Object.assign(sent, { state: "failed", text: error.message });
-      return say(error.message, true);
-    }
+  sent.state = "running";
+  show();
+  try {
+    await call("POST", `clips?name=${encodeURIComponent(sent.file.name)}`, undefined, sent);
+    sends = sends.filter((other) => other !== sent);
+  } catch (error) {
+    if (error.status === 429) return pause(error.wait).then(() => sendFile(sent)); // queue is full
+    Object.assign(sent, { state: "failed", text: error.message });
+    say(error.message, true);
   }
+  show();
+  return watchJobs();
 }
 
 /** Upload files, two at a time; each error is shown at its file. */
-export async function sendFiles(files) {
-  const fresh = [...files].map((file) => ({ file, state: "waiting", text: "" }));
-  if (!fresh.length) return;
+async function sendFiles(files) {
+  const fresh = [...files].filter((file) => !file.name.startsWith("."))
+    .map((file) => ({ file, state: "waiting", text: "" }));
   sends.push(...fresh);
   say(`${count(fresh.length, "file")} to send and predict`);
-  const rest = [...fresh];
-  const work = async () => {
-    while (rest.length) {
-      await sendFile(rest.shift());
-      show();
-    }
-  };
+  const work = async () => { while (fresh.length) await sendFile(fresh.shift()); };
   await Promise.all([work(), work()]);
 }
 
 /** Return the files of a dropped item: itself, or everything in the folder. */
 async function filesOf(entry) {
-  if (entry.isFile) return [await new Promise((done, fail) => { entry.file(done, fail); })];
-  const reader = entry.createReader();
-  const files = [];
-  for (;;) {
-    const some = await new Promise((done, fail) => { reader.readEntries(done, fail); });
-    if (!some.length) return files.filter((file) => !file.name.startsWith("."));
-    for (const inner of some) files.push(...await filesOf(inner));
+  const ask = (object, name) => new Promise((found, fail) => { object[name](found, fail); });
+  if (entry.isFile) return [await ask(entry, "file")];
+  const [reader, files] = [entry.createReader(), []];
+  for (let some = [0]; some.length; files.push(...(await Promise.all(some.map(filesOf))).flat())) {
+    some = await ask(reader, "readEntries");
   }
+  return files;
 }
 
-const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
-addEventListener("dragover", (event) => {
-  if (!hasFiles(event)) return;
-  event.preventDefault();
-  document.body.classList.add("dropping");
-});
-addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) document.body.classList.remove("dropping");
-});
-addEventListener("drop", async (event) => {
-  if (!hasFiles(event)) return;
-  event.preventDefault();
-  document.body.classList.remove("dropping");
-  const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry())
-    .filter(Boolean);
-  const plain = [...event.dataTransfer.files];
-  const files = entries.length ? (await Promise.all(entries.map(filesOf))).flat() : plain;
-  sendFiles(files);
-});
-
+for (const [name, shown] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
+  addEventListener(name, async (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    document.body.classList.toggle("dropping", shown);
+    if (name !== "drop") return;
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+    const plain = [...event.dataTransfer.files];
+    sendFiles(entries.length ? (await Promise.all(entries.map(filesOf))).flat() : plain);
+  });
+}
 for (const name of ["files", "directory"]) {
-  $(`#${name}`).addEventListener("change", (event) => {
-    sendFiles(event.target.files);
-    event.target.value = "";
+  $(`#${name}`).addEventListener("change", ({ target }) => {
+    sendFiles(target.files);
+    target.value = "";
     $("#add-dialog").close();
   });
 }
@@ -141,10 +114,5 @@ $("#add-dialog").addEventListener("close", async () => {
   const job = await attempt(() => call("POST", "jobs", { paths: [path] }));
   if (job) say(`${path}: ${count(jobOf(job).total ?? 0, "clip")} to predict`);
   watchJobs();
-});
-$("#path").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter") return;
-  event.preventDefault();
-  $("#path-button").click();
 });
 show();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -280,3 +281,17 @@ def test_axe_finds_nothing(browser, server, scheme, width):
         assert [(v["id"], v["nodes"][0]["html"]) for v in found] == [], view
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_examples_of_the_page_of_documentation(server):
+    text = (Path(__file__).parents[3] / "docs" / "serve.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^curl .*", text, re.M)
+    known = {"TOKEN": "made", "URL": server.url.rstrip("/"), "ID": "c3"}
+    assert len(lines) == 6
+    for line in lines:
+        command = line.replace("curl", "curl --fail --silent --show-error", 1)
+        options = {"shell": True, "cwd": server.folder, "env": {**os.environ, **known}}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
+    assert server.corrections()["c3"] == {"label": "Sad", "annotator": "Ana"}
+    assert (server.folder / "start.wav").stat().st_size == 1000
