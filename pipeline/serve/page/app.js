@@ -1,7 +1,7 @@
 // Start of the page: views, keys, and the loops that follow the server.
 
 import { attempt, connection, get, pause } from "./api.js";
-import { confirm, correct, markUnsure, send, undo, withWaiting } from "./corrections.js";
+import { confirm, correct, markUnsure, undo, withWaiting } from "./corrections.js";
 import { $, el } from "./dom.js";
 import { watchJobs } from "./jobs.js";
 import "./mood_map.js";
@@ -17,7 +17,8 @@ const KEYS = [
   ["← →", "seek 5 seconds"], ["e", "emotion over time"], ["t", "jump to the largest turn"],
   ["w", "why: what drove the decision"], ["v", "enlarge the video"], ["/", "search"],
   ["m", "mood map: arrow keys move, Enter plays, Shift with arrow keys draws a rectangle"],
-  ["?", "this help"],];
+  ["?", "this help"],
+];
 
 const ACTIONS = {
   y: confirm, n: markUnsure, u: undo, e: followEmotion, t: jumpToTurn, w: explain, v: enlarge,
@@ -26,7 +27,8 @@ const ACTIONS = {
   "/": () => { showView("library"); $("#search").focus(); },
   "?": () => $("#help-dialog").showModal(), " ": toggle,
   ArrowUp: () => move(-1), ArrowDown: () => move(1),
-  ArrowLeft: () => seekBy(-5), ArrowRight: () => seekBy(5), };
+  ArrowLeft: () => seekBy(-5), ArrowRight: () => seekBy(5),
+};
 const IN_LIST = { PageUp: -10, PageDown: 10, Home: -1e9, End: 1e9 };
 
 /** Show a view; beside the library, on a narrow screen in its place. */
@@ -48,8 +50,7 @@ function showView(name) {
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || $("dialog[open]")) return;
   const { target, key } = event;
-  const typing = target.matches("input:not([type=checkbox]):not([type=range]), select, textarea");
-  if (typing) {
+  if (target.matches("input:not([type=checkbox], [type=range], [type=file]), select")) {
     if (key === "Escape" || (key === "Enter" && target.tagName === "INPUT")) $("#list").focus();
     return;
   }
@@ -64,27 +65,13 @@ function onKey(event) {
   event.preventDefault();
 }
 
-/** Ask for the server's health, and show folder and version. */
+/** Read the folder's name and the models; the banner tells if the server does not answer. */
 async function greet() {
-  const health = await get("health");
-  $("#folder").textContent = `\u200e${health.folder ?? ""}`;
-  $("#folder").title = `mvemo ${health.version}: ${health.folder ?? ""}`;
-}
-
-async function start() {
-  for (;;) {
-    try {
-      await greet();
-      await readModels();
-      break;
-    } catch {
-      await pause(2);
-    }
-  }
-  follow(withWaiting);
-  showReport();
+  const { folder, version } = await get("health");
+  $("#folder").textContent = `\u200e${folder ?? ""}`; // a mark, so that the start is cut off
+  $("#folder").title = `mvemo ${version}: ${folder ?? ""}`;
+  await readModels();
   watchJobs();
-  send();
 }
 
 for (const button of document.querySelectorAll("#tabs button")) {
@@ -93,10 +80,8 @@ for (const button of document.querySelectorAll("#tabs button")) {
 $("#help-button").addEventListener("click", ACTIONS["?"]);
 $("#help-keys").append(...KEYS.flatMap(([key, text]) => [el("dt", {}, key), el("dd", {}, text)]));
 addEventListener("keydown", onKey);
-connection.addEventListener("back", () => attempt(async () => {
-  await greet();
-  await readModels();
-  watchJobs();
-}));
+connection.addEventListener("back", () => attempt(greet));
 showView(matchMedia("(max-width: 760px)").matches ? "library" : "map");
-start();
+while (!await greet().then(() => true, () => pause(2))) ; // wait for the server
+follow(withWaiting);
+showReport();

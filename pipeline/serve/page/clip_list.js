@@ -1,6 +1,6 @@
 // The library: a list that makes only the rows in sight, so that 10,000 clips scroll smoothly.
 
-import { $, count, el, percent } from "./dom.js";
+import { $, count, el, fill, percent } from "./dom.js";
 import { arrange, asksPerson, barsOf, choose, colorOf, durationText, labelsOf, moodText, on,
   outputs, placeText, rated, state, strongest, titleOf } from "./state.js";
 
@@ -69,12 +69,12 @@ function refresh() {
   rows.style.height = `${state.order.length * height}px`;
   draw(true);
   const clips = [...state.clips.values()];
-  const [waiting, corrected] = [/waiting|running/, /./].map((kind, i) =>
-    clips.filter((clip) => (i ? clip.correction : kind.test(clip.state))).length);
-  $("#count").replaceChildren(`${state.order.length} of ${count(clips.length, "clip")}`,
-    corrected ? ` · ${corrected} corrected` : "", waiting ? ` · ${waiting} waiting ` : " ",
-    state.only ? el("button", { className: "chip", onclick: () => showOnly(),
-      ariaLabel: `Stop showing only ${state.only.text}` }, `${state.only.text} ✕`) : "");
+  const waiting = clips.filter((clip) => /waiting|running/.test(clip.state)).length;
+  const corrected = clips.filter((clip) => clip.correction).length;
+  fill($("#count"), `${state.order.length.toLocaleString("en")} of ${count(clips.length, "clip")}`,
+    corrected > 0 && ` · ${corrected} corrected`, waiting > 0 && ` · ${waiting} waiting`, " ",
+    state.only && el("button", { className: "chip", onclick: () => showOnly(),
+      ariaLabel: `Stop showing only ${state.only.text}` }, `${state.only.text} ✕`));
   $("#empty").hidden = state.order.length > 0;
   $("#empty").textContent = clips.length ? "No clip matches: clear the search or the filters."
     : "No clips yet: drop files or a folder here, or use “Add clips”.";

@@ -1,7 +1,7 @@
 // Corrections of the chosen clip. Each is kept in this browser until the server has stored it.
 
 import { call, connection, pause } from "./api.js";
-import { $, el, number, percent, say } from "./dom.js";
+import { $, el, fill, number, percent, say } from "./dom.js";
 import { barsOf, choose, colorOf, current, labelsOf, neighbour, on, outputs, placeText, rated,
   scaleOf, state, take, task, titleOf } from "./state.js";
 
@@ -115,8 +115,10 @@ function plane(clip) {
   return el("div", { id: "rating-plane", title: "Click to rate", onclick: (event) => {
     const box = event.currentTarget.getBoundingClientRect();
     const at = [(event.clientX - box.left) / box.width, (box.bottom - event.clientY) / box.height];
-    rate(Object.fromEntries(axes.map((axis, i) => [axis, scaleOf(axis)])
-      .map(([axis, [low, high]], i) => [axis, Number((low + at[i] * (high - low)).toFixed(3))])));
+    rate(Object.fromEntries(axes.map((axis, i) => {
+      const [low, high] = scaleOf(axis);
+      return [axis, Number((low + at[i] * (high - low)).toFixed(3))];
+    })));
   } }, el("i", { "left%": shares[0], "bottom%": shares[1] }), el("span", {}, `${axes[1]} ↑`),
   el("span", {}, `${axes[0]} →`));
 }
@@ -152,13 +154,13 @@ function show() {
   if (!clip) return;
   const [focus, fields] = [document.activeElement, () => [...panel.querySelectorAll("button, input")]];
   const at = fields().indexOf(focus);
-  $("#facts").replaceChildren(el("h2", {}, titleOf(clip)),
+  fill($("#facts"), el("h2", {}, titleOf(clip)),
     el("p", { className: "soft" }, factsText(clip, placeText(clip))),
     clip.error && el("p", { className: "error" }, clip.error),
     (clip.notes ?? []).map((note) => el("p", { className: "note" }, note)),
     rated() && clip.values && plane(clip));
   const make = rated() ? clip.values && slider : choice;
-  $("#choices").replaceChildren(...(make ? outputs().map((name, i) => make(clip, name, i)) : []));
+  fill($("#choices"), make && outputs().map((name, i) => make(clip, name, i)));
   for (const name of ["confirm", "unsure", "comment"]) $(`#${name}`).disabled = !isReady(clip);
   $("#unsure").ariaPressed = String(Boolean(clip.correction?.unsure));
   if (focus.id !== "comment") $("#comment").value = clip.correction?.comment ?? "";

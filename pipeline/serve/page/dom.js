@@ -12,7 +12,12 @@ export function el(tag, properties = {}, ...children) {
     else if (name in node) node[name] = value;
     else node.setAttribute(name, value);
   }
-  node.append(...children.flat().filter((child) => child || child === 0));
+  return fill(node, ...children);
+}
+
+/** Replace the children of a node; null, false and empty texts are left out. */
+export function fill(node, ...children) {
+  node.replaceChildren(...children.flat().filter((child) => child || child === 0));
   return node;
 }
 

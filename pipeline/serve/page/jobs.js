@@ -1,7 +1,7 @@
 // Uploads and the server's jobs, with progress, cancel and errors.
 
 import { attempt, call, get, jobOf, pause } from "./api.js";
-import { $, clock, count, el, say } from "./dom.js";
+import { $, clock, count, el, fill, say } from "./dom.js";
 
 const panel = $("#jobs");
 let sends = []; // {file, state, text} of the uploads that are not done
@@ -28,13 +28,13 @@ function jobRow(job) {
 function show() {
   const list = jobs.toReversed().slice(0, 30);
   $("#job-count").textContent = [...list, ...sends].filter(isAlive).length || "";
-  panel.replaceChildren(el("h2", {}, "Jobs"), el("ul", {},
+  fill(panel, el("h2", {}, "Jobs"), el("ul", {},
     sends.slice(0, 50).map(({ file, state, text }) => makeRow({ text: file.name, state, share: 0, error: text })),
     list.map(jobRow)),
-  sends.some((sent) => sent.text) ? el("button", { onclick: () => {
+  sends.some((sent) => sent.text) && el("button", { onclick: () => {
     sends = sends.filter((sent) => !sent.text);
     show();
-  } }, "Clear errors") : "", sends.length + list.length ? "" : el("p", { className: "hint" },
+  } }, "Clear errors"), !(sends.length + list.length) && el("p", { className: "hint" },
     "Nothing runs. Drop files or a folder on the page to predict them."));
 }
 

@@ -38,8 +38,9 @@ function drawNames(groups) {
   for (const [name, points] of groups) {
     if (!points.length || !name) continue;
     const mean = (i) => points.reduce((sum, point) => sum + point[i], 0) / points.length;
-    let [x, y] = [mean(0), mean(1) + 4];
-    while (taken.some(([a, b]) => Math.abs(a - x) < 60 && Math.abs(b - y) < 15)) y -= 15;
+    const [x, middle] = [mean(0), mean(1) + 4];
+    const isFree = (y) => !taken.some(([a, b]) => Math.abs(a - x) < 60 && Math.abs(b - y) < 15);
+    const y = [0, -15, 15, -30, 30].map((step) => middle + step).find(isFree) ?? middle;
     taken.push([x, y]);
     pen.strokeText(name, x, y);
     pen.fillText(name, x, y);

@@ -1,12 +1,13 @@
 // The player: sound or video, waveform, emotion over time in step with it, and reasons.
 
 import { attempt, computed } from "./api.js";
-import { $, clock, count, el, percent, say, svg } from "./dom.js";
-import { barsOf, choose, colorOf, current, moodText, neighbour, on, outputs, task, titleOf }
+import { $, clock, count, el, fill, percent, say, svg } from "./dom.js";
+import { barsOf, choose, colorOf, current, moodText, neighbour, on, outputs, state, task, titleOf }
   from "./state.js";
 
 const media = $("#media");
 const track = $("#track");
+let model = null; // name of the model that follows the emotion
 let loaded = null; // id of the clip in the player
 let timeline = null; // of this clip, once it was asked for
 let asked = new AbortController(); // ends the requests of the clip before
@@ -100,7 +101,7 @@ const SENSES = { audio: "sound", video: "pictures" };
 export async function explain() {
   const found = await ask("#why", "explain");
   if (!found) return;
-  $("#reason").replaceChildren(el("p", {}, found.text), ...found.stretches.map((s) => el("button",
+  fill($("#reason"), el("p", {}, found.text), found.stretches.map((s) => el("button",
     { className: "chip", onclick: () => { seek(s.second); media.play(); } },
     `${clock(s.second)} ${SENSES[s.modality] ?? s.modality} −${percent(s.loss)}`)),
   el("button", { ariaLabel: "Close the reasons", onclick: () => { $("#reason").hidden = true; } }, "✕"));
@@ -155,7 +156,10 @@ on("current", () => {
   step();
 });
 on("changed", () => showMoods(media.currentTime));
-on("model", () => { loaded = timeline = null; });
+on("model", () => { // another model follows the emotion anew
+  if (model && model !== state.model.name && current()) load(current());
+  model = state.model.name;
+});
 on("play", () => media.play().catch((error) => {
   if (error.name === "NotAllowedError") say("Press play: the browser waits for a click.");
 }));

@@ -2,33 +2,25 @@
 
 import { attempt, call, finished, get, jobOf } from "./api.js";
 import { showOnly } from "./clip_list.js";
-import { $, count, el, say } from "./dom.js";
+import { $, count, el, fill, say } from "./dom.js";
 import { on, readModels, state, useModel } from "./state.js";
 
 const learning = { running: false, result: null };
 
-const score = (value) => (typeof value === "number" ? value.toFixed(3) : String(value ?? "–"));
+const score = (value) => value?.toFixed(3) ?? "–";
+const row = (kind, first, ...rest) => el("tr", {}, el("th", { scope: kind }, first),
+  rest.map((text) => el(kind === "col" ? "th" : "td", kind === "col" ? { scope: kind } : {}, text)));
 
-function scoreTable({ before, after }) {
-  const names = Object.keys({ ...before, ...after })
-    .filter((name) => typeof (after ?? before)[name] === "number");
-  return el("table", {}, el("thead", {}, el("tr", {},
-    ["score", "before", "after"].map((text) => el("th", { scope: "col" }, text)))),
-  el("tbody", {}, names.map((name) => el("tr", {},
-    el("th", { scope: "row" }, name.replaceAll("_", " ")),
-    el("td", {}, score(before?.[name])), el("td", {}, score(after?.[name]))))));
-}
-
-function resultOf(result) {
-  const [low, high] = Array.isArray(result.interval) ? result.interval : [];
-  return [el("p", { className: result.enough ? "good" : "note" }, result.enough
-    ? "There are enough corrections to say." : "There are not enough corrections to say."),
-  scoreTable(result), low === undefined ? "" : el("p", { className: "soft" },
-    `Difference, 95 % interval: ${score(low)} to ${score(high)}, from ${result.n_corrections} corrections.`),
-  el("p", {}, result.text),
-  state.model?.name === result.model ? el("p", { className: "soft" }, "This model is in use.")
-    : el("button", { className: "main", onclick: () => attempt(() => useModel(result.model)) },
-      `Use ${result.model}`)];
+function resultOf({ before, after, interval, n_corrections: n, enough, text, model }) {
+  const names = Object.keys(after ?? {}).filter((name) => typeof after[name] === "number");
+  return [el("p", { className: enough ? "good" : "note" },
+    `There are ${enough ? "" : "not "}enough corrections to say.`),
+  el("table", {}, el("thead", {}, row("col", "score", "before", "after")), el("tbody", {}, names.map(
+    (name) => row("row", name.replaceAll("_", " "), score(before?.[name]), score(after[name]))))),
+  Array.isArray(interval) && el("p", { className: "soft" },
+    `Difference, 95 % interval: ${interval.map(score).join(" to ")}, from ${n} corrections.`),
+  el("p", {}, text), state.model.name === model ? el("p", { className: "soft" }, "It is in use.")
+    : el("button", { className: "main", onclick: () => attempt(() => useModel(model)) }, `Use ${model}`)];
 }
 
 async function learn(name) {
@@ -46,64 +38,53 @@ async function learn(name) {
   showLearn();
 }
 
-function showLearn() {
-  const panel = $("#learn");
+export function showLearn() {
   const corrected = [...state.clips.values()].filter((clip) => clip.correction).length;
-  const old = panel.querySelector("input")?.value;
-  const name = el("input", { id: "learn-name", value: old ?? "mine", required: true });
-  panel.replaceChildren(el("h2", {}, "Learn from the corrections"),
-    el("p", { className: "soft" }, `${count(corrected, "corrected clip")}. The heads are `
-      + "trained again on stored features: no sound is read. The scores are cross-validated."),
+  const name = el("input", { id: "learn-name", value: $("#learn-name")?.value ?? "mine" });
+  fill($("#learn"), el("h2", {}, "Learn from the corrections"),
+    el("p", { className: "soft" }, `${count(corrected, "corrected clip")}. The heads are trained `
+      + "again on stored features: no sound is read. The scores are cross-validated."),
     el("div", { className: "row" }, el("label", { className: "field" }, "Name of the model ", name),
       el("button", { id: "learn-button", className: "main", disabled: learning.running || !corrected,
         onclick: () => learn(name.value.trim() || "mine") }, "Learn")),
-    learning.running ? el("progress", { max: 1, value: 0, ariaLabel: "Progress of learning" }) : "",
-    ...(learning.result ? resultOf(learning.result) : []),
-    el("p", { className: "soft" }, state.model?.expected ?? ""));
+    learning.running && el("progress", { max: 1, value: 0, ariaLabel: "Progress of learning" }),
+    learning.result && resultOf(learning.result), el("p", { className: "soft" }, state.model?.expected));
 }
 
-function cell(report, row, column) {
-  const ids = report.confusion.ids[row][column];
-  const [actual, guess] = [row, column].map((i) => report.confusion.classes[i]);
-  const most = Math.max(1, ...report.confusion.counts[row]);
-  const button = el("button", { disabled: !ids.length, ariaLabel:
-    `true ${actual}, predicted ${guess}: ${ids.length}`,
-  onclick: () => { showOnly(ids, `true ${actual}, predicted ${guess}`); toLibrary(); } },
-  String(report.confusion.counts[row][column]));
-  button.style.setProperty("--share", report.confusion.counts[row][column] / most);
-  return el("td", { className: row === column ? "right" : "" }, button);
+function list(ids, text) {
+  showOnly(ids, text);
+  $("#tabs [data-view=library]").click();
 }
 
-const toLibrary = () => $("#tabs [data-view=library]").click();
+function cell({ classes, counts, ids }, i, j) {
+  const text = `true ${classes[i]}, predicted ${classes[j]}`;
+  const button = el("button", { disabled: !counts[i][j], ariaLabel: `${text}: ${counts[i][j]}`,
+    onclick: () => list(ids[i][j], text) }, String(counts[i][j]));
+  button.style.setProperty("--share", counts[i][j] / Math.max(1, ...counts[i]));
+  return el("td", { className: i === j ? "right" : "" }, button);
+}
 
-async function showReport() {
-  let report;
-  try {
-    report = await get("report");
-  } catch {
-    return; // no run was opened
-  }
+/** Show the report if a run was opened; otherwise the server answers 404. */
+export async function showReport() {
+  const found = await get("report").catch(() => null);
+  if (!found) return;
   $("#tabs [data-view=report]").hidden = false;
-  const { classes } = report.confusion ?? { classes: [] };
-  $("#report").replaceChildren(el("h2", {}, "Report of the run"),
-    el("p", {}, report.expected ?? ""),
-    classes.length ? el("div", { className: "scroll" }, el("table", { className: "confusion" },
+  const { confusion, hard, expected } = found;
+  fill($("#report"), el("h2", {}, "Report of the run"), el("p", {}, expected),
+    confusion && el("table", { className: "confusion" },
       el("caption", {}, "Rows: true class. Columns: predicted. A cell lists its clips."),
-      el("thead", {}, el("tr", {}, el("td", {}),
-        classes.map((name) => el("th", { scope: "col" }, name)))),
-      el("tbody", {}, classes.map((name, row) => el("tr", {}, el("th", { scope: "row" }, name),
-        classes.map((_, column) => cell(report, row, column))))))) : "",
-    el("button", { disabled: !report.hard?.length, onclick: () => {
-      showOnly(report.hard, `${report.hard.length} hard clips`);
-      toLibrary();
-    } }, "List the hard clips"));
+      el("thead", {}, row("col", "true", ...confusion.classes)),
+      el("tbody", {}, confusion.classes.map((name, i) => el("tr", {}, el("th", { scope: "row" }, name),
+        confusion.classes.map((_, j) => cell(confusion, i, j)))))),
+    hard?.length > 0 && el("button", { onclick: () => list(hard, `${hard.length} hard clips`) },
+      "List the hard clips"));
 }
 
 const dialog = $("#playlist-dialog");
 $("#playlist-button").addEventListener("click", () => {
   if (!state.order.length) return say("The list is empty: no playlist to make.", true);
   const all = state.order.length === state.clips.size;
-  $("#playlist-text").textContent = `${state.order.length} clips: ${all ? "the whole library"
+  $("#playlist-text").textContent = `${count(state.order.length, "clip")}: ${all ? "the whole library"
     : state.only?.text ?? "those that the filters show"}, in the list's order.`;
   return dialog.showModal();
 });
@@ -128,4 +109,3 @@ on("model", () => {
 on("order clips", () => {
   if (!$("#learn").hidden && !$("#learn").contains(document.activeElement)) showLearn();
 });
-export { showLearn, showReport };

@@ -113,7 +113,9 @@ export function take(clip) {
 }
 
 export async function readModels() {
-  state.models = (await get("models")).models;
+  const { models } = await get("models");
+  if (JSON.stringify(models) === JSON.stringify(state.models)) return;
+  state.models = models;
   state.model = state.models.find((model) => model.current) ?? state.models[0];
   tell("model");
 }
