@@ -7,20 +7,21 @@ import { on, readModels, state, useModel } from "./state.js";
 
 const learning = { running: false, result: null };
 
-const score = (value) => value?.toFixed(3) ?? "–";
 const row = (kind, first, ...rest) => el("tr", {}, el("th", { scope: kind }, first),
   rest.map((text) => el(kind === "col" ? "th" : "td", kind === "col" ? { scope: kind } : {}, text)));
 
-function resultOf({ before, after, interval, n_corrections: n, enough, text, model }) {
-  const names = Object.keys(after ?? {}).filter((name) => typeof after[name] === "number");
+function resultOf({ before, after, interval, enough, text, model: folder }) {
+  const model = folder.split("/").at(-1);
+  const title = after && `${after.metric.replaceAll("_", " ")}, ${count(after.clips, "clip")}`;
   return [el("p", { className: enough ? "good" : "note" },
     `There are ${enough ? "" : "not "}enough corrections to say.`),
-  el("table", {}, el("thead", {}, row("col", "score", "before", "after")), el("tbody", {}, names.map(
-    (name) => row("row", name.replaceAll("_", " "), score(before?.[name]), score(after[name]))))),
-  Array.isArray(interval) && el("p", { className: "soft" },
-    `Difference, 95 % interval: ${interval.map(score).join(" to ")}, from ${n} corrections.`),
+  after && el("table", {}, el("thead", {}, row("col", "score", "before", "after")), el("tbody", {},
+    row("row", title, before.score.toFixed(3), after.score.toFixed(3)))),
+  interval && el("p", { className: "soft" },
+    `Difference, 95 % interval: ${interval.map((end) => end.toFixed(3)).join(" to ")}`),
   el("p", {}, text), state.model.name === model ? el("p", { className: "soft" }, "It is in use.")
-    : el("button", { className: "main", onclick: () => attempt(() => useModel(model)) }, `Use ${model}`)];
+    : el("button", { className: "main", onclick: () => attempt(() => useModel(model)) },
+      `Use ${model}`)];
 }
 
 async function learn(name) {
