@@ -96,7 +96,7 @@ function reveal() {
 function drawModel() {
   const axes = state.model.axes;
   ["x", "y"].forEach((name, i) => { $(`#sort option[value=${name}]`).textContent = axes[i]; });
-  const place = axes.map((axis) => axis.replace("component ", "c")).join(" · ");
+  const place = axes.map((axis) => axis.replace("component ", "c").slice(0, 3)).join(" · ");
   const names = ["", "title", rated() ? "ratings" : "moods", "person, set", place, "doubt", "length"];
   $("#columns").replaceChildren(...names.map((name) => el("span", { title: name }, name)));
   const { moods } = state.filter;
