@@ -132,15 +132,15 @@ export async function follow(keep) {
   for (let since = 0, wait = 0; ;) {
     try {
       const { revision, clips } = await get(`clips?since=${since}&wait=${wait}`);
-      const restarted = revision < since; // another server: read everything
       const again = clips.some((clip) => moved(state.clips.get(clip.id), clip));
       for (const clip of clips) state.clips.set(clip.id, keep(clip));
-      [since, wait] = restarted ? [0, 0] : [revision, 20];
-      if (again || restarted) arrange();
+      [since, wait] = [revision, 20];
+      if (again) arrange();
       else if (clips.length) tell("clips");
       if (clips.some((clip) => clip.id === state.current)) tell("changed");
       if (clips.length) await pause(0.25); // enough while many clips change
     } catch {
+      [since, wait] = [0, 0]; // the next server may count anew: read everything
       await pause(1);
     }
   }
