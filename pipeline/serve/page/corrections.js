@@ -126,7 +126,7 @@ function plane(clip) {
 function slider(clip, name, at) {
   const [min, max] = scaleOf(name);
   const value = valueOf(clip, name);
-  return el("label", { className: "choice" }, el("kbd", {}, at + 1), el("span", {}, name),
+  return el("label", { className: "choice", color: colorOf(name) }, el("kbd", {}, at + 1), el("span", {}, name),
     el("input", { type: "range", min, max, step: (max - min) / 100, value,
       onchange: ({ target }) => rate({ [name]: Number(target.value) }) }),
     el("span", { className: "soft" }, number(value)));
