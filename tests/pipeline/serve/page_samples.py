@@ -83,7 +83,9 @@ class MadeServer:
             said.pop()
         else:
             said.append(change)
-        self.file.write_text(json.dumps(self.history), encoding="utf-8")
+        written = self.file.with_suffix(".part")
+        written.write_text(json.dumps(self.history), encoding="utf-8")
+        written.replace(self.file)
         return self.touch(clip_id)
 
     def job(self, kind: str, result: Any = None) -> dict[str, Any]:
