@@ -1,0 +1,148 @@
+// The library: a list that makes only the rows in sight, so that 10,000 clips scroll smoothly.
+
+import { $, count, el, fill, percent } from "./dom.js";
+import { arrange, asksPerson, barsOf, choose, colorOf, durationText, labelsOf, moodText, on,
+  outputs, placeText, rated, state, strongest, titleOf } from "./state.js";
+
+const list = $("#list");
+const rows = $("#rows");
+const drawn = new Map(); // position in the list → element
+let height = 52;
+
+const meter = (bar) => el("span", { className: "mood" }, el("span", { className: "name" }, bar.name),
+  el("span", { className: "soft" }, bar.text),
+  el("span", { className: "meter" }, el("i", { "width%": bar.share, color: colorOf(bar.name) })));
+
+function setText(clip) {
+  const wide = barsOf(clip).find((bar) => bar.high !== undefined);
+  if (wide) return `${wide.name} ${wide.low.toFixed(1)} to ${wide.high.toFixed(1)}`;
+  return clip.set ? clip.set.join(", ") || "no mood" : "";
+}
+
+function markText(clip) {
+  if (!clip.correction) return asksPerson(clip) ? "ask a person" : "";
+  return `${clip.correction.unsure ? "unsure:" : "✓"} ${labelsOf(clip).join(", ") || "rated"}`;
+}
+
+function makeRow(clip, at) {
+  const [title, mark, bars] = [titleOf(clip), markText(clip), strongest(clip)];
+  const row = el("div", { role: "option", id: `clip-${clip.id}`, className: `clip ${clip.state}`,
+    "aria-posinset": at + 1, "aria-setsize": state.order.length,
+    "aria-selected": clip.id === state.current,
+    "aria-label": [title, clip.artist, moodText(clip), placeText(clip), mark, durationText(clip)]
+      .filter(Boolean).join(", ") },
+  el("span", { className: "kind", title: `play ${title}` }, clip.kind === "video" ? "▶" : "♪"),
+  el("span", { className: "two" }, el("b", {}, title),
+    el("span", { className: "soft" }, clip.artist ?? clip.path)),
+  el("span", { className: "moods" }, bars.length ? bars.map(meter) : moodText(clip)),
+  el("span", { className: "two mark" },
+    el("span", { className: clip.correction ? "good" : "ask" }, mark),
+    el("span", { className: "soft set" }, setText(clip))),
+  el("span", { className: "soft place" }, clip.map?.map((x) => x.toFixed(2)).join(" · ")),
+  el("span", { className: "soft doubt" }, clip.doubt == null ? "" : percent(clip.doubt)),
+  el("span", { className: "soft duration" }, durationText(clip)));
+  row.style.transform = `translateY(${at * height}px)`;
+  row.dataset.id = clip.id;
+  return row;
+}
+
+/** Draw the rows in sight; `fresh` makes them all again. */
+function draw(fresh) {
+  const first = Math.max(0, Math.floor(list.scrollTop / height) - 6);
+  const last = Math.min(state.order.length, first + Math.ceil(list.clientHeight / height) + 12);
+  for (const [at, row] of drawn) {
+    if (!fresh && at >= first && at < last) continue;
+    row.remove();
+    drawn.delete(at);
+  }
+  for (let at = first; at < last; at++) {
+    if (drawn.has(at)) continue;
+    drawn.set(at, makeRow(state.clips.get(state.order[at]), at));
+    rows.append(drawn.get(at));
+  }
+  const there = document.getElementById(`clip-${state.current}`);
+  list.setAttribute("aria-activedescendant", there?.id ?? "");
+}
+
+function refresh() {
+  height = matchMedia("(max-width: 760px)").matches ? 84 : 52;
+  rows.style.height = `${state.order.length * height}px`;
+  draw(true);
+  const clips = [...state.clips.values()];
+  const waiting = clips.filter((clip) => /waiting|running/.test(clip.state)).length;
+  const corrected = clips.filter((clip) => clip.correction).length;
+  fill($("#count"), `${state.order.length.toLocaleString("en")} of ${count(clips.length, "clip")}`,
+    corrected > 0 && ` · ${corrected} corrected`, waiting > 0 && ` · ${waiting} waiting`, " ",
+    state.only && el("button", { className: "chip", onclick: () => showOnly(),
+      ariaLabel: `Stop showing only ${state.only.text}` }, `${state.only.text} ✕`));
+  $("#empty").hidden = state.order.length > 0;
+  $("#empty").textContent = clips.length ? "No clip matches: clear the search or the filters."
+    : "No clips yet: drop files or a folder here, or use “Add clips”.";
+}
+
+/** Show these clips only; without ids all. */
+export function showOnly(ids, text) {
+  state.only = ids ? { ids: new Set(ids), text } : null;
+  arrange();
+  list.scrollTop = 0;
+}
+
+function reveal() {
+  const top = state.order.indexOf(state.current) * height;
+  const over = top + height - list.clientHeight;
+  if (top >= 0) list.scrollTop = Math.min(top, Math.max(list.scrollTop, over));
+}
+
+function drawModel() {
+  const axes = state.model.axes;
+  ["x", "y"].forEach((name, i) => { $(`#sort option[value=${name}]`).textContent = axes[i]; });
+  const place = axes.map((axis) => axis.replace("component ", "c").slice(0, 3)).join(" · ");
+  const names = ["", "title", rated() ? "ratings" : "moods", "person, set", place, "doubt", "length"];
+  $("#columns").replaceChildren(...names.map((name) => el("span", { title: name }, name)));
+  const { moods } = state.filter;
+  moods.clear();
+  $("#moods").replaceChildren(...outputs().map((name) => el("button", { className: "chip",
+    ariaPressed: "false", color: colorOf(name), onclick: ({ currentTarget: chip }) => {
+      if (!moods.delete(name)) moods.add(name);
+      chip.ariaPressed = String(moods.has(name));
+      arrange();
+    } }, el("i"), name)));
+  arrange();
+}
+
+for (const kind of ["click", "dblclick"]) {
+  list.addEventListener(kind, ({ target }) => {
+    const id = target.closest(".clip")?.dataset.id;
+    choose(id, kind === "dblclick" || target.className === "kind");
+  });
+}
+list.addEventListener("scroll", () => requestAnimationFrame(() => draw(false)), { passive: true });
+new ResizeObserver(refresh).observe(list);
+on("order clips", refresh);
+on("model", drawModel);
+on("current", () => {
+  reveal();
+  draw(false);
+  for (const row of drawn.values()) row.ariaSelected = String(row.dataset.id === state.current);
+});
+
+const settings = {
+  sort: (value) => { state.sort = value; },
+  show: (value) => { state.filter.show = value; },
+  search: (value) => { state.filter.text = value.trim().toLowerCase(); },
+  doubt: (value) => {
+    state.filter.doubt = value / 100;
+    $("#doubt-value").textContent = percent(value / 100);
+  }, };
+for (const [name, set] of Object.entries(settings)) {
+  $(`#${name}`).addEventListener("input", ({ target }) => {
+    set(target.value);
+    arrange();
+    list.scrollTop = 0;
+  });
+}
+$("#reverse").addEventListener("click", ({ currentTarget: button }) => {
+  state.reversed = !state.reversed;
+  button.ariaPressed = String(state.reversed);
+  arrange();
+});

@@ -1,0 +1,151 @@
+// The clips, the model, and the order in which the list shows them.
+
+import { call, get, pause } from "./api.js";
+import { clock, number, percent } from "./dom.js";
+
+export const changes = new EventTarget();
+const tell = (name) => changes.dispatchEvent(new Event(name));
+export const on = (names, work) => names.split(" ").forEach((n) => changes.addEventListener(n, work));
+
+export const state = {
+  clips: new Map(), // id → clip
+  order: [], // ids in the list's order
+  current: null, // id of the chosen clip
+  model: null, models: [], only: null, // {ids, text}: show these clips only
+  filter: { text: "", moods: new Set(), doubt: 0, show: "" }, sort: "worth", reversed: false, };
+
+export const current = () => state.clips.get(state.current);
+export const task = () => state.model?.task;
+export const rated = () => task() === "regression";
+export const outputs = () => state.model?.outputs ?? [];
+export const colorOf = (output) => state.model?.colors?.[output] ?? "#808894";
+export const scaleOf = (output) => state.model?.scale?.[output] ?? [0, 1];
+export const titleOf = (clip) => clip.title || clip.name || clip.path;
+export const asksPerson = (clip) => (clip.notes ?? []).some((n) => n.includes("ask a person"));
+const array = (value) => (Array.isArray(value) ? value : value ? [value] : []);
+
+/** Return the bars of a prediction, or of a window: name, share from 0 to 1, text. */
+export function barsOf(record) {
+  const { proba, values } = record;
+  if (proba) return outputs().map((name) => ({ name, share: proba[name], text: percent(proba[name]) }));
+  return outputs().filter((name) => values?.[name]).map((name) => {
+    const [low, high] = scaleOf(name);
+    const { value } = values[name];
+    return { name, share: (value - low) / (high - low), text: number(value), ...values[name] };
+  });
+}
+
+export const strongest = (record) => barsOf(record).sort((a, b) => b.share - a.share).slice(0, 3);
+
+/** Return the labels that hold for a clip: those of a person, otherwise the predicted ones. */
+export const labelsOf = ({ correction: by, label }) => array(by?.labels ?? by?.label ?? label);
+
+/** Return the labels of a clip; of a rated clip the strongest rating that is no axis of the map. */
+function moodsOf(clip) {
+  if (!rated()) return labelsOf(clip);
+  const bars = barsOf(clip).filter((bar) => !state.model.axes.includes(bar.name));
+  return bars.length ? [bars.reduce((a, b) => (b.share > a.share ? b : a)).name] : [];
+}
+
+export const moodOf = (clip) => moodsOf(clip)[0];
+
+/** Return the clip's moods, or its state, in words. */
+export function moodText(clip) {
+  if (clip.error) return `failed: ${clip.error}`;
+  if (clip.state === "missing") return "the file is gone";
+  return strongest(clip).map((bar) => `${bar.name} ${bar.text}`).join(", ") || clip.state;
+}
+
+const SHOWN = {
+  open: (c) => c.state === "done" && !c.correction,
+  corrected: (c) => c.correction,
+  unsure: (c) => c.correction?.unsure,
+  ask: asksPerson, failed: (c) => c.state === "failed" || c.state === "missing", };
+
+function isShown(clip) {
+  const { text, moods, doubt, show } = state.filter;
+  if (state.only && !state.only.ids.has(clip.id)) return false;
+  if (moods.size && !moodsOf(clip).some((mood) => moods.has(mood))) return false;
+  if ((doubt && !(clip.doubt >= doubt)) || (show && !SHOWN[show](clip))) return false;
+  const words = () => [titleOf(clip), clip.artist, clip.path, ...moodsOf(clip)].join(" ");
+  return !text || words().toLowerCase().includes(text);
+}
+
+const SORTS = {
+  // Clips that nobody corrected, by doubt; those that need a person come first.
+  worth: (c) => (c.correction ? 9 : c.state !== "done" ? 6 : 3 * !asksPerson(c)) - (c.doubt ?? 0),
+  title: (c) => titleOf(c).toLowerCase(),
+  artist: (c) => (c.artist ?? "\uffff").toLowerCase(),
+  mood: (c) => `${moodOf(c) ?? "\uffff"} ${1 - (strongest(c)[0]?.share ?? 0)}`,
+  doubt: (c) => -(c.doubt ?? -1),
+  x: (c) => -(c.map?.[0] ?? -1),
+  y: (c) => -(c.map?.[1] ?? -1),
+  duration: (c) => c.duration ?? 1e9,
+  state: (c) => ["failed", "missing", "running", "waiting", "done"].indexOf(c.state),
+};
+
+/** Filter and sort the clips again. */
+export function arrange() {
+  const sign = state.reversed ? -1 : 1;
+  const rows = [...state.clips.values()].filter(isShown).map((c) => [SORTS[state.sort](c), c.id]);
+  state.order = rows.sort(([a], [b]) => (a < b ? -sign : a > b ? sign : 0)).map(([, id]) => id);
+  tell("order");
+}
+
+export function choose(id, play = false) {
+  if (!state.clips.has(id)) return;
+  state.current = id;
+  tell("current");
+  if (play) tell("play");
+}
+
+/** Return the id that lies `step` rows from the chosen clip. */
+export function neighbour(step) {
+  const at = state.order.indexOf(state.current);
+  return state.order[at < 0 ? 0 : Math.max(0, Math.min(state.order.length - 1, at + step))];
+}
+
+/** Take a clip that the server, or the person, changed; the order stays. */
+export function take(clip) {
+  state.clips.set(clip.id, clip);
+  tell("clips");
+  if (clip.id === state.current) tell("changed");
+}
+
+export async function readModels() {
+  const { models } = await get("models");
+  if (JSON.stringify(models) === JSON.stringify(state.models)) return;
+  state.models = models;
+  state.model = state.models.find((model) => model.current) ?? state.models[0];
+  tell("model");
+}
+
+export async function useModel(name) {
+  await call("POST", "models/current", { name });
+  await readModels();
+}
+
+const moved = (old, clip) => ["state", "doubt", "title", "model"].some((k) => old?.[k] !== clip[k]);
+
+/** Follow the server's changes for ever; `keep` adds what the server does not know yet. */
+export async function follow(keep) {
+  for (let since = 0, wait = 0; ;) {
+    try {
+      const { revision, clips } = await get(`clips?since=${since}&wait=${wait}`);
+      const again = clips.some((clip) => moved(state.clips.get(clip.id), clip));
+      for (const clip of clips) state.clips.set(clip.id, keep(clip));
+      [since, wait] = [revision, 20];
+      if (again) arrange();
+      else if (clips.length) tell("clips");
+      if (clips.some((clip) => clip.id === state.current)) tell("changed");
+      if (clips.length) await pause(0.25); // enough while many clips change
+    } catch {
+      [since, wait] = [0, 0]; // the next server may count anew: read everything
+      await pause(1);
+    }
+  }
+}
+
+export const placeText = (clip) => (clip.map ?? []).map((x, i) =>
+  `${state.model.axes[i]} ${x.toFixed(2)}`).join(", ");
+export const durationText = (clip) => (clip.duration ? clock(clip.duration) : "–");

@@ -1,0 +1,297 @@
+"""The page of `mvemo serve` in a real browser, with a made server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import page_samples
+import pytest
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+PACKAGES = ("playwright", "axe_playwright_python", "starlette", "uvicorn")
+MISSING = [name for name in PACKAGES if find_spec(name) is None]
+if BROWSER is None:
+    MISSING.append("chromium")
+OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--autoplay-policy=no-user-gesture-required",
+)
+
+pytestmark = pytest.mark.skipif(
+    bool(MISSING) and os.environ.get("CI") != "true", reason=f"not installed: {MISSING}"
+)
+
+
+class Server:
+    """The made server in a process of its own, always on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, page_samples.__file__, str(self.port), str(self.folder)]
+        self.process = subprocess.Popen(command)
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.url}api/v1/health").close()
+                return
+            except urllib.error.URLError:
+                assert self.process.poll() is None, "the made server ended"
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def corrections(self) -> dict[str, Any]:
+        """Return what the server stored last for each corrected clip."""
+        file = self.folder / "corrections.json"
+        stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return {name: said[-1] for name, said in stored.items() if said}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    assert not MISSING, f"not installed: {MISSING}"
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=BROWSER, args=list(OPTIONS))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    page_samples.write_song(tmp_path / "song.wav")
+    started = Server(tmp_path)
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Any]:
+    """The page with its list of clips; errors of its scripts fail the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    opened = context.new_page()
+    errors: list[Any] = []
+    opened.on("pageerror", lambda error: errors.append(error))
+    opened.goto(server.url)
+    opened.wait_for_selector(".clip")
+    yield opened
+    context.close()
+    assert errors == []
+
+
+def chosen(page: Any) -> str:
+    return str(page.locator("#clip h2").inner_text())
+
+
+def wait_for(check: Any) -> None:
+    """Wait until `check` returns True; fail after 10 seconds."""
+    for _ in range(200):
+        if check():
+            return
+        time.sleep(0.05)
+    raise AssertionError("nothing happened for 10 seconds")
+
+
+def test_play_and_seek(page):
+    page.get_by_text("Song 3", exact=True).dblclick()
+    wait_for(lambda: page.evaluate("document.querySelector('#media').currentTime > 0.2"))
+    page.keyboard.press("e")
+    page.wait_for_selector(".followed")
+    assert page.locator("#marks b").all_inner_texts() == ["Calm", "Sad"]
+    page.keyboard.press(" ")
+    with page.expect_response(lambda response: "/media/" in response.url) as answered:
+        page.reload()
+        page.wait_for_selector(".clip")
+        page.locator(".clip").first.click()
+    assert answered.value.status == 206
+    wait_for(lambda: page.evaluate("document.querySelector('#media').duration > 3"))
+    box = page.locator("#track").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 20)
+    wait_for(
+        lambda: page.evaluate("Math.abs(document.querySelector('#media').currentTime - 2) < 0.1")
+    )
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("t")
+    wait_for(lambda: page.evaluate("document.querySelector('#media').currentTime === 2"))
+    page.keyboard.press("w")
+    page.wait_for_selector("text=The sound at 0:01 decided.")
+
+
+def test_dropped_files_are_predicted_and_errors_shown(page, server):
+    sound = (server.folder / "song.wav").read_bytes()
+    page.evaluate(
+        """(bytes) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "fresh.wav"));
+            data.items.add(new File(["words"], "words.txt"));
+            for (const name of ["dragover", "drop"]) {
+              const options = { dataTransfer: data, bubbles: true, cancelable: true };
+              document.body.dispatchEvent(new DragEvent(name, options));
+            }
+        }""",
+        list(sound[:4000]),
+    )
+    page.wait_for_selector("#message:text('words.txt: not a sound file')")
+    page.locator("#search").fill("fresh")
+    page.wait_for_selector(".clip b:text('fresh')")
+    page.get_by_role("button", name="Jobs").click()
+    assert "words.txt" in page.locator("#jobs").inner_text()
+
+
+def test_keyboard_corrects_and_undoes(page, server):
+    page.locator("#annotator").fill("Ana")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Home")
+    assert chosen(page) == "Song 2"  # a person is asked for, so it comes first
+    page.keyboard.press("1")
+    wait_for(lambda: server.corrections().get("c2", {}).get("label") == "Calm")
+    assert server.corrections()["c2"]["annotator"] == "Ana"
+    following = chosen(page)
+    page.keyboard.press("y")
+    wait_for(lambda: len(server.corrections()) == 2)
+    page.keyboard.press("ArrowUp")
+    assert chosen(page) == following
+    page.keyboard.press("n")
+    wait_for(lambda: any(said["unsure"] for said in server.corrections().values()))
+    page.keyboard.press("c")
+    page.keyboard.type("too short")
+    page.keyboard.press("Enter")
+    wait_for(lambda: any(said["comment"] for said in server.corrections().values()))
+    for _ in range(4):
+        page.keyboard.press("u")
+    wait_for(lambda: server.corrections() == {})
+    assert chosen(page) == "Song 2"
+
+
+def test_nothing_is_lost_when_the_server_is_killed(page, server):
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("1")
+    wait_for(lambda: len(server.corrections()) == 1)
+    server.kill()
+    page.keyboard.press("2")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    page.keyboard.press("3")
+    assert len(server.corrections()) == 1
+    server.start()
+    wait_for(lambda: len(server.corrections()) == 3)
+    page.wait_for_selector("#banner", state="hidden")
+    assert [said["label"] for said in server.corrections().values()] == ["Calm", "Lively", "Sad"]
+    page.reload()
+    page.wait_for_selector("text=3 corrected")
+
+
+def test_learn_and_use_the_model(page):
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("2")
+    page.get_by_role("button", name="Learn", exact=True).first.click()
+    page.locator("#learn-name").fill("mine")
+    page.locator("#learn-button").click()
+    page.wait_for_selector("text=There are not enough corrections to say.")
+    assert page.locator("#learn td").all_inner_texts() == ["0.500", "0.750"]
+    page.get_by_role("button", name="Use mine").click()
+    wait_for(lambda: page.evaluate("document.querySelector('#model').value === 'mine'"))
+
+
+def test_rectangle_on_the_map_becomes_a_playlist(page):
+    box = page.locator("#dots").bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 5, steps=4)
+    page.mouse.up()
+    assert "6 from the map" in page.locator("#playlist-text").inner_text()
+    page.locator("#playlist-name").fill("Evening")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save").click()
+    assert saved.value.suggested_filename == "Evening.m3u8"
+    listed = Path(saved.value.path()).read_text(encoding="utf-8").split()
+    assert sorted(listed) == [f"c{i}" for i in range(6)]
+
+
+def test_keyboard_alone_draws_a_rectangle_and_reads_help(page):
+    page.keyboard.press("?")
+    page.wait_for_selector("#help-dialog[open]")
+    page.keyboard.press("Escape")
+    page.keyboard.press("m")
+    for _ in range(8):
+        page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Shift+ArrowDown")
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowUp")
+    page.keyboard.press("Enter")
+    assert "from the map" in page.locator("#playlist-text").inner_text()
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    page.keyboard.type("song 7")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowDown")
+
+
+def test_confusion_lists_its_clips(page):
+    page.get_by_role("button", name="Report").click()
+    page.get_by_role("button", name="true Calm, predicted Lively: 1").click()
+    assert page.locator(".clip b").all_inner_texts() == ["Song 4"]
+    page.get_by_role("button", name="Stop showing only").click()
+    page.get_by_role("button", name="List the hard clips").click()
+    assert page.locator(".clip b").all_inner_texts() == ["Song 5"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing(browser, server, scheme, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    size = {"width": width, "height": 800}
+    context = browser.new_context(viewport=size, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(server.url)
+    page.locator(".clip").first.click()
+    page.keyboard.press("e")
+    page.wait_for_selector(".followed")
+    views = ("map", "learn", "report", "jobs")
+    for view in views if width > 760 else (*views, "clip", "library"):
+        page.locator(f"#tabs [data-view={view}]").click()
+        found = Axe().run(page).response["violations"]
+        assert [(v["id"], v["nodes"][0]["html"]) for v in found] == [], view
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_examples_of_the_page_of_documentation(server):
+    text = (Path(__file__).parents[3] / "docs" / "serve.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^curl .*", text, re.M)
+    known = {"TOKEN": "made", "URL": server.url.rstrip("/"), "ID": "c3"}
+    assert len(lines) == 6
+    for line in lines:
+        command = line.replace("curl", "curl --fail --silent --show-error", 1)
+        options = {"shell": True, "cwd": server.folder, "env": {**os.environ, **known}}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
+    assert server.corrections()["c3"] == {"label": "Sad", "annotator": "Ana"}
+    assert (server.folder / "start.wav").stat().st_size == 1000
