@@ -42,6 +42,7 @@ COMMANDS = {
         "predict:explain",
         "Show the seconds and frames of a clip that drove its prediction.",
     ),
+    "serve": ("serve:serve", "Open a page to listen to your clips, correct them and learn."),
     "learn": ("learn:learn", "Make a new model from your corrections of predictions."),
     "report": ("report:report", "Write the report of any model from its predictions."),
     "audit": ("audit:audit", "Look for faults of the data in a file of features."),

@@ -82,7 +82,7 @@ def read_moods(predictions: Path, corrections: Path | None, least: float | None)
     BadOption
         A file is not what it should be, or no clip is predicted.
     """
-    rows = list(_records(predictions))
+    rows = list(read_records(predictions))
     # A clip that has none of the tags, label [], was predicted.
     predicted = [row for row in rows if row.get("label") not in (None, "") or row.get("values")]
     found = [_mood(row, predictions) for row in predicted]
@@ -99,7 +99,7 @@ def read_moods(predictions: Path, corrections: Path | None, least: float | None)
     return found
 
 
-def _records(file: Path) -> Iterator[Record]:
+def read_records(file: Path) -> Iterator[Record]:
     """Yield the records of a file of predictions, checked as far as `_mood` reads them."""
     try:
         if file.suffix.lower() not in (".json", ".jsonl"):

@@ -36,10 +36,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Catalogue:
-    """Cache of `EmbeddedClip` by digest of the file's bytes and segment; drops absent clips."""
+    """Cache of `EmbeddedClip` by digest of the file's bytes and segment.
 
-    def __init__(self, path: Path, reader: BatchReader) -> None:
-        self._path, self._reader = path, reader
+    Clips that are absent from a call of `read` are dropped, or with `keep_absent` kept.
+    """
+
+    def __init__(self, path: Path, reader: BatchReader, *, keep_absent: bool = False) -> None:
+        self._path, self._reader, self._keep_absent = path, reader, keep_absent
         # Check that the file can be locked and written before the media are digested.
         with locked_cache(path):
             self._earlier, self._records = _contents(path)
@@ -73,7 +76,7 @@ class Catalogue:
             current = writer.current(self._record, keys)
             kept = {row: clip_id for row, clip_id in ids.items() if clip_id in current}
             new = {row: clip for row, clip in clips.items() if row not in kept}
-            n_gone = len(self._earlier - set(ids.values()))
+            n_gone = 0 if self._keep_absent else len(self._earlier.keys() - set(ids.values()))
             tell(f"{self._path}: {len(new)} new, {len(kept)} kept, {n_gone} removed")
             if kept:
                 yield list(self._kept(clips, content, kept))
@@ -94,19 +97,22 @@ class Catalogue:
 
     def _open(self, clips: Mapping[str, NewClip]) -> CacheWriter:
         """Return the writer of a cache of these clips, given by id."""
-        if self._earlier and not self._earlier & clips.keys():
+        if self._earlier and not self._keep_absent and not self._earlier.keys() & clips.keys():
             raise BadOption(
                 f"{self._path}: none of its {len(self._earlier)} clips is among the "
                 f"{len(clips)} given: use one catalogue per folder, or delete this file"
             )
-        n = len(clips)
-        names = [str(c.path.absolute()).encode("utf-8", "backslashreplace") for c in clips.values()]
+        names = dict(self._earlier) if self._keep_absent else {}
+        for clip_id, clip in clips.items():
+            path = str(clip.path.absolute())
+            names[clip_id] = path.encode("utf-8", "backslashreplace").decode()
+        n = len(names)
         table = ClipTable(
             name=NAME,
             task="multilabel",
             classes=(),
-            clip_ids=tuple(clips),
-            groups=tuple(map(bytes.decode, names)),
+            clip_ids=tuple(names),
+            groups=tuple(names.values()),
             labels=np.zeros((n, 0), dtype=np.int64),
             folds=np.full(n, -1),
             k=0,
@@ -171,10 +177,10 @@ class Catalogue:
             )
 
 
-def _contents(path: Path) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the clip ids in a catalogue, and the digests of the specs of its records."""
+def _contents(path: Path) -> tuple[dict[str, str], frozenset[str]]:
+    """Return the paths by clip id in a catalogue, and the digests of the specs of its records."""
     if not path.exists():
-        return frozenset(), frozenset()
+        return {}, frozenset()
     try:
         opened = open_cache(path)
     except DamagedCache:
@@ -188,7 +194,7 @@ def _contents(path: Path) -> tuple[frozenset[str], frozenset[str]]:
                 f"{cache.table.name!r}: give --cache another file"
             )
         records = frozenset(spec.digest for spec in cache.specs if spec.name == RECORD)
-        return frozenset(cache.table.clip_ids), records
+        return dict(zip(cache.table.clip_ids, cache.table.groups, strict=True)), records
 
 
 def _digest(clips: Mapping[int, NewClip]) -> dict[int, str]:

@@ -1,0 +1,70 @@
+"""Command ``mvemo serve``: a page to listen to predicted clips and to correct them."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+from click import argument, option
+
+from mvemo.pipeline.commands.options import OUT_FOLDER, PATH, device_option, flag, model_option
+from mvemo.pipeline.errors import BadOption
+
+PACKAGES = ("mutagen", "starlette", "uvicorn")
+
+
+@click.command()
+@argument("source", metavar="[FOLDER|PREDICTIONS]", type=PATH, default=Path())
+@model_option
+@device_option
+@option("--work", type=OUT_FOLDER, help="Folder for all that it writes.  [default: FOLDER/.mvemo]")
+@option("--port", type=click.IntRange(0, 65535), help="Port.  [default: 8400, or a free one]")
+@option("--host", default="127.0.0.1", help="Address to listen on; others need --token.")
+@option("--token", default="", help="Token of the address.  [default: a random one]")
+@flag("--no-open", "Do not open the browser.")
+@option(
+    "--max-upload",
+    type=click.IntRange(min=1),
+    default=2000,
+    metavar="MB",
+    help="Largest file that can be dropped on the page.  [default: 2000]",
+)
+def serve(source: Path, model_name: str | None, device: str, **options: Any) -> None:
+    """Open a page to listen to the clips of FOLDER, correct their moods, and learn from that.
+
+    The clips are predicted in the background; what is done is shown at once, also by the next
+    mvemo serve. PREDICTIONS is a CSV or JSON file of mvemo predict. The page is served on this
+    machine only; the address that is printed opens it.
+
+    \b
+    Examples:
+      mvemo serve songs/
+      mvemo serve emotions.csv --no-open --port 8000
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise BadOption(f"needs {', '.join(missing)}: run pip install 'mvemo[serve]'")
+    from mvemo.extract.training.devices import pick_device
+    from mvemo.fuse.final.model import load_model, with_coverage
+    from mvemo.pipeline.models.boxed import pick_model
+    from mvemo.pipeline.prediction.new_clips import PredictSettings
+    from mvemo.pipeline.serve.server import ServeSettings, serve
+
+    pick_device(device)
+    folder = pick_model(model_name)
+    model = load_model(folder)
+    coverage = 0.9 if model.predictors[0].nonconformity else None
+    with_coverage(model, coverage)
+    serve(
+        source,
+        ServeSettings(
+            model=folder,
+            work=options["work"],
+            port=options["port"],
+            host=options["host"],
+            token=options["token"],
+            open=not options["no_open"],
+            most_upload=options["max_upload"] * 1_000_000,
+            predict=PredictSettings(device=device, coverage=coverage),
+        ),
+    )

@@ -1,0 +1,82 @@
+"""Access to the server: token, Host and Origin of every request, and headers of every answer."""
+
+import hmac
+import secrets
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, RedirectResponse
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(24)
+
+
+class Access:
+    """ASGI middleware that refuses requests without the token or from other sites.
+
+    A foreign page cannot reach the server by its address (Origin), nor by a name of its own that
+    resolves to this machine (Host: DNS rebinding).
+    """
+
+    def __init__(self, app: Any, token: str, port: int, host: str = "127.0.0.1") -> None:
+        self.app, self.token, self.cookie = app, token, f"mvemo-{port}"
+        shown = f"[{host}]" if ":" in host else host
+        self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]", shown)}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                if scope["path"].startswith("/api/"):
+                    headers["Cache-Control"] = "no-store"
+            await send(message)
+
+        answer = self._answer(scope) or self.app
+        await answer(scope, receive, guarded)
+
+    def _answer(self, scope: Any) -> Any:
+        """Return the answer to a request that goes no further, or None."""
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if host not in self.hosts:
+            return _refusal(403, f"Host {host!r} is not this server")
+        if origin is not None and origin != f"http://{host}":
+            return _refusal(403, f"Origin {origin!r} is not this server")
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if scope["path"] == "/" and self._is_token(given):
+            answer = RedirectResponse("/", 303)
+            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
+            return answer
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        cookie = HTTPConnection(scope).cookies.get(self.cookie, "")
+        if self._is_token(bearer if scheme.lower() == "bearer" else cookie):
+            return None
+        return _refusal(401, "open the address that mvemo serve printed, or send its token")
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), self.token.encode())
+
+
+def _refusal(status: int, reason: str) -> JSONResponse:
+    return JSONResponse({"error": reason}, status)

@@ -1,0 +1,378 @@
+"""The server's answers: the page, the API under ``/api/v1``, and media (``openapi.json``)."""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from mvemo.manifests import BadManifest
+from mvemo.manifests.layouts.scan import find_media
+from mvemo.pipeline.errors import PipelineError
+from mvemo.pipeline.playlists import write_playlist
+from mvemo.pipeline.serve.access import Access
+from mvemo.pipeline.serve.jobs import Job, QueueFull, Worker, model_record
+from mvemo.pipeline.serve.library import SUFFIXES, Library, OutsideFolders
+
+PAGE = Path(__file__).with_name("page")
+SCHEMA = Path(__file__).with_name("openapi.json")
+# Longest wait for a change, in seconds, and the time between two looks.
+MOST_WAIT, LOOK = 25.0, 0.1
+# Largest JSON body in bytes.
+MOST_JSON = 1 << 20
+# Number of columns of a waveform, and its sampling rate in Hz.
+PEAKS, PEAK_SR = 1000, 8000
+# Error of a call to the status of its answer.
+STATUS: dict[type[Exception], int] = {
+    KeyError: 404,
+    FileNotFoundError: 404,
+    OutsideFolders: 403,
+    QueueFull: 429,
+    BadManifest: 422,
+    PipelineError: 422,
+}
+
+Handler = Callable[[Request], Any]
+
+
+class Api:
+    """Handlers of the API, one per route."""
+
+    def __init__(self, library: Library, worker: Worker, shown: str, most_upload: int) -> None:
+        self.library, self.worker = library, worker
+        self.shown, self.most_upload = shown, most_upload
+        self.requests, self.is_stopping = 0, False
+        self.report: dict[str, Any] | None = None
+        self._peaks: dict[str, Any] = {}
+
+    def routes(self) -> list[Route]:
+        """Return the routes of the API and of media."""
+        listed: list[tuple[str, str, Handler]] = [
+            ("GET", "health", self.health),
+            ("GET", "metrics", self.metrics),
+            ("GET", "openapi.json", self.schema),
+            ("GET", "models", self.models),
+            ("POST", "models/current", self.use_model),
+            ("GET", "clips", self.clips),
+            ("POST", "clips", self.upload),
+            ("GET", "clips/{id}", self.clip),
+            ("GET", "clips/{id}/timeline", partial(self.detail, "timeline")),
+            ("GET", "clips/{id}/explain", partial(self.detail, "explain")),
+            ("GET", "clips/{id}/waveform", self.waveform),
+            ("GET", "jobs", self.jobs),
+            ("POST", "jobs", self.predict),
+            ("GET", "jobs/{id}", self.job),
+            ("DELETE", "jobs/{id}", self.cancel),
+            ("GET", "corrections", self.corrections),
+            ("PUT", "corrections/{id}", self.correct),
+            ("DELETE", "corrections/{id}", self.undo),
+            ("POST", "learn", self.learn),
+            ("POST", "playlists", self.playlist),
+            ("GET", "report", self.read_report),
+        ]
+        paths: dict[str, dict[str, Handler]] = {}
+        for method, path, handler in listed:
+            paths.setdefault(f"/api/v1/{path}", {})[method] = handler
+        paths["/media/{id}"] = {"GET": self.media}
+        return [
+            Route(path, self._answering(handlers), methods=[*handlers])
+            for path, handlers in paths.items()
+        ]
+
+    def _answering(self, handlers: dict[str, Handler]) -> Handler:
+        """Return the endpoint of a path: errors are answered with one line and their status."""
+
+        async def answer(request: Request) -> Response:
+            self.requests += 1
+            handler = handlers["GET" if request.method == "HEAD" else request.method]
+            try:
+                found = await handler(request)
+            except tuple(STATUS) as error:
+                status = next(n for kind, n in STATUS.items() if isinstance(error, kind))
+                text = f"unknown id {error}" if isinstance(error, KeyError) else str(error)
+                headers = {"Retry-After": "2"} if status == 429 else None
+                return JSONResponse({"error": text}, status, headers)
+            return found if isinstance(found, Response) else JSONResponse(found)
+
+        return answer
+
+    # --- what is there
+
+    async def health(self, request: Request) -> Any:
+        problems = list(self.library.problems)
+        if self.library.corrections and self.library.corrections.problem:
+            problems.append(self.library.corrections.problem)
+        return {
+            "status": "ok",
+            "version": version("mvemo"),
+            "schema": 1,
+            "model": self.worker.folder.name,
+            "folder": self.shown,
+            "clips": len(self.library),
+            "waiting": len(self.library.ids("waiting", "running")),
+            "problems": problems,
+        }
+
+    async def metrics(self, request: Request) -> Response:
+        counts = self.worker.counts
+        values = {
+            "mvemo_requests_total": self.requests,
+            "mvemo_clips": len(self.library),
+            "mvemo_clips_predicted_total": counts["predicted"],
+            "mvemo_clips_failed_total": counts["failed"],
+            "mvemo_predict_seconds_total": self.worker.seconds,
+            "mvemo_jobs_waiting": sum(j.state == "waiting" for j in self.worker.jobs.values()),
+        }
+        lines = (f"{name} {value:g}\n" for name, value in values.items())
+        return PlainTextResponse("".join(lines))
+
+    async def schema(self, request: Request) -> Response:
+        return FileResponse(SCHEMA, media_type="application/json")
+
+    async def models(self, request: Request) -> Any:
+        named = self.worker.models.items()
+        return {"models": [model_record(self.worker, name, folder) for name, folder in named]}
+
+    async def use_model(self, request: Request) -> Any:
+        name = (await _body(request, name=str))["name"]
+        job = self.worker.use(self.worker.models[name])
+        return JSONResponse({"job": job.record()}, 202)
+
+    # --- clips
+
+    async def clips(self, request: Request) -> Any:
+        since, wait = _number(request, "since"), min(_number(request, "wait"), MOST_WAIT)
+        while wait > 0 and self.library.revision <= since and not self.is_stopping:
+            await asyncio.sleep(LOOK)
+            wait -= LOOK
+            if await request.is_disconnected():
+                break
+        revision, found = await anyio.to_thread.run_sync(self.library.since, int(since))
+        return {"revision": revision, "total": len(self.library), "clips": found}
+
+    async def clip(self, request: Request) -> Any:
+        with suppress(OSError):
+            self.library.file_of(request.path_params["id"])
+        return self.library.get(request.path_params["id"])
+
+    async def upload(self, request: Request) -> Any:
+        name = Path(request.query_params.get("name", "").replace("\\", "/")).name
+        suffix = Path(name).suffix.lower()
+        if suffix not in SUFFIXES:
+            return _error(415, f"{name or 'no name'}: expected the name of a sound or video file")
+        stated = request.headers.get("content-length", "0")
+        if stated.isdigit() and int(stated) > self.most_upload:
+            return self._too_large(name)
+        target = self.library.uploads / f"{secrets.token_hex(8)}{suffix}"
+        part, size = target.with_suffix(".part"), 0
+        try:
+            async with await anyio.open_file(part, "xb") as file:
+                async for block in request.stream():
+                    size += len(block)
+                    if size > self.most_upload:
+                        return self._too_large(name)
+                    await file.write(block)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+        clip_id = self.library.add(target, name=name)
+        try:
+            job = self.worker.submit(Job("predict", [clip_id]))
+        except QueueFull as error:
+            self.library.update(clip_id, {"state": "failed", "error": str(error)})
+            raise
+        found = {"job": job.record(), "clip": self.library.get(clip_id)}
+        return JSONResponse(found, 202)
+
+    def _too_large(self, name: str) -> Response:
+        # The rest of the body is not read.
+        headers = {"Connection": "close"}
+        text = f"{name}: is larger than {self.most_upload / 1e6:.0f} MB (--max-upload)"
+        return JSONResponse({"error": text}, 413, headers)
+
+    async def detail(self, kind: str, request: Request) -> Any:
+        clip_id = request.path_params["id"]
+        self.library.file_of(clip_id)
+        found, job = self.worker.detail(kind, clip_id)
+        return found if job is None else JSONResponse({"job": job.record()}, 202)
+
+    async def waveform(self, request: Request) -> Any:
+        clip_id = request.path_params["id"]
+        if clip_id not in self._peaks:
+            path = self.library.file_of(clip_id)
+            self._peaks[clip_id] = await anyio.to_thread.run_sync(_peaks, path)
+        return self._peaks[clip_id]
+
+    async def media(self, request: Request) -> Response:
+        return FileResponse(self.library.file_of(request.path_params["id"]))
+
+    # --- jobs
+
+    async def jobs(self, request: Request) -> Any:
+        return {"jobs": [job.record() for job in self.worker.jobs.values()]}
+
+    async def job(self, request: Request) -> Any:
+        return self.worker.jobs[request.path_params["id"]].record()
+
+    async def cancel(self, request: Request) -> Any:
+        job = self.worker.jobs[request.path_params["id"]]
+        self.worker.cancel(job)
+        return job.record()
+
+    async def predict(self, request: Request) -> Any:
+        paths = (await _body(request, paths=list))["paths"]
+        ids = list[str]()
+        for path in map(Path, map(str, paths)):
+            self.library.confined(path)
+            if path.is_dir():
+                found = find_media(path, [], follow_links=False)
+                ids += [self.library.add(path / name) for name in found]
+            elif not path.is_file():
+                return _error(404, f"{path}: no such file")
+            elif path.suffix.lower() not in SUFFIXES:
+                return _error(415, f"{path}: expected a sound or video file")
+            else:
+                ids.append(self.library.add(path))
+        if not ids:
+            return _error(422, "expected paths of media files or folders with media files")
+        return JSONResponse(self.worker.submit(Job("predict", ids)).record(), 202)
+
+    # --- corrections, models, playlists
+
+    async def corrections(self, request: Request) -> Any:
+        kept = self._kept()
+        found = [kept.record(correction) for correction in kept.current.values()]
+        return {"classes": list(kept.classes), "corrections": found}
+
+    async def correct(self, request: Request) -> Any:
+        clip_id, body = request.path_params["id"], await _body(request)
+        record = self.library.get(clip_id)
+        label = next((body[k] for k in ("label", "labels", "values") if k in body), None)
+        predicted = record.get("label") or record.get("values") or ""
+        facts = {
+            "annotator": str(body.get("annotator") or ""),
+            "comment": str(body.get("comment") or ""),
+            "unsure": bool(body.get("unsure")),
+            "predicted": predicted if isinstance(predicted, str) else json.dumps(predicted),
+            "content": record.get("content") or "",
+            "group": record.get("artist") or "",
+        }
+        put = partial(self._kept().put, Path(record["path"]), label, clip_id=clip_id, **facts)
+        await anyio.to_thread.run_sync(put)
+        self.library.touch([clip_id])
+        return self.library.get(clip_id)
+
+    async def undo(self, request: Request) -> Any:
+        clip_id = request.path_params["id"]
+        self.library.get(clip_id)
+        await anyio.to_thread.run_sync(self._kept().undo, clip_id)
+        self.library.touch([clip_id])
+        return self.library.get(clip_id)
+
+    def _kept(self) -> Any:
+        return self.library.corrections
+
+    async def learn(self, request: Request) -> Any:
+        name = (await _body(request, name=str))["name"]
+        if not re.fullmatch(r"[\w][\w .-]{0,60}", name) or name == self.worker.base.name:
+            return _error(
+                422,
+                f"name {name!r}: expected letters, digits, '-' and '_', and not "
+                "the name of the first model",
+            )
+        if not self._kept().current:
+            return _error(422, "there are no corrections to learn from")
+        return JSONResponse(self.worker.submit(Job("learn", name=name)).record(), 202)
+
+    async def playlist(self, request: Request) -> Any:
+        body = await _body(request, ids=list, name=str)
+        kind, name = body.get("format", "m3u8"), body["name"]
+        if kind not in ("m3u8", "xspf"):
+            return _error(422, f"format {kind!r}: expected m3u8 or xspf")
+        stem = re.sub(r"[^\w .,()+-]", "_", name).strip(" .")[:100] or "playlist"
+        clips = [self.library.get(str(clip_id)) for clip_id in body["ids"]]
+        file = self.library.work / "playlists" / f"{stem}.{kind}"
+        file.parent.mkdir(exist_ok=True)
+        absolute = [{**clip, "path": os.path.abspath(clip["path"])} for clip in clips]
+        text = await anyio.to_thread.run_sync(write_playlist, absolute, file, kind)
+        return {"file": str(file), "text": text}
+
+    async def read_report(self, request: Request) -> Any:
+        return self.report or _error(404, "no run was opened")
+
+
+def make_app(api: Api, access: Callable[[Any], Access]) -> Any:
+    """Return the ASGI application."""
+    routes: Sequence[Any] = [
+        Route("/", lambda request: FileResponse(PAGE / "index.html")),
+        *api.routes(),
+        Mount("/", StaticFiles(directory=PAGE)),
+    ]
+    handlers = {HTTPException: _http_error}
+    return access(Starlette(routes=routes, exception_handlers=handlers))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+def _error(status: int, text: str) -> Response:
+    return JSONResponse({"error": text}, status)
+
+
+async def _body(request: Request, **kinds: type) -> dict[str, Any]:
+    """Return the JSON object of a request with keys of these types."""
+    data = b""
+    async for block in request.stream():
+        data += block
+        if len(data) > MOST_JSON:
+            raise HTTPException(413, f"the JSON is larger than {MOST_JSON} bytes")
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "expected a JSON object") from None
+    if not isinstance(body, dict):
+        raise HTTPException(400, "expected a JSON object")
+    for key, kind in kinds.items():
+        if not isinstance(body.get(key), kind):
+            raise HTTPException(422, f"{key}: expected a {kind.__name__}, got {body.get(key)!r}")
+    return body
+
+
+def _number(request: Request, key: str) -> float:
+    text = request.query_params.get(key, "0")
+    if not re.fullmatch(r"\d{1,12}(\.\d+)?", text):
+        raise HTTPException(422, f"{key}: expected a number, got {text!r}")
+    return float(text)
+
+
+def _peaks(path: Path) -> dict[str, Any]:
+    """Return the waveform of a file: length in seconds, and the peak of each column in 0..1."""
+    import numpy as np
+
+    from mvemo.extract.errors import ExtractError
+    from mvemo.extract.media.isolated import DECODE, read_one
+
+    try:
+        decoded = read_one(DECODE, path, sample_rates=(PEAK_SR,), pictures=())
+    except ExtractError as error:
+        raise PipelineError(str(error)) from None
+    y = np.abs(decoded.waveforms.get(PEAK_SR, np.zeros(0, dtype=np.float32)))
+    columns = np.array_split(y, PEAKS) if len(y) >= PEAKS else []
+    peaks = [round(float(column.max()), 3) for column in columns]
+    return {"seconds": decoded.seconds, "peaks": peaks}

@@ -1,0 +1,290 @@
+"""Jobs of the server: a bounded queue, and one thread that keeps the nets in memory."""
+
+import secrets
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Condition, Thread
+from typing import Any
+
+from mvemo.fuse.final.model import FinalModel, load_model
+from mvemo.pipeline.console.messages import tell
+from mvemo.pipeline.console.progress import duration_text
+from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
+from mvemo.pipeline.serve.library import Library, prediction_facts
+
+# Largest number of waiting jobs.
+MOST_WAITING = 200
+# Finished jobs that are still listed.
+MOST_FINISHED = 100
+# Number of clips between two looks at the queue, so that no job waits for a whole folder.
+STEP = 8
+
+
+@dataclass
+class Job:
+    """One job and its progress; the JSON form is its fields without `work`."""
+
+    kind: str  # ``predict``, ``timeline``, ``explain`` or ``learn``
+    ids: list[str] = field(default_factory=list)  # clips
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
+    state: str = "waiting"  # ``running``, ``done``, ``failed`` or ``cancelled``
+    done: int = 0
+    total: int = 0
+    failed: int = 0
+    message: str = ""
+    seconds_left: float | None = None
+    result: Any = None
+    name: str = ""  # of a learned model
+
+    def record(self) -> dict[str, Any]:
+        """Return the job as JSON values, without the ids of its clips."""
+        values = asdict(self)
+        del values["ids"], values["name"]
+        return values
+
+
+class QueueFull(Exception):
+    """The queue has no room for another job."""
+
+
+class Worker:
+    """Thread that runs jobs one after the other with warm nets."""
+
+    def __init__(self, library: Library, folder: Path, settings: PredictSettings) -> None:
+        self.library, self.base, self.settings = library, folder, settings
+        self.folder, self.model = folder, load_model(folder)
+        self.jobs: dict[str, Job] = {}
+        self.counts = dict.fromkeys(("predicted", "failed"), 0)
+        self.seconds = 0.0
+        self._waiting: deque[Job] = deque()
+        self._changed, self._stopping = Condition(), False
+        self._maker: Any = None
+        self._details: dict[tuple[str, str, str], Any] = {}
+        self._thread = Thread(target=self._run, name="mvemo-jobs", daemon=True)
+
+    @property
+    def models(self) -> dict[str, Path]:
+        """Folders of the models by name: the given one, then those that were learned."""
+        learned = sorted((self.library.work / "models").glob("*/model.json"))
+        return {self.base.name: self.base, **{file.parent.name: file.parent for file in learned}}
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """End after the present step; jobs that wait are found again from the clips' states."""
+        with self._changed:
+            self._stopping = True
+            for job in self.jobs.values():
+                if job.state == "running":
+                    job.state = "cancelled"
+            self._changed.notify()
+        self._thread.join(seconds)
+
+    def submit(self, job: Job) -> Job:
+        """Queue a job; `QueueFull` if too many wait."""
+        with self._changed:
+            if len(self._waiting) >= MOST_WAITING:
+                raise QueueFull(f"{len(self._waiting)} jobs are waiting: try again later")
+            job.total = len(job.ids) or 1
+            for old in [k for k, j in self.jobs.items() if j.state not in ("waiting", "running")][
+                :-MOST_FINISHED
+            ]:
+                del self.jobs[old]
+            self.jobs[job.id] = job
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        with self._changed:
+            if job.state in ("waiting", "running"):
+                job.state = "cancelled"
+            if job in self._waiting:
+                self._waiting.remove(job)
+        self._set_state(job.ids[job.done :], ("waiting", "running"), "failed", "cancelled")
+
+    def detail(self, kind: str, clip_id: str) -> tuple[Any, Job | None]:
+        """Return the timeline or explanation of a clip if it is known, else its job."""
+        if (found := self._details.get((kind, clip_id, str(self.folder)))) is not None:
+            return found, None
+        for job in self.jobs.values():
+            if (job.kind, job.ids) == (kind, [clip_id]) and job.state in ("waiting", "running"):
+                return None, job
+        return None, self.submit(Job(kind, [clip_id]))
+
+    def use(self, folder: Path) -> Job:
+        """Switch to another model and predict all clips again, from their stored features."""
+        self.model, self.folder, self._maker = load_model(folder), folder, None
+        return self.submit(Job("predict", self.library.ids("done", "waiting", "running")))
+
+    # --- the thread
+
+    def _run(self) -> None:
+        works: Mapping[str, Callable[[Job], Any]] = {
+            "scan": self._scan,
+            "predict": self._predict,
+            "timeline": self._timeline,
+            "explain": self._explain,
+            "learn": self._learn,
+        }
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stopping)
+                if self._stopping:
+                    return
+                job = self._waiting.popleft()
+                job.state = "running"
+            try:
+                job.result = works[job.kind](job)
+            except Exception as error:
+                # The errors of this package are sentences for users; others are bugs.
+                if type(error).__module__.partition(".")[0] != "mvemo":
+                    traceback.print_exc()
+                job.message = str(error) or type(error).__name__
+                job.state = "failed"
+                self._set_state(job.ids, ("waiting", "running"), "failed", job.message)
+            if job.state == "running":
+                job.state = "done"
+
+    def _warm(self) -> Any:
+        """Return the maker of features, whose nets stay in memory."""
+        if self._maker is None:
+            from mvemo.pipeline.model_nets import fetch_model_weights
+            from mvemo.pipeline.prediction.feature_maker import FeatureMaker
+
+            settings = self.settings
+            fetch_model_weights(self.folder, settings.modalities, but=settings.weights)
+            self._maker = FeatureMaker(self.folder, settings)
+            self.model = self._maker.model
+        return self._maker
+
+    def _scan(self, job: Job) -> None:
+        """List the clips of a folder; queue those that have no prediction."""
+        self.library.add_folder(Path(job.name))
+        waiting = self.library.ids("waiting", "running")
+        tell(f"{job.name}: {len(self.library)} clips, {len(waiting)} to predict")
+        if waiting:
+            self.submit(Job("predict", waiting))
+
+    def _predict(self, job: Job) -> None:
+        from mvemo.pipeline.prediction.catalogue import Catalogue
+        from mvemo.pipeline.prediction.embedding import BatchReader
+
+        start = time.monotonic()
+        self._set_state(job.ids, ("done", "failed"), "waiting")
+        maker = self._warm()
+        catalogue = self.library.work / "features.h5"
+        while job.done < job.total and job.state == "running" and not self._stopping:
+            ids = job.ids[job.done : job.done + STEP]
+            clips = {}
+            for row, clip_id in enumerate(ids):
+                try:
+                    path = self.library.file_of(clip_id)
+                    clips[row] = NewClip(self.library.get(clip_id)["path"], path)
+                    self.library.update(clip_id, {"state": "running"})
+                except (OSError, KeyError) as error:
+                    job.failed += 1
+                    job.message = str(error)
+            reader = BatchReader(maker)
+            source = Catalogue(catalogue, reader, keep_absent=True)
+            with closing(source.read(clips)) as found:
+                for batch in found:
+                    self._store(job, maker, [(ids[row], clip) for row, clip in batch])
+            job.done += len(ids)
+            job.seconds_left = (time.monotonic() - start) / job.done * (job.total - job.done)
+        self.seconds += time.monotonic() - start
+        tell(f"predicted {job.done} clips in {duration_text(time.monotonic() - start)}")
+
+    def _store(self, job: Job, maker: Any, batch: Sequence[tuple[str, Any]]) -> None:
+        from mvemo.pipeline.prediction.predictions import records
+        from mvemo.pipeline.prediction.run import predict_clip
+
+        for clip_id, embedded in batch:
+            (record,) = records(maker.model, [predict_clip(maker, embedded)], facts=True)
+            record.setdefault("error", None)
+            record["name"] = self.library.get(clip_id)["name"]
+            facts = prediction_facts(maker.model, record, embedded.clip.path)
+            if self.library.uploads in embedded.clip.path.parents:
+                # An upload has a random name.
+                facts["title"] = facts["title"].replace(
+                    embedded.clip.path.stem, Path(record["name"]).stem
+                )
+            self.library.update(clip_id, {**record, **facts})
+            self.counts["failed" if record["error"] else "predicted"] += 1
+            job.failed += bool(record["error"])
+            if record["error"]:
+                job.message = f"{record['name']}: {record['error']}"
+
+    def _timeline(self, job: Job) -> None:
+        from mvemo.pipeline.prediction import timeline
+
+        maker, (clip_id,) = self._warm(), job.ids
+        clip = NewClip(self.library.get(clip_id)["name"], self.library.file_of(clip_id))
+        settings = timeline.TimelineSettings()
+        followed = timeline.follow_clip(maker, clip, settings)
+        self._keep(
+            job,
+            {
+                "windows": timeline.window_records(maker.model, followed),
+                "changes": timeline.changes_of(maker.model, followed),
+            },
+        )
+
+    def _explain(self, job: Job) -> None:
+        from mvemo.pipeline.prediction import explain
+
+        maker, (clip_id,) = self._warm(), job.ids
+        clip = NewClip(self.library.get(clip_id)["name"], self.library.file_of(clip_id))
+        found = explain.explain_clip(maker, clip, explain.ExplainSettings())
+        keys = ("second", "modality", "loss")
+        stretches = [dict(zip(keys, each, strict=True)) for each in found.stretches()]
+        self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
+
+    def _learn(self, job: Job) -> dict[str, Any]:
+        from mvemo.pipeline.learning import learn
+
+        work = self.library.work
+        out = work / "models" / job.name
+        out.parent.mkdir(exist_ok=True)
+        found = learn(work / "corrections.csv", work / "features.h5", model=self.base, out=out)
+        job.done = 1
+        return asdict(found)
+
+    def _keep(self, job: Job, detail: Any) -> None:
+        self._details[job.kind, job.ids[0], str(self.folder)] = detail
+        job.done = 1
+
+    def _set_state(
+        self, ids: Sequence[str], states: Sequence[str], state: str, error: str | None = None
+    ) -> None:
+        """Change the state of clips that are in one of `states`."""
+        for clip_id in set(ids) & set(self.library.ids(*states)):
+            self.library.update(clip_id, {"state": state, "error": error})
+
+
+def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:
+    """Return what the page must know about a model."""
+    from itertools import cycle
+
+    from mvemo.pipeline.prediction.page import COLOURS
+    from mvemo.pipeline.serve.library import map_axes
+
+    model: FinalModel = worker.model if folder == worker.folder else load_model(folder)
+    expected = model.expected_of(model.predictors[0])
+    metric, mean = expected["metric"].replace("_", " "), expected["mean"]
+    return {
+        "name": name,
+        "task": model.task,
+        "outputs": list(model.classes),
+        "colors": dict(zip(model.classes, cycle(COLOURS))),
+        "scale": {n: [s["minimum"], s["maximum"]] for n, s in model.scale.items()},
+        "axes": map_axes(model),
+        "expected": "" if mean is None else f"Expect {metric} {mean:.3f} on new clips.",
+        "current": folder == worker.folder,
+    }

@@ -1,0 +1,246 @@
+"""Clips of a served folder: their files, predictions and corrections, and what changed since."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from mvemo.fuse.final.model import FinalModel
+from mvemo.manifests.files import parse_json, write_text
+from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_media
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.moods import Mood, Place, read_records
+from mvemo.pipeline.serve.corrections import Corrections
+from mvemo.pipeline.tagging import song_facts
+
+SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
+# Largest number of clips in one answer.
+PAGE = 2000
+
+Record = dict[str, Any]
+
+
+class OutsideFolders(Exception):
+    """A path that is not inside the opened folders."""
+
+
+class Library:
+    """Clips by id, with a revision for each change; safe to use from several threads.
+
+    The predictions are appended to ``clips.jsonl`` in the work folder, so that the next server
+    shows them at once.
+    """
+
+    def __init__(self, folders: Iterable[Path], work: Path) -> None:
+        self.work, self.uploads = work, work / "uploads"
+        self.uploads.mkdir(parents=True, exist_ok=True)
+        self.roots = [folder.resolve() for folder in (*folders, self.uploads)]
+        self.lock = RLock()
+        self.revision = 0
+        self._clips: dict[str, Record] = {}
+        self._revisions: dict[str, int] = {}
+        self._journal = work / "clips.jsonl"
+        self.corrections: Corrections | None = None
+        self.problems: list[str] = []
+        self._restore()
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def add(self, path: Path, **facts: Any) -> str:
+        """List a file, unless it is listed, and return its id; `facts` are keys of its record."""
+        clip_id = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
+        if clip_id not in self._clips or facts:
+            stem = Path(facts.get("name") or path.name)
+            kind = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "audio"
+            record = {
+                "id": clip_id,
+                "path": str(path),
+                "name": stem.name,
+                "title": stem.stem,
+                "artist": None,
+                "kind": kind,
+                "state": "waiting",
+                "map": None,
+                "doubt": None,
+                "notes": [],
+                **facts,
+            }
+            self.update(clip_id, record)
+        return clip_id
+
+    def add_folder(self, folder: Path) -> list[str]:
+        """List the media files of a folder, and return their ids."""
+        left_out: list[tuple[str, str]] = []
+        found = find_media(folder, left_out, follow_links=False)
+        if left_out:
+            path, reason = left_out[0]
+            self.problems.append(f"{len(left_out)} files were left out, such as {path}: {reason}")
+        return [self.add(folder / name) for name in found]
+
+    def add_predictions(self, file: Path) -> None:
+        """List the clips of a file of predictions with what it says about them."""
+        for record in read_records(file):
+            path = Path(record["path"])
+            path = path if path.exists() else file.parent / path
+            failed = bool(record.get("error"))
+            facts = {**record, "path": str(path), "state": "failed" if failed else "done"}
+            self.add(path, **facts)
+
+    def update(self, clip_id: str, facts: Mapping[str, Any]) -> None:
+        """Change keys of a record; a change of the prediction is written to the work folder."""
+        with self.lock:
+            self.revision += 1
+            record = {**self._clips.get(clip_id, {}), **facts}
+            self._clips[clip_id], self._revisions[clip_id] = record, self.revision
+            if record["state"] in ("done", "failed") or Path(record["path"]).parent == self.uploads:
+                with self._journal.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([_stamp(record["path"]), record]) + "\n")
+
+    def touch(self, ids: Iterable[str]) -> None:
+        """Report clips as changed."""
+        with self.lock:
+            for clip_id in ids:
+                self.revision += 1
+                self._revisions[clip_id] = self.revision
+
+    def get(self, clip_id: str) -> Record:
+        """Return the record of a clip with its correction; KeyError for an unknown id."""
+        record = self._clips[clip_id]
+        known = self.corrections.current if self.corrections else {}
+        correction = known.get(clip_id)
+        shown = self.corrections.record(correction) if self.corrections and correction else None
+        return {**record, "correction": shown}
+
+    def since(self, revision: int) -> tuple[int, list[Record]]:
+        """Return the clips that changed after a revision, oldest first, and the last revision."""
+        with self.lock:
+            changed = sorted((n, i) for i, n in self._revisions.items() if n > revision)[:PAGE]
+            known = self.corrections.current if self.corrections else {}
+            records = []
+            for _, clip_id in changed:
+                correction = known.get(clip_id)
+                shown = self.corrections.record(correction) if correction else None  # type: ignore[union-attr]
+                records.append({**self._clips[clip_id], "correction": shown})
+            return (changed[-1][0] if changed else max(revision, self.revision)), records
+
+    def ids(self, *states: str) -> list[str]:
+        """Return the ids of the clips in one of these states."""
+        with self.lock:
+            return [i for i, record in self._clips.items() if record["state"] in states]
+
+    def file_of(self, clip_id: str) -> Path:
+        """Return a clip's file, if it is inside the opened folders.
+
+        KeyError is raised for an unknown id, FileNotFoundError for a deleted file.
+        """
+        record = self._clips[clip_id]
+        path = self.confined(record["path"])
+        if not path.is_file():
+            if record["state"] != "missing":
+                self.update(clip_id, {"state": "missing"})
+            raise FileNotFoundError(f"{record['path']}: the file is gone")
+        return path
+
+    def confined(self, path: str | Path) -> Path:
+        """Return the resolved path, or raise `OutsideFolders`."""
+        resolved = Path(path).resolve()
+        if not any(resolved.is_relative_to(root) for root in self.roots):
+            raise OutsideFolders(f"{path}: is outside the opened folders")
+        return resolved
+
+    def _restore(self) -> None:
+        """Read the clips that an earlier server knew, if their files are unchanged."""
+        latest: dict[str, tuple[Any, Record]] = {}
+        for line in self._journal.read_bytes().splitlines() if self._journal.exists() else ():
+            try:
+                stamp, record = parse_json(line)
+                latest[record["id"]] = stamp, record
+            except (ValueError, TypeError, KeyError):
+                self.problems.append(f"{self._journal}: an unreadable line was skipped")
+        lines = []
+        for clip_id, (stamp, record) in latest.items():
+            if stamp is None or _stamp(record["path"]) != stamp:
+                continue
+            self.revision += 1
+            self._clips[clip_id], self._revisions[clip_id] = record, self.revision
+            lines.append(json.dumps([stamp, record]) + "\n")
+        write_text(self._journal, "".join(lines), error=BadOption)
+
+
+def prediction_facts(model: FinalModel, record: Mapping[str, Any], path: Path) -> Record:
+    """Return the keys that the page adds to a prediction: title, artist, map and doubt."""
+    tags = song_facts(path)
+    facts = {"title": tags["title"], "artist": tags["artist"]}
+    facts["state"] = "failed" if record.get("error") else "done"
+    facts["doubt"], facts["map"] = doubt_of(model, record), place_of(model, record)
+    return facts
+
+
+def doubt_of(model: FinalModel, record: Mapping[str, Any]) -> float | None:
+    """Return how doubtful a prediction is, from 0 to 1.
+
+    For classes 1 - confidence, for tags the mean entropy in bits, for ratings the mean width of
+    the intervals as a share of the scale.
+    """
+    if values := record.get("values"):
+        widths = [
+            (v["high"] - v["low"]) / _length(model, name)
+            for name, v in values.items()
+            if v.get("high") is not None
+        ]
+        return min(sum(widths) / len(widths), 1.0) if widths else None
+    if model.task == "multiclass":
+        confidence = record.get("confidence")
+        return None if confidence is None else 1 - confidence
+    proba = (record.get("proba") or {}).values()
+    bits = [-sum(q * math.log2(q) for q in (p, 1 - p) if q > 0) for p in proba]
+    return sum(bits) / len(bits) if bits else None
+
+
+def place_of(model: FinalModel, record: Mapping[str, Any]) -> Place | None:
+    """Return a clip's place on the map in 0..1: valence and arousal if they follow.
+
+    Otherwise each output pulls the clip towards its point on a circle.
+    """
+    values, proba = record.get("values") or {}, record.get("proba") or {}
+    ratings = {
+        name: (v["value"] - model.scale[name]["minimum"]) / _length(model, name)
+        for name, v in values.items()
+    }
+    place = Mood(Path(record["path"]), proba=proba, ratings=ratings).place
+    weights = proba or ratings
+    if place is None and (total := sum(weights.values())):
+        angles = {name: 2 * math.pi * i / len(weights) for i, name in enumerate(weights)}
+        place = (
+            0.5 + 0.5 * sum(w * math.cos(angles[name]) for name, w in weights.items()) / total,
+            0.5 + 0.5 * sum(w * math.sin(angles[name]) for name, w in weights.items()) / total,
+        )
+    return None if place is None else (min(max(place[0], 0), 1), min(max(place[1], 0), 1))
+
+
+def map_axes(model: FinalModel) -> list[str]:
+    """Return the names of the map's axes."""
+    each = dict.fromkeys(model.classes, 1.0)
+    is_rated = model.task == "regression"
+    mood = Mood(Path(), ratings=each) if is_rated else Mood(Path(), proba=each)
+    return ["valence", "arousal"] if mood.place else ["component 1", "component 2"]
+
+
+def _length(model: FinalModel, target: str) -> float:
+    """Return the length of a target's scale."""
+    scale = model.scale[target]
+    return scale["maximum"] - scale["minimum"] or 1.0
+
+
+def _stamp(path: str) -> list[int] | None:
+    """Return size and modification time of a file, or None if it is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
