@@ -294,8 +294,9 @@ class _Front(nn.Module):
         sign = torch.where(self.norm.weight < 0, -1.0, 1.0)
         kernel = self.convolution.weight * sign[:, None, None, None]
         # On a CPU, the outputs of more patches do not fit into the cache.
-        parts = x.split(PATCHES_AT_ONCE if x.device.type == "cpu" else len(x))
+        parts = torch.split(x, PATCHES_AT_ONCE if x.device.type == "cpu" else len(x))
         peaks = torch.cat([functional.conv2d(part, kernel).amax(dim=3) for part in parts])
+        assert self.convolution.bias is not None
         peaks = peaks * sign[:, None] + self.convolution.bias[:, None]
         return self.norm(functional.relu(peaks).unsqueeze(3)).squeeze(3)
 

@@ -3,7 +3,7 @@
 import re
 import socket
 import webbrowser
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class ServeSettings:
     token: str = ""  # empty for a random one
     open: bool = True  # open the browser
     most_upload: int = 2_000_000_000  # bytes
-    predict: PredictSettings = PredictSettings()
+    predict: PredictSettings = field(default_factory=PredictSettings)
 
 
 def serve(source: Path, settings: ServeSettings) -> None:
