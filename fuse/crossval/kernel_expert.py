@@ -16,7 +16,7 @@ from mvemo.fuse.crossval.out_of_fold import OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import leave_each_out
-from mvemo.fuse.heads.fitting import MIN_DIFFERENT, Fit, HeadFitter
+from mvemo.fuse.heads.fitting import MIN_DIFFERENT, Fit, HeadFitter, balance
 from mvemo.fuse.heads.kernel import MOST_CLIPS, fit_kernel
 from mvemo.fuse.metrics.calibration import fit_temperature
 from mvemo.fuse.models import KERNEL, Model, modalities_of
@@ -79,7 +79,10 @@ class KernelExpert:
             scale = np.where(deviation > 1e-12 * np.maximum(np.abs(mean), 1e-30), deviation, 1.0)
             target = (labels - mean) / scale
         unit, folds = unit_rows(columns), oof.inner_folds[fold][train]
-        head, scores = fit_kernel(unit[train], target, folds)
+        weights = None
+        if fitter.settings.class_weight == "balanced":
+            weights = balance(np.ones((1, len(target)), np.float32), target.T.astype(np.float32))[0]
+        head, scores = fit_kernel(unit[train], target, folds, weights)
         inner = np.full_like(scores, np.nan)
         for others, rows in leave_each_out(folds):
             if others.any() and rows.any():

@@ -44,7 +44,9 @@ def kernel(x: F32, y: F32) -> F32:
     return product
 
 
-def fit_kernel(unit: F32, target: F64, inner: Ints) -> tuple[KernelRidge, F64]:
+def fit_kernel(
+    unit: F32, target: F64, inner: Ints, weights: F32 | None = None
+) -> tuple[KernelRidge, F64]:
     """Fit a head, and predict its training clips by fits without their inner fold.
 
     Parameters
@@ -55,6 +57,8 @@ def fit_kernel(unit: F32, target: F64, inner: Ints) -> tuple[KernelRidge, F64]:
         float64 (clips, outputs): indicators of classes, tags, or standardised values.
     inner
         int64 (clips,): inner fold of each clip, from 0.
+    weights
+        float32 (clips,): weight of each clip's squared error; None for equal weights.
 
     Returns
     -------
@@ -62,6 +66,7 @@ def fit_kernel(unit: F32, target: F64, inner: Ints) -> tuple[KernelRidge, F64]:
     (clips, outputs).
     """
     gram, values = kernel(unit, unit), target.astype(np.float32)
+    weights = np.ones(len(unit), np.float32) if weights is None else weights
     tried = {ridge: np.zeros_like(target) for ridge in RIDGES}
     for fold in range(int(inner.max()) + 1):
         train, rows = np.flatnonzero(inner != fold), np.flatnonzero(inner == fold)
@@ -69,15 +74,15 @@ def fit_kernel(unit: F32, target: F64, inner: Ints) -> tuple[KernelRidge, F64]:
             continue
         part, others = gram[np.ix_(train, train)], gram[np.ix_(rows, train)]
         for ridge, scores in tried.items():
-            scores[rows] = others @ _dual(part, ridge, values[train])
-    ridge = min(RIDGES, key=lambda one: float(np.square(tried[one] - target).mean()))
-    return KernelRidge(unit, _dual(gram, ridge, values), ridge), tried[ridge]
+            scores[rows] = others @ _dual(part, ridge / weights[train], values[train])
+    ridge = min(RIDGES, key=lambda one: float((weights @ np.square(tried[one] - target)).sum()))
+    return KernelRidge(unit, _dual(gram, ridge / weights, values), ridge), tried[ridge]
 
 
-def _dual(gram: F32, ridge: float, target: F32) -> F32:
-    """Return the dual coefficients of a fit, float32 (clips, outputs)."""
+def _dual(gram: F32, ridges: F32, target: F32) -> F32:
+    """Return the dual coefficients of a fit, float32 (clips, outputs); a ridge for each clip."""
     system = gram.copy()
-    system[np.diag_indices_from(system)] += np.float32(ridge)
+    system[np.diag_indices_from(system)] += ridges
     # A transposed view of the symmetric matrix is in LAPACK's order, so it is not copied again.
     _, dual, failed = lapack.sposv(system.T, target, lower=1, overwrite_a=1)
     if failed:

@@ -1,5 +1,7 @@
 """The kernel expert: what it learns, when it is chosen, and where it is left out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from feature_samples import MODALITY, frozen_cache, make_table, spec, write_cache
@@ -86,6 +88,22 @@ def test_labels_of_the_tested_clips_change_nothing(task, tmp_path):
             made = by_name(evaluate(cache, plain_settings(kernel=True, choose_model=True)))
         outputs.append(made[KERNEL].outputs[tested])
     np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-6)
+
+
+def test_class_weights_raise_the_recall_of_a_rare_class(tmp_path):
+    rng, n = np.random.default_rng(0), 240
+    table = make_table(n, 3, classes=("calm", "tense"))
+    rare = np.repeat(rng.random(n // 3) < 0.15, 3)
+    table.labels[:] = rare
+    x = (rare[:, None] + rng.normal(0, 1.0, (n, 3))).astype(np.float32)
+    path, recall = write_cache(tmp_path / "f.h5", table, [(spec("music1d", 3), x)]), []
+    for class_weight in ("none", "balanced"):
+        settings = plain_settings(kernel=True)
+        head = replace(settings.head, class_weight=class_weight)
+        with open_cache(path) as cache:
+            made = by_name(evaluate(cache, replace(settings, head=head)))[KERNEL]
+        recall.append((made.outputs.argmax(axis=1) == 1)[rare].mean())
+    assert recall[1] > recall[0] + 0.2
 
 
 def test_large_sets_do_not_have_it(corners, monkeypatch):

@@ -28,6 +28,15 @@ def test_the_kernel_and_the_fit_are_those_of_scikit_learn(sample):
     np.testing.assert_allclose(head.scores(new), expected, atol=2e-4)
 
 
+def test_weights_are_the_sample_weights_of_scikit_learn(sample):
+    unit, target, inner = sample
+    weights = np.random.default_rng(2).uniform(0.2, 5.0, len(unit)).astype(np.float32)
+    head, _ = fit_kernel(unit, target, inner, weights)
+    gram = kernel(unit, unit).astype(np.float64)
+    reference = Reference(alpha=head.ridge, kernel="precomputed").fit(gram, target, weights)
+    np.testing.assert_allclose(head.scores(unit), reference.predict(gram), atol=1e-3)
+
+
 def test_inner_predictions_are_by_fits_without_the_fold(sample):
     unit, target, inner = sample
     head, scores = fit_kernel(unit, target, inner)
