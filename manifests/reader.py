@@ -154,6 +154,7 @@ def check_manifest(
     path: str | Path,
     *,
     root: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
     media: bool = True,
     infer_groups: bool = False,
 ) -> list[Problem]:
@@ -164,7 +165,7 @@ def check_manifest(
 
     Parameters
     ----------
-    path, root, media
+    path, root, columns, media
         Same as for `read_manifest`.
     infer_groups
         If True, different groups for pieces of one source (`source_of`) are a problem.
@@ -183,7 +184,7 @@ def check_manifest(
     ['start -1 is negative: it must be at least 0 seconds']
     """
     problems = Problems(Path(path))
-    manifest, rows = _parse(problems, _Overrides(root, media=media), empty=True)
+    manifest, rows = _parse(problems, _Overrides(root, columns or {}, media=media), empty=True)
     kind = label_kind(manifest.task)
     if not kind.numeric:
         _check_names(rows, kind, problems)

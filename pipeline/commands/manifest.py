@@ -184,6 +184,7 @@ def list_layouts() -> None:
 
 @manifest.command()
 @argument("file", type=PATH)
+@column_option
 @root_option
 @_infer
 @_no_media
@@ -192,7 +193,12 @@ def list_layouts() -> None:
     "Decode all clips, and list those in different groups that are nearly the same.",
 )
 def check(
-    file: Path, root: Path | None, infer_groups: bool, no_media: bool, duplicates: bool
+    file: Path,
+    columns: dict[str, str],
+    root: Path | None,
+    infer_groups: bool,
+    no_media: bool,
+    duplicates: bool,
 ) -> None:
     """List all problems of manifest FILE, with their lines; or summarise it.
 
@@ -208,14 +214,16 @@ def check(
     """
     if duplicates and no_media:
         raise BadOption("--duplicates needs the media files: leave out --no-media")
-    problems = check_manifest(file, root=root, media=not no_media, infer_groups=infer_groups)
+    problems = check_manifest(
+        file, root=root, columns=columns, media=not no_media, infer_groups=infer_groups
+    )
     if problems:
         for problem in problems:
             click.echo(str(problem), err=True)
         n_problems = sum(problem.count for problem in problems)
         click.echo(f"{file}: {n_problems} problem{'s' * (n_problems > 1)}", err=True)
         raise click.exceptions.Exit(2)
-    clips = read_manifest(file, root=root, media=False)
+    clips = read_manifest(file, root=root, columns=columns, media=False)
     if not no_media and any(clip.start > 0 for clip in clips.clips):
         from mvemo.pipeline.clips.media_files import starts_past_end
 

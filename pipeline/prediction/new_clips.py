@@ -15,8 +15,10 @@ from mvemo.extract.media.isolated import PROBE, read_one, start_readers
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.manifests.clip_rows import parse_stretch
 from mvemo.manifests.errors import Problems
+from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_notes
-from mvemo.manifests.tables import TABLES, collect_table
+from mvemo.manifests.recognition import recognise
+from mvemo.manifests.tables import TABLES, BadText, Table, collect_table
 from mvemo.pipeline.console.messages import tell_note
 
 # A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
@@ -112,6 +114,8 @@ def _listed(path: Path) -> list[NewClip]:
     problems = Problems(path)
     table = collect_table(path, problems).with_path()
     problems.raise_any()
+    table = _recognised(table, problems)
+    problems.raise_any()
     if "path" not in table.header:
         line = table.rows[0][0] if table.rows else 0
         problems.add(line, f"the header has no column 'path'; it has {table.header}")
@@ -132,6 +136,24 @@ def _listed(path: Path) -> list[NewClip]:
         problems.add(0, "the table lists no clips")
     problems.raise_any()
     return clips
+
+
+def _recognised(table: Table, problems: Problems) -> Table:
+    """Return the table with our names of path, start and duration, in a note if they differ."""
+    if table.kind:
+        return table
+    found = recognise(table.header, table.cells, task=UNLABELLED)
+    for question in found.questions:
+        problems.add(0, question)
+    names = [name for name in ("path", "start", "duration") if name in found.renamed]
+    for note in found.notes:
+        if note.split(":")[0] in names:
+            tell_note(f"{problems.path}: {note.split('; another column')[0]}")
+    try:
+        return table.renamed({name: found.renamed[name] for name in names})
+    except BadText as error:
+        problems.add(*error.args)
+        return table
 
 
 # --- windows

@@ -66,6 +66,10 @@ def test_columns_of_own_tables_are_told_or_asked_for(tmp_path):
     done = run("import", path, "--task", "regression", "--out", out)
     assert "valence: ratings in 'V' (1.5 to 2); another column: --column valence=" in done.stderr
     assert read_manifest(out).labels.tolist() == [[1.5, 2], [2, 3]]
+    path.write_text("file;mood;genre\na.mp3;calm;x\nb.mp3;tense;x\n")
+    assert "  calm   1" in run("check", path, "--column", "label=mood").stdout
+    done = run("check", path, "--column", "label=none", ends=2)
+    assert "no column 'none' for label" in done.stderr
 
 
 def test_segments_of_cal500exp_are_measured(tmp_path):
