@@ -13,11 +13,11 @@ if TYPE_CHECKING:
         clip_table,
         evaluate,
         extract_features,
-        load_manifest,
+        load,
         predict,
     )
 
-__all__ = ["audit", "clip_table", "evaluate", "extract_features", "load_manifest", "predict"]
+__all__ = ["audit", "clip_table", "evaluate", "extract_features", "load", "predict"]
 
 
 def __getattr__(name: str) -> Any:

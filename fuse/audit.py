@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache import Cache
+from mvemo.cache import Cache, open_cache
 from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix, leave_each_out
 from mvemo.fuse.metrics.scores import roc_auc
 from mvemo.fuse.near_pairs import near_pairs
 from mvemo.fuse.numeric import F32, F64, Bools, Ints, mean_of_finite
 from mvemo.fuse.scaling import MIN_CLIPS, fit_scaling, unit_rows
-from mvemo.manifests import make_folds
+from mvemo.manifests import make_folds, read_manifest
 from mvemo.manifests.labels import UNLABELLED, Task, label_kind
-from mvemo.manifests.text_table import html_table
+from mvemo.manifests.text_table import Tabular
 
 # A model of a few columns with a higher R2 or ROC-AUC knows the labels.
 TOO_GOOD = 0.98
@@ -63,17 +63,16 @@ class Finding:
         }
 
 
-class Findings(tuple[Finding, ...]):
+class Findings(Tabular, tuple[Finding, ...]):
     """Findings of an audit, shown as a table in notebooks."""
 
-    def _repr_html_(self) -> str:
-        rows = [(f.kind, f.feature, str(len(f.clips)), f.message, f.cure) for f in self]
-        head = ("kind", "feature", "clips", "message", "cure")
-        return html_table(f"{len(self)} faults of the data", head, rows)
+    def caption(self) -> str:
+        """Return the number of findings in words."""
+        return f"{len(self)} faults of the data"
 
-    def to_pandas(self) -> Any:
-        """Return the findings as a `pandas.DataFrame`; pandas must be installed."""
-        return import_module("pandas").DataFrame([finding.record() for finding in self])
+    def records(self) -> list[dict[str, Any]]:
+        """Return the findings as JSON values."""
+        return [finding.record() for finding in self]
 
 
 def first_of_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -125,6 +124,15 @@ def audit_cache(
         for finding in audit.feature(name, features.raw_matrix(name, 0))
     ]
     return Findings((*findings, *audit.leakage(), *audit.few_groups()))
+
+
+def audit_file(features: str | Path, manifest: str | Path | None = None) -> Findings:
+    """Audit a feature file or a folder of shards, with the column ``split`` of a manifest."""
+    splits = None
+    if manifest is not None:
+        splits = {c.clip_id: c.split or "" for c in read_manifest(manifest, media=False).clips}
+    with open_cache(features) as cache:
+        return audit_cache(cache, splits)
 
 
 class _Audit:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.numeric import F32, F64, Bools, Ints, Link, complete
+from mvemo.fuse.numeric import F32, Bools, Ints, Link, complete
 from mvemo.fuse.scaling import Rows, standardise_within
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import labels as manifest_labels
@@ -305,10 +305,6 @@ class Clips:
             task = cast(manifest_labels.Task, self.task.name)
             inner[train] = make_folds(self.y_true[train], groups, count, self.seed, task)
         return inner
-
-    def score(self, rows: NDArray[np.bool_], outputs: F64) -> float:
-        """Return the task's primary metric on the clips in `rows`, bool (clips,)."""
-        return self.task.primary(self.y_true[rows], outputs[rows])
 
 
 def leave_each_out(folds: Ints) -> list[tuple[Bools, Bools]]:

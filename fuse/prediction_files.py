@@ -179,6 +179,9 @@ def _predictions(
 def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> Table:
     """Read a file and rename its columns; with a manifest, paths may replace clip ids."""
     table = read_table(path, error=BadFeatures, columns=columns)
+    for name, n in Counter(table.header).items():
+        if n > 1:
+            raise BadFeatures(f"{path}: duplicate column {name!r}")
     if of_manifest and "clip_id" not in table.header:
         table = table.with_path()
         table = table.renamed({"clip_id": "path"} if "path" in table.header else {})
@@ -191,9 +194,6 @@ def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) ->
     header = table.header
     if len(table.rows) < 2:
         raise BadFeatures(f"{path}: has no predictions: expected a header and rows")
-    for name, n in Counter(header).items():
-        if n > 1:
-            raise BadFeatures(f"{path}: duplicate column {name!r}")
     if "clip_id" not in header:
         raise BadFeatures(
             f"{path}: has no column 'clip_id', only {', '.join(header)}: name the column of clip "

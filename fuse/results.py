@@ -13,7 +13,7 @@ from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import INTEGRATED, Model
 from mvemo.fuse.numeric import F64, Bools, Ints, complete, mean_of_finite, spread
 from mvemo.fuse.tasks.base import Column, Task
-from mvemo.manifests.text_table import html_table
+from mvemo.manifests.text_table import Tabular
 
 # Protocol of predictions that another program made.
 OTHERS = "others"
@@ -119,7 +119,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Results:
+class Results(Tabular):
     """All models of one evaluation on the same clips and folds.
 
     Parameters
@@ -211,19 +211,22 @@ class Results:
         if ranked:
             score = f"{self.task.primary_metric} {self.primary_mean(ranked[-1]):.3f}"
             best = f"; best {ranked[-1].name}: {score}"
-        return f"<Results {self._caption()}{best}>"
+        return f"<Results {self.caption()}{best}>"
 
-    def _repr_html_(self) -> str:
-        """Return a table for notebooks: each model's primary metric over folds."""
-        rows = []
+    def records(self) -> list[dict[str, Any]]:
+        """Return each model's primary metric: mean, 95 % interval (low, high), and over folds."""
+        records = []
         for model in (*self.models, self.baseline):
-            values = spread(self.primary_per_fold(model))
-            cells = [f"{value:.3f}" if np.isfinite(value) else "" for value in values]
-            rows.append([model.name, ", ".join(model.modalities), *cells])
-        head = ("model", "needs", "min", f"mean {self.task.primary_metric}", "max")
-        return html_table(self._caption(), head, rows)
+            least, mean, most = spread(self.primary_per_fold(model))
+            low, high = model.intervals.get("primary", (None, None))
+            scores = {self.task.primary_metric: mean, "low": low, "high": high}
+            needs = ", ".join(model.modalities)
+            records.append(
+                {"model": model.name, "needs": needs, **scores, "min": least, "max": most}
+            )
+        return records
 
-    def _caption(self) -> str:
+    def caption(self) -> str:
         """Describe the clips and how they were evaluated."""
         folds = f"{self.k} folds" if self.k > 1 else "one split"
         return (

@@ -1,8 +1,11 @@
-"""Tables and lists as text for the terminal, and as HTML for notebooks."""
+"""Tables and lists as text for the terminal, and as HTML or data frames for notebooks."""
 
+import math
 import unicodedata
 from collections.abc import Collection, Sequence
 from html import escape
+from importlib import import_module
+from typing import Any
 
 
 def align_columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
@@ -35,6 +38,43 @@ def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]])
     for tag, row in (("th", head), *(("td", row) for row in rows)):
         body += f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in row)}</tr>"
     return f"{body}</table>"
+
+
+class Tabular:
+    """Mixin of results that are a table in notebooks; subclasses have `caption` and `records`."""
+
+    def caption(self) -> str:
+        """Return the title of the table."""
+        raise NotImplementedError
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows as JSON values."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        records = self.records()
+        head = list(dict.fromkeys(name for record in records for name in record))
+        rows = [[_cell(record.get(name)) for name in head] for record in records]
+        return html_table(self.caption(), head, rows)
+
+    def to_pandas(self) -> Any:
+        """Return the rows as a `pandas.DataFrame`; ``a.b`` is the column of entry b of a dict."""
+        try:
+            pandas = import_module("pandas")
+        except ModuleNotFoundError:
+            raise ImportError("to_pandas() needs pandas: pip install pandas") from None
+        return pandas.json_normalize(self.records())
+
+
+def _cell(value: Any) -> str:
+    """Return a JSON value as the text of a cell."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_cell(entry)}" for name, entry in value.items())
+    if isinstance(value, list | tuple):
+        return listed([_cell(entry) for entry in value])
+    if isinstance(value, float):
+        return f"{value:.3f}" if math.isfinite(value) else ""
+    return "" if value is None else str(value)
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

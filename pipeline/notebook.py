@@ -11,42 +11,61 @@ from typing import TYPE_CHECKING, Any, Literal
 from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, scan_clips, write_manifest
 
 if TYPE_CHECKING:
-    from mvemo.cache import ClipTable
+    from mvemo.cache import Cache, ClipTable
     from mvemo.fuse.audit import Findings
     from mvemo.fuse.results import Results
+    from mvemo.pipeline.prediction.predictions import Records
     from mvemo.pipeline.stage_one.summary import ExtractSummary
 
 
-def load_manifest(table: str | Path, **options: Any) -> Manifest:
-    """Read the clips of a table, or of a folder with one subfolder per class.
+def load(path: str | Path, **options: Any) -> Manifest | Cache | Any:
+    """Read the clips of a table or a folder, or open a feature file.
 
     Parameters
     ----------
-    table
-        Path of a CSV file or a folder.
+    path
+        Path of a table, a folder with one subfolder per class, or a feature file (``.h5``).
     options
         Options of `mvemo.manifests.read_manifest` (``root``, ``columns``, ``task``, ``media``)
-        for a file, or of `mvemo.manifests.scan_clips` (``infer_groups``, ``layout``) for a
+        for a table, or of `mvemo.manifests.scan_clips` (``infer_groups``, ``layout``) for a
         folder.
+
+    Returns
+    -------
+    `Manifest` of a table or a folder; open `Cache` of a feature file.
     """
-    if Path(table).is_dir():
-        return scan_clips(table, **options).manifest
-    return read_manifest(table, **options)
+    if Path(path).suffix.lower() == ".h5":
+        from mvemo.cache import open_cache
+
+        return open_cache(path, **options)
+    return _clips(path, **options)
 
 
-def clip_table(manifest: Manifest, folds: Folds | int | None = None) -> ClipTable:
+def _clips(path: str | Path, **options: Any) -> Manifest:
+    if Path(path).is_dir():
+        return scan_clips(path, **options).manifest
+    return read_manifest(path, **options)
+
+
+def _several(values: Any) -> Sequence[Any]:
+    """Return the values of a sequence, or one value as a list."""
+    return [values] if isinstance(values, str | Path) else values
+
+
+def clip_table(manifest: Manifest | str | Path, folds: Folds | int | None = None) -> ClipTable:
     """Return a manifest's clips as a cache stores them, to add features of other programs.
 
     Parameters
     ----------
     manifest
-        Labelled clips.
+        Labelled clips, or the path of their table or folder.
     folds
         Folds, or their number. None for the split of the manifest or, if it has none, for folds
         that are made when heads are fitted.
     """
     from mvemo.pipeline.clips import clip_tables
 
+    manifest = manifest if isinstance(manifest, Manifest) else _clips(manifest)
     if folds is None:
         return clip_tables.imported_clips(manifest).table
     folds = folds_of(manifest, folds) if isinstance(folds, int) else folds
@@ -58,7 +77,7 @@ def extract_features(
     out: str | Path = "work/features.h5",
     *,
     profile: str = "paper",
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
     work: str | Path = "work",
     root: str | Path | None = None,
 ) -> ExtractSummary:
@@ -75,7 +94,7 @@ def extract_features(
         file.
     settings
         Settings of docs/settings.md as ``key=value``, for example ``["extract.folds=5",
-        "nets.i3d.views=4"]``.
+        "nets.i3d.views=4"]``; a text is one setting.
     work
         Folder for decoded media and trained nets.
     root
@@ -90,7 +109,7 @@ def extract_features(
     from mvemo.pipeline.settings_files import load_settings
     from mvemo.pipeline.stage_one.run import run_extract
 
-    work = Path(work)
+    work, settings = Path(work), _several(settings)
     if isinstance(manifest, Manifest):
         work.mkdir(parents=True, exist_ok=True)
         write_manifest(manifest, work / "manifest.csv")
@@ -116,18 +135,13 @@ def audit(features: str | Path, manifest: str | Path | None = None) -> Findings:
     manifest
         Table whose column ``split`` is compared, too.
     """
-    from mvemo.cache import open_cache
-    from mvemo.fuse.audit import audit_cache
+    from mvemo.fuse.audit import audit_file
 
-    splits = None
-    if manifest is not None:
-        splits = {c.clip_id: c.split or "" for c in read_manifest(manifest, media=False).clips}
-    with open_cache(features) as cache:
-        return audit_cache(cache, splits)
+    return audit_file(features, manifest)
 
 
 def evaluate(
-    features: str | Path, *, profile: str | None = None, settings: Sequence[str] = ()
+    features: str | Path, *, profile: str | None = None, settings: str | Sequence[str] = ()
 ) -> Results:
     """Cross-validate all models that a feature file allows, as ``mvemo fuse`` does.
 
@@ -140,13 +154,14 @@ def evaluate(
     profile
         Profile of the settings; None for the profile that the features were made with.
     settings
-        Settings of the section ``fuse`` in docs/settings.md as ``key=value``.
+        Settings of the section ``fuse`` in docs/settings.md as ``key=value``; a text is one
+        setting.
     """
     from mvemo.cache import open_cache
     from mvemo.fuse.crossval.evaluation import evaluate as evaluate_cache
     from mvemo.pipeline.stage_two import settings_for
 
-    loaded = settings_for(Path(features), profile, settings)
+    loaded = settings_for(Path(features), profile, _several(settings))
     with open_cache(features) as cache:
         return evaluate_cache(cache, loaded)
 
@@ -158,7 +173,8 @@ def predict(
     modality: Literal["audio", "video", "both"] = "both",
     weights: Mapping[str, str | Path] | None = None,
     device: str = "auto",
-) -> list[dict[str, Any]]:
+    coverage: float | None = None,
+) -> Records:
     """Predict the emotion of clips, as ``mvemo predict --json`` does.
 
     Parameters
@@ -174,29 +190,32 @@ def predict(
         Name of a net to its file of pretrained weights, if weights cannot be downloaded.
     device
         ``auto``, ``cpu`` or ``cuda``.
+    coverage
+        Share of new clips, such as 0.9, whose truth the sets or intervals shall hold.
 
     Returns
     -------
-    One record per clip, as in docs/outputs.md; if a clip cannot be read, it has ``error``.
+    List with one record per clip, as in docs/outputs.md; if a clip cannot be read, it has
+    ``error``. Notebooks show a table, and ``to_pandas()`` returns a data frame.
     """
     from mvemo.pipeline.errors import BadOption
     from mvemo.pipeline.prediction.predictions import records
 
     if modality not in ("audio", "video", "both"):
         raise BadOption(f"modality {modality!r}: expected 'audio', 'video' or 'both'")
-    several = [paths] if isinstance(paths, (str, Path)) else paths
-    entries = [os.fspath(path) for path in several]
+    entries = [os.fspath(path) for path in _several(paths)]
     name = None if model is None else os.fspath(model)
     if len(entries) == 1 and entries[0].lower().endswith(".h5"):
         from mvemo.pipeline.models.boxed import pick_model
         from mvemo.pipeline.prediction.predictions import predict_features
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
-        return records(*predict_features(pick_model(name), Path(entries[0]), modalities))
+        file, folder = Path(entries[0]), pick_model(name)
+        return records(*predict_features(folder, file, modalities, coverage))
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
     files = {net: Path(file) for net, file in (weights or {}).items()}
-    clips, folder, options = clips_and_settings(entries, name, modality, files, device)
+    clips, folder, options = clips_and_settings(entries, name, modality, files, device, coverage)
 
     from mvemo.pipeline.prediction.run import predict_files
 

@@ -17,7 +17,7 @@ HEAVY = ("torch", "torchvision", "librosa", "av", "cv2", "soundfile", "soxr")
 # What is done -> modules that are not loaded after it.
 STEPS = {
     "import mvemo; dir(mvemo)": ("numpy", "click", "torch"),
-    "from mvemo import clip_table, evaluate, extract_features, load_manifest, predict": (
+    "from mvemo import clip_table, evaluate, extract_features, load, predict": (
         *("torch", "librosa", "sklearn", "matplotlib"),
     ),
     "import mvemo.fuse.report.report_files": (

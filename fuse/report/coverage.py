@@ -57,9 +57,8 @@ def coverage_facts(results: Results, *, intervals: bool = True) -> dict[str, Any
     return {"model": model.name, "asked": ASKED, **columns[0], "per_output": per_output}
 
 
-def coverage_sentence(results: Results) -> str:
-    """Return a sentence on the coverage of the recommended model's sets; '' without a model."""
-    facts = coverage_facts(results, intervals=False)
+def coverage_sentence(results: Results, facts: dict[str, Any] | None) -> str:
+    """Return a sentence on the facts of `coverage_facts`; '' without a model."""
     if facts is None:
         return ""
     asked, got, model = percent(ASKED, 0), percent(facts["share"]), facts["model"]
@@ -75,9 +74,8 @@ def coverage_sentence(results: Results) -> str:
     )
 
 
-def coverage_table(results: Results) -> Table:
-    """Return share and size for each class, tag or target, and for all clips."""
-    facts = coverage_facts(results)
+def coverage_table(results: Results, facts: dict[str, Any] | None) -> Table:
+    """Return the facts of `coverage_facts` for each class, tag or target, and for all clips."""
     one, many = results.task.output_nouns
     rating = results.task.link == "identity"
     size = "width" if rating else f"{many} in a set"

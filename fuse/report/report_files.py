@@ -49,9 +49,10 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
     FuseError
         A file cannot be written.
     """
+    covered = coverage.coverage_facts(results)
     texts = {
-        "report.html": report_html(results),
-        "metrics.json": dump_json(metrics_dict(results)),
+        "report.html": report_html(results, covered),
+        "metrics.json": dump_json(metrics_dict(results, covered)),
         "predictions.csv": predictions_csv(results),
     }
     with replacing_together(Path(out), error=FuseError, remove=RUN_FILES) as new:
@@ -81,10 +82,16 @@ def write_texts(out: Path, texts: Mapping[str, str]) -> None:
 # --- page
 
 
-def report_html(results: Results) -> str:
-    """Render the report as one HTML page without external files; all text is escaped."""
+def report_html(results: Results, covered: dict[str, Any] | None = None) -> str:
+    """Render the report as one HTML page without external files; all text is escaped.
+
+    `covered` are the facts of `coverage_facts`, if they are known.
+    """
+    covered = covered or coverage.coverage_facts(results)
     results, note = without_twin(results), summary.scoring_note(results)
     top = recommended_model(results)
+    if covered and top:
+        covered = {**covered, "model": top.name}  # the twin's name
     provenance = _told_once(to_json_values(results.provenance, "provenance"))
     return (
         page_templates(TEMPLATES)
@@ -95,6 +102,7 @@ def report_html(results: Results) -> str:
             best=top,
             findings=findings,
             coverage=coverage,
+            covered=covered,
             published=published,
             summary=summary,
             tables=score_tables,
@@ -172,7 +180,7 @@ def _text(value: Any) -> str:
 # --- metrics.json
 
 
-def metrics_dict(results: Results) -> dict[str, Any]:
+def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the results as strict JSON values; numbers that are not finite become None.
 
     Scores are fractions or in the targets' unit, never percentages; with ``repeats`` they cover all
@@ -182,7 +190,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
     (``min``, ``mean``, ``max`` over folds, ``per_fold``, ``pooled``), every other score under its
     name (``f1_macro``, ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of
     these, ``confusion`` (rows true, columns predicted) and ``intervals`` (95 %, from resampled
-    groups). Other keys may change.
+    groups). Other keys may change. `covered` is the value of ``coverage``, if it is known.
 
     Parameters
     ----------
@@ -232,7 +240,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
             for name, points in results.learning_curve.items()
         },
         "choice": chosen,
-        "coverage": coverage.coverage_facts(results),
+        "coverage": covered or coverage.coverage_facts(results),
         "missing": results.missing,
         "outliers": results.outliers,
         "failures": len(results.failures),

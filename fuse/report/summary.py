@@ -5,7 +5,7 @@ import numpy as np
 from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.models import INTEGRATED, STACKED
 from mvemo.fuse.numeric import spread
-from mvemo.fuse.report.coverage import coverage_sentence
+from mvemo.fuse.report.coverage import coverage_facts, coverage_sentence
 from mvemo.fuse.report.findings import banners, findings
 from mvemo.fuse.report.published import LABEL, Published, published_beside, sentence_beside
 from mvemo.fuse.report.text import (
@@ -316,7 +316,8 @@ def format_table(results: Results) -> str:
         )
     sentences = [note, f"* {LABEL}: PL20 Tables 2 and 3." if beside else ""]
     sentences += [sentence_beside(results), "" if results.permuted else compare_best(results)]
-    sentences += [coverage_sentence(results), *scaling_notes(results), *_footnotes(results)]
+    covered = coverage_sentence(results, coverage_facts(results, intervals=False))
+    sentences += [covered, *scaling_notes(results), *_footnotes(results)]
     lines += [wrap(clean(sentence)) for sentence in sentences if sentence]
     if advice := recommend(results):
         lines += ["", wrap(clean(advice))]

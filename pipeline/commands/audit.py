@@ -34,8 +34,7 @@ def audit(features: Path, manifest: Path | None, out: Path | None, **options: An
       mvemo audit features.h5 --merge-groups --out clean.h5
     """
     from mvemo.cache import open_cache
-    from mvemo.fuse.audit import audit_cache
-    from mvemo.manifests import read_manifest
+    from mvemo.fuse.audit import audit_file
     from mvemo.manifests.files import dump_json
     from mvemo.manifests.text_table import listed
 
@@ -46,11 +45,13 @@ def audit(features: Path, manifest: Path | None, out: Path | None, **options: An
             if out is not None
             else f"--{corrections[0].replace('_', '-')} needs --out FILE for the corrected copy"
         )
-    splits = None
-    if manifest is not None:
-        splits = {c.clip_id: c.split or "" for c in read_manifest(manifest, media=False).clips}
     with open_cache(features) as cache:
-        findings = audit_cache(cache, splits)
+        names = cache.names()
+    for name in options["exclude"]:
+        if name not in names:
+            listing = ", ".join(names)
+            raise BadOption(f"--exclude {name}: unknown feature; expected one of {listing}")
+    findings = audit_file(features, manifest)
     if options["json"]:
         click.echo(dump_json({"findings": [finding.record() for finding in findings]}))
     else:
@@ -73,10 +74,6 @@ def _write_corrected(features: Path, out: Path, findings: Any, options: dict[str
 
     with open_cache(features) as cache:
         table, names = cache.table, cache.names()
-    for name in options["exclude"]:
-        if name not in names:
-            listing = ", ".join(names)
-            raise BadOption(f"--exclude {name}: unknown feature; expected one of {listing}")
     kept = [name for name in names if name not in options["exclude"]]
     group_of = dict(zip(table.clip_ids, table.groups, strict=True))
     pairs = [pair for finding in findings if finding.feature in kept for pair in finding.pairs]

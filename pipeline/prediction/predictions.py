@@ -31,7 +31,7 @@ from mvemo.fuse.final.model import (
 from mvemo.fuse.numeric import F64, complete
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.tables import CsvWriter
-from mvemo.manifests.text_table import align_columns, shown_name
+from mvemo.manifests.text_table import Tabular, align_columns, shown_name
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.prediction.formats import Record, format_of
 
@@ -188,11 +188,21 @@ def _training_clips(model: FinalModel, cache: Cache) -> set[str]:
     }
 
 
-def records(
-    model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
-) -> list[Record]:
+class Records(Tabular, list[Record]):
+    """JSON objects of predictions, shown as a table in notebooks."""
+
+    def caption(self) -> str:
+        """Return the number of clips in words."""
+        return f"{len(self)} clips"
+
+    def records(self) -> list[Record]:
+        """Return the objects as a plain list."""
+        return list(self)
+
+
+def records(model: FinalModel, predictions: Sequence[Prediction], facts: bool = False) -> Records:
     """Return the JSON object of each clip (docs/predicting.md); `facts` adds `Prediction.facts`."""
-    return [
+    return Records(
         {
             "path": prediction.file,
             "model": prediction.predictor and f"{model.name}/{prediction.predictor.name}",
@@ -200,7 +210,7 @@ def records(
             **(prediction.facts if facts else {}),
         }
         for prediction in predictions
-    ]
+    )
 
 
 def prediction_fields(model: FinalModel, prediction: Prediction) -> Record:

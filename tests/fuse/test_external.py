@@ -15,7 +15,7 @@ from mvemo.fuse.report.findings import banners
 from mvemo.fuse.report.report_files import predictions_csv, report_html
 from mvemo.fuse.report.summary import opening, scoring_note
 from mvemo.fuse.results import score_model
-from mvemo.manifests import read_manifest
+from mvemo.manifests import Clip, Manifest, read_manifest
 
 HEAD = "clip_id,label,calm,tense\n"
 GOOD = HEAD + "a,calm,0.9,0.1\nb,tense,0.6,0.4\nc,tense,0.2,0.8\n"
@@ -297,3 +297,12 @@ def test_truth_and_groups_of_a_manifest(tmp_path):
             read_predictions(write(path, text), manifest=manifest)
     with pytest.raises(BadFeatures, match="manifest of the task regression, got multiclass"):
         read_predictions(path, task="regression", manifest=manifest)
+
+
+def test_two_columns_with_the_same_name_are_refused(tmp_path):
+    (tmp_path / "p.csv").write_text("path,path,calm,tense\na,b,0.4,0.6\n")
+    manifest = Manifest(
+        "m", "multiclass", ("calm", "tense"), (Clip("a", "a.wav", ("calm",), "g"),), tmp_path
+    )
+    with pytest.raises(BadFeatures, match=r"p\.csv: duplicate column 'path'"):
+        read_predictions(tmp_path / "p.csv", manifest=manifest)

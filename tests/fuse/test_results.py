@@ -1,5 +1,6 @@
 """Results: as one line, as a table in notebooks, and the choice of a model."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +49,12 @@ def test_a_notebook_gets_a_table_of_escaped_texts(tmp_path):
     assert NASTY not in nasty
     assert "<script>" not in nasty
     assert "&lt;script&gt;" in nasty
+    pandas = pytest.importorskip("pandas")
+    assert list(results.to_pandas()["model"]) == [record["model"] for record in results.records()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, pandas.__name__, None)
+        with pytest.raises(ImportError, match="needs pandas: pip install pandas"):
+            results.to_pandas()
     assert "<td></td><td></td><td></td>" in empty_results()._repr_html_()
     with open_cache(crossfit_cache(tmp_path / "f.h5", make_table(24, 2))) as cache:
         shown = cache._repr_html_()

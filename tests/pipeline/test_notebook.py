@@ -44,6 +44,9 @@ def test_the_page_s_first_block_runs(tmp_path, monkeypatch):
     assert song["path"] == "song.wav"
     assert {video["label"] for video in videos} <= set(manifest.classes)
     (first, *_), features = mvemo.predict(summary.path, "out/model"), names["records"][1]
+    asked = mvemo.predict(summary.path, "out/model", coverage=0.9)
+    assert json.loads(json.dumps(asked))[0]["coverage"] == 0.9
+    assert "<td>" in asked._repr_html_()
     assert first["proba"] == pytest.approx(features["proba"], abs=1e-5)
 
 
@@ -55,9 +58,10 @@ def test_packages_are_there_after_import_mvemo_alone():
 
 def test_a_clip_table_has_the_folds_that_are_asked_for(tmp_path):
     manifest = tiny_demo(tmp_path)
-    assert mvemo.load_manifest(manifest.root / "manifest.csv").digest == manifest.digest
-    assert len(mvemo.load_manifest(manifest.root / "media")) == len(manifest)
+    assert mvemo.load(manifest.root / "manifest.csv").digest == manifest.digest
+    assert len(mvemo.load(manifest.root / "media")) == len(manifest)
     assert mvemo.clip_table(manifest).k == 0
+    assert mvemo.clip_table(manifest.root / "manifest.csv").clip_ids == manifest.clip_ids
     folds = folds_of(manifest, 2)
     for table in (mvemo.clip_table(manifest, 2), mvemo.clip_table(manifest, folds)):
         assert table.clip_ids == manifest.clip_ids
@@ -71,4 +75,4 @@ def test_names_and_options_that_are_not_there_name_those_that_are():
     with pytest.raises(BadOption, match="modality 'smell': expected 'audio', 'video' or 'both'"):
         mvemo.predict(["song.mp3"], modality="smell")
     with pytest.raises(BadOption, match=r"extract\.fold: unknown setting"):
-        mvemo.extract("clips.csv", settings=["extract.fold=4"])
+        mvemo.extract("clips.csv", settings="extract.fold=4")

@@ -29,8 +29,8 @@ def test_the_asked_share_is_covered_and_told(results):
     low, high = facts["interval"]
     assert low <= facts["share"] <= high
     assert list(facts["per_output"]) == list(results.classes)
-    assert f"{100 * facts['share']:.1f} %" in coverage_sentence(results)
-    assert len(coverage_table(results).rows) == len(results.classes)
+    assert f"{100 * facts['share']:.1f} %" in coverage_sentence(results, facts)
+    assert len(coverage_table(results, facts).rows) == len(results.classes)
     assert 'id="coverage"' in report_html(results)
     if results.task.name == "regression":
         assert np.isnan(facts["size"])
