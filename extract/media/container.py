@@ -81,8 +81,11 @@ class FramePicker:
             self._on_frame(self.frame, slice(self._next_row, row))
             self._next_row = row
 
-    def finish(self) -> None:
+    def finish(self, reaches_end: bool = False) -> None:
+        """Assign the last frame to the remaining times; it may last until the clip's end."""
         self._show_until(len(self.times))
+        if reaches_end:
+            self._frame_end = self._end
 
     @property
     def seconds(self) -> float:
@@ -194,18 +197,20 @@ def decode_streams(
         for row in range(rows.start, rows.stop):
             on_pictures(row, pictures)
 
-    needed = None
+    needed: set[int] = set()
+    unused: set[int] = set()
     skipping = any(stream.codec_context.name in _SKIPPING_CODECS for stream in clip.streams)
     if clip.times and packets.is_indexed(clip.container) and skipping:
         # The clip's last frame is needed to learn how far the video can be decoded.
         needed = clip.times.stamps_at(np.append(times, clip.end))
+        unused = clip.times.unused(needed)
     packets.thread_decoders(clip.streams, clip.request.threads)
     sound = SoundCollector(clip.request, on_block, clip.choice.channel)
     waiting: list[tuple[float, Any]] = []
     with background_calls(threaded=threaded) as submit:
         picker = FramePicker(clip.request.start, clip.end, times, partial(submit, scale))
         for kind, when, frame in packets.decoded_frames(
-            clip.container, clip.streams, clip.origin, clip.request.stop, needed
+            clip.container, clip.streams, clip.origin, clip.request.stop, needed or None, unused
         ):
             if kind == "video":
                 picker.add(when, frame)
@@ -215,7 +220,9 @@ def decode_streams(
                 submit(sound.add, waiting)
                 waiting = []
         submit(sound.add, waiting)
-        picker.finish()
+        # The next frame, which would end the last one after the clip's end, may be left out.
+        is_last = bool(unused and picker.frame is not None and picker.frame.pts == max(needed))
+        picker.finish(is_last and clip.times is not None and clip.times.last >= clip.end)
     problems = find_problems(clip, picker, sound)
     waveforms: dict[int, F32] = {}
     if "audio" in clip.kinds and "audio" not in problems:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack
 from operator import itemgetter
 from pathlib import Path
@@ -193,8 +193,16 @@ class FrameTimes:
     """Presentation times, in seconds, of the frames in a part of a file, read from its packets."""
 
     def __init__(
-        self, frames: Sequence[tuple[int, int]], time_base: float, origin: float
-    ) -> None:  # frames: stamp and duration in units of `time_base`
+        self,
+        frames: Sequence[tuple[int, int]],  # stamp and duration in units of `time_base`
+        time_base: float,
+        origin: float,
+        resets: Sequence[int] = (),  # rows of `frames` from which on no earlier frame is needed
+    ) -> None:
+        self._order = np.array([stamp for stamp, _ in frames], dtype=np.int64)
+        self._groups = np.zeros(len(frames), dtype=np.int64)
+        self._groups[list(resets)] = 1
+        self._groups = self._groups.cumsum()
         self._stamps = np.sort(np.array([stamp for stamp, _ in frames], dtype=np.int64))
         self._seconds = self._stamps * time_base - origin
         last = max(frames, key=itemgetter(0))[1] * time_base
@@ -203,13 +211,35 @@ class FrameTimes:
         if last <= 0 and not self.single:
             last = float(np.median(np.diff(self._seconds)))
         # Seconds from the file's first presentation time.
-        self.first = float(self._seconds[0])
-        self.end = float(self._seconds[-1]) + max(last, 0.0)
+        self.first, self.last = float(self._seconds[0]), float(self._seconds[-1])
+        self.end = self.last + max(last, 0.0)
 
     def stamps_at(self, times: F64) -> set[int]:
         """Return the stamps of the frames shown at `times`, the first frame's for earlier times."""
         rows = np.searchsorted(self._seconds, times, side="right") - 1
         return {int(stamp) for stamp in self._stamps[np.maximum(rows, 0)]}
+
+    def unused(self, needed: set[int]) -> set[int]:
+        """Return the stamps of frames that no `needed` frame depends on: the ends of groups."""
+        rows = np.flatnonzero(np.isin(self._order, list(needed)))
+        last = np.full(self._groups[-1] + 1, -1)
+        np.maximum.at(last, self._groups[rows], rows)
+        used = np.arange(len(self._order)) <= last[self._groups]
+        return set(self._order[~used].tolist()) - set(self._order[used].tolist())
+
+
+def _is_reset(packet: Any, extradata: bytes | None) -> bool:
+    """Return True for an H.264 packet after which no earlier picture is needed (IDR)."""
+    # MP4 and Matroska store each unit after its length (ISO/IEC 14496-15); 5 is an IDR slice.
+    if not packet.is_keyframe or not extradata or extradata[0] != 1:
+        return False
+    data, place, width = memoryview(packet), 0, (extradata[4] & 3) + 1
+    while place + width < len(data):
+        kind = data[place + width] & 31
+        if kind in (1, 5):
+            return kind == 5
+        place += width + int.from_bytes(data[place : place + width], "big")
+    return False
 
 
 def frame_times(
@@ -224,11 +254,15 @@ def frame_times(
         _seek(container, request.start + origin)
     packets = Packets(container, [video])
     frames: list[tuple[int, int]] = []
+    resets: list[int] = []
+    extradata = video.codec_context.extradata if video.codec_context.name == "h264" else None
     try:
         for packet in packets:
             # Packets outside the file's edit list are decoded but never shown.
             if packet.pts is None or packet.is_discard:
                 continue
+            if _is_reset(packet, extradata):
+                resets.append(len(frames))
             frames.append((packet.pts, packet.duration or 0))
             if latest_needed is not None and packet.pts > latest_needed:
                 break
@@ -237,7 +271,7 @@ def frame_times(
         pass
     if not frames:
         return None
-    times = FrameTimes(frames, time_base, origin)
+    times = FrameTimes(frames, time_base, origin, resets)
     # In a joined file, a stamp may occur in several parts: prevent seeking.
     if packets.joined:
         times.first = math.inf
@@ -249,7 +283,8 @@ def decoded_frames(
     streams: Sequence[Any],
     origin: float,
     stop: float | None,
-    needed: set[int] | None,  # stamps of the pictures that must be decoded; None for all
+    needed: set[int] | None = None,  # stamps of the pictures that must be decoded; None for all
+    unused: Set[int] = frozenset(),  # stamps of pictures on which no needed picture depends
 ) -> Iterator[tuple[str, float, Any]]:
     """Yield (stream type, time in seconds, frame) until every stream is past `stop`."""
     # PyAV computes a stream's properties each time they are read.
@@ -279,6 +314,10 @@ def decoded_frames(
         if index not in running:
             continue
         kind, codec, unit = running[index]
+        if kind == "video" and packet.pts in unused:
+            if stop is not None and packet.pts * unit - origin >= stop:
+                yield from decode(None, *running.pop(index))
+            continue
         if needed is not None and kind == "video":
             shown = packet.pts is None or packet.pts in needed
             codec.skip_frame = "DEFAULT" if shown else "NONREF"

@@ -10,8 +10,15 @@ import soundfile
 from media_samples import decode, film, grey, index_of, sine, write_media
 
 from mvemo.extract.errors import BadMedia, BadSetting, MissingFile
+from mvemo.extract.media import packets
 from mvemo.extract.media.reading import probe_seconds
-from mvemo.extract.media.request import NO_AUDIO, NO_VIDEO, Problem
+from mvemo.extract.media.request import (
+    NO_AUDIO,
+    NO_VIDEO,
+    ClipRequest,
+    FrameSampling,
+    Problem,
+)
 
 # Shown from these milliseconds on; the last one for as long as the container says.
 TIMES = [0, 40, 80, 500, 540, 900, 1400, 1410, 1420, 2000, 2500, 2600, 2700, 2800, 3000, 3500]
@@ -54,19 +61,38 @@ def test_frames_are_spread_to_the_end_of_the_pictures(tmp_path, codec, options):
     assert chosen(path, n_frames=15) == list(range(1, 30, 2))
 
 
-def test_skipped_frames_change_no_other(tmp_path):
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(
+    ("gop", "options", "is_closed"),
+    [
+        (10, {"bf": "3", "b_strategy": "0"}, True),
+        (10, {"bf": "0", "refs": "4"}, True),
+        (10, {"bf": "3", "x264-params": "open-gop=1:b-adapt=0"}, False),
+        (40, {"bf": "3", "x264-params": "intra-refresh=1"}, False),
+    ],
+)
+def test_skipped_frames_change_no_other(tmp_path, suffix, gop, options, is_closed):
     moving = list(np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), dtype=np.uint8))
-    path = film(tmp_path / "a.mp4", frames=moving, options={"bf": "3", "b_strategy": "0"})
+    path = film(tmp_path / f"a{suffix}", frames=moving, options=options, gop=gop)
     with av.open(str(path)) as container:
         shown = {
             float(f.pts * f.time_base): f.to_ndarray(format="rgb24")
             for f in container.decode(video=0)
         }
     assert len(shown) == 40
-    found = decode(path, sample_rates=(), n_frames=7, sizes=(48,), duration=1.6).frames[48]
-    for i, frame in enumerate(found):
-        at = max(t for t in shown if t <= (i + 0.5) * 1.6 / 7)
-        assert np.array_equal(frame, shown[at][:, 8:56])
+    for start, n, duration in ((0.0, 7, 1.6), (0.1, 1, 0.3), (0.6, 2, 0.5), (0.47, 3, 0.7)):
+        asked = {"start": start, "duration": duration, "n_frames": n}
+        decoded = decode(path, sample_rates=(), sizes=(48,), **asked)
+        assert decoded.problems == {}
+        for i, frame in enumerate(decoded.frames[48]):
+            at = max(t for t in shown if t <= start + (i + 0.5) * duration / n)
+            assert np.array_equal(frame, shown[at][:, 8:56])
+    with av.open(str(path)) as container:
+        request = ClipRequest(pictures=(FrameSampling(1, 48),))
+        times = packets.frame_times(container, container.streams.video[0], 0.0, request)
+        unused = times.unused(times.stamps_at(np.array([0.1, 1.5])))
+        # Shown frames 2 and 37: with closed groups of ten, at least groups 2 and 3 are left out.
+        assert (len(unused) >= 20) == is_closed
 
 
 def test_pictures_that_begin_late_and_sound_that_does(tmp_path):
