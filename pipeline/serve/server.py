@@ -12,6 +12,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from mvemo.extract.media.isolated import start_readers
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 from mvemo.pipeline.serve.access import Access, new_token
@@ -75,7 +76,7 @@ def serve(source: Path, settings: ServeSettings) -> None:
             work / "corrections.csv", model.name, model.task, model.classes, stated
         )
         if library.corrections.problem:
-            print(library.corrections.problem, flush=True)
+            tell_note(library.corrections.problem)
         if source.is_dir():
             worker.submit(Job("scan", name=str(folder)))
         else:
