@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from typing import Any
 
 import page_samples
 import pytest
+from server_samples import TOKEN, write_songs
+from server_samples import Server as RealServer
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 PACKAGES = ("playwright", "axe_playwright_python", "starlette", "uvicorn")
@@ -260,6 +263,45 @@ def test_confusion_lists_its_clips(page):
     page.get_by_role("button", name="Stop showing only").click()
     page.get_by_role("button", name="List the hard clips").click()
     assert page.locator(".clip b").all_inner_texts() == ["Song 5"]
+
+
+def test_the_real_server_from_prediction_to_a_learned_model(browser, model, tmp_path):
+    server = RealServer(model, write_songs(tmp_path / "songs", seconds=30))
+    context = browser.new_context()
+    page = context.new_page()
+    errors: list[Any] = []
+    page.on("pageerror", lambda error: errors.append(error))
+    page.goto(f"{server.url}?token={TOKEN}")
+    page.wait_for_selector("text=4 of 4 clips")
+    server.clips()
+    page.wait_for_selector(".clip:has-text('cannot be read')")
+    page.get_by_text("song1", exact=True).dblclick()
+    wait_for(lambda: page.evaluate("document.querySelector('#media').currentTime > 0.2"))
+    page.keyboard.press("e")
+    page.wait_for_selector(".followed")
+    page.keyboard.press("w")
+    page.wait_for_selector("text=strongest evidence")
+    page.keyboard.press("1")
+    wait_for(lambda: len(server.get("corrections").json()["corrections"]) == 1)
+    port = server.url.rstrip("/").rpartition(":")[2]
+    server.end(signal.SIGKILL)
+    page.keyboard.press("2")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    server = RealServer(model, tmp_path / "songs", port=int(port))
+    wait_for(lambda: len(server.get("corrections").json()["corrections"]) == 2)
+    page.wait_for_selector("#banner", state="hidden")
+    page.get_by_role("button", name="Learn", exact=True).first.click()
+    page.locator("#learn-button").click()
+    page.get_by_role("button", name="Use mine").click()
+    wait_for(lambda: page.evaluate("document.querySelector('#model').value === 'mine'"))
+    server.clips()
+    song = (tmp_path / "songs" / "song0.wav").read_bytes()
+    page.set_input_files("#files", {"name": "new.wav", "mimeType": "audio/wav", "buffer": song})
+    page.wait_for_selector(".clip b:text('new')")
+    assert {"new.wav", "song0.wav"} <= {*server.clips()}
+    context.close()
+    assert errors == []
+    assert server.end() == 143
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -6,98 +6,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import jsonschema
-import numpy as np
 import pytest
-import soundfile
-from stage_samples import run, tiny_demo, tiny_settings
+from server_samples import START, TOKEN, Server, write_songs
 
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.serve.app import SCHEMA, Api
 
-TOKEN = "a-token-for-tests"
 DOCUMENT = json.loads(SCHEMA.read_text(encoding="utf-8"))
-START = "import sys; from mvemo.pipeline.start import main; sys.exit(main())"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Return the folder of a model with a tiny net."""
-    folder = tmp_path_factory.mktemp("model")
-    tiny_demo(folder / "demo", clips_per_class=2)
-    more = tiny_settings('extract.descriptors=["mfcc"]', 'extract.nets=["music1d"]')
-    extract = [folder / "demo" / "manifest.csv", "--work", folder / "work"]
-    assert run("mvemo", "extract", *extract, *more) == 0
-    features = folder / "work" / "features.h5"
-    fuse = ["--final", "--out", folder / "out", "--set", "fuse.n_resamples=0"]
-    assert run("mvemo", "fuse", features, *fuse) == 0
-    return folder / "out" / "model"
-
-
-class Server:
-    """A server process with a folder of songs."""
-
-    def __init__(self, model, folder, *options):
-        self.folder = folder
-        words = ["serve", str(folder), "--model", str(model), "--no-open", "--token", TOKEN]
-        command = [sys.executable, "-c", START, *words, "--port", "0", *options]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self.errors = []
-        # A full pipe would stop the server.
-        self.reader = threading.Thread(
-            target=lambda: self.errors.extend(self.process.stderr), daemon=True
-        )
-        self.reader.start()
-        address = self.process.stdout.readline().strip()
-        assert address, self.process.wait() or self.errors
-        self.url = address.partition("?")[0]
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=60)
-
-    def get(self, path, **options):
-        return self.client.get(f"/api/v1/{path}", **options)
-
-    def clips(self):
-        """Return the clips by name once all are predicted."""
-        revision, clips = 0, {}
-        while True:
-            found = self.get(f"clips?since={revision}&wait=20").json()
-            revision = found["revision"]
-            clips |= {clip["name"]: clip for clip in found["clips"]}
-            states = {clip["state"] for clip in clips.values()}
-            if clips and not states & {"waiting", "running"} and not self._works():
-                return clips
-
-    def finished(self, job):
-        while job["state"] in ("waiting", "running"):
-            time.sleep(0.05)
-            job = self.get(f"jobs/{job['id']}").json()
-        return job
-
-    def end(self, number=signal.SIGTERM):
-        self.client.close()
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-    def _works(self):
-        return any(j["state"] in ("waiting", "running") for j in self.get("jobs").json()["jobs"])
-
-
-def write_songs(folder, n=3):
-    folder.mkdir()
-    for i in range(n):
-        song = np.random.default_rng(i).uniform(-0.5, 0.5, 22050)
-        soundfile.write(folder / f"song{i}.wav", song, 22050)
-    (folder / "broken.mp3").write_text("no sound at all")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,74 @@
+"""A real `mvemo serve` process with a folder of songs, for tests."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import numpy as np
+import soundfile
+
+TOKEN = "a-token-for-tests"
+START = "import sys; from mvemo.pipeline.start import main; sys.exit(main())"
+
+
+class Server:
+    """A server process with a folder of songs."""
+
+    def __init__(self, model, folder, *options, port=0):
+        self.folder = folder
+        words = ["serve", str(folder), "--model", str(model), "--no-open", "--token", TOKEN]
+        command = [sys.executable, "-c", START, *words, "--port", str(port), *options]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.errors = []
+        # A full pipe would stop the server.
+        self.reader = threading.Thread(
+            target=lambda: self.errors.extend(self.process.stderr), daemon=True
+        )
+        self.reader.start()
+        address = self.process.stdout.readline().strip()
+        assert address, self.process.wait() or self.errors
+        self.url = address.partition("?")[0]
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=60)
+
+    def get(self, path, **options):
+        return self.client.get(f"/api/v1/{path}", **options)
+
+    def clips(self):
+        """Return the clips by name once all are predicted."""
+        revision, clips = 0, {}
+        while True:
+            found = self.get(f"clips?since={revision}&wait=20").json()
+            revision = found["revision"]
+            clips |= {clip["name"]: clip for clip in found["clips"]}
+            states = {clip["state"] for clip in clips.values()}
+            if clips and not states & {"waiting", "running"} and not self._works():
+                return clips
+
+    def finished(self, job):
+        while job["state"] in ("waiting", "running"):
+            time.sleep(0.05)
+            job = self.get(f"jobs/{job['id']}").json()
+        return job
+
+    def end(self, number=signal.SIGTERM):
+        self.client.close()
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def _works(self):
+        return any(j["state"] in ("waiting", "running") for j in self.get("jobs").json()["jobs"])
+
+
+def write_songs(folder, n=3, seconds=1):
+    folder.mkdir()
+    for i in range(n):
+        song = np.random.default_rng(i).uniform(-0.5, 0.5, seconds * 22050)
+        soundfile.write(folder / f"song{i}.wav", song, 22050)
+    (folder / "broken.mp3").write_text("no sound at all")
+    return folder
