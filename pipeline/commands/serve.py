@@ -14,7 +14,7 @@ PACKAGES = ("mutagen", "starlette", "uvicorn")
 
 
 @click.command()
-@argument("source", metavar="[FOLDER|PREDICTIONS]", type=PATH, default=Path())
+@argument("source", metavar="[FOLDER|PREDICTIONS|RUN]", type=PATH, default=Path())
 @model_option
 @device_option
 @option("--work", type=OUT_FOLDER, help="Folder for all that it writes.  [default: FOLDER/.mvemo]")
@@ -33,7 +33,8 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
     """Open a page to listen to the clips of FOLDER, correct their moods, and learn from that.
 
     The clips are predicted in the background; what is done is shown at once, also by the next
-    mvemo serve. PREDICTIONS is a CSV or JSON file of mvemo predict. The page is served on this
+    mvemo serve. PREDICTIONS is a CSV or JSON file of mvemo predict. RUN is a folder of mvemo
+    fuse --final: its confusions and hard clips can be heard. The page is served on this
     machine only; the address that is printed opens it.
 
     \b
@@ -45,12 +46,14 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
     if missing:
         raise BadOption(f"needs {', '.join(missing)}: run pip install 'mvemo[serve]'")
     from mvemo.extract.training.devices import pick_device
-    from mvemo.fuse.final.model import load_model, with_coverage
+    from mvemo.fuse.final.model import MODEL, load_model, with_coverage
     from mvemo.pipeline.models.boxed import pick_model
     from mvemo.pipeline.prediction.new_clips import PredictSettings
     from mvemo.pipeline.serve.server import ServeSettings, serve
 
     pick_device(device)
+    if model_name is None and (source / "model" / MODEL).is_file():
+        model_name = str(source / "model")
     folder = pick_model(model_name)
     model = load_model(folder)
     coverage = 0.9 if model.predictors[0].nonconformity else None

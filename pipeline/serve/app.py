@@ -52,11 +52,18 @@ Handler = Callable[[Request], Any]
 class Api:
     """Handlers of the API, one per route."""
 
-    def __init__(self, library: Library, worker: Worker, shown: str, most_upload: int) -> None:
+    def __init__(
+        self,
+        library: Library,
+        worker: Worker,
+        shown: str,
+        most_upload: int,
+        report: dict[str, Any] | None = None,
+    ) -> None:
         self.library, self.worker = library, worker
         self.shown, self.most_upload = shown, most_upload
         self.requests, self.is_stopping = 0, False
-        self.report: dict[str, Any] | None = None
+        self.report = report
         self._peaks: dict[str, Any] = {}
 
     def routes(self) -> list[Route]:

@@ -15,6 +15,7 @@ from mvemo.extract.media.isolated import start_readers
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.new_clips import PredictSettings
+from mvemo.pipeline.serve import run_folder
 from mvemo.pipeline.serve.access import Access, new_token
 from mvemo.pipeline.serve.app import Api, make_app
 from mvemo.pipeline.serve.corrections import Corrections
@@ -41,7 +42,7 @@ class ServeSettings:
 
 
 def serve(source: Path, settings: ServeSettings) -> None:
-    """Serve a folder of media, or a file of predictions, until a signal ends it.
+    """Serve a folder of media, a file of predictions, or a run, until a signal ends it.
 
     Raises
     ------
@@ -67,7 +68,8 @@ def serve(source: Path, settings: ServeSettings) -> None:
             f"{work}: {error.strerror}: give --work a folder that can be written"
         ) from None
     with lock, _listen(settings) as listening:
-        library = Library([folder], work)
+        runs = source.is_dir() and run_folder.is_run(source)
+        library = Library([run_folder.media_folder(source) if runs else folder], work)
         worker = Worker(library, settings.model, settings.predict)
         model = worker.model
         scale = {(s["minimum"], s["maximum"]) for s in model.scale.values()}
@@ -77,11 +79,13 @@ def serve(source: Path, settings: ServeSettings) -> None:
         )
         if library.corrections.problem:
             tell_note(library.corrections.problem)
-        if source.is_dir():
+        report = run_folder.open_run(source, library) if runs else None
+        if source.is_dir() and not runs:
             worker.submit(Job("scan", name=str(folder)))
-        else:
+        elif not runs:
             library.add_predictions(source)
-        _run(library, worker, listening, settings, shown=str(source))
+        api = Api(library, worker, str(source), settings.most_upload, report)
+        _run(api, listening, settings)
 
 
 def _listen(settings: ServeSettings) -> socket.socket:
@@ -100,13 +104,10 @@ def _listen(settings: ServeSettings) -> socket.socket:
     raise BadOption(f"--host {settings.host} --port {settings.port}: {reason}")
 
 
-def _run(
-    library: Library, worker: Worker, listening: socket.socket, settings: ServeSettings, shown: str
-) -> None:
+def _run(api: Api, listening: socket.socket, settings: ServeSettings) -> None:
     port, token = listening.getsockname()[1], settings.token or new_token()
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}/?token={token}"
-    api = Api(library, worker, shown, settings.most_upload)
     app = make_app(api, partial(Access, token=token, port=port, host=settings.host))
     server = _Server(
         uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2),
@@ -115,11 +116,11 @@ def _run(
         settings.open,
     )
     start_readers()
-    worker.start()
+    api.worker.start()
     try:
         server.run(sockets=[listening])
     finally:
-        worker.stop()
+        api.worker.stop()
 
 
 class _Server(uvicorn.Server):

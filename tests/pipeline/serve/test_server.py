@@ -303,3 +303,20 @@ def test_a_killed_server_leaves_everything(model, tmp_path):
     again.reader.join()
     assert not any("Traceback" in line for line in again.errors)
     assert not any("predicted 2 clips" in line for line in again.errors)
+
+
+def test_a_run_shows_its_confusions(model):
+    run = model.parent
+    server = Server(model, run)
+    clips = {clip["id"]: clip for clip in server.clips().values()}
+    report = valid("/api/v1/report", "get", server.get("report"))
+    classes, ids = report["confusion"]["classes"], report["confusion"]["ids"]
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert report["confusion"]["counts"] == metrics["models"]["music1d"]["confusion"]
+    for i, j in ((i, j) for i in range(6) for j in range(6)):
+        for clip in map(clips.get, ids[i][j]):
+            assert clip["label"] == classes[j]
+            assert clip["notes"] == [f"true label: {classes[i]}"]
+    assert len(report["hard"]) == sum(len(ids[i][j]) for i in range(6) for j in range(6) if i != j)
+    assert server.client.get(f"/media/{report['hard'][0]}").status_code == 200
+    assert server.end() == 143
