@@ -46,7 +46,7 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
     if missing:
         raise BadOption(f"needs {', '.join(missing)}: run pip install 'mvemo[serve]'")
     from mvemo.extract.training.devices import pick_device
-    from mvemo.fuse.final.model import MODEL, load_model, with_coverage
+    from mvemo.fuse.final.model import MODEL
     from mvemo.pipeline.models.boxed import pick_model
     from mvemo.pipeline.prediction.new_clips import PredictSettings
     from mvemo.pipeline.serve.server import ServeSettings, serve
@@ -54,20 +54,16 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
     pick_device(device)
     if model_name is None and (source / "model" / MODEL).is_file():
         model_name = str(source / "model")
-    folder = pick_model(model_name)
-    model = load_model(folder)
-    coverage = 0.9 if model.predictors[0].nonconformity else None
-    with_coverage(model, coverage)
     serve(
         source,
         ServeSettings(
-            model=folder,
+            model=pick_model(model_name),
             work=options["work"],
             port=options["port"],
             host=options["host"],
             token=options["token"],
             open=not options["no_open"],
             most_upload=options["max_upload"] * 1_000_000,
-            predict=PredictSettings(device=device, coverage=coverage),
+            predict=PredictSettings(device=device),
         ),
     )

@@ -6,17 +6,19 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Condition, Thread
 from typing import Any
 
 from mvemo.fuse.final.model import FinalModel, load_model
-from mvemo.pipeline.console.messages import tell
+from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 from mvemo.pipeline.serve.library import Library, prediction_facts
 
+# Coverage of the prediction sets.
+COVERAGE = 0.9
 # Largest number of waiting jobs.
 MOST_WAITING = 200
 # Finished jobs that are still listed.
@@ -121,7 +123,7 @@ class Worker:
     def use(self, folder: Path) -> Job:
         """Switch to another model and predict all clips again, from their stored features."""
         self.model, self.folder, self._maker = load_model(folder), folder, None
-        return self.submit(Job("predict", self.library.ids("done", "waiting", "running")))
+        return self.submit(Job("predict", self.library.ids("done", "failed", "waiting", "running")))
 
     # --- the thread
 
@@ -148,6 +150,7 @@ class Worker:
                     traceback.print_exc()
                 job.message = str(error) or type(error).__name__
                 job.state = "failed"
+                tell_note(f"{job.kind}: {job.message}")
                 self._set_state(job.ids, ("waiting", "running"), "failed", job.message)
             if job.state == "running":
                 job.state = "done"
@@ -158,7 +161,9 @@ class Worker:
             from mvemo.pipeline.model_nets import fetch_model_weights
             from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 
-            settings = self.settings
+            # Models that were adapted to corrections may lack thresholds.
+            has_sets = bool(self.model.predictors[0].nonconformity)
+            settings = replace(self.settings, coverage=COVERAGE if has_sets else None)
             fetch_model_weights(self.folder, settings.modalities, but=settings.weights)
             self._maker = FeatureMaker(self.folder, settings)
             self.model = self._maker.model
@@ -180,8 +185,7 @@ class Worker:
         self._set_state(job.ids, ("done", "failed"), "waiting")
         maker = self._warm()
         catalogue = self.library.work / "features.h5"
-        while job.done < job.total and job.state == "running" and not self._stopping:
-            ids = job.ids[job.done : job.done + STEP]
+        while (ids := job.ids[job.done : job.done + STEP]) and job.state == "running":
             clips = {}
             for row, clip_id in enumerate(ids):
                 try:

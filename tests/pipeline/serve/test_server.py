@@ -126,6 +126,8 @@ def test_corrections_undo_and_learning(server):
     assert server.finished(used.json()["job"])["state"] == "done"
     current = [m["name"] for m in server.get("models").json()["models"] if m["current"]]
     assert current == ["mine"]
+    again = server.get(f"clips/{song}").json()
+    assert (again["state"], again["model"].partition("/")[0]) == ("done", "demo (synthetic)")
 
 
 def test_uploads(server):
