@@ -97,9 +97,9 @@ class Library:
             self.revision += 1
             record = {**self._clips.get(clip_id, {}), **facts}
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
-            if record["state"] in ("done", "failed") or Path(record["path"]).parent == self.uploads:
+            if record["state"] in ("done", "failed") or self._is_upload(record):
                 with self._journal.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps([_stamp(record["path"]), record]) + "\n")
+                    file.write(_line(record))
 
     def touch(self, ids: Iterable[str]) -> None:
         """Report clips as changed."""
@@ -155,21 +155,30 @@ class Library:
 
     def _restore(self) -> None:
         """Read the clips that an earlier server knew, if their files are unchanged."""
-        latest: dict[str, tuple[Any, Record]] = {}
+        latest: dict[str, Record] = {}
         for line in self._journal.read_bytes().splitlines() if self._journal.exists() else ():
             try:
-                stamp, record = parse_json(line)
-                latest[record["id"]] = stamp, record
+                record = parse_json(line)
+                latest[record["id"]] = record
             except (ValueError, TypeError, KeyError):
                 self.problems.append(f"{self._journal}: an unreadable line was skipped")
-        lines = []
-        for clip_id, (stamp, record) in latest.items():
+        for clip_id, record in latest.items():
+            stamp = record.pop("stamp", None)
             if stamp is None or _stamp(record["path"]) != stamp:
                 continue
             self.revision += 1
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
-            lines.append(json.dumps([stamp, record]) + "\n")
-        write_text(self._journal, "".join(lines), error=BadOption)
+        self.compact()
+
+    def compact(self) -> None:
+        """Write one line for each clip, in the form of ``mvemo predict --jsonl``."""
+        with self.lock:
+            kept = [r for r in self._clips.values() if r["state"] in ("done", "failed")]
+            kept += [r for r in self._clips.values() if self._is_upload(r) and r not in kept]
+            write_text(self._journal, "".join(map(_line, kept)), error=BadOption)
+
+    def _is_upload(self, record: Record) -> bool:
+        return Path(record["path"]).parent == self.uploads
 
 
 def prediction_facts(model: FinalModel, record: Mapping[str, Any], path: Path) -> Record:
@@ -235,6 +244,11 @@ def _length(model: FinalModel, target: str) -> float:
     """Return the length of a target's scale."""
     scale = model.scale[target]
     return scale["maximum"] - scale["minimum"] or 1.0
+
+
+def _line(record: Record) -> str:
+    """Return a record as a line of JSON, with the state of its file."""
+    return json.dumps({**record, "stamp": _stamp(record["path"])}) + "\n"
 
 
 def _stamp(path: str) -> list[int] | None:

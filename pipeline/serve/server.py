@@ -121,6 +121,7 @@ def _run(api: Api, listening: socket.socket, settings: ServeSettings) -> None:
         server.run(sockets=[listening])
     finally:
         api.worker.stop()
+        api.library.compact()
 
 
 class _Server(uvicorn.Server):
