@@ -1,0 +1,64 @@
+"""Command ``mvemo study transfer``: train on one file of features, test on another."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+from click import argument, option
+
+from mvemo.pipeline.commands.options import PATH, flag, set_option
+from mvemo.pipeline.errors import BadOption
+
+
+@click.command(short_help="Train on each file of features, and test on each other one.")
+@argument("features", nargs=-1, required=True, type=PATH)
+@option("--scheme", metavar="NAME|quadrants", help="Map labels to shared classes.")
+@flag("--json", "Print the scores as JSON.")
+@set_option
+def transfer(
+    features: tuple[Path, ...], scheme: str | None, json: bool, overrides: tuple[str, ...]
+) -> None:
+    """Train on each of several FEATURES, and test on each other one.
+
+    Classes of both sets are compared, after a scheme (`mvemo manifest scan --scheme`) if one
+    is given; `quadrants` also divides valence and arousal. The loss is the score of models
+    trained on the tested set itself, out of fold, minus that of the others. Recordings that
+    are in both sets are left out of the larger one.
+
+    \b
+    Examples:
+      mvemo study transfer emomusic.h5 deam.h5
+      mvemo study transfer emomv.h5 deam.h5 --scheme quadrants --json
+    """
+    from contextlib import ExitStack
+
+    from mvemo.cache import open_cache
+    from mvemo.fuse.transfer import transfer_all
+    from mvemo.manifests.files import dump_json
+    from mvemo.manifests.schemes import find_scheme
+    from mvemo.manifests.text_table import align_columns
+    from mvemo.pipeline.stage_two import settings_for
+
+    if len({path.resolve() for path in features}) < max(2, len(features)):
+        listing = ", ".join(map(str, features))
+        raise BadOption(f"expected two or more different files of features, got {listing}")
+    mapped = scheme if scheme in (None, "quadrants") else find_scheme(scheme).class_of
+    # Only vectors are compared, so the descriptors of the profile are left out.
+    settings = replace(settings_for(features[0], None, overrides), lld=())
+    with ExitStack() as stack:
+        caches = [stack.enter_context(open_cache(path)) for path in features]
+        found = transfer_all(caches, mapped, settings)
+    if json:
+        click.echo(dump_json({"transfers": [asdict(one) for one in found]}))
+        return
+    head = (
+        "trained on,tested on,score,itself,loss,95 % interval,baseline,shared,clips,metric,classes"
+    )
+    rows = [head.split(",")]
+    for one in found:
+        scores = f"{one.score:.3f}", f"{one.own:.3f}", f"{one.loss:+.3f}"
+        interval = "{:+.3f} to {:+.3f}".format(*one.interval)
+        numbers = interval, f"{one.baseline:.3f}", str(one.n_shared), str(one.n_test)
+        rows.append([one.source, one.target, *scores, *numbers, one.metric, ", ".join(one.classes)])
+    for line in align_columns(rows, left=(0, 1, 5, 9, 10)):
+        click.echo(line)
