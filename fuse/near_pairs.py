@@ -28,9 +28,10 @@ MOST = 1 - 1e-9
 # Larger sets are searched only for equal vectors, as the time grows with the square of the clips.
 MOST_COMPARED = 100_000
 # Random pairs, and the shares of them between which the tail is fitted: the flattest part counts.
-# Copies are rarer than the smallest share, unless there are few clips with many copies.
 SAMPLE = 400_000
 TAIL = (2e-3, 6e-3, 2e-2)
+# A vector occurs at most so often, on average, if copies are left out of the random pairs.
+COPIES = 3
 # Clips that are compared at a time.
 BLOCK = 2048
 
@@ -72,7 +73,8 @@ def near_pairs(unit: F32, group: Ints) -> NearPairs:
     equal = np.array(list(_equal_pairs(same, group)), np.int64).reshape(-1, 2)
     if n > MOST_COMPARED:
         return NearPairs(equal, np.ones(len(equal), np.bool_), 1.0)
-    chance = _Chance(unit, group)
+    # Copies are not chance, unless vectors occur so often as those of a few whole numbers.
+    chance = _Chance(unit, group, same if COPIES * len(first) >= n else np.arange(n))
     strict = chance.cosine(BY_CHANCE)
     if strict > MOST:
         # Vectors of random pairs are close often, as for a feature with a few whole numbers.
@@ -91,12 +93,12 @@ def near_pairs(unit: F32, group: Ints) -> NearPairs:
 
 
 class _Chance:
-    """Tail of the distances of random pairs of different groups."""
+    """Tail of the distances of random pairs of different groups and different `kind`."""
 
-    def __init__(self, unit: F32, group: Ints) -> None:
+    def __init__(self, unit: F32, group: Ints, kind: NDArray[np.intp]) -> None:
         n, rng = len(unit), np.random.default_rng(0)
         a, b = rng.integers(0, n, (2, min(SAMPLE, 2 * n * n)))
-        apart = group[a] != group[b]
+        apart = (group[a] != group[b]) & (kind[a] != kind[b])
         a, b = a[apart], b[apart]
         distances = np.concatenate(
             [

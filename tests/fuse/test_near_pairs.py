@@ -52,3 +52,10 @@ def test_independent_vectors_have_no_near_pairs(dim):
 def test_whole_numbers_that_are_often_equal_are_no_copies():
     values = np.random.default_rng(0).integers(0, 4, (400, 2)).astype(float)
     assert len(near_pairs(unit(values), np.arange(400)).pairs) == 0
+
+
+def test_small_sets_that_are_nearly_the_same():
+    x = np.random.default_rng(0).normal(size=(60, 16)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    found = near_pairs(np.concatenate([x, x[:55]]), np.repeat([0, 1], (60, 55)))
+    assert sorted(found.pairs[found.equal].tolist()) == [[i, 60 + i] for i in range(55)]
