@@ -75,7 +75,7 @@ FLOORS = {
         "audit results",
         "songs",
         "crossval",
-        "final label_errors report transfer",
+        "final label_errors next_labels report transfer",
         "external",
         "prediction_files",
         "compare_runs",

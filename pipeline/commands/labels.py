@@ -44,6 +44,13 @@ SHOWN = 20
     default=0.1,
     help="Share of the labels that are changed to measure the ranking.",
 )
+@option(
+    "--next",
+    "unlabelled",
+    type=FILE,
+    metavar="CATALOGUE.h5",
+    help="Rank clips of this file, such as one of mvemo predict --cache, to label them next.",
+)
 @option("--manifest", type=FILE, help="Manifest with the deviations of the annotators.")
 @option("--annotators", type=COUNT, help="Annotators per clip, if the manifest does not say.")
 @option("--profile", help="Settings, as in mvemo-cv.  [default: as FEATURES were made]")
@@ -57,11 +64,13 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
     model. Some labels are changed on purpose: the share of them that is found says how far to
     trust the list. Fill in the column `corrected` of the CSV, and give it to `mvemo manifest
     relabel`. With --manifest, the R2 that the annotators' disagreement allows is printed.
+    With --next, unlabelled clips are listed instead: uncertain ones that are unlike each other.
 
     \b
     Examples:
       mvemo labels features.h5 --out labels.csv
       mvemo labels features.h5 --manifest clips.csv --json
+      mvemo labels features.h5 --next songs.h5 --most 50 --out next.csv
     """
     from mvemo.cache import open_cache
     from mvemo.fuse.label_errors import FIELDS, find_label_errors
@@ -71,6 +80,9 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
 
     if out is not None:
         refuse_replacing(out, options["force"])
+    if options["unlabelled"] is not None:
+        _next(features, out, options)
+        return
     models = None if options["models"] is None else comma_separated(options["models"])
     if models == ():
         raise BadOption(f"--models {options['models']!r}: expected at least one name")
@@ -80,7 +92,7 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
         found = find_label_errors(cache, replace(settings, models=models), options["share"])
         records = found.records(cache.table)[: options["most"]]
     if out is not None:
-        _write(records, out)
+        _write(records, FIELDS, out)
     if options["json"]:
         facts = {name: getattr(found, name) for name in ("model", "planted", "precision", "auroc")}
         limits = [asdict(ceiling) for ceiling in ceilings]
@@ -122,19 +134,38 @@ def _cell(value: float | str | None) -> str:
     return value if isinstance(value, str) else "" if value is None else f"{value:.3g}"
 
 
-def _write(records: Sequence[dict[str, Any]], out: Path) -> None:
+def _next(features: Path, out: Path | None, options: dict[str, Any]) -> None:
+    """List the clips to label next."""
+    from mvemo.cache import open_cache
+    from mvemo.fuse.next_labels import FIELDS, next_labels
+    from mvemo.manifests.files import dump_json
+    from mvemo.manifests.text_table import align_columns
+
+    with open_cache(features) as labelled, open_cache(options["unlabelled"]) as unlabelled:
+        most = options["most"] or (None if out or options["json"] else SHOWN)
+        records = [asdict(one) for one in next_labels(labelled, unlabelled, most)]
+    if out is not None:
+        _write(records, FIELDS, out)
+    if options["json"]:
+        click.echo(dump_json({"next": records}))
+        return
+    rows = [[_cell(record[name]) for name in FIELDS] for record in records]
+    for line in align_columns([FIELDS, *rows[: options["most"] or SHOWN]], left=range(3)):
+        click.echo(line)
+
+
+def _write(records: Sequence[dict[str, Any]], fields: Sequence[str], out: Path) -> None:
     """Write the labels as CSV, with an empty column for corrections."""
     import io
 
-    from mvemo.fuse.label_errors import FIELDS
     from mvemo.manifests.files import write_text
     from mvemo.manifests.relabel import CORRECTED
     from mvemo.manifests.tables import CsvWriter
 
     buffer = io.StringIO()
     writer = CsvWriter(buffer)
-    writer.writerow([*FIELDS, CORRECTED])
-    writer.writerows([*(_cell(record[name]) for name in FIELDS), ""] for record in records)
+    writer.writerow([*fields, CORRECTED])
+    writer.writerows([*(_cell(record[name]) for name in fields), ""] for record in records)
     write_text(out, buffer.getvalue(), error=BadOption)
 
 
