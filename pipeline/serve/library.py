@@ -107,9 +107,10 @@ class Library:
             path = path if path.exists() else file.parent / path
             if path.suffix.lower() in SUFFIXES:
                 self._files.add(path.resolve())
-            facts = {**_from_text(record), "path": str(path)}
+            facts = _from_text(record)
             facts["state"] = "failed" if facts["error"] else "done"
             facts["doubt"], facts["map"] = doubt_of(model, facts), place_of(model, facts)
+            del facts["path"]
             self.add(path, **facts)
 
     def update(self, clip_id: str, facts: Mapping[str, Any]) -> None:
