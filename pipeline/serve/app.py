@@ -85,7 +85,8 @@ class Api:
         self.requests, self.is_stopping = 0, False
         self.report = report
         self._peaks: dict[str, Any] = {}
-        # A worker process ends with the thread that started it, so these threads stay.
+        # Waveforms are read by few threads, so that a person who hurries through the list does
+        # not start a worker process for every clip.
         self._readers = ThreadPoolExecutor(2)
 
     def routes(self) -> list[Route]:

@@ -106,12 +106,16 @@ class Worker:
         return job
 
     def cancel(self, job: Job) -> None:
+        """End a job; clips that the model predicted before keep their predictions."""
         with self._changed:
             if job.state in ("waiting", "running"):
                 job.state = "cancelled"
             if job in self._waiting:
                 self._waiting.remove(job)
-        self._set_state(job.ids[job.done :], ("waiting", "running"), "failed", CANCELLED)
+        rest = job.ids[job.done :]
+        known = [clip_id for clip_id in rest if self.library.is_predicted(clip_id)]
+        self._set_state(known, ("waiting", "running"), "done")
+        self._set_state(rest, ("waiting", "running"), "failed", CANCELLED)
 
     def detail(self, kind: str, clip_id: str) -> tuple[Any, Job | None]:
         """Return the timeline or explanation of a clip if it is known, else its job."""

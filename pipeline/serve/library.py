@@ -50,7 +50,7 @@ class Library:
         self.revision = 0
         self._clips: dict[str, Record] = {}
         self._revisions: dict[str, int] = {}
-        self._made_by: dict[str, str] = {}  # clip -> digest of the model that predicted it
+        self._made_by: dict[str, str | None] = {}  # clip -> digest of the model that predicted it
         self._gone: list[Record] = []  # clips of an earlier server whose files are gone
         self._journal = work / "clips.jsonl"
         self.corrections: Corrections | None = None
@@ -157,6 +157,11 @@ class Library:
         with self.lock:
             return [i for i, record in self._clips.items() if record["state"] in states]
 
+    def is_predicted(self, clip_id: str) -> bool:
+        """Return True if the present model predicted a clip."""
+        is_known = bool(self._clips[clip_id].get("model"))
+        return is_known and self._made_by.get(clip_id) == self.model
+
     def file_of(self, clip_id: str) -> Path:
         """Return a clip's file, if it is inside the opened folders.
 
@@ -201,7 +206,7 @@ class Library:
                 record["state"] = "waiting"
             self.revision += 1
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
-            self._made_by[clip_id] = self.model
+            self._made_by[clip_id] = made_by
         self.compact()
 
     def compact(self) -> None:

@@ -90,7 +90,9 @@ def test_one_bad_file_does_not_stop_the_others(library, worker, capsys):
 def test_the_next_server_knows_what_the_same_model_predicted(library):
     songs, work = library.roots[0], library.work
     for i, clip_id in enumerate(sorted(library.ids("waiting"))):
-        library.update(clip_id, {"state": "done", "error": None, "model": "made/x", "label": str(i)})
+        library.update(
+            clip_id, {"state": "done", "error": None, "model": "made/x", "label": str(i)}
+        )
     before = {clip_id: library.get(clip_id) for clip_id in library.ids("done")}
     (library.uploads / "half.part").write_bytes(b"half an upload")
     again = Library([songs], work, "first")
@@ -108,6 +110,16 @@ def test_a_cancelled_clip_waits_at_the_next_start(library, worker):
     again = Library(library.roots[:1], library.work, library.model)
     again.add_folder(again.roots[0])
     assert set(again.ids("waiting")) == set(ids)
+
+
+def test_a_cancelled_clip_keeps_its_prediction(library, worker):
+    ids = library.ids("waiting")
+    library.update(ids[0], {"state": "done", "error": None, "model": "made/x"})
+    job = worker.submit(Job("predict", ids))
+    worker._set_state(ids, ("done",), "waiting")
+    worker.cancel(job)
+    assert library.ids("done") == ids[:1]
+    assert library.ids("failed") == ids[1:]
 
 
 def test_predictions_of_an_unplugged_disk_come_back(library):
@@ -200,7 +212,7 @@ def test_predictions_of_another_model_are_refused(model, predicted, tmp_path):
     file = tmp_path / "other.jsonl"
     file.write_text(json.dumps(record))
     library = Library([tmp_path], tmp_path / "work")
-    with pytest.raises(BadOption, match="predicts calm, but the model .* give --model"):
+    with pytest.raises(BadOption, match=r"predicts calm, but the model .* give --model"):
         library.add_predictions(file, load_model(model))
 
 
