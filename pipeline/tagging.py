@@ -60,7 +60,8 @@ def open_tags(path: Path, easy: bool = False) -> Any:
         raise BadOption("tags need the package mutagen: run pip install 'mvemo[serve]'") from None
     try:
         return mutagen.File(path, easy=easy)
-    except (mutagen.MutagenError, ValueError, IndexError, KeyError):
+    except Exception:
+        # Mutagen raises many kinds of errors for damaged files, such as struct.error.
         return None
 
 

@@ -59,7 +59,10 @@ class Access:
         """Return the answer to a request that goes no further, or None."""
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if host not in self.hosts:
+        # With --host 0.0.0.0, others name the address that they reached.
+        address, port = scope["server"]
+        reached = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        if host not in self.hosts and host != reached:
             return _refusal(403, f"Host {host!r} is not this server")
         if origin is not None and origin != f"http://{host}":
             return _refusal(403, f"Origin {origin!r} is not this server")

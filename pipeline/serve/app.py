@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from typing import Any
 import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -36,6 +37,16 @@ MOST_WAIT, LOOK = 25.0, 0.1
 MOST_JSON = 1 << 20
 # Number of columns of a waveform, and its sampling rate in Hz.
 PEAKS, PEAK_SR = 1000, 8000
+# Largest number of bars of a waveform while it is read.
+MOST_BARS = 1 << 17
+# Names of media types that differ from the suffix; the system's list may lack them.
+TYPES = {
+    **{".avi": "x-msvideo", ".mkv": "x-matroska", ".mov": "quicktime", ".mp3": "mpeg"},
+    **dict.fromkeys((".m2ts", ".mts", ".ts"), "mp2t"),
+    **dict.fromkeys((".m4a", ".m4v"), "mp4"),
+    **dict.fromkeys((".mpg", ".vob"), "mpeg"),
+    **dict.fromkeys((".oga", ".ogv", ".opus"), "ogg"),
+}
 # Error of a call to the status of its answer.
 STATUS: dict[type[Exception], int] = {
     KeyError: 404,
@@ -44,9 +55,18 @@ STATUS: dict[type[Exception], int] = {
     QueueFull: 429,
     BadManifest: 422,
     PipelineError: 422,
+    ClientDisconnect: 400,
+    OSError: 503,
 }
 
 Handler = Callable[[Request], Any]
+
+
+class Json(JSONResponse):
+    """JSON in ASCII: a text may have characters that UTF-8 cannot hold, such as lone surrogates."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 class Api:
@@ -65,6 +85,9 @@ class Api:
         self.requests, self.is_stopping = 0, False
         self.report = report
         self._peaks: dict[str, Any] = {}
+        # Waveforms are read by few threads, so that a person who hurries through the list does
+        # not start a worker process for every clip.
+        self._readers = ThreadPoolExecutor(2)
 
     def routes(self) -> list[Route]:
         """Return the routes of the API and of media."""
@@ -112,8 +135,8 @@ class Api:
                 status = next(n for kind, n in STATUS.items() if isinstance(error, kind))
                 text = f"unknown id {error}" if isinstance(error, KeyError) else str(error)
                 headers = {"Retry-After": "2"} if status == 429 else None
-                return JSONResponse({"error": text}, status, headers)
-            return found if isinstance(found, Response) else JSONResponse(found)
+                return Json({"error": text}, status, headers)
+            return found if isinstance(found, Response) else Json(found)
 
         return answer
 
@@ -157,7 +180,7 @@ class Api:
     async def use_model(self, request: Request) -> Any:
         name = (await _body(request, name=str))["name"]
         job = self.worker.use(self.worker.models[name])
-        return JSONResponse({"job": job.record()}, 202)
+        return Json({"job": job.record()}, 202)
 
     # --- clips
 
@@ -203,29 +226,33 @@ class Api:
             self.library.update(clip_id, {"state": "failed", "error": str(error)})
             raise
         found = {"job": job.record(), "clip": self.library.get(clip_id)}
-        return JSONResponse(found, 202)
+        return Json(found, 202)
 
     def _too_large(self, name: str) -> Response:
         # The rest of the body is not read.
         headers = {"Connection": "close"}
         text = f"{name}: is larger than {self.most_upload / 1e6:.0f} MB (--max-upload)"
-        return JSONResponse({"error": text}, 413, headers)
+        return Json({"error": text}, 413, headers)
 
     async def detail(self, kind: str, request: Request) -> Any:
         clip_id = request.path_params["id"]
         self.library.file_of(clip_id)
         found, job = self.worker.detail(kind, clip_id)
-        return found if job is None else JSONResponse({"job": job.record()}, 202)
+        return found if job is None else Json({"job": job.record()}, 202)
 
     async def waveform(self, request: Request) -> Any:
         clip_id = request.path_params["id"]
         if clip_id not in self._peaks:
             path = self.library.file_of(clip_id)
-            self._peaks[clip_id] = await anyio.to_thread.run_sync(_peaks, path)
+            loop = asyncio.get_running_loop()
+            self._peaks[clip_id] = await loop.run_in_executor(self._readers, _peaks, path)
         return self._peaks[clip_id]
 
     async def media(self, request: Request) -> Response:
-        return FileResponse(self.library.file_of(request.path_params["id"]))
+        clip_id = request.path_params["id"]
+        path, kind = self.library.file_of(clip_id), self.library.get(clip_id)["kind"]
+        suffix = path.suffix.lower()
+        return FileResponse(path, media_type=f"{kind}/{TYPES.get(suffix, suffix[1:])}")
 
     # --- jobs
 
@@ -242,21 +269,26 @@ class Api:
 
     async def predict(self, request: Request) -> Any:
         paths = (await _body(request, paths=list))["paths"]
-        ids = list[str]()
-        for path in map(Path, map(str, paths)):
+        ids = await anyio.to_thread.run_sync(self._listed, [Path(str(path)) for path in paths])
+        return Json(self.worker.submit(Job("predict", ids)).record(), 202)
+
+    def _listed(self, paths: Sequence[Path]) -> list[str]:
+        """List the media files at these paths, and return their ids."""
+        ids = []
+        for path in paths:
             self.library.confined(path)
             if path.is_dir():
                 found = find_media(path, [], follow_links=False)
                 ids += [self.library.add(path / name) for name in found]
             elif not path.is_file():
-                return _error(404, f"{path}: no such file")
+                raise HTTPException(404, f"{path}: no such file")
             elif path.suffix.lower() not in SUFFIXES:
-                return _error(415, f"{path}: expected a sound or video file")
+                raise HTTPException(415, f"{path}: expected a sound or video file")
             else:
                 ids.append(self.library.add(path))
         if not ids:
-            return _error(422, "expected paths of media files or folders with media files")
-        return JSONResponse(self.worker.submit(Job("predict", ids)).record(), 202)
+            raise HTTPException(422, "expected paths of media files or folders with media files")
+        return ids
 
     # --- corrections, models, playlists
 
@@ -303,7 +335,7 @@ class Api:
             )
         if not self._kept().current:
             return _error(422, "there are no corrections to learn from")
-        return JSONResponse(self.worker.submit(Job("learn", name=name)).record(), 202)
+        return Json(self.worker.submit(Job("learn", name=name)).record(), 202)
 
     async def playlist(self, request: Request) -> Any:
         body = await _body(request, ids=list, name=str)
@@ -329,17 +361,21 @@ def make_app(api: Api, access: Callable[[Any], Access]) -> Any:
         *api.routes(),
         Mount("/", StaticFiles(directory=PAGE)),
     ]
-    handlers = {HTTPException: _http_error}
+    handlers = {HTTPException: _http_error, Exception: _bug}
     return access(Starlette(routes=routes, exception_handlers=handlers))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    return Json({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return _error(500, f"the server has a fault, see its log: {type(error).__name__}")
 
 
 def _error(status: int, text: str) -> Response:
-    return JSONResponse({"error": text}, status)
+    return Json({"error": text}, status)
 
 
 async def _body(request: Request, **kinds: type) -> dict[str, Any]:
@@ -373,13 +409,27 @@ def _peaks(path: Path) -> dict[str, Any]:
     import numpy as np
 
     from mvemo.extract.errors import ExtractError
-    from mvemo.extract.media.isolated import DECODE, read_one
+    from mvemo.extract.media.isolated import stream_isolated
+    from mvemo.extract.media.request import StreamRequest
 
+    rest = bars = np.zeros(0, dtype=np.float32)
+    size, length = 8, 0  # samples in a bar, and in the file
     try:
-        decoded = read_one(DECODE, path, sample_rates=(PEAK_SR,), pictures=())
+        for event, *values in stream_isolated(path, StreamRequest(sample_rates=(PEAK_SR,))):
+            if event != "sound":
+                continue
+            y = np.concatenate([rest, np.abs(values[1])])
+            length += len(values[1])
+            whole = len(y) // size * size
+            bars = np.concatenate([bars, y[:whole].reshape(-1, size).max(axis=1)])
+            rest = y[whole:]
+            while len(bars) > MOST_BARS:
+                # The rest shorter than a new bar is less than a thousandth of a column.
+                size, bars = 2 * size, bars[: len(bars) // 2 * 2].reshape(-1, 2).max(axis=1)
     except ExtractError as error:
         raise PipelineError(str(error)) from None
-    y = np.abs(decoded.waveforms.get(PEAK_SR, np.zeros(0, dtype=np.float32)))
-    columns = np.array_split(y, PEAKS) if len(y) >= PEAKS else []
-    peaks = [round(float(column.max()), 3) for column in columns]
-    return {"seconds": decoded.seconds, "peaks": peaks}
+    columns = np.array_split(bars, PEAKS) if len(bars) >= PEAKS else []
+    return {
+        "seconds": length / PEAK_SR,
+        "peaks": [min(round(float(column.max()), 3), 1.0) for column in columns],
+    }

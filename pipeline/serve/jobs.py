@@ -6,16 +6,18 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from threading import Condition, Thread
 from typing import Any
 
-from mvemo.fuse.final.model import FinalModel, load_model
+from mvemo.cache.spec import content_digest
+from mvemo.fuse.final.model import MODEL, FinalModel, load_model
+from mvemo.manifests.files import to_json_values
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
-from mvemo.pipeline.serve.library import Library, prediction_facts
+from mvemo.pipeline.serve.library import CANCELLED, Library, OutsideFolders, prediction_facts
 
 # Coverage of the prediction sets.
 COVERAGE = 0.9
@@ -23,13 +25,13 @@ COVERAGE = 0.9
 MOST_WAITING = 200
 # Finished jobs that are still listed.
 MOST_FINISHED = 100
-# Number of clips between two looks at the queue, so that no job waits for a whole folder.
+# Number of clips of a step; the jobs take turns, so that no job waits for a whole folder.
 STEP = 8
 
 
 @dataclass
 class Job:
-    """One job and its progress; the JSON form is its fields without `work`."""
+    """One job and its progress."""
 
     kind: str  # ``predict``, ``timeline``, ``explain`` or ``learn``
     ids: list[str] = field(default_factory=list)  # clips
@@ -41,13 +43,13 @@ class Job:
     message: str = ""
     seconds_left: float | None = None
     result: Any = None
-    name: str = ""  # of a learned model
+    name: str = ""  # of a learned model, or the folder of a scan
+    seconds: float = 0.0  # time that it took so far
 
     def record(self) -> dict[str, Any]:
         """Return the job as JSON values, without the ids of its clips."""
-        values = asdict(self)
-        del values["ids"], values["name"]
-        return values
+        hidden = ("ids", "name", "seconds")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
 
 
 class QueueFull(Exception):
@@ -72,7 +74,7 @@ class Worker:
     @property
     def models(self) -> dict[str, Path]:
         """Folders of the models by name: the given one, then those that were learned."""
-        learned = sorted((self.library.work / "models").glob("*/model.json"))
+        learned = sorted((self.library.work / "models").glob(f"*/{MODEL}"))
         return {self.base.name: self.base, **{file.parent.name: file.parent for file in learned}}
 
     def start(self) -> None:
@@ -104,12 +106,16 @@ class Worker:
         return job
 
     def cancel(self, job: Job) -> None:
+        """End a job; clips that the model predicted before keep their predictions."""
         with self._changed:
             if job.state in ("waiting", "running"):
                 job.state = "cancelled"
             if job in self._waiting:
                 self._waiting.remove(job)
-        self._set_state(job.ids[job.done :], ("waiting", "running"), "failed", "cancelled")
+        rest = job.ids[job.done :]
+        known = [clip_id for clip_id in rest if self.library.is_predicted(clip_id)]
+        self._set_state(known, ("waiting", "running"), "done")
+        self._set_state(rest, ("waiting", "running"), "failed", CANCELLED)
 
     def detail(self, kind: str, clip_id: str) -> tuple[Any, Job | None]:
         """Return the timeline or explanation of a clip if it is known, else its job."""
@@ -123,6 +129,8 @@ class Worker:
     def use(self, folder: Path) -> Job:
         """Switch to another model and predict all clips again, from their stored features."""
         self.model, self.folder, self._maker = load_model(folder), folder, None
+        self.library.model = content_digest(folder / MODEL)
+        self._details.clear()
         return self.submit(Job("predict", self.library.ids("done", "failed", "waiting", "running")))
 
     # --- the thread
@@ -145,15 +153,18 @@ class Worker:
             try:
                 job.result = works[job.kind](job)
             except Exception as error:
-                # The errors of this package are sentences for users; others are bugs.
-                if type(error).__module__.partition(".")[0] != "mvemo":
+                if not is_told(error):
                     traceback.print_exc()
                 job.message = str(error) or type(error).__name__
                 job.state = "failed"
                 tell_note(f"{job.kind}: {job.message}")
-                self._set_state(job.ids, ("waiting", "running"), "failed", job.message)
-            if job.state == "running":
-                job.state = "done"
+                if job.kind == "predict":
+                    self._set_state(job.ids, ("waiting", "running"), "failed", job.message)
+            with self._changed:
+                if job.state == "running" and job.kind == "predict" and job.done < job.total:
+                    self._waiting.append(job)
+                elif job.state == "running":
+                    job.state = "done"
 
     def _warm(self) -> Any:
         """Return the maker of features, whose nets stay in memory."""
@@ -178,32 +189,60 @@ class Worker:
             self.submit(Job("predict", waiting))
 
     def _predict(self, job: Job) -> None:
+        """Predict the next `STEP` clips of a job."""
+        if not job.done:
+            self._set_state(job.ids, ("done", "failed"), "waiting")
+        start = time.monotonic()
+        self._warm()
+        ids = job.ids[job.done : job.done + STEP]
+        try:
+            self._read(job, ids)
+        except Exception as error:
+            if is_told(error):
+                raise
+            # Nobody foresaw what is wrong with one of the files: the others are predicted.
+            for clip_id in ids:
+                self._read_alone(job, clip_id)
+        job.done += len(ids)
+        seconds = time.monotonic() - start
+        job.seconds, self.seconds = job.seconds + seconds, self.seconds + seconds
+        job.seconds_left = job.seconds / job.done * (job.total - job.done)
+        if job.done == job.total:
+            tell(f"predicted {job.done} clips in {duration_text(job.seconds)}")
+
+    def _read_alone(self, job: Job, clip_id: str) -> None:
+        """Predict one clip; it fails if there is any error."""
+        try:
+            self._read(job, [clip_id])
+        except Exception as error:
+            traceback.print_exc()
+            self._fail(job, clip_id, f"{type(error).__name__}: {error}")
+
+    def _read(self, job: Job, ids: Sequence[str]) -> None:
+        """Compute the features of clips, or read them from the work folder, and predict."""
         from mvemo.pipeline.prediction.catalogue import Catalogue
         from mvemo.pipeline.prediction.embedding import BatchReader
 
-        start = time.monotonic()
-        self._set_state(job.ids, ("done", "failed"), "waiting")
+        clips = {}
+        for row, clip_id in enumerate(ids):
+            try:
+                path = self.library.file_of(clip_id)
+                clips[row] = NewClip(self.library.get(clip_id)["path"], path)
+                self.library.update(clip_id, {"state": "running"})
+            except FileNotFoundError as error:
+                job.failed, job.message = job.failed + 1, str(error)
+            except OutsideFolders as error:
+                self._fail(job, clip_id, str(error))
         maker = self._warm()
         catalogue = self.library.work / "features.h5"
-        while (ids := job.ids[job.done : job.done + STEP]) and job.state == "running":
-            clips = {}
-            for row, clip_id in enumerate(ids):
-                try:
-                    path = self.library.file_of(clip_id)
-                    clips[row] = NewClip(self.library.get(clip_id)["path"], path)
-                    self.library.update(clip_id, {"state": "running"})
-                except (OSError, KeyError) as error:
-                    job.failed += 1
-                    job.message = str(error)
-            reader = BatchReader(maker)
-            source = Catalogue(catalogue, reader, keep_absent=True)
-            with closing(source.read(clips)) as found:
-                for batch in found:
-                    self._store(job, maker, [(ids[row], clip) for row, clip in batch])
-            job.done += len(ids)
-            job.seconds_left = (time.monotonic() - start) / job.done * (job.total - job.done)
-        self.seconds += time.monotonic() - start
-        tell(f"predicted {job.done} clips in {duration_text(time.monotonic() - start)}")
+        source = Catalogue(catalogue, BatchReader(maker), keep_absent=True)
+        with closing(source.read(clips)) as found:
+            for batch in found:
+                self._store(job, maker, [(ids[row], clip) for row, clip in batch])
+
+    def _fail(self, job: Job, clip_id: str, reason: str) -> None:
+        job.failed, job.message = job.failed + 1, f"{self.library.get(clip_id)['name']}: {reason}"
+        self.library.update(clip_id, {"state": "failed", "error": reason})
 
     def _store(self, job: Job, maker: Any, batch: Sequence[tuple[str, Any]]) -> None:
         from mvemo.pipeline.prediction.predictions import records
@@ -261,7 +300,8 @@ class Worker:
         return asdict(found)
 
     def _keep(self, job: Job, detail: Any) -> None:
-        self._details[job.kind, job.ids[0], str(self.folder)] = detail
+        # Silence has a loudness of minus infinity, which JSON lacks.
+        self._details[job.kind, job.ids[0], str(self.folder)] = to_json_values(detail)
         job.done = 1
 
     def _set_state(
@@ -270,6 +310,11 @@ class Worker:
         """Change the state of clips that are in one of `states`."""
         for clip_id in set(ids) & set(self.library.ids(*states)):
             self.library.update(clip_id, {"state": state, "error": error})
+
+
+def is_told(error: Exception) -> bool:
+    """Return True for an error of this package, which is a sentence for users; others are bugs."""
+    return type(error).__module__.partition(".")[0] == "mvemo"
 
 
 def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:

@@ -21,6 +21,9 @@ SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
 # Largest number of clips in one answer.
 PAGE = 2000
 
+# Error of a clip whose job was cancelled; the next server predicts it.
+CANCELLED = "cancelled"
+
 Record = dict[str, Any]
 
 
@@ -35,14 +38,20 @@ class Library:
     shows them at once.
     """
 
-    def __init__(self, folders: Iterable[Path], work: Path) -> None:
+    def __init__(self, folders: Iterable[Path], work: Path, model: str = "") -> None:
         self.work, self.uploads = work, work / "uploads"
+        self.model = model  # digest of the model that predicts
         self.uploads.mkdir(parents=True, exist_ok=True)
+        for part in self.uploads.glob("*.part"):
+            part.unlink()
         self.roots = [folder.resolve() for folder in (*folders, self.uploads)]
+        self._files: set[Path] = set()  # files that were opened by name
         self.lock = RLock()
         self.revision = 0
         self._clips: dict[str, Record] = {}
         self._revisions: dict[str, int] = {}
+        self._made_by: dict[str, str | None] = {}  # clip -> digest of the model that predicted it
+        self._gone: list[Record] = []  # clips of an earlier server whose files are gone
         self._journal = work / "clips.jsonl"
         self.corrections: Corrections | None = None
         self.problems: list[str] = []
@@ -82,13 +91,26 @@ class Library:
             self.problems.append(f"{len(left_out)} files were left out, such as {path}: {reason}")
         return [self.add(folder / name) for name in found]
 
-    def add_predictions(self, file: Path) -> None:
-        """List the clips of a file of predictions with what it says about them."""
+    def add_predictions(self, file: Path, model: FinalModel) -> None:
+        """List the clips of a file of predictions with what it says about them.
+
+        BadOption is raised if another model made them.
+        """
         for record in read_records(file):
+            outputs = record.get("proba") or record.get("values") or model.classes
+            if {*outputs} != {*model.classes}:
+                raise BadOption(
+                    f"{file}: predicts {', '.join(outputs)}, but the model {model.name} predicts "
+                    f"{', '.join(model.classes)}: give --model the model that made the file"
+                )
             path = Path(record["path"])
             path = path if path.exists() else file.parent / path
-            failed = bool(record.get("error"))
-            facts = {**record, "path": str(path), "state": "failed" if failed else "done"}
+            if path.suffix.lower() in SUFFIXES:
+                self._files.add(path.resolve())
+            facts = _from_text(record)
+            facts["state"] = "failed" if facts["error"] else "done"
+            facts["doubt"], facts["map"] = doubt_of(model, facts), place_of(model, facts)
+            del facts["path"]
             self.add(path, **facts)
 
     def update(self, clip_id: str, facts: Mapping[str, Any]) -> None:
@@ -97,9 +119,11 @@ class Library:
             self.revision += 1
             record = {**self._clips.get(clip_id, {}), **facts}
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
-            if record["state"] in ("done", "failed") or self._is_upload(record):
+            if "model" in facts:
+                self._made_by[clip_id] = self.model
+            if self._is_kept(record):
                 with self._journal.open("a", encoding="utf-8") as file:
-                    file.write(_line(record))
+                    file.write(self._line(record))
 
     def touch(self, ids: Iterable[str]) -> None:
         """Report clips as changed."""
@@ -133,6 +157,11 @@ class Library:
         with self.lock:
             return [i for i, record in self._clips.items() if record["state"] in states]
 
+    def is_predicted(self, clip_id: str) -> bool:
+        """Return True if the present model predicted a clip."""
+        is_known = bool(self._clips[clip_id].get("model"))
+        return is_known and self._made_by.get(clip_id) == self.model
+
     def file_of(self, clip_id: str) -> Path:
         """Return a clip's file, if it is inside the opened folders.
 
@@ -149,7 +178,8 @@ class Library:
     def confined(self, path: str | Path) -> Path:
         """Return the resolved path, or raise `OutsideFolders`."""
         resolved = Path(path).resolve()
-        if not any(resolved.is_relative_to(root) for root in self.roots):
+        is_inside = any(resolved.is_relative_to(root) for root in self.roots)
+        if not (is_inside or resolved in self._files):
             raise OutsideFolders(f"{path}: is outside the opened folders")
         return resolved
 
@@ -163,22 +193,53 @@ class Library:
             except (ValueError, TypeError, KeyError):
                 self.problems.append(f"{self._journal}: an unreadable line was skipped")
         for clip_id, record in latest.items():
-            stamp = record.pop("stamp", None)
-            if stamp is None or _stamp(record["path"]) != stamp:
+            now = _stamp(record["path"])
+            if now is None:
+                # A disk may only be unplugged.
+                self._gone.append(record)
                 continue
+            stamp, made_by = record.pop("stamp", None), record.pop("made_by", None)
+            if stamp != now:
+                continue
+            is_failed = record["state"] == "failed"
+            if made_by != self.model or (is_failed and record["error"] == CANCELLED):
+                record["state"] = "waiting"
             self.revision += 1
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
+            self._made_by[clip_id] = made_by
         self.compact()
 
     def compact(self) -> None:
         """Write one line for each clip, in the form of ``mvemo predict --jsonl``."""
         with self.lock:
-            kept = [r for r in self._clips.values() if r["state"] in ("done", "failed")]
-            kept += [r for r in self._clips.values() if self._is_upload(r) and r not in kept]
-            write_text(self._journal, "".join(map(_line, kept)), error=BadOption)
+            lines = [json.dumps(record) + "\n" for record in self._gone]
+            lines += [self._line(r) for r in self._clips.values() if self._is_kept(r)]
+            write_text(self._journal, "".join(lines), error=BadOption)
 
-    def _is_upload(self, record: Record) -> bool:
-        return Path(record["path"]).parent == self.uploads
+    def _is_kept(self, record: Record) -> bool:
+        """Return True if the next server must know the clip."""
+        is_upload = Path(record["path"]).parent == self.uploads
+        return is_upload or record["state"] in ("done", "failed")
+
+    def _line(self, record: Record) -> str:
+        """Return the line of a clip in the work folder."""
+        made_by = self._made_by.get(record["id"])
+        stated = {**record, "stamp": _stamp(record["path"]), "made_by": made_by}
+        return json.dumps(stated) + "\n"
+
+
+def _from_text(record: Record) -> Record:
+    """Return a record whose cells, if they are from a CSV file, have the types of JSON."""
+    found = {key: value for key, value in record.items() if key not in (record.get("proba") or {})}
+    for key, separator in (("notes", "; "), ("set", ";")):
+        if isinstance(text := record.get(key), str):
+            found[key] = [part for part in text.split(separator) if part]
+    for key in ("confidence", "duration", "seconds"):
+        found[key] = float(record[key]) if record.get(key) else None
+    found["notes"] = found.get("notes") or []
+    found["label"] = None if record.get("label") == "" else record.get("label")
+    found["error"] = record.get("error") or None
+    return found
 
 
 def prediction_facts(model: FinalModel, record: Mapping[str, Any], path: Path) -> Record:
@@ -244,11 +305,6 @@ def _length(model: FinalModel, target: str) -> float:
     """Return the length of a target's scale."""
     scale = model.scale[target]
     return scale["maximum"] - scale["minimum"] or 1.0
-
-
-def _line(record: Record) -> str:
-    """Return a record as a line of JSON, with the state of its file."""
-    return json.dumps({**record, "stamp": _stamp(record["path"])}) + "\n"
 
 
 def _stamp(path: str) -> list[int] | None:

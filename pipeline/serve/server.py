@@ -11,7 +11,9 @@ from typing import Any
 import uvicorn
 from filelock import FileLock, Timeout
 
+from mvemo.cache.spec import content_digest
 from mvemo.extract.media.isolated import start_readers
+from mvemo.fuse.final.model import MODEL
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.new_clips import PredictSettings
@@ -53,6 +55,8 @@ def serve(source: Path, settings: ServeSettings) -> None:
         raise BadOption(f"--host {settings.host}: others can reach it: give --token, too")
     if settings.token and not re.fullmatch(r"[\w-]{8,}", settings.token):
         raise BadOption("--token: expected at least 8 letters, digits, '-' and '_'")
+    if not source.exists():
+        raise BadOption(f"{source}: no such file or folder")
     folder = source if source.is_dir() else source.parent
     work = settings.work or folder / ".mvemo"
     try:
@@ -69,7 +73,8 @@ def serve(source: Path, settings: ServeSettings) -> None:
         ) from None
     with lock, _listen(settings) as listening:
         runs = source.is_dir() and run_folder.is_run(source)
-        library = Library([run_folder.media_folder(source) if runs else folder], work)
+        root = run_folder.media_folder(source) if runs else folder
+        library = Library([root], work, content_digest(settings.model / MODEL))
         worker = Worker(library, settings.model, settings.predict)
         model = worker.model
         scale = {(s["minimum"], s["maximum"]) for s in model.scale.values()}
@@ -83,7 +88,9 @@ def serve(source: Path, settings: ServeSettings) -> None:
         if source.is_dir() and not runs:
             worker.submit(Job("scan", name=str(folder)))
         elif not runs:
-            library.add_predictions(source)
+            library.add_predictions(source, model)
+            if waiting := library.ids("waiting", "running"):
+                worker.submit(Job("predict", waiting))
         api = Api(library, worker, str(source), settings.most_upload, report)
         _run(api, listening, settings)
 
