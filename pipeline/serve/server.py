@@ -72,8 +72,8 @@ def serve(source: Path, settings: ServeSettings) -> None:
             f"{work}: {error.strerror}: give --work a folder that can be written"
         ) from None
     with lock, _listen(settings) as listening:
-        runs = source.is_dir() and run_folder.is_run(source)
-        root = run_folder.media_folder(source) if runs else folder
+        manifest = run_folder.run_manifest(source) if run_folder.is_run(source) else None
+        root = folder if manifest is None else manifest.root
         library = Library([root], work, content_digest(settings.model / MODEL))
         worker = Worker(library, settings.model, settings.predict)
         model = worker.model
@@ -84,10 +84,12 @@ def serve(source: Path, settings: ServeSettings) -> None:
         )
         if library.corrections.problem:
             tell_note(library.corrections.problem)
-        report = run_folder.open_run(source, library) if runs else None
-        if source.is_dir() and not runs:
+        report = None
+        if manifest is not None:
+            report = run_folder.open_run(source, manifest, library)
+        elif source.is_dir():
             worker.submit(Job("scan", name=str(folder)))
-        elif not runs:
+        else:
             library.add_predictions(source, model)
             if waiting := library.ids("waiting", "running"):
                 worker.submit(Job("predict", waiting))
