@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import pairwise_distances_argmin_min
 
 from mvemo.cache import Cache
 from mvemo.fuse.errors import BadFeatures
@@ -113,7 +114,7 @@ def _proba(x: F64, y: Any, z: F64) -> F64:
 
 def _k_centre(x: F64, z: F64, weight: F64, n: int) -> list[int]:
     """Choose rows of `z` one by one, by weight times distance to `x` and to earlier choices."""
-    nearest = np.min([np.linalg.norm(z - each, axis=1) for each in x], axis=0)
+    nearest = pairwise_distances_argmin_min(z, x)[1]
     chosen = list[int]()
     for _ in range(n):
         score = weight * nearest

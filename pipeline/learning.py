@@ -124,7 +124,7 @@ def learn(
     if training is None:
         # The matrices are small: threads of BLAS would only wait for each other.
         with threadpool_limits(1, user_api="blas"):
-            new, after = _adapted(base, corrected)
+            new, after = _adapted(base, corrected, before)
     else:
         with open_cache(training) as cache:
             new, after = _retrained(base, corrected, cache)
@@ -238,7 +238,9 @@ def _origin(spec: FeatureSpec) -> tuple[Any, ...]:
 # --- the new model
 
 
-def _adapted(base: FinalModel, corrected: _Corrected) -> tuple[FinalModel, F64]:
+def _adapted(
+    base: FinalModel, corrected: _Corrected, before: F64
+) -> tuple[FinalModel, F64]:  # before: outputs of the base model
     """Adapt the heads to the corrected clips; return the model, and out-of-fold outputs."""
     y_true, groups, scored = corrected.labels, corrected.groups, corrected.scored
     both = {k: np.concatenate([x, corrected.others[k]]) for k, x in corrected.vectors.items()}
@@ -246,7 +248,6 @@ def _adapted(base: FinalModel, corrected: _Corrected) -> tuple[FinalModel, F64]:
     everything = np.ones(len(groups), bool)
     after, strength = adaptation.out_of_fold(), adaptation.choose(everything)
     task = adaptation.task
-    before = first_of(predictor_outputs(base, corrected.vectors))
     constant = np.broadcast_to(_shares(task, y_true, len(base.classes)), before.shape)
     learned, *others = (
         np.nanmean(task.losses(y_true, one)) for one in (first_of(after), before, constant)
