@@ -67,6 +67,11 @@ def write_playlist(clips: Sequence[Mapping[str, Any]], file: Path, format: Forma
     return text
 
 
+def file_stem(name: str) -> str:
+    """Return a mood or a title as a file name without suffix, '' if nothing is left."""
+    return re.sub(r"[^\w .,()+-]", "_", name).strip(" .")
+
+
 def _without_repeats(clips: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """Yield the clips without those whose file, or whose bytes, came before."""
     seen: set[str] = set()

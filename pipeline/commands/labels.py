@@ -75,7 +75,6 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
     from mvemo.cache import open_cache
     from mvemo.fuse.label_errors import FIELDS, find_label_errors
     from mvemo.manifests.files import dump_json
-    from mvemo.manifests.text_table import align_columns
     from mvemo.pipeline.stage_two import settings_for
 
     if out is not None:
@@ -99,9 +98,7 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
         share = options["share"]
         click.echo(dump_json({**facts, "share": share, "labels": records, "ceilings": limits}))
         return
-    rows = [[_cell(record[name]) for name in FIELDS] for record in records]
-    for line in align_columns([FIELDS, *rows[: options["most"] or SHOWN]], left=range(3)):
-        click.echo(line)
+    _print(records[: options["most"] or SHOWN], FIELDS)
     click.echo(
         f"\n{found.model}: of {found.planted} labels that were changed on purpose "
         f"({options['share']:.0%}), {found.precision:.0%} were among the {found.planted} most "
@@ -134,12 +131,20 @@ def _cell(value: float | str | None) -> str:
     return value if isinstance(value, str) else "" if value is None else f"{value:.3g}"
 
 
+def _print(records: Sequence[dict[str, Any]], fields: Sequence[str]) -> None:
+    """Print the labels as a table."""
+    from mvemo.manifests.text_table import align_columns
+
+    rows = [[_cell(record[name]) for name in fields] for record in records]
+    for line in align_columns([fields, *rows], left=range(3)):
+        click.echo(line)
+
+
 def _next(features: Path, out: Path | None, options: dict[str, Any]) -> None:
     """List the clips to label next."""
     from mvemo.cache import open_cache
     from mvemo.fuse.next_labels import FIELDS, next_labels
     from mvemo.manifests.files import dump_json
-    from mvemo.manifests.text_table import align_columns
 
     with open_cache(features) as labelled, open_cache(options["unlabelled"]) as unlabelled:
         most = options["most"] or (None if out or options["json"] else SHOWN)
@@ -149,9 +154,7 @@ def _next(features: Path, out: Path | None, options: dict[str, Any]) -> None:
     if options["json"]:
         click.echo(dump_json({"next": records}))
         return
-    rows = [[_cell(record[name]) for name in FIELDS] for record in records]
-    for line in align_columns([FIELDS, *rows[: options["most"] or SHOWN]], left=range(3)):
-        click.echo(line)
+    _print(records[: options["most"] or SHOWN], FIELDS)
 
 
 def _write(records: Sequence[dict[str, Any]], fields: Sequence[str], out: Path) -> None:

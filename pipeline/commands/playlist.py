@@ -96,15 +96,13 @@ def playlist(
 
 def _write(lists: dict[str, list[Mood]], out: Path, kind: Any, force: bool) -> None:
     """Write the playlists and print a line for each."""
-    import re
-
     from mvemo.cache.spec import content_digest
-    from mvemo.pipeline.playlists import write_playlist
+    from mvemo.pipeline.playlists import file_stem, write_playlist
     from mvemo.pipeline.tagging import song_facts
 
     files: dict[Path, list[Mood]] = {}
     for name, listed in lists.items():
-        stem = re.sub(r"[^\w .,()+-]", "_", name).strip(" .") or "_"
+        stem = file_stem(name) or "_"
         # Two moods may have one file name, also where upper and lower case are the same.
         taken = {file.stem.lower() for file in files}
         stem += f" {len(files) + 1}" * (stem.lower() in taken)

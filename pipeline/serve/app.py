@@ -24,7 +24,7 @@ from starlette.staticfiles import StaticFiles
 from mvemo.manifests import BadManifest
 from mvemo.manifests.layouts.scan import find_media
 from mvemo.pipeline.errors import PipelineError
-from mvemo.pipeline.playlists import write_playlist
+from mvemo.pipeline.playlists import file_stem, write_playlist
 from mvemo.pipeline.serve.access import Access
 from mvemo.pipeline.serve.jobs import Job, QueueFull, Worker, model_record
 from mvemo.pipeline.serve.library import SUFFIXES, Library, OutsideFolders
@@ -342,7 +342,7 @@ class Api:
         kind, name = body.get("format", "m3u8"), body["name"]
         if kind not in ("m3u8", "xspf"):
             return _error(422, f"format {kind!r}: expected m3u8 or xspf")
-        stem = re.sub(r"[^\w .,()+-]", "_", name).strip(" .")[:100] or "playlist"
+        stem = file_stem(name)[:100] or "playlist"
         clips = [self.library.get(str(clip_id)) for clip_id in body["ids"]]
         file = self.library.work / "playlists" / f"{stem}.{kind}"
         file.parent.mkdir(exist_ok=True)

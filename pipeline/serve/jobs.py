@@ -253,11 +253,6 @@ class Worker:
             record.setdefault("error", None)
             record["name"] = self.library.get(clip_id)["name"]
             facts = prediction_facts(maker.model, record, embedded.clip.path)
-            if self.library.uploads in embedded.clip.path.parents:
-                # An upload has a random name.
-                facts["title"] = facts["title"].replace(
-                    embedded.clip.path.stem, Path(record["name"]).stem
-                )
             self.library.update(clip_id, {**record, **facts})
             self.counts["failed" if record["error"] else "predicted"] += 1
             job.failed += bool(record["error"])

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -134,23 +134,22 @@ class Library:
 
     def get(self, clip_id: str) -> Record:
         """Return the record of a clip with its correction; KeyError for an unknown id."""
-        record = self._clips[clip_id]
-        known = self.corrections.current if self.corrections else {}
-        correction = known.get(clip_id)
-        shown = self.corrections.record(correction) if self.corrections and correction else None
-        return {**record, "correction": shown}
+        return self._corrected([clip_id])[0]
 
     def since(self, revision: int) -> tuple[int, list[Record]]:
         """Return the clips that changed after a revision, oldest first, and the last revision."""
         with self.lock:
             changed = sorted((n, i) for i, n in self._revisions.items() if n > revision)[:PAGE]
-            known = self.corrections.current if self.corrections else {}
-            records = []
-            for _, clip_id in changed:
-                correction = known.get(clip_id)
-                shown = self.corrections.record(correction) if correction else None  # type: ignore[union-attr]
-                records.append({**self._clips[clip_id], "correction": shown})
+            records = self._corrected([clip_id for _, clip_id in changed])
             return (changed[-1][0] if changed else max(revision, self.revision)), records
+
+    def _corrected(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records of clips with their corrections."""
+        shown: dict[str, Record] = {}
+        if self.corrections is not None:
+            known = self.corrections.current
+            shown = {i: self.corrections.record(known[i]) for i in ids if i in known}
+        return [{**self._clips[i], "correction": shown.get(i)} for i in ids]
 
     def ids(self, *states: str) -> list[str]:
         """Return the ids of the clips in one of these states."""
@@ -245,7 +244,9 @@ def _from_text(record: Record) -> Record:
 def prediction_facts(model: FinalModel, record: Mapping[str, Any], path: Path) -> Record:
     """Return the keys that the page adds to a prediction: title, artist, map and doubt."""
     tags = song_facts(path)
-    facts = {"title": tags["title"], "artist": tags["artist"]}
+    # Without a title it is the file's name, which is a random one for an upload.
+    title = tags["title"] if tags["title"] != path.stem else Path(record["name"]).stem
+    facts = {"title": title, "artist": tags["artist"]}
     facts["state"] = "failed" if record.get("error") else "done"
     facts["doubt"], facts["map"] = doubt_of(model, record), place_of(model, record)
     return facts
