@@ -19,10 +19,12 @@ FIRST = dict(zip(MODALITIES, (AUDIO, VIDEO), strict=True))
 INTEGRATED = "integrated"
 STACKED = "integrated-stacked"
 LATE = "integrated-late"
-# Kernel head over all features; it is not a `Head`, so it is not saved.
+# Kernel head over all features.
 KERNEL = "kernel"
 # Models over the predictions of other models; they have no head over features.
 SECOND_LAYERS = (STACKED, LATE)
+# Models whose heads are found by name; heads of all other models are found by their features.
+NAMED = (*SECOND_LAYERS, KERNEL)
 # Maximum number of fusions per set of three or more modalities that are made by default.
 MOST_FUSIONS = 16
 Key = tuple[str, ...]
@@ -52,7 +54,7 @@ class Model:
     @property
     def key(self) -> Key:
         """Return the key of the outputs; models with the same features share a head."""
-        return (self.name,) if self.name in (*SECOND_LAYERS, KERNEL) else self.features
+        return (self.name,) if self.name in NAMED else self.features
 
 
 def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
@@ -102,7 +104,7 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
 
 def check_feature_name(name: str) -> None:
     """Raise `BadFeatures` if a feature's name is that of a model, or contains ``+`` or ``,``."""
-    if name in (INTEGRATED, *SECOND_LAYERS, KERNEL) or "+" in name or "," in name:
+    if name in (INTEGRATED, *NAMED) or "+" in name or "," in name:
         raise BadFeatures(
             f"invalid feature name {name!r}: it must not contain '+' or ',', nor be the name of "
             f"a model ({INTEGRATED}, {STACKED}, {LATE}, {KERNEL})"

@@ -25,7 +25,7 @@ from mvemo.fuse.conformal import GRID, nonconformity, thresholds
 from mvemo.fuse.crossval.evaluation import evaluate
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.features import LLD, Features, FeatureSettings
-from mvemo.fuse.final.adaptation import Adaptation, first_of, predictor_outputs
+from mvemo.fuse.final.adaptation import Adaptation, first_of, linear_part, predictor_outputs
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import (
     HEADS,
@@ -40,6 +40,7 @@ from mvemo.fuse.final.model import (
     stored_as,
 )
 from mvemo.fuse.heads.head import HeadSettings
+from mvemo.fuse.models import KERNEL
 from mvemo.fuse.numeric import F64, Bools, Labels, complete
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task
@@ -244,7 +245,8 @@ def _adapted(
     """Adapt the heads to the corrected clips; return the model, and out-of-fold outputs."""
     y_true, groups, scored = corrected.labels, corrected.groups, corrected.scored
     both = {k: np.concatenate([x, corrected.others[k]]) for k, x in corrected.vectors.items()}
-    adaptation = Adaptation(base, both, y_true, groups)
+    linear = linear_part(base)
+    adaptation = Adaptation(linear, both, y_true, groups)
     everything = np.ones(len(groups), bool)
     after, strength = adaptation.out_of_fold(), adaptation.choose(everything)
     task = adaptation.task
@@ -256,7 +258,7 @@ def _adapted(
         return base, first_of(after)
     new = adaptation.adapted(everything, strength)
     predictors = []
-    for predictor, outputs in zip(base.predictors, after, strict=True):
+    for predictor, outputs in zip(linear.predictors, after, strict=True):
         rows = scored & complete(outputs)
         limits: tuple[tuple[float, ...], ...] = ()
         if rows.any():
@@ -299,7 +301,7 @@ def _retrained(base: FinalModel, corrected: _Corrected, cache: Cache) -> tuple[F
         **{name: recorded[name] for name in ("stacked", "late", "missing_modality")},
         folds=base.facts["folds"],
         head=HeadSettings(**recorded["head"]),
-        kernel=False,
+        kernel=any(predictor.name == KERNEL for predictor in base.predictors),
         refit=True,
         audit=False,
         n_resamples=0,

@@ -88,8 +88,7 @@ def run_fuse(
             tell_note(f"--seed {settings.seed} does not change the folds: {why}")
         if final is not None and settings.models is None:
             # Late fusion is added because it can predict clips that lack a feature.
-            settings = replace(settings, late=True, kernel=False)
-            tell_note("the model kernel is left out: it cannot be saved for new clips (--final)")
+            settings = replace(settings, late=True)
         results = evaluate(cache, settings)
         origin = {**results.provenance, **provenance(cache=features.name)}
         origin["stage_one"] = cache.provenance

@@ -14,7 +14,7 @@ from mvemo.fuse.crossval.prediction import predict_all
 from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
-from mvemo.fuse.models import KERNEL, SECOND_LAYERS, Model
+from mvemo.fuse.models import KERNEL, NAMED, Model
 from mvemo.fuse.numeric import F64, Bools, Ints, apply_link, mean_finite
 from mvemo.fuse.results import Choice, CurvePoint, ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
@@ -257,7 +257,7 @@ def with_learning_curve(
         clips.y_true if clips.y_true.ndim == 1 else np.zeros_like(clips.folds),
     )[: prepared.k]
     scores: Scores = {}
-    strength = {(h.features, h.fold): h.C for h in results.heads if h.model not in SECOND_LAYERS}
+    strength = {(h.features, h.fold): h.C for h in results.heads if h.model not in NAMED}
     for net_fold, tested in prepared.passes:
         matrices = {name: prepared.features.matrix(name, net_fold) for name in prepared.names}
         fitter = HeadFitter(matrices, clips, settings.head)

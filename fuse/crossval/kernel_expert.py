@@ -1,13 +1,13 @@
 """Kernel expert: a head that is not linear, over all features, among the evaluated models.
 
-It is chosen only if it wins inside the training folds (`mvemo.fuse.crossval.out_of_fold`). It is
-not saved, so new clips are predicted by another model. The scores s of classes become probabilities
-max(s, FLOOR)**slope, divided by their sum; the slope is fitted on inner scores.
+It is chosen only if it wins inside the training folds (`mvemo.fuse.crossval.out_of_fold`). The
+slope of the scores of classes is fitted on inner scores. Only the head of all clips is saved.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,14 +17,11 @@ from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import leave_each_out
 from mvemo.fuse.heads.fitting import MIN_DIFFERENT, Fit, HeadFitter, balance
-from mvemo.fuse.heads.kernel import MOST_CLIPS, fit_kernel
+from mvemo.fuse.heads.kernel import FLOOR, MOST_CLIPS, fit_kernel, outputs_of, refit_kernel
 from mvemo.fuse.metrics.calibration import fit_temperature
 from mvemo.fuse.models import KERNEL, Model, modalities_of
-from mvemo.fuse.numeric import F64, MIN_PROBABILITY, Labels, Link, softmax
+from mvemo.fuse.numeric import F32, F64, Bools, Labels, Link
 from mvemo.fuse.scaling import unit_rows
-
-# Smallest score of a class, below which scores are noise. Chosen by the log loss on EmoMV.
-FLOOR = 0.05
 
 
 def kernel_expert(prepared: Preparation, settings: EvaluationSettings) -> KernelExpert | None:
@@ -52,10 +49,25 @@ def kernel_expert(prepared: Preparation, settings: EvaluationSettings) -> Kernel
 
 
 @dataclass(frozen=True)
+class _Training:
+    """Inputs of one fit."""
+
+    fit: Fit
+    unit: F32  # float32 (clips, dim): standardised vectors of length 1 of all clips
+    valid: Bools  # bool (clips,): True for clips with all features
+    rows: Bools  # bool (clips,): True for training clips
+    target: F64  # float64 (training clips, outputs)
+    target_scale: tuple[F64, F64]  # mean and standard deviation of the targets, in their unit
+    weights: F32 | None  # float32 (training clips,)
+
+
+@dataclass(frozen=True)
 class KernelExpert:
     """Kernel ridge regression over all features, for clips that have all of them."""
 
     model: Model
+    # Ridge and slope that each fold chose.
+    chosen: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     def predict_fold(self, oof: OutOfFold, fitter: HeadFitter, fold: int) -> None:
         """Fit one fold's expert, and write its predictions to `oof`, also the inner ones.
@@ -66,31 +78,54 @@ class KernelExpert:
         clips, key = oof.clips, self.model.key
         tested = clips.folds == fold
         oof.inner[fold][key] = oof.blank()
-        columns, valid = fitter.standardised(Fit(self.model, fold, ~tested, fitter.settings.C))
-        train, predict = valid & ~tested, valid & tested
-        labels, link = clips.y_true[train], clips.link
-        different = np.unique(labels) if link == "softmax" else labels
-        if len(different) < MIN_DIFFERENT:
+        part = self._training(fitter, fold, ~tested)
+        if part is None:
             return
-        target = clips.target.T.astype(np.float64)[train]
-        mean, scale = np.zeros(1), np.ones(1)
-        if link == "identity":
-            mean, deviation = labels.mean(axis=0), labels.std(axis=0)
-            scale = np.where(deviation > 1e-12 * np.maximum(np.abs(mean), 1e-30), deviation, 1.0)
-            target = (labels - mean) / scale
-        unit, folds = unit_rows(columns), oof.inner_folds[fold][train]
-        weights = None
-        if fitter.settings.class_weight == "balanced":
-            weights = balance(np.ones((1, len(target)), np.float32), target.T.astype(np.float32))[0]
-        head, scores = fit_kernel(unit[train], target, folds, weights)
+        labels, link, (mean, scale) = clips.y_true[part.rows], clips.link, part.target_scale
+        folds = oof.inner_folds[fold][part.rows]
+        head, scores = fit_kernel(part.unit[part.rows], part.target, folds, part.weights)
         inner = np.full_like(scores, np.nan)
         for others, rows in leave_each_out(folds):
             if others.any() and rows.any():
                 slope = _slope(link, scores[others], labels[others])
-                inner[rows] = _outputs(link, scores[rows], slope) * scale + mean
-        oof.inner[fold][key][train] = inner
-        outputs = _outputs(link, head.scores(unit[predict]), _slope(link, scores, labels))
+                inner[rows] = outputs_of(scores[rows], link, slope) * scale + mean
+        oof.inner[fold][key][part.rows] = inner
+        slope = _slope(link, scores, labels)
+        predict = part.valid & tested
+        outputs = outputs_of(head.scores(part.unit[predict]), link, slope)
         oof.outputs[key][predict] = outputs * scale + mean
+        self.chosen[fold] = head.ridge, slope
+
+    def fit_all(self, oof: OutOfFold, fitter: HeadFitter, tested: Sequence[int]) -> None:
+        """Add a head of all clips, with the medians of the tested folds' ridges and slopes."""
+        part = self._training(fitter, None, np.ones(len(oof.clips.y_true), bool))
+        chosen = [self.chosen[fold] for fold in tested if fold in self.chosen]
+        if part is None or not chosen:
+            return
+        ridge, slope = (sorted(values)[len(chosen) // 2] for values in zip(*chosen, strict=True))
+        head = refit_kernel(part.unit[part.rows], part.target, ridge, part.weights)
+        fit = replace(part.fit, C=1.0 / ridge)
+        oof.heads.append(fitter.kernel_head(fit, head, slope, part.target_scale))
+
+    def _training(self, fitter: HeadFitter, fold: int | None, train: Bools) -> _Training | None:
+        """Return what a fit on the clips in `train` reads; None if they are too few."""
+        clips, fit = fitter.clips, Fit(self.model, fold, train, fitter.settings.C)
+        columns, valid = fitter.standardised(fit)
+        rows = valid & train
+        labels = clips.y_true[rows]
+        different = np.unique(labels) if clips.link == "softmax" else labels
+        if len(different) < MIN_DIFFERENT:
+            return None
+        target = clips.target.T.astype(np.float64)[rows]
+        mean, scale = np.zeros(1), np.ones(1)
+        if clips.link == "identity":
+            mean, deviation = labels.mean(axis=0), labels.std(axis=0)
+            scale = np.where(deviation > 1e-12 * np.maximum(np.abs(mean), 1e-30), deviation, 1.0)
+            target = (labels - mean) / scale
+        weights = None
+        if fitter.settings.class_weight == "balanced":
+            weights = balance(np.ones((1, len(target)), np.float32), target.T.astype(np.float32))[0]
+        return _Training(fit, unit_rows(columns), valid, rows, target, (mean, scale), weights)
 
 
 def _slope(link: Link, scores: F64, labels: Labels) -> float:
@@ -98,12 +133,3 @@ def _slope(link: Link, scores: F64, labels: Labels) -> float:
     if link != "softmax":
         return 1.0
     return 1.0 / fit_temperature(np.log(np.maximum(scores, FLOOR)), labels)
-
-
-def _outputs(link: Link, scores: F64, slope: float) -> F64:
-    """Convert scores to probabilities of classes or of tags; return values unchanged."""
-    if link == "softmax":
-        return softmax(np.log(np.maximum(scores, FLOOR)) * slope)
-    if link == "sigmoid":
-        return np.clip(scores, MIN_PROBABILITY, 1.0 - MIN_PROBABILITY)
-    return scores

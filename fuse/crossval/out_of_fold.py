@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.features import Clips
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.models import LATE, SECOND_LAYERS, Key, Missing, Model, missing_of, modality_order
+from mvemo.fuse.models import LATE, NAMED, Key, Missing, Model, missing_of, modality_order
 from mvemo.fuse.numeric import F64, Bools, Ints, complete, mean_of_finite
 from mvemo.fuse.results import Choice, ModelResult, score_model
 from mvemo.fuse.tasks.base import Task
@@ -113,7 +113,7 @@ class OutOfFold:
             return self.heads
         task, y_true, heads = self.clips.task, self.clips.y_true, []
         for head in self.heads:
-            key = (head.model,) if head.model in SECOND_LAYERS else head.features
+            key = (head.model,) if head.model in NAMED else head.features
             if head.fold is not None:
                 fitted: F64 | None = self.thresholds[key][head.fold]
             else:

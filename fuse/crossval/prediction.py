@@ -68,6 +68,8 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
                 expert.predict_fold(oof, fitter, fold)
         if settings.refit:
             _fit_all(oof, fitter, fitted, chosen)
+            if expert is not None:
+                expert.fit_all(oof, fitter, tested)
         del matrices, fitter
         for layer in layers:
             for fold in tested:

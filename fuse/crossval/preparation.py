@@ -13,7 +13,7 @@ from mvemo.cache import TEST, Cache, ClipTable
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, LeakError
 from mvemo.fuse.features import Clips, Features
-from mvemo.fuse.models import AUDIO, KERNEL, SECOND_LAYERS, VIDEO, Model, chosen_models, in_order
+from mvemo.fuse.models import AUDIO, NAMED, VIDEO, Model, chosen_models, in_order
 from mvemo.fuse.numeric import Ints
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.tasks import task_of
@@ -48,7 +48,7 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     features = Features(cache, settings)
     chosen = settings.models
     if chosen is not None:
-        chosen = tuple(name for name in chosen if name not in (*SECOND_LAYERS, KERNEL))
+        chosen = tuple(name for name in chosen if name not in NAMED)
         chosen = tuple(name for name in chosen if name not in features.outputs) or chosen
     # By default, features that very few clips have are left out.
     few = features.rare if chosen is None and len(features.rare) < len(features.modality) else {}

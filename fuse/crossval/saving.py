@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.models import KERNEL, SECOND_LAYERS, Model
+from mvemo.fuse.models import KERNEL, NAMED, Model
 from mvemo.fuse.results import Results
 from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import parse_json, replacing
@@ -20,12 +20,27 @@ from mvemo.manifests.text_table import listed
 
 # 2: added heads of tags and dimensions, with their link. 3: added the models and their features.
 # 4: removed hidden layers. 5: added the limit of standardised values; None in older heads.
-VERSION = 5
+# 6: added kernel heads.
+VERSION = 6
 OLDEST = 4
-# Fields of a head in the header; array that only some tasks have; all arrays.
+# Fields of a head in the header; those that older files lack; arrays that only some heads have.
 _SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs")
-_OPTIONAL = "thresholds"
-_ARRAYS = ("mean", "scale", "coef", "intercept", _OPTIONAL)
+_NEWER = ("limit", "slope")
+_OPTIONAL = ("thresholds", "rows", "factor")
+_ARRAYS = ("mean", "scale", "coef", "intercept", *_OPTIONAL)
+# Types of a head's arrays in a model's file; small types keep a model at a few hundred kB. The few
+# coefficients of a kernel head are not rounded, because their products cancel each other.
+_MODEL_DTYPES: dict[str, type[np.floating]] = {
+    "coef": np.float16,
+    "mean": np.float32,
+    "scale": np.float32,
+}
+_KERNEL_DTYPES: dict[str, type[np.floating]] = {
+    "rows": np.float16,
+    "mean": np.float32,
+    "scale": np.float32,
+    "factor": np.float32,
+}
 # Errors that numpy, zipfile and json raise for a file that is damaged or of another kind.
 DAMAGED = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
 
@@ -65,7 +80,7 @@ class SavedHeads:
         """
         features = {m.name: m.features for m in self.models}
         heads = self.select_features(features.get(model, ()), fold)
-        if model in SECOND_LAYERS:
+        if model in NAMED:
             heads = tuple(h for h in self.heads if h.model == model and h.fold == fold)
         if not heads:
             raise BadFeatures(
@@ -80,7 +95,7 @@ class SavedHeads:
         return tuple(
             h
             for h in self.heads
-            if h.model not in SECOND_LAYERS and h.features == features and h.fold == fold
+            if h.model not in NAMED and h.features == features and h.fold == fold
         )
 
 
@@ -106,26 +121,32 @@ def save_heads(path: str | Path, results: Results) -> None:
 
 def saved_heads(results: Results) -> SavedHeads:
     """Return the heads of an evaluation, as `load_heads` reads them back."""
-    with_heads = (m for m in results.models if not m.by_net and m.name != KERNEL)
+    # Only the kernel head of all clips is saved, because a head of this kind is large.
+    fitted = any(head.model == KERNEL for head in results.heads)
+    with_heads = (m for m in results.models if not m.by_net and (fitted or m.name != KERNEL))
     models = tuple(Model(m.name, m.features, m.modalities) for m in with_heads)
     return SavedHeads(results.classes, models, results.heads, _facts(results))
 
 
-def write_heads(
-    path: str | Path, saved: SavedHeads, dtypes: Mapping[str, type[np.floating]] | None = None
-) -> None:
-    """Write heads to a file; `dtypes` maps names of arrays to the types that are stored."""
+def model_dtypes(head: Head) -> dict[str, type[np.floating]]:
+    """Return the types in which a model's file stores the arrays of a head."""
+    return _MODEL_DTYPES if head.rows is None else _KERNEL_DTYPES
+
+
+def write_heads(path: str | Path, saved: SavedHeads, *, small: bool = False) -> None:
+    """Write heads to a file; if `small`, in the types of `model_dtypes`."""
     arrays: dict[str, NDArray[Any]] = {}
     for i, head in enumerate(saved.heads):
+        dtypes = model_dtypes(head) if small else {}
         for name in _ARRAYS:
             if (values := getattr(head, name)) is not None:
-                arrays[f"{i}/{name}"] = values.astype((dtypes or {}).get(name, values.dtype))
+                arrays[f"{i}/{name}"] = values.astype(dtypes.get(name, values.dtype))
     header = {
         "mvemo_heads": VERSION,
         "classes": list(saved.classes),
         "models": [[m.name, list(m.features), list(m.modalities)] for m in saved.models],
         "heads": [
-            {name: getattr(head, name) for name in (*_SCALARS, "limit")} for head in saved.heads
+            {name: getattr(head, name) for name in (*_SCALARS, *_NEWER)} for head in saved.heads
         ],
         "facts": saved.facts,
     }
@@ -193,14 +214,18 @@ def _read_head(
 ) -> Head:
     """Build head `i` from its arrays in `file` and its `entry` in the header."""
     fields: dict[str, Any] = {name: entry[name] for name in _SCALARS}
-    fields |= {"features": tuple(entry["features"]), "limit": entry.get("limit")}
-    dim = file[f"{i}/mean"].size
-    shapes = ((dim,), (dim,), (n_outputs, dim), (n_outputs,), (n_outputs,))
+    fields |= {name: entry[name] for name in _NEWER if name in entry}
+    fields["features"] = tuple(entry["features"])
+    dim = n_inputs = file[f"{i}/mean"].size
+    if f"{i}/rows" in file:
+        n_inputs = len(file[f"{i}/rows"])
+    shapes: tuple[tuple[int, ...], ...] = ((dim,), (dim,), (n_outputs, n_inputs), (n_outputs,))
+    shapes += ((n_outputs,), (n_inputs, dim), (dim,))
     for name, shape in zip(_ARRAYS, shapes, strict=True):
-        if name == _OPTIONAL and f"{i}/{name}" not in file:
+        if name in _OPTIONAL and f"{i}/{name}" not in file:
             continue
         values = file[f"{i}/{name}"]
         if values.shape != shape or values.dtype.kind != "f":
             raise ValueError(f"{name} of head {i} has type {values.dtype} and shape {values.shape}")
-        fields[name] = values.astype(np.float32 if name == "coef" else np.float64)
+        fields[name] = values.astype(np.float32 if name in ("coef", "rows") else np.float64)
     return Head(**fields)

@@ -25,7 +25,7 @@ from scipy.special import logsumexp
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.final.model import FinalModel, Vectors, predict_clips
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.models import SECOND_LAYERS
+from mvemo.fuse.models import KERNEL, NAMED
 from mvemo.fuse.numeric import F64, Bools, Ints, Labels, Link, apply_link, complete
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import make_folds
@@ -93,7 +93,7 @@ class Adaptation:
         self._inputs = {
             i: _inputs(head, self._of_head(head))
             for i, head in enumerate(model.heads.heads)
-            if head.model not in SECOND_LAYERS
+            if head.model not in NAMED
         }
 
     def _of_head(self, head: Head) -> F64:
@@ -185,6 +185,13 @@ class Adaptation:
             self.y_true[places], groups, count, 0, cast(Task, self.task.name)
         )
         return [((folds >= 0) & (folds != fold), folds == fold) for fold in range(count)]
+
+
+def linear_part(model: FinalModel) -> FinalModel:
+    """Return the model without its kernel heads, which cannot be adapted."""
+    heads = tuple(head for head in model.heads.heads if head.rows is None)
+    predictors = tuple(p for p in model.predictors if p.name != KERNEL)
+    return replace(model, heads=replace(model.heads, heads=heads), predictors=predictors)
 
 
 def predictor_outputs(model: FinalModel, vectors: Vectors) -> F64:

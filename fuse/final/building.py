@@ -13,12 +13,11 @@ import numpy as np
 
 from mvemo.cache import Cache, FeatureSpec
 from mvemo.fuse.conformal import GRID, cross_conformal, nonconformity, thresholds
-from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
+from mvemo.fuse.crossval.saving import SavedHeads, model_dtypes, saved_heads
 from mvemo.fuse.crossval.second_layers import late_bases, late_inner
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings
 from mvemo.fuse.final.model import (
-    HEAD_DTYPES,
     INTERVAL_SHARE,
     FinalModel,
     Predictor,
@@ -31,7 +30,7 @@ from mvemo.fuse.metrics.calibration import (
     fit_temperature,
     log_probabilities,
 )
-from mvemo.fuse.models import KERNEL, LATE, SECOND_LAYERS, Model, modalities_of, parts_of
+from mvemo.fuse.models import KERNEL, LATE, NAMED, SECOND_LAYERS, Model, modalities_of, parts_of
 from mvemo.fuse.numeric import complete
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.scaling import fit_scaling, rows_of
@@ -62,8 +61,10 @@ def build_model(
     predictors: list[Predictor] = []
     for predictor in ranked:
         needs = set(predictor.features)
-        # A predictor is left out if a better one needs no feature that it does not need.
-        if not imported & needs and not any(needs.issuperset(p.features) for p in predictors):
+        # A predictor is left out if a better one needs no feature that it does not need. A kernel
+        # head replaces none, because only linear heads learn from corrections.
+        others = [p for p in predictors if p.name != KERNEL]
+        if not imported & needs and not any(needs.issuperset(p.features) for p in others):
             predictors.append(predictor)
     if not predictors:
         raise BadFeatures(
@@ -91,13 +92,12 @@ def _predictors(
     results: Results, saved: SavedHeads, modality: Mapping[str, str]
 ) -> list[Predictor]:
     """Return evaluated models and products, best first, then the fallbacks of fusions."""
-    layers = {head.model for head in saved.heads}.intersection(SECOND_LAYERS)
+    layers = {head.model for head in saved.heads}.intersection(NAMED)
     evaluated = [
         m
         for m in results.models
         if m.valid.any()
-        and m.name != KERNEL
-        and (m.name in layers if m.name in SECOND_LAYERS else saved.select_features(m.features))
+        and (m.name in layers if m.name in NAMED else saved.select_features(m.features))
     ]
     predictors = [predictor_of(results, model) for model in evaluated]
     if LATE in layers:
@@ -111,7 +111,7 @@ def _predictors(
         reverse=True,
     )
     covered = {predictor.modalities for predictor in predictors}
-    names = {m.name for m in evaluated}.difference(SECOND_LAYERS)
+    names = {m.name for m in evaluated}.difference(NAMED)
     fusions = [model for model in saved.models if model.name in names]
     for parts in parts_of(fusions, modality).values():
         for part in parts.values():
@@ -124,14 +124,17 @@ def _predictors(
 def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
     """Return the heads that the predictors need, in the precision of the model's file."""
     features_of = {model.name: model.features for model in saved.models}
-    layers = {LATE if p.bases else p.name for p in predictors}.intersection(SECOND_LAYERS)
+    layers = {LATE if p.bases else p.name for p in predictors}.intersection(NAMED)
     needed = {p.features for p in predictors if not p.bases}
-    needed |= {features_of[base] for n in layers for h in saved.select(n) for base in h.features}
+    over_heads = layers.intersection(SECOND_LAYERS)
+    needed |= {
+        features_of[base] for n in over_heads for h in saved.select(n) for base in h.features
+    }
     heads = []
     for head in saved.heads:
-        if head.model in layers or (head.model not in SECOND_LAYERS and head.features in needed):
+        if head.model in layers or (head.model not in NAMED and head.features in needed):
             rounded: dict[str, Any] = {}
-            for name, dtype in HEAD_DTYPES.items():
+            for name, dtype in model_dtypes(head).items():
                 values = getattr(head, name)
                 rounded[name] = values.astype(dtype).astype(values.dtype)
             heads.append(replace(head, **rounded))
@@ -208,10 +211,7 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
     }
     nested, task = None, results.task
     choice = results.choice
-    if choice is not None and choice.model == KERNEL:
-        why = f"{KERNEL}, the recommended model, cannot be saved: the best other model is used"
-        notes[why] = True
-    elif choice is not None:
+    if choice is not None:
         # Scores to expect, including the cost of choosing a model.
         scored = choice.nested
         key, of = task.primary_interval

@@ -21,7 +21,7 @@ from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_he
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.calibration import apply_temperature
-from mvemo.fuse.models import LATE, SECOND_LAYERS
+from mvemo.fuse.models import KERNEL, LATE, SECOND_LAYERS
 from mvemo.fuse.numeric import F64, complete, decision_inputs, mean_finite
 from mvemo.fuse.scaling import CONSTANT, Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
@@ -40,13 +40,6 @@ KEYS = "training_keys"
 TYPICAL_SHARE = 0.99
 # Share of out-of-fold residuals inside the interval of a predicted value.
 INTERVAL_SHARE = 0.9
-
-# Types of a head's arrays in files; small types keep a model at a few hundred kB.
-HEAD_DTYPES: dict[str, type[np.floating]] = {
-    "coef": np.float16,
-    "mean": np.float32,
-    "scale": np.float32,
-}
 
 # A feature's name, and the fold whose net made it (None if all folds share one net).
 FeatureKey = tuple[str, int | None]
@@ -205,7 +198,7 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         (folder / MODEL).unlink(missing_ok=True)
     except OSError as error:
         raise FuseError(f"{folder}: cannot be written: {error.strerror}") from None
-    write_heads(folder / HEADS, model.heads, HEAD_DTYPES)
+    write_heads(folder / HEADS, model.heads, small=True)
     arrays: dict[str, NDArray[Any]] = {}
     for i, reference in enumerate(model.reference.values()):
         arrays[f"{i}/mean"] = reference.mean.astype(np.float32)
@@ -332,10 +325,13 @@ def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> 
     """Return calibrated probabilities, or predicted values, float64 (clips, outputs)."""
     layer = second_layer(model, predictor)
     if layer is None:
-        outputs = _concatenated(model, predictor.features, vectors)
+        outputs = _concatenated(_feature_heads(model, predictor), vectors)
     else:
         features = {m.name: m.features for m in model.heads.models}
-        bases = [_concatenated(model, features[base], vectors) for base in layer.features]
+        bases = [
+            _concatenated(model.heads.select_features(features[base]), vectors)
+            for base in layer.features
+        ]
         x = [decision_inputs(values, layer.link) for values in bases]
         outputs = layer.predict(np.concatenate(x, axis=1))
     if task_of(model.task).fits_temperature:
@@ -381,19 +377,26 @@ def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict
 def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
     """Return the threshold of each tag's probability, float64 (tags,); 0.5 if not fitted."""
     layer = second_layer(model, predictor)
-    heads = model.heads.select_features(predictor.features) if layer is None else (layer,)
+    heads = _feature_heads(model, predictor) if layer is None else (layer,)
     fitted = [head.thresholds for head in heads if head.thresholds is not None]
     return np.mean(fitted or [np.full(len(model.classes), 0.5)], axis=0)
 
 
-def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors) -> F64:
-    """Return the mean outputs of the heads that concatenate these features, over the nets."""
-    heads = model.heads.select_features(features)
+def _feature_heads(model: FinalModel, predictor: Predictor) -> tuple[Head, ...]:
+    """Return a predictor's heads over features, one for each fold's nets."""
+    if predictor.name == KERNEL:
+        return model.heads.select(KERNEL)
+    heads = model.heads.select_features(predictor.features)
     if not heads:
-        raise BadFeatures(f"the model has no head for {', '.join(features)}")
+        raise BadFeatures(f"the model has no head for {', '.join(predictor.features)}")
+    return heads
+
+
+def _concatenated(heads: Sequence[Head], vectors: Vectors) -> F64:
+    """Return the mean outputs of heads that concatenate the same features, over the nets."""
     outputs = []
     for head in heads:
-        keys = [(name, head.net_fold) for name in features]
+        keys = [(name, head.net_fold) for name in head.features]
         x = [vectors[key] if key in vectors else vectors[key[0], None] for key in keys]
         outputs.append(head.predict(np.concatenate(x, axis=1, dtype=np.float64)))
     return np.mean(outputs, axis=0)

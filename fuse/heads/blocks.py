@@ -131,7 +131,7 @@ class ScaledFeature:
     basis: F32 | None = None
 
     def raw_coef(self, coef: F32) -> F32:
-        """Turn coefficients (outputs, columns) into those of the standardised cached columns."""
+        """Turn rows (n, columns) of coefficients or values into those of the cached columns."""
         return coef if self.basis is None else np.asarray(coef @ self.basis.T, np.float32)
 
 

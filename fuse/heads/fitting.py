@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Clips, Matrix
 from mvemo.fuse.heads.blocks import Block, ScaledFeatures
 from mvemo.fuse.heads.head import Head, HeadSettings
+from mvemo.fuse.heads.kernel import KernelRidge
 from mvemo.fuse.heads.solver import solve
 from mvemo.fuse.models import Model
 from mvemo.fuse.numeric import F32, F64, Bools, apply_link
@@ -190,35 +192,58 @@ class HeadFitter:
         """Convert a solved fit to a head over cached values."""
         fit, position = fitted.fit, fitted.position
         scaled = self._scaled_on(fit)
-        parts = [scaled[name] for name in fit.model.features]
         coef = [
             scaled[name].raw_coef(position.coef[name] * factor)
             for name, factor in self._factors(fit.model).items()
         ]
         mean, scale = fitted.target_scale
         return Head(
-            model=fit.model.name,
-            features=fit.model.features,
-            fold=fit.fold,
-            net_fold=self._net_fold,
-            mean=np.concatenate([part.scaling.shift for part in parts]),
-            scale=np.concatenate([part.scaling.scale for part in parts]),
             coef=(np.concatenate(coef, axis=1) * scale[:, None]).astype(np.float32),
             intercept=position.intercept * scale + mean,
-            C=fit.C,
-            link=self.clips.link,
-            inputs=self.settings.inputs,
-            limit=parts[0].scaling.limit,
+            **self._head_fields(fit),
         )
+
+    def kernel_head(
+        self, fit: Fit, ridge: KernelRidge, slope: float, target_scale: tuple[F64, F64]
+    ) -> Head:
+        """Convert a kernel head, fitted to the columns of `standardised`, to one over the cache."""
+        mean, scale = target_scale
+        factors = self._factors(fit.model).items()
+        dims = [self.matrices[name].values.shape[1] for name, _ in factors]
+        return Head(
+            coef=(ridge.dual * scale).T.astype(np.float32),
+            intercept=np.broadcast_to(mean, ridge.dual.shape[1:]).astype(np.float64),
+            rows=ridge.rows,
+            factor=np.repeat([float(factor) for _, factor in factors], dims),
+            slope=slope,
+            **self._head_fields(fit),
+        )
+
+    def _head_fields(self, fit: Fit) -> dict[str, Any]:
+        scaled = self._scaled_on(fit)
+        scalings = [scaled[name].scaling for name in fit.model.features]
+        return {
+            "model": fit.model.name,
+            "features": fit.model.features,
+            "fold": fit.fold,
+            "net_fold": self._net_fold,
+            "mean": np.concatenate([scaling.shift for scaling in scalings]),
+            "scale": np.concatenate([scaling.scale for scaling in scalings]),
+            "C": fit.C,
+            "link": self.clips.link,
+            "inputs": self.settings.inputs,
+            "limit": scalings[0].limit,
+        }
 
     def standardised(self, fit: Fit) -> tuple[F32, Bools]:
         """Return a fit's concatenated columns (clips, dim), and True for clips with all features.
 
-        Lengths and angles of rows are those of the standardised features, which must be in memory.
+        The features must be in memory.
         """
         scaled, parts = self._scaled_on(fit), []
         for name, factor in self._factors(fit.model).items():
-            parts += [factor * block for _, block in scaled[name].values.blocks()]
+            feature = scaled[name]
+            parts += [factor * feature.raw_coef(block) for _, block in feature.values.blocks()]
         present = [self.matrices[name].present for name in fit.model.features]
         return np.concatenate(parts, axis=1), np.logical_and.reduce(present)
 

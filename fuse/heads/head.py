@@ -1,4 +1,4 @@
-"""The head, a linear layer with its standardisation, and the settings of heads."""
+"""The head, a linear or kernel layer with its standardisation, and the settings of heads."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.heads.kernel import kernel, outputs_of
 from mvemo.fuse.numeric import F32, F64, Link, apply_link
+from mvemo.fuse.scaling import unit_rows
 from mvemo.manifests.declared import check_settings, setting
 
 # Outside these limits, the loss or the penalty is below single precision.
@@ -45,7 +47,9 @@ class HeadSettings:
 
 @dataclass(frozen=True)
 class Head:
-    """A fitted linear layer over concatenated features, with its standardisation.
+    """A fitted layer over concatenated features, with its standardisation.
+
+    With `rows` it is a kernel head (`mvemo.fuse.heads.kernel`), otherwise a linear one.
 
     Parameters
     ----------
@@ -62,7 +66,8 @@ class Head:
     limit
         Largest absolute standardised value, to which values are clipped; None for no limit.
     coef
-        float32 (outputs, dim): coefficients of classes, tags or targets.
+        float32 (outputs, dim): coefficients of classes, tags or targets; of a kernel head
+        float32 (outputs, rows).
     intercept
         float64 (outputs,): intercepts.
     C
@@ -75,6 +80,12 @@ class Head:
     inputs
         Kind of input: cached ``features``, or ``log-probabilities``, ``log-odds`` or ``values``
         of the models that `features` names (`mvemo.fuse.numeric.decision_inputs`).
+    rows
+        float32 (rows, dim): training vectors of length 1, only of a kernel head.
+    factor
+        float64 (dim,): factor of the standardised columns, only of a kernel head.
+    slope
+        Exponent of the scores of classes, only of a kernel head.
 
     Examples
     --------
@@ -102,6 +113,9 @@ class Head:
     thresholds: F64 | None = None
     inputs: str = "features"
     limit: float | None = None
+    rows: F32 | None = None
+    factor: F64 | None = None
+    slope: float = 1.0
 
     def predict(self, x: NDArray[np.floating]) -> F64:
         """Return outputs, float64 (clips, outputs), for inputs `x` (clips, dim).
@@ -115,5 +129,8 @@ class Head:
         z = (x - self.mean) / self.scale
         if self.limit is not None:
             np.clip(z, -self.limit, self.limit, out=z)
-        scores = z @ self.coef.T + self.intercept
-        return apply_link(scores, self.link)
+        if self.rows is None or self.factor is None:
+            return apply_link(z @ self.coef.T + self.intercept, self.link)
+        unit = unit_rows((z * self.factor).astype(np.float32))
+        scores = kernel(unit, self.rows) @ self.coef.T + self.intercept
+        return outputs_of(scores, self.link, self.slope)

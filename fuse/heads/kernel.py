@@ -2,7 +2,8 @@
 
 The dual form is that of Saunders et al. 1998, "Ridge regression learning algorithm in dual
 variables". The kernel is k(x, y) = exp(-|x - y|²) + 1, whose constant is the intercept.
-Classes are fitted as indicators, so that scores estimate their probabilities.
+Classes are fitted as indicators, so that scores estimate their probabilities: the scores s become
+max(s, FLOOR)**slope, divided by their sum.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
 
-from mvemo.fuse.numeric import F32, F64, Ints
+from mvemo.fuse.numeric import F32, F64, MIN_PROBABILITY, Ints, Link, softmax
 
 # Largest number of training clips; time grows with its third power.
 MOST_CLIPS = 5000
 # Ridges λ to choose from, by the squared error of inner predictions. These, and the width of the
 # kernel, were chosen by looking at EmoMV, emoMusic and 100 music videos.
 RIDGES = (0.1, 0.3, 1.0)
+# Smallest score of a class, below which scores are noise. Chosen by the log loss on EmoMV.
+FLOOR = 0.05
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,15 @@ class KernelRidge:
     def scores(self, unit: F32) -> F64:
         """Return scores of vectors of length 1, float32 (clips, dim): float64 (clips, outputs)."""
         return np.asarray(kernel(unit, self.rows) @ self.dual, dtype=np.float64)
+
+
+def outputs_of(scores: F64, link: Link, slope: float) -> F64:
+    """Convert scores to probabilities of classes or of tags; return values unchanged."""
+    if link == "softmax":
+        return softmax(np.log(np.maximum(scores, FLOOR)) * slope)
+    if link == "sigmoid":
+        return np.clip(scores, MIN_PROBABILITY, 1.0 - MIN_PROBABILITY)
+    return scores
 
 
 def kernel(x: F32, y: F32) -> F32:
@@ -79,8 +90,17 @@ def fit_kernel(
     return KernelRidge(unit, _dual(gram, ridge / weights, values), ridge), tried[ridge]
 
 
+def refit_kernel(unit: F32, target: F64, ridge: float, weights: F32 | None = None) -> KernelRidge:
+    """Fit a head with a ridge that was chosen; the other arguments are those of `fit_kernel`."""
+    ridges = np.full(len(unit), ridge, np.float32) if weights is None else ridge / weights
+    return KernelRidge(unit, _dual(kernel(unit, unit), ridges, target.astype(np.float32)), ridge)
+
+
 def _dual(gram: F32, ridges: F32, target: F32) -> F32:
     """Return the dual coefficients of a fit, float32 (clips, outputs); a ridge for each clip."""
+    # Only fitting needs SciPy, which is slow to import.
+    from scipy.linalg import lapack
+
     system = gram.copy()
     system[np.diag_indices_from(system)] += ridges
     # A transposed view of the symmetric matrix is in LAPACK's order, so it is not copied again.

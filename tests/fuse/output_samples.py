@@ -42,8 +42,8 @@ def output_features(table, name, dim=8, strength=1.0, noise=1.0):
     return (values + noise * rng.normal(size=(len(table), dim)) + 3.0).astype(np.float32)
 
 
-def output_cache(path, table, *, names=("music1d", "c3d"), missing=None, **options):
-    vectors = [(spec(n, 8), output_features(table, n, **options)) for n in names]
+def output_cache(path, table, *, names=("music1d", "c3d"), missing=None, dim=8, **options):
+    vectors = [(spec(n, dim), output_features(table, n, dim, **options)) for n in names]
     return write_cache(path, table, vectors, missing=missing)
 
 

@@ -4,14 +4,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from feature_samples import MODALITY, frozen_cache, make_table, spec, write_cache
+from feature_samples import (
+    MODALITY,
+    crossfit_cache,
+    frozen_cache,
+    make_table,
+    spec,
+    write_cache,
+)
 from fuse_samples import by_name, evaluated, plain_settings, primary
-from output_samples import task_cache, task_table
+from output_samples import output_cache, task_cache, task_table
+from sklearn.kernel_ridge import KernelRidge
 
 from mvemo.cache import open_cache
-from mvemo.fuse import BadFeatures, evaluate, load_heads, save_heads
+from mvemo.fuse import BadFeatures, evaluate, load_heads, save_heads, scaling
 from mvemo.fuse.crossval import kernel_expert
+from mvemo.fuse.final.adaptation import linear_part
 from mvemo.fuse.final.building import build_model
+from mvemo.fuse.final.model import load_model, predict_clips, save_model
+from mvemo.fuse.heads.kernel import FLOOR
 from mvemo.fuse.models import KERNEL, LATE
 
 TASKS = ["multiclass", "multilabel", "regression"]
@@ -128,13 +139,73 @@ def test_it_can_be_named_next_to_its_features(tmp_path):
         evaluated(path, models=(KERNEL,))
 
 
-def test_a_model_for_new_clips_uses_another_one_and_says_so(corners, tmp_path):
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("dim", [6, 200])  # 200 columns are reduced to the span of the clips
+def test_new_clips_are_predicted_as_by_scikit_learn(task, dim, tmp_path):
+    write = frozen_cache if task == "multiclass" else output_cache
+    path = write(
+        tmp_path / "f.h5", task_table(task), missing={"c3d": [5]}, dim=dim, names=tuple(MODALITY)
+    )
+    settings = plain_settings(refit=True, kernel=True)
+    with open_cache(path) as cache:
+        results = evaluate(cache, settings)
+        model = build_model(cache, results, settings, KERNEL)
+        values = {(name, None): cache.vectors(name)[0].astype(float) for name in MODALITY}
+    save_model(tmp_path / "model", model)
+    model = load_model(tmp_path / "model")
+    predictor, (head,) = model.predictors[0], model.heads.select(KERNEL)
+    assert predictor.name == KERNEL
+    present = np.logical_and.reduce([np.isfinite(x).all(axis=1) for x in values.values()])
+    assert np.flatnonzero(~present).tolist() == [5]
+    assert head.rows.shape == (present.sum(), dim * len(MODALITY))
+
+    fits = [scaling.fit_scaling(x.astype(np.float32), present)[0] for x in values.values()]
+    z = [fit.apply(x.astype(np.float32)) for fit, x in zip(fits, values.values(), strict=True)]
+    unit = scaling.unit_rows(np.concatenate(z, axis=1))
+    target, mean, scale = results.y_true, 0.0, 1.0
+    if task == "multiclass":
+        target = np.eye(len(results.classes))[target]
+    elif task == "regression":
+        mean, scale = target[present].mean(axis=0), target[present].std(axis=0)
+    reference = KernelRidge(alpha=1 / head.C, kernel=lambda x, y: np.exp(-((x - y) ** 2).sum()) + 1)
+    reference.fit(unit[present].astype(float), ((target - mean) / scale)[present])
+    expected = reference.predict(unit[present].astype(float)) * scale + mean
+    found = head.predict(np.concatenate(list(values.values()), axis=1)[present])
+    if task == "multiclass":
+        expected = np.maximum(expected, FLOOR) ** head.slope
+        expected /= expected.sum(axis=1, keepdims=True)
+    elif task == "multilabel":
+        assert head.thresholds.shape == (len(results.classes),)
+        expected = expected.clip(0, 1)
+    np.testing.assert_allclose(found, expected, atol=5e-3 * np.max(scale))
+    clips = {key: x[present] for key, x in values.items()}
+    calibrated = predict_clips(model, predictor, clips)
+    assert (calibrated.argmax(axis=1) == found.argmax(axis=1)).mean() > 0.98
+
+
+def test_a_model_that_recommends_it_predicts_new_clips_with_it(corners, tmp_path):
     settings = plain_settings(refit=True, kernel=True, choose_model=True)
     with open_cache(corners) as cache:
         results = evaluate(cache, settings)
         model = build_model(cache, results, settings, results.choice.model)
-    assert [p.name for p in model.predictors] == ["music1d"]
-    assert model.facts["nested"] is None
-    assert any(note.startswith("kernel, the recommended model,") for note in model.facts["notes"])
+    # The linear head stays, because corrections can adapt it.
+    assert [p.name for p in model.predictors] == [KERNEL, "music1d"]
+    assert model.facts["nested"]["model"] == KERNEL
+    assert [p.name for p in linear_part(model).predictors] == ["music1d"]
+    new = np.random.default_rng(5).choice([-1.0, 1.0], (200, 2))
+    found = predict_clips(model, model.predictors[0], {("music1d", None): new})
+    assert (found.argmax(axis=1) == (new[:, 0] == new[:, 1])).mean() > 0.95
     save_heads(tmp_path / "h.npz", results)
-    assert [m.name for m in load_heads(tmp_path / "h.npz").models] == ["music1d"]
+    heads = load_heads(tmp_path / "h.npz")
+    assert [m.name for m in heads.models] == ["music1d", KERNEL]
+    assert len(heads.select(KERNEL)) == 1
+    with pytest.raises(BadFeatures, match="model 'kernel' has no head for fold 0"):
+        heads.select(KERNEL, 0)
+
+
+def test_nets_of_every_fold_have_a_kernel_head(tmp_path):
+    path = crossfit_cache(tmp_path / "f.h5")
+    settings = plain_settings(refit=True, kernel=True)
+    with open_cache(path) as cache:
+        model = build_model(cache, evaluate(cache, settings), settings, KERNEL)
+    assert [head.net_fold for head in model.heads.select(KERNEL)] == list(range(6))
