@@ -27,7 +27,7 @@ EXTRACT = ["--profile", "pretrained"]
 EXTRACT += [word for setting in DESCRIPTORS for word in ("--set", f"descriptors.{setting}")]
 
 # Folder of the data, column of the group, columns of the targets (ours=theirs; none: classes),
-# options of extract and of fuse.
+# options of extract.
 MODELS = {
     "film-music": {
         "data": "soundtracks",
@@ -40,7 +40,6 @@ MODELS = {
             *("--nets", "musicnn"),
             *("--set", "nets.musicnn.options.outputs=units,deviation,front,tags"),
         ],
-        "fuse": [],
     },
     "music-video": {
         "data": "mve",
@@ -48,7 +47,6 @@ MODELS = {
         "targets": [],
         # I3D would take longer than all else together, for a point or none.
         "extract": ["--nets", "musicnn,effnet"],
-        "fuse": [],
     },
 }
 
@@ -78,8 +76,9 @@ def make(name: str, data: Path, work: Path) -> None:
     named = ["--name", name, "--root", os.path.relpath(folder, work.resolve())]
     _run(work, "manifest", "import", "index.csv", *columns, *named, "--out", "clips.csv", "--force")
     _run(work, "extract", "clips.csv", *EXTRACT, *recipe["extract"])
-    final = ["--final-to", "model", "--about", "about.toml"]
-    _run(work, "fuse", "work/features.h5", "--folds", "6", *final, *recipe["fuse"])
+    # The kernel head would add the vectors of all training clips to the model's file.
+    final = ["--final-to", "model", "--about", "about.toml", "--set", "fuse.kernel=false"]
+    _run(work, "fuse", "work/features.h5", "--folds", "6", *final)
     _run(work, "models", "model")
     shutil.rmtree(BOX / name, ignore_errors=True)
     shutil.copytree(work / "model", BOX / name)
@@ -87,9 +86,11 @@ def make(name: str, data: Path, work: Path) -> None:
 
 
 def _forget_earlier_runs(path: Path) -> None:
-    """Leave out what earlier runs wrote to the same features: their folders are nobody's affair."""
+    """Leave out earlier runs on the same features, and paths of the machine."""
     record = json.loads(path.read_text(encoding="utf-8"))
-    record["facts"]["provenance"]["stage_one"].pop("history", None)
+    stage_one = record["facts"]["provenance"]["stage_one"]
+    stage_one.pop("history", None)
+    stage_one["manifest"] = {name: stage_one["manifest"][name] for name in ("digest", "name")}
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

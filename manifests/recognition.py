@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 
 from mvemo.manifests.labels import PLANE, UNLABELLED, Task, is_flag
 from mvemo.manifests.tables import are_numbers
@@ -136,6 +136,8 @@ class _Recogniser:
         if task == UNLABELLED:
             return self._done(columns, task)
         chosen = {ours: name for ours, name in self.given.items() if ours not in _NAMES}
+        if chosen and task == "multilabel" and "label" not in columns:
+            return self._done(columns, task, chosen)
         if task is None and _DIMENSIONS.keys() & chosen.keys():
             task = "regression"
         free = [name for name in self.header if name not in {*columns.values()}]
@@ -252,7 +254,10 @@ class _Recogniser:
             self.notes.append(f"{text}; another column: --column {ours}=NAME")
 
     def _ask(self, text: str, cure: str) -> None:
-        self.questions.append(f"{text}: give {cure} to 'mvemo manifest import'")
+        commands = "'mvemo manifest import'"
+        if "--task" not in cure:
+            commands = f"'mvemo extract', 'mvemo predict' or {commands}"
+        self.questions.append(f"{text}: give {cure} to {commands}")
 
     def _named(self, ours: str) -> list[str]:
         """Return the columns with one of the names of ours, in order of preference."""
@@ -284,13 +289,22 @@ class _Recogniser:
     def _find(self, ours: str, columns: dict[str, str]) -> None:
         if ours in columns:
             return
-        for name in self._named(ours):
-            if name not in columns.values() and self._suits(ours, name):
-                columns[ours] = name
-                if name != ours:
-                    n = f" ({len({*self.cells(name)})} groups)" if ours == "group" else ""
-                    self._note(f"{ours}: column {name!r}{n}", ours, name)
-                return
+        names = (name for name in self._named(ours) if name not in columns.values())
+        suiting = (name for name in names if self._suits(ours, name))
+        # Ids and groups have an order of preference.
+        suited = [*islice(suiting, 1 if ours in ("clip_id", "group") else None)]
+        # After an onset, an offset is the end.
+        suited = [name for name in suited if _plain(name) != "offset"] or suited
+        if not suited:
+            return
+        columns[ours] = suited[0]
+        if suited[0] == ours:
+            return
+        if len(suited) > 1:
+            self._ask(f"the {ours} may be {_either(suited)}", f"--column {ours}=NAME")
+        else:
+            n = f" ({len({*self.cells(suited[0])})} groups)" if ours == "group" else ""
+            self._note(f"{ours}: column {suited[0]!r}{n}", ours, suited[0])
 
     def _suits(self, ours: str, name: str) -> bool:
         """Return True if the cells of a column can be what its name says."""

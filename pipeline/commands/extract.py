@@ -15,6 +15,7 @@ from mvemo.pipeline.commands.options import (
     OUT_FOLDER,
     PATH,
     OutputPath,
+    column_option,
     flag,
     folds_are_named,
     folds_option,
@@ -66,6 +67,7 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
     help="Number of processes that decode and describe clips.  [default: one per core]",
 )
 @root_option
+@column_option
 @flag("--force", "Replace an existing cache that holds other clips.")
 @flag("--fail-fast", "Stop at the first clip that fails.")
 @flag("--retry-failed", "Try again to decode clips that failed before.")
@@ -114,6 +116,7 @@ def extract(
       mvemo extract clips.csv --profile pretrained
       mvemo extract clips.csv --protocol frozen --nets music2d \\
           --weights music2d=msd.hdf5
+      mvemo extract songs.csv --column path=wav --column label=mood
       mvemo extract clips.csv --jobs 4
       mvemo extract clips.csv --shard 1/8
       mvemo extract clips.csv --backend dask --scheduler tcp://head:8786
@@ -141,6 +144,7 @@ def extract(
 
         fold_file = options["folds"] if isinstance(options["folds"], Path) else None
         paths: dict[str, Any] = {"work": work, "out": out, "root": root, "fold_file": fold_file}
+        paths["columns"] = options["columns"]
         if options["plan"]:
             from mvemo.pipeline.stage_one.estimate import forecast_run
             from mvemo.pipeline.stage_one.plan import plan_extract

@@ -14,6 +14,7 @@ from mvemo.pipeline.commands.options import (
     OUT_FILE,
     OUT_FOLDER,
     PATH,
+    column_option,
     device_option,
     flag,
     model_option,
@@ -57,6 +58,7 @@ model_options = together(
     metavar="FILE|FOLDER|GLOB|LIST.csv...|FEATURES.h5",
     callback=lambda context, parameter, entries: tuple(map(refuse_address, entries)),
 )
+@column_option
 @model_options
 @option(
     "--csv",
@@ -99,7 +101,8 @@ def predict(
 ) -> int:
     """Predict the emotion of new clips: sound, videos, a list of them, or their features.
 
-    A folder stands for all media files in it. LIST.csv needs a column path and no labels.
+    A folder stands for all media files in it. LIST.csv needs a column path and no labels;
+    --column names it if it is not recognised.
     FEATURES.h5, written by mvemo extract with the model's nets and settings, needs no
     media. A file that cannot be read is reported, and the others are predicted; if no clip
     can be predicted, the exit code is 2.
@@ -126,10 +129,10 @@ def predict(
     if timeline and catalogue is not None:
         raise BadOption("--cache does not keep windows: leave out --cache or --timeline")
     features = [Path(entry) for entry in inputs if entry.lower().endswith(".h5")]
-    if features and (len(inputs) > 1 or timeline or catalogue is not None):
+    if features and (len(inputs) > 1 or timeline or catalogue is not None or options["columns"]):
         raise BadOption(
             f"{features[0]}: a feature file cannot be combined with other inputs, "
-            "--timeline or --cache"
+            "--timeline, --cache or --column"
         )
     if features:
         return _predict_features(features[0], options, shown)

@@ -20,6 +20,7 @@ from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_no
 from mvemo.manifests.recognition import recognise
 from mvemo.manifests.tables import TABLES, BadText, Table, collect_table
 from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.errors import BadOption
 
 # A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
 LONG = 1.5
@@ -55,6 +56,7 @@ def clips_and_settings(
     weights: Mapping[str, Path],
     device: str,
     coverage: float | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> tuple[list[NewClip], Path, PredictSettings]:
     """Return the clips, the model's folder and the settings; download missing weights."""
     # The readers start while this process imports the modules below.
@@ -69,7 +71,7 @@ def clips_and_settings(
     keep_freed_memory()
     # The device is checked before anything is downloaded or read.
     pick_device(device)
-    folder, clips = pick_model(model_name), find_clips(inputs)
+    folder, clips = pick_model(model_name), find_clips(inputs, columns)
     if coverage is not None:
         with_coverage(load_model(folder), coverage)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
@@ -77,11 +79,15 @@ def clips_and_settings(
     return clips, folder, PredictSettings(modalities, weights, device, coverage)
 
 
-def find_clips(inputs: Sequence[str]) -> list[NewClip]:
+def find_clips(inputs: Sequence[str], columns: Mapping[str, str] | None = None) -> list[NewClip]:
     """Return the clips of files, folders, patterns and tables, without duplicates."""
+    if columns and not any(_is_table(Path(entry)) for entry in inputs):
+        raise BadOption(
+            f"--column {next(iter(columns))}=NAME names a column, but no input is a table"
+        )
     clips: dict[tuple[Path, float, float | None], NewClip] = {}
     for entry in inputs:
-        for clip in _clips_of(entry):
+        for clip in _clips_of(entry, columns or {}):
             clips.setdefault((clip.path.absolute(), clip.start, clip.duration), clip)
     return list(clips.values())
 
@@ -92,7 +98,7 @@ def modalities_of(clips: Sequence[NewClip]) -> tuple[str, ...]:
     return ("audio",) if suffixes and suffixes <= AUDIO_SUFFIXES else ("audio", "video")
 
 
-def _clips_of(entry: str) -> list[NewClip]:
+def _clips_of(entry: str, columns: Mapping[str, str]) -> list[NewClip]:
     path = Path(entry)
     if path.is_dir():
         left_out: list[tuple[str, str]] = []
@@ -102,19 +108,23 @@ def _clips_of(entry: str) -> list[NewClip]:
         clips = [NewClip(str(file), file) for file in files]
         return clips or [NewClip(str(path), path, problem="the folder has no media files")]
     if path.exists():
-        is_table = path.is_file() and path.suffix.lower() in TABLES
-        return _listed(path) if is_table else [NewClip(entry, path)]
+        return _listed(path, columns) if _is_table(path) else [NewClip(entry, path)]
     if not any(mark in entry for mark in "*?["):
         return [NewClip(entry, path, problem="no such file")]
-    clips = [clip for match in sorted(glob(entry, recursive=True)) for clip in _clips_of(match)]
+    matches = sorted(glob(entry, recursive=True))
+    clips = [clip for match in matches for clip in _clips_of(match, columns)]
     return clips or [NewClip(entry, path, problem="no file matches this pattern")]
 
 
-def _listed(path: Path) -> list[NewClip]:
+def _is_table(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in TABLES
+
+
+def _listed(path: Path, columns: Mapping[str, str]) -> list[NewClip]:
     problems = Problems(path)
-    table = collect_table(path, problems).with_path()
+    table = collect_table(path, problems, columns)
     problems.raise_any()
-    table = _recognised(table, problems)
+    table = _recognised(table, problems, columns)
     problems.raise_any()
     if "path" not in table.header:
         line = table.rows[0][0] if table.rows else 0
@@ -138,17 +148,22 @@ def _listed(path: Path) -> list[NewClip]:
     return clips
 
 
-def _recognised(table: Table, problems: Problems) -> Table:
+def _recognised(table: Table, problems: Problems, columns: Mapping[str, str]) -> Table:
     """Return the table with our names of path, start and duration, in a note if they differ."""
-    if table.kind:
+    try:
+        table = table.with_path()
+    except BadText as error:
+        problems.add(*error.args)
+    if table.kind or problems.count:
         return table
-    found = recognise(table.header, table.cells, task=UNLABELLED)
+    given = {ours: ours for ours in columns}
+    found = recognise(table.header, table.cells, given, UNLABELLED)
     for question in found.questions:
         problems.add(0, question)
     names = [name for name in ("path", "start", "duration") if name in found.renamed]
     for note in found.notes:
         if note.split(":")[0] in names:
-            tell_note(f"{problems.path}: {note.split('; another column')[0]}")
+            tell_note(f"{problems.path}: {note}")
     try:
         return table.renamed({name: found.renamed[name] for name in names})
     except BadText as error:

@@ -1,7 +1,7 @@
 """Plan of a run of stage one: all checks, downloads and choices that come before the work."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -67,6 +67,7 @@ def plan_extract(
     root: Path | None,
     fold_file: Path | None,
     execution: backends.Execution,
+    columns: Mapping[str, str] | None = None,
 ) -> ExtractPlan:
     """Check the arguments of `run_extract`, and download missing weights."""
     run = settings.extract.run
@@ -78,7 +79,7 @@ def plan_extract(
 
         manifest = demo.make_demo(work / "demo")
     else:
-        manifest = manifest_with_media(manifest_path, root)
+        manifest = manifest_with_media(manifest_path, root, columns)
     folds, settings = read_fold_file(fold_file, manifest, settings)
     plans = _without_picture_nets(plans, manifest)
     plans, notes = fetch_missing_weights(plans, settings, fetch=execution.fetch)
@@ -178,9 +179,11 @@ def _check_losses_and_weights(
     return tuple(filter(None, reports))
 
 
-def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
+def manifest_with_media(
+    path: Path, root: Path | None = None, columns: Mapping[str, str] | None = None
+) -> Manifest:
     """Read a manifest; print a note on missing media; raise BadOption if all are missing."""
-    manifest = read_manifest(path, root=root, media=False)
+    manifest = read_manifest(path, root=root, columns=columns, media=False)
     for note in manifest.notes:
         tell_note(note)
     missing = media_files.missing_media(manifest, path)

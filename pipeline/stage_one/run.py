@@ -30,6 +30,7 @@ def run_extract(
     work: Path,
     out: Path,  # feature cache; for a shard, the whole cache
     root: Path | None = None,  # media root, if it is not the one in the manifest
+    columns: Mapping[str, str] | None = None,  # names of the manifest's columns, by ours
     fold_file: Path | None = None,  # folds that replace those of settings and manifest
     execution: backends.Execution | None = None,  # by default, this process does all the work
 ) -> summary.ExtractSummary:
@@ -58,6 +59,7 @@ def run_extract(
                 work=work,
                 out=out,
                 root=root,
+                columns=columns,
                 fold_file=fold_file,
                 execution=execution,
             )

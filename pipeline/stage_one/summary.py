@@ -138,7 +138,8 @@ class RepeatableRun:
         try:
             if path.stat().st_size > _MOST_BYTES:
                 return None
-            listed = read_manifest(path, root=self.root, media=False)
+            columns = self.options["columns"]
+            listed = read_manifest(path, root=self.root, columns=columns, media=False)
             media = {str(p): _stamp(p) for p in map(listed.media_path, listed.clips)}
         except (OSError, ManifestError):
             return None

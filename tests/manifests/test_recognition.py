@@ -64,6 +64,8 @@ def test_names_of_means_and_deviations(mean, deviation):
         ("audio,video,mood\na.mp3,a.mp4,x\nb.mp3,b.mp4,y",
          "the paths may be 'audio' or 'video': give --column path=NAME"),
         ("path,v,a,quadrant\na.mp3,1,2,Q1\nb.mp3,2,3,Q2", "give --task regression, or --task"),
+        ("wav,onset,start time,mood\na.mp3,1,9,x\nb.mp3,2,8,y",
+         "the start may be 'start time' or 'onset': give --column start=NAME to 'mvemo extract'"),
         ("path,mood,emotion\na.mp3,x,z\nb.mp3,y,w", "the classes may be 'emotion' or 'mood'"),
         ("path,valence_mean,mean_valence,arousal\na.mp3,1,2,3\nb.mp3,1,2,3",
          "valence may be 'valence_mean' or 'mean_valence'"),

@@ -17,7 +17,8 @@ from mvemo.cache.shards import locked_cache
 from mvemo.cache.spec import content_digest
 from mvemo.extract.nets import build_net
 from mvemo.fuse import FuseError
-from mvemo.manifests import read_manifest
+from mvemo.manifests import ManifestError, read_manifest
+from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.models.boxed import card_text
 from mvemo.pipeline.prediction import embedding
 from mvemo.pipeline.prediction.embedding import BatchReader
@@ -185,6 +186,17 @@ def test_lists_without_labels_folders_and_patterns(made, tmp_path, predicted):
     assert [r["path"] for r in predicted(made, folder)] == [str(folder / "a.wav")]
     listing.write_text("file,label\nsongs/a.wav,Sad\n")
     assert [r["path"] for r in predicted(made, listing)] == ["songs/a.wav"]
+    listing.write_text("one,two\nsongs/a.wav,songs/none.wav\n")
+    with pytest.raises(ManifestError, match="'one' or 'two': give --column path=NAME"):
+        find_clips([str(listing)])
+    assert [c.file for c in find_clips([str(listing)], {"path": "one"})] == ["songs/a.wav"]
+    with pytest.raises(
+        BadOption, match="--column path=NAME names a column, but no input is a table"
+    ):
+        find_clips([str(folder)], {"path": "one"})
+    listing.write_text("file,file\nsongs/a.wav,songs/a.wav\n")
+    with pytest.raises(ManifestError, match="2 column 'file' for path"):
+        find_clips([str(listing)])
     # A pattern that the shell did not expand; the same file again is one clip.
     (again,) = predicted(made, folder / "*.wav", folder / "a.wav")
     # Nets round otherwise in a batch of another size.

@@ -9,7 +9,7 @@ from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one.summary import FINISHED, ExtractSummary, RepeatableRun
 
 FAILURE = ("b", "decode:audio", "empty")
-OPTIONS = {"profile": "paper", "folds": None, "overrides": ("extract.folds=2",)}
+OPTIONS = {"profile": "paper", "folds": None, "overrides": ("extract.folds=2",), "columns": {}}
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def test_the_same_command_has_the_same_summary(tmp_path, settings, summary, monk
     finished = repeatable(tmp_path).recall()
     assert finished == (summary, ("as a note",))
     assert repeatable(tmp_path, overrides=("extract.folds=3",)).recall() is None
+    assert repeatable(tmp_path, columns={"label": "label"}).recall() is None
     monkeypatch.setattr("mvemo.pipeline.stage_one.summary.versions", lambda: {"av": "99"})
     assert repeatable(tmp_path).recall() is None
 
