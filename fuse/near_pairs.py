@@ -32,8 +32,10 @@ SAMPLE = 400_000
 TAIL = (2e-3, 6e-3, 2e-2)
 # A vector occurs at most so often, on average, if copies are left out of the random pairs.
 COPIES = 3
-# Clips that are compared at a time.
+# Clips that are compared at a time; directions on which they are projected first, and the clips
+# from which these are found. Above one candidate in `MANY`, all products of a block are cheaper.
 BLOCK = 2048
+DIRECTIONS, PROJECTED, MANY = 32, 20_000, 100
 
 
 @dataclass(frozen=True)
@@ -139,25 +141,46 @@ def _equal_pairs(same: NDArray[np.intp], group: Ints) -> Iterator[tuple[int, int
 
 
 def _pairs_above(unit: F32, cosine: float) -> tuple[Ints, NDArray[np.float32]]:
-    """Return all pairs above a cosine: along one axis near vectors cannot be far apart."""
-    axis = unit.std(axis=0)
-    for _ in range(10):
-        # Power iteration: the longer the axis, the fewer pairs are near along it.
-        axis = (unit @ axis) @ unit
-        axis /= np.linalg.norm(axis)
-    along = unit @ axis
-    order = np.argsort(along)
-    unit, along = unit[order], along[order]
-    reach = np.sqrt(2 - 2 * cosine) + 1e-6
+    """Return all pairs above a cosine.
+
+    Projected on a few directions, vectors are at most as far apart as without. So only pairs that
+    are near along all of them are compared, and only those near along the longest one are sought.
+    """
+    projected = unit @ _directions(unit)
+    order = np.argsort(projected[:, 0])
+    unit, projected = unit[order], projected[order]
+    along, half = projected[:, 0], -0.5 * np.square(projected).sum(axis=1, keepdims=True)
+    # The product of a row of `left` and a row of `right` is minus half their squared distance.
+    left = np.concatenate([projected, half, np.ones_like(half)], axis=1)
+    right = np.concatenate([projected, np.ones_like(half), half], axis=1)
+    nearest, reach = cosine - 1 - 1e-5, np.sqrt(2 - 2 * cosine) + 1e-5
     pairs, cosines = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
     for start in range(0, len(unit), BLOCK):
-        block = unit[start : start + BLOCK]
-        last = np.searchsorted(along, along[start : start + BLOCK][-1] + reach, side="right")
+        block = slice(start, start + BLOCK)
+        last = np.searchsorted(along, along[block][-1] + reach, side="right")
         for other in range(start, int(last), BLOCK):
-            product = block @ unit[other : other + BLOCK].T
+            near = left[block] @ right[other : other + BLOCK].T > nearest
             if other == start:
-                product = np.triu(product, 1)
-            i, j = np.nonzero(product > cosine)
-            pairs.append(np.column_stack([order[start + i], order[other + j]]))
-            cosines.append(product[i, j])
+                near = np.triu(near, 1)
+            i, j = np.divmod(np.flatnonzero(near), near.shape[1])
+            if len(i) * MANY > near.size:
+                product = (unit[block] @ unit[other : other + BLOCK].T)[i, j]
+            else:
+                product = np.einsum("nd,nd->n", unit[start + i], unit[other + j])
+            kept = product > cosine
+            pairs.append(np.column_stack([order[start + i[kept]], order[other + j[kept]]]))
+            cosines.append(product[kept])
     return np.concatenate(pairs), np.concatenate(cosines)
+
+
+def _directions(unit: F32) -> F32:
+    """Return directions along which vectors differ most, the longest first: (dim, directions)."""
+    rng = np.random.default_rng(0)
+    sample = unit[rng.permutation(len(unit))[:PROJECTED]]
+    sample = sample - sample.mean(axis=0)
+    basis = rng.normal(size=(unit.shape[1], min(DIRECTIONS, unit.shape[1]))).astype(np.float32)
+    for _ in range(4):
+        basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
+    along = sample @ basis
+    rotation = np.linalg.eigh((along.T @ along).astype(np.float64))[1]
+    return np.asarray(basis @ rotation[:, ::-1].astype(np.float32))

@@ -54,14 +54,16 @@ def next_labels(labelled: Cache, unlabelled: Cache, n: int | None = None) -> lis
     names = [name for name in names if _form(labelled, name)]
     if not names:
         raise BadFeatures(
-            f"the files share no feature: {', '.join(labelled.names()) or 'none'} and "
-            f"{', '.join(unlabelled.names()) or 'none'}: embed both with the same nets"
+            f"{labelled.path} ({', '.join(labelled.names()) or 'no features'}) and "
+            f"{unlabelled.path} ({', '.join(unlabelled.names()) or 'no features'}) share no "
+            "feature: embed both with the same nets"
         )
     known, new = (np.hstack([c.vectors(f)[0] for f in names]) for c in (labelled, unlabelled))
     seen = complete(known.astype(np.float64))
     rows = np.flatnonzero(complete(new.astype(np.float64)))
     if not len(rows) or not seen.any():
-        raise BadFeatures(f"no clip has all of the features {', '.join(names)}")
+        path = unlabelled.path if seen.any() else labelled.path
+        raise BadFeatures(f"{path}: no clip has all of the features {', '.join(names)}")
     scaling, _ = fit_scaling(known[seen], np.ones(int(seen.sum()), np.bool_))
     x, z = (scaling.apply(each).astype(np.float64) for each in (known[seen], new[rows]))
     uncertainty, predicted = _uncertainty(labelled, x, seen, z)

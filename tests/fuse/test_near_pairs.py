@@ -28,11 +28,12 @@ def test_equal_and_near_vectors_of_other_groups_are_found(n):
     assert near.rows(equal=True).tolist() == [7, 300]
 
 
-def test_all_pairs_are_those_of_a_full_comparison():
-    values = sample(1, 4500, 6) @ sample(2, 6, 12)
+@pytest.mark.parametrize("dim", [12, 200])  # more columns than directions to project on
+def test_all_pairs_are_those_of_a_full_comparison(dim):
+    values = sample(1, 4500, 6) @ sample(2, 6, dim)
     rng = np.random.default_rng(3)
     copies = rng.choice(4500, (2, 60), replace=False)
-    values[copies[0]] = values[copies[1]] + rng.normal(scale=1e-4, size=(60, 12))
+    values[copies[0]] = values[copies[1]] + rng.normal(scale=1e-4, size=(60, dim))
     vectors = unit(values)
     near = near_pairs(vectors, np.arange(4500))
     cosine = np.triu(vectors @ vectors.T, 1)
