@@ -210,7 +210,13 @@ def decode_streams(
     with background_calls(threaded=threaded) as submit:
         picker = FramePicker(clip.request.start, clip.end, times, partial(submit, scale))
         for kind, when, frame in packets.decoded_frames(
-            clip.container, clip.streams, clip.origin, clip.request.stop, needed or None, unused
+            clip.container,
+            clip.streams,
+            clip.origin,
+            clip.request.stop,
+            needed or None,
+            unused,
+            clip.request.start,
         ):
             if kind == "video":
                 picker.add(when, frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack
 from operator import itemgetter
@@ -36,7 +37,9 @@ _THREADED_PIXELS = 1280 * 720
 # Containers with an index that makes seeking exact.
 _INDEXED = ("mov", "matroska")
 # Seconds of the file that are decoded before a clip's start.
-_RUN_UP = 1.0
+_RUN_UP, _RUN_UP_PACKETS = 1.0, 50
+# Decoders whose sound depends on less than `_RUN_UP` before it.
+_FORGETTING = ("mp3", "mp3float")
 
 
 def open_container(path: Path) -> Any:
@@ -285,11 +288,13 @@ def decoded_frames(
     stop: float | None,
     needed: set[int] | None = None,  # stamps of the pictures that must be decoded; None for all
     unused: Set[int] = frozenset(),  # stamps of pictures on which no needed picture depends
+    start: float = 0.0,  # start of the clip in seconds
 ) -> Iterator[tuple[str, float, Any]]:
     """Yield (stream type, time in seconds, frame) until every stream is past `stop`."""
     # PyAV computes a stream's properties each time they are read.
     running = {s.index: (s.type, s.codec_context, float(s.time_base)) for s in streams}
     counting = container.format.name in _COUNTING_FRAMES
+    begin, early = start - _RUN_UP + origin, deque[Any](maxlen=_RUN_UP_PACKETS)
     packets = iter(Packets(container, streams))
 
     def decode(packet: Any, kind: str, codec: Any, unit: float) -> list[tuple[str, float, Any]]:
@@ -318,6 +323,14 @@ def decoded_frames(
             if stop is not None and packet.pts * unit - origin >= stop:
                 yield from decode(None, *running.pop(index))
             continue
+        if codec.name in _FORGETTING and packet.pts is not None and packet.pts * unit < begin:
+            early.append(packet)
+            continue
+        if packet.pts is None:
+            # The clip starts after the end of the file: its last frames say where that is.
+            for waiting in early:
+                yield from decode(waiting, kind, codec, unit)
+        early.clear()
         if needed is not None and kind == "video":
             shown = packet.pts is None or packet.pts in needed
             codec.skip_frame = "DEFAULT" if shown else "NONREF"

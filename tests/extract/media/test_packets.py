@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from media_samples import decode, film, grey, index_of, sine, write_media
 
+from mvemo.extract.media.audio import SoundCollector
 from mvemo.extract.media.packets import Packets, thread_decoders
 from mvemo.extract.media.reading import probe_seconds
 
@@ -95,6 +96,22 @@ def test_stretches_of_raw_sound_lie_where_they_are(tmp_path, codec):
     late = decode(path, sample_rates=(44100,), start=5.0).waveforms[44100]
     assert np.array_equal(late, whole[5 * 44100 :])
     assert probe_seconds(path) == pytest.approx(len(whole) / 44100)
+
+
+def test_mp3_before_a_stretch_is_not_decoded(tmp_path, monkeypatch):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 6 * 44100), 44100)
+    whole = decode(path, sample_rates=(44100,)).waveforms[44100]
+    places = []
+    collect = SoundCollector.add
+    monkeypatch.setattr(
+        SoundCollector, "add", lambda self, f: places.extend(w for w, _ in f) or collect(self, f)
+    )
+    late = decode(path, sample_rates=(44100,), start=5.0).waveforms[44100]
+    assert np.array_equal(late, whole[5 * 44100 :])
+    assert 3.5 < min(places) < 4.1
+    problem = decode(path, sample_rates=(44100,), start=9.0).problems["audio"]
+    assert "the clip starts at 9 s, but the sound ends at 6.0" in str(problem)
 
 
 def test_matroska_whose_stamps_begin_late_is_whole(tmp_path):
