@@ -279,10 +279,10 @@ def _retrained(base: FinalModel, corrected: _Corrected, cache: Cache) -> tuple[F
     lld = tuple(recorded["lld"]) if any(spec.name == LLD for spec in base.specs) else ()
     statistics = tuple(recorded["lld_statistics"])
     features = Features(cache, FeatureSettings(lld=lld, lld_statistics=statistics))
-    own = {spec.name: spec for name in features.modality for spec in features.variants(name)}
+    cached = {spec.name: spec for name in features.modality for spec in features.variants(name)}
     stored = dict.fromkeys(stored_as(spec)[0] for spec in base.specs)
     if (
-        any(spec.fold is not None or own.get(spec.name) != spec for spec in base.specs)
+        any(spec.fold is not None or cached.get(spec.name) != spec for spec in base.specs)
         or cache.table.classes != base.classes
         or not np.array_equal(
             short_keys(k for name in stored for k in cache.keys(name).tolist()), base.training_keys

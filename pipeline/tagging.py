@@ -223,8 +223,8 @@ def _set(opened: Any, values: Values) -> None:
                 del opened.tags[name]
         elif kind == "ID3":
             description = name.partition(":")[2]
-            made = id3.TXXX(3, description, texts) if description else id3.TMOO(3, texts)
-            opened.tags.setall(name, [made])
+            frame = id3.TXXX(3, description, texts) if description else id3.TMOO(3, texts)
+            opened.tags.setall(name, [frame])
         elif kind == "MP4Tags":
             opened.tags[name] = [free_form(text.encode()) for text in texts]
         else:

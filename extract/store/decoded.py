@@ -208,8 +208,8 @@ class DescribedStore:
         longest = max(map(len, parts))
         for i, part in enumerate(parts):
             if len(part) < longest:
-                lacking = ((0, longest - len(part)), (0, 0))
-                parts[i] = np.pad(part, lacking, constant_values=np.nan)
+                padding = ((0, longest - len(part)), (0, 0))
+                parts[i] = np.pad(part, padding, constant_values=np.nan)
         return np.concatenate(parts, axis=1)
 
 

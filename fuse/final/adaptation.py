@@ -58,10 +58,10 @@ class _Inputs:
         head, rows = self.head, self.rows & (weights.sum(axis=1) > 0)
         if not strength or not rows.any():
             return head
-        own, scores = target[rows], self.scores[rows]
-        own = np.where(np.isnan(own), apply_link(scores, head.link), own)
+        y, scores = target[rows], self.scores[rows]
+        y = np.where(np.isnan(y), apply_link(scores, head.link), y)
         x = self.coordinates[rows]
-        found = _fit(scores, x, own, weights[rows], strength, head.link)
+        found = _fit(scores, x, y, weights[rows], strength, head.link)
         n_outputs, dim = self.mixing.shape
         mix, shift, read = np.split(found @ self.basis, [n_outputs, n_outputs + 1], axis=1)
         coef = head.coef + mix @ self.mixing + read / np.sqrt(dim)
@@ -118,10 +118,10 @@ class Adaptation:
         link, others = self.model.heads.heads[0].link, outputs[n:]
         if link == "softmax":
             # Each class starts with one confirmation.
-            said = old.argmax(axis=1)
-            hits = true[np.arange(len(said)), said]
-            right = 1 + np.bincount(said, hits, n_outputs)
-            share = right / (1 + np.bincount(said, minlength=n_outputs))
+            predicted = old.argmax(axis=1)
+            hits = true[np.arange(len(predicted)), predicted]
+            right = 1 + np.bincount(predicted, hits, n_outputs)
+            share = right / (1 + np.bincount(predicted, minlength=n_outputs))
             trust = (share - 1 / n_outputs) / (1 - 1 / n_outputs)
             trust = trust[np.nan_to_num(others).argmax(axis=1)][:, None]
         elif link == "sigmoid":

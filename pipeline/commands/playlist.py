@@ -87,8 +87,8 @@ def playlist(
     lists = lists_by_mood(present) if ends is None else {line: along_line(present, ends)}
     lists = {name: listed for name, listed in lists.items() if listed}
     if not lists:
-        lacking = "no class or tag: give --path" if ends is None else "no place on this line"
-        raise BadOption(f"{predictions}: its {len(present)} clips have {lacking}")
+        problem = "no class or tag: give --path" if ends is None else "no place on this line"
+        raise BadOption(f"{predictions}: its {len(present)} clips have {problem}")
     if left := len({m.path for m in present} - {m.path for of in lists.values() for m in of}):
         tell_note(f"{left} of {len(present)} clips are in no playlist")
     _write(lists, out, options["kind"], options["force"])

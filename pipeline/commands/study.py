@@ -116,10 +116,10 @@ def run_file(file: Path, **options: Any) -> int:
     Example:
       mvemo study run my.toml clips.csv --out study
     """
-    own = check_values(read_study(file))
-    options["profile"] = options["profile"] or own.profile
-    options["runs"] = options["runs"] or own.runs
-    return conduct(own, dict.fromkeys(own.options) | options)
+    study_file = check_values(read_study(file))
+    options["profile"] = options["profile"] or study_file.profile
+    options["runs"] = options["runs"] or study_file.runs
+    return conduct(study_file, dict.fromkeys(study_file.options) | options)
 
 
 def study_command(file: StudyFile) -> click.Command:

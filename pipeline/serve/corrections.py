@@ -200,9 +200,9 @@ class Corrections:
         self.classes = manifest.classes
         found = {}
         for clip in manifest.clips:
-            own = {key: value for key, value in clip.extra if key in OWN}
+            columns = {key: value for key, value in clip.extra if key in OWN}
             place = os.path.relpath(manifest.media_path(clip), self.path.parent)
-            facts = {**own, "unsure": own.get("unsure") == "1"}
+            facts = {**columns, "unsure": columns.get("unsure") == "1"}
             found[clip.clip_id] = Correction(
                 clip.clip_id,
                 Path(place).as_posix(),
@@ -241,14 +241,14 @@ class Corrections:
         if root != self._root:
             self._root, changed = root, current
         columns = self._kind.columns(self.classes)
-        own = [name for name in OWN if name not in columns]
+        extra = [name for name in OWN if name not in columns]
         for name in changed:
             self._lines.pop(name, None)
             if correction := current.get(name):
                 place = Path(os.path.relpath(files[name], root)).as_posix()
                 facts = {**asdict(correction), "unsure": "1" * correction.unsure}
                 cells = self._kind.format(correction.label, self.classes)
-                row = [name, place, *cells, correction.group, *(facts[key] for key in own)]
+                row = [name, place, *cells, correction.group, *(facts[key] for key in extra)]
                 self._lines[name] = _csv_line(row)
         if not self._lines:
             self.path.unlink(missing_ok=True)
@@ -260,7 +260,7 @@ class Corrections:
         }
         head = [f"# mvemo manifest {MANIFEST_VERSION}\n"]
         head += [f"# {key}: {value}\n" for key, value in stated.items() if value]
-        head.append(_csv_line(["clip_id", "path", *columns, "group", *own]))
+        head.append(_csv_line(["clip_id", "path", *columns, "group", *extra]))
         text = "".join([*head, *self._lines.values()])
         # The history is already on disk, so the manifest need not be flushed as well.
         write_text(self.path, text, error=BadManifest, durable=False)

@@ -255,8 +255,10 @@ def _read_torch(path: Path) -> Tensors:
     _check_program(path)
     saved: Any = torch.load(path, map_location="cpu", weights_only=True)
     for _ in range(_MOST_DEPTH):
-        held = [saved[key] for key in _WRAPPERS if key in saved] if isinstance(saved, dict) else []
-        inner = next((value for value in held if isinstance(value, dict)), None)
+        inside = (
+            [saved[key] for key in _WRAPPERS if key in saved] if isinstance(saved, dict) else []
+        )
+        inner = next((value for value in inside if isinstance(value, dict)), None)
         if inner is None:
             break
         saved = inner
