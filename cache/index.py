@@ -105,17 +105,18 @@ def is_whole(index: Index, values: PlainArray) -> bool:
     n, dim = values.shape
     step = max(1, STEP // (4 * dim))
     buffer = np.empty((min(step, n), dim), values.dtype)
-    # The weights prevent overflow, so that a weighted sum is finite if all its terms are. This is
-    # ten times as fast as checking each number.
-    weights = np.full(dim, 2.0 ** -dim.bit_length(), np.float32)
     for start in range(0, n, step):
         block = buffer[: n - start]
         values.read_into(block, start)
         state.update(block.data.cast("B"))
-        with np.errstate(all="ignore"):
-            finite = np.isfinite(block.astype("<f4", copy=False) @ weights)
         expected = index.present[start : start + step] if vector else True
-        if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
+        # NumPy checks float32 several times as fast as float16.
+        finite = np.isfinite(block.astype("<f4", copy=False))
+        # Most blocks have no missing rows; reducing the whole block is faster than each row.
+        if finite.all() and np.all(expected):
+            continue
+        present = finite.all(axis=1)
+        if (present != expected).any() or (vector and not np.isnan(block[~present]).all()):
             return False
     return state.hexdigest() == index.values_checksum
 
