@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mvemo.cache.difference import table_differences
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.import_arrays import ArrayRows, read_ids
+from mvemo.cache.index import finite_rows
 from mvemo.cache.reader import open_cache
 from mvemo.cache.shards import refuse_unfinished
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
@@ -293,7 +294,7 @@ def _known_rows(
 
 def _complete_rows(rows: F32, ids: Sequence[str], where: str) -> tuple[Bools, int]:
     """Return bool (rows,), True for rows of numbers, and the number of rows with only some NaN."""
-    present = np.asarray(np.isfinite(rows).all(axis=1), np.bool_)
+    present = finite_rows(rows)
     others = np.flatnonzero(~present)
     missing = np.isnan(rows[others])
     if missing.any(axis=1).sum() == len(rows):

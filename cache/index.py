@@ -98,6 +98,13 @@ class Index:
 # --- values
 
 
+def finite_rows(block: NDArray[Any]) -> Bools:
+    """Return bool (rows,), True for rows of finite numbers."""
+    finite = np.isfinite(block)
+    # Most blocks have no other rows, and reducing a whole block is faster than each row.
+    return np.ones(len(block), np.bool_) if finite.all() else np.asarray(finite.all(axis=1))
+
+
 def is_whole(index: Index, values: PlainArray) -> bool:
     """Read all values of a feature; return True if values, missing rows and checksum are valid."""
     state = xxhash.xxh3_128()
@@ -109,14 +116,10 @@ def is_whole(index: Index, values: PlainArray) -> bool:
         block = buffer[: n - start]
         values.read_into(block, start)
         state.update(block.data.cast("B"))
-        expected = index.present[start : start + step] if vector else True
         # NumPy checks float32 several times as fast as float16.
-        finite = np.isfinite(block.astype("<f4", copy=False))
-        # Most blocks have no missing rows; reducing the whole block is faster than each row.
-        if finite.all() and np.all(expected):
-            continue
-        present = finite.all(axis=1)
-        if (present != expected).any() or (vector and not np.isnan(block[~present]).all()):
+        finite = finite_rows(block.astype("<f4", copy=False))
+        expected = index.present[start : start + step] if vector else True
+        if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
             return False
     return state.hexdigest() == index.values_checksum
 

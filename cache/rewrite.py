@@ -212,9 +212,14 @@ def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]
     spec, bounds, ids = feature.spec, feature.bounds, plan.table.clip_ids
     shape = (int(bounds[-1]), spec.dim)
     values = item.create_dataset("values", shape=shape, dtype=spec.dtype)
-    numbers = np.unique(feature.origin[feature.origin >= 0]).tolist()
-    # The checksum of all values of a source is much faster than those of its rows.
-    whole = [number for number in numbers if plan.sources[number].is_whole(spec.digest)]
+    # The checksum of all values of a source is much faster than those of its rows, unless only
+    # few rows are needed.
+    used = np.bincount(feature.origin[feature.origin >= 0], minlength=len(plan.sources))
+    whole = [
+        number
+        for number, source in enumerate(plan.sources)
+        if used[number] > len(source.table) // 8 and source.is_whole(spec.digest)
+    ]
     corrupt: list[int] = []
     checksum = xxhash.xxh3_128()
     start = 0
@@ -222,14 +227,16 @@ def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]
         most = bounds[start] + max(1, BLOCK // (4 * spec.dim))
         stop = max(start + 1, int(np.searchsorted(bounds, most, "right")) - 1)
         block = _read_block(plan, feature, start, stop)
-        origin = feature.origin[start:stop]
-        checked = (origin >= 0) & ~np.isin(origin, whole)
-        # One row of each block shows that rows belong to their clips.
-        checked[:1] |= origin[:1] >= 0
-        for i in (start + np.flatnonzero(checked)).tolist():
-            row = block[bounds[i] - bounds[start] : bounds[i + 1] - bounds[start]]
-            if not np.isfinite(row).all() or not feature.fits(i, ids[i], row):
-                corrupt.append(i)
+        rows = start + np.flatnonzero(feature.origin[start:stop] >= 0)
+
+        def is_corrupt(i: int, block: F32 = block, first: int = bounds[start]) -> bool:
+            row = block[bounds[i] - first : bounds[i + 1] - first]
+            return not np.isfinite(row).all() or not feature.fits(i, ids[i], row)
+
+        # One row shows that the rows of the block belong to their clips.
+        if not any(map(is_corrupt, rows[:1].tolist())):
+            rows = rows[~np.isin(feature.origin[rows], whole)]
+        corrupt += filter(is_corrupt, rows.tolist())
         stored = block.astype(spec.dtype, copy=False)
         values[bounds[start] : bounds[stop]] = stored
         checksum.update(stored.data.cast("B") if stored.size else b"")

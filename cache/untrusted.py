@@ -228,8 +228,8 @@ def _texts(item: Any, name: str, file: Any, most: int) -> list[str]:
         base = created.get_userblock()
         texts = _texts_of_whole_collections(references, base, read_at)
         collections: dict[int, tuple[bytes, Mapping[int, tuple[int, int]]]] = {}
-        for i in [i for i, text in enumerate(texts) if text is None]:
-            length, place, number = references[i].tolist()
+        others = [i for i, text in enumerate(texts) if text is None]
+        for i, (length, place, number) in zip(others, references[others].tolist(), strict=True):
             if length and place not in collections:
                 content = _read_collection(base + place, most, read_at)
                 collections[place] = content, _objects_of(content)
@@ -249,10 +249,11 @@ def _texts_of_whole_collections(
     Nearly all texts are in such collections; checking them together is several times as fast.
     """
     n = len(references)
+    if n < FEW_TEXTS:
+        return [None] * n
     length, place, number = (references[k].astype(np.int64) for k in ("length", "place", "number"))
-    low, high = (int(place.min()), int(place.max())) if n else (0, 0)
-    near = low >= 0 and high - low <= 8 * int(length.sum()) and not (place % 8).any()
-    if n < FEW_TEXTS or not near:
+    low, high = int(place.min()), int(place.max())
+    if low < 0 or high - low > 8 * int(length.sum()) or (place % 8).any():
         return [None] * n
     content = read_at(base + low, high - low + LARGE_COLLECTION)
     words = np.frombuffer(content + bytes(24 - len(content) % 8), "<i8")
