@@ -287,9 +287,8 @@ class CacheFile:
         """Read all values of a feature; return True if they match their checksum."""
         index = self.indexes[digest]
         with suppress(*DAMAGE):
-            return is_whole(
-                index, self._read_feature(digest, lambda group: values_array(group, index))
-            )
+            values = self._read_feature(digest, lambda group: values_array(group, index))
+            return is_whole(index, values)
         return False
 
     def values(self, digest: str, rows: Ints) -> F32:

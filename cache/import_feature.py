@@ -86,9 +86,7 @@ def join_arrays(
                 f"{array.path}: has {array.values.shape[1]} numbers per row, but {arrays[0].path} "
                 f"has {dim}: import only files of one feature together"
             )
-    values = arrays[0].values
-    if len(arrays) > 1:
-        values = np.concatenate([array.values for array in arrays])
+    values = arrays[0].values if len(arrays) == 1 else np.concatenate([a.values for a in arrays])
     if rows:
         listed = [read_ids(path, id_column=id_column) for path in rows]
         if len(rows) == len(arrays):
@@ -232,8 +230,7 @@ def import_feature(
         raise BadCache(f"{where} already exists: choose another name, or replace it with --force")
     with CacheWriter(path, target, provenance=settings.provenance, commit_rows=0) as writer:
         for i in np.flatnonzero(present).tolist():
-            key = spec.key(digest_of(["clip", ids[i]]))
-            writer.put(spec, ids[i], key, rows[i], copy=False)
+            writer.put(spec, ids[i], spec.key(digest_of(["clip", ids[i]])), rows[i], copy=False)
     return Imported(spec, len(target), int(present.sum()), incomplete, skipped)
 
 

@@ -116,7 +116,6 @@ def is_whole(index: Index, values: PlainArray) -> bool:
         block = buffer[: n - start]
         values.read_into(block, start)
         state.update(block.data.cast("B"))
-        # NumPy checks float32 several times as fast as float16.
         finite = finite_rows(block.astype("<f4", copy=False))
         expected = index.present[start : start + step] if vector else True
         if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):

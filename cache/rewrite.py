@@ -212,8 +212,7 @@ def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]
     spec, bounds, ids = feature.spec, feature.bounds, plan.table.clip_ids
     shape = (int(bounds[-1]), spec.dim)
     values = item.create_dataset("values", shape=shape, dtype=spec.dtype)
-    # The checksum of all values of a source is much faster than those of its rows, unless only
-    # few rows are needed.
+    # The checksum of a whole source is faster than those of its rows, unless few are needed.
     used = np.bincount(feature.origin[feature.origin >= 0], minlength=len(plan.sources))
     whole = [
         number
@@ -254,18 +253,13 @@ def _read_block(plan: Plan, feature: Index, start: int, stop: int) -> F32:
         breaks = 1 + np.flatnonzero((np.diff(origin) != 0) | (np.diff(row) != 1))
         groups = np.split(np.arange(stop - start), breaks)
 
-    def read(clips: Ints) -> F32:
-        return plan.sources[origin[clips[0]]].values(feature.spec.digest, row[clips])
-
-    with suppress(*DAMAGE):
-        if len(groups) == 1 and origin[0] >= 0:
-            return read(groups[0])
     block = np.full((bounds[-1], feature.spec.dim), np.nan, np.float32)
     for clips in groups:
         rows = slice(bounds[clips[0]], bounds[clips[-1] + 1])
         with suppress(*DAMAGE):
-            if origin[clips[0]] >= 0:
-                block[rows if feature.spec.kind == "sequence" else clips] = read(clips)
+            if (number := origin[clips[0]]) >= 0:
+                read = plan.sources[number].values(feature.spec.digest, row[clips])
+                block[rows if feature.spec.kind == "sequence" else clips] = read
     return block
 
 

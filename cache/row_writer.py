@@ -104,9 +104,7 @@ class RowWriter(ABC):
 
     # --- new rows
 
-    def put(
-        self, spec: FeatureSpec, clip_id: str, key: str, array: F32, *, copy: bool = True
-    ) -> None:
+    def put(self, spec: FeatureSpec, clip_id: str, key: str, array: F32, copy: bool = True) -> None:
         """Buffer one clip's values; they are durable after the next commit.
 
         Parameters

@@ -28,8 +28,6 @@ _TEXT: np.dtype[Any] = h5py.string_dtype("utf-8")
 _REFERENCE = np.dtype([("length", "<u4"), ("place", "<u8"), ("number", "<u4")])
 # Fewer texts than this are read one by one.
 FEW_TEXTS = 64
-# Bytes of the largest collection that HDF5 writes for short texts.
-LARGE_COLLECTION = 1 << 16
 _COLLECTION = struct.Struct("<4sB3xQ")
 _OBJECT = struct.Struct("<H6xQ")
 
@@ -255,7 +253,8 @@ def _texts_of_whole_collections(
     low, high = int(place.min()), int(place.max())
     if low < 0 or high - low > 8 * int(length.sum()) or (place % 8).any():
         return [None] * n
-    content = read_at(base + low, high - low + LARGE_COLLECTION)
+    # A collection of short texts has at most 64 KiB.
+    content = read_at(base + low, high - low + (1 << 16))
     words = np.frombuffer(content + bytes(24 - len(content) % 8), "<i8")
     last = len(words) - 2
     order = np.argsort(place - low << 16 | number, kind="stable")
@@ -278,11 +277,8 @@ def _texts_of_whole_collections(
     whole &= words[start + 1] <= len(content) - 8 * start
     found = np.empty((3, n), np.int64)
     found[:, order] = np.repeat(whole, counts), 8 * headers + 16, 8 * headers + 16 + length
-    text, places = content.decode("latin-1"), zip(*found.tolist(), strict=True)
-    texts = [text[a:b] if is_whole else None for is_whole, a, b in places]
-    if "".join(filter(None, texts)).isascii():
-        return texts
-    return [text and text.encode("latin-1").decode() for text in texts]
+    places = zip(*found.tolist(), strict=True)
+    return [content[a:b].decode() if is_whole else None for is_whole, a, b in places]
 
 
 def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]) -> bytes:
