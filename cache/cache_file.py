@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from threading import RLock
@@ -15,7 +16,7 @@ import numpy as np
 
 from mvemo.cache import schema
 from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
-from mvemo.cache.index import Index, read_index, read_spec, values_array
+from mvemo.cache.index import Index, is_whole, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failures, Ints
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, part
@@ -282,11 +283,19 @@ class CacheFile:
         )
         return values.astype("<f4", copy=False)
 
+    def is_whole(self, digest: str) -> bool:
+        """Read all values of a feature; return True if they match their checksum."""
+        index = self.indexes[digest]
+        with suppress(*DAMAGE):
+            values = self._read_feature(digest, lambda group: values_array(group, index))
+            return is_whole(index, values)
+        return False
+
     def values(self, digest: str, rows: Ints) -> F32:
-        """Return vectors, or the frames of a single sequence, float32 (rows, dim)."""
+        """Return vectors, or the frames of consecutive sequences, float32 (rows, dim)."""
         index, first = self.indexes[digest], int(rows.min())
         found = self.rows(index, int(index.bounds[first]), int(index.bounds[rows.max() + 1]))
-        return found if index.spec.kind == "sequence" else found[rows - first]
+        return found if (np.diff(rows) == 1).all() else found[rows - first]
 
     # --- access to the file
 

@@ -35,7 +35,7 @@ class ArrayRows:
     path, dataset
         Path of the file, and name of the data set if the file may hold several.
     values
-        Numbers, float64 (rows, dim); NaN for missing numbers.
+        Numbers, (rows, dim), of the type in the file; float64 for tables. NaN for missing numbers.
     clip_ids
         Clip id of each row, or None if the file has no ids.
     id_name, columns
@@ -44,7 +44,7 @@ class ArrayRows:
 
     path: Path
     dataset: str | None
-    values: NDArray[np.float64]
+    values: NDArray[Any]
     clip_ids: tuple[str, ...] | None
     id_name: str | None = None
     columns: tuple[str, ...] = ()
@@ -326,8 +326,8 @@ def _may_be_ids(listed: Any, rows: int) -> bool:
     return len(set(np.asarray(listed[()]).tolist())) == rows > 1
 
 
-def _matrix(array: NDArray[Any], where: str) -> NDArray[np.float64]:
-    """Return an array of numbers as float64 (rows, dim); (rows,) becomes (rows, 1)."""
+def _matrix(array: NDArray[Any], where: str) -> NDArray[Any]:
+    """Return an array of numbers as (rows, dim); (rows,) becomes (rows, 1)."""
     if array.dtype.kind not in "fiub":
         raise BadCache(f"{where}: expected numbers, got {array.dtype}")
     if array.ndim == 1:
@@ -337,4 +337,4 @@ def _matrix(array: NDArray[Any], where: str) -> NDArray[np.float64]:
             f"{where}: expected shape (rows, numbers), got {array.shape}: give one vector per "
             "clip, such as the mean over its frames"
         )
-    return array.astype(np.float64)
+    return array

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from mvemo.cache.difference import table_differences
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.import_arrays import ArrayRows, read_ids
+from mvemo.cache.index import finite_rows
 from mvemo.cache.reader import open_cache
 from mvemo.cache.shards import refuse_unfinished
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
-from mvemo.cache.table import F32, F64, Bools, ClipTable
+from mvemo.cache.table import F32, Bools, ClipTable
 from mvemo.cache.writer import CacheWriter
 from mvemo.manifests.labels import UNLABELLED
 
@@ -47,7 +48,7 @@ class Imported:
 
 def join_arrays(
     arrays: Sequence[ArrayRows], rows: Sequence[Path] = (), *, id_column: str | None = None
-) -> tuple[F64, tuple[str, ...] | None]:
+) -> tuple[NDArray[Any], tuple[str, ...] | None]:
     """Join several files of one feature into one array, with its clip ids.
 
     Parameters
@@ -62,7 +63,7 @@ def join_arrays(
 
     Returns
     -------
-    float64 (rows, dim); the clip id of each row, or None if no file has ids.
+    Numbers, (rows, dim); the clip id of each row, or None if no file has ids.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def join_arrays(
                 f"{array.path}: has {array.values.shape[1]} numbers per row, but {arrays[0].path} "
                 f"has {dim}: import only files of one feature together"
             )
-    values = np.concatenate([array.values for array in arrays])
+    values = arrays[0].values if len(arrays) == 1 else np.concatenate([a.values for a in arrays])
     if rows:
         listed = [read_ids(path, id_column=id_column) for path in rows]
         if len(rows) == len(arrays):
@@ -205,11 +206,9 @@ def import_feature(
     numbers, ids, skipped = _known_rows(
         values, clip_ids, (table or target).clip_ids, where, settings.skip_unknown
     )
-    missing = np.isnan(numbers)
-    present: Bools = np.logical_not(missing.any(axis=1))
-    if not present.any():
-        raise BadCache(f"{where}: no clip of the table has a row of numbers")
-    rows = _as_stored(numbers, present, ids, where)
+    with np.errstate(over="ignore"):
+        rows: F32 = np.ascontiguousarray(numbers, np.float32)
+    present, incomplete = _complete_rows(rows, ids, where)
     spec = FeatureSpec(
         name=name,
         modality=modality,
@@ -229,10 +228,9 @@ def import_feature(
     )
     if taken and spec.digest not in taken and not settings.replace:
         raise BadCache(f"{where} already exists: choose another name, or replace it with --force")
-    with CacheWriter(path, target, provenance=settings.provenance) as writer:
+    with CacheWriter(path, target, provenance=settings.provenance, commit_rows=0) as writer:
         for i in np.flatnonzero(present).tolist():
-            writer.put(spec, ids[i], spec.key(digest_of(["clip", ids[i]])), rows[i])
-    incomplete = int((~present & ~missing.all(axis=1)).sum())
+            writer.put(spec, ids[i], spec.key(digest_of(["clip", ids[i]])), rows[i], copy=False)
     return Imported(spec, len(target), int(present.sum()), incomplete, skipped)
 
 
@@ -255,7 +253,7 @@ def _known_rows(
     known: Sequence[str],
     where: str,
     skip_unknown: bool,
-) -> tuple[F64, tuple[str, ...], int]:
+) -> tuple[NDArray[Any], tuple[str, ...], int]:
     """Return the rows of known clips, their ids, and the number of other rows."""
     values = np.asarray(values)
     if values.dtype.kind not in "fiub":
@@ -285,26 +283,32 @@ def _known_rows(
         raise BadCache(
             f"{where}: {len(repeated)} clips have more than one row, such as {repeated[0]!r}"
         )
-    return values[kept].astype(np.float64), tuple(ids[i] for i in kept), len(unknown)
+    if values.dtype != np.float32:
+        values = values.astype(np.float64, copy=False)
+    rows = values if len(kept) == n_rows else values[kept]
+    return rows, tuple(ids[i] for i in kept), len(unknown)
 
 
-def _as_stored(numbers: F64, present: Bools, ids: Sequence[str], where: str) -> F32:
-    """Return the values as float32, with NaN in rows that are not `present`."""
-    with np.errstate(over="ignore"):
-        rows = numbers.astype(np.float32)
-    infinite = np.isinf(rows).any(axis=1)
-    if infinite.any():
+def _complete_rows(rows: F32, ids: Sequence[str], where: str) -> tuple[Bools, int]:
+    """Return bool (rows,), True for rows of numbers, and the number of rows with only some NaN."""
+    present = finite_rows(rows)
+    others = np.flatnonzero(~present)
+    missing = np.isnan(rows[others])
+    if missing.any(axis=1).sum() == len(rows):
+        raise BadCache(f"{where}: no clip of the table has a row of numbers")
+    infinite = others[np.isinf(rows[others]).any(axis=1)]
+    if len(infinite):
         raise BadCache(
-            f"{where}: {infinite.sum()} rows hold numbers that are infinite or too large for "
-            f"float32, such as clip {ids[int(infinite.argmax())]!r}: write NaN for a missing number"
+            f"{where}: {len(infinite)} rows hold numbers that are infinite or too large for "
+            f"float32, such as clip {ids[infinite[0]]!r}: write NaN for a missing number"
         )
-    rows[~present] = np.nan
-    return rows
+    return present, int((~missing.all(axis=1)).sum())
 
 
 def _digest(rows: F32, present: Bools, ids: Sequence[str]) -> str:
     """Return the SHA-256 of clip ids and values, independent of the order of rows."""
     state = hashlib.sha256()
     for i in sorted(np.flatnonzero(present).tolist(), key=lambda i: ids[i]):
-        state.update(ids[i].encode("utf-8", "surrogatepass") + b"\0" + rows[i].tobytes())
+        state.update(ids[i].encode("utf-8", "surrogatepass") + b"\0")
+        state.update(rows[i].data)
     return state.hexdigest()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mvemo.cache import union
 from mvemo.cache.cache_file import CacheFile, FilePool, cache_files
 from mvemo.cache.errors import BadCache
-from mvemo.cache.index import Index
+from mvemo.cache.index import Index, finite_rows
 from mvemo.cache.schema import table_checksum
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failure, Ints
@@ -310,10 +310,7 @@ def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tupl
         clip_ids, numbers = file.table.clip_ids, () if checksum else rows.tolist()
         if not all(index.fits(i, clip_ids[i], block[i - start]) for i in numbers):
             raise _damaged(file, spec)
-        # A sum is finite if all its terms are, except for overflow.
-        with np.errstate(all="ignore"):
-            finite = np.isfinite(block.sum(axis=1))
-        if (finite != present).any() and (np.isfinite(block).all(axis=1) != present).any():
+        if (finite_rows(block) != present).any():
             raise _damaged(file, spec)
         yield rows, block if len(rows) == len(block) else block[present]
     if checksum and state.hexdigest() != checksum:

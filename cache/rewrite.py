@@ -34,7 +34,7 @@ except ImportError:  # Windows does not have this module.
     resource = None  # type: ignore[assignment]
 
 # Maximum number of bytes of values in memory at a time.
-BLOCK = 32 << 20
+BLOCK = 4 << 20
 # Number of earlier runs whose provenance is kept under "history".
 HISTORY = 20
 
@@ -93,6 +93,10 @@ class MemoryRows:
             if seen:
                 spec = replace(spec, trained_on=tuple(c for c in table.clip_ids if c in seen))
             self.indexes[digest] = replace(index, spec=spec, n_trained_on=len(seen))
+
+    def is_whole(self, digest: str) -> bool:
+        """Return True: `put` has computed the checksums from these values."""
+        return digest in self._rows
 
     def values(self, digest: str, rows: Ints) -> F32:
         """Return the values of these rows, float32 (rows or frames, dim)."""
@@ -208,27 +212,55 @@ def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]
     spec, bounds, ids = feature.spec, feature.bounds, plan.table.clip_ids
     shape = (int(bounds[-1]), spec.dim)
     values = item.create_dataset("values", shape=shape, dtype=spec.dtype)
-    # Sequences are read one by one because they are long.
-    step = 1 if spec.kind == "sequence" else max(1, BLOCK // (4 * spec.dim))
+    # The checksum of a whole source is faster than those of its rows, unless few are needed.
+    used = np.bincount(feature.origin[feature.origin >= 0], minlength=len(plan.sources))
+    whole = [
+        number
+        for number, source in enumerate(plan.sources)
+        if used[number] > len(source.table) // 8 and source.is_whole(spec.digest)
+    ]
     corrupt: list[int] = []
     checksum = xxhash.xxh3_128()
-    for start in range(0, len(ids), step):
-        origin = feature.origin[start : start + step]
-        starts = bounds[start : start + step + 1] - bounds[start]
-        block = np.full((starts[-1], spec.dim), np.nan, np.float32)
-        for number in np.unique(origin[origin >= 0]):
-            places = np.flatnonzero(origin == number)
-            with suppress(*DAMAGE):
-                read = plan.sources[number].values(spec.digest, feature.row[start + places])
-                block[... if spec.kind == "sequence" else places] = read
-        for i in np.flatnonzero(origin >= 0).tolist():
-            row = block[starts[i] : starts[i + 1]]
-            if not np.isfinite(row).all() or not feature.fits(start + i, ids[start + i], row):
-                corrupt.append(start + i)
+    start = 0
+    while start < len(ids):
+        most = bounds[start] + max(1, BLOCK // (4 * spec.dim))
+        stop = max(start + 1, int(np.searchsorted(bounds, most, "right")) - 1)
+        block = _read_block(plan, feature, start, stop)
+        rows = start + np.flatnonzero(feature.origin[start:stop] >= 0)
+
+        def is_corrupt(i: int, block: F32 = block, first: int = bounds[start]) -> bool:
+            row = block[bounds[i] - first : bounds[i + 1] - first]
+            return not np.isfinite(row).all() or not feature.fits(i, ids[i], row)
+
+        # One row shows that the rows of the block belong to their clips.
+        if not any(map(is_corrupt, rows[:1].tolist())):
+            rows = rows[~np.isin(feature.origin[rows], whole)]
+        corrupt += filter(is_corrupt, rows.tolist())
         stored = block.astype(spec.dtype, copy=False)
-        values[bounds[start] : bounds[start] + len(block)] = stored
+        values[bounds[start] : bounds[stop]] = stored
         checksum.update(stored.data.cast("B") if stored.size else b"")
+        start = stop
     return checksum.hexdigest(), corrupt
+
+
+def _read_block(plan: Plan, feature: Index, start: int, stop: int) -> F32:
+    """Return the values of clips `start` to `stop`; NaN for missing and unreadable vectors."""
+    origin, row = feature.origin[start:stop], feature.row[start:stop]
+    bounds = feature.bounds[start : stop + 1] - feature.bounds[start]
+    # Clips to read in one step: sequences must be next to each other in their source.
+    groups = [np.flatnonzero(origin == number) for number in np.unique(origin)]
+    if feature.spec.kind == "sequence":
+        breaks = 1 + np.flatnonzero((np.diff(origin) != 0) | (np.diff(row) != 1))
+        groups = np.split(np.arange(stop - start), breaks)
+
+    block = np.full((bounds[-1], feature.spec.dim), np.nan, np.float32)
+    for clips in groups:
+        rows = slice(bounds[clips[0]], bounds[clips[-1] + 1])
+        with suppress(*DAMAGE):
+            if (number := origin[clips[0]]) >= 0:
+                read = plan.sources[number].values(feature.spec.digest, row[clips])
+                block[rows if feature.spec.kind == "sequence" else clips] = read
+    return block
 
 
 def corrupt_stage(spec: FeatureSpec) -> str:

@@ -104,8 +104,8 @@ class RowWriter(ABC):
 
     # --- new rows
 
-    def put(self, spec: FeatureSpec, clip_id: str, key: str, array: F32) -> None:
-        """Buffer a copy of one clip's values; they are durable after the next commit.
+    def put(self, spec: FeatureSpec, clip_id: str, key: str, array: F32, copy: bool = True) -> None:
+        """Buffer one clip's values; they are durable after the next commit.
 
         Parameters
         ----------
@@ -117,6 +117,8 @@ class RowWriter(ABC):
             `FeatureSpec.key` of the clip's media.
         array
             float32 (dim,) for a vector, (frames, dim) with frames above 0 for a sequence.
+        copy
+            If False, the array is not copied, and must not change before the next commit.
 
         Raises
         ------
@@ -130,7 +132,7 @@ class RowWriter(ABC):
         if clip_id not in self._row:
             raise BadCache(f"{where}: the table has no such clip")
         known = self._known(spec)
-        values = _checked_values(spec, array, where)
+        values = _checked_values(spec, array, where, copy)
         if not key or not key.isascii() or not key.isprintable():
             raise BadCache(f"{where}: invalid key {key!r}: give FeatureSpec.key(...)")
         self._memory.put(spec, clip_id, key.encode("ascii"), values)
@@ -138,7 +140,7 @@ class RowWriter(ABC):
         self._stale.get(spec.digest, set()).discard(clip_id)
         self.clear_failures(clip_id, corrupt_stage(spec))
         rows, size, seconds = self._limits
-        if (
+        if rows and (
             self._memory.n_rows >= rows
             or self._memory.n_bytes >= size
             or time.monotonic() - self._committed >= seconds
@@ -297,8 +299,8 @@ class PartWriter(RowWriter):
         self.shards.append(path.name)
 
 
-def _checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:
-    """Return a copy of a row's values; raise BadCache if they do not match the spec."""
+def _checked_values(spec: FeatureSpec, array: F32, where: str, copy: bool) -> F32:
+    """Return a row's values as stored; raise BadCache if they do not match the spec."""
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise BadCache(f"{where}: expected a float32 array, got {kind}")
@@ -319,4 +321,4 @@ def _checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:
             )
         # The checksum must be that of the rounded values, as they will be read.
         array = array.astype("<f2")
-    return np.array(array, dtype="<f4", order="C")
+    return (np.array if copy else np.asarray)(array, "<f4", order="C")

@@ -29,6 +29,9 @@ Protocol = Literal["none", "frozen", "crossfit", "shared", "holdout", "imported"
 # Protocols whose nets were trained on clips of the manifest.
 TRAINED: tuple[Protocol, ...] = ("crossfit", "shared", "holdout")
 
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 # Parameter of sequences that are stored as float16.
 STORAGE = "storage"
 # float16: largest number, relative rounding error, and absolute rounding error of subnormal
@@ -204,10 +207,7 @@ def in_half_precision(spec: FeatureSpec) -> FeatureSpec:
 
 def digest_of(value: Any) -> str:
     """Return the SHA-256 of a value's canonical JSON: sorted keys, no spaces, no NaN."""
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
 
 
 def content_digest(path: Path) -> str:

@@ -3,7 +3,7 @@
 Rewriting stores the union in a file; reading a folder of shards uses it directly.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -94,9 +94,10 @@ def equal_rows(a: NDArray[Any], b: NDArray[Any]) -> Bools:
     return np.asarray(same.all(axis=tuple(range(1, a.ndim))), np.bool_)
 
 
-def rows_in(table: ClipTable, parts: Iterable[ClipTable]) -> list[Ints]:
+def rows_in(table: ClipTable, parts: Sequence[ClipTable]) -> list[Ints]:
     """Return for each table in `parts` int64 (clips,), the rows of its clips in `table`, or -1."""
-    position = {clip: i for i, clip in enumerate(table.clip_ids)}
+    others = any(part is not table for part in parts)
+    position = {clip: i for i, clip in enumerate(table.clip_ids)} if others else {}
     return [
         np.arange(len(table))
         if part is table

@@ -157,8 +157,12 @@ def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
 
 def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     """Report groups with clips in more than one fold or split."""
+    numbers = parts.tolist()
+    last = dict(zip(table.groups, numbers, strict=True))
+    if [*map(last.__getitem__, table.groups)] == numbers:
+        return []
     parts_of: dict[str, set[int]] = {}
-    for group, number in zip(table.groups, parts.tolist(), strict=True):
+    for group, number in zip(table.groups, numbers, strict=True):
         parts_of.setdefault(group, set()).add(number)
     return [
         f"group {group!r} is in several {what}: {sorted(several)}"

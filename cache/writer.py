@@ -46,7 +46,8 @@ class CacheWriter(RowWriter):
     provenance
         JSON values, such as command, versions and settings; earlier runs are in ``history``.
     commit_rows, commit_bytes, commit_seconds
-        Buffered rows or bytes, or seconds since the last commit, after which `put` commits.
+        Buffered rows or bytes, or seconds since the last commit, after which `put` commits. If
+        `commit_rows` is 0, only `close` writes, and a killed run leaves no rows.
 
     Raises
     ------
@@ -142,7 +143,7 @@ class CacheWriter(RowWriter):
         if self._closed:
             return
         try:
-            if self._sources():
+            if self._sources() and self._limits[0]:
                 self.commit()
             try:
                 self._merge()
@@ -154,10 +155,10 @@ class CacheWriter(RowWriter):
             self._end()
 
     def _merge(self) -> None:
-        """Write the cache from all sources, or from memory if nothing else exists."""
+        """Write the cache from all sources and from memory."""
         sources: list[CacheFile | MemoryRows] = [*self._sources()]
         if self._memory:
-            sources = [self._frozen_memory()]
+            sources.append(self._frozen_memory())
         facts = dict(to_json_values(self.provenance))
         plan = newest_plan(
             self.table,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, fill
 
-from mvemo.cache import BadCache, CacheError, open_cache, read_array, verify_cache
+from mvemo.cache import BadCache, CacheError, open_cache, read_array, untrusted, verify_cache
+from mvemo.cache.cache_file import DAMAGE
 from mvemo.cache.maintenance import merge_caches, repair_cache
 from mvemo.cache.schema import write_text
 from mvemo.cache.untrusted import array_of
@@ -225,3 +226,32 @@ def test_texts_are_those_that_hdf5_reads(tmp_path, userblock):
         assert (
             array_of(file, "texts").texts().tolist() == texts == file["texts"].asstr()[()].tolist()
         )
+
+
+def test_damaged_texts_are_the_same_together_and_one_by_one(tmp_path, monkeypatch):
+    path, draw = tmp_path / "texts.h5", np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for name in ("some", "more"):
+            texts = [f"{name} {'x' * int(n)}" for n in draw.integers(0, 90, 1500)]
+            file.create_dataset(name, data=texts, dtype=h5py.string_dtype())
+    whole = path.read_bytes()
+
+    def read(few):
+        monkeypatch.setattr(untrusted, "FEW_TEXTS", few)
+        try:
+            with h5py.File(path) as file:
+                return [array_of(file, name).texts().tolist() for name in ("some", "more")]
+        except DAMAGE:
+            return None
+
+    outcomes = []
+    for _ in range(60):
+        data = bytearray(whole)
+        # Headers of collections and objects are at multiples of 8 bytes, with low bytes first.
+        words, low_bytes = draw.integers(len(whole) // 8, size=2), draw.integers(3, size=2)
+        for place, bit in zip(8 * words + low_bytes, draw.integers(8, size=2), strict=True):
+            data[place] ^= 1 << bit
+        path.write_bytes(data)
+        outcomes.append(read(64))
+        assert outcomes[-1] == read(1 << 30)
+    assert {type(outcome) for outcome in outcomes} == {list, type(None)}

@@ -72,6 +72,23 @@ def test_by_clip_id_missing_rows_are_missing(path):
     np.testing.assert_array_equal(got[3], VALUES[0].astype(np.float32))
 
 
+def test_an_array_is_written_once_and_stays_as_it_is(extracted, tmp_path):
+    np.save(tmp_path / "x.npy", VALUES.astype(np.float32))
+    values = read_array(tmp_path / "x.npy").values
+    assert values.dtype == np.float32
+    values[1, 2] = np.nan
+    before = values.copy()
+    with open_cache(extracted) as cache:
+        merged = cache._files[0].merged
+    add(extracted, values=values)
+    np.testing.assert_array_equal(values, before)
+    with open_cache(extracted) as cache:
+        assert cache._files[0].merged == merged == ()
+        got, present = cache.vectors("x")
+    assert present.tolist() == [True, False, True, True]
+    np.testing.assert_array_equal(got[present], before[present])
+
+
 def test_all_else_in_the_cache_stays(extracted):
     with open_cache(extracted) as cache:
         rows, specs, table = contents(cache), cache.specs, cache.table

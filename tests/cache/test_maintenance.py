@@ -4,6 +4,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from cache_samples import (
@@ -24,11 +25,25 @@ from hypothesis import strategies as st
 
 from mvemo.cache import BadCache, CacheWriter, diff_caches, open_cache
 from mvemo.cache.maintenance import merge_caches, remove_features, select_features
+from mvemo.cache.schema import write_table
 from mvemo.cache.shards import locked_cache
 from mvemo.cache.verify import verify_cache, verify_untrusted
 
 SPECS = [SEQUENCE, VECTOR, *(replace(crossfit(f, CLIPS), name="i3d") for f in range(2))]
 JOBS = [(spec, clip) for spec in range(len(SPECS)) for clip in CLIPS.clip_ids]
+
+
+@pytest.mark.parametrize("spec", [VECTOR, SEQUENCE])
+def test_rows_of_other_clips_are_not_merged(tmp_path, spec):
+    path = tmp_path / "x.h5"
+    fill(path, CLIPS, spec, leave_out="c0")
+    renamed = replace(CLIPS, clip_ids=tuple(f"d{i}" for i in range(6)))
+    with h5py.File(path, "r+") as file:
+        del file["clips"]
+        write_table(file, renamed)
+    # The checksums of all parts of the file fit, but those of its rows do not.
+    with pytest.raises(BadCache, match=r"of clip 'd1' is corrupt .* \(and 4 more rows\)"):
+        merge_caches([path], tmp_path / "merged.h5")
 
 
 @settings(max_examples=5, deadline=None)
