@@ -8,7 +8,6 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -254,12 +253,16 @@ def _read_block(plan: Plan, feature: Index, start: int, stop: int) -> F32:
         groups = np.split(np.arange(stop - start), breaks)
 
     block = np.full((bounds[-1], feature.spec.dim), np.nan, np.float32)
-    for clips in groups:
+    groups = [clips for clips in groups if origin[clips[0]] >= 0]
+    while groups:
+        clips = groups.pop()
         rows = slice(bounds[clips[0]], bounds[clips[-1] + 1])
-        with suppress(*DAMAGE):
-            if (number := origin[clips[0]]) >= 0:
-                read = plan.sources[number].values(feature.spec.digest, row[clips])
-                block[rows if feature.spec.kind == "sequence" else clips] = read
+        try:
+            read = plan.sources[origin[clips[0]]].values(feature.spec.digest, row[clips])
+            block[rows if feature.spec.kind == "sequence" else clips] = read
+        except DAMAGE:
+            # Other clips of the group may be readable.
+            groups += np.array_split(clips, len(clips)) if len(clips) > 1 else []
     return block
 
 
