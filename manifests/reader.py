@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from mvemo.manifests.annotators import ANNOTATOR, merge_annotators
 from mvemo.manifests.clip_rows import (
     Row,
     RowParser,
@@ -233,16 +234,20 @@ def _parse(
         notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
     media = given.media and not table.kind
-    mapped = (given.columns, found.renamed)
+    mapped = (given.columns, found.named)
     parser = RowParser(table, kind, spread, classes, *mapped, root, media, problems)
     # Questions come first: rows cannot be read before they are answered.
     rows = parser.parse() if table.rows and not found.questions else []
+    n_rows = len(rows)
+    if ANNOTATOR in table.header and (kind.numeric or kind.exclusive):
+        rows, merged = merge_annotators(rows, kind, classes or (), problems)
+        notes += merged
     if len(table.rows) < 2:
         problems.add(0, "the table has no clips")
     if classes is None:
         classes = sorted({str(name) for row in rows for name in row.label})
         # Rows that cannot be read may have further classes.
-        whole = len(rows) == len(table.rows) - 1
+        whole = n_rows == len(table.rows) - 1
         if rows and whole and kind.exclusive and len(classes) < 2:
             problems.add(0, f"there is only one class, {classes}; a {task} task needs at least two")
     if not kind.numeric:

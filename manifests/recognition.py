@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from mvemo.manifests.annotators import AGREEMENT, ANNOTATOR, ANNOTATORS, DEVIATION
 from mvemo.manifests.labels import PLANE, UNLABELLED, Task, is_flag
 from mvemo.manifests.tables import are_numbers
 
@@ -34,6 +35,12 @@ _NAMES = {
     "duration": ("duration", "length", "durationseconds", "durationsec"),
     "fold": ("fold", "cvfold", "foldid"),
     "split": ("split", "set", "subset", "partition"),
+    ANNOTATOR: (
+        *("annotator", "annotatorid", "rater", "raterid", "worker", "workerid", "user", "userid"),
+        *("participant", "participantid", "subject", "subjectid", "listener", "listenerid", "pid"),
+    ),
+    ANNOTATORS: ("annotators", "nannotators", "numannotators", "nraters", "nratings", "nworkers"),
+    AGREEMENT: ("agreement",),
     "label": (
         *("label", "class", "emotion", "mood", "quadrant", "category", "tags", "tag", "moods"),
         *("emotions", "labels", "emotionlabel", "moodlabel", "target", "annotation"),
@@ -46,8 +53,6 @@ _TEXTS |= {"description", "comment", "comments", "notes", "remark", "remarks", "
 _LISTS = {"tags", "moods", "emotions", "labels"}
 # Longest start or duration, in seconds, that is recognised: larger numbers count samples.
 _MOST_SECONDS = 7200
-# Column of the deviation of a target, among the manifest's other columns.
-DEVIATION = "{} deviation"
 _PREFIX = "label_"  # of a column of ratings, or of 0 and 1
 # Possible separators of the tags in a cell; the first separator that occurs is used.
 _MARKS = (";", "|", ",")
@@ -82,11 +87,15 @@ class Recognised:
     questions: tuple[str, ...] = ()
 
     @property
+    def named(self) -> dict[str, str]:
+        """Our names of all recognised columns, and theirs."""
+        kept = {DEVIATION.format(name): column for name, column in self.deviations.items()}
+        return {**self.columns, **self.targets, **kept}
+
+    @property
     def renamed(self) -> dict[str, str]:
         """Our names of the columns to rename, and theirs."""
-        kept = {DEVIATION.format(name): column for name, column in self.deviations.items()}
-        every = {**self.columns, **self.targets, **kept}
-        return {ours: theirs for ours, theirs in every.items() if ours != theirs}
+        return {ours: theirs for ours, theirs in self.named.items() if ours != theirs}
 
 
 def recognise(
@@ -131,7 +140,7 @@ class _Recogniser:
             return Recognised(task=task or "multiclass", questions=(text,))
         columns = {ours: name for ours, name in self.given.items() if ours in _NAMES}
         self._find_path(columns)
-        for ours in ("clip_id", "group", "start", "duration", "fold", "split"):
+        for ours in (ANNOTATOR, "clip_id", "group", "start", "duration", "fold", "split"):
             self._find(ours, columns)
         if task == UNLABELLED:
             return self._done(columns, task)
@@ -181,7 +190,19 @@ class _Recogniser:
                 text = f"{name}: ratings in {column!r} ({low:g} to {high:g}){extra}"
                 self._note(text, name, "")
         kept = {name: column for name, column in deviations.items() if name in ratings}
+        if kept:
+            columns = {**columns, **self._stated(ANNOTATORS)}
         return self._done(columns, "regression", ratings, kept)
+
+    def _stated(self, *wanted: str) -> dict[str, str]:
+        """Return the columns of numbers that state how many annotators there are or agree."""
+        found = {}
+        for ours in wanted:
+            for name in self._named(ours)[:1]:
+                if are_numbers(self.sample(name)):
+                    found[ours] = name
+                    self.notes.append(f"{ours}: column {name!r}")
+        return found
 
     def _labels(
         self,
@@ -223,7 +244,9 @@ class _Recogniser:
         return self._done(columns, task or UNLABELLED)
 
     def _label(self, columns: dict[str, str], name: str, task: Task | None) -> Recognised:
-        columns["label"] = name
+        columns |= {"label": name, **self._stated(AGREEMENT)}
+        if AGREEMENT in columns:
+            columns |= self._stated(ANNOTATORS)
         words = self.cells(name)
         if task is None and are_numbers(words) and not all(map(_is_whole, words)):
             self.questions.append(
@@ -285,14 +308,14 @@ class _Recogniser:
         if ours in columns:
             return
         for name in self._named(ours):
-            if name not in columns.values() and self._suits(ours, name):
+            if name not in columns.values() and self._suits(ours, name, columns):
                 columns[ours] = name
                 if name != ours:
                     n = f" ({len({*self.cells(name)})} groups)" if ours == "group" else ""
                     self._note(f"{ours}: column {name!r}{n}", ours, name)
                 return
 
-    def _suits(self, ours: str, name: str) -> bool:
+    def _suits(self, ours: str, name: str, columns: Mapping[str, str]) -> bool:
         """Return True if the cells of a column can be what its name says."""
         if ours in ("clip_id", "group"):
             if name == ours:
@@ -303,7 +326,13 @@ class _Recogniser:
                 self.notes.append(f"{name!r} is not used as group: it has {n_empty} empty cells")
             if n_empty:
                 return False
-            return len({*cells}) == len(cells) if ours == "clip_id" else len({*cells}) > 1
+            if ours == "clip_id":
+                return ANNOTATOR in columns or len({*cells}) == len(cells)
+            return len({*cells}) > 1
+        if ours == ANNOTATOR:
+            ids = [*filter(None, [columns.get("path")]), *self._named("clip_id")]
+            of_ids = [self.cells(column) for column in ids if column != name]
+            return len({*self.cells(name)}) > 1 and any(len({*c}) < len(c) for c in of_ids)
         cells = self.sample(name)
         if ours == "split":
             return all(cell.lower()[:3] in _SPLITS for cell in cells)
