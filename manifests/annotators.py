@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,8 +163,8 @@ class Ceiling:
 
     def record(self) -> dict[str, Any]:
         """Return the ceiling as JSON values; each score has a key of its own."""
-        facts = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**facts, **facts.pop("scores")}
+        facts = asdict(self)
+        return facts | facts.pop("scores")
 
     def sentence(self) -> str:
         """Return the ceiling as a sentence."""

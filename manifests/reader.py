@@ -234,7 +234,7 @@ def _parse(
         notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
     media = given.media and not table.kind
-    mapped = (given.columns, found.named)
+    mapped = ({k: v for k, v in given.columns.items() if k != ANNOTATOR}, found.named)
     parser = RowParser(table, kind, spread, classes, *mapped, root, media, problems)
     # Questions come first: rows cannot be read before they are answered.
     rows = parser.parse() if table.rows and not found.questions else []
@@ -362,9 +362,11 @@ def _recognised(
         return table.renamed(found.targets), Recognised(task=task, targets=found.targets)
     for question in found.questions:
         problems.add(0, question)
-    if chosen := {name: name for name in given.columns if name not in RESERVED}:
-        # With a task, the named targets or tags are all; otherwise the others are recognised.
-        found = replace(found, targets=chosen) if task else found
+    chosen = {n: n for n in given.columns if n not in (*RESERVED, *found.columns)}
+    if chosen and task:
+        # The named targets or tags are all, and no other column is the label.
+        columns = {k: v for k, v in found.columns.items() if k != "label" or k in given.columns}
+        found = replace(found, targets=chosen, columns=columns)
     if "classes" in table.settings:
         found = replace(found, targets={})
     try:

@@ -43,7 +43,8 @@ def test_the_ceiling_is_what_the_true_mean_scores():
     assert ceiling.deviation == pytest.approx(2, rel=0.03)
     assert (ceiling.annotators, ceiling.clips) == (pytest.approx(5), 4000)
     assert "with 5 annotators R2 cannot exceed 0.5" in ceiling.sentence()
-    assert ceiling.record()["r2"] == ceiling.scores["r2"]
+    facts = ["target", "clips", "annotators", "deviation", "ratio", "r2", "pearson_r"]
+    assert [*ceiling.record()] == facts
 
 
 def test_without_their_number_one_annotators_deviation_is_stated():
@@ -197,3 +198,11 @@ def test_stated_disagreement_of_a_table_is_kept(tmp_path):
     rows = ["a,calm,0.75,4", "b,sad,1,5"]
     classes = table(tmp_path, "clip_id,label,agreement,annotators", *rows)
     assert disagreement_of(read_manifest(classes, media=False)).tolist() == [[4, 0.25], [5, 0]]
+
+
+def test_the_column_of_annotators_may_be_named(tmp_path):
+    path = table(tmp_path, *(row.replace("worker_id", "who") for row in RATINGS))
+    columns = {"annotator": "who", "group": "artist"}
+    for task in (None, "regression"):
+        manifest = read_manifest(path, media=False, columns=columns, task=task)
+        assert manifest.labels.tolist() == [[3, 5], [7, 2], [1, 1]]
