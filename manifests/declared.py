@@ -81,7 +81,7 @@ def check_settings(settings: Any, error: Callable[[str], Exception]) -> None:
 _NOUNS = {str: "a string", int: "an integer", bool: "true or false", float: "a number"}
 
 
-def from_table(kind: type[Any], stated: Any, place: str = "") -> Any:
+def from_table(kind: Any, stated: Any, place: str = "") -> Any:
     """Return a dataclass filled from a TOML table; raise ValueError for a wrong key or value.
 
     A single value stands for a tuple of it, and a text for a dataclass with this first field.

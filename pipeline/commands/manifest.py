@@ -145,8 +145,8 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """
     out = out or folder / "manifest.csv"
     refuse_replacing(out, force)
-    named = ("channel", "modality", "intensity", "tags")
-    same = ("infer_groups", "name", "layout", "follow_links", "split_number")
+    named = ("channel", "modality", "intensity", "tags", "split_number")
+    same = ("infer_groups", "name", "layout", "follow_links")
     scanned = scan_clips(
         folder,
         select=Selection(**{name: options[name] for name in named}),
