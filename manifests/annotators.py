@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
+from statistics import multimode
 from typing import Any
 
 import numpy as np
@@ -58,13 +58,9 @@ def majority_label(votes: Sequence[str]) -> tuple[Label, Extra]:
 
 def with_annotators(manifest: Manifest, number: int) -> Manifest:
     """Return the manifest with a number of annotators for clips that do not state one."""
-    clips = tuple(
-        clip
-        if dict(clip.extra).get(ANNOTATORS)
-        else replace(clip, extra=tuple({**dict(clip.extra), ANNOTATORS: str(number)}.items()))
-        for clip in manifest.clips
-    )
-    return replace(manifest, clips=clips)
+    stated = [{ANNOTATORS: f"{number}"} | {k: v for k, v in c.extra if v} for c in manifest.clips]
+    pairs = zip(manifest.clips, stated, strict=True)
+    return replace(manifest, clips=tuple(replace(c, extra=tuple(e.items())) for c, e in pairs))
 
 
 def merge_annotators(
@@ -88,17 +84,15 @@ def merge_annotators(
         message = f"its {name} differs from that of the same clip in line {{other.line}}"
         must_agree(rows, _clip, name, message, problems)
     merged, n_ties = [], 0
-    for of_clip in by_clip.values():
-        label, extra = of_clip[0].label, Extra()
-        if not problems.found and kind.numeric:
-            label, extra = mean_label(classes, [row.label for row in of_clip])
-        elif not problems.found:
-            votes = [str(row.label[0]) for row in of_clip]
-            label, extra = majority_label(votes)
-            most, *others = [n for _, n in Counter(votes).most_common(2)]
-            n_ties += most in others
-        kept = [item for item in of_clip[0].extra if item[0] != ANNOTATOR]
-        merged.append(replace(of_clip[0], label=label, extra=(*kept, *extra)))
+    for first_row, *others in by_clip.values():
+        label, extra = first_row.label, [i for i in first_row.extra if i[0] != ANNOTATOR]
+        labels = [row.label for row in (first_row, *others)]
+        if not problems.found:
+            votes = [str(one[0]) for one in labels]
+            label, new = mean_label(classes, labels) if kind.numeric else majority_label(votes)
+            n_ties += not kind.numeric and len(multimode(votes)) > 1
+            extra += new
+        merged.append(replace(first_row, label=label, extra=tuple(extra)))
     what = "means" if kind.numeric else "majorities"
     notes = [f"labels: {what} of {len(rows)} rows by {len({*people})} annotators"]
     if n_ties:
@@ -118,32 +112,26 @@ def disagreement_of(manifest: Manifest) -> F64 | None:
 
     For ratings that is the standard deviation of one annotator for each target; for classes
     (n = 1) the share of annotators who do not agree with the majority. NaN stands for unknown.
-
-    Raises
-    ------
-    BadManifest
-        A deviation is not a number from 0 on, an agreement is not one from 0 to 1, or a number of
-        annotators is below 1.
+    Raise `BadManifest` for cells that are not such numbers.
     """
     kind = label_kind(manifest.task)
     names = [DEVIATION.format(name) for name in manifest.classes] if kind.numeric else [AGREEMENT]
     known = {name for clip in manifest.clips for name, _ in clip.extra}
     if not (kind.numeric or kind.exclusive) or not known & {*names}:
         return None
-    ends = [(1.0, np.inf)] + [(0.0, np.inf if kind.numeric else 1.0)] * len(names)
+    limits = [(1.0, np.inf), *[(0.0, np.inf if kind.numeric else 1.0)] * len(names)]
     found = np.full((len(manifest), 1 + len(names)), np.nan)
     problems = Problems(Path(manifest.name))
+    report = problems.at(0)
     for i, clip in enumerate(manifest.clips):
         cells = dict(clip.extra)
-        for j, name in enumerate([ANNOTATORS, *names]):
+        for j, (name, (low, high)) in enumerate(zip([ANNOTATORS, *names], limits, strict=True)):
             if cell := cells.get(name, "").strip():
-                report = partial(problems.add, 0)
-                found[i, j] = value = parse_number(cell, f"clip {clip.clip_id!r}: {name}", report)
-                low, high = ends[j]
+                where = f"clip {clip.clip_id!r}: {name}"
+                found[i, j] = value = parse_number(cell, where, report)
                 if value < low or value > high:
-                    limits = f"from {low:g} on" if high == np.inf else f"from {low:g} to {high:g}"
-                    text = f"clip {clip.clip_id!r}: {name}: expected a number {limits}"
-                    report(f"{text}, got {cell!r}")
+                    wanted = f"{low:g} or more" if high == np.inf else f"{low:g} to {high:g}"
+                    report(f"{where}: expected {wanted}, got {cell!r}")
     problems.raise_any()
     if not kind.numeric:
         found[:, 1] = 1 - found[:, 1]
@@ -169,20 +157,16 @@ class Ceiling:
     def sentence(self) -> str:
         """Return the ceiling as a sentence."""
         if "accuracy" in self.scores:
-            return (
-                f"one annotator agrees with the majority for {self.scores['accuracy']:.1%} of "
-                f"{self.clips} clips"
-            )
+            share = f"{self.scores['accuracy']:.1%} of {self.clips} clips"
+            return f"one annotator agrees with the majority for {share}"
         start = f"{self.target}: one annotator deviates by {self.deviation:.3g}"
-        if "r2" not in self.scores:
+        if not self.scores:
             return (
                 f"{start}; the number of annotators is unknown, with N of them R2 cannot exceed "
                 f"1 - {self.ratio:.3g} / N (give --annotators N to mvemo manifest import or scan)"
             )
-        r2, r = self.scores["r2"], self.scores["pearson_r"]
-        return (
-            f"{start}; with {self.annotators:.3g} annotators R2 cannot exceed {r2:.3f}, r {r:.3f}"
-        )
+        ends = "R2 cannot exceed {r2:.3f}, r {pearson_r:.3f}".format(**self.scores)
+        return f"{start}; with {self.annotators:.3g} annotators {ends}"
 
 
 def ceilings_of(
@@ -200,15 +184,7 @@ def ceilings_of(
     (Spearman 1904, The Proof and Measurement of Association between Two Things, correction for
     attenuation, with a perfect predictor). For classes it is the mean agreement of one annotator
     with the majority: no strict limit, but a model above it agrees more than people do.
-
-    Parameters
-    ----------
-    task, names, labels
-        Task, names of classes or targets, and labels (clips,) or (clips, targets).
-    disagreement
-        Array of `disagreement_of`, with the same rows.
-    annotators
-        Number of annotators of clips for which it is unknown.
+    `disagreement` has the rows of `labels`; `annotators` is their number where it is unknown.
     """
     kind, found = label_kind(task), []
     counts = np.where(np.isnan(disagreement[:, 0]), annotators or np.nan, disagreement[:, 0])

@@ -234,7 +234,8 @@ def _parse(
         notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
     media = given.media and not table.kind
-    mapped = ({k: v for k, v in given.columns.items() if k != ANNOTATOR}, found.named)
+    own = {k: v for k, v in given.columns.items() if k in RESERVED or k not in found.columns}
+    mapped = (own, found.named)
     parser = RowParser(table, kind, spread, classes, *mapped, root, media, problems)
     # Questions come first: rows cannot be read before they are answered.
     rows = parser.parse() if table.rows and not found.questions else []

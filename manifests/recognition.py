@@ -107,16 +107,8 @@ def recognise(
 ) -> Recognised:
     """Recognise the columns of a table.
 
-    Parameters
-    ----------
-    header, cells
-        Names of the columns, and a function that returns the cells of one.
-    given
-        Columns that the user named, by our names; they are not asked for.
-    task
-        Task that the user stated; None to recognise it.
-    sample
-        Function that returns some cells of a column, enough to tell its kind; by default all.
+    `cells` returns the cells of a column, and `sample` some of them, enough to tell its kind.
+    `given` has the columns that the user named, by our names; they are not asked for.
     """
     names = [name for name in header if name]
     return _Recogniser(names, cells, sample or cells, dict(given or {})).run(task)
@@ -140,7 +132,9 @@ class _Recogniser:
             return Recognised(task=task or "multiclass", questions=(text,))
         columns = {ours: name for ours, name in self.given.items() if ours in _NAMES}
         self._find_path(columns)
-        for ours in (ANNOTATOR, "clip_id", "group", "start", "duration", "fold", "split"):
+        # The annotator comes first, because then ids repeat.
+        of_clip = ("clip_id", "group", "start", "duration", "fold", "split")
+        for ours in (ANNOTATOR, *of_clip, ANNOTATORS):
             self._find(ours, columns)
         if task == UNLABELLED:
             return self._done(columns, task)
@@ -190,19 +184,7 @@ class _Recogniser:
                 text = f"{name}: ratings in {column!r} ({low:g} to {high:g}){extra}"
                 self._note(text, name, "")
         kept = {name: column for name, column in deviations.items() if name in ratings}
-        if kept:
-            columns = {**columns, **self._stated(ANNOTATORS)}
         return self._done(columns, "regression", ratings, kept)
-
-    def _stated(self, *wanted: str) -> dict[str, str]:
-        """Return the columns of numbers that state how many annotators there are or agree."""
-        found = {}
-        for ours in wanted:
-            for name in self._named(ours)[:1]:
-                if are_numbers(self.sample(name)):
-                    found[ours] = name
-                    self.notes.append(f"{ours}: column {name!r}")
-        return found
 
     def _labels(
         self,
@@ -244,9 +226,8 @@ class _Recogniser:
         return self._done(columns, task or UNLABELLED)
 
     def _label(self, columns: dict[str, str], name: str, task: Task | None) -> Recognised:
-        columns |= {"label": name, **self._stated(AGREEMENT)}
-        if AGREEMENT in columns:
-            columns |= self._stated(ANNOTATORS)
+        columns["label"] = name
+        self._find(AGREEMENT, columns)
         words = self.cells(name)
         if task is None and are_numbers(words) and not all(map(_is_whole, words)):
             self.questions.append(
@@ -327,12 +308,13 @@ class _Recogniser:
             if n_empty:
                 return False
             if ours == "clip_id":
-                return ANNOTATOR in columns or len({*cells}) == len(cells)
+                by_id = ANNOTATOR in columns and "path" not in columns
+                return (len({*cells}) < len(cells)) == by_id
             return len({*cells}) > 1
         if ours == ANNOTATOR:
-            ids = [*filter(None, [columns.get("path")]), *self._named("clip_id")]
-            of_ids = [self.cells(column) for column in ids if column != name]
-            return len({*self.cells(name)}) > 1 and any(len({*c}) < len(c) for c in of_ids)
+            ids = [columns["path"]] if "path" in columns else self._named("clip_id")
+            repeated = (len({*cells}) < len(cells) for cells in map(self.cells, ids))
+            return any(repeated) and len({*self.cells(name)}) > 1
         cells = self.sample(name)
         if ours == "split":
             return all(cell.lower()[:3] in _SPLITS for cell in cells)

@@ -21,19 +21,10 @@ def format_label(label: Label, task: str) -> str:
 def relabel(manifest: Manifest, table: str | Path) -> tuple[Manifest, int]:
     """Return the manifest with a person's corrections, and the number of labels that changed.
 
-    Parameters
-    ----------
-    manifest
-        Clips with their labels so far.
-    table
-        CSV with the columns ``clip_id`` and ``corrected``, as ``mvemo labels --out`` writes it. A
-        cell has one class, or tags or ratings separated by ``;``; ``[]`` stands for no tags. Rows
-        with an empty cell change nothing.
-
-    Raises
-    ------
-    BadManifest
-        A row names an unknown clip or class, or a clip twice; the message names the row.
+    The table is a CSV with the columns ``clip_id`` and ``corrected``, as ``mvemo labels --out``
+    writes it. A cell has one class, or tags or ratings separated by ``;``; ``[]`` stands for no
+    tags. Rows with an empty cell change nothing. `BadManifest` names a row with an unknown clip or
+    class, or with a clip that is there twice.
 
     Examples
     --------

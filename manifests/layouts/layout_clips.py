@@ -48,14 +48,8 @@ def find_by_layout(
 ) -> FoundClips:
     """Return the clips of a data set's folder.
 
-    Parameters
-    ----------
-    layout, folder
-        Declaration, and folder of the data set.
-    media
-        Paths of the media files below the folder; None to take all clips, without media.
-    number
-        Number of the split, if the data set has several.
+    `media` are the paths of its media files, None to take all clips without media. `number` is
+    that of the split, if there are several.
     """
     known = frozenset(media or ())
     by_id: dict[str, list[_Record]] = {}

@@ -305,4 +305,4 @@ def test_the_number_of_annotators_may_be_stated(tmp_path, program):
     )
     words = [path, "--no-media", "--annotators", "10", "--out", out]
     assert "with 10 annotators R2" in program("mvemo", "manifest", "import", *words).out
-    assert out.read_text().splitlines()[-1] == "3,7.0,1.0,3,1,10"
+    assert out.read_text().splitlines()[-1] == "3,7.0,1.0,3,10,1"
