@@ -34,6 +34,7 @@ from version 1.10 on can read the file.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
@@ -43,15 +44,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.table import (
-    F32,
-    ClipTable,
-    Curves,
-    Failure,
-    Failures,
-    Ints,
-    disagreement_shape,
-)
+from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
 from mvemo.cache.untrusted import array_of, attribute, part, write_attribute
 from mvemo.manifests.files import parse_json, to_json_values
 from mvemo.manifests.labels import label_kind
@@ -211,16 +204,17 @@ def read_table(file: Any) -> ClipTable:
     texts = {field: read_strings(group, name) for name, field in _TABLE_TEXTS.items()}
     kind = np.dtype(label_kind(facts["task"]).dtype).newbyteorder("<")
     n = (len(texts["clip_ids"]),)
-    shape = disagreement_shape(facts["task"], *n, len(texts["classes"]))
+    labels, disagreement = array_of(group, "labels", kind).read(), None
+    if "disagreement" in group:
+        shape = (*n, 1 + math.prod(labels.shape[1:]))
+        disagreement = array_of(group, "disagreement", "<f8", shape).read()
     table = ClipTable(
         **facts,
         **texts,
-        labels=array_of(group, "labels", kind).read(),
+        labels=labels,
         folds=array_of(group, "folds", "<i8", n).read(),
         splits=array_of(group, "splits", "<i8", n).read() if "splits" in group else None,
-        disagreement=array_of(group, "disagreement", "<f8", shape).read()
-        if "disagreement" in group
-        else None,
+        disagreement=disagreement,
         **{name: attribute(group, name, str, "") for name in _OPTIONAL},
     )
     if table_checksum(table) != attribute(group, "checksum", str):

@@ -1,5 +1,6 @@
 """Clips of a cache, copied from the manifest, their failures, and types of arrays."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -104,11 +105,6 @@ def subset(table: ClipTable, rows: Sequence[int]) -> ClipTable:
     )
 
 
-def disagreement_shape(task: str, n_clips: int, n_classes: int) -> tuple[int, int]:
-    """Return the shape of `ClipTable.disagreement`."""
-    return n_clips, 2 if label_kind(task).exclusive else 1 + n_classes
-
-
 def check_table(table: ClipTable, where: str) -> None:
     """Raise BadCache for a table that a file cannot hold."""
     n = len(table)
@@ -124,7 +120,7 @@ def check_table(table: ClipTable, where: str) -> None:
                 f"{where}: the clips have both splits and {table.k} folds: give only one"
             )
     if table.disagreement is not None:
-        shapes["disagreement"] = disagreement_shape(table.task, n, len(table.classes))
+        shapes["disagreement"] = (n, 1 + math.prod(shape[1:]))
     for name, expected in shapes.items():
         if np.shape(getattr(table, name)) != expected:
             raise BadCache(
