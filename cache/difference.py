@@ -15,7 +15,7 @@ from mvemo.manifests.text_table import listed
 SHOWN = 3
 # Compared parts of a clip table: single values, and values of each clip.
 SINGLE = ("task", "classes", "k", "fold_seed", "digest")
-FIELDS = (*SINGLE, "labels", "groups", "folds", "splits")
+FIELDS = (*SINGLE, "labels", "groups", "folds", "splits", "disagreement")
 
 
 def diff_caches(first: Path | str, second: Path | str) -> list[str]:

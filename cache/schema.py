@@ -8,6 +8,7 @@
         classes, ids, groups        UTF-8 strings
         labels, folds               aligned to ids
         splits                      aligned to ids; only under the holdout protocol
+        disagreement                float64 (clips, 1 + n); only if annotators' is known
     /features/<name>[@foldN]        attrs: digest (of the spec), checksum (of the index), order;
                                     values_checksum, quick_checksum (of index and checksum;
                                     both XXH3-128, since mvemo 0.2); n_trained_on (only in
@@ -33,6 +34,7 @@ from version 1.10 on can read the file.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
@@ -116,6 +118,8 @@ def table_checksum(table: ClipTable) -> str:
     # Missing optional parts add nothing, so that older tables keep their checksum.
     optional = [] if table.splits is None else [_integers(table.splits)]
     optional += [f"{name} {text}" for name in _OPTIONAL if (text := getattr(table, name))]
+    if table.disagreement is not None:
+        optional += [f"disagreement {table.disagreement.astype('<f8').tobytes().hex()}"]
     return text_checksum(
         to_json(single),
         *("\0".join(strings) for strings in (table.classes, table.clip_ids, table.groups)),
@@ -188,6 +192,8 @@ def write_table(file: Any, table: ClipTable) -> None:
     for name in ("folds", "splits"):
         if getattr(table, name) is not None:
             group.create_dataset(name, data=np.asarray(getattr(table, name), dtype="<i8"))
+    if table.disagreement is not None:
+        group.create_dataset("disagreement", data=np.asarray(table.disagreement, dtype="<f8"))
 
 
 def read_table(file: Any) -> ClipTable:
@@ -198,12 +204,17 @@ def read_table(file: Any) -> ClipTable:
     texts = {field: read_strings(group, name) for name, field in _TABLE_TEXTS.items()}
     kind = np.dtype(label_kind(facts["task"]).dtype).newbyteorder("<")
     n = (len(texts["clip_ids"]),)
+    labels, disagreement = array_of(group, "labels", kind).read(), None
+    if "disagreement" in group:
+        shape = (*n, 1 + math.prod(labels.shape[1:]))
+        disagreement = array_of(group, "disagreement", "<f8", shape).read()
     table = ClipTable(
         **facts,
         **texts,
-        labels=array_of(group, "labels", kind).read(),
+        labels=labels,
         folds=array_of(group, "folds", "<i8", n).read(),
         splits=array_of(group, "splits", "<i8", n).read() if "splits" in group else None,
+        disagreement=disagreement,
         **{name: attribute(group, name, str, "") for name in _OPTIONAL},
     )
     if table_checksum(table) != attribute(group, "checksum", str):

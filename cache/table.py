@@ -1,5 +1,6 @@
 """Clips of a cache, copied from the manifest, their failures, and types of arrays."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -57,6 +58,10 @@ class ClipTable:
         Lowest and highest value of the valence and arousal scale, such as ``1..9``, or empty.
     predicted_by
         Model that predicted the labels; empty if people gave them.
+    disagreement
+        float64 (clips, 1 + n): number of annotators; then for each target the standard deviation
+        of one annotator, or for classes the share of annotators who do not agree with the
+        majority (`mvemo.manifests.annotators`). NaN if unknown; None if nothing is known.
     """
 
     name: str
@@ -73,6 +78,7 @@ class ClipTable:
     splits: Ints | None = None
     scale: str = ""
     predicted_by: str = ""
+    disagreement: F64 | None = None
 
     def __repr__(self) -> str:
         """Return one line with name, clips, folds and classes."""
@@ -95,6 +101,7 @@ def subset(table: ClipTable, rows: Sequence[int]) -> ClipTable:
         labels=table.labels[list(rows)],
         folds=table.folds[list(rows)],
         splits=None if table.splits is None else table.splits[list(rows)],
+        disagreement=None if table.disagreement is None else table.disagreement[list(rows)],
     )
 
 
@@ -112,6 +119,8 @@ def check_table(table: ClipTable, where: str) -> None:
             raise BadCache(
                 f"{where}: the clips have both splits and {table.k} folds: give only one"
             )
+    if table.disagreement is not None:
+        shapes["disagreement"] = (n, 1 + math.prod(shape[1:]))
     for name, expected in shapes.items():
         if np.shape(getattr(table, name)) != expected:
             raise BadCache(

@@ -15,7 +15,7 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index
 from mvemo.cache.schema import to_json
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import Bools, ClipTable, Curves, Failures, Ints, subset
+from mvemo.cache.table import F64, Bools, ClipTable, Curves, Failures, Ints, subset
 
 # --- clips
 
@@ -42,13 +42,28 @@ def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
         splits=np.concatenate([t.splits for t in tables if t.splits is not None])
         if first.splits is not None
         else None,
+        disagreement=_joined_disagreement(tables),
     )
     if len(place) < len(ids):
         _refuse_other_rows(together, first_rows, files)
     whole = [table for table in tables if len(table) == len(place)]
     if whole:
-        return replace(min(whole, key=lambda t: t.clip_ids), name=together.name)
+        chosen = min(whole, key=lambda t: (t.disagreement is None, t.clip_ids))
+        return replace(chosen, name=together.name)
     return subset(together, [place[clip] for clip in sorted(place)])
+
+
+def _joined_disagreement(tables: Sequence[ClipTable]) -> F64 | None:
+    """Return the annotators' disagreement of all tables, NaN for tables that do not state it."""
+    stated = [t.disagreement for t in tables if t.disagreement is not None]
+    if not stated:
+        return None
+    shape = stated[0].shape[1:]
+    parts = (
+        np.full((len(t), *shape), np.nan) if t.disagreement is None else t.disagreement
+        for t in tables
+    )
+    return np.concatenate([*parts])
 
 
 def _refuse_other_manifest(file: CacheFile, first: CacheFile) -> None:

@@ -13,6 +13,7 @@ from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import INTEGRATED, Model
 from mvemo.fuse.numeric import F64, Bools, Ints, complete, mean_of_finite, spread
 from mvemo.fuse.tasks.base import Column, Task
+from mvemo.manifests.annotators import Ceiling, ceilings_of
 from mvemo.manifests.text_table import Tabular
 
 # Protocol of predictions that another program made.
@@ -173,6 +174,8 @@ class Results(Tabular):
         Records of the faults of the data (`mvemo.fuse.audit.Finding.record`).
     media
         Clip id to a link from the report to its file, for clips whose files are known.
+    ceilings
+        Best scores that the annotators' disagreement allows; empty if it is not known.
     """
 
     name: str
@@ -203,6 +206,7 @@ class Results(Tabular):
     media: Mapping[str, str] = field(default_factory=dict)
     predicted_by: str = ""
     audit: tuple[Mapping[str, Any], ...] = ()
+    ceilings: tuple[Ceiling, ...] = ()
 
     def __repr__(self) -> str:
         """Describe the results in one line."""
@@ -258,6 +262,15 @@ class Results(Tabular):
     def missing(self) -> dict[str, int]:
         """Return the number of clips without each feature."""
         return {name: int((~present).sum()) for name, present in self.present.items()}
+
+    def ceiling_of(self, column: Column | None = None) -> float:
+        """Return the ceiling of a column, or of the primary metric; NaN if it is not known."""
+        column = column or Column("", self.task.primary_metric)
+        by_target = {ceiling.target: ceiling.scores for ceiling in self.ceilings}
+        targets = [""] if "" in by_target else self.classes
+        targets = targets if column.output is None else (self.classes[column.output],)
+        name = column.score.removesuffix("_macro")
+        return float(np.mean([by_target.get(t, {}).get(name, np.nan) for t in targets]))
 
     def primary_per_fold(self, model: ModelResult) -> F64:
         """Return the primary metric in each fold, float64 (folds,)."""
@@ -329,6 +342,19 @@ def score_baseline(
     by_clip = None if thresholds is None else thresholds[folds]
     result = score_model(task, model, outputs, y_true, folds, k, by_clip)
     return replace(result, thresholds=thresholds)
+
+
+def with_ceilings(results: Results, disagreement: F64 | None) -> Results:
+    """Return the results with the ceilings of the tested clips.
+
+    `disagreement` has the rows of the results (`mvemo.cache.ClipTable`). Shuffled and predicted
+    labels have no ceiling.
+    """
+    rows = results.tested
+    if disagreement is None or results.permuted or results.predicted_by or not rows.any():
+        return results
+    facts = results.task.name, results.classes, results.y_true[rows], disagreement[rows]
+    return replace(results, ceilings=ceilings_of(*facts))
 
 
 # --- choice of models

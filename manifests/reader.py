@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from mvemo.manifests.annotators import ANNOTATOR, merge_annotators
 from mvemo.manifests.clip_rows import (
     Row,
     RowParser,
@@ -233,16 +234,21 @@ def _parse(
         notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
     media = given.media and not table.kind
-    mapped = (given.columns, found.renamed)
+    own = {k: v for k, v in given.columns.items() if k in RESERVED or k not in found.columns}
+    mapped = (own, found.named)
     parser = RowParser(table, kind, spread, classes, *mapped, root, media, problems)
     # Questions come first: rows cannot be read before they are answered.
     rows = parser.parse() if table.rows and not found.questions else []
+    n_rows = len(rows)
+    if ANNOTATOR in table.header and (kind.numeric or kind.exclusive):
+        rows, merged = merge_annotators(rows, kind, classes or (), problems)
+        notes += merged
     if len(table.rows) < 2:
         problems.add(0, "the table has no clips")
     if classes is None:
         classes = sorted({str(name) for row in rows for name in row.label})
         # Rows that cannot be read may have further classes.
-        whole = len(rows) == len(table.rows) - 1
+        whole = n_rows == len(table.rows) - 1
         if rows and whole and kind.exclusive and len(classes) < 2:
             problems.add(0, f"there is only one class, {classes}; a {task} task needs at least two")
     if not kind.numeric:
@@ -357,9 +363,11 @@ def _recognised(
         return table.renamed(found.targets), Recognised(task=task, targets=found.targets)
     for question in found.questions:
         problems.add(0, question)
-    if chosen := {name: name for name in given.columns if name not in RESERVED}:
-        # With a task, the named targets or tags are all; otherwise the others are recognised.
-        found = replace(found, targets=chosen) if task else found
+    chosen = {n: n for n in given.columns if n not in (*RESERVED, *found.columns)}
+    if chosen and task:
+        # The named targets or tags are all, and no other column is the label.
+        columns = {k: v for k, v in found.columns.items() if k != "label" or k in given.columns}
+        found = replace(found, targets=chosen, columns=columns)
     if "classes" in table.settings:
         found = replace(found, targets={})
     try:

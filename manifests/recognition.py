@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
+from mvemo.manifests.annotators import AGREEMENT, ANNOTATOR, ANNOTATORS, DEVIATION
 from mvemo.manifests.labels import PLANE, UNLABELLED, Task, is_flag
 from mvemo.manifests.tables import are_numbers
 
@@ -34,6 +35,12 @@ _NAMES = {
     "duration": ("duration", "length", "durationseconds", "durationsec"),
     "fold": ("fold", "cvfold", "foldid"),
     "split": ("split", "set", "subset", "partition"),
+    ANNOTATOR: (
+        *("annotator", "annotatorid", "rater", "raterid", "worker", "workerid", "user", "userid"),
+        *("participant", "participantid", "subject", "subjectid", "listener", "listenerid", "pid"),
+    ),
+    ANNOTATORS: ("annotators", "nannotators", "numannotators", "nraters", "nratings", "nworkers"),
+    AGREEMENT: ("agreement",),
     "label": (
         *("label", "class", "emotion", "mood", "quadrant", "category", "tags", "tag", "moods"),
         *("emotions", "labels", "emotionlabel", "moodlabel", "target", "annotation"),
@@ -46,8 +53,6 @@ _TEXTS |= {"description", "comment", "comments", "notes", "remark", "remarks", "
 _LISTS = {"tags", "moods", "emotions", "labels"}
 # Longest start or duration, in seconds, that is recognised: larger numbers count samples.
 _MOST_SECONDS = 7200
-# Column of the deviation of a target, among the manifest's other columns.
-DEVIATION = "{} deviation"
 _PREFIX = "label_"  # of a column of ratings, or of 0 and 1
 # Possible separators of the tags in a cell; the first separator that occurs is used.
 _MARKS = (";", "|", ",")
@@ -82,11 +87,15 @@ class Recognised:
     questions: tuple[str, ...] = ()
 
     @property
+    def named(self) -> dict[str, str]:
+        """Our names of all recognised columns, and theirs."""
+        kept = {DEVIATION.format(name): column for name, column in self.deviations.items()}
+        return {**self.columns, **self.targets, **kept}
+
+    @property
     def renamed(self) -> dict[str, str]:
         """Our names of the columns to rename, and theirs."""
-        kept = {DEVIATION.format(name): column for name, column in self.deviations.items()}
-        every = {**self.columns, **self.targets, **kept}
-        return {ours: theirs for ours, theirs in every.items() if ours != theirs}
+        return {ours: theirs for ours, theirs in self.named.items() if ours != theirs}
 
 
 def recognise(
@@ -98,16 +107,8 @@ def recognise(
 ) -> Recognised:
     """Recognise the columns of a table.
 
-    Parameters
-    ----------
-    header, cells
-        Names of the columns, and a function that returns the cells of one.
-    given
-        Columns that the user named, by our names; they are not asked for.
-    task
-        Task that the user stated; None to recognise it.
-    sample
-        Function that returns some cells of a column, enough to tell its kind; by default all.
+    `cells` returns the cells of a column, and `sample` some of them, enough to tell its kind.
+    `given` has the columns that the user named, by our names; they are not asked for.
     """
     names = [name for name in header if name]
     return _Recogniser(names, cells, sample or cells, dict(given or {})).run(task)
@@ -131,7 +132,9 @@ class _Recogniser:
             return Recognised(task=task or "multiclass", questions=(text,))
         columns = {ours: name for ours, name in self.given.items() if ours in _NAMES}
         self._find_path(columns)
-        for ours in ("clip_id", "group", "start", "duration", "fold", "split"):
+        # The annotator comes first, because then ids repeat.
+        of_clip = ("clip_id", "group", "start", "duration", "fold", "split")
+        for ours in (ANNOTATOR, *of_clip, ANNOTATORS):
             self._find(ours, columns)
         if task == UNLABELLED:
             return self._done(columns, task)
@@ -226,6 +229,7 @@ class _Recogniser:
 
     def _label(self, columns: dict[str, str], name: str, task: Task | None) -> Recognised:
         columns["label"] = name
+        self._find(AGREEMENT, columns)
         words = self.cells(name)
         if task is None and are_numbers(words) and not all(map(_is_whole, words)):
             self.questions.append(
@@ -290,7 +294,7 @@ class _Recogniser:
         if ours in columns:
             return
         names = (name for name in self._named(ours) if name not in columns.values())
-        suiting = (name for name in names if self._suits(ours, name))
+        suiting = (name for name in names if self._suits(ours, name, columns))
         # Ids and groups have an order of preference.
         suited = [*islice(suiting, 1 if ours in ("clip_id", "group") else None)]
         # After an onset, an offset is the end.
@@ -306,7 +310,7 @@ class _Recogniser:
             n = f" ({len({*self.cells(suited[0])})} groups)" if ours == "group" else ""
             self._note(f"{ours}: column {suited[0]!r}{n}", ours, suited[0])
 
-    def _suits(self, ours: str, name: str) -> bool:
+    def _suits(self, ours: str, name: str, columns: Mapping[str, str]) -> bool:
         """Return True if the cells of a column can be what its name says."""
         if ours in ("clip_id", "group"):
             if name == ours:
@@ -317,7 +321,14 @@ class _Recogniser:
                 self.notes.append(f"{name!r} is not used as group: it has {n_empty} empty cells")
             if n_empty:
                 return False
-            return len({*cells}) == len(cells) if ours == "clip_id" else len({*cells}) > 1
+            if ours == "clip_id":
+                by_id = ANNOTATOR in columns and "path" not in columns
+                return (len({*cells}) < len(cells)) == by_id
+            return len({*cells}) > 1
+        if ours == ANNOTATOR:
+            ids = [columns["path"]] if "path" in columns else self._named("clip_id")
+            repeated = (len({*cells}) < len(cells) for cells in map(self.cells, ids))
+            return any(repeated) and len({*self.cells(name)}) > 1
         cells = self.sample(name)
         if ours == "split":
             return all(cell.lower()[:3] in _SPLITS for cell in cells)

@@ -16,7 +16,15 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.models import KERNEL, NAMED, Model
 from mvemo.fuse.numeric import F64, Bools, Ints, apply_link, mean_finite
-from mvemo.fuse.results import Choice, CurvePoint, ModelResult, Results, score_baseline, score_model
+from mvemo.fuse.results import (
+    Choice,
+    CurvePoint,
+    ModelResult,
+    Results,
+    score_baseline,
+    score_model,
+    with_ceilings,
+)
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.tasks import task_of
 
@@ -110,7 +118,9 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         heads=tuple(oof.heads_with_thresholds()),
         choice=oof.choose() if settings.choose_model else None,
     )
-    return results if settings.songs is None else song_level(results, rule=settings.songs)
+    if settings.songs is not None:
+        return song_level(results, rule=settings.songs)
+    return with_ceilings(results, table.disagreement)
 
 
 def _score_net(prepared: Preparation, model: Model) -> ModelResult:

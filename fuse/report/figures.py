@@ -82,6 +82,8 @@ def fold_figure(results: Results) -> list[Picture]:
             drawn.ax.axvspan(*ends, color="#80808a", alpha=0.18, linewidth=0)
             label = f"{results.baseline.name} (band: its range over folds)"
             drawn.ax.axvline(finite.mean(), c=INK, ls=_DASHED, lw=1.2, label=label)
+        if np.isfinite(ceiling := factor * results.ceiling_of()):
+            drawn.ax.axvline(ceiling, c=COLOURS[1], ls=DASHES[1], lw=1.4, label=task.ceiling_name)
         for row, per_fold in enumerate(scores):
             values = per_fold[np.isfinite(per_fold)]
             # Small offsets keep equal scores from hiding each other.

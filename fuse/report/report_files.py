@@ -219,6 +219,7 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
         **results.task.facts(),
         "models": {model.name: _model_dict(results, model) for model in results.models},
         "baseline": {"name": results.baseline.name, **_model_dict(results, results.baseline)},
+        "ceilings": [ceiling.record() for ceiling in results.ceilings],
         "comparisons": [
             {
                 "model": c.model,

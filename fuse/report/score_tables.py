@@ -20,7 +20,7 @@ from mvemo.fuse.report.published import (
     published_beside,
     published_confusion,
 )
-from mvemo.fuse.report.summary import describe, verdict
+from mvemo.fuse.report.summary import ceiling_texts, describe, verdict
 from mvemo.fuse.report.text import (
     ID,
     LINE,
@@ -78,9 +78,13 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
     columns = ["min", "mean", "max", *(column.title for column in shown)]
     others = [Head(title, OTHER) for title in ("accuracy, %", "F1", "AUC")] if beside else []
     rows = [*map(row, results.models), row(results.baseline, baseline=True)]
+    if results.ceilings:
+        mean, *scores = ceiling_texts(results, shown)
+        blank = [""] * (len(start) - 1)
+        rows.append([task.ceiling_name, *blank, "", mean, "", *scores, *[""] * 3 * bool(beside)])
     title = f"{task.primary_title}, %" if task.in_percent else f"{task.primary_title} of a fold"
     return replace(
-        table([*start, *columns, *others], rows, left=2, n_foot=1),
+        table([*start, *columns, *others], rows, left=2, n_foot=len(rows) - len(results.models)),
         spans=(
             (Head("", TEXT), len(start)),
             (Head(title), 3),

@@ -1,5 +1,7 @@
 """The terminal's table, and sentences for table and page: verdict, comparison, notes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mvemo.fuse.crossval.comparisons import Comparison
@@ -30,6 +32,7 @@ from mvemo.fuse.results import (
     twin_of_integrated,
     without_twin,
 )
+from mvemo.fuse.tasks.base import Column
 from mvemo.manifests.text_table import listed
 
 # Maximum number of clips that a sentence names.
@@ -280,6 +283,7 @@ def row_notes(results: Results) -> list[str]:
             "the clip, but whose nets did: these are better than predictions of new clips, "
             "so its weights may be inaccurate. Tested clips are not used for this."
         )
+    notes += [f"{results.task.ceiling_name}: {c.sentence()}." for c in results.ceilings]
     notes += results.provenance.get("prediction_notes", ())
     notes += results.provenance.get("stage_one", {}).get("notes", ())
     return notes
@@ -344,7 +348,20 @@ def _table(results: Results, beside: dict[str, Published], *, interval: bool) ->
         return [clean(model.name), *cells]
 
     body = [header, *(row(model) for model in results.models)]
-    return columns(body, [row(results.baseline, baseline=True)])
+    foot = [row(results.baseline, baseline=True)]
+    if results.ceilings:
+        mean, *scores = ceiling_texts(results, shown)
+        blank, tail = [""] * interval, [""] * (partial + bool(beside))
+        foot.append([task.ceiling_name, "", mean, "", *blank, *scores, *tail])
+    return columns(body, foot)
+
+
+def ceiling_texts(results: Results, shown: Sequence[Column]) -> list[str]:
+    """Return the ceilings of the primary metric and of columns; '' if not known."""
+    first = results.ceiling_of()
+    mean = score_text(results.task, first) if np.isfinite(first) else ""
+    scores = map(results.ceiling_of, shown)
+    return [mean, *(fraction(score) if np.isfinite(score) else "" for score in scores)]
 
 
 def _footnotes(results: Results) -> list[str]:

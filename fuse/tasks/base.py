@@ -104,6 +104,7 @@ class Task(ABC):
     axis_from = 0.0  # usual start of the axis of the primary metric
     baseline_words: str  # description of the baseline within a sentence
     baseline_scored = True  # False if other scores are meaningless for it
+    ceiling_name = "one annotator"  # row of the scores that annotators' disagreement allows
     hard_clips = "furthest_off"  # or "most_often_wrong": order of the worst clips
     error_title = "error"  # title of the column of `clip_errors`
     error_note = ""  # sentence that explains `clip_errors`

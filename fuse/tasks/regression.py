@@ -106,6 +106,7 @@ class Regression(Task):
     averaged_over = ", mean over targets"
     primary_interval = ("primary", "the pooled R2, mean over targets")
     primary_output = "r2"
+    ceiling_name = "annotators' ceiling"
     baseline_words = "each target's mean over the training clips for every clip"
     error_title = "error"
     error_note = (

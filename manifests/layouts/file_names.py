@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 
 from mvemo.manifests.clip_rows import Row
+from mvemo.manifests.declared import from_table
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import parse_toml
 from mvemo.manifests.labels import Names, Task
@@ -41,12 +42,12 @@ class NamedFiles:
 
     name: str
     title: str
-    fields: Mapping[str, Sequence[str]]  # values by field, in the order of their numbers
+    fields: Mapping[str, tuple[str, ...]]  # values by field, in the order of their numbers
     label: str
     group: str
     copies: str
-    preferred: Sequence[str]
-    extra: Sequence[str]
+    preferred: tuple[str, ...]
+    extra: tuple[str, ...]
     select: Mapping[str, str]
 
     def parse(self, stem: str) -> dict[str, str] | None:
@@ -90,21 +91,10 @@ class NamedFiles:
         return tuple(value for key, value in facts.items() if key != self.copies)
 
 
-def _read_layouts() -> dict[str, NamedFiles]:
-    layouts = {}
-    for file in resources.files(__package__).iterdir():
-        if file.name == "ravdess.toml":
-            stated = parse_toml(file.read_text(encoding="utf-8"))
-            fields = stated.pop("fields")
-            for key, values in fields.items():
-                if isinstance(values, int):
-                    fields[key] = [f"{i:02d}" for i in range(1, values + 1)]
-            layout = NamedFiles(fields=fields, **stated.pop("clips"), **stated)
-            layouts[layout.name] = layout
-    return dict(sorted(layouts.items()))
-
-
-NAMED_FILES = _read_layouts()
+_RAVDESS = resources.files(__package__) / "ravdess.toml"
+NAMED_FILES: dict[str, NamedFiles] = {
+    "ravdess": from_table(NamedFiles, parse_toml(_RAVDESS.read_text(encoding="utf-8")))
+}
 
 
 # --- sources

@@ -8,15 +8,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from mvemo.manifests.annotators import DEVIATION, Extra, majority_label, mean_label
 from mvemo.manifests.clip_rows import Row
 from mvemo.manifests.errors import BadManifest, Problems
 from mvemo.manifests.labels import Label, parse_number
 from mvemo.manifests.layouts.file_names import FoundClips
 from mvemo.manifests.layouts.layout_file import SPLITS, Layout, TableFile
-from mvemo.manifests.recognition import DEVIATION
-from mvemo.manifests.relabel import ANNOTATORS
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text, read_lines, read_table
 
@@ -51,14 +48,8 @@ def find_by_layout(
 ) -> FoundClips:
     """Return the clips of a data set's folder.
 
-    Parameters
-    ----------
-    layout, folder
-        Declaration, and folder of the data set.
-    media
-        Paths of the media files below the folder; None to take all clips, without media.
-    number
-        Number of the split, if the data set has several.
+    `media` are the paths of its media files, None to take all clips without media. `number` is
+    that of the split, if there are several.
     """
     known = frozenset(media or ())
     by_id: dict[str, list[_Record]] = {}
@@ -196,25 +187,23 @@ def _row(layout: Layout, records: Sequence[_Record], path: str, split: str | Non
     )
 
 
-def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, list[tuple[str, str]]]:
-    """Return the label of a clip, and the deviations of its targets."""
+def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, Extra]:
+    """Return the label of a clip, and the disagreement of its annotators."""
     first = records[0]
     if layout.label:
-        name = plain_text(first.cell(layout.label.column))
-        return (name.lower() if layout.label.lower else name,), []
+        names = [plain_text(record.cell(layout.label.column)) for record in records]
+        names = [name.lower() if layout.label.lower else name for name in names]
+        return majority_label(names) if layout.average else ((names[0],), [])
     if layout.tags:
         marks = f"[\t{re.escape(layout.tags.separator)}]"
-        names = re.split(marks, first.cell(layout.tags.column))
-        plain = {plain_text(name.strip().removeprefix(layout.tags.prefix)) for name in names}
+        tags = re.split(marks, first.cell(layout.tags.column))
+        plain = {plain_text(tag.strip().removeprefix(layout.tags.prefix)) for tag in tags}
         return tuple(sorted(plain - {""})), []
-    values, extra = [], []
-    for name, target in layout.targets.items():
-        numbers = [record.number(target.column) for record in records]
-        values.append(float(np.mean(numbers)))
-        if target.deviation:
-            extra.append((DEVIATION.format(name), first.cell(target.deviation)))
-        elif len(numbers) > 1:
-            extra.append((DEVIATION.format(name), f"{np.std(numbers, ddof=1):.4g}"))
-    if layout.average:
-        extra.append((ANNOTATORS, str(len(records))))
-    return tuple(values), extra
+    columns = layout.targets.values()
+    ratings = [[record.number(target.column) for target in columns] for record in records]
+    label, extra = mean_label([*layout.targets], ratings)
+    stated = {DEVIATION.format(n): t.deviation for n, t in layout.targets.items() if t.deviation}
+    if not layout.average:
+        extra = []
+    extra = [item for item in extra if item[0] not in stated]
+    return label, [*((name, first.cell(column)) for name, column in stated.items()), *extra]

@@ -30,11 +30,11 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
 
+from mvemo.manifests.declared import from_table
 from mvemo.manifests.errors import BadManifest, MissingManifest
 from mvemo.manifests.files import parse_toml
 from mvemo.manifests.labels import TASKS, Task, parse_scale
@@ -43,10 +43,6 @@ from mvemo.manifests.splits.assignment import part_of
 
 # Names of the parts of a split in a manifest.
 SPLITS = ("train", "val", "test")
-
-
-def _tuple(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,74 +135,11 @@ def read_layout(path: Path) -> Layout:
 def parse_layout(text: str, where: str) -> Layout:
     """Parse a layout; `where` is the name of the file, for messages."""
     try:
-        stated = parse_toml(text)
-        if isinstance(stated.get("table"), dict):
-            stated["table"] = [stated["table"]]
-        layout: Layout = _build(Layout, stated, "")
+        layout: Layout = from_table(Layout, parse_toml(text))
         _check(layout)
     except ValueError as error:
         raise BadManifest(f"{where}: {error}") from None
     return layout
-
-
-_PARTS: dict[str, Any] = {
-    "table": [TableFile], "targets": {"": Column}, "label": Column, "tags": Column,
-    "media": Media, "group": Group, "segment": Segment,
-}  # fmt: skip
-
-
-def _build(kind: type[Any], stated: Any, at: str) -> Any:
-    """Build a dataclass from a TOML table; raise ValueError for a wrong key or type."""
-    if not isinstance(stated, dict):
-        raise ValueError(f"[{at}]: expected a table, got {stated!r}")
-    known, hints = {each.name: each for each in fields(kind)}, get_type_hints(kind)
-    place = f"{at}." if at else ""
-    values: dict[str, Any] = {}
-    for key, value in stated.items():
-        if key not in known:
-            raise ValueError(f"unknown key {place}{key}; expected some of {', '.join(known)}")
-        part = _PARTS.get(key) if not at else None
-        if isinstance(part, list) and isinstance(value, list):
-            values[key] = tuple(_build(part[0], one, f"{place}{key}") for one in value)
-        elif isinstance(part, dict) and isinstance(value, dict):
-            values[key] = {
-                name: _build(part[""], _column(one), f"{place}{key}.{name}")
-                for name, one in value.items()
-            }
-        elif is_dataclass(part):
-            values[key] = _build(part, _column(value), f"{place}{key}")  # type: ignore[arg-type]
-        else:
-            values[key] = _value(value, str(hints[key]), f"{place}{key}")
-    missing = [
-        name
-        for name, each in known.items()
-        if name not in values and each.default is each.default_factory
-    ]
-    if missing:
-        raise ValueError(f"{place}{missing[0]} is missing")
-    return kind(**values)
-
-
-def _column(value: Any) -> Any:
-    """Return the table for a short form: a target's column, or the pattern of media."""
-    return {"column": value} if isinstance(value, str) else value
-
-
-def _value(value: Any, hint: str, at: str) -> Any:
-    if "tuple[str" in hint:
-        value = _tuple(value) if isinstance(value, (str, list)) else value
-        allowed = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-    elif "Mapping" in hint:
-        allowed = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
-    elif "float" in hint:
-        allowed = isinstance(value, (str, int, float)) and not isinstance(value, bool)
-    elif "bool" in hint:
-        allowed = isinstance(value, bool)
-    else:
-        allowed = isinstance(value, str)
-    if not allowed:
-        raise ValueError(f"{at}: unexpected value {value!r}")
-    return value
 
 
 def _check(layout: Layout) -> None:

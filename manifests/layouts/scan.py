@@ -73,6 +73,7 @@ class Selection:
     modality: str | None = None
     intensity: str | None = None  # RAVDESS: intensity of the clips
     tags: str | None = None  # CAL500: emotion (the default), all, or names separated by commas
+    split_number: int = 0  # declared layouts: number of the split, if there are several
 
     def check(self, layout: str, folder: Path) -> None:
         """Raise `BadManifest` for a value that is unknown or that the layout does not support."""
@@ -100,7 +101,6 @@ def scan_clips(
     follow_links: bool = False,
     labels: bool = True,
     media: bool = True,
-    split_number: int = 0,
 ) -> Scan:
     """Find the clips of a folder and their labels.
 
@@ -129,8 +129,6 @@ def scan_clips(
         If False, take all media files without labels, in any folders.
     media
         If False, take all clips of a declared layout's tables, without media files.
-    split_number
-        Number of the split, if a declared layout has several.
 
     Raises
     ------
@@ -162,15 +160,7 @@ def scan_clips(
     left_out: list[tuple[str, str]] = []
     paths = find_media(folder, left_out, follow_links) if media else None
     if paths == []:
-        if n_links := sum(reason == LINK for _, reason in left_out):
-            raise BadManifest(
-                f"{folder}: has no media files except {n_links} links that lead out of it, such as "
-                f"{min(left_out)[0]!r}: give --follow-links to include them"
-            )
-        expected = "expected a folder of clips per class"
-        if declared is not None:
-            expected = "give --no-media to list the clips without them"
-        raise BadManifest(f"{folder}: has no media files; {expected}")
+        raise _without_media(folder, declared, left_out)
     select, files = select or Selection(), paths or []
     if layout == "auto":
         layout = _layout_of(folder, files) if labels else "class-folders"
@@ -179,7 +169,7 @@ def scan_clips(
     if tables or layout.startswith("cal500"):
         left_out = []  # because it lists the tables
     if declared is not None and tables:
-        found = find_by_layout(declared, folder, paths, split_number)
+        found = find_by_layout(declared, folder, paths, select.split_number)
     elif layout.startswith("cal500"):
         read = read_songs if layout == "cal500" else read_segments
         found = read(folder, files, select.tags or "emotion")
@@ -208,6 +198,21 @@ def scan_clips(
         manifest, notes = apply_scheme(manifest, find_scheme(declared.scheme), drop_unmapped=True)
         remarks += notes
     return Scan(manifest, tuple(sorted(left_out)), remarks)
+
+
+def _without_media(
+    folder: Path, declared: Layout | None, left_out: Sequence[tuple[str, str]]
+) -> BadManifest:
+    """Return the error for a folder without media files."""
+    if n_links := sum(reason == LINK for _, reason in left_out):
+        return BadManifest(
+            f"{folder}: has no media files except {n_links} links that lead out of it, such as "
+            f"{min(left_out)[0]!r}: give --follow-links to include them"
+        )
+    expected = "expected a folder of clips per class"
+    if declared is not None:
+        expected = "give --no-media to list the clips without them"
+    return BadManifest(f"{folder}: has no media files; {expected}")
 
 
 def _declared(layout: str) -> Layout | None:

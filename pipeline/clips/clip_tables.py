@@ -19,6 +19,7 @@ from mvemo.manifests import (
     prescribed_split,
     read_manifest,
 )
+from mvemo.manifests.annotators import disagreement_of
 from mvemo.manifests.errors import ManifestError
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import ExtractSettings
@@ -108,6 +109,7 @@ def clip_table(
         splits=None if split is None else split.assignment,
         scale=manifest.scale,
         predicted_by=manifest.predicted_by,
+        disagreement=disagreement_of(manifest),
     )
 
 

@@ -27,7 +27,7 @@ from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.cache import ClipTable
-    from mvemo.manifests.relabel import Ceiling
+    from mvemo.manifests.annotators import Ceiling
 
 # Number of labels that are listed in the terminal.
 SHOWN = 20
@@ -51,7 +51,11 @@ SHOWN = 20
     metavar="CATALOGUE.h5",
     help="Rank clips of this file, such as one of mvemo predict --cache, to label them next.",
 )
-@option("--manifest", type=FILE, help="Manifest with the deviations of the annotators.")
+@option(
+    "--manifest",
+    type=FILE,
+    help="Manifest with the disagreement of the annotators.  [default: that of FEATURES]",
+)
 @option("--annotators", type=COUNT, help="Annotators per clip, if the manifest does not say.")
 @option("--profile", help="Settings, as in mvemo-cv.  [default: as FEATURES were made]")
 @flag("--json", "Print the labels as JSON.")
@@ -63,7 +67,7 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
     The doubt is the loss of the label under the out-of-fold prediction of the recommended
     model. Some labels are changed on purpose: the share of them that is found says how far to
     trust the list. Fill in the column `corrected` of the CSV, and give it to `mvemo manifest
-    relabel`. With --manifest, the R2 that the annotators' disagreement allows is printed.
+    relabel`. If known, the scores that the annotators' disagreement allows are printed, too.
     With --next, unlabelled clips are listed instead: uncertain ones that are unlike each other.
 
     \b
@@ -87,14 +91,14 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
         raise BadOption(f"--models {options['models']!r}: expected at least one name")
     settings = settings_for(features, options["profile"], options["overrides"])
     with open_cache(features) as cache:
-        ceilings = [] if manifest is None else _ceilings(manifest, cache.table, options)
+        ceilings = _ceilings(manifest, cache.table, options["annotators"])
         found = find_label_errors(cache, replace(settings, models=models), options["share"])
         records = found.records(cache.table)[: options["most"]]
     if out is not None:
         _write(records, FIELDS, out)
     if options["json"]:
         facts = {name: getattr(found, name) for name in ("model", "planted", "precision", "auroc")}
-        limits = [asdict(ceiling) for ceiling in ceilings]
+        limits = [ceiling.record() for ceiling in ceilings]
         share = options["share"]
         click.echo(dump_json({**facts, "share": share, "labels": records, "ceilings": limits}))
         return
@@ -112,19 +116,24 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
         click.echo(f"wrote {out}: fill in 'corrected', then mvemo manifest relabel CLIPS.csv {out}")
 
 
-def _ceilings(manifest: Path, table: ClipTable, options: dict[str, Any]) -> list[Ceiling]:
-    """Return the ceilings of R2 for the clips of a cache."""
+def _ceilings(manifest: Path | None, table: ClipTable, annotators: int | None) -> Sequence[Ceiling]:
+    """Return the ceilings of the scores for the clips of a cache."""
+    from mvemo.cache.table import subset
     from mvemo.manifests import read_manifest
-    from mvemo.manifests.relabel import rating_ceilings
+    from mvemo.manifests.annotators import ceilings_of
+    from mvemo.pipeline.clips.clip_tables import clip_table
 
-    clips = read_manifest(manifest, media=False)
-    known = {*table.clip_ids} & {*clips.clip_ids}
-    if not known:
-        raise BadOption(f"--manifest {manifest}: has none of the clips of {table.name}")
-    ceilings = rating_ceilings(clips, known, options["annotators"])
-    if not ceilings:
-        tell_note(f"{manifest}: has no column 'TARGET deviation', so no ceiling is known")
-    return ceilings
+    if manifest is not None:
+        name, known = table.name, {*table.clip_ids}
+        table = clip_table(read_manifest(manifest, media=False))
+        table = subset(table, [i for i, clip in enumerate(table.clip_ids) if clip in known])
+        if not len(table):
+            raise BadOption(f"--manifest {manifest}: has none of the clips of {name}")
+        if table.disagreement is None:
+            tell_note(f"{manifest}: no column states deviations or agreement: no ceiling is known")
+    if table.disagreement is None:
+        return ()
+    return ceilings_of(table.task, table.classes, table.labels, table.disagreement, annotators)
 
 
 def _cell(value: float | str | None) -> str:

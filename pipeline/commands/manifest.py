@@ -29,6 +29,7 @@ from mvemo.manifests import (
     write_folds,
     write_manifest,
 )
+from mvemo.manifests.annotators import ceilings_of, disagreement_of, with_annotators
 from mvemo.manifests.labels import UNLABELLED, label_kind
 from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
 from mvemo.manifests.layouts.layout_file import layouts
@@ -36,6 +37,7 @@ from mvemo.manifests.segments import TAILS
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands.labels import relabel_command
 from mvemo.pipeline.commands.options import (
+    COUNT,
     OUT_FILE,
     PATH,
     choose_spelling,
@@ -77,6 +79,7 @@ _pattern = option(
     help="Group clips by a regular expression on their paths without suffix; the part in "
     "parentheses is the group, for example '(.+)_part'.",
 )
+_annotators = option("--annotators", type=COUNT, help="Annotators per clip, if no column says.")
 _name = option("--name", help="Name of the manifest, for reports.")
 _no_media = flag("--no-media", "Do not check whether the media files exist.")
 _out = option("--out", type=OUT_FILE, required=True, help="File to write.")
@@ -122,6 +125,7 @@ def manifest() -> None:
 @option("--tags", help="CAL500: emotion, all, or comma-separated names.  [default: emotion]")
 @_scheme
 @_drop
+@_annotators
 @_name
 @flag("--no-labels", "List all media files, without labels.")
 @flag("--follow-links", "Also follow links that lead out of FOLDER.")
@@ -141,8 +145,8 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """
     out = out or folder / "manifest.csv"
     refuse_replacing(out, force)
-    named = ("channel", "modality", "intensity", "tags")
-    same = ("infer_groups", "name", "layout", "follow_links", "split_number")
+    named = ("channel", "modality", "intensity", "tags", "split_number")
+    same = ("infer_groups", "name", "layout", "follow_links")
     scanned = scan_clips(
         folder,
         select=Selection(**{name: options[name] for name in named}),
@@ -313,6 +317,7 @@ def folds(
 @_pattern
 @_scheme
 @_drop
+@_annotators
 @_name
 @force_option
 def import_(
@@ -404,6 +409,8 @@ def _save(clips: Manifest, out: Path, options: dict[str, Any]) -> None:
         scheme = find_scheme(options["scheme"])
         clips, notes = apply_scheme(clips, scheme, drop_unmapped=options["drop_unmapped"])
         _note(notes)
+    if options.get("annotators"):
+        clips = with_annotators(clips, options["annotators"])
     write_manifest(clips, out)
     _summarise(clips)
     click.echo(f"wrote {out}")
@@ -424,6 +431,9 @@ def _summarise(clips: Manifest) -> None:
         click.echo("splits: " + ", ".join(f"{name} {n}" for name, n in sorted(splits.items())))
     if clips.clips[0].fold is not None:
         click.echo(f"folds: {len({clip.fold for clip in clips.clips})}, prescribed")
+    if (disagreement := disagreement_of(clips)) is not None:
+        for limit in ceilings_of(clips.task, clips.classes, clips.labels, disagreement):
+            click.echo(f"annotators: {limit.sentence()}")
     click.echo(f"digest {clips.digest}")
     placed = Counter(group for group, _ in {(clip.group, clip.split) for clip in clips.clips})
     if n_straddling := sum(n > 1 for n in placed.values()):

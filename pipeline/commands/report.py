@@ -78,6 +78,8 @@ def report(
     from mvemo.fuse.report.report_files import require_other_folder
     from mvemo.fuse.report.score_tables import results_tables
     from mvemo.fuse.report.text import write_paper
+    from mvemo.fuse.results import with_ceilings
+    from mvemo.manifests.annotators import disagreement_of
     from mvemo.pipeline.clips.clip_tables import links_of_manifest
     from mvemo.pipeline.stage_two import tell_stale_model
 
@@ -103,6 +105,10 @@ def report(
     if clips is not None:
         media = links_of_manifest(clips, out)
         results = replace(results, media=media, predicted_by=clips.predicted_by)
+        if (disagreement := disagreement_of(clips)) is not None:
+            row_of = {clip_id: row for row, clip_id in enumerate(clips.clip_ids)}
+            rows = [row_of[clip_id] for clip_id in results.clip_ids]
+            results = with_ceilings(results, disagreement[rows])
     results = with_uncertainty(results)
     # The table is printed first, so that an error in writing the report does not lose it.
     click.echo(format_table(results))

@@ -6,8 +6,6 @@ steps that only one study needs. Only `check_values` imports torch, so that ``--
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -15,12 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from mvemo.extract.settings import LOSSES, OPTIMIZERS, RecipeSettings, TrainSettings
+from mvemo.manifests.declared import from_table
+from mvemo.manifests.files import parse_toml
 from mvemo.pipeline.errors import BadOption
 
 INTERVAL_NOTE = (
@@ -164,8 +159,6 @@ class OptionSpec:
 class StudyFile:
     """Content of a study file."""
 
-    path: str  # path of the file, for messages
-    name: str  # first part of the names of the written files
     title: str
     help: str = ""
     sources: tuple[str, ...] = ()  # citations, or short names of published.toml
@@ -184,6 +177,9 @@ class StudyFile:
     published: tuple[Figure, ...] = ()
     plot: PlotSpec = field(default_factory=PlotSpec)
     options: Mapping[str, OptionSpec] = field(default_factory=dict)
+    # Path of the file, for messages, and first part of the names of the written files.
+    path: str = field(default="", metadata={"key": False})
+    name: str = field(default="", metadata={"key": False})
 
     @property
     def functions(self) -> dict[str, str]:
@@ -224,7 +220,7 @@ def built_in() -> dict[str, StudyFile]:
 @cache
 def published() -> dict[str, Any]:
     """Return the content of ``published.toml``."""
-    return tomllib.loads((FOLDER / "published.toml").read_text("utf-8"))
+    return parse_toml((FOLDER / "published.toml").read_text("utf-8"))
 
 
 def read_study(path: Path) -> StudyFile:
@@ -239,8 +235,8 @@ def read_study(path: Path) -> StudyFile:
 def parse_study(text: str, path: str) -> StudyFile:
     """Parse a study file, and check its keys, axes and function names."""
     try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tree = parse_toml(text)
+    except ValueError as error:
         raise BadOption(f"{path}: invalid TOML: {error}") from error
     if not isinstance(tree.get("title"), str):
         raise BadOption(f"{path}: title: expected a string")
@@ -253,62 +249,13 @@ def parse_study(text: str, path: str) -> StudyFile:
     for name, shared in SHARED_OPTIONS.items():
         if isinstance(options, dict) and "type" not in options.get(name, {"type": ""}):
             options[name] = {**shared, **options[name]}
-    tree |= {"path": path, "name": Path(path).stem}
-    file: StudyFile = _filled(StudyFile, tree, path, "")
+    try:
+        stated = from_table(StudyFile, tree)
+    except ValueError as error:
+        raise BadOption(f"{path}: {error}") from None
+    file: StudyFile = replace(stated, path=path, name=Path(path).stem)
     _check(file)
     return file
-
-
-def _filled(kind: type[Any], tree: Any, path: str, place: str) -> Any:
-    """Build a dataclass of this module from a TOML table; refuse unknown keys, wrong types."""
-    known = {f.name: f for f in fields(kind)}
-    values = {}
-    for key, value in _table(tree, path, place).items():
-        here = f"{place}.{key}" if place else key
-        if key not in known:
-            possible = ", ".join(name for name in known if place or name not in ("path", "name"))
-            raise BadOption(f"{path}: unknown key {here}; expected one of {possible}")
-        values[key] = _converted(str(known[key].type), value, path, here)
-    for name, each in known.items():
-        if name not in values and each.default is each.default_factory is dataclasses.MISSING:
-            raise BadOption(f"{path}: {place}: the key {name} is missing")
-    return kind(**values)
-
-
-def _table(value: Any, path: str, place: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BadOption(f"{path}: {place}: expected a table")
-    return value
-
-
-# Annotation of a field -> allowed types of its TOML value, and their name in messages.
-_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "str": ((str,), "a string"),
-    "int": ((int,), "an integer"),
-    "bool": ((bool,), "true or false"),
-    "float": ((int, float), "a number"),
-    "float | None": ((int, float), "a number"),
-    "float | str": ((int, float, str), "a number or a string"),
-}
-_TABLES = {c.__name__: c for c in (Setting, Figure, TableSpec, Measure, PlotSpec, OptionSpec)}
-
-
-def _converted(annotation: str, value: Any, path: str, place: str) -> Any:
-    """Convert a TOML value to the type of a field."""
-    if annotation in _TABLES:
-        return _filled(_TABLES[annotation], value, path, place)
-    if annotation.startswith("tuple["):
-        inner = annotation.removeprefix("tuple[").removesuffix(", ...]")
-        entries = value if isinstance(value, list) else [value]
-        return tuple(_converted(inner, v, path, f"{place}[{i}]") for i, v in enumerate(entries))
-    if annotation.startswith("Mapping["):
-        inner = annotation.removeprefix("Mapping[str, ").removesuffix("]")
-        table = _table(value, path, place)
-        return {key: _converted(inner, v, path, f"{place}.{key}") for key, v in table.items()}
-    types, noun = _TYPES.get(annotation, ((type(value),), ""))
-    if type(value) not in types:
-        raise BadOption(f"{path}: {place}: expected {noun}, got {value!r}")
-    return value
 
 
 def _unknown(file: StudyFile, place: str, value: object, possible: Any) -> BadOption:

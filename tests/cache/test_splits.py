@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, VECTOR, fill
 
-from mvemo.cache import BadCache, export_cache, merge_caches, open_cache, verify_cache
+from mvemo.cache import (
+    BadCache,
+    diff_caches,
+    export_cache,
+    merge_caches,
+    open_cache,
+    verify_cache,
+)
 from mvemo.cache.schema import table_checksum
 from mvemo.cache.table import subset
 
@@ -92,3 +99,42 @@ def test_merging_needs_one_split(tmp_path):
         with open_cache(tmp_path / "m.h5") as cache:
             np.testing.assert_array_equal(cache.table.splits, SPLIT.splits)
             assert cache.names() == names
+
+
+DISAGREEING = replace(CLIPS, disagreement=np.array([[3, 0.25], [np.nan, np.nan], [4, 0]] * 2))
+
+
+def test_the_disagreement_of_annotators_comes_back(path, tmp_path):
+    fill(path, DISAGREEING, VECTOR)
+    assert verify_cache(path) == []
+    with open_cache(path) as cache:
+        np.testing.assert_array_equal(cache.table.disagreement, DISAGREEING.disagreement)
+        fill(tmp_path / "without.h5", CLIPS, VECTOR)
+        (line,) = diff_caches(path, tmp_path / "without.h5")
+    assert line == "only one of the caches has disagreement"
+    part = subset(DISAGREEING, [2, 0])
+    assert part.disagreement.tolist() == [[4, 0], [3, 0.25]]
+    with h5py.File(path, "r+") as file:
+        file["clips/disagreement"][0, 0] = 5
+    assert any("checksum" in problem for problem in verify_cache(path))
+
+
+def test_shards_without_disagreement_leave_it_unknown(tmp_path):
+    fill(tmp_path / "a.h5", subset(CLIPS, range(3)), VECTOR)
+    fill(tmp_path / "b.h5", subset(DISAGREEING, range(3, 6)), VECTOR)
+    merge_caches([tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "both.h5")
+    with open_cache(tmp_path / "both.h5") as cache:
+        held = cache.table.disagreement
+    assert np.isnan(held[:3]).all()
+    np.testing.assert_array_equal(held[3:], DISAGREEING.disagreement[3:])
+    # Of two files with all clips, the one that states it is taken.
+    for name, clips in (("c", CLIPS), ("d", DISAGREEING)):
+        fill(tmp_path / f"{name}.h5", clips, replace(VECTOR, name=name))
+    merge_caches([tmp_path / "c.h5", tmp_path / "d.h5"], tmp_path / "e.h5")
+    with open_cache(tmp_path / "e.h5") as cache:
+        np.testing.assert_array_equal(cache.table.disagreement, DISAGREEING.disagreement)
+
+
+def test_disagreement_of_another_shape_is_refused(path):
+    with pytest.raises(BadCache, match=r"disagreement of 6 clips .*: expected shape \(6, 2\), got"):
+        fill(path, replace(DISAGREEING, disagreement=np.zeros((6, 3))), VECTOR)

@@ -1,11 +1,13 @@
 """Settings that are declared once: their fields, limits and words."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import inf, nan
+from typing import Literal
 
 import pytest
 
-from mvemo.manifests.declared import Allowed, check_settings, profile_fields, setting
+from mvemo.manifests.declared import Allowed, check_settings, from_table, profile_fields, setting
 
 
 @dataclass(frozen=True)
@@ -51,3 +53,51 @@ def test_limits(limits, inside, outside, words):
     assert str(allowed) == words
     assert all(value in allowed for value in [*inside, None, "text"])
     assert not any(value in allowed for value in outside)
+
+
+@dataclass(frozen=True)
+class Part:
+    column: str
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class File:
+    title: str
+    kind: Literal["a", "b"] = "a"
+    parts: tuple[Part, ...] = ()
+    named: Mapping[str, Part] = field(default_factory=dict)
+    other: Part | None = None
+    limit: float | str = 0.0
+    path: str = field(default="", metadata={"key": False})
+
+
+def test_a_toml_table_fills_nested_dataclasses():
+    stated = {
+        "title": "x",
+        "parts": [{"column": "a", "share": 1}, "b"],
+        "named": {"v": "c", "w": {"column": "d"}},
+        "other": {"column": "e"},
+        "limit": 2,
+    }
+    parts, named = (Part("a", 1), Part("b")), {"v": Part("c"), "w": Part("d")}
+    assert from_table(File, stated) == File("x", "a", parts, named, Part("e"), 2)
+    assert from_table(File, {"title": "x", "parts": "a"}).parts == (Part("a"),)
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({}, "the key title is missing"),
+        ({"titel": "x"}, "unknown key titel; expected one of title, kind, parts, named, other, li"),
+        ({"title": "x", "path": "y"}, "unknown key path; expected one of title"),
+        ({"title": 3}, "title: expected a string, got 3"),
+        ({"title": "x", "limit": True}, "limit: expected a number or a string, got True"),
+        ({"title": "x", "parts": [{"share": 1}]}, r"parts\[0\]: the key column is missing"),
+        ({"title": "x", "named": {"v": 3}}, "named.v: expected a table, got 3"),
+        ({"title": "x", "other": {"column": "a", "share": "b"}}, "other.share: expected a number"),
+    ],
+)
+def test_a_wrong_key_or_value_of_a_toml_table_is_named(stated, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        from_table(File, stated)

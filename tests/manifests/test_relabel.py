@@ -1,12 +1,11 @@
-"""Corrections of a person come back into the manifest, and annotators' disagreement is a limit."""
+"""Corrections of a person come back into the manifest."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mvemo.manifests import BadManifest, Clip, Manifest, read_manifest, write_manifest
-from mvemo.manifests.relabel import format_label, rating_ceilings, relabel
+from mvemo.manifests.relabel import format_label, relabel
 
 LABELS = {
     "multiclass": [("calm",), ("tense",), ("calm",)],
@@ -67,41 +66,3 @@ def test_a_table_without_corrections_is_refused(tmp_path):
     (tmp_path / "other.csv").write_text("clip_id,label\nc0,calm\n")
     with pytest.raises(BadManifest, match="no column 'corrected', only 'clip_id', 'label'"):
         relabel(made("multiclass"), tmp_path / "other.csv")
-
-
-def rated(columns=(), n=4000):
-    """Ratings by five annotators who deviate by 2 from a mean that deviates by 1."""
-    rng = np.random.default_rng(0)
-    truth = rng.normal(size=(n, 1))
-    given = truth + 2 * rng.normal(size=(n, 5))
-    of_clip = zip(given.mean(axis=1).tolist(), given.std(axis=1, ddof=1).tolist(), strict=True)
-    clips = tuple(
-        Clip(f"c{i}", "", (mean,), f"g{i}", extra=(("x deviation", f"{s}"), *dict(columns).items()))
-        for i, (mean, s) in enumerate(of_clip)
-    )
-    return Manifest("rated", "regression", ("x",), clips, Path()), truth[:, 0]
-
-
-def test_the_ceiling_is_what_the_true_mean_scores():
-    manifest, truth = rated({"annotators": "5"})
-    (ceiling,) = rating_ceilings(manifest)
-    y = manifest.labels[:, 0]
-    assert ceiling.r2 == pytest.approx(1 - np.mean((y - truth) ** 2) / y.var(), abs=0.02)
-    assert ceiling.deviation == pytest.approx(2, rel=0.03)
-    assert "with 5 annotators R2 cannot exceed 0.5" in ceiling.sentence()
-
-
-def test_without_their_number_one_annotators_deviation_is_stated():
-    manifest, _ = rated()
-    (ceiling,) = rating_ceilings(manifest)
-    assert (ceiling.r2, ceiling.annotators) == (None, None)
-    assert "1 - 2.2" in ceiling.sentence()
-    (given,) = rating_ceilings(manifest, annotators=5)
-    assert given.r2 == pytest.approx(1 - ceiling.ratio / 5)
-    assert rating_ceilings(made("regression")) == rating_ceilings(made("multiclass")) == []
-
-
-def test_bad_deviations_are_named():
-    clips = (Clip("a", "", (1.0,), "a", extra=(("x deviation", "-1"),)),)
-    with pytest.raises(BadManifest, match="x deviation: expected a number from 0 on, got '-1'"):
-        rating_ceilings(Manifest("m", "regression", ("x",), clips, Path()))

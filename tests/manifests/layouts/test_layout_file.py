@@ -147,8 +147,8 @@ def test_a_layout_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('name = "own"', 'nme = "own"', "own.toml: unknown key nme; expected some of name, title"),
-        ('id = "song"', 'id = 3', "table.id: unexpected value 3"),
+        ('name = "own"', 'nme = "own"', "own.toml: unknown key nme; expected one of name, title"),
+        ('id = "song"', 'id = 3', "table[0].id: expected a string, got 3"),
         ('column = "mood"', 'colum = "mood"', "unknown key label.colum"),
         ('title = "A set"', "", "title is missing"),
         ("[label]", "[tags]", "[label] is missing: the task is multiclass"),

@@ -106,3 +106,11 @@ def test_bad_input_is_one_line(cache, tmp_path, program, words, message):
     shown = program("mvemo", *(word.format(**paths) for word in words), ends=2).err
     assert message in shown
     assert shown.count("\n") == 1
+
+
+def test_the_ceiling_goes_with_the_features(cache, program):
+    path = cache("c", "regression", **{"valence deviation": "0.5", "annotators": "4"})
+    held = json.loads(program("mvemo", "labels", path, "--json", "--most", "1").out)
+    (ceiling,) = held["ceilings"]
+    assert 0.9 < ceiling["r2"] < 0.97
+    assert json.loads(program("mvemo", "labels", cache("d"), "--json").out)["ceilings"] == []

@@ -277,3 +277,32 @@ def test_declared_layouts_are_listed_and_scanned(tmp_path, program):
     assert (manifest.classes, manifest.scale, len(manifest)) == (("valence", "arousal"), "1..9", 2)
     error = program("mvemo", "manifest", "scan", tmp_path, "--layout", "dream", ends=2).err
     assert "unknown layout 'dream'; expected a TOML file, or one of" in error
+
+
+def test_a_table_of_annotators_out_and_back_in(tmp_path, program):
+    (tmp_path / "ratings.csv").write_text(
+        "song_id,user_id,valence,arousal\n1,a,2,5\n1,b,4,5\n2,a,7,1\n2,b,8,3\n3,a,1,1\n3,b,3,1\n"
+    )
+    words = [tmp_path / "ratings.csv", "--no-media"]
+    assert (
+        "annotators: valence: one annotator deviates"
+        in program("mvemo", "manifest", "check", *words).out
+    )
+    program("mvemo", "manifest", "import", *words, "--out", tmp_path / "clips.csv")
+    lines = (tmp_path / "clips.csv").read_text().splitlines()
+    header = "clip_id,valence,arousal,group,valence deviation,arousal deviation,annotators"
+    assert lines[-4:-2] == [header, "1,3.0,5.0,1,1.414,0,2"]
+    again = program("mvemo", "manifest", "check", tmp_path / "clips.csv", "--no-media").out
+    assert "valence: one annotator deviates by 1.22; with 2 annotators R2 cannot exceed" in again
+
+
+def test_the_number_of_annotators_may_be_stated(tmp_path, program):
+    path, out = tmp_path / "ratings.csv", tmp_path / "clips.csv"
+    path.write_text("clip_id,valence,arousal,valence_std\n1,2,5,1\n2,4,5,0.5\n3,7,1,1\n")
+    assert (
+        "the number of annotators is unknown"
+        in program("mvemo", "manifest", "check", path, "--no-media").out
+    )
+    words = [path, "--no-media", "--annotators", "10", "--out", out]
+    assert "with 10 annotators R2" in program("mvemo", "manifest", "import", *words).out
+    assert out.read_text().splitlines()[-1] == "3,7.0,1.0,3,10,1"

@@ -76,3 +76,16 @@ def test_predictions_with_other_columns_and_of_mvemo_itself(tmp_path):
     assert "--column clip_id=NAME" in str(done.exception)
     alone = ["report", "--predictions", ours, "--column", "clip_id=path", "--out", out]
     assert "no column 'label'" in str(CliRunner().invoke(mvemo, [*map(str, alone)]).exception)
+
+
+def test_the_manifest_of_predictions_states_the_ceiling(tmp_path, program):
+    clips, mine = tmp_path / "clips.csv", tmp_path / "mine.csv"
+    rows = ["c,x,0.5,4", "a,x,1,4", "b,y,0.9,4"]
+    clips.write_text("\n".join(["clip_id,label,agreement,annotators", *rows, ""]))
+    mine.write_text("clip_id,x,y\na,0.9,0.1\nb,0.2,0.8\n")
+    words = ["--predictions", mine, "--manifest", clips, "--out", tmp_path / "out"]
+    shown = program("mvemo", "report", *words).out
+    (ceiling,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["ceilings"]
+    # Only the clips that were predicted count.
+    assert (ceiling["clips"], ceiling["accuracy"]) == (2, pytest.approx(0.95))
+    assert "one annotator agrees with the majority for 95.0% of 2 clips" in " ".join(shown.split())

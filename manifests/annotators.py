@@ -1,0 +1,207 @@
+"""Labels by several annotators: their mean or majority, and the limit that they put on scores."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import multimode
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mvemo.manifests.clip_rows import Row, must_agree
+from mvemo.manifests.errors import Problems
+from mvemo.manifests.labels import F64, Label, LabelKind, label_kind, parse_number
+from mvemo.manifests.model import Manifest
+
+# Columns of a manifest besides those of `Clip`: who gave the row's label; the number of people
+# behind a clip's label; the standard deviation of one of them for a target; and the share of them
+# whose class is that of the majority of the others.
+ANNOTATOR = "annotator"
+ANNOTATORS = "annotators"
+DEVIATION = "{} deviation"
+AGREEMENT = "agreement"
+
+Extra = list[tuple[str, str]]
+
+
+# --- one label from several annotators
+
+
+def mean_label(targets: Sequence[str], ratings: ArrayLike) -> tuple[Label, Extra]:
+    """Return the mean of ratings (annotators, targets), their deviations and their number."""
+    values = np.ascontiguousarray(np.transpose(ratings), np.float64)
+    n, extra = values.shape[1], Extra()
+    if n > 1:
+        of_target = zip(targets, values.std(axis=1, ddof=1), strict=True)
+        extra = [(DEVIATION.format(name), f"{s:.4g}") for name, s in of_target]
+    return tuple(values.mean(axis=1).tolist()), [*extra, (ANNOTATORS, str(n))]
+
+
+def majority_label(votes: Sequence[str]) -> tuple[Label, Extra]:
+    """Return the most frequent class (of equals the first in the alphabet), and the agreement.
+
+    The agreement is the mean over annotators of 1 if their class is that of the majority of the
+    others, which is 1 / m if m classes are equally frequent among the others.
+    """
+    counts, agreement = Counter(votes), 0.0
+    for name, count in counts.items():
+        others = {**counts, name: count - 1}
+        most = max(others.values())
+        if others[name] == most:
+            agreement += count / list(others.values()).count(most)
+    label = min(counts, key=lambda name: (-counts[name], name))
+    extra = [(AGREEMENT, f"{agreement / len(votes):.4g}")] * (len(votes) > 1)
+    return (label,), [*extra, (ANNOTATORS, str(len(votes)))]
+
+
+def with_annotators(manifest: Manifest, number: int) -> Manifest:
+    """Return the manifest with a number of annotators for clips that do not state one."""
+    stated = [{ANNOTATORS: f"{number}"} | {k: v for k, v in c.extra if v} for c in manifest.clips]
+    pairs = zip(manifest.clips, stated, strict=True)
+    return replace(manifest, clips=tuple(replace(c, extra=tuple(e.items())) for c, e in pairs))
+
+
+def merge_annotators(
+    rows: Sequence[Row], kind: LabelKind, classes: Sequence[str], problems: Problems
+) -> tuple[list[Row], list[str]]:
+    """Return one row for each clip whose rows differ in the annotator, and notes on them."""
+    by_clip: dict[Any, list[Row]] = {}
+    for row in rows:
+        by_clip.setdefault(_clip(row), []).append(row)
+    if len(by_clip) == len(rows):
+        return [*rows], []
+    people = [dict(row.extra)[ANNOTATOR] for row in rows]
+    first: dict[Any, Row] = {}
+    for row, name in zip(rows, people, strict=True):
+        other = first.setdefault((_clip(row), name), row)
+        if not name:
+            problems.add(row.line, "empty annotator: name the person, or leave the row out")
+        elif other is not row:
+            problems.add(row.line, f"annotator {name!r} repeats the clip of line {other.line}")
+    for name in ("path", "start", "duration", "group", "fold", "split"):
+        message = f"its {name} differs from that of the same clip in line {{other.line}}"
+        must_agree(rows, _clip, name, message, problems)
+    merged, n_ties = [], 0
+    for first_row, *others in by_clip.values():
+        label, extra = first_row.label, [i for i in first_row.extra if i[0] != ANNOTATOR]
+        labels = [row.label for row in (first_row, *others)]
+        if not problems.found:
+            votes = [str(one[0]) for one in labels]
+            label, new = mean_label(classes, labels) if kind.numeric else majority_label(votes)
+            n_ties += not kind.numeric and len(multimode(votes)) > 1
+            extra += new
+        merged.append(replace(first_row, label=label, extra=tuple(extra)))
+    what = "means" if kind.numeric else "majorities"
+    notes = [f"labels: {what} of {len(rows)} rows by {len({*people})} annotators"]
+    if n_ties:
+        notes.append(f"{n_ties} clips have a tie: their class is the first in alphabetical order")
+    return merged, notes
+
+
+def _clip(row: Row) -> Any:
+    return row.clip_id or (row.path, row.start)
+
+
+# --- the limit on scores
+
+
+def disagreement_of(manifest: Manifest) -> F64 | None:
+    """Return float64 (clips, 1 + n): the number of annotators, and how they disagree; or None.
+
+    For ratings that is the standard deviation of one annotator for each target; for classes
+    (n = 1) the share of annotators who do not agree with the majority. NaN stands for unknown.
+    Raise `BadManifest` for cells that are not such numbers.
+    """
+    kind = label_kind(manifest.task)
+    names = [DEVIATION.format(name) for name in manifest.classes] if kind.numeric else [AGREEMENT]
+    known = {name for clip in manifest.clips for name, _ in clip.extra}
+    if not (kind.numeric or kind.exclusive) or not known & {*names}:
+        return None
+    limits = [(1.0, np.inf), *[(0.0, np.inf if kind.numeric else 1.0)] * len(names)]
+    found = np.full((len(manifest), 1 + len(names)), np.nan)
+    problems = Problems(Path(manifest.name))
+    report = problems.at(0)
+    for i, clip in enumerate(manifest.clips):
+        cells = dict(clip.extra)
+        for j, (name, (low, high)) in enumerate(zip([ANNOTATORS, *names], limits, strict=True)):
+            if cell := cells.get(name, "").strip():
+                where = f"clip {clip.clip_id!r}: {name}"
+                found[i, j] = value = parse_number(cell, where, report)
+                if value < low or value > high:
+                    wanted = f"{low:g} or more" if high == np.inf else f"{low:g} to {high:g}"
+                    report(f"{where}: expected {wanted}, got {cell!r}")
+    problems.raise_any()
+    if not kind.numeric:
+        found[:, 1] = 1 - found[:, 1]
+    return found
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """Best scores that a model can have for one target, or one annotator's for classes."""
+
+    target: str  # empty for classes
+    clips: int  # number of clips whose annotators' disagreement is known
+    annotators: float | None  # per clip (harmonic mean); None if unknown
+    deviation: float | None = None  # of one annotator (root of the mean variance)
+    ratio: float | None = None  # mean variance of one annotator, over the variance of the labels
+    scores: Mapping[str, float] = field(default_factory=dict)  # score -> its ceiling, if known
+
+    def record(self) -> dict[str, Any]:
+        """Return the ceiling as JSON values; each score has a key of its own."""
+        facts = asdict(self)
+        return facts | facts.pop("scores")
+
+    def sentence(self) -> str:
+        """Return the ceiling as a sentence."""
+        if "accuracy" in self.scores:
+            share = f"{self.scores['accuracy']:.1%} of {self.clips} clips"
+            return f"one annotator agrees with the majority for {share}"
+        start = f"{self.target}: one annotator deviates by {self.deviation:.3g}"
+        if not self.scores:
+            return (
+                f"{start}; the number of annotators is unknown, with N of them R2 cannot exceed "
+                f"1 - {self.ratio:.3g} / N (give --annotators N to mvemo manifest import or scan)"
+            )
+        ends = "R2 cannot exceed {r2:.3f}, r {pearson_r:.3f}".format(**self.scores)
+        return f"{start}; with {self.annotators:.3g} annotators {ends}"
+
+
+def ceilings_of(
+    task: str,
+    names: Sequence[str],
+    labels: NDArray[Any],
+    disagreement: F64,
+    annotators: int | None = None,
+) -> tuple[Ceiling, ...]:
+    """Return the ceiling of each target whose deviations are known, or that of the classes.
+
+    The mean of N annotators with the deviation s differs from what all people would say by a
+    variance of s^2 / N, if annotators err independently. No model can predict this part: R2 is at
+    most 1 - mean(s^2 / N) / var(labels), the reliability of the labels, and r at most its root
+    (Spearman 1904, The Proof and Measurement of Association between Two Things, correction for
+    attenuation, with a perfect predictor). For classes it is the mean agreement of one annotator
+    with the majority: no strict limit, but a model above it agrees more than people do.
+    `disagreement` has the rows of `labels`; `annotators` is their number where it is unknown.
+    """
+    kind, found = label_kind(task), []
+    counts = np.where(np.isnan(disagreement[:, 0]), annotators or np.nan, disagreement[:, 0])
+    for i, target in enumerate(names if kind.numeric else ("",)):
+        known = np.isfinite(disagreement[:, 1 + i])
+        if not known.any():
+            continue
+        values, n_clips, inverse = disagreement[known, 1 + i], int(known.sum()), 1 / counts[known]
+        n = float(1 / inverse.mean()) if np.isfinite(inverse).all() else None
+        if not kind.numeric:
+            found.append(Ceiling(target, n_clips, n, scores={"accuracy": float(1 - values.mean())}))
+            continue
+        squares, variance, scores = np.square(values), float(labels[known, i].var()), {}
+        if variance > 0 and n is not None:
+            r2 = max(0.0, 1 - float(np.mean(squares * inverse)) / variance)
+            scores = {"r2": r2, "pearson_r": r2**0.5}
+        deviation = float(np.sqrt(squares.mean()))
+        ratio = float(squares.mean()) / variance if variance > 0 else np.inf
+        found.append(Ceiling(target, n_clips, n, deviation, ratio, scores))
+    return tuple(found)

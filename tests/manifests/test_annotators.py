@@ -1,0 +1,227 @@
+"""Labels of several annotators become one, and their disagreement limits the scores."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvemo.manifests import BadManifest, Clip, Manifest, read_manifest, write_manifest
+from mvemo.manifests.annotators import (
+    ceilings_of,
+    disagreement_of,
+    majority_label,
+    mean_label,
+    with_annotators,
+)
+
+
+def rated(columns=(), n=4000):
+    """Ratings by five annotators who deviate by 2 from a mean that deviates by 1."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(n, 1))
+    given = truth + 2 * rng.normal(size=(n, 5))
+    of_clip = zip(given.mean(axis=1).tolist(), given.std(axis=1, ddof=1).tolist(), strict=True)
+    clips = tuple(
+        Clip(f"c{i}", "", (mean,), f"g{i}", extra=(("x deviation", f"{s}"), *dict(columns).items()))
+        for i, (mean, s) in enumerate(of_clip)
+    )
+    return Manifest("rated", "regression", ("x",), clips, Path()), truth[:, 0]
+
+
+def limits(manifest, annotators=None):
+    facts = disagreement_of(manifest)
+    return ceilings_of(manifest.task, manifest.classes, manifest.labels, facts, annotators)
+
+
+def test_the_ceiling_is_what_the_true_mean_scores():
+    manifest, truth = rated({"annotators": "5"})
+    (ceiling,) = limits(manifest)
+    y = manifest.labels[:, 0]
+    assert ceiling.scores["r2"] == pytest.approx(1 - np.mean((y - truth) ** 2) / y.var(), abs=0.02)
+    assert ceiling.scores["pearson_r"] == pytest.approx(np.corrcoef(y, truth)[0, 1], abs=0.02)
+    assert ceiling.deviation == pytest.approx(2, rel=0.03)
+    assert (ceiling.annotators, ceiling.clips) == (pytest.approx(5), 4000)
+    assert "with 5 annotators R2 cannot exceed 0.5" in ceiling.sentence()
+    facts = ["target", "clips", "annotators", "deviation", "ratio", "r2", "pearson_r"]
+    assert [*ceiling.record()] == facts
+
+
+def test_without_their_number_one_annotators_deviation_is_stated():
+    manifest, _ = rated()
+    (ceiling,) = limits(manifest)
+    assert (ceiling.scores, ceiling.annotators) == ({}, None)
+    assert "1 - 2.2" in ceiling.sentence()
+    (given,) = limits(manifest, annotators=5)
+    assert given.scores["r2"] == pytest.approx(1 - ceiling.ratio / 5)
+    assert limits(with_annotators(manifest, 5)) == (given,)
+
+
+def test_a_clip_without_deviation_is_left_out():
+    manifest, _ = rated({"annotators": "5"}, n=40)
+    other = Clip("z", "", (1e6,), "z")
+    more = Manifest("m", "regression", ("x",), (*manifest.clips, other), Path())
+    assert limits(more) == limits(manifest)
+
+
+def test_noise_above_the_variance_of_the_labels_leaves_nothing_to_predict():
+    clips = [Clip(f"{i}", "", (i / 100,), "", extra=(("x deviation", "5"),)) for i in range(9)]
+    (ceiling,) = limits(Manifest("m", "regression", ("x",), tuple(clips), Path()), annotators=2)
+    assert ceiling.scores == {"r2": 0, "pearson_r": 0}
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_without_columns_nothing_is_known(task):
+    label = (1.0,) if task == "regression" else ("x",)
+    names = ("x",) if task == "regression" else ("x", "y")
+    clip = Clip("a", "", label, "a", extra=(("annotators", "5"), ("y deviation", "1")))
+    assert disagreement_of(Manifest("m", task, names, (clip,), Path())) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "extra", "message"),
+    [
+        (
+            "regression",
+            {"x deviation": "-1"},
+            "clip 'a': x deviation: expected 0 or more, got '-1'",
+        ),
+        ("regression", {"x deviation": "much"}, "clip 'a': x deviation 'much' is not a number"),
+        (
+            "regression",
+            {"x deviation": "1", "annotators": "0"},
+            "annotators: expected 1 or more, got '0'",
+        ),
+        ("multiclass", {"agreement": "80"}, "agreement: expected 0 to 1, got '80'"),
+    ],
+)
+def test_bad_numbers_are_named(task, extra, message):
+    label, names = ((1.0,), ("x",)) if task == "regression" else (("x",), ("x", "y"))
+    clip = Clip("a", "", label, "a", extra=tuple(extra.items()))
+    with pytest.raises(BadManifest, match=message) as error:
+        disagreement_of(Manifest("m", task, names, (clip,), Path()))
+    assert "\n" not in str(error.value)
+
+
+def test_the_mean_of_ratings():
+    label, extra = mean_label(("v", "a"), [(1, 4), (3, 4), (5, 7)])
+    assert label == (3, 5)
+    assert extra == [("v deviation", "2"), ("a deviation", "1.732"), ("annotators", "3")]
+    assert mean_label(("v",), [(1,)]) == ((1,), [("annotators", "1")])
+
+
+def agreement_with_others(votes):
+    """Compare each vote with the most frequent ones of the others, one by one."""
+    shares = []
+    for i, vote in enumerate(votes):
+        counts = Counter(votes[:i] + votes[i + 1 :])
+        top = [name for name, n in counts.items() if n == max(counts.values())]
+        shares.append((vote in top) / len(top))
+    return np.mean(shares)
+
+
+@pytest.mark.parametrize("votes", ["aab", "ab", "aa", "abc", "aabb", "aabbc", "bbbaac", "aaaab"])
+def test_agreement_is_with_the_majority_of_the_others(votes):
+    label, extra = majority_label([*votes])
+    assert label == (max(sorted({*votes}), key=votes.count),)
+    assert float(dict(extra)["agreement"]) == pytest.approx(agreement_with_others(votes), abs=1e-4)
+    assert dict(extra)["annotators"] == str(len(votes))
+    assert majority_label(["a"]) == (("a",), [("annotators", "1")])
+
+
+def table(folder, *lines):
+    path = folder / "ratings.csv"
+    path.write_text("\n".join([*lines, ""]))
+    return path
+
+
+RATINGS = (
+    *("song_id,worker_id,valence,arousal,artist", "1,ann,2,5,x", "1,bob,4,5,x"),
+    *("2,ann,7,1,y", "2,cem,7,2,y", "2,bob,7,3,y", "3,ann,1,1,x"),
+)
+
+
+def test_rows_of_annotators_are_averaged(tmp_path):
+    manifest = read_manifest(table(tmp_path, *RATINGS), media=False, columns={"group": "artist"})
+    assert manifest.clip_ids == ("1", "2", "3")
+    assert manifest.labels.tolist() == [[3, 5], [7, 2], [1, 1]]
+    assert manifest.groups == ("x", "y", "x")
+    assert "labels: means of 6 rows by 3 annotators" in manifest.notes
+    one, two, three = (dict(clip.extra) for clip in manifest.clips)
+    assert one == {"valence deviation": "1.414", "arousal deviation": "0", "annotators": "2"}
+    assert (two["annotators"], three) == ("3", {"annotators": "1"})
+    write_manifest(manifest, tmp_path / "clips.csv")
+    again = read_manifest(tmp_path / "clips.csv", media=False)
+    assert again.clips == manifest.clips
+    np.testing.assert_array_equal(disagreement_of(again), disagreement_of(manifest))
+    assert disagreement_of(again).tolist()[1] == [3, 0, 1]
+
+
+def test_the_majority_of_classes_is_the_label(tmp_path):
+    votes = {"a": ["calm", "calm", "sad"], "b": ["sad", "calm"], "c": ["sad", "sad"]}
+    rows = [f"{clip}.mp3,{i},{v}" for clip, named in votes.items() for i, v in enumerate(named)]
+    manifest = read_manifest(table(tmp_path, "file,user,mood", *rows), media=False)
+    assert [clip.label for clip in manifest.clips] == [("calm",), ("calm",), ("sad",)]
+    assert manifest.classes == ("calm", "sad")
+    assert [dict(clip.extra)["agreement"] for clip in manifest.clips] == ["0.3333", "0", "1"]
+    assert "1 clips have a tie: their class is the first in alphabetical order" in manifest.notes
+    (ceiling,) = limits(manifest)
+    assert ceiling.scores == {"accuracy": pytest.approx(4 / 9, abs=1e-4)}
+    assert ceiling.sentence().startswith("one annotator agrees with the majority for 44.4% of 3")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ((*RATINGS[:3], "1,ann,3,3,x"), r":4: annotator 'ann' repeats the clip of line 2"),
+        ((*RATINGS[:3], "1,,3,3,x"), r":4: empty annotator"),
+        ((*RATINGS[:3], "1,cem,3,3,y", "2,ann,1,1,x"), r":4: its group differs .* in line 2"),
+        ((*RATINGS[:3], "1,cem,3,high,x"), r":4: arousal 'high' is not a number"),
+    ],
+)
+def test_a_bad_row_of_an_annotator_is_named(tmp_path, lines, message):
+    columns = {"group": "artist", "valence": "valence", "arousal": "arousal"}
+    with pytest.raises(BadManifest, match=message) as error:
+        read_manifest(table(tmp_path, *lines), media=False, columns=columns)
+    assert "\n" not in str(error.value)
+
+
+def test_without_a_column_of_annotators_ids_must_not_repeat(tmp_path):
+    rows = [row.split(",", 2)[0] + ".mp3," + row.split(",", 2)[2] for row in RATINGS[1:]]
+    with pytest.raises(BadManifest, match=r"clip_id '1@0' repeats line 2"):
+        read_manifest(table(tmp_path, "file,valence,arousal,artist", *rows), media=False)
+
+
+def test_one_row_for_each_segment_is_no_table_of_annotators(tmp_path):
+    rows = ["a.mp3,0,ann,1,2", "a.mp3,5,bob,3,4", "b.mp3,0,ann,5,6"]
+    path = table(tmp_path, "file,start,rater,valence,arousal", *rows)
+    assert read_manifest(path, media=False).labels.tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_stated_disagreement_of_a_table_is_kept(tmp_path):
+    rows = ["a,1,2,0.5,12", "b,3,4,0.25,10"]
+    names = "clip_id,valence,arousal,valence deviation,n_annotators"
+    manifest = read_manifest(table(tmp_path, names, *rows), media=False)
+    assert disagreement_of(manifest)[:, :2].tolist() == [[12, 0.5], [10, 0.25]]
+    rows = ["a,calm,0.75,4", "b,sad,1,5"]
+    classes = table(tmp_path, "clip_id,label,agreement,annotators", *rows)
+    assert disagreement_of(read_manifest(classes, media=False)).tolist() == [[4, 0.25], [5, 0]]
+
+
+def test_the_column_of_annotators_may_be_named(tmp_path):
+    path = table(tmp_path, *(row.replace("worker_id", "who") for row in RATINGS))
+    columns = {"annotator": "who", "group": "artist"}
+    for task in (None, "regression"):
+        manifest = read_manifest(path, media=False, columns=columns, task=task)
+        assert manifest.labels.tolist() == [[3, 5], [7, 2], [1, 1]]
+
+
+def test_rows_are_numbered_or_of_segments(tmp_path):
+    header, *rows = RATINGS
+    numbered = [f"{i},{row}" for i, row in enumerate(rows)]
+    manifest = read_manifest(table(tmp_path, f"id,{header}", *numbered), media=False)
+    assert manifest.labels.tolist() == [[3, 5], [7, 2], [1, 1]]
+    # Segments of a song are clips of their own, even if a column names a person.
+    rows = ["a.mp3,0,s,ann,1,2", "a.mp3,5,s,bob,3,4", "b.mp3,0,t,ann,5,6"]
+    path = table(tmp_path, "file,start,song_id,user,valence,arousal", *rows)
+    assert read_manifest(path, media=False).groups == ("s", "s", "t")
