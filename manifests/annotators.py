@@ -157,8 +157,8 @@ class Ceiling:
     def sentence(self) -> str:
         """Return the ceiling as a sentence."""
         if "accuracy" in self.scores:
-            share = f"{self.scores['accuracy']:.1%} of {self.clips} clips"
-            return f"one annotator agrees with the majority for {share}"
+            share = f"{100 * self.scores['accuracy']:.1f} % of {self.clips} clips"
+            return f"one annotator: agrees with the majority for {share}"
         start = f"{self.target}: one annotator deviates by {self.deviation:.3g}"
         if not self.scores:
             return (

@@ -283,7 +283,7 @@ def row_notes(results: Results) -> list[str]:
             "the clip, but whose nets did: these are better than predictions of new clips, "
             "so its weights may be inaccurate. Tested clips are not used for this."
         )
-    notes += [f"{results.task.ceiling_name}: {c.sentence()}." for c in results.ceilings]
+    notes += [f"{ceiling.sentence()}." for ceiling in results.ceilings]
     notes += results.provenance.get("prediction_notes", ())
     notes += results.provenance.get("stage_one", {}).get("notes", ())
     return notes

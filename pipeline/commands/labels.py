@@ -109,7 +109,7 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
         f"doubtful ones (AUROC {found.auroc:.3f})"
     )
     if ceilings:
-        click.echo("\nNo model can predict by how much a clip's annotators differ from all people:")
+        click.echo("\nLimits that the annotators' disagreement puts on scores:")
     for ceiling in ceilings:
         click.echo(f"  {ceiling.sentence()}")
     if out is not None:

@@ -433,7 +433,7 @@ def _summarise(clips: Manifest) -> None:
         click.echo(f"folds: {len({clip.fold for clip in clips.clips})}, prescribed")
     if (disagreement := disagreement_of(clips)) is not None:
         for limit in ceilings_of(clips.task, clips.classes, clips.labels, disagreement):
-            click.echo(f"annotators: {limit.sentence()}")
+            click.echo(limit.sentence())
     click.echo(f"digest {clips.digest}")
     placed = Counter(group for group, _ in {(clip.group, clip.split) for clip in clips.clips})
     if n_straddling := sum(n > 1 for n in placed.values()):

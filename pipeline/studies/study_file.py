@@ -6,6 +6,7 @@ steps that only one study needs. Only `check_values` imports torch, so that ``--
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -13,9 +14,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 from mvemo.extract.settings import LOSSES, OPTIMIZERS, RecipeSettings, TrainSettings
 from mvemo.manifests.declared import from_table
-from mvemo.manifests.files import parse_toml
 from mvemo.pipeline.errors import BadOption
 
 INTERVAL_NOTE = (
@@ -220,7 +225,7 @@ def built_in() -> dict[str, StudyFile]:
 @cache
 def published() -> dict[str, Any]:
     """Return the content of ``published.toml``."""
-    return parse_toml((FOLDER / "published.toml").read_text("utf-8"))
+    return tomllib.loads((FOLDER / "published.toml").read_text("utf-8"))
 
 
 def read_study(path: Path) -> StudyFile:
@@ -235,8 +240,8 @@ def read_study(path: Path) -> StudyFile:
 def parse_study(text: str, path: str) -> StudyFile:
     """Parse a study file, and check its keys, axes and function names."""
     try:
-        tree = parse_toml(text)
-    except ValueError as error:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise BadOption(f"{path}: invalid TOML: {error}") from error
     if not isinstance(tree.get("title"), str):
         raise BadOption(f"{path}: title: expected a string")

@@ -167,7 +167,7 @@ def test_the_majority_of_classes_is_the_label(tmp_path):
     assert "1 clips have a tie: their class is the first in alphabetical order" in manifest.notes
     (ceiling,) = limits(manifest)
     assert ceiling.scores == {"accuracy": pytest.approx(4 / 9, abs=1e-4)}
-    assert ceiling.sentence().startswith("one annotator agrees with the majority for 44.4% of 3")
+    assert ceiling.sentence().startswith("one annotator: agrees with the majority for 44.4 % of 3")
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_one_annotators_accuracy(tmp_path):
     row = cells(results, "one annotator")
     assert (row["mean"], row["F1"]) == ("75.0", "")
     assert metrics_dict(results)["ceilings"][0]["accuracy"] == 0.75
-    assert "one annotator agrees with the majority for 75.0% of 48" in " ".join(
+    assert "one annotator: agrees with the majority for 75.0 % of 48" in " ".join(
         format_table(results).split()
     )
     assert "one annotator" in fold_figure(results)[0].svg

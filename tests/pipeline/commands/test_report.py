@@ -88,4 +88,6 @@ def test_the_manifest_of_predictions_states_the_ceiling(tmp_path, program):
     (ceiling,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["ceilings"]
     # Only the clips that were predicted count.
     assert (ceiling["clips"], ceiling["accuracy"]) == (2, pytest.approx(0.95))
-    assert "one annotator agrees with the majority for 95.0% of 2 clips" in " ".join(shown.split())
+    assert "one annotator: agrees with the majority for 95.0 % of 2 clips" in " ".join(
+        shown.split()
+    )
