@@ -7,14 +7,21 @@ from typing import Any
 import click
 from click import argument, option
 
-from mvemo.pipeline.commands.options import OUT_FOLDER, PATH, device_option, flag, model_option
+from mvemo.pipeline.commands.options import (
+    OUT_FOLDER,
+    InputPath,
+    device_option,
+    flag,
+    model_option,
+)
 from mvemo.pipeline.errors import BadOption
 
 PACKAGES = ("mutagen", "starlette", "uvicorn")
+SOURCE = InputPath("no such file or folder")
 
 
 @click.command()
-@argument("source", metavar="[FOLDER|PREDICTIONS|RUN]", type=PATH, default=Path())
+@argument("source", metavar="[FOLDER|PREDICTIONS|RUN]", type=SOURCE, default=Path())
 @model_option
 @device_option
 @option("--work", type=OUT_FOLDER, help="Folder for all that it writes.  [default: FOLDER/.mvemo]")

@@ -57,6 +57,12 @@ def clips_and_settings(
     coverage: float | None = None,
 ) -> tuple[list[NewClip], Path, PredictSettings]:
     """Return the clips, the model's folder and the settings; download missing weights."""
+    clips = find_clips(inputs)
+    if all(clip.problem for clip in clips):
+        # Neither torch nor weights are needed to say so.
+        from mvemo.pipeline.models.boxed import pick_model
+
+        return clips, pick_model(model_name), PredictSettings(coverage=coverage)
     # The readers start while this process imports the modules below.
     start_readers()
 
@@ -69,7 +75,7 @@ def clips_and_settings(
     keep_freed_memory()
     # The device is checked before anything is downloaded or read.
     pick_device(device)
-    folder, clips = pick_model(model_name), find_clips(inputs)
+    folder = pick_model(model_name)
     if coverage is not None:
         with_coverage(load_model(folder), coverage)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
