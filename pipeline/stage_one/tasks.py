@@ -33,6 +33,8 @@ from mvemo.pipeline.stage_one.backends import Backend, Note, Training
 BATCH = 32
 # Settings, number of outputs and loaded nets of this process's last task with frozen nets.
 _frozen: list[tuple[TaskSettings, int, embedding.FrozenNets]] = []
+# Times of the parts of this process's last task, see `told_as_parts`.
+_part_seconds: dict[str, float] = {}
 # Only one task runs at a time, because torch's seeds and switches are global.
 _one_task = threading.Lock()
 
@@ -111,7 +113,9 @@ class ClipTask:
         descriptors, nets = shared.settings.extract.descriptors, shared.nets
         writer = PartWriter(shared.out, self.table, self.stored)
         n_parts = 1 + bool(descriptors) + len(nets) * shared.frozen
-        with progress.told_as_parts(len(self.table), n_parts, lambda count, title: note(count)):
+        with progress.told_as_parts(
+            len(self.table), n_parts, lambda count, title: note(count), _part_seconds
+        ):
             media = ClipMedia(
                 self.clips,
                 shared.settings,
