@@ -30,7 +30,7 @@ from mvemo.pipeline.stage_one import steps
 from mvemo.pipeline.stage_one.backends import Backend, Note, Training
 
 # Maximum number of clips in a task; a killed worker loses at most these clips.
-BATCH = 32
+BATCH, FIRST = 32, 8
 # Settings, number of outputs and loaded nets of this process's last task with frozen nets.
 _frozen: list[tuple[TaskSettings, int, embedding.FrozenNets]] = []
 # Times of the parts of this process's last task, see `told_as_parts`.
@@ -179,11 +179,15 @@ def do_task(task: Task, emit: Note | None = None) -> Finished:
 
 
 def batch_sizes(n_clips: int, processes: int, unit: int) -> list[int]:
-    """Return task sizes: half a process's share of the remaining clips, in multiples of `unit`."""
+    """Return task sizes: half a process's share of the remaining clips, in multiples of `unit`.
+
+    The first task of each process is small: when it is done, the remaining time is known.
+    """
     sizes: list[int] = []
     remaining = n_clips
     while remaining:
-        share = min(BATCH, remaining // (2 * processes))
+        most = FIRST if len(sizes) < processes else BATCH
+        share = min(most, remaining // (2 * processes))
         sizes.append(min(max(share // unit, 1) * unit, remaining))
         remaining -= sizes[-1]
     return sizes

@@ -139,5 +139,5 @@ def test_windows_and_tasks_divide_all():
     windows = TimelineSettings(window=4.0, hop=2.0).windows
     assert windows(7.0) == ((0.0, 4.0), (2.0, 6.0), (4.0, 7.0))
     assert windows(3.0) == ((0.0, 3.0),)
-    assert batch_sizes(200, 2, 4) == [32, 32, 32, 24, 20, 12, 12, 8, *7 * [4]]
+    assert batch_sizes(200, 2, 4) == [8, 8, 32, 32, 28, 20, 16, 12, 8, 8, *7 * [4]]
     assert batch_sizes(7, 1, 5) == [5, 2]
