@@ -44,22 +44,12 @@ class NamedPath(click.Path):
 class InputPath(NamedPath):
     """Path that must exist, checked before the command imports a slow module."""
 
-    def __init__(self, missing: str = "no such file", **options: Any) -> None:
-        super().__init__(**options)
-        self._missing = missing
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a `pathlib.Path`."""
         path: Path = super().convert(value, param, ctx)
-        try:
-            path.stat()
-        except FileNotFoundError:
-            # If an unfinished run left rows of a cache, opening the cache says how to get them.
-            if not path.with_name(f"{path.name}.parts").exists():
-                raise BadOption(f"{path}: {self._missing}") from None
-        except OSError:
-            # The reader of the file reports this.
-            pass
+        # If an unfinished run left rows of a cache, opening the cache says how to get them.
+        if not (path.exists() or path.with_name(f"{path.name}.parts").exists()):
+            raise BadOption(f"{path}: no such file")
         return path
 
 

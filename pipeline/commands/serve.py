@@ -7,21 +7,14 @@ from typing import Any
 import click
 from click import argument, option
 
-from mvemo.pipeline.commands.options import (
-    OUT_FOLDER,
-    InputPath,
-    device_option,
-    flag,
-    model_option,
-)
+from mvemo.pipeline.commands.options import OUT_FOLDER, PATH, device_option, flag, model_option
 from mvemo.pipeline.errors import BadOption
 
 PACKAGES = ("mutagen", "starlette", "uvicorn")
-SOURCE = InputPath("no such file or folder")
 
 
 @click.command()
-@argument("source", metavar="[FOLDER|PREDICTIONS|RUN]", type=SOURCE, default=Path())
+@argument("source", metavar="[FOLDER|PREDICTIONS|RUN]", type=PATH, default=Path())
 @model_option
 @device_option
 @option("--work", type=OUT_FOLDER, help="Folder for all that it writes.  [default: FOLDER/.mvemo]")
@@ -49,6 +42,8 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
       mvemo serve songs/
       mvemo serve emotions.csv --no-open --port 8000
     """
+    if not source.exists():
+        raise BadOption(f"{source}: no such file or folder")
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise BadOption(f"needs {', '.join(missing)}: run pip install 'mvemo[serve]'")

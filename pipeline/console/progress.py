@@ -28,10 +28,7 @@ _whole: ContextVar[_Whole | None] = ContextVar("_whole", default=None)
 
 @contextmanager
 def told_as_parts(
-    steps: int,
-    n_parts: int,
-    on_steps: Callable[[float, str], object],
-    seconds: dict[str, float],
+    steps: int, n_parts: int, on_steps: Callable[[float, str], object], seconds: dict[str, float]
 ) -> Iterator[None]:
     """Count each bar of clips inside the context as one of `n_parts` parts of `steps` steps.
 

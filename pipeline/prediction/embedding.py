@@ -123,7 +123,8 @@ class BatchReader:
                 device=pick_device(self.maker.options.device),
                 precision=spec.params["precision"],
             )
-            with Progress(f"{spec.name}{spec.fold or ''}", len(rows)) as bar:
+            title = spec.name if spec.fold is None else f"{spec.name}@fold{spec.fold}"
+            with Progress(title, len(rows)) as bar:
                 for batch, values in batches:
                     vectors.update(zip(batch, values.astype(np.float64), strict=True))
                     bar.step(len(batch))
