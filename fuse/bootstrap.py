@@ -16,11 +16,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
+import scipy  # imports scipy.sparse at its first use: predicting does not need it
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from mvemo.fuse.metrics.scores import decision_scores, kappa_of_counts
 from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete, mean_finite, ratio
@@ -33,7 +33,7 @@ CHUNK = 256
 # fewer groups, so more resamples fit.
 BLOCK_BYTES = 1 << 26
 # Two matrices, which sum the positive and the negative clips of a resample by score level.
-Sides = tuple[csr_matrix, csr_matrix]
+Sides: TypeAlias = "tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Resamples:
         """Sum `values` (clips, columns) over each resample: float64 (resamples, columns)."""
         n_clips, n_groups = len(self.codes), self.counts.shape[1]
         places = self.codes, np.arange(n_clips)
-        membership = csr_matrix((np.ones(n_clips), places), shape=(n_groups, n_clips))
+        membership = scipy.sparse.csr_matrix((np.ones(n_clips), places), shape=(n_groups, n_clips))
         per_group = np.asarray(membership @ values, dtype=np.float64)
         result = np.empty((len(self), values.shape[1]))
         for start in range(0, len(self), CHUNK):
@@ -249,7 +249,7 @@ def _sides(
     sides = []
     for places, weight in (((level.reshape(-1), codes[positive]), 1), (negative, 1 / len(ties))):
         data = np.full(len(places[0]), weight, dtype=np.float32)
-        sides.append(csr_matrix((data, places), shape=(len(levels) + 1, n_groups)))
+        sides.append(scipy.sparse.csr_matrix((data, places), shape=(len(levels) + 1, n_groups)))
     return sides[0], sides[1]
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import scipy  # imports scipy.special at its first use, which takes 0.2 s
 from numpy.typing import NDArray
-from scipy.special import expit
 
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
@@ -29,7 +29,9 @@ def apply_link(scores: F64, link: Link) -> F64:
     """Turn scores of a linear layer, float64 (clips, outputs), into outputs."""
     if link == "softmax":
         return softmax(scores)
-    return np.asarray(expit(scores), dtype=np.float64) if link == "sigmoid" else scores
+    if link == "sigmoid":
+        return np.asarray(scipy.special.expit(scores), dtype=np.float64)
+    return scores
 
 
 def decision_inputs(outputs: F64, link: Link) -> F64:

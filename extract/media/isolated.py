@@ -20,7 +20,7 @@ PROBE = "mvemo.extract.media.reading:probe_seconds"
 
 def start_readers() -> None:
     """Start a worker process that imports the media libraries while this process continues."""
-    start_workers(1, DECODE.partition(":")[0])
+    start_workers(1, "mvemo.extract.store.decoding,mvemo.extract.store.decoded,scipy.fft")
 
 
 def read_each(

@@ -103,7 +103,7 @@ def resolve(function: str) -> Any:
 
 
 def serve(parent: int, preload: str) -> None:
-    """Import `preload`, then answer calls until standard input or the process `parent` ends."""
+    """Import `preload`, modules joined by commas, and answer calls until input or parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
     # If memory runs out, the kernel kills this process first: only one clip is lost, not the run.
@@ -118,7 +118,8 @@ def serve(parent: int, preload: str) -> None:
     threading.Thread(target=_read_calls, args=(requests, calls), daemon=True).start()
     if preload:
         with torch_import_without_gc():
-            import_module(preload)
+            for module in preload.split(","):
+                import_module(module)
     send(replies, None)
     while True:
         send(replies, _answer(calls.get(), replies))

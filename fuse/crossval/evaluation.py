@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from mvemo.cache import Cache
 from mvemo.fuse.audit import audit_cache
@@ -30,6 +31,8 @@ from mvemo.fuse.tasks import task_of
 
 # Maximum number of seeds per repeat: few groups can be split into folds in only a few ways.
 TRIES = 10
+# With fewer values in all features, threads of BLAS wait for each other longer than they work.
+FEW_VALUES = 1_000_000
 DEFAULT = EvaluationSettings()
 
 
@@ -69,7 +72,9 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
         raise BadFeatures(
             f"{cache.path}: --song-level needs the task multiclass, got {task.name}: leave it out"
         )
-    results = evaluate_once(cache, settings)
+    n_values = len(cache.table) * sum(spec.dim for spec in cache.specs)
+    with threadpool_limits(1 if n_values < FEW_VALUES else None, "blas"):
+        results = evaluate_once(cache, settings)
     if settings.repeats > 1:
         results = with_repeats(results, _evaluate_on_other_folds(cache, results, settings))
     results = with_uncertainty(results, n_resamples=settings.n_resamples)

@@ -8,7 +8,7 @@ for clips without a prediction and are left out.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
+import scipy  # imports scipy.optimize at its first use: predicting does not need it
 
 from mvemo.fuse.numeric import F64, Bools, Ints, complete, softmax
 
@@ -129,7 +129,9 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
         return HOTTEST
     if slope(1 / COLDEST) <= 0:
         return COLDEST
-    return 1.0 / float(brentq(slope, 1 / HOTTEST, 1 / COLDEST, xtol=1e-14, rtol=1e-14))
+    return 1.0 / float(
+        scipy.optimize.brentq(slope, 1 / HOTTEST, 1 / COLDEST, xtol=1e-14, rtol=1e-14)
+    )
 
 
 def apply_temperature(proba: F64, temperature: float | F64) -> F64:

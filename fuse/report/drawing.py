@@ -148,29 +148,26 @@ def drawing(width: float, height: float) -> Iterator[Drawing]:
         yield Drawing(width, height)
 
 
-def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
-    """Draw a confusion matrix (rows true, columns predicted), coloured by shares of rows."""
+def matrix_figures(confusions: Mapping[str, Ints], classes: Sequence[str]) -> list[str]:
+    """Draw confusion matrices (rows true, columns predicted), coloured by shares of rows.
+
+    The keys are names for the titles. All are drawn in one figure, which is laid out only once.
+    """
     from matplotlib.collections import PatchCollection
     from matplotlib.colors import to_rgba
     from matplotlib.patches import Rectangle
 
     n = len(classes)
-    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     cell = 0.46 if n <= 8 else max(3.7 / n, 0.12)
     size = 9 if n <= 8 else 7
     with drawing(1.15 + cell * n, 1.2 + cell * n) as drawn:
         ax = drawn.ax
         cells = [Rectangle((j - 0.5, i - 0.5), 1, 1) for i in range(n) for j in range(n)]
-        colours = [to_rgba(FILL, round(float(s), 3)) for s in share.ravel()]
-        ax.add_collection(
-            PatchCollection(cells, facecolors=colours, edgecolors=(0.5, 0.5, 0.55, 0.35))
-        )
-        if n < _MANY_CLASSES:
-            for i, j in np.ndindex(n, n):
-                # On paler cells, the page's text colour is easier to read.
-                ink = "#ffffff" if share[i, j] > 0.75 else INK
-                place: Any = {"ha": "center", "va": "center_baseline", "fontsize": size}
-                ax.text(j, i, str(int(confusion[i, j])), color=ink, **place)
+        grid = PatchCollection(cells, edgecolors=(0.5, 0.5, 0.55, 0.35))
+        ax.add_collection(grid)
+        place: Any = {"ha": "center", "va": "center_baseline", "fontsize": size}
+        counted = np.ndindex(n, n) if n < _MANY_CLASSES else ()
+        texts = {(i, j): ax.text(j, i, "", **place) for i, j in counted}
         if n < 2 * _MANY_CLASSES:
             names = [short(c, 14) for c in classes]
             ax.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
@@ -181,7 +178,16 @@ def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
             ax.set_yticks([])
         ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5), aspect="equal")
         ax.spines[:].set_visible(False)
-        return drawn.svg(f"Confusion matrix, {name}", "predicted", "true", grid="")
+        svgs = []
+        for name, confusion in confusions.items():
+            share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+            grid.set_facecolor([to_rgba(FILL, round(float(s), 3)) for s in share.ravel()])
+            for cell_of, text in texts.items():
+                # On paler cells, the page's text colour is easier to read.
+                text.set_color("#ffffff" if share[cell_of] > 0.75 else INK)
+                text.set_text(str(int(confusion[cell_of])))
+            svgs.append(drawn.svg(f"Confusion matrix, {name}", "predicted", "true", grid=""))
+        return svgs
 
 
 def render_svg(figure: Figure) -> str:

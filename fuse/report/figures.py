@@ -21,7 +21,7 @@ from mvemo.fuse.report.drawing import (
     Drawing,
     Picture,
     drawing,
-    matrix_figure,
+    matrix_figures,
     short,
 )
 from mvemo.fuse.report.text import fraction
@@ -135,11 +135,9 @@ def roc_figure(results: Results) -> list[Picture]:
 
 
 def confusion_figures(results: Results) -> list[Picture]:
-    return [
-        Picture(matrix_figure(model.confusion, results.classes, model.name), head=model.name)
-        for model in results.models
-        if model.confusion is not None
-    ]
+    confusions = {m.name: m.confusion for m in results.models if m.confusion is not None}
+    svgs = matrix_figures(confusions, results.classes)
+    return [Picture(svg, head=name) for name, svg in zip(confusions, svgs, strict=True)]
 
 
 # --- one model
@@ -150,7 +148,7 @@ def quadrant_figure(results: Results, model: ModelResult) -> list[Picture]:
     if model.confusion is None:
         return []
     names = ("V+ A+", "V\u2212 A+", "V\u2212 A\u2212", "V+ A\u2212")
-    return [Picture(matrix_figure(model.confusion, names, f"quadrants, {model.name}"))]
+    return [Picture(*matrix_figures({f"quadrants, {model.name}": model.confusion}, names))]
 
 
 def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:

@@ -6,13 +6,13 @@ from typing import Any
 import click
 from click import argument, option
 
-from mvemo.pipeline.commands.options import FILE, OUT_FILE, PATH, flag
+from mvemo.pipeline.commands.options import INPUT, INPUT_FILE, OUT_FILE, flag
 from mvemo.pipeline.errors import BadOption
 
 
 @click.command()
-@argument("features", type=PATH)
-@option("--manifest", type=FILE, help="Manifest whose column split is compared, too.")
+@argument("features", type=INPUT)
+@option("--manifest", type=INPUT_FILE, help="Manifest whose column split is compared, too.")
 @flag("--json", "Print the findings as JSON.")
 @flag("--strict", "Exit with code 1 if there are findings.")
 @option("--out", type=OUT_FILE, help="Write a corrected copy of FEATURES.")

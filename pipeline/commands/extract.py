@@ -12,8 +12,8 @@ from click import argument, option
 
 from mvemo.pipeline.commands.options import (
     COUNT,
+    INPUT,
     OUT_FOLDER,
-    PATH,
     OutputPath,
     column_option,
     flag,
@@ -40,7 +40,7 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 
 
 @click.command()
-@argument("manifest", required=False, type=PATH)
+@argument("manifest", required=False, type=INPUT)
 @option(
     "--out",
     type=OutputPath(makes_folders=True, dir_okay=False),

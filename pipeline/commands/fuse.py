@@ -11,6 +11,7 @@ from mvemo.pipeline.commands.options import (
     CONTEXT,
     COUNT,
     FOLDER,
+    INPUT,
     OUT_FOLDER,
     PATH,
     comma_separated,
@@ -32,7 +33,7 @@ SAME_NAMES = ("seed", "permute_labels", "scale", "repeats", "learning_curve")
 
 stage_two_options = together(
     [
-        argument("features", type=PATH),
+        argument("features", type=INPUT),
         folds_option("the cache's folds, otherwise 6"),
         option(
             "--out",

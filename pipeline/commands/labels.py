@@ -12,7 +12,8 @@ from click import argument, option
 
 from mvemo.pipeline.commands.options import (
     COUNT,
-    FILE,
+    INPUT,
+    INPUT_FILE,
     OUT_FILE,
     PATH,
     comma_separated,
@@ -34,7 +35,7 @@ SHOWN = 20
 
 
 @click.command()
-@argument("features", type=PATH)
+@argument("features", type=INPUT)
 @option("--out", type=OUT_FILE, help="CSV to write, for your corrections.")
 @option("--most", type=COUNT, help="Number of labels to list.  [default: all; 20 in the terminal]")
 @option("--models", help="Comma-separated models to choose from.  [default: all]")
@@ -47,13 +48,13 @@ SHOWN = 20
 @option(
     "--next",
     "unlabelled",
-    type=FILE,
+    type=INPUT_FILE,
     metavar="CATALOGUE.h5",
     help="Rank clips of this file, such as one of mvemo predict --cache, to label them next.",
 )
 @option(
     "--manifest",
-    type=FILE,
+    type=INPUT_FILE,
     help="Manifest with the disagreement of the annotators.  [default: that of FEATURES]",
 )
 @option("--annotators", type=COUNT, help="Annotators per clip, if the manifest does not say.")

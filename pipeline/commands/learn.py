@@ -6,14 +6,14 @@ from pathlib import Path
 import click
 from click import argument, option
 
-from mvemo.pipeline.commands.options import FILE, OUT_FOLDER, PATH, flag, model_option
+from mvemo.pipeline.commands.options import INPUT, INPUT_FILE, OUT_FOLDER, flag, model_option
 
 
 @click.command()
-@argument("corrections", type=FILE)
+@argument("corrections", type=INPUT_FILE)
 @option(
     "--features",
-    type=FILE,
+    type=INPUT_FILE,
     required=True,
     metavar="CATALOGUE.h5",
     help="File that mvemo predict --cache wrote with the same model.",
@@ -21,7 +21,7 @@ from mvemo.pipeline.commands.options import FILE, OUT_FOLDER, PATH, flag, model_
 @model_option
 @option(
     "--training",
-    type=PATH,
+    type=INPUT,
     metavar="FEATURES.h5",
     help="File that the model was made of: train on its clips, too.",
 )

@@ -41,6 +41,18 @@ class NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class InputPath(NamedPath):
+    """Path that must exist, checked before the command imports a slow module."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a `pathlib.Path`."""
+        path: Path = super().convert(value, param, ctx)
+        # If an unfinished run left rows of a cache, opening the cache says how to get them.
+        if not (path.exists() or path.with_name(f"{path.name}.parts").exists()):
+            raise BadOption(f"{path}: no such file")
+        return path
+
+
 class OutputPath(NamedPath):
     """Output path, checked before any work; `makes_folders` allows missing parent folders."""
 
@@ -72,6 +84,8 @@ class OutputPath(NamedPath):
 LEAST_ROOM = 64 << 10
 PATH = NamedPath()
 FILE = NamedPath(dir_okay=False)
+INPUT = InputPath()
+INPUT_FILE = InputPath(dir_okay=False)
 FOLDER = NamedPath(file_okay=False)
 OUT_FILE = OutputPath(dir_okay=False)
 OUT_FOLDER = OutputPath(makes_folders=True, file_okay=False)

@@ -9,7 +9,7 @@ import click
 from click import argument, option
 
 from mvemo.pipeline.commands.options import (
-    FILE,
+    INPUT_FILE,
     OUT_FOLDER,
     flag,
     force_option,
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 mood_options = together(
     [
-        option("--corrections", type=FILE, help="Manifest of corrected labels, used instead."),
+        option(
+            "--corrections", type=INPUT_FILE, help="Manifest of corrected labels, used instead."
+        ),
         option(
             "--min-confidence",
             "least",
@@ -36,7 +38,7 @@ mood_options = together(
 
 
 @click.command()
-@argument("predictions", type=FILE)
+@argument("predictions", type=INPUT_FILE)
 @mood_options
 @option("--out", type=OUT_FOLDER, required=True, help="Folder for the playlists.")
 @option(

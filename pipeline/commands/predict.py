@@ -11,6 +11,7 @@ import click
 from click import argument, option
 
 from mvemo.pipeline.commands.options import (
+    INPUT,
     OUT_FILE,
     OUT_FOLDER,
     PATH,
@@ -29,6 +30,7 @@ from mvemo.pipeline.errors import BadOption
 if TYPE_CHECKING:
     from mvemo.fuse.final.model import FinalModel
     from mvemo.pipeline.prediction.formats import Record
+    from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
     from mvemo.pipeline.prediction.predictions import Prediction
 
 # Value of --modality -> modalities to read.
@@ -135,7 +137,7 @@ def predict(
             "--timeline, --cache or --column"
         )
     if features:
-        return _predict_features(features[0], options, shown)
+        return _predict_features(INPUT.convert(features[0], None, None), options, shown)
 
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
@@ -145,6 +147,8 @@ def predict(
 
         click.echo(plan_text(folder, clips, settings))
         return 0
+    if all(clip.problem for clip in clips):
+        return _show_problems(folder, clips, settings, shown, timeline)
     if timeline:
         from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
 
@@ -165,6 +169,27 @@ def _predict_features(file: Path, options: dict[str, Any], shown: dict[str, Any]
 
     modalities, folder = MODALITIES[options["modality"]], pick_model(options["model_name"])
     model, found = predict_features(folder, file, modalities, options["coverage"])
+    for prediction in found if shown["jsonl"] else ():
+        _echo_line(model, prediction)
+    return _show(model, found, shown, facts=False)
+
+
+def _show_problems(
+    folder: Path,
+    clips: Sequence[NewClip],
+    settings: PredictSettings,
+    shown: dict[str, Any],
+    timeline: bool,
+) -> int:
+    """Print why no clip can be read; unlike `predict_files`, this does not import torch."""
+    from mvemo.fuse.final.model import load_model, with_coverage
+    from mvemo.pipeline.prediction.predictions import Prediction, unpredicted
+
+    model = with_coverage(load_model(folder), settings.coverage)
+    if timeline:
+        unread = ((model, *unpredicted(clip.file, clip.problem)) for clip in clips)
+        return _show_timelines(unread, shown)
+    found = [Prediction(clip.file, problem=clip.problem) for clip in clips]
     for prediction in found if shown["jsonl"] else ():
         _echo_line(model, prediction)
     return _show(model, found, shown, facts=False)
@@ -194,7 +219,7 @@ def _show_timelines(
     followed: Iterator[tuple[FinalModel, str, list[Record]]], shown: dict[str, Any]
 ) -> int:
     """Print the timeline of each clip."""
-    from mvemo.pipeline.prediction.timeline import windows_csv
+    from mvemo.pipeline.prediction.predictions import windows_csv
 
     windows = []
     failed = []
@@ -249,6 +274,8 @@ def explain(
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
     clips, folder, settings = clips_and_settings([str(file)], **options)
+    if len(clips) != 1 or clips[0].problem:
+        raise BadOption(f"{file}: {clips[0].problem or 'expected one media file'}")
 
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import write_text
@@ -256,8 +283,6 @@ def explain(
     from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 
     occlusion = explain.ExplainSettings(step, width, output)
-    if len(clips) != 1 or clips[0].problem:
-        raise BadOption(f"{file}: {clips[0].problem or 'expected one media file'}")
     maker = FeatureMaker(folder, settings)
     maker.features()
     explanation = explain.explain_clip(maker, clips[0], occlusion)

@@ -11,9 +11,9 @@ from mvemo.manifests import read_manifest
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import TASKS, Task
 from mvemo.pipeline.commands.options import (
-    FILE,
+    INPUT,
+    INPUT_FILE,
     OUT_FOLDER,
-    PATH,
     column_option,
     flag,
     paper_options,
@@ -27,7 +27,7 @@ from mvemo.pipeline.provenance import provenance
 @option(
     "--predictions",
     "files",
-    type=PATH,
+    type=INPUT,
     multiple=True,
     required=True,
     help="Table: clip_id, label, a column of probabilities for each class (or 'predicted', the "
@@ -42,7 +42,7 @@ from mvemo.pipeline.provenance import provenance
 )
 @option(
     "--manifest",
-    type=FILE,
+    type=INPUT_FILE,
     help="Manifest with labels and groups of the clips; the files then need no label.",
 )
 @option(

@@ -42,6 +42,8 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
       mvemo serve songs/
       mvemo serve emotions.csv --no-open --port 8000
     """
+    if not source.exists():
+        raise BadOption(f"{source}: no such file or folder")
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise BadOption(f"needs {', '.join(missing)}: run pip install 'mvemo[serve]'")

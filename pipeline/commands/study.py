@@ -13,8 +13,8 @@ from click import argument, option
 from mvemo.pipeline.commands.options import (
     COUNT,
     FILE,
+    INPUT,
     OUT_FOLDER,
-    PATH,
     comma_separated,
     folds_are_named,
     folds_option,
@@ -65,7 +65,7 @@ def study_options(
     """Return a decorator that adds the argument and the options of every study."""
     return together(
         [
-            argument("manifest", type=PATH),
+            argument("manifest", type=INPUT),
             option(
                 "--out",
                 type=OUT_FOLDER,

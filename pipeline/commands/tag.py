@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click import argument, option
 
-from mvemo.pipeline.commands.options import FILE, OUT_FILE, flag
+from mvemo.pipeline.commands.options import INPUT_FILE, OUT_FILE, flag
 from mvemo.pipeline.commands.playlist import mood_options
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@argument("predictions", type=FILE, required=False)
+@argument("predictions", type=INPUT_FILE, required=False)
 @mood_options
 @flag("--write", "Write the tags; otherwise they are only listed.")
 @option("--journal", type=OUT_FILE, help="File for --undo.  [default: PREDICTIONS.tags.jsonl]")
-@option("--undo", type=FILE, metavar="JOURNAL", help="Restore the tags of a journal's files.")
+@option("--undo", type=INPUT_FILE, metavar="JOURNAL", help="Restore the tags of a journal's files.")
 def tag(
     predictions: Path | None,
     corrections: Path | None,

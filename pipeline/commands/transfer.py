@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 from click import argument, option
 
-from mvemo.pipeline.commands.options import PATH, flag, set_option
+from mvemo.pipeline.commands.options import INPUT, flag, set_option
 from mvemo.pipeline.errors import BadOption
 
 
 @click.command(short_help="Train on each file of features, and test on each other one.")
-@argument("features", nargs=-1, required=True, type=PATH)
+@argument("features", nargs=-1, required=True, type=INPUT)
 @option("--scheme", metavar="NAME|quadrants", help="Map labels to shared classes.")
 @flag("--json", "Print the scores as JSON.")
 @set_option

@@ -21,16 +21,30 @@ from mvemo.pipeline.console.messages import escaped, tell, unguarded, verbosity
 
 # Minimum number of seconds between two lines; long runs write fewer lines.
 LINE_INTERVAL = 30.0
-# Callback of the enclosing work: gets the newly finished share and the bar's title.
-_whole: ContextVar[Callable[[float, str], object] | None] = ContextVar("_whole", default=None)
+# Called with the newly finished share of a bar, its title and, at its end, its seconds.
+_Whole = Callable[[float, str, float], object]
+_whole: ContextVar[_Whole | None] = ContextVar("_whole", default=None)
 
 
 @contextmanager
 def told_as_parts(
-    steps: int, n_parts: int, on_steps: Callable[[float, str], object]
+    steps: int, n_parts: int, on_steps: Callable[[float, str], object], seconds: dict[str, float]
 ) -> Iterator[None]:
-    """Count each bar of clips inside the context as one of `n_parts` parts of `steps` steps."""
-    token = _whole.set(lambda share, title: on_steps(share * steps / n_parts, title))
+    """Count each bar of clips inside the context as one of `n_parts` parts of `steps` steps.
+
+    `seconds` keeps the time of each bar by its title, so that in the next batch of clips each
+    bar counts by its time instead.
+    """
+    earlier = dict(seconds)
+
+    def tell_part(share: float, title: str, took: float) -> None:
+        if took:
+            seconds[title] = took
+        else:
+            weight = earlier.get(title, 0.0) / sum(earlier.values()) if earlier else 1 / n_parts
+            on_steps(share * steps * weight, title)
+
+    token = _whole.set(tell_part)
     try:
         yield
     finally:
@@ -58,7 +72,8 @@ class Progress:
             disable=self._quiet,
             leave=False,
             dynamic_ncols=True,
-            smoothing=0.05,
+            miniters=1,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
             file=unguarded(sys.stderr),
         )
 
@@ -68,17 +83,33 @@ class Progress:
         self._update(note)
 
     @property
-    def _shown(self) -> int:
-        return min(self.done + int(self._ahead + 1e-6), self._total)
+    def _reached(self) -> float:
+        return min(self.done + self._ahead, self._total)
+
+    def pace(self) -> tuple[float, float]:
+        """Return the steps per hour and the seconds left; (0, 0) before the first new step.
+
+        Kept steps took no time, so they do not count.
+        """
+        new, seconds = self._reached - self.kept, time.monotonic() - self._start
+        if new < 1 - 1e-6 or not seconds:
+            return 0.0, 0.0
+        return 3600 * new / seconds, seconds / new * (self._total - self._reached)
+
+    @property
+    def _pace_text(self) -> str:
+        per_hour, left = self.pace()
+        rate = f"{per_hour:,.0f} {self._unit}s/h, " if self._unit == "clip" else ""
+        return f"{rate}about {tqdm.format_interval(left)} left" if left else ""
 
     @property
     def _failed(self) -> str:
         return f"{self.failures} failed" if self.failures else ""
 
     def _update(self, note: str = "") -> None:
-        if text := ", ".join(filter(None, (note, self._failed))):
-            self._bar.set_postfix_str(escaped(text), refresh=False)
-        self._bar.update(self._shown - self._bar.n)
+        parts = (note or self._note, self._failed, "" if self._quiet else self._pace_text)
+        self._bar.set_postfix_str(escaped(", ".join(filter(None, parts))), refresh=False)
+        self._bar.update(int(self._reached + 1e-6) - self._bar.n)
         self._write_line()
 
     def step(self, count: int = 1, *, failed: int = 0) -> None:
@@ -87,14 +118,14 @@ class Progress:
         self.failures += failed
         self._ahead = max(self._ahead - count, 0.0)
         if self._whole is not None and self._unit == "clip":
-            self._whole(count / max(self._total, 1), self._title)
+            self._whole(count / max(self._total, 1), self._title, 0.0)
         self._update()
 
     def note(self, text: str) -> None:
         """Show the current activity inside a step."""
         self._note = text
-        self._bar.set_postfix_str(escaped(text))
-        self._write_line()
+        self._update()
+        self._bar.refresh()
 
     def _write_line(self) -> None:
         """Print a line of progress if no bar is drawn and the last line is old enough."""
@@ -104,12 +135,8 @@ class Progress:
             if not self._in_lines or now - self._last_line < wait:
                 return
             self._last_line = now
-        remaining, shown = "", self._shown
-        if 0 < shown < self._total:
-            seconds = (now - self._start) / shown * (self._total - shown)
-            remaining = f"about {duration_text(seconds)} left"
-        done = f"{self._title}: {shown} of {self._total} {self._unit}s"
-        tell(", ".join(filter(None, (done, self._failed, remaining, self._note))))
+        done = f"{self._title}: {int(self._reached + 1e-6)} of {self._total} {self._unit}s"
+        tell(", ".join(filter(None, (done, self._failed, self._pace_text, self._note))))
 
     def _write_lines(self) -> None:
         """Write lines until the work ends, even if a single step takes minutes."""
@@ -124,6 +151,8 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._ended.set()
         self._bar.close()
+        if self._whole is not None and self._unit == "clip":
+            self._whole(0.0, self._title, time.monotonic() - self._start)
         if kind is None and self._whole is None:
             took = "" if self._quiet else f" in {self._bar.format_dict['elapsed']:.1f} s"
             done = f"{self.done} done"

@@ -70,7 +70,7 @@ class BatchReader:
         """Yield batches of (key, clip), in order."""
         if not clips:
             return
-        start = time.monotonic()
+        start, times = time.monotonic(), dict[str, float]()
         # Decoding is one part; each net, or all descriptors together, is another.
         n_parts = 1 + sum(len(self.maker.model.variants(name)) for name in self.features)
         with Progress("clips", len(clips)) as bar:
@@ -78,7 +78,7 @@ class BatchReader:
                 readable = [clip for _, clip in batch if not clip.windows.problem]
                 with (
                     tempfile.TemporaryDirectory(prefix="mvemo-") as work,
-                    told_as_parts(len(batch), n_parts, bar.ahead),
+                    told_as_parts(len(batch), n_parts, bar.ahead, times),
                 ):
                     embedded = iter(self._embed(readable, Path(work)) if readable else [])
                 done = [(row, c if c.windows.problem else next(embedded)) for row, c in batch]
@@ -90,12 +90,13 @@ class BatchReader:
 
     def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
         batch: list[tuple[int, EmbeddedClip]] = []
-        n = 0
+        # The first of many batches is small: when it is done, the remaining time is known.
+        n, most = 0, min(FEW if len(clips) > BATCH else BATCH, BATCH)
         for row, clip in clips.items():
             windows = windows_of(clip, self.window)
-            if batch and n + len(windows.stretches) > BATCH:
+            if batch and n + len(windows.stretches) > most:
                 yield batch
-                batch, n = [], 0
+                batch, n, most = [], 0, BATCH
             unread = EmbeddedClip(clip, windows, problem=windows.problem, passing=windows.passing)
             batch.append((row, unread))
             n += len(windows.stretches)
@@ -122,7 +123,8 @@ class BatchReader:
                 device=pick_device(self.maker.options.device),
                 precision=spec.params["precision"],
             )
-            with Progress(spec.name, len(rows)) as bar:
+            title = spec.name if spec.fold is None else f"{spec.name}@fold{spec.fold}"
+            with Progress(title, len(rows)) as bar:
                 for batch, values in batches:
                     vectors.update(zip(batch, values.astype(np.float64), strict=True))
                     bar.step(len(batch))

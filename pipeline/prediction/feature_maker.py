@@ -3,6 +3,8 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from mvemo.cache import FeatureSpec, in_half_precision
 from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
@@ -93,8 +95,10 @@ class FeatureMaker:
     def net(self, spec: FeatureSpec) -> Net:
         """Return the net of a feature, loaded once."""
         if spec.digest not in self._nets:
-            net = load_net(spec, len(self.model.classes), self.folder, self.options.weights)
-            self._nets[spec.digest] = place(net, pick_device(self.options.device)).eval()
+            # Most tensors are small: waking a second thread for each takes longer than copying it.
+            with threadpool_limits(1, "openmp"):
+                net = load_net(spec, len(self.model.classes), self.folder, self.options.weights)
+                self._nets[spec.digest] = place(net, pick_device(self.options.device)).eval()
         return self._nets[spec.digest]
 
 

@@ -59,6 +59,12 @@ def clips_and_settings(
     columns: Mapping[str, str] | None = None,
 ) -> tuple[list[NewClip], Path, PredictSettings]:
     """Return the clips, the model's folder and the settings; download missing weights."""
+    clips = find_clips(inputs, columns)
+    if all(clip.problem for clip in clips):
+        # Neither torch nor weights are needed to say so.
+        from mvemo.pipeline.models.boxed import pick_model
+
+        return clips, pick_model(model_name), PredictSettings(coverage=coverage)
     # The readers start while this process imports the modules below.
     start_readers()
 
@@ -71,7 +77,7 @@ def clips_and_settings(
     keep_freed_memory()
     # The device is checked before anything is downloaded or read.
     pick_device(device)
-    folder, clips = pick_model(model_name), find_clips(inputs, columns)
+    folder = pick_model(model_name)
     if coverage is not None:
         with_coverage(load_model(folder), coverage)
     modalities = modalities_of(clips) if modality == "both" else (modality,)

@@ -1,7 +1,9 @@
 """Predictions of feature files; predictions as records, CSV files and terminal tables.
 
-This module does not need media packages.
+This module does not need media packages, and imports h5py only to read a feature file.
 """
+
+from __future__ import annotations
 
 import io
 import re
@@ -9,13 +11,11 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvemo.cache import Cache, open_cache
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import DescriptorStatistics, statistics_of
 from mvemo.fuse.final.model import (
     FeatureKey,
     FinalModel,
@@ -34,6 +34,9 @@ from mvemo.manifests.tables import CsvWriter
 from mvemo.manifests.text_table import Tabular, align_columns, shown_name
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.prediction.formats import Record, format_of
+
+if TYPE_CHECKING:
+    from mvemo.cache import Cache
 
 # Plain words for the main score of each task, by metric.
 _EXPECT = {
@@ -127,6 +130,9 @@ def predict_features(
     folder: Path, features: Path, modalities: Collection[str], coverage: float | None = None
 ) -> tuple[FinalModel, list[Prediction]]:
     """Predict the clips of a feature file, in its order, from features of these modalities."""
+    from mvemo.cache import open_cache
+    from mvemo.fuse.features import DescriptorStatistics, statistics_of
+
     model = with_coverage(load_model(folder), coverage)
     specs = [spec for spec in model.specs if spec.modality in modalities]
     with open_cache(features) as cache:
@@ -245,6 +251,16 @@ def records_csv(
         cells.append("; ".join(record.get("notes", ())))
         writer.writerow([*map(record.get, first), *cells, *map(record.get, ("error", *last))])
     return text.getvalue()
+
+
+def windows_csv(model: FinalModel, windows: Sequence[Record]) -> str:
+    """Return a CSV text with a row for each window; a file that failed has one row."""
+    return records_csv(model, ("path", "start", "stop", "loudness", "model"), windows)
+
+
+def unpredicted(file: str, problem: str) -> tuple[str, list[Record]]:
+    """Return the message and the only record of the timeline of a file that was not predicted."""
+    return f"not predicted: {file}: {problem}", [{"path": file, "error": problem}]
 
 
 def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:

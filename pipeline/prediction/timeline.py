@@ -25,7 +25,8 @@ from mvemo.pipeline.prediction.predictions import (
     Prediction,
     legend,
     prediction_fields,
-    records_csv,
+    unpredicted,
+    windows_csv,
     without_distance,
 )
 from mvemo.pipeline.prediction.run import predict_window
@@ -164,11 +165,6 @@ def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
     return found
 
 
-def windows_csv(model: FinalModel, windows: Sequence[Record]) -> str:
-    """Return a CSV text with a row for each window; a file that failed has one row."""
-    return records_csv(model, ("path", "start", "stop", "loudness", "model"), windows)
-
-
 def page_names(folder: Path, files: Sequence[str]) -> list[Path]:
     """Return a unique output path, without extension, for each file."""
     names = []
@@ -265,8 +261,7 @@ def write_timelines(
         except ExtractError as error:
             problem = str(error).removeprefix(f"{clip.path}: ")
         if problem:
-            record = {"path": clip.file, "error": problem}
-            yield model, f"not predicted: {clip.file}: {problem}", [record]
+            yield model, *unpredicted(clip.file, problem)
             continue
         html, table = Path(f"{name}.html"), Path(f"{name}.csv")
         records = window_records(model, followed)

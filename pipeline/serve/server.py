@@ -55,8 +55,6 @@ def serve(source: Path, settings: ServeSettings) -> None:
         raise BadOption(f"--host {settings.host}: others can reach it: give --token, too")
     if settings.token and not re.fullmatch(r"[\w-]{8,}", settings.token):
         raise BadOption("--token: expected at least 8 letters, digits, '-' and '_'")
-    if not source.exists():
-        raise BadOption(f"{source}: no such file or folder")
     folder = source if source.is_dir() else source.parent
     work = settings.work or folder / ".mvemo"
     try:

@@ -29,10 +29,12 @@ from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import steps
 from mvemo.pipeline.stage_one.backends import Backend, Note, Training
 
-# Maximum number of clips in a task; a killed worker loses at most these clips.
-BATCH = 32
+# Maximum number of clips in a task, and in a first one; a killed worker loses at most these clips.
+BATCH, FIRST = 32, 8
 # Settings, number of outputs and loaded nets of this process's last task with frozen nets.
 _frozen: list[tuple[TaskSettings, int, embedding.FrozenNets]] = []
+# Times of the parts of this process's last task, see `told_as_parts`.
+_part_seconds: dict[str, float] = {}
 # Only one task runs at a time, because torch's seeds and switches are global.
 _one_task = threading.Lock()
 
@@ -111,7 +113,8 @@ class ClipTask:
         descriptors, nets = shared.settings.extract.descriptors, shared.nets
         writer = PartWriter(shared.out, self.table, self.stored)
         n_parts = 1 + bool(descriptors) + len(nets) * shared.frozen
-        with progress.told_as_parts(len(self.table), n_parts, lambda count, title: note(count)):
+        n = len(self.table)
+        with progress.told_as_parts(n, n_parts, lambda count, _: note(count), _part_seconds):
             media = ClipMedia(
                 self.clips,
                 shared.settings,
@@ -175,11 +178,14 @@ def do_task(task: Task, emit: Note | None = None) -> Finished:
 
 
 def batch_sizes(n_clips: int, processes: int, unit: int) -> list[int]:
-    """Return task sizes: half a process's share of the remaining clips, in multiples of `unit`."""
+    """Return task sizes: half a process's share of the remaining clips, in multiples of `unit`.
+
+    The first task of each process is small: when it is done, the remaining time is known.
+    """
     sizes: list[int] = []
     remaining = n_clips
     while remaining:
-        share = min(BATCH, remaining // (2 * processes))
+        share = min(FIRST if len(sizes) < processes else BATCH, remaining // (2 * processes))
         sizes.append(min(max(share // unit, 1) * unit, remaining))
         remaining -= sizes[-1]
     return sizes

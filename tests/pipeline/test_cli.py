@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import click
 import pytest
@@ -14,6 +15,7 @@ from mvemo.pipeline.console.messages import Verbosity, note_resumable, silenced,
 from mvemo.pipeline.errors import BadOption
 
 HEAVY = ("numpy", "h5py", "scipy", "sklearn", "torch", "librosa", "matplotlib", "av", "cv2")
+LIGHT = ("numpy", "scipy")
 
 
 CALLS = (
@@ -41,6 +43,56 @@ def test_help_loads_no_numeric_library():
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("loaded")] == ["loaded []"] * len(CALLS)
     assert sum(line.startswith("Usage: ") for line in lines) == 5
+
+
+# Calls with a path that does not exist, and the last line of what they say.
+MISSING = {
+    "extract no.csv": "mvemo: no.csv: no such file",
+    "fuse no.h5": "mvemo: no.h5: no such file",
+    "cv no.h5": "mvemo: no.h5: no such file",
+    "audit no.h5": "mvemo: no.h5: no such file",
+    "labels no.h5": "mvemo: no.h5: no such file",
+    "report --predictions no.csv": "mvemo: no.csv: no such file",
+    "learn no.csv --features no.h5 --out out": "mvemo: no.h5: no such file",
+    "study j22 no.csv --out out": "mvemo: no.csv: no such file",
+    "study transfer no.h5 no2.h5": "mvemo: no.h5: no such file",
+    "tag no.csv": "mvemo: no.csv: no such file",
+    "tag --undo no.jsonl": "mvemo: no.jsonl: no such file",
+    "playlist no.csv --out out": "mvemo: no.csv: no such file",
+    "serve no": "mvemo: no: no such file or folder",
+    "explain no.mp3": "mvemo: no.mp3: no such file",
+    "predict no.h5": "mvemo: no.h5: no such file",
+    "predict no.mp3": "not predicted: no.mp3: no such file",
+    "predict no.mp3 --timeline": "not predicted: no.mp3: no such file",
+    "predict no*.mp3": "not predicted: no*.mp3: no file matches this pattern",
+    "predict .": "not predicted: .: the folder has no media files",
+    "predict lists.csv": "not predicted: gone.mp3: no such file in .",
+    "predict empty.csv": "mvemo: empty.csv: the table lists no clips",
+}
+
+
+def test_a_path_that_does_not_exist_is_told_before_a_slow_import(tmp_path):
+    (tmp_path / "lists.csv").write_text("path\ngone.mp3\n")
+    (tmp_path / "empty.csv").write_text("path\n")
+    # numpy reads a model's heads, and scipy imports its parts on first use.
+    slow = ("scipy.special", "scipy.sparse", *(name for name in HEAVY if name not in LIGHT))
+    code = (
+        "import sys\n"
+        "from mvemo.pipeline import cli\n"
+        f"for call in {list(MISSING)!r}:\n"
+        "    sys.argv = ['mvemo', *call.split()]\n"
+        "    sys.stderr = sys.stdout\n"
+        "    try:\n        cli.main()\n"
+        "    except SystemExit as stop:\n        assert stop.code == 2, call\n"
+        f"    print('loaded', [name for name in {slow!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    lines = done.stdout.splitlines()
+    told = [line for line, after in pairwise(lines) if after.startswith("loaded")]
+    assert told == list(MISSING.values())
+    assert {line for line in lines if line.startswith("loaded")} == {"loaded []"}
 
 
 def test_every_command_has_its_line_and_is_found():

@@ -17,9 +17,11 @@ from output_samples import (
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, f1_score, r2_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mvemo.cache import open_cache
-from mvemo.fuse import BadFeatures, HeadSettings, LeakError, format_table
+from mvemo.fuse import BadFeatures, HeadSettings, LeakError, evaluate, format_table
+from mvemo.fuse.crossval import evaluation
 from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.fuse.models import LATE, STACKED
 from mvemo.fuse.report.summary import recommend
@@ -279,3 +281,24 @@ def test_class_weights_make_rare_classes_count(tmp_path):
     plain = evaluated(path).models[0]
     weighed = evaluated(path, head=HeadSettings(class_weight="balanced", choose_C=False)).models[0]
     assert weighed.confusion[1, 1] > plain.confusion[1, 1]
+
+
+def test_only_many_values_are_computed_by_several_threads(tmp_path, monkeypatch):
+    seen = []
+
+    def stop(cache, settings):
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        seen.append({pool["num_threads"] for pool in pools})
+        raise BadFeatures("seen")
+
+    monkeypatch.setattr(evaluation, "evaluate_once", stop)
+    # 120 clips with four features of 12 numbers.
+    with (
+        open_cache(frozen_cache(tmp_path / "f.h5")) as cache,
+        threadpool_limits(2, user_api="blas"),
+    ):
+        for few in (120 * 48 + 1, 120 * 48):
+            monkeypatch.setattr(evaluation, "FEW_VALUES", few)
+            with pytest.raises(BadFeatures, match="seen"):
+                evaluate(cache)
+    assert seen == [{1}, {2}]

@@ -11,7 +11,7 @@ from fuse_samples import NASTY, empty_results, make_results, nasty_results
 from sklearn.metrics import auc, roc_auc_score
 
 from mvemo.fuse.report import figures
-from mvemo.fuse.report.drawing import COLOURS, matrix_figure
+from mvemo.fuse.report.drawing import COLOURS, matrix_figures
 from mvemo.fuse.results import recommended_model
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -78,9 +78,18 @@ def test_confusion_shows_every_count(results, drawn):
 
 @pytest.mark.parametrize(("n", "named", "counts"), [(15, 15, 15), (20, 20, 0), (40, 0, 0)])
 def test_many_classes_leave_the_counts_and_then_the_names_out(n, named, counts):
-    shown = texts(matrix_figure(np.eye(n, dtype=np.int64), [f"tag {i}" for i in range(n)], "x"))
+    (svg,) = matrix_figures({"x": np.eye(n, dtype=np.int64)}, [f"tag {i}" for i in range(n)])
+    shown = texts(svg)
     assert sum(text.startswith("tag") for text in shown) == 2 * named
     assert shown.count("1") == counts
+
+
+def test_matrices_of_one_figure_are_drawn_like_each_alone():
+    names, rng = ("calm", "a long name of a class", "sad"), np.random.default_rng(0)
+    confusions = {name: rng.integers(0, high, (3, 3)) for name, high in (("a", 9), ("b", 5000))}
+    alone = [matrix_figures({name: each}, names)[0] for name, each in confusions.items()]
+    assert matrix_figures(confusions, names) == alone
+    assert len(set(alone)) == 2
 
 
 def test_legends_name_models_and_areas_of_the_drawn_curves(results):

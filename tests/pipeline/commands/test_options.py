@@ -78,7 +78,7 @@ REFUSED = [
     ("predict song.mp3 --timeline-to 5", "--timeline-to 5 needs a timeline: add --timeline"),
     # Before a model or a file is looked for.
     ("predict song.mp3 --device cude", "unknown --device 'cude'; expected auto, cpu, cuda, cuda:N"),
-    ("explain song.mp3 --device cuda:99", "device is 'cuda:99', but torch does not find it"),
+    ("explain {tmp}/file --device cuda:99", "device is 'cuda:99', but torch does not find it"),
     *(
         (f"{name} https://example.org/a.mp3", "a.mp3: URLs are not supported: download")
         for name in ("predict", "explain", "extract", "fuse")
@@ -120,6 +120,7 @@ def test_a_prescribed_split_is_asked_about(manifest, tmp_path, capsys, program):
 
 
 def test_more_workers_than_cores_are_told_of(tmp_path, capsys):
+    (tmp_path / "none.csv").touch()
     assert run("mvemo", "extract", tmp_path / "none.csv", "--workers", 9999) == 2
     assert "note: --workers 9999: this machine has " in capsys.readouterr().err
 
@@ -198,4 +199,5 @@ def test_a_folder_that_is_not_asked_for_is_not_checked(tmp_path, monkeypatch, pr
     monkeypatch.chdir(tmp_path)
     (tmp_path / "timelines").touch()
     assert "none.mp3: no such file" in program("mvemo", "predict", "none.mp3", ends=2).out
-    assert "is a file" in program("mvemo", "predict", "none.mp3", "--timeline", ends=2).err
+    (tmp_path / "some.mp3").touch()
+    assert "is a file" in program("mvemo", "predict", "some.mp3", "--timeline", ends=2).err

@@ -3,7 +3,11 @@
 import itertools
 import math
 import queue
+import re
+from itertools import pairwise
 from types import SimpleNamespace
+
+import pytest
 
 from mvemo.pipeline.console import progress
 from mvemo.pipeline.console.messages import silenced
@@ -22,7 +26,8 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
         bar.note("clip 2")
         bar.step(3)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("decode: 1 of 4 clips, 1 failed, about ")
+    assert lines[0].startswith("decode: 1 of 4 clips, 1 failed, ")
+    assert " clips/h, about " in lines[0]
     assert lines[1].endswith(" left, clip 2")
     assert lines[2:] == ["decode: 4 of 4 clips, 1 failed, clip 2", "decode: 4 done, 1 failed"]
 
@@ -42,7 +47,7 @@ def test_parts_of_a_work_move_its_bar(monkeypatch, capsys):
     minutes = itertools.count(step=60.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=minutes.__next__))
     with Progress("clips", 8) as bar:
-        with told_as_parts(4, 2, bar.ahead):
+        with told_as_parts(4, 2, bar.ahead, {}):
             with Progress("digest media", 4, "file") as part:
                 part.step(4)
             for title in ("decode", "musicnn"):
@@ -51,12 +56,64 @@ def test_parts_of_a_work_move_its_bar(monkeypatch, capsys):
                     part.step(failed=1)
         # What is done is counted once, however far its parts were.
         bar.step(4, failed=1)
-    lines = [line.partition(", about")[0] for line in capsys.readouterr().err.splitlines()]
+    said = re.sub(r", \d+ clips/h, about [\d:]+ left", "", capsys.readouterr().err)
+    lines = said.splitlines()
     assert lines == [
         *(f"clips: {n} of 8 clips" for n in (1, 2, 3, 4)),
         "clips: 4 of 8 clips, 1 failed",
         "clips: 4 done, 1 failed",
     ]
+
+
+class Clock:
+    """A clock that tests set."""
+
+    seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def test_rate_and_time_left_are_of_new_clips(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock))
+    with Progress("musicnn", 110) as bar:
+        bar.kept = 10
+        bar.step(10)
+        assert bar.pace() == (0.0, 0.0)
+        clock.seconds = 50.0
+        bar.step(25)
+        assert bar.pace() == (1800.0, 150.0)
+        bar.ahead(0.5)
+        assert bar.pace()[1] == pytest.approx(50 / 25.5 * 74.5)
+
+
+# Seconds per clip of each part: decoding is a sixth of the work.
+PARTS = {"decode": 0.3, "describe": 0.1, "musicnn": 0.4, "i3d": 1.0}
+
+
+def test_the_time_left_is_known_after_a_tenth_of_the_work(monkeypatch):
+    clock, seconds, seen = Clock(), {}, []
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock))
+    with Progress("clips", 136) as bar:
+        for n_clips in (8, *5 * [24], 8):
+            # Workers start, and files are opened.
+            clock.seconds += 0.5
+            with told_as_parts(n_clips, len(PARTS), bar.ahead, seconds):
+                for title, of_clip in PARTS.items():
+                    with Progress(title, n_clips) as part:
+                        for _ in range(n_clips):
+                            clock.seconds += of_clip
+                            part.step()
+                            seen.append((clock.seconds, int(bar._reached + 1e-6), *bar.pace()))
+            bar.step(n_clips)
+    # The bar moves clip by clip, also inside a batch.
+    shown = [n for _, n, *_ in seen]
+    assert {after - before for before, after in pairwise(shown)} <= {0, 1}
+    for now, _, per_hour, left in seen:
+        if now > clock.seconds / 10:
+            assert left == pytest.approx(clock.seconds - now, rel=0.2, abs=2.0)
+            assert per_hour == pytest.approx(3600 * 136 / clock.seconds, rel=0.2)
 
 
 def test_lines_of_a_long_run_are_few(monkeypatch, capsys):
@@ -82,5 +139,5 @@ def test_windows_and_tasks_divide_all():
     windows = TimelineSettings(window=4.0, hop=2.0).windows
     assert windows(7.0) == ((0.0, 4.0), (2.0, 6.0), (4.0, 7.0))
     assert windows(3.0) == ((0.0, 3.0),)
-    assert batch_sizes(200, 2, 4) == [32, 32, 32, 24, 20, 12, 12, 8, *7 * [4]]
+    assert batch_sizes(200, 2, 4) == [8, 8, 32, 32, 28, 20, 16, 12, 8, 8, *7 * [4]]
     assert batch_sizes(7, 1, 5) == [5, 2]
