@@ -10,13 +10,13 @@ the faster one.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import av
-from figures import Row, bench_parser, finish
+from figures import Row, bench_parser, finish, in_turns
 
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
@@ -29,17 +29,11 @@ TWO = (FrameSampling(n_frames=32, size=112), FrameSampling(n_frames=32, size=224
 def bare(path: Path) -> None:
     """Decode everything."""
     with av.open(str(path)) as container:
-        streams: list[Any] = [container.streams.video[0], container.streams.audio[0]]
+        streams: list[Any] = [*container.streams.video[:1], *container.streams.audio[:1]]
         for stream in streams:
             stream.thread_type = "AUTO"
         for _ in container.decode(streams):
             pass
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -58,31 +52,21 @@ def main() -> None:
         "16 kHz, 112": lambda f: decode_clip(f, sample_rates=(16000,)),
         "two of each": lambda f: decode_clip(f, sample_rates=(16000, 12000), pictures=TWO),
     }
-    # Sides take turns on each file, and the best of some rounds counts: noise only adds.
     total = dict.fromkeys(sides, 0.0)
     for file in files:
-        best = dict.fromkeys(sides, float("inf"))
-        for _ in range(ROUNDS):
-            for name, side in sides.items():
-                best[name] = min(best[name], seconds(lambda side=side, file=file: side(file)))
-        for name in sides:
-            total[name] += best[name]
+        best = in_turns([partial(side, file) for side in sides.values()], ROUNDS)
+        for name, (wall, _) in zip(sides, best, strict=True):
+            total[name] += wall
     spent = {name: 1000 * seconds / len(files) for name, seconds in total.items()}
     plain = spent.pop("bare PyAV")
     finish(
         chosen,
         [
-            Row(
-                f"decode, {name}, {len(files)} clips",
-                ms,
-                "ms a clip",
-                "bare PyAV",
-                plain,
-                ms / plain,
-            )
+            Row(f"decode, {name}, {len(files)} clips", ms, "ms a clip", "bare PyAV", plain,
+                ms / plain)
             for name, ms in spent.items()
         ],
-    )
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

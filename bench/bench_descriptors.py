@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import Row, bench_parser, finish
+from figures import Row, bench_parser, finish, in_turns
 from threadpoolctl import threadpool_limits
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings, describe
@@ -108,12 +108,6 @@ def load(path: Path, seconds: float) -> np.ndarray:
     return np.resize(y, int(seconds * SR))
 
 
-def timed(function: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
-
-
 def ratios(clips: list[np.ndarray], rounds: int) -> list[Row]:
     sides: dict[str, Callable[[np.ndarray], Any]] = {
         "mvemo": lambda y: describe(y, SETTINGS, NAMES),
@@ -124,14 +118,11 @@ def ratios(clips: list[np.ndarray], rounds: int) -> list[Row]:
         sides["ComParE_2016 LLD"] = smile
     total = dict.fromkeys(sides, 0.0)
     for y in clips:
-        best = dict.fromkeys(sides, float("inf"))
         for side in sides.values():
             side(y[: 2 * SR])  # Compiling and caches are not the clip's.
-        for _ in range(rounds):
-            for name, side in sides.items():
-                best[name] = min(best[name], timed(lambda side=side, y=y: side(y)))
-        for name in sides:
-            total[name] += best[name]
+        best = in_turns([partial(side, y) for side in sides.values()], rounds)
+        for name, (wall, _) in zip(sides, best, strict=True):
+            total[name] += wall
     if smile is None:
         print("ComParE_2016 LLD: not timed, the package opensmile is not installed")
     ms = {name: 1000 * spent / len(clips) for name, spent in total.items()}
