@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import wraps
 from inspect import isgeneratorfunction
 from pathlib import Path
 from typing import Any
@@ -92,10 +91,9 @@ def finish(chosen: argparse.Namespace, rows: Sequence[Row]) -> None:
 def table_lines(
     rows: Sequence[Row], *, judged: bool, before: Mapping[str, float] | None = None
 ) -> list[str]:
-    """Return an aligned table without its empty columns.
+    """Return an aligned table without its empty columns; only full sizes are `judged`.
 
-    `judged` says whether goals are met, which small sizes do not tell. `before` holds the values of
-    an earlier run by `what`: a row that became slower by more than `SLOWER` is marked.
+    Rows that became slower than `before`, values of an earlier run by `what`, are marked.
     """
     header = "measured,value,share,alternative,its value,ratio,limit,times limit,goal,,before,"
     cells = [header.split(",")]
@@ -104,16 +102,16 @@ def table_lines(
         cells.append(
             [
                 row.what,
-                f"{_number(row.value)} {row.unit}",
-                _text(row.share, "{:.0%}"),
+                _number(row.value, f" {row.unit}"),
+                "" if math.isnan(row.share) else f"{row.share:.0%}",
                 row.alternative,
-                "" if math.isnan(row.other) else f"{_number(row.other)} {row.unit}",
-                _text(row.ratio),
-                "" if math.isnan(row.limit) else _number(row.limit),
-                _text(row.times_slower(row.limit)),
+                _number(row.other, f" {row.unit}"),
+                "" if math.isnan(row.ratio) else f"{row.ratio:.2f}",
+                _number(row.limit),
+                "" if math.isnan(slower := row.times_slower(row.limit)) else f"{slower:.2f}",
                 row.goal,
                 {True: "met", False: "MISSED", None: ""}[row.met if judged else None],
-                "" if math.isnan(earlier) else _number(earlier),
+                _number(earlier),
                 "SLOWER" if row.times_slower(earlier) > SLOWER else "",
             ]
         )
@@ -122,12 +120,10 @@ def table_lines(
     return align_columns([[line[i] for i in used] for line in cells], left=left)
 
 
-def _text(value: float, form: str = "{:.2f}") -> str:
-    return "" if math.isnan(value) else form.format(value)
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+def _number(value: float, unit: str = "") -> str:
+    if math.isnan(value):
+        return ""
+    return (f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}") + unit
 
 
 def has_bf16() -> bool:
@@ -202,12 +198,10 @@ class Stopwatch:
         """Count the calls of a function as a part; of a generator only its own steps."""
         function = getattr(owner, name)
 
-        @wraps(function)
         def called(*arguments: Any, **options: Any) -> Any:
             with self.part(part):
                 return function(*arguments, **options)
 
-        @wraps(function)
         def stepped(*arguments: Any, **options: Any) -> Iterator[Any]:
             values, end = function(*arguments, **options), object()
             while True:
