@@ -33,7 +33,7 @@ from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.training.devices import autocast, keep_freed_memory, place
 
 Side = Callable[[torch.Tensor], torch.Tensor]
-NETS = ("i3d", "effnet", "c3d")
+NETS = ("effnet", "i3d", "c3d")
 # The packages that each side needs.
 SIDES = {
     "plain": (),
@@ -131,7 +131,7 @@ def main() -> None:
             chosen.side, chosen.nets, chosen.windows, chosen.rounds, chosen.threads, chosen.out
         )
         return
-    chosen.nets = chosen.nets or ",".join(NETS[: 2 if chosen.quick else None])
+    chosen.nets = chosen.nets or ",".join(NETS[: 1 if chosen.quick else None])
     chosen.windows = chosen.windows or (1 if chosen.quick else 4)
     chosen.rounds = chosen.rounds or (1 if chosen.quick else 3)
     sides = [side for side, needed in SIDES.items() if all(map(find_spec, needed))]
