@@ -2,7 +2,9 @@
 
 Each bench runs in a process of its own, at small sizes unless ``--full`` is given; what they print
 on the way is kept out of the table and shown with ``--verbose``. Goals are of full sizes on an
-idle machine: at small ones what is started counts for most, and nothing is judged.
+idle machine: at small ones what is started counts for most, and nothing is judged. If the file of
+an earlier run on such a machine and at these sizes exists, the table shows its values, marks what
+became slower by more than a fifth, and the file keeps the benches that were not run again.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from figures import Row, machine, table_lines
 
@@ -41,6 +44,13 @@ def run(name: str, chosen: argparse.Namespace) -> tuple[list[Row], float, str]:
     return rows, seconds, "" if rows else last[-1]
 
 
+def earlier_run(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the benches of an earlier run of the same kind of machine and the same sizes."""
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    alike = all(earlier.get(key) == facts[key] for key in ("processor", "cores", "sizes"))
+    return earlier["benches"] if alike else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
@@ -53,15 +63,18 @@ def main() -> None:
         parser.error(f"no bench {unknown[0]!r}: some of {', '.join(NAMES)}")
     facts = {**machine(), "sizes": "full" if chosen.full else "quick"}
     print(", ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
-    kept, rows, notes = {}, [], []
+    kept = earlier_run(chosen.json, facts)
+    before = {row["what"]: row["value"] for bench in kept.values() for row in bench["rows"]}
+    rows, notes = [], []
     for name in chosen.names or NAMES:
         print(f"{name} ...", end=" ", flush=True, file=sys.stderr)
         found, seconds, note = run(name, chosen)
         print(f"{seconds:.0f} s", file=sys.stderr)
-        kept[name] = {"seconds": round(seconds, 1), "rows": [vars(row) for row in found]}
+        if found:
+            kept[name] = {"seconds": round(seconds, 1), "rows": [vars(row) for row in found]}
         rows += found
         notes += [f"{name}: {note}"] if note else []
-    print("\n".join([*table_lines(rows, judged=chosen.full), *notes]))
+    print("\n".join([*table_lines(rows, judged=chosen.full, before=before), *notes]))
     chosen.json.write_text(json.dumps({**facts, "benches": kept}, indent=1), encoding="utf-8")
     print(f"kept in {chosen.json}")
     if any("exit code" in note for note in notes):

@@ -5,7 +5,7 @@
 FOLDER holds media files; by default the real clips beside the checkout. Every side gets the
 same 44.1 kHz waveform, in one process with one thread, and sides take turns. The openSMILE
 side runs where the package `opensmile` can be imported. Then: peak memory over ten minutes
-of sound, and clips a second of two processes against one.
+of sound.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import Row, bench_parser, finish
+from figures import Row, bench_parser, finish, in_turns
 from threadpoolctl import threadpool_limits
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings, describe
@@ -108,12 +107,6 @@ def load(path: Path, seconds: float) -> np.ndarray:
     return np.resize(y, int(seconds * SR))
 
 
-def timed(function: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
-
-
 def ratios(clips: list[np.ndarray], rounds: int) -> list[Row]:
     sides: dict[str, Callable[[np.ndarray], Any]] = {
         "mvemo": lambda y: describe(y, SETTINGS, NAMES),
@@ -124,14 +117,11 @@ def ratios(clips: list[np.ndarray], rounds: int) -> list[Row]:
         sides["ComParE_2016 LLD"] = smile
     total = dict.fromkeys(sides, 0.0)
     for y in clips:
-        best = dict.fromkeys(sides, float("inf"))
         for side in sides.values():
             side(y[: 2 * SR])  # Compiling and caches are not the clip's.
-        for _ in range(rounds):
-            for name, side in sides.items():
-                best[name] = min(best[name], timed(lambda side=side, y=y: side(y)))
-        for name in sides:
-            total[name] += best[name]
+        best = in_turns([partial(side, y) for side in sides.values()], rounds)
+        for name, (wall, _) in zip(sides, best, strict=True):
+            total[name] += wall
     if smile is None:
         print("ComParE_2016 LLD: not timed, the package opensmile is not installed")
     ms = {name: 1000 * spent / len(clips) for name, spent in total.items()}
@@ -155,21 +145,11 @@ def peak(banks: FilterBanks, minutes: float) -> float:
     return kib / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def work(banks: FilterBanks, seed: int) -> float:
-    """Processor seconds to describe half a minute of noise."""
-    y = 0.1 * np.random.default_rng(seed).standard_normal(30 * SR, dtype=np.float32)
-    started = time.process_time()
-    describe(y, SETTINGS, NAMES, banks=banks)
-    return time.process_time() - started
-
-
-def pool_of(workers: int) -> ProcessPoolExecutor:
-    """Fresh processes, one thread each, that have started."""
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a fresh process with one thread."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=threadpool_limits, initargs=(1,))
-    for _ in pool.map(time.sleep, [0.2] * workers):
-        pass
-    return pool
+    with ProcessPoolExecutor(1, context, initializer=threadpool_limits, initargs=(1,)) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def main() -> None:
@@ -185,12 +165,8 @@ def main() -> None:
     minutes = 2.0 if chosen.quick else 10.0
     threadpool_limits(1)
     # First, and each alone: a process begins with the peak of the one that started it.
-    with pool_of(1) as pool:
-        banks = pool.submit(filter_banks, SETTINGS).result()
-    with pool_of(1) as pool:
-        small = pool.submit(peak, banks, 0.01).result()
-    with pool_of(1) as pool:
-        large = pool.submit(peak, banks, minutes).result()
+    banks = in_a_process(filter_banks, SETTINGS)
+    small, large = (in_a_process(peak, banks, length) for length in (0.01, minutes))
     files = sorted(f for f in chosen.folder.rglob("*") if f.suffix in (".mp4", ".ogg", ".wav"))
     files = files[:: max(len(files) // chosen.clips, 1)][: chosen.clips]
     if files:
@@ -199,19 +175,6 @@ def main() -> None:
         print(f"descriptors: no media under {chosen.folder}, nothing to compare")
         rows = []
     rows.append(Row(f"peak memory of {minutes:g} minutes", large, "MiB", "libraries alone", small))
-    rate, spent = {1: 0.0, 2: 0.0}, {1: float("inf"), 2: float("inf")}
-    with pool_of(1) as one, pool_of(2) as two:
-        for _ in range(chosen.rounds):
-            for workers, pool in ((1, one), (2, two)):
-                started = time.perf_counter()
-                used = list(pool.map(partial(work, banks), range(8)))
-                rate[workers] = max(rate[workers], 8 / (time.perf_counter() - started))
-                spent[workers] = min(spent[workers], sum(used) / 8)
-    print(f"processor time a clip: {1000 * spent[1]:.0f} ms alone, {1000 * spent[2]:.0f} of two")
-    rows.append(
-        Row("describe by two workers", rate[2], "clips/s", "one worker", rate[1],
-            rate[2] / rate[1], ">= 1.8")
-    )  # fmt: skip
     finish(chosen, rows)
 
 

@@ -9,13 +9,19 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from inspect import isgeneratorfunction
 from pathlib import Path
 from typing import Any
 
 from mvemo.manifests.text_table import align_columns
+
+# Times slower than in the earlier run from which on a row is marked; noise stays below it.
+SLOWER = 1.2
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,10 @@ class Row:
         The one that the goal is about; NaN for none.
     goal
         ``<= 1.5`` or ``>= 2``; empty for none.
+    limit
+        The best value that the machine could give, in the same unit; NaN for none.
+    share
+        Part of a whole that this is, from 0 to 1; NaN for none.
     """
 
     what: str
@@ -45,6 +55,14 @@ class Row:
     other: float = math.nan
     ratio: float = math.nan
     goal: str = ""
+    limit: float = math.nan
+    share: float = math.nan
+
+    def times_slower(self, other: float) -> float:
+        """Return how many times slower this is than `other`; NaN for sizes and unknown values."""
+        if "/" in self.unit and self.value:
+            return other / self.value
+        return self.value / other if self.unit.split()[0] in ("s", "ms") and other else math.nan
 
     @property
     def met(self) -> bool | None:
@@ -70,20 +88,42 @@ def finish(chosen: argparse.Namespace, rows: Sequence[Row]) -> None:
         chosen.json.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
 
 
-def table_lines(rows: Sequence[Row], *, judged: bool) -> list[str]:
-    """An aligned table; `judged` says whether goals are met, which small sizes do not tell."""
-    cells = [("measured", "value", "alternative", "its value", "ratio", "goal", "")]
+def table_lines(
+    rows: Sequence[Row], *, judged: bool, before: Mapping[str, float] | None = None
+) -> list[str]:
+    """Return an aligned table without its empty columns; only full sizes are `judged`.
+
+    Rows that became slower than `before`, values of an earlier run by `what`, are marked.
+    """
+    header = "measured,value,share,alternative,its value,ratio,limit,times limit,goal,,before,"
+    cells = [header.split(",")]
     for row in rows:
-        met = {True: "met", False: "MISSED", None: ""}[row.met if judged else None]
-        other = "" if math.isnan(row.other) else f"{_number(row.other)} {row.unit}"
-        ratio = "" if math.isnan(row.ratio) else f"{row.ratio:.2f}"
-        value = f"{_number(row.value)} {row.unit}"
-        cells.append((row.what, value, row.alternative, other, ratio, row.goal, met))
-    return align_columns(cells, left=(0, 2, 5, 6))
+        earlier = (before or {}).get(row.what, math.nan)
+        cells.append(
+            [
+                row.what,
+                _number(row.value, f" {row.unit}"),
+                "" if math.isnan(row.share) else f"{row.share:.0%}",
+                row.alternative,
+                _number(row.other, f" {row.unit}"),
+                "" if math.isnan(row.ratio) else f"{row.ratio:.2f}",
+                _number(row.limit),
+                "" if math.isnan(slower := row.times_slower(row.limit)) else f"{slower:.2f}",
+                row.goal,
+                {True: "met", False: "MISSED", None: ""}[row.met if judged else None],
+                _number(earlier),
+                "SLOWER" if row.times_slower(earlier) > SLOWER else "",
+            ]
+        )
+    used = [i for i in range(len(cells[0])) if any(line[i] for line in cells[1:])]
+    left = [used.index(i) for i in (0, 3, 8, 9, 11) if i in used]
+    return align_columns([[line[i] for i in used] for line in cells], left=left)
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+def _number(value: float, unit: str = "") -> str:
+    if math.isnan(value):
+        return ""
+    return (f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}") + unit
 
 
 def has_bf16() -> bool:
@@ -129,3 +169,46 @@ def processor_seconds() -> float:
     """Of this process and those that it has waited for."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))
+
+
+class Stopwatch:
+    """Processor seconds of named parts; the time of a part within another counts only once."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._running = [""]
+        self._since = time.process_time()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        self._count()
+        self._running.append(name)
+        try:
+            yield
+        finally:
+            self._count()
+            self._running.pop()
+
+    def _count(self) -> None:
+        now = time.process_time()
+        self.seconds[self._running[-1]] += now - self._since
+        self._since = now
+
+    def watch(self, owner: Any, name: str, part: str) -> None:
+        """Count the calls of a function as a part; of a generator only its own steps."""
+        function = getattr(owner, name)
+
+        def called(*arguments: Any, **options: Any) -> Any:
+            with self.part(part):
+                return function(*arguments, **options)
+
+        def stepped(*arguments: Any, **options: Any) -> Iterator[Any]:
+            values, end = function(*arguments, **options), object()
+            while True:
+                with self.part(part):
+                    value = next(values, end)
+                if value is end:
+                    return
+                yield value
+
+        setattr(owner, name, stepped if isgeneratorfunction(function) else called)

@@ -1,5 +1,7 @@
 """Benches report to one table."""
 
+import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -44,3 +46,51 @@ def test_the_table_and_what_is_kept(figures, tmp_path, capsys):
     # Small sizes are not judged.
     assert "MISSED" not in capsys.readouterr().out
     assert kept.read_text(encoding="utf-8").count('"what"') == 3
+
+
+def test_the_table_shows_an_earlier_run_and_marks_what_became_slower(figures):
+    rows = [
+        figures.Row("read", 130.0, "ms", limit=65.0, share=0.5),
+        figures.Row("train", 5.0, "clips/s", limit=20.0),
+        figures.Row("peak", 200.0, "MiB"),
+        figures.Row("write", 1.0, "s"),
+    ]
+    before = {"read": 100.0, "train": 5.9, "peak": 100.0}
+    lines = figures.table_lines(rows, judged=True, before=before)
+    header, read, train, peak, write = lines
+    # Without alternatives and goals, their columns are left out.
+    assert header.split() == ["measured", "value", "share", "limit", "times", "limit", "before"]
+    assert read.split() == ["read", "130", "ms", "50%", "65", "2.00", "100", "SLOWER"]
+    # Of rates, more is better. Memory is not time.
+    assert train.split() == ["train", "5", "clips/s", "20", "4.00", "5.9"]
+    assert peak.split() == ["peak", "200", "MiB", "100"]
+    assert write.split() == ["write", "1", "s"]
+
+
+def test_a_part_within_another_counts_once(figures, monkeypatch):
+    now = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0])
+    monkeypatch.setattr(figures.time, "process_time", lambda: next(now))
+
+    class Reader:
+        def values(self):
+            yield 1
+
+    clock = figures.Stopwatch()
+    clock.watch(Reader, "values", "inner")
+    with clock.part("outer"):
+        values = Reader().values()
+        next(values)
+    assert clock.seconds == {"": 1.0, "outer": 2.0 + 4.0, "inner": 3.0}
+
+
+@pytest.mark.parametrize(("processor", "known"), [("this", True), ("another", False)])
+def test_only_a_run_of_the_same_machine_and_sizes_is_compared(figures, tmp_path, processor, known):
+    spec = importlib.util.spec_from_file_location("bench_main", BENCH / "__main__.py")
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    kept = tmp_path / "bench.json"
+    facts = {"processor": "this", "cores": 2, "sizes": "quick"}
+    assert bench.earlier_run(kept, facts) == {}
+    benches = {"cache": {"seconds": 1.0, "rows": []}}
+    kept.write_text(json.dumps({**facts, "processor": processor, "benches": benches}))
+    assert bench.earlier_run(kept, facts) == (benches if known else {})
