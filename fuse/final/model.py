@@ -325,11 +325,11 @@ def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> 
     """Return calibrated probabilities, or predicted values, float64 (clips, outputs)."""
     layer = second_layer(model, predictor)
     if layer is None:
-        outputs = _concatenated(_feature_heads(model, predictor), vectors)
+        outputs = _concatenated(_feature_heads(model, predictor), predictor.features, vectors)
     else:
         features = {m.name: m.features for m in model.heads.models}
         bases = [
-            _concatenated(model.heads.select_features(features[base]), vectors)
+            _concatenated(model.heads.select_features(features[base]), features[base], vectors)
             for base in layer.features
         ]
         x = [decision_inputs(values, layer.link) for values in bases]
@@ -386,17 +386,16 @@ def _feature_heads(model: FinalModel, predictor: Predictor) -> tuple[Head, ...]:
     """Return a predictor's heads over features, one for each fold's nets."""
     if predictor.name == KERNEL:
         return model.heads.select(KERNEL)
-    heads = model.heads.select_features(predictor.features)
+    return model.heads.select_features(predictor.features)
+
+
+def _concatenated(heads: Sequence[Head], features: Sequence[str], vectors: Vectors) -> F64:
+    """Return the mean outputs of heads that concatenate these features, over the nets."""
     if not heads:
-        raise BadFeatures(f"the model has no head for {', '.join(predictor.features)}")
-    return heads
-
-
-def _concatenated(heads: Sequence[Head], vectors: Vectors) -> F64:
-    """Return the mean outputs of heads that concatenate the same features, over the nets."""
+        raise BadFeatures(f"the model has no head for {', '.join(features)}")
     outputs = []
     for head in heads:
-        keys = [(name, head.net_fold) for name in head.features]
+        keys = [(name, head.net_fold) for name in features]
         x = [vectors[key] if key in vectors else vectors[key[0], None] for key in keys]
         outputs.append(head.predict(np.concatenate(x, axis=1, dtype=np.float64)))
     return np.mean(outputs, axis=0)

@@ -34,10 +34,10 @@ def test_the_page_s_first_block_runs(tmp_path, monkeypatch):
     assert summary.path == Path("work/features.h5")
     assert set(summary.features) >= {"music1d", "c3d"}
     assert results.k == 2
-    # The command evaluates them alike; it leaves out the kernel, which cannot be saved.
+    # The command evaluates them alike.
     assert run("mvemo", "fuse", summary.path, "--final") == 0
     models = json.loads(Path("out/metrics.json").read_text())["models"]
-    scores = {m.name: m.scores["accuracy"] for m in results.models if m.name != "kernel"}
+    scores = {m.name: m.scores["accuracy"] for m in results.models}
     assert scores == {name: models[name]["accuracy"]["pooled"] for name in models}
     exec(last.replace("])", '], model="out/model")'), names)
     song, *videos = names["records"]

@@ -174,7 +174,9 @@ def test_j22_trains_as_long_as_the_paper_but_in_the_demo(options, steps, tmp_pat
         "mvemo.pipeline.commands.study.conduct",
         lambda file, options: chosen.append(option_values(file, options)["iterations"]) or 0,
     )
-    assert run("mvemo", "study", "j22", "m.csv", "--out", tmp_path, *options) == 0
+    (tmp_path / "m.csv").touch()
+    command = ["mvemo", "study", "j22", tmp_path / "m.csv", "--out", tmp_path]
+    assert run(*command, *options) == 0
     assert chosen == [steps]
 
 

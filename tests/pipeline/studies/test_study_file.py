@@ -142,9 +142,10 @@ def test_a_copy_of_a_built_in_study_has_the_values_of_its_command(name, tmp_path
         "mvemo.pipeline.commands.study.conduct",
         lambda file, options: found.append(option_values(file, options)) or 0,
     )
-    assert run("mvemo", "study", name, "m.csv", "--out", tmp_path) == 0
-    own = FOLDER / f"{name}.toml"
-    assert run("mvemo", "study", "run", own, "m.csv", "--out", tmp_path) == 0
+    (tmp_path / "m.csv").touch()
+    given = [tmp_path / "m.csv", "--out", tmp_path]
+    assert run("mvemo", "study", name, *given) == 0
+    assert run("mvemo", "study", "run", FOLDER / f"{name}.toml", *given) == 0
     command, own = ({**values, "net": None, "nets": None} for values in found)
     assert own == command
 
