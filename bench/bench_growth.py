@@ -224,7 +224,7 @@ def main() -> None:
     if chosen.part:
         run_part(chosen.part, chosen.folder, chosen.n)
         return
-    default = "200,1000" if chosen.quick else "1000,10000,100000"
+    default = "100,400" if chosen.quick else "1000,10000,100000"
     sizes = [int(n) for n in (chosen.clips or default).split(",")]
     names = chosen.parts.split(",")
     found: dict[int, dict[str, tuple[float, float, float]]] = {}
