@@ -21,7 +21,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 LOSSES = ("softmax", "angular", "centre", "improved-centre")
 PROTOCOLS = ("crossfit", "frozen", "shared", "holdout")
 PRECISIONS = ("float32", "bf16", "auto")
-LAYOUTS = ("start", "spread", "dense", "centre")
+LAYOUTS = ("start", "spread", "dense")
 POOLINGS = ("mean", "mean+std")
 # A remainder shorter than this share of a window gets no window, because codecs pad files to
 # whole frames.
@@ -122,8 +122,7 @@ class ViewSettings:
     only if the clip is shorter than the window. Layouts: ``start``, one window after the other
     from the clip's start; ``spread``, at equal distances from the clip's start to its end, with no
     more windows than cover the clip; ``dense``, like ``spread``, but neighbours may overlap by
-    half; ``centre``, in the middles of as many equal parts of the clip. Except for ``centre``, a
-    single window begins at the clip's start. For video nets, a window lasts
+    half. A single window begins at the clip's start. For video nets, a window lasts
     ``n_frames / rate`` seconds; a rate of 0 splits the clip into `views` equal parts and spreads
     the frames of a window evenly over its part, as in the papers. ``mean+std`` appends the
     standard deviation of the embeddings to their mean.
@@ -227,7 +226,7 @@ def window_starts(length: float, window: float, settings: ViewSettings) -> F64:
     import numpy as np  # imported here because ``--help`` reads this module
 
     room = length - window
-    if room <= 0 or (settings.views == 1 and settings.layout != "centre"):
+    if room <= 0 or settings.views == 1:
         return np.zeros(1)
     covering = 1 + math.ceil(room / window - LEAST_REST)
     if settings.layout == "dense":
@@ -235,7 +234,4 @@ def window_starts(length: float, window: float, settings: ViewSettings) -> F64:
     count = min(settings.views, max(covering, 1))
     if settings.layout == "start":
         return np.minimum(np.arange(count) * window, room)
-    if settings.layout == "centre":
-        middles = (np.arange(count) + 0.5) * length / count
-        return np.clip(middles - window / 2, 0.0, room)
     return np.linspace(0.0, room, count)

@@ -209,9 +209,6 @@ def _unread(plan: NetSettings, length: float, window: float) -> bool:
     """Return True if a part of a clip of the given length is in no window."""
     if length <= window + LEAST_EXCESS:
         return False
-    if plan.view.rate and plan.view.layout == "centre":
-        # Windows of pictures are a sample of the clip.
-        return False
     starts = window_starts(length, window, plan.view)
     read = starts[-1] + window if plan.view.rate else window * len(starts)
     return bool(read < length - LEAST_EXCESS)
