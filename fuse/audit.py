@@ -39,6 +39,8 @@ FOLDS = 6
 VERY_FAR = 50.0
 # Fewest clips with a feature that allow its audit, and most by which its knowledge is judged.
 FEWEST, MOST_SCORED = 20, 20_000
+# Columns whose variance is divided among groups and labels at a time.
+COLUMNS = 256
 
 
 @dataclass(frozen=True)
@@ -312,14 +314,19 @@ class _Audit:
         if varies.any(axis=1).mean() < 0.5:
             # Each group has one label, so groups and labels cannot be told apart.
             return
-        z64 = z - z.mean(axis=0, dtype=np.float64)
-        total = np.square(z64).sum()
-        of_groups = np.square(np.add.reduceat(z64[order], starts)).sum(axis=1) @ (1 / sizes)
         design = np.column_stack([np.ones(len(y)), y[:, : y.shape[1] - (not self.is_numeric)]])
-        fitted = design @ np.linalg.lstsq(design, z64, rcond=None)[0]
+        basis, size, _ = np.linalg.svd(design, full_matrices=False)
+        basis = basis[:, size > 1e-10 * size[0]]
+        total = of_groups = of_labels = 0.0
+        for start in range(0, z.shape[1], COLUMNS):
+            centred = z[order, start : start + COLUMNS].astype(np.float64)
+            centred -= centred.mean(axis=0)
+            total += np.square(centred).sum()
+            of_groups += np.square(np.add.reduceat(centred, starts)).sum(axis=1) @ (1 / sizes)
+            of_labels += np.square(basis[order].T @ centred).sum()
         shares = [
             1 - (1 - part / total) * (len(y) - 1) / max(1, len(y) - n)
-            for part, n in ((of_groups, len(sizes)), (np.square(fitted).sum(), design.shape[1]))
+            for part, n in ((of_groups, len(sizes)), (of_labels, design.shape[1]))
         ]
         if shares[0] > BATCH and shares[0] > BATCH_RATIO * max(shares[1], 0.0):
             yield Finding(
