@@ -123,8 +123,8 @@ def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> t
             continue
         if len(parts) < 2 or len(set(parts)) < len(parts) or not set(parts) <= set(modality):
             raise BadFeatures(
-                f"unknown model {name!r}: expected one of {', '.join(m.name for m in models)}, "
-                "or features joined by '+'"
+                f"unknown model {name!r}: expected one of "
+                f"{', '.join([*(m.name for m in models), *NAMED])}, or features joined by '+'"
             )
         known[name] = Model(name, parts, modality_order(modality[part] for part in parts))
     return tuple(known[name] for name in dict.fromkeys(names))

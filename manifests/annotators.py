@@ -58,9 +58,12 @@ def majority_label(votes: Sequence[str]) -> tuple[Label, Extra]:
 
 def with_annotators(manifest: Manifest, number: int) -> Manifest:
     """Return the manifest with a number of annotators for clips that do not state one."""
-    stated = [{ANNOTATORS: f"{number}"} | {k: v for k, v in c.extra if v} for c in manifest.clips]
-    pairs = zip(manifest.clips, stated, strict=True)
-    return replace(manifest, clips=tuple(replace(c, extra=tuple(e.items())) for c, e in pairs))
+    clips = []
+    for clip in manifest.clips:
+        extra = {ANNOTATORS: f"{number}", **dict(clip.extra)}
+        extra[ANNOTATORS] = extra[ANNOTATORS] or f"{number}"
+        clips.append(replace(clip, extra=tuple(extra.items())))
+    return replace(manifest, clips=tuple(clips))
 
 
 def merge_annotators(
@@ -91,7 +94,7 @@ def merge_annotators(
             votes = [str(one[0]) for one in labels]
             label, new = mean_label(classes, labels) if kind.numeric else majority_label(votes)
             n_ties += not kind.numeric and len(multimode(votes)) > 1
-            extra += new
+            extra = [item for item in extra if item[0] not in dict(new)] + new
         merged.append(replace(first_row, label=label, extra=tuple(extra)))
     what = "means" if kind.numeric else "majorities"
     notes = [f"labels: {what} of {len(rows)} rows by {len({*people})} annotators"]
@@ -118,6 +121,9 @@ def disagreement_of(manifest: Manifest) -> F64 | None:
     names = [DEVIATION.format(name) for name in manifest.classes] if kind.numeric else [AGREEMENT]
     known = {name for clip in manifest.clips for name, _ in clip.extra}
     if not (kind.numeric or kind.exclusive) or not known & {*names}:
+        return None
+    if not kind.numeric and ANNOTATORS not in known:
+        # Without the number of annotators, the column has another meaning.
         return None
     limits = [(1.0, np.inf), *[(0.0, np.inf if kind.numeric else 1.0)] * len(names)]
     found = np.full((len(manifest), 1 + len(names)), np.nan)
@@ -160,6 +166,8 @@ class Ceiling:
             share = f"{100 * self.scores['accuracy']:.1f} % of {self.clips} clips"
             return f"one annotator: agrees with the majority for {share}"
         start = f"{self.target}: one annotator deviates by {self.deviation:.3g}"
+        if not self.scores and self.annotators is not None:
+            return f"{start}; no ceiling is defined, because all labels are equal"
         if not self.scores:
             return (
                 f"{start}; the number of annotators is unknown, with N of them R2 cannot exceed "

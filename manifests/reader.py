@@ -240,6 +240,9 @@ def _parse(
     # Questions come first: rows cannot be read before they are answered.
     rows = parser.parse() if table.rows and not found.questions else []
     n_rows = len(rows)
+    scale = given.scale or table.setting("scale", "")
+    if scale and kind.numeric:
+        _check_scale(scale, table.line("scale"), classes or (), rows, problems)
     if ANNOTATOR in table.header and (kind.numeric or kind.exclusive):
         rows, merged = merge_annotators(rows, kind, classes or (), problems)
         notes += merged
@@ -259,9 +262,6 @@ def _parse(
             f"the labels are predictions of the model {predicted_by}: scores against them measure "
             "agreement with that model, not correctness"
         )
-    scale = given.scale or table.setting("scale", "")
-    if scale and kind.numeric:
-        _check_scale(scale, table.line("scale"), classes, rows, problems)
     if given.media:
         check_media(root, rows, problems, links=given.root is not None, empty=empty)
     name = given.name or table.setting("name", path.stem)

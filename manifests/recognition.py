@@ -144,7 +144,15 @@ class _Recogniser:
         if task is None and _DIMENSIONS.keys() & chosen.keys():
             task = "regression"
         free = [name for name in self.header if name not in {*columns.values()}]
-        numbers = [name for name in free if are_numbers(self.sample(name))]
+        of_means, of_deviations = rated_columns(free)
+        rated_names = {*chain(*of_means.values()), *of_deviations.values()}
+        # A few wrong cells of a rating are problems of their rows.
+        numbers = [
+            name
+            for name in free
+            if are_numbers(self.sample(name))
+            or (name in rated_names and _are_mostly_numbers(self.sample(name)))
+        ]
         flags = [name for name in free if _is_binary(self.sample(name))]
         means, deviations = rated_columns(numbers)
         prefixed = _with_prefix(flags)
@@ -322,8 +330,9 @@ class _Recogniser:
             if n_empty:
                 return False
             if ours == "clip_id":
-                by_id = ANNOTATOR in columns and "path" not in columns
-                return (len({*cells}) < len(cells)) == by_id
+                unique = len({*cells}) == len(cells)
+                # With annotators, ids that occur once are those of rows.
+                return not unique and "path" not in columns if ANNOTATOR in columns else unique
             return len({*cells}) > 1
         if ours == ANNOTATOR:
             ids = [columns["path"]] if "path" in columns else self._named("clip_id")
@@ -448,8 +457,13 @@ def _may_be_classes(cells: Sequence[str]) -> bool:
     return 2 <= len({*filled}) <= most and not are_numbers(filled)
 
 
+def _are_mostly_numbers(cells: Sequence[str]) -> bool:
+    full = [cell for cell in cells if cell]
+    return 2 * sum(are_numbers([cell]) for cell in full) > len(full)
+
+
 def _range(cells: Sequence[str]) -> tuple[float, float]:
-    values = [float(cell) for cell in cells if cell] if are_numbers(cells) else [float("nan")]
+    values = [float(cell) for cell in cells if are_numbers([cell])] or [float("nan")]
     return min(values), max(values)
 
 

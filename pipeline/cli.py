@@ -142,8 +142,8 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
         # Print the message without the usage that click would print first.
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else name
-        text = " ".join(error.format_message().split())
-        click.echo(f"{where}: {text} See '{where} --help'.", err=True)
+        text = " ".join(error.format_message().split()).removesuffix(".")
+        click.echo(f"{where}: {text}. See '{where} --help'.", err=True)
         sys.exit(2)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)

@@ -190,8 +190,18 @@ def _corrected(base: FinalModel, manifest: Manifest, catalogue: Cache, path: Pat
     for clip in manifest.clips:
         place = os.path.abspath(manifest.media_path(clip))
         row = row_of.get(dict(clip.extra).get("content", ""), row_of.get(place))
-        if row is not None:
-            clips[row] = clip
+        if row is None:
+            continue
+        if clip.start or clip.duration is not None:
+            raise BadOption(
+                f"{path}: {clip.clip_id!r} is a part of a file, but the catalogue has features of "
+                "whole files: leave out start and duration"
+            )
+        if clips.setdefault(row, clip).label != clip.label:
+            raise BadOption(
+                f"{path}: {clip.clip_id!r} and {clips[row].clip_id!r} are the same file, but have "
+                "different labels: keep one of them"
+            )
     if not clips:
         raise BadOption(
             f"{path}: none of its {len(manifest)} clips is in {catalogue.path}: predict them first "
@@ -255,7 +265,7 @@ def _adapted(
         np.nanmean(task.losses(y_true, one)) for one in (first_of(after), before, constant)
     )
     if not strength or learned >= min(others):
-        return base, first_of(after)
+        return base, before
     new = adaptation.adapted(everything, strength)
     predictors = []
     for predictor, outputs in zip(linear.predictors, after, strict=True):

@@ -323,14 +323,15 @@ def decoded_frames(
             if stop is not None and packet.pts * unit - origin >= stop:
                 yield from decode(None, *running.pop(index))
             continue
-        if codec.name in _FORGETTING and packet.pts is not None and packet.pts * unit < begin:
-            early.append(packet)
-            continue
-        if packet.pts is None:
-            # The clip starts after the end of the file: its last frames say where that is.
-            for waiting in early:
-                yield from decode(waiting, kind, codec, unit)
-        early.clear()
+        if codec.name in _FORGETTING:
+            if packet.pts is not None and packet.pts * unit < begin:
+                early.append(packet)
+                continue
+            if packet.pts is None:
+                # The clip starts after the end of the file: its last frames say where that is.
+                for waiting in early:
+                    yield from decode(waiting, kind, codec, unit)
+            early.clear()
         if needed is not None and kind == "video":
             shown = packet.pts is None or packet.pts in needed
             codec.skip_frame = "DEFAULT" if shown else "NONREF"

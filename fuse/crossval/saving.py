@@ -228,4 +228,6 @@ def _read_head(
         if values.shape != shape or values.dtype.kind != "f":
             raise ValueError(f"{name} of head {i} has type {values.dtype} and shape {values.shape}")
         fields[name] = values.astype(np.float32 if name in ("coef", "rows") else np.float64)
+    if ("rows" in fields) != ("factor" in fields):
+        raise ValueError(f"head {i} has only one of the arrays rows and factor")
     return Head(**fields)

@@ -1,9 +1,10 @@
 """Clip tables of caches, with the clips' folds or split, and links to the media files."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -113,14 +114,25 @@ def clip_table(
     )
 
 
-def manifest_facts(manifest: Manifest, path: Path) -> dict[str, str]:
+def manifest_facts(
+    manifest: Manifest, path: Path, columns: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return what a cache stores about its manifest, to find the media files later."""
     return {
+        **({"columns": dict(columns)} if columns else {}),
         "name": manifest.name,
         "digest": manifest.digest,
         "file": str(path.absolute()),
         "root": str(Path(manifest.root).absolute()),
     }
+
+
+def manifest_of(facts: Mapping[str, Any]) -> Manifest | None:
+    """Return the manifest that `manifest_facts` describes, or None if it is gone."""
+    file, root = Path(str(facts.get("file", ""))), Path(str(facts.get("root", "")))
+    if not (file.is_file() and root.is_dir()):
+        return None
+    return read_manifest(file, root=root, columns=facts.get("columns"), media=False)
 
 
 def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
@@ -175,13 +187,12 @@ def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
         facts = run.get("manifest")
         if not isinstance(facts, dict):
             continue
-        file, root = Path(str(facts.get("file", ""))), Path(str(facts.get("root", "")))
-        if facts.get("digest") != cache.table.digest or not (file.is_file() and root.is_dir()):
+        if facts.get("digest") != cache.table.digest:
             continue
         try:
-            manifest = read_manifest(file, root=root, media=False)
+            manifest = manifest_of(facts)
         except (ManifestError, OSError):
             continue
-        if manifest.digest == cache.table.digest:
+        if manifest is not None and manifest.digest == cache.table.digest:
             return links_of_manifest(manifest, out)
     return {}

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.compare_runs import read_run
-from mvemo.manifests import Manifest, read_manifest
+from mvemo.manifests import Manifest
 from mvemo.manifests.files import parse_json
+from mvemo.pipeline.clips.clip_tables import manifest_of
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.moods import Mood
 from mvemo.pipeline.serve.library import Library
@@ -76,10 +77,9 @@ def open_run(folder: Path, manifest: Manifest, library: Library) -> dict[str, An
 def run_manifest(folder: Path) -> Manifest:
     """Return the manifest that a run's features were made with, which must still be there."""
     facts = _metrics(folder)["provenance"].get("stage_one", {}).get("manifest", {})
-    file, root = Path(facts.get("file", "")), Path(facts.get("root", ""))
-    if not file.is_file():
-        raise BadOption(f"{folder}: the manifest of its clips is gone: {file}")
-    return read_manifest(file, root=root, media=False)
+    if (manifest := manifest_of(facts)) is None:
+        raise BadOption(f"{folder}: the manifest of its clips is gone: {facts.get('file', '')}")
+    return manifest
 
 
 def _metrics(folder: Path) -> Any:

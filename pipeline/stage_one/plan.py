@@ -106,7 +106,7 @@ def plan_extract(
     path = manifest_path or work / "demo" / "manifest.csv"
     facts = provenance(
         settings=settings.record(),
-        manifest=clip_tables.manifest_facts(manifest, path),
+        manifest=clip_tables.manifest_facts(manifest, path, columns),
         notes=start,
     )
     known = (evaluation, facts, tuple(notes), reports)

@@ -78,6 +78,11 @@ def test_without_columns_nothing_is_known(task):
     assert disagreement_of(Manifest("m", task, names, (clip,), Path())) is None
 
 
+def test_an_agreement_without_a_number_of_annotators_is_another_column():
+    clip = Clip("a", "", ("x",), "a", extra=(("agreement", "80"),))
+    assert disagreement_of(Manifest("m", "multiclass", ("x", "y"), (clip,), Path())) is None
+
+
 @pytest.mark.parametrize(
     ("task", "extra", "message"),
     [
@@ -92,7 +97,11 @@ def test_without_columns_nothing_is_known(task):
             {"x deviation": "1", "annotators": "0"},
             "annotators: expected 1 or more, got '0'",
         ),
-        ("multiclass", {"agreement": "80"}, "agreement: expected 0 to 1, got '80'"),
+        (
+            "multiclass",
+            {"agreement": "80", "annotators": "3"},
+            "agreement: expected 0 to 1, got '80'",
+        ),
     ],
 )
 def test_bad_numbers_are_named(task, extra, message):

@@ -314,7 +314,8 @@ def test_a_run_shows_its_confusions(model):
     report = valid("/api/v1/report", "get", server.get("report"))
     classes, ids = report["confusion"]["classes"], report["confusion"]["ids"]
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    assert report["confusion"]["counts"] == metrics["models"]["music1d"]["confusion"]
+    best = metrics["models"][metrics["choice"]["model"]]
+    assert report["confusion"]["counts"] == best["confusion"]
     for i, j in ((i, j) for i in range(6) for j in range(6)):
         for clip in map(clips.get, ids[i][j]):
             assert clip["label"] == classes[j]
