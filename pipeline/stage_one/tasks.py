@@ -33,8 +33,8 @@ from mvemo.pipeline.stage_one.backends import Backend, Note, Training
 BATCH, FIRST = 32, 8
 # Settings, number of outputs and loaded nets of this process's last task with frozen nets.
 _frozen: list[tuple[TaskSettings, int, embedding.FrozenNets]] = []
-# Times of the parts of this process's last task, see `told_as_parts`.
-_part_seconds: dict[str, float] = {}
+# Times of the parts of this process's last task for each output file, see `told_as_parts`.
+_part_seconds: dict[Path, dict[str, float]] = {}
 # Only one task runs at a time, because torch's seeds and switches are global.
 _one_task = threading.Lock()
 
@@ -114,7 +114,8 @@ class ClipTask:
         writer = PartWriter(shared.out, self.table, self.stored)
         n_parts = 1 + bool(descriptors) + len(nets) * shared.frozen
         n = len(self.table)
-        with progress.told_as_parts(n, n_parts, lambda count, _: note(count), _part_seconds):
+        seconds = _part_seconds.setdefault(shared.out, {})
+        with progress.told_as_parts(n, n_parts, lambda count, _: note(count), seconds):
             media = ClipMedia(
                 self.clips,
                 shared.settings,
