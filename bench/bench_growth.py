@@ -24,23 +24,13 @@ from pathlib import Path
 
 import numpy as np
 from figures import Row, bench_parser, finish
+from plain import CLASSES, PLAIN
 
 from mvemo.cache import CacheWriter, ClipTable, FeatureSpec, merge_caches, open_cache, verify_cache
-from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate, write_report
+from mvemo.fuse import EvaluationSettings, evaluate, write_report
 from mvemo.manifests import make_folds
 
 DIM, FOLDS, SHARDS = 64, 6, 4
-CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
-# Of the cross-validation; the rest of the report's work is a part of its own.
-PLAIN = EvaluationSettings(
-    head=HeadSettings(choose_C=False),
-    stacked=False,
-    late=False,
-    choose_model=False,
-    missing_modality=False,
-    temperature=False,
-    n_resamples=0,
-)
 
 
 def clip_labels(n: int) -> tuple[np.ndarray, tuple[str, ...]]:

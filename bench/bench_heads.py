@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from figures import Row, bench_parser, finish, in_turns
+from plain import CLASSES, PLAIN, C
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -38,19 +39,6 @@ from mvemo.fuse.scaling import LIMIT
 from mvemo.manifests import make_folds
 
 DIMS = {"music1d": 256, "music2d": 160, "c3d": 512, "i3d": 1024}
-CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
-C = 0.01
-PLAIN = EvaluationSettings(
-    head=HeadSettings(C=C, choose_C=False),
-    stacked=False,
-    late=False,
-    choose_model=False,
-    missing_modality=False,
-    temperature=False,
-    n_resamples=0,
-    kernel=False,
-    audit=False,
-)
 
 
 def make_cache(path: Path, clips: int, *, crossfit: bool, low_rank: bool) -> None:

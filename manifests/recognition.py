@@ -463,7 +463,9 @@ def _are_mostly_numbers(cells: Sequence[str]) -> bool:
 
 
 def _range(cells: Sequence[str]) -> tuple[float, float]:
-    values = [float(cell) for cell in cells if are_numbers([cell])] or [float("nan")]
+    # Testing each cell is slow, and columns with wrong cells are rare.
+    numbers = cells if are_numbers(cells) else [cell for cell in cells if are_numbers([cell])]
+    values = [float(cell) for cell in numbers if cell] or [float("nan")]
     return min(values), max(values)
 
 

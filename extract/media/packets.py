@@ -36,7 +36,7 @@ MAX_PIXELS = 1 << 26
 _THREADED_PIXELS = 1280 * 720
 # Containers with an index that makes seeking exact.
 _INDEXED = ("mov", "matroska")
-# Seconds of the file that are decoded before a clip's start.
+# Seconds of the file that are decoded before a clip's start; at most so many packets of sound.
 _RUN_UP, _RUN_UP_PACKETS = 1.0, 50
 # Decoders whose sound depends on less than `_RUN_UP` before it.
 _FORGETTING = ("mp3", "mp3float")

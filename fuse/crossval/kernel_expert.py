@@ -16,7 +16,7 @@ from mvemo.fuse.crossval.out_of_fold import OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import leave_each_out
-from mvemo.fuse.heads.fitting import MIN_DIFFERENT, Fit, HeadFitter, balance
+from mvemo.fuse.heads.fitting import MIN_DIFFERENT, Fit, HeadFitter, balance, target_scale
 from mvemo.fuse.heads.kernel import FLOOR, MOST_CLIPS, fit_kernel, outputs_of, refit_kernel
 from mvemo.fuse.metrics.calibration import fit_temperature
 from mvemo.fuse.models import KERNEL, Model, modalities_of
@@ -119,8 +119,7 @@ class KernelExpert:
         target = clips.target.T.astype(np.float64)[rows]
         mean, scale = np.zeros(1), np.ones(1)
         if clips.link == "identity":
-            mean, deviation = labels.mean(axis=0), labels.std(axis=0)
-            scale = np.where(deviation > 1e-12 * np.maximum(np.abs(mean), 1e-30), deviation, 1.0)
+            mean, scale = target_scale(labels)
             target = (labels - mean) / scale
         weights = None
         if fitter.settings.class_weight == "balanced":

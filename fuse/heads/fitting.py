@@ -265,9 +265,7 @@ class HeadFitter:
         target, mean, scale = self._target, np.zeros(1), np.ones(self.clips.n_outputs)
         if self.clips.link == "identity":
             values = self.clips.y_true.astype(float)
-            trained_on = values[fits[members[0]].train]
-            mean, scale = trained_on.mean(axis=0), trained_on.std(axis=0)
-            scale[scale <= 1e-12 * np.maximum(np.abs(mean), 1e-30)] = 1.0
+            mean, scale = target_scale(values[fits[members[0]].train])
             target = np.ascontiguousarray(((values - mean) / scale).T, np.float32)
         scaled = self._scaled_on(fits[members[0]])
         fitted = {}
@@ -338,6 +336,13 @@ class HeadFitter:
 
 def _rows_scaled_on(fit: Fit) -> Bools:
     return fit.train if fit.scaled_on is None else fit.scaled_on
+
+
+def target_scale(values: F64) -> tuple[F64, F64]:
+    """Return the means and standard deviations of targets; 1 for targets that are constant."""
+    mean, scale = values.mean(axis=0), values.std(axis=0)
+    scale[scale <= 1e-12 * np.maximum(np.abs(mean), 1e-30)] = 1.0
+    return mean, scale
 
 
 def balance(weights: F32, target: F32) -> F32:

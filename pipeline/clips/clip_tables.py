@@ -130,7 +130,7 @@ def manifest_facts(
 def manifest_of(facts: Mapping[str, Any]) -> Manifest | None:
     """Return the manifest that `manifest_facts` describes, or None if it is gone."""
     file, root = Path(str(facts.get("file", ""))), Path(str(facts.get("root", "")))
-    if not (file.is_file() and root.is_dir()):
+    if not file.is_file():
         return None
     return read_manifest(file, root=root, columns=facts.get("columns"), media=False)
 
@@ -193,6 +193,8 @@ def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
             manifest = manifest_of(facts)
         except (ManifestError, OSError):
             continue
-        if manifest is not None and manifest.digest == cache.table.digest:
+        if manifest is None or not Path(manifest.root).is_dir():
+            continue
+        if manifest.digest == cache.table.digest:
             return links_of_manifest(manifest, out)
     return {}

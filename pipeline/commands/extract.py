@@ -143,8 +143,13 @@ def extract(
         from mvemo.pipeline.stage_one.run import run_extract
 
         fold_file = options["folds"] if isinstance(options["folds"], Path) else None
-        paths: dict[str, Any] = {"work": work, "out": out, "root": root, "fold_file": fold_file}
-        paths["columns"] = options["columns"]
+        paths: dict[str, Any] = {
+            "work": work,
+            "out": out,
+            "root": root,
+            "fold_file": fold_file,
+            "columns": options["columns"],
+        }
         if options["plan"]:
             from mvemo.pipeline.stage_one.estimate import forecast_run
             from mvemo.pipeline.stage_one.plan import plan_extract
