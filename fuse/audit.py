@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mvemo.cache import Cache, open_cache
 from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix, leave_each_out
 from mvemo.fuse.metrics.scores import roc_auc
-from mvemo.fuse.near_pairs import near_pairs
+from mvemo.fuse.near_pairs import distinct_rows, near_pairs
 from mvemo.fuse.numeric import F32, F64, Bools, Ints, mean_of_finite
 from mvemo.fuse.scaling import MIN_CLIPS, fit_scaling, unit_rows
 from mvemo.manifests import make_folds, read_manifest
@@ -197,7 +197,8 @@ class _Audit:
         if not len(kept):
             return
         columns = np.ascontiguousarray(values[:, kept].T)
-        _, first = np.unique(columns, axis=0, return_index=True)
+        columns += 0.0  # so that -0.0 equals 0.0
+        first, _ = distinct_rows(columns)
         repeated = np.zeros(dim, np.bool_)
         repeated[np.delete(kept, first)] = True
         if repeated.any():
@@ -215,8 +216,8 @@ class _Audit:
         if len(rows) < FEWEST:
             return
         scaling, _ = fit_scaling(values, np.ones(len(rows), np.bool_), VERY_FAR)
-        z = replace(scaling, limit=np.inf).apply(values)
-        near = near_pairs(unit_rows(z), self.group[rows])
+        unit = unit_rows(replace(scaling, limit=np.inf).apply(values))
+        near = near_pairs(unit, self.group[rows])
         if not len(near.pairs):
             return
         pairs = rows[near.pairs]

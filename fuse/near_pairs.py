@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from mvemo.fuse.numeric import F32, Bools, Ints
@@ -67,11 +68,7 @@ def near_pairs(unit: F32, group: Ints) -> NearPairs:
     n = len(unit)
     if n < 2 or not unit.shape[1]:
         return NO_PAIRS
-    _, first, same = np.unique(
-        unit.view(np.dtype((np.void, unit.itemsize * unit.shape[1]))).reshape(-1),
-        return_index=True,
-        return_inverse=True,
-    )
+    first, same = distinct_rows(unit)
     equal = np.array(list(_equal_pairs(same, group)), np.int64).reshape(-1, 2)
     if n > MOST_COMPARED:
         return NearPairs(equal, np.ones(len(equal), np.bool_), 1.0)
@@ -82,8 +79,7 @@ def near_pairs(unit: F32, group: Ints) -> NearPairs:
         # Vectors of random pairs are close often, as for a feature with a few whole numbers.
         return NO_PAIRS
     threshold = max(strict, LEAST)
-    found, cosines = _pairs_above(unit[first], min(threshold, NEARLY))
-    found = first[found]
+    found, cosines = _pairs_above(unit, first, min(threshold, NEARLY))
     apart = group[found[:, 0]] != group[found[:, 1]]
     found, cosines = found[apart], cosines[apart]
     if len(equal) or (cosines > threshold).any():
@@ -92,6 +88,15 @@ def near_pairs(unit: F32, group: Ints) -> NearPairs:
             threshold = NEARLY
     pairs = np.concatenate([equal, np.sort(found[cosines > threshold], axis=1)])
     return NearPairs(pairs, np.arange(len(pairs)) < len(equal), threshold)
+
+
+def distinct_rows(values: F32) -> tuple[Ints, Ints]:
+    """Return the first row of each distinct one, and the number of each row among these.
+
+    Checksums are sorted, because sorting the rows themselves copies them several times.
+    """
+    sums = np.frombuffer(b"".join(xxhash.xxh3_128_digest(row.data) for row in values), "V16")
+    return np.unique(sums, return_index=True, return_inverse=True)[1:]
 
 
 class _Chance:
@@ -140,22 +145,22 @@ def _equal_pairs(same: NDArray[np.intp], group: Ints) -> Iterator[tuple[int, int
                 yield min(pair), max(pair)
 
 
-def _pairs_above(unit: F32, cosine: float) -> tuple[Ints, NDArray[np.float32]]:
-    """Return all pairs above a cosine.
+def _pairs_above(unit: F32, rows: Ints, cosine: float) -> tuple[Ints, NDArray[np.float32]]:
+    """Return all pairs of `rows` above a cosine.
 
     Projected on a few directions, vectors are at most as far apart as without. So only pairs that
     are near along all of them are compared, and only those near along the longest one are sought.
     """
-    projected = unit @ _directions(unit)
+    projected = (unit @ _directions(unit))[rows]
     order = np.argsort(projected[:, 0])
-    unit, projected = unit[order], projected[order]
+    projected, order = projected[order], rows[order]
     along, half = projected[:, 0], -0.5 * np.square(projected).sum(axis=1, keepdims=True)
     # The product of a row of `left` and a row of `right` is minus half their squared distance.
     left = np.concatenate([projected, half, np.ones_like(half)], axis=1)
     right = np.concatenate([projected, np.ones_like(half), half], axis=1)
     nearest, reach = cosine - 1 - 1e-5, np.sqrt(2 - 2 * cosine) + 1e-5
     pairs, cosines = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
-    for start in range(0, len(unit), BLOCK):
+    for start in range(0, len(rows), BLOCK):
         block = slice(start, start + BLOCK)
         last = np.searchsorted(along, along[block][-1] + reach, side="right")
         for other in range(start, int(last), BLOCK):
@@ -163,12 +168,13 @@ def _pairs_above(unit: F32, cosine: float) -> tuple[Ints, NDArray[np.float32]]:
             if other == start:
                 near = np.triu(near, 1)
             i, j = np.divmod(np.flatnonzero(near), near.shape[1])
+            a, b = order[start + i], order[other + j]
             if len(i) * MANY > near.size:
-                product = (unit[block] @ unit[other : other + BLOCK].T)[i, j]
+                product = (unit[order[block]] @ unit[order[other : other + BLOCK]].T)[i, j]
             else:
-                product = np.einsum("nd,nd->n", unit[start + i], unit[other + j])
+                product = np.einsum("nd,nd->n", unit[a], unit[b])
             kept = product > cosine
-            pairs.append(np.column_stack([order[start + i[kept]], order[other + j[kept]]]))
+            pairs.append(np.column_stack([a[kept], b[kept]]))
             cosines.append(product[kept])
     return np.concatenate(pairs), np.concatenate(cosines)
 
