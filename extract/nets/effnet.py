@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +19,7 @@ from mvemo.extract.nets.parts.cards import (
     profile,
     scaled,
 )
-from mvemo.extract.nets.parts.fast_conv import NormedConvolution
+from mvemo.extract.nets.parts.fast_conv import NormedConvolution, clamped_convolution
 from mvemo.extract.nets.parts.layers import mean_and_deviation, same_sides
 from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
@@ -39,6 +40,8 @@ STAGES = (
 )
 # The published preprocessing: (pixel - MEAN) / SPREAD.
 MEAN, SPREAD = 127.0, 128.0
+# Number of frames that a CPU embeds in one step.
+FRAMES_AT_ONCE = 4
 
 # Names of the layers of a block in lukemelas/EfficientNet-PyTorch.
 _LAYERS = {
@@ -78,6 +81,7 @@ class EffNetOptions(NetOptions):
             DEMO_TRAINING, width=0.125, n_frames=4, size=64, dropout=0.2, norm_momentum=0.1
         ),
     },
+    windows_at_once=1,
     known_files={
         # The file that 'mvemo weights get' writes.
         "8fffbc834ab81f6df3529eeb31fe5fb0fb8f48ce0a17eaa11525577b005990c7": (
@@ -131,6 +135,12 @@ class EffNet(FrameNet, VideoNet):
 
     def frame_features(self, x: Tensor) -> Tensor:
         """Return the features of single frames: (n, 3, size, size) -> (n, 1280)."""
+        if self.training or x.device.type != "cpu":
+            return self._features(x)
+        # The values of more frames do not fit into the cache.
+        return torch.cat([self._features(part) for part in torch.split(x, FRAMES_AT_ONCE)])
+
+    def _features(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
@@ -178,18 +188,18 @@ class _Layer(NormedConvolution):
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, inputs, height, width) to (n, outputs, height / stride, width / stride)."""
         convolution = self.convolution
+        weight = convolution.weight
         before, after = same_sides(x.shape[2:], convolution.kernel_size, convolution.stride)
-        if before != after:
-            x = functional.pad(x, (before[1], after[1], before[0], after[0]))
-            before = (0, 0)
-        y = functional.conv2d(
-            x,
-            convolution.weight,
-            convolution.bias,
-            convolution.stride,
-            before,
-            groups=convolution.groups,
-        )
+        if before != after and self.fused and convolution.groups > 1:
+            # A kernel with zeros in front is faster than a copy of the pictures with padding.
+            extra = (after[1] - before[1], 0, after[0] - before[0], 0)
+            weight, before = functional.pad(weight, extra), after
+        elif before != after:
+            x, before = functional.pad(x, (before[1], after[1], before[0], after[0])), (0, 0)
+        at = (convolution.bias, convolution.stride, before)
+        if self.fused:
+            return clamped_convolution(x, weight, *at, convolution.groups, clamped=self.activated)
+        y = functional.conv2d(x, weight, *at, groups=convolution.groups)
         y = self.norm(y)
         return functional.relu6(y, inplace=True) if self.activated else y
 

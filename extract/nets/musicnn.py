@@ -23,6 +23,7 @@ from mvemo.extract.nets.parts.cards import (
     profile,
     scaled,
 )
+from mvemo.extract.nets.parts.fast_conv import convolution_peaks
 from mvemo.extract.nets.parts.layers import LEAST_VARIANCE, power_spectrum
 from mvemo.manifests.declared import setting
 
@@ -94,6 +95,7 @@ class MusicnnOptions(NetOptions):
         "paper": profile(),
         "demo": profile(DEMO_TRAINING, width=0.25, seconds=4.0, norm_momentum=0.1),
     },
+    windows_at_once=1,
     known_files={
         # The file that 'mvemo weights get' writes.
         "7c523bf9e8ccb697275e698af0214b5a082c865ecfafea55d90e0301e2c5b54f": (
@@ -293,9 +295,13 @@ class _Front(nn.Module):
         # maximum over the bands; a channel with a negative scale has its minimum there.
         sign = torch.where(self.norm.weight < 0, -1.0, 1.0)
         kernel = self.convolution.weight * sign[:, None, None, None]
-        # On a CPU, the outputs of more patches do not fit into the cache.
-        parts = torch.split(x, PATCHES_AT_ONCE if x.device.type == "cpu" else len(x))
-        peaks = torch.cat([functional.conv2d(part, kernel).amax(dim=3) for part in parts])
+        on_cpu = x.device.type == "cpu"
+        if on_cpu and kernel.shape[3] > 1 and not torch.is_autocast_enabled("cpu"):
+            peaks = convolution_peaks(x, kernel)
+        else:
+            # On a CPU, the outputs of more patches do not fit into the cache.
+            parts = torch.split(x, PATCHES_AT_ONCE if on_cpu else len(x))
+            peaks = torch.cat([functional.conv2d(part, kernel).amax(dim=3) for part in parts])
         assert self.convolution.bias is not None
         peaks = peaks * sign[:, None] + self.convolution.bias[:, None]
         return self.norm(functional.relu(peaks).unsqueeze(3)).squeeze(3)

@@ -9,7 +9,7 @@ neighbouring frames are summed.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, ClassVar, TypeVar
 
@@ -24,7 +24,11 @@ from mvemo.extract.nets.parts.base import Net
 STEP = 4
 # Points at which polynomials are evaluated, in addition to infinity, by the side of the kernel
 # in pixels. Of the points that were tried, these have the smallest rounding errors.
-POINTS = {3: (0.0, 1.0, -1.0, 0.5, -2.0), 4: (0.0, 1.0, -1.0, 2.0, -2.0, 0.5)}
+POINTS = {
+    3: (0.0, 1.0, -1.0, 0.5, -2.0),
+    4: (0.0, 1.0, -1.0, 2.0, -2.0, 0.5),
+    5: (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5),
+}
 # Number of rows of a matrix product, so that it fits into the cache of a core. More rows are
 # not faster and take memory.
 ROWS = 512
@@ -222,6 +226,40 @@ class HalvingConvolution(WinogradConvolution):
         return inputs.flatten(4)
 
 
+def convolution_peaks(x: Tensor, kernel: Tensor) -> Tensor:
+    """Return the maximum over the width of a convolution with one input channel, float32 on a CPU.
+
+    The way is Winograd's along the width, for pieces of a wide kernel. It maps (n, 1, height,
+    width) and a kernel (out, 1, rows, columns) to (n, out, height - rows + 1).
+    """
+    side, at_once = max(POINTS), 16
+    of_inputs, of_kernel, of_outputs = (matrix.to(x.dtype) for matrix in transforms(side))
+    tile = len(of_inputs)
+    out, _, rows, columns = kernel.shape
+    height, width = x.shape[2] - rows + 1, x.shape[3] - columns + 1
+    pieces, tiles = -(-columns // side), -(-width // STEP)
+    kernel = nn.functional.pad(kernel[:, 0], (0, side * pieces - columns))
+    kernel = kernel.reshape(out, rows, pieces, side)
+    kernel = torch.einsum("tc,orpc->trpo", of_kernel, kernel).reshape(tile, rows * pieces, out)
+    reach = STEP * (tiles - 1) + side * (pieces - 1) + tile
+    x = nn.functional.pad(x[:, 0], (0, reach - x.shape[3]))
+    # (n, tile, rows of x, first columns)
+    x = torch.einsum("tc,nhwc->nthw", of_inputs, x.unfold(2, tile, 1)).contiguous()
+    peaks = x.new_empty(len(x), height, out)
+    strides = (x.stride(1), x.stride(2), STEP, x.stride(2), side)
+    for clip, first in product(range(len(x)), range(0, height, at_once)):
+        part = peaks[clip, first : first + at_once]
+        shape = (tile, len(part), tiles, rows, pieces)
+        inputs = x[clip, :, first:].as_strided(shape, strides)
+        products = torch.bmm(inputs.reshape(tile, -1, rows * pieces), kernel)
+        values = torch.mm(of_outputs, products.view(tile, -1)).view(STEP, -1, tiles, out)
+        highest = values.amax(dim=0)
+        # The last tile may reach beyond the width.
+        highest[:, -1] = values[: width - STEP * (tiles - 1), :, -1].amax(dim=0)
+        part.copy_(highest.amax(dim=1))
+    return peaks.transpose(1, 2)
+
+
 class PointConvolution(nn.Module):
     """Convolution with kernel (1, 1, 1) and stride 1 as one matrix product over all places."""
 
@@ -249,6 +287,8 @@ class NormedConvolution(nn.Module):
 
     convolution_name: ClassVar[str] = "convolution"
     norm: Any
+    # True in copies of `optimized` that may call `clamped_convolution`.
+    fused = False
 
     def fold(self) -> None:
         """Fold the normalisation by running statistics into the weights of the convolution."""
@@ -265,6 +305,28 @@ class NormedConvolution(nn.Module):
         self.norm = nn.Identity()
 
 
+def clamped_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    groups: int,
+    *,
+    clamped: bool,
+) -> Tensor:
+    """Convolve by oneDNN, and clamp values to 0..6 (ReLU6) while they are in the cache."""
+    activation, limits = ("hardtanh", [0, 6]) if clamped else ("none", [])
+    return torch.ops.mkldnn._convolution_pointwise(  # type: ignore[no-any-return]
+        x, weight, bias, padding, stride, [1, 1], groups, activation, limits, ""
+    )
+
+
+def _has_clamped_convolution(net: Net) -> bool:
+    on_cpu = all(parameter.device.type == "cpu" for parameter in net.parameters())
+    return on_cpu and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
 @torch.no_grad()
 def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
     """Return a copy of a net that embeds faster, or the net itself if nothing can be improved.
@@ -277,6 +339,7 @@ def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
     faster = copy.deepcopy(net)
     for module in _unfolded(faster):
         module.fold()
+        module.fused = precision == "float32" and _has_clamped_convolution(net)
     if precision == "float32":
         for parent, name, replacement in list(_replacements(faster)):
             setattr(parent, name, replacement(getattr(parent, name)))

@@ -12,6 +12,7 @@ from mvemo.extract.nets.parts.fast_conv import (
     HalvingConvolution,
     PointConvolution,
     WinogradConvolution,
+    convolution_peaks,
     optimized,
 )
 
@@ -131,6 +132,10 @@ def test_an_optimized_net_embeds_alike(name, options):
         assert not any(isinstance(module, norms) for module in light.modules())
     replaced = any(isinstance(module, WinogradConvolution) for module in light.modules())
     assert replaced == (name != "effnet")
+    if name == "effnet":
+        layers = [module for module in light.modules() if hasattr(module, "fused")]
+        fuses = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        assert {layer.fused for layer in layers} == {fuses}
     shape = (2, net.input.n_frames, net.input.size, net.input.size, 3)
     x = net.prepare(torch.randint(0, 256, shape, dtype=torch.uint8))
     expected = net.embed(x)
@@ -157,3 +162,16 @@ def test_the_maximum_of_neighbours_is_the_pooling(shape):
     assert torch.equal(pool_same(x, CUBE, (1, 1, 1)), expected)
     with torch.inference_mode():
         assert torch.equal(pool_same(x, CUBE, (1, 1, 1)), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel"),
+    [((3, 1, 22, 96), (5, 7, 38)), ((1, 1, 9, 13), (4, 3, 2)), ((2, 1, 40, 20), (3, 40, 20))],
+)
+def test_peaks_are_those_of_the_whole_convolution(shape, kernel):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    weight = torch.randn(kernel[0], 1, *kernel[1:], generator=generator)
+    expected = nn.functional.conv2d(x, weight).amax(dim=3)
+    tolerance = 1e-5 * float(expected.abs().max())
+    torch.testing.assert_close(convolution_peaks(x, weight), expected, rtol=0, atol=tolerance)
