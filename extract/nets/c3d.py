@@ -63,7 +63,7 @@ class C3DOptions(NetOptions):
         "paper": profile(TrainSettings(optimizer="sgd", lr=1e-5, batch_size=8), size=112),
         "demo": profile(TrainSettings(lr=1e-3, epochs=20, patience=6), width=0.125, size=56),
     },
-    windows_at_once=2,
+    windows_at_once=1,
     started_from="Sports-1M weights (PL20 3.3, 3.5)",
     random_options={"scale": "unit"},
     published=(

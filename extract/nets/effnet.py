@@ -21,6 +21,7 @@ from mvemo.extract.nets.parts.cards import (
 )
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution, clamped_convolution
 from mvemo.extract.nets.parts.layers import mean_and_deviation, same_sides
+from mvemo.extract.nets.parts.threads import map_parts
 from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
 
@@ -40,7 +41,7 @@ STAGES = (
 )
 # The published preprocessing: (pixel - MEAN) / SPREAD.
 MEAN, SPREAD = 127.0, 128.0
-# Number of frames that a CPU embeds in one step.
+# Number of frames that a thread of a CPU embeds in one step.
 FRAMES_AT_ONCE = 4
 
 # Names of the layers of a block in lukemelas/EfficientNet-PyTorch.
@@ -138,7 +139,7 @@ class EffNet(FrameNet, VideoNet):
         if self.training or x.device.type != "cpu":
             return self._features(x)
         # The values of more frames do not fit into the cache.
-        return torch.cat([self._features(part) for part in torch.split(x, FRAMES_AT_ONCE)])
+        return map_parts(self._features, torch.split(x, FRAMES_AT_ONCE))
 
     def _features(self, x: Tensor) -> Tensor:
         x = self.stem(x)

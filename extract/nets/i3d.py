@@ -148,7 +148,7 @@ class I3DOptions(NetOptions):
             norm_momentum=0.1,
         ),
     },
-    windows_at_once=2,
+    windows_at_once=1,
     started_from="ImageNet and Kinetics weights (PL20 3.3, 3.5)",
     known_files={
         "1ac94c8e68fcf5d788d78f2ceeed9b8900a7b7fa440ed907774ee8d118fbf4f5": (

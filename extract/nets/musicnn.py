@@ -25,6 +25,7 @@ from mvemo.extract.nets.parts.cards import (
 )
 from mvemo.extract.nets.parts.fast_conv import convolution_peaks
 from mvemo.extract.nets.parts.layers import LEAST_VARIANCE, power_spectrum
+from mvemo.extract.nets.parts.threads import map_parts
 from mvemo.manifests.declared import setting
 
 MEL = MelSettings(sr=16000, n_fft=512, hop_length=256, n_mels=96)
@@ -41,7 +42,7 @@ CONTEXT = 7
 UNITS = 200
 # Names of the parts that an embedding may have.
 OUTPUTS = ("units", "deviation", "front", "tags")
-# Number of patches that a CPU convolves in one step.
+# Number of patches that a thread of a CPU embeds in one step.
 PATCHES_AT_ONCE = 2
 # Number of outputs of the published weights: the most frequent tags of Last.fm.
 N_TAGS = 50
@@ -191,6 +192,12 @@ class Musicnn(WaveformNet):
 
     def patch_front(self, x: Tensor) -> Tensor:
         """Return maximum and mean over time of all channels: (n, 187, 96) -> (n, 1506)."""
+        if self.training or x.device.type != "cpu":
+            return self._front(x)
+        # The values of more patches do not fit into the cache.
+        return map_parts(self._front, torch.split(x, PATCHES_AT_ONCE))
+
+    def _front(self, x: Tensor) -> Tensor:
         x = self.input_norm(x.unsqueeze(1))
         # five of (n, channels, 187) -> (n, 561, 187)
         features = [torch.cat([front(x) for front in (*self.timbral, *self.temporal)], dim=1)]
@@ -299,9 +306,7 @@ class _Front(nn.Module):
         if on_cpu and kernel.shape[3] > 1 and not torch.is_autocast_enabled("cpu"):
             peaks = convolution_peaks(x, kernel)
         else:
-            # On a CPU, the outputs of more patches do not fit into the cache.
-            parts = torch.split(x, PATCHES_AT_ONCE if on_cpu else len(x))
-            peaks = torch.cat([functional.conv2d(part, kernel).amax(dim=3) for part in parts])
+            peaks = functional.conv2d(x, kernel).amax(dim=3)
         assert self.convolution.bias is not None
         peaks = peaks * sign[:, None] + self.convolution.bias[:, None]
         return self.norm(functional.relu(peaks).unsqueeze(3)).squeeze(3)

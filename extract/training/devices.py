@@ -19,6 +19,7 @@ from mvemo.extract.nets.parts.cards import AudioInput
 from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.registry import build_net, input_of
 from mvemo.extract.nets.parts.sequences import empty_input
+from mvemo.extract.nets.parts.threads import MOST_THREADS
 from mvemo.extract.settings import NetSettings, RunSettings, window_starts
 
 
@@ -59,6 +60,11 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 def windows_at_once(embed_batch: int, device: torch.device, net: Net | type[Net] = Net) -> int:
     """Return the number of windows per step; `embed_batch` 0: 32 on a GPU, else the net's."""
     return embed_batch or (32 if device.type == "cuda" else net.windows_at_once)
+
+
+def embedding_threads(device: torch.device, threads: int = 0) -> int:
+    """Return the number of threads that embed windows; `threads` 0: those of this process."""
+    return min(threads or torch.get_num_threads(), MOST_THREADS) if device.type == "cpu" else 1
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

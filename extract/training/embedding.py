@@ -1,7 +1,8 @@
 """Penultimate-layer embeddings of all clips, batch by batch, and the outputs of nets."""
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 import torch
@@ -11,10 +12,12 @@ from mvemo.extract.array_types import F32
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
+from mvemo.extract.nets.parts.threads import cpu_threads, map_parts, only_parts_in_threads
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.data import RawBatches, read_ahead, split_rows
 from mvemo.extract.training.devices import (
     autocast,
+    embedding_threads,
     memory_text,
     pick_device,
     resolve_precision,
@@ -50,11 +53,16 @@ def embed_rows(
     chunks = chunk_rows(rows, per_batch) if independent else split_rows(rows, embedder.at_once)
 
     def pooled(
-        rows: Sequence[int], counts: Sequence[int], where: Tensor, values: Tensor
+        rows: Sequence[int], counts: Sequence[int], where: Tensor, values: Tensor | Future[Tensor]
     ) -> tuple[Sequence[int], F32]:
+        values = values.result() if isinstance(values, Future) else values
         return rows, pool_windows(values.cpu()[where], counts, batches.view.pooling).numpy()
 
-    waiting = None
+    # On a CPU each thread embeds a batch. A GPU gets its next batch before this process waits for
+    # the previous one.
+    n_threads = embedding_threads(device)
+    threads = cpu_threads(n_threads) if n_threads > 1 and len(chunks) > 1 else None
+    waiting: deque[tuple[Sequence[int], Sequence[int], Tensor, Tensor | Future[Tensor]]] = deque()
     for chosen, (raw, counts) in read_ahead(batches.load_views, chunks):
         where = torch.arange(len(raw))
         if independent and per_batch > 1:
@@ -70,13 +78,11 @@ def embed_rows(
                 source = torch.zeros(per_batch * batches.view.views, dtype=torch.int64)
                 source[where] = torch.arange(len(raw))
                 raw = raw[source]
-        embedded = chosen, counts, where, embedder.embed(raw)
-        # The GPU gets its next batch before this process waits for the previous one.
-        if waiting is not None:
-            yield pooled(*waiting)
-        waiting = embedded
-    if waiting is not None:
-        yield pooled(*waiting)
+        embedded = threads.submit(embedder.embed, raw) if threads else embedder.embed(raw)
+        waiting.append((chosen, counts, where, embedded))
+        if len(waiting) > n_threads:
+            yield pooled(*waiting.popleft())
+    yield from (pooled(*batch) for batch in waiting)
 
 
 class _Embedder:
@@ -88,19 +94,23 @@ class _Embedder:
         self._device = device
         self._precision = precision
 
+    @torch.inference_mode()
     def embed(self, raw: Tensor) -> Tensor:
         """Return the embeddings of windows, float32 (windows, embedding_dim), on the device."""
+        at_once = self.at_once
         while True:
             try:
-                return torch.cat([self._embed(part) for part in torch.split(raw, self.at_once)])
+                with only_parts_in_threads():
+                    return map_parts(self._embed, torch.split(raw, at_once))
             except torch.OutOfMemoryError:
-                if self.at_once == 1:
+                if at_once == 1:
                     raise ExtractError(
                         f"{self._net.name}: the memory of {memory_text(self._device)} is too "
                         "small to embed one window: use a larger GPU, shorter or smaller inputs "
                         f"(nets.{self._net.name}.options), or --set extract.device=cpu"
                     ) from None
-            self.at_once //= 2
+            at_once //= 2
+            self.at_once = min(self.at_once, at_once)
             torch.cuda.empty_cache()
 
     def _embed(self, raw: Tensor) -> Tensor:

@@ -274,8 +274,10 @@ def _forecast_net(plan: planning.ExtractPlan, net: NetSettings, known: _Known) -
     if not to_train:
         device, batch = devices.pick_device(extract.run.device), extract.embed_batch
         at_once = devices.windows_at_once(batch, device, registry.NETS[net.name])
-        # Inference needs less memory: a layer's input is freed once its output exists.
-        training_bytes = cost.weight_bytes + at_once * cost.window_bytes // 4
+        # Each thread of a CPU embeds windows. Inference needs less memory: a layer's input is
+        # freed once its output exists.
+        n_threads = devices.embedding_threads(device, backends.threads_of(plan.execution.jobs))
+        training_bytes = cost.weight_bytes + n_threads * at_once * cost.window_bytes // 4
     trainings = (len(to_train), len(trained) - len(to_train))
     counts = ("-", "-") if extract.run.protocol == "frozen" else trainings
     weight_bytes = cost.weight_bytes * len(to_train)

@@ -10,6 +10,7 @@ neighbouring frames are summed.
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import product
 from typing import Any, ClassVar, TypeVar
 
@@ -36,6 +37,7 @@ ROWS = 512
 LEAST_CHANNELS = 32
 
 
+@cache
 def transforms(side: int) -> list[Tensor]:
     """Return the transforms of inputs, kernels and products, float64.
 

@@ -1,0 +1,61 @@
+"""Threads of a CPU for inference: each embeds parts of a batch on its own core.
+
+Torch's own threads would share each matrix product. Many small ones are slower that way, very slow
+while other programs run, and their rounding would depend on the number of threads.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+
+import torch
+from torch import Tensor
+
+# Maximum number of threads of a CPU, each of which takes memory for its own windows.
+MOST_THREADS = 16
+
+
+@cache
+def cpu_threads(n: int) -> ThreadPoolExecutor:
+    """Return a pool of `n` threads, in each of which torch uses one core."""
+    return ThreadPoolExecutor(n, "mvemo-net", _use_one_core)
+
+
+def _use_one_core() -> None:
+    # On its first call in a thread, torch takes over the number of threads of the process.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
+# Number of threads of `map_parts`; 0 for those of torch.
+_part_threads: ContextVar[int] = ContextVar("part_threads", default=0)
+
+
+@contextmanager
+def only_parts_in_threads() -> Iterator[None]:
+    """Let torch use one thread, so that only the parts of `map_parts` have threads."""
+    n = torch.get_num_threads()
+    if n == 1:
+        yield
+        return
+    token = _part_threads.set(n)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n)
+        _part_threads.reset(token)
+
+
+def map_parts(embed: Callable[[Tensor], Tensor], parts: Sequence[Tensor]) -> Tensor:
+    """Return the joined results of a function of tensors, computed by the threads of a CPU.
+
+    Without inference mode, or with autocast, this thread computes all parts.
+    """
+    n = min(_part_threads.get() or torch.get_num_threads(), MOST_THREADS)
+    alone = torch.is_autocast_enabled("cpu") or not torch.is_inference_mode_enabled()
+    if n == 1 or len(parts) == 1 or parts[0].device.type != "cpu" or alone:
+        return torch.cat([embed(part) for part in parts])
+    return torch.cat(list(cpu_threads(n).map(torch.inference_mode()(embed), parts)))
