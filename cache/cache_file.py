@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,16 +14,20 @@ from typing import Any, TypeVar
 
 import h5py
 import numpy as np
+import xxhash
 
 from mvemo.cache import schema
 from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
-from mvemo.cache.index import Index, is_whole, read_index, read_spec, values_array
+from mvemo.cache.index import STEP, Index, is_whole, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failures, Ints
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, part
 from mvemo.manifests.files import shown
 
 T = TypeVar("T")
+
+# Rows with at most this many rows between them are read together.
+GAP = 8
 
 # Exceptions of h5py and of our readers on a damaged file. RuntimeError includes RecursionError.
 DAMAGE = (
@@ -293,9 +298,33 @@ class CacheFile:
 
     def values(self, digest: str, rows: Ints) -> F32:
         """Return vectors, or the frames of consecutive sequences, float32 (rows, dim)."""
-        index, first = self.indexes[digest], int(rows.min())
-        found = self.rows(index, int(index.bounds[first]), int(index.bounds[rows.max() + 1]))
-        return found if (np.diff(rows) == 1).all() else found[rows - first]
+        return self.values_of(self.indexes[digest], rows)
+
+    def values_of(
+        self, index: Index, rows: Ints, use: Callable[[int, F32], None] = lambda *_: None
+    ) -> F32:
+        """Return the same as `values`; `use` is called with each run that is read, and its start.
+
+        Rows are read in ascending order, together with short gaps between them.
+        """
+        ascending = bool((np.diff(rows) > 0).all())
+        ordered = rows if ascending else np.unique(rows)
+        runs = np.split(ordered, 1 + np.flatnonzero(np.diff(ordered) > GAP))
+
+        def read(group: h5py.Group) -> list[F32]:
+            values, found = values_array(group, index), []
+            for run in runs:
+                start = int(index.bounds[run[0]])
+                block = values.read(start, int(index.bounds[run[-1] + 1]))
+                block = block.astype("<f4", copy=False)
+                use(start, block)
+                whole = run[-1] - run[0] == len(run) - 1
+                found.append(block if whole else block[run - run[0]])
+            return found
+
+        found = self._read_feature(index.spec.digest, read)
+        joined = found[0] if len(found) == 1 else np.concatenate(found)
+        return joined if ascending else joined[np.searchsorted(ordered, rows)]
 
     # --- access to the file
 
@@ -328,3 +357,38 @@ class CacheFile:
             part_name = what if what.startswith("feature ") else f"the {what}"
             self.lost.append(f"{part_name} cannot be read ({reason(error)})")
             return default
+
+
+class RunningChecksum:
+    """Reader of a feature's values that computes their checksum if they are read in order."""
+
+    def __init__(self, file: CacheFile, digest: str) -> None:
+        self._file, self._index = file, file.indexes[digest]
+        self._state = xxhash.xxh3_128()
+        self._position = 0  # number of rows in the checksum
+
+    def values(self, _: str, rows: Ints) -> F32:
+        """Return the same as `CacheFile.values`."""
+        return self._file.values_of(self._index, rows, self._add)
+
+    def _add(self, start: int, block: F32) -> None:
+        """Add values from `start` on; values before it that were not needed are read."""
+        step = max(1, STEP // (4 * self._index.spec.dim))
+        with suppress(*DAMAGE):
+            while self._position < start:
+                stop = min(start, self._position + step)
+                self._update(self._file.rows(self._index, self._position, stop))
+        if self._position == start:
+            self._update(block)
+        else:
+            self._position = sys.maxsize  # These values were not read, or not in this order.
+
+    def _update(self, block: F32) -> None:
+        self._position += len(block)
+        self._state.update(block.astype(self._index.spec.dtype, copy=False).data)
+
+    def is_whole(self) -> bool:
+        """Read the remaining values; return True if all were in order and match their checksum."""
+        n = int(self._index.bounds[-1])
+        self._add(n, np.empty((0, self._index.spec.dim), np.float32))
+        return self._position == n and self._state.hexdigest() == self._index.values_checksum

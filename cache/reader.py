@@ -306,7 +306,7 @@ def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tupl
         block = file.rows(index, start, start + step)
         present = index.present[start : start + step]
         rows = start + np.flatnonzero(present)
-        state.update(block.data.cast("B"))
+        state.update(block.data)
         clip_ids, numbers = file.table.clip_ids, () if checksum else rows.tolist()
         if not all(index.fits(i, clip_ids[i], block[i - start]) for i in numbers):
             raise _damaged(file, spec)

@@ -7,7 +7,8 @@ slim copies, removals and repairs all create a `Plan` and write it with `rewrite
 import errno
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,9 +19,9 @@ import numpy as np
 import xxhash
 
 from mvemo.cache import schema
-from mvemo.cache.cache_file import DAMAGE, CacheFile
+from mvemo.cache.cache_file import DAMAGE, CacheFile, RunningChecksum
 from mvemo.cache.errors import BadCache, CacheError
-from mvemo.cache.index import Index, write_index
+from mvemo.cache.index import Index, finite_rows, write_index
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
 from mvemo.cache.union import in_order, plan_rows
@@ -208,41 +209,78 @@ def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, int]]:
 
 def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]]:
     """Write ``values``; return their checksum, and the corrupt rows."""
-    spec, bounds, ids = feature.spec, feature.bounds, plan.table.clip_ids
+    spec, bounds = feature.spec, feature.bounds
     shape = (int(bounds[-1]), spec.dim)
     values = item.create_dataset("values", shape=shape, dtype=spec.dtype)
     # The checksum of a whole source is faster than those of its rows, unless few are needed.
     used = np.bincount(feature.origin[feature.origin >= 0], minlength=len(plan.sources))
-    whole = [
-        number
-        for number, source in enumerate(plan.sources)
-        if used[number] > len(source.table) // 8 and source.is_whole(spec.digest)
-    ]
-    corrupt: list[int] = []
+    many = [n for n, source in enumerate(plan.sources) if used[n] > len(source.table) // 8]
+    running = {
+        number: RunningChecksum(source, spec.digest)
+        for number in many
+        if isinstance(source := plan.sources[number], CacheFile)
+    }
+    sources = [running.get(number, source) for number, source in enumerate(plan.sources)]
     checksum = xxhash.xxh3_128()
-    start = 0
-    while start < len(ids):
-        most = bounds[start] + max(1, BLOCK // (4 * spec.dim))
-        stop = max(start + 1, int(np.searchsorted(bounds, most, "right")) - 1)
-        block = _read_block(plan, feature, start, stop)
-        rows = start + np.flatnonzero(feature.origin[start:stop] >= 0)
-
-        def is_corrupt(i: int, block: F32 = block, first: int = bounds[start]) -> bool:
-            row = block[bounds[i] - first : bounds[i + 1] - first]
-            return not np.isfinite(row).all() or not feature.fits(i, ids[i], row)
-
+    unfit: set[int] = set()  # first clips of blocks whose rows are not those of their clips
+    doubtful: set[int] = set()  # sources with values that are not finite
+    for start, stop in _steps(feature):
+        block = _read_block(sources, feature, start, stop)
+        present = feature.origin[start:stop] >= 0
         # One row shows that the rows of the block belong to their clips.
-        if not any(map(is_corrupt, rows[:1].tolist())):
-            rows = rows[~np.isin(feature.origin[rows], whole)]
-        corrupt += filter(is_corrupt, rows.tolist())
+        if present.any() and _is_corrupt(
+            plan, feature, start + int(present.argmax()), start, block
+        ):
+            unfit.add(start)
+        if (finite_rows(block) != (spec.kind == "sequence" or present)).any():
+            doubtful.update(feature.origin[start:stop].tolist())
         stored = block.astype(spec.dtype, copy=False)
         values[bounds[start] : bounds[stop]] = stored
-        checksum.update(stored.data.cast("B") if stored.size else b"")
+        checksum.update(stored.data)
+    whole = [
+        number
+        for number in many
+        if (number in running and number not in doubtful and running[number].is_whole())
+        or plan.sources[number].is_whole(spec.digest)
+    ]
+    return checksum.hexdigest(), _corrupt_rows(plan, feature, whole, unfit)
+
+
+def _steps(feature: Index) -> Iterator[tuple[int, int]]:
+    """Yield numbers of clips, from the first to before the last, whose values fit in memory."""
+    start, bounds = 0, feature.bounds
+    while start < len(feature.present):
+        most = bounds[start] + max(1, BLOCK // (4 * feature.spec.dim))
+        stop = max(start + 1, int(np.searchsorted(bounds, most, "right")) - 1)
+        yield start, stop
         start = stop
-    return checksum.hexdigest(), corrupt
 
 
-def _read_block(plan: Plan, feature: Index, start: int, stop: int) -> F32:
+def _corrupt_rows(
+    plan: Plan, feature: Index, whole: Sequence[int], unfit: Collection[int]
+) -> list[int]:
+    """Check the rows one by one, except those of `whole` sources outside `unfit` blocks."""
+    corrupt: list[int] = []
+    present, checked = feature.origin >= 0, np.isin(feature.origin, [-1, *whole])
+    for start, stop in _steps(feature):
+        needed = present[start:stop] if start in unfit else ~checked[start:stop]
+        if needed.any():
+            block = _read_block(plan.sources, feature, start, stop)
+            rows = (start + np.flatnonzero(needed)).tolist()
+            corrupt += [i for i in rows if _is_corrupt(plan, feature, i, start, block)]
+    return corrupt
+
+
+def _is_corrupt(plan: Plan, feature: Index, i: int, start: int, block: F32) -> bool:
+    """Check the values of clip `i` in a block that starts with clip `start`."""
+    bounds = feature.bounds
+    row = block[bounds[i] - bounds[start] : bounds[i + 1] - bounds[start]]
+    return not np.isfinite(row).all() or not feature.fits(i, plan.table.clip_ids[i], row)
+
+
+def _read_block(
+    sources: Sequence[Source | RunningChecksum], feature: Index, start: int, stop: int
+) -> F32:
     """Return the values of clips `start` to `stop`; NaN for missing and unreadable vectors."""
     origin, row = feature.origin[start:stop], feature.row[start:stop]
     bounds = feature.bounds[start : stop + 1] - feature.bounds[start]
@@ -252,17 +290,20 @@ def _read_block(plan: Plan, feature: Index, start: int, stop: int) -> F32:
         breaks = 1 + np.flatnonzero((np.diff(origin) != 0) | (np.diff(row) != 1))
         groups = np.split(np.arange(stop - start), breaks)
 
+    if len(groups) == 1 and origin[0] >= 0:
+        with suppress(*DAMAGE):
+            return sources[origin[0]].values(feature.spec.digest, row)
     block = np.full((bounds[-1], feature.spec.dim), np.nan, np.float32)
-    groups = [clips for clips in groups if origin[clips[0]] >= 0]
+    groups = [clips for clips in reversed(groups) if origin[clips[0]] >= 0]
     while groups:
         clips = groups.pop()
         rows = slice(bounds[clips[0]], bounds[clips[-1] + 1])
         try:
-            read = plan.sources[origin[clips[0]]].values(feature.spec.digest, row[clips])
-            block[rows if feature.spec.kind == "sequence" else clips] = read
+            read = sources[origin[clips[0]]].values(feature.spec.digest, row[clips])
+            block[rows if rows.stop - rows.start == len(read) else clips] = read
         except DAMAGE:
             # Other clips of the group may be readable.
-            groups += np.array_split(clips, len(clips)) if len(clips) > 1 else []
+            groups += np.array_split(clips, len(clips))[::-1] if len(clips) > 1 else []
     return block
 
 
