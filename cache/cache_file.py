@@ -207,6 +207,7 @@ class CacheFile:
         self.schema = int(pool.get(path).attrs["schema"])
         self.table: ClipTable = self.read("clip table", schema.read_table)
         self._groups: dict[str, str] = {}
+        self._values: dict[str, tuple[Any, PlainArray]] = {}  # by digest, with their open file
         found: list[tuple[int, FeatureSpec]] = []
         for group in self.read("features", lambda file: list(file["features"])):
             header = self._readable(f"feature {group}", partial(self._header, group=group), None)
@@ -282,18 +283,14 @@ class CacheFile:
 
     def rows(self, index: Index, start: int, stop: int) -> F32:
         """Return rows of a feature's vectors, or of all its frames, float32 (rows, dim)."""
-        values = self._read_feature(
-            index.spec.digest,
-            lambda group: values_array(group, index).read(start, stop),
-        )
+        values = self._read_values(index, lambda values: values.read(start, stop))
         return values.astype("<f4", copy=False)
 
     def is_whole(self, digest: str) -> bool:
         """Read all values of a feature; return True if they match their checksum."""
         index = self.indexes[digest]
         with suppress(*DAMAGE):
-            values = self._read_feature(digest, lambda group: values_array(group, index))
-            return is_whole(index, values)
+            return self._read_values(index, partial(is_whole, index))
         return False
 
     def values(self, digest: str, rows: Ints) -> F32:
@@ -311,8 +308,8 @@ class CacheFile:
         ordered = rows if ascending else np.unique(rows)
         runs = np.split(ordered, 1 + np.flatnonzero(np.diff(ordered) > GAP))
 
-        def read(group: h5py.Group) -> list[F32]:
-            values, found = values_array(group, index), []
+        def read(values: PlainArray) -> list[F32]:
+            found = []
             for run in runs:
                 start = int(index.bounds[run[0]])
                 block = values.read(start, int(index.bounds[run[-1] + 1]))
@@ -322,11 +319,24 @@ class CacheFile:
                 found.append(block if whole else block[run - run[0]])
             return found
 
-        found = self._read_feature(index.spec.digest, read)
+        found = self._read_values(index, read)
         joined = found[0] if len(found) == 1 else np.concatenate(found)
         return joined if ascending else joined[np.searchsorted(ordered, rows)]
 
     # --- access to the file
+
+    def _read_values(self, index: Index, read: Callable[[PlainArray], T]) -> T:
+        """Call `read` with the values of a feature, which stay open as long as the file."""
+        digest, group = index.spec.digest, self._groups[index.spec.digest]
+
+        def open_and_read(file: Any) -> T:
+            opened, values = self._values.get(digest, (None, None))
+            if opened is not file or values is None:
+                values = values_array(part(file["features"], group), index)
+                self._values[digest] = file, values
+            return read(values)
+
+        return self.read(f"feature {group}", open_and_read)
 
     def _read_feature(self, digest: str, read: Callable[[h5py.Group], T]) -> T:
         """Call `read` with the HDF5 group of a feature."""
