@@ -12,24 +12,23 @@ collection with the number of an object in it (HDF5 File Format Specification, I
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from itertools import pairwise
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.cache.table import Ints
 from mvemo.manifests.array_files import most_bytes
 
 _TEXT: np.dtype[Any] = h5py.string_dtype("utf-8")
 # Reference to a text: its length, address of its collection, number of its object.
 _REFERENCE = np.dtype([("length", "<u4"), ("place", "<u8"), ("number", "<u4")])
-# Fewer texts than this are read one by one.
-FEW_TEXTS = 64
 _COLLECTION = struct.Struct("<4sB3xQ")
-_OBJECT = struct.Struct("<H6xQ")
 
 
 def part(group: Any, name: str) -> h5py.Group:
@@ -132,10 +131,10 @@ class PlainArray:
         """Return all UTF-8 texts; raise ValueError if they are longer than the file."""
         if not _is_text(self.dtype):
             raise ValueError(f"{self.name}: expected texts, got {self.dtype}")
-        texts = np.empty(self.shape, object)
-        if texts.size:
-            texts.flat[:] = _texts(self.item, self.name, self.file, self.file.get_filesize())
-        return texts
+        if not math.prod(self.shape):
+            return np.empty(self.shape, object)
+        most = self.file.get_filesize()
+        return _texts(self.item, self.name, self.file, most).reshape(self.shape)
 
 
 def array_of(
@@ -200,7 +199,7 @@ def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
 # --- texts
 
 
-def _texts(item: Any, name: str, file: Any, most: int) -> list[str]:
+def _texts(item: Any, name: str, file: Any, most: int) -> NDArray[np.object_]:
     """Return the texts of a contiguous data set, together at most `most` bytes."""
     created = file.get_create_plist()
     if created.get_sizes() != (8, 8):
@@ -224,61 +223,23 @@ def _texts(item: Any, name: str, file: Any, most: int) -> list[str]:
             )
         # Addresses are relative to the end of the user block.
         base = created.get_userblock()
-        texts = _texts_of_whole_collections(references, base, read_at)
-        collections: dict[int, tuple[bytes, Mapping[int, tuple[int, int]]]] = {}
-        others = [i for i, text in enumerate(texts) if text is None]
-        for i, (length, place, number) in zip(others, references[others].tolist(), strict=True):
-            if length and place not in collections:
-                content = _read_collection(base + place, most, read_at)
-                collections[place] = content, _objects_of(content)
-            content, objects = collections.get(place, (b"", {}))
-            start, end = objects.get(number, (0, 0))
-            if start + length > end:
+        rows = np.flatnonzero(references["length"])
+        rows = rows[np.argsort(references["place"][rows], kind="stable")]
+        length, place, number = (references[k][rows] for k in ("length", "place", "number"))
+        firsts = np.flatnonzero(np.diff(place, prepend=~place[:1])).tolist()
+        found: list[str] = []
+        for first, last in pairwise([*firsts, len(rows)]):
+            content = _read_collection(base + int(place[first]), most, read_at)
+            starts, ends = _objects_of(content)
+            objects = np.minimum(number[first:last], len(starts) - 1)
+            start, end = starts[objects], starts[objects] + length[first:last]
+            if (end > ends[objects]).any():
                 raise ValueError(f"the texts of {name} are damaged")
-            texts[i] = content[start : start + length].decode()
-        return cast(list[str], texts)
-
-
-def _texts_of_whole_collections(
-    references: NDArray[Any], base: int, read_at: Callable[[int, int], bytes]
-) -> list[str | None]:
-    """Return the texts of collections that hold nothing else; None for other texts.
-
-    Nearly all texts are in such collections; checking them together is several times as fast.
-    """
-    n = len(references)
-    if n < FEW_TEXTS:
-        return [None] * n
-    length, place, number = (references[k].astype(np.int64) for k in ("length", "place", "number"))
-    low, high = int(place.min()), int(place.max())
-    if low < 0 or high - low > 8 * int(length.sum()) or (place % 8).any():
-        return [None] * n
-    # A collection of short texts has at most 64 KiB.
-    content = read_at(base + low, high - low + (1 << 16))
-    words = np.frombuffer(content + bytes(24 - len(content) % 8), "<i8")
-    last = len(words) - 2
-    order = np.argsort(place - low << 16 | number, kind="stable")
-    length, place, number = length[order], place[order], number[order]
-    # Positions are numbers of words. `firsts` has the first text of each collection.
-    firsts = np.flatnonzero(np.diff(place, prepend=-1))
-    counts = np.diff(firsts, append=n)
-    start = np.minimum((place[firsts] - low) // 8, last)
-    size = 2 + (length + 7) // 8
-    ends = np.cumsum(size)
-    ends += np.repeat(start + 2 - (ends - size)[firsts], counts)
-    headers = np.minimum(ends - size, last)
-    fits = (words[headers] & 0xFFFF == number) & (words[headers + 1] == length) & (number > 0)
-    behind = ends[firsts + counts - 1]
-    rest = words[start + 1] - 8 * (behind - start)
-    behind = np.minimum(behind, last)
-    free = (words[behind] & 0xFFFF == 0) & (words[behind + 1] == rest)
-    whole = np.logical_and.reduceat(fits, firsts) & (rest >= 0) & ((rest < 16) | free)
-    whole &= words[start] & 0xFFFFFFFFFF == int.from_bytes(b"GCOL\1", "little")
-    whole &= words[start + 1] <= len(content) - 8 * start
-    found = np.empty((3, n), np.int64)
-    found[:, order] = np.repeat(whole, counts), 8 * headers + 16, 8 * headers + 16 + length
-    places = zip(*found.tolist(), strict=True)
-    return [content[a:b].decode() if is_whole else None for is_whole, a, b in places]
+            bounds = zip(start.tolist(), end.tolist(), strict=True)
+            found += [content[a:b].decode() for a, b in bounds]
+        texts = np.full(len(references), "", object)
+        texts[rows] = found
+        return texts
 
 
 def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]) -> bytes:
@@ -295,19 +256,39 @@ def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]
 
 # Data sets share collections, so parsed ones are cached.
 @lru_cache(maxsize=8)
-def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
-    """Map each object's number to start and end of its data; {} if the collection is damaged."""
-    objects: dict[int, tuple[int, int]] = {}
-    start, end = _COLLECTION.size + _OBJECT.size, len(content)
-    # At the end, there may be less free space than the size of an object's header.
-    while start <= end:
-        number, size = _OBJECT.unpack_from(content, start - _OBJECT.size)
-        if not number:
-            # Object 0 is the free space at the end; its size includes the header.
-            return objects if start - _OBJECT.size + size == end else {}
-        objects[number] = start, start + size
-        start += (size + 7 & ~7) + _OBJECT.size
-    return objects if start - _OBJECT.size <= end else {}
+def _objects_of(content: bytes) -> tuple[Ints, Ints]:
+    """Return start and end of each object's data by its number; the last is never an object's.
+
+    An object has a header of two words (its number, its size in bytes), then its data. Without
+    an object of this number, or in a damaged collection, start and end are 0.
+    """
+    n, first = len(content) // 8, _COLLECTION.size // 8
+    missing = np.zeros((2, 1), np.int64)
+    if n < first + 2:
+        return missing[0], missing[1]
+    words = np.frombuffer(content, "<i8", n)
+    number, size = words[:-1] & 0xFFFF, words[1:]
+    # For each word, as if it started an object: the start of the next object, or `n` at the end.
+    behind = np.arange(n - 1) + 2 + (size >> 3) + (size & 7 > 0)
+    after = np.full(n + 1, n)
+    after[: n - 1] = np.where((number > 0) & (size >= 0) & (behind < n - 1), behind, n)
+    # The number of known objects doubles in each step, because so does the width of the jumps.
+    chain = np.array([first])
+    while chain[-1] < n:
+        chain, after = np.concatenate([chain, after[chain]]), after[after]
+    chain = chain[chain < n]
+    last = int(chain[-1])
+    if not number[last]:
+        # Object 0 is the free space at the end; its size includes the header.
+        whole, chain = 8 * last + int(size[last]) == len(content), chain[:-1]
+    else:
+        whole = size[last] >= 0 and 8 * int(behind[last]) <= len(content)
+    if not whole or not len(chain):
+        return missing[0], missing[1]
+    starts, ends = np.zeros((2, number[chain].max() + 2), np.int64)
+    starts[number[chain]] = 8 * chain + 16
+    ends[number[chain]] = 8 * chain + 16 + size[chain]
+    return starts, ends
 
 
 # --- files of other programs
