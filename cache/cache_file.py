@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from mvemo.cache import schema
 from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
@@ -283,8 +284,11 @@ class CacheFile:
 
     def rows(self, index: Index, start: int, stop: int) -> F32:
         """Return rows of a feature's vectors, or of all its frames, float32 (rows, dim)."""
-        values = self._read_values(index, lambda values: values.read(start, stop))
-        return values.astype("<f4", copy=False)
+        return self.stored(index, start, stop).astype("<f4", copy=False)
+
+    def stored(self, index: Index, start: int, stop: int) -> NDArray[Any]:
+        """Return the same as `rows`, but as float16 if they are stored so."""
+        return self._read_values(index, lambda values: values.read(start, stop))
 
     def is_whole(self, digest: str) -> bool:
         """Read all values of a feature; return True if they match their checksum."""
@@ -293,35 +297,43 @@ class CacheFile:
             return self._read_values(index, partial(is_whole, index))
         return False
 
-    def values(self, digest: str, rows: Ints) -> F32:
-        """Return vectors, or the frames of consecutive sequences, float32 (rows, dim)."""
-        return self.values_of(self.indexes[digest], rows)
+    def fill(
+        self,
+        block: F32,
+        digest: str,
+        rows: Ints,
+        use: Callable[[int, NDArray[Any]], None] = lambda *_: None,
+    ) -> None:
+        """Fill `block` with vectors, or with the frames of consecutive sequences.
 
-    def values_of(
-        self, index: Index, rows: Ints, use: Callable[[int, F32], None] = lambda *_: None
-    ) -> F32:
-        """Return the same as `values`; `use` is called with each run that is read, and its start.
-
-        Rows are read in ascending order, together with short gaps between them.
+        Rows are read in ascending order, together with short gaps between them. `use` is called
+        with the number of the first value that is read, and with these values as they are stored.
         """
-        ascending = bool((np.diff(rows) > 0).all())
-        ordered = rows if ascending else np.unique(rows)
-        runs = np.split(ordered, 1 + np.flatnonzero(np.diff(ordered) > GAP))
+        index = self.indexes[digest]
+        if not (np.diff(rows) > 0).all():
+            ordered, places = np.unique(rows, return_inverse=True)
+            found = np.empty((len(ordered), index.spec.dim), np.float32)
+            self.fill(found, digest, ordered, use)
+            block[:] = found[places]
+            return
+        runs = np.split(rows, 1 + np.flatnonzero(np.diff(rows) > GAP))
 
-        def read(values: PlainArray) -> list[F32]:
-            found = []
+        def read(values: PlainArray) -> None:
+            filled = 0
             for run in runs:
-                start = int(index.bounds[run[0]])
-                block = values.read(start, int(index.bounds[run[-1] + 1]))
-                block = block.astype("<f4", copy=False)
-                use(start, block)
+                start, stop = int(index.bounds[run[0]]), int(index.bounds[run[-1] + 1])
                 whole = run[-1] - run[0] == len(run) - 1
-                found.append(block if whole else block[run - run[0]])
-            return found
+                part = block[filled : filled + (stop - start if whole else len(run))]
+                if whole and values.dtype == block.dtype:
+                    stored: NDArray[Any] = part
+                    values.read_into(part, start)
+                else:
+                    stored = values.read(start, stop)
+                    part[:] = stored if whole else stored[run - run[0]]
+                use(start, stored)
+                filled += len(part)
 
-        found = self._read_values(index, read)
-        joined = found[0] if len(found) == 1 else np.concatenate(found)
-        return joined if ascending else joined[np.searchsorted(ordered, rows)]
+        self._read_values(index, read)
 
     # --- access to the file
 
@@ -377,28 +389,28 @@ class RunningChecksum:
         self._state = xxhash.xxh3_128()
         self._position = 0  # number of rows in the checksum
 
-    def values(self, _: str, rows: Ints) -> F32:
-        """Return the same as `CacheFile.values`."""
-        return self._file.values_of(self._index, rows, self._add)
+    def fill(self, block: F32, digest: str, rows: Ints) -> None:
+        """Do the same as `CacheFile.fill`."""
+        self._file.fill(block, digest, rows, self._add)
 
-    def _add(self, start: int, block: F32) -> None:
+    def _add(self, start: int, stored: NDArray[Any]) -> None:
         """Add values from `start` on; values before it that were not needed are read."""
         step = max(1, STEP // (4 * self._index.spec.dim))
         with suppress(*DAMAGE):
             while self._position < start:
                 stop = min(start, self._position + step)
-                self._update(self._file.rows(self._index, self._position, stop))
+                self._update(self._file.stored(self._index, self._position, stop))
         if self._position == start:
-            self._update(block)
+            self._update(stored)
         else:
             self._position = sys.maxsize  # These values were not read, or not in this order.
 
-    def _update(self, block: F32) -> None:
-        self._position += len(block)
-        self._state.update(block.astype(self._index.spec.dtype, copy=False).data)
+    def _update(self, stored: NDArray[Any]) -> None:
+        self._position += len(stored)
+        self._state.update(stored.data)
 
     def is_whole(self) -> bool:
         """Read the remaining values; return True if all were in order and match their checksum."""
         n = int(self._index.bounds[-1])
-        self._add(n, np.empty((0, self._index.spec.dim), np.float32))
+        self._add(n, np.empty(0))
         return self._position == n and self._state.hexdigest() == self._index.values_checksum

@@ -8,7 +8,6 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -98,10 +97,11 @@ class MemoryRows:
         """Return True: `put` has computed the checksums from these values."""
         return digest in self._rows
 
-    def values(self, digest: str, rows: Ints) -> F32:
-        """Return the values of these rows, float32 (rows or frames, dim)."""
+    def fill(self, block: F32, digest: str, rows: Ints) -> None:
+        """Fill `block`, float32 (rows or frames, dim), with the values of these rows."""
         stored = self._rows[digest]
-        return np.vstack([stored[self.table.clip_ids[i]][1] for i in rows])
+        values = [stored[self.table.clip_ids[i]][1] for i in rows]
+        np.concatenate(values, axis=None, out=block.reshape(-1))
 
 
 Source = CacheFile | MemoryRows
@@ -224,8 +224,11 @@ def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]
     checksum = xxhash.xxh3_128()
     unfit: set[int] = set()  # first clips of blocks whose rows are not those of their clips
     doubtful: set[int] = set()  # sources with values that are not finite
-    for start, stop in _steps(feature):
-        block = _read_block(sources, feature, start, stop)
+    steps = [*_steps(feature)]
+    n_rows = max((int(bounds[stop] - bounds[start]) for start, stop in steps), default=0)
+    buffer = np.empty((n_rows, spec.dim), np.float32)
+    for start, stop in steps:
+        block = _read_block(sources, feature, start, stop, buffer)
         present = feature.origin[start:stop] >= 0
         # One row shows that the rows of the block belong to their clips.
         if present.any() and _is_corrupt(
@@ -261,11 +264,13 @@ def _corrupt_rows(
 ) -> list[int]:
     """Check the rows one by one, except those of `whole` sources outside `unfit` blocks."""
     corrupt: list[int] = []
+    bounds = feature.bounds
     present, checked = feature.origin >= 0, np.isin(feature.origin, [-1, *whole])
     for start, stop in _steps(feature):
         needed = present[start:stop] if start in unfit else ~checked[start:stop]
         if needed.any():
-            block = _read_block(plan.sources, feature, start, stop)
+            buffer = np.empty((bounds[stop] - bounds[start], feature.spec.dim), np.float32)
+            block = _read_block(plan.sources, feature, start, stop, buffer)
             rows = (start + np.flatnonzero(needed)).tolist()
             corrupt += [i for i in rows if _is_corrupt(plan, feature, i, start, block)]
     return corrupt
@@ -279,9 +284,9 @@ def _is_corrupt(plan: Plan, feature: Index, i: int, start: int, block: F32) -> b
 
 
 def _read_block(
-    sources: Sequence[Source | RunningChecksum], feature: Index, start: int, stop: int
+    sources: Sequence[Source | RunningChecksum], feature: Index, start: int, stop: int, buffer: F32
 ) -> F32:
-    """Return the values of clips `start` to `stop`; NaN for missing and unreadable vectors."""
+    """Read clips `start` to `stop` into `buffer`; NaN for missing and unreadable vectors."""
     origin, row = feature.origin[start:stop], feature.row[start:stop]
     bounds = feature.bounds[start : stop + 1] - feature.bounds[start]
     # Clips to read in one step: sequences must be next to each other in their source.
@@ -290,20 +295,23 @@ def _read_block(
         breaks = 1 + np.flatnonzero((np.diff(origin) != 0) | (np.diff(row) != 1))
         groups = np.split(np.arange(stop - start), breaks)
 
-    if len(groups) == 1 and origin[0] >= 0:
-        with suppress(*DAMAGE):
-            return sources[origin[0]].values(feature.spec.digest, row)
-    block = np.full((bounds[-1], feature.spec.dim), np.nan, np.float32)
+    block = buffer[: bounds[-1]]
+    if (origin < 0).any():
+        block[:] = np.nan
     groups = [clips for clips in reversed(groups) if origin[clips[0]] >= 0]
     while groups:
         clips = groups.pop()
+        adjacent = clips[-1] - clips[0] == len(clips) - 1
         rows = slice(bounds[clips[0]], bounds[clips[-1] + 1])
+        read = block[rows] if adjacent else np.empty((len(clips), feature.spec.dim), np.float32)
         try:
-            read = sources[origin[clips[0]]].values(feature.spec.digest, row[clips])
-            block[rows if rows.stop - rows.start == len(read) else clips] = read
+            sources[origin[clips[0]]].fill(read, feature.spec.digest, row[clips])
         except DAMAGE:
+            read[:] = np.nan
             # Other clips of the group may be readable.
             groups += np.array_split(clips, len(clips))[::-1] if len(clips) > 1 else []
+        if not adjacent:
+            block[clips] = read
     return block
 
 
