@@ -27,7 +27,7 @@ from mvemo.manifests.files import shown
 
 T = TypeVar("T")
 
-# Rows with at most this many rows between them are read together.
+# Rows whose numbers differ by at most this are read together.
 GAP = 8
 
 # Exceptions of h5py and of our readers on a damaged file. RuntimeError includes RecursionError.
@@ -284,11 +284,8 @@ class CacheFile:
 
     def rows(self, index: Index, start: int, stop: int) -> F32:
         """Return rows of a feature's vectors, or of all its frames, float32 (rows, dim)."""
-        return self.stored(index, start, stop).astype("<f4", copy=False)
-
-    def stored(self, index: Index, start: int, stop: int) -> NDArray[Any]:
-        """Return the same as `rows`, but as float16 if they are stored so."""
-        return self._read_values(index, lambda values: values.read(start, stop))
+        values = self._read_values(index, lambda values: values.read(start, stop))
+        return values.astype("<f4", copy=False)
 
     def is_whole(self, digest: str) -> bool:
         """Read all values of a feature; return True if they match their checksum."""
@@ -306,17 +303,11 @@ class CacheFile:
     ) -> None:
         """Fill `block` with vectors, or with the frames of consecutive sequences.
 
-        Rows are read in ascending order, together with short gaps between them. `use` is called
-        with the number of the first value that is read, and with these values as they are stored.
+        Ascending rows are read together with short gaps between them. `use` is called with the
+        number of the first value that was read, and with all values of the read.
         """
-        index = self.indexes[digest]
-        if not (np.diff(rows) > 0).all():
-            ordered, places = np.unique(rows, return_inverse=True)
-            found = np.empty((len(ordered), index.spec.dim), np.float32)
-            self.fill(found, digest, ordered, use)
-            block[:] = found[places]
-            return
-        runs = np.split(rows, 1 + np.flatnonzero(np.diff(rows) > GAP))
+        index, step = self.indexes[digest], np.diff(rows)
+        runs = np.split(rows, 1 + np.flatnonzero((step < 1) | (step > GAP)))
 
         def read(values: PlainArray) -> None:
             filled = 0
@@ -325,12 +316,12 @@ class CacheFile:
                 whole = run[-1] - run[0] == len(run) - 1
                 part = block[filled : filled + (stop - start if whole else len(run))]
                 if whole and values.dtype == block.dtype:
-                    stored: NDArray[Any] = part
                     values.read_into(part, start)
+                    use(start, part)
                 else:
                     stored = values.read(start, stop)
                     part[:] = stored if whole else stored[run - run[0]]
-                use(start, stored)
+                    use(start, stored)
                 filled += len(part)
 
         self._read_values(index, read)
@@ -393,24 +384,25 @@ class RunningChecksum:
         """Do the same as `CacheFile.fill`."""
         self._file.fill(block, digest, rows, self._add)
 
-    def _add(self, start: int, stored: NDArray[Any]) -> None:
+    def _add(self, start: int, block: NDArray[Any]) -> None:
         """Add values from `start` on; values before it that were not needed are read."""
         step = max(1, STEP // (4 * self._index.spec.dim))
         with suppress(*DAMAGE):
             while self._position < start:
-                stop = min(start, self._position + step)
-                self._update(self._file.stored(self._index, self._position, stop))
+                gap = min(step, start - self._position)
+                self._update(self._file.rows(self._index, self._position, self._position + gap))
         if self._position == start:
-            self._update(stored)
+            self._update(block)
         else:
             self._position = sys.maxsize  # These values were not read, or not in this order.
 
-    def _update(self, stored: NDArray[Any]) -> None:
-        self._position += len(stored)
-        self._state.update(stored.data)
+    def _update(self, block: NDArray[Any]) -> None:
+        self._position += len(block)
+        self._state.update(block.astype(self._index.spec.dtype, copy=False).data)
 
-    def is_whole(self) -> bool:
-        """Read the remaining values; return True if all were in order and match their checksum."""
+    def is_whole(self, digest: str) -> bool:
+        """Return the same as `CacheFile.is_whole`, but read again only what does not match."""
         n = int(self._index.bounds[-1])
         self._add(n, np.empty(0))
-        return self._position == n and self._state.hexdigest() == self._index.values_checksum
+        matches = self._state.hexdigest() == self._index.values_checksum
+        return (self._position == n and matches) or self._file.is_whole(digest)

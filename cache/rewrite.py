@@ -7,7 +7,7 @@ slim copies, removals and repairs all create a `Plan` and write it with `rewrite
 import errno
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,7 +22,7 @@ from mvemo.cache.cache_file import DAMAGE, CacheFile, RunningChecksum
 from mvemo.cache.errors import BadCache, CacheError
 from mvemo.cache.index import Index, finite_rows, write_index
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
+from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failure, Failures, Ints
 from mvemo.cache.union import in_order, plan_rows
 from mvemo.cache.untrusted import write_attribute
 from mvemo.manifests.files import replacing
@@ -209,84 +209,68 @@ def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, int]]:
 
 def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]]:
     """Write ``values``; return their checksum, and the corrupt rows."""
-    spec, bounds = feature.spec, feature.bounds
+    spec, bounds, ids = feature.spec, feature.bounds, plan.table.clip_ids
     shape = (int(bounds[-1]), spec.dim)
     values = item.create_dataset("values", shape=shape, dtype=spec.dtype)
     # The checksum of a whole source is faster than those of its rows, unless few are needed.
     used = np.bincount(feature.origin[feature.origin >= 0], minlength=len(plan.sources))
-    many = [n for n, source in enumerate(plan.sources) if used[n] > len(source.table) // 8]
-    running = {
-        number: RunningChecksum(source, spec.digest)
-        for number in many
-        if isinstance(source := plan.sources[number], CacheFile)
-    }
-    sources = [running.get(number, source) for number, source in enumerate(plan.sources)]
+    whole = {n for n, source in enumerate(plan.sources) if used[n] > len(source.table) // 8}
+    sources = [
+        RunningChecksum(source, spec.digest)
+        if number in whole and isinstance(source, CacheFile)
+        else source
+        for number, source in enumerate(plan.sources)
+    ]
+
+    def is_corrupt(i: int, block: F32, first: int) -> bool:
+        row = block[bounds[i] - first : bounds[i + 1] - first]
+        return not np.isfinite(row).all() or not feature.fits(i, ids[i], row)
+
     checksum = xxhash.xxh3_128()
-    unfit: set[int] = set()  # first clips of blocks whose rows are not those of their clips
-    doubtful: set[int] = set()  # sources with values that are not finite
-    steps = [*_steps(feature)]
-    n_rows = max((int(bounds[stop] - bounds[start]) for start, stop in steps), default=0)
-    buffer = np.empty((n_rows, spec.dim), np.float32)
-    for start, stop in steps:
-        block = _read_block(sources, feature, start, stop, buffer)
+    for start, stop, block in _blocks(sources, feature, np.ones(len(ids), np.bool_)):
         present = feature.origin[start:stop] >= 0
+        finite = finite_rows(block) == (spec.kind == "sequence" or present)
         # One row shows that the rows of the block belong to their clips.
-        if present.any() and _is_corrupt(
-            plan, feature, start + int(present.argmax()), start, block
-        ):
-            unfit.add(start)
-        if (finite_rows(block) != (spec.kind == "sequence" or present)).any():
-            doubtful.update(feature.origin[start:stop].tolist())
+        rows = start + np.flatnonzero(present)[:1]
+        if not finite.all() or any(is_corrupt(i, block, bounds[start]) for i in rows.tolist()):
+            whole.difference_update(feature.origin[start:stop].tolist())
         stored = block.astype(spec.dtype, copy=False)
         values[bounds[start] : bounds[stop]] = stored
         checksum.update(stored.data)
-    whole = [
-        number
-        for number in many
-        if (number in running and number not in doubtful and running[number].is_whole())
-        or plan.sources[number].is_whole(spec.digest)
+    whole = {number for number in whole if sources[number].is_whole(spec.digest)}
+    unsure = ~np.isin(feature.origin, [-1, *whole])
+    corrupt = [
+        i
+        for start, stop, block in _blocks(plan.sources, feature, unsure)
+        for i in (start + np.flatnonzero(unsure[start:stop])).tolist()
+        if is_corrupt(i, block, bounds[start])
     ]
-    return checksum.hexdigest(), _corrupt_rows(plan, feature, whole, unfit)
+    return checksum.hexdigest(), corrupt
 
 
-def _steps(feature: Index) -> Iterator[tuple[int, int]]:
-    """Yield numbers of clips, from the first to before the last, whose values fit in memory."""
-    start, bounds = 0, feature.bounds
-    while start < len(feature.present):
-        most = bounds[start] + max(1, BLOCK // (4 * feature.spec.dim))
+def _blocks(
+    sources: Sequence[Source | RunningChecksum], feature: Index, needed: Bools
+) -> Iterator[tuple[int, int, F32]]:
+    """Yield start, stop and values, to be used at once, of blocks with clips that are needed."""
+    bounds, dim = feature.bounds, feature.spec.dim
+    buffer = np.empty((0, dim), np.float32)
+    start = 0
+    while start < len(needed):
+        most = bounds[start] + max(1, BLOCK // (4 * dim))
         stop = max(start + 1, int(np.searchsorted(bounds, most, "right")) - 1)
-        yield start, stop
+        n_rows = int(bounds[stop] - bounds[start])
+        if needed[start:stop].any():
+            if n_rows > len(buffer):
+                buffer = np.empty((n_rows, dim), np.float32)
+            _read_block(sources, feature, start, stop, buffer[:n_rows])
+            yield start, stop, buffer[:n_rows]
         start = stop
 
 
-def _corrupt_rows(
-    plan: Plan, feature: Index, whole: Sequence[int], unfit: Collection[int]
-) -> list[int]:
-    """Check the rows one by one, except those of `whole` sources outside `unfit` blocks."""
-    corrupt: list[int] = []
-    bounds = feature.bounds
-    present, checked = feature.origin >= 0, np.isin(feature.origin, [-1, *whole])
-    for start, stop in _steps(feature):
-        needed = present[start:stop] if start in unfit else ~checked[start:stop]
-        if needed.any():
-            buffer = np.empty((bounds[stop] - bounds[start], feature.spec.dim), np.float32)
-            block = _read_block(plan.sources, feature, start, stop, buffer)
-            rows = (start + np.flatnonzero(needed)).tolist()
-            corrupt += [i for i in rows if _is_corrupt(plan, feature, i, start, block)]
-    return corrupt
-
-
-def _is_corrupt(plan: Plan, feature: Index, i: int, start: int, block: F32) -> bool:
-    """Check the values of clip `i` in a block that starts with clip `start`."""
-    bounds = feature.bounds
-    row = block[bounds[i] - bounds[start] : bounds[i + 1] - bounds[start]]
-    return not np.isfinite(row).all() or not feature.fits(i, plan.table.clip_ids[i], row)
-
-
 def _read_block(
-    sources: Sequence[Source | RunningChecksum], feature: Index, start: int, stop: int, buffer: F32
-) -> F32:
-    """Read clips `start` to `stop` into `buffer`; NaN for missing and unreadable vectors."""
+    sources: Sequence[Source | RunningChecksum], feature: Index, start: int, stop: int, block: F32
+) -> None:
+    """Fill `block` with clips `start` to `stop`; NaN for missing and unreadable vectors."""
     origin, row = feature.origin[start:stop], feature.row[start:stop]
     bounds = feature.bounds[start : stop + 1] - feature.bounds[start]
     # Clips to read in one step: sequences must be next to each other in their source.
@@ -295,7 +279,6 @@ def _read_block(
         breaks = 1 + np.flatnonzero((np.diff(origin) != 0) | (np.diff(row) != 1))
         groups = np.split(np.arange(stop - start), breaks)
 
-    block = buffer[: bounds[-1]]
     if (origin < 0).any():
         block[:] = np.nan
     groups = [clips for clips in reversed(groups) if origin[clips[0]] >= 0]
@@ -312,7 +295,6 @@ def _read_block(
             groups += np.array_split(clips, len(clips))[::-1] if len(clips) > 1 else []
         if not adjacent:
             block[clips] = read
-    return block
 
 
 def corrupt_stage(spec: FeatureSpec) -> str:
