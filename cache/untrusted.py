@@ -22,12 +22,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.table import Ints
 from mvemo.manifests.array_files import most_bytes
 
 _TEXT: np.dtype[Any] = h5py.string_dtype("utf-8")
 # Reference to a text: its length, address of its collection, number of its object.
 _REFERENCE = np.dtype([("length", "<u4"), ("place", "<u8"), ("number", "<u4")])
+# Words of a collection to search together; nearly all collections have at most as many.
+WORDS = 1 << 13
 _COLLECTION = struct.Struct("<4sB3xQ")
 
 
@@ -256,39 +257,43 @@ def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]
 
 # Data sets share collections, so parsed ones are cached.
 @lru_cache(maxsize=8)
-def _objects_of(content: bytes) -> tuple[Ints, Ints]:
-    """Return start and end of each object's data by its number; the last is never an object's.
+def _objects_of(content: bytes) -> NDArray[np.int64]:
+    """Return int64 (2, numbers + 1), start and end of each object's data by its number.
 
-    An object has a header of two words (its number, its size in bytes), then its data. Without
-    an object of this number, or in a damaged collection, start and end are 0.
+    An object has a header of two words (its number, its size in bytes), then its data. Both are 0
+    for numbers without an object, such as the last, and for all objects of a damaged collection.
     """
     n, first = len(content) // 8, _COLLECTION.size // 8
-    missing = np.zeros((2, 1), np.int64)
     if n < first + 2:
-        return missing[0], missing[1]
-    words = np.frombuffer(content, "<i8", n)
-    number, size = words[:-1] & 0xFFFF, words[1:]
-    # For each word, as if it started an object: the start of the next object, or `n` at the end.
-    behind = np.arange(n - 1) + 2 + (size >> 3) + (size & 7 > 0)
-    after = np.full(n + 1, n)
-    after[: n - 1] = np.where((number > 0) & (size >= 0) & (behind < n - 1), behind, n)
-    # The number of known objects doubles in each step, because so does the width of the jumps.
-    chain = np.array([first])
-    while chain[-1] < n:
-        chain, after = np.concatenate([chain, after[chain]]), after[after]
-    chain = chain[chain < n]
-    last = int(chain[-1])
-    if not number[last]:
-        # Object 0 is the free space at the end; its size includes the header.
-        whole, chain = 8 * last + int(size[last]) == len(content), chain[:-1]
+        return np.zeros((2, 1), np.int64)
+    words, place, chains, last = np.frombuffer(content, "<i8", n), first, [], first
+    while place < n - 1:
+        size = words[place + 1 : place + 1 + WORDS]
+        number = words[place : place + len(size)] & 0xFFFF
+        # For each word, as if it started an object: the start of the next object, or `end`.
+        behind, end = np.arange(len(size)) + 2 + (size >> 3) + (size & 7 > 0), len(size)
+        after = np.append(np.where((number > 0) & (size >= 0) & (behind < end), behind, end), end)
+        # The number of known objects doubles in each step, because so does the width of the jumps.
+        chain = np.zeros(1, np.int64)
+        while chain[-1] < end:
+            chain, after = np.concatenate([chain, after[chain]]), after[after]
+        chain = chain[chain < end]
+        chains.append(place + chain)
+        last = place + int(chain[-1])
+        if not number[chain[-1]] or size[chain[-1]] < 0:
+            break
+        place += int(behind[chain[-1]])
+    chain, last_size = np.concatenate(chains), int(words[last + 1])
+    if words[last] & 0xFFFF:
+        whole = last_size >= 0 and 8 * place <= len(content)
     else:
-        whole = size[last] >= 0 and 8 * int(behind[last]) <= len(content)
-    if not whole or not len(chain):
-        return missing[0], missing[1]
-    starts, ends = np.zeros((2, number[chain].max() + 2), np.int64)
-    starts[number[chain]] = 8 * chain + 16
-    ends[number[chain]] = 8 * chain + 16 + size[chain]
-    return starts, ends
+        # Object 0 is the free space at the end; its size includes the header.
+        whole, chain = 8 * last + last_size == len(content), chain[:-1]
+    chain = chain[: len(chain) if whole else 0]
+    number = words[chain] & 0xFFFF
+    objects = np.zeros((2, number.max(initial=0) + 2), np.int64)
+    objects[:, number] = 8 * chain + 16, 8 * chain + 16 + words[chain + 1]
+    return objects
 
 
 # --- files of other programs

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, fill
 
-from mvemo.cache import BadCache, CacheError, open_cache, read_array, verify_cache
+from mvemo.cache import BadCache, CacheError, open_cache, read_array, untrusted, verify_cache
 from mvemo.cache.cache_file import DAMAGE
 from mvemo.cache.maintenance import merge_caches, repair_cache
 from mvemo.cache.schema import write_text
@@ -251,7 +251,10 @@ def walk_heap(content, references):
     return texts
 
 
-def test_damaged_texts_are_those_of_a_walk_through_the_heap(tmp_path):
+@pytest.mark.parametrize("words", [64, untrusted.WORDS])
+def test_damaged_texts_are_those_of_a_walk_through_the_heap(tmp_path, monkeypatch, words):
+    monkeypatch.setattr(untrusted, "WORDS", words)
+    untrusted._objects_of.cache_clear()
     path, draw = tmp_path / "texts.h5", np.random.default_rng(0)
     with h5py.File(path, "w") as file:
         for name in ("some", "more"):
