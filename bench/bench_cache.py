@@ -4,9 +4,11 @@
 the four nets on the papers' data set leaves. Compared with ``np.savez`` of the same arrays,
 which is neither safe nor resumable, and with h5py one row at a time into one open file.
 
-``verify_cache`` is timed twice, beside ``cat``: of these embeddings, and of a cache that has the
-sequences of one descriptor beside them, as `mvemo extract` leaves it (there are nine under
-``paper``). Each is read from memory, best of five turns, in turn with the other.
+``merge_caches`` of these embeddings is timed beside ``cp``, and reading 100 clips of 1,000,000 by
+``Cache.vectors`` beside h5py, which does not check them. ``verify_cache`` is timed twice, beside
+``cat``: of these embeddings, and of a cache that has the sequences of one descriptor beside them,
+as `mvemo extract` leaves it (there are nine under ``paper``). Each is read from memory, best of
+five turns, in turn with the other.
 
     python bench/bench_cache.py [--clips 3438] [--folds 6] [--frames 600]
 """
@@ -26,7 +28,15 @@ import h5py
 import numpy as np
 from figures import Row, bench_parser, finish, in_turns
 
-from mvemo.cache import CacheWriter, ClipTable, FeatureSpec, open_cache, verify_cache
+from mvemo.cache import (
+    CacheWriter,
+    ClipTable,
+    FeatureSpec,
+    import_feature,
+    merge_caches,
+    open_cache,
+    verify_cache,
+)
 
 DIMS = {"music1d": 256, "music2d": 160, "c3d": 512, "i3d": 1024}
 MEL = FeatureSpec("mel", "audio", "sequence", 64, "descriptor:mel", 1, {})
@@ -63,6 +73,20 @@ def compared(
     """The best of some turns of both."""
     (wall, _), (other, _) = in_turns([ours, theirs], ROUNDS)
     return Row(what, 1000 * wall, "ms", alternative, 1000 * other, wall / other, goal)
+
+
+def some_clips(folder: Path, n: int) -> Row:
+    """Time reading 100 random clips of `n` from an open cache, and h5py's reading of their rows."""
+    path, clips, draw = folder / "many.h5", table(n, 6), np.random.default_rng(1)
+    import_feature(path, "emb", "audio", draw.standard_normal((n, 64), np.float32), table=clips)
+    rows = sorted(draw.choice(n, 100, replace=False).tolist())
+    with open_cache(path) as cache, h5py.File(path) as file:
+        ids, stored = [clips.clip_ids[row] for row in rows], file["features/emb/values"]
+        what = f"read 100 of {n:,} clips"
+        timed(f"{what}, the first time", lambda: cache.vectors("emb", clips=ids), 25_600)
+        return compared(
+            what, lambda: cache.vectors("emb", clips=ids), "h5py", lambda: stored[rows], ""
+        )
 
 
 def main() -> None:
@@ -162,7 +186,15 @@ def main() -> None:
         def cat() -> None:
             subprocess.run(["cat", cache], stdout=DEVNULL, check=True)
 
+        def merge() -> None:
+            merge_caches([cache], folder / "merged.h5")
+
+        def copy() -> None:
+            subprocess.run(["cp", cache, folder / "copy.h5"], check=True)
+
         figures.append(compared("verify, embeddings", verify, "cat", cat, "<= 2"))
+        figures.append(compared("merge, embeddings", merge, "cp", copy, "<= 2"))
+        figures.append(some_clips(folder, 20_000 if options.quick else 1_000_000))
         with CacheWriter(cache, clips) as writer:
             for clip, medium in zip(clips.clip_ids, media, strict=True):
                 frames = draw.standard_normal((options.frames, MEL.dim), dtype=np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,16 +14,21 @@ from typing import Any, TypeVar
 
 import h5py
 import numpy as np
+import xxhash
+from numpy.typing import NDArray
 
 from mvemo.cache import schema
 from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
-from mvemo.cache.index import Index, is_whole, read_index, read_spec, values_array
+from mvemo.cache.index import STEP, Index, is_whole, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failures, Ints
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, part
 from mvemo.manifests.files import shown
 
 T = TypeVar("T")
+
+# Rows whose numbers differ by at most this are read together.
+GAP = 8
 
 # Exceptions of h5py and of our readers on a damaged file. RuntimeError includes RecursionError.
 DAMAGE = (
@@ -202,6 +208,7 @@ class CacheFile:
         self.schema = int(pool.get(path).attrs["schema"])
         self.table: ClipTable = self.read("clip table", schema.read_table)
         self._groups: dict[str, str] = {}
+        self._values: dict[str, tuple[Any, PlainArray]] = {}  # by digest, with their open file
         found: list[tuple[int, FeatureSpec]] = []
         for group in self.read("features", lambda file: list(file["features"])):
             header = self._readable(f"feature {group}", partial(self._header, group=group), None)
@@ -277,27 +284,62 @@ class CacheFile:
 
     def rows(self, index: Index, start: int, stop: int) -> F32:
         """Return rows of a feature's vectors, or of all its frames, float32 (rows, dim)."""
-        values = self._read_feature(
-            index.spec.digest,
-            lambda group: values_array(group, index).read(start, stop),
-        )
+        values = self._read_values(index, lambda values: values.read(start, stop))
         return values.astype("<f4", copy=False)
 
     def is_whole(self, digest: str) -> bool:
         """Read all values of a feature; return True if they match their checksum."""
         index = self.indexes[digest]
         with suppress(*DAMAGE):
-            values = self._read_feature(digest, lambda group: values_array(group, index))
-            return is_whole(index, values)
+            return self._read_values(index, partial(is_whole, index))
         return False
 
-    def values(self, digest: str, rows: Ints) -> F32:
-        """Return vectors, or the frames of consecutive sequences, float32 (rows, dim)."""
-        index, first = self.indexes[digest], int(rows.min())
-        found = self.rows(index, int(index.bounds[first]), int(index.bounds[rows.max() + 1]))
-        return found if (np.diff(rows) == 1).all() else found[rows - first]
+    def fill(
+        self,
+        block: F32,
+        digest: str,
+        rows: Ints,
+        use: Callable[[int, NDArray[Any]], None] = lambda *_: None,
+    ) -> None:
+        """Fill `block` with vectors, or with the frames of consecutive sequences.
+
+        Ascending rows are read together with short gaps between them. `use` is called with the
+        number of the first value that was read, and with all values of the read.
+        """
+        index, step = self.indexes[digest], np.diff(rows)
+        runs = np.split(rows, 1 + np.flatnonzero((step < 1) | (step > GAP)))
+
+        def read(values: PlainArray) -> None:
+            filled = 0
+            for run in runs:
+                start, stop = int(index.bounds[run[0]]), int(index.bounds[run[-1] + 1])
+                whole = run[-1] - run[0] == len(run) - 1
+                part = block[filled : filled + (stop - start if whole else len(run))]
+                if whole and values.dtype == block.dtype:
+                    values.read_into(part, start)
+                    use(start, part)
+                else:
+                    stored = values.read(start, stop)
+                    part[:] = stored if whole else stored[run - run[0]]
+                    use(start, stored)
+                filled += len(part)
+
+        self._read_values(index, read)
 
     # --- access to the file
+
+    def _read_values(self, index: Index, read: Callable[[PlainArray], T]) -> T:
+        """Call `read` with the values of a feature, which stay open as long as the file."""
+        digest, group = index.spec.digest, self._groups[index.spec.digest]
+
+        def open_and_read(file: Any) -> T:
+            opened, values = self._values.get(digest, (None, None))
+            if opened is not file or values is None:
+                values = values_array(part(file["features"], group), index)
+                self._values[digest] = file, values
+            return read(values)
+
+        return self.read(f"feature {group}", open_and_read)
 
     def _read_feature(self, digest: str, read: Callable[[h5py.Group], T]) -> T:
         """Call `read` with the HDF5 group of a feature."""
@@ -328,3 +370,39 @@ class CacheFile:
             part_name = what if what.startswith("feature ") else f"the {what}"
             self.lost.append(f"{part_name} cannot be read ({reason(error)})")
             return default
+
+
+class RunningChecksum:
+    """Reader of a feature's values that computes their checksum if they are read in order."""
+
+    def __init__(self, file: CacheFile, digest: str) -> None:
+        self._file, self._index = file, file.indexes[digest]
+        self._state = xxhash.xxh3_128()
+        self._position = 0  # number of rows in the checksum
+
+    def fill(self, block: F32, digest: str, rows: Ints) -> None:
+        """Do the same as `CacheFile.fill`."""
+        self._file.fill(block, digest, rows, self._add)
+
+    def _add(self, start: int, block: NDArray[Any]) -> None:
+        """Add values from `start` on; values before it that were not needed are read."""
+        step = max(1, STEP // (4 * self._index.spec.dim))
+        with suppress(*DAMAGE):
+            while self._position < start:
+                gap = min(step, start - self._position)
+                self._update(self._file.rows(self._index, self._position, self._position + gap))
+        if self._position == start:
+            self._update(block)
+        else:
+            self._position = sys.maxsize  # These values were not read, or not in this order.
+
+    def _update(self, block: NDArray[Any]) -> None:
+        self._position += len(block)
+        self._state.update(block.astype(self._index.spec.dtype, copy=False).data)
+
+    def is_whole(self, digest: str) -> bool:
+        """Return the same as `CacheFile.is_whole`, but read again only what does not match."""
+        n = int(self._index.bounds[-1])
+        self._add(n, np.empty(0))
+        matches = self._state.hexdigest() == self._index.values_checksum
+        return (self._position == n and matches) or self._file.is_whole(digest)

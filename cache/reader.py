@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -155,9 +155,14 @@ class Cache:
         return spec
 
     def vectors(
-        self, name: str, fold: int | None = None, *, columns: slice | None = None
+        self,
+        name: str,
+        fold: int | None = None,
+        *,
+        columns: slice | None = None,
+        clips: Sequence[str] | None = None,
     ) -> tuple[F32, Bools]:
-        """Return all vectors of a feature.
+        """Return the vectors of a feature, of all clips or only of some.
 
         Parameters
         ----------
@@ -168,6 +173,9 @@ class Cache:
         columns
             Columns to return; None for all. Only these take memory, but all columns are read and
             compared with their checksum.
+        clips
+            Ids of the clips to return, in this order; None for all clips of the table. Only their
+            rows are read and compared with their own checksums.
 
         Returns
         -------
@@ -176,12 +184,28 @@ class Cache:
         Raises
         ------
         BadCache
-            The feature or fold does not exist, is a sequence, or is damaged.
+            The feature, fold or a clip does not exist, is a sequence, or is damaged.
+
+        Examples
+        --------
+        >>> from mvemo.cache import import_feature
+        >>> table = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
+        ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
+        >>> _ = import_feature("some.h5", "mean", "audio", np.eye(2), table=table)
+        >>> with open_cache("some.h5") as cache:
+        ...     cache.vectors("mean", clips=["b"])
+        (array([[0., 1.]], dtype=float32), array([ True]))
         """
         spec = self._vector(name, fold)
         kept = columns or slice(None)
-        values = np.full((len(self.table), len(range(*kept.indices(spec.dim)))), np.nan, "<f4")
-        present = np.zeros(len(self.table), np.bool_)
+        n_clips = len(self.table if clips is None else clips)
+        values = np.full((n_clips, len(range(*kept.indices(spec.dim)))), np.nan, "<f4")
+        present = np.zeros(n_clips, np.bool_)
+        if clips is not None:
+            for i, row in enumerate(self._row(spec, clip) for clip in clips):
+                if row is not None:
+                    values[i], present[i] = row[0, kept], True
+            return values, present
         # Blocks of this size fit in the CPU cache.
         for rows, block in self.blocks(name, fold, n_bytes=2 << 20):
             values[rows] = block[:, kept]
@@ -246,6 +270,10 @@ class Cache:
         spec = self.spec(name, fold)
         if spec.kind != "sequence":
             raise BadCache(f"{self.path}: {name} is a vector: read it with Cache.vectors")
+        return self._row(spec, clip_id)
+
+    def _row(self, spec: FeatureSpec, clip_id: str) -> F32 | None:
+        """Return the values of one clip, float32 (1 or frames, dim), or None if missing."""
         rows = [rows.get(clip_id) for rows in self._rows]
         if set(rows) == {None}:
             raise BadCache(f"{self.path}: there is no clip {clip_id!r}")
@@ -306,7 +334,7 @@ def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tupl
         block = file.rows(index, start, start + step)
         present = index.present[start : start + step]
         rows = start + np.flatnonzero(present)
-        state.update(block.data.cast("B"))
+        state.update(block.data)
         clip_ids, numbers = file.table.clip_ids, () if checksum else rows.tolist()
         if not all(index.fits(i, clip_ids[i], block[i - start]) for i in numbers):
             raise _damaged(file, spec)

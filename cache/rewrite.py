@@ -7,7 +7,7 @@ slim copies, removals and repairs all create a `Plan` and write it with `rewrite
 import errno
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,11 +18,11 @@ import numpy as np
 import xxhash
 
 from mvemo.cache import schema
-from mvemo.cache.cache_file import DAMAGE, CacheFile
+from mvemo.cache.cache_file import DAMAGE, CacheFile, RunningChecksum
 from mvemo.cache.errors import BadCache, CacheError
-from mvemo.cache.index import Index, write_index
+from mvemo.cache.index import Index, finite_rows, write_index
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
+from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failure, Failures, Ints
 from mvemo.cache.union import in_order, plan_rows
 from mvemo.cache.untrusted import write_attribute
 from mvemo.manifests.files import replacing
@@ -97,10 +97,11 @@ class MemoryRows:
         """Return True: `put` has computed the checksums from these values."""
         return digest in self._rows
 
-    def values(self, digest: str, rows: Ints) -> F32:
-        """Return the values of these rows, float32 (rows or frames, dim)."""
+    def fill(self, block: F32, digest: str, rows: Ints) -> None:
+        """Fill `block`, float32 (rows or frames, dim), with the values of these rows."""
         stored = self._rows[digest]
-        return np.vstack([stored[self.table.clip_ids[i]][1] for i in rows])
+        values = [stored[self.table.clip_ids[i]][1] for i in rows]
+        np.concatenate(values, axis=None, out=block.reshape(-1))
 
 
 Source = CacheFile | MemoryRows
@@ -213,37 +214,63 @@ def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]
     values = item.create_dataset("values", shape=shape, dtype=spec.dtype)
     # The checksum of a whole source is faster than those of its rows, unless few are needed.
     used = np.bincount(feature.origin[feature.origin >= 0], minlength=len(plan.sources))
-    whole = [
-        number
+    whole = {n for n, source in enumerate(plan.sources) if used[n] > len(source.table) // 8}
+    sources = [
+        RunningChecksum(source, spec.digest)
+        if number in whole and isinstance(source, CacheFile)
+        else source
         for number, source in enumerate(plan.sources)
-        if used[number] > len(source.table) // 8 and source.is_whole(spec.digest)
     ]
-    corrupt: list[int] = []
+
+    def is_corrupt(i: int, block: F32, first: int) -> bool:
+        row = block[bounds[i] - first : bounds[i + 1] - first]
+        return not np.isfinite(row).all() or not feature.fits(i, ids[i], row)
+
     checksum = xxhash.xxh3_128()
-    start = 0
-    while start < len(ids):
-        most = bounds[start] + max(1, BLOCK // (4 * spec.dim))
-        stop = max(start + 1, int(np.searchsorted(bounds, most, "right")) - 1)
-        block = _read_block(plan, feature, start, stop)
-        rows = start + np.flatnonzero(feature.origin[start:stop] >= 0)
-
-        def is_corrupt(i: int, block: F32 = block, first: int = bounds[start]) -> bool:
-            row = block[bounds[i] - first : bounds[i + 1] - first]
-            return not np.isfinite(row).all() or not feature.fits(i, ids[i], row)
-
+    for start, stop, block in _blocks(sources, feature, np.ones(len(ids), np.bool_)):
+        present = feature.origin[start:stop] >= 0
+        finite = finite_rows(block) == (spec.kind == "sequence" or present)
         # One row shows that the rows of the block belong to their clips.
-        if not any(map(is_corrupt, rows[:1].tolist())):
-            rows = rows[~np.isin(feature.origin[rows], whole)]
-        corrupt += filter(is_corrupt, rows.tolist())
+        rows = start + np.flatnonzero(present)[:1]
+        if not finite.all() or any(is_corrupt(i, block, bounds[start]) for i in rows.tolist()):
+            whole.difference_update(feature.origin[start:stop].tolist())
         stored = block.astype(spec.dtype, copy=False)
         values[bounds[start] : bounds[stop]] = stored
-        checksum.update(stored.data.cast("B") if stored.size else b"")
-        start = stop
+        checksum.update(stored.data)
+    whole = {number for number in whole if sources[number].is_whole(spec.digest)}
+    unsure = ~np.isin(feature.origin, [-1, *whole])
+    corrupt = [
+        i
+        for start, stop, block in _blocks(plan.sources, feature, unsure)
+        for i in (start + np.flatnonzero(unsure[start:stop])).tolist()
+        if is_corrupt(i, block, bounds[start])
+    ]
     return checksum.hexdigest(), corrupt
 
 
-def _read_block(plan: Plan, feature: Index, start: int, stop: int) -> F32:
-    """Return the values of clips `start` to `stop`; NaN for missing and unreadable vectors."""
+def _blocks(
+    sources: Sequence[Source | RunningChecksum], feature: Index, needed: Bools
+) -> Iterator[tuple[int, int, F32]]:
+    """Yield start, stop and values, to be used at once, of blocks with clips that are needed."""
+    bounds, dim = feature.bounds, feature.spec.dim
+    buffer = np.empty((0, dim), np.float32)
+    start = 0
+    while start < len(needed):
+        most = bounds[start] + max(1, BLOCK // (4 * dim))
+        stop = max(start + 1, int(np.searchsorted(bounds, most, "right")) - 1)
+        n_rows = int(bounds[stop] - bounds[start])
+        if needed[start:stop].any():
+            if n_rows > len(buffer):
+                buffer = np.empty((n_rows, dim), np.float32)
+            _read_block(sources, feature, start, stop, buffer[:n_rows])
+            yield start, stop, buffer[:n_rows]
+        start = stop
+
+
+def _read_block(
+    sources: Sequence[Source | RunningChecksum], feature: Index, start: int, stop: int, block: F32
+) -> None:
+    """Fill `block` with clips `start` to `stop`; NaN for missing and unreadable vectors."""
     origin, row = feature.origin[start:stop], feature.row[start:stop]
     bounds = feature.bounds[start : stop + 1] - feature.bounds[start]
     # Clips to read in one step: sequences must be next to each other in their source.
@@ -252,18 +279,22 @@ def _read_block(plan: Plan, feature: Index, start: int, stop: int) -> F32:
         breaks = 1 + np.flatnonzero((np.diff(origin) != 0) | (np.diff(row) != 1))
         groups = np.split(np.arange(stop - start), breaks)
 
-    block = np.full((bounds[-1], feature.spec.dim), np.nan, np.float32)
-    groups = [clips for clips in groups if origin[clips[0]] >= 0]
+    if (origin < 0).any():
+        block[:] = np.nan
+    groups = [clips for clips in reversed(groups) if origin[clips[0]] >= 0]
     while groups:
         clips = groups.pop()
+        adjacent = clips[-1] - clips[0] == len(clips) - 1
         rows = slice(bounds[clips[0]], bounds[clips[-1] + 1])
+        read = block[rows] if adjacent else np.empty((len(clips), feature.spec.dim), np.float32)
         try:
-            read = plan.sources[origin[clips[0]]].values(feature.spec.digest, row[clips])
-            block[rows if feature.spec.kind == "sequence" else clips] = read
+            sources[origin[clips[0]]].fill(read, feature.spec.digest, row[clips])
         except DAMAGE:
+            read[:] = np.nan
             # Other clips of the group may be readable.
-            groups += np.array_split(clips, len(clips)) if len(clips) > 1 else []
-    return block
+            groups += np.array_split(clips, len(clips))[::-1] if len(clips) > 1 else []
+        if not adjacent:
+            block[clips] = read
 
 
 def corrupt_stage(spec: FeatureSpec) -> str:

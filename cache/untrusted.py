@@ -12,10 +12,11 @@ collection with the number of an object in it (HDF5 File Format Specification, I
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from itertools import pairwise
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,10 +27,9 @@ from mvemo.manifests.array_files import most_bytes
 _TEXT: np.dtype[Any] = h5py.string_dtype("utf-8")
 # Reference to a text: its length, address of its collection, number of its object.
 _REFERENCE = np.dtype([("length", "<u4"), ("place", "<u8"), ("number", "<u4")])
-# Fewer texts than this are read one by one.
-FEW_TEXTS = 64
+# Words of a collection to search together; nearly all collections have at most as many.
+WORDS = 1 << 13
 _COLLECTION = struct.Struct("<4sB3xQ")
-_OBJECT = struct.Struct("<H6xQ")
 
 
 def part(group: Any, name: str) -> h5py.Group:
@@ -132,10 +132,10 @@ class PlainArray:
         """Return all UTF-8 texts; raise ValueError if they are longer than the file."""
         if not _is_text(self.dtype):
             raise ValueError(f"{self.name}: expected texts, got {self.dtype}")
-        texts = np.empty(self.shape, object)
-        if texts.size:
-            texts.flat[:] = _texts(self.item, self.name, self.file, self.file.get_filesize())
-        return texts
+        if not math.prod(self.shape):
+            return np.empty(self.shape, object)
+        most = self.file.get_filesize()
+        return _texts(self.item, self.name, self.file, most).reshape(self.shape)
 
 
 def array_of(
@@ -200,7 +200,7 @@ def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
 # --- texts
 
 
-def _texts(item: Any, name: str, file: Any, most: int) -> list[str]:
+def _texts(item: Any, name: str, file: Any, most: int) -> NDArray[np.object_]:
     """Return the texts of a contiguous data set, together at most `most` bytes."""
     created = file.get_create_plist()
     if created.get_sizes() != (8, 8):
@@ -224,61 +224,23 @@ def _texts(item: Any, name: str, file: Any, most: int) -> list[str]:
             )
         # Addresses are relative to the end of the user block.
         base = created.get_userblock()
-        texts = _texts_of_whole_collections(references, base, read_at)
-        collections: dict[int, tuple[bytes, Mapping[int, tuple[int, int]]]] = {}
-        others = [i for i, text in enumerate(texts) if text is None]
-        for i, (length, place, number) in zip(others, references[others].tolist(), strict=True):
-            if length and place not in collections:
-                content = _read_collection(base + place, most, read_at)
-                collections[place] = content, _objects_of(content)
-            content, objects = collections.get(place, (b"", {}))
-            start, end = objects.get(number, (0, 0))
-            if start + length > end:
+        rows = np.flatnonzero(references["length"])
+        rows = rows[np.argsort(references["place"][rows], kind="stable")]
+        length, place, number = (references[k][rows] for k in ("length", "place", "number"))
+        firsts = np.flatnonzero(np.diff(place, prepend=~place[:1])).tolist()
+        found: list[str] = []
+        for first, last in pairwise([*firsts, len(rows)]):
+            content = _read_collection(base + int(place[first]), most, read_at)
+            starts, ends = _objects_of(content)
+            objects = np.minimum(number[first:last], len(starts) - 1)
+            start, end = starts[objects], starts[objects] + length[first:last]
+            if (end > ends[objects]).any():
                 raise ValueError(f"the texts of {name} are damaged")
-            texts[i] = content[start : start + length].decode()
-        return cast(list[str], texts)
-
-
-def _texts_of_whole_collections(
-    references: NDArray[Any], base: int, read_at: Callable[[int, int], bytes]
-) -> list[str | None]:
-    """Return the texts of collections that hold nothing else; None for other texts.
-
-    Nearly all texts are in such collections; checking them together is several times as fast.
-    """
-    n = len(references)
-    if n < FEW_TEXTS:
-        return [None] * n
-    length, place, number = (references[k].astype(np.int64) for k in ("length", "place", "number"))
-    low, high = int(place.min()), int(place.max())
-    if low < 0 or high - low > 8 * int(length.sum()) or (place % 8).any():
-        return [None] * n
-    # A collection of short texts has at most 64 KiB.
-    content = read_at(base + low, high - low + (1 << 16))
-    words = np.frombuffer(content + bytes(24 - len(content) % 8), "<i8")
-    last = len(words) - 2
-    order = np.argsort(place - low << 16 | number, kind="stable")
-    length, place, number = length[order], place[order], number[order]
-    # Positions are numbers of words. `firsts` has the first text of each collection.
-    firsts = np.flatnonzero(np.diff(place, prepend=-1))
-    counts = np.diff(firsts, append=n)
-    start = np.minimum((place[firsts] - low) // 8, last)
-    size = 2 + (length + 7) // 8
-    ends = np.cumsum(size)
-    ends += np.repeat(start + 2 - (ends - size)[firsts], counts)
-    headers = np.minimum(ends - size, last)
-    fits = (words[headers] & 0xFFFF == number) & (words[headers + 1] == length) & (number > 0)
-    behind = ends[firsts + counts - 1]
-    rest = words[start + 1] - 8 * (behind - start)
-    behind = np.minimum(behind, last)
-    free = (words[behind] & 0xFFFF == 0) & (words[behind + 1] == rest)
-    whole = np.logical_and.reduceat(fits, firsts) & (rest >= 0) & ((rest < 16) | free)
-    whole &= words[start] & 0xFFFFFFFFFF == int.from_bytes(b"GCOL\1", "little")
-    whole &= words[start + 1] <= len(content) - 8 * start
-    found = np.empty((3, n), np.int64)
-    found[:, order] = np.repeat(whole, counts), 8 * headers + 16, 8 * headers + 16 + length
-    places = zip(*found.tolist(), strict=True)
-    return [content[a:b].decode() if is_whole else None for is_whole, a, b in places]
+            bounds = zip(start.tolist(), end.tolist(), strict=True)
+            found += [content[a:b].decode() for a, b in bounds]
+        texts = np.full(len(references), "", object)
+        texts[rows] = found
+        return texts
 
 
 def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]) -> bytes:
@@ -295,19 +257,43 @@ def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]
 
 # Data sets share collections, so parsed ones are cached.
 @lru_cache(maxsize=8)
-def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
-    """Map each object's number to start and end of its data; {} if the collection is damaged."""
-    objects: dict[int, tuple[int, int]] = {}
-    start, end = _COLLECTION.size + _OBJECT.size, len(content)
-    # At the end, there may be less free space than the size of an object's header.
-    while start <= end:
-        number, size = _OBJECT.unpack_from(content, start - _OBJECT.size)
-        if not number:
-            # Object 0 is the free space at the end; its size includes the header.
-            return objects if start - _OBJECT.size + size == end else {}
-        objects[number] = start, start + size
-        start += (size + 7 & ~7) + _OBJECT.size
-    return objects if start - _OBJECT.size <= end else {}
+def _objects_of(content: bytes) -> NDArray[np.int64]:
+    """Return int64 (2, numbers + 1), start and end of each object's data by its number.
+
+    An object has a header of two words (its number, its size in bytes), then its data. Both are 0
+    for numbers without an object, such as the last, and for all objects of a damaged collection.
+    """
+    n, first = len(content) // 8, _COLLECTION.size // 8
+    if n < first + 2:
+        return np.zeros((2, 1), np.int64)
+    words, place, chains, last = np.frombuffer(content, "<i8", n), first, [], first
+    while place < n - 1:
+        size = words[place + 1 : place + 1 + WORDS]
+        number = words[place : place + len(size)] & 0xFFFF
+        # For each word, as if it started an object: the start of the next object, or `end`.
+        behind, end = np.arange(len(size)) + 2 + (size >> 3) + (size & 7 > 0), len(size)
+        after = np.append(np.where((number > 0) & (size >= 0) & (behind < end), behind, end), end)
+        # The number of known objects doubles in each step, because so does the width of the jumps.
+        chain = np.zeros(1, np.int64)
+        while chain[-1] < end:
+            chain, after = np.concatenate([chain, after[chain]]), after[after]
+        chain = chain[chain < end]
+        chains.append(place + chain)
+        last = place + int(chain[-1])
+        if not number[chain[-1]] or size[chain[-1]] < 0:
+            break
+        place += int(behind[chain[-1]])
+    chain, last_size = np.concatenate(chains), int(words[last + 1])
+    if words[last] & 0xFFFF:
+        whole = last_size >= 0 and 8 * place <= len(content)
+    else:
+        # Object 0 is the free space at the end; its size includes the header.
+        whole, chain = 8 * last + last_size == len(content), chain[:-1]
+    chain = chain[: len(chain) if whole else 0]
+    number = words[chain] & 0xFFFF
+    objects = np.zeros((2, number.max(initial=0) + 2), np.int64)
+    objects[:, number] = 8 * chain + 16, 8 * chain + 16 + words[chain + 1]
+    return objects
 
 
 # --- files of other programs

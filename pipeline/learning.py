@@ -217,8 +217,10 @@ def _corrected(base: FinalModel, manifest: Manifest, catalogue: Cache, path: Pat
                 f"{catalogue.path}: {spec.label} is missing or from another model: predict with "
                 f"'mvemo predict FILES --model MODEL --cache {catalogue.path}'"
             )
-        key, values = (spec.name, spec.fold), catalogue.vectors(found.name)[0]
-        vectors[key], others[key] = values[rows].astype(float), values[rest].astype(float)
+        ids = [table.clip_ids[row] for row in (*rows, *rest)]
+        values = catalogue.vectors(found.name, clips=ids)[0].astype(float)
+        key = spec.name, spec.fold
+        vectors[key], others[key] = values[: len(rows)], values[len(rows) :]
     used = {str(name) for clip in clips.values() for name in clip.label}
     classes = (*base.classes, *(c for c in manifest.classes if c in used - {*base.classes}))
     labels: Labels = label_kind(base.task).array([c.label for c in clips.values()], classes)

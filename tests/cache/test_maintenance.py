@@ -23,7 +23,8 @@ from cache_samples import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.cache import BadCache, CacheWriter, diff_caches, open_cache
+from mvemo.cache import BadCache, CacheWriter, diff_caches, open_cache, rewrite
+from mvemo.cache.cache_file import CacheFile
 from mvemo.cache.maintenance import merge_caches, remove_features, select_features
 from mvemo.cache.schema import write_table
 from mvemo.cache.shards import locked_cache
@@ -137,6 +138,38 @@ def test_a_corrupt_row_stops_a_merge(path, tmp_path):
         merge_caches([path], tmp_path / "m.h5")
     assert not list(tmp_path.glob("*.tmp"))
     assert not (tmp_path / "m.h5").exists()
+
+
+def test_undamaged_sources_are_read_once(path, tmp_path, monkeypatch):
+    monkeypatch.delattr(CacheFile, "is_whole")  # it reads all values again
+    monkeypatch.setattr(rewrite, "BLOCK", 64)
+    clips = ["c0", "c2", "c5"]
+    with open_cache(path) as cache:
+        features, expected = cache.names(), contents(cache)
+    select_features(path, features, tmp_path / "some.h5", clips=clips)
+    with open_cache(tmp_path / "some.h5") as cache:
+        assert contents(cache) == {at: row for at, row in expected.items() if at[2] in clips}
+    fill(tmp_path / "c.h5", CLIPS, replace(VECTOR, name="vggish"))
+    merge_caches([path, tmp_path / "c.h5"], tmp_path / "m.h5")
+    assert verify_cache(tmp_path / "m.h5") == []
+
+
+def test_rows_in_another_order_are_merged(tmp_path):
+    backwards = table(reversed(CLIPS.clip_ids))
+    fill(tmp_path / "a.h5", CLIPS, SEQUENCE)
+    fill(tmp_path / "b.h5", backwards, VECTOR, replace(SEQUENCE, name="mfcc"))
+    merge_caches([tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "m.h5")
+    assert verify_cache(tmp_path / "m.h5") == []
+    with open_cache(tmp_path / "m.h5") as m, open_cache(tmp_path / "b.h5") as b:
+        assert contents(m).items() >= contents(b).items()
+
+
+def test_damage_of_rows_that_are_left_out_does_not_matter(path, tmp_path):
+    flip(path, row(VECTOR, "c2").tobytes())
+    select_features(path, [VECTOR.name], tmp_path / "some.h5", clips=["c0", "c4", "c5"])
+    assert verify_cache(tmp_path / "some.h5") == []
+    with pytest.raises(BadCache, match="clip 'c2' is corrupt"):
+        select_features(path, [VECTOR.name], tmp_path / "some.h5", clips=["c0", "c2"])
 
 
 def test_an_unfinished_run_is_not_merged_over(path, tmp_path):

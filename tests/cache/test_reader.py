@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, crossfit, fill, put, row
+from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, crossfit, fill, flip, put, row
 
 from mvemo.cache import BadCache, Cache, CacheError, CacheWriter, open_cache
 
@@ -107,6 +107,31 @@ def test_a_value_that_was_changed_is_not_read(path, value):
                 BadCache, match=r"damaged: list them with 'mvemo cache verify .* repair "
             ):
                 read("music1d")
+
+
+def test_vectors_of_some_clips(path):
+    ids = ["c5", "c3", "c0", "c5"]
+    with open_cache(path) as cache:
+        everything = cache.vectors("music1d")[0]
+        values, present = cache.vectors("music1d", clips=ids)
+        np.testing.assert_array_equal(values, everything[[5, 3, 0, 5]])
+        assert present.tolist() == [True, False, True, True]
+        columns, _ = cache.vectors("music1d", clips=ids, columns=slice(1, 3))
+        np.testing.assert_array_equal(columns, values[:, 1:3])
+        assert cache.vectors("music1d", clips=[])[0].shape == (0, VECTOR.dim)
+        with pytest.raises(BadCache, match="no clip 'c9'"):
+            cache.vectors("music1d", clips=["c0", "c9"])
+
+
+def test_some_clips_are_read_without_the_damaged_ones(path):
+    flip(path, row(VECTOR, "c2").tobytes())
+    with open_cache(path) as cache:
+        np.testing.assert_array_equal(
+            cache.vectors("music1d", clips=["c1", "c4"])[0],
+            [row(VECTOR, "c1"), row(VECTOR, "c4")],
+        )
+        with pytest.raises(BadCache, match=r"the values of music1d are damaged"):
+            cache.vectors("music1d", clips=["c1", "c2"])
 
 
 def test_a_file_that_may_not_be_read(path, monkeypatch):

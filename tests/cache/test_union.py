@@ -57,6 +57,9 @@ def test_blocks_of_rows_and_columns(folder, path):
             columns, known = cache.vectors("music1d", columns=slice(1, 3))
             np.testing.assert_array_equal(columns, whole[:, 1:3])
             np.testing.assert_array_equal(known, present)
+            some, known = cache.vectors("music1d", clips=["c5", "c1", "c2"])
+            np.testing.assert_array_equal(some, whole[[5, 1, 2]])
+            np.testing.assert_array_equal(known, present[[5, 1, 2]])
         assert (merged.curves, merged.provenance) == (shards.curves, shards.provenance)
 
 
