@@ -8,7 +8,7 @@ chance in a hundred data sets of this size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +90,7 @@ def near_pairs(unit: F32, group: Ints) -> NearPairs:
     return NearPairs(pairs, np.arange(len(pairs)) < len(equal), threshold)
 
 
-def distinct_rows(values: F32) -> tuple[Ints, Ints]:
+def distinct_rows(values: Iterable[F32]) -> tuple[Ints, Ints]:
     """Return the first row of each distinct one, and the number of each row among these.
 
     Checksums are sorted, because sorting the rows themselves copies them several times.
