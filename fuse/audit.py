@@ -275,13 +275,17 @@ class _Audit:
             return float("nan"), float("nan")
         y, folds = self.y[rows], self.folds[rows]
         few, all_ = np.full(y.shape, np.nan), np.full(y.shape, np.nan)
+        whole = z.T @ z if z.shape[1] < len(z) else None
         for train, test in leave_each_out(folds):
             if train.any() and test.any():
-                columns = _best_columns(z[train], y[train], y.shape[1])
+                x, rest = z[train], z[~train]
+                columns = _best_columns(x, y[train], y.shape[1])
                 few[test] = (_ridge if self.is_numeric else _neighbours)(
-                    z[train][:, columns], y[train], z[test][:, columns]
+                    x[:, columns], y[train], z[np.ix_(test, columns)]
                 )
-                all_[test] = _ridge(z[train], y[train], z[test])
+                # A difference takes less time than the product of the training clips.
+                gram = None if whole is None else whole - rest.T @ rest
+                all_[test] = _ridge(x, y[train], z[test], gram)
         done = np.isfinite(few[:, 0])
         return self._score(y[done], few[done]), self._score(y[done], all_[done])
 
@@ -384,13 +388,19 @@ def _neighbours(x: F32, y: F64, new: F32) -> F64:
     return y[nearest].mean(axis=1)
 
 
-def _ridge(x: F32, y: F64, new: F32) -> F64:
-    """Return the predictions of a ridge regression with a weak penalty."""
+def _ridge(x: F32, y: F64, new: F32, gram: F32 | None = None) -> F32:
+    """Predict by a ridge regression with a weak penalty; `gram` is `x.T @ x` if it is known."""
+    n, dim = x.shape
     mean, offset = x.mean(axis=0), y.mean(axis=0)
-    x, y = x - mean, y - offset
+    residual = (y - offset).astype(np.float32)
     # The smaller of the two systems has the same solution.
-    wide = x.shape[1] > len(x)
-    gram = (x @ x.T if wide else x.T @ x).astype(np.float64)
-    gram[np.diag_indices_from(gram)] += len(x) / 100
-    coef = x.T @ np.linalg.solve(gram, y) if wide else np.linalg.solve(gram, x.T @ y)
-    return (new - mean) @ coef + offset
+    wide = gram is None and dim > n
+    if gram is None:
+        x = x - mean
+        gram = x @ x.T if wide else x.T @ x
+    else:
+        gram = gram - n * np.outer(mean, mean)
+    system = gram.astype(np.float64)
+    system[np.diag_indices_from(system)] += n / 100
+    coef = np.linalg.solve(system, residual if wide else x.T @ residual).astype(np.float32)
+    return (new - mean) @ (x.T @ coef if wide else coef) + offset.astype(np.float32)

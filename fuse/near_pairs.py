@@ -107,11 +107,11 @@ class _Chance:
         a, b = rng.integers(0, n, (2, min(SAMPLE, 2 * n * n)))
         apart = (group[a] != group[b]) & (kind[a] != kind[b])
         a, b = a[apart], b[apart]
+        # Blocks of 0.5 MB fit in the CPU cache.
+        step = max(1, (1 << 17) // unit.shape[1])
+        blocks = [slice(start, start + step) for start in range(0, len(a), step)]
         distances = np.concatenate(
-            [
-                np.linalg.norm(unit[a[i : i + 4096]] - unit[b[i : i + 4096]], axis=1)
-                for i in range(0, len(a), 4096)
-            ]
+            [np.linalg.norm(unit[a[block]] - unit[b[block]], axis=1) for block in blocks]
             or [np.zeros(1)]
         )
         at = np.quantile(distances, TAIL)
