@@ -27,8 +27,9 @@ from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete, mean_finite, rat
 
 N_RESAMPLES = 2000
 LEVEL = 0.95
-# Number of resamples per block: a row of 256 float32 sums stays in the fastest CPU cache.
-CHUNK = 256
+# Number of resamples per block: a row of 256 float32 sums stays in the fastest CPU cache. With very
+# many groups a block has fewer, but not below the second number, where products become slow.
+CHUNK, LEAST_CHUNK = 256, 32
 # Memory of a block of resamples, enough for 50,000 groups (51 MB). Parts, such as folds, have
 # fewer groups, so more resamples fit.
 BLOCK_BYTES = 1 << 26
@@ -41,8 +42,9 @@ class Resamples:
     """Resamples: groups drawn with replacement, many times."""
 
     codes: Ints  # int64 (clips,): index of each clip's group
-    # uint16 (resamples, groups): how often each group was drawn; rows sum to the number of groups.
-    counts: NDArray[np.uint16]
+    # uint8 (resamples, groups): how often each group was drawn; rows sum to the number of groups.
+    # More than 255 draws of one group have a probability below 1e-500.
+    counts: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -57,16 +59,21 @@ class Resamples:
         places = self.codes, np.arange(n_clips)
         membership = scipy.sparse.csr_matrix((np.ones(n_clips), places), shape=(n_groups, n_clips))
         per_group = np.asarray(membership @ values, dtype=np.float64)
-        result = np.empty((len(self), values.shape[1]))
-        for start in range(0, len(self), CHUNK):
-            block = self.counts[start : start + CHUNK].astype(np.float64)
-            np.matmul(block, per_group, out=result[start : start + CHUNK])
+        result, chunk = np.empty((len(self), values.shape[1])), _chunk(8 * n_groups)
+        for start in range(0, len(self), chunk):
+            block = self.counts[start : start + chunk].astype(np.float64)
+            np.matmul(block, per_group, out=result[start : start + chunk])
         return result
 
     def shares(self, correct: Bools, mask: Bools) -> F64:
         """Return the share of correct clips in each row of `mask`, float64 (rows, resamples)."""
         sums = self.sums(np.concatenate([correct & mask, mask]).T.astype(np.float64)).T
         return ratio(*np.split(sums, 2))
+
+
+def _chunk(row_bytes: int) -> int:
+    """Return the number of resamples per block whose rows have so many bytes."""
+    return max(LEAST_CHUNK, min(CHUNK, BLOCK_BYTES // row_bytes))
 
 
 def resample_groups(
@@ -76,8 +83,8 @@ def resample_groups(
     names, codes = np.unique(np.asarray(groups), return_inverse=True)
     n = len(names)
     rng = np.random.default_rng(seed)
-    counts = np.empty((n_resamples, n), dtype=np.uint16)
-    for block in np.split(counts, range(CHUNK, n_resamples, CHUNK)):
+    counts, chunk = np.empty((n_resamples, n), dtype=np.uint8), _chunk(8 * n)
+    for block in np.split(counts, range(chunk, n_resamples, chunk)):
         drawn = rng.integers(n, size=block.shape) + n * np.arange(len(block))[:, None]
         block[:] = np.bincount(drawn.ravel(), minlength=block.size).reshape(block.shape)
     return Resamples(codes.reshape(-1).astype(np.int64), counts)
@@ -217,7 +224,7 @@ def _ranked(
                 one = y_true[:, column], values[:, column], codes
                 sides.append(_sides(*one, n_groups, ties))
     result = np.empty((len(sides), n_resamples))
-    chunk = max(CHUNK, min(CHUNK * len(parts), BLOCK_BYTES // (4 * n_groups)))
+    chunk = max(_chunk(4 * n_groups), min(CHUNK * len(parts), BLOCK_BYTES // (4 * n_groups)))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, n_resamples, chunk):
             # Counts are small integers, which are exact in float32.

@@ -6,8 +6,9 @@ in the cache when they are needed, so other descriptors can be chosen without th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +73,12 @@ def statistics_of(spec: FeatureSpec) -> tuple[str, ...]:
     return tuple(names[stored] for stored in spec.params["statistics"])
 
 
+# Digest of a spec of `lld` to its vectors: the audit and repeats do not read the sequences again.
+_vectors: WeakKeyDictionary[Cache, dict[str, F32]] = WeakKeyDictionary()
+
+
 class DescriptorStatistics:
-    """The feature ``lld`` of a cache; the sequences are read when its vectors are needed."""
+    """The feature ``lld`` of a cache; the sequences are read when its vectors are first needed."""
 
     def __init__(
         self,
@@ -114,10 +119,13 @@ class DescriptorStatistics:
 
     def vectors(self) -> tuple[F32, Bools]:
         """Return what `mvemo.cache.Cache.vectors` returns; present clips have all descriptors."""
-        return self._values.copy(), ~np.isnan(self._values[:, 0])
+        kept = _vectors.setdefault(self._cache, {})
+        if self.spec.digest not in kept:
+            kept[self.spec.digest] = self._read()
+        values = kept[self.spec.digest]
+        return values.copy(), ~np.isnan(values[:, 0])
 
-    @cached_property
-    def _values(self) -> F32:
+    def _read(self) -> F32:
         clip_ids = self._cache.table.clip_ids
         values = np.full((len(clip_ids), self.spec.dim), np.nan, dtype=np.float32)
         for row, clip_id in zip(values, clip_ids, strict=True):

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvemo.fuse.numeric import F32, F64, Bools, Ints
 
@@ -26,6 +28,8 @@ FAR = 5.0
 CONSTANT = 1e-6
 # Number of rounds of removing outliers, because one outlier may hide another.
 ROUNDS = 5
+# Numbers of a block of rows that are computed at a time: 2 MB of them fit in the CPU cache.
+BLOCK = 1 << 19
 # Minimum number of clips in a group; means and deviations of fewer are unreliable.
 MIN_CLIPS = 5
 
@@ -112,10 +116,18 @@ class Scaling:
         return z
 
 
+def row_blocks(values: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return consecutive blocks of rows that fit in the CPU cache, as views."""
+    step = max(1, BLOCK // max(1, values[:1].size))
+    return [values[start : start + step] for start in range(0, len(values), step)]
+
+
 def unit_rows(z: F32) -> F32:
-    """Divide each row by its length, float32 in C order; rows of zeros stay zero."""
-    length = np.linalg.norm(z, axis=1, keepdims=True)
-    return np.ascontiguousarray(z / np.where(length > 0, length, 1.0), dtype=np.float32)
+    """Divide each row by its length, in place; rows of zeros stay zero."""
+    for rows in row_blocks(z):
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows /= np.where(length > 0, length, 1.0)
+    return z
 
 
 def fit_scaling(values: F32 | Rows, rows: Bools, far_from: float = FAR) -> tuple[Scaling, Bools]:
@@ -140,13 +152,21 @@ def fit_scaling(values: F32 | Rows, rows: Bools, far_from: float = FAR) -> tuple
 
 def _fit_array(x: F32, members: Ints) -> tuple[F32, F64, F64]:
     """Return means, deviations, and the distances of the clips in `members`."""
-    x = x[members]
+    n, dim = len(members), x.shape[1]
+    step = max(1, BLOCK // max(1, dim))
+    blocks = [members[start : start + step] for start in range(0, n, step)]
+
+    def squares(rows: Ints) -> F32:
+        z = x[rows] - shift
+        return np.square(z, out=z)
+
     # The shift is rounded like the values, so that the stored shift is the one subtracted.
-    shift = x.mean(axis=0, dtype=np.float64).astype(np.float32)
-    x -= shift
-    np.square(x, out=x)
-    scale = _deviations(x.mean(axis=0, dtype=np.float64), shift)
-    return shift, scale, np.sqrt(x @ (1.0 / np.square(scale)) / x.shape[1])
+    total = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in blocks)
+    shift = np.asarray(total / n, np.float32)
+    total = sum(squares(rows).sum(axis=0, dtype=np.float64) for rows in blocks)
+    scale = _deviations(np.asarray(total / n), shift)
+    weights = 1.0 / np.square(scale)
+    return shift, scale, np.sqrt(np.concatenate([squares(b) @ weights for b in blocks]) / dim)
 
 
 def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:

@@ -21,9 +21,10 @@ TOLERANCE = 1e-6
 DEFAULT = HeadSettings()
 # Minimum number of classes, or of clips with tags or values, to train a head.
 MIN_DIFFERENT = 2
-# Number of scores (heads x outputs x clips) in one batch: arrays of 1.2 MB; or of 200 MB if every
-# step reads the features again, so that more heads share a reading.
-BATCH_SCORES, BATCH_STREAMED = 300_000, 50_000_000
+# Number of scores (heads x outputs x clips) in one batch: arrays of 1.2 MB; a 32nd of the values of
+# a feature that does not fit in the CPU cache; or 200 MB if every step reads the features from the
+# file. So more heads share a reading.
+BATCH_SCORES, BATCH_SHARE, BATCH_STREAMED = 300_000, 32, 50_000_000
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,9 @@ class HeadFitter:
         scaled = self._scaled_on(fits[members[0]])
         fitted = {}
         streamed = any(isinstance(matrix.values, Rows) for matrix in self.matrices.values())
-        size = (BATCH_STREAMED if streamed else BATCH_SCORES) // target.size
+        largest = max(np.prod(matrix.values.shape) for matrix in self.matrices.values())
+        n_scores = BATCH_STREAMED if streamed else max(BATCH_SCORES, int(largest) // BATCH_SHARE)
+        size = n_scores // target.size
         for batch in fits_by_batch(members, fits, max(size, 1)):
             weights = np.array([train[i] for i in batch], np.float32)
             if self.settings.class_weight == "balanced":

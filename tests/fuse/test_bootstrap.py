@@ -90,6 +90,17 @@ def test_scores_of_resamples_are_those_of_the_resampled_clips(name, digits):
             assert plain(scores[score][m, d]) == expected_score, score
 
 
+def test_small_blocks_give_the_same_resamples_and_scores(monkeypatch):
+    labels, p, groups = made(n=300)
+    whole = resample_groups(groups, 100)
+    scores = bootstrap_multiclass(labels, p, whole)
+    monkeypatch.setattr("mvemo.fuse.bootstrap.BLOCK_BYTES", 1)
+    blocks = resample_groups(groups, 100)
+    np.testing.assert_array_equal(blocks.counts, whole.counts)
+    for name, values in bootstrap_multiclass(labels, p, blocks).items():
+        np.testing.assert_array_equal(values, scores[name], err_msg=name)
+
+
 def test_auc_is_the_mean_over_folds():
     labels, p, groups = made(seed=2, digits=2)
     resamples = resample_groups(groups, 1)
@@ -108,7 +119,7 @@ def test_auc_is_the_mean_over_folds():
 def test_classes_that_a_resample_lacks_are_left_out():
     labels = np.array([0, 1, 2])
     p = np.array([[[0.6, 0.3, 0.1], [0.5, 0.2, 0.3], [0.1, 0.2, 0.7]]])
-    resamples = Resamples(np.arange(3), np.array([[2, 1, 0], [3, 0, 0]], dtype=np.uint16))
+    resamples = Resamples(np.arange(3), np.array([[2, 1, 0], [3, 0, 0]], dtype=np.uint8))
     scores = bootstrap_multiclass(labels, p, resamples)
     assert scores["accuracy"][0] == pytest.approx([2 / 3, 1])
     # Class 0: F1 4/5; class 1: 0; class 2 is neither true nor predicted.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from feature_samples import features, make_table, spec
 
-from mvemo.cache import CacheWriter, FeatureSpec, open_cache
+from mvemo.cache import Cache, CacheWriter, FeatureSpec, open_cache
 from mvemo.fuse import EvaluationSettings, evaluate
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import DescriptorStatistics, sequence_statistics
@@ -68,6 +68,16 @@ def test_vectors_are_in_the_descriptors_order_and_missing_where_a_sequence_is(ca
     assert np.isnan(values[0]).all()
     expected = np.concatenate([sequence_statistics(mel), sequence_statistics(f0)])
     np.testing.assert_array_equal(values[5], expected)
+
+
+def test_sequences_are_read_once_for_folds_repeats_and_audit(cached, monkeypatch):
+    read = []
+    sequence = Cache.sequence
+    monkeypatch.setattr(Cache, "sequence", lambda *args: read.append(args[1:]) or sequence(*args))
+    settings = EvaluationSettings(lld=tuple(DIMS), folds=4, repeats=2, n_resamples=0)
+    with open_cache(cached) as cache:
+        evaluate(cache, settings)
+    assert len(read) == len(set(read)) == 48 * len(DIMS)
 
 
 def test_the_record_changes_with_what_the_values_are_made_from(cached):

@@ -1,5 +1,6 @@
 """Features as heads read them: standardised on training clips, robust, in the span of clips."""
 
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
@@ -31,6 +32,7 @@ from mvemo.fuse.scaling import (
     fit_scaling,
     groups_within,
     standardise_within,
+    unit_rows,
 )
 
 RNG = np.random.default_rng(0)
@@ -45,6 +47,24 @@ def test_ordinary_clips_are_scaled_as_by_scikit_learn():
     expected = StandardScaler().fit(x[:60].astype(float)).transform(x.astype(float))
     np.testing.assert_allclose(scaling.apply(x), np.clip(expected, -LIMIT, LIMIT), atol=1e-3)
     assert not far.any()
+
+
+def test_large_features_are_scaled_without_copies():
+    x = np.random.default_rng(0).normal(size=(20_000, 300)).astype(np.float32) + 5
+    x[70] = 1e6
+    tracemalloc.start()
+    scaling, far = fit_scaling(x, np.ones(len(x), bool))
+    z = unit_rows(replace(scaling, limit=np.inf).apply(x))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * x.nbytes
+    assert np.flatnonzero(far).tolist() == [70]
+    rest = np.delete(x, 70, axis=0).astype(float)
+    np.testing.assert_allclose(scaling.shift, rest.mean(0), atol=1e-6)
+    np.testing.assert_allclose(scaling.scale, rest.std(0), rtol=1e-5)
+    expected = (x - rest.mean(0)) / rest.std(0)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(z, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("value", [1e3, 1e12, -1e6])
