@@ -18,9 +18,9 @@ _STREAM = "mvemo.extract.media.reading:stream_clip"
 PROBE = "mvemo.extract.media.reading:probe_seconds"
 
 
-def start_readers() -> None:
-    """Start a worker process that imports the media libraries while this process continues."""
-    start_workers(1, "mvemo.extract.store.decoding,mvemo.extract.store.decoded,scipy.fft")
+def start_readers(count: int = 1) -> None:
+    """Start worker processes that import the media libraries while this process continues."""
+    start_workers(count, "mvemo.extract.store.decoding,mvemo.extract.store.decoded,scipy.fft")
 
 
 def read_each(

@@ -132,11 +132,14 @@ def extract(
         tell(f"nothing to do: {out} was made with these clips, settings and weights")
         click.echo(summary.text())
         return int(strict and bool(summary.failures))
+    from mvemo.extract.workers.pool import cores
     from mvemo.pipeline.stage_one.backends import early_processes
 
     # A plan does not need processes, and a scheduler uses its workers instead.
-    jobs = 1 if options["plan"] or options["scheduler"] else options["jobs"]
-    with collected_notes() as notes, early_processes(jobs):
+    jobs, readers = options["jobs"], options["workers"] or cores()
+    if options["plan"] or options["scheduler"]:
+        jobs, readers = 1, 0
+    with collected_notes() as notes, early_processes(jobs, readers):
         settings = _settings(options, default="paper" if manifest else "demo")
         execution = _execution(options, force)
         from mvemo.extract.training.ranks import assists

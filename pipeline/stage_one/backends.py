@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract.media.isolated import start_readers
 from mvemo.extract.workers.pool import cores, run_calls, start_workers, stop_workers
 from mvemo.extract.workers.process import Call
 from mvemo.manifests.files import shown
@@ -38,6 +39,8 @@ TASKS = "mvemo.pipeline.stage_one.tasks"
 Training = tuple[str, "int | None"]
 # Called with the state of a training, or with the number of newly finished clips.
 Note = Callable[[str | float], object]
+# Maximum number of processes that are started before it is known how many clips there are.
+MOST_READERS = 4
 # Timeout in seconds for a Dask scheduler, and for its workers.
 CONNECT_SECONDS = 10.0
 # Maximum number of attempts at each task on Dask.
@@ -165,9 +168,13 @@ def threads_of(jobs: int) -> int:
 
 
 @contextmanager
-def early_processes(jobs: int) -> Iterator[None]:
-    """Start worker processes before their tasks are known; stop unused workers at the end."""
+def early_processes(jobs: int, readers: int = 0) -> Iterator[None]:
+    """Start worker processes before their tasks are known; stop unused workers at the end.
+
+    A single process does all tasks itself; it gets workers that read its clips.
+    """
     if jobs == 1:
+        start_readers(min(readers, MOST_READERS))
         yield
         return
     variables = thread_variables(jobs)

@@ -215,6 +215,18 @@ def test_tasks_find_processes_that_have_imported_what_they_need(monkeypatch):
     assert not waiting_for(2)
 
 
+def test_a_single_process_finds_workers_that_can_read_its_clips():
+    pool.stop_workers()
+    with early_processes(1, 100):
+        assert len(pool._idle) == backends.MOST_READERS
+        waiting = {worker.pid for worker in pool._idle}
+        imported = Call("builtins:eval", ("{'av', 'cv2'} <= set(__import__('sys').modules)",))
+        pid, found = run_calls([Call("os:getpid", ()), imported], workers=1)
+        assert pid.result() in waiting
+        assert found.result()
+    pool.stop_workers()
+
+
 def test_a_process_counts_its_own_cores_alone():
     call = Call("mvemo.extract.workers.pool:cores", ())
     (counted,) = run_calls([call], environments=[thread_variables(cores())])
