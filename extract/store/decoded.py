@@ -94,8 +94,9 @@ def decode_many(
     settings: DecodeSettings,
     *,
     on_clip: Callable[[str, Mapping[str, Problem]], object] = lambda clip_id, problems: None,
-) -> int:
-    """Decode the clips that are not in the store; return the number of clips that are in it."""
+    on_kept: Callable[[int], object] = lambda count: None,
+) -> None:
+    """Decode the clips that are not in the store; first call `on_kept` with the number in it."""
     # Clips with the same content and time range share their arrays.
     waiting: dict[Path, list[DecodeJob]] = {}
     for job in jobs:
@@ -115,7 +116,7 @@ def decode_many(
         for folder, problems in zip(waiting, found, strict=True):
             if problems is not None:
                 report(folder, problems)
-    n_new = sum(map(len, waiting.values()))
+    on_kept(len(jobs) - sum(map(len, waiting.values())))
     while unstored := [folder for folder, remaining in waiting.items() if remaining]:
         threads = max(cores() // min(settings.workers or cores(), len(unstored)), 1)
         calls = []
@@ -130,7 +131,6 @@ def decode_many(
             temporary = any(problem.passing for problem in problems.values())
             path = job.path if temporary else None
             report(folder, _asked(folders.read_problems(folder) | problems, store.request), path)
-    return len(jobs) - n_new
 
 
 def _asked(problems: Mapping[str, Problem], request: DecodeRequest) -> dict[str, Problem]:
@@ -219,16 +219,18 @@ def describe_many(
     decoding: DecodeSettings,
     *,
     on_clip: Callable[[str, str], object] = lambda clip_id, problem: None,
-) -> int:
-    """Describe the clips that are not in the store; return the number of clips that are in it."""
+    on_kept: Callable[[int], object] = lambda count: None,
+) -> None:
+    """Describe the clips that are not in the store; first call `on_kept` with the number in it."""
     missing: dict[str, dict[str, Path]] = {}
     for clip_id in clip_ids:
         if paths := store.missing(clip_id):
             missing[clip_id] = paths
         else:
             on_clip(clip_id, "")
+    on_kept(len(clip_ids) - len(missing))
     if not missing:
-        return len(clip_ids)
+        return
     undescribed, settings = list(missing), store.settings
     # The filter banks are computed once here, not in each worker.
     banks = filter_banks(settings)
@@ -241,7 +243,6 @@ def describe_many(
     for outcome in run_calls(calls, workers=decoding.workers):
         died = isinstance(outcome.error, (WorkerDied, OutOfMemory))
         on_clip(undescribed[outcome.index], str(outcome.error) if died else outcome.result())
-    return len(clip_ids) - len(undescribed)
 
 
 def describe_job(

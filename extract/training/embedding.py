@@ -58,10 +58,11 @@ def embed_rows(
         values = values.result() if isinstance(values, Future) else values
         return rows, pool_windows(values.cpu()[where], counts, batches.view.pooling).numpy()
 
-    # On a CPU each thread embeds a batch. A GPU gets its next batch before this process waits for
-    # the previous one.
     n_threads = embedding_threads(device)
+    # On a CPU each thread embeds a batch.
     threads = cpu_threads(n_threads) if n_threads > 1 and len(chunks) > 1 else None
+    # A GPU gets its next batch before this process waits for the previous one.
+    ahead = n_threads if threads else int(device.type != "cpu")
     waiting: deque[tuple[Sequence[int], Sequence[int], Tensor, Tensor | Future[Tensor]]] = deque()
     for chosen, (raw, counts) in read_ahead(batches.load_views, chunks):
         where = torch.arange(len(raw))
@@ -80,7 +81,7 @@ def embed_rows(
                 raw = raw[source]
         embedded = threads.submit(embedder.embed, raw) if threads else embedder.embed(raw)
         waiting.append((chosen, counts, where, embedded))
-        if len(waiting) > n_threads:
+        if len(waiting) > ahead:
             yield pooled(*waiting.popleft())
     yield from (pooled(*batch) for batch in waiting)
 

@@ -189,7 +189,7 @@ class ClipMedia:
                 bar.step(failed=int(bool(failed)))
                 self._end_at_failure(clip_id, "; ".join(failed))
 
-            bar.kept = decode_many(self._store, jobs, self._decoding, on_clip=on_clip)
+            decode_many(self._store, jobs, self._decoding, on_clip=on_clip, on_kept=bar.keep)
         for note, rows in notes.items():
             others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
             tell_note(f"{self.manifest.clips[min(rows)].path}{others}: {note}")
@@ -208,7 +208,9 @@ class ClipMedia:
                 bar.step(failed=int(bool(reason)))
                 self._end_at_failure(clip_id, reason)
 
-            bar.kept = describe_many(self._sequences, clip_ids, self._decoding, on_clip=on_clip)
+            describe_many(
+                self._sequences, clip_ids, self._decoding, on_clip=on_clip, on_kept=bar.keep
+            )
 
     def _end_at_failure(self, clip_id: str, reason: str) -> None:
         if reason and self._fail_fast:

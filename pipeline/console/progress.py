@@ -10,7 +10,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -21,6 +21,8 @@ from mvemo.pipeline.console.messages import escaped, tell, unguarded, verbosity
 
 # Minimum number of seconds between two lines; long runs write fewer lines.
 LINE_INTERVAL = 30.0
+# Time of a bar in the first batch of clips, compared with a net's.
+_SHARES = {"decode": 0.5, "describe": 0.25}
 # Called with the newly finished share of a bar, its title and, at its end, its seconds.
 _Whole = Callable[[float, str, float], object]
 _whole: ContextVar[_Whole | None] = ContextVar("_whole", default=None)
@@ -28,21 +30,22 @@ _whole: ContextVar[_Whole | None] = ContextVar("_whole", default=None)
 
 @contextmanager
 def told_as_parts(
-    steps: int, n_parts: int, on_steps: Callable[[float, str], object], seconds: dict[str, float]
+    steps: int,
+    titles: Sequence[str],
+    on_steps: Callable[[float, str], object],
+    seconds: dict[str, float],
 ) -> Iterator[None]:
-    """Count each bar of clips inside the context as one of `n_parts` parts of `steps` steps.
+    """Count each bar of clips inside the context, by its title, as a part of `steps` steps.
 
-    `seconds` keeps the time of each bar by its title, so that in the next batch of clips each
-    bar counts by its time instead.
+    `seconds` keeps the time of each bar, by which it counts in the next batch of clips.
     """
-    earlier = dict(seconds)
+    expected = dict(seconds) or {title: _SHARES.get(title, 1.0) for title in titles}
 
     def tell_part(share: float, title: str, took: float) -> None:
         if took:
             seconds[title] = took
         else:
-            weight = earlier.get(title, 0.0) / sum(earlier.values()) if earlier else 1 / n_parts
-            on_steps(share * steps * weight, title)
+            on_steps(share * steps * expected.get(title, 0.0) / sum(expected.values()), title)
 
     token = _whole.set(tell_part)
     try:
@@ -60,6 +63,8 @@ class Progress:
         # Finished part of the steps that are not done yet, in steps.
         self._ahead = 0.0
         self._start = self._last_line = time.monotonic()
+        # Time and steps from which the pace is measured: those of the first new step.
+        self._first: tuple[float, float] | None = None
         self._whole = _whole.get()
         silent = verbosity() == "quiet" or self._whole is not None
         self._quiet = silent or not sys.stderr.isatty()
@@ -89,12 +94,17 @@ class Progress:
     def pace(self) -> tuple[float, float]:
         """Return the steps per hour and the seconds left; (0, 0) before the first new step.
 
-        Kept steps took no time, so they do not count.
+        Kept steps took no time, so they do not count. The first step includes the start of
+        workers and nets, so it counts only until there are others.
         """
-        new, seconds = self._reached - self.kept, time.monotonic() - self._start
-        if new < 1 - 1e-6 or not seconds:
+        now, new = time.monotonic(), self._reached - self.kept
+        if self._first is None or now == self._start:
             return 0.0, 0.0
-        return 3600 * new / seconds, seconds / new * (self._total - self._reached)
+        start, first = self._first
+        if new - first < 1 - 1e-6 or now == start:
+            start, first = self._start, 0.0
+        pace = (new - first) / (now - start)
+        return 3600 * pace, (self._total - self._reached) / pace
 
     @property
     def _pace_text(self) -> str:
@@ -107,6 +117,9 @@ class Progress:
         return f"{self.failures} failed" if self.failures else ""
 
     def _update(self, note: str = "") -> None:
+        new = self._reached - self.kept
+        if self._first is None and new > 1 - 1e-6:
+            self._first = time.monotonic(), new
         parts = (note or self._note, self._failed, "" if self._quiet else self._pace_text)
         self._bar.set_postfix_str(escaped(", ".join(filter(None, parts))), refresh=False)
         self._bar.update(int(self._reached + 1e-6) - self._bar.n)
@@ -120,6 +133,10 @@ class Progress:
         if self._whole is not None and self._unit == "clip":
             self._whole(count / max(self._total, 1), self._title, 0.0)
         self._update()
+
+    def keep(self, count: int) -> None:
+        """Count so many of the finished steps as kept from an earlier run."""
+        self.kept, self._first, self._start = count, None, time.monotonic()
 
     def note(self, text: str) -> None:
         """Show the current activity inside a step."""

@@ -71,14 +71,15 @@ class BatchReader:
         if not clips:
             return
         start, times = time.monotonic(), dict[str, float]()
-        # Decoding is one part; each net, or all descriptors together, is another.
-        n_parts = 1 + sum(len(self.maker.model.variants(name)) for name in self.features)
+        titles = ["decode", *["describe"] * bool(self._descriptors)]
+        specs = (spec for name in self.features for spec in self.maker.model.variants(name))
+        titles += [_title(spec) for spec in specs if is_net(spec)]
         with Progress("clips", len(clips)) as bar:
             for batch in self._batches(clips):
                 readable = [clip for _, clip in batch if not clip.windows.problem]
                 with (
                     tempfile.TemporaryDirectory(prefix="mvemo-") as work,
-                    told_as_parts(len(batch), n_parts, bar.ahead, times),
+                    told_as_parts(len(batch), titles, bar.ahead, times),
                 ):
                     embedded = iter(self._embed(readable, Path(work)) if readable else [])
                 done = [(row, c if c.windows.problem else next(embedded)) for row, c in batch]
@@ -123,8 +124,7 @@ class BatchReader:
                 device=pick_device(self.maker.options.device),
                 precision=spec.params["precision"],
             )
-            title = spec.name if spec.fold is None else f"{spec.name}@fold{spec.fold}"
-            with Progress(title, len(rows)) as bar:
+            with Progress(_title(spec), len(rows)) as bar:
                 for batch, values in batches:
                     vectors.update(zip(batch, values.astype(np.float64), strict=True))
                     bar.step(len(batch))
@@ -188,3 +188,7 @@ class BatchReader:
                 )
             )
         return embedded
+
+
+def _title(spec: FeatureSpec) -> str:
+    return spec.name if spec.fold is None else f"{spec.name}@fold{spec.fold}"

@@ -126,8 +126,8 @@ class FeatureWriter:
         outdated |= own_keys.keys() - writer.current(own_spec, own_keys)
         kept = len(keys) - len(outdated)
         if clips is not None:
-            clips.kept = kept
             clips.step(kept)
+            clips.keep(kept)
         for batch_rows, values in embedding.embed_rows(
             net,
             self.media.batches(net, plan.view),

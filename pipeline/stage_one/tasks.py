@@ -112,10 +112,11 @@ class ClipTask:
         shared = self.shared
         descriptors, nets = shared.settings.extract.descriptors, shared.nets
         writer = PartWriter(shared.out, self.table, self.stored)
-        n_parts = 1 + bool(descriptors) + len(nets) * shared.frozen
+        titles = ["decode", *["describe"] * bool(descriptors)]
+        titles += [net.name for net in nets if shared.frozen]
         n = len(self.table)
         seconds = _part_seconds.setdefault(shared.out, {})
-        with progress.told_as_parts(n, n_parts, lambda count, _: note(count), seconds):
+        with progress.told_as_parts(n, titles, lambda count, _: note(count), seconds):
             media = ClipMedia(
                 self.clips,
                 shared.settings,

@@ -364,10 +364,11 @@ def test_a_setting_that_one_descriptor_depends_on_computes_no_other(tmp_path, mo
     for alpha in (0.5, 0.0, 0.5):
         settings = DescriptorSettings(**NARROW, alpha=alpha)
         store = DescribedStore(decoded, settings, names)
-        kept = describe_many(store, ["clip"], DecodeSettings(1))
+        kept = []
+        describe_many(store, ["clip"], DecodeSettings(1), on_kept=kept.append)
         found.append((kept, store.joined("clip", names)))
     assert asked == [{"mfcc_rp", "chroma"}, {"mfcc_rp"}]
-    assert [kept for kept, _ in found] == [0, 0, 1]
+    assert [kept for kept, _ in found] == [[0], [0], [1]]
     (_, first), (_, other), (_, again) = found
     assert np.array_equal(first, again)
     assert np.array_equal(first[:, 8:], other[:, 8:])

@@ -47,10 +47,10 @@ def test_parts_of_a_work_move_its_bar(monkeypatch, capsys):
     minutes = itertools.count(step=60.0)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=minutes.__next__))
     with Progress("clips", 8) as bar:
-        with told_as_parts(4, 2, bar.ahead, {}):
+        with told_as_parts(4, ["encode", "musicnn"], bar.ahead, {}):
             with Progress("digest media", 4, "file") as part:
                 part.step(4)
-            for title in ("decode", "musicnn"):
+            for title in ("encode", "musicnn"):
                 with Progress(title, 2) as part:
                     part.step()
                     part.step(failed=1)
@@ -88,6 +88,25 @@ def test_rate_and_time_left_are_of_new_clips(monkeypatch):
         assert bar.pace()[1] == pytest.approx(50 / 25.5 * 74.5)
 
 
+def test_neither_kept_clips_nor_the_start_count_in_the_pace(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock))
+    with Progress("decode", 110) as bar:
+        for _ in range(10):
+            clock.seconds += 0.01
+            bar.step()
+        bar.keep(10)
+        assert bar.pace() == (0.0, 0.0)
+        # Workers start, and libraries are imported.
+        clock.seconds += 20.0
+        bar.step()
+        assert bar.pace()[1] == pytest.approx(20 * 99)
+        for _ in range(10):
+            clock.seconds += 1.0
+            bar.step()
+            assert bar.pace() == pytest.approx((3600.0, 110 - bar.done))
+
+
 # Seconds per clip of each part: decoding is a sixth of the work.
 PARTS = {"decode": 0.3, "describe": 0.1, "musicnn": 0.4, "i3d": 1.0}
 
@@ -99,7 +118,7 @@ def test_the_time_left_is_known_after_a_tenth_of_the_work(monkeypatch):
         for n_clips in (8, *5 * [24], 8):
             # Workers start, and files are opened.
             clock.seconds += 0.5
-            with told_as_parts(n_clips, len(PARTS), bar.ahead, seconds):
+            with told_as_parts(n_clips, list(PARTS), bar.ahead, seconds):
                 for title, of_clip in PARTS.items():
                     with Progress(title, n_clips) as part:
                         for _ in range(n_clips):
@@ -114,6 +133,18 @@ def test_the_time_left_is_known_after_a_tenth_of_the_work(monkeypatch):
         if now > clock.seconds / 10:
             assert left == pytest.approx(clock.seconds - now, rel=0.2, abs=2.0)
             assert per_hour == pytest.approx(3600 * 136 / clock.seconds, rel=0.2)
+
+
+def test_reading_counts_less_than_nets_before_any_batch_was_timed():
+    # Of 40 clips, two processes get 8 each at first, so a tenth of the work is inside a batch.
+    shares = {}
+    titles = ["decode", "describe", "musicnn", "effnet"]
+    with told_as_parts(8, titles, lambda steps, title: shares.update({title: steps}), {}):
+        for title in titles:
+            with Progress(title, 1) as part:
+                part.step()
+    assert sum(shares.values()) == pytest.approx(8)
+    assert shares["musicnn"] == shares["effnet"] == 2 * shares["decode"] == 4 * shares["describe"]
 
 
 def test_lines_of_a_long_run_are_few(monkeypatch, capsys):
