@@ -177,8 +177,22 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
     )
 
 
+def _refuse_missing(
+    context: click.Context, parameter: click.Parameter, runs: tuple[str, ...]
+) -> tuple[str, ...]:
+    for run in runs:
+        # Both the folder and the model may contain colons.
+        ends = (i for i, character in enumerate(f"{run}:") if character == ":")
+        if not any(Path(run[:end]).exists() for end in ends if end):
+            raise BadOption(
+                f"{Path(run, 'metrics.json')}: does not exist: 'mvemo fuse ... --out {run}' "
+                "writes it"
+            )
+    return runs
+
+
 @click.command()
-@argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...")
+@argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...", callback=_refuse_missing)
 @option(
     "--out", type=OUT_FOLDER, help="Also write comparison.json and comparison.txt into this folder."
 )

@@ -12,7 +12,7 @@ from click import argument, option
 
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.text_table import align_columns
-from mvemo.pipeline.commands.options import PATH
+from mvemo.pipeline.commands.options import INPUT, PATH
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def list_() -> None:
 
 
 @weights.command()
-@argument("file", type=PATH)
+@argument("file", type=INPUT)
 def info(file: Path) -> None:
     """Show format, SHA-256, known origin and all tensors of FILE.
 
@@ -253,7 +253,7 @@ def info(file: Path) -> None:
 
 @weights.command()
 @argument("net")
-@argument("file", type=PATH)
+@argument("file", type=INPUT)
 @option("--width", default=1.0, help="Multiplier for the channel counts.")
 @option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net.")
 @option("--video", type=PATH, help="Clip to predict; only for nets with labels.")

@@ -142,12 +142,18 @@ def predict(
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
     clips, folder, settings = clips_and_settings(inputs, **options)
+    unreadable = all(clip.problem for clip in clips)
     if plan:
+        # Without clips to time, neither torch nor nets are needed.
+        if unreadable:
+            click.echo(f"clips: {len(clips)}, {len(clips)} of them cannot be read")
+            return 0
+
         from mvemo.pipeline.prediction.run import plan_text
 
         click.echo(plan_text(folder, clips, settings))
         return 0
-    if all(clip.problem for clip in clips):
+    if unreadable:
         return _show_problems(folder, clips, settings, shown, timeline)
     if timeline:
         from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines

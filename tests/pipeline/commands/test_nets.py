@@ -106,7 +106,7 @@ def test_get_goes_on_where_one_of_several_fails(catalogue):
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        (("info", "none.pt"), MissingFile, "none.pt: no such weight file"),
+        (("info", "none.pt"), BadOption, "none.pt: no such file"),
         (("check", "vgg", "FILE"), BadSetting, "one of c3d, cnn, crnn, effnet, i3d"),
         (("check", "music1d", "FILE"), BadWeights, "no tensor has the shape"),
         (("check", "music2d", "FILE"), BadWeights, "no tensor"),
