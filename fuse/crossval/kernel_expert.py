@@ -16,7 +16,14 @@ from mvemo.fuse.crossval.out_of_fold import OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import leave_each_out
-from mvemo.fuse.heads.fitting import MIN_DIFFERENT, Fit, HeadFitter, balance, target_scale
+from mvemo.fuse.heads.fitting import (
+    MIN_DIFFERENT,
+    Fit,
+    HeadFitter,
+    TargetScale,
+    balance,
+    target_scale,
+)
 from mvemo.fuse.heads.kernel import FLOOR, MOST_CLIPS, fit_kernel, outputs_of, refit_kernel
 from mvemo.fuse.metrics.calibration import fit_temperature
 from mvemo.fuse.models import KERNEL, Model, modalities_of
@@ -57,7 +64,7 @@ class _Training:
     valid: Bools  # bool (clips,): True for clips with all features
     rows: Bools  # bool (clips,): True for training clips
     target: F64  # float64 (training clips, outputs)
-    target_scale: tuple[F64, F64]  # mean and standard deviation of the targets, in their unit
+    target_scale: TargetScale
     weights: F32 | None  # float32 (training clips,)
 
 
@@ -81,19 +88,19 @@ class KernelExpert:
         part = self._training(fitter, fold, ~tested)
         if part is None:
             return
-        labels, link, (mean, scale) = clips.y_true[part.rows], clips.link, part.target_scale
+        labels, link, scale = clips.y_true[part.rows], clips.link, part.target_scale
         folds = oof.inner_folds[fold][part.rows]
         head, scores = fit_kernel(part.unit[part.rows], part.target, folds, part.weights)
         inner = np.full_like(scores, np.nan)
         for others, rows in leave_each_out(folds):
             if others.any() and rows.any():
                 slope = _slope(link, scores[others], labels[others])
-                inner[rows] = outputs_of(scores[rows], link, slope) * scale + mean
+                inner[rows] = scale.outputs(outputs_of(scores[rows], link, slope))
         oof.inner[fold][key][part.rows] = inner
         slope = _slope(link, scores, labels)
         predict = part.valid & tested
         outputs = outputs_of(head.scores(part.unit[predict]), link, slope)
-        oof.outputs[key][predict] = outputs * scale + mean
+        oof.outputs[key][predict] = scale.outputs(outputs)
         self.chosen[fold] = head.ridge, slope
 
     def fit_all(self, oof: OutOfFold, fitter: HeadFitter, tested: Sequence[int]) -> None:
@@ -117,14 +124,14 @@ class KernelExpert:
         if len(different) < MIN_DIFFERENT:
             return None
         target = clips.target.T.astype(np.float64)[rows]
-        mean, scale = np.zeros(1), np.ones(1)
+        scale = TargetScale(np.zeros(1), np.ones(1))
         if clips.link == "identity":
-            mean, scale = target_scale(labels)
-            target = (labels - mean) / scale
+            scale = target_scale(labels)
+            target = (labels - scale.mean) / scale.deviation
         weights = None
         if fitter.settings.class_weight == "balanced":
             weights = balance(np.ones((1, len(target)), np.float32), target.T.astype(np.float32))[0]
-        return _Training(fit, unit_rows(columns), valid, rows, target, (mean, scale), weights)
+        return _Training(fit, unit_rows(columns), valid, rows, target, scale, weights)
 
 
 def _slope(link: Link, scores: F64, labels: Labels) -> float:

@@ -20,13 +20,13 @@ from mvemo.manifests.text_table import listed
 
 # 2: added heads of tags and dimensions, with their link. 3: added the models and their features.
 # 4: removed hidden layers. 5: added the limit of standardised values; None in older heads.
-# 6: added kernel heads.
-VERSION = 6
+# 6: added kernel heads. 7: added the range of targets; None in older heads.
+VERSION = 7
 OLDEST = 4
 # Fields of a head in the header; those that older files lack; arrays that only some heads have.
 _SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs")
 _NEWER = ("limit", "slope")
-_OPTIONAL = ("thresholds", "rows", "factor")
+_OPTIONAL = ("thresholds", "rows", "factor", "ends")
 _ARRAYS = ("mean", "scale", "coef", "intercept", *_OPTIONAL)
 # Types of a head's arrays in a model's file; small types keep a model at a few hundred kB. The few
 # coefficients of a kernel head are not rounded, because their products cancel each other.
@@ -220,7 +220,7 @@ def _read_head(
     if f"{i}/rows" in file:
         n_inputs = len(file[f"{i}/rows"])
     shapes: tuple[tuple[int, ...], ...] = ((dim,), (dim,), (n_outputs, n_inputs), (n_outputs,))
-    shapes += ((n_outputs,), (n_inputs, dim), (dim,))
+    shapes += ((n_outputs,), (n_inputs, dim), (dim,), (2, n_outputs))
     for name, shape in zip(_ARRAYS, shapes, strict=True):
         if name in _OPTIONAL and f"{i}/{name}" not in file:
             continue

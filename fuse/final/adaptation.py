@@ -65,7 +65,12 @@ class _Inputs:
         n_outputs, dim = self.mixing.shape
         mix, shift, read = np.split(found @ self.basis, [n_outputs, n_outputs + 1], axis=1)
         coef = head.coef + mix @ self.mixing + read / np.sqrt(dim)
-        return replace(head, coef=coef.astype(np.float32), intercept=head.intercept + shift[:, 0])
+        ends = head.ends
+        if ends is not None:
+            known = np.concatenate([ends, target[rows]])
+            ends = np.stack([np.fmin.reduce(known), np.fmax.reduce(known)])
+        intercept = head.intercept + shift[:, 0]
+        return replace(head, coef=coef.astype(np.float32), intercept=intercept, ends=ends)
 
 
 class Adaptation:

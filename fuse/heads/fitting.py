@@ -74,13 +74,27 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class TargetScale:
+    """Scale of the targets of training clips, in their unit."""
+
+    mean: F64
+    deviation: F64
+    ends: F64 | None = None  # (2, targets): least and largest values; None for classes and tags
+
+    def outputs(self, scores: F64) -> F64:
+        """Return values in the targets' unit, inside the range of the training clips."""
+        values = scores * self.deviation + self.mean
+        return values if self.ends is None else np.clip(values, *self.ends)
+
+
+@dataclass(frozen=True)
 class Fitted:
     """One solved fit."""
 
     fit: Fit
     outputs: F64  # float64 (clips to predict, outputs); NaN rows where a feature is missing
     position: Position
-    target_scale: tuple[F64, F64]  # mean and standard deviation of the targets, in their unit
+    target_scale: TargetScale
 
 
 def fit_heads(
@@ -197,23 +211,22 @@ class HeadFitter:
             scaled[name].raw_coef(position.coef[name] * factor)
             for name, factor in self._factors(fit.model).items()
         ]
-        mean, scale = fitted.target_scale
+        target = fitted.target_scale
         return Head(
-            coef=(np.concatenate(coef, axis=1) * scale[:, None]).astype(np.float32),
-            intercept=position.intercept * scale + mean,
+            coef=(np.concatenate(coef, axis=1) * target.deviation[:, None]).astype(np.float32),
+            intercept=position.intercept * target.deviation + target.mean,
+            ends=target.ends,
             **self._head_fields(fit),
         )
 
-    def kernel_head(
-        self, fit: Fit, ridge: KernelRidge, slope: float, target_scale: tuple[F64, F64]
-    ) -> Head:
+    def kernel_head(self, fit: Fit, ridge: KernelRidge, slope: float, target: TargetScale) -> Head:
         """Convert a kernel head, fitted to the columns of `standardised`, to one over the cache."""
-        mean, scale = target_scale
         factors = self._factors(fit.model).items()
         dims = [self.matrices[name].values.shape[1] for name, _ in factors]
         return Head(
-            coef=(ridge.dual * scale).T.astype(np.float32),
-            intercept=np.broadcast_to(mean, ridge.dual.shape[1:]).astype(np.float64),
+            coef=(ridge.dual * target.deviation).T.astype(np.float32),
+            intercept=np.broadcast_to(target.mean, ridge.dual.shape[1:]).astype(np.float64),
+            ends=target.ends,
             rows=ridge.rows,
             factor=np.repeat([float(factor) for _, factor in factors], dims),
             slope=slope,
@@ -263,11 +276,12 @@ class HeadFitter:
         train: Mapping[int, Bools],
     ) -> dict[int, Fitted]:
         """Solve fits that share scaled features and, for regression, scaled targets."""
-        target, mean, scale = self._target, np.zeros(1), np.ones(self.clips.n_outputs)
+        target, of_target = self._target, TargetScale(np.zeros(1), np.ones(self.clips.n_outputs))
         if self.clips.link == "identity":
             values = self.clips.y_true.astype(float)
-            mean, scale = target_scale(values[fits[members[0]].train])
-            target = np.ascontiguousarray(((values - mean) / scale).T, np.float32)
+            of_target = target_scale(values[fits[members[0]].train])
+            standardised = (values - of_target.mean) / of_target.deviation
+            target = np.ascontiguousarray(standardised.T, np.float32)
         scaled = self._scaled_on(fits[members[0]])
         fitted = {}
         streamed = any(isinstance(matrix.values, Rows) for matrix in self.matrices.values())
@@ -288,9 +302,9 @@ class HeadFitter:
                     scores = scores + rows.scores(position.coef[name] * factor).T
                 outputs = apply_link(scores.astype(float), self.clips.link)
                 if self.clips.link == "identity":
-                    outputs = outputs * scale + mean
+                    outputs = of_target.outputs(outputs)
                 outputs[~valid[i][predict]] = np.nan
-                fitted[i] = Fitted(fit, outputs, position, (mean, scale))
+                fitted[i] = Fitted(fit, outputs, position, of_target)
         return fitted
 
     def _solve(
@@ -341,11 +355,11 @@ def _rows_scaled_on(fit: Fit) -> Bools:
     return fit.train if fit.scaled_on is None else fit.scaled_on
 
 
-def target_scale(values: F64) -> tuple[F64, F64]:
-    """Return the means and standard deviations of targets; 1 for targets that are constant."""
-    mean, scale = values.mean(axis=0), values.std(axis=0)
-    scale[scale <= 1e-12 * np.maximum(np.abs(mean), 1e-30)] = 1.0
-    return mean, scale
+def target_scale(values: F64) -> TargetScale:
+    """Return the scale of targets (clips, targets); the deviation of constant targets is 1."""
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    deviation[deviation <= 1e-12 * np.maximum(np.abs(mean), 1e-30)] = 1.0
+    return TargetScale(mean, deviation, np.stack([values.min(axis=0), values.max(axis=0)]))
 
 
 def balance(weights: F32, target: F32) -> F32:

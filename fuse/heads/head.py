@@ -86,6 +86,9 @@ class Head:
         float64 (dim,): factor of the standardised columns, only of a kernel head.
     slope
         Exponent of the scores of classes, only of a kernel head.
+    ends
+        float64 (2, targets): least and largest values of the training clips, inside which outputs
+        stay; only with ``identity``.
 
     Examples
     --------
@@ -116,6 +119,7 @@ class Head:
     rows: F32 | None = None
     factor: F64 | None = None
     slope: float = 1.0
+    ends: F64 | None = None
 
     def predict(self, x: NDArray[np.floating]) -> F64:
         """Return outputs, float64 (clips, outputs), for inputs `x` (clips, dim).
@@ -130,7 +134,10 @@ class Head:
         if self.limit is not None:
             np.clip(z, -self.limit, self.limit, out=z)
         if self.rows is None or self.factor is None:
-            return apply_link(z @ self.coef.T + self.intercept, self.link)
+            return self._inside(apply_link(z @ self.coef.T + self.intercept, self.link))
         unit = unit_rows((z * self.factor).astype(np.float32))
         scores = kernel(unit, self.rows) @ self.coef.T + self.intercept
-        return outputs_of(scores, self.link, self.slope)
+        return self._inside(outputs_of(scores, self.link, self.slope))
+
+    def _inside(self, outputs: F64) -> F64:
+        return outputs if self.ends is None else np.clip(outputs, *self.ends)

@@ -43,6 +43,29 @@ def test_saved_heads_predict_what_was_reported(task, tmp_path):
         np.testing.assert_array_equal(final.thresholds, expected)
 
 
+def test_values_stay_in_the_range_of_the_training_clips(tmp_path):
+    table = task_table("regression", n=90)
+    table.labels[:] = np.clip(table.labels, -0.3, None)
+    names = ("music1d", "c3d")
+    path = task_cache(tmp_path / "f.h5", table, names=names, noise=1.0)
+    results = evaluated(path, kernel=True, stacked=True, refit=True)
+    save_heads(tmp_path / "heads.npz", results)
+    saved = load_heads(tmp_path / "heads.npz")
+    for model in results.models:
+        for fold in range(3):
+            train, test = table.folds != fold, table.folds == fold
+            least, largest = (end(table.labels[train], axis=0) for end in (np.min, np.max))
+            outputs = model.outputs[test]
+            assert ((outputs >= least - 1e-9) & (outputs <= largest + 1e-9)).all()
+    ends = np.stack([table.labels.min(axis=0), table.labels.max(axis=0)])
+    for name in ("integrated", "kernel"):
+        (head,) = (head for head in saved.heads if head.model == name and head.fold is None)
+        x = 100 * np.concatenate([output_features(table, n) for n in head.features], axis=1)
+        # Heads of older files have no range.
+        unlimited = replace(head, ends=None).predict(x)
+        np.testing.assert_array_equal(head.predict(x), np.clip(unlimited, *ends))
+
+
 def test_saved_heads_say_what_stands_in(tmp_path):
     path = frozen_cache(tmp_path / "f.h5", missing={"c3d": [3], "i3d": [3]})
     chosen = ["c3d+music1d", "i3d+music1d"]
