@@ -22,7 +22,7 @@ from mvemo.cache.cache_file import DAMAGE, CacheFile, RunningChecksum
 from mvemo.cache.errors import BadCache, CacheError
 from mvemo.cache.index import Index, finite_rows, write_index
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failure, Failures, Ints
+from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
 from mvemo.cache.union import in_order, plan_rows
 from mvemo.cache.untrusted import write_attribute
 from mvemo.manifests.files import replacing
@@ -226,8 +226,12 @@ def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]
         row = block[bounds[i] - first : bounds[i + 1] - first]
         return not np.isfinite(row).all() or not feature.fits(i, ids[i], row)
 
-    checksum = xxhash.xxh3_128()
-    for start, stop, block in _blocks(sources, feature, np.ones(len(ids), np.bool_)):
+    checksum, spans = xxhash.xxh3_128(), list(_spans(feature))
+    longest = max((int(bounds[stop] - bounds[start]) for start, stop in spans), default=0)
+    buffer = np.empty((longest, spec.dim), np.float32)
+    for start, stop in spans:
+        block = buffer[: bounds[stop] - bounds[start]]
+        _read_block(sources, feature, start, stop, block)
         present = feature.origin[start:stop] >= 0
         finite = finite_rows(block) == (spec.kind == "sequence" or present)
         # One row shows that the rows of the block belong to their clips.
@@ -239,31 +243,23 @@ def _write_values(item: Any, plan: Plan, feature: Index) -> tuple[str, list[int]
         checksum.update(stored.data)
     whole = {number for number in whole if sources[number].is_whole(spec.digest)}
     unsure = ~np.isin(feature.origin, [-1, *whole])
-    corrupt = [
-        i
-        for start, stop, block in _blocks(plan.sources, feature, unsure)
-        for i in (start + np.flatnonzero(unsure[start:stop])).tolist()
-        if is_corrupt(i, block, bounds[start])
-    ]
+    corrupt: list[int] = []
+    for start, stop in spans:
+        rows = start + np.flatnonzero(unsure[start:stop])
+        if len(rows):
+            # What was written is checked, because reading a source again may give other values.
+            block = values[bounds[start] : bounds[stop]].astype(np.float32)
+            corrupt += [i for i in rows.tolist() if is_corrupt(i, block, bounds[start])]
     return checksum.hexdigest(), corrupt
 
 
-def _blocks(
-    sources: Sequence[Source | RunningChecksum], feature: Index, needed: Bools
-) -> Iterator[tuple[int, int, F32]]:
-    """Yield start, stop and values, to be used at once, of blocks with clips that are needed."""
-    bounds, dim = feature.bounds, feature.spec.dim
-    buffer = np.empty((0, dim), np.float32)
-    start = 0
-    while start < len(needed):
-        most = bounds[start] + max(1, BLOCK // (4 * dim))
+def _spans(feature: Index) -> Iterator[tuple[int, int]]:
+    """Yield first clip and end of blocks of clips, which have at most `BLOCK` bytes or one clip."""
+    bounds, start, stop = feature.bounds, 0, 0
+    while stop < len(bounds) - 1:
+        most = bounds[start] + max(1, BLOCK // (4 * feature.spec.dim))
         stop = max(start + 1, int(np.searchsorted(bounds, most, "right")) - 1)
-        n_rows = int(bounds[stop] - bounds[start])
-        if needed[start:stop].any():
-            if n_rows > len(buffer):
-                buffer = np.empty((n_rows, dim), np.float32)
-            _read_block(sources, feature, start, stop, buffer[:n_rows])
-            yield start, stop, buffer[:n_rows]
+        yield start, stop
         start = stop
 
 

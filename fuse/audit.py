@@ -201,8 +201,7 @@ class _Audit:
         columns = (
             column
             for start in range(0, len(kept), COLUMNS)
-            # -0.0 + 0.0 equals 0.0
-            for column in np.ascontiguousarray(values[:, kept[start : start + COLUMNS]].T) + 0.0
+            for column in np.ascontiguousarray(values[:, kept[start : start + COLUMNS]].T)
         )
         first, _ = distinct_rows(columns)
         repeated = np.zeros(dim, np.bool_)

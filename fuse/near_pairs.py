@@ -95,7 +95,9 @@ def distinct_rows(values: Iterable[F32]) -> tuple[Ints, Ints]:
 
     Checksums are sorted, because sorting the rows themselves copies them several times.
     """
-    sums = np.frombuffer(b"".join(xxhash.xxh3_128_digest(row.data) for row in values), "V16")
+    # -0.0 + 0.0 equals 0.0.
+    digests = (xxhash.xxh3_128_digest((row + np.float32(0)).data) for row in values)
+    sums = np.frombuffer(b"".join(digests), "V16")
     return np.unique(sums, return_index=True, return_inverse=True)[1:]
 
 

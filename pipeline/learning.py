@@ -210,6 +210,7 @@ def _corrected(base: FinalModel, manifest: Manifest, catalogue: Cache, path: Pat
     vectors, others, rows = {}, {}, list(clips)
     rest = np.setdiff1d(np.arange(len(table)), rows)
     rest = np.random.default_rng(0).permutation(rest)[:MOST_OTHERS]
+    ids = [table.clip_ids[row] for row in (*rows, *rest)]
     for spec in base.specs:
         found = next((s for s in catalogue.specs if s.name == spec.label), None)
         if found is None or _origin(found) != _origin(spec):
@@ -217,7 +218,6 @@ def _corrected(base: FinalModel, manifest: Manifest, catalogue: Cache, path: Pat
                 f"{catalogue.path}: {spec.label} is missing or from another model: predict with "
                 f"'mvemo predict FILES --model MODEL --cache {catalogue.path}'"
             )
-        ids = [table.clip_ids[row] for row in (*rows, *rest)]
         values = catalogue.vectors(found.name, clips=ids)[0].astype(float)
         key = spec.name, spec.fold
         vectors[key], others[key] = values[: len(rows)], values[len(rows) :]

@@ -197,10 +197,12 @@ class _Layer(NormedConvolution):
             weight, before = functional.pad(weight, extra), after
         elif before != after:
             x, before = functional.pad(x, (before[1], after[1], before[0], after[0])), (0, 0)
-        at = (convolution.bias, convolution.stride, before)
+        bias, stride, groups = convolution.bias, convolution.stride, convolution.groups
         if self.fused:
-            return clamped_convolution(x, weight, *at, convolution.groups, clamped=self.activated)
-        y = functional.conv2d(x, weight, *at, groups=convolution.groups)
+            return clamped_convolution(
+                x, weight, bias, stride, before, groups, clamped=self.activated
+            )
+        y = functional.conv2d(x, weight, bias, stride, before, groups=groups)
         y = self.norm(y)
         return functional.relu6(y, inplace=True) if self.activated else y
 

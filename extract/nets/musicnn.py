@@ -302,8 +302,8 @@ class _Front(nn.Module):
         # maximum over the bands; a channel with a negative scale has its minimum there.
         sign = torch.where(self.norm.weight < 0, -1.0, 1.0)
         kernel = self.convolution.weight * sign[:, None, None, None]
-        on_cpu = x.device.type == "cpu"
-        if on_cpu and kernel.shape[3] > 1 and not torch.is_autocast_enabled("cpu"):
+        fast = torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
+        if fast and x.device.type == "cpu" and kernel.shape[3] > 1:
             peaks = convolution_peaks(x, kernel)
         else:
             peaks = functional.conv2d(x, kernel).amax(dim=3)

@@ -64,26 +64,42 @@ def embed_rows(
     # A GPU gets its next batch before this process waits for the previous one.
     ahead = n_threads if threads else int(device.type != "cpu")
     waiting: deque[tuple[Sequence[int], Sequence[int], Tensor, Tensor | Future[Tensor]]] = deque()
-    for chosen, (raw, counts) in read_ahead(batches.load_views, chunks):
-        where = torch.arange(len(raw))
-        if independent and per_batch > 1:
-            # Windows get their places in a batch of a fixed shape; copies fill the other places.
-            firsts = [row % per_batch * batches.view.views for row in chosen]
-            places = [
-                first + window
-                for first, count in zip(firsts, counts, strict=True)
-                for window in range(count)
-            ]
-            where = torch.tensor(places)
-            if places != list(range(per_batch * batches.view.views)):
-                source = torch.zeros(per_batch * batches.view.views, dtype=torch.int64)
-                source[where] = torch.arange(len(raw))
-                raw = raw[source]
-        embedded = threads.submit(embedder.embed, raw) if threads else embedder.embed(raw)
-        waiting.append((chosen, counts, where, embedded))
-        if len(waiting) > ahead:
+    try:
+        for chosen, (raw, counts) in read_ahead(batches.load_views, chunks):
+            where = torch.arange(len(raw))
+            if independent and per_batch > 1:
+                firsts = [row % per_batch * batches.view.views for row in chosen]
+                raw, where = _placed(raw, firsts, counts, per_batch * batches.view.views)
+            embedded = threads.submit(embedder.embed, raw) if threads else embedder.embed(raw)
+            waiting.append((chosen, counts, where, embedded))
+            if len(waiting) > ahead:
+                yield pooled(*waiting.popleft())
+        while waiting:
             yield pooled(*waiting.popleft())
-    yield from (pooled(*batch) for batch in waiting)
+    finally:
+        for *_, embedded in waiting:
+            if isinstance(embedded, Future):
+                embedded.cancel()
+
+
+def _placed(
+    raw: Tensor, firsts: Sequence[int], counts: Sequence[int], n_places: int
+) -> tuple[Tensor, Tensor]:
+    """Return a batch of `n_places` with each row's windows from its first place, and the places.
+
+    Copies fill the other places.
+    """
+    places = [
+        first + window
+        for first, count in zip(firsts, counts, strict=True)
+        for window in range(count)
+    ]
+    where = torch.tensor(places)
+    if places == list(range(n_places)):
+        return raw, where
+    source = torch.zeros(n_places, dtype=torch.int64)
+    source[where] = torch.arange(len(raw))
+    return raw[source], where
 
 
 class _Embedder:
@@ -101,8 +117,11 @@ class _Embedder:
         at_once = self.at_once
         while True:
             try:
+                parts = torch.split(raw, at_once)
+                if self._device.type != "cpu":
+                    return torch.cat([self._embed(part) for part in parts])
                 with only_parts_in_threads():
-                    return map_parts(self._embed, torch.split(raw, at_once))
+                    return map_parts(self._embed, parts)
             except torch.OutOfMemoryError:
                 if at_once == 1:
                     raise ExtractError(

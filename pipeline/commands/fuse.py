@@ -184,8 +184,9 @@ def _refuse_missing(
         # Both the folder and the model may contain colons.
         ends = (i for i, character in enumerate(f"{run}:") if character == ":")
         if not any(Path(run[:end]).exists() for end in ends if end):
+            folder = run.rpartition(":")[0] or run
             raise BadOption(
-                f"{Path(run, 'metrics.json')}: does not exist: 'mvemo fuse ... --out {run}' "
+                f"{Path(folder, 'metrics.json')}: does not exist: 'mvemo fuse ... --out {folder}' "
                 "writes it"
             )
     return runs

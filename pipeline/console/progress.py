@@ -97,10 +97,11 @@ class Progress:
         Kept steps took no time, so they do not count. The first step includes the start of
         workers and nets, so it counts only until there are others.
         """
-        now, new = time.monotonic(), self._reached - self.kept
-        if self._first is None or now == self._start:
+        # Another thread may set `_first`.
+        now, new, earlier = time.monotonic(), self._reached - self.kept, self._first
+        if earlier is None or new < 1 - 1e-6 or now == self._start:
             return 0.0, 0.0
-        start, first = self._first
+        start, first = earlier
         if new - first < 1 - 1e-6 or now == start:
             start, first = self._start, 0.0
         pace = (new - first) / (now - start)

@@ -169,9 +169,9 @@ def threads_of(jobs: int) -> int:
 
 @contextmanager
 def early_processes(jobs: int, readers: int = 0) -> Iterator[None]:
-    """Start worker processes before their tasks are known; stop unused workers at the end.
+    """Start worker processes before their tasks are known; stop unused ones at the end.
 
-    A single process does all tasks itself; it gets workers that read its clips.
+    A single process does all tasks itself; it gets `readers` that read its clips.
     """
     if jobs == 1:
         start_readers(min(readers, MOST_READERS))

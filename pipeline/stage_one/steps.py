@@ -105,7 +105,9 @@ class FeatureWriter:
                 self._write_embedding(trained, plan, usable, bar if frozen else None)
                 if not frozen:
                     bar.step()
-                    bar.kept = bar.done - len(epochs.trained)
+                    kept = bar.done - len(epochs.trained)
+                    if kept > bar.kept:
+                        bar.keep(kept)
         self.features.append(plan.name)
 
     def _write_embedding(

@@ -231,8 +231,8 @@ class HalvingConvolution(WinogradConvolution):
 def convolution_peaks(x: Tensor, kernel: Tensor) -> Tensor:
     """Return the maximum over the width of a convolution with one input channel, float32 on a CPU.
 
-    The way is Winograd's along the width, for pieces of a wide kernel. It maps (n, 1, height,
-    width) and a kernel (out, 1, rows, columns) to (n, out, height - rows + 1).
+    Winograd's method is used along the width, for pieces of a wide kernel. Inputs (n, 1, height,
+    width) and a kernel (out, 1, rows, columns) give (n, out, height - rows + 1).
     """
     side, at_once = max(POINTS), 16
     of_inputs, of_kernel, of_outputs = (matrix.to(x.dtype) for matrix in transforms(side))
@@ -339,9 +339,10 @@ def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
     if not _unfolded(net) and not (precision == "float32" and any(_replacements(net))):
         return net
     faster = copy.deepcopy(net)
+    fused = precision == "float32" and _has_clamped_convolution(net)
     for module in _unfolded(faster):
         module.fold()
-        module.fused = precision == "float32" and _has_clamped_convolution(net)
+        module.fused = fused
     if precision == "float32":
         for parent, name, replacement in list(_replacements(faster)):
             setattr(parent, name, replacement(getattr(parent, name)))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from threading import Barrier
 
 import torch
 from torch import Tensor
@@ -20,13 +21,19 @@ MOST_THREADS = 16
 @cache
 def cpu_threads(n: int) -> ThreadPoolExecutor:
     """Return a pool of `n` threads, in each of which torch uses one core."""
-    return ThreadPoolExecutor(n, "mvemo-net", _use_one_core)
+    before, all_started = torch.get_num_threads(), Barrier(n)
 
+    def use_one_core(_: int) -> None:
+        # On its first call in a thread, torch takes over the number of threads of the process.
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+        all_started.wait()
 
-def _use_one_core() -> None:
-    # On its first call in a thread, torch takes over the number of threads of the process.
-    torch.get_num_threads()
-    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(n, "mvemo-net")
+    list(pool.map(use_one_core, range(n)))
+    # The last number that was set is that of new threads.
+    torch.set_num_threads(before)
+    return pool
 
 
 # Number of threads of `map_parts`; 0 for those of torch.
@@ -55,7 +62,7 @@ def map_parts(embed: Callable[[Tensor], Tensor], parts: Sequence[Tensor]) -> Ten
     Without inference mode, or with autocast, this thread computes all parts.
     """
     n = min(_part_threads.get() or torch.get_num_threads(), MOST_THREADS)
-    alone = torch.is_autocast_enabled("cpu") or not torch.is_inference_mode_enabled()
-    if n == 1 or len(parts) == 1 or parts[0].device.type != "cpu" or alone:
+    shared = torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
+    if n == 1 or len(parts) == 1 or parts[0].device.type != "cpu" or not shared:
         return torch.cat([embed(part) for part in parts])
     return torch.cat(list(cpu_threads(n).map(torch.inference_mode()(embed), parts)))
