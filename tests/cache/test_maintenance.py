@@ -28,6 +28,7 @@ from mvemo.cache.cache_file import CacheFile
 from mvemo.cache.maintenance import merge_caches, remove_features, select_features
 from mvemo.cache.schema import write_table
 from mvemo.cache.shards import locked_cache
+from mvemo.cache.untrusted import PlainArray
 from mvemo.cache.verify import verify_cache, verify_untrusted
 
 SPECS = [SEQUENCE, VECTOR, *(replace(crossfit(f, CLIPS), name="i3d") for f in range(2))]
@@ -45,6 +46,33 @@ def test_rows_of_other_clips_are_not_merged(tmp_path, spec):
     # The checksums of all parts of the file fit, but those of its rows do not.
     with pytest.raises(BadCache, match=r"of clip 'd1' is corrupt .* \(and 4 more rows\)"):
         merge_caches([path], tmp_path / "merged.h5")
+
+
+@pytest.mark.parametrize("n_failures", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize("spec", [VECTOR, SEQUENCE])
+def test_a_read_that_fails_for_a_moment_damages_nothing(tmp_path, spec, n_failures, monkeypatch):
+    path, merged = tmp_path / "x.h5", tmp_path / "merged.h5"
+    fill(path, CLIPS, spec)
+    read, left = PlainArray.read_into, [n_failures]
+
+    def read_into(values, block, start=0):
+        if values.name == "values" and left[0]:
+            left[0] -= 1
+            raise OSError("Input/output error")
+        read(values, block, start)
+
+    monkeypatch.setattr(PlainArray, "read_into", read_into)
+    problem = ""
+    try:
+        merge_caches([path], merged)
+    except BadCache as error:
+        problem = str(error)
+    left[0] = 0
+    assert ("is corrupt in" in problem) != merged.exists()
+    if merged.exists():
+        assert verify_cache(merged) == []
+        with open_cache(path) as source, open_cache(merged) as target:
+            assert contents(source) == contents(target)
 
 
 @settings(max_examples=5, deadline=None)

@@ -28,6 +28,14 @@ def test_equal_and_near_vectors_of_other_groups_are_found(n):
     assert near.rows(equal=True).tolist() == [7, 300]
 
 
+def test_zeros_of_either_sign_are_equal():
+    vectors = unit(sample(0))
+    vectors[[5, 70], 3] = 0.0, -0.0
+    vectors[70] = np.where(np.arange(32) == 3, vectors[70], vectors[5])
+    near = near_pairs(vectors, np.arange(600))
+    assert (near.pairs.tolist(), near.equal.tolist()) == ([[5, 70]], [True])
+
+
 @pytest.mark.parametrize("dim", [12, 200])  # more columns than directions to project on
 def test_all_pairs_are_those_of_a_full_comparison(dim):
     values = sample(1, 4500, 6) @ sample(2, 6, dim)

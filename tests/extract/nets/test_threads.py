@@ -1,11 +1,13 @@
 """Threads of a CPU give the values of one thread, bit by bit."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 from mvemo.extract.nets import build_net
-from mvemo.extract.nets.parts.threads import map_parts, only_parts_in_threads
+from mvemo.extract.nets.parts.threads import cpu_threads, map_parts, only_parts_in_threads
 from mvemo.extract.settings import ViewSettings
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.embedding import embed_rows
@@ -34,6 +36,14 @@ def test_parts_are_joined_in_order_and_have_one_thread_each(set_threads):
         assert torch.equal(map_parts(embed, torch.split(x, 5)), 2 * x)
     assert set(seen) == {(1, True)}
     assert torch.get_num_threads() == 3
+
+
+def test_new_threads_keep_the_number_of_the_process(set_threads):
+    set_threads(5)
+    cpu_threads(5)
+    assert torch.get_num_threads() == 5
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 5
 
 
 def test_an_error_in_a_part_is_raised(set_threads):

@@ -135,6 +135,21 @@ def test_the_time_left_is_known_after_a_tenth_of_the_work(monkeypatch):
             assert per_hour == pytest.approx(3600 * 136 / clock.seconds, rel=0.2)
 
 
+def test_a_bar_whose_steps_turn_out_to_be_kept_has_no_pace(monkeypatch):
+    seconds = itertools.count()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=seconds.__next__))
+    with Progress("nets", 3, "net") as bar:
+        bar.step()
+        bar.kept = 1
+        assert bar.pace() == (0.0, 0.0)
+        bar.keep(1)
+        assert bar.pace() == (0.0, 0.0)
+        bar.step()
+        per_hour, left = bar.pace()
+        assert per_hour > 0
+        assert left > 0
+
+
 def test_reading_counts_less_than_nets_before_any_batch_was_timed():
     # Of 40 clips, two processes get 8 each at first, so a tenth of the work is inside a batch.
     shares = {}
