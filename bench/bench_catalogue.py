@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -38,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mvemo.cache import CacheWriter
 from mvemo.extract.media import audio, container, packets
-from mvemo.extract.nets import build_net
+from mvemo.extract.nets import build_net, effnet
 from mvemo.extract.store import decoded, decoding, folders
 from mvemo.extract.training import embedding
 from mvemo.extract.workers.pool import Outcome
@@ -150,6 +151,7 @@ class Catalogue:
 
 def eager(name: str, raws: Sequence[torch.Tensor], rounds: int) -> tuple[float, float]:
     """Return the seconds of a net run plainly, and its operations."""
+    effnet.FRAMES_AT_ONCE = sys.maxsize  # in one step
     net = build_net(name, 1).eval().requires_grad_(False)
     if name == "musicnn":
         for front in (*net.timbral, *net.temporal):

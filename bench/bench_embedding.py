@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from figures import Row, bench_parser, finish, has_bf16
 
-from mvemo.extract.nets import build_net
+from mvemo.extract.nets import build_net, effnet
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.training.devices import autocast, keep_freed_memory, place
@@ -98,6 +98,8 @@ def prepared(side: str, net: Net, raw: torch.Tensor, threads: int) -> Side:
 def run_side(side: str, name: str, windows: int, rounds: int, threads: int, out: Path) -> None:
     """Embed made windows, and write the least time of a window and the embeddings."""
     torch.set_num_threads(threads)
+    if not side.startswith("mvemo"):
+        effnet.FRAMES_AT_ONCE = sys.maxsize  # in one step, as other programs do
     torch.manual_seed(0)
     net = build_net(name, 6).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
