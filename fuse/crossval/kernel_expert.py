@@ -127,7 +127,7 @@ class KernelExpert:
         scale = TargetScale(np.zeros(1), np.ones(1))
         if clips.link == "identity":
             scale = target_scale(labels)
-            target = (labels - scale.mean) / scale.deviation
+            target = scale.standardised(labels)
         weights = None
         if fitter.settings.class_weight == "balanced":
             weights = balance(np.ones((1, len(target)), np.float32), target.T.astype(np.float32))[0]

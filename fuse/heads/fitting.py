@@ -9,7 +9,7 @@ import numpy as np
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Clips, Matrix
 from mvemo.fuse.heads.blocks import Block, ScaledFeatures
-from mvemo.fuse.heads.head import Head, HeadSettings
+from mvemo.fuse.heads.head import Head, HeadSettings, inside
 from mvemo.fuse.heads.kernel import KernelRidge
 from mvemo.fuse.heads.solver import solve
 from mvemo.fuse.models import Model
@@ -83,8 +83,11 @@ class TargetScale:
 
     def outputs(self, scores: F64) -> F64:
         """Return values in the targets' unit, inside the range of the training clips."""
-        values = scores * self.deviation + self.mean
-        return values if self.ends is None else np.clip(values, *self.ends)
+        return inside(scores * self.deviation + self.mean, self.ends)
+
+    def standardised(self, values: F64) -> F64:
+        """Return values in the targets' unit with a mean of 0 and a deviation of 1."""
+        return (values - self.mean) / self.deviation
 
 
 @dataclass(frozen=True)
@@ -280,8 +283,7 @@ class HeadFitter:
         if self.clips.link == "identity":
             values = self.clips.y_true.astype(float)
             of_target = target_scale(values[fits[members[0]].train])
-            standardised = (values - of_target.mean) / of_target.deviation
-            target = np.ascontiguousarray(standardised.T, np.float32)
+            target = np.ascontiguousarray(of_target.standardised(values).T, np.float32)
         scaled = self._scaled_on(fits[members[0]])
         fitted = {}
         streamed = any(isinstance(matrix.values, Rows) for matrix in self.matrices.values())
@@ -300,9 +302,7 @@ class HeadFitter:
                 for name, factor in self._factors(fit.model).items():
                     rows = scaled[name].values.take(predict)
                     scores = scores + rows.scores(position.coef[name] * factor).T
-                outputs = apply_link(scores.astype(float), self.clips.link)
-                if self.clips.link == "identity":
-                    outputs = of_target.outputs(outputs)
+                outputs = of_target.outputs(apply_link(scores.astype(float), self.clips.link))
                 outputs[~valid[i][predict]] = np.nan
                 fitted[i] = Fitted(fit, outputs, position, of_target)
         return fitted

@@ -134,10 +134,12 @@ class Head:
         if self.limit is not None:
             np.clip(z, -self.limit, self.limit, out=z)
         if self.rows is None or self.factor is None:
-            return self._inside(apply_link(z @ self.coef.T + self.intercept, self.link))
+            return inside(apply_link(z @ self.coef.T + self.intercept, self.link), self.ends)
         unit = unit_rows((z * self.factor).astype(np.float32))
         scores = kernel(unit, self.rows) @ self.coef.T + self.intercept
-        return self._inside(outputs_of(scores, self.link, self.slope))
+        return inside(outputs_of(scores, self.link, self.slope), self.ends)
 
-    def _inside(self, outputs: F64) -> F64:
-        return outputs if self.ends is None else np.clip(outputs, *self.ends)
+
+def inside(outputs: F64, ends: F64 | None) -> F64:
+    """Return outputs limited to their least and largest values (2, outputs), if these exist."""
+    return outputs if ends is None else np.clip(outputs, *ends)

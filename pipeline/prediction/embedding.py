@@ -73,7 +73,7 @@ class BatchReader:
         start, times = time.monotonic(), dict[str, float]()
         titles = ["decode", *["describe"] * bool(self._descriptors)]
         specs = (spec for name in self.features for spec in self.maker.model.variants(name))
-        titles += [_title(spec) for spec in specs if is_net(spec)]
+        titles += [spec.label for spec in specs if is_net(spec)]
         with Progress("clips", len(clips)) as bar:
             for batch in self._batches(clips):
                 readable = [clip for _, clip in batch if not clip.windows.problem]
@@ -124,7 +124,7 @@ class BatchReader:
                 device=pick_device(self.maker.options.device),
                 precision=spec.params["precision"],
             )
-            with Progress(_title(spec), len(rows)) as bar:
+            with Progress(spec.label, len(rows)) as bar:
                 for batch, values in batches:
                     vectors.update(zip(batch, values.astype(np.float64), strict=True))
                     bar.step(len(batch))
@@ -188,7 +188,3 @@ class BatchReader:
                 )
             )
         return embedded
-
-
-def _title(spec: FeatureSpec) -> str:
-    return spec.name if spec.fold is None else f"{spec.name}@fold{spec.fold}"
