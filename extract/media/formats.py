@@ -109,8 +109,11 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         at += size
 
 
-def is_cut_off(path: Path, names: str) -> bool:
-    """Return True if a file's bytes show that its end is missing; `names` is FFmpeg's format."""
+def is_cut_off(path: Path, names: str, share: float = MIN_DECODED_SHARE) -> bool:
+    """Return True if bytes at a file's end are missing; `names` is FFmpeg's format.
+
+    Formats that state their size count as cut off only below this `share` of it.
+    """
     formats = set(names.split(","))
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -120,7 +123,7 @@ def is_cut_off(path: Path, names: str) -> bool:
             return _ogg_is_cut_off(file, size)
         if _raw_is_cut_off(file, size, names):
             return True
-        return size < MIN_DECODED_SHARE * _stated_size(file, formats)
+        return size < share * _stated_size(file, formats)
 
 
 def _stated_size(file: BinaryIO, formats: set[str]) -> int:
@@ -146,6 +149,13 @@ def _stated_size(file: BinaryIO, formats: set[str]) -> int:
         size = int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big") - 8
     elif "w64" in formats and head.startswith(b"riff"):
         size = int.from_bytes(head[16:24], "little") - 8
+    elif "matroska" in formats:
+        # Length of the Segment (RFC 9559, 5.1); if all its bits are 1, it is unknown.
+        at = head.find(b"\x18\x53\x80\x67") + 4
+        width = 9 - head[at].bit_length()
+        size = int.from_bytes(head[at : at + width], "big") - (1 << 7 * width)
+        known = at > 3 and width <= 8 and size < (1 << 7 * width) - 1
+        return at + width + size if known else 0
     elif "caf" in formats and head.startswith(b"caff"):
         return _caf_size(file)
     else:
