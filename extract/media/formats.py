@@ -149,13 +149,6 @@ def _stated_size(file: BinaryIO, formats: set[str]) -> int:
         size = int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big") - 8
     elif "w64" in formats and head.startswith(b"riff"):
         size = int.from_bytes(head[16:24], "little") - 8
-    elif "matroska" in formats:
-        # Length of the Segment (RFC 9559, 5.1); if all its bits are 1, it is unknown.
-        at = head.find(b"\x18\x53\x80\x67") + 4
-        width = 9 - head[at].bit_length()
-        size = int.from_bytes(head[at : at + width], "big") - (1 << 7 * width)
-        known = at > 3 and width <= 8 and size < (1 << 7 * width) - 1
-        return at + width + size if known else 0
     elif "caf" in formats and head.startswith(b"caff"):
         return _caf_size(file)
     else:

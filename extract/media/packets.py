@@ -222,7 +222,7 @@ class FrameTimes:
         time_base: float,
         origin: float,
         resets: Sequence[int] = (),  # rows of `frames` from which on no earlier frame is needed
-        stated_end: float = -math.inf,  # end of the video by the file's header, in seconds
+        ends: tuple[float, float] = (-math.inf, math.inf),  # earliest and latest end, in seconds
         sound_end: float = -math.inf,  # end of the last packet of sound, in seconds
     ) -> None:
         self._order = np.array([stamp for stamp, _ in frames], dtype=np.int64)
@@ -239,13 +239,14 @@ class FrameTimes:
         gaps = np.diff(self._seconds)
         usual = durations[-1] if self.single else np.median(gaps)
         self.stated = self.last + float(max(durations[-1] if durations[-1] > 0 else usual, 0.0))
-        if stated_end > self.last and abs(stated_end - self.stated) > _END_ROUNDING:
-            self.stated = stated_end
+        bounded = min(max(self.stated, ends[0]), ends[1])
+        if bounded > self.last and abs(bounded - self.stated) > _END_ROUNDING:
+            self.stated = bounded
         self.end = self.stated
         # The duration of the last frame is that of another if the frames are stored in another
         # order (MP4), or a mean (Matroska): trust it only if the other frames last until the next.
         if durations[-1] <= 0 or (np.abs(durations[:-1] - gaps) > _GAP_ROUNDING).any():
-            if stated_end <= self.last:
+            if not self.last < ends[1] < math.inf:
                 self.end = min(self.end, self.last + float(usual))
             if self.last < sound_end < self.end - _END_ROUNDING:
                 self.end = sound_end
@@ -278,17 +279,20 @@ def _is_reset(packet: Any, extradata: bytes | None) -> bool:
     return False
 
 
-def _stated_end(path: Path, container: Any, video: Any) -> float:
-    """Return when a video ends by its header, in seconds; -inf if it is not stated, or cut off."""
-    end = -math.inf
+def _stated_ends(path: Path, container: Any, video: Any) -> tuple[float, float]:
+    """Return the earliest and the latest end of a video by the file's header, in seconds."""
+    end, listed = math.inf, False
     if "mov" in container.format.name and video.duration is not None:
         end = float(((video.start_time or 0) + video.duration) * video.time_base)
+        # Without fragments, the header lists all frames, so none can be missing before the end.
+        listed = video.frames > 0
     elif tag := _TRACK_END.match(video.metadata.get("DURATION", "")):
         # A tag may be older than the file's last cut.
         whole = (container.duration or math.inf) / av.time_base
         end = min(3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3]), whole)
-    known = end > -math.inf and not is_cut_off(path, container.format.name, 1.0)
-    return end if known else -math.inf
+    if end < math.inf and is_cut_off(path, container.format.name, 1.0):
+        end = math.inf
+    return (end if listed and end < math.inf else -math.inf), end
 
 
 def frame_times(
@@ -325,8 +329,9 @@ def frame_times(
         pass
     if not frames:
         return None
-    stated = _stated_end(path, container, video) - origin
-    times = FrameTimes(frames, time_base, origin, resets, stated, sound_end)
+    first_end, last_end = _stated_ends(path, container, video)
+    ends = first_end - origin, last_end - origin
+    times = FrameTimes(frames, time_base, origin, resets, ends, sound_end)
     # In a joined file, a stamp may occur in several parts: prevent seeking.
     if packets.joined:
         times.first = math.inf

@@ -168,8 +168,8 @@ def _by_packets(path: Path) -> float:
                 end = max(end, (packet.pts + (packet.duration or 0)) * unit - origin)
         if problem := source.rest_problem():
             raise BadMedia(f"{path}: {problem}")
-    if end > 0 or not pictures:
-        return end
+        if end > 0 or not pictures or pictures[0].codec_context is None:
+            return end
     with packets.open_container(path) as opened:
         video = packets.videos(opened)[0]
         times = packets.frame_times(path, opened, video, origin, ClipRequest())

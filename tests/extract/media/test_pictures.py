@@ -72,31 +72,42 @@ def test_silent_slide_shows_are_as_long_as_the_file_states(tmp_path, suffix):
 
 
 UNKNOWN = -np.inf
+# No statement, and statements that are exact or the latest end.
+ANY = (-np.inf, np.inf)
+
+
+def exactly(end):
+    return end, end
+
+
+def until(end):
+    return -np.inf, end
 
 
 @pytest.mark.parametrize(
-    ("frames", "stated", "sound", "end"),
+    ("frames", "ends", "sound", "end"),
     [
-        ([(0, 100), (100, 100), (200, 100)], UNKNOWN, UNKNOWN, 3.0),
+        ([(0, 100), (100, 100), (200, 100)], ANY, UNKNOWN, 3.0),
         # A long last frame, as in GIF: the durations are right.
-        ([(0, 100), (100, 100), (200, 500)], UNKNOWN, 2.5, 7.0),
+        ([(0, 100), (100, 100), (200, 500)], ANY, 2.5, 7.0),
         # The file states that the last frame lasts longer.
-        ([(0, 100), (100, 100), (200, 100)], 6.0, UNKNOWN, 6.0),
+        ([(0, 100), (100, 100), (200, 100)], exactly(6.0), UNKNOWN, 6.0),
+        ([(0, 100), (100, 100), (200, 100)], until(6.0), UNKNOWN, 3.0),
         # Rounded by the writer.
-        ([(0, 100), (100, 100), (200, 100)], 3.01, 2.98, 3.0),
+        ([(0, 100), (100, 100), (200, 100)], exactly(3.01), 2.98, 3.0),
         # Durations are differences of decoding times, or a mean.
-        ([(0, 2000), (5990, 2000), (2000, 2000), (4000, 3)], 59.93, 60.0, 59.93),
-        ([(0, 2000), (5990, 2000), (2000, 2000), (4000, 3)], UNKNOWN, 60.0, 60.0),
-        ([(0, 2000), (2990, 2000), (5990, 2000)], 79.9, 60.0, 60.0),
-        ([(0, 1500), (4, 1500), (8, 1500), (3000, 1500)], UNKNOWN, UNKNOWN, 30.04),
+        ([(0, 2000), (5990, 2000), (2000, 2000), (4000, 3)], exactly(59.93), 60.0, 59.93),
+        ([(0, 2000), (5990, 2000), (2000, 2000), (4000, 3)], ANY, 60.0, 60.0),
+        ([(0, 2000), (2990, 2000), (5990, 2000)], until(79.9), 60.0, 60.0),
+        ([(0, 1500), (4, 1500), (8, 1500), (3000, 1500)], ANY, UNKNOWN, 30.04),
         # The sound ends before the last frame.
-        ([(0, 1500), (4, 1500), (8, 1500), (3000, 1500)], 31.0, 20.0, 31.0),
-        ([(0, 0), (100, 0), (200, 0)], UNKNOWN, UNKNOWN, 3.0),
-        ([(0, 4)], UNKNOWN, 60.0, 0.04),
+        ([(0, 1500), (4, 1500), (8, 1500), (3000, 1500)], exactly(31.0), 20.0, 31.0),
+        ([(0, 0), (100, 0), (200, 0)], ANY, UNKNOWN, 3.0),
+        ([(0, 4)], ANY, 60.0, 0.04),
     ],
 )
-def test_end_of_the_last_frame(frames, stated, sound, end):
-    times = FrameTimes(frames, 0.01, 0.0, (), stated, sound)
+def test_end_of_the_last_frame(frames, ends, sound, end):
+    times = FrameTimes(frames, 0.01, 0.0, (), ends, sound)
     assert times.end == pytest.approx(end)
 
 
