@@ -57,7 +57,7 @@ class OpenClip:
     streams: Sequence[Any]  # the video before the audio
     problems: dict[str, Problem]  # requested modalities that cannot be decoded
     choice: Sound
-    note: str  # note about the audio track and channel that are read
+    note: str  # note about the tracks and the channel that are read
     origin: float  # the file's first presentation time in seconds
     times: packets.FrameTimes | None  # None if no video is decoded, or it has no packets
 
@@ -84,11 +84,7 @@ def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenC
     with ExitStack() as stack:
         container = stack.enter_context(packets.open_container(path))
         found, problems = _select_streams(path, container, request, choice)
-        notes = (
-            _video_note(container, found.get("video")),
-            _sound_note(container, found.get("audio"), choice),
-        )
-        note = "; ".join(filter(None, notes))
+        note = _note(container, found, choice)
         origin, times = packets.start_of(container), None
         reads_video = "video" in found
         if reads_video:
@@ -119,9 +115,9 @@ def decode_streams(
     If `threaded`, a second thread scales frames and resamples sound.
     """
     scaler, failures = SquareScaler(), list[Problem]()
-    for video in (stream for stream in clip.streams if stream.type == "video"):
-        aspect = float(video.sample_aspect_ratio or 1)
-        scaler = SquareScaler(aspect, video.codec_context.color_trc)
+    if "video" in clip.kinds:
+        video = clip.streams[0]
+        scaler = SquareScaler(float(video.sample_aspect_ratio or 1), video.codec_context.color_trc)
 
     def scale(frame: Any, rows: slice) -> None:
         if failures:
@@ -275,20 +271,15 @@ def _picture_problem(error: Exception) -> Problem:
     return Problem(reason, passing=isinstance(error, MemoryError))
 
 
-def _video_note(container: Any, video: Any | None) -> str:
-    """Return a note about the video track that is read; empty if there is only one."""
-    indices = sorted(stream.index for stream in packets.videos(container))
-    if video is None or len(indices) == 1:
-        return ""
-    return f"video track {indices.index(video.index) + 1} of {len(indices)} is read"
-
-
-def _sound_note(container: Any, audio: Any | None, choice: Sound) -> str:
-    """Return a note about the audio track and channel that are read; empty for most files."""
+def _note(container: Any, found: dict[str, Any], choice: Sound) -> str:
+    """Return a note about the tracks and the channel that are read; empty for most files."""
     notes = []
-    if audio is not None and (count := len(container.streams.audio)) > 1:
-        rank = [stream.index for stream in container.streams.audio].index(audio.index)
-        notes.append(f"sound track {rank + 1} of {count} is read")
+    tracks = {"video": packets.videos(container), "audio": container.streams.audio}
+    for kind, name in (("video", "video"), ("audio", "sound")):
+        indices = sorted(stream.index for stream in tracks[kind])
+        if kind in found and len(indices) > 1:
+            rank = indices.index(found[kind].index) + 1
+            notes.append(f"{name} track {rank} of {len(indices)} is read")
     if choice.channel is not None:
         notes.append(f"the channels cancel out: only channel {choice.channel + 1} is read")
     return "; ".join(notes)

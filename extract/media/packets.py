@@ -139,10 +139,9 @@ class Packets:
     def rest_problem(self) -> Problem | None:
         """Return a problem if, after its end, the file goes on in tracks that are not read."""
         tracks = self.container.streams
-        if not self._jumping or max(len(tracks.video), len(tracks.audio)) < 2:
-            return None
+        several = max(len(tracks.video), len(tracks.audio)) > 1
         share = self._position / (self.container.size or 1)
-        if not 0 < share < MIN_DECODED_SHARE:
+        if not (self._jumping and several and 0 < share < MIN_DECODED_SHARE):
             return None
         return Problem(
             f"only the first {share:.0%} of the file is in the tracks that are read: a recording "
@@ -291,8 +290,8 @@ def _stated_ends(path: Path, container: Any, video: Any) -> tuple[float, float]:
         whole = (container.duration or math.inf) / av.time_base
         end = min(3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3]), whole)
     if end < math.inf and is_cut_off(path, container.format.name, 1.0):
-        end = math.inf
-    return (end if listed and end < math.inf else -math.inf), end
+        return -math.inf, math.inf
+    return (end if listed else -math.inf), end
 
 
 def frame_times(
@@ -329,8 +328,8 @@ def frame_times(
         pass
     if not frames:
         return None
-    first_end, last_end = _stated_ends(path, container, video)
-    ends = first_end - origin, last_end - origin
+    earliest, latest = _stated_ends(path, container, video)
+    ends = earliest - origin, latest - origin
     times = FrameTimes(frames, time_base, origin, resets, ends, sound_end)
     # In a joined file, a stamp may occur in several parts: prevent seeking.
     if packets.joined:

@@ -72,12 +72,12 @@ class SquareScaler:
     """Scaler of frames to square pictures: rotated upright, cropped to the middle, and resized.
 
     `pixel_aspect` is the width of a pixel divided by its height, `transfer` the transfer function
-    of frames that do not state theirs (older versions of PyAV).
+    of frames that state none (older versions of PyAV).
     """
 
     def __init__(self, pixel_aspect: float = 1.0, transfer: int = 0) -> None:
         self._transfer = transfer
-        # Encoders round: a percent would be less than a pixel of the nets' pictures.
+        # Encoders that scale pictures round their sizes, and state an aspect of about 1.
         self._aspect = pixel_aspect if abs(pixel_aspect - 1.0) > 0.01 else 1.0
         # All frames share it, because a new reformatter must set up its tables and threads.
         self._reformatter = VideoReformatter()
