@@ -1,10 +1,8 @@
 """Sound of a clip: audio files read by libsndfile, and waveforms resampled block by block."""
 
-import io
-import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,9 +22,14 @@ from mvemo.extract.media.request import (
     check_length,
     starts_after_end,
 )
+from mvemo.extract.media.sound_files import open_parts, stated_length_ratio
 
 # A waveform is silent if half of its range is below this: -80 dB relative to full scale.
 SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)
+# The channels cancel each other if their sum has less than this share of the channels' energy. The
+# share is 1 for unrelated channels, and 2/5 for wide stereo whose sides are 6 dB above its middle.
+# It is 1/8 for a channel and its inverse that is 4.6 dB softer; lossy codecs leave below 1/100.
+CANCELLING = 1 / 8
 # Loud lossy sound exceeds full scale by a few decibels; more than 12 dB indicate another scale.
 MAX_PEAK = 4.0
 # Maximum size of a clip's waveforms in memory, in bytes: about 6 h at 16 kHz.
@@ -41,15 +44,8 @@ _IN_MEMORY = 1 << 23
 _BLOCK = 1 << 20
 # Callback for a sampling rate and its next samples, float32 (n,).
 OnBlock = Callable[[int, F32], None]
-# Files that libsndfile reads. MP3 is not among them: its decoder writes warnings to the terminal.
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
 # Formats that mark or state the end of their data, which libsndfile does not check.
 _STATING_END = ("ogg", "au", "w64")
-# First 8 bytes of an Ogg page, with its flags (RFC 3533, 6), and of FLAC (RFC 9639, 8).
-_OGG_PAGE = re.compile(rb"OggS\0([\0-\x07])..", re.DOTALL)
-_FLAC_STREAM = re.compile(rb"fLaC[\0\x80]\0\0\x22")
-
-
 # Smallest gap or overlap of sound, in seconds, that is corrected; smaller ones are rounding.
 MIN_GAP = 0.05
 # NumPy type and full scale of each sample format of the decoders.
@@ -113,21 +109,37 @@ class Waveforms:
         }
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
-        # First channel that is not silent, if the mean of all channels is silent.
-        self.channel: int | None = None
+        # Statistics of the channels that `channel` depends on: sums, and sums of products.
+        self._sums, self._products = np.zeros(1), np.zeros((1, 1))
 
     @property
     def is_silent(self) -> bool:
         """True if the added sound is silent, or there is none."""
         return (self._high - self._low) / 2 < SILENCE_PEAK
 
-    def hear(self, channels: Iterable[NDArray[Any]], full_scale: float = 1.0) -> None:
-        """Set `channel` to an audible channel, as long as the mean of all channels is silent."""
-        if self.channel is None and self.is_silent:
-            least = 2 * SILENCE_PEAK * full_scale
-            # Use floats, because the difference of two integers may overflow their type.
-            moves = (float(y.max()) - float(y.min()) if len(y) else 0.0 for y in channels)
-            self.channel = next((i for i, move in enumerate(moves) if move >= least), None)
+    @property
+    def channel(self) -> int | None:
+        """First loud channel, if the channels cancel each other in their mean; otherwise None."""
+        with np.errstate(invalid="ignore"):
+            offsets = np.outer(self._sums, self._sums) / max(self.n_samples, 1)
+            covariances = self._products - offsets
+        energies, rounding = covariances.diagonal(), 1e-5 * offsets.diagonal().max()
+        audible = energies.max() > max(self.n_samples * (SILENCE_PEAK / 100) ** 2, rounding)
+        if audible and covariances.sum() < CANCELLING * energies.sum():
+            return int(np.argmax(energies >= energies.max() / 2))
+        return None
+
+    def hear(self, channels: Sequence[F32] | F32) -> None:
+        """Add samples of all channels, (channels, samples), to the statistics of the channels."""
+        rows = np.asarray(channels)
+        count, more = len(rows), max(len(rows) - len(self._sums), 0)
+        if more:
+            self._sums, self._products = (
+                np.pad(self._sums, (0, more)),
+                np.pad(self._products, (0, more)),
+            )
+        self._sums[:count] += rows.sum(axis=1)
+        self._products[:count, :count] += rows @ rows.T
 
     @property
     def too_long(self) -> str:
@@ -199,41 +211,12 @@ class Waveforms:
         return {rate: track.joined() for rate, track in kept.items()}, None
 
 
-def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Yield the opened file, or the parts of a joined Ogg or FLAC file one after the other."""
-    starts = _part_starts(path)
-    if len(starts) < 2:
-        with soundfile.SoundFile(path) as file:
-            yield file
-        return
-    with path.open("rb") as joined:
-        for start, stop in pairwise([*starts, path.stat().st_size]):
-            joined.seek(start)
-            with soundfile.SoundFile(io.BytesIO(joined.read(stop - start))) as file:
-                yield file
-
-
-def _part_starts(path: Path) -> list[int]:
-    """Return the byte offsets of the Ogg or FLAC streams that were joined into one file."""
-    starts, begins = [], False
-    with path.open("rb") as file:
-        pattern = {b"OggS": _OGG_PAGE, b"fLaC": _FLAC_STREAM}.get(file.read(4))
-        file.seek(0)
-        at, tail = 0, b""
-        while pattern and (block := file.read(_BLOCK)):
-            data = tail + block
-            for found in pattern.finditer(data):
-                is_page = pattern is _OGG_PAGE
-                first = not is_page or bool(found[1][0] & 0x02)
-                if first and not begins:
-                    starts.append(at - len(tail) + found.start())
-                # Parallel Ogg streams have adjacent first pages, which count as one start.
-                begins = first and is_page
-            at, tail = at + len(block), data[-7:]
-    return starts
-
-
-def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None = None) -> Decoded:
+def decode_audio_file(
+    path: Path,
+    request: ClipRequest,
+    on_block: OnBlock | None = None,
+    channel: int | None = None,  # None for the mean of all channels
+) -> Decoded:
     """Decode an audio file; on ValueError or LibsndfileError, try the container reader."""
     problems = {"video": NO_VIDEO} if request.reads_pictures else {}
     if not request.sample_rates:
@@ -252,12 +235,12 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
         if request.duration is not None:
             remaining = min(remaining, round(request.duration * sr) - sound.n_samples)
         n_frames += file.frames
-        stated += file.frames / sr * _stated_length_ratio(file.extra_info)
+        stated += file.frames / sr * stated_length_ratio(file.extra_info)
         if sr != sound.sr:
             problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
         else:
             block = _BLOCK if on_block is None else sr * file.channels
-            problem = _read_blocks(file, first, remaining, sound, block)
+            problem = _read_blocks(file, first, remaining, sound, block, channel)
         if problem is not None:
             break
     assert sound is not None
@@ -265,8 +248,8 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
     if problem is None and round(request.start * sound.sr) >= n_frames:
         problem = starts_after_end(request.start, "sound ends", n_frames / sound.sr)
         return Decoded(problems={**problems, "audio": problem})
-    if sound.is_silent and sound.channel is not None:
-        raise ValueError("its channels cancel each other")
+    if channel is None and on_block is None and sound.channel is not None:
+        return decode_audio_file(path, request, channel=sound.channel)
     expected = stated - request.start if request.duration is None else request.duration
     problem = problem or sound.problem() or check_length(seconds, expected)
     states_end = kind in _STATING_END and request.duration is None
@@ -277,20 +260,21 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
         waveforms, problem = sound.finish()
     if problem is not None:
         return Decoded(problems={**problems, "audio": problem})
-    return Decoded(waveforms, {}, seconds, problems)
+    return Decoded(waveforms, {}, seconds, problems, channel_note(channel))
 
 
-def _stated_length_ratio(info: str) -> float:
-    """Return stated / real length of a file by libsndfile's log; 1 for a file written to a pipe."""
-    match = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", info, re.MULTILINE)
-    if match is None:
-        return 1.0
-    stated, actual = int(match[1]), int(match[2])
-    return stated / actual if 0 < actual < stated < 0x7FFFF000 else 1.0
+def channel_note(channel: int | None) -> str:
+    """Return a note about the channel that is read; empty for the mean of all channels."""
+    return "" if channel is None else f"the channels cancel out: only channel {channel + 1} is read"
 
 
 def _read_blocks(
-    file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms, block: int
+    file: soundfile.SoundFile,
+    first: int,
+    remaining: int,
+    sound: Waveforms,
+    block: int,
+    channel: int | None,
 ) -> Problem | None:
     """Read `remaining` samples from index `first` on, `block` values of all channels at a time."""
     size = max(block // file.channels, 1)
@@ -301,8 +285,10 @@ def _read_blocks(
             break
         if not sound.has_room(len(samples)):
             return Problem(sound.too_long)
-        sound.hear(samples.T)
-        sound.add(samples.mean(axis=1, dtype=np.float32))
+        channels = np.ascontiguousarray(samples.T)
+        sound.hear(channels)
+        read = channels if channel is None else channels[min(channel, len(channels) - 1) :][:1]
+        sound.add(read.mean(axis=0))
         remaining -= len(samples)
     return None
 
@@ -316,6 +302,7 @@ class SoundCollector:
         self._request, self._on_block, self._channel = request, on_block, channel
         self._sound: Waveforms | None = None
         self._blocks: list[F32] = []  # samples that are not in `_sound` yet
+        self._planes: list[list[F32]] = []  # the same samples of each channel
         self._n_missing = 0  # number of samples in gaps after the first sound
         self.end = 0.0  # end of the last decoded frame in seconds, also if it is before the clip
         self.error = ""  # reason why the sound cannot be used
@@ -337,8 +324,8 @@ class SoundCollector:
 
     @property
     def channel(self) -> int | None:
-        """First audible channel, if the mean of all channels is silent; otherwise None."""
-        return self._sound.channel if self._sound and self.is_silent else None
+        """First loud channel, if the channels cancel each other in their mean; otherwise None."""
+        return self._sound.channel if self._sound else None
 
     def add(self, frames: Sequence[tuple[float, Any]]) -> None:
         """Append decoded frames, given as (start time in seconds, frame) in order."""
@@ -379,14 +366,16 @@ class SoundCollector:
             self._n_missing += first - length if length else 0
         skip = max(length - first, 0)
         planes, full_scale = _planes(frame)
-        if sound.is_silent:
-            sound.hear(planes, full_scale)
-        self._blocks.append(_to_mono(planes, full_scale, self._channel)[skip : skip + n_left])
+        planes = [plane[skip : skip + n_left] for plane in planes]
+        self._planes.append([(1.0 / full_scale) * p.astype(np.float32) for p in planes])
+        self._blocks.append(_to_mono(planes, full_scale, self._channel))
 
     def _flush(self) -> None:
         if self._blocks and self._sound is not None:
+            for _, frames in groupby(self._planes, len):
+                self._sound.hear([np.concatenate(channel) for channel in zip(*frames, strict=True)])
             self._sound.add(np.concatenate(self._blocks))
-        self._blocks = []
+        self._blocks, self._planes = [], []
 
     def problem(self) -> Problem | None:
         if self.error:
