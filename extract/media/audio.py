@@ -28,8 +28,8 @@ from mvemo.extract.media.sound_files import open_parts, stated_length_ratio
 SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)
 # The channels cancel each other if their sum has less than this share of the channels' energy. The
 # share is 1 for unrelated channels, and 2/5 for wide stereo whose sides are 6 dB above its middle.
-# It is 1/8 for a channel and its inverse that is 4.6 dB softer; lossy codecs leave below 1/100.
-CANCELLING = 1 / 8
+# It is 1/6 for a channel and its inverse that is 5.4 dB softer; lossy codecs leave below 1/100.
+CANCELLING = 1 / 6
 # Loud lossy sound exceeds full scale by a few decibels; more than 12 dB indicate another scale.
 MAX_PEAK = 4.0
 # Maximum size of a clip's waveforms in memory, in bytes: about 6 h at 16 kHz.

@@ -137,7 +137,8 @@ def _stated_size(file: BinaryIO, formats: set[str]) -> int:
     file.seek(0)
     head = file.read(_HEAD)
     if "mov" in formats:
-        boxes = list(_boxes(file))
+        # A tag may follow the last box.
+        boxes = [box for box in _boxes(file) if box[0] in (b"moov", b"moof", b"mdat")]
         whole = max((at + size for _, at, size in boxes), default=0)
         # A fragmented file counts as cut off if a box is, because no index shows missing fragments.
         fragmented = any(kind == b"moof" for kind, _, _ in boxes)
@@ -180,8 +181,11 @@ def _caf_size(file: BinaryIO) -> int:
 
 def _ogg_is_cut_off(file: BinaryIO, size: int) -> bool:
     """Return True if the last page is incomplete or not marked as the last (RFC 3533, 6)."""
-    file.seek(max(size - 2 * _HEAD, 0))
-    tail = file.read()
+    # A page has at most `_HEAD` bytes, but a tag may follow the last one.
+    tail, length = b"", 2 * _HEAD
+    while b"OggS" not in tail and len(tail) < size:
+        file.seek(max(size - length, 0))
+        tail, length = file.read(), 8 * length
     at = tail.rfind(b"OggS")
     page = tail[at:] if at >= 0 else b""
     if len(page) < 27:

@@ -163,8 +163,9 @@ def _by_packets(path: Path) -> float:
         streams = packets.sound_tracks(opened)[:1] + packets.videos(opened)[:1]
         ends = {stream.index: 0.0 for stream in streams}
         origin = packets.start_of(opened)
-        if streams:
-            for packet in packets.Packets(opened, streams):
+        # A tag may follow the last packet.
+        with suppress(av.error.FFmpegError):
+            for packet in packets.Packets(opened, streams) if streams else ():
                 if packet.pts is not None:
                     index = packet.stream.index
                     unit = packets.unit_seconds(opened, packet)
