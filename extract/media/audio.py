@@ -9,7 +9,6 @@ from typing import IO, Any
 import numpy as np
 import soundfile
 import soxr
-from numpy.typing import NDArray
 
 from mvemo.extract.array_types import F32
 from mvemo.extract.media.formats import is_cut_off
@@ -99,8 +98,10 @@ class _Track:
 class Waveforms:
     """Mono sound of a clip at the sampling rates of a request, resampled block by block."""
 
-    def __init__(self, sr: int, request: ClipRequest, on_block: OnBlock | None = None) -> None:
-        self.sr = sr
+    def __init__(
+        self, sr: int, request: ClipRequest, on_block: OnBlock | None, channel: int | None
+    ) -> None:
+        self.sr, self._channel = sr, channel
         self._on_block = on_block
         self._max_bytes = MAX_BYTES if request.spool is None else MAX_SPOOLED_BYTES
         self.n_samples = 0  # number of added samples, at the source's rate
@@ -129,15 +130,11 @@ class Waveforms:
             return int(np.argmax(energies >= energies.max() / 2))
         return None
 
-    def hear(self, channels: Sequence[F32] | F32) -> None:
-        """Add samples of all channels, (channels, samples), to the statistics of the channels."""
-        rows = np.asarray(channels)
+    def add_channels(self, rows: F32) -> None:
+        """Append the mean of all channels, or one channel; float32 (channels, samples)."""
+        self.add(rows.mean(axis=0) if self._channel is None else rows[: self._channel + 1][-1])
         count, more = len(rows), max(len(rows) - len(self._sums), 0)
-        if more:
-            self._sums, self._products = (
-                np.pad(self._sums, (0, more)),
-                np.pad(self._products, (0, more)),
-            )
+        self._sums, self._products = (np.pad(x, (0, more)) for x in (self._sums, self._products))
         self._sums[:count] += rows.sum(axis=1)
         self._products[:count, :count] += rows @ rows.T
 
@@ -212,10 +209,7 @@ class Waveforms:
 
 
 def decode_audio_file(
-    path: Path,
-    request: ClipRequest,
-    on_block: OnBlock | None = None,
-    channel: int | None = None,  # None for the mean of all channels
+    path: Path, request: ClipRequest, on_block: OnBlock | None = None, channel: int | None = None
 ) -> Decoded:
     """Decode an audio file; on ValueError or LibsndfileError, try the container reader."""
     problems = {"video": NO_VIDEO} if request.reads_pictures else {}
@@ -229,7 +223,7 @@ def decode_audio_file(
         sr, kind = file.samplerate, file.format.lower()
         if file.frames == 0:
             raise ValueError("no length is stated")
-        sound = sound or Waveforms(sr, request, on_block)
+        sound = sound or Waveforms(sr, request, on_block, channel)
         first = max(round(request.start * sr) - n_frames, 0)
         remaining = file.frames - first
         if request.duration is not None:
@@ -240,7 +234,7 @@ def decode_audio_file(
             problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
         else:
             block = _BLOCK if on_block is None else sr * file.channels
-            problem = _read_blocks(file, first, remaining, sound, block, channel)
+            problem = _read_blocks(file, first, remaining, sound, block)
         if problem is not None:
             break
     assert sound is not None
@@ -269,12 +263,7 @@ def channel_note(channel: int | None) -> str:
 
 
 def _read_blocks(
-    file: soundfile.SoundFile,
-    first: int,
-    remaining: int,
-    sound: Waveforms,
-    block: int,
-    channel: int | None,
+    file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms, block: int
 ) -> Problem | None:
     """Read `remaining` samples from index `first` on, `block` values of all channels at a time."""
     size = max(block // file.channels, 1)
@@ -285,10 +274,7 @@ def _read_blocks(
             break
         if not sound.has_room(len(samples)):
             return Problem(sound.too_long)
-        channels = np.ascontiguousarray(samples.T)
-        sound.hear(channels)
-        read = channels if channel is None else channels[min(channel, len(channels) - 1) :][:1]
-        sound.add(read.mean(axis=0))
+        sound.add_channels(np.ascontiguousarray(samples.T))
         remaining -= len(samples)
     return None
 
@@ -299,10 +285,9 @@ class SoundCollector:
     def __init__(
         self, request: ClipRequest, on_block: OnBlock | None = None, channel: int | None = None
     ) -> None:
-        self._request, self._on_block, self._channel = request, on_block, channel
+        self._request, self._options = request, (request, on_block, channel)
         self._sound: Waveforms | None = None
-        self._blocks: list[F32] = []  # samples that are not in `_sound` yet
-        self._planes: list[list[F32]] = []  # the same samples of each channel
+        self._blocks: list[F32] = []  # (channels, samples) that are not in `_sound` yet
         self._n_missing = 0  # number of samples in gaps after the first sound
         self.end = 0.0  # end of the last decoded frame in seconds, also if it is before the clip
         self.error = ""  # reason why the sound cannot be used
@@ -336,13 +321,13 @@ class SoundCollector:
 
     def _add_frame(self, when: float, frame: Any) -> None:
         if self._sound is None:
-            self._sound = Waveforms(frame.sample_rate, self._request, self._on_block)
+            self._sound = Waveforms(frame.sample_rate, *self._options)
         sound, sr = self._sound, self._sound.sr
         if frame.sample_rate != sr:
             self.error = f"the sampling rate changes from {sr} to {frame.sample_rate} Hz"
             return
         self.end = when + frame.samples / sr
-        n_waiting = sum(map(len, self._blocks))
+        n_waiting = sum(block.shape[1] for block in self._blocks)
         length = sound.n_samples + n_waiting
         first = round((when - self._request.start) * sr)
         if abs(first - length) <= MIN_GAP * sr and length:
@@ -365,17 +350,13 @@ class SoundCollector:
             sound.add_silence(first - length)
             self._n_missing += first - length if length else 0
         skip = max(length - first, 0)
-        planes, full_scale = _planes(frame)
-        planes = [plane[skip : skip + n_left] for plane in planes]
-        self._planes.append([(1.0 / full_scale) * p.astype(np.float32) for p in planes])
-        self._blocks.append(_to_mono(planes, full_scale, self._channel))
+        self._blocks.append(_channels(frame)[:, skip : skip + n_left])
 
     def _flush(self) -> None:
-        if self._blocks and self._sound is not None:
-            for _, frames in groupby(self._planes, len):
-                self._sound.hear([np.concatenate(channel) for channel in zip(*frames, strict=True)])
-            self._sound.add(np.concatenate(self._blocks))
-        self._blocks, self._planes = [], []
+        if self._sound is not None:
+            for _, blocks in groupby(self._blocks, len):
+                self._sound.add_channels(np.concatenate(list(blocks), axis=1))
+        self._blocks = []
 
     def problem(self) -> Problem | None:
         if self.error:
@@ -386,26 +367,15 @@ class SoundCollector:
         return ({}, self.problem()) if self._sound is None else self._sound.finish()
 
 
-def _planes(frame: Any) -> tuple[list[NDArray[Any]], float]:
-    """Return the samples of each channel, and their full scale."""
+def _channels(frame: Any) -> F32:
+    """Return a frame's samples, float32 (channels, samples); full scale is 1."""
     dtype, full_scale = _SAMPLE_FORMATS[frame.format.name.removesuffix("p")]
-    # Decoders pad the end of each plane.
     if frame.format.is_planar:
-        return [np.frombuffer(p, dtype, frame.samples) for p in frame.planes], full_scale
-    n_channels = len(frame.layout.channels)
-    interleaved = np.frombuffer(frame.planes[0], dtype, frame.samples * n_channels)
-    return list(interleaved.reshape(-1, n_channels).T), full_scale
-
-
-def _to_mono(planes: list[NDArray[Any]], full_scale: float, channel: int | None) -> F32:
-    """Return one channel or the mean of all channels, float32 (samples,); full scale is 1."""
-    if channel is not None:
-        planes = planes[channel : channel + 1] or planes[-1:]
-    dtype = planes[0].dtype
-    total: NDArray[Any] = planes[0].astype(np.float32 if dtype == np.float32 else np.float64)
-    for plane in planes[1:]:
-        total += plane
-    if dtype == np.uint8:
-        total -= 128.0 * len(planes)
-    total *= 1.0 / (full_scale * len(planes))
-    return total.astype(np.float32, copy=False)
+        # Decoders pad the end of each plane.
+        rows = np.stack([np.frombuffer(p, dtype, frame.samples) for p in frame.planes])
+    else:
+        n_channels = len(frame.layout.channels)
+        rows = np.frombuffer(frame.planes[0], dtype, frame.samples * n_channels)
+        rows = rows.reshape(-1, n_channels).T
+    scaled = rows.astype(np.float32) * np.float32(1.0 / full_scale)
+    return scaled - np.float32(1.0) if dtype == np.uint8 else scaled

@@ -1,5 +1,6 @@
 """Supported formats, and checks of a file's structure by its bytes."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -56,12 +57,12 @@ _AC3_RATES = (
 # First frame of an MP3 file: its version and sampling rate (ISO/IEC 11172-3, 2.4.2.3), and instead
 # of sound the number of frames, as stated by Xing, LAME and others, or by Fraunhofer (VBRI).
 _MP3_LENGTH = re.compile(
-    rb"\xff([\xe2-\xff])([\x10-\xef]).(?:"
+    rb"\xff([\xe2\xe3\xf2\xf3\xfa\xfb])([\x10-\xef]).(?:"
     rb"(?:.{9}|.{11}|.{17}|.{19}|.{32}|.{34})(?:Xing|Info)...[\1\3\5\7\x09\x0b\x0d\x0f](.{4})"
     rb"|.{32}VBRI.{10}(.{4}))",
     re.DOTALL,
 )
-_MP3_RATES = (44_100, 48_000, 32_000)
+_MP3_RATES = (44_100, 48_000, 32_000, math.inf)
 
 
 def check_head(path: Path) -> None:
@@ -286,10 +287,9 @@ def mp3_seconds(path: Path) -> float:
             size = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(tag[:5:-1]))
             file.seek(size + (10 if tag[5] & 0x10 else 0), 1)
         found = _MP3_LENGTH.search(tag + file.read(_HEAD))
-    rate = found[2][0] >> 2 & 3 if found else 3
-    if not found or rate == 3:
+    if found is None:
         return 0.0
     # Versions 2 and 2.5 have half as many samples per frame, and 1/2 and 1/4 of the rates.
-    halves = {3: 0, 2: 1, 0: 2}.get(found[1][0] >> 3 & 3, 0)
-    n_frames = int.from_bytes(found[3] or found[4], "big")
-    return n_frames * (1152 >> min(halves, 1)) / (_MP3_RATES[rate] >> halves)
+    halves = {3: 0, 2: 1, 0: 2}[found[1][0] >> 3 & 3]
+    sr = _MP3_RATES[found[2][0] >> 2 & 3] / 2**halves
+    return int.from_bytes(found[3] or found[4], "big") * (1152 if halves == 0 else 576) / sr

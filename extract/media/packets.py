@@ -62,12 +62,11 @@ def open_container(path: Path) -> Any:
         )
     except av.error.FFmpegError as error:
         if bitstream:
-            raise BadMedia(
-                f"{path}: its samples are compressed sound ({bitstream.format}) of an unknown kind"
-            ) from error
-        if not isinstance(error, av.error.ArgumentError):
-            raise
-        raise BadMedia(f"{path}: is not in a supported audio or video format") from error
+            kind = f"compressed sound ({bitstream.format}) of an unknown kind"
+            raise BadMedia(f"{path}: its samples are {kind}") from error
+        if isinstance(error, av.error.ArgumentError):
+            raise BadMedia(f"{path}: is not in a supported audio or video format") from error
+        raise
     check_format(path, container.format.name)
     return container
 

@@ -6,7 +6,7 @@ bursts of a recorded digital output (S/PDIF, IEC 61937). Read as samples, they a
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +27,6 @@ _FLAC_STREAM = re.compile(rb"fLaC[\0\x80]\0\0\x22")
 _BLOCK, _WRITTEN = 1 << 20, 1 << 14
 # First bytes of the PCM files that libsndfile reads: WAV, RF64, W64, AIFF, AU, CAF, FLAC.
 _HEADS = (b"RIFF", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"fLaC")
-_PCM = ("PCM_16", "PCM_24", "PCM_32")
 # Two adjacent words that begin a burst (IEC 61937-1, 6.1.3), or a frame of DTS with 16 or 14 bits
 # per word (ETSI TS 102 114, 5.3.1 and annex C), in either order of bytes.
 _BURSTS = ((0xF872, 0x4E1F), (0x72F8, 0x1F4E))
@@ -37,7 +36,7 @@ _DTS = ((0x7FFE, 0x8001), (0xFE7F, 0x0180), (0x1FFF, 0xE800), (0xFF1F, 0x00E8))
 _SEARCHED, _LEAST_WORDS = 1 << 15, 256
 
 
-def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
+def open_parts(path: Path) -> Generator[soundfile.SoundFile, None, None]:
     """Yield the opened file, or the parts of a joined Ogg or FLAC file one after the other."""
     if find_bitstream(path):
         raise ValueError("its samples are compressed sound")
@@ -111,8 +110,6 @@ def find_bitstream(path: Path) -> Bitstream | None:
         if head.read(4) not in _HEADS:
             return None
     with suppress(soundfile.LibsndfileError, TypeError), soundfile.SoundFile(path) as file:
-        if file.subtype not in _PCM:
-            return None
         words = _words(file, _SEARCHED)
         # A recording may begin with silence.
         while len(words) and not words.any():

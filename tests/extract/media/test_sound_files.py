@@ -154,7 +154,9 @@ def test_mp3_files_with_tags_are_whole_and_halves_are_not(tmp_path, sr, channels
         decoded = decode(path, sizes=())
         assert (decoded.problems, decoded.seconds) == ({}, pytest.approx(4.0, abs=0.25))
         path.write_bytes(sound[: len(sound) // 2] + after)
-        assert "cut off: only" in decode(path, sizes=()).problems["audio"].reason
+        # A frame that is cut off inside may be completed by the tag, and then be too loud.
+        problem = decode(path, sizes=()).problems["audio"].reason
+        assert "cut off: only" in problem or "the largest sample" in problem
 
 
 @pytest.mark.parametrize("between", [b"", ID3V1, ID3V1 + ID3V2])
