@@ -1,4 +1,4 @@
-"""The group bootstrap: resamples of groups of clips, intervals, and scores in each resample.
+"""The group bootstrap: resamples of groups of clips, and scores in each resample.
 
 Whole groups are drawn with replacement, as many as there are, because clips of one song
 or film are not independent (Efron & Tibshirani 1993, sections 8.3 and 13.3). A resample is
@@ -12,7 +12,6 @@ Two models that are scored on the same resamples can be compared.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from mvemo.fuse.metrics.scores import decision_scores, kappa_of_counts
 from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete, mean_finite, ratio
 
 N_RESAMPLES = 2000
-LEVEL = 0.95
 # Number of resamples per block: a row of 256 float32 sums stays in the fastest CPU cache. With very
 # many groups a block has fewer, but not below the second number, where products become slow.
 CHUNK, LEAST_CHUNK = 256, 32
@@ -79,24 +77,18 @@ def _chunk(row_bytes: int) -> int:
 def resample_groups(
     groups: Sequence[object], n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Resamples:
-    """Draw groups with replacement; the same groups and seed give the same resamples."""
+    """Draw groups with replacement; the same groups and seed give the same resamples.
+
+    The first of `n_resamples` + 1 rows has each group once: its scores are those of the clips.
+    """
     names, codes = np.unique(np.asarray(groups), return_inverse=True)
     n = len(names)
     rng = np.random.default_rng(seed)
-    counts, chunk = np.empty((n_resamples, n), dtype=np.uint8), _chunk(8 * n)
-    for block in np.split(counts, range(chunk, n_resamples, chunk)):
+    counts, chunk = np.ones((n_resamples + 1, n), dtype=np.uint8), _chunk(8 * n)
+    for block in np.split(counts[1:], range(chunk, n_resamples, chunk)):
         drawn = rng.integers(n, size=block.shape) + n * np.arange(len(block))[:, None]
         block[:] = np.bincount(drawn.ravel(), minlength=block.size).reshape(block.shape)
     return Resamples(codes.reshape(-1).astype(np.int64), counts)
-
-
-def percentile_interval(values: F64, level: float = LEVEL) -> F64:
-    """Return the percentile interval over the last axis, of shape (..., 2), ignoring NaN values."""
-    percentile = np.nanpercentile if np.isnan(values).any() else np.percentile
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        ends = percentile(values, [50 * (1 - level), 50 * (1 + level)], axis=-1)
-    return np.moveaxis(ends, 0, -1)
 
 
 def bootstrap_multiclass(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvemo.fuse.crossval.comparisons import Comparison
+from mvemo.fuse.crossval.comparisons import Comparison, names_of_tests
 from mvemo.fuse.models import INTEGRATED, STACKED
 from mvemo.fuse.numeric import spread
 from mvemo.fuse.report.coverage import coverage_facts, coverage_sentence
@@ -172,7 +172,7 @@ def compare_best(results: Results) -> str:
     if interval := difference_text(task, c.interval):
         facts.append(f"95 % interval of the difference {interval}")
     if np.isfinite(c.p):
-        facts.append(f"corrected t-test over folds: p {p_text(c.p)}")
+        facts.append(f"{names_of_tests([c])}: p {p_text(c.p)}")
     if c.n_tests > 1 and np.isfinite(c.p):
         facts.append(f"{p_text(c.p_holm)} with Holm's correction for {c.n_tests} tests")
     shared = all(int(m.valid.sum()) == c.n_clips for m in (model, reference))
@@ -185,7 +185,7 @@ def compare_best(results: Results) -> str:
     return (
         f"The {kind}, {winner}, is {relation} {rival}, {other}{on}"
         + (f" ({'; '.join(facts)})" if facts else "")
-        + f": {verdict(c)}{_although(c)}."
+        + f": {verdict(c)}."
     )
 
 
@@ -211,19 +211,7 @@ def verdict(c: Comparison) -> str:
         return "the same predictions"
     if c.significant is None:
         return "this difference was not tested"
-    if np.isfinite(c.p_holm):
-        return f"{'significant' if c.significant else 'not significant'} at 5 %"
-    return f"the interval {'leaves out' if c.significant else 'includes'} 0"
-
-
-def _although(c: Comparison) -> str:
-    """Return a clause if the test and the interval disagree, otherwise ''."""
-    if c.significant is None or not np.isfinite([c.p_holm, *c.interval]).all():
-        return ""
-    leaves_out = c.interval[0] > 0 or c.interval[1] < 0
-    if leaves_out == c.significant:
-        return ""
-    return f", although the interval {'leaves out' if leaves_out else 'includes'} 0"
+    return f"{'significant' if c.significant else 'not significant'} at 5 %"
 
 
 # --- notes

@@ -84,6 +84,7 @@ class Task(ABC):
     link: Link
     primary_metric: str
     baseline_name: str
+    primary_of_decisions = False  # True if the primary metric reads decisions, not outputs
     needs_inner = False  # True if `fit_thresholds` needs inner predictions
     fits_temperature = False  # True if a temperature can scale the probabilities
     decides_songs = False  # True if the segments of a song can decide its class

@@ -91,6 +91,7 @@ class Multiclass(ProbabilityTask):
     primary_title = "accuracy"
     in_percent = True
     baseline_name = "majority class"
+    primary_of_decisions = True
     fits_temperature = True
     decides_songs = True
     too_few = "(at least two classes are needed)"
