@@ -117,6 +117,7 @@ class Choice:
     inside: tuple[str, ...]
     # Scores on each fold's clips, predicted by the model chosen for this fold.
     nested: ModelResult
+    best: str = ""  # name of the model of lowest loss; `model` may be a simpler one
 
 
 @dataclass(frozen=True)
@@ -392,10 +393,11 @@ def without_twin(results: Results) -> Results:
         return results
     choice = results.choice
     if choice is not None:
-        model, *inside = (
-            twin if name == INTEGRATED else name for name in (choice.model, *choice.inside)
+        model, best, *inside = (
+            twin if name == INTEGRATED else name
+            for name in (choice.model, choice.best, *choice.inside)
         )
-        choice = replace(choice, model=model, inside=tuple(inside))
+        choice = replace(choice, model=model, best=best, inside=tuple(inside))
 
     def models(one: Results) -> tuple[ModelResult, ...]:
         return tuple(m for m in one.models if m.name != INTEGRATED)

@@ -29,7 +29,6 @@ from mvemo.fuse.final.adaptation import Adaptation, first_of, linear_part, predi
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import (
     HEADS,
-    INTERVAL_SHARE,
     MODEL,
     REFERENCE,
     FeatureKey,
@@ -278,10 +277,7 @@ def _adapted(
             names = [groups[row] for row in np.flatnonzero(rows)]
             scores = nonconformity(y_true[rows], outputs[rows], task.link)
             limits = tuple(map(tuple, thresholds(scores, names, GRID).tolist()))
-        ends = predictor.residuals
-        if rows.sum() >= PER_TASK:
-            ends = task.residual_ends(y_true[rows], outputs[rows], INTERVAL_SHARE)
-        predictors.append(replace(predictor, nonconformity=limits, residuals=ends))
+        predictors.append(replace(predictor, nonconformity=limits))
     keys = np.union1d(base.training_keys, _keys(base, corrected.content))
     return replace(new, predictors=tuple(predictors), training_keys=keys), first_of(after)
 

@@ -81,7 +81,8 @@ def written(value: Any, primary: str, path: tuple[str, ...] = ()) -> Iterator[st
         holder = path[-1] if path else ""
         any_name = {
             "models": "MODEL", "missing": "FEATURE", "outliers": "FEATURE", "per_output": "OUTPUT",
-            "learning_curve": "MODEL", "chance": "MODEL", "per_fold": "SCORE", "mean_over_folds": "SCORE",
+            "learning_curve": "MODEL", "chance": "MODEL", "per_fold": "SCORE",
+            "mean_over_folds": "SCORE",
             "intervals": "SCORE",
         }.get(holder, "MODEL" if path == ("repeats", "[]") else "")  # fmt: skip
         for key, entry in value.items():

@@ -251,7 +251,7 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
     if len(choices) == len(evaluations):
         inside = tuple(name for one in choices for name in one.inside)
         nested = _over_repeats([one.nested for one in choices])
-        choice = Choice(choices[0].model, inside, nested)
+        choice = Choice(choices[0].model, inside, nested, choices[0].best)
     return replace(
         results,
         repeats=evaluations,

@@ -89,10 +89,16 @@ def recommend(results: Results) -> str:
     interval = primary_interval_text(task, choice.nested)
     if interval:
         interval = f" (95 % interval of {task.primary_interval[1]}: {interval})"
+    why = ""
+    if choice.best not in ("", choice.model):
+        why = (
+            f" It is the simplest model whose loss is within one standard error of the lowest, "
+            f"that of {choice.best}."
+        )
     return (
         f"Use {choice.model}. Expect {_indefinite(task.primary_title)} of "
-        f"{_mean(results, choice.nested)}{interval}: this score is of "
-        "clips that had no part in choosing the model. The best score in a table is "
+        f"{_mean(results, choice.nested)} on clips like these{interval}: this score is of "
+        f"clips that had no part in choosing the model.{why} The best score in a table is "
         "optimistically biased (selection)."
     )
 

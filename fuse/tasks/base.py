@@ -216,12 +216,6 @@ class Task(ABC):
         """
         return {}
 
-    def residual_ends(
-        self, y_true: Labels, outputs: F64, share: float
-    ) -> tuple[tuple[float, float], ...]:
-        """Return for each target the (low, high) ends of the central `share` of residuals."""
-        return ()
-
     def label_scale(self, names: Sequence[str], y_true: Labels) -> dict[str, dict[str, float]]:
         """Return ``minimum``, ``maximum``, ``mean`` and ``deviation`` of each regression target."""
         return {}
