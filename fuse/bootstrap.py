@@ -21,7 +21,12 @@ import numpy as np
 import scipy  # imports scipy.sparse at its first use: predicting does not need it
 from numpy.typing import NDArray
 
-from mvemo.fuse.metrics.scores import decision_scores, kappa_of_counts
+from mvemo.fuse.metrics.scores import (
+    decision_scores,
+    kappa_of_counts,
+    mcc_of_counts,
+    mcc_of_tags,
+)
 from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete, mean_finite, ratio
 
 N_RESAMPLES = 2000
@@ -106,6 +111,7 @@ def bootstrap_multiclass(
     result["f1_macro"] = mean_finite(scores["f1"], axis=2)
     result["balanced_accuracy"] = mean_finite(ratio(correct, true), axis=2)
     result["cohen_kappa"] = kappa_of_counts(true, chosen, correct)
+    result["mcc"] = mcc_of_counts(true, chosen, correct)
     pooled = areas(positive, proba, mask, resamples)
     result["roc_auc_macro_ovr_pooled"] = mean_finite(pooled, axis=1)
     if folds is not None:
@@ -124,13 +130,16 @@ def bootstrap_multilabel(
     n_tags = positive.shape[1]
     result: dict[str, F64] = {}
     counts = _counts(positive, decisions, mask, resamples)
-    for name, values in decision_scores(*counts).items():
+    n = np.stack([resamples.sums(rows[:, None].astype(np.float64)) for rows in mask])
+    per_tag = {**decision_scores(*counts), "mcc": mcc_of_tags(*counts, n)}
+    for name, values in per_tag.items():
         result |= {f"{name}:{t}": values[:, :, t] for t in range(n_tags)}
         result[f"{name}_macro"] = mean_finite(values, axis=2)
     true, chosen, correct = (count.sum(axis=2) for count in counts)
     result["precision_micro"] = ratio(correct, chosen)
     result["recall_micro"] = ratio(correct, true)
     result["f1_micro"] = ratio(2 * correct, chosen + true)
+    result["mcc_micro"] = mcc_of_tags(true, chosen, correct, n_tags * n[:, :, 0])
     # Treat all pairs of clip and tag as one column.
     pairs = resamples.select(np.repeat(np.arange(len(positive)), n_tags))
     flat = proba.reshape(len(proba), -1, 1)

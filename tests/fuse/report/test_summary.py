@@ -153,15 +153,17 @@ def test_a_row_has_the_models_figures(results):
     for model in results.models:
         folds = 100 * model.per_fold["accuracy"]
         expected = [f"{v:.1f}" for v in (folds.min(), folds.mean(), folds.max())]
-        expected += [f"{model.scores[name]:.3f}" for name in ("f1_macro", "roc_auc_macro_ovr")]
-        assert row(text, model.name)[1:6] == expected
+        expected += [
+            f"{model.scores[name]:.3f}" for name in ("mcc", "f1_macro", "roc_auc_macro_ovr")
+        ]
+        assert row(text, model.name)[1:7] == expected
     assert row(text, "majority")[2:5] == ["16.7"] * 3
     assert "6-fold cross-validation of 9 models on 96 clips in 48 groups" in text
     assert all(len(line) <= 79 for line in text.splitlines())
     assert not any(line.startswith("!") for line in text.splitlines())
     assert format_table(replace(results, leaky=True)).startswith("! OPTIMISTIC: Clips were scored")
     # Missing and failures are counted.
-    assert (row(text, "c3d")[6], row(text, "music1d")[6]) == ("90/96", "96/96")
+    assert (row(text, "c3d")[7], row(text, "music1d")[7]) == ("90/96", "96/96")
     assert "Tested clips without a feature: c3d 6 of 96." in text
     assert "3 failures of 2 clips" in text
     whole = format_table(make_results(missing=0, failures=()))
