@@ -129,13 +129,14 @@ def bootstrap_multilabel(
     positive = y_true.astype(np.bool_)
     n_tags = positive.shape[1]
     result: dict[str, F64] = {}
-    counts = _counts(positive, decisions, mask, resamples)
+    true, chosen, correct = _counts(positive, decisions, mask, resamples)
     n = np.stack([resamples.sums(rows[:, None].astype(np.float64)) for rows in mask])
-    per_tag = {**decision_scores(*counts), "mcc": mcc_of_tags(*counts, n)}
+    per_tag = decision_scores(true, chosen, correct)
+    per_tag["mcc"] = mcc_of_tags(true, chosen, correct, n)
     for name, values in per_tag.items():
         result |= {f"{name}:{t}": values[:, :, t] for t in range(n_tags)}
         result[f"{name}_macro"] = mean_finite(values, axis=2)
-    true, chosen, correct = (count.sum(axis=2) for count in counts)
+    true, chosen, correct = (count.sum(axis=2) for count in (true, chosen, correct))
     result["precision_micro"] = ratio(correct, chosen)
     result["recall_micro"] = ratio(correct, true)
     result["f1_micro"] = ratio(2 * correct, chosen + true)

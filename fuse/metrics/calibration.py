@@ -64,7 +64,7 @@ def reliability(y_true: Ints, proba: F64) -> Reliability:
     with np.errstate(invalid="ignore"):
         confidence = np.bincount(bins, stated, N_BINS) / count
         accuracy = np.bincount(bins, correct, N_BINS) / count
-    variance = np.bincount(bins, stated * (1 - stated), N_BINS)
+    variance = np.bincount(bins, stated * (1 - stated), N_BINS).astype(np.float64)
     return Reliability(count, confidence, accuracy, variance)
 
 

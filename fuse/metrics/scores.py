@@ -62,8 +62,11 @@ def mcc_of_counts(n_true: F64, n_predicted: F64, n_right: F64) -> F64:
 def mcc_of_tags(n_true: F64, n_predicted: F64, n_right: F64, n: F64 | int) -> F64:
     """Return Matthews' correlation of each tag (Matthews 1975), from counts of `n` clips."""
     others = n - n_true - n_predicted + n_right
-    counts = [(n_true, n - n_true), (n_predicted, n - n_predicted), (n_right, others)]
-    return mcc_of_counts(*(np.stack(np.broadcast_arrays(*pair), axis=-1) for pair in counts))
+    true, predicted, right = (
+        np.stack(np.broadcast_arrays(*pair), axis=-1)
+        for pair in ((n_true, n - n_true), (n_predicted, n - n_predicted), (n_right, others))
+    )
+    return mcc_of_counts(true, predicted, right)
 
 
 def multiclass_scores(y_true: Ints, proba: F64, y_pred: Ints) -> Measures:
@@ -105,10 +108,12 @@ def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools) -> Measures:
 
 
 def _column_scores(y_true: Bools, proba: F64, y_pred: Bools) -> dict[str, F64]:
-    counts = [values.sum(axis=0, dtype=float) for values in (y_true, y_pred, y_true & y_pred)]
+    true, predicted, right = (
+        values.sum(axis=0, dtype=float) for values in (y_true, y_pred, y_true & y_pred)
+    )
     return {
-        **decision_scores(*counts),
-        "mcc": mcc_of_tags(*counts, len(y_true)),
+        **decision_scores(true, predicted, right),
+        "mcc": mcc_of_tags(true, predicted, right, len(y_true)),
         "roc_auc": roc_auc(y_true, proba),
         "average_precision": average_precision(y_true, proba),
     }
