@@ -29,6 +29,8 @@ SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)
 # share is 1 for unrelated channels, and 2/5 for wide stereo whose sides are 6 dB above its middle.
 # It is 1/6 for a channel and its inverse that is 5.4 dB softer; lossy codecs leave below 1/100.
 CANCELLING = 1 / 6
+# So much audible sound tells whether channels cancel each other; a stream decodes it twice.
+JUDGED_SECONDS = 20
 # Loud lossy sound exceeds full scale by a few decibels; more than 12 dB indicate another scale.
 MAX_PEAK = 4.0
 # Maximum size of a clip's waveforms in memory, in bytes: about 6 h at 16 kHz.
@@ -110,7 +112,9 @@ class Waveforms:
         }
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
-        # Statistics of the channels that `channel` depends on: sums, and sums of products.
+        # Statistics of the channels that `channel` depends on: number of samples, sums, and sums of
+        # products.
+        self._n_judged = 0
         self._sums, self._products = np.zeros(1), np.zeros((1, 1))
 
     @property
@@ -119,13 +123,18 @@ class Waveforms:
         return (self._high - self._low) / 2 < SILENCE_PEAK
 
     @property
+    def is_judged(self) -> bool:
+        """True if more sound does not change `channel`."""
+        return self._n_judged >= JUDGED_SECONDS * self.sr
+
+    @property
     def channel(self) -> int | None:
         """First loud channel, if the channels cancel each other in their mean; otherwise None."""
         with np.errstate(invalid="ignore"):
-            offsets = np.outer(self._sums, self._sums) / max(self.n_samples, 1)
+            offsets = np.outer(self._sums, self._sums) / max(self._n_judged, 1)
             covariances = self._products - offsets
         energies, rounding = covariances.diagonal(), 1e-5 * offsets.diagonal().max()
-        audible = energies.max() > max(self.n_samples * (SILENCE_PEAK / 100) ** 2, rounding)
+        audible = energies.max() > max(self._n_judged * (SILENCE_PEAK / 100) ** 2, rounding)
         if audible and covariances.sum() < CANCELLING * energies.sum():
             return int(np.argmax(energies >= energies.max() / 2))
         return None
@@ -133,6 +142,10 @@ class Waveforms:
     def add_channels(self, rows: F32) -> None:
         """Append the mean of all channels, or one channel; float32 (channels, samples)."""
         self.add(rows.mean(axis=0) if self._channel is None else rows[: self._channel + 1][-1])
+        loud = rows.size and float(rows.max() - rows.min()) / 2 >= SILENCE_PEAK
+        if self.is_judged or not loud:
+            return
+        self._n_judged += rows.shape[1]
         count, more = len(rows), max(len(rows) - len(self._sums), 0)
         self._sums, self._products = (np.pad(x, (0, more)) for x in (self._sums, self._products))
         self._sums[:count] += rows.sum(axis=1)
@@ -306,6 +319,11 @@ class SoundCollector:
     def is_silent(self) -> bool:
         """True if no sound was added, or only silence."""
         return self._sound is None or self._sound.is_silent
+
+    @property
+    def is_judged(self) -> bool:
+        """True if more sound does not change `channel`."""
+        return self._sound is not None and self._sound.is_judged
 
     @property
     def channel(self) -> int | None:

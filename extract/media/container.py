@@ -291,7 +291,7 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
             decoded = packets.decoded_frames(source, origin, request.stop, None)
             while block := [frame[1:] for frame in islice(decoded, _SOUND_FRAMES)]:
                 sound.add(block)
-                if stream.codec_context.channels == 1 and not sound.is_silent:
+                if sound.is_judged or (stream.codec_context.channels == 1 and not sound.is_silent):
                     break
             if sound.channel is not None or not sound.is_silent:
                 return Sound(track, sound.channel)
