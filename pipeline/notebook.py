@@ -174,6 +174,8 @@ def predict(
     weights: Mapping[str, str | Path] | None = None,
     device: str = "auto",
     coverage: float | None = None,
+    per_class: bool = False,
+    jointly: bool = False,
 ) -> Records:
     """Predict the emotion of clips, as ``mvemo predict --json`` does.
 
@@ -192,15 +194,20 @@ def predict(
         ``auto``, ``cpu`` or ``cuda``.
     coverage
         Share of new clips, such as 0.9, whose truth the sets or intervals shall hold.
+    per_class, jointly
+        With `coverage`: hold the truth for this share of each class or tag; hold all ratings of a
+        clip at once for this share of the clips.
 
     Returns
     -------
     List with one record per clip, as in docs/outputs.md; if a clip cannot be read, it has
     ``error``. Notebooks show a table, and ``to_pandas()`` returns a data frame.
     """
+    from mvemo.fuse.final.model import asked_of
     from mvemo.pipeline.errors import BadOption
     from mvemo.pipeline.prediction.predictions import records
 
+    asked = asked_of(coverage, per_class=per_class, jointly=jointly)
     if modality not in ("audio", "video", "both"):
         raise BadOption(f"modality {modality!r}: expected 'audio', 'video' or 'both'")
     entries = [os.fspath(path) for path in _several(paths)]
@@ -211,11 +218,11 @@ def predict(
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
         file, folder = Path(entries[0]), pick_model(name)
-        return records(*predict_features(folder, file, modalities, coverage))
+        return records(*predict_features(folder, file, modalities, asked))
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
     files = {net: Path(file) for net, file in (weights or {}).items()}
-    clips, folder, options = clips_and_settings(entries, name, modality, files, device, coverage)
+    clips, folder, options = clips_and_settings(entries, name, modality, files, device, asked)
 
     from mvemo.pipeline.prediction.run import predict_files
 
