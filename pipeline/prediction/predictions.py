@@ -323,7 +323,7 @@ def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = F
     clips, groups = facts["n_clips"], facts["n_groups"]
     # With a coverage, the clips' notes say so.
     promised = model.task == "regression" and model.coverage is None
-    warnings = [model.few_groups(p) for p in model.predictors if promised and p.name in used]
+    warnings = [model.few_groups(p.predictor) for p in predictions if promised and p.predictor]
     return [
         f"{model.name} was trained on {clips} clips. On new clips, expect:"
         if brief
