@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.untrusted import data_set, data_set_names
 from mvemo.manifests.array_files import DAMAGED, NpzFile, read_npy
-from mvemo.manifests.tables import TABLES, are_numbers, match_ids, read_table
+from mvemo.manifests.cells import are_numbers, to_numbers
+from mvemo.manifests.tables import TABLES, match_ids, read_table
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 # Default names of the data set with the clip ids of an .npz or HDF5 file.
@@ -130,7 +131,7 @@ def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> A
             if not _is_number(cell):
                 hint = "" if id_name else ": give --id-column if it is a clip id"
                 raise BadCache(f"{path}:{number}: {cell!r} is not a number{hint}")
-        values[:, j] = [float(cell or "nan") for cell in table[name]]
+        values[:, j] = to_numbers([cell or "nan" for cell in table[name]])
     if not values.size:
         raise BadCache(f"{path}: holds no numbers")
     ids = None if id_name is None else tuple(table[id_name])
@@ -183,7 +184,7 @@ def _value_columns(
 
 
 def _is_number(cell: str) -> bool:
-    return not cell or are_numbers([cell])
+    return cell.casefold() in ("", "nan") or are_numbers([cell])
 
 
 def read_array(

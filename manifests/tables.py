@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mvemo.manifests.cells import are_numbers
 from mvemo.manifests.errors import BadManifest, MissingManifest, Problem, Problems
 from mvemo.manifests.files import MakeError, parse_json, shown, write_bytes
 
@@ -394,14 +395,6 @@ def format_names(names: Sequence[str], separator: str) -> str:
     if any(separator in name for name in names) or (names and names[0].startswith("[")):
         return json.dumps(list(names), ensure_ascii=False)
     return (separator if separator == ";" else separator + " ").join(names)
-
-
-def are_numbers(cells: Sequence[str]) -> bool:
-    """Return True if all cells that are not empty are numbers, and at least one is."""
-    try:
-        return bool([float(cell) for cell in cells if cell])
-    except ValueError:
-        return False
 
 
 # Ways in which another program's clip names may differ from ours, and functions that undo them.
