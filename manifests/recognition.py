@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
 from mvemo.manifests.annotators import AGREEMENT, ANNOTATOR, ANNOTATORS, DEVIATION
 from mvemo.manifests.cells import are_numbers, to_numbers, to_whole
 from mvemo.manifests.labels import PLANE, UNLABELLED, Task, is_flag
+from mvemo.manifests.tables import Table, is_missing
 
-Cells = Callable[[str], list[str]]
+# Number of cells by which the kind of a column is recognised.
+_SAMPLE = 1000
 
 # Our column -> names of it in tables, in order of preference; compared in lower case, without
 # marks between words.
@@ -33,7 +35,12 @@ _NAMES = {
         *("album", "albumid", "albumname", "song", "songname", "source", "sourcegroup"),
         *("songid", "trackid", "musicid"),
     ),
-    "start": ("start", "starttime", "onset", "begin", "offset"),
+    # In librosa, an offset is the start; next to another start, it is the end.
+    "start": ("start", "starttime", "startseconds", "startsec", "onset", "begin", "offset"),
+    "end": (
+        *("end", "stop", "endtime", "stoptime", "finish", "endseconds", "endsec", "stopseconds"),
+        *("segmentend", "offset"),
+    ),
     "duration": ("duration", "length", "durationseconds", "durationsec"),
     "fold": ("fold", "cvfold", "foldid"),
     "split": ("split", "set", "subset", "partition"),
@@ -49,12 +56,22 @@ _NAMES = {
     ),
 }
 # Names of columns that are neither labels nor groups.
-_TEXTS = {"title", "songtitle", "tracktitle", "trackname", "name", "artists", "word", "url", "link"}
-_TEXTS |= {"description", "comment", "comments", "notes", "remark", "remarks", "lyrics", "date"}
+_TEXTS = {"description", "comment", "comments", "notes", "remark", "remarks", "lyrics", "date"}
+_TEXTS |= {"word", "url", "link"}
+# Names of columns that are no labels, but may be groups; of those that are groups if they repeat.
+_TITLES = {"title", "songtitle", "tracktitle", "trackname", "name", "artists"}
+_WORKS = re.compile("id$|film|movie|video|work|piece|band|performer|playlist|session|series")
+# Texts that a spreadsheet made of others, such as 1-2 or 3.5.
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mrz|mär|mai|okt|dez"
+_DATE = re.compile(
+    rf"\d{{1,2}}[-. /]*({_MONTHS})[a-z]?\.?|({_MONTHS})[-. /]+\d\d|\d{{4}}-\d\d-\d\d( 00:00:00)?", re.I
+)
 # Names of columns whose commas separate tags.
 _LISTS = {"tags", "moods", "emotions", "labels"}
 # Longest start or duration, in seconds, that is recognised: larger numbers count samples.
 _MOST_SECONDS = 7200
+# Largest difference of times, in seconds, that is rounding.
+_ROUNDED = 0.051
 _PREFIX = "label_"  # of a column of ratings, or of 0 and 1
 # Possible separators of the tags in a cell; the first separator that occurs is used.
 _MARKS = (";", "|", ",")
@@ -85,6 +102,8 @@ class Recognised:
     task: Task = "unlabelled"
     targets: Mapping[str, str] = field(default_factory=dict)  # target or tag -> column
     deviations: Mapping[str, str] = field(default_factory=dict)  # target -> column
+    # Columns for another task: target or label -> column.
+    kept: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
 
@@ -92,7 +111,14 @@ class Recognised:
     def named(self) -> dict[str, str]:
         """Our names of all recognised columns, and theirs."""
         kept = {DEVIATION.format(name): column for name, column in self.deviations.items()}
-        return {**self.columns, **self.targets, **kept}
+        return {**self.kept, **self.columns, **self.targets, **kept}
+
+    @property
+    def numbers(self) -> list[str]:
+        """Our names of the columns that hold numbers."""
+        rated = self.targets if self.task == "regression" else self.kept
+        of_clip = ["start", "end", "duration", ANNOTATORS, AGREEMENT]
+        return [*of_clip, *rated, *map(DEVIATION.format, self.deviations)]
 
     @property
     def renamed(self) -> dict[str, str]:
@@ -101,29 +127,35 @@ class Recognised:
 
 
 def recognise(
-    header: Sequence[str],
-    cells: Cells,
-    given: Mapping[str, str] | None = None,
-    task: Task | None = None,
-    sample: Cells | None = None,
+    table: Table, given: Mapping[str, str] | None = None, task: Task | None = None
 ) -> Recognised:
     """Recognise the columns of a table.
 
-    `cells` returns the cells of a column, and `sample` some of them, enough to tell its kind.
     `given` has the columns that the user named, by our names; they are not asked for.
     """
-    names = [name for name in header if name]
-    return _Recogniser(names, cells, sample or cells, dict(given or {})).run(task)
+    return _Recogniser(table, [*filter(None, table.header)], dict(given or {})).run(task)
 
 
 @dataclass
 class _Recogniser:
+    table: Table
     header: Sequence[str]
-    cells: Cells
-    sample: Cells
     given: dict[str, str]
     notes: list[str] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
+    # Ratings and their deviations, which are kept next to classes.
+    kept: dict[str, str] = field(default_factory=dict)
+    deviations: dict[str, str] = field(default_factory=dict)
+
+    def cells(self, name: str) -> list[str]:
+        return self.table.cells(name)
+
+    def sample(self, name: str) -> list[str]:
+        return self.table.cells(name, most=_SAMPLE)
+
+    def numbers(self, name: str) -> Sequence[str]:
+        """Return some cells of a column, with decimal points if they are numbers."""
+        return self.table.points(self.sample(name))
 
     def run(self, task: Task | None) -> Recognised:
         if any(_SUFFIX.search(name) or "|" in name for name in self.header):
@@ -135,9 +167,10 @@ class _Recogniser:
         columns = {ours: name for ours, name in self.given.items() if ours in _NAMES}
         self._find_path(columns)
         # The annotator comes first, because then ids repeat.
-        of_clip = ("clip_id", "group", "start", "duration", "fold", "split")
+        of_clip = ("clip_id", "group", "start", "duration", "end", "fold", "split")
         for ours in (ANNOTATOR, *of_clip, ANNOTATORS):
             self._find(ours, columns)
+        self._choose_end(columns)
         if task == UNLABELLED:
             return self._done(columns, task)
         chosen = {ours: name for ours, name in self.given.items() if ours not in _NAMES}
@@ -152,8 +185,8 @@ class _Recogniser:
         numbers = [
             name
             for name in free
-            if are_numbers(self.sample(name))
-            or (name in rated_names and _are_mostly_numbers(self.sample(name)))
+            if are_numbers(self.numbers(name))
+            or (name in rated_names and _are_mostly_numbers(self.numbers(name)))
         ]
         flags = [name for name in free if _is_binary(self.sample(name))]
         means, deviations = rated_columns(numbers)
@@ -165,15 +198,20 @@ class _Recogniser:
         means |= {name: [column] for name, column in chosen.items() if task == "regression"}
         rated = [*chain(*means.values(), deviations.values())]
         free = [name for name in free if name not in rated]
+        if task != "regression":
+            self.kept = {name: found[0] for name, found in means.items()}
+            self.deviations = {n: column for n, column in deviations.items() if n in means}
         if task == "regression" or (task is None and (prefixed or {*PLANE} & means.keys())):
             listed, labels = _list(chain(*means.values())), self._label_columns(free)
+            if task and len(labels) == 1:
+                self.kept = {"label": labels[0]}
             if task or not (labels or "label" in columns):
                 return self._ratings(columns, means, deviations)
             if labels and labels != ["label"]:
                 cure = "--task regression, or --task multiclass"
                 self._ask(f"ratings in {listed}, classes in {_either(labels)}", cure)
                 return self._done(columns, "multiclass")
-            self.notes.append(f"ratings in {listed} are not used; to use them: --task regression")
+            self.notes.append(f"ratings in {listed} are kept; to use them: --task regression")
         named = self._named("label")
         tags = {name: name for name in flags if name in free and name not in named}
         return self._labels(columns, task, tags, free)
@@ -190,7 +228,7 @@ class _Recogniser:
             if len(means[name]) > 1:
                 self._ask(f"{name} may be {_either(means[name])}", f"--column {name}=NAME")
                 continue
-            low, high = _range(self.cells(column))
+            low, high = _range(self.table.points(self.cells(column)))
             extra = f", deviations in {deviations[name]!r}" if name in deviations else ""
             if extra or column != name:
                 text = f"{name}: ratings in {column!r} ({low:g} to {high:g}){extra}"
@@ -246,6 +284,11 @@ class _Recogniser:
                 f"its labels are numbers, such as {words[0]!r}: read ratings with --task "
                 "regression --column NAME=COLUMN, or numbers of classes with --task multiclass"
             )
+        if dates := [cell for cell in words if _DATE.fullmatch(cell)]:
+            self.questions.append(
+                f"{len(dates)} cells of {name!r} are dates, which a spreadsheet makes of other "
+                f"text, such as {dates[0]!r}: write the labels as text"
+            )
         listed = _hold_tags(words) or (_plain(name) in _LISTS and holds_mark(",", words))
         kind = task or ("multilabel" if listed else "multiclass")
         noun = "tags" if kind == "multilabel" else f"{len({*words} - {''})} classes"
@@ -259,9 +302,34 @@ class _Recogniser:
         targets: Mapping[str, str] | None = None,
         deviations: Mapping[str, str] | None = None,
     ) -> Recognised:
-        return Recognised(
-            columns, task, targets or {}, deviations or {}, (*self.notes,), (*self.questions,)
+        found = Recognised(
+            columns,
+            task,
+            targets or {},
+            self.deviations if deviations is None else deviations,
+            self.kept,
+            questions=(*self.questions,),
         )
+        used = {*found.named.values(), *self.given.values()}
+        unused = [name for name in self.header if name not in used]
+        works = [f"{name!r} ({n} groups)" for name in unused if (n := self._n_works(name))]
+        if works and "group" not in columns:
+            self.notes.append(
+                f"no column is the group; clips of one song, film or artist must share a group, "
+                f"which may be in {', '.join(works[:6])}: give --column group=NAME"
+            )
+        if unused:
+            self.notes.append(f"columns that are not used: {_list(unused, 20)}")
+        return replace(found, notes=(*self.notes,))
+
+    def _n_works(self, name: str) -> int:
+        """Return the number of groups if a column may name songs, films or artists; otherwise 0."""
+        cells, plain = [c for c in self.cells(name) if not is_missing(c)], _plain(name)
+        n_groups = len({*cells})
+        words = not are_numbers(self.sample(name)) and plain not in _TEXTS
+        whole = all(map(_is_whole, self.sample(name))) and _WORKS.search(plain)
+        likely = 2 < n_groups < len(cells) and (words or whole)
+        return n_groups if likely and plain not in _NAMES["group"] else 0
 
     def _note(self, text: str, ours: str, column: str) -> None:
         if ours not in self.given and ours != column:
@@ -281,7 +349,7 @@ class _Recogniser:
 
     def _is_other(self, name: str) -> bool:
         """Return True if a column has a name of something other than labels."""
-        others = (_NAMES["path"], _NAMES["clip_id"], _NAMES["group"], _TEXTS)
+        others = (_NAMES["path"], _NAMES["clip_id"], _NAMES["group"], _TEXTS, _TITLES)
         return any(_plain(name) in known for known in others)
 
     def _find_path(self, columns: dict[str, str]) -> None:
@@ -307,7 +375,7 @@ class _Recogniser:
         suiting = (name for name in names if self._suits(ours, name, columns))
         # Ids and groups have an order of preference.
         suited = [*islice(suiting, 1 if ours in ("clip_id", "group") else None)]
-        # After an onset, an offset is the end.
+        # Next to another name, an offset is something else.
         suited = [name for name in suited if _plain(name) != "offset"] or suited
         if not suited:
             return
@@ -320,15 +388,41 @@ class _Recogniser:
             n = f" ({len({*self.cells(suited[0])})} groups)" if ours == "group" else ""
             self._note(f"{ours}: column {suited[0]!r}{n}", ours, suited[0])
 
+    def _choose_end(self, columns: dict[str, str]) -> None:
+        """Take durations from the end of each segment, if no other column has them."""
+        if "end" not in columns:
+            return
+        if "duration" in columns:
+            start, seconds, end = (
+                self._seconds(columns.get(name, "")) for name in ("start", "duration", "end")
+            )
+            sums = [a + b for a, b in zip(start or [0.0] * len(end), seconds, strict=False)]
+            same = all(abs(a - b) < _ROUNDED for a, b in zip(sums, end, strict=False))
+            if not same and not {"duration", "end"} & self.given.keys():
+                both = f"the segments may end at {columns['end']!r} or last {columns['duration']!r}"
+                self._ask(both, "--column end=NAME, or --column duration=NAME")
+            del columns["duration" if "end" in self.given else "end"]
+            return
+        start_name = repr(columns["start"]) if "start" in columns else "0"
+        self._note(f"duration: {columns['end']!r} minus {start_name}", "duration", "")
+
+    def _seconds(self, name: str) -> list[float]:
+        cells = self.table.points(self.cells(name))
+        return to_numbers([cell or "nan" for cell in cells]) if are_numbers(cells) else []
+
     def _suits(self, ours: str, name: str, columns: Mapping[str, str]) -> bool:
         """Return True if the cells of a column can be what its name says."""
         if ours in ("clip_id", "group"):
             if name == ours:
                 return True
             cells = self.cells(name)
-            n_empty = len(cells) - len([*filter(None, cells)])
+            missing = [*filter(is_missing, cells)]
+            n_empty = len(missing)
             if ours == "group" and n_empty and len({*cells}) > 1:
-                self.notes.append(f"{name!r} is not used as group: it has {n_empty} empty cells")
+                words = _list(sorted({*missing} - {""}))
+                named = f" (of them {words})" if words else ""
+                text = f"{name!r} is not used as group: it has {n_empty} empty cells{named}"
+                self.notes.append(text)
             if n_empty:
                 return False
             if ours == "clip_id":
@@ -345,6 +439,11 @@ class _Recogniser:
             return all(cell.lower()[:3] in _SPLITS for cell in cells)
         if ours == "fold":
             return all(map(_is_whole, cells))
+        cells = self.table.points(cells)
+        if ours == "end" and name != ours:
+            starts = self._seconds(columns.get("start", "")) or [0.0] * len(self.cells(name))
+            if not all(a < b for a, b in zip(starts, self._seconds(name), strict=False)):
+                return False
         return are_numbers(cells) and (name == ours or _range(cells)[1] <= _MOST_SECONDS)
 
     def _may_hold_tags(self, labels: Sequence[str]) -> bool:
@@ -428,22 +527,29 @@ def tag_separator(cells: Sequence[str]) -> str:
 
 
 def holds_mark(mark: str, cells: Sequence[str]) -> bool:
-    """Return True if a cell that is not a JSON list contains the separator."""
-    return any(mark in cell and not cell.startswith("[") for cell in cells)
+    """Return True if the separator is between two names of a cell that is not JSON."""
+    return any(
+        mark in cell and not cell.startswith(("[", "{")) and len(_split(cell, mark)) > 1
+        for cell in cells
+    )
 
 
 def _hold_tags(cells: Sequence[str]) -> bool:
     """Return True if cells list several names, most of which also occur in other cells."""
     different = {*cells}
-    if any(cell.startswith("[") and cell.endswith("]") for cell in different):
+    if any(cell[:1] + cell[-1:] in ("[]", "{}") for cell in different):
         return True
     mark = tag_separator([*different])
-    parts = [[part.strip() for part in cell.split(mark)] for cell in different]
+    parts = [_split(cell, mark) for cell in different]
     counts = Counter(chain.from_iterable(parts))
     joined = {*chain.from_iterable(tags for tags in parts if len(tags) > 1)}
     return bool(joined) and (
         mark != "," or 2 * sum(counts[tag] > 1 for tag in joined) > len(joined)
     )
+
+
+def _split(cell: str, mark: str) -> list[str]:
+    return [part for part in map(str.strip, cell.split(mark)) if part]
 
 
 def _with_prefix(names: Iterable[str]) -> dict[str, str]:

@@ -35,8 +35,15 @@ _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
 _STATED = re.compile(r"\s*\"?sep=(.)\"?\s*$", re.IGNORECASE)
 # The beginning of a cell that a spreadsheet would run as a formula.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
-# A number with a decimal comma, or without decimals.
-_COMMA = re.compile(r"\s*[+-]?\d+(?:,\d+)?(?:e[+-]?\d+)?\s*", re.IGNORECASE)
+# A number with a decimal comma, one whose comma may separate thousands, and a number next to which
+# such a comma is doubtful.
+_COMMA = re.compile(r"[+-]?\d*,\d+(?:e[+-]?\d+)?", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_DOUBTFUL = re.compile(r"\.|\d{3}")
+# Words for a missing value; in a column of labels, only the first ones.
+_NAN = {"", "nan", "#n/a", "<na>", "nat", "null"}
+_MISSING = _NAN | {"none", "na", "n/a", "n.a.", "#na", "-", "--", "?"}
+_QUOTED = re.compile('"[^"]*"')
 # Characters of no width: zero-width space, word joiner, byte-order mark.
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
 
@@ -56,6 +63,7 @@ class Table:
     # Lines ``# key: value``: key in lower case -> (line, value).
     settings: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     rows: tuple[CsvRow, ...] = ()  # (line, cells), header first, without blank lines
+    mark: str = ","  # separator of the cells in the file
 
     def setting(self, key: str, default: str) -> str:
         """Return the value of a setting, or the default if it is missing or empty."""
@@ -81,6 +89,39 @@ class Table:
         i = header.index(name)
         step = -(-len(self.rows) // most) if most else 1
         return [cells[i].strip() for _, cells in self.rows[1::step] if cells[i:]]
+
+    def points(self, cells: Sequence[str]) -> Sequence[str]:
+        """Return the cells of a column of numbers with points instead of decimal commas.
+
+        A comma that may separate thousands stays, so that its cell is refused.
+        """
+        commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
+        if all(map(_THOUSANDS.fullmatch, commas)) and (
+            self.mark == "," or any(_DOUBTFUL.search(c) for c in cells if "," not in c)
+        ):
+            return cells
+        return [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in cells]
+
+    def with_points(self, names: Iterable[str]) -> tuple[Table, list[str]]:
+        """Return the table with points in columns of numbers, and notes on columns with both."""
+        table, notes = self, []
+        for name in names:
+            cells = self.cells(name)
+            new = {a: b for a, b in zip(cells, self.points(cells), strict=True) if a != b}
+            if new:
+                table = table.with_cells(name, new)
+                if any("." in cell for cell in cells):
+                    notes.append(f"{name!r} has decimal commas and points: both are read")
+        return table, notes
+
+    def with_cells(self, name: str, new: Mapping[str, str]) -> Table:
+        """Return the table with other texts in a column; `new` maps the texts to replace."""
+        i, (head, *rows) = self.header.index(name), self.rows
+        changed = [
+            (line, [*row[:i], new.get(row[i].strip(), row[i]), *row[i + 1 :]] if row[i:] else row)
+            for line, row in rows
+        ]
+        return replace(self, rows=(head, *changed))
 
     def full_rows(self, problems: Problems) -> Iterator[CsvRow]:
         """Yield the rows below the header; report rows with another number of cells."""
@@ -208,8 +249,7 @@ def _load_table(path: Path) -> Table:
         elif setting := _SETTING.match(comment):
             settings[setting[1].lower()] = (n_comments, setting[2].strip())
     mark, lines, line = _find_mark(lines[n_comments:], n_comments + 1)
-    rows = tuple(_csv_rows(lines, line, mark))
-    return Table(kind, version, settings, rows if kind or mark == "," else _with_points(rows))
+    return Table(kind, version, settings, tuple(_csv_rows(lines, line, mark)), mark)
 
 
 def _read_text(path: Path) -> str:
@@ -243,16 +283,21 @@ def _find_mark(lines: list[str], first: int) -> tuple[str, list[str], int]:
     """Return the separator of the cells, the lines below a line that states it, and the first."""
     if lines and (stated := _STATED.match(lines[0])):
         return stated[1], lines[1:], first + 1
-    header = re.sub('"[^"]*"', "", next(filter(str.strip, lines), ""))
+    header = _QUOTED.sub("", next(filter(str.strip, lines), ""))
     return max(",;\t", key=header.count), lines, first
 
 
 def _csv_rows(lines: Sequence[str], first: int, mark: str) -> Iterator[CsvRow]:
     """Yield line number and cells of each row that is not blank."""
     reader = csv.reader(lines, strict=True, delimiter=mark)
-    start = 0
+    start = width = 0
     try:
         for cells in reader:
+            width = width or len(cells)
+            if reader.line_num - start > 1 and _join_rows(lines[start : reader.line_num], mark, width):
+                text = f"a quoted cell reaches from here to line {first + reader.line_num - 1}, over "
+                text += "what look like rows: delete stray quotes, or double those inside a cell"
+                raise BadText(first + start, text)
             if any(map(str.strip, cells)):
                 if "'" in "".join(cells):
                     cells = [c[1:] if c[:1] == "'" and _FORMULA.match(c) else c for c in cells]
@@ -262,16 +307,16 @@ def _csv_rows(lines: Sequence[str], first: int, mark: str) -> Iterator[CsvRow]:
         raise BadText(first + start, f"the file is not CSV from this line on: {error}") from None
 
 
-def _with_points(rows: tuple[CsvRow, ...]) -> tuple[CsvRow, ...]:
-    """Write numbers with a point where all cells of a column are numbers with a decimal comma."""
-    width = len(rows[0][1]) if rows else 0
-    for i in range(width):
-        cells = (row[i] for _, row in rows[1:] if row[i:] and row[i].strip())
-        if all(map(_COMMA.fullmatch, cells)):
-            for _, row in rows[1:]:
-                if row[i:]:
-                    row[i] = row[i].replace(",", ".")
-    return rows
+def _join_rows(lines: Sequence[str], mark: str, width: int) -> bool:
+    """Return True if most lines of a quoted cell look like rows that stray quotes have joined."""
+    filled = [line for line in lines if line.strip()]
+    alike = 0
+    for line in filled:
+        plain = _QUOTED.sub("", line)
+        of_row = width in (line.count(mark) + 1, plain.count(mark) + 1)
+        # A blank follows the commas of sentences.
+        alike += of_row and not (mark == "," and ", " in plain)
+    return width > 1 and 2 * alike > len(filled)
 
 
 def _parquet_rows(path: Path) -> Iterator[CsvRow]:
@@ -300,7 +345,7 @@ def _excel_rows(path: Path) -> Iterator[CsvRow]:
         try:
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             sheets = {
-                sheet.title: [[*map(_cell_of, row)] for row in sheet.iter_rows(values_only=True)]
+                sheet.title: _sheet_cells([*sheet.iter_rows(values_only=True)])
                 for sheet in book.worksheets
             }
         except OSError:
@@ -318,6 +363,20 @@ def _excel_rows(path: Path) -> Iterator[CsvRow]:
         if any(row):
             n_cells = max(width, *(i + 1 for i, cell in enumerate(row) if cell))
             yield number, (row + [""] * n_cells)[:n_cells]
+
+
+def _sheet_cells(rows: Sequence[Sequence[Any]]) -> list[list[str]]:
+    """Return the cells of a sheet; among words, booleans are the words TRUE and FALSE."""
+    filled = (row for row in rows if any(value is not None for value in row))
+    next(filled, None)
+    words = {i for row in filled for i, value in enumerate(row) if isinstance(value, str)}
+    return [
+        [
+            str(value).upper() if isinstance(value, bool) and i in words else _cell_of(value)
+            for i, value in enumerate(row)
+        ]
+        for row in rows
+    ]
 
 
 def _cell_of(value: Any) -> str:
@@ -377,13 +436,26 @@ def plain_text(cell: str) -> str:
     return cell if cell.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFC", cell))
 
 
+def is_missing(cell: str, label: bool = False) -> bool:
+    """Return True if a cell is empty or a word for a missing value, such as ``NaN`` or ``#N/A``.
+
+    A label may be called ``None``, so in a column of labels fewer words count.
+    """
+    return cell.casefold() in (_NAN if label else _MISSING)
+
+
 def parse_names(cell: str, separator: str) -> list[str]:
-    """Return the names in a cell, which are separated or in a JSON list."""
-    if cell.startswith("["):
+    """Return the names in a cell: separated, in a JSON list, or Label Studio's choices."""
+    if cell.startswith(("[", "{")):
         try:
             names = parse_json(cell)
         except ValueError as error:
             raise ValueError(f"{shown(cell)} is not a JSON list: {error}") from None
+        if isinstance(names, dict):
+            names = names.get("choices")
+        names = [names] if isinstance(names, str) else names
+        if not isinstance(names, list):
+            raise ValueError(f"{shown(cell)} has no list of 'choices'")
         if not all(isinstance(name, str) for name in names):
             raise ValueError(f"{shown(cell)} has items that are not text: put them in quotes")
         return [name.strip() for name in names]
@@ -391,8 +463,8 @@ def parse_names(cell: str, separator: str) -> list[str]:
 
 
 def format_names(names: Sequence[str], separator: str) -> str:
-    """Return a cell for `parse_names`; a JSON list only if a name contains the separator or `[`."""
-    if any(separator in name for name in names) or (names and names[0].startswith("[")):
+    """Return a cell for `parse_names`: a JSON list if a name contains the separator or a bracket."""
+    if any(separator in name for name in names) or (names and names[0].startswith(("[", "{"))):
         return json.dumps(list(names), ensure_ascii=False)
     return (separator if separator == ";" else separator + " ").join(names)
 

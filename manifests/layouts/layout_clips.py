@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 from collections.abc import Collection, Sequence
@@ -16,7 +17,7 @@ from mvemo.manifests.labels import Label
 from mvemo.manifests.layouts.file_names import FoundClips
 from mvemo.manifests.layouts.layout_file import SPLITS, Layout, TableFile
 from mvemo.manifests.splits.assignment import part_of
-from mvemo.manifests.tables import plain_text, read_lines, read_table
+from mvemo.manifests.tables import is_missing, plain_text, read_lines, read_table
 
 _PLACE = re.compile(r"\{([^{}:]+)(?::(-?\d+|stem))?\}")
 
@@ -40,8 +41,10 @@ class _Record:
             raise BadManifest(f"{self.problems.path}: has no column {column!r}, only {known}")
         return self.cells[column]
 
-    def number(self, column: str) -> float:
-        return parse_number(self.cell(column), column, self.report)
+    def number(self, column: str, blank: bool = False) -> float:
+        """Return the number in a column; NaN for an empty cell if it may be `blank`."""
+        cell = self.cell(column)
+        return math.nan if blank and is_missing(cell) else parse_number(cell, column, self.report)
 
 
 def find_by_layout(
@@ -194,6 +197,10 @@ def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, Extra]:
     if layout.label:
         names = [plain_text(record.cell(layout.label.column)) for record in records]
         names = [name.lower() if layout.label.lower else name for name in names]
+        names = [n for n in names if not is_missing(n, label=True)] if layout.average else names
+        if not any(names):
+            first.report(f"{layout.label.column} is empty")
+            return ("",), []
         return majority_label(names) if layout.average else ((names[0],), [])
     if layout.tags:
         marks = f"[\t{re.escape(layout.tags.separator)}]"
@@ -201,8 +208,11 @@ def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, Extra]:
         plain = {plain_text(tag.strip().removeprefix(layout.tags.prefix)) for tag in tags}
         return tuple(sorted(plain - {""})), []
     columns = layout.targets.values()
-    ratings = [[record.number(target.column) for target in columns] for record in records]
+    blank = layout.average
+    ratings = [[record.number(target.column, blank) for target in columns] for record in records]
     label, extra = mean_label([*layout.targets], ratings)
+    if blank and any(value != value for value in label):
+        first.report(f"nobody rated clip {first.id!r} in all of {', '.join(layout.targets)}")
     stated = {DEVIATION.format(n): t.deviation for n, t in layout.targets.items() if t.deviation}
     if not layout.average:
         extra = []

@@ -163,15 +163,16 @@ def _recognised(table: Table, problems: Problems, columns: Mapping[str, str]) ->
     if table.kind or problems.count:
         return table
     given = {ours: ours for ours in columns}
-    found = recognise(table.header, table.cells, given, UNLABELLED)
+    found = recognise(table, given, UNLABELLED)
     for question in found.questions:
         problems.add(0, question)
-    names = [name for name in ("path", "start", "duration") if name in found.renamed]
+    names = {"path", "start", "duration", "end"} & {*found.columns}
     for note in found.notes:
-        if note.split(":")[0] in names:
+        if note.split(":")[0] in {*names, "duration"}:
             tell_note(f"{problems.path}: {note}")
     try:
-        return table.renamed({name: found.renamed[name] for name in names})
+        renamed = table.renamed({n: found.columns[n] for n in names & found.renamed.keys()})
+        return renamed.with_points(found.numbers)[0]
     except BadText as error:
         problems.add(*error.args)
         return table

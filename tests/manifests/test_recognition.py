@@ -4,11 +4,12 @@ import pytest
 
 from mvemo.manifests import BadManifest, read_manifest, write_manifest
 from mvemo.manifests.recognition import rated_columns, recognise
+from mvemo.manifests.tables import Table
 
 
 def recognised(text, **options):
-    header, *rows = [line.split(",") for line in text.split("\n")]
-    return recognise(header, lambda name: [row[header.index(name)] for row in rows], **options)
+    rows = [(i, line.split(",")) for i, line in enumerate(text.split("\n"), start=1)]
+    return recognise(Table(rows=tuple(rows)), **options)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def recognised(text, **options):
         ("file,title,artists,length,x,y\na.mp3,p,q,99999,True,False\nb.mp3,r,s,9,False,True",
          "multilabel", {"path": "file"}, {"x": "x", "y": "y"}),
         ("file,onset,offset,moods\na.mp3,1,9,x|y\nb.mp3,2,9,z", "multilabel",
-         {"path": "file", "start": "onset", "label": "moods"}, {}),
+         {"path": "file", "start": "onset", "end": "offset", "label": "moods"}, {}),
         ("file,set\na.mp3,red\nb.mp3,blue", "multiclass", {"path": "file", "label": "set"}, {}),
         ("path,duration\na.mp3,long\nb.mp3,short", "multiclass",
          {"path": "path", "label": "duration"}, {}),
@@ -126,7 +127,7 @@ TEN_TABLES = [
      ["2 files in 'wav'", "column 'cv_fold'", "3 columns of 0 and 1, 'happy', 'sad', 'tense'"]),
     ("path,label_calm,label_sad,loud\na.mp3,1,0,1\nb.mp3,0,1,1\n",
      "multilabel", ("calm", "sad"), ("calm",), "a",
-     ["2 columns of 0 and 1, 'label_calm', 'label_sad'"]),
+     ["2 columns of 0 and 1, 'label_calm', 'label_sad'", "not used: 'loud'"]),
     ("Video File,Emotion,Subset,Composer\na.mp4,joy,train,x\nb.mp4,fear,test,x\nc.mp4,joy,test,y\n",
      "multiclass", ("fear", "joy"), ("joy",), "x",
      ["'Video File'", "'Composer' (2 groups)", "column 'Subset'", "2 classes in 'Emotion'"]),

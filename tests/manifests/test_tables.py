@@ -51,8 +51,8 @@ def rows_of(path, content):
         ("clip,é\r\n".encode("utf-16"), ((1, ["clip", "é"]),)),
         # A comma in a name is no separator if there are more semicolons.
         ("a (1,2);b;c\nx;y;z\n", ((1, ["a (1,2)", "b", "c"]), (2, ["x", "y", "z"]))),
-        # A column of numbers only may have decimal commas.
-        ("a;b\n1,5;1,5\n-2;x\n;\n", ((1, ["a", "b"]), (2, ["1.5", "1,5"]), (3, ["-2", "x"]))),
+        # Decimal commas stay until the meaning of a column is known.
+        ("a;b\n1,5;1,5\n-2;x\n;\n", ((1, ["a", "b"]), (2, ["1,5", "1,5"]), (3, ["-2", "x"]))),
     ],
 )
 def test_rows_have_the_number_of_their_first_line(tmp_path, content, rows):
@@ -110,7 +110,7 @@ def test_a_table_of_lists(tmp_path, monkeypatch):
     path = tmp_path / "t.parquet"
     manifest = read_manifest(path, columns=columns, task="multilabel", media=False)
     assert [clip.label for clip in manifest.clips] == [("calm", "sad"), ()]
-    assert manifest.notes == ()
+    assert manifest.notes == ("columns that are not used: 'live'",)
 
 
 def test_without_pyarrow(tmp_path, monkeypatch):
