@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.crossval.evaluation import with_repeats
+from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.results import OTHERS, Results, score_baseline, score_model
 from mvemo.fuse.tasks import task_of
+from mvemo.fuse.tasks.prediction_columns import check_outputs
+from mvemo.manifests.labels import label_kind
 from mvemo.manifests.text_table import listed
 
 
@@ -73,6 +76,7 @@ def results_of_predictions(
     synthetic: bool = False,
     scale: str = "",
     provenance: Mapping[str, Any] | None = None,
+    from_logits: bool = False,
 ) -> Results:
     """Score predictions, for the same report as an evaluation by mvemo.
 
@@ -91,6 +95,13 @@ def results_of_predictions(
         Scale of valence and arousal, such as ``1..9``; empty if unknown.
     provenance
         JSON values to keep with the files' names and digests.
+    from_logits
+        True if `outputs` are logits instead of probabilities.
+
+    Raises
+    ------
+    BadFeatures
+        Outputs, labels, folds or ids are not as `Predictions` states; the message names the clip.
 
     Examples
     --------
@@ -106,12 +117,17 @@ def results_of_predictions(
     if predictions.repeats:
         first, *others = (
             results_of_predictions(
-                one, name=name, synthetic=synthetic, scale=scale, provenance=provenance
+                one,
+                name=name,
+                synthetic=synthetic,
+                scale=scale,
+                provenance=provenance,
+                from_logits=from_logits,
             )
             for one in predictions.repeats
         )
         return with_repeats(first, others)
-    p = predictions
+    p = _checked(predictions, from_logits)
     task = task_of(p.task).for_labels(p.classes, p.y_true, scale)
     tested = (p.folds >= 0)[:, None]
     models = tuple(
@@ -146,3 +162,58 @@ def results_of_predictions(
             **(provenance or {}),
         },
     )
+
+
+def _checked(p: Predictions, from_logits: bool) -> Predictions:
+    """Return predictions with checked probabilities, or raise `BadFeatures`."""
+    task_of(p.task)
+    kind, n, n_classes = label_kind(p.task), len(p.clip_ids), len(p.classes)
+    for what, names in (("clip id", p.clip_ids), ("class", p.classes), ("group", p.groups)):
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated and what != "group":
+            raise BadFeatures(f"duplicate {what} {repeated[0]!r}")
+    y_true, folds = np.asarray(p.y_true), np.asarray(p.folds)
+    shape = kind.shape(n, n_classes)
+    found = {"groups": (len(p.groups),), "folds": folds.shape, "y_true": y_true.shape}
+    if n_classes == 1 and kind.numeric and y_true.shape == (n,):
+        found["y_true"] = shape
+    outputs = {model: np.asarray(values) for model, values in p.outputs.items()}
+    found |= {f"outputs of model {model!r}": values.shape for model, values in outputs.items()}
+    for what, got in found.items():
+        one = {"groups": (n,), "folds": (n,), "y_true": shape}.get(what, (n, n_classes))
+        if got != one:
+            raise BadFeatures(f"{what}: expected the shape {one}, got {got}")
+    for what, values in {"y_true": y_true, "folds": folds, **outputs}.items():
+        if values.dtype.kind not in "biuf":
+            raise BadFeatures(f"{what}: expected an array of numbers, got {values.dtype}")
+    if not outputs:
+        raise BadFeatures("outputs: expected at least one model")
+    wrong = np.flatnonzero(kind.invalid(y_true.reshape(shape), n_classes))
+    if len(wrong):
+        least = "a finite number" if kind.numeric else f"0 to {n_classes - 1 if kind.exclusive else 1}"
+        got = y_true[wrong[0]]
+        raise BadFeatures(f"y_true of clip {p.clip_ids[wrong[0]]!r}: expected {least}, got {got}")
+    if p.k < 1 or not np.isin(np.arange(p.k), folds).all() or not np.isin(folds, range(-1, p.k)).all():
+        got = np.unique(folds).tolist()
+        raise BadFeatures(f"folds: expected each of 0 to {p.k - 1}, and -1 if not tested, got {got}")
+    checked, n_divided = {}, 0
+    for model, values in outputs.items():
+        rows = []
+        for clip, row in zip(p.clip_ids, values.astype(np.float64).tolist(), strict=True):
+            place = f"clip {clip!r} of model {model!r}"
+            numbers, divided = check_outputs(p.task, place, [*map(repr, row)], from_logits)
+            rows.append(numbers)
+            n_divided += divided
+        checked[model] = np.array(rows)
+    notes = (*p.notes, *divided_note(n_divided, n * len(outputs)))
+    labels = y_true.astype(kind.dtype)
+    return replace(p, y_true=labels, folds=folds.astype(np.int64), outputs=checked, notes=notes)
+
+
+def divided_note(n_divided: int, n_rows: int) -> list[str]:
+    """Return a note on rows of probabilities that were divided by their sum, if there are any."""
+    note = (
+        f"In {n_divided} of {n_rows} rows the probabilities do not sum to 1, because they are "
+        "rounded: they were divided by their sum."
+    )
+    return [note] * bool(n_divided)
