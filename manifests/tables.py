@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mvemo.manifests.cells import are_numbers
+from mvemo.manifests.cells import are_numbers, to_whole
 from mvemo.manifests.errors import BadManifest, MissingManifest, Problem, Problems
 from mvemo.manifests.files import MakeError, parse_json, shown, write_bytes
 
@@ -475,7 +475,16 @@ _FORMS: Mapping[str, Callable[[str], str]] = {
     "without ending": lambda name: str(PurePosixPath(name).with_suffix("")) if name else "",
     "without folder": lambda name: PurePosixPath(name).name,
     "without folder and ending": lambda name: PurePosixPath(name).stem,
+    "as whole numbers": lambda name: _whole(name),
+    "as whole numbers in file names": lambda name: _whole(PurePosixPath(name).stem),
 }
+
+
+def _whole(text: str) -> str:
+    """Return a whole number without leading zeros and decimals; any other text unchanged."""
+    with suppress(ValueError):
+        return str(to_whole(text))
+    return text
 
 
 def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], str]:

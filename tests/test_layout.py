@@ -48,7 +48,9 @@ FLOORS = {
     ),
     "cache": (
         "errors untrusted",
-        "import_arrays table",
+        "table",
+        "clip_columns",
+        "import_arrays",
         "spec",
         "schema",
         "index",

@@ -1,0 +1,168 @@
+"""Columns of another program's rows, compared with the clips: ids, and labels among the numbers."""
+
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache.errors import BadCache
+from mvemo.cache.table import ClipTable
+from mvemo.manifests.cells import are_numbers
+from mvemo.manifests.labels import UNLABELLED, label_kind
+from mvemo.manifests.tables import match_ids
+
+# Default names of the column or data set with the clip ids.
+ID_NAMES = ("clip_id", "clip_ids")
+# Words in the names of columns that may name clips although they hold whole numbers.
+_CLIP_WORDS = {"id", "ids", "clip", "clips", "song", "songs", "track", "music", "video", "audio"}
+_CLIP_WORDS |= {"segment", "file", "filename", "path", "name", "names", "key", "uid"}
+# Names of labels, folds, splits and groups, without marks between words.
+_LABEL_NAMES = {"label", "labels", "class", "classes", "emotion", "emotions", "mood", "moods"}
+_LABEL_NAMES |= {"quadrant", "category", "tag", "tags", "target", "targets", "fold", "folds"}
+_LABEL_NAMES |= {"cvfold", "split", "splits", "subset", "partition", "group", "groups"}
+# A column that repeats the labels, but might do so by chance in one of this many orders, is kept.
+_CHANCE = math.log(1e4)
+_MISSING = frozenset(("None", "nan", "NaN", "NaT", "<NA>"))
+
+
+def texts_of(values: Iterable[Any]) -> list[str]:
+    """Return values of any type as cells of a table; missing values become empty."""
+    return [v if type(v) is str else _text(v) for v in values]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip()
+    text = str(value).strip()
+    return "" if text in _MISSING and not isinstance(value, str) else text
+
+
+def find_ids(
+    where: str,
+    columns: Mapping[str, Any],
+    names: Mapping[str, str],
+    numbers: Collection[str] = (),
+    skipped: Collection[str] = (),
+) -> tuple[str, ...]:
+    """Return the columns that name the clips of the rows, all the same ones; empty if none does.
+
+    Whole numbers may be ids or features: they are ids if the column's name says so, or if the rows
+    have the order of the clips. Otherwise the column is asked for.
+
+    `names` maps ids and paths to clip ids, in the order of the clips. The user chose the columns
+    `numbers` as features, and does not want to be asked about the columns `skipped`.
+    """
+    order = [*dict.fromkeys(names.values())]
+    sure: dict[str, list[str]] = {}
+    few: dict[str, int] = {}
+    unsure = []
+    for name, values in columns.items():
+        cells = _possible_ids(values, names)
+        ids = match_ids(cells, names)[0] if cells else ()
+        n_named = len({*ids} & {*order})
+        is_text = not _are_plain_numbers(cells)
+        if 2 * n_named <= min(len(ids), len(order)):
+            # A few texts that name clips show that the others name clips, too.
+            few |= {name: n_named} if n_named > 1 and is_text else {}
+        elif not is_text and name in numbers:
+            continue
+        elif is_text or names_clips(name, cells) or [*ids] == order:
+            sure[name] = [*ids]
+        elif name not in skipped:
+            unsure.append(name)
+    named = sorted(sure, key=lambda name: not _is_id_name(name))
+    for name in named[1:]:
+        if sure[name] != sure[named[0]] and not _is_id_name(named[0]):
+            raise BadCache(
+                f"{where}: {named[0]!r} and {name!r} both name clips, but not the same: give "
+                f"--id-column {named[0]}, or --id-column {name}"
+            )
+    if unsure and not sure:
+        raise BadCache(
+            f"{where}: {unsure[0]!r} holds whole numbers that are also clip ids: give --id-column "
+            f"{unsure[0]} if they name the clips, otherwise name it in --columns or --skip-columns"
+        )
+    if not sure:
+        return tuple(sorted(few, key=lambda name: -few[name])[:1])
+    return tuple(name for name in named if sure[name] == sure[named[0]])
+
+
+def _is_id_name(name: str) -> bool:
+    return name.rpartition("/")[2] in ID_NAMES
+
+
+def _possible_ids(values: Any, names: Mapping[str, str]) -> list[str]:
+    """Return the cells of a column, or nothing if a sample shows numbers that name no clip."""
+    sample = texts_of(values[:: max(1, len(values) // 64)])
+    known = not names.keys().isdisjoint(sample)
+    whole = all(re.fullmatch(r"[0-9]*(\.0*)?", cell) for cell in sample)
+    return texts_of(values) if known or whole or not are_numbers(sample) else []
+
+
+def _are_plain_numbers(cells: Sequence[str]) -> bool:
+    """Return True for whole numbers as features have them, without leading zeros."""
+    return all(re.fullmatch(r"([1-9][0-9]*|0)(\.0*)?|", cell) for cell in cells)
+
+
+def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
+    """Return True if a column may name clips by numbers: by its name, unless it numbers the rows.
+
+    A column without a name is one of ids, unless it counts from 0 or 1.
+    """
+    last = name.rpartition("/")[2]
+    words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", last).lower())
+    if {*words} & _CLIP_WORDS:
+        return True
+    numbers = [[str(i) for i in range(start, start + len(cells))] for start in (0, 1)]
+    unnamed = {*words} <= {"unnamed", "index", "level"} and not name.isdigit()
+    return unnamed and [*cells] not in numbers
+
+
+def is_label(name: str, table: ClipTable | None) -> bool:
+    """Return True if a name is that of a label, target, tag, fold, split or group."""
+    plain, *known = (re.sub(r"[\W_]", "", n.casefold()) for n in (name, *_outputs(table)))
+    return plain in _LABEL_NAMES or plain.removeprefix("label") in known
+
+
+def _outputs(table: ClipTable | None) -> tuple[str, ...]:
+    """Return the tags or targets of the clips."""
+    return table.classes if table and not label_kind(table.task).exclusive else ()
+
+
+def repeated_labels(table: ClipTable, rows: Sequence[int], values: NDArray[Any]) -> list[int]:
+    """Return the columns of `values` that state the label, a tag or a target of the clips `rows`.
+
+    Such a column is constant within each class and not overall, or is a target times a factor.
+    """
+    if table.task == UNLABELLED or not len(rows):
+        return []
+    labels = np.asarray(table.labels)[list(rows)].reshape(len(rows), -1)
+    states = _is_target if label_kind(table.task).numeric else _is_class
+    found = []
+    for j, column in enumerate(values.T):
+        known = np.isfinite(column)
+        if any(states(column[known], label[known]) for label in labels.T):
+            found.append(j)
+    return found
+
+
+def _is_class(column: NDArray[Any], codes: NDArray[Any]) -> bool:
+    _, first, of = np.unique(codes, return_index=True, return_inverse=True)
+    if not len(first) or np.any(column != column[first][of]):
+        return False
+    counts = np.unique(column, return_counts=True)[1]
+    n_orders = math.lgamma(len(column) + 1) - sum(math.lgamma(n + 1) for n in counts.tolist())
+    return n_orders - math.lgamma(len(first) + 1) > _CHANCE
+
+
+def _is_target(column: NDArray[Any], target: NDArray[Any]) -> bool:
+    if len(column) < 8:
+        return False
+    with np.errstate(over="ignore"):
+        x, y = (v / max(np.abs(v).max(), 1e-300) for v in (column.astype(float), target))
+    x, y = x - x.mean(), y - y.mean()
+    size = np.linalg.norm(x) * np.linalg.norm(y)
+    return bool(size > 0 and abs(x @ y) > (1 - 1e-9) * size)
