@@ -134,7 +134,8 @@ def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> A
     if twice := [name for name in names if names.count(name) > 1]:
         raise BadCache(f"{path}: {names.count(twice[0])} columns are named {twice[0]!r}")
     table = {name: column[first:] for name, column in zip(names, cells, strict=True)}
-    return numbers_of(path, table, id_column, columns, [number for number, _ in lines[first:]])
+    rows = [number for number, _ in lines[first:]]
+    return numbers_of(path, table, id_column, columns, rows, read.points)
 
 
 def _is_row(path: Path, cells: Sequence[Sequence[str]], columns: TableColumns) -> bool:
@@ -157,8 +158,12 @@ def numbers_of(
     id_column: str | None,
     columns: TableColumns,
     lines: Sequence[int],
+    points: Callable[[Sequence[str]], Sequence[str]] | None = None,
 ) -> ArrayRows:
-    """Return the ids and the numbers in the columns of a table; `lines` are those of the file."""
+    """Return the ids and the numbers in the columns of a table; `lines` are those of the file.
+
+    `points` replaces decimal commas in the texts of a column.
+    """
     if id_column is not None and id_column not in table:
         raise BadCache(f"{path}: has no column {id_column!r}; the columns are {listed([*table])}")
     skipped = _matching(path, columns.skip, table)
@@ -168,6 +173,8 @@ def numbers_of(
     ids = tuple(texts_of(table[found[0]])) if found else None
     if ids and "" in ids:
         raise BadCache(f"{path}:{lines[ids.index('')]}: column {found[0]} has no clip id")
+    if points is not None:
+        table = {n: cells if n in found else points(cells) for n, cells in table.items()}
     labels = {name for name in table if is_label(name, columns.table)} - {*columns.take}
     chosen = _value_columns(path, table, found, columns, skipped | labels)
     values = np.empty((len(lines), len(chosen)))
