@@ -8,6 +8,7 @@ import gc
 import importlib
 import io
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ _DOUBTFUL = re.compile(r"\.|\d{3}")
 # Words for a missing value; in a column of labels, only the first ones.
 _NAN = {"", "nan", "#n/a", "<na>", "nat", "null"}
 _MISSING = _NAN | {"none", "na", "n/a", "n.a.", "#na", "-", "--", "?"}
+_NOW = getattr(os, "O_NONBLOCK", 0)
 _QUOTED = re.compile('"[^"]*"')
 # Characters of no width: zero-width space, word joiner, byte-order mark.
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
@@ -254,7 +256,10 @@ def _load_table(path: Path) -> Table:
 
 def _read_text(path: Path) -> str:
     """Return the text of a file in UTF-8, or in UTF-16 with a byte-order mark; keep line ends."""
-    content = path.read_bytes()
+    # A pipe without a writer is empty; reading it would wait for ever.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NOW)) as file:
+        os.set_blocking(file.fileno(), True)
+        content = file.read()
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
