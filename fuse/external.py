@@ -168,34 +168,32 @@ def _checked(p: Predictions, from_logits: bool) -> Predictions:
     """Return predictions with checked probabilities, or raise `BadFeatures`."""
     task_of(p.task)
     kind, n, n_classes = label_kind(p.task), len(p.clip_ids), len(p.classes)
-    for what, names in (("clip id", p.clip_ids), ("class", p.classes), ("group", p.groups)):
-        repeated = [name for name, count in Counter(names).items() if count > 1]
-        if repeated and what != "group":
+    for what, names in (("clip id", p.clip_ids), ("class", p.classes)):
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
             raise BadFeatures(f"duplicate {what} {repeated[0]!r}")
     y_true, folds = np.asarray(p.y_true), np.asarray(p.folds)
-    shape = kind.shape(n, n_classes)
-    found = {"groups": (len(p.groups),), "folds": folds.shape, "y_true": y_true.shape}
     if n_classes == 1 and kind.numeric and y_true.shape == (n,):
-        found["y_true"] = shape
+        y_true = y_true[:, None]
     outputs = {model: np.asarray(values) for model, values in p.outputs.items()}
-    found |= {f"outputs of model {model!r}": values.shape for model, values in outputs.items()}
-    for what, got in found.items():
-        one = {"groups": (n,), "folds": (n,), "y_true": shape}.get(what, (n, n_classes))
-        if got != one:
-            raise BadFeatures(f"{what}: expected the shape {one}, got {got}")
-    for what, values in {"y_true": y_true, "folds": folds, **outputs}.items():
-        if values.dtype.kind not in "biuf":
-            raise BadFeatures(f"{what}: expected an array of numbers, got {values.dtype}")
     if not outputs:
         raise BadFeatures("outputs: expected at least one model")
-    wrong = np.flatnonzero(kind.invalid(y_true.reshape(shape), n_classes))
+    shapes = {"groups": (n,), "folds": (n,), "y_true": kind.shape(n, n_classes)}
+    arrays = {"groups": np.empty(len(p.groups)), "folds": folds, "y_true": y_true}
+    for what, values in (arrays | {f"outputs of {m!r}": v for m, v in outputs.items()}).items():
+        shape = shapes.get(what, (n, n_classes))
+        if values.shape != shape or values.dtype.kind not in "biuf":
+            got = f"{values.dtype} {values.shape}"
+            raise BadFeatures(f"{what}: expected numbers in the shape {shape}, got {got}")
+    wrong = np.flatnonzero(kind.invalid(y_true, n_classes))
     if len(wrong):
-        least = "a finite number" if kind.numeric else f"0 to {n_classes - 1 if kind.exclusive else 1}"
-        got = y_true[wrong[0]]
-        raise BadFeatures(f"y_true of clip {p.clip_ids[wrong[0]]!r}: expected {least}, got {got}")
-    if p.k < 1 or not np.isin(np.arange(p.k), folds).all() or not np.isin(folds, range(-1, p.k)).all():
-        got = np.unique(folds).tolist()
-        raise BadFeatures(f"folds: expected each of 0 to {p.k - 1}, and -1 if not tested, got {got}")
+        top = n_classes - 1 if kind.exclusive else 1
+        least = "finite numbers" if kind.numeric else f"0 to {top}"
+        clip, got = p.clip_ids[wrong[0]], y_true[wrong[0]]
+        raise BadFeatures(f"y_true of clip {clip!r}: expected {least}, got {got}")
+    used = {*folds.tolist()} - {-1}
+    if used != {*range(p.k)} or not used:
+        listing = f"0 to {p.k - 1}, and -1 for clips that were not tested"
+        raise BadFeatures(f"folds: expected each of {listing}, got {sorted(used)}")
     checked, n_divided = {}, 0
     for model, values in outputs.items():
         rows = []
@@ -206,8 +204,8 @@ def _checked(p: Predictions, from_logits: bool) -> Predictions:
             n_divided += divided
         checked[model] = np.array(rows)
     notes = (*p.notes, *divided_note(n_divided, n * len(outputs)))
-    labels = y_true.astype(kind.dtype)
-    return replace(p, y_true=labels, folds=folds.astype(np.int64), outputs=checked, notes=notes)
+    labels, folds = np.asarray(p.y_true).astype(kind.dtype), folds.astype(np.int64)
+    return replace(p, y_true=labels, folds=folds, outputs=checked, notes=notes)
 
 
 def divided_note(n_divided: int, n_rows: int) -> list[str]:

@@ -1,6 +1,7 @@
 """Reader of prediction files, CSV or Parquet, of mvemo and of other programs."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -256,8 +257,8 @@ def _number_name(place: str, name: str, text: str) -> str:
     """Return the name of a fold or repeat, in which -1.0 is -1; empty if it is missing."""
     with suppress(ValueError):
         text = str(to_whole(text))
-        if text.startswith("-") and text != NOT_TESTED:
-            raise BadFeatures(f"{place}: {name} {text}: expected a number from 0, or -1: not tested")
+    if re.fullmatch(r"-\d+", text) and text != NOT_TESTED:
+        raise BadFeatures(f"{place}: {name} {text}: expected 0 or more, or -1")
     return "" if is_missing(text) else text
 
 

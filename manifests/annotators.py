@@ -128,7 +128,8 @@ def merge_annotators(
 
 def _blank(label: Label, names: Sequence[str]) -> list[str]:
     """Return the names of the targets, or of the class, that a label lacks."""
-    return [name for name, value in zip_longest(names, label) if value in (None, "") or value != value]
+    pairs = zip_longest(names, label)
+    return [name for name, value in pairs if value is None or value != value]
 
 
 def _labelled(

@@ -201,8 +201,8 @@ def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, floa
         if name == "start" and value < 0:
             report(f"start {cell} is negative: it must be at least 0 seconds")
         elif name != "start" and value <= found["start"] * (name == "end"):
-            least = "the start, " + cells["start"] if name == "end" and found["start"] else "0 seconds"
-            report(f"{name} {cell}: it must be above {least}")
+            least = found["start"] * (name == "end")
+            report(f"{name} {cell}: it must be above {least:g} seconds")
         elif value > MAX_SECONDS:
             most = f"it must be at most {MAX_SECONDS:.0f} seconds (eleven days)"
             report(f"{name} {cell} is longer than any file: {most}")

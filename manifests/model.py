@@ -143,7 +143,8 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     for name in ("fold", "split"):
         columns += [name] * any(getattr(clip, name) is not None for clip in clips)
     extra = dict.fromkeys(name for clip in clips for name, _ in clip.extra)
-    columns += [name for name in extra if name not in (*RESERVED, *manifest.classes)]
+    # The classes of clips whose ratings are the labels are kept, too.
+    columns += [name for name in extra if name not in (*RESERVED[1:], *columns)]
     rows: list[list[Any]] = [["clip_id", *columns]]
     for clip in clips:
         for text in (clip.clip_id, clip.group, clip.split or "", *map(str, clip.label)):

@@ -18,7 +18,7 @@ the labels, if people did not give them. Without ``classes``, they are in alphab
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -221,7 +221,7 @@ def _parse(
     kind = label_kind(task)
     notes = [*found.notes]
     if not table.kind:
-        table = _blank_missing(table, notes)
+        table = _blank_missing(table, {"label", "group", "fold", "split", *found.kept}, notes)
     if task == "multilabel" and "label" in table.header:
         labels = table.cells("label")
         mark = ";" if table.kind else tag_separator(labels)
@@ -327,11 +327,9 @@ def _media_root(table: Table, given: _Overrides, problems: Problems) -> Path:
     return root
 
 
-def _blank_missing(table: Table, notes: list[str]) -> Table:
+def _blank_missing(table: Table, names: Iterable[str], notes: list[str]) -> Table:
     """Return a user's table with empty cells for words such as NaN in columns that we read."""
-    for name in ("label", "group", "fold", "split"):
-        if table.header.count(name) != 1:
-            continue
+    for name in sorted(names):
         words = Counter(filter(None, table.cells(name)))
         missing = {word: n for word, n in words.items() if is_missing(word, name == "label")}
         if missing:
@@ -355,7 +353,7 @@ def _tidy_classes(table: Table, notes: list[str]) -> Table:
     changed = {word: name for word, name in new.items() if word != name}
     if changed:
         listed = ", ".join(f"{word!r} as {name!r}" for word, name in sorted(changed.items())[:5])
-        notes.append(f"label: {sum(map(table.cells('label').count, changed))} cells are read: {listed}")
+        notes.append(f"label: some cells are read in another spelling, {listed}")
     return table.with_cells("label", changed) if changed else table
 
 

@@ -64,7 +64,8 @@ _WORKS = re.compile("id$|film|movie|video|work|piece|band|performer|playlist|ses
 # Texts that a spreadsheet made of others, such as 1-2 or 3.5.
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mrz|mär|mai|okt|dez"
 _DATE = re.compile(
-    rf"\d{{1,2}}[-. /]*({_MONTHS})[a-z]?\.?|({_MONTHS})[-. /]+\d\d|\d{{4}}-\d\d-\d\d( 00:00:00)?", re.I
+    rf"\d{{1,2}}[-. /]*({_MONTHS})[a-z]?\.?|({_MONTHS})[-. /]+\d\d|\d{{4}}-\d\d-\d\d( 00:00:00)?",
+    re.I,
 )
 # Names of columns whose commas separate tags.
 _LISTS = {"tags", "moods", "emotions", "labels"}
@@ -72,6 +73,8 @@ _LISTS = {"tags", "moods", "emotions", "labels"}
 _MOST_SECONDS = 7200
 # Largest difference of times, in seconds, that is rounding.
 _ROUNDED = 0.051
+# A number in a form that is refused, such as 1.234,5.
+_LIKE_NUMBER = re.compile(r"[+-]?[\d.,']*\d[\d.,']*").fullmatch
 _PREFIX = "label_"  # of a column of ratings, or of 0 and 1
 # Possible separators of the tags in a cell; the first separator that occurs is used.
 _MARKS = (";", "|", ",")
@@ -104,6 +107,7 @@ class Recognised:
     deviations: Mapping[str, str] = field(default_factory=dict)  # target -> column
     # Columns for another task: target or label -> column.
     kept: Mapping[str, str] = field(default_factory=dict)
+    unnamed: Mapping[str, str] = field(default_factory=dict)  # empty name -> column
     notes: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
 
@@ -122,8 +126,9 @@ class Recognised:
 
     @property
     def renamed(self) -> dict[str, str]:
-        """Our names of the columns to rename, and theirs."""
-        return {ours: theirs for ours, theirs in self.named.items() if ours != theirs}
+        """Our names of the columns to rename, and theirs; a duration loses its name to an end."""
+        renamed = {ours: theirs for ours, theirs in self.named.items() if ours != theirs}
+        return renamed | self.unnamed
 
 
 def recognise(
@@ -308,8 +313,15 @@ class _Recogniser:
             targets or {},
             self.deviations if deviations is None else deviations,
             self.kept,
+            {"": "duration"} if "end" in columns and "duration" in self.header else {},
             questions=(*self.questions,),
         )
+        for ours in {"clip_id", "group"} & columns.keys():
+            cells = self.sample(columns[ours])
+            dates = [cell for cell in cells if _DATE.fullmatch(cell)]
+            if dates and len(dates) < len(cells):
+                text = f"{ours}: a spreadsheet may have made dates of other text, as {dates[0]!r}"
+                self.notes.append(text)
         used = {*found.named.values(), *self.given.values()}
         unused = [name for name in self.header if name not in used]
         works = [f"{name!r} ({n} groups)" for name in unused if (n := self._n_works(name))]
@@ -439,12 +451,12 @@ class _Recogniser:
             return all(cell.lower()[:3] in _SPLITS for cell in cells)
         if ours == "fold":
             return all(map(_is_whole, cells))
-        cells = self.table.points(cells)
+        numbers = self.table.points(cells)
         if ours == "end" and name != ours:
             starts = self._seconds(columns.get("start", "")) or [0.0] * len(self.cells(name))
             if not all(a < b for a, b in zip(starts, self._seconds(name), strict=False)):
                 return False
-        return are_numbers(cells) and (name == ours or _range(cells)[1] <= _MOST_SECONDS)
+        return are_numbers(numbers) and (name == ours or _range(numbers)[1] <= _MOST_SECONDS)
 
     def _may_hold_tags(self, labels: Sequence[str]) -> bool:
         return any(name == "label" or _hold_tags(self.cells(name)) for name in labels)
@@ -569,7 +581,7 @@ def _may_be_classes(cells: Sequence[str]) -> bool:
 
 def _are_mostly_numbers(cells: Sequence[str]) -> bool:
     full = [cell for cell in cells if cell]
-    return 2 * sum(are_numbers([cell]) for cell in full) > len(full)
+    return 2 * sum(are_numbers([cell]) or bool(_LIKE_NUMBER(cell)) for cell in full) > len(full)
 
 
 def _range(cells: Sequence[str]) -> tuple[float, float]:

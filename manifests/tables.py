@@ -299,10 +299,11 @@ def _csv_rows(lines: Sequence[str], first: int, mark: str) -> Iterator[CsvRow]:
     try:
         for cells in reader:
             width = width or len(cells)
-            if reader.line_num - start > 1 and _join_rows(lines[start : reader.line_num], mark, width):
-                text = f"a quoted cell reaches from here to line {first + reader.line_num - 1}, over "
-                text += "what look like rows: delete stray quotes, or double those inside a cell"
-                raise BadText(first + start, text)
+            end = reader.line_num
+            if end - start > 1 and _join_rows(lines[start:end], mark, width):
+                place = f"a quoted cell reaches from here to line {first + end - 1}"
+                cure = "delete stray quotes, or double those inside a cell"
+                raise BadText(first + start, f"{place}, over what look like rows: {cure}")
             if any(map(str.strip, cells)):
                 if "'" in "".join(cells):
                     cells = [c[1:] if c[:1] == "'" and _FORMULA.match(c) else c for c in cells]
@@ -468,7 +469,7 @@ def parse_names(cell: str, separator: str) -> list[str]:
 
 
 def format_names(names: Sequence[str], separator: str) -> str:
-    """Return a cell for `parse_names`: a JSON list if a name contains the separator or a bracket."""
+    """Return a cell for `parse_names`; a JSON list if a name has the separator or a bracket."""
     if any(separator in name for name in names) or (names and names[0].startswith(("[", "{"))):
         return json.dumps(list(names), ensure_ascii=False)
     return (separator if separator == ";" else separator + " ").join(names)

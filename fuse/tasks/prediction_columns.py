@@ -288,10 +288,11 @@ def check_outputs(
     from_logits: bool = False,
     hint: Callable[[], str] = str,
 ) -> tuple[list[float], bool]:
-    """Return a row's outputs (all NaN if not predicted), and True if they were divided by their sum.
+    """Return a row's outputs, and True if they were divided by their sum.
 
-    `place` names the row in messages. With `from_logits`, probabilities are the softmax of the
-    numbers, or for tags their logistic function. `hint` ends the message on a wrong sum.
+    A clip that was not predicted has only NaN. `place` names the row in messages,
+    and `hint` ends the one on a wrong sum. With `from_logits`, probabilities are the softmax of the
+    numbers, or for tags their logistic function.
     """
     nouns = ("value", "values") if task == "regression" else ("probability", "probabilities")
     try:

@@ -198,7 +198,8 @@ def search(expression: re.Pattern[str], text: str) -> re.Match[str] | None:
             "write it without a repetition in a repetition"
         )
 
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or not hasattr(signal, "setitimer"):
         return expression.search(text)
     former = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)

@@ -201,9 +201,7 @@ def _row(layout: Layout, records: Sequence[_Record], path: str, split: str | Non
     }
     start, duration = parse_stretch(cells, first.report)
     extra += [(column, first.cell(column)) for column in layout.extra]
-    return Row(
-        first.line, path, first.id, group, label, start, duration, None, split, tuple(extra)
-    )
+    return Row(first.line, path, first.id, group, label, start, duration, None, split, tuple(extra))
 
 
 def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, Extra]:

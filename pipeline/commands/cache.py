@@ -42,6 +42,7 @@ from mvemo.pipeline.commands.options import (
     force_option,
     old_spelling,
     refuse_replacing,
+    task_option,
 )
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
@@ -309,6 +310,7 @@ def diff(first: Path, second: Path) -> None:
     "from 1.  [default: clip_id]",
 )
 @column_option
+@task_option
 @option("--columns", "numbers", help="Columns to import from a table, such as 'f*,tempo'.")
 @option("--skip-columns", help="Columns of a table to leave out.")
 @flag("--skip-unknown", "Leave out rows of clips that are not listed.")
@@ -345,7 +347,7 @@ def import_(
     table, known = None, _table_of(features)
     names = {} if known is None else {clip: clip for clip in known.clip_ids}
     if options["manifest"] is not None:
-        clips = read_manifest(options["manifest"], media=False)
+        clips = read_manifest(options["manifest"], task=options["task"], media=False)
         evaluation = imported_clips(clips)
         for note in (*clips.notes, *(() if features.exists() else evaluation.notes)):
             tell_note(note)
@@ -354,7 +356,7 @@ def import_(
         names = {clip.path: clip.clip_id for clip in clips.clips}
         names |= {clip_id: clip_id for clip_id in clips.clip_ids}
         known = table
-        facts["manifest"] = manifest_facts(clips, options["manifest"])
+        facts["manifest"] = manifest_facts(clips, options["manifest"], task=options["task"])
     arrays = _read_arrays(files, options, names, known)
     values, ids = join_arrays(arrays, options["rows"], id_column=options["id_column"])
     clip_ids, how = (None, "") if ids is None else match_ids(ids, names)

@@ -88,7 +88,7 @@ def report(
     marks = [_marks_beside(file) for file in files]
     leaky_files = [file.name for file, mark in zip(files, marks, strict=True) if mark.get("leaky")]
     synthetic, permuted = (any(m.get(k) is True for m in marks) for k in ("synthetic", "permuted"))
-    clips = None if manifest is None else read_manifest(manifest, media=False)
+    clips = None if manifest is None else read_manifest(manifest, task=task, media=False)
     predictions = read_predictions(
         *files,
         task=task,
