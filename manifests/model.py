@@ -116,7 +116,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     >>> write_manifest(Manifest("two", "multiclass", ("calm", "tense"), clips, folder),
     ...                folder / "two.csv")
     >>> (folder / "two.csv").read_text().splitlines()[-2:]
-    ['a,a.mp4,calm,a', 'b,b.mp4,tense,b']
+    ['a,a.mp4,calm,a,', 'b,b.mp4,tense,b,']
     """
     path, root = Path(path), manifest.root.resolve().as_posix()
     with suppress(ValueError):  # on Windows, if the root is on another drive
@@ -162,7 +162,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         }
         # None becomes an empty cell.
         rows.append([clip.clip_id, *map(cells.get, columns)])
-    write_table(path, f"mvemo manifest {MANIFEST_VERSION}", stated, rows)
+    write_table(path, "manifest", MANIFEST_VERSION, stated, rows)
 
 
 def inside_root(cell: str, root: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Reading and checking of manifests; every problem is reported at once.
 
-A manifest is a CSV file in UTF-8. Lines above the table may state what a table cannot::
+A manifest is a CSV file in UTF-8. Lines above the table may state what a table cannot; mvemo itself
+writes this as JSON into the name of an empty last column, so that any program reads the table::
 
     # mvemo manifest 1
     # name: my videos

@@ -44,6 +44,8 @@ _DOUBTFUL = re.compile(r"\.|\d{3}")
 # Words for a missing value; in a column of labels, only the first ones.
 _NAN = {"", "nan", "#n/a", "<na>", "nat", "null"}
 _MISSING = _NAN | {"none", "na", "n/a", "n.a.", "#na", "-", "--", "?"}
+# Beginning of the name of a column with the settings of a manifest or fold file.
+_SETTINGS = "mvemo: "
 _NOW = getattr(os, "O_NONBLOCK", 0)
 _QUOTED = re.compile('"[^"]*"')
 # Characters of no width: zero-width space, word joiner, byte-order mark.
@@ -60,9 +62,10 @@ class BadText(ValueError):
 class Table:
     """Content of a table file."""
 
-    kind: str = ""  # KIND of the line ``# mvemo KIND VERSION``, or empty
-    version: str = ""  # VERSION of that line, or empty
-    # Lines ``# key: value``: key in lower case -> (line, value).
+    # Of the settings in the header (`stated_header`), or of lines ``# mvemo KIND VERSION``.
+    kind: str = ""
+    version: str = ""
+    # Settings of the header and of lines ``# key: value``: key in lower case -> (line, value).
     settings: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     rows: tuple[CsvRow, ...] = ()  # (line, cells), header first, without blank lines
     mark: str = ","  # separator of the cells in the file
@@ -234,9 +237,9 @@ def _reading(path: Path, error: MakeError, missing: MakeError | None = None) -> 
 def _load_table(path: Path) -> Table:
     """Read Parquet, Excel, or a CSV in Unicode with optional comment lines above its header."""
     if path.suffix.lower() in PARQUET:
-        return Table(rows=tuple(_parquet_rows(path)))
+        return _with_settings(Table(rows=tuple(_parquet_rows(path))))
     if path.suffix.lower() in EXCEL:
-        return Table(rows=tuple(_excel_rows(path)))
+        return _with_settings(Table(rows=tuple(_excel_rows(path))))
     kind = version = ""
     settings = {}
     lines = list(io.StringIO(_read_text(path), newline=""))
@@ -251,7 +254,25 @@ def _load_table(path: Path) -> Table:
         elif setting := _SETTING.match(comment):
             settings[setting[1].lower()] = (n_comments, setting[2].strip())
     mark, lines, line = _find_mark(lines[n_comments:], n_comments + 1)
-    return Table(kind, version, settings, tuple(_csv_rows(lines, line, mark)), mark)
+    rows = tuple(_csv_rows(lines, line, mark))
+    return _with_settings(Table(kind, version, settings, rows, mark))
+
+
+def _with_settings(table: Table) -> Table:
+    """Return the table with the settings of its header (`stated_header`), without their column."""
+    header = table.header
+    i = next((i for i, name in enumerate(header) if name.startswith(_SETTINGS)), -1)
+    if i < 0:
+        return table
+    line = table.rows[0][0]
+    try:
+        facts = parse_json(header[i].removeprefix(_SETTINGS))
+        (kind, version), *settings = facts.items()
+    except (ValueError, AttributeError) as error:
+        raise BadText(line, f"the settings {shown(header[i])} are not JSON: {error}") from None
+    rows = tuple((number, [*cells[:i], *cells[i + 1 :]]) for number, cells in table.rows)
+    stated = {key.lower(): (line, str(value)) for key, value in settings} | {**table.settings}
+    return replace(table, kind=kind, version=str(version), settings=stated, rows=rows)
 
 
 def _read_text(path: Path) -> str:
@@ -413,14 +434,28 @@ class CsvWriter:
             self.writerow(row)
 
 
+def stated_header(
+    columns: Sequence[str], kind: str, version: str, settings: Mapping[str, object]
+) -> list[str]:
+    """Return the header of a manifest or fold file; the name of its last column has the settings.
+
+    The cells of this column are empty. It stays when other programs filter or sort the rows.
+    """
+    facts = {kind: version, **settings}
+    return [*columns, _SETTINGS + json.dumps(facts, ensure_ascii=False, default=str)]
+
+
 def write_table(
-    path: Path, first: str, settings: Mapping[str, object], rows: Iterable[Iterable[Any]]
+    path: Path,
+    kind: str,
+    version: str,
+    settings: Mapping[str, object],
+    rows: Sequence[Sequence[Any]],
 ) -> None:
-    """Write a manifest or fold file atomically: line `first`, settings and rows."""
-    buffer = io.StringIO()
-    for line in (first, *(f"{key}: {value}" for key, value in settings.items())):
-        buffer.write(f"# {line}\n")
-    CsvWriter(buffer).writerows(rows)
+    """Write a manifest or fold file atomically; the first of the rows is the header."""
+    buffer, (head, *others) = io.StringIO(), rows
+    CsvWriter(buffer).writerow(stated_header(head, kind, version, settings))
+    CsvWriter(buffer).writerows([*row, ""] for row in others)
     try:
         write_bytes(path, buffer.getvalue().encode(), error=BadManifest)
     except UnicodeEncodeError as error:

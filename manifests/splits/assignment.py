@@ -132,7 +132,7 @@ def write_folds(folds: Folds, path: str | Path) -> None:
     settings = {"k": folds.k, "seed": folds.seed, "manifest": folds.manifest_digest}
     stated = {key: value for key, value in settings.items() if value != ""}
     rows = zip(folds.clip_ids, folds.assignment.tolist(), strict=True)
-    write_table(Path(path), f"mvemo folds {VERSION}", stated, [("clip_id", "fold"), *rows])
+    write_table(Path(path), "folds", VERSION, stated, [("clip_id", "fold"), *rows])
 
 
 def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
