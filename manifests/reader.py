@@ -33,7 +33,7 @@ from mvemo.manifests.clip_rows import (
     must_agree,
     with_absolute_paths,
 )
-from mvemo.manifests.errors import Problem, Problems
+from mvemo.manifests.errors import BadText, Problem, Problems
 from mvemo.manifests.labels import (
     PLANE,
     TASKS,
@@ -55,7 +55,6 @@ from mvemo.manifests.recognition import (
 from mvemo.manifests.tables import (
     MANIFEST_VERSION,
     RESERVED,
-    BadText,
     Table,
     collect_table,
     collection_paused,

@@ -128,7 +128,7 @@ class Recognised:
     def renamed(self) -> dict[str, str]:
         """Our names of the columns to rename, and theirs; a duration loses its name to an end."""
         renamed = {ours: theirs for ours, theirs in self.named.items() if ours != theirs}
-        return renamed | self.unnamed
+        return {**renamed, **self.unnamed}
 
 
 def recognise(
@@ -324,8 +324,9 @@ class _Recogniser:
                 self.notes.append(text)
         used = {*found.named.values(), *self.given.values()}
         unused = [name for name in self.header if name not in used]
-        works = [f"{name!r} ({n} groups)" for name in unused if (n := self._n_works(name))]
-        if works and "group" not in columns:
+        free = [] if "group" in columns else unused
+        works = [f"{name!r} ({n} groups)" for name in free if (n := self._n_works(name))]
+        if works:
             self.notes.append(
                 f"no column is the group; clips of one song, film or artist must share a group, "
                 f"which may be in {', '.join(works[:6])}: give --column group=NAME"

@@ -14,11 +14,11 @@ from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.isolated import PROBE, read_one, start_readers
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.manifests.clip_rows import parse_stretch
-from mvemo.manifests.errors import Problems
+from mvemo.manifests.errors import BadText, Problems
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_notes
 from mvemo.manifests.recognition import recognise
-from mvemo.manifests.tables import TABLES, BadText, Table, collect_table
+from mvemo.manifests.tables import TABLES, Table, collect_table
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 
