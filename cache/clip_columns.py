@@ -58,7 +58,7 @@ def find_ids(
     order = [*dict.fromkeys(names.values())]
     sure: dict[str, list[str]] = {}
     few: dict[str, int] = {}
-    unsure = []
+    same, unsure = [], []
     for name, values in columns.items():
         cells = _possible_ids(values, names)
         ids = match_ids(cells, names)[0] if cells else ()
@@ -69,25 +69,32 @@ def find_ids(
             few |= {name: n_named} if n_named > 1 and is_text else {}
         elif not is_text and name in numbers:
             continue
-        elif is_text or names_clips(name, cells) or [*ids] == order:
+        elif is_text or names_clips(name, cells):
             sure[name] = [*ids]
+        elif [*ids] == order:
+            same.append(name)
         elif name not in skipped:
             unsure.append(name)
     named = sorted(sure, key=lambda name: not _is_id_name(name))
     for name in named[1:]:
-        if sure[name] != sure[named[0]] and not _is_id_name(named[0]):
+        if sure[name] != sure[named[0]] and not _is_id_name(named[0]) and name not in skipped:
             raise BadCache(
                 f"{where}: {named[0]!r} and {name!r} both name clips, but not the same: give "
                 f"--id-column {named[0]}, or --id-column {name}"
             )
-    if unsure and not sure:
+    if unsure and not sure and not same:
         raise BadCache(
             f"{where}: {unsure[0]!r} holds whole numbers that are also clip ids: give --id-column "
             f"{unsure[0]} if they name the clips, otherwise name it in --columns or --skip-columns"
         )
     if not sure:
-        return tuple(sorted(few, key=lambda name: -few[name])[:1])
+        return (*same, *sorted(few, key=lambda name: -few[name])[:1])[:1]
     return tuple(name for name in named if sure[name] == sure[named[0]])
+
+
+def is_clip(cell: str, names: Mapping[str, str]) -> bool:
+    """Return True if a text names a clip."""
+    return match_ids([cell], names)[0][0] in names.values()
 
 
 def _is_id_name(name: str) -> bool:
@@ -118,7 +125,7 @@ def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
         return True
     numbers = [[str(i) for i in range(start, start + len(cells))] for start in (0, 1)]
     unnamed = {*words} <= {"unnamed", "index", "level"} and not name.isdigit()
-    return unnamed and [*cells] not in numbers
+    return unnamed and (not len(cells) or [*cells] not in numbers)
 
 
 def is_label(name: str, table: ClipTable | None) -> bool:

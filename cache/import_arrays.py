@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mvemo.cache.clip_columns import (
     ID_NAMES,
     find_ids,
+    is_clip,
     is_label,
     names_clips,
     texts_of,
@@ -143,9 +144,8 @@ def _is_row(path: Path, cells: Sequence[Sequence[str]], columns: TableColumns) -
     below = {str(i): column[1:] for i, column in enumerate(cells)}
     for name in find_ids(str(path), below, columns.names, skipped=below)[:1]:
         cell, others = head[int(name)], [h for i, h in enumerate(head) if i != int(name)]
-        if match_ids([cell], columns.names)[1]:
-            return True
-        return bool(cell) and are_numbers(others) and not all(map(str.isdigit, others))
+        numbers = are_numbers(others) and not all(map(str.isdigit, others))
+        return is_clip(cell, columns.names) or (bool(cell) and numbers)
     filled = [*filter(None, head)]
     # pandas numbers the columns.
     return are_numbers(head) and filled != [str(i) for i in range(len(filled))]
@@ -159,6 +159,8 @@ def numbers_of(
     lines: Sequence[int],
 ) -> ArrayRows:
     """Return the ids and the numbers in the columns of a table; `lines` are those of the file."""
+    if id_column is None and "clip_id" in columns.renamed:
+        id_column = "clip_id"
     if id_column is not None and id_column not in table:
         raise BadCache(f"{path}: has no column {id_column!r}; the columns are {listed([*table])}")
     skipped = _matching(path, columns.skip, table)
@@ -204,7 +206,8 @@ def read_frame(
     rows = numbers_of(where, {**levels, **table}, None, columns, lines)
     if rows.clip_ids is None and levels:
         texts = texts_of(next(iter(levels.values())))
-        if match_ids(texts, columns.names)[1] or texts != [str(i) for i in range(len(frame))]:
+        counted = texts == [str(i) for i in range(len(frame))]
+        if not counted or {*match_ids(texts, columns.names)[0]} & {*columns.names.values()}:
             raise BadCache(
                 f"{where}: it is unclear if its index names the clips: pass clip_ids, or "
                 "frame.to_numpy() if the rows have the order of the clips"
@@ -398,7 +401,7 @@ class _Mapping:
         if "values" in numeric:
             return "values"
         if len(numeric) > 1:
-            facts = {n for n in numeric if self.get(n).ndim == 1 and names_clips(n, "01")}
+            facts = {n for n in numeric if self.get(n).shape[1:] in ((), (1,)) and names_clips(n)}
             numeric = [n for n in numeric if n not in facts]
         numeric = [n for n in numeric if not is_label(n.rpartition("/")[2], self.columns.table)]
         if len(numeric) != 1:

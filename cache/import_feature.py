@@ -231,6 +231,7 @@ def import_feature(
     with np.errstate(over="ignore"):
         rows: F32 = np.ascontiguousarray(numbers, np.float32)
     present, incomplete = _complete_rows(rows, ids, where)
+    _refuse_tiny(numbers, where)
     spec = FeatureSpec(
         name=name,
         modality=modality,
@@ -329,6 +330,18 @@ def _complete_rows(rows: F32, ids: Sequence[str], where: str) -> tuple[Bools, in
             f"float32, such as clip {ids[infinite[0]]!r}: write NaN for a missing number"
         )
     return present, int((~missing.all(axis=1)).sum())
+
+
+def _refuse_tiny(numbers: NDArray[Any], where: str) -> None:
+    """Refuse a column whose numbers are all so small that float32 would lose them."""
+    low, high = (of(numbers, axis=0, initial=0.0) for of in (np.nanmin, np.nanmax))
+    largest = np.maximum(-low, high)
+    tiny = np.flatnonzero((largest > 0) & (largest < np.finfo(np.float32).tiny))
+    if len(tiny):
+        raise BadCache(
+            f"{where}: column {tiny[0] + 1} holds numbers up to {largest[tiny[0]]:.3g}, too small "
+            "for float32: multiply it, for example so that its deviation is 1"
+        )
 
 
 def _digest(rows: F32, present: Bools, ids: Sequence[str]) -> str:

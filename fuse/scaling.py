@@ -26,6 +26,8 @@ LIMIT = 5.0
 FAR = 5.0
 # A column counts as constant if deviation / mean is below this (single precision).
 CONSTANT = 1e-6
+# Squares of numbers above HUGE or below 1 / HUGE are computed in double precision.
+HUGE = 1e15
 # Number of rounds of removing outliers, because one outlier may hide another.
 ROUNDS = 5
 # Numbers of a block of rows that are computed at a time: 2 MB of them fit in the CPU cache.
@@ -109,8 +111,11 @@ class Scaling:
 
     def apply(self, values: F32) -> F32:
         """Standardise raw values, float32 (clips, dim), and clip them to the limit."""
-        z = values - self.shift.astype(np.float32)
-        z *= (1.0 / self.scale).astype(np.float32)
+        if self.scale.min(initial=1.0) < 1 / HUGE**2 or self.scale.max(initial=1.0) > HUGE**2:
+            z = ((values - self.shift) / self.scale).astype(np.float32)
+        else:
+            z = values - self.shift.astype(np.float32)
+            z *= (1.0 / self.scale).astype(np.float32)
         if np.isfinite(self.limit):
             np.clip(z, -self.limit, self.limit, out=z)
         return z
@@ -157,16 +162,20 @@ def _fit_array(x: F32, members: Ints) -> tuple[F32, F64, F64]:
     blocks = [members[start : start + step] for start in range(0, n, step)]
 
     def squares(rows: Ints) -> F32:
-        z = x[rows] - shift
-        return np.square(z, out=z)
+        with np.errstate(over="ignore"):
+            z = x[rows] - shift
+            return np.square(z, out=z)
 
     # The shift is rounded like the values, so that the stored shift is the one subtracted.
     total = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in blocks)
     shift = np.asarray(total / n, np.float32)
     total = sum(squares(rows).sum(axis=0, dtype=np.float64) for rows in blocks)
-    scale = _deviations(np.asarray(total / n), shift)
-    weights = 1.0 / np.square(scale)
-    return shift, scale, np.sqrt(np.concatenate([squares(b) @ weights for b in blocks]) / dim)
+    variance = np.asarray(total / n)
+    odd = _odd(variance)
+    variance[odd] = sum(_exact(x[rows], shift, odd).sum(axis=0) for rows in blocks) / n
+    scale = _deviations(variance, shift)
+    distance = [_distances(squares(rows), x[rows], shift, scale, odd) for rows in blocks]
+    return shift, scale, np.sqrt(np.concatenate(distance) / dim)
 
 
 def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
@@ -185,22 +194,48 @@ def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
             centre = np.median(x, axis=0).astype(np.float32)
         x -= centre
         total += x.sum(axis=0, dtype=np.float64)
-        squares += np.square(x, out=x).sum(axis=0, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            squares += np.square(x, out=x).sum(axis=0, dtype=np.float64)
     assert centre is not None
     mean = total / len(members)
     shift = (centre + mean).astype(np.float32)
     off = shift.astype(np.float64) - centre
-    scale = _deviations(np.maximum(squares / len(members) - 2 * off * mean + off * off, 0), shift)
+    variance = np.maximum(squares / len(members) - 2 * off * mean + off * off, 0)
+    if len(odd := _odd(variance)):
+        variance[odd] = 0.0
+        for rows, block in values.blocks():
+            exact = _exact(block[is_member[rows]], shift, odd)
+            variance[odd] += exact.sum(axis=0) / len(members)
+    scale = _deviations(variance, shift)
     distance = np.zeros(n)
     for rows, block in values.blocks():
-        distance[rows] = np.sqrt(np.square(block - shift) @ (1.0 / np.square(scale)) / dim)
+        with np.errstate(over="ignore"):
+            square = np.square(block - shift)
+        distance[rows] = np.sqrt(_distances(square, block, shift, scale, odd) / dim)
     return shift, scale, distance[members]
+
+
+def _odd(variance: F64) -> Ints:
+    """Return the columns whose squares overflow or underflow in single precision."""
+    return np.flatnonzero(~(variance < HUGE**2) | (variance < 1 / HUGE**2))
+
+
+def _exact(block: F32, shift: F32, odd: Ints) -> F64:
+    """Return squared distances of the columns `odd` from the means, in double precision."""
+    return np.square(block[:, odd].astype(np.float64) - shift[odd])
+
+
+def _distances(square: F32, block: F32, shift: F32, scale: F64, odd: Ints) -> F64:
+    """Return squared distances of rows from the means, in deviations."""
+    square[:, odd] = 0.0
+    exact = _exact(block, shift, odd) @ (1.0 / np.square(scale[odd]))
+    return np.asarray(square @ (1.0 / np.square(scale)) + exact)
 
 
 def _deviations(variance: F64, shift: F32) -> F64:
     scale: F64 = np.sqrt(variance)
     scale[scale <= CONSTANT * np.abs(shift)] = 1.0
-    scale[scale < np.finfo(np.float32).tiny] = 1.0
+    scale[scale == 0.0] = 1.0
     return scale
 
 
