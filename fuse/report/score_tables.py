@@ -50,6 +50,10 @@ MANY_FAILURES = 500
 N_CLIPS, N_GROUPS = 20, 15
 # Number of clips of one cell of the confusion matrix that the page can list.
 CELL_CLIPS = 50
+# With more classes than MANY_CLASSES, confusion matrices show SHOWN_CLASSES of them.
+MANY_CLASSES, SHOWN_CLASSES = 60, 30
+# Maximum number of classes or tags in the table of their scores.
+MOST_OUTPUTS = 200
 
 
 # --- scores
@@ -189,8 +193,8 @@ def outputs_table(results: Results, model: ModelResult) -> Table:
     if per_fold is not None:
         head += [f"{titles[task.primary_output]} of a fold, min", "mean", "max"]
     rows = []
-    for i, name in enumerate(results.classes):
-        cells: list[str | Cell] = [name, *label_cells[i]]
+    for i in worst_outputs(results, model):
+        cells: list[str | Cell] = [results.classes[i], *label_cells[i]]
         for score in titles:
             ends = interval_text(model.intervals.get(f"{score}:{i}"))
             below = ends or "no interval" * results.has_intervals
@@ -199,6 +203,22 @@ def outputs_table(results: Results, model: ModelResult) -> Table:
             cells += map(fraction, spread(per_fold[:, i]))
         rows.append(cells)
     return table(head, rows)
+
+
+def worst_outputs(results: Results, model: ModelResult, most: int = MOST_OUTPUTS) -> list[int]:
+    """Return all classes, tags or targets, or if they are many the ones with the lowest scores."""
+    scores = model.per_output[results.task.primary_output or "f1"]
+    return sorted(np.argsort(np.nan_to_num(scores, nan=-1.0), kind="stable")[:most].tolist())
+
+
+def shown_classes(results: Results) -> list[int]:
+    """Return the classes of the confusion matrices: all, or if they are many the most confused."""
+    n = len(results.classes)
+    if n <= MANY_CLASSES:
+        return [*range(n)]
+    counts = sum(m.confusion for m in results.models if m.confusion is not None)
+    wrong = np.sum(counts, axis=0) + np.sum(counts, axis=1) - 2 * np.diag(counts)
+    return sorted(np.argsort(-wrong, kind="stable")[:SHOWN_CLASSES].tolist())
 
 
 # --- uncertainty
@@ -331,17 +351,18 @@ def _furthest_off(results: Results, best: ModelResult) -> tuple[Table, Table]:
 
 
 def confused_clips(results: Results, model: ModelResult) -> list[list[dict[str, Any]]]:
-    """Return for each true class (row) and predicted class (column) the clips of this cell.
+    """Return for each true class (row) and predicted class (column) shown the clips of this cell.
 
     A cell has ``count`` and up to `CELL_CLIPS` ``clips``: id and link, the surest decision first.
     """
     rows = np.flatnonzero(model.valid)
     rows = rows[np.argsort(-model.outputs[rows].max(axis=1), kind="stable")]
     cells: list[list[dict[str, Any]]] = []
-    for true in range(len(results.classes)):
+    classes = shown_classes(results)
+    for true in classes:
         of_class = rows[results.y_true[rows] == true]
         cells.append([])
-        for predicted in range(len(results.classes)):
+        for predicted in classes:
             ids = [results.clip_ids[i] for i in of_class[model.y_pred[of_class] == predicted]]
             clips = [[name, results.media.get(name, "")] for name in ids[:CELL_CLIPS]]
             cells[-1].append({"count": len(ids), "clips": clips})
