@@ -1,17 +1,13 @@
 """Columns of another program's rows, compared with the clips: ids, and labels among the numbers."""
 
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mvemo.cache.errors import BadCache
 from mvemo.cache.table import ClipTable
 from mvemo.manifests.cells import are_numbers
-from mvemo.manifests.labels import UNLABELLED, label_kind
+from mvemo.manifests.labels import label_kind
 from mvemo.manifests.tables import match_ids
 
 # Default names of the column or data set with the clip ids.
@@ -23,8 +19,6 @@ _CLIP_WORDS |= {"segment", "file", "filename", "path", "name", "names", "key", "
 _LABEL_NAMES = {"label", "labels", "class", "classes", "emotion", "emotions", "mood", "moods"}
 _LABEL_NAMES |= {"quadrant", "category", "tag", "tags", "target", "targets", "fold", "folds"}
 _LABEL_NAMES |= {"cvfold", "split", "splits", "subset", "partition", "group", "groups"}
-# A column that repeats the labels, but might do so by chance in one of this many orders, is kept.
-_CHANCE = math.log(1e4)
 _MISSING = frozenset(("None", "nan", "NaN", "NaT", "<NA>"))
 
 
@@ -137,39 +131,3 @@ def is_label(name: str, table: ClipTable | None) -> bool:
 def _outputs(table: ClipTable | None) -> tuple[str, ...]:
     """Return the tags or targets of the clips."""
     return table.classes if table and not label_kind(table.task).exclusive else ()
-
-
-def repeated_labels(table: ClipTable, rows: Sequence[int], values: NDArray[Any]) -> list[int]:
-    """Return the columns of `values` that state the label, a tag or a target of the clips `rows`.
-
-    Such a column is constant within each class and not overall, or is a target times a factor.
-    """
-    if table.task == UNLABELLED or not len(rows):
-        return []
-    labels = np.asarray(table.labels)[list(rows)].reshape(len(rows), -1)
-    states = _is_target if label_kind(table.task).numeric else _is_class
-    found = []
-    for j, column in enumerate(values.T):
-        known = np.isfinite(column)
-        if any(states(column[known], label[known]) for label in labels.T):
-            found.append(j)
-    return found
-
-
-def _is_class(column: NDArray[Any], codes: NDArray[Any]) -> bool:
-    _, first, of = np.unique(codes, return_index=True, return_inverse=True)
-    if not len(first) or np.any(column != column[first][of]):
-        return False
-    counts = np.unique(column, return_counts=True)[1]
-    n_orders = math.lgamma(len(column) + 1) - sum(math.lgamma(n + 1) for n in counts.tolist())
-    return n_orders - math.lgamma(len(first) + 1) > _CHANCE
-
-
-def _is_target(column: NDArray[Any], target: NDArray[Any]) -> bool:
-    if len(column) < 8:
-        return False
-    with np.errstate(over="ignore"):
-        x, y = (v / max(np.abs(v).max(), 1e-300) for v in (column.astype(float), target))
-    x, y = x - x.mean(), y - y.mean()
-    size = np.linalg.norm(x) * np.linalg.norm(y)
-    return bool(size > 0 and abs(x @ y) > (1 - 1e-9) * size)

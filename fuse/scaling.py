@@ -26,8 +26,8 @@ LIMIT = 5.0
 FAR = 5.0
 # A column counts as constant if deviation / mean is below this (single precision).
 CONSTANT = 1e-6
-# Squares of numbers above HUGE or below 1 / HUGE are computed in double precision.
-HUGE = 1e15
+# Variances and deviations above HUGE or below 1 / HUGE need double precision.
+HUGE = 1e30
 # Number of rounds of removing outliers, because one outlier may hide another.
 ROUNDS = 5
 # Numbers of a block of rows that are computed at a time: 2 MB of them fit in the CPU cache.
@@ -111,7 +111,7 @@ class Scaling:
 
     def apply(self, values: F32) -> F32:
         """Standardise raw values, float32 (clips, dim), and clip them to the limit."""
-        if self.scale.min(initial=1.0) < 1 / HUGE**2 or self.scale.max(initial=1.0) > HUGE**2:
+        if self.scale.min(initial=1.0) < 1 / HUGE or self.scale.max(initial=1.0) > HUGE:
             z = ((values - self.shift) / self.scale).astype(np.float32)
         else:
             z = values - self.shift.astype(np.float32)
@@ -155,30 +155,32 @@ def fit_scaling(values: F32 | Rows, rows: Bools, far_from: float = FAR) -> tuple
     return Scaling(shift.astype(np.float64), scale), far
 
 
-def _fit_array(x: F32, members: Ints) -> tuple[F32, F64, F64]:
-    """Return means, deviations, and the distances of the clips in `members`."""
+def _fit_array(x: F32, members: Ints, dtype: Any = np.float32) -> tuple[F32, F64, F64]:
+    """Return means, deviations, and the distances of the clips in `members`.
+
+    If squares of type `dtype` overflow or underflow, everything is computed in double precision.
+    """
     n, dim = len(members), x.shape[1]
     step = max(1, BLOCK // max(1, dim))
     blocks = [members[start : start + step] for start in range(0, n, step)]
 
-    def squares(rows: Ints) -> F32:
-        with np.errstate(over="ignore"):
-            z = x[rows] - shift
-            return np.square(z, out=z)
+    def squares(rows: Ints) -> NDArray[Any]:
+        z = x[rows].astype(dtype, copy=False) - shift
+        return np.square(z, out=z)
 
     # The shift is rounded like the values, so that the stored shift is the one subtracted.
     total = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in blocks)
     shift = np.asarray(total / n, np.float32)
-    total = sum(squares(rows).sum(axis=0, dtype=np.float64) for rows in blocks)
-    variance = np.asarray(total / n)
-    odd = _odd(variance)
-    variance[odd] = sum(_exact(x[rows], shift, odd).sum(axis=0) for rows in blocks) / n
-    scale = _deviations(variance, shift)
-    distance = [_distances(squares(rows), x[rows], shift, scale, odd) for rows in blocks]
-    return shift, scale, np.sqrt(np.concatenate(distance) / dim)
+    with np.errstate(over="ignore"):
+        total = sum(squares(rows).sum(axis=0, dtype=np.float64) for rows in blocks)
+    if dtype is np.float32 and _is_inexact(np.asarray(total / n), shift):
+        return _fit_array(x, members, np.float64)
+    scale = _deviations(np.asarray(total / n), shift)
+    weights = 1.0 / np.square(scale)
+    return shift, scale, np.sqrt(np.concatenate([squares(b) @ weights for b in blocks]) / dim)
 
 
-def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
+def _fit_streamed(values: Rows, members: Ints, dtype: Any = np.float32) -> tuple[F32, F64, F64]:
     """Return the same as `_fit_array`, reading the values twice."""
     n, dim = values.shape
     is_member = np.zeros(n, np.bool_)
@@ -186,7 +188,7 @@ def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
     centre: F32 | None = None
     total, squares = np.zeros(dim), np.zeros(dim)
     for rows, block in values.blocks():
-        x = block[is_member[rows]]
+        x = block[is_member[rows]].astype(dtype, copy=False)
         if not len(x):
             continue
         if centre is None:
@@ -201,35 +203,14 @@ def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
     shift = (centre + mean).astype(np.float32)
     off = shift.astype(np.float64) - centre
     variance = np.maximum(squares / len(members) - 2 * off * mean + off * off, 0)
-    if len(odd := _odd(variance)):
-        variance[odd] = 0.0
-        for rows, block in values.blocks():
-            exact = _exact(block[is_member[rows]], shift, odd)
-            variance[odd] += exact.sum(axis=0) / len(members)
+    if dtype is np.float32 and _is_inexact(variance, shift):
+        return _fit_streamed(values, members, np.float64)
     scale = _deviations(variance, shift)
     distance = np.zeros(n)
     for rows, block in values.blocks():
-        with np.errstate(over="ignore"):
-            square = np.square(block - shift)
-        distance[rows] = np.sqrt(_distances(square, block, shift, scale, odd) / dim)
+        z = block.astype(dtype, copy=False) - shift
+        distance[rows] = np.sqrt(np.square(z) @ (1.0 / np.square(scale)) / dim)
     return shift, scale, distance[members]
-
-
-def _odd(variance: F64) -> Ints:
-    """Return the columns whose squares overflow or underflow in single precision."""
-    return np.flatnonzero(~(variance < HUGE**2) | (variance < 1 / HUGE**2))
-
-
-def _exact(block: F32, shift: F32, odd: Ints) -> F64:
-    """Return squared distances of the columns `odd` from the means, in double precision."""
-    return np.square(block[:, odd].astype(np.float64) - shift[odd])
-
-
-def _distances(square: F32, block: F32, shift: F32, scale: F64, odd: Ints) -> F64:
-    """Return squared distances of rows from the means, in deviations."""
-    square[:, odd] = 0.0
-    exact = _exact(block, shift, odd) @ (1.0 / np.square(scale[odd]))
-    return np.asarray(square @ (1.0 / np.square(scale)) + exact)
 
 
 def _deviations(variance: F64, shift: F32) -> F64:
@@ -237,6 +218,13 @@ def _deviations(variance: F64, shift: F32) -> F64:
     scale[scale <= CONSTANT * np.abs(shift)] = 1.0
     scale[scale == 0.0] = 1.0
     return scale
+
+
+def _is_inexact(variance: F64, shift: F32) -> bool:
+    """Return True if squares were too large or too small for single precision."""
+    # Of a column that is not constant, small squares have a small mean.
+    small = (variance < 1 / HUGE) & (shift != 0) & (np.abs(shift) < 1 / np.sqrt(HUGE))
+    return bool(np.any(small | ~(variance < HUGE)))
 
 
 def standardise_within(

@@ -24,7 +24,7 @@ from mvemo.fuse.report.drawing import (
     matrix_figures,
     short,
 )
-from mvemo.fuse.report.score_tables import MANY_CLASSES, shown_classes, worst_outputs
+from mvemo.fuse.report.score_tables import MANY_CLASSES, shown_classes
 from mvemo.fuse.report.text import fraction
 from mvemo.fuse.results import ModelResult, Results, recommended_model
 
@@ -209,7 +209,8 @@ def _draw_roc(lines: Sequence[tuple[str, Sequence[Curve], Any]], title: str) -> 
 
 def output_figure(results: Results, model: ModelResult) -> list[Picture]:
     """Draw a model's pooled ROC-AUC of each tag, and the chance level."""
-    shown = worst_outputs(results, model, MANY_CLASSES)
+    worst = np.argsort(np.nan_to_num(model.per_output["roc_auc"]), kind="stable")
+    shown = np.sort(worst[:MANY_CLASSES])
     values = model.per_output["roc_auc"][shown]
     with drawing(WIDE, 1.0 + 0.28 * len(values)) as drawn:
         drawn.ax.barh(range(len(values)), np.nan_to_num(values), height=0.6, color=COLOURS[0])

@@ -52,8 +52,6 @@ N_CLIPS, N_GROUPS = 20, 15
 CELL_CLIPS = 50
 # With more classes than MANY_CLASSES, confusion matrices show SHOWN_CLASSES of them.
 MANY_CLASSES, SHOWN_CLASSES = 60, 30
-# Maximum number of classes or tags in the table of their scores.
-MOST_OUTPUTS = 200
 
 
 # --- scores
@@ -193,8 +191,8 @@ def outputs_table(results: Results, model: ModelResult) -> Table:
     if per_fold is not None:
         head += [f"{titles[task.primary_output]} of a fold, min", "mean", "max"]
     rows = []
-    for i in worst_outputs(results, model):
-        cells: list[str | Cell] = [results.classes[i], *label_cells[i]]
+    for i, name in enumerate(results.classes):
+        cells: list[str | Cell] = [name, *label_cells[i]]
         for score in titles:
             ends = interval_text(model.intervals.get(f"{score}:{i}"))
             below = ends or "no interval" * results.has_intervals
@@ -203,12 +201,6 @@ def outputs_table(results: Results, model: ModelResult) -> Table:
             cells += map(fraction, spread(per_fold[:, i]))
         rows.append(cells)
     return table(head, rows)
-
-
-def worst_outputs(results: Results, model: ModelResult, most: int = MOST_OUTPUTS) -> list[int]:
-    """Return all classes, tags or targets, or if they are many the ones with the lowest scores."""
-    scores = model.per_output[results.task.primary_output or "f1"]
-    return sorted(np.argsort(np.nan_to_num(scores, nan=-1.0), kind="stable")[:most].tolist())
 
 
 def shown_classes(results: Results) -> list[int]:

@@ -379,10 +379,6 @@ def import_(
             f"{arrays[0].path}: left out, because they state labels, folds or groups: "
             f"{listed(arrays[0].left_out)}; to import one, name it in --columns"
         )
-    if imported.repeats:
-        names_of = arrays[0].columns or [*map(str, range(1, imported.spec.dim + 1))]
-        repeated = listed([names_of[j] for j in imported.repeats])
-        tell_note(f"{sources[0]}: the labels of the clips are repeated in column {repeated}")
     _tell_imported(features, name, imported)
 
 

@@ -9,7 +9,7 @@ import pytest
 from cache_samples import table
 
 from mvemo.cache import import_feature, open_cache
-from mvemo.cache.clip_columns import is_label, names_clips, repeated_labels
+from mvemo.cache.clip_columns import is_label, names_clips
 from mvemo.cache.errors import BadCache
 from mvemo.cache.import_arrays import TableColumns, read_array
 from mvemo.manifests import read_manifest
@@ -229,23 +229,6 @@ def test_tags_and_targets_are_no_features():
     assert is_label("label_valence", known)
     assert not is_label("valence_slope", known)
     assert not is_label("calm", clips(FORMS["text"][0]))
-
-
-def test_features_that_repeat_the_labels():
-    rng = np.random.default_rng(0)
-    known = clips(FORMS["text"][0])
-    known = replace(known, classes=("p", "q", "r"), labels=np.arange(N) % 3)
-    code = np.array([2.5, -1.0, 7.0])[known.labels]
-    noise = rng.normal(size=N)
-    values = np.column_stack([noise, code, known.labels == 1, noise > 0, np.zeros(N)])
-    assert repeated_labels(known, range(N), values) == [1, 2]
-    assert repeated_labels(known, range(4), values[:4]) == []
-    targets = replace(known, task="regression", classes=("v",), labels=noise[:, None])
-    assert repeated_labels(targets, range(N), np.column_stack([noise * 3 - 1, code])) == [0]
-    tags = replace(known, task="multilabel", labels=np.eye(3, dtype=int)[known.labels])
-    assert repeated_labels(tags, range(N), values) == [2]
-    none = replace(known, task="unlabelled", classes=(), labels=np.zeros((N, 0), int))
-    assert repeated_labels(none, range(N), values) == []
 
 
 def test_names_of_columns_that_name_clips():
