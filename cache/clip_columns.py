@@ -12,9 +12,10 @@ from mvemo.manifests.tables import match_ids
 
 # Default names of the column or data set with the clip ids.
 ID_NAMES = ("clip_id", "clip_ids")
-# Words in the names of columns that may name clips although they hold whole numbers.
-_CLIP_WORDS = {"id", "ids", "clip", "clips", "song", "songs", "track", "music", "video", "audio"}
-_CLIP_WORDS |= {"segment", "file", "filename", "path", "name", "names", "key", "uid"}
+# Last words in the names of columns that name clips even by whole numbers, and words after them.
+_CLIP_WORDS = {"id", "ids", "uid", "clip", "clips", "song", "songs", "track", "tracks", "segment"}
+_CLIP_WORDS |= {"file", "filename", "path", "name", "names"}
+_COUNTERS = {"unnamed", "index", "level", "number", "no", "nr"}
 # Names of labels, folds, splits and groups, without marks between words.
 _LABEL_NAMES = {"label", "labels", "class", "classes", "emotion", "emotions", "mood", "moods"}
 _LABEL_NAMES |= {"quadrant", "category", "tag", "tags", "target", "targets", "fold", "folds"}
@@ -115,11 +116,10 @@ def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
     """
     last = name.rpartition("/")[2]
     words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", last).lower())
-    if {*words} & _CLIP_WORDS:
-        return True
-    numbers = [[str(i) for i in range(start, start + len(cells))] for start in (0, 1)]
-    unnamed = {*words} <= {"unnamed", "index", "level"} and not name.isdigit()
-    return unnamed and (not len(cells) or [*cells] not in numbers)
+    if words := [word for word in words if word not in _COUNTERS]:
+        return words[-1] in _CLIP_WORDS
+    counts = ([str(i) for i in range(start, start + len(cells))] for start in (0, 1))
+    return not name.isdigit() and (not len(cells) or [*cells] not in counts)
 
 
 def is_label(name: str, table: ClipTable | None) -> bool:

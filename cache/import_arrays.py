@@ -163,15 +163,15 @@ def numbers_of(
         id_column = "clip_id"
     if id_column is not None and id_column not in table:
         raise BadCache(f"{path}: has no column {id_column!r}; the columns are {listed([*table])}")
-    skipped = _matching(path, columns.skip, table)
+    labels = {name for name in table if is_label(name, columns.table)} - {*columns.take}
+    skipped = _matching(path, columns.skip, table) | labels
     found: tuple[str, ...] = (id_column,) if id_column is not None else ()
     found = found or find_ids(str(path), table, columns.names, columns.take, skipped)
     found = found or tuple(name for name in ("clip_id",) if name in table)
     ids = tuple(texts_of(table[found[0]])) if found else None
     if ids and "" in ids:
         raise BadCache(f"{path}:{lines[ids.index('')]}: column {found[0]} has no clip id")
-    labels = {name for name in table if is_label(name, columns.table)} - {*columns.take}
-    chosen = _value_columns(path, table, found, columns, skipped | labels)
+    chosen = _value_columns(path, table, found, columns, skipped)
     values = np.empty((len(lines), len(chosen)))
     for j, name in enumerate(chosen):
         values[:, j] = _as_numbers(path, table[name], lines, bool(found))
@@ -253,6 +253,8 @@ def _value_columns(
     taken = _matching(path, columns.take, table) if columns.take else {*table}
     chosen = tuple(name for name in table if name in taken - left_out - {*ids})
     for name in () if columns.take else chosen:
+        if isinstance(table[name], np.ndarray) and table[name].dtype.kind in "fb":
+            continue
         cells = texts_of(table[name])
         filled = [cell for cell in cells if cell]
         # If ids are known, a column of whole numbers is refused only if its name looks like an id.

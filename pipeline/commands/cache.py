@@ -306,7 +306,7 @@ def diff(first: Path, second: Path) -> None:
 @option(
     "--id-column",
     help="Column or data set of the clip ids; for a CSV without a header, the column number "
-    "from 1.  [default: clip_id]",
+    "from 1.  [default: clip_id, or any that names the clips]",
 )
 @column_option
 @option("--columns", "numbers", help="Columns to import from a table, such as 'f*,tempo'.")
@@ -319,9 +319,9 @@ def import_(
     """Import numbers that another program computed for the clips, as a feature of FEATURES.
 
     Each FILE (.npy, .npz, HDF5, CSV, Parquet) holds one row of numbers for each clip; several
-    files are joined. If FILE or --rows has clip ids, with or without folder and extension,
-    rows are matched by id; otherwise by position, and they must be in the order of the
-    manifest. A clip with NaN, an empty cell or no row lacks the feature.
+    files are joined. If a column or array of FILE, or --rows, has clip ids, with or without
+    folder and extension, rows are matched by id; otherwise by position, and they must be in
+    the order of the manifest. A clip with NaN, an empty cell or no row lacks the feature.
 
     \b
     Example:
