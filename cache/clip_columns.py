@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from mvemo.cache.errors import BadCache
@@ -20,6 +21,8 @@ _COUNTERS = {"unnamed", "index", "level", "number", "no", "nr"}
 _LABEL_NAMES = {"label", "labels", "class", "classes", "emotion", "emotions", "mood", "moods"}
 _LABEL_NAMES |= {"quadrant", "category", "tag", "tags", "target", "targets", "fold", "folds"}
 _LABEL_NAMES |= {"cvfold", "split", "splits", "subset", "partition", "group", "groups"}
+# Leading zeros of a number, and its decimals if they are zero.
+_PADDING = re.compile(r"^0+(?=[0-9])|\.0*$")
 _MISSING = frozenset(("None", "nan", "NaN", "NaT", "<NA>"))
 
 
@@ -54,8 +57,9 @@ def find_ids(
     sure: dict[str, list[str]] = {}
     few: dict[str, int] = {}
     same, unsure = [], []
+    known = {*names} | {_PADDING.sub("", PurePosixPath(name).stem) for name in names}
     for name, values in columns.items():
-        cells = _possible_ids(values, names)
+        cells = _possible_ids(values, known)
         ids = match_ids(cells, names)[0] if cells else ()
         n_named = len({*ids} & {*order})
         is_text = not _are_plain_numbers(cells)
@@ -96,12 +100,11 @@ def _is_id_name(name: str) -> bool:
     return name.rpartition("/")[2] in ID_NAMES
 
 
-def _possible_ids(values: Any, names: Mapping[str, str]) -> list[str]:
+def _possible_ids(values: Any, known: set[str]) -> list[str]:
     """Return the cells of a column, or nothing if a sample shows numbers that name no clip."""
     sample = texts_of(values[:: max(1, len(values) // 64)])
-    known = not names.keys().isdisjoint(sample)
-    whole = all(re.fullmatch(r"[0-9]*(\.0*)?", cell) for cell in sample)
-    return texts_of(values) if known or whole or not are_numbers(sample) else []
+    numbers = {*sample} | {_PADDING.sub("", cell) for cell in sample}
+    return texts_of(values) if not (are_numbers(sample) and known.isdisjoint(numbers)) else []
 
 
 def _are_plain_numbers(cells: Sequence[str]) -> bool:

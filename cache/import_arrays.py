@@ -141,6 +141,8 @@ def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> A
 def _is_row(path: Path, cells: Sequence[Sequence[str]], columns: TableColumns) -> bool:
     """Return True if the first cells of a table's columns are a row of numbers, not a header."""
     head = [column[0] for column in cells]
+    if not any(cell and _is_number(cell) for cell in head):
+        return False
     below = {str(i): column[1:] for i, column in enumerate(cells)}
     for name in find_ids(str(path), below, columns.names, skipped=below)[:1]:
         cell, others = head[int(name)], [h for i, h in enumerate(head) if i != int(name)]

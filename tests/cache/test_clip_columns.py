@@ -233,7 +233,7 @@ def test_tags_and_targets_are_no_features():
 
 def test_names_of_columns_that_name_clips():
     assert all(map(names_clips, ["song_id", "trackID", "", "Unnamed: 0", "x/file", "song_index"]))
-    assert not any(map(names_clips, ["rank", "tempo", "f0", "0", "valid", "music_key", "song_tempo"]))
+    assert not any(map(names_clips, ["rank", "tempo", "f0", "0", "music_key", "song_tempo"]))
     assert not names_clips("Unnamed: 0", ["0", "1", "2"])
 
 
