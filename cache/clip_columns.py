@@ -1,30 +1,28 @@
 """Columns of another program's rows, compared with the clips: ids, and labels among the numbers."""
 
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.table import ClipTable
 from mvemo.manifests.cells import are_numbers
-from mvemo.manifests.labels import UNLABELLED, label_kind
+from mvemo.manifests.labels import label_kind
 from mvemo.manifests.tables import match_ids
 
 # Default names of the column or data set with the clip ids.
 ID_NAMES = ("clip_id", "clip_ids")
-# Words in the names of columns that may name clips although they hold whole numbers.
-_CLIP_WORDS = {"id", "ids", "clip", "clips", "song", "songs", "track", "music", "video", "audio"}
-_CLIP_WORDS |= {"segment", "file", "filename", "path", "name", "names", "key", "uid"}
+# Last words in the names of columns that name clips even by whole numbers, and words after them.
+_CLIP_WORDS = {"id", "ids", "uid", "clip", "clips", "song", "songs", "track", "tracks", "segment"}
+_CLIP_WORDS |= {"file", "filename", "path", "name", "names"}
+_COUNTERS = {"unnamed", "index", "level", "number", "no", "nr"}
 # Names of labels, folds, splits and groups, without marks between words.
 _LABEL_NAMES = {"label", "labels", "class", "classes", "emotion", "emotions", "mood", "moods"}
 _LABEL_NAMES |= {"quadrant", "category", "tag", "tags", "target", "targets", "fold", "folds"}
 _LABEL_NAMES |= {"cvfold", "split", "splits", "subset", "partition", "group", "groups"}
-# A column that repeats the labels, but might do so by chance in one of this many orders, is kept.
-_CHANCE = math.log(1e4)
+# Leading zeros of a number, and its decimals if they are zero.
+_PADDING = re.compile(r"^0+(?=[0-9])|\.0*$")
 _MISSING = frozenset(("None", "nan", "NaN", "NaT", "<NA>"))
 
 
@@ -58,9 +56,10 @@ def find_ids(
     order = [*dict.fromkeys(names.values())]
     sure: dict[str, list[str]] = {}
     few: dict[str, int] = {}
-    unsure = []
+    same, unsure = [], []
+    known = {*names} | {_PADDING.sub("", PurePosixPath(name).stem) for name in names}
     for name, values in columns.items():
-        cells = _possible_ids(values, names)
+        cells = _possible_ids(values, known)
         ids = match_ids(cells, names)[0] if cells else ()
         n_named = len({*ids} & {*order})
         is_text = not _are_plain_numbers(cells)
@@ -69,37 +68,43 @@ def find_ids(
             few |= {name: n_named} if n_named > 1 and is_text else {}
         elif not is_text and name in numbers:
             continue
-        elif is_text or names_clips(name, cells) or [*ids] == order:
+        elif is_text or names_clips(name, cells):
             sure[name] = [*ids]
+        elif [*ids] == order:
+            same.append(name)
         elif name not in skipped:
             unsure.append(name)
     named = sorted(sure, key=lambda name: not _is_id_name(name))
     for name in named[1:]:
-        if sure[name] != sure[named[0]] and not _is_id_name(named[0]):
+        if sure[name] != sure[named[0]] and not _is_id_name(named[0]) and name not in skipped:
             raise BadCache(
                 f"{where}: {named[0]!r} and {name!r} both name clips, but not the same: give "
                 f"--id-column {named[0]}, or --id-column {name}"
             )
-    if unsure and not sure:
+    if unsure and not sure and not same:
         raise BadCache(
             f"{where}: {unsure[0]!r} holds whole numbers that are also clip ids: give --id-column "
             f"{unsure[0]} if they name the clips, otherwise name it in --columns or --skip-columns"
         )
     if not sure:
-        return tuple(sorted(few, key=lambda name: -few[name])[:1])
+        return (*same, *sorted(few, key=lambda name: -few[name])[:1])[:1]
     return tuple(name for name in named if sure[name] == sure[named[0]])
+
+
+def is_clip(cell: str, names: Mapping[str, str]) -> bool:
+    """Return True if a text names a clip."""
+    return match_ids([cell], names)[0][0] in names.values()
 
 
 def _is_id_name(name: str) -> bool:
     return name.rpartition("/")[2] in ID_NAMES
 
 
-def _possible_ids(values: Any, names: Mapping[str, str]) -> list[str]:
+def _possible_ids(values: Any, known: set[str]) -> list[str]:
     """Return the cells of a column, or nothing if a sample shows numbers that name no clip."""
     sample = texts_of(values[:: max(1, len(values) // 64)])
-    known = not names.keys().isdisjoint(sample)
-    whole = all(re.fullmatch(r"[0-9]*(\.0*)?", cell) for cell in sample)
-    return texts_of(values) if known or whole or not are_numbers(sample) else []
+    numbers = {*sample} | {_PADDING.sub("", cell) for cell in sample}
+    return texts_of(values) if not (are_numbers(sample) and known.isdisjoint(numbers)) else []
 
 
 def _are_plain_numbers(cells: Sequence[str]) -> bool:
@@ -114,11 +119,10 @@ def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
     """
     last = name.rpartition("/")[2]
     words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", last).lower())
-    if {*words} & _CLIP_WORDS:
-        return True
-    numbers = [[str(i) for i in range(start, start + len(cells))] for start in (0, 1)]
-    unnamed = {*words} <= {"unnamed", "index", "level"} and not name.isdigit()
-    return unnamed and [*cells] not in numbers
+    if words := [word for word in words if word not in _COUNTERS]:
+        return words[-1] in _CLIP_WORDS
+    counts = ([str(i) for i in range(start, start + len(cells))] for start in (0, 1))
+    return not name.isdigit() and (not len(cells) or [*cells] not in counts)
 
 
 def is_label(name: str, table: ClipTable | None) -> bool:
@@ -130,39 +134,3 @@ def is_label(name: str, table: ClipTable | None) -> bool:
 def _outputs(table: ClipTable | None) -> tuple[str, ...]:
     """Return the tags or targets of the clips."""
     return table.classes if table and not label_kind(table.task).exclusive else ()
-
-
-def repeated_labels(table: ClipTable, rows: Sequence[int], values: NDArray[Any]) -> list[int]:
-    """Return the columns of `values` that state the label, a tag or a target of the clips `rows`.
-
-    Such a column is constant within each class and not overall, or is a target times a factor.
-    """
-    if table.task == UNLABELLED or not len(rows):
-        return []
-    labels = np.asarray(table.labels)[list(rows)].reshape(len(rows), -1)
-    states = _is_target if label_kind(table.task).numeric else _is_class
-    found = []
-    for j, column in enumerate(values.T):
-        known = np.isfinite(column)
-        if any(states(column[known], label[known]) for label in labels.T):
-            found.append(j)
-    return found
-
-
-def _is_class(column: NDArray[Any], codes: NDArray[Any]) -> bool:
-    _, first, of = np.unique(codes, return_index=True, return_inverse=True)
-    if not len(first) or np.any(column != column[first][of]):
-        return False
-    counts = np.unique(column, return_counts=True)[1]
-    n_orders = math.lgamma(len(column) + 1) - sum(math.lgamma(n + 1) for n in counts.tolist())
-    return n_orders - math.lgamma(len(first) + 1) > _CHANCE
-
-
-def _is_target(column: NDArray[Any], target: NDArray[Any]) -> bool:
-    if len(column) < 8:
-        return False
-    with np.errstate(over="ignore"):
-        x, y = (v / max(np.abs(v).max(), 1e-300) for v in (column.astype(float), target))
-    x, y = x - x.mean(), y - y.mean()
-    size = np.linalg.norm(x) * np.linalg.norm(y)
-    return bool(size > 0 and abs(x @ y) > (1 - 1e-9) * size)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mvemo.cache.clip_columns import (
     ID_NAMES,
     find_ids,
+    is_clip,
     is_label,
     names_clips,
     texts_of,
@@ -141,12 +142,13 @@ def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> A
 def _is_row(path: Path, cells: Sequence[Sequence[str]], columns: TableColumns) -> bool:
     """Return True if the first cells of a table's columns are a row of numbers, not a header."""
     head = [column[0] for column in cells]
+    if not any(cell and _is_number(cell) for cell in head):
+        return False
     below = {str(i): column[1:] for i, column in enumerate(cells)}
     for name in find_ids(str(path), below, columns.names, skipped=below)[:1]:
         cell, others = head[int(name)], [h for i, h in enumerate(head) if i != int(name)]
-        if match_ids([cell], columns.names)[1]:
-            return True
-        return bool(cell) and are_numbers(others) and not all(map(str.isdigit, others))
+        numbers = are_numbers(others) and not all(map(str.isdigit, others))
+        return is_clip(cell, columns.names) or (bool(cell) and numbers)
     filled = [*filter(None, head)]
     # pandas numbers the columns.
     return are_numbers(head) and filled != [str(i) for i in range(len(filled))]
@@ -164,9 +166,12 @@ def numbers_of(
 
     `points` replaces decimal commas in the texts of a column.
     """
+    if id_column is None and "clip_id" in columns.renamed:
+        id_column = "clip_id"
     if id_column is not None and id_column not in table:
         raise BadCache(f"{path}: has no column {id_column!r}; the columns are {listed([*table])}")
-    skipped = _matching(path, columns.skip, table)
+    labels = {name for name in table if is_label(name, columns.table)} - {*columns.take}
+    skipped = _matching(path, columns.skip, table) | labels
     found: tuple[str, ...] = (id_column,) if id_column is not None else ()
     found = found or find_ids(str(path), table, columns.names, columns.take, skipped)
     found = found or tuple(name for name in ("clip_id",) if name in table)
@@ -175,8 +180,7 @@ def numbers_of(
         raise BadCache(f"{path}:{lines[ids.index('')]}: column {found[0]} has no clip id")
     if points is not None:
         table = {n: cells if n in found else points(cells) for n, cells in table.items()}
-    labels = {name for name in table if is_label(name, columns.table)} - {*columns.take}
-    chosen = _value_columns(path, table, found, columns, skipped | labels)
+    chosen = _value_columns(path, table, found, columns, skipped)
     values = np.empty((len(lines), len(chosen)))
     for j, name in enumerate(chosen):
         values[:, j] = _as_numbers(path, table[name], lines, bool(found))
@@ -211,7 +215,8 @@ def read_frame(
     rows = numbers_of(where, {**levels, **table}, None, columns, lines)
     if rows.clip_ids is None and levels:
         texts = texts_of(next(iter(levels.values())))
-        if match_ids(texts, columns.names)[1] or texts != [str(i) for i in range(len(frame))]:
+        counted = texts == [str(i) for i in range(len(frame))]
+        if not counted or {*match_ids(texts, columns.names)[0]} & {*columns.names.values()}:
             raise BadCache(
                 f"{where}: it is unclear if its index names the clips: pass clip_ids, or "
                 "frame.to_numpy() if the rows have the order of the clips"
@@ -257,6 +262,8 @@ def _value_columns(
     taken = _matching(path, columns.take, table) if columns.take else {*table}
     chosen = tuple(name for name in table if name in taken - left_out - {*ids})
     for name in () if columns.take else chosen:
+        if isinstance(table[name], np.ndarray) and table[name].dtype.kind in "fb":
+            continue
         cells = texts_of(table[name])
         filled = [cell for cell in cells if cell]
         # If ids are known, a column of whole numbers is refused only if its name looks like an id.
@@ -405,7 +412,7 @@ class _Mapping:
         if "values" in numeric:
             return "values"
         if len(numeric) > 1:
-            facts = {n for n in numeric if self.get(n).ndim == 1 and names_clips(n, "01")}
+            facts = {n for n in numeric if self.get(n).shape[1:] in ((), (1,)) and names_clips(n)}
             numeric = [n for n in numeric if n not in facts]
         numeric = [n for n in numeric if not is_label(n.rpartition("/")[2], self.columns.table)]
         if len(numeric) != 1:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.clip_columns import repeated_labels, texts_of
+from mvemo.cache.clip_columns import texts_of
 from mvemo.cache.difference import table_differences
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.import_arrays import ArrayRows, TableColumns, read_frame, read_ids
@@ -43,8 +43,6 @@ class Imported:
         Clips without a row.
     left_out
         Columns of a data frame that were not imported, because they state labels or groups.
-    repeats
-        Numbers of each row, counted from 0, that repeat the labels of the clips.
     """
 
     spec: FeatureSpec
@@ -54,7 +52,6 @@ class Imported:
     skipped: int
     absent: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
-    repeats: tuple[int, ...] = ()
 
 
 def join_arrays(
@@ -231,6 +228,7 @@ def import_feature(
     with np.errstate(over="ignore"):
         rows: F32 = np.ascontiguousarray(numbers, np.float32)
     present, incomplete = _complete_rows(rows, ids, where)
+    _refuse_tiny(numbers, where)
     spec = FeatureSpec(
         name=name,
         modality=modality,
@@ -253,11 +251,10 @@ def import_feature(
     with CacheWriter(path, target, provenance=settings.provenance, commit_rows=0) as writer:
         for i in np.flatnonzero(present).tolist():
             writer.put(spec, ids[i], spec.key(digest_of(["clip", ids[i]])), rows[i], copy=False)
-    place = {clip: i for i, clip in enumerate(clips.clip_ids)}
-    repeats = repeated_labels(clips, [place[clip] for clip in ids], rows)
-    absent = tuple(sorted({*place} - {*ids}, key=place.__getitem__))
+    with_row = {*ids}
+    absent = tuple(clip for clip in clips.clip_ids if clip not in with_row)
     counts = len(target), int(present.sum()), incomplete, skipped
-    return Imported(spec, *counts, absent, left_out, tuple(repeats))
+    return Imported(spec, *counts, absent, left_out)
 
 
 def _refuse_other_clips(path: Path, stored: ClipTable, table: ClipTable) -> None:
@@ -329,6 +326,18 @@ def _complete_rows(rows: F32, ids: Sequence[str], where: str) -> tuple[Bools, in
             f"float32, such as clip {ids[infinite[0]]!r}: write NaN for a missing number"
         )
     return present, int((~missing.all(axis=1)).sum())
+
+
+def _refuse_tiny(numbers: NDArray[Any], where: str) -> None:
+    """Refuse a column whose numbers are all so small that float32 would lose them."""
+    low, high = (of(numbers, axis=0, initial=0.0) for of in (np.nanmin, np.nanmax))
+    largest = np.maximum(-low, high)
+    tiny = np.flatnonzero((largest > 0) & (largest < np.finfo(np.float32).tiny))
+    if len(tiny):
+        raise BadCache(
+            f"{where}: column {tiny[0] + 1} holds numbers up to {largest[tiny[0]]:.3g}, too small "
+            "for float32: multiply it, for example so that its deviation is 1"
+        )
 
 
 def _digest(rows: F32, present: Bools, ids: Sequence[str]) -> str:

@@ -75,4 +75,6 @@ def _cell_of(value: Any) -> str:
     """Return a value of Parquet or Excel as a CSV cell: booleans as 0 and 1, lists as JSON."""
     if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     return "" if value is None else str(int(value) if isinstance(value, bool) else value)

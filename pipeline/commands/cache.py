@@ -307,7 +307,7 @@ def diff(first: Path, second: Path) -> None:
 @option(
     "--id-column",
     help="Column or data set of the clip ids; for a CSV without a header, the column number "
-    "from 1.  [default: clip_id]",
+    "from 1.  [default: clip_id, or any that names the clips]",
 )
 @column_option
 @task_option
@@ -321,9 +321,9 @@ def import_(
     """Import numbers that another program computed for the clips, as a feature of FEATURES.
 
     Each FILE (.npy, .npz, HDF5, CSV, Parquet) holds one row of numbers for each clip; several
-    files are joined. If FILE or --rows has clip ids, with or without folder and extension,
-    rows are matched by id; otherwise by position, and they must be in the order of the
-    manifest. A clip with NaN, an empty cell or no row lacks the feature.
+    files are joined. If a column or array of FILE, or --rows, has clip ids, with or without
+    folder and extension, rows are matched by id; otherwise by position, and they must be in
+    the order of the manifest. A clip with NaN, an empty cell or no row lacks the feature.
 
     \b
     Example:
@@ -381,10 +381,6 @@ def import_(
             f"{arrays[0].path}: left out, because they state labels, folds or groups: "
             f"{listed(arrays[0].left_out)}; to import one, name it in --columns"
         )
-    if imported.repeats:
-        names_of = arrays[0].columns or [*map(str, range(1, imported.spec.dim + 1))]
-        repeated = listed([names_of[j] for j in imported.repeats])
-        tell_note(f"{sources[0]}: the labels of the clips are repeated in column {repeated}")
     _tell_imported(features, name, imported)
 
 
