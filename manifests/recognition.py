@@ -16,6 +16,7 @@ from itertools import chain, islice
 
 from mvemo.manifests.annotators import AGREEMENT, ANNOTATOR, ANNOTATORS, DEVIATION
 from mvemo.manifests.cells import are_numbers, to_numbers, to_whole
+from mvemo.manifests.dimensions import DIMENSIONS, rated_columns
 from mvemo.manifests.labels import PLANE, UNLABELLED, Task, is_flag
 from mvemo.manifests.tables import Table, is_missing
 
@@ -79,22 +80,6 @@ _PREFIX = "label_"  # of a column of ratings, or of 0 and 1
 # Possible separators of the tags in a cell; the first separator that occurs is used.
 _MARKS = (";", "|", ",")
 _SUFFIX = re.compile(r"\.(wav|mp3|ogg|oga|opus|flac|m4a|aac|aiff?|mp4|mkv|avi|mov|webm|m4v)$", re.I)
-# Words of a rated dimension in the name of a column.
-_DIMENSIONS = {
-    "valence": ("valence", "val", "pleasure", "pleasantness", "pl"),
-    "arousal": ("arousal", "aro", "activation"),
-    "energy": ("energy",),
-    "tension": ("tension",),
-    "dominance": ("dominance", "dom"),
-}
-_LETTERS = {"v": "valence", "a": "arousal", "d": "dominance"}
-_MEAN = {"mean", "avg", "average", "m", "mn", "mu", "label", "rating", "ratings", "score", "static"}
-_MEAN |= {"scores", "value", "song", "sum", "median", "gt", "annotation", "annotations"}
-_DEVIATION = {"std", "sd", "dev", "deviation", "stdev", "sigma", "stddev", "uncertainty"}
-
-_RATED = "valence|arousal|dominance|pleasure|val|aro|dom|v|a|d"
-_STATISTIC = "mean|mn|avg|std|sd|dev"
-_JOINED = re.compile(f"({_RATED})({_STATISTIC})|({_STATISTIC})({_RATED})")
 
 
 @dataclass(frozen=True)
@@ -181,7 +166,7 @@ class _Recogniser:
         chosen = {ours: name for ours, name in self.given.items() if ours not in _NAMES}
         if chosen and task == "multilabel" and "label" not in columns:
             return self._done(columns, task, chosen)
-        if task is None and _DIMENSIONS.keys() & chosen.keys():
+        if task is None and DIMENSIONS.keys() & chosen.keys():
             task = "regression"
         free = [name for name in self.header if name not in {*columns.values()}]
         of_means, of_deviations = rated_columns(free)
@@ -227,7 +212,7 @@ class _Recogniser:
         means: Mapping[str, list[str]],
         deviations: Mapping[str, str],
     ) -> Recognised:
-        order = [*(name for name in _DIMENSIONS if name in means), *means]
+        order = [*(name for name in DIMENSIONS if name in means), *means]
         ratings = {name: means[name][0] for name in order}
         for name, column in ratings.items():
             if len(means[name]) > 1:
@@ -472,51 +457,6 @@ class _Recogniser:
 
 
 _SPLITS = ("tra", "val", "dev", "tes", "eva", "")
-
-
-def rated_columns(header: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the columns of each rated dimension's means, and of its deviations.
-
-    Examples
-    --------
-    >>> rated_columns(["song", "Valence(mean)", "Arousal(mean)", "Valence(std)", "arousal_max"])
-    ({'valence': ['Valence(mean)'], 'arousal': ['Arousal(mean)']}, {'valence': 'Valence(std)'})
-    """
-    means: dict[str, list[str]] = {}
-    deviations: dict[str, str] = {}
-    words = {name: _words(name) for name in header}
-    letters = {word for parts in words.values() for word in parts} >= {"v", "a"}
-    for name, parts in words.items():
-        found = {
-            dimension
-            for dimension, names in _DIMENSIONS.items()
-            for word in parts
-            if word in names or (letters and _LETTERS.get(word) == dimension)
-        }
-        rest = {word for word in parts if not any(word in n for n in _DIMENSIONS.values())}
-        rest -= {*_LETTERS} if letters else set()
-        if len(found) != 1:
-            continue
-        (dimension,) = found
-        if rest <= _MEAN:
-            means.setdefault(dimension, []).append(name)
-        elif rest <= _MEAN | _DEVIATION:
-            deviations.setdefault(dimension, name)
-    for dimension, columns in means.items():
-        # A column that says that it is a mean is preferred to one that says nothing.
-        stated = [name for name in columns if {*words[name]} & {"mean", "avg", "average", "mn"}]
-        means[dimension] = stated or columns
-    return means, deviations
-
-
-def _words(name: str) -> list[str]:
-    """Return the words of a name in lower case, also where no mark is between them."""
-    spaced = re.sub("([a-z])([A-Z])", r"\1 \2", name).lower()
-    found = []
-    for word in re.findall("[a-z]+", spaced):
-        joined = _JOINED.fullmatch(word)
-        found += [part for part in joined.groups() if part] if joined else [word]
-    return found
 
 
 def _are_files(cells: Sequence[str]) -> bool:

@@ -33,7 +33,7 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 FLOORS = {
     "manifests": (
         "declared errors files text_table",
-        "array_files cells spreadsheets",
+        "array_files cells dimensions spreadsheets",
         "tables",
         "labels",
         "model",

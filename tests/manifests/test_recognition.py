@@ -3,7 +3,8 @@
 import pytest
 
 from mvemo.manifests import BadManifest, read_manifest, write_manifest
-from mvemo.manifests.recognition import rated_columns, recognise
+from mvemo.manifests.dimensions import rated_columns
+from mvemo.manifests.recognition import recognise
 from mvemo.manifests.tables import Table
 
 

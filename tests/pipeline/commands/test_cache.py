@@ -211,3 +211,15 @@ def test_import_names_columns_ids_and_predicted_labels(tmp_path):
     with open_cache(out) as features:
         assert features.vectors("emb")[0].tolist() == [[0.5, 1.0], [1.5, 2.0]]
         assert features.table.predicted_by == "m"
+
+
+def test_the_task_of_a_manifest_with_classes_and_ratings_is_chosen(tmp_path):
+    manifest, table, out = (tmp_path / name for name in ("clips.csv", "x.csv", "x.h5"))
+    manifest.write_text("clip_id,label,valence,arousal\na,x,1,2\nb,y,3,4\nc,x,5,6\n")
+    table.write_text("clip_id,f\na,1\nb,3\nc,2\n")
+    words = ["--manifest", manifest, "--feature", "f", "--modality", "audio"]
+    for task, classes in (("multiclass", ("x", "y")), ("regression", ("valence", "arousal"))):
+        out.unlink(missing_ok=True)
+        run("import", out, table, *words, "--task", task)
+        with open_cache(out) as made:
+            assert (made.table.task, made.table.classes) == (task, classes)
