@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from mvemo.manifests import BadManifest
 from mvemo.manifests.layouts.scan import find_media
-from mvemo.pipeline.errors import PipelineError
+from mvemo.pipeline.errors import DiskFailed, PipelineError
 from mvemo.pipeline.playlists import file_stem, write_playlist
 from mvemo.pipeline.serve.access import Access
 from mvemo.pipeline.serve.jobs import Job, QueueFull, Worker, model_record
@@ -54,6 +54,7 @@ STATUS: dict[type[Exception], int] = {
     OutsideFolders: 403,
     QueueFull: 429,
     BadManifest: 422,
+    DiskFailed: 503,
     PipelineError: 422,
     ClientDisconnect: 400,
     OSError: 503,
