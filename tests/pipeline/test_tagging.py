@@ -68,7 +68,7 @@ def tag(path, values=VALUES):
 
 def undo(journal):
     changes, skipped = plan_undo(journal)
-    assert write_tags(changes, None) == []
+    assert write_tags(changes, journal) == []
     return len(changes), skipped
 
 
@@ -82,8 +82,10 @@ def test_moods_are_written_and_undone(media):
     assert stream_digest(media) == digest
     assert media.stat().st_mode & 0o777 == 0o640
     assert plan_tags({media: VALUES}) == ([], [])
-    # A second run, and then both are undone at once.
+    once = contents(media)
     tag(media, {**VALUES, "mood": ["Tense"]})
+    assert undo(journal) == (1, [])
+    assert contents(media) == once
     assert undo(journal) == (1, [])
     assert contents(media) == before
     assert stream_digest(media) == digest
@@ -190,8 +192,8 @@ def test_streams_that_cannot_be_read(tmp_path):
 def test_changed_sound_is_refused(tmp_path, monkeypatch):
     path = sound(tmp_path / "a.mp3")
     content = path.read_bytes()
-    digests = iter(["one", "two"])
-    monkeypatch.setattr(tagging, "stream_digest", lambda path: next(digests))
+    read = iter([("one", {}), ("two", {})])
+    monkeypatch.setattr(tagging, "_read_streams", lambda path: next(read))
     changes, _ = plan_tags({path: VALUES})
     assert "would change its sound" in write_tags(changes, tmp_path / "journal.jsonl")[0]
     assert path.read_bytes() == content
@@ -225,7 +227,7 @@ write_tags(changes, folder / "journal.jsonl")
     changes, skipped = plan_undo(tmp_path / "journal.jsonl")
     assert [c.path.name for c in changes] == ["a.mp3", "b.mp3"][: 1 + (when == "after")]
     assert skipped == []
-    assert write_tags(changes, None) == []
+    assert write_tags(changes, tmp_path / "journal.jsonl") == []
     assert [path.read_bytes() for path in paths] == contents
 
 
