@@ -35,6 +35,8 @@ NAMES = {
 Values = dict[str, list[str] | None]  # None for a tag that the file lacks
 Entry = dict[str, Any]  # fields of `_ENTRY`, or ``undone`` (a tagging) and ``path``
 _ENTRY = {"run", "path", "size", "had_tags", "sound", "old", "new"}
+# Characters of the keys of Vorbis comments, other than letters, digits and '_.-'.
+_SAFE = "!\"#$&'()*+,/:;<>?@[\\]^`{|}"
 # Bytes of an ID3v1 tag, at the end of a file.
 _V1 = 128
 
@@ -128,7 +130,7 @@ def _named(kind: str, values: Mapping[str, list[str]]) -> Values:
             "".join([key, *texts]).encode()
             if kind == "VComment":
                 # Keys are printable ASCII without '='.
-                key = quote(key.upper().replace(" ", "_"), safe="!\"#$&'()*+,/:;<>?@[\\]^`{|}")
+                key = quote(key.upper().replace(" ", "_"), safe=_SAFE).replace("~", "%7E")
             elif kind == "MP4Tags":
                 # Mutagen writes a name as Latin-1; the bytes have to be UTF-8.
                 key = key.encode().decode("latin-1")
@@ -332,8 +334,10 @@ def _save(opened: Any, file: Path, change: Change) -> None:
 
     tags, end = opened.tags, b""
     if type(tags).__name__ == "ID3":
-        # Mutagen would write an ID3v1 tag anew.
+        # Mutagen would write an ID3v1 tag anew, and does not know the footer of an ID3v2.4 tag.
         with file.open("rb+") as target:
+            if tags.size and tags._header.f_footer:
+                import_module("mutagen._util").delete_bytes(target, 10, tags.size)
             start = max(target.seek(0, os.SEEK_END) - _V1, 0)
             target.seek(start)
             if (end := target.read()).startswith(b"TAG"):
@@ -349,21 +353,6 @@ def _save(opened: Any, file: Path, change: Change) -> None:
         opened.save(file, padding=padding)
     with file.open("ab") as target:
         target.write(end)
-
-
-def _drop_footer(file: Path) -> None:
-    """Remove the copy of an ID3v2.4 header after the tag, which mutagen does not know."""
-    with file.open("rb+") as target:
-        head = target.read(10)
-        if head[:4] == b"ID3\4" and head[5] & 0x10:
-            start = 10 + sum(byte << 7 * (9 - i) for i, byte in enumerate(head) if i > 5)
-            target.seek(start)
-            rest = target.read()
-            target.seek(5)
-            target.write(bytes([head[5] & ~0x10]))
-            target.seek(start)
-            target.write(rest[10:] if rest.startswith(b"3DI") else rest)
-            target.truncate()
 
 
 def stream_digest(path: Path) -> str:
@@ -447,7 +436,6 @@ def _tag(copy: Path, change: Change) -> Entry:
     try:
         kind = type(open_tags(change.path))
         streams = _read_streams(copy)
-        _drop_footer(copy)
         opened = _open(copy, kind)
         old, had_tags = _values(opened, change.new), opened.had_tags
         if change.run and (streams[0], old) != (change.sound, change.old):
