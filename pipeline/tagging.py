@@ -351,8 +351,8 @@ def _save(opened: Any, file: Path, change: Change) -> None:
         opened.save(file, v2_version=version, v23_sep=None, padding=padding)
     else:
         opened.save(file, padding=padding)
-    with file.open("ab") as target:
-        target.write(end)
+    with file.open("ab") as tail:
+        tail.write(end)
 
 
 def stream_digest(path: Path) -> str:

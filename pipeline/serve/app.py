@@ -22,6 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from mvemo.manifests import BadManifest
+from mvemo.manifests.files import parse_json
 from mvemo.manifests.layouts.scan import find_media
 from mvemo.pipeline.errors import DiskFailed, PipelineError
 from mvemo.pipeline.playlists import file_stem, write_playlist
@@ -387,8 +388,8 @@ async def _body(request: Request, **kinds: type) -> dict[str, Any]:
         if len(data) > MOST_JSON:
             raise HTTPException(413, f"the JSON is larger than {MOST_JSON} bytes")
     try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
+        body = parse_json(data)
+    except ValueError:
         raise HTTPException(400, "expected a JSON object") from None
     if not isinstance(body, dict):
         raise HTTPException(400, "expected a JSON object")
