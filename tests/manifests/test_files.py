@@ -178,6 +178,7 @@ DEEP = {
 def test_limits_of_json_and_toml(value, tmp_path):
     path = tmp_path / "a.toml"
     path.write_text(f"a = {value}")
+    too_much = r"nested too deeply|a number has too many digits"
     for read, argument in (
         (parse_json, f'{{"a": {value}}}'),
         (parse_json, f'{{"a": {value}}}'.encode()),
