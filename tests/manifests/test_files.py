@@ -185,9 +185,7 @@ def test_limits_of_json_and_toml(value, tmp_path):
         (parse_toml, f"a = {value}"),
         (read_toml, path),
     ):
-        with pytest.raises(
-            ValueError, match=r"nested too deeply|a number has too many digits"
-        ) as e:
+        with pytest.raises(ValueError, match=too_much) as e:
             read(argument)
         assert len(str(e.value).splitlines()) == 1
 
