@@ -131,9 +131,6 @@ def _named(kind: str, values: Mapping[str, list[str]]) -> Values:
             if kind == "VComment":
                 # Keys are printable ASCII without '='.
                 key = quote(key.upper().replace(" ", "_"), safe=_SAFE).replace("~", "%7E")
-            elif kind == "MP4Tags":
-                # Mutagen writes a name as Latin-1; the bytes have to be UTF-8.
-                key = key.encode().decode("latin-1")
         except UnicodeEncodeError:
             text = "; ".join([key, *texts])
             raise BadTags(f"{shown(text)} has half a character (a lone surrogate)") from None
@@ -289,10 +286,15 @@ def _had_tags(opened: Any) -> bool:
     return had
 
 
+def _key(opened: Any, name: str) -> str:
+    """Return mutagen's key of a tag: it writes names in MP4 as Latin-1, which must be UTF-8."""
+    return name.encode().decode("latin-1") if _kind(opened) == "MP4Tags" else name
+
+
 def _values(opened: Any, names: Mapping[str, Any]) -> Values:
     values: Values = {}
     for name in names:
-        found = opened.tags.get(name)
+        found = opened.tags.get(_key(opened, name))
         if found is not None and _kind(opened) == "MP4Tags":
             if any(value.dataformat != value.FORMAT_TEXT for value in found):
                 raise BadTags(f"its {name} is no text, and would be lost")
@@ -307,19 +309,20 @@ def _set(opened: Any, values: Values) -> None:
     free_form: Any = import_module("mutagen.mp4").MP4FreeForm
     kind = _kind(opened)
     for name, texts in values.items():
+        key = _key(opened, name)
         if texts is None:
-            if name in opened.tags:
-                del opened.tags[name]
+            if key in opened.tags:
+                del opened.tags[key]
         elif kind == "ID3":
             description = name.partition(":")[2]
             frame = id3.TXXX(3, description, texts) if description else id3.TMOO(3, texts)
             opened.tags.setall(name, [frame])
         elif kind == "MP4Tags":
-            opened.tags[name] = [
+            opened.tags[key] = [
                 free_form(text.encode("utf-8", "surrogateescape")) for text in texts
             ]
         else:
-            opened.tags[name] = texts
+            opened.tags[key] = texts
 
 
 def _save(opened: Any, file: Path, change: Change) -> None:

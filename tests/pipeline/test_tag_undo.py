@@ -120,9 +120,10 @@ def id3(version, frames, unsynchronised=False, footer=False, sizes=syncsafe):
     """An ID3v2 tag of frames (name, content), written without mutagen."""
     body = b""
     for name, content in frames:
+        plain = len(content)
         if unsynchronised:
             content = content.replace(b"\xff", b"\xff\0")
-        size = len(content)
+        size = plain if version == 3 else len(content)
         if version == 2:
             body += name.encode() + size.to_bytes(3, "big") + content
         else:
@@ -161,10 +162,11 @@ def plain_size(size):
         id3(3, [*OTHERS, ("APIC", COVER)]),
         id3(4, [*OTHERS, ("APIC", COVER)]),
         id3(4, [*OTHERS, ("APIC", COVER)], footer=True),
+        id3(3, [("TIT2", OTHERS[0][1]), OTHERS[2], ("APIC", COVER)], unsynchronised=True),
         id3(4, [("TIT2", OTHERS[0][1]), OTHERS[2], ("APIC", COVER)], unsynchronised=True),
         id3(4, [("APIC", COVER * 3), *OTHERS], sizes=plain_size),
     ],
-    ids=["v2.3", "v2.4", "footer", "unsynchronised", "sizes of iTunes"],
+    ids=["v2.3", "v2.4", "footer", "v2.3 unsynchronised", "unsynchronised", "sizes of iTunes"],
 )
 @pytest.mark.parametrize("end", [b"", V1])
 def test_versions_of_id3(songs, tmp_path, tag, end):
