@@ -448,7 +448,8 @@ def _tag(copy: Path, change: Change) -> Entry:
         saved = _read_streams(copy)
         if saved[0] != streams[0]:
             raise BadTags("mutagen would change its sound or pictures")
-        if saved[1] != streams[1]:
+        # ID3 frames stay bytes; FFmpeg misreads unsynchronised ones of ID3v2.3.
+        if saved[1] != streams[1] and _kind(opened) != "ID3":
             names = {name for name, _ in {*saved[1].items()} ^ {*streams[1].items()}}
             raise BadTags(f"mutagen would change its other tags: {', '.join(sorted(names))}")
         if _values(_open(copy, kind), change.new) != change.new:
