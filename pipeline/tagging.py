@@ -173,7 +173,8 @@ def _entry(entry: Any) -> Entry:
     """Return an entry of a journal; ValueError or TypeError if it is none."""
     if not {*entry} >= _ENTRY and not {"undone", "path"} <= {*entry}:
         raise ValueError
-    return dict(entry)
+    values = [{**entry.get(key, {})} for key in ("old", "new")]
+    return {**entry, "path": str(Path(entry["path"])), "old": values[0], "new": values[1]}
 
 
 def _undoing(entry: Entry) -> list[Change]:
