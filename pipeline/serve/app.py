@@ -22,8 +22,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from mvemo.manifests import BadManifest
+from mvemo.manifests.files import parse_json
 from mvemo.manifests.layouts.scan import find_media
-from mvemo.pipeline.errors import PipelineError
+from mvemo.pipeline.errors import DiskFailed, PipelineError
 from mvemo.pipeline.playlists import file_stem, write_playlist
 from mvemo.pipeline.serve.access import Access
 from mvemo.pipeline.serve.jobs import Job, QueueFull, Worker, model_record
@@ -54,6 +55,7 @@ STATUS: dict[type[Exception], int] = {
     OutsideFolders: 403,
     QueueFull: 429,
     BadManifest: 422,
+    DiskFailed: 503,
     PipelineError: 422,
     ClientDisconnect: 400,
     OSError: 503,
@@ -386,8 +388,8 @@ async def _body(request: Request, **kinds: type) -> dict[str, Any]:
         if len(data) > MOST_JSON:
             raise HTTPException(413, f"the JSON is larger than {MOST_JSON} bytes")
     try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
+        body = parse_json(data)
+    except ValueError:
         raise HTTPException(400, "expected a JSON object") from None
     if not isinstance(body, dict):
         raise HTTPException(400, "expected a JSON object")

@@ -1,7 +1,6 @@
 """Clips of a served folder: their files, predictions and corrections, and what changed since."""
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +9,9 @@ from threading import RLock
 from typing import Any
 
 from mvemo.fuse.final.model import FinalModel
-from mvemo.manifests.files import parse_json, write_text
+from mvemo.manifests.journal import Journal
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_media
-from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.errors import BadOption, DiskFailed
 from mvemo.pipeline.moods import Mood, Place, read_records
 from mvemo.pipeline.serve.corrections import Corrections
 from mvemo.pipeline.tagging import song_facts
@@ -52,7 +51,8 @@ class Library:
         self._revisions: dict[str, int] = {}
         self._made_by: dict[str, str | None] = {}  # clip -> digest of the model that predicted it
         self._gone: list[Record] = []  # clips of an earlier server whose files are gone
-        self._journal = work / "clips.jsonl"
+        # Predictions can be made again, so not each of them waits for the disk.
+        self._journal = Journal(work / "clips.jsonl", DiskFailed, durable=False)
         self.corrections: Corrections | None = None
         self.problems: list[str] = []
         self._restore()
@@ -122,8 +122,7 @@ class Library:
             if "model" in facts:
                 self._made_by[clip_id] = self.model
             if self._is_kept(record):
-                with self._journal.open("a", encoding="utf-8") as file:
-                    file.write(self._line(record))
+                self._journal.append([self._kept(record)])
 
     def touch(self, ids: Iterable[str]) -> None:
         """Report clips as changed."""
@@ -184,14 +183,10 @@ class Library:
 
     def _restore(self) -> None:
         """Read the clips that an earlier server knew, if their files are unchanged."""
-        latest: dict[str, Record] = {}
-        for line in self._journal.read_bytes().splitlines() if self._journal.exists() else ():
-            try:
-                record = parse_json(line)
-                latest[record["id"]] = record
-            except (ValueError, TypeError, KeyError):
-                self.problems.append(f"{self._journal}: an unreadable line was skipped")
-        for clip_id, record in latest.items():
+        named, n_bad = self._journal.read(_named)
+        if n_bad:
+            self.problems.append(f"{self._journal.path}: {n_bad} unreadable lines were skipped")
+        for clip_id, record in dict(named).items():
             now = _stamp(record["path"])
             if now is None:
                 # A disk may only be unplugged.
@@ -211,20 +206,18 @@ class Library:
     def compact(self) -> None:
         """Write one line for each clip, in the form of ``mvemo predict --jsonl``."""
         with self.lock:
-            lines = [json.dumps(record) + "\n" for record in self._gone]
-            lines += [self._line(r) for r in self._clips.values() if self._is_kept(r)]
-            write_text(self._journal, "".join(lines), error=BadOption)
+            kept = [self._kept(r) for r in self._clips.values() if self._is_kept(r)]
+            self._journal.replace([*self._gone, *kept])
 
     def _is_kept(self, record: Record) -> bool:
         """Return True if the next server must know the clip."""
         is_upload = Path(record["path"]).parent == self.uploads
         return is_upload or record["state"] in ("done", "failed")
 
-    def _line(self, record: Record) -> str:
-        """Return the line of a clip in the work folder."""
+    def _kept(self, record: Record) -> Record:
+        """Return the entry of a clip in the work folder."""
         made_by = self._made_by.get(record["id"])
-        stated = {**record, "stamp": _stamp(record["path"]), "made_by": made_by}
-        return json.dumps(stated) + "\n"
+        return {**record, "stamp": _stamp(record["path"]), "made_by": made_by}
 
 
 def _from_text(record: Record) -> Record:
@@ -308,10 +301,16 @@ def _length(model: FinalModel, target: str) -> float:
     return scale["maximum"] - scale["minimum"] or 1.0
 
 
+def _named(record: Record) -> tuple[str, Record]:
+    """Return a record by its id; KeyError or TypeError if it is none of this program."""
+    os.fsencode(record["path"])
+    return str(record["id"]), {**record, "state": record["state"], "name": record["name"]}
+
+
 def _stamp(path: str) -> list[int] | None:
     """Return size and modification time of a file, or None if it is gone."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return [status.st_size, status.st_mtime_ns]
