@@ -137,6 +137,7 @@ def _table_records(file: Path) -> Iterator[Record]:
         row: Record = dict(zip(header, cells, strict=True))
         try:
             values = {name: to_number(row[name]) for name in outputs if row[name].strip()}
+            row["duration"] = to_number(row["duration"]) if row.get("duration") else None
         except ValueError as error:
             raise BadOption(f"{file}:{line}: {error}") from None
         if "label" not in header:
@@ -152,14 +153,14 @@ def _mood(record: Record, file: Path) -> Mood:
     path = Path(record["path"])
     if not path.exists() and (file.parent / path).exists():
         path = file.parent / path
-    label, length = record.get("label") or (), record.get("duration")
+    label = record.get("label") or ()
     return Mood(
         path=path,
         moods=(label,) if isinstance(label, str) else tuple(label),
         proba=record.get("proba") or {},
         ratings={name: v["value"] for name, v in (record.get("values") or {}).items()},
         model=record.get("model") or "",
-        seconds=float(length) if length else None,
+        seconds=record.get("duration") or None,
         is_certain=TRAINED_ON not in (record.get("notes") or ()),
     )
 
