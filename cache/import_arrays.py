@@ -173,7 +173,9 @@ def numbers_of(
     ids = tuple(texts_of(table[found[0]])) if found else None
     if ids and "" in ids:
         raise BadCache(f"{path}:{lines[ids.index('')]}: column {found[0]} has no clip id")
-    chosen = _value_columns(path, table, found, columns, skipped)
+    # pandas numbers the rows in a column without a name.
+    counts = {n for n in table if found and names_clips(n) and not names_clips(n, table[n])}
+    chosen = _value_columns(path, table, found, columns, skipped | counts)
     values = np.empty((len(lines), len(chosen)))
     for j, name in enumerate(chosen):
         values[:, j] = _as_numbers(path, table[name], lines, bool(found))
