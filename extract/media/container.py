@@ -1,11 +1,13 @@
 """Decoding of one clip by PyAV: square frames and sound, in one pass over the container."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from av.video.reformatter import VideoReformatter
 from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media import packets
-from mvemo.extract.media.audio import OnBlock, SoundCollector
-from mvemo.extract.media.formats import is_cut_off
+from mvemo.extract.media.audio import OnBlock, SoundCollector, channel_note
+from mvemo.extract.media.formats import is_cut_off, mp3_seconds
 from mvemo.extract.media.request import (
     CUT_OFF,
     MIN_DECODED_SHARE,
@@ -265,12 +267,14 @@ def _expected_seconds(clip: OpenClip, longest: float) -> dict[str, float]:
     request, container = clip.request, clip.container
     formats = set(container.format.name.split(","))
     expected = {stream.type: request.duration or 0.0 for stream in clip.streams}
-    if request.duration is not None or (formats == {"mp3"} and not _states_length(clip.path)):
+    if request.duration is not None:
         return expected
+    longest_stated = mp3_seconds(clip.path) if formats == {"mp3"} else math.inf
     for stream in clip.streams:
         if stream.duration is not None and _STATING_LENGTH & formats:
             begin = float((stream.start_time or 0) * stream.time_base) - clip.origin
-            length = float(stream.duration * stream.time_base)
+            # FFmpeg guesses the length of an MP3 file that goes on after the stated frames.
+            length = min(float(stream.duration * stream.time_base), longest_stated)
             expected[stream.type] = length + begin - request.start
     if _STATING_WHOLE & formats and container.duration is not None:
         # Only the length of the whole file is stated: at least one stream must reach it.
@@ -281,17 +285,6 @@ def _expected_seconds(clip: OpenClip, longest: float) -> dict[str, float]:
         if longest < MIN_DECODED_SHARE * whole:
             expected = dict.fromkeys(expected, whole)
     return expected
-
-
-def _states_length(path: Path) -> bool:
-    """Return True if an MP3 file states its length; otherwise FFmpeg guesses it."""
-    with path.open("rb") as file:
-        # Skip ID3 tags, which may hold pictures of any size (ID3v2.4, 3.1).
-        while (tag := file.read(10)).startswith(b"ID3"):
-            size = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(tag[:5:-1]))
-            file.seek(size + (10 if tag[5] & 0x10 else 0), 1)
-        head = tag + file.read(1 << 20)
-    return any(tag in head for tag in (b"Xing", b"Info", b"VBRI"))
 
 
 def _video_problem(
@@ -335,12 +328,12 @@ def _sound_note(container: Any, audio: Any | None, choice: Sound) -> str:
         rank = [stream.index for stream in container.streams.audio].index(audio.index)
         notes.append(f"sound track {rank + 1} of {count} is read")
     if choice.channel is not None:
-        notes.append(f"the channels cancel out: only channel {choice.channel + 1} is read")
+        notes.append(channel_note(choice.channel))
     return "; ".join(notes)
 
 
 def choose_sound(path: Path, request: ClipRequest) -> Sound:
-    """Return the first audible track, and a channel if the mean of all channels is silent."""
+    """Return the first audible track, and one of its channels if they cancel each other."""
     with packets.open_container(path) as container:
         tracks = [s.index for s in packets.sound_tracks(container) if s.codec_context is not None]
     for track in tracks:
@@ -348,13 +341,12 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
             stream = container.streams[track]
             sound = SoundCollector(replace(request, sample_rates=()), lambda sr, y: None)
             origin = packets.start_of(container)
-            for _, when, frame in packets.decoded_frames(
-                container, [stream], origin, request.stop, None
-            ):
-                sound.add([(when, frame)])
-                if not sound.is_silent:
-                    return Sound(track)
-            if sound.channel is not None:
+            decoded = packets.decoded_frames(container, [stream], origin, request.stop, None)
+            while block := [frame[1:] for frame in islice(decoded, _SOUND_FRAMES)]:
+                sound.add(block)
+                if sound.is_judged or (stream.codec_context.channels == 1 and not sound.is_silent):
+                    break
+            if sound.channel is not None or not sound.is_silent:
                 return Sound(track, sound.channel)
     return Sound()
 
@@ -384,10 +376,12 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
             keep,
             threaded=request.threads != 1,
         )
-        others = len(clip.container.streams.audio) > 1 or sound.channel is not None
+        several = len(clip.container.streams.audio) > 1
     silent = decoded.problems.get("audio", CUT_OFF).missing
-    if silent and others and choice is None and (found := choose_sound(path, request)) != Sound():
-        return decode_container(path, request, found)
+    if choice is None and (sound.channel is not None or (silent and several)):
+        found = choose_sound(path, request)
+        if found != Sound():
+            return decode_container(path, request, found)
     return decoded if "video" in decoded.problems else replace(decoded, frames=frames)
 
 

@@ -18,6 +18,7 @@ from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.formats import FORMAT_WHITELIST, check_format, check_head
 from mvemo.extract.media.request import ClipRequest, Problem
+from mvemo.extract.media.sound_files import find_bitstream
 
 # Files in these formats may be joined end to end, each part with its own time stamps. In "jumping"
 # formats, the stamps of a part may also begin much later than the previous part ends.
@@ -26,10 +27,15 @@ _JUMPING = frozenset({"mpegts", "mpeg"})
 # A new part begins if stamps go back, or ahead of all streams, by more than these seconds.
 _BACK, _AHEAD = 0.1, 10.0
 # Raw streams whose time stamps count frames; the length of a frame is rounded down to whole units.
-_COUNTING_FRAMES = frozenset({"ac3", "eac3", "dts"})
+_COUNTING_FRAMES = frozenset({"ac3", "eac3", "dts", "spdif"})
 # Attached picture, timed thumbnails, still image: FFmpeg's dispositions.
 _COVER = 0x0400 | 0x0800 | 0x100000
-_DEFAULT, _COMMENT = 0x0001, 0x0008
+_DEFAULT = 0x0001
+# Sound that speaks over the original: a commentary, or descriptions of the pictures.
+_SPOKEN = 0x0008 | 0x0100 | 0x20000
+# Sound that is not the original: the former, dubbed, for the hard of hearing, without voices
+# (karaoke, clean effects), or to be mixed with another track.
+_OTHER = _SPOKEN | 0x0002 | 0x0020 | 0x0080 | 0x0200 | 0x1000 | 0x80000
 # Maximum number of pixels per picture, twice that of 8K video.
 MAX_PIXELS = 1 << 26
 # Number of pixels per picture above which two threads decode faster than one.
@@ -44,16 +50,23 @@ _FORGETTING = ("mp3", "mp3float")
 
 def open_container(path: Path) -> Any:
     check_head(path)
+    bitstream = find_bitstream(path)
     try:
         # The prefix and the whitelists prevent playlists and unusual names from opening other
         # files or URLs. Titles need not be valid UTF-8.
         container = av.open(
-            f"file:{path.resolve()}",
+            bitstream or f"file:{path.resolve()}",
+            format=bitstream.format if bitstream else None,
             options={"protocol_whitelist": "file", "format_whitelist": FORMAT_WHITELIST},
             metadata_errors="replace",
         )
-    except av.error.ArgumentError as error:
-        raise BadMedia(f"{path}: is not in a supported audio or video format") from error
+    except av.error.FFmpegError as error:
+        if bitstream:
+            kind = f"compressed sound ({bitstream.format}) of an unknown kind"
+            raise BadMedia(f"{path}: its samples are {kind}") from error
+        if isinstance(error, av.error.ArgumentError):
+            raise BadMedia(f"{path}: is not in a supported audio or video format") from error
+        raise
     check_format(path, container.format.name)
     return container
 
@@ -68,11 +81,11 @@ def videos(container: Any) -> list[Any]:
 
 
 def sound_tracks(container: Any) -> list[Any]:
-    """Return the audio streams in the order of preference: default first, commentary last."""
+    """Return the audio streams by preference: original before others, default before the rest."""
 
-    def rank(stream: Any) -> tuple[bool, bool, bool]:
-        flags = int(stream.disposition)
-        return stream.codec_context is None, not flags & _DEFAULT, bool(flags & _COMMENT)
+    def rank(stream: Any) -> tuple[bool, bool, bool, bool]:
+        flags, unknown = int(stream.disposition), stream.codec_context is None
+        return unknown, bool(flags & _OTHER), bool(flags & _SPOKEN), not flags & _DEFAULT
 
     return sorted(container.streams.audio, key=rank)
 

@@ -8,7 +8,7 @@ too many files.
 import errno
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import soundfile
 from mvemo.extract.array_types import F32, U8
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
 from mvemo.extract.media import container, packets
-from mvemo.extract.media.audio import AUDIO_SUFFIXES, OnBlock, decode_audio_file, open_parts
+from mvemo.extract.media.audio import OnBlock, decode_audio_file
 from mvemo.extract.media.request import (
     NO_VIDEO,
     ClipRequest,
@@ -31,6 +31,7 @@ from mvemo.extract.media.request import (
     error_line,
     reasons_text,
 )
+from mvemo.extract.media.sound_files import AUDIO_SUFFIXES, open_parts
 
 # Errors that the machine causes, not the file.
 _TEMPORARY = frozenset(
@@ -162,8 +163,9 @@ def _by_packets(path: Path) -> float:
         streams = packets.sound_tracks(opened)[:1] + packets.videos(opened)[:1]
         ends = {stream.index: 0.0 for stream in streams}
         origin = packets.start_of(opened)
-        if streams:
-            for packet in packets.Packets(opened, streams):
+        # A tag may follow the last packet.
+        with suppress(av.error.FFmpegError):
+            for packet in packets.Packets(opened, streams) if streams else ():
                 if packet.pts is not None:
                     index = packet.stream.index
                     unit = packets.unit_seconds(opened, packet)
@@ -190,15 +192,18 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
             # Emitted sound cannot be revoked, so choose first. Reading raises any error again.
             with suppress(Exception):
                 choice = container.choose_sound(path, request)
-        if path.suffix.lower() in AUDIO_SUFFIXES and choice.channel is None:
+        if path.suffix.lower() in AUDIO_SUFFIXES:
             # As in `decode_clip`, the container reader may succeed.
             with suppress(soundfile.LibsndfileError, ValueError):
-                with soundfile.SoundFile(path) as file:
-                    if not file.frames:
+                with closing(open_parts(path)) as parts:
+                    if not next(parts).frames:
                         raise ValueError("no length is stated")
                 if request.reads_pictures:
                     emit(("problem", "video", NO_VIDEO))
-                return decode_audio_file(path, request, emit_sound).problems
+                decoded = decode_audio_file(path, request, emit_sound, choice.channel)
+                if decoded.note:
+                    emit(("note", decoded.note))
+                return decoded.problems
             known.update(sent)
         return _stream_container(path, request, choice, emit, emit_sound)
 
