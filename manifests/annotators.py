@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mvemo.manifests.cells import parse_number
 from mvemo.manifests.clip_rows import Row, must_agree
 from mvemo.manifests.errors import Problems
-from mvemo.manifests.labels import F64, Label, LabelKind, label_kind, parse_number
+from mvemo.manifests.labels import F64, Label, LabelKind, label_kind
 from mvemo.manifests.model import Manifest
 
 # Columns of a manifest besides those of `Clip`: who gave the row's label; the number of people

@@ -11,6 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from mvemo.manifests.cells import parse_number, to_whole
 from mvemo.manifests.errors import Problems, Report
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import (
@@ -18,7 +19,6 @@ from mvemo.manifests.labels import (
     Label,
     LabelKind,
     Names,
-    parse_number,
 )
 from mvemo.manifests.model import Clip, inside_root
 from mvemo.manifests.tables import RESERVED, Table, plain_text
@@ -198,7 +198,7 @@ def _parse_fold(cell: str, report: Report) -> int | None:
     if not cell:
         return None
     try:
-        fold = int(cell)
+        fold = to_whole(cell)
     except ValueError:
         report(f"fold {shown(cell)} is not a whole number")
         return -1

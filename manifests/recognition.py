@@ -6,15 +6,17 @@ changes it; where two columns suit equally well, `Recognised.questions` asks for
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from mvemo.manifests.annotators import AGREEMENT, ANNOTATOR, ANNOTATORS, DEVIATION
+from mvemo.manifests.cells import are_numbers, to_numbers, to_whole
 from mvemo.manifests.labels import PLANE, UNLABELLED, Task, is_flag
-from mvemo.manifests.tables import are_numbers
 
 Cells = Callable[[str], list[str]]
 
@@ -415,7 +417,9 @@ def _is_binary(cells: Sequence[str]) -> bool:
 
 
 def _is_whole(cell: str) -> bool:
-    return not cell or (are_numbers([cell]) and float(cell).is_integer())
+    with suppress(ValueError):
+        return not cell or to_whole(cell) is not None
+    return False
 
 
 def tag_separator(cells: Sequence[str]) -> str:
@@ -465,8 +469,8 @@ def _are_mostly_numbers(cells: Sequence[str]) -> bool:
 def _range(cells: Sequence[str]) -> tuple[float, float]:
     # Testing each cell is slow, and columns with wrong cells are rare.
     numbers = cells if are_numbers(cells) else [cell for cell in cells if are_numbers([cell])]
-    values = [float(cell) for cell in numbers if cell] or [float("nan")]
-    return min(values), max(values)
+    values = [value for value in to_numbers([*filter(None, numbers)]) if value == value]
+    return min(values, default=math.nan), max(values, default=math.nan)
 
 
 def _list(names: Iterable[str], most: int = 6) -> str:

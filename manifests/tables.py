@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mvemo.manifests.cells import are_numbers, to_whole
 from mvemo.manifests.errors import BadManifest, MissingManifest, Problem, Problems
 from mvemo.manifests.files import MakeError, parse_json, shown, write_bytes
 
@@ -323,6 +324,8 @@ def _cell_of(value: Any) -> str:
     """Return a value of Parquet or Excel as a CSV cell: booleans as 0 and 1, lists as JSON."""
     if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     return "" if value is None else str(int(value) if isinstance(value, bool) else value)
 
 
@@ -396,21 +399,22 @@ def format_names(names: Sequence[str], separator: str) -> str:
     return (separator if separator == ";" else separator + " ").join(names)
 
 
-def are_numbers(cells: Sequence[str]) -> bool:
-    """Return True if all cells that are not empty are numbers, and at least one is."""
-    try:
-        return bool([float(cell) for cell in cells if cell])
-    except ValueError:
-        return False
-
-
 # Ways in which another program's clip names may differ from ours, and functions that undo them.
 _FORMS: Mapping[str, Callable[[str], str]] = {
     "": str,
     "without ending": lambda name: str(PurePosixPath(name).with_suffix("")) if name else "",
     "without folder": lambda name: PurePosixPath(name).name,
     "without folder and ending": lambda name: PurePosixPath(name).stem,
+    "as whole numbers": lambda name: _whole(name),
+    "as whole numbers in file names": lambda name: _whole(PurePosixPath(name).stem),
 }
+
+
+def _whole(text: str) -> str:
+    """Return a whole number without leading zeros and decimals; any other text unchanged."""
+    with suppress(ValueError):
+        return str(to_whole(text))
+    return text
 
 
 def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], str]:

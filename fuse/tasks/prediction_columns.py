@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mvemo.fuse.errors import BadFeatures
+from mvemo.manifests.cells import to_number, to_numbers
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label
@@ -64,7 +65,7 @@ class Columns(ABC):
         """Return a row's outputs (all NaN if not predicted), and True if they were normalised."""
         texts = [cells[i] for i in self.columns.values()]
         try:
-            numbers = list(map(float, texts))
+            numbers = to_numbers(texts)
         except ValueError:
             numbers = [self._number(place, text) for text in texts]
         n_missing = sum(map(math.isnan, numbers))
@@ -85,7 +86,7 @@ class Columns(ABC):
 
     def _number(self, place: str, cell: str) -> float:
         try:
-            return float(cell) if cell.strip() else math.nan
+            return to_number(cell) if cell.strip() else math.nan
         except ValueError:
             raise BadFeatures(
                 f"{place}: {self.nouns[0]}: expected a number, got {shown(cell)}"
@@ -244,6 +245,6 @@ COLUMNS: dict[str, type[Columns]] = {
 
 def _is_probability(cell: str) -> bool:
     try:
-        return 0.0 <= float(cell) <= 1.0
+        return 0.0 <= to_number(cell) <= 1.0
     except ValueError:
         return False

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvemo.manifests.annotators import DEVIATION, Extra, majority_label, mean_label
+from mvemo.manifests.cells import parse_number
 from mvemo.manifests.clip_rows import Row
 from mvemo.manifests.errors import BadManifest, Problems
-from mvemo.manifests.labels import Label, parse_number
+from mvemo.manifests.labels import Label
 from mvemo.manifests.layouts.file_names import FoundClips
 from mvemo.manifests.layouts.layout_file import SPLITS, Layout, TableFile
 from mvemo.manifests.splits.assignment import part_of

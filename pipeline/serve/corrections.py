@@ -17,8 +17,9 @@ from threading import RLock
 from typing import Any
 
 from mvemo.manifests import BadManifest, read_manifest
+from mvemo.manifests.cells import parse_number
 from mvemo.manifests.files import cause, parse_json, write_text
-from mvemo.manifests.labels import PLANE, Label, label_kind, parse_number, parse_scale
+from mvemo.manifests.labels import PLANE, Label, label_kind, parse_scale
 from mvemo.manifests.tables import MANIFEST_VERSION, CsvWriter, format_names, plain_text
 
 # Columns of the manifest that only this program reads.

@@ -201,7 +201,7 @@ def test_import_names_columns_ids_and_predicted_labels(tmp_path):
     table, out = tmp_path / "wide.csv", tmp_path / "new.h5"
     table.write_text("Class,artist,track,f1,f2\nx,y,1.mp4,0.5,1\nx,z,2.mp4,1.5,2\n")
     command = ["import", out, table, "--manifest", manifest, "--feature", "emb", "--modality", "x"]
-    assert "column 'Class' holds text, such as 'x'" in refused(*command)
+    assert "column 'artist' holds text, such as 'y'" in refused(*command)
     assert "such as 'y'; its ids look like 'Train/Sad/1'" in refused(
         *command, "--column", "clip_id=artist", "--columns", "f*"
     )
