@@ -123,9 +123,8 @@ def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> A
     lines, head = read.rows, read.header
     for number, row in lines:
         if len(row) != len(head):
-            raise BadCache(
-                f"{path}:{number}: the row has {len(row)} cells, the first line {len(head)}"
-            )
+            n = len(row)
+            raise BadCache(f"{path}:{number}: the row has {n} cells, the first line {len(head)}")
     cells = [[row[i].strip() for _, row in lines] for i in range(len(head))]
     numbered = id_column is not None and id_column not in head and id_column.isdecimal()
     names = head
@@ -174,13 +173,15 @@ def numbers_of(
     skipped = _matching(path, columns.skip, table) | labels
     found: tuple[str, ...] = (id_column,) if id_column is not None else ()
     found = found or find_ids(str(path), table, columns.names, columns.take, skipped)
-    found = found or tuple(name for name in ("clip_id",) if name in table)
+    found = found or ("clip_id",) * ("clip_id" in table)
     ids = tuple(texts_of(table[found[0]])) if found else None
     if ids and "" in ids:
         raise BadCache(f"{path}:{lines[ids.index('')]}: column {found[0]} has no clip id")
     if points is not None:
         table = {n: cells if n in found else points(cells) for n, cells in table.items()}
-    chosen = _value_columns(path, table, found, columns, skipped)
+    # pandas numbers the rows in a column without a name.
+    counts = {n for n in table if found and names_clips(n) and not names_clips(n, table[n])}
+    chosen = _value_columns(path, table, found, columns, skipped | counts)
     values = np.empty((len(lines), len(chosen)))
     for j, name in enumerate(chosen):
         values[:, j] = _as_numbers(path, table[name], lines, bool(found))
@@ -240,15 +241,11 @@ def _as_numbers(path: Path, cells: Any, lines: Sequence[int], has_ids: bool) -> 
 
 def _matching(path: Path, patterns: Sequence[str], table: Mapping[str, Any]) -> set[str]:
     """Return the columns that match any of the patterns, each of which must match one."""
-    matched = set[str]()
-    for pattern in patterns:
-        names = {name for name in table if name == pattern or fnmatchcase(name, pattern)}
-        if not names:
-            raise BadCache(
-                f"{path}: no column matches {pattern!r}; the columns are {listed([*table])}"
-            )
-        matched |= names
-    return matched
+    matched = [{n for n in table if n == p or fnmatchcase(n, p)} for p in patterns]
+    if not all(matched):
+        bad = patterns[matched.index(set())]
+        raise BadCache(f"{path}: no column matches {bad!r}; the columns are {listed([*table])}")
+    return set[str]().union(*matched)
 
 
 def _value_columns(
@@ -387,10 +384,8 @@ class _Mapping:
         dataset = (dataset or self._dataset(ids)).strip("/")
         for name, what in ((dataset, ""), (ids, " of clip ids")):
             if name is not None and name not in self.names:
-                raise BadCache(
-                    f"{self.path}: has no data set {name!r}{what}; the data sets are "
-                    f"{listed(self.names)}"
-                )
+                known = listed(self.names)
+                raise BadCache(f"{self.path}: has no data set {name!r}{what}; there are {known}")
         values = _matrix(np.asarray(self.get(dataset)[()]), f"{self.path}:{dataset}")
         id_name = ids or (self._id_name(dataset, len(values)) if guess else None)
         texts = None
@@ -406,9 +401,8 @@ class _Mapping:
 
     def _dataset(self, ids: str | None) -> str:
         """Return the data set with the numbers, which is neither one of ids nor one of labels."""
-        not_numbers = (ids,) if ids else ID_NAMES
-        numeric = [n for n in self.names if self.get(n).dtype.kind in "fiub"]
-        numeric = [n for n in numeric if n not in not_numbers]
+        others = [n for n in self.names if n not in ((ids,) if ids else ID_NAMES)]
+        numeric = [n for n in others if self.get(n).dtype.kind in "fiub"]
         if "values" in numeric:
             return "values"
         if len(numeric) > 1:
@@ -428,9 +422,11 @@ class _Mapping:
         group = dataset.rpartition("/")[0]
         others = sorted(self.names, key=lambda n: n.rpartition("/")[0] != group)
         lists = {n: self.get(n) for n in others if n != dataset}
-        lists = {n: v for n, v in lists.items() if v.shape in ((rows,), (rows, 1))}
-        lists = {n: v for n, v in lists.items() if v.dtype.kind in "OSUTifu"}
-        cells = {n: np.asarray(v[()]).ravel() for n, v in lists.items()}
+        cells = {
+            n: np.asarray(v[()]).ravel()
+            for n, v in lists.items()
+            if v.shape in ((rows,), (rows, 1)) and v.dtype.kind in "OSUTifu"
+        }
         labels = {n for n in cells if is_label(n.rpartition("/")[2], self.columns.table)}
         found = find_ids(str(self.path), cells, self.columns.names, skipped=labels)
         likely = [f"{group}/{name}" for name in ID_NAMES if group] + [*ID_NAMES]

@@ -138,6 +138,7 @@ def _table_records(file: Path) -> Iterator[Record]:
         row: Record = dict(zip(header, cells, strict=True))
         try:
             values = {name: to_number(row[name]) for name in outputs if row[name].strip()}
+            row["duration"] = to_number(row["duration"]) if row.get("duration") else None
         except ValueError as error:
             raise BadOption(f"{file}:{line}: {error}") from None
         if "label" not in header:

@@ -177,6 +177,13 @@ def test_numbers_that_may_be_ids_are_asked_for(tmp_path):
     assert read_array(file, columns=known).clip_ids is None
 
 
+def test_row_numbers_of_pandas_are_no_feature(tmp_path):
+    ids = FORMS["text"][0]
+    frame(ids).to_csv(tmp_path / "x.csv")
+    got = read_array(tmp_path / "x.csv", columns=columns_of(clips(ids)))
+    assert (got.id_name, got.columns) == ("song_id", ("f0", "f1"))
+
+
 def test_several_columns_of_ids(path, tmp_path):
     ids = FORMS["text"][0]
     rows = frame(ids).assign(path=[f"{ids[i]}.wav" for i in ORDER])
