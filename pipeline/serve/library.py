@@ -22,12 +22,18 @@ PAGE = 2000
 
 # Error of a clip whose job was cancelled; the next server predicts it.
 CANCELLED = "cancelled"
+# Keys of a prediction, which are hidden while another model is in use.
+PREDICTED = ("model", "label", "proba", "values", "confidence", "set", "map", "doubt")
 
 Record = dict[str, Any]
 
 
 class OutsideFolders(Exception):
     """A path that is not inside the opened folders."""
+
+
+class MissingFile(FileNotFoundError):
+    """A file that is gone, or a path that no file can have."""
 
 
 class Library:
@@ -55,6 +61,7 @@ class Library:
         self._journal = Journal(work / "clips.jsonl", DiskFailed, durable=False)
         self.corrections: Corrections | None = None
         self.problems: list[str] = []
+        self.unsaved = ""  # sentence on why predictions are only in memory
         self._restore()
 
     def __len__(self) -> int:
@@ -122,7 +129,17 @@ class Library:
             if "model" in facts:
                 self._made_by[clip_id] = self.model
             if self._is_kept(record):
-                self._journal.append([self._kept(record)])
+                self._save(record)
+
+    def _save(self, record: Record) -> None:
+        """Write a record; on a full disk it stays in memory, and all are written later."""
+        try:
+            self._journal.append([self._kept(record)])
+            if self.unsaved:
+                self.compact()
+            self.unsaved = ""
+        except DiskFailed as error:
+            self.unsaved = f"{error}: predictions are kept in memory"
 
     def touch(self, ids: Iterable[str]) -> None:
         """Report clips as changed."""
@@ -148,7 +165,19 @@ class Library:
         if self.corrections is not None:
             known = self.corrections.current
             shown = {i: self.corrections.record(known[i]) for i in ids if i in known}
-        return [{**self._clips[i], "correction": shown.get(i)} for i in ids]
+        records = [{**self._clips[i], "correction": shown.get(i)} for i in ids]
+        for record in records:
+            if record.get("model") and not self.is_predicted(record["id"]):
+                record |= {**dict.fromkeys(PREDICTED), "notes": []}
+            if self.corrections is not None:
+                record["etag"] = self.corrections.etag(record["id"])
+        return records
+
+    def flush(self) -> None:
+        """Write the predictions that are only in memory; `DiskFailed` if this is impossible."""
+        if self.unsaved:
+            self.compact()
+            self.unsaved = ""
 
     def ids(self, *states: str) -> list[str]:
         """Return the ids of the clips in one of these states."""
@@ -163,19 +192,22 @@ class Library:
     def file_of(self, clip_id: str) -> Path:
         """Return a clip's file, if it is inside the opened folders.
 
-        KeyError is raised for an unknown id, FileNotFoundError for a deleted file.
+        KeyError is raised for an unknown id, `MissingFile` for a deleted file.
         """
         record = self._clips[clip_id]
         path = self.confined(record["path"])
         if not path.is_file():
             if record["state"] != "missing":
                 self.update(clip_id, {"state": "missing"})
-            raise FileNotFoundError(f"{record['path']}: the file is gone")
+            raise MissingFile(f"{record['path']}: the file is gone")
         return path
 
     def confined(self, path: str | Path) -> Path:
-        """Return the resolved path, or raise `OutsideFolders`."""
-        resolved = Path(path).resolve()
+        """Return the resolved path, or raise `OutsideFolders` or `MissingFile`."""
+        try:
+            resolved = Path(path).resolve()
+        except (OSError, RuntimeError, ValueError):  # a loop of links, "\0", half a character
+            raise MissingFile(f"{path}: no such file") from None
         is_inside = any(resolved.is_relative_to(root) for root in self.roots)
         if not (is_inside or resolved in self._files):
             raise OutsideFolders(f"{path}: is outside the opened folders")
@@ -273,7 +305,7 @@ def place_of(model: FinalModel, record: Mapping[str, Any]) -> Place | None:
     """
     values, proba = record.get("values") or {}, record.get("proba") or {}
     ratings = {
-        name: (v["value"] - model.scale[name]["minimum"]) / _length(model, name)
+        name: (v["value"] - model.ends(name)[0]) / _length(model, name)
         for name, v in values.items()
     }
     place = Mood(Path(record["path"]), proba=proba, ratings=ratings).place
@@ -297,8 +329,8 @@ def map_axes(model: FinalModel) -> list[str]:
 
 def _length(model: FinalModel, target: str) -> float:
     """Return the length of a target's scale."""
-    scale = model.scale[target]
-    return scale["maximum"] - scale["minimum"] or 1.0
+    low, high = model.ends(target)
+    return high - low or 1.0
 
 
 def _named(record: Record) -> tuple[str, Record]:
