@@ -280,7 +280,7 @@ class Corrections:
                 self._stamp = former
                 raise
         if seen not in (None, self.etag(clip_id)):
-            raise NotTaken(412, f"{clip_id}: its correction was changed meanwhile: read it again")
+            raise NotTaken(412, "another correction was stored meanwhile: read it first")
 
     def _read(self) -> dict[str, Correction]:
         """Return the corrections in the manifest; `_Broken` if it cannot be read."""
