@@ -150,9 +150,6 @@ class Api:
 
     async def health(self, request: Request) -> Any:
         kept = self._kept()
-        for part in (kept, self.library):
-            with suppress(DiskFailed):  # what could not be written may be written now
-                await anyio.to_thread.run_sync(part.flush)
         failing = list(filter(None, (kept.unsaved, self.library.unsaved, self.worker.problem)))
         problems = [*self.library.problems, *filter(None, [kept.problem]), *failing]
         return {
