@@ -177,7 +177,7 @@ def make_app(made: MadeServer) -> Any:
             "report": lambda: report(made),
             "clips": lambda: detail(rest[-1]),
         }
-        health = {"version": "1", "folder": "/songs", "library": made.library, "room": 1}
+        health = {"version": "1", "folder": "/songs", "library": made.library}
         if name == "models" and method == "POST":
             made.model = body["name"]
         return JSONResponse(answers[name](), 202 if name == "learn" else 200)
