@@ -69,8 +69,8 @@ def open_run(folder: Path, manifest: Manifest, library: Library) -> dict[str, An
             "ids": ids,
         },
         "hard": [clip_id for _, clip_id in sorted(hard)[:MOST_HARD]],
-        "expected": f"{best}: {primary.replace('_', ' ')} {models[best][primary]['mean']:.3f}, "
-        "cross-validated.",
+        "expected": f"{best}: {run.task.primary_title} {models[best][primary]['mean']:.3f} on "
+        "clips that it was not trained on.",
     }
 
 

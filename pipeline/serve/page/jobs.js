@@ -1,7 +1,8 @@
 // Uploads and the server's jobs, with progress, cancel and errors.
 
-import { attempt, call, get, jobOf, pause } from "./api.js";
+import { attempt, call, finished, get, jobOf, pause } from "./api.js";
 import { $, clock, count, el, fill, say } from "./dom.js";
+import { state } from "./state.js";
 
 const panel = $("#jobs");
 let sends = []; // {file, state, text} of the uploads that are not done
@@ -17,18 +18,25 @@ function makeRow({ text, state, share, error, cancel }) {
     error && el("p", { className: "error" }, error));
 }
 
-function jobRow(job) {
+const KINDS = { scan: "Look for files in", predict: "Predict", timeline: "Timeline of",
+  explain: "Reasons for", learn: "Learn" };
+
+export function jobRow(job) {
   const left = job.seconds_left ? `, ${clock(job.seconds_left)} left` : "";
   const failed = job.failed ? `, ${job.failed} failed` : "";
-  return makeRow({ text: `${job.kind}: ${job.done} of ${job.total}${failed}${left}`, state: job.state,
+  const done = job.kind === "predict" ? `: ${job.done} of ${job.total}` : ` ${job.name}`;
+  return makeRow({ text: `${KINDS[job.kind]}${done}${failed}${left}`, state: job.state,
     share: job.total ? job.done / job.total : 0, error: job.message,
-    cancel: () => attempt(() => call("DELETE", `jobs/${job.id}`)).then(watchJobs) });
+    cancel: ({ currentTarget }) => {
+      currentTarget.disabled = true;
+      attempt(() => call("DELETE", `jobs/${job.id}`)).then(watchJobs);
+    } });
 }
 
 function show() {
   const list = jobs.toReversed().slice(0, 30);
   $("#job-count").textContent = [...list, ...sends].filter(isAlive).length || "";
-  fill(panel, el("h2", {}, "Jobs"), el("ul", {},
+  fill(panel, el("h2", {}, "Jobs"), el("ul", { className: "jobs" },
     sends.slice(0, 50).map(({ file, state, text }) => makeRow({ text: file.name, state, share: 0, error: text })),
     list.map(jobRow)),
   sends.some((sent) => sent.text) && el("button", { onclick: () => {
@@ -89,9 +97,13 @@ async function filesOf(entry) {
   return files;
 }
 
+let inside = false; // something of the page itself is dragged
+for (const name of ["dragstart", "dragend"]) {
+  addEventListener(name, () => { inside = name === "dragstart"; });
+}
 for (const [name, shown] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
   addEventListener(name, async (event) => {
-    if (!event.dataTransfer?.types.includes("Files")) return;
+    if (inside || !event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault();
     document.body.classList.toggle("dropping", shown);
     if (name !== "drop") return;
@@ -107,6 +119,13 @@ for (const name of ["files", "directory"]) {
     $("#add-dialog").close();
   });
 }
+$("#rescan").addEventListener("click", () => attempt(async () => {
+  const before = state.clips.size;
+  await finished(await call("POST", "scan"));
+  const { clips } = await get("health");
+  say(clips > before ? `${count(clips - before, "new clip")} found` : "No new clips");
+  watchJobs();
+}));
 $("#add").addEventListener("click", () => $("#add-dialog").showModal());
 $("#add-dialog").addEventListener("close", async () => {
   const path = $("#path").value.trim();
