@@ -298,10 +298,10 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
     return "\n".join(lines).rstrip("\n")
 
 
-def expected_words(expected: Mapping[str, Any]) -> str:
+def expected_words(model: FinalModel, predictor: Predictor) -> str:
     """Return a predictor's score to expect on new clips in plain words."""
-    mean = expected.get("mean")
-    return "not known" if mean is None else _EXPECT[expected["metric"]].format(mean)
+    mean = model.expected_of(predictor).get("mean")
+    return "not known" if mean is None else _EXPECT[predictor.expected["metric"]].format(mean)
 
 
 def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = False) -> list[str]:
@@ -312,7 +312,7 @@ def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = F
         expected = model.expected_of(predictor)
         mean, interval = expected.get("mean"), expected.get("interval")
         if brief:
-            lines.append(f"  by {predictor.name}: {expected_words(expected)}")
+            lines.append(f"  by {predictor.name}: {expected_words(model, predictor)}")
         elif mean is None:
             lines.append(f"{predictor.name}: not evaluated separately; not calibrated")
         else:

@@ -349,7 +349,6 @@ def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:
     from mvemo.pipeline.serve.library import map_axes
 
     model: FinalModel = worker.model if folder == worker.folder else load_model(folder)
-    expected = model.expected_of(model.predictors[0])
     return {
         "name": name,
         "task": model.task,
@@ -357,6 +356,6 @@ def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:
         "colors": dict(zip(model.classes, cycle(COLOURS))),
         "scale": {n: [s["minimum"], s["maximum"]] for n, s in model.scale.items()},
         "axes": map_axes(model),
-        "expected": f"On new clips, expect: {expected_words(expected)}.",
+        "expected": f"On new clips, expect: {expected_words(model, model.predictors[0])}.",
         "current": folder == worker.folder,
     }
