@@ -69,7 +69,7 @@ def replacing(
                 os.fsync(file.fileno())
         os.replace(temp, path)
         if durable:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     except (OSError, RuntimeError) as problem:
         # HDF5 and torch raise RuntimeError on a full disk.
         if error is None or isinstance(problem, error):
@@ -167,7 +167,7 @@ def write_json(
     write_text(path, dump_json(value), error=error, durable=durable)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to disk, where the system allows it."""
     if os.name == "nt":
         return

@@ -312,6 +312,7 @@ def _retrained(base: FinalModel, corrected: _Corrected, cache: Cache) -> tuple[F
     settings = EvaluationSettings(
         **{name: recorded[name] for name in ("stacked", "late", "missing_modality")},
         folds=base.facts["folds"],
+        scale=base.facts.get("scale", ""),
         head=HeadSettings(**recorded["head"]),
         kernel=any(predictor.name == KERNEL for predictor in base.predictors),
         refit=True,

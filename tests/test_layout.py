@@ -32,7 +32,7 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 FLOORS = {
     "manifests": (
         "declared errors files text_table",
-        "array_files tables",
+        "array_files journal tables",
         "labels",
         "model",
         "schemes segments",

@@ -1,7 +1,6 @@
 """Clips of a served folder: their files, predictions and corrections, and what changed since."""
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +10,9 @@ from threading import RLock
 from typing import Any
 
 from mvemo.fuse.final.model import FinalModel
-from mvemo.manifests.files import parse_json, write_text
+from mvemo.manifests.journal import Journal
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_media
-from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.errors import BadOption, DiskFailed
 from mvemo.pipeline.moods import Mood, Place, read_records
 from mvemo.pipeline.serve.corrections import Corrections
 from mvemo.pipeline.tagging import song_facts
@@ -24,12 +23,18 @@ PAGE = 2000
 
 # Error of a clip whose job was cancelled; the next server predicts it.
 CANCELLED = "cancelled"
+# Keys of a prediction, which are hidden while another model is in use.
+PREDICTED = ("model", "label", "proba", "values", "confidence", "set", "map", "doubt")
 
 Record = dict[str, Any]
 
 
 class OutsideFolders(Exception):
     """A path that is not inside the opened folders."""
+
+
+class MissingFile(FileNotFoundError):
+    """A file that is gone, or a path that no file can have."""
 
 
 class Library:
@@ -55,9 +60,11 @@ class Library:
         self._made_by: dict[str, str | None] = {}  # clip -> digest of the model that predicted it
         self._stamps: dict[str, list[int] | None] = {}  # clip -> stamp of its file when predicted
         self._gone: list[Record] = []  # clips of an earlier server whose files are gone
-        self._journal = work / "clips.jsonl"
+        # Predictions can be made again, so not each of them waits for the disk.
+        self._journal = Journal(work / "clips.jsonl", DiskFailed, durable=False)
         self.corrections: Corrections | None = None
         self.problems: list[str] = []
+        self.unsaved = ""  # sentence on why predictions are only in memory
         self._restore()
 
     def __len__(self) -> int:
@@ -126,8 +133,17 @@ class Library:
                 self._made_by[clip_id] = self.model
                 self._stamps[clip_id] = _stamp(record["path"])
             if self._is_kept(record):
-                with self._journal.open("a", encoding="utf-8") as file:
-                    file.write(self._line(record))
+                self._save(record)
+
+    def _save(self, record: Record) -> None:
+        """Write a record; on a full disk it stays in memory, and all are written later."""
+        try:
+            self._journal.append([self._kept(record)])
+            if self.unsaved:
+                self.compact()
+            self.unsaved = ""
+        except DiskFailed as error:
+            self.unsaved = f"{error}: predictions are kept in memory"
 
     def touch(self, ids: Iterable[str]) -> None:
         """Report clips as changed."""
@@ -153,7 +169,19 @@ class Library:
         if self.corrections is not None:
             known = self.corrections.current
             shown = {i: self.corrections.record(known[i]) for i in ids if i in known}
-        return [{**self._clips[i], "correction": shown.get(i)} for i in ids]
+        records = [{**self._clips[i], "correction": shown.get(i)} for i in ids]
+        for record in records:
+            if record.get("model") and not self.is_predicted(record["id"]):
+                record |= {**dict.fromkeys(PREDICTED), "notes": []}
+            if self.corrections is not None:
+                record["etag"] = self.corrections.etag(record["id"])
+        return records
+
+    def flush(self) -> None:
+        """Write the predictions that are only in memory; `DiskFailed` if this is impossible."""
+        if self.unsaved:
+            self.compact()
+            self.unsaved = ""
 
     def ids(self, *states: str) -> list[str]:
         """Return the ids of the clips in one of these states."""
@@ -168,14 +196,14 @@ class Library:
     def file_of(self, clip_id: str) -> Path:
         """Return a clip's file, if it is inside the opened folders.
 
-        KeyError is raised for an unknown id, FileNotFoundError for a deleted file.
+        KeyError is raised for an unknown id, `MissingFile` for a deleted file.
         """
         record = self._clips[clip_id]
         path = self.confined(record["path"])
         if not path.is_file():
             if record["state"] != "missing":
                 self.update(clip_id, {"state": "missing"})
-            raise FileNotFoundError(f"{record['path']}: the file is gone")
+            raise MissingFile(f"{record['path']}: the file is gone")
         return path
 
     def look_again(self) -> None:
@@ -189,8 +217,11 @@ class Library:
                     self.update(clip_id, {"state": "waiting", "error": None})
 
     def confined(self, path: str | Path) -> Path:
-        """Return the resolved path, or raise `OutsideFolders`."""
-        resolved = Path(path).resolve()
+        """Return the resolved path, or raise `OutsideFolders` or `MissingFile`."""
+        try:
+            resolved = Path(path).resolve()
+        except (OSError, RuntimeError, ValueError):  # a loop of links, "\0", half a character
+            raise MissingFile(f"{path}: no such file") from None
         is_inside = any(resolved.is_relative_to(root) for root in self.roots)
         if not (is_inside or resolved in self._files):
             raise OutsideFolders(f"{path}: is outside the opened folders")
@@ -198,14 +229,10 @@ class Library:
 
     def _restore(self) -> None:
         """Read the clips that an earlier server knew, if their files are unchanged."""
-        latest: dict[str, Record] = {}
-        for line in self._journal.read_bytes().splitlines() if self._journal.exists() else ():
-            try:
-                record = parse_json(line)
-                latest[record["id"]] = record
-            except (ValueError, TypeError, KeyError):
-                self.problems.append(f"{self._journal}: an unreadable line was skipped")
-        for clip_id, record in latest.items():
+        named, n_bad = self._journal.read(_named)
+        if n_bad:
+            self.problems.append(f"{self._journal.path}: {n_bad} unreadable lines were skipped")
+        for clip_id, record in dict(named).items():
             now = _stamp(record["path"])
             if now is None:
                 # A disk may only be unplugged.
@@ -225,20 +252,18 @@ class Library:
     def compact(self) -> None:
         """Write one line for each clip, in the form of ``mvemo predict --jsonl``."""
         with self.lock:
-            lines = [json.dumps(record) + "\n" for record in self._gone]
-            lines += [self._line(r) for r in self._clips.values() if self._is_kept(r)]
-            write_text(self._journal, "".join(lines), error=BadOption)
+            kept = [self._kept(r) for r in self._clips.values() if self._is_kept(r)]
+            self._journal.replace([*self._gone, *kept])
 
     def _is_kept(self, record: Record) -> bool:
         """Return True if the next server must know the clip."""
         is_upload = Path(record["path"]).parent == self.uploads
         return is_upload or record["state"] in ("done", "failed")
 
-    def _line(self, record: Record) -> str:
-        """Return the line of a clip in the work folder."""
+    def _kept(self, record: Record) -> Record:
+        """Return the entry of a clip in the work folder."""
         made_by = self._made_by.get(record["id"])
-        stated = {**record, "stamp": _stamp(record["path"]), "made_by": made_by}
-        return json.dumps(stated) + "\n"
+        return {**record, "stamp": _stamp(record["path"]), "made_by": made_by}
 
 
 def _from_text(record: Record) -> Record:
@@ -294,7 +319,7 @@ def place_of(model: FinalModel, record: Mapping[str, Any]) -> Place | None:
     """
     values, proba = record.get("values") or {}, record.get("proba") or {}
     ratings = {
-        name: (v["value"] - model.scale[name]["minimum"]) / _length(model, name)
+        name: (v["value"] - model.ends(name)[0]) / _length(model, name)
         for name, v in values.items()
     }
     place = Mood(Path(record["path"]), proba=proba, ratings=ratings).place
@@ -318,14 +343,20 @@ def map_axes(model: FinalModel) -> list[str]:
 
 def _length(model: FinalModel, target: str) -> float:
     """Return the length of a target's scale."""
-    scale = model.scale[target]
-    return scale["maximum"] - scale["minimum"] or 1.0
+    low, high = model.ends(target)
+    return high - low or 1.0
+
+
+def _named(record: Record) -> tuple[str, Record]:
+    """Return a record by its id; KeyError or TypeError if it is none of this program."""
+    os.fsencode(record["path"])
+    return str(record["id"]), {**record, "state": record["state"], "name": record["name"]}
 
 
 def _stamp(path: str) -> list[int] | None:
     """Return size and modification time of a file, or None if it is gone."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return [status.st_size, status.st_mtime_ns]

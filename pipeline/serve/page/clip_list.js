@@ -1,8 +1,8 @@
 // The library: a list that makes only the rows in sight, so that 10,000 clips scroll smoothly.
 
 import { $, count, el, fill, percent } from "./dom.js";
-import { arrange, asksPerson, barsOf, choose, colorOf, copiesOf, durationText, fold, labelsOf, moodText,
-  on, outputs, placeOfFile, placeText, rated, state, strongest, titleOf } from "./state.js";
+import { arrange, asksPerson, barsOf, choose, colorOf, copiesOf, durationText, fold, isJudged, labelsOf,
+  moodText, on, outputs, placeOfFile, placeText, rated, state, strongest, titleOf } from "./state.js";
 
 const list = $("#list");
 const rows = $("#rows");
@@ -20,8 +20,11 @@ function setText(clip) {
 }
 
 function markText(clip) {
-  if (!clip.correction) return asksPerson(clip) ? "ask a person" : "";
-  return `${clip.correction.unsure ? "unsure:" : "✓"} ${labelsOf(clip).join(", ") || "rated"}`;
+  const by = clip.correction;
+  if (clip.refused) return "not stored";
+  if (!by) return asksPerson(clip) ? "ask a person" : "";
+  if (!isJudged(clip)) return by.unsure ? "unsure" : "comment";
+  return `${by.waits ? "…" : by.unsure ? "unsure:" : "✓"} ${labelsOf(clip).join(", ") || "rated"}`;
 }
 
 function makeRow(clip, at) {
@@ -38,7 +41,7 @@ function makeRow(clip, at) {
       copies), clip.artist ?? placeOfFile(clip))),
   el("span", { className: "moods" }, bars.length ? bars.map(meter) : moodText(clip)),
   el("span", { className: "two mark" },
-    el("span", { className: clip.correction ? "good" : "ask" }, mark),
+    el("span", { className: clip.correction && !clip.refused ? "good" : "ask" }, mark),
     el("span", { className: "soft set" }, setText(clip))),
   el("span", { className: "soft place" }, clip.map?.map((x) => x.toFixed(2)).join(" · ")),
   el("span", { className: "soft doubt" }, clip.doubt == null ? "" : percent(clip.doubt)),
@@ -72,7 +75,7 @@ function refresh() {
   draw(true);
   const clips = [...state.clips.values()];
   const waiting = clips.filter((clip) => /waiting|running/.test(clip.state)).length;
-  const corrected = clips.filter((clip) => clip.correction).length;
+  const corrected = clips.filter(isJudged).length;
   fill($("#count"), `${state.order.length.toLocaleString("en")} of ${count(clips.length, "clip")}`,
     corrected > 0 && ` · ${corrected} corrected`, waiting > 0 && ` · ${waiting} waiting`, " ",
     state.only && el("button", { className: "chip", onclick: () => showOnly(),

@@ -3,7 +3,7 @@
 import { attempt, call, finished, get, jobOf } from "./api.js";
 import { showOnly } from "./clip_list.js";
 import { $, count, el, fill, say } from "./dom.js";
-import { on, readModels, state, useModel } from "./state.js";
+import { isJudged, on, readModels, state, useModel } from "./state.js";
 
 const learning = { running: false, result: null };
 
@@ -43,7 +43,7 @@ async function learn(name) {
 }
 
 export function showLearn() {
-  const corrected = [...state.clips.values()].filter((clip) => clip.correction).length;
+  const corrected = [...state.clips.values()].filter(isJudged).length;
   const name = el("input", { id: "learn-name", value: $("#learn-name")?.value ?? "mine" });
   fill($("#learn"), el("h2", {}, "Learn from the corrections"),
     el("p", { className: "soft" }, `${count(corrected, "corrected clip")}. The model is trained `

@@ -47,6 +47,9 @@ export function barsOf(record) {
 
 export const strongest = (record) => barsOf(record).sort((a, b) => b.share - a.share).slice(0, 3);
 
+/** Return true if a person gave the clip a label, and not only a comment. */
+export const isJudged = ({ correction: by }) => (by?.labels ?? by?.label ?? by?.values) != null;
+
 /** Return the labels that hold for a clip: those of a person, otherwise the predicted ones. */
 export const labelsOf = ({ correction: by, label }) => array(by?.labels ?? by?.label ?? label);
 
@@ -67,8 +70,8 @@ export function moodText(clip) {
 }
 
 const SHOWN = {
-  open: (c) => c.state === "done" && !c.correction,
-  corrected: (c) => c.correction,
+  open: (c) => c.state === "done" && !isJudged(c),
+  corrected: isJudged,
   unsure: (c) => c.correction?.unsure,
   ask: asksPerson, copies: (c) => copiesOf(c).length > 1, failed: (c) => c.state === "failed" || c.state === "missing", };
 
@@ -84,7 +87,7 @@ function isShown(clip) {
 
 const SORTS = {
   // Clips that nobody corrected, by doubt; those that need a person come first.
-  worth: (c) => (c.correction ? 9 : c.state !== "done" ? 6 : 3 * !asksPerson(c)) - (c.doubt ?? 0),
+  worth: (c) => (isJudged(c) ? 9 : c.state !== "done" ? 6 : 3 * !asksPerson(c)) - (c.doubt ?? 0),
   title: (c) => fold(titleOf(c)),
   artist: (c) => fold(`${c.artist ?? "\uffff"} ${titleOf(c)}`),
   mood: (c) => `${moodOf(c) ?? "\uffff"} ${1 - (strongest(c)[0]?.share ?? 0)}`,
@@ -138,8 +141,13 @@ export async function readModels() {
   tell("model");
 }
 
+const FORGOTTEN = { state: "waiting", label: null, proba: null, values: null, set: null, map: null,
+  doubt: null };
+
 export async function useModel(name) {
   await call("POST", "models/current", { name });
+  // The former model's numbers must not stand under the new name until the new ones come.
+  for (const clip of state.clips.values()) if (clip.state === "done") Object.assign(clip, FORGOTTEN);
   await readModels();
 }
 
@@ -149,9 +157,10 @@ const moved = (old, clip) => ["state", "doubt", "title", "model"].some((k) => ol
 export async function follow(keep) {
   for (let since = 0, wait = 0; ;) {
     try {
-      const { revision, clips } = await get(`clips?since=${since}&wait=${wait}`);
+      const { revision, clips, model } = await get(`clips?since=${since}&wait=${wait}`);
       const again = clips.some((clip) => moved(state.clips.get(clip.id), clip));
       for (const clip of clips) state.clips.set(clip.id, keep(clip));
+      if (model !== state.model.name) await readModels(); // another page switched
       [since, wait] = [revision, 20];
       if (again) arrange();
       else if (clips.length) tell("clips");

@@ -62,6 +62,8 @@ class MadeServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.revision = folder, 1
+        (folder / "library").touch()
+        self.library = (folder / "library").read_text(encoding="utf-8") or "made"
         self.file = folder / "corrections.json"
         self.history: dict[str, list[Any]] = {}
         if self.file.exists():
@@ -83,7 +85,21 @@ class MadeServer:
         return self.read(clip_id)
 
     def read(self, clip_id: str) -> dict[str, Any]:
-        return self.clips[clip_id] | {"correction": (self.history.get(clip_id) or [None])[-1]}
+        said = self.history.get(clip_id) or [None]
+        return self.clips[clip_id] | {"correction": said[-1], "etag": self.etag(clip_id)}
+
+    def etag(self, clip_id: str) -> str:
+        return f"{self.library}-{len(self.history.get(clip_id) or ())}"
+
+    def refusal(self, clip_id: str, change: Any, seen: str) -> tuple[str, int] | None:
+        """Return why a change is not stored, as the real server does."""
+        if clip_id not in self.clips:
+            return "unknown id", 404
+        if seen not in ("", self.etag(clip_id)):
+            return "another correction was stored meanwhile", 412
+        if (change or {}).get("label") == "Sad" and (self.folder / "strict").exists():
+            return "unknown label 'Sad'", 422
+        return ("the disk is full", 503) if (self.folder / "full").exists() else None
 
     def correct(self, clip_id: str, change: Any) -> dict[str, Any]:
         said = self.history.setdefault(clip_id, [])
@@ -129,7 +145,7 @@ def timeline() -> dict[str, Any]:
          "proba": {c: 0.8 if c == label else 0.1 for c in CLASSES}}
         for i, label in enumerate(labels)
     ]  # fmt: skip
-    turn = {"time": 2, "distance": 0.7, "before": windows[0], "after": windows[2]}
+    turn = {"time": 2, "distance": 0.7, "before": "Calm 80 %", "after": "Sad 80 %"}
     return {"windows": windows, "changes": [turn]}
 
 
@@ -157,10 +173,16 @@ def make_app(made: MadeServer) -> Any:
                     break
                 await asyncio.sleep(0.1)
             found = [made.read(i) for i, n in made.changed.items() if n > since]
-            return JSONResponse({"revision": made.revision, "total": 12, "clips": found})
+            facts = {"revision": made.revision, "total": 12, "model": made.model}
+            return JSONResponse({**facts, "clips": found})
         body = await request.json() if method in {"POST", "PUT"} else None
+        if name == "clips" and rest[1:] == []:
+            return JSONResponse(made.read(rest[0]))
+        seen = request.headers.get("if-match", "").strip('"')
+        if name == "corrections" and (refused := made.refusal(rest[0], body, seen)):
+            return JSONResponse({"error": refused[0]}, refused[1])
         answers = {
-            "health": lambda: {"version": "1", "folder": "/songs", "clips": len(made.clips)},
+            "health": lambda: health,
             "models": lambda: {"models": [model(n) for n in made.names]},
             "jobs": lambda: made.jobs[rest[0]] if rest else {"jobs": list(made.jobs.values())},
             "corrections": lambda: made.correct(rest[0], body),
@@ -169,6 +191,7 @@ def make_app(made: MadeServer) -> Any:
             "report": lambda: report(made),
             "clips": lambda: detail(rest[-1]),
         }
+        health = {"version": "1", "folder": "/songs", "library": made.library, "room": 1}
         if rest[-1:] == ["timeline"] and (made.folder / "slow").exists():
             job = made.slow_timeline(rest[0])
             made.jobs[job["id"]] = job
@@ -185,7 +208,7 @@ def make_app(made: MadeServer) -> Any:
         return {"name": name, "current": name == made.model, **facts, **shown}
 
     def detail(kind: str) -> dict[str, Any]:
-        stretch = {"second": 1, "modality": "audio", "loss": 0.3}
+        stretch = {"second": 1, "modality": "sound", "loss": 0.271}
         return {
             "timeline": timeline(),
             "explain": {"stretches": [stretch], "text": "The sound at 0:01 decided."},

@@ -64,7 +64,9 @@ def test_undo_goes_back_and_the_history_keeps_all(folder):
 
 
 def test_values_stay_inside_the_scale(folder):
-    kept = opened(folder, "regression", ("valence", "arousal"), scale="1..9")
+    kept = opened(
+        folder, "regression", ("valence", "arousal"), scale={"valence": (1, 9), "arousal": (1, 9)}
+    )
     with pytest.raises(BadManifest, match=r"valence 9.5 is outside the scale 1\.\.9"):
         put(kept, "a", {"valence": 9.5, "arousal": 2})
     put(kept, "a", {"valence": 9, "arousal": 2}, comment=" ", group="")

@@ -143,8 +143,10 @@ def test_play_and_seek(page):
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("t")
     wait_for(lambda: page.evaluate("document.querySelector('#media').currentTime === 2"))
+    page.wait_for_selector("#message:text('Largest turn at 0:02: Calm 80 % to Sad 80 %')")
     page.keyboard.press("w")
     page.wait_for_selector("text=The sound at 0:01 decided.")
+    page.wait_for_selector("#reason .chip:text('0:01 sound, evidence 0.27')")
 
 
 def test_dropped_files_are_predicted_and_errors_shown(page, server):
@@ -208,6 +210,103 @@ def test_nothing_is_lost_when_the_server_is_killed(page, server):
     assert [said["label"] for said in server.corrections().values()] == ["Calm", "Lively", "Sad"]
     page.reload()
     page.wait_for_selector("text=3 corrected")
+
+
+def stay(page: Any) -> None:
+    """Keep the chosen clip after a correction."""
+    page.locator("#advance").uncheck()
+    page.locator("#list").focus()
+
+
+def mark(page: Any) -> str:
+    """Return what the list says of the chosen clip's correction."""
+    return str(page.locator(".clip[aria-selected=true] .mark span").first.inner_text())
+
+
+def test_a_comment_is_no_judgement(page, server):
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert page.locator(".choice[aria-pressed=true]").count() == 0
+    assert page.locator(".choice.predicted").count() == 1
+    page.keyboard.press("n")
+    wait_for(lambda: len(server.corrections()) == 1)
+    page.keyboard.press("c")
+    page.keyboard.type("too short")
+    page.keyboard.press("Enter")
+    wait_for(lambda: [c["comment"] for c in server.corrections().values()] == ["too short"])
+    (stored,) = server.corrections().values()
+    assert stored == {"annotator": "", "comment": "too short", "unsure": True}
+    wait_for(lambda: mark(page) == "unsure")
+    assert "corrected" not in page.locator("#count").inner_text()
+    stay(page)
+    page.keyboard.press("y")
+    wait_for(lambda: mark(page).startswith("✓"))
+    assert page.locator(".choice[aria-pressed=true]").count() == 1
+    assert {"label", "comment"} <= {*next(iter(server.corrections().values()))}
+
+
+def test_a_full_disk_loses_nothing_and_nothing_is_ticked(page, server):
+    (server.folder / "full").touch()
+    stay(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("2")
+    page.wait_for_selector("#banner:has-text('kept here: the disk is full')")
+    assert mark(page) == "… Lively"
+    page.reload()
+    page.wait_for_selector(".clip:has-text('… Lively')")
+    assert server.corrections() == {}
+    (server.folder / "full").unlink()
+    page.wait_for_selector(".clip:has-text('✓ Lively')")
+    page.wait_for_selector("#banner", state="hidden")
+    assert [said["label"] for said in server.corrections().values()] == ["Lively"]
+
+
+def test_a_refused_correction_waits_for_the_person(page, server):
+    (server.folder / "strict").touch()
+    stay(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("3")
+    page.wait_for_selector("#clip:has-text(\"Yours was not stored (Sad): unknown label 'Sad'\")")
+    assert mark(page) == "not stored"
+    (server.folder / "strict").unlink()
+    page.get_by_role("button", name="Store mine").click()
+    wait_for(lambda: mark(page) == "✓ Sad")
+    assert [said["label"] for said in server.corrections().values()] == ["Sad"]
+
+
+def test_a_newer_correction_of_another_person_stays(page, server):
+    stay(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("1")
+    wait_for(lambda: mark(page) == "✓ Calm")
+    (clip_id,) = server.corrections()
+    server.kill()  # this page does not see what the other one stores
+    page.keyboard.press("u")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    history = {clip_id: [*server.corrections().values(), {"label": "Sad", "comment": ""}]}
+    (server.folder / "corrections.json").write_text(json.dumps(history), encoding="utf-8")
+    server.start()
+    page.wait_for_selector("#message:has-text('another correction was stored meanwhile')")
+    wait_for(lambda: mark(page) == "✓ Sad")
+    assert server.corrections()[clip_id]["label"] == "Sad"
+
+
+def test_another_library_on_the_same_port_gets_no_corrections_of_the_first(page, server):
+    stay(page)
+    page.keyboard.press("ArrowDown")
+    server.kill()
+    page.keyboard.press("3")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    (server.folder / "library").write_text("another", encoding="utf-8")
+    server.start()
+    page.wait_for_selector("#banner", state="hidden")
+    page.wait_for_selector(".clip")
+    time.sleep(4)  # longer than the time between two attempts
+    assert server.corrections() == {}
+    server.kill()
+    (server.folder / "library").write_text("made", encoding="utf-8")
+    server.start()
+    wait_for(lambda: [said["label"] for said in server.corrections().values()] == ["Sad"])
 
 
 def test_learn_and_use_the_model(page):
