@@ -214,8 +214,9 @@ class Api:
 
     def _clip(self, request: Request) -> Response:
         """Return the clip of a request, and the version of its correction as ``ETag``."""
-        record = self.library.get(request.path_params["id"])
-        return Json(record, headers={"ETag": f'"{record.get("etag", "")}"'})
+        clip_id, kept = request.path_params["id"], self._kept()
+        headers = {"ETag": f'"{kept.etag(clip_id)}"'} if kept else None
+        return Json(self.library.get(clip_id), headers=headers)
 
     async def upload(self, request: Request) -> Any:
         name = Path(request.query_params.get("name", "").replace("\\", "/")).name

@@ -136,8 +136,10 @@ class Corrections:
 
     def etag(self, clip_id: str) -> str:
         """Return the version of a clip's correction in this library."""
-        said = [(c.label, c.comment, c.unsure, c.annotator, c.date) for c in self._of(clip_id)]
-        return f"{self.library}-{hashlib.sha256(repr(said).encode()).hexdigest()[:12]}"
+        for c in self._of(clip_id):
+            said = repr((c.label, c.comment, c.unsure, c.annotator, c.date))
+            return f"{self.library}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+        return f"{self.library}-none"
 
     def _of(self, clip_id: str) -> list[Correction]:
         """Return the correction of a clip in a list, which is empty if there is none."""

@@ -173,8 +173,6 @@ class Library:
         for record in records:
             if record.get("model") and not self.is_predicted(record["id"]):
                 record |= {**dict.fromkeys(PREDICTED), "notes": []}
-            if self.corrections is not None:
-                record["etag"] = self.corrections.etag(record["id"])
         return records
 
     def flush(self) -> None:

@@ -61,9 +61,13 @@ export async function send() {
   sending = false;
 }
 
+/** Return the version of a correction that the server sent. */
+const versionOf = ({ correction }) => correction?.etag ?? `${library}-none`;
+
 /** Forget a change that the server has; later changes of the clip replace this version. */
 function stored({ key, id }, clip) {
-  keep(waiting.filter((w) => w.key !== key).map((w) => (w.id === id ? { ...w, seen: clip.etag } : w)));
+  const seen = versionOf(clip);
+  keep(waiting.filter((w) => w.key !== key).map((w) => (w.id === id ? { ...w, seen } : w)));
   take(withWaiting(clip));
 }
 
@@ -72,8 +76,8 @@ const isSame = (by, body) => body && by && by.unsure === body.unsure && by.comme
 
 /** Show what the server has; the last refused change of the clip waits for the person. */
 async function refuse({ id, body, ...change }, error) {
+  if ((await get("health")).library !== library) return location.reload();
   const clip = await get(`clips/${id}`);
-  if (!clip.etag.startsWith(library)) return location.reload();
   // The answer to the first sending may have been lost.
   if (error.status === 412 && isSame(clip.correction, body)) return stored({ id, ...change }, clip);
   const last = waiting.findLast((w) => w.id === id);
@@ -91,19 +95,19 @@ function refusal(clip) {
   const text = [...Object.entries(values ?? {}).flat(), ...labels, comment].filter(Boolean).join(" ");
   const decide = (change) => () => {
     keep(waiting.flatMap((w) => (w === mine ? change : [w])));
-    take(withWaiting({ ...clip, refused: "" }));
+    take(withWaiting(clip));
     send();
   };
   return el("p", { className: "error" }, `Yours was not stored (${text}): ${mine.refused} `,
-    el("button", { onclick: decide([{ ...mine, seen: clip.etag, refused: "" }]) }, "Store mine"),
+    el("button", { onclick: decide([{ ...mine, seen: clip.seen, refused: "" }]) }, "Store mine"),
     el("button", { onclick: decide([]) }, "Discard mine"));
 }
 
 /** Return the clip with the corrections that the server does not have yet. */
 export function withWaiting(clip) {
-  const last = waiting.findLast(({ id }) => id === clip.id);
-  if (last?.refused) return { ...clip, refused: last.refused };
-  return last ? { ...clip, correction: last.body && { ...last.body, waits: true } } : clip;
+  const [last, seen] = [waiting.findLast(({ id }) => id === clip.id), clip.seen ?? versionOf(clip)];
+  if (!last || last.refused) return { ...clip, seen, refused: last?.refused };
+  return { ...clip, seen, refused: "", correction: last.body && { ...last.body, waits: true } };
 }
 
 const isReady = (clip) => clip && (clip.state === "done" || isJudged(clip));
@@ -118,8 +122,8 @@ function answerOf(clip) {
 
 function change(clip, body) {
   const key = `${Date.now()}-${Math.random()}`;
-  keep([...waiting.filter((w) => w.id !== clip.id || !w.refused), { key, id: clip.id, body, seen: clip.etag }]);
-  if (body) take(withWaiting({ ...clip, refused: "" }));
+  keep([...waiting.filter((w) => w.id !== clip.id || !w.refused), { key, id: clip.id, body, seen: clip.seen }]);
+  if (body) take(withWaiting(clip));
   return send();
 }
 

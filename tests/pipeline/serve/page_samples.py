@@ -85,11 +85,12 @@ class MadeServer:
         return self.read(clip_id)
 
     def read(self, clip_id: str) -> dict[str, Any]:
-        said = self.history.get(clip_id) or [None]
-        return self.clips[clip_id] | {"correction": said[-1], "etag": self.etag(clip_id)}
+        said = self.history.get(clip_id)
+        correction = said[-1] | {"etag": self.etag(clip_id)} if said else None
+        return self.clips[clip_id] | {"correction": correction}
 
     def etag(self, clip_id: str) -> str:
-        return f"{self.library}-{len(self.history.get(clip_id) or ())}"
+        return f"{self.library}-{len(self.history.get(clip_id) or ()) or 'none'}"
 
     def refusal(self, clip_id: str, change: Any, seen: str) -> tuple[str, int] | None:
         """Return why a change is not stored, as the real server does."""
