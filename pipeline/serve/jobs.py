@@ -224,8 +224,8 @@ class Worker:
             self._maker, self._maker_of = FeatureMaker(folder, settings), digest
         return self._maker
 
-    def _scan(self, job: Job) -> None:
-        """List the clips of a folder; queue those that have no prediction."""
+    def _scan(self, job: Job) -> int:
+        """List the clips of a folder; queue those that have no prediction: return their number."""
         self.library.add_folder(Path(job.name))
         self.library.look_again()
         queued = {i for j in self.alive() if j.kind == "predict" for i in j.ids[j.done :]}
@@ -234,6 +234,7 @@ class Worker:
         _say(tell, f"{job.name}: {len(self.library)} clips, {len(waiting)} to predict")
         if waiting:
             self.submit(Job("predict", waiting), is_checked=True)
+        return len(waiting)
 
     def _predict(self, job: Job) -> None:
         """Predict the next `STEP` clips of a job."""

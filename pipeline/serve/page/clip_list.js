@@ -9,8 +9,8 @@ const rows = $("#rows");
 const drawn = new Map(); // position in the list → element
 let height = 52;
 
-const meter = (bar) => el("span", { className: "mood" }, el("span", { className: "name", title: bar.name }, bar.name),
-  el("span", { className: "soft" }, bar.text),
+const meter = (bar) => el("span", { className: "mood", title: bar.name },
+  el("span", { className: "name" }, bar.name), el("span", { className: "soft" }, bar.text),
   el("span", { className: "meter" }, el("i", { "width%": bar.share, color: colorOf(bar.name) })));
 
 function setText(clip) {
@@ -103,7 +103,7 @@ function drawModel() {
   ["x", "y"].forEach((name, i) => { $(`#sort option[value=${name}]`).textContent = axes[i]; });
   const place = axes[0].startsWith("component") ? "map" : axes.join(" · ");
   $("#columns").replaceChildren(el("span"), ...[["title", "title"], [rated() ? "ratings" : "moods", "mood"],
-    ["correction", "state"], [place, "x"], ["uncertainty", "doubt"], ["length", "duration"]]
+    ["correction", "worth"], [place, "x"], ["uncertainty", "doubt"], ["length", "duration"]]
     .map(([name, sort]) => el("button", { title: `Sort by ${name}`, onclick: () => sortBy(sort) }, name)));
   const { moods } = state.filter;
   moods.clear();

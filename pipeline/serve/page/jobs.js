@@ -2,7 +2,6 @@
 
 import { attempt, call, finished, get, jobOf, pause } from "./api.js";
 import { $, clock, count, el, fill, say } from "./dom.js";
-import { state } from "./state.js";
 
 const panel = $("#jobs");
 let sends = []; // {file, state, text} of the uploads that are not done
@@ -98,13 +97,11 @@ async function filesOf(entry) {
   return files;
 }
 
-let inside = false; // something of the page itself is dragged
-for (const name of ["dragstart", "dragend"]) {
-  addEventListener(name, () => { inside = name === "dragstart"; });
-}
+// Nothing of the page itself is to be dropped on it.
+addEventListener("dragstart", (event) => event.preventDefault());
 for (const [name, shown] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
   addEventListener(name, async (event) => {
-    if (inside || !event.dataTransfer?.types.includes("Files")) return;
+    if (!event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault();
     document.body.classList.toggle("dropping", shown);
     if (name !== "drop") return;
@@ -121,10 +118,8 @@ for (const name of ["files", "directory"]) {
   });
 }
 $("#rescan").addEventListener("click", () => attempt(async () => {
-  const before = state.clips.size;
-  await finished(await call("POST", "scan"));
-  const { clips } = await get("health");
-  say(clips > before ? `${count(clips - before, "new clip")} found` : "No new clips");
+  const { result } = await finished(await call("POST", "scan"));
+  say(result ? `${count(result, "clip")} to predict` : "Nothing new in the folder");
   watchJobs();
 }));
 $("#add").addEventListener("click", () => $("#add-dialog").showModal());

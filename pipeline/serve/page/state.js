@@ -73,7 +73,8 @@ const SHOWN = {
   open: (c) => c.state === "done" && !isJudged(c),
   corrected: isJudged,
   unsure: (c) => c.correction?.unsure,
-  ask: asksPerson, copies: (c) => copiesOf(c).length > 1, failed: (c) => c.state === "failed" || c.state === "missing", };
+  ask: asksPerson, copies: (c) => copiesOf(c).length > 1,
+  failed: (c) => c.state === "failed" || c.state === "missing", };
 
 function isShown(clip) {
   const { text, moods, doubt, show } = state.filter;
@@ -90,7 +91,7 @@ const SORTS = {
   worth: (c) => (isJudged(c) ? 9 : c.state !== "done" ? 6 : 3 * !asksPerson(c)) - (c.doubt ?? 0),
   title: (c) => fold(titleOf(c)),
   artist: (c) => fold(`${c.artist ?? "\uffff"} ${titleOf(c)}`),
-  mood: (c) => `${moodOf(c) ?? "\uffff"} ${1 - (strongest(c)[0]?.share ?? 0)}`,
+  mood: (c) => `${moodOf(c) ?? "\uffff"} ${(1 - (strongest(c)[0]?.share ?? 0)).toFixed(4)}`,
   doubt: (c) => -(c.doubt ?? -1),
   x: (c) => -(c.map?.[0] ?? -1),
   y: (c) => -(c.map?.[1] ?? -1),
