@@ -107,6 +107,7 @@ class Api:
             ("GET", "clips/{id}/timeline", partial(self.detail, "timeline")),
             ("GET", "clips/{id}/explain", partial(self.detail, "explain")),
             ("GET", "clips/{id}/waveform", self.waveform),
+            ("POST", "scan", self.scan),
             ("GET", "jobs", self.jobs),
             ("POST", "jobs", self.predict),
             ("GET", "jobs/{id}", self.job),
@@ -271,6 +272,11 @@ class Api:
     async def jobs(self, request: Request) -> Any:
         return {"jobs": [job.record() for job in self.worker.jobs.values()]}
 
+    async def scan(self, request: Request) -> Any:
+        if self.report is not None or not Path(self.shown).is_dir():
+            return _error(422, f"{self.shown}: expected a folder of media to look into")
+        return Json(self.worker.only(Job("scan", name=self.shown)).record(), 202)
+
     async def job(self, request: Request) -> Any:
         return self.worker.jobs[request.path_params["id"]].record()
 
@@ -289,13 +295,18 @@ class Api:
     def _listed(self, paths: Sequence[Path]) -> list[str]:
         """List the media files at these paths, and return their ids."""
         ids = []
-        for path in paths:
+        folder = self.library.folders[0]
+        for path in (folder / path for path in paths):
             self.library.confined(path)
             if os.path.isdir(path):
                 found = find_media(path, [], follow_links=False)
                 ids += [self.library.add(path / name) for name in found]
             elif not os.path.isfile(path):
-                raise HTTPException(404, f"{path}: no such file")
+                raise HTTPException(
+                    404,
+                    f"{path}: no such file: expected a path inside {os.path.abspath(folder)}, "
+                    "relative to it or absolute",
+                )
             elif path.suffix.lower() not in SUFFIXES:
                 raise HTTPException(415, f"{path}: expected a sound or video file")
             else:
@@ -365,8 +376,9 @@ class Api:
         clips = [self.library.get(str(clip_id)) for clip_id in body["ids"]]
         file = self.library.work / "playlists" / f"{stem}.{kind}"
         file.parent.mkdir(exist_ok=True)
-        absolute = [{**clip, "path": os.path.abspath(clip["path"])} for clip in clips]
-        text = await anyio.to_thread.run_sync(write_playlist, absolute, file, kind)
+        # The browser saves the text in another folder.
+        write = partial(write_playlist, clips, file, kind, absolute=True)
+        text = await anyio.to_thread.run_sync(write)
         return {"file": str(file), "text": text}
 
     async def read_report(self, request: Request) -> Any:

@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -49,13 +50,15 @@ class Library:
         self.uploads.mkdir(parents=True, exist_ok=True)
         for part in self.uploads.glob("*.part"):
             part.unlink()
-        self.roots = [folder.resolve() for folder in (*folders, self.uploads)]
+        self.folders = [*folders]
+        self.roots = [folder.resolve() for folder in (*self.folders, self.uploads)]
         self._files: set[Path] = set()  # files that were opened by name
         self.lock = RLock()
         self.revision = 0
         self._clips: dict[str, Record] = {}
         self._revisions: dict[str, int] = {}
         self._made_by: dict[str, str | None] = {}  # clip -> digest of the model that predicted it
+        self._stamps: dict[str, list[int] | None] = {}  # clip -> stamp of its file when predicted
         self._gone: list[Record] = []  # clips of an earlier server whose files are gone
         # Predictions can be made again, so not each of them waits for the disk.
         self._journal = Journal(work / "clips.jsonl", DiskFailed, durable=False)
@@ -128,6 +131,7 @@ class Library:
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
             if "model" in facts:
                 self._made_by[clip_id] = self.model
+                self._stamps[clip_id] = _stamp(record["path"])
             if self._is_kept(record):
                 self._save(record)
 
@@ -194,6 +198,16 @@ class Library:
             raise MissingFile(f"{record['path']}: the file is gone")
         return path
 
+    def look_again(self) -> None:
+        """Find out which files are gone, which are back, and which were replaced."""
+        for clip_id in list(self._clips):
+            with suppress(OSError, OutsideFolders):
+                self.file_of(clip_id)
+                record, known = self._clips[clip_id], self._stamps.get(clip_id)
+                is_replaced = known not in (None, _stamp(record["path"]))
+                if record["state"] == "missing" or (record["state"] == "done" and is_replaced):
+                    self.update(clip_id, {"state": "waiting", "error": None})
+
     def confined(self, path: str | Path) -> Path:
         """Return the resolved path, or raise `OutsideFolders` or `MissingFile`."""
         try:
@@ -224,7 +238,7 @@ class Library:
                 record["state"] = "waiting"
             self.revision += 1
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
-            self._made_by[clip_id] = made_by
+            self._made_by[clip_id], self._stamps[clip_id] = made_by, stamp
         self.compact()
 
     def compact(self) -> None:
