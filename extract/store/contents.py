@@ -29,6 +29,11 @@ def data_folder() -> Path:
     return Path(home or platformdirs.user_data_dir("mvemo", appauthor=False)).expanduser()
 
 
+def place_of(path: Path) -> Path:
+    """Return the absolute path of a file, equal for all spellings such as ``x/../y``."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
 @dataclass(frozen=True)
 class Content:
     """Content of a file."""
@@ -152,7 +157,7 @@ def _file() -> Path:
 
 
 def _place(path: Path) -> bytes:
-    return os.fsencode(os.path.abspath(path))
+    return os.fsencode(place_of(path))
 
 
 def _text(stamp: Stamp) -> str:
