@@ -45,9 +45,9 @@ def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
     from mvemo.extract.media.request import FrameSampling
+    from mvemo.extract.store.contents import content_of
     from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
     from mvemo.extract.store.decoding import decode_job
-    from mvemo.extract.store.contents import content_of
     from mvemo.extract.store.folders import DecodeJob, DecodeRequest
     from mvemo.extract.workers.pool import run_calls, stop_workers
     from mvemo.extract.workers.process import Call

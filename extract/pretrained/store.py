@@ -7,7 +7,6 @@ the folder of an interrupted run is recognised as incomplete.
 
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace

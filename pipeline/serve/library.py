@@ -14,7 +14,8 @@ from mvemo.extract.store.contents import KnownContents, content_of
 from mvemo.extract.store.folders import stamp_of
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.journal import Journal
-from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_media
+from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, BAD_NAME, VIDEO_SUFFIXES, find_media
+from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.errors import BadOption, DiskFailed
 from mvemo.pipeline.moods import Mood, Place, read_records
 from mvemo.pipeline.serve.corrections import Corrections, file_stamp
@@ -99,9 +100,14 @@ class Library:
         """List the media files of a folder, and return their ids."""
         left_out: list[tuple[str, str]] = []
         found = find_media(folder, left_out, follow_links=False)
-        if left_out:
-            path, reason = left_out[0]
-            self.problems.append(f"{len(left_out)} files were left out, such as {path}: {reason}")
+        others = [each for each in left_out if each[1] != BAD_NAME]
+        if others:
+            path, reason = others[0]
+            self.problems.append(f"{len(others)} files were left out, such as {path}: {reason}")
+        for name, reason in left_out:
+            if reason == BAD_NAME:
+                facts = {"name": escaped(Path(name).name), "state": "failed", "error": reason}
+                self.add(folder / name, **facts)
         ids = [self.add(folder / name) for name in found]
         with closing(KnownContents()) as known:
             for clip_id in ids:
@@ -163,8 +169,8 @@ class Library:
     def alike(self, clip_id: str) -> list[str]:
         """Return the ids of a clip and of its copies."""
         content = self._clips[clip_id].get("content")
-        alike = {i for i, r in self._clips.copy().items() if content and r.get("content") == content}
-        return [*{clip_id, *alike}]
+        clips = self._clips.copy().items() if content else ()
+        return [clip_id, *(i for i, r in clips if i != clip_id and r.get("content") == content)]
 
     def _save(self, record: Record) -> None:
         """Write a record; on a full disk it stays in memory, and all are written later."""
