@@ -164,6 +164,8 @@ def _check(
         )
     if base.within_groups:
         raise BadOption(f"--model {model}: reads features within groups, which learn cannot do")
+    if not manifest.classes:
+        raise BadOption(f"{path}: has no labels: expected some of {', '.join(base.classes)}")
     if manifest.task != base.task:
         raise BadOption(
             f"{path}: expected labels of task {base.task}, as {model} has, got {manifest.task}"
@@ -171,7 +173,8 @@ def _check(
     used = {str(name) for clip in manifest.clips for name in clip.label}
     new = [name for name in manifest.classes if name not in base.classes]
     if base.task == "regression" and (new or len(manifest.classes) != len(base.classes)):
-        raise BadOption(f"{path}: expected the targets {', '.join(base.classes)}, got {new}")
+        expected, got = ", ".join(base.classes), ", ".join(manifest.classes)
+        raise BadOption(f"{path}: expected the targets {expected}, got {got}")
     for name in new if base.task != "regression" else ():
         n = sum(name in clip.label for clip in manifest.clips)
         if name in used and (training is None or base.task != "multiclass" or n < PER_CLASS):

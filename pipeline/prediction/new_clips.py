@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from glob import glob
 from pathlib import Path
 
@@ -12,13 +12,21 @@ import numpy as np
 
 from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.isolated import PROBE, read_one, start_readers
+from mvemo.extract.store.contents import place_of
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.manifests.clip_rows import parse_stretch
 from mvemo.manifests.errors import Problems
 from mvemo.manifests.labels import UNLABELLED
-from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_notes
+from mvemo.manifests.layouts.scan import (
+    AUDIO_SUFFIXES,
+    BAD_NAME,
+    UNKNOWN,
+    find_media,
+    left_out_notes,
+)
 from mvemo.manifests.recognition import recognise
 from mvemo.manifests.tables import TABLES, BadText, Table, collect_table
+from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 
@@ -94,7 +102,9 @@ def find_clips(inputs: Sequence[str], columns: Mapping[str, str] | None = None) 
     clips: dict[tuple[Path, float, float | None], NewClip] = {}
     for entry in inputs:
         for clip in _clips_of(entry, columns or {}):
-            clips.setdefault((clip.path.absolute(), clip.start, clip.duration), clip)
+            if (name := escaped(clip.file)) != clip.file:
+                clip = replace(clip, file=name, problem=clip.problem or BAD_NAME)
+            clips.setdefault((place_of(clip.path), clip.start, clip.duration), clip)
     return list(clips.values())
 
 
@@ -109,9 +119,14 @@ def _clips_of(entry: str, columns: Mapping[str, str]) -> list[NewClip]:
     if path.is_dir():
         left_out: list[tuple[str, str]] = []
         files = [path / name for name in find_media(path, left_out, follow_links=True)]
-        for note in left_out_notes(left_out):
+        for note in left_out_notes([each for each in left_out if each[1] == UNKNOWN]):
             tell_note(f"{path}: {note}")
         clips = [NewClip(str(file), file) for file in files]
+        clips += [
+            NewClip(str(path / name), path / name, problem=reason)
+            for name, reason in left_out
+            if reason != UNKNOWN
+        ]
         return clips or [NewClip(str(path), path, problem="the folder has no media files")]
     if path.exists():
         return _listed(path, columns) if _is_table(path) else [NewClip(entry, path)]
@@ -139,7 +154,7 @@ def _listed(path: Path, columns: Mapping[str, str]) -> list[NewClip]:
     root = path.parent / table.setting("root", ".")
     clips = []
     for line, cells in table.rows[1:]:
-        row = dict(zip(table.header, (cell.strip() for cell in cells), strict=False))
+        row = dict(zip(table.header, (cell.strip(" \t") for cell in cells), strict=False))
         name = row.get("path")
         if not name:
             problems.add(line, "empty path")

@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from mvemo.fuse.errors import FuseError
 from mvemo.manifests import BadManifest
+from mvemo.manifests.files import parse_json
 from mvemo.manifests.layouts.scan import find_media
 from mvemo.pipeline.errors import DiskFailed, PipelineError
 from mvemo.pipeline.playlists import file_stem, write_playlist
@@ -107,6 +108,7 @@ class Api:
             ("GET", "clips/{id}/timeline", partial(self.detail, "timeline")),
             ("GET", "clips/{id}/explain", partial(self.detail, "explain")),
             ("GET", "clips/{id}/waveform", self.waveform),
+            ("POST", "scan", self.scan),
             ("GET", "jobs", self.jobs),
             ("POST", "jobs", self.predict),
             ("GET", "jobs/{id}", self.job),
@@ -212,7 +214,7 @@ class Api:
     def _clip(self, request: Request) -> Response:
         """Return the clip of a request, and the version of its correction as ``ETag``."""
         clip_id, kept = request.path_params["id"], self._kept()
-        headers = {"ETag": f'"{kept.etag(clip_id)}"'} if kept else None
+        headers = {"ETag": f'"{kept.etag(self.library.key_of(clip_id))}"'} if kept else None
         return Json(self.library.get(clip_id), headers=headers)
 
     async def upload(self, request: Request) -> Any:
@@ -272,6 +274,11 @@ class Api:
     async def jobs(self, request: Request) -> Any:
         return {"jobs": [job.record() for job in self.worker.jobs.values()]}
 
+    async def scan(self, request: Request) -> Any:
+        if self.report is not None or not Path(self.shown).is_dir():
+            return _error(422, f"{self.shown}: expected a folder of media to look into")
+        return Json(self.worker.only(Job("scan", name=self.shown)).record(), 202)
+
     async def job(self, request: Request) -> Any:
         return self.worker.jobs[request.path_params["id"]].record()
 
@@ -290,13 +297,18 @@ class Api:
     def _listed(self, paths: Sequence[Path]) -> list[str]:
         """List the media files at these paths, and return their ids."""
         ids = []
-        for path in paths:
+        folder = self.library.folders[0]
+        for path in (folder / path for path in paths):
             self.library.confined(path)
             if os.path.isdir(path):
                 found = find_media(path, [], follow_links=False)
                 ids += [self.library.add(path / name) for name in found]
             elif not os.path.isfile(path):
-                raise HTTPException(404, f"{path}: no such file")
+                raise HTTPException(
+                    404,
+                    f"{path}: no such file: expected a path inside {os.path.abspath(folder)}, "
+                    "relative to it or absolute",
+                )
             elif path.suffix.lower() not in SUFFIXES:
                 raise HTTPException(415, f"{path}: expected a sound or video file")
             else:
@@ -322,24 +334,26 @@ class Api:
             if not isinstance(body.get(key), kind | None):
                 return _error(422, f"{key}: expected a {kind.__name__}, got {body[key]!r}")
         predicted = record.get("label") or record.get("values") or ""
+        key = await anyio.to_thread.run_sync(partial(self.library.key_of, clip_id, read=True))
         facts = {
             **{key: body[key] for key in ("comment", "unsure") if body.get(key) is not None},
             "annotator": body.get("annotator") or "",
             "predicted": predicted if isinstance(predicted, str) else json.dumps(predicted),
-            "content": record.get("content") or "",
+            "content": self.library.get(clip_id).get("content") or "",
             "group": record.get("artist") or "",
         }
-        seen = {"clip_id": clip_id, "seen": _seen(request)}
+        seen = {"clip_id": key, "seen": _seen(request)}
         put = partial(self._kept().put, Path(record["path"]), label, **seen, **facts)
         await anyio.to_thread.run_sync(put)
-        self.library.touch([clip_id])
+        self.library.touch(self.library.alike(clip_id))
         return self._clip(request)
 
     async def undo(self, request: Request) -> Any:
         clip_id = request.path_params["id"]
         self.library.get(clip_id)
-        await anyio.to_thread.run_sync(self._kept().undo, clip_id, _seen(request))
-        self.library.touch([clip_id])
+        key = self.library.key_of(clip_id)
+        await anyio.to_thread.run_sync(self._kept().undo, key, _seen(request))
+        self.library.touch(self.library.alike(clip_id))
         return self._clip(request)
 
     def _kept(self) -> Any:
@@ -366,8 +380,9 @@ class Api:
         clips = [self.library.get(str(clip_id)) for clip_id in body["ids"]]
         file = self.library.work / "playlists" / f"{stem}.{kind}"
         file.parent.mkdir(exist_ok=True)
-        absolute = [{**clip, "path": os.path.abspath(clip["path"])} for clip in clips]
-        text = await anyio.to_thread.run_sync(write_playlist, absolute, file, kind)
+        # The browser saves the text in another folder.
+        write = partial(write_playlist, clips, file, kind, absolute=True)
+        text = await anyio.to_thread.run_sync(write)
         return {"file": str(file), "text": text}
 
     async def read_report(self, request: Request) -> Any:
@@ -406,8 +421,8 @@ async def _body(request: Request, **kinds: type) -> dict[str, Any]:
         if len(data) > MOST_JSON:
             raise HTTPException(413, f"the JSON is larger than {MOST_JSON} bytes")
     try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
+        body = parse_json(data)
+    except ValueError:
         raise HTTPException(400, "expected a JSON object") from None
     if not isinstance(body, dict):
         raise HTTPException(400, "expected a JSON object")

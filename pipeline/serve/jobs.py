@@ -51,13 +51,17 @@ class Job:
     message: str = ""
     seconds_left: float | None = None
     result: Any = None
-    name: str = ""  # of a learned model, or the folder of a scan
+    name: str = ""  # of a learned model or a clip, or the folder of a scan
     seconds: float = 0.0  # time that it took so far
 
     def record(self) -> dict[str, Any]:
         """Return the job as JSON values, without the ids of its clips."""
-        hidden = ("ids", "name", "seconds")
+        hidden = ("ids", "seconds")
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
+
+
+class Cancelled(Exception):
+    """A job was cancelled while it worked."""
 
 
 class QueueFull(Exception):
@@ -128,16 +132,22 @@ class Worker:
                 job.state = "cancelled"
             if job in self._waiting:
                 self._waiting.remove(job)
-        self._end_clips(job.ids[job.done :], CANCELLED)
+        self._end_clips(job.ids[job.done :] if job.kind == "predict" else [], CANCELLED)
 
     def detail(self, kind: str, clip_id: str) -> tuple[Any, Job | None]:
         """Return the timeline or explanation of a clip if it is known, else its job."""
         if (found := self._details.get((kind, clip_id, self.library.model))) is not None:
             return found, None
-        for job in self.jobs.values():
-            if (job.kind, job.ids) == (kind, [clip_id]) and job.state in ("waiting", "running"):
-                return None, job
-        return None, self.submit(Job(kind, [clip_id]))
+        return None, self.only(Job(kind, [clip_id], name=self.library.get(clip_id)["title"]))
+
+    def only(self, job: Job) -> Job:
+        """Queue a job, unless the same one waits or runs; return the one that does."""
+        same = (j for j in self.alive() if (j.kind, j.ids) == (job.kind, job.ids))
+        return next(same, None) or self.submit(job)
+
+    def alive(self) -> list[Job]:
+        """Return the jobs that wait or run."""
+        return [job for job in [*self.jobs.values()] if job.state in ("waiting", "running")]
 
     def use(self, folder: Path) -> Job:
         """Switch to another model and predict all clips again, from their stored features."""
@@ -177,6 +187,8 @@ class Worker:
                 job.result = works[job.kind](job)
                 if job.kind == "predict":
                     self.problem = ""
+            except Cancelled:
+                pass
             except Exception as error:
                 if not is_told(error):
                     _say(sys.stderr.write, traceback.format_exc())
@@ -207,13 +219,17 @@ class Worker:
             self._maker, self._maker_of = FeatureMaker(folder, settings), digest
         return self._maker
 
-    def _scan(self, job: Job) -> None:
-        """List the clips of a folder; queue those that have no prediction."""
+    def _scan(self, job: Job) -> int:
+        """List the clips of a folder; queue those that have no prediction: return their number."""
         self.library.add_folder(Path(job.name))
-        waiting = self.library.ids("waiting", "running")
+        self.library.look_again()
+        queued = {i for j in self.alive() if j.kind == "predict" for i in j.ids[j.done :]}
+        waiting = [i for i in self.library.ids("waiting", "running") if i not in queued]
+        job.done = 1
         _say(tell, f"{job.name}: {len(self.library)} clips, {len(waiting)} to predict")
         if waiting:
             self.submit(Job("predict", waiting), is_checked=True)
+        return len(waiting)
 
     def _predict(self, job: Job) -> None:
         """Predict the next `STEP` clips of a job."""
@@ -295,7 +311,7 @@ class Worker:
         maker, (clip_id,) = self._warm(), job.ids
         clip = NewClip(self.library.get(clip_id)["name"], self.library.file_of(clip_id))
         settings = timeline.TimelineSettings()
-        followed = timeline.follow_clip(maker, clip, settings)
+        followed = timeline.follow_clip(maker, clip, settings, self._progress_of(job))
         self._keep(
             job,
             {
@@ -309,7 +325,7 @@ class Worker:
 
         maker, (clip_id,) = self._warm(), job.ids
         clip = NewClip(self.library.get(clip_id)["name"], self.library.file_of(clip_id))
-        found = explain.explain_clip(maker, clip, explain.ExplainSettings())
+        found = explain.explain_clip(maker, clip, explain.ExplainSettings(), self._progress_of(job))
         keys = ("second", "modality", "loss")
         stretches = [dict(zip(keys, each, strict=True)) for each in found.stretches()]
         self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
@@ -329,7 +345,20 @@ class Worker:
     def _keep(self, job: Job, detail: Any) -> None:
         # Silence has a loudness of minus infinity, which JSON lacks.
         self._details[job.kind, job.ids[0], self._maker_of] = to_json_values(detail)
-        job.done = 1
+        job.done, job.seconds_left = job.total, None
+
+    def _progress_of(self, job: Job) -> Callable[[float], None]:
+        """Return a function that takes a job's share of work done, and ends it if cancelled."""
+        start, job.total = time.monotonic(), 100
+
+        def progress(share: float) -> None:
+            if job.state == "cancelled":
+                raise Cancelled
+            job.done = int(100 * share)
+            if share > 0:
+                job.seconds_left = (time.monotonic() - start) * (1 / share - 1)
+
+        return progress
 
     def _end_clips(self, ids: Sequence[str], reason: str) -> None:
         """Give clips whose job ended their former prediction, or the reason of a failure."""
@@ -361,11 +390,10 @@ def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:
     from itertools import cycle
 
     from mvemo.pipeline.prediction.page import COLOURS
+    from mvemo.pipeline.prediction.predictions import expected_words
     from mvemo.pipeline.serve.library import map_axes
 
     model: FinalModel = worker.model if folder == worker.folder else load_model(folder)
-    expected = model.expected_of(model.predictors[0])
-    metric, mean = expected["metric"].replace("_", " "), expected["mean"]
     return {
         "name": name,
         "task": model.task,
@@ -373,6 +401,6 @@ def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:
         "colors": dict(zip(model.classes, cycle(COLOURS))),
         "scale": {name: list(model.ends(name)) for name in model.scale},
         "axes": map_axes(model),
-        "expected": "" if mean is None else f"Expect {metric} {mean:.3f} on new clips.",
+        "expected": f"On new clips, expect: {expected_words(model, model.predictors[0])}.",
         "current": folder == worker.folder,
     }

@@ -77,8 +77,8 @@ def open_run(
             "ids": ids,
         },
         "hard": [clip_id for _, clip_id in sorted(hard)[:MOST_HARD]],
-        "expected": f"{best}: {primary.replace('_', ' ')} {models[best][primary]['mean']:.3f}, "
-        "cross-validated.",
+        "expected": f"{best}: {run.task.primary_title} {models[best][primary]['mean']:.3f} on "
+        "clips that it was not trained on.",
     }
 
 

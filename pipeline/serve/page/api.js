@@ -48,7 +48,8 @@ export async function finished(started, progress, options) {
   for (let job = started; ; job = await get(`jobs/${job.id}`, options)) {
     if (job.state === "done") return job;
     if (job.state === "failed" || job.state === "cancelled") {
-      throw new Error(job.message || `${job.kind}: ${job.state}`);
+      throw Object.assign(new Error(job.message || `${job.kind}: ${job.state}`),
+        job.state === "cancelled" && { name: "AbortError" });
     }
     progress?.(job);
     await pause(0.4);
@@ -58,11 +59,11 @@ export async function finished(started, progress, options) {
 export const jobOf = (answer) => (answer.job?.id ? answer.job : { id: answer.job, ...answer });
 
 /** Return an answer that the server computes in a job. */
-export async function computed(path, options) {
+export async function computed(path, options, progress) {
   for (;;) {
     const found = await get(path, options);
     if (!found.pending) return found;
-    await finished(jobOf(found.pending), null, options);
+    await finished(jobOf(found.pending), progress, options);
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { call, get, note } from "./api.js";
 import { $, el, fill, number, percent, say } from "./dom.js";
-import { barsOf, choose, colorOf, current, isJudged, labelsOf, neighbour, on, outputs, placeText,
+import { barsOf, choose, colorOf, current, isJudged, labelsOf, neighbour, notesOf, on, outputs, placeText,
   rated, scaleOf, state, take, task, titleOf } from "./state.js";
 
 const panel = $("#clip");
@@ -212,8 +212,8 @@ function choice(clip, name, at) {
 
 function factsText({ artist, map, doubt, set, correction: by }, place) {
   const did = isJudged({ correction: by }) ? "corrected" : "noted";
-  return [artist, map && place, doubt != null && `doubt ${percent(doubt)}`,
-    set && `set: ${set.join(", ") || "none"}`,
+  return [artist, map && !rated() && place, doubt != null && `uncertainty ${percent(doubt)}`,
+    set && `may be ${set.join(", ") || "none of them"}`,
     by && `${did} ${by.unsure ? "unsure, " : ""}by ${by.annotator || "unnamed"}`]
     .filter(Boolean).join(" · ");
 }
@@ -226,7 +226,7 @@ function show() {
   fill($("#facts"), el("h2", {}, titleOf(clip)),
     el("p", { className: "soft" }, factsText(clip, placeText(clip))),
     clip.error && el("p", { className: "error" }, clip.error),
-    refusal(clip), (clip.notes ?? []).map((note) => el("p", { className: "note" }, note)),
+    refusal(clip), notesOf(clip).map((note) => el("p", { className: "note" }, note)),
     rated() && clip.values && plane(clip));
   const make = rated() ? clip.values && slider : choice;
   fill($("#choices"), make && outputs().map((name, i) => make(clip, name, i)));

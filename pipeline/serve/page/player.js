@@ -2,6 +2,7 @@
 
 import { attempt, computed } from "./api.js";
 import { $, clock, count, el, fill, number, say, svg } from "./dom.js";
+import { jobRow, watchJobs } from "./jobs.js";
 import { barsOf, choose, colorOf, current, moodText, neighbour, on, outputs, state, task, titleOf }
   from "./state.js";
 
@@ -27,6 +28,7 @@ function load(clip) {
   for (const name of ["wave", "curves", "marks", "reason"]) $(`#${name}`).replaceChildren();
   $("#reason").hidden = true;
   $("#player").className = "";
+  document.body.classList.remove("idle");
   document.body.classList.toggle("video", clip.kind === "video");
   media.src = `/media/${clip.id}`;
   // The player works without a picture of the sound.
@@ -65,9 +67,15 @@ function drawMarks(windows, end) {
 async function ask(button, path) {
   const [id, options] = [loaded, asked];
   if (!id) return null;
+  const bar = el("ul", { className: "jobs" });
+  $("#work").append(bar);
   $(button).setAttribute("aria-busy", "true");
-  const found = await attempt(() => computed(`clips/${id}/${path}`, options));
+  const found = await attempt(() => computed(`clips/${id}/${path}`, options, (job) => {
+    bar.replaceChildren(jobRow(job));
+    watchJobs();
+  }));
   $(button).removeAttribute("aria-busy");
+  bar.remove();
   return id === loaded ? found : null;
 }
 

@@ -327,6 +327,8 @@ def test_rectangle_on_the_map_becomes_a_playlist(page):
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 5, steps=4)
     page.mouse.up()
+    assert page.locator("dialog[open]").count() == 0  # nobody asked for one
+    page.get_by_role("button", name="Make playlist").click()
     assert "6 from the map" in page.locator("#playlist-text").inner_text()
     page.locator("#playlist-name").fill("Evening")
     with page.expect_download() as saved:
@@ -347,12 +349,129 @@ def test_keyboard_alone_draws_a_rectangle_and_reads_help(page):
     for _ in range(3):
         page.keyboard.press("Shift+ArrowUp")
     page.keyboard.press("Enter")
-    assert "from the map" in page.locator("#playlist-text").inner_text()
-    page.keyboard.press("Escape")
+    assert "from the map" in page.locator("#count").inner_text()
     page.keyboard.press("/")
     page.keyboard.type("song 7")
     page.keyboard.press("Enter")
     page.keyboard.press("ArrowDown")
+
+
+@pytest.mark.parametrize(
+    ("searched", "titles"),
+    [
+        ("bjork", ["Jóga", "Jóga"]),
+        ("JOGA BJÖRK", ["Jóga", "Jóga"]),
+        ("laka", ["Łąka"]),
+        ("strasse", ["Straße"]),
+        ("oresund", ["Øresund"]),
+        ("ØRESUND", ["Øresund"]),
+        ("caesar", ["Cæsar’s"]),
+        ("caesar's", ["Cæsar’s"]),
+        ("jøga", ["Jóga", "Jóga"]),
+        ("joga nobody", []),
+    ],
+)
+def test_search_finds_titles_without_their_accents(page, searched, titles):
+    page.locator("#search").fill(searched)
+    assert page.locator(".clip b").all_inner_texts() == titles
+
+
+def test_sort_by_title_where_one_looks_for_a_song(page):
+    page.locator("#search").fill("song")
+    assert page.locator("#sort").input_value() == "title"
+    shown = page.locator(".clip b").all_inner_texts()
+    assert shown == [f"Song {i}" for i in range(12)]  # 2 before 10
+    page.locator("#search").fill("")
+    title = page.locator("#columns").get_by_role("button", name="title")
+    shown = page.locator(".clip b").all_inner_texts()
+    assert shown[:4] == ["Cæsar’s", "Jóga", "Jóga", "Łąka"]
+    assert shown[4] == "Øresund"
+    assert shown[-1] == "Straße"
+    title.click()
+    assert page.locator(".clip b").all_inner_texts() == shown[::-1]
+
+
+def test_a_copy_has_a_badge(page):
+    page.locator("#search").fill("joga")
+    assert page.locator(".badge").all_inner_texts() == ["2 copies", "2 copies"]
+    assert page.locator(".badge").first.get_attribute("title") == "13.wav\n14.wav"
+    page.locator("#search").fill("")
+    page.locator("#show").select_option("copies")
+    assert page.locator(".clip").count() == 2
+
+
+def test_a_song_is_not_blamed_for_having_no_pictures(page):
+    page.get_by_text("Song 3", exact=True).click()
+    assert page.locator("#clip .note").count() == 0
+    page.get_by_text("Song 2", exact=True).click()
+    assert page.locator("#clip .note").all_inner_texts() == ["ask a person: 3 of 3 classes"]
+
+
+def test_long_work_shows_progress_and_can_be_cancelled(page, server):
+    (server.folder / "slow").touch()
+    page.get_by_text("Song 3", exact=True).click()
+    page.keyboard.press("e")
+    work = page.locator("#work")
+    work.get_by_text("Timeline of Song 3, 1:23 left").wait_for()
+    assert work.locator("progress").evaluate("bar => bar.value") == 0.42
+    work.get_by_role("button", name="Cancel").click()
+    work.locator("progress").wait_for(state="detached")
+    page.locator("#tabs [data-view=jobs]").click()
+    page.wait_for_selector("#jobs li:has-text('cancelled')")
+    assert page.locator("#follow[aria-busy]").count() == 0
+
+
+def test_what_is_dragged_inside_the_page_is_no_upload(page):
+    title = page.locator(".clip b").first
+    title.select_text()
+    box = title.bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 100, steps=5)
+    assert page.locator("body.dropping, dialog[open]").count() == 0
+    page.mouse.up()
+    started = "document.body.dispatchEvent(new DragEvent('dragstart', { cancelable: true }))"
+    assert page.evaluate(f"!{started.replace('cancelable', 'bubbles: true, cancelable')}")
+
+
+LAYOUT = """() => {
+    const box = (selector) => document.querySelector(selector).getBoundingClientRect();
+    const starts = (selector) => [...document.querySelectorAll(selector)]
+      .filter((each) => getComputedStyle(each).display !== "none")
+      .map((each) => each.getBoundingClientRect().left);
+    return {
+      below: ["#choices", "#confirm", "#comment"]
+        .filter((name) => box(name).bottom > box("#player").top),
+      off: starts("#columns > *").map((left, i) => left - starts(".clip:first-child > span")[i]),
+      cut: [...document.querySelectorAll(".mood .name, .choice > :nth-child(2), .bar *, #moods *")]
+        .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth)
+        .map((each) => each.textContent),
+      player: box("#player").height / innerHeight,
+    };
+}"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1280, 800), (1024, 768), (390, 844)])
+def test_layout(browser, server, width, height):
+    context = browser.new_context(viewport={"width": width, "height": height})
+    page = context.new_page()
+    page.goto(server.url)
+    page.wait_for_selector(".clip")
+    if width < 760:
+        assert page.evaluate(LAYOUT)["player"] < 0.01  # nothing is played yet
+    page.locator(".clip").first.click()
+    if width < 760:
+        assert page.evaluate(LAYOUT)["player"] < 0.15
+        page.locator("#more").click()
+        assert page.locator("#moods").is_visible()
+        page.locator("#more").click()
+        page.locator("#tabs [data-view=clip]").click()
+    found = page.evaluate(LAYOUT)
+    assert found["below"] == []
+    assert found["cut"] == []
+    if width > 760:
+        assert max(map(abs, found["off"])) < 1
+    context.close()
 
 
 def test_confusion_lists_its_clips(page):
@@ -394,6 +513,10 @@ def test_the_real_server_from_prediction_to_a_learned_model(browser, model, tmp_
     page.get_by_role("button", name="Use mine").click()
     wait_for(lambda: page.evaluate("document.querySelector('#model').value === 'mine'"))
     server.clips()
+    shutil.copy(tmp_path / "songs" / "song0.wav", tmp_path / "songs" / "later.wav")
+    page.locator("#rescan").click()
+    page.wait_for_selector("#message:text('1 clip to predict')")
+    page.wait_for_selector(".clip b:text('later')")
     song = (tmp_path / "songs" / "song0.wav").read_bytes()
     page.set_input_files("#files", {"name": "new.wav", "mimeType": "audio/wav", "buffer": song})
     page.wait_for_selector(".clip b:text('new')")
