@@ -150,7 +150,7 @@ class Corrections:
     def adopt(self, content: str, path: Path) -> None:
         """Correct the digest of a file whose correction has none, or the one of its bytes.
 
-        The latter was stored before mvemo 0.3.
+        Earlier versions stored the latter.
         """
         place = os.path.abspath(path)
         for c in () if content in self._keys else self.current.values():
