@@ -321,7 +321,8 @@ class Api:
 
     async def corrections(self, request: Request) -> Any:
         kept = self._kept()
-        ids = {self.library.key_of(clip_id): clip_id for clip_id in self.library.ids()}
+        # Of a clip and its copies, the first one.
+        ids = {self.library.key_of(clip_id): clip_id for clip_id in reversed(self.library.ids())}
         found = [{**kept.record(c), "id": ids.get(key, key)} for key, c in kept.current.items()]
         return {"classes": list(kept.classes), "corrections": found}
 

@@ -206,8 +206,8 @@ class Library:
         if self.corrections is not None:
             known, key_of = self.corrections.current, self.corrections.key_of
             keys = {i: key_of(self._clips[i].get("content") or "", i) for i in ids}
-            record = self.corrections.record
-            shown = {i: {**record(known[k]), "id": i} for i, k in keys.items() if k in known}
+            to_json = self.corrections.record
+            shown = {i: {**to_json(known[k]), "id": i} for i, k in keys.items() if k in known}
         records = [{**self._clips[i], "correction": shown.get(i)} for i in ids]
         for record in records:
             if record.get("model") and not self.is_predicted(record["id"]):
