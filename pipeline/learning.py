@@ -187,7 +187,7 @@ def _check(
 def _corrected(base: FinalModel, manifest: Manifest, catalogue: Cache, path: Path) -> _Corrected:
     """Find the corrected clips in the catalogue, by the digests or the paths of their files."""
     table = catalogue.table
-    row_of = {place: row for row, place in enumerate(table.groups)}
+    row_of = {p: row for row, places in enumerate(table.groups) for p in places.split("\n")}
     row_of |= {clip_id: row for row, clip_id in enumerate(table.clip_ids)}
     clips: dict[int, Clip] = {}
     for clip in manifest.clips:
@@ -312,6 +312,7 @@ def _retrained(base: FinalModel, corrected: _Corrected, cache: Cache) -> tuple[F
     settings = EvaluationSettings(
         **{name: recorded[name] for name in ("stacked", "late", "missing_modality")},
         folds=base.facts["folds"],
+        scale=base.facts.get("scale", ""),
         head=HeadSettings(**recorded["head"]),
         kernel=any(predictor.name == KERNEL for predictor in base.predictors),
         refit=True,

@@ -27,6 +27,7 @@ from mvemo.fuse.scaling import CONSTANT, Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import parse_json, replacing, write_json
+from mvemo.manifests.labels import parse_scale
 from mvemo.manifests.text_table import listed
 
 # Must be increased if an older reader would make different predictions.
@@ -128,6 +129,15 @@ class FinalModel:
     def within_groups(self) -> bool:
         """Return True if heads read features that are standardised within groups."""
         return bool(self.facts.get("within_groups"))
+
+    def ends(self, target: str) -> tuple[float, float]:
+        """Return the ends of a target's rating scale; if none is stated, of the training clips."""
+        trained = self.scale[target]["minimum"], self.scale[target]["maximum"]
+        if not self.facts.get("scale"):
+            return trained
+        low, high = parse_scale(self.facts["scale"])
+        # The scale is that of valence and arousal; other targets may have another one.
+        return (low, high) if low <= trained[0] and trained[1] <= high else trained
 
     def best(self, modalities: tuple[str, ...], without: Collection[str] = ()) -> Predictor | None:
         """Return the best predictor for these modalities that reads no feature of `without`."""

@@ -39,6 +39,14 @@ from mvemo.manifests.text_table import listed
 
 # Maximum number of clips that a sentence names.
 MANY = 3
+# The protocols, in a few plain words.
+IN_WORDS = {
+    "crossfit": "nets trained without the tested fold",
+    "frozen": "pretrained nets",
+    "shared": "nets that saw all clips",
+    "holdout": "nets trained on other clips",
+    "imported": "features of another program",
+}
 
 
 # --- opening
@@ -59,7 +67,8 @@ def describe(results: Results) -> str:
     how = f"{results.k}-fold cross-validation"
     if one_split(results):
         how = f"test on {count(n_tested, 'held-out clip')}"
-    return f"{how} of {models} on {clips} in {groups}, {classes}, protocol {results.protocol}"
+    made_by = IN_WORDS.get(results.protocol, "no features")
+    return f"{how} of {models} on {clips} in {groups}, {classes}; {made_by}"
 
 
 def opening(results: Results) -> tuple[list[str], list[str], list[str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.fuse.final.model import MODEL, FinalModel, Predictor, load_model
+from mvemo.fuse.tasks import task_of
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
@@ -84,7 +85,7 @@ def summary_lines(name: str, folder: Path) -> list[str]:
         model.facts.get("about", {}).get("title", f"trained on {model.name}"),
         _classes(model),
         f"reads {_modalities(model)}",
-        f"{_count(model)}; {expected['metric']} {_score(expected)}",
+        f"{_count(model)}; {task_of(model.task).primary_title} {_score(expected)}",
     )
     return [name, *(wrapped for line in lines for wrapped in _wrap(line, "    "))]
 
@@ -140,7 +141,7 @@ def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> list[str]:
 
 def _scores(model: FinalModel) -> list[str]:
     """Return a line per predictor; a clip is predicted by the first whose features it has."""
-    rows = [("  model", "needs", model.predictors[0].expected["metric"], "95 % interval")]
+    rows = [("  model", "needs", task_of(model.task).primary_title, "95 % interval")]
     for predictor in model.predictors:
         score, ends = _cells(predictor.expected)
         rows.append((f"  {predictor.name}", _needs(predictor), score, ends))

@@ -93,11 +93,11 @@ def predict_vectors(
         notes = (TRAINED_ON, *notes)
     else:
         ratios = distances(model, predictor, rows)
-        far = [f"{name} {ratio[0]:.1f}" for name, ratio in ratios.items() if ratio[0] > 1]
+        far = [f"{name} {ratio[0]:.1f} times" for name, ratio in ratios.items() if ratio[0] > 1]
         if far:
             notes += (
-                "unlike the clips that the model was trained on (distance over the largest usual "
-                f"one: {', '.join(far)}): do not rely on this prediction",
+                f"unlike the clips that the model was trained on ({', '.join(far)} as far "
+                "from their mean as nearly all of them): do not rely on this prediction",
             )
         notes += _ask_a_person(model, predictor, outputs, unusual=bool(far))
     return replace(prediction, predictor=predictor, outputs=outputs, notes=notes)
@@ -123,7 +123,7 @@ def _ask_a_person(
 
 def without_distance(note: str) -> str:
     """Return a note without its distance, so that the notes of many clips are equal."""
-    return re.sub(r" \(distance [^)]*\)", "", note)
+    return re.sub(r" \([^)]* times as far from [^)]*\)", "", note)
 
 
 def predict_features(
@@ -298,6 +298,12 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
     return "\n".join(lines).rstrip("\n")
 
 
+def expected_words(model: FinalModel, predictor: Predictor) -> str:
+    """Return a predictor's score to expect on new clips in plain words."""
+    mean = model.expected_of(predictor).get("mean")
+    return "not known" if mean is None else _EXPECT[predictor.expected["metric"]].format(mean)
+
+
 def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = False) -> list[str]:
     """Return lines on the model, its scores and values; if `brief`, in plain words."""
     facts, lines = model.facts, []
@@ -306,8 +312,7 @@ def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = F
         expected = model.expected_of(predictor)
         mean, interval = expected.get("mean"), expected.get("interval")
         if brief:
-            words = "not known" if mean is None else _EXPECT[predictor.expected["metric"]]
-            lines.append(f"  by {predictor.name}: {words.format(mean)}")
+            lines.append(f"  by {predictor.name}: {expected_words(model, predictor)}")
         elif mean is None:
             lines.append(f"{predictor.name}: not evaluated separately; not calibrated")
         else:
@@ -315,8 +320,8 @@ def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = F
             if interval and None not in interval:
                 ends = " ({:.3f} to {:.3f})".format(*interval)
             lines.append(
-                f"{predictor.name}: {expected['metric']} {mean:.3f}{ends} on clips that it was not "
-                "trained on, in cross-validation"
+                f"{predictor.name}: {task_of(model.task).primary_title} {mean:.3f}{ends} on clips "
+                "that it was not trained on, in cross-validation"
             )
     clips, groups = facts["n_clips"], facts["n_groups"]
     return [

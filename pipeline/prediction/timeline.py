@@ -93,7 +93,12 @@ class Timeline:
         return [f"{n} of {len(self.windows)} windows: {note}" for note, n in counts.items()]
 
 
-def follow_clip(maker: FeatureMaker, clip: NewClip, settings: TimelineSettings) -> Timeline:
+def follow_clip(
+    maker: FeatureMaker,
+    clip: NewClip,
+    settings: TimelineSettings,
+    progress: passes.Progress | None = None,
+) -> Timeline:
     """Predict every window of a clip in one pass; memory does not grow beyond `MOST_SOUND`."""
     seconds = clip_seconds(clip)
     windows = settings.windows(seconds)
@@ -103,7 +108,7 @@ def follow_clip(maker: FeatureMaker, clip: NewClip, settings: TimelineSettings) 
         clip_pass = maker.open(clip, modalities, plan)
         clip_pass.sketch.keep_sound = seconds <= MOST_SOUND
         predictions = []
-        for row, vectors in clip_pass.windows():
+        for row, vectors in clip_pass.windows(progress=progress):
             file = f"{clip.file}@{windows[row][0]:g}"
             prediction = predict_window(maker, clip_pass, file, vectors)
             predictions.append(replace(prediction, notes=(*prediction.notes, *notes)))

@@ -69,7 +69,7 @@ def test_the_table_of_ratings_says_what_the_numbers_are():
     assert "valence, energy: the 40 training clips were rated 1 to 9" in table
     assert "in brackets: 90% prediction interval" in table
     (line, *_) = legend(MODEL, PREDICTIONS)[1:]
-    assert line.startswith("lld: r2_macro 0.500 (0.400 to 0.600) on clips that it was not")
+    assert line.startswith("lld: R2 0.500 (0.400 to 0.600) on clips that it was not")
 
 
 def test_without_a_prediction_nothing_is_said_of_the_model():
@@ -82,7 +82,10 @@ def test_the_cost_of_choosing_the_model_is_in_what_to_expect():
 
 
 def test_distances_of_unlike_clips_are_left_to_the_records():
-    notes = [f"unlike the clips (distance over the largest usual one: lld {d}): no" for d in (2, 3)]
+    notes = [
+        f"unlike the clips (lld {d} times as far from their mean as nearly all of them): no"
+        for d in (2, 3)
+    ]
     clips = [replace(PREDICTIONS[0], notes=(note,)) for note in notes]
     assert "note: 2 clips, the first a.mp3: unlike the clips: no" in predictions_table(MODEL, clips)
     assert [record["notes"] for record in records(MODEL, clips)] == [[note] for note in notes]
