@@ -27,7 +27,7 @@ from mvemo.manifests.layouts.scan import find_media
 from mvemo.pipeline.errors import DiskFailed, PipelineError
 from mvemo.pipeline.playlists import file_stem, write_playlist
 from mvemo.pipeline.serve.access import Access
-from mvemo.pipeline.serve.corrections import KEPT, NotTaken
+from mvemo.pipeline.serve.corrections import KEPT
 from mvemo.pipeline.serve.jobs import Job, QueueFull, Worker, model_record
 from mvemo.pipeline.serve.library import SUFFIXES, Library, MissingFile, OutsideFolders
 
@@ -137,9 +137,8 @@ class Api:
             try:
                 found = await handler(request)
             except tuple(STATUS) as error:
-                status = next(n for kind, n in STATUS.items() if isinstance(error, kind))
-                if isinstance(error, NotTaken):
-                    status = error.status
+                of_kind = next(n for kind, n in STATUS.items() if isinstance(error, kind))
+                status = getattr(error, "status", of_kind)  # `NotTaken` states its own
                 text = f"unknown id {error}" if isinstance(error, KeyError) else str(error)
                 headers = {"Retry-After": "2"} if status == 429 else None
                 return Json({"error": text}, status, headers)
@@ -151,9 +150,6 @@ class Api:
 
     async def health(self, request: Request) -> Any:
         kept = self._kept()
-        for part in (kept, self.library):
-            with suppress(DiskFailed):  # what could not be written may be written now
-                await anyio.to_thread.run_sync(part.flush)
         failing = list(filter(None, (kept.unsaved, self.library.unsaved, self.worker.problem)))
         problems = [*self.library.problems, *filter(None, [kept.problem]), *failing]
         return {
@@ -165,7 +161,6 @@ class Api:
             "folder": self.shown,
             "clips": len(self.library),
             "waiting": len(self.library.ids("waiting", "running")),
-            "room": self.worker.room,
             "problems": problems,
         }
 
@@ -186,8 +181,11 @@ class Api:
         return FileResponse(SCHEMA, media_type="application/json")
 
     async def models(self, request: Request) -> Any:
-        named = self.worker.models.items()
-        return {"models": [model_record(self.worker, name, folder) for name, folder in named]}
+        found = []
+        for name, folder in self.worker.models.items():
+            with suppress(FuseError):  # learning was killed while it replaced this model
+                found.append(model_record(self.worker, name, folder))
+        return {"models": found}
 
     async def use_model(self, request: Request) -> Any:
         name = (await _body(request, name=str))["name"]

@@ -11,7 +11,6 @@ import io
 import math
 import os
 import secrets
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -20,7 +19,7 @@ from threading import RLock
 from types import MappingProxyType
 from typing import Any
 
-from mvemo.manifests import BadManifest, Clip, Manifest, read_manifest
+from mvemo.manifests import BadManifest, read_manifest
 from mvemo.manifests.files import write_text
 from mvemo.manifests.journal import Journal
 from mvemo.manifests.labels import PLANE, Label, label_kind, parse_number
@@ -126,13 +125,13 @@ class Corrections:
     @property
     def current(self) -> dict[str, Correction]:
         """Return the corrections in force by clip, and comments without a label."""
-        states = self._states.copy()  # another thread may change them
-        return {clip_id: of_clip[-1] for clip_id, of_clip in states.items() if of_clip}
+        # A copy, because another thread may change them.
+        return {name: said[-1] for name, said in self._states.copy().items() if said}
 
     @property
     def judged(self) -> dict[str, Correction]:
         """Return the corrections with a label, which are in the manifest, by clip."""
-        return _judged(self._states.copy())
+        return {name: c for name, c in self.current.items() if c.label is not None}
 
     def etag(self, clip_id: str) -> str:
         """Return the version of a clip's correction in this library."""
@@ -154,22 +153,14 @@ class Corrections:
         comment without a judgement, or `KEPT`. `seen` is the version (`etag`) that the change
         replaces, None for any. `facts` are other fields of `Correction`; a comment that is not
         given stays.
-
-        Raises
-        ------
-        BadManifest
-            The model lacks the label, or a text is too long.
-        NotTaken
-            Another person changed the correction, or the manifest, meanwhile.
-        DiskFailed
-            The disk is full, read-only or gone; nothing was stored.
+        BadManifest is raised for a label that the model lacks, NotTaken for a change that another
+        one has overtaken, DiskFailed for a disk that is full, read-only or gone.
         """
         for key, value in facts.items():
             if isinstance(value, str):
                 facts[key] = " ".join(plain_text(value).replace("\0", "").split())
-                if len(facts[key]) > MOST.get(key, len(facts[key])):
-                    n = f"{len(facts[key]):,}"
-                    raise BadManifest(f"{key}: expected at most {MOST[key]:,} characters, got {n}")
+                if (n := len(facts[key])) > (most := MOST.get(key, n)):
+                    raise BadManifest(f"{key}: expected at most {most:,} characters, got {n:,}")
         facts["group"] = (facts.get("group") or clip_id)[:MOST_GROUP]
         parsed = None if label is None or label is KEPT else self._parse(label)
         place = Path(os.path.relpath(path, self.path.parent)).as_posix()
@@ -180,9 +171,6 @@ class Corrections:
                 if label is KEPT:
                     parsed, facts = before.label, {"unsure": before.unsure, **facts}
             correction = Correction(clip_id, place, parsed, **{**facts, "date": _now()})
-            says = parsed is not None or correction.comment or correction.unsure
-            if not (says or self._of(clip_id)):
-                raise BadManifest("expected a label, values, a comment or unsure")
             self._change([_entry(correction)])
         return correction
 
@@ -245,16 +233,17 @@ class Corrections:
             name = self.journal.name
             self.problem = f"{name}: {n_bad} incomplete or unknown lines were skipped. "
         self.history, self._states = entries, _replay(entries)
-        found, self._stamp = None, _stamp(self.path)
+        found, self._stamp = None, file_stamp(self.path)
         if self.path.exists():
             try:
                 found = self._read()
             except _Broken as error:
-                reason = "; ".join(map(str.strip, str(error).splitlines()))
-                aside = self._aside("broken")
+                n = 1
+                while (aside := self.path.with_name(f"{self.path.name}.broken-{n}")).exists():
+                    n += 1
                 os.replace(self.path, aside)
                 self.problem += (
-                    f"{reason}. The file was renamed to {aside.name}, and {len(self.judged)} "
+                    f"{error}. The file was renamed to {aside.name}, and {len(self.judged)} "
                     f"corrections were restored from {self.journal.name}."
                 )
         if not self._kind.numeric:
@@ -267,14 +256,12 @@ class Corrections:
 
     def _begin(self, clip_id: str, seen: str | None) -> None:
         """Take over what a person changed in the manifest, and refuse to replace what is newer."""
-        former, now = self._stamp, _stamp(self.path)
+        former, now = self._stamp, file_stamp(self.path)
         if now not in (None, former):
             try:
                 edits = self._edits(self._read())
             except BadManifest as error:
-                reason = "; ".join(map(str.strip, str(error).splitlines()))
-                text = f"{reason}. It was changed by hand: mend it, or delete it to restore it"
-                raise NotTaken(409, text) from None
+                raise NotTaken(409, f"{error}. Mend the file, or delete it to restore it") from None
             self._stamp = now
             try:
                 self._change(edits)
@@ -288,8 +275,10 @@ class Corrections:
         """Return the corrections in the manifest; `_Broken` if it cannot be read."""
         try:
             manifest = read_manifest(self.path, media=False)
+            if unknown := {key for clip in manifest.clips for key, _ in clip.extra} - {*OWN}:
+                raise BadManifest(f"{self.path}: unknown columns {', '.join(sorted(unknown))}")
         except BadManifest as error:
-            raise _Broken(str(error)) from None
+            raise _Broken("; ".join(map(str.strip, str(error).splitlines()))) from None
         if manifest.task != self.task or not {*self.classes} <= {*manifest.classes}:
             raise BadManifest(
                 f"{self.path}: expected {self.task} labels {', '.join(self.classes)}, got "
@@ -297,44 +286,29 @@ class Corrections:
                 "for corrections of this model"
             )
         self.classes = manifest.classes
-        if unknown := {key for clip in manifest.clips for key, _ in clip.extra} - {*OWN}:
-            aside = self._aside("edited")
-            shutil.copyfile(self.path, aside)
-            self.problem += (
-                f"{self.path.name}: the columns {', '.join(sorted(unknown))} are not kept: the "
-                f"file as it was is {aside.name}. "
+        found = {}
+        for clip in manifest.clips:
+            columns: dict[str, Any] = dict(clip.extra)
+            place = os.path.relpath(manifest.media_path(clip), self.path.parent)
+            facts = {**columns, "unsure": columns.get("unsure") == "1"}
+            found[clip.clip_id] = Correction(
+                clip.clip_id, Path(place).as_posix(), clip.label, clip.group, **facts
             )
-        return {clip.clip_id: self._correction(manifest, clip) for clip in manifest.clips}
-
-    def _correction(self, manifest: Manifest, clip: Clip) -> Correction:
-        """Return the correction in a row of the manifest."""
-        columns: dict[str, Any] = {key: value for key, value in clip.extra if key in OWN}
-        place = os.path.relpath(manifest.media_path(clip), self.path.parent)
-        facts = {**columns, "unsure": columns.get("unsure") == "1"}
-        return Correction(clip.clip_id, Path(place).as_posix(), clip.label, clip.group, **facts)
-
-    def _aside(self, why: str) -> Path:
-        """Return a free name for a copy of the manifest."""
-        n = 1
-        while (aside := self.path.with_name(f"{self.path.name}.{why}-{n}")).exists():
-            n += 1
-        return aside
+        return found
 
     def _is_old(self, found: Mapping[str, Correction]) -> bool:
         """Return True if a manifest is as it was before the last changes of the history.
 
-        Its replacement was stopped, or the disk was full. A person who goes back to an earlier
-        state by hand leaves a file that is newer than the history.
+        Its replacement was stopped, or the disk was full. What a person edited is newer than the
+        history, or never was in force.
         """
-        states: States = {}
-        differing = {*found}
-        history = self.journal
-        if not history.exists() or self.path.stat().st_mtime_ns > history.stat().st_mtime_ns:
-            return found == self.judged
-        for entry in self.history:
+        times = [path.stat().st_mtime_ns for path in (self.path, self.journal) if path.exists()]
+        states, differing = States(), {*found}
+        for entry in self.history if times == sorted(times) else ():
             name = entry["clip_id"]
-            is_equal = _judged(_replay([entry], states), [name]).get(name) == found.get(name)
-            (differing.discard if is_equal else differing.add)(name)
+            last = _replay([entry], states)[name][-1:]
+            now = next((c for c in last if c.label is not None), None)
+            (differing.discard if now == found.get(name) else differing.add)(name)
             if not differing:
                 return True
         return False
@@ -401,7 +375,7 @@ class Corrections:
         text = "".join([*head, *self._lines.values()])
         # The history is already on disk, so the manifest need not be flushed as well.
         write_text(self.path, text, error=DiskFailed, durable=False)
-        self._stamp = _stamp(self.path)
+        self._stamp = file_stamp(self.path)
 
 
 def _now() -> str:
@@ -418,13 +392,13 @@ def _span(ends: tuple[float, float]) -> str:
     return f"{ends[0]:g}..{ends[1]:g}"
 
 
-def _stamp(path: Path) -> object:
-    """Return what changes if a file is changed, or None if there is none."""
+def file_stamp(path: str | Path) -> list[int] | None:
+    """Return size and modification time of a file, or None if it is gone."""
     try:
-        status = path.stat()
-    except OSError:
+        status = os.stat(path)
+    except (OSError, ValueError):
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _library_id(path: Path) -> str:
@@ -460,9 +434,3 @@ def _replay(entries: Iterable[Entry], states: States | None = None) -> States:
             comment = entry.get("comment", "")[: MOST["comment"]]
             of_clip.append(Correction(**{**entry, "label": label, "comment": comment}))
     return states
-
-
-def _judged(states: States, names: Iterable[str] | None = None) -> dict[str, Correction]:
-    """Return the corrections in force that have a label, of all clips or of these."""
-    last = {name: states[name][-1:] for name in (states if names is None else names)}
-    return {name: c for name, of_clip in last.items() for c in of_clip if c.label is not None}

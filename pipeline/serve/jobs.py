@@ -105,15 +105,10 @@ class Worker:
             self._changed.notify()
         self._thread.join(seconds)
 
-    @property
-    def room(self) -> int:
-        """Return the number of jobs that can still be queued."""
-        return max(MOST_WAITING - len(self._waiting), 0)
-
     def check_room(self) -> None:
         """Raise `QueueFull` if too many jobs wait."""
-        if not self.room:
-            raise QueueFull(f"{MOST_WAITING} jobs are waiting: try again later")
+        if len(self._waiting) >= MOST_WAITING:
+            raise QueueFull(f"{len(self._waiting)} jobs are waiting: try again later")
 
     def submit(self, job: Job, *, is_checked: bool = False) -> Job:
         """Queue a job; `QueueFull` if too many wait, unless `check_room` was called before."""

@@ -14,7 +14,7 @@ from mvemo.manifests.journal import Journal
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_media
 from mvemo.pipeline.errors import BadOption, DiskFailed
 from mvemo.pipeline.moods import Mood, Place, read_records
-from mvemo.pipeline.serve.corrections import Corrections
+from mvemo.pipeline.serve.corrections import Corrections, file_stamp
 from mvemo.pipeline.tagging import song_facts
 
 SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
@@ -131,7 +131,7 @@ class Library:
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
             if "model" in facts:
                 self._made_by[clip_id] = self.model
-                self._stamps[clip_id] = _stamp(record["path"])
+                self._stamps[clip_id] = file_stamp(record["path"])
             if self._is_kept(record):
                 self._save(record)
 
@@ -175,12 +175,6 @@ class Library:
                 record |= {**dict.fromkeys(PREDICTED), "notes": []}
         return records
 
-    def flush(self) -> None:
-        """Write the predictions that are only in memory; `DiskFailed` if this is impossible."""
-        if self.unsaved:
-            self.compact()
-            self.unsaved = ""
-
     def ids(self, *states: str) -> list[str]:
         """Return the ids of the clips in one of these states."""
         with self.lock:
@@ -210,7 +204,7 @@ class Library:
             with suppress(OSError, OutsideFolders):
                 self.file_of(clip_id)
                 record, known = self._clips[clip_id], self._stamps.get(clip_id)
-                is_replaced = known not in (None, _stamp(record["path"]))
+                is_replaced = known not in (None, file_stamp(record["path"]))
                 if record["state"] == "missing" or (record["state"] == "done" and is_replaced):
                     self.update(clip_id, {"state": "waiting", "error": None})
 
@@ -231,7 +225,7 @@ class Library:
         if n_bad:
             self.problems.append(f"{self._journal.path}: {n_bad} unreadable lines were skipped")
         for clip_id, record in dict(named).items():
-            now = _stamp(record["path"])
+            now = file_stamp(record["path"])
             if now is None:
                 # A disk may only be unplugged.
                 self._gone.append(record)
@@ -261,7 +255,7 @@ class Library:
     def _kept(self, record: Record) -> Record:
         """Return the entry of a clip in the work folder."""
         made_by = self._made_by.get(record["id"])
-        return {**record, "stamp": _stamp(record["path"]), "made_by": made_by}
+        return {**record, "stamp": file_stamp(record["path"]), "made_by": made_by}
 
 
 def _from_text(record: Record) -> Record:
@@ -349,12 +343,3 @@ def _named(record: Record) -> tuple[str, Record]:
     """Return a record by its id; KeyError or TypeError if it is none of this program."""
     os.fsencode(record["path"])
     return str(record["id"]), {**record, "state": record["state"], "name": record["name"]}
-
-
-def _stamp(path: str) -> list[int] | None:
-    """Return size and modification time of a file, or None if it is gone."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return [status.st_size, status.st_mtime_ns]

@@ -9,7 +9,7 @@ import pytest
 from mvemo.manifests import BadManifest, check_manifest, read_manifest
 from mvemo.pipeline.errors import DiskFailed
 from mvemo.pipeline.serve import corrections
-from mvemo.pipeline.serve.corrections import KEPT, Corrections
+from mvemo.pipeline.serve.corrections import KEPT, Corrections, NotTaken
 
 CLASSES = ("calm", "tense")
 
@@ -209,19 +209,18 @@ def test_the_last_row_that_a_person_removed_stays_removed(folder):
     assert list(opened(folder).current) == ["a"]
 
 
-def test_columns_that_a_person_added_are_set_aside(folder):
+def test_columns_that_a_person_added_are_not_overwritten(folder):
     kept = opened(folder)
     put(kept, "a", "calm")
-    lines = kept.path.read_text().splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("clip_id"))
-    edited = [line + (",mood 2" if i == first else ",warm") * (i >= first)
-              for i, line in enumerate(lines)]  # fmt: skip
-    text = "\n".join(edited).replace("a.mp3,calm", "a.mp3,tense") + "\n"
+    head, *rows = kept.path.read_text().rpartition("clip_id,")
+    lines = "".join(rows).splitlines()
+    text = head + "\n".join([f"{lines[0]},mood 2", *(f"{line},warm" for line in lines[1:])])
     kept.path.write_text(text)
-    put(kept, "b", "calm")
-    assert kept.current["a"].label == ("tense",)
-    assert "the columns mood 2 are not kept" in kept.problem
-    assert kept.path.with_name("corrections.csv.edited-1").read_text() == text
+    with pytest.raises(NotTaken, match=r"unknown columns mood 2\. Mend the file"):
+        put(kept, "b", "calm")
+    assert kept.path.read_text() == text
+    assert opened(folder).current == kept.current
+    assert kept.path.with_name("corrections.csv.broken-1").read_text() == text
 
 
 def test_comments_without_a_judgement_survive_a_restart(folder):
@@ -231,8 +230,6 @@ def test_comments_without_a_judgement_survive_a_restart(folder):
     put(kept, "c", "tense")
     put(kept, "c", KEPT, comment="loud")
     assert put(kept, "c", KEPT, unsure=True).comment == "loud"
-    with pytest.raises(BadManifest, match="expected a label"):
-        put(kept, "d", None)
     again = opened(folder)
     assert again.current == kept.current
     assert list(again.judged) == ["b", "c"]
