@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ else:
     import tomli as tomllib
 
 TomlError = tomllib.TOMLDecodeError
+# Limits of JSON and TOML: levels of nesting, and bits of an integer, which fits into a float.
+_MOST_LEVELS, _MOST_BITS = 64, 1000
 # Part of the names of temporary files: a machine removes only its own orphaned files.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
 # An exception class, or a function that makes an exception from a message.
@@ -235,20 +238,46 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
 def parse_json(text: str | bytes) -> Any:
     """Parse JSON, also of untrusted origin; raise a ValueError of one line if it is invalid."""
     try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("not JSON: nested too deeply") from None
-    except json.JSONDecodeError as error:
+        return _bounded(lambda: json.loads(text))
+    except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
 
 
 def parse_toml(text: str) -> dict[str, Any]:
     """Parse TOML, also of untrusted origin; raise a ValueError of one line if it is invalid."""
+    tables: dict[str, Any] = _bounded(lambda: tomllib.loads(text))
+    return tables
+
+
+def read_toml(path: Any, error: MakeError = ValueError) -> dict[str, Any]:
+    """Return the tables of a TOML file, also of untrusted origin, or raise `error`."""
     try:
-        return tomllib.loads(text)
+        if not path.is_file():
+            raise ValueError("there is no such file")
+        return parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        why = cause(problem) if isinstance(problem, OSError) else problem
+        raise error(f"{path}: cannot be read as TOML: {why}") from None
+
+
+def _bounded(parse: Callable[[], Any]) -> Any:
+    """Return what `parse` returns; raise ValueError for deep nesting and for huge integers."""
+    many_digits = "a number has too many digits"
+    try:
+        value = parse()
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    except TomlError:
+    except (json.JSONDecodeError, TomlError, UnicodeDecodeError):
         raise
     except ValueError:
-        raise ValueError("a number has too many digits") from None
+        raise ValueError(many_digits) from None
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        if any(isinstance(each, int) and each.bit_length() > _MOST_BITS for each in level):
+            raise ValueError(many_digits)
+        nested = [each for each in level if isinstance(each, (dict, list))]
+        if not nested:
+            return value
+        parts = (each.values() if isinstance(each, dict) else each for each in nested)
+        level = [*chain.from_iterable(parts)]
+    raise ValueError(f"nested too deeply: expected at most {_MOST_LEVELS} levels")

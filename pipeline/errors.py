@@ -9,6 +9,10 @@ class BadOption(PipelineError, ValueError):
     """Wrong option or setting; the message gives its value and the allowed values."""
 
 
+class WrongType(PipelineError, TypeError):
+    """Argument of a function that is of another type than expected."""
+
+
 class DiskFailed(PipelineError, OSError):
     """Failure to read or write a file of a work folder, such as on a full disk."""
 

@@ -145,6 +145,20 @@ def room_of(name: str, package: str) -> str:
     return name.removeprefix(f"mvemo.{package}").removeprefix(".").split(".")[0]
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_json_and_toml_are_read_with_limits(path: Path):
+    """`parse_json`, `parse_toml` and `read_toml` refuse what other readers crash on."""
+    if path == ROOT / "manifests" / "files.py":
+        return
+    assert not {"tomllib", "tomli"} & imported(path)
+    calls = {
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute)
+    }
+    assert not {"json.load", "json.loads", "json.JSONDecoder"} & calls
+
+
 @pytest.mark.parametrize("package", FLOORS)
 def test_every_room_is_on_one_floor(package: str):
     listed = [room for floor in FLOORS[package] for room in floor.split()]

@@ -9,7 +9,7 @@ from importlib import resources
 from mvemo.manifests.clip_rows import Row
 from mvemo.manifests.declared import from_table
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.files import parse_toml
+from mvemo.manifests.files import read_toml
 from mvemo.manifests.labels import Names, Task
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.tables import plain_text
@@ -92,9 +92,7 @@ class NamedFiles:
 
 
 _RAVDESS = resources.files(__package__) / "ravdess.toml"
-NAMED_FILES: dict[str, NamedFiles] = {
-    "ravdess": from_table(NamedFiles, parse_toml(_RAVDESS.read_text(encoding="utf-8")))
-}
+NAMED_FILES: dict[str, NamedFiles] = {"ravdess": from_table(NamedFiles, read_toml(_RAVDESS))}
 
 
 # --- sources

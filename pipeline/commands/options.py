@@ -195,9 +195,9 @@ def with_verbosity(command: click.Command) -> click.Command:
 
 
 def _remember(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    state = context.find_root().ensure_object(Verbosity)
     if given:
-        level: Any = parameter.name
-        context.find_root().ensure_object(Verbosity).level = level
+        state.level = parameter.name  # type: ignore[assignment]
 
 
 set_option = option(

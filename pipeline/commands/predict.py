@@ -141,7 +141,8 @@ def predict(
 
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
-    clips, folder, settings = clips_and_settings(inputs, **options)
+    later = catalogue is not None and not plan
+    clips, folder, settings = clips_and_settings(inputs, **options, later=later)
     unreadable = all(clip.problem for clip in clips)
     if plan:
         # Without clips to time, neither torch nor nets are needed.

@@ -62,12 +62,9 @@ def model_folder(name: str | Path) -> Path:
 
 def read_about(path: Path) -> dict[str, Any]:
     """Read the TOML file of ``mvemo fuse --about``; its keys must be in `KEYS`."""
-    from mvemo.manifests.files import parse_toml
+    from mvemo.manifests.files import read_toml
 
-    try:
-        about = parse_toml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadOption(f"--about {path}: cannot be read as TOML: {error}") from error
+    about = read_toml(path, lambda problem: BadOption(f"--about {problem}"))
     for key, value in about.items():
         if key not in KEYS:
             raise BadOption(

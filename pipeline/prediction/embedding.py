@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker, is_net
-from mvemo.pipeline.prediction.new_clips import NewClip, Windows, windows_of
+from mvemo.pipeline.prediction.new_clips import EmbeddedClip, NewClip, windows_of
 
 # Largest number of windows whose decoded media are on the disk at a time.
 BATCH = 24
@@ -30,24 +30,6 @@ BATCH = 24
 FEW, MOST_WORKERS = 8, 4
 # Length of a window in seconds if no net reads sound.
 DEFAULT_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class EmbeddedClip:
-    """Features of one clip, the input of a model's heads."""
-
-    clip: NewClip
-    windows: Windows  # windows that were read
-    content: str = ""  # digest of the file's bytes; empty if the file cannot be read
-    # float64 (dim,) by feature and fold, rounded to float32.
-    vectors: Mapping[FeatureKey, F64] = field(default_factory=dict)
-    # Reason why the clip lacks a modality; empty if it has the modality.
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    problem: str = ""  # reason why the clip cannot be predicted
-    passing: bool = False  # True if a failure may be temporary
-    seconds: float = 0.0  # time that reading took
-    # Time at which the clip was read.
-    date: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
 class BatchReader:

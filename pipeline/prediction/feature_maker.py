@@ -1,7 +1,13 @@
-"""Features that a model reads, computed for new clips by its nets and descriptors."""
+"""Features that a model reads, computed for new clips by its nets and descriptors.
+
+PyTorch is imported only when a net is loaded.
+"""
+
+from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
 
@@ -9,15 +15,16 @@ from mvemo.cache import FeatureSpec, in_half_precision
 from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
-from mvemo.extract.nets import Net
-from mvemo.extract.training.devices import pick_device, place
 from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
-from mvemo.pipeline.prediction.passes import ClipPass
-from mvemo.pipeline.prediction.streams import Descriptors, StreamPlan, net_stream
 from mvemo.pipeline.settings_files import load_settings
+
+if TYPE_CHECKING:
+    from mvemo.extract.nets import Net
+    from mvemo.pipeline.prediction.passes import ClipPass
+    from mvemo.pipeline.prediction.streams import StreamPlan
 
 
 class FeatureMaker:
@@ -45,15 +52,18 @@ class FeatureMaker:
                         "or with unknown settings: train the model again"
                     )
 
+    def wanted(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the features of the best predictor for each set of modalities; load no net."""
+        sets = [*((modality,) for modality in modalities), modalities]
+        best = [self.model.best(s, self.unavailable) for s in sets]
+        return tuple(dict.fromkeys(name for p in best if p is not None for name in p.features))
+
     def features_of(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """Load the best predictor for each set of modalities; return the features they read."""
-        sets = [*((modality,) for modality in modalities), modalities]
         missing = True
         # If a feature cannot be computed, the best of the other predictors are used.
         while missing:
-            best = [self.model.best(s, self.unavailable) for s in sets]
-            names = tuple(dict.fromkeys(name for p in best if p is not None for name in p.features))
-            missing = False
+            names, missing = self.wanted(modalities), False
             for spec in (spec for name in names for spec in self.model.variants(name)):
                 try:
                     if is_net(spec):
@@ -81,6 +91,9 @@ class FeatureMaker:
 
     def open(self, clip: NewClip, modalities: tuple[str, ...], plan: StreamPlan) -> ClipPass:
         """Return a pass over a clip that computes the features of its windows."""
+        from mvemo.pipeline.prediction.passes import ClipPass
+        from mvemo.pipeline.prediction.streams import Descriptors, net_stream
+
         streams = {}
         descriptors = self.settings.descriptors
         for name in self.features_of(modalities):
@@ -95,6 +108,8 @@ class FeatureMaker:
     def net(self, spec: FeatureSpec) -> Net:
         """Return the net of a feature, loaded once."""
         if spec.digest not in self._nets:
+            from mvemo.extract.training.devices import pick_device, place
+
             # Most tensors are small: waking a second thread for each takes longer than copying it.
             with threadpool_limits(1, "openmp"):
                 net = load_net(spec, len(self.model.classes), self.folder, self.options.weights)

@@ -14,7 +14,7 @@ import numpy as np
 from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.media.isolated import stream_isolated
 from mvemo.extract.media.request import Problem, StreamRequest
-from mvemo.extract.store.folders import digest_file
+from mvemo.extract.store.contents import content_of
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.prediction.new_clips import NewClip
@@ -113,8 +113,8 @@ class ClipPass:
 
     @cached_property
     def content(self) -> str:
-        """Digest of the file's bytes."""
-        return digest_file(self.clip.path)[0]
+        """Digest of the file's content."""
+        return content_of(self.clip.path).digest
 
     def windows(
         self, *, forget: bool = True, progress: Progress | None = None

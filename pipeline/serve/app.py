@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from mvemo.fuse.errors import FuseError
 from mvemo.manifests import BadManifest
+from mvemo.manifests.files import parse_json
 from mvemo.manifests.layouts.scan import find_media
 from mvemo.pipeline.errors import DiskFailed, PipelineError
 from mvemo.pipeline.playlists import file_stem, write_playlist
@@ -213,7 +214,7 @@ class Api:
     def _clip(self, request: Request) -> Response:
         """Return the clip of a request, and the version of its correction as ``ETag``."""
         clip_id, kept = request.path_params["id"], self._kept()
-        headers = {"ETag": f'"{kept.etag(clip_id)}"'} if kept else None
+        headers = {"ETag": f'"{kept.etag(self.library.key_of(clip_id))}"'} if kept else None
         return Json(self.library.get(clip_id), headers=headers)
 
     async def upload(self, request: Request) -> Any:
@@ -333,24 +334,26 @@ class Api:
             if not isinstance(body.get(key), kind | None):
                 return _error(422, f"{key}: expected a {kind.__name__}, got {body[key]!r}")
         predicted = record.get("label") or record.get("values") or ""
+        key = await anyio.to_thread.run_sync(partial(self.library.key_of, clip_id, read=True))
         facts = {
             **{key: body[key] for key in ("comment", "unsure") if body.get(key) is not None},
             "annotator": body.get("annotator") or "",
             "predicted": predicted if isinstance(predicted, str) else json.dumps(predicted),
-            "content": record.get("content") or "",
+            "content": self.library.get(clip_id).get("content") or "",
             "group": record.get("artist") or "",
         }
-        seen = {"clip_id": clip_id, "seen": _seen(request)}
+        seen = {"clip_id": key, "seen": _seen(request)}
         put = partial(self._kept().put, Path(record["path"]), label, **seen, **facts)
         await anyio.to_thread.run_sync(put)
-        self.library.touch([clip_id])
+        self.library.touch(self.library.alike(clip_id))
         return self._clip(request)
 
     async def undo(self, request: Request) -> Any:
         clip_id = request.path_params["id"]
         self.library.get(clip_id)
-        await anyio.to_thread.run_sync(self._kept().undo, clip_id, _seen(request))
-        self.library.touch([clip_id])
+        key = self.library.key_of(clip_id)
+        await anyio.to_thread.run_sync(self._kept().undo, key, _seen(request))
+        self.library.touch(self.library.alike(clip_id))
         return self._clip(request)
 
     def _kept(self) -> Any:
@@ -418,8 +421,8 @@ async def _body(request: Request, **kinds: type) -> dict[str, Any]:
         if len(data) > MOST_JSON:
             raise HTTPException(413, f"the JSON is larger than {MOST_JSON} bytes")
     try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
+        body = parse_json(data)
+    except ValueError:
         raise HTTPException(400, "expected a JSON object") from None
     if not isinstance(body, dict):
         raise HTTPException(400, "expected a JSON object")

@@ -12,13 +12,15 @@ import math
 import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from threading import RLock
 from types import MappingProxyType
 from typing import Any
 
+from mvemo.cache.spec import content_digest
 from mvemo.manifests import BadManifest, read_manifest
 from mvemo.manifests.files import write_text
 from mvemo.manifests.journal import Journal
@@ -49,7 +51,7 @@ class Correction:
     unsure: bool = False
     date: str = ""  # ISO 8601, UTC
     predicted: str = ""  # predicted label in one cell
-    content: str = ""  # digest of the file's bytes, which is the clip's key in a catalogue
+    content: str = ""  # digest of the file's content, which is the clip's key in a catalogue
 
 
 Entry = dict[str, Any]  # fields of a correction, or ``clip_id``, ``date`` and ``undo`` or ``gone``
@@ -115,6 +117,8 @@ class Corrections:
         self.problem = ""  # sentence on what was wrong with the files, for the page and the log
         self.unsaved = ""  # sentence on why the last change is not in a file
         self._states: States = {}
+        self._keys: dict[str, str] = {}  # content -> clip id of its correction
+        self._n_keyed = 0  # number of changes that `_keys` has
         self._lines: dict[str, str] = {}  # clip -> its line of the manifest
         self._root = ""  # media root: the folder that all clips have in common
         self._stamp: object = None  # of the manifest as it was written or read last
@@ -132,6 +136,29 @@ class Corrections:
     def judged(self) -> dict[str, Correction]:
         """Return the corrections with a label, which are in the manifest, by clip."""
         return {name: c for name, c in self.current.items() if c.label is not None}
+
+    def key_of(self, content: str, clip_id: str = "") -> str:
+        """Return the id of the correction of a content, whatever the paths of its files.
+
+        `clip_id` is the id of a clip whose content is not known.
+        """
+        if self._n_keyed != len(self.history):
+            self._keys = {e["content"]: e["clip_id"] for e in self.history if e.get("content")}
+            self._n_keyed = len(self.history)
+        return self._keys.get(content) or content[:16] or clip_id
+
+    def adopt(self, content: str, path: Path) -> None:
+        """Correct the digest of a file whose correction has none, or the one of its bytes.
+
+        Earlier versions stored the latter.
+        """
+        place = os.path.abspath(path)
+        for c in () if content in self._keys else self.current.values():
+            if os.path.abspath(self.path.parent / c.path) == place and c.content != content:
+                with suppress(OSError, PipelineError), self._lock:
+                    if c.content in ("", content_digest(path)):
+                        self._begin(c.clip_id, None)
+                        self._change([_entry(replace(c, content=content))])
 
     def etag(self, clip_id: str) -> str:
         """Return the version of a clip's correction in this library."""

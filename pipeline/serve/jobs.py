@@ -264,7 +264,6 @@ class Worker:
     def _read(self, job: Job, ids: Sequence[str]) -> None:
         """Compute the features of clips, or read them from the work folder, and predict."""
         from mvemo.pipeline.prediction.catalogue import Catalogue
-        from mvemo.pipeline.prediction.embedding import BatchReader
 
         clips = {}
         for row, clip_id in enumerate(ids):
@@ -278,7 +277,7 @@ class Worker:
                 self._fail(job, clip_id, str(error))
         maker = self._warm()
         catalogue = self.library.work / "features.h5"
-        source = Catalogue(catalogue, BatchReader(maker), keep_absent=True)
+        source = Catalogue(catalogue, maker, keep_absent=True)
         with closing(source.read(clips)) as found:
             for batch in found:
                 self._store(job, maker, [(ids[row], clip) for row, clip in batch])

@@ -4,14 +4,18 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from mvemo.extract.store import contents
+from mvemo.extract.store.contents import KnownContents, content_of
+from mvemo.extract.store.folders import stamp_of
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.journal import Journal
-from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_media
+from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, BAD_NAME, VIDEO_SUFFIXES, find_media
+from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.errors import BadOption, DiskFailed
 from mvemo.pipeline.moods import Mood, Place, read_records
 from mvemo.pipeline.serve.corrections import Corrections, file_stamp
@@ -72,7 +76,7 @@ class Library:
 
     def add(self, path: Path, **facts: Any) -> str:
         """List a file, unless it is listed, and return its id; `facts` are keys of its record."""
-        clip_id = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
+        clip_id = hashlib.sha256(os.fsencode(contents.place_of(path))).hexdigest()[:16]
         if clip_id not in self._clips or facts:
             stem = Path(facts.get("name") or path.name)
             kind = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "audio"
@@ -96,10 +100,23 @@ class Library:
         """List the media files of a folder, and return their ids."""
         left_out: list[tuple[str, str]] = []
         found = find_media(folder, left_out, follow_links=False)
-        if left_out:
-            path, reason = left_out[0]
-            self.problems.append(f"{len(left_out)} files were left out, such as {path}: {reason}")
-        return [self.add(folder / name) for name in found]
+        others = [each for each in left_out if each[1] != BAD_NAME]
+        if others:
+            path, reason = others[0]
+            self.problems.append(f"{len(others)} files were left out, such as {path}: {reason}")
+        for name, reason in left_out:
+            if reason == BAD_NAME:
+                facts = {"name": escaped(Path(name).name), "state": "failed", "error": reason}
+                self.add(folder / name, **facts)
+        ids = [self.add(folder / name) for name in found]
+        with closing(KnownContents()) as known:
+            for clip_id in ids:
+                path = Path(self._clips[clip_id]["path"])
+                if not self._clips[clip_id].get("content"):
+                    with suppress(OSError):
+                        if content := known.find(path, stamp_of(path)):
+                            self.update(clip_id, {"content": content})
+        return ids
 
     def add_predictions(self, file: Path, model: FinalModel) -> None:
         """List the clips of a file of predictions with what it says about them.
@@ -134,6 +151,26 @@ class Library:
                 self._stamps[clip_id] = file_stamp(record["path"])
             if self._is_kept(record):
                 self._save(record)
+            if facts.get("content") and self.corrections is not None:
+                self.corrections.adopt(facts["content"], Path(record["path"]))
+
+    def key_of(self, clip_id: str, *, read: bool = False) -> str:
+        """Return the id of a clip's correction, which belongs to its content, not to its path.
+
+        With `read`, the content of a clip that was not predicted is read.
+        """
+        record = self._clips[clip_id]
+        if read and not record.get("content"):
+            record = {**record, "content": content_of(self.file_of(clip_id)).digest}
+            self.update(clip_id, {"content": record["content"]})
+        content, kept = record.get("content") or "", self.corrections
+        return clip_id if kept is None else kept.key_of(content, clip_id)
+
+    def alike(self, clip_id: str) -> list[str]:
+        """Return the ids of a clip and of its copies."""
+        content = self._clips[clip_id].get("content")
+        clips = self._clips.copy().items() if content else ()
+        return [clip_id, *(i for i, r in clips if i != clip_id and r.get("content") == content)]
 
     def _save(self, record: Record) -> None:
         """Write a record; on a full disk it stays in memory, and all are written later."""
@@ -167,8 +204,9 @@ class Library:
         """Return the records of clips with their corrections."""
         shown: dict[str, Record] = {}
         if self.corrections is not None:
-            known = self.corrections.current
-            shown = {i: self.corrections.record(known[i]) for i in ids if i in known}
+            known, key_of = self.corrections.current, self.corrections.key_of
+            keys = {i: key_of(self._clips[i].get("content") or "", i) for i in ids}
+            shown = {i: self.corrections.record(known[k]) for i, k in keys.items() if k in known}
         records = [{**self._clips[i], "correction": shown.get(i)} for i in ids]
         for record in records:
             if record.get("model") and not self.is_predicted(record["id"]):
@@ -245,6 +283,9 @@ class Library:
         """Write one line for each clip, in the form of ``mvemo predict --jsonl``."""
         with self.lock:
             kept = [self._kept(r) for r in self._clips.values() if self._is_kept(r)]
+            # A clip that is gone here may lie elsewhere.
+            here = {record.get("content") for record in kept} - {None}
+            self._gone = [r for r in self._gone if r.get("content") not in here]
             self._journal.replace([*self._gone, *kept])
 
     def _is_kept(self, record: Record) -> bool:

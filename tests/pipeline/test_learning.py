@@ -230,6 +230,20 @@ def test_what_does_not_fit_is_refused_in_one_line(classes, plane, made):
             learned(classes, path, model=folder / "model")
 
 
+def test_missing_labels_are_named(made, plane):
+    task, folder = made
+    path = folder / "unlabelled.csv"
+    path.write_text("clip_id,path\na,a.mp3\n")
+    with pytest.raises(BadOption, match=r"has no labels: expected some of \w+, \w+"):
+        learned(folder, path)
+    if task == "regression":
+        path.write_text(
+            "# task: regression\n# classes: calm\nclip_id,path,group,calm\na,a.mp3,g,1.5\n"
+        )
+        with pytest.raises(BadOption, match=r"expected the targets \w+, \w+, got calm"):
+            learned(folder, path)
+
+
 def test_the_command_prints_text_or_json(classes, plane, program):
     path = correct(classes, "multiclass", ROWS, wrong("multiclass", plane[1])[ROWS])
     words = ["learn", path, "--features", classes / "songs.h5", "--model", classes / "model"]
