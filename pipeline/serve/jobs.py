@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -59,10 +60,6 @@ class Job:
         """Return the job as JSON values, without the ids of its clips."""
         hidden = ("ids", "seconds")
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
-
-
-class Cancelled(Exception):
-    """A job was cancelled while it worked."""
 
 
 class QueueFull(Exception):
@@ -192,7 +189,7 @@ class Worker:
                 job.result = works[job.kind](job)
                 if job.kind == "predict":
                     self.problem = ""
-            except Cancelled:
+            except CancelledError:
                 pass
             except Exception as error:
                 if not is_told(error):
@@ -357,7 +354,7 @@ class Worker:
 
         def progress(share: float) -> None:
             if job.state == "cancelled":
-                raise Cancelled
+                raise CancelledError
             job.done = int(100 * share)
             if share > 0:
                 job.seconds_left = (time.monotonic() - start) * (1 / share - 1)
