@@ -156,10 +156,10 @@ def _mood(record: Record, file: Path) -> Mood:
     try:
         mood = Mood(
             path=path,
-            moods=(label,) if isinstance(label, str) else (*map(_text, label),),
+            moods=(label,) if isinstance(label, str) else (*map(str, label),),
             proba={name: float(p) for name, p in (record.get("proba") or {}).items()},
             ratings={n: float(v["value"]) for n, v in (record.get("values") or {}).items()},
-            model=_text(record.get("model") or ""),
+            model=str(record.get("model") or ""),
             seconds=float(length) if length else None,
             is_certain=TRAINED_ON not in (record.get("notes") or ()),
         )
@@ -169,12 +169,6 @@ def _mood(record: Record, file: Path) -> Mood:
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     raise BadOption(f"{file}: {path}: expected a record of mvemo predict: {problem}")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a text, got {shown(str(value))}")
-    return value
 
 
 def _corrected(found: list[Mood], corrections: Path) -> list[Mood]:

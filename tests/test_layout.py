@@ -73,7 +73,7 @@ FLOORS = {
         "bootstrap",
         "tasks",
         "features",
-        "conformal heads near_pairs",
+        "conformal heads intervals near_pairs",
         "audit results",
         "songs",
         "crossval",

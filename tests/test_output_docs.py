@@ -81,7 +81,8 @@ def written(value: Any, primary: str, path: tuple[str, ...] = ()) -> Iterator[st
         holder = path[-1] if path else ""
         any_name = {
             "models": "MODEL", "missing": "FEATURE", "outliers": "FEATURE", "per_output": "OUTPUT",
-            "learning_curve": "MODEL", "per_fold": "SCORE", "mean_over_folds": "SCORE",
+            "learning_curve": "MODEL", "chance": "MODEL", "per_fold": "SCORE",
+            "mean_over_folds": "SCORE",
             "intervals": "SCORE",
         }.get(holder, "MODEL" if path == ("repeats", "[]") else "")  # fmt: skip
         for key, entry in value.items():
@@ -110,6 +111,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         learning_curve=True,
         missing_modality=True,
         n_resamples=50,
+        permute_labels=2,
     )
     with open_cache(path) as cache:
         results = evaluate(cache, settings)

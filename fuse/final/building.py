@@ -174,7 +174,6 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
         model.modalities,
         expected,
         temperature,
-        task.residual_ends(y_true, outputs, INTERVAL_SHARE),
         bases,
         # Rounded up to 6 digits, as every digit makes the file longer.
         tuple(tuple(float(f"{x * (1 + 1e-5):.6g}") for x in row) for row in limits.tolist()),

@@ -39,7 +39,7 @@ KEYS = "training_keys"
 # Share of the training clips that count as typical: a new clip is unusual if it is farther from
 # the training clips than this share of them, each measured from the others.
 TYPICAL_SHARE = 0.99
-# Share of out-of-fold residuals inside the interval of a predicted value.
+# Share of new clips whose rating is inside the interval of a predicted value.
 INTERVAL_SHARE = 0.9
 
 # A feature's name, and the fold whose net made it (None if all folds share one net).
@@ -60,9 +60,6 @@ class Predictor:
     expected: Mapping[str, Any]
     # Temperature of the probabilities, fitted on out-of-fold predictions; 1 if none was fitted.
     temperature: float = 1.0
-    # Regression: (low, high) of each target, quantiles of the out-of-fold residuals with
-    # `INTERVAL_SHARE` of them in between; empty for other tasks.
-    residuals: tuple[tuple[float, float], ...] = ()
     # Bases of a product of only some of the single features; otherwise empty.
     bases: tuple[str, ...] = ()
     # `mvemo.fuse.conformal.thresholds` of the out-of-fold outputs, after the temperature: a row
@@ -157,14 +154,16 @@ class FinalModel:
         chosen = nested["model"] == predictor.name and nested["mean"] is not None
         return nested if chosen else predictor.expected
 
-    def limit(self, predictor: Predictor) -> F64 | None:
+    def limit(self, predictor: Predictor, default: float | None = None) -> F64 | None:
         """Return the largest nonconformity in a set, float64 (1,) or (targets,).
 
-        None if no coverage was asked, or if the predictor has no thresholds.
+        `default` is the coverage if none was asked. None without a coverage, or if the predictor
+        has no thresholds.
         """
-        if self.coverage is None or not predictor.nonconformity:
+        coverage = self.coverage or default
+        if coverage is None or not predictor.nonconformity:
             return None
-        row = int(np.searchsorted(GRID, self.coverage - 1e-9))
+        row = int(np.searchsorted(GRID, coverage - 1e-9))
         return np.array(predictor.nonconformity[row], dtype=np.float64)
 
     def variants(self, feature: str) -> tuple[FeatureSpec, ...]:
@@ -296,7 +295,8 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
 
 
 def _predictor(entry: Mapping[str, Any]) -> Predictor:
-    values = {name: _tuples(value) for name, value in entry.items()}
+    # Earlier versions also wrote quantiles of the residuals.
+    values = {name: _tuples(value) for name, value in entry.items() if name != "residuals"}
     if values.get("nonconformity"):
         # JSON has no infinity, so None stands for it.
         limits = np.array(values["nonconformity"], dtype=np.float64)

@@ -6,7 +6,7 @@ import numpy as np
 
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.conformal import cross_conformal
-from mvemo.fuse.crossval.comparisons import score_intervals
+from mvemo.fuse.intervals import score_interval
 from mvemo.fuse.numeric import ratio
 from mvemo.fuse.report.text import Table, fraction, interval_text, percent, table
 from mvemo.fuse.results import Results, recommended_model
@@ -41,16 +41,15 @@ def coverage_facts(results: Results, *, intervals: bool = True) -> dict[str, Any
     hits = np.column_stack([total, hits]) * mask
     values = np.concatenate([hits, np.where(mask, size, 0.0), mask], axis=1).astype(np.float64)
     share, mean, n = np.split(values.sum(axis=0), 3)
-    ends: dict[str, tuple[float, float]] = {}
+    ends: dict[int, tuple[float, float]] = {}
     if intervals and results.has_intervals:
         resamples = resample_groups(groups, N_RESAMPLES)
         drawn = resamples.sums(np.delete(values, np.s_[len(n) : 2 * len(n)], axis=1))
         drawn_share = ratio(*np.split(drawn, 2, axis=1))
-        keys = [str(i) for i in range(len(n))]
-        shares = dict(zip(keys, mask.T, strict=True))
-        ends = score_intervals(dict(zip(keys, drawn_share.T, strict=True)), shares, groups)
+        for i, (rows, of_output) in enumerate(zip(mask.T, drawn_share.T, strict=True)):
+            ends[i] = score_interval("share", of_output, resamples, rows)
     columns = [
-        {"share": s, "interval": ends.get(str(i)), "size": m}
+        {"share": s, "interval": ends.get(i), "size": m}
         for i, (s, m) in enumerate(zip(ratio(share, n), ratio(mean, n), strict=True))
     ]
     per_output = dict(zip(names, columns[1:], strict=True))

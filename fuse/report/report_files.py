@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.fuse.crossval.comparisons import Comparison
+from mvemo.fuse.crossval.permutation import chance_p
 from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.numeric import mean_of_finite, spread
@@ -241,6 +242,7 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
             for name, points in results.learning_curve.items()
         },
         "choice": chosen,
+        "chance": chance_facts(results),
         "coverage": covered or coverage.coverage_facts(results),
         "missing": results.missing,
         "outliers": results.outliers,
@@ -249,6 +251,20 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
         "provenance": results.provenance,
     }
     return to_json_values(values, "metrics")
+
+
+def chance_facts(results: Results) -> dict[str, Any]:
+    """Return scores on random labels, and p-values, as JSON values; empty without such scores."""
+    scored = {model.name: model for model in results.models}
+    if results.choice is not None:
+        scored[""] = results.choice.nested
+    facts = {}
+    for name, model in scored.items():
+        if name in results.chance:
+            drawn = results.chance[name]
+            p = chance_p(results.primary_mean(model), drawn)
+            facts[name or "choice"] = {**spread(drawn)._asdict(), "p": p, "draws": len(drawn)}
+    return facts
 
 
 def comparison_facts(c: Comparison) -> dict[str, Any]:

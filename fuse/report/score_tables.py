@@ -243,12 +243,13 @@ def calibration_table(results: Results) -> Table:
     """Return the calibration of probabilities, and at fitted temperatures if there are any."""
     models = [model for model in results.models if model.calibration]
     scaled = any("temperature" in model.calibration for model in models)
-    head = ["model", *CALIBRATION.values()]
+    head = ["model", *CALIBRATION.values(), "ECE by chance"]
     head += ["temperature", "ECE scaled", "Brier scaled"] * scaled
     rows = []
     for model in models:
         values = model.calibration
-        cells = [model.name, *(fraction(values[name]) for name in CALIBRATION)]
+        shown = (*CALIBRATION, "ece_by_chance")
+        cells = [model.name, *(fraction(values[name]) for name in shown)]
         if "temperature" in values:
             cells.append(fraction(values["temperature"], 2))
             cells += [fraction(values["ece_scaled"]), fraction(values["brier_scaled"])]

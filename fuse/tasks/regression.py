@@ -154,14 +154,6 @@ class Regression(Task):
         true, predicted = self.plane.quadrants(y_true), self.plane.quadrants(y_pred)
         return confusion_matrix(true, predicted, len(QUADRANTS))
 
-    def residual_ends(
-        self, y_true: Labels, outputs: F64, share: float
-    ) -> tuple[tuple[float, float], ...]:
-        valid = complete(outputs)
-        tail = (1 - share) / 2
-        ends = np.quantile(y_true[valid] - outputs[valid], [tail, 1 - tail], axis=0)
-        return tuple((float(low), float(high)) for low, high in ends.T)
-
     def label_scale(self, names: Sequence[str], y_true: Labels) -> dict[str, dict[str, float]]:
         return {
             name: {

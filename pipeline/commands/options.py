@@ -304,6 +304,30 @@ permute_option = flag(
 )
 
 
+class PermutingCommand(click.Command):
+    """Command whose option --permute-labels has a number, or stands alone."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give a lone --permute-labels the number 1, so that it does not take an argument."""
+        following = [*args[1:], ""]
+        full = [
+            f"{arg}=1" if arg == "--permute-labels" and not after.isdecimal() else arg
+            for arg, after in zip(args, following, strict=True)
+        ]
+        return super().parse_args(ctx, full)
+
+
+draws_option = option(
+    "--permute-labels",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=False,
+    metavar="[N]",
+    help="Draw the labels at random, to check that all scores are at chance; with a number N from "
+    "20, compare the scores with those of N random draws, and print a p-value.",
+)
+
+
 # Output files of `mvemo.fuse.report.text.write_paper`.
 paper_options = together(
     [

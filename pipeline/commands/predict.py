@@ -293,7 +293,7 @@ def explain(
     maker = FeatureMaker(folder, settings)
     maker.features()
     explanation = explain.explain_clip(maker, clips[0], occlusion)
-    write_text(page, explain.explanation_html(maker.model, explanation), error=FuseError)
     click.echo(explain.explanation_text(explanation))
+    write_text(page, explain.explanation_html(maker.model, explanation), error=FuseError)
     click.echo(f"page: {page}")
     return 0

@@ -167,13 +167,12 @@ class RatingFormat(Format):
     def label(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
         """Return value, low and high of each target, clipped to the training clips' range."""
         values = {}
-        ends = predictor.residuals if self.model.coverage is None else ()
-        if (limit := self.model.limit(predictor)) is not None:
-            ends = tuple((-width, width) for width in limit.tolist())
-        ends = ends or ((np.nan, np.nan),) * len(outputs)
-        for name, value, (low, high) in zip(self.model.classes, outputs, ends, strict=True):
+        widths = self.model.limit(predictor, INTERVAL_SHARE)
+        widths = np.full(len(outputs), np.nan) if widths is None else widths
+        for name, value, width in zip(self.model.classes, outputs, widths, strict=True):
             scale = self.model.scale[name]
-            found = np.clip([value, value + low, value + high], scale["minimum"], scale["maximum"])
+            ends = [value, value - width, value + width]
+            found = np.clip(ends, scale["minimum"], scale["maximum"])
             numbers = [None if np.isnan(number) else number for number in found.tolist()]
             values[name] = dict(zip(ENDS, numbers, strict=True))
         return values

@@ -19,8 +19,15 @@ from mvemo.pipeline.prediction.predictions import (
     records,
 )
 
+
+def limits_of(*row):
+    """Return thresholds that are the same at every coverage."""
+    return (row,) * len(GRID)
+
+
 EXPECTED = {"metric": "r2_macro", "mean": 0.5, "interval": [0.4, 0.6], "scores": {}}
-PREDICTOR = Predictor("lld", ("lld",), ("audio",), EXPECTED, residuals=((-1.0, 1.5), (-0.25, 0.25)))
+PREDICTOR = Predictor("lld", ("lld",), ("audio",), EXPECTED, nonconformity=limits_of(1.0, 0.25))
+BARE = replace(PREDICTOR, nonconformity=())
 SCALE = {"minimum": 1.0, "maximum": 9.0, "mean": 5.0, "deviation": 1.5}
 MODEL = FinalModel(
     name="songs",
@@ -42,7 +49,7 @@ def test_ratings_have_an_interval_and_their_scale_in_words():
     first, second = records(MODEL, PREDICTIONS)
     assert first["model"] == "songs/lld"
     assert first["values"] == {
-        "valence": {"value": 5.0, "low": 4.0, "high": 6.5},
+        "valence": {"value": 5.0, "low": 4.0, "high": 6.0},
         # No rating was below 1.
         "energy": {"value": 1.0, "low": 1.0, "high": 1.15},
     }
@@ -55,7 +62,7 @@ def test_ratings_have_an_interval_and_their_scale_in_words():
 
 def test_the_table_of_ratings_says_what_the_numbers_are():
     table = predictions_table(MODEL, PREDICTIONS)
-    assert "5 (4 to 6.5)" in table
+    assert "5 (4 to 6)" in table
     assert "not predicted: b.mp3: no such file" in table
     assert "songs was trained on 40 clips. On new clips, expect:" in table
     assert "by lld: about 50% of the variance of clips' ratings is explained" in table
@@ -105,7 +112,7 @@ def test_quiet_leaves_notes_and_legend_out(monkeypatch):
     monkeypatch.setattr("mvemo.pipeline.prediction.predictions.verbosity", lambda: "quiet")
     header, line, *rest = predictions_table(MODEL, PREDICTIONS).split("\n")
     assert header.split() == ["path", "valence", "energy", "by"]
-    assert line.startswith("a.mp3  5 (4 to 6.5)")
+    assert line.startswith("a.mp3  5 (4 to 6)")
     assert rest == ["", "not predicted: b.mp3: no such file"]
 
 
@@ -113,7 +120,7 @@ def test_many_ratings_have_a_line_each():
     names = ("valence", "energy", "tension", "anger", "fear")
     heads = SavedHeads(names, (), (), {})
     model = replace(MODEL, heads=heads, scale=dict.fromkeys(names, SCALE))
-    predictor = replace(PREDICTOR, residuals=((-1.0, 1.0),) * 5)
+    predictor = replace(PREDICTOR, nonconformity=limits_of(*[1.0] * 5))
     lines = predictions_table(model, [Prediction("a.mp3", predictor, np.full(5, 4.5))]).split("\n")
     assert lines[:2] == ["a.mp3  by lld", "  valence  4.5 (3.5 to 5.5)"]
     assert lines[5:7] == ["  fear     4.5 (3.5 to 5.5)", ""]
@@ -139,11 +146,6 @@ def test_tags_are_a_list_of_those_that_apply(proba, label):
     assert (", ".join(label) or "none") in predictions_table(model, clips)
 
 
-def limits_of(*row):
-    """Return thresholds that are the same at every coverage."""
-    return (row,) * len(GRID)
-
-
 def test_intervals_are_as_wide_as_the_coverage_needs():
     predictor = replace(PREDICTOR, nonconformity=limits_of(2.0, 0.5))
     model = with_coverage(replace(MODEL, predictors=(predictor,)), 0.8)
@@ -153,7 +155,7 @@ def test_intervals_are_as_wide_as_the_coverage_needs():
     assert record["values"]["valence"] == {"value": 5.0, "low": 3.0, "high": 7.0}
     assert "in brackets: 80% prediction interval" in predictions_table(model, clips)
     # A predictor without thresholds has no interval, instead of one of another coverage.
-    (record,) = records(model, PREDICTIONS[:1])
+    (record,) = records(model, [replace(PREDICTIONS[0], predictor=BARE)])
     assert record["values"]["valence"]["low"] is None
 
 
@@ -167,7 +169,7 @@ def test_sets_have_the_likeliest_first_and_large_ones_ask_a_person(task):
     notes = [_ask_a_person(model, predictor, p, unusual=False) for p in outputs]
     nouns = "classes" if task == "multiclass" else "tags"
     assert notes == [(f"ask a person: the set has 2 of 3 {nouns}",), ()]
-    (note,) = _ask_a_person(model, PREDICTOR, outputs[0], unusual=True)
+    (note,) = _ask_a_person(model, BARE, outputs[0], unusual=True)
     assert "lld was not evaluated" in note
     assert "unlike the training clips" in note
     clips = [Prediction("a.mp3", predictor, outputs[0]), Prediction("b.mp3", problem="empty")]
@@ -184,7 +186,7 @@ def test_sets_have_the_likeliest_first_and_large_ones_ask_a_person(task):
 
 def test_a_model_without_thresholds_or_a_bad_coverage_is_one_line():
     with pytest.raises(BadFeatures, match="the model songs has no thresholds for --coverage"):
-        with_coverage(MODEL, 0.9)
+        with_coverage(replace(MODEL, predictors=(BARE,)), 0.9)
     for coverage in (0.3, 1.0, float("nan")):
         with pytest.raises(BadFeatures, match=r"expected 0\.5 to 0\.99"):
             with_coverage(MODEL, coverage)

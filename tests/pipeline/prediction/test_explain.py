@@ -14,6 +14,7 @@ from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
@@ -195,6 +196,20 @@ def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys, prog
         assert f"note: {note}" in capsys.readouterr().out
         assert note.partition("'")[0] in (tmp_path / "why.html").read_text()
     assert "note: " not in program("mvemo", "explain", known, *model, "-q").out
+
+
+def test_the_table_and_the_text_come_before_the_page(made, tmp_path, monkeypatch, capsys):
+    def fail(*_, **kind):
+        raise MemoryError(kind["subtype"])
+
+    monkeypatch.setattr(page, "write_sound", fail)
+    given = [made / "turn.mkv", "--model", made / "out" / "model"]
+    assert run("mvemo", "predict", *given, "--timeline", "--timeline-to", tmp_path / "t") == 2
+    assert (tmp_path / "t" / "turn.csv").read_text().count("\n") > 1
+    explain = ["explain", *given, "--step", "4", "--width", "4", "--to", tmp_path / "w.html"]
+    assert run("mvemo", *explain) == 2
+    assert "strongest evidence for " in capsys.readouterr().out
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["turn.csv"]
 
 
 def test_without_a_nets_weights_the_others_predict(made, capsys, program):
