@@ -6,6 +6,7 @@ PyTorch is imported only when a net is loaded.
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mvemo.extract.nets import Net
     from mvemo.pipeline.prediction.passes import ClipPass
     from mvemo.pipeline.prediction.streams import StreamPlan
+    from mvemo.pipeline.settings import Settings
 
 
 class FeatureMaker:
@@ -40,8 +42,7 @@ class FeatureMaker:
         stated = stage_one.get("settings", {}).get("descriptors", {})
         # The digests below differ if another version had further settings.
         known = {f.name: stated[f.name] for f in fields(DescriptorSettings) if f.name in stated}
-        descriptors = DescriptorSettings(**known)
-        self.settings = replace(load_settings("paper"), descriptors=descriptors)
+        self._descriptors = descriptors = DescriptorSettings(**known)
         for spec in self.model.specs:
             for name, digest in spec.params.get("descriptors", {}).items():
                 current = descriptor_spec(name, descriptors)
@@ -51,6 +52,11 @@ class FeatureMaker:
                         f"{self.folder}: its descriptor {name!r} was computed by another version "
                         "or with unknown settings: train the model again"
                     )
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Settings of reading clips."""
+        return replace(load_settings("paper"), descriptors=self._descriptors)
 
     def wanted(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """Return the features of the best predictor for each set of modalities; load no net."""
@@ -95,7 +101,7 @@ class FeatureMaker:
         from mvemo.pipeline.prediction.streams import Descriptors, net_stream
 
         streams = {}
-        descriptors = self.settings.descriptors
+        descriptors = self._descriptors
         for name in self.features_of(modalities):
             for spec in self.model.variants(name):
                 streams[name, spec.fold] = (

@@ -321,7 +321,9 @@ class Api:
 
     async def corrections(self, request: Request) -> Any:
         kept = self._kept()
-        found = [kept.record(correction) for correction in kept.current.values()]
+        # Of a clip and its copies, the first one.
+        ids = {self.library.key_of(clip_id): clip_id for clip_id in reversed(self.library.ids())}
+        found = [{**kept.record(c), "id": ids.get(key, key)} for key, c in kept.current.items()]
         return {"classes": list(kept.classes), "corrections": found}
 
     async def correct(self, request: Request) -> Any:

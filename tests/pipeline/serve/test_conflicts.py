@@ -107,6 +107,15 @@ def test_a_newer_correction_is_not_replaced(server, song):
     assert server.client.delete(url, headers={"If-Match": "*"}).json()["correction"] is None
 
 
+def test_a_file_that_cannot_be_read_takes_comments(server):
+    broken = server.clips()["broken.mp3"]
+    assert put(server, broken, {"comment": "empty"}).json()["correction"]["id"] == broken["id"]
+    listed = server.get("corrections").json()["corrections"]
+    assert broken["id"] in [one["id"] for one in listed]
+    url = f"/api/v1/corrections/{broken['id']}"
+    assert server.client.delete(url).json()["correction"] is None
+
+
 def test_edits_by_hand_while_it_runs_are_kept(server, song):
     first, second = classes_of(server)[:2]
     file = server.folder / ".mvemo" / "corrections.csv"
