@@ -24,12 +24,14 @@ from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, clip_s
 from mvemo.pipeline.prediction.predictions import (
     Prediction,
     legend,
+    origin,
     prediction_fields,
     unpredicted,
-    windows_csv,
+    window_rows,
     without_distance,
 )
 from mvemo.pipeline.prediction.run import predict_window
+from mvemo.pipeline.table_files import write_rows
 
 # Maximum number of changes on a page; they are at least half a window apart.
 MOST_CHANGES = 8
@@ -164,6 +166,7 @@ def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
                 "stop": round(stop, 3),
                 "loudness": round(loudness, 1) if np.isfinite(loudness) else None,
                 "model": prediction.predictor and prediction.predictor.name,
+                **origin(model),
                 **prediction_fields(model, prediction),
             }
         )
@@ -272,7 +275,7 @@ def write_timelines(
         records = window_records(model, followed)
         with replacing_together(to, error=FuseError) as new:
             write_text(new / html.name, timeline_html(model, followed), error=FuseError)
-            write_text(new / table.name, windows_csv(model, records), error=FuseError)
+            write_rows(new / table.name, window_rows(model, records), error=FuseError)
         lines = [f"{clip.file}: {_summary(model, followed)}: {html} and {table}"]
         if verbosity() != "quiet":
             lines += [f"note: {clip.file}: {note}" for note in followed.notes()]
