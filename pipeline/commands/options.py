@@ -56,8 +56,10 @@ class InputPath(NamedPath):
 
 # Suffixes of tables that are not CSV.
 _OTHER_TABLES = frozenset(
-    (".tsv", ".parquet", ".pq", ".xlsx", ".xlsm", ".xls", ".ods")
-    + (".json", ".jsonl", ".feather", ".arrow", ".orc", ".h5", ".npz")
+    (
+        *(".tsv", ".parquet", ".pq", ".xlsx", ".xlsm", ".xls", ".ods"),
+        *(".json", ".jsonl", ".feather", ".arrow", ".orc", ".h5", ".npz"),
+    )
 )
 
 

@@ -166,7 +166,7 @@ def predict(
 
     from mvemo.pipeline.prediction.run import predict_files
 
-    on_clip = _echo_line if shown["jsonl"] else lambda model, prediction: None
+    on_clip = _echo_line if shown["jsonl"] else None
     found = predict_files(folder, clips, settings, catalogue, on_clip)
     return _show(*found, shown, facts=catalogue is not None)
 
