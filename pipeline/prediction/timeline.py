@@ -24,12 +24,14 @@ from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, clip_s
 from mvemo.pipeline.prediction.predictions import (
     Prediction,
     legend,
+    origin,
     prediction_fields,
     unpredicted,
-    windows_csv,
+    window_rows,
     without_distance,
 )
 from mvemo.pipeline.prediction.run import predict_window
+from mvemo.pipeline.table_files import write_rows
 
 # Maximum number of changes on a page; they are at least half a window apart.
 MOST_CHANGES = 8
@@ -164,6 +166,7 @@ def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
                 "stop": round(stop, 3),
                 "loudness": round(loudness, 1) if np.isfinite(loudness) else None,
                 "model": prediction.predictor and prediction.predictor.name,
+                **origin(model),
                 **prediction_fields(model, prediction),
             }
         )
@@ -270,9 +273,15 @@ def write_timelines(
             continue
         html, table = Path(f"{name}.html"), Path(f"{name}.csv")
         records = window_records(model, followed)
+<<<<<<< HEAD
         # Write the table first, because it can be written even if the page cannot.
         write_text(table, windows_csv(model, records), error=FuseError)
         write_text(html, timeline_html(model, followed), error=FuseError)
+=======
+        with replacing_together(to, error=FuseError) as new:
+            write_text(new / html.name, timeline_html(model, followed), error=FuseError)
+            write_rows(new / table.name, window_rows(model, records), error=FuseError)
+>>>>>>> d2e98a5394a5806e285116730b7489a0598bafcc
         lines = [f"{clip.file}: {_summary(model, followed)}: {html} and {table}"]
         if verbosity() != "quiet":
             lines += [f"note: {clip.file}: {note}" for note in followed.notes()]

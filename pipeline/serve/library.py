@@ -28,7 +28,18 @@ PAGE = 2000
 # Error of a clip whose job was cancelled; the next server predicts it.
 CANCELLED = "cancelled"
 # Keys of a prediction, which are hidden while another model is in use.
-PREDICTED = ("model", "label", "proba", "values", "confidence", "set", "map", "doubt")
+PREDICTED = (
+    "model",
+    "model_digest",
+    "model_date",
+    "label",
+    "proba",
+    "values",
+    "confidence",
+    "set",
+    "map",
+    "doubt",
+)
 
 Record = dict[str, Any]
 
