@@ -273,15 +273,9 @@ def write_timelines(
             continue
         html, table = Path(f"{name}.html"), Path(f"{name}.csv")
         records = window_records(model, followed)
-<<<<<<< HEAD
         # Write the table first, because it can be written even if the page cannot.
-        write_text(table, windows_csv(model, records), error=FuseError)
+        write_rows(table, window_rows(model, records), error=FuseError)
         write_text(html, timeline_html(model, followed), error=FuseError)
-=======
-        with replacing_together(to, error=FuseError) as new:
-            write_text(new / html.name, timeline_html(model, followed), error=FuseError)
-            write_rows(new / table.name, window_rows(model, records), error=FuseError)
->>>>>>> d2e98a5394a5806e285116730b7489a0598bafcc
         lines = [f"{clip.file}: {_summary(model, followed)}: {html} and {table}"]
         if verbosity() != "quiet":
             lines += [f"note: {clip.file}: {note}" for note in followed.notes()]
