@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mvemo.manifests import read_manifest
+from mvemo.manifests.cells import to_number
 from mvemo.manifests.files import parse_json, shown
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.tables import read_table
@@ -136,7 +137,8 @@ def _table_records(file: Path) -> Iterator[Record]:
             raise BadOption(f"{file}:{line}: expected {len(header)} cells, got {len(cells)}")
         row: Record = dict(zip(header, cells, strict=True))
         try:
-            values = {name: float(row[name]) for name in outputs if row[name].strip()}
+            values = {name: to_number(row[name]) for name in outputs if row[name].strip()}
+            row["duration"] = to_number(row["duration"]) if row.get("duration") else None
         except ValueError as error:
             raise BadOption(f"{file}:{line}: {error}") from None
         if "label" not in header:

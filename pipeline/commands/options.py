@@ -313,6 +313,11 @@ column_option = option(
     metavar="OURS=THEIRS",
     help="Name of a column in the table, such as clip_id=song. May be given several times.",
 )
+task_option = option(
+    "--task",
+    type=click.Choice(["multiclass", "multilabel", "regression"]),
+    help="Task, if the manifest has classes and ratings.  [default: the manifest's]",
+)
 strict_option = flag("--strict", "Exit with code 1 if clips failed.")
 
 

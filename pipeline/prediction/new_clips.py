@@ -18,7 +18,7 @@ from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.fuse.numeric import F64
 from mvemo.manifests.clip_rows import parse_stretch
-from mvemo.manifests.errors import Problems
+from mvemo.manifests.errors import BadText, Problems
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.scan import (
     AUDIO_SUFFIXES,
@@ -28,7 +28,7 @@ from mvemo.manifests.layouts.scan import (
     left_out_notes,
 )
 from mvemo.manifests.recognition import recognise
-from mvemo.manifests.tables import TABLES, BadText, Table, collect_table
+from mvemo.manifests.tables import TABLES, Table, collect_table
 from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
@@ -206,15 +206,16 @@ def _recognised(table: Table, problems: Problems, columns: Mapping[str, str]) ->
     if table.kind or problems.count:
         return table
     given = {ours: ours for ours in columns}
-    found = recognise(table.header, table.cells, given, UNLABELLED)
+    found = recognise(table, given, UNLABELLED)
     for question in found.questions:
         problems.add(0, question)
-    names = [name for name in ("path", "start", "duration") if name in found.renamed]
+    names = {"path", "start", "duration", "end"} & {*found.columns}
     for note in found.notes:
-        if note.split(":")[0] in names:
+        if note.split(":")[0] in {*names, "duration"}:
             tell_note(f"{problems.path}: {note}")
     try:
-        return table.renamed({name: found.renamed[name] for name in names})
+        renamed = table.renamed({n: found.columns[n] for n in names & found.renamed.keys()})
+        return renamed.with_points(found.numbers)[0]
     except BadText as error:
         problems.add(*error.args)
         return table
