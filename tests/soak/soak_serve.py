@@ -79,7 +79,7 @@ class Person:
         )
 
     def upload(self) -> None:
-        song = (self.server.folder / "song0.wav").read_bytes() + self.draw.randbytes(4)
+        song = (self.server.folder / "song0.wav").read_bytes()[:-4] + self.draw.randbytes(4)
         answer = self.server.client.post("/api/v1/clips?name=sent.wav", content=song)
         if answer.is_success:
             self.uploads.append(answer.json()["clip"]["id"])
