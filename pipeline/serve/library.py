@@ -113,8 +113,8 @@ class Library:
         found = find_media(folder, left_out, follow_links=False)
         others = [each for each in left_out if each[1] != BAD_NAME]
         if others:
-            path, reason = others[0]
-            self.problems.append(f"{len(others)} files were left out, such as {path}: {reason}")
+            example, reason = others[0]
+            self.problems.append(f"{len(others)} files were left out, such as {example}: {reason}")
         for name, reason in left_out:
             if reason == BAD_NAME:
                 facts = {"name": escaped(Path(name).name), "state": "failed", "error": reason}
