@@ -87,7 +87,7 @@ FLOORS = {
         "compare_runs",
     ),
     "pipeline": (
-        "errors provenance start",
+        "errors provenance start table_files",
         "console work_folder",
         "settings",
         "settings_files starting_weights",

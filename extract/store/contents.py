@@ -122,8 +122,8 @@ def contents_of(
         for n, digest in read_each(_DIGEST, [(paths[i], {}) for i in changed]):
             i, path = changed[n], paths[changed[n]]
             found[i] = _checked(path, found[i].stamp, digest)
-            if found[i].stamp is not None:
-                known.put(path, found[i].stamp, found[i].digest)
+            if (checked := found[i]).stamp is not None:
+                known.put(path, checked.stamp, checked.digest)
             on_file(bool(found[i].reason))
     return [found[i] for i in range(len(paths))]
 

@@ -8,6 +8,7 @@ two models, is refused.
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
-from mvemo.cache.spec import content_digest, row_key
+from mvemo.cache.spec import content_digest, digest_of, row_key
 from mvemo.fuse.conformal import GRID
 from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
@@ -112,6 +113,8 @@ class FinalModel:
     facts: Mapping[str, Any] = field(default_factory=dict)  # JSON values from `building._facts`
     # uint64 (keys,), sorted: `short_keys` of the training rows; empty in older models.
     training_keys: NDArray[np.uint64] = field(default_factory=lambda: short_keys(()))
+    digest: str = ""  # SHA-256 of everything in the folder; empty for a model not yet saved
+    date: str = ""  # time at which the folder was written, ISO 8601 in UTC; empty in older models
     # Share of new clips whose labels shall be in the sets; None for predictions without sets.
     coverage: float | None = None
 
@@ -232,6 +235,7 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         ],
         "files": {name: content_digest(folder / name) for name in (HEADS, REFERENCE, *extra)},
         "facts": model.facts,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     write_json(folder / MODEL, record, error=FuseError)
 
@@ -291,6 +295,9 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
         scale=record["scale"],
         facts=record["facts"],
         training_keys=keys,
+        # A model that is made again from the same clips has the same digest.
+        digest=digest_of({key: value for key, value in record.items() if key != "date"}),
+        date=record.get("date", ""),
     )
 
 

@@ -187,6 +187,25 @@ def links_of_folder(clip_ids: Iterable[str], folder: Path, out: Path) -> dict[st
 
 def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
     """Return the links of a cache's manifest, or {} if it is missing or has changed."""
+    manifest = _manifest_of_cache(cache)
+    return {} if manifest is None else links_of_manifest(manifest, out)
+
+
+def paths_of_cache(cache: Cache) -> dict[str, str]:
+    """Return the paths of a cache's clips by id, or {} if its manifest is missing or changed.
+
+    A segment is named as in predictions, such as ``song.mp3@30``.
+    """
+    manifest, paths = _manifest_of_cache(cache), {}
+    for clip in () if manifest is None else manifest.clips:
+        if manifest is not None and clip.path:
+            part = f"@{clip.start:g}" if clip.start or clip.duration is not None else ""
+            paths[clip.clip_id] = f"{manifest.media_path(clip)}{part}"
+    return paths
+
+
+def _manifest_of_cache(cache: Cache) -> Manifest | None:
+    """Return the manifest that a cache was made of, or None if it is missing or has changed."""
     provenance = cache.provenance
     # Look at all runs that wrote to the cache, the last run first.
     for run in (provenance, *provenance.get("history", ())):
@@ -202,5 +221,5 @@ def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
         if manifest is None or not Path(manifest.root).is_dir():
             continue
         if manifest.digest == cache.table.digest:
-            return links_of_manifest(manifest, out)
-    return {}
+            return manifest
+    return None

@@ -51,8 +51,16 @@ class Catalogue:
     Clips that are absent from a call of `read` are dropped, or with `keep_absent` kept.
     """
 
-    def __init__(self, path: Path, maker: FeatureMaker, *, keep_absent: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        maker: FeatureMaker,
+        *,
+        keep_absent: bool = False,
+        one_by_one: bool = False,  # as of `BatchReader`
+    ) -> None:
         self._path, self._maker, self._keep_absent = path, maker, keep_absent
+        self._one_by_one = one_by_one
         # Check that the file can be locked and written before the media are digested.
         with locked_cache(path):
             self._earlier, stored = _contents(path)
@@ -95,7 +103,7 @@ class Catalogue:
             from mvemo.pipeline.prediction.embedding import BatchReader
 
             warm_up(self._maker.folder, self._maker.options)
-            reader = BatchReader(self._maker)
+            reader = BatchReader(self._maker, one_by_one=self._one_by_one)
             self._choose(reader.features, reader.window)
         elif self._names(clips, ids) == self._earlier:
             tell(f"{self._path}: 0 new, {len(ids)} kept, 0 removed")
@@ -120,7 +128,9 @@ class Catalogue:
                 for row, clip in batch:
                     if clip.content in ("", content[row]) and row in ids and not clip.passing:
                         self._put(writer, ids[row], clip)
-                writer.commit()
+                # Single clips are committed after a minute, or at the end.
+                if not self._one_by_one:
+                    writer.commit()
                 yield [
                     (other, replace(clip, clip=new[other], content=content[row]))
                     for row, clip in batch

@@ -17,6 +17,7 @@ from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
@@ -35,6 +36,11 @@ class FeatureMaker:
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
         self.folder, self.options = folder, settings
         self.model: FinalModel = with_coverage(load_model(folder), settings.coverage)
+        if len(self.model.training_keys) and not self.model.date:
+            tell_note(
+                f"{folder}: was made by an earlier version, so its training clips are not "
+                "recognised: make it again"
+            )
         # Reasons by feature why it cannot be computed here, such as missing weights.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, Net] = {}

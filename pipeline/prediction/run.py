@@ -38,7 +38,7 @@ def predict_files(
     clips: Sequence[new_clips.NewClip],
     settings: PredictSettings,
     catalogue: Path | None = None,
-    on_clip: Callable[[FinalModel, Prediction], object] = lambda model, prediction: None,
+    on_clip: Callable[[FinalModel, Prediction], object] | None = None,
 ) -> tuple[FinalModel, list[Prediction]]:
     """Predict clips, also from a `catalogue`; call `on_clip` with each finished prediction."""
     maker = FeatureMaker(folder, settings)
@@ -46,7 +46,8 @@ def predict_files(
 
     def note(row: int, prediction: Prediction) -> None:
         predictions[row] = prediction
-        on_clip(maker.model, prediction)
+        if on_clip is not None:
+            on_clip(maker.model, prediction)
 
     for row, clip in enumerate(clips):
         if clip.problem:
@@ -54,7 +55,12 @@ def predict_files(
     readable = {row: clip for row, clip in enumerate(clips) if not clip.problem}
     if readable:
         waiting: dict[int, EmbeddedClip] = {}
-        source = _reader(maker) if catalogue is None else Catalogue(catalogue, maker)
+        one_by_one = on_clip is not None
+        source: BatchReader | Catalogue = (
+            _reader(maker, one_by_one)
+            if catalogue is None
+            else Catalogue(catalogue, maker, one_by_one=one_by_one)
+        )
         with closing(source.read(readable)) as found:
             for batch in found:
                 if maker.model.within_groups:
@@ -68,10 +74,10 @@ def predict_files(
     return maker.model, [predictions[row] for row in range(len(clips))]
 
 
-def _reader(maker: FeatureMaker) -> BatchReader:
+def _reader(maker: FeatureMaker, one_by_one: bool) -> BatchReader:
     from mvemo.pipeline.prediction.embedding import BatchReader
 
-    return BatchReader(maker)
+    return BatchReader(maker, one_by_one=one_by_one)
 
 
 def _within_folders(

@@ -28,7 +28,7 @@ from mvemo.manifests.layouts.scan import find_media
 from mvemo.pipeline.errors import DiskFailed, PipelineError
 from mvemo.pipeline.playlists import file_stem, write_playlist
 from mvemo.pipeline.serve.access import Access
-from mvemo.pipeline.serve.corrections import KEPT
+from mvemo.pipeline.serve.corrections import KEPT, file_stamp
 from mvemo.pipeline.serve.jobs import Job, QueueFull, Worker, model_record
 from mvemo.pipeline.serve.library import SUFFIXES, Library, MissingFile, OutsideFolders
 
@@ -256,12 +256,12 @@ class Api:
         return found if job is None else Json({"job": job.record()}, 202)
 
     async def waveform(self, request: Request) -> Any:
-        clip_id = request.path_params["id"]
-        if clip_id not in self._peaks:
-            path = self.library.file_of(clip_id)
+        path = self.library.file_of(request.path_params["id"])
+        key = f"{path} {file_stamp(path)}"
+        if key not in self._peaks:
             loop = asyncio.get_running_loop()
-            self._peaks[clip_id] = await loop.run_in_executor(self._readers, _peaks, path)
-        return self._peaks[clip_id]
+            self._peaks[key] = await loop.run_in_executor(self._readers, _peaks, path)
+        return self._peaks[key]
 
     async def media(self, request: Request) -> Response:
         clip_id = request.path_params["id"]

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.errors import PipelineError
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
+from mvemo.pipeline.serve.corrections import file_stamp
 from mvemo.pipeline.serve.library import (
     CANCELLED,
     Library,
@@ -58,10 +60,6 @@ class Job:
         """Return the job as JSON values, without the ids of its clips."""
         hidden = ("ids", "seconds")
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
-
-
-class Cancelled(Exception):
-    """A job was cancelled while it worked."""
 
 
 class QueueFull(Exception):
@@ -136,9 +134,13 @@ class Worker:
 
     def detail(self, kind: str, clip_id: str) -> tuple[Any, Job | None]:
         """Return the timeline or explanation of a clip if it is known, else its job."""
-        if (found := self._details.get((kind, clip_id, self.library.model))) is not None:
+        if (found := self._details.get(self._key(kind, clip_id, self.library.model))) is not None:
             return found, None
         return None, self.only(Job(kind, [clip_id], name=self.library.get(clip_id)["title"]))
+
+    def _key(self, kind: str, clip_id: str, model: str) -> tuple[str, str, str]:
+        path = self.library.get(clip_id)["path"]
+        return kind, f"{path} {file_stamp(path)}", model
 
     def only(self, job: Job) -> Job:
         """Queue a job, unless the same one waits or runs; return the one that does."""
@@ -187,7 +189,7 @@ class Worker:
                 job.result = works[job.kind](job)
                 if job.kind == "predict":
                     self.problem = ""
-            except Cancelled:
+            except CancelledError:
                 pass
             except Exception as error:
                 if not is_told(error):
@@ -343,7 +345,7 @@ class Worker:
 
     def _keep(self, job: Job, detail: Any) -> None:
         # Silence has a loudness of minus infinity, which JSON lacks.
-        self._details[job.kind, job.ids[0], self._maker_of] = to_json_values(detail)
+        self._details[self._key(job.kind, job.ids[0], self._maker_of)] = to_json_values(detail)
         job.done, job.seconds_left = job.total, None
 
     def _progress_of(self, job: Job) -> Callable[[float], None]:
@@ -352,7 +354,7 @@ class Worker:
 
         def progress(share: float) -> None:
             if job.state == "cancelled":
-                raise Cancelled
+                raise CancelledError
             job.done = int(100 * share)
             if share > 0:
                 job.seconds_left = (time.monotonic() - start) * (1 / share - 1)

@@ -28,7 +28,18 @@ PAGE = 2000
 # Error of a clip whose job was cancelled; the next server predicts it.
 CANCELLED = "cancelled"
 # Keys of a prediction, which are hidden while another model is in use.
-PREDICTED = ("model", "label", "proba", "values", "confidence", "set", "map", "doubt")
+PREDICTED = (
+    "model",
+    "model_digest",
+    "model_date",
+    "label",
+    "proba",
+    "values",
+    "confidence",
+    "set",
+    "map",
+    "doubt",
+)
 
 Record = dict[str, Any]
 
@@ -102,8 +113,8 @@ class Library:
         found = find_media(folder, left_out, follow_links=False)
         others = [each for each in left_out if each[1] != BAD_NAME]
         if others:
-            path, reason = others[0]
-            self.problems.append(f"{len(others)} files were left out, such as {path}: {reason}")
+            example, reason = others[0]
+            self.problems.append(f"{len(others)} files were left out, such as {example}: {reason}")
         for name, reason in left_out:
             if reason == BAD_NAME:
                 facts = {"name": escaped(Path(name).name), "state": "failed", "error": reason}

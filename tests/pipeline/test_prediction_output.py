@@ -10,11 +10,12 @@ import pytest
 from mvemo.fuse import BadFeatures, SavedHeads
 from mvemo.fuse.conformal import GRID
 from mvemo.fuse.final.model import FinalModel, Predictor, with_coverage
+from mvemo.manifests.tables import CsvWriter
 from mvemo.pipeline.prediction.predictions import (
     Prediction,
     _ask_a_person,
     legend,
-    predictions_csv,
+    prediction_rows,
     predictions_table,
     records,
 )
@@ -43,6 +44,13 @@ PREDICTIONS = [
     Prediction("a.mp3", PREDICTOR, np.array([5.0, 0.9]), ("12 s long",)),
     Prediction("b.mp3", problem="no such file"),
 ]
+
+
+def rows_of(model, predictions):
+    """Return the rows of the CSV file, by column."""
+    text = io.StringIO()
+    CsvWriter(text).writerows(prediction_rows(model, predictions))
+    return csv.DictReader(io.StringIO(text.getvalue()))
 
 
 def test_ratings_have_an_interval_and_their_scale_in_words():
@@ -127,7 +135,7 @@ def test_many_ratings_have_a_line_each():
 
 
 def test_csv_of_ratings():
-    first, second = csv.DictReader(io.StringIO(predictions_csv(MODEL, PREDICTIONS)))
+    first, second = rows_of(MODEL, PREDICTIONS)
     assert (first["valence"], first["valence low"], first["energy high"]) == ("5.0", "4.0", "1.15")
     assert (second["valence"], second["error"]) == ("", "no such file")
     # As in lists of clips and manifests, which also read the earlier name, file.
@@ -141,7 +149,7 @@ def test_tags_are_a_list_of_those_that_apply(proba, label):
     clips = [Prediction("a.mp3", PREDICTOR, np.array(proba))]
     (record,) = records(model, clips)
     assert (record["label"], record["confidence"]) == (label, None)
-    (row,) = csv.DictReader(io.StringIO(predictions_csv(model, clips)))
+    (row,) = rows_of(model, clips)
     assert row["label"] == ";".join(label)
     assert (", ".join(label) or "none") in predictions_table(model, clips)
 
@@ -177,7 +185,7 @@ def test_sets_have_the_likeliest_first_and_large_ones_ask_a_person(task):
     first, second, third = records(model, clips)
     assert (first["coverage"], first["set"]) == (0.9, ["tense", "calm"])
     assert second["set"] is third["set"] is None
-    rows = list(csv.DictReader(io.StringIO(predictions_csv(model, clips))))
+    rows = list(rows_of(model, clips))
     assert [row["set"] for row in rows] == ["tense;calm", "", ""]
     table = predictions_table(model, clips)
     assert "tense, calm" in table
