@@ -6,12 +6,16 @@ the same procedure chooses and fits on the part.
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
+from rows import Row, mean_row
 
 from mvemo.cache import TEST, TRAIN, ClipTable, import_feature, open_cache
 from mvemo.fuse import EvaluationSettings, evaluate
@@ -93,14 +97,53 @@ def expected_and_found(
     return expected, interval, found
 
 
-def coverage(
-    sets: list[LabelledVectors], n_subsets: int, n_train: int, folder: Path
-) -> Iterator[tuple[str, int, float, float]]:
-    """Yield for each set its name, the number of parts, the share covered, and the mean bias."""
+def emomv(folder: Path) -> LabelledVectors:
+    """Return the clips of EmoMV's first data set whose sound and pictures belong together."""
+    found, annotated = [], []
+    for part in ("TRAIN", "VAL"):
+        (file,) = folder.rglob(f"VGGish_DS1_{part}*.h5")
+        tables = (p for p in folder.rglob("*.csv") if "DS1" in str(p))
+        (table,) = (p for p in tables if part.lower() in p.name.lower())
+        with h5py.File(file) as opened:
+            values = next(iter(opened.values()))[:].astype(np.float32)
+        with table.open(encoding="utf-8", newline="") as text:
+            lines = list(csv.reader(text))
+        match = [i for i, line in enumerate(lines) if line[2] == "1"]
+        annotated += [lines[i] for i in match]
+        found.append(values.reshape(len(lines), -1)[match])
+    clips = [line[1].rpartition(".")[0] or line[1] for line in annotated]
+    sources = [re.sub(r"-\d+-of-\d+$", "", clip) for clip in clips]
+    labels = np.array([int(line[5]) for line in annotated])
+    names = ("exciting", "fear", "tense", "sad", "relax")
+    vectors = {"vggish": np.concatenate(found)}
+    return LabelledVectors("EmoMV", "multiclass", names, vectors, labels, np.array(sources))
+
+
+def emomusic(folder: Path) -> LabelledVectors:
+    """Return C17's features of emoMusic, with valence and arousal."""
+    with (folder / "emoMusic.csv").open(encoding="utf-8", newline="") as text:
+        lines = list(csv.DictReader(text))
+    columns = "label_valence", "label_arousal"
+    ratings = [[float(line[name]) for name in columns] for line in lines]
+    layers = [np.load(folder / f"emoMusic_layer_{i}.npy") for i in range(5)]
+    vectors = {f"layer{i}": values.astype(np.float32) for i, values in enumerate(layers)}
+    groups = np.array([f"clip {i}" for i in range(len(lines))])
+    return LabelledVectors(
+        "emoMusic", "regression", ("valence", "arousal"), vectors, np.array(ratings), groups
+    )
+
+
+def rows(folder: Path, data: Path | None, n_runs: int = 20, n_train: int = 200) -> Iterator[Row]:
+    """Yield for each set how often the interval held the score of the rest, and the bias."""
+    sets = [made_set()]
+    if data is not None:
+        sets += [emomv(data / "emomv"), emomusic(data / "choi2017")]
     for one in sets:
         covered, bias = [], []
-        for seed in range(n_subsets):
+        for seed in range(n_runs):
             expected, (low, high), found = expected_and_found(one, n_train, folder, seed)
             covered.append(low <= found <= high)
             bias.append(expected - found)
-        yield one.name, n_subsets, float(np.mean(covered)), float(np.mean(bias))
+        what = f"{one.name}, {n_train} training clips"
+        yield mean_row(f"{what}: interval holds the score of the rest", "95 % interval", covered)
+        yield mean_row(f"{what}: expected minus found", "0", bias)
