@@ -102,9 +102,6 @@ CALIBRATIONS = sorted({*BENCH.glob("calibration/*.py")} - {*BENCH.glob("calibrat
 @pytest.mark.parametrize("path", CALIBRATIONS, ids=lambda path: path.stem)
 def test_every_calibration_gives_rows(path, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(path.parent))
-    spec = importlib.util.spec_from_file_location(f"calibration_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    row = next(module.rows(tmp_path, None, 2))
+    row = next(importlib.import_module(path.stem).rows(tmp_path, None, 2))
     assert 0 <= row.measured <= 1
     assert len(row.cells()) == 5
