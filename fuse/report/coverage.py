@@ -89,7 +89,7 @@ def coverage_sentence(results: Results, facts: dict[str, Any] | None) -> str:
         text += ", each rating by itself." if n > 1 else "."
         if n > 1:
             text += (
-                f" They hold all {n} ratings at once of {percent(facts['all_at_once'])} % of the "
+                f" They hold all ratings at once of {percent(facts['all_at_once'])} % of the "
                 f"clips; with {option}, of {percent(other['share'])} %."
             )
     else:

@@ -15,7 +15,7 @@ N_OTHERS, N_TAGS = 2, 5
 # What usual sets and those of `--per-class` hold.
 TRUE_CLASS = (
     "the true class of {}, on average over the classes",
-    "the true class of {}, each class",
+    "the true class of {}, for each class by itself",
 )
 TRUE_TAGS = ("all tags of {}", "each tag of {} that have it")
 # Fields of a predicted rating.
