@@ -76,10 +76,13 @@ def _write_corrected(features: Path, out: Path, findings: Any, options: dict[str
         table, names = cache.table, cache.names()
     kept = [name for name in names if name not in options["exclude"]]
     group_of = dict(zip(table.clip_ids, table.groups, strict=True))
-    pairs = [pair for finding in findings if finding.feature in kept for pair in finding.pairs]
+    found = [finding for finding in findings if finding.feature in ("", *kept)]
+    pairs = [pair for finding in found for pair in finding.pairs]
     clips, groups = list(table.clip_ids), {}
     if options["drop_duplicates"]:
-        first = first_of_each(pairs)
+        first = first_of_each(
+            [pair for finding in found if finding.feature for pair in finding.pairs]
+        )
         clips = [clip for clip in clips if first.get(clip, clip) == clip]
     if options["merge_groups"]:
         first = first_of_each([(group_of[a], group_of[b]) for a, b in pairs])

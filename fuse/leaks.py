@@ -1,0 +1,196 @@
+"""Features that were made from the labels, and rows that belong to other labels.
+
+A feature that was measured knows labels only as far as listeners agree and clips resemble each
+other. A feature made from labels is their function. Both directions are tested on clips of other
+groups. Columns that the labels determine, together with the mean labels of the group, are codes,
+curves, angles and target encodings, and are found among any number of other columns. Labels that
+the whole feature determines were mixed into its columns.
+
+A high accuracy is not evidence: classes that are easy to tell are predicted without error by
+honest features. Hence the explained variance counts. At `TOO_GOOD`, two classes are six standard
+deviations apart, and ratings are predicted better than one half of the listeners predicts the
+other. For classes, only linear models read the whole feature, as neighbours and kernels explain
+all variance of classes that are merely easy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from mvemo.fuse.features import leave_each_out
+from mvemo.fuse.numeric import F32, F64, Bools, Ints
+
+# Explained variance of a column or of labels that only features made from labels reach.
+TOO_GOOD = 0.9
+# Neighbours that predict a clip, scales of kernels, and their penalty.
+NEIGHBOURS, SCALES, PENALTY = 5, (0.5, 1.0, 2.0), 0.01
+# Clips on which kernels are fitted, and folds.
+MOST_FITTED, FOLDS = 1000, 6
+# Fewest groups whose mean labels are compared with columns.
+GROUPS = 12
+# Permutations, and chance probabilities up to which features agree, and labels are related.
+PERMUTATIONS, AGREE, RELATED = 199, 0.015, 0.03
+# Principal components by which features are compared with each other.
+COMPONENTS = 10
+
+
+class Knowledge(NamedTuple):
+    """What a feature knows of the labels, as variance explained on clips of other groups."""
+
+    columns: Bools  # bool (columns,): True if the labels determine the column
+    column: float  # largest share of a column's variance that the labels explain
+    block: float  # largest share of a label's variance that the feature explains
+
+
+def knowledge(z: F32, y: F64, folds: Ints, group: Ints, *, numeric: bool) -> Knowledge:
+    """Return what standardised columns (clips, dim) know of labels (clips, outputs).
+
+    `numeric` is True for ratings, False for indicators of classes or tags.
+    """
+    linear = _explained(y, _ridge(z, y, folds))
+    few = slice(None, None, -(-len(z) // MOST_FITTED))
+    z, y, group = z[few], _standardised(y[few]), group[few]
+    folds = np.where(folds[few] < 0, folds[few], folds[few] % FOLDS)
+    known = np.concatenate([y, _group_means(y, group)], axis=1)
+    alone = [_kernel(column[:, None]) for column in known.T]
+    of_columns = _explained(z, _kernel_ridge(_kernel(y) + sum(alone) / len(alone), z, folds))
+    if known.shape[1] > y.shape[1]:
+        both = _explained(z, _kernel_ridge(_kernel(known), z, folds))
+        of_columns = np.fmax(of_columns, both)
+    scores = [linear]
+    if numeric:
+        scores.append(_explained(y, _kernel_ridge(_kernel(z), y, folds)))
+        scores.append(_explained(y, _neighbours(z, y, folds)))
+    return Knowledge(
+        of_columns > TOO_GOOD, float(np.nanmax(of_columns)), float(np.nanmax(np.stack(scores)))
+    )
+
+
+def rows_mismatch(features: Mapping[str, tuple[F32, Ints]], y: F64) -> tuple[str, ...]:
+    """Return features that agree with each other, if no feature has any relation with labels.
+
+    `features` maps names to standardised columns and the rows of `y` that have them.
+    """
+    agreeing: dict[str, None] = {}
+    main = {name: (_components(z), rows) for name, (z, rows) in features.items()}
+    for a, b in combinations(main, 2):
+        shared, i, j = np.intersect1d(main[a][1], main[b][1], return_indices=True)
+        if len(shared) > 3 * COMPONENTS and _chance(main[a][0][i], main[b][0][j]) <= AGREE:
+            agreeing.update({a: None, b: None})
+    if not agreeing or any(_chance(z, y[rows]) <= RELATED for z, rows in features.values()):
+        return ()
+    return tuple(agreeing)
+
+
+def _chance(z: F32 | F64, y: F64) -> float:
+    """Return the probability of a relation as strong between rows in random order.
+
+    The share of variance that `y` explains counts: the mean and the largest of all columns, and the
+    mean of the first principal components.
+    """
+    rng = np.random.default_rng(0)
+    basis, size, _ = np.linalg.svd(y - y.mean(axis=0), full_matrices=False)
+    basis = basis[:, size > 1e-6 * max(size[0], 1e-12)].astype(np.float32)
+    main = _components(z)
+    z = _standardised(np.concatenate([main, z], axis=1)).astype(np.float32)
+    orders = [np.arange(len(z)), *(rng.permutation(len(z)) for _ in range(PERMUTATIONS))]
+    shares = np.array([np.square(basis[order].T @ z).sum(axis=0) for order in orders])
+    own = shares[:, main.shape[1] :]
+    strength = np.stack(
+        [own.mean(axis=1), own.max(axis=1), shares[:, : main.shape[1]].mean(axis=1)]
+    )
+    as_strong = (strength[:, 1:] >= strength[:, :1]).sum(axis=1)
+    return float(min(1.0, 3 * (1 + as_strong.min()) / (1 + PERMUTATIONS)))
+
+
+def _components(z: F32) -> F64:
+    """Return the first principal components of rows."""
+    left, size, _ = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
+    return np.asarray((left * size)[:, :COMPONENTS], np.float64)
+
+
+def _group_means(y: F64, group: Ints) -> F64:
+    """Return the mean labels of each clip's group, without columns if they say nothing new."""
+    number = np.unique(group, return_inverse=True)[1].reshape(-1)
+    sizes = np.bincount(number)
+    total = np.zeros((len(sizes), y.shape[1]))
+    np.add.at(total, number, y)
+    means = (total / sizes[:, None])[number]
+    return means if len(sizes) >= GROUPS and not np.allclose(means, y) else means[:, :0]
+
+
+def _standardised(x: F32 | F64) -> F64:
+    x = x - x.mean(axis=0, dtype=np.float64)
+    return np.asarray(x / np.maximum(x.std(axis=0), 1e-12), np.float64)
+
+
+def _explained(y: F64 | F32, predicted: F64) -> F64:
+    """Return the explained variance of each column, for rows with predictions."""
+    done = np.isfinite(predicted).all(axis=1)
+    y, predicted = y[done], predicted[done]
+    total = np.square(y - y.mean(axis=0)).sum(axis=0) if len(y) else np.zeros(y.shape[1])
+    errors = np.square(y - predicted).sum(axis=0)
+    return np.where(total > 1e-12, 1 - errors / np.maximum(total, 1e-12), -np.inf)
+
+
+def _squares(x: F32 | F64) -> F64:
+    """Return squared distances of all pairs of rows, divided by the dimension."""
+    x = np.asarray(x, np.float64)
+    norm = np.square(x).sum(axis=1)
+    return np.maximum(norm[:, None] + norm - 2 * x @ x.T, 0) / x.shape[1]
+
+
+def _kernel(x: F32 | F64) -> F64:
+    """Return a kernel of linear and smooth functions of rows (clips, dim)."""
+    squares = _squares(x)
+    smooth = sum(np.exp(squares / (-2 * scale**2)) for scale in SCALES)
+    return np.asarray(smooth + np.asarray(x, np.float64) @ x.T / x.shape[1])
+
+
+def _kernel_ridge(kernel: F64, y: F64 | F32, folds: Ints) -> F64:
+    predicted = np.full(y.shape, np.nan)
+    for train, test in _parts(folds):
+        system = kernel[np.ix_(train, train)] + PENALTY * np.eye(int(train.sum()))
+        offset = y[train].mean(axis=0)
+        coef = np.linalg.solve(system, y[train] - offset)
+        predicted[test] = kernel[np.ix_(test, train)] @ coef + offset
+    return predicted
+
+
+def _neighbours(z: F32, y: F64, folds: Ints) -> F64:
+    predicted, squares = np.full(y.shape, np.nan), _squares(z)
+    for train, test in _parts(folds):
+        nearest = np.argsort(squares[np.ix_(test, train)], axis=1)[:, :NEIGHBOURS]
+        predicted[test] = y[train][nearest].mean(axis=1)
+    return predicted
+
+
+def _ridge(z: F32, y: F64, folds: Ints) -> F64:
+    """Predict by ridge regressions with a weak penalty."""
+    predicted = np.full(y.shape, np.nan)
+    whole = z.T @ z if z.shape[1] < len(z) else None
+    for train, test in _parts(folds):
+        x, rest = z[train], z[~train]
+        n, mean, offset = len(x), x.mean(axis=0), y[train].mean(axis=0)
+        residual = (y[train] - offset).astype(np.float32)
+        # The smaller of the two systems has the same solution. A difference takes less time than
+        # the product of the training clips.
+        wide = whole is None and x.shape[1] > n
+        if whole is not None:
+            gram = whole - rest.T @ rest - n * np.outer(mean, mean)
+        else:
+            x = x - mean
+            gram = x @ x.T if wide else x.T @ x
+        system = gram.astype(np.float64)
+        system[np.diag_indices_from(system)] += n / 100
+        coef = np.linalg.solve(system, residual if wide else x.T @ residual).astype(np.float32)
+        predicted[test] = (z[test] - mean) @ (x.T @ coef if wide else coef) + offset
+    return predicted
+
+
+def _parts(folds: Ints) -> Iterator[tuple[Bools, Bools]]:
+    return ((train, test) for train, test in leave_each_out(folds) if train.any() and test.any())
