@@ -174,8 +174,8 @@ FAULTS: dict[str, tuple[Fault, bool | None, str]] = {
     "copies of columns, x 2 or + 1e-6": (scaled_copies, None, ""),
     "ten rows shifted by a column": (shifted_rows, None, "columns of unlike values"),
     "permuted rows": (permuted_rows, None, "two features or more"),
-    "copies with noise of 0.2 sd": (near_copies(0.2), None, "24 columns or more"),
-    "copies with noise of 0.3 sd": (near_copies(0.3), None, "24 columns or more"),
+    "copies with noise of 0.2 sd": (near_copies(0.2), None, "16 independent columns or more"),
+    "copies with noise of 0.3 sd": (near_copies(0.3), None, "16 independent columns or more"),
 }
 FAULTLESS: dict[str, dict[str, Any]] = {
     "no fault": {},
@@ -206,4 +206,4 @@ def rows(n_sets: int = 40) -> list[tuple[str, str, float, int]]:
 
 if __name__ == "__main__":
     for row in rows():
-        print("{:42s} {:28s} {:6.3f} {:4d}".format(*row))
+        print("{:42s} {:32s} {:6.3f} {:4d}".format(*row))
