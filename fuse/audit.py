@@ -17,7 +17,7 @@ import numpy as np
 from mvemo.cache import Cache, open_cache
 from mvemo.fuse.columns import repeated_columns, shifted_rows
 from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix
-from mvemo.fuse.leaks import MOST_FITTED, TOO_GOOD, Knowledge, knowledge, rows_mismatch
+from mvemo.fuse.leaks import MOST_FITTED, TOO_GOOD, Knowledge, group_means, knowledge, rows_mismatch
 from mvemo.fuse.near_pairs import near_pairs
 from mvemo.fuse.numeric import F32, F64, Bools, Ints
 from mvemo.fuse.scaling import MIN_CLIPS, Scaling, fit_scaling, row_blocks, unit_rows
@@ -143,15 +143,17 @@ class _Audit:
         table = self.table = cache.table
         self.features, self.splits = features, splits
         self.group = np.unique(np.array(table.groups), return_inverse=True)[1].reshape(-1)
-        self.labelled = table.task != UNLABELLED
         self.is_numeric = table.task == "regression"
         self.k = table.k or min(FOLDS, int(self.group.max()) + 1)
         self.known: dict[str, Knowledge] = {}
         self.compared: dict[str, tuple[F32, Ints]] = {}
+        # Tags may have no names, if no clip has any.
+        self.labelled = table.task != UNLABELLED and table.labels.size > 0
         if self.labelled:
             members = label_kind(table.task).members(table.labels, table.classes)
             y = table.labels if self.is_numeric else np.column_stack(list(members.values()))
             self.y: F64 = y.astype(np.float64).reshape(len(table), -1)
+            self.means = group_means(self.y, self.group)
             self.folds = table.folds
             if not table.k and self.k > 1:
                 task = cast(Task, table.task)
@@ -199,7 +201,7 @@ class _Audit:
             few = rows[::step]
             if self.k > 1:
                 self.known[name] = knowledge(
-                    z, self.y[few], self.folds[few], self.group[few], numeric=self.is_numeric
+                    z, self.y[few], self.means[few], self.folds[few], numeric=self.is_numeric
                 )
             step = -(-len(z) // MOST_FITTED)
             self.compared[name] = z[::step].copy(), few[::step]

@@ -16,7 +16,7 @@ ROUNDING = 1e-6
 DIRECTIONS = 4
 # Least log-likelihood ratio of a shifted row, beyond the logarithm of the number of rows; its ratio
 # to that of the median row; and the share of cells that fit better.
-SURELY, MIRRORED, CELLS = 10.0, 0.3, 0.5
+SURELY, MIRRORED, CELLS = 10.0, 0.5, 0.5
 
 
 def repeated_columns(values: F32, far: Bools) -> Bools:
@@ -77,8 +77,10 @@ def shifted_rows(values: F32) -> Bools:
     Values of a column have Student's t distribution with 3 degrees of freedom, so that outliers
     count little. Columns of the same distribution cannot be told apart.
     """
-    centre = np.median(values[:: -(-len(values) // ROWS)], axis=0)
-    spread = 1.48 * np.median(np.abs(values[:: -(-len(values) // ROWS)] - centre), axis=0)
+    few = values[:: -(-len(values) // ROWS)]
+    low, centre, high = np.quantile(few, (0.05, 0.5, 0.95), axis=0).astype(np.float32)
+    # A column with long tails, such as of sigmoids, has values far from its middle half.
+    spread = np.maximum(1.48 * np.median(np.abs(few - centre), axis=0), (high - low) / 6)
     told = spread > 0
     shifted = np.zeros(len(values), np.bool_)
     if told.sum() < 3:

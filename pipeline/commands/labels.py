@@ -68,7 +68,8 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
     The doubt is the loss of the label under the out-of-fold prediction of the recommended
     model. The last line says how many of the first labels are wrong if 10 % (--share) of all
     are, and how many can be. Fill in the column `corrected` of the CSV, and give it to `mvemo
-    manifest relabel`. If known, the scores that the annotators' disagreement allows are printed, too.
+    manifest relabel`. If known, the scores that the annotators' disagreement allows are
+    printed, too.
     With --next, unlabelled clips are listed instead: uncertain ones that are unlike each other.
 
     \b
@@ -107,8 +108,8 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
     _print(records[: options["most"] or SHOWN], FIELDS)
     click.echo(
         f"\n{found.model}: if {options['share']:.0%} of the labels were wrong, "
-        f"{found.precision:.0%} of the {found.suspects} most doubtful ones would be (AUROC {found.auroc:.3f}); at most "
-        f"{found.at_most:.0%} can be wrong, if errors are random"
+        f"{found.precision:.0%} of the {found.suspects} most doubtful ones would be "
+        f"(AUROC {found.auroc:.3f}); at most {found.at_most:.0%} can be wrong, if errors are random"
     )
     if ceilings:
         click.echo("\nLimits that the annotators' disagreement puts on scores:")
