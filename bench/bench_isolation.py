@@ -45,17 +45,18 @@ def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
     from mvemo.extract.media.request import FrameSampling
+    from mvemo.extract.store.contents import content_of
     from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
     from mvemo.extract.store.decoding import decode_job
-    from mvemo.extract.store.folders import DecodeJob, DecodeRequest, digest_file
+    from mvemo.extract.store.folders import DecodeJob, DecodeRequest
     from mvemo.extract.workers.pool import run_calls, stop_workers
     from mvemo.extract.workers.process import Call
 
     request = DecodeRequest((16000,), (FrameSampling(32, 112), FrameSampling(32, 224)))
     jobs = []
     for file in files:
-        content, stamp = digest_file(file)
-        jobs.append(DecodeJob(file.stem, file, content, stamp=stamp))
+        content = content_of(file)
+        jobs.append(DecodeJob(file.stem, file, content.digest, stamp=content.stamp))
 
     def in_this_process() -> None:
         with tempfile.TemporaryDirectory() as folder:

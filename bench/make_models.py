@@ -27,7 +27,7 @@ EXTRACT = ["--profile", "pretrained"]
 EXTRACT += [word for setting in DESCRIPTORS for word in ("--set", f"descriptors.{setting}")]
 
 # Folder of the data, column of the group, columns of the targets (ours=theirs; none: classes),
-# options of extract.
+# scale of the ratings, options of extract.
 MODELS = {
     "film-music": {
         "data": "soundtracks",
@@ -36,6 +36,7 @@ MODELS = {
             *("valence=valence", "energy=energy", "tension=tension", "anger=anger", "fear=fear"),
             *("happiness=happy", "sadness=sad", "tenderness=tender"),
         ],
+        "scale": "1..9",
         "extract": [
             *("--nets", "musicnn"),
             *("--set", "nets.musicnn.options.outputs=units,deviation,front,tags"),
@@ -72,7 +73,8 @@ def make(name: str, data: Path, work: Path) -> None:
     _without_split(folder / "index.csv", work / "index.csv")
     columns = ["path=file", f"group={recipe['group']}", *recipe["targets"]]
     columns = [word for column in columns for word in ("--column", column)]
-    columns += ["--task", "regression"] if recipe["targets"] else []
+    if recipe["targets"]:
+        columns += ["--task", "regression", "--scale", recipe["scale"]]
     named = ["--name", name, "--root", os.path.relpath(folder, work.resolve())]
     _run(work, "manifest", "import", "index.csv", *columns, *named, "--out", "clips.csv", "--force")
     _run(work, "extract", "clips.csv", *EXTRACT, *recipe["extract"])

@@ -18,7 +18,7 @@ from mvemo.cache.cache_file import CacheFile, FilePool, cache_files
 from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, finite_rows
 from mvemo.cache.schema import table_checksum
-from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.spec import UNDIGESTED, FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failure, Ints
 from mvemo.manifests.text_table import html_table, listed
 
@@ -130,11 +130,12 @@ class Cache:
     def digest(self) -> str:
         """Return the SHA-256 of the clips and of all features' specs, keys and row checksums.
 
-        Two caches with equal digests hold equal values. Failures, curves and provenance are not
-        included. `verify_cache` checks that the values match their checksums.
+        Two caches with equal digests hold equal values. Failures, curves, provenance and the times
+        of reading in a catalogue are not included. `verify_cache` checks that the values match
+        their checksums.
         """
         state = hashlib.sha256(table_checksum(self.table).encode())
-        for spec in self.specs:
+        for spec in (spec for spec in self.specs if UNDIGESTED not in spec.params):
             if len(self._files) == 1:
                 checksum = self._files[0].index_checksum(spec.digest)
             else:

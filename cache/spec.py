@@ -38,6 +38,9 @@ STORAGE = "storage"
 # numbers (IEEE 754-2008, table 3.5: 11 bits of precision, minimum exponent -14).
 HALF_LARGEST, HALF_RELATIVE, HALF_ABSOLUTE = 65504.0, 2.0**-11, 2.0**-25
 
+# Parameter of a feature that says when clips were read; it does not count for a cache's digest.
+UNDIGESTED = "undigested"
+
 
 @dataclass(frozen=True)
 class FeatureSpec:

@@ -218,7 +218,7 @@ class Results(Tabular):
         ranked = sorted(self.models, key=lambda m: np.nan_to_num(self.primary_mean(m), nan=-np.inf))
         best = ""
         if ranked:
-            score = f"{self.task.primary_metric} {self.primary_mean(ranked[-1]):.3f}"
+            score = f"{self.task.primary_title} {self.primary_mean(ranked[-1]):.3f}"
             best = f"; best {ranked[-1].name}: {score}"
         return f"<Results {self.caption()}{best}>"
 

@@ -16,10 +16,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,6 +26,8 @@ else:
     import tomli as tomllib
 
 TomlError = tomllib.TOMLDecodeError
+# Limits of JSON and TOML: levels of nesting, and bits of an integer, which fits into a float.
+_MOST_LEVELS, _MOST_BITS = 64, 1000
 # Part of the names of temporary files: a machine removes only its own orphaned files.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
 # An exception class, or a function that makes an exception from a message.
@@ -69,7 +70,7 @@ def replacing(
                 os.fsync(file.fileno())
         os.replace(temp, path)
         if durable:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     except (OSError, RuntimeError) as problem:
         # HDF5 and torch raise RuntimeError on a full disk.
         if error is None or isinstance(problem, error):
@@ -167,7 +168,7 @@ def write_json(
     write_text(path, dump_json(value), error=error, durable=durable)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to disk, where the system allows it."""
     if os.name == "nt":
         return
@@ -221,7 +222,7 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
         return [to_json_values(v, where and f"{where}[{i}]") for i, v in enumerate(value)]
     if isinstance(value, (set, frozenset)):
         return sorted((to_json_values(v, where) for v in value), key=str)
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):  # an array or a number of NumPy, which --help does not import
         return to_json_values(value.tolist(), where)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
@@ -235,20 +236,46 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
 def parse_json(text: str | bytes) -> Any:
     """Parse JSON, also of untrusted origin; raise a ValueError of one line if it is invalid."""
     try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("not JSON: nested too deeply") from None
-    except json.JSONDecodeError as error:
+        return _bounded(lambda: json.loads(text))
+    except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
 
 
 def parse_toml(text: str) -> dict[str, Any]:
     """Parse TOML, also of untrusted origin; raise a ValueError of one line if it is invalid."""
+    tables: dict[str, Any] = _bounded(lambda: tomllib.loads(text))
+    return tables
+
+
+def read_toml(path: Any, error: MakeError = ValueError) -> dict[str, Any]:
+    """Return the tables of a TOML file, also of untrusted origin, or raise `error`."""
     try:
-        return tomllib.loads(text)
+        if not path.is_file():
+            raise ValueError("there is no such file")
+        return parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        why = cause(problem) if isinstance(problem, OSError) else problem
+        raise error(f"{path}: cannot be read as TOML: {why}") from None
+
+
+def _bounded(parse: Callable[[], Any]) -> Any:
+    """Return what `parse` returns; raise ValueError for deep nesting and for huge integers."""
+    many_digits = "a number has too many digits"
+    try:
+        value = parse()
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    except TomlError:
+    except (json.JSONDecodeError, TomlError, UnicodeDecodeError):
         raise
     except ValueError:
-        raise ValueError("a number has too many digits") from None
+        raise ValueError(many_digits) from None
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        if any(isinstance(each, int) and each.bit_length() > _MOST_BITS for each in level):
+            raise ValueError(many_digits)
+        nested = [each for each in level if isinstance(each, (dict, list))]
+        if not nested:
+            return value
+        parts = (each.values() if isinstance(each, dict) else each for each in nested)
+        level = [*chain.from_iterable(parts)]
+    raise ValueError(f"nested too deeply: expected at most {_MOST_LEVELS} levels")

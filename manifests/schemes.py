@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from importlib import resources
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.files import parse_toml
+from mvemo.manifests.files import read_toml
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Manifest
 
@@ -34,8 +34,7 @@ def _normalise(label: str) -> str:
 
 
 def _read_schemes() -> dict[str, Scheme]:
-    file = resources.files(__package__) / "schemes.toml"
-    tables = parse_toml(file.read_text(encoding="utf-8"))
+    tables = read_toml(resources.files(__package__) / "schemes.toml")
     doubtful = tables.pop("doubtful")
     schemes = {}
     for name, members in tables.items():

@@ -1,11 +1,14 @@
 """Tables and lists as text for the terminal, and as HTML or data frames for notebooks."""
 
 import math
+import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from html import escape
 from importlib import import_module
 from typing import Any
+
+_UNSTORABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def align_columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
@@ -26,9 +29,17 @@ def _places(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in drawn)
 
 
+def escaped(name: str) -> str:
+    r"""Return a name with escapes for what no table can hold, such as ``\\n``.
+
+    These are control characters, line breaks, and bytes that are not UTF-8.
+    """
+    return _UNSTORABLE.sub(lambda found: repr(found[0])[1:-1], name)
+
+
 def shown_name(name: str, most: int = 72) -> str:
-    r"""Return a file name on one line: control characters escaped, only the end of a long name."""
-    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+    """Return a file name on one line: escaped, only the end of a long name."""
+    plain = escaped(name)
     return plain if len(plain) <= most else f"…{plain[1 - most :]}"
 
 

@@ -22,7 +22,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from mvemo.pipeline.commands.options import CONTEXT, with_verbosity
-from mvemo.pipeline.console.messages import Verbosity, guarded_streams
+from mvemo.pipeline.console.messages import Verbosity, guarded_streams, running
 from mvemo.pipeline.start import interrupting_signals, report_interrupt
 
 # Subcommand -> module and function, and its line in ``mvemo --help``.
@@ -134,7 +134,8 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
     # click writes colours to a terminal; see no-color.org.
     color = False if os.environ.get("NO_COLOR") else None
     try:
-        status = command(prog_name=name, standalone_mode=False, color=color, obj=shared)
+        with running(shared):
+            status = command(prog_name=name, standalone_mode=False, color=color, obj=shared)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)

@@ -164,6 +164,8 @@ def _check(
         )
     if base.within_groups:
         raise BadOption(f"--model {model}: reads features within groups, which learn cannot do")
+    if not manifest.classes:
+        raise BadOption(f"{path}: has no labels: expected some of {', '.join(base.classes)}")
     if manifest.task != base.task:
         raise BadOption(
             f"{path}: expected labels of task {base.task}, as {model} has, got {manifest.task}"
@@ -171,7 +173,8 @@ def _check(
     used = {str(name) for clip in manifest.clips for name in clip.label}
     new = [name for name in manifest.classes if name not in base.classes]
     if base.task == "regression" and (new or len(manifest.classes) != len(base.classes)):
-        raise BadOption(f"{path}: expected the targets {', '.join(base.classes)}, got {new}")
+        expected, got = ", ".join(base.classes), ", ".join(manifest.classes)
+        raise BadOption(f"{path}: expected the targets {expected}, got {got}")
     for name in new if base.task != "regression" else ():
         n = sum(name in clip.label for clip in manifest.clips)
         if name in used and (training is None or base.task != "multiclass" or n < PER_CLASS):
@@ -184,7 +187,7 @@ def _check(
 def _corrected(base: FinalModel, manifest: Manifest, catalogue: Cache, path: Path) -> _Corrected:
     """Find the corrected clips in the catalogue, by the digests or the paths of their files."""
     table = catalogue.table
-    row_of = {place: row for row, place in enumerate(table.groups)}
+    row_of = {p: row for row, places in enumerate(table.groups) for p in places.split("\n")}
     row_of |= {clip_id: row for row, clip_id in enumerate(table.clip_ids)}
     clips: dict[int, Clip] = {}
     for clip in manifest.clips:
@@ -309,6 +312,7 @@ def _retrained(base: FinalModel, corrected: _Corrected, cache: Cache) -> tuple[F
     settings = EvaluationSettings(
         **{name: recorded[name] for name in ("stacked", "late", "missing_modality")},
         folds=base.facts["folds"],
+        scale=base.facts.get("scale", ""),
         head=HeadSettings(**recorded["head"]),
         kernel=any(predictor.name == KERNEL for predictor in base.predictors),
         refit=True,

@@ -5,12 +5,14 @@ plane is its ratings, or the mean place of its classes or tags, weighted by thei
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mvemo.manifests import read_manifest
+from mvemo.manifests.cells import to_number
 from mvemo.manifests.files import parse_json, shown
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.tables import read_table
@@ -106,7 +108,7 @@ def read_records(file: Path) -> Iterator[Record]:
             yield from _table_records(file)
             return
         text = file.read_text(encoding="utf-8")
-        lines = text.splitlines() if file.suffix.lower() == ".jsonl" else [text]
+        lines = text.split("\n") if file.suffix.lower() == ".jsonl" else [text]
         for i, line in enumerate(filter(str.strip, lines), start=1):
             value = parse_json(line)
             for record in value if isinstance(value, list) else [value]:
@@ -135,7 +137,8 @@ def _table_records(file: Path) -> Iterator[Record]:
             raise BadOption(f"{file}:{line}: expected {len(header)} cells, got {len(cells)}")
         row: Record = dict(zip(header, cells, strict=True))
         try:
-            values = {name: float(row[name]) for name in outputs if row[name].strip()}
+            values = {name: to_number(row[name]) for name in outputs if row[name].strip()}
+            row["duration"] = to_number(row["duration"]) if row.get("duration") else None
         except ValueError as error:
             raise BadOption(f"{file}:{line}: {error}") from None
         if "label" not in header:
@@ -152,15 +155,22 @@ def _mood(record: Record, file: Path) -> Mood:
     if not path.exists() and (file.parent / path).exists():
         path = file.parent / path
     label, length = record.get("label") or (), record.get("duration")
-    return Mood(
-        path=path,
-        moods=(label,) if isinstance(label, str) else tuple(label),
-        proba=record.get("proba") or {},
-        ratings={name: v["value"] for name, v in (record.get("values") or {}).items()},
-        model=record.get("model") or "",
-        seconds=float(length) if length else None,
-        is_certain=TRAINED_ON not in (record.get("notes") or ()),
-    )
+    try:
+        mood = Mood(
+            path=path,
+            moods=(label,) if isinstance(label, str) else (*map(str, label),),
+            proba={name: float(p) for name, p in (record.get("proba") or {}).items()},
+            ratings={n: float(v["value"]) for n, v in (record.get("values") or {}).items()},
+            model=str(record.get("model") or ""),
+            seconds=float(length) if length else None,
+            is_certain=TRAINED_ON not in (record.get("notes") or ()),
+        )
+        if all(map(math.isfinite, (*mood.proba.values(), *mood.ratings.values()))):
+            return mood
+        problem = "a number is not finite"
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    raise BadOption(f"{file}: {path}: expected a record of mvemo predict: {problem}")
 
 
 def _corrected(found: list[Mood], corrections: Path) -> list[Mood]:

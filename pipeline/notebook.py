@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
 
 from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, scan_clips, write_manifest
+from mvemo.manifests.files import to_json_values
+from mvemo.pipeline.errors import BadOption, WrongType
 
 if TYPE_CHECKING:
     from mvemo.cache import Cache, ClipTable
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from mvemo.fuse.results import Results
     from mvemo.pipeline.prediction.predictions import Records
     from mvemo.pipeline.stage_one.summary import ExtractSummary
+
+# ``key=value``, several of them, or a mapping whose values may be mappings.
+SettingsLike: TypeAlias = str | Iterable[str] | Mapping[str, Any]
 
 
 def load(path: str | Path, **options: Any) -> Manifest | Cache | Any:
@@ -34,7 +40,7 @@ def load(path: str | Path, **options: Any) -> Manifest | Cache | Any:
     -------
     `Manifest` of a table or a folder; open `Cache` of a feature file.
     """
-    if Path(path).suffix.lower() == ".h5":
+    if _path(path, "path").suffix.lower() == ".h5":
         from mvemo.cache import open_cache
 
         return open_cache(path, **options)
@@ -42,14 +48,65 @@ def load(path: str | Path, **options: Any) -> Manifest | Cache | Any:
 
 
 def _clips(path: str | Path, **options: Any) -> Manifest:
-    if Path(path).is_dir():
+    if _path(path, "manifest").is_dir():
         return scan_clips(path, **options).manifest
     return read_manifest(path, **options)
 
 
-def _several(values: Any) -> Sequence[Any]:
-    """Return the values of a sequence, or one value as a list."""
-    return [values] if isinstance(values, str | Path) else values
+def _path(value: Any, name: str) -> Path:
+    """Return an argument as a path; raise `WrongType` or BadOption if it cannot be one."""
+    if not isinstance(value, str | os.PathLike):
+        raise _wrong_type(value, name, "a path")
+    try:
+        is_path = bool(os.fspath(value)) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
+        raise BadOption(f"{name}: {str(value)!r} cannot be a path")
+    return Path(value)
+
+
+def _wrong_type(value: Any, name: str, expected: str) -> WrongType:
+    """Return the error for an argument of another type, with what to do."""
+    hint = ""
+    if hasattr(value, "to_csv"):
+        hint = ": write it with to_csv(FILE, index=False), and give the file"
+    elif hasattr(value, "read"):
+        hint = ": write its content to a file, and give the file"
+    elif isinstance(getattr(value, "path", None), str | os.PathLike):
+        hint = ": give its attribute path"
+    return WrongType(f"{name}: expected {expected}, got {type(value).__name__}{hint}")
+
+
+def _listed(values: Any, name: str, expected: str) -> list[Any]:
+    """Return one text or path, or several, as a list."""
+    if isinstance(values, str | os.PathLike):
+        return [values]
+    # A data frame, a mapping and an open file can be iterated over, but not as paths.
+    is_other = isinstance(values, bytes | Mapping) or hasattr(values, "columns")
+    if is_other or hasattr(values, "read") or not isinstance(values, Iterable):
+        raise _wrong_type(values, name, expected)
+    listed = list(values)
+    for value in listed:
+        if not isinstance(value, str | os.PathLike):
+            raise _wrong_type(value, name, expected)
+    return listed
+
+
+def _settings(values: SettingsLike) -> list[str]:
+    """Return settings as texts ``key=value``."""
+    if isinstance(values, Mapping):
+        return [f"{key}={text}" for key, text in _flat(values, "")]
+    return [str(value) for value in _listed(values, "settings", "key=value, or a mapping")]
+
+
+def _flat(values: Mapping[str, Any], front: str) -> Iterator[tuple[str, str]]:
+    """Yield dotted keys and values as TOML, for which JSON of one value is valid."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{front}{key}.")
+        else:
+            yield f"{front}{key}", json.dumps(to_json_values(value))
 
 
 def clip_table(manifest: Manifest | str | Path, folds: Folds | int | None = None) -> ClipTable:
@@ -68,7 +125,10 @@ def clip_table(manifest: Manifest | str | Path, folds: Folds | int | None = None
     manifest = manifest if isinstance(manifest, Manifest) else _clips(manifest)
     if folds is None:
         return clip_tables.imported_clips(manifest).table
-    folds = folds_of(manifest, folds) if isinstance(folds, int) else folds
+    if isinstance(folds, SupportsIndex):
+        folds = folds_of(manifest, int(folds))
+    if not isinstance(folds, Folds):
+        raise _wrong_type(folds, "folds", "Folds or their number")
     return clip_tables.clip_table(manifest, folds)
 
 
@@ -77,7 +137,7 @@ def extract_features(
     out: str | Path = "work/features.h5",
     *,
     profile: str = "paper",
-    settings: str | Sequence[str] = (),
+    settings: SettingsLike = (),
     work: str | Path = "work",
     root: str | Path | None = None,
 ) -> ExtractSummary:
@@ -94,7 +154,8 @@ def extract_features(
         file.
     settings
         Settings of docs/settings.md as ``key=value``, for example ``["extract.folds=5",
-        "nets.i3d.views=4"]``; a text is one setting.
+        "nets.i3d.views=4"]``, or as a mapping, such as ``{"extract.folds": 5}``; a text is one
+        setting.
     work
         Folder for decoded media and trained nets.
     root
@@ -109,19 +170,19 @@ def extract_features(
     from mvemo.pipeline.settings_files import load_settings
     from mvemo.pipeline.stage_one.run import run_extract
 
-    work, settings = Path(work), _several(settings)
+    work, texts = _path(work, "work"), _settings(settings)
     if isinstance(manifest, Manifest):
         work.mkdir(parents=True, exist_ok=True)
         write_manifest(manifest, work / "manifest.csv")
         manifest = work / "manifest.csv"
-    loaded = load_settings(profile, settings)
-    named = any(text.partition("=")[0].strip() == "extract.folds" for text in settings)
+    loaded = load_settings(str(_path(profile, "profile")), texts)
+    named = any(text.partition("=")[0].strip() == "extract.folds" for text in texts)
     return run_extract(
-        Path(manifest),
+        _path(manifest, "manifest"),
         replace(loaded, folds_named=named),
         work=work,
-        out=Path(out),
-        root=None if root is None else Path(root),
+        out=_path(out, "out"),
+        root=None if root is None else _path(root, "root"),
     )
 
 
@@ -137,11 +198,12 @@ def audit(features: str | Path, manifest: str | Path | None = None) -> Findings:
     """
     from mvemo.fuse.audit import audit_file
 
-    return audit_file(features, manifest)
+    table = None if manifest is None else _path(manifest, "manifest")
+    return audit_file(_path(features, "features"), table)
 
 
 def evaluate(
-    features: str | Path, *, profile: str | None = None, settings: str | Sequence[str] = ()
+    features: str | Path, *, profile: str | None = None, settings: SettingsLike = ()
 ) -> Results:
     """Cross-validate all models that a feature file allows, as ``mvemo fuse`` does.
 
@@ -154,20 +216,21 @@ def evaluate(
     profile
         Profile of the settings; None for the profile that the features were made with.
     settings
-        Settings of the section ``fuse`` in docs/settings.md as ``key=value``; a text is one
-        setting.
+        Settings of the section ``fuse`` in docs/settings.md as ``key=value``, or as a mapping,
+        such as ``{"fuse": {"n_resamples": 200}}``; a text is one setting.
     """
     from mvemo.cache import open_cache
     from mvemo.fuse.crossval.evaluation import evaluate as evaluate_cache
     from mvemo.pipeline.stage_two import settings_for
 
-    loaded = settings_for(Path(features), profile, _several(settings))
+    name = None if profile is None else str(_path(profile, "profile"))
+    loaded = settings_for(_path(features, "features"), name, _settings(settings))
     with open_cache(features) as cache:
         return evaluate_cache(cache, loaded)
 
 
 def predict(
-    paths: str | Path | Sequence[str | Path],
+    paths: str | Path | Iterable[str | Path],
     model: str | Path | None = None,
     *,
     modality: Literal["audio", "video", "both"] = "both",
@@ -198,13 +261,14 @@ def predict(
     List with one record per clip, as in docs/outputs.md; if a clip cannot be read, it has
     ``error``. Notebooks show a table, and ``to_pandas()`` returns a data frame.
     """
-    from mvemo.pipeline.errors import BadOption
     from mvemo.pipeline.prediction.predictions import records
 
+    if not isinstance(coverage, int | float | None):
+        raise _wrong_type(coverage, "coverage", "a number")
     if modality not in ("audio", "video", "both"):
         raise BadOption(f"modality {modality!r}: expected 'audio', 'video' or 'both'")
-    entries = [os.fspath(path) for path in _several(paths)]
-    name = None if model is None else os.fspath(model)
+    entries = [os.fspath(path) for path in _listed(paths, "paths", "paths")]
+    name = None if model is None else str(_path(model, "model"))
     if len(entries) == 1 and entries[0].lower().endswith(".h5"):
         from mvemo.pipeline.models.boxed import pick_model
         from mvemo.pipeline.prediction.predictions import predict_features
@@ -212,9 +276,13 @@ def predict(
         modalities = ("audio", "video") if modality == "both" else (modality,)
         file, folder = Path(entries[0]), pick_model(name)
         return records(*predict_features(folder, file, modalities, coverage))
+    from mvemo.extract.settings import check_device
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
-    files = {net: Path(file) for net, file in (weights or {}).items()}
+    if not isinstance(weights, Mapping | None):
+        raise _wrong_type(weights, "weights", "a mapping of nets to paths")
+    files = {net: _path(file, f"weights of {net}") for net, file in (weights or {}).items()}
+    device = check_device(str(device), "device")
     clips, folder, options = clips_and_settings(entries, name, modality, files, device, coverage)
 
     from mvemo.pipeline.prediction.run import predict_files

@@ -32,10 +32,12 @@ _SURROGATE = re.compile("[\ud800-\udfff]")  # stands for a byte that is not UTF-
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def write_playlist(clips: Sequence[Mapping[str, Any]], file: Path, format: Format) -> str:
+def write_playlist(
+    clips: Sequence[Mapping[str, Any]], file: Path, format: Format, *, absolute: bool = False
+) -> str:
     """Write a playlist atomically and return its text; no file is listed twice.
 
-    Paths are relative to the playlist's folder, except on another drive.
+    Paths are relative to the playlist's folder, except with `absolute` or on another drive.
 
     Parameters
     ----------
@@ -62,7 +64,8 @@ def write_playlist(clips: Sequence[Mapping[str, Any]], file: Path, format: Forma
     a.mp3
     """
     once = list(_without_repeats(clips))
-    text = _xspf(once, file) if format == "xspf" else _m3u8(once, file.parent)
+    folder = None if absolute else file.parent
+    text = _xspf(once, file.stem, folder) if format == "xspf" else _m3u8(once, folder)
     write_text(file, text, error=BadOption)
     return text
 
@@ -88,18 +91,21 @@ def _name(clip: Mapping[str, Any]) -> str:
     return " - ".join(" ".join(part.split()) for part in parts if part)
 
 
-def _relative(path: str | Path, folder: Path) -> str | None:
+def _relative(path: str | Path, folder: Path | None) -> str | None:
     """Return the path from a folder with slashes, or None if it is on another drive."""
+    if folder is None:
+        return None
     try:
         return Path(os.path.relpath(os.path.abspath(path), os.path.abspath(folder))).as_posix()
     except ValueError:
         return None
 
 
-def _m3u8(clips: Sequence[Mapping[str, Any]], folder: Path) -> str:
+def _m3u8(clips: Sequence[Mapping[str, Any]], folder: Path | None) -> str:
     lines = ["#EXTM3U"]
     for clip in clips:
-        path = _relative(clip["path"], folder) or os.path.abspath(clip["path"])
+        relative = _relative(clip["path"], folder)
+        path = relative or os.path.abspath(clip["path"])
         if len(path.splitlines()) > 1 or path != path.rstrip() or _SURROGATE.search(path):
             raise BadOption(
                 f"{shown(path)}: M3U8 cannot hold a path with a line break, a blank at its end or "
@@ -107,11 +113,11 @@ def _m3u8(clips: Sequence[Mapping[str, Any]], folder: Path) -> str:
             )
         seconds = -1 if clip.get("duration") is None else round(clip["duration"])
         lines.append(f"#EXTINF:{seconds},{_name(clip)}")
-        lines.append(f"./{path}" if _UNCLEAR.match(path) else path)
+        lines.append(f"./{path}" if relative and _UNCLEAR.match(path) else path)
     return "\n".join([*lines, ""])
 
 
-def _xspf(clips: Sequence[Mapping[str, Any]], file: Path) -> str:
+def _xspf(clips: Sequence[Mapping[str, Any]], title: str, folder: Path | None) -> str:
     ElementTree.register_namespace("", XSPF)
     root = ElementTree.Element(f"{{{XSPF}}}playlist", version="1")
 
@@ -120,10 +126,10 @@ def _xspf(clips: Sequence[Mapping[str, Any]], file: Path) -> str:
         child.text = _NOT_XML.sub("\ufffd", text)
         return child
 
-    add(root, "title", file.stem)
+    add(root, "title", title)
     tracks = add(root, "trackList")
     for clip in clips:
-        track, path = add(tracks, "track"), _relative(clip["path"], file.parent)
+        track, path = add(tracks, "track"), _relative(clip["path"], folder)
         whole = Path(os.path.abspath(clip["path"]))
         add(track, "location", whole.as_uri() if path is None else quote(os.fsencode(path)))
         add(track, "title", clip.get("title") or whole.stem)

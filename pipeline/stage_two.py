@@ -13,6 +13,7 @@ from mvemo.fuse import EvaluationSettings, FuseError, evaluate, format_table, wr
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import FinalModel, save_model
 from mvemo.fuse.report import report_files, score_tables, text
+from mvemo.fuse.tasks import task_of
 from mvemo.manifests import read_folds
 from mvemo.manifests.files import replacing_together
 from mvemo.pipeline.clips.clip_tables import links_of_cache, links_of_folder, prescribed_by
@@ -186,7 +187,7 @@ def _promise(model: FinalModel) -> list[str]:
         return [f"it predicts with {best.name}, as recommended: expect the score stated above"]
     if best.expected["mean"] is None:
         return []
-    score = f"{best.expected['metric']} {best.expected['mean']:.3f}"
+    score = f"{task_of(model.task).primary_title} {best.expected['mean']:.3f}"
     if nested is None:
         return [
             f"it predicts with {best.name}, the best of {len(model.heads.models)} models ({score}, "

@@ -3,20 +3,27 @@
 A file is copied next to itself, the copy is tagged, its streams are compared with those of the
 file, the former values go into the journal, and the copy replaces the file. Mode and owner stay;
 the time of modification becomes the present, so that players read the tags again.
+
+Each call of `write_tags` is one tagging, and `plan_undo` takes back the last one that is not yet
+undone: a file gets its former values if its sound and its values are those of the journal.
 """
 
 import hashlib
-import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from mvemo.manifests.files import parse_json, replacing
+from mvemo.manifests.files import replacing
+from mvemo.manifests.journal import Journal
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 
 # Names of the tags: mood, and a pattern for ratings and the model, by the kind of a file's tags.
@@ -26,6 +33,10 @@ NAMES = {
     "MP4Tags": ("----:com.apple.iTunes:MOOD", "----:com.apple.iTunes:mvemo {}"),
 }
 Values = dict[str, list[str] | None]  # None for a tag that the file lacks
+Entry = dict[str, Any]  # fields of `_ENTRY`, or ``undone`` (a tagging) and ``path``
+_ENTRY = {"run", "path", "size", "had_tags", "sound", "old", "new"}
+# Characters of the keys of Vorbis comments, other than letters, digits and '_.-'.
+_SAFE = "!\"#$&'()*+,/:;<>?@[\\]^`{|}"
 # Bytes of an ID3v1 tag, at the end of a file.
 _V1 = 128
 
@@ -37,9 +48,12 @@ class Change:
     path: Path
     old: Values
     new: Values
-    # When undone: the file's former size; True to remove the tags if nothing else is in them.
+    # When undone: former size; True to remove the tags if nothing else is in them; the tagging
+    # that is undone, and the digest of the streams.
     size: int | None = None
     removes: bool = False
+    run: str = ""
+    sound: str = ""
 
 
 class BadTags(Exception):
@@ -95,78 +109,100 @@ def plan_tags(wanted: Mapping[Path, Mapping[str, list[str]]]) -> tuple[list[Chan
     """
     changes, skipped = [], []
     for path, values in wanted.items():
-        problem = _problem(path)
-        opened = None if problem else _open(path)
-        if opened is None:
-            skipped.append(f"{path}: {problem or 'this format has no tags that mvemo can write'}")
+        try:
+            opened = _openable(path)
+            new = _named(_kind(opened), values)
+            old = _values(opened, new)
+        except BadTags as problem:
+            skipped.append(f"{path}: {problem}")
             continue
-        mood, other = NAMES[_kind(opened)]
-        new: Values = {
-            mood if name == "mood" else other.format(name): text for name, text in values.items()
-        }
-        if _kind(opened) == "VComment":
-            new = {name.upper().replace(" ", "_"): text for name, text in new.items()}
-        old = _values(opened, new)
         if old != new:
             changes.append(Change(path, old, new))
     return changes, skipped
 
 
+def _named(kind: str, values: Mapping[str, list[str]]) -> Values:
+    """Return values by the names of tags of this kind."""
+    mood, other = NAMES[kind]
+    new: Values = {}
+    for key, texts in values.items():
+        try:
+            "".join([key, *texts]).encode()
+            if kind == "VComment":
+                # Keys are printable ASCII without '='.
+                key = quote(key.upper().replace(" ", "_"), safe=_SAFE).replace("~", "%7E")
+        except UnicodeEncodeError:
+            raise BadTags(f"{key!r}: {texts} has half a character (a lone surrogate)") from None
+        new[mood if key.lower() == "mood" else other.format(key)] = texts
+    if len(new) < len(values):
+        raise BadTags(f"two of the names {', '.join(values)} have the same tag")
+    return new
+
+
 def plan_undo(journal: Path) -> tuple[list[Change], list[str]]:
-    """Return the changes that restore the tags of a journal's files, and lines for the others."""
-    first: dict[str, dict[str, Any]] = {}
-    known: dict[str, list[Values]] = {}
-    for entry in _entries(journal):
-        kept = first.setdefault(entry["path"], {**entry, "old": {}})
-        kept["old"] = {**entry["old"], **kept["old"]}
-        known.setdefault(entry["path"], []).extend([entry["old"], entry["new"]])
-    changes, skipped = [], []
-    for name, entry in first.items():
-        path, old = Path(name), entry["old"]
-        opened = None if (problem := _problem(path)) else _open(path)
-        if opened is None:
-            skipped.append(f"{path}: {problem or 'its tags cannot be read'}")
-            continue
-        now = _values(opened, old)
-        if not all(any(of.get(n, "") == now[n] for of in known[name]) for n in old):
-            skipped.append(
-                f"{path}: its tags were changed after mvemo wrote them: left as they are"
-            )
-        elif now != old:
-            changes.append(Change(path, now, old, entry["size"], not entry["had_tags"]))
-    return changes, skipped
+    """Return the changes that undo the last tagging of a journal, and a line for each other file.
+
+    Taggings of which no file can be undone are passed over, and their files are named.
+    """
+    entries, n_bad = Journal(journal, BadOption).read(_entry)
+    if not entries:
+        raise BadOption(f"{journal}: expected a journal of mvemo tag, got no whole line of one")
+    if n_bad:
+        tell_note(f"{journal}: {n_bad} incomplete or unknown lines were left out")
+    skipped: list[str] = []
+    runs: dict[str, dict[str, Entry]] = {}
+    for entry in entries:
+        if "undone" in entry:
+            runs.get(entry["undone"], {}).pop(entry["path"], None)
+        else:
+            runs.setdefault(entry["run"], {})[entry["path"]] = entry
+    changes: list[Change] = []
+    while runs and not changes:
+        for entry in runs.popitem()[1].values():
+            try:
+                changes += _undoing(entry)
+            except BadTags as problem:
+                skipped.append(f"{entry['path']}: {problem}")
+    return changes, [*dict.fromkeys(skipped)]
 
 
-def _entries(journal: Path) -> Iterator[dict[str, Any]]:
-    """Yield the entries of a journal; a last line that was cut off belongs to no changed file."""
-    try:
-        lines = journal.read_text(encoding="ascii").split("\n")[:-1]
-        if not lines:
-            raise BadOption(f"{journal}: expected a journal of mvemo tag, got no whole line")
-        for i, line in enumerate(lines, start=1):
-            entry = parse_json(line)
-            if not isinstance(entry, dict) or not {"path", "old", "new", "size", "had_tags"} <= {
-                *entry
-            }:
-                raise BadOption(f"{journal}:{i}: expected an entry of mvemo tag, got {line[:60]!r}")
-            yield entry
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadOption(f"{journal}: expected a journal of mvemo tag: {error}") from None
-    except ValueError as error:
-        raise error if isinstance(error, BadOption) else BadOption(f"{journal}: {error}") from None
+def _entry(entry: Any) -> Entry:
+    """Return an entry of a journal; ValueError or TypeError if it is none."""
+    if not {*entry} >= _ENTRY and not {"undone", "path"} <= {*entry}:
+        raise ValueError
+    values = {key: {**entry.get(key, {})} for key in ("old", "new")}
+    return {**entry, **values, "path": str(Path(entry["path"]))}
 
 
-def _problem(path: Path) -> str:
-    """Return the reason why a file must not be replaced, or ''."""
+def _undoing(entry: Entry) -> list[Change]:
+    """Return the change that undoes an entry; none if the file has its former values."""
+    path = Path(entry["path"])
+    now = _values(_openable(path), entry["new"])
+    if stream_digest(path) != entry["sound"]:
+        raise BadTags("is another file than the one that mvemo tagged: left as it is")
+    if now == entry["old"]:
+        return []
+    if now != entry["new"]:
+        raise BadTags("its tags were changed after mvemo wrote them: left as they are")
+    undone = {"run": entry["run"], "sound": entry["sound"]}
+    return [Change(path, now, entry["old"], entry["size"], not entry["had_tags"], **undone)]
+
+
+def _openable(path: Path) -> Any:
+    """Open a file that may be replaced, with tags that can be written; BadTags for others."""
     if path.is_symlink():
-        return "is a symbolic link: tag the file that it leads to"
+        raise BadTags("is a symbolic link: tag the file that it leads to")
     if not path.is_file():
-        return "no such file"
+        raise BadTags("no such file")
     if (links := path.stat().st_nlink) > 1:
-        return f"has {links} names (hard links), of which only one would be tagged"
+        raise BadTags(f"has {links} names (hard links), of which only one would be tagged")
     if not os.access(path, os.W_OK) or not path.stat().st_mode & 0o222:
-        return "is read-only"
-    return "" if os.access(path.parent, os.W_OK) else "its folder is read-only"
+        raise BadTags("is read-only")
+    if not os.access(path.parent, os.W_OK):
+        raise BadTags("its folder is read-only")
+    if (opened := _open(path)) is None:
+        raise BadTags("this format has no tags that mvemo can write")
+    return opened
 
 
 # --- tags of one file
@@ -183,12 +219,49 @@ def _open(path: Path, kind: Any = None) -> Any:
     if opened is None:
         return None
     opened.had_tags = _had_tags(opened)
-    name = _kind(opened)
-    if name == "ID3":
-        # Without these options, frames of older versions, and of ID3v1, become those of ID3v2.4.
-        opened = type(opened)(path, translate=False, load_v1=False)
-        opened.had_tags = _had_tags(opened)
-    return opened if name else None
+    if _kind(opened) == "ID3":
+        return _open_id3(path, type(opened))
+    if _kind(opened) == "VComment" and any("\ufffd" in "".join(pair) for pair in opened.tags):
+        raise BadTags("has comments that are not UTF-8, which would be lost")
+    return opened if _kind(opened) else None
+
+
+def _open_id3(path: Path, kind: Any) -> Any:
+    """Open a file with ID3 tags, other frames than mvemo's as bytes; BadTags if any is lost."""
+    from mutagen import MutagenError
+
+    id3: Any = import_module("mutagen.id3")
+    # Without these options, frames of older versions, and of ID3v1, become those of ID3v2.4.
+    as_is: dict[str, Any] = {"translate": False, "load_v1": False}
+    try:
+        opened = kind(path, known_frames={}, **as_is)
+        if has_tags := opened.tags is not None:
+            version, n_frames = opened.tags.version[:2], len(opened.tags.unknown_frames)
+            # ID3v2.2 becomes ID3v2.3, which has other names, so that all frames must be known.
+            own = {name: getattr(id3, name) for name in ("TMOO", "TXXX")}
+            opened = kind(path, known_frames=None if version == (2, 2) else own, **as_is)
+    except MutagenError as problem:
+        raise BadTags(f"its ID3 tag cannot be read: {problem}") from None
+    if has_tags:
+        tags = opened.tags
+        n_kept = len(tags) + len(tags.unknown_frames) * (version != (2, 2))
+        if n_kept < n_frames:
+            raise BadTags(
+                f"{n_frames - n_kept} of {n_frames} frames of its ID3v2.{version[1]} tag are "
+                "unknown, damaged or repeated, and would be lost"
+            )
+        if version == (2, 4):
+            # The flag of the whole tag becomes one of each frame, and sizes have 7 bits a byte.
+            unsynchronised = 2 * tags.f_unsynch
+            tags.unknown_frames = [
+                frame[:4]
+                + id3.BitPaddedInt.to_str(len(frame) - 10, width=4)
+                + bytes([frame[8], frame[9] | unsynchronised])
+                + frame[10:]
+                for frame in tags.unknown_frames
+            ]
+    opened.had_tags = _had_tags(opened)
+    return opened
 
 
 def _had_tags(opened: Any) -> bool:
@@ -202,12 +275,19 @@ def _had_tags(opened: Any) -> bool:
     return had
 
 
+def _key(opened: Any, name: str) -> str:
+    """Return mutagen's key of a tag: it writes names in MP4 as Latin-1, which must be UTF-8."""
+    return name.encode().decode("latin-1") if _kind(opened) == "MP4Tags" else name
+
+
 def _values(opened: Any, names: Mapping[str, Any]) -> Values:
     values: Values = {}
     for name in names:
-        found = opened.tags.get(name)
+        found = opened.tags.get(_key(opened, name))
         if found is not None and _kind(opened) == "MP4Tags":
-            found = [bytes(value).decode("utf-8", "replace") for value in found]
+            if any(value.dataformat != value.FORMAT_TEXT for value in found):
+                raise BadTags(f"its {name} is no text, and would be lost")
+            found = [bytes(value).decode("utf-8", "surrogateescape") for value in found]
         values[name] = None if found is None else [str(value) for value in found]
     return values
 
@@ -218,17 +298,20 @@ def _set(opened: Any, values: Values) -> None:
     free_form: Any = import_module("mutagen.mp4").MP4FreeForm
     kind = _kind(opened)
     for name, texts in values.items():
+        key = _key(opened, name)
         if texts is None:
-            if name in opened.tags:
-                del opened.tags[name]
+            if key in opened.tags:
+                del opened.tags[key]
         elif kind == "ID3":
             description = name.partition(":")[2]
             frame = id3.TXXX(3, description, texts) if description else id3.TMOO(3, texts)
             opened.tags.setall(name, [frame])
         elif kind == "MP4Tags":
-            opened.tags[name] = [free_form(text.encode()) for text in texts]
+            opened.tags[key] = [
+                free_form(text.encode("utf-8", "surrogateescape")) for text in texts
+            ]
         else:
-            opened.tags[name] = texts
+            opened.tags[key] = texts
 
 
 def _save(opened: Any, file: Path, change: Change) -> None:
@@ -241,42 +324,56 @@ def _save(opened: Any, file: Path, change: Change) -> None:
     def padding(info: Any) -> int:
         return max(info.padding - grown, 0)
 
-    with file.open("rb") as source:
-        source.seek(max(file.stat().st_size - _V1, 0))
-        end = source.read()
-    if change.removes and not opened.tags:
+    tags, end = opened.tags, b""
+    if type(tags).__name__ == "ID3":
+        # Mutagen would write an ID3v1 tag anew, and does not know the footer of an ID3v2.4 tag.
+        with file.open("rb+") as target:
+            if tags.size and tags._header.f_footer:
+                import_module("mutagen._util").delete_bytes(target, 10, tags.size)
+            start = max(target.seek(0, os.SEEK_END) - _V1, 0)
+            target.seek(start)
+            if (end := target.read()).startswith(b"TAG"):
+                target.truncate(start)
+            else:
+                end = b""
+    if change.removes and not tags and not getattr(tags, "unknown_frames", ()):
         opened.delete(file)
     elif _kind(opened) == "ID3":
-        version = 3 if opened.tags.version[:2] in ((2, 2), (2, 3)) else 4
+        version = 3 if tags.version[:2] in ((2, 2), (2, 3)) else 4
         opened.save(file, v2_version=version, v23_sep=None, padding=padding)
     else:
         opened.save(file, padding=padding)
-    if _kind(opened) == "ID3" and end.startswith(b"TAG"):
-        with file.open("rb+") as target:
-            target.seek(-_V1, os.SEEK_END)
-            if target.read(3) == b"TAG":
-                target.seek(-_V1, os.SEEK_END)
-            else:
-                target.seek(0, os.SEEK_END)
-            target.write(end)
+    with file.open("ab") as tail:
+        tail.write(end)
 
 
 def stream_digest(path: Path) -> str:
     """Return the SHA-256 of the packets of a file's sound and video, without cover pictures."""
+    return _read_streams(path)[0]
+
+
+def _read_streams(path: Path) -> tuple[str, dict[str, str]]:
+    """Return `stream_digest`, and the tags that FFmpeg finds, without those of mvemo."""
     from av.error import FFmpegError
 
+    from mvemo.extract.errors import BadMedia
     from mvemo.extract.media.packets import open_container, sound_tracks, videos
 
     digests: dict[int, Any] = {}
     try:
         with open_container(path) as container:
-            for packet in container.demux([*videos(container), *sound_tracks(container)]):
+            streams = [*videos(container), *sound_tracks(container)]
+            for packet in container.demux(streams):
                 if packet.size:
                     digest = digests.setdefault(packet.stream.index, hashlib.sha256())
                     digest.update(bytes(packet))
-    except FFmpegError as error:
+            tags = {**container.metadata}
+            for stream in streams:
+                tags |= {f"{stream.index} {name}": text for name, text in stream.metadata.items()}
+    except (FFmpegError, BadMedia) as error:
         raise BadTags(f"its streams cannot be read: {error}") from None
-    return " ".join(digests[i].hexdigest() for i in sorted(digests))
+    others = {n: t for n, t in tags.items() if not re.match(r"(\d+ )?(T?MOOD?$|mvemo)", n, re.I)}
+    return " ".join(digests[i].hexdigest() for i in sorted(digests)), others
 
 
 # --- writing
@@ -285,7 +382,8 @@ def stream_digest(path: Path) -> str:
 def write_tags(changes: Sequence[Change], journal: Path | None) -> list[str]:
     """Tag the files, and return a line for each file that failed and is unchanged.
 
-    Former values are appended to the journal and flushed to the disk before a file is replaced.
+    Former values are appended to the journal and flushed to the disk before a file is replaced;
+    that a change was undone is appended afterwards.
 
     Raises
     ------
@@ -293,9 +391,11 @@ def write_tags(changes: Sequence[Change], journal: Path | None) -> list[str]:
         A disk is full or cannot be written; files before this one are tagged, and in the journal.
     """
     failed = []
+    kept = None if journal is None else Journal(journal, BadOption)
+    run = datetime.now(timezone.utc).isoformat()
     for i, change in enumerate(changes):
         try:
-            _write(change, journal)
+            _write(change, kept, run)
         except BadTags as problem:
             failed.append(f"{change.path}: is left as it was: {problem}")
         except BadOption as problem:
@@ -303,39 +403,49 @@ def write_tags(changes: Sequence[Change], journal: Path | None) -> list[str]:
     return failed
 
 
-def _write(change: Change, journal: Path | None) -> None:
+def _write(change: Change, journal: Journal | None, run: str) -> None:
     """Replace a file by a tagged copy."""
-    from mutagen import MutagenError
-
-    from mvemo.extract.errors import BadMedia
-
-    path = change.path
+    path, name = change.path, str(change.path.absolute())
     before = path.stat()
     with replacing(path, error=BadOption) as copy:
-        try:
-            shutil.copyfile(path, copy)
-            shutil.copystat(path, copy)
-            with suppress(PermissionError):
-                os.chown(copy, before.st_uid, before.st_gid)
-            sound = stream_digest(copy)
-            opened = _open(copy, type(open_tags(path)))
-            old, had_tags = _values(opened, change.new), opened.had_tags
-            _set(opened, change.new)
-            _save(opened, copy, change)
-            if stream_digest(copy) != sound:
-                raise BadTags("mutagen would change its sound or pictures")
-            if _values(_open(copy, type(opened)), change.new) != change.new:
-                raise BadTags("the tags cannot be read back")
-        except (MutagenError, BadMedia) as error:
-            cause = error.args[0] if error.args else error
-            if isinstance(cause, OSError):
-                raise cause from None
-            raise BadTags(str(error)) from None
+        shutil.copyfile(path, copy)
+        shutil.copystat(path, copy)
+        with suppress(PermissionError):
+            os.chown(copy, before.st_uid, before.st_gid)
+        entry = {"run": run, "path": name, "size": before.st_size, **_tag(copy, change)}
         if (path.stat().st_mtime_ns, path.stat().st_size) != (before.st_mtime_ns, before.st_size):
             raise BadTags("another program changed it")
-        if journal is not None:
-            entry = {"path": str(path.absolute()), "size": before.st_size, "had_tags": had_tags}
-            with journal.open("a", encoding="ascii") as file:
-                file.write(json.dumps({**entry, "old": old, "new": change.new}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        if journal is not None and not change.run:
+            journal.append([entry])
+    if journal is not None and change.run:
+        journal.append([{"undone": change.run, "path": name}])
+
+
+def _tag(copy: Path, change: Change) -> Entry:
+    """Tag a copy, compare its streams and its other tags, and return what was found in it."""
+    from mutagen import MutagenError
+
+    try:
+        kind = type(open_tags(change.path))
+        streams = _read_streams(copy)
+        opened = _open(copy, kind)
+        old, had_tags = _values(opened, change.new), opened.had_tags
+        if change.run and (streams[0], old) != (change.sound, change.old):
+            raise BadTags("another program changed it")
+        _set(opened, change.new)
+        _save(opened, copy, change)
+        saved = _read_streams(copy)
+        if saved[0] != streams[0]:
+            raise BadTags("mutagen would change its sound or pictures")
+        # ID3 frames stay bytes; FFmpeg misreads unsynchronised ones of ID3v2.3.
+        if saved[1] != streams[1] and _kind(opened) != "ID3":
+            names = {name for name, _ in {*saved[1].items()} ^ {*streams[1].items()}}
+            raise BadTags(f"mutagen would change its other tags: {', '.join(sorted(names))}")
+        if _values(_open(copy, kind), change.new) != change.new:
+            raise BadTags("the tags cannot be read back")
+    except MutagenError as error:
+        cause = error.args[0] if error.args else error
+        if isinstance(cause, OSError):
+            raise cause from None
+        raise BadTags(str(error)) from None
+    return {"had_tags": had_tags, "sound": streams[0], "old": old, "new": change.new}

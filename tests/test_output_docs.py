@@ -18,8 +18,7 @@ from mvemo.fuse.final.model import load_model
 from mvemo.fuse.report.report_files import metrics_dict, predictions_csv
 from mvemo.manifests import Clip, Manifest, folds_of, write_folds, write_manifest
 from mvemo.pipeline.models.boxed import model_folder
-from mvemo.pipeline.prediction.predictions import Prediction
-from mvemo.pipeline.prediction.predictions import predictions_csv as predictions_csv_of
+from mvemo.pipeline.prediction.predictions import Prediction, prediction_rows
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "outputs.md"
 TASKS = ("multiclass", "multilabel", "regression")
@@ -165,13 +164,13 @@ def row_of(name: str) -> list[str]:
 def test_columns_of_predicted_tables(model: str, kind: str) -> None:
     loaded = load_model(model_folder(model))
     facts = {"content": "", "duration": 1.0, "version": "", "date": "", "seconds": 1.0}
-    text = predictions_csv_of(loaded, [Prediction("a.mp3", problem="?", facts=facts)], facts=True)
+    table = prediction_rows(loaded, [Prediction("a.mp3", problem="?", facts=facts)], facts=True)
     documented = row_of(kind)
     by_output = [name for name in documented if "OUTPUT" in name]
     first = [name for name in ("label", "confidence") if name in documented]
     columns = [n.replace("OUTPUT", output) for output in loaded.classes for n in by_output]
-    expected = ["path", "model", *first, *columns, "notes", "error", *row_of("`--cache`")]
-    assert next(csv.reader(text.splitlines())) == expected
+    expected = ["path", "model", *first, *columns, "notes", "error", "model_digest", "model_date"]
+    assert table[0] == [*expected, *row_of("`--cache`")]
 
 
 def test_columns_of_manifests_folds_and_exports(tmp_path: Path) -> None:

@@ -119,8 +119,11 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         at += size
 
 
-def is_cut_off(path: Path, names: str) -> bool:
-    """Return True if a file's bytes show that its end is missing; `names` is FFmpeg's format."""
+def is_cut_off(path: Path, names: str, share: float = MIN_DECODED_SHARE) -> bool:
+    """Return True if bytes at a file's end are missing; `names` is FFmpeg's format.
+
+    Formats that state their size count as cut off only below this `share` of it.
+    """
     formats = set(names.split(","))
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -130,7 +133,7 @@ def is_cut_off(path: Path, names: str) -> bool:
             return _ogg_is_cut_off(file, size)
         if _raw_is_cut_off(file, size, names):
             return True
-        return size < MIN_DECODED_SHARE * _stated_size(file, formats)
+        return size < share * _stated_size(file, formats)
 
 
 def _stated_size(file: BinaryIO, formats: set[str]) -> int:

@@ -7,7 +7,6 @@ the folder of an interrupted run is recognised as incomplete.
 
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
 from mvemo.cache.spec import content_digest
@@ -23,6 +21,7 @@ from mvemo.extract.errors import BadWeights, ExtractError
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
+from mvemo.extract.store.contents import data_folder
 from mvemo.manifests.files import parse_json, replacing_together, write_json, write_text
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -89,12 +88,6 @@ class StoredWeights:
             return content_digest(self.path) == self.sha256
         except OSError:
             return False
-
-
-def data_folder() -> Path:
-    """Return mvemo's data folder: ``MVEMO_HOME``, or the system's folder for user data."""
-    home = os.environ.get("MVEMO_HOME", "").strip()
-    return Path(home or platformdirs.user_data_dir("mvemo", appauthor=False)).expanduser()
 
 
 def weights_folder(net: str) -> Path:

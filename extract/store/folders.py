@@ -74,7 +74,7 @@ class DecodeJob:
 
     clip_id: str
     path: Path
-    content: str  # `content_digest` of the file
+    content: str  # `Content.digest` of the file
     start: float = 0.0  # seconds
     duration: float | None = None  # seconds; None for the rest of the file
     stamp: Stamp | None = None  # stamp at the time of the digest; None to skip that check
@@ -227,26 +227,16 @@ def stamp_of(path: Path) -> Stamp:
     return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
-def digest_file(path: Path) -> tuple[str, Stamp]:
-    """Return the SHA-256 of a file's bytes, and its stamp."""
-    # The import is here because it loads HDF5, which workers do not need.
-    from mvemo.cache.spec import content_digest
-
-    before = stamp_of(path)
-    digest = content_digest(path)
-    if stamp_of(path) != before:
-        raise MediaUnavailable(f"{path}: is changing: run the same command again later")
-    return digest, before
-
-
 def check_unchanged(job: DecodeJob) -> Stamp:
     """Check that the file's content did not change, and return its current stamp."""
     now = stamp_of(job.path)
     if job.stamp in (None, now):
         return now
-    # The stamp differs, but a copy with identical bytes is accepted.
-    found, now = digest_file(job.path)
-    if found != job.content:
+    # The import is here because it loads the media libraries, which only workers need.
+    from mvemo.extract.media.content import file_digest
+
+    # The stamp differs, but a copy with the same content is accepted.
+    if file_digest(job.path) != job.content or stamp_of(job.path) != now:
         raise MediaUnavailable(
             f"{job.path}: changed after it was digested: run the same command again"
         )

@@ -27,6 +27,8 @@ _HEADER = struct.Struct("<Q")
 _ALARM_SHARE = 1.5
 # Constant from Linux's prctl.h.
 _PR_SET_PDEATHSIG = 1
+# Package whose ``__path__`` a program extends by folders of its own nets.
+_NETS = "mvemo.extract.nets"
 # `ClipLimits.seconds` is added to the time limit for every so many bytes of a file. For 4K video at
 # 25 frames per second, a slow core needs less than a tenth of that time.
 _BYTES_PER_PERIOD = 30e6
@@ -40,6 +42,13 @@ def _current_folder() -> str:
         return ""
 
 
+def _own_nets() -> tuple[str, ...]:
+    """Return the folders of nets that this process added to those of the package."""
+    package: Any = sys.modules.get(_NETS)
+    folders = package.__path__ if package else ()
+    return tuple(folder for folder in folders if folder != os.path.dirname(package.__file__))
+
+
 @dataclass(frozen=True)
 class Call:
     """Call of a function in a worker."""
@@ -50,6 +59,7 @@ class Call:
     memory: int = 0  # limit in bytes; 0 for no limit
     keywords: Mapping[str, Any] = field(default_factory=dict)  # sent by pickle
     folder: str = field(default_factory=_current_folder)  # current folder of the call
+    nets: tuple[str, ...] = field(default_factory=_own_nets)
     # Environment variables to set in the process before this call.
     environment: Mapping[str, str] = field(default_factory=dict)
     # True to pass the function a keyword argument ``emit``. ``emit(value)`` sends the value to the
@@ -144,6 +154,9 @@ def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
 
     try:
         os.environ.update(call.environment)
+        if call.nets:
+            package: Any = import_module(_NETS)
+            package.__path__ += [each for each in call.nets if each not in package.__path__]
         # Import before the limits are set, because the limits are only for the clip.
         function = resolve(call.function)
         if call.folder:

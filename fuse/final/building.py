@@ -224,6 +224,7 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
     return {
         "nested": nested,
         "within_groups": results.provenance.get("within_groups"),
+        "scale": results.provenance.get("settings", {}).get("scale") or cache.table.scale,
         "n_clips": len(results.clip_ids),
         "n_groups": len(set(results.groups)),
         "folds": results.k,

@@ -8,6 +8,7 @@ two models, is refused.
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
-from mvemo.cache.spec import content_digest, row_key
+from mvemo.cache.spec import content_digest, digest_of, row_key
 from mvemo.fuse.conformal import GRID
 from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
@@ -27,6 +28,7 @@ from mvemo.fuse.scaling import CONSTANT, Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import parse_json, replacing, write_json
+from mvemo.manifests.labels import parse_scale
 from mvemo.manifests.text_table import listed
 
 # Must be increased if an older reader would make different predictions.
@@ -111,6 +113,8 @@ class FinalModel:
     facts: Mapping[str, Any] = field(default_factory=dict)  # JSON values from `building._facts`
     # uint64 (keys,), sorted: `short_keys` of the training rows; empty in older models.
     training_keys: NDArray[np.uint64] = field(default_factory=lambda: short_keys(()))
+    digest: str = ""  # SHA-256 of everything in the folder; empty for a model not yet saved
+    date: str = ""  # time at which the folder was written, ISO 8601 in UTC; empty in older models
     # Share of new clips whose labels shall be in the sets; None for predictions without sets.
     coverage: float | None = None
 
@@ -128,6 +132,15 @@ class FinalModel:
     def within_groups(self) -> bool:
         """Return True if heads read features that are standardised within groups."""
         return bool(self.facts.get("within_groups"))
+
+    def ends(self, target: str) -> tuple[float, float]:
+        """Return the ends of a target's rating scale; if none is stated, of the training clips."""
+        trained = self.scale[target]["minimum"], self.scale[target]["maximum"]
+        if not self.facts.get("scale"):
+            return trained
+        low, high = parse_scale(self.facts["scale"])
+        # The scale is that of valence and arousal; other targets may have another one.
+        return (low, high) if low <= trained[0] and trained[1] <= high else trained
 
     def best(self, modalities: tuple[str, ...], without: Collection[str] = ()) -> Predictor | None:
         """Return the best predictor for these modalities that reads no feature of `without`."""
@@ -222,6 +235,7 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         ],
         "files": {name: content_digest(folder / name) for name in (HEADS, REFERENCE, *extra)},
         "facts": model.facts,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     write_json(folder / MODEL, record, error=FuseError)
 
@@ -281,6 +295,9 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
         scale=record["scale"],
         facts=record["facts"],
         training_keys=keys,
+        # A model that is made again from the same clips has the same digest.
+        digest=digest_of({key: value for key, value in record.items() if key != "date"}),
+        date=record.get("date", ""),
     )
 
 

@@ -21,6 +21,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from mvemo.fuse.numeric import Ints
+from mvemo.manifests.text_table import escaped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,8 +91,8 @@ def bare(ax: Axes) -> None:
 
 
 def short(text: str, length: int = 20) -> str:
-    """Cut a label to `length` characters and replace characters that XML forbids."""
-    text = "".join(c if c.isprintable() else "?" for c in text)
+    """Cut a label to `length` characters and escape characters that XML forbids."""
+    text = escaped(text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

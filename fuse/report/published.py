@@ -1,6 +1,5 @@
 """Published scores of the papers, shown next to the user's scores; see published.toml."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +8,10 @@ from typing import Any
 from mvemo.fuse.models import AUDIO, INTEGRATED, VIDEO
 from mvemo.fuse.report.text import fraction, percent
 from mvemo.fuse.results import ModelResult, Results
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from mvemo.manifests.files import read_toml
 
 LABEL = "published, other data"
-_DATA: dict[str, Any] = tomllib.loads(
-    Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
-)
+_DATA: dict[str, Any] = read_toml(Path(__file__).with_suffix(".toml"))
 # Short name to citation of the papers that a report may cite.
 SOURCES: Mapping[str, str] = {name: _DATA["sources"][name] for name in ("PL20", "Z22")}
 CLASSES: tuple[str, ...] = tuple(_DATA["PL20"]["classes"])

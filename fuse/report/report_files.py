@@ -25,6 +25,8 @@ from mvemo.manifests.tables import CsvWriter
 # All files that a run may have; `write_report` removes those of an older run.
 RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")
 TEMPLATES = Path(__file__).with_name("templates")
+# With more classes, ``metrics.json`` has no confusion matrix, and only pooled scores of a class.
+MOST_CLASSES = 200
 # Settings that are already in the first table of the page.
 _IN_FACTS = ("folds", "seed", "permute_labels")
 
@@ -203,6 +205,9 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
         nested = _model_dict(results, choice.nested)
         chosen = {"model": choice.model, "inside": choice.inside}
         chosen |= {name: nested[name] for name in (metric, "intervals")}
+    left_out = {}
+    if len(results.classes) > MOST_CLASSES:
+        left_out = {"left_out": ["confusion", "per_output.per_fold", "per_output.intervals"]}
     values: dict[str, Any] = {
         "name": results.name,
         "task": results.task.name,
@@ -217,6 +222,7 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
         "clips": len(results.clip_ids),
         "groups": len(set(results.groups)),
         "classes": results.classes,
+        **left_out,
         **results.task.facts(),
         "models": {model.name: _model_dict(results, model) for model in results.models},
         "baseline": {"name": results.baseline.name, **_model_dict(results, results.baseline)},
@@ -288,7 +294,7 @@ def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
         "per_fold": model.per_fold,
         "intervals": {name: ends for name, ends in model.intervals.items() if ":" not in name},
         "per_output": {output: _output_dict(model, i) for i, output in enumerate(results.classes)},
-        "confusion": model.confusion,
+        "confusion": model.confusion if len(results.classes) <= MOST_CLASSES else None,
         "thresholds": model.thresholds,
         "calibration": model.calibration,
         "without_modality": model.without_modality,
@@ -298,10 +304,13 @@ def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
 
 
 def _output_dict(model: ModelResult, output: int) -> dict[str, Any]:
+    pooled = {name: values[output] for name, values in model.per_output.items()}
+    if len(next(iter(model.per_output.values()), ())) > MOST_CLASSES:
+        return pooled
     per_fold = {name: values[:, output] for name, values in model.per_output_fold.items()}
     ending = f":{output}"
     return {
-        **{name: values[output] for name, values in model.per_output.items()},
+        **pooled,
         "mean_over_folds": {name: mean_of_finite(values) for name, values in per_fold.items()},
         "per_fold": per_fold,
         "intervals": {

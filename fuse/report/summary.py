@@ -39,6 +39,14 @@ from mvemo.manifests.text_table import listed
 
 # Maximum number of clips that a sentence names.
 MANY = 3
+# The protocols, in a few plain words.
+IN_WORDS = {
+    "crossfit": "nets trained without the tested fold",
+    "frozen": "pretrained nets",
+    "shared": "nets that saw all clips",
+    "holdout": "nets trained on other clips",
+    "imported": "features of another program",
+}
 
 
 # --- opening
@@ -59,7 +67,8 @@ def describe(results: Results) -> str:
     how = f"{results.k}-fold cross-validation"
     if one_split(results):
         how = f"test on {count(n_tested, 'held-out clip')}"
-    return f"{how} of {models} on {clips} in {groups}, {classes}, protocol {results.protocol}"
+    made_by = IN_WORDS.get(results.protocol, "no features")
+    return f"{how} of {models} on {clips} in {groups}, {classes}; {made_by}"
 
 
 def opening(results: Results) -> tuple[list[str], list[str], list[str]]:
@@ -88,7 +97,11 @@ def recommend(results: Results) -> str:
         return ""
     interval = primary_interval_text(task, choice.nested)
     if interval:
-        interval = f" (95 % interval of {task.primary_interval[1]}: {interval})"
+        interval = f" (95 % interval, which allows for other training clips: {interval})"
+    # In a fold of n clips, R2 is too low by about 1 / n.
+    expected = _mean(results, choice.nested)
+    if task.pooled_interval:
+        expected = score_text(task, choice.nested.scores[task.primary_metric])
     why = ""
     if choice.best not in ("", choice.model):
         why = (
@@ -97,7 +110,7 @@ def recommend(results: Results) -> str:
         )
     return (
         f"Use {choice.model}. Expect {_indefinite(task.primary_title)} of "
-        f"{_mean(results, choice.nested)} on clips like these{interval}: this score is of "
+        f"{expected} on clips like these{interval}: this score is of "
         f"clips that had no part in choosing the model.{why} The best score in a table is "
         "optimistically biased (selection)."
     )

@@ -16,7 +16,7 @@ from mvemo.fuse.errors import FuseError
 from mvemo.fuse.results import ModelResult
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.files import write_text
-from mvemo.manifests.text_table import align_columns
+from mvemo.manifests.text_table import align_columns, escaped
 
 if TYPE_CHECKING:
     import jinja2
@@ -110,8 +110,8 @@ def wrap(text: str, mark: str = "") -> str:
 
 
 def clean(text: str) -> str:
-    """Replace control characters, which a terminal would execute."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    """Escape control characters, which a terminal would execute."""
+    return escaped(text)
 
 
 # --- tables of cells: for pages, and for papers as LaTeX (booktabs) and Markdown

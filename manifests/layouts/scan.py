@@ -19,11 +19,13 @@ from mvemo.manifests.model import Manifest
 from mvemo.manifests.schemes import apply_scheme, find_scheme
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text
-from mvemo.manifests.text_table import listed
+from mvemo.manifests.text_table import escaped, listed
 
 # Layouts that `Layout` files do not declare.
 LAYOUTS = ("auto", "class-folders", *NAMED_FILES, "cal500", "cal500exp")
 
+BAD_NAME = "its name has a line break or other characters that a table cannot hold; rename it"
+UNKNOWN = "unknown type of media file"
 LINK = "a link that leads out of the folder; give --follow-links to include it"
 
 # fmt: off
@@ -302,18 +304,20 @@ def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool
 
 def _why_left_out(place: str, path: str, root: str) -> str | None:
     """Return why a file is left out; empty for a file that mvemo wrote, None for a clip."""
-    if not path.isprintable():
-        return "its name has characters that a CSV file cannot hold; rename it"
+    is_media = posixpath.splitext(path)[1].lower() in VIDEO_SUFFIXES | AUDIO_SUFFIXES
+    if is_media and escaped(path) != path:
+        return BAD_NAME
     try:
         if not stat.S_ISREG(os.stat(place).st_mode):
             # Such files are never opened: a pipe would block.
             return "a pipe, socket or device, not a file"
     except OSError as error:
         return f"cannot be accessed: {error.strerror}"
-    if posixpath.splitext(path)[1].lower() in VIDEO_SUFFIXES | AUDIO_SUFFIXES:
+    if is_media:
         linked = root and os.path.islink(place)
         return LINK if linked and not os.path.realpath(place).startswith(root) else None
     with suppress(OSError), open(place, "rb") as file:
-        if file.read(8) == b"# mvemo ":
+        first = file.readline(1 << 20)
+        if first.startswith(b"# mvemo ") or b'"mvemo: {' in first:
             return ""
-    return "unknown type of media file"
+    return UNKNOWN

@@ -22,6 +22,7 @@ from mvemo.manifests import (
 )
 from mvemo.manifests.annotators import disagreement_of
 from mvemo.manifests.errors import ManifestError
+from mvemo.manifests.labels import Task
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import ExtractSettings
 
@@ -115,11 +116,15 @@ def clip_table(
 
 
 def manifest_facts(
-    manifest: Manifest, path: Path, columns: Mapping[str, str] | None = None
+    manifest: Manifest,
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """Return what a cache stores about its manifest, to find the media files later."""
     return {
         **({"columns": dict(columns)} if columns else {}),
+        **({"task": task} if task else {}),
         "name": manifest.name,
         "digest": manifest.digest,
         "file": str(path.absolute()),
@@ -132,7 +137,8 @@ def manifest_of(facts: Mapping[str, Any]) -> Manifest | None:
     file, root = Path(str(facts.get("file", ""))), Path(str(facts.get("root", "")))
     if not file.is_file():
         return None
-    return read_manifest(file, root=root, columns=facts.get("columns"), media=False)
+    columns, task = facts.get("columns"), facts.get("task")
+    return read_manifest(file, root=root, columns=columns, task=task, media=False)
 
 
 def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
@@ -181,6 +187,25 @@ def links_of_folder(clip_ids: Iterable[str], folder: Path, out: Path) -> dict[st
 
 def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
     """Return the links of a cache's manifest, or {} if it is missing or has changed."""
+    manifest = _manifest_of_cache(cache)
+    return {} if manifest is None else links_of_manifest(manifest, out)
+
+
+def paths_of_cache(cache: Cache) -> dict[str, str]:
+    """Return the paths of a cache's clips by id, or {} if its manifest is missing or changed.
+
+    A segment is named as in predictions, such as ``song.mp3@30``.
+    """
+    manifest, paths = _manifest_of_cache(cache), {}
+    for clip in () if manifest is None else manifest.clips:
+        if manifest is not None and clip.path:
+            part = f"@{clip.start:g}" if clip.start or clip.duration is not None else ""
+            paths[clip.clip_id] = f"{manifest.media_path(clip)}{part}"
+    return paths
+
+
+def _manifest_of_cache(cache: Cache) -> Manifest | None:
+    """Return the manifest that a cache was made of, or None if it is missing or has changed."""
     provenance = cache.provenance
     # Look at all runs that wrote to the cache, the last run first.
     for run in (provenance, *provenance.get("history", ())):
@@ -196,5 +221,5 @@ def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
         if manifest is None or not Path(manifest.root).is_dir():
             continue
         if manifest.digest == cache.table.digest:
-            return links_of_manifest(manifest, out)
-    return {}
+            return manifest
+    return None

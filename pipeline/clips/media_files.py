@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,13 +9,14 @@ from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import PROBE, read_each
 from mvemo.extract.nets import AudioInput, SequenceInput, SharedSettings, input_of
 from mvemo.extract.settings import NetSettings, window_starts
-from mvemo.extract.store.folders import Stamp, digest_file
+from mvemo.extract.store.contents import contents_of
+from mvemo.extract.store.folders import Stamp
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.text_table import listed
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 
-# Properties that files with the same bytes must share: name, value, and harm if they differ.
+# Properties that files with the same content must share: name, value, and harm if they differ.
 _DIFFERENCES: tuple[tuple[str, Callable[[Clip], str], str], ...] = (
     ("labels", lambda clip: ";".join(map(str, clip.label)), "one of the labels is wrong"),
     ("groups", lambda clip: clip.group, "across training and test folds they raise the score"),
@@ -49,7 +49,7 @@ def missing_media(manifest: Manifest, path: Path) -> list[str]:
 
 
 def same_file_notes(manifest: Manifest, content: Mapping[str, str]) -> list[str]:
-    """Return notes on files with the same bytes but different labels or groups."""
+    """Return notes on files with the same content but different labels or groups."""
     notes = []
     for name, text_of, harm in _DIFFERENCES:
         pairs = []
@@ -69,7 +69,7 @@ def same_file_notes(manifest: Manifest, content: Mapping[str, str]) -> list[str]
 class MediaDigests:
     """Digests of the media files of a manifest's clips, by clip id."""
 
-    content: dict[str, str]  # digest of the bytes; empty if the file cannot be read
+    content: dict[str, str]  # digest of the content; empty if the file cannot be read
     stamps: dict[str, Stamp]  # stamp of each readable file when it was digested
     unreadable: dict[str, str]  # reason why a file cannot be read
 
@@ -79,32 +79,16 @@ def digest_media(
 ) -> MediaDigests:
     """Digest each media file once; call `on_file` after each, with True if it failed."""
     paths = media_files(manifest)
-    found = {}
-    with ThreadPoolExecutor(4) as pool:
-        for path, result in zip(paths, pool.map(_digest_or_reason, paths.values()), strict=True):
-            found[path] = result
-            on_file(bool(result[2]))
+    found = dict(zip(paths, contents_of([*paths.values()], on_file), strict=True))
     digests = MediaDigests({}, {}, {})
     for clip in manifest.clips:
-        content, stamp, reason = found[clip.path]
-        digests.content[clip.clip_id] = content
-        if stamp is None:
-            digests.unreadable[clip.clip_id] = reason
+        content = found[clip.path]
+        digests.content[clip.clip_id] = content.digest
+        if content.stamp is None:
+            digests.unreadable[clip.clip_id] = content.reason
         else:
-            digests.stamps[clip.clip_id] = stamp
+            digests.stamps[clip.clip_id] = content.stamp
     return digests
-
-
-def _digest_or_reason(path: Path) -> tuple[str, Stamp | None, str]:
-    """Return (digest, stamp, ''), or for an unreadable file ('', None, reason)."""
-    try:
-        return *digest_file(path), ""
-    except FileNotFoundError:
-        return "", None, f"{path}: file not found"
-    except ExtractError as error:
-        return "", None, str(error)
-    except OSError as error:
-        return "", None, f"{path}: cannot be read: {error.strerror or error}"
 
 
 def clip_lengths(

@@ -64,7 +64,7 @@ def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Findi
     yield check_work(work)
     if not stage_one:
         return
-    from mvemo.extract.pretrained.store import data_folder
+    from mvemo.extract.store.contents import data_folder
 
     yield check_folder("data folder", data_folder(), "set MVEMO_HOME to a folder")
     yield check_codecs()

@@ -12,10 +12,11 @@ from click import argument, option
 
 from mvemo.pipeline.commands.options import (
     COUNT,
+    CSV_FILE,
     INPUT,
     INPUT_FILE,
-    OUT_FILE,
     PATH,
+    TABLE_FILE,
     comma_separated,
     flag,
     force_option,
@@ -36,7 +37,7 @@ SHOWN = 20
 
 @click.command()
 @argument("features", type=INPUT)
-@option("--out", type=OUT_FILE, help="CSV to write, for your corrections.")
+@option("--out", type=TABLE_FILE, help="Table to write, for your corrections.")
 @option("--most", type=COUNT, help="Number of labels to list.  [default: all; 20 in the terminal]")
 @option("--models", help="Comma-separated models to choose from.  [default: all]")
 @option(
@@ -170,24 +171,18 @@ def _next(features: Path, out: Path | None, options: dict[str, Any]) -> None:
 
 
 def _write(records: Sequence[dict[str, Any]], fields: Sequence[str], out: Path) -> None:
-    """Write the labels as CSV, with an empty column for corrections."""
-    import io
-
-    from mvemo.manifests.files import write_text
+    """Write the labels as a table, with an empty column for corrections."""
     from mvemo.manifests.relabel import CORRECTED
-    from mvemo.manifests.tables import CsvWriter
+    from mvemo.pipeline.table_files import write_rows
 
-    buffer = io.StringIO()
-    writer = CsvWriter(buffer)
-    writer.writerow([*fields, CORRECTED])
-    writer.writerows([*(_cell(record[name]) for name in fields), ""] for record in records)
-    write_text(out, buffer.getvalue(), error=BadOption)
+    rows = [[*(_cell(record[name]) for name in fields), ""] for record in records]
+    write_rows(out, [[*fields, CORRECTED], *rows], error=BadOption)
 
 
 @click.command("relabel")
 @argument("file", type=PATH)
 @argument("table", type=PATH, metavar="LABELS.csv")
-@option("--out", type=OUT_FILE, required=True, help="File to write.")
+@option("--out", type=CSV_FILE, required=True, help="File to write.")
 @root_option
 @force_option
 def relabel_command(file: Path, table: Path, out: Path, root: Path | None, force: bool) -> None:

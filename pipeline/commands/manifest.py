@@ -38,7 +38,7 @@ from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands.labels import relabel_command
 from mvemo.pipeline.commands.options import (
     COUNT,
-    OUT_FILE,
+    CSV_FILE,
     PATH,
     choose_spelling,
     column_option,
@@ -82,7 +82,7 @@ _pattern = option(
 _annotators = option("--annotators", type=COUNT, help="Annotators per clip, if no column says.")
 _name = option("--name", help="Name of the manifest, for reports.")
 _no_media = flag("--no-media", "Do not check whether the media files exist.")
-_out = option("--out", type=OUT_FILE, required=True, help="File to write.")
+_out = option("--out", type=CSV_FILE, required=True, help="File to write.")
 
 
 @click.group(commands=[relabel_command])
@@ -98,7 +98,7 @@ def manifest() -> None:
 
 @manifest.command()
 @argument("folder", type=PATH)
-@option("--out", type=OUT_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
+@option("--out", type=CSV_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
 @_infer
 @_pattern
 @option(
@@ -253,7 +253,7 @@ def check(
 @option("--folds", "k", type=int, help="Number of folds.  [default: 6]")
 @old_spelling("--k", "old_k", type=int)
 @seed_option("Seed of the assignment.  [default: 0]")
-@option("--out", type=OUT_FILE, required=True, help="CSV to write: clip_id, fold.")
+@option("--out", type=CSV_FILE, required=True, help="CSV to write: clip_id, fold.")
 @option(
     "--keep",
     type=PATH,

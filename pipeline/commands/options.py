@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ class InputPath(NamedPath):
         return path
 
 
+# Suffixes of tables that are not CSV.
+_OTHER_TABLES = frozenset(
+    (
+        *(".tsv", ".parquet", ".pq", ".xlsx", ".xlsm", ".xls", ".ods"),
+        *(".json", ".jsonl", ".feather", ".arrow", ".orc", ".h5", ".npz"),
+    )
+)
+
+
 class OutputPath(NamedPath):
     """Output path, checked before any work; `makes_folders` allows missing parent folders."""
 
@@ -87,7 +97,30 @@ FILE = NamedPath(dir_okay=False)
 INPUT = InputPath()
 INPUT_FILE = InputPath(dir_okay=False)
 FOLDER = NamedPath(file_okay=False)
+
+
+class TablePath(OutputPath):
+    """Path of a table to write, in the format of its suffix; other suffixes of tables fail."""
+
+    def __init__(self, *suffixes: str) -> None:
+        super().__init__(dir_okay=False)
+        self._suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a `pathlib.Path`."""
+        path = super().convert(value, param, ctx)
+        suffix = path.suffix.lower()
+        if suffix in _OTHER_TABLES - {*self._suffixes}:
+            right = " or ".join([".csv", *self._suffixes[:1]])
+            self.fail(f"{path}: expected a name that ends with {right}, got {suffix}", param, ctx)
+        if suffix in self._suffixes and find_spec("pyarrow") is None:
+            cure = "run 'pip install pyarrow', or give a name that ends with .csv"
+            self.fail(f"{path}: writing Parquet needs pyarrow: {cure}", param, ctx)
+        return path
+
+
 OUT_FILE = OutputPath(dir_okay=False)
+CSV_FILE, TABLE_FILE = TablePath(), TablePath(".parquet", ".pq")
 OUT_FOLDER = OutputPath(makes_folders=True, file_okay=False)
 
 
@@ -195,9 +228,9 @@ def with_verbosity(command: click.Command) -> click.Command:
 
 
 def _remember(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    state = context.find_root().ensure_object(Verbosity)
     if given:
-        level: Any = parameter.name
-        context.find_root().ensure_object(Verbosity).level = level
+        state.level = parameter.name  # type: ignore[assignment]
 
 
 set_option = option(
@@ -279,6 +312,11 @@ column_option = option(
     callback=_column_names,
     metavar="OURS=THEIRS",
     help="Name of a column in the table, such as clip_id=song. May be given several times.",
+)
+task_option = option(
+    "--task",
+    type=click.Choice(["multiclass", "multilabel", "regression"]),
+    help="Task, if the manifest has classes and ratings.  [default: the manifest's]",
 )
 strict_option = flag("--strict", "Exit with code 1 if clips failed.")
 

@@ -98,7 +98,7 @@ def playlist(
 
 def _write(lists: dict[str, list[Mood]], out: Path, kind: Any, force: bool) -> None:
     """Write the playlists and print a line for each."""
-    from mvemo.cache.spec import content_digest
+    from mvemo.extract.store.contents import contents_of
     from mvemo.pipeline.playlists import file_stem, write_playlist
     from mvemo.pipeline.tagging import song_facts
 
@@ -112,8 +112,10 @@ def _write(lists: dict[str, list[Mood]], out: Path, kind: Any, force: bool) -> N
     for file in files:
         refuse_replacing(file, force)
     clips = {}
-    for mood in {id(mood): mood for listed in lists.values() for mood in listed}.values():
-        facts = {**song_facts(mood.path), "content": content_digest(mood.path)}
+    every = [*{id(mood): mood for listed in lists.values() for mood in listed}.values()]
+    contents = contents_of([mood.path for mood in every])
+    for mood, content in zip(every, contents, strict=True):
+        facts = {**song_facts(mood.path), "content": content.digest}
         facts["duration"] = facts["duration"] or mood.seconds
         clips[mood.path] = {"path": mood.path, **facts}
     out.mkdir(parents=True, exist_ok=True)

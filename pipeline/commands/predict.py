@@ -15,6 +15,7 @@ from mvemo.pipeline.commands.options import (
     OUT_FILE,
     OUT_FOLDER,
     PATH,
+    TABLE_FILE,
     column_option,
     device_option,
     flag,
@@ -65,8 +66,8 @@ model_options = together(
 @option(
     "--csv",
     "csv_file",
-    type=OUT_FILE,
-    help="Also write the predictions to this file.",
+    type=TABLE_FILE,
+    help="Also write the predictions to this file (.csv, .parquet).",
 )
 @option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @flag("--jsonl", "Print a line of JSON for each clip as soon as it is done.")
@@ -141,7 +142,8 @@ def predict(
 
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
-    clips, folder, settings = clips_and_settings(inputs, **options)
+    later = catalogue is not None and not plan
+    clips, folder, settings = clips_and_settings(inputs, **options, later=later)
     unreadable = all(clip.problem for clip in clips)
     if plan:
         # Without clips to time, neither torch nor nets are needed.
@@ -164,7 +166,7 @@ def predict(
 
     from mvemo.pipeline.prediction.run import predict_files
 
-    on_clip = _echo_line if shown["jsonl"] else lambda model, prediction: None
+    on_clip = _echo_line if shown["jsonl"] else None
     found = predict_files(folder, clips, settings, catalogue, on_clip)
     return _show(*found, shown, facts=catalogue is not None)
 
@@ -212,20 +214,20 @@ def _show(
     model: FinalModel, predictions: Sequence[Prediction], shown: dict[str, Any], facts: bool
 ) -> int:
     """Print the predictions; `facts` adds the facts that a catalogue stores."""
-    from mvemo.pipeline.prediction.predictions import predictions_csv, predictions_table, records
+    from mvemo.pipeline.prediction.predictions import prediction_rows, predictions_table, records
 
     if not (shown["as_json"] or shown["jsonl"]):
         click.echo(predictions_table(model, predictions))
     failed = [bool(prediction.problem) for prediction in predictions]
-    csv = predictions_csv(model, predictions, facts)
-    return _finish(shown, records(model, predictions, facts), csv, failed)
+    table = prediction_rows(model, predictions, facts)
+    return _finish(shown, records(model, predictions, facts), table, failed)
 
 
 def _show_timelines(
     followed: Iterator[tuple[FinalModel, str, list[Record]]], shown: dict[str, Any]
 ) -> int:
     """Print the timeline of each clip."""
-    from mvemo.pipeline.prediction.predictions import windows_csv
+    from mvemo.pipeline.prediction.predictions import window_rows
 
     windows = []
     failed = []
@@ -236,19 +238,22 @@ def _show_timelines(
             click.echo(json.dumps(record))
         windows += records
         failed.append("start" not in records[0])
-    return _finish(shown, windows, windows_csv(model, windows), failed)
+    return _finish(shown, windows, window_rows(model, windows), failed)
 
 
-def _finish(shown: dict[str, Any], records: list[Record], csv: str, failed: list[bool]) -> int:
-    """Print the JSON and write the CSV file if requested; return the exit code."""
+def _finish(
+    shown: dict[str, Any], records: list[Record], table: list[list[object]], failed: list[bool]
+) -> int:
+    """Print the JSON and write the table if requested; return the exit code."""
     from mvemo.fuse.errors import FuseError
-    from mvemo.manifests.files import dump_json, write_text
+    from mvemo.manifests.files import dump_json
+    from mvemo.pipeline.table_files import write_rows
 
     if shown["as_json"]:
         click.echo(dump_json(records), nl=False)
     # The file is written last, so that an error does not lose the printed table.
     if shown["csv_file"] is not None:
-        write_text(shown["csv_file"], csv, error=FuseError)
+        write_rows(shown["csv_file"], table, error=FuseError)
     return 2 if all(failed) else int(shown["strict"] and any(failed))
 
 

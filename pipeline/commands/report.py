@@ -54,6 +54,7 @@ from mvemo.pipeline.provenance import provenance
 @option("--name", help="Name of the data set.  [default: the first file's name]")
 @scale_option
 @paper_options
+@flag("--from-logits", "The tables hold logits, not probabilities.")
 @flag("--synthetic", "State in the report that the clips are generated.")
 def report(
     files: tuple[Path, ...],
@@ -87,8 +88,14 @@ def report(
     marks = [_marks_beside(file) for file in files]
     leaky_files = [file.name for file, mark in zip(files, marks, strict=True) if mark.get("leaky")]
     synthetic, permuted = (any(m.get(k) is True for m in marks) for k in ("synthetic", "permuted"))
-    clips = None if manifest is None else read_manifest(manifest, media=False)
-    predictions = read_predictions(*files, task=task, manifest=clips, columns=columns)
+    clips = None if manifest is None else read_manifest(manifest, task=task, media=False)
+    predictions = read_predictions(
+        *files,
+        task=task,
+        manifest=clips,
+        columns=columns,
+        from_logits=options["from_logits"],
+    )
     for note in predictions.notes:
         tell_note(note)
     name, scale = files[0].stem, ""

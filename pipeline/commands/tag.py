@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ def tag(
 
     PREDICTIONS is a CSV or JSON file of mvemo predict. Without --write the changes are only
     listed. Each file is replaced by a tagged copy after its sound and pictures were compared.
+    --undo takes back the last tagging, then the one before; changed files stay.
     MP3, WAV and AIFF get TMOO, Ogg, Opus and FLAC MOOD, MP4 a free-form atom; other formats
     are listed.
 
@@ -62,7 +64,7 @@ def tag(
         tell_note(line)
     failed: list[str] = []
     if write:
-        failed = write_tags(changes, journal if undo is None else None)
+        failed = write_tags(changes, undo or journal)
     elif changes:
         _show(changes)
     for line in failed:
@@ -79,9 +81,12 @@ def tag(
 def _wanted(moods: list[Mood]) -> dict[Path, dict[str, list[str]]]:
     """Return the values of each file's tags, without files that have neither mood nor rating."""
     wanted: dict[Path, dict[str, list[str]]] = {}
-    for mood in moods:
-        if mood.path in wanted:
+    files = [os.path.abspath(mood.path) for mood in moods]
+    for mood, file in zip(moods, files, strict=True):
+        if len({*files}) < len(files) and files.count(file) > 1:
             raise BadOption(f"{mood.path}: has two predictions: expected whole files, each once")
+        for name in {"mood", "model"} & {*map(str.lower, mood.ratings)}:
+            raise BadOption(f"{mood.path}: a rating named {name} would have the tag of the {name}")
         values = {"mood": [*mood.moods]} if mood.moods else {}
         values |= {name: [f"{value:.3g}"] for name, value in mood.ratings.items()}
         if values:

@@ -33,6 +33,7 @@ def transfer(
     from contextlib import ExitStack
 
     from mvemo.cache import open_cache
+    from mvemo.fuse.tasks import TASKS
     from mvemo.fuse.transfer import transfer_all
     from mvemo.manifests.files import dump_json
     from mvemo.manifests.schemes import find_scheme
@@ -54,11 +55,13 @@ def transfer(
     head = (
         "trained on,tested on,score,itself,loss,95 % interval,baseline,shared,clips,metric,classes"
     )
+    titles = {task.primary_metric: task.primary_title for task in TASKS.values()}
     rows = [head.split(",")]
     for one in found:
         scores = f"{one.score:.3f}", f"{one.own:.3f}", f"{one.loss:+.3f}"
         interval = "{:+.3f} to {:+.3f}".format(*one.interval)
         numbers = interval, f"{one.baseline:.3f}", str(one.n_shared), str(one.n_test)
-        rows.append([one.source, one.target, *scores, *numbers, one.metric, ", ".join(one.classes)])
+        last = titles[one.metric], ", ".join(one.classes)
+        rows.append([one.source, one.target, *scores, *numbers, *last])
     for line in align_columns(rows, left=(0, 1, 5, 9, 10)):
         click.echo(line)

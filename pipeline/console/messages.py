@@ -1,10 +1,13 @@
 """Messages during a command, subject to ``--verbose`` and ``--quiet``, and safe output streams.
 
-Messages and errors go to stderr, results to stdout. The name of a clip may contain an escape
-sequence that moves the cursor, hides text or retitles the window. All output passes through the
-streams, so the escaping is done there.
+Messages and errors go to stderr, results to stdout. Outside a command, messages go to the logger
+``mvemo`` (notes as warnings, others as information), which prints nothing by default.
+
+The name of a clip may contain an escape sequence that moves the cursor, hides text or retitles the
+window. All output passes through the streams, so the escaping is done there.
 """
 
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -27,6 +30,9 @@ class Verbosity:
     told: set[str] = field(default_factory=set)  # notes printed so far
 
 
+_log = logging.getLogger("mvemo")
+_log.addHandler(logging.NullHandler())
+_library = _program = Verbosity()  # outside a program
 _silenced = ContextVar("_silenced", default=False)
 _notes: ContextVar[list[str] | None] = ContextVar("_notes", default=None)
 
@@ -43,27 +49,44 @@ def silenced() -> Iterator[None]:
 
 def verbosity() -> Level:
     """Return the level of the running command; ``normal`` outside a command."""
-    if _silenced.get():
-        return "quiet"
-    return shared.level if (shared := _shared()) else "normal"
+    return "quiet" if _silenced.get() else _shared().level
 
 
 def note_resumable() -> None:
     """If the program is interrupted, make it say that the same command continues the work."""
-    if shared := _shared():
-        shared.resumable = True
+    _shared().resumable = True
 
 
-def _shared() -> Verbosity | None:
-    """Return the state of the running program; None outside a program."""
+@contextmanager
+def running(program: Verbosity) -> Iterator[None]:
+    """Print the messages of all threads while a program runs."""
+    global _program
+    former, _program = _program, program
+    try:
+        yield
+    finally:
+        _program = former
+
+
+def in_program() -> bool:
+    """Return True inside a program, whose messages are printed."""
+    return _shared() is not _library
+
+
+def _shared() -> Verbosity:
+    """Return the state of the running program, or of the library outside a program."""
     context = click.get_current_context(silent=True)
-    return None if context is None else context.find_object(Verbosity)
+    return (context and context.find_object(Verbosity)) or _program
 
 
-def tell(text: str) -> None:
-    """Print a message, unless ``--quiet``."""
-    if verbosity() != "quiet":
-        click.echo(text, err=True)
+def tell(text: str, level: int = logging.INFO) -> None:
+    """Print a message, unless ``--quiet``; outside a program, log it."""
+    if verbosity() == "quiet":
+        return
+    if in_program():
+        click.echo(f"note: {text}" if level == logging.WARNING else text, err=True)
+    else:
+        _log.log(level, escaped(text))
 
 
 @contextmanager
@@ -79,21 +102,22 @@ def collected_notes() -> Iterator[list[str]]:
 
 def tell_note(text: str, *, lasting: bool = True) -> None:
     """Print a note once; `collected_notes` leaves out a note that is not `lasting`."""
-    told = shared.told if (shared := _shared()) else set()
-    if text in told:
-        return
-    if not _silenced.get():
-        told.add(text)
-    notes = _notes.get()
-    if notes is not None and lasting:
+    notes, told = _notes.get(), _shared().told
+    if notes is not None and lasting and text not in notes:
         notes.append(text)
-    tell(f"note: {text}")
+    if text in told or _silenced.get():
+        return
+    told.add(text)
+    tell(text, logging.WARNING)
 
 
 # --- streams
 
-# Control characters except newline and tab, and characters that change the direction of text.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Control characters except newline and tab, characters that change the direction of text, and
+# surrogates: bytes of file names that are not UTF-8.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def escaped(text: str) -> str:

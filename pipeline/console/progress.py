@@ -17,7 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mvemo.pipeline.console.messages import escaped, tell, unguarded, verbosity
+from mvemo.pipeline.console.messages import escaped, in_program, tell, unguarded, verbosity
 
 # Minimum number of seconds between two lines; long runs write fewer lines.
 LINE_INTERVAL = 30.0
@@ -55,7 +55,10 @@ def told_as_parts(
 
 
 class Progress:
-    """A bar on stderr, or a line every `LINE_INTERVAL` seconds if stderr is not a terminal."""
+    """A bar on stderr, or a line every `LINE_INTERVAL` seconds if stderr is not a terminal.
+
+    Outside a program the lines are logged.
+    """
 
     def __init__(self, title: str, total: int, unit: str = "clip") -> None:
         self.failures = self.kept = self.done = 0
@@ -67,7 +70,7 @@ class Progress:
         self._first: tuple[float, float] | None = None
         self._whole = _whole.get()
         silent = verbosity() == "quiet" or self._whole is not None
-        self._quiet = silent or not sys.stderr.isatty()
+        self._quiet = silent or not in_program() or not sys.stderr.isatty()
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._in_lines = self._quiet and not silent
         self._bar: Any = tqdm(

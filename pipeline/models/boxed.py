@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.fuse.final.model import MODEL, FinalModel, Predictor, load_model
+from mvemo.fuse.tasks import task_of
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
@@ -61,12 +62,9 @@ def model_folder(name: str | Path) -> Path:
 
 def read_about(path: Path) -> dict[str, Any]:
     """Read the TOML file of ``mvemo fuse --about``; its keys must be in `KEYS`."""
-    from mvemo.manifests.files import parse_toml
+    from mvemo.manifests.files import read_toml
 
-    try:
-        about = parse_toml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadOption(f"--about {path}: cannot be read as TOML: {error}") from error
+    about = read_toml(path, lambda problem: BadOption(f"--about {problem}"))
     for key, value in about.items():
         if key not in KEYS:
             raise BadOption(
@@ -87,7 +85,7 @@ def summary_lines(name: str, folder: Path) -> list[str]:
         model.facts.get("about", {}).get("title", f"trained on {model.name}"),
         _classes(model),
         f"reads {_modalities(model)}",
-        f"{_count(model)}; {expected['metric']} {_score(expected)}",
+        f"{_count(model)}; {task_of(model.task).primary_title} {_score(expected)}",
     )
     return [name, *(wrapped for line in lines for wrapped in _wrap(line, "    "))]
 
@@ -143,7 +141,7 @@ def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> list[str]:
 
 def _scores(model: FinalModel) -> list[str]:
     """Return a line per predictor; a clip is predicted by the first whose features it has."""
-    rows = [("  model", "needs", model.predictors[0].expected["metric"], "95 % interval")]
+    rows = [("  model", "needs", task_of(model.task).primary_title, "95 % interval")]
     for predictor in model.predictors:
         score, ends = _cells(predictor.expected)
         rows.append((f"  {predictor.name}", _needs(predictor), score, ends))

@@ -1,7 +1,10 @@
-"""Cache of the features of predicted clips, by the digests of their files."""
+"""Cache of the features of predicted clips, by the contents of their files.
+
+If no clip is new, neither media nor nets are read, and PyTorch is not imported.
+"""
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -17,37 +20,59 @@ from mvemo.cache import (
     unfinished_run,
 )
 from mvemo.cache.shards import locked_cache
+from mvemo.cache.spec import UNDIGESTED
+from mvemo.extract.store.contents import contents_of
 from mvemo.fuse.final.model import FeatureKey
-from mvemo.manifests import Clip, Manifest
-from mvemo.pipeline.clips.media_files import digest_media
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.embedding import BatchReader, EmbeddedClip
-from mvemo.pipeline.prediction.new_clips import LONG, MOST_WINDOWS, NewClip, windows_of
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker
+from mvemo.pipeline.prediction.new_clips import (
+    LONG,
+    MOST_WINDOWS,
+    EmbeddedClip,
+    NewClip,
+    warm_up,
+    windows_of,
+)
 from mvemo.pipeline.provenance import provenance
 
 NAME = "catalogue"
-# Name of the feature that stores the facts about each clip.
-RECORD = "clip"
+# Names of the features that store the length of each clip, and when it was read.
+RECORD, READ = "clip", "read"
 # Stage of the failure of a clip that cannot be predicted; other stages name modalities.
 PREDICT = "predict"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Catalogue:
-    """Cache of `EmbeddedClip` by digest of the file's bytes and segment.
+    """Cache of `EmbeddedClip` by content and segment.
 
     Clips that are absent from a call of `read` are dropped, or with `keep_absent` kept.
     """
 
-    def __init__(self, path: Path, reader: BatchReader, *, keep_absent: bool = False) -> None:
-        self._path, self._reader, self._keep_absent = path, reader, keep_absent
+    def __init__(
+        self,
+        path: Path,
+        maker: FeatureMaker,
+        *,
+        keep_absent: bool = False,
+        one_by_one: bool = False,  # as of `BatchReader`
+    ) -> None:
+        self._path, self._maker, self._keep_absent = path, maker, keep_absent
+        self._one_by_one = one_by_one
         # Check that the file can be locked and written before the media are digested.
         with locked_cache(path):
-            self._earlier, self._records = _contents(path)
-        windows = {"windows": [reader.window, LONG, MOST_WINDOWS]}
-        specs = [s for name in reader.features for s in reader.maker.model.variants(name)]
+            self._earlier, stored = _contents(path)
+        self._records = frozenset(spec.digest for spec in stored if spec.name == RECORD)
+        # If the nets are as before, their window is known without them.
+        windows = (spec.params["windows"][0] for spec in stored if "windows" in spec.params)
+        self._choose(maker.wanted(maker.options.modalities), next(windows, 0.0))
+
+    def _choose(self, features: Sequence[str], window: float) -> None:
+        """Set the features to keep, and the length of a window in seconds."""
+        self._window, windows = window, {"windows": [window, LONG, MOST_WINDOWS]}
+        specs = [s for name in features for s in self._maker.model.variants(name)]
         # For new clips, the nets of several folds are separate features, not a crossfitted one.
         self._specs: dict[FeatureKey, FeatureSpec] = {
             (s.name, s.fold): replace(
@@ -61,51 +86,83 @@ class Catalogue:
             for s in specs
         }
         self._modalities = sorted({spec.modality for spec in specs})
-        # Length and reading time in seconds, day, second of the day; written last for each clip.
-        made_of = [spec.digest for spec in self._specs.values()]
-        self._record = FeatureSpec(
-            RECORD, "record", "vector", 4, "mvemo predict", 1, params={"features": made_of}
+        # Length in seconds; written last for each clip.
+        made_of = {"features": [spec.digest for spec in self._specs.values()]}
+        self._record = FeatureSpec(RECORD, "record", "vector", 1, "mvemo predict", 2, made_of)
+        # Reading time in seconds, day, second of the day.
+        self._read = FeatureSpec(
+            READ, "record", "vector", 3, "mvemo predict", 1, {UNDIGESTED: True}
         )
 
     def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
         """Yield batches of (key, clip), cached clips first; keep the cache locked."""
         content = _digest(clips)
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
-        with self._open({clip_id: clips[row] for row, clip_id in reversed(ids.items())}) as writer:
+        reader = None
+        if len(self._current(ids)) < len(clips):
+            from mvemo.pipeline.prediction.embedding import BatchReader
+
+            warm_up(self._maker.folder, self._maker.options)
+            reader = BatchReader(self._maker, one_by_one=self._one_by_one)
+            self._choose(reader.features, reader.window)
+        elif self._names(clips, ids) == self._earlier:
+            tell(f"{self._path}: 0 new, {len(ids)} kept, 0 removed")
+            yield list(self._kept(clips, content, ids))
+            return
+        with self._open(self._names(clips, ids)) as writer:
             keys = {clip_id: self._record.key(clip_id) for clip_id in ids.values()}
             current = writer.current(self._record, keys)
+            writer.current(self._read, {i: self._read.key(i) for i in ids.values()})
             kept = {row: clip_id for row, clip_id in ids.items() if clip_id in current}
             new = {row: clip for row, clip in clips.items() if row not in kept}
             n_gone = 0 if self._keep_absent else len(self._earlier.keys() - set(ids.values()))
             tell(f"{self._path}: {len(new)} new, {len(kept)} kept, {n_gone} removed")
             if kept:
                 yield list(self._kept(clips, content, kept))
-            # Files with identical bytes are read once.
+            # Files with the same content are read once.
             alike = defaultdict[str, list[int]](list)
             for row in new:
                 alike[ids.get(row, str(row))].append(row)
-            for batch in self._reader.read({rows[0]: new[rows[0]] for rows in alike.values()}):
+            first = {rows[0]: new[rows[0]] for rows in alike.values()}
+            for batch in () if reader is None else reader.read(first):
                 for row, clip in batch:
                     if clip.content in ("", content[row]) and row in ids and not clip.passing:
                         self._put(writer, ids[row], clip)
-                writer.commit()
+                # Single clips are committed after a minute, or at the end.
+                if not self._one_by_one:
+                    writer.commit()
                 yield [
                     (other, replace(clip, clip=new[other], content=content[row]))
                     for row, clip in batch
                     for other in alike[ids.get(row, str(row))]
                 ]
 
-    def _open(self, clips: Mapping[str, NewClip]) -> CacheWriter:
-        """Return the writer of a cache of these clips, given by id."""
-        if self._earlier and not self._keep_absent and not self._earlier.keys() & clips.keys():
+    def _current(self, ids: Mapping[int, str]) -> list[int]:
+        """Return the rows of the clips in the file that the last run closed."""
+        if self._record.digest not in self._records or unfinished_run(self._path) is not None:
+            return []
+        keys = {clip_id: self._record.key(clip_id) for clip_id in ids.values()}
+        with open_cache(self._path) as cache:
+            current = cache.current(self._record, keys)
+        return [row for row, clip_id in ids.items() if clip_id in current]
+
+    def _names(self, clips: Mapping[int, NewClip], ids: Mapping[int, str]) -> dict[str, str]:
+        """Return the places of each content by clip id, both sorted, one place per line."""
+        places = defaultdict[str, list[str]](list)
+        for row, clip_id in ids.items():
+            places[clip_id].append(str(clips[row].path.absolute()))
+        names = {clip_id: "\n".join(sorted({*of})) for clip_id, of in places.items()}
+        if self._keep_absent:
+            names = {**self._earlier, **names}
+        return dict(sorted(names.items()))
+
+    def _open(self, names: Mapping[str, str]) -> CacheWriter:
+        """Return the writer of a cache of clips, given by id with their places."""
+        if self._earlier and not self._earlier.keys() & names.keys():
             raise BadOption(
                 f"{self._path}: none of its {len(self._earlier)} clips is among the "
-                f"{len(clips)} given: use one catalogue per folder, or delete this file"
+                f"{len(names)} given: use one catalogue per folder, or delete this file"
             )
-        names = dict(self._earlier) if self._keep_absent else {}
-        for clip_id, clip in clips.items():
-            path = str(clip.path.absolute())
-            names[clip_id] = path.encode("utf-8", "backslashreplace").decode()
         n = len(names)
         table = ClipTable(
             name=NAME,
@@ -119,7 +176,7 @@ class Catalogue:
             fold_seed=0,
             digest="",
         )
-        facts = provenance(model=self._reader.maker.model.name)
+        facts = provenance(model=self._maker.model.name)
         if unfinished_run(self._path) is not None:
             # Merge the committed rows of a killed run into the file, to read them from it.
             CacheWriter(self._path, table, provenance=facts).close()
@@ -141,16 +198,17 @@ class Catalogue:
             if reason:
                 writer.fail(clip_id, stage, reason)
         since = clip.date - _EPOCH
-        facts = [clip.windows.length, clip.seconds, since.days, since.seconds]
-        key = self._record.key(clip_id)
-        writer.put(self._record, clip_id, key, np.array(facts, dtype=np.float32))
+        read = [clip.seconds, since.days, since.seconds]
+        for spec, facts in ((self._read, read), (self._record, [clip.windows.length])):
+            writer.put(spec, clip_id, spec.key(clip_id), np.array(facts, dtype=np.float32))
 
     def _kept(
         self, clips: Mapping[int, NewClip], content: Mapping[int, str], kept: Mapping[int, str]
     ) -> Iterator[tuple[int, EmbeddedClip]]:
         with open_cache(self._path) as cache:
             ids = cache.table.clip_ids
-            records = cache.vectors(self._record.name)[0].astype(np.float64).tolist()
+            facts = [cache.vectors(name)[0].astype(np.float64) for name in (RECORD, READ)]
+            records = np.nan_to_num(np.hstack(facts)).tolist()
             known = {spec.digest for spec in cache.specs}
             stored = {
                 key: cache.vectors(spec.name)[0].astype(np.float64)
@@ -166,7 +224,7 @@ class Catalogue:
                 row,
                 EmbeddedClip(
                     clips[row],
-                    windows_of(clips[row], self._reader.window, length),
+                    windows_of(clips[row], self._window, length),
                     content[row],
                     {key: x[i] for key, x in stored.items() if np.isfinite(x[i]).all()},
                     {m: failures.get((clip_id, f"decode:{m}"), "") for m in self._modalities},
@@ -177,10 +235,10 @@ class Catalogue:
             )
 
 
-def _contents(path: Path) -> tuple[dict[str, str], frozenset[str]]:
-    """Return the paths by clip id in a catalogue, and the digests of the specs of its records."""
+def _contents(path: Path) -> tuple[dict[str, str], tuple[FeatureSpec, ...]]:
+    """Return the places by clip id in a catalogue, and the specs of its features."""
     if not path.exists():
-        return {}, frozenset()
+        return {}, ()
     try:
         opened = open_cache(path)
     except DamagedCache:
@@ -193,17 +251,23 @@ def _contents(path: Path) -> tuple[dict[str, str], frozenset[str]]:
                 f"{path}: expected a catalogue of 'mvemo predict', got features of "
                 f"{cache.table.name!r}: give --cache another file"
             )
-        records = frozenset(spec.digest for spec in cache.specs if spec.name == RECORD)
-        return dict(zip(cache.table.clip_ids, cache.table.groups, strict=True)), records
+        if any(spec.name == RECORD and spec.version < 2 for spec in cache.specs):
+            tell_note(
+                f"{path}: is of an earlier version, which knew files by their bytes: all files are "
+                "read again"
+            )
+            return {}, ()
+        return dict(zip(cache.table.clip_ids, cache.table.groups, strict=True)), cache.specs
 
 
 def _digest(clips: Mapping[int, NewClip]) -> dict[int, str]:
-    """Return the digest of each file's bytes; it is empty if the file cannot be read."""
-    listed = [Clip(str(row), str(clip.path.absolute()), (), "") for row, clip in clips.items()]
-    manifest = Manifest("predict", "multilabel", (), tuple(listed), Path())
-    with Progress("digest media", len(clips), "file") as bar:
-        digests = digest_media(manifest, lambda failed: bar.step(failed=int(failed)))
-    return {row: digests.content[str(row)] for row in clips}
+    """Return the digest of each file's content; it is empty if the file cannot be read."""
+    # Segments of a file share its content.
+    rows = {clip.path: row for row, clip in clips.items()}
+    with Progress("digest media", len(rows), "file") as bar:
+        found = contents_of([*rows], lambda failed: bar.step(failed=int(failed)))
+    contents = {path: content.digest for path, content in zip(rows, found, strict=True)}
+    return {row: contents[clip.path] for row, clip in clips.items()}
 
 
 def _clip_id(content: str, clip: NewClip) -> str:

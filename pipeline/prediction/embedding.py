@@ -3,13 +3,15 @@
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from mvemo.cache import FeatureSpec
+from mvemo.extract.array_types import Mask
 from mvemo.extract.nets import AudioInput, input_of
 from mvemo.extract.training.devices import pick_device, return_freed_memory
 from mvemo.extract.training.embedding import embed_rows
@@ -22,7 +24,7 @@ from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker, is_net
-from mvemo.pipeline.prediction.new_clips import NewClip, Windows, windows_of
+from mvemo.pipeline.prediction.new_clips import EmbeddedClip, NewClip, windows_of
 
 # Largest number of windows whose decoded media are on the disk at a time.
 BATCH = 24
@@ -32,29 +34,12 @@ FEW, MOST_WORKERS = 8, 4
 DEFAULT_SECONDS = 30.0
 
 
-@dataclass(frozen=True)
-class EmbeddedClip:
-    """Features of one clip, the input of a model's heads."""
-
-    clip: NewClip
-    windows: Windows  # windows that were read
-    content: str = ""  # digest of the file's bytes; empty if the file cannot be read
-    # float64 (dim,) by feature and fold, rounded to float32.
-    vectors: Mapping[FeatureKey, F64] = field(default_factory=dict)
-    # Reason why the clip lacks a modality; empty if it has the modality.
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    problem: str = ""  # reason why the clip cannot be predicted
-    passing: bool = False  # True if a failure may be temporary
-    seconds: float = 0.0  # time that reading took
-    # Time at which the clip was read.
-    date: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
-
-
 class BatchReader:
     """Reader of new clips that computes the features that a model's predictors need."""
 
-    def __init__(self, maker: FeatureMaker) -> None:
+    def __init__(self, maker: FeatureMaker, *, one_by_one: bool = False) -> None:
         self.maker, self.features = maker, maker.features()
+        self._one_by_one = one_by_one  # True to yield each clip as soon as it is done
         # One spec of each feature is enough: the nets of all folds read the same input.
         specs = [(name, maker.model.variants(name)[0]) for name in self.features]
         # A net from a local folder has a name that includes the folder.
@@ -81,11 +66,14 @@ class BatchReader:
                     tempfile.TemporaryDirectory(prefix="mvemo-") as work,
                     told_as_parts(len(batch), titles, bar.ahead, times),
                 ):
-                    embedded = iter(self._embed(readable, Path(work)) if readable else [])
-                done = [(row, c if c.windows.problem else next(embedded)) for row, c in batch]
-                bar.step(len(done), failed=sum(not clip.vectors for _, clip in done))
-                seconds, start = time.monotonic() - start, time.monotonic()
-                yield [(row, replace(clip, seconds=seconds / len(done))) for row, clip in done]
+                    embedded = self._embed(readable, Path(work)) if readable else iter(())
+                    done = ((row, c if c.windows.problem else next(embedded)) for row, c in batch)
+                    size = 1 if self._one_by_one else len(batch)
+                    while found := list(islice(done, size)):
+                        bar.step(len(found), failed=sum(not clip.vectors for _, clip in found))
+                        seconds, start = time.monotonic() - start, time.monotonic()
+                        each = seconds / len(found)
+                        yield [(row, replace(clip, seconds=each)) for row, clip in found]
                 # Clips of different lengths fragment the memory.
                 return_freed_memory()
 
@@ -130,7 +118,7 @@ class BatchReader:
                     bar.step(len(batch))
         return {row: vector for row, vector in vectors.items() if np.isfinite(vector).all()}
 
-    def _embed(self, clips: Sequence[EmbeddedClip], work: Path) -> list[EmbeddedClip]:
+    def _embed(self, clips: Sequence[EmbeddedClip], work: Path) -> Iterator[EmbeddedClip]:
         """Decode the clips' windows, choose a predictor for each clip, and compute its vectors."""
         stretches: list[Clip] = []
         rows = []
@@ -158,33 +146,50 @@ class BatchReader:
         for of in rows:
             best = model.best_of({name for name in usable if usable[name][of].any()})
             needed.append(best.features if best else ())
-        # Vectors are means over the windows of a clip.
-        vectors: list[dict[FeatureKey, F64]] = [{} for _ in rows]
+        whole = range(len(clips))
+        for group in ([i] for i in whole) if self._one_by_one else [whole]:
+            vectors = self._vectors(media, usable, {i: rows[i] for i in group}, needed)
+            for i in group:
+                yield self._embedded(clips[i], media, rows[i], needed[i], vectors[i])
+
+    def _vectors(
+        self,
+        media: ClipMedia,
+        usable: Mapping[str, Mask],
+        rows: Mapping[int, range],
+        needed: Sequence[Sequence[str]],
+    ) -> dict[int, dict[FeatureKey, F64]]:
+        """Return the vectors of some clips, given by their windows: means over the windows."""
+        vectors: dict[int, dict[FeatureKey, F64]] = {i: {} for i in rows}
         for name in self.features:
-            reading = [i for i, names in enumerate(needed) if name in names]
+            reading = [i for i in rows if name in needed[i]]
             of_name = [row for i in reading for row in rows[i] if usable[name][row]]
-            for spec in model.variants(name):
+            for spec in self.maker.model.variants(name):
                 found = self.embed(spec, media, of_name)
                 for i in reading:
                     values = [found[row] for row in rows[i] if row in found]
                     if values:
                         mean = np.mean(values, axis=0).astype(np.float32)
                         vectors[i][name, spec.fold] = mean.astype(np.float64)
-        embedded = []
-        for clip, of, names, made in zip(clips, rows, needed, vectors, strict=True):
-            ids, front = [*map(str, of)], f"{clip.clip.path.absolute()}: "
-            absent = [n for n in names if any((n, s.fold) not in made for s in model.variants(n))]
-            embedded.append(
-                replace(
-                    clip,
-                    content=media.digests[ids[0]],
-                    vectors=made,
-                    reasons={
-                        m: media.reason(ids[0], m).removeprefix(front) for m in media.modalities
-                    },
-                    problem=f"its {absent[0]} features are not finite" if absent else "",
-                    passing=any(map(media.passing, ids)),
-                    date=datetime.now(timezone.utc),
-                )
-            )
-        return embedded
+        return vectors
+
+    def _embedded(
+        self,
+        clip: EmbeddedClip,
+        media: ClipMedia,
+        rows: range,
+        needed: Sequence[str],
+        vectors: Mapping[FeatureKey, F64],
+    ) -> EmbeddedClip:
+        ids, front = [*map(str, rows)], f"{clip.clip.path.absolute()}: "
+        variants = self.maker.model.variants
+        absent = [n for n in needed if any((n, s.fold) not in vectors for s in variants(n))]
+        return replace(
+            clip,
+            content=media.digests[ids[0]],
+            vectors=vectors,
+            reasons={m: media.reason(ids[0], m).removeprefix(front) for m in media.modalities},
+            problem=f"its {absent[0]} features are not finite" if absent else "",
+            passing=any(map(media.passing, ids)),
+            date=datetime.now(timezone.utc),
+        )

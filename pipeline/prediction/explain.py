@@ -8,6 +8,7 @@ and its frames become the mean of the other frames.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.formats import format_of
 from mvemo.pipeline.prediction.new_clips import NewClip, clip_seconds
-from mvemo.pipeline.prediction.passes import Sketch
+from mvemo.pipeline.prediction.passes import Progress, Sketch
 from mvemo.pipeline.prediction.predictions import Prediction, legend, predict_vectors
 from mvemo.pipeline.prediction.run import predict_window
 from mvemo.pipeline.prediction.streams import Span, StreamPlan
@@ -84,7 +85,12 @@ class Explanation:
         return sorted(rows, key=lambda entry: -entry[2])
 
 
-def explain_clip(maker: FeatureMaker, clip: NewClip, settings: ExplainSettings) -> Explanation:
+def explain_clip(
+    maker: FeatureMaker,
+    clip: NewClip,
+    settings: ExplainSettings,
+    progress: Progress = lambda share: None,
+) -> Explanation:
     """Predict a clip, and predict it again without each of its time ranges."""
     classes = maker.model.classes
     if settings.output is not None and settings.output not in classes:
@@ -99,7 +105,9 @@ def explain_clip(maker: FeatureMaker, clip: NewClip, settings: ExplainSettings) 
     plan = StreamPlan(seconds, ((0.0, seconds),))
     clip_pass = maker.open(clip, maker.options.modalities, plan)
     clip_pass.sketch.keep_sound = True
-    ((_, vectors),) = clip_pass.windows(forget=False)
+    ((_, vectors),) = clip_pass.windows(
+        forget=False, progress=lambda decoded: progress(decoded / 2)
+    )
     prediction = predict_window(maker, clip_pass, clip.file, vectors)
     if prediction.predictor is None:
         raise BadOption(f"{clip.file}: {prediction.problem}")
@@ -122,11 +130,11 @@ def explain_clip(maker: FeatureMaker, clip: NewClip, settings: ExplainSettings) 
         outputs = predict_vectors(maker.model, predictor, prediction, remaining).outputs
         return whole - written.evidence(outputs, output)
 
-    half = settings.width / 2
-    effects = {
-        modality: np.array([lost(modality, (time - half, time + half)) for time in times.tolist()])
-        for modality in predictor.modalities
-    }
+    half, n_ranges = settings.width / 2, len(times) * len(predictor.modalities)
+    effects = {modality: np.zeros(len(times)) for modality in predictor.modalities}
+    for i, (modality, row) in enumerate(product(effects, range(len(times)))):
+        progress(0.5 + i / n_ranges / 2)
+        effects[modality][row] = lost(modality, (times[row] - half, times[row] + half))
     summary = written.summary(predictor, prediction.outputs)
     return Explanation(
         prediction, summary, seconds, classes[output], times, effects, clip_pass.sketch

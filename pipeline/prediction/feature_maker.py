@@ -1,7 +1,14 @@
-"""Features that a model reads, computed for new clips by its nets and descriptors."""
+"""Features that a model reads, computed for new clips by its nets and descriptors.
+
+PyTorch is imported only when a net is loaded.
+"""
+
+from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
 
@@ -9,15 +16,18 @@ from mvemo.cache import FeatureSpec, in_half_precision
 from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
-from mvemo.extract.nets import Net
-from mvemo.extract.training.devices import pick_device, place
 from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
-from mvemo.pipeline.prediction.passes import ClipPass
-from mvemo.pipeline.prediction.streams import Descriptors, StreamPlan, net_stream
 from mvemo.pipeline.settings_files import load_settings
+
+if TYPE_CHECKING:
+    from mvemo.extract.nets import Net
+    from mvemo.pipeline.prediction.passes import ClipPass
+    from mvemo.pipeline.prediction.streams import StreamPlan
+    from mvemo.pipeline.settings import Settings
 
 
 class FeatureMaker:
@@ -26,6 +36,11 @@ class FeatureMaker:
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
         self.folder, self.options = folder, settings
         self.model: FinalModel = with_coverage(load_model(folder), settings.coverage)
+        if len(self.model.training_keys) and not self.model.date:
+            tell_note(
+                f"{folder}: was made by an earlier version, so its training clips are not "
+                "recognised: make it again"
+            )
         # Reasons by feature why it cannot be computed here, such as missing weights.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, Net] = {}
@@ -33,8 +48,7 @@ class FeatureMaker:
         stated = stage_one.get("settings", {}).get("descriptors", {})
         # The digests below differ if another version had further settings.
         known = {f.name: stated[f.name] for f in fields(DescriptorSettings) if f.name in stated}
-        descriptors = DescriptorSettings(**known)
-        self.settings = replace(load_settings("paper"), descriptors=descriptors)
+        self._descriptors = descriptors = DescriptorSettings(**known)
         for spec in self.model.specs:
             for name, digest in spec.params.get("descriptors", {}).items():
                 current = descriptor_spec(name, descriptors)
@@ -45,15 +59,23 @@ class FeatureMaker:
                         "or with unknown settings: train the model again"
                     )
 
+    @cached_property
+    def settings(self) -> Settings:
+        """Settings of reading clips."""
+        return replace(load_settings("paper"), descriptors=self._descriptors)
+
+    def wanted(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the features of the best predictor for each set of modalities; load no net."""
+        sets = [*((modality,) for modality in modalities), modalities]
+        best = [self.model.best(s, self.unavailable) for s in sets]
+        return tuple(dict.fromkeys(name for p in best if p is not None for name in p.features))
+
     def features_of(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """Load the best predictor for each set of modalities; return the features they read."""
-        sets = [*((modality,) for modality in modalities), modalities]
         missing = True
         # If a feature cannot be computed, the best of the other predictors are used.
         while missing:
-            best = [self.model.best(s, self.unavailable) for s in sets]
-            names = tuple(dict.fromkeys(name for p in best if p is not None for name in p.features))
-            missing = False
+            names, missing = self.wanted(modalities), False
             for spec in (spec for name in names for spec in self.model.variants(name)):
                 try:
                     if is_net(spec):
@@ -81,8 +103,11 @@ class FeatureMaker:
 
     def open(self, clip: NewClip, modalities: tuple[str, ...], plan: StreamPlan) -> ClipPass:
         """Return a pass over a clip that computes the features of its windows."""
+        from mvemo.pipeline.prediction.passes import ClipPass
+        from mvemo.pipeline.prediction.streams import Descriptors, net_stream
+
         streams = {}
-        descriptors = self.settings.descriptors
+        descriptors = self._descriptors
         for name in self.features_of(modalities):
             for spec in self.model.variants(name):
                 streams[name, spec.fold] = (
@@ -95,6 +120,8 @@ class FeatureMaker:
     def net(self, spec: FeatureSpec) -> Net:
         """Return the net of a feature, loaded once."""
         if spec.digest not in self._nets:
+            from mvemo.extract.training.devices import pick_device, place
+
             # Most tensors are small: waking a second thread for each takes longer than copying it.
             with threadpool_limits(1, "openmp"):
                 net = load_net(spec, len(self.model.classes), self.folder, self.options.weights)

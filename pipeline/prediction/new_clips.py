@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from glob import glob
 from pathlib import Path
 
@@ -12,13 +13,23 @@ import numpy as np
 
 from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.isolated import PROBE, read_one, start_readers
+from mvemo.extract.store.contents import place_of
 from mvemo.extract.workers.process import torch_import_without_gc
+from mvemo.fuse.final.model import FeatureKey
+from mvemo.fuse.numeric import F64
 from mvemo.manifests.clip_rows import parse_stretch
-from mvemo.manifests.errors import Problems
+from mvemo.manifests.errors import BadText, Problems
 from mvemo.manifests.labels import UNLABELLED
-from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_notes
+from mvemo.manifests.layouts.scan import (
+    AUDIO_SUFFIXES,
+    BAD_NAME,
+    UNKNOWN,
+    find_media,
+    left_out_notes,
+)
 from mvemo.manifests.recognition import recognise
-from mvemo.manifests.tables import TABLES, BadText, Table, collect_table
+from mvemo.manifests.tables import TABLES, Table, collect_table
+from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 
@@ -57,32 +68,57 @@ def clips_and_settings(
     device: str,
     coverage: float | None = None,
     columns: Mapping[str, str] | None = None,
+    *,
+    later: bool = False,
 ) -> tuple[list[NewClip], Path, PredictSettings]:
-    """Return the clips, the model's folder and the settings; download missing weights."""
+    """Return the clips, the model's folder and the settings; download missing weights.
+
+    With `later`, call `warm_up` before clips are read.
+    """
     clips = find_clips(inputs, columns)
     if all(clip.problem for clip in clips):
         # Neither torch nor weights are needed to say so.
         from mvemo.pipeline.models.boxed import pick_model
 
         return clips, pick_model(model_name), PredictSettings(coverage=coverage)
-    # The readers start while this process imports the modules below.
-    start_readers()
+    modalities = modalities_of(clips) if modality == "both" else (modality,)
+    settings = PredictSettings(modalities, weights, device, coverage)
+    if not later:
+        # The readers start while this process imports PyTorch.
+        start_readers()
+        _import_torch(device)
 
+    from mvemo.fuse.final.model import load_model, with_coverage
+    from mvemo.pipeline.models.boxed import pick_model
+
+    folder = pick_model(model_name)
+    if coverage is not None:
+        with_coverage(load_model(folder), coverage)
+    if not later:
+        _fetch(folder, settings)
+    return clips, folder, settings
+
+
+def warm_up(folder: Path, settings: PredictSettings) -> None:
+    """Start what reads clips: worker processes and PyTorch; download missing weights."""
+    start_readers()
+    _import_torch(settings.device)
+    _fetch(folder, settings)
+
+
+def _import_torch(device: str) -> None:
     with torch_import_without_gc():
         from mvemo.extract.training.devices import keep_freed_memory, pick_device
-        from mvemo.fuse.final.model import load_model, with_coverage
-        from mvemo.pipeline.model_nets import fetch_model_weights
-        from mvemo.pipeline.models.boxed import pick_model
 
     keep_freed_memory()
     # The device is checked before anything is downloaded or read.
     pick_device(device)
-    folder = pick_model(model_name)
-    if coverage is not None:
-        with_coverage(load_model(folder), coverage)
-    modalities = modalities_of(clips) if modality == "both" else (modality,)
-    fetch_model_weights(folder, modalities, but=weights)
-    return clips, folder, PredictSettings(modalities, weights, device, coverage)
+
+
+def _fetch(folder: Path, settings: PredictSettings) -> None:
+    from mvemo.pipeline.model_nets import fetch_model_weights
+
+    fetch_model_weights(folder, settings.modalities, but=settings.weights)
 
 
 def find_clips(inputs: Sequence[str], columns: Mapping[str, str] | None = None) -> list[NewClip]:
@@ -94,7 +130,9 @@ def find_clips(inputs: Sequence[str], columns: Mapping[str, str] | None = None) 
     clips: dict[tuple[Path, float, float | None], NewClip] = {}
     for entry in inputs:
         for clip in _clips_of(entry, columns or {}):
-            clips.setdefault((clip.path.absolute(), clip.start, clip.duration), clip)
+            if (name := escaped(clip.file)) != clip.file:
+                clip = replace(clip, file=name, problem=clip.problem or BAD_NAME)
+            clips.setdefault((place_of(clip.path), clip.start, clip.duration), clip)
     return list(clips.values())
 
 
@@ -109,9 +147,14 @@ def _clips_of(entry: str, columns: Mapping[str, str]) -> list[NewClip]:
     if path.is_dir():
         left_out: list[tuple[str, str]] = []
         files = [path / name for name in find_media(path, left_out, follow_links=True)]
-        for note in left_out_notes(left_out):
+        for note in left_out_notes([each for each in left_out if each[1] == UNKNOWN]):
             tell_note(f"{path}: {note}")
         clips = [NewClip(str(file), file) for file in files]
+        clips += [
+            NewClip(str(path / name), path / name, problem=reason)
+            for name, reason in left_out
+            if reason != UNKNOWN
+        ]
         return clips or [NewClip(str(path), path, problem="the folder has no media files")]
     if path.exists():
         return _listed(path, columns) if _is_table(path) else [NewClip(entry, path)]
@@ -139,7 +182,7 @@ def _listed(path: Path, columns: Mapping[str, str]) -> list[NewClip]:
     root = path.parent / table.setting("root", ".")
     clips = []
     for line, cells in table.rows[1:]:
-        row = dict(zip(table.header, (cell.strip() for cell in cells), strict=False))
+        row = dict(zip(table.header, (cell.strip(" \t") for cell in cells), strict=False))
         name = row.get("path")
         if not name:
             problems.add(line, "empty path")
@@ -163,15 +206,16 @@ def _recognised(table: Table, problems: Problems, columns: Mapping[str, str]) ->
     if table.kind or problems.count:
         return table
     given = {ours: ours for ours in columns}
-    found = recognise(table.header, table.cells, given, UNLABELLED)
+    found = recognise(table, given, UNLABELLED)
     for question in found.questions:
         problems.add(0, question)
-    names = [name for name in ("path", "start", "duration") if name in found.renamed]
+    names = {"path", "start", "duration", "end"} & {*found.columns}
     for note in found.notes:
-        if note.split(":")[0] in names:
+        if note.split(":")[0] in {*names, "duration"}:
             tell_note(f"{problems.path}: {note}")
     try:
-        return table.renamed({name: found.renamed[name] for name in names})
+        renamed = table.renamed({n: found.columns[n] for n in names & found.renamed.keys()})
+        return renamed.with_points(found.numbers)[0]
     except BadText as error:
         problems.add(*error.args)
         return table
@@ -223,3 +267,21 @@ def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Wi
     note = f"{length:.0f} s long: predicted as the mean of {count} windows of {seconds:g} s"
     stretches = tuple((round(float(s), 3), seconds) for s in starts)
     return Windows(stretches, (note,), length=length)
+
+
+@dataclass(frozen=True)
+class EmbeddedClip:
+    """Features of one clip, the input of a model's heads."""
+
+    clip: NewClip
+    windows: Windows  # windows that were read
+    content: str = ""  # digest of the file's content; empty if the file cannot be read
+    # float64 (dim,) by feature and fold, rounded to float32.
+    vectors: Mapping[FeatureKey, F64] = field(default_factory=dict)
+    # Reason why the clip lacks a modality; empty if it has the modality.
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""  # reason why the clip cannot be predicted
+    passing: bool = False  # True if a failure may be temporary
+    seconds: float = 0.0  # time that reading took
+    # Time at which the clip was read.
+    date: datetime = field(default_factory=lambda: datetime.now(timezone.utc))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.media.isolated import stream_isolated
 from mvemo.extract.media.request import Problem, StreamRequest
-from mvemo.extract.store.folders import digest_file
+from mvemo.extract.store.contents import content_of
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.prediction.new_clips import NewClip
@@ -24,6 +24,8 @@ from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan
 BAR_SECONDS, BAR_SR = 0.1, 16000
 # Height and width of a thumbnail in pixels, and their largest number.
 THUMBNAIL, MOST_THUMBNAILS = 96, 60
+# Called with the share of the work that is done, from 0 to 1; an exception ends the work.
+Progress = Callable[[float], None]
 
 
 @dataclass
@@ -111,14 +113,19 @@ class ClipPass:
 
     @cached_property
     def content(self) -> str:
-        """Digest of the file's bytes."""
-        return digest_file(self.clip.path)[0]
+        """Digest of the file's content."""
+        return content_of(self.clip.path).digest
 
-    def windows(self, *, forget: bool = True) -> Iterator[tuple[int, dict[FeatureKey, F64]]]:
+    def windows(
+        self, *, forget: bool = True, progress: Progress | None = None
+    ) -> Iterator[tuple[int, dict[FeatureKey, F64]]]:
         """Yield index and vectors of each window; `forget` drops data that is not needed later."""
         for event, *values in stream_isolated(self.clip.path, self._request):
             self._handle(event, values)
-            yield from self._finished(min(self._decoded.values()), forget)
+            decoded = min(self._decoded.values())
+            if progress is not None:
+                progress(min(decoded / self.plan.seconds, 1.0))
+            yield from self._finished(decoded, forget)
         for stream in self._streams.values():
             stream.finish()
         yield from self._finished(math.inf, forget)

@@ -5,7 +5,6 @@ This module does not need media packages, and imports h5py only to read a featur
 
 from __future__ import annotations
 
-import io
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -30,9 +29,8 @@ from mvemo.fuse.final.model import (
 )
 from mvemo.fuse.numeric import F64, complete
 from mvemo.fuse.tasks import task_of
-from mvemo.manifests.tables import CsvWriter
 from mvemo.manifests.text_table import Tabular, align_columns, shown_name
-from mvemo.pipeline.console.messages import verbosity
+from mvemo.pipeline.console.messages import tell_note, verbosity
 from mvemo.pipeline.prediction.formats import Record, format_of
 
 if TYPE_CHECKING:
@@ -93,11 +91,11 @@ def predict_vectors(
         notes = (TRAINED_ON, *notes)
     else:
         ratios = distances(model, predictor, rows)
-        far = [f"{name} {ratio[0]:.1f}" for name, ratio in ratios.items() if ratio[0] > 1]
+        far = [f"{name} {ratio[0]:.1f} times" for name, ratio in ratios.items() if ratio[0] > 1]
         if far:
             notes += (
-                "unlike the clips that the model was trained on (distance over the largest usual "
-                f"one: {', '.join(far)}): do not rely on this prediction",
+                f"unlike the clips that the model was trained on ({', '.join(far)} as far "
+                "from their mean as nearly all of them): do not rely on this prediction",
             )
         notes += _ask_a_person(model, predictor, outputs, unusual=bool(far))
     return replace(prediction, predictor=predictor, outputs=outputs, notes=notes)
@@ -123,7 +121,7 @@ def _ask_a_person(
 
 def without_distance(note: str) -> str:
     """Return a note without its distance, so that the notes of many clips are equal."""
-    return re.sub(r" \(distance [^)]*\)", "", note)
+    return re.sub(r" \([^)]* times as far from [^)]*\)", "", note)
 
 
 def predict_features(
@@ -132,6 +130,7 @@ def predict_features(
     """Predict the clips of a feature file, in its order, from features of these modalities."""
     from mvemo.cache import open_cache
     from mvemo.fuse.features import DescriptorStatistics, statistics_of
+    from mvemo.pipeline.clips.clip_tables import paths_of_cache
 
     model = with_coverage(load_model(folder), coverage)
     specs = [spec for spec in model.specs if spec.modality in modalities]
@@ -156,7 +155,11 @@ def predict_features(
                 f"model {model.name}, got {', '.join(cache.names()) or 'none'} with other "
                 "settings: extract with the model's settings, or predict from the media files"
             )
-        return model, _predict(model, cache, vectors)
+        paths = paths_of_cache(cache)
+        if not paths:
+            tell_note(f"{features}: the paths of its clips are not known: 'path' has their ids")
+        found = _predict(model, cache, vectors)
+        return model, [replace(p, file=paths.get(p.file, p.file)) for p in found]
 
 
 def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Prediction]:
@@ -212,11 +215,17 @@ def records(model: FinalModel, predictions: Sequence[Prediction], facts: bool = 
         {
             "path": prediction.file,
             "model": prediction.predictor and f"{model.name}/{prediction.predictor.name}",
+            **origin(model),
             **prediction_fields(model, prediction),
             **(prediction.facts if facts else {}),
         }
         for prediction in predictions
     )
+
+
+def origin(model: FinalModel) -> Record:
+    """Return what tells two models of one name apart."""
+    return {"model_digest": model.digest or None, "model_date": model.date or None}
 
 
 def prediction_fields(model: FinalModel, prediction: Prediction) -> Record:
@@ -230,32 +239,31 @@ def prediction_fields(model: FinalModel, prediction: Prediction) -> Record:
     return record | ({"error": prediction.problem} if prediction.problem else {})
 
 
-def predictions_csv(
+def prediction_rows(
     model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
-) -> str:
-    """Return a CSV text: a row for each clip, a column for each class, tag or value."""
+) -> list[list[object]]:
+    """Return a table: a header, a row for each clip, a column for each class, tag or value."""
     names = [name for p in predictions for name in p.facts if facts]
     rows = records(model, predictions, facts)
-    return records_csv(model, ("path", "model"), rows, list(dict.fromkeys(names)))
+    return record_rows(model, ("path", "model"), rows, list(dict.fromkeys(names)))
 
 
-def records_csv(
+def record_rows(
     model: FinalModel, first: Sequence[str], rows: Sequence[Record], last: Sequence[str] = ()
-) -> str:
-    """Return records as CSV, with the columns `first` and `last` around the prediction."""
-    written, text = format_of(model), io.StringIO(newline="")
-    writer = CsvWriter(text)
-    writer.writerow([*first, *written.csv_columns(), "notes", "error", *last])
+) -> list[list[object]]:
+    """Return records as a table, with the columns `first` and `last` around the prediction."""
+    written, last = format_of(model), ("error", *origin(model), *last)
+    table: list[list[object]] = [[*first, *written.csv_columns(), "notes", *last]]
     for record in rows:
         cells = written.csv_cells(defaultdict(lambda: None, record))
         cells.append("; ".join(record.get("notes", ())))
-        writer.writerow([*map(record.get, first), *cells, *map(record.get, ("error", *last))])
-    return text.getvalue()
+        table.append([*map(record.get, first), *cells, *map(record.get, last)])
+    return table
 
 
-def windows_csv(model: FinalModel, windows: Sequence[Record]) -> str:
-    """Return a CSV text with a row for each window; a file that failed has one row."""
-    return records_csv(model, ("path", "start", "stop", "loudness", "model"), windows)
+def window_rows(model: FinalModel, windows: Sequence[Record]) -> list[list[object]]:
+    """Return a table with a row for each window; a file that failed has one row."""
+    return record_rows(model, ("path", "start", "stop", "loudness", "model"), windows)
 
 
 def unpredicted(file: str, problem: str) -> tuple[str, list[Record]]:
@@ -298,6 +306,12 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
     return "\n".join(lines).rstrip("\n")
 
 
+def expected_words(model: FinalModel, predictor: Predictor) -> str:
+    """Return a predictor's score to expect on new clips in plain words."""
+    mean = model.expected_of(predictor).get("mean")
+    return "not known" if mean is None else _EXPECT[predictor.expected["metric"]].format(mean)
+
+
 def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = False) -> list[str]:
     """Return lines on the model, its scores and values; if `brief`, in plain words."""
     facts, lines = model.facts, []
@@ -306,8 +320,7 @@ def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = F
         expected = model.expected_of(predictor)
         mean, interval = expected.get("mean"), expected.get("interval")
         if brief:
-            words = "not known" if mean is None else _EXPECT[predictor.expected["metric"]]
-            lines.append(f"  by {predictor.name}: {words.format(mean)}")
+            lines.append(f"  by {predictor.name}: {expected_words(model, predictor)}")
         elif mean is None:
             lines.append(f"{predictor.name}: not evaluated separately; not calibrated")
         else:
@@ -315,8 +328,8 @@ def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = F
             if interval and None not in interval:
                 ends = " ({:.3f} to {:.3f})".format(*interval)
             lines.append(
-                f"{predictor.name}: {expected['metric']} {mean:.3f}{ends} on clips that it was not "
-                "trained on, in cross-validation"
+                f"{predictor.name}: {task_of(model.task).primary_title} {mean:.3f}{ends} on clips "
+                "that it was not trained on, in cross-validation"
             )
     clips, groups = facts["n_clips"], facts["n_groups"]
     return [

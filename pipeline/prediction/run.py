@@ -1,10 +1,16 @@
-"""Predictions of new clips, which are read in batches."""
+"""Predictions of new clips, which are read in batches.
+
+Modules that import PyTorch are imported only when a clip is read.
+"""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,13 +21,16 @@ from mvemo.fuse.final.model import FinalModel, Predictor, Vectors, standardise_f
 from mvemo.fuse.numeric import complete
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.pipeline.console.progress import duration_text
-from mvemo.pipeline.prediction import embedding, new_clips, passes
+from mvemo.pipeline.prediction import new_clips
 from mvemo.pipeline.prediction.catalogue import Catalogue
-from mvemo.pipeline.prediction.embedding import BatchReader, EmbeddedClip
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-from mvemo.pipeline.prediction.new_clips import PredictSettings
+from mvemo.pipeline.prediction.new_clips import EmbeddedClip, PredictSettings
 from mvemo.pipeline.prediction.predictions import Prediction, complete_features, predict_vectors
 from mvemo.pipeline.work_folder import size_text
+
+if TYPE_CHECKING:
+    from mvemo.pipeline.prediction.embedding import BatchReader
+    from mvemo.pipeline.prediction.passes import ClipPass
 
 
 def predict_files(
@@ -29,7 +38,7 @@ def predict_files(
     clips: Sequence[new_clips.NewClip],
     settings: PredictSettings,
     catalogue: Path | None = None,
-    on_clip: Callable[[FinalModel, Prediction], object] = lambda model, prediction: None,
+    on_clip: Callable[[FinalModel, Prediction], object] | None = None,
 ) -> tuple[FinalModel, list[Prediction]]:
     """Predict clips, also from a `catalogue`; call `on_clip` with each finished prediction."""
     maker = FeatureMaker(folder, settings)
@@ -37,16 +46,21 @@ def predict_files(
 
     def note(row: int, prediction: Prediction) -> None:
         predictions[row] = prediction
-        on_clip(maker.model, prediction)
+        if on_clip is not None:
+            on_clip(maker.model, prediction)
 
     for row, clip in enumerate(clips):
         if clip.problem:
             note(row, Prediction(clip.file, problem=clip.problem))
     readable = {row: clip for row, clip in enumerate(clips) if not clip.problem}
     if readable:
-        reader = BatchReader(maker)
         waiting: dict[int, EmbeddedClip] = {}
-        source = reader if catalogue is None else Catalogue(catalogue, reader)
+        one_by_one = on_clip is not None
+        source: BatchReader | Catalogue = (
+            _reader(maker, one_by_one)
+            if catalogue is None
+            else Catalogue(catalogue, maker, one_by_one=one_by_one)
+        )
         with closing(source.read(readable)) as found:
             for batch in found:
                 if maker.model.within_groups:
@@ -58,6 +72,12 @@ def predict_files(
         for row, prediction in _within_folders(maker, waiting).items():
             note(row, prediction)
     return maker.model, [predictions[row] for row in range(len(clips))]
+
+
+def _reader(maker: FeatureMaker, one_by_one: bool) -> BatchReader:
+    from mvemo.pipeline.prediction.embedding import BatchReader
+
+    return BatchReader(maker, one_by_one=one_by_one)
 
 
 def _within_folders(
@@ -109,7 +129,7 @@ def predict_clip(
 
 
 def predict_window(
-    maker: FeatureMaker, clip_pass: passes.ClipPass, file: str, vectors: Vectors
+    maker: FeatureMaker, clip_pass: ClipPass, file: str, vectors: Vectors
 ) -> Prediction:
     """Predict a window of a clip during a pass over it; `file` is the name to show."""
     length = clip_pass.plan.seconds
@@ -153,7 +173,9 @@ def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
 
 def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: PredictSettings) -> str:
     """Return an estimate of the time and the memory that predicting these clips needs."""
-    reader = BatchReader(FeatureMaker(folder, settings))
+    from mvemo.pipeline.prediction import embedding
+
+    reader = embedding.BatchReader(FeatureMaker(folder, settings))
     # Seconds of media to read from each clip.
     lengths = {}
     for i, clip in enumerate(clips):

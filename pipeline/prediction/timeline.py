@@ -24,12 +24,14 @@ from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, clip_s
 from mvemo.pipeline.prediction.predictions import (
     Prediction,
     legend,
+    origin,
     prediction_fields,
     unpredicted,
-    windows_csv,
+    window_rows,
     without_distance,
 )
 from mvemo.pipeline.prediction.run import predict_window
+from mvemo.pipeline.table_files import write_rows
 
 # Maximum number of changes on a page; they are at least half a window apart.
 MOST_CHANGES = 8
@@ -93,7 +95,12 @@ class Timeline:
         return [f"{n} of {len(self.windows)} windows: {note}" for note, n in counts.items()]
 
 
-def follow_clip(maker: FeatureMaker, clip: NewClip, settings: TimelineSettings) -> Timeline:
+def follow_clip(
+    maker: FeatureMaker,
+    clip: NewClip,
+    settings: TimelineSettings,
+    progress: passes.Progress | None = None,
+) -> Timeline:
     """Predict every window of a clip in one pass; memory does not grow beyond `MOST_SOUND`."""
     seconds = clip_seconds(clip)
     windows = settings.windows(seconds)
@@ -103,7 +110,7 @@ def follow_clip(maker: FeatureMaker, clip: NewClip, settings: TimelineSettings) 
         clip_pass = maker.open(clip, modalities, plan)
         clip_pass.sketch.keep_sound = seconds <= MOST_SOUND
         predictions = []
-        for row, vectors in clip_pass.windows():
+        for row, vectors in clip_pass.windows(progress=progress):
             file = f"{clip.file}@{windows[row][0]:g}"
             prediction = predict_window(maker, clip_pass, file, vectors)
             predictions.append(replace(prediction, notes=(*prediction.notes, *notes)))
@@ -159,6 +166,7 @@ def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
                 "stop": round(stop, 3),
                 "loudness": round(loudness, 1) if np.isfinite(loudness) else None,
                 "model": prediction.predictor and prediction.predictor.name,
+                **origin(model),
                 **prediction_fields(model, prediction),
             }
         )
@@ -266,7 +274,7 @@ def write_timelines(
         html, table = Path(f"{name}.html"), Path(f"{name}.csv")
         records = window_records(model, followed)
         # Write the table first, because it can be written even if the page cannot.
-        write_text(table, windows_csv(model, records), error=FuseError)
+        write_rows(table, window_rows(model, records), error=FuseError)
         write_text(html, timeline_html(model, followed), error=FuseError)
         lines = [f"{clip.file}: {_summary(model, followed)}: {html} and {table}"]
         if verbosity() != "quiet":

@@ -1,6 +1,7 @@
 """Access to the server: token, Host and Origin of every request, and headers of every answer."""
 
 import hmac
+import re
 import secrets
 from typing import Any
 from urllib.parse import parse_qs
@@ -58,13 +59,13 @@ class Access:
     def _answer(self, scope: Any) -> Any:
         """Return the answer to a request that goes no further, or None."""
         headers = Headers(scope=scope)
-        host, origin = headers.get("host", ""), headers.get("origin")
+        host, origin = _with_port(headers.get("host", "")), headers.get("origin")
         # With --host 0.0.0.0, others name the address that they reached.
         address, port = scope["server"]
         reached = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         if host not in self.hosts and host != reached:
             return _refusal(403, f"Host {host!r} is not this server")
-        if origin is not None and origin != f"http://{host}":
+        if origin is not None and _with_port(origin) != f"http://{host}":
             return _refusal(403, f"Origin {origin!r} is not this server")
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] == "/" and self._is_token(given):
@@ -79,6 +80,11 @@ class Access:
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self.token.encode())
+
+
+def _with_port(address: str) -> str:
+    """Return a host or an origin with its port; browsers leave out port 80, the default."""
+    return address if re.search(r":\d+$", address) else f"{address}:80"
 
 
 def _refusal(status: int, reason: str) -> JSONResponse:

@@ -21,13 +21,16 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from mvemo.fuse.errors import FuseError
 from mvemo.manifests import BadManifest
+from mvemo.manifests.files import parse_json
 from mvemo.manifests.layouts.scan import find_media
-from mvemo.pipeline.errors import PipelineError
+from mvemo.pipeline.errors import DiskFailed, PipelineError
 from mvemo.pipeline.playlists import file_stem, write_playlist
 from mvemo.pipeline.serve.access import Access
+from mvemo.pipeline.serve.corrections import KEPT, file_stamp
 from mvemo.pipeline.serve.jobs import Job, QueueFull, Worker, model_record
-from mvemo.pipeline.serve.library import SUFFIXES, Library, OutsideFolders
+from mvemo.pipeline.serve.library import SUFFIXES, Library, MissingFile, OutsideFolders
 
 PAGE = Path(__file__).with_name("page")
 SCHEMA = Path(__file__).with_name("openapi.json")
@@ -50,11 +53,13 @@ TYPES = {
 # Error of a call to the status of its answer.
 STATUS: dict[type[Exception], int] = {
     KeyError: 404,
-    FileNotFoundError: 404,
+    MissingFile: 404,
     OutsideFolders: 403,
     QueueFull: 429,
     BadManifest: 422,
+    DiskFailed: 503,
     PipelineError: 422,
+    FuseError: 422,
     ClientDisconnect: 400,
     OSError: 503,
 }
@@ -103,6 +108,7 @@ class Api:
             ("GET", "clips/{id}/timeline", partial(self.detail, "timeline")),
             ("GET", "clips/{id}/explain", partial(self.detail, "explain")),
             ("GET", "clips/{id}/waveform", self.waveform),
+            ("POST", "scan", self.scan),
             ("GET", "jobs", self.jobs),
             ("POST", "jobs", self.predict),
             ("GET", "jobs/{id}", self.job),
@@ -132,7 +138,8 @@ class Api:
             try:
                 found = await handler(request)
             except tuple(STATUS) as error:
-                status = next(n for kind, n in STATUS.items() if isinstance(error, kind))
+                of_kind = next(n for kind, n in STATUS.items() if isinstance(error, kind))
+                status = getattr(error, "status", of_kind)  # `NotTaken` states its own
                 text = f"unknown id {error}" if isinstance(error, KeyError) else str(error)
                 headers = {"Retry-After": "2"} if status == 429 else None
                 return Json({"error": text}, status, headers)
@@ -143,11 +150,12 @@ class Api:
     # --- what is there
 
     async def health(self, request: Request) -> Any:
-        problems = list(self.library.problems)
-        if self.library.corrections and self.library.corrections.problem:
-            problems.append(self.library.corrections.problem)
+        kept = self._kept()
+        failing = list(filter(None, (kept.unsaved, self.library.unsaved, self.worker.problem)))
+        problems = [*self.library.problems, *filter(None, [kept.problem]), *failing]
         return {
-            "status": "ok",
+            "status": "failing" if failing else "ok",
+            "library": kept.library,
             "version": version("mvemo"),
             "schema": 1,
             "model": self.worker.folder.name,
@@ -174,12 +182,15 @@ class Api:
         return FileResponse(SCHEMA, media_type="application/json")
 
     async def models(self, request: Request) -> Any:
-        named = self.worker.models.items()
-        return {"models": [model_record(self.worker, name, folder) for name, folder in named]}
+        found = []
+        for name, folder in self.worker.models.items():
+            with suppress(FuseError):  # learning was killed while it replaced this model
+                found.append(model_record(self.worker, name, folder))
+        return {"models": found}
 
     async def use_model(self, request: Request) -> Any:
         name = (await _body(request, name=str))["name"]
-        job = self.worker.use(self.worker.models[name])
+        job = await anyio.to_thread.run_sync(self.worker.use, self.worker.models[name])
         return Json({"job": job.record()}, 202)
 
     # --- clips
@@ -192,12 +203,19 @@ class Api:
             if await request.is_disconnected():
                 break
         revision, found = await anyio.to_thread.run_sync(self.library.since, int(since))
-        return {"revision": revision, "total": len(self.library), "clips": found}
+        facts = {"total": len(self.library), "model": self.worker.folder.name}
+        return {"revision": revision, **facts, "clips": found}
 
     async def clip(self, request: Request) -> Any:
         with suppress(OSError):
             self.library.file_of(request.path_params["id"])
-        return self.library.get(request.path_params["id"])
+        return self._clip(request)
+
+    def _clip(self, request: Request) -> Response:
+        """Return the clip of a request, and the version of its correction as ``ETag``."""
+        clip_id, kept = request.path_params["id"], self._kept()
+        headers = {"ETag": f'"{kept.etag(self.library.key_of(clip_id))}"'} if kept else None
+        return Json(self.library.get(clip_id), headers=headers)
 
     async def upload(self, request: Request) -> Any:
         name = Path(request.query_params.get("name", "").replace("\\", "/")).name
@@ -207,6 +225,7 @@ class Api:
         stated = request.headers.get("content-length", "0")
         if stated.isdigit() and int(stated) > self.most_upload:
             return self._too_large(name)
+        self.worker.check_room()  # before anything is stored: a refused file is sent again
         target = self.library.uploads / f"{secrets.token_hex(8)}{suffix}"
         part, size = target.with_suffix(".part"), 0
         try:
@@ -220,11 +239,7 @@ class Api:
         finally:
             part.unlink(missing_ok=True)
         clip_id = self.library.add(target, name=name)
-        try:
-            job = self.worker.submit(Job("predict", [clip_id]))
-        except QueueFull as error:
-            self.library.update(clip_id, {"state": "failed", "error": str(error)})
-            raise
+        job = self.worker.submit(Job("predict", [clip_id]), is_checked=True)
         found = {"job": job.record(), "clip": self.library.get(clip_id)}
         return Json(found, 202)
 
@@ -241,12 +256,12 @@ class Api:
         return found if job is None else Json({"job": job.record()}, 202)
 
     async def waveform(self, request: Request) -> Any:
-        clip_id = request.path_params["id"]
-        if clip_id not in self._peaks:
-            path = self.library.file_of(clip_id)
+        path = self.library.file_of(request.path_params["id"])
+        key = f"{path} {file_stamp(path)}"
+        if key not in self._peaks:
             loop = asyncio.get_running_loop()
-            self._peaks[clip_id] = await loop.run_in_executor(self._readers, _peaks, path)
-        return self._peaks[clip_id]
+            self._peaks[key] = await loop.run_in_executor(self._readers, _peaks, path)
+        return self._peaks[key]
 
     async def media(self, request: Request) -> Response:
         clip_id = request.path_params["id"]
@@ -259,6 +274,11 @@ class Api:
     async def jobs(self, request: Request) -> Any:
         return {"jobs": [job.record() for job in self.worker.jobs.values()]}
 
+    async def scan(self, request: Request) -> Any:
+        if self.report is not None or not Path(self.shown).is_dir():
+            return _error(422, f"{self.shown}: expected a folder of media to look into")
+        return Json(self.worker.only(Job("scan", name=self.shown)).record(), 202)
+
     async def job(self, request: Request) -> Any:
         return self.worker.jobs[request.path_params["id"]].record()
 
@@ -269,19 +289,26 @@ class Api:
 
     async def predict(self, request: Request) -> Any:
         paths = (await _body(request, paths=list))["paths"]
+        self.worker.check_room()
         ids = await anyio.to_thread.run_sync(self._listed, [Path(str(path)) for path in paths])
-        return Json(self.worker.submit(Job("predict", ids)).record(), 202)
+        job = self.worker.submit(Job("predict", ids), is_checked=True)
+        return Json(job.record(), 202)
 
     def _listed(self, paths: Sequence[Path]) -> list[str]:
         """List the media files at these paths, and return their ids."""
         ids = []
-        for path in paths:
+        folder = self.library.folders[0]
+        for path in (folder / path for path in paths):
             self.library.confined(path)
-            if path.is_dir():
+            if os.path.isdir(path):
                 found = find_media(path, [], follow_links=False)
                 ids += [self.library.add(path / name) for name in found]
-            elif not path.is_file():
-                raise HTTPException(404, f"{path}: no such file")
+            elif not os.path.isfile(path):
+                raise HTTPException(
+                    404,
+                    f"{path}: no such file: expected a path inside {os.path.abspath(folder)}, "
+                    "relative to it or absolute",
+                )
             elif path.suffix.lower() not in SUFFIXES:
                 raise HTTPException(415, f"{path}: expected a sound or video file")
             else:
@@ -294,33 +321,42 @@ class Api:
 
     async def corrections(self, request: Request) -> Any:
         kept = self._kept()
-        found = [kept.record(correction) for correction in kept.current.values()]
+        # Of a clip and its copies, the first one.
+        ids = {self.library.key_of(clip_id): clip_id for clip_id in reversed(self.library.ids())}
+        found = [{**kept.record(c), "id": ids.get(key, key)} for key, c in kept.current.items()]
         return {"classes": list(kept.classes), "corrections": found}
 
     async def correct(self, request: Request) -> Any:
         clip_id, body = request.path_params["id"], await _body(request)
         record = self.library.get(clip_id)
-        label = next((body[k] for k in ("label", "labels", "values") if k in body), None)
+        label = next((body[k] for k in ("label", "labels", "values") if k in body), KEPT)
+        if label is KEPT and not {"comment", "unsure"} & {*body}:
+            return _error(422, "expected label, labels, values, comment or unsure")
+        for key, kind in (("comment", str), ("annotator", str), ("unsure", bool)):
+            if not isinstance(body.get(key), kind | None):
+                return _error(422, f"{key}: expected a {kind.__name__}, got {body[key]!r}")
         predicted = record.get("label") or record.get("values") or ""
+        key = await anyio.to_thread.run_sync(partial(self.library.key_of, clip_id, read=True))
         facts = {
-            "annotator": str(body.get("annotator") or ""),
-            "comment": str(body.get("comment") or ""),
-            "unsure": bool(body.get("unsure")),
+            **{key: body[key] for key in ("comment", "unsure") if body.get(key) is not None},
+            "annotator": body.get("annotator") or "",
             "predicted": predicted if isinstance(predicted, str) else json.dumps(predicted),
-            "content": record.get("content") or "",
+            "content": self.library.get(clip_id).get("content") or "",
             "group": record.get("artist") or "",
         }
-        put = partial(self._kept().put, Path(record["path"]), label, clip_id=clip_id, **facts)
+        seen = {"clip_id": key, "seen": _seen(request)}
+        put = partial(self._kept().put, Path(record["path"]), label, **seen, **facts)
         await anyio.to_thread.run_sync(put)
-        self.library.touch([clip_id])
-        return self.library.get(clip_id)
+        self.library.touch(self.library.alike(clip_id))
+        return self._clip(request)
 
     async def undo(self, request: Request) -> Any:
         clip_id = request.path_params["id"]
         self.library.get(clip_id)
-        await anyio.to_thread.run_sync(self._kept().undo, clip_id)
-        self.library.touch([clip_id])
-        return self.library.get(clip_id)
+        key = self.library.key_of(clip_id)
+        await anyio.to_thread.run_sync(self._kept().undo, key, _seen(request))
+        self.library.touch(self.library.alike(clip_id))
+        return self._clip(request)
 
     def _kept(self) -> Any:
         return self.library.corrections
@@ -333,7 +369,7 @@ class Api:
                 f"name {name!r}: expected letters, digits, '-' and '_', and not "
                 "the name of the first model",
             )
-        if not self._kept().current:
+        if not self._kept().judged:
             return _error(422, "there are no corrections to learn from")
         return Json(self.worker.submit(Job("learn", name=name)).record(), 202)
 
@@ -346,8 +382,9 @@ class Api:
         clips = [self.library.get(str(clip_id)) for clip_id in body["ids"]]
         file = self.library.work / "playlists" / f"{stem}.{kind}"
         file.parent.mkdir(exist_ok=True)
-        absolute = [{**clip, "path": os.path.abspath(clip["path"])} for clip in clips]
-        text = await anyio.to_thread.run_sync(write_playlist, absolute, file, kind)
+        # The browser saves the text in another folder.
+        write = partial(write_playlist, clips, file, kind, absolute=True)
+        text = await anyio.to_thread.run_sync(write)
         return {"file": str(file), "text": text}
 
     async def read_report(self, request: Request) -> Any:
@@ -386,8 +423,8 @@ async def _body(request: Request, **kinds: type) -> dict[str, Any]:
         if len(data) > MOST_JSON:
             raise HTTPException(413, f"the JSON is larger than {MOST_JSON} bytes")
     try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
+        body = parse_json(data)
+    except ValueError:
         raise HTTPException(400, "expected a JSON object") from None
     if not isinstance(body, dict):
         raise HTTPException(400, "expected a JSON object")
@@ -395,6 +432,12 @@ async def _body(request: Request, **kinds: type) -> dict[str, Any]:
         if not isinstance(body.get(key), kind):
             raise HTTPException(422, f"{key}: expected a {kind.__name__}, got {body.get(key)!r}")
     return body
+
+
+def _seen(request: Request) -> str | None:
+    """Return the version of a correction that a request has seen (``If-Match``), or None."""
+    stated = request.headers.get("if-match", "*").removeprefix("W/").strip('"')
+    return None if stated == "*" else stated
 
 
 def _number(request: Request, key: str) -> float:

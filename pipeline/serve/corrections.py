@@ -2,47 +2,79 @@
 
 ``corrections.csv`` is a valid manifest with the corrections in force. Every change is first
 appended to ``corrections-history.jsonl`` and flushed to disk, then the manifest is replaced
-atomically, so that each of the two files can be restored from the other.
+atomically, so that each of the two files can be restored from the other. Comments on clips that
+nobody judged have no label and are only in the history.
 """
 
+import hashlib
 import io
-import json
 import math
 import os
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from threading import RLock
+from types import MappingProxyType
 from typing import Any
 
+from mvemo.cache.spec import content_digest
 from mvemo.manifests import BadManifest, read_manifest
-from mvemo.manifests.files import cause, parse_json, write_text
-from mvemo.manifests.labels import PLANE, Label, label_kind, parse_number, parse_scale
-from mvemo.manifests.tables import MANIFEST_VERSION, CsvWriter, format_names, plain_text
+from mvemo.manifests.cells import parse_number
+from mvemo.manifests.files import write_text
+from mvemo.manifests.journal import Journal
+from mvemo.manifests.labels import PLANE, Label, label_kind
+from mvemo.manifests.tables import (
+    MANIFEST_VERSION,
+    CsvWriter,
+    format_names,
+    plain_text,
+    stated_header,
+)
+from mvemo.pipeline.errors import DiskFailed, PipelineError
 
 # Columns of the manifest that only this program reads.
 OWN = ("annotator", "comment", "unsure", "date", "predicted", "content")
+# Largest number of characters of a text; a CSV cell with more than 131,071 cannot be read.
+MOST = {"comment": 10_000, "annotator": 200}
+MOST_GROUP = 500
+# Label of a change that leaves the judgement as it is.
+KEPT = object()
 
 
 @dataclass(frozen=True)
 class Correction:
-    """Label that a person gave to a predicted clip."""
+    """Label, or only a comment, that a person gave to a predicted clip."""
 
     clip_id: str
     path: str  # relative to the folder of the corrections, with forward slashes
-    label: Label  # one class, any number of tags, or a number for each target
+    # One class, any number of tags, a number for each target, or None if nobody judged the clip.
+    label: Label | None
     group: str = ""  # artist, album folder or source, if known
     annotator: str = ""
     comment: str = ""
     unsure: bool = False
     date: str = ""  # ISO 8601, UTC
     predicted: str = ""  # predicted label in one cell
-    content: str = ""  # digest of the file's bytes, which is the clip's key in a catalogue
+    content: str = ""  # digest of the file's content, which is the clip's key in a catalogue
 
 
 Entry = dict[str, Any]  # fields of a correction, or ``clip_id``, ``date`` and ``undo`` or ``gone``
 States = dict[str, list[Correction]]  # clip -> its corrections, the one in force last
+
+
+class _Broken(BadManifest):
+    """A manifest that cannot be read."""
+
+
+class NotTaken(PipelineError):
+    """A change that was not stored, with the HTTP status that says why."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Corrections:
@@ -53,8 +85,7 @@ class Corrections:
     path
         File ``corrections.csv``; its history is stored next to it.
     name, task, classes, scale
-        Name and task of the model, its outputs in order, and for ratings the scale, such as
-        ``1..9``.
+        Name and task of the model, its outputs in order, and the ends of the ratings' scales.
 
     Raises
     ------
@@ -76,52 +107,130 @@ class Corrections:
     """
 
     def __init__(
-        self, path: Path, name: str, task: str, classes: Sequence[str], scale: str = ""
+        self,
+        path: Path,
+        name: str,
+        task: str,
+        classes: Sequence[str],
+        scale: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     ) -> None:
         self.path, self.journal = path, path.with_name(f"{path.stem}-history.jsonl")
-        self.task, self.classes = task, tuple(classes)
-        self._stated = {"name": name, "task": task, "scale": scale}
+        self._entries = Journal(self.journal, DiskFailed)
+        self.task, self.classes, self._scale = task, tuple(classes), scale
+        shared = next((_span(ends) for axis, ends in scale.items() if axis.lower() in PLANE), "")
+        self._stated = {"name": name, "task": task, "scale": shared}
         self._kind, self._lock = label_kind(task), RLock()
         self.history: list[Entry] = []  # all changes, oldest first
         self.problem = ""  # sentence on what was wrong with the files, for the page and the log
+        self.unsaved = ""  # sentence on why the last change is not in a file
         self._states: States = {}
+        self._keys: dict[str, str] = {}  # content -> clip id of its correction
+        self._n_keyed = 0  # number of changes that `_keys` has
         self._lines: dict[str, str] = {}  # clip -> its line of the manifest
         self._root = ""  # media root: the folder that all clips have in common
+        self._stamp: object = None  # of the manifest as it was written or read last
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.library = _library_id(path.with_name("library-id"))
         self._open()
 
     @property
     def current(self) -> dict[str, Correction]:
-        """Return the corrections in force by clip."""
-        return _in_force(self._states)
+        """Return the corrections in force by clip, and comments without a label."""
+        # A copy, because another thread may change them.
+        return {name: said[-1] for name, said in self._states.copy().items() if said}
 
-    def put(self, path: Path, label: Any, *, clip_id: str, **facts: Any) -> Correction:
+    @property
+    def judged(self) -> dict[str, Correction]:
+        """Return the corrections with a label, which are in the manifest, by clip."""
+        return {name: c for name, c in self.current.items() if c.label is not None}
+
+    def key_of(self, content: str, clip_id: str = "") -> str:
+        """Return the id of the correction of a content, whatever the paths of its files.
+
+        `clip_id` is the id of a clip whose content is not known.
+        """
+        if self._n_keyed != len(self.history):
+            self._keys = {e["content"]: e["clip_id"] for e in self.history if e.get("content")}
+            self._n_keyed = len(self.history)
+        return self._keys.get(content) or content[:16] or clip_id
+
+    def adopt(self, content: str, path: Path) -> None:
+        """Correct the digest of a file whose correction has none, or the one of its bytes.
+
+        Earlier versions stored the latter.
+        """
+        place = os.path.abspath(path)
+        for c in () if content in self._keys else self.current.values():
+            if os.path.abspath(self.path.parent / c.path) == place and c.content != content:
+                with suppress(OSError, PipelineError), self._lock:
+                    if c.content in ("", content_digest(path)):
+                        self._begin(c.clip_id, None)
+                        self._change([_entry(replace(c, content=content))])
+
+    def etag(self, clip_id: str) -> str:
+        """Return the version of a clip's correction in this library."""
+        for c in self._of(clip_id):
+            said = repr((c.label, c.comment, c.unsure, c.annotator, c.date))
+            return f"{self.library}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+        return f"{self.library}-none"
+
+    def _of(self, clip_id: str) -> list[Correction]:
+        """Return the correction of a clip in a list, which is empty if there is none."""
+        return self._states.get(clip_id, [])[-1:]
+
+    def put(
+        self, path: Path, label: Any, *, clip_id: str, seen: str | None = None, **facts: Any
+    ) -> Correction:
         """Store a correction and return it.
 
-        `label` is a class, a list of tags, or a mapping of every target to its value; `facts` are
-        other fields of `Correction`. BadManifest is raised for a label that the model lacks.
+        `label` is a class, a list of tags, a mapping of every target to its value, None for a
+        comment without a judgement, or `KEPT`. `seen` is the version (`etag`) that the change
+        replaces, None for any. `facts` are other fields of `Correction`; a comment that is not
+        given stays.
+        BadManifest is raised for a label that the model lacks, NotTaken for a change that another
+        one has overtaken, DiskFailed for a disk that is full, read-only or gone.
         """
         for key, value in facts.items():
             if isinstance(value, str):
                 facts[key] = " ".join(plain_text(value).replace("\0", "").split())
-        facts = {**facts, "group": facts.get("group") or clip_id, "date": _now()}
-        parsed, place = self._parse(label), os.path.relpath(path, self.path.parent)
-        correction = Correction(clip_id, Path(place).as_posix(), parsed, **facts)
+                if (n := len(facts[key])) > (most := MOST.get(key, n)):
+                    raise BadManifest(f"{key}: expected at most {most:,} characters, got {n:,}")
+        facts["group"] = (facts.get("group") or clip_id)[:MOST_GROUP]
+        parsed = None if label is None or label is KEPT else self._parse(label)
+        place = Path(os.path.relpath(path, self.path.parent)).as_posix()
         with self._lock:
-            self._change([{**asdict(correction), "label": list(parsed)}])
+            self._begin(clip_id, seen)
+            for before in self._of(clip_id):
+                facts = {"comment": before.comment, **facts}
+                if label is KEPT:
+                    parsed, facts = before.label, {"unsure": before.unsure, **facts}
+            correction = Correction(clip_id, place, parsed, **{**facts, "date": _now()})
+            self._change([_entry(correction)])
         return correction
 
-    def undo(self, clip_id: str) -> Correction | None:
+    def undo(self, clip_id: str, seen: str | None = None) -> Correction | None:
         """Go back to the former correction of a clip and return it; None if there is none."""
         with self._lock:
-            if clip_id in self.current:
+            self._begin(clip_id, seen)
+            if self._of(clip_id):
                 self._change([{"clip_id": clip_id, "date": _now(), "undo": True}])
-            return self.current.get(clip_id)
+            return next(iter(self._of(clip_id)), None)
+
+    def flush(self) -> None:
+        """Write the manifest if this failed before; `DiskFailed` if it fails again."""
+        with self._lock:
+            if self.unsaved:
+                self._save(self._states)
+            if self.unsaved:
+                raise DiskFailed(self.unsaved)
 
     def record(self, correction: Correction) -> dict[str, Any]:
         """Return a correction as JSON values: ``label`` (a list for tags) or ``values``."""
         values = {"id": correction.clip_id, **asdict(correction)}
         del values["clip_id"], values["label"]
+        values["etag"] = self.etag(correction.clip_id)
+        if correction.label is None:
+            return values
         label = list(correction.label)
         if self._kind.numeric:
             return {**values, "values": dict(zip(self.classes, label, strict=True))}
@@ -134,11 +243,10 @@ class Corrections:
         parsed: Label = ()
         if numeric and isinstance(label, Mapping) and {*label} == {*self.classes}:
             parsed = tuple(parse_number(str(label[n]), n, problems.append) for n in self.classes)
-            scale = self._stated["scale"]
-            low, high = parse_scale(scale) if scale else (-math.inf, math.inf)
             for name, value in zip(self.classes, map(float, parsed), strict=True):
-                if name.lower() in PLANE and not low <= value <= high:
-                    problems.append(f"{name} {value:g} is outside the scale {scale}")
+                low, high = ends = self._scale.get(name, (-math.inf, math.inf))
+                if value < low or value > high:
+                    problems.append(f"{name} {value:g} is outside the scale {_span(ends)}")
         elif not numeric and isinstance(names, (list, tuple)):
             problems += [f"unknown label {n!r}" for n in names if n not in self.classes]
             parsed = tuple(name for name in self.classes if name in names)
@@ -154,43 +262,57 @@ class Corrections:
 
     def _open(self) -> None:
         """Read both files, restore one from the other, and set a broken manifest aside."""
-        entries, n_bad = _read_journal(self.journal)
+        entries, n_bad = self._entries.read(_checked)
         if n_bad:
-            self.problem = f"{self.journal}: {n_bad} incomplete or unknown lines were skipped. "
+            name = self.journal.name
+            self.problem = f"{name}: {n_bad} incomplete or unknown lines were skipped. "
         self.history, self._states = entries, _replay(entries)
-        # The last change may have been stopped before the manifest was replaced.
-        stopped = _in_force(_replay(entries[:-1]))
-        found = self._read() if self.path.exists() else {}
+        found, self._stamp = None, file_stamp(self.path)
+        if self.path.exists():
+            try:
+                found = self._read()
+            except _Broken as error:
+                n = 1
+                while (aside := self.path.with_name(f"{self.path.name}.broken-{n}")).exists():
+                    n += 1
+                os.replace(self.path, aside)
+                self.problem += (
+                    f"{error}. The file was renamed to {aside.name}, and {len(self.judged)} "
+                    f"corrections were restored from {self.journal.name}."
+                )
         if not self._kind.numeric:
-            names = {str(name) for entry in entries for name in entry.get("label", ())}
+            names = {str(name) for entry in entries for name in entry.get("label") or ()}
             self.classes += tuple(sorted(names - {*self.classes}))
-        if found is not None and found not in (self.current, stopped, {}):
-            former = self.current
-            changes: list[Entry] = [
-                {"clip_id": name, "date": _now(), "gone": True} for name in former.keys() - found
-            ]
-            for name, each in found.items():
-                if each != former.get(name):
-                    changes.append({**asdict(each), "label": list(each.label)})
-            self._change(changes)
-        elif self.current or found:
-            self._write(self._states)
+        if found is not None and not self._is_old(found) and (edits := self._edits(found)):
+            self._change(edits)
+        else:
+            self._save(self._states)
 
-    def _read(self) -> dict[str, Correction] | None:
-        """Return the corrections in the manifest; set it aside and return None if it is broken."""
+    def _begin(self, clip_id: str, seen: str | None) -> None:
+        """Take over what a person changed in the manifest, and refuse to replace what is newer."""
+        former, now = self._stamp, file_stamp(self.path)
+        if now not in (None, former):
+            try:
+                edits = self._edits(self._read())
+            except BadManifest as error:
+                raise NotTaken(409, f"{error}. Mend the file, or delete it to restore it") from None
+            self._stamp = now
+            try:
+                self._change(edits)
+            except DiskFailed:
+                self._stamp = former
+                raise
+        if seen not in (None, self.etag(clip_id)):
+            raise NotTaken(412, "another correction was stored meanwhile: read it first")
+
+    def _read(self) -> dict[str, Correction]:
+        """Return the corrections in the manifest; `_Broken` if it cannot be read."""
         try:
             manifest = read_manifest(self.path, media=False)
+            if unknown := {key for clip in manifest.clips for key, _ in clip.extra} - {*OWN}:
+                raise BadManifest(f"{self.path}: unknown columns {', '.join(sorted(unknown))}")
         except BadManifest as error:
-            n = 1
-            while (aside := self.path.with_name(f"{self.path.name}.broken-{n}")).exists():
-                n += 1
-            os.replace(self.path, aside)
-            reason = "; ".join(map(str.strip, str(error).splitlines()))
-            self.problem += (
-                f"{reason}. The file was renamed to {aside.name}, and {len(self.current)} "
-                f"corrections were restored from {self.journal.name}."
-            )
-            return None
+            raise _Broken("; ".join(map(str.strip, str(error).splitlines()))) from None
         if manifest.task != self.task or not {*self.classes} <= {*manifest.classes}:
             raise BadManifest(
                 f"{self.path}: expected {self.task} labels {', '.join(self.classes)}, got "
@@ -200,39 +322,61 @@ class Corrections:
         self.classes = manifest.classes
         found = {}
         for clip in manifest.clips:
-            columns = {key: value for key, value in clip.extra if key in OWN}
+            columns: dict[str, Any] = dict(clip.extra)
             place = os.path.relpath(manifest.media_path(clip), self.path.parent)
             facts = {**columns, "unsure": columns.get("unsure") == "1"}
             found[clip.clip_id] = Correction(
-                clip.clip_id,
-                Path(place).as_posix(),
-                clip.label,
-                clip.group,
-                **facts,  # type: ignore[arg-type]
+                clip.clip_id, Path(place).as_posix(), clip.label, clip.group, **facts
             )
         return found
 
+    def _is_old(self, found: Mapping[str, Correction]) -> bool:
+        """Return True if a manifest is as it was before the last changes of the history.
+
+        Its replacement was stopped, or the disk was full. What a person edited is newer than the
+        history, or never was in force.
+        """
+        times = [path.stat().st_mtime_ns for path in (self.path, self.journal) if path.exists()]
+        states, differing = States(), {*found}
+        for entry in self.history if times == sorted(times) else ():
+            name = entry["clip_id"]
+            last = _replay([entry], states)[name][-1:]
+            now = next((c for c in last if c.label is not None), None)
+            (differing.discard if now == found.get(name) else differing.add)(name)
+            if not differing:
+                return True
+        return False
+
+    def _edits(self, found: Mapping[str, Correction]) -> list[Entry]:
+        """Return the changes from the corrections in force to those of a manifest."""
+        former = self.judged
+        gone = [{"clip_id": n, "date": _now(), "gone": True} for n in former if n not in found]
+        return [*gone, *(_entry(each) for name, each in found.items() if each != former.get(name))]
+
     def _change(self, entries: list[Entry]) -> None:
         """Append changes to the history, flush it to disk, and replace the manifest."""
-        text = "".join(json.dumps(entry) + "\n" for entry in entries)
+        if not entries:
+            return
         try:
-            with self.journal.open("ab+") as file:
-                # An incomplete last line is ended, so that only this line is lost.
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(size - 1, 0))
-                torn = size and file.read(1) != b"\n"
-                file.write((torn * "\n" + text).encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as problem:
-            raise BadManifest(f"{self.journal}: cannot be written: {cause(problem)}") from None
+            self._entries.append(entries)
+        except DiskFailed as error:
+            self.unsaved = str(error)
+            raise
         self.history += entries
         _replay(entries, self._states)
-        self._write({entry["clip_id"] for entry in entries})
+        self._save({entry["clip_id"] for entry in entries})
+
+    def _save(self, changed: Iterable[str]) -> None:
+        """Replace the manifest; if the disk is full, the history has what it lacks."""
+        try:
+            self._write(changed)
+            self.unsaved = ""
+        except OSError as error:
+            self.unsaved = f"{error}: the corrections are only in {self.journal.name}"
 
     def _write(self, changed: Iterable[str]) -> None:
         """Replace the manifest after changes of these clips."""
-        current, folder = self.current, os.path.abspath(self.path.parent)
+        current, folder = self.judged, os.path.abspath(self.path.parent)
         files = {
             name: os.path.normpath(os.path.join(folder, c.path)) for name, c in current.items()
         }
@@ -247,23 +391,22 @@ class Corrections:
             if correction := current.get(name):
                 place = Path(os.path.relpath(files[name], root)).as_posix()
                 facts = {**asdict(correction), "unsure": "1" * correction.unsure}
-                cells = self._kind.format(correction.label, self.classes)
-                row = [name, place, *cells, correction.group, *(facts[key] for key in extra)]
+                cells = self._kind.format(correction.label or (), self.classes)
+                row = [name, place, *cells, correction.group, *(facts[key] for key in extra), ""]
                 self._lines[name] = _csv_line(row)
         if not self._lines:
             self.path.unlink(missing_ok=True)
+            self._stamp = None
             return
-        stated = {
-            **self._stated,
-            "classes": format_names(self.classes, ","),
-            "root": Path(os.path.relpath(root, folder)).as_posix(),
-        }
-        head = [f"# mvemo manifest {MANIFEST_VERSION}\n"]
-        head += [f"# {key}: {value}\n" for key, value in stated.items() if value]
-        head.append(_csv_line(["clip_id", "path", *columns, "group", *extra]))
-        text = "".join([*head, *self._lines.values()])
+        stated = {key: value for key, value in self._stated.items() if value}
+        stated["classes"] = format_names(self.classes, ",")
+        stated["root"] = Path(os.path.relpath(root, folder)).as_posix()
+        names = ["clip_id", "path", *columns, "group", *extra]
+        head = stated_header(names, "manifest", MANIFEST_VERSION, stated)
+        text = "".join([_csv_line(head), *self._lines.values()])
         # The history is already on disk, so the manifest need not be flushed as well.
-        write_text(self.path, text, error=BadManifest, durable=False)
+        write_text(self.path, text, error=DiskFailed, durable=False)
+        self._stamp = file_stamp(self.path)
 
 
 def _now() -> str:
@@ -276,16 +419,35 @@ def _csv_line(cells: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _read_journal(path: Path) -> tuple[list[Entry], int]:
-    """Return the changes in a history, and the number of lines that could not be read."""
-    entries, n_bad = [], 0
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            _replay([entry := parse_json(line)])
-            entries.append(entry)
-        except (ValueError, TypeError, KeyError):
-            n_bad += 1
-    return entries, n_bad
+def _span(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:g}..{ends[1]:g}"
+
+
+def file_stamp(path: str | Path) -> list[int] | None:
+    """Return size and modification time of a file, or None if it is gone."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _library_id(path: Path) -> str:
+    """Return the name of a library, which stays if its folder is moved."""
+    if not path.exists():
+        write_text(path, secrets.token_hex(8), error=DiskFailed)
+    return path.read_text(encoding="utf-8").strip()
+
+
+def _entry(correction: Correction) -> Entry:
+    label = None if correction.label is None else list(correction.label)
+    return {**asdict(correction), "label": label}
+
+
+def _checked(entry: Entry) -> Entry:
+    """Return an entry of the history that can be replayed."""
+    _replay([entry])
+    return entry
 
 
 def _replay(entries: Iterable[Entry], states: States | None = None) -> States:
@@ -298,9 +460,8 @@ def _replay(entries: Iterable[Entry], states: States | None = None) -> States:
         elif entry.get("undo"):
             del of_clip[-1:]
         else:
-            of_clip.append(Correction(**{**entry, "label": tuple(entry["label"])}))
+            label = None if entry["label"] is None else tuple(entry["label"])
+            # Earlier versions stored comments that made the manifest unreadable.
+            comment = entry.get("comment", "")[: MOST["comment"]]
+            of_clip.append(Correction(**{**entry, "label": label, "comment": comment}))
     return states
-
-
-def _in_force(states: States) -> dict[str, Correction]:
-    return {clip_id: of_clip[-1] for clip_id, of_clip in states.items() if of_clip}

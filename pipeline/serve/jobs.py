@@ -1,11 +1,13 @@
 """Jobs of the server: a bounded queue, and one thread that keeps the nets in memory."""
 
 import secrets
+import sys
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from concurrent.futures import CancelledError
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from threading import Condition, Thread
@@ -16,8 +18,16 @@ from mvemo.fuse.final.model import MODEL, FinalModel, load_model
 from mvemo.manifests.files import to_json_values
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import duration_text
+from mvemo.pipeline.errors import PipelineError
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
-from mvemo.pipeline.serve.library import CANCELLED, Library, OutsideFolders, prediction_facts
+from mvemo.pipeline.serve.corrections import file_stamp
+from mvemo.pipeline.serve.library import (
+    CANCELLED,
+    Library,
+    MissingFile,
+    OutsideFolders,
+    prediction_facts,
+)
 
 # Coverage of the prediction sets.
 COVERAGE = 0.9
@@ -43,12 +53,12 @@ class Job:
     message: str = ""
     seconds_left: float | None = None
     result: Any = None
-    name: str = ""  # of a learned model, or the folder of a scan
+    name: str = ""  # of a learned model or a clip, or the folder of a scan
     seconds: float = 0.0  # time that it took so far
 
     def record(self) -> dict[str, Any]:
         """Return the job as JSON values, without the ids of its clips."""
-        hidden = ("ids", "name", "seconds")
+        hidden = ("ids", "seconds")
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
 
 
@@ -65,9 +75,12 @@ class Worker:
         self.jobs: dict[str, Job] = {}
         self.counts = dict.fromkeys(("predicted", "failed"), 0)
         self.seconds = 0.0
+        self.problem = ""  # sentence on why no clip can be predicted now
         self._waiting: deque[Job] = deque()
+        # Guards the queue, and the model together with what it predicted.
         self._changed, self._stopping = Condition(), False
-        self._maker: Any = None
+        self._maker: Any = None  # of the model with the digest `_maker_of`
+        self._maker_of = library.model
         self._details: dict[tuple[str, str, str], Any] = {}
         self._thread = Thread(target=self._run, name="mvemo-jobs", daemon=True)
 
@@ -90,11 +103,16 @@ class Worker:
             self._changed.notify()
         self._thread.join(seconds)
 
-    def submit(self, job: Job) -> Job:
-        """Queue a job; `QueueFull` if too many wait."""
+    def check_room(self) -> None:
+        """Raise `QueueFull` if too many jobs wait."""
+        if len(self._waiting) >= MOST_WAITING:
+            raise QueueFull(f"{len(self._waiting)} jobs are waiting: try again later")
+
+    def submit(self, job: Job, *, is_checked: bool = False) -> Job:
+        """Queue a job; `QueueFull` if too many wait, unless `check_room` was called before."""
         with self._changed:
-            if len(self._waiting) >= MOST_WAITING:
-                raise QueueFull(f"{len(self._waiting)} jobs are waiting: try again later")
+            if not is_checked:
+                self.check_room()
             job.total = len(job.ids) or 1
             for old in [k for k, j in self.jobs.items() if j.state not in ("waiting", "running")][
                 :-MOST_FINISHED
@@ -112,26 +130,43 @@ class Worker:
                 job.state = "cancelled"
             if job in self._waiting:
                 self._waiting.remove(job)
-        rest = job.ids[job.done :]
-        known = [clip_id for clip_id in rest if self.library.is_predicted(clip_id)]
-        self._set_state(known, ("waiting", "running"), "done")
-        self._set_state(rest, ("waiting", "running"), "failed", CANCELLED)
+        self._end_clips(job.ids[job.done :] if job.kind == "predict" else [], CANCELLED)
 
     def detail(self, kind: str, clip_id: str) -> tuple[Any, Job | None]:
         """Return the timeline or explanation of a clip if it is known, else its job."""
-        if (found := self._details.get((kind, clip_id, str(self.folder)))) is not None:
+        if (found := self._details.get(self._key(kind, clip_id, self.library.model))) is not None:
             return found, None
-        for job in self.jobs.values():
-            if (job.kind, job.ids) == (kind, [clip_id]) and job.state in ("waiting", "running"):
-                return None, job
-        return None, self.submit(Job(kind, [clip_id]))
+        return None, self.only(Job(kind, [clip_id], name=self.library.get(clip_id)["title"]))
+
+    def _key(self, kind: str, clip_id: str, model: str) -> tuple[str, str, str]:
+        path = self.library.get(clip_id)["path"]
+        return kind, f"{path} {file_stamp(path)}", model
+
+    def only(self, job: Job) -> Job:
+        """Queue a job, unless the same one waits or runs; return the one that does."""
+        same = (j for j in self.alive() if (j.kind, j.ids) == (job.kind, job.ids))
+        return next(same, None) or self.submit(job)
+
+    def alive(self) -> list[Job]:
+        """Return the jobs that wait or run."""
+        return [job for job in [*self.jobs.values()] if job.state in ("waiting", "running")]
 
     def use(self, folder: Path) -> Job:
         """Switch to another model and predict all clips again, from their stored features."""
-        self.model, self.folder, self._maker = load_model(folder), folder, None
-        self.library.model = content_digest(folder / MODEL)
-        self._details.clear()
-        return self.submit(Job("predict", self.library.ids("done", "failed", "waiting", "running")))
+        model, digest = load_model(folder), content_digest(folder / MODEL)
+        if (model.task, {*model.classes}) != (self.model.task, {*self.model.classes}):
+            raise PipelineError(
+                f"{folder}: predicts {', '.join(model.classes)}, but the corrections are of "
+                f"{', '.join(self.model.classes)}: serve it with another --work folder"
+            )
+        with self._changed:
+            ids = self.library.ids("done", "failed", "waiting", "running")
+            job = self.submit(Job("predict", ids))
+            self.model, self.folder, self.library.model = model, folder, digest
+            self._details.clear()
+            self._set_state(ids, ("done", "failed", "running"), "waiting")
+            self.library.touch(ids)
+        return job
 
     # --- the thread
 
@@ -152,14 +187,19 @@ class Worker:
                 job.state = "running"
             try:
                 job.result = works[job.kind](job)
+                if job.kind == "predict":
+                    self.problem = ""
+            except CancelledError:
+                pass
             except Exception as error:
                 if not is_told(error):
-                    traceback.print_exc()
+                    _say(sys.stderr.write, traceback.format_exc())
                 job.message = str(error) or type(error).__name__
                 job.state = "failed"
-                tell_note(f"{job.kind}: {job.message}")
-                if job.kind == "predict":
-                    self._set_state(job.ids, ("waiting", "running"), "failed", job.message)
+                _say(tell_note, f"{job.kind}: {job.message}")
+                if job.kind in ("predict", "scan"):
+                    self.problem = f"{job.kind}: {job.message}"
+                    self._end_clips(job.ids, job.message)
             with self._changed:
                 if job.state == "running" and job.kind == "predict" and job.done < job.total:
                     self._waiting.append(job)
@@ -167,26 +207,31 @@ class Worker:
                     job.state = "done"
 
     def _warm(self) -> Any:
-        """Return the maker of features, whose nets stay in memory."""
-        if self._maker is None:
+        """Return the present model's maker of features, whose nets stay in memory."""
+        with self._changed:
+            folder, model, digest = self.folder, self.model, self.library.model
+        if self._maker is None or self._maker_of != digest:
             from mvemo.pipeline.model_nets import fetch_model_weights
             from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 
             # Models that were adapted to corrections may lack thresholds.
-            has_sets = bool(self.model.predictors[0].nonconformity)
+            has_sets = bool(model.predictors[0].nonconformity)
             settings = replace(self.settings, coverage=COVERAGE if has_sets else None)
-            fetch_model_weights(self.folder, settings.modalities, but=settings.weights)
-            self._maker = FeatureMaker(self.folder, settings)
-            self.model = self._maker.model
+            fetch_model_weights(folder, settings.modalities, but=settings.weights)
+            self._maker, self._maker_of = FeatureMaker(folder, settings), digest
         return self._maker
 
-    def _scan(self, job: Job) -> None:
-        """List the clips of a folder; queue those that have no prediction."""
+    def _scan(self, job: Job) -> int:
+        """List the clips of a folder; queue those that have no prediction: return their number."""
         self.library.add_folder(Path(job.name))
-        waiting = self.library.ids("waiting", "running")
-        tell(f"{job.name}: {len(self.library)} clips, {len(waiting)} to predict")
+        self.library.look_again()
+        queued = {i for j in self.alive() if j.kind == "predict" for i in j.ids[j.done :]}
+        waiting = [i for i in self.library.ids("waiting", "running") if i not in queued]
+        job.done = 1
+        _say(tell, f"{job.name}: {len(self.library)} clips, {len(waiting)} to predict")
         if waiting:
-            self.submit(Job("predict", waiting))
+            self.submit(Job("predict", waiting), is_checked=True)
+        return len(waiting)
 
     def _predict(self, job: Job) -> None:
         """Predict the next `STEP` clips of a job."""
@@ -208,20 +253,19 @@ class Worker:
         job.seconds, self.seconds = job.seconds + seconds, self.seconds + seconds
         job.seconds_left = job.seconds / job.done * (job.total - job.done)
         if job.done == job.total:
-            tell(f"predicted {job.done} clips in {duration_text(job.seconds)}")
+            _say(tell, f"predicted {job.done} clips in {duration_text(job.seconds)}")
 
     def _read_alone(self, job: Job, clip_id: str) -> None:
         """Predict one clip; it fails if there is any error."""
         try:
             self._read(job, [clip_id])
         except Exception as error:
-            traceback.print_exc()
+            _say(sys.stderr.write, traceback.format_exc())
             self._fail(job, clip_id, f"{type(error).__name__}: {error}")
 
     def _read(self, job: Job, ids: Sequence[str]) -> None:
         """Compute the features of clips, or read them from the work folder, and predict."""
         from mvemo.pipeline.prediction.catalogue import Catalogue
-        from mvemo.pipeline.prediction.embedding import BatchReader
 
         clips = {}
         for row, clip_id in enumerate(ids):
@@ -229,13 +273,13 @@ class Worker:
                 path = self.library.file_of(clip_id)
                 clips[row] = NewClip(self.library.get(clip_id)["path"], path)
                 self.library.update(clip_id, {"state": "running"})
-            except FileNotFoundError as error:
+            except MissingFile as error:
                 job.failed, job.message = job.failed + 1, str(error)
             except OutsideFolders as error:
                 self._fail(job, clip_id, str(error))
         maker = self._warm()
         catalogue = self.library.work / "features.h5"
-        source = Catalogue(catalogue, BatchReader(maker), keep_absent=True)
+        source = Catalogue(catalogue, maker, keep_absent=True)
         with closing(source.read(clips)) as found:
             for batch in found:
                 self._store(job, maker, [(ids[row], clip) for row, clip in batch])
@@ -253,7 +297,10 @@ class Worker:
             record.setdefault("error", None)
             record["name"] = self.library.get(clip_id)["name"]
             facts = prediction_facts(maker.model, record, embedded.clip.path)
-            self.library.update(clip_id, {**record, **facts})
+            with self._changed:
+                if self._maker_of != self.library.model:
+                    return  # the job of another model predicts these clips
+                self.library.update(clip_id, {**record, **facts})
             self.counts["failed" if record["error"] else "predicted"] += 1
             job.failed += bool(record["error"])
             if record["error"]:
@@ -265,7 +312,7 @@ class Worker:
         maker, (clip_id,) = self._warm(), job.ids
         clip = NewClip(self.library.get(clip_id)["name"], self.library.file_of(clip_id))
         settings = timeline.TimelineSettings()
-        followed = timeline.follow_clip(maker, clip, settings)
+        followed = timeline.follow_clip(maker, clip, settings, self._progress_of(job))
         self._keep(
             job,
             {
@@ -279,7 +326,7 @@ class Worker:
 
         maker, (clip_id,) = self._warm(), job.ids
         clip = NewClip(self.library.get(clip_id)["name"], self.library.file_of(clip_id))
-        found = explain.explain_clip(maker, clip, explain.ExplainSettings())
+        found = explain.explain_clip(maker, clip, explain.ExplainSettings(), self._progress_of(job))
         keys = ("second", "modality", "loss")
         stretches = [dict(zip(keys, each, strict=True)) for each in found.stretches()]
         self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
@@ -288,6 +335,8 @@ class Worker:
         from mvemo.pipeline.learning import learn
 
         work = self.library.work
+        if self.library.corrections is not None:
+            self.library.corrections.flush()
         out = work / "models" / job.name
         out.parent.mkdir(exist_ok=True)
         found = learn(work / "corrections.csv", work / "features.h5", model=self.base, out=out)
@@ -296,8 +345,27 @@ class Worker:
 
     def _keep(self, job: Job, detail: Any) -> None:
         # Silence has a loudness of minus infinity, which JSON lacks.
-        self._details[job.kind, job.ids[0], str(self.folder)] = to_json_values(detail)
-        job.done = 1
+        self._details[self._key(job.kind, job.ids[0], self._maker_of)] = to_json_values(detail)
+        job.done, job.seconds_left = job.total, None
+
+    def _progress_of(self, job: Job) -> Callable[[float], None]:
+        """Return a function that takes a job's share of work done, and ends it if cancelled."""
+        start, job.total = time.monotonic(), 100
+
+        def progress(share: float) -> None:
+            if job.state == "cancelled":
+                raise CancelledError
+            job.done = int(100 * share)
+            if share > 0:
+                job.seconds_left = (time.monotonic() - start) * (1 / share - 1)
+
+        return progress
+
+    def _end_clips(self, ids: Sequence[str], reason: str) -> None:
+        """Give clips whose job ended their former prediction, or the reason of a failure."""
+        known = [clip_id for clip_id in ids if self.library.is_predicted(clip_id)]
+        self._set_state(known, ("waiting", "running"), "done")
+        self._set_state(ids, ("waiting", "running"), "failed", reason)
 
     def _set_state(
         self, ids: Sequence[str], states: Sequence[str], state: str, error: str | None = None
@@ -305,6 +373,12 @@ class Worker:
         """Change the state of clips that are in one of `states`."""
         for clip_id in set(ids) & set(self.library.ids(*states)):
             self.library.update(clip_id, {"state": state, "error": error})
+
+
+def _say(say: Callable[[str], object], text: str) -> None:
+    """Print a text; stderr may be a file on a full disk, which must not end the thread."""
+    with suppress(OSError):
+        say(text)
 
 
 def is_told(error: Exception) -> bool:
@@ -317,18 +391,17 @@ def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:
     from itertools import cycle
 
     from mvemo.pipeline.prediction.page import COLOURS
+    from mvemo.pipeline.prediction.predictions import expected_words
     from mvemo.pipeline.serve.library import map_axes
 
     model: FinalModel = worker.model if folder == worker.folder else load_model(folder)
-    expected = model.expected_of(model.predictors[0])
-    metric, mean = expected["metric"].replace("_", " "), expected["mean"]
     return {
         "name": name,
         "task": model.task,
         "outputs": list(model.classes),
         "colors": dict(zip(model.classes, cycle(COLOURS))),
-        "scale": {n: [s["minimum"], s["maximum"]] for n, s in model.scale.items()},
+        "scale": {name: list(model.ends(name)) for name in model.scale},
         "axes": map_axes(model),
-        "expected": "" if mean is None else f"Expect {metric} {mean:.3f} on new clips.",
+        "expected": f"On new clips, expect: {expected_words(model, model.predictors[0])}.",
         "current": folder == worker.folder,
     }

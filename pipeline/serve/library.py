@@ -1,20 +1,24 @@
 """Clips of a served folder: their files, predictions and corrections, and what changed since."""
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
+from mvemo.extract.store import contents
+from mvemo.extract.store.contents import KnownContents, content_of
+from mvemo.extract.store.folders import stamp_of
 from mvemo.fuse.final.model import FinalModel
-from mvemo.manifests.files import parse_json, write_text
-from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, VIDEO_SUFFIXES, find_media
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.journal import Journal
+from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, BAD_NAME, VIDEO_SUFFIXES, find_media
+from mvemo.manifests.text_table import escaped
+from mvemo.pipeline.errors import BadOption, DiskFailed
 from mvemo.pipeline.moods import Mood, Place, read_records
-from mvemo.pipeline.serve.corrections import Corrections
+from mvemo.pipeline.serve.corrections import Corrections, file_stamp
 from mvemo.pipeline.tagging import song_facts
 
 SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
@@ -23,12 +27,29 @@ PAGE = 2000
 
 # Error of a clip whose job was cancelled; the next server predicts it.
 CANCELLED = "cancelled"
+# Keys of a prediction, which are hidden while another model is in use.
+PREDICTED = (
+    "model",
+    "model_digest",
+    "model_date",
+    "label",
+    "proba",
+    "values",
+    "confidence",
+    "set",
+    "map",
+    "doubt",
+)
 
 Record = dict[str, Any]
 
 
 class OutsideFolders(Exception):
     """A path that is not inside the opened folders."""
+
+
+class MissingFile(FileNotFoundError):
+    """A file that is gone, or a path that no file can have."""
 
 
 class Library:
@@ -44,17 +65,21 @@ class Library:
         self.uploads.mkdir(parents=True, exist_ok=True)
         for part in self.uploads.glob("*.part"):
             part.unlink()
-        self.roots = [folder.resolve() for folder in (*folders, self.uploads)]
+        self.folders = [*folders]
+        self.roots = [folder.resolve() for folder in (*self.folders, self.uploads)]
         self._files: set[Path] = set()  # files that were opened by name
         self.lock = RLock()
         self.revision = 0
         self._clips: dict[str, Record] = {}
         self._revisions: dict[str, int] = {}
         self._made_by: dict[str, str | None] = {}  # clip -> digest of the model that predicted it
+        self._stamps: dict[str, list[int] | None] = {}  # clip -> stamp of its file when predicted
         self._gone: list[Record] = []  # clips of an earlier server whose files are gone
-        self._journal = work / "clips.jsonl"
+        # Predictions can be made again, so not each of them waits for the disk.
+        self._journal = Journal(work / "clips.jsonl", DiskFailed, durable=False)
         self.corrections: Corrections | None = None
         self.problems: list[str] = []
+        self.unsaved = ""  # sentence on why predictions are only in memory
         self._restore()
 
     def __len__(self) -> int:
@@ -62,7 +87,7 @@ class Library:
 
     def add(self, path: Path, **facts: Any) -> str:
         """List a file, unless it is listed, and return its id; `facts` are keys of its record."""
-        clip_id = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
+        clip_id = hashlib.sha256(os.fsencode(contents.place_of(path))).hexdigest()[:16]
         if clip_id not in self._clips or facts:
             stem = Path(facts.get("name") or path.name)
             kind = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "audio"
@@ -86,10 +111,23 @@ class Library:
         """List the media files of a folder, and return their ids."""
         left_out: list[tuple[str, str]] = []
         found = find_media(folder, left_out, follow_links=False)
-        if left_out:
-            path, reason = left_out[0]
-            self.problems.append(f"{len(left_out)} files were left out, such as {path}: {reason}")
-        return [self.add(folder / name) for name in found]
+        others = [each for each in left_out if each[1] != BAD_NAME]
+        if others:
+            example, reason = others[0]
+            self.problems.append(f"{len(others)} files were left out, such as {example}: {reason}")
+        for name, reason in left_out:
+            if reason == BAD_NAME:
+                facts = {"name": escaped(Path(name).name), "state": "failed", "error": reason}
+                self.add(folder / name, **facts)
+        ids = [self.add(folder / name) for name in found]
+        with closing(KnownContents()) as known:
+            for clip_id in ids:
+                path = Path(self._clips[clip_id]["path"])
+                if not self._clips[clip_id].get("content"):
+                    with suppress(OSError):
+                        if content := known.find(path, stamp_of(path)):
+                            self.update(clip_id, {"content": content})
+        return ids
 
     def add_predictions(self, file: Path, model: FinalModel) -> None:
         """List the clips of a file of predictions with what it says about them.
@@ -121,9 +159,39 @@ class Library:
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
             if "model" in facts:
                 self._made_by[clip_id] = self.model
+                self._stamps[clip_id] = file_stamp(record["path"])
             if self._is_kept(record):
-                with self._journal.open("a", encoding="utf-8") as file:
-                    file.write(self._line(record))
+                self._save(record)
+            if facts.get("content") and self.corrections is not None:
+                self.corrections.adopt(facts["content"], Path(record["path"]))
+
+    def key_of(self, clip_id: str, *, read: bool = False) -> str:
+        """Return the id of a clip's correction, which belongs to its content, not to its path.
+
+        With `read`, the content of a clip that was not predicted is read.
+        """
+        record = self._clips[clip_id]
+        if read and not record.get("content"):
+            record = {**record, "content": content_of(self.file_of(clip_id)).digest}
+            self.update(clip_id, {"content": record["content"]})
+        content, kept = record.get("content") or "", self.corrections
+        return clip_id if kept is None else kept.key_of(content, clip_id)
+
+    def alike(self, clip_id: str) -> list[str]:
+        """Return the ids of a clip and of its copies."""
+        content = self._clips[clip_id].get("content")
+        clips = self._clips.copy().items() if content else ()
+        return [clip_id, *(i for i, r in clips if i != clip_id and r.get("content") == content)]
+
+    def _save(self, record: Record) -> None:
+        """Write a record; on a full disk it stays in memory, and all are written later."""
+        try:
+            self._journal.append([self._kept(record)])
+            if self.unsaved:
+                self.compact()
+            self.unsaved = ""
+        except DiskFailed as error:
+            self.unsaved = f"{error}: predictions are kept in memory"
 
     def touch(self, ids: Iterable[str]) -> None:
         """Report clips as changed."""
@@ -147,14 +215,20 @@ class Library:
         """Return the records of clips with their corrections."""
         shown: dict[str, Record] = {}
         if self.corrections is not None:
-            known = self.corrections.current
-            shown = {i: self.corrections.record(known[i]) for i in ids if i in known}
-        return [{**self._clips[i], "correction": shown.get(i)} for i in ids]
+            known, key_of = self.corrections.current, self.corrections.key_of
+            keys = {i: key_of(self._clips[i].get("content") or "", i) for i in ids}
+            to_json = self.corrections.record
+            shown = {i: {**to_json(known[k]), "id": i} for i, k in keys.items() if k in known}
+        records = [{**self._clips[i], "correction": shown.get(i)} for i in ids]
+        for record in records:
+            if record.get("model") and not self.is_predicted(record["id"]):
+                record |= {**dict.fromkeys(PREDICTED), "notes": []}
+        return records
 
     def ids(self, *states: str) -> list[str]:
-        """Return the ids of the clips in one of these states."""
+        """Return the ids of the clips in one of these states, without states of all."""
         with self.lock:
-            return [i for i, record in self._clips.items() if record["state"] in states]
+            return [i for i, r in self._clips.items() if not states or r["state"] in states]
 
     def is_predicted(self, clip_id: str) -> bool:
         """Return True if the present model predicted a clip."""
@@ -164,19 +238,32 @@ class Library:
     def file_of(self, clip_id: str) -> Path:
         """Return a clip's file, if it is inside the opened folders.
 
-        KeyError is raised for an unknown id, FileNotFoundError for a deleted file.
+        KeyError is raised for an unknown id, `MissingFile` for a deleted file.
         """
         record = self._clips[clip_id]
         path = self.confined(record["path"])
         if not path.is_file():
             if record["state"] != "missing":
                 self.update(clip_id, {"state": "missing"})
-            raise FileNotFoundError(f"{record['path']}: the file is gone")
+            raise MissingFile(f"{record['path']}: the file is gone")
         return path
 
+    def look_again(self) -> None:
+        """Find out which files are gone, which are back, and which were replaced."""
+        for clip_id in list(self._clips):
+            with suppress(OSError, OutsideFolders):
+                self.file_of(clip_id)
+                record, known = self._clips[clip_id], self._stamps.get(clip_id)
+                is_replaced = known not in (None, file_stamp(record["path"]))
+                if record["state"] == "missing" or (record["state"] == "done" and is_replaced):
+                    self.update(clip_id, {"state": "waiting", "error": None})
+
     def confined(self, path: str | Path) -> Path:
-        """Return the resolved path, or raise `OutsideFolders`."""
-        resolved = Path(path).resolve()
+        """Return the resolved path, or raise `OutsideFolders` or `MissingFile`."""
+        try:
+            resolved = Path(path).resolve()
+        except (OSError, RuntimeError, ValueError):  # a loop of links, "\0", half a character
+            raise MissingFile(f"{path}: no such file") from None
         is_inside = any(resolved.is_relative_to(root) for root in self.roots)
         if not (is_inside or resolved in self._files):
             raise OutsideFolders(f"{path}: is outside the opened folders")
@@ -184,15 +271,11 @@ class Library:
 
     def _restore(self) -> None:
         """Read the clips that an earlier server knew, if their files are unchanged."""
-        latest: dict[str, Record] = {}
-        for line in self._journal.read_bytes().splitlines() if self._journal.exists() else ():
-            try:
-                record = parse_json(line)
-                latest[record["id"]] = record
-            except (ValueError, TypeError, KeyError):
-                self.problems.append(f"{self._journal}: an unreadable line was skipped")
-        for clip_id, record in latest.items():
-            now = _stamp(record["path"])
+        named, n_bad = self._journal.read(_named)
+        if n_bad:
+            self.problems.append(f"{self._journal.path}: {n_bad} unreadable lines were skipped")
+        for clip_id, record in dict(named).items():
+            now = file_stamp(record["path"])
             if now is None:
                 # A disk may only be unplugged.
                 self._gone.append(record)
@@ -205,26 +288,27 @@ class Library:
                 record["state"] = "waiting"
             self.revision += 1
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
-            self._made_by[clip_id] = made_by
+            self._made_by[clip_id], self._stamps[clip_id] = made_by, stamp
         self.compact()
 
     def compact(self) -> None:
         """Write one line for each clip, in the form of ``mvemo predict --jsonl``."""
         with self.lock:
-            lines = [json.dumps(record) + "\n" for record in self._gone]
-            lines += [self._line(r) for r in self._clips.values() if self._is_kept(r)]
-            write_text(self._journal, "".join(lines), error=BadOption)
+            kept = [self._kept(r) for r in self._clips.values() if self._is_kept(r)]
+            # A clip that is gone here may lie elsewhere.
+            here = {record.get("content") for record in kept} - {None}
+            self._gone = [r for r in self._gone if r.get("content") not in here]
+            self._journal.replace([*self._gone, *kept])
 
     def _is_kept(self, record: Record) -> bool:
         """Return True if the next server must know the clip."""
         is_upload = Path(record["path"]).parent == self.uploads
         return is_upload or record["state"] in ("done", "failed")
 
-    def _line(self, record: Record) -> str:
-        """Return the line of a clip in the work folder."""
+    def _kept(self, record: Record) -> Record:
+        """Return the entry of a clip in the work folder."""
         made_by = self._made_by.get(record["id"])
-        stated = {**record, "stamp": _stamp(record["path"]), "made_by": made_by}
-        return json.dumps(stated) + "\n"
+        return {**record, "stamp": file_stamp(record["path"]), "made_by": made_by}
 
 
 def _from_text(record: Record) -> Record:
@@ -280,7 +364,7 @@ def place_of(model: FinalModel, record: Mapping[str, Any]) -> Place | None:
     """
     values, proba = record.get("values") or {}, record.get("proba") or {}
     ratings = {
-        name: (v["value"] - model.scale[name]["minimum"]) / _length(model, name)
+        name: (v["value"] - model.ends(name)[0]) / _length(model, name)
         for name, v in values.items()
     }
     place = Mood(Path(record["path"]), proba=proba, ratings=ratings).place
@@ -304,14 +388,11 @@ def map_axes(model: FinalModel) -> list[str]:
 
 def _length(model: FinalModel, target: str) -> float:
     """Return the length of a target's scale."""
-    scale = model.scale[target]
-    return scale["maximum"] - scale["minimum"] or 1.0
+    low, high = model.ends(target)
+    return high - low or 1.0
 
 
-def _stamp(path: str) -> list[int] | None:
-    """Return size and modification time of a file, or None if it is gone."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return [status.st_size, status.st_mtime_ns]
+def _named(record: Record) -> tuple[str, Record]:
+    """Return a record by its id; KeyError or TypeError if it is none of this program."""
+    os.fsencode(record["path"])
+    return str(record["id"]), {**record, "state": record["state"], "name": record["name"]}

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.compare_runs import read_run
+from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests import Manifest
 from mvemo.manifests.files import parse_json
 from mvemo.pipeline.clips.clip_tables import manifest_of
@@ -23,7 +24,9 @@ def is_run(folder: Path) -> bool:
     return all((folder / name).is_file() for name in FILES)
 
 
-def open_run(folder: Path, manifest: Manifest, library: Library) -> dict[str, Any]:
+def open_run(
+    folder: Path, manifest: Manifest, library: Library, model: FinalModel
+) -> dict[str, Any]:
     """List the clips of a run with their out-of-fold predictions, and return its report.
 
     The report has the ``confusion`` matrix (``classes``, ``counts``, ``ids`` of each cell), the
@@ -32,6 +35,11 @@ def open_run(folder: Path, manifest: Manifest, library: Library) -> dict[str, An
     run, metrics = read_run(folder), _metrics(folder)
     if run.task.name != "multiclass":
         raise BadOption(f"{folder}: expected a run with classes, got {run.task.name} labels")
+    if {*run.classes} != {*model.classes}:
+        raise BadOption(
+            f"{folder}: predicts {', '.join(run.classes)}, but the model {model.name} predicts "
+            f"{', '.join(model.classes)}: give --model the model that the run made"
+        )
     models, primary, classes = metrics["models"], metrics["primary_metric"], run.classes
     best = (metrics["choice"] or {}).get("model")
     if best is None:
@@ -69,8 +77,8 @@ def open_run(folder: Path, manifest: Manifest, library: Library) -> dict[str, An
             "ids": ids,
         },
         "hard": [clip_id for _, clip_id in sorted(hard)[:MOST_HARD]],
-        "expected": f"{best}: {primary.replace('_', ' ')} {models[best][primary]['mean']:.3f}, "
-        "cross-validated.",
+        "expected": f"{best}: {run.task.primary_title} {models[best][primary]['mean']:.3f} on "
+        "clips that it was not trained on.",
     }
 
 

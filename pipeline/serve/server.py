@@ -75,19 +75,18 @@ def serve(source: Path, settings: ServeSettings) -> None:
         library = Library([root], work, content_digest(settings.model / MODEL))
         worker = Worker(library, settings.model, settings.predict)
         model = worker.model
-        scale = {(s["minimum"], s["maximum"]) for s in model.scale.values()}
-        stated = "..".join(f"{end:g}" for end in scale.pop()) if len(scale) == 1 else ""
+        report = None
+        if manifest is not None:
+            report = run_folder.open_run(source, manifest, library, model)
+        scale = {name: model.ends(name) for name in model.scale} if model.facts.get("scale") else {}
         library.corrections = Corrections(
-            work / "corrections.csv", model.name, model.task, model.classes, stated
+            work / "corrections.csv", model.name, model.task, model.classes, scale
         )
         if library.corrections.problem:
             tell_note(library.corrections.problem)
-        report = None
-        if manifest is not None:
-            report = run_folder.open_run(source, manifest, library)
-        elif source.is_dir():
+        if manifest is None and source.is_dir():
             worker.submit(Job("scan", name=str(folder)))
-        else:
+        elif manifest is None:
             library.add_predictions(source, model)
             if waiting := library.ids("waiting", "running"):
                 worker.submit(Job("predict", waiting))

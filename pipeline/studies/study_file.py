@@ -6,7 +6,6 @@ steps that only one study needs. Only `check_values` imports torch, so that ``--
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -14,13 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from mvemo.extract.settings import LOSSES, OPTIMIZERS, RecipeSettings, TrainSettings
 from mvemo.manifests.declared import from_table
+from mvemo.manifests.files import parse_toml, read_toml
 from mvemo.pipeline.errors import BadOption
 
 INTERVAL_NOTE = (
@@ -225,7 +220,7 @@ def built_in() -> dict[str, StudyFile]:
 @cache
 def published() -> dict[str, Any]:
     """Return the content of ``published.toml``."""
-    return tomllib.loads((FOLDER / "published.toml").read_text("utf-8"))
+    return read_toml(FOLDER / "published.toml")
 
 
 def read_study(path: Path) -> StudyFile:
@@ -240,9 +235,9 @@ def read_study(path: Path) -> StudyFile:
 def parse_study(text: str, path: str) -> StudyFile:
     """Parse a study file, and check its keys, axes and function names."""
     try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadOption(f"{path}: invalid TOML: {error}") from error
+        tree = parse_toml(text)
+    except ValueError as error:
+        raise BadOption(f"{path}: invalid TOML: {error}") from None
     if not isinstance(tree.get("title"), str):
         raise BadOption(f"{path}: title: expected a string")
     entries = tree.get("set", [])

@@ -3,6 +3,18 @@
 import pytest
 import stage_samples
 
+from mvemo.pipeline.console.messages import Verbosity, running
+
+
+@pytest.fixture(autouse=True)
+def printed_messages(request):
+    """Print messages as in a program, in tests that look at what is printed."""
+    if "capsys" not in request.fixturenames:
+        yield
+        return
+    with running(Verbosity()):
+        yield
+
 
 @pytest.fixture
 def program(capsys):

@@ -211,7 +211,7 @@ def test_a_new_class_needs_the_own_clips_and_five_clips(classes, plane):
 
 def test_clips_are_found_by_their_paths(classes, plane):
     path = correct(classes, "multiclass", ROWS, plane[1][ROWS], content=lambda row: "")
-    path.write_text(path.read_text().replace("# root: .", "# root: /songs"))
+    path.write_text(path.read_text().replace('""root"": "".""', '""root"": ""/songs""'))
     assert learned(classes, path).n_corrections == len(ROWS)
 
 
@@ -228,6 +228,20 @@ def test_what_does_not_fit_is_refused_in_one_line(classes, plane, made):
     if task != "multiclass":
         with pytest.raises(BadOption, match=f"expected labels of task {task}"):
             learned(classes, path, model=folder / "model")
+
+
+def test_missing_labels_are_named(made, plane):
+    task, folder = made
+    path = folder / "unlabelled.csv"
+    path.write_text("clip_id,path\na,a.mp3\n")
+    with pytest.raises(BadOption, match=r"has no labels: expected some of \w+, \w+"):
+        learned(folder, path)
+    if task == "regression":
+        path.write_text(
+            "# task: regression\n# classes: calm\nclip_id,path,group,calm\na,a.mp3,g,1.5\n"
+        )
+        with pytest.raises(BadOption, match=r"expected the targets \w+, \w+, got calm"):
+            learned(folder, path)
 
 
 def test_the_command_prints_text_or_json(classes, plane, program):

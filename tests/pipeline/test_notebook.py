@@ -1,5 +1,6 @@
 """The functions of `import mvemo`: they do what the commands do."""
 
+import io
 import json
 import re
 import subprocess
@@ -12,8 +13,9 @@ import soundfile
 from stage_samples import TINY, run, tiny_demo
 
 import mvemo
+from mvemo.cache import import_feature
 from mvemo.manifests import folds_of, write_manifest
-from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.errors import BadOption, WrongType
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 
@@ -76,3 +78,99 @@ def test_names_and_options_that_are_not_there_name_those_that_are():
         mvemo.predict(["song.mp3"], modality="smell")
     with pytest.raises(BadOption, match=r"extract\.fold: unknown setting"):
         mvemo.extract("clips.csv", settings="extract.fold=4")
+
+
+class Frame:
+    """What a data frame has that a list of paths does not."""
+
+    columns, to_csv = ("path",), None
+
+    def __iter__(self):
+        return iter(self.columns)
+
+
+class Opened:
+    path = Path("features.h5")
+
+
+WRONG = [None, 5, 0.5, b"a.csv", {}, [3], io.BytesIO(b"x"), Frame(), np.zeros(3), Opened()]
+HINTS = {
+    io.BytesIO: ": write its content to a file",
+    Frame: r": write it with to_csv\(FILE",
+    Opened: ": give its attribute path",
+}
+FUNCTIONS = ("load", "clip_table", "extract_features", "audit", "evaluate", "predict")
+
+
+@pytest.mark.parametrize("value", WRONG, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_arguments_of_a_wrong_type_are_one_line(function, value):
+    got = "(int|float64)" if function == "predict" and type(value) in (list, np.ndarray) else ""
+    words = f": expected (a path|paths), got {got or type(value).__name__}"
+    with pytest.raises(TypeError, match=words + HINTS.get(type(value), "$")) as caught:
+        getattr(mvemo, function)(value)
+    assert isinstance(caught.value, WrongType)
+
+
+@pytest.mark.parametrize("text", ["", "a\0b", "\ud800.csv"])
+@pytest.mark.parametrize("function", FUNCTIONS[:-1])
+def test_texts_that_are_no_path(function, text):
+    with pytest.raises(BadOption, match="cannot be a path"):
+        getattr(mvemo, function)(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"settings": 5}, "settings: expected key=value, or a mapping, got int"),
+        ({"settings": [("fuse.C", 1)]}, "settings: expected key=value, or a mapping, got tuple"),
+        ({"settings": {"fuse.C": None}}, "fuse.C: expected float, got 'null'"),
+        ({"settings": {"fuse": {"C": 10**400}}}, "a number has too many digits"),
+        ({"profile": {}}, "profile: expected a path, got dict"),
+        ({"model": 5}, "model: expected a path, got int"),
+        ({"weights": ["a"]}, "weights: expected a mapping of nets to paths, got list"),
+        ({"weights": {"musicnn": 5}}, "weights of musicnn: expected a path, got int"),
+        ({"coverage": "0.9"}, "coverage: expected a number, got str"),
+        ({"device": None}, "unknown device 'None'; expected auto, cpu"),
+        ({"folds": "5"}, "folds: expected Folds or their number, got str"),
+    ],
+)
+def test_options_of_a_wrong_type_are_one_line(features, options, reason, capfd):
+    name = next(iter(options))
+    function = {"settings": "evaluate", "profile": "evaluate", "folds": "clip_table"}
+    first = (
+        mvemo.load(features.with_name("clips.csv"), media=False) if name == "folds" else features
+    )
+    if name in ("weights", "device"):
+        first = "song.wav"
+    with pytest.raises(ValueError if "digits" in reason else Exception) as caught:
+        getattr(mvemo, function.get(name, "predict"))(first, **options)
+    assert reason in str(caught.value)
+    assert type(caught.value).__module__.startswith("mvemo.")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_settings_are_texts_or_a_mapping(features, capfd):
+    results = [
+        mvemo.evaluate(features, settings=settings)
+        for settings in (
+            ["fuse.n_resamples=20", "fuse.kernel=false", "fuse.C=0.5"],
+            {"fuse.n_resamples": 20, "fuse.kernel": False, "fuse.C": 0.5},
+            {"fuse": {"n_resamples": np.int64(20), "kernel": np.bool_(False), "C": 0.5}},
+        )
+    ]
+    assert len({json.dumps(one.records()) for one in results}) == 1
+    assert len(results[0].models) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """A feature file next to files of clips, without media."""
+    folder = tmp_path_factory.mktemp("features")
+    rows = [f"{i}.wav,{('calm', 'tense')[i % 2]},singer{i // 2}" for i in range(16)]
+    (folder / "clips.csv").write_text("\n".join(["path,label,group", *rows]))
+    table = mvemo.clip_table(mvemo.load(folder / "clips.csv", media=False))
+    values = np.random.default_rng(0).normal(size=(16, 4))
+    import_feature(folder / "features.h5", "timbre", "audio", values, table=table)
+    return folder / "features.h5"

@@ -27,11 +27,12 @@ def colours(tmp_path, monkeypatch):
     sys.modules.pop("mvemo.extract.nets.colours", None)
 
 
-def test_both_stages_run_with_a_net_of_ones_own(colours, tmp_path):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_both_stages_run_with_a_net_of_ones_own(colours, tmp_path, jobs):
     media = tmp_path / "media"
     tiny_demo(media)
     work, out = tmp_path / "work", tmp_path / "out"
-    options = ["--nets", "colours,music1d", "--folds", 2]
+    options = ["--nets", "colours,music1d", "--folds", 2, "--jobs", jobs]
     for setting in (
         "extract.n_frames=4",
         "extract.workers=1",

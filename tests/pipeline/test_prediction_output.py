@@ -10,11 +10,12 @@ import pytest
 from mvemo.fuse import BadFeatures, SavedHeads
 from mvemo.fuse.conformal import GRID
 from mvemo.fuse.final.model import FinalModel, Predictor, with_coverage
+from mvemo.manifests.tables import CsvWriter
 from mvemo.pipeline.prediction.predictions import (
     Prediction,
     _ask_a_person,
     legend,
-    predictions_csv,
+    prediction_rows,
     predictions_table,
     records,
 )
@@ -45,6 +46,13 @@ PREDICTIONS = [
 ]
 
 
+def rows_of(model, predictions):
+    """Return the rows of the CSV file, by column."""
+    text = io.StringIO()
+    CsvWriter(text).writerows(prediction_rows(model, predictions))
+    return csv.DictReader(io.StringIO(text.getvalue()))
+
+
 def test_ratings_have_an_interval_and_their_scale_in_words():
     first, second = records(MODEL, PREDICTIONS)
     assert first["model"] == "songs/lld"
@@ -69,7 +77,7 @@ def test_the_table_of_ratings_says_what_the_numbers_are():
     assert "valence, energy: the 40 training clips were rated 1 to 9" in table
     assert "in brackets: 90% prediction interval" in table
     (line, *_) = legend(MODEL, PREDICTIONS)[1:]
-    assert line.startswith("lld: r2_macro 0.500 (0.400 to 0.600) on clips that it was not")
+    assert line.startswith("lld: R2 0.500 (0.400 to 0.600) on clips that it was not")
 
 
 def test_without_a_prediction_nothing_is_said_of_the_model():
@@ -82,7 +90,10 @@ def test_the_cost_of_choosing_the_model_is_in_what_to_expect():
 
 
 def test_distances_of_unlike_clips_are_left_to_the_records():
-    notes = [f"unlike the clips (distance over the largest usual one: lld {d}): no" for d in (2, 3)]
+    notes = [
+        f"unlike the clips (lld {d} times as far from their mean as nearly all of them): no"
+        for d in (2, 3)
+    ]
     clips = [replace(PREDICTIONS[0], notes=(note,)) for note in notes]
     assert "note: 2 clips, the first a.mp3: unlike the clips: no" in predictions_table(MODEL, clips)
     assert [record["notes"] for record in records(MODEL, clips)] == [[note] for note in notes]
@@ -124,7 +135,7 @@ def test_many_ratings_have_a_line_each():
 
 
 def test_csv_of_ratings():
-    first, second = csv.DictReader(io.StringIO(predictions_csv(MODEL, PREDICTIONS)))
+    first, second = rows_of(MODEL, PREDICTIONS)
     assert (first["valence"], first["valence low"], first["energy high"]) == ("5.0", "4.0", "1.15")
     assert (second["valence"], second["error"]) == ("", "no such file")
     # As in lists of clips and manifests, which also read the earlier name, file.
@@ -138,7 +149,7 @@ def test_tags_are_a_list_of_those_that_apply(proba, label):
     clips = [Prediction("a.mp3", PREDICTOR, np.array(proba))]
     (record,) = records(model, clips)
     assert (record["label"], record["confidence"]) == (label, None)
-    (row,) = csv.DictReader(io.StringIO(predictions_csv(model, clips)))
+    (row,) = rows_of(model, clips)
     assert row["label"] == ";".join(label)
     assert (", ".join(label) or "none") in predictions_table(model, clips)
 
@@ -174,7 +185,7 @@ def test_sets_have_the_likeliest_first_and_large_ones_ask_a_person(task):
     first, second, third = records(model, clips)
     assert (first["coverage"], first["set"]) == (0.9, ["tense", "calm"])
     assert second["set"] is third["set"] is None
-    rows = list(csv.DictReader(io.StringIO(predictions_csv(model, clips))))
+    rows = list(rows_of(model, clips))
     assert [row["set"] for row in rows] == ["tense;calm", "", ""]
     table = predictions_table(model, clips)
     assert "tense, calm" in table

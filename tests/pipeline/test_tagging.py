@@ -68,7 +68,7 @@ def tag(path, values=VALUES):
 
 def undo(journal):
     changes, skipped = plan_undo(journal)
-    assert write_tags(changes, None) == []
+    assert write_tags(changes, journal) == []
     return len(changes), skipped
 
 
@@ -82,8 +82,10 @@ def test_moods_are_written_and_undone(media):
     assert stream_digest(media) == digest
     assert media.stat().st_mode & 0o777 == 0o640
     assert plan_tags({media: VALUES}) == ([], [])
-    # A second run, and then both are undone at once.
+    once = contents(media)
     tag(media, {**VALUES, "mood": ["Tense"]})
+    assert undo(journal) == (1, [])
+    assert contents(media) == once
     assert undo(journal) == (1, [])
     assert contents(media) == before
     assert stream_digest(media) == digest
@@ -190,8 +192,8 @@ def test_streams_that_cannot_be_read(tmp_path):
 def test_changed_sound_is_refused(tmp_path, monkeypatch):
     path = sound(tmp_path / "a.mp3")
     content = path.read_bytes()
-    digests = iter(["one", "two"])
-    monkeypatch.setattr(tagging, "stream_digest", lambda path: next(digests))
+    read = iter([("one", {}), ("two", {})])
+    monkeypatch.setattr(tagging, "_read_streams", lambda path: next(read))
     changes, _ = plan_tags({path: VALUES})
     assert "would change its sound" in write_tags(changes, tmp_path / "journal.jsonl")[0]
     assert path.read_bytes() == content
@@ -225,7 +227,7 @@ write_tags(changes, folder / "journal.jsonl")
     changes, skipped = plan_undo(tmp_path / "journal.jsonl")
     assert [c.path.name for c in changes] == ["a.mp3", "b.mp3"][: 1 + (when == "after")]
     assert skipped == []
-    assert write_tags(changes, None) == []
+    assert write_tags(changes, tmp_path / "journal.jsonl") == []
     assert [path.read_bytes() for path in paths] == contents
 
 
@@ -264,5 +266,43 @@ def test_command(tmp_path, monkeypatch, program):
     error = program("mvemo", "tag", "p.json", "--undo", "p.json.tags.jsonl", ends=2).err
     assert "expected either PREDICTIONS or --undo" in error
     assert "journal of mvemo tag" in program("mvemo", "tag", "--undo", "p.json", ends=2).err
+    with open("p.json.tags.jsonl", "a") as file:
+        file.write('{"run": "')
+    undone = program("mvemo", "tag", "--undo", "p.json.tags.jsonl", "--write")
+    assert "1 incomplete or unknown lines were left out" in undone.err
+    assert undone.out == "0 files tagged, 0 skipped\n"
     monkeypatch.setitem(sys.modules, "mutagen", None)
     assert "pip install 'mvemo[serve]'" in program("mvemo", "tag", "p.json", ends=2).err
+
+
+RECORDS = [
+    ({"values": {"Überraschung": {"value": 3.2}, "energy=1": {"value": 2}}}, "4 files to tag"),
+    ({"label": "calm\ud800"}, "0 files to tag, 4 skipped"),
+    ({"label": "calm", "model": "\udc00"}, "0 files to tag, 4 skipped"),
+    ({"values": {"model": {"value": 1}}}, "a rating named model"),
+    ({"label": 5}, "expected a record of mvemo predict"),
+    ({"label": "calm", "proba": [1]}, "expected a record of mvemo predict"),
+    ({"values": {"v": {}}}, "'value' is missing"),
+    ({"values": {"v": {"value": float("nan")}}}, "a number is not finite"),
+]
+
+
+@pytest.mark.parametrize(("record", "said"), RECORDS, ids=lambda x: str(x)[:30])
+def test_odd_predictions_are_one_line(tmp_path, monkeypatch, program, record, said):
+    monkeypatch.chdir(tmp_path)
+    paths = [sound(Path(f"a.{kind}")) for kind in ("mp3", "flac", "ogg", "wav")]
+    rows = [{"path": str(path), "model": "m", "notes": [], **record} for path in paths]
+    Path("p.json").write_text(json.dumps(rows))
+    is_listed = "to tag" in said
+    shown = program("mvemo", "tag", "p.json", ends=0 if is_listed else 2)
+    assert said in (shown.out if is_listed else shown.err)
+    if not is_listed:
+        assert len(shown.err.splitlines()) == 1
+
+
+def test_one_file_by_two_names_is_refused(tmp_path, monkeypatch, program):
+    monkeypatch.chdir(tmp_path)
+    sound(Path("a.mp3"))
+    rows = [{"path": path, "model": "m", "label": "calm"} for path in ("a.mp3", "x/../a.mp3")]
+    Path("p.json").write_text(json.dumps(rows))
+    assert "has two predictions" in program("mvemo", "tag", "p.json", ends=2).err

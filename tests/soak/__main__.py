@@ -1,4 +1,4 @@
-"""Attack mvemo for an hour and a half: kills, media, changed files, limits, many clips.
+"""Attack mvemo for an hour and a half: kills, a served page, media, damage, limits, many clips.
 
     python tests/soak [--seed 0] [--kills 216] [--minutes 30] [--clips 2000] [--only PART]
 
@@ -22,9 +22,10 @@ import soak_limits
 import soak_many
 import soak_media
 import soak_mutations
+import soak_serve
 from soak_tally import Tally
 
-PARTS = ("kills", "media", "limits", "many", "mutations")
+PARTS = ("kills", "serve", "media", "limits", "many", "mutations")
 
 
 def main() -> None:
@@ -40,6 +41,7 @@ def main() -> None:
     tally = Tally(patience=options.patience)
     work = {
         "kills": lambda: soak_kills.soak(tally, options.seed, options.kills, options.victim),
+        "serve": lambda: soak_serve.soak(tally, options.seed, max(1, options.kills // 4)),
         "media": lambda: soak_media.soak(tally, options.seed),
         "limits": lambda: (soak_limits.soak(tally), soak_limits.soak_full_disk(tally)),
         "many": lambda: soak_many.soak(tally, options.clips),

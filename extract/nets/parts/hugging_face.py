@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
+from mvemo.manifests.files import parse_json
 
 # Keys of a config that do not affect the computation.
 _NOTES = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
@@ -171,7 +172,7 @@ def transformers(folder: Path) -> Any:
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingFile(f"{folder}: has no {name}; expected an encoder's folder") from None
     except (OSError, ValueError) as error:

@@ -132,6 +132,7 @@ class _Registry(Mapping[str, "type[Net]"]):
     def __getitem__(self, name: str) -> type[Net]:
         if isinstance(name, EncoderFolder):
             return name.net
+        check_name(name)
         with torch_import_without_gc():
             module = importlib.import_module(f"{PACKAGE}.{_modules()[name]}")
         for kind in vars(module).values():

@@ -11,21 +11,25 @@ export class Refused extends Error {}
 export const connection = new EventTarget();
 export const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
-/** Show in the banner that the server does not answer; an empty text hides the banner. */
-function note(text) {
-  const banner = $("#banner");
-  const back = !text && !banner.hidden;
-  if (banner.textContent !== text) banner.textContent = text;
-  banner.hidden = !text;
+const notes = { server: "", corrections: "" };
+
+/** Show a text of one kind in the banner; without texts the banner is hidden. */
+export function note(text, kind = "server") {
+  const back = kind === "server" && !text && notes.server;
+  notes[kind] = text;
+  const [banner, shown] = [$("#banner"), Object.values(notes).filter(Boolean).join(" ")];
+  if (banner.textContent !== shown) banner.textContent = shown;
+  banner.hidden = !shown;
   if (back) connection.dispatchEvent(new Event("back"));
 }
 
 /** Send a request and return the JSON answer; throw `Refused` with the server's line. */
-export async function call(method, path, body, { signal, file } = {}) {
+export async function call(method, path, body, { signal, file, seen } = {}) {
   let response;
   try {
     response = await fetch(BASE + path, { method, signal, body: file ?? JSON.stringify(body),
-      headers: body ? { "Content-Type": "application/json" } : {} });
+      headers: { ...body && { "Content-Type": "application/json" },
+        ...seen && { "If-Match": `"${seen}"` } } });
   } catch (error) {
     if (error.name !== "AbortError" && !file) note(GONE);
     throw file ? new Error(`${file.name}: the upload broke off`) : error;
@@ -44,7 +48,8 @@ export async function finished(started, progress, options) {
   for (let job = started; ; job = await get(`jobs/${job.id}`, options)) {
     if (job.state === "done") return job;
     if (job.state === "failed" || job.state === "cancelled") {
-      throw new Error(job.message || `${job.kind}: ${job.state}`);
+      throw Object.assign(new Error(job.message || `${job.kind}: ${job.state}`),
+        job.state === "cancelled" && { name: "AbortError" });
     }
     progress?.(job);
     await pause(0.4);
@@ -54,11 +59,11 @@ export async function finished(started, progress, options) {
 export const jobOf = (answer) => (answer.job?.id ? answer.job : { id: answer.job, ...answer });
 
 /** Return an answer that the server computes in a job. */
-export async function computed(path, options) {
+export async function computed(path, options, progress) {
   for (;;) {
     const found = await get(path, options);
     if (!found.pending) return found;
-    await finished(jobOf(found.pending), null, options);
+    await finished(jobOf(found.pending), progress, options);
   }
 }
 

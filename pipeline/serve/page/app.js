@@ -1,13 +1,13 @@
 // Start of the page: views, keys, and the loops that follow the server.
 
 import { attempt, connection, get, pause } from "./api.js";
-import { confirm, correct, markUnsure, undo, withWaiting } from "./corrections.js";
+import { confirm, correct, markUnsure, openLibrary, undo, withWaiting } from "./corrections.js";
 import { $, el } from "./dom.js";
 import { watchJobs } from "./jobs.js";
 import "./mood_map.js";
 import { enlarge, explain, followEmotion, jumpToTurn, move, seekBy, toggle } from "./player.js";
 import { showLearn, showReport } from "./results.js";
-import { choose, follow, neighbour, readModels } from "./state.js";
+import { choose, follow, neighbour, readModels, state } from "./state.js";
 
 const KEYS = [
   ["1 – 9", "correct to this class, switch this tag, or go to this rating"],
@@ -67,10 +67,12 @@ function onKey(event) {
 
 /** Read the folder's name and the models; the banner tells if the server does not answer. */
 async function greet() {
-  const { folder, version } = await get("health");
+  const { folder, library, version } = await get("health");
+  state.folder = folder ?? "";
   $("#folder").textContent = `\u200e${folder ?? ""}`; // a mark, so that the start is cut off
   $("#folder").title = `mvemo ${version}: ${folder ?? ""}`;
   await readModels();
+  openLibrary(library);
   watchJobs();
 }
 

@@ -1,42 +1,47 @@
 // The library: a list that makes only the rows in sight, so that 10,000 clips scroll smoothly.
 
 import { $, count, el, fill, percent } from "./dom.js";
-import { arrange, asksPerson, barsOf, choose, colorOf, durationText, labelsOf, moodText, on,
-  outputs, placeText, rated, state, strongest, titleOf } from "./state.js";
+import { arrange, asksPerson, barsOf, choose, colorOf, copiesOf, durationText, fold, isJudged, labelsOf,
+  moodText, on, outputs, placeOfFile, placeText, rated, state, strongest, titleOf } from "./state.js";
 
 const list = $("#list");
 const rows = $("#rows");
 const drawn = new Map(); // position in the list → element
 let height = 52;
 
-const meter = (bar) => el("span", { className: "mood" }, el("span", { className: "name" }, bar.name),
-  el("span", { className: "soft" }, bar.text),
+const meter = (bar) => el("span", { className: "mood", title: bar.name },
+  el("span", { className: "name" }, bar.name), el("span", { className: "soft" }, bar.text),
   el("span", { className: "meter" }, el("i", { "width%": bar.share, color: colorOf(bar.name) })));
 
 function setText(clip) {
   const wide = barsOf(clip).find((bar) => bar.high !== undefined);
-  if (wide) return `${wide.name} ${wide.low.toFixed(1)} to ${wide.high.toFixed(1)}`;
-  return clip.set ? clip.set.join(", ") || "no mood" : "";
+  if (wide) return `${wide.name} may be ${wide.low.toFixed(1)} to ${wide.high.toFixed(1)}`;
+  return clip.set ? `may be ${clip.set.join(", ") || "none of them"}` : "";
 }
 
 function markText(clip) {
-  if (!clip.correction) return asksPerson(clip) ? "ask a person" : "";
-  return `${clip.correction.unsure ? "unsure:" : "✓"} ${labelsOf(clip).join(", ") || "rated"}`;
+  const by = clip.correction;
+  if (clip.refused) return "not stored";
+  if (!by) return asksPerson(clip) ? "ask a person" : "";
+  if (!isJudged(clip)) return by.unsure ? "unsure" : "comment";
+  return `${by.waits ? "…" : by.unsure ? "unsure:" : "✓"} ${labelsOf(clip).join(", ") || "rated"}`;
 }
 
 function makeRow(clip, at) {
-  const [title, mark, bars] = [titleOf(clip), markText(clip), strongest(clip)];
+  const [title, mark, bars, paths] = [titleOf(clip), markText(clip), strongest(clip), copiesOf(clip)];
+  const copies = paths.length > 1 && `${paths.length} copies`;
   const row = el("div", { role: "option", id: `clip-${clip.id}`, className: `clip ${clip.state}`,
     "aria-posinset": at + 1, "aria-setsize": state.order.length,
     "aria-selected": clip.id === state.current,
-    "aria-label": [title, clip.artist, moodText(clip), placeText(clip), mark, durationText(clip)]
+    "aria-label": [title, clip.artist, copies, moodText(clip), placeText(clip), mark, durationText(clip)]
       .filter(Boolean).join(", ") },
   el("span", { className: "kind", title: `play ${title}` }, clip.kind === "video" ? "▶" : "♪"),
-  el("span", { className: "two" }, el("b", {}, title),
-    el("span", { className: "soft" }, clip.artist ?? clip.path)),
+  el("span", { className: "two", title: `${title}\n${clip.path}` }, el("b", {}, title),
+    el("span", { className: "soft" }, copies && el("em", { className: "badge", title: paths.join("\n") },
+      copies), clip.artist ?? placeOfFile(clip))),
   el("span", { className: "moods" }, bars.length ? bars.map(meter) : moodText(clip)),
   el("span", { className: "two mark" },
-    el("span", { className: clip.correction ? "good" : "ask" }, mark),
+    el("span", { className: clip.correction && !clip.refused ? "good" : "ask" }, mark),
     el("span", { className: "soft set" }, setText(clip))),
   el("span", { className: "soft place" }, clip.map?.map((x) => x.toFixed(2)).join(" · ")),
   el("span", { className: "soft doubt" }, clip.doubt == null ? "" : percent(clip.doubt)),
@@ -70,7 +75,7 @@ function refresh() {
   draw(true);
   const clips = [...state.clips.values()];
   const waiting = clips.filter((clip) => /waiting|running/.test(clip.state)).length;
-  const corrected = clips.filter((clip) => clip.correction).length;
+  const corrected = clips.filter(isJudged).length;
   fill($("#count"), `${state.order.length.toLocaleString("en")} of ${count(clips.length, "clip")}`,
     corrected > 0 && ` · ${corrected} corrected`, waiting > 0 && ` · ${waiting} waiting`, " ",
     state.only && el("button", { className: "chip", onclick: () => showOnly(),
@@ -96,9 +101,10 @@ function reveal() {
 function drawModel() {
   const axes = state.model.axes;
   ["x", "y"].forEach((name, i) => { $(`#sort option[value=${name}]`).textContent = axes[i]; });
-  const place = axes.map((axis) => axis.replace("component ", "c").slice(0, 3)).join(" · ");
-  const names = ["", "title", rated() ? "ratings" : "moods", "person, set", place, "doubt", "length"];
-  $("#columns").replaceChildren(...names.map((name) => el("span", { title: name }, name)));
+  const place = axes[0].startsWith("component") ? "map" : axes.join(" · ");
+  $("#columns").replaceChildren(el("span"), ...[["title", "title"], [rated() ? "ratings" : "moods", "mood"],
+    ["correction", "worth"], [place, "x"], ["uncertainty", "doubt"], ["length", "duration"]]
+    .map(([name, sort]) => el("button", { title: `Sort by ${name}`, onclick: () => sortBy(sort) }, name)));
   const { moods } = state.filter;
   moods.clear();
   $("#moods").replaceChildren(...outputs().map((name) => el("button", { className: "chip",
@@ -126,10 +132,21 @@ on("current", () => {
   for (const row of drawn.values()) row.ariaSelected = String(row.dataset.id === state.current);
 });
 
+/** Sort by this; if it is so already, in the other direction. */
+function sortBy(name) {
+  if (state.sort === name) return void $("#reverse").click();
+  $("#sort").value = name;
+  $("#sort").dispatchEvent(new Event("input"));
+}
+
 const settings = {
   sort: (value) => { state.sort = value; },
   show: (value) => { state.filter.show = value; },
-  search: (value) => { state.filter.text = value.trim().toLowerCase(); },
+  search: (value) => {
+    state.filter.text = fold(value).trim();
+    // Who looks for a song knows its title, not its uncertainty.
+    if (state.filter.text && state.sort === "worth") $("#sort").value = state.sort = "title";
+  },
   doubt: (value) => {
     state.filter.doubt = value / 100;
     $("#doubt-value").textContent = percent(value / 100);
@@ -141,6 +158,9 @@ for (const [name, set] of Object.entries(settings)) {
     list.scrollTop = 0;
   });
 }
+$("#more").addEventListener("click", ({ currentTarget: button }) => {
+  button.ariaExpanded = String(document.body.classList.toggle("filtering"));
+});
 $("#reverse").addEventListener("click", ({ currentTarget: button }) => {
   state.reversed = !state.reversed;
   button.ariaPressed = String(state.reversed);

@@ -1,6 +1,6 @@
 // Uploads and the server's jobs, with progress, cancel and errors.
 
-import { attempt, call, get, jobOf, pause } from "./api.js";
+import { attempt, call, finished, get, jobOf, pause } from "./api.js";
 import { $, clock, count, el, fill, say } from "./dom.js";
 
 const panel = $("#jobs");
@@ -17,18 +17,25 @@ function makeRow({ text, state, share, error, cancel }) {
     error && el("p", { className: "error" }, error));
 }
 
-function jobRow(job) {
+const KINDS = { scan: "Look for files in", predict: "Predict", timeline: "Timeline of",
+  explain: "Reasons for", learn: "Learn" };
+
+export function jobRow(job) {
   const left = job.seconds_left ? `, ${clock(job.seconds_left)} left` : "";
   const failed = job.failed ? `, ${job.failed} failed` : "";
-  return makeRow({ text: `${job.kind}: ${job.done} of ${job.total}${failed}${left}`, state: job.state,
+  const done = job.kind === "predict" ? `: ${job.done} of ${job.total}` : ` ${job.name}`;
+  return makeRow({ text: `${KINDS[job.kind]}${done}${failed}${left}`, state: job.state,
     share: job.total ? job.done / job.total : 0, error: job.message,
-    cancel: () => attempt(() => call("DELETE", `jobs/${job.id}`)).then(watchJobs) });
+    cancel: ({ currentTarget }) => {
+      currentTarget.disabled = true;
+      attempt(() => call("DELETE", `jobs/${job.id}`)).then(watchJobs);
+    } });
 }
 
 function show() {
   const list = jobs.toReversed().slice(0, 30);
   $("#job-count").textContent = [...list, ...sends].filter(isAlive).length || "";
-  fill(panel, el("h2", {}, "Jobs"), el("ul", {},
+  fill(panel, el("h2", {}, "Jobs"), el("ul", { className: "jobs" },
     sends.slice(0, 50).map(({ file, state, text }) => makeRow({ text: file.name, state, share: 0, error: text })),
     list.map(jobRow)),
   sends.some((sent) => sent.text) && el("button", { onclick: () => {
@@ -89,6 +96,8 @@ async function filesOf(entry) {
   return files;
 }
 
+// Nothing of the page itself is to be dropped on it.
+addEventListener("dragstart", (event) => event.preventDefault());
 for (const [name, shown] of [["dragover", true], ["dragleave", false], ["drop", false]]) {
   addEventListener(name, async (event) => {
     if (!event.dataTransfer?.types.includes("Files")) return;
@@ -107,6 +116,11 @@ for (const name of ["files", "directory"]) {
     $("#add-dialog").close();
   });
 }
+$("#rescan").addEventListener("click", () => attempt(async () => {
+  const { result } = await finished(await call("POST", "scan"));
+  say(result ? `${count(result, "clip")} to predict` : "Nothing new in the folder");
+  watchJobs();
+}));
 $("#add").addEventListener("click", () => $("#add-dialog").showModal());
 $("#add-dialog").addEventListener("close", async () => {
   const path = $("#path").value.trim();

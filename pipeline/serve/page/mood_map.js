@@ -1,7 +1,7 @@
 // The mood map: a dot for each clip; a click plays, a rectangle selects.
 
 import { showOnly } from "./clip_list.js";
-import { $, count } from "./dom.js";
+import { $, count, say } from "./dom.js";
 import { choose, colorOf, current, moodOf, moodText, on, outputs, state, titleOf } from "./state.js";
 
 const canvas = $("#dots");
@@ -38,7 +38,10 @@ function drawNames(groups) {
   for (const [name, points] of groups) {
     if (!points.length || !name) continue;
     const mean = (i) => points.reduce((sum, point) => sum + point[i], 0) / points.length;
-    const [x, middle] = [mean(0), mean(1) + 4];
+    // Above few dots, or below them at the top; among many.
+    const ys = points.map(([, y]) => y);
+    const edge = Math.min(...ys) < MARGIN + 20 ? Math.max(...ys) + 18 : Math.min(...ys) - 9;
+    const [x, middle] = [mean(0), points.length > 40 ? mean(1) + 4 : edge];
     const isFree = (y) => !taken.some(([a, b]) => Math.abs(a - x) < 60 && Math.abs(b - y) < 15);
     const y = [0, -15, 15, -30, 30].map((step) => middle + step).find(isFree) ?? middle;
     taken.push([x, y]);
@@ -106,7 +109,7 @@ function select() {
   box = null;
   if (!ids.length) return redraw();
   showOnly(ids, `${ids.length} from the map`);
-  return $("#playlist-button").click();
+  return say(`${count(ids.length, "clip")} from the map in the list: “Make playlist” saves them`);
 }
 
 const place = (event) => [event.offsetX, event.offsetY];

@@ -1,7 +1,8 @@
 // The player: sound or video, waveform, emotion over time in step with it, and reasons.
 
 import { attempt, computed } from "./api.js";
-import { $, clock, count, el, fill, percent, say, svg } from "./dom.js";
+import { $, clock, count, el, fill, number, say, svg } from "./dom.js";
+import { jobRow, watchJobs } from "./jobs.js";
 import { barsOf, choose, colorOf, current, moodText, neighbour, on, outputs, state, task, titleOf }
   from "./state.js";
 
@@ -27,6 +28,7 @@ function load(clip) {
   for (const name of ["wave", "curves", "marks", "reason"]) $(`#${name}`).replaceChildren();
   $("#reason").hidden = true;
   $("#player").className = "";
+  document.body.classList.remove("idle");
   document.body.classList.toggle("video", clip.kind === "video");
   media.src = `/media/${clip.id}`;
   // The player works without a picture of the sound.
@@ -65,9 +67,15 @@ function drawMarks(windows, end) {
 async function ask(button, path) {
   const [id, options] = [loaded, asked];
   if (!id) return null;
+  const bar = el("ul", { className: "jobs" });
+  $("#work").append(bar);
   $(button).setAttribute("aria-busy", "true");
-  const found = await attempt(() => computed(`clips/${id}/${path}`, options));
+  const found = await attempt(() => computed(`clips/${id}/${path}`, options, (job) => {
+    bar.replaceChildren(jobRow(job));
+    watchJobs();
+  }));
   $(button).removeAttribute("aria-busy");
+  bar.remove();
   return id === loaded ? found : null;
 }
 
@@ -92,18 +100,15 @@ export async function jumpToTurn() {
   const [turn] = timeline.changes;
   if (!turn) return void say("This clip has no turn: its emotion hardly changes.");
   seek(turn.time);
-  const text = ({ label, ...record }) => label ?? moodText(record);
-  say(`Largest turn at ${clock(turn.time)}: ${text(turn.before)} to ${text(turn.after)}`);
+  say(`Largest turn at ${clock(turn.time)}: ${turn.before} to ${turn.after}`);
 }
-
-const SENSES = { audio: "sound", video: "pictures" };
 
 export async function explain() {
   const found = await ask("#why", "explain");
   if (!found) return;
   fill($("#reason"), el("p", {}, found.text), found.stretches.map((s) => el("button",
     { className: "chip", onclick: () => { seek(s.second); media.play(); } },
-    `${clock(s.second)} ${SENSES[s.modality] ?? s.modality} −${percent(s.loss)}`)),
+    `${clock(s.second)} ${s.modality}, evidence ${number(s.loss)}`)),
   el("button", { ariaLabel: "Close the reasons", onclick: () => { $("#reason").hidden = true; } }, "✕"));
   $("#reason").hidden = false;
 }

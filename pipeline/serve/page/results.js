@@ -3,16 +3,19 @@
 import { attempt, call, finished, get, jobOf } from "./api.js";
 import { showOnly } from "./clip_list.js";
 import { $, count, el, fill, say } from "./dom.js";
-import { on, readModels, state, useModel } from "./state.js";
+import { isJudged, on, readModels, state, useModel } from "./state.js";
 
 const learning = { running: false, result: null };
 
 const row = (kind, first, ...rest) => el("tr", {}, el("th", { scope: kind }, first),
   rest.map((text) => el(kind === "col" ? "th" : "td", kind === "col" ? { scope: kind } : {}, text)));
 
+const METRICS = { accuracy: "share of right classes", r2_macro: "share of the ratings' variance explained",
+  roc_auc_macro: "share of pairs of clips in the right order" };
+
 function resultOf({ before, after, interval, enough, text, model: folder }) {
   const model = folder.split("/").at(-1);
-  const title = after && `${after.metric.replaceAll("_", " ")}, ${count(after.clips, "clip")}`;
+  const title = after && `${METRICS[after.metric]}, ${count(after.clips, "clip")}`;
   return [el("p", { className: enough ? "good" : "note" },
     `There are ${enough ? "" : "not "}enough corrections to say.`),
   after && el("table", {}, el("thead", {}, row("col", "score", "before", "after")), el("tbody", {},
@@ -40,11 +43,11 @@ async function learn(name) {
 }
 
 export function showLearn() {
-  const corrected = [...state.clips.values()].filter((clip) => clip.correction).length;
+  const corrected = [...state.clips.values()].filter(isJudged).length;
   const name = el("input", { id: "learn-name", value: $("#learn-name")?.value ?? "mine" });
   fill($("#learn"), el("h2", {}, "Learn from the corrections"),
-    el("p", { className: "soft" }, `${count(corrected, "corrected clip")}. The heads are trained `
-      + "again on stored features: no sound is read. The scores are cross-validated."),
+    el("p", { className: "soft" }, `${count(corrected, "corrected clip")}. The model is trained `
+      + "again without reading the sound again, and tested on corrected clips that it does not know."),
     el("div", { className: "row" }, el("label", { className: "field" }, "Name of the model ", name),
       el("button", { id: "learn-button", className: "main", disabled: learning.running || !corrected,
         onclick: () => learn(name.value.trim() || "mine") }, "Learn")),
@@ -82,9 +85,11 @@ export async function showReport() {
 }
 
 const dialog = $("#playlist-dialog");
+let listed = []; // ids in the order shown when the dialog was opened
 $("#playlist-button").addEventListener("click", () => {
   if (!state.order.length) return say("The list is empty: no playlist to make.", true);
   const all = state.order.length === state.clips.size;
+  listed = state.order;
   $("#playlist-text").textContent = `${count(state.order.length, "clip")}: ${all ? "the whole library"
     : state.only?.text ?? "those that the filters show"}, in the list's order.`;
   return dialog.showModal();
@@ -93,11 +98,11 @@ dialog.addEventListener("close", () => {
   if (dialog.returnValue !== "save") return;
   const [name, format] = ["name", "format"].map((part) => $(`#playlist-${part}`).value.trim());
   attempt(async () => {
-    const made = await call("POST", "playlists", { ids: state.order, name, format });
+    const made = await call("POST", "playlists", { ids: listed, name, format });
     const url = URL.createObjectURL(new Blob([made.text], { type: "application/octet-stream" }));
     el("a", { href: url, download: `${name}.${format}` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
-    say(`Playlist of ${state.order.length} clips: ${made.file}`);
+    say(`Playlist of ${count(listed.length, "clip")}, copies only once: ${made.file}`);
   });
 });
 

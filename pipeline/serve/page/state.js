@@ -11,7 +11,7 @@ export const state = {
   clips: new Map(), // id → clip
   order: [], // ids in the list's order
   current: null, // id of the chosen clip
-  model: null, models: [], only: null, // {ids, text}: show these clips only
+  folder: "", model: null, models: [], only: null, // {ids, text}: show these clips only
   filter: { text: "", moods: new Set(), doubt: 0, show: "" }, sort: "worth", reversed: false, };
 
 export const current = () => state.clips.get(state.current);
@@ -22,6 +22,16 @@ export const colorOf = (output) => state.model?.colors?.[output] ?? "#808894";
 export const scaleOf = (output) => state.model?.scale?.[output] ?? [0, 1];
 export const titleOf = (clip) => clip.title || clip.name || clip.path;
 export const asksPerson = (clip) => (clip.notes ?? []).some((n) => n.includes("ask a person"));
+// A song has no pictures: that they are missing is no reason to doubt.
+export const notesOf = (clip) => (clip.notes ?? []).filter((note) =>
+  clip.kind !== "audio" || !note.startsWith("predicted only from sound ("));
+const copies = new Map(); // content → paths of the files that have it
+export const copiesOf = (clip) => copies.get(clip.content) ?? [];
+const LETTERS = { ł: "l", ø: "o", ß: "ss", æ: "ae", œ: "oe", đ: "d", ð: "d", þ: "th", ħ: "h", ŧ: "t",
+  ı: "i", "’": "'" };
+/** Return a text without case and accents: a person types "bjork" for "Björk". */
+export const fold = (text) => text.normalize("NFKD").toLowerCase().replace(/[\u0300-\u036f]/g, "")
+  .replace(/[łøßæœđðþħŧı’]/g, (letter) => LETTERS[letter]);
 const array = (value) => (Array.isArray(value) ? value : value ? [value] : []);
 
 /** Return the bars of a prediction, or of a window: name, share from 0 to 1, text. */
@@ -36,6 +46,9 @@ export function barsOf(record) {
 }
 
 export const strongest = (record) => barsOf(record).sort((a, b) => b.share - a.share).slice(0, 3);
+
+/** Return true if a person gave the clip a label, and not only a comment. */
+export const isJudged = ({ correction: by }) => (by?.labels ?? by?.label ?? by?.values) != null;
 
 /** Return the labels that hold for a clip: those of a person, otherwise the predicted ones. */
 export const labelsOf = ({ correction: by, label }) => array(by?.labels ?? by?.label ?? label);
@@ -57,26 +70,29 @@ export function moodText(clip) {
 }
 
 const SHOWN = {
-  open: (c) => c.state === "done" && !c.correction,
-  corrected: (c) => c.correction,
+  open: (c) => c.state === "done" && !isJudged(c),
+  corrected: isJudged,
   unsure: (c) => c.correction?.unsure,
-  ask: asksPerson, failed: (c) => c.state === "failed" || c.state === "missing", };
+  ask: asksPerson, copies: (c) => copiesOf(c).length > 1,
+  failed: (c) => c.state === "failed" || c.state === "missing", };
 
 function isShown(clip) {
   const { text, moods, doubt, show } = state.filter;
+  if (clip.state === "missing" && copies.has(clip.content)) return false; // the file was moved
   if (state.only && !state.only.ids.has(clip.id)) return false;
   if (moods.size && !moodsOf(clip).some((mood) => moods.has(mood))) return false;
   if ((doubt && !(clip.doubt >= doubt)) || (show && !SHOWN[show](clip))) return false;
-  const words = () => [titleOf(clip), clip.artist, clip.path, ...moodsOf(clip)].join(" ");
-  return !text || words().toLowerCase().includes(text);
+  if (!text) return true;
+  const words = fold([titleOf(clip), clip.artist, clip.path, ...moodsOf(clip)].join(" "));
+  return text.split(/\s+/).every((word) => words.includes(word));
 }
 
 const SORTS = {
   // Clips that nobody corrected, by doubt; those that need a person come first.
-  worth: (c) => (c.correction ? 9 : c.state !== "done" ? 6 : 3 * !asksPerson(c)) - (c.doubt ?? 0),
-  title: (c) => titleOf(c).toLowerCase(),
-  artist: (c) => (c.artist ?? "\uffff").toLowerCase(),
-  mood: (c) => `${moodOf(c) ?? "\uffff"} ${1 - (strongest(c)[0]?.share ?? 0)}`,
+  worth: (c) => (isJudged(c) ? 9 : c.state !== "done" ? 6 : 3 * !asksPerson(c)) - (c.doubt ?? 0),
+  title: (c) => fold(titleOf(c)),
+  artist: (c) => fold(`${c.artist ?? "\uffff"} ${titleOf(c)}`),
+  mood: (c) => `${moodOf(c) ?? "\uffff"} ${(1 - (strongest(c)[0]?.share ?? 0)).toFixed(4)}`,
   doubt: (c) => -(c.doubt ?? -1),
   x: (c) => -(c.map?.[0] ?? -1),
   y: (c) => -(c.map?.[1] ?? -1),
@@ -84,11 +100,18 @@ const SORTS = {
   state: (c) => ["failed", "missing", "running", "waiting", "done"].indexOf(c.state),
 };
 
+const collator = new Intl.Collator("en", { numeric: true });
+
 /** Filter and sort the clips again. */
 export function arrange() {
   const sign = state.reversed ? -1 : 1;
+  copies.clear();
+  for (const { content, path, state: its } of state.clips.values()) {
+    if (content && its !== "missing") copies.set(content, [...copies.get(content) ?? [], path]);
+  }
   const rows = [...state.clips.values()].filter(isShown).map((c) => [SORTS[state.sort](c), c.id]);
-  state.order = rows.sort(([a], [b]) => (a < b ? -sign : a > b ? sign : 0)).map(([, id]) => id);
+  const compare = (a, b) => (typeof a === "string" ? collator.compare(a, b) : a - b);
+  state.order = rows.sort(([a], [b]) => sign * compare(a, b)).map(([, id]) => id);
   tell("order");
 }
 
@@ -120,8 +143,13 @@ export async function readModels() {
   tell("model");
 }
 
+const FORGOTTEN = { state: "waiting", label: null, proba: null, values: null, set: null, map: null,
+  doubt: null };
+
 export async function useModel(name) {
   await call("POST", "models/current", { name });
+  // The former model's numbers must not stand under the new name until the new ones come.
+  for (const clip of state.clips.values()) if (clip.state === "done") Object.assign(clip, FORGOTTEN);
   await readModels();
 }
 
@@ -131,9 +159,10 @@ const moved = (old, clip) => ["state", "doubt", "title", "model"].some((k) => ol
 export async function follow(keep) {
   for (let since = 0, wait = 0; ;) {
     try {
-      const { revision, clips } = await get(`clips?since=${since}&wait=${wait}`);
+      const { revision, clips, model } = await get(`clips?since=${since}&wait=${wait}`);
       const again = clips.some((clip) => moved(state.clips.get(clip.id), clip));
       for (const clip of clips) state.clips.set(clip.id, keep(clip));
+      if (model !== state.model.name) await readModels(); // another page switched
       [since, wait] = [revision, 20];
       if (again) arrange();
       else if (clips.length) tell("clips");
@@ -148,4 +177,7 @@ export async function follow(keep) {
 
 export const placeText = (clip) => (clip.map ?? []).map((x, i) =>
   `${state.model.axes[i]} ${x.toFixed(2)}`).join(", ");
+/** Return a clip's path as seen from the opened folder. */
+export const placeOfFile = ({ path }) => (path.startsWith(`${state.folder}/`)
+  ? path.slice(state.folder.length + 1) : path);
 export const durationText = (clip) => (clip.duration ? clock(clip.duration) : "–");

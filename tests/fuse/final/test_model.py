@@ -231,6 +231,13 @@ def test_values_have_intervals_and_a_scale(tmp_path):
     assert (errors <= width).mean() == pytest.approx(0.9, abs=0.02)
     assert np.corrcoef(outputs[:, 0], ratings[:, 0])[0, 1] > 0.8
     assert model.scale["energy"]["maximum"] == ratings[:, 1].max()
+    assert model.ends("energy") == (ratings[:, 1].min(), ratings[:, 1].max())
+    model, _ = model_of(path, scale="1..9")
+    assert {model.ends(name) for name in model.classes} == {(1.0, 9.0)}
+    save_model(tmp_path / "model", model)
+    assert load_model(tmp_path / "model").ends("energy") == (1.0, 9.0)
+    model, _ = model_of(path, scale="4..6")  # energy is on another scale
+    assert model.ends("energy") == (ratings[:, 1].min(), ratings[:, 1].max())
 
 
 def test_imported_features_and_shuffled_labels_are_refused(tmp_path):

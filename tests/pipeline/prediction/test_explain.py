@@ -12,7 +12,6 @@ from stage_samples import run, write_video
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
-from mvemo.manifests.files import write_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
@@ -163,14 +162,12 @@ def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys, progr
     assert run("mvemo", "predict", *inputs, *model, "--timeline", "--window", "0") == 2
     assert "--window 0: expected 1 to 600 seconds" in capsys.readouterr().err
 
-    def full(path, text, *, error):
-        if path.suffix == ".csv":
-            raise error(f"{path}: cannot be written: no space left")
-        write_text(path, text, error=error)
+    def full(path, rows, *, error):
+        raise error(f"{path}: cannot be written: no space left")
 
     # A page stays with its own table if the disk is full.
     (tmp_path / "t" / "turn.html").write_text("earlier")
-    monkeypatch.setattr("mvemo.pipeline.prediction.timeline.write_text", full)
+    monkeypatch.setattr("mvemo.pipeline.prediction.timeline.write_rows", full)
     assert run("mvemo", "predict", inputs[0], *model, "--timeline", *windows) == 2
     assert "t/turn.csv: cannot be written: no space left" in capsys.readouterr().err
     assert (tmp_path / "t" / "turn.html").read_text() == "earlier"

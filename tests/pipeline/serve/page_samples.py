@@ -23,6 +23,10 @@ POLICY = (
 )
 PAGE = Path(__file__).parents[3] / "pipeline" / "serve" / "page"
 N_CLIPS = 12
+# Titles of more clips; the songs of Björk are copies of one another.
+TITLES = ("Øresund", "Jóga", "Jóga", "Łąka", "Straße", "Cæsar’s")
+ODD = {f"c{N_CLIPS + i}": title for i, title in enumerate(TITLES)}
+SOUND_ONLY = "predicted only from sound (pictures: no video stream)"
 SECONDS = 4
 
 
@@ -48,7 +52,7 @@ def clip(i: int, state: str = "done", name: str | None = None) -> dict[str, Any]
         "state": state, "proba": proba if done else None, "label": order[0] if done else None,
         "confidence": confidence, "set": list(order[:2]) if done else None, "error": None,
         "map": [0.1 + 0.07 * i, 0.5] if done else None, "doubt": 0.9 - i / 99,
-        "notes": ["ask a person: 3 of 3 classes"] if i == 2 else [], "duration": SECONDS,
+        "notes": [SOUND_ONLY, *["ask a person: 3 of 3 classes"] * (i == 2)], "duration": SECONDS,
         "correction": None,
     }  # fmt: skip
 
@@ -58,11 +62,17 @@ class MadeServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.revision = folder, 1
+        (folder / "library").touch()
+        self.library = (folder / "library").read_text(encoding="utf-8") or "made"
         self.file = folder / "corrections.json"
         self.history: dict[str, list[Any]] = {}
         if self.file.exists():
             self.history = json.loads(self.file.read_text(encoding="utf-8"))
         self.clips = {f"c{i}": clip(i) for i in range(N_CLIPS)}
+        for i, title in ODD.items():
+            facts = {"title": title, "content": title, "map": None}
+            facts["artist"] = "Björk" if title == "Jóga" else None
+            self.clips[i] = clip(int(i[1:])) | facts
         self.clips["c11"] |= {"state": "failed", "error": "11.wav: truncated", "proba": None}
         self.changed = dict.fromkeys(self.clips, 1)
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -75,7 +85,22 @@ class MadeServer:
         return self.read(clip_id)
 
     def read(self, clip_id: str) -> dict[str, Any]:
-        return self.clips[clip_id] | {"correction": (self.history.get(clip_id) or [None])[-1]}
+        said = self.history.get(clip_id)
+        correction = said[-1] | {"etag": self.etag(clip_id)} if said else None
+        return self.clips[clip_id] | {"correction": correction}
+
+    def etag(self, clip_id: str) -> str:
+        return f"{self.library}-{len(self.history.get(clip_id) or ()) or 'none'}"
+
+    def refusal(self, clip_id: str, change: Any, seen: str) -> tuple[str, int] | None:
+        """Return why a change is not stored, as the real server does."""
+        if clip_id not in self.clips:
+            return "unknown id", 404
+        if seen not in ("", self.etag(clip_id)):
+            return "another correction was stored meanwhile", 412
+        if (change or {}).get("label") == "Sad" and (self.folder / "strict").exists():
+            return "unknown label 'Sad'", 422
+        return ("the disk is full", 503) if (self.folder / "full").exists() else None
 
     def correct(self, clip_id: str, change: Any) -> dict[str, Any]:
         said = self.history.setdefault(clip_id, [])
@@ -91,10 +116,17 @@ class MadeServer:
     def job(self, kind: str, result: Any = None) -> dict[str, Any]:
         job = {
             "id": f"j{len(self.jobs)}", "kind": kind, "state": "done", "done": 1, "total": 1,
-            "failed": 0, "message": "", "seconds_left": None, "result": result,
+            "failed": 0, "message": "", "seconds_left": None, "result": result, "name": "",
         }  # fmt: skip
         self.jobs[job["id"]] = job
         return job
+
+    def slow_timeline(self, clip_id: str) -> dict[str, Any]:
+        """Return a job that is never done."""
+        progress = {"state": "running", "done": 42, "total": 100, "seconds_left": 83}
+        name = self.clips[clip_id]["title"]
+        alive = [job for job in self.jobs.values() if job["state"] == "running"]
+        return alive[0] if alive else self.job("timeline") | progress | {"name": name}
 
     def learn(self, name: str) -> dict[str, Any]:
         self.names.append(name)
@@ -114,7 +146,7 @@ def timeline() -> dict[str, Any]:
          "proba": {c: 0.8 if c == label else 0.1 for c in CLASSES}}
         for i, label in enumerate(labels)
     ]  # fmt: skip
-    turn = {"time": 2, "distance": 0.7, "before": windows[0], "after": windows[2]}
+    turn = {"time": 2, "distance": 0.7, "before": "Calm 80 %", "after": "Sad 80 %"}
     return {"windows": windows, "changes": [turn]}
 
 
@@ -142,10 +174,16 @@ def make_app(made: MadeServer) -> Any:
                     break
                 await asyncio.sleep(0.1)
             found = [made.read(i) for i, n in made.changed.items() if n > since]
-            return JSONResponse({"revision": made.revision, "total": 12, "clips": found})
+            facts = {"revision": made.revision, "total": 12, "model": made.model}
+            return JSONResponse({**facts, "clips": found})
         body = await request.json() if method in {"POST", "PUT"} else None
+        if name == "clips" and rest[1:] == []:
+            return JSONResponse(made.read(rest[0]))
+        seen = request.headers.get("if-match", "").strip('"')
+        if name == "corrections" and (refused := made.refusal(rest[0], body, seen)):
+            return JSONResponse({"error": refused[0]}, refused[1])
         answers = {
-            "health": lambda: {"version": "1", "folder": "/songs", "clips": len(made.clips)},
+            "health": lambda: health,
             "models": lambda: {"models": [model(n) for n in made.names]},
             "jobs": lambda: made.jobs[rest[0]] if rest else {"jobs": list(made.jobs.values())},
             "corrections": lambda: made.correct(rest[0], body),
@@ -154,6 +192,13 @@ def make_app(made: MadeServer) -> Any:
             "report": lambda: report(made),
             "clips": lambda: detail(rest[-1]),
         }
+        health = {"version": "1", "folder": "/songs", "library": made.library}
+        if rest[-1:] == ["timeline"] and (made.folder / "slow").exists():
+            job = made.slow_timeline(rest[0])
+            made.jobs[job["id"]] = job
+            return JSONResponse({"job": job}, 202)
+        if (name, method) == ("jobs", "DELETE"):
+            made.jobs[rest[0]]["state"] = "cancelled"
         if name == "models" and method == "POST":
             made.model = body["name"]
         return JSONResponse(answers[name](), 202 if name == "learn" else 200)
@@ -164,7 +209,7 @@ def make_app(made: MadeServer) -> Any:
         return {"name": name, "current": name == made.model, **facts, **shown}
 
     def detail(kind: str) -> dict[str, Any]:
-        stretch = {"second": 1, "modality": "audio", "loss": 0.3}
+        stretch = {"second": 1, "modality": "sound", "loss": 0.271}
         return {
             "timeline": timeline(),
             "explain": {"stretches": [stretch], "text": "The sound at 0:01 decided."},

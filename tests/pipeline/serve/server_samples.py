@@ -31,7 +31,7 @@ class Server:
         )
         self.reader.start()
         address = self.process.stdout.readline().strip()
-        assert address, self.process.wait() or self.errors
+        assert address, (self.process.wait(), self.errors)
         self.url = address.partition("?")[0]
         headers = {"Authorization": f"Bearer {TOKEN}"}
         self.client = httpx.Client(base_url=self.url, headers=headers, timeout=60)

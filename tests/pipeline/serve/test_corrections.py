@@ -1,12 +1,15 @@
 """The corrections file: a manifest at every moment, with a history that restores it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from mvemo.manifests import BadManifest, check_manifest, read_manifest
-from mvemo.pipeline.serve.corrections import Corrections
+from mvemo.pipeline.errors import DiskFailed
+from mvemo.pipeline.serve import corrections
+from mvemo.pipeline.serve.corrections import KEPT, Corrections, NotTaken
 
 CLASSES = ("calm", "tense")
 
@@ -64,7 +67,9 @@ def test_undo_goes_back_and_the_history_keeps_all(folder):
 
 
 def test_values_stay_inside_the_scale(folder):
-    kept = opened(folder, "regression", ("valence", "arousal"), scale="1..9")
+    kept = opened(
+        folder, "regression", ("valence", "arousal"), scale={"valence": (1, 9), "arousal": (1, 9)}
+    )
     with pytest.raises(BadManifest, match=r"valence 9.5 is outside the scale 1\.\.9"):
         put(kept, "a", {"valence": 9.5, "arousal": 2})
     put(kept, "a", {"valence": 9, "arousal": 2}, comment=" ", group="")
@@ -98,7 +103,7 @@ def test_a_broken_file_is_renamed_and_restored(folder):
     kept.path.write_text(text.replace("b.mp3,tense", "b.mp3,nonsense"))
     again = opened(folder)
     assert again.current == kept.current
-    assert "corrections.csv:8: unknown label 'nonsense'" in again.problem
+    assert "corrections.csv:3: unknown label 'nonsense'" in again.problem
     assert "corrections.csv.broken-1" in again.problem
     assert (folder / "corrections.csv.broken-1").read_text() != text == again.path.read_text()
 
@@ -148,3 +153,97 @@ def test_files_of_several_folders_have_their_root_in_common(folder):
     kept.put(other, "tense", clip_id="d")
     assert check_manifest(kept.path) == []
     assert [clip.path for clip in read_manifest(kept.path).clips] == ["a.mp3", "more/d.mp3"]
+
+
+def test_a_manifest_that_could_not_be_replaced_undoes_nothing(folder, monkeypatch):
+    kept = opened(folder)
+    put(kept, "a", "calm")
+    old = kept.path.read_bytes()
+
+    def no_space(*args, **options):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(corrections, "write_text", no_space)
+        put(kept, "b", "tense")
+        put(kept, "a", "tense")
+        assert "only in corrections-history.jsonl" in kept.unsaved
+        with pytest.raises(DiskFailed):
+            kept.flush()
+    assert kept.path.read_bytes() == old
+    assert opened(folder).current == kept.current
+    assert {c.clip_id: c.label for c in read_manifest(kept.path).clips} == {
+        "a": ("tense",),
+        "b": ("tense",),
+    }
+
+
+def test_a_failed_append_leaves_neither_a_change_nor_half_a_line(folder, monkeypatch):
+    kept = opened(folder)
+    put(kept, "a", "calm")
+    before = kept.journal.read_bytes()
+
+    def no_space(file):
+        raise OSError(28, "full")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", no_space)
+        with pytest.raises(DiskFailed, match="cannot be written: full"):
+            put(kept, "a", "tense")
+        with pytest.raises(DiskFailed):
+            kept.undo("a")
+    assert kept.journal.read_bytes() == before
+    assert kept.current["a"].label == ("calm",)
+    assert put(kept, "a", "tense").label == ("tense",)
+    assert opened(folder).problem == kept.unsaved == ""
+
+
+def test_the_last_row_that_a_person_removed_stays_removed(folder):
+    kept = opened(folder)
+    put(kept, "a", "calm")
+    before = kept.path.read_bytes()
+    put(kept, "b", "tense")
+    newer = kept.journal.stat().st_mtime_ns + 10**9
+    kept.path.write_bytes(before)  # as it was before the last change, but edited after it
+    os.utime(kept.path, ns=(newer, newer))
+    assert list(opened(folder).current) == ["a"]
+
+
+def test_columns_that_a_person_added_are_not_overwritten(folder):
+    kept = opened(folder)
+    put(kept, "a", "calm")
+    head, *rows = kept.path.read_text().rpartition("clip_id,")
+    lines = "".join(rows).splitlines()
+    text = head + "\n".join([f"{lines[0]},mood 2", *(f"{line},warm" for line in lines[1:])])
+    kept.path.write_text(text)
+    with pytest.raises(NotTaken, match=r"unknown columns mood 2\. Mend the file"):
+        put(kept, "b", "calm")
+    assert kept.path.read_text() == text
+    assert opened(folder).current == kept.current
+    assert kept.path.with_name("corrections.csv.broken-1").read_text() == text
+
+
+def test_comments_without_a_judgement_survive_a_restart(folder):
+    kept = opened(folder)
+    put(kept, "a", None, comment="hm")
+    put(kept, "b", "calm")
+    put(kept, "c", "tense")
+    put(kept, "c", KEPT, comment="loud")
+    assert put(kept, "c", KEPT, unsure=True).comment == "loud"
+    again = opened(folder)
+    assert again.current == kept.current
+    assert list(again.judged) == ["b", "c"]
+    assert again.current["a"].label is None
+    assert [clip.clip_id for clip in read_manifest(again.path).clips] == ["b", "c"]
+    assert again.undo("a") is None
+    assert "label" not in again.record(put(again, "a", None, unsure=True))
+
+
+def test_a_comment_of_an_earlier_version_does_not_make_the_file_unreadable(folder):
+    kept = opened(folder)
+    put(kept, "a", "calm", comment="x")
+    text = kept.journal.read_text().replace('"comment": "x"', f'"comment": "{"x" * 200_000}"')
+    kept.journal.write_text(text)
+    kept.path.unlink()
+    assert len(opened(folder).current["a"].comment) == 10_000
+    assert check_manifest(kept.path) == []

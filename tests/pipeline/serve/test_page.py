@@ -143,8 +143,10 @@ def test_play_and_seek(page):
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("t")
     wait_for(lambda: page.evaluate("document.querySelector('#media').currentTime === 2"))
+    page.wait_for_selector("#message:text('Largest turn at 0:02: Calm 80 % to Sad 80 %')")
     page.keyboard.press("w")
     page.wait_for_selector("text=The sound at 0:01 decided.")
+    page.wait_for_selector("#reason .chip:text('0:01 sound, evidence 0.27')")
 
 
 def test_dropped_files_are_predicted_and_errors_shown(page, server):
@@ -210,6 +212,103 @@ def test_nothing_is_lost_when_the_server_is_killed(page, server):
     page.wait_for_selector("text=3 corrected")
 
 
+def stay(page: Any) -> None:
+    """Keep the chosen clip after a correction."""
+    page.locator("#advance").uncheck()
+    page.locator("#list").focus()
+
+
+def mark(page: Any) -> str:
+    """Return what the list says of the chosen clip's correction."""
+    return str(page.locator(".clip[aria-selected=true] .mark span").first.inner_text())
+
+
+def test_a_comment_is_no_judgement(page, server):
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert page.locator(".choice[aria-pressed=true]").count() == 0
+    assert page.locator(".choice.predicted").count() == 1
+    page.keyboard.press("n")
+    wait_for(lambda: len(server.corrections()) == 1)
+    page.keyboard.press("c")
+    page.keyboard.type("too short")
+    page.keyboard.press("Enter")
+    wait_for(lambda: [c["comment"] for c in server.corrections().values()] == ["too short"])
+    (stored,) = server.corrections().values()
+    assert stored == {"annotator": "", "comment": "too short", "unsure": True}
+    wait_for(lambda: mark(page) == "unsure")
+    assert "corrected" not in page.locator("#count").inner_text()
+    stay(page)
+    page.keyboard.press("y")
+    wait_for(lambda: mark(page).startswith("✓"))
+    assert page.locator(".choice[aria-pressed=true]").count() == 1
+    assert {"label", "comment"} <= {*next(iter(server.corrections().values()))}
+
+
+def test_a_full_disk_loses_nothing_and_nothing_is_ticked(page, server):
+    (server.folder / "full").touch()
+    stay(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("2")
+    page.wait_for_selector("#banner:has-text('kept here: the disk is full')")
+    assert mark(page) == "… Lively"
+    page.reload()
+    page.wait_for_selector(".clip:has-text('… Lively')")
+    assert server.corrections() == {}
+    (server.folder / "full").unlink()
+    page.wait_for_selector(".clip:has-text('✓ Lively')")
+    page.wait_for_selector("#banner", state="hidden")
+    assert [said["label"] for said in server.corrections().values()] == ["Lively"]
+
+
+def test_a_refused_correction_waits_for_the_person(page, server):
+    (server.folder / "strict").touch()
+    stay(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("3")
+    page.wait_for_selector("#clip:has-text(\"Yours was not stored (Sad): unknown label 'Sad'\")")
+    assert mark(page) == "not stored"
+    (server.folder / "strict").unlink()
+    page.get_by_role("button", name="Store mine").click()
+    wait_for(lambda: mark(page) == "✓ Sad")
+    assert [said["label"] for said in server.corrections().values()] == ["Sad"]
+
+
+def test_a_newer_correction_of_another_person_stays(page, server):
+    stay(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("1")
+    wait_for(lambda: mark(page) == "✓ Calm")
+    (clip_id,) = server.corrections()
+    server.kill()  # this page does not see what the other one stores
+    page.keyboard.press("u")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    history = {clip_id: [*server.corrections().values(), {"label": "Sad", "comment": ""}]}
+    (server.folder / "corrections.json").write_text(json.dumps(history), encoding="utf-8")
+    server.start()
+    page.wait_for_selector("#message:has-text('another correction was stored meanwhile')")
+    wait_for(lambda: mark(page) == "✓ Sad")
+    assert server.corrections()[clip_id]["label"] == "Sad"
+
+
+def test_another_library_on_the_same_port_gets_no_corrections_of_the_first(page, server):
+    stay(page)
+    page.keyboard.press("ArrowDown")
+    server.kill()
+    page.keyboard.press("3")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    (server.folder / "library").write_text("another", encoding="utf-8")
+    server.start()
+    page.wait_for_selector("#banner", state="hidden")
+    page.wait_for_selector(".clip")
+    time.sleep(4)  # longer than the time between two attempts
+    assert server.corrections() == {}
+    server.kill()
+    (server.folder / "library").write_text("made", encoding="utf-8")
+    server.start()
+    wait_for(lambda: [said["label"] for said in server.corrections().values()] == ["Sad"])
+
+
 def test_learn_and_use_the_model(page):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("2")
@@ -228,6 +327,8 @@ def test_rectangle_on_the_map_becomes_a_playlist(page):
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 5, steps=4)
     page.mouse.up()
+    assert page.locator("dialog[open]").count() == 0  # nobody asked for one
+    page.get_by_role("button", name="Make playlist").click()
     assert "6 from the map" in page.locator("#playlist-text").inner_text()
     page.locator("#playlist-name").fill("Evening")
     with page.expect_download() as saved:
@@ -248,12 +349,129 @@ def test_keyboard_alone_draws_a_rectangle_and_reads_help(page):
     for _ in range(3):
         page.keyboard.press("Shift+ArrowUp")
     page.keyboard.press("Enter")
-    assert "from the map" in page.locator("#playlist-text").inner_text()
-    page.keyboard.press("Escape")
+    assert "from the map" in page.locator("#count").inner_text()
     page.keyboard.press("/")
     page.keyboard.type("song 7")
     page.keyboard.press("Enter")
     page.keyboard.press("ArrowDown")
+
+
+@pytest.mark.parametrize(
+    ("searched", "titles"),
+    [
+        ("bjork", ["Jóga", "Jóga"]),
+        ("JOGA BJÖRK", ["Jóga", "Jóga"]),
+        ("laka", ["Łąka"]),
+        ("strasse", ["Straße"]),
+        ("oresund", ["Øresund"]),
+        ("ØRESUND", ["Øresund"]),
+        ("caesar", ["Cæsar’s"]),
+        ("caesar's", ["Cæsar’s"]),
+        ("jøga", ["Jóga", "Jóga"]),
+        ("joga nobody", []),
+    ],
+)
+def test_search_finds_titles_without_their_accents(page, searched, titles):
+    page.locator("#search").fill(searched)
+    assert page.locator(".clip b").all_inner_texts() == titles
+
+
+def test_sort_by_title_where_one_looks_for_a_song(page):
+    page.locator("#search").fill("song")
+    assert page.locator("#sort").input_value() == "title"
+    shown = page.locator(".clip b").all_inner_texts()
+    assert shown == [f"Song {i}" for i in range(12)]  # 2 before 10
+    page.locator("#search").fill("")
+    title = page.locator("#columns").get_by_role("button", name="title")
+    shown = page.locator(".clip b").all_inner_texts()
+    assert shown[:4] == ["Cæsar’s", "Jóga", "Jóga", "Łąka"]
+    assert shown[4] == "Øresund"
+    assert shown[-1] == "Straße"
+    title.click()
+    assert page.locator(".clip b").all_inner_texts() == shown[::-1]
+
+
+def test_a_copy_has_a_badge(page):
+    page.locator("#search").fill("joga")
+    assert page.locator(".badge").all_inner_texts() == ["2 copies", "2 copies"]
+    assert page.locator(".badge").first.get_attribute("title") == "13.wav\n14.wav"
+    page.locator("#search").fill("")
+    page.locator("#show").select_option("copies")
+    assert page.locator(".clip").count() == 2
+
+
+def test_a_song_is_not_blamed_for_having_no_pictures(page):
+    page.get_by_text("Song 3", exact=True).click()
+    assert page.locator("#clip .note").count() == 0
+    page.get_by_text("Song 2", exact=True).click()
+    assert page.locator("#clip .note").all_inner_texts() == ["ask a person: 3 of 3 classes"]
+
+
+def test_long_work_shows_progress_and_can_be_cancelled(page, server):
+    (server.folder / "slow").touch()
+    page.get_by_text("Song 3", exact=True).click()
+    page.keyboard.press("e")
+    work = page.locator("#work")
+    work.get_by_text("Timeline of Song 3, 1:23 left").wait_for()
+    assert work.locator("progress").evaluate("bar => bar.value") == 0.42
+    work.get_by_role("button", name="Cancel").click()
+    work.locator("progress").wait_for(state="detached")
+    page.locator("#tabs [data-view=jobs]").click()
+    page.wait_for_selector("#jobs li:has-text('cancelled')")
+    assert page.locator("#follow[aria-busy]").count() == 0
+
+
+def test_what_is_dragged_inside_the_page_is_no_upload(page):
+    title = page.locator(".clip b").first
+    title.select_text()
+    box = title.bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 100, steps=5)
+    assert page.locator("body.dropping, dialog[open]").count() == 0
+    page.mouse.up()
+    started = "document.body.dispatchEvent(new DragEvent('dragstart', { cancelable: true }))"
+    assert page.evaluate(f"!{started.replace('cancelable', 'bubbles: true, cancelable')}")
+
+
+LAYOUT = """() => {
+    const box = (selector) => document.querySelector(selector).getBoundingClientRect();
+    const starts = (selector) => [...document.querySelectorAll(selector)]
+      .filter((each) => getComputedStyle(each).display !== "none")
+      .map((each) => each.getBoundingClientRect().left);
+    return {
+      below: ["#choices", "#confirm", "#comment"]
+        .filter((name) => box(name).bottom > box("#player").top),
+      off: starts("#columns > *").map((left, i) => left - starts(".clip:first-child > span")[i]),
+      cut: [...document.querySelectorAll(".mood .name, .choice > :nth-child(2), .bar *, #moods *")]
+        .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth)
+        .map((each) => each.textContent),
+      player: box("#player").height / innerHeight,
+    };
+}"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1280, 800), (1024, 768), (390, 844)])
+def test_layout(browser, server, width, height):
+    context = browser.new_context(viewport={"width": width, "height": height})
+    page = context.new_page()
+    page.goto(server.url)
+    page.wait_for_selector(".clip")
+    if width < 760:
+        assert page.evaluate(LAYOUT)["player"] < 0.01  # nothing is played yet
+    page.locator(".clip").first.click()
+    if width < 760:
+        assert page.evaluate(LAYOUT)["player"] < 0.15
+        page.locator("#more").click()
+        assert page.locator("#moods").is_visible()
+        page.locator("#more").click()
+        page.locator("#tabs [data-view=clip]").click()
+    found = page.evaluate(LAYOUT)
+    assert found["below"] == []
+    assert found["cut"] == []
+    if width > 760:
+        assert max(map(abs, found["off"])) < 1
+    context.close()
 
 
 def test_confusion_lists_its_clips(page):
@@ -295,6 +513,10 @@ def test_the_real_server_from_prediction_to_a_learned_model(browser, model, tmp_
     page.get_by_role("button", name="Use mine").click()
     wait_for(lambda: page.evaluate("document.querySelector('#model').value === 'mine'"))
     server.clips()
+    shutil.copy(tmp_path / "songs" / "song0.wav", tmp_path / "songs" / "later.wav")
+    page.locator("#rescan").click()
+    page.wait_for_selector("#message:text('1 clip to predict')")
+    page.wait_for_selector(".clip b:text('later')")
     song = (tmp_path / "songs" / "song0.wav").read_bytes()
     page.set_input_files("#files", {"name": "new.wav", "mimeType": "audio/wav", "buffer": song})
     page.wait_for_selector(".clip b:text('new')")
@@ -319,6 +541,8 @@ def test_axe_finds_nothing(browser, server, scheme, width):
     views = ("map", "learn", "report", "jobs")
     for view in views if width > 760 else (*views, "clip", "library"):
         page.locator(f"#tabs [data-view={view}]").click()
+        if view == "library":
+            page.locator("#more").click()
         found = Axe().run(page).response["violations"]
         assert [(v["id"], v["nodes"][0]["html"]) for v in found] == [], view
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import httpx
 import jsonschema
+import numpy as np
 import pytest
+import soundfile
 from server_samples import START, TOKEN, Server, write_songs
 
 from mvemo.manifests import read_manifest
@@ -93,7 +96,9 @@ def test_answers_are_as_documented(server):
     answer = server.client.post("/api/v1/playlists", json={"ids": [song], "name": "a/../b"})
     playlist = valid("/api/v1/playlists", "post", answer)
     assert Path(playlist["file"]).parent == server.folder / ".mvemo" / "playlists"
-    assert playlist["text"].splitlines()[-1] == "../../song1.wav"
+    assert playlist["text"].splitlines()[-1] == str(server.folder / "song1.wav")
+    nothing = server.client.post("/api/v1/scan")
+    assert server.finished(valid("/api/v1/scan", "post", nothing))["state"] == "done"
     missing = server.get("report")
     assert (missing.status_code, valid("/api/v1/report", "get", missing)) == (
         404,
@@ -255,6 +260,77 @@ def test_paths_outside_the_folder(server, tmp_path):
     link.unlink()
 
 
+@pytest.mark.parametrize("kind", ["m3u8", "xspf"])
+def test_a_playlist_plays_from_any_folder_in_the_order_shown(server, kind):
+    clips = server.clips()
+    names = ["song2.wav", "song0.wav", "song2.wav", "song1.wav"]
+    body = {"ids": [clips[name]["id"] for name in names], "name": "Été", "format": kind}
+    text = server.client.post("/api/v1/playlists", json=body).json()["text"]
+    files = [server.folder / name for name in ("song2.wav", "song0.wav", "song1.wav")]
+    expected = [str(file) if kind == "m3u8" else file.as_uri() for file in files]
+    pattern = r"<location>(.*)</location>" if kind == "xspf" else r"^(/.*)$"
+    assert re.findall(pattern, text, re.M) == expected
+
+
+def test_paths_are_relative_to_the_opened_folder(server):
+    (server.folder / "more").mkdir()
+    shutil.copy(server.folder / "song0.wav", server.folder / "more" / "sent-in.wav")
+    for path in ("more/sent-in.wav", "more", "./more/../more", str(server.folder / "more")):
+        answer = server.client.post("/api/v1/jobs", json={"paths": [path]})
+        assert (answer.status_code, answer.json().get("total")) == (202, 1), answer.text
+    clips = server.clips()
+    assert [name for name in clips if name.startswith("sent-in")] == ["sent-in.wav"]
+    lost = server.client.post("/api/v1/jobs", json={"paths": ["nosuch.wav"]})
+    assert lost.status_code == 404
+    assert f"expected a path inside {server.folder}, relative to it" in lost.json()["error"]
+
+
+def test_a_rescan_finds_new_replaced_and_deleted_files(model, tmp_path):
+    server = Server(model, write_songs(tmp_path / "songs", 3))
+    before, folder = server.clips(), tmp_path / "songs"
+    for name in ("new.wav", "sub.wav"):
+        shutil.copy(folder / "song0.wav", folder / name)
+    wave = server.get(f"clips/{before['song2.wav']['id']}/waveform").json()
+    (folder / "broken.mp3").unlink()
+    shutil.copy(folder / "song1.wav", folder / "song2.wav")
+    job = valid("/api/v1/scan", "post", server.client.post("/api/v1/scan"))
+    assert server.finished(job)["state"] == "done"
+    after = server.clips()
+    assert {"new.wav", "sub.wav"} <= {*after}
+    assert {after[name]["state"] for name in ("new.wav", "sub.wav", "song2.wav")} == {"done"}
+    assert after["broken.mp3"]["state"] == "missing"
+    assert after["song2.wav"]["content"] == before["song1.wav"]["content"]
+    assert server.get(f"clips/{after['song2.wav']['id']}/waveform").json() != wave
+    shutil.copy(folder / "song0.wav", folder / "broken.mp3")
+    server.finished(server.client.post("/api/v1/scan").json())
+    assert server.clips()["broken.mp3"]["state"] == "done"
+    predicted = [j["total"] for j in server.get("jobs").json()["jobs"] if j["kind"] == "predict"]
+    assert predicted == [4, 3, 1]
+    assert server.end() == 143
+
+
+@pytest.mark.parametrize("kind", ["timeline", "explain"])
+def test_a_cancelled_job_of_a_long_clip_ends_at_once(server, kind):
+    song = np.random.default_rng(5).uniform(-0.5, 0.5, 300 * 22050)
+    soundfile.write(server.folder / "long.flac", song, 22050)
+    server.client.post("/api/v1/jobs", json={"paths": ["long.flac"]})
+    clip = server.clips()["long.flac"]
+    job = server.get(f"clips/{clip['id']}/{kind}").json()["job"]
+    assert server.get(f"clips/{clip['id']}/{kind}").json()["job"]["id"] == job["id"]
+    while not 0 < job["done"] < 100:
+        job = server.get(f"jobs/{job['id']}").json()
+        assert job["state"] in ("waiting", "running")
+    assert (job["total"], job["name"]) == (100, "long")
+    assert server.client.delete(f"/api/v1/jobs/{job['id']}").json()["state"] == "cancelled"
+    short = server.get(f"clips/{server.clips()['song0.wav']['id']}/timeline")
+    if short.status_code == 202:
+        assert server.finished(short.json()["job"])["state"] == "done"
+    ended = server.get(f"jobs/{job['id']}").json()
+    assert (ended["state"], ended["done"] < 100, ended["result"]) == ("cancelled", True, None)
+    assert server.get(f"clips/{clip['id']}").json()["state"] == "done"
+    assert not any("Traceback" in line for line in server.errors)
+
+
 def test_many_requests_at_once_are_all_answered(server):
     song = server.clips()["song0.wav"]["id"]
     paths = ["health", "clips?since=0", f"clips/{song}", "models"] * 50
@@ -322,4 +398,5 @@ def test_a_run_shows_its_confusions(model):
             assert clip["notes"] == [f"true label: {classes[i]}"]
     assert len(report["hard"]) == sum(len(ids[i][j]) for i in range(6) for j in range(6) if i != j)
     assert server.client.get(f"/media/{report['hard'][0]}").status_code == 200
+    assert server.client.post("/api/v1/scan").status_code == 422
     assert server.end() == 143

@@ -1,0 +1,79 @@
+"""Digest of what a media file contains: the packets of its sound and pictures, without its tags."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import av.error
+
+from mvemo.cache.spec import content_digest
+from mvemo.extract.errors import BadMedia
+from mvemo.extract.media.packets import open_container, videos
+from mvemo.extract.media.reading import media_errors
+
+# The headers of these codecs contain the tags.
+_TAGS_IN_HEADER = frozenset({"vorbis", "theora"})
+# FFmpeg takes a stream's length from these formats' headers; for others it may guess it from the
+# size of the file, which changes with the tags.
+_STATING_LENGTH = frozenset({"mov", "avi", "flac", "wav", "aiff"})
+_CODEC = ("name", "sample_rate", "channels", "width", "height", "pix_fmt")
+
+
+def file_digest(path: Path) -> str:
+    """Return `packets_digest` of a file, or the SHA-256 of its bytes if it is not readable media.
+
+    Examples
+    --------
+    >>> import numpy as np, soundfile
+    >>> soundfile.write("a.wav", np.zeros(800), 8000)
+    >>> data = Path("a.wav").read_bytes()
+    >>> digest = file_digest(Path("a.wav"))
+    >>> _ = Path("b.wav").write_bytes(data + b"LIST\\4\\0\\0\\0INFO")  # a list of no tags
+    >>> file_digest(Path("b.wav")) == digest
+    True
+    """
+    try:
+        return packets_digest(path)
+    except BadMedia:
+        return content_digest(path)
+
+
+def packets_digest(path: Path) -> str:
+    """Return the SHA-256 of the packets and codecs of a file's sound and pictures.
+
+    Tags, cover pictures and the order of the container's parts do not change it. BadMedia is
+    raised for a file without packets.
+    """
+    with media_errors(path), open_container(path) as container:
+        is_stated = not _STATING_LENGTH.isdisjoint(container.format.name.split(","))
+        streams = [*videos(container), *container.streams.audio]
+        digests = {s.index: hashlib.sha256(_header(s, is_stated).encode()) for s in streams}
+        n_bytes = 0
+        try:
+            for packet in container.demux(streams):
+                if packet.size:
+                    digest = digests[packet.stream.index]
+                    digest.update(memoryview(packet))
+                    # The times of sound follow from its packets; versions of FFmpeg differ.
+                    if packet.stream.type == "video":
+                        digest.update(f" {packet.pts}".encode())
+                    n_bytes += packet.size
+        except av.error.FFmpegError:
+            # The file is damaged or cut off at this point; decoding ends there, too.
+            pass
+        if not n_bytes:
+            raise BadMedia(f"{path}: has neither sound nor pictures")
+        joined = " ".join(digest.hexdigest() for digest in digests.values())
+    return hashlib.sha256(joined.encode()).hexdigest()
+
+
+def _header(stream: Any, is_stated: bool) -> str:
+    """Return the properties of a stream that change how its packets are read."""
+    codec = stream.codec_context
+    facts = [stream.type, int(stream.disposition), *(getattr(codec, n, None) for n in _CODEC)]
+    facts.append(stream.duration if is_stated else None)
+    if stream.type == "video":
+        facts += [stream.time_base, stream.sample_aspect_ratio]
+    if codec is not None and codec.name not in _TAGS_IN_HEADER:
+        facts.append((codec.extradata or b"").hex())
+    return " ".join(map(str, facts))

@@ -1,0 +1,165 @@
+"""Identity of media files: the digest of their content, read again only if a file changed.
+
+A file is what it contains, and its path is only a place. Digests are kept in the user's data
+folder by place, inode, size and time of modification.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from mvemo.cache.spec import content_digest
+from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.media.isolated import read_each
+from mvemo.extract.store.folders import Stamp, stamp_of
+
+_DIGEST = "mvemo.extract.media.content:file_digest"
+# Change the name of the table when a file would get another digest.
+_TABLE = "packets_1"
+
+
+def data_folder() -> Path:
+    """Return mvemo's data folder: ``MVEMO_HOME``, or the system's folder for user data."""
+    home = os.environ.get("MVEMO_HOME", "").strip()
+    return Path(home or platformdirs.user_data_dir("mvemo", appauthor=False)).expanduser()
+
+
+def place_of(path: Path) -> Path:
+    """Return the absolute path of a file, equal for all spellings such as ``x/../y``."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+@dataclass(frozen=True)
+class Content:
+    """Content of a file."""
+
+    digest: str = ""  # `mvemo.extract.media.content.file_digest`; empty if it cannot be read
+    stamp: Stamp | None = None  # stamp of the file when its digest was known
+    reason: str = ""  # reason why the file cannot be read
+
+
+class KnownContents:
+    """Digests of files that were read before; without a writable data folder it is empty."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect(":memory:")
+        with suppress(OSError, sqlite3.Error):
+            data_folder().mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(_file(), timeout=2.0)
+            db.execute(
+                f"CREATE TABLE IF NOT EXISTS {_TABLE} (path BLOB PRIMARY KEY, stamp TEXT, "
+                "digest TEXT)"
+            )
+            db.execute(f"CREATE INDEX IF NOT EXISTS {_TABLE}_stamps ON {_TABLE} (stamp)")
+            self._db = db
+
+    def find(self, path: Path, stamp: Stamp) -> str:
+        """Return the digest of an unchanged or renamed file, or ''."""
+        with suppress(sqlite3.Error):
+            query = f"SELECT path, digest FROM {_TABLE} WHERE stamp = ?"
+            found: dict[bytes, str] = dict(self._db.execute(query, (_text(stamp),)).fetchall())
+            place = _place(path)
+            if place in found:
+                return found[place]
+            # Some file systems give an inode's number to another file later: a file was renamed
+            # only if its old path is gone.
+            for old, digest in found.items():
+                if not os.path.lexists(old):
+                    self._db.execute(f"DELETE FROM {_TABLE} WHERE path = ?", (old,))
+                    self.put(path, stamp, digest)
+                    return digest
+        return ""
+
+    def put(self, path: Path, stamp: Stamp, digest: str) -> None:
+        """Keep the digest of a file."""
+        with suppress(sqlite3.Error):
+            row = _place(path), _text(stamp), digest
+            self._db.execute(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?)", row)
+
+    def close(self) -> None:
+        """Write what was kept."""
+        with suppress(sqlite3.Error):
+            self._db.commit()
+        self._db.close()
+
+
+def forget_contents() -> None:
+    """Forget all digests, so that every file is read again."""
+    _file().unlink(missing_ok=True)
+
+
+def keep_content(path: Path, digest: str) -> None:
+    """Keep the digest of a file that was written just now, such as a tagged copy."""
+    with closing(KnownContents()) as known, suppress(OSError):
+        known.put(path, stamp_of(path), digest)
+
+
+def contents_of(
+    paths: Sequence[Path], on_file: Callable[[bool], object] = lambda failed: None
+) -> list[Content]:
+    """Return the content of each file; call `on_file` after each, with True if it failed.
+
+    Files that changed are read in worker processes, because they may be damaged or malicious.
+    """
+    found: dict[int, Content] = {}
+    with closing(KnownContents()) as known:
+        for i, path in enumerate(paths):
+            try:
+                stamp = stamp_of(path)
+                found[i] = Content(known.find(path, stamp), stamp)
+            except FileNotFoundError:
+                found[i] = Content(reason=f"{path}: file not found")
+            except (OSError, ValueError) as error:
+                found[i] = Content(reason=f"{path}: cannot be read: {_cause(error)}")
+            if found[i].digest or found[i].reason:
+                on_file(bool(found[i].reason))
+        changed = [i for i in found if not (found[i].digest or found[i].reason)]
+        for n, digest in read_each(_DIGEST, [(paths[i], {}) for i in changed]):
+            i, path = changed[n], paths[changed[n]]
+            found[i] = _checked(path, found[i].stamp, digest)
+            if (checked := found[i]).stamp is not None:
+                known.put(path, checked.stamp, checked.digest)
+            on_file(bool(found[i].reason))
+    return [found[i] for i in range(len(paths))]
+
+
+def content_of(path: Path) -> Content:
+    """Return the content of one file."""
+    return contents_of([path])[0]
+
+
+def _checked(path: Path, before: Stamp | None, digest: str | ExtractError) -> Content:
+    """Return the content of a file that was read, if it did not change meanwhile."""
+    try:
+        if isinstance(digest, BadMedia):
+            # The reader crashed, or took too long.
+            digest = content_digest(path)
+        if isinstance(digest, ExtractError):
+            return Content(reason=str(digest))
+        if stamp_of(path) != before:
+            return Content(reason=f"{path}: is changing: run the same command again later")
+    except OSError as error:
+        return Content(reason=f"{path}: cannot be read: {_cause(error)}")
+    return Content(digest, before)
+
+
+def _cause(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _file() -> Path:
+    return data_folder() / "contents.sqlite"
+
+
+def _place(path: Path) -> bytes:
+    return os.fsencode(place_of(path))
+
+
+def _text(stamp: Stamp) -> str:
+    size, modified, _, inode = stamp
+    return f"{inode} {size} {modified}"

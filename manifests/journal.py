@@ -1,0 +1,84 @@
+"""Append-only journals: files with one JSON object per line, which survive a kill at any moment."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mvemo.manifests.files import cause, parse_json, sync_folder, write_text
+
+T = TypeVar("T")
+
+
+class Journal:
+    """One append-only file of entries, which need not exist; a kill costs at most the last entry.
+
+    If `durable`, each entry is on the disk before `append` returns. Failures to read or write
+    raise `error`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> journal = Journal(Path(tempfile.mkdtemp()) / "changes.jsonl", ValueError)
+    >>> journal.append([{"n": 1}])
+    >>> _ = journal.path.write_text(journal.path.read_text() + '{"n": 2')  # a torn line
+    >>> journal.append([{"n": 3}])
+    >>> journal.read(lambda entry: entry["n"])
+    ([1, 3], 1)
+    """
+
+    def __init__(self, path: Path, error: type[Exception], durable: bool = True) -> None:
+        self.path, self._error, self._durable = path, error, durable
+
+    def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Append entries; if this fails, none of them is in the file."""
+        text = _lines(entries)
+        try:
+            is_new = not self.path.exists()
+            with self.path.open("ab+", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(size - 1, 0))
+                # A torn last line is ended, so that only this line is lost.
+                rest = memoryview(b"\n" * (file.read(1) not in (b"", b"\n")) + text)
+                try:
+                    while rest:
+                        rest = rest[file.write(rest) or 0 :]
+                    if self._durable:
+                        os.fsync(file.fileno())
+                except OSError:
+                    with suppress(OSError):
+                        file.truncate(size)
+                    raise
+            if is_new and self._durable:
+                sync_folder(self.path.parent)
+        except OSError as problem:
+            raise self._error(f"{self.path}: cannot be written: {cause(problem)}") from None
+
+    def replace(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the whole content in one step."""
+        text = _lines(entries).decode()
+        write_text(self.path, text, error=self._error, durable=self._durable)
+
+    def read(self, parse: Callable[[Any], T]) -> tuple[list[T], int]:
+        """Return `parse` of each entry, oldest first, and the number of unreadable lines.
+
+        A line is unreadable if it is not JSON, or if `parse` raises ValueError, TypeError or
+        KeyError. Without a file there are no entries.
+        """
+        found, n_bad = [], 0
+        try:
+            content = self.path.read_bytes() if self.path.exists() else b""
+        except OSError as problem:
+            raise self._error(f"{self.path}: cannot be read: {cause(problem)}") from None
+        for line in filter(None, content.split(b"\n")):
+            try:
+                found.append(parse(parse_json(line)))
+            except (ValueError, TypeError, KeyError):
+                n_bad += 1
+        return found, n_bad
+
+
+def _lines(entries: Iterable[Mapping[str, Any]]) -> bytes:
+    return "".join(json.dumps(entry) + "\n" for entry in entries).encode()

@@ -1,0 +1,76 @@
+"""Journals keep every entry that was appended, whatever a kill or a full disk left in the file."""
+
+import errno
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.journal import Journal
+
+ENTRIES = st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text()), max_size=3)
+
+
+@given(st.lists(st.tuples(ENTRIES, st.none() | st.floats(0, 1, exclude_max=True))))
+def test_only_torn_entries_are_lost(tmp_path_factory, steps):
+    """Each step appends an entry, and a kill may leave only a part of its line."""
+    path = tmp_path_factory.mktemp("journal") / "a.jsonl"
+    whole = []
+    for entry, torn in steps:
+        before = path.stat().st_size if path.exists() else 0
+        Journal(path, BadManifest).append([entry])
+        if torn is None:
+            whole.append(entry)
+        else:
+            written = path.stat().st_size - before
+            os.truncate(path, before + int(torn * (written - 1)))
+    found, n_bad = Journal(path, BadManifest).read(dict)
+    assert found == whole
+    assert n_bad <= len(steps) - len(whole)
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\0" * 40, b"\xff\xfe", b"[" * 100_000, b"[1]", b"7", b'"text"', b"9" * 6000, b"{}"]
+)
+def test_unreadable_lines_are_skipped_and_counted(tmp_path, bad):
+    journal = Journal(tmp_path / "a.jsonl", BadManifest)
+    journal.path.write_bytes(b'{"n": 1}\n' + bad)
+    journal.append([{"n": 2}, {"n": 3}])
+    assert journal.read(lambda entry: entry["n"]) == ([1, 2, 3], 1)
+    journal.replace([{"n": 4}])
+    assert journal.read(lambda entry: entry["n"]) == ([4], 0)
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_failed_append_leaves_the_file_as_it_was(tmp_path, monkeypatch, call):
+    journal = Journal(tmp_path / "a.jsonl", BadManifest)
+    journal.append([{"n": 1}])
+    content = journal.path.read_bytes()
+    if call == "fsync":
+
+        def full(handle):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+    else:
+        resource = pytest.importorskip("resource")
+        signal = pytest.importorskip("signal")
+        former = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) + 20, former[1]))
+    try:
+        with pytest.raises(BadManifest, match=r"a\.jsonl: cannot be written: (No space|File too)"):
+            journal.append([{"n": 2}, {"n": 3}, {"n": 4}])
+    finally:
+        if call == "write":
+            resource.setrlimit(resource.RLIMIT_FSIZE, former)
+            signal.signal(signal.SIGXFSZ, handler)
+    assert journal.path.read_bytes() == content
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(BadManifest, match="cannot be read: Is a directory"):
+        Journal(tmp_path, BadManifest).read(dict)
+    assert Journal(tmp_path / "none.jsonl", BadManifest).read(dict) == ([], 0)
