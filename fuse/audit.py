@@ -36,6 +36,8 @@ FOLDS = 6
 VERY_FAR = 50.0
 # Fewest clips with a feature that allow its audit, and most by which its knowledge is judged.
 FEWEST, MOST_SCORED = 20, 20_000
+# Chance probability below which labels are related to a feature.
+BY_CHANCE = 0.01
 # Columns whose variance is divided among groups and labels at a time.
 COLUMNS = 256
 
@@ -175,8 +177,7 @@ class _Audit:
         if protocols == {"imported"}:
             # Nets of mvemo may have units that never fire, which is no fault of the data.
             yield from self._columns(name, values, far, scaling.scale)
-            shifted = shifted_rows(values)
-            if shifted.any():
+            if (shifted := shifted_rows(values)).any():
                 yield Finding(
                     "shifted-rows",
                     name,
@@ -200,9 +201,12 @@ class _Audit:
             z = scaling.apply(values[::step])[:, ~constant]
             few = rows[::step]
             if self.k > 1:
-                self.known[name] = knowledge(
+                known = knowledge(
                     z, self.y[few], self.means[few], self.folds[few], numeric=self.is_numeric
                 )
+                made = np.zeros(len(constant), np.bool_)
+                made[~constant] = known.columns
+                self.known[name] = known._replace(columns=made)
             step = -(-len(z) // MOST_FITTED)
             self.compared[name] = z[::step].copy(), few[::step]
             yield from self._batches(name, values, scaling, rows)
@@ -287,12 +291,13 @@ class _Audit:
                 continue
             facts = []
             if known.columns.any():
+                n, numbers = known.columns.sum(), _numbers(known.columns)
                 facts.append(
-                    f"the labels explain {known.column:.1%} of a column "
-                    f"({known.columns.sum()} such: {_numbers(known.columns)})"
+                    f"labels explain up to {known.column:.1%} of the variance of {n} of "
+                    f"{len(known.columns)} columns ({numbers})"
                 )
             if known.block > TOO_GOOD:
-                facts.append(f"it explains {known.block:.1%} of a label's variance")
+                facts.append(f"all columns explain up to {known.block:.1%} of a label's")
             yield Finding(
                 "label-leakage",
                 name,
@@ -301,7 +306,10 @@ class _Audit:
                 "from the labels do",
                 f"--exclude {name}, unless you know how it was made",
             )
-        if names := rows_mismatch(self.compared, self.y) if len(self.compared) > 1 else ():
+        related = not self.labelled or any(
+            known.chance < BY_CHANCE for known in self.known.values()
+        )
+        if names := () if related else rows_mismatch(self.compared, self.y):
             yield Finding(
                 "rows-mismatch",
                 "",

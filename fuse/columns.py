@@ -34,8 +34,9 @@ def repeated_columns(values: F32, far: Bools) -> Bools:
     repeated[np.delete(varies, first)] = True
     columns, rows = varies[np.sort(first)], np.flatnonzero(~far)
     for i, j in _proportional(values[rows[:: -(-len(rows) // ROWS)]], columns):
-        if not repeated[[i, j]].any() and _distance(values[rows, i], values[rows, j]) < ROUNDING:
-            repeated[j] = True
+        if not repeated[[i, j]].any():
+            a, b = _unit(np.column_stack([values[rows, i], values[rows, j]])).T
+            repeated[j] = 2 - 2 * abs(a @ b) < ROUNDING
     return repeated
 
 
@@ -52,12 +53,6 @@ def _proportional(values: F32, columns: np.ndarray) -> list[tuple[int, int]]:
     points[told] *= np.sign(points[told, :1])
     pairs = KDTree(points[told]).query_pairs(4 * np.sqrt(DIRECTIONS * ROUNDING))
     return sorted((int(columns[told[i]]), int(columns[told[j]])) for i, j in pairs)
-
-
-def _distance(a: F32, b: F32) -> float:
-    """Return the squared distance of two columns of unit length, of either sign."""
-    unit = _unit(np.column_stack([a, b]))
-    return float(2 - 2 * abs(unit[:, 0] @ unit[:, 1]))
 
 
 def _unit(columns: F32) -> F64:
@@ -90,13 +85,13 @@ def shifted_rows(values: F32) -> Bools:
         ratio, better = np.empty(len(values)), np.empty(len(values))
         for block in np.array_split(np.arange(len(values)), len(row_blocks(values))):
             here, there = values[block], np.roll(values[block], step, axis=1)
-            gain = _fit(there[:, told], centre, spread) - _fit(here[:, told], centre, spread)
+            gain = _misfit(here[:, told], centre, spread) - _misfit(there[:, told], centre, spread)
             ratio[block], better[block] = gain.sum(axis=1), (gain > 0).mean(axis=1)
         least = max(SURELY + np.log(len(values)), -MIRRORED * np.median(ratio))
         shifted |= (ratio > least) & (better >= CELLS)
     return shifted
 
 
-def _fit(rows: F32, centre: F32, spread: F32) -> F32:
-    """Return the log-likelihood of each cell, without constants."""
-    return np.asarray(-2 * np.log1p(np.square((rows - centre) / spread) / 3), np.float32)
+def _misfit(rows: F32, centre: F32, spread: F32) -> F32:
+    """Return minus the log-likelihood of each cell, without constants."""
+    return np.asarray(2 * np.log1p(np.square((rows - centre) / spread) / 3), np.float32)

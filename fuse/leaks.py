@@ -44,6 +44,7 @@ class Knowledge(NamedTuple):
     columns: Bools  # bool (columns,): True if the labels determine the column
     column: float  # largest share of a column's variance that the labels explain
     block: float  # largest share of a label's variance that the feature explains
+    chance: float  # probability that labels in random order explain a column as well
 
 
 def knowledge(z: F32, y: F64, means: F64, folds: Ints, *, numeric: bool) -> Knowledge:
@@ -51,25 +52,26 @@ def knowledge(z: F32, y: F64, means: F64, folds: Ints, *, numeric: bool) -> Know
 
     `means` is of `group_means`; `numeric` is False for indicators of classes or tags.
     """
+    from scipy.stats import chi2
+
+    basis = _basis(y)
+    shares = np.square(basis.T @ z).sum(axis=0) / np.maximum(z.var(axis=0), 1e-12)
+    chance = min(1.0, len(shares) * float(chi2.sf(shares.max(), basis.shape[1])))
     linear = _explained(y, _ridge(z, y, folds))
     few = slice(None, None, -(-len(z) // MOST_FITTED))
     z, y = z[few], _standardised(y[few])
     folds = np.where(folds[few] < 0, folds[few], folds[few] % FOLDS)
     known = np.concatenate([y, _standardised(means[few])], axis=1)
-    kernel = _kernel(y)
+    kernel = _kernel(y) + known @ known.T / known.shape[1]
     if known.shape[1] <= MOST_ALONE:
         kernel += sum(_kernel(column[:, None]) for column in known.T) / known.shape[1]
     of_columns = _explained(z, _kernel_ridge(kernel, z, folds))
-    if known.shape[1] > y.shape[1]:
-        both = _explained(z, _kernel_ridge(_kernel(known), z, folds))
-        of_columns = np.fmax(of_columns, both)
     scores = [linear]
     if numeric:
         scores.append(_explained(y, _kernel_ridge(_kernel(z), y, folds)))
         scores.append(_explained(y, _neighbours(z, y, folds)))
-    return Knowledge(
-        of_columns > TOO_GOOD, float(np.nanmax(of_columns)), float(np.nanmax(np.stack(scores)))
-    )
+    column, block = (float(np.nanmax(np.stack(explained))) for explained in ([of_columns], scores))
+    return Knowledge(of_columns > TOO_GOOD, column, block, chance)
 
 
 def rows_mismatch(features: Mapping[str, tuple[F32, Ints]], y: F64) -> tuple[str, ...]:
@@ -95,9 +97,7 @@ def _chance(z: F32 | F64, y: F64) -> float:
     mean of the first principal components.
     """
     rng = np.random.default_rng(0)
-    basis, size, _ = np.linalg.svd(y - y.mean(axis=0), full_matrices=False)
-    basis = basis[:, size > 1e-6 * max(size[0], 1e-12)].astype(np.float32)
-    main = _components(z)
+    basis, main = _basis(y), _components(z)
     z = _standardised(np.concatenate([main, z], axis=1)).astype(np.float32)
     orders = [np.arange(len(z)), *(rng.permutation(len(z)) for _ in range(PERMUTATIONS))]
     shares = np.array([np.square(basis[order].T @ z).sum(axis=0) for order in orders])
@@ -107,6 +107,12 @@ def _chance(z: F32 | F64, y: F64) -> float:
     )
     as_strong = (strength[:, 1:] >= strength[:, :1]).sum(axis=1)
     return float(min(1.0, 3 * (1 + as_strong.min()) / (1 + PERMUTATIONS)))
+
+
+def _basis(y: F64) -> F32:
+    """Return orthonormal columns that span the centred labels."""
+    basis, size, _ = np.linalg.svd(y - y.mean(axis=0), full_matrices=False)
+    return np.asarray(basis[:, size > 1e-6 * max(size[0], 1e-12)], np.float32)
 
 
 def _components(z: F32 | F64) -> F64:

@@ -23,9 +23,10 @@ def audit(features: Path, manifest: Path | None, out: Path | None, **options: An
     """Look for faults of the data in FEATURES that make scores too good or too bad.
 
     Lists clips with equal or nearly equal vectors in different groups, splits or classes;
-    features that know the labels; constant, repeated or wrongly scaled columns; clips far
-    from all others; features that tell groups apart better than labels; classes in too few
-    groups. Each finding states the clips and the cure.
+    pieces of one source in several groups or splits; features made from the labels; rows of
+    other labels, or shifted by a column; constant, repeated or wrongly scaled columns; clips
+    far from all others; features that tell groups apart better than labels; classes in too
+    few groups. Each finding states the clips and the cure.
 
     \b
     Examples:

@@ -76,6 +76,13 @@ def test_features_made_from_the_labels(tmp_path, task, how):
     assert [(f.kind, f.feature) for f in found] == [("label-leakage", "leak")]
 
 
+def test_columns_made_from_labels_are_named(tmp_path):
+    clips, values = table(), vectors(1, 64)
+    values[:, 3], values[:, 40] = 1.0, np.array([2, 0, 3, 1])[clips.labels]
+    (found,) = [f for f in findings(tmp_path, clips, a=values) if f.kind == "label-leakage"]
+    assert "of 1 of 64 columns (40)" in found.message
+
+
 def test_a_good_feature_is_not_a_leak(tmp_path):
     clips = table()
     values = vectors(1) + 1.5 * np.eye(24, dtype=np.float32)[clips.labels]
