@@ -107,10 +107,12 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
         click.echo(dump_json({**facts, "share": share, "labels": records, "ceilings": limits}))
         return
     _print(records[: options["most"] or SHOWN], FIELDS)
+    less = f": see --share {found.at_most:.2g}" if found.at_most < options["share"] else ""
     click.echo(
         f"\n{found.model}: if {options['share']:.0%} of the labels were wrong, "
         f"{found.precision:.0%} of the {found.suspects} most doubtful ones would be "
-        f"(AUROC {found.auroc:.3f}); at most {found.at_most:.0%} can be wrong, if errors are random"
+        f"(AUROC {found.auroc:.3f}); at most {found.at_most:.0%} can be wrong if errors are random"
+        f"{less}"
     )
     if ceilings:
         click.echo("\nLimits that the annotators' disagreement puts on scores:")
