@@ -17,7 +17,7 @@ import numpy as np
 from mvemo.cache import Cache, open_cache
 from mvemo.fuse.columns import repeated_columns, shifted_rows
 from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix
-from mvemo.fuse.leaks import MOST_FITTED, TOO_GOOD, Knowledge, group_means, knowledge, rows_mismatch
+from mvemo.fuse.leaks import MOST_FITTED, Knowledge, group_means, knowledge, rows_mismatch
 from mvemo.fuse.near_pairs import near_pairs
 from mvemo.fuse.numeric import F32, F64, Bools, Ints
 from mvemo.fuse.scaling import MIN_CLIPS, Scaling, fit_scaling, row_blocks, unit_rows
@@ -287,7 +287,7 @@ class _Audit:
     def leakage(self) -> Iterator[Finding]:
         """Yield features that were made from the labels, and rows in another order than these."""
         for name, known in self.known.items():
-            if not known.columns.any() and not known.block > TOO_GOOD:
+            if not known.columns.any() and not known.made:
                 continue
             facts = []
             if known.columns.any():
@@ -296,7 +296,7 @@ class _Audit:
                     f"labels explain up to {known.column:.1%} of the variance of {n} of "
                     f"{len(known.columns)} columns ({numbers})"
                 )
-            if known.block > TOO_GOOD:
+            if known.made:
                 facts.append(f"all columns explain up to {known.block:.1%} of a label's")
             yield Finding(
                 "label-leakage",

@@ -8,9 +8,9 @@ the whole feature determines were mixed into its columns.
 
 A high accuracy is not evidence: classes that are easy to tell are predicted without error by
 honest features. Hence the explained variance counts. At `TOO_GOOD`, two classes are six standard
-deviations apart, and ratings are predicted better than by any published model (r of .86 at most;
-Eerola and Anderson 2026). For classes, only linear models read the whole feature, as neighbours and
-kernels explain all variance of classes that are merely easy.
+deviations apart; published models of ratings reach r = .86 at most (Eerola and Anderson 2026). For
+classes, only linear models read the whole feature, as neighbours and kernels explain all variance
+of classes that are merely easy.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import numpy as np
 from mvemo.fuse.features import leave_each_out
 from mvemo.fuse.numeric import F32, F64, Bools, Ints
 
-# Explained variance of a column or of labels that only features made from labels reach.
-TOO_GOOD = 0.9
+# Explained variance of a column, of classes or tags, and of ratings that only features made from
+# labels reach: made ratings without errors of listeners may be predicted as well.
+TOO_GOOD, TOO_GOOD_RATINGS = 0.9, 0.95
 # Neighbours that predict a clip, scales of kernels, and their penalty.
 NEIGHBOURS, SCALES, PENALTY = 5, (0.5, 1.0, 2.0), 0.01
 # Clips on which kernels are fitted, and folds.
@@ -44,6 +45,7 @@ class Knowledge(NamedTuple):
     columns: Bools  # bool (columns,): True if the labels determine the column
     column: float  # largest share of a column's variance that the labels explain
     block: float  # largest share of a label's variance that the feature explains
+    made: bool  # True if this share is that of features made from labels
     chance: float  # probability that labels in random order explain a column as well
 
 
@@ -71,7 +73,8 @@ def knowledge(z: F32, y: F64, means: F64, folds: Ints, *, numeric: bool) -> Know
         scores.append(_explained(y, _kernel_ridge(_kernel(z), y, folds)))
         scores.append(_explained(y, _neighbours(z, y, folds)))
     column, block = (float(np.nanmax(np.stack(explained))) for explained in ([of_columns], scores))
-    return Knowledge(of_columns > TOO_GOOD, column, block, chance)
+    too_good = TOO_GOOD_RATINGS if numeric else TOO_GOOD
+    return Knowledge(of_columns > TOO_GOOD, column, block, block > too_good, chance)
 
 
 def rows_mismatch(features: Mapping[str, tuple[F32, Ints]], y: F64) -> tuple[str, ...]:
