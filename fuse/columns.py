@@ -6,7 +6,7 @@ import numpy as np
 
 from mvemo.fuse.near_pairs import distinct_rows
 from mvemo.fuse.numeric import F32, F64, Bools
-from mvemo.fuse.scaling import row_blocks
+from mvemo.fuse.scaling import CONSTANT, row_blocks
 
 # Columns that are read at a time, and rows on which columns are first compared.
 COLUMNS, ROWS = 256, 2000
@@ -35,8 +35,10 @@ def repeated_columns(values: F32, far: Bools) -> Bools:
     columns, rows = varies[np.sort(first)], np.flatnonzero(~far)
     for i, j in _proportional(values[rows[:: -(-len(rows) // ROWS)]], columns):
         if not repeated[[i, j]].any():
-            a, b = _unit(np.column_stack([values[rows, i], values[rows, j]])).T
-            repeated[j] = 2 - 2 * abs(a @ b) < ROUNDING
+            pair = np.column_stack([values[rows, i], values[rows, j]])
+            # Tails hide that the rest differs, and sparse columns differ only in their tails.
+            units = _unit(pair), _unit(pair, tails=True)
+            repeated[j] = all(2 - 2 * abs(u[:, 0] @ u[:, 1]) < ROUNDING for u in units)
     return repeated
 
 
@@ -55,14 +57,19 @@ def _proportional(values: F32, columns: np.ndarray) -> list[tuple[int, int]]:
     return sorted((int(columns[told[i]]), int(columns[told[j]])) for i, j in pairs)
 
 
-def _unit(columns: F32) -> F64:
-    """Return columns (rows, columns) without their mean and tails, with length 1."""
+def _unit(columns: F32, *, tails: bool = False) -> F64:
+    """Return columns (rows, columns) without their mean and tails, with length 1.
+
+    Columns that vary only by rounding are zero.
+    """
     x = columns.astype(np.float64)
     low, high = np.quantile(x, (0.05, 0.95), axis=0)
-    # Tails hide that the rest differs; but a column may vary only in them.
-    x = np.where(high > low, np.clip(x, low, high), x)
-    x -= x.mean(axis=0)
+    # A column may vary only in its tails.
+    x = np.where(tails | (high <= low), x, np.clip(x, low, high))
+    mean = x.mean(axis=0)
+    x -= mean
     length = np.linalg.norm(x, axis=0)
+    x[:, length <= CONSTANT * np.abs(mean) * np.sqrt(len(x))] = 0.0
     return np.asarray(x / np.where(length > 0, length, 1.0))
 
 

@@ -30,7 +30,7 @@ from mvemo.manifests.relabel import format_label
 # Share of wrong labels that is assumed, and exchanges of ratings that show wrong ones.
 SHARE, EXCHANGES = 0.1, 20
 # Shares of the most doubtful labels that bound the share of wrong ones, and standard errors above.
-TAILS, ERRORS = np.geomspace(0.005, 0.5, 50), 2.0
+TAILS, ERRORS = np.geomspace(0.005, 0.5, 50), 3.0
 FIELDS = ("clip_id", "label", "suggested", "probability", "doubt")
 # Smallest probability in the logarithm.
 LEAST = 1e-6

@@ -94,4 +94,4 @@ def test_known_answers_on_emomv(shared_data, tmp_path, share):
         found = find_label_errors(cache, share=share)
     true = wrong[found.ranking()[: found.suspects]].mean()
     assert found.precision == pytest.approx(true, abs=0.08)
-    assert share < found.at_most < share + 0.06
+    assert share < found.at_most < share + 0.1
