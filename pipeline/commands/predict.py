@@ -21,6 +21,7 @@ from mvemo.pipeline.commands.options import (
     flag,
     model_option,
     refuse_address,
+    rehash_option,
     strict_option,
     together,
     weights_option,
@@ -86,6 +87,7 @@ model_options = together(
 )
 @flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
 @flag("--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips.")
+@rehash_option
 @strict_option
 @flag("--plan", "Only print the time and the memory that it would need.")
 @flag(
