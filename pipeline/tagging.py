@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mvemo.extract.store.contents import content_kept
 from mvemo.manifests.files import replacing, shown
 from mvemo.manifests.journal import Journal
 from mvemo.pipeline.console.messages import tell_note
@@ -418,7 +419,7 @@ def _write(change: Change, journal: Journal | None, run: str) -> None:
     """Replace a file by a tagged copy."""
     path, name = change.path, str(change.path.absolute())
     before = path.stat()
-    with replacing(path, error=BadOption) as copy:
+    with content_kept(path), replacing(path, error=BadOption) as copy:
         shutil.copyfile(path, copy)
         shutil.copystat(path, copy)
         with suppress(PermissionError):

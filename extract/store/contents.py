@@ -6,8 +6,8 @@ folder by place, inode, size and time of modification.
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,10 +93,16 @@ def forget_contents() -> None:
     _file().unlink(missing_ok=True)
 
 
-def keep_content(path: Path, digest: str) -> None:
-    """Keep the digest of a file that was written just now, such as a tagged copy."""
+@contextmanager
+def content_kept(path: Path) -> Iterator[None]:
+    """Keep what is known of a file that is replaced by one of the same content, inside."""
+    digest = ""
     with closing(KnownContents()) as known, suppress(OSError):
-        known.put(path, stamp_of(path), digest)
+        digest = known.find(path, stamp_of(path))
+    yield
+    if digest:
+        with closing(KnownContents()) as known, suppress(OSError):
+            known.put(path, stamp_of(path), digest)
 
 
 def contents_of(
@@ -121,9 +127,9 @@ def contents_of(
         changed = [i for i in found if not (found[i].digest or found[i].reason)]
         for n, digest in read_each(_DIGEST, [(paths[i], {}) for i in changed]):
             i, path = changed[n], paths[changed[n]]
-            found[i] = _checked(path, found[i].stamp, digest)
-            if found[i].stamp is not None:
-                known.put(path, found[i].stamp, found[i].digest)
+            found[i] = content = _checked(path, found[i].stamp, digest)
+            if content.stamp is not None:
+                known.put(path, content.stamp, content.digest)
             on_file(bool(found[i].reason))
     return [found[i] for i in range(len(paths))]
 

@@ -19,6 +19,7 @@ from mvemo.pipeline.commands.options import (
     flag,
     folds_are_named,
     folds_option,
+    rehash_option,
     root_option,
     seed_option,
     set_option,
@@ -95,6 +96,7 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
     help="Where the work is done: on this machine, or by the workers of a Dask scheduler.",
 )
 @option("--scheduler", metavar="ADDRESS", help="Address of the Dask scheduler: tcp://HOST:8786.")
+@rehash_option
 @strict_option
 def extract(
     manifest: Path | None,

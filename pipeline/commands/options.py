@@ -313,6 +313,22 @@ column_option = option(
     metavar="OURS=THEIRS",
     help="Name of a column in the table, such as clip_id=song. May be given several times.",
 )
+
+
+def _forget(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked:
+        from mvemo.extract.store.contents import forget_contents
+
+        forget_contents()
+
+
+rehash_option = option(
+    "--rehash",
+    is_flag=True,
+    expose_value=False,
+    callback=_forget,
+    help="Read all files again, also those whose size, time and inode are unchanged.",
+)
 strict_option = flag("--strict", "Exit with code 1 if clips failed.")
 
 

@@ -21,6 +21,7 @@ from mvemo.pipeline.commands.options import (
     flag,
     model_option,
     refuse_address,
+    rehash_option,
     strict_option,
     together,
     weights_option,
@@ -83,6 +84,7 @@ model_options = together(
     help="Add sets of classes or tags, or intervals, that hold the truth for this share "
     "of new clips, such as 0.9.",
 )
+@rehash_option
 @strict_option
 @flag("--plan", "Only print the time and the memory that it would need.")
 @flag(
