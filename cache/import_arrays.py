@@ -4,7 +4,7 @@ The formats are ``.npy``, ``.npz``, HDF5, CSV and Parquet. Nothing is unpickled.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,23 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.cache.clip_columns import (
+    ID_NAMES,
+    find_ids,
+    is_clip,
+    is_label,
+    names_clips,
+    texts_of,
+)
 from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.table import ClipTable
 from mvemo.cache.untrusted import data_set, data_set_names
 from mvemo.manifests.array_files import DAMAGED, NpzFile, read_npy
-from mvemo.manifests.tables import TABLES, are_numbers, match_ids, read_table
+from mvemo.manifests.cells import are_numbers, to_numbers
+from mvemo.manifests.tables import TABLES, match_ids, read_table
+from mvemo.manifests.text_table import listed
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
-# Default names of the data set with the clip ids of an .npz or HDF5 file.
-ID_NAMES = ("clip_id", "clip_ids")
 # Last words in the names of columns with ids.
 _ID_WORDS = frozenset(("", "id", "index", "no", "nr", "number"))
 
@@ -39,7 +48,9 @@ class ArrayRows:
     clip_ids
         Clip id of each row, or None if the file has no ids.
     id_name, columns
-        Columns of a table that hold the ids and the numbers.
+        Columns of a table (or data set) that hold the ids and the numbers.
+    left_out
+        Columns of a table that were not read, because they state labels, folds or groups.
     """
 
     path: Path
@@ -48,17 +59,19 @@ class ArrayRows:
     clip_ids: tuple[str, ...] | None
     id_name: str | None = None
     columns: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TableColumns:
     """Selection of the columns of a table that are read as ids and as numbers."""
 
-    # Id or path -> clip id; the column that holds these ids or paths is the column of ids.
+    # Id or path -> clip id, in the order of the clips; a column that holds them is one of ids.
     names: Mapping[str, str] = field(default_factory=dict)
     take: tuple[str, ...] = ()  # patterns of the columns of numbers to read, such as ``f*``
     skip: tuple[str, ...] = ()  # patterns of the columns to leave out
     renamed: Mapping[str, str] = field(default_factory=dict)  # new name -> name in the file
+    table: ClipTable | None = None  # clips whose labels are no features
 
 
 ALL_COLUMNS = TableColumns()
@@ -93,7 +106,7 @@ def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ..
         column, body = 0, lines
     else:
         raise BadCache(
-            f"{path}: has no column {name!r}; the columns are {', '.join(head)}; if the file has "
+            f"{path}: has no column {name!r}; the columns are {listed(head)}; if the file has "
             "no header, give the column's number, from 1"
         )
     ids = []
@@ -108,69 +121,154 @@ def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> A
     """Read the rows of a table for `read_array`."""
     read = read_table(path, error=BadCache, missing=MissingCache, columns=columns.renamed)
     lines, head = read.rows, read.header
+    for number, row in lines:
+        if len(row) != len(head):
+            n = len(row)
+            raise BadCache(f"{path}:{number}: the row has {n} cells, the first line {len(head)}")
+    cells = [[row[i].strip() for _, row in lines] for i in range(len(head))]
     numbered = id_column is not None and id_column not in head and id_column.isdecimal()
-    body = lines if numbered or are_numbers(head) else lines[1:]
-    names = [str(i + 1) for i in range(len(head))] if body is lines else head
-    if id_column is not None and id_column not in names:
-        raise BadCache(f"{path}: has no column {id_column!r}; the columns are {', '.join(names)}")
-    for number, cells in body:
-        if len(cells) != len(head):
-            raise BadCache(
-                f"{path}:{number}: the row has {len(cells)} cells, the first line {len(head)}"
-            )
-    table = {name: [row[i].strip() for _, row in body] for i, name in enumerate(names)}
-    id_name = id_column or ("clip_id" if "clip_id" in table else _column_of_ids(table, columns))
-    for (number, _), clip in zip(body, table.get(id_name or "", ()), strict=False):
-        if not clip:
-            raise BadCache(f"{path}:{number}: column {id_name} has no clip id")
-    chosen = _value_columns(path, table, id_name, columns)
-    values = np.empty((len(body), len(chosen)))
+    names = head
+    if numbered or _is_row(path, cells, columns):
+        names = [str(i + 1) for i in range(len(head))]
+    first = int(names is head)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise BadCache(f"{path}: {names.count(twice[0])} columns are named {twice[0]!r}")
+    table = {name: column[first:] for name, column in zip(names, cells, strict=True)}
+    rows = [number for number, _ in lines[first:]]
+    return numbers_of(path, table, id_column, columns, rows, read.points)
+
+
+def _is_row(path: Path, cells: Sequence[Sequence[str]], columns: TableColumns) -> bool:
+    """Return True if the first cells of a table's columns are a row of numbers, not a header."""
+    head = [column[0] for column in cells]
+    if not any(cell and _is_number(cell) for cell in head):
+        return False
+    below = {str(i): column[1:] for i, column in enumerate(cells)}
+    for name in find_ids(str(path), below, columns.names, skipped=below)[:1]:
+        cell, others = head[int(name)], [h for i, h in enumerate(head) if i != int(name)]
+        numbers = are_numbers(others) and not all(map(str.isdigit, others))
+        return is_clip(cell, columns.names) or (bool(cell) and numbers)
+    filled = [*filter(None, head)]
+    # pandas numbers the columns.
+    return are_numbers(head) and filled != [str(i) for i in range(len(filled))]
+
+
+def numbers_of(
+    path: Path,
+    table: Mapping[str, Any],
+    id_column: str | None,
+    columns: TableColumns,
+    lines: Sequence[int],
+    points: Callable[[Sequence[str]], Sequence[str]] | None = None,
+) -> ArrayRows:
+    """Return the ids and the numbers in the columns of a table; `lines` are those of the file.
+
+    `points` replaces decimal commas in the texts of a column.
+    """
+    if id_column is None and "clip_id" in columns.renamed:
+        id_column = "clip_id"
+    if id_column is not None and id_column not in table:
+        raise BadCache(f"{path}: has no column {id_column!r}; the columns are {listed([*table])}")
+    labels = {name for name in table if is_label(name, columns.table)} - {*columns.take}
+    skipped = _matching(path, columns.skip, table) | labels
+    found: tuple[str, ...] = (id_column,) if id_column is not None else ()
+    found = found or find_ids(str(path), table, columns.names, columns.take, skipped)
+    found = found or ("clip_id",) * ("clip_id" in table)
+    ids = tuple(texts_of(table[found[0]])) if found else None
+    if ids and "" in ids:
+        raise BadCache(f"{path}:{lines[ids.index('')]}: column {found[0]} has no clip id")
+    if points is not None:
+        table = {n: cells if n in found else points(cells) for n, cells in table.items()}
+    # pandas numbers the rows in a column without a name.
+    counts = {n for n in table if found and names_clips(n) and not names_clips(n, table[n])}
+    chosen = _value_columns(path, table, found, columns, skipped | counts)
+    values = np.empty((len(lines), len(chosen)))
     for j, name in enumerate(chosen):
-        for (number, _), cell in zip(body, table[name], strict=True):
-            if not _is_number(cell):
-                hint = "" if id_name else ": give --id-column if it is a clip id"
-                raise BadCache(f"{path}:{number}: {cell!r} is not a number{hint}")
-        values[:, j] = [float(cell or "nan") for cell in table[name]]
+        values[:, j] = _as_numbers(path, table[name], lines, bool(found))
     if not values.size:
         raise BadCache(f"{path}: holds no numbers")
-    ids = None if id_name is None else tuple(table[id_name])
-    return ArrayRows(path, None, values, ids, id_name, chosen)
+    left_out = tuple(name for name in table if name in labels - {*found})
+    return ArrayRows(path, None, values, ids, found[0] if found else None, chosen, left_out)
 
 
-def _column_of_ids(table: Mapping[str, Sequence[str]], columns: TableColumns) -> str | None:
-    """Return the first column in which most cells name a clip, or None."""
-    known = frozenset(columns.names.values())
-    for i, (name, cells) in enumerate(table.items()):
-        if known and (i == 0 or not _is_number(cells[0] if cells else "")):
-            matched, _ = match_ids(cells, columns.names)
-            if 2 * sum(clip in known for clip in matched) > len(cells):
-                return name
-    return None
+def read_frame(
+    frame: Any, clip_ids: Sequence[Any] | None = None, columns: TableColumns = ALL_COLUMNS
+) -> ArrayRows:
+    """Return the rows of a data frame of pandas or Polars.
+
+    Its index, each level of it and each column is compared with the names of the clips, unless
+    `clip_ids` has the ids of the rows.
+    """
+    where = Path("data frame")
+    table = {str(name): np.asarray(frame[name]) for name in frame.columns}
+    if len(table) != len(frame.columns) or any(v.ndim > 1 for v in table.values()):
+        raise BadCache(f"{where}: several columns have one name: rename them")
+    index = getattr(frame, "index", None)
+    levels: dict[str, Any] = {}
+    for i in range(getattr(index, "nlevels", 0)):
+        name = str(index.names[i] or f"index level {i}")  # type: ignore[union-attr]
+        values = index.get_level_values(i)  # type: ignore[union-attr]
+        levels[f"index {name}" if name in table else name] = np.asarray(values)
+    columns = replace(columns, skip=tuple(levels))
+    lines = range(1, len(frame) + 1)
+    if clip_ids is not None:
+        return numbers_of(where, {**levels, **table, "": clip_ids}, "", columns, lines)
+    rows = numbers_of(where, {**levels, **table}, None, columns, lines)
+    if rows.clip_ids is None and levels:
+        texts = texts_of(next(iter(levels.values())))
+        counted = texts == [str(i) for i in range(len(frame))]
+        if not counted or {*match_ids(texts, columns.names)[0]} & {*columns.names.values()}:
+            raise BadCache(
+                f"{where}: it is unclear if its index names the clips: pass clip_ids, or "
+                "frame.to_numpy() if the rows have the order of the clips"
+            )
+    return rows
+
+
+def _as_numbers(path: Path, cells: Any, lines: Sequence[int], has_ids: bool) -> NDArray[Any]:
+    if isinstance(cells, np.ndarray) and cells.dtype.kind in "fiub":
+        return cells
+    texts = texts_of(cells)
+    try:
+        return np.array(to_numbers([cell or "nan" for cell in texts]))
+    except ValueError:
+        for number, cell in zip(lines, texts, strict=True):
+            if not _is_number(cell):
+                hint = "" if has_ids else ": give --id-column if it is a clip id"
+                raise BadCache(f"{path}:{number}: {cell!r} is not a number{hint}") from None
+        raise
+
+
+def _matching(path: Path, patterns: Sequence[str], table: Mapping[str, Any]) -> set[str]:
+    """Return the columns that match any of the patterns, each of which must match one."""
+    matched = [{n for n in table if n == p or fnmatchcase(n, p)} for p in patterns]
+    if not all(matched):
+        bad = patterns[matched.index(set())]
+        raise BadCache(f"{path}: no column matches {bad!r}; the columns are {listed([*table])}")
+    return set[str]().union(*matched)
 
 
 def _value_columns(
-    path: Path, table: Mapping[str, Sequence[str]], id_name: str | None, columns: TableColumns
+    path: Path,
+    table: Mapping[str, Any],
+    ids: Sequence[str],
+    columns: TableColumns,
+    left_out: set[str],
 ) -> tuple[str, ...]:
     """Return the requested columns, or all; raise BadCache if one looks like ids or text."""
-    matches = {
-        pattern: {name for name in table if fnmatchcase(name, pattern)}
-        for pattern in (*columns.take, *columns.skip)
-    }
-    for pattern, names in matches.items():
-        if not names:
-            listing = ", ".join(table)
-            raise BadCache(f"{path}: no column matches {pattern!r}; the columns are {listing}")
-    taken = set[str]().union(*(matches[p] for p in columns.take)) if columns.take else {*table}
-    left_out = {id_name}.union(*(matches[p] for p in columns.skip))
-    chosen = tuple(name for name in table if name in taken - left_out)
+    taken = _matching(path, columns.take, table) if columns.take else {*table}
+    chosen = tuple(name for name in table if name in taken - left_out - {*ids})
     for name in () if columns.take else chosen:
-        cells = [cell for cell in table[name] if cell]
+        if isinstance(table[name], np.ndarray) and table[name].dtype.kind in "fb":
+            continue
+        cells = texts_of(table[name])
+        filled = [cell for cell in cells if cell]
         # If ids are known, a column of whole numbers is refused only if its name looks like an id.
-        like_id = id_name is None or name.casefold().rpartition("_")[2] in _ID_WORDS
-        different = len(cells) > 2 and len(set(cells)) == len(cells)
-        if cells and 2 * sum(map(_is_number, cells)) < len(cells):
-            problem = f"holds text, such as {cells[0]!r}"
-        elif like_id and different and all(cell.isdecimal() for cell in cells):
+        like_id = not ids or name.casefold().rpartition("_")[2] in _ID_WORDS
+        different = len(filled) > 2 and len(set(filled)) == len(filled)
+        if filled and 2 * sum(map(_is_number, filled)) < len(filled):
+            problem = f"holds text, such as {filled[0]!r}"
+        elif like_id and different and all(cell.isdecimal() for cell in filled):
             problem = "holds different whole numbers, like a column of ids"
         else:
             continue
@@ -183,7 +281,7 @@ def _value_columns(
 
 
 def _is_number(cell: str) -> bool:
-    return not cell or are_numbers([cell])
+    return cell.casefold() in ("", "nan") or are_numbers([cell])
 
 
 def read_array(
@@ -247,12 +345,13 @@ def read_array(
         if suffix == ".npz":
             with NpzFile(path) as arrays:
                 names = list(arrays)
-                return _from_mapping(path, arrays.__getitem__, names, dataset, id_column, guess)
+                mapping = _Mapping(path, arrays.__getitem__, names, columns)
+                return mapping.read(dataset, id_column, guess)
         if suffix in HDF5:
             with h5py.File(path, "r") as file:
                 get = partial(data_set, file, size=path.stat().st_size)
                 names = data_set_names(file)
-                return _from_mapping(path, get, names, dataset, id_column, guess)
+                return _Mapping(path, get, names, columns).read(dataset, id_column, guess)
     except BadCache:
         raise
     except (ValueError, *DAMAGED) as error:
@@ -272,58 +371,77 @@ def split_source(source: str | Path) -> tuple[Path, str | None]:
     return Path(text), None
 
 
-def _from_mapping(
-    path: Path,
-    get: Callable[[str], Any],
-    names: Sequence[str],
-    dataset: str | None,
-    ids: str | None,
-    guess: bool,
-) -> ArrayRows:
-    """Read the rows of an ``.npz`` or HDF5 file; `get` returns the array of a name."""
-    listing = ", ".join(names) or "none"
-    if dataset is None:
-        id_names = (ids,) if ids else ID_NAMES
-        numeric = [n for n in names if n not in id_names and get(n).dtype.kind in "fiub"]
-        if "values" not in numeric and len(numeric) != 1:
-            raise BadCache(
-                f"{path}: it is unclear which data set holds the numbers: name one of {listing}"
-            )
-        dataset = "values" if "values" in numeric else numeric[0]
-    dataset = dataset.strip("/")
-    for name, what in ((dataset, ""), (ids, " of clip ids")):
-        if name is not None and name not in names:
-            raise BadCache(f"{path}: has no data set {name!r}{what}; the data sets are {listing}")
-    values = _matrix(np.asarray(get(dataset)[()]), f"{path}:{dataset}")
-    # Ids in the group of the numbers take precedence over ids of the whole file.
-    group = dataset.rpartition("/")[0]
-    likely = [f"{group}/{name}" for name in ID_NAMES if group] + list(ID_NAMES)
-    id_name = ids or next((name for name in likely if name in names), None)
-    if id_name is None:
-        # Data sets of the same group come first.
-        others = sorted(names, key=lambda n: n.rpartition("/")[0] != group)
-        for name in others if guess else ():
-            if name != dataset and _may_be_ids(get(name), len(values)):
+@dataclass(frozen=True)
+class _Mapping:
+    """Arrays of an ``.npz`` or HDF5 file; `get` returns the array of a name."""
+
+    path: Path
+    get: Callable[[str], Any]
+    names: Sequence[str]
+    columns: TableColumns
+
+    def read(self, dataset: str | None, ids: str | None, guess: bool) -> ArrayRows:
+        dataset = (dataset or self._dataset(ids)).strip("/")
+        for name, what in ((dataset, ""), (ids, " of clip ids")):
+            if name is not None and name not in self.names:
+                known = listed(self.names)
+                raise BadCache(f"{self.path}: has no data set {name!r}{what}; there are {known}")
+        values = _matrix(np.asarray(self.get(dataset)[()]), f"{self.path}:{dataset}")
+        id_name = ids or (self._id_name(dataset, len(values)) if guess else None)
+        texts = None
+        if id_name is not None:
+            listed_ids = np.asarray(self.get(id_name)[()])
+            if listed_ids.size != len(values) or len(listed_ids) != len(values):
                 raise BadCache(
-                    f"{path}: data set {name!r} may hold the clip ids of the rows: give "
+                    f"{self.path}: clip ids {id_name!r}: expected shape ({len(values)},) for the "
+                    f"rows of {dataset!r}, got {listed_ids.shape}"
+                )
+            texts = tuple(texts_of(listed_ids.ravel()))
+        return ArrayRows(self.path, dataset, values, texts, id_name)
+
+    def _dataset(self, ids: str | None) -> str:
+        """Return the data set with the numbers, which is neither one of ids nor one of labels."""
+        others = [n for n in self.names if n not in ((ids,) if ids else ID_NAMES)]
+        numeric = [n for n in others if self.get(n).dtype.kind in "fiub"]
+        if "values" in numeric:
+            return "values"
+        if len(numeric) > 1:
+            facts = {n for n in numeric if self.get(n).shape[1:] in ((), (1,)) and names_clips(n)}
+            numeric = [n for n in numeric if n not in facts]
+        numeric = [n for n in numeric if not is_label(n.rpartition("/")[2], self.columns.table)]
+        if len(numeric) != 1:
+            raise BadCache(
+                f"{self.path}: it is unclear which data set holds the numbers: name one of "
+                f"{listed(self.names) or 'none'}"
+            )
+        return numeric[0]
+
+    def _id_name(self, dataset: str, rows: int) -> str | None:
+        """Return the data set with the clip ids of the rows of another, None if there is none."""
+        # Ids in the group of the numbers take precedence over ids of the whole file.
+        group = dataset.rpartition("/")[0]
+        others = sorted(self.names, key=lambda n: n.rpartition("/")[0] != group)
+        lists = {n: self.get(n) for n in others if n != dataset}
+        cells = {
+            n: np.asarray(v[()]).ravel()
+            for n, v in lists.items()
+            if v.shape in ((rows,), (rows, 1)) and v.dtype.kind in "OSUTifu"
+        }
+        labels = {n for n in cells if is_label(n.rpartition("/")[2], self.columns.table)}
+        found = find_ids(str(self.path), cells, self.columns.names, skipped=labels)
+        likely = [f"{group}/{name}" for name in ID_NAMES if group] + [*ID_NAMES]
+        if named := [*found, *(name for name in likely if name in self.names)]:
+            return named[0]
+        for name, values in cells.items():
+            # Names of clips are different texts, or numbers if the data set's name says so.
+            if len({*texts_of(values)}) == rows > 1 and (
+                values.dtype.kind in "OSUT" or (values.dtype.kind in "iu" and names_clips(name))
+            ):
+                raise BadCache(
+                    f"{self.path}: data set {name!r} may hold the clip ids of the rows: give "
                     f"--id-column {name}, or --rows"
                 )
-        return ArrayRows(path, dataset, values, None)
-    listed = np.asarray(get(id_name)[()])
-    if listed.ndim != 1 or len(listed) != len(values):
-        raise BadCache(
-            f"{path}: clip ids {id_name!r}: expected shape ({len(values)},) for the rows of "
-            f"{dataset!r}, got {listed.shape}"
-        )
-    texts = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in listed.tolist()]
-    return ArrayRows(path, dataset, values, tuple(texts))
-
-
-def _may_be_ids(listed: Any, rows: int) -> bool:
-    """Return True for an array with a different text per row, which may be names of clips."""
-    if listed.shape != (rows,) or listed.dtype.kind not in "OSUT":
-        return False
-    return len(set(np.asarray(listed[()]).tolist())) == rows > 1
+        return None
 
 
 def _matrix(array: NDArray[Any], where: str) -> NDArray[Any]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.cache.clip_columns import texts_of
 from mvemo.cache.difference import table_differences
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.import_arrays import ArrayRows, read_ids
+from mvemo.cache.import_arrays import ArrayRows, TableColumns, read_frame, read_ids
 from mvemo.cache.index import finite_rows
 from mvemo.cache.reader import open_cache
 from mvemo.cache.shards import refuse_unfinished
@@ -20,6 +21,7 @@ from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
 from mvemo.cache.table import F32, Bools, ClipTable
 from mvemo.cache.writer import CacheWriter
 from mvemo.manifests.labels import UNLABELLED
+from mvemo.manifests.tables import match_ids
 
 EXTRACTOR = "import"
 VERSION = 1
@@ -37,6 +39,10 @@ class Imported:
         Number of clips in the cache, and number of clips that now have the feature.
     incomplete, skipped
         Number of rows with missing numbers, and number of rows whose clips are not in the table.
+    absent
+        Clips without a row.
+    left_out
+        Columns of a data frame that were not imported, because they state labels or groups.
     """
 
     spec: FeatureSpec
@@ -44,6 +50,8 @@ class Imported:
     present: int
     incomplete: int
     skipped: int
+    absent: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def join_arrays(
@@ -134,8 +142,8 @@ def import_feature(
     path: Path | str,
     name: str,
     modality: str,
-    values: NDArray[Any],
-    clip_ids: Sequence[str] | None = None,
+    values: Any,
+    clip_ids: Sequence[Any] | None = None,
     *,
     table: ClipTable | None = None,
     settings: ImportSettings | None = None,
@@ -151,10 +159,12 @@ def import_feature(
     modality
         ``audio``, ``video`` or another short word, such as ``lyrics``.
     values
-        Numbers, (rows, dim). A row with a NaN counts as missing, like a clip without a row.
+        Array of numbers, (rows, dim), or a data frame of pandas or Polars. A row with a NaN counts
+        as missing, like a clip without a row.
     clip_ids
-        Clip id of each row, without repetition. If None, row i belongs to clip i of `table`, or
-        of the cache.
+        Clip id of each row, without repetition, as text or number. If None, ids are searched in the
+        index and the columns of a data frame; if there are none, row i belongs to clip i of
+        `table`, or of the cache.
     table
         Clips of a new cache. For an existing cache it is optional; its clips, groups and
         labels must match the cache, in any order.
@@ -203,12 +213,22 @@ def import_feature(
     if target is None:
         raise MissingCache(f"{path}: no such cache: give a manifest to create it")
 
+    clips, left_out = table or target, tuple[str, ...]()
+    names = {clip: clip for clip in clips.clip_ids}
+    if hasattr(values, "to_frame"):  # a series
+        values = values.to_frame()
+    if hasattr(values, "columns"):
+        frame = read_frame(values, clip_ids, TableColumns(names, table=clips))
+        values, clip_ids, left_out = frame.values, frame.clip_ids, frame.left_out
+    if clip_ids is not None:
+        clip_ids = match_ids(texts_of(clip_ids), names)[0]
     numbers, ids, skipped = _known_rows(
-        values, clip_ids, (table or target).clip_ids, where, settings.skip_unknown
+        values, clip_ids, clips.clip_ids, where, settings.skip_unknown
     )
     with np.errstate(over="ignore"):
         rows: F32 = np.ascontiguousarray(numbers, np.float32)
     present, incomplete = _complete_rows(rows, ids, where)
+    _refuse_tiny(numbers, where)
     spec = FeatureSpec(
         name=name,
         modality=modality,
@@ -231,7 +251,10 @@ def import_feature(
     with CacheWriter(path, target, provenance=settings.provenance, commit_rows=0) as writer:
         for i in np.flatnonzero(present).tolist():
             writer.put(spec, ids[i], spec.key(digest_of(["clip", ids[i]])), rows[i], copy=False)
-    return Imported(spec, len(target), int(present.sum()), incomplete, skipped)
+    with_row = {*ids}
+    absent = tuple(clip for clip in clips.clip_ids if clip not in with_row)
+    counts = len(target), int(present.sum()), incomplete, skipped
+    return Imported(spec, *counts, absent, left_out)
 
 
 def _refuse_other_clips(path: Path, stored: ClipTable, table: ClipTable) -> None:
@@ -303,6 +326,18 @@ def _complete_rows(rows: F32, ids: Sequence[str], where: str) -> tuple[Bools, in
             f"float32, such as clip {ids[infinite[0]]!r}: write NaN for a missing number"
         )
     return present, int((~missing.all(axis=1)).sum())
+
+
+def _refuse_tiny(numbers: NDArray[Any], where: str) -> None:
+    """Refuse a column whose numbers are all so small that float32 would lose them."""
+    low, high = (of(numbers, axis=0, initial=0.0) for of in (np.nanmin, np.nanmax))
+    largest = np.maximum(-low, high)
+    tiny = np.flatnonzero((largest > 0) & (largest < np.finfo(np.float32).tiny))
+    if len(tiny):
+        raise BadCache(
+            f"{where}: column {tiny[0] + 1} holds numbers up to {largest[tiny[0]]:.3g}, too small "
+            "for float32: multiply it, for example so that its deviation is 1"
+        )
 
 
 def _digest(rows: F32, present: Bools, ids: Sequence[str]) -> str:

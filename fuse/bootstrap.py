@@ -1,4 +1,4 @@
-"""The group bootstrap: resamples of groups of clips, intervals, and scores in each resample.
+"""The group bootstrap: resamples of groups of clips, and scores in each resample.
 
 Whole groups are drawn with replacement, as many as there are, because clips of one song
 or film are not independent (Efron & Tibshirani 1993, sections 8.3 and 13.3). A resample is
@@ -12,7 +12,6 @@ Two models that are scored on the same resamples can be compared.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,11 +21,15 @@ import numpy as np
 import scipy  # imports scipy.sparse at its first use: predicting does not need it
 from numpy.typing import NDArray
 
-from mvemo.fuse.metrics.scores import decision_scores, kappa_of_counts
+from mvemo.fuse.metrics.scores import (
+    decision_scores,
+    kappa_of_counts,
+    mcc_of_counts,
+    mcc_of_tags,
+)
 from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete, mean_finite, ratio
 
 N_RESAMPLES = 2000
-LEVEL = 0.95
 # Number of resamples per block: a row of 256 float32 sums stays in the fastest CPU cache. With very
 # many groups a block has fewer, but not below the second number, where products become slow.
 CHUNK, LEAST_CHUNK = 256, 32
@@ -79,24 +82,18 @@ def _chunk(row_bytes: int) -> int:
 def resample_groups(
     groups: Sequence[object], n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Resamples:
-    """Draw groups with replacement; the same groups and seed give the same resamples."""
+    """Draw groups with replacement; the same groups and seed give the same resamples.
+
+    The first of `n_resamples` + 1 rows has each group once: its scores are those of the clips.
+    """
     names, codes = np.unique(np.asarray(groups), return_inverse=True)
     n = len(names)
     rng = np.random.default_rng(seed)
-    counts, chunk = np.empty((n_resamples, n), dtype=np.uint8), _chunk(8 * n)
-    for block in np.split(counts, range(chunk, n_resamples, chunk)):
+    counts, chunk = np.ones((n_resamples + 1, n), dtype=np.uint8), _chunk(8 * n)
+    for block in np.split(counts[1:], range(chunk, n_resamples, chunk)):
         drawn = rng.integers(n, size=block.shape) + n * np.arange(len(block))[:, None]
         block[:] = np.bincount(drawn.ravel(), minlength=block.size).reshape(block.shape)
     return Resamples(codes.reshape(-1).astype(np.int64), counts)
-
-
-def percentile_interval(values: F64, level: float = LEVEL) -> F64:
-    """Return the percentile interval over the last axis, of shape (..., 2), ignoring NaN values."""
-    percentile = np.nanpercentile if np.isnan(values).any() else np.percentile
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        ends = percentile(values, [50 * (1 - level), 50 * (1 + level)], axis=-1)
-    return np.moveaxis(ends, 0, -1)
 
 
 def bootstrap_multiclass(
@@ -114,6 +111,7 @@ def bootstrap_multiclass(
     result["f1_macro"] = mean_finite(scores["f1"], axis=2)
     result["balanced_accuracy"] = mean_finite(ratio(correct, true), axis=2)
     result["cohen_kappa"] = kappa_of_counts(true, chosen, correct)
+    result["mcc"] = mcc_of_counts(true, chosen, correct)
     pooled = areas(positive, proba, mask, resamples)
     result["roc_auc_macro_ovr_pooled"] = mean_finite(pooled, axis=1)
     if folds is not None:
@@ -131,14 +129,18 @@ def bootstrap_multilabel(
     positive = y_true.astype(np.bool_)
     n_tags = positive.shape[1]
     result: dict[str, F64] = {}
-    counts = _counts(positive, decisions, mask, resamples)
-    for name, values in decision_scores(*counts).items():
+    true, chosen, correct = _counts(positive, decisions, mask, resamples)
+    n = np.stack([resamples.sums(rows[:, None].astype(np.float64)) for rows in mask])
+    per_tag = decision_scores(true, chosen, correct)
+    per_tag["mcc"] = mcc_of_tags(true, chosen, correct, n)
+    for name, values in per_tag.items():
         result |= {f"{name}:{t}": values[:, :, t] for t in range(n_tags)}
         result[f"{name}_macro"] = mean_finite(values, axis=2)
-    true, chosen, correct = (count.sum(axis=2) for count in counts)
+    true, chosen, correct = (count.sum(axis=2) for count in (true, chosen, correct))
     result["precision_micro"] = ratio(correct, chosen)
     result["recall_micro"] = ratio(correct, true)
     result["f1_micro"] = ratio(2 * correct, chosen + true)
+    result["mcc_micro"] = mcc_of_tags(true, chosen, correct, n_tags * n[:, :, 0])
     # Treat all pairs of clip and tag as one column.
     pairs = resamples.select(np.repeat(np.arange(len(positive)), n_tags))
     flat = proba.reshape(len(proba), -1, 1)

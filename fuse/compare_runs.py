@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
-from mvemo.fuse.crossval.comparisons import Comparison, FoldedOutputs, compare_models
+from mvemo.fuse.crossval.comparisons import Comparison, compare_models, names_of_tests
+from mvemo.fuse.crossval.paired_tests import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.numeric import Ints, mean_of_finite
 from mvemo.fuse.prediction_files import read_predictions
@@ -118,10 +119,9 @@ def format_run_comparison(comparison: RunComparison) -> str:
         wrap(
             f"{task.primary_title}: mean over folds. Difference: mean over folds, on the clips "
             "that both predicted; positive if the model in the first column is better. Interval: "
-            f"paired group bootstrap{f' of the pooled {task.primary_title}' * task.pooled_interval}"
-            f", {comparison.n_resamples} resamples; the trained models stay the same. p: "
-            "corrected test over folds (Nadeau & Bengio 2003), which allows for other training "
-            "clips. p (Holm): with Holm's correction for all rows."
+            f"over groups{f', of the pooled {task.primary_title}' * task.pooled_interval}, for "
+            f"these trained models. p: {names_of_tests(comparison.comparisons)}. p (Holm): with "
+            "Holm's correction for all rows."
         )
     )
     return "\n".join(lines)
@@ -146,7 +146,8 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
     caption = (
         f"{flags}Score: {task.primary_title}{', %' * task.in_percent}, mean over folds, "
         f"{len(first.clip_ids)} clips in {len(set(first.groups))} groups. Difference: with its "
-        "95 % interval over groups. p: corrected test over folds, with Holm's correction."
+        f"95 % interval over groups. p: {names_of_tests(comparison.comparisons)}, with Holm's "
+        "correction."
     )
     titles = "score", Head("against", TEXT), "score", "difference", "p"
     return [(caption, table(["model", *titles], rows))]
@@ -278,7 +279,7 @@ def read_run(folder: str | Path) -> Run:
         if set(one.clip_ids) != set(first.clip_ids):
             raise FuseError(f"{path}: its repeats differ in their clips")
         outputs = {name: one.outputs[name] for name in models}
-        folded = FoldedOutputs(task, one.y_true, one.folds, one.k, outputs)
+        folded = FoldedOutputs(task, one.y_true, one.groups, one.folds, one.k, outputs)
         repeats.append(_reordered(folded, _order(one.clip_ids, first.clip_ids)))
     return Run(
         name=folder.name,
@@ -337,6 +338,7 @@ def _reordered(one: FoldedOutputs, order: Ints) -> FoldedOutputs:
     return replace(
         one,
         y_true=one.y_true[order],
+        groups=[one.groups[i] for i in order],
         folds=one.folds[order],
         outputs={name: values[order] for name, values in one.outputs.items()},
     )

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.crossval.evaluation import with_repeats
+from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.results import OTHERS, Results, score_baseline, score_model
 from mvemo.fuse.tasks import task_of
+from mvemo.fuse.tasks.prediction_columns import check_outputs
+from mvemo.manifests.labels import label_kind
 from mvemo.manifests.text_table import listed
 
 
@@ -73,6 +76,7 @@ def results_of_predictions(
     synthetic: bool = False,
     scale: str = "",
     provenance: Mapping[str, Any] | None = None,
+    from_logits: bool = False,
 ) -> Results:
     """Score predictions, for the same report as an evaluation by mvemo.
 
@@ -91,6 +95,13 @@ def results_of_predictions(
         Scale of valence and arousal, such as ``1..9``; empty if unknown.
     provenance
         JSON values to keep with the files' names and digests.
+    from_logits
+        True if `outputs` are logits instead of probabilities.
+
+    Raises
+    ------
+    BadFeatures
+        Outputs, labels, folds or ids are not as `Predictions` states; the message names the clip.
 
     Examples
     --------
@@ -106,12 +117,17 @@ def results_of_predictions(
     if predictions.repeats:
         first, *others = (
             results_of_predictions(
-                one, name=name, synthetic=synthetic, scale=scale, provenance=provenance
+                one,
+                name=name,
+                synthetic=synthetic,
+                scale=scale,
+                provenance=provenance,
+                from_logits=from_logits,
             )
             for one in predictions.repeats
         )
         return with_repeats(first, others)
-    p = predictions
+    p = _checked(predictions, from_logits)
     task = task_of(p.task).for_labels(p.classes, p.y_true, scale)
     tested = (p.folds >= 0)[:, None]
     models = tuple(
@@ -146,3 +162,56 @@ def results_of_predictions(
             **(provenance or {}),
         },
     )
+
+
+def _checked(p: Predictions, from_logits: bool) -> Predictions:
+    """Return predictions with checked probabilities, or raise `BadFeatures`."""
+    task_of(p.task)
+    kind, n, n_classes = label_kind(p.task), len(p.clip_ids), len(p.classes)
+    for what, names in (("clip id", p.clip_ids), ("class", p.classes)):
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise BadFeatures(f"duplicate {what} {repeated[0]!r}")
+    y_true, folds = np.asarray(p.y_true), np.asarray(p.folds)
+    if n_classes == 1 and kind.numeric and y_true.shape == (n,):
+        y_true = y_true[:, None]
+    outputs = {model: np.asarray(values) for model, values in p.outputs.items()}
+    if not outputs:
+        raise BadFeatures("outputs: expected at least one model")
+    shapes = {"groups": (n,), "folds": (n,), "y_true": kind.shape(n, n_classes)}
+    arrays = {"groups": np.empty(len(p.groups)), "folds": folds, "y_true": y_true}
+    for what, values in (arrays | {f"outputs of {m!r}": v for m, v in outputs.items()}).items():
+        shape = shapes.get(what, (n, n_classes))
+        if values.shape != shape or values.dtype.kind not in "biuf":
+            got = f"{values.dtype} {values.shape}"
+            raise BadFeatures(f"{what}: expected numbers in the shape {shape}, got {got}")
+    wrong = np.flatnonzero(kind.invalid(y_true, n_classes))
+    if len(wrong):
+        top = n_classes - 1 if kind.exclusive else 1
+        least = "finite numbers" if kind.numeric else f"0 to {top}"
+        clip, got = p.clip_ids[wrong[0]], y_true[wrong[0]]
+        raise BadFeatures(f"y_true of clip {clip!r}: expected {least}, got {got}")
+    used = {*folds.tolist()} - {-1}
+    if used != {*range(p.k)} or not used:
+        listing = f"0 to {p.k - 1}, and -1 for clips that were not tested"
+        raise BadFeatures(f"folds: expected each of {listing}, got {sorted(used)}")
+    checked, n_divided = {}, 0
+    for model, values in outputs.items():
+        rows = []
+        for clip, row in zip(p.clip_ids, values.astype(np.float64).tolist(), strict=True):
+            place = f"clip {clip!r} of model {model!r}"
+            numbers, divided = check_outputs(p.task, place, [*map(repr, row)], from_logits)
+            rows.append(numbers)
+            n_divided += divided
+        checked[model] = np.array(rows)
+    notes = (*p.notes, *divided_note(n_divided, n * len(outputs)))
+    labels, folds = np.asarray(p.y_true).astype(kind.dtype), folds.astype(np.int64)
+    return replace(p, y_true=labels, folds=folds, outputs=checked, notes=notes)
+
+
+def divided_note(n_divided: int, n_rows: int) -> list[str]:
+    """Return a note on rows of probabilities that were divided by their sum, if there are any."""
+    note = (
+        f"In {n_divided} of {n_rows} rows the probabilities do not sum to 1, because they are "
+        "rounded: they were divided by their sum."
+    )
+    return [note] * bool(n_divided)

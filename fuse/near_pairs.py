@@ -4,6 +4,11 @@ The threshold is calibrated on random pairs of the same feature. Distances of ra
 lower tail that falls like a power of the distance; the exponent is the intrinsic dimension of the
 vectors (Levina and Bickel 2005). The tail gives the distance below which one pair is expected by
 chance in a hundred data sets of this size.
+
+If many clips are pieces of few recordings, random pairs are often near, too. Then a gap separates
+their distances from all others: i distances below a gap of the ratio g have, by chance, a
+probability of g^(-i d) in d dimensions (order statistics of a power law). Pairs below the gap are
+near, and the tail is that of the pairs above it.
 """
 
 from __future__ import annotations
@@ -23,7 +28,9 @@ BY_CHANCE = 0.01
 NEARLY = 0.99
 SHARE_BY_CHANCE = 0.2
 # Vectors with a smaller cosine are never called nearly equal.
-LEAST = 0.95
+LEAST = 0.9
+# A gap may be among this share of the nearest pairs, and occurs by chance in one of so many sets.
+NEAREST, GAP_BY_CHANCE = 0.2, 1e-3
 # Closer vectors differ only by rounding.
 MOST = 1 - 1e-9
 # Larger sets are searched only for equal vectors, as the time grows with the square of the clips.
@@ -75,10 +82,10 @@ def near_pairs(unit: F32, group: Ints) -> NearPairs:
     # Copies are not chance, unless vectors occur so often as those of a few whole numbers.
     chance = _Chance(unit, group, same if COPIES * len(first) >= n else np.arange(n))
     strict = chance.cosine(BY_CHANCE)
-    if strict > MOST:
+    if strict > MOST and chance.gap >= 1:
         # Vectors of random pairs are close often, as for a feature with a few whole numbers.
         return NO_PAIRS
-    threshold = max(strict, LEAST)
+    threshold = min(max(strict, LEAST), chance.gap)
     found, cosines = _pairs_above(unit, first, min(threshold, NEARLY))
     apart = group[found[:, 0]] != group[found[:, 1]]
     found, cosines = found[apart], cosines[apart]
@@ -106,7 +113,8 @@ class _Chance:
 
     def __init__(self, unit: F32, group: Ints, kind: NDArray[np.intp]) -> None:
         n, rng = len(unit), np.random.default_rng(0)
-        a, b = rng.integers(0, n, (2, min(SAMPLE, 2 * n * n)))
+        n_pairs = n * (n - 1) // 2
+        a, b = np.triu_indices(n, 1) if n_pairs <= SAMPLE else rng.integers(0, n, (2, SAMPLE))
         apart = (group[a] != group[b]) & (kind[a] != kind[b])
         a, b = a[apart], b[apart]
         # Blocks of 0.5 MB fit in the CPU cache.
@@ -116,6 +124,10 @@ class _Chance:
             [np.linalg.norm(unit[a[block]] - unit[b[block]], axis=1) for block in blocks]
             or [np.zeros(1)]
         )
+        distances = np.sort(distances)
+        n_near, middle = _gap(distances)
+        self.gap = 1 - middle**2 / 2  # cosine in the middle of the gap; 1 without one
+        distances = distances[n_near:]
         at = np.quantile(distances, TAIL)
         self._near = at[0]
         with np.errstate(divide="ignore"):
@@ -133,6 +145,25 @@ class _Chance:
         """Return the number of pairs that are expected above a cosine."""
         distance = np.sqrt(2 - 2 * cosine)
         return float(self._n * TAIL[0] * (distance / self._near) ** self._dim)
+
+
+def _gap(distances: F32) -> tuple[int, float]:
+    """Return how many sorted distances are below a gap, and the middle of the gap; else 0, 0."""
+    near = distances[: int(NEAREST * len(distances))].astype(np.float64)
+    near = near[near > np.sqrt(2 - 2 * MOST)]
+    x = np.log(np.unique(near.round(6)))
+    top = len(x)
+    # Vectors of whole numbers have the same few distances again and again.
+    if top < max(4, len(near) / 2):
+        return 0, 0.0
+    i = np.arange(1, top // 2)
+    dim = np.log(top / (i + 1)) / np.maximum(x[-1] - x[i], 1e-12)
+    surprise = i * (x[i] - x[i - 1]) * dim
+    best = int(surprise.argmax())
+    if surprise[best] < np.log(len(i) / GAP_BY_CHANCE):
+        return 0, 0.0
+    middle = float(np.exp((x[best] + x[best + 1]) / 2))
+    return int(np.searchsorted(distances, middle)), middle
 
 
 def _equal_pairs(same: NDArray[np.intp], group: Ints) -> Iterator[tuple[int, int]]:

@@ -1,8 +1,10 @@
 """Reader of prediction files, CSV or Parquet, of mvemo and of other programs."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,12 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.external import Predictions
+from mvemo.fuse.external import Predictions, divided_note
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.fuse.tasks.prediction_columns import COLUMNS, RESERVED
+from mvemo.fuse.tasks.prediction_columns import COLUMNS, RESERVED, Columns
 from mvemo.manifests import Manifest
+from mvemo.manifests.cells import to_whole
 from mvemo.manifests.labels import Label, Task, label_kind
-from mvemo.manifests.tables import Table, collection_paused, match_ids, read_table
+from mvemo.manifests.tables import Table, collection_paused, is_missing, match_ids, read_table
 
 _MAY_BE_EMPTY = ("predicted", "group", "label")
 # Fold of clips that were not tested, as in mvemo's ``predictions.csv``.
@@ -41,6 +44,7 @@ def read_predictions(
     task: Task | None = None,
     manifest: Manifest | None = None,
     columns: Mapping[str, str] | None = None,
+    from_logits: bool = False,
 ) -> Predictions:
     """Read prediction files: CSV or Parquet with a header and a row for each clip and model.
 
@@ -70,6 +74,8 @@ def read_predictions(
         may name clips by paths, with or without folder and extension.
     columns
         Standard names of columns to those in the files, such as ``{"clip_id": "song"}``.
+    from_logits
+        True if the files hold logits instead of probabilities.
 
     Raises
     ------
@@ -95,13 +101,15 @@ def read_predictions(
     with collection_paused():
         classes: tuple[str, ...] = ()
         rows: list[_Row] = []
-        files = []
+        files, notes = [], list[str]()
         for path in map(Path, paths):
             table = _read_table(path, columns or {}, of_manifest=manifest is not None)
-            names, rows_of_file = _parse(path, table, kind, known, truth=manifest is None)
-            if set(names) < set(classes):
+            columns_of_file = _columns(path, table, kind, known, truth=manifest is None)
+            if set(columns_of_file.names) < set(classes):
                 # A file with a column `predicted` names only the classes that were predicted.
-                names, rows_of_file = _parse(path, table, kind, classes, truth=manifest is None)
+                columns_of_file = _columns(path, table, kind, classes, truth=manifest is None)
+            names, rows_of_file = columns_of_file.names, _parse(columns_of_file, from_logits)
+            notes += columns_of_file.notes
             classes = classes or names
             if set(names) != set(classes):
                 raise BadFeatures(
@@ -121,7 +129,7 @@ def read_predictions(
         for row in rows:
             by_repeat.setdefault(row.repeat, []).append(row)
         repeats = tuple(
-            _predictions(part, classes, kind, tuple(files)) for part in by_repeat.values()
+            _predictions(part, classes, kind, tuple(files), notes) for part in by_repeat.values()
         )
         return repeats[0] if len(repeats) == 1 else replace(repeats[0], repeats=repeats)
 
@@ -153,15 +161,11 @@ def _predictions(
     classes: tuple[str, ...],
     task: Task,
     files: tuple[tuple[str, str], ...],
+    notes: Sequence[str],
 ) -> Predictions:
     first = _first_rows(rows)
     clip_ids = tuple(first)
     folds, k = _number_folds(list(first.values()))
-    n_divided = sum(row.divided for row in rows)
-    note = (
-        f"In {n_divided} of {len(rows)} rows the probabilities do not sum to 1, because they are "
-        "rounded: they were divided by their sum."
-    )
     return Predictions(
         classes=classes,
         clip_ids=clip_ids,
@@ -172,7 +176,7 @@ def _predictions(
         outputs=_outputs_by_model(rows, clip_ids, len(classes)),
         files=files,
         task=task,
-        notes=(note,) if n_divided else (),
+        notes=(*notes, *divided_note(sum(row.divided for row in rows), len(rows))),
     )
 
 
@@ -202,10 +206,10 @@ def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) ->
     return table
 
 
-def _parse(
+def _columns(
     path: Path, table: Table, task: Task, names: Sequence[str] | None, *, truth: bool
-) -> tuple[tuple[str, ...], list[_Row]]:
-    """Return the classes (in the order of `names` or of the columns), and the rows."""
+) -> Columns:
+    """Return the columns of a file, its outputs in the order of `names` or of the columns."""
     n_columns = len(table.header)
     for number, cells in table.rows[1:]:
         if len(cells) != n_columns:
@@ -216,26 +220,46 @@ def _parse(
             f"{path}: has no column 'label', only {', '.join(columns.header)}: name it "
             "with --column label=NAME, or give a manifest with labels (--manifest)"
         )
+    columns.table, notes = table.with_points(columns.number_columns())
+    columns.notes += [f"In {path.name}, {note}." for note in notes]
+    return columns
+
+
+def _parse(columns: Columns, from_logits: bool) -> list[_Row]:
+    """Return the rows of a file."""
+    path = columns.path
     needed = {n: i for n, i in columns.places.items() if n in RESERVED and n not in _MAY_BE_EMPTY}
     in_groups = columns.places.get("group")
     rows = []
-    for number, cells in table.rows[1:]:
+    for number, cells in columns.table.rows[1:]:
         place = f"{path}:{number}"
         values = {name: cells[i].strip() for name, i in needed.items()}
         for name, value in values.items():
+            if name in ("fold", "repeat"):
+                values[name] = value = _number_name(place, name, value)
             if not value:
                 raise BadFeatures(f"{place}: {name} is empty")
         label = columns.truth(place, cells) if columns.has_truth else None
         # A file may know the groups of only some clips.
-        group = None if in_groups is None else cells[in_groups].strip() or None
+        group = None if in_groups is None else cells[in_groups].strip()
+        group = None if group is None or is_missing(group) else group
         of_clip = place, values["clip_id"], label, group, values.get("fold")
         of_model = (
             values.get("model", path.stem),
             values.get("repeat"),
-            *columns.outputs(place, cells),
+            *columns.outputs(place, cells, from_logits),
         )
         rows.append(_Row(*of_clip, *of_model))
-    return columns.names, rows
+    return rows
+
+
+def _number_name(place: str, name: str, text: str) -> str:
+    """Return the name of a fold or repeat, in which -1.0 is -1; empty if it is missing."""
+    with suppress(ValueError):
+        text = str(to_whole(text))
+    if re.fullmatch(r"-\d+", text) and text != NOT_TESTED:
+        raise BadFeatures(f"{place}: {name} {text}: expected 0 or more, or -1")
+    return "" if is_missing(text) else text
 
 
 def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:

@@ -117,6 +117,7 @@ class Choice:
     inside: tuple[str, ...]
     # Scores on each fold's clips, predicted by the model chosen for this fold.
     nested: ModelResult
+    best: str = ""  # name of the model of lowest loss; `model` may be a simpler one
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Results(Tabular):
     clip_ids, groups
         Id and group of each clip, as in the cache's clip table.
     y_true
-        Labels that were evaluated (shuffled if `permuted`): int64 (clips,) of classes, int64
+        Labels that were evaluated (drawn at random if `permuted`): int64 (clips,) of classes, int64
         (clips, tags) of 0 and 1, or float64 (clips, targets).
     folds, k, seed
         int64 (clips,): the fold that tested each clip, -1 for clips that were not tested
@@ -143,7 +144,10 @@ class Results(Tabular):
     leaky
         True if a net scored a clip that it, or a clip of its group, was trained on.
     synthetic, permuted
-        True for generated data; True for labels shuffled as a check.
+        True for generated data; True for labels drawn at random as a check.
+    chance
+        Model name to its primary metric on each of several random draws of labels; ``''`` for the
+        score to expect of the choice. Empty unless the settings ask for them.
     models, baseline
         Results of the models, in the order of reports, and of a predictor without features: the
         most common class, each tag's frequency or each target's mean in the training folds.
@@ -206,6 +210,7 @@ class Results(Tabular):
     media: Mapping[str, str] = field(default_factory=dict)
     predicted_by: str = ""
     audit: tuple[Mapping[str, Any], ...] = ()
+    chance: Mapping[str, F64] = field(default_factory=dict, repr=False)
     ceilings: tuple[Ceiling, ...] = ()
 
     def __repr__(self) -> str:
@@ -388,10 +393,11 @@ def without_twin(results: Results) -> Results:
         return results
     choice = results.choice
     if choice is not None:
-        model, *inside = (
-            twin if name == INTEGRATED else name for name in (choice.model, *choice.inside)
+        model, best, *inside = (
+            twin if name == INTEGRATED else name
+            for name in (choice.model, choice.best, *choice.inside)
         )
-        choice = replace(choice, model=model, inside=tuple(inside))
+        choice = replace(choice, model=model, best=best, inside=tuple(inside))
 
     def models(one: Results) -> tuple[ModelResult, ...]:
         return tuple(m for m in one.models if m.name != INTEGRATED)

@@ -26,6 +26,8 @@ LIMIT = 5.0
 FAR = 5.0
 # A column counts as constant if deviation / mean is below this (single precision).
 CONSTANT = 1e-6
+# Variances and deviations above HUGE or below 1 / HUGE need double precision.
+HUGE = 1e30
 # Number of rounds of removing outliers, because one outlier may hide another.
 ROUNDS = 5
 # Numbers of a block of rows that are computed at a time: 2 MB of them fit in the CPU cache.
@@ -109,8 +111,11 @@ class Scaling:
 
     def apply(self, values: F32) -> F32:
         """Standardise raw values, float32 (clips, dim), and clip them to the limit."""
-        z = values - self.shift.astype(np.float32)
-        z *= (1.0 / self.scale).astype(np.float32)
+        if self.scale.min(initial=1.0) < 1 / HUGE or self.scale.max(initial=1.0) > HUGE:
+            z = ((values - self.shift) / self.scale).astype(np.float32)
+        else:
+            z = values - self.shift.astype(np.float32)
+            z *= (1.0 / self.scale).astype(np.float32)
         if np.isfinite(self.limit):
             np.clip(z, -self.limit, self.limit, out=z)
         return z
@@ -150,26 +155,32 @@ def fit_scaling(values: F32 | Rows, rows: Bools, far_from: float = FAR) -> tuple
     return Scaling(shift.astype(np.float64), scale), far
 
 
-def _fit_array(x: F32, members: Ints) -> tuple[F32, F64, F64]:
-    """Return means, deviations, and the distances of the clips in `members`."""
+def _fit_array(x: F32, members: Ints, dtype: Any = np.float32) -> tuple[F32, F64, F64]:
+    """Return means, deviations, and the distances of the clips in `members`.
+
+    If squares of type `dtype` overflow or underflow, everything is computed in double precision.
+    """
     n, dim = len(members), x.shape[1]
     step = max(1, BLOCK // max(1, dim))
     blocks = [members[start : start + step] for start in range(0, n, step)]
 
-    def squares(rows: Ints) -> F32:
-        z = x[rows] - shift
+    def squares(rows: Ints) -> NDArray[Any]:
+        z = x[rows].astype(dtype, copy=False) - shift
         return np.square(z, out=z)
 
     # The shift is rounded like the values, so that the stored shift is the one subtracted.
     total = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in blocks)
     shift = np.asarray(total / n, np.float32)
-    total = sum(squares(rows).sum(axis=0, dtype=np.float64) for rows in blocks)
+    with np.errstate(over="ignore"):
+        total = sum(squares(rows).sum(axis=0, dtype=np.float64) for rows in blocks)
+    if dtype is np.float32 and _is_inexact(np.asarray(total / n), shift):
+        return _fit_array(x, members, np.float64)
     scale = _deviations(np.asarray(total / n), shift)
     weights = 1.0 / np.square(scale)
     return shift, scale, np.sqrt(np.concatenate([squares(b) @ weights for b in blocks]) / dim)
 
 
-def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
+def _fit_streamed(values: Rows, members: Ints, dtype: Any = np.float32) -> tuple[F32, F64, F64]:
     """Return the same as `_fit_array`, reading the values twice."""
     n, dim = values.shape
     is_member = np.zeros(n, np.bool_)
@@ -177,7 +188,7 @@ def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
     centre: F32 | None = None
     total, squares = np.zeros(dim), np.zeros(dim)
     for rows, block in values.blocks():
-        x = block[is_member[rows]]
+        x = block[is_member[rows]].astype(dtype, copy=False)
         if not len(x):
             continue
         if centre is None:
@@ -185,23 +196,35 @@ def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
             centre = np.median(x, axis=0).astype(np.float32)
         x -= centre
         total += x.sum(axis=0, dtype=np.float64)
-        squares += np.square(x, out=x).sum(axis=0, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            squares += np.square(x, out=x).sum(axis=0, dtype=np.float64)
     assert centre is not None
     mean = total / len(members)
     shift = (centre + mean).astype(np.float32)
     off = shift.astype(np.float64) - centre
-    scale = _deviations(np.maximum(squares / len(members) - 2 * off * mean + off * off, 0), shift)
+    variance = np.maximum(squares / len(members) - 2 * off * mean + off * off, 0)
+    if dtype is np.float32 and _is_inexact(variance, shift):
+        return _fit_streamed(values, members, np.float64)
+    scale = _deviations(variance, shift)
     distance = np.zeros(n)
     for rows, block in values.blocks():
-        distance[rows] = np.sqrt(np.square(block - shift) @ (1.0 / np.square(scale)) / dim)
+        z = block.astype(dtype, copy=False) - shift
+        distance[rows] = np.sqrt(np.square(z) @ (1.0 / np.square(scale)) / dim)
     return shift, scale, distance[members]
 
 
 def _deviations(variance: F64, shift: F32) -> F64:
     scale: F64 = np.sqrt(variance)
     scale[scale <= CONSTANT * np.abs(shift)] = 1.0
-    scale[scale < np.finfo(np.float32).tiny] = 1.0
+    scale[scale == 0.0] = 1.0
     return scale
+
+
+def _is_inexact(variance: F64, shift: F32) -> bool:
+    """Return True if squares were too large or too small for single precision."""
+    # Of a column that is not constant, small squares have a small mean.
+    small = (variance < 1 / HUGE) & (shift != 0) & (np.abs(shift) < 1 / np.sqrt(HUGE))
+    return bool(np.any(small | ~(variance < HUGE)))
 
 
 def standardise_within(

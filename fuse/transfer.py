@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import TEST, TRAIN, Cache, ClipTable, FeatureSpec, import_feature, open_cache
+from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.crossval.evaluation import evaluate_once
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.intervals import score_interval
 from mvemo.fuse.near_pairs import near_pairs
 from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete
 from mvemo.fuse.results import Results, recommended_model
@@ -30,7 +32,6 @@ from mvemo.manifests.labels import PLANE, parse_scale
 from mvemo.manifests.schemes import find_scheme
 
 QUADRANTS = ("excited", "tense", "sad", "calm")
-N_RESAMPLES = 1000
 # Function from a label to a class, or None for a label that the scheme does not map.
 Scheme = Callable[[str], str | None]
 DEFAULT = EvaluationSettings()
@@ -121,14 +122,11 @@ def _transfer(
     y, valid = test.labels, complete(there) & complete(here) & ~tested
     primary = results.task.primary
     score, score_own = primary(y[valid], there[valid]), primary(y[valid], here[valid])
-    _, group = np.unique([target.table.groups[i] for i in test.rows], return_inverse=True)
-    members = [np.flatnonzero(valid & (group == g)) for g in range(int(group.max()) + 1)]
-    rng = np.random.default_rng(0)
-    losses = []
-    for _ in range(N_RESAMPLES):
-        rows = np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
-        losses.append(primary(y[rows], here[rows]) - primary(y[rows], there[rows]))
-    low, high = np.nanquantile(losses, [0.025, 0.975])
+    groups = [target.table.groups[i] for i in test.rows[valid]]
+    resamples, zeros = resample_groups(groups), np.zeros(len(groups), np.int64)
+    both = np.stack([here[valid], there[valid]])
+    drawn = results.task.resample_primary(y[valid], both, zeros, 1, resamples)
+    interval = score_interval("difference", drawn[0] - drawn[1], resamples)
     baseline = primary(y[valid], own[key].baseline.outputs[valid])
     return Transfer(
         source.table.name,
@@ -141,7 +139,7 @@ def _transfer(
         score,
         score_own,
         score_own - score,
-        (float(low), float(high)),
+        interval,
         baseline,
     )
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from statistics import multimode
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mvemo.manifests.cells import are_numbers, parse_number, to_numbers
 from mvemo.manifests.clip_rows import Row, must_agree
 from mvemo.manifests.errors import Problems
-from mvemo.manifests.labels import F64, Label, LabelKind, label_kind, parse_number
+from mvemo.manifests.labels import F64, Label, LabelKind, label_kind
 from mvemo.manifests.model import Manifest
 
 # Columns of a manifest besides those of `Clip`: who gave the row's label; the number of people
@@ -30,13 +32,19 @@ Extra = list[tuple[str, str]]
 
 
 def mean_label(targets: Sequence[str], ratings: ArrayLike) -> tuple[Label, Extra]:
-    """Return the mean of ratings (annotators, targets), their deviations and their number."""
+    """Return the mean of ratings (annotators, targets), their deviations and their number.
+
+    A NaN is a rating that was not given; the number is that of the target with the fewest ratings.
+    """
     values = np.ascontiguousarray(np.transpose(ratings), np.float64)
-    n, extra = values.shape[1], Extra()
-    if n > 1:
-        of_target = zip(targets, values.std(axis=1, ddof=1), strict=True)
-        extra = [(DEVIATION.format(name), f"{s:.4g}") for name, s in of_target]
-    return tuple(values.mean(axis=1).tolist()), [*extra, (ANNOTATORS, str(n))]
+    given = [column[np.isfinite(column)] for column in values]
+    extra: Extra = [
+        (DEVIATION.format(name), f"{column.std(ddof=1):.4g}")
+        for name, column in zip(targets, given, strict=True)
+        if len(column) > 1
+    ]
+    label = tuple(float(column.mean()) if len(column) else np.nan for column in given)
+    return label, [*extra, (ANNOTATORS, str(min(map(len, given))))]
 
 
 def majority_label(votes: Sequence[str]) -> tuple[Label, Extra]:
@@ -67,14 +75,22 @@ def with_annotators(manifest: Manifest, number: int) -> Manifest:
 
 
 def merge_annotators(
-    rows: Sequence[Row], kind: LabelKind, classes: Sequence[str], problems: Problems
+    rows: Sequence[Row],
+    kind: LabelKind,
+    classes: Sequence[str],
+    problems: Problems,
+    skip: bool = False,
 ) -> tuple[list[Row], list[str]]:
-    """Return one row for each clip whose rows differ in the annotator, and notes on them."""
+    """Return one row for each clip whose rows differ in the annotator, and notes on them.
+
+    Blank labels do not count. A clip that has only these is a problem, or left out with `skip`.
+    """
     by_clip: dict[Any, list[Row]] = {}
     for row in rows:
         by_clip.setdefault(_clip(row), []).append(row)
+    names = classes if kind.numeric else ["class"]
     if len(by_clip) == len(rows):
-        return [*rows], []
+        return _labelled(rows, names, problems, skip), []
     people = [dict(row.extra)[ANNOTATOR] for row in rows]
     first: dict[Any, Row] = {}
     for row, name in zip(rows, people, strict=True):
@@ -86,21 +102,58 @@ def merge_annotators(
     for name in ("path", "start", "duration", "group", "fold", "split"):
         message = f"its {name} differs from that of the same clip in line {{other.line}}"
         must_agree(rows, _clip, name, message, problems)
-    merged, n_ties = [], 0
+    merged, n_ties, n_blank = [], 0, 0
     for first_row, *others in by_clip.values():
-        label, extra = first_row.label, [i for i in first_row.extra if i[0] != ANNOTATOR]
+        label, extra = first_row.label, [*first_row.extra]
         labels = [row.label for row in (first_row, *others)]
         if not problems.found:
-            votes = [str(one[0]) for one in labels]
+            n_blank += sum(bool(_blank(one, names)) for one in labels)
+            votes = [str(one[0]) for one in labels if one]
             label, new = mean_label(classes, labels) if kind.numeric else majority_label(votes)
             n_ties += not kind.numeric and len(multimode(votes)) > 1
-            extra = [item for item in extra if item[0] not in dict(new)] + new
+            extra = _merge_extra([dict(row.extra) for row in (first_row, *others)])
+            extra = [item for item in extra if item[0] not in {ANNOTATOR, *dict(new)}] + new
         merged.append(replace(first_row, label=label, extra=tuple(extra)))
     what = "means" if kind.numeric else "majorities"
     notes = [f"labels: {what} of {len(rows)} rows by {len({*people})} annotators"]
     if n_ties:
         notes.append(f"{n_ties} clips have a tie: their class is the first in alphabetical order")
-    return merged, notes
+    if n_blank:
+        notes.append(f"{n_blank} rows have a blank label or rating, which does not count")
+    labelled = _labelled(merged, names, problems, skip)
+    if len(labelled) < len(merged):
+        notes.append(f"{len(merged) - len(labelled)} clips without a label are left out")
+    return labelled, notes
+
+
+def _blank(label: Label, names: Sequence[str]) -> list[str]:
+    """Return the names of the targets, or of the class, that a label lacks."""
+    pairs = zip_longest(names, label)
+    return [name for name, value in pairs if value is None or value != value]
+
+
+def _labelled(
+    rows: Sequence[Row], names: Sequence[str], problems: Problems, skip: bool
+) -> list[Row]:
+    """Return the rows with a complete label; the others are problems unless `skip` is True."""
+    blank = {id(row): _blank(row.label, names) for row in rows}
+    for row in [] if skip or problems.found else rows:
+        if blank[id(row)]:
+            listed = " and ".join(blank[id(row)])
+            cure = "leave the clip out with 'mvemo manifest import --skip-unlabelled'"
+            problems.add(row.line, f"nobody gave the {listed} of this clip: {cure}")
+    return [row for row in rows if not blank[id(row)]]
+
+
+def _merge_extra(rows: Sequence[Mapping[str, str]]) -> Extra:
+    """Return the other facts of a clip's rows: the mean of numbers, the most frequent text."""
+    merged = Extra()
+    for name in rows[0]:
+        cells = [row[name] for row in rows if row[name]]
+        if len({*cells}) > 1 and are_numbers(cells):
+            cells = [f"{np.mean(to_numbers(cells)):.6g}"]
+        merged.append((name, min(multimode(cells), default="")))
+    return merged
 
 
 def _clip(row: Row) -> Any:

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from math import nan
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from mvemo.manifests.cells import parse_number, to_whole
 from mvemo.manifests.errors import Problems, Report
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import (
@@ -18,10 +20,9 @@ from mvemo.manifests.labels import (
     Label,
     LabelKind,
     Names,
-    parse_number,
 )
 from mvemo.manifests.model import Clip, inside_root
-from mvemo.manifests.tables import RESERVED, Table, plain_text
+from mvemo.manifests.tables import RESERVED, Table, is_missing, plain_text
 
 # Maximum length of a media file: eleven days.
 MAX_SECONDS = 1e6
@@ -64,6 +65,7 @@ class RowParser:
     root: Path
     media: bool
     problems: Problems
+    blanks: bool = False  # a clip has several rows, of which some may lack a label
 
     def parse(self) -> list[Row]:
         """Return the rows; errors are added to `problems`."""
@@ -118,7 +120,7 @@ class RowParser:
         n_problems = len(self.problems.found)
         if len(cells.get("label", "").splitlines()) > 1:
             report(f"label {shown(cells['label'])} has a line break: write it on one line")
-        label = self.kind.parse(cells, self.classes, report)
+        label = self._parse_label(cells, report)
         stretch = parse_stretch(cells, report)
         fold = _parse_fold(cells.get("fold", ""), report)
         shared = (label, *stretch, fold, cells.get("split") or None)
@@ -126,11 +128,23 @@ class RowParser:
             self._known[texts] = shared
         return shared
 
+    def _parse_label(self, cells: Mapping[str, str], report: Report) -> Label:
+        """Return the label; if it may be blank, () for a class and NaN for a rating."""
+        numeric = self.kind.numeric
+        names = [*(self.classes or ())] if numeric else ["label"] * self.blanks
+        blank = [name for name in names if is_missing(cells[name], not numeric)]
+        if not self.blanks or not blank:
+            return self.kind.parse(cells, self.classes, report)
+        if not numeric:
+            return ()
+        return tuple(nan if n in blank else parse_number(cells[n], n, report) for n in names)
+
     def _find_columns(self) -> dict[str, int]:
         """Return the index of each column in the table; {} if a required one is missing."""
         (line, _), names = self.table.rows[0], self.table.header
         labels = [*(self.classes or ())] if self.spread else ["label"]
-        known = [*RESERVED[1:], *labels] if self.spread else RESERVED
+        known = [*RESERVED[1:], *labels] if self.spread else [*RESERVED]
+        known += ["end"] * ("duration" not in names and "end" not in labels)
         if unknown := [key for key in self.mapped if key not in known]:
             self.problems.add(
                 0,
@@ -175,21 +189,27 @@ class RowParser:
 
 
 def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, float | None]:
-    """Return start (default 0) and duration (default None) in seconds; report bad values."""
-    found = {"start": 0.0, "duration": 0.0}
+    """Return start (default 0) and duration (default None) in seconds; report bad values.
+
+    Instead of the duration there may be an end.
+    """
+    found = {"start": 0.0, "duration": 0.0, "end": 0.0}
     for name in found:
         if not (cell := cells.get(name)):
             continue
         value = parse_number(cell, name, report)
         if name == "start" and value < 0:
             report(f"start {cell} is negative: it must be at least 0 seconds")
-        elif name == "duration" and value <= 0:
-            report(f"duration {cell}: it must be above 0 seconds")
+        elif name != "start" and value <= found["start"] * (name == "end"):
+            least = found["start"] * (name == "end")
+            report(f"{name} {cell}: it must be above {least:g} seconds")
         elif value > MAX_SECONDS:
             most = f"it must be at most {MAX_SECONDS:.0f} seconds (eleven days)"
             report(f"{name} {cell} is longer than any file: {most}")
         elif value > 0:
             found[name] = value
+    if found["end"] > found["start"] and not found["duration"]:
+        found["duration"] = round(found["end"] - found["start"], 6)
     return found["start"], found["duration"] or None
 
 
@@ -198,7 +218,7 @@ def _parse_fold(cell: str, report: Report) -> int | None:
     if not cell:
         return None
     try:
-        fold = int(cell)
+        fold = to_whole(cell)
     except ValueError:
         report(f"fold {shown(cell)} is not a whole number")
         return -1

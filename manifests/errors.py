@@ -29,6 +29,10 @@ class MissingManifest(ManifestError, FileNotFoundError):
     """Error for a manifest, a folder or a fold file that does not exist."""
 
 
+class BadText(ValueError):
+    """Error for a file that is not a table in text form: line (0 for the whole file), message."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One problem of a file.

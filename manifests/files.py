@@ -20,8 +20,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -224,7 +222,7 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
         return [to_json_values(v, where and f"{where}[{i}]") for i, v in enumerate(value)]
     if isinstance(value, (set, frozenset)):
         return sorted((to_json_values(v, where) for v in value), key=str)
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):  # an array or a number of NumPy, which --help does not import
         return to_json_values(value.tolist(), where)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None

@@ -13,16 +13,10 @@ T = TypeVar("T")
 
 
 class Journal:
-    """One append-only file of entries; a kill or a full disk costs at most the last entry.
+    """One append-only file of entries, which need not exist; a kill costs at most the last entry.
 
-    Parameters
-    ----------
-    path
-        File of the journal; it need not exist.
-    error
-        Class of the errors for a file that cannot be read or written.
-    durable
-        True to flush every entry to the disk before `append` returns.
+    If `durable`, each entry is on the disk before `append` returns. Failures to read or write
+    raise `error`.
 
     Examples
     --------

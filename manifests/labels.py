@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mvemo.manifests.cells import parse_number, to_number
 from mvemo.manifests.errors import BadManifest, Report
 from mvemo.manifests.files import shown
 from mvemo.manifests.tables import RESERVED, format_names, parse_names
@@ -193,20 +194,11 @@ class NoLabels(TagLabels):
         return ()
 
 
-def parse_number(cell: str, name: str, report: Report) -> float:
-    """Return the finite number in a cell; report any other content and return NaN."""
-    with suppress(ValueError):
-        if math.isfinite(value := float(cell)):
-            return value
-    report(f"{name} {shown(cell)} is not a number")
-    return math.nan
-
-
 def parse_scale(text: str) -> tuple[float, float]:
     """Return the lowest and highest value of a rating scale in the form ``1..9``."""
     low, _, high = text.partition("..")
     with suppress(ValueError):
-        ends = float(low), float(high)
+        ends = to_number(low), to_number(high)
         if math.isfinite(ends[0] + ends[1]) and ends[0] < ends[1]:
             return ends
     raise ValueError(f"scale {shown(text)}: expected lowest and highest value, such as 1..9")

@@ -116,7 +116,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     >>> write_manifest(Manifest("two", "multiclass", ("calm", "tense"), clips, folder),
     ...                folder / "two.csv")
     >>> (folder / "two.csv").read_text().splitlines()[-2:]
-    ['a,a.mp4,calm,a', 'b,b.mp4,tense,b']
+    ['a,a.mp4,calm,a,', 'b,b.mp4,tense,b,']
     """
     path, root = Path(path), manifest.root.resolve().as_posix()
     with suppress(ValueError):  # on Windows, if the root is on another drive
@@ -143,7 +143,8 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     for name in ("fold", "split"):
         columns += [name] * any(getattr(clip, name) is not None for clip in clips)
     extra = dict.fromkeys(name for clip in clips for name, _ in clip.extra)
-    columns += [name for name in extra if name not in (*RESERVED, *manifest.classes)]
+    # The classes of clips whose ratings are the labels are kept, too.
+    columns += [name for name in extra if name not in (*RESERVED[1:], *columns)]
     rows: list[list[Any]] = [["clip_id", *columns]]
     for clip in clips:
         for text in (clip.clip_id, clip.group, clip.split or "", *map(str, clip.label)):
@@ -161,7 +162,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         }
         # None becomes an empty cell.
         rows.append([clip.clip_id, *map(cells.get, columns)])
-    write_table(path, f"mvemo manifest {MANIFEST_VERSION}", stated, rows)
+    write_table(path, "manifest", MANIFEST_VERSION, stated, rows)
 
 
 def inside_root(cell: str, root: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Reading and checking of manifests; every problem is reported at once.
 
-A manifest is a CSV file in UTF-8. Lines above the table may state what a table cannot::
+A manifest is a CSV file in UTF-8. Lines above the table may state what a table cannot; mvemo itself
+writes this as JSON into the name of an empty last column, so that any program reads the table::
 
     # mvemo manifest 1
     # name: my videos
@@ -16,11 +17,11 @@ the labels, if people did not give them. Without ``classes``, they are in alphab
 """
 
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from mvemo.manifests.annotators import ANNOTATOR, merge_annotators
@@ -32,7 +33,7 @@ from mvemo.manifests.clip_rows import (
     must_agree,
     with_absolute_paths,
 )
-from mvemo.manifests.errors import Problem, Problems
+from mvemo.manifests.errors import BadText, Problem, Problems
 from mvemo.manifests.labels import (
     PLANE,
     TASKS,
@@ -54,16 +55,13 @@ from mvemo.manifests.recognition import (
 from mvemo.manifests.tables import (
     MANIFEST_VERSION,
     RESERVED,
-    BadText,
     Table,
     collect_table,
     collection_paused,
+    is_missing,
     parse_names,
     plain_text,
 )
-
-# Number of rows by which the kind of a column is recognised.
-_SAMPLE = 1000
 
 
 @dataclass(frozen=True)
@@ -210,6 +208,9 @@ def _parse(
     table = collect_table(path, problems, given.columns)
     if problems.found:
         return Manifest(path.stem, "multiclass", (), (), path.parent), []
+    if table.kind and given.task not in (None, table.setting("task", "multiclass").lower()):
+        # The classes that the file states are those of another task.
+        table = replace(table, settings={k: v for k, v in table.settings.items() if k != "classes"})
     synthetic = _is_synthetic(table, problems)
     task = _stated_task(table, given, problems)
     table, found = _recognised(table, given, task, problems)
@@ -219,6 +220,8 @@ def _parse(
     root = _media_root(table, given, problems)
     kind = label_kind(task)
     notes = [*found.notes]
+    if not table.kind:
+        table = _blank_missing(table, {"label", "group", "fold", "split", *found.kept}, notes)
     if task == "multilabel" and "label" in table.header:
         labels = table.cells("label")
         mark = ";" if table.kind else tag_separator(labels)
@@ -228,6 +231,10 @@ def _parse(
             notes.append(f"cells of the label column hold several tags, separated by {separator!r}")
     spread = kind.numeric or (kind.named_by_columns and "label" not in table.header)
     classes = _stated_classes(table, kind, spread, found, problems)
+    table, mixed = table.with_points({*found.numbers, *(classes or () if kind.numeric else ())})
+    notes += mixed
+    if kind.exclusive and classes is None:
+        table = _tidy_classes(table, notes)
     if given.skip_unlabelled:
         n_rows = len(table.rows)
         table = _without_unlabelled(table, classes or () if spread else ("label",))
@@ -236,15 +243,16 @@ def _parse(
     media = given.media and not table.kind
     own = {k: v for k, v in given.columns.items() if k in RESERVED or k not in found.columns}
     mapped = (own, found.named)
-    parser = RowParser(table, kind, spread, classes, *mapped, root, media, problems)
+    several = ANNOTATOR in table.header and (kind.numeric or kind.exclusive)
+    parser = RowParser(table, kind, spread, classes, *mapped, root, media, problems, several)
     # Questions come first: rows cannot be read before they are answered.
     rows = parser.parse() if table.rows and not found.questions else []
     n_rows = len(rows)
     scale = given.scale or table.setting("scale", "")
     if scale and kind.numeric:
         _check_scale(scale, table.line("scale"), classes or (), rows, problems)
-    if ANNOTATOR in table.header and (kind.numeric or kind.exclusive):
-        rows, merged = merge_annotators(rows, kind, classes or (), problems)
+    if several:
+        rows, merged = merge_annotators(rows, kind, classes or (), problems, given.skip_unlabelled)
         notes += merged
     if len(table.rows) < 2:
         problems.add(0, "the table has no clips")
@@ -319,6 +327,36 @@ def _media_root(table: Table, given: _Overrides, problems: Problems) -> Path:
     return root
 
 
+def _blank_missing(table: Table, names: Iterable[str], notes: list[str]) -> Table:
+    """Return a user's table with empty cells for words such as NaN in columns that we read."""
+    for name in sorted(names):
+        words = Counter(filter(None, table.cells(name)))
+        missing = {word: n for word, n in words.items() if is_missing(word, name == "label")}
+        if missing:
+            table = table.with_cells(name, dict.fromkeys(missing, ""))
+            listed = ", ".join(f"{word!r} in {n} rows" for word, n in missing.items())
+            notes.append(f"{name}: {listed} counts as empty")
+    return table
+
+
+def _tidy_classes(table: Table, notes: list[str]) -> Table:
+    """Return the table with one spelling of each class: no separator at an end, 0 for 0.0."""
+    words = {*table.cells("label")}
+    new = {word: word.strip(";|, ") for word in words}
+    for word in words:
+        with suppress(ValueError):
+            names = parse_names(word, ";") if word.startswith(("[", "{")) else []
+            new[word] = names[0] if len(names) == 1 else new[word]
+    for word, name in new.items():
+        whole = re.sub(r"\.0+$", "", name)
+        new[word] = whole if whole in new.values() else name
+    changed = {word: name for word, name in new.items() if word != name}
+    if changed:
+        listed = ", ".join(f"{word!r} as {name!r}" for word, name in sorted(changed.items())[:5])
+        notes.append(f"label: some cells are read in another spelling, {listed}")
+    return table.with_cells("label", changed) if changed else table
+
+
 def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
     places = [table.header.index(name) for name in names if name in table.header]
     if not places:
@@ -355,8 +393,7 @@ def _recognised(
         return table, Recognised(task=task or "multiclass")
     named = {ours: ours for ours in given.columns}
     fixed = {name: name for name in table.header if name in RESERVED} if table.kind else {}
-    some = partial(table.cells, most=_SAMPLE)
-    found = recognise(table.header, table.cells, fixed | named, task, some)
+    found = recognise(table, fixed | named, task)
     if table.kind:
         only_clips = {*table.header} <= {"", *RESERVED[1:]}
         task = task or (UNLABELLED if only_clips else "multiclass")

@@ -6,17 +6,22 @@ changes it; where two columns suit equally well, `Recognised.questions` asks for
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
 from mvemo.manifests.annotators import AGREEMENT, ANNOTATOR, ANNOTATORS, DEVIATION
+from mvemo.manifests.cells import are_numbers, to_numbers, to_whole
+from mvemo.manifests.dimensions import DIMENSIONS, rated_columns
 from mvemo.manifests.labels import PLANE, UNLABELLED, Task, is_flag
-from mvemo.manifests.tables import are_numbers
+from mvemo.manifests.tables import Table, is_missing
 
-Cells = Callable[[str], list[str]]
+# Number of cells by which the kind of a column is recognised.
+_SAMPLE = 1000
 
 # Our column -> names of it in tables, in order of preference; compared in lower case, without
 # marks between words.
@@ -31,7 +36,12 @@ _NAMES = {
         *("album", "albumid", "albumname", "song", "songname", "source", "sourcegroup"),
         *("songid", "trackid", "musicid"),
     ),
-    "start": ("start", "starttime", "onset", "begin", "offset"),
+    # In librosa, an offset is the start; next to another start, it is the end.
+    "start": ("start", "starttime", "startseconds", "startsec", "onset", "begin", "offset"),
+    "end": (
+        *("end", "stop", "endtime", "stoptime", "finish", "endseconds", "endsec", "stopseconds"),
+        *("segmentend", "offset"),
+    ),
     "duration": ("duration", "length", "durationseconds", "durationsec"),
     "fold": ("fold", "cvfold", "foldid"),
     "split": ("split", "set", "subset", "partition"),
@@ -47,32 +57,29 @@ _NAMES = {
     ),
 }
 # Names of columns that are neither labels nor groups.
-_TEXTS = {"title", "songtitle", "tracktitle", "trackname", "name", "artists", "word", "url", "link"}
-_TEXTS |= {"description", "comment", "comments", "notes", "remark", "remarks", "lyrics", "date"}
+_TEXTS = {"description", "comment", "comments", "notes", "remark", "remarks", "lyrics", "date"}
+_TEXTS |= {"word", "url", "link"}
+# Names of columns that are no labels, but may be groups; of those that are groups if they repeat.
+_TITLES = {"title", "songtitle", "tracktitle", "trackname", "name", "artists"}
+_WORKS = re.compile("id$|film|movie|video|work|piece|band|performer|playlist|session|series")
+# Texts that a spreadsheet made of others, such as 1-2 or 3.5.
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mrz|mär|mai|okt|dez"
+_DATE = re.compile(
+    rf"\d{{1,2}}[-. /]*({_MONTHS})[a-z]?\.?|({_MONTHS})[-. /]+\d\d|\d{{4}}-\d\d-\d\d( 00:00:00)?",
+    re.I,
+)
 # Names of columns whose commas separate tags.
 _LISTS = {"tags", "moods", "emotions", "labels"}
 # Longest start or duration, in seconds, that is recognised: larger numbers count samples.
 _MOST_SECONDS = 7200
+# Largest difference of times, in seconds, that is rounding.
+_ROUNDED = 0.051
+# A number in a form that is refused, such as 1.234,5.
+_LIKE_NUMBER = re.compile(r"[+-]?[\d.,']*\d[\d.,']*").fullmatch
 _PREFIX = "label_"  # of a column of ratings, or of 0 and 1
 # Possible separators of the tags in a cell; the first separator that occurs is used.
 _MARKS = (";", "|", ",")
 _SUFFIX = re.compile(r"\.(wav|mp3|ogg|oga|opus|flac|m4a|aac|aiff?|mp4|mkv|avi|mov|webm|m4v)$", re.I)
-# Words of a rated dimension in the name of a column.
-_DIMENSIONS = {
-    "valence": ("valence", "val", "pleasure", "pleasantness", "pl"),
-    "arousal": ("arousal", "aro", "activation"),
-    "energy": ("energy",),
-    "tension": ("tension",),
-    "dominance": ("dominance", "dom"),
-}
-_LETTERS = {"v": "valence", "a": "arousal", "d": "dominance"}
-_MEAN = {"mean", "avg", "average", "m", "mn", "mu", "label", "rating", "ratings", "score", "static"}
-_MEAN |= {"scores", "value", "song", "sum", "median", "gt", "annotation", "annotations"}
-_DEVIATION = {"std", "sd", "dev", "deviation", "stdev", "sigma", "stddev", "uncertainty"}
-
-_RATED = "valence|arousal|dominance|pleasure|val|aro|dom|v|a|d"
-_STATISTIC = "mean|mn|avg|std|sd|dev"
-_JOINED = re.compile(f"({_RATED})({_STATISTIC})|({_STATISTIC})({_RATED})")
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,9 @@ class Recognised:
     task: Task = "unlabelled"
     targets: Mapping[str, str] = field(default_factory=dict)  # target or tag -> column
     deviations: Mapping[str, str] = field(default_factory=dict)  # target -> column
+    # Columns for another task: target or label -> column.
+    kept: Mapping[str, str] = field(default_factory=dict)
+    unnamed: Mapping[str, str] = field(default_factory=dict)  # empty name -> column
     notes: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
 
@@ -90,38 +100,52 @@ class Recognised:
     def named(self) -> dict[str, str]:
         """Our names of all recognised columns, and theirs."""
         kept = {DEVIATION.format(name): column for name, column in self.deviations.items()}
-        return {**self.columns, **self.targets, **kept}
+        return {**self.kept, **self.columns, **self.targets, **kept}
+
+    @property
+    def numbers(self) -> list[str]:
+        """Our names of the columns that hold numbers."""
+        rated = self.targets if self.task == "regression" else self.kept
+        of_clip = ["start", "end", "duration", ANNOTATORS, AGREEMENT]
+        return [*of_clip, *rated, *map(DEVIATION.format, self.deviations)]
 
     @property
     def renamed(self) -> dict[str, str]:
-        """Our names of the columns to rename, and theirs."""
-        return {ours: theirs for ours, theirs in self.named.items() if ours != theirs}
+        """Our names of the columns to rename, and theirs; a duration loses its name to an end."""
+        renamed = {ours: theirs for ours, theirs in self.named.items() if ours != theirs}
+        return {**renamed, **self.unnamed}
 
 
 def recognise(
-    header: Sequence[str],
-    cells: Cells,
-    given: Mapping[str, str] | None = None,
-    task: Task | None = None,
-    sample: Cells | None = None,
+    table: Table, given: Mapping[str, str] | None = None, task: Task | None = None
 ) -> Recognised:
     """Recognise the columns of a table.
 
-    `cells` returns the cells of a column, and `sample` some of them, enough to tell its kind.
     `given` has the columns that the user named, by our names; they are not asked for.
     """
-    names = [name for name in header if name]
-    return _Recogniser(names, cells, sample or cells, dict(given or {})).run(task)
+    return _Recogniser(table, [*filter(None, table.header)], dict(given or {})).run(task)
 
 
 @dataclass
 class _Recogniser:
+    table: Table
     header: Sequence[str]
-    cells: Cells
-    sample: Cells
     given: dict[str, str]
     notes: list[str] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
+    # Ratings and their deviations, which are kept next to classes.
+    kept: dict[str, str] = field(default_factory=dict)
+    deviations: dict[str, str] = field(default_factory=dict)
+
+    def cells(self, name: str) -> list[str]:
+        return self.table.cells(name)
+
+    def sample(self, name: str) -> list[str]:
+        return self.table.cells(name, most=_SAMPLE)
+
+    def numbers(self, name: str) -> Sequence[str]:
+        """Return some cells of a column, with decimal points if they are numbers."""
+        return self.table.points(self.sample(name))
 
     def run(self, task: Task | None) -> Recognised:
         if any(_SUFFIX.search(name) or "|" in name for name in self.header):
@@ -133,15 +157,16 @@ class _Recogniser:
         columns = {ours: name for ours, name in self.given.items() if ours in _NAMES}
         self._find_path(columns)
         # The annotator comes first, because then ids repeat.
-        of_clip = ("clip_id", "group", "start", "duration", "fold", "split")
+        of_clip = ("clip_id", "group", "start", "duration", "end", "fold", "split")
         for ours in (ANNOTATOR, *of_clip, ANNOTATORS):
             self._find(ours, columns)
+        self._choose_end(columns)
         if task == UNLABELLED:
             return self._done(columns, task)
         chosen = {ours: name for ours, name in self.given.items() if ours not in _NAMES}
         if chosen and task == "multilabel" and "label" not in columns:
             return self._done(columns, task, chosen)
-        if task is None and _DIMENSIONS.keys() & chosen.keys():
+        if task is None and DIMENSIONS.keys() & chosen.keys():
             task = "regression"
         free = [name for name in self.header if name not in {*columns.values()}]
         of_means, of_deviations = rated_columns(free)
@@ -150,8 +175,8 @@ class _Recogniser:
         numbers = [
             name
             for name in free
-            if are_numbers(self.sample(name))
-            or (name in rated_names and _are_mostly_numbers(self.sample(name)))
+            if are_numbers(self.numbers(name))
+            or (name in rated_names and _are_mostly_numbers(self.numbers(name)))
         ]
         flags = [name for name in free if _is_binary(self.sample(name))]
         means, deviations = rated_columns(numbers)
@@ -163,15 +188,20 @@ class _Recogniser:
         means |= {name: [column] for name, column in chosen.items() if task == "regression"}
         rated = [*chain(*means.values(), deviations.values())]
         free = [name for name in free if name not in rated]
+        if task != "regression":
+            self.kept = {name: found[0] for name, found in means.items()}
+            self.deviations = {n: column for n, column in deviations.items() if n in means}
         if task == "regression" or (task is None and (prefixed or {*PLANE} & means.keys())):
             listed, labels = _list(chain(*means.values())), self._label_columns(free)
+            if task and len(labels) == 1:
+                self.kept = {"label": labels[0]}
             if task or not (labels or "label" in columns):
                 return self._ratings(columns, means, deviations)
             if labels and labels != ["label"]:
                 cure = "--task regression, or --task multiclass"
                 self._ask(f"ratings in {listed}, classes in {_either(labels)}", cure)
                 return self._done(columns, "multiclass")
-            self.notes.append(f"ratings in {listed} are not used; to use them: --task regression")
+            self.notes.append(f"ratings in {listed} are kept; to use them: --task regression")
         named = self._named("label")
         tags = {name: name for name in flags if name in free and name not in named}
         return self._labels(columns, task, tags, free)
@@ -182,13 +212,13 @@ class _Recogniser:
         means: Mapping[str, list[str]],
         deviations: Mapping[str, str],
     ) -> Recognised:
-        order = [*(name for name in _DIMENSIONS if name in means), *means]
+        order = [*(name for name in DIMENSIONS if name in means), *means]
         ratings = {name: means[name][0] for name in order}
         for name, column in ratings.items():
             if len(means[name]) > 1:
                 self._ask(f"{name} may be {_either(means[name])}", f"--column {name}=NAME")
                 continue
-            low, high = _range(self.cells(column))
+            low, high = _range(self.table.points(self.cells(column)))
             extra = f", deviations in {deviations[name]!r}" if name in deviations else ""
             if extra or column != name:
                 text = f"{name}: ratings in {column!r} ({low:g} to {high:g}){extra}"
@@ -244,6 +274,11 @@ class _Recogniser:
                 f"its labels are numbers, such as {words[0]!r}: read ratings with --task "
                 "regression --column NAME=COLUMN, or numbers of classes with --task multiclass"
             )
+        if dates := [cell for cell in words if _DATE.fullmatch(cell)]:
+            self.questions.append(
+                f"{len(dates)} cells of {name!r} are dates, which a spreadsheet makes of other "
+                f"text, such as {dates[0]!r}: write the labels as text"
+            )
         listed = _hold_tags(words) or (_plain(name) in _LISTS and holds_mark(",", words))
         kind = task or ("multilabel" if listed else "multiclass")
         noun = "tags" if kind == "multilabel" else f"{len({*words} - {''})} classes"
@@ -257,9 +292,42 @@ class _Recogniser:
         targets: Mapping[str, str] | None = None,
         deviations: Mapping[str, str] | None = None,
     ) -> Recognised:
-        return Recognised(
-            columns, task, targets or {}, deviations or {}, (*self.notes,), (*self.questions,)
+        found = Recognised(
+            columns,
+            task,
+            targets or {},
+            self.deviations if deviations is None else deviations,
+            self.kept,
+            {"": "duration"} if "end" in columns and "duration" in self.header else {},
+            questions=(*self.questions,),
         )
+        for ours in {"clip_id", "group"} & columns.keys():
+            cells = self.sample(columns[ours])
+            dates = [cell for cell in cells if _DATE.fullmatch(cell)]
+            if dates and len(dates) < len(cells):
+                text = f"{ours}: a spreadsheet may have made dates of other text, as {dates[0]!r}"
+                self.notes.append(text)
+        used = {*found.named.values(), *self.given.values()}
+        unused = [name for name in self.header if name not in used]
+        free = [] if "group" in columns else unused
+        works = [f"{name!r} ({n} groups)" for name in free if (n := self._n_works(name))]
+        if works:
+            self.notes.append(
+                f"no column is the group; clips of one song, film or artist must share a group, "
+                f"which may be in {', '.join(works[:6])}: give --column group=NAME"
+            )
+        if unused:
+            self.notes.append(f"columns that are not used: {_list(unused, 20)}")
+        return replace(found, notes=(*self.notes,))
+
+    def _n_works(self, name: str) -> int:
+        """Return the number of groups if a column may name songs, films or artists; otherwise 0."""
+        cells, plain = [c for c in self.cells(name) if not is_missing(c)], _plain(name)
+        n_groups = len({*cells})
+        words = not are_numbers(self.sample(name)) and plain not in _TEXTS
+        whole = all(map(_is_whole, self.sample(name))) and _WORKS.search(plain)
+        likely = 2 < n_groups < len(cells) and (words or whole)
+        return n_groups if likely and plain not in _NAMES["group"] else 0
 
     def _note(self, text: str, ours: str, column: str) -> None:
         if ours not in self.given and ours != column:
@@ -279,7 +347,7 @@ class _Recogniser:
 
     def _is_other(self, name: str) -> bool:
         """Return True if a column has a name of something other than labels."""
-        others = (_NAMES["path"], _NAMES["clip_id"], _NAMES["group"], _TEXTS)
+        others = (_NAMES["path"], _NAMES["clip_id"], _NAMES["group"], _TEXTS, _TITLES)
         return any(_plain(name) in known for known in others)
 
     def _find_path(self, columns: dict[str, str]) -> None:
@@ -305,7 +373,7 @@ class _Recogniser:
         suiting = (name for name in names if self._suits(ours, name, columns))
         # Ids and groups have an order of preference.
         suited = [*islice(suiting, 1 if ours in ("clip_id", "group") else None)]
-        # After an onset, an offset is the end.
+        # Next to another name, an offset is something else.
         suited = [name for name in suited if _plain(name) != "offset"] or suited
         if not suited:
             return
@@ -318,15 +386,41 @@ class _Recogniser:
             n = f" ({len({*self.cells(suited[0])})} groups)" if ours == "group" else ""
             self._note(f"{ours}: column {suited[0]!r}{n}", ours, suited[0])
 
+    def _choose_end(self, columns: dict[str, str]) -> None:
+        """Take durations from the end of each segment, if no other column has them."""
+        if "end" not in columns:
+            return
+        if "duration" in columns:
+            start, seconds, end = (
+                self._seconds(columns.get(name, "")) for name in ("start", "duration", "end")
+            )
+            sums = [a + b for a, b in zip(start or [0.0] * len(end), seconds, strict=False)]
+            same = all(abs(a - b) < _ROUNDED for a, b in zip(sums, end, strict=False))
+            if not same and not {"duration", "end"} & self.given.keys():
+                both = f"the segments may end at {columns['end']!r} or last {columns['duration']!r}"
+                self._ask(both, "--column end=NAME, or --column duration=NAME")
+            del columns["duration" if "end" in self.given else "end"]
+            return
+        start_name = repr(columns["start"]) if "start" in columns else "0"
+        self._note(f"duration: {columns['end']!r} minus {start_name}", "duration", "")
+
+    def _seconds(self, name: str) -> list[float]:
+        cells = self.table.points(self.cells(name))
+        return to_numbers([cell or "nan" for cell in cells]) if are_numbers(cells) else []
+
     def _suits(self, ours: str, name: str, columns: Mapping[str, str]) -> bool:
         """Return True if the cells of a column can be what its name says."""
         if ours in ("clip_id", "group"):
             if name == ours:
                 return True
             cells = self.cells(name)
-            n_empty = len(cells) - len([*filter(None, cells)])
+            missing = [*filter(is_missing, cells)]
+            n_empty = len(missing)
             if ours == "group" and n_empty and len({*cells}) > 1:
-                self.notes.append(f"{name!r} is not used as group: it has {n_empty} empty cells")
+                words = _list(sorted({*missing} - {""}))
+                named = f" (of them {words})" if words else ""
+                text = f"{name!r} is not used as group: it has {n_empty} empty cells{named}"
+                self.notes.append(text)
             if n_empty:
                 return False
             if ours == "clip_id":
@@ -343,7 +437,12 @@ class _Recogniser:
             return all(cell.lower()[:3] in _SPLITS for cell in cells)
         if ours == "fold":
             return all(map(_is_whole, cells))
-        return are_numbers(cells) and (name == ours or _range(cells)[1] <= _MOST_SECONDS)
+        numbers = self.table.points(cells)
+        if ours == "end" and name != ours:
+            starts = self._seconds(columns.get("start", "")) or [0.0] * len(self.cells(name))
+            if not all(a < b for a, b in zip(starts, self._seconds(name), strict=False)):
+                return False
+        return are_numbers(numbers) and (name == ours or _range(numbers)[1] <= _MOST_SECONDS)
 
     def _may_hold_tags(self, labels: Sequence[str]) -> bool:
         return any(name == "label" or _hold_tags(self.cells(name)) for name in labels)
@@ -360,51 +459,6 @@ class _Recogniser:
 _SPLITS = ("tra", "val", "dev", "tes", "eva", "")
 
 
-def rated_columns(header: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the columns of each rated dimension's means, and of its deviations.
-
-    Examples
-    --------
-    >>> rated_columns(["song", "Valence(mean)", "Arousal(mean)", "Valence(std)", "arousal_max"])
-    ({'valence': ['Valence(mean)'], 'arousal': ['Arousal(mean)']}, {'valence': 'Valence(std)'})
-    """
-    means: dict[str, list[str]] = {}
-    deviations: dict[str, str] = {}
-    words = {name: _words(name) for name in header}
-    letters = {word for parts in words.values() for word in parts} >= {"v", "a"}
-    for name, parts in words.items():
-        found = {
-            dimension
-            for dimension, names in _DIMENSIONS.items()
-            for word in parts
-            if word in names or (letters and _LETTERS.get(word) == dimension)
-        }
-        rest = {word for word in parts if not any(word in n for n in _DIMENSIONS.values())}
-        rest -= {*_LETTERS} if letters else set()
-        if len(found) != 1:
-            continue
-        (dimension,) = found
-        if rest <= _MEAN:
-            means.setdefault(dimension, []).append(name)
-        elif rest <= _MEAN | _DEVIATION:
-            deviations.setdefault(dimension, name)
-    for dimension, columns in means.items():
-        # A column that says that it is a mean is preferred to one that says nothing.
-        stated = [name for name in columns if {*words[name]} & {"mean", "avg", "average", "mn"}]
-        means[dimension] = stated or columns
-    return means, deviations
-
-
-def _words(name: str) -> list[str]:
-    """Return the words of a name in lower case, also where no mark is between them."""
-    spaced = re.sub("([a-z])([A-Z])", r"\1 \2", name).lower()
-    found = []
-    for word in re.findall("[a-z]+", spaced):
-        joined = _JOINED.fullmatch(word)
-        found += [part for part in joined.groups() if part] if joined else [word]
-    return found
-
-
 def _are_files(cells: Sequence[str]) -> bool:
     filled = [cell for cell in cells if cell]
     return bool(filled) and sum(map(bool, map(_SUFFIX.search, filled))) >= 0.9 * len(filled)
@@ -415,7 +469,9 @@ def _is_binary(cells: Sequence[str]) -> bool:
 
 
 def _is_whole(cell: str) -> bool:
-    return not cell or (are_numbers([cell]) and float(cell).is_integer())
+    with suppress(ValueError):
+        return not cell or to_whole(cell) is not None
+    return False
 
 
 def tag_separator(cells: Sequence[str]) -> str:
@@ -424,22 +480,29 @@ def tag_separator(cells: Sequence[str]) -> str:
 
 
 def holds_mark(mark: str, cells: Sequence[str]) -> bool:
-    """Return True if a cell that is not a JSON list contains the separator."""
-    return any(mark in cell and not cell.startswith("[") for cell in cells)
+    """Return True if the separator is between two names of a cell that is not JSON."""
+    return any(
+        mark in cell and not cell.startswith(("[", "{")) and len(_split(cell, mark)) > 1
+        for cell in cells
+    )
 
 
 def _hold_tags(cells: Sequence[str]) -> bool:
     """Return True if cells list several names, most of which also occur in other cells."""
     different = {*cells}
-    if any(cell.startswith("[") and cell.endswith("]") for cell in different):
+    if any(cell[:1] + cell[-1:] in ("[]", "{}") for cell in different):
         return True
     mark = tag_separator([*different])
-    parts = [[part.strip() for part in cell.split(mark)] for cell in different]
+    parts = [_split(cell, mark) for cell in different]
     counts = Counter(chain.from_iterable(parts))
     joined = {*chain.from_iterable(tags for tags in parts if len(tags) > 1)}
     return bool(joined) and (
         mark != "," or 2 * sum(counts[tag] > 1 for tag in joined) > len(joined)
     )
+
+
+def _split(cell: str, mark: str) -> list[str]:
+    return [part for part in map(str.strip, cell.split(mark)) if part]
 
 
 def _with_prefix(names: Iterable[str]) -> dict[str, str]:
@@ -459,14 +522,14 @@ def _may_be_classes(cells: Sequence[str]) -> bool:
 
 def _are_mostly_numbers(cells: Sequence[str]) -> bool:
     full = [cell for cell in cells if cell]
-    return 2 * sum(are_numbers([cell]) for cell in full) > len(full)
+    return 2 * sum(are_numbers([cell]) or bool(_LIKE_NUMBER(cell)) for cell in full) > len(full)
 
 
 def _range(cells: Sequence[str]) -> tuple[float, float]:
     # Testing each cell is slow, and columns with wrong cells are rare.
     numbers = cells if are_numbers(cells) else [cell for cell in cells if are_numbers([cell])]
-    values = [float(cell) for cell in numbers if cell] or [float("nan")]
-    return min(values), max(values)
+    values = [value for value in to_numbers([*filter(None, numbers)]) if value == value]
+    return min(values, default=math.nan), max(values, default=math.nan)
 
 
 def _list(names: Iterable[str], most: int = 6) -> str:

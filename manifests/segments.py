@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
+from mvemo.manifests.cells import to_number
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.model import Clip, Manifest
 
@@ -105,7 +106,7 @@ def song_of(clip_id: str) -> str:
     """
     song, _, start = clip_id.rpartition("@")
     with suppress(ValueError):
-        if song and start[:1].isdigit() and math.isfinite(float(start)):
+        if song and start[:1].isdigit() and math.isfinite(to_number(start)):
             return song
     return clip_id
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import codecs
 import csv
 import gc
-import importlib
 import io
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,8 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mvemo.manifests.errors import BadManifest, MissingManifest, Problem, Problems
+from mvemo.manifests.cells import are_numbers, to_whole
+from mvemo.manifests.errors import BadManifest, BadText, MissingManifest, Problem, Problems
 from mvemo.manifests.files import MakeError, parse_json, shown, write_bytes
+from mvemo.manifests.spreadsheets import CsvRow, excel_rows, parquet_rows
 
 MANIFEST_VERSION = "1"
 # Columns of a manifest that cannot be targets or tags.
@@ -34,27 +36,33 @@ _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
 _STATED = re.compile(r"\s*\"?sep=(.)\"?\s*$", re.IGNORECASE)
 # The beginning of a cell that a spreadsheet would run as a formula.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
-# A number with a decimal comma, or without decimals.
-_COMMA = re.compile(r"\s*[+-]?\d+(?:,\d+)?(?:e[+-]?\d+)?\s*", re.IGNORECASE)
+# A number with a decimal comma, one whose comma may separate thousands, and a number next to which
+# such a comma is doubtful.
+_COMMA = re.compile(r"[+-]?\d*,\d+(?:e[+-]?\d+)?", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_DOUBTFUL = re.compile(r"\.|\d{3}")
+# Words for a missing value; in a column of labels, only the first ones.
+_NAN = {"", "nan", "#n/a", "<na>", "nat", "null"}
+_MISSING = _NAN | {"none", "na", "n/a", "n.a.", "#na", "-", "--", "?"}
+# Beginning of the name of a column with the settings of a manifest or fold file.
+_SETTINGS = "mvemo: "
+_NOW = getattr(os, "O_NONBLOCK", 0)
+_QUOTED = re.compile('"[^"]*"')
 # Characters of no width: zero-width space, word joiner, byte-order mark.
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
-
-CsvRow = tuple[int, list[str]]  # line and cells
-
-
-class BadText(ValueError):
-    """Error for a file that is not a table in text form: line (0 for the whole file), message."""
 
 
 @dataclass(frozen=True)
 class Table:
     """Content of a table file."""
 
-    kind: str = ""  # KIND of the line ``# mvemo KIND VERSION``, or empty
-    version: str = ""  # VERSION of that line, or empty
-    # Lines ``# key: value``: key in lower case -> (line, value).
+    # Of the settings in the header (`stated_header`), or of lines ``# mvemo KIND VERSION``.
+    kind: str = ""
+    version: str = ""
+    # Settings of the header and of lines ``# key: value``: key in lower case -> (line, value).
     settings: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     rows: tuple[CsvRow, ...] = ()  # (line, cells), header first, without blank lines
+    mark: str = ","  # separator of the cells in the file
 
     def setting(self, key: str, default: str) -> str:
         """Return the value of a setting, or the default if it is missing or empty."""
@@ -80,6 +88,39 @@ class Table:
         i = header.index(name)
         step = -(-len(self.rows) // most) if most else 1
         return [cells[i].strip() for _, cells in self.rows[1::step] if cells[i:]]
+
+    def points(self, cells: Sequence[str]) -> Sequence[str]:
+        """Return the cells of a column of numbers with points instead of decimal commas.
+
+        A comma that may separate thousands stays, so that its cell is refused.
+        """
+        commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
+        if all(map(_THOUSANDS.fullmatch, commas)) and (
+            self.mark == "," or any(_DOUBTFUL.search(c) for c in cells if "," not in c)
+        ):
+            return cells
+        return [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in cells]
+
+    def with_points(self, names: Iterable[str]) -> tuple[Table, list[str]]:
+        """Return the table with points in columns of numbers, and notes on columns with both."""
+        table, notes = self, []
+        for name in names:
+            cells = self.cells(name)
+            new = {a: b for a, b in zip(cells, self.points(cells), strict=True) if a != b}
+            if new:
+                table = table.with_cells(name, new)
+                if any("." in cell for cell in cells):
+                    notes.append(f"{name!r} has decimal commas and points: both are read")
+        return table, notes
+
+    def with_cells(self, name: str, new: Mapping[str, str]) -> Table:
+        """Return the table with other texts in a column; `new` maps the texts to replace."""
+        i, (head, *rows) = self.header.index(name), self.rows
+        changed = [
+            (line, [*row[:i], new.get(row[i].strip(), row[i]), *row[i + 1 :]] if row[i:] else row)
+            for line, row in rows
+        ]
+        return replace(self, rows=(head, *changed))
 
     def full_rows(self, problems: Problems) -> Iterator[CsvRow]:
         """Yield the rows below the header; report rows with another number of cells."""
@@ -190,9 +231,9 @@ def _reading(path: Path, error: MakeError, missing: MakeError | None = None) -> 
 def _load_table(path: Path) -> Table:
     """Read Parquet, Excel, or a CSV in Unicode with optional comment lines above its header."""
     if path.suffix.lower() in PARQUET:
-        return Table(rows=tuple(_parquet_rows(path)))
+        return _with_settings(Table(rows=tuple(parquet_rows(path))))
     if path.suffix.lower() in EXCEL:
-        return Table(rows=tuple(_excel_rows(path)))
+        return _with_settings(Table(rows=tuple(excel_rows(path))))
     kind = version = ""
     settings = {}
     lines = list(io.StringIO(_read_text(path), newline=""))
@@ -208,12 +249,32 @@ def _load_table(path: Path) -> Table:
             settings[setting[1].lower()] = (n_comments, setting[2].strip())
     mark, lines, line = _find_mark(lines[n_comments:], n_comments + 1)
     rows = tuple(_csv_rows(lines, line, mark))
-    return Table(kind, version, settings, rows if kind or mark == "," else _with_points(rows))
+    return _with_settings(Table(kind, version, settings, rows, mark))
+
+
+def _with_settings(table: Table) -> Table:
+    """Return the table with the settings of its header (`stated_header`), without their column."""
+    header = table.header
+    i = next((i for i, name in enumerate(header) if name.startswith(_SETTINGS)), -1)
+    if i < 0:
+        return table
+    line = table.rows[0][0]
+    try:
+        facts = parse_json(header[i].removeprefix(_SETTINGS))
+        (kind, version), *settings = facts.items()
+    except (ValueError, AttributeError) as error:
+        raise BadText(line, f"the settings {shown(header[i])} are not JSON: {error}") from None
+    rows = tuple((number, [*cells[:i], *cells[i + 1 :]]) for number, cells in table.rows)
+    stated = {key.lower(): (line, str(value)) for key, value in settings} | {**table.settings}
+    return replace(table, kind=kind, version=str(version), settings=stated, rows=rows)
 
 
 def _read_text(path: Path) -> str:
     """Return the text of a file in UTF-8, or in UTF-16 with a byte-order mark; keep line ends."""
-    content = path.read_bytes()
+    # A pipe without a writer is empty; reading it would wait for ever.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NOW)) as file:
+        os.set_blocking(file.fileno(), True)
+        content = file.read()
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
@@ -242,16 +303,22 @@ def _find_mark(lines: list[str], first: int) -> tuple[str, list[str], int]:
     """Return the separator of the cells, the lines below a line that states it, and the first."""
     if lines and (stated := _STATED.match(lines[0])):
         return stated[1], lines[1:], first + 1
-    header = re.sub('"[^"]*"', "", next(filter(str.strip, lines), ""))
+    header = _QUOTED.sub("", next(filter(str.strip, lines), ""))
     return max(",;\t", key=header.count), lines, first
 
 
 def _csv_rows(lines: Sequence[str], first: int, mark: str) -> Iterator[CsvRow]:
     """Yield line number and cells of each row that is not blank."""
     reader = csv.reader(lines, strict=True, delimiter=mark)
-    start = 0
+    start = width = 0
     try:
         for cells in reader:
+            width = width or len(cells)
+            end = reader.line_num
+            if end - start > 1 and _join_rows(lines[start:end], mark, width):
+                place = f"a quoted cell reaches from here to line {first + end - 1}"
+                cure = "delete stray quotes, or double those inside a cell"
+                raise BadText(first + start, f"{place}, over what look like rows: {cure}")
             if any(map(str.strip, cells)):
                 if "'" in "".join(cells):
                     cells = [c[1:] if c[:1] == "'" and _FORMULA.match(c) else c for c in cells]
@@ -261,69 +328,16 @@ def _csv_rows(lines: Sequence[str], first: int, mark: str) -> Iterator[CsvRow]:
         raise BadText(first + start, f"the file is not CSV from this line on: {error}") from None
 
 
-def _with_points(rows: tuple[CsvRow, ...]) -> tuple[CsvRow, ...]:
-    """Write numbers with a point where all cells of a column are numbers with a decimal comma."""
-    width = len(rows[0][1]) if rows else 0
-    for i in range(width):
-        cells = (row[i] for _, row in rows[1:] if row[i:] and row[i].strip())
-        if all(map(_COMMA.fullmatch, cells)):
-            for _, row in rows[1:]:
-                if row[i:]:
-                    row[i] = row[i].replace(",", ".")
-    return rows
-
-
-def _parquet_rows(path: Path) -> Iterator[CsvRow]:
-    """Yield the rows of a Parquet file like those of a CSV, with the header as line 1."""
-    try:
-        parquet = importlib.import_module("pyarrow.parquet")
-        columns = parquet.ParquetFile(path).read().to_pydict()
-    except ImportError:
-        cure = "run 'pip install pyarrow', or save the table as CSV"
-        raise BadText(0, f"reading Parquet needs pyarrow: {cure}") from None
-    except (ValueError, NotImplementedError, MemoryError) as error:
-        raise BadText(0, f"the file is not Parquet: {str(error).splitlines()[0]}") from None
-    yield 1, list(columns)
-    for number, row in enumerate(zip(*columns.values(), strict=True), start=2):
-        yield number, [*map(_cell_of, row)]
-
-
-def _excel_rows(path: Path) -> Iterator[CsvRow]:
-    """Yield the rows of an Excel file that are not blank; only one sheet may have cells."""
-    try:
-        openpyxl = importlib.import_module("openpyxl")
-    except ImportError:
-        cure = "run 'pip install openpyxl', or save the table as CSV"
-        raise BadText(0, f"reading Excel needs openpyxl: {cure}") from None
-    with path.open("rb") as file:
-        try:
-            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            sheets = {
-                sheet.title: [[*map(_cell_of, row)] for row in sheet.iter_rows(values_only=True)]
-                for sheet in book.worksheets
-            }
-        except OSError:
-            raise
-        except Exception as error:  # openpyxl documents no errors
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BadText(0, f"the file is not an Excel table: {reason}") from None
-    filled = {name: rows for name, rows in sheets.items() if any(map(any, rows))}
-    if len(filled) != 1:
-        listed = ", ".join(map(repr, filled)) or "none"
-        raise BadText(0, f"expected one sheet with cells, got {listed}: save the table as CSV")
-    ((_, rows),) = filled.items()
-    width = max(i + 1 for i, cell in enumerate(next(filter(any, rows))) if cell)
-    for number, row in enumerate(rows, start=1):
-        if any(row):
-            n_cells = max(width, *(i + 1 for i, cell in enumerate(row) if cell))
-            yield number, (row + [""] * n_cells)[:n_cells]
-
-
-def _cell_of(value: Any) -> str:
-    """Return a value of Parquet or Excel as a CSV cell: booleans as 0 and 1, lists as JSON."""
-    if isinstance(value, list):
-        return json.dumps(value, ensure_ascii=False)
-    return "" if value is None else str(int(value) if isinstance(value, bool) else value)
+def _join_rows(lines: Sequence[str], mark: str, width: int) -> bool:
+    """Return True if most lines of a quoted cell look like rows that stray quotes have joined."""
+    filled = [line for line in lines if line.strip()]
+    alike = 0
+    for line in filled:
+        plain = _QUOTED.sub("", line)
+        of_row = width in (line.count(mark) + 1, plain.count(mark) + 1)
+        # A blank follows the commas of sentences.
+        alike += of_row and not (mark == "," and ", " in plain)
+    return width > 1 and 2 * alike > len(filled)
 
 
 # --- writing
@@ -347,14 +361,28 @@ class CsvWriter:
             self.writerow(row)
 
 
+def stated_header(
+    columns: Sequence[str], kind: str, version: str, settings: Mapping[str, object]
+) -> list[str]:
+    """Return the header of a manifest or fold file; the name of its last column has the settings.
+
+    The cells of this column are empty. It stays when other programs filter or sort the rows.
+    """
+    facts = {kind: version, **settings}
+    return [*columns, _SETTINGS + json.dumps(facts, ensure_ascii=False, default=str)]
+
+
 def write_table(
-    path: Path, first: str, settings: Mapping[str, object], rows: Iterable[Iterable[Any]]
+    path: Path,
+    kind: str,
+    version: str,
+    settings: Mapping[str, object],
+    rows: Sequence[Sequence[Any]],
 ) -> None:
-    """Write a manifest or fold file atomically: line `first`, settings and rows."""
-    buffer = io.StringIO()
-    for line in (first, *(f"{key}: {value}" for key, value in settings.items())):
-        buffer.write(f"# {line}\n")
-    CsvWriter(buffer).writerows(rows)
+    """Write a manifest or fold file atomically; the first of the rows is the header."""
+    buffer, (head, *others) = io.StringIO(), rows
+    CsvWriter(buffer).writerow(stated_header(head, kind, version, settings))
+    CsvWriter(buffer).writerows([*row, ""] for row in others)
     try:
         write_bytes(path, buffer.getvalue().encode(), error=BadManifest)
     except UnicodeEncodeError as error:
@@ -376,13 +404,26 @@ def plain_text(cell: str) -> str:
     return cell if cell.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFC", cell))
 
 
+def is_missing(cell: str, label: bool = False) -> bool:
+    """Return True if a cell is empty or a word for a missing value, such as ``NaN`` or ``#N/A``.
+
+    A label may be called ``None``, so in a column of labels fewer words count.
+    """
+    return cell.casefold() in (_NAN if label else _MISSING)
+
+
 def parse_names(cell: str, separator: str) -> list[str]:
-    """Return the names in a cell, which are separated or in a JSON list."""
-    if cell.startswith("["):
+    """Return the names in a cell: separated, in a JSON list, or Label Studio's choices."""
+    if cell.startswith(("[", "{")):
         try:
             names = parse_json(cell)
         except ValueError as error:
             raise ValueError(f"{shown(cell)} is not a JSON list: {error}") from None
+        if isinstance(names, dict):
+            names = names.get("choices")
+        names = [names] if isinstance(names, str) else names
+        if not isinstance(names, list):
+            raise ValueError(f"{shown(cell)} has no list of 'choices'")
         if not all(isinstance(name, str) for name in names):
             raise ValueError(f"{shown(cell)} has items that are not text: put them in quotes")
         return [name.strip() for name in names]
@@ -390,18 +431,10 @@ def parse_names(cell: str, separator: str) -> list[str]:
 
 
 def format_names(names: Sequence[str], separator: str) -> str:
-    """Return a cell for `parse_names`; a JSON list only if a name contains the separator or `[`."""
-    if any(separator in name for name in names) or (names and names[0].startswith("[")):
+    """Return a cell for `parse_names`; a JSON list if a name has the separator or a bracket."""
+    if any(separator in name for name in names) or (names and names[0].startswith(("[", "{"))):
         return json.dumps(list(names), ensure_ascii=False)
     return (separator if separator == ";" else separator + " ").join(names)
-
-
-def are_numbers(cells: Sequence[str]) -> bool:
-    """Return True if all cells that are not empty are numbers, and at least one is."""
-    try:
-        return bool([float(cell) for cell in cells if cell])
-    except ValueError:
-        return False
 
 
 # Ways in which another program's clip names may differ from ours, and functions that undo them.
@@ -410,7 +443,16 @@ _FORMS: Mapping[str, Callable[[str], str]] = {
     "without ending": lambda name: str(PurePosixPath(name).with_suffix("")) if name else "",
     "without folder": lambda name: PurePosixPath(name).name,
     "without folder and ending": lambda name: PurePosixPath(name).stem,
+    "as whole numbers": lambda name: _whole(name),
+    "as whole numbers in file names": lambda name: _whole(PurePosixPath(name).stem),
 }
+
+
+def _whole(text: str) -> str:
+    """Return a whole number without leading zeros and decimals; any other text unchanged."""
+    with suppress(ValueError):
+        return str(to_whole(text))
+    return text
 
 
 def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], str]:

@@ -20,16 +20,14 @@ from threadpoolctl import threadpool_limits
 
 from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, open_cache
 from mvemo.cache.spec import row_key
-from mvemo.fuse.bootstrap import percentile_interval, resample_groups
-from mvemo.fuse.conformal import GRID, nonconformity, thresholds
+from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.crossval.evaluation import evaluate
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.features import LLD, Features, FeatureSettings
 from mvemo.fuse.final.adaptation import Adaptation, first_of, linear_part, predictor_outputs
-from mvemo.fuse.final.building import build_model
+from mvemo.fuse.final.building import build_model, with_limits
 from mvemo.fuse.final.model import (
     HEADS,
-    INTERVAL_SHARE,
     MODEL,
     REFERENCE,
     FeatureKey,
@@ -40,6 +38,7 @@ from mvemo.fuse.final.model import (
     stored_as,
 )
 from mvemo.fuse.heads.head import HeadSettings
+from mvemo.fuse.intervals import MIN_GROUPS, score_interval
 from mvemo.fuse.models import KERNEL
 from mvemo.fuse.numeric import F64, Bools, Labels, complete
 from mvemo.fuse.tasks import task_of
@@ -275,15 +274,11 @@ def _adapted(
     predictors = []
     for predictor, outputs in zip(linear.predictors, after, strict=True):
         rows = scored & complete(outputs)
-        limits: tuple[tuple[float, ...], ...] = ()
+        one = replace(predictor, nonconformity=(), optional=())
         if rows.any():
             names = [groups[row] for row in np.flatnonzero(rows)]
-            scores = nonconformity(y_true[rows], outputs[rows], task.link)
-            limits = tuple(map(tuple, thresholds(scores, names, GRID).tolist()))
-        ends = predictor.residuals
-        if rows.sum() >= PER_TASK:
-            ends = task.residual_ends(y_true[rows], outputs[rows], INTERVAL_SHARE)
-        predictors.append(replace(predictor, nonconformity=limits, residuals=ends))
+            one = with_limits(one, y_true[rows], outputs[rows], names, task.link)
+        predictors.append(one)
     keys = np.union1d(base.training_keys, _keys(base, corrected.content))
     return replace(new, predictors=tuple(predictors), training_keys=keys), first_of(after)
 
@@ -402,9 +397,10 @@ def _compared(base: FinalModel, corrected: _Corrected, before: F64, after: F64) 
         )
         return LearnResult(None, None, None, n, False, False, None, text, "")
     zeros = np.zeros(len(y_true), int)
-    both = task.resample_primary(y_true, outputs, zeros, 1, resample_groups(groups))
-    interval = percentile_interval(both[1] - both[0]).tolist()
-    above_constant = percentile_interval(both[1] - both[2])[0] > 0
+    resamples = resample_groups(groups)
+    drawn = task.resample_primary(y_true, outputs, zeros, 1, resamples)
+    interval = [*score_interval("difference", drawn[1] - drawn[0], resamples)]
+    above_constant = score_interval("difference", drawn[1] - drawn[2], resamples)[0] > 0
     gain, missing = scores[1] - scores[0], _missing(base.task, corrected, rows)
     rule, needed = _shortage(gain, interval, len(y_true), missing)
     if not rule and gain > 0 and not above_constant:
@@ -415,15 +411,18 @@ def _compared(base: FinalModel, corrected: _Corrected, before: F64, after: F64) 
     unit, sign = (100, " %") if task.in_percent else (1, "")
     old, new = (f"{unit * score:.3g}{sign}" for score in scores[:2])
     change, low, high = (f"{unit * x:+.3g}" for x in (gain, *interval))
+    known = bool(np.isfinite(interval).all())
+    ends = f", 95 % interval {low} to {high}" * known
     text = (
         f"{task.primary_title} on {len(y_true)} corrected clips ({len(set(groups))} groups): "
         f"{old} before, {new} after by models that were not made of the clip's group; difference "
-        f"{change}, 95 % interval {low} to {high}. {verdict} Corrected clips are a selected "
+        f"{change}{ends}. {verdict} Corrected clips are a selected "
         "sample, often the most doubtful: on other clips the difference is usually smaller."
     )
     records = [{"metric": task.primary_metric, "score": x, "clips": len(y_true)} for x in scores]
     better = not rule and gain > 0
-    return LearnResult(records[0], records[1], interval, n, not rule, better, needed, text, "")
+    shown = interval if known else None
+    return LearnResult(records[0], records[1], shown, n, not rule, better, needed, text, "")
 
 
 def _shares(task: Task, y_true: Labels, n_outputs: int) -> F64:
@@ -440,6 +439,8 @@ def _shortage(
         by_class = ", ".join(f"{name}: {number}" for name, number in missing.items())
         return f"{needed} more needed ({by_class})", needed
     low, high = interval
+    if not np.isfinite(interval).all():
+        return f"the scored clips are of fewer than {MIN_GROUPS} groups", None
     if low > 0 or high < 0:
         return "", None
     # The interval narrows with the square root of the number of clips.

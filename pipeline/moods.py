@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mvemo.manifests import read_manifest
+from mvemo.manifests.cells import to_number
 from mvemo.manifests.files import parse_json, shown
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.tables import read_table
@@ -136,7 +137,8 @@ def _table_records(file: Path) -> Iterator[Record]:
             raise BadOption(f"{file}:{line}: expected {len(header)} cells, got {len(cells)}")
         row: Record = dict(zip(header, cells, strict=True))
         try:
-            values = {name: float(row[name]) for name in outputs if row[name].strip()}
+            values = {name: to_number(row[name]) for name in outputs if row[name].strip()}
+            row["duration"] = to_number(row["duration"]) if row.get("duration") else None
         except ValueError as error:
             raise BadOption(f"{file}:{line}: {error}") from None
         if "label" not in header:
@@ -156,10 +158,10 @@ def _mood(record: Record, file: Path) -> Mood:
     try:
         mood = Mood(
             path=path,
-            moods=(label,) if isinstance(label, str) else (*map(_text, label),),
+            moods=(label,) if isinstance(label, str) else (*map(str, label),),
             proba={name: float(p) for name, p in (record.get("proba") or {}).items()},
             ratings={n: float(v["value"]) for n, v in (record.get("values") or {}).items()},
-            model=_text(record.get("model") or ""),
+            model=str(record.get("model") or ""),
             seconds=float(length) if length else None,
             is_certain=TRAINED_ON not in (record.get("notes") or ()),
         )
@@ -169,12 +171,6 @@ def _mood(record: Record, file: Path) -> Mood:
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     raise BadOption(f"{file}: {path}: expected a record of mvemo predict: {problem}")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a text, got {shown(str(value))}")
-    return value
 
 
 def _corrected(found: list[Mood], corrections: Path) -> list[Mood]:

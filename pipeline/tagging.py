@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mvemo.extract.store.contents import content_kept
-from mvemo.manifests.files import replacing, shown
+from mvemo.manifests.files import replacing
 from mvemo.manifests.journal import Journal
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
@@ -49,8 +48,8 @@ class Change:
     path: Path
     old: Values
     new: Values
-    # When undone: the file's former size; True to remove the tags if nothing else is in them;
-    # the tagging that is undone, and the digest of the file's streams.
+    # When undone: former size; True to remove the tags if nothing else is in them; the tagging
+    # that is undone, and the digest of the streams.
     size: int | None = None
     removes: bool = False
     run: str = ""
@@ -133,8 +132,7 @@ def _named(kind: str, values: Mapping[str, list[str]]) -> Values:
                 # Keys are printable ASCII without '='.
                 key = quote(key.upper().replace(" ", "_"), safe=_SAFE).replace("~", "%7E")
         except UnicodeEncodeError:
-            text = "; ".join([key, *texts])
-            raise BadTags(f"{shown(text)} has half a character (a lone surrogate)") from None
+            raise BadTags(f"{key!r}: {texts} has half a character (a lone surrogate)") from None
         new[mood if key.lower() == "mood" else other.format(key)] = texts
     if len(new) < len(values):
         raise BadTags(f"two of the names {', '.join(values)} have the same tag")
@@ -158,23 +156,22 @@ def plan_undo(journal: Path) -> tuple[list[Change], list[str]]:
             runs.get(entry["undone"], {}).pop(entry["path"], None)
         else:
             runs.setdefault(entry["run"], {})[entry["path"]] = entry
-    for run in reversed(runs.values()):
-        changes = []
-        for entry in run.values():
+    changes: list[Change] = []
+    while runs and not changes:
+        for entry in runs.popitem()[1].values():
             try:
                 changes += _undoing(entry)
             except BadTags as problem:
                 skipped.append(f"{entry['path']}: {problem}")
-        if changes:
-            return changes, [*dict.fromkeys(skipped)]
-    return [], [*dict.fromkeys(skipped)]
+    return changes, [*dict.fromkeys(skipped)]
 
 
 def _entry(entry: Any) -> Entry:
     """Return an entry of a journal; ValueError or TypeError if it is none."""
     if not {*entry} >= _ENTRY and not {"undone", "path"} <= {*entry}:
         raise ValueError
-    return dict(entry)
+    values = {key: {**entry.get(key, {})} for key in ("old", "new")}
+    return {**entry, **values, "path": str(Path(entry["path"]))}
 
 
 def _undoing(entry: Entry) -> list[Change]:
@@ -193,25 +190,19 @@ def _undoing(entry: Entry) -> list[Change]:
 
 def _openable(path: Path) -> Any:
     """Open a file that may be replaced, with tags that can be written; BadTags for others."""
-    if problem := _problem(path):
-        raise BadTags(problem)
-    opened = _open(path)
-    if opened is None:
+    if path.is_symlink():
+        raise BadTags("is a symbolic link: tag the file that it leads to")
+    if not path.is_file():
+        raise BadTags("no such file")
+    if (links := path.stat().st_nlink) > 1:
+        raise BadTags(f"has {links} names (hard links), of which only one would be tagged")
+    if not os.access(path, os.W_OK) or not path.stat().st_mode & 0o222:
+        raise BadTags("is read-only")
+    if not os.access(path.parent, os.W_OK):
+        raise BadTags("its folder is read-only")
+    if (opened := _open(path)) is None:
         raise BadTags("this format has no tags that mvemo can write")
     return opened
-
-
-def _problem(path: Path) -> str:
-    """Return the reason why a file must not be replaced, or ''."""
-    if path.is_symlink():
-        return "is a symbolic link: tag the file that it leads to"
-    if not path.is_file():
-        return "no such file"
-    if (links := path.stat().st_nlink) > 1:
-        return f"has {links} names (hard links), of which only one would be tagged"
-    if not os.access(path, os.W_OK) or not path.stat().st_mode & 0o222:
-        return "is read-only"
-    return "" if os.access(path.parent, os.W_OK) else "its folder is read-only"
 
 
 # --- tags of one file
@@ -236,10 +227,7 @@ def _open(path: Path, kind: Any = None) -> Any:
 
 
 def _open_id3(path: Path, kind: Any) -> Any:
-    """Open a file with ID3 tags; frames that mvemo does not write stay bytes.
-
-    BadTags is raised if frames would be lost.
-    """
+    """Open a file with ID3 tags, other frames than mvemo's as bytes; BadTags if any is lost."""
     from mutagen import MutagenError
 
     id3: Any = import_module("mutagen.id3")
@@ -417,18 +405,22 @@ def write_tags(changes: Sequence[Change], journal: Path | None) -> list[str]:
 
 def _write(change: Change, journal: Journal | None, run: str) -> None:
     """Replace a file by a tagged copy."""
+    from mvemo.extract.store.contents import keep_content
+    from mvemo.extract.store.folders import stamp_of
+
     path, name = change.path, str(change.path.absolute())
-    before = path.stat()
-    with content_kept(path), replacing(path, error=BadOption) as copy:
+    before, stamp = path.stat(), stamp_of(change.path)
+    with replacing(path, error=BadOption) as copy:
         shutil.copyfile(path, copy)
         shutil.copystat(path, copy)
         with suppress(PermissionError):
             os.chown(copy, before.st_uid, before.st_gid)
         entry = {"run": run, "path": name, "size": before.st_size, **_tag(copy, change)}
-        if (path.stat().st_mtime_ns, path.stat().st_size) != (before.st_mtime_ns, before.st_size):
+        if stamp_of(path) != stamp:
             raise BadTags("another program changed it")
         if journal is not None and not change.run:
             journal.append([entry])
+    keep_content(path, stamp)
     if journal is not None and change.run:
         journal.append([{"undone": change.run, "path": name}])
 
@@ -449,7 +441,8 @@ def _tag(copy: Path, change: Change) -> Entry:
         saved = _read_streams(copy)
         if saved[0] != streams[0]:
             raise BadTags("mutagen would change its sound or pictures")
-        if saved[1] != streams[1]:
+        # ID3 frames stay bytes; FFmpeg misreads unsynchronised ones of ID3v2.3.
+        if saved[1] != streams[1] and _kind(opened) != "ID3":
             names = {name for name, _ in {*saved[1].items()} ^ {*streams[1].items()}}
             raise BadTags(f"mutagen would change its other tags: {', '.join(sorted(names))}")
         if _values(_open(copy, kind), change.new) != change.new:

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     # And how tables are shown.
     "cache": {
         "manifests.array_files",
+        "manifests.cells",
         "manifests.files",
         "manifests.labels",
         "manifests.tables",
@@ -32,7 +33,8 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 FLOORS = {
     "manifests": (
         "declared errors files text_table",
-        "array_files journal tables",
+        "array_files cells dimensions journal spreadsheets",
+        "tables",
         "labels",
         "model",
         "schemes segments",
@@ -46,7 +48,9 @@ FLOORS = {
     ),
     "cache": (
         "errors untrusted",
-        "import_arrays table",
+        "table",
+        "clip_columns",
+        "import_arrays",
         "spec",
         "schema",
         "index",
@@ -73,7 +77,8 @@ FLOORS = {
         "bootstrap",
         "tasks",
         "features",
-        "conformal heads near_pairs",
+        "conformal heads intervals leaks near_pairs",
+        "columns",
         "audit results",
         "songs",
         "crossval",

@@ -1,17 +1,14 @@
 """Sound of a clip: audio files read by libsndfile, and waveforms resampled block by block."""
 
-import io
-import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import soundfile
 import soxr
-from numpy.typing import NDArray
 
 from mvemo.extract.array_types import F32
 from mvemo.extract.media.formats import is_cut_off
@@ -24,9 +21,16 @@ from mvemo.extract.media.request import (
     check_length,
     starts_after_end,
 )
+from mvemo.extract.media.sound_files import open_parts, stated_length_ratio
 
 # A waveform is silent if half of its range is below this: -80 dB relative to full scale.
 SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)
+# The channels cancel each other if their sum has less than this share of the channels' energy. The
+# share is 1 for unrelated channels, and 2/5 for wide stereo whose sides are 6 dB above its middle.
+# It is 1/6 for a channel and its inverse that is 5.4 dB softer; lossy codecs leave below 1/100.
+CANCELLING = 1 / 6
+# So much audible sound tells whether channels cancel each other; a stream decodes it twice.
+JUDGED_SECONDS = 20
 # Loud lossy sound exceeds full scale by a few decibels; more than 12 dB indicate another scale.
 MAX_PEAK = 4.0
 # Maximum size of a clip's waveforms in memory, in bytes: about 6 h at 16 kHz.
@@ -41,15 +45,8 @@ _IN_MEMORY = 1 << 23
 _BLOCK = 1 << 20
 # Callback for a sampling rate and its next samples, float32 (n,).
 OnBlock = Callable[[int, F32], None]
-# Files that libsndfile reads. MP3 is not among them: its decoder writes warnings to the terminal.
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
 # Formats that mark or state the end of their data, which libsndfile does not check.
 _STATING_END = ("ogg", "au", "w64")
-# First 8 bytes of an Ogg page, with its flags (RFC 3533, 6), and of FLAC (RFC 9639, 8).
-_OGG_PAGE = re.compile(rb"OggS\0([\0-\x07])..", re.DOTALL)
-_FLAC_STREAM = re.compile(rb"fLaC[\0\x80]\0\0\x22")
-
-
 # Smallest gap or overlap of sound, in seconds, that is corrected; smaller ones are rounding.
 MIN_GAP = 0.05
 # NumPy type and full scale of each sample format of the decoders.
@@ -103,8 +100,10 @@ class _Track:
 class Waveforms:
     """Mono sound of a clip at the sampling rates of a request, resampled block by block."""
 
-    def __init__(self, sr: int, request: ClipRequest, on_block: OnBlock | None = None) -> None:
-        self.sr = sr
+    def __init__(
+        self, sr: int, request: ClipRequest, on_block: OnBlock | None, channel: int | None
+    ) -> None:
+        self.sr, self._channel = sr, channel
         self._on_block = on_block
         self._max_bytes = MAX_BYTES if request.spool is None else MAX_SPOOLED_BYTES
         self.n_samples = 0  # number of added samples, at the source's rate
@@ -113,21 +112,44 @@ class Waveforms:
         }
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
-        # First channel that is not silent, if the mean of all channels is silent.
-        self.channel: int | None = None
+        # Statistics of the channels that `channel` depends on: number of samples, sums, and sums of
+        # products.
+        self._n_judged = 0
+        self._sums, self._products = np.zeros(1), np.zeros((1, 1))
 
     @property
     def is_silent(self) -> bool:
         """True if the added sound is silent, or there is none."""
         return (self._high - self._low) / 2 < SILENCE_PEAK
 
-    def hear(self, channels: Iterable[NDArray[Any]], full_scale: float = 1.0) -> None:
-        """Set `channel` to an audible channel, as long as the mean of all channels is silent."""
-        if self.channel is None and self.is_silent:
-            least = 2 * SILENCE_PEAK * full_scale
-            # Use floats, because the difference of two integers may overflow their type.
-            moves = (float(y.max()) - float(y.min()) if len(y) else 0.0 for y in channels)
-            self.channel = next((i for i, move in enumerate(moves) if move >= least), None)
+    @property
+    def is_judged(self) -> bool:
+        """True if more sound does not change `channel`."""
+        return self._n_judged >= JUDGED_SECONDS * self.sr
+
+    @property
+    def channel(self) -> int | None:
+        """First loud channel, if the channels cancel each other in their mean; otherwise None."""
+        with np.errstate(invalid="ignore"):
+            offsets = np.outer(self._sums, self._sums) / max(self._n_judged, 1)
+            covariances = self._products - offsets
+        energies, rounding = covariances.diagonal(), 1e-5 * offsets.diagonal().max()
+        audible = energies.max() > max(self._n_judged * (SILENCE_PEAK / 100) ** 2, rounding)
+        if audible and covariances.sum() < CANCELLING * energies.sum():
+            return int(np.argmax(energies >= energies.max() / 2))
+        return None
+
+    def add_channels(self, rows: F32) -> None:
+        """Append the mean of all channels, or one channel; float32 (channels, samples)."""
+        self.add(rows.mean(axis=0) if self._channel is None else rows[: self._channel + 1][-1])
+        loud = rows.size and float(rows.max() - rows.min()) / 2 >= SILENCE_PEAK
+        if self.is_judged or not loud:
+            return
+        self._n_judged += rows.shape[1]
+        count, more = len(rows), max(len(rows) - len(self._sums), 0)
+        self._sums, self._products = (np.pad(x, (0, more)) for x in (self._sums, self._products))
+        self._sums[:count] += rows.sum(axis=1)
+        self._products[:count, :count] += rows @ rows.T
 
     @property
     def too_long(self) -> str:
@@ -199,41 +221,9 @@ class Waveforms:
         return {rate: track.joined() for rate, track in kept.items()}, None
 
 
-def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Yield the opened file, or the parts of a joined Ogg or FLAC file one after the other."""
-    starts = _part_starts(path)
-    if len(starts) < 2:
-        with soundfile.SoundFile(path) as file:
-            yield file
-        return
-    with path.open("rb") as joined:
-        for start, stop in pairwise([*starts, path.stat().st_size]):
-            joined.seek(start)
-            with soundfile.SoundFile(io.BytesIO(joined.read(stop - start))) as file:
-                yield file
-
-
-def _part_starts(path: Path) -> list[int]:
-    """Return the byte offsets of the Ogg or FLAC streams that were joined into one file."""
-    starts, begins = [], False
-    with path.open("rb") as file:
-        pattern = {b"OggS": _OGG_PAGE, b"fLaC": _FLAC_STREAM}.get(file.read(4))
-        file.seek(0)
-        at, tail = 0, b""
-        while pattern and (block := file.read(_BLOCK)):
-            data = tail + block
-            for found in pattern.finditer(data):
-                is_page = pattern is _OGG_PAGE
-                first = not is_page or bool(found[1][0] & 0x02)
-                if first and not begins:
-                    starts.append(at - len(tail) + found.start())
-                # Parallel Ogg streams have adjacent first pages, which count as one start.
-                begins = first and is_page
-            at, tail = at + len(block), data[-7:]
-    return starts
-
-
-def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None = None) -> Decoded:
+def decode_audio_file(
+    path: Path, request: ClipRequest, on_block: OnBlock | None = None, channel: int | None = None
+) -> Decoded:
     """Decode an audio file; on ValueError or LibsndfileError, try the container reader."""
     problems = {"video": NO_VIDEO} if request.reads_pictures else {}
     if not request.sample_rates:
@@ -246,13 +236,13 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
         sr, kind = file.samplerate, file.format.lower()
         if file.frames == 0:
             raise ValueError("no length is stated")
-        sound = sound or Waveforms(sr, request, on_block)
+        sound = sound or Waveforms(sr, request, on_block, channel)
         first = max(round(request.start * sr) - n_frames, 0)
         remaining = file.frames - first
         if request.duration is not None:
             remaining = min(remaining, round(request.duration * sr) - sound.n_samples)
         n_frames += file.frames
-        stated += file.frames / sr * _stated_length_ratio(file.extra_info)
+        stated += file.frames / sr * stated_length_ratio(file.extra_info)
         if sr != sound.sr:
             problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
         else:
@@ -265,8 +255,8 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
     if problem is None and round(request.start * sound.sr) >= n_frames:
         problem = starts_after_end(request.start, "sound ends", n_frames / sound.sr)
         return Decoded(problems={**problems, "audio": problem})
-    if sound.is_silent and sound.channel is not None:
-        raise ValueError("its channels cancel each other")
+    if channel is None and on_block is None and sound.channel is not None:
+        return decode_audio_file(path, request, channel=sound.channel)
     expected = stated - request.start if request.duration is None else request.duration
     problem = problem or sound.problem() or check_length(seconds, expected)
     states_end = kind in _STATING_END and request.duration is None
@@ -277,16 +267,12 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
         waveforms, problem = sound.finish()
     if problem is not None:
         return Decoded(problems={**problems, "audio": problem})
-    return Decoded(waveforms, {}, seconds, problems)
+    return Decoded(waveforms, {}, seconds, problems, channel_note(channel))
 
 
-def _stated_length_ratio(info: str) -> float:
-    """Return stated / real length of a file by libsndfile's log; 1 for a file written to a pipe."""
-    match = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", info, re.MULTILINE)
-    if match is None:
-        return 1.0
-    stated, actual = int(match[1]), int(match[2])
-    return stated / actual if 0 < actual < stated < 0x7FFFF000 else 1.0
+def channel_note(channel: int | None) -> str:
+    """Return a note about the channel that is read; empty for the mean of all channels."""
+    return "" if channel is None else f"the channels cancel out: only channel {channel + 1} is read"
 
 
 def _read_blocks(
@@ -301,8 +287,7 @@ def _read_blocks(
             break
         if not sound.has_room(len(samples)):
             return Problem(sound.too_long)
-        sound.hear(samples.T)
-        sound.add(samples.mean(axis=1, dtype=np.float32))
+        sound.add_channels(np.ascontiguousarray(samples.T))
         remaining -= len(samples)
     return None
 
@@ -313,9 +298,9 @@ class SoundCollector:
     def __init__(
         self, request: ClipRequest, on_block: OnBlock | None = None, channel: int | None = None
     ) -> None:
-        self._request, self._on_block, self._channel = request, on_block, channel
+        self._request, self._options = request, (request, on_block, channel)
         self._sound: Waveforms | None = None
-        self._blocks: list[F32] = []  # samples that are not in `_sound` yet
+        self._blocks: list[F32] = []  # (channels, samples) that are not in `_sound` yet
         self._n_missing = 0  # number of samples in gaps after the first sound
         self.end = 0.0  # end of the last decoded frame in seconds, also if it is before the clip
         self.error = ""  # reason why the sound cannot be used
@@ -336,9 +321,14 @@ class SoundCollector:
         return self._sound is None or self._sound.is_silent
 
     @property
+    def is_judged(self) -> bool:
+        """True if more sound does not change `channel`."""
+        return self._sound is not None and self._sound.is_judged
+
+    @property
     def channel(self) -> int | None:
-        """First audible channel, if the mean of all channels is silent; otherwise None."""
-        return self._sound.channel if self._sound and self.is_silent else None
+        """First loud channel, if the channels cancel each other in their mean; otherwise None."""
+        return self._sound.channel if self._sound else None
 
     def add(self, frames: Sequence[tuple[float, Any]]) -> None:
         """Append decoded frames, given as (start time in seconds, frame) in order."""
@@ -349,13 +339,13 @@ class SoundCollector:
 
     def _add_frame(self, when: float, frame: Any) -> None:
         if self._sound is None:
-            self._sound = Waveforms(frame.sample_rate, self._request, self._on_block)
+            self._sound = Waveforms(frame.sample_rate, *self._options)
         sound, sr = self._sound, self._sound.sr
         if frame.sample_rate != sr:
             self.error = f"the sampling rate changes from {sr} to {frame.sample_rate} Hz"
             return
         self.end = when + frame.samples / sr
-        n_waiting = sum(map(len, self._blocks))
+        n_waiting = sum(block.shape[1] for block in self._blocks)
         length = sound.n_samples + n_waiting
         first = round((when - self._request.start) * sr)
         if abs(first - length) <= MIN_GAP * sr and length:
@@ -378,14 +368,12 @@ class SoundCollector:
             sound.add_silence(first - length)
             self._n_missing += first - length if length else 0
         skip = max(length - first, 0)
-        planes, full_scale = _planes(frame)
-        if sound.is_silent:
-            sound.hear(planes, full_scale)
-        self._blocks.append(_to_mono(planes, full_scale, self._channel)[skip : skip + n_left])
+        self._blocks.append(_channels(frame)[:, skip : skip + n_left])
 
     def _flush(self) -> None:
-        if self._blocks and self._sound is not None:
-            self._sound.add(np.concatenate(self._blocks))
+        if self._sound is not None:
+            for _, blocks in groupby(self._blocks, len):
+                self._sound.add_channels(np.concatenate(list(blocks), axis=1))
         self._blocks = []
 
     def problem(self) -> Problem | None:
@@ -397,26 +385,15 @@ class SoundCollector:
         return ({}, self.problem()) if self._sound is None else self._sound.finish()
 
 
-def _planes(frame: Any) -> tuple[list[NDArray[Any]], float]:
-    """Return the samples of each channel, and their full scale."""
+def _channels(frame: Any) -> F32:
+    """Return a frame's samples, float32 (channels, samples); full scale is 1."""
     dtype, full_scale = _SAMPLE_FORMATS[frame.format.name.removesuffix("p")]
-    # Decoders pad the end of each plane.
     if frame.format.is_planar:
-        return [np.frombuffer(p, dtype, frame.samples) for p in frame.planes], full_scale
-    n_channels = len(frame.layout.channels)
-    interleaved = np.frombuffer(frame.planes[0], dtype, frame.samples * n_channels)
-    return list(interleaved.reshape(-1, n_channels).T), full_scale
-
-
-def _to_mono(planes: list[NDArray[Any]], full_scale: float, channel: int | None) -> F32:
-    """Return one channel or the mean of all channels, float32 (samples,); full scale is 1."""
-    if channel is not None:
-        planes = planes[channel : channel + 1] or planes[-1:]
-    dtype = planes[0].dtype
-    total: NDArray[Any] = planes[0].astype(np.float32 if dtype == np.float32 else np.float64)
-    for plane in planes[1:]:
-        total += plane
-    if dtype == np.uint8:
-        total -= 128.0 * len(planes)
-    total *= 1.0 / (full_scale * len(planes))
-    return total.astype(np.float32, copy=False)
+        # Decoders pad the end of each plane.
+        rows = np.stack([np.frombuffer(p, dtype, frame.samples) for p in frame.planes])
+    else:
+        n_channels = len(frame.layout.channels)
+        rows = np.frombuffer(frame.planes[0], dtype, frame.samples * n_channels)
+        rows = rows.reshape(-1, n_channels).T
+    scaled = rows.astype(np.float32) * np.float32(1.0 / full_scale)
+    return scaled - np.float32(1.0) if dtype == np.uint8 else scaled

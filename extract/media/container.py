@@ -1,25 +1,26 @@
 """Decoding of one clip by PyAV: square frames and sound, in one pass over the container."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media import packets
-from mvemo.extract.media.audio import OnBlock, SoundCollector
-from mvemo.extract.media.formats import is_cut_off
+from mvemo.extract.media.audio import OnBlock, SoundCollector, channel_note
+from mvemo.extract.media.formats import is_cut_off, mp3_seconds
+from mvemo.extract.media.pictures import FramePicker, SquareScaler
 from mvemo.extract.media.request import (
     CUT_OFF,
     MIN_DECODED_SHARE,
@@ -30,6 +31,7 @@ from mvemo.extract.media.request import (
     Problem,
     Sound,
     check_length,
+    error_line,
     starts_after_end,
 )
 
@@ -47,93 +49,6 @@ _STATING_WHOLE = frozenset({"matroska", "flv", "asf", "ogg"})
 _SKIPPING_CODECS = ("h264",)
 
 
-class FramePicker:
-    """Picker of the frames shown at the given `times`, in seconds, ascending."""
-
-    def __init__(
-        self, start: float, end: float, times: F64, on_frame: Callable[[Any, slice], None]
-    ) -> None:
-        self._start, self._end = start, end
-        self.times = times
-        self._on_frame = on_frame
-        self._next_row = 0
-        self.frame: Any = None  # the last frame
-        self._frame_start = self._frame_end = start
-
-    def add(self, when: float, frame: Any) -> None:
-        """Add the frame that is shown from time `when` on; frames must be in presentation order."""
-        if when >= self._end and self.frame is not None:
-            # The previous frame lasts until the clip's end, because this frame begins after it.
-            self._show_until(len(self.times))
-            self._frame_end = self._end
-            return
-        # The previous frame is shown at all times before `when`.
-        if self._next_row < len(self.times) and self.times[self._next_row] < when:
-            self._show_until(int(np.searchsorted(self.times, when, side="left")))
-        duration = float((frame.duration or 0) * (frame.time_base or 0))
-        self._frame_end = when + (duration or max(when - self._frame_start, 0.0))
-        self._frame_start = when
-        self.frame = frame
-
-    def _show_until(self, row: int) -> None:
-        """Assign the last frame to all times before `row` that have no frame yet."""
-        if self.frame is not None and row > self._next_row:
-            self._on_frame(self.frame, slice(self._next_row, row))
-            self._next_row = row
-
-    def finish(self, reaches_end: bool = False) -> None:
-        """Assign the last frame to the remaining times; it may last until the clip's end."""
-        self._show_until(len(self.times))
-        if reaches_end:
-            self._frame_end = self._end
-
-    @property
-    def seconds(self) -> float:
-        """Seconds from the clip's start to the end of the last decoded frame."""
-        if self.frame is None:
-            return 0.0
-        return max(min(self._frame_end, self._end) - self._start, 0.0)
-
-
-class SquareScaler:
-    """Scaler of frames to square pictures: rotated upright, cropped to the middle, and resized."""
-
-    def __init__(self) -> None:
-        # All frames share it, because a new reformatter must set up its tables and threads.
-        self._reformatter = VideoReformatter()
-        self._options: dict[str, int] = {"threads": 1}
-
-    def squares(self, frame: Any, sizes: Sequence[int]) -> dict[int, U8]:
-        """Return a PyAV frame as a square RGB picture of each size, uint8 (size, size, 3)."""
-        picture = self._rgb(frame)
-        side = min(picture.shape[:2])
-        top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
-        # A rotation does not move the middle of the picture, so crop first.
-        square = picture[top : top + side, left : left + side]
-        quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-        # A display matrix may mirror the picture, in addition to any rotation.
-        matrix = np.frombuffer(frame.side_data.get("DISPLAYMATRIX") or bytes(36), np.int32)
-        a, b, _, c, d = matrix[:5].astype(np.float64)
-        mirrored = a * d < b * c
-        squares: dict[int, U8] = {}
-        for size in sizes:
-            interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
-            resized = cv2.resize(square, (size, size), interpolation=interpolation)
-            upright = np.rot90(resized[::-1] if mirrored else resized, quarter_turns)
-            squares[size] = np.asarray(upright, dtype=np.uint8)
-        return squares
-
-    def _rgb(self, frame: Any) -> U8:
-        """Convert a frame to RGB by its colour matrix and range, uint8 (height, width, 3)."""
-        try:
-            converted = self._reformatter.reformat(frame, format="rgb24", **self._options)
-        except TypeError:
-            # Older versions of PyAV lack this option and always use one thread.
-            self._options = {}
-            converted = self._reformatter.reformat(frame, format="rgb24")
-        return np.asarray(converted.to_ndarray(), dtype=np.uint8)
-
-
 @dataclass(frozen=True)
 class OpenClip:
     """Container at the start of a clip, with the streams to decode."""
@@ -144,7 +59,7 @@ class OpenClip:
     streams: Sequence[Any]  # the video before the audio
     problems: dict[str, Problem]  # requested modalities that cannot be decoded
     choice: Sound
-    note: str  # note about the audio track and channel that are read
+    note: str  # note about the tracks and the channel that are read
     origin: float  # the file's first presentation time in seconds
     times: packets.FrameTimes | None  # None if no video is decoded, or it has no packets
 
@@ -158,6 +73,12 @@ class OpenClip:
         end = self.times.end if self.times else self.request.start
         return end if self.request.stop is None else min(end, self.request.stop)
 
+    @property
+    def stated_end(self) -> float:
+        """End of the pictures by the file's own account, which may be wrong, for checks."""
+        end = self.times.stated if self.times else self.request.start
+        return end if self.request.stop is None else min(end, self.request.stop)
+
 
 @contextmanager
 def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenClip]:
@@ -165,13 +86,18 @@ def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenC
     with ExitStack() as stack:
         container = stack.enter_context(packets.open_container(path))
         found, problems = _select_streams(path, container, request, choice)
-        note = _sound_note(container, found.get("audio"), choice)
-        indices = [stream.index for stream in found.values()]
+        note = _note(container, found, choice)
         origin, times = packets.start_of(container), None
-        if "video" in found:
-            times = packets.frame_times(container, found["video"], origin, request)
+        reads_video = "video" in found
+        if reads_video:
+            try:
+                times = packets.frame_times(path, container, found["video"], origin, request)
+            except Exception as error:
+                problems["video"] = _picture_problem(error)
+                del found["video"]
+        indices = [stream.index for stream in found.values()]
         # Without video, nothing has been read yet, and audio decodes fast: do not seek.
-        if "video" in found or ("audio" in found and "mov" in container.format.name):
+        if reads_video or ("audio" in found and "mov" in container.format.name):
             container = packets.rewind(path, container, stack, request.start, origin, times)
         streams = [container.streams[index] for index in indices]
         yield OpenClip(path, request, container, streams, problems, choice, note, origin, times)
@@ -190,10 +116,19 @@ def decode_streams(
 
     If `threaded`, a second thread scales frames and resamples sound.
     """
-    scaler = SquareScaler()
+    scaler, failures = SquareScaler(), list[Problem]()
+    if "video" in clip.kinds:
+        video = clip.streams[0]
+        scaler = SquareScaler(float(video.sample_aspect_ratio or 1), video.codec_context.color_trc)
 
     def scale(frame: Any, rows: slice) -> None:
-        pictures = scaler.squares(frame, sorted(set[int]().union(*sizes[rows])))
+        if failures:
+            return
+        try:
+            pictures = scaler.squares(frame, sorted(set[int]().union(*sizes[rows])))
+        except Exception as error:
+            failures.append(_picture_problem(error))
+            return
         for row in range(rows.start, rows.stop):
             on_pictures(row, pictures)
 
@@ -206,12 +141,12 @@ def decode_streams(
         unused = clip.times.unused(needed)
     packets.thread_decoders(clip.streams, clip.request.threads)
     sound = SoundCollector(clip.request, on_block, clip.choice.channel)
+    source = packets.Packets(clip.container, clip.streams)
     waiting: list[tuple[float, Any]] = []
     with background_calls(threaded=threaded) as submit:
-        picker = FramePicker(clip.request.start, clip.end, times, partial(submit, scale))
+        picker = FramePicker(clip.request.start, clip.stated_end, times, partial(submit, scale))
         for kind, when, frame in packets.decoded_frames(
-            clip.container,
-            clip.streams,
+            source,
             clip.origin,
             clip.request.stop,
             needed or None,
@@ -226,15 +161,19 @@ def decode_streams(
                 submit(sound.add, waiting)
                 waiting = []
         submit(sound.add, waiting)
-        # The next frame, which would end the last one after the clip's end, may be left out.
-        is_last = bool(unused and picker.frame is not None and picker.frame.pts == max(needed))
-        picker.finish(is_last and clip.times is not None and clip.times.last >= clip.end)
+        # The last frame lasts until the clip's end. The next frame may be left out.
+        last = clip.times.stamps_at(np.array([clip.stated_end])) if clip.times else set[int]()
+        picker.finish(picker.frame is not None and picker.frame.pts in last)
     problems = find_problems(clip, picker, sound)
+    if "video" in clip.kinds and failures:
+        problems["video"] = failures[0]
+    if clip.request.duration is None and (rest := source.rest_problem()):
+        problems = {**dict.fromkeys(clip.kinds, rest), **problems}
     waveforms: dict[int, F32] = {}
     if "audio" in clip.kinds and "audio" not in problems:
         waveforms, problem = sound.finish()
         problems |= {"audio": problem} if problem else {}
-    seconds = sound.seconds if waveforms else picker.seconds
+    seconds = sound.seconds if waveforms else min(picker.seconds, clip.end - clip.request.start)
     return Decoded(waveforms, {}, seconds, problems, clip.note), sound
 
 
@@ -265,33 +204,24 @@ def _expected_seconds(clip: OpenClip, longest: float) -> dict[str, float]:
     request, container = clip.request, clip.container
     formats = set(container.format.name.split(","))
     expected = {stream.type: request.duration or 0.0 for stream in clip.streams}
-    if request.duration is not None or (formats == {"mp3"} and not _states_length(clip.path)):
+    if request.duration is not None:
         return expected
+    longest_stated = mp3_seconds(clip.path) if formats == {"mp3"} else math.inf
     for stream in clip.streams:
         if stream.duration is not None and _STATING_LENGTH & formats:
             begin = float((stream.start_time or 0) * stream.time_base) - clip.origin
-            length = float(stream.duration * stream.time_base)
+            # FFmpeg guesses the length of an MP3 file that goes on after the stated frames.
+            length = min(float(stream.duration * stream.time_base), longest_stated)
             expected[stream.type] = length + begin - request.start
     if _STATING_WHOLE & formats and container.duration is not None:
         # Only the length of the whole file is stated: at least one stream must reach it.
         whole = container.duration / av.time_base - request.start
-        if "matroska" in formats and whole > clip.origin:
-            # Matroska counts the length from 0, even if the time stamps begin later.
+        if formats & {"matroska", "flv"} and whole > clip.origin:
+            # Both count the length from 0, even if the time stamps begin later.
             whole -= clip.origin
         if longest < MIN_DECODED_SHARE * whole:
             expected = dict.fromkeys(expected, whole)
     return expected
-
-
-def _states_length(path: Path) -> bool:
-    """Return True if an MP3 file states its length; otherwise FFmpeg guesses it."""
-    with path.open("rb") as file:
-        # Skip ID3 tags, which may hold pictures of any size (ID3v2.4, 3.1).
-        while (tag := file.read(10)).startswith(b"ID3"):
-            size = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(tag[:5:-1]))
-            file.seek(size + (10 if tag[5] & 0x10 else 0), 1)
-        head = tag + file.read(1 << 20)
-    return any(tag in head for tag in (b"Xing", b"Info", b"VBRI"))
 
 
 def _video_problem(
@@ -328,19 +258,28 @@ def _select_streams(
     return found, {kind: problem for kind, problem in problems.items() if problem is not None}
 
 
-def _sound_note(container: Any, audio: Any | None, choice: Sound) -> str:
-    """Return a note about the audio track and channel that are read; empty for most files."""
+def _picture_problem(error: Exception) -> Problem:
+    """Return the problem of pictures whose decoder or conversion raised an error."""
+    reason = f"the pictures cannot be read: {error_line(error)}"
+    return Problem(reason, passing=isinstance(error, MemoryError))
+
+
+def _note(container: Any, found: dict[str, Any], choice: Sound) -> str:
+    """Return a note about the tracks and the channel that are read; empty for most files."""
     notes = []
-    if audio is not None and (count := len(container.streams.audio)) > 1:
-        rank = [stream.index for stream in container.streams.audio].index(audio.index)
-        notes.append(f"sound track {rank + 1} of {count} is read")
+    tracks = {"video": packets.videos(container), "audio": container.streams.audio}
+    for kind, name in (("video", "video"), ("audio", "sound")):
+        indices = sorted(stream.index for stream in tracks[kind])
+        if kind in found and len(indices) > 1:
+            rank = indices.index(found[kind].index) + 1
+            notes.append(f"{name} track {rank} of {len(indices)} is read")
     if choice.channel is not None:
-        notes.append(f"the channels cancel out: only channel {choice.channel + 1} is read")
+        notes.append(channel_note(choice.channel))
     return "; ".join(notes)
 
 
 def choose_sound(path: Path, request: ClipRequest) -> Sound:
-    """Return the first audible track, and a channel if the mean of all channels is silent."""
+    """Return the first audible track, and one of its channels if they cancel each other."""
     with packets.open_container(path) as container:
         tracks = [s.index for s in packets.sound_tracks(container) if s.codec_context is not None]
     for track in tracks:
@@ -348,13 +287,13 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
             stream = container.streams[track]
             sound = SoundCollector(replace(request, sample_rates=()), lambda sr, y: None)
             origin = packets.start_of(container)
-            for _, when, frame in packets.decoded_frames(
-                container, [stream], origin, request.stop, None
-            ):
-                sound.add([(when, frame)])
-                if not sound.is_silent:
-                    return Sound(track)
-            if sound.channel is not None:
+            source = packets.Packets(container, [stream])
+            decoded = packets.decoded_frames(source, origin, request.stop, None)
+            while block := [frame[1:] for frame in islice(decoded, _SOUND_FRAMES)]:
+                sound.add(block)
+                if sound.is_judged or (stream.codec_context.channels == 1 and not sound.is_silent):
+                    break
+            if sound.channel is not None or not sound.is_silent:
                 return Sound(track, sound.channel)
     return Sound()
 
@@ -384,10 +323,12 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
             keep,
             threaded=request.threads != 1,
         )
-        others = len(clip.container.streams.audio) > 1 or sound.channel is not None
+        several = len(clip.container.streams.audio) > 1
     silent = decoded.problems.get("audio", CUT_OFF).missing
-    if silent and others and choice is None and (found := choose_sound(path, request)) != Sound():
-        return decode_container(path, request, found)
+    if choice is None and (sound.channel is not None or (silent and several)):
+        found = choose_sound(path, request)
+        if found != Sound():
+            return decode_container(path, request, found)
     return decoded if "video" in decoded.problems else replace(decoded, frames=frames)
 
 

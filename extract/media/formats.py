@@ -1,5 +1,6 @@
 """Supported formats, and checks of a file's structure by its bytes."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -53,6 +54,15 @@ _RAW_HEADER = 7
 _AC3_RATES = (
     32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640,
 )  # fmt: skip
+# First frame of an MP3 file: its version and sampling rate (ISO/IEC 11172-3, 2.4.2.3), and instead
+# of sound the number of frames, as stated by Xing, LAME and others, or by Fraunhofer (VBRI).
+_MP3_LENGTH = re.compile(
+    rb"\xff([\xe2\xe3\xf2\xf3\xfa\xfb])([\x10-\xef]).(?:"
+    rb"(?:.{9}|.{11}|.{17}|.{19}|.{32}|.{34})(?:Xing|Info)...[\1\3\5\7\x09\x0b\x0d\x0f](.{4})"
+    rb"|.{32}VBRI.{10}(.{4}))",
+    re.DOTALL,
+)
+_MP3_RATES = (44_100, 48_000, 32_000, math.inf)
 
 
 def check_head(path: Path) -> None:
@@ -109,8 +119,11 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         at += size
 
 
-def is_cut_off(path: Path, names: str) -> bool:
-    """Return True if a file's bytes show that its end is missing; `names` is FFmpeg's format."""
+def is_cut_off(path: Path, names: str, share: float = MIN_DECODED_SHARE) -> bool:
+    """Return True if bytes at a file's end are missing; `names` is FFmpeg's format.
+
+    Formats that state their size count as cut off only below this `share` of it.
+    """
     formats = set(names.split(","))
     with path.open("rb") as file:
         size = file.seek(0, 2)
@@ -120,7 +133,7 @@ def is_cut_off(path: Path, names: str) -> bool:
             return _ogg_is_cut_off(file, size)
         if _raw_is_cut_off(file, size, names):
             return True
-        return size < MIN_DECODED_SHARE * _stated_size(file, formats)
+        return size < share * _stated_size(file, formats)
 
 
 def _stated_size(file: BinaryIO, formats: set[str]) -> int:
@@ -128,25 +141,27 @@ def _stated_size(file: BinaryIO, formats: set[str]) -> int:
     file.seek(0)
     head = file.read(_HEAD)
     if "mov" in formats:
-        boxes = list(_boxes(file))
+        # A tag may follow the last box.
+        boxes = [box for box in _boxes(file) if box[0] in (b"moov", b"moof", b"mdat")]
         whole = max((at + size for _, at, size in boxes), default=0)
         # A fragmented file counts as cut off if a box is, because no index shows missing fragments.
         fragmented = any(kind == b"moof" for kind, _, _ in boxes)
         return 2 * whole if fragmented and whole > file.seek(0, 2) else whole
-    if formats & {"avi", "wav"} and head.startswith(b"RIFF"):
+    # The file of compressed sound that is stored as samples has the name of the sound's format.
+    if head.startswith(b"RIFF"):
         size = int.from_bytes(head[4:8], "little")
     elif "asf" in formats:
         # File Properties Object (Advanced Systems Format, 3.2).
         at = head.find(_ASF_PROPERTIES)
         size = int.from_bytes(head[at + 40 : at + 48], "little") - 8 if at >= 0 else 0
-    elif "aiff" in formats and head.startswith(b"FORM"):
+    elif head.startswith(b"FORM"):
         size = int.from_bytes(head[4:8], "big")
-    elif "au" in formats and head.startswith(b".snd"):
+    elif head.startswith(b".snd"):
         # The header has the offset of the samples and their size in bytes.
         size = int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big") - 8
-    elif "w64" in formats and head.startswith(b"riff"):
+    elif head.startswith(b"riff"):
         size = int.from_bytes(head[16:24], "little") - 8
-    elif "caf" in formats and head.startswith(b"caff"):
+    elif head.startswith(b"caff"):
         return _caf_size(file)
     else:
         return 0
@@ -170,8 +185,11 @@ def _caf_size(file: BinaryIO) -> int:
 
 def _ogg_is_cut_off(file: BinaryIO, size: int) -> bool:
     """Return True if the last page is incomplete or not marked as the last (RFC 3533, 6)."""
-    file.seek(max(size - 2 * _HEAD, 0))
-    tail = file.read()
+    # A page has at most `_HEAD` bytes, but a tag may follow the last one.
+    tail, length = b"", 2 * _HEAD
+    while b"OggS" not in tail and len(tail) < size:
+        file.seek(max(size - length, 0))
+        tail, length = file.read(), 8 * length
     at = tail.rfind(b"OggS")
     page = tail[at:] if at >= 0 else b""
     if len(page) < 27:
@@ -262,3 +280,19 @@ _LENGTHS: Mapping[str, Callable[[bytes], int]] = {
     "ac3": _ac3_length,
     "eac3": _ac3_length,
 }
+
+
+def mp3_seconds(path: Path) -> float:
+    """Return the length that an MP3 file states, without the parts that were joined to it; or 0."""
+    with path.open("rb") as file:
+        # Skip ID3 tags, which may hold pictures of any size (ID3v2.4, 3.1).
+        while (tag := file.read(10)).startswith(b"ID3"):
+            size = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(tag[:5:-1]))
+            file.seek(size + (10 if tag[5] & 0x10 else 0), 1)
+        found = _MP3_LENGTH.search(tag + file.read(_HEAD))
+    if found is None:
+        return 0.0
+    # Versions 2 and 2.5 have half as many samples per frame, and 1/2 and 1/4 of the rates.
+    halves = {3: 0, 2: 1, 0: 2}[found[1][0] >> 3 & 3]
+    sr = _MP3_RATES[found[2][0] >> 2 & 3] / 2**halves
+    return int.from_bytes(found[3] or found[4], "big") * (1152 if halves == 0 else 576) / sr

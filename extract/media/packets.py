@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 
 from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media.formats import FORMAT_WHITELIST, check_format, check_head
-from mvemo.extract.media.request import ClipRequest, Problem
+from mvemo.extract.media.formats import FORMAT_WHITELIST, check_format, check_head, is_cut_off
+from mvemo.extract.media.request import MIN_DECODED_SHARE, ClipRequest, Problem
+from mvemo.extract.media.sound_files import find_bitstream
 
 # Files in these formats may be joined end to end, each part with its own time stamps. In "jumping"
 # formats, the stamps of a part may also begin much later than the previous part ends.
@@ -26,10 +27,20 @@ _JUMPING = frozenset({"mpegts", "mpeg"})
 # A new part begins if stamps go back, or ahead of all streams, by more than these seconds.
 _BACK, _AHEAD = 0.1, 10.0
 # Raw streams whose time stamps count frames; the length of a frame is rounded down to whole units.
-_COUNTING_FRAMES = frozenset({"ac3", "eac3", "dts"})
+_COUNTING_FRAMES = frozenset({"ac3", "eac3", "dts", "spdif"})
 # Attached picture, timed thumbnails, still image: FFmpeg's dispositions.
 _COVER = 0x0400 | 0x0800 | 0x100000
-_DEFAULT, _COMMENT = 0x0001, 0x0008
+_DEFAULT = 0x0001
+# Sound that speaks over the original: a commentary, or descriptions of the pictures.
+_SPOKEN = 0x0008 | 0x0100 | 0x20000
+# Sound that is not the original: the former, dubbed, for the hard of hearing, without voices
+# (karaoke, clean effects), or to be mixed with another track.
+_OTHER = _SPOKEN | 0x0002 | 0x0020 | 0x0080 | 0x0200 | 0x1000 | 0x80000
+# Smaller differences, in seconds, are rounding: between the stated and the computed end of a
+# video, and between a frame's duration and the time of the next frame.
+_END_ROUNDING, _GAP_ROUNDING = 0.1, 0.01
+# Tag of a Matroska track with the time at which it ends.
+_TRACK_END = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d+)?)")
 # Maximum number of pixels per picture, twice that of 8K video.
 MAX_PIXELS = 1 << 26
 # Number of pixels per picture above which two threads decode faster than one.
@@ -44,16 +55,23 @@ _FORGETTING = ("mp3", "mp3float")
 
 def open_container(path: Path) -> Any:
     check_head(path)
+    bitstream = find_bitstream(path)
     try:
         # The prefix and the whitelists prevent playlists and unusual names from opening other
         # files or URLs. Titles need not be valid UTF-8.
         container = av.open(
-            f"file:{path.resolve()}",
+            bitstream or f"file:{path.resolve()}",
+            format=bitstream.format if bitstream else None,
             options={"protocol_whitelist": "file", "format_whitelist": FORMAT_WHITELIST},
             metadata_errors="replace",
         )
-    except av.error.ArgumentError as error:
-        raise BadMedia(f"{path}: is not in a supported audio or video format") from error
+    except av.error.FFmpegError as error:
+        if bitstream:
+            kind = f"compressed sound ({bitstream.format}) of an unknown kind"
+            raise BadMedia(f"{path}: its samples are {kind}") from error
+        if isinstance(error, av.error.ArgumentError):
+            raise BadMedia(f"{path}: is not in a supported audio or video format") from error
+        raise
     check_format(path, container.format.name)
     return container
 
@@ -63,16 +81,17 @@ def start_of(container: Any) -> float:
 
 
 def videos(container: Any) -> list[Any]:
-    """Return the video streams that are not an audio file's cover picture, or thumbnails."""
-    return [s for s in container.streams.video if not int(s.disposition) & _COVER]
+    """Return the video streams, the default first, without cover pictures and thumbnails."""
+    found = [s for s in container.streams.video if not int(s.disposition) & _COVER]
+    return sorted(found, key=lambda s: (s.codec_context is None, not int(s.disposition) & _DEFAULT))
 
 
 def sound_tracks(container: Any) -> list[Any]:
-    """Return the audio streams in the order of preference: default first, commentary last."""
+    """Return the audio streams by preference: original before others, default before the rest."""
 
-    def rank(stream: Any) -> tuple[bool, bool, bool]:
-        flags = int(stream.disposition)
-        return stream.codec_context is None, not flags & _DEFAULT, bool(flags & _COMMENT)
+    def rank(stream: Any) -> tuple[bool, bool, bool, bool]:
+        flags, unknown = int(stream.disposition), stream.codec_context is None
+        return unknown, bool(flags & _OTHER), bool(flags & _SPOKEN), not flags & _DEFAULT
 
     return sorted(container.streams.audio, key=rank)
 
@@ -107,6 +126,7 @@ class Packets:
     def __init__(self, container: Any, streams: Sequence[Any]) -> None:
         formats = set(container.format.name.split(","))
         self.joined = False
+        self.container, self.streams, self._position = container, streams, 0
         self._joinable, self._jumping = bool(formats & _JOINABLE), bool(formats & _JUMPING)
         self._indices = {stream.index for stream in streams}
         every = list(streams)
@@ -129,8 +149,21 @@ class Packets:
             if index in self._indices:
                 yield packet
 
+    def rest_problem(self) -> Problem | None:
+        """Return a problem if, after its end, the file goes on in tracks that are not read."""
+        tracks = self.container.streams
+        several = max(len(tracks.video), len(tracks.audio)) > 1
+        share = self._position / (self.container.size or 1)
+        if not (self._jumping and several and 0 < share < MIN_DECODED_SHARE):
+            return None
+        return Problem(
+            f"only the first {share:.0%} of the file is in the tracks that are read: a recording "
+            "with other tracks follows, so split the file there"
+        )
+
     def _place(self, index: int, packet: Any) -> None:
         unit = float(packet.time_base)
+        self._position = max(self._position, packet.pos or 0)
         last, due, shift, before = self._places.get(index, (packet.dts, packet.dts, 0, 0))
         stamp = packet.dts + shift
         if abs(packet.dts + before - due) < _BACK / unit < abs(stamp - due):
@@ -201,6 +234,8 @@ class FrameTimes:
         time_base: float,
         origin: float,
         resets: Sequence[int] = (),  # rows of `frames` from which on no earlier frame is needed
+        ends: tuple[float, float] = (-math.inf, math.inf),  # earliest and latest end, in seconds
+        sound_end: float = -math.inf,  # end of the last packet of sound, in seconds
     ) -> None:
         self._order = np.array([stamp for stamp, _ in frames], dtype=np.int64)
         self._groups = np.zeros(len(frames), dtype=np.int64)
@@ -208,14 +243,25 @@ class FrameTimes:
         self._groups = self._groups.cumsum()
         self._stamps = np.sort(np.array([stamp for stamp, _ in frames], dtype=np.int64))
         self._seconds = self._stamps * time_base - origin
-        last = max(frames, key=itemgetter(0))[1] * time_base
         # A video of only one frame shows it as long as the sound lasts.
         self.single = len(frames) == 1
-        if last <= 0 and not self.single:
-            last = float(np.median(np.diff(self._seconds)))
         # Seconds from the file's first presentation time.
         self.first, self.last = float(self._seconds[0]), float(self._seconds[-1])
-        self.end = self.last + max(last, 0.0)
+        durations = np.array([length for _, length in sorted(frames)]) * time_base
+        gaps = np.diff(self._seconds)
+        usual = durations[-1] if self.single else np.median(gaps)
+        self.stated = self.last + float(max(durations[-1] if durations[-1] > 0 else usual, 0.0))
+        bounded = min(max(self.stated, ends[0]), ends[1])
+        if bounded > self.last and abs(bounded - self.stated) > _END_ROUNDING:
+            self.stated = bounded
+        self.end = self.stated
+        # The duration of the last frame is that of another if the frames are stored in another
+        # order (MP4), or a mean (Matroska): trust it only if the other frames last until the next.
+        if durations[-1] <= 0 or (np.abs(durations[:-1] - gaps) > _GAP_ROUNDING).any():
+            if not self.last < ends[1] < math.inf:
+                self.end = min(self.end, self.last + float(usual))
+            if self.last < sound_end < self.end - _END_ROUNDING:
+                self.end = sound_end
 
     def stamps_at(self, times: F64) -> set[int]:
         """Return the stamps of the frames shown at `times`, the first frame's for earlier times."""
@@ -245,8 +291,24 @@ def _is_reset(packet: Any, extradata: bytes | None) -> bool:
     return False
 
 
+def _stated_ends(path: Path, container: Any, video: Any) -> tuple[float, float]:
+    """Return the earliest and the latest end of a video by the file's header, in seconds."""
+    end, listed = math.inf, False
+    if "mov" in container.format.name and video.duration is not None:
+        end = float(((video.start_time or 0) + video.duration) * video.time_base)
+        # Without fragments, the header lists all frames, so none can be missing before the end.
+        listed = video.frames > 0
+    elif tag := _TRACK_END.match(video.metadata.get("DURATION", "")):
+        # A tag may be older than the file's last cut.
+        whole = (container.duration or math.inf) / av.time_base
+        end = min(3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3]), whole)
+    if end < math.inf and is_cut_off(path, container.format.name, 1.0):
+        return -math.inf, math.inf
+    return (end if listed else -math.inf), end
+
+
 def frame_times(
-    container: Any, video: Any, origin: float, request: ClipRequest
+    path: Path, container: Any, video: Any, origin: float, request: ClipRequest
 ) -> FrameTimes | None:
     """Return the times of a clip's frames, read from packets, or None if there are no packets."""
     time_base = float(video.time_base)
@@ -255,7 +317,8 @@ def frame_times(
     latest_needed = None if stop is None else (origin + stop + 2 * _RUN_UP) / time_base
     if request.start > 2 * _RUN_UP and is_indexed(container):
         _seek(container, request.start + origin)
-    packets = Packets(container, [video])
+    packets = Packets(container, [video, *sound_tracks(container)[:1]])
+    sound_end = -math.inf
     frames: list[tuple[int, int]] = []
     resets: list[int] = []
     extradata = video.codec_context.extradata if video.codec_context.name == "h264" else None
@@ -263,6 +326,10 @@ def frame_times(
         for packet in packets:
             # Packets outside the file's edit list are decoded but never shown.
             if packet.pts is None or packet.is_discard:
+                continue
+            if packet.stream.index != video.index:
+                stop_time = (packet.pts + (packet.duration or 0)) * float(packet.time_base)
+                sound_end = max(sound_end, stop_time - origin)
                 continue
             if _is_reset(packet, extradata):
                 resets.append(len(frames))
@@ -274,7 +341,9 @@ def frame_times(
         pass
     if not frames:
         return None
-    times = FrameTimes(frames, time_base, origin, resets)
+    earliest, latest = _stated_ends(path, container, video)
+    ends = earliest - origin, latest - origin
+    times = FrameTimes(frames, time_base, origin, resets, ends, sound_end)
     # In a joined file, a stamp may occur in several parts: prevent seeking.
     if packets.joined:
         times.first = math.inf
@@ -282,8 +351,7 @@ def frame_times(
 
 
 def decoded_frames(
-    container: Any,
-    streams: Sequence[Any],
+    packets: Packets,
     origin: float,
     stop: float | None,
     needed: set[int] | None = None,  # stamps of the pictures that must be decoded; None for all
@@ -292,22 +360,25 @@ def decoded_frames(
 ) -> Iterator[tuple[str, float, Any]]:
     """Yield (stream type, time in seconds, frame) until every stream is past `stop`."""
     # PyAV computes a stream's properties each time they are read.
-    running = {s.index: (s.type, s.codec_context, float(s.time_base)) for s in streams}
-    counting = container.format.name in _COUNTING_FRAMES
+    running = {s.index: (s.type, s.codec_context, float(s.time_base)) for s in packets.streams}
+    counting = packets.container.format.name in _COUNTING_FRAMES
     begin, early = start - _RUN_UP + origin, deque[Any](maxlen=_RUN_UP_PACKETS)
-    packets = iter(Packets(container, streams))
+    following = iter(packets)
 
     def decode(packet: Any, kind: str, codec: Any, unit: float) -> list[tuple[str, float, Any]]:
         """Return the frames of a packet (None flushes the decoder); [] if it is damaged."""
         try:
             frames = codec.decode(packet)
-        except av.error.FFmpegError:
+        except Exception as error:
+            # Whatever is wrong with the pictures, the sound is read.
+            if kind == "audio" and not isinstance(error, av.error.FFmpegError):
+                raise
             return []
         return [(kind, f.pts * unit - origin, f) for f in frames if f.pts is not None]
 
     while running:
         try:
-            packet = next(packets)
+            packet = next(following)
         except StopIteration:
             return
         except av.error.FFmpegError:
@@ -336,7 +407,7 @@ def decoded_frames(
             shown = packet.pts is None or packet.pts in needed
             codec.skip_frame = "DEFAULT" if shown else "NONREF"
         if counting and packet.duration:
-            unit = unit_seconds(container, packet)
+            unit = unit_seconds(packets.container, packet)
             running[index] = kind, codec, unit
         for decoded in decode(packet, kind, codec, unit):
             yield decoded

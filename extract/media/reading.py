@@ -8,7 +8,7 @@ too many files.
 import errno
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import soundfile
 from mvemo.extract.array_types import F32, U8
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
 from mvemo.extract.media import container, packets
-from mvemo.extract.media.audio import AUDIO_SUFFIXES, OnBlock, decode_audio_file, open_parts
+from mvemo.extract.media.audio import OnBlock, decode_audio_file
 from mvemo.extract.media.request import (
     NO_VIDEO,
     ClipRequest,
@@ -31,6 +31,7 @@ from mvemo.extract.media.request import (
     error_line,
     reasons_text,
 )
+from mvemo.extract.media.sound_files import AUDIO_SUFFIXES, open_parts
 
 # Errors that the machine causes, not the file.
 _TEMPORARY = frozenset(
@@ -58,7 +59,7 @@ def decode_clip(
     Frame i of n frames spread over the clip is the frame that a player shows at
     start + (i + 1/2) L / n, where L is the length of the clip, or of its video if that ends
     earlier. Its short side is scaled to `size`, and its middle is kept. The rotation that the
-    file states is applied; pixels are assumed to be square. Sound that begins later than the clip
+    file states and the shape of its pixels are applied. Sound that begins later than the clip
     is preceded by zeros, so that sound and pictures stay aligned.
 
     Parameters
@@ -157,19 +158,25 @@ def probe_seconds(path: str | Path) -> float:
 
 
 def _by_packets(path: Path) -> float:
-    """Return the seconds from the first presentation time to the last packet's end, or 0."""
+    """Return the seconds from the first presentation time to the end of the sound, or video."""
     with packets.open_container(path) as opened:
-        streams = packets.sound_tracks(opened)[:1] + packets.videos(opened)[:1]
-        ends = {stream.index: 0.0 for stream in streams}
-        origin = packets.start_of(opened)
-        if streams:
-            for packet in packets.Packets(opened, streams):
-                if packet.pts is not None:
-                    index = packet.stream.index
+        sounds, pictures = packets.sound_tracks(opened)[:1], packets.videos(opened)[:1]
+        origin, end = packets.start_of(opened), 0.0
+        source = packets.Packets(opened, [*sounds, *pictures])
+        # A tag may follow the last packet.
+        with suppress(av.error.FFmpegError):
+            for packet in source if source.streams else ():
+                if packet.pts is not None and packet.stream.type == "audio":
                     unit = packets.unit_seconds(opened, packet)
-                    end = (packet.pts + (packet.duration or 0)) * unit - origin
-                    ends[index] = max(ends[index], end)
-    return next((end for end in ends.values() if end > 0), 0.0)
+                    end = max(end, (packet.pts + (packet.duration or 0)) * unit - origin)
+        if problem := source.rest_problem():
+            raise BadMedia(f"{path}: {problem}")
+        if end > 0 or not pictures or pictures[0].codec_context is None:
+            return end
+    with packets.open_container(path) as opened:
+        video = packets.videos(opened)[0]
+        times = packets.frame_times(path, opened, video, origin, ClipRequest())
+    return times.end if times else 0.0
 
 
 def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
@@ -190,15 +197,18 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
             # Emitted sound cannot be revoked, so choose first. Reading raises any error again.
             with suppress(Exception):
                 choice = container.choose_sound(path, request)
-        if path.suffix.lower() in AUDIO_SUFFIXES and choice.channel is None:
+        if path.suffix.lower() in AUDIO_SUFFIXES:
             # As in `decode_clip`, the container reader may succeed.
             with suppress(soundfile.LibsndfileError, ValueError):
-                with soundfile.SoundFile(path) as file:
-                    if not file.frames:
+                with closing(open_parts(path)) as parts:
+                    if not next(parts).frames:
                         raise ValueError("no length is stated")
                 if request.reads_pictures:
                     emit(("problem", "video", NO_VIDEO))
-                return decode_audio_file(path, request, emit_sound).problems
+                decoded = decode_audio_file(path, request, emit_sound, choice.channel)
+                if decoded.note:
+                    emit(("note", decoded.note))
+                return decoded.problems
             known.update(sent)
         return _stream_container(path, request, choice, emit, emit_sound)
 

@@ -172,4 +172,4 @@ class Decoded:
     frames: dict[FrameSampling, NDArray[np.uint8]] = field(default_factory=dict)
     seconds: float = 0.0  # length of the sound, or of the pictures if there is no sound
     problems: dict[str, Problem] = field(default_factory=dict)  # by modality: audio, video
-    note: str = ""  # note about the audio track or channel that was read; empty for most files
+    note: str = ""  # note about the tracks or channel that were read; empty for most files

@@ -50,7 +50,7 @@ class KnownContents:
         self._db = sqlite3.connect(":memory:")
         with suppress(OSError, sqlite3.Error):
             data_folder().mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(_file(), timeout=2.0)
+            db = sqlite3.connect(data_folder() / "contents.sqlite", timeout=2.0)
             db.execute(
                 f"CREATE TABLE IF NOT EXISTS {_TABLE} (path BLOB PRIMARY KEY, stamp TEXT, "
                 "digest TEXT)"
@@ -81,6 +81,11 @@ class KnownContents:
             row = _place(path), _text(stamp), digest
             self._db.execute(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?)", row)
 
+    def clear(self) -> None:
+        """Forget all digests."""
+        with suppress(sqlite3.Error):
+            self._db.execute(f"DELETE FROM {_TABLE}")
+
     def close(self) -> None:
         """Write what was kept."""
         with suppress(sqlite3.Error):
@@ -90,18 +95,14 @@ class KnownContents:
 
 def forget_contents() -> None:
     """Forget all digests, so that every file is read again."""
-    _file().unlink(missing_ok=True)
+    with closing(KnownContents()) as known:
+        known.clear()
 
 
-@contextmanager
-def content_kept(path: Path) -> Iterator[None]:
-    """Keep what is known of a file that is replaced by one of the same content, inside."""
-    digest = ""
+def keep_content(path: Path, former: Stamp) -> None:
+    """Keep the digest of a file that was replaced by its tagged copy; `former` was its stamp."""
     with closing(KnownContents()) as known, suppress(OSError):
-        digest = known.find(path, stamp_of(path))
-    yield
-    if digest:
-        with closing(KnownContents()) as known, suppress(OSError):
+        if digest := known.find(path, former):
             known.put(path, stamp_of(path), digest)
 
 
@@ -127,9 +128,9 @@ def contents_of(
         changed = [i for i in found if not (found[i].digest or found[i].reason)]
         for n, digest in read_each(_DIGEST, [(paths[i], {}) for i in changed]):
             i, path = changed[n], paths[changed[n]]
-            found[i] = content = _checked(path, found[i].stamp, digest)
-            if content.stamp is not None:
-                known.put(path, content.stamp, content.digest)
+            found[i] = _checked(path, found[i].stamp, digest)
+            if (checked := found[i]).stamp is not None:
+                known.put(path, checked.stamp, checked.digest)
             on_file(bool(found[i].reason))
     return [found[i] for i in range(len(paths))]
 
@@ -156,10 +157,6 @@ def _checked(path: Path, before: Stamp | None, digest: str | ExtractError) -> Co
 
 def _cause(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-def _file() -> Path:
-    return data_folder() / "contents.sqlite"
 
 
 def _place(path: Path) -> bytes:

@@ -32,7 +32,7 @@ from mvemo.manifests.files import dump_json, parse_json, replacing
 # Size in bytes, times of the last changes of content and inode in ns, and inode number.
 Stamp = tuple[int, int, int, int]
 # Increase this number when a file would be decoded to other values or refused for other reasons.
-DECODING_VERSION = 4
+DECODING_VERSION = 5
 # Key for the note about the audio track that was read; it is stored next to the problems.
 NOTE = "note"
 # NumPy's header of an array in C order. It is parsed here because NumPy uses Python's parser, which

@@ -5,33 +5,30 @@ A difference, its interval and its p-value all refer to the clips that both mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from scipy.special import ndtri, stdtr
 
-from mvemo.fuse.bootstrap import LEVEL, Resamples, percentile_interval, resample_groups
-from mvemo.fuse.numeric import F64, Bools, Ints, Labels, complete, mean_finite, mean_of_finite
+from mvemo.fuse.bootstrap import Resamples, resample_groups
+from mvemo.fuse.crossval.paired_tests import (
+    MIN_FOLDS,
+    FoldedOutputs,
+    exchange_test,
+    holm,
+    nadeau_bengio,
+)
+from mvemo.fuse.intervals import UNKNOWN, Interval, new_training, score_interval
+from mvemo.fuse.numeric import F64, complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.tasks.base import Outcome, Task
+from mvemo.fuse.tasks.base import Outcome
 
 # Largest difference between outputs of two heads of the same features, fitted in another order.
 SAME = 1e-4
+# Differences of folds that are closer than this are equal but for rounding.
+TINY = 1e-12
 NAN = np.nan
-
-
-@dataclass(frozen=True)
-class FoldedOutputs:
-    """Out-of-fold outputs of models on one set of folds."""
-
-    task: Task
-    y_true: Labels
-    folds: Ints  # int64 (clips,): -1 for clips that no fold tests
-    k: int  # number of folds
-    # Model name to float64 (clips, outputs); NaN rows for clips without a prediction.
-    outputs: Mapping[str, F64]
 
 
 @dataclass(frozen=True)
@@ -44,11 +41,11 @@ class Comparison:
     # float64 (folds of all repeats,): gain in the primary metric, in folds where it is defined.
     differences: F64
     mean: float  # mean of `differences`: positive if the model is better
-    # 95 % interval from resampled groups, or NaN; for regression, of the pooled metric.
-    interval: tuple[float, float]
-    # Nadeau and Bengio's statistic and two-sided p-value; NaN for one fold or equal predictions.
+    # 95 % interval over groups, or NaN; for regression, of the pooled metric.
+    interval: Interval
+    # Nadeau and Bengio's statistic; NaN if predictions were exchanged instead (`exchange_test`).
     t: float
-    p: float
+    p: float  # two-sided p-value; NaN for equal predictions
     same: bool  # True if both models make the same predictions
     p_holm: float = NAN  # `p` corrected for `n_tests` (Holm)
     n_tests: int = 0  # number of different tests in the table
@@ -58,11 +55,7 @@ class Comparison:
         """Return True if the difference is significant at 5 %, None if not tested."""
         if self.same:
             return False
-        if np.isfinite(self.p_holm):
-            return bool(self.p_holm < 0.05)
-        if np.isfinite(self.interval).all():
-            return bool(self.interval[0] > 0 or self.interval[1] < 0)
-        return None
+        return bool(self.p_holm < 0.05) if np.isfinite(self.p_holm) else None
 
     def reversed(self) -> Comparison:
         """Return the comparison of the reference with the model."""
@@ -76,6 +69,14 @@ class Comparison:
             interval=(-high, -low),
             t=-self.t,
         )
+
+
+def names_of_tests(comparisons: Sequence[Comparison]) -> str:
+    """Return the name of the tests of these comparisons."""
+    by_t = [np.isfinite(c.t) for c in comparisons if np.isfinite(c.p)]
+    names = ["corrected t-test over folds"] * any(by_t)
+    names += ["exchange of predictions in whole groups"] * (not all(by_t))
+    return " or ".join(names) or "no test"
 
 
 def compare_models(
@@ -106,7 +107,12 @@ def compare_results(
     models = repeats[0].models
     outputs = [
         FoldedOutputs(
-            one.task, one.y_true, one.folds, one.k, {m.name: m.outputs for m in one.models}
+            one.task,
+            one.y_true,
+            one.groups,
+            one.folds,
+            one.k,
+            {m.name: m.outputs for m in one.models},
         )
         for one in repeats
     ]
@@ -140,32 +146,27 @@ def _compare(
 ) -> Comparison:
     """Compare one pair, without the correction for several tests."""
     a, b, ratio = _paired_scores(repeats, model, reference)
-    both = [_shared(one, model, reference) for one in repeats]
+    differences = a - b
+    both = [one.pair(model, reference) for one in repeats]
+    t, p = NAN, NAN
+    # Equal predictions need no test, and must not weaken the correction of other tests.
     same = all(np.array_equal(p, q, equal_nan=True) for p, q in both)
-    if np.isfinite(ratio) and not same:
-        mean, t, p = nadeau_bengio(a - b, ratio)
-    else:
-        # Equal predictions need no test, and must not weaken the correction of other tests.
-        mean, t, p = mean_of_finite(a - b), NAN, NAN
-    interval = (NAN, NAN)
+    if not same and len(differences) >= MIN_FOLDS and np.ptp(differences) > TINY:
+        t, p = nadeau_bengio(differences, ratio)
+    elif not same and len(differences):
+        p = exchange_test(repeats, model, reference)
+    interval = UNKNOWN
     if resamples is not None:
-        values = np.stack(
-            [
-                one.task.resample_primary(one.y_true, outputs, one.folds, one.k, resamples)
-                for one, outputs in zip(repeats, both, strict=True)
-            ]
-        )
-        low, high = percentile_interval(np.subtract(*mean_finite(values, axis=0))).tolist()
-        interval = low, high
+        drawn = [
+            one.task.resample_primary(one.y_true, outputs, one.folds, one.k, resamples)
+            for one, outputs in zip(repeats, both, strict=True)
+        ]
+        difference = np.subtract(*mean_finite(np.stack(drawn), axis=0))
+        valid = complete(both[0][0]) & (repeats[0].folds >= 0)
+        interval = score_interval("difference", difference, resamples, valid)
     n_clips = int(complete(both[0][0]).sum())
-    return Comparison(model, reference, n_clips, a - b, mean, interval, t, p, same)
-
-
-def _shared(one: FoldedOutputs, model: str, reference: str) -> F64:
-    """Return both models' outputs, float64 (2, clips, outputs); NaN rows if one is missing."""
-    both = np.stack([one.outputs[model], one.outputs[reference]])
-    both[:, ~complete(both).all(axis=0)] = np.nan
-    return both
+    mean = mean_of_finite(differences)
+    return Comparison(model, reference, n_clips, differences, mean, interval, t, p, same)
 
 
 def _paired_scores(
@@ -174,7 +175,7 @@ def _paired_scores(
     """Return both models' scores per fold on common clips, and the mean n_test / n_train."""
     scores, ratios = [], []
     for one in repeats:
-        p, q = _shared(one, model, reference)
+        p, q = one.pair(model, reference)
         valid = complete(p)
         for fold in range(one.k):
             rows = valid & (one.folds == fold)
@@ -205,35 +206,6 @@ def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[
     return result
 
 
-def nadeau_bengio(differences: F64, ratio: float) -> tuple[float, float, float]:
-    """Return the mean difference, the corrected resampled t, and its two-sided p.
-
-    `ratio` is the number of test clips per training clip.
-    """
-    count = len(differences)
-    mean = mean_of_finite(differences)
-    if count < 2:
-        return mean, NAN, NAN
-    # If all values are equal, a computed variance would be only rounding error.
-    variance = 0.0 if np.ptp(differences) == 0 else float(differences.var(ddof=1))
-    if variance == 0:
-        return (mean, 0.0, 1.0) if mean == 0 else (mean, float(np.copysign(np.inf, mean)), 0.0)
-    # Nadeau & Bengio 2003, section 5.4: training sets overlap, which the ratio corrects.
-    t = mean / float(np.sqrt((1 / count + ratio) * variance))
-    return mean, t, float(2 * stdtr(count - 1, -abs(t)))
-
-
-def holm(p_values: Sequence[float]) -> F64:
-    """Correct p-values by Holm's step-down method (Holm 1979)."""
-    p = np.array(p_values, float)
-    order = np.argsort(p, kind="stable")
-    p[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
-    return p
-
-
-Interval = tuple[float, float]
-
-
 def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0) -> Results:
     """Add group-bootstrap intervals (unless `n_resamples` is 0) and tests between models."""
     evaluations: Sequence[Results] = results.repeats or (results,)
@@ -245,9 +217,15 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
     values = _resampled_scores(evaluations, evaluated, resamples)
     labels, n_outputs, scored = results.y_true, len(results.classes), []
     for row, model in enumerate(_all_models(results, nested=choice is not None)):
-        of_model = {name: scores[row] for name, scores in values.items()}
-        shares = results.task.share_masks(labels, model.y_pred, model.valid, n_outputs)
-        intervals = score_intervals(of_model, shares, results.groups)
+        valid = model.valid & results.tested
+        masks = results.task.share_masks(labels, model.y_pred, valid, n_outputs)
+        is_nested = choice is not None and model is choice.nested
+        inflation = new_training(results.k) if is_nested else 1.0
+        intervals = {}
+        for name, scores in values.items():
+            score = results.task.primary_metric if name == "primary" else name
+            mask = masks.get(name, valid)
+            intervals[name] = score_interval(score, scores[row], resamples, mask, inflation)
         scored.append(replace(model, intervals=intervals))
     if choice is not None:
         choice = replace(choice, nested=scored.pop())
@@ -290,34 +268,3 @@ def _resampled_scores(
         score: mean_finite(np.stack([one[score] for one in by_repeat]), axis=0)
         for score in by_repeat[0]
     }
-
-
-def score_intervals(
-    values: Mapping[str, F64], shares: Mapping[str, Bools], groups: Sequence[str]
-) -> dict[str, Interval]:
-    """Return the percentile interval of each score, or Wilson's for a share that is constant."""
-    codes = np.unique(groups, return_inverse=True)[1]
-    intervals = {}
-    for name, resampled in values.items():
-        low, high = percentile_interval(resampled).tolist()
-        # Sums of the same values in another order differ in their last digits.
-        if np.isclose(low, high, rtol=1e-9, atol=0.0):
-            value, n_groups = low, len(np.unique(codes[shares[name]])) if name in shares else 0
-            low = high = NAN
-            if value in (0.0, 1.0) and n_groups:
-                low, high = wilson_interval(int(value) * n_groups, n_groups)
-            if name.startswith("f1"):
-                # F1 = 2 J / (1 + J); J is the share of correct clips among those that have
-                # the class or are predicted to have it.
-                low, high = (2 * end / (1 + end) for end in (low, high))
-        intervals[name] = (low, high)
-    return intervals
-
-
-def wilson_interval(n_right: int, n: int) -> Interval:
-    """Return Wilson's 95 % interval of the share `n_right` / `n`."""
-    z, share = float(ndtri(0.5 + LEVEL / 2)), n_right / n
-    centre = (2 * n_right + z**2) / (2 * (n + z**2))
-    half = z * (4 * n_right * (1 - share) + z**2) ** 0.5 / (2 * (n + z**2))
-    low, high = centre - half, centre + half
-    return (low if n_right else 0.0), (high if n_right < n else 1.0)

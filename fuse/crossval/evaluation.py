@@ -2,21 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mvemo.cache import Cache
-from mvemo.fuse.audit import audit_cache
+from mvemo.fuse.audit import Finding, audit_cache
 from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.fuse.crossval.permutation import label_blocks, random_labels
 from mvemo.fuse.crossval.prediction import predict_all
 from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.models import KERNEL, NAMED, Model
-from mvemo.fuse.numeric import F64, Bools, Ints, apply_link, mean_finite
+from mvemo.fuse.numeric import F64, Bools, Ints, Labels, apply_link, mean_finite
 from mvemo.fuse.results import (
     Choice,
     CurvePoint,
@@ -72,24 +74,38 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
         raise BadFeatures(
             f"{cache.path}: --song-level needs the task multiclass, got {task.name}: leave it out"
         )
+    findings: Sequence[Finding] = ()
+    if settings.audit or settings.permute_labels:
+        findings = audit_cache(cache, settings=settings)
+    blocks = label_blocks(cache.table, findings) if settings.permute_labels else None
+    permuted = settings.permute_labels == 1
     n_values = len(cache.table) * sum(spec.dim for spec in cache.specs)
     with threadpool_limits(1 if n_values < FEW_VALUES else None, "blas"):
-        results = evaluate_once(cache, settings)
+        labels = _drawn(cache, blocks, settings.seed or 0) if permuted else None
+        results = evaluate_once(cache, settings, labels)
+        if blocks is not None and not permuted:
+            results = replace(results, chance=_scores_by_chance(cache, settings, blocks))
     if settings.repeats > 1:
-        results = with_repeats(results, _evaluate_on_other_folds(cache, results, settings))
+        draw = partial(_drawn, cache, blocks if permuted else None)
+        others = _evaluate_on_other_folds(cache, results, settings, draw)
+        results = with_repeats(results, others)
     results = with_uncertainty(results, n_resamples=settings.n_resamples)
     if settings.learning_curve:
         results = with_learning_curve(cache, results, settings)
     if settings.audit:
-        findings = audit_cache(cache, settings=settings)
         results = replace(results, audit=tuple(finding.record() for finding in findings))
     return results
 
 
-def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
-    """Run one evaluation, without repeats, intervals, tests or a learning curve."""
+def evaluate_once(
+    cache: Cache, settings: EvaluationSettings, y_true: Labels | None = None
+) -> Results:
+    """Run one evaluation, without repeats, intervals, tests or a learning curve.
+
+    `y_true` replaces the labels of the cache; the results are then `permuted`.
+    """
     table = cache.table
-    prepared = prepare(cache, settings)
+    prepared = prepare(cache, settings, y_true)
     clips, k = prepared.clips, prepared.k
     oof = predict_all(prepared, settings)
     models = [oof.score(model, temperature=settings.temperature) for model in oof.models]
@@ -109,7 +125,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         leaky=prepared.leaky,
         synthetic=table.synthetic,
         predicted_by=table.predicted_by,
-        permuted=settings.permute_labels,
+        permuted=y_true is not None,
         models=(*models[:n_single], *nets, *models[n_single:]),
         baseline=score_baseline(clips.task, clips.y_true, clips.folds, k, clips.n_outputs),
         present=oof.present,
@@ -126,6 +142,26 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
     if settings.songs is not None:
         return song_level(results, rule=settings.songs)
     return with_ceilings(results, table.disagreement)
+
+
+def _drawn(cache: Cache, blocks: Ints | None, seed: int) -> Labels | None:
+    """Return labels that know nothing of the clips; None without blocks."""
+    y_true = task_of(cache.table.task).read_labels(cache.table.labels)
+    return None if blocks is None else random_labels(y_true, blocks, seed)
+
+
+def _scores_by_chance(cache: Cache, settings: EvaluationSettings, blocks: Ints) -> dict[str, F64]:
+    """Return `Results.chance` for as many draws of labels as the settings ask for."""
+    plain = replace(settings, temperature=False, refit=False, missing_modality=False)
+    first = (settings.seed or 0) + 1
+    scores: dict[str, list[float]] = {}
+    for seed in range(first, first + settings.permute_labels):
+        one = evaluate_once(cache, plain, _drawn(cache, blocks, seed))
+        for model in one.models:
+            scores.setdefault(model.name, []).append(one.primary_mean(model))
+        if one.choice is not None:
+            scores.setdefault("", []).append(one.primary_mean(one.choice.nested))
+    return {name: np.array(values) for name, values in scores.items()}
 
 
 def _score_net(prepared: Preparation, model: Model) -> ModelResult:
@@ -145,9 +181,15 @@ def _score_net(prepared: Preparation, model: Model) -> ModelResult:
 
 
 def _evaluate_on_other_folds(
-    cache: Cache, first: Results, settings: EvaluationSettings
+    cache: Cache,
+    first: Results,
+    settings: EvaluationSettings,
+    draw: Callable[[int], Labels | None],
 ) -> list[Results]:
-    """Evaluate again until there are `settings.repeats` evaluations, each on other folds."""
+    """Evaluate again until there are `settings.repeats` evaluations, each on other folds.
+
+    `draw` returns the labels for a seed; None for those of the cache.
+    """
     _refuse_bound_folds(cache, first)
     table = cache.table
     # The first evaluation may use the cache's own folds, which have another seed.
@@ -160,7 +202,7 @@ def _evaluate_on_other_folds(
         if len(results) == settings.repeats:
             break
         seed += 1
-        other = evaluate_once(cache, replace(settings, seed=seed))
+        other = evaluate_once(cache, replace(settings, seed=seed), draw(seed))
         results.setdefault(_partition(other), other)
     if len(results) < settings.repeats:
         raise BadFeatures(
@@ -209,7 +251,7 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
     if len(choices) == len(evaluations):
         inside = tuple(name for one in choices for name in one.inside)
         nested = _over_repeats([one.nested for one in choices])
-        choice = Choice(choices[0].model, inside, nested)
+        choice = Choice(choices[0].model, inside, nested, choices[0].best)
     return replace(
         results,
         repeats=evaluations,
@@ -260,7 +302,7 @@ def with_learning_curve(
 ) -> Results:
     """Add the primary metric of every model trained on fewer clips, in whole groups."""
     # Under crossfit only the heads see fewer clips; the nets saw all of the training folds.
-    prepared = prepare(cache, settings)
+    prepared = prepare(cache, settings, results.y_true if results.permuted else None)
     clips, models = prepared.clips, prepared.models
     shares = sorted({*fractions, 1.0})
     # Clips that a single split never tests are also training clips: they form an extra fold.

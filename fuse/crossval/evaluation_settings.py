@@ -27,8 +27,9 @@ class EvaluationSettings(FeatureSettings):
     models
         Names of the models to evaluate; None for all that the features allow, and the stack.
     permute_labels
-        Shuffle the labels over the clips (whole rows) before the evaluation, as a check: all
-        scores must then be at chance level.
+        1 or True: replace the labels by labels drawn at random in blocks, as a check: all scores
+        must then be at chance level. 2 or more (20 for a p-value below .05): evaluate the labels,
+        and compare their scores with those of so many random draws (`Results.chance`).
     scale
         Scale of valence and arousal, such as ``1..9``; empty for that of the cache.
     allow_leak
@@ -53,7 +54,7 @@ class EvaluationSettings(FeatureSettings):
     folds: int | Folds | None = setting(None, ge=2, profile=False)
     seed: int | None = setting(None, ge=0, profile=False)
     models: tuple[str, ...] | None = setting(None, profile=False)
-    permute_labels: bool = setting(False, profile=False)
+    permute_labels: int = setting(0, ge=0, profile=False)
     scale: str = setting("", profile=False)
     allow_leak: bool = setting(False, profile=False)
     songs: SongRule | None = setting(None, profile=False)

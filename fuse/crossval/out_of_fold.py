@@ -5,12 +5,10 @@ cross-validated (Varma & Simon 2006, "Bias in error estimation when using cross-
 model selection"): in each fold a model is chosen by inner predictions of the training clips, and
 this model predicts the fold's clips.
 
-With few clips, chance decides which model has the lowest loss. So `integrated-late`, in which
-only the calibration is fitted, is chosen unless another model's loss is lower by more than one
-standard error of the difference over the inner folds' clips (after the one-standard-error rule of
-Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3). This rule was adopted
-after looking at nested scores of the 100 music videos of the `music-video` model and of the songs
-of RAVDESS.
+With few clips, chance decides which model has the lowest loss. So the simplest model is chosen
+whose loss is within one standard error of the lowest (Breiman et al. 1984, "Classification and
+Regression Trees", section 3.4.3): the one of the fewest features, and of several such models
+`integrated-late`, in which only the calibration is fitted, or else the one of the lowest loss.
 """
 
 from collections import defaultdict
@@ -153,18 +151,19 @@ class OutOfFold:
         if len(models) < 2:
             return None
 
-        def best(outputs: Sequence[F64]) -> Model | None:
-            return best_model(clips.task, clips.y_true, models, outputs)
+        def choose(outputs: Sequence[F64]) -> tuple[Model, Model] | None:
+            return simplest_model(clips.task, clips.y_true, clips.groups, models, outputs)
 
-        chosen = best([self.predict_everywhere(model) for model in models])
+        chosen = choose([self.predict_everywhere(model) for model in models])
         if chosen is None:
             return None
         inside, outputs = [], self.blank()
         by_clip = self.blank() if self.thresholds else None
         for fold in range(self.k):
-            model = best([self.predict_inside(model, fold) for model in models])
-            if model is None:
+            of_fold = choose([self.predict_inside(model, fold) for model in models])
+            if of_fold is None:
                 return None
+            model, _ = of_fold
             inside.append(model.name)
             tested = clips.folds == fold
             outputs[tested] = self.predict(model)[0][tested]
@@ -175,7 +174,8 @@ class OutOfFold:
         scored = score_model(
             clips.task, nested, outputs, clips.y_true, clips.folds, self.k, by_clip
         )
-        return Choice(chosen.name, tuple(inside), scored)
+        model, best = chosen
+        return Choice(model.name, tuple(inside), scored, best.name)
 
     def _score_without_modality(self, model: Model) -> dict[str, float]:
         """Map missing modalities to the mean score on the model's clips (PL20 3.6)."""
@@ -214,10 +214,14 @@ class OutOfFold:
         return outputs, source
 
 
-def best_model(
-    task: Task, y_true: F64, models: Sequence[Model], outputs: Sequence[F64]
-) -> Model | None:
-    """Return the model of lowest loss, or `LATE` if it is not clearly worse."""
+def simplest_model(
+    task: Task, y_true: F64, groups: Sequence[str], models: Sequence[Model], outputs: Sequence[F64]
+) -> tuple[Model, Model] | None:
+    """Return the simplest model within one standard error of the best, and the best model.
+
+    The best model has the lowest loss. The standard error is that of the difference of both
+    models' losses, over groups. None if no clip was predicted.
+    """
     valid = np.stack([complete(values) for values in outputs])
     n = valid.sum(axis=1)
     if not n.any():
@@ -226,10 +230,20 @@ def best_model(
     common = np.logical_and.reduce(valid[candidates])
     losses = {i: task.losses(y_true[common], outputs[i][common]) for i in candidates}
     means = {i: losses[i].mean() for i in candidates if np.isfinite(losses[i]).all()}
-    best = min(means, key=lambda i: (means[i], len(models[i].features)), default=None)
-    late = next((i for i in means if models[i].name == LATE), None)
-    if best is not None and late is not None:
-        gains = losses[late] - losses[best]
-        if gains.mean() <= gains.std() / np.sqrt(len(gains)):
-            best = late
-    return None if best is None else models[best]
+    if not means:
+        return None
+    best = min(means, key=lambda i: (means[i], len(models[i].features)))
+    codes = np.unique(np.asarray(groups)[common], return_inverse=True)[1].reshape(-1)
+
+    def near(i: int) -> bool:
+        gains = losses[i] - losses[best]
+        of_groups = np.bincount(codes, gains - gains.mean())
+        variance = np.square(of_groups).sum() * len(of_groups) / max(len(of_groups) - 1, 1)
+        return bool(gains.mean() <= np.sqrt(variance) / len(gains))
+
+    # Of the models of several features, only the calibration is fitted in `LATE`.
+    simplest = min(
+        filter(near, means),
+        key=lambda i: (len(models[i].features), models[i].name != LATE, means[i]),
+    )
+    return models[simplest], models[best]

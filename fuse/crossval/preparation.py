@@ -14,7 +14,7 @@ from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, LeakError
 from mvemo.fuse.features import Clips, Features
 from mvemo.fuse.models import AUDIO, NAMED, VIDEO, Model, chosen_models, in_order
-from mvemo.fuse.numeric import Ints
+from mvemo.fuse.numeric import Ints, Labels
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import Folds, make_folds
@@ -42,8 +42,13 @@ class Preparation:
     passes: Passes
 
 
-def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
-    """Choose models and folds; raise `LeakError` if a net would score clips that it saw."""
+def prepare(
+    cache: Cache, settings: EvaluationSettings, y_true: Labels | None = None
+) -> Preparation:
+    """Choose models and folds; raise `LeakError` if a net would score clips that it saw.
+
+    `y_true` replaces the labels of the cache (`mvemo.fuse.crossval.permutation`).
+    """
     table = cache.table
     features = Features(cache, settings)
     chosen = settings.models
@@ -72,18 +77,15 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     if not crossfit:
         passes = ((None, tuple(range(k))),)
     of_heads = tuple(name for name in names if name not in features.outputs)
-    clips = _clips(cache, settings, folds)
+    clips = _clips(cache, settings, folds, y_true)
     return Preparation(features, models, nets, of_heads, names, clips, k, bool(leaks), passes)
 
 
-def _clips(cache: Cache, settings: EvaluationSettings, folds: Ints) -> Clips:
-    """Return the clips with their labels, shuffled if the settings permute them."""
+def _clips(cache: Cache, settings: EvaluationSettings, folds: Ints, y_true: Labels | None) -> Clips:
     table, seed, task = cache.table, settings.seed or 0, task_of(cache.table.task)
-    y_true = task.read_labels(table.labels)
-    task = task.for_labels(table.classes, y_true, settings.scale or table.scale)
-    if settings.permute_labels:
-        # Whole rows are shuffled, so that a clip's tags stay together.
-        y_true = np.random.default_rng([seed, 1]).permutation(y_true)
+    labels = task.read_labels(table.labels)
+    task = task.for_labels(table.classes, labels, settings.scale or table.scale)
+    y_true = labels if y_true is None else y_true
     return Clips(task, y_true, table.groups, folds, len(table.classes), seed)
 
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mvemo.fuse.crossval.out_of_fold import OutOfFold, best_model
+from mvemo.fuse.crossval.out_of_fold import OutOfFold, simplest_model
 from mvemo.fuse.features import Clips, leave_each_out, matrix_of
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.heads.head import Head, HeadSettings
@@ -134,9 +134,11 @@ class Stack(_SecondLayer):
         inner = oof.inner[fold]
         models = [m for m in {m.key: m for m in models}.values() if m.key in inner]
         outputs = [inner[m.key].astype(float) for m in models]
-        best = best_model(oof.clips.task, oof.clips.y_true, models, outputs) if models else None
-        if best is not None:
-            return best.key
+        clips = oof.clips
+        if models and (
+            found := simplest_model(clips.task, clips.y_true, clips.groups, models, outputs)
+        ):
+            return found[0].key
         # Without inner predictions: what is left of the first base that can still predict.
         base = next(base for base in self.bases if set(base.modalities) - set(missing))
         lost = tuple(kind for kind in missing if kind in base.modalities)

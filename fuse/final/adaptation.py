@@ -163,7 +163,7 @@ class Adaptation:
         best = int(gains[:, known].sum(axis=1).argmax())
         names = [*self.groups, *(f"anchor {i}" for i in range(len(before) - n))]
         resamples = resample_groups([names[row] for row in np.flatnonzero(known)])
-        better = resamples.sums(gains[best, known][:, None])[:, 0] > 0
+        better = resamples.sums(gains[best, known][:, None])[1:, 0] > 0
         return STRENGTHS[best] if better.mean() >= CERTAIN else 0.0
 
     def out_of_fold(self) -> F64:

@@ -28,6 +28,7 @@ class Reliability:
     count: Ints  # (bins,) clips, or pairs of clip and tag, whose probability is in the bin
     confidence: F64  # (bins,) mean probability; NaN for an empty bin
     accuracy: F64  # (bins,) share of correct predictions; NaN for an empty bin
+    variance: F64  # (bins,) sum of p (1 - p) over the stated probabilities
 
     @property
     def ece(self) -> float:
@@ -37,6 +38,16 @@ class Reliability:
             return np.nan
         gap = np.abs(self.accuracy[filled] - self.confidence[filled])
         return float(np.average(gap, weights=self.count[filled]))
+
+    @property
+    def ece_by_chance(self) -> float:
+        """Return the ECE to expect if every stated probability were exact; NaN without clips.
+
+        The number of correct predictions in a bin would then be nearly normal with the sum of
+        p (1 - p) as variance, and its mean distance from the sum of p be sqrt(2 variance / pi).
+        """
+        total = self.count.sum()
+        return float(np.sqrt(2 / np.pi * self.variance).sum() / total) if total else np.nan
 
 
 def reliability(y_true: Ints, proba: F64) -> Reliability:
@@ -53,7 +64,8 @@ def reliability(y_true: Ints, proba: F64) -> Reliability:
     with np.errstate(invalid="ignore"):
         confidence = np.bincount(bins, stated, N_BINS) / count
         accuracy = np.bincount(bins, correct, N_BINS) / count
-    return Reliability(count, confidence, accuracy)
+    variance = np.bincount(bins, stated * (1 - stated), N_BINS).astype(np.float64)
+    return Reliability(count, confidence, accuracy, variance)
 
 
 def brier_score(y_true: Ints, proba: F64) -> float:

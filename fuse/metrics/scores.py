@@ -47,6 +47,28 @@ def kappa_of_counts(n_true: F64, n_predicted: F64, n_right: F64) -> F64:
     return ratio(ratio(n_right.sum(axis=-1), n) - by_chance, 1.0 - by_chance)
 
 
+def mcc_of_counts(n_true: F64, n_predicted: F64, n_right: F64) -> F64:
+    """Return Matthews' correlation of counts (..., classes); 0 for constant decisions.
+
+    Of more than two classes it is Gorodkin's R_K (Gorodkin 2004, eq. 8).
+    """
+    n = n_true.sum(axis=-1)
+    covariance = n_right.sum(axis=-1) * n - (n_true * n_predicted).sum(axis=-1)
+    variances = [n * n - np.square(counts).sum(axis=-1) for counts in (n_true, n_predicted)]
+    mcc = ratio(covariance, np.sqrt(variances[0]) * np.sqrt(variances[1]))
+    return np.where(n > 0, np.nan_to_num(mcc), np.nan)
+
+
+def mcc_of_tags(n_true: F64, n_predicted: F64, n_right: F64, n: F64 | int) -> F64:
+    """Return Matthews' correlation of each tag (Matthews 1975), from counts of `n` clips."""
+    others = n - n_true - n_predicted + n_right
+    true, predicted, right = (
+        np.stack(np.broadcast_arrays(*pair), axis=-1)
+        for pair in ((n_true, n - n_true), (n_predicted, n - n_predicted), (n_right, others))
+    )
+    return mcc_of_counts(true, predicted, right)
+
+
 def multiclass_scores(y_true: Ints, proba: F64, y_pred: Ints) -> Measures:
     """Score probabilities (clips, classes) and the predicted classes (clips,).
 
@@ -63,6 +85,7 @@ def multiclass_scores(y_true: Ints, proba: F64, y_pred: Ints) -> Measures:
         "accuracy": float(ratio(counts.diagonal().sum(), counts.sum())),
         "balanced_accuracy": mean_of_finite(per_class["recall"]),
         "cohen_kappa": float(kappa_of_counts(*by_class)),
+        "mcc": float(mcc_of_counts(*by_class)),
         "f1_macro": mean_of_finite(per_class["f1"]),
         "roc_auc_macro_ovr": mean_of_finite(auc),
     }
@@ -85,9 +108,12 @@ def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools) -> Measures:
 
 
 def _column_scores(y_true: Bools, proba: F64, y_pred: Bools) -> dict[str, F64]:
-    counts = (values.sum(axis=0, dtype=float) for values in (y_true, y_pred, y_true & y_pred))
+    true, predicted, right = (
+        values.sum(axis=0, dtype=float) for values in (y_true, y_pred, y_true & y_pred)
+    )
     return {
-        **decision_scores(*counts),
+        **decision_scores(true, predicted, right),
+        "mcc": mcc_of_tags(true, predicted, right, len(y_true)),
         "roc_auc": roc_auc(y_true, proba),
         "average_precision": average_precision(y_true, proba),
     }

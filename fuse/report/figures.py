@@ -24,6 +24,7 @@ from mvemo.fuse.report.drawing import (
     matrix_figures,
     short,
 )
+from mvemo.fuse.report.score_tables import MANY_CLASSES, shown_classes
 from mvemo.fuse.report.text import fraction
 from mvemo.fuse.results import ModelResult, Results, recommended_model
 
@@ -135,8 +136,10 @@ def roc_figure(results: Results) -> list[Picture]:
 
 
 def confusion_figures(results: Results) -> list[Picture]:
-    confusions = {m.name: m.confusion for m in results.models if m.confusion is not None}
-    svgs = matrix_figures(confusions, results.classes)
+    shown = shown_classes(results)
+    cells = np.ix_(shown, shown)
+    confusions = {m.name: m.confusion[cells] for m in results.models if m.confusion is not None}
+    svgs = matrix_figures(confusions, [results.classes[i] for i in shown])
     return [Picture(svg, head=name) for name, svg in zip(confusions, svgs, strict=True)]
 
 
@@ -206,13 +209,16 @@ def _draw_roc(lines: Sequence[tuple[str, Sequence[Curve], Any]], title: str) -> 
 
 def output_figure(results: Results, model: ModelResult) -> list[Picture]:
     """Draw a model's pooled ROC-AUC of each tag, and the chance level."""
-    values = model.per_output["roc_auc"]
+    worst = np.argsort(np.nan_to_num(model.per_output["roc_auc"]), kind="stable")
+    shown = np.sort(worst[:MANY_CLASSES])
+    values = model.per_output["roc_auc"][shown]
     with drawing(WIDE, 1.0 + 0.28 * len(values)) as drawn:
         drawn.ax.barh(range(len(values)), np.nan_to_num(values), height=0.6, color=COLOURS[0])
         drawn.ax.axvline(0.5, color=INK, linestyle=_DASHED, linewidth=1.0)
-        _name_rows(drawn, results.classes)
+        _name_rows(drawn, [results.classes[i] for i in shown])
         drawn.ax.set_xlim(0, 1)
-        title = f"ROC-AUC of each tag, {model.name}"
+        each = "each tag" if len(shown) == len(results.classes) else f"the {len(shown)} worst tags"
+        title = f"ROC-AUC of {each}, {model.name}"
         return [Picture(drawn.svg(title, "ROC-AUC, pooled; dashed: chance", grid="x"))]
 
 

@@ -46,8 +46,8 @@ def banners(results: Results) -> tuple[Banner, ...]:
             results.permuted,
             "permuted",
             "PERMUTED LABELS",
-            "This is a check, not a result: labels were shuffled over the clips, so every score "
-            "must be at chance level.",
+            "This is a check, not a result: blocks of clips have labels drawn at random, so every "
+            "score must be at chance level.",
         ),
         (
             by_others,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.fuse.crossval.comparisons import Comparison
+from mvemo.fuse.crossval.permutation import chance_p
 from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.numeric import mean_of_finite, spread
@@ -24,6 +25,8 @@ from mvemo.manifests.tables import CsvWriter
 # All files that a run may have; `write_report` removes those of an older run.
 RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")
 TEMPLATES = Path(__file__).with_name("templates")
+# With more classes, ``metrics.json`` has no confusion matrix, and only pooled scores of a class.
+MOST_CLASSES = 200
 # Settings that are already in the first table of the page.
 _IN_FACTS = ("folds", "seed", "permute_labels")
 
@@ -202,6 +205,9 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
         nested = _model_dict(results, choice.nested)
         chosen = {"model": choice.model, "inside": choice.inside}
         chosen |= {name: nested[name] for name in (metric, "intervals")}
+    left_out = {}
+    if len(results.classes) > MOST_CLASSES:
+        left_out = {"left_out": ["confusion", "per_output.per_fold", "per_output.intervals"]}
     values: dict[str, Any] = {
         "name": results.name,
         "task": results.task.name,
@@ -216,6 +222,7 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
         "clips": len(results.clip_ids),
         "groups": len(set(results.groups)),
         "classes": results.classes,
+        **left_out,
         **results.task.facts(),
         "models": {model.name: _model_dict(results, model) for model in results.models},
         "baseline": {"name": results.baseline.name, **_model_dict(results, results.baseline)},
@@ -241,6 +248,7 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
             for name, points in results.learning_curve.items()
         },
         "choice": chosen,
+        "chance": chance_facts(results),
         "coverage": covered or coverage.coverage_facts(results),
         "missing": results.missing,
         "outliers": results.outliers,
@@ -249,6 +257,20 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
         "provenance": results.provenance,
     }
     return to_json_values(values, "metrics")
+
+
+def chance_facts(results: Results) -> dict[str, Any]:
+    """Return scores on random labels, and p-values, as JSON values; empty without such scores."""
+    scored = {model.name: model for model in results.models}
+    if results.choice is not None:
+        scored[""] = results.choice.nested
+    facts = {}
+    for name, model in scored.items():
+        if name in results.chance:
+            drawn = results.chance[name]
+            p = chance_p(results.primary_mean(model), drawn)
+            facts[name or "choice"] = {**spread(drawn)._asdict(), "p": p, "draws": len(drawn)}
+    return facts
 
 
 def comparison_facts(c: Comparison) -> dict[str, Any]:
@@ -272,7 +294,7 @@ def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
         "per_fold": model.per_fold,
         "intervals": {name: ends for name, ends in model.intervals.items() if ":" not in name},
         "per_output": {output: _output_dict(model, i) for i, output in enumerate(results.classes)},
-        "confusion": model.confusion,
+        "confusion": model.confusion if len(results.classes) <= MOST_CLASSES else None,
         "thresholds": model.thresholds,
         "calibration": model.calibration,
         "without_modality": model.without_modality,
@@ -282,10 +304,13 @@ def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
 
 
 def _output_dict(model: ModelResult, output: int) -> dict[str, Any]:
+    pooled = {name: values[output] for name, values in model.per_output.items()}
+    if len(next(iter(model.per_output.values()), ())) > MOST_CLASSES:
+        return pooled
     per_fold = {name: values[:, output] for name, values in model.per_output_fold.items()}
     ending = f":{output}"
     return {
-        **{name: values[output] for name, values in model.per_output.items()},
+        **pooled,
         "mean_over_folds": {name: mean_of_finite(values) for name, values in per_fold.items()},
         "per_fold": per_fold,
         "intervals": {

@@ -50,6 +50,8 @@ MANY_FAILURES = 500
 N_CLIPS, N_GROUPS = 20, 15
 # Number of clips of one cell of the confusion matrix that the page can list.
 CELL_CLIPS = 50
+# With more classes than MANY_CLASSES, confusion matrices show SHOWN_CLASSES of them.
+MANY_CLASSES, SHOWN_CLASSES = 60, 30
 
 
 # --- scores
@@ -201,6 +203,16 @@ def outputs_table(results: Results, model: ModelResult) -> Table:
     return table(head, rows)
 
 
+def shown_classes(results: Results) -> list[int]:
+    """Return the classes of the confusion matrices: all, or if they are many the most confused."""
+    n = len(results.classes)
+    if n <= MANY_CLASSES:
+        return [*range(n)]
+    counts = sum(m.confusion for m in results.models if m.confusion is not None)
+    wrong = np.sum(counts, axis=0) + np.sum(counts, axis=1) - 2 * np.diag(counts)
+    return sorted(np.argsort(-wrong, kind="stable")[:SHOWN_CLASSES].tolist())
+
+
 # --- uncertainty
 
 
@@ -243,12 +255,13 @@ def calibration_table(results: Results) -> Table:
     """Return the calibration of probabilities, and at fitted temperatures if there are any."""
     models = [model for model in results.models if model.calibration]
     scaled = any("temperature" in model.calibration for model in models)
-    head = ["model", *CALIBRATION.values()]
+    head = ["model", *CALIBRATION.values(), "ECE by chance"]
     head += ["temperature", "ECE scaled", "Brier scaled"] * scaled
     rows = []
     for model in models:
         values = model.calibration
-        cells = [model.name, *(fraction(values[name]) for name in CALIBRATION)]
+        shown = (*CALIBRATION, "ece_by_chance")
+        cells = [model.name, *(fraction(values[name]) for name in shown)]
         if "temperature" in values:
             cells.append(fraction(values["temperature"], 2))
             cells += [fraction(values["ece_scaled"]), fraction(values["brier_scaled"])]
@@ -331,17 +344,18 @@ def _furthest_off(results: Results, best: ModelResult) -> tuple[Table, Table]:
 
 
 def confused_clips(results: Results, model: ModelResult) -> list[list[dict[str, Any]]]:
-    """Return for each true class (row) and predicted class (column) the clips of this cell.
+    """Return for each true class (row) and predicted class (column) shown the clips of this cell.
 
     A cell has ``count`` and up to `CELL_CLIPS` ``clips``: id and link, the surest decision first.
     """
     rows = np.flatnonzero(model.valid)
     rows = rows[np.argsort(-model.outputs[rows].max(axis=1), kind="stable")]
     cells: list[list[dict[str, Any]]] = []
-    for true in range(len(results.classes)):
+    classes = shown_classes(results)
+    for true in classes:
         of_class = rows[results.y_true[rows] == true]
         cells.append([])
-        for predicted in range(len(results.classes)):
+        for predicted in classes:
             ids = [results.clip_ids[i] for i in of_class[model.y_pred[of_class] == predicted]]
             clips = [[name, results.media.get(name, "")] for name in ids[:CELL_CLIPS]]
             cells[-1].append({"count": len(ids), "clips": clips})

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvemo.fuse.crossval.comparisons import Comparison
+from mvemo.fuse.crossval.comparisons import Comparison, names_of_tests
+from mvemo.fuse.crossval.permutation import chance_p
+from mvemo.fuse.intervals import MIN_GROUPS
 from mvemo.fuse.models import INTEGRATED, STACKED
 from mvemo.fuse.numeric import spread
 from mvemo.fuse.report.coverage import coverage_facts, coverage_sentence
@@ -72,7 +74,8 @@ def describe(results: Results) -> str:
 def opening(results: Results) -> tuple[list[str], list[str], list[str]]:
     """Return the sentences at the top of a page: verdict, method, weaknesses of the model."""
     model = recommended_model(results)
-    verdicts = [recommend(results), "" if results.permuted else compare_best(results)]
+    verdicts = [recommend(results), against_chance(results)]
+    verdicts.append("" if results.permuted else compare_best(results))
     how = [_what_was_predicted(results)]
     if results.leaky and results.protocol != OTHERS:
         how.append("However, their nets saw clips that the models are scored on.")
@@ -82,7 +85,7 @@ def opening(results: Results) -> tuple[list[str], list[str], list[str]]:
         how.append(_score_and_baseline(results, model))
         how.append(results.task.remark(results.classes, model.scores, results.baseline.scores))
         if results.permuted:
-            how.append("As the labels were shuffled, no model should do better than chance.")
+            how.append("As the labels are random, no model should do better than chance.")
         how += scaling_notes(results)
     return list(filter(None, verdicts)), list(filter(None, how)), findings(results, model)
 
@@ -94,12 +97,38 @@ def recommend(results: Results) -> str:
         return ""
     interval = primary_interval_text(task, choice.nested)
     if interval:
-        interval = f" (95 % interval of {task.primary_interval[1]}: {interval})"
+        interval = f" (95 % interval, which allows for other training clips: {interval})"
+    # In a fold of n clips, R2 is too low by about 1 / n.
+    expected = _mean(results, choice.nested)
+    if task.pooled_interval:
+        expected = score_text(task, choice.nested.scores[task.primary_metric])
+    why = ""
+    if choice.best not in ("", choice.model):
+        why = (
+            f" It is the simplest model whose loss is within one standard error of the lowest, "
+            f"that of {choice.best}."
+        )
     return (
         f"Use {choice.model}. Expect {_indefinite(task.primary_title)} of "
-        f"{_mean(results, choice.nested)}{interval}: this score is of "
-        "clips that had no part in choosing the model. The best score in a table is "
+        f"{expected} on clips like these{interval}: this score is of "
+        f"clips that had no part in choosing the model.{why} The best score in a table is "
         "optimistically biased (selection)."
+    )
+
+
+def against_chance(results: Results) -> str:
+    """Compare the score with those on random labels; '' if there are none."""
+    model = recommended_model(results)
+    name = "" if results.choice is not None else model.name if model else ""
+    if model is None or name not in results.chance:
+        return ""
+    drawn = results.chance[name]
+    low, mean, high = (score_text(results.task, value) for value in spread(drawn))
+    scored = results.choice.nested if results.choice is not None else model
+    p = chance_p(results.primary_mean(scored), drawn)
+    return (
+        f"On {len(drawn)} random draws of the labels the same procedure has {mean} on average "
+        f"({low} to {high}{' %' * results.task.in_percent}): permutation p {p_text(p)}."
     )
 
 
@@ -181,7 +210,7 @@ def compare_best(results: Results) -> str:
     if interval := difference_text(task, c.interval):
         facts.append(f"95 % interval of the difference {interval}")
     if np.isfinite(c.p):
-        facts.append(f"corrected t-test over folds: p {p_text(c.p)}")
+        facts.append(f"{names_of_tests([c])}: p {p_text(c.p)}")
     if c.n_tests > 1 and np.isfinite(c.p):
         facts.append(f"{p_text(c.p_holm)} with Holm's correction for {c.n_tests} tests")
     shared = all(int(m.valid.sum()) == c.n_clips for m in (model, reference))
@@ -194,7 +223,7 @@ def compare_best(results: Results) -> str:
     return (
         f"The {kind}, {winner}, is {relation} {rival}, {other}{on}"
         + (f" ({'; '.join(facts)})" if facts else "")
-        + f": {verdict(c)}{_although(c)}."
+        + f": {verdict(c)}."
     )
 
 
@@ -220,19 +249,7 @@ def verdict(c: Comparison) -> str:
         return "the same predictions"
     if c.significant is None:
         return "this difference was not tested"
-    if np.isfinite(c.p_holm):
-        return f"{'significant' if c.significant else 'not significant'} at 5 %"
-    return f"the interval {'leaves out' if c.significant else 'includes'} 0"
-
-
-def _although(c: Comparison) -> str:
-    """Return a clause if the test and the interval disagree, otherwise ''."""
-    if c.significant is None or not np.isfinite([c.p_holm, *c.interval]).all():
-        return ""
-    leaves_out = c.interval[0] > 0 or c.interval[1] < 0
-    if leaves_out == c.significant:
-        return ""
-    return f", although the interval {'leaves out' if leaves_out else 'includes'} 0"
+    return f"{'significant' if c.significant else 'not significant'} at 5 %"
 
 
 # --- notes
@@ -292,6 +309,12 @@ def row_notes(results: Results) -> list[str]:
             "the clip, but whose nets did: these are better than predictions of new clips, "
             "so its weights may be inaccurate. Tested clips are not used for this."
         )
+    n_groups = len({g for g, tested in zip(results.groups, results.tested, strict=True) if tested})
+    if results.has_intervals and n_groups < MIN_GROUPS:
+        notes.append(
+            f"There are no intervals: the variation of scores between groups cannot be estimated "
+            f"from {count(n_groups, 'group')}, only from {MIN_GROUPS} or more."
+        )
     notes += [f"{ceiling.sentence()}." for ceiling in results.ceilings]
     notes += results.provenance.get("prediction_notes", ())
     notes += results.provenance.get("stage_one", {}).get("notes", ())
@@ -332,15 +355,15 @@ def format_table(results: Results) -> str:
     covered = coverage_sentence(results, coverage_facts(results, intervals=False))
     sentences += [covered, *scaling_notes(results), *_footnotes(results)]
     lines += [wrap(clean(sentence)) for sentence in sentences if sentence]
-    if advice := recommend(results):
-        lines += ["", wrap(clean(advice))]
+    for sentence in filter(None, (recommend(results), against_chance(results))):
+        lines += ["", wrap(clean(sentence))]
     return "\n".join(lines)
 
 
 def _table(results: Results, beside: dict[str, Published], *, interval: bool) -> list[str]:
     task, partial = results.task, results.partly_predicted
     shown = [column for column in task.columns(results.classes) if column.terminal]
-    interval &= any(task.primary_interval[0] in model.intervals for model in results.models)
+    interval &= any(primary_interval_text(task, model) for model in results.models)
     header = [title + " %" * task.in_percent for title in ("min", "mean", "max")]
     header = ["model", *header, *["95 %"] * interval, *(clean(column.title) for column in shown)]
     header += [*["clips"] * partial, *["paper %*"] * bool(beside)]

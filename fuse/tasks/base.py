@@ -84,6 +84,7 @@ class Task(ABC):
     link: Link
     primary_metric: str
     baseline_name: str
+    primary_of_decisions = False  # True if the primary metric reads decisions, not outputs
     needs_inner = False  # True if `fit_thresholds` needs inner predictions
     fits_temperature = False  # True if a temperature can scale the probabilities
     decides_songs = False  # True if the segments of a song can decide its class
@@ -214,12 +215,6 @@ class Task(ABC):
         `inner` has, for each fold, predictions of its training clips by heads that never saw them.
         """
         return {}
-
-    def residual_ends(
-        self, y_true: Labels, outputs: F64, share: float
-    ) -> tuple[tuple[float, float], ...]:
-        """Return for each target the (low, high) ends of the central `share` of residuals."""
-        return ()
 
     def label_scale(self, names: Sequence[str], y_true: Labels) -> dict[str, dict[str, float]]:
         """Return ``minimum``, ``maximum``, ``mean`` and ``deviation`` of each regression target."""

@@ -1,15 +1,21 @@
 """Columns of truth and predictions in prediction files, by task."""
 
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+from scipy.special import expit, softmax
+
 from mvemo.fuse.errors import BadFeatures
+from mvemo.manifests.cells import to_number, to_numbers
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label
-from mvemo.manifests.tables import Table, parse_names
+from mvemo.manifests.tables import Table, is_missing, parse_names, plain_text
+from mvemo.manifests.text_table import listed
 
 # Columns that have the same meaning for every task.
 RESERVED = ("repeat", "clip_id", "label", "group", "fold", "model", "predicted")
@@ -17,15 +23,18 @@ RESERVED = ("repeat", "clip_id", "label", "group", "fold", "model", "predicted")
 TOLERANCE = 1e-3
 # Probabilities with at least this many decimals may be rounded values.
 _DECIMALS = 2
+# End of a whole number that was written as a float.
+_WHOLE = re.compile(r"\.0+$")
 
 
 class Columns(ABC):
     """Columns of one file; `names` are the expected classes, tags or targets, if known."""
 
+    task = "multiclass"
     prefixes: tuple[str, ...] = ("p_",)
-    nouns = ("probability", "probabilities")
 
     def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
+        self.notes: list[str] = []  # how the file was read
         self.path, self.table, self.header = path, table, table.header
         self.places = {name: i for i, name in enumerate(self.header)}
         self.plain = {n: i for n, i in self.places.items() if n and n not in RESERVED}
@@ -60,36 +69,20 @@ class Columns(ABC):
     def truth(self, place: str, cells: Sequence[str]) -> Label:
         """Return the label of a row, as in a manifest's `Clip`; only valid if `has_truth`."""
 
-    def outputs(self, place: str, cells: Sequence[str]) -> tuple[list[float], bool]:
-        """Return a row's outputs (all NaN if not predicted), and True if they were normalised."""
+    def outputs(
+        self, place: str, cells: Sequence[str], from_logits: bool = False
+    ) -> tuple[list[float], bool]:
+        """Return a row's outputs as `check_outputs` does."""
         texts = [cells[i] for i in self.columns.values()]
-        try:
-            numbers = list(map(float, texts))
-        except ValueError:
-            numbers = [self._number(place, text) for text in texts]
-        n_missing = sum(map(math.isnan, numbers))
-        if not n_missing:
-            return self._checked(place, numbers), False
-        if n_missing < len(numbers):
-            raise BadFeatures(
-                f"{place}: {n_missing} of {len(numbers)} {self.nouns[1]} are missing: give all, "
-                "or none if the clip was not predicted"
-            )
-        return numbers, False
+        return check_outputs(self.task, place, texts, from_logits, lambda: self.hint(cells))
 
-    def _checked(self, place: str, numbers: list[float]) -> list[float]:
-        for value in numbers:
-            if not 0.0 <= value <= 1.0 + TOLERANCE:
-                raise BadFeatures(f"{place}: expected a probability from 0 to 1, got {value:g}")
-        return [min(value, 1.0) for value in numbers]
+    def hint(self, cells: Sequence[str]) -> str:
+        """Return the end of the message on probabilities of a row that do not sum to 1."""
+        return ""
 
-    def _number(self, place: str, cell: str) -> float:
-        try:
-            return float(cell) if cell.strip() else math.nan
-        except ValueError:
-            raise BadFeatures(
-                f"{place}: {self.nouns[0]}: expected a number, got {shown(cell)}"
-            ) from None
+    def number_columns(self) -> list[str]:
+        """Return the names of the columns of numbers."""
+        return [self.header[i] for i in self.columns.values()]
 
 
 class ClassColumns(Columns):
@@ -97,13 +90,24 @@ class ClassColumns(Columns):
 
     hard = False
 
+    def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
+        super().__init__(path, table, names)
+        labels = [*table.cells("label"), *(table.cells("predicted") if self.hard else ())]
+        self._spelled = _spellings(labels, self.names)
+        if self._spelled:
+            pairs = [f"{name!r} as {ours!r}" for name, ours in sorted(self._spelled.items())]
+            self.notes.append(f"In {path.name}, classes are read: {listed(pairs, 5)}.")
+
     def _value_columns(self, names: Sequence[str] | None) -> dict[str, int]:
         if "predicted" in self.header and not self.marked:
-            cells = [*self.table.cells("label"), *self.table.cells("predicted")]
-            classes = set(filter(None, cells))
-            if not classes & set(self.header):
+            labels, predicted = (
+                {cell for cell in self.table.cells(column) if not is_missing(cell, label=True)}
+                for column in ("label", "predicted")
+            )
+            if not (labels | predicted) & set(self.header):
                 self.hard = True
-                names = sorted(classes) if names is None else names
+                if names is None:
+                    names = self._predicted_classes(labels, predicted)
                 return dict.fromkeys(names, self.header.index("predicted"))
         columns = super()._value_columns(names)
         if len(columns) < 2:
@@ -114,11 +118,26 @@ class ClassColumns(Columns):
             )
         return columns
 
+    def _predicted_classes(self, labels: set[str], predicted: set[str]) -> list[str]:
+        """Return the classes of labels, and those that are only predicted."""
+        known = labels - _spellings(labels, [n for n in labels if not _WHOLE.search(n)]).keys()
+        others = sorted(predicted - known - _spellings(predicted, sorted(known)).keys())
+        if labels and others and predicted <= {*others}:
+            raise BadFeatures(
+                f"{self.path}: none of the predicted classes ({listed([*map(repr, others)], 5)}) "
+                f"is a label ({listed([*map(repr, sorted(known))], 5)})"
+            )
+        if labels and others:
+            names = listed([*map(repr, others)], 5)
+            self.notes.append(f"In {self.path.name}, {names} is predicted, but never a label.")
+        return sorted({*known, *others})
+
     def truth(self, place: str, cells: Sequence[str]) -> Label:
         return (self._class(place, "label", cells),)
 
     def _class(self, place: str, column: str, cells: Sequence[str]) -> str:
         name = self._cell(column, cells)
+        name = self._spelled.get(name, name)
         if name not in self.names:
             raise BadFeatures(
                 f"{place}: {column}: expected one of the classes {', '.join(self.names)}, got "
@@ -126,25 +145,21 @@ class ClassColumns(Columns):
             )
         return name
 
-    def outputs(self, place: str, cells: Sequence[str]) -> tuple[list[float], bool]:
-        if self.hard:
-            if not self._cell("predicted", cells):
-                return [math.nan] * len(self.names), False
-            predicted = self._class(place, "predicted", cells)
-            return [float(name == predicted) for name in self.names], False
-        numbers, _ = super().outputs(place, cells)
-        total = math.fsum(numbers)
-        if math.isnan(total) or abs(total - 1.0) <= TOLERANCE:
-            return numbers, False
-        # Rounding shifts each probability by at most half of its last decimal.
-        texts = [cells[i].strip().lower() for i in self.columns.values()]
-        # A number with an exponent counts as exact.
-        decimals = max(17 if "e" in text else len(text.partition(".")[2]) for text in texts)
-        if decimals < _DECIMALS or abs(total - 1.0) > len(numbers) * 0.5 * 10.0**-decimals + 1e-9:
-            raise BadFeatures(
-                f"{place}: the probabilities sum to {total:.6g}, not 1{self._left_out(cells)}"
-            )
-        return [value / total for value in numbers], True
+    def outputs(
+        self, place: str, cells: Sequence[str], from_logits: bool = False
+    ) -> tuple[list[float], bool]:
+        if not self.hard:
+            return super().outputs(place, cells, from_logits)
+        if is_missing(self._cell("predicted", cells), label=True):
+            return [math.nan] * len(self.names), False
+        predicted = self._class(place, "predicted", cells)
+        return [float(name == predicted) for name in self.names], False
+
+    def number_columns(self) -> list[str]:
+        return [] if self.hard else super().number_columns()
+
+    def hint(self, cells: Sequence[str]) -> str:
+        return self._left_out(cells)
 
     def _left_out(self, cells: Sequence[str]) -> str:
         """Return the end of a message: columns that may be classes missing in the manifest."""
@@ -164,6 +179,7 @@ class ClassColumns(Columns):
 class TagColumns(Columns):
     """``label`` (tags joined by ``;``) or ``true_TAG``, and a probability of each tag."""
 
+    task = "multilabel"
     prefixes = ("predicted_", "p_")
 
     def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
@@ -199,8 +215,8 @@ class TagColumns(Columns):
 class ValueColumns(Columns):
     """``label_NAME`` or ``true_NAME``, and the predicted value ``NAME``, of each target."""
 
+    task = "regression"
     prefixes = ("predicted_",)
-    nouns = ("value", "values")
 
     def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
         stated = [name[len("label_") :] for name in table.header if name.startswith("label_")]
@@ -222,17 +238,14 @@ class ValueColumns(Columns):
     def truth(self, place: str, cells: Sequence[str]) -> Label:
         values = []
         for name, column in self._true.items():
-            value = self._number(place, self._cell(column, cells))
+            value = _number("value", place, self._cell(column, cells))
             if not math.isfinite(value):
                 raise BadFeatures(f"{place}: the true {name}: expected a finite number")
             values.append(value)
         return tuple(values)
 
-    def _checked(self, place: str, numbers: list[float]) -> list[float]:
-        for value in numbers:
-            if not math.isfinite(value):
-                raise BadFeatures(f"{place}: expected a finite number, got {value:g}")
-        return numbers
+    def number_columns(self) -> list[str]:
+        return [*super().number_columns(), *self._true.values()]
 
 
 COLUMNS: dict[str, type[Columns]] = {
@@ -244,6 +257,88 @@ COLUMNS: dict[str, type[Columns]] = {
 
 def _is_probability(cell: str) -> bool:
     try:
-        return 0.0 <= float(cell) <= 1.0
+        return 0.0 <= to_number(cell) <= 1.0
     except ValueError:
         return False
+
+
+def _spellings(found: Iterable[str], known: Sequence[str]) -> dict[str, str]:
+    """Map each name that spells a known one in another way to it: 1.0 for 1, happy for Happy."""
+    by_form: dict[str, list[str]] = {}
+    for name in known:
+        by_form.setdefault(_form(name), []).append(name)
+    alike = {name: by_form.get(_form(name), []) for name in {*found}.difference(known)}
+    return {name: names[0] for name, names in alike.items() if len(names) == 1}
+
+
+def _form(name: str) -> str:
+    try:
+        return repr(to_number(name))
+    except ValueError:
+        return plain_text(name).casefold()
+
+
+# --- one row of outputs
+
+
+def check_outputs(
+    task: str,
+    place: str,
+    texts: Sequence[str],
+    from_logits: bool = False,
+    hint: Callable[[], str] = str,
+) -> tuple[list[float], bool]:
+    """Return a row's outputs, and True if they were divided by their sum.
+
+    A clip that was not predicted has only NaN. `place` names the row in messages,
+    and `hint` ends the one on a wrong sum. With `from_logits`, probabilities are the softmax of the
+    numbers, or for tags their logistic function.
+    """
+    nouns = ("value", "values") if task == "regression" else ("probability", "probabilities")
+    try:
+        numbers = to_numbers(texts)
+    except ValueError:
+        numbers = [_number(nouns[0], place, text) for text in texts]
+    n_missing = sum(map(math.isnan, numbers))
+    if n_missing == len(numbers):
+        return numbers, False
+    if n_missing:
+        raise BadFeatures(
+            f"{place}: {n_missing} of {len(numbers)} {nouns[1]} are missing: give all, "
+            "or none if the clip was not predicted"
+        )
+    if task == "regression" and from_logits:
+        raise BadFeatures(f"{place}: ratings are not logits")
+    if task == "regression" or from_logits:
+        for value in numbers:
+            if not math.isfinite(value):
+                raise BadFeatures(f"{place}: expected a finite number, got {value:g}")
+    if task == "regression":
+        return numbers, False
+    if from_logits:
+        function = softmax if task == "multiclass" else expit
+        return function(np.array(numbers)).tolist(), False
+    for value in numbers:
+        if not 0.0 <= value <= 1.0 + TOLERANCE:
+            raise BadFeatures(
+                f"{place}: expected a probability from 0 to 1, got {value:g} (for logits: "
+                "from_logits=True, or --from-logits)"
+            )
+    numbers = [min(value, 1.0) for value in numbers]
+    total = math.fsum(numbers)
+    if task != "multiclass" or abs(total - 1.0) <= TOLERANCE:
+        return numbers, False
+    # Rounding shifts each probability by at most half of its last decimal. A number with an
+    # exponent counts as exact.
+    stripped = [text.strip().lower() for text in texts]
+    decimals = max(17 if "e" in text else len(text.partition(".")[2]) for text in stripped)
+    if decimals < _DECIMALS or abs(total - 1.0) > len(numbers) * 0.5 * 10.0**-decimals + 1e-9:
+        raise BadFeatures(f"{place}: the probabilities sum to {total:.6g}, not 1{hint()}")
+    return [value / total for value in numbers], True
+
+
+def _number(noun: str, place: str, cell: str) -> float:
+    try:
+        return to_number(cell) if cell.strip() else math.nan
+    except ValueError:
+        raise BadFeatures(f"{place}: {noun}: expected a number, got {shown(cell)}") from None

@@ -49,8 +49,10 @@ class ProbabilityTask(Task):
         return ["clips"], [[str(n)] for n in n_clips]
 
     def calibration(self, y_true: Labels, outputs: F64) -> dict[str, float]:
+        diagram = reliability(y_true, outputs)
         return {
-            "ece": reliability(y_true, outputs).ece,
+            "ece": diagram.ece,
+            "ece_by_chance": diagram.ece_by_chance,
             "brier": brier_score(y_true, outputs),
             "log_loss": log_loss(y_true, outputs),
         }
@@ -78,7 +80,7 @@ class Multiclass(ProbabilityTask):
     Notes
     -----
     `ModelResult.scores` has ``accuracy``, ``balanced_accuracy`` (mean recall over classes),
-    ``cohen_kappa`` and ``f1_macro`` (mean F1 over classes) of the pooled predictions,
+    ``cohen_kappa``, ``mcc`` and ``f1_macro`` (mean F1 over classes) of the pooled predictions,
     ``roc_auc_macro_ovr`` (macro one-vs-rest ROC-AUC, mean over folds) and
     ``roc_auc_macro_ovr_pooled`` (this AUC of the pooled predictions). `per_fold` has all except
     the last. `per_output` has ``precision``, ``recall`` and ``f1``.
@@ -91,6 +93,7 @@ class Multiclass(ProbabilityTask):
     primary_title = "accuracy"
     in_percent = True
     baseline_name = "majority class"
+    primary_of_decisions = True
     fits_temperature = True
     decides_songs = True
     too_few = "(at least two classes are needed)"
@@ -112,7 +115,7 @@ class Multiclass(ProbabilityTask):
         Column("F1", "f1"),
     )
     columns_note = (
-        "Balanced accuracy, Cohen's kappa and macro F1: of the pooled predictions. AUC: macro "
+        "Balanced accuracy, Cohen's kappa, MCC and macro F1: of the pooled predictions. AUC: macro "
         "one-vs-rest, mean over folds."
     )
 
@@ -182,6 +185,7 @@ class Multiclass(ProbabilityTask):
         return (
             Column("balanced", "balanced_accuracy", terminal=False),
             Column("kappa", "cohen_kappa", terminal=False),
+            Column("MCC", "mcc"),
             Column("F1", "f1_macro"),
             Column("AUC", "roc_auc_macro_ovr"),
         )
@@ -236,10 +240,10 @@ class Multilabel(ProbabilityTask):
 
     Notes
     -----
-    `per_output` has ``precision``, ``recall``, ``f1``, ``roc_auc`` and ``average_precision`` of
-    each tag. `ModelResult.scores` (pooled predictions) and `per_fold` have them with the suffix
-    ``_macro`` (mean over tags) and ``_micro`` (all pairs of clip and tag together). The primary
-    metric is the mean over folds of ``roc_auc_macro``.
+    `per_output` has ``precision``, ``recall``, ``f1``, ``mcc``, ``roc_auc`` and
+    ``average_precision`` of each tag. `ModelResult.scores` (pooled predictions) and `per_fold`
+    have them with the suffix ``_macro`` (mean over tags) and ``_micro`` (all pairs of clip and tag
+    together). The primary metric is the mean over folds of ``roc_auc_macro``.
     """
 
     name = "multilabel"
@@ -264,12 +268,13 @@ class Multilabel(ProbabilityTask):
     output_columns = (
         Column("AUC", "roc_auc"),
         Column("AP", "average_precision"),
+        Column("MCC", "mcc"),
         Column("F1", "f1"),
         Column("precision", "precision"),
         Column("recall", "recall"),
     )
     columns_note = (
-        "F1, AUC and AP (average precision) of the pooled predictions: mean over tags, or "
+        "MCC, F1, AUC and AP (average precision) of the pooled predictions: mean over tags, or "
         "micro, over all pairs of clip and tag. Heads decide by thresholds fitted inside the "
         "training folds; nets' own outputs and other programs' predictions are decided at 0.5."
     )
@@ -301,10 +306,10 @@ class Multilabel(ProbabilityTask):
         return mean_finite(areas(y_true.astype(bool), outputs, valid, resamples), axis=1)
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
-        titles = {"f1": "F1", "roc_auc": "AUC", "average_precision": "AP"}
+        titles = {"mcc": "MCC", "f1": "F1", "roc_auc": "AUC", "average_precision": "AP"}
         return tuple(
-            # The terminal has room for only one micro average, F1.
-            Column(f"{prefix}{title}", f"{name}_{kind}", terminal=kind == "macro" or name == "f1")
+            # The terminal has no room for micro averages.
+            Column(f"{prefix}{title}", f"{name}_{kind}", terminal=kind == "macro")
             for prefix, kind in (("", "macro"), ("micro ", "micro"))
             for name, title in titles.items()
         )

@@ -154,14 +154,6 @@ class Regression(Task):
         true, predicted = self.plane.quadrants(y_true), self.plane.quadrants(y_pred)
         return confusion_matrix(true, predicted, len(QUADRANTS))
 
-    def residual_ends(
-        self, y_true: Labels, outputs: F64, share: float
-    ) -> tuple[tuple[float, float], ...]:
-        valid = complete(outputs)
-        tail = (1 - share) / 2
-        ends = np.quantile(y_true[valid] - outputs[valid], [tail, 1 - tail], axis=0)
-        return tuple((float(low), float(high)) for low, high in ends.T)
-
     def label_scale(self, names: Sequence[str], y_true: Labels) -> dict[str, dict[str, float]]:
         return {
             name: {
@@ -208,9 +200,9 @@ class Regression(Task):
         for c in self.output_columns:
             if c.score != "r2" or not few:
                 title = f"{c.title}, mean" if len(names) > 1 else c.title
-                columns.append(Column(title, f"{c.score}_macro", terminal=False))
+                columns.append(Column(title, f"{c.score}_macro", terminal=c.score == "pearson_r"))
         if self.plane is not None:
-            columns.append(Column("quadrants", "quadrant_accuracy"))
+            columns.append(Column("quadrants", "quadrant_accuracy", terminal=False))
         return tuple(columns)
 
     @property

@@ -13,6 +13,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mvemo.manifests.cells import to_number
 from mvemo.manifests.clip_rows import Row
 from mvemo.manifests.errors import BadManifest, Problems
 from mvemo.manifests.layouts.file_names import FoundClips
@@ -224,6 +225,6 @@ def _remarks(layout: str, n_rows: int, n_words: int, n_tags: int, asked: str) ->
 
 def _number(cell: str) -> float:
     try:
-        return float(cell)
+        return to_number(cell)
     except ValueError:
         return math.nan

@@ -2,6 +2,8 @@
 
 import posixpath
 import re
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -9,7 +11,7 @@ from importlib import resources
 from mvemo.manifests.clip_rows import Row
 from mvemo.manifests.declared import from_table
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.files import read_toml
+from mvemo.manifests.files import read_toml, shown
 from mvemo.manifests.labels import Names, Task
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.tables import plain_text
@@ -17,6 +19,8 @@ from mvemo.manifests.tables import plain_text
 _WORDS = re.compile(r"[^\W_]+")
 # Minimum length of a word in which one different letter counts as a typing error.
 _LONG_WORD = 5
+# Longest search for a user's pattern in one name, in seconds of processor time.
+_SECONDS = 2
 # Names such as `Exciting_MV_3GPP(57)-3-of-8`, written by tools that split long videos.
 _PIECE = re.compile(r"(?P<source>.*?\S)[-_ ]+(?P<k>\d+)[-_ ]of[-_ ](?P<n>\d+)", re.IGNORECASE)
 
@@ -128,6 +132,21 @@ def source_of(path: str) -> str:
     return f"{parent}/{source}" if source.isdigit() and parent else source
 
 
+def source_of_piece(path: str) -> str:
+    """Return the source of a file or clip that is named as a piece, otherwise an empty text.
+
+    Examples
+    --------
+    >>> source_of_piece("Sad/Vol. 2-5-of-9.mp4"), source_of_piece("b-1-of-2"), source_of_piece("c")
+    ('Vol. 2', 'b', '')
+    """
+    for stem in (path, posixpath.splitext(path)[0]):
+        name = posixpath.basename(stem)
+        if infer_group(name) != name:
+            return source_of(f"{stem}.mp4")
+    return ""
+
+
 def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
     """Return the manifest with groups that are inferred from file names.
 
@@ -179,6 +198,31 @@ def _with_a_letter_open(words: Sequence[str]) -> Iterator[str]:
             yield f"{before}{word[:j]}?{word[j:]}{after}"
 
 
+def search(expression: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """Search a user's pattern; raise `BadManifest` if that takes too long, as for ``(a+)+$``.
+
+    The limit needs the main thread and a system with timers; `re` looks for signals while it
+    matches.
+    """
+
+    def stop(*_: object) -> None:
+        raise BadManifest(
+            f"the pattern {expression.pattern!r} takes more than {_SECONDS} s for {shown(text)}: "
+            "write it without a repetition in a repetition"
+        )
+
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or not hasattr(signal, "setitimer"):
+        return expression.search(text)
+    former = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
+    try:
+        return expression.search(text)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, former)
+
+
 def _find_sources(paths: Sequence[str], pattern: str) -> list[str]:
     try:
         expression = re.compile(pattern)
@@ -189,5 +233,5 @@ def _find_sources(paths: Sequence[str], pattern: str) -> list[str]:
             f"the group pattern {pattern!r} has {expression.groups} pairs of parentheses: "
             r"write exactly one, around the source, for example '(.+)_\d+'"
         )
-    found = (expression.search(posixpath.splitext(path)[0]) for path in paths)
+    found = (search(expression, posixpath.splitext(path)[0]) for path in paths)
     return [(match and match[1]) or "" for match in found]

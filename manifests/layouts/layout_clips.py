@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mvemo.manifests.annotators import DEVIATION, Extra, majority_label, mean_label
-from mvemo.manifests.clip_rows import Row
+from mvemo.manifests.cells import parse_number
+from mvemo.manifests.clip_rows import Row, parse_stretch
 from mvemo.manifests.errors import BadManifest, Problems
-from mvemo.manifests.labels import Label, parse_number
-from mvemo.manifests.layouts.file_names import FoundClips
+from mvemo.manifests.labels import Label
+from mvemo.manifests.layouts.file_names import FoundClips, search
 from mvemo.manifests.layouts.layout_file import SPLITS, Layout, TableFile
 from mvemo.manifests.splits.assignment import part_of
-from mvemo.manifests.tables import plain_text, read_lines, read_table
+from mvemo.manifests.tables import is_missing, plain_text, read_lines, read_table
 
 _PLACE = re.compile(r"\{([^{}:]+)(?::(-?\d+|stem))?\}")
 
@@ -28,6 +30,7 @@ class _Record:
     line: int
     id: str
     cells: dict[str, str]
+    points: Callable[[Sequence[str]], Sequence[str]]
     split: str | None = None
 
     def report(self, message: str) -> None:
@@ -39,8 +42,14 @@ class _Record:
             raise BadManifest(f"{self.problems.path}: has no column {column!r}, only {known}")
         return self.cells[column]
 
-    def number(self, column: str) -> float:
-        return parse_number(self.cell(column), column, self.report)
+    def number_cell(self, column: str) -> str:
+        """Return the cell of a number, with a decimal point."""
+        return self.points([self.cell(column)])[0]
+
+    def number(self, column: str, blank: bool = False) -> float:
+        """Return the number in a column; NaN for an empty cell if it may be `blank`."""
+        cell = self.number_cell(column)
+        return math.nan if blank and is_missing(cell) else parse_number(cell, column, self.report)
 
 
 def find_by_layout(
@@ -74,16 +83,24 @@ def find_by_layout(
     return FoundClips(rows, classes, layout.task, left_out)
 
 
-def _files(layout: Layout, folder: Path, patterns: Sequence[str]) -> list[Path]:
+def _files(
+    layout: Layout, folder: Path, patterns: Sequence[str], needed: bool = True
+) -> list[Path]:
     """Return the files of the first pattern that matches."""
     root = folder.resolve()
     for pattern in patterns:
-        found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        try:
+            found = sorted(path for path in folder.glob(pattern) if path.is_file())
+        except (ValueError, NotImplementedError, OSError) as error:
+            text = f"{folder}: the pattern {pattern!r} of the layout {layout.name}: {error}"
+            raise BadManifest(text) from None
         for path in found:
             if not path.resolve().is_relative_to(root):
                 raise BadManifest(f"{path}: is a link that leads out of {folder}")
         if found:
             return found
+    if not needed:
+        return []
     raise BadManifest(
         f"{folder}: has no file {' or '.join(patterns)}; the layout {layout.name} needs one"
     )
@@ -133,7 +150,7 @@ def _records(table: TableFile, paths: Sequence[Path]) -> list[_Record]:
             values = dict(zip(header, cells, strict=True))
             if all(values[key] == value for key, value in table.where.items()):
                 name = plain_text(values[table.id])
-                records.append(_Record(problems, line, name, values, split))
+                records.append(_Record(problems, line, name, values, content.points, split))
                 if not name:
                     problems.add(line, f"{table.id} is empty")
         problems.raise_any()
@@ -145,9 +162,8 @@ def _splits(layout: Layout, folder: Path, number: int) -> dict[str, str]:
     split_of: dict[str, str] = {}
     for part, pattern in layout.split.items():
         pattern = pattern.replace("{n}", str(number))
-        if not number and not any(folder.glob(pattern)):
-            continue  # A copy without its splits.
-        for path in _files(layout, folder, [pattern]):
+        # A copy may lack its splits.
+        for path in _files(layout, folder, [pattern], needed=number > 0):
             for line in read_lines(path, error=BadManifest):
                 name = plain_text(re.split("[,\t;]", line)[0].strip())
                 split_of.setdefault(name, SPLITS[part_of(part) or 0])
@@ -175,16 +191,17 @@ def _row(layout: Layout, records: Sequence[_Record], path: str, split: str | Non
     first = records[0]
     label, extra = _label(layout, records)
     group = plain_text(first.cell(layout.group.column)) if layout.group else ""
-    if layout.group and (match := re.search(layout.group.pattern, group)):
+    if layout.group and (match := search(re.compile(layout.group.pattern), group)):
         group = next(filter(None, match.groups()), group)
-    start, duration = (
-        first.number(value) if isinstance(value, str) else value
-        for value in (layout.segment.start, layout.segment.duration)
-    )
+    stretch = {"start": layout.segment.start, "duration": layout.segment.duration}
+    cells = {
+        name: first.number_cell(value) if isinstance(value, str) else str(value)
+        for name, value in stretch.items()
+        if value is not None
+    }
+    start, duration = parse_stretch(cells, first.report)
     extra += [(column, first.cell(column)) for column in layout.extra]
-    return Row(
-        first.line, path, first.id, group, label, start or 0.0, duration, None, split, tuple(extra)
-    )
+    return Row(first.line, path, first.id, group, label, start, duration, None, split, tuple(extra))
 
 
 def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, Extra]:
@@ -193,6 +210,10 @@ def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, Extra]:
     if layout.label:
         names = [plain_text(record.cell(layout.label.column)) for record in records]
         names = [name.lower() if layout.label.lower else name for name in names]
+        names = [n for n in names if not is_missing(n, label=True)] if layout.average else names
+        if not any(names):
+            first.report(f"{layout.label.column} is empty")
+            return ("",), []
         return majority_label(names) if layout.average else ((names[0],), [])
     if layout.tags:
         marks = f"[\t{re.escape(layout.tags.separator)}]"
@@ -200,8 +221,11 @@ def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, Extra]:
         plain = {plain_text(tag.strip().removeprefix(layout.tags.prefix)) for tag in tags}
         return tuple(sorted(plain - {""})), []
     columns = layout.targets.values()
-    ratings = [[record.number(target.column) for target in columns] for record in records]
+    blank = layout.average
+    ratings = [[record.number(target.column, blank) for target in columns] for record in records]
     label, extra = mean_label([*layout.targets], ratings)
+    if blank and any(value != value for value in label):
+        first.report(f"nobody rated clip {first.id!r} in all of {', '.join(layout.targets)}")
     stated = {DEVIATION.format(n): t.deviation for n, t in layout.targets.items() if t.deviation}
     if not layout.average:
         extra = []

@@ -124,6 +124,8 @@ class Layout:
 def read_layout(path: Path) -> Layout:
     """Read a user's layout; raise `BadManifest` for unknown keys and values."""
     try:
+        if path.exists() and not path.is_file():
+            raise BadManifest(f"{path}: expected a file, got a folder, pipe or device")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise MissingManifest(f"{path}: no such file") from None
@@ -163,6 +165,8 @@ def _check(layout: Layout) -> None:
             raise ValueError(f"split.{key}: expected one of {', '.join(SPLITS)}")
     patterns = [p for table in layout.table for p in table.path]
     for pattern in (*patterns, *layout.media.path, *layout.split.values()):
+        if not pattern.strip():
+            raise ValueError("a path is empty")
         if posixpath.isabs(pattern) or ".." in pattern.split("/") or "\\" in pattern:
             raise ValueError(f"{pattern!r} leads out of the folder of the data set")
     if layout.group and layout.group.pattern:

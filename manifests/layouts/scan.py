@@ -317,6 +317,7 @@ def _why_left_out(place: str, path: str, root: str) -> str | None:
         linked = root and os.path.islink(place)
         return LINK if linked and not os.path.realpath(place).startswith(root) else None
     with suppress(OSError), open(place, "rb") as file:
-        if file.read(8) == b"# mvemo ":
+        first = file.readline(1 << 20)
+        if first.startswith(b"# mvemo ") or b'"mvemo: {' in first:
             return ""
     return UNKNOWN

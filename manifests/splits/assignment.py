@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.manifests.cells import to_whole
 from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Ints, label_kind
@@ -131,7 +132,7 @@ def write_folds(folds: Folds, path: str | Path) -> None:
     settings = {"k": folds.k, "seed": folds.seed, "manifest": folds.manifest_digest}
     stated = {key: value for key, value in settings.items() if value != ""}
     rows = zip(folds.clip_ids, folds.assignment.tolist(), strict=True)
-    write_table(Path(path), f"mvemo folds {VERSION}", stated, [("clip_id", "fold"), *rows])
+    write_table(Path(path), "folds", VERSION, stated, [("clip_id", "fold"), *rows])
 
 
 def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
@@ -205,10 +206,11 @@ def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
         clip_id, fold = (cells[header.index(name)].strip() for name in ("clip_id", "fold"))
         if clip_id in fold_of:
             problems.add(line, f"clip_id {clip_id!r} occurs twice")
-        if not fold.isdecimal() or len(fold) > 9:
-            problems.add(line, f"fold: expected a whole number from 0, got {shown(fold)}")
-            continue
-        fold_of[clip_id] = int(fold)
+        with suppress(ValueError):
+            if 0 <= to_whole(fold) < 10**9:
+                fold_of[clip_id] = to_whole(fold)
+                continue
+        problems.add(line, f"fold: expected a whole number from 0, got {shown(fold)}")
     return fold_of
 
 
@@ -216,7 +218,7 @@ def _whole_number(table: Table, key: str, problems: Problems) -> int:
     """Return the value of a setting, or -1 if it is missing."""
     text = table.setting(key, "-1")
     with suppress(ValueError):
-        return int(text)
+        return to_whole(text)
     problems.add(table.line(key), f"{key} {shown(text)} is not a whole number")
     return -1
 

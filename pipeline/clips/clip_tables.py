@@ -22,6 +22,7 @@ from mvemo.manifests import (
 )
 from mvemo.manifests.annotators import disagreement_of
 from mvemo.manifests.errors import ManifestError
+from mvemo.manifests.labels import Task
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import ExtractSettings
 
@@ -115,11 +116,15 @@ def clip_table(
 
 
 def manifest_facts(
-    manifest: Manifest, path: Path, columns: Mapping[str, str] | None = None
+    manifest: Manifest,
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    task: Task | None = None,
 ) -> dict[str, Any]:
     """Return what a cache stores about its manifest, to find the media files later."""
     return {
         **({"columns": dict(columns)} if columns else {}),
+        **({"task": task} if task else {}),
         "name": manifest.name,
         "digest": manifest.digest,
         "file": str(path.absolute()),
@@ -132,7 +137,8 @@ def manifest_of(facts: Mapping[str, Any]) -> Manifest | None:
     file, root = Path(str(facts.get("file", ""))), Path(str(facts.get("root", "")))
     if not file.is_file():
         return None
-    return read_manifest(file, root=root, columns=facts.get("columns"), media=False)
+    columns, task = facts.get("columns"), facts.get("task")
+    return read_manifest(file, root=root, columns=columns, task=task, media=False)
 
 
 def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from click import argument, option
 
 from mvemo.cache import (
     MODALITIES,
+    ClipTable,
     Imported,
     ImportSettings,
     check_modality,
@@ -28,6 +29,7 @@ from mvemo.cache.import_arrays import ArrayRows, TableColumns, split_source
 from mvemo.manifests import read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.tables import match_ids
+from mvemo.manifests.text_table import listed
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
 from mvemo.pipeline.commands.options import (
     FOLDER,
@@ -40,6 +42,7 @@ from mvemo.pipeline.commands.options import (
     force_option,
     old_spelling,
     refuse_replacing,
+    task_option,
 )
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
@@ -304,9 +307,10 @@ def diff(first: Path, second: Path) -> None:
 @option(
     "--id-column",
     help="Column or data set of the clip ids; for a CSV without a header, the column number "
-    "from 1.  [default: clip_id]",
+    "from 1.  [default: clip_id, or any that names the clips]",
 )
 @column_option
+@task_option
 @option("--columns", "numbers", help="Columns to import from a table, such as 'f*,tempo'.")
 @option("--skip-columns", help="Columns of a table to leave out.")
 @flag("--skip-unknown", "Leave out rows of clips that are not listed.")
@@ -317,9 +321,9 @@ def import_(
     """Import numbers that another program computed for the clips, as a feature of FEATURES.
 
     Each FILE (.npy, .npz, HDF5, CSV, Parquet) holds one row of numbers for each clip; several
-    files are joined. If FILE or --rows has clip ids, with or without folder and extension,
-    rows are matched by id; otherwise by position, and they must be in the order of the
-    manifest. A clip with NaN, an empty cell or no row lacks the feature.
+    files are joined. If a column or array of FILE, or --rows, has clip ids, with or without
+    folder and extension, rows are matched by id; otherwise by position, and they must be in
+    the order of the manifest. A clip with NaN, an empty cell or no row lacks the feature.
 
     \b
     Example:
@@ -340,11 +344,10 @@ def import_(
         raise BadOption(f"--modality: {error}") from None
     sources = [split_source(file)[0] for file in files] + list(options["rows"])
     facts: dict[str, Any] = {"imported": name, "files": [path.name for path in sources]}
-    table = None
-    if options["manifest"] is None:
-        names = _names_of_clips(features)
-    else:
-        clips = read_manifest(options["manifest"], media=False)
+    table, known = None, _table_of(features)
+    names = {} if known is None else {clip: clip for clip in known.clip_ids}
+    if options["manifest"] is not None:
+        clips = read_manifest(options["manifest"], task=options["task"], media=False)
         evaluation = imported_clips(clips)
         for note in (*clips.notes, *(() if features.exists() else evaluation.notes)):
             tell_note(note)
@@ -352,8 +355,9 @@ def import_(
         # Clips may be named by their paths or their ids.
         names = {clip.path: clip.clip_id for clip in clips.clips}
         names |= {clip_id: clip_id for clip_id in clips.clip_ids}
-        facts["manifest"] = manifest_facts(clips, options["manifest"])
-    arrays = _read_arrays(files, options, names)
+        known = table
+        facts["manifest"] = manifest_facts(clips, options["manifest"], task=options["task"])
+    arrays = _read_arrays(files, options, names, known)
     values, ids = join_arrays(arrays, options["rows"], id_column=options["id_column"])
     clip_ids, how = (None, "") if ids is None else match_ids(ids, names)
     imported = import_feature(
@@ -370,8 +374,13 @@ def import_(
             provenance=facts_of(**facts),
         ),
     )
-    if arrays[0].columns and not options["rows"]:
+    if not options["rows"]:
         tell_note(_columns_read(arrays[0], how))
+    if arrays[0].left_out:
+        tell_note(
+            f"{arrays[0].path}: left out, because they state labels, folds or groups: "
+            f"{listed(arrays[0].left_out)}; to import one, name it in --columns"
+        )
     _tell_imported(features, name, imported)
 
 
@@ -383,6 +392,8 @@ def _tell_imported(features: Path, name: str, imported: Imported) -> None:
             "all modalities"
         )
     line = f"{name}: {imported.present} of {imported.clips} clips, {imported.spec.dim} numbers each"
+    if imported.absent:
+        line += f"; no row for {len(imported.absent)} clips, {listed(imported.absent, 3)}"
     if imported.incomplete:
         line += f"; {imported.incomplete} rows with missing numbers were left out"
     if imported.skipped:
@@ -391,11 +402,14 @@ def _tell_imported(features: Path, name: str, imported: Imported) -> None:
 
 
 def _read_arrays(
-    files: Sequence[str], options: dict[str, Any], names: dict[str, str]
+    files: Sequence[str],
+    options: dict[str, Any],
+    names: dict[str, str],
+    table: ClipTable | None,
 ) -> list[ArrayRows]:
     """Return the files' arrays; with --rows, --id-column is a column of the --rows table."""
     numbers, skipped = (comma_separated(options[o] or "") for o in ("numbers", "skip_columns"))
-    columns = TableColumns(names, numbers, skipped, options["columns"])
+    columns = TableColumns(names, numbers, skipped, options["columns"], table)
     id_column = None if options["rows"] else options["id_column"]
     return [
         read_array(
@@ -413,14 +427,15 @@ def _columns_read(array: ArrayRows, how: str) -> str:
     """Return a note that names the columns that were read as clip ids and as numbers."""
     of_ids = "none, matched by order"
     if array.id_name:
-        of_ids = f"column {array.id_name!r} {how}".rstrip()
+        of_ids = f"{'column' if array.columns else 'data set'} {array.id_name!r} {how}".rstrip()
     some = array.columns[:2] + (("…", array.columns[-1]) if len(array.columns) > 2 else ())
-    return f"{array.path}: clip ids: {of_ids}; numbers: {' '.join(some)}"
+    numbers = f"; numbers: {' '.join(some) or array.dataset}" if some or array.dataset else ""
+    return f"{array.path}: clip ids: {of_ids}{numbers}"
 
 
-def _names_of_clips(features: Path) -> dict[str, str]:
-    """Map the clip ids of a cache to themselves; return {} if there is no cache."""
+def _table_of(features: Path) -> ClipTable | None:
+    """Return the clips of a cache; None if there is no cache."""
     if not features.exists():
-        return {}
+        return None
     with open_cache(features) as cache:
-        return {clip: clip for clip in cache.table.clip_ids}
+        return cache.table

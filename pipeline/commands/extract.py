@@ -24,6 +24,7 @@ from mvemo.pipeline.commands.options import (
     seed_option,
     set_option,
     strict_option,
+    task_option,
     weights_option,
     work_option,
 )
@@ -69,6 +70,8 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 )
 @root_option
 @column_option
+@task_option
+@rehash_option
 @flag("--force", "Replace an existing cache that holds other clips.")
 @flag("--fail-fast", "Stop at the first clip that fails.")
 @flag("--retry-failed", "Try again to decode clips that failed before.")
@@ -154,6 +157,7 @@ def extract(
             "root": root,
             "fold_file": fold_file,
             "columns": options["columns"],
+            "task": options["task"],
         }
         if options["plan"]:
             from mvemo.pipeline.stage_one.estimate import forecast_run

@@ -14,11 +14,12 @@ from mvemo.pipeline.commands.options import (
     INPUT,
     OUT_FOLDER,
     PATH,
+    PermutingCommand,
     comma_separated,
+    draws_option,
     flag,
     folds_option,
     paper_options,
-    permute_option,
     scale_option,
     seed_option,
     set_option,
@@ -46,7 +47,7 @@ stage_two_options = together(
             "--models",
             help="Comma-separated models; FEATURE+FEATURE fuses any features.  [default: all]",
         ),
-        permute_option,
+        draws_option,
         scale_option,
         option(
             "--protocol",
@@ -104,7 +105,7 @@ stage_two_options = together(
 )
 
 
-@click.command()
+@click.command(cls=PermutingCommand)
 @stage_two_options
 def fuse(**options: Any) -> None:
     """Stage two: cross-validate heads over FEATURES, report, and save the heads.
@@ -117,7 +118,7 @@ def fuse(**options: Any) -> None:
     _run(save=True, **options)
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=PermutingCommand, context_settings=CONTEXT)
 @click.version_option(package_name="mvemo", prog_name="mvemo-cv")
 @stage_two_options
 def cv(**options: Any) -> None:

@@ -313,12 +313,18 @@ column_option = option(
     metavar="OURS=THEIRS",
     help="Name of a column in the table, such as clip_id=song. May be given several times.",
 )
+task_option = option(
+    "--task",
+    type=click.Choice(["multiclass", "multilabel", "regression"]),
+    help="Task, if the manifest has classes and ratings.  [default: the manifest's]",
+)
+strict_option = flag("--strict", "Exit with code 1 if clips failed.")
 
 
-def _forget(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
-    if asked:
-        from mvemo.extract.store.contents import forget_contents
+def _forget(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    from mvemo.extract.store.contents import forget_contents
 
+    if value:
         forget_contents()
 
 
@@ -327,9 +333,8 @@ rehash_option = option(
     is_flag=True,
     expose_value=False,
     callback=_forget,
-    help="Read all files again, also those whose size, time and inode are unchanged.",
+    help="Read all files again, also those with the size, time and inode of the last run.",
 )
-strict_option = flag("--strict", "Exit with code 1 if clips failed.")
 
 
 def _scale(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
@@ -350,6 +355,30 @@ scale_option = option(
 permute_option = flag(
     "--permute-labels",
     "Shuffle the labels, to check that all scores are at chance.",
+)
+
+
+class PermutingCommand(click.Command):
+    """Command whose option --permute-labels has a number, or stands alone."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give a lone --permute-labels the number 1, so that it does not take an argument."""
+        following = [*args[1:], ""]
+        full = [
+            f"{arg}=1" if arg == "--permute-labels" and not after.isdecimal() else arg
+            for arg, after in zip(args, following, strict=True)
+        ]
+        return super().parse_args(ctx, full)
+
+
+draws_option = option(
+    "--permute-labels",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=False,
+    metavar="[N]",
+    help="Draw the labels at random, to check that all scores are at chance; with a number N from "
+    "20, compare the scores with those of N random draws, and print a p-value.",
 )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from glob import glob
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.fuse.numeric import F64
 from mvemo.manifests.clip_rows import parse_stretch
-from mvemo.manifests.errors import Problems
+from mvemo.manifests.errors import BadText, Problems
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.scan import (
     AUDIO_SUFFIXES,
@@ -28,10 +29,13 @@ from mvemo.manifests.layouts.scan import (
     left_out_notes,
 )
 from mvemo.manifests.recognition import recognise
-from mvemo.manifests.tables import TABLES, BadText, Table, collect_table
+from mvemo.manifests.tables import TABLES, Table, collect_table
 from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
+
+if TYPE_CHECKING:
+    from mvemo.fuse.conformal import Asked
 
 # A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
 LONG = 1.5
@@ -46,7 +50,7 @@ class PredictSettings:
     # Files of pretrained weights by net; other nets use downloaded weights.
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
-    coverage: float | None = None  # share of new clips whose labels shall be in the sets
+    coverage: Asked | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def clips_and_settings(
     modality: str,
     weights: Mapping[str, Path],
     device: str,
-    coverage: float | None = None,
+    coverage: Asked | None = None,
     columns: Mapping[str, str] | None = None,
     *,
     later: bool = False,
@@ -206,15 +210,16 @@ def _recognised(table: Table, problems: Problems, columns: Mapping[str, str]) ->
     if table.kind or problems.count:
         return table
     given = {ours: ours for ours in columns}
-    found = recognise(table.header, table.cells, given, UNLABELLED)
+    found = recognise(table, given, UNLABELLED)
     for question in found.questions:
         problems.add(0, question)
-    names = [name for name in ("path", "start", "duration") if name in found.renamed]
+    names = {"path", "start", "duration", "end"} & {*found.columns}
     for note in found.notes:
-        if note.split(":")[0] in names:
+        if note.split(":")[0] in {*names, "duration"}:
             tell_note(f"{problems.path}: {note}")
     try:
-        return table.renamed({name: found.renamed[name] for name in names})
+        renamed = table.renamed({n: found.columns[n] for n in names & found.renamed.keys()})
+        return renamed.with_points(found.numbers)[0]
     except BadText as error:
         problems.add(*error.args)
         return table

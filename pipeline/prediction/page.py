@@ -11,9 +11,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import soundfile
 
 from mvemo.extract.array_types import F64, U8
+from mvemo.extract.media.sound_files import write_sound
 from mvemo.fuse.report.text import page_templates
 from mvemo.pipeline.prediction.passes import Sketch
 
@@ -108,12 +108,12 @@ def sound_url(sketch: Sketch) -> str:
     """Return the sound as a data URL; empty if it was not kept."""
     if not sketch.sound:
         return ""
-    y = np.concatenate(sketch.sound).astype(np.float64)
     buffer = io.BytesIO()
     # Low quality is enough to recognise a place in the clip.
     step = max(1, round(sketch.sr / 22050))
-    smooth = y[: len(y) // step * step].reshape(-1, step).mean(axis=1)
-    soundfile.write(buffer, smooth, sketch.sr // step, format="OGG", subtype="VORBIS")
+    y = np.concatenate(sketch.sound)
+    smooth = y[: len(y) // step * step].reshape(-1, step).mean(axis=1, dtype=np.float64)
+    write_sound(buffer, smooth, sketch.sr // step, format="OGG", subtype="VORBIS")
     return data_url("audio/ogg", buffer.getvalue())
 
 

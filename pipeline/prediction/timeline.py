@@ -14,7 +14,7 @@ from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.request import reasons_text
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.model import FinalModel, Predictor
-from mvemo.manifests.files import replacing_together, write_text
+from mvemo.manifests.files import write_text
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction import page, passes, streams
@@ -273,9 +273,9 @@ def write_timelines(
             continue
         html, table = Path(f"{name}.html"), Path(f"{name}.csv")
         records = window_records(model, followed)
-        with replacing_together(to, error=FuseError) as new:
-            write_text(new / html.name, timeline_html(model, followed), error=FuseError)
-            write_rows(new / table.name, window_rows(model, records), error=FuseError)
+        # Write the table first, because it can be written even if the page cannot.
+        write_rows(table, window_rows(model, records), error=FuseError)
+        write_text(html, timeline_html(model, followed), error=FuseError)
         lines = [f"{clip.file}: {_summary(model, followed)}: {html} and {table}"]
         if verbosity() != "quiet":
             lines += [f"note: {clip.file}: {note}" for note in followed.notes()]

@@ -28,7 +28,7 @@ from mvemo.manifests.layouts.scan import find_media
 from mvemo.pipeline.errors import DiskFailed, PipelineError
 from mvemo.pipeline.playlists import file_stem, write_playlist
 from mvemo.pipeline.serve.access import Access
-from mvemo.pipeline.serve.corrections import KEPT, NotTaken
+from mvemo.pipeline.serve.corrections import KEPT, file_stamp
 from mvemo.pipeline.serve.jobs import Job, QueueFull, Worker, model_record
 from mvemo.pipeline.serve.library import SUFFIXES, Library, MissingFile, OutsideFolders
 
@@ -138,9 +138,8 @@ class Api:
             try:
                 found = await handler(request)
             except tuple(STATUS) as error:
-                status = next(n for kind, n in STATUS.items() if isinstance(error, kind))
-                if isinstance(error, NotTaken):
-                    status = error.status
+                of_kind = next(n for kind, n in STATUS.items() if isinstance(error, kind))
+                status = getattr(error, "status", of_kind)  # `NotTaken` states its own
                 text = f"unknown id {error}" if isinstance(error, KeyError) else str(error)
                 headers = {"Retry-After": "2"} if status == 429 else None
                 return Json({"error": text}, status, headers)
@@ -163,7 +162,6 @@ class Api:
             "folder": self.shown,
             "clips": len(self.library),
             "waiting": len(self.library.ids("waiting", "running")),
-            "room": self.worker.room,
             "problems": problems,
         }
 
@@ -184,8 +182,11 @@ class Api:
         return FileResponse(SCHEMA, media_type="application/json")
 
     async def models(self, request: Request) -> Any:
-        named = self.worker.models.items()
-        return {"models": [model_record(self.worker, name, folder) for name, folder in named]}
+        found = []
+        for name, folder in self.worker.models.items():
+            with suppress(FuseError):  # learning was killed while it replaced this model
+                found.append(model_record(self.worker, name, folder))
+        return {"models": found}
 
     async def use_model(self, request: Request) -> Any:
         name = (await _body(request, name=str))["name"]
@@ -255,12 +256,12 @@ class Api:
         return found if job is None else Json({"job": job.record()}, 202)
 
     async def waveform(self, request: Request) -> Any:
-        clip_id = request.path_params["id"]
-        if clip_id not in self._peaks:
-            path = self.library.file_of(clip_id)
+        path = self.library.file_of(request.path_params["id"])
+        key = f"{path} {file_stamp(path)}"
+        if key not in self._peaks:
             loop = asyncio.get_running_loop()
-            self._peaks[clip_id] = await loop.run_in_executor(self._readers, _peaks, path)
-        return self._peaks[clip_id]
+            self._peaks[key] = await loop.run_in_executor(self._readers, _peaks, path)
+        return self._peaks[key]
 
     async def media(self, request: Request) -> Response:
         clip_id = request.path_params["id"]
@@ -320,7 +321,9 @@ class Api:
 
     async def corrections(self, request: Request) -> Any:
         kept = self._kept()
-        found = [kept.record(correction) for correction in kept.current.values()]
+        # Of a clip and its copies, the first one.
+        ids = {self.library.key_of(clip_id): clip_id for clip_id in reversed(self.library.ids())}
+        found = [{**kept.record(c), "id": ids.get(key, key)} for key, c in kept.current.items()]
         return {"classes": list(kept.classes), "corrections": found}
 
     async def correct(self, request: Request) -> Any:

@@ -22,10 +22,17 @@ from typing import Any
 
 from mvemo.cache.spec import content_digest
 from mvemo.manifests import BadManifest, read_manifest
+from mvemo.manifests.cells import parse_number
 from mvemo.manifests.files import write_text
 from mvemo.manifests.journal import Journal
-from mvemo.manifests.labels import PLANE, Label, label_kind, parse_number
-from mvemo.manifests.tables import MANIFEST_VERSION, CsvWriter, format_names, plain_text
+from mvemo.manifests.labels import PLANE, Label, label_kind
+from mvemo.manifests.tables import (
+    MANIFEST_VERSION,
+    CsvWriter,
+    format_names,
+    plain_text,
+    stated_header,
+)
 from mvemo.pipeline.errors import DiskFailed, PipelineError
 
 # Columns of the manifest that only this program reads.
@@ -385,21 +392,18 @@ class Corrections:
                 place = Path(os.path.relpath(files[name], root)).as_posix()
                 facts = {**asdict(correction), "unsure": "1" * correction.unsure}
                 cells = self._kind.format(correction.label or (), self.classes)
-                row = [name, place, *cells, correction.group, *(facts[key] for key in extra)]
+                row = [name, place, *cells, correction.group, *(facts[key] for key in extra), ""]
                 self._lines[name] = _csv_line(row)
         if not self._lines:
             self.path.unlink(missing_ok=True)
             self._stamp = None
             return
-        stated = {
-            **self._stated,
-            "classes": format_names(self.classes, ","),
-            "root": Path(os.path.relpath(root, folder)).as_posix(),
-        }
-        head = [f"# mvemo manifest {MANIFEST_VERSION}\n"]
-        head += [f"# {key}: {value}\n" for key, value in stated.items() if value]
-        head.append(_csv_line(["clip_id", "path", *columns, "group", *extra]))
-        text = "".join([*head, *self._lines.values()])
+        stated = {key: value for key, value in self._stated.items() if value}
+        stated["classes"] = format_names(self.classes, ",")
+        stated["root"] = Path(os.path.relpath(root, folder)).as_posix()
+        names = ["clip_id", "path", *columns, "group", *extra]
+        head = stated_header(names, "manifest", MANIFEST_VERSION, stated)
+        text = "".join([_csv_line(head), *self._lines.values()])
         # The history is already on disk, so the manifest need not be flushed as well.
         write_text(self.path, text, error=DiskFailed, durable=False)
         self._stamp = file_stamp(self.path)

@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -13,12 +14,14 @@ from threading import Condition, Thread
 from typing import Any
 
 from mvemo.cache.spec import content_digest
+from mvemo.fuse.conformal import Asked
 from mvemo.fuse.final.model import MODEL, FinalModel, load_model
 from mvemo.manifests.files import to_json_values
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.errors import PipelineError
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
+from mvemo.pipeline.serve.corrections import file_stamp
 from mvemo.pipeline.serve.library import (
     CANCELLED,
     Library,
@@ -58,10 +61,6 @@ class Job:
         """Return the job as JSON values, without the ids of its clips."""
         hidden = ("ids", "seconds")
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
-
-
-class Cancelled(Exception):
-    """A job was cancelled while it worked."""
 
 
 class QueueFull(Exception):
@@ -105,15 +104,10 @@ class Worker:
             self._changed.notify()
         self._thread.join(seconds)
 
-    @property
-    def room(self) -> int:
-        """Return the number of jobs that can still be queued."""
-        return max(MOST_WAITING - len(self._waiting), 0)
-
     def check_room(self) -> None:
         """Raise `QueueFull` if too many jobs wait."""
-        if not self.room:
-            raise QueueFull(f"{MOST_WAITING} jobs are waiting: try again later")
+        if len(self._waiting) >= MOST_WAITING:
+            raise QueueFull(f"{len(self._waiting)} jobs are waiting: try again later")
 
     def submit(self, job: Job, *, is_checked: bool = False) -> Job:
         """Queue a job; `QueueFull` if too many wait, unless `check_room` was called before."""
@@ -141,9 +135,13 @@ class Worker:
 
     def detail(self, kind: str, clip_id: str) -> tuple[Any, Job | None]:
         """Return the timeline or explanation of a clip if it is known, else its job."""
-        if (found := self._details.get((kind, clip_id, self.library.model))) is not None:
+        if (found := self._details.get(self._key(kind, clip_id, self.library.model))) is not None:
             return found, None
         return None, self.only(Job(kind, [clip_id], name=self.library.get(clip_id)["title"]))
+
+    def _key(self, kind: str, clip_id: str, model: str) -> tuple[str, str, str]:
+        path = self.library.get(clip_id)["path"]
+        return kind, f"{path} {file_stamp(path)}", model
 
     def only(self, job: Job) -> Job:
         """Queue a job, unless the same one waits or runs; return the one that does."""
@@ -192,7 +190,7 @@ class Worker:
                 job.result = works[job.kind](job)
                 if job.kind == "predict":
                     self.problem = ""
-            except Cancelled:
+            except CancelledError:
                 pass
             except Exception as error:
                 if not is_told(error):
@@ -219,7 +217,7 @@ class Worker:
 
             # Models that were adapted to corrections may lack thresholds.
             has_sets = bool(model.predictors[0].nonconformity)
-            settings = replace(self.settings, coverage=COVERAGE if has_sets else None)
+            settings = replace(self.settings, coverage=Asked(COVERAGE) if has_sets else None)
             fetch_model_weights(folder, settings.modalities, but=settings.weights)
             self._maker, self._maker_of = FeatureMaker(folder, settings), digest
         return self._maker
@@ -348,7 +346,7 @@ class Worker:
 
     def _keep(self, job: Job, detail: Any) -> None:
         # Silence has a loudness of minus infinity, which JSON lacks.
-        self._details[job.kind, job.ids[0], self._maker_of] = to_json_values(detail)
+        self._details[self._key(job.kind, job.ids[0], self._maker_of)] = to_json_values(detail)
         job.done, job.seconds_left = job.total, None
 
     def _progress_of(self, job: Job) -> Callable[[float], None]:
@@ -357,7 +355,7 @@ class Worker:
 
         def progress(share: float) -> None:
             if job.state == "cancelled":
-                raise Cancelled
+                raise CancelledError
             job.done = int(100 * share)
             if share > 0:
                 job.seconds_left = (time.monotonic() - start) * (1 / share - 1)

@@ -113,8 +113,8 @@ class Library:
         found = find_media(folder, left_out, follow_links=False)
         others = [each for each in left_out if each[1] != BAD_NAME]
         if others:
-            path, reason = others[0]
-            self.problems.append(f"{len(others)} files were left out, such as {path}: {reason}")
+            example, reason = others[0]
+            self.problems.append(f"{len(others)} files were left out, such as {example}: {reason}")
         for name, reason in left_out:
             if reason == BAD_NAME:
                 facts = {"name": escaped(Path(name).name), "state": "failed", "error": reason}
@@ -217,7 +217,8 @@ class Library:
         if self.corrections is not None:
             known, key_of = self.corrections.current, self.corrections.key_of
             keys = {i: key_of(self._clips[i].get("content") or "", i) for i in ids}
-            shown = {i: self.corrections.record(known[k]) for i, k in keys.items() if k in known}
+            to_json = self.corrections.record
+            shown = {i: {**to_json(known[k]), "id": i} for i, k in keys.items() if k in known}
         records = [{**self._clips[i], "correction": shown.get(i)} for i in ids]
         for record in records:
             if record.get("model") and not self.is_predicted(record["id"]):
@@ -225,9 +226,9 @@ class Library:
         return records
 
     def ids(self, *states: str) -> list[str]:
-        """Return the ids of the clips in one of these states."""
+        """Return the ids of the clips in one of these states, without states of all."""
         with self.lock:
-            return [i for i, record in self._clips.items() if record["state"] in states]
+            return [i for i, r in self._clips.items() if not states or r["state"] in states]
 
     def is_predicted(self, clip_id: str) -> bool:
         """Return True if the present model predicted a clip."""

@@ -68,6 +68,7 @@ def plan_extract(
     fold_file: Path | None,
     execution: backends.Execution,
     columns: Mapping[str, str] | None = None,
+    task: labels.Task | None = None,
 ) -> ExtractPlan:
     """Check the arguments of `run_extract`, and download missing weights."""
     run = settings.extract.run
@@ -79,7 +80,7 @@ def plan_extract(
 
         manifest = demo.make_demo(work / "demo")
     else:
-        manifest = manifest_with_media(manifest_path, root, columns)
+        manifest = manifest_with_media(manifest_path, root, columns, task)
     folds, settings = read_fold_file(fold_file, manifest, settings)
     plans = _without_picture_nets(plans, manifest)
     plans, notes = fetch_missing_weights(plans, settings, fetch=execution.fetch)
@@ -106,7 +107,7 @@ def plan_extract(
     path = manifest_path or work / "demo" / "manifest.csv"
     facts = provenance(
         settings=settings.record(),
-        manifest=clip_tables.manifest_facts(manifest, path, columns),
+        manifest=clip_tables.manifest_facts(manifest, path, columns, task),
         notes=start,
     )
     known = (evaluation, facts, tuple(notes), reports)
@@ -180,10 +181,13 @@ def _check_losses_and_weights(
 
 
 def manifest_with_media(
-    path: Path, root: Path | None = None, columns: Mapping[str, str] | None = None
+    path: Path,
+    root: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    task: labels.Task | None = None,
 ) -> Manifest:
     """Read a manifest; print a note on missing media; raise BadOption if all are missing."""
-    manifest = read_manifest(path, root=root, columns=columns, media=False)
+    manifest = read_manifest(path, root=root, columns=columns, task=task, media=False)
     for note in manifest.notes:
         tell_note(note)
     missing = media_files.missing_media(manifest, path)

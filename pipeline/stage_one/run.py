@@ -14,6 +14,7 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.training import data, devices, protocols, ranks
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import Manifest, write_folds
+from mvemo.manifests.labels import Task
 from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console.messages import note_resumable, silenced, tell, tell_note
 from mvemo.pipeline.errors import BadOption
@@ -31,6 +32,7 @@ def run_extract(
     out: Path,  # feature cache; for a shard, the whole cache
     root: Path | None = None,  # media root, if it is not the one in the manifest
     columns: Mapping[str, str] | None = None,  # names of the manifest's columns, by ours
+    task: Task | None = None,  # task of the labels, if the manifest has those of several
     fold_file: Path | None = None,  # folds that replace those of settings and manifest
     execution: backends.Execution | None = None,  # by default, this process does all the work
 ) -> summary.ExtractSummary:
@@ -60,6 +62,7 @@ def run_extract(
                 out=out,
                 root=root,
                 columns=columns,
+                task=task,
                 fold_file=fold_file,
                 execution=execution,
             )

@@ -138,8 +138,8 @@ class RepeatableRun:
         try:
             if path.stat().st_size > _MOST_BYTES:
                 return None
-            columns = self.options["columns"]
-            listed = read_manifest(path, root=self.root, columns=columns, media=False)
+            columns, task = self.options["columns"], self.options.get("task")
+            listed = read_manifest(path, root=self.root, columns=columns, task=task, media=False)
             media = {str(p): _stamp(p) for p in map(listed.media_path, listed.clips)}
         except (OSError, ManifestError):
             return None

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse import Model, ModelResult, Task, score_baseline, score_model, task_of
-from mvemo.fuse.bootstrap import percentile_interval, resample_groups
+from mvemo.fuse.bootstrap import resample_groups
+from mvemo.fuse.intervals import score_interval
 from mvemo.fuse.numeric import F64, Ints, mean_finite, mean_of_finite
 from mvemo.manifests import Manifest
 
@@ -63,15 +64,16 @@ def score(labels: Labels, outputs: Sequence[F64], folds: Sequence[Ints]) -> Scor
         task.resample_primary(y_true, values[None], of_run, int(of_run.max()) + 1, resamples)[0]
         for values, of_run in zip(outputs, folds, strict=True)
     ]
-    low, high = percentile_interval(mean_finite(np.stack(shares), axis=0))
+    drawn = mean_finite(np.stack(shares), axis=0)
+    low, high = score_interval(task.primary_metric, drawn, resamples, mask)
     of_folds = [np.asarray(result.per_fold[task.primary_metric]) for result in results]
     of_runs = np.array([mean_of_finite(values) for values in of_folds])
     spread = of_runs if len(results) > 1 else of_folds[0]
     spread = spread[np.isfinite(spread)]
     return Scores(
         primary=mean_of_finite(of_runs),
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         sd=float(np.std(spread, ddof=1)) if len(spread) > 1 else math.nan,
         baseline=float(
             np.mean(
@@ -140,5 +142,7 @@ def difference(
         resampled = task.resample_primary(labels.y_true, pair, assignment, k, resamples)
         values.append(scores[0] - scores[1])
         shares.append(resampled[0] - resampled[1])
-    low, high = percentile_interval(mean_finite(np.stack(shares), axis=0))
-    return Difference(mean_of_finite(np.array(values)), float(low), float(high))
+    drawn = mean_finite(np.stack(shares), axis=0)
+    mask = np.asarray(np.isfinite(pair).all(axis=(0, 2)), dtype=np.bool_)
+    low, high = score_interval("difference", drawn, resamples, mask)
+    return Difference(mean_of_finite(np.array(values)), low, high)

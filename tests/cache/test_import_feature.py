@@ -286,7 +286,7 @@ JUNK = b"no array at all"
         ("text.npy", np.array(["a", "b"]), "expected numbers, got <U1"),
         ("pickled.npy", np.array([{}, None], dtype=object), "cannot be read"),
         ("two.npz", {"p": VALUES, "q": VALUES}, "name one of p, q"),
-        ("two.npz:r", {"p": VALUES, "q": VALUES}, "no data set 'r'; the data sets are p, q"),
+        ("two.npz:r", {"p": VALUES, "q": VALUES}, "no data set 'r'; there are p, q"),
         (
             "short.npz",
             {"values": VALUES, "clip_ids": np.array(["a"])},

@@ -8,6 +8,7 @@ import pytest
 from feature_samples import frozen_cache, make_table
 from fuse_samples import evaluated, primary
 from output_samples import output_cache, output_table
+from scipy import stats
 
 from mvemo.fuse import BadFeatures, FuseError
 from mvemo.fuse.bootstrap import resample_groups
@@ -17,8 +18,8 @@ from mvemo.fuse.compare_runs import (
     read_run,
     run_comparison_dict,
 )
-from mvemo.fuse.crossval.comparisons import holm, nadeau_bengio
 from mvemo.fuse.crossval.evaluation import with_repeats
+from mvemo.fuse.crossval.paired_tests import holm, nadeau_bengio
 from mvemo.fuse.report.report_files import metrics_dict, predictions_csv, write_texts
 from mvemo.manifests.files import dump_json
 
@@ -70,11 +71,14 @@ def test_differences_by_hand(runs):
         per_fold = np.array([gain[r].mean() for r in rows])
         assert c.mean == pytest.approx(per_fold.mean())
         ratio = np.mean([r.sum() / (valid.sum() - r.sum()) for r in rows])
-        _, t, p = nadeau_bengio(per_fold, ratio)
+        t, p = nadeau_bengio(per_fold, ratio)
         assert (c.t, c.p) == (pytest.approx(t), pytest.approx(p))
         p_values.append(p)
         drawn = [np.mean([np.average(gain[r], weights=w[r]) for r in rows]) for w in weights]
-        np.testing.assert_allclose(c.interval, np.percentile(drawn, [2.5, 97.5]), atol=1e-9)
+        sizes = np.bincount(resamples.codes[valid])
+        n, freedom = len(sizes), sizes.sum() ** 2 / (sizes**2).sum() - 1
+        half = stats.t.ppf(0.975, freedom) * np.std(drawn[1:], ddof=1) * np.sqrt(n / (n - 1))
+        np.testing.assert_allclose(c.interval, [drawn[0] - half, drawn[0] + half], atol=1e-9)
     # The fusion of both features and the integrated model are the same: one test.
     corrected = holm(p_values[:3])
     expected = [*corrected, corrected[2]]

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from fuse_samples import make_results
 
-from mvemo.fuse import BadFeatures, format_table, read_predictions, results_of_predictions
+from mvemo.fuse import (
+    BadFeatures,
+    Predictions,
+    format_table,
+    read_predictions,
+    results_of_predictions,
+)
 from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.models import Model
 from mvemo.fuse.report.findings import banners
@@ -306,3 +312,90 @@ def test_two_columns_with_the_same_name_are_refused(tmp_path):
     )
     with pytest.raises(BadFeatures, match=r"p\.csv: duplicate column 'path'"):
         read_predictions(tmp_path / "p.csv", manifest=manifest)
+
+
+def accuracy(predictions, **options):
+    (model,) = results_of_predictions(predictions, **options).models
+    return model.scores["accuracy"]
+
+
+def test_reports_of_other_people(shared_data):
+    def of(name):
+        return read_predictions(shared_data / "reports" / "tables" / f"{name}.csv")
+
+    assert accuracy(of("floatpred")) == accuracy(of("intpred")) > 0.8
+    folds, same = of("foldfloat"), of("foldint")
+    assert folds.folds.tolist() == same.folds.tolist()
+    assert accuracy(folds) == accuracy(same) == pytest.approx(0.9)
+
+
+def test_other_spellings_of_classes_folds_and_missing_groups(tmp_path):
+    head = "clip_id,label,predicted,fold,group\n"
+    text = head + "a,Happy,happy,0,NaN\nb,1,1.0,1.0,None\nc,1.0,HAPPY,1,g\nd,Happy,nan,-1.0,g\n"
+    predictions = read(tmp_path, text)
+    assert predictions.classes == ("1", "Happy")
+    assert predictions.folds.tolist() == [0, 1, 1, -1]
+    assert predictions.groups == ("a", "b", "g", "g")
+    np.testing.assert_array_equal(predictions.outputs["x"], [[0, 1], [1, 0], [0, 1], [np.nan] * 2])
+    assert "'1.0' as '1', 'HAPPY' as 'Happy'" in predictions.notes[0]
+    (note,) = read(tmp_path, "clip_id,label,predicted\na,x,x\nb,y,z\n").notes
+    assert note == "In x.csv, 'z' is predicted, but never a label."
+    with pytest.raises(BadFeatures, match="none of the predicted classes"):
+        read(tmp_path, "clip_id,label,predicted\na,1,x\nb,2,y\n")
+    with pytest.raises(BadFeatures, match=r"csv:2: fold -2: expected 0 or more, or -1"):
+        read(tmp_path, FOLDED + "a,x,g,-2.0,1,0\n")
+
+
+def test_decimal_commas_of_probabilities(tmp_path):
+    predictions = read(tmp_path, "clip_id;label;a,b;c\nx;a,b;0,75;0,25\ny;c;0.5;0,5\n")
+    np.testing.assert_array_equal(predictions.outputs["x"], [[0.75, 0.25], [0.5, 0.5]])
+    assert predictions.notes == ("In x.csv, 'a,b' has decimal commas and points: both are read.",)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_logits_of_a_file_and_in_memory(tmp_path, task):
+    text = HEAD + "a,calm,2.5,-1\nb,tense,-3,1\n"
+    with pytest.raises(BadFeatures, match=r"csv:2: expected a probability .*--from-logits"):
+        read(tmp_path, text, task=task)
+    of_file = read(tmp_path, text, task=task, from_logits=True)
+    logits = {"x": np.array([[2.5, -1], [-3, 1]])}
+    in_memory = results_of_predictions(
+        dataclasses.replace(of_file, outputs=logits), from_logits=True
+    )
+    np.testing.assert_array_equal(in_memory.models[0].outputs, of_file.outputs["x"])
+    total = of_file.outputs["x"].sum(axis=1)
+    assert np.allclose(total, 1) == (task == "multiclass")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outputs": [[2.0, -1], [0, 3]]}, "clip 'a' of model 'm': expected a probability"),
+        ({"outputs": [[np.inf, 0], [1, 0]]}, "got inf"),
+        ({"outputs": [[0.5, 0.4], [1, 0]]}, "clip 'a' of model 'm': the probabilities sum to 0.9"),
+        ({"outputs": [[1, np.nan], [1, 0]]}, "1 of 2 probabilities are missing"),
+        ({"outputs": [0, 1]}, r"outputs of 'm': expected numbers in the shape \(2, 2\), got"),
+        ({"outputs": [["a", "b"], ["c", "d"]]}, "outputs of 'm': expected numbers"),
+        ({"clip_ids": ("a", "a")}, "duplicate clip id 'a'"),
+        ({"classes": ("x", "x")}, "duplicate class 'x'"),
+        ({"groups": ("g",)}, "groups: expected numbers in the shape"),
+        ({"y_true": np.array([0, 2])}, "y_true of clip 'b': expected 0 to 1, got 2"),
+        ({"y_true": np.array(["x", "y"])}, "y_true: expected numbers"),
+        ({"folds": np.array([0, 3])}, r"folds: expected each of 0 to 0, .*, got \[0, 3\]"),
+        ({"folds": np.array([-1, -1])}, "folds: expected each of 0 to 0"),
+    ],
+)
+def test_predictions_in_memory_are_checked_as_files_are(changes, message):
+    outputs = {"m": np.array(changes.pop("outputs", [[0.9, 0.1], [0.4, 0.6]]))}
+    facts = {"classes": ("x", "y"), "clip_ids": ("a", "b"), "groups": ("g", "h"), "k": 1}
+    arrays = {"y_true": np.array([0, 1]), "folds": np.array([0, 0]), "outputs": outputs}
+    predictions = Predictions(**{**facts, **arrays, **changes})
+    with pytest.raises(BadFeatures, match=message):
+        results_of_predictions(predictions)
+
+
+def test_rounded_probabilities_in_memory_are_divided_by_their_sum(tmp_path):
+    rounded = dataclasses.replace(read(tmp_path, GOOD), outputs={"m": np.array([[0.66, 0.33]] * 3)})
+    results = results_of_predictions(rounded)
+    np.testing.assert_array_equal(results.models[0].outputs.sum(axis=1), [1, 1, 1])
+    assert "divided by their sum" in results.provenance["prediction_notes"][0]

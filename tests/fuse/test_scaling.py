@@ -219,3 +219,19 @@ def test_nothing_is_read_that_no_model_needs(tmp_path, monkeypatch):
         evaluate(cache, plain_settings(models=("i3d",)))
         # The values of one feature of four, once.
         assert read["values"] == 4 * len(cache.table) * cache.spec("i3d").dim
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [1e-37, 1e-30, 1e-20, 1e-16, 1e14, 1e20, 1e30, 1e35])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_columns_of_any_magnitude_are_scaled(factor, streamed):
+    x = np.random.default_rng(1).normal(size=(60, 4)).astype(np.float32) + 2
+    x[7] = 500.0  # an outlier
+    expected, far = fit_scaling(x, np.ones(60, bool))
+    other = x.copy()
+    other[:, 1] *= np.float32(factor)
+    blocks = [slice(0, 20), slice(20, 60)]
+    values = Rows(x.shape, lambda: ((b, other[b].copy()) for b in blocks)) if streamed else other
+    scaling, outside = fit_scaling(values, np.ones(60, bool))
+    np.testing.assert_allclose(scaling.apply(other), expected.apply(x), atol=1e-5)
+    np.testing.assert_array_equal(outside, far)

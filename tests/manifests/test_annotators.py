@@ -234,3 +234,41 @@ def test_rows_are_numbered_or_of_segments(tmp_path):
     rows = ["a.mp3,0,s,ann,1,2", "a.mp3,5,s,bob,3,4", "b.mp3,0,t,ann,5,6"]
     path = table(tmp_path, "file,start,song_id,user,valence,arousal", *rows)
     assert read_manifest(path, media=False).groups == ("s", "s", "t")
+
+
+RATED = """file,listener,valence,arousal,mood
+a.mp3,p,7,6,calm
+a.mp3,q,5,,sad
+a.mp3,r,6,5,calm
+b.mp3,p,nan,,
+b.mp3,q,,,sad
+c.mp3,p,3,4,sad
+c.mp3,q,4,4,
+"""
+
+
+def test_a_blank_rating_does_not_count(tmp_path):
+    path = tmp_path / "rated.csv"
+    path.write_text(RATED)
+    with pytest.raises(BadManifest, match="csv:5: nobody gave the valence and arousal of this"):
+        read_manifest(path, task="regression", media=False)
+    means = read_manifest(path, task="regression", skip_unlabelled=True, media=False)
+    assert [clip.label for clip in means.clips] == [(6, 5.5), (3.5, 4)]
+    facts = dict(means.clips[0].extra)
+    assert (facts["annotators"], facts["arousal deviation"], facts["label"]) == (
+        "2",
+        "0.7071",
+        "calm",
+    )
+    assert "2 rows have a blank label or rating, which does not count" in means.notes
+    assert "1 clips without a label are left out" in means.notes
+    moods = read_manifest(path, task="multiclass", media=False)
+    assert [clip.label for clip in moods.clips] == [("calm",), ("sad",), ("sad",)]
+    assert dict(moods.clips[0].extra)["valence"] == "6"
+
+
+def test_one_row_per_clip_needs_its_label(tmp_path):
+    path = tmp_path / "rated.csv"
+    path.write_text("file,listener,valence,arousal\na.mp3,p,7,6\na.mp3,q,5,4\nb.mp3,p,,3\n")
+    with pytest.raises(BadManifest, match="csv:4: nobody gave the valence of this clip"):
+        read_manifest(path, media=False)

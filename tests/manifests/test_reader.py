@@ -1,5 +1,6 @@
 """Manifests written and read back, users' own CSVs, and every problem with its line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from mvemo.manifests import (
     Manifest,
     MissingManifest,
     check_manifest,
+    folds_of,
+    read_folds,
     read_manifest,
+    write_folds,
     write_manifest,
 )
 from mvemo.manifests.tables import RESERVED, plain_text
@@ -262,7 +266,7 @@ def test_the_root_is_written_relative_to_the_file(tmp_path):
     manifest = Manifest("m", "multiclass", ("x", "y"), clips, tmp_path / "media")
     assert repr(manifest) == "<Manifest 'm': 2 clips in 2 groups, multiclass: x, y>"
     write_manifest(manifest, tmp_path / "lists" / "m.csv")
-    assert "# root: ../media\n" in (tmp_path / "lists" / "m.csv").read_text()
+    assert '""root"": ""../media""' in (tmp_path / "lists" / "m.csv").read_text()
     assert manifest.media_path(clips[0]) == tmp_path / "media" / "a.mp4"
     tmp_path.rename(tmp_path.with_name("moved"))
     again = read_manifest(tmp_path.with_name("moved") / "lists" / "m.csv", media=False)
@@ -402,3 +406,38 @@ def test_labels_that_a_model_predicted_are_named(tmp_path, name):
     rows = [f"{row},{end}" for row, end in zip(text.split(), ("truth", "x", "y", "x"), strict=True)]
     truth = read(tmp_path, "\n".join(rows), columns={"label": "truth"})
     assert (truth.classes, truth.predicted_by) == (("x", "y"), "")
+
+
+def test_pandas_reads_manifests_and_folds_and_keeps_their_settings(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    clips = tuple(
+        Clip(f"{i}", f"{i}.mp3", ("so, so" if i % 2 else "=x",), f"g{i}") for i in range(6)
+    )
+    manifest = Manifest("m; n", "multiclass", ("so, so", "=x"), clips, tmp_path, scale="1..9")
+    path = tmp_path / "clips.csv"
+    write_manifest(manifest, path)
+    frame = pandas.read_csv(path)
+    assert [*frame.columns[:-1]] == ["clip_id", "path", "label", "group"]
+    assert frame.path.tolist() == [clip.path for clip in clips]
+    frame.sort_values("clip_id", ascending=False).to_csv(path, index=False)
+    again = read_manifest(path, media=False)
+    assert again == replace(manifest, clips=clips[::-1], root=again.root)
+    # Lines above the table change settings, and a row may lack its empty last cell.
+    text = "# name: other\n" + path.read_text() + "6,6.mp3,=x,g6\n"
+    path.write_text(text)
+    again = read_manifest(path, media=False)
+    assert (again.name, again.scale, len(again)) == ("other", "1..9", 7)
+    folds = folds_of(manifest, 2, 0)
+    write_folds(folds, path)
+    frame = pandas.read_csv(path)
+    assert [*frame.columns[:-1]] == ["clip_id", "fold"]
+    assert frame.fold.tolist() == folds.assignment.tolist()
+    assert read_folds(path, manifest).seed == 0
+
+
+def test_damaged_settings_of_a_header_are_refused(tmp_path):
+    path = tmp_path / "clips.csv"
+    for bad in ("mvemo: {", "mvemo: []", "mvemo: 1"):
+        path.write_text(f"clip_id,label,{bad}\na,x,\nb,y,\n")
+        with pytest.raises(BadManifest, match=r"clips\.csv:1: .* are not JSON"):
+            read_manifest(path, media=False)

@@ -3,12 +3,14 @@
 import pytest
 
 from mvemo.manifests import BadManifest, read_manifest, write_manifest
-from mvemo.manifests.recognition import rated_columns, recognise
+from mvemo.manifests.dimensions import rated_columns
+from mvemo.manifests.recognition import recognise
+from mvemo.manifests.tables import Table
 
 
 def recognised(text, **options):
-    header, *rows = [line.split(",") for line in text.split("\n")]
-    return recognise(header, lambda name: [row[header.index(name)] for row in rows], **options)
+    rows = [(i, line.split(",")) for i, line in enumerate(text.split("\n"), start=1)]
+    return recognise(Table(rows=tuple(rows)), **options)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,7 @@ def recognised(text, **options):
         ("file,title,artists,length,x,y\na.mp3,p,q,99999,True,False\nb.mp3,r,s,9,False,True",
          "multilabel", {"path": "file"}, {"x": "x", "y": "y"}),
         ("file,onset,offset,moods\na.mp3,1,9,x|y\nb.mp3,2,9,z", "multilabel",
-         {"path": "file", "start": "onset", "label": "moods"}, {}),
+         {"path": "file", "start": "onset", "end": "offset", "label": "moods"}, {}),
         ("file,set\na.mp3,red\nb.mp3,blue", "multiclass", {"path": "file", "label": "set"}, {}),
         ("path,duration\na.mp3,long\nb.mp3,short", "multiclass",
          {"path": "path", "label": "duration"}, {}),
@@ -126,7 +128,7 @@ TEN_TABLES = [
      ["2 files in 'wav'", "column 'cv_fold'", "3 columns of 0 and 1, 'happy', 'sad', 'tense'"]),
     ("path,label_calm,label_sad,loud\na.mp3,1,0,1\nb.mp3,0,1,1\n",
      "multilabel", ("calm", "sad"), ("calm",), "a",
-     ["2 columns of 0 and 1, 'label_calm', 'label_sad'"]),
+     ["2 columns of 0 and 1, 'label_calm', 'label_sad'", "not used: 'loud'"]),
     ("Video File,Emotion,Subset,Composer\na.mp4,joy,train,x\nb.mp4,fear,test,x\nc.mp4,joy,test,y\n",
      "multiclass", ("fear", "joy"), ("joy",), "x",
      ["'Video File'", "'Composer' (2 groups)", "column 'Subset'", "2 classes in 'Emotion'"]),
@@ -215,3 +217,108 @@ def test_paths_above_the_table_need_no_root_if_all_files_exist(tmp_path):
     (tmp_path / "songs/a.mp3").unlink()
     with pytest.raises(BadManifest, match="none of the 2 paths is below"):
         read_manifest(path, media=False)
+
+
+# Table -> options, labels, starts and durations, and parts of the notes.
+READ = [
+    ("file,start,stop,mood\na.mp3,1,3,x\na.mp3,4,6.5,y\n", {}, ["x", "y"],
+     [(1, 2), (4, 2.5)], ["'stop' minus 'start'"]),
+    ("file;onset;offset;mood\na.mp3;1,5;3,25;x\na.mp3;4;6;y\n", {}, ["x", "y"],
+     [(1.5, 1.75), (4, 2)], ["'offset' minus 'onset'"]),
+    ("file,offset,duration,mood\na.mp3,1,3,x\na.mp3,4,1,y\n", {}, ["x", "y"],
+     [(1, 3), (4, 1)], ["start: column 'offset'"]),
+    ("file,start,offset,mood\na.mp3,1,.5,x\na.mp3,4,.5,y\n", {}, ["x", "y"],
+     [(1, None), (4, None)], ["not used: 'offset'"]),
+    ("file,start,end,duration,mood\na.mp3,1,3,30,x\na.mp3,4,6,30,y\n", {"columns": {"end": "end"}},
+     ["x", "y"], [(1, 2), (4, 2)], ["not used: 'duration'"]),
+    ("file,end,mood\na.mp3,30,x\nb.mp3,20,y\n", {}, ["x", "y"], [(0, 30), (0, 20)], ["minus 0"]),
+    ("clip_id,label\na,0\nb,0.0\nc,1.0\nd,1\n", {}, ["0", "0", "1", "1"], None, ["'0.0' as '0'"]),
+    ("clip_id,label\na,calm;\nb,calm\nc,sad\n", {}, ["calm", "calm", "sad"], None,
+     ["'calm;' as 'calm'"]),
+    ('clip_id;mood\na;["x","y"]\nb;{"choices": "x"}\nc;y\n', {}, ["x;y", "x", "y"], None,
+     ["label: tags in 'mood'"]),
+    ('clip_id;mood\na;{"choices": ["x"]}\nb;y\n', {"task": "multiclass"}, ["x", "y"], None, []),
+    ('clip_id,valence,arousal\na,"3,5",1\nb,"2,75",2\n', {}, [(3.5, 1), (2.75, 2)], None, []),
+    ("clip_id;valence;arousal\na;1,234;1\nb;2,5;2\n", {}, [(1.234, 1), (2.5, 2)], None, []),
+    ("clip_id,label\na,x\nb,nan\nc,y\n", {"skip_unlabelled": True}, ["x", "y"], None,
+     ["'nan' in 1 rows"]),
+    ("clip_id,label,song\n0,x,1-Feb\n1,y,b\n2,y,b\n", {}, ["x", "y", "y"], None,
+     ["group: a spreadsheet may have made dates of other text, as '1-Feb'"]),
+    ("clip_id,label,Film,year\na,x,F1,1\nb,y,F2,2\nc,x,F1,2\nd,y,F3,1\n", {}, ["x", "y", "x", "y"],
+     None, ["which may be in 'Film' (3 groups)", "not used: 'Film', 'year'"]),
+    ("clip_id,label,valence,arousal\na,x,3,4\nb,y,5,6\n", {}, ["x", "y"], None,
+     ["ratings in 'valence', 'arousal' are kept; to use them: --task regression"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "options", "labels", "stretches", "notes"), READ)
+def test_cells_are_read_by_the_meaning_of_their_column(
+    tmp_path, text, options, labels, stretches, notes
+):
+    manifest = read_manifest(saved(tmp_path, text), media=False, **options)
+    joined = [";".join(c.label) if isinstance(c.label[0], str) else c.label for c in manifest.clips]
+    assert joined == labels
+    if stretches:
+        assert [(clip.start, clip.duration) for clip in manifest.clips] == stretches
+    for part in notes:
+        assert part in " ".join(manifest.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,start,end,duration,mood\na.mp3,1,3,30,x\nb.mp3,4,6,30,y\n", "give --column end="),
+        ("file,start,end,mood\na.mp3,1,3,x\nb.mp3,4,3,y\n", "end 3: it must be above 4 seconds"),
+        ('clip_id,valence,arousal\na,"1,234",3\nb,"2,345",4\n', "'1,234' is not a number"),
+        ("clip_id;valence;arousal\na;1,234;3\nb;2500;4\n", "'1,234' is not a number"),
+        ("clip_id,label\na,1-Feb\nb,x\n", "1 cells of 'label' are dates"),
+        ("clip_id,label,group\na,x,g\nb,y,#N/A\n", "empty group"),
+        ("clip_id,label\na,x\nb,null\nc,y\n", "empty label: leave the row out"),
+        ('clip_id;label\na;{"x": 1}\nb;y\n', "has no list of 'choices'"),
+    ],
+)
+def test_cells_without_a_clear_meaning_are_named(tmp_path, text, message):
+    with pytest.raises(BadManifest, match=message):
+        read_manifest(saved(tmp_path, text), media=False)
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "NA", "null", "#N/A", "-", "<NA>"])
+def test_a_word_for_a_missing_group_is_no_group(tmp_path, word):
+    text = f"clip_id,label,artist\na,x,p\nb,y,{word}\nc,x,{word}\n"
+    manifest = read_manifest(saved(tmp_path, text), media=False)
+    assert manifest.groups == manifest.clip_ids
+    assert f"2 empty cells (of them {word!r})" in manifest.notes[0]
+
+
+def test_reports_of_other_people(shared_data):
+    def read(name, **options):
+        return read_manifest(shared_data / "reports" / "tables" / name, media=False, **options)
+
+    assert {clip.duration for clip in read("segs.csv").clips} == {3.75}
+    rated = read("dec60.csv")
+    assert rated.classes == ("valence", "arousal")
+    assert rated.clips[0].label == (2.07, 7.78)
+    assert "'valence' has decimal commas and points" in rated.notes[0]
+    for options in ({}, {"task": "multilabel", "separator": ","}):
+        assert read("tagcodes.csv", **options).classes == ("1", "2", "3")
+    assert read("ls_multi.csv").classes == ("Calm", "Happy", "Sad")
+    missing = read("groupnan.csv")
+    assert "24 empty cells (of them 'nan')" in missing.notes[0]
+    assert len({*missing.groups}) == 36
+    with pytest.raises(BadManifest, match=r"quote-swallow\.tsv:7: .* to line 14"):
+        read("quote-swallow.tsv")
+
+
+def test_moods_and_ratings_stay_in_one_manifest(tmp_path):
+    text = "file,mood,valence,arousal,valence_std\na.mp3,x,3,4,1\nb.mp3,y,5,6,2\n"
+    moods = read_manifest(saved(tmp_path, text), task="multiclass", media=False)
+    path = tmp_path / "clips.csv"
+    for task, labels in (
+        ("multiclass", [("x",), ("y",)]),
+        ("regression", [(3, 4), (5, 6)]),
+        ("multiclass", [("x",), ("y",)]),
+    ):
+        write_manifest(moods, path)
+        moods = read_manifest(path, task=task, media=False)
+        assert [clip.label for clip in moods.clips] == labels
+        assert dict(moods.clips[1].extra)["valence deviation"] == "2"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import sys
 from types import SimpleNamespace
 
@@ -51,8 +52,8 @@ def rows_of(path, content):
         ("clip,é\r\n".encode("utf-16"), ((1, ["clip", "é"]),)),
         # A comma in a name is no separator if there are more semicolons.
         ("a (1,2);b;c\nx;y;z\n", ((1, ["a (1,2)", "b", "c"]), (2, ["x", "y", "z"]))),
-        # A column of numbers only may have decimal commas.
-        ("a;b\n1,5;1,5\n-2;x\n;\n", ((1, ["a", "b"]), (2, ["1.5", "1,5"]), (3, ["-2", "x"]))),
+        # Decimal commas stay until the meaning of a column is known.
+        ("a;b\n1,5;1,5\n-2;x\n;\n", ((1, ["a", "b"]), (2, ["1,5", "1,5"]), (3, ["-2", "x"]))),
     ],
 )
 def test_rows_have_the_number_of_their_first_line(tmp_path, content, rows):
@@ -110,7 +111,7 @@ def test_a_table_of_lists(tmp_path, monkeypatch):
     path = tmp_path / "t.parquet"
     manifest = read_manifest(path, columns=columns, task="multilabel", media=False)
     assert [clip.label for clip in manifest.clips] == [("calm", "sad"), ()]
-    assert manifest.notes == ()
+    assert manifest.notes == ("columns that are not used: 'live'",)
 
 
 def test_without_pyarrow(tmp_path, monkeypatch):
@@ -191,3 +192,44 @@ def test_text_for_terminals_and_notebooks():
     assert (listed(["a", "b", "c"], most=2), listed(["a"])) == ("a, b and 1 more", "a")
     assert "<tr><td>a&lt;b</td></tr></table>" in html_table("nets", ("net",), [("a<b",)])
     assert shown("9" * 5000, most=10) == "'9999999' (5000 characters)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'id\ttitle\tlabel\n1\t"Heroes\tx\n2\tSong\ty\n3\tBar"\tx\n4\tz\ty\n',
+        'id;title;label\n1;"Heroes;x\n3;Bar";x\n',
+        'id,title,label,by\n1,"Heroes,x,a\n2,"",y,b\n3,Bar",x,c\n',
+        'id,title,label\n1,"Heroes,x\n2,"Song, two",y\n3,Bar",x\n',
+        'id,title,label\n1,"Heroes" (live),x\n2,b,y\n',
+        'id,title,label\n1,"Heroes,x\n2,b,y\n',
+    ],
+)
+def test_stray_quotes_join_no_rows(tmp_path, text):
+    with pytest.raises(OwnError, match=r"a\.csv:2: .*(delete stray quotes|is not CSV from)"):
+        rows_of(tmp_path / "a.csv", text)
+
+
+def test_cells_of_several_lines_and_literal_quotes(tmp_path):
+    text = 'id,lyrics,label\n1,"I, you,\nwe, they",x\n2,"a\n\nb, c",y\n3,12" Mix,y\n'
+    cells = [cells for _, cells in rows_of(tmp_path / "a.csv", text)]
+    assert cells[1:] == [
+        ["1", "I, you,\nwe, they", "x"],
+        ["2", "a\n\nb, c", "y"],
+        ["3", '12" Mix', "y"],
+    ]
+
+
+def test_a_boolean_among_words_is_a_word(tmp_path, monkeypatch):
+    path = tmp_path / "t.xlsx"
+    path.write_bytes(b"x")
+    make_workbook(monkeypatch, [("id", "mood", "live"), (1, True, True), (2, "calm", False)])
+    cells = [cells for _, cells in read_table(path, error=OwnError).rows[1:]]
+    assert cells == [["1", "TRUE", "1"], ["2", "calm", "0"]]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_without_a_writer_is_empty(tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(OwnError, match="is empty"):
+        read_table(tmp_path / "t.csv", error=OwnError)

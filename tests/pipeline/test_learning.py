@@ -211,7 +211,7 @@ def test_a_new_class_needs_the_own_clips_and_five_clips(classes, plane):
 
 def test_clips_are_found_by_their_paths(classes, plane):
     path = correct(classes, "multiclass", ROWS, plane[1][ROWS], content=lambda row: "")
-    path.write_text(path.read_text().replace("# root: .", "# root: /songs"))
+    path.write_text(path.read_text().replace('""root"": "".""', '""root"": ""/songs""'))
     assert learned(classes, path).n_corrections == len(ROWS)
 
 

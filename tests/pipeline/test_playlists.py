@@ -181,7 +181,7 @@ def test_command(tmp_path, monkeypatch, program, kind):
         ("a.json", "[1]", "expected records with a path"),
         ("a.jsonl", "{", "not JSON"),
         ("a.json", "[]", "has no predicted clip"),
-        ("a.csv", "path,model,label,calm,notes,error\na,m,calm,x,,\n", "could not convert"),
+        ("a.csv", "path,model,label,calm,notes,error\na,m,calm,x,,\n", "is not a number"),
     ],
 )
 def test_files_that_are_no_predictions(tmp_path, program, name, text, message):

@@ -15,6 +15,7 @@ from stage_samples import run, tiny_demo, tiny_settings
 from mvemo.cache import CacheWriter
 from mvemo.cache.shards import locked_cache
 from mvemo.cache.spec import content_digest
+from mvemo.extract.media.content import file_digest
 from mvemo.extract.nets import build_net
 from mvemo.extract.store.contents import content_of
 from mvemo.fuse import FuseError
@@ -105,8 +106,7 @@ def test_a_feature_file_is_predicted_as_its_media_are(made, tmp_path, capsys, pr
     from_media = predicted(made, *map(manifest.media_path, manifest.clips))
     carried = shutil.copy(made / "work" / "features.h5", tmp_path / "carried.h5")
     from_features = predicted(made, carried)
-    paths = [str(manifest.media_path(clip)) for clip in manifest.clips]
-    assert [record["path"] for record in from_features] == paths
+    assert [r["path"] for r in from_features] == [r["path"] for r in from_media]
     for features, media in zip(from_features, from_media, strict=True):
         assert features["proba"] == pytest.approx(media["proba"], abs=1e-5)
         assert features["model"] == media["model"]
@@ -237,7 +237,7 @@ def test_a_catalogue_reads_only_what_is_new(made, tmp_path, read_clips, predict)
     assert "0 new, 6 kept, 0 removed" in second.err
     assert (second.out, read_clips) == (first.out, [])
     record, *_, broken = json.loads(second.out)
-    assert record["content"] == content_of(songs / "a.wav").digest
+    assert record["content"] == file_digest(songs / "a.wav")
     assert record["duration"] == 1.0
     assert "cannot be read as media" in broken["error"]
     # Renamed, changed, removed and new.

@@ -64,7 +64,6 @@ async function sendFile(sent) {
   sent.state = "running";
   show();
   try {
-    while (!(await get("health")).room) await pause(2); // the queue is full
     await call("POST", `clips?name=${encodeURIComponent(sent.file.name)}`, undefined, sent);
     sends = sends.filter((other) => other !== sent);
   } catch (error) {

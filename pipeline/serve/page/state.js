@@ -78,6 +78,7 @@ const SHOWN = {
 
 function isShown(clip) {
   const { text, moods, doubt, show } = state.filter;
+  if (clip.state === "missing" && copies.has(clip.content)) return false; // the file was moved
   if (state.only && !state.only.ids.has(clip.id)) return false;
   if (moods.size && !moodsOf(clip).some((mood) => moods.has(mood))) return false;
   if ((doubt && !(clip.doubt >= doubt)) || (show && !SHOWN[show](clip))) return false;

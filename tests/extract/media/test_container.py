@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from av.stream import Disposition
-from media_samples import decode, sine, write_media
+from media_samples import decode, film, grey, sine, write_media
 
 from mvemo.extract.media.container import MAX_WAITING, background_calls
 from mvemo.extract.media.reading import stream_clip
@@ -41,6 +41,8 @@ def streamed(path):
 
 
 DEFAULT, COMMENT = Disposition.default, Disposition.comment
+SPOKEN = (COMMENT, Disposition.visual_impaired)
+OTHERS = (*SPOKEN, Disposition.dub, Disposition.hearing_impaired)
 LOW, HIGH, SILENT = sine(1.0, SR, 300.0), sine(1.0, SR, 3000.0), np.zeros((1, SR), np.float32)
 
 
@@ -49,8 +51,12 @@ LOW, HIGH, SILENT = sine(1.0, SR, 300.0), sine(1.0, SR, 3000.0), np.zeros((1, SR
     [
         (LOW, 0, 0, 1),
         (LOW, 0, DEFAULT, 2),
-        (LOW, COMMENT, 0, 2),
+        *((LOW, DEFAULT | each, 0, 2) for each in OTHERS),
+        *((LOW, each, 0, 2) for each in OTHERS),
+        *((LOW, each, each, 1) for each in OTHERS),
+        *((LOW, each, Disposition.dub, 2) for each in SPOKEN),
         (LOW, DEFAULT | COMMENT, DEFAULT, 2),
+        (SILENT, 0, Disposition.dub, 2),
         (SILENT, DEFAULT, 0, 2),
     ],
 )
@@ -71,21 +77,78 @@ def test_tracks_that_are_all_silent_are_missing(tmp_path):
     assert decode(path, sizes=()).problems["audio"].missing
 
 
+NOISE, OTHER = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 2 * SR)).astype(np.float32)
+NONE = 0 * NOISE
+
+
+@pytest.mark.parametrize(
+    ("channels", "channel"),
+    [
+        ((NOISE, -NOISE), 0),
+        ((NOISE, -0.98 * NOISE), 0),
+        ((NOISE, -0.6 * NOISE), 0),
+        ((-0.6 * NOISE, NOISE), 1),
+        ((NOISE + 0.1, -NOISE + 0.1), 0),
+        ((NOISE, 0.02 * OTHER - NOISE), 0),  # what a lossy codec leaves
+        ((NOISE, -NOISE, NONE, NONE, NONE, 0.1 * OTHER), 0),
+        ((NONE, NOISE / 2, NOISE / 2, -NOISE, NONE, NONE), 3),
+        ((NOISE, NOISE), None),
+        ((NOISE, OTHER), None),
+        ((NOISE, NONE), None),
+        ((0.3 * NOISE + 0.6 * OTHER, 0.3 * NOISE - 0.6 * OTHER), None),  # wide stereo
+        ((NONE, NONE, NOISE, NONE, NONE, NONE), None),
+    ],
+)
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".mka"])
-def test_channels_that_cancel_each_other(tmp_path, suffix):
-    sound, path = sine(1.0, SR)[0], tmp_path / f"a{suffix}"
-    both = np.stack([sound, -sound])
+def test_channels_that_cancel_each_other(tmp_path, suffix, channels, channel):
+    sounds, path = np.stack(channels).astype(np.float32), tmp_path / f"a{suffix}"
     if suffix == ".mka":
-        write_media(path, sound=both, sr=SR, layout="stereo", audio_codec="pcm_s16le")
+        layout = {2: "stereo", 6: "5.1"}[len(sounds)]
+        write_media(path, sound=sounds, sr=SR, layout=layout, audio_codec="pcm_s16le")
     else:
-        soundfile.write(path, both.T, SR)
+        soundfile.write(path, sounds.T, SR)
     decoded = decode(path, sizes=())
     assert decoded.problems == {}
-    assert decoded.note == "the channels cancel out: only channel 1 is read"
-    assert np.abs(decoded.waveforms[SR] - sound).max() < 1e-4
+    note = "" if channel is None else f"the channels cancel out: only channel {channel + 1} is read"
+    assert decoded.note == note
+    expected = sounds.mean(axis=0) if channel is None else sounds[channel]
+    assert np.abs(decoded.waveforms[SR] - expected).max() < 1e-4
     found, notes = streamed(path)
     assert np.array_equal(found, decoded.waveforms[SR])
-    assert notes == [decoded.note]
+    assert notes == [note] * bool(note)
+
+
+def test_one_channel_of_a_part_and_with_pictures(tmp_path):
+    sounds = np.stack([np.append(NOISE, OTHER), np.append(-NOISE, OTHER)])
+    options = {"sound": sounds, "sr": SR, "layout": "stereo", "audio_codec": "pcm_s16le"}
+    path = film(tmp_path / "a.mkv", [grey(0)] * 100, **options)
+    decoded = decode(path, sizes=(16,), duration=2.0)
+    assert (decoded.problems, len(decoded.frames[16])) == ({}, 32)
+    assert np.abs(decoded.waveforms[SR] - NOISE).max() < 1e-4
+    decoded = decode(path, sizes=(), start=2.0)
+    assert decoded.note == ""
+    assert np.abs(decoded.waveforms[SR] - OTHER).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        *((f"inv.{kind}", "the channels cancel out") for kind in ("ogg", "m4a", "webm")),
+        *((name, "the channels cancel out") for name in ("inv_nojs.mp3", "inv_gain.flac")),
+        ("music.ogg", ""),
+    ],
+)
+def test_reported_files_with_inverted_channels(shared_data, name, note):
+    decoded = decode(shared_data / "reports" / "media" / name, sizes=())
+    assert decoded.note.startswith(note)
+    assert np.sqrt(np.mean(decoded.waveforms[SR] ** 2)) == pytest.approx(0.156, rel=0.06)
+
+
+def test_reported_broadcast_with_a_track_for_the_visually_impaired(shared_data):
+    decoded = decode(shared_data / "reports" / "media" / "described.ts", sizes=())
+    spectrum = np.abs(np.fft.rfft(decoded.waveforms[SR][:SR]))
+    assert spectrum.argmax() == pytest.approx(2000, abs=2)
+    assert decoded.note == "sound track 2 of 2 is read"
 
 
 @pytest.mark.parametrize("threaded", [True, False])

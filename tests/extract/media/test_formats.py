@@ -10,7 +10,7 @@ import soundfile
 from media_samples import decode, film, grey, sine
 
 from mvemo.extract.errors import BadMedia, MediaUnavailable
-from mvemo.extract.media import audio, packets
+from mvemo.extract.media import audio, packets, sound_files
 from mvemo.extract.media.formats import is_cut_off
 from mvemo.extract.media.reading import decode_clip, probe_seconds
 from mvemo.extract.media.request import NO_VIDEO
@@ -260,5 +260,6 @@ def test_many_channels_are_read_a_block_at_a_time(tmp_path, monkeypatch):
 
     monkeypatch.setattr(soundfile.SoundFile, "read", noted)
     monkeypatch.setattr(audio, "_BLOCK", 8 * 1000)
+    monkeypatch.setattr(sound_files, "_SEARCHED", 1000)
     np.testing.assert_array_equal(decode_clip(path).waveforms[16000], whole)
     assert max(sizes) == 8 * 1000

@@ -80,7 +80,7 @@ def test_joined_recordings_are_read_one_after_the_other(tmp_path, suffix, option
 def test_stamps_of_joined_parts(stamps, places):
     stream = SimpleNamespace(index=0)
     packets = [
-        SimpleNamespace(dts=s, pts=s, duration=1, time_base=Fraction(1, 1), stream=stream)
+        SimpleNamespace(dts=s, pts=s, pos=0, duration=1, time_base=Fraction(1, 1), stream=stream)
         for s in stamps
     ]
     streams, form = SimpleNamespace(video=[], audio=[stream]), SimpleNamespace(name="mpegts")

@@ -89,7 +89,7 @@ def test_skipped_frames_change_no_other(tmp_path, suffix, gop, options, is_close
             assert np.array_equal(frame, shown[at][:, 8:56])
     with av.open(str(path)) as container:
         request = ClipRequest(pictures=(FrameSampling(1, 48),))
-        times = packets.frame_times(container, container.streams.video[0], 0.0, request)
+        times = packets.frame_times(path, container, container.streams.video[0], 0.0, request)
         unused = times.unused(times.stamps_at(np.array([0.1, 1.5])))
         # Shown frames 2 and 37: with closed groups of ten, at least groups 2 and 3 are left out.
         assert (len(unused) >= 20) == is_closed

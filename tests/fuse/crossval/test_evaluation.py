@@ -154,8 +154,6 @@ def test_permuted_labels_are_at_chance(task, make, tmp_path):
     # One shuffle may be lucky.
     several = [evaluated(path, permute_labels=True, seed=seed, **options) for seed in range(2)]
     assert several[0].permuted
-    # Whole rows change places.
-    assert sorted(several[0].y_true.tolist()) == sorted(real.y_true.tolist())
     assert (several[0].y_true != real.y_true).any()
     for i in range(len(real.models)):
         score = np.mean([primary(one.models[i]).mean() for one in several])
@@ -288,7 +286,7 @@ def test_class_weights_make_rare_classes_count(tmp_path):
 def test_only_many_values_are_computed_by_several_threads(tmp_path, monkeypatch):
     seen = []
 
-    def stop(cache, settings):
+    def stop(*_):
         pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
         seen.append({pool["num_threads"] for pool in pools})
         raise BadFeatures("seen")

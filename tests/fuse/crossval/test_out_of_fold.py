@@ -9,7 +9,7 @@ from fuse_samples import by_name, evaluated, primary
 from output_samples import task_cache, task_crossfit_cache, task_table
 
 from mvemo.fuse import HeadSettings, Model, format_table, metrics_dict, task_of
-from mvemo.fuse.crossval.out_of_fold import best_model
+from mvemo.fuse.crossval.out_of_fold import simplest_model
 from mvemo.fuse.models import STACKED
 from mvemo.fuse.report.summary import recommend
 
@@ -105,7 +105,7 @@ def test_each_fold_is_predicted_by_its_own_choice(chosen):
 def test_all_outputs_say_what_to_use_and_to_expect(chosen):
     mean = 100 * primary(chosen.choice.nested).mean()
     assert recommend(chosen).startswith(
-        f"Use {chosen.choice.model}. Expect an accuracy of {mean:.1f} % (95 %"
+        f"Use {chosen.choice.model}. Expect an accuracy of {mean:.1f} % on clips like these (95 %"
     )
     assert f"Use {chosen.choice.model}." in format_table(chosen)
     kept = metrics_dict(chosen)["choice"]
@@ -119,16 +119,20 @@ def test_all_outputs_say_what_to_use_and_to_expect(chosen):
     ("gains", "expected"),
     [
         ([0.02, 0.01, 0.02], "integrated"),
-        # The mean gain is larger, but only one clip in three has it.
-        ([0.3, -0.2, 0.0], "integrated-late"),
-        ([-0.02, -0.01, -0.02], "integrated-late"),
+        # The mean gain is larger, but only one group in three has it.
+        ([0.3, -0.2, 0.0], "one"),
+        ([-0.02, -0.01, -0.02], "one"),
     ],
 )
-def test_another_model_replaces_late_fusion_by_one_standard_error(gains, expected):
-    names = ("integrated", "integrated-late")
-    models = [Model(name, ("a", "b"), ("audio",)) for name in names]
+@pytest.mark.parametrize("simple", ["single", "integrated-late"])
+def test_a_more_complex_model_must_be_better_by_one_standard_error(gains, expected, simple):
+    features = ("a",) if simple == "single" else ("a", "b")
+    models = [Model("integrated", ("a", "b"), ("audio",)), Model(simple, features, ("audio",))]
     y_true = np.arange(24) % 2
-    late = np.full(24, 0.6)
-    better = np.exp(np.log(late) + np.repeat(gains, 8))
-    outputs = [np.where(y_true == 1, p, 1 - p)[:, None] for p in (better, late)]
-    assert best_model(task_of("multilabel"), y_true[:, None], models, outputs).name == expected
+    plain = np.full(24, 0.6)
+    better = np.exp(np.log(plain) + np.repeat(gains, 8))
+    outputs = [np.where(y_true == 1, p, 1 - p)[:, None] for p in (better, plain)]
+    groups = [str(i // 8) for i in range(24)]
+    found, best = simplest_model(task_of("multilabel"), y_true[:, None], groups, models, outputs)
+    assert found.name == (simple if expected == "one" else expected)
+    assert best.name == ("integrated" if np.mean(gains) > 0 else simple)

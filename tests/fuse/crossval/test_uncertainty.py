@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import frozen_cache, make_table, spec, write_cache
-from fuse_samples import MULTICLASS, by_name, evaluated, make_results, primary
+from fuse_samples import by_name, evaluated, primary
 from output_samples import output_features, output_table, task_cache, task_table
-from scipy.stats import binomtest
 
-from mvemo.fuse import Model, format_table, metrics_dict, score_model
-from mvemo.fuse.crossval.comparisons import score_intervals, wilson_interval, with_uncertainty
+from mvemo.fuse import format_table, metrics_dict
+from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.report.report_files import report_html
@@ -86,43 +85,3 @@ def test_tests_leave_out_folds_where_a_score_is_not_defined(tmp_path):
     for comparison in with_uncertainty(evaluated(path), n_resamples=0).comparisons:
         assert len(comparison.differences) == 2
         assert np.isfinite(comparison.p)
-
-
-@pytest.fixture(scope="module")
-def model():
-    """Right on every clip but those of classes 1 and 2, which are taken for each other."""
-    made = make_results(96, 2, missing=0)
-    predicted = np.array([0, 2, 1, 3, 4, 5])[made.y_true]
-    outputs = 0.9 * np.eye(6)[predicted] + 0.1 / 6
-    scored = score_model(MULTICLASS, Model("net", (), ()), outputs, made.y_true, made.folds, 2)
-    return with_uncertainty(replace(made, models=(scored,)), n_resamples=100).models[0]
-
-
-def test_a_class_that_is_always_right_or_always_wrong_is_not_certain(model):
-    # 16 clips in 8 groups of each class.
-    low, high = wilson_interval(8, 8)
-    for name in ("recall", "precision"):
-        assert model.intervals[f"{name}:0"] == (low, high)
-        assert model.intervals[f"{name}:1"] == pytest.approx((0, 1 - low))
-    assert 0.6 < low < 0.7
-    assert high == 1
-    # F1 by way of the share that is right of the clips that have the class or are given it.
-    assert model.intervals["f1:0"] == pytest.approx((2 * low / (1 + low), 1))
-    wrong = wilson_interval(0, 16)[1]
-    assert model.intervals["f1:1"] == pytest.approx((0, 2 * wrong / (1 + wrong)))
-
-
-@pytest.mark.parametrize(("n_right", "n"), [(0, 1), (1, 2), (5, 9), (12, 12)])
-def test_wilson_is_scipys(n_right, n):
-    expected = binomtest(n_right, n).proportion_ci(0.95, method="wilson")
-    assert wilson_interval(n_right, n) == pytest.approx(tuple(expected), abs=1e-14)
-
-
-def test_other_intervals_are_percentiles_and_constant_scores_have_none(model):
-    low, high = model.intervals["accuracy"]
-    assert 0.4 < low < 2 / 3 < high < 0.9
-    values = {"accuracy": np.linspace(0.2, 0.8, 101), "r2:0": np.full(50, 0.7)}
-    intervals = score_intervals(values, {}, ["a", "b"])
-    expected = np.percentile(values["accuracy"], [2.5, 97.5])
-    assert intervals["accuracy"] == pytest.approx(tuple(expected))
-    assert np.isnan(intervals["r2:0"]).all()

@@ -130,3 +130,23 @@ def test_tags_against_scikit_learn_over_all_pairs():
     share, stated = calibration_curve(y, q, n_bins=15)
     np.testing.assert_allclose(diagram.accuracy, share)
     np.testing.assert_allclose(diagram.confidence, stated)
+
+
+@pytest.mark.parametrize("task", ["classes", "tags"])
+@pytest.mark.parametrize("n", [30, 100, 1000])
+def test_exact_probabilities_have_the_ece_of_chance(task, n):
+    rng = np.random.default_rng(n)
+    logits = 1.5 * rng.normal(size=(n, 4))
+    proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = []
+    for _ in range(200):
+        if task == "tags":
+            y_true = (rng.random(proba.shape) < proba).astype(int)
+        else:
+            y_true = (rng.random((n, 1)) > proba.cumsum(axis=1)).sum(axis=1).clip(0, 3)
+        diagram = reliability(y_true, proba)
+        found.append(diagram.ece)
+    assert diagram.ece_by_chance == pytest.approx(np.mean(found), rel=0.12)
+    # For 100 clips of classes it is far above 0.05.
+    if task == "classes" and n == 100:
+        assert diagram.ece_by_chance > 0.08

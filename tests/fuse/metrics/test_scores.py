@@ -56,6 +56,7 @@ def test_classes_as_scikit_learn(seed, ties):
             "accuracy": sk.accuracy_score(true, y_pred),
             "balanced_accuracy": sk.balanced_accuracy_score(true, y_pred),
             "cohen_kappa": sk.cohen_kappa_score(true, y_pred),
+            "mcc": sk.matthews_corrcoef(true, y_pred),
             "f1_macro": sk.f1_score(true, y_pred, average="macro"),
             "roc_auc_macro_ovr": sk.roc_auc_score(true, p, multi_class="ovr", average="macro"),
         },
@@ -105,6 +106,11 @@ def test_tags_as_scikit_learn(digits):
         }
         each = sk.precision_recall_fscore_support(truth, decided, average=average, zero_division=0)
         expected |= dict(zip(NAMES, each, strict=False))
+        if average != "macro":
+            width = truth.shape[1] if average is None else 1
+            columns = zip(truth.reshape(-1, width).T, decided.reshape(-1, width).T, strict=True)
+            found = [sk.matthews_corrcoef(*pair) for pair in columns]
+            expected["mcc"] = found if average is None else found[0]
         for name, value in expected.items():
             mine = got.per_output[name] if average is None else got.overall[f"{name}_{average}"]
             np.testing.assert_allclose(mine, value, rtol=0, atol=1e-10)

@@ -7,7 +7,15 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from fuse_samples import CLASSES, NASTY, empty_results, few_results, nasty_results, primary
+from fuse_samples import (
+    CLASSES,
+    NASTY,
+    empty_results,
+    few_results,
+    make_results,
+    nasty_results,
+    primary,
+)
 from sklearn.metrics import precision_recall_fscore_support
 
 from mvemo.fuse import read_predictions
@@ -373,3 +381,25 @@ def test_cells_of_the_confusion_matrix_list_their_clips(few):
     assert sentence not in html
     data = html[html.index('id="clips">') + len('id="clips">') :]
     assert json.loads(data[: data.index("</script>")]) == cells
+
+
+def test_a_report_of_many_classes_is_small():
+    names = tuple(f"class{i:03}" for i in range(240))
+    many = make_results(480, 2, missing=0, classes=names)
+    many = replace(many, models=many.models[:1], curves={})
+    page = report_html(many)
+    assert len(page) < 1_000_000
+    shown = score_tables.shown_classes(many)
+    assert len(shown) == 30
+    assert "Of 240 classes, the 30 with the most mistakes are shown" in page
+    counts = many.models[0].confusion
+    wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
+    assert wrong[shown].min() >= np.delete(wrong, shown).max()
+    cells = score_tables.confused_clips(many, many.models[0])
+    assert [[cell["count"] for cell in row] for row in cells] == counts[
+        np.ix_(shown, shown)
+    ].tolist()
+    found = as_json(many)
+    (model,) = found["models"].values()
+    assert (model["confusion"], "confusion" in found["left_out"]) == (None, True)
+    assert model["per_output"]["class007"].keys() == {"precision", "recall", "f1"}

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from mvemo.manifests import BadManifest
+from mvemo.manifests.layouts import file_names
 from mvemo.manifests.layouts.layout_clips import find_by_layout
 from mvemo.manifests.layouts.layout_file import (
     layouts,
@@ -191,3 +192,36 @@ def test_a_table_that_is_not_there_or_elsewhere(tmp_path):
     (tmp_path / "set" / "table.csv").symlink_to(tmp_path / "table.csv")
     with pytest.raises(BadManifest, match="a link that leads out of"):
         find_by_layout(parse_layout(OWN, "own.toml"), tmp_path / "set", None)
+
+
+TABLE = {"table.csv": "song,mood,by,at\n1,x," + 40 * "a" + "b,2\n2,y,c,3\n"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('path = "table.csv"', 'path = ""', "a path is empty"),
+        ('path = "sound/{song:3}.mp3"', 'path = " "', "a path is empty"),
+        ('path = "table.csv"', 'path = "**x/[.csv"', r"\[\.csv"),
+        ("[media]", '[group]\ncolumn = "by"\npattern = "(a+)+$"\n[media]', "takes more than 0.1 s"),
+        ("[media]", "[segment]\nstart = nan\n[media]", "start 'nan' is not a number"),
+        ("[media]", "[segment]\nduration = -1\n[media]", "duration -1: it must be above 0"),
+        ("[media]", '[segment]\nstart = "mood"\n[media]', "start 'x' is not a number"),
+    ],
+)
+def test_patterns_and_numbers_of_a_layout(tmp_path, monkeypatch, old, new, message):
+    monkeypatch.setattr(file_names, "_SECONDS", 0.1)
+    write(tmp_path, TABLE)
+    with pytest.raises(BadManifest, match=message):
+        find_by_layout(parse_layout(OWN.replace(old, new), "own.toml"), tmp_path, None)
+
+
+def test_blank_ratings_of_a_layout_do_not_count(tmp_path):
+    text = OWN.replace("multiclass", "regression").replace("[label]", "[targets.v]")
+    layout = parse_layout(text.replace("[table]", "average = true\n[table]"), "own.toml")
+    write(tmp_path, {"table.csv": "song;mood\n1;2,5\n1;\n1;3,5\n"})
+    (row,) = find_by_layout(layout, tmp_path, None).rows
+    assert (row.label, dict(row.extra)["annotators"]) == ((3.0,), "2")
+    write(tmp_path, {"table.csv": "song;mood\n1;\n1;nan\n"})
+    with pytest.raises(BadManifest, match="nobody rated clip '1' in all of v"):
+        find_by_layout(layout, tmp_path, None)

@@ -201,7 +201,7 @@ def test_import_names_columns_ids_and_predicted_labels(tmp_path):
     table, out = tmp_path / "wide.csv", tmp_path / "new.h5"
     table.write_text("Class,artist,track,f1,f2\nx,y,1.mp4,0.5,1\nx,z,2.mp4,1.5,2\n")
     command = ["import", out, table, "--manifest", manifest, "--feature", "emb", "--modality", "x"]
-    assert "column 'Class' holds text, such as 'x'" in refused(*command)
+    assert "column 'artist' holds text, such as 'y'" in refused(*command)
     assert "such as 'y'; its ids look like 'Train/Sad/1'" in refused(
         *command, "--column", "clip_id=artist", "--columns", "f*"
     )
@@ -211,3 +211,15 @@ def test_import_names_columns_ids_and_predicted_labels(tmp_path):
     with open_cache(out) as features:
         assert features.vectors("emb")[0].tolist() == [[0.5, 1.0], [1.5, 2.0]]
         assert features.table.predicted_by == "m"
+
+
+def test_the_task_of_a_manifest_with_classes_and_ratings_is_chosen(tmp_path):
+    manifest, table, out = (tmp_path / name for name in ("clips.csv", "x.csv", "x.h5"))
+    manifest.write_text("clip_id,label,valence,arousal\na,x,1,2\nb,y,3,4\nc,x,5,6\n")
+    table.write_text("clip_id,f\na,1\nb,3\nc,2\n")
+    words = ["--manifest", manifest, "--feature", "f", "--modality", "audio"]
+    for task, classes in (("multiclass", ("x", "y")), ("regression", ("valence", "arousal"))):
+        out.unlink(missing_ok=True)
+        run("import", out, table, *words, "--task", task)
+        with open_cache(out) as made:
+            assert (made.table.task, made.table.classes) == (task, classes)

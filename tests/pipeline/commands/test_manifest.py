@@ -288,7 +288,8 @@ def test_a_table_of_annotators_out_and_back_in(tmp_path, program):
     program("mvemo", "manifest", "import", *words, "--out", tmp_path / "clips.csv")
     lines = (tmp_path / "clips.csv").read_text().splitlines()
     header = "clip_id,valence,arousal,group,valence deviation,arousal deviation,annotators"
-    assert lines[-4:-2] == [header, "1,3.0,5.0,1,1.414,0,2"]
+    assert lines[-4].startswith(f"{header},")
+    assert lines[-3] == "1,3.0,5.0,1,1.414,0,2,"
     again = program("mvemo", "manifest", "check", tmp_path / "clips.csv", "--no-media").out
     assert "valence: one annotator deviates by 1.22; with 2 annotators R2 cannot exceed" in again
 
@@ -302,4 +303,4 @@ def test_the_number_of_annotators_may_be_stated(tmp_path, program):
     )
     words = [path, "--no-media", "--annotators", "10", "--out", out]
     assert "with 10 annotators R2" in program("mvemo", "manifest", "import", *words).out
-    assert out.read_text().splitlines()[-1] == "3,7.0,1.0,3,10,1"
+    assert out.read_text().splitlines()[-1] == "3,7.0,1.0,3,10,1,"

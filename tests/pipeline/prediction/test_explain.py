@@ -12,8 +12,8 @@ from stage_samples import run, write_video
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
-from mvemo.manifests.files import write_text
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
@@ -162,14 +162,12 @@ def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys, progr
     assert run("mvemo", "predict", *inputs, *model, "--timeline", "--window", "0") == 2
     assert "--window 0: expected 1 to 600 seconds" in capsys.readouterr().err
 
-    def full(path, text, *, error):
-        if path.suffix == ".csv":
-            raise error(f"{path}: cannot be written: no space left")
-        write_text(path, text, error=error)
+    def full(path, rows, *, error):
+        raise error(f"{path}: cannot be written: no space left")
 
     # A page stays with its own table if the disk is full.
     (tmp_path / "t" / "turn.html").write_text("earlier")
-    monkeypatch.setattr("mvemo.pipeline.prediction.timeline.write_text", full)
+    monkeypatch.setattr("mvemo.pipeline.prediction.timeline.write_rows", full)
     assert run("mvemo", "predict", inputs[0], *model, "--timeline", *windows) == 2
     assert "t/turn.csv: cannot be written: no space left" in capsys.readouterr().err
     assert (tmp_path / "t" / "turn.html").read_text() == "earlier"
@@ -195,6 +193,20 @@ def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys, prog
         assert f"note: {note}" in capsys.readouterr().out
         assert note.partition("'")[0] in (tmp_path / "why.html").read_text()
     assert "note: " not in program("mvemo", "explain", known, *model, "-q").out
+
+
+def test_the_table_and_the_text_come_before_the_page(made, tmp_path, monkeypatch, capsys):
+    def fail(*_, **kind):
+        raise MemoryError(kind["subtype"])
+
+    monkeypatch.setattr(page, "write_sound", fail)
+    given = [made / "turn.mkv", "--model", made / "out" / "model"]
+    assert run("mvemo", "predict", *given, "--timeline", "--timeline-to", tmp_path / "t") == 2
+    assert (tmp_path / "t" / "turn.csv").read_text().count("\n") > 1
+    explain = ["explain", *given, "--step", "4", "--width", "4", "--to", tmp_path / "w.html"]
+    assert run("mvemo", *explain) == 2
+    assert "strongest evidence for " in capsys.readouterr().out
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["turn.csv"]
 
 
 def test_without_a_nets_weights_the_others_predict(made, capsys, program):

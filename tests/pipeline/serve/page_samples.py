@@ -192,7 +192,7 @@ def make_app(made: MadeServer) -> Any:
             "report": lambda: report(made),
             "clips": lambda: detail(rest[-1]),
         }
-        health = {"version": "1", "folder": "/songs", "library": made.library, "room": 1}
+        health = {"version": "1", "folder": "/songs", "library": made.library}
         if rest[-1:] == ["timeline"] and (made.folder / "slow").exists():
             job = made.slow_timeline(rest[0])
             made.jobs[job["id"]] = job

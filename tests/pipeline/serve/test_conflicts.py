@@ -107,6 +107,15 @@ def test_a_newer_correction_is_not_replaced(server, song):
     assert server.client.delete(url, headers={"If-Match": "*"}).json()["correction"] is None
 
 
+def test_a_file_that_cannot_be_read_takes_comments(server):
+    broken = server.clips()["broken.mp3"]
+    assert put(server, broken, {"comment": "empty"}).json()["correction"]["id"] == broken["id"]
+    listed = server.get("corrections").json()["corrections"]
+    assert broken["id"] in [one["id"] for one in listed]
+    url = f"/api/v1/corrections/{broken['id']}"
+    assert server.client.delete(url).json()["correction"] is None
+
+
 def test_edits_by_hand_while_it_runs_are_kept(server, song):
     first, second = classes_of(server)[:2]
     file = server.folder / ".mvemo" / "corrections.csv"
@@ -265,7 +274,6 @@ def test_what_a_full_queue_refuses_is_not_stored(library, worker):
             sent = client.post("/api/v1/clips?name=a.wav", content=extra.read_bytes())
             assert (sent.status_code, sent.headers["retry-after"]) == (429, "2")
         assert client.post("/api/v1/jobs", json={"paths": [str(extra)]}).status_code == 429
-        assert client.get("/api/v1/health").json()["room"] == 0
     assert os.listdir(library.uploads) == []
     assert len(library) == n_clips
 
@@ -333,6 +341,17 @@ def test_a_model_that_is_switched_while_nets_load_answers(
     assert (shown["state"], shown["model"], shown["label"]) == ("waiting", None, None)
     assert (shown["proba"], shown["notes"]) == (None, [])
     assert len(made) == 2
+
+
+def test_a_half_written_model_does_not_hide_the_others(library, worker, other_model):
+    half = shutil.copytree(other_model, library.work / "models" / "half")
+    shutil.copytree(other_model, library.work / "models" / "whole")
+    (half / "heads.npz").write_bytes(b"half")
+    with TestClient(make_app(Api(library, worker, "", 0), lambda app: app)) as client:
+        listed = client.get("/api/v1/models").json()["models"]
+        used = client.post("/api/v1/models/current", json={"name": "half"})
+    assert [model["name"] for model in listed] == ["model", "whole"]
+    assert used.status_code == 422
 
 
 def test_a_model_with_other_classes_is_not_switched_to(worker):

@@ -103,7 +103,7 @@ def test_a_broken_file_is_renamed_and_restored(folder):
     kept.path.write_text(text.replace("b.mp3,tense", "b.mp3,nonsense"))
     again = opened(folder)
     assert again.current == kept.current
-    assert "corrections.csv:8: unknown label 'nonsense'" in again.problem
+    assert "corrections.csv:3: unknown label 'nonsense'" in again.problem
     assert "corrections.csv.broken-1" in again.problem
     assert (folder / "corrections.csv.broken-1").read_text() != text == again.path.read_text()
 

@@ -290,6 +290,7 @@ def test_a_rescan_finds_new_replaced_and_deleted_files(model, tmp_path):
     before, folder = server.clips(), tmp_path / "songs"
     for name in ("new.wav", "sub.wav"):
         shutil.copy(folder / "song0.wav", folder / name)
+    wave = server.get(f"clips/{before['song2.wav']['id']}/waveform").json()
     (folder / "broken.mp3").unlink()
     shutil.copy(folder / "song1.wav", folder / "song2.wav")
     job = valid("/api/v1/scan", "post", server.client.post("/api/v1/scan"))
@@ -299,6 +300,7 @@ def test_a_rescan_finds_new_replaced_and_deleted_files(model, tmp_path):
     assert {after[name]["state"] for name in ("new.wav", "sub.wav", "song2.wav")} == {"done"}
     assert after["broken.mp3"]["state"] == "missing"
     assert after["song2.wav"]["content"] == before["song1.wav"]["content"]
+    assert server.get(f"clips/{after['song2.wav']['id']}/waveform").json() != wave
     shutil.copy(folder / "song0.wav", folder / "broken.mp3")
     server.finished(server.client.post("/api/v1/scan").json())
     assert server.clips()["broken.mp3"]["state"] == "done"

@@ -72,7 +72,8 @@ def test_a_recipe_is_scored_without_each_of_its_parts(small_set, tmp_path, capsy
     for name, row in of_name.items():
         if name != "full recipe":
             assert row["full less this"] == pytest.approx(full["accuracy"] - row["accuracy"])
-            assert row["from"] <= row["full less this"] <= row["to"]
+            # Six groups are too few for an interval.
+            assert row["from"] is None is row["to"]
     assert "With a linear head on both, the embeddings of the fine-tuned net" in printed
 
 

@@ -1,0 +1,136 @@
+"""Columns of another program's rows, compared with the clips: ids, and labels among the numbers."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from mvemo.cache.errors import BadCache
+from mvemo.cache.table import ClipTable
+from mvemo.manifests.cells import are_numbers
+from mvemo.manifests.labels import label_kind
+from mvemo.manifests.tables import match_ids
+
+# Default names of the column or data set with the clip ids.
+ID_NAMES = ("clip_id", "clip_ids")
+# Last words in the names of columns that name clips even by whole numbers, and words after them.
+_CLIP_WORDS = {"id", "ids", "uid", "clip", "clips", "song", "songs", "track", "tracks", "segment"}
+_CLIP_WORDS |= {"file", "filename", "path", "name", "names"}
+_COUNTERS = {"unnamed", "index", "level", "number", "no", "nr"}
+# Names of labels, folds, splits and groups, without marks between words.
+_LABEL_NAMES = {"label", "labels", "class", "classes", "emotion", "emotions", "mood", "moods"}
+_LABEL_NAMES |= {"quadrant", "category", "tag", "tags", "target", "targets", "fold", "folds"}
+_LABEL_NAMES |= {"cvfold", "split", "splits", "subset", "partition", "group", "groups"}
+# Leading zeros of a number, and its decimals if they are zero.
+_PADDING = re.compile(r"^0+(?=[0-9])|\.0*$")
+_MISSING = frozenset(("None", "nan", "NaN", "NaT", "<NA>"))
+
+
+def texts_of(values: Iterable[Any]) -> list[str]:
+    """Return values of any type as cells of a table; missing values become empty."""
+    return [v if type(v) is str else _text(v) for v in values]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip()
+    text = str(value).strip()
+    return "" if text in _MISSING and not isinstance(value, str) else text
+
+
+def find_ids(
+    where: str,
+    columns: Mapping[str, Any],
+    names: Mapping[str, str],
+    numbers: Collection[str] = (),
+    skipped: Collection[str] = (),
+) -> tuple[str, ...]:
+    """Return the columns that name the clips of the rows, all the same ones; empty if none does.
+
+    Whole numbers may be ids or features: they are ids if the column's name says so, or if the rows
+    have the order of the clips. Otherwise the column is asked for.
+
+    `names` maps ids and paths to clip ids, in the order of the clips. The user chose the columns
+    `numbers` as features, and does not want to be asked about the columns `skipped`.
+    """
+    order = [*dict.fromkeys(names.values())]
+    sure: dict[str, list[str]] = {}
+    few: dict[str, int] = {}
+    same, unsure = [], []
+    known = {*names} | {_PADDING.sub("", PurePosixPath(name).stem) for name in names}
+    for name, values in columns.items():
+        cells = _possible_ids(values, known)
+        ids = match_ids(cells, names)[0] if cells else ()
+        n_named = len({*ids} & {*order})
+        is_text = not _are_plain_numbers(cells)
+        if 2 * n_named <= min(len(ids), len(order)):
+            # A few texts that name clips show that the others name clips, too.
+            few |= {name: n_named} if n_named > 1 and is_text else {}
+        elif not is_text and name in numbers:
+            continue
+        elif is_text or names_clips(name, cells):
+            sure[name] = [*ids]
+        elif [*ids] == order:
+            same.append(name)
+        elif name not in skipped:
+            unsure.append(name)
+    named = sorted(sure, key=lambda name: not _is_id_name(name))
+    for name in named[1:]:
+        if sure[name] != sure[named[0]] and not _is_id_name(named[0]) and name not in skipped:
+            raise BadCache(
+                f"{where}: {named[0]!r} and {name!r} both name clips, but not the same: give "
+                f"--id-column {named[0]}, or --id-column {name}"
+            )
+    if unsure and not sure and not same:
+        raise BadCache(
+            f"{where}: {unsure[0]!r} holds whole numbers that are also clip ids: give --id-column "
+            f"{unsure[0]} if they name the clips, otherwise name it in --columns or --skip-columns"
+        )
+    if not sure:
+        return (*same, *sorted(few, key=lambda name: -few[name])[:1])[:1]
+    return tuple(name for name in named if sure[name] == sure[named[0]])
+
+
+def is_clip(cell: str, names: Mapping[str, str]) -> bool:
+    """Return True if a text names a clip."""
+    return match_ids([cell], names)[0][0] in names.values()
+
+
+def _is_id_name(name: str) -> bool:
+    return name.rpartition("/")[2] in ID_NAMES
+
+
+def _possible_ids(values: Any, known: set[str]) -> list[str]:
+    """Return the cells of a column, or nothing if a sample shows numbers that name no clip."""
+    sample = texts_of(values[:: max(1, len(values) // 64)])
+    numbers = {*sample} | {_PADDING.sub("", cell) for cell in sample}
+    return texts_of(values) if not (are_numbers(sample) and known.isdisjoint(numbers)) else []
+
+
+def _are_plain_numbers(cells: Sequence[str]) -> bool:
+    """Return True for whole numbers as features have them, without leading zeros."""
+    return all(re.fullmatch(r"([1-9][0-9]*|0)(\.0*)?|", cell) for cell in cells)
+
+
+def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
+    """Return True if a column may name clips by numbers: by its name, unless it numbers the rows.
+
+    A column without a name is one of ids, unless it counts from 0 or 1.
+    """
+    last = name.rpartition("/")[2]
+    words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", last).lower())
+    if words := [word for word in words if word not in _COUNTERS]:
+        return words[-1] in _CLIP_WORDS
+    counts = ([str(i) for i in range(start, start + len(cells))] for start in (0, 1))
+    return not name.isdigit() and (not len(cells) or [*cells] not in counts)
+
+
+def is_label(name: str, table: ClipTable | None) -> bool:
+    """Return True if a name is that of a label, target, tag, fold, split or group."""
+    plain, *known = (re.sub(r"[\W_]", "", n.casefold()) for n in (name, *_outputs(table)))
+    return plain in _LABEL_NAMES or plain.removeprefix("label") in known
+
+
+def _outputs(table: ClipTable | None) -> tuple[str, ...]:
+    """Return the tags or targets of the clips."""
+    return table.classes if table and not label_kind(table.task).exclusive else ()

@@ -1,0 +1,104 @@
+"""Paired tests against independent implementations, by hand, and on models of equal worth."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from fuse_samples import make_results
+from scipy import stats
+
+from mvemo.fuse.crossval.comparisons import compare_results
+from mvemo.fuse.crossval.paired_tests import FoldedOutputs, exchange_test, holm, nadeau_bengio
+from mvemo.fuse.tasks import task_of
+
+
+def test_statistic_by_hand():
+    # Mean 0.02, variance 0.00025 over 5; (1/5 + 1/4) 0.00025 = 0.0001125.
+    t, p = nadeau_bengio(np.array([0.0, 0.01, 0.02, 0.03, 0.04]), 1 / 4)
+    assert t == pytest.approx(0.02 / np.sqrt(0.0001125), abs=1e-10)
+    # Student's t with 4 degrees of freedom has a closed form.
+    x = t / np.sqrt(4 + t * t)
+    assert p == pytest.approx(1 - x * (3 - x * x) / 2, abs=1e-10)
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.6, 0.7]), [1, 1])
+    assert holm([]).shape == (0,)
+
+
+def classified(correct, groups=None, folds=None, noise=0.0):
+    """Outputs of two models for clips of class 0; `correct` is bool (2, clips)."""
+    correct = np.asarray(correct)
+    n = correct.shape[1]
+    proba = np.where(correct[..., None], [0.8, 0.2], [0.3, 0.7])
+    proba = proba + noise * np.random.default_rng(0).uniform(-1, 1, (2, n, 1)) * [1, -1]
+    folds = np.zeros(n, int) if folds is None else np.asarray(folds)
+    groups = [str(i) for i in range(n)] if groups is None else groups
+    outputs = {"a": proba[0], "b": proba[1]}
+    y_true = np.zeros(n, int)
+    return FoldedOutputs(
+        task_of("multiclass"), y_true, groups, folds, int(folds.max()) + 1, outputs
+    )
+
+
+@pytest.mark.parametrize(("b", "c"), [(3, 0), (5, 1), (8, 2), (12, 0), (0, 0)])
+def test_with_independent_clips_the_exchange_is_the_exact_mcnemar_test(b, c):
+    correct = np.ones((2, 30), bool)
+    correct[1, :b], correct[0, b : b + c] = False, False
+    p = exchange_test([classified(correct, noise=0.1)], "a", "b")
+    assert p == pytest.approx(stats.binomtest(b, b + c).pvalue if b + c else 1.0)
+
+
+@pytest.mark.parametrize("n_groups", [7, 40])
+def test_exchange_of_ratings_in_groups_is_scipys_permutation_test(n_groups):
+    rng = np.random.default_rng(n_groups)
+    groups = np.repeat(np.arange(n_groups), 3)
+    y = rng.normal(size=(len(groups), 1))
+    outputs = {name: y + rng.normal(0, sd, y.shape) for name, sd in (("a", 0.9), ("b", 1.2))}
+    folds = np.zeros(len(y), int)
+    one = FoldedOutputs(task_of("regression"), y, groups.tolist(), folds, 1, outputs)
+    losses = [np.bincount(groups, np.square(y - outputs[name])[:, 0]) for name in "ab"]
+    test = stats.permutation_test(
+        (losses[0] - losses[1],), np.mean, permutation_type="samples", n_resamples=20000, rng=1
+    )
+    assert exchange_test([one], "a", "b") == pytest.approx(test.pvalue, abs=0.02)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_few_folds_with_equal_differences_are_not_significant(k):
+    correct = np.ones((2, 12 * k), bool)
+    correct[1, ::12] = False
+    one = classified(correct, folds=np.repeat(np.arange(k), 12))
+    assert exchange_test([one], "a", "b") == pytest.approx(2 * 0.5**k)
+
+
+def test_equal_differences_in_many_folds_have_no_infinite_t():
+    results = make_results(96, 6, missing=0)
+    results = dataclasses.replace(results, folds=np.arange(96) // 16)
+    first = next(m for m in results.models if len(m.features) == 1)
+    decided = np.eye(6)[results.y_true] * 0.9 + 0.1 / 6
+    worse = decided.copy()
+    for fold in range(6):
+        row = np.flatnonzero(results.folds == fold)[0]
+        worse[row] = np.roll(worse[row], 1)
+    models = tuple(
+        dataclasses.replace(first, name=name, features=(), outputs=outputs)
+        for name, outputs in (("a", decided), ("b", worse))
+    )
+    (row,) = compare_results([dataclasses.replace(results, models=models)])
+    assert np.ptp(row.differences) < 1e-12
+    assert np.isnan(row.t)
+    assert 0 < row.p <= 1
+
+
+def test_models_of_equal_worth_are_rarely_told_apart():
+    """One split, clips in groups of five: the percentile interval left out 0 in 18 %."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(16), 5).tolist()
+    found = []
+    for _ in range(200):
+        song = rng.normal(size=(2, 16)).repeat(5, axis=1)
+        correct = song + rng.normal(size=song.shape) > -0.5
+        found.append(exchange_test([classified(correct, groups)], "a", "b") < 0.05)
+    assert np.mean(found) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
