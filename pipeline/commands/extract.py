@@ -99,7 +99,6 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
     help="Where the work is done: on this machine, or by the workers of a Dask scheduler.",
 )
 @option("--scheduler", metavar="ADDRESS", help="Address of the Dask scheduler: tcp://HOST:8786.")
-@rehash_option
 @strict_option
 def extract(
     manifest: Path | None,

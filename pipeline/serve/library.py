@@ -122,10 +122,10 @@ class Library:
         ids = [self.add(folder / name) for name in found]
         with closing(KnownContents()) as known:
             for clip_id in ids:
-                place = Path(self._clips[clip_id]["path"])
+                path = Path(self._clips[clip_id]["path"])
                 if not self._clips[clip_id].get("content"):
                     with suppress(OSError):
-                        if content := known.find(place, stamp_of(place)):
+                        if content := known.find(path, stamp_of(path)):
                             self.update(clip_id, {"content": content})
         return ids
 

@@ -17,7 +17,6 @@ from mvemo.cache.shards import locked_cache
 from mvemo.cache.spec import content_digest
 from mvemo.extract.media.content import file_digest
 from mvemo.extract.nets import build_net
-from mvemo.extract.store.contents import content_of
 from mvemo.fuse import FuseError
 from mvemo.manifests import ManifestError, read_manifest
 from mvemo.pipeline.errors import BadOption
