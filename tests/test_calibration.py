@@ -1,6 +1,7 @@
 """Faults in a few made sets are found; `bench/calibration` makes many of each."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,11 @@ def load(name):
     path = Path(__file__).parents[1] / "bench" / "calibration" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"calibration_{name}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(path.parent))
+        spec.loader.exec_module(module)
+        # Other tests may import another module of this name.
+        patch.delitem(sys.modules, "rows", raising=False)
     return module
 
 
