@@ -33,7 +33,7 @@ work := $(call quoted,$(value WORK))
 out := $(call quoted,$(value OUT))
 
 unexport MANIFEST WORK OUT FEATURES FOLDS PROFILE
-.PHONY: extract fuse test soak goldens mutation lint types settings docs bench install dev wheel clean
+.PHONY: extract fuse test soak goldens mutation lint types settings docs bench calibration install dev wheel clean
 
 # Clips that fail are listed and do not stop `make extract fuse`; ARGS=--strict lets them.
 extract: $(VENV)/.extract
@@ -85,6 +85,11 @@ docs: $(VENV)/.docs build/types/mvemo/__init__.py
 BENCH ?=
 bench: $(VENV)/.dev
 	$(BIN)/python bench $(BENCH)
+
+# Simulations of every figure that mvemo states, about ten minutes: docs/calibration.md.
+CALIBRATION ?=
+calibration: $(VENV)/.dev
+	$(BIN)/python bench/calibration $(CALIBRATION)
 
 install: $(VENV)/.extract
 	@echo

@@ -35,7 +35,11 @@ _ERRORS = ("rmse", "mae", "log_loss", "brier", "ece")
 
 
 def score_interval(
-    score: str, drawn: F64, resamples: Resamples, mask: Bools | None = None
+    score: str,
+    drawn: F64,
+    resamples: Resamples,
+    mask: Bools | None = None,
+    inflation: float = 1.0,
 ) -> Interval:
     """Return the ends of the 95 % interval of a score; NaN for fewer than 8 groups.
 
@@ -51,6 +55,8 @@ def score_interval(
         The resamples.
     mask
         bool (clips,): True for the clips that the score is computed from; None for all.
+    inflation
+        Factor of the standard error, for what the resamples do not vary (`new_training`).
 
     Examples
     --------
@@ -69,7 +75,7 @@ def score_interval(
         return UNKNOWN
     n_effective = sizes.sum() ** 2 / np.square(sizes).sum()
     t = float(stdtrit(n_effective - 1, (1 + LEVEL) / 2))
-    unbiased = np.sqrt(len(sizes) / (len(sizes) - 1))
+    unbiased = inflation * np.sqrt(len(sizes) / (len(sizes) - 1))
 
     def around(there: Callable[[F64], F64], back: Callable[[F64], F64]) -> Interval:
         centre, half = there(estimate), t * unbiased * there(drawn).std(ddof=1)
@@ -91,6 +97,15 @@ def score_interval(
     n = share * (1 - share) / error**2 if varies else float(len(sizes))
     low, high = wilson_interval(share, n, t)
     return float(bottom + width * low), float(bottom + width * high)
+
+
+def new_training(k: int) -> float:
+    """Return the factor of a standard error for a model that is trained on other clips.
+
+    Resamples keep the trained models. As in the test of Nadeau & Bengio (2003, section 5.4), the
+    variance of the mean of k folds, 1 / k, grows by the ratio of test and training clips.
+    """
+    return float(np.sqrt(1 + k / (k - 1))) if k > 1 else 1.0
 
 
 def wilson_interval(share: float, n: float, z: float) -> Interval:

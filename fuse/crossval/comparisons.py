@@ -19,7 +19,7 @@ from mvemo.fuse.crossval.paired_tests import (
     holm,
     nadeau_bengio,
 )
-from mvemo.fuse.intervals import UNKNOWN, Interval, score_interval
+from mvemo.fuse.intervals import UNKNOWN, Interval, new_training, score_interval
 from mvemo.fuse.numeric import F64, complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Outcome
@@ -219,11 +219,13 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
     for row, model in enumerate(_all_models(results, nested=choice is not None)):
         valid = model.valid & results.tested
         masks = results.task.share_masks(labels, model.y_pred, valid, n_outputs)
+        is_nested = choice is not None and model is choice.nested
+        inflation = new_training(results.k) if is_nested else 1.0
         intervals = {}
         for name, scores in values.items():
             score = results.task.primary_metric if name == "primary" else name
             mask = masks.get(name, valid)
-            intervals[name] = score_interval(score, scores[row], resamples, mask)
+            intervals[name] = score_interval(score, scores[row], resamples, mask, inflation)
         scored.append(replace(model, intervals=intervals))
     if choice is not None:
         choice = replace(choice, nested=scored.pop())
