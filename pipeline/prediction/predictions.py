@@ -62,7 +62,7 @@ class Prediction:
     problem: str = ""  # reason why the clip was not predicted
     # True for a clip of the training data: the heads know its label, so confidence is not valid.
     trained_on: bool = False
-    # JSON values: ``content`` (digest of the file's bytes), ``duration`` in seconds, mvemo's
+    # JSON values: ``content`` (digest of its sound and pictures), ``duration`` in seconds, mvemo's
     # ``version``, the ``date`` of reading and the ``seconds`` that reading took.
     facts: Mapping[str, Any] = field(default_factory=dict)
 

@@ -61,7 +61,8 @@ class Correction:
     content: str = ""  # digest of the file's content, which is the clip's key in a catalogue
 
 
-Entry = dict[str, Any]  # fields of a correction, or ``clip_id``, ``date`` and ``undo`` or ``gone``
+# Fields of a correction, or ``clip_id``, ``date`` and ``undo``, ``gone`` or ``moved``.
+Entry = dict[str, Any]
 States = dict[str, list[Correction]]  # clip -> its corrections, the one in force last
 
 
@@ -155,11 +156,17 @@ class Corrections:
         return self._keys.get(content) or content[:16] or clip_id
 
     def adopt(self, content: str, path: Path) -> None:
-        """Correct the digest of a file whose correction has none, or the one of its bytes.
+        """Correct the place of a file that was moved, or a digest that an earlier version stored.
 
-        Earlier versions stored the latter.
+        Earlier versions stored the digest of its bytes, or none.
         """
         place = os.path.abspath(path)
+        for c in self._of(self.key_of(content)):
+            if not os.path.lexists(self.path.parent / c.path):
+                there = Path(os.path.relpath(place, self.path.parent)).as_posix()
+                with suppress(OSError, PipelineError), self._lock:
+                    self._begin(c.clip_id, None)
+                    self._change([{"clip_id": c.clip_id, "date": _now(), "moved": there}])
         for c in () if content in self._keys else self.current.values():
             if os.path.abspath(self.path.parent / c.path) == place and c.content != content:
                 with suppress(OSError, PipelineError), self._lock:
@@ -459,6 +466,8 @@ def _replay(entries: Iterable[Entry], states: States | None = None) -> States:
             of_clip.clear()
         elif entry.get("undo"):
             del of_clip[-1:]
+        elif there := entry.get("moved"):
+            of_clip[:] = [replace(c, path=there) for c in of_clip]
         else:
             label = None if entry["label"] is None else tuple(entry["label"])
             # Earlier versions stored comments that made the manifest unreadable.
