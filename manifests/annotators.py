@@ -302,7 +302,7 @@ def ceilings_of(
             scores = {"r2": r2, "pearson_r": r2**0.5}
         deviation = float(np.sqrt(squares.mean()))
         ratio = float(squares.mean()) / variance if variance > 0 else np.inf
-        alpha = interval_alpha(labels[known, i], values, counts[known])
-        alpha = alpha if np.isfinite(alpha) else None
+        agreed = interval_alpha(labels[known, i], values, counts[known])
+        alpha = agreed if np.isfinite(agreed) else None
         found.append(Ceiling(target, n_clips, n, deviation, ratio, alpha, scores))
     return tuple(found)
