@@ -248,7 +248,8 @@ class _Recogniser:
             where = f"classes in {_either(labels)}, tags in {_list(tags.values())}"
             self._ask(where, "--task multiclass, or --task multilabel")
             return self._done(columns, "multiclass")
-        if spread and (not labels or not named or (task and not self._may_hold_tags(labels))):
+        holds_tags = any(n == "label" or _hold_tags(self.cells(n)) for n in labels if spread)
+        if spread and (not labels or not named or (task and not holds_tags)):
             listed = _list(tags.values())
             self._note(f"tags: {len(tags)} columns of 0 and 1, {listed}", "TAG", "")
             return self._done(columns, "multilabel", tags)
@@ -453,9 +454,6 @@ class _Recogniser:
             if any(a >= b for a, b in zip(starts, self._seconds(name), strict=False)):
                 return False
         return are_numbers(numbers) and (name == ours or _range(numbers)[1] <= _MOST_SECONDS)
-
-    def _may_hold_tags(self, labels: Sequence[str]) -> bool:
-        return any(name == "label" or _hold_tags(self.cells(name)) for name in labels)
 
     def _label_columns(self, free: Sequence[str]) -> list[str]:
         """Return the columns that may hold classes or tags."""
