@@ -82,9 +82,10 @@ def find_ids(
                 f"--id-column {named[0]}, or --id-column {name}"
             )
     if unsure and not sure and not same:
+        asked = max(unsure, key=bool)
         raise BadCache(
-            f"{where}: {unsure[0]!r} holds whole numbers that are also clip ids: give --id-column "
-            f"{unsure[0]} if they name the clips, otherwise name it in --columns or --skip-columns"
+            f"{where}: {asked!r} holds whole numbers that are also clip ids: give --id-column "
+            f"{asked} if they name the clips, otherwise name it in --columns or --skip-columns"
         )
     if not sure:
         return (*same, *sorted(few, key=lambda name: -few[name])[:1])[:1]

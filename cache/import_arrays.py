@@ -259,16 +259,19 @@ def _value_columns(
     taken = _matching(path, columns.take, table) if columns.take else {*table}
     chosen = tuple(name for name in table if name in taken - left_out - {*ids})
     for name in () if columns.take else chosen:
-        if isinstance(table[name], np.ndarray) and table[name].dtype.kind in "fb":
+        column = table[name]
+        kind = column.dtype.kind if isinstance(column, np.ndarray) else ""
+        # A column of ids with a missing one has the type of floating-point numbers.
+        if kind == "b" or (kind == "f" and (np.isfinite(column) & (column % 1 != 0)).any()):
             continue
-        cells = texts_of(table[name])
+        cells = texts_of(column)
         filled = [cell for cell in cells if cell]
         # If ids are known, a column of whole numbers is refused only if its name looks like an id.
         like_id = not ids or name.casefold().rpartition("_")[2] in _ID_WORDS
         different = len(filled) > 2 and len(set(filled)) == len(filled)
         if filled and 2 * sum(map(_is_number, filled)) < len(filled):
             problem = f"holds text, such as {filled[0]!r}"
-        elif like_id and different and all(cell.isdecimal() for cell in filled):
+        elif like_id and different and all(map(_is_whole, filled)):
             problem = "holds different whole numbers, like a column of ids"
         else:
             continue
@@ -278,6 +281,10 @@ def _value_columns(
             "clips"
         )
     return chosen
+
+
+def _is_whole(cell: str) -> bool:
+    return _is_number(cell) and float(cell) % 1 == 0
 
 
 def _is_number(cell: str) -> bool:

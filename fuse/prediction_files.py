@@ -16,7 +16,8 @@ from mvemo.fuse.external import Predictions, divided_note
 from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.tasks.prediction_columns import COLUMNS, RESERVED, Columns
 from mvemo.manifests import Manifest
-from mvemo.manifests.cells import to_whole
+from mvemo.manifests.cells import to_number
+from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label, Task, label_kind
 from mvemo.manifests.tables import Table, collection_paused, is_missing, match_ids, read_table
 
@@ -255,10 +256,12 @@ def _parse(columns: Columns, from_logits: bool) -> list[_Row]:
 
 def _number_name(place: str, name: str, text: str) -> str:
     """Return the name of a fold or repeat, in which -1.0 is -1; empty if it is missing."""
+    # Any text that is -1 for people must be -1: its clips are those of the training.
     with suppress(ValueError):
-        text = str(to_whole(text))
-    if re.fullmatch(r"-\d+", text) and text != NOT_TESTED:
-        raise BadFeatures(f"{place}: {name} {text}: expected 0 or more, or -1")
+        number = to_number(text.replace("\N{MINUS SIGN}", "-").replace(",", "."))
+        text = str(int(number)) if number == number // 1 and abs(number) < 1e15 else text
+    if re.match(r"training$|train$|-(?!1$)|\d+[.,]", text, re.IGNORECASE):
+        raise BadFeatures(f"{place}: {name} {shown(text)}: expected 0 or more, or -1 (not tested)")
     return "" if is_missing(text) else text
 
 

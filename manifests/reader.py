@@ -53,6 +53,7 @@ from mvemo.manifests.recognition import (
     tag_separator,
 )
 from mvemo.manifests.tables import (
+    LISTS,
     MANIFEST_VERSION,
     RESERVED,
     Table,
@@ -345,11 +346,14 @@ def _tidy_classes(table: Table, notes: list[str]) -> Table:
     new = {word: word.strip(";|, ") for word in words}
     for word in words:
         with suppress(ValueError):
-            names = parse_names(word, ";") if word.startswith(("[", "{")) else []
+            names = parse_names(word, ";") if word.startswith(LISTS) else []
             new[word] = names[0] if len(names) == 1 else new[word]
     for word, name in new.items():
         whole = re.sub(r"\.0+$", "", name)
         new[word] = whole if whole in new.values() else name
+    alike = Counter(name.casefold() for name in {*new.values()})
+    if cased := sorted(name for name in {*new.values()} if alike[name.casefold()] > 1):
+        notes.append(f"label: some classes differ only in case: {', '.join(map(repr, cased[:6]))}")
     changed = {word: name for word, name in new.items() if word != name}
     if changed:
         listed = ", ".join(f"{word!r} as {name!r}" for word, name in sorted(changed.items())[:5])

@@ -18,7 +18,7 @@ from mvemo.manifests.annotators import AGREEMENT, ANNOTATOR, ANNOTATORS, DEVIATI
 from mvemo.manifests.cells import are_numbers, to_numbers, to_whole
 from mvemo.manifests.dimensions import DIMENSIONS, rated_columns
 from mvemo.manifests.labels import PLANE, UNLABELLED, Task, is_flag
-from mvemo.manifests.tables import Table, is_missing
+from mvemo.manifests.tables import LISTS, RESERVED, Table, is_missing
 
 # Number of cells by which the kind of a column is recognised.
 _SAMPLE = 1000
@@ -37,10 +37,13 @@ _NAMES = {
         *("songid", "trackid", "musicid"),
     ),
     # In librosa, an offset is the start; next to another start, it is the end.
-    "start": ("start", "starttime", "startseconds", "startsec", "onset", "begin", "offset"),
+    "start": (
+        *("start", "starts", "starttime", "startseconds", "startsec", "segmentstart", "tstart"),
+        *("onset", "begin", "offset"),
+    ),
     "end": (
         *("end", "stop", "endtime", "stoptime", "finish", "endseconds", "endsec", "stopseconds"),
-        *("segmentend", "offset"),
+        *("ends", "segmentend", "tend", "offset"),
     ),
     "duration": ("duration", "length", "durationseconds", "durationsec"),
     "fold": ("fold", "cvfold", "foldid"),
@@ -74,8 +77,8 @@ _LISTS = {"tags", "moods", "emotions", "labels"}
 _MOST_SECONDS = 7200
 # Largest difference of times, in seconds, that is rounding.
 _ROUNDED = 0.051
-# A number in a form that is refused, such as 1.234,5.
-_LIKE_NUMBER = re.compile(r"[+-]?[\d.,']*\d[\d.,']*").fullmatch
+# A number in a form that is refused, such as 1.234,5 or 50 %.
+_LIKE_NUMBER = re.compile(r"[^a-z]*\d[^a-z]*", re.I).fullmatch
 _PREFIX = "label_"  # of a column of ratings, or of 0 and 1
 # Possible separators of the tags in a cell; the first separator that occurs is used.
 _MARKS = (";", "|", ",")
@@ -245,7 +248,8 @@ class _Recogniser:
             where = f"classes in {_either(labels)}, tags in {_list(tags.values())}"
             self._ask(where, "--task multiclass, or --task multilabel")
             return self._done(columns, "multiclass")
-        if spread and (not labels or not named or (task and not self._may_hold_tags(labels))):
+        holds_tags = any(n == "label" or _hold_tags(self.cells(n)) for n in labels if spread)
+        if spread and (not labels or not named or (task and not holds_tags)):
             listed = _list(tags.values())
             self._note(f"tags: {len(tags)} columns of 0 and 1, {listed}", "TAG", "")
             return self._done(columns, "multilabel", tags)
@@ -282,6 +286,9 @@ class _Recogniser:
         listed = _hold_tags(words) or (_plain(name) in _LISTS and holds_mark(",", words))
         kind = task or ("multilabel" if listed else "multiclass")
         noun = "tags" if kind == "multilabel" else f"{len({*words} - {''})} classes"
+        if task is None and not listed:
+            marks = [mark for mark in "/+&#" if _recur(words, mark)]
+            self.notes += [f"label: for several tags in a cell, --separator {m!r}" for m in marks]
         self._note(f"label: {noun} in {name!r}", "label", name)
         return self._done(columns, kind)
 
@@ -308,6 +315,7 @@ class _Recogniser:
                 text = f"{ours}: a spreadsheet may have made dates of other text, as {dates[0]!r}"
                 self.notes.append(text)
         used = {*found.named.values(), *self.given.values()}
+        used |= {*RESERVED} - {*found.unnamed.values()}
         unused = [name for name in self.header if name not in used]
         free = [] if "group" in columns else unused
         works = [f"{name!r} ({n} groups)" for name in free if (n := self._n_works(name))]
@@ -403,10 +411,13 @@ class _Recogniser:
             return
         start_name = repr(columns["start"]) if "start" in columns else "0"
         self._note(f"duration: {columns['end']!r} minus {start_name}", "duration", "")
+        if n_open := self.cells(columns["end"]).count(""):
+            self.notes.append(f"duration: {n_open} rows without an end last until their file ends")
 
     def _seconds(self, name: str) -> list[float]:
         cells = self.table.points(self.cells(name))
-        return to_numbers([cell or "nan" for cell in cells]) if are_numbers(cells) else []
+        seconds = ["nan" if is_missing(cell) else cell for cell in cells]
+        return to_numbers(seconds) if are_numbers(seconds) else []
 
     def _suits(self, ours: str, name: str, columns: Mapping[str, str]) -> bool:
         """Return True if the cells of a column can be what its name says."""
@@ -437,15 +448,12 @@ class _Recogniser:
             return all(cell.lower()[:3] in _SPLITS for cell in cells)
         if ours == "fold":
             return all(map(_is_whole, cells))
-        numbers = self.table.points(cells)
-        if ours == "end" and name != ours:
+        numbers = self.table.points([cell for cell in cells if not is_missing(cell)])
+        if ours == "end" and _plain(name) == "offset":
             starts = self._seconds(columns.get("start", "")) or [0.0] * len(self.cells(name))
-            if not all(a < b for a, b in zip(starts, self._seconds(name), strict=False)):
+            if any(a >= b for a, b in zip(starts, self._seconds(name), strict=False)):
                 return False
         return are_numbers(numbers) and (name == ours or _range(numbers)[1] <= _MOST_SECONDS)
-
-    def _may_hold_tags(self, labels: Sequence[str]) -> bool:
-        return any(name == "label" or _hold_tags(self.cells(name)) for name in labels)
 
     def _label_columns(self, free: Sequence[str]) -> list[str]:
         """Return the columns that may hold classes or tags."""
@@ -482,23 +490,26 @@ def tag_separator(cells: Sequence[str]) -> str:
 def holds_mark(mark: str, cells: Sequence[str]) -> bool:
     """Return True if the separator is between two names of a cell that is not JSON."""
     return any(
-        mark in cell and not cell.startswith(("[", "{")) and len(_split(cell, mark)) > 1
+        mark in cell and not cell.startswith(LISTS) and len(_split(cell, mark)) > 1
         for cell in cells
     )
 
 
 def _hold_tags(cells: Sequence[str]) -> bool:
     """Return True if cells list several names, most of which also occur in other cells."""
-    different = {*cells}
-    if any(cell[:1] + cell[-1:] in ("[]", "{}") for cell in different):
+    different = [*{*cells}]
+    if any(cell.startswith(LISTS) and cell[-1] in "]})" for cell in different):
         return True
-    mark = tag_separator([*different])
-    parts = [_split(cell, mark) for cell in different]
+    mark = tag_separator(different)
+    return holds_mark(mark, different) and (mark != "," or _recur(different, mark))
+
+
+def _recur(cells: Sequence[str], mark: str) -> bool:
+    """Return True if most of the names that a mark separates occur in several different cells."""
+    parts = [_split(cell, mark) for cell in {*cells}]
     counts = Counter(chain.from_iterable(parts))
     joined = {*chain.from_iterable(tags for tags in parts if len(tags) > 1)}
-    return bool(joined) and (
-        mark != "," or 2 * sum(counts[tag] > 1 for tag in joined) > len(joined)
-    )
+    return 2 * sum(counts[tag] > 1 for tag in joined) > len(joined)
 
 
 def _split(cell: str, mark: str) -> list[str]:

@@ -42,8 +42,10 @@ _COMMA = re.compile(r"[+-]?\d*,\d+(?:e[+-]?\d+)?", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _DOUBTFUL = re.compile(r"\.|\d{3}")
 # Words for a missing value; in a column of labels, only the first ones.
-_NAN = {"", "nan", "#n/a", "<na>", "nat", "null"}
-_MISSING = _NAN | {"none", "na", "n/a", "n.a.", "#na", "-", "--", "?"}
+_NAN = {"", "nan", "#n/a", "<na>", "nat", "null", "na", "n/a", "n.a.", "#na"}
+_MISSING = _NAN | {"none", "-", "--", "?"}
+# Beginnings of a cell with a list in JSON, or in Python's form, which is refused.
+LISTS = ("[", "{", "('", '("')
 # Beginning of the name of a column with the settings of a manifest or fold file.
 _SETTINGS = "mvemo: "
 _NOW = getattr(os, "O_NONBLOCK", 0)
@@ -414,7 +416,7 @@ def is_missing(cell: str, label: bool = False) -> bool:
 
 def parse_names(cell: str, separator: str) -> list[str]:
     """Return the names in a cell: separated, in a JSON list, or Label Studio's choices."""
-    if cell.startswith(("[", "{")):
+    if cell.startswith(LISTS):
         try:
             names = parse_json(cell)
         except ValueError as error:
@@ -432,7 +434,7 @@ def parse_names(cell: str, separator: str) -> list[str]:
 
 def format_names(names: Sequence[str], separator: str) -> str:
     """Return a cell for `parse_names`; a JSON list if a name has the separator or a bracket."""
-    if any(separator in name for name in names) or (names and names[0].startswith(("[", "{"))):
+    if any(separator in name for name in names) or (names and names[0].startswith(LISTS)):
         return json.dumps(list(names), ensure_ascii=False)
     return (separator if separator == ";" else separator + " ").join(names)
 

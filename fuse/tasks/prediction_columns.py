@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.manifests.cells import to_number, to_numbers
+from mvemo.manifests.cells import are_numbers, to_number, to_numbers
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label
@@ -159,14 +159,11 @@ class ClassColumns(Columns):
         return [] if self.hard else super().number_columns()
 
     def hint(self, cells: Sequence[str]) -> str:
-        return self._left_out(cells)
-
-    def _left_out(self, cells: Sequence[str]) -> str:
         """Return the end of a message: columns that may be classes missing in the manifest."""
         others = ", ".join(
             repr(name)
             for name, i in (self.marked or self.plain).items()
-            if name not in self.columns and _is_probability(cells[i])
+            if name not in self.columns and are_numbers([cells[i]]) and 0 <= float(cells[i]) <= 1
         )
         if not others:
             return ""
@@ -253,13 +250,6 @@ COLUMNS: dict[str, type[Columns]] = {
     "multilabel": TagColumns,
     "regression": ValueColumns,
 }
-
-
-def _is_probability(cell: str) -> bool:
-    try:
-        return 0.0 <= to_number(cell) <= 1.0
-    except ValueError:
-        return False
 
 
 def _spellings(found: Iterable[str], known: Sequence[str]) -> dict[str, str]:

@@ -244,6 +244,15 @@ def test_names_of_columns_that_name_clips():
     assert not names_clips("Unnamed: 0", ["0", "1", "2"])
 
 
+@pytest.mark.parametrize("first", [1000.0, 1e17, np.nan])
+def test_different_whole_numbers_are_no_feature_unless_named(tmp_path, first):
+    file = tmp_path / "x.parquet"
+    key = np.arange(first, first + 64 * N, 64) if first == first else [np.nan, *range(500, 499 + N)]
+    pd.DataFrame({"f0": NUMBERS[:, 0], "key": key}).to_parquet(file)
+    with pytest.raises(BadCache, match="column 'key' holds different whole numbers"):
+        read_array(file, columns=columns_of(clips(FORMS["text"][0])))
+
+
 def test_a_refusal_names_few_of_many_arrays(tmp_path):
     np.savez(tmp_path / "x.npz", **{f"array{i:03}": NUMBERS for i in range(744)})
     with pytest.raises(BadCache, match="and 738 more") as caught:

@@ -342,8 +342,20 @@ def test_other_spellings_of_classes_folds_and_missing_groups(tmp_path):
     assert note == "In x.csv, 'z' is predicted, but never a label."
     with pytest.raises(BadFeatures, match="none of the predicted classes"):
         read(tmp_path, "clip_id,label,predicted\na,1,x\nb,2,y\n")
-    with pytest.raises(BadFeatures, match=r"csv:2: fold -2: expected 0 or more, or -1"):
+    with pytest.raises(BadFeatures, match=r"csv:2: fold '-2': expected 0 or more, or -1"):
         read(tmp_path, FOLDED + "a,x,g,-2.0,1,0\n")
+
+
+@pytest.mark.parametrize("untested", ["-1e0", "-1.00", "\N{MINUS SIGN}1", '"-1,0"', '"-1 "'])
+def test_every_spelling_of_not_tested_is_not_scored(tmp_path, untested):
+    text = FOLDED + f"a,x,g,0.0,1,0\nb,y,h,{untested},1,0\nc,y,i,-0.0,0,1\n"
+    assert read(tmp_path, text).folds.tolist() == [0, -1, 0]
+
+
+@pytest.mark.parametrize("fold", ["train", "Training", "-1.5", "0.5", "-x"])
+def test_a_fold_that_may_be_of_the_training_is_refused(tmp_path, fold):
+    with pytest.raises(BadFeatures, match=rf"csv:3: fold '{fold}': expected 0 or more, or -1"):
+        read(tmp_path, FOLDED + f"a,x,g,test,1,0\nb,y,h,{fold},1,0\n")
 
 
 def test_decimal_commas_of_probabilities(tmp_path):

@@ -269,17 +269,44 @@ def test_cells_are_read_by_the_meaning_of_their_column(
     [
         ("file,start,end,duration,mood\na.mp3,1,3,30,x\nb.mp3,4,6,30,y\n", "give --column end="),
         ("file,start,end,mood\na.mp3,1,3,x\nb.mp3,4,3,y\n", "end 3: it must be above 4 seconds"),
+        ("file,start,stop,mood\na.mp3,1,3,x\nb.mp3,4,3,y\n", "end 3: it must be above 4 seconds"),
+        ("file,start,stop,mood\na.mp3,1,3,x\nb.mp3,4,n/a,y\n", "end 'n/a' is not a number"),
         ('clip_id,valence,arousal\na,"1,234",3\nb,"2,345",4\n', "'1,234' is not a number"),
         ("clip_id;valence;arousal\na;1,234;3\nb;2500;4\n", "'1,234' is not a number"),
         ("clip_id,label\na,1-Feb\nb,x\n", "1 cells of 'label' are dates"),
         ("clip_id,label,group\na,x,g\nb,y,#N/A\n", "empty group"),
         ("clip_id,label\na,x\nb,null\nc,y\n", "empty label: leave the row out"),
+        ("clip_id,label\na,x\nb,N/A\nc,NA\n", "empty label: leave the row out"),
+        ("clip_id,valence,arousal\na,50%,3\nb,20%,4\n", "valence '50%' is not a number"),
+        (
+            "clip_id,valence,arousal\na,\N{MINUS SIGN}5,3\nb,-2,4\n",
+            "'\N{MINUS SIGN}5' is not a number",
+        ),
+        ("clip_id;label\na;('x', 'y')\nb;('x',)\n", "is not a JSON list"),
         ('clip_id;label\na;{"x": 1}\nb;y\n', "has no list of 'choices'"),
     ],
 )
 def test_cells_without_a_clear_meaning_are_named(tmp_path, text, message):
     with pytest.raises(BadManifest, match=message):
         read_manifest(saved(tmp_path, text), media=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("clip_id,label\na,x/y\nb,y/z\nc,x\nd,z/x\n", "several tags in a cell, --separator '/'"),
+        ("clip_id,label\na,x\nb,X\n", "some classes differ only in case: 'X', 'x'"),
+        ("file,t_start,t_end,mood\na.mp3,1,3,x\nb.mp3,4,,y\n", "1 rows without an end last"),
+    ],
+)
+def test_what_cells_may_also_mean_is_noted(tmp_path, text, note):
+    assert note in " ".join(read_manifest(saved(tmp_path, text), media=False).notes)
+
+
+def test_a_column_under_our_own_name_is_not_listed_as_unused(tmp_path):
+    text = "clip_id,label,split,year\na,x,train,1\nb,y,hold-out,2\n"
+    notes = read_manifest(saved(tmp_path, text), media=False).notes
+    assert notes == ("columns that are not used: 'year'",)
 
 
 @pytest.mark.parametrize("word", ["nan", "NaN", "None", "NA", "null", "#N/A", "-", "<NA>"])

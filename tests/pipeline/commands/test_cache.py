@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from mvemo.cache import BadCache, CacheWriter, ClipTable, FeatureSpec, MissingCache, open_cache
 from mvemo.pipeline.commands.cache import cache
+from mvemo.pipeline.console.messages import Verbosity, running
 from mvemo.pipeline.errors import BadOption
 
 CLIPS = ClipTable(
@@ -29,7 +30,8 @@ NETS = [NET, replace(NET, fold=1, weights="v", trained_on=("a", "b"))]
 
 
 def run(*arguments, ends=0):
-    done = CliRunner().invoke(cache, [str(a) for a in arguments])
+    with running(Verbosity()):
+        done = CliRunner().invoke(cache, [str(a) for a in arguments])
     assert done.exit_code == ends, done.output
     return done
 
