@@ -169,7 +169,8 @@ class Packets:
         if abs(packet.dts + before - due) < _BACK / unit < abs(stamp - due):
             # Only a few stamps were wrong, so the previous shift applies again.
             shift, before = before, shift
-        elif (last - stamp) * unit > _BACK or (
+        # Matroska has no decoding times, and those that FFmpeg computes may go back within a part.
+        elif ((last - stamp) * unit > _BACK and (self._jumping or packet.is_keyframe)) or (
             self._jumping and self._places and stamp * unit - self._now > _AHEAD
         ):
             shift, before = due - packet.dts, shift
