@@ -13,22 +13,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache import Cache, open_cache
-from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix, leave_each_out
-from mvemo.fuse.metrics.scores import roc_auc
-from mvemo.fuse.near_pairs import distinct_rows, near_pairs
-from mvemo.fuse.numeric import F32, F64, Bools, Ints, mean_of_finite
+from mvemo.fuse.columns import repeated_columns, shifted_rows
+from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix
+from mvemo.fuse.leaks import MOST_FITTED, Knowledge, group_means, knowledge, rows_mismatch
+from mvemo.fuse.near_pairs import near_pairs
+from mvemo.fuse.numeric import F32, F64, Bools, Ints
 from mvemo.fuse.scaling import MIN_CLIPS, Scaling, fit_scaling, row_blocks, unit_rows
 from mvemo.manifests import make_folds, read_manifest
 from mvemo.manifests.labels import UNLABELLED, Task, label_kind
-from mvemo.manifests.text_table import Tabular
+from mvemo.manifests.layouts.file_names import source_of_piece
+from mvemo.manifests.text_table import Tabular, listed
 
-# A model of a few columns with a higher R2 or ROC-AUC knows the labels.
-TOO_GOOD = 0.98
-# Neighbours that predict a clip's classes from these columns.
-NEIGHBOURS = 15
 # Standard deviations of columns that differ by more than this factor have different units.
 UNITS = 1e6
 # Share of variance between groups, and its ratio to the labels' share, that is a batch effect.
@@ -39,6 +36,8 @@ FOLDS = 6
 VERY_FAR = 50.0
 # Fewest clips with a feature that allow its audit, and most by which its knowledge is judged.
 FEWEST, MOST_SCORED = 20, 20_000
+# Chance probability below which labels are related to a feature.
+BY_CHANCE = 0.01
 # Columns whose variance is divided among groups and labels at a time.
 COLUMNS = 256
 
@@ -110,7 +109,9 @@ def audit_cache(
     Findings: equal or nearly equal vectors in different groups or splits or with different labels
     (``duplicate-across-groups``, ``duplicate-across-splits``, ``label-conflict``), features that
     know the labels (``label-leakage``), columns that are ``constant``, ``duplicate-columns`` or in
-    other ``units``, ``outlier`` clips, ``batch-effect``, and ``few-groups`` of a class.
+    other ``units``, ``outlier`` clips, ``shifted-rows``, ``batch-effect``, labels of other rows
+    (``rows-mismatch``), pieces of one source in several groups or splits (``source-across-groups``,
+    ``source-across-splits``), and ``few-groups`` of a class.
     """
     table = cache.table
     if splits is None and table.splits is not None:
@@ -125,7 +126,7 @@ def audit_cache(
         for name in features.modality
         for finding in audit.feature(name, features.raw_matrix(name, 0))
     ]
-    return Findings((*findings, *audit.leakage(), *audit.few_groups()))
+    return Findings((*findings, *audit.leakage(), *audit.sources(), *audit.few_groups()))
 
 
 def audit_file(features: str | Path, manifest: str | Path | None = None) -> Findings:
@@ -144,14 +145,17 @@ class _Audit:
         table = self.table = cache.table
         self.features, self.splits = features, splits
         self.group = np.unique(np.array(table.groups), return_inverse=True)[1].reshape(-1)
-        self.labelled = table.task != UNLABELLED
         self.is_numeric = table.task == "regression"
         self.k = table.k or min(FOLDS, int(self.group.max()) + 1)
-        self.scores: dict[str, tuple[float, float]] = {}
+        self.known: dict[str, Knowledge] = {}
+        self.compared: dict[str, tuple[F32, Ints]] = {}
+        # Tags may have no names, if no clip has any.
+        self.labelled = table.task != UNLABELLED and table.labels.size > 0
         if self.labelled:
             members = label_kind(table.task).members(table.labels, table.classes)
             y = table.labels if self.is_numeric else np.column_stack(list(members.values()))
             self.y: F64 = y.astype(np.float64).reshape(len(table), -1)
+            self.means = group_means(self.y, self.group)
             self.folds = table.folds
             if not table.k and self.k > 1:
                 task = cast(Task, table.task)
@@ -172,7 +176,16 @@ class _Audit:
         protocols = {spec.protocol for spec in self.features.variants(name)}
         if protocols == {"imported"}:
             # Nets of mvemo may have units that never fire, which is no fault of the data.
-            yield from self._columns(name, values, constant, scaling.scale)
+            yield from self._columns(name, values, far, scaling.scale)
+            if (shifted := shifted_rows(values)).any():
+                yield Finding(
+                    "shifted-rows",
+                    name,
+                    self.ids(rows[shifted]),
+                    f"{name}: the values of {shifted.sum()} of {len(rows)} clips are one column "
+                    "to the left or right of where they belong",
+                    "correct the rows of the table, and import it again",
+                )
         if far.any():
             yield Finding(
                 "outlier",
@@ -186,30 +199,33 @@ class _Audit:
         if self.labelled and not constant.all() and not trained:
             step = -(-len(rows) // MOST_SCORED)
             z = scaling.apply(values[::step])[:, ~constant]
-            self.scores[name] = self._knowledge(z, rows[::step])
+            few = rows[::step]
+            if self.k > 1:
+                known = knowledge(
+                    z, self.y[few], self.means[few], self.folds[few], numeric=self.is_numeric
+                )
+                made = np.zeros(len(constant), np.bool_)
+                made[~constant] = known.columns
+                self.known[name] = known._replace(columns=made)
+            step = -(-len(z) // MOST_FITTED)
+            self.compared[name] = z[::step].copy(), few[::step]
             yield from self._batches(name, values, scaling, rows)
 
-    def _columns(self, name: str, values: F32, constant: Bools, scale: F64) -> Iterator[Finding]:
-        dim = values.shape[1]
+    def _columns(self, name: str, values: F32, far: Bools, scale: F64) -> Iterator[Finding]:
+        dim, constant = values.shape[1], values.min(axis=0) == values.max(axis=0)
         cure = f"--exclude {name}, or import it again without them (--skip-columns)"
         if constant.any():
             message = f"{name}: {constant.sum()} of {dim} columns are constant"
             yield Finding("constant", name, (), f"{message}: {_numbers(constant)}", cure)
-        kept = np.flatnonzero(~constant)
-        if not len(kept):
+        if constant.all():
             return
-        columns = (
-            column
-            for start in range(0, len(kept), COLUMNS)
-            for column in np.ascontiguousarray(values[:, kept[start : start + COLUMNS]].T)
-        )
-        first, _ = distinct_rows(columns)
-        repeated = np.zeros(dim, np.bool_)
-        repeated[np.delete(kept, first)] = True
+        repeated = repeated_columns(values, far)
         if repeated.any():
-            message = f"{name}: {repeated.sum()} of {dim} columns equal another column"
+            message = (
+                f"{name}: {repeated.sum()} of {dim} columns equal another column or a multiple"
+            )
             yield Finding("duplicate-columns", name, (), f"{message}: {_numbers(repeated)}", cure)
-        other_unit = ~constant & (scale > UNITS * np.median(scale[kept]))
+        other_unit = ~constant & (scale > UNITS * np.median(scale[~constant]))
         if other_unit.any():
             message = f"{name}: {other_unit.sum()} of {dim} columns have values of another size"
             yield Finding("units", name, (), f"{message}: {_numbers(other_unit)}", cure)
@@ -268,49 +284,40 @@ class _Audit:
                     "correct the labels: see 'mvemo labels'",
                 )
 
-    def _knowledge(self, z: F32, rows: Ints) -> tuple[float, float]:
-        """Return the out-of-fold score of a few columns, and of all columns."""
-        if self.k < 2:
-            return float("nan"), float("nan")
-        y, folds = self.y[rows], self.folds[rows]
-        few, all_ = np.full(y.shape, np.nan), np.full(y.shape, np.nan)
-        whole = z.T @ z if z.shape[1] < len(z) else None
-        for train, test in leave_each_out(folds):
-            if train.any() and test.any():
-                x, rest = z[train], z[~train]
-                columns = _best_columns(x, y[train], y.shape[1])
-                few[test] = (_ridge if self.is_numeric else _neighbours)(
-                    x[:, columns], y[train], z[np.ix_(test, columns)]
-                )
-                # A difference takes less time than the product of the training clips.
-                gram = None if whole is None else whole - rest.T @ rest
-                all_[test] = _ridge(x, y[train], z[test], gram)
-        done = np.isfinite(few[:, 0])
-        return self._score(y[done], few[done]), self._score(y[done], all_[done])
-
-    def _score(self, y: F64, predicted: F64) -> float:
-        if self.is_numeric:
-            errors = np.square(y - predicted).sum(axis=0)
-            return mean_of_finite(1 - errors / np.square(y - y.mean(axis=0)).sum(axis=0))
-        return mean_of_finite(roc_auc(y > 0.5, predicted))
-
     def leakage(self) -> Iterator[Finding]:
-        """Yield features that predict the labels too well."""
-        metric = "R2" if self.is_numeric else "ROC-AUC"
-        for name, (few, all_) in self.scores.items():
-            others = [1 - score for other, (_, score) in self.scores.items() if other != name]
-            far_above = all_ > TOO_GOOD and others and 5 * (1 - all_) < min(others)
-            if few > TOO_GOOD or far_above:
-                n = self.y.shape[1]
-                which = f"{n} of its columns reach" if few > TOO_GOOD else "it reaches"
-                yield Finding(
-                    "label-leakage",
-                    name,
-                    (),
-                    f"{name}: {which} {metric} {max(few, all_):.3f} on clips of other groups, as "
-                    "only values made from the labels do",
-                    f"--exclude {name}, unless you know how it was made",
+        """Yield features that were made from the labels, and rows in another order than these."""
+        for name, known in self.known.items():
+            if not known.columns.any() and not known.made:
+                continue
+            facts = []
+            if known.columns.any():
+                n, numbers = known.columns.sum(), _numbers(known.columns)
+                facts.append(
+                    f"labels explain up to {known.column:.1%} of the variance of {n} of "
+                    f"{len(known.columns)} columns ({numbers})"
                 )
+            if known.made:
+                facts.append(f"all columns explain up to {known.block:.1%} of a label's")
+            yield Finding(
+                "label-leakage",
+                name,
+                (),
+                f"{name}: {' and '.join(facts)} on clips of other groups, as only values made "
+                "from the labels do",
+                f"--exclude {name}, unless you know how it was made",
+            )
+        related = not self.labelled or any(
+            known.chance < BY_CHANCE for known in self.known.values()
+        )
+        if names := () if related else rows_mismatch(self.compared, self.y):
+            yield Finding(
+                "rows-mismatch",
+                "",
+                (),
+                f"the labels are unrelated to every feature, but {listed(names)} agree with each "
+                "other: the rows may belong to other clips than the labels",
+                "check the order of rows in the files of features and labels",
+            )
 
     def _batches(self, name: str, values: F32, scaling: Scaling, rows: Ints) -> Iterator[Finding]:
         group = np.unique(self.group[rows], return_inverse=True)[1].reshape(-1)
@@ -350,6 +357,31 @@ class _Audit:
                 "keep groups whole, and try --set fuse.within_groups=true",
             )
 
+    def sources(self) -> Iterator[Finding]:
+        """Yield clips named as pieces of one source that are in several groups or splits."""
+        pieces: dict[str, list[int]] = {}
+        for row, clip in enumerate(self.table.clip_ids):
+            if source := source_of_piece(clip.partition("@")[0]):
+                pieces.setdefault(source, []).append(row)
+        splits = [(self.splits or {}).get(clip, "") for clip in self.table.clip_ids]
+        for what, of in (("groups", self.table.groups), ("splits", splits)):
+            apart = [rows for rows in pieces.values() if len({of[row] for row in rows}) > 1]
+            if apart:
+                rows = np.sort(np.concatenate(apart))
+                ids = self.table.clip_ids
+                pairs = tuple((ids[r[0]], ids[row]) for r in apart for row in r[1:])
+                yield Finding(
+                    f"source-across-{what}",
+                    "",
+                    self.ids(rows),
+                    f"{len(rows)} clips are, by their names, pieces of {len(apart)} sources that "
+                    f"are in several {what}, such as {listed(self.ids(rows)[:2])}",
+                    "--merge-groups joins their groups"
+                    if what == "groups"
+                    else "put the clips of a source into one split, or test without these clips",
+                    pairs if what == "groups" else (),
+                )
+
     def few_groups(self) -> Iterator[Finding]:
         """Yield classes and tags that too few groups have for the folds."""
         if not self.labelled or self.is_numeric:
@@ -370,36 +402,3 @@ def _numbers(mask: Bools, most: int = 8) -> str:
     numbers = np.flatnonzero(mask).tolist()
     more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
     return ", ".join(map(str, numbers[:most])) + more
-
-
-def _best_columns(z: F32, y: F64, count: int) -> NDArray[np.intp]:
-    """Return the columns whose means differ most between labels."""
-    y = (y - y.mean(axis=0)) / np.maximum(y.std(axis=0), 1e-12)
-    z = (z - z.mean(axis=0)) / np.maximum(z.std(axis=0), 1e-12)
-    return np.argsort(-np.abs(y.T.astype(np.float32) @ z / len(z)).max(axis=0))[:count]
-
-
-def _neighbours(x: F32, y: F64, new: F32) -> F64:
-    """Return the mean labels of each new clip's neighbours."""
-    from scipy.spatial import KDTree
-
-    nearest = KDTree(x).query(new, min(NEIGHBOURS, len(x)))[1].reshape(len(new), -1)
-    return y[nearest].mean(axis=1)
-
-
-def _ridge(x: F32, y: F64, new: F32, gram: F32 | None = None) -> F32:
-    """Predict by a ridge regression with a weak penalty; `gram` is `x.T @ x` if it is known."""
-    n, dim = x.shape
-    mean, offset = x.mean(axis=0), y.mean(axis=0)
-    residual = (y - offset).astype(np.float32)
-    # The smaller of the two systems has the same solution.
-    wide = gram is None and dim > n
-    if gram is None:
-        x = x - mean
-        gram = x @ x.T if wide else x.T @ x
-    else:
-        gram = gram - n * np.outer(mean, mean)
-    system = gram.astype(np.float64)
-    system[np.diag_indices_from(system)] += n / 100
-    coef = np.linalg.solve(system, residual if wide else x.T @ residual).astype(np.float32)
-    return (new - mean) @ (x.T @ coef if wide else coef) + offset.astype(np.float32)

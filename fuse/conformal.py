@@ -3,8 +3,12 @@
 A set has every class whose nonconformity is at most that of a chosen share of other clips' true
 labels (Vovk, Gammerman and Shafer 2005; least ambiguous sets of Sadinle, Lei and Wasserman 2019).
 The other clips are out-of-fold predictions of other folds: cross-conformal prediction (Vovk 2015).
-Clips of one group are not independent, so each group has the same weight, and one more group
-counts as wrong (Dunn, Wasserman and Ramdas 2023, two-layer hierarchical models).
+Clips of one group are not independent, so one clip is drawn of each group, many times (Dunn,
+Wasserman and Ramdas 2023). `docs/calibration.md` has the measured coverage.
+
+A coverage holds on average over classes, for all tags of a clip at once, and for each rating.
+`OPTIONS` names the other form: for each class or tag (a threshold for each: Vovk 2012), or for
+all ratings of a clip at once (the largest error, in units of each rating's median error).
 """
 
 from __future__ import annotations
@@ -22,6 +26,21 @@ from mvemo.fuse.numeric import F64, Bools, Ints, Link, complete
 GRID = np.arange(50, 100) / 100
 # Parts of the groups that replace folds if one fold tests all clips.
 PARTS = 5
+# Draws of one clip of each group, and the largest number of clips drawn in all.
+DRAWS, MOST_DRAWN = 500, 200_000
+# With fewer groups, sets and intervals are wide, and their own coverage varies much.
+FEW_GROUPS = 20
+# Option of `mvemo predict` for the other form of the sets, by link.
+PER_CLASS, JOINTLY = "--per-class", "--jointly"
+OPTIONS: dict[Link, str] = {"softmax": PER_CLASS, "sigmoid": PER_CLASS, "identity": JOINTLY}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Coverage that a user asked for."""
+
+    share: float  # of new clips whose labels shall be in the sets
+    option: str = ""  # value of `OPTIONS`; empty for the usual form
 
 
 @dataclass(frozen=True)
@@ -55,19 +74,71 @@ def nonconformity(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
 
 
 def thresholds(scores: F64, groups: Sequence[str], coverages: Sequence[float] | F64) -> F64:
-    """Return the nonconformity that these shares of the groups do not exceed.
+    """Return the nonconformity that a clip of a new group does not exceed with these coverages.
 
-    `scores` are of `nonconformity`; the thresholds are float64 (coverages, columns of `scores`),
-    infinite if there are too few groups.
+    `scores` are of `nonconformity`, NaN where they do not count. The thresholds are float64
+    (coverages, columns of `scores`), infinite if there are too few groups.
     """
-    _, group, sizes = np.unique(np.array(groups), return_inverse=True, return_counts=True)
-    weights = 1.0 / sizes[group.reshape(-1)] / (len(sizes) + 1)
+    names = np.array(groups)
     ends = []
     for column in scores.reshape(len(scores), -1).T:
-        order = np.argsort(column)
-        places = np.searchsorted(np.cumsum(weights[order]), np.asarray(coverages) * (1 - 1e-12))
-        ends.append(np.append(column[order], np.inf)[places])
+        counts = np.isfinite(column)
+        ends.append(_threshold(column[counts], names[counts], np.asarray(coverages)))
     return np.stack(ends, axis=1)
+
+
+def _threshold(scores: F64, names: NDArray[Any], coverages: F64) -> F64:
+    if not len(scores):
+        return np.full(len(coverages), np.inf)
+    _, group, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    group, n = group.reshape(-1), len(sizes)
+    order = np.argsort(scores, kind="stable")
+    # Place of each clip among all of them, where each group has the same weight.
+    places = np.cumsum(1.0 / sizes[group[order]])
+    place_of = np.empty(len(scores))
+    place_of[order] = places
+    n_draws = 1 if sizes.max() == 1 else min(DRAWS, MOST_DRAWN // n + 1)
+    drawn = np.random.default_rng(0).random((n_draws, n)) * sizes
+    clips = np.argsort(group, kind="stable")[np.cumsum(sizes) - sizes + drawn.astype(np.int64)]
+    # A new clip has rank r among n + 1 independent ones with a chance of 1 / (n + 1). Means over
+    # draws are of places, not of scores, since a mean of scores would cover more than was asked.
+    ranked = np.sort(place_of[clips], axis=1).mean(axis=0)
+    ranks = coverages * (n + 1)
+    found = np.interp(np.interp(ranks, np.arange(1, n + 1), ranked), places, scores[order])
+    return np.where(ranks > n + 1e-9, np.inf, found)
+
+
+def limits(
+    y_true: NDArray[Any],
+    outputs: F64,
+    groups: Sequence[str],
+    link: Link,
+    coverages: Sequence[float] | F64,
+    optional: bool = False,
+) -> F64:
+    """Return the largest nonconformity in a set: float64 (coverages, 1 or outputs).
+
+    `optional` asks for the form of the sets that `OPTIONS` names.
+    """
+    scores = nonconformity(y_true, outputs, link)
+    if not optional:
+        return thresholds(scores, groups, coverages)
+    if link == "identity":
+        unit = np.median(scores, axis=0)
+        unit[unit == 0] = 1.0
+        return thresholds((scores / unit).max(axis=1), groups, coverages) * unit
+    ones = y_true[:, None] == np.arange(outputs.shape[1]) if link == "softmax" else y_true > 0
+    return thresholds(np.where(ones, 1.0 - outputs, np.nan), groups, coverages)
+
+
+def few_groups_warning(kind: str, n: int) -> str:
+    """Return a sentence if sets or intervals come from few groups `n`, otherwise ''."""
+    if n >= FEW_GROUPS:
+        return ""
+    return (
+        f"the {kind} come from only {n} groups: below {FEW_GROUPS} they are wide, and may hold the "
+        "truth for clearly more or fewer clips than stated"
+    )
 
 
 def members(outputs: F64, limit: F64) -> Bools:
@@ -84,6 +155,7 @@ def cross_conformal(
     groups: Sequence[str],
     link: Link,
     coverage: float,
+    optional: bool = False,
 ) -> Coverage:
     """Return sets for out-of-fold outputs; a fold's threshold comes from the other folds.
 
@@ -100,6 +172,8 @@ def cross_conformal(
         ``softmax`` for classes, ``sigmoid`` for tags, ``identity`` for ratings.
     coverage
         Share of new clips whose true label shall be in the set, above 0 and below 1.
+    optional
+        True for the form of the sets that `OPTIONS` names.
     """
     valid = complete(outputs) & (folds >= 0)
     scores = np.full(y_true.shape if link == "identity" else len(y_true), np.nan)
@@ -113,10 +187,13 @@ def cross_conformal(
         tested, others = valid & (folds == fold), valid & (folds != fold)
         limit = np.array([np.inf])
         if others.any():
-            limit = thresholds(scores[others], names[others].tolist(), [coverage])[0]
-        covered[tested] = scores[tested] <= (limit if link == "identity" else limit[0])
+            known = y_true[others], outputs[others], names[others].tolist()
+            limit = limits(*known, link, [coverage], optional)[0]
         sets[tested] = limit if link == "identity" else members(outputs[tested], limit)
+        if link == "identity":
+            covered[tested] = scores[tested] <= limit
     if link == "softmax":
-        # A set that would be empty has the likeliest class, which may be right.
         covered[valid] = sets[valid][np.arange(int(valid.sum())), y_true[valid]]
+    elif link == "sigmoid":
+        covered[valid] = (sets[valid] | (y_true[valid] <= 0)).all(axis=1)
     return Coverage(coverage, sets, covered)

@@ -2,13 +2,16 @@
 
 The doubt in a label is the loss of its out-of-fold prediction: for a class, minus the logarithm
 of its probability (the self-confidence of confident learning, Northcutt et al. 2021, section 3.2).
-How good the ranking is depends on the features, so it is measured: some labels are changed on
-purpose, and the share of them among as many of the most doubtful clips is the expected precision.
+How good the ranking is depends on the features. Predictions do not depend on the clip's own label,
+so they show how doubtful a wrong label would be: the losses of all other labels. The share of wrong
+labels cannot be measured, as a label that is merely unusual looks the same; only a bound is known
+(of a mixture whose other component may be anything: Blanchard et al. 2010, section 3). So the
+precision is stated for an assumed share: if so many labels are wrong, it is the share of wrong
+labels among as many of the most doubtful ones.
 """
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,12 +23,14 @@ from mvemo.fuse.crossval.evaluation import evaluate_once
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.scores import roc_auc
-from mvemo.fuse.numeric import F64, Bools, Link
+from mvemo.fuse.numeric import F64, Link
 from mvemo.fuse.results import Results, recommended_model
 from mvemo.manifests.relabel import format_label
 
-# Share of the labels that are changed to measure the ranking.
-PLANTED = 0.1
+# Share of wrong labels that is assumed, and exchanges of ratings that show wrong ones.
+SHARE, EXCHANGES = 0.1, 20
+# Shares of the most doubtful labels that bound the share of wrong ones, and standard errors above.
+TAILS, ERRORS = np.geomspace(0.005, 0.5, 50), 3.0
 FIELDS = ("clip_id", "label", "suggested", "probability", "doubt")
 # Smallest probability in the logarithm.
 LEAST = 1e-6
@@ -40,9 +45,10 @@ class LabelErrors:
     model: str  # model whose predictions are compared with the labels
     outputs: F64  # float64 (clips, outputs): its out-of-fold predictions
     doubt: F64  # float64 (clips, columns): of the class, of each tag, or of each rating
-    planted: int  # number of labels that were changed to measure the ranking
-    precision: float  # share of them among as many of the most doubtful
-    auroc: float  # probability that a changed label is more doubtful than another one
+    suspects: int  # number of wrong labels that is assumed
+    precision: float  # share of wrong ones among as many of the most doubtful, if so many are wrong
+    at_most: float  # upper bound of the share of wrong labels
+    auroc: float  # probability that a wrong label is more doubtful than a given one
 
     def ranking(self) -> NDArray[np.intp]:
         """Return the rows of the predicted clips, most doubtful label first."""
@@ -74,7 +80,7 @@ class LabelErrors:
 
 
 def find_label_errors(
-    cache: Cache, settings: EvaluationSettings = DEFAULT, share: float = PLANTED, seed: int = 0
+    cache: Cache, settings: EvaluationSettings = DEFAULT, share: float = SHARE, seed: int = 0
 ) -> LabelErrors:
     """Rank the clips of a cache by how doubtful their labels are.
 
@@ -83,7 +89,7 @@ def find_label_errors(
     cache, settings
         Open cache, and settings of the evaluation; the recommended model predicts.
     share, seed
-        Share of the labels that are changed to measure the ranking, and the seed of the choice.
+        Share of wrong labels for which the precision is stated, and the seed of exchanged ratings.
 
     Raises
     ------
@@ -99,25 +105,54 @@ def find_label_errors(
             f"{cache.path}: no model predicts these clips: give more clips or --models"
         )
     link, rng = results.task.link, np.random.default_rng(seed)
-    changed, flipped = _plant(results.y_true, len(results.classes), link, share, rng)
-    table = replace(cache.table, labels=changed)
-    planted = copy(cache)
-    planted.table = table
-    again = evaluate_once(planted, replace(settings, choose_model=False))
-    outputs = next(m.outputs for m in again.models if m.name == model.name)
-    doubt = label_doubt(changed, outputs, link)
-    known = np.isfinite(doubt)
-    n = int((flipped & known).sum())
-    order = np.argsort(-doubt[known])[:n]
+    doubt = label_doubt(results.y_true, model.outputs, link)
+    given = doubt[np.isfinite(doubt)]
+    wrong = _wrong_doubts(results.y_true, model.outputs, link, rng)
+    both = np.concatenate([given, wrong])[:, None]
     return LabelErrors(
         results,
         model.name,
         model.outputs,
-        label_doubt(results.y_true, model.outputs, link),
-        int(flipped.sum()),
-        float(flipped[known][order].mean()) if n else float("nan"),
-        float(roc_auc(flipped[known][:, None], doubt[known][:, None])[0]),
+        doubt,
+        round(share * len(given)),
+        _precision(given, wrong, share, {"softmax": len(results.classes), "sigmoid": 2}.get(link)),
+        _bound(given, wrong),
+        float(roc_auc((np.arange(len(both)) >= len(given))[:, None], both)[0]),
     )
+
+
+def _precision(given: F64, wrong: F64, share: float, n_classes: int | None) -> float:
+    """Return the share of wrong labels that is among the `share` most doubtful ones."""
+    least = np.quantile(given, 1 - share)
+    level = np.mean(given == least)
+    part = (share - np.mean(given > least)) / level if level else 0.0
+    found = float(np.mean(wrong > least) + part * np.mean(wrong == least))
+    if n_classes is not None:
+        # If a given label is wrong, one of the others is right: `wrong` has so many right ones.
+        right = share / (n_classes - 1) / (1 - share)
+        found = (found - right * share) / (1 - right)
+    return min(max(found, 0.0), 1.0)
+
+
+def _bound(given: F64, wrong: F64) -> float:
+    """Return the largest share of wrong labels that leaves no tail with too few labels."""
+    least = np.quantile(given, 1 - TAILS)
+    tail, of_wrong = ((doubt > least[:, None]).mean(axis=1) for doubt in (given, wrong))
+    tail += ERRORS * np.sqrt(tail * (1 - tail) / len(given))
+    return float(min(1.0, np.min(tail / np.maximum(of_wrong, 1e-9))))
+
+
+def _wrong_doubts(y_true: NDArray[Any], outputs: F64, link: Link, rng: np.random.Generator) -> F64:
+    """Return the doubt in wrong labels: other classes, flipped tags, ratings of other clips."""
+    if link == "softmax":
+        k = outputs.shape[1]
+        others = [(y_true + step) % k for step in range(1, k)]
+    elif link == "sigmoid":
+        others = [1 - y_true]
+    else:
+        others = [rng.permutation(y_true) for _ in range(EXCHANGES)]
+    doubts = np.concatenate([label_doubt(y, outputs, link).ravel() for y in others])
+    return doubts[np.isfinite(doubts)]
 
 
 def label_doubt(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
@@ -132,20 +167,3 @@ def label_doubt(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
     else:
         true = np.where(y_true > 0, outputs, 1.0 - outputs)
     return np.asarray(-np.log(np.maximum(true, LEAST)), dtype=np.float64)
-
-
-def _plant(
-    y_true: NDArray[Any], n_outputs: int, link: Link, share: float, rng: np.random.Generator
-) -> tuple[NDArray[Any], Bools]:
-    """Return labels of which a share is changed, and a mask of the changed entries, by column."""
-    y = y_true.reshape(len(y_true), -1).copy()
-    flipped = rng.random(y.shape) < share
-    if link == "softmax":
-        y[flipped] = (y[flipped] + rng.integers(1, n_outputs, int(flipped.sum()))) % n_outputs
-    elif link == "sigmoid":
-        y[flipped] = 1 - y[flipped]
-    else:
-        for column, mask in zip(y.T, flipped.T, strict=True):
-            # A rating is exchanged for that of another clip.
-            column[mask] = rng.permutation(column[mask])
-    return y.reshape(y_true.shape), flipped

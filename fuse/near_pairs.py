@@ -28,7 +28,7 @@ BY_CHANCE = 0.01
 NEARLY = 0.99
 SHARE_BY_CHANCE = 0.2
 # Vectors with a smaller cosine are never called nearly equal.
-LEAST = 0.95
+LEAST = 0.9
 # A gap may be among this share of the nearest pairs, and occurs by chance in one of so many sets.
 NEAREST, GAP_BY_CHANCE = 0.2, 1e-3
 # Closer vectors differ only by rounding.

@@ -64,6 +64,39 @@ def majority_label(votes: Sequence[str]) -> tuple[Label, Extra]:
     return (label,), [*extra, (ANNOTATORS, str(len(votes)))]
 
 
+def nominal_alpha(votes: Sequence[Sequence[str]]) -> float:
+    """Return Krippendorff's alpha of the classes that annotators gave to each clip.
+
+    1 minus observed over expected disagreement (Krippendorff 2011, Computing Krippendorff's
+    Alpha-Reliability, section C); clips with one vote do not count. NaN without any variation.
+    """
+    of_clips = [Counter(clip) for clip in votes if len(clip) > 1]
+    totals = sum(of_clips, Counter[str]())
+    n = sum(totals.values())
+
+    def unequal_pairs(counts: Mapping[str, int]) -> int:
+        return sum(counts.values()) ** 2 - sum(count**2 for count in counts.values())
+
+    observed = sum(unequal_pairs(counts) / (sum(counts.values()) - 1) for counts in of_clips)
+    expected = unequal_pairs(totals)
+    return 1 - (n - 1) * observed / expected if expected else float("nan")
+
+
+def interval_alpha(means: F64, deviations: F64, counts: F64) -> float:
+    """Return Krippendorff's alpha of ratings with squared differences (section C, interval data).
+
+    The arguments are float64 (clips,): mean, standard deviation (n - 1) and number of each clip's
+    ratings, from which the sums of squared differences follow. NaN without any variation.
+    """
+    several = (counts > 1) & np.isfinite(means) & np.isfinite(deviations)
+    m, variances, x = counts[several], np.square(deviations[several]), means[several]
+    n = m.sum()
+    if not n:
+        return float("nan")
+    squares = ((m - 1) * variances).sum() + (m * np.square(x - np.average(x, weights=m))).sum()
+    return float(1 - (n - 1) * (m * variances).sum() / (n * squares)) if squares else float("nan")
+
+
 def with_annotators(manifest: Manifest, number: int) -> Manifest:
     """Return the manifest with a number of annotators for clips that do not state one."""
     clips = []
@@ -116,6 +149,9 @@ def merge_annotators(
         merged.append(replace(first_row, label=label, extra=tuple(extra)))
     what = "means" if kind.numeric else "majorities"
     notes = [f"labels: {what} of {len(rows)} rows by {len({*people})} annotators"]
+    if not kind.numeric:
+        given = [[str(row.label[0]) for row in clip if row.label] for clip in by_clip.values()]
+        notes[0] += f", Krippendorff's alpha {nominal_alpha(given):.3f} (nominal)"
     if n_ties:
         notes.append(f"{n_ties} clips have a tie: their class is the first in alphabetical order")
     if n_blank:
@@ -206,6 +242,7 @@ class Ceiling:
     annotators: float | None  # per clip (harmonic mean); None if unknown
     deviation: float | None = None  # of one annotator (root of the mean variance)
     ratio: float | None = None  # mean variance of one annotator, over the variance of the labels
+    alpha: float | None = None  # Krippendorff's, of ratings; None if it is not known
     scores: Mapping[str, float] = field(default_factory=dict)  # score -> its ceiling, if known
 
     def record(self) -> dict[str, Any]:
@@ -227,7 +264,8 @@ class Ceiling:
                 f"1 - {self.ratio:.3g} / N (give --annotators N to mvemo manifest import or scan)"
             )
         ends = "R2 cannot exceed {r2:.3f}, r {pearson_r:.3f}".format(**self.scores)
-        return f"{start}; with {self.annotators:.3g} annotators {ends}"
+        agree = "" if self.alpha is None else f"; Krippendorff's alpha {self.alpha:.3f}"
+        return f"{start}; with {self.annotators:.3g} annotators {ends}{agree}"
 
 
 def ceilings_of(
@@ -264,5 +302,7 @@ def ceilings_of(
             scores = {"r2": r2, "pearson_r": r2**0.5}
         deviation = float(np.sqrt(squares.mean()))
         ratio = float(squares.mean()) / variance if variance > 0 else np.inf
-        found.append(Ceiling(target, n_clips, n, deviation, ratio, scores))
+        alpha = interval_alpha(labels[known, i], values, counts[known])
+        alpha = alpha if np.isfinite(alpha) else None
+        found.append(Ceiling(target, n_clips, n, deviation, ratio, alpha, scores))
     return tuple(found)

@@ -21,12 +21,11 @@ from threadpoolctl import threadpool_limits
 from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, open_cache
 from mvemo.cache.spec import row_key
 from mvemo.fuse.bootstrap import resample_groups
-from mvemo.fuse.conformal import GRID, nonconformity, thresholds
 from mvemo.fuse.crossval.evaluation import evaluate
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.features import LLD, Features, FeatureSettings
 from mvemo.fuse.final.adaptation import Adaptation, first_of, linear_part, predictor_outputs
-from mvemo.fuse.final.building import build_model
+from mvemo.fuse.final.building import build_model, with_limits
 from mvemo.fuse.final.model import (
     HEADS,
     MODEL,
@@ -275,12 +274,11 @@ def _adapted(
     predictors = []
     for predictor, outputs in zip(linear.predictors, after, strict=True):
         rows = scored & complete(outputs)
-        limits: tuple[tuple[float, ...], ...] = ()
+        one = replace(predictor, nonconformity=(), optional=())
         if rows.any():
             names = [groups[row] for row in np.flatnonzero(rows)]
-            scores = nonconformity(y_true[rows], outputs[rows], task.link)
-            limits = tuple(map(tuple, thresholds(scores, names, GRID).tolist()))
-        predictors.append(replace(predictor, nonconformity=limits))
+            one = with_limits(one, y_true[rows], outputs[rows], names, task.link)
+        predictors.append(one)
     keys = np.union1d(base.training_keys, _keys(base, corrected.content))
     return replace(new, predictors=tuple(predictors), training_keys=keys), first_of(after)
 

@@ -237,6 +237,8 @@ def predict(
     weights: Mapping[str, str | Path] | None = None,
     device: str = "auto",
     coverage: float | None = None,
+    per_class: bool = False,
+    jointly: bool = False,
 ) -> Records:
     """Predict the emotion of clips, as ``mvemo predict --json`` does.
 
@@ -255,16 +257,21 @@ def predict(
         ``auto``, ``cpu`` or ``cuda``.
     coverage
         Share of new clips, such as 0.9, whose truth the sets or intervals shall hold.
+    per_class, jointly
+        With `coverage`: hold the truth for this share of each class or tag; hold all ratings of a
+        clip at once for this share of the clips.
 
     Returns
     -------
     List with one record per clip, as in docs/outputs.md; if a clip cannot be read, it has
     ``error``. Notebooks show a table, and ``to_pandas()`` returns a data frame.
     """
+    from mvemo.fuse.final.model import asked_of
     from mvemo.pipeline.prediction.predictions import records
 
     if not isinstance(coverage, int | float | None):
         raise _wrong_type(coverage, "coverage", "a number")
+    asked = asked_of(coverage, per_class=per_class, jointly=jointly)
     if modality not in ("audio", "video", "both"):
         raise BadOption(f"modality {modality!r}: expected 'audio', 'video' or 'both'")
     entries = [os.fspath(path) for path in _listed(paths, "paths", "paths")]
@@ -275,7 +282,7 @@ def predict(
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
         file, folder = Path(entries[0]), pick_model(name)
-        return records(*predict_features(folder, file, modalities, coverage))
+        return records(*predict_features(folder, file, modalities, asked))
     from mvemo.extract.settings import check_device
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
@@ -283,7 +290,7 @@ def predict(
         raise _wrong_type(weights, "weights", "a mapping of nets to paths")
     files = {net: _path(file, f"weights of {net}") for net, file in (weights or {}).items()}
     device = check_device(str(device), "device")
-    clips, folder, options = clips_and_settings(entries, name, modality, files, device, coverage)
+    clips, folder, options = clips_and_settings(entries, name, modality, files, device, asked)
 
     from mvemo.pipeline.prediction.run import predict_files
 

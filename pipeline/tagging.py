@@ -404,18 +404,22 @@ def write_tags(changes: Sequence[Change], journal: Path | None) -> list[str]:
 
 def _write(change: Change, journal: Journal | None, run: str) -> None:
     """Replace a file by a tagged copy."""
+    from mvemo.extract.store.contents import keep_content
+    from mvemo.extract.store.folders import stamp_of
+
     path, name = change.path, str(change.path.absolute())
-    before = path.stat()
+    before, stamp = path.stat(), stamp_of(change.path)
     with replacing(path, error=BadOption) as copy:
         shutil.copyfile(path, copy)
         shutil.copystat(path, copy)
         with suppress(PermissionError):
             os.chown(copy, before.st_uid, before.st_gid)
         entry = {"run": run, "path": name, "size": before.st_size, **_tag(copy, change)}
-        if (path.stat().st_mtime_ns, path.stat().st_size) != (before.st_mtime_ns, before.st_size):
+        if stamp_of(path) != stamp:
             raise BadTags("another program changed it")
         if journal is not None and not change.run:
             journal.append([entry])
+    keep_content(path, stamp)
     if journal is not None and change.run:
         journal.append([{"undone": change.run, "path": name}])
 

@@ -105,3 +105,13 @@ def test_every_calibration_gives_rows(path, tmp_path, monkeypatch):
     row = next(importlib.import_module(path.stem).rows(tmp_path, None, 2))
     assert 0 <= row.measured <= 1
     assert len(row.cells()) == 5
+
+
+def test_conformal_sets_hold_what_they_state(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH / "calibration"))
+    for row in importlib.import_module("conformal").rows(tmp_path, None, 40):
+        # Usual sets state nothing of all ratings at once, nor of a single class.
+        if row.stated == "0.900":
+            assert abs(row.measured - 0.9) < 0.015 + 3 * row.error, row.what
+        else:
+            assert row.measured < 0.85, row.what

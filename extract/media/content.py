@@ -8,7 +8,7 @@ import av.error
 
 from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media.packets import open_container, videos
+from mvemo.extract.media.packets import open_container, start_of, videos
 from mvemo.extract.media.reading import media_errors
 
 # The headers of these codecs contain the tags.
@@ -16,6 +16,8 @@ _TAGS_IN_HEADER = frozenset({"vorbis", "theora"})
 # FFmpeg takes a stream's length from these formats' headers; for others it may guess it from the
 # size of the file, which changes with the tags.
 _STATING_LENGTH = frozenset({"mov", "avi", "flac", "wav", "aiff"})
+# Formats without an index: their readers take tags after the sound for packets.
+_RAW = frozenset({"mp3", "aac"})
 _CODEC = ("name", "sample_rate", "channels", "width", "height", "pix_fmt")
 
 
@@ -48,10 +50,13 @@ def packets_digest(path: Path) -> str:
         is_stated = not _STATING_LENGTH.isdisjoint(container.format.name.split(","))
         streams = [*videos(container), *container.streams.audio]
         digests = {s.index: hashlib.sha256(_header(s, is_stated).encode()) for s in streams}
-        n_bytes = 0
+        n_bytes, kind = 0, b""
+        is_raw = container.format.name in _RAW
         try:
             for packet in container.demux(streams):
-                if packet.size:
+                former, kind = kind, _kind(packet) if is_raw else kind
+                # A frame has the kind of the frame before it; a tag has none.
+                if packet.size and (kind == former or not n_bytes):
                     digest = digests[packet.stream.index]
                     digest.update(memoryview(packet))
                     # The times of sound follow from its packets; versions of FFmpeg differ.
@@ -67,6 +72,11 @@ def packets_digest(path: Path) -> str:
     return hashlib.sha256(joined.encode()).hexdigest()
 
 
+def _kind(packet: Any) -> bytes:
+    """Return the bits of an MP3 or ADTS frame's header that its whole stream shares."""
+    return bytes(a & b for a, b in zip(memoryview(packet), b"\xff\xfe\x0c", strict=False))
+
+
 def _header(stream: Any, is_stated: bool) -> str:
     """Return the properties of a stream that change how its packets are read."""
     codec = stream.codec_context
@@ -74,6 +84,10 @@ def _header(stream: Any, is_stated: bool) -> str:
     facts.append(stream.duration if is_stated else None)
     if stream.type == "video":
         facts += [stream.time_base, stream.sample_aspect_ratio]
+    elif stream.start_time is not None:
+        late = float(stream.start_time * stream.time_base) - start_of(stream.container)
+        # Sound that starts with the pictures, or is alone, has no such fact.
+        facts += [int(late * 5)] * (late >= 0.2)
     if codec is not None and codec.name not in _TAGS_IN_HEADER:
         facts.append((codec.extradata or b"").hex())
     return " ".join(map(str, facts))

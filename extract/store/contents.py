@@ -50,7 +50,7 @@ class KnownContents:
         self._db = sqlite3.connect(":memory:")
         with suppress(OSError, sqlite3.Error):
             data_folder().mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(_file(), timeout=2.0)
+            db = sqlite3.connect(data_folder() / "contents.sqlite", timeout=2.0)
             db.execute(
                 f"CREATE TABLE IF NOT EXISTS {_TABLE} (path BLOB PRIMARY KEY, stamp TEXT, "
                 "digest TEXT)"
@@ -81,6 +81,11 @@ class KnownContents:
             row = _place(path), _text(stamp), digest
             self._db.execute(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?)", row)
 
+    def clear(self) -> None:
+        """Forget all digests."""
+        with suppress(sqlite3.Error):
+            self._db.execute(f"DELETE FROM {_TABLE}")
+
     def close(self) -> None:
         """Write what was kept."""
         with suppress(sqlite3.Error):
@@ -90,13 +95,15 @@ class KnownContents:
 
 def forget_contents() -> None:
     """Forget all digests, so that every file is read again."""
-    _file().unlink(missing_ok=True)
+    with closing(KnownContents()) as known:
+        known.clear()
 
 
-def keep_content(path: Path, digest: str) -> None:
-    """Keep the digest of a file that was written just now, such as a tagged copy."""
+def keep_content(path: Path, former: Stamp) -> None:
+    """Keep the digest of a file that was replaced by its tagged copy; `former` was its stamp."""
     with closing(KnownContents()) as known, suppress(OSError):
-        known.put(path, stamp_of(path), digest)
+        if digest := known.find(path, former):
+            known.put(path, stamp_of(path), digest)
 
 
 def contents_of(
@@ -150,10 +157,6 @@ def _checked(path: Path, before: Stamp | None, digest: str | ExtractError) -> Co
 
 def _cause(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-def _file() -> Path:
-    return data_folder() / "contents.sqlite"
 
 
 def _place(path: Path) -> bytes:

@@ -26,7 +26,7 @@ def label_blocks(table: ClipTable, findings: Iterable[Finding]) -> Ints:
     of_group = [
         (clip, f"group {group}") for clip, group in zip(table.clip_ids, table.groups, strict=True)
     ]
-    alike = chain.from_iterable(f.pairs for f in findings if f.kind == "duplicate-across-groups")
+    alike = chain.from_iterable(f.pairs for f in findings if f.kind.endswith("-across-groups"))
     first = first_of_each([*of_group, *alike])
     names = [first[clip] for clip in table.clip_ids]
     return np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache import Cache, FeatureSpec
-from mvemo.fuse.conformal import GRID, cross_conformal, nonconformity, thresholds
+from mvemo.fuse.conformal import GRID, cross_conformal, limits
 from mvemo.fuse.crossval.saving import SavedHeads, model_dtypes, saved_heads
 from mvemo.fuse.crossval.second_layers import late_bases, late_inner
 from mvemo.fuse.errors import BadFeatures
@@ -31,7 +31,7 @@ from mvemo.fuse.metrics.calibration import (
     log_probabilities,
 )
 from mvemo.fuse.models import KERNEL, LATE, NAMED, SECOND_LAYERS, Model, modalities_of, parts_of
-from mvemo.fuse.numeric import complete
+from mvemo.fuse.numeric import F64, Labels, Link, complete
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.scaling import fit_scaling, rows_of
 
@@ -150,7 +150,6 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
         temperature = fit_temperature(log_probabilities(outputs), y_true)
         outputs = apply_temperature(outputs, temperature)
     groups = [results.groups[i] for i in np.flatnonzero(valid)]
-    limits = thresholds(nonconformity(y_true, outputs, task.link), groups, GRID)
     sets = cross_conformal(y_true, outputs, results.folds[valid], groups, task.link, INTERVAL_SHARE)
     interval = model.intervals.get("primary")
     expected = {
@@ -168,15 +167,26 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
             "size": None if task.link == "identity" else float(sets.size.mean()),
         },
     }
-    return Predictor(
-        model.name,
-        model.features,
-        model.modalities,
-        expected,
-        temperature,
-        bases,
-        # Rounded up to 6 digits, as every digit makes the file longer.
-        tuple(tuple(float(f"{x * (1 + 1e-5):.6g}") for x in row) for row in limits.tolist()),
+    predictor = Predictor(
+        model.name, model.features, model.modalities, expected, temperature, bases
+    )
+    return with_limits(predictor, y_true, outputs, groups, task.link)
+
+
+def with_limits(
+    predictor: Predictor, y_true: Labels, outputs: F64, groups: Sequence[str], link: Link
+) -> Predictor:
+    """Return the predictor with the thresholds of its sets, from out-of-fold outputs."""
+    usual, optional = (limits(y_true, outputs, groups, link, GRID, o) for o in (False, True))
+    # Rounded up: to 6 digits, as every digit makes the file longer, and to single precision.
+    rounded = np.nextafter(optional.astype(np.float32), np.float32(np.inf))
+    return replace(
+        predictor,
+        nonconformity=tuple(
+            tuple(float(f"{x * (1 + 1e-5):.6g}") for x in row) for row in usual.tolist()
+        ),
+        optional=tuple(map(tuple, rounded.tolist())),
+        limit_groups=len(set(groups)),
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
 from mvemo.cache.spec import content_digest, digest_of, row_key
-from mvemo.fuse.conformal import GRID
+from mvemo.fuse.conformal import GRID, JOINTLY, OPTIONS, PER_CLASS, Asked, few_groups_warning
 from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head
@@ -37,6 +37,8 @@ VERSION = 2
 HEADS, REFERENCE, MODEL = "heads.npz", "reference.npz", "model.json"
 # Optional array in `REFERENCE`; earlier versions did not write it.
 KEYS = "training_keys"
+# Arrays in `REFERENCE`: `Predictor.optional` of each predictor.
+OPTIONAL = "optional"
 # Share of the training clips that count as typical: a new clip is unusual if it is farther from
 # the training clips than this share of them, each measured from the others.
 TYPICAL_SHARE = 0.99
@@ -63,9 +65,13 @@ class Predictor:
     temperature: float = 1.0
     # Bases of a product of only some of the single features; otherwise empty.
     bases: tuple[str, ...] = ()
-    # `mvemo.fuse.conformal.thresholds` of the out-of-fold outputs, after the temperature: a row
-    # for each coverage of `GRID`; empty in older models and if it was not evaluated.
+    # `mvemo.fuse.conformal.limits` of the out-of-fold outputs, after the temperature: a row for
+    # each coverage of `GRID`; empty in older models and if it was not evaluated. `optional` has
+    # those of the form that `OPTIONS` names, in single precision.
     nonconformity: tuple[tuple[float, ...], ...] = ()
+    optional: tuple[tuple[float, ...], ...] = ()
+    # Number of groups that these come from; None in older models.
+    limit_groups: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +121,8 @@ class FinalModel:
     training_keys: NDArray[np.uint64] = field(default_factory=lambda: short_keys(()))
     digest: str = ""  # SHA-256 of everything in the folder; empty for a model not yet saved
     date: str = ""  # time at which the folder was written, ISO 8601 in UTC; empty in older models
-    # Share of new clips whose labels shall be in the sets; None for predictions without sets.
-    coverage: float | None = None
+    # Coverage of the sets; None for predictions without sets.
+    asked: Asked | None = None
 
     def __repr__(self) -> str:
         """Describe the model in one line."""
@@ -127,6 +133,11 @@ class FinalModel:
     def classes(self) -> tuple[str, ...]:
         """Return the names of the outputs, in their order."""
         return self.heads.classes
+
+    @property
+    def coverage(self) -> float | None:
+        """Return the share of new clips whose labels shall be in the sets, or None."""
+        return None if self.asked is None else self.asked.share
 
     @property
     def within_groups(self) -> bool:
@@ -158,16 +169,23 @@ class FinalModel:
         return nested if chosen else predictor.expected
 
     def limit(self, predictor: Predictor, default: float | None = None) -> F64 | None:
-        """Return the largest nonconformity in a set, float64 (1,) or (targets,).
+        """Return the largest nonconformity in a set, float64 (1,) or (outputs,).
 
         `default` is the coverage if none was asked. None without a coverage, or if the predictor
         has no thresholds.
         """
         coverage = self.coverage or default
-        if coverage is None or not predictor.nonconformity:
+        optional = self.asked is not None and self.asked.option
+        rows = predictor.optional if optional else predictor.nonconformity
+        if coverage is None or not rows:
             return None
-        row = int(np.searchsorted(GRID, coverage - 1e-9))
-        return np.array(predictor.nonconformity[row], dtype=np.float64)
+        return np.array(rows[int(np.searchsorted(GRID, coverage - 1e-9))], dtype=np.float64)
+
+    def few_groups(self, predictor: Predictor) -> str:
+        """Return a warning if the sets or intervals come from few groups, otherwise ''."""
+        kind = "intervals" if self.task == "regression" else "sets"
+        n = predictor.limit_groups or self.facts["n_groups"]
+        return few_groups_warning(kind, n) if predictor.nonconformity else ""
 
     def variants(self, feature: str) -> tuple[FeatureSpec, ...]:
         """Return the specs of a feature: one, or one per fold's net."""
@@ -216,6 +234,8 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         arrays[f"{i}/mean"] = reference.mean.astype(np.float32)
         arrays[f"{i}/scale"] = reference.scale.astype(np.float32)
     arrays[KEYS] = model.training_keys
+    for i, predictor in enumerate(model.predictors):
+        arrays[f"{OPTIONAL}/{i}"] = np.array(predictor.optional, dtype=np.float32)
     with replacing(folder / REFERENCE, error=FuseError) as temp, temp.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     record = {
@@ -224,7 +244,7 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         "task": model.task,
         "classes": list(model.classes),
         "scale": model.scale,
-        "predictors": [asdict(predictor) for predictor in model.predictors],
+        "predictors": [asdict(replace(p, optional=())) for p in model.predictors],
         "features": [
             {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "trained_on"}
             for spec in model.specs
@@ -282,6 +302,9 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
                 entry.get("compared", 0),
             )
         keys = arrays[KEYS] if KEYS in arrays else short_keys(())
+        # Earlier versions did not write these arrays.
+        names = [f"{OPTIONAL}/{i}" for i in range(len(record["predictors"]))]
+        optional = [_tuples(arrays[n].tolist()) if n in arrays else () for n in names]
     heads = load_heads(folder / HEADS)
     if list(heads.classes) != record["classes"]:
         raise ValueError(f"classes {record['classes']} differ from those of {HEADS}")
@@ -290,7 +313,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
         task=record["task"],
         heads=heads,
         specs=tuple(FeatureSpec(**entry) for entry in record["features"]),
-        predictors=tuple(map(_predictor, record["predictors"])),
+        predictors=tuple(map(_predictor, record["predictors"], optional)),
         reference=reference,
         scale=record["scale"],
         facts=record["facts"],
@@ -301,7 +324,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
     )
 
 
-def _predictor(entry: Mapping[str, Any]) -> Predictor:
+def _predictor(entry: Mapping[str, Any], optional: tuple[tuple[float, ...], ...]) -> Predictor:
     # Earlier versions also wrote quantiles of the residuals.
     values = {name: _tuples(value) for name, value in entry.items() if name != "residuals"}
     if values.get("nonconformity"):
@@ -310,7 +333,7 @@ def _predictor(entry: Mapping[str, Any]) -> Predictor:
         if limits.ndim != 2 or len(limits) != len(GRID):
             raise ValueError(f"nonconformity: expected {len(GRID)} rows, got {limits.shape}")
         values["nonconformity"] = _tuples(np.where(np.isnan(limits), np.inf, limits).tolist())
-    return Predictor(**values)
+    return Predictor(**{**values, "optional": optional})
 
 
 def _tuples(value: Any) -> Any:
@@ -318,24 +341,43 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def with_coverage(model: FinalModel, coverage: float | None) -> FinalModel:
+def asked_of(coverage: float | None, *, per_class: bool, jointly: bool) -> Asked | None:
+    """Return the coverage that these options ask for, or None; raise `BadFeatures` if not one."""
+    options = [PER_CLASS] * per_class + [JOINTLY] * jointly
+    if len(options) > 1:
+        raise BadFeatures(f"{PER_CLASS}, {JOINTLY}: expected one of them, got both")
+    if coverage is None and options:
+        raise BadFeatures(f"{options[0]} needs a coverage: add --coverage 0.9")
+    return None if coverage is None else Asked(coverage, *options)
+
+
+def with_coverage(model: FinalModel, asked: Asked | None) -> FinalModel:
     """Return the model with a coverage asked of its sets; None asks for predictions only.
 
     Raises
     ------
     BadFeatures
-        The coverage is not in `mvemo.fuse.conformal.GRID`'s range, or the model is too old.
+        The coverage is not in `mvemo.fuse.conformal.GRID`'s range, the option is of another task,
+        or the model is too old.
     """
-    if coverage is None:
+    if asked is None:
         return model
-    if not GRID[0] <= coverage <= GRID[-1]:
-        raise BadFeatures(f"--coverage {coverage:g}: expected {GRID[0]:g} to {GRID[-1]:g}")
-    if not any(predictor.nonconformity for predictor in model.predictors):
+    if not GRID[0] <= asked.share <= GRID[-1]:
+        raise BadFeatures(f"--coverage {asked.share:g}: expected {GRID[0]:g} to {GRID[-1]:g}")
+    fitting = OPTIONS[task_of(model.task).link]
+    if asked.option not in ("", fitting):
+        kinds = "ratings" if asked.option == JOINTLY else "classes or tags"
         raise BadFeatures(
-            f"the model {model.name} has no thresholds for --coverage: make it again with "
-            "'mvemo fuse FEATURES --final'"
+            f"{asked.option} is for models of {kinds}, but {model.name} is not one: leave it out, "
+            f"or give {fitting}"
         )
-    return replace(model, coverage=coverage)
+    found = [p.optional if asked.option else p.nonconformity for p in model.predictors]
+    if not any(found):
+        raise BadFeatures(
+            f"the model {model.name} has no thresholds for {asked.option or '--coverage'}, as it "
+            "is of an earlier version: make it again with 'mvemo fuse FEATURES --final'"
+        )
+    return replace(model, asked=asked)
 
 
 def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:

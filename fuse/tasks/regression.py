@@ -200,9 +200,9 @@ class Regression(Task):
         for c in self.output_columns:
             if c.score != "r2" or not few:
                 title = f"{c.title}, mean" if len(names) > 1 else c.title
-                columns.append(Column(title, f"{c.score}_macro", terminal=False))
+                columns.append(Column(title, f"{c.score}_macro", terminal=c.score == "pearson_r"))
         if self.plane is not None:
-            columns.append(Column("quadrants", "quadrant_accuracy"))
+            columns.append(Column("quadrants", "quadrant_accuracy", terminal=False))
         return tuple(columns)
 
     @property

@@ -132,6 +132,21 @@ def source_of(path: str) -> str:
     return f"{parent}/{source}" if source.isdigit() and parent else source
 
 
+def source_of_piece(path: str) -> str:
+    """Return the source of a file or clip that is named as a piece, otherwise an empty text.
+
+    Examples
+    --------
+    >>> source_of_piece("Sad/Vol. 2-5-of-9.mp4"), source_of_piece("b-1-of-2"), source_of_piece("c")
+    ('Vol. 2', 'b', '')
+    """
+    for stem in (path, posixpath.splitext(path)[0]):
+        name = posixpath.basename(stem)
+        if infer_group(name) != name:
+            return source_of(f"{stem}.mp4")
+    return ""
+
+
 def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
     """Return the manifest with groups that are inferred from file names.
 

@@ -23,9 +23,10 @@ def audit(features: Path, manifest: Path | None, out: Path | None, **options: An
     """Look for faults of the data in FEATURES that make scores too good or too bad.
 
     Lists clips with equal or nearly equal vectors in different groups, splits or classes;
-    features that know the labels; constant, repeated or wrongly scaled columns; clips far
-    from all others; features that tell groups apart better than labels; classes in too few
-    groups. Each finding states the clips and the cure.
+    pieces of one source in several groups or splits; features made from the labels; rows of
+    other labels, or shifted by a column; constant, repeated or wrongly scaled columns; clips
+    far from all others; features that tell groups apart better than labels; classes in too
+    few groups. Each finding states the clips and the cure.
 
     \b
     Examples:
@@ -76,10 +77,13 @@ def _write_corrected(features: Path, out: Path, findings: Any, options: dict[str
         table, names = cache.table, cache.names()
     kept = [name for name in names if name not in options["exclude"]]
     group_of = dict(zip(table.clip_ids, table.groups, strict=True))
-    pairs = [pair for finding in findings if finding.feature in kept for pair in finding.pairs]
+    found = [finding for finding in findings if finding.feature in ("", *kept)]
+    pairs = [pair for finding in found for pair in finding.pairs]
     clips, groups = list(table.clip_ids), {}
     if options["drop_duplicates"]:
-        first = first_of_each(pairs)
+        first = first_of_each(
+            [pair for finding in found if finding.feature for pair in finding.pairs]
+        )
         clips = [clip for clip in clips if first.get(clip, clip) == clip]
     if options["merge_groups"]:
         first = first_of_each([(group_of[a], group_of[b]) for a, b in pairs])

@@ -19,6 +19,7 @@ from mvemo.pipeline.commands.options import (
     flag,
     folds_are_named,
     folds_option,
+    rehash_option,
     root_option,
     seed_option,
     set_option,
@@ -70,6 +71,7 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 @root_option
 @column_option
 @task_option
+@rehash_option
 @flag("--force", "Replace an existing cache that holds other clips.")
 @flag("--fail-fast", "Stop at the first clip that fails.")
 @flag("--retry-failed", "Try again to decode clips that failed before.")

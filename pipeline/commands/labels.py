@@ -44,7 +44,7 @@ SHOWN = 20
     "--share",
     type=click.FloatRange(0, 0.5, min_open=True),
     default=0.1,
-    help="Share of the labels that are changed to measure the ranking.",
+    help="Share of wrong labels for which the precision of the list is stated.",
 )
 @option(
     "--next",
@@ -67,9 +67,10 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
     """Rank the labels of FEATURES that are probably wrong, most doubtful first.
 
     The doubt is the loss of the label under the out-of-fold prediction of the recommended
-    model. Some labels are changed on purpose: the share of them that is found says how far to
-    trust the list. Fill in the column `corrected` of the CSV, and give it to `mvemo manifest
-    relabel`. If known, the scores that the annotators' disagreement allows are printed, too.
+    model. The last line says how many of the first labels are wrong if 10 % (--share) of all
+    are, and how many can be. Fill in the column `corrected` of the CSV, and give it to `mvemo
+    manifest relabel`. If known, the scores that the annotators' disagreement allows are
+    printed, too.
     With --next, unlabelled clips are listed instead: uncertain ones that are unlike each other.
 
     \b
@@ -99,16 +100,19 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
     if out is not None:
         _write(records, FIELDS, out)
     if options["json"]:
-        facts = {name: getattr(found, name) for name in ("model", "planted", "precision", "auroc")}
+        names = ("model", "suspects", "precision", "at_most", "auroc")
+        facts = {name: getattr(found, name) for name in names}
         limits = [ceiling.record() for ceiling in ceilings]
         share = options["share"]
         click.echo(dump_json({**facts, "share": share, "labels": records, "ceilings": limits}))
         return
     _print(records[: options["most"] or SHOWN], FIELDS)
+    less = f": see --share {found.at_most:.2g}" if found.at_most < options["share"] else ""
     click.echo(
-        f"\n{found.model}: of {found.planted} labels that were changed on purpose "
-        f"({options['share']:.0%}), {found.precision:.0%} were among the {found.planted} most "
-        f"doubtful ones (AUROC {found.auroc:.3f})"
+        f"\n{found.model}: if {options['share']:.0%} of the labels were wrong, "
+        f"{found.precision:.0%} of the {found.suspects} most doubtful ones would be "
+        f"(AUROC {found.auroc:.3f}); at most {found.at_most:.0%} can be wrong if errors are random"
+        f"{less}"
     )
     if ceilings:
         click.echo("\nLimits that the annotators' disagreement puts on scores:")

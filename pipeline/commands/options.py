@@ -321,6 +321,22 @@ task_option = option(
 strict_option = flag("--strict", "Exit with code 1 if clips failed.")
 
 
+def _forget(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    from mvemo.extract.store.contents import forget_contents
+
+    if value:
+        forget_contents()
+
+
+rehash_option = option(
+    "--rehash",
+    is_flag=True,
+    expose_value=False,
+    callback=_forget,
+    help="Read all files again, also those with the size, time and inode of the last run.",
+)
+
+
 def _scale(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
     from mvemo.manifests.labels import parse_scale
 

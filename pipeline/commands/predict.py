@@ -21,6 +21,7 @@ from mvemo.pipeline.commands.options import (
     flag,
     model_option,
     refuse_address,
+    rehash_option,
     strict_option,
     together,
     weights_option,
@@ -29,6 +30,7 @@ from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
+    from mvemo.fuse.conformal import Asked
     from mvemo.fuse.final.model import FinalModel
     from mvemo.pipeline.prediction.formats import Record
     from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
@@ -83,6 +85,9 @@ model_options = together(
     help="Add sets of classes or tags, or intervals, that hold the truth for this share "
     "of new clips, such as 0.9.",
 )
+@flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
+@flag("--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips.")
+@rehash_option
 @strict_option
 @flag("--plan", "Only print the time and the memory that it would need.")
 @flag(
@@ -120,6 +125,7 @@ def predict(
       mvemo predict video.mp4 --timeline
       mvemo predict songs/ --cache songs.h5 --csv songs.csv    # each night
     """
+    options["coverage"] = _asked(options.pop("coverage"), options)
     windows = {name: options.pop(name) for name in ("window", "hop")}
     shown = {name: options.pop(name) for name in ("csv_file", "as_json", "jsonl", "strict")}
     if shown["jsonl"] and shown["as_json"]:
@@ -169,6 +175,16 @@ def predict(
     on_clip = _echo_line if shown["jsonl"] else None
     found = predict_files(folder, clips, settings, catalogue, on_clip)
     return _show(*found, shown, facts=catalogue is not None)
+
+
+def _asked(coverage: float | None, options: dict[str, Any]) -> Asked | None:
+    """Take the options on the form of sets from `options`, and return what they ask for."""
+    form = {name: options.pop(name) for name in ("per_class", "jointly")}
+    if coverage is None and not any(form.values()):
+        return None
+    from mvemo.fuse.final.model import asked_of
+
+    return asked_of(coverage, **form)
 
 
 def _predict_features(file: Path, options: dict[str, Any], shown: dict[str, Any]) -> int:

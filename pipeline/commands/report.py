@@ -20,6 +20,7 @@ from mvemo.pipeline.commands.options import (
     scale_option,
 )
 from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 
 
@@ -29,9 +30,14 @@ from mvemo.pipeline.provenance import provenance
     "files",
     type=INPUT,
     multiple=True,
-    required=True,
     help="Table: clip_id, label, a column of probabilities for each class (or 'predicted', the "
     "class); optional group, fold, model. May be given several times.",
+)
+@option(
+    "--methods",
+    "run",
+    type=INPUT,
+    help="Instead of a report, print a methods paragraph and a checklist on this run's folder.",
 )
 @column_option
 @option(
@@ -58,6 +64,7 @@ from mvemo.pipeline.provenance import provenance
 @flag("--synthetic", "State in the report that the clips are generated.")
 def report(
     files: tuple[Path, ...],
+    run: Path | None,
     columns: dict[str, str],
     task: Task | None,
     manifest: Path | None,
@@ -73,7 +80,13 @@ def report(
     Example:
       mvemo report --predictions theirs.csv --out theirs
       mvemo report --predictions tags.csv --task multilabel --manifest clips.csv
+      mvemo report --methods out
     """
+    if (run is None) == (not files):
+        raise BadOption("expected either --predictions FILE or --methods RUN")
+    if run is not None:
+        click.echo(methods_of_run(run))
+        return
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
     from mvemo.fuse.crossval.comparisons import with_uncertainty
     from mvemo.fuse.report.report_files import require_other_folder
@@ -123,6 +136,19 @@ def report(
     write_paper(results_tables(results), options["latex"], options["markdown"])
     tell_stale_model(out)
     click.echo(f"\nreport: {out / 'report.html'}")
+
+
+def methods_of_run(run: Path) -> str:
+    """Return the methods paragraph of a run's folder, or of its ``metrics.json``."""
+    from mvemo.fuse.report.methods import methods_text
+
+    path = run / "metrics.json" if run.is_dir() else run
+    try:
+        return methods_text(parse_json(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise BadOption(f"{path}: does not exist: 'mvemo fuse ... --out {run}' writes it") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadOption(f"{path}: is not the metrics of an evaluation: {error}") from None
 
 
 def _marks_beside(predictions: Path) -> dict[str, Any]:

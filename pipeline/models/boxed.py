@@ -105,7 +105,7 @@ def card_text(name: str, folder: Path) -> str:
         _facts(model, about, folder),
         ["Cross-validated scores (groups left out of the training):", *_scores(model)],
         _wrap(f"Expect {_score(expected)} of {first.name}{cost}."),
-        _wrap(_coverage(first)),
+        _wrap(_coverage(model, first)),
         _outputs(first, _TASKS[model.task]),
         _wrap(share if alarms < 1 else ""),
         *map(_wrap, notes),
@@ -148,16 +148,18 @@ def _scores(model: FinalModel) -> list[str]:
     return align_columns(rows, left=(0, 1))
 
 
-def _coverage(predictor: Predictor) -> str:
+def _coverage(model: FinalModel, predictor: Predictor) -> str:
     """Return a sentence on the coverage of a predictor's sets; '' if it was not evaluated."""
     got: Mapping[str, Any] | None = predictor.expected.get("coverage")
     if got is None:
         return ""
-    kind = "Intervals" if got["size"] is None else "Sets"
+    kind, few = "Intervals" if got["size"] is None else "Sets", model.few_groups(predictor)
     size = "" if got["size"] is None else f", with {got['size']:.2f} members on average"
     return (
         f"{kind} of {predictor.name} at a coverage of {got['asked']:.0%} hold the truth for "
         f"{got['share']:.1%} of clips in cross-validation{size} (mvemo predict --coverage)."
+        + f" {few[:1].upper()}{few[1:]}."
+        * bool(few)
     )
 
 

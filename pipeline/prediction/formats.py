@@ -12,6 +12,12 @@ from mvemo.fuse.numeric import F64
 Record = dict[str, Any]
 # Maximum number of further classes, and of tags, in a row of the terminal's table.
 N_OTHERS, N_TAGS = 2, 5
+# What usual sets and those of `--per-class` hold.
+TRUE_CLASS = (
+    "the true class of {}, on average over the classes",
+    "the true class of {}, for each class by itself",
+)
+TRUE_TAGS = ("all tags of {}", "each tag of {} that have it")
 # Fields of a predicted rating.
 ENDS = ("value", "low", "high")
 
@@ -106,15 +112,15 @@ class Format:
         words = "calibrated probability of the label, among the model's classes"
         if brief:
             words = "of 100 clips with 0.70, about 70 have that label"
-        return [f"confidence: {words}", *self.set_legend("the true class")]
+        return [f"confidence: {words}", *self.set_legend(*TRUE_CLASS)]
 
-    def set_legend(self, truth: str) -> list[str]:
-        """Return a line that explains the sets, if a coverage was asked for."""
-        asked = self.model.coverage
+    def set_legend(self, *truths: str) -> list[str]:
+        """Return a line that explains the sets, usual or optional, if a coverage was asked for."""
+        asked = self.model.asked
         if asked is None:
             return []
-        share = f"at least {100 * asked:.3g}%"
-        return [f"set: has {truth} for {share} of new clips like the training clips"]
+        share = f"{100 * asked.share:.3g}% of new clips like the training clips"
+        return [f"set: has {truths[bool(asked.option)].format(share)}"]
 
     def output_range(self) -> tuple[float, float]:
         """Return the smallest and the largest value of an output."""
@@ -150,7 +156,7 @@ class TagFormat(Format):
         return _log_odds(float(outputs[output]), 1.0 - float(outputs[output]))
 
     def legend(self, brief: bool = False) -> list[str]:
-        return self.set_legend("all tags")
+        return self.set_legend(*TRUE_TAGS)
 
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
         # Choose the tag that is furthest above its threshold.
@@ -214,8 +220,12 @@ class RatingFormat(Format):
         for name, words in self._scale().items():
             named.setdefault(words.partition("; ")[0] if brief else words, []).append(name)
         lines = [f"{', '.join(names)}: {words}" for words, names in named.items()]
-        share = 100 * (self.model.coverage or INTERVAL_SHARE)
-        return [*lines, f"in brackets: {share:.3g}% prediction interval"]
+        share, asked = 100 * (self.model.coverage or INTERVAL_SHARE), self.model.asked
+        what = f"in brackets: {share:.3g}% prediction interval"
+        if len(self.model.classes) > 1:
+            jointly = asked is not None and asked.option
+            what += "s, for all ratings of a clip at once" if jointly else " of each rating"
+        return [*lines, what]
 
     def output_range(self) -> tuple[float, float]:
         scales = self.model.scale.values()

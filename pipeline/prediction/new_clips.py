@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from glob import glob
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +34,9 @@ from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 
+if TYPE_CHECKING:
+    from mvemo.fuse.conformal import Asked
+
 # A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
 LONG = 1.5
 MOST_WINDOWS = 8
@@ -46,7 +50,7 @@ class PredictSettings:
     # Files of pretrained weights by net; other nets use downloaded weights.
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
-    coverage: float | None = None  # share of new clips whose labels shall be in the sets
+    coverage: Asked | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def clips_and_settings(
     modality: str,
     weights: Mapping[str, Path],
     device: str,
-    coverage: float | None = None,
+    coverage: Asked | None = None,
     columns: Mapping[str, str] | None = None,
     *,
     later: bool = False,

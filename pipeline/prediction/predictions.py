@@ -35,6 +35,7 @@ from mvemo.pipeline.prediction.formats import Record, format_of
 
 if TYPE_CHECKING:
     from mvemo.cache import Cache
+    from mvemo.fuse.conformal import Asked
 
 # Plain words for the main score of each task, by metric.
 _EXPECT = {
@@ -61,7 +62,7 @@ class Prediction:
     problem: str = ""  # reason why the clip was not predicted
     # True for a clip of the training data: the heads know its label, so confidence is not valid.
     trained_on: bool = False
-    # JSON values: ``content`` (digest of the file's bytes), ``duration`` in seconds, mvemo's
+    # JSON values: ``content`` (digest of its sound and pictures), ``duration`` in seconds, mvemo's
     # ``version``, the ``date`` of reading and the ``seconds`` that reading took.
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -116,7 +117,8 @@ def _ask_a_person(
         reasons += [f"the set has {n} of {n_all} {nouns}"] * (2 * n > n_all)
     if unusual:
         reasons.append("the clip is unlike the training clips, so the coverage is not known")
-    return (f"{ASK}: {'; '.join(reasons)}",) if reasons else ()
+    few = model.few_groups(predictor)
+    return ((f"{ASK}: {'; '.join(reasons)}",) if reasons else ()) + ((few,) if few else ())
 
 
 def without_distance(note: str) -> str:
@@ -125,7 +127,7 @@ def without_distance(note: str) -> str:
 
 
 def predict_features(
-    folder: Path, features: Path, modalities: Collection[str], coverage: float | None = None
+    folder: Path, features: Path, modalities: Collection[str], coverage: Asked | None = None
 ) -> tuple[FinalModel, list[Prediction]]:
     """Predict the clips of a feature file, in its order, from features of these modalities."""
     from mvemo.cache import open_cache
@@ -332,11 +334,15 @@ def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = F
                 "that it was not trained on, in cross-validation"
             )
     clips, groups = facts["n_clips"], facts["n_groups"]
+    # With a coverage, the clips' notes say so.
+    promised = model.task == "regression" and model.coverage is None
+    warnings = [model.few_groups(p.predictor) for p in predictions if promised and p.predictor]
     return [
         f"{model.name} was trained on {clips} clips. On new clips, expect:"
         if brief
         else f"model {model.name}: trained on {clips} clips of {groups} groups",
         *lines,
         *format_of(model).legend(brief),
+        *dict.fromkeys(f"note: {few}" for few in warnings if few),
         *(f"note: {note}" for note in facts["notes"]),
     ]

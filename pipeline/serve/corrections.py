@@ -141,11 +141,17 @@ class Corrections:
         return self._keys.get(content) or content[:16] or clip_id
 
     def adopt(self, content: str, path: Path) -> None:
-        """Correct the digest of a file whose correction has none, or the one of its bytes.
+        """Correct the place of a file that was moved, or a digest that an earlier version stored.
 
-        Earlier versions stored the latter.
+        Earlier versions stored the digest of its bytes, or none.
         """
         place = os.path.abspath(path)
+        for c in self._of(self.key_of(content)):
+            if not os.path.lexists(self.path.parent / c.path):
+                there = Path(os.path.relpath(place, self.path.parent)).as_posix()
+                with suppress(OSError, PipelineError), self._lock:
+                    self._begin(c.clip_id, None)
+                    self._change([{"clip_id": c.clip_id, "date": utc_now(), "moved": there}])
         for c in () if content in self._keys else self.current.values():
             if os.path.abspath(self.path.parent / c.path) == place and c.content != content:
                 with suppress(OSError, PipelineError), self._lock:

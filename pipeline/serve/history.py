@@ -1,7 +1,7 @@
 """Corrections of clips, and the entries of their history in ``corrections-history.jsonl``."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -28,7 +28,8 @@ class Correction:
     content: str = ""  # digest of the file's content, which is the clip's key in a catalogue
 
 
-Entry = dict[str, Any]  # fields of a correction, or ``clip_id``, ``date`` and ``undo`` or ``gone``
+# Fields of a correction, or ``clip_id``, ``date`` and ``undo``, ``gone`` or ``moved``.
+Entry = dict[str, Any]
 States = dict[str, list[Correction]]  # clip -> its corrections, the one in force last
 
 
@@ -56,6 +57,8 @@ def replay(entries: Iterable[Entry], states: States | None = None) -> States:
             of_clip.clear()
         elif entry.get("undo"):
             del of_clip[-1:]
+        elif there := entry.get("moved"):
+            of_clip[:] = [replace(c, path=there) for c in of_clip]
         else:
             label = None if entry["label"] is None else tuple(entry["label"])
             # Earlier versions stored comments that made the manifest unreadable.

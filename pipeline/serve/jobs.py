@@ -14,6 +14,7 @@ from threading import Condition, Thread
 from typing import Any
 
 from mvemo.cache.spec import content_digest
+from mvemo.fuse.conformal import Asked
 from mvemo.fuse.final.model import MODEL, FinalModel, load_model
 from mvemo.manifests.files import to_json_values
 from mvemo.pipeline.console.messages import tell, tell_note
@@ -216,7 +217,7 @@ class Worker:
 
             # Models that were adapted to corrections may lack thresholds.
             has_sets = bool(model.predictors[0].nonconformity)
-            settings = replace(self.settings, coverage=COVERAGE if has_sets else None)
+            settings = replace(self.settings, coverage=Asked(COVERAGE) if has_sets else None)
             fetch_model_weights(folder, settings.modalities, but=settings.weights)
             self._maker, self._maker_of = FeatureMaker(folder, settings), digest
         return self._maker

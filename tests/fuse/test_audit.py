@@ -1,5 +1,8 @@
 """Each planted fault of the data is found, with its clips; sound data have no finding."""
 
+import csv
+
+import h5py
 import numpy as np
 import pytest
 
@@ -31,6 +34,7 @@ def vectors(seed, dim=24):
 
 
 def findings(tmp_path, clips, splits=None, **features):
+    tmp_path.mkdir(exist_ok=True)
     for name, values in features.items():
         import_feature(tmp_path / "f.h5", name, "audio", values, table=clips)
     with open_cache(tmp_path / "f.h5") as cache:
@@ -72,6 +76,13 @@ def test_features_made_from_the_labels(tmp_path, task, how):
     assert [(f.kind, f.feature) for f in found] == [("label-leakage", "leak")]
 
 
+def test_columns_made_from_labels_are_named(tmp_path):
+    clips, values = table(), vectors(1, 64)
+    values[:, 3], values[:, 40] = 1.0, np.array([2, 0, 3, 1])[clips.labels]
+    (found,) = [f for f in findings(tmp_path, clips, a=values) if f.kind == "label-leakage"]
+    assert "of 1 of 64 columns (40)" in found.message
+
+
 def test_a_good_feature_is_not_a_leak(tmp_path):
     clips = table()
     values = vectors(1) + 1.5 * np.eye(24, dtype=np.float32)[clips.labels]
@@ -87,6 +98,34 @@ def test_faulty_columns_and_clips(tmp_path):
     assert found["duplicate-columns"].message.endswith(": 5")
     assert found["units"].message.endswith(": 7")
     assert found["outlier"].clips == ("c17",)
+
+
+def test_multiples_and_rounded_copies_of_columns(tmp_path):
+    values = vectors(1).astype(np.float64)
+    values[:, 3], values[:, 5] = 2 * values[:, 2], 7 - values[:, 4] / 3
+    values[:, 9] = values[:, 8] + 1e-6 * vectors(2)[:, 0]
+    # Rounding is no copy.
+    values[:, 20:24] = 1 + 6e-8 * (np.arange(N)[:, None] % 7 == 0) * np.arange(1, 9, 2)
+    # An outlier makes columns nearly proportional, and so do tails.
+    values[17, 12:20] = 1e5
+    found = {f.kind: f for f in findings(tmp_path, table(), timbre=values.astype(np.float32))}
+    assert found["duplicate-columns"].message.endswith(": 3, 5, 9")
+
+
+def test_pieces_in_several_groups_and_splits(tmp_path):
+    ids = tuple(f"a/Vol. {i // 3}-{i % 3 + 1}-of-3@{i % 3}" for i in range(N))
+    clips = table(clip_ids=ids, groups=tuple(f"g{i // 2}" for i in range(N)))
+    splits = dict.fromkeys(ids, "train") | {ids[1]: "test"}
+    found = {f.kind: f for f in findings(tmp_path, clips, splits, timbre=vectors(1))}
+    assert found["source-across-splits"].clips == ids[:3]
+    assert len(found["source-across-groups"].clips) == N
+    whole = table(clip_ids=ids)
+    assert findings(tmp_path / "b", whole, dict.fromkeys(ids, "train"), timbre=vectors(1)) == ()
+
+
+def test_tags_without_names(tmp_path):
+    clips = table("multilabel", classes=(), labels=np.zeros((N, 0), np.int64))
+    assert findings(tmp_path, clips, timbre=vectors(1)) == ()
 
 
 def test_singers_that_are_told_apart_better_than_moods(tmp_path):
@@ -113,10 +152,6 @@ def test_clips_without_labels_are_compared_with_each_other(tmp_path):
 
 
 def test_known_answers_on_emomv(shared_data, tmp_path):
-    import csv
-
-    import h5py
-
     folder = shared_data / "emomv/DS1_EmoMV_A"
     names, labels, splits, values = [], [], [], []
     for part in ("TRAIN", "VAL"):
@@ -136,8 +171,25 @@ def test_known_answers_on_emomv(shared_data, tmp_path):
     )  # fmt: skip
     splits = dict(zip(clips.clip_ids, splits, strict=True))
     found = findings(tmp_path, clips, splits, vggish=np.concatenate(values))
+    assert "label-leakage" not in {f.kind for f in found}
     by_kind = {f.kind: f for f in found}
     across = by_kind["duplicate-across-groups"]
     assert "124 of 2518 clips" in across.message
     assert across.message.endswith("72 of them equal ones")
     assert by_kind["duplicate-across-splits"].message.endswith("7 of them equal ones")
+    assert len(by_kind["source-across-splits"].clips) == 109
+
+
+def test_published_features_of_emomusic_are_honest(shared_data, tmp_path):
+    folder = shared_data / "choi2017"
+    rows = list(csv.DictReader((folder / "emoMusic.csv").open()))
+    y = np.array([[float(row["label_valence"]), float(row["label_arousal"])] for row in rows])
+    n = len(y)
+    clips = table(
+        "regression", labels=y, clip_ids=tuple(f"c{i}" for i in range(n)),
+        groups=tuple(f"g{i}" for i in range(n)), folds=np.full(n, -1),
+    )  # fmt: skip
+    features = {f"layer{i}": np.load(folder / f"emoMusic_layer_{i}.npy") for i in range(5)}
+    features["all"] = np.concatenate([*features.values()], axis=1)
+    found = findings(tmp_path, clips, mfcc=np.load(folder / "emoMusic_mfcc.npy"), **features)
+    assert {f.kind for f in found} == {"outlier"}

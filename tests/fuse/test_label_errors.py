@@ -36,7 +36,8 @@ def test_planted_errors_are_found(tmp_path, task):
     assert np.isin(found.ranking()[:15], wrong).mean() >= 0.6
     assert found.auroc > (0.85 if task == "regression" else 0.93)
     assert 0.5 <= found.precision <= 1
-    assert found.planted == pytest.approx(0.1 * n * (1 if task == "multiclass" else 3), rel=0.4)
+    assert found.suspects == 0.1 * n * (1 if task == "multiclass" else 3)
+    assert found.at_most >= 0.04 / (1 if task == "multiclass" else 3)
 
 
 def test_the_doubt_is_the_loss_of_the_label():
@@ -66,8 +67,8 @@ def test_a_constant_rating_is_not_doubted():
     assert label_doubt(y, y + 1, "identity").tolist() == [[2, 0], [2, 0]]
 
 
-@pytest.mark.parametrize(("share", "precision"), [(0.05, 0.5), (0.1, 0.6), (0.2, 0.7)])
-def test_known_answers_on_emomv(shared_data, tmp_path, share, precision):
+@pytest.mark.parametrize("share", [0.03, 0.1, 0.25])
+def test_known_answers_on_emomv(shared_data, tmp_path, share):
     folder = shared_data / "emomv/DS1_EmoMV_A"
     names, labels, values = [], [], []
     for part in ("TRAIN", "VAL"):
@@ -79,14 +80,18 @@ def test_known_answers_on_emomv(shared_data, tmp_path, share, precision):
         labels += [int(row[5]) for row in kept]
         with h5py.File(folder / f"extracted_features/VGGish_DS1_{part}_MATCH_MISMATCH.h5") as file:
             values.append(file["data"][:][match])
+    rng, given = np.random.default_rng(0), np.array(labels)
+    wrong = rng.random(len(given)) < share
+    given[wrong] = (given[wrong] + rng.integers(1, 5, wrong.sum())) % 5
     table = ClipTable(
         "EmoMV", "multiclass", ("exciting", "fear", "tense", "sad", "relax"),
         tuple(f"{i}/{name}" for i, name in enumerate(names)),
         tuple(name.rpartition("-of-")[0].rpartition("-")[0] or name for name in names),
-        np.array(labels), np.full(len(names), -1), 0,
+        given, np.full(len(names), -1), 0,
     )  # fmt: skip
     import_feature(tmp_path / "f.h5", "vggish", "audio", np.concatenate(values), table=table)
     with open_cache(tmp_path / "f.h5") as cache:
         found = find_label_errors(cache, share=share)
-    assert found.auroc >= 0.93
-    assert found.precision >= precision
+    true = wrong[found.ranking()[: found.suspects]].mean()
+    assert found.precision == pytest.approx(true, abs=0.08)
+    assert share < found.at_most < share + 0.1

@@ -10,8 +10,10 @@ from mvemo.manifests import BadManifest, Clip, Manifest, read_manifest, write_ma
 from mvemo.manifests.annotators import (
     ceilings_of,
     disagreement_of,
+    interval_alpha,
     majority_label,
     mean_label,
+    nominal_alpha,
     with_annotators,
 )
 
@@ -43,7 +45,7 @@ def test_the_ceiling_is_what_the_true_mean_scores():
     assert ceiling.deviation == pytest.approx(2, rel=0.03)
     assert (ceiling.annotators, ceiling.clips) == (pytest.approx(5), 4000)
     assert "with 5 annotators R2 cannot exceed 0.5" in ceiling.sentence()
-    facts = ["target", "clips", "annotators", "deviation", "ratio", "r2", "pearson_r"]
+    facts = ["target", "clips", "annotators", "deviation", "ratio", "alpha", "r2", "pearson_r"]
     assert [*ceiling.record()] == facts
 
 
@@ -272,3 +274,26 @@ def test_one_row_per_clip_needs_its_label(tmp_path):
     path.write_text("file,listener,valence,arousal\na.mp3,p,7,6\na.mp3,q,5,4\nb.mp3,p,,3\n")
     with pytest.raises(BadManifest, match="csv:4: nobody gave the valence of this clip"):
         read_manifest(path, media=False)
+
+
+def test_alpha_is_that_of_krippendorffs_example():
+    """Krippendorff 2011, sections C and D: nominal .743, interval .849, with missing values."""
+    table = ("123321412...", "1233224125.3", ".3332342251.", "1233244125 1.".replace(" ", ""))
+    units = [[v for v in unit if v != "."] for unit in zip(*table, strict=True)]
+    assert nominal_alpha(units) == pytest.approx(0.743, abs=0.0005)
+    values = [np.array(unit, float) for unit in units]
+    means = np.array([v.mean() for v in values])
+    deviations = np.array([v.std(ddof=1) if len(v) > 1 else np.nan for v in values])
+    counts = np.array([len(v) for v in values], float)
+    assert interval_alpha(means, deviations, counts) == pytest.approx(0.849, abs=0.0005)
+
+
+def test_alpha_of_no_variation_is_not_known_and_of_chance_is_zero():
+    assert np.isnan(nominal_alpha([["a", "a"], ["a"]]))
+    rng = np.random.default_rng(0)
+    votes = rng.choice(["a", "b", "c"], (4000, 3))
+    assert nominal_alpha(votes.tolist()) == pytest.approx(0, abs=0.03)
+    ratings = rng.normal(size=(4000, 5))
+    counts = np.full(4000, 5.0)
+    found = interval_alpha(ratings.mean(axis=1), ratings.std(axis=1, ddof=1), counts)
+    assert found == pytest.approx(0, abs=0.03)

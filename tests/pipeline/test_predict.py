@@ -15,6 +15,7 @@ from stage_samples import run, tiny_demo, tiny_settings
 from mvemo.cache import CacheWriter
 from mvemo.cache.shards import locked_cache
 from mvemo.cache.spec import content_digest
+from mvemo.extract.media.content import file_digest
 from mvemo.extract.nets import build_net
 from mvemo.fuse import FuseError
 from mvemo.manifests import ManifestError, read_manifest
@@ -104,7 +105,7 @@ def test_a_feature_file_is_predicted_as_its_media_are(made, tmp_path, capsys, pr
     from_media = predicted(made, *map(manifest.media_path, manifest.clips))
     carried = shutil.copy(made / "work" / "features.h5", tmp_path / "carried.h5")
     from_features = predicted(made, carried)
-    assert [record["path"] for record in from_features] == list(manifest.clip_ids)
+    assert [r["path"] for r in from_features] == [r["path"] for r in from_media]
     for features, media in zip(from_features, from_media, strict=True):
         assert features["proba"] == pytest.approx(media["proba"], abs=1e-5)
         assert features["model"] == media["model"]
@@ -235,7 +236,7 @@ def test_a_catalogue_reads_only_what_is_new(made, tmp_path, read_clips, predict)
     assert "0 new, 6 kept, 0 removed" in second.err
     assert (second.out, read_clips) == (first.out, [])
     record, *_, broken = json.loads(second.out)
-    assert record["content"] == content_digest(songs / "a.wav")
+    assert record["content"] == file_digest(songs / "a.wav")
     assert record["duration"] == 1.0
     assert "cannot be read as media" in broken["error"]
     # Renamed, changed, removed and new.
@@ -312,7 +313,7 @@ def test_the_table_is_printed_if_the_file_cannot_be_written(made, tmp_path, monk
     def fail(path, *_, **__):
         raise FuseError(f"{path}: cannot be written: no space left")
 
-    monkeypatch.setattr("mvemo.manifests.files.write_text", fail)
+    monkeypatch.setattr("mvemo.pipeline.table_files.write_text", fail)
     shown = predict(made, made / "song.wav", "--csv", tmp_path / "x.csv", ends=2)
     assert "song.wav" in shown.out
     assert "cannot be written: no space left" in shown.err

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mvemo.fuse import BadFeatures, SavedHeads
-from mvemo.fuse.conformal import GRID
-from mvemo.fuse.final.model import FinalModel, Predictor, with_coverage
+from mvemo.fuse.conformal import GRID, Asked
+from mvemo.fuse.final.model import FinalModel, Predictor, asked_of, with_coverage
 from mvemo.manifests.tables import CsvWriter
 from mvemo.pipeline.prediction.predictions import (
     Prediction,
@@ -38,7 +38,7 @@ MODEL = FinalModel(
     predictors=(PREDICTOR,),
     reference={},
     scale={"valence": SCALE, "energy": SCALE},
-    facts={"n_clips": 40, "n_groups": 10, "notes": ["made of generated data"]},
+    facts={"n_clips": 40, "n_groups": 25, "notes": ["made of generated data"]},
 )
 PREDICTIONS = [
     Prediction("a.mp3", PREDICTOR, np.array([5.0, 0.9]), ("12 s long",)),
@@ -75,7 +75,7 @@ def test_the_table_of_ratings_says_what_the_numbers_are():
     assert "songs was trained on 40 clips. On new clips, expect:" in table
     assert "by lld: about 50% of the variance of clips' ratings is explained" in table
     assert "valence, energy: the 40 training clips were rated 1 to 9" in table
-    assert "in brackets: 90% prediction interval" in table
+    assert "in brackets: 90% prediction interval of each rating" in table
     (line, *_) = legend(MODEL, PREDICTIONS)[1:]
     assert line.startswith("lld: R2 0.500 (0.400 to 0.600) on clips that it was not")
 
@@ -156,12 +156,12 @@ def test_tags_are_a_list_of_those_that_apply(proba, label):
 
 def test_intervals_are_as_wide_as_the_coverage_needs():
     predictor = replace(PREDICTOR, nonconformity=limits_of(2.0, 0.5))
-    model = with_coverage(replace(MODEL, predictors=(predictor,)), 0.8)
+    model = with_coverage(replace(MODEL, predictors=(predictor,)), Asked(0.8))
     clips = [replace(PREDICTIONS[0], predictor=predictor)]
     (record,) = records(model, clips)
     assert record["coverage"] == 0.8
     assert record["values"]["valence"] == {"value": 5.0, "low": 3.0, "high": 7.0}
-    assert "in brackets: 80% prediction interval" in predictions_table(model, clips)
+    assert "in brackets: 80% prediction interval of each rating" in predictions_table(model, clips)
     # A predictor without thresholds has no interval, instead of one of another coverage.
     (record,) = records(model, [replace(PREDICTIONS[0], predictor=BARE)])
     assert record["values"]["valence"]["low"] is None
@@ -172,7 +172,7 @@ def test_sets_have_the_likeliest_first_and_large_ones_ask_a_person(task):
     predictor = replace(PREDICTOR, features=(), nonconformity=limits_of(0.75))
     heads = SavedHeads(("calm", "sad", "tense"), (), (), {})
     changes = {"task": task, "heads": heads, "scale": {}, "predictors": (predictor,)}
-    model = with_coverage(replace(MODEL, **changes), 0.9)
+    model = with_coverage(replace(MODEL, **changes), Asked(0.9))
     outputs = [np.array(p) for p in ((0.3, 0.1, 0.6), (0.1, 0.1, 0.8))]
     notes = [_ask_a_person(model, predictor, p, unusual=False) for p in outputs]
     nouns = "classes" if task == "multiclass" else "tags"
@@ -189,13 +189,61 @@ def test_sets_have_the_likeliest_first_and_large_ones_ask_a_person(task):
     assert [row["set"] for row in rows] == ["tense;calm", "", ""]
     table = predictions_table(model, clips)
     assert "tense, calm" in table
-    assert "for at least 90% of new clips" in table
+    assert "set: has" in table
+    assert "90% of new clips" in table
 
 
 def test_a_model_without_thresholds_or_a_bad_coverage_is_one_line():
     with pytest.raises(BadFeatures, match="the model songs has no thresholds for --coverage"):
-        with_coverage(replace(MODEL, predictors=(BARE,)), 0.9)
+        with_coverage(replace(MODEL, predictors=(BARE,)), Asked(0.9))
     for coverage in (0.3, 1.0, float("nan")):
         with pytest.raises(BadFeatures, match=r"expected 0\.5 to 0\.99"):
-            with_coverage(MODEL, coverage)
+            with_coverage(MODEL, Asked(coverage))
     assert with_coverage(MODEL, None) is MODEL
+
+
+def test_the_other_form_has_its_own_thresholds_and_words():
+    both = replace(PREDICTOR, optional=limits_of(3.0, 1.0))
+    model = replace(MODEL, predictors=(both,))
+    asked = with_coverage(model, asked_of(0.9, per_class=False, jointly=True))
+    clips = [replace(PREDICTIONS[0], predictor=both)]
+    assert records(asked, clips)[0]["values"]["valence"] == {"value": 5.0, "low": 2.0, "high": 8.0}
+    assert "90% prediction intervals, for all ratings of a clip at once" in predictions_table(
+        asked, clips
+    )
+    heads = SavedHeads(("calm", "sad"), (), (), {})
+    for task, words in (("multiclass", "each class"), ("multilabel", "each tag of")):
+        one = replace(both, optional=limits_of(0.1, 0.9))
+        sets = replace(model, task=task, heads=heads, scale={}, predictors=(one,))
+        asked = with_coverage(sets, asked_of(0.9, per_class=True, jointly=False))
+        clips = [Prediction("a.mp3", one, np.array([0.7, 0.3]))]
+        # The likeliest is always a member; the other one is by its own threshold.
+        assert records(asked, clips)[0]["set"] == ["calm", "sad"]
+        assert words in predictions_table(asked, clips)
+        with pytest.raises(BadFeatures, match="--jointly is for models of ratings, but songs is"):
+            with_coverage(sets, asked_of(0.9, per_class=False, jointly=True))
+
+
+@pytest.mark.parametrize(
+    ("coverage", "per_class", "jointly", "message"),
+    [
+        (None, True, False, "--per-class needs a coverage: add --coverage 0.9"),
+        (None, False, True, "--jointly needs a coverage"),
+        (0.9, True, True, "expected one of them, got both"),
+        (0.9, True, False, "--per-class is for models of classes or tags, but songs is not one"),
+        (0.9, False, True, "no thresholds for --jointly, as it is of an earlier version: make it"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(coverage, per_class, jointly, message):
+    with pytest.raises(BadFeatures, match=message):
+        with_coverage(MODEL, asked_of(coverage, per_class=per_class, jointly=jointly))
+
+
+def test_few_groups_are_warned_of_where_a_coverage_is_promised():
+    few = replace(PREDICTOR, limit_groups=11)
+    clips = [replace(PREDICTIONS[0], predictor=few)]
+    assert predictions_table(MODEL, clips).count("the intervals come from only 11 groups") == 1
+    assert "groups: below" not in predictions_table(MODEL, PREDICTIONS)
+    model = with_coverage(MODEL, Asked(0.9))
+    (note,) = _ask_a_person(model, few, clips[0].outputs, unusual=False)
+    assert note.startswith("the intervals come from only 11 groups: below 20")

@@ -18,6 +18,7 @@ from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import NO_VIDEO, FrameSampling, Problem
 from mvemo.extract.store import decoded as store_module
 from mvemo.extract.store import decoding, folders
+from mvemo.extract.store.contents import content_of
 from mvemo.extract.store.decoded import (
     DecodedStore,
     DecodeSettings,
@@ -30,7 +31,6 @@ from mvemo.extract.store.folders import (
     DecodeJob,
     DecodeRequest,
     array_path,
-    digest_file,
     map_array,
     read_problems,
     stamp_of,
@@ -74,8 +74,8 @@ def job(path, clip_id="one", **stretch):
 
 
 def stamped(path, clip_id="one"):
-    content, stamp = digest_file(path)
-    return DecodeJob(clip_id, path, content, stamp=stamp)
+    content = content_of(path)
+    return DecodeJob(clip_id, path, content.digest, stamp=content.stamp)
 
 
 def decode(folder, *jobs, request=REQUEST, settings=None):
@@ -298,8 +298,7 @@ def test_the_same_bytes_in_a_new_file_are_no_change(tmp_path, song):
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "song.wav")
-    with pytest.raises(OSError, match="a pipe"):
-        digest_file(tmp_path / "song.wav")
+    assert "it is a pipe" in content_of(tmp_path / "song.wav").reason
     pipe = DecodeJob("pipe", tmp_path / "song.wav", "0" * 64)
     assert "it is a pipe" in reasons(tmp_path / "store", pipe)[1]["pipe"]
 

@@ -18,7 +18,7 @@ from fuse_samples import plain_settings
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, FuseError, evaluate
-from mvemo.fuse.conformal import GRID, members
+from mvemo.fuse.conformal import GRID, PER_CLASS, Asked, members
 from mvemo.fuse.features import Features
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import (
@@ -168,9 +168,14 @@ def test_thresholds_hold_the_share_of_clips_that_is_asked(made, model):
     assert (np.diff(limits[:, 0]) >= 0).all()
     (evaluated,) = (m for m in results.models if m.name == predictor.name)
     proba = apply_temperature(evaluated.outputs, predictor.temperature)
-    sets = members(proba, with_coverage(model, 0.8).limit(predictor))
+    sets = members(proba, with_coverage(model, Asked(0.8)).limit(predictor))
     assert sets[np.arange(len(proba)), results.y_true].mean() >= 0.8
     assert predictor.expected["coverage"]["size"] >= 1
+    # With --per-class, each class has a threshold, which enough of its clips are below.
+    sets = members(proba, with_coverage(model, Asked(0.8, PER_CLASS)).limit(predictor))
+    hits = sets[np.arange(len(proba)), results.y_true]
+    assert all(hits[results.y_true == label].mean() >= 0.8 for label in set(results.y_true))
+    assert predictor.limit_groups == len(set(results.groups))
     assert model.limit(predictor) is None
 
 

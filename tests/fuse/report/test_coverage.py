@@ -31,6 +31,7 @@ def test_the_asked_share_is_covered_and_told(results):
     assert list(facts["per_output"]) == list(results.classes)
     assert f"{100 * facts['share']:.1f} %" in coverage_sentence(results, facts)
     assert len(coverage_table(results, facts).rows) == len(results.classes)
+    assert facts["option"] in coverage_sentence(results, facts)
     assert 'id="coverage"' in report_html(results)
     if results.task.name == "regression":
         assert np.isnan(facts["size"])
@@ -44,3 +45,26 @@ def test_the_share_of_all_clips_is_the_mean_over_classes_weighted_by_their_clips
         n = np.bincount(results.y_true)
         shares = [facts["per_output"][name]["share"] for name in results.classes]
         assert np.average(shares, weights=n) == pytest.approx(facts["share"])
+
+
+def test_all_at_once_is_told_next_to_each_output(results):
+    facts = coverage_facts(results)
+    sentence, table = coverage_sentence(results, facts), coverage_table(results, facts)
+    other = facts["optional"]["share"]
+    if results.task.name == "regression":
+        once = facts["all_at_once"]
+        assert once < facts["share"] < 1
+        assert once <= other
+        assert f"{100 * once:.1f} % of the clips" in sentence
+        assert [row[0].text for row in table.foot] == ["all", "all at once"]
+    else:
+        assert facts["all_at_once"] is None
+        shares = [one["optional"]["share"] for one in facts["per_output"].values()]
+        assert min(shares) <= other or results.task.name == "multilabel"
+        assert f"{100 * min(shares):.1f} to {100 * max(shares):.1f} %" in sentence
+
+
+def test_few_groups_are_warned_of(results):
+    facts = {**coverage_facts(results, intervals=False), "groups": 19}
+    assert "come from only 19 groups: below 20" in coverage_sentence(results, facts)
+    assert "come from only" not in coverage_sentence(results, {**facts, "groups": 20})

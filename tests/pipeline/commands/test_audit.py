@@ -107,3 +107,19 @@ def test_groups_of_trained_nets_are_not_joined_across_their_folds(tmp_path, prog
         "mvemo", "audit", tmp_path / "f.h5", "--merge-groups", "--out", tmp_path / "c.h5", ends=2
     )
     assert "were trained for folds that divide the new groups" in out.err
+
+
+def test_pieces_of_one_source_are_merged_but_not_dropped(program, tmp_path):
+    n = 60
+    ids = tuple(f"s{i // 3}-{i % 3 + 1}-of-3" for i in range(n))
+    table = ClipTable(
+        "made", "multiclass", ("calm", "tense"), ids,
+        tuple(f"g{i}" for i in range(n)), np.arange(n) % 2, np.full(n, -1), 0,
+    )  # fmt: skip
+    values = np.random.default_rng(0).normal(size=(n, 24)).astype(np.float32)
+    import_feature(tmp_path / "f.h5", "timbre", "audio", values, table=table)
+    assert kinds(program, tmp_path / "f.h5") == ["source-across-groups"]
+    words = ["--merge-groups", "--drop-duplicates", "--out", tmp_path / "g.h5"]
+    program("mvemo", "audit", tmp_path / "f.h5", *words)
+    with open_cache(tmp_path / "g.h5") as cache:
+        assert (len(cache.table), len({*cache.table.groups})) == (n, n // 3)

@@ -48,7 +48,7 @@ def test_labels_out_and_back_in(cache, tmp_path, program):
     path, table, new = cache("a"), tmp_path / "labels.csv", tmp_path / "new.csv"
     shown = program("mvemo", "labels", path, "--out", table).out
     assert len(shown.split("\n\n")[0].splitlines()) == 21
-    assert "labels that were changed on purpose (10%)" in shown
+    assert "if 10% of the labels were wrong, " in shown
     rows = list(csv.DictReader(table.open()))
     header = ["clip_id", "label", "suggested", "probability", "doubt", "corrected"]
     assert [*rows[0]] == header

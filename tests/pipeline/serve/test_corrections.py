@@ -247,3 +247,22 @@ def test_a_comment_of_an_earlier_version_does_not_make_the_file_unreadable(folde
     kept.path.unlink()
     assert len(opened(folder).current["a"].comment) == 10_000
     assert check_manifest(kept.path) == []
+
+
+def test_a_moved_file_takes_its_correction_along(folder):
+    kept = Corrections(
+        folder / "work" / "corrections.csv", "songs", "multiclass", ("calm", "tense")
+    )
+    for label in ("calm", "tense"):
+        kept.put(folder / "a.mp3", label, clip_id="a", content="digest")
+    (folder / "new").mkdir()
+    moved = folder / "new" / "b.mp3"
+    moved.write_bytes(b"")
+    kept.adopt("digest", moved)
+    for each in (kept, Corrections(kept.path, "songs", "multiclass", ("calm", "tense"))):
+        assert each.judged["a"].path == "../new/b.mp3"
+        assert each.key_of("digest") == "a"
+    # A copy takes nothing, and the former label is one step back.
+    kept.adopt("digest", folder / "copy.mp3")
+    assert kept.judged["a"].path == "../new/b.mp3"
+    assert kept.undo("a").label == ("calm",)

@@ -33,11 +33,11 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
     assert extract(sounds, "trained", work) == 0
     said = capsys.readouterr().err
     assert "decode: 11 done, 1 failed" in said
-    # One more clip: another file of the same sound would be no new one.
+    # One more clip: a file of the same sound and of other tags would be no new one.
     more, first = (sounds.manifest.with_name(name) for name in ("more.csv", "0.wav"))
     lines = sounds.manifest.read_text().splitlines()
     more.write_text("\n".join([*lines[:-1], "c10,new.wav,calm,g0"]) + "\n")
-    first.with_name("new.wav").write_bytes(first.read_bytes() + b"\0" * 2)
+    first.with_name("new.wav").write_bytes(first.read_bytes()[:-4] + b"\1\2\3\4")
     other = sounds._replace(manifest=more)
     assert extract(other, "frozen", work, "--out", tmp_path / "f.h5") == 0
     assert "decode: 1 new, 10 kept" in capsys.readouterr().err

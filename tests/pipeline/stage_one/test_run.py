@@ -18,10 +18,10 @@ from mvemo.cache.shards import locked_cache
 from mvemo.cache.writer import CacheWriter
 from mvemo.extract.media.request import Problem
 from mvemo.extract.nets import build_net
+from mvemo.extract.store import contents
 from mvemo.extract.store.folders import write_problems
 from mvemo.extract.training import trainer
 from mvemo.manifests import Clip, read_folds, read_manifest
-from mvemo.pipeline.clips import media_files
 from mvemo.pipeline.stage_one import steps
 from mvemo.pipeline.stage_one.summary import FINISHED
 
@@ -246,14 +246,14 @@ def test_files_that_are_missing_or_locked_are_failures_of_their_clips(
     demo, tmp_path, capsys, monkeypatch
 ):
     listed = read_manifest(demo / "manifest.csv")
-    locked, real = listed.clips[3], media_files.digest_file
+    locked, real = listed.clips[3], contents.stamp_of
 
-    def digest_file(path):
+    def stamp_of(path):
         if path.name == Path(locked.path).name:
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(media_files, "digest_file", digest_file)
+    monkeypatch.setattr(contents, "stamp_of", stamp_of)
     lost = replace(listed.clips[0], clip_id="lost", path="lost.mp4", group="lost")
     rewrite(replace(listed, clips=(*listed.clips, lost)), tmp_path / "m.csv")
     assert extract(tmp_path / "m.csv", tmp_path / "w", *ONE_NET) == 0

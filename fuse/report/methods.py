@@ -1,0 +1,224 @@
+"""A methods paragraph and a checklist for a paper, from the ``metrics.json`` of a run.
+
+A meta-analysis of music emotion recognition (Eerola & Anderson 2026, ACM Computing Surveys 58(10))
+left out 62 of 96 studies, most of them because they did not report what a comparison needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mvemo.fuse.tasks import task_of
+
+# Scores that the meta-analysis compares: name, and the best models' mean with its 95 % interval.
+META_ANALYSIS = {
+    "valence": "r .67 [.56, .76]",
+    "arousal": "r .81 [.74, .86]",
+    "mcc": "MCC .87",
+}
+PROTOCOLS = {
+    "crossfit": "The net that embedded the clips of a fold was trained without this fold.",
+    "frozen": "Pretrained nets embedded the clips; they were not trained on them.",
+    "shared": "One net was trained on all clips, also on those that it was scored on (optimistic).",
+    "holdout": "The nets were trained on the training split.",
+    "imported": "The features were made by another program.",
+    "none": "The features are descriptors, which are not trained.",
+    "others": "The predictions are another program's; its training clips are not known.",
+}
+TITLES = {"mcc": "MCC", "mcc_macro": "macro MCC", "f1_macro": "macro F1", "r2": "R2", "ccc": "CCC"}
+TITLES |= {"pearson_r": "r", "r2_macro": "R2", "roc_auc_macro": "macro ROC-AUC"}
+Facts = Mapping[str, Any]
+
+
+def methods_text(metrics: Facts) -> str:
+    """Return Markdown: a methods paragraph, a checklist of what is stated, and what is missing.
+
+    Parameters
+    ----------
+    metrics
+        Content of ``metrics.json`` (docs/outputs.md).
+    """
+    name = (metrics["choice"] or {}).get("model") or _best(metrics)
+    paragraphs = [_data(metrics), _models(metrics), _scores(metrics, name), _software(metrics)]
+    rows = [
+        f"| {item} | {'yes' if value else '**missing**'} | {value or cure} |"
+        for item, value, cure in _checklist(metrics, name)
+    ]
+    missing = sum("**missing**" in row for row in rows)
+    return "\n".join(
+        [
+            "## Methods",
+            "",
+            " ".join(filter(None, paragraphs)),
+            "",
+            "## Among other studies",
+            "",
+            _among_others(metrics, name),
+            "",
+            f"## Checklist: {missing} of {len(rows)} missing",
+            "",
+            "| item | stated | value, or what to add |",
+            "| --- | --- | --- |",
+            *rows,
+        ]
+    )
+
+
+def _best(metrics: Facts) -> str:
+    primary = metrics["primary_metric"]
+    return max(metrics["models"], key=lambda name: metrics["models"][name][primary]["mean"] or -1.0)
+
+
+def _data(metrics: Facts) -> str:
+    outputs = task_of(metrics["task"]).output_nouns
+    n, names = len(metrics["classes"]), ", ".join(metrics["classes"])
+    made = " of generated clips" if metrics["synthetic"] else ""
+    text = (
+        f"The data set {metrics['name']}{made} has {metrics['clips']} clips in {metrics['groups']} "
+        f"groups, with {n} {outputs[n > 1]} ({names})."
+    )
+    if metrics["folds"] == 1:
+        return f"{text} One split was tested; no group was in both parts."
+    return (
+        f"{text} Models were scored by {metrics['folds']}-fold cross-validation (seed "
+        f"{metrics['seed']}), stratified by the labels, with whole groups."
+    )
+
+
+def _models(metrics: Facts) -> str:
+    described = ", ".join(
+        f"{name} ({', '.join(_facts_of(one))})" for name, (one, *_) in _features(metrics).items()
+    )
+    settings = metrics["provenance"].get("settings") or {}
+    head = settings.get("head") or {}
+    text = f"Features: {described}." if described else "The features are not known."
+    text += f" {PROTOCOLS[metrics['protocol']]}" if metrics["protocol"] in PROTOCOLS else ""
+    if head:
+        how = "chosen by inner cross-validation" if head.get("choose_C") else f"C = {head['C']:g}"
+        text += (
+            " Linear heads with an L2 penalty were fitted on features that were standardised on "
+            f"the training clips (penalty: {how})."
+        )
+    if metrics["choice"]:
+        text += (
+            " The model was chosen inside the training folds (nested cross-validation): the "
+            "simplest one within one standard error of the lowest loss."
+        )
+    return text
+
+
+def _facts_of(feature: Facts) -> list[str]:
+    facts = [feature.get("modality"), feature.get("extractor")]
+    facts.append(f"{feature['dim']} values" if "dim" in feature else None)
+    facts.append(f"weights {feature['weights'][:12]}" if feature.get("weights") else None)
+    return [str(fact) for fact in facts if fact]
+
+
+def _scores(metrics: Facts, name: str) -> str:
+    primary, model = metrics["primary_metric"], metrics["models"][name]
+    expected = metrics["choice"] or model
+    text = (
+        f"{name} has {_score(TITLES.get(str(primary), str(primary)), *_primary(metrics, expected))}"
+        f" (the model without features, {metrics['baseline']['name']}: "
+        f"{metrics['baseline'][primary]['mean']:.3f})."
+    )
+    others = ", ".join(_score(score, value, ends) for score, value, ends in _compared(model))
+    text += f" Pooled over folds it has {others}." if others else ""
+    return f"{text} Intervals are at 95 %, over groups (Student's t)."
+
+
+def _compared(model: Facts) -> list[tuple[str, float, Sequence[float] | None]]:
+    """Return name, value and interval of the scores that meta-analyses compare."""
+    found = []
+    for score in ("mcc", "mcc_macro", "f1_macro"):
+        if score in model:
+            found.append((TITLES[score], model[score], model["intervals"].get(score)))
+    for output, values in model["per_output"].items():
+        for score in ("pearson_r", "r2", "ccc"):
+            if score in values:
+                ends = values["intervals"].get(score)
+                found.append((f"{TITLES[score]} of {output}", values[score], ends))
+    return [one for one in found if one[1] is not None]
+
+
+def _primary(metrics: Facts, model: Facts) -> tuple[float, Sequence[float] | None]:
+    """Return the primary metric of a model, and its interval."""
+    ends = (model.get("intervals") or {}).get(task_of(metrics["task"]).primary_interval[0])
+    return model[metrics["primary_metric"]]["mean"], ends
+
+
+def _score(name: str, value: float, ends: Sequence[float] | None) -> str:
+    text = f"{name} {value:.3f}"
+    return f"{text} [{ends[0]:.3f}, {ends[1]:.3f}]" if ends and None not in ends else text
+
+
+def _software(metrics: Facts) -> str:
+    provenance = metrics["provenance"]
+    versions = ", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items())
+    command = provenance.get("command")
+    text = f"Software: {versions}." if versions else ""
+    return text + (f" Command: `{command}`." if command else "")
+
+
+def _features(metrics: Facts) -> Facts:
+    features: Facts = metrics["provenance"].get("features") or {}
+    return features
+
+
+def _among_others(metrics: Facts, name: str) -> str:
+    model, found = metrics["models"][name], []
+    if "mcc" in model:
+        found.append(f"MCC {model['mcc']:.2f} here, {META_ANALYSIS['mcc']} there")
+    for output, values in model["per_output"].items():
+        key = output.lower()
+        if key in META_ANALYSIS and values.get("pearson_r") is not None:
+            found.append(f"{output}: r {values['pearson_r']:.2f} here, {META_ANALYSIS[key]} there")
+    shown = "; ".join(found) or "none of these scores is known here"
+    return (
+        "The best models of 34 studies in a meta-analysis (Eerola & Anderson 2026, ACM Computing "
+        f"Surveys 58(10)): {shown}. Those studies used other music, labels and splits, so this "
+        "shows the order of magnitude and is not a ranking."
+    )
+
+
+def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
+    """Return item, its value ('' if missing), and what to add."""
+    provenance = metrics["provenance"]
+    settings, ceilings = provenance.get("settings") or {}, metrics["ceilings"]
+    expected = metrics["choice"] or metrics["models"][name]
+    value, ends = _primary(metrics, expected)
+    digest = provenance.get("manifest_digest") or ""
+    compared = [
+        _score(score, value, ends) for score, value, ends in _compared(metrics["models"][name])
+    ]
+    tests = [c for c in metrics["comparisons"] if c["p"] is not None]
+    annotators = ceilings[0].get("annotators") if ceilings else None
+    chance = metrics.get("chance") or {}
+    chance_text = ", ".join(f"{k}: p {v['p']:.3f}" for k, v in list(chance.items())[:1])
+    n_groups, n_clips = metrics["groups"], metrics["clips"]
+    grouped = f"{n_clips} clips in {n_groups} groups" if n_groups < n_clips else ""
+    return [
+        ("data", f"{metrics['name']}, digest {digest[:12]}" if digest else "", "the data set"),
+        ("origin and licence of the clips", "", "state both"),
+        ("groups", grouped, "every clip is its own group: are songs, artists or films shared?"),
+        ("what a group is", "", "song, artist, album or source video"),
+        ("annotators", f"{annotators:g} per clip" if annotators else "", "number and agreement"),
+        ("folds", f"{metrics['folds']}, seed {metrics['seed']}", ""),
+        ("features and weights", ", ".join(_features(metrics)), "names, versions, weights"),
+        (
+            "tuning inside the training folds",
+            "penalty and model" if settings else "",
+            "what, and how",
+        ),
+        (
+            "primary score with interval",
+            _score(metrics["primary_metric"], value, ends) if ends else "",
+            "an interval",
+        ),
+        ("scores of meta-analyses", "; ".join(compared), "MCC, or r and R2"),
+        ("baseline", metrics["baseline"]["name"], ""),
+        ("test against a simpler model", f"{len(tests)} tests" if tests else "", "a paired test"),
+        ("check on random labels", chance_text, "mvemo-cv FEATURES --permute-labels 20"),
+        ("software", "versions above" if provenance.get("versions") else "", "names, versions"),
+    ]
