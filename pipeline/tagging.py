@@ -37,8 +37,6 @@ Entry = dict[str, Any]  # fields of `_ENTRY`, or ``undone`` (a tagging) and ``pa
 _ENTRY = {"run", "path", "size", "had_tags", "sound", "old", "new"}
 # Characters of the keys of Vorbis comments, other than letters, digits and '_.-'.
 _SAFE = "!\"#$&'()*+,/:;<>?@[\\]^`{|}"
-# Bytes of an ID3v1 tag, at the end of a file.
-_V1 = 128
 
 
 @dataclass(frozen=True)
@@ -326,11 +324,12 @@ def _save(opened: Any, file: Path, change: Change) -> None:
 
     tags, end = opened.tags, b""
     if type(tags).__name__ == "ID3":
-        # Mutagen would write an ID3v1 tag anew, and does not know the footer of an ID3v2.4 tag.
+        # Mutagen would write an ID3v1 tag (the last 128 bytes) anew, and does not know the footer
+        # of an ID3v2.4 tag.
         with file.open("rb+") as target:
             if tags.size and tags._header.f_footer:
                 import_module("mutagen._util").delete_bytes(target, 10, tags.size)
-            start = max(target.seek(0, os.SEEK_END) - _V1, 0)
+            start = max(target.seek(0, os.SEEK_END) - 128, 0)
             target.seek(start)
             if (end := target.read()).startswith(b"TAG"):
                 target.truncate(start)

@@ -299,8 +299,8 @@ class SoundCollector:
         self, request: ClipRequest, on_block: OnBlock | None = None, channel: int | None = None
     ) -> None:
         self._request, self._options = request, (request, on_block, channel)
-        self._sound: Waveforms | None = None
-        self._blocks: list[F32] = []  # (channels, samples) that are not in `_sound` yet
+        self.sound: Waveforms | None = None  # None before the first frame
+        self._blocks: list[F32] = []  # (channels, samples) that are not in `sound` yet
         self._n_missing = 0  # number of samples in gaps after the first sound
         self.end = 0.0  # end of the last decoded frame in seconds, also if it is before the clip
         self.error = ""  # reason why the sound cannot be used
@@ -308,27 +308,12 @@ class SoundCollector:
     @property
     def seconds(self) -> float:
         """Seconds from the clip's start to the end of its last sound."""
-        return self._sound.n_samples / self._sound.sr if self._sound else 0.0
+        return self.sound.n_samples / self.sound.sr if self.sound else 0.0
 
     @property
     def decoded_seconds(self) -> float:
         """`seconds` without the gaps in the sound."""
-        return self.seconds - self._n_missing / self._sound.sr if self._sound else 0.0
-
-    @property
-    def is_silent(self) -> bool:
-        """True if no sound was added, or only silence."""
-        return self._sound is None or self._sound.is_silent
-
-    @property
-    def is_judged(self) -> bool:
-        """True if more sound does not change `channel`."""
-        return self._sound is not None and self._sound.is_judged
-
-    @property
-    def channel(self) -> int | None:
-        """First loud channel, if the channels cancel each other in their mean; otherwise None."""
-        return self._sound.channel if self._sound else None
+        return self.seconds - self._n_missing / self.sound.sr if self.sound else 0.0
 
     def add(self, frames: Sequence[tuple[float, Any]]) -> None:
         """Append decoded frames, given as (start time in seconds, frame) in order."""
@@ -338,9 +323,9 @@ class SoundCollector:
         self._flush()
 
     def _add_frame(self, when: float, frame: Any) -> None:
-        if self._sound is None:
-            self._sound = Waveforms(frame.sample_rate, *self._options)
-        sound, sr = self._sound, self._sound.sr
+        if self.sound is None:
+            self.sound = Waveforms(frame.sample_rate, *self._options)
+        sound, sr = self.sound, self.sound.sr
         if frame.sample_rate != sr:
             self.error = f"the sampling rate changes from {sr} to {frame.sample_rate} Hz"
             return
@@ -371,18 +356,18 @@ class SoundCollector:
         self._blocks.append(_channels(frame)[:, skip : skip + n_left])
 
     def _flush(self) -> None:
-        if self._sound is not None:
+        if self.sound is not None:
             for _, blocks in groupby(self._blocks, len):
-                self._sound.add_channels(np.concatenate(list(blocks), axis=1))
+                self.sound.add_channels(np.concatenate(list(blocks), axis=1))
         self._blocks = []
 
     def problem(self) -> Problem | None:
         if self.error:
             return Problem(self.error)
-        return Problem("no sound can be decoded") if self._sound is None else self._sound.problem()
+        return Problem("no sound can be decoded") if self.sound is None else self.sound.problem()
 
     def finish(self) -> tuple[dict[int, F32], Problem | None]:
-        return ({}, self.problem()) if self._sound is None else self._sound.finish()
+        return ({}, self.problem()) if self.sound is None else self.sound.finish()
 
 
 def _channels(frame: Any) -> F32:

@@ -79,6 +79,15 @@ class OpenClip:
         end = self.times.stated if self.times else self.request.start
         return end if self.request.stop is None else min(end, self.request.stop)
 
+    def needed(self, times: F64) -> tuple[set[int] | None, set[int]]:
+        """Return the stamps of pictures that must be decoded (None for all), and of unused ones."""
+        skipping = any(stream.codec_context.name in _SKIPPING_CODECS for stream in self.streams)
+        if not (self.times and packets.is_indexed(self.container) and skipping):
+            return None, set()
+        # The clip's last frame is needed to learn how far the video can be decoded.
+        needed = self.times.stamps_at(np.append(times, self.end))
+        return needed, self.times.unused(needed)
+
 
 @contextmanager
 def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenClip]:
@@ -132,27 +141,14 @@ def decode_streams(
         for row in range(rows.start, rows.stop):
             on_pictures(row, pictures)
 
-    needed: set[int] = set()
-    unused: set[int] = set()
-    skipping = any(stream.codec_context.name in _SKIPPING_CODECS for stream in clip.streams)
-    if clip.times and packets.is_indexed(clip.container) and skipping:
-        # The clip's last frame is needed to learn how far the video can be decoded.
-        needed = clip.times.stamps_at(np.append(times, clip.end))
-        unused = clip.times.unused(needed)
     packets.thread_decoders(clip.streams, clip.request.threads)
     sound = SoundCollector(clip.request, on_block, clip.choice.channel)
     source = packets.Packets(clip.container, clip.streams)
     waiting: list[tuple[float, Any]] = []
     with background_calls(threaded=threaded) as submit:
         picker = FramePicker(clip.request.start, clip.stated_end, times, partial(submit, scale))
-        for kind, when, frame in packets.decoded_frames(
-            source,
-            clip.origin,
-            clip.request.stop,
-            needed or None,
-            unused,
-            clip.request.start,
-        ):
+        place = (clip.origin, clip.request.stop, clip.request.start)
+        for kind, when, frame in packets.decoded_frames(source, *place, *clip.needed(times)):
             if kind == "video":
                 picker.add(when, frame)
                 continue
@@ -285,15 +281,17 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
     for track in tracks:
         with packets.open_container(path) as container:
             stream = container.streams[track]
-            sound = SoundCollector(replace(request, sample_rates=()), lambda sr, y: None)
+            collector = SoundCollector(replace(request, sample_rates=()), lambda sr, y: None)
             origin = packets.start_of(container)
             source = packets.Packets(container, [stream])
-            decoded = packets.decoded_frames(source, origin, request.stop, None)
+            decoded = packets.decoded_frames(source, origin, request.stop)
             while block := [frame[1:] for frame in islice(decoded, _SOUND_FRAMES)]:
-                sound.add(block)
-                if sound.is_judged or (stream.codec_context.channels == 1 and not sound.is_silent):
+                collector.add(block)
+                sound, is_mono = collector.sound, stream.codec_context.channels == 1
+                if sound and (sound.is_judged or (is_mono and not sound.is_silent)):
                     break
-            if sound.channel is not None or not sound.is_silent:
+            sound = collector.sound
+            if sound and (sound.channel is not None or not sound.is_silent):
                 return Sound(track, sound.channel)
     return Sound()
 
@@ -325,7 +323,8 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
         )
         several = len(clip.container.streams.audio) > 1
     silent = decoded.problems.get("audio", CUT_OFF).missing
-    if choice is None and (sound.channel is not None or (silent and several)):
+    cancels = sound.sound is not None and sound.sound.channel is not None
+    if choice is None and (cancels or (silent and several)):
         found = choose_sound(path, request)
         if found != Sound():
             return decode_container(path, request, found)

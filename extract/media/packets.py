@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,8 @@ class Packets:
         if abs(packet.dts + before - due) < _BACK / unit < abs(stamp - due):
             # Only a few stamps were wrong, so the previous shift applies again.
             shift, before = before, shift
-        elif (last - stamp) * unit > _BACK or (
+        # Matroska has no decoding times, and those that FFmpeg computes may go back within a part.
+        elif ((last - stamp) * unit > _BACK and (self._jumping or packet.is_keyframe)) or (
             self._jumping and self._places and stamp * unit - self._now > _AHEAD
         ):
             shift, before = due - packet.dts, shift
@@ -350,13 +352,27 @@ def frame_times(
     return times
 
 
+def _decode(
+    origin: float, packet: Any, kind: str, codec: Any, unit: float
+) -> list[tuple[str, float, Any]]:
+    """Return the frames of a packet (None flushes the decoder); [] if it is damaged."""
+    try:
+        frames = codec.decode(packet)
+    except Exception as error:
+        # Whatever is wrong with the pictures, the sound is read.
+        if kind == "audio" and not isinstance(error, av.error.FFmpegError):
+            raise
+        return []
+    return [(kind, f.pts * unit - origin, f) for f in frames if f.pts is not None]
+
+
 def decoded_frames(
     packets: Packets,
     origin: float,
     stop: float | None,
+    start: float = 0.0,  # start of the clip in seconds
     needed: set[int] | None = None,  # stamps of the pictures that must be decoded; None for all
     unused: Set[int] = frozenset(),  # stamps of pictures on which no needed picture depends
-    start: float = 0.0,  # start of the clip in seconds
 ) -> Iterator[tuple[str, float, Any]]:
     """Yield (stream type, time in seconds, frame) until every stream is past `stop`."""
     # PyAV computes a stream's properties each time they are read.
@@ -364,18 +380,7 @@ def decoded_frames(
     counting = packets.container.format.name in _COUNTING_FRAMES
     begin, early = start - _RUN_UP + origin, deque[Any](maxlen=_RUN_UP_PACKETS)
     following = iter(packets)
-
-    def decode(packet: Any, kind: str, codec: Any, unit: float) -> list[tuple[str, float, Any]]:
-        """Return the frames of a packet (None flushes the decoder); [] if it is damaged."""
-        try:
-            frames = codec.decode(packet)
-        except Exception as error:
-            # Whatever is wrong with the pictures, the sound is read.
-            if kind == "audio" and not isinstance(error, av.error.FFmpegError):
-                raise
-            return []
-        return [(kind, f.pts * unit - origin, f) for f in frames if f.pts is not None]
-
+    decode = partial(_decode, origin)
     while running:
         try:
             packet = next(following)

@@ -20,14 +20,14 @@ PACKAGES = ("mutagen", "starlette", "uvicorn")
 @option("--work", type=OUT_FOLDER, help="Folder for all that it writes.  [default: FOLDER/.mvemo]")
 @option("--port", type=click.IntRange(0, 65535), help="Port.  [default: 8400, or a free one]")
 @option("--host", default="127.0.0.1", help="Address to listen on; others need --token.")
-@option("--token", default="", help="Token of the address.  [default: a random one]")
+@option("--token", help="Token of the address.  [default: a random one]")
 @flag("--no-open", "Do not open the browser.")
 @option(
     "--max-upload",
     type=click.IntRange(min=1),
     default=2000,
     metavar="MB",
-    help="Largest file that can be dropped on the page.  [default: 2000]",
+    help="Largest file that can be dropped on the page.",
 )
 def serve(source: Path, model_name: str | None, device: str, **options: Any) -> None:
     """Open a page to listen to the clips of FOLDER, correct their moods, and learn from that.
@@ -63,7 +63,7 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
             work=options["work"],
             port=options["port"],
             host=options["host"],
-            token=options["token"],
+            token=options["token"] or "",
             open=not options["no_open"],
             most_upload=options["max_upload"] * 1_000_000,
             predict=PredictSettings(device=device),

@@ -59,7 +59,7 @@ class Access:
     def _answer(self, scope: Any) -> Any:
         """Return the answer to a request that goes no further, or None."""
         headers = Headers(scope=scope)
-        host, origin = _with_port(headers.get("host", "")), headers.get("origin")
+        host, origin = _with_port(headers.get("host", "").lower()), headers.get("origin")
         # With --host 0.0.0.0, others name the address that they reached.
         address, port = scope["server"]
         reached = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -31,6 +31,7 @@ from mvemo.pipeline.serve.access import Access
 from mvemo.pipeline.serve.corrections import KEPT, file_stamp
 from mvemo.pipeline.serve.jobs import Job, QueueFull, Worker, model_record
 from mvemo.pipeline.serve.library import SUFFIXES, Library, MissingFile, OutsideFolders
+from mvemo.pipeline.serve.waveform import read_waveform
 
 PAGE = Path(__file__).with_name("page")
 SCHEMA = Path(__file__).with_name("openapi.json")
@@ -38,10 +39,6 @@ SCHEMA = Path(__file__).with_name("openapi.json")
 MOST_WAIT, LOOK = 25.0, 0.1
 # Largest JSON body in bytes.
 MOST_JSON = 1 << 20
-# Number of columns of a waveform, and its sampling rate in Hz.
-PEAKS, PEAK_SR = 1000, 8000
-# Largest number of bars of a waveform while it is read.
-MOST_BARS = 1 << 17
 # Names of media types that differ from the suffix; the system's list may lack them.
 TYPES = {
     **{".avi": "x-msvideo", ".mkv": "x-matroska", ".mov": "quicktime", ".mp3": "mpeg"},
@@ -260,7 +257,7 @@ class Api:
         key = f"{path} {file_stamp(path)}"
         if key not in self._peaks:
             loop = asyncio.get_running_loop()
-            self._peaks[key] = await loop.run_in_executor(self._readers, _peaks, path)
+            self._peaks[key] = await loop.run_in_executor(self._readers, read_waveform, path)
         return self._peaks[key]
 
     async def media(self, request: Request) -> Response:
@@ -445,34 +442,3 @@ def _number(request: Request, key: str) -> float:
     if not re.fullmatch(r"\d{1,12}(\.\d+)?", text):
         raise HTTPException(422, f"{key}: expected a number, got {text!r}")
     return float(text)
-
-
-def _peaks(path: Path) -> dict[str, Any]:
-    """Return the waveform of a file: length in seconds, and the peak of each column in 0..1."""
-    import numpy as np
-
-    from mvemo.extract.errors import ExtractError
-    from mvemo.extract.media.isolated import stream_isolated
-    from mvemo.extract.media.request import StreamRequest
-
-    rest = bars = np.zeros(0, dtype=np.float32)
-    size, length = 8, 0  # samples in a bar, and in the file
-    try:
-        for event, *values in stream_isolated(path, StreamRequest(sample_rates=(PEAK_SR,))):
-            if event != "sound":
-                continue
-            y = np.concatenate([rest, np.abs(values[1])])
-            length += len(values[1])
-            whole = len(y) // size * size
-            bars = np.concatenate([bars, y[:whole].reshape(-1, size).max(axis=1)])
-            rest = y[whole:]
-            while len(bars) > MOST_BARS:
-                # The rest shorter than a new bar is less than a thousandth of a column.
-                size, bars = 2 * size, bars[: len(bars) // 2 * 2].reshape(-1, 2).max(axis=1)
-    except ExtractError as error:
-        raise PipelineError(str(error)) from None
-    columns = np.array_split(bars, PEAKS) if len(bars) >= PEAKS else []
-    return {
-        "seconds": length / PEAK_SR,
-        "peaks": [min(round(float(column.max()), 3), 1.0) for column in columns],
-    }

@@ -13,8 +13,7 @@ import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import RLock
 from types import MappingProxyType
@@ -34,36 +33,22 @@ from mvemo.manifests.tables import (
     stated_header,
 )
 from mvemo.pipeline.errors import DiskFailed, PipelineError
+from mvemo.pipeline.serve.history import (
+    MOST,
+    Correction,
+    Entry,
+    States,
+    checked,
+    entry_of,
+    replay,
+    utc_now,
+)
 
 # Columns of the manifest that only this program reads.
 OWN = ("annotator", "comment", "unsure", "date", "predicted", "content")
-# Largest number of characters of a text; a CSV cell with more than 131,071 cannot be read.
-MOST = {"comment": 10_000, "annotator": 200}
 MOST_GROUP = 500
 # Label of a change that leaves the judgement as it is.
 KEPT = object()
-
-
-@dataclass(frozen=True)
-class Correction:
-    """Label, or only a comment, that a person gave to a predicted clip."""
-
-    clip_id: str
-    path: str  # relative to the folder of the corrections, with forward slashes
-    # One class, any number of tags, a number for each target, or None if nobody judged the clip.
-    label: Label | None
-    group: str = ""  # artist, album folder or source, if known
-    annotator: str = ""
-    comment: str = ""
-    unsure: bool = False
-    date: str = ""  # ISO 8601, UTC
-    predicted: str = ""  # predicted label in one cell
-    content: str = ""  # digest of the file's content, which is the clip's key in a catalogue
-
-
-# Fields of a correction, or ``clip_id``, ``date`` and ``undo``, ``gone`` or ``moved``.
-Entry = dict[str, Any]
-States = dict[str, list[Correction]]  # clip -> its corrections, the one in force last
 
 
 class _Broken(BadManifest):
@@ -166,13 +151,13 @@ class Corrections:
                 there = Path(os.path.relpath(place, self.path.parent)).as_posix()
                 with suppress(OSError, PipelineError), self._lock:
                     self._begin(c.clip_id, None)
-                    self._change([{"clip_id": c.clip_id, "date": _now(), "moved": there}])
+                    self._change([{"clip_id": c.clip_id, "date": utc_now(), "moved": there}])
         for c in () if content in self._keys else self.current.values():
             if os.path.abspath(self.path.parent / c.path) == place and c.content != content:
                 with suppress(OSError, PipelineError), self._lock:
                     if c.content in ("", content_digest(path)):
                         self._begin(c.clip_id, None)
-                        self._change([_entry(replace(c, content=content))])
+                        self._change([entry_of(replace(c, content=content))])
 
     def etag(self, clip_id: str) -> str:
         """Return the version of a clip's correction in this library."""
@@ -211,8 +196,8 @@ class Corrections:
                 facts = {"comment": before.comment, **facts}
                 if label is KEPT:
                     parsed, facts = before.label, {"unsure": before.unsure, **facts}
-            correction = Correction(clip_id, place, parsed, **{**facts, "date": _now()})
-            self._change([_entry(correction)])
+            correction = Correction(clip_id, place, parsed, **{**facts, "date": utc_now()})
+            self._change([entry_of(correction)])
         return correction
 
     def undo(self, clip_id: str, seen: str | None = None) -> Correction | None:
@@ -220,7 +205,7 @@ class Corrections:
         with self._lock:
             self._begin(clip_id, seen)
             if self._of(clip_id):
-                self._change([{"clip_id": clip_id, "date": _now(), "undo": True}])
+                self._change([{"clip_id": clip_id, "date": utc_now(), "undo": True}])
             return next(iter(self._of(clip_id)), None)
 
     def flush(self) -> None:
@@ -269,11 +254,11 @@ class Corrections:
 
     def _open(self) -> None:
         """Read both files, restore one from the other, and set a broken manifest aside."""
-        entries, n_bad = self._entries.read(_checked)
+        entries, n_bad = self._entries.read(checked)
         if n_bad:
             name = self.journal.name
             self.problem = f"{name}: {n_bad} incomplete or unknown lines were skipped. "
-        self.history, self._states = entries, _replay(entries)
+        self.history, self._states = entries, replay(entries)
         found, self._stamp = None, file_stamp(self.path)
         if self.path.exists():
             try:
@@ -347,7 +332,7 @@ class Corrections:
         states, differing = States(), {*found}
         for entry in self.history if times == sorted(times) else ():
             name = entry["clip_id"]
-            last = _replay([entry], states)[name][-1:]
+            last = replay([entry], states)[name][-1:]
             now = next((c for c in last if c.label is not None), None)
             (differing.discard if now == found.get(name) else differing.add)(name)
             if not differing:
@@ -357,8 +342,11 @@ class Corrections:
     def _edits(self, found: Mapping[str, Correction]) -> list[Entry]:
         """Return the changes from the corrections in force to those of a manifest."""
         former = self.judged
-        gone = [{"clip_id": n, "date": _now(), "gone": True} for n in former if n not in found]
-        return [*gone, *(_entry(each) for name, each in found.items() if each != former.get(name))]
+        gone = [{"clip_id": n, "date": utc_now(), "gone": True} for n in former if n not in found]
+        return [
+            *gone,
+            *(entry_of(each) for name, each in found.items() if each != former.get(name)),
+        ]
 
     def _change(self, entries: list[Entry]) -> None:
         """Append changes to the history, flush it to disk, and replace the manifest."""
@@ -370,7 +358,7 @@ class Corrections:
             self.unsaved = str(error)
             raise
         self.history += entries
-        _replay(entries, self._states)
+        replay(entries, self._states)
         self._save({entry["clip_id"] for entry in entries})
 
     def _save(self, changed: Iterable[str]) -> None:
@@ -416,10 +404,6 @@ class Corrections:
         self._stamp = file_stamp(self.path)
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
 def _csv_line(cells: Sequence[str]) -> str:
     text = io.StringIO()
     CsvWriter(text).writerow(cells)
@@ -444,33 +428,3 @@ def _library_id(path: Path) -> str:
     if not path.exists():
         write_text(path, secrets.token_hex(8), error=DiskFailed)
     return path.read_text(encoding="utf-8").strip()
-
-
-def _entry(correction: Correction) -> Entry:
-    label = None if correction.label is None else list(correction.label)
-    return {**asdict(correction), "label": label}
-
-
-def _checked(entry: Entry) -> Entry:
-    """Return an entry of the history that can be replayed."""
-    _replay([entry])
-    return entry
-
-
-def _replay(entries: Iterable[Entry], states: States | None = None) -> States:
-    """Apply changes in their order."""
-    states = {} if states is None else states
-    for entry in entries:
-        of_clip = states.setdefault(entry["clip_id"], [])
-        if entry.get("gone"):
-            of_clip.clear()
-        elif entry.get("undo"):
-            del of_clip[-1:]
-        elif there := entry.get("moved"):
-            of_clip[:] = [replace(c, path=there) for c in of_clip]
-        else:
-            label = None if entry["label"] is None else tuple(entry["label"])
-            # Earlier versions stored comments that made the manifest unreadable.
-            comment = entry.get("comment", "")[: MOST["comment"]]
-            of_clip.append(Correction(**{**entry, "label": label, "comment": comment}))
-    return states

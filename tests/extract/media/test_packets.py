@@ -78,14 +78,25 @@ def test_joined_recordings_are_read_one_after_the_other(tmp_path, suffix, option
     ],
 )
 def test_stamps_of_joined_parts(stamps, places):
-    stream = SimpleNamespace(index=0)
-    packets = [
-        SimpleNamespace(dts=s, pts=s, pos=0, duration=1, time_base=Fraction(1, 1), stream=stream)
-        for s in stamps
-    ]
-    streams, form = SimpleNamespace(video=[], audio=[stream]), SimpleNamespace(name="mpegts")
+    assert stamps_of("mpegts", stamps) == list(places)
+
+
+def stamps_of(form, stamps, is_keyframe=False):
+    """Return the presentation times of packets with these decoding times."""
+    stream, unit = SimpleNamespace(index=0), Fraction(1, 1)
+    facts = {"pos": 0, "duration": 1, "time_base": unit, "stream": stream}
+    packets = [SimpleNamespace(dts=s, pts=s, is_keyframe=is_keyframe, **facts) for s in stamps]
+    streams, form = SimpleNamespace(video=[], audio=[stream]), SimpleNamespace(name=form)
     container = SimpleNamespace(format=form, streams=streams, demux=lambda streams: packets)
-    assert [packet.pts for packet in Packets(container, [stream])] == list(places)
+    return [packet.pts for packet in Packets(container, [stream])]
+
+
+@pytest.mark.parametrize(
+    ("is_keyframe", "places"), [(True, [0, 60, 61, 81]), (False, [0, 60, 20, 40])]
+)
+def test_only_a_key_frame_begins_a_part_of_matroska(is_keyframe, places):
+    # FFmpeg computes decoding times, which go back in a slide show with B frames.
+    assert stamps_of("matroska", [0, 60, 20, 40], is_keyframe) == places
 
 
 @pytest.mark.parametrize("codec", ["ac3", "eac3"])
