@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
@@ -26,6 +26,7 @@ from mvemo.fuse.report.text import (
     columns,
     count,
     difference_text,
+    fraction,
     p_text,
     score_text,
     table,
@@ -47,6 +48,11 @@ class RunComparison:
     comparisons: tuple[Comparison, ...]
     members: dict[str, tuple[Run, str]]  # ``RUN:MODEL`` to the run and the model's name
     n_resamples: int
+
+    def other_scores(self, label: str) -> dict[str, float]:
+        """Return MCC or r of ``RUN:MODEL`` by title, as its run states them; NaN if it does not."""
+        run, model = self.members[label]
+        return run.others[model]
 
 
 # A run on the command line, and the model to compare; None for all of its models.
@@ -105,8 +111,13 @@ def format_run_comparison(comparison: RunComparison) -> str:
         )
     )
     title = task.primary_title + " %" * task.in_percent
-    rows = [[clean(label), score_text(task, score)] for label, score in comparison.scores.items()]
-    lines += ["", *columns([["model", title], *rows]), ""]
+    others = {label: comparison.other_scores(label) for label in comparison.scores}
+    rows = [
+        [clean(label), score_text(task, score), *map(fraction, others[label].values())]
+        for label, score in comparison.scores.items()
+    ]
+    titles = [clean(title) for title in next(iter(others.values()))]
+    lines += ["", *columns([["model", title, *titles], *rows]), ""]
     header = ["model", "against", "difference", "95 % interval", "p", "p (Holm)"]
     rows = []
     for c in comparison.comparisons:
@@ -117,8 +128,9 @@ def format_run_comparison(comparison: RunComparison) -> str:
     lines += [*columns([header, *rows], left=2), ""]
     lines.append(
         wrap(
-            f"{task.primary_title}: mean over folds. Difference: mean over folds, on the clips "
-            "that both predicted; positive if the model in the first column is better. Interval: "
+            f"{task.primary_title}: mean over folds; {', '.join(titles)}: pooled. Difference: mean "
+            "over folds, on the clips that both predicted; positive if the model in the first "
+            "column is better. Interval: "
             f"over groups{f', of the pooled {task.primary_title}' * task.pooled_interval}, for "
             f"these trained models. p: {names_of_tests(comparison.comparisons)}. p (Holm): with "
             "Holm's correction for all rows."
@@ -136,12 +148,15 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
     def score(label: str) -> Cell:
         return Cell(score_text(task, scores[label]), strong=scores[label] == top)
 
+    def others(label: str) -> str:
+        return ", ".join(map(fraction, comparison.other_scores(label).values()))
+
     rows: list[list[str | Cell]] = []
     for c in comparison.comparisons:
         interval = "same" if c.same else difference_text(task, c.interval)
         change = Cell(score_text(task, c.mean, "+"), below=interval)
-        pair = (c.model, score(c.model), c.reference, score(c.reference))
-        rows.append([*pair, change, p_text(c.p_holm)])
+        pair = [(label, score(label), others(label)) for label in (c.model, c.reference)]
+        rows.append([*pair[0], *pair[1], change, p_text(c.p_holm)])
     flags = "".join(f"{run.name}: {', '.join(run.flags)}. " for run in comparison.runs if run.flags)
     caption = (
         f"{flags}Score: {task.primary_title}{', %' * task.in_percent}, mean over folds, "
@@ -149,7 +164,8 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
         f"95 % interval over groups. p: {names_of_tests(comparison.comparisons)}, with Holm's "
         "correction."
     )
-    titles = "score", Head("against", TEXT), "score", "difference", "p"
+    also = ", ".join(column.title for column in task.field_columns(first.classes))
+    titles = "score", also, Head("against", TEXT), "score", also, "difference", "p"
     return [(caption, table(["model", *titles], rows))]
 
 
@@ -157,9 +173,11 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
     """Return the comparison as strict JSON values; scores are fractions."""
     first, members = comparison.runs[0], comparison.members
     models: dict[str, dict[str, float]] = {}
+    others: dict[str, dict[str, dict[str, float]]] = {}
     for label, score in comparison.scores.items():
         run, model = members[label]
         models.setdefault(model, {})[run.name] = score
+        others.setdefault(model, {})[run.name] = comparison.other_scores(label)
     differences = []
     for c in comparison.comparisons:
         (run, model), (other, reference) = members[c.model], members[c.reference]
@@ -178,6 +196,7 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
             "repeats": len(first.repeats),
             "n_resamples": comparison.n_resamples,
             "models": models,
+            "others": others,
             "differences": differences,
         },
         "comparison",
@@ -242,6 +261,7 @@ class Run:
     groups: tuple[str, ...]
     flags: tuple[str, ...]  # the true ones of ``permuted``, ``leaky`` and ``synthetic``
     repeats: tuple[FoldedOutputs, ...]  # predictions on each set of folds
+    others: Mapping[str, dict[str, float]]  # model to its scores by title, as the run states them
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -265,7 +285,8 @@ def read_run(folder: str | Path) -> Run:
         task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
         models = [str(name) for name in facts["models"]]
         flags = tuple(f for f in ("permuted", "leaky", "synthetic", "predicted_by") if facts.get(f))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        others = {name: _stated(task, classes, facts["models"][name]) for name in models}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         cause = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
         raise FuseError(f"{metrics}: is not the metrics of an evaluation: {cause}") from error
     try:
@@ -290,7 +311,20 @@ def read_run(folder: str | Path) -> Run:
         groups=first.groups,
         flags=flags,
         repeats=tuple(repeats),
+        others=others,
     )
+
+
+def _stated(task: Task, classes: Sequence[str], model: Mapping[str, Any]) -> dict[str, float]:
+    """Return the scores of `Task.field_columns` in a model of ``metrics.json``; NaN if absent."""
+    scores = {}
+    for column in task.field_columns(classes):
+        of = model
+        if column.output is not None:
+            of = model.get("per_output", {}).get(classes[column.output], {})
+        value = of.get(column.score)
+        scores[column.title] = np.nan if value is None else float(value)
+    return scores
 
 
 def align_run(first: Run, run: Run) -> Run:

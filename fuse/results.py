@@ -92,9 +92,7 @@ class ModelResult:
 
     def value_of(self, column: Column) -> float:
         """Return the score that a column of a table shows."""
-        if column.output is None:
-            return float(self.scores[column.score])
-        return float(self.per_output[column.score][column.output])
+        return column.value(self.scores, self.per_output)
 
     @property
     def valid(self) -> Bools:

@@ -53,6 +53,8 @@ class Transfer:
     loss: float  # own minus score
     interval: tuple[float, float]  # 95 % interval of the loss, from resampled groups
     baseline: float
+    # MCC or r (`Task.field_columns`) by title, trained on the source and on the target.
+    others: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,14 @@ def _transfer(
     both = np.stack([here[valid], there[valid]])
     drawn = results.task.resample_primary(y[valid], both, zeros, 1, resamples)
     interval = score_interval("difference", drawn[0] - drawn[1], resamples)
+    measured = [
+        results.task.measure(y[valid], values[valid], results.task.decide(values[valid]))
+        for values in (there, here)
+    ]
+    others = {
+        c.title: (c.value(*measured[0]), c.value(*measured[1]))
+        for c in results.task.field_columns(classes)
+    }
     baseline = primary(y[valid], own[key].baseline.outputs[valid])
     return Transfer(
         source.table.name,
@@ -141,6 +151,7 @@ def _transfer(
         score_own - score,
         interval,
         baseline,
+        others,
     )
 
 

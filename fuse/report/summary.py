@@ -1,6 +1,7 @@
 """The terminal's table, and sentences for table and page: verdict, comparison, notes."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -339,11 +340,13 @@ def format_table(results: Results) -> str:
     lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
     lines += [wrap(f"{clean(results.name)}: {describe(results)}"), ""]
     beside = published_beside(results)
-    rows = _table(results, beside, interval=True)
-    fits = max(map(len, rows)) <= WIDTH
-    lines += [*(rows if fits else _table(results, beside, interval=False)), ""]
+    rows, fits, dropped = _widest_table(results, beside)
+    lines += [*rows, ""]
 
     task, model = results.task, recommended_model(results)
+    if model is not None and dropped:
+        others = (f"{c.title} {fraction(model.value_of(c))}" for c in dropped)
+        note += f" {model.name} also has {', '.join(others)}."
     ends, what = model and primary_interval_text(task, model), task.primary_interval[1]
     if model is not None and ends:
         of_model = f"{what}, {clean(model.name)}: {ends} (over groups)."
@@ -360,19 +363,50 @@ def format_table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _table(results: Results, beside: dict[str, Published], *, interval: bool) -> list[str]:
+def _widest_table(
+    results: Results, beside: dict[str, Published]
+) -> tuple[list[str], bool, list[Column]]:
+    """Return the lines that fit, True if they have intervals, and the columns left out."""
+    by_output: dict[object, list[Column]] = {}
+    known = results.task.columns(results.classes)
+    for column in known:
+        if column.terminal:
+            key = column.title if column.output is None else column.output
+            by_output.setdefault(key, []).append(column)
+    # The scores of one target share a column.
+    every = [*by_output.values()]
+    layouts = [(every, True), (every, False)]
+    if any(len(of) > 1 for of in every):
+        mean = [c for c in known if c.score == results.task.field_score[0]]
+        layouts += [([mean], True), ([mean], False)] if mean else []
+    for shown, interval in layouts:
+        rows = _table(results, beside, shown, interval=interval)
+        if max(map(len, rows)) <= WIDTH:
+            break
+    left_out = [c for of in every for c in of if c not in [*chain.from_iterable(shown)]]
+    return rows, interval, left_out
+
+
+def _table(
+    results: Results,
+    beside: dict[str, Published],
+    shown: Sequence[Sequence[Column]],
+    *,
+    interval: bool,
+) -> list[str]:
     task, partial = results.task, results.partly_predicted
-    shown = [column for column in task.columns(results.classes) if column.terminal]
     interval &= any(primary_interval_text(task, model) for model in results.models)
     header = [title + " %" * task.in_percent for title in ("min", "mean", "max")]
-    header = ["model", *header, *["95 %"] * interval, *(clean(column.title) for column in shown)]
+    titles = [", ".join([of[0].title, *(c.title.split()[0] for c in of[1:])]) for of in shown]
+    header = ["model", *header, *["95 %"] * interval, *map(clean, titles)]
     header += [*["clips"] * partial, *["paper %*"] * bool(beside)]
 
     def row(model: ModelResult, *, baseline: bool = False) -> list[str]:
         cells = [score_text(task, value) for value in spread(results.primary_per_fold(model))]
         cells += [primary_interval_text(task, model)] * interval
         scored = not baseline or task.baseline_scored
-        cells += [fraction(model.value_of(column)) if scored else "" for column in shown]
+        scores = [_joined(list(map(model.value_of, of))) for of in shown]
+        cells += scores if scored else [""] * len(scores)
         n_predicted = f"{model.valid.sum()}/{results.tested.sum()}"
         cells += ["" if baseline else n_predicted] * partial
         if beside:
@@ -382,10 +416,17 @@ def _table(results: Results, beside: dict[str, Published], *, interval: bool) ->
     body = [header, *(row(model) for model in results.models)]
     foot = [row(results.baseline, baseline=True)]
     if results.ceilings:
-        mean, *scores = ceiling_texts(results, shown)
+        (mean,) = ceiling_texts(results, [])
+        limits = [list(map(results.ceiling_of, of)) for of in shown]
+        scores = [_joined(values) if np.isfinite(values[0]) else "" for values in limits]
         blank, tail = [""] * interval, [""] * (partial + bool(beside))
         foot.append([task.ceiling_name, "", mean, "", *blank, *scores, *tail])
     return columns(body, foot)
+
+
+def _joined(values: Sequence[float]) -> str:
+    """Return the scores of one cell; of several, all but the first have two digits."""
+    return ", ".join([fraction(values[0]), *(fraction(value, 2) for value in values[1:])])
 
 
 def ceiling_texts(results: Results, shown: Sequence[Column]) -> list[str]:

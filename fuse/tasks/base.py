@@ -43,6 +43,12 @@ class Column:
         """Return the key of the score's interval in `ModelResult.intervals`."""
         return self.score if self.output is None else f"{self.score}:{self.output}"
 
+    def value(self, scores: Mapping[str, float], per_output: Mapping[str, F64]) -> float:
+        """Return the score from overall scores and those of each output."""
+        if self.output is None:
+            return float(scores[self.score])
+        return float(per_output[self.score][self.output])
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -92,6 +98,7 @@ class Task(ABC):
     pooled_interval = False  # True if the primary interval is of pooled predictions
     # Key in `ModelResult.intervals` of the primary metric's interval, and its description.
     primary_interval: tuple[str, str]
+    field_score: tuple[str, str]  # score by which meta-analyses compare: key and title
     primary_output = ""  # key of `ModelResult.per_output_fold` shown over folds
     brier_max = 1  # largest possible Brier score
 
@@ -259,6 +266,11 @@ class Task(ABC):
     def facts(self) -> dict[str, Any]:
         """Return additional facts about the scores, as JSON values."""
         return {}
+
+    def field_columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+        """Return the columns of the scores by which meta-analyses compare."""
+        key, title = self.field_score
+        return (Column(title, key),)
 
     @abstractmethod
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:

@@ -99,6 +99,7 @@ class Multiclass(ProbabilityTask):
     too_few = "(at least two classes are needed)"
     findings = ("weakest_class", "confusion", "confidence")
     figures = ("folds", "roc", "class_roc", "confusion", "reliability")
+    field_score = ("mcc", "MCC")
     primary_interval = ("accuracy", "the pooled accuracy")
     baseline_words = "always predicting the most common class of the training clips"
     # The baseline does not rank clips, and is never correct for the other classes.
@@ -256,6 +257,7 @@ class Multilabel(ProbabilityTask):
     findings = ("weakest_tag", "confidence")
     figures = ("folds", "per_output", "class_roc", "reliability")
     averaged_over = ", mean over tags"
+    field_score = ("mcc_macro", "MCC")
     primary_interval = ("primary", "the mean over folds")
     primary_output = "roc_auc"
     axis_from = 0.4

@@ -106,6 +106,7 @@ class Regression(Task):
     averaged_over = ", mean over targets"
     primary_interval = ("primary", "the pooled R2, mean over targets")
     primary_output = "r2"
+    field_score = ("pearson_r_macro", "r, mean")
     ceiling_name = "annotators' ceiling"
     baseline_words = "each target's mean over the training clips for every clip"
     error_title = "error"
@@ -196,14 +197,25 @@ class Regression(Task):
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         few = len(names) <= FEW_TARGETS
         # The other scores of each target are in the table of targets.
-        columns = [Column(f"R2 {output}", "r2", i) for i, output in enumerate(names) if few]
+        columns = [
+            Column(f"{c.title} {output}", c.score, i)
+            for c in self.output_columns[:2]
+            for i, output in enumerate(names)
+            if few
+        ]
         for c in self.output_columns:
-            if c.score != "r2" or not few:
+            # With few targets, R2 and r stand there; a mean of several r is useful, too.
+            if not few or (c.score != "r2" and (c.score != "pearson_r" or len(names) > 1)):
                 title = f"{c.title}, mean" if len(names) > 1 else c.title
-                columns.append(Column(title, f"{c.score}_macro", terminal=c.score == "pearson_r"))
+                terminal = not few and c.score == "pearson_r"
+                columns.append(Column(title, f"{c.score}_macro", terminal=terminal))
         if self.plane is not None:
             columns.append(Column("quadrants", "quadrant_accuracy", terminal=False))
         return tuple(columns)
+
+    def field_columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+        of_targets = tuple(c for c in self.columns(names) if c.score == "pearson_r")
+        return of_targets or super().field_columns(names)
 
     @property
     def columns_note(self) -> str:

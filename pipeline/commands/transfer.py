@@ -56,12 +56,13 @@ def transfer(
         "trained on,tested on,score,itself,loss,95 % interval,baseline,shared,clips,metric,classes"
     )
     titles = {task.primary_metric: task.primary_title for task in TASKS.values()}
-    rows = [head.split(",")]
+    rows = [[*head.split(","), "also"]]
     for one in found:
         scores = f"{one.score:.3f}", f"{one.own:.3f}", f"{one.loss:+.3f}"
         interval = "{:+.3f} to {:+.3f}".format(*one.interval)
         numbers = interval, f"{one.baseline:.3f}", str(one.n_shared), str(one.n_test)
         last = titles[one.metric], ", ".join(one.classes)
-        rows.append([one.source, one.target, *scores, *numbers, *last])
-    for line in align_columns(rows, left=(0, 1, 5, 9, 10)):
+        also = (f"{t} {there:.3f} (itself {own:.3f})" for t, (there, own) in one.others.items())
+        rows.append([one.source, one.target, *scores, *numbers, *last, ", ".join(also)])
+    for line in align_columns(rows, left=(0, 1, 5, 9, 10, 11)):
         click.echo(line)

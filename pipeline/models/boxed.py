@@ -141,10 +141,16 @@ def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> list[str]:
 
 def _scores(model: FinalModel) -> list[str]:
     """Return a line per predictor; a clip is predicted by the first whose features it has."""
-    rows = [("  model", "needs", task_of(model.task).primary_title, "95 % interval")]
+    task = task_of(model.task)
+    key, title = task.field_score
+    rows = [("  model", "needs", task.primary_title, "95 % interval", title)]
     for predictor in model.predictors:
-        score, ends = _cells(predictor.expected)
-        rows.append((f"  {predictor.name}", _needs(predictor), score, ends))
+        other = predictor.expected.get("scores", {}).get(key)
+        last = "" if other is None else f"{other:.3f}"
+        rows.append((f"  {predictor.name}", _needs(predictor), *_cells(predictor.expected), last))
+    if not any(row[-1] for row in rows[1:]):
+        # Models of earlier versions do not state it.
+        return align_columns([row[:-1] for row in rows], left=(0, 1))
     return align_columns(rows, left=(0, 1))
 
 

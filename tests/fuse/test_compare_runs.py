@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from feature_samples import frozen_cache, make_table
 from fuse_samples import evaluated, primary
-from output_samples import output_cache, output_table
+from output_samples import output_cache, output_table, task_cache, task_table
 from scipy import stats
 
 from mvemo.fuse import BadFeatures, FuseError
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.compare_runs import (
     compare_runs,
+    comparison_tables,
     format_run_comparison,
     read_run,
     run_comparison_dict,
@@ -208,3 +209,35 @@ def test_what_is_no_run_is_refused(runs, tmp_path):
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(FuseError, match=r"metrics\.json: is not the metrics"):
         compare_runs([base / "a", tmp_path])
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_mcc_and_r_are_those_of_the_runs(tmp_path, task):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        path = task_cache(tmp_path / name / "f.h5", task_table(task), names=NAMES)
+        results = write_report(evaluated(path), tmp_path / name)
+    found = compare_runs([tmp_path / "a", tmp_path / "b"], n_resamples=20)
+    model = results.models[0]
+    key = {"multiclass": "MCC", "multilabel": "MCC", "regression": "r valence"}[task]
+    if task == "regression":
+        expected = model.per_output["pearson_r"][results.classes.index("valence")]
+    else:
+        expected = model.scores["mcc" if task == "multiclass" else "mcc_macro"]
+    got = run_comparison_dict(found)["others"][model.name]["b"][key]
+    assert got == pytest.approx(expected)
+    assert f"{expected:.3f}" in format_run_comparison(found)
+    (_, table), *_ = comparison_tables(found)
+    assert f"{expected:.3f}" in table.rows[0][2].text
+    # A run of an earlier version does not state it.
+    facts = json.loads((tmp_path / "b" / "metrics.json").read_text())
+    for of in facts["models"].values():
+        for name in [name for name in of if name.startswith("mcc")]:
+            del of[name]
+    (tmp_path / "b" / "metrics.json").write_text(json.dumps(facts))
+    found = compare_runs([tmp_path / "a", tmp_path / "b"], n_resamples=20)
+    assert ("n/a" in format_run_comparison(found).split("against")[0]) == (task != "regression")
+    facts["models"] = dict.fromkeys(facts["models"], 5)
+    (tmp_path / "b" / "metrics.json").write_text(json.dumps(facts))
+    with pytest.raises(FuseError, match="is not the metrics of an evaluation"):
+        read_run(tmp_path / "b")

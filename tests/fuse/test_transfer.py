@@ -123,3 +123,20 @@ def test_a_part_of_another_set(tmp_path):
         assert (one.n_train, one.n_test, one.n_shared) == (n_train, n_test, 250)
     with pytest.raises(BadFeatures, match=r"has the same recordings as .*: leave out one"):
         transferred(whole, write(tmp_path / "b.h5", 600)[0])
+
+
+@pytest.mark.parametrize(
+    ("facts", "titles"),
+    [
+        ({}, {"MCC"}),
+        (
+            {"task": "regression", "classes": ("valence", "arousal"), "scale": "1..9"},
+            {"r valence", "r arousal"},
+        ),
+    ],
+)
+def test_mcc_and_r_stand_next_to_the_score(tmp_path, facts, titles):
+    paths = [write(tmp_path / f"{n}.h5", 80, seed=s, **facts)[0] for s, n in enumerate("ab")]
+    others = transferred(*paths)["a", "b"].others
+    assert set(others) == titles
+    assert all(0.4 < score < 1 for pair in others.values() for score in pair)

@@ -14,6 +14,7 @@ from mvemo.fuse import evaluate, format_table
 from mvemo.fuse.report.figures import fold_figure
 from mvemo.fuse.report.report_files import metrics_dict, report_html
 from mvemo.fuse.report.score_tables import scores_table
+from mvemo.fuse.results import recommended_model
 
 pytestmark = pytest.mark.figures
 
@@ -89,3 +90,33 @@ def test_shuffled_labels_have_no_ceiling(tmp_path):
     assert results.ceilings == ()
     assert "ceiling" not in format_table(results)
     assert metrics_dict(results)["ceilings"] == []
+
+
+@pytest.mark.parametrize("names", [("arousal", "valence"), ("arousal", "valence", "dominance")])
+def test_r_is_in_every_row_of_the_terminals_table(tmp_path, names):
+    """With two targets next to R2, with three as the mean; the table is never too wide."""
+    rng = np.random.default_rng(0)
+    labels = np.clip(rng.normal(size=(48, len(names))), -3, 3)
+    table = output_table("regression", n=48, labels=labels, classes=names)
+    facts = np.tile([4.0, *[0.1] * len(names)], (48, 1))
+    table = replace(table, disagreement=facts)
+    output_cache(tmp_path / "f.h5", table, missing={"c3d": [0] * (len(names) > 2)})
+    with open_cache(tmp_path / "f.h5") as cache:
+        results = evaluate(cache, plain_settings(models=("music1d", "c3d", "integrated-stacked")))
+    text = format_table(results)
+    assert max(map(len, text.splitlines())) <= 79
+    lines = {line.split("  ")[0]: line for line in text.splitlines()}
+    few = len(names) < 3
+    for model in results.models:
+        r2, r = model.per_output["r2"], model.per_output["pearson_r"]
+        shown = [f"{a:.3f}, {b:.2f}" for a, b in zip(r2, r, strict=True)]
+        for cell in shown if few else [f"{r.mean():.3f}"]:
+            assert cell in lines[model.name]
+    assert ("R2 arousal, r" in text) == few
+    best = recommended_model(results).name
+    whole = " ".join(text.split())
+    assert (f"{best} also has R2 arousal 0." in whole) != few
+    # The page has them all, r next to R2.
+    row = [head.title for head in scores_table(results, None).head]
+    assert row.index("r arousal") == row.index("R2 arousal") + len(names)
+    assert {"CCC, mean", "r, mean", "quadrants"} <= {*row}

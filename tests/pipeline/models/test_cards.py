@@ -54,6 +54,8 @@ def test_a_card_says_what_the_file_says_and_how_good_the_model_is(made):
     predictors = json.loads((folder / "model.json").read_text())["predictors"]
     for predictor in predictors:
         assert f"{predictor['expected']['mean']:.3f}" in card
+        assert f"{predictor['expected']['scores']['mcc']:.3f}" in card
+    assert "95 % interval    MCC" in card
     low, high = predictors[0]["expected"]["interval"]
     assert f"{low:.3f} to {high:.3f}" in card
     for scores in predictors[0]["expected"]["per_output"].values():
