@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mvemo.fuse.models import KERNEL
+from mvemo.fuse.report.text import clean, count
+from mvemo.fuse.results import OTHERS
 from mvemo.fuse.tasks import task_of
 
-# Scores that the meta-analysis compares: name, and the best models' mean with its 95 % interval.
+# Scores of the best models in 34 studies, with the range that the meta-analysis gives; no other
+# figure of it is known here.
 META_ANALYSIS = {
     "valence": "r .67 [.56, .76]",
     "arousal": "r .81 [.74, .86]",
@@ -28,6 +32,13 @@ PROTOCOLS = {
 }
 TITLES = {"mcc": "MCC", "mcc_macro": "macro MCC", "f1_macro": "macro F1", "r2": "R2", "ccc": "CCC"}
 TITLES |= {"pearson_r": "r", "r2_macro": "R2", "roc_auc_macro": "macro ROC-AUC"}
+# Marks of runs whose scores are no result.
+NO_RESULT = {
+    "synthetic": "the clips are generated",
+    "permuted": "the labels were drawn at random",
+    "leaky": "models saw clips that they are scored on",
+    "predicted_by": "a model predicted the labels",
+}
 Facts = Mapping[str, Any]
 
 
@@ -39,10 +50,13 @@ def methods_text(metrics: Facts) -> str:
     metrics
         Content of ``metrics.json`` (docs/outputs.md).
     """
+    # A run on random labels recommends no model.
+    metrics = {**metrics, "choice": None if metrics["permuted"] else metrics["choice"]}
     name = (metrics["choice"] or {}).get("model") or _best(metrics)
     paragraphs = [_data(metrics), _models(metrics), _scores(metrics, name), _software(metrics)]
+    reasons = "; ".join(why for mark, why in NO_RESULT.items() if metrics.get(mark))
     rows = [
-        f"| {item} | {'yes' if value else '**missing**'} | {value or cure} |"
+        f"| {item} | {'yes' if value else '**missing**'} | {_cell(value or cure)} |"
         for item, value, cure in _checklist(metrics, name)
     ]
     missing = sum("**missing**" in row for row in rows)
@@ -50,11 +64,13 @@ def methods_text(metrics: Facts) -> str:
         [
             "## Methods",
             "",
-            " ".join(filter(None, paragraphs)),
+            *[f"**Not a result: {reasons}.**", ""] * bool(reasons),
+            clean(" ".join(filter(None, paragraphs))),
             "",
             "## Among other studies",
             "",
-            _among_others(metrics, name),
+            clean(_among_others(metrics, name))
+            + f" This run is not a result to compare: {reasons}." * bool(reasons),
             "",
             f"## Checklist: {missing} of {len(rows)} missing",
             "",
@@ -63,6 +79,10 @@ def methods_text(metrics: Facts) -> str:
             *rows,
         ]
     )
+
+
+def _cell(text: str) -> str:
+    return clean(text).replace("|", "\\|")
 
 
 def _best(metrics: Facts) -> str:
@@ -78,6 +98,10 @@ def _data(metrics: Facts) -> str:
         f"The data set {metrics['name']}{made} has {metrics['clips']} clips in {metrics['groups']} "
         f"groups, with {n} {outputs[n > 1]} ({names})."
     )
+    if annotated := _annotators(metrics):
+        text += f" Labels are those of {annotated}."
+    if metrics["protocol"] == OTHERS:
+        return f"{text} Predictions are scored in {count(metrics['folds'], 'fold')}."
     if metrics["folds"] == 1:
         return f"{text} One split was tested; no group was in both parts."
     return (
@@ -100,12 +124,23 @@ def _models(metrics: Facts) -> str:
             " Linear heads with an L2 penalty were fitted on features that were standardised on "
             f"the training clips (penalty: {how})."
         )
+        text += " The model kernel is kernel ridge regression." * (KERNEL in metrics["models"])
     if metrics["choice"]:
         text += (
             " The model was chosen inside the training folds (nested cross-validation): the "
             "simplest one within one standard error of the lowest loss."
         )
     return text
+
+
+def _annotators(metrics: Facts) -> str:
+    """Return the number and the agreement of the annotators, or ''."""
+    known = [c for c in metrics.get("ceilings", ()) if c["annotators"]]
+    if not known:
+        return ""
+    alphas = ", ".join(f"{c['target']} {c['alpha']:.2f}".strip() for c in known if c.get("alpha"))
+    agreed = f", Krippendorff's alpha {alphas}" if alphas else ""
+    return f"{known[0]['annotators']:.3g} annotators per clip{agreed}"
 
 
 def _facts_of(feature: Facts) -> list[str]:
@@ -118,14 +153,17 @@ def _facts_of(feature: Facts) -> list[str]:
 def _scores(metrics: Facts, name: str) -> str:
     primary, model = metrics["primary_metric"], metrics["models"][name]
     expected = metrics["choice"] or model
+    if expected[primary]["mean"] is None:
+        return "No model made a prediction."
+    first = _score(TITLES.get(str(primary), str(primary)), *_primary(metrics, expected))
     text = (
-        f"{name} has {_score(TITLES.get(str(primary), str(primary)), *_primary(metrics, expected))}"
-        f" (the model without features, {metrics['baseline']['name']}: "
+        f"{name} has {first} (the model without features, {metrics['baseline']['name']}: "
         f"{metrics['baseline'][primary]['mean']:.3f})."
     )
     others = ", ".join(_score(score, value, ends) for score, value, ends in _compared(model))
     text += f" Pooled over folds it has {others}." if others else ""
-    return f"{text} Intervals are at 95 %, over groups (Student's t)."
+    known = "]" in first[-1:] + others[-1:]
+    return text + " Intervals are at 95 %, over groups (Student's t)." * known
 
 
 def _compared(model: Facts) -> list[tuple[str, float, Sequence[float] | None]]:
@@ -143,9 +181,11 @@ def _compared(model: Facts) -> list[tuple[str, float, Sequence[float] | None]]:
 
 
 def _primary(metrics: Facts, model: Facts) -> tuple[float, Sequence[float] | None]:
-    """Return the primary metric of a model, and its interval."""
-    ends = (model.get("intervals") or {}).get(task_of(metrics["task"]).primary_interval[0])
-    return model[metrics["primary_metric"]]["mean"], ends
+    """Return the primary metric of a model as the report expects it, and its interval."""
+    task, scores = task_of(metrics["task"]), model[metrics["primary_metric"]]
+    ends = (model.get("intervals") or {}).get(task.primary_interval[0])
+    value = scores["pooled" if task.pooled_interval else "mean"]
+    return value, ends if ends and None not in ends else None
 
 
 def _score(name: str, value: float, ends: Sequence[float] | None) -> str:
@@ -178,14 +218,15 @@ def _among_others(metrics: Facts, name: str) -> str:
     return (
         "The best models of 34 studies in a meta-analysis (Eerola & Anderson 2026, ACM Computing "
         f"Surveys 58(10)): {shown}. Those studies used other music, labels and splits, so this "
-        "shows the order of magnitude and is not a ranking."
+        "shows the order of magnitude and is not a ranking. No other figure of the meta-analysis "
+        "is known here."
     )
 
 
 def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
     """Return item, its value ('' if missing), and what to add."""
     provenance = metrics["provenance"]
-    settings, ceilings = provenance.get("settings") or {}, metrics["ceilings"]
+    settings = provenance.get("settings") or {}
     expected = metrics["choice"] or metrics["models"][name]
     value, ends = _primary(metrics, expected)
     digest = provenance.get("manifest_digest") or ""
@@ -193,9 +234,9 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
         _score(score, value, ends) for score, value, ends in _compared(metrics["models"][name])
     ]
     tests = [c for c in metrics["comparisons"] if c["p"] is not None]
-    annotators = ceilings[0].get("annotators") if ceilings else None
     chance = metrics.get("chance") or {}
-    chance_text = ", ".join(f"{k}: p {v['p']:.3f}" for k, v in list(chance.items())[:1])
+    key = "choice" if "choice" in chance else name
+    chance_text = f"{key}: p {chance[key]['p']:.3f}" if key in chance else ""
     n_groups, n_clips = metrics["groups"], metrics["clips"]
     grouped = f"{n_clips} clips in {n_groups} groups" if n_groups < n_clips else ""
     return [
@@ -203,7 +244,8 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
         ("origin and licence of the clips", "", "state both"),
         ("groups", grouped, "every clip is its own group: are songs, artists or films shared?"),
         ("what a group is", "", "song, artist, album or source video"),
-        ("annotators", f"{annotators:g} per clip" if annotators else "", "number and agreement"),
+        ("annotators", _annotators(metrics), "number and agreement"),
+        ("emotion that was asked for", "", "perceived, felt or intended"),
         ("folds", f"{metrics['folds']}, seed {metrics['seed']}", ""),
         ("features and weights", ", ".join(_features(metrics)), "names, versions, weights"),
         (

@@ -13,7 +13,7 @@ from mvemo.manifests.labels import TASKS, Task
 from mvemo.pipeline.commands.options import (
     INPUT,
     INPUT_FILE,
-    OUT_FOLDER,
+    OutputPath,
     column_option,
     flag,
     paper_options,
@@ -53,9 +53,9 @@ from mvemo.pipeline.provenance import provenance
 )
 @option(
     "--out",
-    type=OUT_FOLDER,
-    default=Path("out"),
-    help="Folder of the report.",
+    type=OutputPath(makes_folders=True),
+    help="Folder of the report; with --methods the file of the text.  [default: out; with "
+    "--methods stdout]",
 )
 @option("--name", help="Name of the data set.  [default: the first file's name]")
 @scale_option
@@ -68,7 +68,7 @@ def report(
     columns: dict[str, str],
     task: Task | None,
     manifest: Path | None,
-    out: Path,
+    out: Path | None,
     **options: Any,
 ) -> None:
     """Score the predictions of any program, and write mvemo's report on them.
@@ -85,8 +85,19 @@ def report(
     if (run is None) == (not files):
         raise BadOption("expected either --predictions FILE or --methods RUN")
     if run is not None:
-        click.echo(methods_of_run(run))
+        text = methods_of_run(run)
+        if out is None:
+            click.echo(text)
+        else:
+            from mvemo.fuse.report.report_files import write_texts
+
+            file = out / "methods.md" if out.is_dir() else out
+            write_texts(file.parent, {file.name: f"{text}\n"})
+            click.echo(f"methods: {file}")
         return
+    out = out or Path("out")
+    if out.is_file():
+        raise BadOption(f"--out {out}: expected a folder, got a file")
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
     from mvemo.fuse.crossval.comparisons import with_uncertainty
     from mvemo.fuse.report.report_files import require_other_folder
@@ -145,10 +156,14 @@ def methods_of_run(run: Path) -> str:
     path = run / "metrics.json" if run.is_dir() else run
     try:
         return methods_text(parse_json(path.read_text(encoding="utf-8")))
+    except UnicodeDecodeError:
+        cure = f"'mvemo fuse {run}' makes a run of features"
+        raise BadOption(f"{run}: expected the folder of a run: {cure}") from None
     except FileNotFoundError:
         raise BadOption(f"{path}: does not exist: 'mvemo fuse ... --out {run}' writes it") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadOption(f"{path}: is not the metrics of an evaluation: {error}") from None
+        why = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
+        raise BadOption(f"{path}: is not the metrics of an evaluation: {why}") from None
 
 
 def _marks_beside(predictions: Path) -> dict[str, Any]:

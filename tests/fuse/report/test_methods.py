@@ -45,3 +45,49 @@ def test_valence_and_arousal_are_placed_among_other_studies(outputs, names):
     text = methods_text({**metrics, "classes": list(names)})
     assert "there" in text
     assert ("arousal: r" in text) == ("arousal" in names)
+
+
+@pytest.mark.parametrize("mark", ["synthetic", "permuted", "leaky", "predicted_by"])
+def test_scores_that_are_no_result_are_marked(uncertain, mark):
+    text = methods_text({**metrics_dict(uncertain), "synthetic": False, mark: True})
+    assert "**Not a result: " in text
+    assert "This run is not a result to compare: " in text.split("Among other studies")[1]
+    plain = methods_text({**metrics_dict(uncertain), "synthetic": False})
+    assert "ot a result" not in plain
+    assert "No other figure of the meta-analysis is known here." in plain
+
+
+def rows_of(text):
+    rows = [line.split(" | ", 2) for line in text.splitlines() if line.startswith("| ")]
+    return {item.strip("| "): (stated, value.rstrip("| ")) for item, stated, value in rows}
+
+
+def test_what_is_not_known_is_missing(uncertain):
+    facts = metrics_dict(replace(uncertain, synthetic=False))
+    for model in (*facts["models"].values(), facts["baseline"]):
+        model["intervals"] = {name: [None, None] for name in model["intervals"]}
+    text = methods_text({**facts, "choice": None, "protocol": "others", "folds": 1})
+    assert rows_of(text)["primary score with interval"] == ("**missing**", "an interval")
+    assert "Intervals are" not in text
+    assert "no group was in both parts" not in text
+    for model in facts["models"].values():
+        model["accuracy"] = {**model["accuracy"], "mean": None}
+    assert "No model made a prediction." in methods_text({**facts, "choice": None})
+
+
+def test_annotators_chance_and_the_expected_score_are_those_of_the_report(outputs):
+    if outputs.task.name != "regression":
+        return
+    facts = metrics_dict(outputs)
+    ceiling = {"target": "valence", "annotators": 4.0, "alpha": 0.5, "clips": 9}
+    choice = {"model": outputs.models[0].name, "inside": [], "intervals": {"primary": [0.1, 0.4]}}
+    choice["r2_macro"] = {"mean": 0.2, "pooled": 0.3}
+    chance = {"c3d": {"p": 0.9}, "choice": {"p": 0.04}}
+    facts |= {"ceilings": [ceiling], "choice": choice, "chance": chance, "synthetic": False}
+    facts["provenance"] = {"manifest_digest": "a|b"}
+    text = methods_text(facts)
+    assert "has R2 0.300 [0.100, 0.400]" in text
+    rows = rows_of(text)
+    assert rows["annotators"] == ("yes", "4 annotators per clip, Krippendorff's alpha valence 0.50")
+    assert rows["check on random labels"] == ("yes", "choice: p 0.040")
+    assert "a\\|b" in rows["data"][1]

@@ -91,3 +91,41 @@ def test_the_manifest_of_predictions_states_the_ceiling(tmp_path, program):
     assert "one annotator: agrees with the majority for 95.0 % of 2 clips" in " ".join(
         shown.split()
     )
+
+
+def test_methods_go_to_a_file_or_into_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        return CliRunner().invoke(mvemo, ["report", *words])
+
+    Path("mine.csv").write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,0.3,0.7\n")
+    assert run("--predictions", "mine.csv").exit_code == 0
+    text = run("--methods", "out").stdout
+    assert "| origin and licence of the clips | **missing** |" in text
+    assert run("--methods", "out/metrics.json").stdout == text
+    done = run("--methods", "out", "--out", "new/text.md")
+    assert done.stdout == f"methods: {Path('new', 'text.md')}\n"
+    assert run("--methods", "out", "--out", "out").exit_code == 0
+    for path in ("new/text.md", "out/methods.md"):
+        assert Path(path).read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "features.h5"], "expected the folder of a run: 'mvemo fuse features.h5'"),
+        (["--methods", "mine.csv"], "mine.csv: is not the metrics of an evaluation: not JSON"),
+        (["--methods", "empty.json"], "'permuted' is missing or unknown"),
+        (["--predictions", "mine.csv", "--out", "mine.csv"], "expected a folder, got a file"),
+    ],
+)
+def test_what_is_no_run_is_refused_in_one_line(tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.csv").write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\n")
+    Path("empty.json").write_text("{}")
+    Path("features.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    done = CliRunner().invoke(mvemo, ["report", *words])
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
+    assert not Path("out").exists()
