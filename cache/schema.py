@@ -206,8 +206,12 @@ def read_table(file: Any) -> ClipTable:
     n = (len(texts["clip_ids"]),)
     labels, disagreement = array_of(group, "labels", kind).read(), None
     if "disagreement" in group:
-        shape = (*n, 1 + math.prod(labels.shape[1:]))
-        disagreement = array_of(group, "disagreement", "<f8", shape).read()
+        found = array_of(group, "disagreement", "<f8")
+        width = 1 + math.prod(labels.shape[1:])
+        widths = (width, width + len(texts["classes"]) * (labels.ndim == 1))
+        if found.shape not in [(*n, width) for width in widths]:
+            raise ValueError(f"disagreement: expected shape {(*n, width)}, got {found.shape}")
+        disagreement = found.read()
     table = ClipTable(
         **facts,
         **texts,

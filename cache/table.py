@@ -61,7 +61,8 @@ class ClipTable:
     disagreement
         float64 (clips, 1 + n): number of annotators; then for each target the standard deviation
         of one annotator, or for classes the share of annotators who do not agree with the
-        majority (`mvemo.manifests.annotators`). NaN if unknown; None if nothing is known.
+        majority, and if known the votes for each class (`mvemo.manifests.annotators`). NaN if
+        unknown; None if nothing is known.
     """
 
     name: str
@@ -120,7 +121,11 @@ def check_table(table: ClipTable, where: str) -> None:
                 f"{where}: the clips have both splits and {table.k} folds: give only one"
             )
     if table.disagreement is not None:
-        shapes["disagreement"] = (n, 1 + math.prod(shape[1:]))
+        width = 1 + math.prod(shape[1:])
+        with_votes = width + len(table.classes)
+        if len(shape) == 1 and np.shape(table.disagreement) == (n, with_votes):
+            width = with_votes
+        shapes["disagreement"] = (n, width)
     for name, expected in shapes.items():
         if np.shape(getattr(table, name)) != expected:
             raise BadCache(

@@ -58,12 +58,13 @@ def _joined_disagreement(tables: Sequence[ClipTable]) -> F64 | None:
     stated = [t.disagreement for t in tables if t.disagreement is not None]
     if not stated:
         return None
-    shape = stated[0].shape[1:]
-    parts = (
-        np.full((len(t), *shape), np.nan) if t.disagreement is None else t.disagreement
-        for t in tables
-    )
-    return np.concatenate([*parts])
+    # Of classes, only some tables may have votes.
+    joined, start = np.full((sum(map(len, tables)), max(d.shape[1] for d in stated)), np.nan), 0
+    for t in tables:
+        if t.disagreement is not None:
+            joined[start : start + len(t), : t.disagreement.shape[1]] = t.disagreement
+        start += len(t)
+    return joined
 
 
 def _refuse_other_manifest(file: CacheFile, first: CacheFile) -> None:

@@ -1,7 +1,7 @@
 """Labels by several annotators: their mean or majority, and the limit that they put on scores."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -18,12 +18,13 @@ from mvemo.manifests.labels import F64, Label, LabelKind, label_kind
 from mvemo.manifests.model import Manifest
 
 # Columns of a manifest besides those of `Clip`: who gave the row's label; the number of people
-# behind a clip's label; the standard deviation of one of them for a target; and the share of them
-# whose class is that of the majority of the others.
+# behind a clip's label; the standard deviation of one of them for a target; the share of them
+# whose class is that of the majority of the others; and the number of them who gave a class.
 ANNOTATOR = "annotator"
 ANNOTATORS = "annotators"
 DEVIATION = "{} deviation"
 AGREEMENT = "agreement"
+VOTES = "{} votes"
 
 Extra = list[tuple[str, str]]
 
@@ -60,18 +61,21 @@ def majority_label(votes: Sequence[str]) -> tuple[Label, Extra]:
         if others[name] == most:
             agreement += count / list(others.values()).count(most)
     label = min(counts, key=lambda name: (-counts[name], name))
-    extra = [(AGREEMENT, f"{agreement / len(votes):.4g}")] * (len(votes) > 1)
-    return (label,), [*extra, (ANNOTATORS, str(len(votes)))]
+    extra, number = Extra(), (ANNOTATORS, str(len(votes)))
+    if len(votes) > 1:
+        extra = [(VOTES.format(name), str(n)) for name, n in sorted(counts.items())]
+        extra = [(AGREEMENT, f"{agreement / len(votes):.4g}"), number, *extra]
+    return (label,), extra or [number]
 
 
-def nominal_alpha(votes: Sequence[Sequence[str]]) -> float:
-    """Return Krippendorff's alpha of the classes that annotators gave to each clip.
+def nominal_alpha(votes: Iterable[Sequence[str] | Mapping[Any, float]]) -> float:
+    """Return Krippendorff's alpha of the classes, or the votes by class, given to each clip.
 
     1 minus observed over expected disagreement (Krippendorff 2011, Computing Krippendorff's
     Alpha-Reliability, section C); clips with one vote do not count. NaN without any variation.
     """
-    of_clips = [Counter(clip) for clip in votes if len(clip) > 1]
-    totals = sum(of_clips, Counter[str]())
+    of_clips: list[Counter[Any]] = [c for c in map(Counter, votes) if sum(c.values()) > 1]
+    totals = sum(of_clips, Counter[Any]())
     n = sum(totals.values())
 
     def unequal_pairs(counts: Mapping[str, int]) -> int:
@@ -202,8 +206,9 @@ def _clip(row: Row) -> Any:
 def disagreement_of(manifest: Manifest) -> F64 | None:
     """Return float64 (clips, 1 + n): the number of annotators, and how they disagree; or None.
 
-    For ratings that is the standard deviation of one annotator for each target; for classes
-    (n = 1) the share of annotators who do not agree with the majority. NaN stands for unknown.
+    For ratings that is the standard deviation of one annotator for each target; for classes the
+    share of annotators who do not agree with the majority and, if they are known, the number of
+    votes for each class. NaN stands for unknown.
     Raise `BadManifest` for cells that are not such numbers.
     """
     kind = label_kind(manifest.task)
@@ -215,6 +220,9 @@ def disagreement_of(manifest: Manifest) -> F64 | None:
         # Without the number of annotators, the column has another meaning.
         return None
     limits = [(1.0, np.inf), *[(0.0, np.inf if kind.numeric else 1.0)] * len(names)]
+    votes = [] if kind.numeric else [VOTES.format(name) for name in manifest.classes]
+    if known & {*votes}:
+        names, limits = [*names, *votes], [*limits, *[(0.0, np.inf)] * len(votes)]
     found = np.full((len(manifest), 1 + len(names)), np.nan)
     problems = Problems(Path(manifest.name))
     report = problems.at(0)
@@ -230,6 +238,9 @@ def disagreement_of(manifest: Manifest) -> F64 | None:
     problems.raise_any()
     if not kind.numeric:
         found[:, 1] = 1 - found[:, 1]
+        # Votes for classes that a scheme has replaced are lost, so those of the clip do not count.
+        whole = np.nansum(found[:, 2:], axis=1) == found[:, 0]
+        found[:, 2:] = np.where(whole[:, None], np.nan_to_num(found[:, 2:]), np.nan)
     return found
 
 
@@ -242,7 +253,7 @@ class Ceiling:
     annotators: float | None  # per clip (harmonic mean); None if unknown
     deviation: float | None = None  # of one annotator (root of the mean variance)
     ratio: float | None = None  # mean variance of one annotator, over the variance of the labels
-    alpha: float | None = None  # Krippendorff's, of ratings; None if it is not known
+    alpha: float | None = None  # Krippendorff's, of single annotators; None if it is not known
     scores: Mapping[str, float] = field(default_factory=dict)  # score -> its ceiling, if known
 
     def record(self) -> dict[str, Any]:
@@ -252,9 +263,10 @@ class Ceiling:
 
     def sentence(self) -> str:
         """Return the ceiling as a sentence."""
+        agree = "" if self.alpha is None else f"; Krippendorff's alpha {self.alpha:.3f}"
         if "accuracy" in self.scores:
             share = f"{100 * self.scores['accuracy']:.1f} % of {self.clips} clips"
-            return f"one annotator: agrees with the majority for {share}"
+            return f"one annotator: agrees with the majority for {share}{agree}"
         start = f"{self.target}: one annotator deviates by {self.deviation:.3g}"
         if not self.scores and self.annotators is not None:
             return f"{start}; no ceiling is defined, because all labels are equal"
@@ -264,7 +276,6 @@ class Ceiling:
                 f"1 - {self.ratio:.3g} / N (give --annotators N to mvemo manifest import or scan)"
             )
         ends = "R2 cannot exceed {r2:.3f}, r {pearson_r:.3f}".format(**self.scores)
-        agree = "" if self.alpha is None else f"; Krippendorff's alpha {self.alpha:.3f}"
         return f"{start}; with {self.annotators:.3g} annotators {ends}{agree}"
 
 
@@ -294,7 +305,11 @@ def ceilings_of(
         values, n_clips, inverse = disagreement[known, 1 + i], int(known.sum()), 1 / counts[known]
         n = float(1 / inverse.mean()) if np.isfinite(inverse).all() else None
         if not kind.numeric:
-            found.append(Ceiling(target, n_clips, n, scores={"accuracy": float(1 - values.mean())}))
+            cast = disagreement[known, 2:]
+            rows = cast[np.isfinite(cast).all(axis=1)].tolist()
+            alpha = _finite(nominal_alpha(dict(enumerate(row)) for row in rows))
+            accuracy = {"accuracy": float(1 - values.mean())}
+            found.append(Ceiling(target, n_clips, n, alpha=alpha, scores=accuracy))
             continue
         squares, variance, scores = np.square(values), float(labels[known, i].var()), {}
         if variance > 0 and n is not None:
@@ -302,7 +317,10 @@ def ceilings_of(
             scores = {"r2": r2, "pearson_r": r2**0.5}
         deviation = float(np.sqrt(squares.mean()))
         ratio = float(squares.mean()) / variance if variance > 0 else np.inf
-        agreed = interval_alpha(labels[known, i], values, counts[known])
-        alpha = agreed if np.isfinite(agreed) else None
+        alpha = _finite(interval_alpha(labels[known, i], values, counts[known]))
         found.append(Ceiling(target, n_clips, n, deviation, ratio, alpha, scores))
     return tuple(found)
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -104,11 +104,16 @@ def test_merging_needs_one_split(tmp_path):
 DISAGREEING = replace(CLIPS, disagreement=np.array([[3, 0.25], [np.nan, np.nan], [4, 0]] * 2))
 
 
-def test_the_disagreement_of_annotators_comes_back(path, tmp_path):
-    fill(path, DISAGREEING, VECTOR)
+VOTES = np.full((6, len(CLIPS.classes)), 2.0)
+WITH_VOTES = replace(DISAGREEING, disagreement=np.hstack([DISAGREEING.disagreement, VOTES]))
+
+
+@pytest.mark.parametrize("clips", [DISAGREEING, WITH_VOTES])
+def test_the_disagreement_of_annotators_comes_back(path, tmp_path, clips):
+    fill(path, clips, VECTOR)
     assert verify_cache(path) == []
     with open_cache(path) as cache:
-        np.testing.assert_array_equal(cache.table.disagreement, DISAGREEING.disagreement)
+        np.testing.assert_array_equal(cache.table.disagreement, clips.disagreement)
         fill(tmp_path / "without.h5", CLIPS, VECTOR)
         (line,) = diff_caches(path, tmp_path / "without.h5")
     assert line == "only one of the caches has disagreement"
@@ -135,6 +140,17 @@ def test_shards_without_disagreement_leave_it_unknown(tmp_path):
         np.testing.assert_array_equal(cache.table.disagreement, DISAGREEING.disagreement)
 
 
+def test_shards_with_and_without_votes_are_joined(tmp_path):
+    fill(tmp_path / "a.h5", subset(WITH_VOTES, range(3)), VECTOR)
+    fill(tmp_path / "b.h5", subset(DISAGREEING, range(3, 6)), VECTOR)
+    merge_caches([tmp_path / "b.h5", tmp_path / "a.h5"], tmp_path / "both.h5")
+    with open_cache(tmp_path / "both.h5") as cache:
+        held = cache.table.disagreement
+    np.testing.assert_array_equal(held[:, :2], DISAGREEING.disagreement)
+    np.testing.assert_array_equal(held[:3, 2:], VOTES[:3])
+    assert np.isnan(held[3:, 2:]).all()
+
+
 def test_disagreement_of_another_shape_is_refused(path):
     with pytest.raises(BadCache, match=r"disagreement of 6 clips .*: expected shape \(6, 2\), got"):
-        fill(path, replace(DISAGREEING, disagreement=np.zeros((6, 3))), VECTOR)
+        fill(path, replace(DISAGREEING, disagreement=np.zeros((6, 9))), VECTOR)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mvemo.manifests import BadManifest, Clip, Manifest, read_manifest, write_manifest
 from mvemo.manifests.annotators import (
@@ -297,3 +299,48 @@ def test_alpha_of_no_variation_is_not_known_and_of_chance_is_zero():
     counts = np.full(4000, 5.0)
     found = interval_alpha(ratings.mean(axis=1), ratings.std(axis=1, ddof=1), counts)
     assert found == pytest.approx(0, abs=0.03)
+
+
+@pytest.mark.parametrize(("name", "alpha"), [("label", 0.743), ("valence", 0.849)])
+def test_a_manifest_carries_the_agreement(tmp_path, name, alpha):
+    """Krippendorff's example as a row per rating, imported, written and read again."""
+    table = ("123321412   ", "1233224125 3", " 3332342251 ", "12332441251 ")
+    rows = [
+        f"c{u},c{u},a{i},{'e' * (name == 'label')}{value}"
+        for i, row in enumerate(table)
+        for u, value in enumerate(row)
+        if value != " "
+    ]
+    path = tmp_path / "given.csv"
+    path.write_text("\n".join([f"clip_id,group,annotator,{name}", *rows, ""]))
+    write_manifest(read_manifest(path, media=False), tmp_path / "clips.csv")
+    (ceiling,) = limits(read_manifest(tmp_path / "clips.csv", media=False))
+    assert ceiling.alpha == pytest.approx(alpha, abs=1e-3)
+    assert f"Krippendorff's alpha {ceiling.alpha:.3f}" in ceiling.sentence()
+    assert ceiling.record()["alpha"] == ceiling.alpha
+
+
+def test_votes_for_other_classes_do_not_count():
+    extra = {"agreement": "1", "annotators": "2", "x votes": "2"}
+    other = {**extra, "x votes": "1", "old votes": "1"}
+    clips = tuple(
+        Clip(n, "", ("x",), n, extra=(*e.items(),))
+        for n, e in zip("ab", (extra, other), strict=True)
+    )
+    found = disagreement_of(Manifest("m", "multiclass", ("x", "y"), clips, Path()))
+    assert found[0].tolist() == [2, 0, 2, 0]
+    assert np.isnan(found[1, 2:]).all()
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=6), min_size=2, max_size=9))
+def test_alpha_is_that_of_all_pairs(votes):
+    """By definition: different pairs within clips, over different pairs of all values."""
+    several = [clip for clip in votes if len(clip) > 1]
+    values = [v for clip in several for v in clip]
+    within = sum(
+        sum(a != b for a in clip for b in clip) / (len(clip) - 1) for clip in several
+    ) / max(len(values), 1)
+    pairs = sum(a != b for a in values for b in values)
+    expected = 1 - within / (pairs / (len(values) * (len(values) - 1))) if pairs else np.nan
+    assert nominal_alpha(votes) == pytest.approx(expected, nan_ok=True)
+    assert nominal_alpha(map(Counter, votes)) == pytest.approx(expected, nan_ok=True)
