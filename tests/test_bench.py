@@ -104,7 +104,7 @@ def test_every_calibration_gives_rows(path, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(path.parent))
     row = next(importlib.import_module(path.stem).rows(tmp_path, None, 2))
     assert 0 <= row.measured <= 1
-    assert len(row.cells()) == 5
+    assert len(row.cells()) == 4
 
 
 def test_conformal_sets_hold_what_they_state(tmp_path, monkeypatch):

@@ -38,8 +38,8 @@ def main() -> None:
             found: list[Row] = list(module.rows(Path(folder), chosen.data))
         title = (module.__doc__ or name).splitlines()[0]
         lines = [f"## {name.capitalize()}", "", title, ""]
-        lines += ["| what | stated | measured | standard error | runs |", "| --- " * 5 + "|"]
-        lines += [f"| {' | '.join(row.cells())} |" for row in found]
+        lines += ["|what|stated|measured|runs|", "|---" * 4 + "|"]
+        lines += [f"|{'|'.join(row.cells())}|" for row in found]
         tables.append("\n".join(lines))
         print(tables[-1], f"\n{name}: {time.perf_counter() - started:.0f} s", flush=True)
     if not chosen.print and not chosen.names:

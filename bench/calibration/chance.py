@@ -43,8 +43,11 @@ def rows(folder: Path, data: Path | None, n_runs: int = 40) -> Iterator[Row]:
                 settings = EvaluationSettings(permute_labels=1, seed=seed, **PLAIN)
                 results = evaluate(cache, settings)
                 assert results.choice is not None
-                scored = {"nested choice": results.choice.nested, "majority": results.baseline}
-                for name, model in {**scored, **{m.name: m for m in results.models}}.items():
+                scored = {
+                    "nested choice": results.choice.nested,
+                    "majority class": results.baseline,
+                }
+                for name, model in scored.items():
                     found.setdefault(name, []).append(results.primary_mean(model))
         for name, values in found.items():
-            yield mean_row(f"accuracy of {name} on random labels: {what}", "chance .167", values)
+            yield mean_row(f"{name}: {what}", ".167", values)

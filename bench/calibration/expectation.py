@@ -81,14 +81,14 @@ def expected_and_found(
     order = rng.permutation(len(names))
     n_groups = int(np.searchsorted(np.cumsum(sizes[order]), n_train)) + 1
     train = np.isin(one.groups, names[order[:n_groups]])
-    one.write(folder / f"{seed}-train.h5", np.flatnonzero(train), None)
-    with open_cache(folder / f"{seed}-train.h5") as cache:
+    one.write(folder / f"{one.name}-{seed}-train.h5", np.flatnonzero(train), None)
+    with open_cache(folder / f"{one.name}-{seed}-train.h5") as cache:
         results = evaluate(cache, SETTINGS)
     assert results.choice is not None
     nested = results.choice.nested
     splits = np.where(train, TRAIN, TEST).astype(np.int8)
-    one.write(folder / f"{seed}-all.h5", np.arange(len(train)), splits)
-    with open_cache(folder / f"{seed}-all.h5") as cache:
+    one.write(folder / f"{one.name}-{seed}-all.h5", np.arange(len(train)), splits)
+    with open_cache(folder / f"{one.name}-{seed}-all.h5") as cache:
         tested = evaluate(cache, replace(SETTINGS, n_resamples=0))
     assert tested.choice is not None
     interval = nested.intervals[results.task.primary_interval[0]]
@@ -145,5 +145,5 @@ def rows(folder: Path, data: Path | None, n_runs: int = 20, n_train: int = 200) 
             covered.append(low <= found <= high)
             bias.append(expected - found)
         what = f"{one.name}, {n_train} training clips"
-        yield mean_row(f"{what}: interval holds the score of the rest", "95 % interval", covered)
+        yield mean_row(f"{what}: interval holds the score of the rest", "95 %", covered)
         yield mean_row(f"{what}: expected minus found", "0", bias)

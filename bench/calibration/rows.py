@@ -18,9 +18,7 @@ class Row(NamedTuple):
 
     def cells(self) -> list[str]:
         """Return the cells of a Markdown table."""
-        return [
-            self.what, self.stated, f"{self.measured:.3f}", f"{self.error:.3f}", str(self.runs)
-        ]  # fmt: skip
+        return [self.what, self.stated, f"{self.measured:.3f}±{self.error:.3f}", str(self.runs)]
 
 
 def mean_row(what: str, stated: str, values: object) -> Row:
