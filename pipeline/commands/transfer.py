@@ -52,17 +52,15 @@ def transfer(
     if json:
         click.echo(dump_json({"transfers": [asdict(one) for one in found]}))
         return
-    head = (
-        "trained on,tested on,score,itself,loss,95 % interval,baseline,shared,clips,metric,classes"
-    )
+    head = "trained on,tested on,score,itself,loss,95 % interval,baseline,shared,clips,metric,also"
     titles = {task.primary_metric: task.primary_title for task in TASKS.values()}
-    rows = [[*head.split(","), "also"]]
+    rows = [[*head.split(","), "classes"]]
     for one in found:
         scores = f"{one.score:.3f}", f"{one.own:.3f}", f"{one.loss:+.3f}"
         interval = "{:+.3f} to {:+.3f}".format(*one.interval)
         numbers = interval, f"{one.baseline:.3f}", str(one.n_shared), str(one.n_test)
-        last = titles[one.metric], ", ".join(one.classes)
         also = (f"{t} {there:.3f} (itself {own:.3f})" for t, (there, own) in one.others.items())
-        rows.append([one.source, one.target, *scores, *numbers, *last, ", ".join(also)])
+        last = titles[one.metric], ", ".join(also), ", ".join(one.classes)
+        rows.append([one.source, one.target, *scores, *numbers, *last])
     for line in align_columns(rows, left=(0, 1, 5, 9, 10, 11)):
         click.echo(line)
