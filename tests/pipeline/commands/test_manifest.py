@@ -9,11 +9,13 @@ from click.testing import CliRunner
 from mvemo.extract.duplicates import Search
 from mvemo.manifests import BadManifest, Clip, Manifest, MissingManifest, read_folds, read_manifest
 from mvemo.pipeline.commands.manifest import manifest, not_compared_lines
+from mvemo.pipeline.console.messages import Verbosity, running
 from mvemo.pipeline.errors import BadOption
 
 
 def run(*arguments, ends=0):
-    done = CliRunner().invoke(manifest, [str(a) for a in arguments])
+    with running(Verbosity()):
+        done = CliRunner().invoke(manifest, [str(a) for a in arguments])
     assert done.exit_code == ends, done.output
     return done
 
