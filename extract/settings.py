@@ -192,6 +192,9 @@ class RunSettings:
     """
 
     protocol: str = setting("crossfit", "Training protocol (docs/protocols.md).", names=PROTOCOLS)
+    level: float = setting(
+        -23.0, "Loudness in LUFS to which all sound is brought; 0: as it is.", ge=-70, le=0
+    )
     seed: int = setting(0, "Seed of weights, inner splits, batches and dropout.", ge=0)
     device: str = setting("auto", "`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")
     precision: str = setting(

@@ -44,7 +44,10 @@ class ExtractSettings:
     )
     fetch: bool = setting(False, "Download missing public weights.")
     descriptors: tuple[str, ...] = setting(
-        ("mel", "mfcc", "rp", "mfcc_rp", "f0", "formants", "contrast", "chroma", "times"),
+        (
+            *("mel", "mfcc", "rp", "mfcc_rp", "f0", "formants", "contrast", "chroma"),
+            *("times", "loudness"),
+        ),
         "Descriptor sequences to write to the cache.",
     )
     # float16: a relative error of at most 2^-11, or an absolute one of 2^-25; times stay float32.

@@ -57,7 +57,8 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     with _blaming(profile, overrides, load_settings):
         tree = _read(text, overrides)
         extract = _filled(ExtractSettings(), tree, "extract")
-        descriptors = _filled(DescriptorSettings(), tree, "descriptors")
+        described = replace(DescriptorSettings(), level=extract.run.level)
+        descriptors = _filled(described, tree, "descriptors")
         shared = SharedSettings(extract.n_frames, descriptors)
         nets = {}
         for name in dict.fromkeys((*net_names(), *extract.nets)):

@@ -3,7 +3,22 @@
 This package does not import torch, so that workers that describe clips need little memory.
 """
 
-from mvemo.extract.descriptors.describe import DESCRIPTORS, TIMES, describe, descriptor_spec, dim_of
+from mvemo.extract.descriptors.describe import (
+    DESCRIPTORS,
+    LOUDNESS,
+    TIMES,
+    describe,
+    descriptor_spec,
+    dim_of,
+)
 from mvemo.extract.descriptors.framing import DescriptorSettings
 
-__all__ = ["DESCRIPTORS", "TIMES", "DescriptorSettings", "describe", "descriptor_spec", "dim_of"]
+__all__ = [
+    "DESCRIPTORS",
+    "LOUDNESS",
+    "TIMES",
+    "DescriptorSettings",
+    "describe",
+    "descriptor_spec",
+    "dim_of",
+]

@@ -8,7 +8,13 @@ import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
 from mvemo.extract.array_types import F32
-from mvemo.extract.descriptors.framing import DescriptorSettings, Frames, audible_frames, blocks
+from mvemo.extract.descriptors.framing import (
+    PART_SAMPLES,
+    DescriptorSettings,
+    Frames,
+    audible_frames,
+    blocks,
+)
 from mvemo.extract.descriptors.spectral import (
     FilterBanks,
     cepstrum,
@@ -26,9 +32,12 @@ from mvemo.extract.descriptors.voice import (
     residual_phase,
 )
 from mvemo.extract.errors import BadSetting
+from mvemo.extract.media.loudness import LoudnessMeter
 
 # Increase this number when the same settings would give other values.
 VERSION = 1
+# Integrated loudness of the sound, before it is brought to a level.
+LOUDNESS = "loudness"
 
 
 @dataclass
@@ -77,7 +86,7 @@ class _Descriptor:
     values: Callable[[_Block], F32]  # computes the values, (frames, dim)
 
 
-_FRAMING = ("sr", "n_fft", "hop_length", "window", "silence_db")
+_FRAMING = ("sr", "level", "n_fft", "hop_length", "window", "silence_db")
 _DESCRIPTORS = {
     "mel": _Descriptor(lambda s: s.n_mels, ("n_mels",), lambda b: b.mel),
     "spectrogram": _Descriptor(lambda s: s.n_fft // 2 + 1, (), lambda b: decibel(b.power)),
@@ -104,13 +113,13 @@ _DESCRIPTORS = {
     "chroma": _Descriptor(lambda s: 12, (), lambda b: chroma(b.power, b.banks.chroma)),
 }
 TIMES = ("times", "spectrogram_times")
-DESCRIPTORS = (*_DESCRIPTORS, *TIMES)
+DESCRIPTORS = (*_DESCRIPTORS, *TIMES, LOUDNESS)
 
 
 def dim_of(name: str, settings: DescriptorSettings) -> int:
     """Return the number of columns of a descriptor; raise BadSetting for an unknown name."""
     _check_name(name)
-    return 1 if name in TIMES else _DESCRIPTORS[name].dim(settings.framed(name))
+    return _DESCRIPTORS[name].dim(settings.framed(name)) if name in _DESCRIPTORS else 1
 
 
 def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
@@ -135,7 +144,9 @@ def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
     ('sequence', 2, ['f0_max', 'f0_min'])
     """
     _check_name(name)
-    deciding = _FRAMING + (() if name in TIMES else _DESCRIPTORS[name].settings)
+    deciding = () if name == LOUDNESS else _FRAMING
+    if name in _DESCRIPTORS:
+        deciding += _DESCRIPTORS[name].settings
     return FeatureSpec(
         name=name,
         modality="audio",
@@ -157,7 +168,8 @@ def describe(
     Parameters
     ----------
     y
-        Mono waveform at ``settings.sr``, float32 (samples,); full scale is 1.
+        Mono waveform at ``settings.sr``, float32 (samples,); full scale is 1. It is described as it
+        is; `mvemo.extract.media.reading.decode_clip` brings it to ``settings.level``.
     settings
         Settings of all descriptors.
     names
@@ -189,6 +201,9 @@ def describe(
         Energy by pitch class from C, with a maximum of 1; 0 in frames without energy.
     ``times``, ``spectrogram_times``
         Centre of the frame in seconds from the waveform's start.
+    ``loudness``
+        Integrated loudness in LUFS (ITU-R BS.1770) in a single row. In feature files it is that of
+        the media file, before it is brought to a level.
 
     Raises
     ------
@@ -217,10 +232,10 @@ def describe(
     # Keep the subclass `numpy.memmap`, because a mapped file is released part by part.
     y = np.asanyarray(y, dtype=np.float32)
     by_framing: dict[DescriptorSettings, list[str]] = {}
+    values = {}
     for name in names:
         _check_name(name)
         by_framing.setdefault(settings.framed(name), []).append(name)
-    values = {}
     for framed, alike in by_framing.items():
         numbers = audible_frames(y, framed)
         centres = (numbers * framed.hop_length + framed.n_fft / 2) / framed.sr
@@ -235,6 +250,11 @@ def describe(
             for name in computed:
                 values[name][first : first + len(frames)] = _DESCRIPTORS[name].values(block)
             first += len(frames)
+    if LOUDNESS in names:
+        meter = LoudnessMeter(settings.sr)
+        for part in np.array_split(y, len(y) // PART_SAMPLES + 1):
+            meter.add(part)
+        values[LOUDNESS] = np.array([[meter.integrated]], dtype=np.float32)
     return {name: values[name] for name in names}
 
 

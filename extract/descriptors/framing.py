@@ -48,6 +48,8 @@ class DescriptorSettings:
     20
     """
 
+    # Set by `RunSettings.level`; it is recorded, but `describe` takes sound as it is.
+    level: float = setting(-23.0, profile=False)
     sr: int = setting(44_100, "Sampling rate in Hz.", ge=4000, le=384_000)
     n_fft: int = setting(2048, "Frame length in samples, even.", ge=64, le=1 << 16)
     hop_length: int = setting(1024, "Step between frames in samples, at most `n_fft`.", ge=1)

@@ -12,6 +12,12 @@ import soxr
 
 from mvemo.extract.array_types import F32
 from mvemo.extract.media.formats import is_cut_off
+from mvemo.extract.media.loudness import (
+    VORBIS_CHANNELS,
+    LoudnessMeter,
+    gain_to,
+    mono_weights,
+)
 from mvemo.extract.media.request import (
     CUT_OFF,
     NO_VIDEO,
@@ -47,6 +53,8 @@ _BLOCK = 1 << 20
 OnBlock = Callable[[int, F32], None]
 # Formats that mark or state the end of their data, which libsndfile does not check.
 _STATING_END = ("ogg", "au", "w64")
+# Formats that state the layout of more than two channels, which libsndfile does not pass on.
+_STATING_LAYOUT = ("wav", "wavex", "rf64", "w64", "flac", "caf", "aiff")
 # Smallest gap or overlap of sound, in seconds, that is corrected; smaller ones are rounding.
 MIN_GAP = 0.05
 # NumPy type and full scale of each sample format of the decoders.
@@ -90,21 +98,29 @@ class _Track:
                 self._file.write(samples.data)
             self._blocks.clear()
 
-    def joined(self) -> F32:
+    def joined(self, gain: float) -> F32:
+        """Return all samples times `gain`."""
         if self._file is None:
-            return np.concatenate(self._blocks)
+            return np.concatenate(self._blocks) * np.float32(gain)
         self._file.flush()
-        return np.memmap(self._file, np.float32, "r")
+        mapped = np.memmap(self._file, np.float32, "r+")
+        for first in range(0, len(mapped) if gain != 1 else 0, _BLOCK):
+            mapped[first : first + _BLOCK] *= np.float32(gain)
+        return mapped
 
 
 class Waveforms:
-    """Mono sound of a clip at the sampling rates of a request, resampled block by block."""
+    """Mono sound of a clip at the sampling rates of a request, resampled block by block.
+
+    `meter` measures the loudness, which is that of all sound after the last sample.
+    """
 
     def __init__(
         self, sr: int, request: ClipRequest, on_block: OnBlock | None, channel: int | None
     ) -> None:
         self.sr, self._channel = sr, channel
-        self._on_block = on_block
+        self._on_block, self._level = on_block, request.level
+        self.meter = LoudnessMeter(sr)
         self._max_bytes = MAX_BYTES if request.spool is None else MAX_SPOOLED_BYTES
         self.n_samples = 0  # number of added samples, at the source's rate
         self._tracks = {
@@ -112,8 +128,8 @@ class Waveforms:
         }
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
-        # Statistics of the channels that `channel` depends on: number of samples, sums, and sums of
-        # products.
+        # Statistics of the weighted channels that `channel` depends on: number of samples, sums,
+        # and sums of products.
         self._n_judged = 0
         self._sums, self._products = np.zeros(1), np.zeros((1, 1))
 
@@ -139,9 +155,11 @@ class Waveforms:
             return int(np.argmax(energies >= energies.max() / 2))
         return None
 
-    def add_channels(self, rows: F32) -> None:
-        """Append the mean of all channels, or one channel; float32 (channels, samples)."""
-        self.add(rows.mean(axis=0) if self._channel is None else rows[: self._channel + 1][-1])
+    def add_channels(self, rows: F32, weights: F32) -> None:
+        """Append the weighted sum of all channels, or one channel; float32 (channels, samples)."""
+        single = None if self._channel is None else rows[: self._channel + 1][-1]
+        rows = rows * weights[:, None] if len(rows) > 1 else rows
+        self.add(rows.sum(axis=0) if single is None else single)
         loud = rows.size and float(rows.max() - rows.min()) / 2 >= SILENCE_PEAK
         if self.is_judged or not loud:
             return
@@ -176,6 +194,7 @@ class Waveforms:
             self._n_not_finite += int(np.count_nonzero(~np.isfinite(block)))
         self._low, self._high = min(self._low, low), max(self._high, high)
         self.n_samples += len(block)
+        self.meter.add(block)
         for track in self._tracks.values():
             track.add(block)
 
@@ -218,7 +237,8 @@ class Waveforms:
                 reason = f"the sound is too short: {self.n_samples} samples at {self.sr} Hz"
                 return {}, Problem(f"{reason} give 0 samples at {rate} Hz")
         kept = {} if self._on_block is not None else self._tracks
-        return {rate: track.joined() for rate, track in kept.items()}, None
+        gain = gain_to(self._level, self.meter.integrated)
+        return {rate: track.joined(gain) for rate, track in kept.items()}, None
 
 
 def decode_audio_file(
@@ -234,6 +254,8 @@ def decode_audio_file(
     n_frames, stated, kind = 0, 0.0, ""
     for file in open_parts(path):
         sr, kind = file.samplerate, file.format.lower()
+        if file.channels > 2 and kind in _STATING_LAYOUT:
+            raise ValueError("the container reader knows the layout of the channels")
         if file.frames == 0:
             raise ValueError("no length is stated")
         sound = sound or Waveforms(sr, request, on_block, channel)
@@ -267,7 +289,8 @@ def decode_audio_file(
         waveforms, problem = sound.finish()
     if problem is not None:
         return Decoded(problems={**problems, "audio": problem})
-    return Decoded(waveforms, {}, seconds, problems, channel_note(channel))
+    loudness = sound.meter.integrated
+    return Decoded(waveforms, {}, seconds, problems, channel_note(channel), loudness)
 
 
 def channel_note(channel: int | None) -> str:
@@ -279,7 +302,7 @@ def _read_blocks(
     file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms, block: int
 ) -> Problem | None:
     """Read `remaining` samples from index `first` on, `block` values of all channels at a time."""
-    size = max(block // file.channels, 1)
+    size, weights = max(block // file.channels, 1), mono_weights(_channel_names(file))
     file.seek(min(first, file.frames))
     while remaining > 0:
         samples = file.read(min(size, remaining), dtype="float32", always_2d=True)
@@ -287,9 +310,15 @@ def _read_blocks(
             break
         if not sound.has_room(len(samples)):
             return Problem(sound.too_long)
-        sound.add_channels(np.ascontiguousarray(samples.T))
+        sound.add_channels(np.ascontiguousarray(samples.T), weights)
         remaining -= len(samples)
     return None
+
+
+def _channel_names(file: soundfile.SoundFile) -> Sequence[str]:
+    """Return the names of the channels; Vorbis and Opus have an order of their own."""
+    unknown = ["NONE"] * file.channels
+    return VORBIS_CHANNELS.get(file.channels, unknown) if file.format == "OGG" else unknown
 
 
 class SoundCollector:
@@ -300,7 +329,8 @@ class SoundCollector:
     ) -> None:
         self._request, self._options = request, (request, on_block, channel)
         self.sound: Waveforms | None = None  # None before the first frame
-        self._blocks: list[F32] = []  # (channels, samples) that are not in `sound` yet
+        # (channels, samples) that are not in `sound` yet, and the weights of the channels.
+        self._blocks: list[tuple[F32, F32]] = []
         self._n_missing = 0  # number of samples in gaps after the first sound
         self.end = 0.0  # end of the last decoded frame in seconds, also if it is before the clip
         self.error = ""  # reason why the sound cannot be used
@@ -330,7 +360,7 @@ class SoundCollector:
             self.error = f"the sampling rate changes from {sr} to {frame.sample_rate} Hz"
             return
         self.end = when + frame.samples / sr
-        n_waiting = sum(block.shape[1] for block in self._blocks)
+        n_waiting = sum(block.shape[1] for block, _ in self._blocks)
         length = sound.n_samples + n_waiting
         first = round((when - self._request.start) * sr)
         if abs(first - length) <= MIN_GAP * sr and length:
@@ -353,12 +383,14 @@ class SoundCollector:
             sound.add_silence(first - length)
             self._n_missing += first - length if length else 0
         skip = max(length - first, 0)
-        self._blocks.append(_channels(frame)[:, skip : skip + n_left])
+        weights = mono_weights([channel.name for channel in frame.layout.channels])
+        self._blocks.append((_channels(frame)[:, skip : skip + n_left], weights))
 
     def _flush(self) -> None:
         if self.sound is not None:
-            for _, blocks in groupby(self._blocks, len):
-                self.sound.add_channels(np.concatenate(list(blocks), axis=1))
+            for weights, blocks in groupby(self._blocks, lambda block: tuple(block[1].tolist())):
+                rows = np.concatenate([block for block, _ in blocks], axis=1)
+                self.sound.add_channels(rows, np.array(weights, dtype=np.float32))
         self._blocks = []
 
     def problem(self) -> Problem | None:

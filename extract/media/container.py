@@ -170,7 +170,8 @@ def decode_streams(
         waveforms, problem = sound.finish()
         problems |= {"audio": problem} if problem else {}
     seconds = sound.seconds if waveforms else min(picker.seconds, clip.end - clip.request.start)
-    return Decoded(waveforms, {}, seconds, problems, clip.note), sound
+    loudness = sound.sound.meter.integrated if sound.sound else -math.inf
+    return Decoded(waveforms, {}, seconds, problems, clip.note, loudness), sound
 
 
 def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) -> dict[str, Problem]:

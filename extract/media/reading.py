@@ -14,12 +14,14 @@ from typing import Any
 
 import av.error
 import cv2
+import numpy as np
 import soundfile
 
 from mvemo.extract.array_types import F32, U8
 from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
 from mvemo.extract.media import container, packets
 from mvemo.extract.media.audio import OnBlock, decode_audio_file
+from mvemo.extract.media.loudness import gain_to
 from mvemo.extract.media.request import (
     NO_VIDEO,
     ClipRequest,
@@ -40,7 +42,8 @@ _TEMPORARY = frozenset(
     if hasattr(errno, name)
 )
 # Callback for the events of `stream_clip`: ("problem", modality, problem) for a missing stream,
-# ("note", text), ("sound", sr, next samples), and ("picture", index of a time, {size: picture}).
+# ("note", text), ("loudness", of the whole sound in LUFS) before its first samples if the request
+# has a level, ("sound", sr, next samples), and ("picture", index of a time, {size: picture}).
 Emit = Callable[[tuple[Any, ...]], None]
 
 
@@ -51,6 +54,7 @@ def decode_clip(
     duration: float | None = None,
     sample_rates: Sequence[int] = (16000,),
     pictures: Sequence[FrameSampling] = (FrameSampling(n_frames=32, size=112),),
+    level: float = 0.0,
     threads: int = 0,
     spool: Path | None = None,
 ) -> Decoded:
@@ -60,7 +64,8 @@ def decode_clip(
     start + (i + 1/2) L / n, where L is the length of the clip, or of its video if that ends
     earlier. Its short side is scaled to `size`, and its middle is kept. The rotation that the
     file states and the shape of its pixels are applied. Sound that begins later than the clip
-    is preceded by zeros, so that sound and pictures stay aligned.
+    is preceded by zeros, so that sound and pictures stay aligned. Channels are mixed to mono by
+    their layout (`mvemo.extract.media.loudness.mono_weights`).
 
     Parameters
     ----------
@@ -73,6 +78,9 @@ def decode_clip(
         Sampling rates in Hz; empty to skip the sound.
     pictures
         Times and sizes of the frames; empty to skip the pictures. All are decoded in one pass.
+    level
+        Integrated loudness in LUFS (ITU-R BS.1770) to which the sound is brought; 0 to leave it as
+        it is. The loudness is measured after the mix to mono.
     threads
         Number of decoder threads; 0 for one per core.
     spool
@@ -108,7 +116,8 @@ def decode_clip(
     ((32000,), 2.0, {})
     """
     path = Path(path)
-    request = ClipRequest(start, duration, tuple(sample_rates), tuple(pictures), threads, spool)
+    rates, samplings = tuple(sample_rates), tuple(pictures)
+    request = ClipRequest(start, duration, rates, samplings, level, threads, spool)
     with media_errors(path):
         if path.suffix.lower() in AUDIO_SUFFIXES:
             # If the suffix or the length in the header is wrong, or libsndfile does not know the
@@ -180,8 +189,11 @@ def _by_packets(path: Path) -> float:
 
 
 def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
-    """Decode a clip in one pass, with constant memory, and return its problems by modality."""
-    choice = Sound()
+    """Decode a clip with constant memory and return its problems by modality.
+
+    Sound that is brought to a level is decoded twice, first to measure it.
+    """
+    choice, gain = Sound(), np.float32(1)
     # Number of samples at each rate: emitted, and to skip because a failed reader emitted them.
     sent: Counter[int] = Counter()
     known: Counter[int] = Counter()
@@ -190,13 +202,19 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
         n_known = min(known[sr], len(y))
         known[sr] -= n_known
         sent[sr] += len(y)
-        emit(("sound", sr, y[n_known:]))
+        emit(("sound", sr, gain * y[n_known:]))
 
     with media_errors(path):
         if request.sample_rates:
             # Emitted sound cannot be revoked, so choose first. Reading raises any error again.
             with suppress(Exception):
                 choice = container.choose_sound(path, request)
+            if request.level:
+                measured = ClipRequest(request.start, request.duration, request.sample_rates[:1])
+                with suppress(Exception):
+                    loudness = _measure(path, measured, choice)
+                    gain = np.float32(gain_to(request.level, loudness))
+                    emit(("loudness", loudness))
         if path.suffix.lower() in AUDIO_SUFFIXES:
             # As in `decode_clip`, the container reader may succeed.
             with suppress(soundfile.LibsndfileError, ValueError):
@@ -211,6 +229,17 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
                 return decoded.problems
             known.update(sent)
         return _stream_container(path, request, choice, emit, emit_sound)
+
+
+def _measure(path: Path, request: ClipRequest, choice: Sound) -> float:
+    """Return the loudness of a clip's mono mix in LUFS, without keeping the sound."""
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        with suppress(soundfile.LibsndfileError, ValueError):
+            return decode_audio_file(path, request, lambda sr, y: None, choice.channel).loudness
+    with container.open_clip(path, request, choice) as clip:
+        return container.decode_streams(
+            clip, np.zeros(0), (), lambda row, pictures: None, lambda sr, y: None
+        )[0].loudness
 
 
 def _stream_container(

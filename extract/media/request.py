@@ -1,5 +1,6 @@
 """Requests for the decoding of a clip, and its result with the problems of the media file."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,8 @@ class ClipRequest:
     duration: float | None = setting(None, gt=0, le=MAX_SECONDS)
     sample_rates: tuple[int, ...] = ()  # Hz; empty to skip the sound
     pictures: tuple[FrameSampling, ...] = ()
+    # Loudness in LUFS to which the sound is brought; 0 to leave it as it is.
+    level: float = setting(0.0, ge=-70, le=0)
     threads: int = 0  # number of decoder threads; 0 for one per core
     # folder for temporary files of long sound; None to keep all in memory
     spool: Path | None = None
@@ -157,15 +160,15 @@ class Sound:
     """Audio track and channel to read from a container."""
 
     track: int | None = None  # index of the stream; None for the preferred audio stream
-    channel: int | None = None  # None for the mean of all channels
+    channel: int | None = None  # None for the mix of all channels
 
 
 @dataclass(frozen=True)
 class Decoded:
     """Decoded sound and frames of one clip."""
 
-    # Mean of all channels by sampling rate in Hz, float32 (samples,), in [-1, 1] unless the sound
-    # exceeds full scale; empty if there is a problem.
+    # Mono mix by sampling rate in Hz, float32 (samples,), in [-1, 1] unless the sound exceeds full
+    # scale or is brought to a level; empty if there is a problem.
     waveforms: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     # uint8 (windows * n_frames, size, size, 3), RGB, window after window; empty if there is a
     # problem.
@@ -173,3 +176,5 @@ class Decoded:
     seconds: float = 0.0  # length of the sound, or of the pictures if there is no sound
     problems: dict[str, Problem] = field(default_factory=dict)  # by modality: audio, video
     note: str = ""  # note about the tracks or channel that were read; empty for most files
+    # Integrated loudness of the mono sound in the file in LUFS; -inf without sound.
+    loudness: float = -math.inf

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache.spec import FeatureSpec, digest_of
 from mvemo.extract.array_types import F32
-from mvemo.extract.descriptors import DescriptorSettings, describe, descriptor_spec
+from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings, describe, descriptor_spec
 from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.media.request import FrameSampling, Problem, error_line
@@ -52,7 +52,7 @@ class DecodedStore:
 
     def array(self, clip_id: str, wanted: int | FrameSampling) -> NDArray[Any]:
         """Return a memory-mapped waveform, given its sampling rate in Hz, or frames."""
-        array = folders.map_decoded(self.folder_of(clip_id), wanted)
+        array = folders.map_decoded(self.folder_of(clip_id), wanted, self.request.level)
         if array is None:
             kind = "frames" if isinstance(wanted, FrameSampling) else "waveform"
             name = folders.array_path(Path(), wanted).stem
@@ -236,7 +236,8 @@ def describe_many(
     banks = filter_banks(settings)
     calls = []
     for clip_id, paths in missing.items():
-        path = folders.array_path(store.decoded.folder_of(clip_id), settings.sr)
+        folder = store.decoded.folder_of(clip_id)
+        path = folders.array_path(folder, settings.sr, store.decoded.request.level)
         calls.append(
             Call(_DESCRIBE, (path, settings, banks, paths), *decoding.limits.of_file(path))
         )
@@ -253,6 +254,9 @@ def describe_job(
         sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, paths, banks=banks)
     except BadMedia as error:
         return str(error)
+    if LOUDNESS in sequences:
+        # The waveform may have been brought to a level.
+        sequences[LOUDNESS] = np.load(waveform_path.with_name(folders.LOUDNESS))
     for name, values in sequences.items():
         folders.write_array(paths[name], values)
     return ""

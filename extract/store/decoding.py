@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from mvemo.extract.errors import ExtractError, MediaUnavailable
 from mvemo.extract.media.reading import decode_clip
@@ -21,7 +22,10 @@ def decode_job(
     if decoded.note:
         found[folders.NOTE] = Problem(decoded.note, missing=True)
     for rate, waveform in decoded.waveforms.items():
-        folders.write_array(folders.array_path(folder, rate), waveform)
+        folders.write_array(folders.array_path(folder, rate, request.level), waveform)
+    if decoded.waveforms:
+        loudness = np.array([[decoded.loudness]], dtype=np.float32)
+        folders.write_array(folder / folders.LOUDNESS, loudness)
     for sampling, frames in decoded.frames.items():
         folders.write_array(folders.array_path(folder, sampling), frames)
     known = folders.read_problems(folder)
@@ -42,6 +46,7 @@ def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) 
             duration=job.duration,
             sample_rates=request.sample_rates,
             pictures=request.pictures,
+            level=request.level,
             threads=threads,
             spool=folder,
         )

@@ -32,9 +32,11 @@ from mvemo.manifests.files import dump_json, parse_json, replacing
 # Size in bytes, times of the last changes of content and inode in ns, and inode number.
 Stamp = tuple[int, int, int, int]
 # Increase this number when a file would be decoded to other values or refused for other reasons.
-DECODING_VERSION = 5
+DECODING_VERSION = 6
 # Key for the note about the audio track that was read; it is stored next to the problems.
 NOTE = "note"
+# File with the integrated loudness of a clip's sound in LUFS, float32 (1, 1).
+LOUDNESS = "loudness.npy"
 # NumPy's header of an array in C order. It is parsed here because NumPy uses Python's parser, which
 # sometimes raises a SystemError in concurrent threads of Python 3.11.
 _HEADER = re.compile(
@@ -54,6 +56,7 @@ class DecodeRequest:
 
     sample_rates: tuple[int, ...] = ()
     pictures: tuple[FrameSampling, ...] = ()
+    level: float = 0.0  # loudness in LUFS to which sound is brought; 0 to leave it as it is
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -62,9 +65,12 @@ class DecodeRequest:
 
     def without_stored(self, folder: Path) -> DecodeRequest:
         """Return the part of the request for which the folder has no intact array."""
+        measured = map_array(folder / LOUDNESS, np.float32, (1, 1)) is not None
+        rates, level = self.sample_rates, self.level
         return DecodeRequest(
-            tuple(sr for sr in self.sample_rates if map_decoded(folder, sr) is None),
+            tuple(sr for sr in rates if not measured or map_decoded(folder, sr, level) is None),
             tuple(s for s in self.pictures if map_decoded(folder, s) is None),
+            level,
         )
 
 
@@ -80,14 +86,20 @@ class DecodeJob:
     stamp: Stamp | None = None  # stamp at the time of the digest; None to skip that check
 
 
-def array_path(folder: Path, wanted: int | FrameSampling) -> Path:
-    """Return the path of a waveform, given its sampling rate in Hz, or of a clip's frames."""
-    return folder / f"{wanted.name if isinstance(wanted, FrameSampling) else wanted}.npy"
+def array_path(folder: Path, wanted: int | FrameSampling, level: float = 0.0) -> Path:
+    """Return the path of a waveform, given its sampling rate in Hz, or of a clip's frames.
+
+    `level` is the loudness in LUFS to which the waveform was brought; 0 if it was left as it is.
+    """
+    name = wanted.name if isinstance(wanted, FrameSampling) else f"{wanted}"
+    return folder / (f"{name}{level:+g}.npy" if level else f"{name}.npy")
 
 
-def map_decoded(folder: Path, wanted: int | FrameSampling) -> NDArray[Any] | None:
+def map_decoded(
+    folder: Path, wanted: int | FrameSampling, level: float = 0.0
+) -> NDArray[Any] | None:
     """Return a waveform or frames, memory-mapped, or None if the file is missing or damaged."""
-    path = array_path(folder, wanted)
+    path = array_path(folder, wanted, 0.0 if isinstance(wanted, FrameSampling) else level)
     if not isinstance(wanted, FrameSampling):
         return map_array(path, np.float32, (None,))
     array = map_array(path, np.uint8, (None, wanted.size, wanted.size, 3))

@@ -110,6 +110,7 @@ def embedding_spec(
             "width": settings.width,
             "options": dict(settings.options),
             "precision": run.precision,
+            **({"level": run.level} if net.modality == "audio" else {}),
             **({"view": settings.view.record()} if settings.view.record() else {}),
         },
         weights=weights_digest(net),
@@ -258,6 +259,7 @@ def _jobs(
             # Windows are pooled after the training, so the pooling does not matter.
             "plan": {k: v for k, v in settings.record().items() if k != "pooling"},
             "preprocessing": start.preprocessing(),
+            **({"level": run.level} if start.modality == "audio" else {}),
             "version": start.version,
             "initial": weights_digest(start),
             "task": manifest.task,

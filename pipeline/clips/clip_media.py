@@ -21,7 +21,9 @@ from mvemo.pipeline.errors import BadOption, ClipFailed
 from mvemo.pipeline.settings import Settings
 
 
-def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) -> DecodeRequest:
+def decode_request(
+    plans: Sequence[NetSettings], sample_rates: Sequence[int], level: float
+) -> DecodeRequest:
     """Return the request for all nets and views, and for descriptors at `sample_rates` (Hz)."""
     rates, pictures = set(sample_rates), set()
     for plan in plans:
@@ -31,7 +33,7 @@ def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) ->
         elif isinstance(net_input, VideoInput):
             pictures.add(_sampling(net_input, plan.view))
     by_name = sorted(pictures, key=lambda sampling: sampling.name)
-    return DecodeRequest(sample_rates=tuple(sorted(rates)), pictures=tuple(by_name))
+    return DecodeRequest(tuple(sorted(rates)), tuple(by_name), level)
 
 
 def _sampling(net_input: VideoInput, view: ViewSettings) -> FrameSampling:
@@ -81,7 +83,8 @@ class ClipMedia:
         for net_input in map(input_of, plans):
             if isinstance(net_input, SequenceInput):
                 names.update(dict.fromkeys(net_input.features))
-        request = decode_request(plans, [settings.descriptors.sr] if names else [])
+        described = [settings.descriptors.sr] if names else []
+        request = decode_request(plans, described, settings.descriptors.level)
         self.modalities = request.modalities
         # For each kind of input, a mask of the clips that have it, bool (clips,).
         self._usable = {

@@ -50,6 +50,12 @@ class FeatureMaker:
         known = {f.name: stated[f.name] for f in fields(DescriptorSettings) if f.name in stated}
         self._descriptors = descriptors = DescriptorSettings(**known)
         for spec in self.model.specs:
+            level = spec.params.get("level")
+            if is_net(spec) and spec.modality == "audio" and level != descriptors.level:
+                raise BadOption(
+                    f"{self.folder}: its net {spec.name} read sound that was not brought to "
+                    f"{descriptors.level:g} LUFS (an earlier version): train the model again"
+                )
             for name, digest in spec.params.get("descriptors", {}).items():
                 current = descriptor_spec(name, descriptors)
                 # Half precision of stored frames hardly changes their statistics.
@@ -115,7 +121,7 @@ class FeatureMaker:
                     if is_net(spec)
                     else Descriptors(spec.params["order"], descriptors)
                 )
-        return ClipPass(clip, plan, streams, modalities)
+        return ClipPass(clip, plan, streams, modalities, self._descriptors.level)
 
     def net(self, spec: FeatureSpec) -> Net:
         """Return the net of a feature, loaded once."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.media.isolated import stream_isolated
+from mvemo.extract.media.loudness import gain_to
 from mvemo.extract.media.request import Problem, StreamRequest
 from mvemo.extract.store.contents import content_of
 from mvemo.fuse.final.model import FeatureKey
@@ -41,12 +42,13 @@ class Sketch:
     # All samples, if `keep_sound`.
     sound: list[F32] = field(default_factory=list)
     sr: int = 0  # sampling rate in Hz
+    gain: float = 1.0  # factor of the samples that are added, which is taken out
     keep_sound: bool = False
     _rest: F32 = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     def add_sound(self, y: F32, sr: int) -> None:
         """Add the next samples."""
-        self.sr = sr
+        self.sr, y = sr, y / np.float32(self.gain)
         if self.keep_sound:
             self.sound.append(y)
         y = np.concatenate([self._rest, y])
@@ -73,6 +75,7 @@ class ClipPass:
         plan: StreamPlan,
         streams: Mapping[FeatureKey, FeatureStream],
         modalities: tuple[str, ...] = ("audio", "video"),
+        level: float = 0.0,  # loudness in LUFS to which the sound is brought
     ) -> None:
         self.clip, self.plan, self._streams = clip, plan, streams
         self.sketch = Sketch()  # complete after the last window
@@ -100,6 +103,7 @@ class ClipPass:
             clip.start,
             clip.duration,
             tuple(sorted(rates)) if "audio" in modalities else (),
+            level=level,
             times=times,
             sizes=[frozenset(size for _, _, size in row) for row in self._readers],
         )
@@ -160,6 +164,10 @@ class ClipPass:
                     self.sketch.thumbnails.append((when, pictures[size]))
                 else:
                     reader.add_picture(its_row, pictures[size])
+        elif event == "loudness":
+            self.sketch.gain = gain_to(self._request.level, values[0])
+            for stream in self._streams.values():
+                stream.loudness = values[0]
         elif event == "note":
             tell_note(f"{self.clip.path.name}: {values[0]}")
         else:

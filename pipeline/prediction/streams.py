@@ -6,6 +6,7 @@ pooled over the pieces whose middle lies in the window. Nets that read a clip as
 window separately.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from mvemo.extract.array_types import F32, F64, U8, Mask
-from mvemo.extract.descriptors import DescriptorSettings, describe
+from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings, describe
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
@@ -46,6 +47,7 @@ class FeatureStream(ABC):
 
     sr: int = 0  # sampling rate of the sound in Hz; 0 if it reads no sound
     size: int = 0  # height and width of the pictures in pixels; 0 if it reads none
+    loudness: float = math.nan  # integrated loudness of the clip's sound in LUFS
     reach: float = 0.0  # seconds of media after a window's end that its vector needs
     # Times of the pictures in seconds from the clip's start, ascending, float64 (n,).
     times: F64 = np.zeros(0)
@@ -265,11 +267,13 @@ class Descriptors(_Pieces):
         self._sound = self._sound[count * hop :].copy()
         first, self._first = self._first, self._first + count
         try:
-            values = describe(y, self._settings, [*self._names, "times"])
+            names = [name for name in self._names if name != LOUDNESS]
+            values = describe(y, self._settings, [*names, "times"])
         except BadMedia:
             # All frames are silent.
             return
         middles = values["times"][:, 0].astype(np.float64) + first * hop / self.sr
+        values[LOUDNESS] = np.full((len(middles), 1), self.loudness, dtype=np.float32)
         half = hop / self.sr / 2
         self._spans += zip((middles - half).tolist(), (middles + half).tolist(), strict=True)
         parts = [values[name] for name in self._names]

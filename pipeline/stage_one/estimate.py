@@ -136,7 +136,8 @@ def forecast_run(plan: planning.ExtractPlan) -> str:
     described = settings.extract.descriptors or any(
         isinstance(registry.input_of(net), cards.SequenceInput) for net in plan.nets
     )
-    request = clip_media.decode_request(plan.nets, [settings.descriptors.sr] if described else [])
+    rates = [settings.descriptors.sr] if described else []
+    request = clip_media.decode_request(plan.nets, rates, settings.descriptors.level)
     store = DecodedStore(plan.work / "decoded", request)
     if not decodable:
         raise BadOption(f"no clip can be read: {next(iter(digests.unreadable.values()))}")
