@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.signal import sosfilt
 
 from mvemo.extract.array_types import F32, F64
 
@@ -97,7 +96,9 @@ class LoudnessMeter:
         self._energy, self._n_samples = 0.0, 0
 
     def add(self, y: F32) -> None:
-        """Add the next samples, float32 (samples,)."""
+        """Add the next samples, float32 (samples,); at least one."""
+        from scipy.signal import sosfilt  # imported here because only decoding needs it
+
         weighted, self._state = sosfilt(self._filter, y, zi=self._state)
         self._energy += float(weighted @ weighted)
         self._n_samples += len(weighted)
