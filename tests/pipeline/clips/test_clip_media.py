@@ -88,7 +88,11 @@ def test_a_modality_that_no_clip_has_is_absent(tmp_path):
 def test_clips_without_descriptors(tmp_path):
     # So soft that every frame is silent.
     sounds = written(tmp_path, a=sine(1.0, 8000)[0], soft=3e-4 * sine(1.0, 8000)[0])
+    # Levelled, the soft sound is described, too.
+    settings = replace(SETTINGS, descriptors=replace(SETTINGS.descriptors, level=0.0))
     media = ClipMedia(sounds, SETTINGS, tmp_path, descriptors=["f0", "times"])
+    assert media.described.tolist() == [True, True]
+    media = ClipMedia(sounds, settings, tmp_path, descriptors=["f0", "times"])
     assert media.described.tolist() == [True, False]
     ((clip, stage, reason),) = media.failures
     assert (clip, stage) == ("soft", "describe")
