@@ -65,6 +65,7 @@ class FinalSettings:
     folder: Path  # output folder
     work: Path | None = None  # folder of stage one with the trained nets; None for the cache's
     about: Mapping[str, Any] = field(default_factory=dict)  # card text, from `read_about`
+    dresses: Path | None = None  # features of changed copies of the clips, for the alarms
 
 
 def run_fuse(
@@ -101,7 +102,9 @@ def run_fuse(
         model, why_none = None, None
         if final is not None:
             try:
-                model = build_model(cache, results, settings, preferred)
+                with ExitStack() as stack:
+                    dressed = final.dresses and stack.enter_context(open_cache(final.dresses))
+                    model = build_model(cache, results, settings, preferred, dressed)
             except FuseError as error:
                 why_none = error
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]

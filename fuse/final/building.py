@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.cache import Cache, FeatureSpec
+from mvemo.cache import Cache
 from mvemo.fuse.conformal import GRID, cross_conformal, limits
 from mvemo.fuse.crossval.saving import SavedHeads, model_dtypes, saved_heads
 from mvemo.fuse.crossval.second_layers import late_bases, late_inner
@@ -21,10 +21,10 @@ from mvemo.fuse.final.model import (
     INTERVAL_SHARE,
     FinalModel,
     Predictor,
-    Reference,
     short_keys,
     stored_as,
 )
+from mvemo.fuse.final.reference import fit_references
 from mvemo.fuse.metrics.calibration import (
     apply_temperature,
     fit_temperature,
@@ -33,7 +33,6 @@ from mvemo.fuse.metrics.calibration import (
 from mvemo.fuse.models import KERNEL, LATE, NAMED, SECOND_LAYERS, Model, modalities_of, parts_of
 from mvemo.fuse.numeric import F64, Labels, Link, complete
 from mvemo.fuse.results import ModelResult, Results, score_model
-from mvemo.fuse.scaling import fit_scaling, rows_of
 
 # Up to this number of features all subsets are scored; otherwise those of a modality, and those
 # without one feature.
@@ -45,8 +44,13 @@ def build_model(
     results: Results,
     settings: FeatureSettings = PLAIN,
     preferred: str | None = None,
+    dressed: Cache | None = None,
 ) -> FinalModel:
-    """Build a model from an evaluation with ``refit=True``; `preferred` names its first model."""
+    """Build a model from an evaluation with ``refit=True``.
+
+    `preferred` names its first model. `dressed` has features of changed copies of the clips, named
+    CLIP@DRESS, on which the alarms shall not sound.
+    """
     if results.permuted:
         raise BadFeatures("the labels are shuffled: to build a model, leave out --permute-labels")
     heads = tuple(head for head in results.heads if head.fold is None)
@@ -75,15 +79,17 @@ def build_model(
     specs = tuple(replace(s, trained_on=()) for name in used for s in variants if s.name == name)
     # The nets of all folds read the same clips, so the keys of one fold are enough.
     keys = [cache.keys(*stored) for stored in {stored_as(s)[0]: s.fold for s in specs}.items()]
+    copies = None if dressed is None else Features(dressed, settings)
+    reference, alarm = fit_references(features, specs, predictors, copies)
     return FinalModel(
         name=results.name,
         task=results.task.name,
         heads=_needed(saved, predictors),
         specs=specs,
         predictors=tuple(predictors),
-        reference={(s.name, s.fold): _reference(features, s) for s in specs},
+        reference=reference,
         scale=results.task.label_scale(results.classes, results.y_true),
-        facts=_facts(cache, results, sorted(imported)),
+        facts={**_facts(cache, results, sorted(imported)), "alarm": alarm},
         training_keys=short_keys(np.concatenate(keys).tolist()),
     )
 
@@ -192,21 +198,6 @@ def with_limits(
 
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _reference(features: Features, spec: FeatureSpec) -> Reference:
-    # Cached values are used, because small groups are also standardised by this reference.
-    matrix = features.raw_matrix(spec.name, spec.fold)
-    scaling, far = fit_scaling(matrix.values, matrix.present)
-    rows = matrix.present & ~far
-    reference = Reference(scaling.shift, scaling.scale, np.inf, int(rows.sum()))
-    if reference.compared < 2:
-        return reference
-    blocks = rows_of(matrix.values).blocks()
-    distances = [reference.distance_from_others(block[rows[some]]) for some, block in blocks]
-    largest = float(np.sort(np.concatenate(distances))[reference.rank - 1])
-    # If all clips are equal, usual distances are unknown.
-    return replace(reference, threshold=largest or np.inf)
 
 
 def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any]:

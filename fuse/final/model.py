@@ -5,7 +5,6 @@ last and has the digest of every other file, so that an incomplete folder, or on
 two models, is refused.
 """
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
@@ -20,11 +19,12 @@ from mvemo.cache.spec import content_digest, digest_of, row_key
 from mvemo.fuse.conformal import GRID, JOINTLY, OPTIONS, PER_CLASS, Asked, few_groups_warning
 from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
+from mvemo.fuse.final.reference import FOLDER, Reference, copy_ratio, distances, neighbour_distance
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import KERNEL, LATE, SECOND_LAYERS
-from mvemo.fuse.numeric import F64, complete, decision_inputs, mean_finite
-from mvemo.fuse.scaling import CONSTANT, Scaling, standardise_within
+from mvemo.fuse.numeric import F64, Bools, complete, decision_inputs
+from mvemo.fuse.scaling import Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import parse_json, replacing, write_json
@@ -39,9 +39,6 @@ HEADS, REFERENCE, MODEL = "heads.npz", "reference.npz", "model.json"
 KEYS = "training_keys"
 # Arrays in `REFERENCE`: `Predictor.optional` of each predictor.
 OPTIONAL = "optional"
-# Share of the training clips that count as typical: a new clip is unusual if it is farther from
-# the training clips than this share of them, each measured from the others.
-TYPICAL_SHARE = 0.99
 # Share of new clips whose rating is inside the interval of a predicted value.
 INTERVAL_SHARE = 0.9
 
@@ -72,35 +69,6 @@ class Predictor:
     optional: tuple[tuple[float, ...], ...] = ()
     # Number of groups that these come from; None in older models.
     limit_groups: int | None = None
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Location of the training clips in one feature."""
-
-    mean: F64  # float64 (dim,): means of the training clips
-    scale: F64  # float64 (dim,): standard deviations of the training clips
-    threshold: float  # largest usual distance; infinite if all training clips are equal
-    compared: int = 0  # number of training clips; 0 in older models
-
-    @property
-    def rank(self) -> int:
-        """Return the rank, from 1, of the largest usual distance among the training clips."""
-        return min(self.compared, math.ceil(TYPICAL_SHARE * (self.compared + 1)))
-
-    def distance(self, x: NDArray[np.floating]) -> F64:
-        """Return the root mean square of standardised values (clips, dim): float64 (clips,)."""
-        z = (x - self.mean) / self.scale
-        return np.asarray(np.sqrt(np.mean(z * z, axis=1)), dtype=np.float64)
-
-    def distance_from_others(self, x: NDArray[np.floating]) -> F64:
-        """Return the distance of each training clip of `x` from all others, float64 (clips,)."""
-        # If the clip itself is left out, a coordinate z of n clips becomes z √(n / (n - 1 - z²)).
-        n, off = self.compared, x - self.mean
-        rest = n - 1 - np.square(off / self.scale)
-        constant = rest < CONSTANT * n
-        variance = np.where(constant, (1 - 1 / n) ** 2, self.scale**2 * rest / n)
-        return np.asarray(np.sqrt(np.mean(off * off / variance, axis=1)), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -191,14 +159,9 @@ class FinalModel:
         """Return the specs of a feature: one, or one per fold's net."""
         return tuple(spec for spec in self.specs if spec.name == feature)
 
-    def false_alarms(self, predictor: Predictor) -> float:
-        """Return an upper bound of the share of usual clips marked as unusual; 1 if unknown."""
-        shares = {
-            name: 1 - reference.rank / (reference.compared + 1)
-            for (name, _), reference in self.reference.items()
-            if name in predictor.features
-        }
-        return min(1.0, sum(shares.values()))
+    def alarm(self, predictor: Predictor) -> Mapping[str, Any]:
+        """Return what `reference.fit_references` found for a predictor; {} in older models."""
+        return self.facts.get("alarm", {}).get(predictor.name, {})
 
     def trained_on(self, content: str, start: float, duration: float | None) -> bool:
         """Return True if the heads were fitted on this time range of a file with this digest."""
@@ -233,6 +196,7 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
     for i, reference in enumerate(model.reference.values()):
         arrays[f"{i}/mean"] = reference.mean.astype(np.float32)
         arrays[f"{i}/scale"] = reference.scale.astype(np.float32)
+        arrays[f"{i}/places"] = reference.places.astype(np.float16)
     arrays[KEYS] = model.training_keys
     for i, predictor in enumerate(model.predictors):
         arrays[f"{OPTIONAL}/{i}"] = np.array(predictor.optional, dtype=np.float32)
@@ -249,10 +213,7 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
             {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "trained_on"}
             for spec in model.specs
         ],
-        "reference": [
-            {"feature": name, "fold": fold, "threshold": r.threshold, "compared": r.compared}
-            for (name, fold), r in model.reference.items()
-        ],
+        "reference": [{"feature": name, "fold": fold} for name, fold in model.reference],
         "files": {name: content_digest(folder / name) for name in (HEADS, REFERENCE, *extra)},
         "facts": model.facts,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -293,14 +254,10 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
     reference: dict[FeatureKey, Reference] = {}
     with NpzFile(folder / REFERENCE) as arrays:
         for i, entry in enumerate(record["reference"]):
-            reference[entry["feature"], entry["fold"]] = Reference(
-                arrays[f"{i}/mean"].astype(np.float64),
-                arrays[f"{i}/scale"].astype(np.float64),
-                # JSON has no infinity, so None stands for it.
-                np.inf if entry["threshold"] is None else float(entry["threshold"]),
-                # Earlier versions did not write this entry.
-                entry.get("compared", 0),
-            )
+            mean, scale = (arrays[f"{i}/{name}"].astype(np.float64) for name in ("mean", "scale"))
+            # Earlier versions did not write this array.
+            places = arrays.get(f"{i}/places", np.empty((0, 0))).astype(np.float32)
+            reference[entry["feature"], entry["fold"]] = Reference(mean, scale, places)
         keys = arrays[KEYS] if KEYS in arrays else short_keys(())
         # Earlier versions did not write these arrays.
         names = [f"{OPTIONAL}/{i}" for i in range(len(record["predictors"]))]
@@ -423,14 +380,27 @@ def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[st
     return scaled
 
 
-def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict[str, F64]:
-    """Return each feature's distance from the training clips, divided by its threshold."""
-    ratios: dict[str, list[F64]] = {name: [] for name in predictor.features}
-    for (name, fold), reference in model.reference.items():
-        if name in ratios:
-            x = vectors[name, fold]
-            ratios[name].append(reference.distance(x) / reference.threshold)
-    return {name: mean_finite(np.stack(of_nets), axis=0) for name, of_nets in ratios.items()}
+def unlikeness(model: FinalModel, predictor: Predictor, vectors: Vectors) -> tuple[F64, Bools]:
+    """Return each clip's distance from the training clips, and True for copies of one of them.
+
+    The unit is the largest usual distance; NaN if it is not known.
+    """
+    alarm, reference = model.alarm(predictor), model.reference
+    if alarm.get("limit") is None:
+        n = len(next(iter(vectors.values())))
+        return np.full(n, np.nan), np.zeros(n, np.bool_)
+    places = {key: reference[key].project(x) for key, x in vectors.items()}
+    found = distances(reference, predictor.features, places)
+    return neighbour_distance(found) / alarm["limit"], copy_ratio(found) < alarm["copy"]
+
+
+def folder_alarm(model: FinalModel, found: Sequence[tuple[Predictor, float]]) -> bool:
+    """Return True if clips as a whole are unlike the training clips.
+
+    `found` has the predictor and the `unlikeness` of each clip; NaN is left out.
+    """
+    ratios = [x / model.alarm(predictor)["folder"] for predictor, x in found if np.isfinite(x)]
+    return len(ratios) >= FOLDER and bool(np.median(ratios) > 1)
 
 
 def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:

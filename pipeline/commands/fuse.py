@@ -88,6 +88,12 @@ stage_two_options = together(
             help="TOML file with texts for the model's card, such as title, data and licence.",
         ),
         option(
+            "--dresses",
+            type=INPUT,
+            help="Features of changed copies of the clips, named CLIP@DRESS, such as x@mp3: the "
+            "model does not call them unlike its clips.",
+        ),
+        option(
             "--work",
             type=FOLDER,
             help="Working folder of mvemo extract with the trained nets for the model.  "
@@ -151,9 +157,11 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
                     f"--final cannot be combined with --{option}: leave out one of them"
                 )
         facts = {} if about is None else read_about(about)
-        final = FinalSettings(options["final_to"] or out / "model", options["work"], facts)
-    elif about is not None:
-        raise BadOption(f"--about {about}: needs a model: add --final")
+        folder, dresses = options["final_to"] or out / "model", options["dresses"]
+        final = FinalSettings(folder, options["work"], facts, dresses)
+    for name in ("about", "dresses"):
+        if final is None and options[name] is not None:
+            raise BadOption(f"--{name} {options[name]}: needs a model: add --final")
     settings = replace(
         settings_for(features, options["profile"], options["overrides"]),
         **{name: options[name] for name in SAME_NAMES},

@@ -27,11 +27,12 @@ _KINDS: dict[type, str] = {
     list: "a list of sentences",
     dict: "a table of sentences",
 }
-# Key of the TOML file to the type of its value. `scale` describes each target of ratings.
+# Key of the TOML file to the type of its value. `scale` describes each target of ratings, `unlike`
+# how well kinds of other clips are told apart.
 KEYS: dict[str, type] = {
     **dict.fromkeys(("title", "data", "groups", "licence", "choices", "use"), str),
     **dict.fromkeys(("citations", "avoid"), list),
-    "scale": dict,
+    **dict.fromkeys(("scale", "unlike"), dict),
 }
 
 
@@ -95,9 +96,8 @@ def card_text(name: str, folder: Path) -> str:
     model = load_model(folder)
     about: dict[str, Any] = model.facts.get("about", {})
     first = model.predictors[0]
-    expected, alarms = model.expected_of(first), model.false_alarms(first)
+    expected = model.expected_of(first)
     cost = "" if expected is first.expected else " (includes the cost of choosing it)"
-    share = f"At most {alarms:.1%} of clips like these are reported as unlike them by mistake."
     notes = [*model.facts.get("notes", []), about.get("choices", "")]
     sections = [
         [name, "=" * len(name)],
@@ -107,7 +107,12 @@ def card_text(name: str, folder: Path) -> str:
         _wrap(f"Expect {_score(expected)} of {first.name}{cost}."),
         _wrap(_coverage(model, first)),
         _outputs(first, _TASKS[model.task]),
-        _wrap(share if alarms < 1 else ""),
+        _wrap(_alarms(model.alarm(first))),
+        [
+            w
+            for kind, told in about.get("unlike", {}).items()
+            for w in _wrap(f"{kind}: {told}", "  ")
+        ],
         *map(_wrap, notes),
     ]
     for heading, sentences in (("Not for", about.get("avoid")), ("Cite", about.get("citations"))):
@@ -167,6 +172,12 @@ def _coverage(model: FinalModel, predictor: Predictor) -> str:
         + f" {few[:1].upper()}{few[1:]}."
         * bool(few)
     )
+
+
+def _alarms(alarm: Mapping[str, Any]) -> str:
+    """Return a sentence on clips like the training clips that are called unlike them."""
+    shares = [f"{share:.1%} ({name})" for name, share in alarm.get("false_alarms", {}).items()]
+    return f"Clips like these that are called unlike them: {', '.join(shares)}." * bool(shares)
 
 
 def _outputs(predictor: Predictor, outputs: str) -> list[str]:

@@ -20,11 +20,11 @@ from mvemo.fuse.final.model import (
     FinalModel,
     Predictor,
     Vectors,
-    distances,
     load_model,
     predict_clips,
     standardise_folders,
     stored_as,
+    unlikeness,
     with_coverage,
 )
 from mvemo.fuse.numeric import F64, complete
@@ -45,6 +45,8 @@ _EXPECT = {
 }
 # Start of the note on a clip whose set is large, or that is unlike the training clips.
 ASK = "ask a person"
+UNLIKE = "unlike the clips that the model was trained on"
+COPY = "sounds or looks like a training clip, perhaps re-encoded: this does not test the model"
 TRAINED_ON = "the clip is part of the model's training data: this does not test the model"
 # Maximum number of columns between path and predictor in the terminal's table.
 MOST_COLUMNS = 4
@@ -62,6 +64,8 @@ class Prediction:
     problem: str = ""  # reason why the clip was not predicted
     # True for a clip of the training data: the heads know its label, so confidence is not valid.
     trained_on: bool = False
+    # Distance from the training clips, divided by the largest usual one; NaN if not known.
+    unlikeness: float = np.nan
     # JSON values: ``content`` (digest of its sound and pictures), ``duration`` in seconds, mvemo's
     # ``version``, the ``date`` of reading and the ``seconds`` that reading took.
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -87,19 +91,20 @@ def predict_vectors(
     else:
         inputs = {key: scaled[key][None] for key in rows}
     outputs = predict_clips(model, predictor, inputs)[0]
-    notes = prediction.notes
+    notes, ratio = prediction.notes, np.nan
     if prediction.trained_on:
         notes = (TRAINED_ON, *notes)
     else:
-        ratios = distances(model, predictor, rows)
-        far = [f"{name} {ratio[0]:.1f} times" for name, ratio in ratios.items() if ratio[0] > 1]
-        if far:
+        ratios, is_copy = unlikeness(model, predictor, rows)
+        ratio = float(ratios[0])
+        if ratio > 1:
             notes += (
-                f"unlike the clips that the model was trained on ({', '.join(far)} as far "
-                "from their mean as nearly all of them): do not rely on this prediction",
+                f"{UNLIKE} ({ratio:.1f} times as far from the nearest ones as nearly all of them "
+                "are): do not rely on this prediction",
             )
-        notes += _ask_a_person(model, predictor, outputs, unusual=bool(far))
-    return replace(prediction, predictor=predictor, outputs=outputs, notes=notes)
+        notes += (COPY,) * bool(is_copy[0])
+        notes += _ask_a_person(model, predictor, outputs, unusual=ratio > 1)
+    return replace(prediction, predictor=predictor, outputs=outputs, notes=notes, unlikeness=ratio)
 
 
 def _ask_a_person(

@@ -124,7 +124,8 @@ def test_models_without_digests_of_their_clips_are_read(made, tmp_path, predicte
     shutil.copytree(made / "out" / "model", folder)
     record = json.loads((folder / "model.json").read_text())
     # All clips lie farther; a clip that the model was fitted on is never called unlike.
-    record["reference"] = [{**entry, "threshold": 1e-9} for entry in record["reference"]]
+    for alarm in record["facts"]["alarm"].values():
+        alarm["limit"] = 1e-9
     (folder / "model.json").write_text(json.dumps(record))
     carried = shutil.copy(made / "work" / "features.h5", tmp_path / "carried.h5")
     for known in predicted(tmp_path, clip_of(made)) + predicted(tmp_path, carried):
@@ -132,14 +133,16 @@ def test_models_without_digests_of_their_clips_are_read(made, tmp_path, predicte
     with np.load(folder / "reference.npz") as arrays:
         np.savez(folder / "reference.npz", **{k: arrays[k] for k in arrays if "/" in k})
     record["files"]["reference.npz"] = content_digest(folder / "reference.npz")
-    # Earlier versions did not count the clips.
-    for entry in record["reference"]:
-        del entry["compared"]
     (folder / "model.json").write_text(json.dumps(record))
     (video,) = predicted(tmp_path, clip_of(made))
     assert video["confidence"] == max(video["proba"].values())
     assert "unlike the clips" in video["notes"][0]
-    assert "reported as unlike" not in card_text("old", folder)
+    # Nor did earlier versions know how far training clips are from each other.
+    del record["facts"]["alarm"]
+    (folder / "model.json").write_text(json.dumps(record))
+    (video,) = predicted(tmp_path, clip_of(made))
+    assert "unlike" not in " ".join(video["notes"])
+    assert "called unlike" not in card_text("old", folder)
 
 
 def test_noise_is_said_to_be_unlike_the_training_clips(made, predicted):

@@ -91,7 +91,7 @@ def test_the_cost_of_choosing_the_model_is_in_what_to_expect():
 
 def test_distances_of_unlike_clips_are_left_to_the_records():
     notes = [
-        f"unlike the clips (lld {d} times as far from their mean as nearly all of them): no"
+        f"unlike the clips ({d} times as far from the nearest ones as nearly all of them): no"
         for d in (2, 3)
     ]
     clips = [replace(PREDICTIONS[0], notes=(note,)) for note in notes]

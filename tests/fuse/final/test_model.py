@@ -22,14 +22,12 @@ from mvemo.fuse.conformal import GRID, PER_CLASS, Asked, members
 from mvemo.fuse.features import Features
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import (
-    TYPICAL_SHARE,
-    Reference,
-    distances,
     load_model,
     predict_clips,
     save_model,
     standardise_folders,
     tag_thresholds,
+    unlikeness,
     with_coverage,
 )
 from mvemo.fuse.metrics.calibration import apply_temperature
@@ -123,31 +121,22 @@ def test_second_layers_read_what_their_bases_predict(made, name):
     assert (outputs.argmax(axis=1) == TABLE.labels).mean() > 0.9
 
 
-def test_training_clips_are_usual_and_far_ones_are_not(model):
+def test_new_clips_like_the_training_clips_are_usual_and_far_ones_are_not(model, tmp_path):
     predictor = model.predictors[0]
-    for ratio in distances(model, predictor, VECTORS).values():
-        assert (ratio <= 1).all()
-    far = {key: values + 20.0 for key, values in VECTORS.items()}
-    assert all((ratio > 1).all() for ratio in distances(model, predictor, far).values())
-    expected = len(predictor.features) / (len(TABLE) + 1)
-    assert model.false_alarms(predictor) == pytest.approx(expected)
-
-
-def moments(x):
-    """Mean and scale of the columns; the scale of a constant one is 1."""
-    return x.mean(axis=0), np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
-
-
-@pytest.mark.parametrize("n", [2, 40, 400])
-def test_a_distance_from_the_others_is_one_without_the_clip(n):
-    x = np.random.default_rng(n).normal(size=(n, 7)) ** 3
-    # A column that only one clip has.
-    x[:, 0] = np.arange(n) == 1
-    others = [Reference(*moments(np.delete(x, i, axis=0)), np.inf) for i in range(n)]
-    expected = np.concatenate([others[i].distance(x[i : i + 1]) for i in range(n)])
-    whole = Reference(*moments(x), np.inf, compared=n)
-    np.testing.assert_allclose(whole.distance_from_others(x), expected, rtol=1e-6)
-    assert 1 - whole.rank / (n + 1) <= max(1 - TYPICAL_SHARE, 1 / (n + 1)) + 1e-12
+    new = {key: features(TABLE, key[0]) for key in VECTORS}
+    noise = np.random.default_rng(1).normal(size=(len(TABLE), 12))
+    new = {key: x + 0.1 * noise for key, x in new.items()}
+    save_model(tmp_path, model)
+    for one in (model, load_model(tmp_path)):
+        ratios, is_copy = unlikeness(one, predictor, new)
+        assert (ratios > 1).mean() <= 0.05
+        assert is_copy.mean() > 0.9
+        far = {key: values + 20.0 for key, values in VECTORS.items()}
+        ratios, is_copy = unlikeness(one, predictor, far)
+        assert ((ratios > 1) & ~is_copy).all()
+    assert model.alarm(predictor)["false_alarms"]["plain"] <= 0.05
+    older = replace(model, facts={})
+    assert np.isnan(unlikeness(older, predictor, far)[0]).all()
 
 
 def test_a_folder_is_read_as_it_was_written(model, tmp_path):

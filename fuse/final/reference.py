@@ -1,0 +1,213 @@
+"""Distance of new clips from the training clips: unlike clips, unlike folders, and copies.
+
+The distance of a clip is its mean distance to the nearest training clips. The squared distances of
+a predictor's features are added, each divided by the number of its columns. Standardised values
+are projected on random axes, which nearly keep distances (Johnson and Lindenstrauss 1984), so that
+a model stays small. Principal axes miss what training clips lack and new ones have.
+
+All limits are measured on training clips and on their dresses (re-encoded, softer or shortened
+copies), if there are any, without the training clips of the same group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.features import Features, Matrix
+from mvemo.fuse.numeric import F32, F64, Ints, mean_finite, ratio
+from mvemo.fuse.scaling import fit_scaling, rows_of
+
+if TYPE_CHECKING:
+    from mvemo.cache import FeatureSpec
+    from mvemo.fuse.final.model import FeatureKey, Predictor
+
+# Numbers of nearest training clips, of axes of a feature, and of training clips that are kept.
+NEIGHBOURS, AXES, MOST_CLIPS = 5, 32, 2000
+# Largest standardised value: heads read at most 5, but values beyond tell foreign clips.
+MOST = 8.0
+# Share of the training clips, and of each dress, that are usual; share of folders of such clips
+# that are usual; share of other clips that are called copies.
+USUAL, USUAL_FOLDERS, CALLED_COPIES = 0.95, 0.95, 0.005
+# Largest `copy_ratio` of a copy. Of 820 clips of three sets, 2 in 1,000 are below it by chance.
+COPY = 0.5
+# Smallest number of clips that are judged as a whole, and number of folders that are drawn.
+FOLDER, DRAWS = 20, 2000
+# Up to this number of groups, these are whole data sets: only the clip itself is left out.
+FEW_GROUPS = 12
+PLAIN = "plain"  # name of the training clips as they are
+
+
+@cache
+def random_axes(dim: int) -> F64:
+    """Return the axes of a feature, float64 (dim, axes); unit vectors if it has few columns."""
+    if dim <= AXES:
+        return np.eye(dim) / math.sqrt(dim)
+    # All versions of NumPy draw the same numbers from `RandomState`.
+    drawn = np.random.RandomState(0).normal(size=(dim, AXES))
+    return np.asarray(drawn / math.sqrt(dim * AXES))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Training clips in one feature of one net."""
+
+    mean: F64  # float64 (dim,): means of the training clips
+    scale: F64  # float64 (dim,): standard deviations of the training clips
+    # float32 (training clips, axes), values in half precision; NaN for clips without the feature;
+    # empty in older models.
+    places: F32
+
+    def project(self, x: F64 | F32) -> F32:
+        """Return values (clips, dim) along the axes, in half precision: float32 (clips, axes)."""
+        z = np.clip((x - self.mean) / self.scale, -MOST, MOST)
+        return np.asarray(z @ random_axes(len(self.mean)), np.float16).astype(np.float32)
+
+    def squares(self, places: F32) -> F64:
+        """Return squared distances to the training clips, float64 (clips, training clips)."""
+        new, old = places.astype(np.float64), self.places.astype(np.float64)
+        sums = np.square(new).sum(axis=1)[:, None] + np.square(old).sum(axis=1)
+        return np.asarray(np.maximum(sums - 2 * new @ old.T, 0.0))
+
+
+def distances(
+    reference: Mapping[FeatureKey, Reference],
+    features: Sequence[str],
+    places: Mapping[FeatureKey, F32],
+) -> F64:
+    """Return the distances of clips to the training clips, float64 (clips, training clips).
+
+    The square of a feature is the mean over its nets. Infinite if one of the clips lacks a feature.
+    """
+    squares = [
+        mean_finite(
+            np.stack([r.squares(places[key]) for key, r in reference.items() if key[0] == name]), 0
+        )
+        for name in features
+    ]
+    return np.sqrt(np.nan_to_num(np.sum(squares, axis=0), nan=np.inf))
+
+
+def neighbour_distance(found: F64) -> F64:
+    """Return the mean of the smallest finite distances of each clip, float64 (clips,)."""
+    return mean_finite(np.sort(found, axis=1)[:, :NEIGHBOURS], axis=1)
+
+
+def copy_ratio(found: F64) -> F64:
+    """Return the smallest distance of each clip divided by `neighbour_distance` of the others."""
+    ordered = np.sort(found, axis=1)
+    return ratio(ordered[:, 0], neighbour_distance(ordered[:, 1:]))
+
+
+def fit_references(
+    features: Features,
+    specs: Sequence[FeatureSpec],
+    predictors: Sequence[Predictor],
+    dressed: Features | None = None,
+) -> tuple[dict[FeatureKey, Reference], dict[str, Any]]:
+    """Return the reference of each feature and net, and each predictor's alarm (`_alarm`)."""
+    table = features.cache.table
+    kept = np.sort(np.random.default_rng(0).permutation(len(table))[:MOST_CLIPS])
+    rows, dress = kept, np.full(len(kept), PLAIN, object)
+    if dressed is not None:
+        of_dressed, names = _dresses(dressed, features, specs)
+        rows, dress = np.append(rows, of_dressed), np.append(dress, names)
+    reference, places = {}, {}
+    for spec in specs:
+        matrix = features.raw_matrix(spec.name, spec.fold)
+        scaling, far = fit_scaling(matrix.values, matrix.present)
+        x = _taken(matrix, rows)
+        if dressed is not None and spec.name in dressed.modality:
+            new = _taken(dressed.raw_matrix(spec.name, spec.fold), np.arange(len(of_dressed)))
+            # The dress of a sound has the pictures of its clip.
+            x[len(kept) :] = np.where(np.isnan(new), x[len(kept) :], new)
+        x[far[rows]] = np.nan
+        whole, key = Reference(scaling.shift, scaling.scale, x[:0]), (spec.name, spec.fold)
+        places[key] = whole.project(x)
+        reference[key] = replace(whole, places=places[key][: len(kept)])
+    names = table.groups if len(set(table.groups)) > FEW_GROUPS else table.clip_ids
+    own = np.unique(np.array(names), return_inverse=True)[1].reshape(-1)
+    same = own[rows][:, None] == own[kept]
+    alarms = {}
+    for predictor in predictors:
+        found = distances(reference, predictor.features, places)
+        alarms[predictor.name] = _alarm(np.where(same, np.inf, found), dress)
+    return reference, alarms
+
+
+def _dresses(
+    dressed: Features, features: Features, specs: Sequence[FeatureSpec]
+) -> tuple[Ints, list[str]]:
+    """Return each dressed clip's row among the training clips, and the name of its dress."""
+    path, trained = dressed.cache.path, features.cache.path
+    row_of = {clip_id: row for row, clip_id in enumerate(features.cache.table.clip_ids)}
+    rows, names = [], []
+    for clip_id in dressed.cache.table.clip_ids:
+        clip, _, name = clip_id.rpartition("@")
+        if clip not in row_of or name in ("", PLAIN):
+            raise BadFeatures(
+                f"{path}: expected clips named CLIP@DRESS, such as "
+                f"{next(iter(row_of))}@mp3, of clips in {trained}; got {clip_id}"
+            )
+        rows.append(row_of[clip])
+        names.append(name)
+    for spec in specs:
+        # Dresses of sounds need no features of pictures.
+        if spec.modality in dressed.modality.values() and spec.digest not in {
+            s.digest for n in dressed.modality for s in dressed.variants(n) if n == spec.name
+        }:
+            raise BadFeatures(
+                f"{path}: expected the feature {spec.label} as in {trained}: extract both with the "
+                "same nets and settings"
+            )
+    return np.array(rows, np.int64), names
+
+
+def _taken(matrix: Matrix, rows: Ints) -> F32:
+    """Return some rows of a feature, float32 (rows, dim), with NaN for missing ones."""
+    wanted = np.zeros(len(matrix.present), np.bool_)
+    wanted[rows] = True
+    taken = np.empty((int(wanted.sum()), matrix.values.shape[1]), np.float32)
+    for places, block in rows_of(matrix.values).take(wanted).blocks():
+        taken[places] = block
+    taken[~matrix.present[wanted]] = np.nan
+    return taken[(np.cumsum(wanted) - 1)[rows]]
+
+
+def _alarm(found: F64, dress: NDArray[np.object_]) -> dict[str, Any]:
+    """Return the JSON values of a predictor's alarm from distances to other training clips.
+
+    ``limit`` is the largest usual distance, ``folder`` the largest usual median of the ratios of
+    distance and limit in a folder, ``copy`` the largest `copy_ratio` of a copy, and
+    ``false_alarms`` the share of each dress above the limit. If all clips are equal, nothing is
+    known, and the values are None.
+    """
+    distance, nearest = neighbour_distance(found), copy_ratio(found)
+    known = {n: distance[(dress == n) & np.isfinite(distance)] for n in dict.fromkeys(dress)}
+    limit = max(map(_usual, known.values()))
+    if not limit:
+        return {"limit": None, "folder": None, "copy": None, "false_alarms": {}}
+    drawn = np.random.default_rng(0).choice(known[PLAIN] / limit, (DRAWS, FOLDER))
+    # The lower tail of the ratios falls like a power, whose exponent these two quantiles tell: as
+    # few clips are below the limit as shall be called copies, though some may have a twin.
+    low, middle = np.nanquantile(nearest, (0.05, 0.5))
+    exponent = np.log(middle / low) / np.log(0.5 / 0.05) if low else np.inf
+    return {
+        "limit": limit,
+        "folder": float(np.quantile(np.median(drawn, axis=1), USUAL_FOLDERS)),
+        "copy": min(COPY, float(low * (CALLED_COPIES / 0.05) ** exponent)),
+        "false_alarms": {n: float((values > limit).mean()) for n, values in known.items()},
+    }
+
+
+def _usual(values: F64) -> float:
+    """Return the value that a new one exceeds with a probability of 1 - `USUAL`; 0 without any."""
+    rank = min(len(values), math.ceil(USUAL * (len(values) + 1)))
+    return float(np.sort(values)[rank - 1]) if rank else 0.0
