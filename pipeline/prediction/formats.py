@@ -171,14 +171,12 @@ class RatingFormat(Format):
         self.header = model.classes
 
     def label(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
-        """Return value, low and high of each target, clipped to the training clips' range."""
+        """Return value, low and high of each target, clipped to its scale."""
         values = {}
         widths = self.model.limit(predictor, INTERVAL_SHARE)
         widths = np.full(len(outputs), np.nan) if widths is None else widths
         for name, value, width in zip(self.model.classes, outputs, widths, strict=True):
-            scale = self.model.scale[name]
-            ends = [value, value - width, value + width]
-            found = np.clip(ends, scale["minimum"], scale["maximum"])
+            found = np.clip([value, value - width, value + width], *self.model.ends(name))
             numbers = [None if np.isnan(number) else number for number in found.tolist()]
             values[name] = dict(zip(ENDS, numbers, strict=True))
         return values
@@ -205,8 +203,8 @@ class RatingFormat(Format):
         return ", ".join(f"{name} {_rating(value)}" for name, value in values.items())
 
     def brief(self, predictor: Predictor, outputs: F64) -> str:
-        pairs = zip(self.model.classes, outputs, strict=True)
-        return ", ".join(f"{name} {value:.3g}" for name, value in pairs)
+        values = self.label(predictor, outputs)
+        return ", ".join(f"{name} {value['value']:.3g}" for name, value in values.items())
 
     def distance(self, first: F64, second: F64) -> float:
         # The unit is the standard deviation of the training clips' ratings.
@@ -228,8 +226,8 @@ class RatingFormat(Format):
         return [*lines, what]
 
     def output_range(self) -> tuple[float, float]:
-        scales = self.model.scale.values()
-        return min(s["minimum"] for s in scales), max(s["maximum"] for s in scales)
+        lows, highs = zip(*map(self.model.ends, self.model.classes), strict=True)
+        return min(lows), max(highs)
 
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
         # Choose the target that is furthest from its mean, in standard deviations.

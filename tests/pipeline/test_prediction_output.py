@@ -68,6 +68,25 @@ def test_ratings_have_an_interval_and_their_scale_in_words():
     assert (second["values"], second["error"]) == (None, "no such file")
 
 
+@pytest.mark.parametrize(
+    ("stated", "rated", "value", "expected"),
+    [
+        ("1..9", (1.5, 6.8), 8.0, (8.0, 7.0, 9.0)),  # above all training clips, on the scale
+        ("1..9", (1.5, 6.8), 0.5, (1.0, 1.0, 1.5)),
+        ("-1..1", (-0.6, 0.7), -1.4, (-1.0, -1.0, -0.4)),
+        ("", (1.5, 6.8), 8.0, (6.8, 6.8, 6.8)),  # none is stated: the training clips' range
+        ("1..9", (0.0, 100.0), 50.0, (50.0, 49.0, 51.0)),  # the target has another scale
+    ],
+)
+def test_ratings_end_where_the_stated_scale_ends(stated, rated, value, expected):
+    scale = {"valence": {**SCALE, "minimum": rated[0], "maximum": rated[1]}, "energy": SCALE}
+    model = replace(MODEL, scale=scale, facts={**MODEL.facts, "scale": stated})
+    (record,) = records(model, [Prediction("a.mp3", PREDICTOR, np.array([value, 5.0]))])
+    assert record["values"]["valence"] == pytest.approx(
+        dict(zip(("value", "low", "high"), expected, strict=True))
+    )
+
+
 def test_the_table_of_ratings_says_what_the_numbers_are():
     table = predictions_table(MODEL, PREDICTIONS)
     assert "5 (4 to 6)" in table

@@ -240,7 +240,11 @@ def test_values_have_intervals_and_a_scale(tmp_path):
     model, _ = model_of(path, scale="1..9")
     assert {model.ends(name) for name in model.classes} == {(1.0, 9.0)}
     save_model(tmp_path / "model", model)
-    assert load_model(tmp_path / "model").ends("energy") == (1.0, 9.0)
+    loaded = load_model(tmp_path / "model")
+    assert loaded.ends("energy") == (1.0, 9.0)
+    # A clip far above all training clips gets more than their ratings, but stays on the scale.
+    far = predict_clips(loaded, loaded.predictors[0], {("music1d", None): x + 9.0})
+    assert ratings.max() < far.max() <= 9.0
     model, _ = model_of(path, scale="4..6")  # energy is on another scale
     assert model.ends("energy") == (ratings[:, 1].min(), ratings[:, 1].max())
 
