@@ -188,11 +188,10 @@ def _asked(coverage: float | None, options: dict[str, Any]) -> Asked | None:
 
 
 def _predict_features(file: Path, options: dict[str, Any], shown: dict[str, Any]) -> int:
-    from mvemo.pipeline.models.boxed import pick_model
     from mvemo.pipeline.prediction.predictions import predict_features
 
-    modalities, folder = MODALITIES[options["modality"]], pick_model(options["model_name"])
-    model, found = predict_features(folder, file, modalities, options["coverage"])
+    modalities, name = MODALITIES[options["modality"]], options["model_name"]
+    model, found = predict_features(name, file, modalities, options["coverage"])
     for prediction in found if shown["jsonl"] else ():
         _echo_line(model, prediction)
     return _show(model, found, shown, facts=False)

@@ -4,7 +4,7 @@ Included models are folders next to this file, in the form that `mvemo fuse --fi
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
 
-# The default model predicts from sound, pictures or both, so songs and videos share one table.
+# Default model where all files have pictures, or if there is no other.
 DEFAULT = "music-video"
+# Default model of sound. Songs and videos in one call get it, too, so that they share one table.
+OF_SOUND = "songs"
 
 FOLDER = Path(__file__).parent
 
@@ -40,11 +42,30 @@ def boxed_names() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{MODEL}"))
 
 
-def pick_model(name: str | None) -> Path:
-    """Return the folder of a model; without a name, use `DEFAULT` and print a message."""
-    if name is None:
-        tell(f"using the model {DEFAULT}, for songs and music videos; others: mvemo models")
-    return model_folder(DEFAULT if name is None else name)
+def defaults() -> list[str]:
+    """Return the default models that are included, the one of sound first."""
+    return [name for name in (OF_SOUND, DEFAULT) if name in boxed_names()]
+
+
+def pick_model(name: str | Path | None, has_pictures: Sequence[bool] = (), task: str = "") -> Path:
+    """Return the folder of a model; without a name, choose a default and print a message.
+
+    `has_pictures` is True for each file with pictures. The model must have the `task`, if stated.
+    """
+    if name is not None:
+        return model_folder(name)
+    n, found = sum(has_pictures), defaults()
+    if n and n == len(has_pictures):
+        found.reverse()
+    name = next((f for f in found if task in ("", load_model(FOLDER / f).task)), found[0])
+    text = f"using the model {name}; others: mvemo models"
+    if n and name == OF_SOUND:
+        text = (
+            f"using the model {name}, for sound: {n} of {len(has_pictures)} files have pictures, "
+            f"which --model {DEFAULT} reads, too"
+        )
+    tell(text)
+    return FOLDER / name
 
 
 def model_folder(name: str | Path) -> Path:

@@ -127,16 +127,21 @@ def without_distance(note: str) -> str:
 
 
 def predict_features(
-    folder: Path, features: Path, modalities: Collection[str], coverage: Asked | None = None
+    name: str | None, features: Path, modalities: Collection[str], coverage: Asked | None = None
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict the clips of a feature file, in its order, from features of these modalities."""
+    """Predict the clips of a feature file, in its order, from features of these modalities.
+
+    `name` is that of a model or its folder; None for the default model.
+    """
     from mvemo.cache import open_cache
     from mvemo.fuse.features import DescriptorStatistics, statistics_of
     from mvemo.pipeline.clips.clip_tables import paths_of_cache
+    from mvemo.pipeline.models.boxed import pick_model
 
-    model = with_coverage(load_model(folder), coverage)
-    specs = [spec for spec in model.specs if spec.modality in modalities]
     with open_cache(features) as cache:
+        read = {spec.modality for spec in cache.specs}.intersection(modalities)
+        model = with_coverage(load_model(pick_model(name, ["video" in read])), coverage)
+        specs = [spec for spec in model.specs if spec.modality in modalities]
         stored = {spec.digest for spec in cache.specs}
         # float64 (clips, dim), NaN if missing.
         vectors: dict[FeatureKey, F64] = {}
