@@ -128,6 +128,7 @@ def predict(
     options["coverage"] = _asked(options.pop("coverage"), options)
     windows = {name: options.pop(name) for name in ("window", "hop")}
     shown = {name: options.pop(name) for name in ("csv_file", "as_json", "jsonl", "strict")}
+    shown["works"] = [Path(entry) / ".mvemo" for entry in inputs]
     if shown["jsonl"] and shown["as_json"]:
         raise BadOption("--json, --jsonl: expected one of them, got both")
     for name, value in {**windows, "timeline-to": timeline_to}.items():
@@ -229,13 +230,16 @@ def _show(
     model: FinalModel, predictions: Sequence[Prediction], shown: dict[str, Any], facts: bool
 ) -> int:
     """Print the predictions; `facts` adds the facts that a catalogue stores."""
+    from mvemo.pipeline.prediction.judged import judged_in, judged_words
     from mvemo.pipeline.prediction.predictions import prediction_rows, predictions_table, records
 
+    found = records(model, predictions, facts)
     if not (shown["as_json"] or shown["jsonl"]):
-        click.echo(predictions_table(model, predictions))
+        measured = judged_words(judged_in(shown["works"], found, model.task))
+        click.echo(predictions_table(model, predictions, measured))
     failed = [bool(prediction.problem) for prediction in predictions]
     table = prediction_rows(model, predictions, facts)
-    return _finish(shown, records(model, predictions, facts), table, failed)
+    return _finish(shown, found, table, failed)
 
 
 def _show_timelines(

@@ -24,16 +24,26 @@ FOLDER = Path(__file__).parent
 WIDTH = 79
 IN_WORDS = {"audio": "sound", "video": "pictures"}
 _TASKS = {"multiclass": "classes", "multilabel": "tags", "regression": "ratings"}
+# Plain words for the main score of each task, by metric.
+_EXPECT = {
+    "accuracy": "about {:.0%} of the labels are correct",
+    "roc_auc_macro": "a clip with a tag ranks above a clip without it in about {:.0%} of pairs",
+    "r2_macro": "about {:.0%} of the variance of clips' ratings is explained",
+}
+# Fewest judged clips whose score is stated.
+LEAST_JUDGED = 20
+UNKNOWN = f"unknown on yours: judge {LEAST_JUDGED} clips to see"
 _KINDS: dict[type, str] = {
     str: "a sentence",
     list: "a list of sentences",
     dict: "a table of sentences",
 }
-# Key of the TOML file to the type of its value. `scale` describes each target of ratings.
+# Key of the TOML file to the type of its value. `scale` describes each target of ratings, and
+# `elsewhere` states how good the model was on other kinds of music.
 KEYS: dict[str, type] = {
     **dict.fromkeys(("title", "data", "groups", "licence", "choices", "use"), str),
     **dict.fromkeys(("citations", "avoid"), list),
-    "scale": dict,
+    **dict.fromkeys(("scale", "elsewhere"), dict),
 }
 
 
@@ -120,12 +130,16 @@ def card_text(name: str, folder: Path) -> str:
     cost = "" if expected is first.expected else " (includes the cost of choosing it)"
     share = f"At most {alarms:.1%} of clips like these are reported as unlike them by mistake."
     notes = [*model.facts.get("notes", []), about.get("choices", "")]
+    expect = f"{_score(expected)} of {first.name}{cost}"
+    if first.expected.get("per_group"):
+        expect = expected_words(model, first, ends=True)
     sections = [
         [name, "=" * len(name)],
         _wrap(about.get("title", "")),
         _facts(model, about, folder),
         ["Cross-validated scores (groups left out of the training):", *_scores(model)],
-        _wrap(f"Expect {_score(expected)} of {first.name}{cost}."),
+        _wrap(f"Expect {expect}."),
+        *map(_wrap, elsewhere_words(model)),
         _wrap(_coverage(model, first)),
         _outputs(first, _TASKS[model.task]),
         _wrap(share if alarms < 1 else ""),
@@ -135,6 +149,42 @@ def card_text(name: str, folder: Path) -> str:
         if sentences:
             sections.append([heading, *(w for s in sentences for w in _wrap(s, "    ", "  - "))])
     return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def expected_words(model: FinalModel, predictor: Predictor, *, ends: bool = False) -> str:
+    """Return a predictor's score to expect on new clips in plain words.
+
+    With `ends`, the scores of sets that were left out of the training have their intervals.
+    """
+    sets: dict[str, Any] = predictor.expected.get("per_group") or {}
+    if sets:
+        words = [f"{_set_words(scores, ends)} on {name}" for name, scores in sets.items()]
+        return "; ".join([*words, UNKNOWN])
+    mean = model.expected_of(predictor).get("mean")
+    return "not known" if mean is None else _EXPECT[predictor.expected["metric"]].format(mean)
+
+
+def _set_words(scores: Mapping[str, Any], ends: bool) -> str:
+    def cell(name: str, form: str) -> str:
+        mean, low, high = scores[name]
+        interval = f" [{form} to {form}]".format(low, high) if ends and low is not None else ""
+        return ("not known" if mean is None else form.format(mean)) + interval
+
+    r = [f"{cell(name, '{:.2f}')} for {name[2:]}" for name in scores if name.startswith("r ")]
+    if not r:
+        (metric,) = scores.keys() & _EXPECT.keys()
+        return _EXPECT[metric].replace("{:.0%}", cell(metric, "{:.0%}"))
+    share = "quadrant_accuracy"
+    quadrant = f" and the right quadrant for {cell(share, '{:.0%}')}" if share in scores else ""
+    return f"r {', '.join(r)}{quadrant}"
+
+
+def elsewhere_words(model: FinalModel) -> list[str]:
+    """Return a sentence for each other kind of music that the model was measured on."""
+    stated = model.facts.get("about", {}).get("elsewhere", {})
+    words = [f"On {kind}: {text.rstrip('.')}." for kind, text in stated.items()]
+    is_told = not words or model.predictors[0].expected.get("per_group")  # by `expected_words`
+    return words if is_told else [*words, UNKNOWN.capitalize() + "."]
 
 
 def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> list[str]:

@@ -202,16 +202,16 @@ class Library:
 
     def get(self, clip_id: str) -> Record:
         """Return the record of a clip with its correction; KeyError for an unknown id."""
-        return self._corrected([clip_id])[0]
+        return self.records([clip_id])[0]
 
     def since(self, revision: int) -> tuple[int, list[Record]]:
         """Return the clips that changed after a revision, oldest first, and the last revision."""
         with self.lock:
             changed = sorted((n, i) for i, n in self._revisions.items() if n > revision)[:PAGE]
-            records = self._corrected([clip_id for _, clip_id in changed])
+            records = self.records([clip_id for _, clip_id in changed])
             return (changed[-1][0] if changed else max(revision, self.revision)), records
 
-    def _corrected(self, ids: Sequence[str]) -> list[Record]:
+    def records(self, ids: Sequence[str]) -> list[Record]:
         """Return the records of clips with their corrections."""
         shown: dict[str, Record] = {}
         if self.corrections is not None:

@@ -11,6 +11,7 @@ from mvemo.fuse import BadFeatures, SavedHeads
 from mvemo.fuse.conformal import GRID, Asked
 from mvemo.fuse.final.model import FinalModel, Predictor, asked_of, with_coverage
 from mvemo.manifests.tables import CsvWriter
+from mvemo.pipeline.models.boxed import expected_words
 from mvemo.pipeline.prediction.predictions import (
     Prediction,
     _ask_a_person,
@@ -97,6 +98,47 @@ def test_the_table_of_ratings_says_what_the_numbers_are():
     assert "in brackets: 90% prediction interval of each rating" in table
     (line, *_) = legend(MODEL, PREDICTIONS)[1:]
     assert line.startswith("lld: R2 0.500 (0.400 to 0.600) on clips that it was not")
+
+
+PER_GROUP = {
+    "pop and rock": {
+        "n": 900,
+        "r2_macro": [0.3, 0.25, 0.35],
+        "quadrant_accuracy": [0.581, 0.55, 0.61],
+        "r valence": [0.6, 0.55, 0.65],
+        "r arousal": [0.7, 0.66, 0.74],
+    },
+    "film music": {"n": 360, "r2_macro": [0.1, None, None], "r valence": [None, None, None]},
+}
+
+
+def test_sets_that_were_left_out_say_what_to_expect():
+    predictor = replace(PREDICTOR, expected={**EXPECTED, "per_group": PER_GROUP})
+    clips, model = (
+        [replace(PREDICTIONS[0], predictor=predictor)],
+        replace(MODEL, predictors=(predictor,)),
+    )
+    assert (
+        "r 0.60 for valence, 0.70 for arousal and the right quadrant for 58% on pop and rock; "
+        "r not known for valence on film music; unknown on yours: judge 20 clips to see"
+    ) in predictions_table(model, clips)
+    assert "r 0.60 [0.55 to 0.65] for valence" in "\n".join(legend(model, clips))
+    sets = {"songs": {"n": 30, "accuracy": [0.61, 0.5, 0.7]}}
+    predictor = replace(PREDICTOR, expected={**EXPECTED, "per_group": sets})
+    assert expected_words(MODEL, predictor).startswith("about 61% of the labels are correct on so")
+    assert "about 61% [50% to 70%] of" in expected_words(MODEL, predictor, ends=True)
+
+
+def test_what_was_measured_replaces_what_to_expect_and_other_music_is_told_if_asked():
+    table = predictions_table(MODEL, PREDICTIONS, "right on 17 of 24 of your judged clips")
+    assert "trained on 40 clips. On your clips:\n  right on 17 of 24" in table
+    assert "on new clips" not in table.lower()
+    about = {"elsewhere": {"film music": "16 % of 150 clips are right"}}
+    model = replace(MODEL, facts={**MODEL.facts, "about": about})
+    assert "On film music" not in predictions_table(model, PREDICTIONS)
+    lines = legend(model, PREDICTIONS)
+    assert "On film music: 16 % of 150 clips are right." in lines
+    assert "Unknown on yours: judge 20 clips to see." in lines
 
 
 def test_without_a_prediction_nothing_is_said_of_the_model():

@@ -21,6 +21,8 @@ data = "Songs that were never sung"
 licence = "MIT"
 citations = ["Nobody (2026). Nothing."]
 avoid = ["Deciding about people"]
+[elsewhere]
+"film music" = "16 % of 150 clips are right"
 """
 
 
@@ -49,7 +51,13 @@ def box(made, monkeypatch):
 def test_a_card_says_what_the_file_says_and_how_good_the_model_is(made):
     folder = made / "box" / "moods"
     card = card_text("moods", folder)
-    for text in ("Moods of invented songs", "never sung", "MIT", "- Deciding about people"):
+    for text in (
+        "Moods of invented songs",
+        "never sung",
+        "MIT",
+        "- Deciding about people",
+        "On film music: 16 %",
+    ):
         assert text in card
     assert max(map(len, card.splitlines()[:-1])) <= max(79, len(str(folder)) + 20)
     predictors = json.loads((folder / "model.json").read_text())["predictors"]
