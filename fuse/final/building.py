@@ -37,6 +37,7 @@ from mvemo.fuse.numeric import F64, Labels, Link, complete
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.scaling import fit_scaling, rows_of
 from mvemo.fuse.tasks.base import Outcome, Task
+from mvemo.fuse.tasks.regression import Regression
 
 # Up to this number of features all subsets are scored; otherwise those of a modality, and those
 # without one feature.
@@ -178,6 +179,11 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
         },
         "per_group": by_group,
     }
+    if isinstance(task, Regression) and task.plane is not None:
+        at = [task.plane.valence, task.plane.arousal]
+        errors = (y_true - outputs)[:, at]
+        covariance = (errors.T @ errors / len(errors)).tolist()
+        expected["plane"] = {"at": at, "centre": task.plane.centre, "covariance": covariance}
     predictor = Predictor(
         model.name, model.features, model.modalities, expected, temperature, bases
     )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from mvemo.fuse.conformal import GRID, Asked
 from mvemo.fuse.final.model import FinalModel, Predictor, asked_of, with_coverage
 from mvemo.manifests.tables import CsvWriter
 from mvemo.pipeline.models.boxed import expected_words
+from mvemo.pipeline.moods import read_moods
 from mvemo.pipeline.prediction.predictions import (
     Prediction,
     _ask_a_person,
@@ -308,3 +310,41 @@ def test_few_groups_are_warned_of_where_a_coverage_is_promised():
     model = with_coverage(MODEL, Asked(0.9))
     (note,) = _ask_a_person(model, few, clips[0].outputs, unusual=False)
     assert note.startswith("the intervals come from only 11 groups: below 20")
+
+
+@pytest.mark.parametrize(
+    ("point", "quadrant"),
+    [((0.3, 0.4), "excited"), ((-0.3, 0.4), "tense"), ((-0.2, -0.6), "sad"), ((0.5, -0.1), "calm")],
+)
+def test_valence_and_arousal_have_a_quadrant_with_its_probability(point, quadrant, tmp_path):
+    covariance = [[0.16, 0.05], [0.05, 0.25]]
+    plane = {"at": [1, 0], "centre": [0.0, 0.1], "covariance": covariance}
+    predictor = replace(PREDICTOR, expected={**EXPECTED, "plane": plane})
+    heads = SavedHeads(("arousal", "valence"), (), (), {})
+    scale = {name: {**SCALE, "minimum": -1.0, "maximum": 1.0} for name in heads.classes}
+    model = replace(MODEL, heads=heads, scale=scale, predictors=(predictor,))
+    path = tmp_path / "a.mp3"
+    outputs = np.array([point[1] + 0.1, point[0]])
+    clips = [Prediction(str(path), predictor, outputs), Prediction("b.mp3", problem="empty")]
+    clips.append(replace(clips[0], file="c.mp3", trained_on=True))
+    first, second, third = records(model, clips)
+    errors = np.random.default_rng(0).multivariate_normal([0, 0], covariance, 200_000)
+    inside = ((errors + point > 0) == (np.array(point) > 0)).all(axis=1).mean()
+    assert first["quadrant"] == third["quadrant"] == quadrant
+    assert first["confidence"] == pytest.approx(inside, abs=0.005)
+    assert (second["quadrant"], second["confidence"], third["confidence"]) == (None, None, None)
+    table = predictions_table(model, clips)
+    assert f"{quadrant:8}" in table
+    assert f"{first['confidence']:.2f}" in table
+    assert "about 70 are in that quadrant" in table
+    rows = list(rows_of(model, clips))
+    assert [row["quadrant"] for row in rows] == [quadrant, "", quadrant]
+    # Playlists and tags take the quadrant for the mood, from either file.
+    (tmp_path / "found.jsonl").write_text(json.dumps(first))
+    with (tmp_path / "found.csv").open("w", newline="") as file:
+        CsvWriter(file).writerows(prediction_rows(model, clips[:1]))
+    for name in ("found.jsonl", "found.csv"):
+        (mood,) = read_moods(tmp_path / name, None, None)
+        assert mood.moods == (quadrant,)
+        assert mood.proba == {quadrant: pytest.approx(first["confidence"])}
+        assert mood.place == pytest.approx((outputs[1], outputs[0]))

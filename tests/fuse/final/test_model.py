@@ -288,6 +288,11 @@ def test_each_set_that_was_left_out_has_its_scores(tmp_path):
         assert found[name].pop("n") == 40
         assert {k: v[0] for k, v in found[name].items()} == pytest.approx(expected)
         assert all(low < mean < high for mean, low, high in found[name].values())
+    plane, errors = model.predictors[0].expected["plane"], ratings - outputs
+    assert (plane["at"], plane["centre"]) == ([0, 1], (0.0, 0.0))
+    np.testing.assert_allclose(plane["covariance"], errors.T @ errors / len(errors))
+    # Intervals are those of the clips, because three sets have no quantiles.
+    assert (model.limit(model.predictors[0], 0.9) < 3).all()
     save_model(tmp_path / "model", model)
     loaded = load_model(tmp_path / "model").predictors[0].expected
     assert loaded["per_group"] == model.predictors[0].expected["per_group"]
