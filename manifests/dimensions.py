@@ -11,6 +11,8 @@ DIMENSIONS = {
     "tension": ("tension",),
     "dominance": ("dominance", "dom"),
 }
+# Words for the quadrants of valence and arousal: both high, low and high, both low, high and low.
+QUADRANTS = ("excited", "tense", "sad", "calm")
 _LETTERS = {"v": "valence", "a": "arousal", "d": "dominance"}
 _MEAN = {"mean", "avg", "average", "m", "mn", "mu", "label", "rating", "ratings", "score", "static"}
 _MEAN |= {"scores", "value", "song", "sum", "median", "gt", "annotation", "annotations"}

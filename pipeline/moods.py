@@ -154,12 +154,15 @@ def _mood(record: Record, file: Path) -> Mood:
     path = Path(record["path"])
     if not path.exists() and (file.parent / path).exists():
         path = file.parent / path
-    label, length = record.get("label") or (), record.get("duration")
+    label, length = record.get("label") or record.get("quadrant") or (), record.get("duration")
+    proba = record.get("proba") or {}
+    if record.get("quadrant") and record.get("confidence"):
+        proba = {label: record["confidence"]}
     try:
         mood = Mood(
             path=path,
             moods=(label,) if isinstance(label, str) else (*map(str, label),),
-            proba={name: float(p) for name, p in (record.get("proba") or {}).items()},
+            proba={name: float(p) for name, p in proba.items()},
             ratings={n: float(v["value"]) for n, v in (record.get("values") or {}).items()},
             model=str(record.get("model") or ""),
             seconds=float(length) if length else None,
@@ -183,7 +186,8 @@ def _corrected(found: list[Mood], corrections: Path) -> list[Mood]:
         label = given.pop(_whole(mood.path), None)
         if label is not None and numeric:
             ratings = dict(zip(manifest.classes, map(float, label), strict=True))
-            mood = replace(mood, ratings={**mood.ratings, **ratings}, is_corrected=True)
+            ratings = {**mood.ratings, **ratings}
+            mood = replace(mood, ratings=ratings, moods=(), proba={}, is_corrected=True)
         elif label is not None:
             names = tuple(map(str, label))
             mood = replace(mood, moods=names, proba={}, is_corrected=True)

@@ -247,8 +247,8 @@ def predict(
     paths
         Media files, folders, name patterns and lists (``.csv``), or one feature file (``.h5``).
     model
-        Name of a model included in mvemo (None for ``music-video``), or a folder written by
-        ``mvemo fuse --final``.
+        Name of a model included in mvemo, or a folder written by ``mvemo fuse --final``. None for
+        ``songs``, or for ``music-video`` if all files have pictures.
     modality
         Modalities of the files to read.
     weights
@@ -277,12 +277,10 @@ def predict(
     entries = [os.fspath(path) for path in _listed(paths, "paths", "paths")]
     name = None if model is None else str(_path(model, "model"))
     if len(entries) == 1 and entries[0].lower().endswith(".h5"):
-        from mvemo.pipeline.models.boxed import pick_model
         from mvemo.pipeline.prediction.predictions import predict_features
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
-        file, folder = Path(entries[0]), pick_model(name)
-        return records(*predict_features(folder, file, modalities, asked))
+        return records(*predict_features(name, Path(entries[0]), modalities, asked))
     from mvemo.extract.settings import check_device
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 

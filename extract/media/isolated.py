@@ -16,6 +16,7 @@ _LIMITS = ClipLimits()
 DECODE = "mvemo.extract.media.reading:decode_clip"
 _STREAM = "mvemo.extract.media.reading:stream_clip"
 PROBE = "mvemo.extract.media.reading:probe_seconds"
+HAS_PICTURES = "mvemo.extract.media.reading:has_pictures"
 
 
 def start_readers(count: int = 1) -> None:

@@ -166,6 +166,12 @@ def probe_seconds(path: str | Path) -> float:
     return seconds
 
 
+def has_pictures(path: Path) -> bool:
+    """Return True if a container has a video that is not a cover picture; decode nothing."""
+    with media_errors(path), packets.open_container(path) as opened:
+        return bool(packets.videos(opened))
+
+
 def _by_packets(path: Path) -> float:
     """Return the seconds from the first presentation time to the end of the sound, or video."""
     with packets.open_container(path) as opened:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache import Cache
+from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.conformal import GRID, cross_conformal, limits
 from mvemo.fuse.crossval.saving import SavedHeads, model_dtypes, saved_heads
 from mvemo.fuse.crossval.second_layers import late_bases, late_inner
@@ -25,6 +26,7 @@ from mvemo.fuse.final.model import (
     stored_as,
 )
 from mvemo.fuse.final.reference import fit_references
+from mvemo.fuse.intervals import score_interval
 from mvemo.fuse.metrics.calibration import (
     apply_temperature,
     fit_temperature,
@@ -33,10 +35,14 @@ from mvemo.fuse.metrics.calibration import (
 from mvemo.fuse.models import KERNEL, LATE, NAMED, SECOND_LAYERS, Model, modalities_of, parts_of
 from mvemo.fuse.numeric import F64, Labels, Link, complete
 from mvemo.fuse.results import ModelResult, Results, score_model
+from mvemo.fuse.tasks.base import Outcome, Task
+from mvemo.fuse.tasks.regression import Regression
 
 # Up to this number of features all subsets are scored; otherwise those of a modality, and those
 # without one feature.
 MOST_BASES = 5
+# Groups are sets, each with a score of its own, if there are so few of them with so many clips.
+MOST_SETS, LEAST_OF_SET = 12, 20
 
 
 def build_model(
@@ -156,7 +162,12 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
         temperature = fit_temperature(log_probabilities(outputs), y_true)
         outputs = apply_temperature(outputs, temperature)
     groups = [results.groups[i] for i in np.flatnonzero(valid)]
-    sets = cross_conformal(y_true, outputs, results.folds[valid], groups, task.link, INTERVAL_SHARE)
+    found = Outcome(y_true, outputs, model.y_pred[valid], results.folds[valid], results.k)
+    by_group = per_group(task, found, groups, results.classes)
+    if by_group:
+        # A few sets have no quantiles; the residuals of their clips have.
+        groups = [f"{i}" for i in range(len(groups))]
+    sets = cross_conformal(y_true, outputs, found.folds, groups, task.link, INTERVAL_SHARE)
     interval = model.intervals.get("primary")
     expected = {
         "metric": task.primary_metric,
@@ -172,11 +183,44 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
             "share": _finite(float(np.nanmean(sets.covered))),
             "size": None if task.link == "identity" else float(sets.size.mean()),
         },
+        "per_group": by_group,
     }
+    if isinstance(task, Regression) and task.plane is not None:
+        at = [task.plane.valence, task.plane.arousal]
+        errors = (y_true - outputs)[:, at]
+        covariance = (errors.T @ errors / len(errors)).tolist()
+        expected["plane"] = {"at": at, "centre": task.plane.centre, "covariance": covariance}
     predictor = Predictor(
         model.name, model.features, model.modalities, expected, temperature, bases
     )
     return with_limits(predictor, y_true, outputs, groups, task.link)
+
+
+def per_group(
+    task: Task, found: Outcome, groups: Sequence[str], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Return the scores of each group, which was left out of the training, if groups are sets.
+
+    Each has ``n`` clips and, with their 95 % intervals over clips, the primary metric,
+    ``quadrant_accuracy`` and ``r TARGET``: lists of the value and both ends.
+    """
+    names, codes, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    if not 1 < len(names) <= MOST_SETS or counts.min() < LEAST_OF_SET:
+        return {}
+    scores = {"primary": task.primary_metric, "quadrant_accuracy": "quadrant_accuracy"}
+    scores |= {f"pearson_r:{i}": f"r {target}" for i, target in enumerate(classes)}
+    sets: dict[str, Any] = {}
+    for i, (name, n) in enumerate(zip(names.tolist(), counts.tolist(), strict=True)):
+        rows, resamples = codes == i, resample_groups(range(n))
+        parts = found.y_true[rows], found.outputs[None, rows], found.y_pred[None, rows]
+        drawn = task.resample(Outcome(*parts, np.zeros(n, int), 1), resamples)
+        sets[name] = {"n": n}
+        for key, score in scores.items():
+            if key in drawn:
+                values, kind = drawn[key][0], score if key == "primary" else key
+                ends = score_interval(kind, values, resamples)
+                sets[name][score] = [_finite(x) for x in (values[0], *ends)]
+    return sets
 
 
 def with_limits(

@@ -265,7 +265,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
     heads = load_heads(folder / HEADS)
     if list(heads.classes) != record["classes"]:
         raise ValueError(f"classes {record['classes']} differ from those of {HEADS}")
-    return FinalModel(
+    model = FinalModel(
         name=record["name"],
         task=record["task"],
         heads=heads,
@@ -279,6 +279,12 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
         digest=digest_of({key: value for key, value in record.items() if key != "date"}),
         date=record.get("date", ""),
     )
+    if not model.facts.get("scale"):
+        return model
+    # New clips may be rated higher or lower than all training clips, inside which heads stay.
+    ends = np.array([model.ends(target) for target in model.classes]).T
+    kept = tuple(h if h.ends is None else replace(h, ends=ends) for h in heads.heads)
+    return replace(model, heads=replace(heads, heads=kept))
 
 
 def _predictor(entry: Mapping[str, Any], optional: tuple[tuple[float, ...], ...]) -> Predictor:

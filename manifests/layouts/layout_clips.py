@@ -72,7 +72,7 @@ def find_by_layout(
         if len(records) > 1 and not layout.average:
             records[1].report(f"clip {name!r} repeats line {first.line}")
             continue
-        path = _media_path(layout, first, known)
+        path = _media_path(layout, first, known, folder)
         if media is not None and path not in known:
             left_out.append((name, "its media file is missing"))
             continue
@@ -97,6 +97,11 @@ def _files(
         for path in found:
             if not path.resolve().is_relative_to(root):
                 raise BadManifest(f"{path}: is a link that leads out of {folder}")
+            if copies := [other for other in found if other.name == path.name and other != path]:
+                raise BadManifest(
+                    f"{folder}: has copies of {path.name}: scan only {path.parent} or "
+                    f"{copies[0].parent}"
+                )
         if found:
             return found
     if not needed:
@@ -170,8 +175,8 @@ def _splits(layout: Layout, folder: Path, number: int) -> dict[str, str]:
     return split_of
 
 
-def _media_path(layout: Layout, record: _Record, known: Collection[str]) -> str:
-    """Return the first path of the layout's that exists, otherwise the first one."""
+def _media_path(layout: Layout, record: _Record, known: Collection[str], folder: Path) -> str:
+    """Return the first path that exists below the folder or next to the table, or the first."""
 
     def cell(match: re.Match[str]) -> str:
         value, form = record.cell(match[1]), match[2] or "0"
@@ -180,7 +185,9 @@ def _media_path(layout: Layout, record: _Record, known: Collection[str]) -> str:
         return value[int(form) :] if form.startswith("-") else value.zfill(int(form))
 
     assert layout.media is not None
-    paths = [posixpath.normpath(_PLACE.sub(cell, template)) for template in layout.media.path]
+    here = record.problems.path.parent.relative_to(folder).as_posix()
+    names = [_PLACE.sub(cell, template) for template in layout.media.path]
+    paths = [posixpath.normpath(posixpath.join(at, name)) for at in ("", here) for name in names]
     path = next((path for path in paths if path in known), paths[0])
     if path.startswith(("/", "..")):
         record.report(f"path {path!r} leads out of the folder of the data set")

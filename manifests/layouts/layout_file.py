@@ -102,6 +102,7 @@ class Layout:
     table: tuple[TableFile, ...] = ()
     media: Media | None = None
     folders: bool = False  # no tables: the clips are in a folder for each class
+    recognised: bool = False  # no other set has a file named like the first table
     size: str = ""
     scale: str = ""
     scheme: str = ""  # maps the labels to a paper's classes; clips without a class are left out

@@ -110,8 +110,9 @@ def scan_clips(
     folders are named like splits (Train, Validation, ...), the classes are one level further down
     and the split is kept. ``ravdess`` reads emotion and actor (the group) from file names, and
     keeps one copy of each take. ``cal500`` and ``cal500exp`` are songs (the groups) and their
-    segments with tags. ``auto`` recognises these layouts; a folder without class folders gives a
-    manifest without labels. Other layouts are declared by TOML files (`mvemo manifest layouts`).
+    segments with tags. Other layouts are declared by TOML files (`mvemo manifest layouts`).
+    ``auto`` recognises these layouts, and declared ones with ``recognised = true``; a folder
+    without class folders gives a manifest without labels.
 
     Parameters
     ----------
@@ -166,6 +167,7 @@ def scan_clips(
     select, files = select or Selection(), paths or []
     if layout == "auto":
         layout = _layout_of(folder, files) if labels else "class-folders"
+        declared = _declared(layout)
     select.check(layout, folder)
     tables = declared is not None and not declared.folders
     if tables or layout.startswith("cal500"):
@@ -234,6 +236,10 @@ def _layout_of(folder: Path, paths: Sequence[str]) -> str:
     for layout in NAMED_FILES.values():
         if all(layout.parse(_stem(path)) for path in paths):
             return layout.name
+    for name, declared in layouts().items():
+        patterns = declared.table[0].path if declared.recognised else ()
+        if any(True for pattern in patterns for _ in folder.glob(pattern)):
+            return name
     annotations, tables = find_annotations(folder)
     if annotations and tables:
         raise BadManifest(

@@ -47,11 +47,13 @@ def learn(
       mvemo learn corrections.csv --features songs.h5 --out my-model
       mvemo predict songs/ --model my-model
     """
+    from mvemo.manifests import read_manifest
     from mvemo.manifests.files import dump_json
     from mvemo.pipeline.learning import learn
     from mvemo.pipeline.models.boxed import pick_model
 
-    result = learn(corrections, features, model=pick_model(model_name), out=out, training=training)
+    model = pick_model(model_name, task=read_manifest(corrections, media=False).task)
+    result = learn(corrections, features, model=model, out=out, training=training)
     if json:
         click.echo(dump_json(asdict(result)), nl=False)
         return

@@ -133,9 +133,9 @@ def manifest() -> None:
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """Make a manifest of FOLDER, which has a folder of clips for each class.
 
-    FOLDER may also hold a published data set: RAVDESS, CAL500 and CAL500exp are recognised,
-    others are named by --layout. A TOML file declares the layout of any other set; see
-    docs/public-data.md.
+    FOLDER may also hold a published data set: RAVDESS, CAL500, CAL500exp and 4Q are
+    recognised, others are named by --layout. A TOML file declares the layout of any other set;
+    see docs/public-data.md.
 
     \b
     Examples:

@@ -338,9 +338,9 @@ def models(names: tuple[str, ...]) -> None:
       mvemo models out/model
     """
     from mvemo.pipeline.models.boxed import (
-        DEFAULT,
         boxed_names,
         card_text,
+        defaults,
         model_folder,
         summary_lines,
     )
@@ -351,6 +351,7 @@ def models(names: tuple[str, ...]) -> None:
     for name in boxed_names():
         click.echo("\n".join(summary_lines(name, model_folder(name))))
     click.echo(
-        f"\n'mvemo predict FILE' uses {DEFAULT}; --model selects another NAME or a FOLDER."
+        f"\n'mvemo predict FILE' uses {' or, if all files have pictures, '.join(defaults())}; "
+        "--model selects another NAME or a FOLDER."
         "\n'mvemo models NAME' prints a model's card."
     )

@@ -245,7 +245,7 @@ model_option = option(
     "model_name",
     metavar="NAME|FOLDER",
     help="Name from `mvemo models`, or a folder that mvemo fuse --final wrote.  "
-    "[default: music-video]",
+    "[default: songs, or music-video if all files have pictures]",
 )
 
 

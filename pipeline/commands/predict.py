@@ -128,6 +128,7 @@ def predict(
     options["coverage"] = _asked(options.pop("coverage"), options)
     windows = {name: options.pop(name) for name in ("window", "hop")}
     shown = {name: options.pop(name) for name in ("csv_file", "as_json", "jsonl", "strict")}
+    shown["works"] = [Path(entry) / ".mvemo" for entry in inputs]
     if shown["jsonl"] and shown["as_json"]:
         raise BadOption("--json, --jsonl: expected one of them, got both")
     for name, value in {**windows, "timeline-to": timeline_to}.items():
@@ -188,11 +189,10 @@ def _asked(coverage: float | None, options: dict[str, Any]) -> Asked | None:
 
 
 def _predict_features(file: Path, options: dict[str, Any], shown: dict[str, Any]) -> int:
-    from mvemo.pipeline.models.boxed import pick_model
     from mvemo.pipeline.prediction.predictions import predict_features
 
-    modalities, folder = MODALITIES[options["modality"]], pick_model(options["model_name"])
-    model, found = predict_features(folder, file, modalities, options["coverage"])
+    modalities, name = MODALITIES[options["modality"]], options["model_name"]
+    model, found = predict_features(name, file, modalities, options["coverage"])
     for prediction in found if shown["jsonl"] else ():
         _echo_line(model, prediction)
     return _show(model, found, shown, facts=False)
@@ -231,6 +231,7 @@ def _show(
 ) -> int:
     """Print the predictions; `facts` adds the facts that a catalogue stores."""
     from mvemo.fuse.final.model import folder_alarm
+    from mvemo.pipeline.prediction.judged import judged_in, judged_words
     from mvemo.pipeline.prediction.predictions import prediction_rows, predictions_table, records
 
     if folder_alarm(model, [(p.predictor, p.unlikeness) for p in predictions if p.predictor]):
@@ -238,11 +239,13 @@ def _show(
             f"these clips as a whole are unlike the music that {model.name} was made of: judge 20 "
             "of them to see how well it does on them"
         )
+    found = records(model, predictions, facts)
     if not (shown["as_json"] or shown["jsonl"]):
-        click.echo(predictions_table(model, predictions))
+        measured = judged_words(judged_in(shown["works"], found, model.task))
+        click.echo(predictions_table(model, predictions, measured))
     failed = [bool(prediction.problem) for prediction in predictions]
     table = prediction_rows(model, predictions, facts)
-    return _finish(shown, records(model, predictions, facts), table, failed)
+    return _finish(shown, found, table, failed)
 
 
 def _show_timelines(

@@ -1,5 +1,6 @@
 """Command ``mvemo serve``: a page to listen to predicted clips and to correct them."""
 
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,17 +50,18 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
         raise BadOption(f"needs {', '.join(missing)}: run pip install 'mvemo[serve]'")
     from mvemo.extract.training.devices import pick_device
     from mvemo.fuse.final.model import MODEL
-    from mvemo.pipeline.models.boxed import pick_model
+    from mvemo.pipeline.models.boxed import model_folder
     from mvemo.pipeline.prediction.new_clips import PredictSettings
     from mvemo.pipeline.serve.server import ServeSettings, serve
 
     pick_device(device)
     if model_name is None and (source / "model" / MODEL).is_file():
         model_name = str(source / "model")
+    model = model_folder(model_name) if model_name else _default_model(source, options["work"])
     serve(
         source,
         ServeSettings(
-            model=pick_model(model_name),
+            model=model,
             work=options["work"],
             port=options["port"],
             host=options["host"],
@@ -69,3 +71,27 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
             predict=PredictSettings(device=device),
         ),
     )
+
+
+def _default_model(source: Path, work: Path | None) -> Path:
+    """Return the model that made PREDICTIONS, or the default for the files and the corrections."""
+    from mvemo.manifests import read_manifest
+    from mvemo.manifests.errors import ManifestError
+    from mvemo.manifests.layouts.scan import find_media
+    from mvemo.pipeline.models.boxed import boxed_names, model_folder, pick_model
+    from mvemo.pipeline.moods import read_records
+    from mvemo.pipeline.prediction.new_clips import NewClip, have_pictures
+
+    clips, task, folder = list[NewClip](), "", source
+    if source.is_dir():
+        found = find_media(source, [], follow_links=False)
+        clips = [NewClip(name, source / name) for name in found]
+    else:
+        folder, first = source.parent, next(read_records(source), {})
+        made_by = str(first.get("model")).partition("/")[0]
+        if made_by in boxed_names():
+            return model_folder(made_by)
+    # Corrections of a former call stay valid if the folder now has other kinds of files.
+    with suppress(ManifestError):
+        task = read_manifest((work or folder / ".mvemo") / "corrections.csv", media=False).task
+    return pick_model(None, have_pictures(clips), task)

@@ -4,7 +4,7 @@ Included models are folders next to this file, in the form that `mvemo fuse --fi
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,37 @@ from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
 
-# The default model predicts from sound, pictures or both, so songs and videos share one table.
+# Default model where all files have pictures, or if there is no other.
 DEFAULT = "music-video"
+# Default model of sound. Songs and videos in one call get it, too, so that they share one table.
+OF_SOUND = "songs"
 
 FOLDER = Path(__file__).parent
 
 WIDTH = 79
 IN_WORDS = {"audio": "sound", "video": "pictures"}
 _TASKS = {"multiclass": "classes", "multilabel": "tags", "regression": "ratings"}
+# Plain words for the main score of each task, by metric.
+_EXPECT = {
+    "accuracy": "about {:.0%} of the labels are correct",
+    "roc_auc_macro": "a clip with a tag ranks above a clip without it in about {:.0%} of pairs",
+    "r2_macro": "about {:.0%} of the variance of clips' ratings is explained",
+}
+# Fewest judged clips whose score is stated.
+LEAST_JUDGED = 20
+UNKNOWN = f"unknown on yours: judge {LEAST_JUDGED} clips to see"
 _KINDS: dict[type, str] = {
     str: "a sentence",
     list: "a list of sentences",
     dict: "a table of sentences",
 }
 # Key of the TOML file to the type of its value. `scale` describes each target of ratings, `unlike`
-# how well kinds of other clips are told apart.
+# states how well kinds of other clips are told apart, and `elsewhere` how good the model was on
+# other kinds of music.
 KEYS: dict[str, type] = {
     **dict.fromkeys(("title", "data", "groups", "licence", "choices", "use"), str),
     **dict.fromkeys(("citations", "avoid"), list),
-    **dict.fromkeys(("scale", "unlike"), dict),
+    **dict.fromkeys(("scale", "unlike", "elsewhere"), dict),
 }
 
 
@@ -41,11 +53,30 @@ def boxed_names() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{MODEL}"))
 
 
-def pick_model(name: str | None) -> Path:
-    """Return the folder of a model; without a name, use `DEFAULT` and print a message."""
-    if name is None:
-        tell(f"using the model {DEFAULT}, for songs and music videos; others: mvemo models")
-    return model_folder(DEFAULT if name is None else name)
+def defaults() -> list[str]:
+    """Return the default models that are included, the one of sound first."""
+    return [name for name in (OF_SOUND, DEFAULT) if name in boxed_names()]
+
+
+def pick_model(name: str | Path | None, has_pictures: Sequence[bool] = (), task: str = "") -> Path:
+    """Return the folder of a model; without a name, choose a default and print a message.
+
+    `has_pictures` is True for each file with pictures. The model must have the `task`, if stated.
+    """
+    if name is not None:
+        return model_folder(name)
+    n, found = sum(has_pictures), defaults()
+    if n and n == len(has_pictures):
+        found.reverse()
+    name = next((f for f in found if task in ("", load_model(FOLDER / f).task)), found[0])
+    text = f"using the model {name}; others: mvemo models"
+    if n and name == OF_SOUND:
+        text = (
+            f"using the model {name}, for sound: {n} of {len(has_pictures)} files have pictures, "
+            f"which --model {DEFAULT} reads, too"
+        )
+    tell(text)
+    return FOLDER / name
 
 
 def model_folder(name: str | Path) -> Path:
@@ -99,12 +130,16 @@ def card_text(name: str, folder: Path) -> str:
     expected = model.expected_of(first)
     cost = "" if expected is first.expected else " (includes the cost of choosing it)"
     notes = [*model.facts.get("notes", []), about.get("choices", "")]
+    expect = f"{_score(expected)} of {first.name}{cost}"
+    if first.expected.get("per_group"):
+        expect = expected_words(model, first, ends=True)
     sections = [
         [name, "=" * len(name)],
         _wrap(about.get("title", "")),
         _facts(model, about, folder),
         ["Cross-validated scores (groups left out of the training):", *_scores(model)],
-        _wrap(f"Expect {_score(expected)} of {first.name}{cost}."),
+        _wrap(f"Expect {expect}."),
+        *map(_wrap, elsewhere_words(model)),
         _wrap(_coverage(model, first)),
         _outputs(first, _TASKS[model.task]),
         _wrap(_alarms(model.alarm(first))),
@@ -119,6 +154,42 @@ def card_text(name: str, folder: Path) -> str:
         if sentences:
             sections.append([heading, *(w for s in sentences for w in _wrap(s, "    ", "  - "))])
     return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def expected_words(model: FinalModel, predictor: Predictor, *, ends: bool = False) -> str:
+    """Return a predictor's score to expect on new clips in plain words.
+
+    With `ends`, the scores of sets that were left out of the training have their intervals.
+    """
+    sets: dict[str, Any] = predictor.expected.get("per_group") or {}
+    if sets:
+        words = [f"{_set_words(scores, ends)} on {name}" for name, scores in sets.items()]
+        return "; ".join([*words, UNKNOWN])
+    mean = model.expected_of(predictor).get("mean")
+    return "not known" if mean is None else _EXPECT[predictor.expected["metric"]].format(mean)
+
+
+def _set_words(scores: Mapping[str, Any], ends: bool) -> str:
+    def cell(name: str, form: str) -> str:
+        mean, low, high = scores[name]
+        interval = f" [{form} to {form}]".format(low, high) if ends and low is not None else ""
+        return ("not known" if mean is None else form.format(mean)) + interval
+
+    r = [f"{cell(name, '{:.2f}')} for {name[2:]}" for name in scores if name.startswith("r ")]
+    if not r:
+        (metric,) = scores.keys() & _EXPECT.keys()
+        return _EXPECT[metric].replace("{:.0%}", cell(metric, "{:.0%}"))
+    share = "quadrant_accuracy"
+    quadrant = f" and the right quadrant for {cell(share, '{:.0%}')}" if share in scores else ""
+    return f"r {', '.join(r)}{quadrant}"
+
+
+def elsewhere_words(model: FinalModel) -> list[str]:
+    """Return a sentence for each other kind of music that the model was measured on."""
+    stated = model.facts.get("about", {}).get("elsewhere", {})
+    words = [f"On {kind}: {text.rstrip('.')}." for kind, text in stated.items()]
+    is_told = not words or model.predictors[0].expected.get("per_group")  # by `expected_words`
+    return words if is_told else [*words, UNKNOWN.capitalize() + "."]
 
 
 def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> list[str]:

@@ -4,10 +4,12 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from mvemo.fuse.conformal import members
 from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor, tag_thresholds
 from mvemo.fuse.numeric import F64
+from mvemo.manifests.dimensions import QUADRANTS
 
 Record = dict[str, Any]
 # Maximum number of further classes, and of tags, in a row of the terminal's table.
@@ -168,17 +170,18 @@ class RatingFormat(Format):
 
     def __init__(self, model: FinalModel) -> None:
         super().__init__(model)
-        self.header = model.classes
+        # Valence and arousal also have a quadrant, with its probability.
+        self.quadrant = ["quadrant", "confidence"] * has_quadrants(model)
+        self.header = (*self.quadrant, *model.classes)
+        self.text_columns = frozenset({0} if self.quadrant else ())
 
     def label(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
-        """Return value, low and high of each target, clipped to the training clips' range."""
+        """Return value, low and high of each target, clipped to its scale."""
         values = {}
         widths = self.model.limit(predictor, INTERVAL_SHARE)
         widths = np.full(len(outputs), np.nan) if widths is None else widths
         for name, value, width in zip(self.model.classes, outputs, widths, strict=True):
-            scale = self.model.scale[name]
-            ends = [value, value - width, value + width]
-            found = np.clip(ends, scale["minimum"], scale["maximum"])
+            found = np.clip([value, value - width, value + width], *self.model.ends(name))
             numbers = [None if np.isnan(number) else number for number in found.tolist()]
             values[name] = dict(zip(ENDS, numbers, strict=True))
         return values
@@ -187,26 +190,37 @@ class RatingFormat(Format):
         values = None if predictor is None else self.label(predictor, outputs)
         asked = self.model.coverage
         sets = {} if asked is None else {"coverage": asked}
-        return {"values": values, "scale": self._scale(), **sets}
+        plane = None if predictor is None else predictor.expected.get("plane")
+        found = (None, None) if plane is None else quadrant_of(outputs, **plane)
+        return {
+            **dict(zip(self.quadrant, found, strict=False)),
+            "values": values,
+            "scale": self._scale(),
+            **sets,
+        }
 
     def csv_columns(self) -> list[str]:
         names = self.model.classes
-        return [column for name in names for column in (name, f"{name} low", f"{name} high")]
+        ends = [column for name in names for column in (name, f"{name} low", f"{name} high")]
+        return [*self.quadrant, *ends]
 
     def csv_cells(self, record: Record) -> list[object]:
         values, names = record["values"] or {}, self.model.classes
-        return [values.get(name, {}).get(end) for name in names for end in ENDS]
+        ends = [values.get(name, {}).get(end) for name in names for end in ENDS]
+        return [*map(record.get, self.quadrant), *ends]
 
     def cells(self, record: Record) -> list[str]:
-        return list(map(_rating, record["values"].values()))
+        confidence = record.get("confidence")
+        shown = [record.get("quadrant") or "-", f"{confidence:.2f}" if confidence else "-"]
+        return [*shown[: len(self.quadrant)], *map(_rating, record["values"].values())]
 
     def summary(self, predictor: Predictor, outputs: F64) -> str:
         values = self.label(predictor, outputs)
         return ", ".join(f"{name} {_rating(value)}" for name, value in values.items())
 
     def brief(self, predictor: Predictor, outputs: F64) -> str:
-        pairs = zip(self.model.classes, outputs, strict=True)
-        return ", ".join(f"{name} {value:.3g}" for name, value in pairs)
+        values = self.label(predictor, outputs)
+        return ", ".join(f"{name} {value['value']:.3g}" for name, value in values.items())
 
     def distance(self, first: F64, second: F64) -> float:
         # The unit is the standard deviation of the training clips' ratings.
@@ -225,11 +239,12 @@ class RatingFormat(Format):
         if len(self.model.classes) > 1:
             jointly = asked is not None and asked.option
             what += "s, for all ratings of a clip at once" if jointly else " of each rating"
-        return [*lines, what]
+        likely = "confidence: of 100 clips with 0.70, about 70 are in that quadrant"
+        return [*lines, what, *[likely] * bool(self.quadrant)]
 
     def output_range(self) -> tuple[float, float]:
-        scales = self.model.scale.values()
-        return min(s["minimum"] for s in scales), max(s["maximum"] for s in scales)
+        lows, highs = zip(*map(self.model.ends, self.model.classes), strict=True)
+        return min(lows), max(highs)
 
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
         # Choose the target that is furthest from its mean, in standard deviations.
@@ -258,6 +273,29 @@ def format_of(model: FinalModel) -> Format:
     if model.task == "regression":
         return RatingFormat(model)
     return TagFormat(model) if model.task == "multilabel" else Format(model)
+
+
+def has_quadrants(model: FinalModel) -> bool:
+    """Return True if a model predicts the quadrant of valence and arousal."""
+    return any("plane" in predictor.expected for predictor in model.predictors)
+
+
+def quadrant_of(
+    outputs: F64, at: list[int], centre: list[float], covariance: list[list[float]]
+) -> tuple[str, float]:
+    """Return the quadrant of predicted valence and arousal, and its probability.
+
+    The errors of left-out clips, of this `covariance`, are taken as normally distributed.
+    """
+    away = outputs[at] - centre
+    side = np.where(away >= 0, 1.0, -1.0)
+    s = np.sqrt(np.diag(covariance)) + 1e-9
+    rho = np.clip(covariance[0][1] / np.prod(s) * np.prod(side), -0.999, 0.999)
+    # Both errors, turned to the side of the prediction: valence in steps of equal probability.
+    valence = ndtri((np.arange(500) + 0.5) / 500)
+    arousal = ndtr((abs(away[1]) / s[1] + rho * valence) / np.sqrt(1 - rho**2))
+    proba = np.mean(arousal * (abs(away[0]) / s[0] + valence >= 0))
+    return QUADRANTS[[[2, 1], [3, 0]][int(side[0] > 0)][int(side[1] > 0)]], float(proba)
 
 
 def _rating(value: dict[str, float | None]) -> str:

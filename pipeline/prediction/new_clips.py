@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.extract.media.isolated import PROBE, read_one, start_readers
+from mvemo.extract.media.isolated import (
+    HAS_PICTURES,
+    PROBE,
+    read_each,
+    read_one,
+    start_readers,
+)
 from mvemo.extract.store.contents import place_of
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.fuse.final.model import FeatureKey
@@ -40,6 +46,8 @@ if TYPE_CHECKING:
 # A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
 LONG = 1.5
 MOST_WINDOWS = 8
+# Number of files with the suffix of a video that are opened, because some have only sound.
+MOST_OPENED = 8
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,8 @@ def clips_and_settings(
         # Neither torch nor weights are needed to say so.
         from mvemo.pipeline.models.boxed import pick_model
 
-        return clips, pick_model(model_name), PredictSettings(coverage=coverage)
+        folder = pick_model(model_name, have_pictures(clips))
+        return clips, folder, PredictSettings(coverage=coverage)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
     settings = PredictSettings(modalities, weights, device, coverage)
     if not later:
@@ -95,7 +104,8 @@ def clips_and_settings(
     from mvemo.fuse.final.model import load_model, with_coverage
     from mvemo.pipeline.models.boxed import pick_model
 
-    folder = pick_model(model_name)
+    is_open = model_name is None and modality == "both"
+    folder = pick_model(model_name, have_pictures(clips) if is_open else [modality == "video"])
     if coverage is not None:
         with_coverage(load_model(folder), coverage)
     if not later:
@@ -144,6 +154,18 @@ def modalities_of(clips: Sequence[NewClip]) -> tuple[str, ...]:
     """Return the modalities of clips, judged by their file name extensions."""
     suffixes = {clip.path.suffix.lower() for clip in clips if not clip.problem}
     return ("audio",) if suffixes and suffixes <= AUDIO_SUFFIXES else ("audio", "video")
+
+
+def have_pictures(clips: Sequence[NewClip]) -> list[bool]:
+    """Return True for each clip with pictures, judged by the suffix of its file.
+
+    The containers of the first `MOST_OPENED` videos are opened.
+    """
+    found = [clip.path.suffix.lower() not in AUDIO_SUFFIXES for clip in clips]
+    rows = [row for row, clip in enumerate(clips) if found[row] and not clip.problem][:MOST_OPENED]
+    for i, has in read_each(HAS_PICTURES, [(clips[row].path, {}) for row in rows]):
+        found[rows[i]] = has is not False  # an error is reported when the file is read
+    return found
 
 
 def _clips_of(entry: str, columns: Mapping[str, str]) -> list[NewClip]:

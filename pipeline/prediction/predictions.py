@@ -31,18 +31,13 @@ from mvemo.fuse.numeric import F64, complete
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.text_table import Tabular, align_columns, shown_name
 from mvemo.pipeline.console.messages import tell_note, verbosity
+from mvemo.pipeline.models.boxed import elsewhere_words, expected_words, pick_model
 from mvemo.pipeline.prediction.formats import Record, format_of
 
 if TYPE_CHECKING:
     from mvemo.cache import Cache
     from mvemo.fuse.conformal import Asked
 
-# Plain words for the main score of each task, by metric.
-_EXPECT = {
-    "accuracy": "about {:.0%} of the labels are correct",
-    "roc_auc_macro": "a clip with a tag ranks above a clip without it in about {:.0%} of pairs",
-    "r2_macro": "about {:.0%} of the variance of clips' ratings is explained",
-}
 # Start of the note on a clip whose set is large, or that is unlike the training clips.
 ASK = "ask a person"
 UNLIKE = "unlike the clips that the model was trained on"
@@ -132,16 +127,20 @@ def without_distance(note: str) -> str:
 
 
 def predict_features(
-    folder: Path, features: Path, modalities: Collection[str], coverage: Asked | None = None
+    name: str | None, features: Path, modalities: Collection[str], coverage: Asked | None = None
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict the clips of a feature file, in its order, from features of these modalities."""
+    """Predict the clips of a feature file, in its order, from features of these modalities.
+
+    `name` is that of a model or its folder; None for the default model.
+    """
     from mvemo.cache import open_cache
     from mvemo.fuse.features import DescriptorStatistics, statistics_of
     from mvemo.pipeline.clips.clip_tables import paths_of_cache
 
-    model = with_coverage(load_model(folder), coverage)
-    specs = [spec for spec in model.specs if spec.modality in modalities]
     with open_cache(features) as cache:
+        read = {spec.modality for spec in cache.specs}.intersection(modalities)
+        model = with_coverage(load_model(pick_model(name, ["video" in read])), coverage)
+        specs = [spec for spec in model.specs if spec.modality in modalities]
         stored = {spec.digest for spec in cache.specs}
         # float64 (clips, dim), NaN if missing.
         vectors: dict[FeatureKey, F64] = {}
@@ -278,7 +277,9 @@ def unpredicted(file: str, problem: str) -> tuple[str, list[Record]]:
     return f"not predicted: {file}: {problem}", [{"path": file, "error": problem}]
 
 
-def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:
+def predictions_table(
+    model: FinalModel, predictions: Sequence[Prediction], measured: str = ""
+) -> str:
     """Return the text for the terminal: clips, notes without repeats, problems and a legend."""
     written, level = format_of(model), verbosity()
     rows = []
@@ -309,25 +310,29 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
         lines += [*align_columns([header, *rows], left=left), ""]
     lines += [*notes, ""] if notes else []
     if level != "quiet":
-        lines += legend(model, predictions, brief=level == "normal")
+        lines += legend(model, predictions, level == "normal", measured)
     return "\n".join(lines).rstrip("\n")
 
 
-def expected_words(model: FinalModel, predictor: Predictor) -> str:
-    """Return a predictor's score to expect on new clips in plain words."""
-    mean = model.expected_of(predictor).get("mean")
-    return "not known" if mean is None else _EXPECT[predictor.expected["metric"]].format(mean)
+def legend(
+    model: FinalModel,
+    predictions: Sequence[Prediction],
+    brief: bool = False,
+    measured: str = "",
+) -> list[str]:
+    """Return lines on the model, its scores and values; if `brief`, in plain words.
 
-
-def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = False) -> list[str]:
-    """Return lines on the model, its scores and values; if `brief`, in plain words."""
+    `measured` is its score on judged clips, which replaces the one to expect.
+    """
     facts, lines = model.facts, []
     used = {p.predictor.name for p in predictions if p.predictor is not None}
     for predictor in (p for p in model.predictors if p.name in used):
         expected = model.expected_of(predictor)
         mean, interval = expected.get("mean"), expected.get("interval")
-        if brief:
-            lines.append(f"  by {predictor.name}: {expected_words(model, predictor)}")
+        if brief or predictor.expected.get("per_group"):
+            lines.append(
+                f"  by {predictor.name}: {expected_words(model, predictor, ends=not brief)}"
+            )
         elif mean is None:
             lines.append(f"{predictor.name}: not evaluated separately; not calibrated")
         else:
@@ -343,10 +348,12 @@ def legend(model: FinalModel, predictions: Sequence[Prediction], brief: bool = F
     promised = model.task == "regression" and model.coverage is None
     warnings = [model.few_groups(p.predictor) for p in predictions if promised and p.predictor]
     return [
-        f"{model.name} was trained on {clips} clips. On new clips, expect:"
+        f"{model.name} was trained on {clips} clips. On "
+        + ("your clips:" if measured else "new clips, expect:")
         if brief
         else f"model {model.name}: trained on {clips} clips of {groups} groups",
-        *lines,
+        *([f"  {measured}"] if measured else lines),
+        *([] if brief else elsewhere_words(model)),
         *format_of(model).legend(brief),
         *dict.fromkeys(f"note: {few}" for few in warnings if few),
         *(f"note: {note}" for note in facts["notes"]),

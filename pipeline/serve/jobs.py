@@ -391,18 +391,29 @@ def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:
     """Return what the page must know about a model."""
     from itertools import cycle
 
+    from mvemo.manifests.dimensions import QUADRANTS
+    from mvemo.pipeline.models.boxed import elsewhere_words, expected_words
+    from mvemo.pipeline.prediction.formats import has_quadrants
+    from mvemo.pipeline.prediction.judged import judged_in, judged_words
     from mvemo.pipeline.prediction.page import COLOURS
-    from mvemo.pipeline.prediction.predictions import expected_words
     from mvemo.pipeline.serve.library import map_axes
 
     model: FinalModel = worker.model if folder == worker.folder else load_model(folder)
+    moods = [*(QUADRANTS if has_quadrants(model) else model.classes)]
+    library, is_current = worker.library, folder == worker.folder
+    found = library.records(library.ids("done") if is_current else ())
+    measured = judged_words(judged_in([library.work], found, model.task))
+    words = f"On new clips, expect: {expected_words(model, model.predictors[0])}."
     return {
         "name": name,
         "task": model.task,
         "outputs": list(model.classes),
-        "colors": dict(zip(model.classes, cycle(COLOURS))),
+        "moods": moods,
+        "colors": dict(zip(dict.fromkeys([*moods, *model.classes]), cycle(COLOURS))),
         "scale": {name: list(model.ends(name)) for name in model.scale},
         "axes": map_axes(model),
-        "expected": f"On new clips, expect: {expected_words(model, model.predictors[0])}.",
-        "current": folder == worker.folder,
+        "expected": f"On your clips: {measured}."
+        if measured
+        else " ".join([words, *elsewhere_words(model)]),
+        "current": is_current,
     }

@@ -35,6 +35,7 @@ PREDICTED = (
     "label",
     "proba",
     "values",
+    "quadrant",
     "confidence",
     "set",
     "map",
@@ -202,16 +203,16 @@ class Library:
 
     def get(self, clip_id: str) -> Record:
         """Return the record of a clip with its correction; KeyError for an unknown id."""
-        return self._corrected([clip_id])[0]
+        return self.records([clip_id])[0]
 
     def since(self, revision: int) -> tuple[int, list[Record]]:
         """Return the clips that changed after a revision, oldest first, and the last revision."""
         with self.lock:
             changed = sorted((n, i) for i, n in self._revisions.items() if n > revision)[:PAGE]
-            records = self._corrected([clip_id for _, clip_id in changed])
+            records = self.records([clip_id for _, clip_id in changed])
             return (changed[-1][0] if changed else max(revision, self.revision)), records
 
-    def _corrected(self, ids: Sequence[str]) -> list[Record]:
+    def records(self, ids: Sequence[str]) -> list[Record]:
         """Return the records of clips with their corrections."""
         shown: dict[str, Record] = {}
         if self.corrections is not None:
@@ -339,9 +340,11 @@ def prediction_facts(model: FinalModel, record: Mapping[str, Any], path: Path) -
 def doubt_of(model: FinalModel, record: Mapping[str, Any]) -> float | None:
     """Return how doubtful a prediction is, from 0 to 1.
 
-    For classes 1 - confidence, for tags the mean entropy in bits, for ratings the mean width of
-    the intervals as a share of the scale.
+    For classes and quadrants 1 - confidence, for tags the mean entropy in bits, for other ratings
+    the mean width of the intervals as a share of the scale.
     """
+    if (confidence := record.get("confidence")) is not None:
+        return 1 - confidence
     if values := record.get("values"):
         widths = [
             (v["high"] - v["low"]) / _length(model, name)
@@ -349,10 +352,7 @@ def doubt_of(model: FinalModel, record: Mapping[str, Any]) -> float | None:
             if v.get("high") is not None
         ]
         return min(sum(widths) / len(widths), 1.0) if widths else None
-    if model.task == "multiclass":
-        confidence = record.get("confidence")
-        return None if confidence is None else 1 - confidence
-    proba = (record.get("proba") or {}).values()
+    proba = (record.get("proba") or {}).values() if model.task == "multilabel" else ()
     bits = [-sum(q * math.log2(q) for q in (p, 1 - p) if q > 0) for p in proba]
     return sum(bits) / len(bits) if bits else None
 

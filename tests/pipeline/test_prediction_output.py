@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from mvemo.fuse import BadFeatures, SavedHeads
 from mvemo.fuse.conformal import GRID, Asked
 from mvemo.fuse.final.model import FinalModel, Predictor, asked_of, with_coverage
 from mvemo.manifests.tables import CsvWriter
+from mvemo.pipeline.models.boxed import expected_words
+from mvemo.pipeline.moods import read_moods
 from mvemo.pipeline.prediction.predictions import (
     Prediction,
     _ask_a_person,
@@ -68,6 +71,25 @@ def test_ratings_have_an_interval_and_their_scale_in_words():
     assert (second["values"], second["error"]) == (None, "no such file")
 
 
+@pytest.mark.parametrize(
+    ("stated", "rated", "value", "expected"),
+    [
+        ("1..9", (1.5, 6.8), 8.0, (8.0, 7.0, 9.0)),  # above all training clips, on the scale
+        ("1..9", (1.5, 6.8), 0.5, (1.0, 1.0, 1.5)),
+        ("-1..1", (-0.6, 0.7), -1.4, (-1.0, -1.0, -0.4)),
+        ("", (1.5, 6.8), 8.0, (6.8, 6.8, 6.8)),  # none is stated: the training clips' range
+        ("1..9", (0.0, 100.0), 50.0, (50.0, 49.0, 51.0)),  # the target has another scale
+    ],
+)
+def test_ratings_end_where_the_stated_scale_ends(stated, rated, value, expected):
+    scale = {"valence": {**SCALE, "minimum": rated[0], "maximum": rated[1]}, "energy": SCALE}
+    model = replace(MODEL, scale=scale, facts={**MODEL.facts, "scale": stated})
+    (record,) = records(model, [Prediction("a.mp3", PREDICTOR, np.array([value, 5.0]))])
+    assert record["values"]["valence"] == pytest.approx(
+        dict(zip(("value", "low", "high"), expected, strict=True))
+    )
+
+
 def test_the_table_of_ratings_says_what_the_numbers_are():
     table = predictions_table(MODEL, PREDICTIONS)
     assert "5 (4 to 6)" in table
@@ -78,6 +100,47 @@ def test_the_table_of_ratings_says_what_the_numbers_are():
     assert "in brackets: 90% prediction interval of each rating" in table
     (line, *_) = legend(MODEL, PREDICTIONS)[1:]
     assert line.startswith("lld: R2 0.500 (0.400 to 0.600) on clips that it was not")
+
+
+PER_GROUP = {
+    "pop and rock": {
+        "n": 900,
+        "r2_macro": [0.3, 0.25, 0.35],
+        "quadrant_accuracy": [0.581, 0.55, 0.61],
+        "r valence": [0.6, 0.55, 0.65],
+        "r arousal": [0.7, 0.66, 0.74],
+    },
+    "film music": {"n": 360, "r2_macro": [0.1, None, None], "r valence": [None, None, None]},
+}
+
+
+def test_sets_that_were_left_out_say_what_to_expect():
+    predictor = replace(PREDICTOR, expected={**EXPECTED, "per_group": PER_GROUP})
+    clips, model = (
+        [replace(PREDICTIONS[0], predictor=predictor)],
+        replace(MODEL, predictors=(predictor,)),
+    )
+    assert (
+        "r 0.60 for valence, 0.70 for arousal and the right quadrant for 58% on pop and rock; "
+        "r not known for valence on film music; unknown on yours: judge 20 clips to see"
+    ) in predictions_table(model, clips)
+    assert "r 0.60 [0.55 to 0.65] for valence" in "\n".join(legend(model, clips))
+    sets = {"songs": {"n": 30, "accuracy": [0.61, 0.5, 0.7]}}
+    predictor = replace(PREDICTOR, expected={**EXPECTED, "per_group": sets})
+    assert expected_words(MODEL, predictor).startswith("about 61% of the labels are correct on so")
+    assert "about 61% [50% to 70%] of" in expected_words(MODEL, predictor, ends=True)
+
+
+def test_what_was_measured_replaces_what_to_expect_and_other_music_is_told_if_asked():
+    table = predictions_table(MODEL, PREDICTIONS, "right on 17 of 24 of your judged clips")
+    assert "trained on 40 clips. On your clips:\n  right on 17 of 24" in table
+    assert "on new clips" not in table.lower()
+    about = {"elsewhere": {"film music": "16 % of 150 clips are right"}}
+    model = replace(MODEL, facts={**MODEL.facts, "about": about})
+    assert "On film music" not in predictions_table(model, PREDICTIONS)
+    lines = legend(model, PREDICTIONS)
+    assert "On film music: 16 % of 150 clips are right." in lines
+    assert "Unknown on yours: judge 20 clips to see." in lines
 
 
 def test_without_a_prediction_nothing_is_said_of_the_model():
@@ -247,3 +310,41 @@ def test_few_groups_are_warned_of_where_a_coverage_is_promised():
     model = with_coverage(MODEL, Asked(0.9))
     (note,) = _ask_a_person(model, few, clips[0].outputs, unusual=False)
     assert note.startswith("the intervals come from only 11 groups: below 20")
+
+
+@pytest.mark.parametrize(
+    ("point", "quadrant"),
+    [((0.3, 0.4), "excited"), ((-0.3, 0.4), "tense"), ((-0.2, -0.6), "sad"), ((0.5, -0.1), "calm")],
+)
+def test_valence_and_arousal_have_a_quadrant_with_its_probability(point, quadrant, tmp_path):
+    covariance = [[0.16, 0.05], [0.05, 0.25]]
+    plane = {"at": [1, 0], "centre": [0.0, 0.1], "covariance": covariance}
+    predictor = replace(PREDICTOR, expected={**EXPECTED, "plane": plane})
+    heads = SavedHeads(("arousal", "valence"), (), (), {})
+    scale = {name: {**SCALE, "minimum": -1.0, "maximum": 1.0} for name in heads.classes}
+    model = replace(MODEL, heads=heads, scale=scale, predictors=(predictor,))
+    path = tmp_path / "a.mp3"
+    outputs = np.array([point[1] + 0.1, point[0]])
+    clips = [Prediction(str(path), predictor, outputs), Prediction("b.mp3", problem="empty")]
+    clips.append(replace(clips[0], file="c.mp3", trained_on=True))
+    first, second, third = records(model, clips)
+    errors = np.random.default_rng(0).multivariate_normal([0, 0], covariance, 200_000)
+    inside = ((errors + point > 0) == (np.array(point) > 0)).all(axis=1).mean()
+    assert first["quadrant"] == third["quadrant"] == quadrant
+    assert first["confidence"] == pytest.approx(inside, abs=0.005)
+    assert (second["quadrant"], second["confidence"], third["confidence"]) == (None, None, None)
+    table = predictions_table(model, clips)
+    assert f"{quadrant:8}" in table
+    assert f"{first['confidence']:.2f}" in table
+    assert "about 70 are in that quadrant" in table
+    rows = list(rows_of(model, clips))
+    assert [row["quadrant"] for row in rows] == [quadrant, "", quadrant]
+    # Playlists and tags take the quadrant for the mood, from either file.
+    (tmp_path / "found.jsonl").write_text(json.dumps(first))
+    with (tmp_path / "found.csv").open("w", newline="") as file:
+        CsvWriter(file).writerows(prediction_rows(model, clips[:1]))
+    for name in ("found.jsonl", "found.csv"):
+        (mood,) = read_moods(tmp_path / name, None, None)
+        assert mood.moods == (quadrant,)
+        assert mood.proba == {quadrant: pytest.approx(first["confidence"])}
+        assert mood.place == pytest.approx((outputs[1], outputs[0]))

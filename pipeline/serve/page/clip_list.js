@@ -2,7 +2,7 @@
 
 import { $, count, el, fill, percent } from "./dom.js";
 import { arrange, asksPerson, barsOf, choose, colorOf, copiesOf, durationText, fold, isJudged, labelsOf,
-  moodText, on, outputs, placeOfFile, placeText, rated, state, strongest, titleOf } from "./state.js";
+  moodNames, moodText, on, placeOfFile, placeText, rated, state, strongest, titleOf } from "./state.js";
 
 const list = $("#list");
 const rows = $("#rows");
@@ -107,7 +107,7 @@ function drawModel() {
     .map(([name, sort]) => el("button", { title: `Sort by ${name}`, onclick: () => sortBy(sort) }, name)));
   const { moods } = state.filter;
   moods.clear();
-  $("#moods").replaceChildren(...outputs().map((name) => el("button", { className: "chip",
+  $("#moods").replaceChildren(...moodNames().map((name) => el("button", { className: "chip",
     ariaPressed: "false", color: colorOf(name), onclick: ({ currentTarget: chip }) => {
       if (!moods.delete(name)) moods.add(name);
       chip.ariaPressed = String(moods.has(name));

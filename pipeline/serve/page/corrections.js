@@ -3,7 +3,7 @@
 import { call, get, note } from "./api.js";
 import { $, el, fill, number, percent, say } from "./dom.js";
 import { barsOf, choose, colorOf, current, isJudged, labelsOf, neighbour, notesOf, on, outputs, placeText,
-  rated, scaleOf, state, take, task, titleOf } from "./state.js";
+  rated, readModels, scaleOf, state, take, task, titleOf } from "./state.js";
 
 const panel = $("#clip");
 const done = []; // ids in the order of their corrections, for undo
@@ -69,6 +69,7 @@ function stored({ key, id }, clip) {
   const seen = versionOf(clip);
   keep(waiting.filter((w) => w.key !== key).map((w) => (w.id === id ? { ...w, seen } : w)));
   take(withWaiting(clip));
+  if ([...state.clips.values()].filter(isJudged).length >= 20) readModels(); // with what was measured
 }
 
 const isSame = (by, body) => body && by && by.unsure === body.unsure && by.comment === body.comment.trim().split(/\s+/).join(" ")

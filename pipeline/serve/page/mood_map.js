@@ -2,7 +2,7 @@
 
 import { showOnly } from "./clip_list.js";
 import { $, count, say } from "./dom.js";
-import { choose, colorOf, current, moodOf, moodText, on, outputs, state, titleOf } from "./state.js";
+import { choose, colorOf, current, moodNames, moodOf, moodText, on, state, titleOf } from "./state.js";
 
 const canvas = $("#dots");
 const pen = canvas.getContext("2d");
@@ -66,7 +66,7 @@ function draw() {
   drawAxes();
   const clips = dots();
   const radius = clips.length > 2000 ? 2 : clips.length > 300 ? 3 : 5;
-  const groups = new Map([undefined, ...outputs()].map((name) => [name, []]));
+  const groups = new Map([undefined, ...moodNames()].map((name) => [name, []]));
   for (const clip of clips) groups.get(moodOf(clip))?.push(pixel(clip.map));
   pen.globalAlpha = clips.length > 2000 ? 0.55 : 0.85;
   for (const [name, points] of groups) {

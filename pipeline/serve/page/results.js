@@ -110,6 +110,7 @@ $("#model").addEventListener("change", (event) => attempt(() => useModel(event.t
 on("model", () => {
   $("#model").replaceChildren(...state.models.map((model) => el("option",
     { value: model.name, selected: model === state.model }, model.name)));
+  $("#expected").textContent = state.model.expected;
   showLearn();
 });
 on("order clips", () => {

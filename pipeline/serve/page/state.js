@@ -18,6 +18,7 @@ export const current = () => state.clips.get(state.current);
 export const task = () => state.model?.task;
 export const rated = () => task() === "regression";
 export const outputs = () => state.model?.outputs ?? [];
+export const moodNames = () => state.model?.moods ?? outputs();
 export const colorOf = (output) => state.model?.colors?.[output] ?? "#808894";
 export const scaleOf = (output) => state.model?.scale?.[output] ?? [0, 1];
 export const titleOf = (clip) => clip.title || clip.name || clip.path;
@@ -56,6 +57,7 @@ export const labelsOf = ({ correction: by, label }) => array(by?.labels ?? by?.l
 /** Return the labels of a clip; of a rated clip the strongest rating that is no axis of the map. */
 function moodsOf(clip) {
   if (!rated()) return labelsOf(clip);
+  if (clip.quadrant) return isJudged(clip) ? [] : [clip.quadrant];
   const bars = barsOf(clip).filter((bar) => !state.model.axes.includes(bar.name));
   return bars.length ? [bars.reduce((a, b) => (b.share > a.share ? b : a)).name] : [];
 }
@@ -144,7 +146,7 @@ export async function readModels() {
 }
 
 const FORGOTTEN = { state: "waiting", label: null, proba: null, values: null, set: null, map: null,
-  doubt: null };
+  doubt: null, quadrant: null };
 
 export async function useModel(name) {
   await call("POST", "models/current", { name });

@@ -229,9 +229,69 @@ def test_values_have_intervals_and_a_scale(tmp_path):
     model, _ = model_of(path, scale="1..9")
     assert {model.ends(name) for name in model.classes} == {(1.0, 9.0)}
     save_model(tmp_path / "model", model)
-    assert load_model(tmp_path / "model").ends("energy") == (1.0, 9.0)
+    loaded = load_model(tmp_path / "model")
+    assert loaded.ends("energy") == (1.0, 9.0)
+    # A clip far above all training clips gets more than their ratings, but stays on the scale.
+    far = predict_clips(loaded, loaded.predictors[0], {("music1d", None): x + 9.0})
+    assert ratings.max() < far.max() <= 9.0
     model, _ = model_of(path, scale="4..6")  # energy is on another scale
     assert model.ends("energy") == (ratings[:, 1].min(), ratings[:, 1].max())
+
+
+SETS = ("film", "pop", "videos")
+
+
+def sets_cache(path, sizes=(40, 40, 40), names=SETS):
+    """Valence and arousal of clips of a few sets, which are the groups and the folds."""
+    table = make_table(sum(sizes), 0, task="regression", classes=("valence", "arousal"))
+    rng, of_set = np.random.default_rng(0), np.repeat(np.arange(len(sizes)), sizes)
+    ratings = rng.uniform(-1, 1, (len(table), 2))
+    groups = tuple(names[i] for i in of_set)
+    table = replace(
+        table,
+        labels=ratings,
+        groups=groups,
+        folds=of_set.astype(np.int64),
+        k=len(sizes),
+        fold_seed=0,
+    )
+    x = np.repeat(ratings, 6, axis=1) + rng.normal(0, 2, (len(table), 12))
+    return write_cache(path, table, [(spec("music1d", 12), x.astype("f4"))]), ratings, of_set
+
+
+def test_each_set_that_was_left_out_has_its_scores(tmp_path):
+    path, ratings, of_set = sets_cache(tmp_path / "f.h5")
+    model, results = model_of(path, scale="-1..1")
+    found = model.predictors[0].expected["per_group"]
+    outputs = results.models[0].outputs
+    assert [*found] == [*SETS]
+    for i, name in enumerate(SETS):
+        y, p = ratings[of_set == i], outputs[of_set == i]
+        r = [np.corrcoef(y[:, j], p[:, j])[0, 1] for j in range(2)]
+        expected = {
+            "r valence": r[0],
+            "r arousal": r[1],
+            "quadrant_accuracy": ((y >= 0) == (p >= 0)).all(axis=1).mean(),
+            "r2_macro": (1 - ((y - p) ** 2).sum(0) / ((y - y.mean(0)) ** 2).sum(0)).mean(),
+        }
+        assert found[name].pop("n") == 40
+        assert {k: v[0] for k, v in found[name].items()} == pytest.approx(expected)
+        assert all(low < mean < high for mean, low, high in found[name].values())
+    plane, errors = model.predictors[0].expected["plane"], ratings - outputs
+    assert (plane["at"], plane["centre"]) == ([0, 1], (0.0, 0.0))
+    np.testing.assert_allclose(plane["covariance"], errors.T @ errors / len(errors))
+    # Intervals are those of the clips, because three sets have no quantiles.
+    assert (model.limit(model.predictors[0], 0.9) < 3).all()
+    save_model(tmp_path / "model", model)
+    loaded = load_model(tmp_path / "model").predictors[0].expected
+    assert loaded["per_group"] == model.predictors[0].expected["per_group"]
+
+
+@pytest.mark.parametrize("sizes", [(50, 50, 19), (20,) * 13])
+def test_groups_that_are_no_sets_have_no_scores_of_their_own(sizes, tmp_path):
+    names = [f"set {i}" for i in range(len(sizes))]
+    model, _ = model_of(sets_cache(tmp_path / "f.h5", sizes, names)[0], folds=3)
+    assert model.predictors[0].expected["per_group"] == {}
 
 
 def test_imported_features_and_shuffled_labels_are_refused(tmp_path):

@@ -12,6 +12,7 @@ from mvemo.manifests.layouts.layout_file import (
     parse_layout,
     read_layout,
 )
+from mvemo.manifests.layouts.scan import scan_clips
 
 OWN = """
 name = "own"
@@ -225,3 +226,25 @@ def test_blank_ratings_of_a_layout_do_not_count(tmp_path):
     write(tmp_path, {"table.csv": "song;mood\n1;\n1;nan\n"})
     with pytest.raises(BadManifest, match="nobody rated clip '1' in all of v"):
         find_by_layout(layout, tmp_path, None)
+
+
+@pytest.mark.parametrize("shape", ["distributed", "with copies", "in a folder", "twice"])
+def test_4q_is_recognised_as_it_lies(tmp_path, shape):
+    tables, songs = PUBLISHED["4q"][0], {"MT0000004637": "Q3", "MT0000011357": "Q2"}
+    folder = tmp_path / "MER" if shape in ("in a folder", "twice") else tmp_path
+    for place in [folder, tmp_path / "Dataset"] if shape == "twice" else [folder]:
+        write(place, {**tables, **{f"{q}/{song}.mp3": "" for song, q in songs.items()}})
+        (place / "readme.txt").write_bytes("gathered by José".encode("latin-1"))
+    if shape == "with copies":
+        write(folder, {f"music/{song}.mp3": "" for song in songs})
+    if shape == "twice":
+        with pytest.raises(BadManifest, match=r"scan only .*Dataset or .*MER"):
+            scan_clips(tmp_path)
+        return
+    manifest = scan_clips(tmp_path).manifest
+    assert [(c.group, *c.label) for c in manifest.clips] == [
+        ("Charlie Poole", "Q3"),
+        ("Megadeth", "Q2"),
+    ]
+    assert all(manifest.media_path(clip).is_file() for clip in manifest.clips)
+    assert all("music" not in clip.path for clip in manifest.clips)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -20,6 +21,8 @@ data = "Songs that were never sung"
 licence = "MIT"
 citations = ["Nobody (2026). Nothing."]
 avoid = ["Deciding about people"]
+[elsewhere]
+"film music" = "16 % of 150 clips are right"
 """
 
 
@@ -48,7 +51,13 @@ def box(made, monkeypatch):
 def test_a_card_says_what_the_file_says_and_how_good_the_model_is(made):
     folder = made / "box" / "moods"
     card = card_text("moods", folder)
-    for text in ("Moods of invented songs", "never sung", "MIT", "- Deciding about people"):
+    for text in (
+        "Moods of invented songs",
+        "never sung",
+        "MIT",
+        "- Deciding about people",
+        "On film music: 16 %",
+    ):
         assert text in card
     assert max(map(len, card.splitlines()[:-1])) <= max(79, len(str(folder)) + 20)
     predictors = json.loads((folder / "model.json").read_text())["predictors"]
@@ -87,6 +96,34 @@ def test_the_default_is_told(box, capsys):
     assert "using the model moods" in capsys.readouterr().err
     assert pick_model("moods") == box / "moods"
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("has_pictures", "task", "name", "told"),
+    [
+        ((), "", "songs", "using the model songs; others"),
+        ((False, False), "", "songs", "using the model songs; others"),
+        ((True, True), "", "moods", "using the model moods; others"),
+        ((True, False, True), "", "songs", "2 of 3 files have pictures, which --model moods reads"),
+        ((False,), "multiclass", "moods", "using the model moods"),  # as the corrections
+        ((True,), "regression", "songs", "using the model songs"),
+        ((False,), "multilabel", "songs", "using the model songs"),
+    ],
+)
+def test_the_default_is_by_the_kind_of_the_files(
+    has_pictures, task, name, told, tmp_path, monkeypatch, capsys
+):
+    for folder in ("songs", "moods", "film"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "model.json").touch()
+    monkeypatch.setattr(boxed, "FOLDER", tmp_path)
+    monkeypatch.setattr(boxed, "DEFAULT", "moods")
+    tasks = {"songs": "regression", "moods": "multiclass"}
+    monkeypatch.setattr(boxed, "load_model", lambda path: SimpleNamespace(task=tasks[path.name]))
+    assert pick_model(None, has_pictures, task) == tmp_path / name
+    assert told in capsys.readouterr().err
+    (tmp_path / "songs" / "model.json").unlink()  # as long as there is no such model
+    assert pick_model(None, has_pictures, task) == tmp_path / "moods"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""Scores of predictions on clips that people judged."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, pearsonr
+
+from mvemo.pipeline.prediction.judged import judged_in, judged_words
+from mvemo.pipeline.prediction.predictions import TRAINED_ON
+from mvemo.pipeline.serve.corrections import Corrections
+
+
+def labelled(n_right, n):
+    """Return `n` judged predictions, `n_right` of them right."""
+    found = {"label": "calm", "notes": []}
+    return [(found, ("calm",) if i < n_right else ("sad",)) for i in range(n)]
+
+
+def test_the_figure_stands_from_20_clips_on():
+    assert judged_words(labelled(17, 24)) == (
+        "right on 17 of 24 of your judged clips (71 %, 95 % interval 49 to 87 %)"
+    )
+    assert judged_words(labelled(19, 19)) == ""
+    # The model learned the judgements of these clips.
+    seen = ({"label": "calm", "notes": [TRAINED_ON]}, ("calm",))
+    assert judged_words([*labelled(19, 19), seen]) == ""
+    assert judged_words([*labelled(17, 24), seen]) == judged_words(labelled(17, 24))
+    tags = [({"label": ["sad", "calm"], "notes": []}, ("calm", "sad"))] * 20
+    assert judged_words(tags).startswith("right on 20 of 20")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(20, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_intervals_are_exact(counts):
+    k, n = counts
+    exact = binomtest(k, n).proportion_ci(method="exact")
+    ends = f"95 % interval {100 * exact.low:.0f} to {100 * exact.high:.0f} %)"
+    assert judged_words(labelled(k, n)).endswith(ends)
+
+
+def test_ratings_have_fishers_interval():
+    rng = np.random.default_rng(0)
+    true = rng.uniform(-1, 1, (30, 2))
+    found = true + rng.normal(0, [0.3, 1.5], (30, 2))
+    judged = [
+        (
+            {"values": {n: {"value": v} for n, v in zip(("v", "a"), f, strict=True)}, "notes": []},
+            dict(zip(("v", "a"), t, strict=True)),
+        )
+        for f, t in zip(found, true, strict=True)
+    ]
+    words = judged_words(judged)
+    for i, name in enumerate(("v", "a")):
+        expected = pearsonr(found[:, i], true[:, i])
+        low, high = expected.confidence_interval()
+        text = f"r {expected.statistic:.2f} for {name} (95 % interval {low:.2f} to {high:.2f})"
+        assert text in words
+    assert words.endswith("on 30 of your judged clips")
+    same = [(record, {"v": 0.0, "a": said["a"]}) for record, said in judged]
+    assert "no r for v, whose ratings are all the same" in judged_words(same)
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "label", "other"),
+    [
+        ("multiclass", ("calm", "sad"), "calm", ("calm",)),
+        ("multilabel", ("calm", "sad"), ["sad"], ("sad",)),
+        ("regression", ("valence",), {"valence": 0.5}, {"valence": 0.5}),
+    ],
+)
+def test_judged_clips_are_found_by_their_files(task, classes, label, other, tmp_path, capsys):
+    kept = Corrections(tmp_path / ".mvemo" / "corrections.csv", "x", task, classes)
+    for i, name in enumerate(("a", "b", "gone")):
+        (tmp_path / f"{name}.mp3").touch()
+        kept.put(tmp_path / f"{name}.mp3", label, clip_id=name, unsure=i == 1)
+    kept.put(tmp_path / "c.mp3", None, clip_id="c", comment="only a comment")
+    made = {"values": {"valence": {"value": 0}}} if task == "regression" else {"label": "sad"}
+    records = [{"path": str(tmp_path / f"{name}.mp3"), **made} for name in "abcd"]
+    records.append({"path": str(tmp_path / "gone.mp3"), "label": None, "values": None})
+    works = [tmp_path / ".mvemo", tmp_path / "none"]
+    assert list(judged_in(works, records, task)) == [(records[0], other)]
+    assert list(judged_in(works, records, "another task")) == []
+    (tmp_path / ".mvemo" / "corrections.csv").write_text("broken")
+    assert list(judged_in(works, records, task)) == []
+    assert "corrections.csv" in capsys.readouterr().err
