@@ -71,7 +71,7 @@ def has(value: Any, path: list[str], primary: str) -> bool:
 def written(value: Any, primary: str, path: tuple[str, ...] = ()) -> Iterator[str]:
     """The path of every key of JSON values, in the words of the page."""
     where = ".".join(path).replace(".[]", "[]")
-    if where in ("audit", "provenance", "models.MODEL.without_modality"):
+    if where in ("audit", "provenance", "models.MODEL.without_modality", "comparisons[].by_field"):
         yield where
     elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
         for entry in value:

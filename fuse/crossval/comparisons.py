@@ -49,6 +49,8 @@ class Comparison:
     same: bool  # True if both models make the same predictions
     p_holm: float = NAN  # `p` corrected for `n_tests` (Holm)
     n_tests: int = 0  # number of different tests in the table
+    # The same pair by MCC or r (`Task.by_field_score`), with a correction of its own.
+    by_field: Comparison | None = None
 
     @property
     def significant(self) -> bool | None:
@@ -68,6 +70,7 @@ class Comparison:
             mean=-self.mean,
             interval=(-high, -low),
             t=-self.t,
+            by_field=self.by_field and self.by_field.reversed(),
         )
 
 
@@ -83,6 +86,19 @@ def compare_models(
     repeats: Sequence[FoldedOutputs],
     pairs: Sequence[tuple[str, str]],
     resamples: Resamples | None = None,
+) -> list[Comparison]:
+    """Test pairs of models by the primary metric, and by MCC or r (`Task.by_field_score`)."""
+    rows = _tested(repeats, pairs, resamples)
+    if (task := repeats[0].task.by_field_score) is None:
+        return rows
+    others = _tested([replace(one, task=task) for one in repeats], pairs, resamples)
+    return [replace(row, by_field=other) for row, other in zip(rows, others, strict=True)]
+
+
+def _tested(
+    repeats: Sequence[FoldedOutputs],
+    pairs: Sequence[tuple[str, str]],
+    resamples: Resamples | None,
 ) -> list[Comparison]:
     """Test pairs of models; models with equal predictions count as one test."""
     rows = [_compare(repeats, model, reference, resamples) for model, reference in pairs]

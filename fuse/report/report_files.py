@@ -279,8 +279,11 @@ def chance_facts(results: Results) -> dict[str, Any]:
 
 
 def comparison_facts(c: Comparison) -> dict[str, Any]:
+    """Return a comparison, and the same by MCC or r as ``by_field``, as JSON values."""
     names = ("mean", "interval", "t", "p", "p_holm")
-    return {"clips": c.n_clips, **{name: getattr(c, name) for name in names}}
+    by_field = None if c.by_field is None else comparison_facts(c.by_field)
+    facts = {name: getattr(c, name) for name in names}
+    return {"clips": c.n_clips, **facts, "by_field": by_field}
 
 
 def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def shown_classes(results: Results) -> list[int]:
 
 def comparisons_table(results: Results) -> Table:
     """Return all paired differences with interval, test and verdict."""
-    task, partial = results.task, results.partly_predicted
+    task, partial, other = results.task, results.partly_predicted, results.task.by_field_score
     head = ["fusion", "its best single feature"] if results.fused else ["model", "against"]
     head += [*["clips"] * partial, "difference" + ", points" * task.in_percent]
     rows = []
@@ -226,8 +226,15 @@ def comparisons_table(results: Results) -> Table:
         cells = [c.model, c.reference, *[str(c.n_clips)] * partial]
         cells += [score_text(task, c.mean, "+"), difference_text(task, c.interval)]
         cells += [fraction(c.t, 2), p_text(c.p), p_text(c.p_holm), verdict(c)]
+        if other is not None and (d := c.by_field) is not None:
+            cells += [score_text(other, d.mean, "+"), difference_text(other, d.interval)]
+            cells += [p_text(d.p_holm), verdict(d)]
         rows.append(cells)
-    return table([*head, "95 %", "t", "p", "p, Holm", Head("verdict", LINE)], rows, left=2)
+    head += ["95 %", "t", "p", "p, Holm", Head("verdict", LINE)]
+    if other is not None:
+        title = other.primary_title
+        head += [f"{title}: difference", "95 %", "p, Holm", Head(f"verdict by {title}", LINE)]
+    return table(head, rows, left=2)
 
 
 def without_modality_table(results: Results) -> Table:

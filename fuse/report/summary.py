@@ -35,7 +35,7 @@ from mvemo.fuse.results import (
     twin_of_integrated,
     without_twin,
 )
-from mvemo.fuse.tasks.base import Column
+from mvemo.fuse.tasks.base import Column, Task
 from mvemo.manifests.text_table import listed
 
 # Maximum number of clips that a sentence names.
@@ -224,8 +224,16 @@ def compare_best(results: Results) -> str:
     return (
         f"The {kind}, {winner}, is {relation} {rival}, {other}{on}"
         + (f" ({'; '.join(facts)})" if facts else "")
-        + f": {verdict(c)}."
+        + f": {verdict(c)}{_by_field(task, c)}."
     )
+
+
+def _by_field(task: Task, c: Comparison) -> str:
+    """Return the verdict by MCC or r, to end a sentence, or ''."""
+    if task.by_field_score is None or c.by_field is None or not np.isfinite(c.by_field.p):
+        return ""
+    mean, p = score_text(task.by_field_score, c.by_field.mean, "+"), p_text(c.by_field.p_holm)
+    return f"; by {task.field_score[1]} ({mean}, p {p}) {verdict(c.by_field)}"
 
 
 def best_comparison(results: Results) -> Comparison | None:
@@ -285,11 +293,12 @@ def one_split(results: Results) -> bool:
     return not results.tested.all()
 
 
-def scoring_note(results: Results) -> str:
-    """Explain the columns of the main table."""
+def scoring_note(results: Results, *, terminal: bool = False) -> str:
+    """Explain the columns of the main table, as the page or the terminal shows it."""
     task = results.task
     text = f"min, mean, max: {task.primary_title} over {over_folds(results)}"
-    return " ".join([f"{text}{task.averaged_over}. {task.columns_note}", *row_notes(results)])
+    explained = task.columns_note(terminal=terminal)
+    return " ".join([f"{text}{task.averaged_over}. {explained}", *row_notes(results)])
 
 
 def row_notes(results: Results) -> list[str]:
@@ -336,7 +345,7 @@ def format_table(results: Results) -> str:
     results
         Results of `mvemo.fuse.evaluate`.
     """
-    results, note = without_twin(results), scoring_note(results)
+    results, note = without_twin(results), scoring_note(results, terminal=True)
     lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
     lines += [wrap(f"{clean(results.name)}: {describe(results)}"), ""]
     beside = published_beside(results)

@@ -123,6 +123,14 @@ class Task(ABC):
     output_columns: tuple[Column, ...]  # of the table of outputs, with `output` unset
     csv_kinds: tuple[str, ...] = ("true", "predicted")  # columns of each output
 
+    @property
+    def by_field_score(self) -> Task | None:
+        """Return the task with `field_score` as its primary metric, to test differences of it.
+
+        None for tags: their MCC needs thresholds, which predictions alone do not have.
+        """
+        return None
+
     # Labels.
 
     def for_labels(self, names: Sequence[str], y_true: Labels, scale: str = "") -> Task:
@@ -276,10 +284,9 @@ class Task(ABC):
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         """Return the scores shown next to the primary metric; `names` are those of the outputs."""
 
-    @property
     @abstractmethod
-    def columns_note(self) -> str:
-        """Return an explanation of the columns of the main table."""
+    def columns_note(self, *, terminal: bool) -> str:
+        """Return an explanation of the columns of the main table, in the terminal or on a page."""
 
     @abstractmethod
     def prediction(self, names: Sequence[str]) -> str:

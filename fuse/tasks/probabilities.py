@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.bootstrap import Resamples, areas, bootstrap_multiclass, bootstrap_multilabel
+from mvemo.fuse.bootstrap import (
+    Resamples,
+    areas,
+    bootstrap_mcc,
+    bootstrap_multiclass,
+    bootstrap_multilabel,
+)
 from mvemo.fuse.metrics.calibration import (
     apply_temperature,
     brier_score,
@@ -20,6 +26,7 @@ from mvemo.fuse.metrics.scores import (
     DEFAULT_THRESHOLD,
     best_thresholds,
     confusion_matrix,
+    mcc_of_counts,
     multiclass_scores,
     multilabel_scores,
     roc_auc,
@@ -115,10 +122,10 @@ class Multiclass(ProbabilityTask):
         Column("precision", "precision"),
         Column("F1", "f1"),
     )
-    columns_note = (
-        "Balanced accuracy, Cohen's kappa, MCC and macro F1: of the pooled predictions. AUC: macro "
-        "one-vs-rest, mean over folds."
-    )
+
+    @property
+    def by_field_score(self) -> Task:
+        return ClassesByMCC()
 
     def _losses(self, y_true: Labels, outputs: F64) -> F64:
         """Return log losses at the temperature that minimises their mean.
@@ -182,6 +189,13 @@ class Multiclass(ProbabilityTask):
         correct = np.nan_to_num(outputs).argmax(axis=2) == y_true
         return resamples.shares(correct, complete(outputs))
 
+    def columns_note(self, *, terminal: bool) -> str:
+        more = "" if terminal else "Balanced accuracy, Cohen's kappa, "
+        return (
+            f"{more}MCC and macro F1: of the pooled predictions. AUC: macro one-vs-rest, mean over "
+            "folds."
+        )
+
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         return (
             Column("balanced", "balanced_accuracy", terminal=False),
@@ -234,6 +248,21 @@ class Multiclass(ProbabilityTask):
 
 
 @dataclass(frozen=True)
+class ClassesByMCC(Multiclass):
+    """Classes whose primary metric is MCC."""
+
+    primary_metric, primary_title = Multiclass.field_score
+    in_percent = False
+
+    def _primary(self, y_true: Labels, outputs: F64) -> float:
+        counts = confusion_matrix(y_true, outputs.argmax(axis=1), outputs.shape[1]).astype(float)
+        return float(mcc_of_counts(counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()))
+
+    def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
+        return bootstrap_mcc(y_true, outputs, resamples)
+
+
+@dataclass(frozen=True)
 class Multilabel(ProbabilityTask):
     """Any number of tags for each clip; `y_pred` is True if a probability reaches its threshold.
 
@@ -275,11 +304,6 @@ class Multilabel(ProbabilityTask):
         Column("precision", "precision"),
         Column("recall", "recall"),
     )
-    columns_note = (
-        "MCC, F1, AUC and AP (average precision) of the pooled predictions: mean over tags, or "
-        "micro, over all pairs of clip and tag. Heads decide by thresholds fitted inside the "
-        "training folds; nets' own outputs and other programs' predictions are decided at 0.5."
-    )
     csv_kinds = ("true", "predicted", "decided")
 
     def _losses(self, y_true: Labels, outputs: F64) -> F64:
@@ -314,6 +338,14 @@ class Multilabel(ProbabilityTask):
             Column(f"{prefix}{title}", f"{name}_{kind}", terminal=kind == "macro")
             for prefix, kind in (("", "macro"), ("micro ", "micro"))
             for name, title in titles.items()
+        )
+
+    def columns_note(self, *, terminal: bool) -> str:
+        micro = "" if terminal else ", or micro, over all pairs of clip and tag"
+        return (
+            "MCC, F1, AUC and AP (average precision) of the pooled predictions: mean over "
+            f"tags{micro}. Heads decide by thresholds fitted inside the training folds; nets' own "
+            "outputs and other programs' predictions are decided at 0.5."
         )
 
     def prediction(self, names: Sequence[str]) -> str:

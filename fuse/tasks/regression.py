@@ -125,6 +125,10 @@ class Regression(Task):
     # Plane of valence and arousal, whose quadrants are scored; None without these targets.
     plane: Plane | None = None
 
+    @property
+    def by_field_score(self) -> Task:
+        return RatingsByR(self.plane)
+
     def for_labels(self, names: Sequence[str], y_true: Labels, scale: str = "") -> Regression:
         return replace(self, plane=plane_of(names, y_true, scale))
 
@@ -217,10 +221,10 @@ class Regression(Task):
         of_targets = tuple(c for c in self.columns(names) if c.score == "pearson_r")
         return of_targets or super().field_columns(names)
 
-    @property
-    def columns_note(self) -> str:
-        note = "R2, r (Pearson's), CCC, RMSE and MAE of the targets: pooled over folds."
-        if self.plane is None:
+    def columns_note(self, *, terminal: bool) -> str:
+        titles = "R2 and r (Pearson's)" if terminal else "R2, r (Pearson's), CCC, RMSE and MAE"
+        note = f"{titles} of the targets: pooled over folds."
+        if terminal or self.plane is None:
             return note
         return f"{note} Quadrants: share of clips in the correct one, {self.plane}."
 
@@ -262,3 +266,16 @@ class Regression(Task):
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
         return {"quadrant_accuracy": valid}
+
+
+@dataclass(frozen=True)
+class RatingsByR(Regression):
+    """Values whose primary metric is Pearson's r, the mean over targets."""
+
+    primary_metric, primary_title = Regression.field_score
+
+    def _primary(self, y_true: Labels, outputs: F64) -> float:
+        return regression_scores(y_true, outputs).overall["pearson_r_macro"]
+
+    def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
+        return mean_finite(bootstrap_regression(y_true, outputs, resamples)["pearson_r"], axis=1)
