@@ -103,7 +103,7 @@ def bootstrap_multiclass(
     mask = complete(proba)
     classes = np.arange(proba.shape[2])
     positive = y_true[:, None] == classes
-    true, chosen, correct = _class_counts(y_true, proba, resamples)
+    true, chosen, correct = class_counts(y_true, proba, resamples)
     scores = decision_scores(true, chosen, correct)
     result = {f"{name}:{c}": values[:, :, c] for name, values in scores.items() for c in classes}
     result["accuracy"] = ratio(correct.sum(axis=2), true.sum(axis=2))
@@ -120,12 +120,8 @@ def bootstrap_multiclass(
     return result
 
 
-def bootstrap_mcc(y_true: Ints, proba: F64, resamples: Resamples) -> F64:
-    """Return the MCC of `proba` (models, clips, classes) in resamples: (models, resamples)."""
-    return np.asarray(mcc_of_counts(*_class_counts(y_true, proba, resamples)), dtype=np.float64)
-
-
-def _class_counts(y_true: Ints, proba: F64, resamples: Resamples) -> tuple[F64, ...]:
+def class_counts(y_true: Ints, proba: F64, resamples: Resamples) -> tuple[F64, ...]:
+    """Return the numbers of true, predicted and correct clips: (models, resamples, classes)."""
     classes = np.arange(proba.shape[2])
     y_pred = np.nan_to_num(proba).argmax(axis=2)[:, :, None] == classes
     return _counts(y_true[:, None] == classes, y_pred, complete(proba), resamples)

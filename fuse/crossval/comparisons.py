@@ -22,7 +22,7 @@ from mvemo.fuse.crossval.paired_tests import (
 from mvemo.fuse.intervals import UNKNOWN, Interval, new_training, score_interval
 from mvemo.fuse.numeric import F64, complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.tasks.base import Outcome
+from mvemo.fuse.tasks.base import Outcome, Task
 
 # Largest difference between outputs of two heads of the same features, fitted in another order.
 SAME = 1e-4
@@ -80,6 +80,12 @@ def names_of_tests(comparisons: Sequence[Comparison]) -> str:
     names = ["corrected t-test over folds"] * any(by_t)
     names += ["exchange of predictions in whole groups"] * (not all(by_t))
     return " or ".join(names) or "no test"
+
+
+def by_scores(task: Task, comparisons: Sequence[Comparison]) -> list[tuple[Task, Comparison]]:
+    """Return the comparisons with their task, by the primary metric and then by MCC or r."""
+    by_field = [(task.by_field_score, c.by_field) for c in comparisons]
+    return [(of, c) for of, c in [*((task, c) for c in comparisons), *by_field] if of and c]
 
 
 def compare_models(

@@ -37,20 +37,16 @@ NO_RESULT = {
     "leaky": "models saw clips that they are scored on",
     "predicted_by": "a model predicted the labels",
 }
+STATED = {True: "yes", False: "missing"}
 Facts = Mapping[str, Any]
 
 
 def methods_facts(metrics: Facts) -> dict[str, Any]:
-    """Return a run's methods text as JSON values.
+    """Return the methods text of a run, the content of whose ``metrics.json`` is given.
 
-    The keys are ``warning`` (why the scores are no result; may be empty), ``methods`` and
-    ``comparison`` (texts), and ``checklist``: objects with ``item``, ``stated`` and ``text``, which
-    is what the run states or what the author has to add.
+    ``warning`` says why the scores are no result, if they are none; ``methods`` and ``comparison``
+    are texts; each ``text`` of the ``checklist`` is stated by the run, or tells what to add.
 
-    Parameters
-    ----------
-    metrics
-        Content of ``metrics.json`` (docs/outputs.md).
     """
     # A run on random labels recommends no model.
     metrics = {**metrics, "choice": None if metrics["permuted"] else metrics["choice"]}
@@ -72,12 +68,11 @@ def methods_facts(metrics: Facts) -> dict[str, Any]:
 def methods_text(metrics: Facts) -> str:
     """Return `methods_facts` as Markdown."""
     facts = methods_facts(metrics)
-    rows = [
-        f"| {row['item']} | {'yes' if row['stated'] else '**missing**'} | "
-        + row["text"].replace("|", "\\|")
-        + " |"
-        for row in facts["checklist"]
-    ]
+    rows = ["| item | stated | value, or what to add |", "| --- | --- | --- |"]
+    for row in facts["checklist"]:
+        mark = "" if row["stated"] else "**"
+        text = row["text"].replace("|", "\\|")
+        rows.append(f"| {row['item']} | {mark}{STATED[row['stated']]}{mark} | {text} |")
     missing = sum(not row["stated"] for row in facts["checklist"])
     blocks = [
         "## Methods",
@@ -85,8 +80,8 @@ def methods_text(metrics: Facts) -> str:
         facts["methods"],
         "## Among other studies",
         facts["comparison"],
-        f"## Checklist: {missing} of {len(rows)} missing",
-        "\n".join(["| item | stated | value, or what to add |", "| --- | --- | --- |", *rows]),
+        f"## Checklist: {missing} of {len(facts['checklist'])} missing",
+        "\n".join(rows),
     ]
     return "\n\n".join(blocks)
 
@@ -257,10 +252,6 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
     chance_text = f"{key}: p {chance[key]['p']:.3f}" if key in chance else ""
     n_groups, n_clips = metrics["groups"], metrics["clips"]
     grouped = f"{n_clips} clips in {n_groups} groups" if n_groups < n_clips else ""
-    seeds = {"folds": metrics["seed"]}
-    run = ((provenance.get("stage_one") or {}).get("settings") or {}).get("extract") or {}
-    if "seed" in (run.get("run") or {}):
-        seeds["nets"] = run["run"]["seed"]
     lost = ", ".join(f"{name} {n}" for name, n in metrics.get("missing", {}).items() if n)
     audited = count(len(metrics.get("audit", ())), "finding") * bool(settings.get("audit"))
     return [
@@ -271,7 +262,7 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
         ("what a group is", "", "song, artist, album or source video"),
         ("annotators", _annotators(metrics), "number and agreement"),
         ("emotion that was asked for", "", "perceived, felt or intended"),
-        ("folds", f"{metrics['folds']}", ""),
+        ("folds", f"{metrics['folds']}, seed {metrics['seed']}", ""),
         ("features and weights", ", ".join(_features(metrics)), "names, versions, weights"),
         (
             "tuning inside the training folds",
@@ -289,6 +280,5 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
         ("check on random labels", chance_text, "mvemo-cv FEATURES --permute-labels 20"),
         ("audit of the data", audited, "mvemo audit FEATURES"),
         ("clips without a feature", lost or "none", ""),
-        ("seeds", ", ".join(f"{of} {seed}" for of, seed in seeds.items()), ""),
         ("software", "versions above" if provenance.get("versions") else "", "names, versions"),
     ]

@@ -35,7 +35,7 @@ from mvemo.fuse.results import (
     twin_of_integrated,
     without_twin,
 )
-from mvemo.fuse.tasks.base import Column, Task
+from mvemo.fuse.tasks.base import Column
 from mvemo.manifests.text_table import listed
 
 # Maximum number of clips that a sentence names.
@@ -218,22 +218,18 @@ def compare_best(results: Results) -> str:
     on = "" if shared else f" on the {c.n_clips} clips that both predicted"
     points = score_text(task, abs(c.mean))
     better = "better" if c.mean >= 0 else "worse"
+    by_field = ""
+    if c.by_field is not None and c.by_field.significant is not None:
+        p = f"p {p_text(c.by_field.p_holm)}"
+        by_field = f"; by {task.field_score[1]} {verdict(c.by_field)} ({p})"
     relation = f"{points}{' points' * task.in_percent} {better} than"
     if points == score_text(task, 0.0):
         relation = "as good as"
     return (
         f"The {kind}, {winner}, is {relation} {rival}, {other}{on}"
         + (f" ({'; '.join(facts)})" if facts else "")
-        + f": {verdict(c)}{_by_field(task, c)}."
+        + f": {verdict(c)}{by_field}."
     )
-
-
-def _by_field(task: Task, c: Comparison) -> str:
-    """Return the verdict by MCC or r, to end a sentence, or ''."""
-    if task.by_field_score is None or c.by_field is None or not np.isfinite(c.by_field.p):
-        return ""
-    mean, p = score_text(task.by_field_score, c.by_field.mean, "+"), p_text(c.by_field.p_holm)
-    return f"; by {task.field_score[1]} ({mean}, p {p}) {verdict(c.by_field)}"
 
 
 def best_comparison(results: Results) -> Comparison | None:
@@ -293,12 +289,11 @@ def one_split(results: Results) -> bool:
     return not results.tested.all()
 
 
-def scoring_note(results: Results, *, terminal: bool = False) -> str:
-    """Explain the columns of the main table, as the page or the terminal shows it."""
+def scoring_note(results: Results) -> str:
+    """Explain the columns of the main table."""
     task = results.task
     text = f"min, mean, max: {task.primary_title} over {over_folds(results)}"
-    explained = task.columns_note(terminal=terminal)
-    return " ".join([f"{text}{task.averaged_over}. {explained}", *row_notes(results)])
+    return " ".join([f"{text}{task.averaged_over}. {task.columns_note}", *row_notes(results)])
 
 
 def row_notes(results: Results) -> list[str]:
@@ -345,7 +340,7 @@ def format_table(results: Results) -> str:
     results
         Results of `mvemo.fuse.evaluate`.
     """
-    results, note = without_twin(results), scoring_note(results, terminal=True)
+    results, note = without_twin(results), scoring_note(results)
     lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
     lines += [wrap(f"{clean(results.name)}: {describe(results)}"), ""]
     beside = published_beside(results)

@@ -119,16 +119,14 @@ class Task(ABC):
     probability_of = ""  # event that a probability is stated for
     probable_words = ""  # items that are given a probability
     right_words = ""  # verb phrase for the items that are counted as correct
+    page_note = ""  # explanation of the columns that only the page shows
     published = ""  # paper whose scores may be shown; '' for none
     output_columns: tuple[Column, ...]  # of the table of outputs, with `output` unset
     csv_kinds: tuple[str, ...] = ("true", "predicted")  # columns of each output
 
     @property
     def by_field_score(self) -> Task | None:
-        """Return the task with `field_score` as its primary metric, to test differences of it.
-
-        None for tags: their MCC needs thresholds, which predictions alone do not have.
-        """
+        """Return the task with `field_score` as its primary metric; None if it needs thresholds."""
         return None
 
     # Labels.
@@ -284,9 +282,10 @@ class Task(ABC):
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         """Return the scores shown next to the primary metric; `names` are those of the outputs."""
 
+    @property
     @abstractmethod
-    def columns_note(self, *, terminal: bool) -> str:
-        """Return an explanation of the columns of the main table, in the terminal or on a page."""
+    def columns_note(self) -> str:
+        """Return an explanation of the columns of the main table that the terminal shows."""
 
     @abstractmethod
     def prediction(self, names: Sequence[str]) -> str:

@@ -8,9 +8,9 @@ import numpy as np
 from mvemo.fuse.bootstrap import (
     Resamples,
     areas,
-    bootstrap_mcc,
     bootstrap_multiclass,
     bootstrap_multilabel,
+    class_counts,
 )
 from mvemo.fuse.metrics.calibration import (
     apply_temperature,
@@ -122,6 +122,10 @@ class Multiclass(ProbabilityTask):
         Column("precision", "precision"),
         Column("F1", "f1"),
     )
+    columns_note = (
+        "MCC and macro F1: of the pooled predictions. AUC: macro one-vs-rest, mean over folds."
+    )
+    page_note = "Balanced accuracy and Cohen's kappa: of the pooled predictions, too."
 
     @property
     def by_field_score(self) -> Task:
@@ -189,13 +193,6 @@ class Multiclass(ProbabilityTask):
         correct = np.nan_to_num(outputs).argmax(axis=2) == y_true
         return resamples.shares(correct, complete(outputs))
 
-    def columns_note(self, *, terminal: bool) -> str:
-        more = "" if terminal else "Balanced accuracy, Cohen's kappa, "
-        return (
-            f"{more}MCC and macro F1: of the pooled predictions. AUC: macro one-vs-rest, mean over "
-            "folds."
-        )
-
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         return (
             Column("balanced", "balanced_accuracy", terminal=False),
@@ -247,7 +244,6 @@ class Multiclass(ProbabilityTask):
         ]
 
 
-@dataclass(frozen=True)
 class ClassesByMCC(Multiclass):
     """Classes whose primary metric is MCC."""
 
@@ -255,11 +251,10 @@ class ClassesByMCC(Multiclass):
     in_percent = False
 
     def _primary(self, y_true: Labels, outputs: F64) -> float:
-        counts = confusion_matrix(y_true, outputs.argmax(axis=1), outputs.shape[1]).astype(float)
-        return float(mcc_of_counts(counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()))
+        return multiclass_scores(y_true, outputs, outputs.argmax(axis=1)).overall["mcc"]
 
     def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
-        return bootstrap_mcc(y_true, outputs, resamples)
+        return np.asarray(mcc_of_counts(*class_counts(y_true, outputs, resamples)), np.float64)
 
 
 @dataclass(frozen=True)
@@ -304,6 +299,12 @@ class Multilabel(ProbabilityTask):
         Column("precision", "precision"),
         Column("recall", "recall"),
     )
+    columns_note = (
+        "MCC, F1, AUC and AP (average precision) of the pooled predictions: mean over tags. Heads "
+        "decide by thresholds fitted inside the training folds; nets' own outputs and other "
+        "programs' predictions are decided at 0.5."
+    )
+    page_note = "Micro: over all pairs of clip and tag."
     csv_kinds = ("true", "predicted", "decided")
 
     def _losses(self, y_true: Labels, outputs: F64) -> F64:
@@ -338,14 +339,6 @@ class Multilabel(ProbabilityTask):
             Column(f"{prefix}{title}", f"{name}_{kind}", terminal=kind == "macro")
             for prefix, kind in (("", "macro"), ("micro ", "micro"))
             for name, title in titles.items()
-        )
-
-    def columns_note(self, *, terminal: bool) -> str:
-        micro = "" if terminal else ", or micro, over all pairs of clip and tag"
-        return (
-            "MCC, F1, AUC and AP (average precision) of the pooled predictions: mean over "
-            f"tags{micro}. Heads decide by thresholds fitted inside the training folds; nets' own "
-            "outputs and other programs' predictions are decided at 0.5."
         )
 
     def prediction(self, names: Sequence[str]) -> str:

@@ -105,7 +105,7 @@ def test_methods_go_to_a_file_or_into_a_folder(tmp_path, monkeypatch):
     assert "| licence | **missing** | state the licence" in text
     held = json.loads(run("--methods", "out", "--json").stdout)
     assert held["methods"] in text
-    assert {"item": "folds", "stated": True, "text": "1"} in held["checklist"]
+    assert {"item": "folds", "stated": True, "text": "1, seed 0"} in held["checklist"]
     assert run("--methods", "out", "--json", "--out", "out").stdout.endswith("methods.json\n")
     assert run("--methods", "out/metrics.json").stdout == text
     done = run("--methods", "out", "--out", "new/text.md")
