@@ -11,12 +11,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
-from mvemo.fuse.crossval.comparisons import (
-    Comparison,
-    by_scores,
-    compare_models,
-    names_of_tests,
-)
+from mvemo.fuse.crossval.comparisons import Comparison, by_scores, compare_models, names_of_tests
 from mvemo.fuse.crossval.paired_tests import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.numeric import Ints, mean_of_finite

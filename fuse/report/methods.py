@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvemo.fuse.models import KERNEL
+from mvemo.fuse.report.summary import IN_WORDS
 from mvemo.fuse.report.text import clean, count
 from mvemo.fuse.results import OTHERS
 from mvemo.fuse.tasks import task_of
@@ -19,17 +20,14 @@ from mvemo.fuse.tasks import task_of
 # Score of the best models in 34 studies (r of a target, or MCC), and the ends of the range that the
 # meta-analysis gives for it; no other figure of it is known here.
 META_ANALYSIS = {"valence": (0.67, 0.56, 0.76), "arousal": (0.81, 0.74, 0.86), "mcc": (0.87,)}
-PROTOCOLS = {
-    "crossfit": "The net that embedded the clips of a fold was trained without this fold.",
-    "frozen": "Pretrained nets embedded the clips; they were not trained on them.",
-    "shared": "One net was trained on all clips, also on those that it was scored on (optimistic).",
-    "holdout": "The nets were trained on the training split.",
-    "imported": "The features were made by another program.",
-    "none": "The features are descriptors, which are not trained.",
-    "others": "The predictions are another program's; its training clips are not known.",
+TITLES = {"accuracy": "accuracy", "r2_macro": "R2", "roc_auc_macro": "macro ROC-AUC", "mcc": "MCC"}
+TITLES |= {
+    "mcc_macro": "macro MCC",
+    "f1_macro": "macro F1",
+    "pearson_r": "r",
+    "r2": "R2",
+    "ccc": "CCC",
 }
-TITLES = {"mcc": "MCC", "mcc_macro": "macro MCC", "f1_macro": "macro F1", "r2": "R2", "ccc": "CCC"}
-TITLES |= {"pearson_r": "r", "r2_macro": "R2", "roc_auc_macro": "macro ROC-AUC"}
 # Marks of runs whose scores are no result.
 NO_RESULT = {
     "synthetic": "the clips are generated",
@@ -102,7 +100,10 @@ def _data(metrics: Facts) -> str:
     if annotated := _annotators(metrics):
         text += f" Labels are those of {annotated}."
     if metrics["protocol"] == OTHERS:
-        return f"{text} Predictions are scored in {count(metrics['folds'], 'fold')}."
+        return (
+            f"{text} Predictions of another program, whose training clips are not known, are "
+            f"scored in {count(metrics['folds'], 'fold')}."
+        )
     if metrics["folds"] == 1:
         return f"{text} One split was tested; no group was in both parts."
     return (
@@ -117,8 +118,8 @@ def _models(metrics: Facts) -> str:
     )
     settings = metrics["provenance"].get("settings") or {}
     head = settings.get("head") or {}
-    text = f"Features: {described}." if described else "The features are not known."
-    text += f" {PROTOCOLS[metrics['protocol']]}" if metrics["protocol"] in PROTOCOLS else ""
+    made_by = IN_WORDS.get(metrics["protocol"], "values computed from the media")
+    text = f"Features ({made_by}): {described}." if described else "The features are not known."
     if head:
         how = "chosen by inner cross-validation" if head.get("choose_C") else f"C = {head['C']:g}"
         text += (
@@ -156,7 +157,7 @@ def _scores(metrics: Facts, name: str) -> str:
     expected = metrics["choice"] or metrics["models"][name]
     if expected[primary]["mean"] is None:
         return "No model made a prediction."
-    first = _score(TITLES.get(str(primary), str(primary)), *_primary(metrics, expected))
+    first = _score(TITLES[primary], *_primary(metrics, expected))
     whose = f"{name}, with the cost of its choice," if metrics["choice"] else name
     text = (
         f"{whose} has {first} (the model without features, {metrics['baseline']['name']}: "
@@ -245,8 +246,11 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
     expected = metrics["choice"] or metrics["models"][name]
     value, ends = _primary(metrics, expected)
     digest = provenance.get("manifest_digest") or ""
+    made = ", ".join(_features(metrics)) * (metrics["protocol"] != "imported")
     compared = [_score(*one) for one in _compared(_expected(metrics, name))]
     tests = [c for c in metrics["comparisons"] if c["p"] is not None]
+    by_field = " and by MCC or r" * any(c.get("by_field") for c in tests)
+    tested = f"{count(len(tests), 'pair')} by the primary score{by_field}" if tests else ""
     chance = metrics.get("chance") or {}
     key = "choice" if "choice" in chance else name
     chance_text = f"{key}: p {chance[key]['p']:.3f}" if key in chance else ""
@@ -255,7 +259,11 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
     lost = ", ".join(f"{name} {n}" for name, n in metrics.get("missing", {}).items() if n)
     audited = count(len(metrics.get("audit", ())), "finding") * bool(settings.get("audit"))
     return [
-        ("data", f"{metrics['name']}, digest {digest[:12]}" if digest else "", "the data set"),
+        (
+            "data",
+            f"{metrics['name']}, {n_clips} clips" + f", digest {digest[:12]}" * bool(digest),
+            "",
+        ),
         ("source", "", "cite the data set, with its version and where it can be found"),
         ("licence", "", "state the licence of the media and of the labels"),
         ("groups", grouped, "every clip is its own group: are songs, artists or films shared?"),
@@ -263,7 +271,7 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
         ("annotators", _annotators(metrics), "number and agreement"),
         ("emotion that was asked for", "", "perceived, felt or intended"),
         ("folds", f"{metrics['folds']}, seed {metrics['seed']}", ""),
-        ("features and weights", ", ".join(_features(metrics)), "names, versions, weights"),
+        ("features and weights", made, "the program that made them, its version and weights"),
         (
             "tuning inside the training folds",
             "penalty and model" if settings else "",
@@ -271,12 +279,12 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
         ),
         (
             "primary score with interval",
-            _score(metrics["primary_metric"], value, ends) if ends else "",
+            _score(TITLES[metrics["primary_metric"]], value, ends) if ends else "",
             "an interval",
         ),
         ("scores of meta-analyses", "; ".join(compared), "MCC, or r and R2"),
         ("baseline", metrics["baseline"]["name"], ""),
-        ("test against a simpler model", f"{len(tests)} tests" if tests else "", "a paired test"),
+        ("test against a simpler model", tested, "a paired test"),
         ("check on random labels", chance_text, "mvemo-cv FEATURES --permute-labels 20"),
         ("audit of the data", audited, "mvemo audit FEATURES"),
         ("clips without a feature", lost or "none", ""),

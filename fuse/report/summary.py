@@ -5,7 +5,7 @@ from itertools import chain
 
 import numpy as np
 
-from mvemo.fuse.crossval.comparisons import Comparison, names_of_tests
+from mvemo.fuse.crossval.comparisons import Comparison, by_scores, names_of_tests
 from mvemo.fuse.crossval.permutation import chance_p
 from mvemo.fuse.intervals import MIN_GROUPS
 from mvemo.fuse.models import INTEGRATED, STACKED
@@ -220,8 +220,9 @@ def compare_best(results: Results) -> str:
     better = "better" if c.mean >= 0 else "worse"
     by_field = ""
     if c.by_field is not None and c.by_field.significant is not None:
+        (_, (other, _)) = by_scores(task, [c])
         p = f"p {p_text(c.by_field.p_holm)}"
-        by_field = f"; by {task.field_score[1]} {verdict(c.by_field)} ({p})"
+        by_field = f"; by {other.primary_title} {verdict(c.by_field)} ({p})"
     relation = f"{points}{' points' * task.in_percent} {better} than"
     if points == score_text(task, 0.0):
         relation = "as good as"

@@ -84,9 +84,7 @@ def report(
       mvemo report --methods out
     """
     if (run is None) == (not files) or (options["json"] and run is None):
-        raise BadOption(
-            "expected either --predictions FILE or --methods RUN (with or without --json)"
-        )
+        raise BadOption("expected either --predictions FILE or --methods RUN [--json]")
     if run is not None:
         text = methods_of_run(run, json=options["json"])
         if out is None:
