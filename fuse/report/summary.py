@@ -220,9 +220,9 @@ def compare_best(results: Results) -> str:
     better = "better" if c.mean >= 0 else "worse"
     by_field = ""
     if c.by_field is not None and c.by_field.significant is not None:
-        (_, (other, _)) = by_scores(task, [c])
+        (_, (of, _)) = by_scores(task, [c])
         p = f"p {p_text(c.by_field.p_holm)}"
-        by_field = f"; by {other.primary_title} {verdict(c.by_field)} ({p})"
+        by_field = f"; by {of.primary_title} {verdict(c.by_field)} ({p})"
     relation = f"{points}{' points' * task.in_percent} {better} than"
     if points == score_text(task, 0.0):
         relation = "as good as"
