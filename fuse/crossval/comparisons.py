@@ -93,20 +93,10 @@ def compare_models(
     pairs: Sequence[tuple[str, str]],
     resamples: Resamples | None = None,
 ) -> list[Comparison]:
-    """Test pairs of models by the primary metric, and by MCC or r (`Task.by_field_score`)."""
-    rows = _tested(repeats, pairs, resamples)
-    if (task := repeats[0].task.by_field_score) is None:
-        return rows
-    others = _tested([replace(one, task=task) for one in repeats], pairs, resamples)
-    return [replace(row, by_field=other) for row, other in zip(rows, others, strict=True)]
-
-
-def _tested(
-    repeats: Sequence[FoldedOutputs],
-    pairs: Sequence[tuple[str, str]],
-    resamples: Resamples | None,
-) -> list[Comparison]:
-    """Test pairs of models; models with equal predictions count as one test."""
+    """Test pairs of models, also by MCC or r; models with equal predictions count as one test."""
+    by_field: Sequence[Comparison | None] = [None] * len(pairs)
+    if (task := repeats[0].task.by_field_score) is not None:
+        by_field = compare_models([replace(one, task=task) for one in repeats], pairs, resamples)
     rows = [_compare(repeats, model, reference, resamples) for model, reference in pairs]
     representative = _representatives(repeats, {name for pair in pairs for name in pair})
     first: dict[tuple[str, str], int] = {}
@@ -117,8 +107,8 @@ def _tested(
     tests = sorted({i for i in test if np.isfinite(rows[i].p)})
     corrected = dict(zip(tests, holm([rows[i].p for i in tests]), strict=True))
     return [
-        replace(row, p_holm=float(corrected.get(i, NAN)), n_tests=len(tests))
-        for row, i in zip(rows, test, strict=True)
+        replace(row, p_holm=float(corrected.get(i, NAN)), n_tests=len(tests), by_field=other)
+        for row, i, other in zip(rows, test, by_field, strict=True)
     ]
 
 

@@ -99,6 +99,8 @@ class Task(ABC):
     # Key in `ModelResult.intervals` of the primary metric's interval, and its description.
     primary_interval: tuple[str, str]
     field_score: tuple[str, str]  # score by which meta-analyses compare: key and title
+    # The task with this score as its primary metric; None if it is, or needs thresholds.
+    by_field_score: Task | None = None
     primary_output = ""  # key of `ModelResult.per_output_fold` shown over folds
     brier_max = 1  # largest possible Brier score
 
@@ -123,11 +125,6 @@ class Task(ABC):
     published = ""  # paper whose scores may be shown; '' for none
     output_columns: tuple[Column, ...]  # of the table of outputs, with `output` unset
     csv_kinds: tuple[str, ...] = ("true", "predicted")  # columns of each output
-
-    @property
-    def by_field_score(self) -> Task | None:
-        """Return the task with `field_score` as its primary metric; None if it needs thresholds."""
-        return None
 
     # Labels.
 

@@ -127,10 +127,6 @@ class Multiclass(ProbabilityTask):
     )
     page_note = "Balanced accuracy and Cohen's kappa: of the pooled predictions, too."
 
-    @property
-    def by_field_score(self) -> Task:
-        return ClassesByMCC()
-
     def _losses(self, y_true: Labels, outputs: F64) -> F64:
         """Return log losses at the temperature that minimises their mean.
 
@@ -247,6 +243,7 @@ class Multiclass(ProbabilityTask):
 class ClassesByMCC(Multiclass):
     """Classes whose primary metric is MCC."""
 
+    by_field_score = None
     primary_metric, primary_title = Multiclass.field_score
     in_percent = False
 
@@ -255,6 +252,9 @@ class ClassesByMCC(Multiclass):
 
     def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
         return np.asarray(mcc_of_counts(*class_counts(y_true, outputs, resamples)), np.float64)
+
+
+Multiclass.by_field_score = ClassesByMCC()
 
 
 @dataclass(frozen=True)

@@ -126,10 +126,6 @@ class Regression(Task):
     # Plane of valence and arousal, whose quadrants are scored; None without these targets.
     plane: Plane | None = None
 
-    @property
-    def by_field_score(self) -> Task:
-        return RatingsByR(self.plane)
-
     def for_labels(self, names: Sequence[str], y_true: Labels, scale: str = "") -> Regression:
         return replace(self, plane=plane_of(names, y_true, scale))
 
@@ -274,3 +270,7 @@ class RatingsByR(Regression):
     """Values whose primary metric is Pearson's r, the mean over targets."""
 
     primary_metric, primary_title = "pearson_r_macro", "mean r"
+    by_field_score = None
+
+
+Regression.by_field_score = RatingsByR()

@@ -233,7 +233,7 @@ def test_mcc_and_r_are_those_of_the_runs(tmp_path, task):
     assert (same is None) == (task == "multilabel")
     scores = [row[6].text for row in table.rows]
     n = len(found.comparisons)
-    titles = {"multiclass": ["accuracy", "MCC"], "regression": ["R2", "r, mean"]}
+    titles = {"multiclass": ["accuracy", "MCC"], "regression": ["R2", "mean r"]}
     assert scores == sorted(n * titles.get(task, ["macro ROC-AUC"]), key=scores.index)
     # A run of an earlier version does not state it.
     facts = json.loads((tmp_path / "b" / "metrics.json").read_text())
