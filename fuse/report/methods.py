@@ -40,9 +40,9 @@ Facts = Mapping[str, Any]
 def methods_facts(metrics: Facts) -> dict[str, Any]:
     """Return the methods text of a run, the content of whose ``metrics.json`` is given.
 
-    ``warning`` says why the scores are no result, if they are none; ``methods`` and ``comparison``
-    are texts; each ``text`` of the ``checklist`` is stated by the run, or tells what to add.
-
+    ``warning`` says why the scores are no result, if they are none; ``annotators``, ``methods`` and
+    ``comparison`` are texts; each ``text`` of the ``checklist`` is stated by the run, or tells what
+    to add.
     """
     # A run on random labels recommends no model.
     metrics = {**metrics, "choice": None if metrics["permuted"] else metrics["choice"]}
@@ -51,6 +51,7 @@ def methods_facts(metrics: Facts) -> dict[str, Any]:
     reasons = "; ".join(why for mark, why in NO_RESULT.items() if metrics.get(mark))
     return {
         "warning": reasons,
+        "annotators": _annotators(metrics),
         "methods": clean(" ".join(filter(None, paragraphs))),
         "comparison": clean(_among_others(metrics, name))
         + f" This run is not a result to compare: {reasons}." * bool(reasons),
