@@ -222,7 +222,7 @@ def comparisons_table(results: Results) -> Table:
     """Return all paired differences with interval, test and verdict."""
     task, partial = results.task, results.partly_predicted
     names = ("fusion", "its best single feature") if results.fused else ("model", "against")
-    head = [*names, *["clips"] * partial, Head("score", TEXT), "difference"]
+    head: list[Head | str] = [*names, *["clips"] * partial, Head("score", TEXT), "difference"]
     rows = []
     for of, c in by_scores(task, results.comparisons):
         cells = [c.model, c.reference, *[str(c.n_clips)] * partial]
