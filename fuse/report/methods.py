@@ -141,6 +141,8 @@ def _annotators(metrics: Facts) -> str:
         return ""
     alphas = ", ".join(f"{c['target']} {c['alpha']:.2f}".strip() for c in known if c.get("alpha"))
     agreed = f", Krippendorff's alpha {alphas}" if alphas else ""
+    both = [f"{c['target']} {c['icc'][0]:.2f} and {c['icc'][1]:.2f}" for c in known if c.get("icc")]
+    agreed += f", ICC(2,1) and ICC(2,k) {', '.join(both)}" if both else ""
     return f"{known[0]['annotators']:.3g} annotators per clip{agreed}"
 
 
