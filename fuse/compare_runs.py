@@ -132,7 +132,7 @@ def format_run_comparison(comparison: RunComparison) -> str:
             f"{task.primary_title}: mean over folds; {', '.join(titles)}: pooled. Difference: mean "
             "over folds, on the clips that both predicted; positive if the model in the first "
             "column is better. Interval: "
-            f"over groups{f', of the pooled {task.primary_title}' * task.pooled_interval}, for "
+            f"over groups{', of the pooled score' * task.pooled_interval}, for "
             f"these trained models. p: {names_of_tests([c for _, c in tests])}. p (Holm): with "
             "Holm's correction for all rows of a score; *: significant at 5 %."
         )
