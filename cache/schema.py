@@ -208,7 +208,7 @@ def read_table(file: Any) -> ClipTable:
     if "disagreement" in group:
         found = array_of(group, "disagreement", "<f8")
         width = 1 + math.prod(labels.shape[1:])
-        widths = (width, width + len(texts["classes"]) * (labels.ndim == 1))
+        widths = (width, width + len(texts["classes"]))
         if found.shape not in [(*n, width) for width in widths]:
             raise ValueError(f"disagreement: expected shape {(*n, width)}, got {found.shape}")
         disagreement = found.read()

@@ -122,9 +122,9 @@ def check_table(table: ClipTable, where: str) -> None:
             )
     if table.disagreement is not None:
         width = 1 + math.prod(shape[1:])
-        with_votes = width + len(table.classes)
-        if len(shape) == 1 and np.shape(table.disagreement) == (n, with_votes):
-            width = with_votes
+        # With votes for classes, or residual deviations of ratings.
+        if np.shape(table.disagreement) == (n, width + len(table.classes)):
+            width += len(table.classes)
         shapes["disagreement"] = (n, width)
     for name, expected in shapes.items():
         if np.shape(getattr(table, name)) != expected:

@@ -103,8 +103,7 @@ def bootstrap_multiclass(
     mask = complete(proba)
     classes = np.arange(proba.shape[2])
     positive = y_true[:, None] == classes
-    y_pred = np.nan_to_num(proba).argmax(axis=2)[:, :, None] == classes
-    true, chosen, correct = _counts(positive, y_pred, mask, resamples)
+    true, chosen, correct = class_counts(y_true, proba, resamples)
     scores = decision_scores(true, chosen, correct)
     result = {f"{name}:{c}": values[:, :, c] for name, values in scores.items() for c in classes}
     result["accuracy"] = ratio(correct.sum(axis=2), true.sum(axis=2))
@@ -119,6 +118,13 @@ def bootstrap_multiclass(
         per_fold = mean_finite(areas(positive, proba, in_fold, resamples), axis=2)
         result["roc_auc_macro_ovr"] = mean_finite(per_fold, axis=0)
     return result
+
+
+def class_counts(y_true: Ints, proba: F64, resamples: Resamples) -> tuple[F64, ...]:
+    """Return the numbers of true, predicted and correct clips: (models, resamples, classes)."""
+    classes = np.arange(proba.shape[2])
+    y_pred = np.nan_to_num(proba).argmax(axis=2)[:, :, None] == classes
+    return _counts(y_true[:, None] == classes, y_pred, complete(proba), resamples)
 
 
 def bootstrap_multilabel(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
-from mvemo.fuse.crossval.comparisons import Comparison, compare_models, names_of_tests
+from mvemo.fuse.crossval.comparisons import Comparison, by_scores, compare_models, names_of_tests
 from mvemo.fuse.crossval.paired_tests import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.numeric import Ints, mean_of_finite
@@ -118,22 +118,23 @@ def format_run_comparison(comparison: RunComparison) -> str:
     ]
     titles = [clean(title) for title in next(iter(others.values()))]
     lines += ["", *columns([["model", title, *titles], *rows]), ""]
-    header = ["model", "against", "difference", "95 % interval", "p", "p (Holm)"]
-    rows = []
-    for c in comparison.comparisons:
-        ends = " to ".join(score_text(task, end, "+") for end in c.interval)
-        facts = [ends, p_text(c.p), p_text(c.p_holm)]
+    header = ["model", "against", "score", "difference", "95 % interval", "p", "p (Holm)"]
+    rows, tests = [], by_scores(task, comparison.comparisons)
+    for of, c in tests:
+        ends = " to ".join(score_text(of, end, "+") for end in c.interval)
+        facts = [ends, p_text(c.p), p_text(c.p_holm) + " *" * bool(c.significant)]
         facts = ["same", "", ""] if c.same else facts
-        rows.append([clean(c.model), clean(c.reference), score_text(task, c.mean, "+"), *facts])
-    lines += [*columns([header, *rows], left=2), ""]
+        names = [clean(c.model), clean(c.reference), of.primary_title + " %" * of.in_percent]
+        rows.append([*names, score_text(of, c.mean, "+"), *facts])
+    lines += [*columns([header, *rows], left=3), ""]
     lines.append(
         wrap(
             f"{task.primary_title}: mean over folds; {', '.join(titles)}: pooled. Difference: mean "
             "over folds, on the clips that both predicted; positive if the model in the first "
             "column is better. Interval: "
-            f"over groups{f', of the pooled {task.primary_title}' * task.pooled_interval}, for "
-            f"these trained models. p: {names_of_tests(comparison.comparisons)}. p (Holm): with "
-            "Holm's correction for all rows."
+            f"over groups{', of the pooled score' * task.pooled_interval}, for "
+            f"these trained models. p: {names_of_tests([c for _, c in tests])}. p (Holm): with "
+            "Holm's correction for all rows of a score; *: significant at 5 %."
         )
     )
     return "\n".join(lines)
@@ -152,11 +153,11 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
         return ", ".join(map(fraction, comparison.other_scores(label).values()))
 
     rows: list[list[str | Cell]] = []
-    for c in comparison.comparisons:
-        interval = "same" if c.same else difference_text(task, c.interval)
-        change = Cell(score_text(task, c.mean, "+"), below=interval)
+    for of, c in by_scores(task, comparison.comparisons):
+        interval = "same" if c.same else difference_text(of, c.interval)
+        change = Cell(score_text(of, c.mean, "+"), below=interval)
         pair = [(label, score(label), others(label)) for label in (c.model, c.reference)]
-        rows.append([*pair[0], *pair[1], change, p_text(c.p_holm)])
+        rows.append([*pair[0], *pair[1], of.primary_title, change, p_text(c.p_holm)])
     flags = "".join(f"{run.name}: {', '.join(run.flags)}. " for run in comparison.runs if run.flags)
     caption = (
         f"{flags}Score: {task.primary_title}{', %' * task.in_percent}, mean over folds, "
@@ -165,7 +166,7 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
         "correction."
     )
     also = ", ".join(column.title for column in task.field_columns(first.classes))
-    titles = "score", also, Head("against", TEXT), "score", also, "difference", "p"
+    titles = "score", also, Head("against", TEXT), "score", also, "of", "difference", "p"
     return [(caption, table(["model", *titles], rows))]
 
 

@@ -19,12 +19,14 @@ from mvemo.manifests.model import Manifest
 
 # Columns of a manifest besides those of `Clip`: who gave the row's label; the number of people
 # behind a clip's label; the standard deviation of one of them for a target; the share of them
-# whose class is that of the majority of the others; and the number of them who gave a class.
+# whose class is that of the majority of the others; the number of them who gave a class; and the
+# deviation without what each annotator's ratings are above or below the others' on average.
 ANNOTATOR = "annotator"
 ANNOTATORS = "annotators"
 DEVIATION = "{} deviation"
 AGREEMENT = "agreement"
 VOTES = "{} votes"
+RESIDUAL = "{} residual deviation"
 
 Extra = list[tuple[str, str]]
 
@@ -101,6 +103,32 @@ def interval_alpha(means: F64, deviations: F64, counts: F64) -> float:
     return float(1 - (n - 1) * (m * variances).sum() / (n * squares)) if squares else float("nan")
 
 
+def two_way_icc(means: F64, deviations: F64, residuals: F64, k: float) -> tuple[float, float]:
+    """Return ICC(2,1) and ICC(2,k), the absolute agreement of one and of k annotators.
+
+    Annotators who all rated all clips are a random sample (Shrout & Fleiss 1979, Intraclass
+    Correlations: Uses in Assessing Rater Reliability, case 2). float64 (clips,) as `RESIDUAL`.
+    """
+    n, within = len(means), np.square(deviations).sum()
+    of_clips, error = k * means.var(ddof=1), np.square(residuals).sum() / (n - 1)
+    of_annotators = within - error * (n - 1)
+    bias, gain = (of_annotators - error) / n, of_clips - error
+    return float(gain / (of_clips + (k - 1) * error + k * bias)), float(gain / (of_clips + bias))
+
+
+def _residual_deviations(targets: Sequence[str], clips: Sequence[Sequence[Row]]) -> list[Extra]:
+    """Return the cells `RESIDUAL` of each clip; none unless all annotators rated all clips."""
+    given = [{dict(row.extra)[ANNOTATOR]: row.label for row in rows} for rows in clips]
+    people = given[0].keys()
+    if any(one.keys() != people for one in given):
+        return [[] for _ in clips]
+    values = np.array([[one[name] for name in people] for one in given], np.float64)
+    values -= values.mean(axis=1, keepdims=True)
+    deviations = (values - values.mean(axis=0)).std(axis=1) * np.sqrt(1 + 1 / (len(people) - 1))
+    cells = [zip(map(RESIDUAL.format, targets), row, strict=True) for row in deviations.tolist()]
+    return [[(name, f"{x:.6g}") for name, x in of_clip if np.isfinite(x)] for of_clip in cells]
+
+
 def with_annotators(manifest: Manifest, number: int) -> Manifest:
     """Return the manifest with a number of annotators for clips that do not state one."""
     clips = []
@@ -139,8 +167,10 @@ def merge_annotators(
     for name in ("path", "start", "duration", "group", "fold", "split"):
         message = f"its {name} differs from that of the same clip in line {{other.line}}"
         must_agree(rows, _clip, name, message, problems)
-    merged, n_ties, n_blank = [], 0, 0
-    for first_row, *others in by_clip.values():
+    merged, n_ties, n_blank, more = [], 0, 0, [Extra() for _ in by_clip]
+    if kind.numeric and not problems.found:
+        more = _residual_deviations(classes, [*by_clip.values()])
+    for (first_row, *others), residual in zip(by_clip.values(), more, strict=True):
         label, extra = first_row.label, [*first_row.extra]
         labels = [row.label for row in (first_row, *others)]
         if not problems.found:
@@ -149,7 +179,8 @@ def merge_annotators(
             label, new = mean_label(classes, labels) if kind.numeric else majority_label(votes)
             n_ties += not kind.numeric and len(multimode(votes)) > 1
             extra = _merge_extra([dict(row.extra) for row in (first_row, *others)])
-            extra = [item for item in extra if item[0] not in {ANNOTATOR, *dict(new)}] + new
+            extra = [item for item in extra if item[0] not in {ANNOTATOR, *dict(new)}]
+            extra += new + residual
         merged.append(replace(first_row, label=label, extra=tuple(extra)))
     what = "means" if kind.numeric else "majorities"
     notes = [f"labels: {what} of {len(rows)} rows by {len({*people})} annotators"]
@@ -206,7 +237,8 @@ def _clip(row: Row) -> Any:
 def disagreement_of(manifest: Manifest) -> F64 | None:
     """Return float64 (clips, 1 + n): the number of annotators, and how they disagree; or None.
 
-    For ratings that is the standard deviation of one annotator for each target; for classes the
+    For ratings that is the standard deviation of one annotator for each target and, if known, the
+    same without the annotators' biases (`RESIDUAL`); for classes the
     share of annotators who do not agree with the majority and, if they are known, the number of
     votes for each class. NaN stands for unknown.
     Raise `BadManifest` for cells that are not such numbers.
@@ -220,9 +252,9 @@ def disagreement_of(manifest: Manifest) -> F64 | None:
         # Without the number of annotators, the column has another meaning.
         return None
     limits = [(1.0, np.inf), *[(0.0, np.inf if kind.numeric else 1.0)] * len(names)]
-    votes = [] if kind.numeric else [VOTES.format(name) for name in manifest.classes]
-    if known & {*votes}:
-        names, limits = [*names, *votes], [*limits, *[(0.0, np.inf)] * len(votes)]
+    more = [(RESIDUAL if kind.numeric else VOTES).format(name) for name in manifest.classes]
+    if known & {*more}:
+        names, limits = [*names, *more], [*limits, *[(0.0, np.inf)] * len(more)]
     found = np.full((len(manifest), 1 + len(names)), np.nan)
     problems = Problems(Path(manifest.name))
     report = problems.at(0)
@@ -254,6 +286,7 @@ class Ceiling:
     deviation: float | None = None  # of one annotator (root of the mean variance)
     ratio: float | None = None  # mean variance of one annotator, over the variance of the labels
     alpha: float | None = None  # Krippendorff's, of single annotators; None if it is not known
+    icc: tuple[float, float] | None = None  # `two_way_icc`, if all annotators rated all clips
     scores: Mapping[str, float] = field(default_factory=dict)  # score -> its ceiling, if known
 
     def record(self) -> dict[str, Any]:
@@ -264,6 +297,7 @@ class Ceiling:
     def sentence(self) -> str:
         """Return the ceiling as a sentence."""
         agree = "" if self.alpha is None else f"; Krippendorff's alpha {self.alpha:.3f}"
+        agree += ", ICC(2,1) {:.3f}, ICC(2,k) {:.3f}".format(*self.icc) if self.icc else ""
         if "accuracy" in self.scores:
             share = f"{100 * self.scores['accuracy']:.1f} % of {self.clips} clips"
             return f"one annotator: agrees with the majority for {share}{agree}"
@@ -318,7 +352,10 @@ def ceilings_of(
         deviation = float(np.sqrt(squares.mean()))
         ratio = float(squares.mean()) / variance if variance > 0 else np.inf
         alpha = _finite(interval_alpha(labels[known, i], values, counts[known]))
-        found.append(Ceiling(target, n_clips, n, deviation, ratio, alpha, scores))
+        icc, left = None, disagreement[known, 1 + len(names) + i :][:, :1].ravel()
+        if len(left) > 1 and n is not None and np.isfinite(left).all() and variance > 0:
+            icc = two_way_icc(labels[known, i], values, left, n)
+        found.append(Ceiling(target, n_clips, n, deviation, ratio, alpha, icc, scores))
     return tuple(found)
 
 

@@ -133,7 +133,7 @@ def emomusic(folder: Path) -> LabelledVectors:
     )
 
 
-def rows(folder: Path, data: Path | None, n_runs: int = 20, n_train: int = 200) -> Iterator[Row]:
+def rows(folder: Path, data: Path | None, n_runs: int = 60, n_train: int = 200) -> Iterator[Row]:
     """Yield for each set how often the interval held the score of the rest, and the bias."""
     sets = [made_set()]
     if data is not None:

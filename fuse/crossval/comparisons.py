@@ -22,7 +22,7 @@ from mvemo.fuse.crossval.paired_tests import (
 from mvemo.fuse.intervals import UNKNOWN, Interval, new_training, score_interval
 from mvemo.fuse.numeric import F64, complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.tasks.base import Outcome
+from mvemo.fuse.tasks.base import Outcome, Task
 
 # Largest difference between outputs of two heads of the same features, fitted in another order.
 SAME = 1e-4
@@ -49,6 +49,8 @@ class Comparison:
     same: bool  # True if both models make the same predictions
     p_holm: float = NAN  # `p` corrected for `n_tests` (Holm)
     n_tests: int = 0  # number of different tests in the table
+    # The same pair by MCC or r (`Task.by_field_score`), with a correction of its own.
+    by_field: Comparison | None = None
 
     @property
     def significant(self) -> bool | None:
@@ -68,6 +70,7 @@ class Comparison:
             mean=-self.mean,
             interval=(-high, -low),
             t=-self.t,
+            by_field=self.by_field and self.by_field.reversed(),
         )
 
 
@@ -79,12 +82,21 @@ def names_of_tests(comparisons: Sequence[Comparison]) -> str:
     return " or ".join(names) or "no test"
 
 
+def by_scores(task: Task, comparisons: Sequence[Comparison]) -> list[tuple[Task, Comparison]]:
+    """Return the comparisons with their task, by the primary metric and then by MCC or r."""
+    by_field = [(task.by_field_score, c.by_field) for c in comparisons]
+    return [(of, c) for of, c in [*((task, c) for c in comparisons), *by_field] if of and c]
+
+
 def compare_models(
     repeats: Sequence[FoldedOutputs],
     pairs: Sequence[tuple[str, str]],
     resamples: Resamples | None = None,
 ) -> list[Comparison]:
-    """Test pairs of models; models with equal predictions count as one test."""
+    """Test pairs of models, also by MCC or r; models with equal predictions count as one test."""
+    by_field: Sequence[Comparison | None] = [None] * len(pairs)
+    if (task := repeats[0].task.by_field_score) is not None:
+        by_field = compare_models([replace(one, task=task) for one in repeats], pairs, resamples)
     rows = [_compare(repeats, model, reference, resamples) for model, reference in pairs]
     representative = _representatives(repeats, {name for pair in pairs for name in pair})
     first: dict[tuple[str, str], int] = {}
@@ -95,8 +107,8 @@ def compare_models(
     tests = sorted({i for i in test if np.isfinite(rows[i].p)})
     corrected = dict(zip(tests, holm([rows[i].p for i in tests]), strict=True))
     return [
-        replace(row, p_holm=float(corrected.get(i, NAN)), n_tests=len(tests))
-        for row, i in zip(rows, test, strict=True)
+        replace(row, p_holm=float(corrected.get(i, NAN)), n_tests=len(tests), by_field=other)
+        for row, i, other in zip(rows, test, by_field, strict=True)
     ]
 
 

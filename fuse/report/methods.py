@@ -10,28 +10,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvemo.fuse.models import KERNEL
+from mvemo.fuse.report.summary import IN_WORDS
 from mvemo.fuse.report.text import clean, count
 from mvemo.fuse.results import OTHERS
 from mvemo.fuse.tasks import task_of
 
-# Scores of the best models in 34 studies, with the range that the meta-analysis gives; no other
-# figure of it is known here.
-META_ANALYSIS = {
-    "valence": "r .67 [.56, .76]",
-    "arousal": "r .81 [.74, .86]",
-    "mcc": "MCC .87",
+# Score of the best models in 34 studies (r of a target, or MCC), and the ends of the range that the
+# meta-analysis gives for it; no other figure of it is known here.
+META_ANALYSIS = {"valence": (0.67, 0.56, 0.76), "arousal": (0.81, 0.74, 0.86), "mcc": (0.87,)}
+TITLES = {"accuracy": "accuracy", "r2_macro": "R2", "roc_auc_macro": "macro ROC-AUC", "mcc": "MCC"}
+TITLES |= {
+    "mcc_macro": "macro MCC",
+    "f1_macro": "macro F1",
+    "pearson_r": "r",
+    "r2": "R2",
+    "ccc": "CCC",
 }
-PROTOCOLS = {
-    "crossfit": "The net that embedded the clips of a fold was trained without this fold.",
-    "frozen": "Pretrained nets embedded the clips; they were not trained on them.",
-    "shared": "One net was trained on all clips, also on those that it was scored on (optimistic).",
-    "holdout": "The nets were trained on the training split.",
-    "imported": "The features were made by another program.",
-    "none": "The features are descriptors, which are not trained.",
-    "others": "The predictions are another program's; its training clips are not known.",
-}
-TITLES = {"mcc": "MCC", "mcc_macro": "macro MCC", "f1_macro": "macro F1", "r2": "R2", "ccc": "CCC"}
-TITLES |= {"pearson_r": "r", "r2_macro": "R2", "roc_auc_macro": "macro ROC-AUC"}
 # Marks of runs whose scores are no result.
 NO_RESULT = {
     "synthetic": "the clips are generated",
@@ -39,50 +33,54 @@ NO_RESULT = {
     "leaky": "models saw clips that they are scored on",
     "predicted_by": "a model predicted the labels",
 }
+STATED = {True: "yes", False: "missing"}
 Facts = Mapping[str, Any]
 
 
-def methods_text(metrics: Facts) -> str:
-    """Return Markdown: a methods paragraph, a checklist of what is stated, and what is missing.
+def methods_facts(metrics: Facts) -> dict[str, Any]:
+    """Return the methods text of a run, the content of whose ``metrics.json`` is given.
 
-    Parameters
-    ----------
-    metrics
-        Content of ``metrics.json`` (docs/outputs.md).
+    ``warning`` says why the scores are no result, if they are none; ``annotators``, ``methods`` and
+    ``comparison`` are texts; each ``text`` of the ``checklist`` is stated by the run, or tells what
+    to add.
     """
     # A run on random labels recommends no model.
     metrics = {**metrics, "choice": None if metrics["permuted"] else metrics["choice"]}
     name = (metrics["choice"] or {}).get("model") or _best(metrics)
     paragraphs = [_data(metrics), _models(metrics), _scores(metrics, name), _software(metrics)]
     reasons = "; ".join(why for mark, why in NO_RESULT.items() if metrics.get(mark))
-    rows = [
-        f"| {item} | {'yes' if value else '**missing**'} | {_cell(value or cure)} |"
-        for item, value, cure in _checklist(metrics, name)
+    return {
+        "warning": reasons,
+        "annotators": _annotators(metrics),
+        "methods": clean(" ".join(filter(None, paragraphs))),
+        "comparison": clean(_among_others(metrics, name))
+        + f" This run is not a result to compare: {reasons}." * bool(reasons),
+        "checklist": [
+            {"item": item, "stated": bool(value), "text": clean(value or cure)}
+            for item, value, cure in _checklist(metrics, name)
+        ],
+    }
+
+
+def methods_text(metrics: Facts) -> str:
+    """Return `methods_facts` as Markdown."""
+    facts = methods_facts(metrics)
+    rows = ["| item | stated | value, or what to add |", "| --- | --- | --- |"]
+    for row in facts["checklist"]:
+        mark = "" if row["stated"] else "**"
+        text = row["text"].replace("|", "\\|")
+        rows.append(f"| {row['item']} | {mark}{STATED[row['stated']]}{mark} | {text} |")
+    missing = sum(not row["stated"] for row in facts["checklist"])
+    blocks = [
+        "## Methods",
+        *[f"**Not a result: {facts['warning']}.**"] * bool(facts["warning"]),
+        facts["methods"],
+        "## Among other studies",
+        facts["comparison"],
+        f"## Checklist: {missing} of {len(facts['checklist'])} missing",
+        "\n".join(rows),
     ]
-    missing = sum("**missing**" in row for row in rows)
-    return "\n".join(
-        [
-            "## Methods",
-            "",
-            *[f"**Not a result: {reasons}.**", ""] * bool(reasons),
-            clean(" ".join(filter(None, paragraphs))),
-            "",
-            "## Among other studies",
-            "",
-            clean(_among_others(metrics, name))
-            + f" This run is not a result to compare: {reasons}." * bool(reasons),
-            "",
-            f"## Checklist: {missing} of {len(rows)} missing",
-            "",
-            "| item | stated | value, or what to add |",
-            "| --- | --- | --- |",
-            *rows,
-        ]
-    )
-
-
-def _cell(text: str) -> str:
-    return clean(text).replace("|", "\\|")
+    return "\n\n".join(blocks)
 
 
 def _best(metrics: Facts) -> str:
@@ -101,7 +99,10 @@ def _data(metrics: Facts) -> str:
     if annotated := _annotators(metrics):
         text += f" Labels are those of {annotated}."
     if metrics["protocol"] == OTHERS:
-        return f"{text} Predictions are scored in {count(metrics['folds'], 'fold')}."
+        return (
+            f"{text} Predictions of another program, whose training clips are not known, are "
+            f"scored in {count(metrics['folds'], 'fold')}."
+        )
     if metrics["folds"] == 1:
         return f"{text} One split was tested; no group was in both parts."
     return (
@@ -116,8 +117,8 @@ def _models(metrics: Facts) -> str:
     )
     settings = metrics["provenance"].get("settings") or {}
     head = settings.get("head") or {}
-    text = f"Features: {described}." if described else "The features are not known."
-    text += f" {PROTOCOLS[metrics['protocol']]}" if metrics["protocol"] in PROTOCOLS else ""
+    made_by = IN_WORDS.get(metrics["protocol"], "values computed from the media")
+    text = f"Features ({made_by}): {described}." if described else "The features are not known."
     if head:
         how = "chosen by inner cross-validation" if head.get("choose_C") else f"C = {head['C']:g}"
         text += (
@@ -140,6 +141,8 @@ def _annotators(metrics: Facts) -> str:
         return ""
     alphas = ", ".join(f"{c['target']} {c['alpha']:.2f}".strip() for c in known if c.get("alpha"))
     agreed = f", Krippendorff's alpha {alphas}" if alphas else ""
+    both = [f"{c['target']} {c['icc'][0]:.2f} and {c['icc'][1]:.2f}" for c in known if c.get("icc")]
+    agreed += f", ICC(2,1) and ICC(2,k) {', '.join(both)}" if both else ""
     return f"{known[0]['annotators']:.3g} annotators per clip{agreed}"
 
 
@@ -151,19 +154,26 @@ def _facts_of(feature: Facts) -> list[str]:
 
 
 def _scores(metrics: Facts, name: str) -> str:
-    primary, model = metrics["primary_metric"], metrics["models"][name]
-    expected = metrics["choice"] or model
+    primary = metrics["primary_metric"]
+    expected = metrics["choice"] or metrics["models"][name]
     if expected[primary]["mean"] is None:
         return "No model made a prediction."
-    first = _score(TITLES.get(str(primary), str(primary)), *_primary(metrics, expected))
+    first = _score(TITLES[primary], *_primary(metrics, expected))
+    whose = f"{name}, with the cost of its choice," if metrics["choice"] else name
     text = (
-        f"{name} has {first} (the model without features, {metrics['baseline']['name']}: "
+        f"{whose} has {first} (the model without features, {metrics['baseline']['name']}: "
         f"{metrics['baseline'][primary]['mean']:.3f})."
     )
-    others = ", ".join(_score(score, value, ends) for score, value, ends in _compared(model))
+    others = ", ".join(_score(*one) for one in _compared(_expected(metrics, name)))
     text += f" Pooled over folds it has {others}." if others else ""
     known = "]" in first[-1:] + others[-1:]
     return text + " Intervals are at 95 %, over groups (Student's t)." * known
+
+
+def _expected(metrics: Facts, name: str) -> Facts:
+    """Return the scores to expect: of the nested choice, or of the model in runs without them."""
+    choice: Facts = metrics["choice"] or {}
+    return choice if "per_output" in choice else metrics["models"][name]
 
 
 def _compared(model: Facts) -> list[tuple[str, float, Sequence[float] | None]]:
@@ -207,17 +217,24 @@ def _features(metrics: Facts) -> Facts:
 
 
 def _among_others(metrics: Facts, name: str) -> str:
-    model, found = metrics["models"][name], []
-    if "mcc" in model:
-        found.append(f"MCC {model['mcc']:.2f} here, {META_ANALYSIS['mcc']} there")
+    model, found = _expected(metrics, name), []
+    scores = [("mcc", "MCC", model.get("mcc"))]
     for output, values in model["per_output"].items():
-        key = output.lower()
-        if key in META_ANALYSIS and values.get("pearson_r") is not None:
-            found.append(f"{output}: r {values['pearson_r']:.2f} here, {META_ANALYSIS[key]} there")
-    shown = "; ".join(found) or "none of these scores is known here"
+        scores.append((output.lower(), f"{output}: r", values.get("pearson_r")))
+    for key, title, value in scores:
+        if key in META_ANALYSIS and value is not None:
+            theirs, *ends = META_ANALYSIS[key]
+            low, high = ends or (theirs, theirs)
+            shown = round(value, 2)
+            side = "below" if shown < low else "above" if shown > high else "within" * bool(ends)
+            within = f" [{low:.2f}, {high:.2f}]" if ends else ""
+            found.append(
+                f"{title} {shown:.2f} here, {side or 'equal to'} {theirs:.2f}{within} there"
+            )
+    listed = "; ".join(found) or "none of these scores is known here"
     return (
         "The best models of 34 studies in a meta-analysis (Eerola & Anderson 2026, ACM Computing "
-        f"Surveys 58(10)): {shown}. Those studies used other music, labels and splits, so this "
+        f"Surveys 58(10)): {listed}. Those studies used other music, labels and splits, so this "
         "shows the order of magnitude and is not a ranking. No other figure of the meta-analysis "
         "is known here."
     )
@@ -230,37 +247,42 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
     expected = metrics["choice"] or metrics["models"][name]
     value, ends = _primary(metrics, expected)
     digest = provenance.get("manifest_digest") or ""
-    compared = [
-        _score(score, value, ends) for score, value, ends in _compared(metrics["models"][name])
-    ]
+    made = ", ".join(_features(metrics)) * (metrics["protocol"] != "imported")
+    first = _score(TITLES[metrics["primary_metric"]], value, ends) if ends else ""
+    compared = [_score(*one) for one in _compared(_expected(metrics, name))]
     tests = [c for c in metrics["comparisons"] if c["p"] is not None]
     chance = metrics.get("chance") or {}
     key = "choice" if "choice" in chance else name
     chance_text = f"{key}: p {chance[key]['p']:.3f}" if key in chance else ""
     n_groups, n_clips = metrics["groups"], metrics["clips"]
     grouped = f"{n_clips} clips in {n_groups} groups" if n_groups < n_clips else ""
+    lost = ", ".join(f"{name} {n}" for name, n in metrics.get("missing", {}).items() if n)
+    audited = count(len(metrics.get("audit", ())), "finding") * bool(settings.get("audit"))
     return [
-        ("data", f"{metrics['name']}, digest {digest[:12]}" if digest else "", "the data set"),
-        ("origin and licence of the clips", "", "state both"),
+        (
+            "data",
+            f"{metrics['name']}, {n_clips} clips" + f", digest {digest[:12]}" * bool(digest),
+            "",
+        ),
+        ("source", "", "cite the data set, with its version and where it can be found"),
+        ("licence", "", "state the licence of the media and of the labels"),
         ("groups", grouped, "every clip is its own group: are songs, artists or films shared?"),
         ("what a group is", "", "song, artist, album or source video"),
         ("annotators", _annotators(metrics), "number and agreement"),
         ("emotion that was asked for", "", "perceived, felt or intended"),
         ("folds", f"{metrics['folds']}, seed {metrics['seed']}", ""),
-        ("features and weights", ", ".join(_features(metrics)), "names, versions, weights"),
-        (
-            "tuning inside the training folds",
-            "penalty and model" if settings else "",
-            "what, and how",
-        ),
-        (
-            "primary score with interval",
-            _score(metrics["primary_metric"], value, ends) if ends else "",
-            "an interval",
-        ),
+        ("features and weights", made, "the program that made them, its version and weights"),
+        ("tuning inside the folds", "penalty and model" * bool(settings), "what, and how"),
+        ("primary score with interval", first, "an interval"),
         ("scores of meta-analyses", "; ".join(compared), "MCC, or r and R2"),
         ("baseline", metrics["baseline"]["name"], ""),
-        ("test against a simpler model", f"{len(tests)} tests" if tests else "", "a paired test"),
+        (
+            "test against a simpler model",
+            count(len(tests), "pair") if tests else "",
+            "a paired test",
+        ),
         ("check on random labels", chance_text, "mvemo-cv FEATURES --permute-labels 20"),
+        ("audit of the data", audited, "mvemo audit FEATURES"),
+        ("clips without a feature", lost or "none", ""),
         ("software", "versions above" if provenance.get("versions") else "", "names, versions"),
     ]

@@ -16,6 +16,7 @@ from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.numeric import mean_of_finite, spread
 from mvemo.fuse.report import coverage, findings, published, score_tables, summary
 from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
+from mvemo.fuse.report.methods import methods_facts
 from mvemo.fuse.report.text import count, page_templates
 from mvemo.fuse.results import ModelResult, Results, recommended_model, without_twin
 from mvemo.fuse.tasks.base import Outcome
@@ -91,6 +92,7 @@ def report_html(results: Results, covered: dict[str, Any] | None = None) -> str:
     `covered` are the facts of `coverage_facts`, if they are known.
     """
     covered = covered or coverage.coverage_facts(results)
+    methods = methods_facts(metrics_dict(results, covered)) if results.models else None
     results, note = without_twin(results), summary.scoring_note(results)
     top = recommended_model(results)
     if covered and top:
@@ -115,6 +117,7 @@ def report_html(results: Results, covered: dict[str, Any] | None = None) -> str:
             learning_svg=learning_curve_figure(results) if results.learning_curve else None,
             losses=loss_figures(results.curves),
             sections=provenance_sections(provenance),
+            methods=methods,
         )
     )
 
@@ -204,7 +207,9 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
     if choice := results.choice:
         nested = _model_dict(results, choice.nested)
         chosen = {"model": choice.model, "inside": choice.inside}
-        chosen |= {name: nested[name] for name in (metric, "intervals")}
+        chosen |= {
+            name: nested[name] for name in (*choice.nested.scores, "intervals", "per_output")
+        }
     left_out = {}
     if len(results.classes) > MOST_CLASSES:
         left_out = {"left_out": ["confusion", "per_output.per_fold", "per_output.intervals"]}
@@ -274,8 +279,11 @@ def chance_facts(results: Results) -> dict[str, Any]:
 
 
 def comparison_facts(c: Comparison) -> dict[str, Any]:
+    """Return a comparison, and the same by MCC or r as ``by_field``, as JSON values."""
     names = ("mean", "interval", "t", "p", "p_holm")
-    return {"clips": c.n_clips, **{name: getattr(c, name) for name in names}}
+    by_field = None if c.by_field is None else comparison_facts(c.by_field)
+    facts = {name: getattr(c, name) for name in names}
+    return {"clips": c.n_clips, **facts, "by_field": by_field}
 
 
 def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:

@@ -4,16 +4,18 @@ The templates of the page call these functions; they leave out a table without r
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.fuse.crossval.comparisons import by_scores
 from mvemo.fuse.models import modality_order
 from mvemo.fuse.numeric import mean_of_finite, spread
 from mvemo.fuse.report.findings import banners
+from mvemo.fuse.report.methods import STATED
 from mvemo.fuse.report.published import (
     LABEL,
     all_published_beside,
@@ -219,12 +221,13 @@ def shown_classes(results: Results) -> list[int]:
 def comparisons_table(results: Results) -> Table:
     """Return all paired differences with interval, test and verdict."""
     task, partial = results.task, results.partly_predicted
-    head = ["fusion", "its best single feature"] if results.fused else ["model", "against"]
-    head += [*["clips"] * partial, "difference" + ", points" * task.in_percent]
+    names = ("fusion", "its best single feature") if results.fused else ("model", "against")
+    head: list[Head | str] = [*names, *["clips"] * partial, Head("score", TEXT), "difference"]
     rows = []
-    for c in results.comparisons:
+    for of, c in by_scores(task, results.comparisons):
         cells = [c.model, c.reference, *[str(c.n_clips)] * partial]
-        cells += [score_text(task, c.mean, "+"), difference_text(task, c.interval)]
+        cells += [of.primary_title + ", points" * of.in_percent]
+        cells += [score_text(of, c.mean, "+"), difference_text(of, c.interval)]
         cells += [fraction(c.t, 2), p_text(c.p), p_text(c.p_holm), verdict(c)]
         rows.append(cells)
     return table([*head, "95 %", "t", "p", "p, Holm", Head("verdict", LINE)], rows, left=2)
@@ -278,6 +281,14 @@ def repeats_table(results: Results) -> Table:
         means = [one.primary_mean(one.models[i]) for one in results.repeats]
         rows.append([model.name, *(score_text(results.task, mean) for mean in means)])
     return table(["model", *map(str, range(len(results.repeats)))], rows)
+
+
+def checklist_table(methods: Mapping[str, Any]) -> Table:
+    rows = [
+        [one["item"], Cell(STATED[one["stated"]], strong=not one["stated"]), one["text"]]
+        for one in methods["checklist"]
+    ]
+    return table(["item", "stated", "value, or what to add"], rows, left=3)
 
 
 # --- clips

@@ -5,7 +5,7 @@ from itertools import chain
 
 import numpy as np
 
-from mvemo.fuse.crossval.comparisons import Comparison, names_of_tests
+from mvemo.fuse.crossval.comparisons import Comparison, by_scores, names_of_tests
 from mvemo.fuse.crossval.permutation import chance_p
 from mvemo.fuse.intervals import MIN_GROUPS
 from mvemo.fuse.models import INTEGRATED, STACKED
@@ -218,13 +218,18 @@ def compare_best(results: Results) -> str:
     on = "" if shared else f" on the {c.n_clips} clips that both predicted"
     points = score_text(task, abs(c.mean))
     better = "better" if c.mean >= 0 else "worse"
+    by_field = ""
+    if c.by_field is not None and c.by_field.significant is not None:
+        (_, (of, _)) = by_scores(task, [c])
+        p = f"p {p_text(c.by_field.p_holm)}"
+        by_field = f"; by {of.primary_title} {verdict(c.by_field)} ({p})"
     relation = f"{points}{' points' * task.in_percent} {better} than"
     if points == score_text(task, 0.0):
         relation = "as good as"
     return (
         f"The {kind}, {winner}, is {relation} {rival}, {other}{on}"
         + (f" ({'; '.join(facts)})" if facts else "")
-        + f": {verdict(c)}."
+        + f": {verdict(c)}{by_field}."
     )
 
 

@@ -99,6 +99,8 @@ class Task(ABC):
     # Key in `ModelResult.intervals` of the primary metric's interval, and its description.
     primary_interval: tuple[str, str]
     field_score: tuple[str, str]  # score by which meta-analyses compare: key and title
+    # The task with this score as its primary metric; None if it is, or needs thresholds.
+    by_field_score: Task | None = None
     primary_output = ""  # key of `ModelResult.per_output_fold` shown over folds
     brier_max = 1  # largest possible Brier score
 
@@ -119,6 +121,7 @@ class Task(ABC):
     probability_of = ""  # event that a probability is stated for
     probable_words = ""  # items that are given a probability
     right_words = ""  # verb phrase for the items that are counted as correct
+    page_note = ""  # explanation of the columns that only the page shows
     published = ""  # paper whose scores may be shown; '' for none
     output_columns: tuple[Column, ...]  # of the table of outputs, with `output` unset
     csv_kinds: tuple[str, ...] = ("true", "predicted")  # columns of each output
@@ -279,7 +282,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def columns_note(self) -> str:
-        """Return an explanation of the columns of the main table."""
+        """Return an explanation of the columns of the main table that the terminal shows."""
 
     @abstractmethod
     def prediction(self, names: Sequence[str]) -> str:

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.bootstrap import Resamples, areas, bootstrap_multiclass, bootstrap_multilabel
+from mvemo.fuse.bootstrap import (
+    Resamples,
+    areas,
+    bootstrap_multiclass,
+    bootstrap_multilabel,
+    class_counts,
+)
 from mvemo.fuse.metrics.calibration import (
     apply_temperature,
     brier_score,
@@ -20,6 +26,7 @@ from mvemo.fuse.metrics.scores import (
     DEFAULT_THRESHOLD,
     best_thresholds,
     confusion_matrix,
+    mcc_of_counts,
     multiclass_scores,
     multilabel_scores,
     roc_auc,
@@ -116,9 +123,9 @@ class Multiclass(ProbabilityTask):
         Column("F1", "f1"),
     )
     columns_note = (
-        "Balanced accuracy, Cohen's kappa, MCC and macro F1: of the pooled predictions. AUC: macro "
-        "one-vs-rest, mean over folds."
+        "MCC and macro F1: of the pooled predictions. AUC: macro one-vs-rest, mean over folds."
     )
+    page_note = "Balanced accuracy and Cohen's kappa: of the pooled predictions, too."
 
     def _losses(self, y_true: Labels, outputs: F64) -> F64:
         """Return log losses at the temperature that minimises their mean.
@@ -233,6 +240,23 @@ class Multiclass(ProbabilityTask):
         ]
 
 
+class ClassesByMCC(Multiclass):
+    """Classes whose primary metric is MCC."""
+
+    by_field_score = None
+    primary_metric, primary_title = Multiclass.field_score
+    in_percent = False
+
+    def _primary(self, y_true: Labels, outputs: F64) -> float:
+        return multiclass_scores(y_true, outputs, outputs.argmax(axis=1)).overall["mcc"]
+
+    def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
+        return np.asarray(mcc_of_counts(*class_counts(y_true, outputs, resamples)), np.float64)
+
+
+Multiclass.by_field_score = ClassesByMCC()
+
+
 @dataclass(frozen=True)
 class Multilabel(ProbabilityTask):
     """Any number of tags for each clip; `y_pred` is True if a probability reaches its threshold.
@@ -276,10 +300,11 @@ class Multilabel(ProbabilityTask):
         Column("recall", "recall"),
     )
     columns_note = (
-        "MCC, F1, AUC and AP (average precision) of the pooled predictions: mean over tags, or "
-        "micro, over all pairs of clip and tag. Heads decide by thresholds fitted inside the "
-        "training folds; nets' own outputs and other programs' predictions are decided at 0.5."
+        "MCC, F1, AUC and AP (average precision) of the pooled predictions: mean over tags. Heads "
+        "decide by thresholds fitted inside the training folds; nets' own outputs and other "
+        "programs' predictions are decided at 0.5."
     )
+    page_note = "Micro: over all pairs of clip and tag."
     csv_kinds = ("true", "predicted", "decided")
 
     def _losses(self, y_true: Labels, outputs: F64) -> F64:

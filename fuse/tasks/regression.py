@@ -113,6 +113,7 @@ class Regression(Task):
     error_note = (
         "Root mean squared error over targets, each in units of its labels' standard deviation."
     )
+    columns_note = "R2 and r (Pearson's) of the targets: pooled over folds."
     published = "C17"
     output_columns = (
         Column("R2", "r2"),
@@ -137,7 +138,7 @@ class Regression(Task):
 
     def _primary(self, y_true: Labels, outputs: F64) -> float:
         # A target without variance in a fold has no R2 and is left out of the mean.
-        return regression_scores(y_true, outputs).overall["r2_macro"]
+        return regression_scores(y_true, outputs).overall[self.primary_metric]
 
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> F64:
         return outputs
@@ -186,7 +187,8 @@ class Regression(Task):
         return self._resample_primary(y_true, outputs, resamples)
 
     def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
-        return mean_finite(bootstrap_regression(y_true, outputs, resamples)["r2"], axis=1)
+        score = self.primary_metric.removesuffix("_macro")
+        return mean_finite(bootstrap_regression(y_true, outputs, resamples)[score], axis=1)
 
     def facts(self) -> dict[str, Any]:
         if self.plane is None:
@@ -218,8 +220,8 @@ class Regression(Task):
         return of_targets or super().field_columns(names)
 
     @property
-    def columns_note(self) -> str:
-        note = "R2, r (Pearson's), CCC, RMSE and MAE of the targets: pooled over folds."
+    def page_note(self) -> str:  # type: ignore[override]
+        note = "CCC, RMSE and MAE: pooled, too."
         if self.plane is None:
             return note
         return f"{note} Quadrants: share of clips in the correct one, {self.plane}."
@@ -262,3 +264,13 @@ class Regression(Task):
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
         return {"quadrant_accuracy": valid}
+
+
+class RatingsByR(Regression):
+    """Values whose primary metric is Pearson's r, the mean over targets."""
+
+    primary_metric, primary_title = "pearson_r_macro", "mean r"
+    by_field_score = None
+
+
+Regression.by_field_score = RatingsByR()

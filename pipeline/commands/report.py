@@ -8,7 +8,7 @@ import click
 from click import option
 
 from mvemo.manifests import read_manifest
-from mvemo.manifests.files import parse_json
+from mvemo.manifests.files import dump_json, parse_json
 from mvemo.manifests.labels import TASKS, Task
 from mvemo.pipeline.commands.options import (
     INPUT,
@@ -60,6 +60,7 @@ from mvemo.pipeline.provenance import provenance
 @option("--name", help="Name of the data set.  [default: the first file's name]")
 @scale_option
 @paper_options
+@flag("--json", "With --methods: JSON (methods, comparison, checklist) instead of Markdown.")
 @flag("--from-logits", "The tables hold logits, not probabilities.")
 @flag("--synthetic", "State in the report that the clips are generated.")
 def report(
@@ -82,16 +83,16 @@ def report(
       mvemo report --predictions tags.csv --task multilabel --manifest clips.csv
       mvemo report --methods out
     """
-    if (run is None) == (not files):
-        raise BadOption("expected either --predictions FILE or --methods RUN")
+    if (run is None) == (not files) or (options["json"] and run is None):
+        raise BadOption("expected either --predictions FILE or --methods RUN [--json]")
     if run is not None:
-        text = methods_of_run(run)
+        text = methods_of_run(run, json=options["json"])
         if out is None:
             click.echo(text)
         else:
             from mvemo.fuse.report.report_files import write_texts
 
-            file = out / "methods.md" if out.is_dir() else out
+            file = out / f"methods.{'json' if options['json'] else 'md'}" if out.is_dir() else out
             write_texts(file.parent, {file.name: f"{text}\n"})
             click.echo(f"methods: {file}")
         return
@@ -149,13 +150,14 @@ def report(
     click.echo(f"\nreport: {out / 'report.html'}")
 
 
-def methods_of_run(run: Path) -> str:
-    """Return the methods paragraph of a run's folder, or of its ``metrics.json``."""
-    from mvemo.fuse.report.methods import methods_text
+def methods_of_run(run: Path, *, json: bool = False) -> str:
+    """Return the methods text of a run's folder, or of its ``metrics.json``."""
+    from mvemo.fuse.report.methods import methods_facts, methods_text
 
     path = run / "metrics.json" if run.is_dir() else run
     try:
-        return methods_text(parse_json(path.read_text(encoding="utf-8")))
+        metrics = parse_json(path.read_text(encoding="utf-8"))
+        return dump_json(methods_facts(metrics)).rstrip() if json else methods_text(metrics)
     except UnicodeDecodeError:
         cure = f"'mvemo fuse {run}' makes a run of features"
         raise BadOption(f"{run}: expected the folder of a run: {cure}") from None

@@ -108,13 +108,20 @@ VOTES = np.full((6, len(CLIPS.classes)), 2.0)
 WITH_VOTES = replace(DISAGREEING, disagreement=np.hstack([DISAGREEING.disagreement, VOTES]))
 
 
-@pytest.mark.parametrize("clips", [DISAGREEING, WITH_VOTES])
+RATED = replace(
+    CLIPS, task="regression", classes=("valence", "arousal"), labels=np.arange(12.0).reshape(6, 2)
+)
+# Deviations of two targets, and the same without the annotators' biases.
+WITH_RESIDUALS = replace(RATED, disagreement=np.arange(30.0).reshape(6, 5))
+
+
+@pytest.mark.parametrize("clips", [DISAGREEING, WITH_VOTES, WITH_RESIDUALS])
 def test_the_disagreement_of_annotators_comes_back(path, tmp_path, clips):
     fill(path, clips, VECTOR)
     assert verify_cache(path) == []
     with open_cache(path) as cache:
         np.testing.assert_array_equal(cache.table.disagreement, clips.disagreement)
-        fill(tmp_path / "without.h5", CLIPS, VECTOR)
+        fill(tmp_path / "without.h5", replace(clips, disagreement=None), VECTOR)
         (line,) = diff_caches(path, tmp_path / "without.h5")
     assert line == "only one of the caches has disagreement"
     part = subset(DISAGREEING, [2, 0])

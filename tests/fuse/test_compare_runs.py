@@ -229,6 +229,12 @@ def test_mcc_and_r_are_those_of_the_runs(tmp_path, task):
     assert f"{expected:.3f}" in format_run_comparison(found)
     (_, table), *_ = comparison_tables(found)
     assert f"{expected:.3f}" in table.rows[0][2].text
+    same = run_comparison_dict(found)["differences"][0]["by_field"]
+    assert (same is None) == (task == "multilabel")
+    scores = [row[6].text for row in table.rows]
+    n = len(found.comparisons)
+    titles = {"multiclass": ["accuracy", "MCC"], "regression": ["R2", "mean r"]}
+    assert scores == sorted(n * titles.get(task, ["macro ROC-AUC"]), key=scores.index)
     # A run of an earlier version does not state it.
     facts = json.loads((tmp_path / "b" / "metrics.json").read_text())
     for of in facts["models"].values():

@@ -16,6 +16,7 @@ from mvemo.manifests.annotators import (
     majority_label,
     mean_label,
     nominal_alpha,
+    two_way_icc,
     with_annotators,
 )
 
@@ -47,8 +48,8 @@ def test_the_ceiling_is_what_the_true_mean_scores():
     assert ceiling.deviation == pytest.approx(2, rel=0.03)
     assert (ceiling.annotators, ceiling.clips) == (pytest.approx(5), 4000)
     assert "with 5 annotators R2 cannot exceed 0.5" in ceiling.sentence()
-    facts = ["target", "clips", "annotators", "deviation", "ratio", "alpha", "r2", "pearson_r"]
-    assert [*ceiling.record()] == facts
+    facts = ["target", "clips", "annotators", "deviation", "ratio", "alpha"]
+    assert [*ceiling.record()] == [*facts, "icc", "r2", "pearson_r"]
 
 
 def test_without_their_number_one_annotators_deviation_is_stated():
@@ -344,3 +345,56 @@ def test_alpha_is_that_of_all_pairs(votes):
     expected = 1 - within / (pairs / (len(values) * (len(values) - 1))) if pairs else np.nan
     assert nominal_alpha(votes) == pytest.approx(expected, nan_ok=True)
     assert nominal_alpha(map(Counter, votes)) == pytest.approx(expected, nan_ok=True)
+
+
+# Shrout & Fleiss 1979, table 2: four judges rate six targets.
+JUDGED = ((9, 2, 5, 8), (6, 1, 3, 2), (8, 4, 6, 8), (7, 1, 2, 6), (10, 5, 6, 9), (6, 2, 4, 7))
+
+
+def rated_manifest(folder, rows):
+    """Return the manifest of rows by annotator, imported, written and read again."""
+    lines = [
+        f"c{u},c{u},a{i},{value},{10 * value if u else 10 * value + 5}"
+        for u, row in enumerate(rows)
+        for i, value in enumerate(row)
+        if value is not None
+    ]
+    (folder / "given.csv").write_text(
+        "\n".join(["clip_id,group,annotator,valence,arousal", *lines])
+    )
+    write_manifest(read_manifest(folder / "given.csv", media=False), folder / "clips.csv")
+    return read_manifest(folder / "clips.csv", media=False)
+
+
+def test_icc_is_that_of_shrout_and_fleiss(tmp_path):
+    manifest = rated_manifest(tmp_path, JUDGED)
+    valence, arousal = limits(manifest)
+    # Their table 4: .29 and .62; all ratings of arousal of the first target are 5 higher.
+    assert valence.icc == (pytest.approx(0.2898, abs=2e-4), pytest.approx(0.6201, abs=2e-4))
+    assert arousal.icc != valence.icc
+    assert "ICC(2,1) 0.290, ICC(2,k) 0.620" in valence.sentence()
+    assert valence.record()["icc"] == valence.icc
+
+
+@given(st.integers(2, 9), st.integers(2, 6), st.integers(0, 99))
+def test_icc_is_that_of_the_two_way_analysis_of_variance(n, k, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 1)) + rng.normal(size=(1, k)) + rng.normal(size=(n, k))
+    left = x - x.mean(axis=1, keepdims=True) - x.mean(axis=0) + x.mean()
+    of_clips = k * x.mean(axis=1).var(ddof=1)
+    of_annotators = n * x.mean(axis=0).var(ddof=1)
+    error = np.square(left).sum() / (n - 1) / (k - 1)
+    one = (of_clips - error) / (of_clips + (k - 1) * error + k * (of_annotators - error) / n)
+    many = (of_clips - error) / (of_clips + (of_annotators - error) / n)
+    residuals = np.sqrt(np.square(left).sum(axis=1) / (k - 1))
+    found = two_way_icc(x.mean(axis=1), x.std(axis=1, ddof=1), residuals, k)
+    np.testing.assert_allclose(found, (one, many), rtol=1e-6)
+
+
+def test_without_all_ratings_only_alpha_is_known(tmp_path):
+    rows = [list(row) for row in JUDGED]
+    rows[2][1] = None
+    for ceiling in limits(rated_manifest(tmp_path, rows)):
+        assert ceiling.icc is None
+        assert "ICC" not in ceiling.sentence()
+        assert ceiling.alpha is not None

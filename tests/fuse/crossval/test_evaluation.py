@@ -125,7 +125,7 @@ def test_quadrants_of_values(tmp_path):
     results = evaluated(path, C=0.1, n_resamples=100)
     model = results.models[2]
     # The scale of the settings goes before that of the cache.
-    assert "the middle of the scale -9..9" in results.task.columns_note
+    assert "the middle of the scale -9..9" in results.task.page_note
     assert evaluated(path, C=0.1, scale="-3..1").task.plane.centre == (-1.0, -1.0)
     right = ((model.outputs >= 0) == (table.labels >= 0)).all(axis=1)
     assert model.scores["quadrant_accuracy"] == pytest.approx(right.mean())

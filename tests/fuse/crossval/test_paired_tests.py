@@ -7,7 +7,8 @@ import pytest
 from fuse_samples import make_results
 from scipy import stats
 
-from mvemo.fuse.crossval.comparisons import compare_results
+from mvemo.fuse.bootstrap import resample_groups
+from mvemo.fuse.crossval.comparisons import compare_models, compare_results
 from mvemo.fuse.crossval.paired_tests import FoldedOutputs, exchange_test, holm, nadeau_bengio
 from mvemo.fuse.tasks import task_of
 
@@ -102,3 +103,52 @@ def test_models_of_equal_worth_are_rarely_told_apart():
         correct = song + rng.normal(size=song.shape) > -0.5
         found.append(exchange_test([classified(correct, groups)], "a", "b") < 0.05)
     assert np.mean(found) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+
+
+def test_verdicts_by_mcc_and_by_r_have_the_scores_of_the_models():
+    results = make_results(96, 6, missing=0)
+    (row, *_) = compare_results([results])
+    of = {m.name: m.per_fold["mcc"] for m in results.models}
+    differences = of[row.model] - of[row.reference]
+    np.testing.assert_allclose(row.by_field.differences, differences, atol=1e-12)
+    ratio = np.mean([n / (96 - n) for n in np.bincount(results.folds)])
+    t, p = nadeau_bengio(differences, ratio)
+    assert (row.by_field.t, row.by_field.p) == (pytest.approx(t), pytest.approx(p))
+    assert row.reversed().by_field.mean == -row.by_field.mean
+    assert row.by_field.p_holm >= row.by_field.p
+    y = np.random.default_rng(0).normal(size=(60, 2))
+    noise = np.random.default_rng(1).normal(size=(2, 60, 2))
+    outputs = {"a": y + 0.5 * noise[0], "b": y + 2 * noise[1]}
+    groups, folds = [str(i) for i in range(60)], np.arange(60) % 5
+    one = FoldedOutputs(task_of("regression"), y, groups, folds, 5, outputs)
+    (row,) = compare_models([one], [("a", "b")], resample_groups(groups, 50))
+    r = [
+        [np.mean([stats.pearsonr(y[f, j], outputs[n][f, j])[0] for j in range(2)]) for n in "ab"]
+        for f in (folds == fold for fold in range(5))
+    ]
+    np.testing.assert_allclose(row.by_field.differences, np.subtract(*np.transpose(r)))
+    pooled = [[stats.pearsonr(y[:, j], outputs[n][:, j])[0] for j in range(2)] for n in "ab"]
+    low, high = row.by_field.interval
+    assert (low + high) / 2 == pytest.approx(np.subtract(*np.mean(pooled, axis=1)))
+    tags = {name: 1 / (1 + np.exp(-values)) for name, values in outputs.items()}
+    one = FoldedOutputs(task_of("multilabel"), (y > 0) * 1, groups, folds, 5, tags)
+    assert compare_models([one], [("a", "b")])[0].by_field is None
+
+
+@pytest.mark.parametrize("k", [1, 6])
+def test_mcc_tells_apart_what_accuracy_cannot(k):
+    """One model always predicts the most common class, the other one finds both."""
+    n = 120
+    y_true = (np.arange(n) % 10 < 3) * 1
+    found = y_true.copy()
+    found[np.arange(n) % 10 == 0] = 0
+    found[np.isin(np.arange(n) % 10, (4, 5))] = 1
+    outputs = {"common": np.eye(2)[0 * y_true], "both": np.eye(2)[found]}
+    folds, groups = np.arange(n) // 10 * k // 12, [str(i) for i in range(n)]
+    # One clip differs, so that the differences of the folds are not all equal.
+    outputs["both"][5] = [1, 0]
+    one = FoldedOutputs(task_of("multiclass"), y_true, groups, folds, k, outputs)
+    (row,) = compare_models([one], [("both", "common")])
+    assert row.p > 0.05
+    assert row.by_field.p < 0.05
+    assert row.by_field.significant

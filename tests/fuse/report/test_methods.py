@@ -4,9 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+from markupsafe import escape
 
 from mvemo.fuse import metrics_dict
-from mvemo.fuse.report.methods import methods_text
+from mvemo.fuse.report.methods import methods_facts, methods_text
+from mvemo.fuse.report.report_files import report_html
+from mvemo.fuse.results import Choice
 
 
 def test_classes_have_mcc_and_the_missing_items_a_cure(uncertain):
@@ -15,11 +18,12 @@ def test_classes_have_mcc_and_the_missing_items_a_cure(uncertain):
     best = max(uncertain.models, key=uncertain.primary_mean)
     assert f"{best.name} has accuracy {uncertain.primary_mean(best):.3f} [" in text
     assert f"MCC {best.scores['mcc']:.3f} [" in text
-    assert f"MCC {best.scores['mcc']:.2f} here, MCC .87 there" in text
+    metrics["models"][best.name]["mcc"] = 0.5
+    assert "MCC 0.50 here, below 0.87 there" in methods_text(metrics)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
     missing = [row[0] for row in rows if row[1] == "**missing**"]
     assert f"{len(missing)} of {len(rows)} missing" in text
-    assert "| origin and licence of the clips" in missing
+    assert {"| source", "| licence", "| what a group is"} <= {*missing}
     assert "| check on random labels" in missing
     assert "--permute-labels 20" in text
 
@@ -55,6 +59,41 @@ def test_scores_that_are_no_result_are_marked(uncertain, mark):
     plain = methods_text({**metrics_dict(uncertain), "synthetic": False})
     assert "ot a result" not in plain
     assert "No other figure of the meta-analysis is known here." in plain
+
+
+@pytest.mark.parametrize(
+    ("value", "side"), [(0.554, "below"), (0.556, "within"), (0.764, "within"), (0.77, "above")]
+)
+def test_r_stands_next_to_the_published_range(outputs, value, side):
+    if outputs.task.name != "regression":
+        return
+    metrics = metrics_dict(outputs)
+    for model in metrics["models"].values():
+        model["per_output"] = {"valence": {"pearson_r": value, "intervals": {}}}
+    text = methods_text(metrics)
+    assert f"valence: r {value:.2f} here, {side} 0.67 [0.56, 0.76] there" in text
+
+
+def test_scores_are_those_of_the_nested_choice(uncertain):
+    chosen = replace(uncertain.models[0], scores={**uncertain.models[0].scores, "mcc": 0.123})
+    choice = Choice(uncertain.models[0].name, (), chosen)
+    facts = metrics_dict(replace(uncertain, choice=choice))
+    assert "MCC 0.123" in methods_text(facts)
+    assert f"{choice.model}, with the cost of its choice, has accuracy" in methods_text(facts)
+    # Runs of earlier versions state only the primary metric of the choice.
+    facts["choice"] = {k: facts["choice"][k] for k in ("model", "inside", "accuracy", "intervals")}
+    assert f"MCC {uncertain.models[0].scores['mcc']:.3f}" in methods_text(facts)
+
+
+def test_the_page_has_what_the_command_prints(uncertain):
+    facts, page = methods_facts(metrics_dict(uncertain)), report_html(uncertain)
+    part = page[page.index('<section id="methods">') :]
+    for row in facts["checklist"]:
+        assert f">{row['item']}</th>" in part
+        assert str(escape(row["text"])) in part
+    assert part.count("<b>missing</b>") == sum(not row["stated"] for row in facts["checklist"])
+    assert str(escape(facts["methods"])) in page
+    assert str(escape(facts["comparison"])) in page
 
 
 def rows_of(text):

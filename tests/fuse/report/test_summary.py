@@ -8,7 +8,7 @@ from fuse_samples import NASTY, by_name, empty_results, make_results, nasty_resu
 
 from mvemo.fuse.crossval.comparisons import compare_results, with_uncertainty
 from mvemo.fuse.report.findings import small_nets
-from mvemo.fuse.report.report_files import metrics_dict
+from mvemo.fuse.report.report_files import metrics_dict, report_html
 from mvemo.fuse.report.summary import (
     banners,
     best_comparison,
@@ -205,3 +205,13 @@ def test_control_characters_do_not_reach_the_terminal(results):
     assert "\x1b" not in text
     assert "\r" not in text
     assert NASTY in format_table(nasty_results()).replace("\n", " ")
+
+
+def test_each_column_is_explained_where_it_is_shown(outputs):
+    shown, page = " ".join(format_table(outputs).split()), report_html(outputs)
+    words = ["CCC", "Quadrants: "] if outputs.task.name == "regression" else ["Micro: "]
+    for word in words:
+        assert word not in shown
+        assert word in page
+    assert outputs.task.columns_note in shown
+    assert outputs.task.page_note in page

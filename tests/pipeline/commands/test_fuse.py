@@ -60,8 +60,10 @@ def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, capsys,
     compared = json.loads((tmp_path / "c" / "comparison.json").read_text())
     made = next(d for d in compared["differences"] if d["model"] == "made")
     assert made["interval"][1] < 0
-    (row,) = (s for s in (tmp_path / "c.md").read_text().splitlines() if s.startswith("| b:made |"))
-    assert f"{made['mean']:+.3f} [" in row
+    lines = (tmp_path / "c.md").read_text().splitlines()
+    row, by_r = (line for line in lines if line.startswith("| b:made |"))
+    assert f"| R2 | {made['mean']:+.3f} [" in row
+    assert f"| mean r | {made['by_field']['mean']:+.3f} [" in by_r
     assert "| a:made | **" in row
     assert (tmp_path / "c" / "comparison.txt").read_text() in shown + "\n"
 

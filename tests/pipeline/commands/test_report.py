@@ -102,7 +102,11 @@ def test_methods_go_to_a_file_or_into_a_folder(tmp_path, monkeypatch):
     Path("mine.csv").write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,0.3,0.7\n")
     assert run("--predictions", "mine.csv").exit_code == 0
     text = run("--methods", "out").stdout
-    assert "| origin and licence of the clips | **missing** |" in text
+    assert "| licence | **missing** | state the licence" in text
+    held = json.loads(run("--methods", "out", "--json").stdout)
+    assert held["methods"] in text
+    assert {"item": "folds", "stated": True, "text": "1, seed 0"} in held["checklist"]
+    assert run("--methods", "out", "--json", "--out", "out").stdout.endswith("methods.json\n")
     assert run("--methods", "out/metrics.json").stdout == text
     done = run("--methods", "out", "--out", "new/text.md")
     assert done.stdout == f"methods: {Path('new', 'text.md')}\n"
@@ -117,6 +121,7 @@ def test_methods_go_to_a_file_or_into_a_folder(tmp_path, monkeypatch):
         (["--methods", "features.h5"], "expected the folder of a run: 'mvemo fuse features.h5'"),
         (["--methods", "mine.csv"], "mine.csv: is not the metrics of an evaluation: not JSON"),
         (["--methods", "empty.json"], "'permuted' is missing or unknown"),
+        (["--predictions", "mine.csv", "--json"], "--methods RUN [--json]"),
         (["--predictions", "mine.csv", "--out", "mine.csv"], "expected a folder, got a file"),
     ],
 )
