@@ -1,23 +1,33 @@
 """Make the models in the box from the shared data: only coefficients go into the project.
 
-    python bench/make_models.py all --data ../shared/data --work /tmp/models
+    python bench/make_models.py all --quadrants 4Q --work models
 
 Each step is a command that this prints and that can be given by hand. What a model's card says
 beyond figures is in ``bench/models/NAME.toml``. The public weights are fetched where they are
-not here; each model takes some ten minutes on two cores.
+not here. ``--quadrants`` is the folder of the 4Q set (Panda et al. 2018). All models take about an
+hour on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from mvemo.manifests import Manifest, read_manifest
+from mvemo.pipeline.studies.dresses import dress
+
+Row = dict[str, str]
 ROOT = Path(__file__).resolve().parents[1]
 BOX = ROOT / "pipeline" / "models"
 # Files often have nothing above 8 kHz (telephones, old codecs, 22 kHz archives), where the
@@ -26,28 +36,50 @@ DESCRIPTORS = ("sr=16000", "n_fft=1024", "hop_length=512", "n_bands=5")
 EXTRACT = ["--profile", "pretrained"]
 EXTRACT += [word for setting in DESCRIPTORS for word in ("--set", f"descriptors.{setting}")]
 
-# Folder of the data, column of the group, columns of the targets (ours=theirs; none: classes),
-# scale of the ratings, options of extract.
-MODELS = {
+# One set of musicnn's outputs for all models, so that their features are computed once.
+MUSICNN = ("--set", "nets.musicnn.options.outputs=units,deviation,tags")
+# Copies of some training clips for the alarm, and how many clips of each kind are copied.
+DRESSES = ("mp3-64k", "aac-96k", "opus-64k", "vorbis-96k", "level-15", "lowpass-7k", "excerpt-12")
+N_DRESSED = {"4q": 36, "soundtracks": 24, "mve": 20}
+# What the groups of the model `songs` are called, by folder.
+KINDS = {"4q": "pop and rock", "soundtracks": "film music", "mve": "music videos"}
+# Signs of valence and arousal of quadrants and classes.
+SIGNS = {
+    **{"Q1": (1, 1), "Q2": (-1, 1), "Q3": (-1, -1), "Q4": (1, -1)},
+    **{"Excited": (1, 1), "Fear": (-1, 1), "Tension": (-1, 1), "Sad": (-1, -1)},
+    **{"Relaxation": (1, -1), "Neutral": (0, 0)},
+}
+# Standard deviation of each set's ratings in `songs`, around the middle of the scale.
+DEVIATION = 0.5
+# Centre of valence, energy and tension in Soundtracks: their ratings end at 7, and the clips that
+# Set 2 shares have its middle there.
+FILM_CENTRE = 4.0
+FILM_TARGETS = (
+    *("valence=valence", "energy=energy", "tension=tension", "anger=anger", "fear=fear"),
+    *("happiness=happy", "sadness=sad", "tenderness=tender"),
+)
+
+# Columns of the manifest (ours=theirs), options of its import, of extract, and of fuse.
+MODELS: dict[str, dict[str, tuple[str, ...]]] = {
+    "songs": {
+        "columns": ("group=kind", "valence=valence", "arousal=arousal"),
+        "import": ("--task", "regression", "--scale=-1..1"),
+        "extract": ("--nets", "musicnn", "--folds", "3"),
+        # The penalty is the one at which left-out sets are predicted best, on average.
+        "fuse": ("--folds", "3", "--set", "fuse.choose_C=false", "--set", "fuse.C=SONGS_C"),
+    },
     "film-music": {
-        "data": "soundtracks",
-        "group": "album_group",
-        "targets": [
-            *("valence=valence", "energy=energy", "tension=tension", "anger=anger", "fear=fear"),
-            *("happiness=happy", "sadness=sad", "tenderness=tender"),
-        ],
-        "scale": "1..9",
-        "extract": [
-            *("--nets", "musicnn"),
-            *("--set", "nets.musicnn.options.outputs=units,deviation,front,tags"),
-        ],
+        "columns": ("group=album_group", *FILM_TARGETS),
+        "import": ("--task", "regression", "--scale=1..9"),
+        "extract": ("--nets", "musicnn"),
+        "fuse": ("--folds", "6"),
     },
     "music-video": {
-        "data": "mve",
-        "group": "source_group",
-        "targets": [],
+        "columns": ("group=source_group",),
+        "import": (),
         # I3D would take longer than all else together, for a point or none.
-        "extract": ["--nets", "musicnn,effnet"],
+        "extract": ("--nets", "musicnn,effnet"),
+        "fuse": ("--folds", "6"),
     },
 }
 
@@ -57,34 +89,123 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=[*MODELS, "all"])
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--quadrants", type=Path, required=True, help="Folder of the 4Q set.")
     parser.add_argument("--work", type=Path, required=True, help="Folder to work in; is kept.")
     options = parser.parse_args()
+    sets = options.work / "sets"
+    sets.mkdir(parents=True, exist_ok=True)
+    for name in KINDS:
+        found = options.quadrants if name == "4q" else options.data / name
+        if not (sets / name).exists():
+            (sets / name).symlink_to(found.resolve())
     for name in MODELS if options.name == "all" else [options.name]:
-        make(name, options.data.resolve(), options.work / name)
+        make(name, options.work)
 
 
-def make(name: str, data: Path, work: Path) -> None:
+def make(name: str, work: Path) -> None:
     """Make one model in a folder of its own, and copy it into the box."""
-    recipe = MODELS[name]
-    work.mkdir(parents=True, exist_ok=True)
+    recipe, folder = MODELS[name], work / name
+    folder.mkdir(parents=True, exist_ok=True)
     # Names without folders: commands are recorded in the model.
-    shutil.copy(ROOT / "bench" / "models" / f"{name}.toml", work / "about.toml")
-    folder = data / str(recipe["data"])
-    _without_split(folder / "index.csv", work / "index.csv")
-    columns = ["path=file", f"group={recipe['group']}", *recipe["targets"]]
-    columns = [word for column in columns for word in ("--column", column)]
-    if recipe["targets"]:
-        columns += ["--task", "regression", "--scale", recipe["scale"]]
-    named = ["--name", name, "--root", os.path.relpath(folder, work.resolve())]
-    _run(work, "manifest", "import", "index.csv", *columns, *named, "--out", "clips.csv", "--force")
-    _run(work, "extract", "clips.csv", *EXTRACT, *recipe["extract"])
+    shutil.copy(ROOT / "bench" / "models" / f"{name}.toml", folder / "about.toml")
+    sets = os.path.relpath(work / "sets", folder)
+    rows = TABLES[name](work / "sets")
+    _write(folder / "index.csv", rows)
+    columns = [word for column in recipe["columns"] for word in ("--column", column)]
+    named = ["--column", "path=file", "--name", name, "--root", sets, "--out", "clips.csv"]
+    _run(folder, "manifest", "import", "index.csv", *columns, *recipe["import"], *named, "--force")
+    settings = [*EXTRACT, *recipe["extract"], *MUSICNN]
+    _run(folder, "extract", "clips.csv", *settings)
+    clips = read_manifest(folder / "clips.csv", media=False)
+    _write(folder / "dressed.csv", _dressed(clips, work / "sets", work / "dressed"))
+    named = ["--column", "path=file", "--column", "clip_id=name", "--root", "../dressed"]
+    named += ["--out", "dressed-clips.csv", *recipe["import"], "--force"]
+    _run(folder, "manifest", "import", "dressed.csv", *columns, *named)
+    sound = [word.replace(",effnet", "") for word in settings]
+    _run(folder, "extract", "dressed-clips.csv", *sound, "--work", "dressed")
     # The kernel head would add the vectors of all training clips to the model's file.
     final = ["--final-to", "model", "--about", "about.toml", "--set", "fuse.kernel=false"]
-    _run(work, "fuse", "work/features.h5", "--folds", "6", *final)
-    _run(work, "models", "model")
+    final += ["--dresses", "dressed/features.h5", *recipe["fuse"]]
+    _run(folder, "fuse", "work/features.h5", *final)
+    _run(folder, "models", "model")
     shutil.rmtree(BOX / name, ignore_errors=True)
-    shutil.copytree(work / "model", BOX / name)
+    shutil.copytree(folder / "model", BOX / name)
     _forget_earlier_runs(BOX / name / "model.json")
+
+
+def _songs(sets: Path) -> list[Row]:
+    """Return the clips of all sets, with ratings that have the same deviation in each set."""
+    rows: list[Row] = []
+    for name, kind in KINDS.items():
+        if name == "4q":
+            table = _table(sets / name / "panda_dataset_taffc_annotations.csv")
+            files = [f"{row['Quadrant']}/{row['Song']}.mp3" for row in table]
+            values = [SIGNS[row["Quadrant"]] for row in table]
+        else:
+            table = _table(sets / name / "index.csv")
+            files = [row["file"] for row in table]
+            film = name == "soundtracks"
+            values = [_film_place(row) if film else SIGNS[row["label"]] for row in table]
+        ratings = np.array(values, dtype=np.float64)
+        ratings *= DEVIATION / np.sqrt(np.square(ratings).mean(axis=0))
+        rows += [
+            {"file": f"{name}/{file}", "kind": kind, "valence": f"{v:.4f}", "arousal": f"{a:.4f}"}
+            for file, (v, a) in zip(files, ratings, strict=True)
+        ]
+    return rows
+
+
+def _film_place(row: Row) -> tuple[float, float]:
+    """Return valence and arousal, the mean of energy and tension, from their centre."""
+    arousal = (float(row["energy"]) + float(row["tension"])) / 2
+    return float(row["valence"]) - FILM_CENTRE, arousal - FILM_CENTRE
+
+
+def _one_set(name: str, sets: Path) -> list[Row]:
+    """Return the clips of a set; without the column ``split``, folds are made of all clips."""
+    rows = _table(sets / name / "index.csv")
+    return [
+        {key: f"{name}/{value}" if key == "file" else value for key, value in row.items()}
+        for row in rows
+    ]
+
+
+def _dressed(clips: Manifest, sets: Path, target: Path) -> list[Row]:
+    """Write dressed copies of some clips' sound; return their rows, the labels of the clips."""
+    target.mkdir(exist_ok=True)
+    table = {row["file"]: row for row in _table(target.parent / clips.name / "index.csv")}
+    rows = []
+    for name, count in N_DRESSED.items():
+        own = [clip for clip in clips.clips if clip.path.startswith(f"{name}/")]
+        order = np.random.default_rng(0).permutation(len(own))[:count]
+        for clip in (own[i] for i in np.sort(order)):
+            for dress_name in DRESSES:
+                # Files of one clip and dress are shared by all models.
+                stem = hashlib.sha256(f"{clip.path} {dress_name}".encode()).hexdigest()[:16]
+                found = next(target.glob(f"{stem}.*"), None)
+                path = found or dress(sets / clip.path, dress_name, target / f"{stem}.x")
+                label = {**table[clip.path], "file": path.name}
+                rows.append({**label, "name": f"{clip.clip_id}@{dress_name}"})
+    return rows
+
+
+TABLES: dict[str, Callable[[Path], list[Row]]] = {
+    "songs": _songs,
+    "film-music": partial(_one_set, "soundtracks"),
+    "music-video": partial(_one_set, "mve"),
+}
+
+
+def _table(path: Path) -> list[Row]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{k: v for k, v in row.items() if k != "split"} for row in csv.DictReader(file)]
+
+
+def _write(path: Path, rows: Sequence[Row]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _forget_earlier_runs(path: Path) -> None:
@@ -94,17 +215,6 @@ def _forget_earlier_runs(path: Path) -> None:
     stage_one.pop("history", None)
     stage_one["manifest"] = {name: stage_one["manifest"][name] for name in ("digest", "name")}
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _without_split(source: Path, target: Path) -> None:
-    """Copy a table without its column ``split``: folds are made of all clips."""
-    with source.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in rows[0] if name != "split"]
-    with target.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _run(folder: Path, *arguments: str) -> None:
