@@ -11,8 +11,9 @@ lists the known keys.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -45,6 +46,8 @@ LARGEST = 1e10
 MOST_LEVELS = 9
 # Maximum length of an override in a message, in characters.
 MOST_SHOWN = 80
+# Largest number of settings that an unknown one may stand for in a message.
+MOST_MEANT = 3
 
 
 def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
@@ -103,7 +106,26 @@ def _blaming(
             last = overrides[-1]
             shown = last if len(last) < MOST_SHOWN else f"{last[:MOST_SHOWN]}…"
             cause = last.option if isinstance(last, Override) else f"--set {shown}"
+            is_unknown = re.search("unknown (setting|option)", str(error))
+            if is_unknown and (meant := _meant(last.partition("=")[0].strip())):
+                text = f"unknown setting; did you mean {' or '.join(meant)}?"
+                raise BadOption(f"{cause}: {text}") from error
         raise BadOption(f"{cause}: {error}") from error
+
+
+def _meant(key: str) -> list[str]:
+    """Return the settings that end as an unknown key and are nearest to it; [] for a known one."""
+    tables: dict[str, Any] = {"extract": ExtractSettings(), "descriptors": DescriptorSettings()}
+    tables["fuse"] = EvaluationSettings()
+    with suppress(ImportError):  # stage two needs no torch
+        for name in net_names():
+            tables[f"nets.{name}"] = default_settings(name, "paper")
+            tables[f"nets.{name}.options"] = options_of(tables[f"nets.{name}"])
+    keys = [f"{t}.{each.name}" for t, of in tables.items() for each, _ in profile_fields(of)]
+    *parts, last = key.split(".")
+    shared = {k: len({*parts} & {*k.split(".")}) for k in keys if k.split(".")[-1] == last}
+    nearest = [k for k, n in shared.items() if n == max(shared.values())]
+    return [] if key in keys else nearest[:MOST_MEANT]
 
 
 def _profile_text(profile: str) -> str:
