@@ -11,6 +11,8 @@ DIMENSIONS = {
     "tension": ("tension",),
     "dominance": ("dominance", "dom"),
 }
+# Words of the quadrants of valence and arousal, from both high against the clock (Russell 1980).
+QUADRANTS = ("excited", "tense", "sad", "calm")
 _LETTERS = {"v": "valence", "a": "arousal", "d": "dominance"}
 _MEAN = {"mean", "avg", "average", "m", "mn", "mu", "label", "rating", "ratings", "score", "static"}
 _MEAN |= {"scores", "value", "song", "sum", "median", "gt", "annotation", "annotations"}

@@ -239,6 +239,7 @@ def predict(
     coverage: float | None = None,
     per_class: bool = False,
     jointly: bool = False,
+    relative: bool = False,
 ) -> Records:
     """Predict the emotion of clips, as ``mvemo predict --json`` does.
 
@@ -260,6 +261,8 @@ def predict(
     per_class, jointly
         With `coverage`: hold the truth for this share of each class or tag; hold all ratings of a
         clip at once for this share of the clips.
+    relative
+        Add ranks, standard scores and quadrants within these clips (10 or more).
 
     Returns
     -------
@@ -268,6 +271,7 @@ def predict(
     """
     from mvemo.fuse.final.model import asked_of
     from mvemo.pipeline.prediction.predictions import records
+    from mvemo.pipeline.prediction.relative import check_number, compared
 
     if not isinstance(coverage, int | float | None):
         raise _wrong_type(coverage, "coverage", "a number")
@@ -282,7 +286,8 @@ def predict(
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
         file, folder = Path(entries[0]), pick_model(name)
-        return records(*predict_features(folder, file, modalities, asked))
+        loaded, found = predict_features(folder, file, modalities, asked)
+        return records(loaded, compared(loaded, found, relative, "give relative=True"))
     from mvemo.extract.settings import check_device
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
@@ -291,7 +296,10 @@ def predict(
     files = {net: _path(file, f"weights of {net}") for net, file in (weights or {}).items()}
     device = check_device(str(device), "device")
     clips, folder, options = clips_and_settings(entries, name, modality, files, device, asked)
+    if relative:
+        check_number(len(clips))
 
     from mvemo.pipeline.prediction.run import predict_files
 
-    return records(*predict_files(folder, clips, options))
+    loaded, found = predict_files(folder, clips, options)
+    return records(loaded, compared(loaded, found, relative, "give relative=True"))

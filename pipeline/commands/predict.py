@@ -87,6 +87,10 @@ model_options = together(
 )
 @flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
 @flag("--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips.")
+@flag(
+    "--relative",
+    "Add ranks, standard scores and quadrants within the clips of this call (10 or more).",
+)
 @rehash_option
 @strict_option
 @flag("--plan", "Only print the time and the memory that it would need.")
@@ -127,7 +131,8 @@ def predict(
     """
     options["coverage"] = _asked(options.pop("coverage"), options)
     windows = {name: options.pop(name) for name in ("window", "hop")}
-    shown = {name: options.pop(name) for name in ("csv_file", "as_json", "jsonl", "strict")}
+    names = ("csv_file", "as_json", "jsonl", "strict", "relative")
+    shown = {name: options.pop(name) for name in names}
     if shown["jsonl"] and shown["as_json"]:
         raise BadOption("--json, --jsonl: expected one of them, got both")
     for name, value in {**windows, "timeline-to": timeline_to}.items():
@@ -135,6 +140,8 @@ def predict(
             raise BadOption(f"--{name} {value} needs a timeline: add --timeline")
     if timeline and options["coverage"] is not None:
         raise BadOption("--coverage holds for whole clips: leave out --coverage or --timeline")
+    if timeline and shown["relative"]:
+        raise BadOption("--relative compares whole clips: leave out --relative or --timeline")
     if timeline and catalogue is not None:
         raise BadOption("--cache does not keep windows: leave out --cache or --timeline")
     features = [Path(entry) for entry in inputs if entry.lower().endswith(".h5")]
@@ -150,6 +157,10 @@ def predict(
 
     later = catalogue is not None and not plan
     clips, folder, settings = clips_and_settings(inputs, **options, later=later)
+    if shown["relative"]:
+        from mvemo.pipeline.prediction.relative import check_number
+
+        check_number(len(clips))
     unreadable = all(clip.problem for clip in clips)
     if plan:
         # Without clips to time, neither torch nor nets are needed.
@@ -172,9 +183,10 @@ def predict(
 
     from mvemo.pipeline.prediction.run import predict_files
 
-    on_clip = _echo_line if shown["jsonl"] else None
+    # Relative values are known after the last clip.
+    on_clip = _echo_line if shown["jsonl"] and not shown["relative"] else None
     found = predict_files(folder, clips, settings, catalogue, on_clip)
-    return _show(*found, shown, facts=catalogue is not None)
+    return _show(*found, shown, facts=catalogue is not None, is_told=on_clip is not None)
 
 
 def _asked(coverage: float | None, options: dict[str, Any]) -> Asked | None:
@@ -192,10 +204,8 @@ def _predict_features(file: Path, options: dict[str, Any], shown: dict[str, Any]
     from mvemo.pipeline.prediction.predictions import predict_features
 
     modalities, folder = MODALITIES[options["modality"]], pick_model(options["model_name"])
-    model, found = predict_features(folder, file, modalities, options["coverage"])
-    for prediction in found if shown["jsonl"] else ():
-        _echo_line(model, prediction)
-    return _show(model, found, shown, facts=False)
+    found = predict_features(folder, file, modalities, options["coverage"])
+    return _show(*found, shown, facts=False)
 
 
 def _show_problems(
@@ -214,8 +224,6 @@ def _show_problems(
         unread = ((model, *unpredicted(clip.file, clip.problem)) for clip in clips)
         return _show_timelines(unread, shown)
     found = [Prediction(clip.file, problem=clip.problem) for clip in clips]
-    for prediction in found if shown["jsonl"] else ():
-        _echo_line(model, prediction)
     return _show(model, found, shown, facts=False)
 
 
@@ -227,11 +235,22 @@ def _echo_line(model: FinalModel, prediction: Prediction) -> None:
 
 
 def _show(
-    model: FinalModel, predictions: Sequence[Prediction], shown: dict[str, Any], facts: bool
+    model: FinalModel,
+    predictions: Sequence[Prediction],
+    shown: dict[str, Any],
+    facts: bool,
+    is_told: bool = False,
 ) -> int:
-    """Print the predictions; `facts` adds the facts that a catalogue stores."""
-    from mvemo.pipeline.prediction.predictions import prediction_rows, predictions_table, records
+    """Print the predictions; `facts` adds the facts that a catalogue stores.
 
+    If `is_told`, their lines of JSON were printed before.
+    """
+    from mvemo.pipeline.prediction.predictions import prediction_rows, predictions_table, records
+    from mvemo.pipeline.prediction.relative import compared
+
+    predictions = compared(model, predictions, shown["relative"], "add --relative")
+    for prediction in predictions if shown["jsonl"] and not is_told else ():
+        _echo_line(model, prediction)
     if not (shown["as_json"] or shown["jsonl"]):
         click.echo(predictions_table(model, predictions))
     failed = [bool(prediction.problem) for prediction in predictions]

@@ -18,6 +18,9 @@ TRUE_CLASS = (
     "the true class of {}, for each class by itself",
 )
 TRUE_TAGS = ("all tags of {}", "each tag of {} that have it")
+RELATIVE_LEGEND = (
+    "relative: quadrant among the {} clips of this call, and ranks from 0 (lowest) to 1 (highest)"
+)
 # Fields of a predicted rating.
 ENDS = ("value", "low", "high")
 
@@ -258,6 +261,28 @@ def format_of(model: FinalModel) -> Format:
     if model.task == "regression":
         return RatingFormat(model)
     return TagFormat(model) if model.task == "multilabel" else Format(model)
+
+
+def relative_columns(record: Record) -> Record:
+    """Return the columns of a record's relative values, such as ``valence_rank``."""
+    found: Record = {}
+    for name, entry in (record.get("relative") or {}).items():
+        if isinstance(entry, str):
+            found[f"relative_{name}"] = entry
+        else:
+            found |= {f"{name}_{key}": value for key, value in entry.items()}
+    return found
+
+
+def relative_cell(record: Record) -> str:
+    """Return the quadrant and the ranks of its axes; without a quadrant the highest ranks."""
+    entries = dict(record.get("relative") or {})
+    word = entries.pop("quadrant", None)
+    shown = {name: entry["rank"] for name, entry in entries.items()}
+    if word is None:
+        return _ranked(shown, 0, N_OTHERS) or "-"
+    axes = [name for name in ("valence", "arousal", "energy") if name in shown][:2]
+    return f"{word} ({', '.join(f'{name} {shown[name]:.2f}' for name in axes)})"
 
 
 def _rating(value: dict[str, float | None]) -> str:

@@ -31,7 +31,13 @@ from mvemo.fuse.numeric import F64, complete
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.text_table import Tabular, align_columns, shown_name
 from mvemo.pipeline.console.messages import tell_note, verbosity
-from mvemo.pipeline.prediction.formats import Record, format_of
+from mvemo.pipeline.prediction.formats import (
+    RELATIVE_LEGEND,
+    Record,
+    format_of,
+    relative_cell,
+    relative_columns,
+)
 
 if TYPE_CHECKING:
     from mvemo.cache import Cache
@@ -45,6 +51,7 @@ _EXPECT = {
 }
 # Start of the note on a clip whose set is large, or that is unlike the training clips.
 ASK = "ask a person"
+UNLIKE = "unlike the clips that the model was trained on"
 TRAINED_ON = "the clip is part of the model's training data: this does not test the model"
 # Maximum number of columns between path and predictor in the terminal's table.
 MOST_COLUMNS = 4
@@ -65,6 +72,8 @@ class Prediction:
     # JSON values: ``content`` (digest of its sound and pictures), ``duration`` in seconds, mvemo's
     # ``version``, the ``date`` of reading and the ``seconds`` that reading took.
     facts: Mapping[str, Any] = field(default_factory=dict)
+    # Values of `mvemo.pipeline.prediction.relative.compare`; None if they were not asked for.
+    relative: Record | None = None
 
 
 def complete_features(model: FinalModel, vectors: Collection[FeatureKey]) -> set[str]:
@@ -95,7 +104,7 @@ def predict_vectors(
         far = [f"{name} {ratio[0]:.1f} times" for name, ratio in ratios.items() if ratio[0] > 1]
         if far:
             notes += (
-                f"unlike the clips that the model was trained on ({', '.join(far)} as far "
+                f"{UNLIKE} ({', '.join(far)} as far "
                 "from their mean as nearly all of them): do not rely on this prediction",
             )
         notes += _ask_a_person(model, predictor, outputs, unusual=bool(far))
@@ -237,6 +246,8 @@ def prediction_fields(model: FinalModel, prediction: Prediction) -> Record:
         record["confidence"] = None
         if "set" in record:
             record["set"] = None
+    if prediction.relative is not None:
+        record["relative"] = prediction.relative or None
     record["notes"] = list(prediction.notes)
     return record | ({"error": prediction.problem} if prediction.problem else {})
 
@@ -255,10 +266,12 @@ def record_rows(
 ) -> list[list[object]]:
     """Return records as a table, with the columns `first` and `last` around the prediction."""
     written, last = format_of(model), ("error", *origin(model), *last)
-    table: list[list[object]] = [[*first, *written.csv_columns(), "notes", *last]]
+    # These columns stand behind the notes: the columns before are the model's outputs.
+    relative = dict.fromkeys(column for record in rows for column in relative_columns(record))
+    table: list[list[object]] = [[*first, *written.csv_columns(), "notes", *relative, *last]]
     for record in rows:
         cells = written.csv_cells(defaultdict(lambda: None, record))
-        cells.append("; ".join(record.get("notes", ())))
+        cells += ["; ".join(record.get("notes", ())), *map(relative_columns(record).get, relative)]
         table.append([*map(record.get, first), *cells, *map(record.get, last)])
     return table
 
@@ -276,6 +289,8 @@ def unpredicted(file: str, problem: str) -> tuple[str, list[Record]]:
 def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:
     """Return the text for the terminal: clips, notes without repeats, problems and a legend."""
     written, level = format_of(model), verbosity()
+    n_compared = sum(bool(p.relative) for p in predictions)
+    header = [*written.header, *["relative"] * bool(n_compared)]
     rows = []
     # Files that a note applies to, by kind and text of the note.
     files = defaultdict[tuple[str, str], list[str]](list)
@@ -284,7 +299,8 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
         if "error" in record:
             files["not predicted", record["error"]].append(file)
             continue
-        rows.append([file, *written.cells(record), record["model"].partition("/")[2]])
+        cells = [*written.cells(record), *[relative_cell(record)] * bool(n_compared)]
+        rows.append([file, *cells, record["model"].partition("/")[2]])
         for note in record["notes"] if level != "quiet" else ():
             files["note", note if level == "verbose" else without_distance(note)].append(file)
     notes = [
@@ -294,17 +310,19 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
     if not rows:
         return "\n".join(notes)
     lines = []
-    if len(written.header) > MOST_COLUMNS:
+    if len(header) > MOST_COLUMNS:
         for file, *cells, predictor in rows:
-            pairs = [(f"  {name}", cell) for name, cell in zip(written.header, cells, strict=True)]
+            pairs = [(f"  {name}", cell) for name, cell in zip(header, cells, strict=True)]
             lines += [f"{file}  by {predictor}", *align_columns(pairs, left=(0, 1)), ""]
     else:
-        header = ["path", *written.header, "by"]
-        left = {0, len(header) - 1, *(1 + column for column in written.text_columns)}
-        lines += [*align_columns([header, *rows], left=left), ""]
+        left = {0, len(rows[0]) - 1, *(1 + column for column in written.text_columns)}
+        left |= {1 + len(written.header)}
+        lines += [*align_columns([["path", *header, "by"], *rows], left=left), ""]
     lines += [*notes, ""] if notes else []
     if level != "quiet":
         lines += legend(model, predictions, brief=level == "normal")
+        if n_compared:
+            lines.append(RELATIVE_LEGEND.format(n_compared))
     return "\n".join(lines).rstrip("\n")
 
 

@@ -18,6 +18,7 @@ from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, BAD_NAME, VIDEO_SUFFIXE
 from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.errors import BadOption, DiskFailed
 from mvemo.pipeline.moods import Mood, Place, read_records
+from mvemo.pipeline.prediction.relative import folder_record
 from mvemo.pipeline.serve.corrections import Corrections, file_stamp
 from mvemo.pipeline.tagging import song_facts
 
@@ -224,6 +225,12 @@ class Library:
             if record.get("model") and not self.is_predicted(record["id"]):
                 record |= {**dict.fromkeys(PREDICTED), "notes": []}
         return records
+
+    def relative(self, model: FinalModel) -> Record:
+        """Return the places and values of the predicted clips relative to one another."""
+        with self.lock:
+            records = self._corrected(self.ids("done"))
+        return folder_record(model, records)
 
     def ids(self, *states: str) -> list[str]:
         """Return the ids of the clips in one of these states, without states of all."""
