@@ -63,8 +63,8 @@ def compare(records: Sequence[Record]) -> list[Record]:
         columns = zip(found, records, values, ranks(values), standard_scores(values), strict=True)
         for entries, record, value, rank, score in columns:
             if np.isfinite(value):
-                own = {} if name in (record.get("values") or {}) else {"value": round(value, 6)}
-                entries[name] = {**own, "rank": round(rank, 6), "score": round(score, 6)}
+                own = {} if name in (record.get("values") or {}) else {"value": float(value)}
+                entries[name] = {**own, "rank": float(rank), "score": float(score)}
     for entries in found:
         scores = {name: entry["score"] for name, entry in entries.items()}
         if word := quadrant_of(scores, dict.fromkeys(scores, 0.0)):
@@ -103,9 +103,9 @@ def reason_to_compare(model: FinalModel, records: Sequence[Record]) -> str:
     if len(found) < MANY:
         return ""
     words = [_word(model, record) for record in found]
-    word, n = max(((w, words.count(w)) for w in {*words} - {None}), key=lambda pair: pair[1])
+    word = max(words, key=words.count)
     n_unlike = sum(any(n.startswith(UNLIKE) for n in record["notes"]) for record in found)
-    if n > ONE_WORD * len(found):
+    if word is not None and (n := words.count(word)) > ONE_WORD * len(found):
         return f"{n} of {len(found)} clips came out as {word}"
     return f"{n_unlike} of {len(found)} clips are {UNLIKE}" * is_foreign(n_unlike / len(found))
 
@@ -124,7 +124,7 @@ def folder_record(model: FinalModel, records: Sequence[Record]) -> Record:
     predicted = [record for record in records if record.get("model") and not record.get("error")]
     placed = [record for record in predicted if record["map"]]
     places = np.array([record["map"] for record in placed], np.float64).reshape(-1, 2)
-    on_map = np.apply_along_axis(ranks, 0, places).round(6).tolist()
+    on_map = np.apply_along_axis(ranks, 0, places).tolist()
     found = compare(predicted) if len(predicted) >= FEWEST else [{} for _ in predicted]
     return {
         "clips": len(predicted),
