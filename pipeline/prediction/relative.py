@@ -53,7 +53,7 @@ def compare(records: Sequence[Record]) -> list[Record]:
 
     Each rating has ``rank`` and ``score``. A clip with classes or tags has them, and the ``value``
     from 0 to 1, of its valence and arousal, or of each output if its words have no place. The
-    ``quadrant`` is low or high in valence and arousal, where the mean of the clips is high.
+    ``quadrant`` is low or high in valence and arousal; ranks from 0.5 on are high.
     """
     rows = [_absolute(record) for record in records]
     names = dict.fromkeys(name for row in rows for name in row)
@@ -66,8 +66,8 @@ def compare(records: Sequence[Record]) -> list[Record]:
                 own = {} if name in (record.get("values") or {}) else {"value": float(value)}
                 entries[name] = {**own, "rank": float(rank), "score": float(score)}
     for entries in found:
-        scores = {name: entry["score"] for name, entry in entries.items()}
-        if word := quadrant_of(scores, dict.fromkeys(scores, 0.0)):
+        places = {name: entry["rank"] for name, entry in entries.items()}
+        if word := quadrant_of(places, dict.fromkeys(places, 0.5)):
             entries["quadrant"] = word
     return found
 

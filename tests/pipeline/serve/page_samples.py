@@ -12,7 +12,10 @@ import struct
 import sys
 import wave
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from mvemo.pipeline.prediction.relative import folder_record
 
 CLASSES = ("Calm", "Lively", "Sad")
 COLORS = dict(zip(CLASSES, ("#2f9e58", "#d06d1c", "#3b82c4"), strict=True))
@@ -78,6 +81,12 @@ class MadeServer:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.model = "made"
         self.names = ["made"]
+
+    def compared(self) -> dict[str, Any]:
+        """Compare the clips as the real server does; the file ``alike`` states a reason."""
+        found = folder_record(SimpleNamespace(scale={}), [*self.clips.values()])
+        is_offered = (self.folder / "alike").exists()
+        return found | {"reason": "14 of 17 clips came out as Calm" * is_offered}
 
     def touch(self, clip_id: str) -> dict[str, Any]:
         self.revision += 1
@@ -186,6 +195,7 @@ def make_app(made: MadeServer) -> Any:
             "health": lambda: health,
             "models": lambda: {"models": [model(n) for n in made.names]},
             "jobs": lambda: made.jobs[rest[0]] if rest else {"jobs": list(made.jobs.values())},
+            "relative": made.compared,
             "corrections": lambda: made.correct(rest[0], body),
             "learn": lambda: made.learn(body["name"]),
             "playlists": lambda: {"file": f"{body['name']}.m3u8", "text": "\n".join(body["ids"])},
