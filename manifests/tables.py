@@ -170,8 +170,7 @@ class Table:
     def with_path(self) -> Table:
         """Return the table with a column ``file`` renamed to ``path``, if there is no ``path``.
 
-        In a table of `mvemo predict`, ``duration`` and the columns of ``--relative`` lose their
-        names.
+        In a table of `mvemo predict`, ``duration`` and ``--relative``'s columns lose their names.
         """
         is_named = "path" in self.header or "file" not in self.header
         table = self if is_named else self.renamed({"path": "file"})

@@ -271,7 +271,7 @@ def predict(
     """
     from mvemo.fuse.final.model import asked_of
     from mvemo.pipeline.prediction.predictions import records
-    from mvemo.pipeline.prediction.relative import check_number, compared
+    from mvemo.pipeline.relative import compared
 
     if not isinstance(coverage, int | float | None):
         raise _wrong_type(coverage, "coverage", "a number")
@@ -286,8 +286,8 @@ def predict(
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
         file, folder = Path(entries[0]), pick_model(name)
-        loaded, found = predict_features(folder, file, modalities, asked)
-        return records(loaded, compared(loaded, found, relative, "give relative=True"))
+        found = predict_features(folder, file, modalities, asked)
+        return records(*compared(*found, relative, "give relative=True"))
     from mvemo.extract.settings import check_device
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
@@ -296,10 +296,8 @@ def predict(
     files = {net: _path(file, f"weights of {net}") for net, file in (weights or {}).items()}
     device = check_device(str(device), "device")
     clips, folder, options = clips_and_settings(entries, name, modality, files, device, asked)
-    if relative:
-        check_number(len(clips))
 
     from mvemo.pipeline.prediction.run import predict_files
 
-    loaded, found = predict_files(folder, clips, options)
-    return records(loaded, compared(loaded, found, relative, "give relative=True"))
+    found = predict_files(folder, clips, options)
+    return records(*compared(*found, relative, "give relative=True"))

@@ -13,7 +13,7 @@ import numpy as np
 from mvemo.manifests.files import shown, write_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.moods import Mood, Place
-from mvemo.pipeline.prediction.relative import ranks
+from mvemo.pipeline.relative import ranks
 
 Format = Literal["m3u8", "xspf"]
 # Named ends of a line through the plane: valence and arousal as ranks from 0 (lowest clip) to 1.
@@ -194,7 +194,7 @@ def along_line(moods: Sequence[Mood], ends: tuple[Place, Place]) -> list[Mood]:
     placed = [mood for mood in moods if mood.place is not None]
     if not placed:
         return []
-    xy = np.apply_along_axis(ranks, 0, np.array([mood.place for mood in placed], np.float64))
+    xy = ranks(np.array([mood.place for mood in placed], dtype=np.float64))
     start, stop = np.array(ends)
     line = stop - start
     along = (xy - start) @ line / (line @ line)

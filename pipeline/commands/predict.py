@@ -87,10 +87,7 @@ model_options = together(
 )
 @flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
 @flag("--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips.")
-@flag(
-    "--relative",
-    "Add ranks, standard scores and quadrants within the clips of this call (10 or more).",
-)
+@flag("--relative", "Add ranks and scores among the clips of this call, which are 10 or more.")
 @rehash_option
 @strict_option
 @flag("--plan", "Only print the time and the memory that it would need.")
@@ -128,11 +125,11 @@ def predict(
       mvemo predict clips/ more/*.mp4 --model out/model --csv emotions.csv
       mvemo predict video.mp4 --timeline
       mvemo predict songs/ --cache songs.h5 --csv songs.csv    # each night
+      mvemo predict songs/ --relative
     """
     options["coverage"] = _asked(options.pop("coverage"), options)
     windows = {name: options.pop(name) for name in ("window", "hop")}
-    names = ("csv_file", "as_json", "jsonl", "strict", "relative")
-    shown = {name: options.pop(name) for name in names}
+    shown = {n: options.pop(n) for n in ("csv_file", "as_json", "jsonl", "strict", "relative")}
     if shown["jsonl"] and shown["as_json"]:
         raise BadOption("--json, --jsonl: expected one of them, got both")
     for name, value in {**windows, "timeline-to": timeline_to}.items():
@@ -157,10 +154,6 @@ def predict(
 
     later = catalogue is not None and not plan
     clips, folder, settings = clips_and_settings(inputs, **options, later=later)
-    if shown["relative"]:
-        from mvemo.pipeline.prediction.relative import check_number
-
-        check_number(len(clips))
     unreadable = all(clip.problem for clip in clips)
     if plan:
         # Without clips to time, neither torch nor nets are needed.
@@ -183,10 +176,9 @@ def predict(
 
     from mvemo.pipeline.prediction.run import predict_files
 
-    # Relative values are known after the last clip.
     on_clip = _echo_line if shown["jsonl"] and not shown["relative"] else None
     found = predict_files(folder, clips, settings, catalogue, on_clip)
-    return _show(*found, shown, facts=catalogue is not None, is_told=on_clip is not None)
+    return _show(*found, {**shown, "told": on_clip}, facts=catalogue is not None)
 
 
 def _asked(coverage: float | None, options: dict[str, Any]) -> Asked | None:
@@ -235,21 +227,14 @@ def _echo_line(model: FinalModel, prediction: Prediction) -> None:
 
 
 def _show(
-    model: FinalModel,
-    predictions: Sequence[Prediction],
-    shown: dict[str, Any],
-    facts: bool,
-    is_told: bool = False,
+    model: FinalModel, predictions: Sequence[Prediction], shown: dict[str, Any], facts: bool
 ) -> int:
-    """Print the predictions; `facts` adds the facts that a catalogue stores.
-
-    If `is_told`, their lines of JSON were printed before.
-    """
+    """Print the predictions; `facts` adds the facts that a catalogue stores."""
     from mvemo.pipeline.prediction.predictions import prediction_rows, predictions_table, records
-    from mvemo.pipeline.prediction.relative import compared
+    from mvemo.pipeline.relative import compared
 
-    predictions = compared(model, predictions, shown["relative"], "add --relative")
-    for prediction in predictions if shown["jsonl"] and not is_told else ():
+    _, predictions = compared(model, predictions, shown["relative"], "add --relative")
+    for prediction in predictions if shown["jsonl"] and not shown.get("told") else ():
         _echo_line(model, prediction)
     if not (shown["as_json"] or shown["jsonl"]):
         click.echo(predictions_table(model, predictions))

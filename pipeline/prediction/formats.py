@@ -18,9 +18,6 @@ TRUE_CLASS = (
     "the true class of {}, for each class by itself",
 )
 TRUE_TAGS = ("all tags of {}", "each tag of {} that have it")
-RELATIVE_LEGEND = (
-    "relative: quadrant among the {} clips of this call, and ranks from 0 (lowest) to 1 (highest)"
-)
 # Fields of a predicted rating.
 ENDS = ("value", "low", "high")
 
@@ -265,24 +262,16 @@ def format_of(model: FinalModel) -> Format:
 
 def relative_columns(record: Record) -> Record:
     """Return the columns of a record's relative values, such as ``valence_rank``."""
-    found: Record = {}
-    for name, entry in (record.get("relative") or {}).items():
-        if isinstance(entry, str):
-            found[f"relative_{name}"] = entry
-        else:
-            found |= {f"{name}_{key}": value for key, value in entry.items()}
-    return found
+    entries = dict(record.get("relative") or {})
+    word = {"relative_quadrant": entries.pop("quadrant")} if "quadrant" in entries else {}
+    return word | {f"{name}_{key}": x for name, of in entries.items() for key, x in of.items()}
 
 
 def relative_cell(record: Record) -> str:
-    """Return the quadrant and the ranks of its axes; without a quadrant the highest ranks."""
-    entries = dict(record.get("relative") or {})
-    word = entries.pop("quadrant", None)
-    shown = {name: entry["rank"] for name, entry in entries.items()}
-    if word is None:
-        return _ranked(shown, 0, N_OTHERS) or "-"
-    axes = [name for name in ("valence", "arousal", "energy") if name in shown][:2]
-    return f"{word} ({', '.join(f'{name} {shown[name]:.2f}' for name in axes)})"
+    """Return the quadrant and the first ranks in words."""
+    entries = (record.get("relative") or {}).items()
+    texts = [of if isinstance(of, str) else f"{name} {of['rank']:.2f}" for name, of in entries]
+    return ", ".join(texts[:3]) or "-"
 
 
 def _rating(value: dict[str, float | None]) -> str:

@@ -31,13 +31,7 @@ from mvemo.fuse.numeric import F64, complete
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.text_table import Tabular, align_columns, shown_name
 from mvemo.pipeline.console.messages import tell_note, verbosity
-from mvemo.pipeline.prediction.formats import (
-    RELATIVE_LEGEND,
-    Record,
-    format_of,
-    relative_cell,
-    relative_columns,
-)
+from mvemo.pipeline.prediction.formats import Record, format_of, relative_cell, relative_columns
 
 if TYPE_CHECKING:
     from mvemo.cache import Cache
@@ -72,8 +66,7 @@ class Prediction:
     # JSON values: ``content`` (digest of its sound and pictures), ``duration`` in seconds, mvemo's
     # ``version``, the ``date`` of reading and the ``seconds`` that reading took.
     facts: Mapping[str, Any] = field(default_factory=dict)
-    # Values of `mvemo.pipeline.prediction.relative.compare`; None if they were not asked for.
-    relative: Record | None = None
+    relative: Record | None = None  # of `mvemo.pipeline.relative.compare`; None if not asked for
 
 
 def complete_features(model: FinalModel, vectors: Collection[FeatureKey]) -> set[str]:
@@ -104,8 +97,8 @@ def predict_vectors(
         far = [f"{name} {ratio[0]:.1f} times" for name, ratio in ratios.items() if ratio[0] > 1]
         if far:
             notes += (
-                f"{UNLIKE} ({', '.join(far)} as far "
-                "from their mean as nearly all of them): do not rely on this prediction",
+                f"{UNLIKE} ({', '.join(far)} as far from their mean as nearly all of them): do not "
+                "rely on this prediction",
             )
         notes += _ask_a_person(model, predictor, outputs, unusual=bool(far))
     return replace(prediction, predictor=predictor, outputs=outputs, notes=notes)
@@ -264,9 +257,8 @@ def prediction_rows(
 def record_rows(
     model: FinalModel, first: Sequence[str], rows: Sequence[Record], last: Sequence[str] = ()
 ) -> list[list[object]]:
-    """Return records as a table, with the columns `first` and `last` around the prediction."""
+    """Return records as a table; outputs end at the notes, as readers of the table expect."""
     written, last = format_of(model), ("error", *origin(model), *last)
-    # These columns stand behind the notes: the columns before are the model's outputs.
     relative = dict.fromkeys(column for record in rows for column in relative_columns(record))
     table: list[list[object]] = [[*first, *written.csv_columns(), "notes", *relative, *last]]
     for record in rows:
@@ -289,8 +281,8 @@ def unpredicted(file: str, problem: str) -> tuple[str, list[Record]]:
 def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:
     """Return the text for the terminal: clips, notes without repeats, problems and a legend."""
     written, level = format_of(model), verbosity()
-    n_compared = sum(bool(p.relative) for p in predictions)
-    header = [*written.header, *["relative"] * bool(n_compared)]
+    n = sum(bool(prediction.relative) for prediction in predictions)
+    header = [*written.header, *["relative"] * (n > 0)]
     rows = []
     # Files that a note applies to, by kind and text of the note.
     files = defaultdict[tuple[str, str], list[str]](list)
@@ -299,7 +291,7 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
         if "error" in record:
             files["not predicted", record["error"]].append(file)
             continue
-        cells = [*written.cells(record), *[relative_cell(record)] * bool(n_compared)]
+        cells = [*written.cells(record), *[relative_cell(record)] * (n > 0)]
         rows.append([file, *cells, record["model"].partition("/")[2]])
         for note in record["notes"] if level != "quiet" else ():
             files["note", note if level == "verbose" else without_distance(note)].append(file)
@@ -315,14 +307,13 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
             pairs = [(f"  {name}", cell) for name, cell in zip(header, cells, strict=True)]
             lines += [f"{file}  by {predictor}", *align_columns(pairs, left=(0, 1)), ""]
     else:
-        left = {0, len(rows[0]) - 1, *(1 + column for column in written.text_columns)}
-        left |= {1 + len(written.header)}
+        left = {0, *range(1 + len(written.header), len(rows[0]))}
+        left |= {1 + column for column in written.text_columns}
         lines += [*align_columns([["path", *header, "by"], *rows], left=left), ""]
     lines += [*notes, ""] if notes else []
     if level != "quiet":
         lines += legend(model, predictions, brief=level == "normal")
-        if n_compared:
-            lines.append(RELATIVE_LEGEND.format(n_compared))
+        lines += [f"relative: quadrant and ranks (0 to 1) among {n} clips of this call"] * (n > 0)
     return "\n".join(lines).rstrip("\n")
 
 

@@ -58,7 +58,7 @@ export function shownBars(clip) {
   const axes = state.model.axes.filter((name) => entries[name]);
   const names = axes[1] ? axes : Object.keys(entries).sort((a, b) => entries[b].rank - entries[a].rank);
   const bars = names.slice(0, 2).map((name) => {
-    const { rank, score, value = clip.values?.[name].value } = entries[name];
+    const { rank, score, value } = entries[name];
     return { name, share: rank, text: `${rank.toFixed(2)} (${number(value)})`,
       title: `${name}: rank ${rank.toFixed(2)}, standard score ${score.toFixed(1)}, value ${number(value)}` };
   });

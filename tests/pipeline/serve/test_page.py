@@ -486,18 +486,18 @@ def test_clips_are_shown_relative_to_the_folder(browser, server, width, height, 
     offer = page.locator("#offer:has-text('14 of 17 clips came out as Calm: switch on “Relative')")
     offer.wait_for()
     row = page.locator(".clip:has-text('Song 1')").first
-    assert "Lively 6" in row.inner_text()
+    assert "Lively\n69 %" in row.inner_text()
     page.get_by_label("Relative to this folder").check()
     assert not offer.is_visible()
     # The absolute value stands behind the rank.
     assert re.search(r"valence\s+0\.\d\d \(0\.\d\d\)", row.inner_text())
-    assert "excited in this folder, by itself Lively" in row.inner_text()
+    assert "tense in this folder, by itself Lively" in row.inner_text()
     row.click()
     assert page.evaluate(LAYOUT)["cut"] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert Axe().run(page).response["violations"] == []
     page.locator(f"#tabs [data-view={'clip' if width < 760 else 'map'}]").click()
-    assert "excited in this folder, valence 0." in page.locator("#facts").inner_text()
+    assert "tense in this folder, valence 0." in page.locator("#facts").inner_text()
     assert page.evaluate(LAYOUT)["below"] == []
     page.locator("#tabs [data-view=map]").click()
     # Song 0 is first of 11 on the map, wherever its place of 0.1 lies.
