@@ -1,5 +1,6 @@
 """Ranks, standard scores and quadrants within the clips of a call, or of a served folder."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,10 +80,10 @@ def reason_to_compare(model: FinalModel, records: Sequence[Record]) -> str:
     found = [record for record in records if record.get("proba") or record.get("values")]
     if len(found) < MANY:
         return ""
-    words = [_word(model, record) for record in found]
-    word = max(words, key=words.count)
-    if word is not None and words.count(word) > ONE_WORD * len(found):
-        return f"{words.count(word)} of {len(found)} clips came out as {word}"
+    words = Counter(_word(model, record) for record in found)
+    word, n = words.most_common(1)[0]
+    if word is not None and n > ONE_WORD * len(found):
+        return f"{n} of {len(found)} clips came out as {word}"
     n = sum(any(note.startswith(UNLIKE) for note in record["notes"]) for record in found)
     return f"{n} of {len(found)} clips are {UNLIKE}" if is_foreign(n / len(found)) else ""
 

@@ -87,7 +87,7 @@ model_options = together(
 )
 @flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
 @flag("--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips.")
-@flag("--relative", "Add ranks and scores among the clips of this call, which are 10 or more.")
+@flag("--relative", "Add ranks and scores among the clips of this call (at least 10).")
 @rehash_option
 @strict_option
 @flag("--plan", "Only print the time and the memory that it would need.")

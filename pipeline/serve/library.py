@@ -235,13 +235,12 @@ class Library:
         found = [record for record in done if record.get("proba") or record.get("values")]
         ids = [record["id"] for record in found if record["map"]]
         places = np.array([record["map"] for record in found if record["map"]]).reshape(-1, 2)
-        entries = zip(found, compare(found), strict=True)
         return {
             "clips": len(found),
             "fewest": FEWEST,
             "reason": reason_to_compare(model, found),
             "map": dict(zip(ids, ranks(places).tolist(), strict=True)),
-            "relative": {record["id"]: of for record, of in entries if of},
+            "relative": {r["id"]: of for r, of in zip(found, compare(found), strict=True) if of},
         }
 
     def ids(self, *states: str) -> list[str]:

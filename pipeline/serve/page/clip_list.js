@@ -16,7 +16,7 @@ const meter = (bar) => el("span", { className: "mood", title: bar.title ?? bar.n
 
 function setText(clip) {
   const { quadrant } = relativeOf(clip) || {};
-  if (quadrant) return `${quadrant} in this folder, by itself ${strongest(clip)[0].name}`;
+  if (quadrant) return `${quadrant} in this folder${rated() ? "" : `, by itself ${strongest(clip)[0].name}`}`;
   const wide = barsOf(clip).find((bar) => bar.high !== undefined);
   if (wide) return `${wide.name} may be ${wide.low.toFixed(1)} to ${wide.high.toFixed(1)}`;
   return clip.set ? `may be ${clip.set.join(", ") || "none of them"}` : "";

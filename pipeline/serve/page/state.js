@@ -55,7 +55,7 @@ export const relativeOf = (clip) => state.isRelative && state.compared.relative[
 /** Return the bars to show: the strongest; relative to the folder, the ranks of two values. */
 export function shownBars(clip) {
   const { quadrant, ...entries } = relativeOf(clip) || {};
-  const axes = state.model.axes.filter((name) => entries[name]);
+  const axes = ["valence", "arousal", "energy"].filter((name) => entries[name]);
   const names = axes[1] ? axes : Object.keys(entries).sort((a, b) => entries[b].rank - entries[a].rank);
   const bars = names.slice(0, 2).map((name) => {
     const { rank, score, value } = entries[name];
