@@ -28,10 +28,10 @@ from mvemo.fuse.near_pairs import near_pairs
 from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete
 from mvemo.fuse.results import Results, recommended_model
 from mvemo.fuse.scaling import fit_scaling, unit_rows
+from mvemo.manifests.dimensions import QUADRANTS
 from mvemo.manifests.labels import PLANE, parse_scale
 from mvemo.manifests.schemes import find_scheme
 
-QUADRANTS = ("excited", "tense", "sad", "calm")
 # Function from a label to a class, or None for a label that the scheme does not map.
 Scheme = Callable[[str], str | None]
 DEFAULT = EvaluationSettings()

@@ -30,6 +30,7 @@ EXCEL = (".xlsx", ".xlsm")
 TABLES = (".csv", ".tsv", *PARQUET, *EXCEL)
 # A table with all of these columns was written by `mvemo predict`.
 _OF_PREDICT = frozenset({"model", "notes", "error"})
+_COMPARED = re.compile(r".+_(rank|score|value)|relative_quadrant")
 _SETTING = re.compile(r"#\s*([A-Za-z]+)\s*:\s*(.*)$")
 _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
 # Excel's line above a table that states the separator of its cells.
@@ -169,14 +170,16 @@ class Table:
     def with_path(self) -> Table:
         """Return the table with a column ``file`` renamed to ``path``, if there is no ``path``.
 
-        In a table of `mvemo predict`, the column ``duration`` loses its name.
+        In a table of `mvemo predict`, ``duration`` and ``--relative``'s columns lose their names.
         """
-        renamed = {}
-        if "path" not in self.header and "file" in self.header:
-            renamed["path"] = "file"
-        if not self.kind and {*self.header} >= _OF_PREDICT | {"content", "duration"}:
-            renamed[""] = "duration"
-        return self.renamed(renamed)
+        is_named = "path" in self.header or "file" not in self.header
+        table = self if is_named else self.renamed({"path": "file"})
+        if self.kind or not {*self.header} >= _OF_PREDICT:
+            return table
+        (line, names), *rows = table.rows
+        compared = filter(_COMPARED.fullmatch, names[names.index("notes") : names.index("error")])
+        left_out = {*compared, *["duration"] * ("content" in names)}
+        return replace(table, rows=((line, ["" if n in left_out else n for n in names]), *rows))
 
 
 # --- reading

@@ -239,6 +239,7 @@ def predict(
     coverage: float | None = None,
     per_class: bool = False,
     jointly: bool = False,
+    relative: bool = False,
 ) -> Records:
     """Predict the emotion of clips, as ``mvemo predict --json`` does.
 
@@ -260,6 +261,8 @@ def predict(
     per_class, jointly
         With `coverage`: hold the truth for this share of each class or tag; hold all ratings of a
         clip at once for this share of the clips.
+    relative
+        Add ranks, standard scores and quadrants within these clips (10 or more).
 
     Returns
     -------
@@ -268,6 +271,7 @@ def predict(
     """
     from mvemo.fuse.final.model import asked_of
     from mvemo.pipeline.prediction.predictions import records
+    from mvemo.pipeline.relative import compared
 
     if not isinstance(coverage, int | float | None):
         raise _wrong_type(coverage, "coverage", "a number")
@@ -280,7 +284,8 @@ def predict(
         from mvemo.pipeline.prediction.predictions import predict_features
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
-        return records(*predict_features(name, Path(entries[0]), modalities, asked))
+        found = predict_features(name, Path(entries[0]), modalities, asked)
+        return records(*compared(*found, relative, "give relative=True"))
     from mvemo.extract.settings import check_device
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
@@ -292,4 +297,5 @@ def predict(
 
     from mvemo.pipeline.prediction.run import predict_files
 
-    return records(*predict_files(folder, clips, options))
+    found = predict_files(folder, clips, options)
+    return records(*compared(*found, relative, "give relative=True"))

@@ -13,9 +13,10 @@ import numpy as np
 from mvemo.manifests.files import shown, write_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.moods import Mood, Place
+from mvemo.pipeline.relative import ranks
 
 Format = Literal["m3u8", "xspf"]
-# Named ends of a line through the plane: valence and arousal from 0 (lowest clip) to 1 (highest).
+# Named ends of a line through the plane: valence and arousal as ranks from 0 (lowest clip) to 1.
 ENDS: dict[str, Place] = {
     "calm": (0.5, 0.0),
     "lively": (0.5, 1.0),
@@ -186,16 +187,14 @@ def _end(text: str) -> Place:
 def along_line(moods: Sequence[Mood], ends: tuple[Place, Place]) -> list[Mood]:
     """Return the clips whose place lies between the ends, in an order with small steps.
 
-    Places are scaled to 0..1 from the lowest to the highest clip. The line is cut into bands with
-    about as many clips as there are bands, and every second band is walked in the other direction
-    (the strip heuristic of Daganzo 1984). Clips without a place are left out.
+    Places are ranks among the clips, from 0 (lowest) to 1 (highest). The line is cut into bands
+    with about as many clips as there are bands, and every second band is walked in the other
+    direction (the strip heuristic of Daganzo 1984). Clips without a place are left out.
     """
     placed = [mood for mood in moods if mood.place is not None]
     if not placed:
         return []
-    xy = np.array([mood.place for mood in placed], dtype=np.float64)
-    low, high = xy.min(axis=0), xy.max(axis=0)
-    xy = (xy - low) / np.where(high > low, high - low, 1.0)
+    xy = ranks(np.array([mood.place for mood in placed], dtype=np.float64))
     start, stop = np.array(ends)
     line = stop - start
     along = (xy - start) @ line / (line @ line)

@@ -97,6 +97,7 @@ FLOORS = {
         "models",
         "prediction stage_two",
         "learning moods studies tagging",
+        "relative",
         "playlists",
         "serve",
         "commands",

@@ -66,7 +66,7 @@ def playlist(
     """Write playlists of the clips in PREDICTIONS, a CSV or JSON file of mvemo predict.
 
     The ends of --path are calm, lively, sad, happy, tense, relaxed, or a valence and an arousal
-    from 0 to 1 (the lowest and the highest of the clips). No file is listed twice, and copies of
+    as ranks among the clips, from 0 (lowest) to 1 (highest). No file is listed twice, and copies of
     a file count as this file.
 
     \b

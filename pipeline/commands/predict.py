@@ -87,6 +87,7 @@ model_options = together(
 )
 @flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
 @flag("--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips.")
+@flag("--relative", "Add ranks and scores among the clips of this call (at least 10).")
 @rehash_option
 @strict_option
 @flag("--plan", "Only print the time and the memory that it would need.")
@@ -124,10 +125,11 @@ def predict(
       mvemo predict clips/ more/*.mp4 --model out/model --csv emotions.csv
       mvemo predict video.mp4 --timeline
       mvemo predict songs/ --cache songs.h5 --csv songs.csv    # each night
+      mvemo predict songs/ --relative
     """
     options["coverage"] = _asked(options.pop("coverage"), options)
     windows = {name: options.pop(name) for name in ("window", "hop")}
-    shown = {name: options.pop(name) for name in ("csv_file", "as_json", "jsonl", "strict")}
+    shown = {n: options.pop(n) for n in ("csv_file", "as_json", "jsonl", "strict", "relative")}
     shown["works"] = [Path(entry) / ".mvemo" for entry in inputs]
     if shown["jsonl"] and shown["as_json"]:
         raise BadOption("--json, --jsonl: expected one of them, got both")
@@ -136,6 +138,8 @@ def predict(
             raise BadOption(f"--{name} {value} needs a timeline: add --timeline")
     if timeline and options["coverage"] is not None:
         raise BadOption("--coverage holds for whole clips: leave out --coverage or --timeline")
+    if timeline and shown["relative"]:
+        raise BadOption("--relative compares whole clips: leave out --relative or --timeline")
     if timeline and catalogue is not None:
         raise BadOption("--cache does not keep windows: leave out --cache or --timeline")
     features = [Path(entry) for entry in inputs if entry.lower().endswith(".h5")]
@@ -173,9 +177,9 @@ def predict(
 
     from mvemo.pipeline.prediction.run import predict_files
 
-    on_clip = _echo_line if shown["jsonl"] else None
+    on_clip = _echo_line if shown["jsonl"] and not shown["relative"] else None
     found = predict_files(folder, clips, settings, catalogue, on_clip)
-    return _show(*found, shown, facts=catalogue is not None)
+    return _show(*found, {**shown, "told": on_clip}, facts=catalogue is not None)
 
 
 def _asked(coverage: float | None, options: dict[str, Any]) -> Asked | None:
@@ -192,10 +196,8 @@ def _predict_features(file: Path, options: dict[str, Any], shown: dict[str, Any]
     from mvemo.pipeline.prediction.predictions import predict_features
 
     modalities, name = MODALITIES[options["modality"]], options["model_name"]
-    model, found = predict_features(name, file, modalities, options["coverage"])
-    for prediction in found if shown["jsonl"] else ():
-        _echo_line(model, prediction)
-    return _show(model, found, shown, facts=False)
+    found = predict_features(name, file, modalities, options["coverage"])
+    return _show(*found, shown, facts=False)
 
 
 def _show_problems(
@@ -214,8 +216,6 @@ def _show_problems(
         unread = ((model, *unpredicted(clip.file, clip.problem)) for clip in clips)
         return _show_timelines(unread, shown)
     found = [Prediction(clip.file, problem=clip.problem) for clip in clips]
-    for prediction in found if shown["jsonl"] else ():
-        _echo_line(model, prediction)
     return _show(model, found, shown, facts=False)
 
 
@@ -233,12 +233,17 @@ def _show(
     from mvemo.fuse.final.model import folder_alarm
     from mvemo.pipeline.prediction.judged import judged_in, judged_words
     from mvemo.pipeline.prediction.predictions import prediction_rows, predictions_table, records
+    from mvemo.pipeline.relative import compared
 
-    if folder_alarm(model, [(p.predictor, p.unlikeness) for p in predictions if p.predictor]):
+    foreign = folder_alarm(model, [(p.predictor, p.unlikeness) for p in predictions if p.predictor])
+    if foreign:
         tell_note(
             f"these clips as a whole are unlike the music that {model.name} was made of: judge 20 "
             "of them to see how well it does on them"
         )
+    _, predictions = compared(model, predictions, shown["relative"], "add --relative")
+    for prediction in predictions if shown["jsonl"] and not shown.get("told") else ():
+        _echo_line(model, prediction)
     found = records(model, predictions, facts)
     if not (shown["as_json"] or shown["jsonl"]):
         measured = judged_words(judged_in(shown["works"], found, model.task))

@@ -298,6 +298,20 @@ def quadrant_of(
     return QUADRANTS[[[2, 1], [3, 0]][int(side[0] > 0)][int(side[1] > 0)]], float(proba)
 
 
+def relative_columns(record: Record) -> Record:
+    """Return the columns of a record's relative values, such as ``valence_rank``."""
+    entries = dict(record.get("relative") or {})
+    word = {"relative_quadrant": entries.pop("quadrant")} if "quadrant" in entries else {}
+    return word | {f"{name}_{key}": x for name, of in entries.items() for key, x in of.items()}
+
+
+def relative_cell(record: Record) -> str:
+    """Return the quadrant and the first ranks in words."""
+    entries = (record.get("relative") or {}).items()
+    texts = [of if isinstance(of, str) else f"{name} {of['rank']:.2f}" for name, of in entries]
+    return ", ".join(texts[:3]) or "-"
+
+
 def _rating(value: dict[str, float | None]) -> str:
     low, high = value["low"], value["high"]
     ends = "" if low is None or high is None else f" ({low:.3g} to {high:.3g})"

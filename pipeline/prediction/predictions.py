@@ -32,7 +32,7 @@ from mvemo.fuse.tasks import task_of
 from mvemo.manifests.text_table import Tabular, align_columns, shown_name
 from mvemo.pipeline.console.messages import tell_note, verbosity
 from mvemo.pipeline.models.boxed import elsewhere_words, expected_words, pick_model
-from mvemo.pipeline.prediction.formats import Record, format_of
+from mvemo.pipeline.prediction.formats import Record, format_of, relative_cell, relative_columns
 
 if TYPE_CHECKING:
     from mvemo.cache import Cache
@@ -64,6 +64,7 @@ class Prediction:
     # JSON values: ``content`` (digest of its sound and pictures), ``duration`` in seconds, mvemo's
     # ``version``, the ``date`` of reading and the ``seconds`` that reading took.
     facts: Mapping[str, Any] = field(default_factory=dict)
+    relative: Record | None = None  # of `mvemo.pipeline.relative.compare`; None if not asked for
 
 
 def complete_features(model: FinalModel, vectors: Collection[FeatureKey]) -> set[str]:
@@ -241,6 +242,8 @@ def prediction_fields(model: FinalModel, prediction: Prediction) -> Record:
         record["confidence"] = None
         if "set" in record:
             record["set"] = None
+    if prediction.relative is not None:
+        record["relative"] = prediction.relative or None
     record["notes"] = list(prediction.notes)
     return record | ({"error": prediction.problem} if prediction.problem else {})
 
@@ -257,12 +260,13 @@ def prediction_rows(
 def record_rows(
     model: FinalModel, first: Sequence[str], rows: Sequence[Record], last: Sequence[str] = ()
 ) -> list[list[object]]:
-    """Return records as a table, with the columns `first` and `last` around the prediction."""
+    """Return records as a table; outputs end at the notes, as readers of the table expect."""
     written, last = format_of(model), ("error", *origin(model), *last)
-    table: list[list[object]] = [[*first, *written.csv_columns(), "notes", *last]]
+    relative = dict.fromkeys(column for record in rows for column in relative_columns(record))
+    table: list[list[object]] = [[*first, *written.csv_columns(), "notes", *relative, *last]]
     for record in rows:
         cells = written.csv_cells(defaultdict(lambda: None, record))
-        cells.append("; ".join(record.get("notes", ())))
+        cells += ["; ".join(record.get("notes", ())), *map(relative_columns(record).get, relative)]
         table.append([*map(record.get, first), *cells, *map(record.get, last)])
     return table
 
@@ -282,6 +286,8 @@ def predictions_table(
 ) -> str:
     """Return the text for the terminal: clips, notes without repeats, problems and a legend."""
     written, level = format_of(model), verbosity()
+    n = sum(bool(prediction.relative) for prediction in predictions)
+    header = [*written.header, *["relative"] * (n > 0)]
     rows = []
     # Files that a note applies to, by kind and text of the note.
     files = defaultdict[tuple[str, str], list[str]](list)
@@ -290,7 +296,8 @@ def predictions_table(
         if "error" in record:
             files["not predicted", record["error"]].append(file)
             continue
-        rows.append([file, *written.cells(record), record["model"].partition("/")[2]])
+        cells = [*written.cells(record), *[relative_cell(record)] * (n > 0)]
+        rows.append([file, *cells, record["model"].partition("/")[2]])
         for note in record["notes"] if level != "quiet" else ():
             files["note", note if level == "verbose" else without_distance(note)].append(file)
     notes = [
@@ -300,17 +307,18 @@ def predictions_table(
     if not rows:
         return "\n".join(notes)
     lines = []
-    if len(written.header) > MOST_COLUMNS:
+    if len(header) > MOST_COLUMNS:
         for file, *cells, predictor in rows:
-            pairs = [(f"  {name}", cell) for name, cell in zip(written.header, cells, strict=True)]
+            pairs = [(f"  {name}", cell) for name, cell in zip(header, cells, strict=True)]
             lines += [f"{file}  by {predictor}", *align_columns(pairs, left=(0, 1)), ""]
     else:
-        header = ["path", *written.header, "by"]
-        left = {0, len(header) - 1, *(1 + column for column in written.text_columns)}
-        lines += [*align_columns([header, *rows], left=left), ""]
+        left = {0, *range(1 + len(written.header), len(rows[0]))}
+        left |= {1 + column for column in written.text_columns}
+        lines += [*align_columns([["path", *header, "by"], *rows], left=left), ""]
     lines += [*notes, ""] if notes else []
     if level != "quiet":
         lines += legend(model, predictions, level == "normal", measured)
+        lines += [f"relative: quadrant and ranks (0 to 1) among {n} clips of this call"] * (n > 0)
     return "\n".join(lines).rstrip("\n")
 
 

@@ -105,6 +105,7 @@ class Api:
             ("GET", "clips/{id}/timeline", partial(self.detail, "timeline")),
             ("GET", "clips/{id}/explain", partial(self.detail, "explain")),
             ("GET", "clips/{id}/waveform", self.waveform),
+            ("GET", "relative", self.relative),
             ("POST", "scan", self.scan),
             ("GET", "jobs", self.jobs),
             ("POST", "jobs", self.predict),
@@ -202,6 +203,9 @@ class Api:
         revision, found = await anyio.to_thread.run_sync(self.library.since, int(since))
         facts = {"total": len(self.library), "model": self.worker.folder.name}
         return {"revision": revision, **facts, "clips": found}
+
+    async def relative(self, request: Request) -> Any:
+        return await anyio.to_thread.run_sync(self.library.relative, self.worker.model)
 
     async def clip(self, request: Request) -> Any:
         with suppress(OSError):

@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+import numpy as np
+
 from mvemo.extract.store import contents
 from mvemo.extract.store.contents import KnownContents, content_of
 from mvemo.extract.store.folders import stamp_of
@@ -18,6 +20,7 @@ from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, BAD_NAME, VIDEO_SUFFIXE
 from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.errors import BadOption, DiskFailed
 from mvemo.pipeline.moods import Mood, Place, read_records
+from mvemo.pipeline.relative import FEWEST, compare, ranks, reason_to_compare
 from mvemo.pipeline.serve.corrections import Corrections, file_stamp
 from mvemo.pipeline.tagging import song_facts
 
@@ -225,6 +228,21 @@ class Library:
             if record.get("model") and not self.is_predicted(record["id"]):
                 record |= {**dict.fromkeys(PREDICTED), "notes": []}
         return records
+
+    def relative(self, model: FinalModel) -> Record:
+        """Return what the API says about the predicted clips relative to one another."""
+        with self.lock:
+            done = self._corrected(self.ids("done"))
+        found = [record for record in done if record.get("proba") or record.get("values")]
+        ids = [record["id"] for record in found if record["map"]]
+        places = np.array([record["map"] for record in found if record["map"]]).reshape(-1, 2)
+        return {
+            "clips": len(found),
+            "fewest": FEWEST,
+            "reason": reason_to_compare(model, found),
+            "map": dict(zip(ids, ranks(places).tolist(), strict=True)),
+            "relative": {r["id"]: of for r, of in zip(found, compare(found), strict=True) if of},
+        }
 
     def ids(self, *states: str) -> list[str]:
         """Return the ids of the clips in one of these states, without states of all."""

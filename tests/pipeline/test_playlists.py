@@ -119,6 +119,15 @@ def test_a_line_leads_from_one_end_to_the_other_in_small_steps():
     assert along_line(moods, parse_line("lively..calm"))[0].place[1] > 7
 
 
+def test_one_loud_clip_does_not_squeeze_the_others_to_one_end():
+    arousal = [0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 99.0]
+    moods = [
+        Mood(Path(str(i)), ratings={"valence": 0, "arousal": a}) for i, a in enumerate(arousal)
+    ]
+    upper = along_line(moods, parse_line("0.5,0.5..0.5,1"))
+    assert sorted(str(mood.path) for mood in upper) == ["4", "5", "6", "7"]
+
+
 @pytest.mark.parametrize(
     "text", ["calm", "calm..calm", "calm..9,1", "a..b", "0,0..nan,1", "0,0..1", ""]
 )

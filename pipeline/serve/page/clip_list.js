@@ -2,18 +2,21 @@
 
 import { $, count, el, fill, percent } from "./dom.js";
 import { arrange, asksPerson, barsOf, choose, colorOf, copiesOf, durationText, fold, isJudged, labelsOf,
-  moodNames, moodText, on, placeOfFile, placeText, rated, state, strongest, titleOf } from "./state.js";
+  moodNames, moodText, on, placeOfFile, placeText, rated, relativeOf, showRelative, shownBars, state, strongest,
+  titleOf } from "./state.js";
 
 const list = $("#list");
 const rows = $("#rows");
 const drawn = new Map(); // position in the list → element
 let height = 52;
 
-const meter = (bar) => el("span", { className: "mood", title: bar.name },
+const meter = (bar) => el("span", { className: "mood", title: bar.title ?? bar.name },
   el("span", { className: "name" }, bar.name), el("span", { className: "soft" }, bar.text),
   el("span", { className: "meter" }, el("i", { "width%": bar.share, color: colorOf(bar.name) })));
 
 function setText(clip) {
+  const { quadrant } = relativeOf(clip) || {};
+  if (quadrant) return `${quadrant} in this folder${rated() ? "" : `, by itself ${strongest(clip)[0].name}`}`;
   const wide = barsOf(clip).find((bar) => bar.high !== undefined);
   if (wide) return `${wide.name} may be ${wide.low.toFixed(1)} to ${wide.high.toFixed(1)}`;
   return clip.set ? `may be ${clip.set.join(", ") || "none of them"}` : "";
@@ -28,7 +31,7 @@ function markText(clip) {
 }
 
 function makeRow(clip, at) {
-  const [title, mark, bars, paths] = [titleOf(clip), markText(clip), strongest(clip), copiesOf(clip)];
+  const [title, mark, bars, paths] = [titleOf(clip), markText(clip), shownBars(clip), copiesOf(clip)];
   const copies = paths.length > 1 && `${paths.length} copies`;
   const row = el("div", { role: "option", id: `clip-${clip.id}`, className: `clip ${clip.state}`,
     "aria-posinset": at + 1, "aria-setsize": state.order.length,
@@ -124,7 +127,16 @@ for (const kind of ["click", "dblclick"]) {
 }
 list.addEventListener("scroll", () => requestAnimationFrame(() => draw(false)), { passive: true });
 new ResizeObserver(refresh).observe(list);
-on("order clips", refresh);
+on("order clips compared", refresh);
+on("compared", () => {
+  const { clips, fewest, reason } = state.compared;
+  $("#relative").disabled = clips < fewest;
+  $("#relative-field").title = clips < fewest ? `From ${fewest} predicted clips on`
+    : "Show ranks among the clips of this folder, with the values beside them";
+  $("#offer").hidden = !reason || state.isRelative;
+  $("#offer").textContent = `${reason}: switch on “Relative to this folder” to compare the clips with each other`;
+});
+$("#relative").addEventListener("input", ({ target }) => showRelative(target.checked));
 on("model", drawModel);
 on("current", () => {
   reveal();

@@ -2,7 +2,7 @@
 
 import { call, get, note } from "./api.js";
 import { $, el, fill, number, percent, say } from "./dom.js";
-import { barsOf, choose, colorOf, current, isJudged, labelsOf, neighbour, notesOf, on, outputs, placeText,
+import { barsOf, choose, colorOf, current, isJudged, labelsOf, moodText, neighbour, notesOf, on, outputs, placeText,
   rated, readModels, scaleOf, state, take, task, titleOf } from "./state.js";
 
 const panel = $("#clip");
@@ -226,6 +226,7 @@ function show() {
   const at = fields().indexOf(focus);
   fill($("#facts"), el("h2", {}, titleOf(clip)),
     el("p", { className: "soft" }, factsText(clip, placeText(clip))),
+    state.isRelative && el("p", { className: "soft" }, moodText(clip)),
     clip.error && el("p", { className: "error" }, clip.error),
     refusal(clip), notesOf(clip).map((note) => el("p", { className: "note" }, note)),
     rated() && clip.values && plane(clip));
@@ -238,7 +239,7 @@ function show() {
   if (at >= 0) fields()[at]?.focus();
 }
 
-on("current changed model", show);
+on("current changed model compared", show);
 setInterval(send, 3000);
 addEventListener("storage", ({ key }) => { if (library && key === kept()) readKept(); });
 $("#comment").maxLength = 10000;

@@ -2,7 +2,7 @@
 
 import { showOnly } from "./clip_list.js";
 import { $, count, say } from "./dom.js";
-import { choose, colorOf, current, moodNames, moodOf, moodText, on, state, titleOf } from "./state.js";
+import { choose, colorOf, current, moodNames, moodOf, moodText, on, placeText, state, titleOf } from "./state.js";
 
 const canvas = $("#dots");
 const pen = canvas.getContext("2d");
@@ -14,7 +14,8 @@ let waiting = false;
 
 const size = () => [canvas.clientWidth, canvas.clientHeight];
 const ink = (name) => getComputedStyle(document.body).getPropertyValue(name);
-const dots = () => state.order.map((id) => state.clips.get(id)).filter((clip) => clip.map);
+const rankOf = (clip) => clip && state.compared.map[clip.id];
+const dots = () => state.order.map((id) => state.clips.get(id)).filter(rankOf);
 const pixel = ([x, y]) => [x, 1 - y].map((v, i) => MARGIN + v * (size()[i] - 2 * MARGIN));
 const corners = () => [0, 1].map((i) => [box[i], box[i + 2]].sort((a, b) => a - b));
 const isLarge = () => box && Math.abs(box[2] - box[0]) + Math.abs(box[3] - box[1]) > 12;
@@ -67,7 +68,7 @@ function draw() {
   const clips = dots();
   const radius = clips.length > 2000 ? 2 : clips.length > 300 ? 3 : 5;
   const groups = new Map([undefined, ...moodNames()].map((name) => [name, []]));
-  for (const clip of clips) groups.get(moodOf(clip))?.push(pixel(clip.map));
+  for (const clip of clips) groups.get(moodOf(clip))?.push(pixel(rankOf(clip)));
   pen.globalAlpha = clips.length > 2000 ? 0.55 : 0.85;
   for (const [name, points] of groups) {
     pen.fillStyle = name ? colorOf(name) : ink("--accent");
@@ -80,7 +81,7 @@ function draw() {
   }
   pen.globalAlpha = 1;
   drawNames(groups);
-  if (current()?.map) drawRing(pixel(current().map), radius + 4);
+  if (rankOf(current())) drawRing(pixel(rankOf(current())), radius + 4);
   if (cross && document.activeElement === canvas) drawRing(cross, 9);
   if (box) {
     pen.strokeStyle = ink("--accent");
@@ -96,14 +97,14 @@ function redraw() {
 }
 
 function nearest([x, y], most) {
-  const far = (clip) => Math.hypot(...pixel(clip.map).map((v, i) => v - [x, y][i]));
+  const far = (clip) => Math.hypot(...pixel(rankOf(clip)).map((v, i) => v - [x, y][i]));
   return dots().map((clip) => [far(clip), clip]).reduce((a, b) => (b[0] < a[0] ? b : a), [most])[1];
 }
 
 function select() {
   const [[left, right], [top, bottom]] = corners();
   const ids = dots().filter((clip) => {
-    const [x, y] = pixel(clip.map);
+    const [x, y] = pixel(rankOf(clip));
     return x >= left && x <= right && y >= top && y <= bottom;
   }).map((clip) => clip.id);
   box = null;
@@ -124,7 +125,7 @@ canvas.addEventListener("pointermove", (event) => {
   }
   const clip = nearest(place(event), 10);
   tip.hidden = !clip;
-  tip.textContent = clip ? `${titleOf(clip)} – ${moodText(clip)}` : "";
+  tip.textContent = clip ? `${titleOf(clip)} – ${moodText(clip)}; ${placeText(clip)}` : "";
   tip.style.left = `${Math.max(0, Math.min(event.offsetX, canvas.clientWidth - 220))}px`;
   tip.style.top = `${event.offsetY + 16}px`;
   return null;
@@ -138,7 +139,7 @@ canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 canvas.addEventListener("keydown", (event) => {
   const step = STEPS[event.key];
-  cross ??= pixel(current()?.map ?? [0.5, 0.5]);
+  cross ??= pixel(rankOf(current()) ?? [0.5, 0.5]);
   if (step) {
     const from = event.shiftKey ? box ?? cross : null;
     cross = cross.map((v, i) => Math.min(size()[i], Math.max(0, v + 12 * step[i])));
@@ -151,6 +152,6 @@ canvas.addEventListener("keydown", (event) => {
   redraw();
 });
 for (const name of ["focus", "blur"]) canvas.addEventListener(name, redraw);
-on("order clips current model", redraw);
+on("order clips compared current model", redraw);
 new ResizeObserver(redraw).observe(canvas);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);

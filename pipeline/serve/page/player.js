@@ -160,7 +160,7 @@ on("current", () => {
   if (current().id !== loaded) load(current());
   step();
 });
-on("changed", () => showMoods(media.currentTime));
+on("changed compared", () => showMoods(media.currentTime));
 on("model", () => { // another model follows the emotion anew
   if (model && model !== state.model.name && current()) load(current());
   model = state.model.name;

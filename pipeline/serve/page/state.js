@@ -12,6 +12,8 @@ export const state = {
   order: [], // ids in the list's order
   current: null, // id of the chosen clip
   folder: "", model: null, models: [], only: null, // {ids, text}: show these clips only
+  compared: { clips: 0, fewest: 0, reason: "", map: {}, relative: {} }, // the folder's clips with each other
+  isRelative: false, // show values relative to the folder
   filter: { text: "", moods: new Set(), doubt: 0, show: "" }, sort: "worth", reversed: false, };
 
 export const current = () => state.clips.get(state.current);
@@ -48,6 +50,22 @@ export function barsOf(record) {
 
 export const strongest = (record) => barsOf(record).sort((a, b) => b.share - a.share).slice(0, 3);
 
+/** Return a clip's values relative to the folder, if they are shown. */
+export const relativeOf = (clip) => state.isRelative && state.compared.relative[clip.id];
+
+/** Return the bars to show: the strongest; relative to the folder, the ranks of two values. */
+export function shownBars(clip) {
+  const { quadrant, ...entries } = relativeOf(clip) || {};
+  const axes = ["valence", "arousal", "energy"].filter((name) => entries[name]);
+  const names = axes[1] ? axes : Object.keys(entries).sort((a, b) => entries[b].rank - entries[a].rank);
+  const bars = names.slice(0, 2).map((name) => {
+    const { rank, score, value } = entries[name];
+    return { name, share: rank, text: `${rank.toFixed(2)} (${number(value)})`,
+      title: `${name}: rank ${rank.toFixed(2)}, standard score ${score.toFixed(1)}, value ${number(value)}` };
+  });
+  return bars.length ? bars : strongest(clip);
+}
+
 /** Return true if a person gave the clip a label, and not only a comment. */
 export const isJudged = ({ correction: by }) => (by?.labels ?? by?.label ?? by?.values) != null;
 
@@ -68,7 +86,9 @@ export const moodOf = (clip) => moodsOf(clip)[0];
 export function moodText(clip) {
   if (clip.error) return `failed: ${clip.error}`;
   if (clip.state === "missing") return "the file is gone";
-  return strongest(clip).map((bar) => `${bar.name} ${bar.text}`).join(", ") || clip.state;
+  const { quadrant } = relativeOf(clip) || {};
+  return [quadrant && `${quadrant} in this folder`, ...shownBars(clip).map((bar) => `${bar.name} ${bar.text}`)]
+    .filter(Boolean).join(", ") || clip.state;
 }
 
 const SHOWN = {
@@ -145,6 +165,27 @@ export async function readModels() {
   tell("model");
 }
 
+let isComparing = false;
+let again = false; // clips changed since the last comparison
+/** Read how the clips compare with each other. */
+export async function compare() {
+  again = true;
+  if (isComparing) return;
+  isComparing = true;
+  while (again) {
+    again = false;
+    state.compared = await get("relative").catch(() => state.compared);
+    tell("compared");
+    await pause(1); // enough while many clips change
+  }
+  isComparing = false;
+}
+
+export function showRelative(isRelative) {
+  state.isRelative = isRelative;
+  tell("compared");
+}
+
 const FORGOTTEN = { state: "waiting", label: null, proba: null, values: null, set: null, map: null,
   doubt: null, quadrant: null };
 
@@ -152,6 +193,7 @@ export async function useModel(name) {
   await call("POST", "models/current", { name });
   // The former model's numbers must not stand under the new name until the new ones come.
   for (const clip of state.clips.values()) if (clip.state === "done") Object.assign(clip, FORGOTTEN);
+  Object.assign(state.compared, { reason: "", map: {}, relative: {} });
   await readModels();
 }
 
@@ -162,11 +204,11 @@ export async function follow(keep) {
   for (let since = 0, wait = 0; ;) {
     try {
       const { revision, clips, model } = await get(`clips?since=${since}&wait=${wait}`);
-      const again = clips.some((clip) => moved(state.clips.get(clip.id), clip));
+      const isMoved = clips.some((clip) => moved(state.clips.get(clip.id), clip));
       for (const clip of clips) state.clips.set(clip.id, keep(clip));
       if (model !== state.model.name) await readModels(); // another page switched
       [since, wait] = [revision, 20];
-      if (again) arrange();
+      if (isMoved) [arrange(), compare()];
       else if (clips.length) tell("clips");
       if (clips.some((clip) => clip.id === state.current)) tell("changed");
       if (clips.length) await pause(0.25); // enough while many clips change

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jsonschema
 import numpy as np
 import pytest
 import soundfile
@@ -19,7 +20,7 @@ from mvemo.fuse.final.model import load_model
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 from mvemo.pipeline.serve.access import Access
-from mvemo.pipeline.serve.app import Api, make_app
+from mvemo.pipeline.serve.app import SCHEMA, Api, make_app
 from mvemo.pipeline.serve.jobs import Job, Worker
 from mvemo.pipeline.serve.library import SUFFIXES, Library
 
@@ -120,6 +121,30 @@ def test_a_cancelled_clip_keeps_its_prediction(library, worker):
     worker.cancel(job)
     assert library.ids("done") == ids[:1]
     assert library.ids("failed") == ids[1:]
+
+
+def test_a_folder_is_compared_as_far_as_the_present_model_predicted_it(library, model):
+    loaded = load_model(model)
+    calm, wild = (
+        {n: float(n == name) for n in loaded.classes} for name in ("Relaxation", "Tension")
+    )
+    for i in range(12):
+        facts = {"model": "m/x", "proba": wild if i < 3 else calm, "map": [i / 12, 0.5]}
+        facts["label"] = "Tension" if i < 3 else "Relaxation"
+        library.add(library.folders[0] / f"made{i}.wav", state="done", error=None, **facts)
+    (one, *_) = library.ids("done")
+    found = library.relative(loaded)
+    document = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    answer = document["paths"]["/api/v1/relative"]["get"]["responses"]["200"]
+    schema = answer["content"]["application/json"]["schema"]
+    jsonschema.validate(found, {**schema, "components": document["components"]})
+    assert (found["clips"], len(found["relative"]), found["reason"]) == (12, 12, "")
+    assert found["relative"][one]["quadrant"] == "tense"
+    assert found["relative"][one]["valence"]["rank"] == pytest.approx(1 / 8)
+    assert found["map"][one] == pytest.approx([1 / 24, 0.5])
+    library.model = "another"
+    nothing = {"clips": 0, "fewest": 10, "reason": "", "map": {}, "relative": {}}
+    assert library.relative(loaded) == nothing
 
 
 def test_predictions_of_an_unplugged_disk_come_back(library):

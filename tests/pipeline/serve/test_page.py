@@ -325,7 +325,7 @@ def test_rectangle_on_the_map_becomes_a_playlist(page):
     box = page.locator("#dots").bounding_box()
     page.mouse.move(box["x"] + 5, box["y"] + 5)
     page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 5, steps=4)
+    page.mouse.move(box["x"] + box["width"] / 2 + 5, box["y"] + box["height"] - 5, steps=4)
     page.mouse.up()
     assert page.locator("dialog[open]").count() == 0  # nobody asked for one
     page.get_by_role("button", name="Make playlist").click()
@@ -471,6 +471,42 @@ def test_layout(browser, server, width, height):
     assert found["cut"] == []
     if width > 760:
         assert max(map(abs, found["off"])) < 1
+    context.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_clips_are_shown_relative_to_the_folder(browser, server, width, height, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    (server.folder / "alike").touch()
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(server.url)
+    offer = page.locator("#offer:has-text('14 of 17 clips came out as Calm: switch on “Relative')")
+    offer.wait_for()
+    row = page.locator(".clip:has-text('Song 1')").first
+    assert "Lively\n69 %" in row.inner_text()
+    page.get_by_label("Relative to this folder").check()
+    assert not offer.is_visible()
+    # The absolute value stands behind the rank.
+    assert re.search(r"valence\s+0\.\d\d \(0\.\d\d\)", row.inner_text())
+    assert "tense in this folder, by itself Lively" in row.inner_text()
+    row.click()
+    assert page.evaluate(LAYOUT)["cut"] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert Axe().run(page).response["violations"] == []
+    page.locator(f"#tabs [data-view={'clip' if width < 760 else 'map'}]").click()
+    assert "tense in this folder, valence 0." in page.locator("#facts").inner_text()
+    assert page.evaluate(LAYOUT)["below"] == []
+    page.locator("#tabs [data-view=map]").click()
+    # Song 0 is first of 11 on the map, wherever its place of 0.1 lies.
+    box = page.locator("#dots").bounding_box()
+    x = box["x"] + 22 + (box["width"] - 44) * 0.5 / 11
+    page.mouse.move(x, box["y"] + box["height"] / 2)
+    assert re.search(
+        r"Song 0 – .*; valence 0\.10, arousal 0\.50", page.locator("#tip").inner_text()
+    )
     context.close()
 
 

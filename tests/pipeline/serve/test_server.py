@@ -78,7 +78,7 @@ def test_clips_are_predicted_and_a_broken_one_is_told(server):
 
 def test_answers_are_as_documented(server):
     song = server.clips()["song1.wav"]["id"]
-    for path in ("health", "models", "clips", "jobs", "corrections"):
+    for path in ("health", "models", "clips", "relative", "jobs", "corrections"):
         valid(f"/api/v1/{path}", "get", server.get(path))
     valid("/api/v1/clips/{id}", "get", server.get(f"clips/{song}"))
     assert "mvemo_clips 4" in server.get("metrics").text.replace("mvemo_clips 5", "mvemo_clips 4")
