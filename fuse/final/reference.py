@@ -1,7 +1,8 @@
 """Distance of new clips from the training clips: unlike clips, unlike folders, and copies.
 
-The distance of a clip is its mean distance to the nearest training clips. The squared distances of
-a predictor's features are added, each divided by the number of its columns. Standardised values
+A clip is unlike the training clips if its mean distance to the nearest of them is large, compared
+with their own distances to their neighbours. The squared distances of a predictor's features are
+added, each divided by the number of its columns. Standardised values
 are projected on random axes, which nearly keep distances (Johnson and Lindenstrauss 1984), so that
 a model stays small. Principal axes miss what training clips lack and new ones have.
 
@@ -36,6 +37,8 @@ MOST = 8.0
 # Share of the training clips, and of each dress, that are usual; share of folders of such clips
 # that are usual; share of other clips that are called copies.
 USUAL, USUAL_FOLDERS, CALLED_COPIES = 0.95, 0.95, 0.005
+# Smallest spread around a training clip, as a share of the median.
+LEAST_SPREAD = 0.1
 # Largest `copy_ratio` of a copy. Of 820 clips of three sets, 2 in 1,000 are below it by chance.
 COPY = 0.5
 # Smallest number of clips that are judged as a whole, and number of folders that are drawn.
@@ -100,6 +103,25 @@ def neighbour_distance(found: F64) -> F64:
     return mean_finite(np.sort(found, axis=1)[:, :NEIGHBOURS], axis=1)
 
 
+def spread_of(reference: Mapping[FeatureKey, Reference], features: Sequence[str]) -> F64:
+    """Return the distance of each training clip to its neighbours, float64 (training clips,)."""
+    own = {key: r.places for key, r in reference.items() if key[0] in features}
+    found = distances(reference, features, own)
+    np.fill_diagonal(found, np.inf)
+    spread = neighbour_distance(found)
+    # Copies of one clip do not make all others distant.
+    return np.maximum(spread, LEAST_SPREAD * np.median(spread[np.isfinite(spread)]))
+
+
+def relative_distance(found: F64, spread: F64) -> F64:
+    """Return the distance of each clip to its neighbours divided by √(their mean `spread`).
+
+    Noise is near the quiet clips, which are near each other.
+    """
+    nearest = np.argsort(found, axis=1)[:, :NEIGHBOURS]
+    return ratio(neighbour_distance(found), np.sqrt(mean_finite(spread[nearest], axis=1)))
+
+
 def copy_ratio(found: F64) -> F64:
     """Return the smallest distance of each clip divided by `neighbour_distance` of the others."""
     ordered = np.sort(found, axis=1)
@@ -132,13 +154,14 @@ def fit_references(
         whole, key = Reference(scaling.shift, scaling.scale, x[:0]), (spec.name, spec.fold)
         places[key] = whole.project(x)
         reference[key] = replace(whole, places=places[key][: len(kept)])
-    names = table.groups if len(set(table.groups)) > FEW_GROUPS else table.clip_ids
-    own = np.unique(np.array(names), return_inverse=True)[1].reshape(-1)
+    groups = table.groups if len(set(table.groups)) > FEW_GROUPS else table.clip_ids
+    own = np.unique(np.array(groups), return_inverse=True)[1].reshape(-1)
     same = own[rows][:, None] == own[kept]
     alarms = {}
     for predictor in predictors:
         found = distances(reference, predictor.features, places)
-        alarms[predictor.name] = _alarm(np.where(same, np.inf, found), dress)
+        spread = spread_of(reference, predictor.features)
+        alarms[predictor.name] = _alarm(np.where(same, np.inf, found), spread, dress)
     return reference, alarms
 
 
@@ -181,15 +204,14 @@ def _taken(matrix: Matrix, rows: Ints) -> F32:
     return taken[(np.cumsum(wanted) - 1)[rows]]
 
 
-def _alarm(found: F64, dress: NDArray[np.object_]) -> dict[str, Any]:
+def _alarm(found: F64, spread: F64, dress: NDArray[np.object_]) -> dict[str, Any]:
     """Return the JSON values of a predictor's alarm from distances to other training clips.
 
-    ``limit`` is the largest usual distance, ``folder`` the largest usual median of the ratios of
-    distance and limit in a folder, ``copy`` the largest `copy_ratio` of a copy, and
-    ``false_alarms`` the share of each dress above the limit. If all clips are equal, nothing is
-    known, and the values are None.
+    ``limit`` is the largest usual `relative_distance`, ``folder`` the largest usual median of its
+    ratio to the limit in a folder, ``copy`` the largest `copy_ratio` of a copy, ``false_alarms``
+    the share of each dress above the limit. The values are None if all clips are equal.
     """
-    distance, nearest = neighbour_distance(found), copy_ratio(found)
+    distance, nearest = relative_distance(found, spread), copy_ratio(found)
     known = {n: distance[(dress == n) & np.isfinite(distance)] for n in dict.fromkeys(dress)}
     limit = max(map(_usual, known.values()))
     if not limit:
@@ -208,6 +230,6 @@ def _alarm(found: F64, dress: NDArray[np.object_]) -> dict[str, Any]:
 
 
 def _usual(values: F64) -> float:
-    """Return the value that a new one exceeds with a probability of 1 - `USUAL`; 0 without any."""
-    rank = min(len(values), math.ceil(USUAL * (len(values) + 1)))
+    """Return the value that at most 1 - `USUAL` of the values exceed; 0 without any."""
+    rank = math.ceil(USUAL * len(values))
     return float(np.sort(values)[rank - 1]) if rank else 0.0
