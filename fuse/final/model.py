@@ -205,7 +205,8 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
     for i, reference in enumerate(model.reference.values()):
         arrays[f"{i}/mean"] = reference.mean.astype(np.float32)
         arrays[f"{i}/scale"] = reference.scale.astype(np.float32)
-        arrays[f"{i}/places"] = reference.places.astype(np.float16)
+        # -128 stands for NaN.
+        arrays[f"{i}/places"] = np.nan_to_num(reference.places, nan=-128).astype(np.int8)
     arrays[KEYS] = model.training_keys
     for i, predictor in enumerate(model.predictors):
         arrays[f"{OPTIONAL}/{i}"] = np.array(predictor.optional, dtype=np.float32)
@@ -266,6 +267,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
             mean, scale = (arrays[f"{i}/{name}"].astype(np.float64) for name in ("mean", "scale"))
             # Earlier versions did not write this array.
             places = arrays.get(f"{i}/places", np.empty((0, 0))).astype(np.float32)
+            places[places == -128] = np.nan
             reference[entry["feature"], entry["fold"]] = Reference(mean, scale, places)
         keys = arrays[KEYS] if KEYS in arrays else short_keys(())
         # Earlier versions did not write these arrays.
@@ -401,9 +403,10 @@ def unlikeness(model: FinalModel, predictor: Predictor, vectors: Vectors) -> tup
     places = {key: reference[key].project(x) for key, x in vectors.items()}
     found = distances(reference, predictor.features, places)
     if predictor.name not in model.spreads:
-        model.spreads[predictor.name] = spread_of(reference, predictor.features)
+        spread = spread_of(reference, predictor.features, alarm["clips"])
+        model.spreads[predictor.name] = spread
     far = relative_distance(found, model.spreads[predictor.name])
-    return far / alarm["limit"], copy_ratio(found) < alarm["copy"]
+    return far / alarm["limit"], copy_ratio(found[:, : alarm["clips"]]) < alarm["copy"]
 
 
 def folder_alarm(model: FinalModel, found: Sequence[tuple[Predictor, float]]) -> bool:
