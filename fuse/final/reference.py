@@ -39,7 +39,7 @@ STEP = MOST / 127
 # Share of the training clips, and of each dress, that are usual; share of folders of such clips
 # that are usual; share of other clips that are called copies.
 USUAL, USUAL_FOLDERS, CALLED_COPIES = 0.95, 0.95, 0.005
-# Smallest spread around a training clip, as a share of the median.
+# Smallest spread around a training clip, as a share of the mean.
 LEAST_SPREAD = 0.1
 # Largest `copy_ratio` of a copy. Of 820 clips of three sets, 2 in 1,000 are below it by chance.
 COPY = 0.5
@@ -114,7 +114,7 @@ def spread_of(
     found = np.sort(distances(reference, features, own)[:, :n_plain], axis=1)[:, 1:]
     spread = neighbour_distance(found)
     # Copies of one clip do not make all others distant.
-    return np.maximum(spread, LEAST_SPREAD * np.median(spread[np.isfinite(spread)]))
+    return np.maximum(spread, LEAST_SPREAD * mean_finite(spread, axis=0))
 
 
 def relative_distance(found: F64, spread: F64) -> F64:
@@ -219,11 +219,11 @@ def _alarm(distance: F64, copies: F64, dress: NDArray[np.object_]) -> dict[str, 
     ``limit`` is the largest usual `relative_distance`, ``folder`` the largest usual median of its
     ratio to the limit in a folder, ``copy`` the largest `copy_ratio` of a copy, ``false_alarms``
     the share of each dress above the limit, ``clips`` the number of training clips as they are,
-    which come first in `Reference.places`. Values are None if all clips are equal.
+    which come first in `Reference.places`. Values are None if all clips are equal, or only two.
     """
     known = {n: distance[(dress == n) & np.isfinite(distance)] for n in dict.fromkeys(dress)}
     limit = max(map(_usual, known.values()))
-    if not limit:
+    if not limit or not np.isfinite(copies).any():
         return {"limit": None, "folder": None, "copy": None, "false_alarms": {}, "clips": 0}
     drawn = np.random.default_rng(0).choice(known[PLAIN] / limit, (DRAWS, FOLDER))
     # The lower tail of the ratios falls like a power, whose exponent these two quantiles tell: as

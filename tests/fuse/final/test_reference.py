@@ -12,7 +12,7 @@ from mvemo.fuse import BadFeatures, evaluate
 from mvemo.fuse.features import Features
 from mvemo.fuse.final import reference
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.model import folder_alarm, load_model, save_model, unlikeness
+from mvemo.fuse.final.model import Predictor, folder_alarm, load_model, save_model, unlikeness
 from mvemo.fuse.final.reference import (
     AXES,
     FOLDER,
@@ -182,6 +182,16 @@ def test_files_that_are_not_dresses_of_the_clips_are_refused(tmp_path, changes, 
     dresses = dressed_cache(tmp_path / "d.h5", made(N, 0), **changes)
     with pytest.raises(BadFeatures, match=message):
         model_of(tmp_path / "f.h5", dresses)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_too_few_clips_have_no_limit(tmp_path, n):
+    table = make_table(n, k=0, group_size=1)
+    predictor = Predictor("music1d", ("music1d",), ("audio",), {})
+    path = write_cache(tmp_path / "f.h5", table, [(spec("music1d", DIM), made(n, 0))])
+    with open_cache(path) as cache:
+        found = fit_references(Features(cache), cache.specs, [predictor])[1]
+    assert found["music1d"]["limit"] is None
 
 
 def test_equal_clips_have_no_limit(tmp_path):
