@@ -223,7 +223,7 @@ def _alarm(distance: F64, copies: F64, dress: NDArray[np.object_]) -> dict[str, 
     """
     known = {n: distance[(dress == n) & np.isfinite(distance)] for n in dict.fromkeys(dress)}
     limit = max(map(_usual, known.values()))
-    if not limit or not np.isfinite(copies).any():
+    if not limit or not len(known[PLAIN]) or not np.isfinite(copies).any():
         return {"limit": None, "folder": None, "copy": None, "false_alarms": {}, "clips": 0}
     drawn = np.random.default_rng(0).choice(known[PLAIN] / limit, (DRAWS, FOLDER))
     # The lower tail of the ratios falls like a power, whose exponent these two quantiles tell: as
