@@ -41,7 +41,8 @@ STEP = MOST / 127
 USUAL, USUAL_FOLDERS, CALLED_COPIES = 0.95, 0.95, 0.005
 # Smallest spread around a training clip, as a share of the mean.
 LEAST_SPREAD = 0.1
-# Largest `copy_ratio` of a copy. Of 820 clips of three sets, 2 in 1,000 are below it by chance.
+# Largest `copy_ratio` of a copy. Of 820 clips of three sets, 4 are below it for a clip of another
+# group, and at least 2 of these are the same song.
 COPY = 0.5
 # Smallest number of clips that are judged as a whole, and number of folders that are drawn.
 FOLDER, DRAWS = 20, 2000
