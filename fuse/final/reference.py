@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import Features, Matrix
 from mvemo.fuse.numeric import F32, F64, Ints, mean_finite, ratio
 from mvemo.fuse.scaling import fit_scaling, rows_of
 
 if TYPE_CHECKING:
+    # These import h5py, which predictions of media do not need.
     from mvemo.cache import FeatureSpec
+    from mvemo.fuse.features import Features, Matrix
     from mvemo.fuse.final.model import FeatureKey, Predictor
 
 # Numbers of nearest training clips, of axes of a feature, and of training clips and dresses kept.
