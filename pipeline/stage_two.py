@@ -103,7 +103,9 @@ def run_fuse(
         if final is not None:
             try:
                 with ExitStack() as stack:
-                    dressed = final.dresses and stack.enter_context(open_cache(final.dresses))
+                    dressed = None
+                    if final.dresses is not None:
+                        dressed = stack.enter_context(open_cache(final.dresses))
                     model = build_model(cache, results, settings, preferred, dressed)
             except FuseError as error:
                 why_none = error

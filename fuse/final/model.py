@@ -19,7 +19,14 @@ from mvemo.cache.spec import content_digest, digest_of, row_key
 from mvemo.fuse.conformal import GRID, JOINTLY, OPTIONS, PER_CLASS, Asked, few_groups_warning
 from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.final.reference import FOLDER, Reference, copy_ratio, distances, neighbour_distance
+from mvemo.fuse.final.reference import (
+    FOLDER,
+    Reference,
+    copy_ratio,
+    distances,
+    relative_distance,
+    spread_of,
+)
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import KERNEL, LATE, SECOND_LAYERS
@@ -91,6 +98,8 @@ class FinalModel:
     date: str = ""  # time at which the folder was written, ISO 8601 in UTC; empty in older models
     # Coverage of the sets; None for predictions without sets.
     asked: Asked | None = None
+    # `spread_of` the training clips by predictor, once it was needed.
+    spreads: dict[str, F64] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         """Describe the model in one line."""
@@ -196,7 +205,8 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
     for i, reference in enumerate(model.reference.values()):
         arrays[f"{i}/mean"] = reference.mean.astype(np.float32)
         arrays[f"{i}/scale"] = reference.scale.astype(np.float32)
-        arrays[f"{i}/places"] = reference.places.astype(np.float16)
+        # -128 stands for NaN.
+        arrays[f"{i}/places"] = np.nan_to_num(reference.places, nan=-128).astype(np.int8)
     arrays[KEYS] = model.training_keys
     for i, predictor in enumerate(model.predictors):
         arrays[f"{OPTIONAL}/{i}"] = np.array(predictor.optional, dtype=np.float32)
@@ -257,6 +267,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
             mean, scale = (arrays[f"{i}/{name}"].astype(np.float64) for name in ("mean", "scale"))
             # Earlier versions did not write this array.
             places = arrays.get(f"{i}/places", np.empty((0, 0))).astype(np.float32)
+            places[places == -128] = np.nan
             reference[entry["feature"], entry["fold"]] = Reference(mean, scale, places)
         keys = arrays[KEYS] if KEYS in arrays else short_keys(())
         # Earlier versions did not write these arrays.
@@ -387,9 +398,9 @@ def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[st
 
 
 def unlikeness(model: FinalModel, predictor: Predictor, vectors: Vectors) -> tuple[F64, Bools]:
-    """Return each clip's distance from the training clips, and True for copies of one of them.
+    """Return each clip's `reference.relative_distance`, and True for copies of a training clip.
 
-    The unit is the largest usual distance; NaN if it is not known.
+    The unit is the largest usual one; NaN if it is not known.
     """
     alarm, reference = model.alarm(predictor), model.reference
     if alarm.get("limit") is None:
@@ -397,7 +408,11 @@ def unlikeness(model: FinalModel, predictor: Predictor, vectors: Vectors) -> tup
         return np.full(n, np.nan), np.zeros(n, np.bool_)
     places = {key: reference[key].project(x) for key, x in vectors.items()}
     found = distances(reference, predictor.features, places)
-    return neighbour_distance(found) / alarm["limit"], copy_ratio(found) < alarm["copy"]
+    if predictor.name not in model.spreads:
+        spread = spread_of(reference, predictor.features, alarm["clips"])
+        model.spreads[predictor.name] = spread
+    far = relative_distance(found, model.spreads[predictor.name])
+    return far / alarm["limit"], copy_ratio(found[:, : alarm["clips"]]) < alarm["copy"]
 
 
 def folder_alarm(model: FinalModel, found: Sequence[tuple[Predictor, float]]) -> bool:

@@ -1,7 +1,8 @@
 """Distance of new clips from the training clips: unlike clips, unlike folders, and copies.
 
-The distance of a clip is its mean distance to the nearest training clips. The squared distances of
-a predictor's features are added, each divided by the number of its columns. Standardised values
+A clip is unlike the training clips if its mean distance to the nearest of them is large, compared
+with their own distances to their neighbours. The squared distances of a predictor's features are
+added, each divided by the number of its axes. Standardised values
 are projected on random axes, which nearly keep distances (Johnson and Lindenstrauss 1984), so that
 a model stays small. Principal axes miss what training clips lack and new ones have.
 
@@ -21,22 +22,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import Features, Matrix
 from mvemo.fuse.numeric import F32, F64, Ints, mean_finite, ratio
 from mvemo.fuse.scaling import fit_scaling, rows_of
 
 if TYPE_CHECKING:
+    # These import h5py, which predictions of media do not need.
     from mvemo.cache import FeatureSpec
+    from mvemo.fuse.features import Features, Matrix
     from mvemo.fuse.final.model import FeatureKey, Predictor
 
-# Numbers of nearest training clips, of axes of a feature, and of training clips that are kept.
-NEIGHBOURS, AXES, MOST_CLIPS = 5, 32, 2000
-# Largest standardised value: heads read at most 5, but values beyond tell foreign clips.
+# Numbers of nearest training clips, of axes of a feature, and of training clips and dresses kept.
+NEIGHBOURS, AXES, MOST_CLIPS = 5, 48, 2000
+# Largest standardised value: heads read at most 5, but values beyond tell foreign clips. STEP is
+# that of stored values.
 MOST = 8.0
+STEP = MOST / 127
 # Share of the training clips, and of each dress, that are usual; share of folders of such clips
 # that are usual; share of other clips that are called copies.
 USUAL, USUAL_FOLDERS, CALLED_COPIES = 0.95, 0.95, 0.005
-# Largest `copy_ratio` of a copy. Of 820 clips of three sets, 2 in 1,000 are below it by chance.
+# Smallest spread around a training clip, as a share of the mean.
+LEAST_SPREAD = 0.1
+# Largest `copy_ratio` of a copy. Of 820 clips of three sets, 4 are below it for a clip of another
+# group, and at least 2 of these are the same song.
 COPY = 0.5
 # Smallest number of clips that are judged as a whole, and number of folders that are drawn.
 FOLDER, DRAWS = 20, 2000
@@ -47,12 +54,12 @@ PLAIN = "plain"  # name of the training clips as they are
 
 @cache
 def random_axes(dim: int) -> F64:
-    """Return the axes of a feature, float64 (dim, axes); unit vectors if it has few columns."""
+    """Return the axes of a feature, float64 (dim, axes); its columns if it has few."""
     if dim <= AXES:
-        return np.eye(dim) / math.sqrt(dim)
+        return np.eye(dim)
     # All versions of NumPy draw the same numbers from `RandomState`.
-    drawn = np.random.RandomState(0).normal(size=(dim, AXES))
-    return np.asarray(drawn / math.sqrt(dim * AXES))
+    axes, upper = np.linalg.qr(np.random.RandomState(0).normal(size=(dim, AXES)))
+    return np.asarray(axes * np.sign(np.diag(upper)))
 
 
 @dataclass(frozen=True)
@@ -61,20 +68,20 @@ class Reference:
 
     mean: F64  # float64 (dim,): means of the training clips
     scale: F64  # float64 (dim,): standard deviations of the training clips
-    # float32 (training clips, axes), values in half precision; NaN for clips without the feature;
-    # empty in older models.
+    # float32 (clips, axes): training clips, then dresses, along the axes, in whole steps; NaN for
+    # clips without the feature; empty in older models.
     places: F32
 
     def project(self, x: F64 | F32) -> F32:
-        """Return values (clips, dim) along the axes, in half precision: float32 (clips, axes)."""
-        z = np.clip((x - self.mean) / self.scale, -MOST, MOST)
-        return np.asarray(z @ random_axes(len(self.mean)), np.float16).astype(np.float32)
+        """Return values (clips, dim) along the axes, in steps of an int8: float32 (clips, axes)."""
+        z = np.clip((x - self.mean) / self.scale, -MOST, MOST) @ random_axes(len(self.mean))
+        return np.asarray(np.clip(np.round(z / STEP), -127, 127), np.float32)
 
     def squares(self, places: F32) -> F64:
-        """Return squared distances to the training clips, float64 (clips, training clips)."""
-        new, old = places.astype(np.float64), self.places.astype(np.float64)
+        """Return mean squared differences to the clips of the reference, float64 (clips, clips)."""
+        new, old = (values.astype(np.float64) for values in (places, self.places))
         sums = np.square(new).sum(axis=1)[:, None] + np.square(old).sum(axis=1)
-        return np.asarray(np.maximum(sums - 2 * new @ old.T, 0.0))
+        return np.asarray((sums - 2 * new @ old.T) * (STEP**2 / new.shape[1]))
 
 
 def distances(
@@ -100,6 +107,27 @@ def neighbour_distance(found: F64) -> F64:
     return mean_finite(np.sort(found, axis=1)[:, :NEIGHBOURS], axis=1)
 
 
+def spread_of(
+    reference: Mapping[FeatureKey, Reference], features: Sequence[str], n_plain: int
+) -> F64:
+    """Return the distance of each row of `places` to other clips, float64 (rows,)."""
+    own = {key: r.places for key, r in reference.items() if key[0] in features}
+    # The nearest of all is the clip itself, or the clip of a dress.
+    found = np.sort(distances(reference, features, own)[:, :n_plain], axis=1)[:, 1:]
+    spread = neighbour_distance(found)
+    # Copies of one clip do not make all others distant.
+    return np.maximum(spread, LEAST_SPREAD * mean_finite(spread, axis=0))
+
+
+def relative_distance(found: F64, spread: F64) -> F64:
+    """Return the distance of each clip to its neighbours divided by √(their mean `spread`).
+
+    Noise is near the quiet clips, which are near each other.
+    """
+    nearest = np.argsort(found, axis=1)[:, :NEIGHBOURS]
+    return ratio(neighbour_distance(found), np.sqrt(mean_finite(spread[nearest], axis=1)))
+
+
 def copy_ratio(found: F64) -> F64:
     """Return the smallest distance of each clip divided by `neighbour_distance` of the others."""
     ordered = np.sort(found, axis=1)
@@ -117,7 +145,7 @@ def fit_references(
     kept = np.sort(np.random.default_rng(0).permutation(len(table))[:MOST_CLIPS])
     rows, dress = kept, np.full(len(kept), PLAIN, object)
     if dressed is not None:
-        of_dressed, names = _dresses(dressed, features, specs)
+        of_dressed, names, order = _dresses(dressed, features, specs)
         rows, dress = np.append(rows, of_dressed), np.append(dress, names)
     reference, places = {}, {}
     for spec in specs:
@@ -125,27 +153,32 @@ def fit_references(
         scaling, far = fit_scaling(matrix.values, matrix.present)
         x = _taken(matrix, rows)
         if dressed is not None and spec.name in dressed.modality:
-            new = _taken(dressed.raw_matrix(spec.name, spec.fold), np.arange(len(of_dressed)))
+            new = _taken(dressed.raw_matrix(spec.name, spec.fold), order)
             # The dress of a sound has the pictures of its clip.
             x[len(kept) :] = np.where(np.isnan(new), x[len(kept) :], new)
         x[far[rows]] = np.nan
         whole, key = Reference(scaling.shift, scaling.scale, x[:0]), (spec.name, spec.fold)
         places[key] = whole.project(x)
-        reference[key] = replace(whole, places=places[key][: len(kept)])
-    names = table.groups if len(set(table.groups)) > FEW_GROUPS else table.clip_ids
-    own = np.unique(np.array(names), return_inverse=True)[1].reshape(-1)
-    same = own[rows][:, None] == own[kept]
+        reference[key] = replace(whole, places=places[key][:MOST_CLIPS])
+    groups = table.groups if len(set(table.groups)) > FEW_GROUPS else table.clip_ids
+    own = np.unique(np.array(groups), return_inverse=True)[1].reshape(-1)
+    same = own[rows][:, None] == own[rows[:MOST_CLIPS]]
     alarms = {}
     for predictor in predictors:
-        found = distances(reference, predictor.features, places)
-        alarms[predictor.name] = _alarm(np.where(same, np.inf, found), dress)
+        found = np.where(same, np.inf, distances(reference, predictor.features, places))
+        spread = spread_of(reference, predictor.features, len(kept))
+        copies = copy_ratio(found[:, : len(kept)])
+        alarms[predictor.name] = _alarm(relative_distance(found, spread), copies, dress)
     return reference, alarms
 
 
 def _dresses(
     dressed: Features, features: Features, specs: Sequence[FeatureSpec]
-) -> tuple[Ints, list[str]]:
-    """Return each dressed clip's row among the training clips, and the name of its dress."""
+) -> tuple[Ints, list[str], Ints]:
+    """Return each dressed clip's row among the training clips, its dress, and its own row.
+
+    The order is random, but always the same.
+    """
     path, trained = dressed.cache.path, features.cache.path
     row_of = {clip_id: row for row, clip_id in enumerate(features.cache.table.clip_ids)}
     rows, names = [], []
@@ -167,7 +200,8 @@ def _dresses(
                 f"{path}: expected the feature {spec.label} as in {trained}: extract both with the "
                 "same nets and settings"
             )
-    return np.array(rows, np.int64), names
+    order = np.random.default_rng(0).permutation(len(rows))
+    return np.array(rows)[order], [names[row] for row in order], order
 
 
 def _taken(matrix: Matrix, rows: Ints) -> F32:
@@ -181,33 +215,33 @@ def _taken(matrix: Matrix, rows: Ints) -> F32:
     return taken[(np.cumsum(wanted) - 1)[rows]]
 
 
-def _alarm(found: F64, dress: NDArray[np.object_]) -> dict[str, Any]:
-    """Return the JSON values of a predictor's alarm from distances to other training clips.
+def _alarm(distance: F64, copies: F64, dress: NDArray[np.object_]) -> dict[str, Any]:
+    """Return the JSON values of a predictor's alarm, from what is measured on each clip.
 
-    ``limit`` is the largest usual distance, ``folder`` the largest usual median of the ratios of
-    distance and limit in a folder, ``copy`` the largest `copy_ratio` of a copy, and
-    ``false_alarms`` the share of each dress above the limit. If all clips are equal, nothing is
-    known, and the values are None.
+    ``limit`` is the largest usual `relative_distance`, ``folder`` the largest usual median of its
+    ratio to the limit in a folder, ``copy`` the largest `copy_ratio` of a copy, ``false_alarms``
+    the share of each dress above the limit, ``clips`` the number of training clips as they are,
+    which come first in `Reference.places`. Values are None if all clips are equal, or only two.
     """
-    distance, nearest = neighbour_distance(found), copy_ratio(found)
     known = {n: distance[(dress == n) & np.isfinite(distance)] for n in dict.fromkeys(dress)}
     limit = max(map(_usual, known.values()))
-    if not limit:
-        return {"limit": None, "folder": None, "copy": None, "false_alarms": {}}
+    if not limit or not len(known[PLAIN]) or not np.isfinite(copies).any():
+        return {"limit": None, "folder": None, "copy": None, "false_alarms": {}, "clips": 0}
     drawn = np.random.default_rng(0).choice(known[PLAIN] / limit, (DRAWS, FOLDER))
     # The lower tail of the ratios falls like a power, whose exponent these two quantiles tell: as
     # few clips are below the limit as shall be called copies, though some may have a twin.
-    low, middle = np.nanquantile(nearest, (0.05, 0.5))
+    low, middle = np.nanquantile(copies, (0.05, 0.5))
     exponent = np.log(middle / low) / np.log(0.5 / 0.05) if low else np.inf
     return {
         "limit": limit,
         "folder": float(np.quantile(np.median(drawn, axis=1), USUAL_FOLDERS)),
         "copy": min(COPY, float(low * (CALLED_COPIES / 0.05) ** exponent)),
         "false_alarms": {n: float((values > limit).mean()) for n, values in known.items()},
+        "clips": int((dress == PLAIN).sum()),
     }
 
 
 def _usual(values: F64) -> float:
-    """Return the value that a new one exceeds with a probability of 1 - `USUAL`; 0 without any."""
-    rank = min(len(values), math.ceil(USUAL * (len(values) + 1)))
+    """Return the value that at most 1 - `USUAL` of the values exceed; 0 without any."""
+    rank = math.ceil(USUAL * len(values))
     return float(np.sort(values)[rank - 1]) if rank else 0.0

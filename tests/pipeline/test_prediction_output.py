@@ -12,6 +12,7 @@ from mvemo.fuse import BadFeatures, SavedHeads
 from mvemo.fuse.conformal import GRID, Asked
 from mvemo.fuse.final.model import FinalModel, Predictor, asked_of, with_coverage
 from mvemo.manifests.tables import CsvWriter
+from mvemo.pipeline.commands.predict import _show
 from mvemo.pipeline.models.boxed import expected_words
 from mvemo.pipeline.moods import read_moods
 from mvemo.pipeline.prediction.predictions import (
@@ -160,6 +161,17 @@ def test_distances_of_unlike_clips_are_left_to_the_records():
     clips = [replace(PREDICTIONS[0], notes=(note,)) for note in notes]
     assert "note: 2 clips, the first a.mp3: unlike the clips: no" in predictions_table(MODEL, clips)
     assert [record["notes"] for record in records(MODEL, clips)] == [[note] for note in notes]
+
+
+@pytest.mark.parametrize(("unlikeness", "n", "told"), [(0.9, 20, 1), (0.9, 19, 0), (0.7, 20, 0)])
+def test_a_folder_that_is_unlike_as_a_whole_is_told_once(unlikeness, n, told, capsys):
+    model = replace(MODEL, facts={**MODEL.facts, "alarm": {"lld": {"folder": 0.8}}})
+    clips = [replace(PREDICTIONS[0], unlikeness=unlikeness)] * n
+    shown = {"as_json": True, "jsonl": False, "csv_file": None, "strict": False}
+    assert _show(model, [*clips, PREDICTIONS[1]], shown, facts=False) == 0
+    out, error = capsys.readouterr()
+    assert len(json.loads(out)) == n + 1
+    assert error.count("these clips as a whole are unlike the music that songs was made of") == told
 
 
 def test_what_is_the_same_of_many_clips_is_said_once():

@@ -12,7 +12,7 @@ from mvemo.fuse import BadFeatures, evaluate
 from mvemo.fuse.features import Features
 from mvemo.fuse.final import reference
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.model import folder_alarm, load_model, save_model, unlikeness
+from mvemo.fuse.final.model import Predictor, folder_alarm, load_model, save_model, unlikeness
 from mvemo.fuse.final.reference import (
     AXES,
     FOLDER,
@@ -69,15 +69,22 @@ def judged(model, x):
     return unlikeness(model, model.predictors[0], {("music1d", None): x})
 
 
-def test_the_distance_is_the_mean_over_the_nearest_other_clips(models):
+def test_the_distance_is_that_to_the_nearest_clips_over_theirs(models):
     model, x, new = models[0], made(N, 0), made(30, 1)
     z, z_new = ((v - x.mean(axis=0)) / x.std(axis=0) / np.sqrt(DIM) for v in (x, new))
-    to_others = np.linalg.norm(z_new[:, None] - z, axis=2)
-    alarm = model.alarm(model.predictors[0])
-    expected = np.sort(to_others, axis=1)[:, :NEIGHBOURS].mean(axis=1) / alarm["limit"]
-    np.testing.assert_allclose(judged(model, new)[0], expected, rtol=2e-3)
-    own = np.sort(np.linalg.norm(z[:, None] - z, axis=2), axis=1)[:, 1 : NEIGHBOURS + 1]
-    assert alarm["limit"] == pytest.approx(np.sort(own.mean(axis=1))[228], rel=2e-3)  # of 240
+
+    def relative(found):
+        nearest = np.argsort(found, axis=1)[:, :NEIGHBOURS]
+        return np.take_along_axis(found, nearest, 1).mean(axis=1), nearest
+
+    own = np.linalg.norm(z[:, None] - z, axis=2) + np.diag([np.inf] * N)
+    spread, nearest = relative(own)
+    known = np.sort(spread / np.sqrt(spread[nearest].mean(axis=1)))
+    limit = model.alarm(model.predictors[0])["limit"]
+    assert limit == pytest.approx(known[227], rel=0.02)  # 12 of 240 are farther
+    distance, nearest = relative(np.linalg.norm(z_new[:, None] - z, axis=2))
+    expected = distance / np.sqrt(spread[nearest].mean(axis=1)) / limit
+    np.testing.assert_allclose(judged(model, new)[0], expected, rtol=0.03)
 
 
 def test_random_axes_keep_distances():
@@ -175,6 +182,16 @@ def test_files_that_are_not_dresses_of_the_clips_are_refused(tmp_path, changes, 
     dresses = dressed_cache(tmp_path / "d.h5", made(N, 0), **changes)
     with pytest.raises(BadFeatures, match=message):
         model_of(tmp_path / "f.h5", dresses)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_too_few_clips_have_no_limit(tmp_path, n):
+    table = make_table(n, k=0, group_size=1)
+    predictor = Predictor("music1d", ("music1d",), ("audio",), {})
+    path = write_cache(tmp_path / "f.h5", table, [(spec("music1d", DIM), made(n, 0))])
+    with open_cache(path) as cache:
+        found = fit_references(Features(cache), cache.specs, [predictor])[1]
+    assert found["music1d"]["limit"] is None
 
 
 def test_equal_clips_have_no_limit(tmp_path):
