@@ -144,7 +144,7 @@ def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
     ('sequence', 2, ['f0_max', 'f0_min'])
     """
     _check_name(name)
-    deciding = () if name == LOUDNESS else _FRAMING
+    deciding: tuple[str, ...] = () if name == LOUDNESS else _FRAMING
     if name in _DESCRIPTORS:
         deciding += _DESCRIPTORS[name].settings
     return FeatureSpec(

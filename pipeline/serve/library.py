@@ -232,7 +232,7 @@ class Library:
     def relative(self, model: FinalModel) -> Record:
         """Return what the API says about the predicted clips relative to one another."""
         with self.lock:
-            done = self._corrected(self.ids("done"))
+            done = self.records(self.ids("done"))
         found = [record for record in done if record.get("proba") or record.get("values")]
         ids = [record["id"] for record in found if record["map"]]
         places = np.array([record["map"] for record in found if record["map"]]).reshape(-1, 2)
