@@ -2,7 +2,8 @@
 
 Each dress has a name, such as ``mp3-64k`` or ``level-15``; `FORMS` lists them. Sound that a dress
 does not encode is written as 32-bit floats, so that nothing is clipped. Pictures are copied, unless
-a dress changes them or reads a part of the file: then they are encoded anew, almost without loss.
+a dress changes them or reads a part of the file, or the file is not MP4 or QuickTime: then they are
+encoded anew, almost without loss.
 """
 
 import re
@@ -184,6 +185,8 @@ def dress(
                 missing = NO_VIDEO if wanted.modality == "video" else NO_AUDIO
                 raise BadMedia(f"{path}: {name}: {missing}")
             has_pictures, has_sound = bool(kinds["video"]), bool(kinds["audio"])
+            # Other containers do not state both times of each packet.
+            copied = wanted.modality == "audio" and "mov" in container.format.name
         length = duration
         if wanted.seconds < np.inf:
             length = probe_seconds(path) - start if duration is None else duration
@@ -195,7 +198,7 @@ def dress(
         if has_sound:
             made.append(_write_sound(path, wanted, target.with_suffix(".sound"), start, length))
         pictures, whole = path, start == 0 and length is None and wanted.speed == 1
-        if wanted.modality == "video" or not whole:
+        if not (copied and whole):
             made.append(_write_pictures(path, wanted, target, start, length))
             pictures = made[-1]
         joined = _join(pictures, made[0] if has_sound else None, target.with_suffix(".mkv"))
@@ -277,11 +280,12 @@ def _write_vorbis(frames: Iterator[Any], layout: str, kilobits: int, sr: int, ta
 
 def _write_pictures(path: Path, wanted: Dress, target: Path, start: float, length: Any) -> Path:
     """Encode the pictures of a clip anew, upright, and return the path."""
-    target = target.with_suffix(".pictures.mkv")
+    target = target.with_suffix(".pictures.mp4")
     with closing(packets.open_container(path)) as container:
         video, origin = packets.videos(container)[0], packets.start_of(container)
         shown = packets.frame_times(path, container, video, origin, ClipRequest(start, length))
-        fps = Fraction(wanted.fps or video.average_rate or 25).limit_denominator(1001)
+        # The rate of a file is a guess; 60 frames a second show all that nets read.
+        fps = Fraction(wanted.fps or min(video.average_rate or 25, 60)).limit_denominator(1001)
         aspect = video.sample_aspect_ratio or 1
     if shown is None or shown.end <= start:
         raise BadMedia(f"{path}: no frame can be decoded")
@@ -331,7 +335,7 @@ def _join(pictures: Path, sound: Path | None, target: Path) -> Path:
             track, origin = tracks(container)[0], packets.start_of(container)
             stream = out.add_stream_from_template(track)
             for packet in container.demux(track):
-                if packet.dts is None or packet.is_discard:
+                if packet.pts is None or packet.is_discard:
                     continue
                 if path is pictures:
                     # The first presentation time of the source file becomes 0.
