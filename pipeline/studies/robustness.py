@@ -21,6 +21,7 @@ from mvemo.manifests import Manifest
 from mvemo.manifests.labels import PLANE
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.pipeline.console.progress import Progress, told_as_parts
+from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.models.boxed import boxed_names, model_folder
 from mvemo.pipeline.prediction.embedding import BatchReader
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
@@ -98,6 +99,8 @@ class _Tested:
 def run_robustness(draft: Draft) -> StudyResult:
     """Dress and predict one clip after the other; see `StudyFile` for the options."""
     study, options, names = draft.study, draft.options, draft.options["dresses"]
+    if not names:
+        raise BadOption("--dresses: expected at least one dress, such as mp3-64k")
     dresses = [find_dress(name) for name in names]
     manifest = _sample(draft, options["clips"])
     clips = [
@@ -139,6 +142,11 @@ def run_robustness(draft: Draft) -> StudyResult:
             bar.step(failed=int(bool(problems)))
     resamples = resample_groups(manifest.groups)
     rows = [row for each in tested for row in _rows(each, names, manifest, resamples)]
+    if not rows:
+        reason = next(iter(study.failures.items()), ("", "they have no pictures"))
+        raise BadOption(
+            f"no clip was predicted in these dresses: {': '.join(filter(None, reason))}"
+        )
     draft.tables = [
         Table("decisions", TITLE, COLUMNS, rows),
         Table(

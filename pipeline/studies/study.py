@@ -192,7 +192,8 @@ def open_study(
 
     A study without training (0 `runs`) may also read a folder.
     """
-    note_resumable()
+    if runs:
+        note_resumable()
     if path.is_dir() and not runs:
         manifest = scan_clips(path).manifest
     else:
