@@ -137,6 +137,8 @@ def run_file(file: Path, **options: Any) -> int:
     study_file = check_values(read_study(file))
     options["profile"] = options["profile"] or study_file.profile
     options["runs"] = options["runs"] or study_file.runs
+    if not study_file.trains:
+        options |= UNTRAINED
     return conduct(study_file, dict.fromkeys(study_file.options) | options)
 
 
@@ -146,7 +148,7 @@ def study_command(file: StudyFile) -> click.Command:
     decorators += [_option(file, name, spec) for name, spec in file.options.items()]
 
     def run(**options: Any) -> int:
-        return conduct(file, options)
+        return conduct(file, options if file.trains else {**options, **UNTRAINED})
 
     first = file.help.strip().split("\n")[0]
     return click.command(file.name, help=file.help, short_help=first)(together(decorators)(run))
@@ -216,8 +218,6 @@ def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
     from mvemo.pipeline.studies.study import open_study
 
     keep_freed_memory()
-    if not file.trains:
-        options = {**options, **UNTRAINED}
     settings = _settings(options)
     folds = options["folds"]
     values = option_values(file, options)

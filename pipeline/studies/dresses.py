@@ -212,7 +212,7 @@ def _read_sound(path: Path, start: float, length: float | None) -> tuple[F32, in
     stop = None if length is None else start + length
     with closing(packets.open_container(path)) as container:
         source = packets.Packets(container, packets.sound_tracks(container)[:1])
-        packed, blocks, first = av.AudioResampler(format="flt"), list[F32](), start
+        packed, blocks, first = av.AudioResampler(format="flt"), list[Any](), start
         sr, layout = 0, ""
         for _, when, frame in packets.decoded_frames(source, packets.start_of(container), stop):
             if not blocks:

@@ -123,7 +123,7 @@ def run_robustness(draft: Draft) -> StudyResult:
             copies, problems = {0: clip}, dict[int, str]()
             for i in wanted:
                 place = Path(work) / f"{i}-{names[i - 1]}.copy"
-                part = {"start": clip.start, "duration": clip.duration}
+                part: dict[str, Any] = {"start": clip.start, "duration": clip.duration}
                 try:
                     copies[i] = NewClip(clip.file, dress(clip.path, names[i - 1], place, **part))
                 except ExtractError as error:

@@ -42,7 +42,7 @@ def test_decisions_that_turn_and_scores_are_counted(made, tmp_path, capsys):
     n, turned, low, high, score, change, *ends = rows["mono"]
     assert (n, turned, change, ends) == (48, 0, 0, [0, 0])
     assert low == 0 < high < 0.3
-    n, turned, low, high, score, change, *ends = rows["level-25"]
+    n, turned, low, high, _, change, *ends = rows["level-25"]
     assert 0 < low < turned < high
     assert ends[0] <= change <= ends[1]
     moved = {row[2]: row[3] for row in record["tables"]["nets"]["rows"] if row[1] == "rnn"}
@@ -66,7 +66,7 @@ def test_a_folder_without_labels_and_with_a_bad_file(made, tmp_path, capsys):
     options = ("--dresses", "level-6", "--clips", "5")
     assert study(made, folder, tmp_path / "out", *options) == 0
     record = read_tables(tmp_path / "out", "robustness")
-    ((*_, n, turned, low, high, score, change, _, _),) = record["tables"]["decisions"]["rows"]
+    ((*_, n, _, low, high, score, change, _, _),) = record["tables"]["decisions"]["rows"]
     # Fewer than eight groups have no interval, and without labels there is no score.
     assert (n, low, high, score, change) == (3, None, None, None, None)
     assert list(record["failures"]) == ["silent", "text"]
