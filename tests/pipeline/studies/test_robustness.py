@@ -39,7 +39,7 @@ def test_decisions_that_turn_and_scores_are_counted(made, tmp_path, capsys):
     rows = {row[2]: row[3:] for row in record["tables"]["decisions"]["rows"]}
     # A file of sound has no frame rate.
     assert list(rows) == ["level-25", "mp3-64k", "mono"]
-    n, turned, low, high, score, change, *ends = rows["mono"]
+    n, turned, low, high, _, change, *ends = rows["mono"]
     assert (n, turned, change, ends) == (48, 0, 0, [0, 0])
     assert low == 0 < high < 0.3
     n, turned, low, high, _, change, *ends = rows["level-25"]
