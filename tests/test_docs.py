@@ -127,8 +127,9 @@ def test_a_worked_example_gives_what_it_shows(page: str, n_examples: int) -> Non
 
 def test_the_study_and_the_profile_of_the_page_of_studies_are_read(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
-    study, block = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    study, robustness, block = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     assert parse_study(study, "my.toml").grid["segment"] == (5, 10)
+    assert parse_study(robustness, "our.toml").options["clips"].default == 40
     (tmp_path / "small.toml").write_text(block)
     settings = load_settings(str(tmp_path / "small.toml"))
     assert settings.nets["crnn"].train.loss == "improved-centre"

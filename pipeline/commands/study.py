@@ -59,43 +59,61 @@ def study() -> None:
     """
 
 
+# Options of `study_options` for studies that train, and their values in a study that does not.
+UNTRAINED: Mapping[str, Any] = {
+    "work": Path("work"),
+    "profile": "paper",
+    "overrides": (),
+    "folds": None,
+    "runs": 0,
+    "jobs": 1,
+    "permute_labels": False,
+}
+
+
 def study_options(
-    runs: int | None, profile: str | None
+    runs: int | None, profile: str | None, *, trains: bool = True
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Return a decorator that adds the argument and the options of every study."""
+    training = [
+        work_option,
+        option(
+            "--profile",
+            default=profile,
+            help="Settings: paper, demo, best, or a TOML file."
+            + ("" if profile else "  [default: profile of FILE, or paper]"),
+        ),
+        set_option,
+        folds_option("6"),
+    ]
+    repeats = [
+        option(
+            "--runs",
+            type=COUNT,
+            default=runs,
+            help="Number of runs; each has different folds and seeds."
+            + ("" if runs else "  [default: runs of FILE, or 1]"),
+        ),
+        option(
+            "--jobs",
+            type=COUNT,
+            help="Number of nets to train at the same time, each in a process with a share of "
+            "the cores or with a GPU.  [default: 1; 2 with --profile demo and two cores]",
+        ),
+        permute_option,
+    ]
     return together(
         [
-            argument("manifest", type=INPUT),
+            argument("manifest", type=INPUT, metavar="MANIFEST" if trains else "MANIFEST|FOLDER"),
             option(
                 "--out",
                 type=OUT_FOLDER,
                 required=True,
                 help="Folder for the tables, plots and page.",
             ),
-            work_option,
-            option(
-                "--profile",
-                default=profile,
-                help="Settings: paper, demo, best, or a TOML file."
-                + ("" if profile else "  [default: profile of FILE, or paper]"),
-            ),
-            set_option,
-            folds_option("6"),
-            seed_option("Seed of nets, models and folds."),
-            option(
-                "--runs",
-                type=COUNT,
-                default=runs,
-                help="Number of runs; each has different folds and seeds."
-                + ("" if runs else "  [default: runs of FILE, or 1]"),
-            ),
-            option(
-                "--jobs",
-                type=COUNT,
-                help="Number of nets to train at the same time, each in a process with a share of "
-                "the cores or with a GPU.  [default: 1; 2 with --profile demo and two cores]",
-            ),
-            permute_option,
+            *(training if trains else ()),
+            seed_option("Seed of nets, models and folds." if trains else "Seed of the clips."),
+            *(repeats if trains else ()),
             root_option,
             strict_option,
             paper_options,
@@ -119,16 +137,18 @@ def run_file(file: Path, **options: Any) -> int:
     study_file = check_values(read_study(file))
     options["profile"] = options["profile"] or study_file.profile
     options["runs"] = options["runs"] or study_file.runs
+    if not study_file.trains:
+        options |= UNTRAINED
     return conduct(study_file, dict.fromkeys(study_file.options) | options)
 
 
 def study_command(file: StudyFile) -> click.Command:
     """Return the command of a built-in study."""
-    decorators = [study_options(file.runs, file.profile)]
+    decorators = [study_options(file.runs, file.profile, trains=file.trains)]
     decorators += [_option(file, name, spec) for name, spec in file.options.items()]
 
     def run(**options: Any) -> int:
-        return conduct(file, options)
+        return conduct(file, options if file.trains else {**options, **UNTRAINED})
 
     first = file.help.strip().split("\n")[0]
     return click.command(file.name, help=file.help, short_help=first)(together(decorators)(run))
@@ -209,7 +229,8 @@ def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
         fold_file=folds if isinstance(folds, Path) else None,
         tasks=file.tasks,
     )
-    _tell_division(study, options, splits=file.splits)
+    if file.trains:
+        _tell_division(study, options, splits=file.splits)
     result = run_study(study, with_options(file, values), values)
     of_user = [figure.column for figure in file.published if not figure.rule]
     result = results.without_empty_figures(result, of_user)

@@ -274,7 +274,7 @@ def render(plot: Plot) -> tuple[bytes, bytes]:
 def _facts(study: Study, division: str) -> dict[str, Any]:
     manifest = study.manifest
     counts = label_kind(manifest.task).counts(manifest.labels, manifest.classes)
-    n_folds = len(set(study.folds().tolist()))
+    n_folds = len(set(study.folds().tolist())) if study.runs else 0
     runs = f"{study.runs} run{'s' if study.runs != 1 else ''}"
     return {
         "name": manifest.name,

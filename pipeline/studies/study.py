@@ -22,7 +22,15 @@ from mvemo.extract.nets import SharedSettings, options_of, with_length, with_sha
 from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.report.published import comparable
 from mvemo.fuse.songs import decide_songs
-from mvemo.manifests import SCHEMES, Folds, Manifest, folds_of, segment_manifest, song_of
+from mvemo.manifests import (
+    SCHEMES,
+    Folds,
+    Manifest,
+    folds_of,
+    scan_clips,
+    segment_manifest,
+    song_of,
+)
 from mvemo.manifests.segments import Tail
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.media_files import longer_clips_note
@@ -93,7 +101,7 @@ class Study:
     settings: Settings
     work: Path  # folder of the working cache and of trained nets
     permuted: bool = False
-    runs: int = 1  # number of repeats, each with different folds and seeds
+    runs: int = 1  # number of repeats, each with different folds and seeds; 0 without training
     jobs: int = 1  # number of processes that train nets
     prescribed: Folds | None = None  # folds of all repeats; None: made from the settings
     songs: Manifest | None = None  # the whole clips, if `manifest` holds their segments
@@ -180,9 +188,16 @@ def open_study(
     fold_file: Path | None = None,
     tasks: Sequence[str] = (),
 ) -> Study:
-    """Read the manifest of a study; refuse a task that is not one of `tasks`."""
-    note_resumable()
-    manifest = manifest_with_media(path, root)
+    """Read the manifest of a study; refuse a task that is not one of `tasks`.
+
+    A study without training (0 `runs`) may also read a folder.
+    """
+    if runs:
+        note_resumable()
+    if path.is_dir() and not runs:
+        manifest = scan_clips(path).manifest
+    else:
+        manifest = manifest_with_media(path, root)
     if tasks and manifest.task not in tasks:
         raise BadOption(
             f"{path}: the task is {manifest.task}; this study needs {' or '.join(tasks)}"

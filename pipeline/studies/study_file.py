@@ -54,12 +54,17 @@ FUNCTIONS: Mapping[str, Mapping[str, str]] = {
         "recipe findings": "protocols:add_recipe_findings",
         "tags": "class_tables:add_tags",
     },
-    "run": {"iterations": "iterations:run_iterations", "j22": "j22:run_j22"},
+    "run": {
+        "iterations": "iterations:run_iterations",
+        "j22": "j22:run_j22",
+        "robustness": "robustness:run_robustness",
+    },
 }
 # Name of a function -> keys that its study file must have.
 NEEDED = {
     "iterations": ("grid.net", "grid.segment", "options.iterations"),
     "j22": ("grid.net", "grid.segment", "options.iterations", "options.ablations"),
+    "robustness": ("options.models", "options.dresses", "options.clips"),
     "recipe parts": ("grid.net",),
 }
 # Options that several studies share. A file that states an option's type replaces the shared one.
@@ -166,6 +171,7 @@ class StudyFile:
     runs: int = 1
     profile: str = "paper"
     splits: bool = False  # train and test on one split, not on folds
+    trains: bool = True  # False for finished models on a manifest or a folder, also unlabelled
     run: str = ""  # function that runs the whole study
     notes: tuple[str, ...] = ("{interval}",)
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)

@@ -151,6 +151,6 @@ def test_a_copy_of_a_built_in_study_has_the_values_of_its_command(name, tmp_path
 
 
 def test_the_built_in_studies_name_known_nets_and_values():
-    assert len(built_in()) == 10
+    assert len(built_in()) == 11
     for file in built_in().values():
         assert check_values(file).grid == file.grid
