@@ -36,8 +36,7 @@ DESCRIPTORS = ("sr=16000", "n_fft=1024", "hop_length=512", "n_bands=5")
 EXTRACT = ["--profile", "pretrained"]
 EXTRACT += [word for setting in DESCRIPTORS for word in ("--set", f"descriptors.{setting}")]
 
-# One set of musicnn's outputs for all models, so that their features are computed once.
-MUSICNN = ("--set", "nets.musicnn.options.outputs=units,deviation,tags")
+MUSICNN = ("--set", "nets.musicnn.options.outputs=units,tags")
 # Copies of some training clips for the alarm, and how many clips of each kind are copied.
 DRESSES = ("mp3-64k", "aac-96k", "opus-64k", "vorbis-96k", "level-15", "lowpass-7k", "excerpt-12")
 N_DRESSED = {"4q": 36, "soundtracks": 24, "mve": 20}
@@ -64,21 +63,24 @@ MODELS: dict[str, dict[str, tuple[str, ...]]] = {
     "songs": {
         "columns": ("group=kind", "valence=valence", "arousal=arousal"),
         "import": ("--task", "regression", "--scale=-1..1"),
-        "extract": ("--nets", "musicnn", "--folds", "3"),
+        "extract": ("--nets", "musicnn", "--folds", "3", *MUSICNN),
         # The penalty is the one at which left-out sets are predicted best, on average.
-        "fuse": ("--folds", "3", "--set", "fuse.choose_C=false", "--set", "fuse.C=SONGS_C"),
+        "fuse": ("--folds", "3", "--set", "fuse.choose_C=false", "--set", "fuse.C=0.001"),
     },
     "film-music": {
         "columns": ("group=album_group", *FILM_TARGETS),
         "import": ("--task", "regression", "--scale=1..9"),
-        "extract": ("--nets", "musicnn"),
+        "extract": (
+            *("--nets", "musicnn"),
+            *("--set", "nets.musicnn.options.outputs=units,deviation,front,tags"),
+        ),
         "fuse": ("--folds", "6"),
     },
     "music-video": {
         "columns": ("group=source_group",),
         "import": (),
         # I3D would take longer than all else together, for a point or none.
-        "extract": ("--nets", "musicnn,effnet"),
+        "extract": ("--nets", "musicnn,effnet", *MUSICNN),
         "fuse": ("--folds", "6"),
     },
 }
@@ -114,7 +116,7 @@ def make(name: str, work: Path) -> None:
     columns = [word for column in recipe["columns"] for word in ("--column", column)]
     named = ["--column", "path=file", "--name", name, "--root", sets, "--out", "clips.csv"]
     _run(folder, "manifest", "import", "index.csv", *columns, *recipe["import"], *named, "--force")
-    settings = [*EXTRACT, *recipe["extract"], *MUSICNN]
+    settings = [*EXTRACT, *recipe["extract"]]
     _run(folder, "extract", "clips.csv", *settings)
     clips = read_manifest(folder / "clips.csv", media=False)
     _write(folder / "dressed.csv", _dressed(clips, work / "sets", work / "dressed"))
