@@ -11,19 +11,26 @@ from click.testing import CliRunner
 from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets import build_net
 from mvemo.fuse.final.model import load_model
+from mvemo.manifests.dimensions import QUADRANTS
 from mvemo.pipeline import cli
 from mvemo.pipeline.model_nets import NET_PREFIX, plan_of
-from mvemo.pipeline.models.boxed import DEFAULT, boxed_names, card_text, model_folder
+from mvemo.pipeline.models.boxed import (
+    DEFAULT,
+    OF_SOUND,
+    boxed_names,
+    card_text,
+    model_folder,
+)
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 from mvemo.pipeline.prediction.predictions import Prediction, legend
 
-NAMES = ("film-music", "music-video")
+NAMES = ("film-music", "music-video", "songs")
 
 
-def test_both_are_in_the_box():
+def test_all_are_in_the_box():
     assert boxed_names() == list(NAMES)
-    assert DEFAULT in NAMES
+    assert {DEFAULT, OF_SOUND} <= {*NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,18 +48,25 @@ def test_a_model_has_a_card(name):
     about = model.facts["about"]
     assert {"title", "data", "groups", "licence", "choices", "use", "avoid"} <= set(about)
     assert set(about.get("scale", {})) == set(model.scale)
-    nested = model.facts["nested"]
-    assert nested["interval"][0] < nested["mean"] < nested["interval"][1]
     card = card_text(name, model_folder(name))
+    first = model.predictors[0]
     alarms = model.alarm(model.predictors[0])["false_alarms"]
     assert max(alarms.values()) <= 0.05
     assert f"are called unlike them: {alarms['plain']:.1%} (plain)" in " ".join(card.split())
+    closing = "\n".join(legend(model, [Prediction("a.mp3", first, np.zeros(0))]))
+    if name == "songs":
+        # What was measured on each kind of music, by models made of the others.
+        for kind, scores in first.expected["per_group"].items():
+            assert scores["r arousal"][0] > 0.65
+            assert f"on {kind}" in " ".join(card.split())
+            assert f"on {kind}" in closing
+        return
+    nested = model.facts["nested"]
+    assert nested["interval"][0] < nested["mean"] < nested["interval"][1]
     assert f"Expect {nested['mean']:.3f}" in card
     # One figure everywhere: that of the table, without the cost of choosing, is promised nowhere.
-    first = model.predictors[0]
     assert nested["model"] == first.name
     assert model.expected_of(first) == nested
-    closing = "\n".join(legend(model, [Prediction("a.mp3", first, np.zeros(0))]))
     assert f"{nested['mean']:.3f}" in closing
     assert f"{first.expected['mean']:.3f}" not in closing
 
@@ -81,7 +95,8 @@ def test_sound_is_predicted_also_without_a_network(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "song.wav", noise, 16_000)
     done = CliRunner().invoke(cli.mvemo, ["predict", str(tmp_path / "song.wav"), "--json"])
     (record,) = json.loads(done.stdout)
-    assert record["model"] == f"{DEFAULT}/lld"
-    assert sum(record["proba"].values()) == pytest.approx(1.0)
+    assert record["model"] == f"{OF_SOUND}/lld"
+    assert {*record["values"]} == {"valence", "arousal"}
+    assert record["quadrant"] in QUADRANTS
     assert "no network" in done.stderr
-    assert f"using the model {DEFAULT}" in done.stderr
+    assert f"using the model {OF_SOUND}" in done.stderr
