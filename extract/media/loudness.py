@@ -6,8 +6,10 @@ equal it is 3.01 LU below the value of a meter, which adds the energies of the c
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from scipy.fft import irfft, rfft
 
 from mvemo.extract.array_types import F32, F64
 
@@ -55,8 +57,8 @@ def mono_weights(channels: Sequence[str]) -> F32:
 
     Examples
     --------
-    >>> mono_weights(["FL", "FR", "FC", "LFE", "BL", "BR"]).round(2).tolist()
-    [0.5, 0.5, 0.71, 0.0, 0.35, 0.35]
+    >>> mono_weights(["FL", "FR", "FC", "LFE", "BL", "BR"]).round(2)
+    array([0.5 , 0.5 , 0.71, 0.  , 0.35, 0.35], dtype=float32)
     >>> mono_weights(["FC"]).tolist()
     [1.0]
     """
@@ -88,37 +90,60 @@ class LoudnessMeter:
     """
 
     def __init__(self, sr: int) -> None:
-        self._filter = k_weighting(sr)
-        self._state = np.zeros((len(self._filter), 2))
+        # The impulse response fades within a second. SciPy's filters take long to import.
+        self._block = 1 << max(sr - 1, 1).bit_length()
+        impulse = irfft(_response(k_weighting(sr), self._block)).astype(np.float32)
+        self._response = rfft(impulse, 2 * self._block)
         self._step = max(round(_STEP_SECONDS * sr), 1)
+        self._before = np.zeros(self._block, dtype=np.float32)  # the last block
+        self._waiting: list[F32] = []
+        self._n_waiting = 0
+        self._rest = np.zeros(0, dtype=np.float32)  # filtered samples after the last whole step
         self._energies: list[F64] = []  # sums of squares of whole steps
-        self._rest = np.zeros(0)
-        self._energy, self._n_samples = 0.0, 0
 
     def add(self, y: F32) -> None:
-        """Add the next samples, float32 (samples,); at least one."""
-        from scipy.signal import sosfilt  # imported here because only decoding needs it
+        """Add the next samples, float32 (samples,)."""
+        self._waiting.append(y)
+        self._n_waiting += len(y)
+        if self._n_waiting < self._block:
+            return
+        y = np.concatenate(self._waiting)
+        n_whole = len(y) // self._block * self._block
+        for block in y[:n_whole].reshape(-1, self._block):
+            filtered = np.concatenate([self._rest, self._filtered(block)])
+            steps = len(filtered) // self._step
+            self._energies.append(self._step_energies(filtered[: steps * self._step]))
+            self._rest, self._before = filtered[steps * self._step :], block
+        self._waiting, self._n_waiting = [y[n_whole:]], len(y) - n_whole
 
-        weighted, self._state = sosfilt(self._filter, y, zi=self._state)
-        self._energy += float(weighted @ weighted)
-        self._n_samples += len(weighted)
-        weighted = np.concatenate([self._rest, weighted])
-        n_whole = len(weighted) // self._step * self._step
-        steps = weighted[:n_whole].reshape(-1, self._step)
-        self._energies.append(np.einsum("ij,ij->i", steps, steps))
-        self._rest = weighted[n_whole:]
+    def _filtered(self, block: F32) -> F32:
+        """Return the samples that follow `_before`, filtered (overlap-save)."""
+        padded = np.zeros(2 * self._block, dtype=np.float32)
+        padded[: self._block] = self._before
+        padded[self._block : self._block + len(block)] = block
+        filtered: F32 = irfft(rfft(padded) * self._response)
+        return filtered[self._block : self._block + len(block)]
+
+    def _step_energies(self, y: F32) -> F64:
+        steps = y.reshape(-1, self._step)
+        return np.einsum("ij,ij->i", steps, steps, dtype=np.float64)
 
     @property
     def integrated(self) -> float:
         """Loudness in LUFS; -inf without sound."""
-        steps = np.concatenate([np.zeros(0), *self._energies]) / self._step
+        last = np.concatenate([np.zeros(0, np.float32), *self._waiting])
+        rest = np.concatenate([self._rest, self._filtered(last)])
+        n_whole = len(rest) // self._step * self._step
+        steps = np.concatenate([*self._energies, self._step_energies(rest[:n_whole])]) / self._step
         if len(steps) >= _STEPS:
             blocks = np.convolve(steps, np.full(_STEPS, 1 / _STEPS), "valid")
             blocks = blocks[blocks > _power(_ABSOLUTE_GATE)]
             if len(blocks):
                 gate = 10 ** (_RELATIVE_GATE / 10) * blocks.mean()
                 return _loudness(float(blocks[blocks > gate].mean()))
-        return _loudness(self._energy / max(self._n_samples, 1))
+        n_samples = len(steps) * self._step + len(rest) - n_whole
+        energy = steps.sum() * self._step + float(np.square(rest[n_whole:], dtype=float).sum())
+        return _loudness(energy / max(n_samples, 1))
 
 
 def gain_to(level: float, loudness: float) -> float:
@@ -141,6 +166,12 @@ def k_weighting(sr: int) -> F64:
     low = 1 + k / q + k * k
     high_pass = [1.0, -2.0, 1.0, 1.0, 2 * (k * k - 1) / low, (1 - k / q + k * k) / low]
     return np.array([[value / scale for value in shelf], high_pass])
+
+
+def _response(sections: F64, n: int) -> Any:
+    """Return the frequency response of second-order sections for `n` real samples, complex."""
+    z = np.exp(-2j * np.pi * np.arange(n // 2 + 1) / n) ** np.arange(3)[:, None]
+    return np.prod(sections[:, :3] @ z, axis=0) / np.prod(sections[:, 3:] @ z, axis=0)
 
 
 def _power(loudness: float) -> float:

@@ -251,11 +251,12 @@ def describe_job(
 ) -> str:
     """Describe a clip and write its sequences; return its problem, or '' if there is none."""
     try:
-        sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, paths, banks=banks)
+        # The waveform may have been brought to a level, so its loudness is stored at decoding.
+        names = [name for name in paths if name != LOUDNESS]
+        sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, names, banks=banks)
     except BadMedia as error:
         return str(error)
-    if LOUDNESS in sequences:
-        # The waveform may have been brought to a level.
+    if LOUDNESS in paths:
         sequences[LOUDNESS] = np.load(waveform_path.with_name(folders.LOUDNESS))
     for name, values in sequences.items():
         folders.write_array(paths[name], values)

@@ -4,7 +4,6 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from mvemo.fuse.conformal import members
 from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor, tag_thresholds
@@ -287,6 +286,8 @@ def quadrant_of(
 
     The errors of left-out clips, of this `covariance`, are taken as normally distributed.
     """
+    from scipy.special import ndtr, ndtri  # a slow import, which a wrong path need not wait for
+
     away = outputs[at] - centre
     side = np.where(away >= 0, 1.0, -1.0)
     s = np.sqrt(np.diag(covariance)) + 1e-9

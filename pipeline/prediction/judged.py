@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import betaincinv, ndtri
 
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import ManifestError
@@ -31,6 +30,8 @@ def judged_words(judged: Iterable[Judged]) -> str:
         return ""
     if isinstance(known[0][1], dict):
         return f"{', '.join(_r_words(t, known) for t in known[0][1])} on {n} of your judged clips"
+    from scipy.special import betaincinv  # a slow import
+
     k = sum({*_names(found["label"])} == {*said} for found, said in known)
     low = 100 * betaincinv(k, n - k + 1, 0.025) if k else 0.0
     high = 100 * betaincinv(k + 1, n - k, 0.975) if k < n else 100.0
@@ -42,6 +43,8 @@ def _r_words(target: str, known: Iterable[tuple[Record, Any]]) -> str:
     pairs = np.array([[found["values"][target]["value"], said[target]] for found, said in known])
     if (np.ptp(pairs, axis=0) == 0).any():
         return f"no r for {target}, whose ratings are all the same"
+    from scipy.special import ndtri
+
     z, half = np.arctanh(np.corrcoef(pairs.T)[0, 1]), ndtri(0.975) / np.sqrt(len(pairs) - 3)
     r, low, high = np.tanh([z, z - half, z + half])
     return f"r {r:.2f} for {target} (95 % interval {low:.2f} to {high:.2f})"

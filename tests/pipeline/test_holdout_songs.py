@@ -18,6 +18,7 @@ SETTINGS = [
     part
     for value in (
         *('extract.nets="music1d"', "extract.workers=1", "extract.descriptors=[]"),
+        "extract.level=0",  # classes differ in loudness
         *("nets.music1d.width=0.2", "nets.music1d.iterations=60", "nets.music1d.patience=0"),
         *("nets.music1d.batch_size=8", "nets.music1d.lr=0.01"),
         "nets.music1d.options={seconds=0.5}",

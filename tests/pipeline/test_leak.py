@@ -23,6 +23,7 @@ SETTINGS = [
     part
     for value in (
         *('extract.nets="music1d"', "extract.workers=1", "extract.descriptors=[]"),
+        "extract.level=0",  # few steps suffice for loud sound
         *("extract.folds=3", "nets.music1d.options={seconds=0.05, dropout=0.0}"),
         *("nets.music1d.batch_size=24", "nets.music1d.lr=0.01"),
         # To the end, on all clips given: nothing is held out that could stop it.

@@ -168,6 +168,7 @@ def test_a_folder_that_is_unlike_as_a_whole_is_told_once(unlikeness, n, told, ca
     model = replace(MODEL, facts={**MODEL.facts, "alarm": {"lld": {"folder": 0.8}}})
     clips = [replace(PREDICTIONS[0], unlikeness=unlikeness)] * n
     shown = {"as_json": True, "jsonl": False, "csv_file": None, "strict": False}
+    shown |= {"relative": False, "works": []}
     assert _show(model, [*clips, PREDICTIONS[1]], shown, facts=False) == 0
     out, error = capsys.readouterr()
     assert len(json.loads(out)) == n + 1

@@ -290,8 +290,8 @@ def test_a_table_of_annotators_out_and_back_in(tmp_path, program):
     program("mvemo", "manifest", "import", *words, "--out", tmp_path / "clips.csv")
     lines = (tmp_path / "clips.csv").read_text().splitlines()
     header = "clip_id,valence,arousal,group,valence deviation,arousal deviation,annotators"
-    assert lines[-4].startswith(f"{header},")
-    assert lines[-3] == "1,3.0,5.0,1,1.414,0,2,"
+    assert lines[-4].startswith(f"{header},valence residual deviation,")
+    assert lines[-3].startswith("1,3.0,5.0,1,1.414,0,2,0.235702,0.471405,")
     again = program("mvemo", "manifest", "check", tmp_path / "clips.csv", "--no-media").out
     assert "valence: one annotator deviates by 1.22; with 2 annotators R2 cannot exceed" in again
 

@@ -68,7 +68,8 @@ def test_a_model_has_a_card(name):
     assert nested["model"] == first.name
     assert model.expected_of(first) == nested
     assert f"{nested['mean']:.3f}" in closing
-    assert f"{first.expected['mean']:.3f}" not in closing
+    if f"{first.expected['mean']:.3f}" != f"{nested['mean']:.3f}":
+        assert f"{first.expected['mean']:.3f}" not in closing
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,7 +9,7 @@ import soundfile
 from stage_samples import refusal, run
 from study_samples import make_set, read_tables, tiny_options
 
-DRESSES = "level-25,mp3-64k,fps-5,mono"
+DRESSES = "noise-0,level-25,mp3-64k,fps-5,mono"
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +38,17 @@ def test_decisions_that_turn_and_scores_are_counted(made, tmp_path, capsys):
     record = read_tables(tmp_path, "robustness")
     rows = {row[2]: row[3:] for row in record["tables"]["decisions"]["rows"]}
     # A file of sound has no frame rate.
-    assert list(rows) == ["level-25", "mp3-64k", "mono"]
+    assert {*rows} == {"noise-0", "level-25", "mp3-64k", "mono"}
+    # Sound is brought to one loudness.
+    assert rows["level-25"][1] == 0
     n, turned, low, high, _, change, *ends = rows["mono"]
     assert (n, turned, change, ends) == (48, 0, 0, [0, 0])
     assert low == 0 < high < 0.3
-    n, turned, low, high, _, change, *ends = rows["level-25"]
+    n, turned, low, high, _, change, *ends = rows["noise-0"]
     assert 0 < low < turned < high
     assert ends[0] <= change <= ends[1]
     moved = {row[2]: row[3] for row in record["tables"]["nets"]["rows"] if row[1] == "rnn"}
-    assert moved["level-25"] > moved["mp3-64k"] > 0
+    assert moved["noise-0"] > moved["mp3-64k"] > moved.get("level-25", 0)
     assert record["data"]["division"] == "nothing is trained"
     assert record["failures"] == {}
     assert {path.name for path in tmp_path.iterdir()} == {
