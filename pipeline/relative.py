@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.model import FinalModel, folder_alarm
 from mvemo.fuse.numeric import F64
 from mvemo.manifests.dimensions import QUADRANTS
 from mvemo.pipeline.console.messages import tell_note
@@ -101,9 +101,15 @@ def compared(
 ) -> tuple[FinalModel, Sequence[Prediction]]:
     """Return model and predictions with relative values, or only offer them: `how` gets them."""
     records = [prediction_fields(model, prediction) for prediction in predictions]
+    if folder_alarm(model, [(p.predictor, p.unlikeness) for p in predictions if p.predictor]):
+        tell_note(
+            f"these clips as a whole are unlike the music that {model.name} was made of: judge 20 "
+            "of them to see how well it does on them"
+            + ("" if relative else f", or {how} to compare them with each other")
+        )
+    elif not relative and (reason := reason_to_compare(model, records)):
+        tell_note(f"{reason}: {how} to compare the clips with each other")
     if not relative:
-        if reason := reason_to_compare(model, records):
-            tell_note(f"{reason}: {how} to compare the clips with each other")
         return model, predictions
     found = compare(records)
     if not any(found):

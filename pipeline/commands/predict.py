@@ -26,7 +26,7 @@ from mvemo.pipeline.commands.options import (
     together,
     weights_option,
 )
-from mvemo.pipeline.console.messages import tell, tell_note
+from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
@@ -230,17 +230,10 @@ def _show(
     model: FinalModel, predictions: Sequence[Prediction], shown: dict[str, Any], facts: bool
 ) -> int:
     """Print the predictions; `facts` adds the facts that a catalogue stores."""
-    from mvemo.fuse.final.model import folder_alarm
     from mvemo.pipeline.prediction.judged import judged_in, judged_words
     from mvemo.pipeline.prediction.predictions import prediction_rows, predictions_table, records
     from mvemo.pipeline.relative import compared
 
-    foreign = folder_alarm(model, [(p.predictor, p.unlikeness) for p in predictions if p.predictor])
-    if foreign:
-        tell_note(
-            f"these clips as a whole are unlike the music that {model.name} was made of: judge 20 "
-            "of them to see how well it does on them"
-        )
     _, predictions = compared(model, predictions, shown["relative"], "add --relative")
     for prediction in predictions if shown["jsonl"] and not shown.get("told") else ():
         _echo_line(model, prediction)
