@@ -53,6 +53,8 @@ def compare(records: Sequence[Record]) -> list[Record]:
 def _absolute(record: Record) -> dict[str, float]:
     """Return the values of a record that are compared; {} if it was not predicted."""
     proba = record.get("proba") or {}
+    if plane := record.get("plane"):
+        return dict(plane)
     if values := record.get("values"):
         return {name: float(value["value"]) for name, value in values.items()}
     if Mood(Path(), proba=dict.fromkeys(proba, 1.0)).place is None:

@@ -5,6 +5,7 @@ Included models are folders next to this file, in the form that `mvemo fuse --fi
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ _KINDS: dict[type, str] = {
 # other kinds of music.
 KEYS: dict[str, type] = {
     **dict.fromkeys(("title", "data", "groups", "licence", "choices", "use"), str),
+    # Name of a ready model of valence and arousal that reads some of the same features.
+    "companion": str,
     **dict.fromkeys(("citations", "avoid"), list),
     **dict.fromkeys(("scale", "unlike", "elsewhere"), dict),
 }
@@ -51,6 +54,21 @@ KEYS: dict[str, type] = {
 def boxed_names() -> list[str]:
     """Return the names of the included models."""
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{MODEL}"))
+
+
+def companion_of(model: FinalModel) -> FinalModel | None:
+    """Return the model of valence and arousal that the card names, if it reads these features."""
+    name = model.facts.get("about", {}).get("companion")
+    if name not in boxed_names():
+        return None
+    companion = _ready_model(name)
+    digests = {spec.digest for spec in model.specs}
+    return companion if digests >= {spec.digest for spec in companion.specs} else None
+
+
+@cache
+def _ready_model(name: str) -> FinalModel:
+    return load_model(FOLDER / name)
 
 
 def defaults() -> list[str]:

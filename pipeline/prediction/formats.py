@@ -300,8 +300,9 @@ def quadrant_of(
 
 
 def relative_columns(record: Record) -> Record:
-    """Return the columns of a record's relative values, such as ``valence_rank``."""
-    entries = dict(record.get("relative") or {})
+    """Return the columns of a record's plane and relative values, such as ``valence_rank``."""
+    entries = {name: {"value": x} for name, x in (record.get("plane") or {}).items()}
+    entries |= record.get("relative") or {}
     word = {"relative_quadrant": entries.pop("quadrant")} if "quadrant" in entries else {}
     return word | {f"{name}_{key}": x for name, of in entries.items() for key, x in of.items()}
 

@@ -31,7 +31,7 @@ from mvemo.fuse.numeric import F64, complete
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.text_table import Tabular, align_columns, shown_name
 from mvemo.pipeline.console.messages import tell_note, verbosity
-from mvemo.pipeline.models.boxed import elsewhere_words, expected_words, pick_model
+from mvemo.pipeline.models.boxed import companion_of, elsewhere_words, expected_words, pick_model
 from mvemo.pipeline.prediction.formats import Record, format_of, relative_cell, relative_columns
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Prediction:
     # JSON values: ``content`` (digest of its sound and pictures), ``duration`` in seconds, mvemo's
     # ``version``, the ``date`` of reading and the ``seconds`` that reading took.
     facts: Mapping[str, Any] = field(default_factory=dict)
+    # Valence and arousal by the model's companion (`companion_of`), by target; {} without one.
+    plane: Mapping[str, float] = field(default_factory=dict)
     relative: Record | None = None  # of `mvemo.pipeline.relative.compare`; None if not asked for
 
 
@@ -87,6 +89,7 @@ def predict_vectors(
     else:
         inputs = {key: scaled[key][None] for key in rows}
     outputs = predict_clips(model, predictor, inputs)[0]
+    prediction = replace(prediction, plane=_plane(model, vectors))
     notes, ratio = prediction.notes, np.nan
     if prediction.trained_on:
         notes = (TRAINED_ON, *notes)
@@ -101,6 +104,21 @@ def predict_vectors(
         notes += (COPY,) * bool(is_copy[0])
         notes += _ask_a_person(model, predictor, outputs, unusual=ratio > 1)
     return replace(prediction, predictor=predictor, outputs=outputs, notes=notes, unlikeness=ratio)
+
+
+def _plane(model: FinalModel, vectors: Vectors) -> dict[str, float]:
+    """Return valence and arousal by the model's companion, or {}."""
+    companion = companion_of(model)
+    names = set() if companion is None else complete_features(companion, vectors)
+    predictor = companion.best_of(names) if companion else None
+    if companion is None or predictor is None:
+        return {}
+    rows = {key: x[None] for key, x in vectors.items() if key[0] in predictor.features}
+    values = predict_clips(companion, predictor, rows)[0]
+    return {
+        name: float(np.clip(value, *companion.ends(name)))
+        for name, value in zip(companion.classes, values, strict=True)
+    }
 
 
 def _ask_a_person(
@@ -242,6 +260,8 @@ def prediction_fields(model: FinalModel, prediction: Prediction) -> Record:
         record["confidence"] = None
         if "set" in record:
             record["set"] = None
+    if prediction.plane:
+        record["plane"] = dict(prediction.plane)
     if prediction.relative is not None:
         record["relative"] = prediction.relative or None
     record["notes"] = list(prediction.notes)

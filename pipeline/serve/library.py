@@ -380,6 +380,8 @@ def place_of(model: FinalModel, record: Mapping[str, Any]) -> Place | None:
 
     Otherwise each output pulls the clip towards its point on a circle.
     """
+    if plane := record.get("plane"):
+        return (plane["valence"] + 1) / 2, (plane["arousal"] + 1) / 2
     values, proba = record.get("values") or {}, record.get("proba") or {}
     ratings = {
         name: (v["value"] - model.ends(name)[0]) / _length(model, name)

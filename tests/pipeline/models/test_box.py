@@ -24,6 +24,7 @@ from mvemo.pipeline.models.boxed import (
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 from mvemo.pipeline.prediction.predictions import Prediction, legend
+from mvemo.pipeline.serve.library import place_of
 
 NAMES = ("film-music", "music-video", "songs")
 
@@ -101,3 +102,20 @@ def test_sound_is_predicted_also_without_a_network(tmp_path, monkeypatch):
     assert record["quadrant"] in QUADRANTS
     assert "no network" in done.stderr
     assert f"using the model {OF_SOUND}" in done.stderr
+
+
+def test_valence_and_arousal_stand_beside_classes(tmp_path, monkeypatch):
+    # By descriptors only, as no weights can be fetched.
+    monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("mvemo.pipeline.model_nets.fetch_model_weights", lambda *_, **__: None)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * 16_000)
+    soundfile.write(tmp_path / "song.wav", noise, 16_000)
+    records = []
+    for name in ("songs", "music-video"):
+        call = ["predict", str(tmp_path / "song.wav"), "--model", name, "--json"]
+        records += json.loads(CliRunner().invoke(cli.mvemo, call).stdout)
+    ratings = {name: value["value"] for name, value in records[0]["values"].items()}
+    assert records[1]["plane"] == pytest.approx(ratings)
+    assert place_of(load_model(model_folder("music-video")), records[1]) == pytest.approx(
+        [(ratings[name] + 1) / 2 for name in ("valence", "arousal")]
+    )
