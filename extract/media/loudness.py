@@ -15,6 +15,8 @@ from mvemo.extract.array_types import F32, F64
 
 # Steps per gating block of 0.4 s; blocks overlap by 75 %.
 _STEPS, _STEP_SECONDS = 4, 0.1
+# Longest impulse response in samples; headers state rates of gigahertz, which no sound has.
+_MOST_SAMPLES = 1 << 20
 # Gates in LUFS, and in LU relative to the loudness of what is above the first gate.
 _ABSOLUTE_GATE, _RELATIVE_GATE = -70.0, -10.0
 # Loudness in LUFS of a mean square of 1 after the filter.
@@ -91,7 +93,7 @@ class LoudnessMeter:
 
     def __init__(self, sr: int) -> None:
         # The impulse response fades within a second. SciPy's filters take long to import.
-        self._block = 1 << max(sr - 1, 1).bit_length()
+        self._block = min(1 << max(sr - 1, 1).bit_length(), _MOST_SAMPLES)
         impulse = irfft(_response(k_weighting(sr), self._block)).astype(np.float32)
         self._response = rfft(impulse, 2 * self._block)
         self._step = max(round(_STEP_SECONDS * sr), 1)
