@@ -193,6 +193,7 @@ def _extract(
 ) -> tuple[summary.ExtractSummary, list[TrainingDiverged]]:
     """Read all clips in this process; train and embed here or through `spread`."""
     settings, descriptors = plan.settings, plan.settings.extract.descriptors
+    _tell_other_level(plan)
     features = _decode(plan, writer, plan.manifest, plans=plan.nets, descriptors=descriptors)
     media = features.media
     _tell_same_files(plan, media.digests)
@@ -246,6 +247,20 @@ def _spread_clips(
 
 def _tell_device(plan: ExtractPlan) -> None:
     tell(f"nets run {plan.execution.place(plan.settings.extract.run)}")
+
+
+def _tell_other_level(plan: ExtractPlan) -> None:
+    """Name the stored nets of sound that read it at another level, as those are run again."""
+    level = plan.settings.extract.run.level
+    if plan.out.is_file():
+        with open_cache(plan.out) as stored:
+            specs = [spec for spec in stored.specs if spec.weights]  # those of nets
+        sound = [s for s in specs if s.modality == "audio" and s.params.get("level") != level]
+        if names := list(dict.fromkeys(spec.name for spec in sound)):
+            tell(
+                f"{plan.out}: {', '.join(names)} read sound at another level (extract.level) or by "
+                f"an earlier version at its own: run again with {level:g} LUFS"
+            )
 
 
 def _tell_same_files(plan: ExtractPlan, content: Mapping[str, str]) -> None:

@@ -439,3 +439,16 @@ def test_clips_that_failed_are_tried_again_where_that_is_asked_for(tmp_path, cap
     assert "decode:audio: it crashes its decoder (SIGSEGV)" in capsys.readouterr().out
     assert extract(*arguments, "--retry-failed") == 0
     assert extract(*arguments) == 0
+
+
+def test_another_level_of_sound_is_told_and_read_again(tmp_path, capsys):
+    arguments = (wav_set(tmp_path / "set", "clip"), tmp_path, *ONE_NET)
+    assert extract(*arguments, "--set", "extract.level=0") == 0
+    capsys.readouterr()
+    assert extract(*arguments) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "extract.level" in line]
+    assert line.endswith("run again with -23 LUFS")
+    with open_cache(tmp_path / "features.h5") as cache:
+        assert {spec.params["level"] for spec in cache.specs if "level" in spec.params} == {-23.0}
+    assert extract(*arguments) == 0
+    assert "extract.level" not in capsys.readouterr().err
