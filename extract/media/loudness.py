@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.fft import irfft, rfft
+import scipy
 
 from mvemo.extract.array_types import F32, F64
 
@@ -94,8 +94,8 @@ class LoudnessMeter:
     def __init__(self, sr: int) -> None:
         # The impulse response fades within a second. SciPy's filters take long to import.
         self._block = min(1 << max(sr - 1, 1).bit_length(), _MOST_SAMPLES)
-        impulse = irfft(_response(k_weighting(sr), self._block)).astype(np.float32)
-        self._response = rfft(impulse, 2 * self._block)
+        impulse = scipy.fft.irfft(_response(k_weighting(sr), self._block)).astype(np.float32)
+        self._response = scipy.fft.rfft(impulse, 2 * self._block)
         self._step = max(round(_STEP_SECONDS * sr), 1)
         self._before = np.zeros(self._block, dtype=np.float32)  # the last block
         self._waiting: list[F32] = []
@@ -123,7 +123,7 @@ class LoudnessMeter:
         padded = np.zeros(2 * self._block, dtype=np.float32)
         padded[: self._block] = self._before
         padded[self._block : self._block + len(block)] = block
-        filtered: F32 = irfft(rfft(padded) * self._response)
+        filtered: F32 = scipy.fft.irfft(scipy.fft.rfft(padded) * self._response)
         return filtered[self._block : self._block + len(block)]
 
     def _step_energies(self, y: F32) -> F64:
