@@ -33,7 +33,10 @@ def compare(records: Sequence[Record]) -> list[Record]:
     valence and arousal, or of each output if its words have no place. In the ``quadrant``, ranks
     from 0.5 on are high.
     """
-    rows = [_absolute(record) for record in records]
+    # If some clips have no plane, as videos without sound, it is not the measure of the others.
+    predicted = [record for record in records if record.get("proba") or record.get("values")]
+    by_plane = all(record.get("plane") for record in predicted)
+    rows = [_absolute(record, by_plane) for record in records]
     known = [row for row in rows if row]
     if len(known) < FEWEST:
         return [{} for _ in rows]
@@ -50,10 +53,10 @@ def compare(records: Sequence[Record]) -> list[Record]:
     return [next(compared) if row else {} for row in rows]
 
 
-def _absolute(record: Record) -> dict[str, float]:
+def _absolute(record: Record, by_plane: bool = False) -> dict[str, float]:
     """Return the values of a record that are compared; {} if it was not predicted."""
     proba = record.get("proba") or {}
-    if plane := record.get("plane"):
+    if by_plane and (plane := record.get("plane")):
         return dict(plane)
     if values := record.get("values"):
         return {name: float(value["value"]) for name, value in values.items()}

@@ -1,5 +1,6 @@
 """Sound of a clip: audio files read by libsndfile, and waveforms resampled block by block."""
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -101,18 +102,19 @@ class _Track:
     def joined(self, gain: float) -> F32:
         """Return all samples times `gain`."""
         if self._file is None:
-            return np.concatenate(self._blocks) * np.float32(gain)
-        self._file.flush()
-        mapped = np.memmap(self._file, np.float32, "r+")
-        for first in range(0, len(mapped) if gain != 1 else 0, _BLOCK):
-            mapped[first : first + _BLOCK] *= np.float32(gain)
-        return mapped
+            y = np.concatenate(self._blocks)
+        else:
+            self._file.flush()
+            y = np.memmap(self._file, np.float32, "r+")
+        if gain != 1:
+            y *= np.float32(gain)
+        return y
 
 
 class Waveforms:
     """Mono sound of a clip at the sampling rates of a request, resampled block by block.
 
-    `meter` measures the loudness, which is that of all sound after the last sample.
+    The loudness is measured unless blocks are passed on at the level of the file.
     """
 
     def __init__(
@@ -120,7 +122,8 @@ class Waveforms:
     ) -> None:
         self.sr, self._channel = sr, channel
         self._on_block, self._level = on_block, request.level
-        self.meter = LoudnessMeter(sr)
+        self.loudness = -math.inf  # integrated loudness in LUFS after `finish`, if it is measured
+        self._meter = LoudnessMeter(sr) if on_block is None or request.level else None
         self._max_bytes = MAX_BYTES if request.spool is None else MAX_SPOOLED_BYTES
         self.n_samples = 0  # number of added samples, at the source's rate
         self._tracks = {
@@ -194,7 +197,8 @@ class Waveforms:
             self._n_not_finite += int(np.count_nonzero(~np.isfinite(block)))
         self._low, self._high = min(self._low, low), max(self._high, high)
         self.n_samples += len(block)
-        self.meter.add(block)
+        if self._meter is not None:
+            self._meter.add(block)
         for track in self._tracks.values():
             track.add(block)
 
@@ -237,7 +241,9 @@ class Waveforms:
                 reason = f"the sound is too short: {self.n_samples} samples at {self.sr} Hz"
                 return {}, Problem(f"{reason} give 0 samples at {rate} Hz")
         kept = {} if self._on_block is not None else self._tracks
-        gain = gain_to(self._level, self.meter.integrated)
+        if self._meter is not None:
+            self.loudness = self._meter.integrated
+        gain = gain_to(self._level, self.loudness)
         return {rate: track.joined(gain) for rate, track in kept.items()}, None
 
 
@@ -289,8 +295,7 @@ def decode_audio_file(
         waveforms, problem = sound.finish()
     if problem is not None:
         return Decoded(problems={**problems, "audio": problem})
-    loudness = sound.meter.integrated
-    return Decoded(waveforms, {}, seconds, problems, channel_note(channel), loudness)
+    return Decoded(waveforms, {}, seconds, problems, channel_note(channel), sound.loudness)
 
 
 def channel_note(channel: int | None) -> str:

@@ -170,7 +170,7 @@ def decode_streams(
         waveforms, problem = sound.finish()
         problems |= {"audio": problem} if problem else {}
     seconds = sound.seconds if waveforms else min(picker.seconds, clip.end - clip.request.start)
-    loudness = sound.sound.meter.integrated if sound.sound else -math.inf
+    loudness = sound.sound.loudness if sound.sound else -math.inf
     return Decoded(waveforms, {}, seconds, problems, clip.note, loudness), sound
 
 
@@ -282,7 +282,9 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
     for track in tracks:
         with packets.open_container(path) as container:
             stream = container.streams[track]
-            collector = SoundCollector(replace(request, sample_rates=()), lambda sr, y: None)
+            collector = SoundCollector(
+                replace(request, sample_rates=(), level=0.0), lambda sr, y: None
+            )
             origin = packets.start_of(container)
             source = packets.Packets(container, [stream])
             decoded = packets.decoded_frames(source, origin, request.stop)

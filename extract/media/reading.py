@@ -9,6 +9,7 @@ import errno
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,11 +217,14 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
             with suppress(Exception):
                 choice = container.choose_sound(path, request)
             if request.level:
-                measured = ClipRequest(request.start, request.duration, request.sample_rates[:1])
+                rates, level = request.sample_rates[:1], request.level
+                measured = ClipRequest(request.start, request.duration, rates, level=level)
                 with suppress(Exception):
                     loudness = _measure(path, measured, choice)
-                    gain = np.float32(gain_to(request.level, loudness))
+                    gain = np.float32(gain_to(level, loudness))
                     emit(("loudness", loudness))
+                # The next pass does not measure it again.
+                request = replace(request, level=0.0)
         if path.suffix.lower() in AUDIO_SUFFIXES:
             # As in `decode_clip`, the container reader may succeed.
             with suppress(soundfile.LibsndfileError, ValueError):

@@ -91,15 +91,16 @@ def array_path(folder: Path, wanted: int | FrameSampling, level: float = 0.0) ->
 
     `level` is the loudness in LUFS to which the waveform was brought; 0 if it was left as it is.
     """
-    name = wanted.name if isinstance(wanted, FrameSampling) else f"{wanted}"
-    return folder / (f"{name}{level:+g}.npy" if level else f"{name}.npy")
+    if isinstance(wanted, FrameSampling):
+        return folder / f"{wanted.name}.npy"
+    return folder / (f"{wanted}{level:+g}.npy" if level else f"{wanted}.npy")
 
 
 def map_decoded(
     folder: Path, wanted: int | FrameSampling, level: float = 0.0
 ) -> NDArray[Any] | None:
     """Return a waveform or frames, memory-mapped, or None if the file is missing or damaged."""
-    path = array_path(folder, wanted, 0.0 if isinstance(wanted, FrameSampling) else level)
+    path = array_path(folder, wanted, level)
     if not isinstance(wanted, FrameSampling):
         return map_array(path, np.float32, (None,))
     array = map_array(path, np.uint8, (None, wanted.size, wanted.size, 3))

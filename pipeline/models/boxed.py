@@ -59,16 +59,16 @@ def boxed_names() -> list[str]:
 def companion_of(model: FinalModel) -> FinalModel | None:
     """Return the model of valence and arousal that the card names, if it reads these features."""
     name = model.facts.get("about", {}).get("companion")
-    if name not in boxed_names():
-        return None
-    companion = _ready_model(name)
+    companion = None if name is None else _ready_model(name)
     digests = {spec.digest for spec in model.specs}
-    return companion if digests >= {spec.digest for spec in companion.specs} else None
+    is_ready = companion and digests >= {spec.digest for spec in companion.specs}
+    return companion if is_ready else None
 
 
 @cache
-def _ready_model(name: str) -> FinalModel:
-    return load_model(FOLDER / name)
+def _ready_model(name: str) -> FinalModel | None:
+    """Return an included model, read once and not for each clip, or None."""
+    return load_model(FOLDER / name) if name in boxed_names() else None
 
 
 def defaults() -> list[str]:

@@ -38,6 +38,7 @@ PREDICTED = (
     "label",
     "proba",
     "values",
+    "plane",
     "quadrant",
     "confidence",
     "set",

@@ -112,3 +112,14 @@ def make_chords(folder, n_clips):
     mixed = [replace(c, label=clips[o].label) for c, o in zip(clips, order, strict=True)]
     write_manifest(replace(whole, clips=tuple(mixed)), folder / "m.csv")
     return folder / "m.csv"
+
+
+def tiny_model(folder):
+    """Write features of 12 clips to `folder`, and a model with a tiny net to ``out/model``."""
+    tiny_demo(folder / "demo", clips_per_class=2)
+    more = tiny_settings('extract.descriptors=["mfcc"]', 'extract.nets=["music1d"]')
+    extract = [folder / "demo" / "manifest.csv", "--work", folder / "work"]
+    assert run("mvemo", "extract", *extract, *more) == 0
+    features = folder / "work" / "features.h5"
+    fuse = ["--final", "--out", folder / "out", "--set", "fuse.n_resamples=0"]
+    assert run("mvemo", "fuse", features, *fuse) == 0

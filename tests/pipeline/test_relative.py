@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from stage_samples import run, tiny_demo, tiny_settings
+from stage_samples import tiny_model
 
 import mvemo
 from mvemo.manifests import read_manifest
@@ -114,17 +114,21 @@ def test_comparing_is_offered_where_one_word_or_the_alarm_has_the_folder(clips, 
     assert relative.reason_to_compare(RATED, clips) == reason
 
 
+def test_clips_without_a_plane_are_compared_in_one_unit_with_the_others():
+    found = classes(*["Sad", "Excited"] * 6)
+    plane = {"valence": -0.9, "arousal": 0.4}
+    everywhere = relative.compare([{**record, "plane": plane} for record in found])
+    assert {entries["valence"]["value"] for entries in everywhere} == {-0.9}
+    # A video without sound has no plane.
+    mixed = [found[0], *({**record, "plane": plane} for record in found[1:])]
+    assert relative.compare(mixed) == relative.compare(found)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A feature file of 12 clips, and a model of it."""
     folder = tmp_path_factory.mktemp("relative")
-    tiny_demo(folder / "demo", clips_per_class=2)
-    more = tiny_settings('extract.descriptors=["mfcc"]', 'extract.nets=["music1d"]')
-    extract = [folder / "demo" / "manifest.csv", "--work", folder / "work"]
-    assert run("mvemo", "extract", *extract, *more) == 0
-    features = folder / "work" / "features.h5"
-    fuse = ["--final", "--out", folder / "out", "--set", "fuse.n_resamples=0"]
-    assert run("mvemo", "fuse", features, *fuse) == 0
+    tiny_model(folder)
     return folder
 
 

@@ -129,3 +129,17 @@ def test_stereo_in_larger_layouts(channels):
 def test_layouts_without_front_channels_count_alike():
     assert mono_weights(["NONE"] * 24).tolist() == pytest.approx([1 / 24] * 24)
     assert mono_weights(["DL", "DR"]).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("level", [0.0, -23.0])
+def test_streamed_sound_is_measured_once_and_only_if_it_is_levelled(tmp_path, monkeypatch, level):
+    meters = []
+    measure = LoudnessMeter.integrated.fget
+    monkeypatch.setattr(
+        LoudnessMeter, "integrated", property(lambda self: meters.append(self) or measure(self))
+    )
+    soundfile.write(tmp_path / "a.wav", sound("noise", 16000), 16000)
+    request, events = StreamRequest(sample_rates=(8000, 16000), level=level), []
+    assert stream_clip(tmp_path / "a.wav", request, emit=events.append) == {}
+    assert len(meters) == (level != 0)
+    assert {event[0] for event in events} == ({"loudness"} if level else set()) | {"sound"}
