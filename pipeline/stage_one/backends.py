@@ -263,7 +263,11 @@ def connected(address: str) -> Iterator[Any]:
     if written is None or not 1 <= int(written[2]) <= 65535:
         raise _no_scheduler(address, "expected tcp://HOST:PORT")
     try:
-        client = dask.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        try:
+            client = dask.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        except AssertionError:
+            # Dask gives its thread ten seconds to start, which a busy or suspended machine exceeds.
+            client = dask.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise _no_scheduler(address, " ".join(str(error).split())) from None
     try:
