@@ -12,7 +12,7 @@ from mvemo.cache import ClipTable, digest_of, open_cache, unfinished_run
 from mvemo.extract import NetSettings, RunSettings, WeightReport
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import with_fetched_weights
-from mvemo.extract.training import devices, losses, protocols, ranks
+from mvemo.extract.training import devices, losses, protocols
 from mvemo.manifests import (
     Folds,
     Manifest,
@@ -258,8 +258,7 @@ def choose_precision(
     device = devices.pick_device(run.device)
     note, precision = "", devices.resolve_precision(run.precision, device)
     cpu = _bf16_processor()
-    auto = run.precision == "auto" and device.type == "cpu"
-    if auto and cpu and ranks.current_ranks().count == 1:
+    if run.precision == "auto" and device.type == "cpu" and cpu:
         seconds = _measured(settings, plans, work / PRECISION_FILE, cpu, keep=keep)
         faster = seconds["bf16"] <= MOST_TIME * seconds["float32"]
         precision = "bf16" if faster else "float32"
