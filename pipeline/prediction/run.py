@@ -21,6 +21,7 @@ from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
 from mvemo.fuse.final.model import FinalModel, Predictor, Vectors, standardise_folders
 from mvemo.fuse.numeric import complete
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
+from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.prediction import new_clips
 from mvemo.pipeline.prediction.catalogue import Catalogue
@@ -187,13 +188,14 @@ def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: Predic
             lengths[i] = sum(stretches)
     lines = [f"clips: {len(clips)}, {len(clips) - len(lengths)} of them cannot be read"]
     if lengths:
-        from mvemo.pipeline.stage_one.estimate import time_sample
+        from mvemo.extract.cost import time_sample
 
-        count, seconds, _ = time_sample(
-            lengths,
-            lambda rows: list(reader.read({row: clips[row] for row in rows})),
-            embedding.BATCH,
-        )
+        with silenced():
+            count, seconds, _ = time_sample(
+                lengths,
+                lambda rows: list(reader.read({row: clips[row] for row in rows})),
+                embedding.BATCH,
+            )
         lines += [
             f"media to read: {duration_text(sum(lengths.values()))}",
             f"time: about {duration_text(seconds)} (measured on {count} clips)",
