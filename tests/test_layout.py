@@ -70,6 +70,7 @@ FLOORS = {
         "nets store",
         "pretrained",
         "training",
+        "cost",
     ),
     "fuse": (
         "errors numeric",
