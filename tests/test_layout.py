@@ -235,5 +235,11 @@ def test_no_tracked_file_is_large():
     assert sum(sizes.values()) < 12_000_000
 
 
+def test_the_long_files_of_the_tests_are_there():
+    text = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
+    listed = ast.literal_eval(text.partition("LONG_FILES = ")[2].partition("\n)\n")[0] + "\n)")
+    assert set(listed) <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+
+
 def test_no_source_is_ignored():
     assert tracked("--cached", "--ignored", "--exclude-standard") == []
