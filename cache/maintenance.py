@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache import union
 from mvemo.cache.cache_file import (
     CacheFile,
     FilePool,
@@ -19,10 +18,11 @@ from mvemo.cache.cache_file import (
     shard_paths,
 )
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.reader import open_cache, unknown_feature
-from mvemo.cache.rewrite import Plan, curve_names, newest_failures, newest_plan, rewrite
+from mvemo.cache.reader import Cache, open_cache, unknown_feature
+from mvemo.cache.rewrite import curve_names, newest_failures, newest_plan, rewrite
 from mvemo.cache.shards import locked_cache, read_shards, refuse_unfinished, remove_shards
 from mvemo.cache.table import ClipTable, subset
+from mvemo.cache.union import Plan
 from mvemo.cache.verify import verify_cache
 
 
@@ -65,16 +65,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     with locked_cache(out) as pool:
         refuse_unfinished(out)
         files = [CacheFile(file, pool).load() for p in paths for file in cache_files(Path(p))]
-        rewrite(out, _union_plan(files, out), parts_folder(out) / "merged.tmp")
-
-
-def _union_plan(files: Sequence[CacheFile], where: Path) -> Plan:
-    """Plan one file with the content of several caches; raise BadCache if they do not match."""
-    table = union.merge_tables(files)
-    features = union.in_order(union.plan_rows(table, files, where))
-    union.refuse_rivals(files, where)
-    failures, curves = union.merge_failures(files), union.merge_curves(files)
-    return Plan(table, files, features, failures, curves, union.merge_provenance(files))
+        rewrite(out, Cache(out, files).plan(), parts_folder(out) / "merged.tmp")
 
 
 @dataclass(frozen=True)
@@ -149,7 +140,7 @@ def select_features(
         for file in {path, out}:
             refuse_unfinished(file)
         files = [CacheFile(file, pool).load() for file in cache_files(path)]
-        whole = _union_plan(files, path)
+        whole = Cache(path, files).plan()
         plan = _selection(path, whole, frozenset(features), clips)
         if groups:
             plan.table = _regrouped(path, plan, groups)
@@ -180,7 +171,7 @@ def _selection(
         if not rows:
             raise BadCache(f"{path}: none of its {len(table)} clips would remain: choose others")
         table = replace(subset(table, rows), digest="")
-        planned = union.in_order(union.plan_rows(table, whole.sources))
+        planned = {digest: f.take(np.array(rows)) for digest, f in planned.items()}
     planned = {digest: f for digest, f in planned.items() if f.spec.name in features}
     live = {name for feature in planned.values() for name in curve_names(feature.spec)}
     return replace(

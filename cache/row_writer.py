@@ -12,10 +12,11 @@ import numpy as np
 
 from mvemo.cache.cache_file import parts_folder
 from mvemo.cache.errors import BadCache
-from mvemo.cache.rewrite import MemoryRows, Plan, corrupt_stage, failure_now, rewrite
+from mvemo.cache.rewrite import MemoryRows, corrupt_stage, failure_now, rewrite
+from mvemo.cache.schema import KEY
 from mvemo.cache.spec import HALF_LARGEST, FeatureSpec, check_spec
 from mvemo.cache.table import F32, ClipTable, Failure, Failures, check_table, check_texts, subset
-from mvemo.cache.union import plan_rows
+from mvemo.cache.union import Plan, plan_rows
 from mvemo.manifests.files import to_json_values
 
 # Last part of the message if a file cannot be written.
@@ -133,7 +134,7 @@ class RowWriter(ABC):
             raise BadCache(f"{where}: the table has no such clip")
         known = self._known(spec)
         values = _checked_values(spec, array, where, copy)
-        if not key or not key.isascii() or not key.isprintable():
+        if not 0 < len(key) <= KEY or not key.isascii() or not key.isprintable():
             raise BadCache(f"{where}: invalid key {key!r}: give FeatureSpec.key(...)")
         self._memory.put(spec, clip_id, key.encode("ascii"), values)
         known[clip_id] = key.encode("ascii")

@@ -4,7 +4,7 @@ Rewriting stores the union in a file; reading a folder of shards uses it directl
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache.cache_file import CacheFile
 from mvemo.cache.errors import BadCache
-from mvemo.cache.index import Index
+from mvemo.cache.index import Index, in_table_order
 from mvemo.cache.schema import to_json
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F64, Bools, ClipTable, Curves, Failures, Ints, subset
@@ -125,6 +125,19 @@ def rows_in(table: ClipTable, parts: Sequence[ClipTable]) -> list[Ints]:
 # --- features
 
 
+@dataclass
+class Plan:
+    """Complete content of a file, and the sources of its values."""
+
+    table: ClipTable  # clips in the order of all rows
+    sources: Sequence[Any] = ()  # files, or rows in memory; `Index.origin` has their numbers
+    features: dict[str, Index] = field(default_factory=dict)  # by digest, most recent last
+    failures: Failures = field(default_factory=dict)
+    curves: Curves = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    merged: tuple[str, ...] = ()  # names of the shards among the sources
+
+
 # Part of a feature: number and name of its source, the table row of each clip, and its index.
 Part = tuple[int, str, Ints, Index]
 
@@ -135,8 +148,7 @@ def plan_feature(table: ClipTable, parts: Sequence[Part], where: object = None) 
     If `where` (for messages) is given, raise BadCache for rows that differ between parts.
     """
     spec = parts[0][3].spec
-    width = max(index.keys.dtype.itemsize for _, _, _, index in parts)
-    whole = Index.empty(spec, len(table), width)
+    whole = Index.empty(spec, len(table))
     names = {number: name for number, name, _, _ in parts}
     for number, name, places, index in parts:
         rows = np.flatnonzero(index.present & (places >= 0))
@@ -155,21 +167,19 @@ def plan_feature(table: ClipTable, parts: Sequence[Part], where: object = None) 
                 )
         whole.origin[to] = number
         whole.row[to] = rows
-        whole.present[to] = True
-        whole.keys[to] = index.keys[rows]
-        whole.checksums[to] = index.checksums[rows]
-        whole.frames[to] = index.frames[rows]
+        for planned, stored in zip(whole.columns, index.columns, strict=True):
+            planned[to] = stored[rows]
     seen = {clip for _, _, _, index in parts for clip in index.spec.trained_on}
     stated = max(index.n_trained_on for _, _, _, index in parts)
     return replace(
         whole,
-        spec=replace(spec, trained_on=tuple(sorted(seen))),
+        spec=in_table_order(replace(spec, trained_on=tuple(seen)), table.clip_ids),
         n_trained_on=0 if len(seen) >= stated else stated,
     )
 
 
-def plan_rows(table: ClipTable, sources: Sequence[Any], where: object = None) -> dict[str, Index]:
-    """Plan all features by spec digest, the most recent last; `where` is that of `plan_feature`."""
+def plan_rows(table: ClipTable, sources: Sequence[Any]) -> dict[str, Index]:
+    """Plan all features with their newest rows, by spec digest, the most recent last."""
     parts: dict[str, list[Part]] = {}
     places = rows_in(table, [source.table for source in sources])
     for number, source in enumerate(sources):
@@ -177,7 +187,7 @@ def plan_rows(table: ClipTable, sources: Sequence[Any], where: object = None) ->
             # It is removed and added again, so that the most recent feature comes last.
             parts[digest] = parts.pop(digest, [])
             parts[digest].append((number, source.name, places[number], index))
-    return {digest: plan_feature(table, of_one, where) for digest, of_one in parts.items()}
+    return {digest: plan_feature(table, of_one) for digest, of_one in parts.items()}
 
 
 def in_order(features: Mapping[str, Index]) -> dict[str, Index]:
@@ -203,25 +213,20 @@ def refuse_rivals(files: Sequence[CacheFile], where: object) -> None:
             known[spec.digest] = spec, file
 
 
-def merge_specs(
-    files: Sequence[CacheFile], table: ClipTable
-) -> dict[tuple[str, int | None], FeatureSpec]:
+def merge_specs(files: Sequence[CacheFile], table: ClipTable) -> list[FeatureSpec]:
     """Return the specs of all files by name and fold, with the training clips from all files."""
-    specs = {(s.name, s.fold): s for file in reversed(files) for s in file.specs.values()}
-    if len(files) == 1:
-        if len(specs) < len(files[0].specs):
-            raise BadCache(f"{files[0].path}: it has a duplicate feature: extract again")
-        return specs
-    seen: dict[tuple[str, int | None], set[str]] = {at: set() for at in specs}
+    specs: dict[str, FeatureSpec] = {}
+    seen: dict[str, set[str]] = {}
     for file in files:
-        for spec in file.specs.values():
-            seen[spec.name, spec.fold].update(spec.trained_on)
-    clips = frozenset(table.clip_ids if any(seen.values()) else ())
-    for at, trained_on in seen.items():
-        if trained_on:
-            ordered = [clip for clip in table.clip_ids if clip in trained_on]
-            specs[at] = replace(specs[at], trained_on=(*ordered, *sorted(trained_on - clips)))
-    return specs
+        for digest, spec in file.specs.items():
+            specs.setdefault(digest, spec)
+            seen.setdefault(digest, set()).update(spec.trained_on)
+    if len(files) > 1:
+        specs = {
+            digest: in_table_order(replace(spec, trained_on=tuple(seen[digest])), table.clip_ids)
+            for digest, spec in specs.items()
+        }
+    return sorted(specs.values(), key=lambda spec: (spec.name, spec.fold or 0))
 
 
 # --- the rest
