@@ -70,23 +70,13 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
 
 @dataclass(frozen=True)
 class Removed:
-    """Content that was removed from a cache.
-
-    Parameters
-    ----------
-    features, clips
-        Names of removed features, and ids of removed clips.
-    curves
-        Names of removed training curves, whose nets have no features in the cache.
-    failures, freed
-        Number of removed failures, and number of bytes by which the file became smaller.
-    """
+    """Content that was removed from a cache."""
 
     features: tuple[str, ...] = ()
     clips: tuple[str, ...] = ()
-    curves: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()  # of nets without a feature in the cache
     failures: int = 0
-    freed: int = 0
+    freed: int = 0  # bytes by which the file became smaller
 
     def __bool__(self) -> bool:
         return bool(self.features or self.clips or self.curves or self.failures)
@@ -104,34 +94,11 @@ def select_features(
     """Copy some features, and optionally some clips, of a cache to another file.
 
     Every row is checked while it is copied; labels, folds and provenance are kept. Failures of
-    omitted features, and curves of nets without a feature, are omitted, too.
+    omitted features, and curves of nets without a feature, are omitted, too. With `out` the same
+    as `path`, the other features are removed. `groups` are new groups of some clips; folds that
+    divide them are left out. A selection of clips loses the manifest's digest.
 
-    Parameters
-    ----------
-    path
-        Path of the cache, or of a folder of shards.
-    features
-        Names of the features to keep.
-    out
-        Path of the new file, which is replaced if it exists. With `path` itself, all other
-        features are removed.
-    clips
-        Ids of the clips to keep; None for all. A selection loses the manifest's digest.
-    groups
-        New group of some clips, by id. Folds that divide the new groups are left out.
-    dry_run
-        If True, return the result without writing.
-
-    Returns
-    -------
-    The content of the cache that `out` does not have.
-
-    Raises
-    ------
-    BadCache
-        A feature or clip does not exist, the cache is damaged, or a run is unfinished.
-    CacheBusy
-        A writer holds `out`.
+    Returns what `out` does not have; with `dry_run`, nothing is written.
     """
     path, out = Path(path), Path(out)
     if not path.exists():

@@ -20,6 +20,7 @@ from mvemo.cache.index import Index, finite_rows
 from mvemo.cache.schema import table_checksum
 from mvemo.cache.spec import UNDIGESTED, FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failure, Ints
+from mvemo.cache.table_differences import rows_in
 from mvemo.manifests.text_table import html_table, listed
 
 # Approximate bytes of a block of `Cache.blocks`.
@@ -52,7 +53,7 @@ class Cache:
             self._files = [*files] or [CacheFile(file, self._pool) for file in cache_files(path)]
             self.table: ClipTable = union.merge_tables(self._files)
             # For each file, int64 (clips of the file,): rows of its clips in `table`.
-            self._places = union.rows_in(self.table, [file.table for file in self._files])
+            self._places = rows_in(self.table, [file.table for file in self._files])
             union.refuse_rivals(self._files, path)
             #: Specs of all features by name and fold, with `trained_on`.
             self.specs = tuple(union.merge_specs(self._files, self.table))

@@ -77,17 +77,19 @@ class MemoryRows:
         `named` has the training clips, by spec digest, that earlier shards name.
         """
         self.table = table
-        # Training clips that an earlier shard names are named again only if they are in `table`;
-        # otherwise the size of all shards would grow with the square of the number of clips.
-        for digest, rows in self._rows.items():
+        for digest, stored in self._rows.items():
             spec, seen = self._specs[digest], named.get(digest, frozenset())
+            rows = np.array([i for i, c in enumerate(table.clip_ids) if c in stored], np.int64)
+            keys, values, checksums = zip(*(stored[table.clip_ids[i]] for i in rows), strict=True)
             index = Index.empty(spec, len(table))
-            for i, clip in enumerate(table.clip_ids):
-                if clip in rows:
-                    key, values, checksum = rows[clip]
-                    index.present[i], index.keys[i] = True, key
-                    index.checksums[i] = np.frombuffer(checksum, np.uint8)
-                    index.frames[i] = len(values) if spec.kind == "sequence" else 1
+            index.present[rows], index.keys[rows] = True, keys
+            index.checksums[rows] = np.frombuffer(b"".join(checksums), np.uint8).reshape(
+                index.checksums[rows].shape
+            )
+            index.frames[rows] = [*map(len, values)] if spec.kind == "sequence" else 1
+            index.origin[rows], index.row[rows] = 0, rows
+            # Training clips that an earlier shard names are named again only if they are in
+            # `table`; otherwise the size of all shards would grow with the square of the clips.
             if seen:
                 spec = replace(spec, trained_on=tuple(c for c in table.clip_ids if c in seen))
             self.indexes[digest] = replace(index, spec=spec, n_trained_on=len(seen))

@@ -251,18 +251,8 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     """Verify a cache of unknown origin as `verify_cache` does, in a limited subprocess.
 
     On a forged file, HDF5 may run endlessly or crash before our checks. Only the subprocess is
-    then affected; its time and memory are limited.
-
-    Parameters
-    ----------
-    path
-        Path of the cache.
-    seconds
-        Time limit in seconds, above 0.
-
-    Returns
-    -------
-    Problems, one sentence each; a crash or a timeout of the check is one of them.
+    then affected; its time (in seconds) and memory are limited, and a crash or a timeout is a
+    problem like others.
     """
     path = Path(path)
     if not path.exists():

@@ -53,7 +53,7 @@ FLOORS = {
         "import_arrays",
         "spec",
         "schema",
-        "index",
+        "index table_differences",
         "cache_file",
         "shards union",
         "reader rewrite",
