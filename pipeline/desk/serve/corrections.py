@@ -1,0 +1,430 @@
+"""Corrections of predicted labels by people: a manifest of the current ones, and their history.
+
+``corrections.csv`` is a valid manifest with the corrections in force. Every change is first
+appended to ``corrections-history.jsonl`` and flushed to disk, then the manifest is replaced
+atomically, so that each of the two files can be restored from the other. Comments on clips that
+nobody judged have no label and are only in the history.
+"""
+
+import hashlib
+import io
+import math
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from threading import RLock
+from types import MappingProxyType
+from typing import Any
+
+from mvemo.cache.spec import content_digest
+from mvemo.manifests import BadManifest, read_manifest
+from mvemo.manifests.cells import parse_number
+from mvemo.manifests.files import write_text
+from mvemo.manifests.journal import Journal
+from mvemo.manifests.labels import PLANE, Label, label_kind
+from mvemo.manifests.tables import (
+    MANIFEST_VERSION,
+    CsvWriter,
+    format_names,
+    plain_text,
+    stated_header,
+)
+from mvemo.pipeline.desk.serve.history import (
+    MOST,
+    Correction,
+    Entry,
+    States,
+    checked,
+    entry_of,
+    replay,
+    utc_now,
+)
+from mvemo.pipeline.errors import DiskFailed, PipelineError
+
+# Columns of the manifest that only this program reads.
+OWN = ("annotator", "comment", "unsure", "date", "predicted", "content")
+MOST_GROUP = 500
+# Label of a change that leaves the judgement as it is.
+KEPT = object()
+
+
+class _Broken(BadManifest):
+    """A manifest that cannot be read."""
+
+
+class NotTaken(PipelineError):
+    """A change that was not stored, with the HTTP status that says why."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Corrections:
+    """Corrections of one work folder; every change is on disk before a call returns.
+
+    Parameters
+    ----------
+    path
+        File ``corrections.csv``; its history is stored next to it.
+    name, task, classes, scale
+        Name and task of the model, its outputs in order, and the ends of the ratings' scales.
+
+    Raises
+    ------
+    BadManifest
+        The corrections belong to a model of another task or with other targets.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from mvemo.manifests import read_manifest
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> kept = Corrections(folder / "corrections.csv", "songs", "multiclass", ("calm", "tense"))
+    >>> _ = kept.put(folder / "a.mp3", "calm", clip_id="a", annotator="Ana")
+    >>> _ = kept.put(folder / "a.mp3", "tense", clip_id="a", annotator="Ana")
+    >>> kept.undo("a").label, len(kept.history)
+    (('calm',), 3)
+    >>> read_manifest(folder / "corrections.csv", media=False).clips[0].label
+    ('calm',)
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        task: str,
+        classes: Sequence[str],
+        scale: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+    ) -> None:
+        self.path, self.journal = path, path.with_name(f"{path.stem}-history.jsonl")
+        self._entries = Journal(self.journal, DiskFailed)
+        self.task, self.classes, self._scale = task, tuple(classes), scale
+        shared = next((_span(ends) for axis, ends in scale.items() if axis.lower() in PLANE), "")
+        self._stated = {"name": name, "task": task, "scale": shared}
+        self._kind, self._lock = label_kind(task), RLock()
+        self.history: list[Entry] = []  # all changes, oldest first
+        self.problem = ""  # sentence on what was wrong with the files, for the page and the log
+        self.unsaved = ""  # sentence on why the last change is not in a file
+        self._states: States = {}
+        self._keys: dict[str, str] = {}  # content -> clip id of its correction
+        self._n_keyed = 0  # number of changes that `_keys` has
+        self._lines: dict[str, str] = {}  # clip -> its line of the manifest
+        self._root = ""  # media root: the folder that all clips have in common
+        self._stamp: object = None  # of the manifest as it was written or read last
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.library = _library_id(path.with_name("library-id"))
+        self._open()
+
+    @property
+    def current(self) -> dict[str, Correction]:
+        """Return the corrections in force by clip, and comments without a label."""
+        # A copy, because another thread may change them.
+        return {name: said[-1] for name, said in self._states.copy().items() if said}
+
+    @property
+    def judged(self) -> dict[str, Correction]:
+        """Return the corrections with a label, which are in the manifest, by clip."""
+        return {name: c for name, c in self.current.items() if c.label is not None}
+
+    def key_of(self, content: str, clip_id: str = "") -> str:
+        """Return the id of the correction of a content, whatever the paths of its files.
+
+        `clip_id` is the id of a clip whose content is not known.
+        """
+        if self._n_keyed != len(self.history):
+            self._keys = {e["content"]: e["clip_id"] for e in self.history if e.get("content")}
+            self._n_keyed = len(self.history)
+        return self._keys.get(content) or content[:16] or clip_id
+
+    def adopt(self, content: str, path: Path) -> None:
+        """Correct the place of a file that was moved, or a digest that an earlier version stored.
+
+        Earlier versions stored the digest of its bytes, or none.
+        """
+        place = os.path.abspath(path)
+        for c in self._of(self.key_of(content)):
+            if not os.path.lexists(self.path.parent / c.path):
+                there = Path(os.path.relpath(place, self.path.parent)).as_posix()
+                with suppress(OSError, PipelineError), self._lock:
+                    self._begin(c.clip_id, None)
+                    self._change([{"clip_id": c.clip_id, "date": utc_now(), "moved": there}])
+        for c in () if content in self._keys else self.current.values():
+            if os.path.abspath(self.path.parent / c.path) == place and c.content != content:
+                with suppress(OSError, PipelineError), self._lock:
+                    if c.content in ("", content_digest(path)):
+                        self._begin(c.clip_id, None)
+                        self._change([entry_of(replace(c, content=content))])
+
+    def etag(self, clip_id: str) -> str:
+        """Return the version of a clip's correction in this library."""
+        for c in self._of(clip_id):
+            said = repr((c.label, c.comment, c.unsure, c.annotator, c.date))
+            return f"{self.library}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+        return f"{self.library}-none"
+
+    def _of(self, clip_id: str) -> list[Correction]:
+        """Return the correction of a clip in a list, which is empty if there is none."""
+        return self._states.get(clip_id, [])[-1:]
+
+    def put(
+        self, path: Path, label: Any, *, clip_id: str, seen: str | None = None, **facts: Any
+    ) -> Correction:
+        """Store a correction and return it.
+
+        `label` is a class, a list of tags, a mapping of every target to its value, None for a
+        comment without a judgement, or `KEPT`. `seen` is the version (`etag`) that the change
+        replaces, None for any. `facts` are other fields of `Correction`; a comment that is not
+        given stays.
+        BadManifest is raised for a label that the model lacks, NotTaken for a change that another
+        one has overtaken, DiskFailed for a disk that is full, read-only or gone.
+        """
+        for key, value in facts.items():
+            if isinstance(value, str):
+                facts[key] = " ".join(plain_text(value).replace("\0", "").split())
+                if (n := len(facts[key])) > (most := MOST.get(key, n)):
+                    raise BadManifest(f"{key}: expected at most {most:,} characters, got {n:,}")
+        facts["group"] = (facts.get("group") or clip_id)[:MOST_GROUP]
+        parsed = None if label is None or label is KEPT else self._parse(label)
+        place = Path(os.path.relpath(path, self.path.parent)).as_posix()
+        with self._lock:
+            self._begin(clip_id, seen)
+            for before in self._of(clip_id):
+                facts = {"comment": before.comment, **facts}
+                if label is KEPT:
+                    parsed, facts = before.label, {"unsure": before.unsure, **facts}
+            correction = Correction(clip_id, place, parsed, **{**facts, "date": utc_now()})
+            self._change([entry_of(correction)])
+        return correction
+
+    def undo(self, clip_id: str, seen: str | None = None) -> Correction | None:
+        """Go back to the former correction of a clip and return it; None if there is none."""
+        with self._lock:
+            self._begin(clip_id, seen)
+            if self._of(clip_id):
+                self._change([{"clip_id": clip_id, "date": utc_now(), "undo": True}])
+            return next(iter(self._of(clip_id)), None)
+
+    def flush(self) -> None:
+        """Write the manifest if this failed before; `DiskFailed` if it fails again."""
+        with self._lock:
+            if self.unsaved:
+                self._save(self._states)
+            if self.unsaved:
+                raise DiskFailed(self.unsaved)
+
+    def record(self, correction: Correction) -> dict[str, Any]:
+        """Return a correction as JSON values: ``label`` (a list for tags) or ``values``."""
+        values = {"id": correction.clip_id, **asdict(correction)}
+        del values["clip_id"], values["label"]
+        values["etag"] = self.etag(correction.clip_id)
+        if correction.label is None:
+            return values
+        label = list(correction.label)
+        if self._kind.numeric:
+            return {**values, "values": dict(zip(self.classes, label, strict=True))}
+        return {**values, "label": label[0] if self._kind.exclusive else label}
+
+    def _parse(self, label: Any) -> Label:
+        """Return a label in the form of manifests."""
+        numeric, problems = self._kind.numeric, list[str]()
+        names = [label] if self._kind.exclusive else label
+        parsed: Label = ()
+        if numeric and isinstance(label, Mapping) and {*label} == {*self.classes}:
+            parsed = tuple(parse_number(str(label[n]), n, problems.append) for n in self.classes)
+            for name, value in zip(self.classes, map(float, parsed), strict=True):
+                low, high = ends = self._scale.get(name, (-math.inf, math.inf))
+                if value < low or value > high:
+                    problems.append(f"{name} {value:g} is outside the scale {_span(ends)}")
+        elif not numeric and isinstance(names, (list, tuple)):
+            problems += [f"unknown label {n!r}" for n in names if n not in self.classes]
+            parsed = tuple(name for name in self.classes if name in names)
+        else:
+            problems.append(f"{label!r} is not a label")
+        if problems:
+            expected = "a number for each of" if numeric else "one of"
+            known = ", ".join(self.classes)
+            raise BadManifest(f"{'; '.join(problems)}; expected {expected} {known}")
+        return parsed
+
+    # --- files
+
+    def _open(self) -> None:
+        """Read both files, restore one from the other, and set a broken manifest aside."""
+        entries, n_bad = self._entries.read(checked)
+        if n_bad:
+            name = self.journal.name
+            self.problem = f"{name}: {n_bad} incomplete or unknown lines were skipped. "
+        self.history, self._states = entries, replay(entries)
+        found, self._stamp = None, file_stamp(self.path)
+        if self.path.exists():
+            try:
+                found = self._read()
+            except _Broken as error:
+                n = 1
+                while (aside := self.path.with_name(f"{self.path.name}.broken-{n}")).exists():
+                    n += 1
+                os.replace(self.path, aside)
+                self.problem += (
+                    f"{error}. The file was renamed to {aside.name}, and {len(self.judged)} "
+                    f"corrections were restored from {self.journal.name}."
+                )
+        if not self._kind.numeric:
+            names = {str(name) for entry in entries for name in entry.get("label") or ()}
+            self.classes += tuple(sorted(names - {*self.classes}))
+        if found is not None and not self._is_old(found) and (edits := self._edits(found)):
+            self._change(edits)
+        else:
+            self._save(self._states)
+
+    def _begin(self, clip_id: str, seen: str | None) -> None:
+        """Take over what a person changed in the manifest, and refuse to replace what is newer."""
+        former, now = self._stamp, file_stamp(self.path)
+        if now not in (None, former):
+            try:
+                edits = self._edits(self._read())
+            except BadManifest as error:
+                raise NotTaken(409, f"{error}. Mend the file, or delete it to restore it") from None
+            self._stamp = now
+            try:
+                self._change(edits)
+            except DiskFailed:
+                self._stamp = former
+                raise
+        if seen not in (None, self.etag(clip_id)):
+            raise NotTaken(412, "another correction was stored meanwhile: read it first")
+
+    def _read(self) -> dict[str, Correction]:
+        """Return the corrections in the manifest; `_Broken` if it cannot be read."""
+        try:
+            manifest = read_manifest(self.path, media=False)
+            if unknown := {key for clip in manifest.clips for key, _ in clip.extra} - {*OWN}:
+                raise BadManifest(f"{self.path}: unknown columns {', '.join(sorted(unknown))}")
+        except BadManifest as error:
+            raise _Broken("; ".join(map(str.strip, str(error).splitlines()))) from None
+        if manifest.task != self.task or not {*self.classes} <= {*manifest.classes}:
+            raise BadManifest(
+                f"{self.path}: expected {self.task} labels {', '.join(self.classes)}, got "
+                f"{manifest.task} labels {', '.join(manifest.classes)}: give another work folder "
+                "for corrections of this model"
+            )
+        self.classes = manifest.classes
+        found = {}
+        for clip in manifest.clips:
+            columns: dict[str, Any] = dict(clip.extra)
+            place = os.path.relpath(manifest.media_path(clip), self.path.parent)
+            facts = {**columns, "unsure": columns.get("unsure") == "1"}
+            found[clip.clip_id] = Correction(
+                clip.clip_id, Path(place).as_posix(), clip.label, clip.group, **facts
+            )
+        return found
+
+    def _is_old(self, found: Mapping[str, Correction]) -> bool:
+        """Return True if a manifest is as it was before the last changes of the history.
+
+        Its replacement was stopped, or the disk was full. What a person edited is newer than the
+        history, or never was in force.
+        """
+        times = [path.stat().st_mtime_ns for path in (self.path, self.journal) if path.exists()]
+        states, differing = States(), {*found}
+        for entry in self.history if times == sorted(times) else ():
+            name = entry["clip_id"]
+            last = replay([entry], states)[name][-1:]
+            now = next((c for c in last if c.label is not None), None)
+            (differing.discard if now == found.get(name) else differing.add)(name)
+            if not differing:
+                return True
+        return False
+
+    def _edits(self, found: Mapping[str, Correction]) -> list[Entry]:
+        """Return the changes from the corrections in force to those of a manifest."""
+        former = self.judged
+        gone = [{"clip_id": n, "date": utc_now(), "gone": True} for n in former if n not in found]
+        return [
+            *gone,
+            *(entry_of(each) for name, each in found.items() if each != former.get(name)),
+        ]
+
+    def _change(self, entries: list[Entry]) -> None:
+        """Append changes to the history, flush it to disk, and replace the manifest."""
+        if not entries:
+            return
+        try:
+            self._entries.append(entries)
+        except DiskFailed as error:
+            self.unsaved = str(error)
+            raise
+        self.history += entries
+        replay(entries, self._states)
+        self._save({entry["clip_id"] for entry in entries})
+
+    def _save(self, changed: Iterable[str]) -> None:
+        """Replace the manifest; if the disk is full, the history has what it lacks."""
+        try:
+            self._write(changed)
+            self.unsaved = ""
+        except OSError as error:
+            self.unsaved = f"{error}: the corrections are only in {self.journal.name}"
+
+    def _write(self, changed: Iterable[str]) -> None:
+        """Replace the manifest after changes of these clips."""
+        current, folder = self.judged, os.path.abspath(self.path.parent)
+        files = {
+            name: os.path.normpath(os.path.join(folder, c.path)) for name, c in current.items()
+        }
+        folders = {os.path.dirname(files[name]) for name in changed if name in files}
+        root = os.path.commonpath([*folders, self._root] if self._root else folders or [folder])
+        if root != self._root:
+            self._root, changed = root, current
+        columns = self._kind.columns(self.classes)
+        extra = [name for name in OWN if name not in columns]
+        for name in changed:
+            self._lines.pop(name, None)
+            if correction := current.get(name):
+                place = Path(os.path.relpath(files[name], root)).as_posix()
+                facts = {**asdict(correction), "unsure": "1" * correction.unsure}
+                cells = self._kind.format(correction.label or (), self.classes)
+                row = [name, place, *cells, correction.group, *(facts[key] for key in extra), ""]
+                self._lines[name] = _csv_line(row)
+        if not self._lines:
+            self.path.unlink(missing_ok=True)
+            self._stamp = None
+            return
+        stated = {key: value for key, value in self._stated.items() if value}
+        stated["classes"] = format_names(self.classes, ",")
+        stated["root"] = Path(os.path.relpath(root, folder)).as_posix()
+        names = ["clip_id", "path", *columns, "group", *extra]
+        head = stated_header(names, "manifest", MANIFEST_VERSION, stated)
+        text = "".join([_csv_line(head), *self._lines.values()])
+        # The history is already on disk, so the manifest need not be flushed as well.
+        write_text(self.path, text, error=DiskFailed, durable=False)
+        self._stamp = file_stamp(self.path)
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    CsvWriter(text).writerow(cells)
+    return text.getvalue()
+
+
+def _span(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:g}..{ends[1]:g}"
+
+
+def file_stamp(path: str | Path) -> list[int] | None:
+    """Return size and modification time of a file, or None if it is gone."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _library_id(path: Path) -> str:
+    """Return the name of a library, which stays if its folder is moved."""
+    if not path.exists():
+        write_text(path, secrets.token_hex(8), error=DiskFailed)
+    return path.read_text(encoding="utf-8").strip()

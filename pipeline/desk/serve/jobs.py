@@ -1,0 +1,421 @@
+"""Jobs of the server: a bounded queue, and one thread that keeps the nets in memory."""
+
+import secrets
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from threading import Condition, Thread
+from typing import Any
+
+from mvemo.cache.spec import content_digest
+from mvemo.fuse.conformal import Asked
+from mvemo.fuse.final.model import MODEL, FinalModel, load_model
+from mvemo.manifests.files import to_json_values
+from mvemo.pipeline.console.messages import tell, tell_note
+from mvemo.pipeline.console.progress import duration_text
+from mvemo.pipeline.desk.serve.corrections import file_stamp
+from mvemo.pipeline.desk.serve.library import (
+    CANCELLED,
+    Library,
+    MissingFile,
+    OutsideFolders,
+    prediction_facts,
+)
+from mvemo.pipeline.errors import PipelineError
+from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
+
+# Coverage of the prediction sets.
+COVERAGE = 0.9
+# Largest number of waiting jobs.
+MOST_WAITING = 200
+# Finished jobs that are still listed.
+MOST_FINISHED = 100
+# Number of clips of a step; the jobs take turns, so that no job waits for a whole folder.
+STEP = 8
+
+
+@dataclass
+class Job:
+    """One job and its progress."""
+
+    kind: str  # ``predict``, ``timeline``, ``explain`` or ``learn``
+    ids: list[str] = field(default_factory=list)  # clips
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
+    state: str = "waiting"  # ``running``, ``done``, ``failed`` or ``cancelled``
+    done: int = 0
+    total: int = 0
+    failed: int = 0
+    message: str = ""
+    seconds_left: float | None = None
+    result: Any = None
+    name: str = ""  # of a learned model or a clip, or the folder of a scan
+    seconds: float = 0.0  # time that it took so far
+
+    def record(self) -> dict[str, Any]:
+        """Return the job as JSON values, without the ids of its clips."""
+        hidden = ("ids", "seconds")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
+
+
+class QueueFull(Exception):
+    """The queue has no room for another job."""
+
+
+class Worker:
+    """Thread that runs jobs one after the other with warm nets."""
+
+    def __init__(self, library: Library, folder: Path, settings: PredictSettings) -> None:
+        self.library, self.base, self.settings = library, folder, settings
+        self.folder, self.model = folder, load_model(folder)
+        self.jobs: dict[str, Job] = {}
+        self.counts = dict.fromkeys(("predicted", "failed"), 0)
+        self.seconds = 0.0
+        self.problem = ""  # sentence on why no clip can be predicted now
+        self._waiting: deque[Job] = deque()
+        # Guards the queue, and the model together with what it predicted.
+        self._changed, self._stopping = Condition(), False
+        self._maker: Any = None  # of the model with the digest `_maker_of`
+        self._maker_of = library.model
+        self._details: dict[tuple[str, str, str], Any] = {}
+        self._thread = Thread(target=self._run, name="mvemo-jobs", daemon=True)
+
+    @property
+    def models(self) -> dict[str, Path]:
+        """Folders of the models by name: the given one, then those that were learned."""
+        learned = sorted((self.library.work / "models").glob(f"*/{MODEL}"))
+        return {self.base.name: self.base, **{file.parent.name: file.parent for file in learned}}
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """End after the present step; jobs that wait are found again from the clips' states."""
+        with self._changed:
+            self._stopping = True
+            for job in self.jobs.values():
+                if job.state == "running":
+                    job.state = "cancelled"
+            self._changed.notify()
+        self._thread.join(seconds)
+
+    def check_room(self) -> None:
+        """Raise `QueueFull` if too many jobs wait."""
+        if len(self._waiting) >= MOST_WAITING:
+            raise QueueFull(f"{len(self._waiting)} jobs are waiting: try again later")
+
+    def submit(self, job: Job, *, is_checked: bool = False) -> Job:
+        """Queue a job; `QueueFull` if too many wait, unless `check_room` was called before."""
+        with self._changed:
+            if not is_checked:
+                self.check_room()
+            job.total = len(job.ids) or 1
+            for old in [k for k, j in self.jobs.items() if j.state not in ("waiting", "running")][
+                :-MOST_FINISHED
+            ]:
+                del self.jobs[old]
+            self.jobs[job.id] = job
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """End a job; clips that the model predicted before keep their predictions."""
+        with self._changed:
+            if job.state in ("waiting", "running"):
+                job.state = "cancelled"
+            if job in self._waiting:
+                self._waiting.remove(job)
+        self._end_clips(job.ids[job.done :] if job.kind == "predict" else [], CANCELLED)
+
+    def detail(self, kind: str, clip_id: str) -> tuple[Any, Job | None]:
+        """Return the timeline or explanation of a clip if it is known, else its job."""
+        if (found := self._details.get(self._key(kind, clip_id, self.library.model))) is not None:
+            return found, None
+        return None, self.only(Job(kind, [clip_id], name=self.library.get(clip_id)["title"]))
+
+    def _key(self, kind: str, clip_id: str, model: str) -> tuple[str, str, str]:
+        path = self.library.get(clip_id)["path"]
+        return kind, f"{path} {file_stamp(path)}", model
+
+    def only(self, job: Job) -> Job:
+        """Queue a job, unless the same one waits or runs; return the one that does."""
+        same = (j for j in self.alive() if (j.kind, j.ids) == (job.kind, job.ids))
+        return next(same, None) or self.submit(job)
+
+    def alive(self) -> list[Job]:
+        """Return the jobs that wait or run."""
+        return [job for job in [*self.jobs.values()] if job.state in ("waiting", "running")]
+
+    def use(self, folder: Path) -> Job:
+        """Switch to another model and predict all clips again, from their stored features."""
+        model, digest = load_model(folder), content_digest(folder / MODEL)
+        if (model.task, {*model.classes}) != (self.model.task, {*self.model.classes}):
+            raise PipelineError(
+                f"{folder}: predicts {', '.join(model.classes)}, but the corrections are of "
+                f"{', '.join(self.model.classes)}: serve it with another --work folder"
+            )
+        with self._changed:
+            ids = self.library.ids("done", "failed", "waiting", "running")
+            job = self.submit(Job("predict", ids))
+            self.model, self.folder, self.library.model = model, folder, digest
+            self._details.clear()
+            self._set_state(ids, ("done", "failed", "running"), "waiting")
+            self.library.touch(ids)
+        return job
+
+    # --- the thread
+
+    def _run(self) -> None:
+        works: Mapping[str, Callable[[Job], Any]] = {
+            "scan": self._scan,
+            "predict": self._predict,
+            "timeline": self._timeline,
+            "explain": self._explain,
+            "learn": self._learn,
+        }
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stopping)
+                if self._stopping:
+                    return
+                job = self._waiting.popleft()
+                job.state = "running"
+            try:
+                job.result = works[job.kind](job)
+                if job.kind == "predict":
+                    self.problem = ""
+            except CancelledError:
+                pass
+            except Exception as error:
+                if not is_told(error):
+                    _say(sys.stderr.write, traceback.format_exc())
+                job.message = str(error) or type(error).__name__
+                job.state = "failed"
+                _say(tell_note, f"{job.kind}: {job.message}")
+                if job.kind in ("predict", "scan"):
+                    self.problem = f"{job.kind}: {job.message}"
+                    self._end_clips(job.ids, job.message)
+            with self._changed:
+                if job.state == "running" and job.kind == "predict" and job.done < job.total:
+                    self._waiting.append(job)
+                elif job.state == "running":
+                    job.state = "done"
+
+    def _warm(self) -> Any:
+        """Return the present model's maker of features, whose nets stay in memory."""
+        with self._changed:
+            folder, model, digest = self.folder, self.model, self.library.model
+        if self._maker is None or self._maker_of != digest:
+            from mvemo.pipeline.model_nets import fetch_model_weights
+            from mvemo.pipeline.prediction.feature_maker import FeatureMaker
+
+            # Models that were adapted to corrections may lack thresholds.
+            has_sets = bool(model.predictors[0].nonconformity)
+            settings = replace(self.settings, coverage=Asked(COVERAGE) if has_sets else None)
+            fetch_model_weights(folder, settings.modalities, but=settings.weights)
+            self._maker, self._maker_of = FeatureMaker(folder, settings), digest
+        return self._maker
+
+    def _scan(self, job: Job) -> int:
+        """List the clips of a folder; queue those that have no prediction: return their number."""
+        self.library.add_folder(Path(job.name))
+        self.library.look_again()
+        queued = {i for j in self.alive() if j.kind == "predict" for i in j.ids[j.done :]}
+        waiting = [i for i in self.library.ids("waiting", "running") if i not in queued]
+        job.done = 1
+        _say(tell, f"{job.name}: {len(self.library)} clips, {len(waiting)} to predict")
+        if waiting:
+            self.submit(Job("predict", waiting), is_checked=True)
+        return len(waiting)
+
+    def _predict(self, job: Job) -> None:
+        """Predict the next `STEP` clips of a job."""
+        if not job.done:
+            self._set_state(job.ids, ("done", "failed"), "waiting")
+        start = time.monotonic()
+        self._warm()
+        ids = job.ids[job.done : job.done + STEP]
+        try:
+            self._read(job, ids)
+        except Exception as error:
+            if is_told(error):
+                raise
+            # Nobody foresaw what is wrong with one of the files: the others are predicted.
+            for clip_id in ids:
+                self._read_alone(job, clip_id)
+        job.done += len(ids)
+        seconds = time.monotonic() - start
+        job.seconds, self.seconds = job.seconds + seconds, self.seconds + seconds
+        job.seconds_left = job.seconds / job.done * (job.total - job.done)
+        if job.done == job.total:
+            _say(tell, f"predicted {job.done} clips in {duration_text(job.seconds)}")
+
+    def _read_alone(self, job: Job, clip_id: str) -> None:
+        """Predict one clip; it fails if there is any error."""
+        try:
+            self._read(job, [clip_id])
+        except Exception as error:
+            _say(sys.stderr.write, traceback.format_exc())
+            self._fail(job, clip_id, f"{type(error).__name__}: {error}")
+
+    def _read(self, job: Job, ids: Sequence[str]) -> None:
+        """Compute the features of clips, or read them from the work folder, and predict."""
+        from mvemo.pipeline.prediction.catalogue import Catalogue
+
+        clips = {}
+        for row, clip_id in enumerate(ids):
+            try:
+                path = self.library.file_of(clip_id)
+                clips[row] = NewClip(self.library.get(clip_id)["path"], path)
+                self.library.update(clip_id, {"state": "running"})
+            except MissingFile as error:
+                job.failed, job.message = job.failed + 1, str(error)
+            except OutsideFolders as error:
+                self._fail(job, clip_id, str(error))
+        maker = self._warm()
+        catalogue = self.library.work / "features.h5"
+        source = Catalogue(catalogue, maker, keep_absent=True)
+        with closing(source.read(clips)) as found:
+            for batch in found:
+                self._store(job, maker, [(ids[row], clip) for row, clip in batch])
+
+    def _fail(self, job: Job, clip_id: str, reason: str) -> None:
+        job.failed, job.message = job.failed + 1, f"{self.library.get(clip_id)['name']}: {reason}"
+        self.library.update(clip_id, {"state": "failed", "error": reason})
+
+    def _store(self, job: Job, maker: Any, batch: Sequence[tuple[str, Any]]) -> None:
+        from mvemo.fuse.final.prediction_records import records
+        from mvemo.pipeline.prediction.run import predict_clip
+
+        for clip_id, embedded in batch:
+            clip = predict_clip(maker, embedded)
+            (record,) = records(maker.model, [clip], facts=True)
+            name = self.library.get(clip_id)["name"]
+            record |= prediction_facts(maker.model, clip, name, embedded.clip.path)
+            with self._changed:
+                if self._maker_of != self.library.model:
+                    return  # the job of another model predicts these clips
+                self.library.update(clip_id, record)
+            self.counts["failed" if record["error"] else "predicted"] += 1
+            job.failed += bool(record["error"])
+            if record["error"]:
+                job.message = f"{record['name']}: {record['error']}"
+
+    def _timeline(self, job: Job) -> None:
+        from mvemo.pipeline.prediction import timeline
+
+        maker, (clip_id,) = self._warm(), job.ids
+        clip = NewClip(self.library.get(clip_id)["name"], self.library.file_of(clip_id))
+        settings = timeline.TimelineSettings()
+        followed = timeline.follow_clip(maker, clip, settings, self._progress_of(job))
+        self._keep(
+            job,
+            {
+                "windows": timeline.window_records(maker.model, followed),
+                "changes": timeline.changes_of(maker.model, followed),
+            },
+        )
+
+    def _explain(self, job: Job) -> None:
+        from mvemo.pipeline.prediction import explain
+
+        maker, (clip_id,) = self._warm(), job.ids
+        clip = NewClip(self.library.get(clip_id)["name"], self.library.file_of(clip_id))
+        found = explain.explain_clip(maker, clip, explain.ExplainSettings(), self._progress_of(job))
+        keys = ("second", "modality", "loss")
+        stretches = [dict(zip(keys, each, strict=True)) for each in found.stretches()]
+        self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
+
+    def _learn(self, job: Job) -> dict[str, Any]:
+        from mvemo.pipeline.learning import learn
+
+        work = self.library.work
+        if self.library.corrections is not None:
+            self.library.corrections.flush()
+        out = work / "models" / job.name
+        out.parent.mkdir(exist_ok=True)
+        found = learn(work / "corrections.csv", work / "features.h5", model=self.base, out=out)
+        job.done = 1
+        return asdict(found)
+
+    def _keep(self, job: Job, detail: Any) -> None:
+        # Silence has a loudness of minus infinity, which JSON lacks.
+        self._details[self._key(job.kind, job.ids[0], self._maker_of)] = to_json_values(detail)
+        job.done, job.seconds_left = job.total, None
+
+    def _progress_of(self, job: Job) -> Callable[[float], None]:
+        """Return a function that takes a job's share of work done, and ends it if cancelled."""
+        start, job.total = time.monotonic(), 100
+
+        def progress(share: float) -> None:
+            if job.state == "cancelled":
+                raise CancelledError
+            job.done = int(100 * share)
+            if share > 0:
+                job.seconds_left = (time.monotonic() - start) * (1 / share - 1)
+
+        return progress
+
+    def _end_clips(self, ids: Sequence[str], reason: str) -> None:
+        """Give clips whose job ended their former prediction, or the reason of a failure."""
+        known = [clip_id for clip_id in ids if self.library.is_predicted(clip_id)]
+        self._set_state(known, ("waiting", "running"), "done")
+        self._set_state(ids, ("waiting", "running"), "failed", reason)
+
+    def _set_state(
+        self, ids: Sequence[str], states: Sequence[str], state: str, error: str | None = None
+    ) -> None:
+        """Change the state of clips that are in one of `states`."""
+        for clip_id in set(ids) & set(self.library.ids(*states)):
+            self.library.update(clip_id, {"state": state, "error": error})
+
+
+def _say(say: Callable[[str], object], text: str) -> None:
+    """Print a text; stderr may be a file on a full disk, which must not end the thread."""
+    with suppress(OSError):
+        say(text)
+
+
+def is_told(error: Exception) -> bool:
+    """Return True for an error of this package, which is a sentence for users; others are bugs."""
+    return type(error).__module__.partition(".")[0] == "mvemo"
+
+
+def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:
+    """Return what the page must know about a model."""
+    from itertools import cycle
+
+    from mvemo.fuse.final.clip_prediction import ClipPrediction
+    from mvemo.fuse.final.formats import has_quadrants
+    from mvemo.manifests.dimensions import QUADRANTS
+    from mvemo.pipeline.desk.serve.library import map_axes
+    from mvemo.pipeline.models.boxed import elsewhere_words, expected_words
+    from mvemo.pipeline.prediction.judged import judged_in, judged_words
+    from mvemo.pipeline.prediction.page import COLOURS
+
+    model: FinalModel = worker.model if folder == worker.folder else load_model(folder)
+    moods = [*(QUADRANTS if has_quadrants(model) else model.classes)]
+    library, is_current = worker.library, folder == worker.folder
+    found = library.records(library.ids("done") if is_current else ())
+    clips = [ClipPrediction.of_record(record) for record in found if record.get("model")]
+    measured = judged_words(judged_in([library.work], clips, model.task))
+    words = f"On new clips, expect: {expected_words(model, model.predictors[0])}."
+    return {
+        "name": name,
+        "task": model.task,
+        "outputs": list(model.classes),
+        "moods": moods,
+        "colors": dict(zip(dict.fromkeys([*moods, *model.classes]), cycle(COLOURS))),
+        "scale": {name: list(model.ends(name)) for name in model.scale},
+        "axes": map_axes(model),
+        "expected": f"On your clips: {measured}."
+        if measured
+        else " ".join([words, *elsewhere_words(model)]),
+        "current": is_current,
+    }

@@ -1,0 +1,390 @@
+"""Clips of a served folder: their files, predictions and corrections, and what changed since."""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import numpy as np
+
+from mvemo.extract.store import contents
+from mvemo.extract.store.contents import KnownContents, content_of
+from mvemo.extract.store.folders import stamp_of
+from mvemo.fuse.final.clip_prediction import ClipPrediction
+from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.prediction_records import read_predictions
+from mvemo.manifests.dimensions import Place, place_of
+from mvemo.manifests.journal import Journal
+from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, BAD_NAME, VIDEO_SUFFIXES, find_media
+from mvemo.manifests.text_table import escaped
+from mvemo.pipeline.desk.serve.corrections import Corrections, file_stamp
+from mvemo.pipeline.desk.tagging import song_facts
+from mvemo.pipeline.errors import BadOption, DiskFailed
+from mvemo.pipeline.prediction.relative import FEWEST, compare, ranks, reason_to_compare
+
+SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
+# Largest number of clips in one answer.
+PAGE = 2000
+
+# Error of a clip whose job was cancelled; the next server predicts it.
+CANCELLED = "cancelled"
+# Keys of a prediction, which are hidden while another model is in use.
+PREDICTED = (
+    "model",
+    "model_digest",
+    "model_date",
+    "label",
+    "proba",
+    "values",
+    "plane",
+    "quadrant",
+    "confidence",
+    "set",
+    "map",
+    "doubt",
+    "unlikeness",
+)
+
+Record = dict[str, Any]
+
+
+class OutsideFolders(Exception):
+    """A path that is not inside the opened folders."""
+
+
+class MissingFile(FileNotFoundError):
+    """A file that is gone, or a path that no file can have."""
+
+
+class Library:
+    """Clips by id, with a revision for each change; safe to use from several threads.
+
+    The predictions are appended to ``clips.jsonl`` in the work folder, so that the next server
+    shows them at once.
+    """
+
+    def __init__(self, folders: Iterable[Path], work: Path, model: str = "") -> None:
+        self.work, self.uploads = work, work / "uploads"
+        self.model = model  # digest of the model that predicts
+        self.uploads.mkdir(parents=True, exist_ok=True)
+        for part in self.uploads.glob("*.part"):
+            part.unlink()
+        self.folders = [*folders]
+        self.roots = [folder.resolve() for folder in (*self.folders, self.uploads)]
+        self._files: set[Path] = set()  # files that were opened by name
+        self.lock = RLock()
+        self.revision = 0
+        self._clips: dict[str, Record] = {}
+        self._revisions: dict[str, int] = {}
+        self._made_by: dict[str, str | None] = {}  # clip -> digest of the model that predicted it
+        self._stamps: dict[str, list[int] | None] = {}  # clip -> stamp of its file when predicted
+        self._gone: list[Record] = []  # clips of an earlier server whose files are gone
+        # Predictions can be made again, so not each of them waits for the disk.
+        self._journal = Journal(work / "clips.jsonl", DiskFailed, durable=False)
+        self.corrections: Corrections | None = None
+        self.problems: list[str] = []
+        self.unsaved = ""  # sentence on why predictions are only in memory
+        self._restore()
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def add(self, path: Path, **facts: Any) -> str:
+        """List a file, unless it is listed, and return its id; `facts` are keys of its record."""
+        clip_id = hashlib.sha256(os.fsencode(contents.place_of(path))).hexdigest()[:16]
+        if clip_id not in self._clips or facts:
+            stem = Path(facts.get("name") or path.name)
+            kind = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "audio"
+            record = {
+                "id": clip_id,
+                "path": str(path),
+                "name": stem.name,
+                "title": stem.stem,
+                "artist": None,
+                "kind": kind,
+                "state": "waiting",
+                "map": None,
+                "doubt": None,
+                "notes": [],
+                "cautions": [],
+                **facts,
+            }
+            self.update(clip_id, record)
+        return clip_id
+
+    def add_folder(self, folder: Path) -> list[str]:
+        """List the media files of a folder, and return their ids."""
+        left_out: list[tuple[str, str]] = []
+        found = find_media(folder, left_out, follow_links=False)
+        others = [each for each in left_out if each[1] != BAD_NAME]
+        if others:
+            example, reason = others[0]
+            self.problems.append(f"{len(others)} files were left out, such as {example}: {reason}")
+        for name, reason in left_out:
+            if reason == BAD_NAME:
+                facts = {"name": escaped(Path(name).name), "state": "failed", "error": reason}
+                self.add(folder / name, **facts)
+        ids = [self.add(folder / name) for name in found]
+        with closing(KnownContents()) as known:
+            for clip_id in ids:
+                path = Path(self._clips[clip_id]["path"])
+                if not self._clips[clip_id].get("content"):
+                    with suppress(OSError):
+                        if content := known.find(path, stamp_of(path)):
+                            self.update(clip_id, {"content": content})
+        return ids
+
+    def add_predictions(self, file: Path, model: FinalModel) -> None:
+        """List the clips of a file of predictions with what it says about them.
+
+        BadOption is raised if another model made them.
+        """
+        for clip in read_predictions(file):
+            outputs = clip.proba or clip.values or model.classes
+            if {*outputs} != {*model.classes}:
+                raise BadOption(
+                    f"{file}: predicts {', '.join(outputs)}, but the model {model.name} predicts "
+                    f"{', '.join(model.classes)}: give --model the model that made the file"
+                )
+            path = Path(clip.path)
+            path = path if path.exists() else file.parent / path
+            if path.suffix.lower() in SUFFIXES:
+                self._files.add(path.resolve())
+            self.add_prediction(path, clip, place_on_map(model, clip))
+
+    def add_prediction(self, path: Path, clip: ClipPrediction, place: Place | None) -> str:
+        """List a file with its prediction and its place on the map; return its id."""
+        facts = {**clip.record(), **clip.facts, "error": clip.error or None, "map": place}
+        facts["state"] = "failed" if clip.error else "done"
+        del facts["path"]
+        return self.add(path, **facts)
+
+    def update(self, clip_id: str, facts: Mapping[str, Any]) -> None:
+        """Change keys of a record; a change of the prediction is written to the work folder."""
+        with self.lock:
+            self.revision += 1
+            record = {**self._clips.get(clip_id, {}), **facts}
+            self._clips[clip_id], self._revisions[clip_id] = record, self.revision
+            if "model" in facts:
+                self._made_by[clip_id] = self.model
+                self._stamps[clip_id] = file_stamp(record["path"])
+            if self._is_kept(record):
+                self._save(record)
+            if facts.get("content") and self.corrections is not None:
+                self.corrections.adopt(facts["content"], Path(record["path"]))
+
+    def key_of(self, clip_id: str, *, read: bool = False) -> str:
+        """Return the id of a clip's correction, which belongs to its content, not to its path.
+
+        With `read`, the content of a clip that was not predicted is read.
+        """
+        record = self._clips[clip_id]
+        if read and not record.get("content"):
+            record = {**record, "content": content_of(self.file_of(clip_id)).digest}
+            self.update(clip_id, {"content": record["content"]})
+        content, kept = record.get("content") or "", self.corrections
+        return clip_id if kept is None else kept.key_of(content, clip_id)
+
+    def alike(self, clip_id: str) -> list[str]:
+        """Return the ids of a clip and of its copies."""
+        content = self._clips[clip_id].get("content")
+        clips = self._clips.copy().items() if content else ()
+        return [clip_id, *(i for i, r in clips if i != clip_id and r.get("content") == content)]
+
+    def _save(self, record: Record) -> None:
+        """Write a record; on a full disk it stays in memory, and all are written later."""
+        try:
+            self._journal.append([self._kept(record)])
+            if self.unsaved:
+                self.compact()
+            self.unsaved = ""
+        except DiskFailed as error:
+            self.unsaved = f"{error}: predictions are kept in memory"
+
+    def touch(self, ids: Iterable[str]) -> None:
+        """Report clips as changed."""
+        with self.lock:
+            for clip_id in ids:
+                self.revision += 1
+                self._revisions[clip_id] = self.revision
+
+    def get(self, clip_id: str) -> Record:
+        """Return the record of a clip with its correction; KeyError for an unknown id."""
+        return self.records([clip_id])[0]
+
+    def since(self, revision: int) -> tuple[int, list[Record]]:
+        """Return the clips that changed after a revision, oldest first, and the last revision."""
+        with self.lock:
+            changed = sorted((n, i) for i, n in self._revisions.items() if n > revision)[:PAGE]
+            records = self.records([clip_id for _, clip_id in changed])
+            return (changed[-1][0] if changed else max(revision, self.revision)), records
+
+    def records(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records of clips with their corrections."""
+        shown: dict[str, Record] = {}
+        if self.corrections is not None:
+            known, key_of = self.corrections.current, self.corrections.key_of
+            keys = {i: key_of(self._clips[i].get("content") or "", i) for i in ids}
+            to_json = self.corrections.record
+            shown = {i: {**to_json(known[k]), "id": i} for i, k in keys.items() if k in known}
+        records = [{**self._clips[i], "correction": shown.get(i)} for i in ids]
+        for record in records:
+            if record.get("model") and not self.is_predicted(record["id"]):
+                record |= {**dict.fromkeys(PREDICTED), "notes": [], "cautions": []}
+        return records
+
+    def relative(self, model: FinalModel) -> Record:
+        """Return what the API says about the predicted clips relative to one another."""
+        with self.lock:
+            done = self.records(self.ids("done"))
+        found = [record for record in done if record.get("proba") or record.get("values")]
+        clips = [ClipPrediction.of_record(record) for record in found]
+        ids = [record["id"] for record in found if record["map"]]
+        places = np.array([record["map"] for record in found if record["map"]]).reshape(-1, 2)
+        return {
+            "clips": len(found),
+            "fewest": FEWEST,
+            "reason": reason_to_compare(model, clips),
+            "map": dict(zip(ids, ranks(places).tolist(), strict=True)),
+            "relative": {r["id"]: of for r, of in zip(found, compare(clips), strict=True) if of},
+        }
+
+    def ids(self, *states: str) -> list[str]:
+        """Return the ids of the clips in one of these states, without states of all."""
+        with self.lock:
+            return [i for i, r in self._clips.items() if not states or r["state"] in states]
+
+    def is_predicted(self, clip_id: str) -> bool:
+        """Return True if the present model predicted a clip."""
+        is_known = bool(self._clips[clip_id].get("model"))
+        return is_known and self._made_by.get(clip_id) == self.model
+
+    def file_of(self, clip_id: str) -> Path:
+        """Return a clip's file, if it is inside the opened folders.
+
+        KeyError is raised for an unknown id, `MissingFile` for a deleted file.
+        """
+        record = self._clips[clip_id]
+        path = self.confined(record["path"])
+        if not path.is_file():
+            if record["state"] != "missing":
+                self.update(clip_id, {"state": "missing"})
+            raise MissingFile(f"{record['path']}: the file is gone")
+        return path
+
+    def look_again(self) -> None:
+        """Find out which files are gone, which are back, and which were replaced."""
+        for clip_id in list(self._clips):
+            with suppress(OSError, OutsideFolders):
+                self.file_of(clip_id)
+                record, known = self._clips[clip_id], self._stamps.get(clip_id)
+                is_replaced = known not in (None, file_stamp(record["path"]))
+                if record["state"] == "missing" or (record["state"] == "done" and is_replaced):
+                    self.update(clip_id, {"state": "waiting", "error": None})
+
+    def confined(self, path: str | Path) -> Path:
+        """Return the resolved path, or raise `OutsideFolders` or `MissingFile`."""
+        try:
+            resolved = Path(path).resolve()
+        except (OSError, RuntimeError, ValueError):  # a loop of links, "\0", half a character
+            raise MissingFile(f"{path}: no such file") from None
+        is_inside = any(resolved.is_relative_to(root) for root in self.roots)
+        if not (is_inside or resolved in self._files):
+            raise OutsideFolders(f"{path}: is outside the opened folders")
+        return resolved
+
+    def _restore(self) -> None:
+        """Read the clips that an earlier server knew, if their files are unchanged."""
+        named, n_bad = self._journal.read(_named)
+        if n_bad:
+            self.problems.append(f"{self._journal.path}: {n_bad} unreadable lines were skipped")
+        for clip_id, record in dict(named).items():
+            now = file_stamp(record["path"])
+            if now is None:
+                # A disk may only be unplugged.
+                self._gone.append(record)
+                continue
+            stamp, made_by = record.pop("stamp", None), record.pop("made_by", None)
+            if stamp != now:
+                continue
+            is_failed = record["state"] == "failed"
+            if made_by != self.model or (is_failed and record["error"] == CANCELLED):
+                record["state"] = "waiting"
+            self.revision += 1
+            self._clips[clip_id], self._revisions[clip_id] = record, self.revision
+            self._made_by[clip_id], self._stamps[clip_id] = made_by, stamp
+        self.compact()
+
+    def compact(self) -> None:
+        """Write one line for each clip, in the form of ``mvemo predict --jsonl``."""
+        with self.lock:
+            kept = [self._kept(r) for r in self._clips.values() if self._is_kept(r)]
+            # A clip that is gone here may lie elsewhere.
+            here = {record.get("content") for record in kept} - {None}
+            self._gone = [r for r in self._gone if r.get("content") not in here]
+            self._journal.replace([*self._gone, *kept])
+
+    def _is_kept(self, record: Record) -> bool:
+        """Return True if the next server must know the clip."""
+        is_upload = Path(record["path"]).parent == self.uploads
+        return is_upload or record["state"] in ("done", "failed")
+
+    def _kept(self, record: Record) -> Record:
+        """Return the entry of a clip in the work folder."""
+        made_by = self._made_by.get(record["id"])
+        return {**record, "stamp": file_stamp(record["path"]), "made_by": made_by}
+
+
+def prediction_facts(model: FinalModel, clip: ClipPrediction, name: str, path: Path) -> Record:
+    """Return the keys that the page adds to the prediction of a file of this name."""
+    tags = song_facts(path)
+    # Without a title it is the file's name, which is a random one for an upload.
+    title = tags["title"] if tags["title"] != path.stem else Path(name).stem
+    state, place = "failed" if clip.error else "done", place_on_map(model, clip)
+    facts = {"name": name, "title": title, "artist": tags["artist"], "state": state, "map": place}
+    return {**facts, "doubt": clip.doubt, "error": clip.error or None}
+
+
+def place_on_map(model: FinalModel, clip: ClipPrediction) -> Place | None:
+    """Return a clip's place on the map in 0..1: valence and arousal if they follow.
+
+    Otherwise each output pulls the clip towards its point on a circle.
+    """
+    if clip.plane:
+        return (clip.plane["valence"] + 1) / 2, (clip.plane["arousal"] + 1) / 2
+    ratings = {
+        name: (value - model.ends(name)[0]) / _length(model, name)
+        for name, value in clip.ratings.items()
+    }
+    weights = clip.proba or ratings
+    place = place_of(ratings, weights)
+    if place is None and (total := sum(weights.values())):
+        angles = {name: 2 * math.pi * i / len(weights) for i, name in enumerate(weights)}
+        place = (
+            0.5 + 0.5 * sum(w * math.cos(angles[name]) for name, w in weights.items()) / total,
+            0.5 + 0.5 * sum(w * math.sin(angles[name]) for name, w in weights.items()) / total,
+        )
+    return None if place is None else (min(max(place[0], 0), 1), min(max(place[1], 0), 1))
+
+
+def map_axes(model: FinalModel) -> list[str]:
+    """Return the names of the map's axes."""
+    each = dict.fromkeys(model.classes, 1.0)
+    place = place_of(each, {}) if model.task == "regression" else place_of({}, each)
+    return ["valence", "arousal"] if place else ["component 1", "component 2"]
+
+
+def _length(model: FinalModel, target: str) -> float:
+    """Return the length of a target's scale."""
+    low, high = model.ends(target)
+    return high - low or 1.0
+
+
+def _named(record: Record) -> tuple[str, Record]:
+    """Return a record by its id; KeyError or TypeError if it is none of this program."""
+    os.fsencode(record["path"])
+    return str(record["id"]), {**record, "state": record["state"], "name": record["name"]}

@@ -1,0 +1,350 @@
+"""Commands ``mvemo study``: run a built-in or a user's study file on a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click import argument, option
+
+from mvemo.pipeline.commands.options import (
+    COUNT,
+    FILE,
+    INPUT,
+    OUT_FOLDER,
+    comma_separated,
+    folds_are_named,
+    folds_option,
+    paper_options,
+    permute_option,
+    root_option,
+    seed_option,
+    set_option,
+    strict_option,
+    together,
+    work_option,
+)
+from mvemo.pipeline.commands.transfer import transfer
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies.study_file import (
+    OptionSpec,
+    StudyFile,
+    built_in,
+    check_values,
+    read_study,
+)
+
+if TYPE_CHECKING:
+    from mvemo.pipeline.settings import Settings
+    from mvemo.pipeline.studies.study import Study
+
+# Copy of `mvemo.manifests.segments.TAILS`, since importing that module would slow down --help.
+TAILS = ("half", "join", "drop")
+
+
+@click.group(short_help="Make the papers' tables and figures for your own manifest.")
+def study() -> None:
+    """Make the papers' tables and figures for your own manifest.
+
+    Test scores are out of fold, and folds keep groups whole. The papers' own values are shown
+    next to them, marked "published, other data".
+
+    \b
+    Examples:
+      mvemo study baselines clips.csv --out study
+      mvemo study run my.toml clips.csv --out study
+    """
+
+
+# Options of `study_options` for studies that train, and their values in a study that does not.
+UNTRAINED: Mapping[str, Any] = {
+    "work": Path("work"),
+    "profile": "paper",
+    "overrides": (),
+    "folds": None,
+    "runs": 0,
+    "jobs": 1,
+    "permute_labels": False,
+}
+
+
+def study_options(
+    runs: int | None, profile: str | None, *, trains: bool = True
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Return a decorator that adds the argument and the options of every study."""
+    training = [
+        work_option,
+        option(
+            "--profile",
+            default=profile,
+            help="Settings: paper, demo, best, or a TOML file."
+            + ("" if profile else "  [default: profile of FILE, or paper]"),
+        ),
+        set_option,
+        folds_option("6"),
+    ]
+    repeats = [
+        option(
+            "--runs",
+            type=COUNT,
+            default=runs,
+            help="Number of runs; each has different folds and seeds."
+            + ("" if runs else "  [default: runs of FILE, or 1]"),
+        ),
+        option(
+            "--jobs",
+            type=COUNT,
+            help="Number of nets to train at the same time, each in a process with a share of "
+            "the cores or with a GPU.  [default: 1; 2 with --profile demo and two cores]",
+        ),
+        permute_option,
+    ]
+    return together(
+        [
+            argument("manifest", type=INPUT, metavar="MANIFEST" if trains else "MANIFEST|FOLDER"),
+            option(
+                "--out",
+                type=OUT_FOLDER,
+                required=True,
+                help="Folder for the tables, plots and page.",
+            ),
+            *(training if trains else ()),
+            seed_option("Seed of nets, models and folds." if trains else "Seed of the clips."),
+            *(repeats if trains else ()),
+            root_option,
+            strict_option,
+            paper_options,
+        ]
+    )
+
+
+study.add_command(transfer)
+
+
+@study.command("run", short_help="Run your own study from FILE (see docs/studies.md).")
+@argument("file", type=FILE)
+@study_options(runs=None, profile=None)
+def run_file(file: Path, **options: Any) -> int:
+    """Run your own study from a TOML file; docs/studies.md shows an example.
+
+    \b
+    Example:
+      mvemo study run my.toml clips.csv --out study
+    """
+    study_file = check_values(read_study(file))
+    options["profile"] = options["profile"] or study_file.profile
+    options["runs"] = options["runs"] or study_file.runs
+    if not study_file.trains:
+        options |= UNTRAINED
+    return conduct(study_file, dict.fromkeys(study_file.options) | options)
+
+
+def study_command(file: StudyFile) -> click.Command:
+    """Return the command of a built-in study."""
+    decorators = [study_options(file.runs, file.profile, trains=file.trains)]
+    decorators += [_option(file, name, spec) for name, spec in file.options.items()]
+
+    def run(**options: Any) -> int:
+        return conduct(file, options if file.trains else {**options, **UNTRAINED})
+
+    first = file.help.strip().split("\n")[0]
+    return click.command(file.name, help=file.help, short_help=first)(together(decorators)(run))
+
+
+def _option(file: StudyFile, name: str, spec: OptionSpec) -> Callable[..., Any]:
+    """Return the decorator that adds an option of a study."""
+    kind = spec.type or {float: "float", int: "int"}.get(type(spec.default), "nets")
+    default: Any = None if spec.demo is not None else spec.default
+    if default is None and name in ("net", "nets") and file.grid.get("net"):
+        default = ",".join(file.grid["net"])
+    attributes: dict[str, Any] = {"default": default, "help": spec.help or None}
+    low = spec.above if spec.min is None else spec.min
+    if kind in PARSERS:
+        attributes["callback"] = lambda _, __, text: (
+            None if text is None else PARSERS[kind](name, text)
+        )
+    elif kind == "tail":
+        attributes["type"] = click.Choice(TAILS)
+    elif kind == "int":
+        attributes["type"] = click.IntRange(None if spec.min is None else int(spec.min))
+    elif low is not None:
+        attributes["type"] = click.FloatRange(low, min_open=spec.min is None)
+    else:
+        attributes["type"] = float
+    return option("--" + name.replace("_", "-"), show_default=spec.shown, **attributes)
+
+
+def _parse_nets(name: str, value: str) -> tuple[str, ...]:
+    """Parse ``a,b`` as names of nets; ``hf:FOLDER``, an encoder's folder, is also a name."""
+    from mvemo.extract.nets.parts.registry import add_folders, check_name
+
+    nets = add_folders(comma_separated(value))
+    if not nets:
+        raise BadOption(f"--{name}: expected at least one net")
+    for net in nets:
+        check_name(net)
+    if name == "net" and len(nets) > 1:
+        raise BadOption(f"--net {value!r}: expected only one net")
+    return nets
+
+
+def _parse_lengths(name: str, value: str) -> tuple[float, ...]:
+    """Parse ``3,5,10`` as lengths in seconds."""
+    try:
+        lengths = tuple(dict.fromkeys(map(float, comma_separated(value))))
+    except ValueError:
+        raise BadOption(f"--{name} {value!r}: expected numbers, for example 3,5,10,16") from None
+    if not lengths:
+        raise BadOption(f"--{name}: expected at least one length")
+    return lengths
+
+
+# Kind of an option -> function that parses its text; it gets the option's name and the text.
+PARSERS: Mapping[str, Callable[[str, str], tuple[Any, ...]]] = {
+    "nets": _parse_nets,
+    "lengths": _parse_lengths,
+    "words": lambda name, value: comma_separated(value),
+}
+
+
+def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
+    """Read the manifest, run a study, print and write its results; return the exit code."""
+    from mvemo.extract.training.devices import keep_freed_memory
+    from mvemo.pipeline.studies import result as results
+    from mvemo.pipeline.studies.runner import run_study
+    from mvemo.pipeline.studies.study import open_study
+
+    keep_freed_memory()
+    settings = _settings(options)
+    folds = options["folds"]
+    values = option_values(file, options)
+    study = open_study(
+        options["manifest"],
+        settings,
+        **{name: options[name] for name in ("work", "root", "permute_labels", "runs")},
+        jobs=options["jobs"] or default_jobs(options["profile"]),
+        fold_file=folds if isinstance(folds, Path) else None,
+        tasks=file.tasks,
+    )
+    if file.trains:
+        _tell_division(study, options, splits=file.splits)
+    result = run_study(study, with_options(file, values), values)
+    of_user = [figure.column for figure in file.published if not figure.rule]
+    result = results.without_empty_figures(result, of_user)
+    for banner in results.banners(study):
+        click.echo(banner)
+    recorded = {**_recorded(file, values), "runs": options["runs"], **asdict(settings)}
+    results.write_study(study, result, recorded, options["out"])
+    results.write_papers(study, result, options["latex"], options["markdown"])
+    click.echo(f"{result.text()}\n\npage: {options['out'] / (result.name + '.html')}")
+    if study.failures:
+        click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)
+    return int(options["strict"] and bool(study.failures))
+
+
+def option_values(file: StudyFile, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a study's own options; profile ``demo`` has its own defaults."""
+    values = {}
+    for name, spec in file.options.items():
+        value = options[name]
+        if value is None:
+            value = spec.default
+            if options["profile"] == "demo" and spec.demo is not None:
+                value = spec.demo
+            if isinstance(value, str) and spec.type in PARSERS:
+                value = PARSERS[spec.type](name, value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return values
+
+
+def with_options(file: StudyFile, values: Mapping[str, Any]) -> StudyFile:
+    """Return the study file with the nets and segment lengths that the options name."""
+    grid = dict(file.grid)
+    nets = values.get("nets") or values.get("net")
+    if nets and file.table.rows != "protocols":
+        grid["net"] = nets
+    if "seconds" in values:
+        seconds = values["seconds"]
+        grid["segment"] = seconds if isinstance(seconds, tuple) else (seconds,)
+    return replace(file, grid=grid)
+
+
+def _recorded(file: StudyFile, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study's own options in the form that is written to its JSON file."""
+    from mvemo.pipeline.studies.runner import cut_of
+
+    recorded = dict(values)
+    if "net" in recorded:
+        recorded["net"] = values["net"][0]
+    if file.name != "segments":
+        for name in ("first", "tail"):
+            recorded.pop(name, None)
+        if "seconds" in recorded:
+            recorded["cut"] = asdict(cut_of(values))
+    if file.run != "j22":
+        return recorded
+    if recorded["ablations"] == ("none",):
+        recorded["ablations"] = ()
+    return {"experiment": recorded}
+
+
+def default_jobs(profile: str) -> int:
+    """Return 1, since large nets need memory, or 2 for profile ``demo`` on two or more cores."""
+    from mvemo.extract.workers.pool import cores
+
+    return min(cores(), 2) if profile == "demo" else 1
+
+
+def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) -> None:
+    """Refuse folds or a split that the study would not use; note a seed that has no effect."""
+    from mvemo.manifests import folds_of, holdout_of
+    from mvemo.pipeline.clips.clip_tables import clip_table
+    from mvemo.pipeline.stage_one.plan import ask_about_split, tell_unused_seed
+
+    manifest, extract, folds = study.manifest, study.settings.extract, options["folds"]
+    if splits and folds is not None:
+        raise BadOption(
+            f"--folds {folds}: this study uses one split instead of folds: leave out --folds; the "
+            "manifest's column 'split' names the test clips"
+        )
+    if not splits:
+        ask_about_split(
+            manifest,
+            study.settings,
+            who="this study",
+            instead="mvemo study j22 and mvemo extract --protocol holdout train and test on the "
+            "split",
+        )
+    if options["seed"] is not None:
+        option = f"--seed {options['seed']}"
+    elif extract.fold_seed:
+        option = f"extract.fold_seed={extract.fold_seed}"
+    else:
+        return
+    if splits:
+        table = clip_table(manifest, split=holdout_of(manifest, seed=extract.fold_seed))
+    else:
+        division = study.prescribed or folds_of(manifest, extract.folds, extract.fold_seed)
+        table = clip_table(manifest, division)
+    tell_unused_seed(option, table, folds if isinstance(folds, Path) else None)
+
+
+def _settings(options: Mapping[str, Any]) -> Settings:
+    """Return the settings that the command line asks for."""
+    from mvemo.pipeline.settings_files import Override, load_settings
+
+    overrides = list(options["overrides"])
+    folds = options["folds"]
+    if isinstance(folds, int):
+        overrides.append(Override(f"extract.folds={folds}", f"--folds {folds}"))
+    if options["seed"] is not None:
+        overrides += [f"extract.seed={options['seed']}", f"extract.fold_seed={options['seed']}"]
+    settings = load_settings(options["profile"], overrides)
+    return replace(settings, folds_named=folds_are_named(options))
+
+
+for _file in built_in().values():
+    study.add_command(study_command(_file))

@@ -1,0 +1,272 @@
+"""`mvemo serve` with odd texts and files, other models, and many jobs."""
+
+import json
+import math
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jsonschema
+import numpy as np
+import pytest
+import soundfile
+from server_samples import START, TOKEN, Server, write_songs
+from starlette.testclient import TestClient
+
+from mvemo.fuse.final.model import load_model
+from mvemo.pipeline.desk.serve.access import Access
+from mvemo.pipeline.desk.serve.app import SCHEMA, Api, make_app
+from mvemo.pipeline.desk.serve.jobs import Job, Worker
+from mvemo.pipeline.desk.serve.library import SUFFIXES, Library
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.prediction.new_clips import PredictSettings
+
+
+@pytest.fixture
+def library(tmp_path):
+    """A library of two files, which nobody predicted."""
+    songs = tmp_path / "songs"
+    write_songs(songs, 2)
+    made = Library([songs], songs / ".mvemo", "first")
+    made.add_folder(songs)
+    return made
+
+
+@pytest.fixture
+def worker(library, model, monkeypatch):
+    """A worker that notes the clips of each step, and fails with a clip named bad."""
+    made = Worker(library, model, PredictSettings())
+    made.steps = []
+
+    def read(job, ids):
+        made.steps.append(list(ids))
+        if any("bad" in library.get(clip_id)["name"] for clip_id in ids):
+            raise RuntimeError("nobody foresaw this")
+        for clip_id in ids:
+            library.update(clip_id, {"state": "done", "error": None, "model": "made"})
+
+    monkeypatch.setattr(made, "_read", read)
+    monkeypatch.setattr(made, "_warm", lambda: None)
+    return made
+
+
+def run_all(worker):
+    """Run the worker until no job is waiting."""
+    worker.start()
+    while any(job.state in ("waiting", "running") for job in worker.jobs.values()):
+        worker._thread.join(0.01)
+    worker.stop()
+
+
+def names_of(library, *states):
+    return sorted(library.get(clip_id)["name"] for clip_id in library.ids(*states))
+
+
+def test_jobs_take_turns(library, worker):
+    folder = library.roots[0]
+    many = [library.add(folder / f"{i}.wav") for i in range(50)]
+    one = [library.add(folder / "dropped.wav")]
+    first, second = worker.submit(Job("predict", many)), worker.submit(Job("predict", one))
+    run_all(worker)
+    assert worker.steps.index(one) == 1
+    assert [clip_id for step in worker.steps if step != one for clip_id in step] == many
+    assert (first.state, first.done, second.state) == ("done", 50, "done")
+
+
+def test_one_bad_file_does_not_stop_the_others(library, worker, capsys):
+    folder = library.roots[0]
+    ids = [library.add(folder / name) for name in ("a.wav", "bad.wav", "c.wav")]
+    job = worker.submit(Job("predict", ids))
+    run_all(worker)
+    assert (job.state, job.done, job.failed) == ("done", 3, 1)
+    assert names_of(library, "failed") == ["bad.wav"]
+    assert names_of(library, "done") == ["a.wav", "c.wav"]
+    assert library.get(ids[1])["error"] == "RuntimeError: nobody foresaw this"
+    assert "nobody foresaw this" in capsys.readouterr().err
+
+
+def test_the_next_server_knows_what_the_same_model_predicted(library):
+    songs, work = library.roots[0], library.work
+    for i, clip_id in enumerate(sorted(library.ids("waiting"))):
+        library.update(
+            clip_id, {"state": "done", "error": None, "model": "made/x", "label": str(i)}
+        )
+    before = {clip_id: library.get(clip_id) for clip_id in library.ids("done")}
+    (library.uploads / "half.part").write_bytes(b"half an upload")
+    again = Library([songs], work, "first")
+    assert {clip_id: again.get(clip_id) for clip_id in again.ids("done")} == before
+    assert list(again.uploads.iterdir()) == []
+    other = Library([songs], work, "second")
+    assert set(other.ids("waiting")) == set(before)
+
+
+def test_a_cancelled_clip_waits_at_the_next_start(library, worker):
+    ids = library.ids("waiting")
+    job = worker.submit(Job("predict", ids))
+    worker.cancel(job)
+    assert library.ids("failed") == ids
+    again = Library(library.roots[:1], library.work, library.model)
+    again.add_folder(again.roots[0])
+    assert set(again.ids("waiting")) == set(ids)
+
+
+def test_a_cancelled_clip_keeps_its_prediction(library, worker):
+    ids = library.ids("waiting")
+    library.update(ids[0], {"state": "done", "error": None, "model": "made/x"})
+    job = worker.submit(Job("predict", ids))
+    worker._set_state(ids, ("done",), "waiting")
+    worker.cancel(job)
+    assert library.ids("done") == ids[:1]
+    assert library.ids("failed") == ids[1:]
+
+
+def test_a_folder_is_compared_as_far_as_the_present_model_predicted_it(library, model):
+    loaded = load_model(model)
+    calm, wild = (
+        {n: float(n == name) for n in loaded.classes} for name in ("Relaxation", "Tension")
+    )
+    for i in range(12):
+        facts = {"model": "m/x", "proba": wild if i < 3 else calm, "map": [i / 12, 0.5]}
+        facts["label"] = "Tension" if i < 3 else "Relaxation"
+        library.add(library.folders[0] / f"made{i}.wav", state="done", error=None, **facts)
+    (one, *_) = library.ids("done")
+    found = library.relative(loaded)
+    document = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    answer = document["paths"]["/api/v1/relative"]["get"]["responses"]["200"]
+    schema = answer["content"]["application/json"]["schema"]
+    jsonschema.validate(found, {**schema, "components": document["components"]})
+    assert (found["clips"], len(found["relative"]), found["reason"]) == (12, 12, "")
+    assert found["relative"][one]["quadrant"] == "tense"
+    assert found["relative"][one]["valence"]["rank"] == pytest.approx(1 / 8)
+    assert found["map"][one] == pytest.approx([1 / 24, 0.5])
+    library.model = "another"
+    nothing = {"clips": 0, "fewest": 10, "reason": "", "map": {}, "relative": {}}
+    assert library.relative(loaded) == nothing
+
+
+def test_predictions_of_an_unplugged_disk_come_back(library):
+    songs, work = library.roots[0], library.work
+    (clip_id, *_) = library.ids("waiting")
+    library.update(clip_id, {"state": "done", "error": None, "model": "made/x"})
+    file = Path(library.get(clip_id)["path"])
+    file.rename(songs / "elsewhere")
+    assert Library([songs], work, "first").ids("done") == []
+    (songs / "elsewhere").rename(file)
+    assert Library([songs], work, "first").ids("done") == [clip_id]
+
+
+def test_a_silent_second_has_no_loudness(library, worker):
+    (clip_id, *_) = library.ids("waiting")
+    worker._keep(Job("timeline", [clip_id]), {"changes": [{"loudness": -math.inf}]})
+    app = make_app(Api(library, worker, "", 0), lambda app: app)
+    with TestClient(app) as client:
+        answer = client.get(f"/api/v1/clips/{clip_id}/timeline")
+    assert answer.json() == {"changes": [{"loudness": None}]}
+
+
+def test_media_types_do_not_depend_on_the_system(library, worker):
+    app = make_app(Api(library, worker, "", 0), lambda app: app)
+    folder = library.roots[0]
+    song = folder / "song0.wav"
+    with TestClient(app) as client:
+        for suffix in SUFFIXES:
+            clip_id = library.add(Path(shutil.copy(song, folder / f"copy{suffix}")))
+            kind = client.head(f"/media/{clip_id}").headers["content-type"]
+            assert kind.startswith(f"{library.get(clip_id)['kind']}/")
+            assert kind != "video/ts"
+
+
+def test_a_waveform_keeps_its_peaks(library, worker):
+    folder = library.roots[0]
+    y = np.zeros(200 * 8000)
+    y[100 * 8000 : 101 * 8000] = 0.5
+    soundfile.write(folder / "long.wav", y, 8000)
+    clip_id = library.add(folder / "long.wav")
+    app = make_app(Api(library, worker, "", 0), lambda app: app)
+    with TestClient(app) as client:
+        found = client.get(f"/api/v1/clips/{clip_id}/waveform").json()
+    assert found["seconds"] == 200
+    assert len(found["peaks"]) == 1000
+    loud = np.flatnonzero(np.array(found["peaks"]) > 0.4)
+    assert loud.min() == pytest.approx(500, abs=1)
+    assert loud.max() == pytest.approx(504, abs=1)
+
+
+def test_others_name_the_address_that_they_reached():
+    access = Access(None, TOKEN, 8000, "0.0.0.0")
+    for host, status in (("192.0.2.7:8000", None), ("evil.example:8000", 403)):
+        headers = [(b"host", host.encode()), (b"authorization", f"Bearer {TOKEN}".encode())]
+        scope = {"type": "http", "path": "/", "query_string": b"", "headers": headers}
+        answer = access._answer({**scope, "server": ("192.0.2.7", 8000)})
+        assert getattr(answer, "status_code", None) == status
+
+
+@pytest.fixture(scope="module")
+def predicted(model, tmp_path_factory):
+    """A CSV file of predictions in another folder than the songs."""
+    folder = tmp_path_factory.mktemp("predicted")
+    songs = write_songs(folder / "songs", 2)
+    (folder / "out").mkdir()
+    file = folder / "out" / "emotions.csv"
+    words = ["predict", songs, "--csv", file, "--model", model, "--cache", folder / "cache.h5"]
+    subprocess.run([sys.executable, "-c", START, *words], capture_output=True, check=True)
+    return SimpleNamespace(songs=songs, file=file)
+
+
+def test_a_csv_file_of_predictions_is_shown_and_played(model, predicted):
+    server = Server(model, predicted.file)
+    clips = server.clips()
+    song, broken = clips["song0.wav"], clips["broken.mp3"]
+    assert (song["state"], broken["state"]) == ("done", "failed")
+    assert song["confidence"] == max(song["proba"].values())
+    assert isinstance(song["notes"], list)
+    assert len(song["map"]) == 2
+    assert (broken["label"], broken["confidence"]) == (None, None)
+    assert server.client.get(f"/media/{song['id']}").status_code == 200
+    other = shutil.copy(predicted.songs / "song0.wav", predicted.songs / "other.wav")
+    answer = server.client.post("/api/v1/jobs", json={"paths": [str(other)]})
+    assert answer.status_code == 403
+    assert server.end() == 143
+
+
+def test_predictions_of_another_model_are_refused(model, predicted, tmp_path):
+    record = {"path": "a.wav", "model": "x/y", "proba": {"calm": 1.0}, "label": "calm"}
+    file = tmp_path / "other.jsonl"
+    file.write_text(json.dumps(record))
+    library = Library([tmp_path], tmp_path / "work")
+    with pytest.raises(BadOption, match=r"predicts calm, but the model .* give --model"):
+        library.add_predictions(file, load_model(model))
+
+
+def test_a_missing_folder_is_told_and_nothing_is_made(tmp_path, program):
+    text = program("mvemo", "serve", tmp_path / "nosuch", "--no-open", ends=2).err
+    assert text.splitlines()[-1].endswith("nosuch: no such file or folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_that_are_not_unicode_and_an_upload_that_breaks_off(model, tmp_path):
+    server = Server(model, write_songs(tmp_path / "songs", 1))
+    song = server.clips()["song0.wav"]
+    body = json.dumps({"label": song["label"], "comment": "\ud800", "annotator": "\udcff"})
+    corrected = server.client.put(f"/api/v1/corrections/{song['id']}", content=body)
+    assert corrected.status_code == 200
+    assert server.get("clips?since=0").status_code == 200
+    assert server.get("corrections").status_code == 200
+    port = int(server.url.rstrip("/").rpartition(":")[2])
+    head = (
+        f"POST /api/v1/clips?name=a.wav HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        f"Authorization: Bearer {TOKEN}\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    uploads = tmp_path / "songs" / ".mvemo" / "uploads"
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(head.encode() + bytes(100_000))
+        while not list(uploads.iterdir()):
+            assert server.get("health").status_code == 200
+    while list(uploads.iterdir()):
+        assert server.get("health").status_code == 200
+    assert server.end() == 143
+    server.reader.join()
+    assert not any("Traceback" in line for line in server.errors)

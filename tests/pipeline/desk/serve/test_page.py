@@ -1,0 +1,599 @@
+"""The page of `mvemo serve` in a real browser, with a made server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import page_samples
+import pytest
+from server_samples import TOKEN, write_songs
+from server_samples import Server as RealServer
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+PACKAGES = ("playwright", "axe_playwright_python", "starlette", "uvicorn")
+MISSING = [name for name in PACKAGES if find_spec(name) is None]
+if BROWSER is None:
+    MISSING.append("chromium")
+OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--autoplay-policy=no-user-gesture-required",
+)
+
+pytestmark = pytest.mark.skipif(
+    bool(MISSING) and os.environ.get("CI") != "true", reason=f"not installed: {MISSING}"
+)
+
+
+class Server:
+    """The made server in a process of its own, always on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, page_samples.__file__, str(self.port), str(self.folder)]
+        self.process = subprocess.Popen(command)
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.url}api/v1/health").close()
+                return
+            except urllib.error.URLError:
+                assert self.process.poll() is None, "the made server ended"
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def corrections(self) -> dict[str, Any]:
+        """Return what the server stored last for each corrected clip."""
+        file = self.folder / "corrections.json"
+        stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return {name: said[-1] for name, said in stored.items() if said}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    assert not MISSING, f"not installed: {MISSING}"
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=BROWSER, args=list(OPTIONS))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    page_samples.write_song(tmp_path / "song.wav")
+    started = Server(tmp_path)
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def page(browser: Any, server: Server) -> Iterator[Any]:
+    """The page with its list of clips; errors of its scripts fail the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    opened = context.new_page()
+    errors: list[Any] = []
+    opened.on("pageerror", lambda error: errors.append(error))
+    opened.goto(server.url)
+    opened.wait_for_selector(".clip")
+    yield opened
+    context.close()
+    assert errors == []
+
+
+def chosen(page: Any) -> str:
+    return str(page.locator("#clip h2").inner_text())
+
+
+def wait_for(check: Any) -> None:
+    """Wait until `check` returns True; fail after 10 seconds."""
+    for _ in range(200):
+        if check():
+            return
+        time.sleep(0.05)
+    raise AssertionError("nothing happened for 10 seconds")
+
+
+def test_play_and_seek(page):
+    page.get_by_text("Song 3", exact=True).dblclick()
+    wait_for(lambda: page.evaluate("document.querySelector('#media').currentTime > 0.2"))
+    page.keyboard.press("e")
+    page.wait_for_selector(".followed")
+    assert page.locator("#marks b").all_inner_texts() == ["Calm", "Sad"]
+    page.keyboard.press(" ")
+    with page.expect_response(lambda response: "/media/" in response.url) as answered:
+        page.reload()
+        page.wait_for_selector(".clip")
+        page.locator(".clip").first.click()
+    assert answered.value.status == 206
+    wait_for(lambda: page.evaluate("document.querySelector('#media').duration > 3"))
+    box = page.locator("#track").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 20)
+    wait_for(
+        lambda: page.evaluate("Math.abs(document.querySelector('#media').currentTime - 2) < 0.1")
+    )
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("t")
+    wait_for(lambda: page.evaluate("document.querySelector('#media').currentTime === 2"))
+    page.wait_for_selector("#message:text('Largest turn at 0:02: Calm 80 % to Sad 80 %')")
+    page.keyboard.press("w")
+    page.wait_for_selector("text=The sound at 0:01 decided.")
+    page.wait_for_selector("#reason .chip:text('0:01 sound, evidence 0.27')")
+
+
+def test_dropped_files_are_predicted_and_errors_shown(page, server):
+    sound = (server.folder / "song.wav").read_bytes()
+    page.evaluate(
+        """(bytes) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "fresh.wav"));
+            data.items.add(new File(["words"], "words.txt"));
+            for (const name of ["dragover", "drop"]) {
+              const options = { dataTransfer: data, bubbles: true, cancelable: true };
+              document.body.dispatchEvent(new DragEvent(name, options));
+            }
+        }""",
+        list(sound[:4000]),
+    )
+    page.wait_for_selector("#message:text('words.txt: not a sound file')")
+    page.locator("#search").fill("fresh")
+    page.wait_for_selector(".clip b:text('fresh')")
+    page.get_by_role("button", name="Jobs").click()
+    assert "words.txt" in page.locator("#jobs").inner_text()
+
+
+def test_keyboard_corrects_and_undoes(page, server):
+    page.locator("#annotator").fill("Ana")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Home")
+    assert chosen(page) == "Song 2"  # a person is asked for, so it comes first
+    page.keyboard.press("1")
+    wait_for(lambda: server.corrections().get("c2", {}).get("label") == "Calm")
+    assert server.corrections()["c2"]["annotator"] == "Ana"
+    following = chosen(page)
+    page.keyboard.press("y")
+    wait_for(lambda: len(server.corrections()) == 2)
+    page.keyboard.press("ArrowUp")
+    assert chosen(page) == following
+    page.keyboard.press("n")
+    wait_for(lambda: any(said["unsure"] for said in server.corrections().values()))
+    page.keyboard.press("c")
+    page.keyboard.type("too short")
+    page.keyboard.press("Enter")
+    wait_for(lambda: any(said["comment"] for said in server.corrections().values()))
+    for _ in range(4):
+        page.keyboard.press("u")
+    wait_for(lambda: server.corrections() == {})
+    assert chosen(page) == "Song 2"
+
+
+def test_nothing_is_lost_when_the_server_is_killed(page, server):
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("1")
+    wait_for(lambda: len(server.corrections()) == 1)
+    server.kill()
+    page.keyboard.press("2")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    page.keyboard.press("3")
+    assert len(server.corrections()) == 1
+    server.start()
+    wait_for(lambda: len(server.corrections()) == 3)
+    page.wait_for_selector("#banner", state="hidden")
+    assert [said["label"] for said in server.corrections().values()] == ["Calm", "Lively", "Sad"]
+    page.reload()
+    page.wait_for_selector("text=3 corrected")
+
+
+def stay(page: Any) -> None:
+    """Keep the chosen clip after a correction."""
+    page.locator("#advance").uncheck()
+    page.locator("#list").focus()
+
+
+def mark(page: Any) -> str:
+    """Return what the list says of the chosen clip's correction."""
+    return str(page.locator(".clip[aria-selected=true] .mark span").first.inner_text())
+
+
+def test_a_comment_is_no_judgement(page, server):
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert page.locator(".choice[aria-pressed=true]").count() == 0
+    assert page.locator(".choice.predicted").count() == 1
+    page.keyboard.press("n")
+    wait_for(lambda: len(server.corrections()) == 1)
+    page.keyboard.press("c")
+    page.keyboard.type("too short")
+    page.keyboard.press("Enter")
+    wait_for(lambda: [c["comment"] for c in server.corrections().values()] == ["too short"])
+    (stored,) = server.corrections().values()
+    assert stored == {"annotator": "", "comment": "too short", "unsure": True}
+    wait_for(lambda: mark(page) == "unsure")
+    assert "corrected" not in page.locator("#count").inner_text()
+    stay(page)
+    page.keyboard.press("y")
+    wait_for(lambda: mark(page).startswith("✓"))
+    assert page.locator(".choice[aria-pressed=true]").count() == 1
+    assert {"label", "comment"} <= {*next(iter(server.corrections().values()))}
+
+
+def test_a_full_disk_loses_nothing_and_nothing_is_ticked(page, server):
+    (server.folder / "full").touch()
+    stay(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("2")
+    page.wait_for_selector("#banner:has-text('kept here: the disk is full')")
+    assert mark(page) == "… Lively"
+    page.reload()
+    page.wait_for_selector(".clip:has-text('… Lively')")
+    assert server.corrections() == {}
+    (server.folder / "full").unlink()
+    page.wait_for_selector(".clip:has-text('✓ Lively')")
+    page.wait_for_selector("#banner", state="hidden")
+    assert [said["label"] for said in server.corrections().values()] == ["Lively"]
+
+
+def test_a_refused_correction_waits_for_the_person(page, server):
+    (server.folder / "strict").touch()
+    stay(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("3")
+    page.wait_for_selector("#clip:has-text(\"Yours was not stored (Sad): unknown label 'Sad'\")")
+    assert mark(page) == "not stored"
+    (server.folder / "strict").unlink()
+    page.get_by_role("button", name="Store mine").click()
+    wait_for(lambda: mark(page) == "✓ Sad")
+    assert [said["label"] for said in server.corrections().values()] == ["Sad"]
+
+
+def test_a_newer_correction_of_another_person_stays(page, server):
+    stay(page)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("1")
+    wait_for(lambda: mark(page) == "✓ Calm")
+    (clip_id,) = server.corrections()
+    server.kill()  # this page does not see what the other one stores
+    page.keyboard.press("u")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    history = {clip_id: [*server.corrections().values(), {"label": "Sad", "comment": ""}]}
+    (server.folder / "corrections.json").write_text(json.dumps(history), encoding="utf-8")
+    server.start()
+    page.wait_for_selector("#message:has-text('another correction was stored meanwhile')")
+    wait_for(lambda: mark(page) == "✓ Sad")
+    assert server.corrections()[clip_id]["label"] == "Sad"
+
+
+def test_another_library_on_the_same_port_gets_no_corrections_of_the_first(page, server):
+    stay(page)
+    page.keyboard.press("ArrowDown")
+    server.kill()
+    page.keyboard.press("3")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    (server.folder / "library").write_text("another", encoding="utf-8")
+    server.start()
+    page.wait_for_selector("#banner", state="hidden")
+    page.wait_for_selector(".clip")
+    time.sleep(4)  # longer than the time between two attempts
+    assert server.corrections() == {}
+    server.kill()
+    (server.folder / "library").write_text("made", encoding="utf-8")
+    server.start()
+    wait_for(lambda: [said["label"] for said in server.corrections().values()] == ["Sad"])
+
+
+def test_learn_and_use_the_model(page):
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("2")
+    page.get_by_role("button", name="Learn", exact=True).first.click()
+    page.locator("#learn-name").fill("mine")
+    page.locator("#learn-button").click()
+    page.wait_for_selector("text=There are not enough corrections to say.")
+    assert page.locator("#learn td").all_inner_texts() == ["0.500", "0.750"]
+    page.get_by_role("button", name="Use mine").click()
+    wait_for(lambda: page.evaluate("document.querySelector('#model').value === 'mine'"))
+
+
+def test_rectangle_on_the_map_becomes_a_playlist(page):
+    box = page.locator("#dots").bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 5, box["y"] + box["height"] - 5, steps=4)
+    page.mouse.up()
+    assert page.locator("dialog[open]").count() == 0  # nobody asked for one
+    page.get_by_role("button", name="Make playlist").click()
+    assert "6 from the map" in page.locator("#playlist-text").inner_text()
+    page.locator("#playlist-name").fill("Evening")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save").click()
+    assert saved.value.suggested_filename == "Evening.m3u8"
+    listed = Path(saved.value.path()).read_text(encoding="utf-8").split()
+    assert sorted(listed) == [f"c{i}" for i in range(6)]
+
+
+def test_keyboard_alone_draws_a_rectangle_and_reads_help(page):
+    page.keyboard.press("?")
+    page.wait_for_selector("#help-dialog[open]")
+    page.keyboard.press("Escape")
+    page.keyboard.press("m")
+    for _ in range(8):
+        page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Shift+ArrowDown")
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowUp")
+    page.keyboard.press("Enter")
+    assert "from the map" in page.locator("#count").inner_text()
+    page.keyboard.press("/")
+    page.keyboard.type("song 7")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowDown")
+
+
+@pytest.mark.parametrize(
+    ("searched", "titles"),
+    [
+        ("bjork", ["Jóga", "Jóga"]),
+        ("JOGA BJÖRK", ["Jóga", "Jóga"]),
+        ("laka", ["Łąka"]),
+        ("strasse", ["Straße"]),
+        ("oresund", ["Øresund"]),
+        ("ØRESUND", ["Øresund"]),
+        ("caesar", ["Cæsar’s"]),
+        ("caesar's", ["Cæsar’s"]),
+        ("jøga", ["Jóga", "Jóga"]),
+        ("joga nobody", []),
+    ],
+)
+def test_search_finds_titles_without_their_accents(page, searched, titles):
+    page.locator("#search").fill(searched)
+    assert page.locator(".clip b").all_inner_texts() == titles
+
+
+def test_sort_by_title_where_one_looks_for_a_song(page):
+    page.locator("#search").fill("song")
+    assert page.locator("#sort").input_value() == "title"
+    shown = page.locator(".clip b").all_inner_texts()
+    assert shown == [f"Song {i}" for i in range(12)]  # 2 before 10
+    page.locator("#search").fill("")
+    title = page.locator("#columns").get_by_role("button", name="title")
+    shown = page.locator(".clip b").all_inner_texts()
+    assert shown[:4] == ["Cæsar’s", "Jóga", "Jóga", "Łąka"]
+    assert shown[4] == "Øresund"
+    assert shown[-1] == "Straße"
+    title.click()
+    assert page.locator(".clip b").all_inner_texts() == shown[::-1]
+
+
+def test_a_copy_has_a_badge(page):
+    page.locator("#search").fill("joga")
+    assert page.locator(".badge").all_inner_texts() == ["2 copies", "2 copies"]
+    assert page.locator(".badge").first.get_attribute("title") == "13.wav\n14.wav"
+    page.locator("#search").fill("")
+    page.locator("#show").select_option("copies")
+    assert page.locator(".clip").count() == 2
+
+
+def test_a_song_is_not_blamed_for_having_no_pictures(page):
+    page.get_by_text("Song 3", exact=True).click()
+    assert page.locator("#clip .note").count() == 0
+    page.get_by_text("Song 2", exact=True).click()
+    assert page.locator("#clip .note").all_inner_texts() == ["ask a person: 3 of 3 classes"]
+
+
+def test_long_work_shows_progress_and_can_be_cancelled(page, server):
+    (server.folder / "slow").touch()
+    page.get_by_text("Song 3", exact=True).click()
+    page.keyboard.press("e")
+    work = page.locator("#work")
+    work.get_by_text("Timeline of Song 3, 1:23 left").wait_for()
+    assert work.locator("progress").evaluate("bar => bar.value") == 0.42
+    work.get_by_role("button", name="Cancel").click()
+    work.locator("progress").wait_for(state="detached")
+    page.locator("#tabs [data-view=jobs]").click()
+    page.wait_for_selector("#jobs li:has-text('cancelled')")
+    assert page.locator("#follow[aria-busy]").count() == 0
+
+
+def test_what_is_dragged_inside_the_page_is_no_upload(page):
+    title = page.locator(".clip b").first
+    title.select_text()
+    box = title.bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 100, steps=5)
+    assert page.locator("body.dropping, dialog[open]").count() == 0
+    page.mouse.up()
+    started = "document.body.dispatchEvent(new DragEvent('dragstart', { cancelable: true }))"
+    assert page.evaluate(f"!{started.replace('cancelable', 'bubbles: true, cancelable')}")
+
+
+LAYOUT = """() => {
+    const box = (selector) => document.querySelector(selector).getBoundingClientRect();
+    const starts = (selector) => [...document.querySelectorAll(selector)]
+      .filter((each) => getComputedStyle(each).display !== "none")
+      .map((each) => each.getBoundingClientRect().left);
+    return {
+      below: ["#choices", "#confirm", "#comment"]
+        .filter((name) => box(name).bottom > box("#player").top),
+      off: starts("#columns > *").map((left, i) => left - starts(".clip:first-child > span")[i]),
+      cut: [...document.querySelectorAll(".mood .name, .choice > :nth-child(2), .bar *, #moods *")]
+        .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth)
+        .map((each) => each.textContent),
+      player: box("#player").height / innerHeight,
+    };
+}"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1280, 800), (1024, 768), (390, 844)])
+def test_layout(browser, server, width, height):
+    context = browser.new_context(viewport={"width": width, "height": height})
+    page = context.new_page()
+    page.goto(server.url)
+    page.wait_for_selector(".clip")
+    if width < 760:
+        assert page.evaluate(LAYOUT)["player"] < 0.01  # nothing is played yet
+    page.locator(".clip").first.click()
+    if width < 760:
+        assert page.evaluate(LAYOUT)["player"] < 0.15
+        page.locator("#more").click()
+        assert page.locator("#moods").is_visible()
+        page.locator("#more").click()
+        page.locator("#tabs [data-view=clip]").click()
+    found = page.evaluate(LAYOUT)
+    assert found["below"] == []
+    assert found["cut"] == []
+    if width > 760:
+        assert max(map(abs, found["off"])) < 1
+    context.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_clips_are_shown_relative_to_the_folder(browser, server, width, height, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    (server.folder / "alike").touch()
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(server.url)
+    offer = page.locator("#offer:has-text('14 of 17 clips came out as Calm: switch on “Relative')")
+    offer.wait_for()
+    row = page.locator(".clip:has-text('Song 1')").first
+    assert "Lively\n69 %" in row.inner_text()
+    page.get_by_label("Relative to this folder").check()
+    assert not offer.is_visible()
+    # The absolute value stands behind the rank.
+    assert re.search(r"valence\s+0\.\d\d \(0\.\d\d\)", row.inner_text())
+    assert "tense in this folder, by itself Lively" in row.inner_text()
+    row.click()
+    assert page.evaluate(LAYOUT)["cut"] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert Axe().run(page).response["violations"] == []
+    page.locator(f"#tabs [data-view={'clip' if width < 760 else 'map'}]").click()
+    assert "tense in this folder, valence 0." in page.locator("#facts").inner_text()
+    assert page.evaluate(LAYOUT)["below"] == []
+    page.locator("#tabs [data-view=map]").click()
+    # Song 0 is first of 11 on the map, wherever its place of 0.1 lies.
+    box = page.locator("#dots").bounding_box()
+    x = box["x"] + 22 + (box["width"] - 44) * 0.5 / 11
+    page.mouse.move(x, box["y"] + box["height"] / 2)
+    assert re.search(
+        r"Song 0 – .*; valence 0\.10, arousal 0\.50", page.locator("#tip").inner_text()
+    )
+    context.close()
+
+
+def test_confusion_lists_its_clips(page):
+    page.get_by_role("button", name="Report").click()
+    page.get_by_role("button", name="true Calm, predicted Lively: 1").click()
+    assert page.locator(".clip b").all_inner_texts() == ["Song 4"]
+    page.get_by_role("button", name="Stop showing only").click()
+    page.get_by_role("button", name="List the hard clips").click()
+    assert page.locator(".clip b").all_inner_texts() == ["Song 5"]
+
+
+def test_the_real_server_from_prediction_to_a_learned_model(browser, model, tmp_path):
+    server = RealServer(model, write_songs(tmp_path / "songs", seconds=30))
+    context = browser.new_context()
+    page = context.new_page()
+    errors: list[Any] = []
+    page.on("pageerror", lambda error: errors.append(error))
+    page.goto(f"{server.url}?token={TOKEN}")
+    page.wait_for_selector("text=4 of 4 clips")
+    server.clips()
+    page.wait_for_selector(".clip:has-text('cannot be read')")
+    page.get_by_text("song1", exact=True).dblclick()
+    wait_for(lambda: page.evaluate("document.querySelector('#media').currentTime > 0.2"))
+    page.keyboard.press("e")
+    page.wait_for_selector(".followed")
+    page.keyboard.press("w")
+    page.wait_for_selector("text=strongest evidence")
+    page.keyboard.press("1")
+    wait_for(lambda: len(server.get("corrections").json()["corrections"]) == 1)
+    port = server.url.rstrip("/").rpartition(":")[2]
+    server.end(signal.SIGKILL)
+    page.keyboard.press("2")
+    page.wait_for_selector("#banner:has-text('does not answer')")
+    server = RealServer(model, tmp_path / "songs", port=int(port))
+    wait_for(lambda: len(server.get("corrections").json()["corrections"]) == 2)
+    page.wait_for_selector("#banner", state="hidden")
+    page.get_by_role("button", name="Learn", exact=True).first.click()
+    page.locator("#learn-button").click()
+    page.get_by_role("button", name="Use mine").click()
+    wait_for(lambda: page.evaluate("document.querySelector('#model').value === 'mine'"))
+    server.clips()
+    shutil.copy(tmp_path / "songs" / "song0.wav", tmp_path / "songs" / "later.wav")
+    page.locator("#rescan").click()
+    page.wait_for_selector("#message:text('1 clip to predict')")
+    page.wait_for_selector(".clip b:text('later')")
+    song = (tmp_path / "songs" / "song0.wav").read_bytes()
+    page.set_input_files("#files", {"name": "new.wav", "mimeType": "audio/wav", "buffer": song})
+    page.wait_for_selector(".clip b:text('new')")
+    assert {"new.wav", "song0.wav"} <= {*server.clips()}
+    context.close()
+    assert errors == []
+    assert server.end() == 143
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing(browser, server, scheme, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    size = {"width": width, "height": 800}
+    context = browser.new_context(viewport=size, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(server.url)
+    page.locator(".clip").first.click()
+    page.keyboard.press("e")
+    page.wait_for_selector(".followed")
+    views = ("map", "learn", "report", "jobs")
+    for view in views if width > 760 else (*views, "clip", "library"):
+        page.locator(f"#tabs [data-view={view}]").click()
+        if view == "library":
+            page.locator("#more").click()
+        found = Axe().run(page).response["violations"]
+        assert [(v["id"], v["nodes"][0]["html"]) for v in found] == [], view
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_examples_of_the_page_of_documentation(server):
+    text = (Path(__file__).parents[4] / "docs" / "serve.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^curl .*", text, re.M)
+    known = {"TOKEN": "made", "URL": server.url.rstrip("/"), "ID": "c3"}
+    assert len(lines) == 6
+    for line in lines:
+        command = line.replace("curl", "curl --fail --silent --show-error", 1)
+        options = {"shell": True, "cwd": server.folder, "env": {**os.environ, **known}}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
+    assert server.corrections()["c3"] == {"label": "Sad", "annotator": "Ana"}
+    assert (server.folder / "start.wav").stat().st_size == 1000
