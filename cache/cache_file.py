@@ -273,12 +273,9 @@ class CacheFile:
 
     def index(self, digest: str) -> Index:
         """Read a feature's index."""
-        group, spec = self._groups[digest], self.specs[digest]
-
-        def read(file: Any) -> Index:
-            return read_index(part(file["features"], group), spec, len(self.table))[0]
-
-        return self.read(f"feature {group}", read)
+        stored = self.readable_feature(digest)
+        assert stored is not None  # only of a tolerant file
+        return stored[0]
 
     def rows(self, index: Index, start: int, stop: int) -> F32:
         """Return rows of a feature's vectors, or of all its frames, float32 (rows, dim)."""

@@ -33,7 +33,6 @@ no compression filters: every HDF5 library from version 1.10 on can read the fil
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from functools import cache
@@ -43,7 +42,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
+from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints, check_table
 from mvemo.cache.untrusted import array_of, attribute, part, text_array, write_attribute
 from mvemo.manifests.files import parse_json, to_json_values
 from mvemo.manifests.labels import label_kind
@@ -197,30 +196,26 @@ def write_table(file: Any, table: ClipTable) -> None:
 
 
 def read_table(file: Any) -> ClipTable:
-    """Read ``/clips``; raise ValueError for a wrong checksum or an unknown task."""
+    """Read ``/clips``; raise ValueError if it is inconsistent or does not match its checksum."""
     group = part(file, "clips")
     facts = {name: attribute(group, name, kind) for name, kind in _TABLE_ATTRIBUTES.items()}
     texts: dict[str, Any]
     texts = {field: read_texts(group, name) for name, field in _TABLE_TEXTS.items()}
     kind = np.dtype(label_kind(facts["task"]).dtype).newbyteorder("<")
-    n = (len(texts["clip_ids"]),)
-    labels, disagreement = array_of(group, "labels", kind).read(), None
-    if "disagreement" in group:
-        found = array_of(group, "disagreement", "<f8")
-        width = 1 + math.prod(labels.shape[1:])
-        widths = (width, width + len(texts["classes"]))
-        if found.shape not in [(*n, width) for width in widths]:
-            raise ValueError(f"disagreement: expected shape {(*n, width)}, got {found.shape}")
-        disagreement = found.read()
+    arrays: dict[str, Any] = {
+        name: array_of(group, name, dtype).read()
+        for name, dtype in (("splits", "<i8"), ("disagreement", "<f8"))
+        if name in group
+    }
     table = ClipTable(
         **facts,
         **texts,
-        labels=labels,
-        folds=array_of(group, "folds", "<i8", n).read(),
-        splits=array_of(group, "splits", "<i8", n).read() if "splits" in group else None,
-        disagreement=disagreement,
+        **arrays,
+        labels=array_of(group, "labels", kind).read(),
+        folds=array_of(group, "folds", "<i8").read(),
         **{name: attribute(group, name, str, "") for name in _OPTIONAL},
     )
+    check_table(table, "the clip table")
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
     return table
