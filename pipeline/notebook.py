@@ -9,7 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
 
-from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, scan_clips, write_manifest
+from mvemo.manifests import (
+    Folds,
+    Manifest,
+    ManifestOptions,
+    folds_of,
+    read_manifest,
+    scan_clips,
+    write_manifest,
+)
 from mvemo.manifests.files import to_json_values
 from mvemo.pipeline.errors import BadOption, WrongType
 
@@ -168,6 +176,7 @@ def extract_features(
     command prints.
     """
     from mvemo.pipeline.settings_files import load_settings
+    from mvemo.pipeline.stage_one.division import ExtractRequest
     from mvemo.pipeline.stage_one.run import run_extract
 
     work, texts = _path(work, "work"), _settings(settings)
@@ -178,11 +187,13 @@ def extract_features(
     loaded = load_settings(str(_path(profile, "profile")), texts)
     named = any(text.partition("=")[0].strip() == "extract.folds" for text in texts)
     return run_extract(
-        _path(manifest, "manifest"),
-        replace(loaded, folds_named=named),
-        work=work,
-        out=_path(out, "out"),
-        root=None if root is None else _path(root, "root"),
+        ExtractRequest(
+            _path(manifest, "manifest"),
+            replace(loaded, folds_named=named),
+            work,
+            _path(out, "out"),
+            ManifestOptions(root=None if root is None else _path(root, "root")),
+        )
     )
 
 

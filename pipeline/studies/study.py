@@ -26,6 +26,7 @@ from mvemo.manifests import (
     SCHEMES,
     Folds,
     Manifest,
+    ManifestOptions,
     folds_of,
     scan_clips,
     segment_manifest,
@@ -197,7 +198,7 @@ def open_study(
     if path.is_dir() and not runs:
         manifest = scan_clips(path).manifest
     else:
-        manifest = manifest_with_media(path, root)
+        manifest = manifest_with_media(path, ManifestOptions(root))
     if tasks and manifest.task not in tasks:
         raise BadOption(
             f"{path}: the task is {manifest.task}; this study needs {' or '.join(tasks)}"
