@@ -53,7 +53,7 @@ FLOORS = {
         "import_arrays",
         "spec",
         "schema",
-        "index",
+        "index table_differences",
         "cache_file",
         "shards union",
         "reader rewrite",
@@ -110,7 +110,7 @@ FLOORS = {
 # when its room shrinks; what needs a higher one belongs into a room above, or into a plug-in.
 MOST_LINES = {
     "manifests": 6620,
-    "cache": 5280,
+    "cache": 4910,
     "extract": 12730,
     "fuse": 13850,
     "pipeline": 12540,  # without the two rooms above it
