@@ -32,8 +32,7 @@ from mvemo.manifests.tables import (
     plain_text,
     stated_header,
 )
-from mvemo.pipeline.errors import DiskFailed, PipelineError
-from mvemo.pipeline.serve.history import (
+from mvemo.pipeline.desk.serve.history import (
     MOST,
     Correction,
     Entry,
@@ -43,6 +42,7 @@ from mvemo.pipeline.serve.history import (
     replay,
     utc_now,
 )
+from mvemo.pipeline.errors import DiskFailed, PipelineError
 
 # Columns of the manifest that only this program reads.
 OWN = ("annotator", "comment", "unsure", "date", "predicted", "content")

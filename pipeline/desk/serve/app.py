@@ -25,13 +25,13 @@ from mvemo.fuse.errors import FuseError
 from mvemo.manifests import BadManifest
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.layouts.scan import find_media
+from mvemo.pipeline.desk.playlists import file_stem, write_playlist
+from mvemo.pipeline.desk.serve.access import Access
+from mvemo.pipeline.desk.serve.corrections import KEPT, file_stamp
+from mvemo.pipeline.desk.serve.jobs import Job, QueueFull, Worker, model_record
+from mvemo.pipeline.desk.serve.library import SUFFIXES, Library, MissingFile, OutsideFolders
+from mvemo.pipeline.desk.serve.waveform import read_waveform
 from mvemo.pipeline.errors import DiskFailed, PipelineError
-from mvemo.pipeline.playlists import file_stem, write_playlist
-from mvemo.pipeline.serve.access import Access
-from mvemo.pipeline.serve.corrections import KEPT, file_stamp
-from mvemo.pipeline.serve.jobs import Job, QueueFull, Worker, model_record
-from mvemo.pipeline.serve.library import SUFFIXES, Library, MissingFile, OutsideFolders
-from mvemo.pipeline.serve.waveform import read_waveform
 
 PAGE = Path(__file__).with_name("page")
 SCHEMA = Path(__file__).with_name("openapi.json")
