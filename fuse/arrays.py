@@ -77,18 +77,9 @@ def _feature(name: str, block: Any, ids: Sequence[str]) -> tuple[FeatureSpec, F3
             "clip, such as the mean over its frames"
         )
     numbers = _as_numbers(values, _names(block), where)
-    own = _index(where, block)
-    if own is None:
-        _check_length(len(values), ids, where)
-        own = tuple(ids)
-    row_of = {clip: row for row, clip in enumerate(ids)}
-    if unknown := [clip for clip in own if clip not in row_of]:
-        raise BadFeatures(
-            f"{where}: {len(unknown)} of {len(own)} clips have no label, such as {unknown[0]!r}: "
-            "give X and y the same index"
-        )
+    places = _places(block, len(values), ids, where)
     rows = np.full((len(ids), values.shape[1]), np.nan, np.float32)
-    rows[[row_of[clip] for clip in own]], _, _ = vector_rows(numbers, own, where)
+    rows[places], _, _ = vector_rows(numbers, [ids[row] for row in places], where)
     spec = FeatureSpec(
         name=feature,
         modality=modality or feature,
@@ -192,21 +183,29 @@ def _index(where: str, value: Any) -> tuple[str, ...] | None:
     return ids
 
 
+def _places(value: Any, n: int, ids: Sequence[str], where: str) -> list[int]:
+    """Return the clip of each of `n` rows, as its place in `ids`."""
+    own = _index(where, value)
+    if own is None:
+        if n != len(ids):
+            raise BadFeatures(f"{where}: expected {len(ids)} rows, one for each clip, got {n}")
+        return list(range(n))
+    row_of = {clip: row for row, clip in enumerate(ids)}
+    if unknown := [clip for clip in own if clip not in row_of]:
+        raise BadFeatures(
+            f"{where}: {len(unknown)} of {n} clips have no label, such as {unknown[0]!r}: give X "
+            "and y the same index"
+        )
+    return [row_of[clip] for clip in own]
+
+
 def _aligned(value: Any, ids: Sequence[str], where: str) -> NDArray[Any]:
     """Return labels, groups or folds in the order of the clips."""
-    values, own = _values(value, where), _index(where, value)
-    if own is None:
-        _check_length(len(values), ids, where)
-        return values
-    row_of = {clip: row for row, clip in enumerate(own)}
-    if absent := [clip for clip in ids if clip not in row_of]:
+    values = _values(value, where)
+    places = _places(value, len(values), ids, where)
+    if absent := sorted({*range(len(ids))} - {*places}):
         raise BadFeatures(
             f"{where}: {len(absent)} of {len(ids)} clips are not in its index, such as "
-            f"{absent[0]!r}: give X and {where} the same index"
+            f"{ids[absent[0]]!r}"
         )
-    return values[[row_of[clip] for clip in ids]]
-
-
-def _check_length(n: int, ids: Sequence[str], where: str) -> None:
-    if n != len(ids):
-        raise BadFeatures(f"{where}: expected {len(ids)} rows, one for each clip, got {n}")
+    return values[np.argsort(places)]

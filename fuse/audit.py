@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from mvemo.cache import open_cache
 from mvemo.fuse.columns import repeated_columns, shifted_rows
-from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix
+from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings, Matrix
 from mvemo.fuse.leaks import MOST_FITTED, Knowledge, group_means, knowledge, rows_mismatch
 from mvemo.fuse.near_pairs import near_rows
 from mvemo.fuse.numeric import F32, F64, Bools, Ints
 from mvemo.fuse.scaling import MIN_CLIPS, Scaling, fit_scaling, row_blocks
 from mvemo.fuse.stores import FeatureStore
-from mvemo.manifests import make_folds, read_manifest
-from mvemo.manifests.labels import UNLABELLED, Task, label_kind
+from mvemo.fuse.tasks import task_of
+from mvemo.manifests import read_manifest
+from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.file_names import source_of_piece
 from mvemo.manifests.text_table import Tabular, listed
 
@@ -96,23 +97,8 @@ def audit_cache(
 ) -> Findings:
     """Look for faults of the data in features of clips.
 
-    Parameters
-    ----------
-    store
-        Open cache, or features in memory.
-    splits
-        Split (``train``, ``val``, ``test``) by clip id; by default those of the table.
-    settings
-        Settings of the features. Features larger than their `memory` are not audited.
-
-    Returns
-    -------
-    Findings: equal or nearly equal vectors in different groups or splits or with different labels
-    (``duplicate-across-groups``, ``duplicate-across-splits``, ``label-conflict``), features that
-    know the labels (``label-leakage``), columns that are ``constant``, ``duplicate-columns`` or in
-    other ``units``, ``outlier`` clips, ``shifted-rows``, ``batch-effect``, labels of other rows
-    (``rows-mismatch``), pieces of one source in several groups or splits (``source-across-groups``,
-    ``source-across-splits``), and ``few-groups`` of a class.
+    `splits` maps clips to ``train``, ``val`` or ``test``; by default as the table does. Features
+    larger than the `memory` of the settings are not audited.
     """
     table = store.table
     if splits is None and table.splits is not None:
@@ -155,14 +141,13 @@ class _Audit:
         # Tags may have no names, if no clip has any.
         self.labelled = table.task != UNLABELLED and table.labels.size > 0
         if self.labelled:
-            members = label_kind(table.task).members(table.labels, table.classes)
-            y = table.labels if self.is_numeric else np.column_stack(list(members.values()))
-            self.y: F64 = y.astype(np.float64).reshape(len(table), -1)
+            task, folds = task_of(table.task), table.folds
+            y_true = task.read_labels(table.labels)
+            clips = Clips(task, y_true, table.groups, folds, len(table.classes))
+            self.y: F64 = (y_true if self.is_numeric else clips.target.T).astype(np.float64)
             self.means = group_means(self.y, self.group)
-            self.folds = table.folds
-            if not table.k and self.k > 1:
-                task = cast(Task, table.task)
-                self.folds = make_folds(table.labels, table.groups, self.k, 0, task)
+            everything = np.ones(len(table), np.bool_)
+            self.folds = folds if table.k else clips.folds_of(everything, self.k)
 
     def ids(self, rows: Ints) -> tuple[str, ...]:
         return tuple(self.table.clip_ids[row] for row in rows.tolist())

@@ -36,21 +36,9 @@ class NextLabel:
 def next_labels(
     labelled: FeatureStore, unlabelled: FeatureStore, n: int | None = None
 ) -> list[NextLabel]:
-    """Rank clips of other features, such as a catalogue, by the use of labelling them.
+    """Rank unlabelled clips, such as those of a catalogue, by the use of labelling them.
 
-    Parameters
-    ----------
-    labelled
-        Features with labels.
-    unlabelled
-        Features of other clips; those that both have, by name and size, are compared.
-    n
-        Number of clips; None for all.
-
-    Raises
-    ------
-    BadFeatures
-        They share no feature, or no clip has all shared features.
+    Features that both have, by name and size, are compared. `n` is the number of clips.
     """
     known, new = _common(labelled, unlabelled)
     names, link, table = np.array(known.table.classes), task_of(known.table.task).link, new.table

@@ -51,16 +51,9 @@ class FeatureStore(Protocol):
 
 
 class MemoryStore:
-    """Vectors of clips in memory, one array for each feature.
+    """Vectors of clips in memory: features with values, float32 (clips, dim).
 
-    Parameters
-    ----------
-    table
-        Clips, in the order of all rows.
-    vectors
-        Feature and its values, float32 (clips, dim); a row with a NaN is a clip without it.
-    path
-        Name in messages.
+    A row with a NaN is a clip without the feature. `path` is the name in messages.
     """
 
     failures: tuple[Failure, ...] = ()

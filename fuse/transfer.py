@@ -66,19 +66,8 @@ def transfer_all(
 ) -> list[Transfer]:
     """Train on each data set, and test on each other one.
 
-    Parameters
-    ----------
-    stores
-        Two or more data sets with features of the same names and extractors.
-    scheme
-        Function from labels to shared classes, ``quadrants``, or None for the labels as they are.
-    settings
-        Settings of the evaluations.
-
-    Raises
-    ------
-    BadFeatures
-        Two data sets have no feature, or fewer than two classes or no target, in common.
+    `scheme` is a function from labels to shared classes, ``quadrants``, or None for the labels as
+    they are. Features are compared that have the same name and extractor.
     """
     settings = replace(settings, folds=None, seed=None, repeats=1, refit=False, n_resamples=0)
     own: Own = {}

@@ -72,14 +72,7 @@ class _Inputs:
 class Adaptation:
     """Labelled clips, and what is needed to adapt a model to any part of them.
 
-    Parameters
-    ----------
-    model
-        Model to adapt.
-    vectors
-        Cached features of all clips, NaN for missing ones; the labelled clips come first.
-    clips
-        Labelled clips; their folds are not read.
+    `vectors` are features of all clips, NaN for missing ones; the labelled `clips` come first.
     """
 
     def __init__(self, model: FinalModel, vectors: Vectors, clips: Clips) -> None:

@@ -93,23 +93,10 @@ def learn(
 ) -> LearnResult:
     """Make a new model from corrections, and compare it with the old one on the corrected clips.
 
-    Parameters
-    ----------
-    corrections
-        Manifest of corrected labels; columns ``content``, ``unsure`` and ``annotator`` are used if
-        they are there.
-    features
-        Catalogue that ``mvemo predict --cache`` wrote with this model.
-    model, out
-        Folders of the old and of the new model.
-    training
-        Cache that the old model was made of. With it the heads are trained again on all clips,
-        otherwise the old heads are adapted (`mvemo.fuse.final.adaptation`).
-
-    Raises
-    ------
-    BadFeatures
-        The files do not fit each other, or a class is new to the model and cannot be learned.
+    `corrections` is a manifest, whose columns ``content``, ``unsure`` and ``annotator`` are used;
+    `features` the catalogue that ``mvemo predict --cache`` wrote with this model. With `training`,
+    the cache that the model was made of, the heads are trained again on all clips, otherwise they
+    are adapted (`mvemo.fuse.final.adaptation`).
     """
     base, manifest = (
         final_model.load_model(model),
