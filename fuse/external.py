@@ -128,7 +128,24 @@ def results_of_predictions(
             for one in predictions.repeats
         )
         return with_repeats(first, others)
-    p = _checked(predictions, from_logits)
+    return score_predictions(
+        _checked(predictions, from_logits),
+        name=name,
+        synthetic=synthetic,
+        scale=scale,
+        provenance=provenance,
+    )
+
+
+def score_predictions(
+    p: Predictions,
+    *,
+    name: str = "",
+    synthetic: bool = False,
+    scale: str = "",
+    provenance: Mapping[str, Any] | None = None,
+) -> Results:
+    """Return `results_of_predictions` of one evaluation, without checking the predictions."""
     task = task_of(p.task).for_labels(p.classes, p.y_true, scale)
     tested = (p.folds >= 0)[:, None]
     models = tuple(

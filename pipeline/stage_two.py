@@ -12,7 +12,7 @@ from mvemo.cache import Cache, open_cache
 from mvemo.fuse import EvaluationSettings, FuseError, evaluate, format_table, write_report
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import FinalModel, save_model
-from mvemo.fuse.report import report_files, score_tables, text
+from mvemo.fuse.report import report_files, score_tables, tables
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import read_folds
 from mvemo.manifests.files import replacing_together
@@ -137,7 +137,7 @@ def run_fuse(request: FuseRequest) -> str:
         # The table of scores is printed, so that it is not lost if the files cannot be written.
         click.echo(lines[0])
         raise
-    text.write_paper(score_tables.results_tables(results), *request.paper)
+    tables.write_paper(score_tables.results_tables(results), *request.paper)
     tell_stale_model(out, None if final is None or model is None else final.folder)
     if why_none is not None:
         # The report was written, although no model could be built.

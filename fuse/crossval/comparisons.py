@@ -259,6 +259,23 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
     )
 
 
+def with_primary_intervals(results: Results) -> Results:
+    """Add only the interval of each model's primary metric; no tests."""
+    resamples, evaluations = resample_groups(results.groups), results.repeats or (results,)
+    by_repeat = [
+        one.task.resample_primary(
+            one.y_true, np.stack([m.outputs for m in one.models]), one.folds, one.k, resamples
+        )
+        for one in evaluations
+    ]
+    drawn, metric = mean_finite(np.stack(by_repeat), axis=0), results.task.primary_metric
+    models = (
+        replace(m, intervals={"primary": score_interval(metric, scores, resamples, m.valid)})
+        for m, scores in zip(results.models, drawn, strict=True)
+    )
+    return replace(results, models=tuple(models))
+
+
 def _all_models(results: Results, *, nested: bool) -> list[ModelResult]:
     """Return the models, the baseline and, if `nested`, the result of the nested choice."""
     chosen = [results.choice.nested] if nested and results.choice is not None else []

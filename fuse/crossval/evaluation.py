@@ -248,6 +248,11 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
             m.name for m in results.models
         ]:
             raise BadFeatures(f"{other.name}: a repeat has different clips or models")
+    return join_repeats(results, repeats)
+
+
+def join_repeats(results: Results, repeats: Sequence[Results]) -> Results:
+    """Return the first evaluation with the mean scores of all; see `with_repeats`."""
     evaluations = tuple(replace(one, heads=(), repeats=()) for one in (results, *repeats))
     choices = [one.choice for one in evaluations if one.choice is not None]
     choice = None

@@ -249,7 +249,7 @@ def compare(
         run_comparison_dict,
     )
     from mvemo.fuse.report.report_files import write_texts
-    from mvemo.fuse.report.text import write_paper
+    from mvemo.fuse.report.tables import write_paper
     from mvemo.manifests.files import dump_json
 
     comparison = compare_runs(runs, n_resamples=n_resamples, seed=seed)

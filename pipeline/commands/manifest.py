@@ -180,8 +180,6 @@ def list_layouts() -> None:
     rows += [
         ("class-folders", "multiclass", "a folder for each class", ""),
         ("ravdess", "multiclass", "RAVDESS: 1,012 sung, 1,440 spoken takes", "CC BY-NC-SA 4.0"),
-        ("cal500", "multilabel", "502 songs, 18 emotion tags", "research only"),
-        ("cal500exp", "multilabel", "3,223 segments of CAL500's songs", "research only"),
     ]
     for line in align_columns(rows, left=range(4)):
         click.echo(line)
