@@ -48,6 +48,11 @@ def settings_for(
     return replace(settings, lld=tuple(name for name in settings.lld if name in sequences))
 
 
+def settings_of_arrays(profile: str | None, overrides: Sequence[str] = ()) -> EvaluationSettings:
+    """Return the settings of stage two for features in memory, which have no descriptors."""
+    return replace(load_fuse_settings(profile or FALLBACK_PROFILE, overrides), lld=())
+
+
 def _profile_of(cache: Cache) -> str:
     """Return the profile of the last run of stage one in the cache's provenance."""
     for record in (cache.provenance, *cache.provenance.get("history", ())):
