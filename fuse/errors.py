@@ -9,5 +9,9 @@ class BadFeatures(FuseError, ValueError):
     """Features or settings that cannot be evaluated; the message states problem and fix."""
 
 
+class BadPredictions(FuseError, ValueError):
+    """A file that is not what ``mvemo predict`` writes; the message names file and value."""
+
+
 class LeakError(FuseError, ValueError):
     """Leak: a net would score a clip that it, or a clip of its group, was trained on."""

@@ -21,6 +21,7 @@ from mvemo.fuse.results import OTHERS, Results, score_baseline, score_model
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.prediction_columns import check_outputs
 from mvemo.manifests.labels import label_kind
+from mvemo.manifests.splits.assignment import parts_of_groups
 from mvemo.manifests.text_table import listed
 
 
@@ -153,9 +154,8 @@ def score_predictions(
         )
         for model, outputs in p.outputs.items()
     )
-    # Each pair of group and fold counts once, so that a group in several folds occurs again.
-    n_folds = Counter(group for group, _ in set(zip(p.groups, p.folds.tolist(), strict=True)))
-    n_straddling = sum(n > 1 for n in n_folds.values())
+    folds = parts_of_groups(zip(p.groups, p.folds.tolist(), strict=True))
+    n_straddling = sum(len(of_group) > 1 for of_group in folds.values())
     return Results(
         name=name,
         task=task,

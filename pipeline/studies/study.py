@@ -24,7 +24,7 @@ from mvemo.fuse import Task, task_of
 from mvemo.fuse.numeric import F64, Bools, Ints, Labels
 from mvemo.fuse.report.published import comparable
 from mvemo.fuse.songs import decide_songs
-from mvemo.manifests import Folds, Holdout, Manifest, song_of
+from mvemo.manifests import Folds, Holdout, Manifest, ManifestOptions, song_of
 from mvemo.manifests.segments import Tail
 from mvemo.manifests.splits.assignment import TEST
 from mvemo.pipeline.clips.clip_media import ClipMedia
@@ -210,7 +210,7 @@ def open_study(
     if path.is_dir() and not runs:
         manifest = manifests.scan_clips(path).manifest
     else:
-        manifest = manifest_with_media(path, root)
+        manifest = manifest_with_media(path, ManifestOptions(root))
     if tasks and manifest.task not in tasks:
         raise BadOption(
             f"{path}: the task is {manifest.task}; this study needs {' or '.join(tasks)}"
