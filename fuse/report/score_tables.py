@@ -17,18 +17,16 @@ from mvemo.fuse.numeric import mean_of_finite, spread
 from mvemo.fuse.report import published
 from mvemo.fuse.report.findings import banners
 from mvemo.fuse.report.methods import STATED
-from mvemo.fuse.report.summary import ceiling_texts, describe, verdict
+from mvemo.fuse.report.summary import describe, verdict
 from mvemo.fuse.report.tables import (
     ID,
     LABEL,
     LINE,
-    NUMBER,
     TEXT,
     Cell,
     Column,
     Table,
     Value,
-    cell_of,
     table,
 )
 from mvemo.fuse.report.text import (
@@ -75,7 +73,7 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
         cells += [low, middle, high]
         for column in shown:
             ends = interval_text(model.intervals.get(column.interval))
-            cell = Cell(fraction(model.value_of(column)), f"95 % interval: {ends}" if ends else "")
+            cell = score_cell(model.value_of(column), hint=f"95 % interval: {ends}" if ends else "")
             cells.append(cell if task.baseline_scored or not baseline else "")
         if beside:
             cells += beside[model.name].texts() if model.name in beside else [""] * 3
@@ -88,7 +86,9 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
     )
     rows = [*map(row, results.models), row(results.baseline, baseline=True)]
     if results.ceilings:
-        mean, *scores = ceiling_texts(results, shown)
+        first, *limits = (results.ceiling_of(column) for column in (None, *shown))
+        mean = score_text(task, first) if np.isfinite(first) else ""
+        scores = [score_cell(value) if np.isfinite(value) else "" for value in limits]
         blank = [""] * (len(start) - 1)
         rows.append([task.ceiling_name, *blank, "", mean, "", *scores, *[""] * 3 * bool(beside)])
     title = f"{task.primary_title}, %" if task.in_percent else f"{task.primary_title} of a fold"
@@ -102,6 +102,11 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
         ),
         best=None if top is None else [m.name for m in results.models].index(top.name),
     )
+
+
+def score_cell(value: float, **parts: str) -> Cell:
+    """Return the cell of a score; `parts` are other fields of `Cell`."""
+    return Cell(fraction(value), value=value if np.isfinite(value) else None, **parts)
 
 
 def results_tables(results: Results) -> list[Table]:
@@ -200,8 +205,7 @@ def outputs_table(results: Results, model: ModelResult) -> Table:
         for score in titles:
             ends = interval_text(model.intervals.get(f"{score}:{i}"))
             below = ends or "no interval" * results.has_intervals
-            value = float(model.per_output[score][i])
-            cells.append(replace(cell_of(value, NUMBER), text=fraction(value), below=below))
+            cells.append(score_cell(float(model.per_output[score][i]), below=below))
         if per_fold is not None:
             cells += map(fraction, spread(per_fold[:, i]))
         rows.append(cells)
