@@ -53,7 +53,7 @@ FLOORS = {
         "import_arrays",
         "spec",
         "schema",
-        "index",
+        "index table_differences",
         "cache_file",
         "shards union",
         "reader rewrite",
@@ -77,7 +77,8 @@ FLOORS = {
         "metrics models scaling",
         "bootstrap",
         "tasks",
-        "features",
+        "stores",
+        "arrays features",
         "conformal heads intervals leaks near_pairs",
         "columns",
         "audit results",
@@ -97,7 +98,6 @@ FLOORS = {
         "model_nets stage_one",
         "models",
         "prediction stage_two",
-        "learning",
         "commands notebook",
         "desk studies",
         "cli",
@@ -110,10 +110,10 @@ FLOORS = {
 # when its room shrinks; what needs a higher one belongs into a room above, or into a plug-in.
 MOST_LINES = {
     "manifests": 6620,
-    "cache": 5280,
+    "cache": 4910,
     "extract": 12730,
-    "fuse": 13850,
-    "pipeline": 12540,  # without the two rooms above it
+    "fuse": 15300,
+    "pipeline": 11550,  # without the two rooms above it
     "pipeline/desk": 3320,
     "pipeline/studies": 3855,
 }

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -14,6 +15,7 @@ from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.threads import cpu_threads, map_parts, only_parts_in_threads
 from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.store.folders import Stamp, stamp_of
 from mvemo.extract.training.data import RawBatches, read_ahead, split_rows
 from mvemo.extract.training.devices import (
     autocast,
@@ -174,30 +176,26 @@ def outputs_of(net: Net, embeddings: F32) -> F32:
 
 
 class FrozenNets:
-    """Nets of a frozen run, each built on first use, and again if its weight file changes."""
+    """Frozen nets that are kept for the next clips; only those of the last run."""
 
-    def __init__(self, run: RunSettings, n_outputs: int) -> None:
-        self._run = run
-        self._n_outputs = n_outputs
-        # Name -> settings, state of the weight file (path, time, size), net.
-        self._nets: dict[str, tuple[NetSettings, tuple[str, int, int], TrainedNet]] = {}
+    def __init__(self) -> None:
+        self._run: tuple[RunSettings, int] | None = None
+        self._nets: dict[str, tuple[NetSettings, Stamp | None, TrainedNet]] = {}
 
-    def get(self, settings: NetSettings) -> TrainedNet:
-        """Return a net optimised for embedding; do not save its weights."""
-        state = _file_state(settings)
+    def get(self, settings: NetSettings, n_outputs: int, run: RunSettings) -> TrainedNet:
+        """Return a net optimised for embedding; do not save its weights.
+
+        It is built again if its settings or its weight file change.
+        """
+        if self._run != (run, n_outputs):
+            self._run, self._nets = (run, n_outputs), {}
+        stamp = None
+        with suppress(OSError):  # the reader of the file reports the error
+            stamp = stamp_of(weight_file(settings)) if settings.weights else None
         kept = self._nets.get(settings.name)
-        if kept is None or kept[:2] != (settings, state):
-            net = frozen_net(settings, self._n_outputs, self._run)
-            precision = resolve_precision(self._run.precision, pick_device(self._run.device))
-            kept = settings, state, replace(net, net=optimized(net.net, precision))
+        if kept is None or kept[:2] != (settings, stamp):
+            net = frozen_net(settings, n_outputs, run)
+            precision = resolve_precision(run.precision, pick_device(run.device))
+            kept = settings, stamp, replace(net, net=optimized(net.net, precision))
             self._nets[settings.name] = kept
         return kept[2]
-
-
-def _file_state(settings: NetSettings) -> tuple[str, int, int]:
-    path = weight_file(settings) if settings.weights else None
-    try:
-        facts = path and path.stat()
-    except OSError:
-        facts = None  # the reader of the file reports the error
-    return (str(path), facts.st_mtime_ns, facts.st_size) if facts else (str(path), 0, 0)
