@@ -138,7 +138,8 @@ def small_arrays(head: Head) -> dict[str, NDArray[Any]]:
 
 def in_small_types(head: Head) -> Head:
     """Return the head as it is read from a model's file."""
-    return replace(head, **{name: _full(name, x) for name, x in small_arrays(head).items()})
+    arrays: dict[str, Any] = {name: _full(name, x) for name, x in small_arrays(head).items()}
+    return replace(head, **arrays)
 
 
 def _full(name: str, values: NDArray[Any]) -> NDArray[Any]:

@@ -32,16 +32,10 @@ from mvemo.fuse.final.adaptation import Adaptation, first_of, linear_part, predi
 from mvemo.fuse.final.building import build_model, with_limits
 from mvemo.fuse.final.model import FinalModel, Vectors
 from mvemo.fuse.heads.head import HeadSettings
-<<<<<<< HEAD:fuse/final/learning.py
 from mvemo.fuse.intervals import MIN_GROUPS
-from mvemo.fuse.models import KERNEL
+from mvemo.fuse.models import WITH_KERNEL
 from mvemo.fuse.numeric import F64, Bools, complete
 from mvemo.fuse.stores import MemoryStore, joined
-=======
-from mvemo.fuse.intervals import MIN_GROUPS, score_interval
-from mvemo.fuse.models import WITH_KERNEL
-from mvemo.fuse.numeric import F64, Bools, Labels, complete
->>>>>>> 6b8a6aec5900b718e44f5f76ad6c54c380eec52f:pipeline/learning.py
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.files import parse_json, replacing_together
 from mvemo.manifests.labels import label_kind
