@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from mvemo.pipeline.notebook import (
         audit,
         clip_table,
@@ -21,6 +22,10 @@ __all__ = ["audit", "clip_table", "evaluate", "extract_features", "load", "predi
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mvemo")
     if name in ("cache", "extract", "fuse", "manifests"):
         return import_module(f"mvemo.{name}")
     if name not in __all__:

@@ -179,10 +179,7 @@ def import_feature(
     numbers, ids, skipped = _known_rows(
         values, clip_ids, clips.clip_ids, where, settings.skip_unknown
     )
-    with np.errstate(over="ignore"):
-        rows: F32 = np.ascontiguousarray(numbers, np.float32)
-    present, incomplete = _complete_rows(rows, ids, where)
-    _refuse_tiny(numbers, where)
+    rows, present, incomplete = vector_rows(numbers, ids, where)
     spec = FeatureSpec(
         name=name,
         modality=modality,
@@ -266,8 +263,10 @@ def _known_rows(
     return rows, tuple(ids[i] for i in kept), len(unknown)
 
 
-def _complete_rows(rows: F32, ids: Sequence[str], where: str) -> tuple[Bools, int]:
-    """Return bool (rows,), True for rows of numbers, and the number of rows with only some NaN."""
+def vector_rows(numbers: NDArray[Any], ids: Sequence[str], where: str) -> tuple[F32, Bools, int]:
+    """Return rows of vectors, True for complete ones, and the number of rows with only some NaN."""
+    with np.errstate(over="ignore"):
+        rows: F32 = np.ascontiguousarray(numbers, np.float32)
     present = finite_rows(rows)
     others = np.flatnonzero(~present)
     missing = np.isnan(rows[others])
@@ -279,11 +278,7 @@ def _complete_rows(rows: F32, ids: Sequence[str], where: str) -> tuple[Bools, in
             f"{where}: {len(infinite)} rows hold numbers that are infinite or too large for "
             f"float32, such as clip {ids[infinite[0]]!r}: write NaN for a missing number"
         )
-    return present, int((~missing.all(axis=1)).sum())
-
-
-def _refuse_tiny(numbers: NDArray[Any], where: str) -> None:
-    """Refuse a column whose numbers are all so small that float32 would lose them."""
+    # Numbers of a column may all be so small that float32 would lose them.
     low, high = (of(numbers, axis=0, initial=0.0) for of in (np.nanmin, np.nanmax))
     largest = np.maximum(-low, high)
     tiny = np.flatnonzero((largest > 0) & (largest < np.finfo(np.float32).tiny))
@@ -292,6 +287,7 @@ def _refuse_tiny(numbers: NDArray[Any], where: str) -> None:
             f"{where}: column {tiny[0] + 1} holds numbers up to {largest[tiny[0]]:.3g}, too small "
             "for float32: multiply it, for example so that its deviation is 1"
         )
+    return rows, present, int((~missing.all(axis=1)).sum())
 
 
 def _digest(rows: F32, present: Bools, ids: Sequence[str]) -> str:

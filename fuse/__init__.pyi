@@ -20,7 +20,7 @@ from .report.drawing import Picture as Picture
 from .report.figures import draw_figures as draw_figures
 from .report.report_files import metrics_dict as metrics_dict
 from .report.report_files import write_report as write_report
-from .report.summary import format_table as format_table
+from .report.terminal import format_table as format_table
 from .results import ModelResult as ModelResult
 from .results import Results as Results
 from .results import score_baseline as score_baseline

@@ -14,13 +14,14 @@ near, and the tail is that of the pairs above it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from mvemo.fuse.numeric import F32, Bools, Ints
+from mvemo.fuse.scaling import FAR, fit_scaling, unit_rows
 
 # Expected number of pairs of different groups below the strict threshold, by chance.
 BY_CHANCE = 0.01
@@ -59,18 +60,19 @@ class NearPairs:
         return np.unique(self.pairs[self.equal] if equal else self.pairs)
 
 
+def near_rows(values: F32, group: Ints, far_from: float = FAR) -> NearPairs:
+    """Standardise values (clips, dim), all of them finite, and return `near_pairs` of them."""
+    scaling, _ = fit_scaling(values, np.ones(len(values), np.bool_), far_from)
+    return near_pairs(unit_rows(replace(scaling, limit=np.inf).apply(values)), group)
+
+
 NO_PAIRS = NearPairs(np.empty((0, 2), np.int64), np.empty(0, np.bool_), 1.0)
 
 
 def near_pairs(unit: F32, group: Ints) -> NearPairs:
     """Find pairs of different groups that are more alike than random pairs ever are.
 
-    Parameters
-    ----------
-    unit
-        float32 (clips, dim): standardised vectors, each divided by its norm.
-    group
-        int64 (clips,): number of each clip's group.
+    `unit` has standardised vectors of length 1, float32 (clips, dim); `group` each clip's group.
     """
     n = len(unit)
     if n < 2 or not unit.shape[1]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
 
@@ -214,30 +216,95 @@ def audit(features: str | Path, manifest: str | Path | None = None) -> Findings:
 
 
 def evaluate(
-    features: str | Path, *, profile: str | None = None, settings: SettingsLike = ()
+    X: Any,
+    y: Any = None,
+    groups: Any = None,
+    *,
+    folds: Any = None,
+    profile: str | None = None,
+    settings: SettingsLike = (),
+    **options: Any,
 ) -> Results:
-    """Cross-validate all models that a feature file allows, as ``mvemo fuse`` does.
+    """Cross-validate all models that features allow, as ``mvemo-cv`` does.
 
-    For an open cache and settings as an object, use `mvemo.fuse.evaluate`.
+    Every clip is predicted by models that were trained without its group. For settings as an
+    object, use `mvemo.fuse.evaluate`.
 
     Parameters
     ----------
-    features
-        Path of a feature file, or of a folder of shards.
+    X
+        Features: numbers of shape (clips, numbers), as an array or a data frame of pandas or
+        Polars. The index has the clip ids. Several modalities are a mapping of
+        names: ``{"audio": A, "lyrics": B}``, or ``{"audio:mfcc": A, "audio:vggish": B}`` for
+        several features of one modality. A row with NaN is a clip without this feature, and so is
+        a clip of `y` without a row. Otherwise the path of a feature file or a folder of shards.
+    y
+        Labels of the clips: one class for each (texts, or whole numbers), 0 or 1 for each tag
+        (clips, tags), or ratings: numbers (clips,) or (clips, targets). Columns of a data frame
+        name tags and targets. A feature file has its own.
+    groups
+        Group of each clip, such as its song, artist or film; by default each clip is a group.
+    folds
+        Number of folds, or the fold of each clip; None for six, or those of the file.
     profile
-        Profile of the settings; None for the profile that the features were made with.
+        Profile of the settings; None for ``paper``, or the profile that a file was made with.
     settings
         Settings of the section ``fuse`` in docs/settings.md as ``key=value``, or as a mapping,
         such as ``{"fuse": {"n_resamples": 200}}``; a text is one setting.
+    options
+        ``task`` (``multiclass``, ``multilabel`` or ``regression``) of `y`, if its type does not
+        say it; ``seed``, ``models``, ``repeats``, ``permute_labels``, ``learning_curve``,
+        ``scale`` and other fields of `mvemo.fuse.EvaluationSettings`.
+
+    Returns
+    -------
+    Scores of each model with 95 % intervals; notebooks show a table, and ``to_pandas()`` returns
+    a data frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat(["calm", "tense"], 30)
+    >>> X = rng.normal(size=(60, 4)) + (y == "tense")[:, None]
+    >>> results = evaluate(X, y, groups=np.arange(60) // 2, models=["features"])
+    >>> results.models[0].scores["accuracy"] > 0.7
+    True
     """
     from mvemo.cache import open_cache
-    from mvemo.fuse.crossval.evaluation import evaluate as evaluate_cache
-    from mvemo.pipeline.stage_two import settings_for
+    from mvemo.fuse.arrays import folds_of_clips, store_of
+    from mvemo.fuse.crossval.evaluation import evaluate as evaluate_store
+    from mvemo.pipeline import stage_two
 
-    name = None if profile is None else str(_path(profile, "profile"))
-    loaded = settings_for(_path(features, "features"), name, _settings(settings))
-    with open_cache(features) as cache:
-        return evaluate_cache(cache, loaded)
+    name, texts = None if profile is None else str(_path(profile, "profile")), _settings(settings)
+    task = options.pop("task", None)
+    with ExitStack() as stack:
+        store: Any
+        if y is None:
+            if not isinstance(X, str | os.PathLike):
+                expected = "the path of a feature file, or features with their labels y"
+                raise WrongType(f"X: expected {expected}, got {type(X).__name__}")
+            if groups is not None or task is not None:
+                raise BadOption("groups and task need labels y: a feature file has its own")
+            path = _path(X, "X")
+            loaded = stage_two.settings_for(path, name, texts)
+            store = stack.enter_context(open_cache(path))
+        else:
+            loaded = stage_two.settings_of_arrays(name, texts)
+            store = store_of(X, y, groups, task)
+        if folds is not None and not isinstance(folds, Folds | Integral):
+            folds = folds_of_clips(folds, store.table)
+        if isinstance(options.get("models"), Iterable):
+            options["models"] = tuple(_listed(options["models"], "models", "names of models"))
+        try:
+            loaded = replace(loaded, folds=folds, **options)
+        except TypeError:
+            known = {field.name for field in fields(loaded)}
+            raise WrongType(
+                f"{', '.join(sorted({*options} - known))}: expected task or a field of "
+                f"mvemo.fuse.EvaluationSettings: {', '.join(sorted(known))}"
+            ) from None
+        return evaluate_store(store, loaded)
 
 
 def predict(
@@ -280,33 +347,25 @@ def predict(
     List with one record per clip, as in docs/outputs.md; if a clip cannot be read, it has
     ``error``. Notebooks show a table, and ``to_pandas()`` returns a data frame.
     """
+    from mvemo.extract.settings import check_device
     from mvemo.fuse.final.model import asked_of
     from mvemo.fuse.final.prediction_records import records
     from mvemo.pipeline.prediction.relative import compared
+    from mvemo.pipeline.prediction.request import MODALITIES, PredictRequest
+    from mvemo.pipeline.prediction.request import predict as answer
 
     if not isinstance(coverage, int | float | None):
         raise _wrong_type(coverage, "coverage", "a number")
-    asked = asked_of(coverage, per_class=per_class, jointly=jointly)
-    if modality not in ("audio", "video", "both"):
+    if modality not in MODALITIES:
         raise BadOption(f"modality {modality!r}: expected 'audio', 'video' or 'both'")
-    entries = [os.fspath(path) for path in _listed(paths, "paths", "paths")]
-    name = None if model is None else str(_path(model, "model"))
-    if len(entries) == 1 and entries[0].lower().endswith(".h5"):
-        from mvemo.pipeline.prediction.predictions import predict_features
-
-        modalities = ("audio", "video") if modality == "both" else (modality,)
-        found = predict_features(name, Path(entries[0]), modalities, asked)
-        return records(*compared(*found, relative, "give relative=True"))
-    from mvemo.extract.settings import check_device
-    from mvemo.pipeline.prediction.new_clips import clips_and_settings
-
     if not isinstance(weights, Mapping | None):
         raise _wrong_type(weights, "weights", "a mapping of nets to paths")
-    files = {net: _path(file, f"weights of {net}") for net, file in (weights or {}).items()}
-    device = check_device(str(device), "device")
-    clips, folder, options = clips_and_settings(entries, name, modality, files, device, asked)
-
-    from mvemo.pipeline.prediction.run import predict_files
-
-    found = predict_files(folder, clips, options)
-    return records(*compared(*found, relative, "give relative=True"))
+    request = PredictRequest(
+        [os.fspath(path) for path in _listed(paths, "paths", "paths")],
+        None if model is None else str(_path(model, "model")),
+        modality,
+        {net: _path(file, f"weights of {net}") for net, file in (weights or {}).items()},
+        check_device(str(device), "device"),
+        asked_of(coverage, per_class=per_class, jointly=jointly),
+    )
+    return records(*compared(*answer(request), relative, "give relative=True"))

@@ -42,15 +42,17 @@ def embed_rows(
     """Embed manifest rows, batch by batch, with a net that is on `device`.
 
     The net is put into evaluation mode. Yield the rows of a batch and their embeddings pooled over
-    the windows of `batches`, float32 (rows, batches.view.pooled_dim(net.embedding_dim)). A step
-    reads `batch_size` rows and embeds as many windows, see `windows_at_once`. It is halved when the
-    windows do not fit into the device's memory; `ExtractError` is raised if one does not fit.
+    the windows of `batches`, float32 (rows, batches.view.pooled_dim(net.embedding_dim)); rows may
+    also be pieces (`Net.piece_input`). A step reads `batch_size` rows and embeds as many windows,
+    see `windows_at_once`. It is halved when the windows do not fit into the device's memory;
+    `ExtractError` is raised if one does not fit.
 
     With `independent`, the embedding of a row is bit-identical whichever other rows are embedded:
     each row has a fixed place in batches of one shape. An interrupted and resumed run then gives
     the same result as an uninterrupted one.
     """
-    embedder = _Embedder(net, device, precision, windows_at_once(batch_size, device, net))
+    at_once = windows_at_once(batch_size, device, net)
+    embedder = _Embedder(net, device, precision, at_once, pieces=batches.pieces)
     per_batch = batches.rows_per_batch(embedder.at_once)
     chunks = chunk_rows(rows, per_batch) if independent else split_rows(rows, embedder.at_once)
 
@@ -107,8 +109,10 @@ def _placed(
 class _Embedder:
     """Embedder of windows, in parts that fit into the device's memory."""
 
-    def __init__(self, net: Net, device: torch.device, precision: str, at_once: int) -> None:
-        self.at_once = at_once
+    def __init__(
+        self, net: Net, device: torch.device, precision: str, at_once: int, *, pieces: bool
+    ) -> None:
+        self.at_once, self._pieces = at_once, pieces
         self._net = optimized(net.eval(), resolve_precision(precision, device))
         self._device = device
         self._precision = precision
@@ -137,8 +141,10 @@ class _Embedder:
 
     def _embed(self, raw: Tensor) -> Tensor:
         with autocast(self._device, self._precision):
-            x = self._net.prepare(raw.to(self._device, non_blocking=True))
-            return self._net.embed(x).float()
+            raw = raw.to(self._device, non_blocking=True)
+            if self._pieces:
+                return self._net.embed_pieces(raw).float()
+            return self._net.embed(self._net.prepare(raw)).float()
 
 
 def chunk_rows(rows: Sequence[int], size: int) -> list[list[int]]:

@@ -1,7 +1,4 @@
-"""The terminal's table, and sentences for table and page: verdict, comparison, notes."""
-
-from collections.abc import Sequence
-from itertools import chain
+"""Sentences for the terminal and the page: verdict, comparison, notes."""
 
 import numpy as np
 
@@ -10,22 +7,8 @@ from mvemo.fuse.crossval.permutation import chance_p
 from mvemo.fuse.intervals import MIN_GROUPS
 from mvemo.fuse.models import INTEGRATED, STACKED
 from mvemo.fuse.numeric import spread
-from mvemo.fuse.report.coverage import coverage_facts, coverage_sentence
-from mvemo.fuse.report.findings import banners, findings
-from mvemo.fuse.report.published import LABEL, Published, published_beside, sentence_beside
-from mvemo.fuse.report.text import (
-    WIDTH,
-    clean,
-    columns,
-    count,
-    difference_text,
-    fraction,
-    p_text,
-    percent,
-    primary_interval_text,
-    score_text,
-    wrap,
-)
+from mvemo.fuse.report.findings import findings
+from mvemo.fuse.report.text import count, difference_text, p_text, primary_interval_text, score_text
 from mvemo.fuse.results import (
     OTHERS,
     ModelResult,
@@ -33,9 +16,7 @@ from mvemo.fuse.results import (
     best_model,
     recommended_model,
     twin_of_integrated,
-    without_twin,
 )
-from mvemo.fuse.tasks.base import Column
 from mvemo.manifests.text_table import listed
 
 # Maximum number of clips that a sentence names.
@@ -325,142 +306,3 @@ def row_notes(results: Results) -> list[str]:
     notes += results.provenance.get("prediction_notes", ())
     notes += results.provenance.get("stage_one", {}).get("notes", ())
     return notes
-
-
-# --- terminal
-
-
-def format_table(results: Results) -> str:
-    """Return the scores of all models and of the baseline as text for a terminal.
-
-    The table shows the minimum, mean and maximum of the primary metric over folds, and the
-    other scores of the task; warnings come before it, missing predictions and failures after it.
-
-    Parameters
-    ----------
-    results
-        Results of `mvemo.fuse.evaluate`.
-    """
-    results, note = without_twin(results), scoring_note(results)
-    lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
-    lines += [wrap(f"{clean(results.name)}: {describe(results)}"), ""]
-    beside = published_beside(results)
-    rows, fits, dropped = _widest_table(results, beside)
-    lines += [*rows, ""]
-
-    task, model = results.task, recommended_model(results)
-    if model is not None and dropped:
-        others = (f"{c.title} {fraction(model.value_of(c))}" for c in dropped)
-        note += f" {model.name} also has {', '.join(others)}."
-    ends, what = model and primary_interval_text(task, model), task.primary_interval[1]
-    if model is not None and ends:
-        of_model = f"{what}, {clean(model.name)}: {ends} (over groups)."
-        note += (
-            f" 95 %: interval of {what} over groups." if fits else f" 95 % interval of {of_model}"
-        )
-    sentences = [note, f"* {LABEL}: PL20 Tables 2 and 3." if beside else ""]
-    sentences += [sentence_beside(results), "" if results.permuted else compare_best(results)]
-    covered = coverage_sentence(results, coverage_facts(results, intervals=False))
-    sentences += [covered, *scaling_notes(results), *_footnotes(results)]
-    lines += [wrap(clean(sentence)) for sentence in sentences if sentence]
-    for sentence in filter(None, (recommend(results), against_chance(results))):
-        lines += ["", wrap(clean(sentence))]
-    return "\n".join(lines)
-
-
-def _widest_table(
-    results: Results, beside: dict[str, Published]
-) -> tuple[list[str], bool, list[Column]]:
-    """Return the lines that fit, True if they have intervals, and the columns left out."""
-    by_output: dict[object, list[Column]] = {}
-    known = results.task.columns(results.classes)
-    for column in known:
-        if column.terminal:
-            key = column.title if column.output is None else column.output
-            by_output.setdefault(key, []).append(column)
-    # The scores of one target share a column.
-    every = [*by_output.values()]
-    layouts = [(every, True), (every, False)]
-    if any(len(of) > 1 for of in every):
-        mean = [c for c in known if c.score == results.task.field_score[0]]
-        layouts += [([mean], True), ([mean], False)] if mean else []
-    for shown, interval in layouts:
-        rows = _table(results, beside, shown, interval=interval)
-        if max(map(len, rows)) <= WIDTH:
-            break
-    left_out = [c for of in every for c in of if c not in [*chain.from_iterable(shown)]]
-    return rows, interval, left_out
-
-
-def _table(
-    results: Results,
-    beside: dict[str, Published],
-    shown: Sequence[Sequence[Column]],
-    *,
-    interval: bool,
-) -> list[str]:
-    task, partial = results.task, results.partly_predicted
-    interval &= any(primary_interval_text(task, model) for model in results.models)
-    header = [title + " %" * task.in_percent for title in ("min", "mean", "max")]
-    titles = [", ".join([of[0].title, *(c.title.split()[0] for c in of[1:])]) for of in shown]
-    header = ["model", *header, *["95 %"] * interval, *map(clean, titles)]
-    header += [*["clips"] * partial, *["paper %*"] * bool(beside)]
-
-    def row(model: ModelResult, *, baseline: bool = False) -> list[str]:
-        cells = [score_text(task, value) for value in spread(results.primary_per_fold(model))]
-        cells += [primary_interval_text(task, model)] * interval
-        scored = not baseline or task.baseline_scored
-        scores = [_joined(list(map(model.value_of, of))) for of in shown]
-        cells += scores if scored else [""] * len(scores)
-        n_predicted = f"{model.valid.sum()}/{results.tested.sum()}"
-        cells += ["" if baseline else n_predicted] * partial
-        if beside:
-            cells.append(percent(beside[model.name].accuracy) if model.name in beside else "")
-        return [clean(model.name), *cells]
-
-    body = [header, *(row(model) for model in results.models)]
-    foot = [row(results.baseline, baseline=True)]
-    if results.ceilings:
-        (mean,) = ceiling_texts(results, [])
-        limits = [list(map(results.ceiling_of, of)) for of in shown]
-        scores = [_joined(values) if np.isfinite(values[0]) else "" for values in limits]
-        blank, tail = [""] * interval, [""] * (partial + bool(beside))
-        foot.append([task.ceiling_name, "", mean, "", *blank, *scores, *tail])
-    return columns(body, foot)
-
-
-def _joined(values: Sequence[float]) -> str:
-    """Return the scores of one cell; of several, all but the first have two digits."""
-    return ", ".join([fraction(values[0]), *(fraction(value, 2) for value in values[1:])])
-
-
-def ceiling_texts(results: Results, shown: Sequence[Column]) -> list[str]:
-    """Return the ceilings of the primary metric and of columns; '' if not known."""
-    first = results.ceiling_of()
-    mean = score_text(results.task, first) if np.isfinite(first) else ""
-    scores = map(results.ceiling_of, shown)
-    return [mean, *(fraction(score) if np.isfinite(score) else "" for score in scores)]
-
-
-def _footnotes(results: Results) -> list[str]:
-    """Return sentences on missing features, clips without a trained head, and failed clips."""
-    tested = results.tested
-    missing = {name: int((~present[tested]).sum()) for name, present in results.present.items()}
-    without = ", ".join(f"{name} {n}" for name, n in missing.items() if n)
-    untrained = ", ".join(f"{m.name} {m.n_untrained}" for m in results.models if m.n_untrained)
-    failed = len({clip_id for clip_id, _, _ in results.failures})
-    return [
-        f"Tested clips without a feature: {without} of {int(tested.sum())}." if without else "",
-        (
-            "Clips that no head could be trained for, as their training folds have too few clips "
-            f"{results.task.too_few}: {untrained}."
-            if untrained
-            else ""
-        ),
-        (
-            f"{count(len(results.failures), 'failure')} of {count(failed, 'clip')} in stage one; "
-            "the report lists them."
-            if failed
-            else ""
-        ),
-    ]

@@ -51,8 +51,13 @@ class TableFile:
 
     # Patterns; the files of the first one that matches are read. {n} is the number of the split.
     path: tuple[str, ...]
-    id: str  # column with the id of a clip
-    columns: tuple[str, ...] = ()  # names of the columns of files without a header
+    # Column with the id of a clip; {stem} for the name of the file, {FILE} for the lines of a file
+    # next to it.
+    id: str
+    # Names of the columns of files without a header; {FILE} for the lines of a file next to them.
+    columns: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()  # first columns; files with others are left out
+    without: str = ""  # folder whose files are left out
     rest: str = ""  # column that takes the further cells of a row, too
     where: Mapping[str, str] = field(default_factory=dict)  # column -> the only value that is used
     split: Mapping[str, str] = field(default_factory=dict)  # part of a file's name -> split
@@ -70,10 +75,18 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TagColumns:
+    """A column of 0 and 1 for each tag; underscores in its name stand for spaces."""
+
+    prefix: str = ""  # of the tags that are taken by default; left out of their names
+
+
+@dataclass(frozen=True, kw_only=True)
 class Media:
     """Paths of media files, in order of preference."""
 
-    path: tuple[str, ...]
+    path: tuple[str, ...] = ()
+    by_name: bool = False  # a file's name is the id, except for signs and capitals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +103,7 @@ class Segment:
 
     start: str | float = 0.0
     duration: str | float | None = None
+    end: str = ""  # column; the rows of an id are then segments of its media file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +126,8 @@ class Layout:
     targets: Mapping[str, Column] = field(default_factory=dict)
     label: Column | None = None
     tags: Column | None = None
+    tag_columns: TagColumns | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)  # published clips, tags, chosen tags
     average: bool = False  # average the rows of a clip: one for each annotator
     group: Group | None = None
     segment: Segment = field(default_factory=Segment)
@@ -151,7 +167,7 @@ def _check(layout: Layout) -> None:
     needed = {"multiclass": "label", "multilabel": "tags", "regression": "targets"}[layout.task]
     if layout.folders:
         needed, layout = "folders", replace(layout, media=Media(path=()))
-    if not getattr(layout, needed):
+    if not (getattr(layout, needed) or (needed == "tags" and layout.tag_columns)):
         raise ValueError(f"[{needed}] is missing: the task is {layout.task}")
     if not layout.folders and not layout.table:
         raise ValueError("[[table]] is missing")

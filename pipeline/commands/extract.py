@@ -250,9 +250,10 @@ def demo(folder: Path) -> None:
     from mvemo.pipeline.settings_files import load_settings
     from mvemo.pipeline.stage_one.division import ExtractRequest
     from mvemo.pipeline.stage_one.run import run_extract
-    from mvemo.pipeline.stage_two import run_fuse, settings_for
+    from mvemo.pipeline.stage_two import FuseRequest, run_fuse, settings_for
 
     work, features = folder / "work", folder / "work" / "features.h5"
     summary = run_extract(ExtractRequest(None, load_settings("demo"), work, features))
     click.echo(f"{summary.text()}\n")
-    click.echo(run_fuse(features, settings_for(features, "demo"), out=folder / "out"))
+    request = FuseRequest(features, settings_for(features, "demo"), folder / "out")
+    click.echo(run_fuse(request))

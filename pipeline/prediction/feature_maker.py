@@ -5,6 +5,7 @@ PyTorch is imported only when a net is loaded.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +18,14 @@ from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
-from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
+from mvemo.pipeline.model_nets import NET_PREFIX, load_net
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 from mvemo.pipeline.settings_files import load_settings
 
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
-    from mvemo.pipeline.prediction.passes import ClipPass
-    from mvemo.pipeline.prediction.streams import StreamPlan
+    from mvemo.pipeline.prediction.windows import ClipWindows, Progress, WindowPlan
     from mvemo.pipeline.settings import Settings
 
 
@@ -36,11 +35,6 @@ class FeatureMaker:
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
         self.folder, self.options = folder, settings
         self.model: FinalModel = with_coverage(load_model(folder), settings.coverage)
-        if len(self.model.training_keys) and not self.model.date:
-            tell_note(
-                f"{folder}: was made by an earlier version, so its training clips are not "
-                "recognised: make it again"
-            )
         # Reasons by feature why it cannot be computed here, such as missing weights.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, Net] = {}
@@ -107,31 +101,35 @@ class FeatureMaker:
             )
         return names
 
-    def open(self, clip: NewClip, modalities: tuple[str, ...], plan: StreamPlan) -> ClipPass:
-        """Return a pass over a clip that computes the features of its windows."""
-        from mvemo.pipeline.prediction.passes import ClipPass
-        from mvemo.pipeline.prediction.streams import Descriptors, net_stream
+    def open(
+        self, clip: NewClip, plan: WindowPlan, progress: Progress
+    ) -> AbstractContextManager[ClipWindows]:
+        """Read a clip, to compute the features of its windows within a context."""
+        from mvemo.pipeline.prediction import windows
 
-        streams = {}
-        descriptors = self._descriptors
-        for name in self.features_of(modalities):
-            for spec in self.model.variants(name):
-                streams[name, spec.fold] = (
-                    net_stream(self.net(spec), plan_of(spec).view, plan, descriptors)
-                    if is_net(spec)
-                    else Descriptors(spec.params["order"], descriptors)
-                )
-        return ClipPass(clip, plan, streams, modalities, self._descriptors.level)
+        modalities = self.options.modalities
+        features = {
+            (name, spec.fold): windows.feature_of(
+                spec, self.net(spec) if is_net(spec) else None, plan
+            )
+            for name in self.features_of(modalities)
+            for spec in self.model.variants(name)
+        }
+        return windows.read_windows(clip, plan, features, self._descriptors, modalities, progress)
 
     def net(self, spec: FeatureSpec) -> Net:
-        """Return the net of a feature, loaded once."""
+        """Return the net of a feature, loaded once and optimised for embedding."""
         if spec.digest not in self._nets:
-            from mvemo.extract.training.devices import pick_device, place
+            from mvemo.extract.nets.parts.fast_conv import optimized
+            from mvemo.extract.training import devices
 
+            device = devices.pick_device(self.options.device)
             # Most tensors are small: waking a second thread for each takes longer than copying it.
             with threadpool_limits(1, "openmp"):
                 net = load_net(spec, len(self.model.classes), self.folder, self.options.weights)
-                self._nets[spec.digest] = place(net, pick_device(self.options.device)).eval()
+                net = devices.place(net, device).eval()
+            precision = devices.resolve_precision(spec.params["precision"], device)
+            self._nets[spec.digest] = optimized(net, precision)
         return self._nets[spec.digest]
 
 

@@ -7,18 +7,17 @@ import pytest
 from fuse_samples import NASTY, by_name, empty_results, make_results, nasty_results, primary
 
 from mvemo.fuse.crossval.comparisons import compare_results, with_uncertainty
-from mvemo.fuse.report.findings import small_nets
+from mvemo.fuse.report.findings import banners, small_nets
 from mvemo.fuse.report.report_files import metrics_dict, report_html
 from mvemo.fuse.report.summary import (
-    banners,
     best_comparison,
     compare_best,
-    format_table,
     opening,
     row_notes,
     scaling_notes,
     scoring_note,
 )
+from mvemo.fuse.report.terminal import format_table
 from mvemo.fuse.results import Choice, best_model
 
 
