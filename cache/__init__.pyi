@@ -5,15 +5,13 @@ from .errors import CacheError as CacheError
 from .errors import DamagedCache as DamagedCache
 from .errors import MissingCache as MissingCache
 from .export import export_cache as export_cache
-from .import_arrays import ArrayRows as ArrayRows
+from .import_arrays import FileRows as FileRows
 from .import_arrays import read_array as read_array
-from .import_arrays import read_ids as read_ids
 from .import_feature import Imported as Imported
 from .import_feature import ImportSettings as ImportSettings
 from .import_feature import import_feature as import_feature
 from .import_feature import join_arrays as join_arrays
 from .maintenance import Removed as Removed
-from .maintenance import UnfinishedRun as UnfinishedRun
 from .maintenance import merge_caches as merge_caches
 from .maintenance import remove_features as remove_features
 from .maintenance import repair_cache as repair_cache
@@ -22,9 +20,7 @@ from .maintenance import unfinished_run as unfinished_run
 from .reader import Cache as Cache
 from .reader import open_cache as open_cache
 from .row_writer import PartWriter as PartWriter
-from .row_writer import RowWriter as RowWriter
 from .row_writer import StoredRows as StoredRows
-from .schema import SCHEMA as SCHEMA
 from .spec import MODALITIES as MODALITIES
 from .spec import FeatureSpec as FeatureSpec
 from .spec import Kind as Kind
@@ -38,7 +34,6 @@ from .table import TRAIN as TRAIN
 from .table import VALIDATION as VALIDATION
 from .table import ClipTable as ClipTable
 from .table import Failure as Failure
-from .table import FailureKind as FailureKind
 from .table import failures_by_reason as failures_by_reason
 from .verify import verify_cache as verify_cache
 from .verify import verify_untrusted as verify_untrusted

@@ -22,7 +22,7 @@ from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
 from mvemo.cache.index import STEP, Index, is_whole, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, ClipTable, Curves, Failures, Ints
-from mvemo.cache.untrusted import PlainArray, attribute, part
+from mvemo.cache.untrusted import PlainArray, attribute, group_of
 from mvemo.manifests.files import shown
 
 T = TypeVar("T")
@@ -44,12 +44,12 @@ def reason(error: BaseException) -> str:
 
 
 def parts_folder(path: Path) -> Path:
-    """Return the folder of the shards of an unfinished run."""
+    """Return the folder of the parts of an unfinished run."""
     return path.with_name(path.name + ".parts")
 
 
-def shard_paths(path: Path) -> list[Path]:
-    """Return the paths of the shards of an unfinished run, oldest first."""
+def part_paths(path: Path) -> list[Path]:
+    """Return the paths of the parts of an unfinished run, oldest first."""
     return sorted(parts_folder(path).glob("[0-9]*-*.h5"))
 
 
@@ -62,7 +62,7 @@ def open_file(path: Path) -> Any:
         with path.open("rb") as raw:
             start = raw.read(8)
     except FileNotFoundError:
-        hint = shard_paths(path) and (
+        hint = part_paths(path) and (
             f", but an unfinished run left rows in {parts_folder(path).name}: run the same command "
             f"again, or run 'mvemo cache repair {path}'"
         )
@@ -112,7 +112,7 @@ def _check_header(file: Any, path: Path) -> None:
             version = attribute(file, "schema", int)
             made_by = shown(attribute(file, "mvemo", str)).strip("'")
             for name in ("clips", "features"):
-                part(file, name)
+                group_of(file, name)
     except DAMAGE as error:
         raise BadCache(
             f"{path}: its header is damaged ({reason(error)}): copy it again, or extract again"
@@ -138,7 +138,7 @@ def cache_files(path: Path) -> tuple[Path, ...]:
     files = tuple(sorted(p for p in path.glob("*.h5") if p.is_file() and p.name[0] != "."))
     for parts in sorted(path.glob("*.h5.parts")):
         shard = parts.with_suffix("")
-        if shard not in files and shard_paths(shard):
+        if shard not in files and part_paths(shard):
             raise MissingCache(
                 f"{path}: shard {shard.name} is not finished (rows of it are in {parts.name}): run "
                 f"its command again, or run 'mvemo cache repair {shard}'"
@@ -224,7 +224,7 @@ class CacheFile:
         self.specs = {spec.digest: spec for _, spec in sorted(found, key=lambda item: item[0])}
 
     def _header(self, file: Any, group: str) -> tuple[int, FeatureSpec]:
-        item = part(file["features"], group)
+        item = group_of(file["features"], group)
         return attribute(item, "order", int), read_spec(item, self.table.clip_ids)
 
     def load(self) -> CacheFile:
@@ -245,13 +245,13 @@ class CacheFile:
         group, spec = self._groups[digest], self.specs[digest]
 
         def read(file: Any) -> tuple[Index, PlainArray]:
-            return read_index(part(file["features"], group), spec, len(self.table))
+            return read_index(group_of(file["features"], group), spec, len(self.table))
 
         return self._readable(f"feature {group}", read, None)
 
     @cached_property
     def failures(self) -> Failures:
-        """Failures; a shard also has cleared failures."""
+        """Failures; a part also has cleared failures."""
         return self._readable("failures", schema.read_failures, {})
 
     @cached_property
@@ -266,10 +266,8 @@ class CacheFile:
 
     @cached_property
     def merged(self) -> tuple[str, ...]:
-        """Names of the shards that were merged into this file."""
-        return self._readable(
-            "list of merged shards", partial(schema.read_texts, name="merged"), ()
-        )
+        """Names of the parts that were merged into this file."""
+        return self._readable("list of merged parts", partial(schema.read_texts, name="merged"), ())
 
     def index(self, digest: str) -> Index:
         """Read a feature's index."""
@@ -330,7 +328,7 @@ class CacheFile:
         def open_and_read(file: Any) -> T:
             opened, values = self._values.get(digest, (None, None))
             if opened is not file or values is None:
-                values = values_array(part(file["features"], group), index)
+                values = values_array(group_of(file["features"], group), index)
                 self._values[digest] = file, values
             return read(values)
 

@@ -36,7 +36,7 @@ _ID_WORDS = frozenset(("", "id", "index", "no", "nr", "number"))
 
 
 @dataclass(frozen=True)
-class ArrayRows:
+class FileRows:
     """Rows of one file."""
 
     path: Path
@@ -94,7 +94,7 @@ def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ..
     return tuple(ids)
 
 
-def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> ArrayRows:
+def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> FileRows:
     """Read the rows of a table for `read_array`."""
     read = read_table(path, error=BadCache, missing=MissingCache, columns=columns.renamed)
     lines, head = read.rows, read.header
@@ -137,7 +137,7 @@ def numbers_of(
     columns: TableColumns,
     lines: Sequence[int],
     points: Callable[[Sequence[str]], Sequence[str]] | None = None,
-) -> ArrayRows:
+) -> FileRows:
     """Return the ids and the numbers in the columns of a table; `lines` are those of the file.
 
     `points` replaces decimal commas in the texts of a column.
@@ -165,12 +165,12 @@ def numbers_of(
     if not values.size:
         raise BadCache(f"{path}: holds no numbers")
     left_out = tuple(name for name in table if name in labels - {*found})
-    return ArrayRows(path, None, values, ids, found[0] if found else None, chosen, left_out)
+    return FileRows(path, None, values, ids, found[0] if found else None, chosen, left_out)
 
 
 def read_frame(
     frame: Any, clip_ids: Sequence[Any] | None = None, columns: TableColumns = ALL_COLUMNS
-) -> ArrayRows:
+) -> FileRows:
     """Return the rows of a data frame of pandas or Polars.
 
     Its index, each level of it and each column is compared with the names of the clips, unless
@@ -275,7 +275,7 @@ def read_array(
     id_column: str | None = None,
     guess: bool = True,
     columns: TableColumns = ALL_COLUMNS,
-) -> ArrayRows:
+) -> FileRows:
     """Read rows of numbers.
 
     `source` is an ``.npy``, ``.npz``, HDF5 (``.h5``, ``.hdf5``) or table file (CSV, Parquet), or
@@ -308,7 +308,7 @@ def read_array(
                 raise BadCache(f"{path}: an .npy file has no data sets: leave out {dataset!r}")
             if id_column is not None:
                 raise BadCache(f"{path}: an .npy file has no clip ids {id_column!r}: give --rows")
-            return ArrayRows(path, None, _matrix(read_npy(path), str(path)), None)
+            return FileRows(path, None, _matrix(read_npy(path), str(path)), None)
         if suffix == ".npz":
             with NpzFile(path) as arrays:
                 names = list(arrays)
@@ -347,7 +347,7 @@ class _Mapping:
     names: Sequence[str]
     columns: TableColumns
 
-    def read(self, dataset: str | None, ids: str | None, guess: bool) -> ArrayRows:
+    def read(self, dataset: str | None, ids: str | None, guess: bool) -> FileRows:
         dataset = (dataset or self._dataset(ids)).strip("/")
         for name, what in ((dataset, ""), (ids, " of clip ids")):
             if name is not None and name not in self.names:
@@ -364,7 +364,7 @@ class _Mapping:
                     f"rows of {dataset!r}, got {listed_ids.shape}"
                 )
             texts = tuple(texts_of(listed_ids.ravel()))
-        return ArrayRows(self.path, dataset, values, texts, id_name)
+        return FileRows(self.path, dataset, values, texts, id_name)
 
     def _dataset(self, ids: str | None) -> str:
         """Return the data set with the numbers, which is neither one of ids nor one of labels."""

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from mvemo.cache.clip_columns import texts_of
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.import_arrays import ArrayRows, TableColumns, read_frame, read_ids
+from mvemo.cache.import_arrays import FileRows, TableColumns, read_frame, read_ids
 from mvemo.cache.index import finite_rows
+from mvemo.cache.parts import refuse_parts
 from mvemo.cache.reader import open_cache
-from mvemo.cache.shards import refuse_unfinished
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
 from mvemo.cache.table import F32, Bools, ClipTable
 from mvemo.cache.table_differences import table_differences
@@ -41,7 +41,7 @@ class Imported:
 
 
 def join_arrays(
-    arrays: Sequence[ArrayRows], rows: Sequence[Path] = (), *, id_column: str | None = None
+    arrays: Sequence[FileRows], rows: Sequence[Path] = (), *, id_column: str | None = None
 ) -> tuple[NDArray[Any], tuple[str, ...] | None]:
     """Join several files of one feature into one array, with the clip ids of its rows or None.
 
@@ -158,7 +158,7 @@ def import_feature(
             taken = {spec.digest for spec in cache.specs if spec.name == name}
     else:
         # The folds of the run, and so the test clips of each net, would be lost.
-        refuse_unfinished(path)
+        refuse_parts(path)
     if stored is not None and table is not None:
         _refuse_other_clips(path, stored, table)
     # Clips of an unlabelled cache may get labels from the table.

@@ -32,7 +32,7 @@ class Index:
     keys: NDArray[np.bytes_]  # S64 (clips,), empty if missing
     checksums: Bytes  # (clips, 16)
     frames: Ints  # (clips,), frames of a sequence, 1 for a vector, 0 if missing
-    # Number of training clips that all shards of a run name together; 0 if this file names all.
+    # Number of training clips that all parts of a run name together; 0 if this file names all.
     n_trained_on: int = 0
     values_checksum: str = ""  # of all values; empty in a plan
     # In a plan: (clips,), number of each row's source (-1 if missing), and the row in it.

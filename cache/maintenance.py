@@ -13,14 +13,14 @@ from mvemo.cache.cache_file import (
     CacheFile,
     FilePool,
     cache_files,
+    part_paths,
     parts_folder,
     refuse_folder,
-    shard_paths,
 )
 from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.parts import locked_cache, read_parts, refuse_parts, remove_parts
 from mvemo.cache.reader import Cache, open_cache, unknown_feature
 from mvemo.cache.rewrite import curve_names, newest_failures, newest_plan, rewrite
-from mvemo.cache.shards import locked_cache, read_shards, refuse_unfinished, remove_shards
 from mvemo.cache.table import ClipTable, subset
 from mvemo.cache.union import Plan
 from mvemo.cache.verify import verify_cache
@@ -63,7 +63,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     if not paths:
         raise BadCache(f"{out}: there are no caches to merge: give at least one")
     with locked_cache(out) as pool:
-        refuse_unfinished(out)
+        refuse_parts(out)
         files = [CacheFile(file, pool).load() for p in paths for file in cache_files(Path(p))]
         rewrite(out, Cache(out, files).plan(), parts_folder(out) / "merged.tmp")
 
@@ -105,7 +105,7 @@ def select_features(
         raise MissingCache(f"{path}: no such file")
     with locked_cache(out) as pool:
         for file in {path, out}:
-            refuse_unfinished(file)
+            refuse_parts(file)
         files = [CacheFile(file, pool).load() for file in cache_files(path)]
         whole = Cache(path, files).plan()
         plan = _selection(path, whole, frozenset(features), clips)
@@ -193,7 +193,7 @@ def _refuse_unknown(path: Path, features: Collection[str], names: Collection[str
 
 
 def repair_cache(path: Path | str) -> list[str]:
-    """Drop corrupt rows, add the shards of an unfinished run, and rewrite the file.
+    """Drop corrupt rows, add the parts of an unfinished run, and rewrite the file.
 
     A dropped row is missing afterwards. It has a failure of stage ``cache:<feature>``, which
     the next extraction clears.
@@ -205,30 +205,30 @@ def repair_cache(path: Path | str) -> list[str]:
     Raises
     ------
     MissingCache
-        There is neither a cache nor a shard.
+        There is neither a cache nor a part.
     BadCache
         The clip table cannot be read.
     CacheBusy
         A writer holds the cache.
     """
     path = Path(path)
-    parts = parts_folder(path)
-    opening = parts / "table.h5"  # clips of the unfinished run
-    if not path.exists() and not parts.is_dir():
+    folder = parts_folder(path)
+    opening = folder / "table.h5"  # clips of the unfinished run
+    if not path.exists() and not folder.is_dir():
         raise MissingCache(f"{path}: no such file")
     with locked_cache(path) as pool:
         main, done = _readable_part(path, pool)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            shards = read_shards(path, pool, main)
+            parts = read_parts(path, pool, main)
         done += [str(warning.message) for warning in caught]
-        if shards:
-            done.append(f"added {len(shards)} shards of an unfinished run")
-        if main is None and not shards:
-            raise MissingCache(f"{path}: there is neither this file nor a readable shard of a run")
+        if parts:
+            done.append(f"added {len(parts)} parts of an unfinished run")
+        if main is None and not parts:
+            raise MissingCache(f"{path}: there is neither this file nor a readable part of a run")
         found = [] if main is None else verify_cache(path)
         if found or done:
-            sources = shards if main is None else [main, *shards]
+            sources = parts if main is None else [main, *parts]
             if opening.exists():
                 table = CacheFile(opening, pool).table
             elif main is not None:
@@ -238,15 +238,15 @@ def repair_cache(path: Path | str) -> list[str]:
                     f"{opening}: is missing (clip table of the unfinished run): extract again"
                 )
             plan = newest_plan(table, sources, newest_failures(sources), {})
-            plan.merged = tuple(shard.path.name for shard in shards)
-            dropped = rewrite(path, plan, parts / "merged.tmp", drop=True)
+            plan.merged = tuple(part.path.name for part in parts)
+            dropped = rewrite(path, plan, folder / "merged.tmp", drop=True)
             done += [f"{sentence}: dropped" for sentence in dropped]
             pool.close()
             left = verify_cache(path)
             if not done:
                 done += [f"repaired: {problem}" for problem in found if problem not in left]
             done += [f"not repaired; extract again: {problem}" for problem in left]
-        remove_shards(path)
+        remove_parts(path)
     return done
 
 
@@ -257,29 +257,21 @@ def _readable_part(path: Path, pool: FilePool) -> tuple[CacheFile | None, list[s
     try:
         main = CacheFile(path, pool, tolerant=True).load()
     except BadCache as error:
-        if not shard_paths(path):
+        if not part_paths(path):
             raise
-        return None, [f"the cache cannot be repaired; only the shards are kept: {error}"]
+        return None, [f"the cache cannot be repaired; only the parts are kept: {error}"]
     return main, [f"left out: {what}" for what in main.lost]
 
 
-@dataclass(frozen=True)
-class UnfinishedRun:
-    """Rows of an unfinished run, for the next writer: their manifest's name, and their clips."""
-
-    name: str
-    clip_ids: frozenset[str]
-
-
-def unfinished_run(path: Path) -> UnfinishedRun | None:
-    """Return the readable rows that an unfinished run left next to the cache `path`, or None."""
+def unfinished_run(path: Path) -> tuple[str, frozenset[str]]:
+    """Return the manifest's name and the clips with rows that an unfinished run left at `path`."""
     name = ""
     clips: set[str] = set()
     with closing(FilePool()) as pool:
-        for shard in shard_paths(path):
+        for part in part_paths(path):
             with suppress(BadCache):
-                source = CacheFile(shard, pool).load()
+                source = CacheFile(part, pool).load()
                 name = source.table.name
                 for index in source.indexes.values():
                     clips.update(compress(source.table.clip_ids, index.present))
-    return UnfinishedRun(name, frozenset(clips)) if clips else None
+    return name, frozenset(clips)

@@ -1,6 +1,6 @@
 """Plan of a cache file, the sources of its rows, and the only code that writes features.
 
-Commits of the writer (memory to a shard), its `close` (file and shards to a new file), merging,
+Commits of the writer (memory to a part), its `close` (file and parts to a new file), merging,
 slim copies, removals and repairs all create a `Plan` and write it with `rewrite`.
 """
 
@@ -74,7 +74,7 @@ class MemoryRows:
     def freeze(self, table: ClipTable, named: Mapping[str, frozenset[str]]) -> None:
         """Create the indexes for the clips of `table`; afterwards, no rows can be added.
 
-        `named` has the training clips, by spec digest, that earlier shards name.
+        `named` has the training clips, by spec digest, that earlier parts name.
         """
         self.table = table
         for digest, stored in self._rows.items():
@@ -83,13 +83,12 @@ class MemoryRows:
             keys, values, checksums = zip(*(stored[table.clip_ids[i]] for i in rows), strict=True)
             index = Index.empty(spec, len(table))
             index.present[rows], index.keys[rows] = True, keys
-            index.checksums[rows] = np.frombuffer(b"".join(checksums), np.uint8).reshape(
-                index.checksums[rows].shape
-            )
+            joined = np.frombuffer(b"".join(checksums), np.uint8)
+            index.checksums[rows] = joined.reshape(len(rows), -1)
             index.frames[rows] = [*map(len, values)] if spec.kind == "sequence" else 1
             index.origin[rows], index.row[rows] = 0, rows
-            # Training clips that an earlier shard names are named again only if they are in
-            # `table`; otherwise the size of all shards would grow with the square of the clips.
+            # Training clips that an earlier part names are named again only if they are in
+            # `table`; otherwise the size of all parts would grow with the square of the clips.
             if seen:
                 spec = replace(spec, trained_on=tuple(c for c in table.clip_ids if c in seen))
             self.indexes[digest] = replace(index, spec=spec, n_trained_on=len(seen))
@@ -186,7 +185,7 @@ def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, int]]:
     damaged: list[tuple[Index, int]] = []
     for order, (digest, feature) in enumerate(plan.features.items()):
         name = feature.spec.label
-        # A shard may hold two versions of one feature.
+        # A part may hold two versions of one feature.
         item = group.create_group(name if name not in group else f"{name}~{digest[:12]}")
         item.attrs["order"] = order
         checksum, corrupt = _write_values(item, plan, feature)

@@ -1,4 +1,4 @@
-"""Writers that buffer rows and commit them to shards in ``<cache>.parts/``."""
+"""Writer that buffers rows and commits them to parts in ``<cache>.parts/``."""
 
 import time
 import uuid
@@ -18,6 +18,8 @@ from mvemo.cache.table import F32, ClipTable, Failure, Failures, check_table, ch
 from mvemo.cache.union import Plan
 from mvemo.manifests.files import to_json_values
 
+# Rows, bytes and seconds after which rows are committed.
+LIMITS = (1024, 64 << 20, 60.0)
 # Last part of the message if a file cannot be written.
 KEPT = "; committed rows are kept: free some disk space and run the same command again"
 
@@ -29,45 +31,48 @@ class StoredRows:
     # Key of each clip's row, by spec digest and clip id.
     keys: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     failures: Failures = field(default_factory=dict)
-    number: int = 0  # number for new shards, above those of all existing shards
+    number: int = 0  # number for new parts, above those of all existing parts
 
 
-class RowWriter:
-    """Base class of `CacheWriter` and `PartWriter`."""
+class PartWriter:
+    """Writer of parts for a cache that another process has locked.
+
+    It locks nothing and writes only its own parts, so many such writers may work at the same
+    time. `CacheWriter.take_up` of the locking process adds the parts; if that process is killed,
+    the next writer adds them. Writing a row twice does no harm.
+    """
 
     def __init__(
         self,
         path: Path | str,
         table: ClipTable,
-        provenance: Mapping[str, Any] | None,
-        limits: tuple[int, int, float],
+        stored: StoredRows = StoredRows(),
+        *,
+        provenance: Mapping[str, Any] | None = None,
+        limits: tuple[int, int, float] = LIMITS,
     ) -> None:
         self.path = Path(path)
         check_table(table, str(self.path))
         self.table = table
         self.provenance: dict[str, Any] = dict(provenance or {})
+        # Each request for a feature, with the keys that its rows must have.
+        self.requested: list[tuple[FeatureSpec, dict[str, str]]] = []
+        self.parts: list[str] = []  # names of the committed parts
         self._limits = limits
         self._row = {clip: i for i, clip in enumerate(table.clip_ids)}
+        self._before = stored.keys
+        self._failures = dict(stored.failures)
+        self._next = stored.number
         self._memory = MemoryRows()
-        self._failures: Failures = {}
         self._rows: dict[str, dict[str, bytes]] = {}
         self._stale: dict[str, set[str]] = {}
         # Features that this run requests, the most recent last.
-        self._requested: dict[str, FeatureSpec] = {}
-        # Spec digest -> training clips of the net, if a shard already names them.
+        self._specs: dict[str, FeatureSpec] = {}
+        # Spec digest -> training clips of the net, if a part already names them.
         self._named: dict[str, frozenset[str]] = {}
         self._closed = False
         self._committed = time.monotonic()
-        self._parts = parts_folder(self.path)
-        self._next = 0
-
-    def _stored(self, digest: str) -> dict[str, bytes]:
-        """Map clip ids to the keys of a feature's already stored rows."""
-        raise NotImplementedError
-
-    def _note_shard(self, path: Path) -> None:
-        """Record a committed shard."""
-        raise NotImplementedError
+        self._folder = parts_folder(self.path)
 
     # --- stored rows
 
@@ -77,6 +82,7 @@ class RowWriter:
         `keys` has the `FeatureSpec.key` of each clip's current media. A stored row with another
         key belongs to replaced media; `close` drops it unless `put` replaces it.
         """
+        self.requested.append((spec, dict(keys)))
         known = self._known(spec)
         stale = {c for c, key in keys.items() if c in known and known[c] != key.encode()}
         self._stale.setdefault(spec.digest, set()).update(stale)
@@ -150,9 +156,9 @@ class RowWriter:
     # --- to the disk
 
     def commit(self) -> None:
-        """Write all buffered rows to one shard, which makes them durable.
+        """Write all buffered rows to one part, which makes them durable.
 
-        If the shard cannot be written, CacheError is raised and the rows stay buffered.
+        If the part cannot be written, CacheError is raised and the rows stay buffered.
         """
         self._check_open()
         if self._memory:
@@ -161,13 +167,14 @@ class RowWriter:
             plan = Plan(
                 memory.table, [memory], memory.indexes, memory.failures, memory.curves, facts
             )
-            # The name must be unique because other processes write shards, too.
-            path = self._parts / f"{self._next:08d}-{uuid.uuid4().hex[:12]}.h5"
+            # The name must be unique because other processes write parts, too.
+            self._folder.mkdir(exist_ok=True)
+            path = self._folder / f"{self._next:08d}-{uuid.uuid4().hex[:12]}.h5"
             rewrite(path, plan, path.with_suffix(".tmp"), kept=KEPT)
             self._next += 1
-            self._note_shard(path)
+            self._note_part(path)
             for digest in memory.indexes:
-                self._named.setdefault(digest, frozenset(self._requested[digest].trained_on))
+                self._named.setdefault(digest, frozenset(self._specs[digest].trained_on))
             self._memory = MemoryRows()
         self._committed = time.monotonic()
 
@@ -184,47 +191,25 @@ class RowWriter:
     def _known(self, spec: FeatureSpec) -> dict[str, bytes]:
         """Map clip ids to keys of a feature's rows, and record that the feature is requested."""
         digest = spec.digest
-        if digest not in self._requested:
+        if digest not in self._specs:
             check_spec(spec, str(self.path))
             check_texts((spec.name, *spec.trained_on), str(self.path))
-        self._requested.pop(digest, None)
-        self._requested[digest] = spec
+        self._specs.pop(digest, None)
+        self._specs[digest] = spec
         if digest not in self._rows:
             self._rows[digest] = self._stored(digest)
         return self._rows[digest]
 
-    def _set_failure(self, clip_id: str, stage: str, failure: Failure | None) -> None:
-        self._memory.failures[clip_id, stage] = self._failures[clip_id, stage] = failure
-
-
-class PartWriter(RowWriter):
-    """Writer of shards for a cache that another process has locked.
-
-    It locks nothing and writes only its own shards, so many such writers may work at the same
-    time. `CacheWriter.take_up` of the locking process adds the shards; if that process is killed,
-    the next writer adds them. Writing a row twice does no harm.
-    """
-
-    def __init__(self, path: Path | str, table: ClipTable, stored: StoredRows) -> None:
-        super().__init__(path, table, None, (1024, 64 << 20, 60.0))
-        self._before = stored.keys
-        self._failures = dict(stored.failures)
-        self._next = stored.number
-        # Each requested feature, with the keys that its rows must have.
-        self.requested: list[tuple[FeatureSpec, dict[str, str]]] = []
-        self.shards: list[str] = []  # names of the committed shards
-        self._parts.mkdir(exist_ok=True)
-
-    def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
-        """Return the result of `CacheWriter.current`, and record the request in `requested`."""
-        self.requested.append((spec, dict(keys)))
-        return super().current(spec, keys)
-
     def _stored(self, digest: str) -> dict[str, bytes]:
+        """Map clip ids to the keys of a feature's already stored rows."""
         return dict(self._before.get(digest, {}))
 
-    def _note_shard(self, path: Path) -> None:
-        self.shards.append(path.name)
+    def _note_part(self, path: Path) -> None:
+        """Record a committed part."""
+        self.parts.append(path.name)
+
+    def _set_failure(self, clip_id: str, stage: str, failure: Failure | None) -> None:
+        self._memory.failures[clip_id, stage] = self._failures[clip_id, stage] = failure
 
 
 def _checked_values(spec: FeatureSpec, array: F32, where: str, copy: bool) -> F32:

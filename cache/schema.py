@@ -11,7 +11,7 @@
         disagreement                float64 (clips, 1 + n); only if annotators' is known
     /features/<name>[@foldN]        attrs: order; checksum (of all but the values),
                                     values_checksum (both XXH3-128); n_trained_on (only in
-                                    shards of an unfinished run)
+                                    parts of an unfinished run)
         spec                        JSON, without trained_on
         present      bool (clips,)
         keys         64 bytes (clips,), empty if missing
@@ -22,9 +22,9 @@
         offsets      only for sequences: int64 (clips + 1,), rows of `values`
         trained_on   bool (clips,); trained_on_others: ids that are not in `clips`
     /failures              JSON: rows of clip id, stage, reason, time and version of mvemo; only
-                           clip id and stage for cleared failures (only in shards)
+                           clip id and stage for cleared failures (only in parts)
     /curves, /provenance   JSON
-    /merged                names of the shards that were merged into this file
+    /merged                names of the parts that were merged into this file
 
 Texts are UTF-8 of fixed width, padded with NUL. Everything that HDF5 does not checksum has a
 checksum of ours, so that `verify` finds every flipped bit that matters. There are no pickles and
@@ -43,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints, check_table
-from mvemo.cache.untrusted import array_of, attribute, part, text_array, write_attribute
+from mvemo.cache.untrusted import array_of, attribute, group_of, text_array, write_attribute
 from mvemo.manifests.files import parse_json, to_json_values
 from mvemo.manifests.labels import label_kind
 
@@ -197,7 +197,7 @@ def write_table(file: Any, table: ClipTable) -> None:
 
 def read_table(file: Any) -> ClipTable:
     """Read ``/clips``; raise ValueError if it is inconsistent or does not match its checksum."""
-    group = part(file, "clips")
+    group = group_of(file, "clips")
     facts = {name: attribute(group, name, kind) for name, kind in _TABLE_ATTRIBUTES.items()}
     texts: dict[str, Any]
     texts = {field: read_texts(group, name) for name, field in _TABLE_TEXTS.items()}
@@ -231,7 +231,7 @@ def write_extras(
     provenance: Mapping[str, Any],
     merged: Sequence[str],
 ) -> None:
-    """Write failures, curves, provenance, and the names of merged shards."""
+    """Write failures, curves, provenance, and the names of merged parts."""
     rows = [astuple(why) if why else at for at, why in failures.items()]
     write_json(file, "failures", sorted(rows))
     write_json(file, "curves", curves)

@@ -92,14 +92,14 @@ class Plan:
     failures: Failures = field(default_factory=dict)
     curves: Curves = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    merged: tuple[str, ...] = ()  # names of the shards among the sources
+    merged: tuple[str, ...] = ()  # names of the parts among the sources
 
 
 # Part of a feature: number and name of its source, the table row of each clip, and its index.
-Part = tuple[int, str, Ints, Index]
+FeaturePart = tuple[int, str, Ints, Index]
 
 
-def plan_feature(table: ClipTable, parts: Sequence[Part], where: object = None) -> Index:
+def plan_feature(table: ClipTable, parts: Sequence[FeaturePart], where: object = None) -> Index:
     """Align the rows of all parts of one feature, oldest first; later rows replace earlier ones.
 
     If `where` (for messages) is given, raise BadCache for rows that differ between parts.
@@ -137,7 +137,7 @@ def plan_feature(table: ClipTable, parts: Sequence[Part], where: object = None) 
 
 def plan_rows(table: ClipTable, sources: Sequence[Any]) -> dict[str, Index]:
     """Plan all features with their newest rows, by spec digest, the most recent last."""
-    parts: dict[str, list[Part]] = {}
+    parts: dict[str, list[FeaturePart]] = {}
     places = rows_in(table, [source.table for source in sources])
     for number, source in enumerate(sources):
         for digest, index in source.indexes.items():

@@ -29,7 +29,7 @@ MEMORY_GIB = 4
 TEXT_SECONDS = 120.0
 
 
-def part(group: Any, name: str) -> h5py.Group:
+def group_of(group: Any, name: str) -> h5py.Group:
     """Return the group with this name; raise KeyError or ValueError for a link or other object."""
     item = _member(group, name)
     if not isinstance(item, h5py.h5g.GroupID):

@@ -97,7 +97,7 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
         unknown = sorted({clip for clip, _ in file.failures}.difference(table.clip_ids))
         problems += [f"there is a failure of {clip!r}, which is not a clip" for clip in unknown]
         if None in file.failures.values():
-            problems.append("the file is a shard of an unfinished run, not a finished cache")
+            problems.append("the file is a part of an unfinished run, not a finished cache")
         _ = file.curves, file.provenance, file.merged  # reading them adds damage to `lost`
         return file.lost + problems
     except BadCache as error:

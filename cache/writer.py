@@ -1,7 +1,7 @@
-"""Writer of a cache: rows go to shards, which are merged into the cache at the end.
+"""Writer of a cache: rows go to parts, which are merged into the cache at the end.
 
 Every file appears by renaming a complete, flushed file. If a run is killed, the cache therefore
-keeps its last closed state, every shard is complete, and only uncommitted rows are lost.
+keeps its last closed state, every part is complete, and only uncommitted rows are lost.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.cache.cache_file import CacheFile, shard_paths
+from mvemo.cache.cache_file import CacheFile, part_paths
 from mvemo.cache.errors import CacheError
 from mvemo.cache.index import Index
+from mvemo.cache.parts import locked_cache, part_number, read_parts, remove_parts
 from mvemo.cache.rewrite import MemoryRows, newest_failures, newest_plan, rewrite
-from mvemo.cache.row_writer import KEPT, RowWriter, StoredRows
-from mvemo.cache.shards import locked_cache, read_shards, remove_shards, shard_number
-from mvemo.cache.spec import saw_its_fold
+from mvemo.cache.row_writer import KEPT, LIMITS, PartWriter, StoredRows
+from mvemo.cache.spec import FeatureSpec, saw_its_fold
 from mvemo.cache.table import ClipTable, check_table
 from mvemo.cache.union import Plan
 from mvemo.manifests.files import cause, to_json_values
 
 
-class CacheWriter(RowWriter):
+class CacheWriter(PartWriter):
     """Writer of one cache; a context manager.
 
     The end of the ``with`` block merges everything into the cache. After an exception (Ctrl-C
     included) it commits the rows so far and does not change the cache; the next writer, or
-    ``mvemo cache repair``, merges the shards.
+    ``mvemo cache repair``, merges the parts.
 
     If the table differs from the cache's, rows follow their clip ids; rows of clips that are not
     in the table are dropped. For each feature name and fold, the spec that was last passed to
@@ -79,24 +79,25 @@ class CacheWriter(RowWriter):
         table: ClipTable,
         *,
         provenance: Mapping[str, Any] | None = None,
-        commit_rows: int = 1024,
-        commit_bytes: int = 64 << 20,
-        commit_seconds: float = 60.0,
+        commit_rows: int = LIMITS[0],
+        commit_bytes: int = LIMITS[1],
+        commit_seconds: float = LIMITS[2],
     ) -> None:
-        super().__init__(path, table, provenance, (commit_rows, commit_bytes, commit_seconds))
+        limits = commit_rows, commit_bytes, commit_seconds
+        super().__init__(path, table, provenance=provenance, limits=limits)
         self._withdrawn: set[str] = set()
         self._lock = ExitStack()
         self._pool = self._lock.enter_context(locked_cache(self.path))
         try:
-            for temp in self._parts.glob("*.tmp"):
+            for temp in self._folder.glob("*.tmp"):
                 temp.unlink(missing_ok=True)
             exists = self.path.exists()
             self._main = CacheFile(self.path, self._pool).load() if exists else None
-            self._shards = read_shards(self.path, self._pool, self._main)
-            self._next = 1 + max(map(shard_number, shard_paths(self.path)), default=-1)
+            self._parts = read_parts(self.path, self._pool, self._main)
+            self._next = 1 + max(map(part_number, part_paths(self.path)), default=-1)
             self._failures = newest_failures(self._sources())
-            # The whole table is needed by a repair that finds only shards.
-            write_clips(self._parts / "table.h5", table, self.provenance)
+            # The whole table is needed by a repair that finds only parts.
+            write_clips(self._folder / "table.h5", table, self.provenance)
         except BaseException as error:
             self._end()
             if isinstance(error, OSError) and not isinstance(error, CacheError):
@@ -105,19 +106,25 @@ class CacheWriter(RowWriter):
 
     # --- rows of other processes
 
+    def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
+        """Return the ids of the clips whose stored row is up to date; see `PartWriter.current`."""
+        current = super().current(spec, keys)
+        self.requested.clear()  # only another process needs to know them
+        return current
+
     def stored_rows(self, clip_ids: Iterable[str]) -> StoredRows:
         """Return the stored rows of some clips, for a `PartWriter` of these clips."""
         wanted = frozenset(clip_ids)
         failures = {k: why for k, why in self._failures.items() if k[0] in wanted}
         return StoredRows(_stored_keys(self._sources(), wanted), failures, self._next)
 
-    def take_up(self, shards: Iterable[str]) -> None:
-        """Add shards, given by name, that a `PartWriter` committed for this cache."""
+    def take_up(self, parts: Iterable[str]) -> None:
+        """Add parts, given by name, that a `PartWriter` committed for this cache."""
         self._check_open()
-        for name in shards:
-            source = CacheFile(self._parts / name, self._pool).load()
-            self._shards.append(source)
-            self._next = max(self._next, shard_number(source.path) + 1)
+        for name in parts:
+            source = CacheFile(self._folder / name, self._pool).load()
+            self._parts.append(source)
+            self._next = max(self._next, part_number(source.path) + 1)
             self._failures.update(source.failures)
             new = _stored_keys([source], self._row)
             for digest, known in self._rows.items():
@@ -129,17 +136,17 @@ class CacheWriter(RowWriter):
         Use it if the nets of some folds could not be trained.
         """
         self._check_open()
-        digests = {digest for digest, spec in self._requested.items() if spec.name == name}
+        digests = {digest for digest, spec in self._specs.items() if spec.name == name}
         self._withdrawn |= digests
         for digest in digests:
-            del self._requested[digest]
+            del self._specs[digest]
 
     # --- to the disk
 
     def close(self) -> None:
-        """Commit, merge the shards into the cache in one step, and release the lock.
+        """Commit, merge the parts into the cache in one step, and release the lock.
 
-        If the cache cannot be written, CacheError is raised; cache and shards are unchanged.
+        If the cache cannot be written, CacheError is raised; cache and parts are unchanged.
         """
         if self._closed:
             return
@@ -166,15 +173,15 @@ class CacheWriter(RowWriter):
             sources,
             self._failures,
             facts,
-            requested=self._requested,
+            requested=self._specs,
             keep=self._is_kept,
         )
-        plan.merged = tuple(shard.path.name for shard in self._shards)
-        temp = self._parts / "merged.tmp"
+        plan.merged = tuple(part.path.name for part in self._parts)
+        temp = self._folder / "merged.tmp"
         for corrupt in rewrite(self.path, plan, temp, drop=True, kept=KEPT):
             warnings.warn(f"{corrupt} and was dropped: run again to extract it", stacklevel=2)
         self._pool.close()
-        remove_shards(self.path)
+        remove_parts(self.path)
 
     def _is_kept(self, feature: Index) -> bool:
         """Drop rows of replaced media; return True if the feature stays (see the class)."""
@@ -183,7 +190,7 @@ class CacheWriter(RowWriter):
         feature.drop(np.array(stale, np.int64))
         if digest in self._withdrawn:
             return False
-        return digest in self._requested or not saw_its_fold(feature.spec, self.table)
+        return digest in self._specs or not saw_its_fold(feature.spec, self.table)
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -201,19 +208,19 @@ class CacheWriter(RowWriter):
 
     def _end(self) -> None:
         self._closed = True
-        if not shard_paths(self.path):
-            remove_shards(self.path)
+        if not part_paths(self.path):
+            remove_parts(self.path)
         self._lock.close()
 
     def _stored(self, digest: str) -> dict[str, bytes]:
         return _stored_keys(self._sources(), self._row, digest).get(digest, {})
 
-    def _note_shard(self, path: Path) -> None:
-        self._shards.append(CacheFile(path, self._pool).load())
+    def _note_part(self, path: Path) -> None:
+        self._parts.append(CacheFile(path, self._pool).load())
 
     def _sources(self) -> list[CacheFile]:
-        """Return the cache, if it exists, and its shards, oldest first."""
-        return [*([] if self._main is None else [self._main]), *self._shards]
+        """Return the cache, if it exists, and its parts, oldest first."""
+        return [*([] if self._main is None else [self._main]), *self._parts]
 
 
 def _stored_keys(
@@ -232,7 +239,7 @@ def _stored_keys(
 
 
 def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> None:
-    """Write a cache without features, which determines all clips and their order for its shards.
+    """Write a cache without features, which determines all clips and their order for its parts.
 
     Nothing is locked: processes that write the same clips at the same time write equal files.
     Raise BadCache for an inconsistent table, CacheError if the file cannot be written.

@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvemo.cache.shards import locked_cache
+from mvemo.cache.parts import locked_cache
 from mvemo.pipeline.errors import BadOption
 
 # Subfolders of stage one: decoded media and trained nets.

@@ -55,7 +55,7 @@ FLOORS = {
         "schema",
         "index table_differences",
         "cache_file",
-        "shards union",
+        "parts union",
         "reader rewrite",
         "difference export row_writer verify",
         "maintenance writer",
@@ -110,7 +110,7 @@ FLOORS = {
 # when its room shrinks; what needs a higher one belongs into a room above, or into a plug-in.
 MOST_LINES = {
     "manifests": 6620,
-    "cache": 4910,
+    "cache": 4890,
     "extract": 12730,
     "fuse": 15410,
     "pipeline": 11550,  # without the two rooms above it

@@ -25,7 +25,7 @@ from mvemo.cache import (
     verify_cache,
     verify_untrusted,
 )
-from mvemo.cache.import_arrays import ArrayRows, TableColumns, split_source
+from mvemo.cache.import_arrays import FileRows, TableColumns, split_source
 from mvemo.manifests import ManifestOptions, read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.tables import match_ids
@@ -408,7 +408,7 @@ def _read_arrays(
     options: dict[str, Any],
     names: dict[str, str],
     table: ClipTable | None,
-) -> list[ArrayRows]:
+) -> list[FileRows]:
     """Return the files' arrays; with --rows, --id-column is a column of the --rows table."""
     numbers, skipped = (comma_separated(options[o] or "") for o in ("numbers", "skip_columns"))
     columns = TableColumns(names, numbers, skipped, options["columns"], table)
@@ -425,7 +425,7 @@ def _read_arrays(
     ]
 
 
-def _columns_read(array: ArrayRows, how: str) -> str:
+def _columns_read(array: FileRows, how: str) -> str:
     """Return a note that names the columns that were read as clip ids and as numbers."""
     of_ids = "none, matched by order"
     if array.id_name:

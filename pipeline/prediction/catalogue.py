@@ -19,7 +19,7 @@ from mvemo.cache import (
     open_cache,
     unfinished_run,
 )
-from mvemo.cache.shards import locked_cache
+from mvemo.cache.parts import locked_cache
 from mvemo.cache.spec import UNDIGESTED
 from mvemo.extract.store.contents import contents_of
 from mvemo.fuse.final.model import FeatureKey
@@ -139,7 +139,7 @@ class Catalogue:
 
     def _current(self, ids: Mapping[int, str]) -> list[int]:
         """Return the rows of the clips in the file that the last run closed."""
-        if self._record.digest not in self._records or unfinished_run(self._path) is not None:
+        if self._record.digest not in self._records or unfinished_run(self._path)[1]:
             return []
         keys = {clip_id: self._record.key(clip_id) for clip_id in ids.values()}
         with open_cache(self._path) as cache:
@@ -177,7 +177,7 @@ class Catalogue:
             digest="",
         )
         facts = provenance(model=self._maker.model.name)
-        if unfinished_run(self._path) is not None:
+        if unfinished_run(self._path)[1]:
             # Merge the committed rows of a killed run into the file, to read them from it.
             CacheWriter(self._path, table, provenance=facts).close()
         if self._records - {self._record.digest}:

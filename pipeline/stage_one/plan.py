@@ -253,11 +253,11 @@ def read_fold_file(
 def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
     """Raise BadOption if the run would drop another data set or imported features."""
     clip_ids = set(manifest.clip_ids)
-    unfinished = unfinished_run(out)
-    if unfinished is not None and (dropped := unfinished.clip_ids - clip_ids):
-        if len(dropped) == len(unfinished.clip_ids):
+    name, unfinished = unfinished_run(out)
+    if dropped := unfinished - clip_ids:
+        if len(dropped) == len(unfinished):
             raise BadOption(
-                f"{out}: an interrupted run of other clips ({unfinished.name!r}) left features of "
+                f"{out}: an interrupted run of other clips ({name!r}) left features of "
                 f"{len(dropped)} clips there: finish that run with its own command, write to "
                 "another file with --out, or drop them with --force"
             )

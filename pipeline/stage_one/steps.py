@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mvemo.cache import CacheWriter, FeatureSpec, RowWriter, in_half_precision
+from mvemo.cache import CacheWriter, FeatureSpec, PartWriter, in_half_precision
 from mvemo.cache.spec import TRAINED
 from mvemo.extract.array_types import Mask
 from mvemo.extract.descriptors import TIMES, descriptor_spec
@@ -29,7 +29,7 @@ class FeatureWriter:
 
     plan: ExtractPlan
     media: ClipMedia
-    writer: RowWriter
+    writer: PartWriter
     trainings: Collection[Training] | None = None  # trainings to do; None for all
     # Called after each epoch with the finished share of a training, and with a line about it.
     on_epoch: Callable[[str | float], object] = lambda state: None
@@ -37,7 +37,7 @@ class FeatureWriter:
 
     @classmethod
     def read(
-        cls, plan: ExtractPlan, writer: RowWriter, trainings: Collection[Training] | None = None
+        cls, plan: ExtractPlan, writer: PartWriter, trainings: Collection[Training] | None = None
     ) -> FeatureWriter:
         """Read the clips of a plan, for `trainings` only what their nets take."""
         descriptors = plan.settings.extract.descriptors if trainings is None else ()

@@ -40,7 +40,7 @@ class Finished:
     """Result of a task."""
 
     clip_ids: tuple[str, ...]
-    shards: tuple[str, ...]  # names of the committed shards
+    parts: tuple[str, ...]  # names of the committed parts
     # Expected row keys of each feature; failed clips are in the shards' failures instead.
     requested: tuple[tuple[FeatureSpec, dict[str, str]], ...]
     missing: tuple[tuple[str, str, str], ...] = ()  # see `ClipMedia.missing`
@@ -50,7 +50,7 @@ class Finished:
         """Commit the rows of a task, and return its result."""
         writer.commit()
         requested = tuple(writer.requested)
-        return cls(writer.table.clip_ids, tuple(writer.shards), requested, media.missing)
+        return cls(writer.table.clip_ids, tuple(writer.parts), requested, media.missing)
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class SpreadRun:
 
     def _take_up(self, task: Task, finished: Finished) -> None:
         """Add the rows of a task to the cache, and check that none is missing."""
-        self.writer.take_up(finished.shards)
+        self.writer.take_up(finished.parts)
         failed = {(clip, stage) for clip, stage, _ in self.writer.failures}
         for spec, keys in finished.requested:
             lost = keys.keys() - self.writer.current(spec, keys)

@@ -11,7 +11,7 @@ from cache_samples import VECTOR, contents, table, unfinished
 
 from mvemo.cache import CacheWriter, export_cache, import_feature, open_cache, verify_cache
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.import_arrays import ArrayRows, TableColumns, read_array, read_ids
+from mvemo.cache.import_arrays import FileRows, TableColumns, read_array, read_ids
 from mvemo.cache.import_feature import ImportSettings, join_arrays
 from mvemo.cache.spec import FeatureSpec, content_digest
 from mvemo.manifests.tables import match_ids
@@ -244,7 +244,7 @@ def test_what_export_writes_is_read_back(extracted, tmp_path, ending):
 
 
 def test_files_of_one_feature_are_joined(tmp_path):
-    one, other = (ArrayRows(Path(f"{n}.npy"), None, VALUES[rows], None) for n, rows in PARTS)
+    one, other = (FileRows(Path(f"{n}.npy"), None, VALUES[rows], None) for n, rows in PARTS)
     values, ids = join_arrays([one, other])
     assert ids is None
     np.testing.assert_array_equal(values, VALUES)

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from mvemo.cache import BadCache, CacheWriter, diff_caches, open_cache, rewrite
 from mvemo.cache.cache_file import CacheFile
 from mvemo.cache.maintenance import merge_caches, remove_features, select_features
+from mvemo.cache.parts import locked_cache
 from mvemo.cache.schema import write_table
-from mvemo.cache.shards import locked_cache
 from mvemo.cache.untrusted import PlainArray
 from mvemo.cache.verify import verify_cache, verify_untrusted
 

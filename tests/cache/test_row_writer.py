@@ -34,7 +34,7 @@ def test_parts_and_holder_write_what_one_process_does(path, alone):
             for clip in clips:
                 put(one, VECTOR, clip)
             one.commit()
-            writer.take_up(one.shards)
+            writer.take_up(one.parts)
         assert current(writer, VECTOR) == frozenset(CLIPS.clip_ids)
         assert [spec for spec, _ in first.requested] == [VECTOR]
         with pytest.raises(MissingCache, match="no such file"):
@@ -74,6 +74,6 @@ def test_a_part_forgets_failures_that_it_was_told_of(path):
         one.clear_failures("c0", "decode:audio")
         one.fail("c1", "decode:audio", "empty")
         one.commit()
-        writer.take_up(one.shards)
+        writer.take_up(one.parts)
     left = [(f.clip_id, f.reason) for f in open_cache(path).failures]
     assert left == [("c1", "empty"), ("c5", "cut off")]

@@ -212,7 +212,7 @@ def test_shards_left_by_a_kill_during_their_removal_do_not_return(path, monkeypa
     put(writer, OTHER, "c0")
     writer.commit()
     put(writer, VECTOR, "c0")
-    monkeypatch.setattr("mvemo.cache.writer.remove_shards", lambda parts: None)
+    monkeypatch.setattr("mvemo.cache.writer.remove_parts", lambda parts: None)
     writer.close()
     monkeypatch.undo()
     # The newer shard is gone, the older one, of the spec that lost, still there.
@@ -401,7 +401,7 @@ def test_training_clips_are_named_once_and_rows_without_them_are_not_kept(path):
     first = shards_of(path)[0]
     lost = first.read_bytes()
     first.unlink()
-    with pytest.warns(UserWarning, match="music1d@fold0: the shard with its training clip"):
+    with pytest.warns(UserWarning, match="music1d@fold0: the part with its training clip"):
         again = CacheWriter(path, clips)
     assert not current(again, spec)
     again._lock.close()

@@ -13,7 +13,7 @@ import soundfile
 from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import CacheWriter
-from mvemo.cache.shards import locked_cache
+from mvemo.cache.parts import locked_cache
 from mvemo.cache.spec import content_digest
 from mvemo.extract.media.content import file_digest
 from mvemo.extract.nets import build_net

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from mvemo.cache import CacheBusy
-from mvemo.cache.shards import locked_cache
+from mvemo.cache.parts import locked_cache
 from mvemo.pipeline.commands.cache import cache
 from mvemo.pipeline.commands.doctor import check_work
 from mvemo.pipeline.errors import BadOption

@@ -14,7 +14,7 @@ from spread_samples import digest
 from stage_samples import refusal, rewrite, run, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
-from mvemo.cache.shards import locked_cache
+from mvemo.cache.parts import locked_cache
 from mvemo.cache.writer import CacheWriter
 from mvemo.extract.media.request import Problem
 from mvemo.extract.nets import build_net

@@ -50,7 +50,7 @@ def test_two_processes_that_were_ended_go_on_and_write_what_one_does(
     assert len(started) == 2
     assert not any(worker.running for worker in started)
     assert not (work / "features.h5").exists()
-    assert (work / "features.h5.parts" / taken[0].shards[0]).exists()
+    assert (work / "features.h5.parts" / taken[0].parts[0]).exists()
     kept = {path: path.stat().st_mtime_ns for path in work.glob("nets/*/weights.pt")}
     assert kept
     # By one process as well as by two.
@@ -125,7 +125,7 @@ def test_the_bar_moves_within_a_task_and_counts_failures(sounds, tmp_path, monke
 
 def test_rows_that_a_task_says_it_wrote_must_be_there(sounds, tmp_path, monkeypatch):
     real = tasks.do_task
-    monkeypatch.setattr(tasks, "do_task", lambda *given: replace(real(*given), shards=()))
+    monkeypatch.setattr(tasks, "do_task", lambda *given: replace(real(*given), parts=()))
     with pytest.raises(TaskFailed, match="is missing from the shards it was written to"):
         spread(sounds, tmp_path)
 

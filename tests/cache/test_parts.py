@@ -93,7 +93,7 @@ def test_repair_takes_up_the_shards_of_a_killed_first_run(tmp_path, path):
     unfinished(path, VECTOR, "c3")
     with pytest.raises(MissingCache, match="an unfinished run left rows"):
         open_cache(path)
-    assert repair_cache(path) == ["added 1 shards of an unfinished run"]
+    assert repair_cache(path) == ["added 1 parts of an unfinished run"]
     assert verify_cache(path) == []
     assert open_cache(path).present("music1d").tolist() == [False] * 3 + [True] + [False] * 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features.h5", "features.h5.lock"]

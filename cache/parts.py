@@ -1,4 +1,4 @@
-"""Lock of a cache, which allows only one writer at a time, and shards of an unfinished run."""
+"""Lock of a cache, which allows only one writer at a time, and parts of an unfinished run."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import filelock
 
-from mvemo.cache.cache_file import CacheFile, FilePool, parts_folder, refuse_folder, shard_paths
+from mvemo.cache.cache_file import CacheFile, FilePool, part_paths, parts_folder, refuse_folder
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
 from mvemo.cache.index import Index
 from mvemo.manifests.files import parse_json
@@ -69,38 +69,38 @@ def _writer(holder: Path) -> str:
         return "a process that has just started or is about to end"
 
 
-# --- shards
+# --- parts
 
 
-def shard_number(path: Path) -> int:
-    """Return the number in a shard's name."""
+def part_number(path: Path) -> int:
+    """Return the number in a part's name."""
     return int(path.name[:8])
 
 
-def refuse_unfinished(path: Path) -> None:
+def refuse_parts(path: Path) -> None:
     """Raise BadCache if there are rows of an unfinished run next to a cache."""
-    if shard_paths(path):
+    if part_paths(path):
         raise BadCache(
             f"{path}: rows of an unfinished run are in {parts_folder(path).name}: finish that run, "
             f"or run 'mvemo cache repair {path}'"
         )
 
 
-def read_shards(cache: Path, pool: FilePool, main: CacheFile | None) -> list[CacheFile]:
-    """Return the committed shards, oldest first; damaged shards are left out with a warning."""
-    shards: list[CacheFile] = []
+def read_parts(cache: Path, pool: FilePool, main: CacheFile | None) -> list[CacheFile]:
+    """Return the committed parts, oldest first; damaged parts are left out with a warning."""
+    parts: list[CacheFile] = []
     merged = () if main is None else main.merged
-    for path in shard_paths(cache):
+    for path in part_paths(cache):
         if path.name in merged:
-            # A process was killed while it removed merged shards.
+            # A process was killed while it removed merged parts.
             path.unlink()
             continue
         try:
-            shards.append(CacheFile(path, pool).load())
+            parts.append(CacheFile(path, pool).load())
         except BadCache as error:
-            warnings.warn(f"{error}; the rows of this shard are extracted again", stacklevel=2)
-    _leave_out_unknown(shards if main is None else [main, *shards])
-    return shards
+            warnings.warn(f"{error}; the rows of this part are extracted again", stacklevel=2)
+    _leave_out_unknown(parts if main is None else [main, *parts])
+    return parts
 
 
 def _leave_out_unknown(sources: Sequence[CacheFile]) -> None:
@@ -115,15 +115,15 @@ def _leave_out_unknown(sources: Sequence[CacheFile]) -> None:
             for source in sources:
                 source.indexes.pop(digest, None)
             warnings.warn(
-                f"{indexes[0].spec.label}: the shard with its training clips is lost; the rows of "
+                f"{indexes[0].spec.label}: the part with its training clips is lost; the rows of "
                 "this feature are extracted again",
                 stacklevel=3,
             )
 
 
-def remove_shards(cache: Path) -> None:
-    """Remove merged shards and temporary files; shards that remain are merged again later."""
+def remove_parts(cache: Path) -> None:
+    """Remove merged parts and temporary files; parts that remain are merged again later."""
     with suppress(OSError):
-        parts = parts_folder(cache)
-        for path in [*shard_paths(cache), *parts.glob("*.tmp"), parts / "table.h5"]:
+        folder = parts_folder(cache)
+        for path in [*part_paths(cache), *folder.glob("*.tmp"), folder / "table.h5"]:
             path.unlink(missing_ok=True)
