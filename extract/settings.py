@@ -6,9 +6,10 @@ This module does not import torch, so that profiles can be read without it.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mvemo.extract.errors import BadSetting
@@ -181,6 +182,11 @@ class NetSettings:
             "train": asdict(self.train),
             **self.view.record(),
         }
+
+    def with_absolute_weights(self) -> NetSettings:
+        """Return the settings for processes in other folders."""
+        is_file = self.weights not in ("", FETCHED)
+        return replace(self, weights=os.path.join(os.getcwd(), self.weights)) if is_file else self
 
 
 @dataclass(frozen=True)

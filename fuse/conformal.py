@@ -159,21 +159,9 @@ def cross_conformal(
 ) -> Coverage:
     """Return sets for out-of-fold outputs; a fold's threshold comes from the other folds.
 
-    If one fold tests all clips, parts of the groups replace the folds.
-
-    Parameters
-    ----------
-    y_true, outputs
-        Labels as in `mvemo.fuse.Results`, and float64 (clips, outputs) with NaN rows for clips
-        without a prediction.
-    folds, groups
-        int64 (clips,), -1 for clips that no fold tests; group of each clip.
-    link
-        ``softmax`` for classes, ``sigmoid`` for tags, ``identity`` for ratings.
-    coverage
-        Share of new clips whose true label shall be in the set, above 0 and below 1.
-    optional
-        True for the form of the sets that `OPTIONS` names.
+    If one fold tests all clips, parts of the groups replace the folds. `coverage` is the share of
+    new clips whose true label shall be in the set; `optional` asks for the form that `OPTIONS`
+    names.
     """
     valid = complete(outputs) & (folds >= 0)
     scores = np.full(y_true.shape if link == "identity" else len(y_true), np.nan)

@@ -21,8 +21,12 @@ STACKED = "integrated-stacked"
 LATE = "integrated-late"
 # Kernel head over all features.
 KERNEL = "kernel"
-# Models over the predictions of other models; they have no head over features.
-SECOND_LAYERS = (STACKED, LATE)
+# Mean of the values of the kernel head and of the best linear model.
+BLENDED = "integrated-blended"
+WITH_KERNEL = (KERNEL, BLENDED)
+# Models over the predictions of other models, which may be earlier ones of these; they have no head
+# over features.
+SECOND_LAYERS = (BLENDED, STACKED, LATE)
 # Models whose heads are found by name; heads of all other models are found by their features.
 NAMED = (*SECOND_LAYERS, KERNEL)
 # Maximum number of fusions per set of three or more modalities that are made by default.
@@ -107,7 +111,7 @@ def check_feature_name(name: str) -> None:
     if name in (INTEGRATED, *NAMED) or "+" in name or "," in name:
         raise BadFeatures(
             f"invalid feature name {name!r}: it must not contain '+' or ',', nor be the name of "
-            f"a model ({INTEGRATED}, {STACKED}, {LATE}, {KERNEL})"
+            f"a model ({', '.join((INTEGRATED, *NAMED))})"
         )
 
 

@@ -72,12 +72,7 @@ NO_PAIRS = NearPairs(np.empty((0, 2), np.int64), np.empty(0, np.bool_), 1.0)
 def near_pairs(unit: F32, group: Ints) -> NearPairs:
     """Find pairs of different groups that are more alike than random pairs ever are.
 
-    Parameters
-    ----------
-    unit
-        float32 (clips, dim): standardised vectors, each divided by its norm.
-    group
-        int64 (clips,): number of each clip's group.
+    `unit` has standardised vectors of length 1, float32 (clips, dim); `group` each clip's group.
     """
     n = len(unit)
     if n < 2 or not unit.shape[1]:

@@ -347,33 +347,25 @@ def predict(
     List with one record per clip, as in docs/outputs.md; if a clip cannot be read, it has
     ``error``. Notebooks show a table, and ``to_pandas()`` returns a data frame.
     """
+    from mvemo.extract.settings import check_device
     from mvemo.fuse.final.model import asked_of
     from mvemo.fuse.final.prediction_records import records
     from mvemo.pipeline.prediction.relative import compared
+    from mvemo.pipeline.prediction.request import MODALITIES, PredictRequest
+    from mvemo.pipeline.prediction.request import predict as answer
 
     if not isinstance(coverage, int | float | None):
         raise _wrong_type(coverage, "coverage", "a number")
-    asked = asked_of(coverage, per_class=per_class, jointly=jointly)
-    if modality not in ("audio", "video", "both"):
+    if modality not in MODALITIES:
         raise BadOption(f"modality {modality!r}: expected 'audio', 'video' or 'both'")
-    entries = [os.fspath(path) for path in _listed(paths, "paths", "paths")]
-    name = None if model is None else str(_path(model, "model"))
-    if len(entries) == 1 and entries[0].lower().endswith(".h5"):
-        from mvemo.pipeline.prediction.predictions import predict_features
-
-        modalities = ("audio", "video") if modality == "both" else (modality,)
-        found = predict_features(name, Path(entries[0]), modalities, asked)
-        return records(*compared(*found, relative, "give relative=True"))
-    from mvemo.extract.settings import check_device
-    from mvemo.pipeline.prediction.new_clips import clips_and_settings
-
     if not isinstance(weights, Mapping | None):
         raise _wrong_type(weights, "weights", "a mapping of nets to paths")
-    files = {net: _path(file, f"weights of {net}") for net, file in (weights or {}).items()}
-    device = check_device(str(device), "device")
-    clips, folder, options = clips_and_settings(entries, name, modality, files, device, asked)
-
-    from mvemo.pipeline.prediction.run import predict_files
-
-    found = predict_files(folder, clips, options)
-    return records(*compared(*found, relative, "give relative=True"))
+    request = PredictRequest(
+        [os.fspath(path) for path in _listed(paths, "paths", "paths")],
+        None if model is None else str(_path(model, "model")),
+        modality,
+        {net: _path(file, f"weights of {net}") for net, file in (weights or {}).items()},
+        check_device(str(device), "device"),
+        asked_of(coverage, per_class=per_class, jointly=jointly),
+    )
+    return records(*compared(*answer(request), relative, "give relative=True"))

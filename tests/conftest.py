@@ -150,6 +150,9 @@ def _renderers(drawing: ModuleType) -> tuple[Callable[[Figure], str], Callable[[
 # Those of most processor time, most first: with one of them at the end, a worker waits.
 LONG_FILES = (
     "test_study_commands.py",
+    "test_page.py",
+    "test_server.py",
+    "test_examples.py",
     "test_run.py",
     "test_pretrained.py",
     "test_out_of_fold.py",
@@ -157,10 +160,7 @@ LONG_FILES = (
     "test_make.py",
     "test_pool.py",
     "test_leak.py",
-    "test_late.py",
-    "test_spread.py",
     "test_gpu_path.py",
-    "test_cluster.py",
     "test_torchvision_video.py",
 )
 

@@ -112,7 +112,7 @@ MOST_LINES = {
     "manifests": 6620,
     "cache": 4910,
     "extract": 12730,
-    "fuse": 15400,
+    "fuse": 15410,
     "pipeline": 11550,  # without the two rooms above it
     "pipeline/desk": 3320,
     "pipeline/studies": 3500,
@@ -233,6 +233,12 @@ def test_no_tracked_file_is_large():
     sizes = {path.relative_to(ROOT): path.lstat().st_size for path in paths if path.exists()}
     assert {name: size for name, size in sizes.items() if size > 600_000} == {}
     assert sum(sizes.values()) < 12_000_000
+
+
+def test_the_long_files_of_the_tests_are_there():
+    text = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
+    listed = ast.literal_eval(text.partition("LONG_FILES = ")[2].partition("\n)\n")[0] + "\n)")
+    assert set(listed) <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
 
 
 def test_no_source_is_ignored():

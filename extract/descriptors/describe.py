@@ -8,13 +8,7 @@ import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
 from mvemo.extract.array_types import F32
-from mvemo.extract.descriptors.framing import (
-    PART_SAMPLES,
-    DescriptorSettings,
-    Frames,
-    audible_frames,
-    blocks,
-)
+from mvemo.extract.descriptors import framing
 from mvemo.extract.descriptors.spectral import (
     FilterBanks,
     cepstrum,
@@ -44,8 +38,8 @@ LOUDNESS = "loudness"
 class _Block:
     """Block of frames, with intermediate results that several descriptors use."""
 
-    frames: Frames
-    settings: DescriptorSettings
+    frames: framing.Frames
+    settings: framing.DescriptorSettings
     given_banks: FilterBanks | None
 
     @property
@@ -81,7 +75,7 @@ class _Block:
 class _Descriptor:
     """Size, settings and function of a descriptor."""
 
-    dim: Callable[[DescriptorSettings], int]  # number of columns
+    dim: Callable[[framing.DescriptorSettings], int]  # number of columns
     settings: tuple[str, ...]  # settings that affect the values, in addition to the framing
     values: Callable[[_Block], F32]  # computes the values, (frames, dim)
 
@@ -116,13 +110,13 @@ TIMES = ("times", "spectrogram_times")
 DESCRIPTORS = (*_DESCRIPTORS, *TIMES, LOUDNESS)
 
 
-def dim_of(name: str, settings: DescriptorSettings) -> int:
+def dim_of(name: str, settings: framing.DescriptorSettings) -> int:
     """Return the number of columns of a descriptor; raise BadSetting for an unknown name."""
     _check_name(name)
     return _DESCRIPTORS[name].dim(settings.framed(name)) if name in _DESCRIPTORS else 1
 
 
-def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
+def descriptor_spec(name: str, settings: framing.DescriptorSettings) -> FeatureSpec:
     """Return a descriptor's specification for the cache, with the settings that affect its values.
 
     Parameters
@@ -159,7 +153,11 @@ def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
 
 
 def describe(
-    y: F32, settings: DescriptorSettings, names: Iterable[str], *, banks: FilterBanks | None = None
+    y: F32,
+    settings: framing.DescriptorSettings,
+    names: Iterable[str],
+    *,
+    banks: FilterBanks | None = None,
 ) -> dict[str, F32]:
     """Compute descriptors of a clip, one row for each frame that is not silent.
 
@@ -231,13 +229,13 @@ def describe(
     names = tuple(dict.fromkeys(names))
     # Keep the subclass `numpy.memmap`, because a mapped file is released part by part.
     y = np.asanyarray(y, dtype=np.float32)
-    by_framing: dict[DescriptorSettings, list[str]] = {}
+    by_framing: dict[framing.DescriptorSettings, list[str]] = {}
     values = {}
     for name in names:
         _check_name(name)
         by_framing.setdefault(settings.framed(name), []).append(name)
     for framed, alike in by_framing.items():
-        numbers = audible_frames(y, framed)
+        numbers = framing.audible_frames(y, framed)
         centres = (numbers * framed.hop_length + framed.n_fft / 2) / framed.sr
         computed = [name for name in alike if name in _DESCRIPTORS]
         for name in alike:
@@ -245,14 +243,14 @@ def describe(
         for name in computed:
             values[name] = np.empty((len(numbers), dim_of(name, settings)), np.float32)
         first = 0
-        for frames in blocks(y, framed, numbers) if computed else ():
+        for frames in framing.blocks(y, framed, numbers) if computed else ():
             block = _Block(frames, framed, banks)
             for name in computed:
                 values[name][first : first + len(frames)] = _DESCRIPTORS[name].values(block)
             first += len(frames)
     if LOUDNESS in names:
         meter = LoudnessMeter(settings.sr)
-        for part in np.array_split(y, len(y) // PART_SAMPLES + 1):
+        for part in np.array_split(y, len(y) // framing.PART_SAMPLES + 1):
             meter.add(part)
         values[LOUDNESS] = np.array([[meter.integrated]], dtype=np.float32)
     return {name: values[name] for name in names}

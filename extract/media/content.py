@@ -86,7 +86,7 @@ def _header(stream: Any, is_stated: bool) -> str:
         facts += [stream.time_base, stream.sample_aspect_ratio]
     elif stream.start_time is not None:
         late = float(stream.start_time * stream.time_base) - start_of(stream.container)
-        # Sound that starts with the pictures, or is alone, has no such fact.
+        # This fact is missing if the sound starts with the pictures, or if there are no pictures.
         facts += [int(late * 5)] * (late >= 0.2)
     if codec is not None and codec.name not in _TAGS_IN_HEADER:
         facts.append((codec.extradata or b"").hex())

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mvemo.extract.nets.parts import sequences
 from mvemo.extract.nets.parts.cards import (
     DEMO_TRAINING,
     NetCard,
@@ -15,18 +16,6 @@ from mvemo.extract.nets.parts.cards import (
     profile,
     scaled,
 )
-from mvemo.extract.nets.parts.sequences import (
-    BANDS,
-    BANDS_MEANING,
-    FRAMES_MEANING,
-    DescriptorNet,
-    FrameNorm,
-    band_means,
-    band_widths,
-    masked_mean,
-    pool,
-    split_frames,
-)
 from mvemo.manifests.declared import setting
 
 CHANNELS = (32, 64, 128, 256)
@@ -34,7 +23,7 @@ CHANNELS = (32, 64, 128, 256)
 POOL = (2, 2)
 
 
-class MelCNN(DescriptorNet):
+class MelCNN(sequences.DescriptorNet):
     """Four layers of convolution, batch normalisation, ReLU and max-pooling, and a dense layer.
 
     J22 compares two such nets (Table 3) without describing them, so usual sizes are chosen here.
@@ -44,12 +33,12 @@ class MelCNN(DescriptorNet):
     columns_option = "n_mels"
 
     def build(self, width: float) -> int:
-        self.input_norm = FrameNorm(self.n_bands, momentum=None)
+        self.input_norm = sequences.FrameNorm(self.n_bands, momentum=None)
         channels = [1, *(scaled(count, width) for count in CHANNELS)]
         self.convolutions = nn.ModuleList(
             self.make_convolution(i, a, b) for i, (a, b) in enumerate(pairwise(channels))
         )
-        self.norms = nn.ModuleList(FrameNorm(count) for count in channels[1:])
+        self.norms = nn.ModuleList(sequences.FrameNorm(count) for count in channels[1:])
         self.hidden = self.make_hidden(channels[-1])
         return channels[-1]
 
@@ -68,23 +57,23 @@ class MelCNN(DescriptorNet):
 
     def embed(self, x: Tensor) -> Tensor:
         """Map float32 (batch, frames, bands), NaN after a clip's end, to (batch, embedding_dim)."""
-        x, lengths = split_frames(x)
+        x, lengths = sequences.split_frames(x)
         # -> (batch, 1, bands, frames)
         x = self.input_norm(x.transpose(1, 2), lengths).unsqueeze(1)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             # Values after a clip's end are zero, like the padding beyond the edges.
             x = functional.relu(norm(convolution(x), lengths))
             # -> (batch, channels, bands / 2, frames / 2), rounded up
-            x, lengths = pool(x, lengths, POOL)
+            x, lengths = sequences.pool(x, lengths, POOL)
         # -> (batch, channels) -> (batch, embedding_dim)
-        return self.hidden(masked_mean(x, lengths))
+        return self.hidden(sequences.masked_mean(x, lengths))
 
 
 @dataclass(frozen=True)
 class MelCNNOptions(NetOptions):
     """Options of `CNN` and `LightCNN`."""
 
-    n_frames: int = setting(430, FRAMES_MEANING, ge=1)
+    n_frames: int = setting(430, sequences.FRAMES_MEANING, ge=1)
     n_mels: int = setting(64, "Number of mel bands; J22 gives no number.", ge=1)
     dropout: float = dropout(0.3)
 
@@ -135,7 +124,7 @@ class SpecCNNOptions(NetOptions):
         ge=1,
     )
     spectrogram_dim: int = setting(513, "Number of bins of the spectrogram.", ge=1)
-    bands: int = setting(128, BANDS_MEANING, ge=1)
+    bands: int = setting(128, sequences.BANDS_MEANING, ge=1)
     dropout: float = dropout(0.3, "before the last layer")
 
 
@@ -159,7 +148,7 @@ class SpecCNN(MelCNN):
     columns_option = "spectrogram_dim"
 
     def build(self, width: float) -> int:
-        self._widths = band_widths(self.options.spectrogram_dim, self.options.bands)
+        self._widths = sequences.band_widths(self.options.spectrogram_dim, self.options.bands)
         return super().build(width)
 
     @property
@@ -168,7 +157,7 @@ class SpecCNN(MelCNN):
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Average bins to bands: (batch, n_frames, spectrogram_dim) -> (batch, n_frames, bands)."""
-        return band_means(super().prepare(raw), self._widths)
+        return sequences.band_means(super().prepare(raw), self._widths)
 
     def preparation(self) -> dict[str, Any]:
-        return {**super().preparation(), "bands": BANDS}
+        return {**super().preparation(), "bands": sequences.BANDS}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.descriptors import dim_of
+from mvemo.extract.nets.parts import sequences
 from mvemo.extract.nets.parts.cards import (
     DEMO_TRAINING,
     NetCard,
@@ -17,19 +18,6 @@ from mvemo.extract.nets.parts.cards import (
     dropout,
     profile,
     scaled,
-)
-from mvemo.extract.nets.parts.sequences import (
-    BANDS,
-    BANDS_MEANING,
-    FRAMES_MEANING,
-    DescriptorNet,
-    FrameNorm,
-    band_means,
-    band_widths,
-    frames_of,
-    last_states,
-    pool,
-    split_frames,
 )
 from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
@@ -66,7 +54,7 @@ class CRNNOptions(NetOptions):
     lld_dim: int = setting(
         49, "Number of columns of the low-level descriptors, which follow the spectrogram.", ge=1
     )
-    bands: int = setting(128, BANDS_MEANING, ge=1)
+    bands: int = setting(128, sequences.BANDS_MEANING, ge=1)
     dropout: float = dropout(0.3)
 
 
@@ -89,7 +77,7 @@ class CRNNOptions(NetOptions):
     # Since version 2 the frames of the spectrogram differ from those of the descriptors.
     version=2,
 )
-class CRNN(DescriptorNet):
+class CRNN(sequences.DescriptorNet):
     """J22's improved CNN: two branches, whose concatenated last states are the embedding.
 
     Branch 1 reads the spectrogram in decibels through two convolutions, each followed by a maximum
@@ -101,21 +89,21 @@ class CRNN(DescriptorNet):
     options: CRNNOptions
 
     def build(self, width: float) -> int:
-        self._widths = band_widths(self.options.spectrogram_dim, self.options.bands)
+        self._widths = sequences.band_widths(self.options.spectrogram_dim, self.options.bands)
         bands = len(self._widths)
         half, hidden = scaled(CHANNELS // 2, width), scaled(HIDDEN, width)
-        self.spectrogram_norm = FrameNorm(bands, momentum=None)
+        self.spectrogram_norm = sequences.FrameNorm(bands, momentum=None)
         along_time, along_frequency = (1, KERNEL), (KERNEL, 1)
         # C1 and C2 have no bias because a normalisation follows.
         self.conv1_time = nn.Conv2d(1, half, along_time, padding="same", bias=False)
         self.conv1_frequency = nn.Conv2d(1, half, along_frequency, padding="same", bias=False)
-        self.norm1 = FrameNorm(2 * half)
+        self.norm1 = sequences.FrameNorm(2 * half)
         self.conv2 = nn.Conv2d(2 * half, 2 * half, 3, padding=1, bias=False)
-        self.norm2 = FrameNorm(2 * half)
+        self.norm2 = sequences.FrameNorm(2 * half)
         self.spectrogram_lstm = nn.LSTM(
             2 * half * bands, hidden, batch_first=True, bidirectional=True
         )
-        self.lld_norm = FrameNorm(self.options.lld_dim, momentum=None)
+        self.lld_norm = sequences.FrameNorm(self.options.lld_dim, momentum=None)
         self.lld_lstm = nn.LSTM(
             self.options.lld_dim, hidden, num_layers=2, batch_first=True, bidirectional=True
         )
@@ -136,8 +124,8 @@ class CRNN(DescriptorNet):
     @classmethod
     def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
         return {
-            "n_frames": frames_of(seconds, shared.descriptors),
-            "spectrogram_frames": frames_of(seconds, shared.descriptors, "spectrogram"),
+            "n_frames": sequences.frames_of(seconds, shared.descriptors),
+            "spectrogram_frames": sequences.frames_of(seconds, shared.descriptors, "spectrogram"),
         }
 
     def prepare(self, raw: Tensor) -> Tensor:
@@ -148,7 +136,9 @@ class CRNN(DescriptorNet):
         options = self.options
         bins, lld = options.spectrogram_dim, options.lld_dim
         self.check_columns(raw, bins + lld, "spectrogram_dim, and lld_dim for the rest")
-        x = torch.cat([band_means(raw[:, :, :bins], self._widths), raw[:, :, bins:]], dim=2)
+        x = torch.cat(
+            [sequences.band_means(raw[:, :, :bins], self._widths), raw[:, :, bins:]], dim=2
+        )
         bands = len(self._widths)
         x[:, options.spectrogram_frames :, :bands] = torch.nan
         x[:, options.n_frames :, bands:] = torch.nan
@@ -157,12 +147,12 @@ class CRNN(DescriptorNet):
     def embed(self, x: Tensor) -> Tensor:
         """Map float32 (batch, frames, bands + lld_dim) to (batch, embedding_dim)."""
         bands = len(self._widths)
-        spectrogram, lengths = split_frames(x[:, :, :bands])
+        spectrogram, lengths = sequences.split_frames(x[:, :, :bands])
         branch1 = self._spectrogram(spectrogram, lengths)
-        lld, lengths = split_frames(x[:, :, bands:])
+        lld, lengths = sequences.split_frames(x[:, :, bands:])
         lld = self.lld_norm(lld.transpose(1, 2), lengths).transpose(1, 2)
         # two of (batch, 2 * hidden) -> (batch, embedding_dim)
-        return torch.cat([branch1, last_states(self.lld_lstm, lld, lengths)], dim=1)
+        return torch.cat([branch1, sequences.last_states(self.lld_lstm, lld, lengths)], dim=1)
 
     def _spectrogram(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Run branch 1: (batch, frames, bands) -> (batch, 2 * hidden)."""
@@ -171,26 +161,28 @@ class CRNN(DescriptorNet):
         # C1 -> (batch, channels, bands, frames)
         x = torch.cat([self.conv1_time(x), self.conv1_frequency(x)], dim=1)
         # P1 -> (batch, channels, bands, frames / 4)
-        x, lengths = pool(functional.relu(self.norm1(x, lengths)), lengths, (1, POOL))
+        x, lengths = sequences.pool(functional.relu(self.norm1(x, lengths)), lengths, (1, POOL))
         # C2, P2 -> (batch, channels, bands, frames / 16)
         x = functional.relu(self.norm2(self.conv2(x), lengths))
-        x, lengths = pool(x, lengths, (1, POOL))
+        x, lengths = sequences.pool(x, lengths, (1, POOL))
         # -> (batch, frames / 16, channels * bands)
-        return last_states(self.spectrogram_lstm, x.flatten(1, 2).transpose(1, 2), lengths)
+        return sequences.last_states(
+            self.spectrogram_lstm, x.flatten(1, 2).transpose(1, 2), lengths
+        )
 
     def preparation(self) -> dict[str, Any]:
         frames = {
             "n_frames": self.options.n_frames,
             "spectrogram_frames": self.options.spectrogram_frames,
         }
-        return {**super().preparation(), **frames, "bands": BANDS}
+        return {**super().preparation(), **frames, "bands": sequences.BANDS}
 
 
 @dataclass(frozen=True)
 class RNNOptions(NetOptions):
     """Options of `RNN`."""
 
-    n_frames: int = setting(430, FRAMES_MEANING, ge=1)
+    n_frames: int = setting(430, sequences.FRAMES_MEANING, ge=1)
     n_mfcc: int = setting(20, "Number of cepstral coefficients per frame.", ge=1)
     layers: int = setting(2, "Number of recurrent layers, at least 1.", ge=1)
     dropout: float = dropout(0.3, "between layers and before the classifier")
@@ -202,7 +194,7 @@ class RNNOptions(NetOptions):
     # J22: segments of 10 s; the paper gives neither optimizer nor learning rate.
     {"paper": profile(n_frames=430), "demo": profile(DEMO_TRAINING, width=0.5, n_frames=172)},
 )
-class RNN(DescriptorNet):
+class RNN(sequences.DescriptorNet):
     """Gated recurrent units over the MFCC of the frames; the last state is the embedding.
 
     J22 3.6 says about [19] only that an RNN extracts features, so usual sizes are chosen.
@@ -215,13 +207,13 @@ class RNN(DescriptorNet):
     def build(self, width: float) -> int:
         n_mfcc, layers = self.options.n_mfcc, self.options.layers
         hidden = scaled(HIDDEN, width)
-        self.input_norm = FrameNorm(n_mfcc, momentum=None)
+        self.input_norm = sequences.FrameNorm(n_mfcc, momentum=None)
         dropout = self.options.dropout if layers > 1 else 0.0
         self.gru = nn.GRU(n_mfcc, hidden, num_layers=layers, batch_first=True, dropout=dropout)
         return hidden
 
     def embed(self, x: Tensor) -> Tensor:
         """Map (batch, frames, n_mfcc), NaN after a clip's end, to (batch, embedding_dim)."""
-        x, lengths = split_frames(x)
+        x, lengths = sequences.split_frames(x)
         x = self.input_norm(x.transpose(1, 2), lengths).transpose(1, 2)
-        return last_states(self.gru, x, lengths)
+        return sequences.last_states(self.gru, x, lengths)

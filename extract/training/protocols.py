@@ -18,13 +18,7 @@ from mvemo.extract.nets.parts.registry import NETS, build_net
 from mvemo.extract.nets.parts.weights import WeightReport, load_weights
 from mvemo.extract.pretrained.store import pretrained_path
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
-from mvemo.extract.training.data import (
-    RawBatches,
-    TrainingClips,
-    TrainingSplit,
-    batches_for,
-    training_splits,
-)
+from mvemo.extract.training import data
 from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.recipe import PROBE_C, RMSPROP
 from mvemo.extract.training.steps import Curve, TrainingJob, set_determinism
@@ -147,10 +141,10 @@ def outputs_spec(trained: TrainedNet, manifest: Manifest) -> FeatureSpec:
 
 def train_nets(
     settings: NetSettings,
-    clips: TrainingClips,
+    clips: data.TrainingClips,
     run: RunSettings,
     *,
-    batches: Callable[[Net], RawBatches],
+    batches: Callable[[Net], data.RawBatches],
     jobs: Path,
     on_epoch: Callable[[str, int, int, float], None] | None = None,
     on_report: Callable[[WeightReport], None] | None = None,
@@ -188,7 +182,7 @@ def train_nets(
         return
     start, _ = make_net(settings, n_outputs, run, on_report)
     set_determinism(run.deterministic)
-    reader = batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)
+    reader = data.batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)
     for split, facts, folder in _jobs(settings, clips, run, jobs, start):
         trained_on = [clips.manifest.clip_ids[row] for row in split.rows]
         net = place(make_net(settings, n_outputs, run)[0], device)
@@ -219,13 +213,13 @@ def train_nets(
 class KnownNet(NamedTuple):
     """Facts about a net before its training."""
 
-    split: TrainingSplit | None  # training clips; None if nothing is trained
+    split: data.TrainingSplit | None  # training clips; None if nothing is trained
     spec: FeatureSpec | None  # specification of its feature; None if it must be trained first
     folder: Path | None  # folder of the job, equal for equal jobs; None if nothing is trained
 
 
 def known_nets(
-    settings: NetSettings, clips: TrainingClips, run: RunSettings, jobs: Path
+    settings: NetSettings, clips: data.TrainingClips, run: RunSettings, jobs: Path
 ) -> list[KnownNet]:
     """Return the facts about the nets of `train_nets`, without training any."""
     n_outputs = len(clips.manifest.classes)
@@ -243,11 +237,11 @@ def known_nets(
 
 
 def _jobs(
-    settings: NetSettings, clips: TrainingClips, run: RunSettings, jobs: Path, start: Net
-) -> list[tuple[TrainingSplit, dict[str, Any], JobFolder]]:
+    settings: NetSettings, clips: data.TrainingClips, run: RunSettings, jobs: Path, start: Net
+) -> list[tuple[data.TrainingSplit, dict[str, Any], JobFolder]]:
     """Return each training of a protocol, all that determines its weights, and its folder."""
     found, manifest = [], clips.manifest
-    for split in training_splits(settings, clips, run):
+    for split in data.training_splits(settings, clips, run):
         facts = {
             "training": TRAINING_VERSION,
             # Windows are pooled after the training, so the pooling does not matter.

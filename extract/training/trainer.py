@@ -21,15 +21,9 @@ import torch
 
 from mvemo.extract.errors import ExtractError, TrainingDiverged
 from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.training import recipe
 from mvemo.extract.training.data import Batches, indices_on, split_rows
 from mvemo.extract.training.devices import autocast
-from mvemo.extract.training.recipe import (
-    add_to_average,
-    first_averaged_epoch,
-    fit_probe,
-    freeze_norms,
-    rate_factor,
-)
 from mvemo.extract.training.steps import Curve, Stepper, TrainingJob, to_floats, training_batches
 from mvemo.manifests.files import parse_json, replacing, write_json
 
@@ -128,7 +122,7 @@ class Trainer(Stepper):
             with autocast(self.device, self.job.precision):
                 features.append(net.features(net.prepare(raw.to(self.device))).float())
         with torch.enable_grad():
-            fit_probe(net, self.loss, torch.cat(features), self.target[list(rows)])
+            recipe.fit_probe(net, self.loss, torch.cat(features), self.target[list(rows)])
 
     def resume(self, folder: JobFolder) -> TrainingRun:
         """Return the saved run of a folder, or a new run."""
@@ -171,9 +165,9 @@ class Trainer(Stepper):
             run.curve[name].append(value)
         run.epoch = epoch
         if not self.settings.patience:
-            first = first_averaged_epoch(self.recipe, self.job.epochs)
+            first = recipe.first_averaged_epoch(self.recipe, self.job.epochs)
             if first and epoch >= first:
-                run.best = add_to_average(run.best, self.net.state_dict(), epoch - first + 1)
+                run.best = recipe.add_to_average(run.best, self.net.state_dict(), epoch - first + 1)
             return
         if val_loss < run.best_loss:
             run.best_loss, run.since_best = val_loss, 0
@@ -195,12 +189,12 @@ class Trainer(Stepper):
         """Take one step on each batch of rows, and return the losses before the steps."""
         self.net.train()
         if self.recipe.freeze_norm:
-            freeze_norms(self.net)
+            recipe.freeze_norms(self.net)
         losses = []
         indices = indices_on(self.device, groups)
         batches = zip(self.batches.ahead(groups), indices, strict=True)
         for step, ((_, raw), rows) in enumerate(batches, first_step):
-            factor = rate_factor(self.recipe, step, self.job.steps)
+            factor = recipe.rate_factor(self.recipe, step, self.job.steps)
             for weights, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 weights["lr"] = rate * factor
             losses.append(self.step(raw, self.target[rows]))

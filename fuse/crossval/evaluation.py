@@ -16,7 +16,7 @@ from mvemo.fuse.crossval.prediction import predict_all
 from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
-from mvemo.fuse.models import KERNEL, NAMED, Model
+from mvemo.fuse.models import NAMED, WITH_KERNEL, Model
 from mvemo.fuse.numeric import F64, Bools, Ints, Labels, apply_link, mean_finite
 from mvemo.fuse.results import (
     Choice,
@@ -111,7 +111,7 @@ def evaluate_once(
     oof = predict_all(prepared, settings)
     models = [oof.score(model, temperature=settings.temperature) for model in oof.models]
     nets = [_score_net(prepared, net) for net in prepared.nets]
-    n_single = sum(len(m.features) == 1 and m.name != KERNEL for m in models)
+    n_single = sum(len(m.features) == 1 and m.name not in WITH_KERNEL for m in models)
     results = Results(
         name=table.name,
         task=clips.task,

@@ -26,7 +26,7 @@ from mvemo.fuse.heads.fitting import (
 )
 from mvemo.fuse.heads.kernel import FLOOR, MOST_CLIPS, fit_kernel, outputs_of, refit_kernel
 from mvemo.fuse.metrics.calibration import fit_temperature
-from mvemo.fuse.models import KERNEL, Model, modalities_of
+from mvemo.fuse.models import BLENDED, KERNEL, WITH_KERNEL, Model, modalities_of
 from mvemo.fuse.numeric import F32, F64, Bools, Labels, Link
 from mvemo.fuse.scaling import unit_rows
 
@@ -34,20 +34,21 @@ from mvemo.fuse.scaling import unit_rows
 def kernel_expert(prepared: Preparation, settings: EvaluationSettings) -> KernelExpert | None:
     """Return the expert over all features of the models; None if it is not to be made.
 
-    Raise `BadFeatures` if ``models`` names it although it cannot be made.
+    Raise `BadFeatures` if ``models`` names it, or a blend with it, although it cannot be made.
     """
-    named = settings.models is not None and KERNEL in settings.models
-    if not named and (settings.models is not None or not settings.kernel):
+    named = next((name for name in settings.models or () if name in WITH_KERNEL), None)
+    if named is None and (settings.models is not None or not settings.kernel):
         return None
     features, n = prepared.features, len(prepared.clips.y_true)
     reasons = {
         "it needs at least one other model": not prepared.models,
         f"it needs at most {MOST_CLIPS:,} clips, got {n:,}": n > MOST_CLIPS,
         "it needs all features in memory (fuse.memory)": features.streamed,
+        "it needs ratings": named == BLENDED and prepared.clips.link != "identity",
     }
     why_not = next((reason for reason, applies in reasons.items() if applies), None)
     if why_not and named:
-        raise BadFeatures(f"{features.store.path}: {KERNEL}: {why_not}: leave it out")
+        raise BadFeatures(f"{features.store.path}: {named}: {why_not}: leave it out")
     if why_not:
         return None
     everything = max(prepared.models, key=lambda model: len(model.features)).features

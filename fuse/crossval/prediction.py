@@ -14,11 +14,11 @@ from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.kernel_expert import kernel_expert
 from mvemo.fuse.crossval.out_of_fold import Fallback, OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
-from mvemo.fuse.crossval.second_layers import Product, Stack
+from mvemo.fuse.crossval.second_layers import Blend, Product, Stack
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Clips, Matrix, leave_each_out
 from mvemo.fuse.heads.fitting import TOLERANCE, Fit, Fitted, HeadFitter, Position
-from mvemo.fuse.models import Key, Model, Parts, parts_of
+from mvemo.fuse.models import BLENDED, KERNEL, Key, Model, Parts, parts_of
 from mvemo.fuse.numeric import Ints, complete
 from mvemo.fuse.scaling import fit_scaling
 
@@ -40,7 +40,8 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
         name: tuple(Fallback(m, part.features, part.features) for m, part in of_model.items())
         for name, of_model in parts.items()
     }
-    layers = _second_layers(prepared, settings, parts, inner)
+    layers: list[Stack | Product | Blend] = []
+    on_heads = _second_layers(prepared, settings, parts, inner)
     expert = kernel_expert(prepared, settings)
     count = settings.head.inner_folds
     oof.inner_folds |= {
@@ -48,12 +49,19 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
     }
     if any((inner_folds < 0).all() for inner_folds in oof.inner_folds.values()):
         # If all training clips are of one group, these have no inner predictions.
-        layers, expert = [], None
-    for layer in layers:
-        oof.add_model(layer.model, layer.decided_by if settings.missing_modality else None)
+        on_heads, expert = [], None
+    for one in on_heads:
+        oof.add_model(one.model, one.decided_by if settings.missing_modality else None)
+        layers.append(one)
     if expert is not None:
         oof.add_model(expert.model, None)
-    inner_models = models if inner else [base for layer in layers for base in layer.bases]
+        if clips.link == "identity" and BLENDED in (settings.models or (BLENDED,)):
+            # The stack, or without it the model of most features.
+            stacks = [layer.model for layer in on_heads if isinstance(layer, Stack)]
+            linear = stacks[0] if stacks else max(models, key=lambda one: len(one.features))
+            layers.append(Blend((linear, expert.model), parts, settings.head, inner))
+            oof.add_model(layers[-1].model, None)
+    inner_models = models if inner else [base for layer in on_heads for base in layer.bases]
     needs_parts = clips.task.needs_inner or any(isinstance(layer, Stack) for layer in layers)
     for net_fold, tested in prepared.passes:
         matrices = {name: features.matrix(name, net_fold) for name in prepared.names}
@@ -81,7 +89,9 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
             f"no head can be trained: every fold has too few training clips {clips.task.too_few}"
         )
     for layer in layers:
-        if settings.refit and any(head.model == layer.name for head in oof.heads):
+        # A blend has no heads of folds, because the kernel expert has none.
+        shown_by = KERNEL if isinstance(layer, Blend) else layer.name
+        if settings.refit and any(head.model == shown_by for head in oof.heads):
             oof.heads.append(layer.fit_all(oof))
     return oof
 

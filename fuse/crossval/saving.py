@@ -3,7 +3,7 @@
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.models import KERNEL, NAMED, Model
+from mvemo.fuse.models import KERNEL, NAMED, WITH_KERNEL, Model
 from mvemo.fuse.results import Results
+from mvemo.fuse.scaling import unit_rows
 from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.files import parse_json, replacing
 from mvemo.manifests.text_table import listed
 
 # Must be increased if the file has another form.
-VERSION = 7
+VERSION = 8
 # Fields of a head in the header; arrays that only some heads have.
 _SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs", "limit", "slope")
 _OPTIONAL = ("thresholds", "rows", "factor", "ends")
@@ -32,7 +33,6 @@ _MODEL_DTYPES: dict[str, type[np.floating]] = {
     "scale": np.float32,
 }
 _KERNEL_DTYPES: dict[str, type[np.floating]] = {
-    "rows": np.float16,
     "mean": np.float32,
     "scale": np.float32,
     "factor": np.float32,
@@ -119,24 +119,43 @@ def saved_heads(results: Results) -> SavedHeads:
     """Return the heads of an evaluation, as `load_heads` reads them back."""
     # Only the kernel head of all clips is saved, because a head of this kind is large.
     fitted = any(head.model == KERNEL for head in results.heads)
-    with_heads = (m for m in results.models if not m.by_net and (fitted or m.name != KERNEL))
+    left_out = () if fitted else WITH_KERNEL
+    with_heads = (m for m in results.models if not m.by_net and m.name not in left_out)
     models = tuple(Model(m.name, m.features, m.modalities) for m in with_heads)
     return SavedHeads(results.classes, models, results.heads, _facts(results))
 
 
-def model_dtypes(head: Head) -> dict[str, type[np.floating]]:
-    """Return the types in which a model's file stores the arrays of a head."""
-    return _MODEL_DTYPES if head.rows is None else _KERNEL_DTYPES
+def small_arrays(head: Head) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a head that a model's file stores in small types."""
+    dtypes = _MODEL_DTYPES if head.rows is None else _KERNEL_DTYPES
+    arrays: dict[str, NDArray[Any]] = {n: getattr(head, n).astype(t) for n, t in dtypes.items()}
+    if head.rows is not None:
+        # In whole steps, 127 to the largest value of a row; `_full` restores the length of 1.
+        largest = np.abs(head.rows).max(axis=1, keepdims=True)
+        arrays["rows"] = np.round(head.rows * (127 / np.maximum(largest, 1e-9))).astype(np.int8)
+    return arrays
+
+
+def in_small_types(head: Head) -> Head:
+    """Return the head as it is read from a model's file."""
+    arrays: dict[str, Any] = {name: _full(name, x) for name, x in small_arrays(head).items()}
+    return replace(head, **arrays)
+
+
+def _full(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    if values.dtype == np.int8:
+        return unit_rows(values.astype(np.float32))
+    return values.astype(np.float32 if name in ("coef", "rows") else np.float64)
 
 
 def write_heads(path: str | Path, saved: SavedHeads, *, small: bool = False) -> None:
-    """Write heads to a file; if `small`, in the types of `model_dtypes`."""
+    """Write heads to a file; if `small`, some arrays in the types of `small_arrays`."""
     arrays: dict[str, NDArray[Any]] = {}
     for i, head in enumerate(saved.heads):
-        dtypes = model_dtypes(head) if small else {}
+        rounded = small_arrays(head) if small else {}
         for name in _ARRAYS:
             if (values := getattr(head, name)) is not None:
-                arrays[f"{i}/{name}"] = values.astype(dtypes.get(name, values.dtype))
+                arrays[f"{i}/{name}"] = rounded.get(name, values)
     header = {
         "mvemo_heads": VERSION,
         "classes": list(saved.classes),
@@ -218,9 +237,10 @@ def _read_head(
         if name in _OPTIONAL and f"{i}/{name}" not in file:
             continue
         values = file[f"{i}/{name}"]
-        if values.shape != shape or values.dtype.kind != "f":
+        is_number = values.dtype.kind == "f" or (name == "rows" and values.dtype == np.int8)
+        if values.shape != shape or not is_number:
             raise ValueError(f"{name} of head {i} has type {values.dtype} and shape {values.shape}")
-        fields[name] = values.astype(np.float32 if name in ("coef", "rows") else np.float64)
+        fields[name] = _full(name, values)
     if ("rows" in fields) != ("factor" in fields):
         raise ValueError(f"head {i} has only one of the arrays rows and factor")
     return Head(**fields)

@@ -9,6 +9,9 @@ eq. 1) whose exponents are not learned but calibrate each expert. It is a linear
 outputs of the single features' heads, so it is stored as a `Head`. Only one number per feature,
 or per feature and target, is fitted. Unlike a stack, it needs no training clip that has all
 features, and it works with any subset of them.
+
+The blend is the mean of the values of a linear model and of the kernel expert, whose errors differ.
+Nothing is fitted: weights fitted on inner errors are no better.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +25,17 @@ from mvemo.fuse.features import Clips, leave_each_out, matrix_of
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.heads.head import Head, HeadSettings
 from mvemo.fuse.metrics.calibration import fit_temperature
-from mvemo.fuse.models import INTEGRATED, LATE, STACKED, Key, Missing, Model, Parts, modalities_of
+from mvemo.fuse.models import (
+    BLENDED,
+    INTEGRATED,
+    LATE,
+    STACKED,
+    Key,
+    Missing,
+    Model,
+    Parts,
+    modalities_of,
+)
 from mvemo.fuse.numeric import (
     DECISION_INPUTS,
     F64,
@@ -73,6 +86,23 @@ class _SecondLayer:
         """Return the layer as a model that needs all modalities of its bases."""
         features = dict.fromkeys(name for base in self.bases for name in base.features)
         return Model(self.name, tuple(features), modalities_of(self.bases))
+
+    def _head(self, clips: Clips, fold: int | None, weights: F64) -> Head:
+        """Return the weighted mean of the bases as a layer over their decision-level outputs."""
+        scaled = weights / _shares(clips, weights).sum(axis=0)
+        return Head(
+            model=self.name,
+            features=tuple(base.name for base in self.bases),
+            fold=fold,
+            net_fold=None,
+            mean=np.zeros(weights.size),
+            scale=np.ones(weights.size),
+            coef=np.concatenate([np.diag(w) for w in scaled], axis=1).astype(np.float32),
+            intercept=np.zeros(clips.n_outputs),
+            C=self.settings.C,
+            link=clips.link,
+            inputs=DECISION_INPUTS[clips.link],
+        )
 
 
 class Stack(_SecondLayer):
@@ -196,25 +226,26 @@ class Product(_SecondLayer):
         outputs = np.stack([oof.predict_everywhere(base) for base in self.bases])
         return self._head(oof.clips, None, late_weights(oof.clips, outputs))
 
-    def _head(self, clips: Clips, fold: int | None, weights: F64) -> Head:
-        """Return the product of all bases as a layer over their decision-level outputs."""
-        scaled = weights / _shares(clips, weights).sum(axis=0)
-        return Head(
-            model=LATE,
-            features=tuple(base.name for base in self.bases),
-            fold=fold,
-            net_fold=None,
-            mean=np.zeros(weights.size),
-            scale=np.ones(weights.size),
-            coef=np.concatenate([np.diag(w) for w in scaled], axis=1).astype(np.float32),
-            intercept=np.zeros(clips.n_outputs),
-            C=self.settings.C,
-            link=clips.link,
-            inputs=DECISION_INPUTS[clips.link],
-        )
-
     def _without(self, missing: Missing) -> list[Model]:
         return [base for base in self.bases if not set(missing) & set(base.modalities)]
+
+
+class Blend(_SecondLayer):
+    """Mean of the values of a linear model and of the kernel expert."""
+
+    name = BLENDED
+
+    def predict_fold(self, oof: OutOfFold, fold: int) -> None:
+        """Write the means of one fold, and those inside its training folds, to `oof`."""
+        key, tested = self.model.key, oof.clips.folds == fold
+        inner, bases = oof.inner[fold], [base.key for base in self.bases]
+        oof.outputs[key][tested] = np.mean([oof.outputs[base][tested] for base in bases], axis=0)
+        if set(bases) <= set(inner):
+            inner[key] = np.mean([inner[base] for base in bases], axis=0)
+
+    def fit_all(self, oof: OutOfFold) -> Head:
+        """Return the mean as a layer over the values of both models."""
+        return self._head(oof.clips, None, np.ones((len(self.bases), oof.clips.n_outputs)))
 
 
 def late_weights(clips: Clips, outputs: F64) -> F64:

@@ -24,7 +24,7 @@ from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.features import Clips, leave_each_out
 from mvemo.fuse.final.model import FinalModel, Vectors, predict_clips
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.models import KERNEL, NAMED
+from mvemo.fuse.models import NAMED, WITH_KERNEL
 from mvemo.fuse.numeric import F64, Bools, Link, apply_link, complete
 
 # Strengths to choose from; 0 leaves the model as it is. Above 1, models adapted to the most
@@ -169,7 +169,7 @@ class Adaptation:
 def linear_part(model: FinalModel) -> FinalModel:
     """Return the model without its kernel heads, which cannot be adapted."""
     heads = tuple(head for head in model.heads.heads if head.rows is None)
-    predictors = tuple(p for p in model.predictors if p.name != KERNEL)
+    predictors = tuple(p for p in model.predictors if p.name not in WITH_KERNEL)
     return replace(model, heads=replace(model.heads, heads=heads), predictors=predictors)
 
 

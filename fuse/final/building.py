@@ -13,10 +13,11 @@ import numpy as np
 
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.conformal import GRID, cross_conformal, limits
-from mvemo.fuse.crossval.saving import SavedHeads, model_dtypes, saved_heads
+from mvemo.fuse.crossval.saving import SavedHeads, in_small_types, saved_heads
 from mvemo.fuse.crossval.second_layers import late_bases, late_inner
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings
+from mvemo.fuse.final.formats import quadrant_of
 from mvemo.fuse.final.model import (
     INTERVAL_SHARE,
     FinalModel,
@@ -30,13 +31,22 @@ from mvemo.fuse.metrics.calibration import (
     apply_temperature,
     fit_temperature,
     log_probabilities,
+    reliability,
 )
-from mvemo.fuse.models import KERNEL, LATE, NAMED, SECOND_LAYERS, Model, modalities_of, parts_of
-from mvemo.fuse.numeric import F64, Labels, Link, complete
+from mvemo.fuse.models import (
+    LATE,
+    NAMED,
+    SECOND_LAYERS,
+    WITH_KERNEL,
+    Model,
+    modalities_of,
+    parts_of,
+)
+from mvemo.fuse.numeric import F64, Labels, Link, complete, mean_finite
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks.base import Outcome, Task
-from mvemo.fuse.tasks.regression import Regression
+from mvemo.fuse.tasks.regression import Plane, Regression
 
 # Up to this number of features all subsets are scored; otherwise those of a modality, and those
 # without one feature.
@@ -72,8 +82,9 @@ def build_model(
     for predictor in ranked:
         needs = set(predictor.features)
         # A predictor is left out if a better one needs no feature that it does not need. A kernel
-        # head replaces none, because only linear heads learn from corrections.
-        others = [p for p in predictors if p.name != KERNEL]
+        # head replaces no linear one, because only linear heads learn from corrections.
+        is_linear = predictor.name not in WITH_KERNEL
+        others = [p for p in predictors if not (is_linear and p.name in WITH_KERNEL)]
         if not imported & needs and not any(needs.issuperset(p.features) for p in others):
             predictors.append(predictor)
     if not predictors:
@@ -138,18 +149,15 @@ def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
     features_of = {model.name: model.features for model in saved.models}
     layers = {LATE if p.bases else p.name for p in predictors}.intersection(NAMED)
     needed = {p.features for p in predictors if not p.bases}
-    over_heads = layers.intersection(SECOND_LAYERS)
-    needed |= {
-        features_of[base] for n in over_heads for h in saved.select(n) for base in h.features
-    }
+    for name in SECOND_LAYERS:
+        if name in layers:
+            bases = {base for head in saved.select(name) for base in head.features}
+            layers |= bases.intersection(NAMED)
+            needed |= {features_of[base] for base in bases.difference(NAMED)}
     heads = []
     for head in saved.heads:
         if head.model in layers or (head.model not in NAMED and head.features in needed):
-            rounded: dict[str, Any] = {}
-            for name, dtype in model_dtypes(head).items():
-                values = getattr(head, name)
-                rounded[name] = values.astype(dtype).astype(values.dtype)
-            heads.append(replace(head, **rounded))
+            heads.append(in_small_types(head))
     return replace(saved, heads=tuple(heads))
 
 
@@ -186,14 +194,41 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
         "per_group": by_group,
     }
     if isinstance(task, Regression) and task.plane is not None:
-        at = [task.plane.valence, task.plane.arousal]
-        errors = (y_true - outputs)[:, at]
-        covariance = (errors.T @ errors / len(errors)).tolist()
-        expected["plane"] = {"at": at, "centre": task.plane.centre, "covariance": covariance}
+        expected["plane"] = _plane(task.plane, y_true, outputs)
+        for name, scores in by_group.items():
+            rows = np.array([results.groups[i] == name for i in np.flatnonzero(valid)])
+            # As for new music: neither the heads nor the errors know this set.
+            plane = _plane(task.plane, y_true[~rows], outputs[~rows])
+            scores |= _quadrant_calibration(task.plane, plane, y_true[rows], outputs[rows])
     predictor = Predictor(
         model.name, model.features, model.modalities, expected, temperature, bases
     )
     return with_limits(predictor, y_true, outputs, groups, task.link)
+
+
+def _plane(plane: Plane, y_true: F64, outputs: F64) -> dict[str, Any]:
+    """Return the JSON values that `quadrant_of` reads, with the errors of left-out clips."""
+    at = [plane.valence, plane.arousal]
+    errors = (y_true - outputs)[:, at]
+    covariance = (errors.T @ errors / len(errors)).tolist()
+    return {"at": at, "centre": plane.centre, "covariance": covariance}
+
+
+def _quadrant_calibration(
+    plane: Plane, stated: Mapping[str, Any], y_true: F64, outputs: F64
+) -> dict[str, Any]:
+    """Return the mean confidence of quadrants, and its ECE followed by the ECE of chance.
+
+    Clips on the centre, which have no quadrant, are left out.
+    """
+    rows = (y_true[:, stated["at"]] != plane.centre).all(axis=1)
+    right = plane.quadrants(y_true[rows]) == plane.quadrants(outputs[rows])
+    confidence = np.array([quadrant_of(values, **stated)[1] for values in outputs[rows]])
+    found = reliability(right[:, None].astype(np.int64), confidence[:, None])
+    return {
+        "confidence": _finite(float(mean_finite(confidence, axis=0))),
+        "quadrant_ece": [_finite(found.ece), _finite(found.ece_by_chance)],
+    }
 
 
 def per_group(
@@ -286,7 +321,7 @@ def part_products(results: Results) -> list[ModelResult]:
     models = {
         m.name: m
         for m in results.models
-        if len(m.features) == 1 and not m.by_net and m.name != KERNEL and m.valid.any()
+        if len(m.features) == 1 and not m.by_net and m.name not in WITH_KERNEL and m.valid.any()
     }
     bases = late_bases([Model(m.name, m.features, m.modalities) for m in models.values()])
     clips = Clips(results.task, results.y_true, results.groups, results.folds, len(results.classes))

@@ -33,7 +33,7 @@ from mvemo.fuse.final.building import build_model, with_limits
 from mvemo.fuse.final.model import FinalModel, Vectors
 from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.intervals import MIN_GROUPS
-from mvemo.fuse.models import KERNEL
+from mvemo.fuse.models import WITH_KERNEL
 from mvemo.fuse.numeric import F64, Bools, complete
 from mvemo.fuse.stores import MemoryStore, joined
 from mvemo.fuse.tasks import task_of
@@ -291,7 +291,7 @@ def _retrained(base: FinalModel, corrected: _Corrected, cache: Cache) -> tuple[F
         folds=base.facts["folds"],
         scale=base.facts.get("scale", ""),
         head=HeadSettings(**recorded["head"]),
-        kernel=any(predictor.name == KERNEL for predictor in base.predictors),
+        kernel=any(predictor.name in WITH_KERNEL for predictor in base.predictors),
         refit=True,
         audit=False,
         n_resamples=0,

@@ -345,20 +345,20 @@ def with_coverage(model: FinalModel, asked: Asked | None) -> FinalModel:
 
 def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
     """Return calibrated probabilities, or predicted values, float64 (clips, outputs)."""
-    layer = second_layer(model, predictor)
-    if layer is None:
-        outputs = _concatenated(_feature_heads(model, predictor), predictor.features, vectors)
-    else:
-        features = {m.name: m.features for m in model.heads.models}
-        bases = [
-            _concatenated(model.heads.select_features(features[base]), features[base], vectors)
-            for base in layer.features
-        ]
-        x = [decision_inputs(values, layer.link) for values in bases]
-        outputs = layer.predict(np.concatenate(x, axis=1))
+    outputs = _outputs(model, predictor, vectors)
     if task_of(model.task).fits_temperature:
         return apply_temperature(outputs, predictor.temperature)
     return outputs
+
+
+def _outputs(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
+    layer = second_layer(model, predictor)
+    if layer is None:
+        return _concatenated(_feature_heads(model, predictor), predictor.features, vectors)
+    by_name = {m.name: Predictor(m.name, m.features, m.modalities, {}) for m in model.heads.models}
+    bases = [_outputs(model, by_name[base], vectors) for base in layer.features]
+    x = [decision_inputs(values, layer.link) for values in bases]
+    return layer.predict(np.concatenate(x, axis=1))
 
 
 def second_layer(model: FinalModel, predictor: Predictor) -> Head | None:

@@ -220,13 +220,15 @@ def _alarm(distance: F64, copies: F64, dress: NDArray[np.object_]) -> dict[str, 
 
     ``limit`` is the largest usual `relative_distance`, ``folder`` the largest usual median of its
     ratio to the limit in a folder, ``copy`` the largest `copy_ratio` of a copy, ``false_alarms``
-    the share of each dress above the limit, ``clips`` the number of training clips as they are,
-    which come first in `Reference.places`. Values are None if all clips are equal, or only two.
+    the share of each dress above the limit, ``usual`` percentiles of the training clips' ratio to
+    the limit, ``clips`` the number of training clips as they are, which come first in
+    `Reference.places`. Values are None if all clips are equal, or only two.
     """
     known = {n: distance[(dress == n) & np.isfinite(distance)] for n in dict.fromkeys(dress)}
     limit = max(map(_usual, known.values()))
     if not limit or not len(known[PLAIN]) or not np.isfinite(copies).any():
-        return {"limit": None, "folder": None, "copy": None, "false_alarms": {}, "clips": 0}
+        unknown = dict.fromkeys(("limit", "folder", "copy"))
+        return {**unknown, "false_alarms": {}, "usual": [], "clips": 0}
     drawn = np.random.default_rng(0).choice(known[PLAIN] / limit, (DRAWS, FOLDER))
     # The lower tail of the ratios falls like a power, whose exponent these two quantiles tell: as
     # few clips are below the limit as shall be called copies, though some may have a twin.
@@ -237,6 +239,7 @@ def _alarm(distance: F64, copies: F64, dress: NDArray[np.object_]) -> dict[str, 
         "folder": float(np.quantile(np.median(drawn, axis=1), USUAL_FOLDERS)),
         "copy": min(COPY, float(low * (CALLED_COPIES / 0.05) ** exponent)),
         "false_alarms": {n: float((values > limit).mean()) for n, values in known.items()},
+        "usual": np.quantile(known[PLAIN] / limit, np.linspace(0, 1, 101)).round(4).tolist(),
         "clips": int((dress == PLAIN).sum()),
     }
 

@@ -58,23 +58,11 @@ def kernel(x: F32, y: F32) -> F32:
 def fit_kernel(
     unit: F32, target: F64, inner: Ints, weights: F32 | None = None
 ) -> tuple[KernelRidge, F64]:
-    """Fit a head, and predict its training clips by fits without their inner fold.
+    """Return the head of the ridge of least squared error on inner folds, and its inner scores.
 
-    Parameters
-    ----------
-    unit
-        float32 (clips, dim): vectors of length 1 (`mvemo.fuse.scaling.unit_rows`).
-    target
-        float64 (clips, outputs): indicators of classes, tags, or standardised values.
-    inner
-        int64 (clips,): inner fold of each clip, from 0.
-    weights
-        float32 (clips,): weight of each clip's squared error; None for equal weights.
-
-    Returns
-    -------
-    The head with the ridge of least squared error on inner folds, and its inner scores, float64
-    (clips, outputs).
+    `unit` has vectors of length 1, float32 (clips, dim); `target` indicators of classes, tags, or
+    standardised values, float64 (clips, outputs); `inner` the inner fold of each clip; `weights`
+    those of the clips' squared errors.
     """
     gram, values = kernel(unit, unit), target.astype(np.float32)
     weights = np.ones(len(unit), np.float32) if weights is None else weights

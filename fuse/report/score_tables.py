@@ -104,7 +104,7 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
     )
 
 
-def score_cell(value: float, **parts: str) -> Cell:
+def score_cell(value: float, **parts: Any) -> Cell:
     """Return the cell of a score; `parts` are other fields of `Cell`."""
     return Cell(fraction(value), value=value if np.isfinite(value) else None, **parts)
 

@@ -1,7 +1,9 @@
 """Clip tables of caches, with the clips' folds or split, and links to the media files."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from mvemo.cache import Cache, ClipTable
+from mvemo.cache.table import subset
 from mvemo.manifests import (
     Folds,
     Holdout,
@@ -34,6 +37,10 @@ class Evaluation:
     table: ClipTable
     folds: Folds | None  # None if the clips have a split
     notes: tuple[str, ...]
+
+    def part(self, rows: Sequence[int]) -> Evaluation:
+        """Return the table of some clips, which has no folds of its own."""
+        return Evaluation(subset(self.table, rows), None, ())
 
 
 def extracted_clips(

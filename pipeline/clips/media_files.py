@@ -12,6 +12,7 @@ from mvemo.extract.settings import NetSettings, window_starts
 from mvemo.extract.store.contents import contents_of
 from mvemo.extract.store.folders import Stamp
 from mvemo.manifests import Clip, Manifest
+from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.manifests.text_table import listed
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
@@ -32,6 +33,11 @@ LEAST_EXCESS = 0.25
 def media_files(manifest: Manifest) -> dict[str, Path]:
     """Return the file for each path in the manifest; segments of a file share an entry."""
     return {clip.path: manifest.media_path(clip) for clip in manifest.clips}
+
+
+def only_sound(manifest: Manifest) -> bool:
+    """Return True if the suffixes of all files are those of audio files."""
+    return {Path(clip.path).suffix.lower() for clip in manifest.clips} <= AUDIO_SUFFIXES
 
 
 def missing_media(manifest: Manifest, path: Path) -> list[str]:

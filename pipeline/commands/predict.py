@@ -30,19 +30,15 @@ from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
-    from mvemo.fuse.conformal import Asked
     from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
     from mvemo.fuse.final.model import FinalModel
-    from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 
-# Value of --modality -> modalities to read.
-MODALITIES = {"audio": ("audio",), "video": ("video",), "both": ("audio", "video")}
 model_options = together(
     [
         model_option,
         option(
             "--modality",
-            type=click.Choice(list(MODALITIES)),
+            type=click.Choice(["audio", "video", "both"]),
             default="both",
             help="Read only sound, only pictures, or both.",
         ),
@@ -101,7 +97,6 @@ model_options = together(
 @option("--timeline-to", type=OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
 def predict(
     inputs: tuple[str, ...],
-    catalogue: Path | None,
     plan: bool,
     timeline: bool,
     timeline_to: Path | None,
@@ -126,10 +121,13 @@ def predict(
       mvemo predict songs/ --cache songs.h5 --csv songs.csv    # each night
       mvemo predict songs/ --relative
     """
-    options["coverage"] = _asked(options.pop("coverage"), options)
     windows = {name: options.pop(name) for name in ("window", "hop")}
     shown = {n: options.pop(n) for n in ("csv_file", "as_json", "jsonl", "strict", "relative")}
-    shown["works"] = [Path(entry) / ".mvemo" for entry in inputs]
+    form = {name: options.pop(name) for name in ("per_class", "jointly")}
+    if options["coverage"] is not None or any(form.values()):
+        from mvemo.fuse.final.model import asked_of
+
+        options["coverage"] = asked_of(options["coverage"], **form)
     if shown["jsonl"] and shown["as_json"]:
         raise BadOption("--json, --jsonl: expected one of them, got both")
     for name, value in {**windows, "timeline-to": timeline_to}.items():
@@ -139,84 +137,37 @@ def predict(
         raise BadOption("--coverage holds for whole clips: leave out --coverage or --timeline")
     if timeline and shown["relative"]:
         raise BadOption("--relative compares whole clips: leave out --relative or --timeline")
-    if timeline and catalogue is not None:
+    if timeline and options["catalogue"] is not None:
         raise BadOption("--cache does not keep windows: leave out --cache or --timeline")
-    features = [Path(entry) for entry in inputs if entry.lower().endswith(".h5")]
-    if features and (len(inputs) > 1 or timeline or catalogue is not None or options["columns"]):
-        raise BadOption(
-            f"{features[0]}: a feature file cannot be combined with other inputs, "
-            "--timeline, --cache or --column"
-        )
-    if features:
-        return _predict_features(INPUT.convert(features[0], None, None), options, shown)
 
-    from mvemo.pipeline.prediction.new_clips import clips_and_settings
+    from mvemo.pipeline.prediction import request
 
-    later = catalogue is not None and not plan
-    clips, folder, settings = clips_and_settings(inputs, **options, later=later)
-    unreadable = all(clip.problem for clip in clips)
-    if plan:
-        # Without clips to time, neither torch nor nets are needed.
-        if unreadable:
-            click.echo(f"clips: {len(clips)}, {len(clips)} of them cannot be read")
-            return 0
-
+    asked = request.PredictRequest(inputs, **options)
+    if asked.features is not None:
+        if len(inputs) > 1 or timeline or asked.catalogue is not None or asked.columns:
+            raise BadOption(
+                f"{asked.features}: a feature file cannot be combined with other inputs, "
+                "--timeline, --cache or --column"
+            )
+        INPUT.convert(asked.features, None, None)
+    elif plan:
+        from mvemo.pipeline.prediction.new_clips import clips_and_settings
         from mvemo.pipeline.prediction.run import plan_text
 
-        click.echo(plan_text(folder, clips, settings))
+        click.echo(plan_text(*clips_and_settings(asked)))
         return 0
-    if unreadable:
-        return _show_problems(folder, clips, settings, shown, timeline)
-    if timeline:
+    elif timeline:
+        from mvemo.pipeline.prediction.new_clips import clips_and_settings
         from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
 
+        clips, folder, settings = clips_and_settings(asked)
         to = timeline_to or OUT_FOLDER.convert("timelines", None, None)
         given = TimelineSettings(**{k: v for k, v in windows.items() if v is not None})
         return _show_timelines(write_timelines(folder, clips, settings, given, to), shown)
-
-    from mvemo.pipeline.prediction.run import predict_files
-
     on_clip = _echo_line if shown["jsonl"] and not shown["relative"] else None
-    found = predict_files(folder, clips, settings, catalogue, on_clip)
-    return _show(*found, {**shown, "told": on_clip}, facts=catalogue is not None)
-
-
-def _asked(coverage: float | None, options: dict[str, Any]) -> Asked | None:
-    """Take the options on the form of sets from `options`, and return what they ask for."""
-    form = {name: options.pop(name) for name in ("per_class", "jointly")}
-    if coverage is None and not any(form.values()):
-        return None
-    from mvemo.fuse.final.model import asked_of
-
-    return asked_of(coverage, **form)
-
-
-def _predict_features(file: Path, options: dict[str, Any], shown: dict[str, Any]) -> int:
-    from mvemo.pipeline.prediction.predictions import predict_features
-
-    modalities, name = MODALITIES[options["modality"]], options["model_name"]
-    found = predict_features(name, file, modalities, options["coverage"])
-    return _show(*found, shown, facts=False)
-
-
-def _show_problems(
-    folder: Path,
-    clips: Sequence[NewClip],
-    settings: PredictSettings,
-    shown: dict[str, Any],
-    timeline: bool,
-) -> int:
-    """Print why no clip can be read; unlike `predict_files`, this does not import torch."""
-    from mvemo.fuse.final.clip_prediction import ClipPrediction
-    from mvemo.fuse.final.model import load_model, with_coverage
-    from mvemo.pipeline.prediction.predictions import unpredicted
-
-    model = with_coverage(load_model(folder), settings.coverage)
-    if timeline:
-        unread = ((model, *unpredicted(clip.file, clip.problem)) for clip in clips)
-        return _show_timelines(unread, shown)
-    found = [ClipPrediction(clip.file, error=clip.problem) for clip in clips]
-    return _show(model, found, shown, facts=False)
+    model, found = request.predict(asked, on_clip)
+    shown["works"] = [Path(entry) / ".mvemo" for entry in inputs]
+    return _show(model, found, shown, facts=asked.catalogue is not None)
 
 
 def _echo_line(model: FinalModel, prediction: ClipPrediction) -> None:
@@ -236,7 +187,8 @@ def _show(
     from mvemo.pipeline.prediction.relative import compared
 
     _, predictions = compared(model, predictions, shown["relative"], "add --relative")
-    for prediction in predictions if shown["jsonl"] and not shown.get("told") else ():
+    # Only relative values need all clips; other lines are printed already.
+    for prediction in predictions if shown["jsonl"] and shown["relative"] else ():
         _echo_line(model, prediction)
     found = records(model, predictions, facts)
     if not (shown["as_json"] or shown["jsonl"]):
@@ -307,8 +259,9 @@ def explain(
     page = to or OUT_FILE.convert(f"{file.stem}.explained.html", None, None)
 
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
+    from mvemo.pipeline.prediction.request import PredictRequest
 
-    clips, folder, settings = clips_and_settings([str(file)], **options)
+    clips, folder, settings = clips_and_settings(PredictRequest([str(file)], **options))
     if len(clips) != 1 or clips[0].problem:
         raise BadOption(f"{file}: {clips[0].problem or 'expected one media file'}")
 

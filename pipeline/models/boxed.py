@@ -199,6 +199,12 @@ def _set_words(scores: Mapping[str, Any], ends: bool) -> str:
         return _EXPECT[metric].replace("{:.0%}", cell(metric, "{:.0%}"))
     share = "quadrant_accuracy"
     quadrant = f" and the right quadrant for {cell(share, '{:.0%}')}" if share in scores else ""
+    if ends and "quadrant_ece" in scores:
+        error, by_chance = scores["quadrant_ece"]
+        quadrant += (
+            f" (mean confidence {scores['confidence']:.0%}, calibration error {error:.2f}; "
+            f"by chance {by_chance:.2f})"
+        )
     return f"r {', '.join(r)}{quadrant}"
 
 

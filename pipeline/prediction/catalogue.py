@@ -251,12 +251,6 @@ def _contents(path: Path) -> tuple[dict[str, str], tuple[FeatureSpec, ...]]:
                 f"{path}: expected a catalogue of 'mvemo predict', got features of "
                 f"{cache.table.name!r}: give --cache another file"
             )
-        if any(spec.name == RECORD and spec.version < 2 for spec in cache.specs):
-            tell_note(
-                f"{path}: is of an earlier version, which knew files by their bytes: all files are "
-                "read again"
-            )
-            return {}, ()
         return dict(zip(cache.table.clip_ids, cache.table.groups, strict=True)), cache.specs
 
 

@@ -18,7 +18,6 @@ from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
-from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
@@ -36,11 +35,6 @@ class FeatureMaker:
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
         self.folder, self.options = folder, settings
         self.model: FinalModel = with_coverage(load_model(folder), settings.coverage)
-        if len(self.model.training_keys) and not self.model.date:
-            tell_note(
-                f"{folder}: was made by an earlier version, so its training clips are not "
-                "recognised: make it again"
-            )
         # Reasons by feature why it cannot be computed here, such as missing weights.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, Net] = {}
@@ -124,14 +118,18 @@ class FeatureMaker:
         return windows.read_windows(clip, plan, features, self._descriptors, modalities, progress)
 
     def net(self, spec: FeatureSpec) -> Net:
-        """Return the net of a feature, loaded once."""
+        """Return the net of a feature, loaded once and optimised for embedding."""
         if spec.digest not in self._nets:
-            from mvemo.extract.training.devices import pick_device, place
+            from mvemo.extract.nets.parts.fast_conv import optimized
+            from mvemo.extract.training import devices
 
+            device = devices.pick_device(self.options.device)
             # Most tensors are small: waking a second thread for each takes longer than copying it.
             with threadpool_limits(1, "openmp"):
                 net = load_net(spec, len(self.model.classes), self.folder, self.options.weights)
-                self._nets[spec.digest] = place(net, pick_device(self.options.device)).eval()
+                net = devices.place(net, device).eval()
+            precision = devices.resolve_precision(spec.params["precision"], device)
+            self._nets[spec.digest] = optimized(net, precision)
         return self._nets[spec.digest]
 
 

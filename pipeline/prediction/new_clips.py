@@ -42,6 +42,7 @@ from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.fuse.conformal import Asked
+    from mvemo.pipeline.prediction.request import PredictRequest
 
 # A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
 LONG = 1.5
@@ -73,39 +74,33 @@ class NewClip:
 
 
 def clips_and_settings(
-    inputs: Sequence[str],
-    model_name: str | None,
-    modality: str,
-    weights: Mapping[str, Path],
-    device: str,
-    coverage: Asked | None = None,
-    columns: Mapping[str, str] | None = None,
-    *,
-    later: bool = False,
+    request: PredictRequest, *, later: bool = False
 ) -> tuple[list[NewClip], Path, PredictSettings]:
     """Return the clips, the model's folder and the settings; download missing weights.
 
     With `later`, call `warm_up` before clips are read.
     """
-    clips = find_clips(inputs, columns)
+    from mvemo.pipeline.models.boxed import pick_model
+
+    clips = find_clips(request.inputs, request.columns)
+    coverage, modality = request.coverage, request.modality
     if all(clip.problem for clip in clips):
         # Neither torch nor weights are needed to say so.
-        from mvemo.pipeline.models.boxed import pick_model
-
-        folder = pick_model(model_name, have_pictures(clips))
+        folder = pick_model(request.model_name, have_pictures(clips))
         return clips, folder, PredictSettings(coverage=coverage)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
-    settings = PredictSettings(modalities, weights, device, coverage)
+    settings = PredictSettings(modalities, request.weights, request.device, coverage)
     if not later:
         # The readers start while this process imports PyTorch.
         start_readers()
-        _import_torch(device)
+        _import_torch(request.device)
 
     from mvemo.fuse.final.model import load_model, with_coverage
-    from mvemo.pipeline.models.boxed import pick_model
 
-    is_open = model_name is None and modality == "both"
-    folder = pick_model(model_name, have_pictures(clips) if is_open else [modality == "video"])
+    is_open = request.model_name is None and modality == "both"
+    folder = pick_model(
+        request.model_name, have_pictures(clips) if is_open else [modality == "video"]
+    )
     if coverage is not None:
         with_coverage(load_model(folder), coverage)
     if not later:

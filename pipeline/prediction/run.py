@@ -137,9 +137,9 @@ def predict_window(
     """Predict a window of a clip from its vectors; `file` is the name to show."""
     length = read.plan.seconds
     windows = new_clips.Windows(notes=new_clips.short_notes(length), length=length)
-    reasons = {m: str(read.media.problems.get(m, "")) for m in maker.options.modalities}
+    reasons = {m: str(read.problems.get(m, "")) for m in maker.options.modalities}
     clip = replace(read.clip, file=file)
-    embedded = EmbeddedClip(clip, windows, read.media.content, vectors, reasons)
+    embedded = EmbeddedClip(clip, windows, read.content, vectors, reasons)
     return predict_clip(maker, embedded)
 
 
@@ -174,8 +174,12 @@ def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
     return "; ".join(reasons) or "the clip has nothing that the model can read"
 
 
-def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: PredictSettings) -> str:
+def plan_text(clips: Sequence[new_clips.NewClip], folder: Path, settings: PredictSettings) -> str:
     """Return an estimate of the time and the memory that predicting these clips needs."""
+    if all(clip.problem for clip in clips):
+        # Without clips to time, neither torch nor nets are needed.
+        return f"clips: {len(clips)}, {len(clips)} of them cannot be read"
+
     from mvemo.pipeline.prediction import embedding
 
     reader = embedding.BatchReader(FeatureMaker(folder, settings))

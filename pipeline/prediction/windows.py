@@ -21,7 +21,6 @@ import torch
 from mvemo.cache import FeatureSpec
 from mvemo.extract.array_types import F32, F64, I64, U8
 from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings
-from mvemo.extract.descriptors.framing import SPECTROGRAM
 from mvemo.extract.media.loudness import gain_to
 from mvemo.extract.media.request import FrameSampling, FrameTimes, Problem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
@@ -56,20 +55,17 @@ class WindowPlan:
 
 
 @dataclass
-class ClipMedia:
-    """Sound, pictures and descriptors of one clip, mapped from files."""
+class ClipWindows:
+    """Vectors of any window of a clip, whose sound, pictures and descriptors are in files."""
 
+    clip: NewClip
+    plan: WindowPlan
+    features: Mapping[FeatureKey, Feature]  # those that the clip has, after `read_windows`
     store: decoded.DecodedStore
     described: decoded.DescribedStore
     samplings: Mapping[int, FrameTimes]  # pictures by size
     content: str  # digest of the file's content
     problems: dict[str, Problem] = field(default_factory=dict)  # by modality
-    undescribed: str = ""  # reason why there are no descriptors
-
-    @property
-    def loudness(self) -> float:
-        """Integrated loudness of the sound in the file, in LUFS."""
-        return float(np.load(self.store.folder_of("") / folders.LOUDNESS)[0, 0])
 
     def sound(self, sr: int) -> F32:
         """Return the samples at a rate in Hz, float32 (n,)."""
@@ -83,17 +79,42 @@ class ClipMedia:
 
     def frames(self, name: str, window: Span, without: Span | None) -> F32:
         """Return the audible frames of a descriptor, float32 (frames, dim)."""
-        values, settings = self.described.sequence("", name), self.described.settings.framed(name)
+        values, settings = self.described.sequence("", name), self.described.settings
         if name == LOUDNESS:
             return values
-        middles = self.described.sequence("", _times_of(name)).astype(np.float64)
-        half = settings.hop_length / settings.sr / 2
+        middles = self.described.sequence("", _times_of(name, settings)).astype(np.float64)
+        half = settings.framed(name).hop_length / settings.sr / 2
         return values[_inside(middles + np.array([-half, half]), window, without)]
 
+    def keys(self, modality: str) -> set[FeatureKey]:
+        """Return the features of a modality."""
+        return {key for key, feature in self.features.items() if feature.modality == modality}
 
-def _times_of(name: str) -> str:
+    def vectors(
+        self, window: Span, without: Span | None = None, keys: Collection[FeatureKey] | None = None
+    ) -> dict[FeatureKey, F64]:
+        """Return the finite vectors of a window, of all features or those in `keys`."""
+        chosen = self.features if keys is None else keys
+        found = {key: self.features[key].vector(window, without) for key in chosen}
+        return {k: x for k, x in found.items() if x is not None and np.isfinite(x).all()}
+
+    def sketch(self, *, keep_sound: bool) -> page.Sketch:
+        """Return what a page shows of the clip."""
+        request, thumbnails = self.store.request, list[tuple[float, U8]]()
+        if request.pictures and "video" not in self.problems:
+            times = page.thumbnail_times(self.plan.seconds)
+            pictures = self.pictures(page.THUMBNAIL, times)
+            thumbnails = list(zip(times.tolist(), pictures, strict=True))
+        y, sr, gain = np.zeros(0, dtype=np.float32), min(request.sample_rates, default=0), 1.0
+        if sr and "audio" not in self.problems:
+            loudness = np.load(self.store.folder_of("") / folders.LOUDNESS)[0, 0]
+            y, gain = self.sound(sr), gain_to(request.level, float(loudness))
+        return page.Sketch(y, sr, gain, thumbnails, keep_sound=keep_sound)
+
+
+def _times_of(name: str, settings: DescriptorSettings) -> str:
     """Return the descriptor that holds the times of a descriptor's frames."""
-    return "spectrogram_times" if name in SPECTROGRAM else "times"
+    return "times" if settings.framed(name) is settings else "spectrogram_times"
 
 
 class Feature(ABC):
@@ -108,7 +129,7 @@ class Feature(ABC):
     def modality(self) -> str:
         return "video" if self.size else "audio"
 
-    def read(self, media: ClipMedia, progress: Progress) -> None:
+    def read(self, media: ClipWindows, progress: Progress) -> None:
         """Take up the media of a clip, and embed its pieces."""
         self.media = media
 
@@ -223,7 +244,7 @@ class Pieces(NetFeature):
 
     spans: F64  # of the pieces in seconds, ascending, float64 (pieces, 2)
 
-    def read(self, media: ClipMedia, progress: Progress) -> None:
+    def read(self, media: ClipWindows, progress: Progress) -> None:
         super().read(media, progress)
         self._values = self.embed(self.piece, len(self.spans), progress)
 
@@ -248,7 +269,7 @@ class Pieces(NetFeature):
 class SoundPieces(Pieces):
     """Consecutive patches of sound; the input windows of a net without patches."""
 
-    def read(self, media: ClipMedia, progress: Progress) -> None:
+    def read(self, media: ClipWindows, progress: Progress) -> None:
         assert isinstance(self.input, AudioInput)
         pieces, length = self._pieces, len(media.sound(self.sr))
         self._step = round((pieces.step if pieces else self.input.seconds) * self.sr)
@@ -316,56 +337,6 @@ def feature_of(spec: FeatureSpec, net: Net | None, plan: WindowPlan) -> Feature:
     return kind(net, spec, plan)
 
 
-class ClipWindows:
-    """Vectors of any window of a clip, whose media are read."""
-
-    def __init__(
-        self,
-        clip: NewClip,
-        plan: WindowPlan,
-        media: ClipMedia,
-        features: Mapping[FeatureKey, Feature],
-    ) -> None:
-        self.clip, self.plan, self.media = clip, plan, media
-        self._features = {
-            key: feature
-            for key, feature in features.items()
-            if feature.modality not in media.problems
-            and not (feature.descriptors and media.undescribed)
-        }
-
-    def embed(self, progress: Progress) -> None:
-        """Embed the pieces of all features."""
-        for i, feature in enumerate(self._features.values()):
-            feature.read(self.media, lambda share, i=i: progress((i + share) / len(self._features)))
-
-    def keys(self, modality: str) -> set[FeatureKey]:
-        """Return the features of a modality."""
-        return {key for key, feature in self._features.items() if feature.modality == modality}
-
-    def vectors(
-        self, window: Span, without: Span | None = None, keys: Collection[FeatureKey] | None = None
-    ) -> dict[FeatureKey, F64]:
-        """Return the finite vectors of a window, of all features or those in `keys`."""
-        chosen = self._features if keys is None else keys
-        found = {key: self._features[key].vector(window, without) for key in chosen}
-        return {k: x for k, x in found.items() if x is not None and np.isfinite(x).all()}
-
-    def sketch(self, *, keep_sound: bool) -> page.Sketch:
-        """Return what a page shows of the clip."""
-        media, thumbnails = self.media, list[tuple[float, U8]]()
-        if media.store.request.pictures and "video" not in media.problems:
-            times = page.thumbnail_times(self.plan.seconds)
-            pictures = media.pictures(page.THUMBNAIL, times)
-            thumbnails = list(zip(times.tolist(), pictures, strict=True))
-        y, sr = np.zeros(0, dtype=np.float32), min(media.store.request.sample_rates, default=0)
-        if sr and "audio" not in media.problems:
-            y = media.sound(sr)
-        level = media.store.request.level
-        gain = gain_to(level, media.loudness) if len(y) else 1.0
-        return page.Sketch(y, sr, gain, thumbnails, keep_sound=keep_sound)
-
-
 @contextmanager
 def read_windows(
     clip: NewClip,
@@ -377,7 +348,7 @@ def read_windows(
 ) -> Iterator[ClipWindows]:
     """Decode a clip and embed its pieces; within the context, its media are on the disk."""
     names = {name: None for f in features.values() for name in f.descriptors}
-    names |= dict.fromkeys([_times_of(name) for name in names])
+    names |= dict.fromkeys([_times_of(name, settings) for name in names])
     rates = {f.sr for f in features.values() if f.sr} | ({settings.sr} if names else set())
     times = {page.THUMBNAIL: [page.thumbnail_times(plan.seconds)]}
     for feature in features.values():
@@ -393,17 +364,26 @@ def read_windows(
     with tempfile.TemporaryDirectory(prefix="mvemo-") as work:
         store = decoded.DecodedStore(Path(work), request)
         described = decoded.DescribedStore(store, settings, list(names))
-        media = ClipMedia(store, described, samplings, content)
+        read = ClipWindows(clip, plan, features, store, described, samplings, content)
         job = folders.DecodeJob("", clip.path, content, clip.start, clip.duration)
-        decoded.decode_many(store, [job], how, on_clip=lambda _, of: media.problems.update(of))
-        if note := media.problems.pop(folders.NOTE, None):
+        decoded.decode_many(store, [job], how, on_clip=lambda _, of: read.problems.update(of))
+        if note := read.problems.pop(folders.NOTE, None):
             tell_note(f"{clip.path.name}: {note}")
         progress(0.3)
-        if names and request.sample_rates and "audio" not in media.problems:
+        undescribed = list[str]()
+        if names and request.sample_rates and "audio" not in read.problems:
             decoded.describe_many(
-                described, [""], how, on_clip=lambda _, why: setattr(media, "undescribed", why)
+                described, [""], how, on_clip=lambda _, reason: undescribed.append(reason)
             )
         progress(0.4)
-        found = ClipWindows(clip, plan, media, features)
-        found.embed(lambda share: progress(0.4 + 0.6 * share))
-        yield found
+        read.features = {
+            key: feature
+            for key, feature in features.items()
+            if feature.modality not in read.problems
+            and not (feature.descriptors and any(undescribed))
+        }
+        for i, feature in enumerate(read.features.values()):
+            feature.read(
+                read, lambda share, i=i: progress(0.4 + 0.6 * (i + share) / len(read.features))
+            )
+        yield read

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.cache import ClipTable, open_cache, unfinished_run
-from mvemo.cache.table import subset
 from mvemo.extract import NetSettings, RunSettings, WeightReport, cost
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import with_fetched_weights
-from mvemo.extract.settings import FETCHED
 from mvemo.extract.training import devices, losses, protocols
 from mvemo.manifests import (
     Folds,
@@ -24,7 +22,7 @@ from mvemo.manifests import (
     read_folds,
     read_manifest,
 )
-from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
+from mvemo.pipeline import starting_weights
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
@@ -32,11 +30,6 @@ from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, shards
 from mvemo.pipeline.stage_one.division import ExtractRequest, Training, trainings_of
-from mvemo.pipeline.starting_weights import (
-    fetch_missing_weights,
-    random_start_note,
-    refuse_missing_weights,
-)
 
 PRECISION_FILE = "precision.json"
 
@@ -81,7 +74,7 @@ class ExtractPlan:
         return replace(
             self,
             manifest=replace(self.manifest, clips=clips),
-            evaluation=clip_tables.Evaluation(subset(self.table, rows), None, ()),
+            evaluation=self.evaluation.part(rows),
             facts={},
             numbers=tuple(rows),
         )
@@ -89,8 +82,6 @@ class ExtractPlan:
     def for_processes(self, workers: int) -> ExtractPlan:
         """Return the plan with absolute paths, and the number of decoders of each process."""
         request, manifest = self.request, self.manifest
-        files = {net.weights: str(Path(net.weights).absolute()) for net in self.nets}
-        files |= {"": "", FETCHED: FETCHED}
         extract = replace(self.settings.extract, workers=workers)
         request = replace(
             request,
@@ -99,7 +90,7 @@ class ExtractPlan:
             settings=replace(self.settings, extract=extract),
         )
         manifest = replace(manifest, root=manifest.root.absolute())
-        nets = tuple(replace(net, weights=files[net.weights]) for net in self.nets)
+        nets = tuple(net.with_absolute_weights() for net in self.nets)
         return replace(self, request=request, manifest=manifest, nets=nets)
 
     def place(self) -> str:
@@ -119,7 +110,7 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
     run = settings.extract.run
     devices.pick_device(run.device)
     nets = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
-    refuse_missing_weights(nets, settings)
+    starting_weights.refuse_missing_weights(nets, settings)
     if request.manifest is None:
         from mvemo.manifests import demo
 
@@ -128,7 +119,7 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
         manifest = manifest_with_media(request.manifest, request.options)
     folds, settings = read_fold_file(request.fold_file, manifest, settings)
     nets = _without_picture_nets(nets, manifest)
-    nets, notes = fetch_missing_weights(nets, settings, fetch=request.fetch)
+    nets, notes = starting_weights.fetch_missing_weights(nets, settings, fetch=request.fetch)
     reports = _check_losses_and_weights(nets, manifest, run)
     if not (request.force or request.shard):
         _refuse_other_clips(out, manifest)
@@ -147,7 +138,7 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
     )
     extract = replace(settings.extract, run=replace(run, precision=precision))
     settings = replace(settings, extract=extract)
-    start = [*filter(None, (random_start_note(nets, settings), chosen))]
+    start = [*filter(None, (starting_weights.random_start_note(nets, settings), chosen))]
     for note in start:
         tell_note(note)
     what = "split" if evaluation.folds is None else "folds"
@@ -183,7 +174,7 @@ def _check_protocol(manifest: Manifest, settings: Settings) -> None:
 
 def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]:
     """Leave out video nets, with a message, if all files are audio files."""
-    if not {Path(clip.path).suffix.lower() for clip in manifest.clips} <= AUDIO_SUFFIXES:
+    if not media_files.only_sound(manifest):
         return plans
     names = [plan.name for plan in plans if NETS[plan.name].modality == "video"]
     if len(names) in (0, len(plans)):

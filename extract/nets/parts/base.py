@@ -9,19 +9,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mvemo.extract.nets.parts.cards import (
-    AudioInput,
-    NetCard,
-    NetInput,
-    PieceInput,
-    PretrainedPackage,
-    SharedSettings,
-    VideoInput,
-)
+from mvemo.extract.nets.parts import cards
 from mvemo.extract.settings import NetSettings
 
 
-@NetCard("", object, {})
+@cards.NetCard("", object, {})
 class Net(nn.Module, ABC):
     """Unimodal net: ``prepare`` -> ``embed`` -> ``classifier``.
 
@@ -59,10 +51,10 @@ class Net(nn.Module, ABC):
     published: ClassVar[tuple[str, ...]]
     known_files: ClassVar[Mapping[str, str]]
     pretrained_outputs: ClassVar[int]
-    package: ClassVar[PretrainedPackage | None]
+    package: ClassVar[cards.PretrainedPackage | None]
 
     options: Any
-    input: NetInput
+    input: cards.NetInput
     embedding_dim: int
     classifier_dropout: nn.Module
     classifier: nn.Linear
@@ -75,16 +67,16 @@ class Net(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def input_of(cls, options: Any) -> NetInput:
+    def input_of(cls, options: Any) -> cards.NetInput:
         """Return the input of a net with these options, without building the net."""
 
     @classmethod
-    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+    def shared_options(cls, shared: cards.SharedSettings) -> dict[str, Any]:
         """Return the options that follow from a run's settings; the user's options replace them."""
         return {}
 
     @classmethod
-    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+    def options_for(cls, seconds: float, shared: cards.SharedSettings) -> dict[str, Any]:
         """Return the options for clips of `seconds`; empty if the input has no length in time."""
         return {}
 
@@ -116,7 +108,7 @@ class Net(nn.Module, ABC):
         """Return the logits of a prepared batch, float32 (batch, outputs)."""
         return self.classifier(self.features(x))
 
-    def piece_input(self) -> PieceInput | None:
+    def piece_input(self) -> cards.PieceInput | None:
         """Return the input of one piece, if windows of a clip can share embedded pieces.
 
         A net that reads a clip as a whole returns None; its `embed_pieces` and `pool_pieces`
@@ -174,14 +166,14 @@ class VideoNet(BuiltNet):
     # True if the default of `n_frames` is the run's number of frames.
     follows_run: ClassVar[bool] = False
 
-    input: VideoInput
+    input: cards.VideoInput
 
     @classmethod
-    def input_of(cls, options: Any) -> VideoInput:
-        return VideoInput(options.n_frames, options.size)
+    def input_of(cls, options: Any) -> cards.VideoInput:
+        return cards.VideoInput(options.n_frames, options.size)
 
     @classmethod
-    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+    def shared_options(cls, shared: cards.SharedSettings) -> dict[str, Any]:
         return {"n_frames": shared.n_frames} if cls.follows_run else {}
 
     @abstractmethod
@@ -200,7 +192,7 @@ class VideoNet(BuiltNet):
 class FrameNet(BuiltNet):
     """Base of nets that embed each frame separately and then pool over the frames."""
 
-    input: VideoInput
+    input: cards.VideoInput
 
     @abstractmethod
     def frame_features(self, x: Tensor) -> Tensor:
@@ -215,8 +207,8 @@ class FrameNet(BuiltNet):
         features = self.frame_features(x.flatten(0, 1))
         return self.pool_frames(features.reshape(*x.shape[:2], -1))
 
-    def piece_input(self) -> PieceInput:
-        return PieceInput(VideoInput(1, self.input.size), count=self.input.n_frames)
+    def piece_input(self) -> cards.PieceInput:
+        return cards.PieceInput(cards.VideoInput(1, self.input.size), count=self.input.n_frames)
 
     def embed_pieces(self, raw: Tensor) -> Tensor:
         """Map uint8 (frames, 1, size, size, 3) to (frames, dim)."""
@@ -231,10 +223,10 @@ class WaveformNet(BuiltNet):
 
     modality = "audio"
 
-    input: AudioInput
+    input: cards.AudioInput
 
     @classmethod
-    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+    def options_for(cls, seconds: float, shared: cards.SharedSettings) -> dict[str, Any]:
         return {"seconds": seconds}
 
     def preparation(self) -> dict[str, Any]:

@@ -10,18 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.nets.parts import hugging_face
 from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
 from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, VideoInput
 from mvemo.extract.nets.parts.encoder_folders import OUTPUT, EncoderFolder
-from mvemo.extract.nets.parts.hugging_face import (
-    FAMILIES,
-    Family,
-    config_digest,
-    load_encoder,
-    read_config,
-    read_preprocessor,
-    transformers,
-)
 from mvemo.extract.nets.parts.layers import mean_and_deviation
 from mvemo.extract.settings import NetSettings, TrainSettings, ViewSettings
 from mvemo.manifests.declared import setting
@@ -70,12 +62,12 @@ class EncoderNet(BuiltNet):
     folder: ClassVar[Path]  # not recorded: the digest of the weights identifies the encoder
     config: ClassVar[Mapping[str, Any]]  # contents of config.json
     preprocessor: ClassVar[Mapping[str, Any]]  # contents of preprocessor_config.json
-    family: ClassVar[Family]
+    family: ClassVar[hugging_face.Family]
 
     def build(self, width: float) -> int:
         if width != 1.0:
             raise BadSetting(f"{self.name}: width is {width}: it must be 1 for an encoder")
-        self.encoder = load_encoder(self.folder, self.family, self.options.layer)
+        self.encoder = hugging_face.load_encoder(self.folder, self.family, self.options.layer)
         return self.state_dim() * (2 if self.options.pooling == "mean+std" else 1)
 
     def state_dim(self) -> int:
@@ -91,7 +83,7 @@ class EncoderNet(BuiltNet):
     def preprocessing(self) -> dict[str, Any]:
         return {
             "model_type": self.config["model_type"],
-            "config": config_digest(self.config),
+            "config": hugging_face.config_digest(self.config),
             **super().preprocessing(),
         }
 
@@ -160,7 +152,7 @@ class SpectrogramEncoder(SoundEncoder):
 
     def build(self, width: float) -> int:
         dim = super().build(width)
-        library = transformers(self.folder)
+        library = hugging_face.transformers(self.folder)
         self.extractor = library.ClapFeatureExtractor(**self.preprocessor)
         if self.options.seconds > self.extractor.max_length_s:
             raise BadSetting(
@@ -269,14 +261,14 @@ class PictureEncoder(EncoderNet, FrameNet):
 
 def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
     """Return the class of a folder's net, after reading all its files except the weights."""
-    config = read_config(folder.path)
-    family = FAMILIES[config["model_type"]]
+    config = hugging_face.read_config(folder.path)
+    family = hugging_face.FAMILIES[config["model_type"]]
     base: Any = {
         "waveform": WaveformEncoder,
         "spectrogram": SpectrogramEncoder,
         "picture": PictureEncoder,
     }[family.reads]
-    record = read_preprocessor(folder.path)
+    record = hugging_face.read_preprocessor(folder.path)
     contents = {"folder": folder.path, "config": config, "preprocessor": record, "family": family}
     kind: Any = type("FolderNet", (base,), {**contents, "__doc__": base.__doc__})
     settings = NetSettings(

@@ -15,14 +15,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from mvemo.extract.descriptors import DescriptorSettings, dim_of
 from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.parts import cards
 from mvemo.extract.nets.parts.base import BuiltNet
-from mvemo.extract.nets.parts.cards import (
-    AudioInput,
-    NetInput,
-    SequenceInput,
-    SharedSettings,
-    VideoInput,
-)
 
 FRAMES_MEANING = (
     "Number of frames of the input; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a hop of "
@@ -43,18 +37,18 @@ class DescriptorNet(BuiltNet):
     descriptor: ClassVar[str]  # name of the descriptor
     columns_option: ClassVar[str]  # name of the option for its number of columns
 
-    input: SequenceInput
+    input: cards.SequenceInput
 
     @classmethod
-    def input_of(cls, options: Any) -> SequenceInput:
-        return SequenceInput((cls.descriptor,), options.n_frames)
+    def input_of(cls, options: Any) -> cards.SequenceInput:
+        return cards.SequenceInput((cls.descriptor,), options.n_frames)
 
     @classmethod
-    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+    def shared_options(cls, shared: cards.SharedSettings) -> dict[str, Any]:
         return {cls.columns_option: dim_of(cls.descriptor, shared.descriptors)}
 
     @classmethod
-    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+    def options_for(cls, seconds: float, shared: cards.SharedSettings) -> dict[str, Any]:
         return {"n_frames": frames_of(seconds, shared.descriptors, cls.descriptor)}
 
     def prepare(self, raw: Tensor) -> Tensor:
@@ -84,11 +78,11 @@ def frames_of(seconds: float, descriptors: DescriptorSettings, name: str = "mel"
     return max(1, round(seconds * descriptors.sr / descriptors.framed(name).hop_length))
 
 
-def empty_input(net_input: NetInput, device: str, descriptors: DescriptorSettings) -> Tensor:
+def empty_input(net_input: cards.NetInput, device: str, descriptors: DescriptorSettings) -> Tensor:
     """Return a batch of one silent, black clip."""
-    if isinstance(net_input, AudioInput):
+    if isinstance(net_input, cards.AudioInput):
         return torch.zeros(1, net_input.samples, device=device)
-    if isinstance(net_input, VideoInput):
+    if isinstance(net_input, cards.VideoInput):
         shape = (1, net_input.n_frames, net_input.size, net_input.size, 3)
         return torch.zeros(shape, dtype=torch.uint8, device=device)
     dim = sum(dim_of(name, descriptors) for name in net_input.features)

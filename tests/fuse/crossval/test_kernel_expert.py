@@ -23,7 +23,7 @@ from mvemo.fuse.final.adaptation import linear_part
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import load_model, predict_clips, save_model
 from mvemo.fuse.heads.kernel import FLOOR
-from mvemo.fuse.models import KERNEL, LATE
+from mvemo.fuse.models import BLENDED, KERNEL, LATE, STACKED
 
 TASKS = ["multiclass", "multilabel", "regression"]
 
@@ -177,7 +177,8 @@ def test_new_clips_are_predicted_as_by_scikit_learn(task, dim, tmp_path):
     elif task == "multilabel":
         assert head.thresholds.shape == (len(results.classes),)
         expected = expected.clip(0, 1)
-    np.testing.assert_allclose(found, expected, atol=5e-3 * np.max(scale))
+    # A saved head has rows of whole numbers from -127 to 127.
+    np.testing.assert_allclose(found, expected, atol=1e-2 * np.max(scale))
     clips = {key: x[present] for key, x in values.items()}
     calibrated = predict_clips(model, predictor, clips)
     assert (calibrated.argmax(axis=1) == found.argmax(axis=1)).mean() > 0.98
@@ -209,3 +210,40 @@ def test_nets_of_every_fold_have_a_kernel_head(tmp_path):
     with open_cache(path) as cache:
         model = build_model(cache, evaluate(cache, settings), settings, KERNEL)
     assert [head.net_fold for head in model.heads.select(KERNEL)] == list(range(6))
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_ratings_are_blended_and_new_clips_predicted_alike(stacked, tmp_path):
+    path = output_cache(
+        tmp_path / "f.h5", task_table("regression"), missing={"c3d": [5]}, names=tuple(MODALITY)
+    )
+    settings = plain_settings(refit=True, kernel=True, stacked=stacked, choose_model=True)
+    with open_cache(path) as cache:
+        results = evaluate(cache, settings)
+        found = by_name(results)
+        model = build_model(cache, results, settings, BLENDED)
+        values = {(name, None): cache.vectors(name)[0].astype(float) for name in MODALITY}
+    bases = [STACKED if stacked else "integrated", KERNEL]
+    mean = np.mean([found[base].outputs for base in bases], axis=0)
+    np.testing.assert_allclose(found[BLENDED].outputs, mean)
+    assert primary(found[BLENDED]).mean() > primary(found["integrated"]).mean() - 0.05
+    save_model(tmp_path / "model", model)
+    loaded = load_model(tmp_path / "model")
+    new = {key: np.delete(x, 5, axis=0) for key, x in values.items()}
+    predicted = predict_clips(loaded, loaded.predictors[0], new)
+    assert loaded.predictors[0].name == BLENDED
+    # A loaded model may predict the whole scale, and not only the range of the training clips.
+    before = predict_clips(model, model.predictors[0], new)
+    assert (predicted == before).mean() > 0.98
+    # All heads know these clips, so that they are nearer to the labels than left-out predictions.
+    error = np.abs(predicted - np.delete(results.y_true, 5, axis=0)).mean()
+    assert error < np.nanmean(np.abs(found[BLENDED].outputs - results.y_true))
+    assert not {BLENDED, KERNEL} & {p.name for p in linear_part(loaded).predictors}
+
+
+def test_shuffled_ratings_are_blended_at_chance_and_classes_are_not(corners, tmp_path):
+    path = output_cache(tmp_path / "f.h5", task_table("regression"))
+    settings = {"kernel": True, "permute_labels": True, "choose_model": True}
+    assert primary(by_name(evaluated(path, **settings))[BLENDED]).mean() < 0.1
+    with pytest.raises(BadFeatures, match="integrated-blended: it needs ratings: leave it out"):
+        evaluated(corners, models=("music1d", BLENDED))

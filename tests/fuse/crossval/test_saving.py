@@ -116,7 +116,7 @@ def test_other_and_damaged_files_are_refused(made, tmp_path, capsys):
     with np.load(made[1]) as file:
         arrays = dict(file)
     header, coef = json.loads(str(arrays["header"])), arrays["0/coef"]
-    new = np.array(json.dumps({**header, "mvemo_heads": 99}))
+    other = np.array(json.dumps({**header, "mvemo_heads": 7}))
     # Reading a pickled object would run its code.
     trap = np.array([Trap()], dtype=object)
     for changed, message in (
@@ -124,7 +124,7 @@ def test_other_and_damaged_files_are_refused(made, tmp_path, capsys):
         ({"0/coef": trap}, "is damaged, or is not a file of heads"),
         ({"0/coef": coef[:, 1:]}, "coef of head 0 has type float32"),
         ({"0/coef": coef.astype(int)}, "coef of head 0 has type int64"),
-        ({"header": new}, "expected heads of version 7, got 99: write them again"),
+        ({"header": other}, "expected heads of version 8, got 7: write them again"),
     ):
         np.savez(path, **{**arrays, **changed})
         with pytest.raises(FuseError, match=rf"heads\.npz: .*{message}"):

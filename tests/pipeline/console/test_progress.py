@@ -150,6 +150,19 @@ def test_a_bar_whose_steps_turn_out_to_be_kept_has_no_pace(monkeypatch):
         assert left > 0
 
 
+def test_the_time_left_of_trainings_is_known_after_two_epochs(monkeypatch, capsys):
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock))
+    with Progress("c3d", 3, "net") as bar:
+        # Kernels are compiled in the first epoch.
+        for seconds, left in ((60.0, 60 * 29), (20.0, 20 * 28), (20.0, 20 * 27)):
+            clock.seconds += seconds
+            for state in (0.1, "c3d@fold0 epoch 1/10"):
+                bar.report(state)
+            assert bar.pace()[1] == pytest.approx(left)
+    assert "c3d@fold0 epoch 1/10" in capsys.readouterr().err
+
+
 def test_reading_counts_less_than_nets_before_any_batch_was_timed():
     # Of 40 clips, two processes get 8 each at first, so a tenth of the work is inside a batch.
     shares = {}

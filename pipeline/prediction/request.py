@@ -1,0 +1,61 @@
+"""Request for predictions of clips, and its answer, for commands and notebooks alike.
+
+Feature files are predicted without the media packages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mvemo.fuse.conformal import Asked
+    from mvemo.fuse.final.clip_prediction import ClipPrediction
+    from mvemo.fuse.final.model import FinalModel
+
+# Value of `PredictRequest.modality` -> modalities to read.
+MODALITIES = {"audio": ("audio",), "video": ("video",), "both": ("audio", "video")}
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """Clips to predict, and how."""
+
+    inputs: Sequence[str]  # files, folders, name patterns and lists, or one feature file (.h5)
+    model_name: str | None = None  # name or folder of the model; None for the default model
+    modality: str = "both"  # one of `MODALITIES`
+    weights: Mapping[str, Path] = field(default_factory=dict)  # file of weights by net
+    device: str = "auto"
+    coverage: Asked | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)  # columns of lists, by our names
+    catalogue: Path | None = None  # file that keeps the clips' features
+
+    @property
+    def features(self) -> Path | None:
+        """The feature file to predict, or None."""
+        files = [Path(entry) for entry in self.inputs if entry.lower().endswith(".h5")]
+        return files[0] if files else None
+
+
+def predict(
+    request: PredictRequest,
+    on_clip: Callable[[FinalModel, ClipPrediction], object] | None = None,
+) -> tuple[FinalModel, list[ClipPrediction]]:
+    """Predict clips; call `on_clip` with each prediction as soon as it is made."""
+    if request.features is not None:
+        from mvemo.pipeline.prediction.predictions import predict_features
+
+        model, found = predict_features(
+            request.model_name, request.features, MODALITIES[request.modality], request.coverage
+        )
+        if on_clip is not None:
+            for prediction in found:
+                on_clip(model, prediction)
+        return model, found
+    from mvemo.pipeline.prediction.new_clips import clips_and_settings
+    from mvemo.pipeline.prediction.run import predict_files
+
+    clips, folder, settings = clips_and_settings(request, later=request.catalogue is not None)
+    return predict_files(folder, clips, settings, request.catalogue, on_clip)
