@@ -262,7 +262,9 @@ def _count(draft: Draft, part: Study, songs: Songs, seconds: float) -> None:
         ]
         draft.counts.append([seconds, n_segments, n_songs, *figures])
         return
-    hint = " Use --seconds 0 for whole clips." if "seconds" in draft.options else ""
+    hint = ""
+    if "seconds" in draft.options and not draft.file.measures_songs:
+        hint = " Use --seconds 0 for whole clips."
     whole = "folds keep" if part.split is None else "the split keeps"
     draft.notes.append(
         f"Nets are trained and scored on {n_segments} segments of {seconds:g} s from {n_songs} "
