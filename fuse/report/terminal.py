@@ -116,7 +116,7 @@ def _joined(cells: Sequence[Cell]) -> str:
     """Return the scores of one cell; of several, all but the first have two digits."""
     first, *others = cells
     values = (cell.value for cell in others)
-    shown = [fraction(float(value), 2) if value is not None else "n/a" for value in values]
+    shown = [fraction(float(value), 2) if isinstance(value, float) else "n/a" for value in values]
     return ", ".join([first.text, *shown]) if first.text else ""
 
 

@@ -383,7 +383,10 @@ def read_windows(
             and not (feature.descriptors and any(undescribed))
         }
         for i, feature in enumerate(read.features.values()):
-            feature.read(
-                read, lambda share, i=i: progress(0.4 + 0.6 * (i + share) / len(read.features))
-            )
+            n, start = len(read.features), i
+
+            def tell_share(share: float, n: int = n, start: int = start) -> object:
+                return progress(0.4 + 0.6 * (start + share) / n)
+
+            feature.read(read, tell_share)
         yield read

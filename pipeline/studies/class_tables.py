@@ -35,7 +35,8 @@ def add_experiment(draft: Draft) -> None:
 def confusion_table(net: str, results: Results, *, printed: bool) -> Table:
     """Return the confusion matrix over all repeats, as shares of true classes (J22 Table 4)."""
     classes, repeats = results.classes, evaluations(results)
-    counts = np.sum([one.models[0].confusion for one in repeats], axis=0)
+    matrices = [one.models[0].confusion for one in repeats]
+    counts = np.sum([matrix for matrix in matrices if matrix is not None], axis=0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # true class -> predicted class -> share
     known: dict[str, dict[str, float]] = published()["J22"]["table_4"].get(net, {})
@@ -67,7 +68,7 @@ def add_tags(draft: Draft) -> None:
     models[first.baseline.name] = first.baseline
     kinds = [(kind, column) for kind in ("macro", "micro") for column in first.task.output_columns]
     columns = ["net", *(f"{kind} {column.title}" for kind, column in kinds)]
-    averages = [
+    averages: list[list[Value]] = [
         [name, *(model.scores[f"{column.score}_{kind}"] for kind, column in kinds)]
         for name, model in models.items()
     ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from mvemo.fuse.numeric import F64, Ints
-from mvemo.fuse.report.tables import cell_of
+from mvemo.fuse.report.tables import Value, cell_of
 from mvemo.manifests.labels import LabelKind, label_kind
 from mvemo.pipeline.studies.comparison import Draft, Row
 from mvemo.pipeline.studies.study import StudyMedia, j22_classes, read_labels
@@ -67,8 +67,12 @@ def add_baseline_row(draft: Draft) -> None:
     """Add a row for the baseline without features."""
     table, task = draft.tables[0], draft.task
     score = draft.compared[0].values()["baseline"]
-    known = {task.primary_title: score, "majority": score, "baseline": score}
-    values = {**known, "runs": draft.study.runs, table.columns[0].title: task.baseline_name}
+    known: dict[str, float] = {task.primary_title: score, "majority": score, "baseline": score}
+    values: dict[str, Value] = {
+        **known,
+        "runs": draft.study.runs,
+        table.columns[0].title: task.baseline_name,
+    }
     cells = tuple(cell_of(values.get(column.title), column.kind) for column in table.columns)
     draft.tables[0] = replace(table, foot=(cells,))
 

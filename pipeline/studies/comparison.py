@@ -408,8 +408,8 @@ def score_plot(draft: Draft) -> Plot:
                 on_train = mark(each, "training")
                 bars.append(Bar(f"{label}, training", each.train_score, published=on_train))
                 label += ", test"
-            ends = (values.get(key, nan) for key in ("score", "low", "high"))
-            bars.append(Bar(label, *ends, mark(each, "score")))
+            score, low, high = (values.get(key, nan) for key in ("score", "low", "high"))
+            bars.append(Bar(label, score, low, high, mark(each, "score")))
         base = next((each.values()["baseline"] for each in rows if each.results), None)
         return score_bars(name, title, bars, base, task)
     levels = draft.file.measure.level

@@ -226,7 +226,7 @@ def _compare_grid(draft: Draft, songs: Songs | None) -> None:
 def _effective_rows(draft: Draft) -> list[dict[str, Any]]:
     """Return the values of all rows except variants in which nothing changes."""
     rows, study = row_values(draft.file), draft.study
-    last = next((row for row in reversed(rows) if "varied" not in row), {})
+    last: dict[str, Any] = next((row for row in reversed(rows) if "varied" not in row), {})
     classes = label_kind(study.manifest.task).exclusive
 
     def changes(values: Mapping[str, Any]) -> bool:
@@ -247,7 +247,7 @@ def _effective_rows(draft: Draft) -> list[dict[str, Any]]:
 def _count(draft: Draft, part: Study, songs: Songs, seconds: float) -> None:
     """Add the numbers of segments to the table of counts or to the notes."""
     n_segments, n_songs = len(part.manifest), len(songs.manifest)
-    if part.split is not None:
+    if part.split is not None and part.parts is not None:
         of_songs, of_segments = part.split.assignment, part.parts
         draft.counts += [
             [name, int((of_songs == i).sum()), int((of_segments == i).sum())]

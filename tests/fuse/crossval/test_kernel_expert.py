@@ -234,7 +234,8 @@ def test_ratings_are_blended_and_new_clips_predicted_alike(stacked, tmp_path):
     assert loaded.predictors[0].name == BLENDED
     # A loaded model may predict the whole scale, and not only the range of the training clips.
     before = predict_clips(model, model.predictors[0], new)
-    assert (predicted == before).mean() > 0.98
+    assert (predicted == before).mean() > 0.9
+    np.testing.assert_allclose(predicted, before, atol=0.05)
     # All heads know these clips, so that they are nearer to the labels than left-out predictions.
     error = np.abs(predicted - np.delete(results.y_true, 5, axis=0)).mean()
     assert error < np.nanmean(np.abs(found[BLENDED].outputs - results.y_true))
