@@ -18,11 +18,12 @@ import xxhash
 from numpy.typing import NDArray
 
 from mvemo.cache import schema
-from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
+from mvemo.cache.errors import BadCache, DamagedCache
 from mvemo.cache.index import STEP, Index, is_whole, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failures, Ints
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, part
+from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.manifests.files import shown
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ def shard_paths(path: Path) -> list[Path]:
 
 
 def open_file(path: Path) -> Any:
-    """Open a cache file; raise a CacheError unless it is a complete cache of a known schema."""
+    """Open a cache file; raise a MvemoError unless it is a complete cache of a known schema."""
     try:
         # Opening a pipe would block.
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
@@ -66,11 +67,11 @@ def open_file(path: Path) -> Any:
             f", but an unfinished run left rows in {parts_folder(path).name}: run the same command "
             f"again, or run 'mvemo cache repair {path}'"
         )
-        raise MissingCache(f"{path}: no such file{hint or ''}") from None
+        raise MissingFile(f"{path}: no such file{hint or ''}") from None
     except IsADirectoryError:
         raise BadCache(f"{path}: expected a feature cache (HDF5 file), got a folder") from None
     except OSError as error:
-        raise CacheError(f"{path}: {error.strerror}") from None
+        raise MvemoError(f"{path}: {error.strerror}") from None
     if start != b"\x89HDF\r\n\x1a\n":
         what = f"another file, which starts with {start!r}" if start else "an empty file"
         raise BadCache(f"{path}: expected a feature cache (HDF5 file), got {what}")
@@ -134,12 +135,12 @@ def cache_files(path: Path) -> tuple[Path, ...]:
     for parts in sorted(path.glob("*.h5.parts")):
         shard = parts.with_suffix("")
         if shard not in files and shard_paths(shard):
-            raise MissingCache(
+            raise MissingFile(
                 f"{path}: shard {shard.name} is not finished (rows of it are in {parts.name}): run "
                 f"its command again, or run 'mvemo cache repair {shard}'"
             )
     if not files:
-        raise MissingCache(f"{path}: the folder has no shards of a feature cache (*.h5)")
+        raise MissingFile(f"{path}: the folder has no shards of a feature cache (*.h5)")
     return files
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache.clip_columns import texts_of
 from mvemo.cache.difference import table_differences
-from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.errors import BadCache
 from mvemo.cache.import_arrays import ArrayRows, TableColumns, read_frame, read_ids
 from mvemo.cache.index import finite_rows
 from mvemo.cache.reader import open_cache
@@ -20,6 +20,7 @@ from mvemo.cache.shards import refuse_unfinished
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
 from mvemo.cache.table import F32, Bools, ClipTable
 from mvemo.cache.writer import CacheWriter
+from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.tables import match_ids
 
@@ -173,7 +174,7 @@ def import_feature(
 
     Raises
     ------
-    MissingCache
+    MissingFile
         There is neither a cache nor a table.
     BadCache
         Ids, clips or the number of rows do not match, values are infinite or not numbers, no
@@ -211,7 +212,7 @@ def import_feature(
     target = table if stored is not None and stored.task == UNLABELLED else stored
     target = target or stored or table
     if target is None:
-        raise MissingCache(f"{path}: no such cache: give a manifest to create it")
+        raise MissingFile(f"{path}: no such cache: give a manifest to create it")
 
     clips, left_out = table or target, tuple[str, ...]()
     names = {clip: clip for clip in clips.clip_ids}

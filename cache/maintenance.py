@@ -18,12 +18,13 @@ from mvemo.cache.cache_file import (
     refuse_folder,
     shard_paths,
 )
-from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.errors import BadCache
 from mvemo.cache.reader import open_cache, unknown_feature
 from mvemo.cache.rewrite import Plan, curve_names, newest_failures, newest_plan, rewrite
 from mvemo.cache.shards import locked_cache, read_shards, refuse_unfinished, remove_shards
 from mvemo.cache.table import ClipTable, subset
 from mvemo.cache.verify import verify_cache
+from mvemo.manifests.errors import MissingFile
 
 
 def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
@@ -144,7 +145,7 @@ def select_features(
     """
     path, out = Path(path), Path(out)
     if not path.exists():
-        raise MissingCache(f"{path}: no such file")
+        raise MissingFile(f"{path}: no such file")
     with locked_cache(out) as pool:
         for file in {path, out}:
             refuse_unfinished(file)
@@ -246,7 +247,7 @@ def repair_cache(path: Path | str) -> list[str]:
 
     Raises
     ------
-    MissingCache
+    MissingFile
         There is neither a cache nor a shard.
     BadCache
         The clip table cannot be read.
@@ -257,7 +258,7 @@ def repair_cache(path: Path | str) -> list[str]:
     parts = parts_folder(path)
     opening = parts / "table.h5"  # clips of the unfinished run
     if not path.exists() and not parts.is_dir():
-        raise MissingCache(f"{path}: no such file")
+        raise MissingFile(f"{path}: no such file")
     with locked_cache(path) as pool:
         main, done = _readable_part(path, pool)
         with warnings.catch_warnings(record=True) as caught:
@@ -267,7 +268,7 @@ def repair_cache(path: Path | str) -> list[str]:
         if shards:
             done.append(f"added {len(shards)} shards of an unfinished run")
         if main is None and not shards:
-            raise MissingCache(f"{path}: there is neither this file nor a readable shard of a run")
+            raise MissingFile(f"{path}: there is neither this file nor a readable shard of a run")
         found = [] if main is None else verify_cache(path)
         if found or done:
             sources = shards if main is None else [main, *shards]

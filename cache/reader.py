@@ -376,7 +376,7 @@ def open_cache(path: Path | str) -> Cache:
 
     Raises
     ------
-    MissingCache
+    MissingFile
         The file does not exist, or the folder has no shards.
     BadCache
         The file is not a feature cache, is damaged, or has a newer schema; or shards differ in

@@ -19,7 +19,7 @@ import xxhash
 
 from mvemo.cache import schema
 from mvemo.cache.cache_file import DAMAGE, CacheFile, RunningChecksum
-from mvemo.cache.errors import BadCache, CacheError
+from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, finite_rows, write_index
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
@@ -145,7 +145,7 @@ def rewrite(
     dropped: list[str] = []
     ids = plan.table.clip_ids
     # `kept` ends the message for a file that cannot be written.
-    with replacing(target, temp, error=CacheError, kept=kept) as temp:
+    with replacing(target, temp, kept=kept) as temp:
         while True:
             require_room(temp, plan.n_bytes)
             with h5py.File(temp, "w", libver=schema.LIBVER, locking=False) as file:

@@ -124,7 +124,7 @@ class RowWriter(ABC):
         ------
         BadCache
             The clip is unknown, the type or shape is wrong, or values are not finite.
-        CacheError
+        MvemoError
             A commit failed; the rows stay buffered.
         """
         self._check_open()
@@ -198,7 +198,7 @@ class RowWriter(ABC):
     def commit(self) -> None:
         """Write all buffered rows to one shard, which makes them durable.
 
-        If the shard cannot be written, CacheError is raised and the rows stay buffered.
+        If the shard cannot be written, MvemoError is raised and the rows stay buffered.
         """
         self._check_open()
         if self._memory:

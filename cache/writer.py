@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache.cache_file import CacheFile, shard_paths
-from mvemo.cache.errors import CacheError
 from mvemo.cache.index import Index
 from mvemo.cache.rewrite import MemoryRows, Plan, newest_failures, newest_plan, rewrite
 from mvemo.cache.row_writer import KEPT, RowWriter, StoredRows
 from mvemo.cache.shards import locked_cache, read_shards, remove_shards, shard_number
 from mvemo.cache.spec import saw_its_fold
 from mvemo.cache.table import ClipTable, check_table
+from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import cause, to_json_values
 
 
@@ -55,7 +55,7 @@ class CacheWriter(RowWriter):
         Another writer holds the cache.
     BadCache
         The table is inconsistent, or the cache is damaged or has a newer schema.
-    CacheError
+    MvemoError
         The folder cannot be written.
 
     Examples
@@ -98,8 +98,8 @@ class CacheWriter(RowWriter):
             write_clips(self._parts / "table.h5", table, self.provenance)
         except BaseException as error:
             self._end()
-            if isinstance(error, OSError) and not isinstance(error, CacheError):
-                raise CacheError(f"{self.path}: cannot be written: {cause(error)}") from None
+            if isinstance(error, OSError) and not isinstance(error, MvemoError):
+                raise MvemoError(f"{self.path}: cannot be written: {cause(error)}") from None
             raise
 
     # --- rows of other processes
@@ -138,7 +138,7 @@ class CacheWriter(RowWriter):
     def close(self) -> None:
         """Commit, merge the shards into the cache in one step, and release the lock.
 
-        If the cache cannot be written, CacheError is raised; cache and shards are unchanged.
+        If the cache cannot be written, MvemoError is raised; cache and shards are unchanged.
         """
         if self._closed:
             return
@@ -147,8 +147,8 @@ class CacheWriter(RowWriter):
                 self.commit()
             try:
                 self._merge()
-            except CacheError:
-                with suppress(CacheError):
+            except MvemoError:
+                with suppress(MvemoError):
                     self.commit()
                 raise
         finally:
@@ -193,7 +193,7 @@ class CacheWriter(RowWriter):
         elif not self._closed:
             try:
                 # The current exception is more important than an error of the commit.
-                with suppress(CacheError):
+                with suppress(MvemoError):
                     self.commit()
             finally:
                 self._end()
@@ -234,7 +234,7 @@ def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> 
     """Write a cache without features, which determines all clips and their order for its shards.
 
     Nothing is locked: processes that write the same clips at the same time write equal files.
-    Raise BadCache for an inconsistent table, CacheError if the file cannot be written.
+    Raise BadCache for an inconsistent table, MvemoError if the file cannot be written.
     """
     check_table(table, str(path))
     rewrite(path, Plan(table, provenance=dict(to_json_values(provenance))))

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.extract.array_types import F32, F64, I64, U8, U32, Mask
-from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import read_each
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
 from mvemo.manifests import Manifest
+from mvemo.manifests.errors import MvemoError
 
 SR = 8000
 # Every word of a fingerprint covers WINDOW seconds of sound, and a word begins every HOP seconds:
@@ -227,7 +227,7 @@ def find_duplicates(
     ]
     prints = [_EMPTY] * len(files)
     for row, result in read_each(_FINGERPRINT, files, workers=workers or 0):
-        if failed := isinstance(result, ExtractError):
+        if failed := isinstance(result, MvemoError):
             result = replace(_EMPTY, problems={"clip": str(result)})
         prints[row] = result
         if progress is not None:

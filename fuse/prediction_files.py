@@ -183,7 +183,7 @@ def _predictions(
 
 def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> Table:
     """Read a file and rename its columns; with a manifest, paths may replace clip ids."""
-    table = read_table(path, error=BadFeatures, columns=columns)
+    table = read_table(path, columns=columns)
     for name, n in Counter(table.header).items():
         if n > 1:
             raise BadFeatures(f"{path}: duplicate column {name!r}")

@@ -1,7 +1,7 @@
 """Atomic file writing, strict JSON, and quoting of values in errors.
 
-This is the lowest module: every package reads and writes its files with these functions, and
-passes its own error class for failures.
+Every package reads and writes its files with these functions. A file that cannot be written
+raises `DiskFailed`.
 """
 
 import errno
@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from mvemo.manifests.errors import DiskFailed, MvemoError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,18 +41,13 @@ MakeError = Callable[[str], Exception]
 
 @contextmanager
 def replacing(
-    path: Path,
-    temp: Path | None = None,
-    *,
-    error: type[Exception] | None = None,
-    kept: str = "",
-    durable: bool = True,
+    path: Path, temp: Path | None = None, *, kept: str = "", durable: bool = True
 ) -> Iterator[Path]:
     """Yield a temporary path to write to; on success, rename it to `path`.
 
     Whenever the process ends, `path` is the old file or the complete new one; with `durable` also
     after a power failure. A device or a pipe, such as ``/dev/stdout``, is written to, not replaced.
-    `kept` is added to the message of `error`.
+    `kept` is added to the message for a file that cannot be written.
     """
     link = path.is_symlink() and path.absolute().parent == Path("/dev")
     to_stream = link or (path.exists() and not (path.is_file() or path.is_dir()))
@@ -71,20 +68,18 @@ def replacing(
         os.replace(temp, path)
         if durable:
             sync_folder(path.parent)
+    except MvemoError:
+        raise
     except (OSError, RuntimeError) as problem:
         # HDF5 and torch raise RuntimeError on a full disk.
-        if error is None or isinstance(problem, error):
-            raise
-        raise error(f"{path}: cannot be written: {cause(problem)}{kept}") from None
+        raise DiskFailed(f"{path}: cannot be written: {cause(problem)}{kept}") from None
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing_together(
-    folder: Path, *, error: type[Exception], remove: Iterable[str] = ()
-) -> Iterator[Path]:
+def replacing_together(folder: Path, remove: Iterable[str] = ()) -> Iterator[Path]:
     """Yield an empty temporary folder; on success, move its files to `folder`, else discard them.
 
     Files of `folder` that are named in `remove` and were not written again are deleted.
@@ -103,10 +98,12 @@ def replacing_together(
             target = folder / path.relative_to(temp)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
+    except DiskFailed as problem:
+        raise DiskFailed(str(problem).replace(str(temp), str(folder))) from None
+    except MvemoError:
+        raise
     except OSError as problem:
-        raise error(f"{folder}: cannot be written: {cause(problem)}") from None
-    except error as problem:
-        raise error(str(problem).replace(str(temp), str(folder))) from None
+        raise DiskFailed(f"{folder}: cannot be written: {cause(problem)}") from None
     finally:
         shutil.rmtree(temp, ignore_errors=True)
         if new_folder:
@@ -146,26 +143,20 @@ def _alive(process: int) -> bool:
     return True
 
 
-def write_bytes(
-    path: Path, content: bytes, *, error: type[Exception] | None = None, durable: bool = True
-) -> None:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a file atomically; see `replacing`."""
-    with replacing(path, error=error, durable=durable) as temp:
+    with replacing(path, durable=durable) as temp:
         temp.write_bytes(content)
 
 
-def write_text(
-    path: Path, text: str, *, error: type[Exception] | None = None, durable: bool = True
-) -> None:
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write UTF-8 text atomically, lone surrogates as backslash escapes (valid in JSON)."""
-    write_bytes(path, text.encode("utf-8", "backslashreplace"), error=error, durable=durable)
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), durable=durable)
 
 
-def write_json(
-    path: Path, value: Any, *, error: type[Exception] | None = None, durable: bool = True
-) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Write `dump_json(value)` atomically; see `replacing`."""
-    write_text(path, dump_json(value), error=error, durable=durable)
+    write_text(path, dump_json(value), durable=durable)
 
 
 def sync_folder(folder: Path) -> None:

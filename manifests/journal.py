@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mvemo.manifests.errors import DiskFailed
 from mvemo.manifests.files import cause, parse_json, sync_folder, write_text
 
 T = TypeVar("T")
@@ -16,12 +17,12 @@ class Journal:
     """One append-only file of entries, which need not exist; a kill costs at most the last entry.
 
     If `durable`, each entry is on the disk before `append` returns. Failures to read or write
-    raise `error`.
+    raise `DiskFailed`.
 
     Examples
     --------
     >>> import tempfile
-    >>> journal = Journal(Path(tempfile.mkdtemp()) / "changes.jsonl", ValueError)
+    >>> journal = Journal(Path(tempfile.mkdtemp()) / "changes.jsonl")
     >>> journal.append([{"n": 1}])
     >>> _ = journal.path.write_text(journal.path.read_text() + '{"n": 2')  # a torn line
     >>> journal.append([{"n": 3}])
@@ -29,8 +30,8 @@ class Journal:
     ([1, 3], 1)
     """
 
-    def __init__(self, path: Path, error: type[Exception], durable: bool = True) -> None:
-        self.path, self._error, self._durable = path, error, durable
+    def __init__(self, path: Path, durable: bool = True) -> None:
+        self.path, self._durable = path, durable
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Append entries; if this fails, none of them is in the file."""
@@ -54,12 +55,12 @@ class Journal:
             if is_new and self._durable:
                 sync_folder(self.path.parent)
         except OSError as problem:
-            raise self._error(f"{self.path}: cannot be written: {cause(problem)}") from None
+            raise DiskFailed(f"{self.path}: cannot be written: {cause(problem)}") from None
 
     def replace(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Replace the whole content in one step."""
         text = _lines(entries).decode()
-        write_text(self.path, text, error=self._error, durable=self._durable)
+        write_text(self.path, text, durable=self._durable)
 
     def read(self, parse: Callable[[Any], T]) -> tuple[list[T], int]:
         """Return `parse` of each entry, oldest first, and the number of unreadable lines.
@@ -71,7 +72,7 @@ class Journal:
         try:
             content = self.path.read_bytes() if self.path.exists() else b""
         except OSError as problem:
-            raise self._error(f"{self.path}: cannot be read: {cause(problem)}") from None
+            raise DiskFailed(f"{self.path}: cannot be read: {cause(problem)}") from None
         for line in filter(None, content.split(b"\n")):
             try:
                 found.append(parse(parse_json(line)))

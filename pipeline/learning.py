@@ -44,10 +44,10 @@ from mvemo.fuse.numeric import F64, Bools, Labels, complete
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Clip, Manifest, read_manifest
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import parse_json, replacing_together
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.text_table import listed
-from mvemo.pipeline.errors import BadOption, PipelineError
 
 # Fewest corrected clips of a class, and of tags or ratings, from which a score says something.
 PER_CLASS, PER_TASK = 5, 20
@@ -143,7 +143,7 @@ def learn(
     new = replace(new, facts={**new.facts, "notes": notes, "learned_from": facts})
     names = parse_json((Path(model) / MODEL).read_text(encoding="utf-8"))["files"]
     extra = tuple(name for name in names if name not in (HEADS, REFERENCE))
-    with replacing_together(Path(out), error=PipelineError) as folder:
+    with replacing_together(Path(out)) as folder:
         for name in extra:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(Path(model) / name, folder / name)

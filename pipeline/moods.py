@@ -13,11 +13,11 @@ from pathlib import Path
 
 from mvemo.manifests import read_manifest
 from mvemo.manifests.cells import to_number
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import parse_json, shown
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.tables import read_table
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.formats import Record
 from mvemo.pipeline.prediction.predictions import TRAINED_ON
 
@@ -123,7 +123,7 @@ def read_records(file: Path) -> Iterator[Record]:
 
 
 def _table_records(file: Path) -> Iterator[Record]:
-    table = read_table(file, error=BadOption)
+    table = read_table(file)
     header = table.header
     if not {"path", "model", "notes"} <= {*header}:
         raise BadOption(

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
 
 from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, scan_clips, write_manifest
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import to_json_values
-from mvemo.pipeline.errors import BadOption, WrongType
+from mvemo.pipeline.errors import WrongType
 
 if TYPE_CHECKING:
     from mvemo.cache import Cache, ClipTable

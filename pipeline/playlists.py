@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import shown, write_text
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.moods import Mood, Place
 from mvemo.pipeline.relative import ranks
 
@@ -67,7 +67,7 @@ def write_playlist(
     once = list(_without_repeats(clips))
     folder = None if absolute else file.parent
     text = _xspf(once, file.stem, folder) if format == "xspf" else _m3u8(once, folder)
-    write_text(file, text, error=BadOption)
+    write_text(file, text)
     return text
 
 

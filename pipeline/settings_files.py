@@ -32,10 +32,10 @@ from mvemo.extract.nets import (
     with_shared_options,
 )
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.fuse.errors import FuseError
+from mvemo.fuse.errors import BadFeatures
 from mvemo.manifests.declared import profile_fields
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import TomlError, parse_toml
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import PROFILES, ExtractSettings, Settings
 
 T = TypeVar("T")
@@ -219,7 +219,7 @@ def _filled(defaults: T, tree: dict[str, Any], key: str) -> T:
             raise BadOption(f"{key}.{name}: unknown setting; expected one of {', '.join(known)}")
     try:
         return _replaced(defaults, table, key)
-    except (BadSetting, FuseError) as error:
+    except (BadSetting, BadFeatures) as error:
         # The messages of settings start with the name of a setting.
         raise BadOption(f"{key}.{error}") from error
 

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "cache": {
         "manifests.array_files",
         "manifests.cells",
+        "manifests.errors",
         "manifests.files",
         "manifests.labels",
         "manifests.tables",
@@ -32,7 +33,8 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 # imports rooms of lower floors only. A new room is put on the lowest floor that it can be on.
 FLOORS = {
     "manifests": (
-        "declared errors files text_table",
+        "declared errors text_table",
+        "files",
         "array_files cells dimensions journal spreadsheets",
         "tables",
         "labels",

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from mvemo.extract.array_types import F32, U8
-from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
+from mvemo.extract.errors import BadMedia, MediaUnavailable
 from mvemo.extract.media import container, packets
 from mvemo.extract.media.audio import OnBlock, decode_audio_file
 from mvemo.extract.media.loudness import gain_to
@@ -35,6 +35,7 @@ from mvemo.extract.media.request import (
     reasons_text,
 )
 from mvemo.extract.media.sound_files import AUDIO_SUFFIXES, open_parts
+from mvemo.manifests.errors import MissingFile, MvemoError
 
 # Errors that the machine causes, not the file.
 _TEMPORARY = frozenset(
@@ -270,7 +271,7 @@ def _stream_container(
 
 @contextmanager
 def media_errors(path: Path) -> Iterator[None]:
-    """Check that a file can be opened; inside the context, convert errors to `ExtractError`."""
+    """Check that a file can be opened; inside the context, convert errors to `MvemoError`."""
     if path.is_dir():
         raise BadMedia(f"{path}: is a folder, not a media file")
     try:
@@ -284,14 +285,14 @@ def media_errors(path: Path) -> Iterator[None]:
         raise BadMedia(f"{path}: is empty (0 bytes)")
     try:
         yield
-    except ExtractError:
+    except MvemoError:
         raise
     # Damaged files make the libraries raise errors of many types.
     except Exception as error:
         raise _media_error(path, error) from error
 
 
-def _media_error(path: Path, error: Exception) -> ExtractError:
+def _media_error(path: Path, error: Exception) -> MvemoError:
     """Convert a library's error to `BadMedia`, or to `MediaUnavailable` if it is temporary."""
     if isinstance(error, MemoryError):
         return MediaUnavailable(f"{path}: not enough memory to read it")

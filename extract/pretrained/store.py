@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.spec import content_digest
-from mvemo.extract.errors import BadWeights, ExtractError
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
@@ -153,7 +153,7 @@ def keep_weights(package: PretrainedPackage, arrays: Arrays, licence: str) -> St
     )
     about = asdict(stored)
     del about["path"]
-    with replacing_together(folder, error=ExtractError) as temp:
+    with replacing_together(folder) as temp:
         (temp / "weights.npz").write_bytes(content)
         write_text(temp / "LICENSE.txt", licence)
         write_text(temp / "CITATION.txt", package.citation + "\n")

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mvemo.extract.array_types import release
-from mvemo.extract.errors import ExtractError, MediaUnavailable
+from mvemo.extract.errors import MediaUnavailable
 from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.manifests.files import dump_json, parse_json, replacing
 
@@ -127,7 +127,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         raise ValueError(f"{path.name}: an array of shape {array.shape} is empty")
     source, array = array, np.ascontiguousarray(array)
     checksum = 0
-    with replacing(path, error=ExtractError, kept=_KEPT, durable=False) as temp:
+    with replacing(path, kept=_KEPT, durable=False) as temp:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temp.open("wb") as file:
             header = np.lib.format.header_data_from_array_1_0(array)
@@ -213,7 +213,7 @@ def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
     }
     values = {k: {"reason": p.reason, "missing": p.missing, **facts} for k, p in problems.items()}
     path = folder / "problems.json"
-    with replacing(path, error=ExtractError, kept=_KEPT, durable=False) as temp:
+    with replacing(path, kept=_KEPT, durable=False) as temp:
         folder.mkdir(parents=True, exist_ok=True)
         temp.write_text(dump_json(values), encoding="utf-8", errors="backslashreplace")
 

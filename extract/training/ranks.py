@@ -18,7 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.errors import BadSetting, ExtractError
+from mvemo.extract.errors import BadSetting
+from mvemo.manifests.errors import MvemoError
 
 T = TypeVar("T")
 
@@ -85,10 +86,10 @@ class Ranks:
             dist.barrier()
 
     def require_same(self, found: bool, what: str) -> None:
-        """Raise `ExtractError` if only some of the ranks found `what`."""
+        """Raise `MvemoError` if only some of the ranks found `what`."""
         device = "cuda" if self.count > 1 and dist.get_backend() == "nccl" else "cpu"
         if self.add(torch.tensor(int(found), device=device)).item() not in (0, self.count):
-            raise ExtractError(
+            raise MvemoError(
                 f"{what} exists for some processes but not for others: all processes must share "
                 "one working folder (--work)"
             )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.array_types import F64, I64
-from mvemo.extract.errors import BadSetting, ExtractError
+from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.data import split_rows
@@ -16,6 +16,7 @@ from mvemo.extract.training.devices import autocast, available_memory, memory_te
 from mvemo.extract.training.losses import Loss, make_loss
 from mvemo.extract.training.ranks import current_ranks
 from mvemo.extract.training.recipe import augment, make_optimizer
+from mvemo.manifests.errors import MvemoError
 
 Curve = dict[str, list[float]]
 
@@ -174,12 +175,12 @@ class Stepper:
             self._warn_of_parts(n_clips)
 
     def _divide(self, n_clips: int) -> None:
-        """Halve the number of clips per part; raise `ExtractError` if two clips do not fit."""
+        """Halve the number of clips per part; raise `MvemoError` if two clips do not fit."""
         self.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         if not self._can_be_divided(n_clips):
             least = 2 if self.ranks.count == 1 else n_clips
-            raise ExtractError(
+            raise MvemoError(
                 f"{self.job.label}: the memory of {memory_text(self.device)} is too small to "
                 f"train on {least} clips at once (batch_size is {self.settings.batch_size}): use a "
                 f"larger GPU, shorter or smaller inputs (nets.{self.net.name}.options), or "

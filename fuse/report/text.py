@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mvemo.fuse.errors import FuseError
 from mvemo.fuse.results import ModelResult
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.files import write_text
@@ -178,7 +177,7 @@ def write_paper(tables: Sequence[PaperTable], latex: Path | None, markdown: Path
     """Write tables as LaTeX and as Markdown; None as path leaves out that format."""
     for path, render in ((latex, _latex), (markdown, _markdown)):
         if path is not None:
-            write_text(path, "\n".join(render(*one) for one in tables), error=FuseError)
+            write_text(path, "\n".join(render(*one) for one in tables))
 
 
 def _latex(caption: str, t: Table) -> str:

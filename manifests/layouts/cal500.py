@@ -54,9 +54,9 @@ def read_songs(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
         raise BadManifest(
             f"{folder}: has no {ANNOTATIONS}; expected it in one folder with {SONGS} and {WORDS}"
         )
-    songs = read_lines(annotations.with_name(SONGS), error=BadManifest)
-    words = read_lines(annotations.with_name(WORDS), error=BadManifest)
-    lines = read_table(annotations, error=BadManifest).rows
+    songs = read_lines(annotations.with_name(SONGS))
+    words = read_lines(annotations.with_name(WORDS))
+    lines = read_table(annotations).rows
     problems = Problems(annotations)
     if len(lines) != len(songs):
         problems.add(0, f"it has {len(lines)} rows, but {SONGS} has {len(songs)} songs")
@@ -89,7 +89,7 @@ def read_segments(folder: Path, media: Sequence[str], tags: str) -> FoundClips:
         if (other := by_song.setdefault(path.stem, path)) is not path:
             raise BadManifest(f"{folder}: song {path.stem!r} has two tables, {other} and {path}")
     files, left_out = _files_of(list(by_song), media, folder)
-    tables = {song: read_table(path, error=BadManifest) for song, path in by_song.items()}
+    tables = {song: read_table(path) for song, path in by_song.items()}
     words = tables[paths[0].stem].header[2:]
     chosen = _chosen_tags(words, tags, paths[0])
     rows = []

@@ -137,7 +137,7 @@ def _numbered(patterns: Sequence[str], number: int) -> list[str]:
 def _records(table: TableFile, paths: Sequence[Path]) -> list[_Record]:
     records = []
     for path in paths:
-        content, problems = read_table(path, error=BadManifest), Problems(path)
+        content, problems = read_table(path), Problems(path)
         header = [*table.columns] or content.header
         for column in (table.id, *table.where, *filter(None, [table.rest])):
             if column not in header:
@@ -169,7 +169,7 @@ def _splits(layout: Layout, folder: Path, number: int) -> dict[str, str]:
         pattern = pattern.replace("{n}", str(number))
         # A copy may lack its splits.
         for path in _files(layout, folder, [pattern], needed=number > 0):
-            for line in read_lines(path, error=BadManifest):
+            for line in read_lines(path):
                 name = plain_text(re.split("[,\t;]", line)[0].strip())
                 split_of.setdefault(name, SPLITS[part_of(part) or 0])
     return split_of

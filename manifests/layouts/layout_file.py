@@ -35,7 +35,7 @@ from importlib import resources
 from pathlib import Path
 
 from mvemo.manifests.declared import from_table
-from mvemo.manifests.errors import BadManifest, MissingManifest
+from mvemo.manifests.errors import BadManifest, MissingFile
 from mvemo.manifests.files import parse_toml
 from mvemo.manifests.labels import TASKS, Task, parse_scale
 from mvemo.manifests.schemes import find_scheme
@@ -129,7 +129,7 @@ def read_layout(path: Path) -> Layout:
             raise BadManifest(f"{path}: expected a file, got a folder, pipe or device")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise MissingManifest(f"{path}: no such file") from None
+        raise MissingFile(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadManifest(f"{path}: cannot be read: {error}") from None
     return parse_layout(text, str(path))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvemo.manifests.clip_rows import Row, finish_rows
-from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
+from mvemo.manifests.errors import BadManifest, MissingFile, Problems
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.cal500 import find_annotations, read_segments, read_songs
 from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
@@ -135,7 +135,7 @@ def scan_clips(
 
     Raises
     ------
-    MissingManifest
+    MissingFile
         The folder does not exist.
     BadManifest
         There are no clips or fewer than two classes, the layout is unknown, or it does not support
@@ -154,7 +154,7 @@ def scan_clips(
     """
     folder = Path(folder)
     if not folder.exists():
-        raise MissingManifest(f"{folder}: no such folder")
+        raise MissingFile(f"{folder}: no such folder")
     if not folder.is_dir():
         raise BadManifest(f"{folder}: expected a folder of clips, got a file")
     declared = _declared(layout)

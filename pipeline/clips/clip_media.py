@@ -14,10 +14,11 @@ from mvemo.extract.store.decoded import DecodedStore, DescribedStore, decode_man
 from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
 from mvemo.extract.training.data import RawBatches
 from mvemo.manifests import Manifest
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.clips.media_files import MediaDigests, digest_media, media_files
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.errors import BadOption, ClipFailed
+from mvemo.pipeline.errors import ClipFailed
 from mvemo.pipeline.settings import Settings
 
 

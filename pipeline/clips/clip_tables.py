@@ -21,9 +21,8 @@ from mvemo.manifests import (
     read_manifest,
 )
 from mvemo.manifests.annotators import disagreement_of
-from mvemo.manifests.errors import ManifestError
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.labels import Task
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import ExtractSettings
 
 
@@ -216,7 +215,7 @@ def _manifest_of_cache(cache: Cache) -> Manifest | None:
             continue
         try:
             manifest = manifest_of(facts)
-        except (ManifestError, OSError):
+        except (MvemoError, OSError):
             continue
         if manifest is None or not Path(manifest.root).is_dir():
             continue

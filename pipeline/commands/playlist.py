@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.options import (
     INPUT_FILE,
     OUT_FOLDER,
@@ -17,7 +18,6 @@ from mvemo.pipeline.commands.options import (
     together,
 )
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.pipeline.moods import Mood

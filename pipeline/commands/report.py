@@ -8,6 +8,7 @@ import click
 from click import option
 
 from mvemo.manifests import read_manifest
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import dump_json, parse_json
 from mvemo.manifests.labels import TASKS, Task
 from mvemo.pipeline.commands.options import (
@@ -20,7 +21,6 @@ from mvemo.pipeline.commands.options import (
     scale_option,
 )
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 
 

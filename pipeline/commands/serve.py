@@ -8,8 +8,8 @@ from typing import Any
 import click
 from click import argument, option
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.options import OUT_FOLDER, PATH, device_option, flag, model_option
-from mvemo.pipeline.errors import BadOption
 
 PACKAGES = ("mutagen", "starlette", "uvicorn")
 
@@ -76,7 +76,7 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
 def _default_model(source: Path, work: Path | None) -> Path:
     """Return the model that made PREDICTIONS, or the default for the files and the corrections."""
     from mvemo.manifests import read_manifest
-    from mvemo.manifests.errors import ManifestError
+    from mvemo.manifests.errors import MvemoError
     from mvemo.manifests.layouts.scan import find_media
     from mvemo.pipeline.models.boxed import boxed_names, model_folder, pick_model
     from mvemo.pipeline.moods import read_records
@@ -92,6 +92,6 @@ def _default_model(source: Path, work: Path | None) -> Path:
         if made_by in boxed_names():
             return model_folder(made_by)
     # Corrections of a former call stay valid if the folder now has other kinds of files.
-    with suppress(ManifestError):
+    with suppress(MvemoError):
         task = read_manifest((work or folder / ".mvemo") / "corrections.csv", media=False).task
     return pick_model(None, have_pictures(clips), task)

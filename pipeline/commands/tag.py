@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 from click import argument, option
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.options import INPUT_FILE, OUT_FILE, flag
 from mvemo.pipeline.commands.playlist import mood_options
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.pipeline.moods import Mood

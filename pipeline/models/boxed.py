@@ -11,9 +11,9 @@ from typing import Any
 
 from mvemo.fuse.final.model import MODEL, FinalModel, Predictor, load_model
 from mvemo.fuse.tasks import task_of
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
-from mvemo.pipeline.errors import BadOption
 
 # Default model where all files have pictures, or if there is no other.
 DEFAULT = "music-video"

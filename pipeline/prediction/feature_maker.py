@@ -17,8 +17,8 @@ from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 from mvemo.pipeline.settings_files import load_settings

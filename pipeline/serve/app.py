@@ -21,16 +21,14 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from mvemo.fuse.errors import FuseError
-from mvemo.manifests import BadManifest
+from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.layouts.scan import find_media
-from mvemo.pipeline.errors import DiskFailed, PipelineError
 from mvemo.pipeline.playlists import file_stem, write_playlist
 from mvemo.pipeline.serve.access import Access
 from mvemo.pipeline.serve.corrections import KEPT, file_stamp
 from mvemo.pipeline.serve.jobs import Job, QueueFull, Worker, model_record
-from mvemo.pipeline.serve.library import SUFFIXES, Library, MissingFile, OutsideFolders
+from mvemo.pipeline.serve.library import SUFFIXES, Library, OutsideFolders
 from mvemo.pipeline.serve.waveform import read_waveform
 
 PAGE = Path(__file__).with_name("page")
@@ -53,12 +51,9 @@ STATUS: dict[type[Exception], int] = {
     MissingFile: 404,
     OutsideFolders: 403,
     QueueFull: 429,
-    BadManifest: 422,
-    DiskFailed: 503,
-    PipelineError: 422,
-    FuseError: 422,
     ClientDisconnect: 400,
     OSError: 503,
+    MvemoError: 422,
 }
 
 Handler = Callable[[Request], Any]
@@ -182,7 +177,7 @@ class Api:
     async def models(self, request: Request) -> Any:
         found = []
         for name, folder in self.worker.models.items():
-            with suppress(FuseError):  # learning was killed while it replaced this model
+            with suppress(MvemoError):  # learning was killed while it replaced this model
                 found.append(model_record(self.worker, name, folder))
         return {"models": found}
 

@@ -22,6 +22,7 @@ from typing import Any
 from mvemo.cache.spec import content_digest
 from mvemo.manifests import BadManifest, read_manifest
 from mvemo.manifests.cells import parse_number
+from mvemo.manifests.errors import BadFile, DiskFailed, MvemoError
 from mvemo.manifests.files import write_text
 from mvemo.manifests.journal import Journal
 from mvemo.manifests.labels import PLANE, Label, label_kind
@@ -32,7 +33,6 @@ from mvemo.manifests.tables import (
     plain_text,
     stated_header,
 )
-from mvemo.pipeline.errors import DiskFailed, PipelineError
 from mvemo.pipeline.serve.history import (
     MOST,
     Correction,
@@ -55,7 +55,7 @@ class _Broken(BadManifest):
     """A manifest that cannot be read."""
 
 
-class NotTaken(PipelineError):
+class NotTaken(MvemoError):
     """A change that was not stored, with the HTTP status that says why."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -101,7 +101,7 @@ class Corrections:
         scale: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     ) -> None:
         self.path, self.journal = path, path.with_name(f"{path.stem}-history.jsonl")
-        self._entries = Journal(self.journal, DiskFailed)
+        self._entries = Journal(self.journal)
         self.task, self.classes, self._scale = task, tuple(classes), scale
         shared = next((_span(ends) for axis, ends in scale.items() if axis.lower() in PLANE), "")
         self._stated = {"name": name, "task": task, "scale": shared}
@@ -149,12 +149,12 @@ class Corrections:
         for c in self._of(self.key_of(content)):
             if not os.path.lexists(self.path.parent / c.path):
                 there = Path(os.path.relpath(place, self.path.parent)).as_posix()
-                with suppress(OSError, PipelineError), self._lock:
+                with suppress(OSError, MvemoError), self._lock:
                     self._begin(c.clip_id, None)
                     self._change([{"clip_id": c.clip_id, "date": utc_now(), "moved": there}])
         for c in () if content in self._keys else self.current.values():
             if os.path.abspath(self.path.parent / c.path) == place and c.content != content:
-                with suppress(OSError, PipelineError), self._lock:
+                with suppress(OSError, MvemoError), self._lock:
                     if c.content in ("", content_digest(path)):
                         self._begin(c.clip_id, None)
                         self._change([entry_of(replace(c, content=content))])
@@ -303,7 +303,7 @@ class Corrections:
             manifest = read_manifest(self.path, media=False)
             if unknown := {key for clip in manifest.clips for key, _ in clip.extra} - {*OWN}:
                 raise BadManifest(f"{self.path}: unknown columns {', '.join(sorted(unknown))}")
-        except BadManifest as error:
+        except BadFile as error:
             raise _Broken("; ".join(map(str.strip, str(error).splitlines()))) from None
         if manifest.task != self.task or not {*self.classes} <= {*manifest.classes}:
             raise BadManifest(
@@ -400,7 +400,7 @@ class Corrections:
         head = stated_header(names, "manifest", MANIFEST_VERSION, stated)
         text = "".join([_csv_line(head), *self._lines.values()])
         # The history is already on disk, so the manifest need not be flushed as well.
-        write_text(self.path, text, error=DiskFailed, durable=False)
+        write_text(self.path, text, durable=False)
         self._stamp = file_stamp(self.path)
 
 
@@ -426,5 +426,5 @@ def file_stamp(path: str | Path) -> list[int] | None:
 def _library_id(path: Path) -> str:
     """Return the name of a library, which stays if its folder is moved."""
     if not path.exists():
-        write_text(path, secrets.token_hex(8), error=DiskFailed)
+        write_text(path, secrets.token_hex(8))
     return path.read_text(encoding="utf-8").strip()

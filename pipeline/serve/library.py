@@ -15,10 +15,10 @@ from mvemo.extract.store import contents
 from mvemo.extract.store.contents import KnownContents, content_of
 from mvemo.extract.store.folders import stamp_of
 from mvemo.fuse.final.model import FinalModel
+from mvemo.manifests.errors import BadOption, DiskFailed, MissingFile
 from mvemo.manifests.journal import Journal
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, BAD_NAME, VIDEO_SUFFIXES, find_media
 from mvemo.manifests.text_table import escaped
-from mvemo.pipeline.errors import BadOption, DiskFailed
 from mvemo.pipeline.moods import Mood, Place, read_records
 from mvemo.pipeline.relative import FEWEST, compare, ranks, reason_to_compare
 from mvemo.pipeline.serve.corrections import Corrections, file_stamp
@@ -53,10 +53,6 @@ class OutsideFolders(Exception):
     """A path that is not inside the opened folders."""
 
 
-class MissingFile(FileNotFoundError):
-    """A file that is gone, or a path that no file can have."""
-
-
 class Library:
     """Clips by id, with a revision for each change; safe to use from several threads.
 
@@ -81,7 +77,7 @@ class Library:
         self._stamps: dict[str, list[int] | None] = {}  # clip -> stamp of its file when predicted
         self._gone: list[Record] = []  # clips of an earlier server whose files are gone
         # Predictions can be made again, so not each of them waits for the disk.
-        self._journal = Journal(work / "clips.jsonl", DiskFailed, durable=False)
+        self._journal = Journal(work / "clips.jsonl", durable=False)
         self.corrections: Corrections | None = None
         self.problems: list[str] = []
         self.unsaved = ""  # sentence on why predictions are only in memory

@@ -8,9 +8,9 @@ import numpy as np
 from mvemo.fuse.compare_runs import read_run
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests import Manifest
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import parse_json
 from mvemo.pipeline.clips.clip_tables import manifest_of
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.moods import Mood
 from mvemo.pipeline.serve.library import Library
 

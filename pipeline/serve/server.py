@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 from mvemo.cache.spec import content_digest
 from mvemo.extract.media.isolated import start_readers
 from mvemo.fuse.final.model import MODEL
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 from mvemo.pipeline.serve import run_folder
 from mvemo.pipeline.serve.access import Access, new_token

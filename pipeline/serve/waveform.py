@@ -5,9 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.request import StreamRequest
-from mvemo.pipeline.errors import PipelineError
 
 # Number of columns of a waveform, and its sampling rate in Hz.
 PEAKS, PEAK_SR = 1000, 8000
@@ -21,20 +19,17 @@ def read_waveform(path: Path) -> dict[str, Any]:
 
     rest = bars = np.zeros(0, dtype=np.float32)
     size, length = 8, 0  # samples in a bar, and in the file
-    try:
-        for event, *values in stream_isolated(path, StreamRequest(sample_rates=(PEAK_SR,))):
-            if event != "sound":
-                continue
-            y = np.concatenate([rest, np.abs(values[1])])
-            length += len(values[1])
-            whole = len(y) // size * size
-            bars = np.concatenate([bars, y[:whole].reshape(-1, size).max(axis=1)])
-            rest = y[whole:]
-            while len(bars) > MOST_BARS:
-                # The rest shorter than a new bar is less than a thousandth of a column.
-                size, bars = 2 * size, bars[: len(bars) // 2 * 2].reshape(-1, 2).max(axis=1)
-    except ExtractError as error:
-        raise PipelineError(str(error)) from None
+    for event, *values in stream_isolated(path, StreamRequest(sample_rates=(PEAK_SR,))):
+        if event != "sound":
+            continue
+        y = np.concatenate([rest, np.abs(values[1])])
+        length += len(values[1])
+        whole = len(y) // size * size
+        bars = np.concatenate([bars, y[:whole].reshape(-1, size).max(axis=1)])
+        rest = y[whole:]
+        while len(bars) > MOST_BARS:
+            # The rest shorter than a new bar is less than a thousandth of a column.
+            size, bars = 2 * size, bars[: len(bars) // 2 * 2].reshape(-1, 2).max(axis=1)
     columns = np.array_split(bars, PEAKS) if len(bars) >= PEAKS else []
     return {
         "seconds": length / PEAK_SR,

@@ -23,10 +23,10 @@ from mvemo.manifests import (
     read_folds,
     read_manifest,
 )
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance, versions
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, shards

@@ -7,17 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache import CacheError, CacheWriter, DamagedCache, open_cache
+from mvemo.cache import CacheWriter, DamagedCache, open_cache
 from mvemo.cache.table import subset
 from mvemo.extract import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.training import data, devices, protocols, ranks
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import Manifest, write_folds
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.labels import Task
 from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console.messages import note_resumable, silenced, tell, tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, estimate, shards, steps, summary, tasks
 from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
@@ -91,7 +91,7 @@ def _remove_damaged(path: Path) -> None:
     except DamagedCache:
         tell_note(f"{path}: is damaged, and will be written anew")
         path.unlink()
-    except CacheError:
+    except MvemoError:
         pass
 
 

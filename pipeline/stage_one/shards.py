@@ -12,8 +12,8 @@ from typing import Any
 
 from mvemo.cache import ClipTable, open_cache, write_clips
 from mvemo.cache.spec import digest_of
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import parse_json, shown, to_json_values, write_json
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.backends import Shard
@@ -66,7 +66,7 @@ class ShardFolder:
             else:
                 path.unlink(missing_ok=True)
         write_clips(self.clips, table, provenance)
-        write_json(self._run, facts, error=BadOption)
+        write_json(self._run, facts)
 
     def check(self, facts: Mapping[str, Any]) -> None:
         """Raise BadOption if the folder has shards of another run."""
@@ -91,7 +91,7 @@ class ShardFolder:
         self.check(facts)
         with open_cache(self.cache(shard)) as cache:
             marker = {"run": digest_of(facts), "digest": cache.digest(), "clips": len(cache.table)}
-        write_json(self._marker(shard), marker, error=BadOption)
+        write_json(self._marker(shard), marker)
 
     def refuse_changed(self) -> None:
         """Raise BadOption if the file of a shard is not the one that its marker describes."""

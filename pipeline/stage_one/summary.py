@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from mvemo.cache.cache_file import parts_folder
 from mvemo.cache.table import failures_by_reason
 from mvemo.extract.store.folders import stamp_of
-from mvemo.manifests import ManifestError, read_manifest
+from mvemo.manifests import read_manifest
+from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import dump_json, parse_json, write_json
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.work_folder import measure_work
@@ -141,7 +142,7 @@ class RepeatableRun:
             columns, task = self.options["columns"], self.options.get("task")
             listed = read_manifest(path, root=self.root, columns=columns, task=task, media=False)
             media = {str(p): _stamp(p) for p in map(listed.media_path, listed.clips)}
-        except (OSError, ManifestError):
+        except (OSError, MvemoError):
             return None
         named = [Path(str(self.options.get(name) or "")) for name in ("profile", "folds")]
         request = {

@@ -7,7 +7,7 @@ import numpy as np
 from mvemo.fuse import ModelResult
 from mvemo.fuse.metrics.scores import confusion_matrix
 from mvemo.fuse.numeric import F64, mean_finite, mean_of_finite
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.studies.comparison import Draft
 from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, Table
 from mvemo.pipeline.studies.scores import Labels, score_baselines, score_runs

@@ -9,8 +9,8 @@ import numpy as np
 from mvemo.extract import NetSettings, TrainingDiverged
 from mvemo.fuse.numeric import F64, Ints, mean_of_finite
 from mvemo.fuse.report import published as papers
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.predictors import FoldPredictions, Predictor
 from mvemo.pipeline.studies.result import (
     NUMBER,

@@ -15,9 +15,9 @@ import numpy as np
 
 from mvemo.fuse.numeric import Ints
 from mvemo.manifests import holdout_of, parse_fractions
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.splits.assignment import PARTS, TEST, VALIDATION
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.class_tables import confusion_table
 from mvemo.pipeline.studies.comparison import Draft, Row, printed_figure
 from mvemo.pipeline.studies.iterations import SMOOTH, loss_plot, score_part, smoothed

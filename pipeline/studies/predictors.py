@@ -14,9 +14,9 @@ from mvemo.fuse import Clips, Fit, fit_heads, models_of
 from mvemo.fuse.features import Matrix, matrix_of
 from mvemo.fuse.numeric import F64, Ints, Link, apply_link
 from mvemo.manifests import Manifest
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.splits.assignment import TRAIN
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.study import Study, StudyMedia
 from mvemo.pipeline.studies.trainings import NetTraining

@@ -12,7 +12,7 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import find_weights
 from mvemo.extract.settings import FETCHED, RecipeSettings
 from mvemo.fuse.report.published import FUSIONS
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.starting_weights import fetch_missing_weights
 from mvemo.pipeline.studies.comparison import Draft, Row

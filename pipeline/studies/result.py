@@ -21,7 +21,6 @@ from mvemo.manifests.files import replacing_together, write_bytes, write_json, w
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.tables import CsvWriter
 from mvemo.manifests.text_table import align_columns
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.studies.study import Study
 
@@ -181,7 +180,7 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
         "sources": result.sources,
         "provenance": origin,
     }
-    with replacing_together(out, error=BadOption) as new:
+    with replacing_together(out) as new:
         pictures = []
         for plot in result.plots:
             svg, png = render(plot)

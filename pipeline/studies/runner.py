@@ -9,7 +9,7 @@ import numpy as np
 
 from mvemo.extract import NetSettings, SequenceInput
 from mvemo.extract.nets import input_of
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.studies.comparison import (
     Compared,
     Draft,

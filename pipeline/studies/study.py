@@ -31,11 +31,11 @@ from mvemo.manifests import (
     segment_manifest,
     song_of,
 )
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.segments import Tail
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.media_files import longer_clips_note
 from mvemo.pipeline.console.messages import note_resumable, tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import ExtractSettings, Settings
 from mvemo.pipeline.stage_one.plan import manifest_with_media, read_fold_file
 from mvemo.pipeline.starting_weights import random_start_note

@@ -15,8 +15,8 @@ from typing import Any
 
 from mvemo.extract.settings import LOSSES, OPTIMIZERS, RecipeSettings, TrainSettings
 from mvemo.manifests.declared import from_table
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import parse_toml, read_toml
-from mvemo.pipeline.errors import BadOption
 
 INTERVAL_NOTE = (
     "low and high: ends of the 95 % interval over groups. sd: standard deviation over runs, or "
@@ -348,9 +348,9 @@ def _axes(file: StudyFile) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
 def check_values(file: StudyFile) -> StudyFile:
     """Check nets and numbers of a user's file, which needs torch; add Hugging Face folders."""
     from mvemo.extract.descriptors import DescriptorSettings
-    from mvemo.extract.errors import ExtractError
     from mvemo.extract.nets.parts.registry import add_folders, check_name
     from mvemo.extract.settings import NetSettings
+    from mvemo.manifests.errors import MvemoError
 
     for place, axis, values in _axes(file):
         for value in values:
@@ -366,7 +366,7 @@ def check_values(file: StudyFile) -> StudyFile:
                     NetSettings("", width=value)
                 elif axis == "segment" and not value >= 0:
                     raise BadOption(f"expected 0 or more, got {value}")
-            except (ExtractError, BadOption) as error:
+            except MvemoError as error:
                 raise BadOption(f"{file.path}: {place}.{axis}: {error}") from error
     nets = tuple(str(net) for net in file.grid.get("net", ()))
     return replace(file, grid={**file.grid, "net": add_folders(nets)}) if nets else file

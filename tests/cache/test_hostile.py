@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, fill
 
-from mvemo.cache import BadCache, CacheError, open_cache, read_array, untrusted, verify_cache
+from mvemo.cache import BadCache, open_cache, read_array, untrusted, verify_cache
 from mvemo.cache.cache_file import DAMAGE
 from mvemo.cache.maintenance import merge_caches, repair_cache
 from mvemo.cache.schema import write_text
 from mvemo.cache.untrusted import array_of
+from mvemo.manifests.errors import MvemoError
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_texts_that_refer_to_one_long_text_are_not_read(path):
 
 def test_a_pipe_is_no_cache_and_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "features.h5")
-    with pytest.raises(CacheError, match="expected a feature cache, got a pipe"):
+    with pytest.raises(MvemoError, match="expected a feature cache, got a pipe"):
         open_cache(tmp_path / "features.h5")
 
 

@@ -11,7 +11,7 @@ from mvemo.fuse import EvaluationSettings, evaluate
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import load_model, save_model
 from mvemo.manifests import Clip, Manifest, write_manifest
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.learning import learn
 
 CLASSES = ("calm", "joy", "tense")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.moods import Mood
 from mvemo.pipeline.playlists import XSPF, along_line, lists_by_mood, parse_line, write_playlist
 

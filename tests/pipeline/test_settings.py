@@ -8,9 +8,9 @@ from mvemo.extract.nets import NETS, input_of, net_names
 from mvemo.extract.settings import NetSettings, RecipeSettings, ViewSettings
 from mvemo.fuse import EvaluationSettings
 from mvemo.manifests.declared import profile_fields
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import parse_toml
 from mvemo.pipeline import settings_files
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import DEFAULT_NETS, PROFILES, ExtractSettings
 from mvemo.pipeline.settings_files import load_fuse_settings, load_settings
 from mvemo.pipeline.starting_weights import random_start_note

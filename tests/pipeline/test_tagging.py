@@ -15,8 +15,8 @@ from media_samples import film, sine
 from mutagen.id3 import APIC, ID3, TIT2, TYER
 from mutagen.mp4 import MP4Cover
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline import tagging
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.tagging import plan_tags, plan_undo, song_facts, stream_digest, write_tags
 
 KINDS = ("mp3", "ogg", "opus", "flac", "wav", "aiff")

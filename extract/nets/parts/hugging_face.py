@@ -17,7 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
+from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.files import parse_json
 
 # Keys of a config that do not affect the computation.

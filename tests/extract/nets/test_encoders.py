@@ -9,7 +9,7 @@ import pytest
 import torch
 from encoder_samples import KINDS, SR, edit_json, save_encoder, transformers
 
-from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
+from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets import (
     NETS,
     AudioInput,
@@ -19,6 +19,7 @@ from mvemo.extract.nets import (
     default_settings,
     weights_digest,
 )
+from mvemo.manifests.errors import MissingFile
 
 TOWERS = {"clap": "audio_model", "clip": "vision_model", "siglip": "vision_model", "vit": "vit"}
 

@@ -6,11 +6,11 @@ import torch
 from click.testing import CliRunner
 from package_samples import made_sdist, made_wheel, without_index
 
-from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
+from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets import NETS, build_net
 from mvemo.extract.pretrained import find_package, find_weights, list_packages
+from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.pipeline.commands.nets import build_without_weights, count_operations, nets, weights
-from mvemo.pipeline.errors import BadOption
 
 
 def run(*arguments, ends=0):

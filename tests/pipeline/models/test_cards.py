@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from feature_samples import frozen_cache, make_table
 
 from mvemo.extract.errors import FetchFailed
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline import cli
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import fetch_model_weights
 from mvemo.pipeline.models import boxed
 from mvemo.pipeline.models.boxed import card_text, model_folder, pick_model, read_about

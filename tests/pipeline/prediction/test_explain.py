@@ -12,7 +12,7 @@ from stage_samples import run, write_video
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker

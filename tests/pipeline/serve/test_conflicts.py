@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from mvemo.fuse.final.model import load_model
 from mvemo.manifests import read_manifest
-from mvemo.pipeline.errors import DiskFailed, PipelineError
+from mvemo.manifests.errors import DiskFailed, MvemoError
 from mvemo.pipeline.models.boxed import model_folder
 from mvemo.pipeline.prediction import feature_maker, predictions, run
 from mvemo.pipeline.prediction.new_clips import PredictSettings
@@ -356,7 +356,7 @@ def test_a_half_written_model_does_not_hide_the_others(library, worker, other_mo
 
 def test_a_model_with_other_classes_is_not_switched_to(worker):
     before = worker.folder
-    with pytest.raises(PipelineError, match="--work"):
+    with pytest.raises(MvemoError, match="--work"):
         worker.use(model_folder("film-music"))
     assert worker.folder == before
 

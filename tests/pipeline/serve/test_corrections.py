@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mvemo.manifests import BadManifest, check_manifest, read_manifest
-from mvemo.pipeline.errors import DiskFailed
+from mvemo.manifests.errors import DiskFailed
 from mvemo.pipeline.serve import corrections
 from mvemo.pipeline.serve.corrections import KEPT, Corrections, NotTaken
 

@@ -17,7 +17,7 @@ from server_samples import START, TOKEN, Server, write_songs
 from starlette.testclient import TestClient
 
 from mvemo.fuse.final.model import load_model
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 from mvemo.pipeline.serve.access import Access
 from mvemo.pipeline.serve.app import SCHEMA, Api, make_app

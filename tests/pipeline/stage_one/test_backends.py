@@ -19,7 +19,8 @@ from mvemo.extract.settings import RunSettings
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import cores, run_calls
 from mvemo.extract.workers.process import Call
-from mvemo.pipeline.errors import BadOption, TaskFailed
+from mvemo.manifests.errors import BadOption
+from mvemo.pipeline.errors import TaskFailed
 from mvemo.pipeline.stage_one import backends
 from mvemo.pipeline.stage_one.backends import Execution, early_processes, thread_variables
 from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun, batch_sizes

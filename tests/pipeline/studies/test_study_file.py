@@ -4,8 +4,8 @@ import pytest
 from stage_samples import run
 from study_samples import read_tables, tiny_options
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.study import option_values
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.study_file import FOLDER, built_in, check_values, parse_study
 
 MY_STUDY = """
