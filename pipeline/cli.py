@@ -14,14 +14,16 @@ import sys
 import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.commands.options import CONTEXT, with_verbosity
 from mvemo.pipeline.console.messages import Verbosity, guarded_streams, running
 from mvemo.pipeline.start import interrupting_signals, report_interrupt
@@ -43,58 +45,92 @@ COMMANDS = {
         "predict:explain",
         "Show the seconds and frames of a clip that drove its prediction.",
     ),
-    "serve": ("serve:serve", "Open a page to listen to your clips, correct them and learn."),
     "learn": ("learn:learn", "Make a new model from your corrections of predictions."),
     "report": ("report:report", "Write the report of any model from its predictions."),
     "audit": ("audit:audit", "Look for faults of the data in a file of features."),
     "labels": ("labels:labels", "Rank the labels of a file of features that are probably wrong."),
-    "tag": ("tag:tag", "Write predicted moods into the tags of your files, or undo it."),
-    "playlist": ("playlist:playlist", "Write playlists: one per mood, or from calm to lively."),
     "compare": ("fuse:compare", "Compare runs on the same clips and folds."),
     "cache": ("cache:cache", "Inspect, check, repair, merge, trim, export and import features."),
     "nets": ("nets:nets", "List the nets with their input, size and published weights."),
     "weights": ("nets:weights", "Download, list and check pretrained weights."),
-    "study": ("study:study", "Make the papers' tables and figures for your own manifest."),
 }
+# Entry points of further commands: of the rooms above `mvemo.pipeline`, and of other packages.
+GROUP = "mvemo.commands"
 # Parts of the system's messages about too little memory to load a library.
 _NO_ROOM = ("failed to map segment", "annot allocate memory")
 # Modules that stage one needs in addition to the base install.
 STAGE_ONE = ("torch", "torchvision", "av", "cv2", "soundfile", "soxr", "librosa", "platformdirs")
 
 
+@cache
+def plugged_commands() -> dict[str, EntryPoint]:
+    """Return the commands of the rooms above this one, and of other packages, by name."""
+    points = sorted(entry_points(group=GROUP), key=lambda p: (not _is_ours(p), p.name))
+    # A name that is taken stays with mvemo, otherwise with the first package.
+    return {point.name: point for point in reversed(points) if point.name not in COMMANDS}
+
+
+def _is_ours(point: EntryPoint) -> bool:
+    return point.value.startswith("mvemo.")
+
+
 def load_command(name: str) -> click.Command:
-    """Import one of `COMMANDS`."""
-    module, _, attribute = COMMANDS[name][0].partition(":")
-    command = getattr(import_module(f"mvemo.pipeline.commands.{module}"), attribute)
+    """Import one of `COMMANDS` or of `plugged_commands`."""
+    if name in COMMANDS:
+        module, _, attribute = COMMANDS[name][0].partition(":")
+        return with_verbosity(
+            getattr(import_module(f"mvemo.pipeline.commands.{module}"), attribute)
+        )
+    point = plugged_commands()[name]
+    try:
+        command = point.load()
+    except Exception as error:
+        if _is_ours(point):
+            raise
+        raise _broken(point, f"{type(error).__name__}: {error}") from None
+    if not isinstance(command, click.Command):
+        raise _broken(point, f"expected a command of click, got {type(command).__name__}")
     return with_verbosity(command)
 
 
+def _broken(point: EntryPoint, problem: str) -> BadOption:
+    package = point.dist.name if point.dist else point.value
+    why = " ".join(problem.split())
+    return BadOption(f"{point.name}: the package {package} cannot provide this command: {why}")
+
+
 class LazyGroup(click.Group):
-    """A click group that imports the subcommands of `COMMANDS` when they are called."""
+    """A click group that imports its subcommands when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the subcommands."""
-        return list(COMMANDS)
+        return [*COMMANDS, *sorted(plugged_commands())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a subcommand; return None if the name is unknown and similar to none."""
-        if cmd_name in COMMANDS:
+        if cmd_name in COMMANDS or cmd_name in plugged_commands():
             return load_command(cmd_name)
-        near = get_close_matches(cmd_name, COMMANDS, n=1)
+        near = get_close_matches(cmd_name, self.list_commands(ctx), n=1)
         if near and not ctx.resilient_parsing:
             ctx.fail(f"unknown command {cmd_name!r}: did you mean {near[0]}?")
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of subcommands without importing them."""
+        """Write the list of subcommands; of these, only plugged ones are imported."""
+        lines = {name: line for name, (_, line) in COMMANDS.items()}
+        for name in sorted(plugged_commands()):
+            try:
+                lines[name] = load_command(name).get_short_help_str(limit=200)
+            except BadOption as error:
+                lines[name] = str(error)
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([*lines.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete the name of a subcommand without importing any."""
         return [
-            CompletionItem(name, help=line)
-            for name, (_, line) in COMMANDS.items()
+            CompletionItem(name, help=COMMANDS.get(name, ("", None))[1])
+            for name in self.list_commands(ctx)
             if name.startswith(incomplete)
         ]
 

@@ -272,7 +272,7 @@ def predict(
     """
     from mvemo.fuse.final.model import asked_of
     from mvemo.pipeline.prediction.predictions import records
-    from mvemo.pipeline.relative import compared
+    from mvemo.pipeline.prediction.relative import compared
 
     if not isinstance(coverage, int | float | None):
         raise _wrong_type(coverage, "coverage", "a number")

@@ -98,12 +98,10 @@ FLOORS = {
         "model_nets stage_one",
         "models",
         "prediction stage_two",
-        "learning moods studies tagging",
-        "relative",
-        "playlists",
-        "serve",
-        "commands",
-        "cli notebook",
+        "learning",
+        "commands notebook",
+        "desk studies",
+        "cli",
         "__main__",
     ),
 }
@@ -190,6 +188,13 @@ def test_rooms_import_lower_floors_only(package: str):
             if other != room and (not other or floor_of[other] >= floor_of[room]):
                 problems.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not problems
+
+
+@pytest.mark.parametrize("room", ["desk", "studies"])
+def test_rooms_behind_an_entry_point_are_imported_by_nothing(room: str):
+    others = [p for p in SOURCES if ROOT / "pipeline" / room not in p.parents]
+    name = f"mvemo.pipeline.{room}"
+    assert not [p for p in others if any(f"{n}.".startswith(f"{name}.") for n in imported(p))]
 
 
 def tracked(*options: str) -> list[str]:

@@ -232,7 +232,7 @@ def _show(
     """Print the predictions; `facts` adds the facts that a catalogue stores."""
     from mvemo.pipeline.prediction.judged import judged_in, judged_words
     from mvemo.pipeline.prediction.predictions import prediction_rows, predictions_table, records
-    from mvemo.pipeline.relative import compared
+    from mvemo.pipeline.prediction.relative import compared
 
     _, predictions = compared(model, predictions, shown["relative"], "add --relative")
     for prediction in predictions if shown["jsonl"] and not shown.get("told") else ():

@@ -66,7 +66,7 @@ class Prediction:
     facts: Mapping[str, Any] = field(default_factory=dict)
     # Valence and arousal by the model's companion (`companion_of`), by target; {} without one.
     plane: Mapping[str, float] = field(default_factory=dict)
-    relative: Record | None = None  # of `mvemo.pipeline.relative.compare`; None if not asked for
+    relative: Record | None = None  # of `prediction.relative.compare`; None if not asked for
 
 
 def complete_features(model: FinalModel, vectors: Collection[FeatureKey]) -> set[str]:

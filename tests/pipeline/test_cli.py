@@ -102,10 +102,11 @@ def test_a_path_that_does_not_exist_is_told_before_a_slow_import(tmp_path):
 
 def test_every_command_has_its_line_and_is_found():
     shown = CliRunner().invoke(cli.mvemo, ["--help"]).output.splitlines()
-    for name, (_, line) in cli.COMMANDS.items():
+    for name in (*cli.COMMANDS, *cli.plugged_commands()):
+        command = cli.load_command(name)
+        line = cli.COMMANDS.get(name, ("", command.get_short_help_str(100)))[1]
         # One line each: nothing is cut or broken.
         assert [text.split() for text in shown].count([name, *line.split()]) == 1
-        command = cli.load_command(name)
         assert isinstance(command, click.Command)
         assert command.name == name
 
@@ -198,3 +199,53 @@ def test_only_what_is_kept_is_promised(resumable, capsys):
     kept = "; finished work is kept: run the same command again"
     expected = f"interrupted{kept if resumable else ''}\n"
     assert (stop.value.code, capsys.readouterr().err.lstrip("\n")) == (130, expected)
+
+
+class Probe:
+    """Entry point of another package."""
+
+    def __init__(self, name, result):
+        self.name, self.result = name, result
+        self.value, self.dist = f"other:{name}", type("Dist", (), {"name": "other-package"})
+
+    def load(self):
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+def test_commands_of_other_packages_are_found(monkeypatch, capsys):
+    @click.command()
+    def probe():
+        """Print a word. And more."""
+        click.echo("word")
+
+    @click.command()
+    def fuse():
+        """Take the name of a command of mvemo."""
+
+    points = [Probe("probe", probe), Probe("fuse", fuse)]
+    points += [Probe("broken", ImportError("no module named x")), Probe("odd", 3)]
+    cli.plugged_commands.cache_clear()
+    monkeypatch.setattr(cli, "entry_points", lambda group: points)
+
+    def status(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mvemo", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code, capsys.readouterr()
+
+    code, shown = status("--help")
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert not code
+    assert ["probe", "Print", "a", "word."] in lines
+    assert sum(line[:1] == ["fuse"] for line in lines) == 1
+    assert status("probe")[1].out == "word\n"
+    assert cli.load_command("fuse") is not fuse
+    for name, problem in (("broken", "ImportError: no module named x"), ("odd", "got int")):
+        code, shown = status(name)
+        (line,) = shown.err.splitlines()
+        assert code == 2
+        assert "the package other-package cannot provide this command" in line
+        assert problem in line
+    cli.plugged_commands.cache_clear()

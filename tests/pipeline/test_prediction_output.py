@@ -13,8 +13,8 @@ from mvemo.fuse.conformal import GRID, Asked
 from mvemo.fuse.final.model import FinalModel, Predictor, asked_of, with_coverage
 from mvemo.manifests.tables import CsvWriter
 from mvemo.pipeline.commands.predict import _show
+from mvemo.pipeline.desk.moods import read_moods
 from mvemo.pipeline.models.boxed import expected_words
-from mvemo.pipeline.moods import read_moods
 from mvemo.pipeline.prediction.predictions import (
     Prediction,
     _ask_a_person,

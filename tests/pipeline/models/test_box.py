@@ -13,6 +13,7 @@ from mvemo.extract.nets import build_net
 from mvemo.fuse.final.model import load_model
 from mvemo.manifests.dimensions import QUADRANTS
 from mvemo.pipeline import cli
+from mvemo.pipeline.desk.serve.library import place_of
 from mvemo.pipeline.model_nets import NET_PREFIX, plan_of
 from mvemo.pipeline.models.boxed import (
     DEFAULT,
@@ -24,7 +25,6 @@ from mvemo.pipeline.models.boxed import (
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 from mvemo.pipeline.prediction.predictions import Prediction, legend
-from mvemo.pipeline.serve.library import place_of
 
 NAMES = ("film-music", "music-video", "songs")
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, pearsonr
 
+from mvemo.pipeline.desk.serve.corrections import Corrections
 from mvemo.pipeline.prediction.judged import judged_in, judged_words
 from mvemo.pipeline.prediction.predictions import TRAINED_ON
-from mvemo.pipeline.serve.corrections import Corrections
 
 
 def labelled(n_right, n):

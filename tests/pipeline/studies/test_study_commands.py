@@ -15,8 +15,8 @@ from mvemo.extract.training import trainer as fine_tuning
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import Outcome
 from mvemo.manifests import read_manifest
-from mvemo.pipeline.commands.study import default_jobs, option_values
 from mvemo.pipeline.studies import trainings
+from mvemo.pipeline.studies.commands import default_jobs, option_values
 
 # Study -> its own options, and what the first column of one of its tables has.
 STUDIES = {
@@ -171,7 +171,7 @@ def test_lengths_that_no_clip_has_are_trained_once(small_set, tmp_path):
 def test_j22_trains_as_long_as_the_paper_but_in_the_demo(options, steps, tmp_path, monkeypatch):
     chosen = []
     monkeypatch.setattr(
-        "mvemo.pipeline.commands.study.conduct",
+        "mvemo.pipeline.studies.commands.conduct",
         lambda file, options: chosen.append(option_values(file, options)["iterations"]) or 0,
     )
     (tmp_path / "m.csv").touch()

@@ -5,7 +5,7 @@ from stage_samples import run
 from study_samples import read_tables, tiny_options
 
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.commands.study import option_values
+from mvemo.pipeline.studies.commands import option_values
 from mvemo.pipeline.studies.study_file import FOLDER, built_in, check_values, parse_study
 
 MY_STUDY = """
@@ -139,7 +139,7 @@ def test_an_unknown_metric_is_refused_before_anything_is_trained(run_file, tmp_p
 def test_a_copy_of_a_built_in_study_has_the_values_of_its_command(name, tmp_path, monkeypatch):
     found = []
     monkeypatch.setattr(
-        "mvemo.pipeline.commands.study.conduct",
+        "mvemo.pipeline.studies.commands.conduct",
         lambda file, options: found.append(option_values(file, options)) or 0,
     )
     (tmp_path / "m.csv").touch()

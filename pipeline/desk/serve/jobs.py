@@ -20,14 +20,14 @@ from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.manifests.files import to_json_values
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import duration_text
-from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
-from mvemo.pipeline.serve.corrections import file_stamp
-from mvemo.pipeline.serve.library import (
+from mvemo.pipeline.desk.serve.corrections import file_stamp
+from mvemo.pipeline.desk.serve.library import (
     CANCELLED,
     Library,
     OutsideFolders,
     prediction_facts,
 )
+from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 
 # Coverage of the prediction sets.
 COVERAGE = 0.9
@@ -391,11 +391,11 @@ def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:
     from itertools import cycle
 
     from mvemo.manifests.dimensions import QUADRANTS
+    from mvemo.pipeline.desk.serve.library import map_axes
     from mvemo.pipeline.models.boxed import elsewhere_words, expected_words
     from mvemo.pipeline.prediction.formats import has_quadrants
     from mvemo.pipeline.prediction.judged import judged_in, judged_words
     from mvemo.pipeline.prediction.page import COLOURS
-    from mvemo.pipeline.serve.library import map_axes
 
     model: FinalModel = worker.model if folder == worker.folder else load_model(folder)
     moods = [*(QUADRANTS if has_quadrants(model) else model.classes)]

@@ -8,8 +8,8 @@ import pytest
 
 from mvemo.manifests import BadManifest, check_manifest, read_manifest
 from mvemo.manifests.errors import DiskFailed
-from mvemo.pipeline.serve import corrections
-from mvemo.pipeline.serve.corrections import KEPT, Corrections, NotTaken
+from mvemo.pipeline.desk.serve import corrections
+from mvemo.pipeline.desk.serve.corrections import KEPT, Corrections, NotTaken
 
 CLASSES = ("calm", "tense")
 

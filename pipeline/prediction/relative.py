@@ -3,15 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from mvemo.fuse.final.model import FinalModel, folder_alarm
 from mvemo.fuse.numeric import F64
-from mvemo.manifests.dimensions import QUADRANTS
+from mvemo.manifests.dimensions import AROUSAL, QUADRANTS, place_of
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.moods import AROUSAL, Mood
 from mvemo.pipeline.prediction.formats import Record
 from mvemo.pipeline.prediction.predictions import UNLIKE, Prediction, prediction_fields
 
@@ -60,9 +58,9 @@ def _absolute(record: Record, by_plane: bool = False) -> dict[str, float]:
         return dict(plane)
     if values := record.get("values"):
         return {name: float(value["value"]) for name, value in values.items()}
-    if Mood(Path(), proba=dict.fromkeys(proba, 1.0)).place is None:
+    if place_of({}, dict.fromkeys(proba, 1.0)) is None:
         return dict(proba)
-    place = Mood(Path(), proba=proba).place
+    place = place_of({}, proba)
     return {} if place is None else dict(zip(("valence", "arousal"), place, strict=True))
 
 

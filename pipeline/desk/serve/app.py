@@ -24,12 +24,12 @@ from starlette.staticfiles import StaticFiles
 from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.layouts.scan import find_media
-from mvemo.pipeline.playlists import file_stem, write_playlist
-from mvemo.pipeline.serve.access import Access
-from mvemo.pipeline.serve.corrections import KEPT, file_stamp
-from mvemo.pipeline.serve.jobs import Job, QueueFull, Worker, model_record
-from mvemo.pipeline.serve.library import SUFFIXES, Library, OutsideFolders
-from mvemo.pipeline.serve.waveform import read_waveform
+from mvemo.pipeline.desk.playlists import file_stem, write_playlist
+from mvemo.pipeline.desk.serve.access import Access
+from mvemo.pipeline.desk.serve.corrections import KEPT, file_stamp
+from mvemo.pipeline.desk.serve.jobs import Job, QueueFull, Worker, model_record
+from mvemo.pipeline.desk.serve.library import SUFFIXES, Library, OutsideFolders
+from mvemo.pipeline.desk.serve.waveform import read_waveform
 
 PAGE = Path(__file__).with_name("page")
 SCHEMA = Path(__file__).with_name("openapi.json")

@@ -587,7 +587,7 @@ def test_axe_finds_nothing(browser, server, scheme, width):
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_curl_examples_of_the_page_of_documentation(server):
-    text = (Path(__file__).parents[3] / "docs" / "serve.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[4] / "docs" / "serve.md").read_text(encoding="utf-8")
     lines = re.findall(r"^curl .*", text, re.M)
     known = {"TOKEN": "made", "URL": server.url.rstrip("/"), "ID": "c3"}
     assert len(lines) == 6

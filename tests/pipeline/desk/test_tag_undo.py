@@ -18,8 +18,8 @@ from media_samples import film, sine
 from mutagen.id3 import ID3
 from mutagen.mp4 import MP4, AtomDataType, MP4FreeForm
 
-from mvemo.pipeline import tagging
-from mvemo.pipeline.tagging import plan_tags, plan_undo, stream_digest, write_tags
+from mvemo.pipeline.desk import tagging
+from mvemo.pipeline.desk.tagging import plan_tags, plan_undo, stream_digest, write_tags
 
 KINDS = ("mp3", "flac", "ogg", "opus", "wav", "aiff", "m4a")
 MP4_MOOD = "----:com.apple.iTunes:MOOD"
@@ -330,7 +330,7 @@ def test_killed_at_random_points(songs, tmp_path, seed):
     code = """
 import sys
 from pathlib import Path
-from mvemo.pipeline.tagging import plan_tags, plan_undo, write_tags
+from mvemo.pipeline.desk.tagging import plan_tags, plan_undo, write_tags
 folder, what = Path(sys.argv[1]), sys.argv[2]
 journal = folder / "j.jsonl"
 files = sorted(folder.glob("a.*"))

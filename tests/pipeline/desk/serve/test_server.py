@@ -18,7 +18,7 @@ import soundfile
 from server_samples import START, TOKEN, Server, write_songs
 
 from mvemo.manifests import read_manifest
-from mvemo.pipeline.serve.app import SCHEMA, Api
+from mvemo.pipeline.desk.serve.app import SCHEMA, Api
 
 DOCUMENT = json.loads(SCHEMA.read_text(encoding="utf-8"))
 

@@ -14,8 +14,8 @@ from stage_samples import tiny_model
 
 import mvemo
 from mvemo.manifests import read_manifest
-from mvemo.pipeline import relative
-from mvemo.pipeline.moods import read_records
+from mvemo.pipeline.desk.moods import read_records
+from mvemo.pipeline.prediction import relative
 from mvemo.pipeline.prediction.formats import relative_cell, relative_columns
 from mvemo.pipeline.prediction.predictions import (
     UNLIKE,

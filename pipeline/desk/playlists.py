@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from mvemo.manifests.dimensions import Place
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import shown, write_text
-from mvemo.pipeline.moods import Mood, Place
-from mvemo.pipeline.relative import ranks
+from mvemo.pipeline.desk.moods import Mood
+from mvemo.pipeline.prediction.relative import ranks
 
 Format = Literal["m3u8", "xspf"]
 # Named ends of a line through the plane: valence and arousal as ranks from 0 (lowest clip) to 1.

@@ -11,8 +11,8 @@ from mvemo.manifests import Manifest
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import parse_json
 from mvemo.pipeline.clips.clip_tables import manifest_of
-from mvemo.pipeline.moods import Mood
-from mvemo.pipeline.serve.library import Library
+from mvemo.pipeline.desk.moods import Mood
+from mvemo.pipeline.desk.serve.library import Library
 
 FILES = ("metrics.json", "predictions.csv")
 # Number of clips with the least probable true class.

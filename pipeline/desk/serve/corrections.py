@@ -33,7 +33,7 @@ from mvemo.manifests.tables import (
     plain_text,
     stated_header,
 )
-from mvemo.pipeline.serve.history import (
+from mvemo.pipeline.desk.serve.history import (
     MOST,
     Correction,
     Entry,

@@ -14,15 +14,15 @@ from starlette.testclient import TestClient
 from mvemo.fuse.final.model import load_model
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import DiskFailed, MvemoError
+from mvemo.pipeline.desk.serve import jobs
+from mvemo.pipeline.desk.serve.access import Access
+from mvemo.pipeline.desk.serve.app import Api, make_app
+from mvemo.pipeline.desk.serve.corrections import Corrections
+from mvemo.pipeline.desk.serve.jobs import MOST_WAITING, Job, Worker
+from mvemo.pipeline.desk.serve.library import Library
 from mvemo.pipeline.models.boxed import model_folder
 from mvemo.pipeline.prediction import feature_maker, predictions, run
 from mvemo.pipeline.prediction.new_clips import PredictSettings
-from mvemo.pipeline.serve import jobs
-from mvemo.pipeline.serve.access import Access
-from mvemo.pipeline.serve.app import Api, make_app
-from mvemo.pipeline.serve.corrections import Corrections
-from mvemo.pipeline.serve.jobs import MOST_WAITING, Job, Worker
-from mvemo.pipeline.serve.library import Library
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mvemo.pipeline.commands.serve import _default_model
+from mvemo.pipeline.desk.commands import _default_model
+from mvemo.pipeline.desk.serve.corrections import Corrections
 from mvemo.pipeline.models import boxed
-from mvemo.pipeline.serve.corrections import Corrections
 
 TASKS = {"songs": "regression", "music-video": "multiclass"}
 SCALE = {"valence": (-1.0, 1.0)}

@@ -14,8 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.moods import Mood
-from mvemo.pipeline.playlists import XSPF, along_line, lists_by_mood, parse_line, write_playlist
+from mvemo.pipeline.desk.moods import Mood
+from mvemo.pipeline.desk.playlists import (
+    XSPF,
+    along_line,
+    lists_by_mood,
+    parse_line,
+    write_playlist,
+)
 
 NAMES = st.text(
     st.characters(exclude_characters="/\0\\", exclude_categories=["Cs"]), min_size=1

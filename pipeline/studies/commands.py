@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 TAILS = ("half", "join", "drop")
 
 
-@click.group()
+@click.group(short_help="Make the papers' tables and figures for your own manifest.")
 def study() -> None:
     """Make the papers' tables and figures for your own manifest.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mvemo.manifests import read_manifest
 from mvemo.manifests.cells import to_number
+from mvemo.manifests.dimensions import Place, place_of
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import parse_json, shown
 from mvemo.manifests.labels import label_kind
@@ -20,22 +21,6 @@ from mvemo.manifests.tables import read_table
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.prediction.formats import Record
 from mvemo.pipeline.prediction.predictions import TRAINED_ON
-
-# Valence and arousal, from 0 to 1, of words for emotions: their rough places in Russell's
-# circumplex (1980). Other words have no place.
-PLACES = {
-    **dict.fromkeys(("excited", "exciting", "lively", "energetic"), (0.75, 0.85)),
-    **dict.fromkeys(("happy", "happiness", "joy", "cheerful"), (0.9, 0.65)),
-    **dict.fromkeys(("calm", "relaxed", "relaxing", "relaxation", "tenderness"), (0.75, 0.15)),
-    **dict.fromkeys(("sad", "sadness", "melancholic"), (0.15, 0.2)),
-    **dict.fromkeys(("tense", "tension"), (0.3, 0.8)),
-    **dict.fromkeys(("angry", "anger"), (0.1, 0.85)),
-    **dict.fromkeys(("fear", "fearful", "scary"), (0.15, 0.75)),
-    **dict.fromkeys(("neutral",), (0.5, 0.5)),
-}
-# Ratings of the second axis; models of film music rate energy.
-AROUSAL = ("arousal", "energy")
-Place = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -54,16 +39,7 @@ class Mood:
     @property
     def place(self) -> Place | None:
         """Valence and arousal: ratings in their unit, for classes 0..1; None if not known."""
-        arousal = next((self.ratings[name] for name in AROUSAL if name in self.ratings), None)
-        if "valence" in self.ratings and arousal is not None:
-            return self.ratings["valence"], arousal
-        weights = self.proba or dict.fromkeys(self.moods, 1.0)
-        found = [(p, PLACES[name.lower()]) for name, p in weights.items() if name.lower() in PLACES]
-        total = sum(p for p, _ in found)
-        if 2 * len(found) < len(weights) or not total:
-            return None
-        x, y = (sum(p * place[axis] for p, place in found) / total for axis in (0, 1))
-        return x, y
+        return place_of(self.ratings, self.proba or dict.fromkeys(self.moods, 1.0))
 
     def surer_than(self, least: float) -> "Mood":
         """Return the clip with the moods of at least this probability; corrections stay."""

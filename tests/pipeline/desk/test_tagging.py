@@ -16,8 +16,8 @@ from mutagen.id3 import APIC, ID3, TIT2, TYER
 from mutagen.mp4 import MP4Cover
 
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline import tagging
-from mvemo.pipeline.tagging import plan_tags, plan_undo, song_facts, stream_digest, write_tags
+from mvemo.pipeline.desk import tagging
+from mvemo.pipeline.desk.tagging import plan_tags, plan_undo, song_facts, stream_digest, write_tags
 
 KINDS = ("mp3", "ogg", "opus", "flac", "wav", "aiff")
 VALUES = {"mood": ["Calm", "Sad é"], "valence": ["5.2"], "model": ["m/audio"]}
@@ -207,7 +207,7 @@ def test_killed_while_a_file_is_replaced(tmp_path, when):
     code = f"""
 import os, sys
 from pathlib import Path
-from mvemo.pipeline.tagging import plan_tags, write_tags
+from mvemo.pipeline.desk.tagging import plan_tags, write_tags
 replace = os.replace
 def dies(source, target):
     if target.name == "b.mp3":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.pipeline.relative import FEWEST, compare, ranks
+from mvemo.pipeline.prediction.relative import FEWEST, compare, ranks
 
 CLASSES = ("Calm", "Lively", "Sad")
 COLORS = dict(zip(CLASSES, ("#2f9e58", "#d06d1c", "#3b82c4"), strict=True))
@@ -25,7 +25,7 @@ POLICY = (
     "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-PAGE = Path(__file__).parents[3] / "pipeline" / "serve" / "page"
+PAGE = Path(__file__).parents[4] / "pipeline" / "desk" / "serve" / "page"
 N_CLIPS = 12
 # Titles of more clips; the songs of Björk are copies of one another.
 TITLES = ("Øresund", "Jóga", "Jóga", "Łąka", "Straße", "Cæsar’s")

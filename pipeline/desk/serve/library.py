@@ -15,14 +15,15 @@ from mvemo.extract.store import contents
 from mvemo.extract.store.contents import KnownContents, content_of
 from mvemo.extract.store.folders import stamp_of
 from mvemo.fuse.final.model import FinalModel
+from mvemo.manifests.dimensions import Place
 from mvemo.manifests.errors import BadOption, DiskFailed, MissingFile
 from mvemo.manifests.journal import Journal
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, BAD_NAME, VIDEO_SUFFIXES, find_media
 from mvemo.manifests.text_table import escaped
-from mvemo.pipeline.moods import Mood, Place, read_records
-from mvemo.pipeline.relative import FEWEST, compare, ranks, reason_to_compare
-from mvemo.pipeline.serve.corrections import Corrections, file_stamp
-from mvemo.pipeline.tagging import song_facts
+from mvemo.pipeline.desk.moods import Mood, read_records
+from mvemo.pipeline.desk.serve.corrections import Corrections, file_stamp
+from mvemo.pipeline.desk.tagging import song_facts
+from mvemo.pipeline.prediction.relative import FEWEST, compare, ranks, reason_to_compare
 
 SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
 # Largest number of clips in one answer.
