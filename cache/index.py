@@ -18,7 +18,8 @@ from mvemo.cache import schema
 from mvemo.cache.spec import HALF_ABSOLUTE, HALF_RELATIVE, FeatureSpec, check_spec
 from mvemo.cache.table import F32, Bools, Bytes, Ints
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, write_attribute
-from mvemo.manifests.files import parse_json, shown
+from mvemo.manifests.files import shown
+from mvemo.manifests.text_files import parse_json
 
 # Bytes to read per step: few enough for the CPU cache, enough that threads rarely wait.
 STEP = 2 << 20

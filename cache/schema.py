@@ -46,8 +46,9 @@ from numpy.typing import NDArray
 
 from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
 from mvemo.cache.untrusted import array_of, attribute, part, write_attribute
-from mvemo.manifests.files import parse_json, to_json_values
+from mvemo.manifests.files import to_json_values
 from mvemo.manifests.labels import label_kind
+from mvemo.manifests.text_files import parse_json
 
 FORMAT = "mvemo features"
 SCHEMA = 1

@@ -15,7 +15,7 @@ from mvemo.cache.cache_file import CacheFile, FilePool, parts_folder, refuse_fol
 from mvemo.cache.errors import BadCache, CacheBusy
 from mvemo.cache.index import Index
 from mvemo.manifests.errors import MissingFile, MvemoError
-from mvemo.manifests.files import parse_json
+from mvemo.manifests.text_files import read_json
 
 # Environment variable to set to 1 for file systems without locks. A second writer is then not
 # refused, and the writer that finishes last drops the other's rows; readers are safe.
@@ -64,7 +64,7 @@ def locked_cache(path: Path) -> Iterator[FilePool]:
 
 def _writer(holder: Path) -> str:
     try:
-        facts = parse_json(holder.read_text(encoding="utf-8"))
+        facts = read_json(holder)
         return f"process {facts['pid']} on {facts['host']}, since {facts['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "a process that has just started or is about to end"

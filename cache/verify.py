@@ -18,8 +18,8 @@ from mvemo.cache.spec import FeatureSpec, leaked_rows
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable, Ints, check_table
 from mvemo.cache.untrusted import PlainArray
 from mvemo.manifests.errors import MissingFile
-from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import label_kind
+from mvemo.manifests.text_files import parse_json
 
 # Memory in GiB, in addition to the file's size, of the subprocess that checks untrusted files.
 MEMORY_GIB = 4

@@ -10,7 +10,6 @@ from .duplicates import Search as Search
 from .duplicates import find_duplicates as find_duplicates
 from .duplicates import fingerprint as fingerprint
 from .errors import BadMedia as BadMedia
-from .errors import BadSetting as BadSetting
 from .errors import BadWeights as BadWeights
 from .errors import FetchFailed as FetchFailed
 from .errors import TrainingDiverged as TrainingDiverged

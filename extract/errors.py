@@ -11,10 +11,6 @@ class BadWeights(MvemoError, ValueError):
     """Error for weights that do not fit the net; the message names the file and the tensors."""
 
 
-class BadSetting(MvemoError, ValueError):
-    """Error for a setting that is out of range; the message gives the allowed values."""
-
-
 class TrainingDiverged(MvemoError, ArithmeticError):
     """Error for a training run whose loss is NaN or infinite."""
 

@@ -35,7 +35,8 @@ from mvemo.fuse.report.text import (
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import parse_json, to_json_values
+from mvemo.manifests.files import to_json_values
+from mvemo.manifests.text_files import read_json
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,7 @@ def read_run(folder: str | Path) -> Run:
         if not file.is_file():
             raise MvemoError(f"{file}: does not exist: 'mvemo fuse ... --out {folder}' writes it")
     try:
-        facts = parse_json(metrics.read_text(encoding="utf-8"))
+        facts = read_json(metrics)
         task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
         models = [str(name) for name in facts["models"]]
         flags = tuple(f for f in ("permuted", "leaky", "synthetic", "predicted_by") if facts.get(f))

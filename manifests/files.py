@@ -12,28 +12,16 @@ import os
 import re
 import shutil
 import socket
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mvemo.manifests.errors import DiskFailed, MvemoError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-TomlError = tomllib.TOMLDecodeError
-# Limits of JSON and TOML: levels of nesting, and bits of an integer, which fits into a float.
-_MOST_LEVELS, _MOST_BITS = 64, 1000
 # Part of the names of temporary files: a machine removes only its own orphaned files.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
-# An exception class, or a function that makes an exception from a message.
-MakeError = Callable[[str], Exception]
 
 
 # --- writing
@@ -193,7 +181,7 @@ def shown(text: str, most: int = 80) -> str:
     return f"{text[: most - 3]!r} ({len(text)} characters)"
 
 
-# --- JSON and TOML
+# --- JSON
 
 
 def dump_json(value: Any) -> str:
@@ -222,51 +210,3 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
     if where is not None and not isinstance(value, Path):
         raise TypeError(f"{where} is of type {type(value).__name__}, which JSON cannot hold")
     return str(value)
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON, also of untrusted origin; raise a ValueError of one line if it is invalid."""
-    try:
-        return _bounded(lambda: json.loads(text))
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """Parse TOML, also of untrusted origin; raise a ValueError of one line if it is invalid."""
-    tables: dict[str, Any] = _bounded(lambda: tomllib.loads(text))
-    return tables
-
-
-def read_toml(path: Any, error: MakeError = ValueError) -> dict[str, Any]:
-    """Return the tables of a TOML file, also of untrusted origin, or raise `error`."""
-    try:
-        if not path.is_file():
-            raise ValueError("there is no such file")
-        return parse_toml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        why = cause(problem) if isinstance(problem, OSError) else problem
-        raise error(f"{path}: cannot be read as TOML: {why}") from None
-
-
-def _bounded(parse: Callable[[], Any]) -> Any:
-    """Return what `parse` returns; raise ValueError for deep nesting and for huge integers."""
-    many_digits = "a number has too many digits"
-    try:
-        value = parse()
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except (json.JSONDecodeError, TomlError, UnicodeDecodeError):
-        raise
-    except ValueError:
-        raise ValueError(many_digits) from None
-    level = [value]
-    for _ in range(_MOST_LEVELS):
-        if any(isinstance(each, int) and each.bit_length() > _MOST_BITS for each in level):
-            raise ValueError(many_digits)
-        nested = [each for each in level if isinstance(each, (dict, list))]
-        if not nested:
-            return value
-        parts = (each.values() if isinstance(each, dict) else each for each in nested)
-        level = [*chain.from_iterable(parts)]
-    raise ValueError(f"nested too deeply: expected at most {_MOST_LEVELS} levels")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mvemo.manifests.errors import DiskFailed
-from mvemo.manifests.files import cause, parse_json, sync_folder, write_text
+from mvemo.manifests.files import cause, sync_folder, write_text
+from mvemo.manifests.text_files import parse_json
 
 T = TypeVar("T")
 

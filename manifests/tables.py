@@ -18,8 +18,9 @@ from typing import Any
 
 from mvemo.manifests.cells import are_numbers, to_whole
 from mvemo.manifests.errors import BadFile, BadText, MissingFile, Problem, Problems
-from mvemo.manifests.files import parse_json, shown, write_bytes
+from mvemo.manifests.files import shown, write_bytes
 from mvemo.manifests.spreadsheets import CsvRow, excel_rows, parquet_rows
+from mvemo.manifests.text_files import parse_json
 
 MANIFEST_VERSION = "1"
 # Columns of a manifest that cannot be targets or tags.

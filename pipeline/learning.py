@@ -45,8 +45,9 @@ from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Clip, Manifest, read_manifest
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.files import parse_json, replacing_together
+from mvemo.manifests.files import replacing_together
 from mvemo.manifests.labels import label_kind
+from mvemo.manifests.text_files import read_json
 from mvemo.manifests.text_table import listed
 
 # Fewest corrected clips of a class, and of tags or ratings, from which a score says something.
@@ -141,7 +142,7 @@ def learn(
     note = f"learned from {result.n_corrections} corrections{people}. {result.text}"
     notes = [*base.facts.get("notes", []), note]
     new = replace(new, facts={**new.facts, "notes": notes, "learned_from": facts})
-    names = parse_json((Path(model) / MODEL).read_text(encoding="utf-8"))["files"]
+    names = read_json(Path(model) / MODEL)["files"]
     extra = tuple(name for name in names if name not in (HEADS, REFERENCE))
     with replacing_together(Path(out)) as folder:
         for name in extra:

@@ -31,8 +31,8 @@ from mvemo.extract.descriptors.voice import (
     residual,
     residual_phase,
 )
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.media.loudness import LoudnessMeter
+from mvemo.manifests.errors import BadOption
 
 # Increase this number when the same settings would give other values.
 VERSION = 1
@@ -117,7 +117,7 @@ DESCRIPTORS = (*_DESCRIPTORS, *TIMES, LOUDNESS)
 
 
 def dim_of(name: str, settings: DescriptorSettings) -> int:
-    """Return the number of columns of a descriptor; raise BadSetting for an unknown name."""
+    """Return the number of columns of a descriptor; raise BadOption for an unknown name."""
     _check_name(name)
     return _DESCRIPTORS[name].dim(settings.framed(name)) if name in _DESCRIPTORS else 1
 
@@ -134,7 +134,7 @@ def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
 
     Raises
     ------
-    BadSetting
+    BadOption
         If the name is not one of `DESCRIPTORS`.
 
     Examples
@@ -209,7 +209,7 @@ def describe(
     ------
     BadMedia
         If the waveform is empty, not finite, or completely silent.
-    BadSetting
+    BadOption
         If a name is not one of `DESCRIPTORS`.
 
     See Also
@@ -260,4 +260,4 @@ def describe(
 
 def _check_name(name: str) -> None:
     if name not in DESCRIPTORS:
-        raise BadSetting(f"unknown descriptor {name!r}; expected one of {', '.join(DESCRIPTORS)}")
+        raise BadOption(f"unknown descriptor {name!r}; expected one of {', '.join(DESCRIPTORS)}")

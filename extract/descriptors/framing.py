@@ -13,8 +13,9 @@ import scipy
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mvemo.extract.array_types import F32, F64, I64, release
-from mvemo.extract.errors import BadMedia, BadSetting
+from mvemo.extract.errors import BadMedia
 from mvemo.manifests.declared import check_settings, setting
+from mvemo.manifests.errors import BadOption
 
 # Names of settings in feature caches. They stay, because new names would change the cache keys.
 _RECORDED_NAMES = {"silence_db": "mute_db"}
@@ -40,7 +41,7 @@ class DescriptorSettings:
     The defaults of the framing are those of J22 2.2.1: frames of 2,048 samples at 44.1 kHz (46 ms)
     that overlap by half, with the Blackman-Harris window. For the spectrogram, J22 2.3.1 gives
     frames of 10 to 30 ms; 1,024 samples are 23 ms. J22 does not give the other values. A value
-    out of range raises `BadSetting`.
+    out of range raises `BadOption`.
 
     Examples
     --------
@@ -79,7 +80,7 @@ class DescriptorSettings:
     contrast_min: float = setting(200.0, "Lower edge of the lowest octave in Hz.", ge=1)
 
     def __post_init__(self) -> None:
-        check_settings(self, BadSetting)
+        check_settings(self)
         # Allowed ranges that depend on other settings.
         ranges = {
             "hop_length": (1, self.n_fft),
@@ -94,24 +95,24 @@ class DescriptorSettings:
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise BadSetting(f"{name} is {value}: it must be {low:g} to {high:g}")
+                raise BadOption(f"{name} is {value}: it must be {low:g} to {high:g}")
         for name in ("n_fft", "spectrogram_n_fft"):
             if getattr(self, name) % 2:
-                raise BadSetting(f"{name} is {getattr(self, name)}: it must be even")
+                raise BadOption(f"{name} is {getattr(self, name)}: it must be even")
         if self.lags[1] < self.lags[0] + 2:
-            raise BadSetting(
+            raise BadOption(
                 f"f0_max is {self.f0_max} Hz: it must be higher, because frames of "
                 f"{self.n_fft} samples show no frequency below {self.sr / self.lags[1]:.0f} Hz"
             )
         if self.formant_bins <= self.formant_order:
-            raise BadSetting(
+            raise BadOption(
                 f"formant_order is {self.formant_order}: it must be below {self.formant_bins}, the "
                 f"number of DFT bins in the formant range for frames of {self.n_fft} samples"
             )
         try:
             _window(self.window, self.n_fft)
         except (ValueError, TypeError) as error:
-            raise BadSetting(
+            raise BadOption(
                 f"unknown window {self.window!r}; expected a name for scipy.signal.get_window"
             ) from error
 

@@ -101,7 +101,7 @@ def decode_clip(
         If the machine fails: memory runs out, or the disk has an error.
     BadMedia
         If the file is empty, or nothing in it can be read.
-    BadSetting
+    BadOption
         If a time, a rate, a count or a size is out of range.
 
     See Also

@@ -26,12 +26,12 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mvemo.extract.errors import BadSetting, BadWeights, FetchFailed
+from mvemo.extract.errors import BadWeights, FetchFailed
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.pretrained.converting import convert
 from mvemo.extract.pretrained.store import StoredWeights, find_weights, keep_weights
-from mvemo.manifests.errors import MissingFile
+from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.manifests.files import write_text
 
 
@@ -45,7 +45,7 @@ def find_package(name: str) -> PretrainedPackage:
 
     Raises
     ------
-    BadSetting
+    BadOption
         No package has this name.
 
     Examples
@@ -57,7 +57,7 @@ def find_package(name: str) -> PretrainedPackage:
     for package in packages:
         if name in (package.net, package.alias):
             return package
-    raise BadSetting(
+    raise BadOption(
         f"no package with weights of {name!r} is known; expected one of "
         f"{', '.join(package.net for package in packages)}"
     )

@@ -27,7 +27,8 @@ from numpy.typing import DTypeLike, NDArray
 from mvemo.extract.array_types import release
 from mvemo.extract.errors import MediaUnavailable
 from mvemo.extract.media.request import FrameSampling, Problem
-from mvemo.manifests.files import dump_json, parse_json, replacing
+from mvemo.manifests.files import dump_json, replacing
+from mvemo.manifests.text_files import read_json
 
 # Size in bytes, times of the last changes of content and inode in ns, and inode number.
 Stamp = tuple[int, int, int, int]
@@ -221,7 +222,7 @@ def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
 def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
     """Return the problems that these decoder versions stored, by modality, and the `NOTE`."""
     try:
-        saved: Any = parse_json((folder / "problems.json").read_text(encoding="utf-8"))
+        saved = read_json(folder / "problems.json")
         return {
             kind: Problem(str(p["reason"]), bool(p["missing"]))
             for kind, p in saved.items()

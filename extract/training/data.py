@@ -11,10 +11,11 @@ from torch import Tensor
 
 from mvemo.cache.table import TEST, VALIDATION
 from mvemo.extract.array_types import F32, I64, U8, Mask
-from mvemo.extract.errors import BadMedia, BadSetting
+from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets.parts.cards import AudioInput, NetInput, SequenceInput, VideoInput
 from mvemo.extract.settings import NetSettings, RunSettings, ViewSettings, window_starts
 from mvemo.manifests import Manifest, inner_split
+from mvemo.manifests.errors import BadOption
 
 T = TypeVar("T")
 
@@ -228,7 +229,7 @@ def _split(
         )
     elif run.protocol == "holdout":
         if clips.splits is None:
-            raise BadSetting(f"{name}: the holdout protocol needs a split of the clips")
+            raise BadOption(f"{name}: the holdout protocol needs a split of the clips")
         label, splits = f"{name}@holdout", clips.splits
         visible = visible & (splits != TEST)
     rows = np.flatnonzero(visible)
@@ -236,7 +237,7 @@ def _split(
     if splits is not None:
         validation = splits[rows] == VALIDATION
         if train.patience and not validation.any():
-            raise BadSetting(
+            raise BadOption(
                 f"{name}: early stopping needs at least one usable validation clip, but there is "
                 "none"
             )
@@ -244,7 +245,7 @@ def _split(
         labels, groups = np.asarray(manifest.labels)[rows], [manifest.groups[row] for row in rows]
         validation = inner_split(labels, groups, train.val_fraction, seed, manifest.task)
     if len(rows) < 2 or validation.all():
-        raise BadSetting(
+        raise BadOption(
             f"{label}: expected at least 2 usable training clips, got {(~validation).sum()}"
         )
     return TrainingSplit(label, fold, rows, validation, seed)

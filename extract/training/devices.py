@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.cards import AudioInput
 from mvemo.extract.nets.parts.fast_conv import optimized
@@ -21,6 +20,7 @@ from mvemo.extract.nets.parts.registry import build_net, input_of
 from mvemo.extract.nets.parts.sequences import empty_input
 from mvemo.extract.nets.parts.threads import MOST_THREADS
 from mvemo.extract.settings import NetSettings, RunSettings, window_starts
+from mvemo.manifests.errors import BadOption
 
 
 def pick_device(name: str) -> torch.device:
@@ -30,7 +30,7 @@ def pick_device(name: str) -> torch.device:
     device = torch.device(name)
     counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if counts.get(device.type, 1) <= (device.index or 0):
-        raise BadSetting(f"device is {name!r}, but torch does not find it: use 'auto' or 'cpu'")
+        raise BadOption(f"device is {name!r}, but torch does not find it: use 'auto' or 'cpu'")
     return device
 
 

@@ -18,8 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.errors import BadSetting
-from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.errors import BadOption, MvemoError
 
 T = TypeVar("T")
 
@@ -197,7 +196,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     if cuda:
         local, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= n_gpus:
-            raise BadSetting(
+            raise BadOption(
                 f"process {local + 1} on this machine has no GPU, because there are only {n_gpus}: "
                 f"use torchrun --nproc-per-node {n_gpus}"
             )

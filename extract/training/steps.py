@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.array_types import F64, I64
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.data import split_rows
@@ -16,7 +15,7 @@ from mvemo.extract.training.devices import autocast, available_memory, memory_te
 from mvemo.extract.training.losses import Loss, make_loss
 from mvemo.extract.training.ranks import current_ranks
 from mvemo.extract.training.recipe import augment, make_optimizer
-from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.errors import BadOption, MvemoError
 
 Curve = dict[str, list[float]]
 
@@ -43,7 +42,7 @@ class TrainingJob:
 
     def __post_init__(self) -> None:
         if self.settings.patience and not len(self.val_rows):
-            raise BadSetting(
+            raise BadOption(
                 f"{self.label}: early stopping needs validation clips: set patience = 0, or hold "
                 "out some clips"
             )

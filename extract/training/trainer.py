@@ -32,7 +32,8 @@ from mvemo.extract.training.recipe import (
 )
 from mvemo.extract.training.steps import Curve, Stepper, TrainingJob, to_floats, training_batches
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import parse_json, replacing, write_json
+from mvemo.manifests.files import replacing, write_json
+from mvemo.manifests.text_files import read_json
 
 
 class JobFolder:
@@ -61,7 +62,7 @@ class JobFolder:
         if saved is None:
             return None
         try:
-            curve = parse_json((self.path / "curve.json").read_text(encoding="utf-8"))
+            curve = read_json(self.path / "curve.json")
         except (OSError, ValueError):
             return None
         return saved["weights"], {

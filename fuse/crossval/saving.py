@@ -16,7 +16,8 @@ from mvemo.fuse.models import KERNEL, NAMED, Model
 from mvemo.fuse.results import Results
 from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import parse_json, replacing
+from mvemo.manifests.files import replacing
+from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import listed
 
 # 2: added heads of tags and dimensions, with their link. 3: added the models and their features.

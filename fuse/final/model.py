@@ -35,8 +35,9 @@ from mvemo.fuse.scaling import Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import parse_json, replacing, write_json
+from mvemo.manifests.files import replacing, write_json
 from mvemo.manifests.labels import parse_scale
+from mvemo.manifests.text_files import read_json
 from mvemo.manifests.text_table import listed
 
 # Must be increased if an older reader would make different predictions.
@@ -241,7 +242,7 @@ def load_model(folder: str | Path) -> FinalModel:
             f"{folder}: is not a model (it has no {MODEL}): 'mvemo fuse FEATURES --final' makes one"
         )
     try:
-        record = parse_json(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         version = record["mvemo_model"]
         if version != VERSION:
             raise BadFeatures(

@@ -42,7 +42,7 @@ class HeadSettings:
     inputs: str = setting("features", profile=False)
 
     def __post_init__(self) -> None:
-        check_settings(self, BadFeatures)
+        check_settings(self)
 
 
 @dataclass(frozen=True)

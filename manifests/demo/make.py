@@ -21,9 +21,10 @@ from mvemo.manifests.demo.media import (
     write_clip,
 )
 from mvemo.manifests.errors import BadManifest, MvemoError
-from mvemo.manifests.files import parse_json, write_json
+from mvemo.manifests.files import write_json
 from mvemo.manifests.model import Clip, Manifest, write_manifest
 from mvemo.manifests.reader import read_manifest
+from mvemo.manifests.text_files import read_json
 
 # Must be increased whenever equal settings would give different files.
 VERSION = 2
@@ -44,7 +45,7 @@ class _Settings:
     seed: int = setting(0, ge=0)
 
     def __post_init__(self) -> None:
-        check_settings(self, lambda text: BadManifest(f"demo set: {text}"))
+        check_settings(self)
 
     def record(self) -> dict[str, Any]:
         return {"version": VERSION, **asdict(self), "seconds": float(self.seconds)}
@@ -200,7 +201,7 @@ def _make_clip(
 def _saved(folder: Path) -> tuple[Any, dict[str, int]]:
     """Return the settings and file sizes of the last run in this folder; None if there is none."""
     try:
-        saved = parse_json((folder / "demo.json").read_text(encoding="utf-8"))
+        saved = read_json(folder / "demo.json")
         # An older version saved only the settings.
         return saved["settings"], dict(saved.get("bytes", {}))
     except (OSError, ValueError, LookupError, TypeError):

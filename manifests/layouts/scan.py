@@ -14,11 +14,12 @@ from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.cal500 import find_annotations, read_segments, read_songs
 from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
 from mvemo.manifests.layouts.layout_clips import find_by_layout
-from mvemo.manifests.layouts.layout_file import SPLITS, Layout, layouts, read_layout
+from mvemo.manifests.layouts.layout_file import SPLITS, Layout, layouts
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.schemes import apply_scheme, find_scheme
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text
+from mvemo.manifests.text_files import read_toml
 from mvemo.manifests.text_table import escaped, listed
 
 # Layouts that `Layout` files do not declare.
@@ -224,7 +225,8 @@ def _declared(layout: str) -> Layout | None:
     if layout in LAYOUTS:
         return None
     if layout.endswith(".toml"):
-        return read_layout(Path(layout))
+        found: Layout = read_toml(Path(layout), Layout)
+        return found
     known = layouts()
     if layout not in known:
         names = ", ".join([*LAYOUTS, *known])

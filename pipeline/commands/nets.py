@@ -11,7 +11,7 @@ import click
 from click import argument, option
 
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.files import parse_json
+from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands.options import INPUT, PATH
 

@@ -9,8 +9,9 @@ from click import option
 
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.files import dump_json, parse_json
+from mvemo.manifests.files import dump_json
 from mvemo.manifests.labels import TASKS, Task
+from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.commands.options import (
     INPUT,
     INPUT_FILE,
@@ -156,7 +157,7 @@ def methods_of_run(run: Path, *, json: bool = False) -> str:
 
     path = run / "metrics.json" if run.is_dir() else run
     try:
-        metrics = parse_json(path.read_text(encoding="utf-8"))
+        metrics = read_json(path)
         return dump_json(methods_facts(metrics)).rstrip() if json else methods_text(metrics)
     except UnicodeDecodeError:
         cure = f"'mvemo fuse {run}' makes a run of features"
@@ -171,7 +172,7 @@ def methods_of_run(run: Path, *, json: bool = False) -> str:
 def _marks_beside(predictions: Path) -> dict[str, Any]:
     """Return the ``metrics.json`` next to predictions that mvemo wrote, or {}."""
     try:
-        saved = parse_json(predictions.with_name("metrics.json").read_text(encoding="utf-8"))
+        saved = read_json(predictions.with_name("metrics.json"))
     except (OSError, ValueError):
         return {}
     return saved if isinstance(saved, dict) else {}

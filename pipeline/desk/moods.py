@@ -15,9 +15,10 @@ from mvemo.manifests import read_manifest
 from mvemo.manifests.cells import to_number
 from mvemo.manifests.dimensions import Place, place_of
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.files import parse_json, shown
+from mvemo.manifests.files import shown
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.tables import read_table
+from mvemo.manifests.text_files import parse_json
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.prediction.formats import Record
 from mvemo.pipeline.prediction.predictions import TRAINED_ON

@@ -112,9 +112,9 @@ def model_folder(name: str | Path) -> Path:
 
 def read_about(path: Path) -> dict[str, Any]:
     """Read the TOML file of ``mvemo fuse --about``; its keys must be in `KEYS`."""
-    from mvemo.manifests.files import read_toml
+    from mvemo.manifests.text_files import read_toml
 
-    about = read_toml(path, lambda problem: BadOption(f"--about {problem}"))
+    about: dict[str, Any] = read_toml(path)
     for key, value in about.items():
         if key not in KEYS:
             raise BadOption(

@@ -25,6 +25,7 @@ from mvemo.manifests import (
 )
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
+from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.provenance import provenance, versions
@@ -279,7 +280,7 @@ def _measured(
     facts = [[plan.record() for plan in plans], run.protocol, cpu, versions().get("torch")]
     key = digest_of({"measured": facts})
     with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = files.parse_json(path.read_bytes())
+        kept = read_json(path)
         if kept["key"] == key:
             return {name: float(kept["seconds"][name]) for name in precisions}
     seconds = dict.fromkeys(precisions, 0.0)

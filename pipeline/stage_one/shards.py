@@ -13,7 +13,8 @@ from typing import Any
 from mvemo.cache import ClipTable, open_cache, write_clips
 from mvemo.cache.spec import digest_of
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.files import parse_json, shown, to_json_values, write_json
+from mvemo.manifests.files import shown, to_json_values, write_json
+from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.backends import Shard
@@ -122,7 +123,7 @@ class ShardFolder:
     def _read_marker(self, shard: Shard) -> dict[str, Any]:
         """Return the content of a shard's marker; empty if it is missing or unreadable."""
         try:
-            marker = parse_json(self._marker(shard).read_text(encoding="utf-8"))
+            marker = read_json(self._marker(shard))
         except (OSError, ValueError):
             return {}
         return marker if isinstance(marker, dict) else {}
@@ -130,7 +131,7 @@ class ShardFolder:
     def _facts(self, *, ignore_damage: bool = False) -> dict[str, Any] | None:
         """Return the facts common to the existing shards, or None if there are no shards."""
         try:
-            facts = parse_json(self._run.read_text(encoding="utf-8"))
+            facts = read_json(self._run)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -21,7 +21,8 @@ from mvemo.cache.table import failures_by_reason
 from mvemo.extract.store.folders import stamp_of
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import dump_json, parse_json, write_json
+from mvemo.manifests.files import dump_json, write_json
+from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.work_folder import measure_work
 
@@ -102,7 +103,7 @@ class RepeatableRun:
             # Rows of an interrupted run are not in the cache yet.
             if path.stat().st_size > _MOST_BYTES or parts_folder(self.out).exists():
                 return None
-            kept = parse_json(path.read_bytes())
+            kept = read_json(path)
             changed = any(_stamp(Path(name)) != stamp for name, stamp in kept["files"].items())
             if changed or kept["key"] != self._key:
                 return None

@@ -14,9 +14,6 @@ from mvemo.manifests.errors import BadFile, DiskFailed
 from mvemo.manifests.files import (
     cause,
     dump_json,
-    parse_json,
-    parse_toml,
-    read_toml,
     replacing,
     replacing_together,
     to_json_values,
@@ -155,43 +152,3 @@ def test_a_device_and_a_pipe_are_written_to_not_replaced(capfd):
     if Path("/dev/full").is_char_device():
         with pytest.raises(DiskFailed, match="/dev/full: cannot be written: No space left"):
             write_text(Path("/dev/full"), "e")
-
-
-DEEP = {
-    "lists": "[" * 3000 + "]" * 3000,
-    "300 lists": "[" * 300 + "]" * 300,
-    "5,000 digits": "9" * 5000,
-    "400 digits": "[1, " + "9" * 400 + "]",
-}
-
-
-@pytest.mark.parametrize("value", DEEP.values(), ids=DEEP)
-def test_limits_of_json_and_toml(value, tmp_path):
-    path = tmp_path / "a.toml"
-    path.write_text(f"a = {value}")
-    too_much = r"nested too deeply|a number has too many digits"
-    for read, argument in (
-        (parse_json, f'{{"a": {value}}}'),
-        (parse_json, f'{{"a": {value}}}'.encode()),
-        (parse_toml, f"a = {value}"),
-        (read_toml, path),
-    ):
-        with pytest.raises(ValueError, match=too_much) as e:
-            read(argument)
-        assert len(str(e.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize("text", ["a" + ".a" * 3000 + " = 1", "[a" + ".a" * 3000 + "]"])
-def test_limits_of_toml_keys(text):
-    with pytest.raises(ValueError, match="nested too deeply: expected at most 64 levels"):
-        parse_toml(text)
-
-
-def test_toml_files_that_cannot_be_read(tmp_path):
-    (tmp_path / "a.toml").write_bytes(b"a = '\xff'")
-    os.mkfifo(tmp_path / "pipe.toml")
-    for name, why in (("none", "no such file"), ("a", "utf-8"), ("pipe", "no such file")):
-        with pytest.raises(BadFile, match=rf"{name}\.toml: cannot be read as TOML: .*{why}"):
-            read_toml(tmp_path / f"{name}.toml", BadFile)
-    (tmp_path / "a.toml").write_text("a = [1, {b = 2.5}]", encoding="utf-8")
-    assert read_toml(tmp_path / "a.toml") == {"a": [1, {"b": 2.5}]}

@@ -16,14 +16,15 @@ import os
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.workers.process import torch_import_without_gc
+from mvemo.manifests.declared import fill
+from mvemo.manifests.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.extract.nets.parts.base import Net
@@ -117,12 +118,12 @@ def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
     path = Path(_LAYERS.sub("", text)).expanduser()
     name = re.sub(r"[^A-Za-z0-9_-]", "_", path.name or path.absolute().name)
     if not text or not name.strip("_-"):
-        raise BadSetting(f"{entry!r}: write it as {PREFIX}FOLDER or {PREFIX}FOLDER@LAYER+LAYER")
+        raise BadOption(f"{entry!r}: write it as {PREFIX}FOLDER or {PREFIX}FOLDER@LAYER+LAYER")
     if found is None:
         return (EncoderFolder(name, path),)
     layers = [int(layer) for layer in found[1].split("+")]
     if len(set(layers)) < len(layers):
-        raise BadSetting(f"{entry!r}: duplicate layer")
+        raise BadOption(f"{entry!r}: duplicate layer")
     return tuple(EncoderFolder(f"{name}-layer{layer}", path, layer) for layer in layers)
 
 
@@ -138,7 +139,7 @@ class _Registry(Mapping[str, "type[Net]"]):
         for kind in vars(module).values():
             if isinstance(kind, type) and vars(kind).get("name") == name:
                 return kind
-        raise BadSetting(f"{module.__file__}: has no class with the name {name!r}")
+        raise BadOption(f"{module.__file__}: has no class with the name {name!r}")
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, EncoderFolder) or name in _modules()
@@ -160,7 +161,7 @@ def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
 
     Raises
     ------
-    BadSetting
+    BadOption
         A folder has the name of an existing net, or two folders have the same name.
 
     Examples
@@ -177,12 +178,12 @@ def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
         for folder in parse_entry(entry):
             other = folders.setdefault(str(folder), folder)
             if other.path != folder.path:
-                raise BadSetting(
+                raise BadOption(
                     f"{other.path} and {folder.path} would have the same net name {str(folder)!r}: "
                     "rename one folder, or create a link with another name"
                 )
             if str(folder) in net_names():
-                raise BadSetting(
+                raise BadOption(
                     f"{PREFIX}{folder.path}: {folder} is the name of an existing net: rename "
                     "the folder, or create a link with another name"
                 )
@@ -191,9 +192,9 @@ def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_name(name: str) -> None:
-    """Raise `BadSetting` with the list of nets if this name is unknown."""
+    """Raise `BadOption` with the list of nets if this name is unknown."""
     if name not in NETS:
-        raise BadSetting(f"unknown net {name!r}; expected one of {', '.join(NETS)}")
+        raise BadOption(f"unknown net {name!r}; expected one of {', '.join(NETS)}")
 
 
 def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
@@ -250,18 +251,18 @@ def input_of(settings: NetSettings) -> NetInput:
 
 
 def check_view(settings: NetSettings) -> None:
-    """Raise `BadSetting` if the views of a net do not suit its modality.
+    """Raise `BadOption` if the views of a net do not suit its modality.
 
     Examples
     --------
     >>> from mvemo.extract.settings import ViewSettings
     >>> check_view(NetSettings("musicnn", view=ViewSettings(rate=12.5)))
     Traceback (most recent call last):
-    mvemo.extract.errors.BadSetting: musicnn: rate is 12.5, but only video nets have a rate
+    mvemo.extract.errors.BadOption: musicnn: rate is 12.5, but only video nets have a rate
     """
     rate = settings.view.rate
     if rate and NETS[settings.name].modality != "video":
-        raise BadSetting(f"{settings.name}: rate is {rate}, but only video nets have a rate")
+        raise BadOption(f"{settings.name}: rate is {rate}, but only video nets have a rate")
 
 
 def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) -> Net:
@@ -280,7 +281,7 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
 
     Raises
     ------
-    BadSetting
+    BadOption
         The name or an option is unknown, or a value has the wrong type or range.
 
     Examples
@@ -291,9 +292,9 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
     """
     check_name(name)
     if n_outputs < 1:
-        raise BadSetting(f"{name}: n_outputs is {n_outputs}: it must be an integer above 0")
+        raise BadOption(f"{name}: n_outputs is {n_outputs}: it must be an integer above 0")
     if not 0 < width < math.inf:
-        raise BadSetting(f"{name}: width is {width}: it must be a number above 0")
+        raise BadOption(f"{name}: width is {width}: it must be a number above 0")
     kind: Any = NETS[name]
     return kind(n_outputs, width=width, options=make_options(kind, options))
 
@@ -303,22 +304,7 @@ def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
 
     Raises
     ------
-    BadSetting
+    BadOption
         An option is unknown, or a value has the wrong type or range.
     """
-    defaults = {field.name: field.default for field in fields(kind.Options)}
-    typed: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in defaults:
-            known = ", ".join(defaults) or "none"
-            raise BadSetting(f"{kind.name}: unknown option {key!r}; the options are {known}")
-        expected = type(defaults[key])
-        # Profiles may give a whole number for a float.
-        typed[key] = float(value) if (type(value), expected) == (int, float) else value
-        if type(typed[key]) is not expected:
-            name = expected.__name__
-            raise BadSetting(f"{kind.name}: option {key}: expected {name}, got {value!r}")
-    try:
-        return kind.Options(**typed)
-    except BadSetting as error:
-        raise BadSetting(f"{kind.name}: {error}") from error
+    return fill(kind.Options(), values, kind.name)

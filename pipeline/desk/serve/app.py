@@ -22,8 +22,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from mvemo.manifests.errors import MissingFile, MvemoError
-from mvemo.manifests.files import parse_json
 from mvemo.manifests.layouts.scan import find_media
+from mvemo.manifests.text_files import parse_json
 from mvemo.pipeline.desk.playlists import file_stem, write_playlist
 from mvemo.pipeline.desk.serve.access import Access
 from mvemo.pipeline.desk.serve.corrections import KEPT, file_stamp

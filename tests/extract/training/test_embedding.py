@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import AudioInput, SequenceInput, build_net
 from mvemo.extract.settings import NetSettings, RunSettings, ViewSettings
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.embedding import FrozenNets, chunk_rows, embed_rows
 from mvemo.extract.training.protocols import frozen_net
-from mvemo.manifests.errors import MissingFile, MvemoError
+from mvemo.manifests.errors import BadOption, MissingFile, MvemoError
 
 CPU = torch.device("cpu")
 
@@ -134,5 +133,5 @@ def test_a_changed_file_or_setting_is_another_net(settings):
 
 
 def test_a_net_without_weights_is_refused(settings):
-    with pytest.raises(BadSetting, match="i3d: the frozen protocol needs pretrained weights"):
+    with pytest.raises(BadOption, match="i3d: the frozen protocol needs pretrained weights"):
         FrozenNets(FROZEN_RUN, 2).get(replace(settings, weights=""))

@@ -5,9 +5,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.training import ranks
 from mvemo.extract.training.ranks import Ranks, joined_ranks, started_together
+from mvemo.manifests.errors import BadOption
 
 TOGETHER = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
@@ -82,5 +82,5 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     message = "process 3 on this machine has no GPU, because there are only 2"
-    with pytest.raises(BadSetting, match=message), joined_ranks("auto"):
+    with pytest.raises(BadOption, match=message), joined_ranks("auto"):
         pass

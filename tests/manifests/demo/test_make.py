@@ -12,7 +12,7 @@ import pytest
 from mvemo.manifests import BadManifest, check_manifest, read_manifest
 from mvemo.manifests.demo import make, make_demo
 from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH
-from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import write_text
 
 av = pytest.importorskip("av")
@@ -166,7 +166,7 @@ def test_a_foreign_settings_file_does_not_stop_it(tmp_path):
     ],
 )
 def test_bad_numbers_are_named(tmp_path, name, value):
-    with pytest.raises(BadManifest, match=f"{name} is {value}"):
+    with pytest.raises(BadOption, match=f"{name} is {value}"):
         small(tmp_path / "new", **{name: value})
     assert not (tmp_path / "new").exists()
 
