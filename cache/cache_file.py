@@ -24,7 +24,7 @@ from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failures, Ints
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, part
 from mvemo.manifests.errors import MissingFile, MvemoError
-from mvemo.manifests.files import shown
+from mvemo.manifests.files import Stamp, shown, stamp_of
 
 T = TypeVar("T")
 
@@ -163,7 +163,7 @@ class FilePool:
         self.lock = RLock()
         self._limit = limit
         self._files: OrderedDict[Path, Any] = OrderedDict()
-        self._known: dict[Path, tuple[int, int, int]] = {}
+        self._known: dict[Path, Stamp] = {}
         self._closed = False
 
     def get(self, path: Path) -> Any:
@@ -174,9 +174,8 @@ class FilePool:
             file = self._files.pop(path, None)
             if file is None:
                 file = open_file(path)
-                facts = path.stat()
-                identity = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
-                if self._known.setdefault(path, identity) != identity:
+                stamp = stamp_of(path)
+                if self._known.setdefault(path, stamp) != stamp:
                     file.close()
                     raise BadCache(
                         f"{path}: was replaced while it was being read: open the cache again"

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +21,8 @@ from typing import Any
 
 from mvemo.manifests.errors import DiskFailed, MvemoError
 
+# Size in bytes, times of the last changes of content and inode in ns, and inode number.
+Stamp = tuple[int, int, int, int]
 # Part of the names of temporary files: a machine removes only its own orphaned files.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
 
@@ -156,6 +159,23 @@ def sync_folder(folder: Path) -> None:
     with suppress(OSError):
         os.fsync(handle)
     os.close(handle)
+
+
+def stamp_of(file: Path | int) -> Stamp:
+    """Return the stamp of a regular file (path or open file); raise `OSError` for anything else."""
+    found = os.stat(file)
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+        raise OSError(None, f"it is {kind}, not a file")
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+def find_stamp(path: str | Path) -> list[int] | None:
+    """Return the stamp of a file as a JSON value, or None if there is no such file."""
+    try:
+        return list(stamp_of(Path(path)))
+    except (OSError, ValueError):
+        return None
 
 
 def cause(problem: BaseException) -> str:

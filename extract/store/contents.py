@@ -16,8 +16,8 @@ import platformdirs
 from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.isolated import read_each
-from mvemo.extract.store.folders import Stamp, stamp_of
 from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.files import Stamp, stamp_of
 
 _DIGEST = "mvemo.extract.media.content:file_digest"
 # Change the name of the table when a file would get another digest.

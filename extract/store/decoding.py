@@ -11,6 +11,7 @@ from mvemo.extract.media.request import Decoded, Problem
 from mvemo.extract.store import folders
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.files import stamp_of
 
 
 def decode_job(
@@ -51,7 +52,7 @@ def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) 
             threads=threads,
             spool=folder,
         )
-        if folders.stamp_of(job.path) != stamp:
+        if stamp_of(job.path) != stamp:
             raise MediaUnavailable("the file changed while decoding: run the same command again")
         return decoded
     except MvemoError as error:

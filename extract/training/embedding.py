@@ -24,6 +24,7 @@ from mvemo.extract.training.devices import (
 )
 from mvemo.extract.training.protocols import TrainedNet, frozen_net, weight_file
 from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.files import find_stamp
 
 
 @torch.inference_mode()
@@ -174,11 +175,12 @@ class FrozenNets:
         self._run = run
         self._n_outputs = n_outputs
         # Name -> settings, state of the weight file (path, time, size), net.
-        self._nets: dict[str, tuple[NetSettings, tuple[str, int, int], TrainedNet]] = {}
+        self._nets: dict[str, tuple[NetSettings, object, TrainedNet]] = {}
 
     def get(self, settings: NetSettings) -> TrainedNet:
         """Return a net optimised for embedding; do not save its weights."""
-        state = _file_state(settings)
+        path = weight_file(settings) if settings.weights else None
+        state = (path, path and find_stamp(path))
         kept = self._nets.get(settings.name)
         if kept is None or kept[:2] != (settings, state):
             net = frozen_net(settings, self._n_outputs, self._run)
@@ -186,12 +188,3 @@ class FrozenNets:
             kept = settings, state, replace(net, net=optimized(net.net, precision))
             self._nets[settings.name] = kept
         return kept[2]
-
-
-def _file_state(settings: NetSettings) -> tuple[str, int, int]:
-    path = weight_file(settings) if settings.weights else None
-    try:
-        facts = path and path.stat()
-    except OSError:
-        facts = None  # the reader of the file reports the error
-    return (str(path), facts.st_mtime_ns, facts.st_size) if facts else (str(path), 0, 0)

@@ -9,9 +9,9 @@ from mvemo.extract.media.isolated import PROBE, read_each
 from mvemo.extract.nets import AudioInput, SequenceInput, SharedSettings, input_of
 from mvemo.extract.settings import NetSettings, window_starts
 from mvemo.extract.store.contents import contents_of
-from mvemo.extract.store.folders import Stamp
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.errors import BadOption, MvemoError
+from mvemo.manifests.files import Stamp
 from mvemo.manifests.text_table import listed
 from mvemo.pipeline.console.progress import Progress
 

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mvemo.manifests.errors import BadOption, DiskFailed
-from mvemo.manifests.files import replacing
+from mvemo.manifests.files import replacing, stamp_of
 from mvemo.manifests.journal import Journal
 from mvemo.pipeline.console.messages import tell_note
 
@@ -405,7 +405,6 @@ def write_tags(changes: Sequence[Change], journal: Path | None) -> list[str]:
 def _write(change: Change, journal: Journal | None, run: str) -> None:
     """Replace a file by a tagged copy."""
     from mvemo.extract.store.contents import keep_content
-    from mvemo.extract.store.folders import stamp_of
 
     path, name = change.path, str(change.path.absolute())
     before, stamp = path.stat(), stamp_of(change.path)

@@ -14,7 +14,7 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.import_arrays import ArrayRows, TableColumns, read_array, read_ids
 from mvemo.cache.import_feature import ImportSettings, join_arrays
 from mvemo.cache.spec import FeatureSpec, content_digest
-from mvemo.manifests.errors import MissingFile
+from mvemo.manifests.errors import BadFile, MissingFile
 from mvemo.manifests.tables import match_ids
 
 CLIPS = replace(table(["c0", "c1", "c2", "c3"]), clip_ids=tuple("abcd"), groups=tuple("gghh"))
@@ -346,7 +346,7 @@ def test_columns_of_a_table_may_have_other_names(tmp_path):
         assert (got.clip_ids, got.columns) == (("a", "b"), ("f",))
         # An empty cell is a missing number.
         np.testing.assert_array_equal(got.values, [[np.nan], [2.5]])
-    with pytest.raises(BadCache, match=r"x\.csv:1: no column 'track' for clip_id"):
+    with pytest.raises(BadFile, match=r"x\.csv:1: no column 'track' for clip_id"):
         read_array(song, columns=TableColumns(renamed={"clip_id": "track"}))
 
 

@@ -22,11 +22,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from mvemo.manifests.errors import MissingFile, MvemoError
+from mvemo.manifests.files import find_stamp
 from mvemo.manifests.layouts.scan import find_media
 from mvemo.manifests.text_files import parse_json
 from mvemo.pipeline.desk.playlists import file_stem, write_playlist
 from mvemo.pipeline.desk.serve.access import Access
-from mvemo.pipeline.desk.serve.corrections import KEPT, file_stamp
+from mvemo.pipeline.desk.serve.corrections import KEPT
 from mvemo.pipeline.desk.serve.jobs import Job, QueueFull, Worker, model_record
 from mvemo.pipeline.desk.serve.library import SUFFIXES, Library, OutsideFolders
 from mvemo.pipeline.desk.serve.waveform import read_waveform
@@ -253,7 +254,7 @@ class Api:
 
     async def waveform(self, request: Request) -> Any:
         path = self.library.file_of(request.path_params["id"])
-        key = f"{path} {file_stamp(path)}"
+        key = f"{path} {find_stamp(path)}"
         if key not in self._peaks:
             loop = asyncio.get_running_loop()
             self._peaks[key] = await loop.run_in_executor(self._readers, read_waveform, path)

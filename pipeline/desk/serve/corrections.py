@@ -23,7 +23,7 @@ from mvemo.cache.spec import content_digest
 from mvemo.manifests import BadManifest, read_manifest
 from mvemo.manifests.cells import parse_number
 from mvemo.manifests.errors import BadFile, DiskFailed, MvemoError
-from mvemo.manifests.files import write_text
+from mvemo.manifests.files import find_stamp, write_text
 from mvemo.manifests.journal import Journal
 from mvemo.manifests.labels import PLANE, Label, label_kind
 from mvemo.manifests.tables import (
@@ -259,7 +259,7 @@ class Corrections:
             name = self.journal.name
             self.problem = f"{name}: {n_bad} incomplete or unknown lines were skipped. "
         self.history, self._states = entries, replay(entries)
-        found, self._stamp = None, file_stamp(self.path)
+        found, self._stamp = None, find_stamp(self.path)
         if self.path.exists():
             try:
                 found = self._read()
@@ -282,7 +282,7 @@ class Corrections:
 
     def _begin(self, clip_id: str, seen: str | None) -> None:
         """Take over what a person changed in the manifest, and refuse to replace what is newer."""
-        former, now = self._stamp, file_stamp(self.path)
+        former, now = self._stamp, find_stamp(self.path)
         if now not in (None, former):
             try:
                 edits = self._edits(self._read())
@@ -401,7 +401,7 @@ class Corrections:
         text = "".join([_csv_line(head), *self._lines.values()])
         # The history is already on disk, so the manifest need not be flushed as well.
         write_text(self.path, text, durable=False)
-        self._stamp = file_stamp(self.path)
+        self._stamp = find_stamp(self.path)
 
 
 def _csv_line(cells: Sequence[str]) -> str:
@@ -412,15 +412,6 @@ def _csv_line(cells: Sequence[str]) -> str:
 
 def _span(ends: tuple[float, float]) -> str:
     return f"{ends[0]:g}..{ends[1]:g}"
-
-
-def file_stamp(path: str | Path) -> list[int] | None:
-    """Return size and modification time of a file, or None if it is gone."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _library_id(path: Path) -> str:

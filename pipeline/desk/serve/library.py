@@ -13,15 +13,15 @@ import numpy as np
 
 from mvemo.extract.store import contents
 from mvemo.extract.store.contents import KnownContents, content_of
-from mvemo.extract.store.folders import stamp_of
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.dimensions import Place
 from mvemo.manifests.errors import BadOption, DiskFailed, MissingFile
+from mvemo.manifests.files import find_stamp, stamp_of
 from mvemo.manifests.journal import Journal
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, BAD_NAME, VIDEO_SUFFIXES, find_media
 from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.desk.moods import Mood, read_records
-from mvemo.pipeline.desk.serve.corrections import Corrections, file_stamp
+from mvemo.pipeline.desk.serve.corrections import Corrections
 from mvemo.pipeline.desk.tagging import song_facts
 from mvemo.pipeline.prediction.relative import FEWEST, compare, ranks, reason_to_compare
 
@@ -161,7 +161,7 @@ class Library:
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
             if "model" in facts:
                 self._made_by[clip_id] = self.model
-                self._stamps[clip_id] = file_stamp(record["path"])
+                self._stamps[clip_id] = find_stamp(record["path"])
             if self._is_kept(record):
                 self._save(record)
             if facts.get("content") and self.corrections is not None:
@@ -271,7 +271,7 @@ class Library:
             with suppress(OSError, OutsideFolders):
                 self.file_of(clip_id)
                 record, known = self._clips[clip_id], self._stamps.get(clip_id)
-                is_replaced = known not in (None, file_stamp(record["path"]))
+                is_replaced = known not in (None, find_stamp(record["path"]))
                 if record["state"] == "missing" or (record["state"] == "done" and is_replaced):
                     self.update(clip_id, {"state": "waiting", "error": None})
 
@@ -292,7 +292,7 @@ class Library:
         if n_bad:
             self.problems.append(f"{self._journal.path}: {n_bad} unreadable lines were skipped")
         for clip_id, record in dict(named).items():
-            now = file_stamp(record["path"])
+            now = find_stamp(record["path"])
             if now is None:
                 # A disk may only be unplugged.
                 self._gone.append(record)
@@ -325,7 +325,7 @@ class Library:
     def _kept(self, record: Record) -> Record:
         """Return the entry of a clip in the work folder."""
         made_by = self._made_by.get(record["id"])
-        return {**record, "stamp": file_stamp(record["path"]), "made_by": made_by}
+        return {**record, "stamp": find_stamp(record["path"]), "made_by": made_by}
 
 
 def _from_text(record: Record) -> Record:

@@ -15,7 +15,7 @@ from media_samples import film, sine
 from mutagen.id3 import APIC, ID3, TIT2, TYER
 from mutagen.mp4 import MP4Cover
 
-from mvemo.manifests.errors import BadOption
+from mvemo.manifests.errors import DiskFailed
 from mvemo.pipeline.desk import tagging
 from mvemo.pipeline.desk.tagging import plan_tags, plan_undo, song_facts, stream_digest, write_tags
 
@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_the_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tagging.shutil, "copyfile", full)
     changes, _ = plan_tags(dict.fromkeys(paths, VALUES))
-    with pytest.raises(BadOption, match=r"b.ogg: cannot be written: No space .* 1 files before"):
+    with pytest.raises(DiskFailed, match=r"b.ogg: cannot be written: No space .* 1 files before"):
         write_tags(changes, tmp_path / "journal.jsonl")
     assert paths[1].read_bytes() == content
     assert len(list(tmp_path.iterdir())) == 3
