@@ -2,14 +2,19 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from mvemo.manifests.errors import DiskFailed
-from mvemo.manifests.files import cause, sync_folder, write_text
+from mvemo.manifests.files import cause, sync_folder, to_json_values, write_text
 from mvemo.manifests.text_files import parse_json
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -39,7 +44,7 @@ class Journal:
         text = _lines(entries)
         try:
             is_new = not self.path.exists()
-            with self.path.open("ab+", buffering=0) as file:
+            with self.path.open("ab+", buffering=0) as file, _locked(file):
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(size - 1, 0))
                 # A torn last line is ended, so that only this line is lost.
@@ -82,5 +87,14 @@ class Journal:
         return found, n_bad
 
 
+@contextmanager
+def _locked(file: IO[bytes]) -> Iterator[None]:
+    """Keep other processes from appending to a file, where its file system has locks."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+    yield  # closing the file releases the lock
+
+
 def _lines(entries: Iterable[Mapping[str, Any]]) -> bytes:
-    return "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+    return "".join(json.dumps(to_json_values(entry)) + "\n" for entry in entries).encode()

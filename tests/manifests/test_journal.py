@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -74,3 +76,18 @@ def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(DiskFailed, match="cannot be read: Is a directory"):
         Journal(tmp_path).read(dict)
     assert Journal(tmp_path / "none.jsonl").read(dict) == ([], 0)
+
+
+def test_two_processes_append_whole_lines(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from mvemo.manifests.journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1]), durable=False)\n"
+        "for i in range(200): journal.append([{'by': sys.argv[2], 'i': i}] * 3)\n"
+    )
+    path = tmp_path / "a.jsonl"
+    running = [subprocess.Popen([sys.executable, "-c", script, path, by]) for by in "ab"]
+    assert [process.wait() for process in running] == [0, 0]
+    found, n_bad = Journal(path).read(dict)
+    assert n_bad == 0
+    assert [e["i"] for e in found if e["by"] == "a"] == [i for i in range(200) for _ in "123"]
+    assert len(found) == 1200
