@@ -17,8 +17,8 @@ from mvemo.pipeline.errors import WrongType
 if TYPE_CHECKING:
     from mvemo.cache import Cache, ClipTable
     from mvemo.fuse.audit import Findings
+    from mvemo.fuse.final.prediction_records import Records
     from mvemo.fuse.results import Results
-    from mvemo.pipeline.prediction.predictions import Records
     from mvemo.pipeline.stage_one.summary import ExtractSummary
 
 # ``key=value``, several of them, or a mapping whose values may be mappings.
@@ -271,7 +271,7 @@ def predict(
     ``error``. Notebooks show a table, and ``to_pandas()`` returns a data frame.
     """
     from mvemo.fuse.final.model import asked_of
-    from mvemo.pipeline.prediction.predictions import records
+    from mvemo.fuse.final.prediction_records import records
     from mvemo.pipeline.prediction.relative import compared
 
     if not isinstance(coverage, int | float | None):

@@ -105,18 +105,9 @@ def let_threads_sleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
-def end_with_torchrun() -> None:
-    """End this process when the torchrun that started it ends, even if it is killed."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        from mvemo.extract.workers.process import end_with
-
-        end_with(os.getppid())
-
-
 def _start(name: str) -> None:
     take_early_signals()
     let_threads_sleep()
-    end_with_torchrun()
     with interrupting_signals() as signals:
         try:
             getattr(import_module("mvemo.pipeline.cli"), name)()

@@ -157,7 +157,6 @@ LONG_FILES = (
     "test_make.py",
     "test_pool.py",
     "test_leak.py",
-    "test_torchrun.py",
     "test_late.py",
     "test_spread.py",
     "test_gpu_path.py",

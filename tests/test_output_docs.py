@@ -14,11 +14,12 @@ from output_samples import output_cache, output_table
 
 from mvemo.cache import export_cache, open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
+from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.model import load_model
+from mvemo.fuse.final.prediction_records import NOTES, record_rows, records
 from mvemo.fuse.report.report_files import metrics_dict, predictions_csv
 from mvemo.manifests import Clip, Manifest, folds_of, write_folds, write_manifest
 from mvemo.pipeline.models.boxed import model_folder
-from mvemo.pipeline.prediction.predictions import Prediction, prediction_rows
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "outputs.md"
 TASKS = ("multiclass", "multilabel", "regression")
@@ -169,12 +170,13 @@ def row_of(name: str) -> list[str]:
 def test_columns_of_predicted_tables(model: str, kind: str) -> None:
     loaded = load_model(model_folder(model))
     facts = {"content": "", "duration": 1.0, "version": "", "date": "", "seconds": 1.0}
-    table = prediction_rows(loaded, [Prediction("a.mp3", problem="?", facts=facts)], facts=True)
+    clips = [ClipPrediction("a.mp3", error="?", facts=facts)]
+    table = record_rows(loaded, records(loaded, clips, facts=True))
     documented = row_of(kind)
     by_output = [name for name in documented if "OUTPUT" in name]
     first = [name for name in ("label", "confidence") if name in documented]
     columns = [n.replace("OUTPUT", output) for output in loaded.classes for n in by_output]
-    expected = ["path", "model", *first, *columns, "notes", "error", "model_digest", "model_date"]
+    expected = ["path", "model", *first, *columns, *NOTES, "error", "model_digest", "model_date"]
     assert table[0] == [*expected, *row_of("`--cache`")]
 
 

@@ -26,7 +26,6 @@ from mvemo.extract.training.data import (
     training_splits,
 )
 from mvemo.extract.training.devices import pick_device, place
-from mvemo.extract.training.ranks import current_ranks
 from mvemo.extract.training.recipe import PROBE_C, RMSPROP
 from mvemo.extract.training.steps import Curve, TrainingJob, set_determinism
 from mvemo.extract.training.trainer import JobFolder, fine_tune
@@ -190,17 +189,14 @@ def train_nets(
         return
     start, _ = make_net(settings, n_outputs, run, on_report)
     set_determinism(run.deterministic)
-    ranks = current_ranks()
     reader = batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)
     for split, facts, folder in _jobs(settings, clips, run, jobs, start):
         trained_on = [clips.manifest.clip_ids[row] for row in split.rows]
         net = place(make_net(settings, n_outputs, run)[0], device)
         result = folder.result()
-        ranks.require_same(result is not None, f"the trained {split.label}")
         if result is None:
-            if ranks.is_writer:
-                summary = {k: v for k, v in facts.items() if k not in ("clips", "labels", "groups")}
-                folder.begin({**summary, "fold": split.fold, "trained_on": trained_on})
+            summary = {k: v for k, v in facts.items() if k not in ("clips", "labels", "groups")}
+            folder.begin({**summary, "fold": split.fold, "trained_on": trained_on})
             job = TrainingJob(
                 label=split.label,
                 y_true=clips.manifest.labels,
@@ -212,10 +208,8 @@ def train_nets(
                 precision=run.precision,
                 compiled=run.compile,
             )
-            with ranks.shared_norms(net):
-                curve = fine_tune(net, reader, job, folder, on_epoch=on_epoch)
-            if ranks.is_writer:
-                folder.finish({k: v.cpu() for k, v in net.state_dict().items()}, curve)
+            curve = fine_tune(net, reader, job, folder, on_epoch=on_epoch)
+            folder.finish({k: v.cpu() for k, v in net.state_dict().items()}, curve)
         else:
             weights, curve = result
             net.load_state_dict(weights)

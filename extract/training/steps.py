@@ -13,7 +13,6 @@ from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.data import split_rows
 from mvemo.extract.training.devices import autocast, available_memory, memory_text, saved_bytes
 from mvemo.extract.training.losses import Loss, make_loss
-from mvemo.extract.training.ranks import current_ranks
 from mvemo.extract.training.recipe import augment, make_optimizer
 from mvemo.manifests.errors import BadOption, MvemoError
 
@@ -99,7 +98,6 @@ class Stepper:
         self.net = net
         self.job = job
         self.settings, self.recipe = job.settings, job.settings.recipe
-        self.ranks = current_ranks()
         self.n_parts = 1
         self.device = net.classifier.weight.device
         # Only a GPU reports that memory is exhausted; otherwise the system kills the process.
@@ -110,36 +108,33 @@ class Stepper:
         module = NetLoss(net, self.loss)
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 
-    def step(self, raw: Tensor, target: Tensor, n_clips: int) -> Tensor:
-        """Train on a part of a batch of `n_clips`; return the mean loss before the step."""
+    def step(self, raw: Tensor, target: Tensor) -> Tensor:
+        """Train on a batch; return the mean loss before the step."""
         if not self._is_measured:
             self._is_measured = True
             self._choose_n_parts(raw)
         while True:
             try:
-                value, features = self._accumulate(raw, target, self.ranks.weight(n_clips))
+                value, features = self._accumulate(raw, target)
                 break
             except torch.OutOfMemoryError:
                 self._divide(len(raw))
-        self.ranks.add_gradients(self.net.parameters())
-        self.ranks.add(value)
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         if type(self.loss).update is not Loss.update:
-            features = self.ranks.gather(features, n_clips)
-            self.loss.update(features, self.ranks.gather(target, n_clips))
+            self.loss.update(features, target)
         self.loss.constrain(self.net.classifier)
         return value
 
-    def _accumulate(self, raw: Tensor, target: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-        """Compute the gradients of a batch times a weight, in `n_parts` parts."""
+    def _accumulate(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the gradients of a batch, in `n_parts` parts."""
         self.optimizer.zero_grad(set_to_none=True)
         values, features = [], []
         for part, y in zip(raw.tensor_split(self.n_parts), target.tensor_split(self.n_parts),
                            strict=True):  # fmt: skip
             value, x = self._forward(part.to(self.device, non_blocking=True), y)
-            value = value * (weight * len(part) / len(raw))
+            value = value * (len(part) / len(raw))
             torch.autograd.backward(value)
             values.append(value.detach())
             features.append(x.detach())
@@ -178,10 +173,9 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         if not self._can_be_divided(n_clips):
-            least = 2 if self.ranks.count == 1 else n_clips
             raise MvemoError(
                 f"{self.job.label}: the memory of {memory_text(self.device)} is too small to "
-                f"train on {least} clips at once (batch_size is {self.settings.batch_size}): use a "
+                f"train on 2 clips at once (batch_size is {self.settings.batch_size}): use a "
                 f"larger GPU, shorter or smaller inputs (nets.{self.net.name}.options), or "
                 "--set extract.device=cpu"
             ) from None
@@ -189,9 +183,8 @@ class Stepper:
         self._warn_of_parts(n_clips)
 
     def _can_be_divided(self, n_clips: int) -> bool:
-        # Batch normalisation needs two clips, and ranks that share its statistics cannot
-        # divide a batch separately.
-        return n_clips // (2 * self.n_parts) >= 2 and self.ranks.count == 1
+        # Batch normalisation needs two clips.
+        return n_clips // (2 * self.n_parts) >= 2
 
     def _warn_of_parts(self, n_clips: int) -> None:
         warnings.warn(

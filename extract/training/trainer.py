@@ -188,9 +188,6 @@ class Trainer(Stepper):
         job = self.job
         torch.manual_seed(job.seed * 100_003 + epoch)
         order = torch.randperm(len(job.train_rows)).tolist()
-        if not self.ranks.is_writer:
-            # Otherwise dropout and augmentation would be equal in all parts of a batch.
-            torch.manual_seed((job.seed * 100_003 + epoch) * 1009 + self.ranks.number)
         groups = training_batches([job.train_rows[i] for i in order], job.settings.batch_size)
         if job.settings.iterations:
             groups = groups[: job.settings.iterations - job.steps_before(epoch)]
@@ -202,14 +199,13 @@ class Trainer(Stepper):
         if self.recipe.freeze_norm:
             freeze_norms(self.net)
         losses = []
-        parts = [self.ranks.part(group) for group in groups]
-        indices = indices_on(self.device, parts)
-        batches = zip(groups, self.batches.ahead(parts), indices, strict=True)
-        for step, (group, (_, raw), rows) in enumerate(batches, first_step):
+        indices = indices_on(self.device, groups)
+        batches = zip(self.batches.ahead(groups), indices, strict=True)
+        for step, ((_, raw), rows) in enumerate(batches, first_step):
             factor = rate_factor(self.recipe, step, self.job.steps)
             for weights, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 weights["lr"] = rate * factor
-            losses.append(self.step(raw, self.target[rows], len(group)))
+            losses.append(self.step(raw, self.target[rows]))
         return to_floats(losses)
 
     @torch.no_grad()
@@ -219,8 +215,7 @@ class Trainer(Stepper):
         net.eval()
         totals = [torch.zeros((), dtype=torch.float64, device=self.device)]
         n_correct = [totals[0]]
-        part = list(rows)[self.ranks.number :: self.ranks.count]
-        parts = split_rows(part, self.settings.batch_size)
+        parts = split_rows(rows, self.settings.batch_size)
         for (batch, raw), indices in zip(
             self.batches.ahead(parts), indices_on(self.device, parts), strict=True
         ):
@@ -229,9 +224,7 @@ class Trainer(Stepper):
                 x = net.features(net.prepare(raw.to(self.device, non_blocking=True)))
                 totals.append(loss(x, net.classifier, target).double() * len(batch))
                 n_correct.append(loss.n_right(x, net.classifier, target))
-        sums = self.ranks.add(
-            torch.stack([torch.stack(totals).sum(), torch.stack(n_correct).sum()])
-        )
+        sums = torch.stack([torch.stack(totals).sum(), torch.stack(n_correct).sum()])
         loss_mean, accuracy = (sums / max(len(rows), 1)).tolist()
         return loss_mean, accuracy
 
@@ -273,7 +266,6 @@ def fine_tune(
     """
     trainer = Trainer(net, batches, job)
     run = trainer.resume(folder)
-    trainer.ranks.require_same(run.epoch > 0, f"a saved state of {job.label}")
     if not run.epoch and job.settings.recipe.probe:
         trainer.fit_classifier()
     patience = job.settings.patience
@@ -283,7 +275,7 @@ def fine_tune(
             break
         trainer.run_epoch(epoch, run)
         trainer.check_finite(run)
-        if trainer.ranks.is_writer and time.monotonic() - saved_at > STATE_INTERVAL:
+        if time.monotonic() - saved_at > STATE_INTERVAL:
             folder.save("state.pt", trainer.state(run))
             saved_at = time.monotonic()
         if on_epoch is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.extract.array_types import F32, Mask
+from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
 from mvemo.extract.settings import NetSettings, ViewSettings
@@ -22,19 +23,23 @@ from mvemo.pipeline.errors import ClipFailed
 from mvemo.pipeline.settings import Settings
 
 
-def decode_request(
-    plans: Sequence[NetSettings], sample_rates: Sequence[int], level: float
-) -> DecodeRequest:
-    """Return the request for all nets and views, and for descriptors at `sample_rates` (Hz)."""
-    rates, pictures = set(sample_rates), set()
+def media_request(
+    plans: Sequence[NetSettings], descriptors: Sequence[str], settings: DescriptorSettings
+) -> tuple[DecodeRequest, list[str]]:
+    """Return the request for all nets, views and descriptors, and the names of the descriptors."""
+    rates, pictures, names = set(), set(), dict.fromkeys(descriptors)
     for plan in plans:
         net_input = input_of(plan)
         if isinstance(net_input, AudioInput):
             rates.add(net_input.sr)
         elif isinstance(net_input, VideoInput):
             pictures.add(_sampling(net_input, plan.view))
+        else:
+            names.update(dict.fromkeys(net_input.features))
+    if names:
+        rates.add(settings.sr)
     by_name = sorted(pictures, key=lambda sampling: sampling.name)
-    return DecodeRequest(tuple(sorted(rates)), tuple(by_name), level)
+    return DecodeRequest(tuple(sorted(rates)), tuple(by_name), settings.level), list(names)
 
 
 def _sampling(net_input: VideoInput, view: ViewSettings) -> FrameSampling:
@@ -80,12 +85,7 @@ class ClipMedia:
         self._decoding = settings.extract.decoding
         self._fail_fast = settings.extract.fail_fast
         self._rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
-        names = dict.fromkeys(descriptors)
-        for net_input in map(input_of, plans):
-            if isinstance(net_input, SequenceInput):
-                names.update(dict.fromkeys(net_input.features))
-        described = [settings.descriptors.sr] if names else []
-        request = decode_request(plans, described, settings.descriptors.level)
+        request, names = media_request(plans, descriptors, settings.descriptors)
         self.modalities = request.modalities
         # For each kind of input, a mask of the clips that have it, bool (clips,).
         self._usable = {
@@ -97,7 +97,7 @@ class ClipMedia:
         # Reason why the descriptors of a clip failed, by clip id.
         self._undescribed: dict[str, str] = {}
         self._store = DecodedStore(work / "decoded", request)
-        self._sequences = DescribedStore(self._store, settings.descriptors, list(names))
+        self._sequences = DescribedStore(self._store, settings.descriptors, names)
         digests = self._digest()
         # Digests of the files' bytes by clip id; empty for unreadable files.
         self.digests: Mapping[str, str] = digests.content

@@ -255,20 +255,22 @@ def check_weights() -> Iterator[Finding]:
 
 def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iterator[Finding]:
     """Measure time and disk space for a generated clip, and extrapolate to `n_clips`."""
-    from mvemo.extract.training.devices import clip_windows, measure_net
+    from mvemo.extract import cost
+    from mvemo.extract.store.folders import DecodeJob
     from mvemo.extract.workers.pool import cores
-    from mvemo.manifests.model import Clip, Manifest
+    from mvemo.pipeline.clips.clip_media import media_request
     from mvemo.pipeline.console.progress import duration_text
-    from mvemo.pipeline.stage_one.estimate import forecast_reading
 
-    plans = [settings.nets[name] for name in settings.extract.nets]
+    extract, descriptors = settings.extract, settings.descriptors
+    plans = [settings.nets[name] for name in extract.nets]
+    request, names = media_request(plans, extract.descriptors, descriptors)
     with tempfile.TemporaryDirectory(prefix="mvemo-doctor-") as temp:
-        _write_clip(Path(temp) / "clip.mp4", seconds)
-        clip = Clip("clip", "clip.mp4", (), "clip")
-        manifest = Manifest("doctor", "multilabel", (), (clip,), Path(temp))
-        reading = forecast_reading(manifest, settings, plans, {"clip": 1.0})
-    run = settings.extract.run
-    times = {p.name: measure_net(p, run).seconds * clip_windows(p, seconds) for p in plans}
+        path = Path(temp) / "clip.mp4"
+        _write_clip(path, seconds)
+        jobs = [DecodeJob("clip", path, content="")]
+        reading = cost.measure_reading(jobs, request, names, descriptors, extract.decoding)
+    of_window = {plan.name: cost.measure_net(plan, extract.run).seconds for plan in plans}
+    times = {p.name: of_window[p.name] * cost.clip_windows(p, seconds) for p in plans}
     nets = ", ".join(f"{name} {taken:.1f} s" for name, taken in times.items())
     text = f"a clip of {seconds:.0f} s takes: reading {reading.seconds:.1f} s, {nets}"
     with suppress(AttributeError, OSError):  # some systems do not report their load

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,7 +145,6 @@ def extract(
     with collected_notes() as notes, early_processes(jobs, readers):
         settings = _settings(options, default="paper" if manifest else "demo")
         execution = _execution(options, force)
-        from mvemo.extract.training.ranks import assists
         from mvemo.pipeline.stage_one.run import run_extract
 
         fold_file = options["folds"] if isinstance(options["folds"], Path) else None
@@ -169,16 +167,13 @@ def extract(
         summary = run_extract(manifest, settings, execution=execution, **paths)
     if run is not None and summary.settled:
         run.keep(settings, summary, notes)
-    if not assists():
-        click.echo(summary.text())
+    click.echo(summary.text())
     return int(strict and bool(summary.failures))
 
 
 def _repeatable_run(options: dict[str, Any], *places: Any) -> RepeatableRun | None:
     """Return the run if its result can be recalled later; otherwise None."""
     if any(options[name] for name in ("plan", "retry_failed", "shard", "scheduler")):
-        return None
-    if "WORLD_SIZE" in os.environ:
         return None
     from mvemo.pipeline.stage_one.summary import RepeatableRun
 

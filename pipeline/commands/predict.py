@@ -31,10 +31,9 @@ from mvemo.pipeline.console.messages import tell
 
 if TYPE_CHECKING:
     from mvemo.fuse.conformal import Asked
+    from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
     from mvemo.fuse.final.model import FinalModel
-    from mvemo.pipeline.prediction.formats import Record
     from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
-    from mvemo.pipeline.prediction.predictions import Prediction
 
 # Value of --modality -> modalities to read.
 MODALITIES = {"audio": ("audio",), "video": ("video",), "both": ("audio", "video")}
@@ -208,30 +207,32 @@ def _show_problems(
     timeline: bool,
 ) -> int:
     """Print why no clip can be read; unlike `predict_files`, this does not import torch."""
+    from mvemo.fuse.final.clip_prediction import ClipPrediction
     from mvemo.fuse.final.model import load_model, with_coverage
-    from mvemo.pipeline.prediction.predictions import Prediction, unpredicted
+    from mvemo.pipeline.prediction.predictions import unpredicted
 
     model = with_coverage(load_model(folder), settings.coverage)
     if timeline:
         unread = ((model, *unpredicted(clip.file, clip.problem)) for clip in clips)
         return _show_timelines(unread, shown)
-    found = [Prediction(clip.file, problem=clip.problem) for clip in clips]
+    found = [ClipPrediction(clip.file, error=clip.problem) for clip in clips]
     return _show(model, found, shown, facts=False)
 
 
-def _echo_line(model: FinalModel, prediction: Prediction) -> None:
+def _echo_line(model: FinalModel, prediction: ClipPrediction) -> None:
     """Print a prediction as one line of JSON."""
-    from mvemo.pipeline.prediction.predictions import records
+    from mvemo.fuse.final.prediction_records import records
 
     click.echo(json.dumps(records(model, [prediction], facts=True)[0]))
 
 
 def _show(
-    model: FinalModel, predictions: Sequence[Prediction], shown: dict[str, Any], facts: bool
+    model: FinalModel, predictions: Sequence[ClipPrediction], shown: dict[str, Any], facts: bool
 ) -> int:
     """Print the predictions; `facts` adds the facts that a catalogue stores."""
+    from mvemo.fuse.final.prediction_records import record_rows, records
     from mvemo.pipeline.prediction.judged import judged_in, judged_words
-    from mvemo.pipeline.prediction.predictions import prediction_rows, predictions_table, records
+    from mvemo.pipeline.prediction.predictions import predictions_table
     from mvemo.pipeline.prediction.relative import compared
 
     _, predictions = compared(model, predictions, shown["relative"], "add --relative")
@@ -239,10 +240,10 @@ def _show(
         _echo_line(model, prediction)
     found = records(model, predictions, facts)
     if not (shown["as_json"] or shown["jsonl"]):
-        measured = judged_words(judged_in(shown["works"], found, model.task))
+        measured = judged_words(judged_in(shown["works"], predictions, model.task))
         click.echo(predictions_table(model, predictions, measured))
-    failed = [bool(prediction.problem) for prediction in predictions]
-    table = prediction_rows(model, predictions, facts)
+    failed = [bool(prediction.error) for prediction in predictions]
+    table = record_rows(model, found)
     return _finish(shown, found, table, failed)
 
 
@@ -250,7 +251,7 @@ def _show_timelines(
     followed: Iterator[tuple[FinalModel, str, list[Record]]], shown: dict[str, Any]
 ) -> int:
     """Print the timeline of each clip."""
-    from mvemo.pipeline.prediction.predictions import window_rows
+    from mvemo.fuse.final.prediction_records import window_rows
 
     windows = []
     failed = []

@@ -63,6 +63,8 @@ class Progress:
     def __init__(self, title: str, total: int, unit: str = "clip") -> None:
         self.failures = self.kept = self.done = 0
         self._title, self._total, self._unit, self._note = title, total, unit, ""
+        # Steps after which there is a pace; the epochs of a net take about the same time.
+        self._least = 1e-3 if unit == "net" else 1 - 1e-6
         # Finished part of the steps that are not done yet, in steps.
         self._ahead = 0.0
         self._start = self._last_line = time.monotonic()
@@ -90,6 +92,10 @@ class Progress:
         self._ahead += steps
         self._update(note)
 
+    def report(self, state: str | float) -> None:
+        """Show a text about the current step, or progress inside unfinished steps."""
+        self.note(state) if isinstance(state, str) else self.ahead(state)
+
     @property
     def _reached(self) -> float:
         return min(self.done + self._ahead, self._total)
@@ -102,10 +108,10 @@ class Progress:
         """
         # Another thread may set `_first`.
         now, new, earlier = time.monotonic(), self._reached - self.kept, self._first
-        if earlier is None or new < 1 - 1e-6 or now == self._start:
+        if earlier is None or new < self._least or now == self._start:
             return 0.0, 0.0
         start, first = earlier
-        if new - first < 1 - 1e-6 or now == start:
+        if new - first < self._least or now == start:
             start, first = self._start, 0.0
         pace = (new - first) / (now - start)
         return 3600 * pace, (self._total - self._reached) / pace
@@ -122,7 +128,7 @@ class Progress:
 
     def _update(self, note: str = "") -> None:
         new = self._reached - self.kept
-        if self._first is None and new > 1 - 1e-6:
+        if self._first is None and new >= self._least:
             self._first = time.monotonic(), new
         parts = (note or self._note, self._failed, "" if self._quiet else self._pace_text)
         self._bar.set_postfix_str(escaped(", ".join(filter(None, parts))), refresh=False)

@@ -17,7 +17,7 @@ from mvemo.pipeline.commands.options import INPUT_FILE, OUT_FILE, OUT_FOLDER, PA
 from mvemo.pipeline.console.messages import tell_note
 
 if TYPE_CHECKING:
-    from mvemo.pipeline.desk.moods import Mood
+    from mvemo.fuse.final.clip_prediction import ClipPrediction
     from mvemo.pipeline.desk.tagging import Change
 
 # Packages of the page.
@@ -89,10 +89,10 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
 
 def _default_model(source: Path, work: Path | None) -> Path:
     """Return the model that made PREDICTIONS, or the default for the files and the corrections."""
+    from mvemo.fuse.final.prediction_records import read_predictions
     from mvemo.manifests import read_manifest
     from mvemo.manifests.errors import MvemoError
     from mvemo.manifests.layouts.scan import find_media
-    from mvemo.pipeline.desk.moods import read_records
     from mvemo.pipeline.models.boxed import boxed_names, model_folder, pick_model
     from mvemo.pipeline.prediction.new_clips import NewClip, have_pictures
 
@@ -101,10 +101,10 @@ def _default_model(source: Path, work: Path | None) -> Path:
         found = find_media(source, [], follow_links=False)
         clips = [NewClip(name, source / name) for name in found]
     else:
-        folder, first = source.parent, next(read_records(source), {})
-        made_by = str(first.get("model")).partition("/")[0]
-        if made_by in boxed_names():
-            return model_folder(made_by)
+        folder, first = source.parent, next(read_predictions(source), None)
+        made_by = (first.model if first else None) or ""
+        if (name := made_by.partition("/")[0]) in boxed_names():
+            return model_folder(name)
     # Corrections of a former call stay valid if the folder now has other kinds of files.
     with suppress(MvemoError):
         task = read_manifest((work or folder / ".mvemo") / "corrections.csv", media=False).task
@@ -174,7 +174,7 @@ def playlist(
         raise BadOption("--by-mood, --path: expected one of them, got both")
     ends = None if line is None else parse_line(line)
     moods = read_moods(predictions, corrections, least)
-    present = [mood for mood in moods if mood.path.is_file()]
+    present = [mood for mood in moods if Path(mood.path).is_file()]
     if len(present) < len(moods):
         tell_note(f"{len(moods) - len(present)} of {len(moods)} files are gone: left out")
     lists = lists_by_mood(present) if ends is None else {line: along_line(present, ends)}
@@ -187,13 +187,13 @@ def playlist(
     _write(lists, out, options["kind"], options["force"])
 
 
-def _write(lists: dict[str, list[Mood]], out: Path, kind: Any, force: bool) -> None:
+def _write(lists: dict[str, list[ClipPrediction]], out: Path, kind: Any, force: bool) -> None:
     """Write the playlists and print a line for each."""
     from mvemo.extract.store.contents import contents_of
     from mvemo.pipeline.desk.playlists import file_stem, write_playlist
     from mvemo.pipeline.desk.tagging import song_facts
 
-    files: dict[Path, list[Mood]] = {}
+    files: dict[Path, list[ClipPrediction]] = {}
     for name, listed in lists.items():
         stem = file_stem(name) or "_"
         # Two moods may have one file name, also where upper and lower case are the same.
@@ -204,11 +204,11 @@ def _write(lists: dict[str, list[Mood]], out: Path, kind: Any, force: bool) -> N
         shared.refuse_replacing(file, force)
     clips = {}
     every = [*{id(mood): mood for listed in lists.values() for mood in listed}.values()]
-    contents = contents_of([mood.path for mood in every])
+    contents = contents_of([Path(mood.path) for mood in every])
     for mood, content in zip(every, contents, strict=True):
-        facts = {**song_facts(mood.path), "content": content.digest}
-        facts["duration"] = facts["duration"] or mood.seconds
-        clips[mood.path] = {"path": mood.path, **facts}
+        facts = {**song_facts(Path(mood.path)), "content": content.digest}
+        facts["duration"] = facts["duration"] or mood.facts.get("duration")
+        clips[mood.path] = {"path": Path(mood.path), **facts}
     out.mkdir(parents=True, exist_ok=True)
     for file, listed in files.items():
         text = write_playlist([clips[mood.path] for mood in listed], file, kind)
@@ -280,7 +280,7 @@ def tag(
     return int(bool(failed))
 
 
-def _wanted(moods: list[Mood]) -> dict[Path, dict[str, list[str]]]:
+def _wanted(moods: list[ClipPrediction]) -> dict[Path, dict[str, list[str]]]:
     """Return the values of each file's tags, without files that have neither mood nor rating."""
     wanted: dict[Path, dict[str, list[str]]] = {}
     files = [os.path.abspath(mood.path) for mood in moods]
@@ -292,8 +292,8 @@ def _wanted(moods: list[Mood]) -> dict[Path, dict[str, list[str]]]:
         values = {"mood": [*mood.moods]} if mood.moods else {}
         values |= {name: [f"{value:.3g}"] for name, value in mood.ratings.items()}
         if values:
-            model = "corrected" if mood.is_corrected else mood.model
-            wanted[mood.path] = {**values, "model": [model]}
+            model = "corrected" if mood.is_corrected else mood.model or ""
+            wanted[Path(mood.path)] = {**values, "model": [model]}
     if len(wanted) < len(moods):
         tell_note(f"{len(moods) - len(wanted)} of {len(moods)} files have no mood to write")
     return wanted

@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.manifests.dimensions import Place
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import shown, write_text
-from mvemo.pipeline.desk.moods import Mood
 from mvemo.pipeline.prediction.relative import ranks
 
 Format = Literal["m3u8", "xspf"]
@@ -146,13 +146,13 @@ def _xspf(clips: Sequence[Mapping[str, Any]], title: str, folder: Path | None) -
 # --- choice and order
 
 
-def lists_by_mood(moods: Sequence[Mood]) -> dict[str, list[Mood]]:
+def lists_by_mood(moods: Sequence[ClipPrediction]) -> dict[str, list[ClipPrediction]]:
     """Return for each mood its clips: corrected ones first, then the likeliest."""
     names = sorted({name for mood in moods for name in mood.moods})
     return {
         name: sorted(
             (mood for mood in moods if name in mood.moods),
-            key=lambda mood: (not mood.is_corrected, -mood.proba.get(name, 0.0), str(mood.path)),
+            key=lambda mood: (not mood.is_corrected, -mood.moods[name], mood.path),
         )
         for name in names
     }
@@ -185,7 +185,7 @@ def _end(text: str) -> Place:
     return valence, arousal
 
 
-def along_line(moods: Sequence[Mood], ends: tuple[Place, Place]) -> list[Mood]:
+def along_line(moods: Sequence[ClipPrediction], ends: tuple[Place, Place]) -> list[ClipPrediction]:
     """Return the clips whose place lies between the ends, in an order with small steps.
 
     Places are ranks among the clips, from 0 (lowest) to 1 (highest). The line is cut into bands

@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from mvemo.extract.array_types import F64
+from mvemo.fuse.final.clip_prediction import ClipPrediction
+from mvemo.fuse.final.formats import format_of
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-from mvemo.pipeline.prediction.formats import format_of
 from mvemo.pipeline.prediction.new_clips import NewClip, clip_seconds
 from mvemo.pipeline.prediction.passes import Progress, Sketch
-from mvemo.pipeline.prediction.predictions import Prediction, legend, predict_vectors
+from mvemo.pipeline.prediction.predictions import legend, predict_vectors
 from mvemo.pipeline.prediction.run import predict_window
 from mvemo.pipeline.prediction.streams import Span, StreamPlan
 
@@ -55,7 +56,7 @@ class ExplainSettings:
 class Explanation:
     """Contribution of each time range of a clip to its prediction."""
 
-    prediction: Prediction  # prediction of the whole clip
+    prediction: ClipPrediction  # prediction of the whole clip
     summary: str  # the prediction in a few words
     seconds: float  # length of the clip
     output: str  # explained class, tag or target
@@ -110,7 +111,7 @@ def explain_clip(
     )
     prediction = predict_window(maker, clip_pass, clip.file, vectors)
     if prediction.predictor is None:
-        raise BadOption(f"{clip.file}: {prediction.problem}")
+        raise BadOption(f"{clip.file}: {prediction.error}")
     predictor = prediction.predictor
     written = format_of(maker.model)
     output = (
@@ -155,7 +156,7 @@ def explanation_html(model: FinalModel, explanation: Explanation) -> str:
     prediction = explanation.prediction
     return page.render(
         "explain.html",
-        prediction.file,
+        prediction.path,
         explanation.seconds,
         explanation.sketch,
         output=explanation.output,
@@ -176,7 +177,7 @@ def explanation_text(explanation: Explanation) -> str:
     ]
     return "\n".join(
         [
-            f"{prediction.file}: {explanation.summary}",
+            f"{prediction.path}: {explanation.summary}",
             f"strongest evidence for {explanation.output}:",
             *align_columns([("around", "in its", "evidence"), *rows], left={1}),
             *(f"note: {note}" for note in prediction.notes if verbosity() != "quiet"),

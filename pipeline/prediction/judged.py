@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import MvemoError
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.models.boxed import LEAST_JUDGED
-from mvemo.pipeline.prediction.formats import Record
-from mvemo.pipeline.prediction.predictions import TRAINED_ON
 
-# Record of a prediction, and what a person said: names, or ratings by target.
-Judged = tuple[Record, tuple[str, ...] | dict[str, float]]
+# Prediction, and the names, or ratings by target, that a person gave.
+Judged = tuple[ClipPrediction, tuple[str, ...] | dict[str, float]]
 
 
 def judged_words(judged: Iterable[Judged]) -> str:
@@ -24,7 +23,7 @@ def judged_words(judged: Iterable[Judged]) -> str:
     Ratings have Pearson's r with Fisher's interval; labels, which are right if they are the judged
     ones, the interval of Clopper & Pearson (1934). Clips of the training data do not count.
     """
-    known = [(found, said) for found, said in judged if TRAINED_ON not in found["notes"]]
+    known = [(found, label) for found, label in judged if Caution.TRAINED_ON not in found.cautions]
     n = len(known)
     if n < LEAST_JUDGED:
         return ""
@@ -32,15 +31,15 @@ def judged_words(judged: Iterable[Judged]) -> str:
         return f"{', '.join(_r_words(t, known) for t in known[0][1])} on {n} of your judged clips"
     from scipy.special import betaincinv  # a slow import
 
-    k = sum({*_names(found["label"])} == {*said} for found, said in known)
+    k = sum({*found.moods} == {*label} for found, label in known)
     low = 100 * betaincinv(k, n - k + 1, 0.025) if k else 0.0
     high = 100 * betaincinv(k + 1, n - k, 0.975) if k < n else 100.0
     share = f"{100 * k / n:.0f} %, 95 % interval {low:.0f} to {high:.0f} %"
     return f"right on {k} of {n} of your judged clips ({share})"
 
 
-def _r_words(target: str, known: Iterable[tuple[Record, Any]]) -> str:
-    pairs = np.array([[found["values"][target]["value"], said[target]] for found, said in known])
+def _r_words(target: str, known: Iterable[tuple[ClipPrediction, Any]]) -> str:
+    pairs = np.array([[found.ratings[target], label[target]] for found, label in known])
     if (np.ptp(pairs, axis=0) == 0).any():
         return f"no r for {target}, whose ratings are all the same"
     from scipy.special import ndtri
@@ -50,13 +49,11 @@ def _r_words(target: str, known: Iterable[tuple[Record, Any]]) -> str:
     return f"r {r:.2f} for {target} (95 % interval {low:.2f} to {high:.2f})"
 
 
-def _names(label: str | Iterable[str]) -> Iterable[str]:
-    return [label] if isinstance(label, str) else label
-
-
-def judged_in(works: Iterable[Path], records: Iterable[Record], task: str) -> Iterator[Judged]:
+def judged_in(
+    works: Iterable[Path], predictions: Iterable[ClipPrediction], task: str
+) -> Iterator[Judged]:
     """Yield the predictions that people judged and were sure of in these work folders."""
-    said: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
     for path in (work / "corrections.csv" for work in works if (work / "corrections.csv").exists()):
         try:
             manifest = read_manifest(path, media=False)
@@ -67,8 +64,8 @@ def judged_in(works: Iterable[Path], records: Iterable[Record], task: str) -> It
             if dict(clip.extra).get("unsure") != "1":
                 rated = dict(zip(manifest.classes, clip.label, strict=False))
                 label = rated if task == "regression" else clip.label
-                said[os.path.realpath(manifest.media_path(clip))] = label
-    for record in records:
-        is_predicted = record.get("values") or record.get("label") is not None
-        if is_predicted and (judged := said.get(os.path.realpath(record["path"]))) is not None:
-            yield record, judged
+                labels[os.path.realpath(manifest.media_path(clip))] = label
+    for found in predictions:
+        judged = labels.get(os.path.realpath(found.path))
+        if found.is_predicted and judged is not None:
+            yield found, judged

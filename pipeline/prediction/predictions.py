@@ -1,20 +1,21 @@
-"""Predictions of feature files; predictions as records, CSV files and terminal tables.
+"""Predictions from vectors and of feature files, and their table in the terminal.
 
 This module does not need media packages, and imports h5py only to read a feature file.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction, Record
+from mvemo.fuse.final.formats import format_of, relative_cell
 from mvemo.fuse.final.model import (
     FeatureKey,
     FinalModel,
@@ -27,46 +28,19 @@ from mvemo.fuse.final.model import (
     unlikeness,
     with_coverage,
 )
+from mvemo.fuse.final.prediction_records import records
 from mvemo.fuse.numeric import F64, complete
 from mvemo.fuse.tasks import task_of
-from mvemo.manifests.text_table import Tabular, align_columns, shown_name
+from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.console.messages import tell_note, verbosity
 from mvemo.pipeline.models.boxed import companion_of, elsewhere_words, expected_words, pick_model
-from mvemo.pipeline.prediction.formats import Record, format_of, relative_cell, relative_columns
 
 if TYPE_CHECKING:
     from mvemo.cache import Cache
     from mvemo.fuse.conformal import Asked
 
-# Start of the note on a clip whose set is large, or that is unlike the training clips.
-ASK = "ask a person"
-UNLIKE = "unlike the clips that the model was trained on"
-COPY = "sounds or looks like a training clip, perhaps re-encoded: this does not test the model"
-TRAINED_ON = "the clip is part of the model's training data: this does not test the model"
 # Maximum number of columns between path and predictor in the terminal's table.
 MOST_COLUMNS = 4
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Prediction of one clip by a model."""
-
-    file: str  # name as given by the user
-    predictor: Predictor | None = None  # None if the clip was not predicted
-    # float64 (outputs,) of `mvemo.fuse.final.model.predict_clips`; empty if not predicted.
-    outputs: F64 = field(default_factory=lambda: np.zeros(0))
-    notes: tuple[str, ...] = ()  # notes for the user
-    problem: str = ""  # reason why the clip was not predicted
-    # True for a clip of the training data: the heads know its label, so confidence is not valid.
-    trained_on: bool = False
-    # Distance from the training clips, divided by the largest usual one; NaN if not known.
-    unlikeness: float = np.nan
-    # JSON values: ``content`` (digest of its sound and pictures), ``duration`` in seconds, mvemo's
-    # ``version``, the ``date`` of reading and the ``seconds`` that reading took.
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    # Valence and arousal by the model's companion (`companion_of`), by target; {} without one.
-    plane: Mapping[str, float] = field(default_factory=dict)
-    relative: Record | None = None  # of `prediction.relative.compare`; None if not asked for
 
 
 def complete_features(model: FinalModel, vectors: Collection[FeatureKey]) -> set[str]:
@@ -78,32 +52,28 @@ def complete_features(model: FinalModel, vectors: Collection[FeatureKey]) -> set
 def predict_vectors(
     model: FinalModel,
     predictor: Predictor,
-    prediction: Prediction,  # file, notes, facts, and `trained_on` of the clip
+    clip: ClipPrediction,  # path, notes, cautions and facts of the clip
     vectors: Vectors,
     scaled: Vectors | None = None,
-) -> Prediction:
+) -> ClipPrediction:
     """Predict a clip from vectors (dim,); `scaled` has them standardised within its group."""
     rows = {key: x[None] for key, x in vectors.items() if key[0] in predictor.features}
     if scaled is None:
-        inputs = standardise_folders(model, rows, [prediction.file])
+        inputs = standardise_folders(model, rows, [clip.path])
     else:
         inputs = {key: scaled[key][None] for key in rows}
     outputs = predict_clips(model, predictor, inputs)[0]
-    prediction = replace(prediction, plane=_plane(model, vectors))
-    notes, ratio = prediction.notes, np.nan
-    if prediction.trained_on:
-        notes = (TRAINED_ON, *notes)
+    clip = replace(clip, plane=_plane(model, vectors))
+    if Caution.TRAINED_ON in clip.cautions:
+        clip = replace(clip, notes=(Caution.TRAINED_ON.text, *clip.notes))
     else:
         ratios, is_copy = unlikeness(model, predictor, rows)
-        ratio = float(ratios[0])
-        if ratio > 1:
-            notes += (
-                f"{UNLIKE} ({ratio:.1f} times as far from the nearest ones as nearly all of them "
-                "are): do not rely on this prediction",
-            )
-        notes += (COPY,) * bool(is_copy[0])
-        notes += _ask_a_person(model, predictor, outputs, unusual=ratio > 1)
-    return replace(prediction, predictor=predictor, outputs=outputs, notes=notes, unlikeness=ratio)
+        if np.isfinite(ratios[0]):
+            clip = replace(clip, unlikeness=float(ratios[0]))
+        clip = clip.warned(Caution.UNLIKE) if ratios[0] > 1 else clip
+        clip = clip.warned(Caution.COPY) if is_copy[0] else clip
+        clip = _ask_a_person(model, predictor, clip, outputs)
+    return format_of(model).predicted(clip, predictor, outputs)
 
 
 def _plane(model: FinalModel, vectors: Vectors) -> dict[str, float]:
@@ -122,11 +92,11 @@ def _plane(model: FinalModel, vectors: Vectors) -> dict[str, float]:
 
 
 def _ask_a_person(
-    model: FinalModel, predictor: Predictor, outputs: F64, *, unusual: bool
-) -> tuple[str, ...]:
-    """Return a note for a clip that a person should label, if a coverage was asked for."""
+    model: FinalModel, predictor: Predictor, clip: ClipPrediction, outputs: F64
+) -> ClipPrediction:
+    """Add a note to a clip that a person should label, if a coverage was asked for."""
     if model.coverage is None:
-        return ()
+        return clip
     reasons = []
     if model.limit(predictor) is None:
         reasons.append(f"{predictor.name} was not evaluated, so it has no thresholds")
@@ -134,20 +104,16 @@ def _ask_a_person(
         n, n_all = len(format_of(model).members(predictor, outputs) or ()), len(outputs)
         nouns = task_of(model.task).output_nouns[1]
         reasons += [f"the set has {n} of {n_all} {nouns}"] * (2 * n > n_all)
-    if unusual:
+    if Caution.UNLIKE in clip.cautions:
         reasons.append("the clip is unlike the training clips, so the coverage is not known")
+    clip = clip.warned(Caution.ASK, "; ".join(reasons)) if reasons else clip
     few = model.few_groups(predictor)
-    return ((f"{ASK}: {'; '.join(reasons)}",) if reasons else ()) + ((few,) if few else ())
-
-
-def without_distance(note: str) -> str:
-    """Return a note without its distance, so that the notes of many clips are equal."""
-    return re.sub(r" \([^)]* times as far from [^)]*\)", "", note)
+    return replace(clip, notes=(*clip.notes, few)) if few else clip
 
 
 def predict_features(
     name: str | None, features: Path, modalities: Collection[str], coverage: Asked | None = None
-) -> tuple[FinalModel, list[Prediction]]:
+) -> tuple[FinalModel, list[ClipPrediction]]:
     """Predict the clips of a feature file, in its order, from features of these modalities.
 
     `name` is that of a model or its folder; None for the default model.
@@ -184,10 +150,10 @@ def predict_features(
         if not paths:
             tell_note(f"{features}: the paths of its clips are not known: 'path' has their ids")
         found = _predict(model, cache, vectors)
-        return model, [replace(p, file=paths.get(p.file, p.file)) for p in found]
+        return model, [replace(p, path=paths.get(p.path, p.path)) for p in found]
 
 
-def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Prediction]:
+def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[ClipPrediction]:
     finite = {key: complete(values) for key, values in vectors.items()}
     scaled = standardise_folders(model, vectors, cache.table.groups)
     seen, reasons = _training_clips(model, cache), defaultdict[str, list[str]](list)
@@ -199,11 +165,12 @@ def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Predicti
         predictor = model.best_of(names)
         if predictor is None:
             problem = "; ".join(reasons[clip_id]) or "it has no features that the model reads"
-            predictions.append(Prediction(clip_id, problem=problem))
+            predictions.append(ClipPrediction(clip_id, error=problem))
             continue
         missing = ", ".join(name for name in model.predictors[0].features if name not in names)
         note = f"predicted without {missing}, which the feature file lacks"
-        clip = Prediction(clip_id, notes=(note,) * bool(missing), trained_on=clip_id in seen)
+        learned = (Caution.TRAINED_ON,) * (clip_id in seen)
+        clip = ClipPrediction(clip_id, cautions=learned, notes=(note,) * bool(missing))
         unscaled, within = ({key: x[row] for key, x in of.items()} for of in (vectors, scaled))
         predictions.append(predict_vectors(model, predictor, clip, unscaled, within))
     return predictions
@@ -222,87 +189,13 @@ def _training_clips(model: FinalModel, cache: Cache) -> set[str]:
     }
 
 
-class Records(Tabular, list[Record]):
-    """JSON objects of predictions, shown as a table in notebooks."""
-
-    def caption(self) -> str:
-        """Return the number of clips in words."""
-        return f"{len(self)} clips"
-
-    def records(self) -> list[Record]:
-        """Return the objects as a plain list."""
-        return list(self)
-
-
-def records(model: FinalModel, predictions: Sequence[Prediction], facts: bool = False) -> Records:
-    """Return the JSON object of each clip (docs/predicting.md); `facts` adds `Prediction.facts`."""
-    return Records(
-        {
-            "path": prediction.file,
-            "model": prediction.predictor and f"{model.name}/{prediction.predictor.name}",
-            **origin(model),
-            **prediction_fields(model, prediction),
-            **(prediction.facts if facts else {}),
-        }
-        for prediction in predictions
-    )
-
-
-def origin(model: FinalModel) -> Record:
-    """Return what tells two models of one name apart."""
-    return {"model_digest": model.digest or None, "model_date": model.date or None}
-
-
-def prediction_fields(model: FinalModel, prediction: Prediction) -> Record:
-    """Return the JSON values of a prediction, its notes, and its error if there is one."""
-    record = format_of(model).fields(prediction.predictor, prediction.outputs)
-    if prediction.trained_on and "confidence" in record:
-        record["confidence"] = None
-        if "set" in record:
-            record["set"] = None
-    if prediction.plane:
-        record["plane"] = dict(prediction.plane)
-    if prediction.relative is not None:
-        record["relative"] = prediction.relative or None
-    record["notes"] = list(prediction.notes)
-    return record | ({"error": prediction.problem} if prediction.problem else {})
-
-
-def prediction_rows(
-    model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
-) -> list[list[object]]:
-    """Return a table: a header, a row for each clip, a column for each class, tag or value."""
-    names = [name for p in predictions for name in p.facts if facts]
-    rows = records(model, predictions, facts)
-    return record_rows(model, ("path", "model"), rows, list(dict.fromkeys(names)))
-
-
-def record_rows(
-    model: FinalModel, first: Sequence[str], rows: Sequence[Record], last: Sequence[str] = ()
-) -> list[list[object]]:
-    """Return records as a table; outputs end at the notes, as readers of the table expect."""
-    written, last = format_of(model), ("error", *origin(model), *last)
-    relative = dict.fromkeys(column for record in rows for column in relative_columns(record))
-    table: list[list[object]] = [[*first, *written.csv_columns(), "notes", *relative, *last]]
-    for record in rows:
-        cells = written.csv_cells(defaultdict(lambda: None, record))
-        cells += ["; ".join(record.get("notes", ())), *map(relative_columns(record).get, relative)]
-        table.append([*map(record.get, first), *cells, *map(record.get, last)])
-    return table
-
-
-def window_rows(model: FinalModel, windows: Sequence[Record]) -> list[list[object]]:
-    """Return a table with a row for each window; a file that failed has one row."""
-    return record_rows(model, ("path", "start", "stop", "loudness", "model"), windows)
-
-
 def unpredicted(file: str, problem: str) -> tuple[str, list[Record]]:
     """Return the message and the only record of the timeline of a file that was not predicted."""
-    return f"not predicted: {file}: {problem}", [{"path": file, "error": problem}]
+    return f"not predicted: {file}: {problem}", [ClipPrediction(file, error=problem).record()]
 
 
 def predictions_table(
-    model: FinalModel, predictions: Sequence[Prediction], measured: str = ""
+    model: FinalModel, predictions: Sequence[ClipPrediction], measured: str = ""
 ) -> str:
     """Return the text for the terminal: clips, notes without repeats, problems and a legend."""
     written, level = format_of(model), verbosity()
@@ -319,7 +212,9 @@ def predictions_table(
         cells = [*written.cells(record), *[relative_cell(record)] * (n > 0)]
         rows.append([file, *cells, record["model"].partition("/")[2]])
         for note in record["notes"] if level != "quiet" else ():
-            files["note", note if level == "verbose" else without_distance(note)].append(file)
+            if level == "verbose" and note == Caution.UNLIKE.text:
+                note += f" ({record['unlikeness']:.1f} times as far as nearly all of them)"
+            files["note", note].append(file)
     notes = [
         f"{kind}: {of[0] if len(of) == 1 else f'{len(of)} clips, the first {of[0]}'}: {text}"
         for (kind, text), of in files.items()
@@ -344,7 +239,7 @@ def predictions_table(
 
 def legend(
     model: FinalModel,
-    predictions: Sequence[Prediction],
+    predictions: Sequence[ClipPrediction],
     brief: bool = False,
     measured: str = "",
 ) -> list[str]:

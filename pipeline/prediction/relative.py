@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
 from mvemo.fuse.final.model import FinalModel, folder_alarm
 from mvemo.fuse.numeric import F64
 from mvemo.manifests.dimensions import AROUSAL, QUADRANTS, place_of
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.prediction.formats import Record
-from mvemo.pipeline.prediction.predictions import UNLIKE, Prediction, prediction_fields
 
 FEWEST = 10  # smallest number of clips that are compared with each other
 MANY, ONE_WORD = 20, 0.7  # number of clips, and share of one word, that make comparing worthwhile
@@ -24,17 +23,16 @@ def ranks(values: F64) -> F64:
     return np.stack(below, axis=1) / (2 * max(len(values), 1))
 
 
-def compare(records: Sequence[Record]) -> list[Record]:
-    """Return each record's values relative to all; {} without a prediction, or for few records.
+def compare(clips: Sequence[ClipPrediction]) -> list[Record]:
+    """Return each clip's values relative to all; {} without a prediction, or for few clips.
 
     Each rating has ``value``, ``rank`` and ``score``. Classes and tags have them, from 0 to 1, of
     valence and arousal, or of each output if its words have no place. In the ``quadrant``, ranks
     from 0.5 on are high.
     """
     # If some clips have no plane, as videos without sound, it is not the measure of the others.
-    predicted = [record for record in records if record.get("proba") or record.get("values")]
-    by_plane = all(record.get("plane") for record in predicted)
-    rows = [_absolute(record, by_plane) for record in records]
+    by_plane = all(clip.plane for clip in clips if clip.is_predicted)
+    rows = [_absolute(clip, by_plane) for clip in clips]
     known = [row for row in rows if row]
     if len(known) < FEWEST:
         return [{} for _ in rows]
@@ -51,13 +49,13 @@ def compare(records: Sequence[Record]) -> list[Record]:
     return [next(compared) if row else {} for row in rows]
 
 
-def _absolute(record: Record, by_plane: bool = False) -> dict[str, float]:
-    """Return the values of a record that are compared; {} if it was not predicted."""
-    proba = record.get("proba") or {}
-    if by_plane and (plane := record.get("plane")):
-        return dict(plane)
-    if values := record.get("values"):
-        return {name: float(value["value"]) for name, value in values.items()}
+def _absolute(clip: ClipPrediction, by_plane: bool = False) -> dict[str, float]:
+    """Return the values of a clip that are compared; {} if it was not predicted."""
+    if by_plane and clip.plane:
+        return dict(clip.plane)
+    if clip.values:
+        return clip.ratings
+    proba = clip.proba or {}
     if place_of({}, dict.fromkeys(proba, 1.0)) is None:
         return dict(proba)
     place = place_of({}, proba)
@@ -73,48 +71,46 @@ def _quadrant(values: Mapping[str, float]) -> str | None:
     return QUADRANTS[1 - is_pleasant if arousal >= 0 else 2 + is_pleasant]
 
 
-def is_foreign(share_unlike: float) -> bool:
-    """Return True if so large a share of a folder is unlike the training clips."""
-    return share_unlike > 0.5
-
-
-def reason_to_compare(model: FinalModel, records: Sequence[Record]) -> str:
+def reason_to_compare(model: FinalModel, clips: Sequence[ClipPrediction]) -> str:
     """Return why these clips should be compared with each other, or ''."""
-    found = [record for record in records if record.get("proba") or record.get("values")]
-    if len(found) < MANY:
+    if is_foreign(model, clips):
+        return f"these clips as a whole are unlike the music that {model.name} was made of"
+    known = [clip for clip in clips if clip.is_predicted]
+    if len(known) < MANY:
         return ""
-    words = Counter(_word(model, record) for record in found)
-    word, n = words.most_common(1)[0]
-    if word is not None and n > ONE_WORD * len(found):
-        return f"{n} of {len(found)} clips came out as {word}"
-    n = sum(any(note.startswith(UNLIKE) for note in record["notes"]) for record in found)
-    return f"{n} of {len(found)} clips are {UNLIKE}" if is_foreign(n / len(found)) else ""
+    word, n = Counter(_word(model, clip) for clip in known).most_common(1)[0]
+    is_one = word is not None and n > ONE_WORD * len(known)
+    return f"{n} of {len(known)} clips came out as {word}" if is_one else ""
 
 
-def _word(model: FinalModel, record: Record) -> str | None:
+def _word(model: FinalModel, clip: ClipPrediction) -> str | None:
     """Return the class of a prediction, otherwise its quadrant, or None."""
-    if isinstance(record.get("label"), str):
-        return str(record["label"])
+    if isinstance(clip.label, str):
+        return clip.label
     middle = {name: sum(model.ends(name)) / 2 for name in model.scale}
-    return _quadrant({n: value - middle.get(n, 0.5) for n, value in _absolute(record).items()})
+    return _quadrant({n: value - middle.get(n, 0.5) for n, value in _absolute(clip).items()})
+
+
+def is_foreign(model: FinalModel, clips: Sequence[ClipPrediction]) -> bool:
+    """Return True if clips as a whole are unlike the music that a model was made of."""
+    predictors = {f"{model.name}/{predictor.name}": predictor for predictor in model.predictors}
+    known = [(predictors[c.model], c.unlikeness) for c in clips if c.model in predictors]
+    return folder_alarm(model, [(predictor, far) for predictor, far in known if far is not None])
 
 
 def compared(
-    model: FinalModel, predictions: Sequence[Prediction], relative: bool, how: str
-) -> tuple[FinalModel, Sequence[Prediction]]:
+    model: FinalModel, predictions: Sequence[ClipPrediction], relative: bool, how: str
+) -> tuple[FinalModel, Sequence[ClipPrediction]]:
     """Return model and predictions with relative values, or only offer them: `how` gets them."""
-    records = [prediction_fields(model, prediction) for prediction in predictions]
-    if folder_alarm(model, [(p.predictor, p.unlikeness) for p in predictions if p.predictor]):
-        tell_note(
-            f"these clips as a whole are unlike the music that {model.name} was made of: judge 20 "
-            "of them to see how well it does on them"
-            + ("" if relative else f", or {how} to compare them with each other")
-        )
-    elif not relative and (reason := reason_to_compare(model, records)):
+    reason = reason_to_compare(model, predictions)
+    if is_foreign(model, predictions):
+        offer = "" if relative else f", or {how} to compare them with each other"
+        tell_note(f"{reason}: judge 20 of them to see how well it does on them{offer}")
+    elif reason and not relative:
         tell_note(f"{reason}: {how} to compare the clips with each other")
     if not relative:
         return model, predictions
-    found = compare(records)
+    found = compare(predictions)
     if not any(found):
         tell_note(f"no relative values: they need at least {FEWEST} predicted clips in one call")
     return model, [replace(p, relative=of) for p, of in zip(predictions, found, strict=True)]

@@ -17,15 +17,17 @@ import numpy as np
 from mvemo.cache.schema import code_version
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.workers import pool, process
+from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
 from mvemo.fuse.final.model import FinalModel, Predictor, Vectors, standardise_folders
 from mvemo.fuse.numeric import complete
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
+from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.prediction import new_clips
 from mvemo.pipeline.prediction.catalogue import Catalogue
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import EmbeddedClip, PredictSettings
-from mvemo.pipeline.prediction.predictions import Prediction, complete_features, predict_vectors
+from mvemo.pipeline.prediction.predictions import complete_features, predict_vectors
 from mvemo.pipeline.work_folder import size_text
 
 if TYPE_CHECKING:
@@ -38,20 +40,20 @@ def predict_files(
     clips: Sequence[new_clips.NewClip],
     settings: PredictSettings,
     catalogue: Path | None = None,
-    on_clip: Callable[[FinalModel, Prediction], object] | None = None,
-) -> tuple[FinalModel, list[Prediction]]:
+    on_clip: Callable[[FinalModel, ClipPrediction], object] | None = None,
+) -> tuple[FinalModel, list[ClipPrediction]]:
     """Predict clips, also from a `catalogue`; call `on_clip` with each finished prediction."""
     maker = FeatureMaker(folder, settings)
     predictions = {}
 
-    def note(row: int, prediction: Prediction) -> None:
+    def note(row: int, prediction: ClipPrediction) -> None:
         predictions[row] = prediction
         if on_clip is not None:
             on_clip(maker.model, prediction)
 
     for row, clip in enumerate(clips):
         if clip.problem:
-            note(row, Prediction(clip.file, problem=clip.problem))
+            note(row, ClipPrediction(clip.file, error=clip.problem))
     readable = {row: clip for row, clip in enumerate(clips) if not clip.problem}
     if readable:
         waiting: dict[int, EmbeddedClip] = {}
@@ -82,7 +84,7 @@ def _reader(maker: FeatureMaker, one_by_one: bool) -> BatchReader:
 
 def _within_folders(
     maker: FeatureMaker, clips: Mapping[int, EmbeddedClip]
-) -> dict[int, Prediction]:
+) -> dict[int, ClipPrediction]:
     """Predict clips by vectors that are standardised within each folder."""
     folders = [str(c.clip.path.parent) for c in clips.values()]
     vectors = {
@@ -107,7 +109,7 @@ def _within_folders(
 
 def predict_clip(
     maker: FeatureMaker, embedded: EmbeddedClip, scaled: Vectors | None = None
-) -> Prediction:
+) -> ClipPrediction:
     """Predict a clip or a window; `scaled` has its vectors standardised within its group."""
     model, clip = maker.model, embedded.clip
     facts = {
@@ -121,16 +123,17 @@ def predict_clip(
     predictor = model.best_of(() if problem else complete_features(model, embedded.vectors))
     if predictor is None:
         problem = problem or _unpredicted_reason(model, embedded)
-        return Prediction(clip.file, problem=problem, facts=facts)
-    trained_on = model.trained_on(embedded.content, clip.start, clip.duration)
+        return ClipPrediction(clip.file, error=problem, facts=facts)
+    is_learned = model.trained_on(embedded.content, clip.start, clip.duration)
     notes = (*embedded.windows.notes, *_fallback_notes(maker, embedded, predictor))
-    prediction = Prediction(clip.file, notes=notes, trained_on=trained_on, facts=facts)
+    cautions = (Caution.TRAINED_ON,) * is_learned
+    prediction = ClipPrediction(clip.file, cautions=cautions, notes=notes, facts=facts)
     return predict_vectors(model, predictor, prediction, embedded.vectors, scaled)
 
 
 def predict_window(
     maker: FeatureMaker, clip_pass: ClipPass, file: str, vectors: Vectors
-) -> Prediction:
+) -> ClipPrediction:
     """Predict a window of a clip during a pass over it; `file` is the name to show."""
     length = clip_pass.plan.seconds
     windows = new_clips.Windows(notes=new_clips.short_notes(length), length=length)
@@ -185,13 +188,14 @@ def plan_text(folder: Path, clips: Sequence[new_clips.NewClip], settings: Predic
             lengths[i] = sum(stretches)
     lines = [f"clips: {len(clips)}, {len(clips) - len(lengths)} of them cannot be read"]
     if lengths:
-        from mvemo.pipeline.stage_one.estimate import time_sample
+        from mvemo.extract.cost import time_sample
 
-        count, seconds, _ = time_sample(
-            lengths,
-            lambda rows: list(reader.read({row: clips[row] for row in rows})),
-            embedding.BATCH,
-        )
+        with silenced():
+            count, seconds, _ = time_sample(
+                lengths,
+                lambda rows: list(reader.read({row: clips[row] for row in rows})),
+                embedding.BATCH,
+            )
         lines += [
             f"media to read: {duration_text(sum(lengths.values()))}",
             f"time: about {duration_text(seconds)} (measured on {count} clips)",

@@ -12,23 +12,17 @@ import numpy as np
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.request import reasons_text
+from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
+from mvemo.fuse.final.formats import format_of
 from mvemo.fuse.final.model import FinalModel, Predictor
+from mvemo.fuse.final.prediction_records import records, window_rows
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.prediction import page, passes, streams
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, clip_seconds
-from mvemo.pipeline.prediction.predictions import (
-    Prediction,
-    legend,
-    origin,
-    prediction_fields,
-    unpredicted,
-    window_rows,
-    without_distance,
-)
+from mvemo.pipeline.prediction.predictions import legend, unpredicted
 from mvemo.pipeline.prediction.run import predict_window
 from mvemo.pipeline.table_files import write_rows
 
@@ -74,7 +68,7 @@ class Timeline:
     file: str  # name as given by the user
     seconds: float  # length of the clip
     windows: tuple[streams.Span, ...]  # (start, stop) in seconds from the clip's start
-    predictions: tuple[Prediction, ...]  # one for each window
+    predictions: tuple[ClipPrediction, ...]  # one for each window
     sketch: passes.Sketch
 
     @property
@@ -82,15 +76,15 @@ class Timeline:
         """Length of the longest window in seconds."""
         return max((stop - start for start, stop in self.windows), default=0.0)
 
-    def predicted(self) -> list[tuple[streams.Span, Predictor, Prediction]]:
+    def predicted(self) -> list[tuple[streams.Span, Predictor, ClipPrediction]]:
         """Return the windows that were predicted."""
         pairs = zip(self.windows, self.predictions, strict=True)
         return [(window, p.predictor, p) for window, p in pairs if p.predictor is not None]
 
     def notes(self) -> list[str]:
         """Return the notes without repeats, each with the number of windows it applies to."""
-        notes = (note for p in self.predictions for note in (*p.notes, p.problem) if note)
-        counts = Counter(map(without_distance, notes))
+        notes = (note for p in self.predictions for note in (*p.notes, p.error) if note)
+        counts = Counter(notes)
         return [f"{n} of {len(self.windows)} windows: {note}" for note, n in counts.items()]
 
 
@@ -156,19 +150,12 @@ def changes_of(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
 def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
     """Return a record for each window: path, start, stop, loudness in dB, and prediction."""
     found = []
-    for (start, stop), prediction in zip(timeline.windows, timeline.predictions, strict=True):
-        loudness = timeline.sketch.loudness(start, stop)
-        found.append(
-            {
-                "path": timeline.file,
-                "start": round(start, 3),
-                "stop": round(stop, 3),
-                "loudness": round(loudness, 1) if np.isfinite(loudness) else None,
-                "model": prediction.predictor and prediction.predictor.name,
-                **origin(model),
-                **prediction_fields(model, prediction),
-            }
-        )
+    for span, record in zip(timeline.windows, records(model, timeline.predictions), strict=True):
+        loudness = timeline.sketch.loudness(*span)
+        start, stop = (round(second, 3) for second in span)
+        loud = round(loudness, 1) if np.isfinite(loudness) else None
+        times = {"path": timeline.file, "start": start, "stop": stop, "loudness": loud}
+        found.append({**times, **record, "path": timeline.file})
     return found
 
 
@@ -264,7 +251,7 @@ def write_timelines(
         try:
             if not problem:
                 followed = follow_clip(maker, clip, timeline)
-                problem = "" if followed.predicted() else followed.predictions[0].problem
+                problem = "" if followed.predicted() else followed.predictions[0].error
         except MvemoError as error:
             problem = str(error).removeprefix(f"{clip.path}: ")
         if problem:

@@ -1,22 +1,18 @@
 """Plan of a run of stage one: all checks, downloads and choices that come before the work."""
 
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache import ClipTable, digest_of, open_cache, unfinished_run
-from mvemo.extract import NetSettings, RunSettings, WeightReport
+from mvemo.cache import ClipTable, open_cache, unfinished_run
+from mvemo.extract import NetSettings, RunSettings, WeightReport, cost
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import with_fetched_weights
-from mvemo.extract.training import devices, losses, protocols, ranks
+from mvemo.extract.training import devices, losses, protocols
 from mvemo.manifests import (
     Folds,
     Manifest,
-    files,
     fold_notes,
     labels,
     prescribed_split,
@@ -25,10 +21,9 @@ from mvemo.manifests import (
 )
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
-from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
-from mvemo.pipeline.provenance import provenance, versions
+from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, shards
 from mvemo.pipeline.starting_weights import (
@@ -38,9 +33,6 @@ from mvemo.pipeline.starting_weights import (
 )
 
 PRECISION_FILE = "precision.json"
-# Maximum time of bf16, relative to float32, for which bf16 is chosen despite its rounding.
-MOST_TIME = 0.9
-_CPU_FACTS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -98,7 +90,11 @@ def plan_extract(
     if settings.extract.fold_seed:
         option = f"extract.fold_seed={settings.extract.fold_seed}"
         tell_unused_seed(option, evaluation.table, fold_file)
-    settings, chosen = choose_precision(settings, plans, work, keep=execution.fetch)
+    precision, chosen = cost.choose_precision(
+        plans, run, settings.descriptors, work / PRECISION_FILE, keep=execution.fetch
+    )
+    run = replace(run, precision=precision)
+    settings = replace(settings, extract=replace(settings.extract, run=run))
     start = [*filter(None, (random_start_note(plans, settings), chosen))]
     for note in start:
         tell_note(note)
@@ -249,57 +245,3 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
             f"list, such as {min(dropped)!r}; mvemo cannot compute them again: write to another "
             "file with --out, or drop them with --force"
         )
-
-
-def choose_precision(
-    settings: Settings, plans: Sequence[NetSettings], work: Path, *, keep: bool = True
-) -> tuple[Settings, str]:
-    """Replace the precision ``auto`` by the faster one; also return a note on the devices."""
-    run = settings.extract.run
-    device = devices.pick_device(run.device)
-    note, precision = "", devices.resolve_precision(run.precision, device)
-    cpu = _bf16_processor()
-    auto = run.precision == "auto" and device.type == "cpu"
-    if auto and cpu and ranks.current_ranks().count == 1:
-        seconds = _measured(settings, plans, work / PRECISION_FILE, cpu, keep=keep)
-        faster = seconds["bf16"] <= MOST_TIME * seconds["float32"]
-        precision = "bf16" if faster else "float32"
-        note = (
-            f"extract.precision=auto is {precision}: the nets take {seconds['bf16']:.2g} s per "
-            f"clip in bf16 and {seconds['float32']:.2g} s in float32 on this processor."
-        )
-    run = replace(run, precision=precision)
-    return replace(settings, extract=replace(settings.extract, run=run)), note
-
-
-def _measured(
-    settings: Settings, plans: Sequence[NetSettings], path: Path, cpu: str, *, keep: bool
-) -> dict[str, float]:
-    """Return seconds per clip by precision; read them from `path` if they are still valid."""
-    run, precisions = settings.extract.run, ("float32", "bf16")
-    facts = [[plan.record() for plan in plans], run.protocol, cpu, versions().get("torch")]
-    key = digest_of({"measured": facts})
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = read_json(path)
-        if kept["key"] == key:
-            return {name: float(kept["seconds"][name]) for name in precisions}
-    seconds = dict.fromkeys(precisions, 0.0)
-    for name, plan in product(precisions, plans):
-        cost = devices.measure_net(plan, replace(run, precision=name), settings.descriptors)
-        seconds[name] += plan.view.views * cost.seconds
-    if keep:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, {"key": key, "seconds": seconds})
-    return seconds
-
-
-def _bf16_processor() -> str:
-    """Return the name of this CPU if it has bf16 instructions, or ''."""
-    try:
-        text = _CPU_FACTS.read_text()
-    except OSError:
-        return ""
-    facts: dict[str, str] = dict(re.findall(r"(?m)^([^:\n]*?)\s*:[ \t]*(.*?)[ \t]*$", text))
-    if {"avx512_bf16", "amx_bf16"}.isdisjoint(facts.get("flags", "").split()):
-        return ""
-    return facts.get("model name", "a processor")

@@ -1,23 +1,21 @@
 """Stage one: computes a feature cache, or one shard of a cache, from a manifest."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mvemo.cache import CacheWriter, DamagedCache, open_cache
 from mvemo.cache.table import subset
 from mvemo.extract import TrainingDiverged
-from mvemo.extract.nets import NETS
-from mvemo.extract.training import data, devices, protocols, ranks
+from mvemo.extract.training import devices
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import Manifest, write_folds
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.labels import Task
 from mvemo.pipeline.clips import clip_media, media_files
-from mvemo.pipeline.console.messages import note_resumable, silenced, tell, tell_note
+from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, estimate, shards, steps, summary, tasks
 from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
@@ -45,43 +43,22 @@ def run_extract(
     devices.keep_freed_memory()
     note_resumable()
     execution = execution or backends.Execution()
-    with ranks.joined_ranks(settings.extract.run.device) as joined:
-        if joined.count > 1:
-            _check_rank_options(settings, execution)
-        if not joined.is_writer:
-            # Wait until the first rank has read all media and downloaded missing weights.
-            joined.wait()
-        elif execution.force:
-            shard = execution.shard
-            _remove_damaged(out if shard is None else shards.ShardFolder(out).cache(shard))
-        with nullcontext() if joined.is_writer else silenced():
-            plan = plan_extract(
-                manifest_path,
-                settings,
-                work=work,
-                out=out,
-                root=root,
-                columns=columns,
-                task=task,
-                fold_file=fold_file,
-                execution=execution,
-            )
-            return _write(plan) if joined.is_writer else _train_with_first_rank(plan)
-
-
-def _check_rank_options(settings: Settings, execution: backends.Execution) -> None:
-    """Raise BadOption for options that do not work when several processes train one net."""
-    if settings.extract.run.protocol == "frozen":
-        raise BadOption("torchrun: the protocol frozen trains nothing: use --jobs instead")
-    if settings.extract.run.compile:
-        raise BadOption(
-            "torchrun: nets that several processes train cannot be compiled: leave out "
-            "extract.compile"
+    if execution.force:
+        shard = execution.shard
+        _remove_damaged(out if shard is None else shards.ShardFolder(out).cache(shard))
+    return _write(
+        plan_extract(
+            manifest_path,
+            settings,
+            work=work,
+            out=out,
+            root=root,
+            columns=columns,
+            task=task,
+            fold_file=fold_file,
+            execution=execution,
         )
-    if execution.shard or execution.scheduler or execution.jobs > 1:
-        raise BadOption(
-            "torchrun: leave out --shard, --jobs and --backend, which also spread the work"
-        )
+    )
 
 
 def _remove_damaged(path: Path) -> None:
@@ -153,26 +130,6 @@ def _summary(
     )
 
 
-def _train_with_first_rank(plan: ExtractPlan) -> summary.ExtractSummary:
-    """Train every net together with the first rank, the only one that writes."""
-    table, run = plan.evaluation.table, plan.settings.extract.run
-    media = clip_media.ClipMedia(plan.manifest, plan.settings, plan.work, plans=plan.nets)
-    stop_workers()
-    for net in plan.nets:
-        if media.absent(NETS[net.name].modality):
-            continue
-        clips = data.TrainingClips(
-            plan.manifest, media.digests, media.usable(net), table.folds, table.splits
-        )
-        reader, jobs = partial(media.batches, view=net.view), plan.work / "nets"
-        # A training diverges on all ranks; the first one reports it.
-        with suppress(TrainingDiverged):
-            for _ in protocols.train_nets(net, clips, run, batches=reader, jobs=jobs):
-                pass
-    names = tuple(net.name for net in plan.nets)
-    return summary.ExtractSummary(plan.out, len(plan.manifest), names, ())
-
-
 @contextmanager
 def _backend(plan: ExtractPlan) -> Iterator[backends.Backend | None]:
     """Yield the backend of a run, or None if only this process works."""
@@ -212,7 +169,6 @@ def _extract(
     for note in notes:
         tell_note(note)
     features.write_descriptors()
-    ranks.current_ranks().wait()
     if spread is not None:
         shared = tasks.TaskSettings.of(settings, plan.nets, plan.work, writer.path)
         trainings = backends.trainings_of(nets, settings.extract.run, writer.table.folds)

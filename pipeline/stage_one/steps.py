@@ -1,6 +1,5 @@
 """Steps of stage one that write to the cache: failures, descriptors and embeddings."""
 
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from mvemo.extract.array_types import I64, Mask
 from mvemo.extract.descriptors import TIMES, descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
-from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import devices, embedding, protocols
 from mvemo.extract.training.data import TrainingClips
 from mvemo.manifests import Clip
@@ -32,7 +31,8 @@ class FeatureWriter:
     writer: RowWriter
     work: Path  # folder of checkpoints
     trainings: Collection[Training] | None = None  # trainings to do; None for all
-    on_epoch: Callable[[str], object] | None = None  # called with a line about each epoch
+    # Called after each epoch with the finished share of a training, and with a line about it.
+    on_epoch: Callable[[str | float], object] = lambda state: None
     frozen_nets: embedding.FrozenNets | None = None  # already loaded nets to use
     features: list[str] = field(default_factory=list, init=False)  # names of written features
 
@@ -85,7 +85,14 @@ class FeatureWriter:
         frozen = run.protocol == "frozen"
         total, unit = (int(usable.sum()), "clip") if frozen else (n_nets, "net")
         with progress.Progress(plan.name, total, unit) as bar:
-            epochs = _EpochNotes(plan.name, bar, n_nets, run, self.on_epoch)
+            trained_now = set()
+
+            def note(label: str, epoch: int, epochs: int, val_loss: float) -> None:
+                trained_now.add(label)
+                for state in (1 / epochs, progress.epoch_text(label, epoch, epochs, val_loss)):
+                    bar.report(state)
+                    self.on_epoch(state)
+
             clips = TrainingClips(
                 self.media.manifest, self.media.digests, usable, folds, splits, trained_folds
             )
@@ -99,13 +106,13 @@ class FeatureWriter:
                     run,
                     batches=lambda net: self.media.batches(net, plan.view),
                     jobs=self.work / "nets",
-                    on_epoch=epochs.note,
+                    on_epoch=note,
                 )
             for trained in nets:
                 self._write_embedding(trained, plan, usable, bar if frozen else None)
                 if not frozen:
                     bar.step()
-                    kept = bar.done - len(epochs.trained)
+                    kept = bar.done - len(trained_now)
                     if kept > bar.kept:
                         bar.keep(kept)
         self.features.append(plan.name)
@@ -194,39 +201,3 @@ def write_nets(
             if net is not nets[-1]:
                 messages.tell_note(f"{net.name} diverged; the next nets are still trained")
     return errors
-
-
-@dataclass
-class _EpochNotes:
-    """Messages about the epochs of a net, and once the time that all its epochs may take."""
-
-    net: str
-    bar: progress.Progress
-    n_nets: int  # number of trainings
-    run: RunSettings
-    on_epoch: Callable[[str], object] | None
-    start: float | None = None  # end of the previous epoch
-    timed: bool = False
-    # Labels of the trainings in this run; earlier runs have done the others.
-    trained: set[str] = field(default_factory=set)
-
-    def note(self, label: str, epoch: int, epochs: int, val_loss: float) -> None:
-        """Report an epoch of a training (from 1); the callback of `train_nets`."""
-        self.trained.add(label)
-        text = progress.epoch_text(label, epoch, epochs, val_loss)
-        self.bar.note(text)
-        if self.on_epoch is not None:
-            self.on_epoch(text)
-        now = time.monotonic()
-        # The first epoch is not timed: kernels are chosen or compiled in it.
-        if self.start is not None and not self.timed:
-            self.timed = True
-            seconds = now - self.start
-            device = devices.pick_device(self.run.device)
-            total = progress.duration_text(seconds * epochs * self.n_nets)
-            messages.tell(
-                f"{self.net}: {progress.duration_text(seconds)} per epoch on "
-                f"{devices.describe_device(device, self.run.precision)}: {self.n_nets} "
-                f"net{'s' * (self.n_nets != 1)} with {epochs} epochs take {total} at most"
-            )
-        self.start = now

@@ -252,11 +252,7 @@ class SpreadRun:
     def _do(self, tasks: Sequence[Task], bar: progress.Progress) -> None:
         """Run all tasks; if some failed, raise one error when all others are done."""
         failed: list[tuple[Task, BaseException]] = []
-
-        def note(state: str | float) -> None:
-            bar.note(state) if isinstance(state, str) else bar.ahead(state)
-
-        for task, result in self.backend.do(tasks, note):
+        for task, result in self.backend.do(tasks, bar.report):
             clips = lost = set(task.table.clip_ids) if isinstance(task, ClipTask) else {""}
             if isinstance(result, Finished):
                 self._take_up(task, result)

@@ -83,7 +83,7 @@ class _Tested:
                 if view == VIEWS[0]:
                     best = best or by
                     if by != best or not by:
-                        problems[i] = found.problem or found.notes[-1]
+                        problems[i] = found.error or found.notes[-1]
                 if by:
                     missing = np.full((*self.shape, len(self.model.classes)), np.nan)
                     self.outputs.setdefault(by, missing)[i, clip] = found.outputs

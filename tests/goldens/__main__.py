@@ -13,15 +13,30 @@ to differ by two thousandths. A change that is meant is recorded again, by
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from golden_steps import STEPS, Recorder
+import golden_data
+import golden_songs
+import golden_steps
 from golden_texts import differences
 
-PORTABLE = ("help", "made", "sounds")
+STEPS = {
+    "help": golden_steps.record_help,
+    "made": golden_steps.record_made,
+    "sounds": golden_steps.record_sounds,
+    "tables": golden_data.record_tables,
+    "judged": golden_data.record_judged,
+    "songs": golden_songs.record_songs,
+    "studies": golden_steps.record_studies,
+    "demo": golden_steps.record_demo,
+    "boxed": golden_steps.record_boxed,
+}
+PORTABLE = ("help", "made", "sounds", "tables", "judged", "songs")
 
 
 def main() -> None:
@@ -35,11 +50,18 @@ def main() -> None:
     steps = options.step or (PORTABLE if options.portable else tuple(STEPS))
     with TemporaryDirectory(prefix="goldens-") as folder:
         actual = Path(folder) / "golden"
-        for step in steps:
+
+        def record(step: str) -> None:
             work = Path(folder) / step
             work.mkdir()
-            STEPS[step](Recorder(options.program, work, actual, digests=not options.portable))
+            digests = not options.portable
+            STEPS[step](golden_steps.Recorder(options.program, work, actual, digests=digests))
             print(f"{step}: done", flush=True)
+
+        # A step waits for one command after the other, and each command has one thread.
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            list(pool.map(record, steps))
+        for step in steps:
             if options.action == "record":
                 shutil.rmtree(options.folder / step, ignore_errors=True)
                 shutil.copytree(actual / step, options.folder / step)

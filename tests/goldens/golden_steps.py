@@ -83,6 +83,16 @@ class Recorder:
             self.keep(f"{name}.txt", done.stdout)
         return done.stdout
 
+    def run_json(self, name: str, *arguments: str | Path) -> Any:
+        """Run a command that prints JSON, keep it as ``name``.json, and return it."""
+        text = self.run("", *arguments)
+        self.keep(f"{name}.json", json_text(text))
+        return json.loads(text)
+
+    def keep_file(self, name: str, file: str | Path) -> None:
+        """Keep a file of the work folder that a command wrote."""
+        self.keep(name, (self.work / file).read_text())
+
     def keep(self, name: str, text: str) -> None:
         """Write a golden file."""
         path = self.golden / name
@@ -260,13 +270,3 @@ def write_csv(
     with path.open("w", newline="") as file:
         file.write(first)
         csv.writer(file).writerows([header, *rows])
-
-
-STEPS: dict[str, Callable[[Recorder], None]] = {
-    "help": record_help,
-    "made": record_made,
-    "sounds": record_sounds,
-    "studies": record_studies,
-    "demo": record_demo,
-    "boxed": record_boxed,
-}

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 # Keys of JSON files that tell when, where, by which versions and how fast.
-VOLATILE = {"versions", "version", "time", "date", "command", "host", "seconds", "code", "platform"}
+VOLATILE = {
+    *("versions", "version", "time", "date", "command", "host", "seconds", "code", "platform"),
+    *("model_digest", "model_date", "etag", "seconds_left", "revision"),
+}
 # Text that differs from run to run, and what stands for it.
 PATTERNS = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d:\d\d)?", "DATE"),

@@ -10,18 +10,18 @@ import pytest
 
 from mvemo.fuse import BadFeatures, SavedHeads
 from mvemo.fuse.conformal import GRID, Asked
+from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
+from mvemo.fuse.final.formats import format_of
 from mvemo.fuse.final.model import FinalModel, Predictor, asked_of, with_coverage
+from mvemo.fuse.final.prediction_records import record_rows, records
 from mvemo.manifests.tables import CsvWriter
 from mvemo.pipeline.commands.predict import _show
 from mvemo.pipeline.desk.moods import read_moods
 from mvemo.pipeline.models.boxed import expected_words
 from mvemo.pipeline.prediction.predictions import (
-    Prediction,
     _ask_a_person,
     legend,
-    prediction_rows,
     predictions_table,
-    records,
 )
 
 
@@ -44,16 +44,24 @@ MODEL = FinalModel(
     scale={"valence": SCALE, "energy": SCALE},
     facts={"n_clips": 40, "n_groups": 25, "notes": ["made of generated data"]},
 )
+
+
+def predicted(model, predictor, outputs, path="a.mp3", **facts):
+    """Return the prediction of a clip from its outputs."""
+    clip = ClipPrediction(path, **facts)
+    return format_of(model).predicted(clip, predictor, np.array(outputs))
+
+
 PREDICTIONS = [
-    Prediction("a.mp3", PREDICTOR, np.array([5.0, 0.9]), ("12 s long",)),
-    Prediction("b.mp3", problem="no such file"),
+    predicted(MODEL, PREDICTOR, [5.0, 0.9], notes=("12 s long",)),
+    ClipPrediction("b.mp3", error="no such file"),
 ]
 
 
 def rows_of(model, predictions):
     """Return the rows of the CSV file, by column."""
     text = io.StringIO()
-    CsvWriter(text).writerows(prediction_rows(model, predictions))
+    CsvWriter(text).writerows(record_rows(model, records(model, predictions)))
     return csv.DictReader(io.StringIO(text.getvalue()))
 
 
@@ -85,7 +93,7 @@ def test_ratings_have_an_interval_and_their_scale_in_words():
 def test_ratings_end_where_the_stated_scale_ends(stated, rated, value, expected):
     scale = {"valence": {**SCALE, "minimum": rated[0], "maximum": rated[1]}, "energy": SCALE}
     model = replace(MODEL, scale=scale, facts={**MODEL.facts, "scale": stated})
-    (record,) = records(model, [Prediction("a.mp3", PREDICTOR, np.array([value, 5.0]))])
+    (record,) = records(model, [predicted(model, PREDICTOR, [value, 5.0])])
     assert record["values"]["valence"] == pytest.approx(
         dict(zip(("value", "low", "high"), expected, strict=True))
     )
@@ -153,14 +161,15 @@ def test_the_cost_of_choosing_the_model_is_in_what_to_expect():
     assert "by lld: about 42% of the" in predictions_table(replace(MODEL, facts=facts), PREDICTIONS)
 
 
-def test_distances_of_unlike_clips_are_left_to_the_records():
-    notes = [
-        f"unlike the clips ({d} times as far from the nearest ones as nearly all of them): no"
-        for d in (2, 3)
-    ]
-    clips = [replace(PREDICTIONS[0], notes=(note,)) for note in notes]
-    assert "note: 2 clips, the first a.mp3: unlike the clips: no" in predictions_table(MODEL, clips)
-    assert [record["notes"] for record in records(MODEL, clips)] == [[note] for note in notes]
+def test_distances_of_unlike_clips_are_left_to_the_records(monkeypatch):
+    clips = [replace(PREDICTIONS[0], unlikeness=d, notes=()).warned(Caution.UNLIKE) for d in (2, 3)]
+    assert f"note: 2 clips, the first a.mp3: {Caution.UNLIKE.text}" in predictions_table(
+        MODEL, clips
+    )
+    found = [(r["cautions"], r["notes"], r["unlikeness"]) for r in records(MODEL, clips)]
+    assert found == [(["unlike"], [Caution.UNLIKE.text], d) for d in (2, 3)]
+    monkeypatch.setattr("mvemo.pipeline.prediction.predictions.verbosity", lambda: "verbose")
+    assert "prediction (3.0 times as far as" in predictions_table(MODEL, clips)
 
 
 @pytest.mark.parametrize(("unlikeness", "n", "told"), [(0.9, 20, 1), (0.9, 19, 0), (0.7, 20, 0)])
@@ -176,8 +185,8 @@ def test_a_folder_that_is_unlike_as_a_whole_is_told_once(unlikeness, n, told, ca
 
 
 def test_what_is_the_same_of_many_clips_is_said_once():
-    bad = [Prediction(f"{i}.mp3", problem="is empty") for i in range(3)]
-    made = replace(PREDICTIONS[0], file="音\n" + "x" * 200 + ".mp3")
+    bad = [ClipPrediction(f"{i}.mp3", error="is empty") for i in range(3)]
+    made = replace(PREDICTIONS[0], path="音\n" + "x" * 200 + ".mp3")
     lines = predictions_table(MODEL, [*PREDICTIONS, made, *bad]).split("\n")
     notes = [line for line in lines if line.startswith(("note: ", "not predicted: "))]
     assert notes == [
@@ -205,7 +214,7 @@ def test_many_ratings_have_a_line_each():
     heads = SavedHeads(names, (), (), {})
     model = replace(MODEL, heads=heads, scale=dict.fromkeys(names, SCALE))
     predictor = replace(PREDICTOR, nonconformity=limits_of(*[1.0] * 5))
-    lines = predictions_table(model, [Prediction("a.mp3", predictor, np.full(5, 4.5))]).split("\n")
+    lines = predictions_table(model, [predicted(model, predictor, np.full(5, 4.5))]).split("\n")
     assert lines[:2] == ["a.mp3  by lld", "  valence  4.5 (3.5 to 5.5)"]
     assert lines[5:7] == ["  fear     4.5 (3.5 to 5.5)", ""]
 
@@ -222,7 +231,7 @@ def test_csv_of_ratings():
 def test_tags_are_a_list_of_those_that_apply(proba, label):
     heads = SavedHeads(("calm", "tense"), (), (), {})
     model = replace(MODEL, task="multilabel", heads=heads, scale={})
-    clips = [Prediction("a.mp3", PREDICTOR, np.array(proba))]
+    clips = [predicted(model, PREDICTOR, proba)]
     (record,) = records(model, clips)
     assert (record["label"], record["confidence"]) == (label, None)
     (row,) = rows_of(model, clips)
@@ -233,13 +242,13 @@ def test_tags_are_a_list_of_those_that_apply(proba, label):
 def test_intervals_are_as_wide_as_the_coverage_needs():
     predictor = replace(PREDICTOR, nonconformity=limits_of(2.0, 0.5))
     model = with_coverage(replace(MODEL, predictors=(predictor,)), Asked(0.8))
-    clips = [replace(PREDICTIONS[0], predictor=predictor)]
+    clips = [predicted(model, predictor, [5.0, 0.9])]
     (record,) = records(model, clips)
     assert record["coverage"] == 0.8
     assert record["values"]["valence"] == {"value": 5.0, "low": 3.0, "high": 7.0}
     assert "in brackets: 80% prediction interval of each rating" in predictions_table(model, clips)
     # A predictor without thresholds has no interval, instead of one of another coverage.
-    (record,) = records(model, [replace(PREDICTIONS[0], predictor=BARE)])
+    (record,) = records(model, [predicted(model, BARE, [5.0, 0.9])])
     assert record["values"]["valence"]["low"] is None
 
 
@@ -250,17 +259,20 @@ def test_sets_have_the_likeliest_first_and_large_ones_ask_a_person(task):
     changes = {"task": task, "heads": heads, "scale": {}, "predictors": (predictor,)}
     model = with_coverage(replace(MODEL, **changes), Asked(0.9))
     outputs = [np.array(p) for p in ((0.3, 0.1, 0.6), (0.1, 0.1, 0.8))]
-    notes = [_ask_a_person(model, predictor, p, unusual=False) for p in outputs]
+    clip = ClipPrediction("a.mp3")
+    notes = [_ask_a_person(model, predictor, clip, p).notes for p in outputs]
     nouns = "classes" if task == "multiclass" else "tags"
     assert notes == [(f"ask a person: the set has 2 of 3 {nouns}",), ()]
-    (note,) = _ask_a_person(model, BARE, outputs[0], unusual=True)
-    assert "lld was not evaluated" in note
-    assert "unlike the training clips" in note
-    clips = [Prediction("a.mp3", predictor, outputs[0]), Prediction("b.mp3", problem="empty")]
-    clips.append(replace(clips[0], file="c.mp3", trained_on=True))
+    unlike = _ask_a_person(model, BARE, clip.warned(Caution.UNLIKE), outputs[0])
+    assert unlike.cautions == (Caution.UNLIKE, Caution.ASK)
+    assert "lld was not evaluated" in unlike.notes[-1]
+    assert "unlike the training clips" in unlike.notes[-1]
+    clips = [predicted(model, predictor, outputs[0]), ClipPrediction("b.mp3", error="empty")]
+    learned = (Caution.TRAINED_ON,)
+    clips.append(predicted(model, predictor, outputs[0], "c.mp3", cautions=learned))
     first, second, third = records(model, clips)
     assert (first["coverage"], first["set"]) == (0.9, ["tense", "calm"])
-    assert second["set"] is third["set"] is None
+    assert (second["set"], third["set"], third["confidence"]) == (None, None, None)
     rows = list(rows_of(model, clips))
     assert [row["set"] for row in rows] == ["tense;calm", "", ""]
     table = predictions_table(model, clips)
@@ -282,7 +294,7 @@ def test_the_other_form_has_its_own_thresholds_and_words():
     both = replace(PREDICTOR, optional=limits_of(3.0, 1.0))
     model = replace(MODEL, predictors=(both,))
     asked = with_coverage(model, asked_of(0.9, per_class=False, jointly=True))
-    clips = [replace(PREDICTIONS[0], predictor=both)]
+    clips = [predicted(asked, both, [5.0, 0.9])]
     assert records(asked, clips)[0]["values"]["valence"] == {"value": 5.0, "low": 2.0, "high": 8.0}
     assert "90% prediction intervals, for all ratings of a clip at once" in predictions_table(
         asked, clips
@@ -292,7 +304,7 @@ def test_the_other_form_has_its_own_thresholds_and_words():
         one = replace(both, optional=limits_of(0.1, 0.9))
         sets = replace(model, task=task, heads=heads, scale={}, predictors=(one,))
         asked = with_coverage(sets, asked_of(0.9, per_class=True, jointly=False))
-        clips = [Prediction("a.mp3", one, np.array([0.7, 0.3]))]
+        clips = [predicted(asked, one, [0.7, 0.3])]
         # The likeliest is always a member; the other one is by its own threshold.
         assert records(asked, clips)[0]["set"] == ["calm", "sad"]
         assert words in predictions_table(asked, clips)
@@ -321,7 +333,7 @@ def test_few_groups_are_warned_of_where_a_coverage_is_promised():
     assert predictions_table(MODEL, clips).count("the intervals come from only 11 groups") == 1
     assert "groups: below" not in predictions_table(MODEL, PREDICTIONS)
     model = with_coverage(MODEL, Asked(0.9))
-    (note,) = _ask_a_person(model, few, clips[0].outputs, unusual=False)
+    (note,) = _ask_a_person(model, few, ClipPrediction("a.mp3"), clips[0].outputs).notes
     assert note.startswith("the intervals come from only 11 groups: below 20")
 
 
@@ -338,8 +350,9 @@ def test_valence_and_arousal_have_a_quadrant_with_its_probability(point, quadran
     model = replace(MODEL, heads=heads, scale=scale, predictors=(predictor,))
     path = tmp_path / "a.mp3"
     outputs = np.array([point[1] + 0.1, point[0]])
-    clips = [Prediction(str(path), predictor, outputs), Prediction("b.mp3", problem="empty")]
-    clips.append(replace(clips[0], file="c.mp3", trained_on=True))
+    clips = [predicted(model, predictor, outputs, str(path))]
+    clips.append(ClipPrediction("b.mp3", error="empty"))
+    clips.append(predicted(model, predictor, outputs, "c.mp3", cautions=(Caution.TRAINED_ON,)))
     first, second, third = records(model, clips)
     errors = np.random.default_rng(0).multivariate_normal([0, 0], covariance, 200_000)
     inside = ((errors + point > 0) == (np.array(point) > 0)).all(axis=1).mean()
@@ -355,9 +368,8 @@ def test_valence_and_arousal_have_a_quadrant_with_its_probability(point, quadran
     # Playlists and tags take the quadrant for the mood, from either file.
     (tmp_path / "found.jsonl").write_text(json.dumps(first))
     with (tmp_path / "found.csv").open("w", newline="") as file:
-        CsvWriter(file).writerows(prediction_rows(model, clips[:1]))
+        CsvWriter(file).writerows(record_rows(model, records(model, clips[:1])))
     for name in ("found.jsonl", "found.csv"):
         (mood,) = read_moods(tmp_path / name, None, None)
-        assert mood.moods == (quadrant,)
-        assert mood.proba == {quadrant: pytest.approx(first["confidence"])}
+        assert mood.moods == {quadrant: pytest.approx(first["confidence"])}
         assert mood.place == pytest.approx((outputs[1], outputs[0]))

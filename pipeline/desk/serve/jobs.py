@@ -288,18 +288,18 @@ class Worker:
         self.library.update(clip_id, {"state": "failed", "error": reason})
 
     def _store(self, job: Job, maker: Any, batch: Sequence[tuple[str, Any]]) -> None:
-        from mvemo.pipeline.prediction.predictions import records
+        from mvemo.fuse.final.prediction_records import records
         from mvemo.pipeline.prediction.run import predict_clip
 
         for clip_id, embedded in batch:
-            (record,) = records(maker.model, [predict_clip(maker, embedded)], facts=True)
-            record.setdefault("error", None)
-            record["name"] = self.library.get(clip_id)["name"]
-            facts = prediction_facts(maker.model, record, embedded.clip.path)
+            clip = predict_clip(maker, embedded)
+            (record,) = records(maker.model, [clip], facts=True)
+            name = self.library.get(clip_id)["name"]
+            record |= prediction_facts(maker.model, clip, name, embedded.clip.path)
             with self._changed:
                 if self._maker_of != self.library.model:
                     return  # the job of another model predicts these clips
-                self.library.update(clip_id, {**record, **facts})
+                self.library.update(clip_id, record)
             self.counts["failed" if record["error"] else "predicted"] += 1
             job.failed += bool(record["error"])
             if record["error"]:
@@ -389,10 +389,11 @@ def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:
     """Return what the page must know about a model."""
     from itertools import cycle
 
+    from mvemo.fuse.final.clip_prediction import ClipPrediction
+    from mvemo.fuse.final.formats import has_quadrants
     from mvemo.manifests.dimensions import QUADRANTS
     from mvemo.pipeline.desk.serve.library import map_axes
     from mvemo.pipeline.models.boxed import elsewhere_words, expected_words
-    from mvemo.pipeline.prediction.formats import has_quadrants
     from mvemo.pipeline.prediction.judged import judged_in, judged_words
     from mvemo.pipeline.prediction.page import COLOURS
 
@@ -400,7 +401,8 @@ def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:
     moods = [*(QUADRANTS if has_quadrants(model) else model.classes)]
     library, is_current = worker.library, folder == worker.folder
     found = library.records(library.ids("done") if is_current else ())
-    measured = judged_words(judged_in([library.work], found, model.task))
+    clips = [ClipPrediction.of_record(record) for record in found if record.get("model")]
+    measured = judged_words(judged_in([library.work], clips, model.task))
     words = f"On new clips, expect: {expected_words(model, model.predictors[0])}."
     return {
         "name": name,

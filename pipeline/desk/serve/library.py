@@ -13,14 +13,15 @@ import numpy as np
 
 from mvemo.extract.store import contents
 from mvemo.extract.store.contents import KnownContents, content_of
+from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.model import FinalModel
-from mvemo.manifests.dimensions import Place
+from mvemo.fuse.final.prediction_records import read_predictions
+from mvemo.manifests.dimensions import Place, place_of
 from mvemo.manifests.errors import BadOption, DiskFailed, MissingFile
 from mvemo.manifests.files import find_stamp, stamp_of
 from mvemo.manifests.journal import Journal
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, BAD_NAME, VIDEO_SUFFIXES, find_media
 from mvemo.manifests.text_table import escaped
-from mvemo.pipeline.desk.moods import Mood, read_records
 from mvemo.pipeline.desk.serve.corrections import Corrections
 from mvemo.pipeline.desk.tagging import song_facts
 from mvemo.pipeline.prediction.relative import FEWEST, compare, ranks, reason_to_compare
@@ -45,6 +46,7 @@ PREDICTED = (
     "set",
     "map",
     "doubt",
+    "unlikeness",
 )
 
 Record = dict[str, Any]
@@ -104,6 +106,7 @@ class Library:
                 "map": None,
                 "doubt": None,
                 "notes": [],
+                "cautions": [],
                 **facts,
             }
             self.update(clip_id, record)
@@ -136,22 +139,25 @@ class Library:
 
         BadOption is raised if another model made them.
         """
-        for record in read_records(file):
-            outputs = record.get("proba") or record.get("values") or model.classes
+        for clip in read_predictions(file):
+            outputs = clip.proba or clip.values or model.classes
             if {*outputs} != {*model.classes}:
                 raise BadOption(
                     f"{file}: predicts {', '.join(outputs)}, but the model {model.name} predicts "
                     f"{', '.join(model.classes)}: give --model the model that made the file"
                 )
-            path = Path(record["path"])
+            path = Path(clip.path)
             path = path if path.exists() else file.parent / path
             if path.suffix.lower() in SUFFIXES:
                 self._files.add(path.resolve())
-            facts = _from_text(record)
-            facts["state"] = "failed" if facts["error"] else "done"
-            facts["doubt"], facts["map"] = doubt_of(model, facts), place_of(model, facts)
-            del facts["path"]
-            self.add(path, **facts)
+            self.add_prediction(path, clip, place_on_map(model, clip))
+
+    def add_prediction(self, path: Path, clip: ClipPrediction, place: Place | None) -> str:
+        """List a file with its prediction and its place on the map; return its id."""
+        facts = {**clip.record(), **clip.facts, "error": clip.error or None, "map": place}
+        facts["state"] = "failed" if clip.error else "done"
+        del facts["path"]
+        return self.add(path, **facts)
 
     def update(self, clip_id: str, facts: Mapping[str, Any]) -> None:
         """Change keys of a record; a change of the prediction is written to the work folder."""
@@ -224,7 +230,7 @@ class Library:
         records = [{**self._clips[i], "correction": shown.get(i)} for i in ids]
         for record in records:
             if record.get("model") and not self.is_predicted(record["id"]):
-                record |= {**dict.fromkeys(PREDICTED), "notes": []}
+                record |= {**dict.fromkeys(PREDICTED), "notes": [], "cautions": []}
         return records
 
     def relative(self, model: FinalModel) -> Record:
@@ -232,14 +238,15 @@ class Library:
         with self.lock:
             done = self.records(self.ids("done"))
         found = [record for record in done if record.get("proba") or record.get("values")]
+        clips = [ClipPrediction.of_record(record) for record in found]
         ids = [record["id"] for record in found if record["map"]]
         places = np.array([record["map"] for record in found if record["map"]]).reshape(-1, 2)
         return {
             "clips": len(found),
             "fewest": FEWEST,
-            "reason": reason_to_compare(model, found),
+            "reason": reason_to_compare(model, clips),
             "map": dict(zip(ids, ranks(places).tolist(), strict=True)),
-            "relative": {r["id"]: of for r, of in zip(found, compare(found), strict=True) if of},
+            "relative": {r["id"]: of for r, of in zip(found, compare(clips), strict=True) if of},
         }
 
     def ids(self, *states: str) -> list[str]:
@@ -328,65 +335,29 @@ class Library:
         return {**record, "stamp": find_stamp(record["path"]), "made_by": made_by}
 
 
-def _from_text(record: Record) -> Record:
-    """Return a record whose cells, if they are from a CSV file, have the types of JSON."""
-    found = {key: value for key, value in record.items() if key not in (record.get("proba") or {})}
-    for key, separator in (("notes", "; "), ("set", ";")):
-        if isinstance(text := record.get(key), str):
-            found[key] = [part for part in text.split(separator) if part]
-    for key in ("confidence", "duration", "seconds"):
-        found[key] = float(record[key]) if record.get(key) else None
-    found["notes"] = found.get("notes") or []
-    found["label"] = None if record.get("label") == "" else record.get("label")
-    found["error"] = record.get("error") or None
-    return found
-
-
-def prediction_facts(model: FinalModel, record: Mapping[str, Any], path: Path) -> Record:
-    """Return the keys that the page adds to a prediction: title, artist, map and doubt."""
+def prediction_facts(model: FinalModel, clip: ClipPrediction, name: str, path: Path) -> Record:
+    """Return the keys that the page adds to the prediction of a file of this name."""
     tags = song_facts(path)
     # Without a title it is the file's name, which is a random one for an upload.
-    title = tags["title"] if tags["title"] != path.stem else Path(record["name"]).stem
-    facts = {"title": title, "artist": tags["artist"]}
-    facts["state"] = "failed" if record.get("error") else "done"
-    facts["doubt"], facts["map"] = doubt_of(model, record), place_of(model, record)
-    return facts
+    title = tags["title"] if tags["title"] != path.stem else Path(name).stem
+    state, place = "failed" if clip.error else "done", place_on_map(model, clip)
+    facts = {"name": name, "title": title, "artist": tags["artist"], "state": state, "map": place}
+    return {**facts, "doubt": clip.doubt, "error": clip.error or None}
 
 
-def doubt_of(model: FinalModel, record: Mapping[str, Any]) -> float | None:
-    """Return how doubtful a prediction is, from 0 to 1.
-
-    For classes and quadrants 1 - confidence, for tags the mean entropy in bits, for other ratings
-    the mean width of the intervals as a share of the scale.
-    """
-    if (confidence := record.get("confidence")) is not None:
-        return 1 - confidence
-    if values := record.get("values"):
-        widths = [
-            (v["high"] - v["low"]) / _length(model, name)
-            for name, v in values.items()
-            if v.get("high") is not None
-        ]
-        return min(sum(widths) / len(widths), 1.0) if widths else None
-    proba = (record.get("proba") or {}).values() if model.task == "multilabel" else ()
-    bits = [-sum(q * math.log2(q) for q in (p, 1 - p) if q > 0) for p in proba]
-    return sum(bits) / len(bits) if bits else None
-
-
-def place_of(model: FinalModel, record: Mapping[str, Any]) -> Place | None:
+def place_on_map(model: FinalModel, clip: ClipPrediction) -> Place | None:
     """Return a clip's place on the map in 0..1: valence and arousal if they follow.
 
     Otherwise each output pulls the clip towards its point on a circle.
     """
-    if plane := record.get("plane"):
-        return (plane["valence"] + 1) / 2, (plane["arousal"] + 1) / 2
-    values, proba = record.get("values") or {}, record.get("proba") or {}
+    if clip.plane:
+        return (clip.plane["valence"] + 1) / 2, (clip.plane["arousal"] + 1) / 2
     ratings = {
-        name: (v["value"] - model.ends(name)[0]) / _length(model, name)
-        for name, v in values.items()
+        name: (value - model.ends(name)[0]) / _length(model, name)
+        for name, value in clip.ratings.items()
     }
-    place = Mood(Path(record["path"]), proba=proba, ratings=ratings).place
-    weights = proba or ratings
+    weights = clip.proba or ratings
+    place = place_of(ratings, weights)
     if place is None and (total := sum(weights.values())):
         angles = {name: 2 * math.pi * i / len(weights) for i, name in enumerate(weights)}
         place = (
@@ -399,9 +370,8 @@ def place_of(model: FinalModel, record: Mapping[str, Any]) -> Place | None:
 def map_axes(model: FinalModel) -> list[str]:
     """Return the names of the map's axes."""
     each = dict.fromkeys(model.classes, 1.0)
-    is_rated = model.task == "regression"
-    mood = Mood(Path(), ratings=each) if is_rated else Mood(Path(), proba=each)
-    return ["valence", "arousal"] if mood.place else ["component 1", "component 2"]
+    place = place_of(each, {}) if model.task == "regression" else place_of({}, each)
+    return ["valence", "arousal"] if place else ["component 1", "component 2"]
 
 
 def _length(model: FinalModel, target: str) -> float:

@@ -1,17 +1,18 @@
 """The folder of a run as a library: out-of-fold predictions, confusions and hard clips."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mvemo.fuse.compare_runs import read_run
+from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests import Manifest
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.clips.clip_tables import manifest_of
-from mvemo.pipeline.desk.moods import Mood
 from mvemo.pipeline.desk.serve.library import Library
 
 FILES = ("metrics.json", "predictions.csv")
@@ -53,19 +54,12 @@ def open_run(
             continue
         path, is_predicted = manifest.media_path(clips[name]), bool(np.isfinite(outputs).all())
         proba = dict(zip(classes, outputs.tolist(), strict=True)) if is_predicted else {}
-        confidence, label = max(proba.values(), default=None), int(outputs.argmax())
-        facts = {
-            "model": f"{folder.name}/{best}",
-            "state": "done",
-            "label": classes[label] if is_predicted else "",
-            "proba": proba,
-            "confidence": confidence,
-            "doubt": None if confidence is None else 1 - confidence,
-            "map": Mood(path, proba=proba).place,
-            "notes": [f"true label: {classes[true]}"],
-            "error": None,
-        }
-        clip_id = library.add(path, **facts)
+        label, notes = int(outputs.argmax()), (f"true label: {classes[true]}",)
+        clip = ClipPrediction(str(path), f"{folder.name}/{best}", proba, notes=notes)
+        if is_predicted:
+            sure = max(proba.values())
+            clip = replace(clip, label=classes[label], confidence=sure, doubt=1 - sure)
+        clip_id = library.add_prediction(path, clip, clip.place)
         if is_predicted:
             ids[true][label].append(clip_id)
         if not is_predicted or label != true:

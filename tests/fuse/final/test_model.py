@@ -316,7 +316,7 @@ def test_what_is_no_model_is_one_line(model, tmp_path):
     for text, message in (
         (json.dumps({**record, "mvemo_model": 99}), "expected a model of version 2, got 99"),
         (json.dumps(record), r"reference\.npz: is not the file that the model"),
-        ("{", "is damaged, or is not a model"),
+        ("{", "not JSON: |is damaged, or is not a model"),
     ):
         (folder / "model.json").write_text(text)
         with pytest.raises(MvemoError, match=message):

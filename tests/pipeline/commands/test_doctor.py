@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from mvemo.extract.cost import NetCost
 from mvemo.extract.pretrained import find_package
 from mvemo.extract.pretrained.store import keep_weights
-from mvemo.extract.training.devices import NetCost
 from mvemo.extract.workers.pool import cores
 from mvemo.pipeline import cli
 from mvemo.pipeline.commands.doctor import (
@@ -132,7 +132,7 @@ def test_a_gpu_that_torch_does_not_find_is_a_problem(monkeypatch):
 
 def test_speed_is_measured_on_a_clip_and_extrapolated(monkeypatch, capsys):
     settings = load_settings("demo", ["extract.nets=music2d", "extract.descriptors=mfcc"])
-    monkeypatch.setattr("mvemo.extract.training.devices.measure_net", lambda *_: NetCost(2.0, 0, 0))
+    monkeypatch.setattr("mvemo.extract.cost.measure_net", lambda *_: NetCost(2.0, 0, 0))
     monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
     one, many = check_speed(settings, 3600, seconds=2.0)
     found = re.fullmatch(r"a clip of 2 s takes: reading ([\d.]+) s, music2d ([\d.]+) s", one.text)

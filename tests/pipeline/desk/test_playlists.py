@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.desk.moods import Mood
 from mvemo.pipeline.desk.playlists import (
     XSPF,
     along_line,
@@ -95,9 +95,9 @@ def test_no_file_and_no_content_twice(tmp_path):
 
 def test_lists_begin_with_corrected_and_likely_clips():
     moods = [
-        Mood(Path("a"), ("calm",), {"calm": 0.6, "sad": 0.4}),
-        Mood(Path("b"), ("calm", "sad"), {"calm": 0.9, "sad": 0.8}),
-        Mood(Path("c"), ("calm",), is_corrected=True),
+        ClipPrediction("a", proba={"calm": 0.6, "sad": 0.4}, label=["calm"]),
+        ClipPrediction("b", proba={"calm": 0.9, "sad": 0.8}, label=["calm", "sad"]),
+        ClipPrediction("c", label=["calm"], is_corrected=True),
     ]
     lists = {name: [str(m.path) for m in listed] for name, listed in lists_by_mood(moods).items()}
     assert lists == {"calm": ["c", "b", "a"], "sad": ["b"]}
@@ -107,9 +107,10 @@ def test_a_line_leads_from_one_end_to_the_other_in_small_steps():
     rng = np.random.default_rng(0)
     places = rng.uniform(1, 9, (200, 2))
     moods = [
-        Mood(Path(str(i)), ratings={"valence": x, "arousal": y}) for i, (x, y) in enumerate(places)
+        ClipPrediction(str(i), values={"valence": {"value": x}, "arousal": {"value": y}})
+        for i, (x, y) in enumerate(places)
     ]
-    walk = along_line([*moods, Mood(Path("x"))], parse_line("calm..lively"))
+    walk = along_line([*moods, ClipPrediction("x")], parse_line("calm..lively"))
     assert sorted(walk, key=lambda m: int(str(m.path))) == moods
     xy = np.array([mood.place for mood in walk])
     tenths = [part[:, 1].mean() for part in np.array_split(xy, 10)]
@@ -128,7 +129,8 @@ def test_a_line_leads_from_one_end_to_the_other_in_small_steps():
 def test_one_loud_clip_does_not_squeeze_the_others_to_one_end():
     arousal = [0.1, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 99.0]
     moods = [
-        Mood(Path(str(i)), ratings={"valence": 0, "arousal": a}) for i, a in enumerate(arousal)
+        ClipPrediction(str(i), values={"valence": {"value": 0}, "arousal": {"value": a}})
+        for i, a in enumerate(arousal)
     ]
     upper = along_line(moods, parse_line("0.5,0.5..0.5,1"))
     assert sorted(str(mood.path) for mood in upper) == ["4", "5", "6", "7"]
@@ -140,6 +142,9 @@ def test_one_loud_clip_does_not_squeeze_the_others_to_one_end():
 def test_bad_lines(text):
     with pytest.raises(BadOption, match="expected two different ends"):
         parse_line(text)
+
+
+NOTES = "notes,cautions,doubt,unlikeness"
 
 
 def records(*labels):
@@ -163,12 +168,12 @@ def test_command(tmp_path, monkeypatch, program, kind):
         Path(row["path"]).write_bytes(bytes([i]))
     if kind == "csv":
         lines = [
-            f"{r['path']},m/audio,{r['label']},{p['calm']},{p['lively']},,"
+            f"{r['path']},m/audio,{r['label']},{p['calm']},{p['lively']},,,,,"
             for r in rows
             for p in [r["proba"]]
         ]
         text = "\n".join(
-            ["path,model,label,calm,lively,notes,error", *lines, "gone.mp3,,,,,,broken"]
+            [f"path,model,label,calm,lively,{NOTES},error", *lines, "gone.mp3,,,,,,,,,broken"]
         )
     else:
         rows.append({"path": "gone.mp3", "label": None, "proba": None, "notes": [], "error": "no"})
@@ -192,11 +197,15 @@ def test_command(tmp_path, monkeypatch, program, kind):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "clip_id,p\na,1\n", "expected the columns path, model and notes"),
+        (
+            "a.csv",
+            "clip_id,p\na,1\n",
+            "lacks the columns path, model, notes, cautions",
+        ),
         ("a.json", "[1]", "expected records with a path"),
         ("a.jsonl", "{", "not JSON"),
         ("a.json", "[]", "has no predicted clip"),
-        ("a.csv", "path,model,label,calm,notes,error\na,m,calm,x,,\n", "is not a number"),
+        ("a.csv", f"path,model,label,calm,{NOTES},error\na,m,calm,x,,,,,\n", "is not a number"),
     ],
 )
 def test_files_that_are_no_predictions(tmp_path, program, name, text, message):

@@ -10,10 +10,11 @@ from click.testing import CliRunner
 
 from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets import build_net
+from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.model import load_model
 from mvemo.manifests.dimensions import QUADRANTS
 from mvemo.pipeline import cli
-from mvemo.pipeline.desk.serve.library import place_of
+from mvemo.pipeline.desk.serve.library import place_on_map
 from mvemo.pipeline.model_nets import NET_PREFIX, plan_of
 from mvemo.pipeline.models.boxed import (
     DEFAULT,
@@ -24,7 +25,7 @@ from mvemo.pipeline.models.boxed import (
 )
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import PredictSettings
-from mvemo.pipeline.prediction.predictions import Prediction, legend
+from mvemo.pipeline.prediction.predictions import legend
 
 NAMES = ("film-music", "music-video", "songs")
 
@@ -54,7 +55,7 @@ def test_a_model_has_a_card(name):
     alarms = model.alarm(model.predictors[0])["false_alarms"]
     assert max(alarms.values()) <= 0.05
     assert f"are called unlike them: {alarms['plain']:.1%} (plain)" in " ".join(card.split())
-    closing = "\n".join(legend(model, [Prediction("a.mp3", first, np.zeros(0))]))
+    closing = "\n".join(legend(model, [ClipPrediction("a.mp3", predictor=first)]))
     if name == "songs":
         # What was measured on each kind of music, by models made of the others.
         for kind, scores in first.expected["per_group"].items():
@@ -116,6 +117,6 @@ def test_valence_and_arousal_stand_beside_classes(tmp_path, monkeypatch):
         records += json.loads(CliRunner().invoke(cli.mvemo, call).stdout)
     ratings = {name: value["value"] for name, value in records[0]["values"].items()}
     assert records[1]["plane"] == pytest.approx(ratings)
-    assert place_of(load_model(model_folder("music-video")), records[1]) == pytest.approx(
-        [(ratings[name] + 1) / 2 for name in ("valence", "arousal")]
-    )
+    assert place_on_map(
+        load_model(model_folder("music-video")), ClipPrediction.of_record(records[1])
+    ) == pytest.approx([(ratings[name] + 1) / 2 for name in ("valence", "arousal")])

@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, pearsonr
 
+from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
 from mvemo.pipeline.desk.serve.corrections import Corrections
 from mvemo.pipeline.prediction.judged import judged_in, judged_words
-from mvemo.pipeline.prediction.predictions import TRAINED_ON
 
 
 def labelled(n_right, n):
     """Return `n` judged predictions, `n_right` of them right."""
-    found = {"label": "calm", "notes": []}
+    found = ClipPrediction("a", label="calm")
     return [(found, ("calm",) if i < n_right else ("sad",)) for i in range(n)]
 
 
@@ -23,10 +23,10 @@ def test_the_figure_stands_from_20_clips_on():
     )
     assert judged_words(labelled(19, 19)) == ""
     # The model learned the judgements of these clips.
-    seen = ({"label": "calm", "notes": [TRAINED_ON]}, ("calm",))
+    seen = (ClipPrediction("a", label="calm", cautions=(Caution.TRAINED_ON,)), ("calm",))
     assert judged_words([*labelled(19, 19), seen]) == ""
     assert judged_words([*labelled(17, 24), seen]) == judged_words(labelled(17, 24))
-    tags = [({"label": ["sad", "calm"], "notes": []}, ("calm", "sad"))] * 20
+    tags = [(ClipPrediction("a", label=["sad", "calm"]), ("calm", "sad"))] * 20
     assert judged_words(tags).startswith("right on 20 of 20")
 
 
@@ -45,7 +45,9 @@ def test_ratings_have_fishers_interval():
     found = true + rng.normal(0, [0.3, 1.5], (30, 2))
     judged = [
         (
-            {"values": {n: {"value": v} for n, v in zip(("v", "a"), f, strict=True)}, "notes": []},
+            ClipPrediction(
+                "a", values={n: {"value": v} for n, v in zip(("v", "a"), f, strict=True)}
+            ),
             dict(zip(("v", "a"), t, strict=True)),
         )
         for f, t in zip(found, true, strict=True)
@@ -57,7 +59,7 @@ def test_ratings_have_fishers_interval():
         text = f"r {expected.statistic:.2f} for {name} (95 % interval {low:.2f} to {high:.2f})"
         assert text in words
     assert words.endswith("on 30 of your judged clips")
-    same = [(record, {"v": 0.0, "a": said["a"]}) for record, said in judged]
+    same = [(clip, {"v": 0.0, "a": label["a"]}) for clip, label in judged]
     assert "no r for v, whose ratings are all the same" in judged_words(same)
 
 
@@ -75,12 +77,12 @@ def test_judged_clips_are_found_by_their_files(task, classes, label, other, tmp_
         (tmp_path / f"{name}.mp3").touch()
         kept.put(tmp_path / f"{name}.mp3", label, clip_id=name, unsure=i == 1)
     kept.put(tmp_path / "c.mp3", None, clip_id="c", comment="only a comment")
-    made = {"values": {"valence": {"value": 0}}} if task == "regression" else {"label": "sad"}
-    records = [{"path": str(tmp_path / f"{name}.mp3"), **made} for name in "abcd"]
-    records.append({"path": str(tmp_path / "gone.mp3"), "label": None, "values": None})
+    found = {"values": {"valence": {"value": 0}}} if task == "regression" else {"label": "sad"}
+    clips = [ClipPrediction(str(tmp_path / f"{name}.mp3"), **found) for name in "abcd"]
+    clips.append(ClipPrediction(str(tmp_path / "gone.mp3")))
     works = [tmp_path / ".mvemo", tmp_path / "none"]
-    assert list(judged_in(works, records, task)) == [(records[0], other)]
-    assert list(judged_in(works, records, "another task")) == []
+    assert list(judged_in(works, clips, task)) == [(clips[0], other)]
+    assert list(judged_in(works, clips, "another task")) == []
     (tmp_path / ".mvemo" / "corrections.csv").write_text("broken")
-    assert list(judged_in(works, records, task)) == []
+    assert list(judged_in(works, clips, task)) == []
     assert "corrections.csv" in capsys.readouterr().err

@@ -13,21 +13,23 @@ from scipy import stats
 from stage_samples import tiny_model
 
 import mvemo
+from mvemo.fuse.final.clip_prediction import ClipPrediction
+from mvemo.fuse.final.formats import relative_cell, relative_columns
+from mvemo.fuse.final.prediction_records import read_predictions, records
 from mvemo.manifests import read_manifest
-from mvemo.pipeline.desk.moods import read_records
 from mvemo.pipeline.prediction import relative
-from mvemo.pipeline.prediction.formats import relative_cell, relative_columns
-from mvemo.pipeline.prediction.predictions import (
-    UNLIKE,
-    predict_features,
-    predictions_table,
-    records,
-)
+from mvemo.pipeline.prediction.predictions import predict_features, predictions_table
 
 TABLES = st.integers(0, 30).flatmap(
     lambda n: st.lists(st.sampled_from([-3.5, 0.0, 0.1, 0.3, 7.0]), min_size=2 * n, max_size=2 * n)
 )
-RATED = SimpleNamespace(scale={"valence": 1, "arousal": 1}, ends=lambda name: (-1.0, 1.0))
+RATED = SimpleNamespace(
+    name="m",
+    scale={"valence": 1, "arousal": 1},
+    ends=lambda name: (-1.0, 1.0),
+    predictors=[SimpleNamespace(name="x")],
+    alarm=lambda predictor: {"folder": 0.8},
+)
 
 
 @given(TABLES)
@@ -48,22 +50,31 @@ def test_ranks_and_scores_agree_with_scipy(numbers):
 
 
 def rated(*pairs):
-    """Return records of ratings on -1 to 1; None failed."""
+    """Return predicted ratings on -1 to 1; None failed."""
     values = [p and dict(zip(("valence", "arousal"), p, strict=True)) for p in pairs]
     return [
-        {"model": v and "m/x", "notes": [], "values": v and {k: {"value": n} for k, n in v.items()}}
+        ClipPrediction("a", v and "m/x", values=v and {k: {"value": n} for k, n in v.items()})
         for v in values
     ]
 
 
-def classes(*labels, notes=(), **others):
-    """Return records of classes whose label has a probability of 0.7."""
+def classes(*labels, **others):
+    """Return predicted classes whose label has a probability of 0.7."""
     names = {"Excited", "Sad", "Tension", *labels}
     return [
-        {"model": "m/x", "label": label, "notes": [*notes],
-         "proba": {n: 0.7 if n == label else 0.3 / (len(names) - 1) for n in names}, **others}
+        ClipPrediction(
+            "a",
+            "m/x",
+            {n: 0.7 if n == label else 0.3 / (len(names) - 1) for n in names},
+            label=label,
+            **others,
+        )
         for label in labels
-    ]  # fmt: skip
+    ]
+
+
+def tags(**proba):
+    return ClipPrediction("a", "m/x", proba, label=[])
 
 
 def test_failed_clips_are_left_out_and_quadrants_follow_the_ranks():
@@ -82,8 +93,7 @@ def test_classes_are_compared_by_their_place_and_others_by_probability():
     assert happy["valence"]["value"] > sad["valence"]["value"]
     assert (happy["valence"]["rank"], sad["arousal"]["score"]) == (0.75, pytest.approx(-1))
     assert (happy["quadrant"], sad["quadrant"]) == ("excited", "sad")
-    tags = [{"label": [], "proba": {"guitar": p, "drums": 0.5}} for p in (0.1, 0.9) * 5]
-    low, high, *_ = relative.compare(tags)
+    low, high, *_ = relative.compare([tags(guitar=p, drums=0.5) for p in (0.1, 0.9) * 5])
     assert low == {
         "guitar": {"value": 0.1, "rank": 0.25, "score": pytest.approx(-1)},
         "drums": {"value": 0.5, "rank": 0.5, "score": 0.0},
@@ -103,11 +113,12 @@ def test_classes_are_compared_by_their_place_and_others_by_probability():
         (classes(*["Sad"] * 19), ""),
         (rated(*[(-0.1, 0.3)] * 20, None), "20 of 20 clips came out as tense"),
         (
-            classes(*["Sad", "Excited"] * 6, notes=[f"{UNLIKE} (lld 2 times): no"])
-            + classes(*["Sad", "Excited"] * 5),
-            f"12 of 22 clips are {UNLIKE}",
+            classes(*["Sad", "Excited"] * 6, unlikeness=1.2)
+            + classes(*["Sad", "Excited"] * 5, unlikeness=0.5),
+            "these clips as a whole are unlike the music that m was made of",
         ),
-        ([{"model": "m/x", "label": [], "proba": {"drums": 0.5}, "notes": []}] * 30, ""),
+        (classes(*["Sad", "Excited"] * 15, unlikeness=0.7), ""),
+        ([tags(drums=0.5)] * 30, ""),
     ],
 )
 def test_comparing_is_offered_where_one_word_or_the_alarm_has_the_folder(clips, reason):
@@ -117,10 +128,10 @@ def test_comparing_is_offered_where_one_word_or_the_alarm_has_the_folder(clips, 
 def test_clips_without_a_plane_are_compared_in_one_unit_with_the_others():
     found = classes(*["Sad", "Excited"] * 6)
     plane = {"valence": -0.9, "arousal": 0.4}
-    everywhere = relative.compare([{**record, "plane": plane} for record in found])
+    everywhere = relative.compare([replace(clip, plane=plane) for clip in found])
     assert {entries["valence"]["value"] for entries in everywhere} == {-0.9}
     # A video without sound has no plane.
-    mixed = [found[0], *({**record, "plane": plane} for record in found[1:])]
+    mixed = [found[0], *(replace(clip, plane=plane) for clip in found[1:])]
     assert relative.compare(mixed) == relative.compare(found)
 
 
@@ -152,8 +163,8 @@ def test_all_outputs_say_the_same(made, tmp_path, program):
     assert rows[3]["relative_quadrant"] == found[3]["relative"]["quadrant"]
     # The columns are no outputs, neither for playlists nor for manifests.
     for file in ("a.csv", "a.parquet"):
-        read = next(read_records(tmp_path / file))
-        assert read["proba"] == pytest.approx(found[0]["proba"])
+        read = next(read_predictions(tmp_path / file))
+        assert read.proba == pytest.approx(found[0]["proba"])
     manifest = read_manifest(tmp_path / "a.csv", media=False)
     assert manifest.task == "multiclass"
     assert not [note for note in manifest.notes if "_score" in note]
@@ -167,7 +178,7 @@ def test_relative_values_are_of_whole_clips(made, program):
 def test_clips_that_failed_may_leave_too_few(made, capsys):
     features = made / "work" / "features.h5"
     model, found = predict_features(made / "out" / "model", features, ("audio", "video"))
-    lost = [replace(p, predictor=None, problem="?") for p in found[:3]]
+    lost = [ClipPrediction(p.path, error="?") for p in found[:3]]
     _, compared = relative.compared(model, [*lost, *found[3:]], True, "")
     assert "need at least 10 predicted clips in one call" in capsys.readouterr().err
     assert {record["relative"] for record in records(model, compared)} == {None}

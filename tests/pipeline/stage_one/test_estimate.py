@@ -3,13 +3,12 @@
 import pytest
 from spread_samples import extract
 
+from mvemo.extract import cost
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
-from mvemo.extract.training import devices
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import estimate
 from mvemo.pipeline.stage_one.backends import threads_of
-from mvemo.pipeline.stage_one.estimate import ReadingForecast
 
 
 def rows(text):
@@ -56,7 +55,7 @@ def test_a_plan_says_what_the_run_then_does(sounds, tmp_path, capsys):
 
 def test_a_long_run_on_a_processor_is_told_before_it(sounds, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(estimate, "LONG", 0.0)
-    monkeypatch.setattr(devices, "measure_net", lambda *_, **__: devices.NetCost(100.0, 0, 0))
+    monkeypatch.setattr(cost, "measure_net", lambda *_, **__: cost.NetCost(100.0))
     assert extract(sounds, "frozen", tmp_path / "w") == 0
     said = capsys.readouterr().err
     # Eleven clips of 100 s.
@@ -75,12 +74,12 @@ def test_a_long_run_on_a_processor_is_told_before_it(sounds, tmp_path, capsys, m
 def test_processes_share_the_time(sounds, tmp_path, capsys, monkeypatch, kind, jobs, n_processes):
     asked = []
 
-    def cost(*_, threads):
+    def measure(*_, threads):
         asked.append(threads)
-        return devices.NetCost(100.0, 0, 0)
+        return cost.NetCost(100.0)
 
-    monkeypatch.setattr(devices, "measure_net", cost)
-    monkeypatch.setattr(estimate, "forecast_reading", lambda *_: ReadingForecast())
+    monkeypatch.setattr(cost, "measure_net", measure)
+    monkeypatch.setattr(cost, "measure_reading", lambda *_: cost.ReadingCost())
     monkeypatch.setattr("mvemo.pipeline.console.progress.duration_text", "{:.3f}".format)
 
     def seconds(*jobs):
@@ -101,20 +100,20 @@ def test_a_plan_is_of_the_whole_run(sounds, tmp_path, capsys):
 
 def test_a_short_clip_takes_a_part_of_a_window():
     nets = load_settings("pretrained").nets
-    full = devices.clip_windows(nets["musicnn"], 10_000.0)
-    half = devices.clip_windows(nets["musicnn"], 30.0)
-    assert (half / full, devices.clip_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
+    full = cost.clip_windows(nets["musicnn"], 10_000.0)
+    half = cost.clip_windows(nets["musicnn"], 30.0)
+    assert (half / full, cost.clip_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
 
 
 def test_bytes_of_a_net_are_those_of_its_tensors():
     plan = load_settings("demo").nets["c3d"]
-    cost = devices.measure_net(plan, RunSettings(device="cpu"))
+    measured = cost.measure_net(plan, RunSettings(device="cpu"))
     net = build_net("c3d", 2, width=plan.width, **plan.options)
-    assert cost.weight_bytes == sum(4 * p.numel() for p in net.parameters())
+    assert measured.weight_bytes == sum(4 * p.numel() for p in net.parameters())
     # Training keeps the input of every layer with weights, at least that of the first.
     size = net.input.size**2 * net.input.n_frames * 3 * 4
-    assert size < cost.window_bytes < 100 * size
-    assert cost.seconds > 0
-    assert cost.training_bytes(plan) == 4 * cost.weight_bytes + (
-        plan.train.batch_size * cost.window_bytes
+    assert size < measured.window_bytes < 100 * size
+    assert measured.seconds > 0
+    assert measured.training_bytes(plan) == 4 * measured.weight_bytes + (
+        plan.train.batch_size * measured.window_bytes
     )

@@ -4,11 +4,11 @@ import pytest
 from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache
-from mvemo.extract.training.devices import NetCost
+from mvemo.extract import cost
+from mvemo.extract.cost import NetCost
 from mvemo.manifests import write_manifest
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import plan as planning
-from mvemo.pipeline.stage_one.plan import choose_precision
 
 AUTO = "extract.precision=auto"
 
@@ -18,26 +18,27 @@ def timed(monkeypatch, tmp_path):
     """What was measured, on a processor with bf16 that is twice as fast for all nets but i3d."""
     facts = tmp_path / "cpuinfo"
     facts.write_text("model name\t: Made CPU\nflags\t\t: fpu avx512_bf16\n")
-    monkeypatch.setattr(planning, "_CPU_FACTS", facts)
+    monkeypatch.setattr(cost, "_CPU_FACTS", facts)
     measured = []
 
     def measure(plan, run, descriptors, threads=0):
         measured.append(f"{plan.name} {run.precision}")
         slow = (run.precision == "bf16") == (plan.name == "i3d")
-        return NetCost(2.0 if slow else 1.0, 0, 0)
+        return NetCost(2.0 if slow else 1.0)
 
-    monkeypatch.setattr(planning.devices, "measure_net", measure)
+    monkeypatch.setattr(cost, "measure_net", measure)
     return measured
 
 
 def chosen(work, net="music1d", *more):
     settings = load_settings("paper", [AUTO, "extract.device=cpu", *more])
-    return choose_precision(settings, [settings.nets[net]], work)[0].extract.run.precision
+    run, path = settings.extract.run, work / planning.PRECISION_FILE
+    return cost.choose_precision([settings.nets[net]], run, settings.descriptors, path)[0]
 
 
 def test_the_faster_precision_is_measured_once(timed, tmp_path):
     assert chosen(tmp_path) == chosen(tmp_path) == "bf16"
-    assert timed == ["music1d float32", "music1d bf16"]
+    assert timed == ["music1d bf16", "music1d float32"]
     # Another net is another question.
     assert chosen(tmp_path, "i3d") == "float32"
     assert len(timed) == 4
@@ -50,7 +51,7 @@ def test_nothing_is_measured_of_a_processor_without_bf16(timed, tmp_path, monkey
     assert chosen(tmp_path, "music1d", "extract.precision=bf16") == "bf16"
     (tmp_path / "cpuinfo").write_text("model name : Made CPU\nflags : fpu avx512f\n")
     assert chosen(tmp_path) == "float32"
-    monkeypatch.setattr(planning, "_CPU_FACTS", tmp_path / "none")
+    monkeypatch.setattr(cost, "_CPU_FACTS", tmp_path / "none")
     assert chosen(tmp_path) == "float32"
     assert timed == []
     assert not (tmp_path / planning.PRECISION_FILE).exists()

@@ -9,7 +9,8 @@ from mvemo.cache import CacheWriter, open_cache
 from mvemo.extract.errors import TrainingDiverged, WorkerDied
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.workers import pool
-from mvemo.extract.workers.pool import Worker
+from mvemo.extract.workers.pool import Worker, run_calls
+from mvemo.extract.workers.process import Call
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import MvemoError
 from mvemo.pipeline.clips.clip_tables import clip_table
@@ -133,6 +134,10 @@ def test_processes_share_cores_and_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
     environments = job_environments(4, RunSettings())
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["4", "5", "7", "4"]
+    # Two workers at work report their device.
+    report = Call("os:getenv", ("CUDA_VISIBLE_DEVICES",))
+    seen = run_calls([report] * 2, environments=environments[:2])
+    assert {worker.result() for worker in seen} == {"4", "5"}
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert visible_gpus() == ["0", "1", "2"]
 

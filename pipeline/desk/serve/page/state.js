@@ -24,7 +24,7 @@ export const moodNames = () => state.model?.moods ?? outputs();
 export const colorOf = (output) => state.model?.colors?.[output] ?? "#808894";
 export const scaleOf = (output) => state.model?.scale?.[output] ?? [0, 1];
 export const titleOf = (clip) => clip.title || clip.name || clip.path;
-export const asksPerson = (clip) => (clip.notes ?? []).some((n) => n.includes("ask a person"));
+export const asksPerson = (clip) => (clip.cautions ?? []).includes("ask");
 // A song has no pictures: that they are missing is no reason to doubt.
 export const notesOf = (clip) => (clip.notes ?? []).filter((note) =>
   clip.kind !== "audio" || !note.startsWith("predicted only from sound ("));

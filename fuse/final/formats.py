@@ -1,16 +1,18 @@
 """Formats of predictions: one for each task, chosen by `format_of`."""
 
+import math
+from dataclasses import replace
 from itertools import compress
 from typing import Any
 
 import numpy as np
 
 from mvemo.fuse.conformal import members
+from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction, Record
 from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor, tag_thresholds
 from mvemo.fuse.numeric import F64
 from mvemo.manifests.dimensions import QUADRANTS
 
-Record = dict[str, Any]
 # Maximum number of further classes, and of tags, in a row of the terminal's table.
 N_OTHERS, N_TAGS = 2, 5
 # What usual sets and those of `--per-class` hold.
@@ -36,6 +38,8 @@ class Format:
 
     def __init__(self, model: FinalModel) -> None:
         self.model = model
+        asked = model.coverage
+        self.sets: Record = {} if asked is None else {"coverage": asked, "set": None}
         if model.coverage is not None:
             # The set replaces the less likely classes or the probabilities of all tags.
             self.header = (*self.header[:-1], "set")
@@ -52,19 +56,32 @@ class Format:
         """Return the JSON value of the label."""
         return self.model.classes[int(np.argmax(outputs))]
 
-    def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
-        """Return the JSON values of one clip; they are null if no predictor applies."""
-        asked = self.model.coverage
-        sets: Record = {} if asked is None else {"coverage": asked, "set": None}
-        if predictor is None:
-            return {"proba": None, "label": None, "confidence": None, **sets}
-        if sets:
-            sets["set"] = self.members(predictor, outputs)
-        proba = dict(zip(self.model.classes, outputs.tolist(), strict=True))
+    def predicted(self, clip: ClipPrediction, predictor: Predictor, outputs: F64) -> ClipPrediction:
+        """Return a clip with the prediction of these outputs."""
+        # The heads have learned the label of a training clip: its confidence says nothing.
+        is_learned = Caution.TRAINED_ON in clip.cautions
         label = self.label(predictor, outputs)
         # Several tags have no confidence in common.
-        confidence = float(outputs.max()) if isinstance(label, str) else None
-        return {"proba": proba, "label": label, "confidence": confidence, **sets}
+        is_class = isinstance(label, str) and not is_learned
+        return replace(
+            clip,
+            model=f"{self.model.name}/{predictor.name}",
+            proba=dict(zip(self.model.classes, outputs.tolist(), strict=True)),
+            label=label,
+            confidence=float(outputs.max()) if is_class else None,
+            set=None if is_learned or not self.sets else self.members(predictor, outputs),
+            doubt=None if is_learned else self.doubt(outputs),
+            predictor=predictor,
+            outputs=outputs,
+        )
+
+    def doubt(self, outputs: F64) -> float:
+        """Return how doubtful outputs are, from 0 to 1: 1 - the largest probability."""
+        return float(1 - outputs.max())
+
+    def unknown(self) -> Record:
+        """Return the JSON values that a clip without a prediction has, too."""
+        return {"proba": None, "label": None, "confidence": None, **self.sets}
 
     def csv_columns(self) -> list[str]:
         """Return the columns of the CSV file between the model and the notes."""
@@ -142,6 +159,11 @@ class TagFormat(Format):
         applies = outputs >= tag_thresholds(self.model, predictor)
         return list(compress(self.model.classes, applies))
 
+    def doubt(self, outputs: F64) -> float:
+        """Return the mean entropy of the tags in bits."""
+        pairs = np.clip([outputs, 1 - outputs], np.finfo(np.float64).tiny, 1.0)
+        return float(-(pairs * np.log2(pairs)).sum(axis=0).mean())
+
     def cells(self, record: Record) -> list[str]:
         return [", ".join(record["label"]) or "none", self.last_cell(record, 0, N_TAGS)]
 
@@ -185,18 +207,32 @@ class RatingFormat(Format):
             values[name] = dict(zip(ENDS, numbers, strict=True))
         return values
 
-    def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
-        values = None if predictor is None else self.label(predictor, outputs)
-        asked = self.model.coverage
-        sets = {} if asked is None else {"coverage": asked}
-        plane = None if predictor is None else predictor.expected.get("plane")
-        found = (None, None) if plane is None else quadrant_of(outputs, **plane)
-        return {
-            **dict(zip(self.quadrant, found, strict=False)),
-            "values": values,
-            "scale": self._scale(),
-            **sets,
-        }
+    def predicted(self, clip: ClipPrediction, predictor: Predictor, outputs: F64) -> ClipPrediction:
+        plane, values = predictor.expected.get("plane"), self.label(predictor, outputs)
+        quadrant, confidence = (None, None) if plane is None else quadrant_of(outputs, **plane)
+        is_learned, widths = Caution.TRAINED_ON in clip.cautions, list[float]()
+        for name, of in values.items():
+            low, high = self.model.ends(name)
+            if of["low"] is not None and of["high"] is not None:
+                widths.append((of["high"] - of["low"]) / (high - low or 1.0))
+        doubt = min(math.fsum(widths) / len(widths), 1.0) if widths else None
+        if confidence is not None:
+            doubt = 1 - confidence
+        return replace(
+            clip,
+            model=f"{self.model.name}/{predictor.name}",
+            values=values,
+            quadrant=quadrant,
+            confidence=None if is_learned else confidence,
+            doubt=None if is_learned else doubt,
+            predictor=predictor,
+            outputs=outputs,
+        )
+
+    def unknown(self) -> Record:
+        sets = {name: self.sets[name] for name in self.sets if name != "set"}
+        quadrant = dict.fromkeys(self.quadrant)
+        return {**quadrant, "values": None, "scale": self._scale(), **sets}
 
     def csv_columns(self) -> list[str]:
         names = self.model.classes
