@@ -21,8 +21,9 @@ from mvemo.cache import schema
 from mvemo.cache.errors import BadCache, DamagedCache
 from mvemo.cache.index import STEP, Index, is_whole, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failures, Ints
+from mvemo.cache.table import ClipTable, Curves, Failures
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, part
+from mvemo.manifests.array_types import F32, Bools, Ints
 from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.manifests.files import Stamp, shown, stamp_of
 

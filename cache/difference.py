@@ -7,8 +7,9 @@ import numpy as np
 
 from mvemo.cache.reader import Cache, clip_reader, open_cache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable, Ints
+from mvemo.cache.table import ClipTable
 from mvemo.cache.union import equal_rows, rows_in
+from mvemo.manifests.array_types import Ints
 from mvemo.manifests.text_table import listed
 
 # Maximum number of names in a list; further names are counted.

@@ -18,8 +18,9 @@ from mvemo.cache.index import finite_rows
 from mvemo.cache.reader import open_cache
 from mvemo.cache.shards import refuse_unfinished
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
-from mvemo.cache.table import F32, Bools, ClipTable
+from mvemo.cache.table import ClipTable
 from mvemo.cache.writer import CacheWriter
+from mvemo.manifests.array_types import F32, Bools
 from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.tables import match_ids

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from mvemo.cache import schema
 from mvemo.cache.spec import HALF_ABSOLUTE, HALF_RELATIVE, FeatureSpec, check_spec
-from mvemo.cache.table import F32, Bools, Bytes, Ints
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, write_attribute
+from mvemo.manifests.array_types import F32, U8, Bools, Ints
 from mvemo.manifests.files import shown
 from mvemo.manifests.text_files import parse_json
 
@@ -32,7 +32,7 @@ class Index:
     spec: FeatureSpec  # with `trained_on`
     present: Bools  # (clips,)
     keys: NDArray[np.bytes_]  # (clips,), empty if missing
-    checksums: Bytes  # (clips, 16)
+    checksums: U8  # (clips, 16)
     frames: Ints  # (clips,), frames of a sequence, 1 for a vector, 0 if missing
     # Number of training clips that all shards of a run name together; 0 if this file names all.
     n_trained_on: int = 0

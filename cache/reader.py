@@ -19,7 +19,8 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, finite_rows
 from mvemo.cache.schema import table_checksum
 from mvemo.cache.spec import UNDIGESTED, FeatureSpec
-from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failure, Ints
+from mvemo.cache.table import ClipTable, Curves, Failure
+from mvemo.manifests.array_types import F32, Bools, Ints
 from mvemo.manifests.text_table import html_table, listed
 
 # Approximate bytes of a block of `Cache.blocks`.

@@ -22,9 +22,10 @@ from mvemo.cache.cache_file import DAMAGE, CacheFile, RunningChecksum
 from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, finite_rows, write_index
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
+from mvemo.cache.table import ClipTable, Curves, Failure, Failures
 from mvemo.cache.union import in_order, plan_rows
 from mvemo.cache.untrusted import write_attribute
+from mvemo.manifests.array_types import F32, Ints
 from mvemo.manifests.files import replacing
 
 try:

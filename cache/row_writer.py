@@ -14,8 +14,9 @@ from mvemo.cache.cache_file import parts_folder
 from mvemo.cache.errors import BadCache
 from mvemo.cache.rewrite import MemoryRows, Plan, corrupt_stage, failure_now, rewrite
 from mvemo.cache.spec import HALF_LARGEST, FeatureSpec, check_spec
-from mvemo.cache.table import F32, ClipTable, Failure, Failures, check_table, check_texts, subset
+from mvemo.cache.table import ClipTable, Failure, Failures, check_table, check_texts, subset
 from mvemo.cache.union import plan_rows
+from mvemo.manifests.array_types import F32
 from mvemo.manifests.files import to_json_values
 
 # Last part of the message if a file cannot be written.

@@ -44,8 +44,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
+from mvemo.cache.table import ClipTable, Curves, Failure, Failures
 from mvemo.cache.untrusted import array_of, attribute, part, write_attribute
+from mvemo.manifests.array_types import F32, Ints
 from mvemo.manifests.files import to_json_values
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.text_files import parse_json

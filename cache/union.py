@@ -15,7 +15,8 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index
 from mvemo.cache.schema import to_json
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F64, Bools, ClipTable, Curves, Failures, Ints, subset
+from mvemo.cache.table import ClipTable, Curves, Failures, subset
+from mvemo.manifests.array_types import F64, Bools, Ints
 
 # --- clips
 

@@ -15,8 +15,9 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, is_whole
 from mvemo.cache.reader import Cache
 from mvemo.cache.spec import FeatureSpec, leaked_rows
-from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable, Ints, check_table
+from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable, check_table
 from mvemo.cache.untrusted import PlainArray
+from mvemo.manifests.array_types import Ints
 from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.text_files import parse_json

@@ -15,7 +15,7 @@ from mvemo.manifests.declared import check_settings, setting
 from mvemo.manifests.errors import BadOption
 
 if TYPE_CHECKING:
-    from mvemo.extract.array_types import F64
+    from mvemo.manifests.array_types import F64
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 LOSSES = ("softmax", "angular", "centre", "improved-centre")

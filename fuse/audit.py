@@ -19,9 +19,9 @@ from mvemo.fuse.columns import repeated_columns, shifted_rows
 from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix
 from mvemo.fuse.leaks import MOST_FITTED, Knowledge, group_means, knowledge, rows_mismatch
 from mvemo.fuse.near_pairs import near_pairs
-from mvemo.fuse.numeric import F32, F64, Bools, Ints
 from mvemo.fuse.scaling import MIN_CLIPS, Scaling, fit_scaling, row_blocks, unit_rows
 from mvemo.manifests import make_folds, read_manifest
+from mvemo.manifests.array_types import F32, F64, Bools, Ints
 from mvemo.manifests.labels import UNLABELLED, Task, label_kind
 from mvemo.manifests.layouts.file_names import source_of_piece
 from mvemo.manifests.text_table import Tabular, listed

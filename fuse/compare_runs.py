@@ -14,7 +14,7 @@ from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
 from mvemo.fuse.crossval.comparisons import Comparison, by_scores, compare_models, names_of_tests
 from mvemo.fuse.crossval.paired_tests import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.numeric import Ints, mean_of_finite
+from mvemo.fuse.numeric import mean_of_finite
 from mvemo.fuse.prediction_files import read_predictions
 from mvemo.fuse.report.report_files import comparison_facts
 from mvemo.fuse.report.text import (
@@ -34,6 +34,7 @@ from mvemo.fuse.report.text import (
 )
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task
+from mvemo.manifests.array_types import Ints
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import to_json_values
 from mvemo.manifests.text_files import read_json

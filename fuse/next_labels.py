@@ -14,9 +14,10 @@ from sklearn.metrics import pairwise_distances_argmin_min
 
 from mvemo.cache import Cache
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.numeric import F64, complete
+from mvemo.fuse.numeric import complete
 from mvemo.fuse.scaling import fit_scaling
 from mvemo.fuse.tasks import task_of
+from mvemo.manifests.array_types import F64
 
 # Inverse strength of the penalty, as the heads' default.
 STRENGTH = 0.01

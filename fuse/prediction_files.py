@@ -13,9 +13,9 @@ import numpy as np
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.external import Predictions, divided_note
-from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.tasks.prediction_columns import COLUMNS, RESERVED, Columns
 from mvemo.manifests import Manifest
+from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.cells import to_number
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label, Task, label_kind

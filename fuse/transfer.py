@@ -25,9 +25,10 @@ from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.intervals import score_interval
 from mvemo.fuse.near_pairs import near_pairs
-from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete
+from mvemo.fuse.numeric import complete
 from mvemo.fuse.results import Results, recommended_model
 from mvemo.fuse.scaling import fit_scaling, unit_rows
+from mvemo.manifests.array_types import F32, F64, Bools, Ints
 from mvemo.manifests.dimensions import QUADRANTS
 from mvemo.manifests.labels import PLANE, parse_scale
 from mvemo.manifests.schemes import find_scheme

@@ -40,10 +40,11 @@ from mvemo.fuse.final.model import (
 from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.intervals import MIN_GROUPS, score_interval
 from mvemo.fuse.models import KERNEL
-from mvemo.fuse.numeric import F64, Bools, Labels, complete
+from mvemo.fuse.numeric import Labels, complete
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Clip, Manifest, read_manifest
+from mvemo.manifests.array_types import F64, Bools
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import replacing_together
 from mvemo.manifests.labels import label_kind

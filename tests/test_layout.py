@@ -16,6 +16,7 @@ MAY_IMPORT = {
     # And how tables are shown.
     "cache": {
         "manifests.array_files",
+        "manifests.array_types",
         "manifests.cells",
         "manifests.errors",
         "manifests.files",
@@ -34,7 +35,7 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 # imports rooms of lower floors only. A new room is put on the lowest floor that it can be on.
 FLOORS = {
     "manifests": (
-        "errors text_table",
+        "array_types errors text_table",
         "declared files",
         "array_files cells dimensions spreadsheets text_files",
         "journal tables",
@@ -65,7 +66,7 @@ FLOORS = {
         "import_feature",
     ),
     "extract": (
-        "array_types errors",
+        "errors mapped_files",
         "workers",
         "settings",
         "media",

@@ -7,7 +7,6 @@ from functools import cached_property
 import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
-from mvemo.extract.array_types import F32
 from mvemo.extract.descriptors.framing import (
     PART_SAMPLES,
     DescriptorSettings,
@@ -32,6 +31,7 @@ from mvemo.extract.descriptors.voice import (
     residual_phase,
 )
 from mvemo.extract.media.loudness import LoudnessMeter
+from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import BadOption
 
 # Increase this number when the same settings would give other values.

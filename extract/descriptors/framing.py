@@ -12,8 +12,9 @@ import numpy as np
 import scipy
 from numpy.lib.stride_tricks import sliding_window_view
 
-from mvemo.extract.array_types import F32, F64, I64, release
 from mvemo.extract.errors import BadMedia
+from mvemo.extract.mapped_files import release
+from mvemo.manifests.array_types import F32, F64, Ints
 from mvemo.manifests.declared import check_settings, setting
 from mvemo.manifests.errors import BadOption
 
@@ -176,7 +177,7 @@ def block_frames(settings: DescriptorSettings) -> int:
     return max(BLOCK_SAMPLES // settings.n_fft, 1)
 
 
-def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
+def audible_frames(y: F32, settings: DescriptorSettings) -> Ints:
     """Return the indices of the frames that are not silent, int64 (frames,), ascending."""
     # Silent frames are dropped, not silent samples (J22 3.1, Fig. 6): joining the samples around a
     # gap would cause a click and shift all later times.
@@ -215,7 +216,7 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
     return audible
 
 
-def blocks(y: F32, settings: DescriptorSettings, numbers: I64) -> Iterator[Frames]:
+def blocks(y: F32, settings: DescriptorSettings, numbers: Ints) -> Iterator[Frames]:
     """Yield the frames with the given indices, in blocks of `block_frames`."""
     size, before = block_frames(settings), settings.lpc_order
     for first in range(0, len(numbers), size):
@@ -232,7 +233,7 @@ def _ends_part(first: int, size: int, settings: DescriptorSettings) -> bool:
     return first * hop // PART_SAMPLES != (first + size) * hop // PART_SAMPLES
 
 
-def _views(y: F32, start: I64, length: int) -> F32:
+def _views(y: F32, start: Ints, length: int) -> F32:
     """Return parts of a waveform that begin at `start` (ascending), padded with zeros."""
     low, high = int(start[0]), int(start[-1]) + length
     part = y[max(low, 0) : high]

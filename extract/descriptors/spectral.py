@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import scipy  # imports scipy.fft at its first use: loading nets does not need it
 
-from mvemo.extract.array_types import F32, F64
 from mvemo.extract.descriptors.framing import DescriptorSettings, window_of
+from mvemo.manifests.array_types import F32, F64
 from mvemo.manifests.declared import Allowed, check_settings, setting
 from mvemo.manifests.errors import BadOption
 

@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import soundfile
 
-from mvemo.extract.array_types import F32, U8
 from mvemo.extract.errors import BadMedia, MediaUnavailable
 from mvemo.extract.media import container, packets
 from mvemo.extract.media.audio import OnBlock, decode_audio_file
@@ -35,6 +34,7 @@ from mvemo.extract.media.request import (
     reasons_text,
 )
 from mvemo.extract.media.sound_files import AUDIO_SUFFIXES, open_parts
+from mvemo.manifests.array_types import F32, U8
 from mvemo.manifests.errors import MissingFile, MvemoError
 
 # Errors that the machine causes, not the file.

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.extract.array_types import F64
 from mvemo.extract.settings import ViewSettings, window_starts
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.clip_rows import MAX_SECONDS
 from mvemo.manifests.declared import Allowed, check_settings, setting
 from mvemo.manifests.errors import BadOption

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.spec import FeatureSpec, digest_of
-from mvemo.extract.array_types import F32
 from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings, describe, descriptor_spec
 from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
@@ -25,6 +24,7 @@ from mvemo.extract.store import folders
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.extract.workers.pool import Outcome, cores, run_calls
 from mvemo.extract.workers.process import Call, ClipLimits
+from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import MvemoError
 
 # These functions are given by name, because this process should not import the media libraries.

@@ -23,8 +23,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mvemo.extract.array_types import release
 from mvemo.extract.errors import MediaUnavailable
+from mvemo.extract.mapped_files import release
 from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.manifests.files import Stamp, dump_json, replacing, stamp_of
 from mvemo.manifests.text_files import read_json

@@ -8,7 +8,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mvemo.extract.array_types import F32
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.threads import cpu_threads, map_parts, only_parts_in_threads
@@ -23,6 +22,7 @@ from mvemo.extract.training.devices import (
     windows_at_once,
 )
 from mvemo.extract.training.protocols import TrainedNet, frozen_net, weight_file
+from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import find_stamp
 

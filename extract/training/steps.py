@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mvemo.extract.array_types import F64, I64
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.data import split_rows
 from mvemo.extract.training.devices import autocast, available_memory, memory_text, saved_bytes
 from mvemo.extract.training.losses import Loss, make_loss
 from mvemo.extract.training.recipe import augment, make_optimizer
+from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.errors import BadOption, MvemoError
 
 Curve = dict[str, list[float]]
@@ -26,7 +26,7 @@ class TrainingJob:
     label: str  # name of the job in messages: ``i3d@fold0``
     # Labels of all manifest rows, by task: int64 (clips,) or (clips, tags), float64 (clips,
     # targets). Only the labels of the job's rows are read.
-    y_true: I64 | F64
+    y_true: Ints | F64
     task: str  # ``multiclass``, ``multilabel`` or ``regression``
     # Rows for the gradients, and rows for early stopping. Their groups must be disjoint.
     # Without validation rows `settings.patience` must be 0.

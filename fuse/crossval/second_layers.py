@@ -23,15 +23,8 @@ from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.heads.head import Head, HeadSettings
 from mvemo.fuse.metrics.calibration import fit_temperature
 from mvemo.fuse.models import INTEGRATED, LATE, STACKED, Key, Missing, Model, Parts, modalities_of
-from mvemo.fuse.numeric import (
-    DECISION_INPUTS,
-    F64,
-    Ints,
-    apply_link,
-    complete,
-    decision_inputs,
-    ratio,
-)
+from mvemo.fuse.numeric import DECISION_INPUTS, apply_link, complete, decision_inputs, ratio
+from mvemo.manifests.array_types import F64, Ints
 
 # The stack has few inputs, which are predictions, so its penalty is weaker than that of features.
 STACK_C = 0.1

@@ -26,9 +26,10 @@ from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.final.model import FinalModel, Vectors, predict_clips
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import KERNEL, NAMED
-from mvemo.fuse.numeric import F64, Bools, Ints, Labels, Link, apply_link, complete
+from mvemo.fuse.numeric import Labels, Link, apply_link, complete
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import make_folds
+from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.labels import Task
 
 # Strengths to choose from; 0 leaves the model as it is. Above 1, models adapted to the most

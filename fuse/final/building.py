@@ -33,10 +33,11 @@ from mvemo.fuse.metrics.calibration import (
     log_probabilities,
 )
 from mvemo.fuse.models import KERNEL, LATE, NAMED, SECOND_LAYERS, Model, modalities_of, parts_of
-from mvemo.fuse.numeric import F64, Labels, Link, complete
+from mvemo.fuse.numeric import Labels, Link, complete
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.tasks.base import Outcome, Task
 from mvemo.fuse.tasks.regression import Regression
+from mvemo.manifests.array_types import F64
 
 # Up to this number of features all subsets are scored; otherwise those of a modality, and those
 # without one feature.

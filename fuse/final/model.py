@@ -30,10 +30,11 @@ from mvemo.fuse.final.reference import (
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import KERNEL, LATE, SECOND_LAYERS
-from mvemo.fuse.numeric import F64, Bools, complete, decision_inputs
+from mvemo.fuse.numeric import complete, decision_inputs
 from mvemo.fuse.scaling import Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_files import NpzFile
+from mvemo.manifests.array_types import F64, Bools
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import replacing, write_json
 from mvemo.manifests.labels import parse_scale

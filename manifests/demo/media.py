@@ -20,12 +20,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.manifests.array_types import F32, F64
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import replacing
 from mvemo.manifests.schemes import SCHEMES
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 Rng = np.random.Generator
 
 CLASSES = SCHEMES["pl20"].classes

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.manifests.array_types import Ints
 from mvemo.manifests.cells import to_whole
 from mvemo.manifests.errors import BadManifest, Problems
 from mvemo.manifests.files import shown
-from mvemo.manifests.labels import Ints, label_kind
+from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.splits.folds import fold_notes, holdout_split, inner_split, make_folds
 from mvemo.manifests.tables import Table, read_table, write_table

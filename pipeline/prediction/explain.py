@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.array_types import F64
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.formats import format_of
 from mvemo.fuse.final.model import FinalModel
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import verbosity

@@ -23,7 +23,7 @@ from mvemo.extract.media.isolated import (
 from mvemo.extract.store.contents import place_of
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.fuse.final.model import FeatureKey
-from mvemo.fuse.numeric import F64
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.clip_rows import parse_stretch
 from mvemo.manifests.errors import BadOption, BadText, MvemoError, Problems
 from mvemo.manifests.labels import UNLABELLED

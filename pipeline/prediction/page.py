@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mvemo.extract.array_types import F64, U8
 from mvemo.extract.media.sound_files import write_sound
 from mvemo.fuse.report.text import page_templates
+from mvemo.manifests.array_types import F64, U8
 from mvemo.pipeline.prediction.passes import Sketch
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.media.isolated import stream_isolated
 from mvemo.extract.media.loudness import gain_to
 from mvemo.extract.media.request import Problem, StreamRequest
 from mvemo.extract.store.contents import content_of
 from mvemo.fuse.final.model import FeatureKey
+from mvemo.manifests.array_types import F32, F64, U8
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mvemo.extract.array_types import F32, F64, U8, Mask
 from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings, describe
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.request import FrameSampling
@@ -24,6 +23,7 @@ from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.settings import ViewSettings
 from mvemo.extract.training.embedding import pool_windows
 from mvemo.fuse.features import sequence_statistics
+from mvemo.manifests.array_types import F32, F64, U8, Bools
 
 Span = tuple[float, float]
 # Batch sizes: patches or single frames, and views of several frames.
@@ -124,7 +124,7 @@ class _Pieces(FeatureStream):
         """Pool at least one piece, float32 (n, dim), to float64 (dim,)."""
 
 
-def _inside(spans: F64, window: Span) -> Mask:
+def _inside(spans: F64, window: Span) -> Bools:
     """Return a mask of the pieces with their middle in a window, or else of the piece around it."""
     middles = spans.mean(axis=1)
     inside = (middles >= window[0]) & (middles < window[1])

@@ -8,7 +8,6 @@ import numpy as np
 
 from mvemo.cache import CacheWriter, FeatureSpec, RowWriter, in_half_precision
 from mvemo.cache.spec import TRAINED
-from mvemo.extract.array_types import I64, Mask
 from mvemo.extract.descriptors import TIMES, descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
@@ -16,6 +15,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import devices, embedding, protocols
 from mvemo.extract.training.data import TrainingClips
 from mvemo.manifests import Clip
+from mvemo.manifests.array_types import Bools, Ints
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.settings import Settings
@@ -74,7 +74,7 @@ class FeatureWriter:
                 self.writer.put(spec, clip_id, keys[clip_id], self.media.sequence(clip_id, name))
             self.features.append(name)
 
-    def write_embeddings(self, plan: NetSettings, folds: I64, splits: I64 | None = None) -> None:
+    def write_embeddings(self, plan: NetSettings, folds: Ints, splits: Ints | None = None) -> None:
         """Train a net by the protocol, and write embeddings that the cache does not have yet."""
         usable, run = self.media.usable(plan), self.settings.extract.run
         chosen = self.trainings or trainings_of([plan], run, folds)
@@ -121,7 +121,7 @@ class FeatureWriter:
         self,
         trained: protocols.TrainedNet,
         plan: NetSettings,
-        usable: Mask,
+        usable: Bools,
         clips: progress.Progress | None,
     ) -> None:
         """Embed the clips without a current row; count them on the progress bar `clips`."""
@@ -166,7 +166,7 @@ class FeatureWriter:
                 training = "holdout"
             writer.curve(f"{spec.name}@{training}", trained.curve)
 
-    def _keys(self, spec: FeatureSpec, usable: Mask) -> dict[str, str]:
+    def _keys(self, spec: FeatureSpec, usable: Bools) -> dict[str, str]:
         """Return the row keys of the usable clips, by clip id."""
         clips = [self.media.manifest.clips[row] for row in np.flatnonzero(usable)]
         return row_keys(spec, clips, self.media.digests)

@@ -6,7 +6,8 @@ import numpy as np
 
 from mvemo.fuse import ModelResult
 from mvemo.fuse.metrics.scores import confusion_matrix
-from mvemo.fuse.numeric import F64, mean_finite, mean_of_finite
+from mvemo.fuse.numeric import mean_finite, mean_of_finite
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.studies.comparison import Draft
 from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, Table

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from mvemo.extract import NetSettings, TrainingDiverged
-from mvemo.fuse.numeric import F64, Ints, mean_of_finite
+from mvemo.fuse.numeric import mean_of_finite
 from mvemo.fuse.report import published as papers
+from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.studies.predictors import FoldPredictions, Predictor

@@ -8,8 +8,8 @@ import numpy as np
 
 from mvemo.extract.training.data import training_splits
 from mvemo.extract.training.steps import Curve
-from mvemo.fuse.numeric import F64, Bools
 from mvemo.manifests import Manifest
+from mvemo.manifests.array_types import F64, Bools
 from mvemo.pipeline.studies.comparison import Compared, Draft, Row, measured
 from mvemo.pipeline.studies.predictors import FoldPredictions, NetPredictor
 from mvemo.pipeline.studies.result import (

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.numeric import Ints
 from mvemo.manifests import holdout_of, parse_fractions
+from mvemo.manifests.array_types import Ints
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.splits.assignment import PARTS, TEST, VALIDATION
 from mvemo.pipeline.console.progress import Progress

@@ -13,10 +13,11 @@ import numpy as np
 from mvemo.fuse.bootstrap import Resamples, resample_groups
 from mvemo.fuse.final.model import FinalModel, Predictor, tag_thresholds
 from mvemo.fuse.intervals import score_interval
-from mvemo.fuse.numeric import F64, Bools, Ints, complete
+from mvemo.fuse.numeric import complete
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Outcome
 from mvemo.manifests import Manifest
+from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.labels import PLANE
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES

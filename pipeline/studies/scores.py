@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from mvemo.fuse import Model, ModelResult, Task, score_baseline, score_model, task_of
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.intervals import score_interval
-from mvemo.fuse.numeric import F64, Ints, mean_finite, mean_of_finite
+from mvemo.fuse.numeric import mean_finite, mean_of_finite
 from mvemo.manifests import Manifest
+from mvemo.manifests.array_types import F64, Ints
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from mvemo.extract import (
     pick_device,
 )
 from mvemo.extract.nets import SharedSettings, options_of, with_length, with_shared_options
-from mvemo.fuse.numeric import F64, Bools, Ints
 from mvemo.fuse.report.published import comparable
 from mvemo.fuse.songs import decide_songs
 from mvemo.manifests import (
@@ -31,6 +30,7 @@ from mvemo.manifests import (
     segment_manifest,
     song_of,
 )
+from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.segments import Tail
 from mvemo.pipeline.clips.clip_media import ClipMedia

@@ -11,9 +11,9 @@ import soundfile
 from media_samples import film, sine
 
 from mvemo.cache import content_digest
-from mvemo.extract.array_types import file_mapping
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
+from mvemo.extract.mapped_files import file_mapping
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import NO_VIDEO, FrameSampling, Problem
 from mvemo.extract.store import decoded as store_module
