@@ -284,13 +284,13 @@ def read_run(folder: str | Path) -> Run:
     for file in (metrics, path):
         if not file.is_file():
             raise MvemoError(f"{file}: does not exist: 'mvemo fuse ... --out {folder}' writes it")
+    facts = read_json(metrics)
     try:
-        facts = read_json(metrics)
         task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
         models = [str(name) for name in facts["models"]]
         flags = tuple(f for f in ("permuted", "leaky", "synthetic", "predicted_by") if facts.get(f))
         others = {name: _stated(task, classes, facts["models"][name]) for name in models}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         cause = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
         raise MvemoError(f"{metrics}: is not the metrics of an evaluation: {cause}") from error
     try:

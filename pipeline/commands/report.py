@@ -1,5 +1,6 @@
 """Command ``mvemo report``: a report made from predictions only."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import click
 from click import option
 
 from mvemo.manifests import read_manifest
-from mvemo.manifests.errors import BadOption
+from mvemo.manifests.errors import BadFile, BadOption, MissingFile
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.labels import TASKS, Task
 from mvemo.manifests.text_files import read_json
@@ -158,21 +159,21 @@ def methods_of_run(run: Path, *, json: bool = False) -> str:
     path = run / "metrics.json" if run.is_dir() else run
     try:
         metrics = read_json(path)
-        return dump_json(methods_facts(metrics)).rstrip() if json else methods_text(metrics)
-    except UnicodeDecodeError:
+    except MissingFile as error:
+        raise MissingFile(f"{error}: 'mvemo fuse ... --out {run}' writes it") from None
+    except BadFile as error:
         cure = f"'mvemo fuse {run}' makes a run of features"
-        raise BadOption(f"{run}: expected the folder of a run: {cure}") from None
-    except FileNotFoundError:
-        raise BadOption(f"{path}: does not exist: 'mvemo fuse ... --out {run}' writes it") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadFile(f"{error}: expected the folder of a run: {cure}") from None
+    try:
+        return dump_json(methods_facts(metrics)).rstrip() if json else methods_text(metrics)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
         raise BadOption(f"{path}: is not the metrics of an evaluation: {why}") from None
 
 
 def _marks_beside(predictions: Path) -> dict[str, Any]:
     """Return the ``metrics.json`` next to predictions that mvemo wrote, or {}."""
-    try:
-        saved = read_json(predictions.with_name("metrics.json"))
-    except (OSError, ValueError):
-        return {}
-    return saved if isinstance(saved, dict) else {}
+    with suppress(BadFile, MissingFile):
+        saved: dict[str, Any] = read_json(predictions.with_name("metrics.json"))
+        return saved
+    return {}

@@ -283,7 +283,7 @@ RECORDS = [
     ({"label": 5}, "expected a record of mvemo predict"),
     ({"label": "calm", "proba": [1]}, "expected a record of mvemo predict"),
     ({"values": {"v": {}}}, "'value' is missing"),
-    ({"values": {"v": {"value": float("nan")}}}, "a number is not finite"),
+    ({"values": {"v": {"value": float("nan")}}}, "expected a finite number"),
 ]
 
 
