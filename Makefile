@@ -33,7 +33,7 @@ work := $(call quoted,$(value WORK))
 out := $(call quoted,$(value OUT))
 
 unexport MANIFEST WORK OUT FEATURES FOLDS PROFILE
-.PHONY: extract fuse test soak goldens mutation lint types settings docs bench calibration install dev wheel clean
+.PHONY: extract fuse test soak goldens mutation changes lint types settings docs bench calibration install dev wheel clean
 
 # Clips that fail are listed and do not stop `make extract fuse`; ARGS=--strict lets them.
 extract: $(VENV)/.extract
@@ -64,6 +64,10 @@ goldens: $(VENV)/.dev
 mutation: $(VENV)/.dev
 	$(BIN)/python tests/mutation cover
 	$(BIN)/python tests/mutation mutate
+
+# The fragments of changes/ as a section of the changelog.
+changes: $(BIN)/python
+	$(BIN)/python changes/collect.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mvemo.manifests.errors import MvemoError
+
+    __version__: str
     from mvemo.pipeline.notebook import (
         audit,
         clip_table,
@@ -30,6 +32,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mvemo")
     if name in ("cache", "extract", "fuse", "manifests"):
         return import_module(f"mvemo.{name}")
     if name not in __all__:

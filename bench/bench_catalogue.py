@@ -46,6 +46,7 @@ from mvemo.extract.workers.pool import Outcome
 from mvemo.manifests.demo import media
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.settings_files import load_settings
+from mvemo.pipeline.stage_one.division import ExtractRequest
 from mvemo.pipeline.stage_one.run import run_extract
 
 SR, FPS = 44_100, 30
@@ -129,7 +130,7 @@ class Catalogue:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(dir=folder) as name, self.clock.part("other"):
             work = Path(name)
-            run_extract(folder / "clips.csv", settings, work=work, out=work / "features.h5")
+            run_extract(ExtractRequest(folder / "clips.csv", settings, work, work / "features.h5"))
             self.written = sum(f.stat().st_size for f in work.rglob("*") if f.is_file())
         self.parts = {part: spent for part, spent in self.clock.seconds.items() if part}
         self.whole = sum(self.parts.values())

@@ -22,8 +22,8 @@ from mvemo.cache.errors import BadCache, DamagedCache
 from mvemo.cache.index import STEP, Index, is_whole, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import ClipTable, Curves, Failures
-from mvemo.cache.untrusted import PlainArray, array_of, attribute, part
-from mvemo.manifests.array_types import F32, Bools, Ints
+from mvemo.cache.untrusted import PlainArray, attribute, part
+from mvemo.manifests.array_types import F32, Ints
 from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.manifests.files import Stamp, shown, stamp_of
 
@@ -113,7 +113,7 @@ def _check_header(file: Any, path: Path) -> None:
         if is_cache:
             version = attribute(file, "schema", int)
             made_by = shown(attribute(file, "mvemo", str)).strip("'")
-            for name in ("clips", "features", "failures"):
+            for name in ("clips", "features"):
                 part(file, name)
     except DAMAGE as error:
         raise BadCache(
@@ -121,10 +121,15 @@ def _check_header(file: Any, path: Path) -> None:
         ) from None
     if not is_cache:
         raise BadCache(f"{path}: is an HDF5 file, but not a feature cache of mvemo")
-    if not 1 <= version <= schema.SCHEMA:
+    if version < schema.SCHEMA:
         raise BadCache(
-            f"{path}: has schema {version}, but mvemo {schema.code_version()} reads only schemas "
-            f"up to {schema.SCHEMA}: install mvemo {made_by} or later"
+            f"{path}: expected schema {schema.SCHEMA}, got {version}, of an earlier mvemo: make it "
+            "again with 'mvemo extract', and imported features with 'mvemo cache import'"
+        )
+    if version > schema.SCHEMA:
+        raise BadCache(
+            f"{path}: has schema {version}, but mvemo {schema.code_version()} reads only schema "
+            f"{schema.SCHEMA}: install mvemo {made_by} or later"
         )
 
 
@@ -264,24 +269,14 @@ class CacheFile:
     def merged(self) -> tuple[str, ...]:
         """Names of the shards that were merged into this file."""
         return self._readable(
-            "list of merged shards", partial(schema.read_strings, name="merged"), ()
+            "list of merged shards", partial(schema.read_texts, name="merged"), ()
         )
 
     def index(self, digest: str) -> Index:
         """Read a feature's index."""
-        spec, n = self.specs[digest], len(self.table)
-        return self._read_feature(digest, lambda group: read_index(group, spec, n))[0]
-
-    def present(self, digest: str) -> Bools:
-        """Return bool (clips,), True for clips that have the feature."""
-        shape = (len(self.table),)
-        return self._read_feature(
-            digest, lambda group: array_of(group, "present", np.bool_, shape).read()
-        )
-
-    def index_checksum(self, digest: str) -> str:
-        """Return the stated checksum of a feature's index."""
-        return self._read_feature(digest, lambda group: str(attribute(group, "checksum", str)))
+        stored = self.readable_feature(digest)
+        assert stored is not None  # only of a tolerant file
+        return stored[0]
 
     def rows(self, index: Index, start: int, stop: int) -> F32:
         """Return rows of a feature's vectors, or of all its frames, float32 (rows, dim)."""
@@ -341,11 +336,6 @@ class CacheFile:
             return read(values)
 
         return self.read(f"feature {group}", open_and_read)
-
-    def _read_feature(self, digest: str, read: Callable[[h5py.Group], T]) -> T:
-        """Call `read` with the HDF5 group of a feature."""
-        group = self._groups[digest]
-        return self.read(f"feature {group}", lambda file: read(part(file["features"], group)))
 
     def read(self, what: str, read: Callable[[Any], T]) -> T:
         """Call `read` with the open file; raise BadCache if it is damaged."""

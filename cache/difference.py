@@ -1,22 +1,13 @@
 """Comparison of two caches."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from mvemo.cache.reader import Cache, clip_reader, open_cache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
-from mvemo.cache.union import equal_rows, rows_in
-from mvemo.manifests.array_types import Ints
+from mvemo.cache.table_differences import SHOWN, common_rows, names_of, table_differences
 from mvemo.manifests.text_table import listed
-
-# Maximum number of names in a list; further names are counted.
-SHOWN = 3
-# Compared parts of a clip table: single values, and values of each clip.
-SINGLE = ("task", "classes", "k", "fold_seed", "digest")
-FIELDS = (*SINGLE, "labels", "groups", "folds", "splits", "disagreement")
 
 
 def diff_caches(first: Path | str, second: Path | str) -> list[str]:
@@ -51,48 +42,14 @@ def diff_caches(first: Path | str, second: Path | str) -> list[str]:
     return lines
 
 
-def table_differences(
-    a: ClipTable,
-    b: ClipTable,
-    fields: Iterable[str] = FIELDS,
-    names: tuple[str, str] = ("first", "second"),
-) -> list[str]:
-    """Return the differences of two clip tables, one sentence each; clips are matched by id."""
-    lines = []
-    for one, other, where in ((a, b, names[0]), (b, a, names[1])):
-        clips = sorted({*one.clip_ids}.difference(other.clip_ids))
-        if clips:
-            lines.append(f"only in the {where}: clips {listed([*map(repr, clips)], SHOWN)}")
-    rows_a, rows_b = _common_rows(a, b)
-    for what in fields:
-        one, other = getattr(a, what), getattr(b, what)
-        name = what.replace("_", " ")
-        if what in SINGLE:
-            lines += [f"different {name}: {one!r} and {other!r}"] if one != other else []
-        elif one is None or other is None:
-            lines += [f"only one of the caches has {name}"] if one is not other else []
-        else:
-            same = equal_rows(np.array(one)[rows_a], np.array(other)[rows_b])
-            if not same.all():
-                lines.append(f"{name} differ for clips {_names_of(a, rows_a[~same])}")
-    return lines
-
-
-def _common_rows(a: ClipTable, b: ClipTable) -> tuple[Ints, Ints]:
-    """Return the rows of the clips that both tables have, in `a` and in `b`."""
-    (places,) = rows_in(b, [a])
-    rows = np.flatnonzero(places >= 0)
-    return rows, places[rows]
-
-
 def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> list[str]:
     label = one.label
     lines = [f"{label}: {change}" for change in _spec_changes(one, other)]
-    rows_a, rows_b = _common_rows(a.table, b.table)
+    rows_a, rows_b = common_rows(a.table, b.table)
     in_a, in_b = a.present(one.name, one.fold)[rows_a], b.present(one.name, one.fold)[rows_b]
     for where, only in (("first", in_a & ~in_b), ("second", in_b & ~in_a)):
         if only.any():
-            clips = _names_of(a.table, rows_a[only])
+            clips = names_of(a.table, rows_a[only])
             lines.append(f"{label}: only the {where} has clips {clips}")
     if (one.kind, one.dim) != (other.kind, other.dim):
         return lines
@@ -107,7 +64,7 @@ def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> 
     if differing:
         lines.append(
             f"{label}: values of {len(differing)} of {both.sum()} clips differ by at most "
-            f"{most:.3g}: {_names_of(a.table, differing)}"
+            f"{most:.3g}: {names_of(a.table, differing)}"
         )
     return lines
 
@@ -123,7 +80,3 @@ def _spec_changes(one: FeatureSpec, other: FeatureSpec) -> list[str]:
         if x != y:
             changes.append(f"different parameter {key}: {str(x)[:60]} and {str(y)[:60]}")
     return changes
-
-
-def _names_of(table: ClipTable, rows: Iterable[int]) -> str:
-    return listed([repr(table.clip_ids[i]) for i in rows], SHOWN)

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from mvemo.cache import schema
 from mvemo.cache.errors import BadCache
-from mvemo.cache.index import spec_to_json
 from mvemo.cache.reader import Cache, clip_reader, open_cache
 from mvemo.cache.spec import FeatureSpec
 from mvemo.manifests.errors import MissingFile
@@ -75,7 +75,7 @@ def _write_npz(temp: Path, cache: Cache, spec: FeatureSpec) -> None:
         "labels": table.labels,
         "classes": np.array(table.classes, np.str_),
         "folds": table.folds,
-        "spec": np.array(spec_to_json(spec)),
+        "spec": np.array(schema.to_json(spec.facts)),
     }
     if table.splits is not None:
         arrays["splits"] = table.splits

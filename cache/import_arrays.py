@@ -38,26 +38,14 @@ _ID_WORDS = frozenset(("", "id", "index", "no", "nr", "number"))
 
 @dataclass(frozen=True)
 class ArrayRows:
-    """Rows of one file.
-
-    Parameters
-    ----------
-    path, dataset
-        Path of the file, and name of the data set if the file may hold several.
-    values
-        Numbers, (rows, dim), of the type in the file; float64 for tables. NaN for missing numbers.
-    clip_ids
-        Clip id of each row, or None if the file has no ids.
-    id_name, columns
-        Columns of a table (or data set) that hold the ids and the numbers.
-    left_out
-        Columns of a table that were not read, because they state labels, folds or groups.
-    """
+    """Rows of one file."""
 
     path: Path
-    dataset: str | None
-    values: NDArray[Any]
-    clip_ids: tuple[str, ...] | None
+    dataset: str | None  # name of the data set if the file may hold several
+    values: NDArray[Any]  # (rows, dim), of the type in the file; NaN for missing numbers
+    clip_ids: tuple[str, ...] | None  # clip id of each row; None if the file has no ids
+    # Columns of a table (or data set) that hold the ids and the numbers, and columns that were not
+    # read, because they state labels, folds or groups.
     id_name: str | None = None
     columns: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -81,19 +69,8 @@ ALL_COLUMNS = TableColumns()
 def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ...]:
     """Return the clip ids of a CSV, in the order of its rows.
 
-    Parameters
-    ----------
-    path
-        Path of the CSV. A file without a header needs a number as `id_column`, or one column.
-    id_column
-        Name of the column, or its number from 1. Default: ``clip_id``.
-
-    Raises
-    ------
-    MissingFile
-        The file does not exist.
-    BadCache
-        The column does not exist, or an id is empty.
+    `id_column` is the name of the column, or its number from 1; default: ``clip_id``. A file
+    without a header needs a number, or one column.
     """
     path = Path(path)
     table = read_table(path)
@@ -302,30 +279,13 @@ def read_array(
 ) -> ArrayRows:
     """Read rows of numbers.
 
-    Parameters
-    ----------
-    source
-        Path of an ``.npy``, ``.npz``, HDF5 (``.h5``, ``.hdf5``) or table file (CSV, Parquet).
-        ``file.h5:name`` also names the data set. A table has a header, and a row of numbers
-        per clip with empty cells for missing values; without an id column, it may consist of
-        numbers only, without a header.
-    dataset
-        Data set of an ``.npz`` or HDF5 file. Default: ``values``, or the only numeric one.
-    id_column
-        Column or data set with the clip ids. Default: ``clip_id`` (in ``.npz`` and HDF5 also
-        ``clip_ids``) if it exists; in HDF5, the group of the numbers is searched first.
-    guess
-        If True, refuse a file without clip ids if another data set of texts may hold them.
-    columns
-        Columns of a table. A column of text, or of whole numbers that are all different, must
-        be requested by name.
+    `source` is an ``.npy``, ``.npz``, HDF5 (``.h5``, ``.hdf5``) or table file (CSV, Parquet), or
+    ``file.h5:name`` for a data set. A table has a header, and a row of numbers per clip with
+    empty cells for missing values; without an id column, it may consist of numbers only.
 
-    Raises
-    ------
-    MissingFile
-        The file does not exist.
-    BadCache
-        The file cannot be read, lacks the data set, or does not hold rows of numbers.
+    `dataset` and `id_column` are by default ``values``, or the only numeric data set, and
+    ``clip_id`` or any that names the clips; in HDF5, the group of the numbers is searched first.
+    With `guess`, a file without clip ids is refused if another data set of texts may hold them.
 
     Examples
     --------

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.clip_columns import texts_of
-from mvemo.cache.difference import table_differences
 from mvemo.cache.errors import BadCache
 from mvemo.cache.import_arrays import ArrayRows, TableColumns, read_frame, read_ids
 from mvemo.cache.index import finite_rows
@@ -19,6 +18,7 @@ from mvemo.cache.reader import open_cache
 from mvemo.cache.shards import refuse_unfinished
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
 from mvemo.cache.table import ClipTable
+from mvemo.cache.table_differences import table_differences
 from mvemo.cache.writer import CacheWriter
 from mvemo.manifests.array_types import F32, Bools
 from mvemo.manifests.errors import MissingFile
@@ -31,61 +31,25 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Imported:
-    """Result of an import.
-
-    Parameters
-    ----------
-    spec
-        Spec of the feature.
-    clips, present
-        Number of clips in the cache, and number of clips that now have the feature.
-    incomplete, skipped
-        Number of rows with missing numbers, and number of rows whose clips are not in the table.
-    absent
-        Clips without a row.
-    left_out
-        Columns of a data frame that were not imported, because they state labels or groups.
-    """
+    """Result of an import."""
 
     spec: FeatureSpec
-    clips: int
-    present: int
-    incomplete: int
-    skipped: int
-    absent: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
+    clips: int  # number of clips in the cache
+    present: int  # number of clips that now have the feature
+    incomplete: int  # number of rows with missing numbers
+    skipped: int  # number of rows whose clips are not in the table
+    absent: tuple[str, ...] = ()  # clips without a row
+    left_out: tuple[str, ...] = ()  # columns of a data frame that state labels or groups
 
 
 def join_arrays(
     arrays: Sequence[ArrayRows], rows: Sequence[Path] = (), *, id_column: str | None = None
 ) -> tuple[NDArray[Any], tuple[str, ...] | None]:
-    """Join several files of one feature into one array, with its clip ids.
+    """Join several files of one feature into one array, with the clip ids of its rows or None.
 
-    Parameters
-    ----------
-    arrays
-        Results of `read_array`, in the order of the rows.
-    rows
-        CSV files with the clip ids of the rows: one file per array, or any number of files with
-        as many rows as all arrays together. They take precedence over ids in the arrays' files.
-    id_column
-        Column of `rows`, as in `read_ids`.
-
-    Returns
-    -------
-    Numbers, (rows, dim); the clip id of each row, or None if no file has ids.
-
-    Raises
-    ------
-    BadCache
-        Files differ in width, only some have ids, or the numbers of ids and rows differ.
-
-    Examples
-    --------
-    >>> train = ArrayRows(Path("train.npy"), None, np.array([[1.0], [2.0]]), ("a", "b"))
-    >>> test = ArrayRows(Path("test.npy"), None, np.array([[3.0]]), ("c",))
-    >>> join_arrays([train, test])[1]
-    ('a', 'b', 'c')
+    `rows` are CSV files with the clip ids: one file per array, or any number of files with as many
+    rows as all arrays together. They take precedence over ids in the arrays' files; `id_column` is
+    that of `read_ids`.
     """
     if not arrays:
         raise BadCache("there is no file to import: give at least one")
@@ -120,23 +84,13 @@ def join_arrays(
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """Options of `import_feature`.
+    """Options of `import_feature`."""
 
-    Parameters
-    ----------
-    sources
-        Files of the values; their names and SHA-256 become parameters of the feature.
-    skip_unknown
-        If True, leave out rows of clips that are not in the table.
-    replace
-        If True, replace a feature with the same name, in all folds.
-    provenance
-        JSON values; the provenance of earlier runs stays in the cache's history.
-    """
-
+    # Files of the values; their names and SHA-256 become parameters of the feature.
     sources: Sequence[Path | str] = ()
-    skip_unknown: bool = False
-    replace: bool = False
+    skip_unknown: bool = False  # leave out rows of clips that are not in the table
+    replace: bool = False  # replace a feature with the same name, in all folds
+    # JSON values; the provenance of earlier runs stays in the cache's history.
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -227,10 +181,7 @@ def import_feature(
     numbers, ids, skipped = _known_rows(
         values, clip_ids, clips.clip_ids, where, settings.skip_unknown
     )
-    with np.errstate(over="ignore"):
-        rows: F32 = np.ascontiguousarray(numbers, np.float32)
-    present, incomplete = _complete_rows(rows, ids, where)
-    _refuse_tiny(numbers, where)
+    rows, present, incomplete = vector_rows(numbers, ids, where)
     spec = FeatureSpec(
         name=name,
         modality=modality,
@@ -314,8 +265,10 @@ def _known_rows(
     return rows, tuple(ids[i] for i in kept), len(unknown)
 
 
-def _complete_rows(rows: F32, ids: Sequence[str], where: str) -> tuple[Bools, int]:
-    """Return bool (rows,), True for rows of numbers, and the number of rows with only some NaN."""
+def vector_rows(numbers: NDArray[Any], ids: Sequence[str], where: str) -> tuple[F32, Bools, int]:
+    """Return rows of vectors, True for complete ones, and the number of rows with only some NaN."""
+    with np.errstate(over="ignore"):
+        rows: F32 = np.ascontiguousarray(numbers, np.float32)
     present = finite_rows(rows)
     others = np.flatnonzero(~present)
     missing = np.isnan(rows[others])
@@ -327,11 +280,7 @@ def _complete_rows(rows: F32, ids: Sequence[str], where: str) -> tuple[Bools, in
             f"{where}: {len(infinite)} rows hold numbers that are infinite or too large for "
             f"float32, such as clip {ids[infinite[0]]!r}: write NaN for a missing number"
         )
-    return present, int((~missing.all(axis=1)).sum())
-
-
-def _refuse_tiny(numbers: NDArray[Any], where: str) -> None:
-    """Refuse a column whose numbers are all so small that float32 would lose them."""
+    # Numbers of a column may all be so small that float32 would lose them.
     low, high = (of(numbers, axis=0, initial=0.0) for of in (np.nanmin, np.nanmax))
     largest = np.maximum(-low, high)
     tiny = np.flatnonzero((largest > 0) & (largest < np.finfo(np.float32).tiny))
@@ -340,6 +289,7 @@ def _refuse_tiny(numbers: NDArray[Any], where: str) -> None:
             f"{where}: column {tiny[0] + 1} holds numbers up to {largest[tiny[0]]:.3g}, too small "
             "for float32: multiply it, for example so that its deviation is 1"
         )
+    return rows, present, int((~missing.all(axis=1)).sum())
 
 
 def _digest(rows: F32, present: Bools, ids: Sequence[str]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from binascii import hexlify
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,10 +17,10 @@ from mvemo.cache.spec import HALF_ABSOLUTE, HALF_RELATIVE, FeatureSpec, check_sp
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, write_attribute
 from mvemo.manifests.array_types import F32, U8, Bools, Ints
 from mvemo.manifests.files import shown
-from mvemo.manifests.text_files import parse_json
 
-# Bytes to read per step: few enough for the CPU cache, enough that threads rarely wait.
+# U8 to read per step: few enough for the CPU cache, enough that threads rarely wait.
 STEP = 2 << 20
+KEYS = f"S{schema.KEY}"  # type of keys
 
 
 @dataclass(frozen=True)
@@ -31,36 +29,45 @@ class Index:
 
     spec: FeatureSpec  # with `trained_on`
     present: Bools  # (clips,)
-    keys: NDArray[np.bytes_]  # (clips,), empty if missing
+    keys: NDArray[np.bytes_]  # S64 (clips,), empty if missing
     checksums: U8  # (clips, 16)
     frames: Ints  # (clips,), frames of a sequence, 1 for a vector, 0 if missing
     # Number of training clips that all shards of a run name together; 0 if this file names all.
     n_trained_on: int = 0
-    values_checksum: str = ""  # of all values; empty in a plan, and in files of mvemo 0.1
+    values_checksum: str = ""  # of all values; empty in a plan
     # In a plan: (clips,), number of each row's source (-1 if missing), and the row in it.
     origin: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     row: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod
-    def empty(cls, spec: FeatureSpec, n_clips: int, key_width: int) -> Index:
+    def empty(cls, spec: FeatureSpec, n_clips: int) -> Index:
         """Return the index of a feature without rows, to be filled."""
         return cls(
             spec,
             np.zeros(n_clips, np.bool_),
-            np.zeros(n_clips, f"S{key_width}"),
+            np.zeros(n_clips, KEYS),
             np.zeros((n_clips, schema.CHECKSUM), np.uint8),
             np.zeros(n_clips, np.int64),
             origin=np.full(n_clips, -1, np.int64),
             row=np.zeros(n_clips, np.int64),
         )
 
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """Arrays of a value or row per clip, without those of a plan."""
+        return self.present, self.keys, self.checksums, self.frames
+
     def drop(self, rows: Ints | int) -> None:
         """Mark rows of a plan as missing."""
         self.origin[rows] = -1
-        self.keys[rows] = b""
-        for values in (self.present, self.checksums, self.frames):
-            values[rows] = 0
+        for values in self.columns:
+            values[rows] = np.zeros((), values.dtype)
         vars(self).pop("bounds", None)  # it depends on the frames
+
+    def take(self, rows: Ints) -> Index:
+        """Return a plan of some of the clips."""
+        names = ("present", "keys", "checksums", "frames", "origin", "row")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     @cached_property
     def bounds(self) -> Ints:
@@ -75,22 +82,10 @@ class Index:
         return schema.row_checksum(clip_id, bytes(self.keys[i]), row) == checksum
 
     def checksum(self) -> str:
-        """Return the checksum of the index, including spec and training clips."""
-        return schema.text_checksum(
-            self.spec.digest,
-            "\0".join(sorted(self.spec.trained_on)),
-            np.packbits(self.present).tobytes().hex(),
-            b"\0".join(self.keys.tolist()).decode("latin-1"),
-            hexlify(self.checksums.tobytes()),
-            hexlify(self.frames.astype("<i8").tobytes()),
-        )
-
-    def quick_checksum(self, checksum: str) -> str:
-        """Return the XXH3-128 of index and `checksum`, ten times as fast as the full checksum."""
-        keys = np.ascontiguousarray(self.keys)
-        texts = (checksum, self.spec.digest, str(keys.dtype), *self.spec.trained_on)
-        state = xxhash.xxh3_128("\0".join(texts).encode())
-        for array in (self.present, keys, self.checksums, self.frames.astype("<i8", copy=False)):
+        """Return the XXH3-128 of the index, including spec and training clips."""
+        state = xxhash.xxh3_128("\0".join((self.spec.digest, *self.spec.trained_on)).encode())
+        frames = self.frames.astype("<i8", copy=False)
+        for array in (self.present, self.keys, self.checksums, frames):
             if array.size:
                 state.update(np.ascontiguousarray(array).view(np.uint8).data.cast("B"))
         return state.hexdigest()
@@ -128,28 +123,23 @@ def is_whole(index: Index, values: PlainArray) -> bool:
 # --- reading and writing
 
 
-def spec_to_json(spec: FeatureSpec) -> str:
-    """Return a spec without `trained_on` as canonical JSON."""
-    return json.dumps(spec.facts, sort_keys=True, allow_nan=False)
-
-
 def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
     """Read a feature's spec, with `trained_on` (clips in table order, then others)."""
     mask = array_of(group, "trained_on", np.bool_, (len(clip_ids),)).read()
     seen = tuple(compress(clip_ids, mask.tolist()))
-    facts = parse_json(schema.read_text(group, "spec"))
+    facts = schema.read_json(group, "spec", dict)
     kinds: dict[str, Any] = {
         **dict.fromkeys(("name", "modality", "kind", "extractor", "weights", "protocol"), str),
         **dict.fromkeys(("dim", "version"), int),
         "params": dict,
         "fold": (int, type(None)),
     }
-    if not isinstance(facts, dict) or facts.keys() != kinds.keys():
+    if facts.keys() != kinds.keys():
         raise ValueError("its spec does not have the fields of a feature's spec")
     for name, kind in kinds.items():
         if not isinstance(facts[name], kind) or isinstance(facts[name], bool):
             raise ValueError(f"its spec has an invalid {name}: {shown(str(facts[name]))}")
-    spec = FeatureSpec(**facts, trained_on=seen + schema.read_strings(group, "trained_on_others"))
+    spec = FeatureSpec(**facts, trained_on=seen + schema.read_texts(group, "trained_on_others"))
     check_spec(spec, "its spec")
     return spec
 
@@ -163,9 +153,7 @@ def values_array(group: Any, index: Index) -> PlainArray:
 def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, PlainArray]:
     """Read a feature's index; return also its values, not yet read; ValueError if damaged."""
     present = array_of(group, "present", np.bool_, (n_clips,)).read()
-    keys = array_of(group, "keys", shape=(n_clips,))
-    if keys.dtype.kind != "S":
-        raise ValueError(f"keys: expected bytes, got {keys.dtype}")
+    keys = array_of(group, "keys", KEYS, (n_clips,)).read()
     frames = present.astype(np.int64)
     if spec.kind == "sequence":
         offsets = array_of(group, "offsets", "<i8", (n_clips + 1,)).read()
@@ -178,20 +166,16 @@ def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, Plai
     index = Index(
         spec,
         present,
-        keys.read(),
+        keys,
         checksums,
         frames,
         attribute(group, "n_trained_on", int, 0),
-        attribute(group, "values_checksum", str, ""),
+        attribute(group, "values_checksum", str),
     )
     values = values_array(group, index)
     if ((index.keys != b"") != present).any():
         raise ValueError("the clips with a key are not the clips marked present")
-    checksum = attribute(group, "checksum", str)
-    # Files of mvemo 0.1 have only `checksum`.
-    quick = attribute(group, "quick_checksum", str, "")
-    fits = index.quick_checksum(checksum) == quick if quick else index.checksum() == checksum
-    if not fits or spec.digest != attribute(group, "digest", str):
+    if index.checksum() != attribute(group, "checksum", str):
         raise ValueError(schema.MISFIT)
     return index, values
 
@@ -199,26 +183,29 @@ def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, Plai
 def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     """Write everything about a feature except `values`."""
     spec = index.spec
-    write_attribute(group, "digest", spec.digest)
     if spec.dtype == "<f2":
         group.attrs["largest_relative_error"] = HALF_RELATIVE
         group.attrs["largest_absolute_error"] = HALF_ABSOLUTE
     if index.n_trained_on:
         group.attrs["n_trained_on"] = index.n_trained_on
-    schema.write_text(group, "spec", spec_to_json(spec))
+    schema.write_json(group, "spec", spec.facts)
     group.create_dataset("present", data=index.present)
     group.create_dataset("keys", data=index.keys)
     group.create_dataset("checksums", data=index.checksums)
     if spec.kind == "sequence":
         group.create_dataset("offsets", data=index.bounds.astype("<i8"))
+    spec = in_table_order(spec, clip_ids)
     seen = frozenset(spec.trained_on)
     mask = np.array([clip in seen for clip in clip_ids], np.bool_)
     group.create_dataset("trained_on", data=mask)
+    schema.write_texts(group, "trained_on_others", spec.trained_on[int(mask.sum()) :])
+    write_attribute(group, "checksum", replace(index, spec=spec).checksum())
+
+
+def in_table_order(spec: FeatureSpec, clip_ids: Sequence[str]) -> FeatureSpec:
+    """Return a spec whose training clips have the order of a table; others follow, sorted."""
+    if not spec.trained_on:
+        return spec
+    seen = frozenset(spec.trained_on)
     others = sorted(seen.difference(clip_ids))
-    schema.write_strings(group, "trained_on_others", others)
-    checksum = index.checksum()
-    write_attribute(group, "checksum", checksum)
-    # The order in which `read_spec` returns them.
-    trained_on = (*compress(clip_ids, mask.tolist()), *others)
-    index = replace(index, spec=replace(spec, trained_on=trained_on))
-    write_attribute(group, "quick_checksum", index.quick_checksum(checksum))
+    return replace(spec, trained_on=(*filter(seen.__contains__, clip_ids), *others))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache import union
 from mvemo.cache.cache_file import (
     CacheFile,
     FilePool,
@@ -19,10 +18,11 @@ from mvemo.cache.cache_file import (
     shard_paths,
 )
 from mvemo.cache.errors import BadCache
-from mvemo.cache.reader import open_cache, unknown_feature
-from mvemo.cache.rewrite import Plan, curve_names, newest_failures, newest_plan, rewrite
+from mvemo.cache.reader import Cache, open_cache, unknown_feature
+from mvemo.cache.rewrite import curve_names, newest_failures, newest_plan, rewrite
 from mvemo.cache.shards import locked_cache, read_shards, refuse_unfinished, remove_shards
 from mvemo.cache.table import ClipTable, subset
+from mvemo.cache.union import Plan
 from mvemo.cache.verify import verify_cache
 from mvemo.manifests.errors import MissingFile
 
@@ -66,37 +66,18 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     with locked_cache(out) as pool:
         refuse_unfinished(out)
         files = [CacheFile(file, pool).load() for p in paths for file in cache_files(Path(p))]
-        rewrite(out, _union_plan(files, out), parts_folder(out) / "merged.tmp")
-
-
-def _union_plan(files: Sequence[CacheFile], where: Path) -> Plan:
-    """Plan one file with the content of several caches; raise BadCache if they do not match."""
-    table = union.merge_tables(files)
-    features = union.in_order(union.plan_rows(table, files, where))
-    union.refuse_rivals(files, where)
-    failures, curves = union.merge_failures(files), union.merge_curves(files)
-    return Plan(table, files, features, failures, curves, union.merge_provenance(files))
+        rewrite(out, Cache(out, files).plan(), parts_folder(out) / "merged.tmp")
 
 
 @dataclass(frozen=True)
 class Removed:
-    """Content that was removed from a cache.
-
-    Parameters
-    ----------
-    features, clips
-        Names of removed features, and ids of removed clips.
-    curves
-        Names of removed training curves, whose nets have no features in the cache.
-    failures, freed
-        Number of removed failures, and number of bytes by which the file became smaller.
-    """
+    """Content that was removed from a cache."""
 
     features: tuple[str, ...] = ()
     clips: tuple[str, ...] = ()
-    curves: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()  # of nets without a feature in the cache
     failures: int = 0
-    freed: int = 0
+    freed: int = 0  # bytes by which the file became smaller
 
     def __bool__(self) -> bool:
         return bool(self.features or self.clips or self.curves or self.failures)
@@ -114,34 +95,11 @@ def select_features(
     """Copy some features, and optionally some clips, of a cache to another file.
 
     Every row is checked while it is copied; labels, folds and provenance are kept. Failures of
-    omitted features, and curves of nets without a feature, are omitted, too.
+    omitted features, and curves of nets without a feature, are omitted, too. With `out` the same
+    as `path`, the other features are removed. `groups` are new groups of some clips; folds that
+    divide them are left out. A selection of clips loses the manifest's digest.
 
-    Parameters
-    ----------
-    path
-        Path of the cache, or of a folder of shards.
-    features
-        Names of the features to keep.
-    out
-        Path of the new file, which is replaced if it exists. With `path` itself, all other
-        features are removed.
-    clips
-        Ids of the clips to keep; None for all. A selection loses the manifest's digest.
-    groups
-        New group of some clips, by id. Folds that divide the new groups are left out.
-    dry_run
-        If True, return the result without writing.
-
-    Returns
-    -------
-    The content of the cache that `out` does not have.
-
-    Raises
-    ------
-    BadCache
-        A feature or clip does not exist, the cache is damaged, or a run is unfinished.
-    CacheBusy
-        A writer holds `out`.
+    Returns what `out` does not have; with `dry_run`, nothing is written.
     """
     path, out = Path(path), Path(out)
     if not path.exists():
@@ -150,7 +108,7 @@ def select_features(
         for file in {path, out}:
             refuse_unfinished(file)
         files = [CacheFile(file, pool).load() for file in cache_files(path)]
-        whole = _union_plan(files, path)
+        whole = Cache(path, files).plan()
         plan = _selection(path, whole, frozenset(features), clips)
         if groups:
             plan.table = _regrouped(path, plan, groups)
@@ -181,7 +139,7 @@ def _selection(
         if not rows:
             raise BadCache(f"{path}: none of its {len(table)} clips would remain: choose others")
         table = replace(subset(table, rows), digest="")
-        planned = union.in_order(union.plan_rows(table, whole.sources))
+        planned = {digest: f.take(np.array(rows)) for digest, f in planned.items()}
     planned = {digest: f for digest, f in planned.items() if f.spec.name in features}
     live = {name for feature in planned.values() for name in curve_names(feature.spec)}
     return replace(

@@ -20,6 +20,7 @@ from mvemo.cache.index import Index, finite_rows
 from mvemo.cache.schema import table_checksum
 from mvemo.cache.spec import UNDIGESTED, FeatureSpec
 from mvemo.cache.table import ClipTable, Curves, Failure
+from mvemo.cache.table_differences import rows_in
 from mvemo.manifests.array_types import F32, Bools, Ints
 from mvemo.manifests.text_table import html_table, listed
 
@@ -44,21 +45,23 @@ class Cache:
         Clips, in the order of all rows.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: Sequence[CacheFile] = ()) -> None:
         self.path = path
         self._pool = FilePool()
         self._index = cache(CacheFile.index)
+        self._plans: dict[str, Index] = {}
         try:
-            self._files = [CacheFile(file, self._pool) for file in cache_files(path)]
+            self._files = [*files] or [CacheFile(file, self._pool) for file in cache_files(path)]
             self.table: ClipTable = union.merge_tables(self._files)
             # For each file, int64 (clips of the file,): rows of its clips in `table`.
-            self._places = union.rows_in(self.table, [file.table for file in self._files])
-            if len(self._files) > 1:
-                union.refuse_rivals(self._files, path)
-            self._specs = union.merge_specs(self._files, self.table)
+            self._places = rows_in(self.table, [file.table for file in self._files])
+            union.refuse_rivals(self._files, path)
+            #: Specs of all features by name and fold, with `trained_on`.
+            self.specs = tuple(union.merge_specs(self._files, self.table))
+            self._specs = {(spec.name, spec.fold): spec for spec in self.specs}
             if sum(map(len, self._places)) > len(self.table):
-                for spec in self._specs.values():
-                    self._plan(spec, path)
+                for spec in self.specs:
+                    self._feature(spec)
         except BaseException:
             self._pool.close()
             raise
@@ -95,13 +98,6 @@ class Cache:
         """Size of the file or of all shards, in bytes."""
         return sum(file.path.stat().st_size for file in self._files)
 
-    @cached_property
-    def specs(self) -> tuple[FeatureSpec, ...]:
-        """Specs of all features by name and fold, with `trained_on`."""
-        return tuple(
-            sorted(self._specs.values(), key=lambda s: (s.name, -1 if s.fold is None else s.fold))
-        )
-
     def names(self) -> tuple[str, ...]:
         """Return the names of all features, sorted."""
         return tuple(sorted({spec.name for spec in self.specs}))
@@ -137,11 +133,7 @@ class Cache:
         """
         state = hashlib.sha256(table_checksum(self.table).encode())
         for spec in (spec for spec in self.specs if UNDIGESTED not in spec.params):
-            if len(self._files) == 1:
-                checksum = self._files[0].index_checksum(spec.digest)
-            else:
-                # This is the checksum of the index that merging would write.
-                checksum = replace(self._plan(spec), spec=spec).checksum()
+            checksum = self._feature(spec).checksum()
             state.update(f"{spec.digest} {checksum}\n".encode())
         return state.hexdigest()
 
@@ -233,32 +225,32 @@ class Cache:
         the checksum covers all values of the file.
         """
         spec = self._vector(name, fold)
-        given = np.zeros(len(self.table), np.bool_)
-        for file, places in self._having(spec):
-            for stored_rows, block in _vector_blocks(file, file.index(spec.digest), n_bytes):
-                rows = places[stored_rows]
-                new = ~given[rows]
-                given[rows] = True
-                if new.any():
-                    yield (rows, block) if new.all() else (rows[new], block[new])
+        index = self._feature(spec)
+        for number, file in enumerate(self._files):
+            rows = np.flatnonzero(index.origin == number)
+            if not len(rows):
+                continue
+            # Rows of the table for the rows of the file; another file may have the same rows.
+            place = np.full(len(file.table), -1)
+            place[index.row[rows]] = rows
+            for start, block in _vector_blocks(file, self._index(file, spec.digest), n_bytes):
+                at = place[start : start + len(block)]
+                if (at >= 0).any():
+                    yield (at, block) if (at >= 0).all() else (at[at >= 0], block[at >= 0])
 
     def present(self, name: str, fold: int | None = None) -> Bools:
         """Return bool (clips,), True for clips that have the feature."""
-        spec = self.spec(name, fold)
-        present = np.zeros(len(self.table), np.bool_)
-        for file, places in self._having(spec):
-            present[places[file.present(spec.digest)]] = True
-        return present
+        return self._feature(self.spec(name, fold)).present.copy()
 
     def keys(self, name: str, fold: int | None = None) -> NDArray[np.bytes_]:
         """Return the `FeatureSpec.key` of each clip's row, bytes (clips,), empty if missing."""
-        return self._plan(self.spec(name, fold)).keys
+        return self._feature(self.spec(name, fold)).keys
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
         """Return the ids of the clips whose row has the given key and so is up to date."""
         if spec not in self.specs:
             return frozenset()
-        stored = zip(self.table.clip_ids, self._plan(spec).keys.tolist(), strict=True)
+        stored = zip(self.table.clip_ids, self._feature(spec).keys.tolist(), strict=True)
         return frozenset(c for c, key in stored if c in keys and key == keys[c].encode())
 
     def sequence(self, name: str, clip_id: str, fold: int | None = None) -> F32 | None:
@@ -276,19 +268,17 @@ class Cache:
 
     def _row(self, spec: FeatureSpec, clip_id: str) -> F32 | None:
         """Return the values of one clip, float32 (1 or frames, dim), or None if missing."""
-        rows = [rows.get(clip_id) for rows in self._rows]
-        if set(rows) == {None}:
+        if clip_id not in self._rows:
             raise BadCache(f"{self.path}: there is no clip {clip_id!r}")
-        for file, i in zip(self._files, rows, strict=True):
-            if i is None or spec.digest not in file.specs:
-                continue
-            index = self._index(file, spec.digest)
-            if index.present[i]:
-                values = file.rows(index, int(index.bounds[i]), int(index.bounds[i + 1]))
-                if not (np.isfinite(values).all() and index.fits(i, clip_id, values)):
-                    raise _damaged(file, spec)
-                return values
-        return None
+        i, index = self._rows[clip_id], self._feature(spec)
+        if not index.present[i]:
+            return None
+        file, row = self._files[index.origin[i]], index.row[i]
+        stored = self._index(file, spec.digest)
+        values = file.rows(stored, int(stored.bounds[row]), int(stored.bounds[row + 1]))
+        if not (np.isfinite(values).all() and index.fits(i, clip_id, values)):
+            raise _damaged(file, spec)
+        return values
 
     def _vector(self, name: str, fold: int | None) -> FeatureSpec:
         spec = self.spec(name, fold)
@@ -299,22 +289,36 @@ class Cache:
     # --- files
 
     @cached_property
-    def _rows(self) -> list[dict[str, int]]:
-        """Row of each clip in each file."""
-        return [{clip: i for i, clip in enumerate(file.table.clip_ids)} for file in self._files]
+    def _rows(self) -> dict[str, int]:
+        """Row of each clip."""
+        return {clip: i for i, clip in enumerate(self.table.clip_ids)}
 
-    def _having(self, spec: FeatureSpec) -> Iterator[tuple[CacheFile, Ints]]:
-        """Yield the files that have a feature, and the rows of their clips in `table`."""
-        files = zip(self._files, self._places, strict=True)
-        return ((file, places) for file, places in files if spec.digest in file.specs)
+    def _feature(self, spec: FeatureSpec) -> Index:
+        """Return an index of all files' rows, with the source of each; see `union.Plan`."""
+        if spec.digest not in self._plans:
+            parts = [
+                (number, file.name, places, self._index(file, spec.digest))
+                for number, (file, places) in enumerate(zip(self._files, self._places, strict=True))
+                if spec.digest in file.specs
+            ]
+            if len(self._files) == 1:
+                index, rows = parts[0][-1], np.arange(len(self.table))
+                plan = replace(index, origin=np.where(index.present, 0, -1), row=rows)
+            else:
+                plan = union.plan_feature(self.table, parts, self.path)
+            self._plans[spec.digest] = plan
+        return self._plans[spec.digest]
 
-    def _plan(self, spec: FeatureSpec, where: Path | None = None) -> Index:
-        """Return an index of all files' rows, with the source file of each row."""
-        parts = [
-            (number, file.name, places, file.index(spec.digest))
-            for number, (file, places) in enumerate(self._having(spec))
-        ]
-        return union.plan_feature(self.table, parts, where)
+    def plan(self) -> union.Plan:
+        """Return the plan of a file with the whole content; everything but values is read."""
+        return union.Plan(
+            self.table,
+            self._files,
+            {spec.digest: self._feature(spec) for spec in self.specs},
+            union.merge_failures(self._files),
+            self.curves,
+            self.provenance,
+        )
 
     def close(self) -> None:
         """Close the file; arrays that were read stay valid."""
@@ -327,23 +331,17 @@ class Cache:
         self.close()
 
 
-def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tuple[Ints, F32]]:
-    """Yield numbers and values of present rows of a file's vectors; see `Cache.blocks`."""
-    spec, checksum = index.spec, index.values_checksum
-    state = xxhash.xxh3_128()
+def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tuple[int, F32]]:
+    """Yield number of the first row and values of blocks of a file's vectors."""
+    spec, state = index.spec, xxhash.xxh3_128()
     step = max(1, n_bytes // (4 * spec.dim))
     for start in range(0, len(index.present), step):
         block = file.rows(index, start, start + step)
-        present = index.present[start : start + step]
-        rows = start + np.flatnonzero(present)
         state.update(block.data)
-        clip_ids, numbers = file.table.clip_ids, () if checksum else rows.tolist()
-        if not all(index.fits(i, clip_ids[i], block[i - start]) for i in numbers):
+        if (finite_rows(block) != index.present[start : start + step]).any():
             raise _damaged(file, spec)
-        if (finite_rows(block) != present).any():
-            raise _damaged(file, spec)
-        yield rows, block if len(rows) == len(block) else block[present]
-    if checksum and state.hexdigest() != checksum:
+        yield start, block
+    if state.hexdigest() != index.values_checksum:
         raise _damaged(file, spec)
 
 

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, finite_rows, write_index
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import ClipTable, Curves, Failure, Failures
-from mvemo.cache.union import in_order, plan_rows
+from mvemo.cache.union import Plan, in_order, plan_rows
 from mvemo.cache.untrusted import write_attribute
 from mvemo.manifests.array_types import F32, Ints
 from mvemo.manifests.files import replacing
@@ -78,18 +78,19 @@ class MemoryRows:
         `named` has the training clips, by spec digest, that earlier shards name.
         """
         self.table = table
-        # Training clips that an earlier shard names are named again only if they are in `table`;
-        # otherwise the size of all shards would grow with the square of the number of clips.
-        for digest, rows in self._rows.items():
+        for digest, stored in self._rows.items():
             spec, seen = self._specs[digest], named.get(digest, frozenset())
-            width = max(64, *(len(key) for key, _, _ in rows.values()))
-            index = Index.empty(spec, len(table), width)
-            for i, clip in enumerate(table.clip_ids):
-                if clip in rows:
-                    key, values, checksum = rows[clip]
-                    index.present[i], index.keys[i] = True, key
-                    index.checksums[i] = np.frombuffer(checksum, np.uint8)
-                    index.frames[i] = len(values) if spec.kind == "sequence" else 1
+            rows = np.array([i for i, c in enumerate(table.clip_ids) if c in stored], np.int64)
+            keys, values, checksums = zip(*(stored[table.clip_ids[i]] for i in rows), strict=True)
+            index = Index.empty(spec, len(table))
+            index.present[rows], index.keys[rows] = True, keys
+            index.checksums[rows] = np.frombuffer(b"".join(checksums), np.uint8).reshape(
+                index.checksums[rows].shape
+            )
+            index.frames[rows] = [*map(len, values)] if spec.kind == "sequence" else 1
+            index.origin[rows], index.row[rows] = 0, rows
+            # Training clips that an earlier shard names are named again only if they are in
+            # `table`; otherwise the size of all shards would grow with the square of the clips.
             if seen:
                 spec = replace(spec, trained_on=tuple(c for c in table.clip_ids if c in seen))
             self.indexes[digest] = replace(index, spec=spec, n_trained_on=len(seen))
@@ -108,31 +109,21 @@ class MemoryRows:
 Source = CacheFile | MemoryRows
 
 
-@dataclass
-class Plan:
-    """Complete content of a file, and the sources of its values."""
-
-    table: ClipTable  # clips in the order of all rows
-    sources: Sequence[Source] = ()  # `Index.origin` holds indices of it
-    features: dict[str, Index] = field(default_factory=dict)  # by digest, most recent last
-    failures: Failures = field(default_factory=dict)
-    curves: Curves = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    merged: tuple[str, ...] = ()  # names of the shards among the sources
-
-    @property
-    def n_bytes(self) -> int:
-        """Estimated size of the file, rather too large than too small."""
-        n, indexes = len(self.table), self.features.values()
-        values = sum(
-            np.dtype(index.spec.dtype).itemsize * index.spec.dim * int(index.bounds[-1])
-            for index in indexes
-        )
-        texts = (self.table.clip_ids, self.table.groups, self.failures, self.curves)
-        specs = [(index.spec, index.spec.trained_on) for index in indexes]
-        # Per clip: keys and checksums of every feature, labels, and overhead of HDF5.
-        clips = n * (160 * len(specs) + 256)
-        return values + clips + 4 * len(repr((texts, specs, self.provenance))) + (1 << 17)
+def _size(plan: Plan) -> int:
+    """Return the estimated size of a planned file, rather too large than too small."""
+    n, indexes = len(plan.table), plan.features.values()
+    values = sum(
+        np.dtype(index.spec.dtype).itemsize * index.spec.dim * int(index.bounds[-1])
+        for index in indexes
+    )
+    trained_on = [index.spec.trained_on for index in indexes]
+    # Texts of one list have the width of the longest, and a character has at most four bytes.
+    lists = (plan.table.clip_ids, plan.table.groups, plan.table.classes, *trained_on)
+    texts = sum(4 * len(texts) * max(map(len, texts), default=0) for texts in lists)
+    records = (plan.failures, plan.curves, plan.provenance, [index.spec for index in indexes])
+    # Per clip: keys and checksums of every feature, labels, and overhead of HDF5.
+    clips = n * (160 * len(indexes) + 256)
+    return values + clips + texts + 4 * len(repr(records)) + (1 << 17)
 
 
 def rewrite(
@@ -148,7 +139,7 @@ def rewrite(
     # `kept` ends the message for a file that cannot be written.
     with replacing(target, temp, kept=kept) as temp:
         while True:
-            require_room(temp, plan.n_bytes)
+            require_room(temp, _size(plan))
             with h5py.File(temp, "w", libver=schema.LIBVER, locking=False) as file:
                 corrupt = _write_plan(file, plan)
             if not corrupt:

@@ -2,7 +2,6 @@
 
 import time
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +11,11 @@ import numpy as np
 
 from mvemo.cache.cache_file import parts_folder
 from mvemo.cache.errors import BadCache
-from mvemo.cache.rewrite import MemoryRows, Plan, corrupt_stage, failure_now, rewrite
+from mvemo.cache.rewrite import MemoryRows, corrupt_stage, failure_now, rewrite
+from mvemo.cache.schema import KEY
 from mvemo.cache.spec import HALF_LARGEST, FeatureSpec, check_spec
 from mvemo.cache.table import ClipTable, Failure, Failures, check_table, check_texts, subset
-from mvemo.cache.union import plan_rows
+from mvemo.cache.union import Plan
 from mvemo.manifests.array_types import F32
 from mvemo.manifests.files import to_json_values
 
@@ -25,24 +25,15 @@ KEPT = "; committed rows are kept: free some disk space and run the same command
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Stored rows of some clips, for a process that writes more rows of these clips.
+    """Stored rows of some clips, for a process that writes more rows of these clips."""
 
-    Parameters
-    ----------
-    keys
-        Key of each clip's row, by spec digest and clip id.
-    failures
-        Failures of the clips.
-    number
-        Number for new shards, above those of all existing shards.
-    """
-
+    # Key of each clip's row, by spec digest and clip id.
     keys: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     failures: Failures = field(default_factory=dict)
-    number: int = 0
+    number: int = 0  # number for new shards, above those of all existing shards
 
 
-class RowWriter(ABC):
+class RowWriter:
     """Base class of `CacheWriter` and `PartWriter`."""
 
     def __init__(
@@ -71,26 +62,21 @@ class RowWriter(ABC):
         self._parts = parts_folder(self.path)
         self._next = 0
 
-    @abstractmethod
     def _stored(self, digest: str) -> dict[str, bytes]:
         """Map clip ids to the keys of a feature's already stored rows."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _note_shard(self, path: Path) -> None:
         """Record a committed shard."""
+        raise NotImplementedError
 
     # --- stored rows
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
         """Return the ids of the clips whose stored row is up to date.
 
-        Parameters
-        ----------
-        spec
-            Spec of the feature.
-        keys
-            `FeatureSpec.key` of each clip's current media, by clip id. A stored row with another
-            key belongs to replaced media; `close` drops it unless `put` replaces it.
+        `keys` has the `FeatureSpec.key` of each clip's current media. A stored row with another
+        key belongs to replaced media; `close` drops it unless `put` replaces it.
         """
         known = self._known(spec)
         stale = {c for c, key in keys.items() if c in known and known[c] != key.encode()}
@@ -108,25 +94,9 @@ class RowWriter(ABC):
     def put(self, spec: FeatureSpec, clip_id: str, key: str, array: F32, copy: bool = True) -> None:
         """Buffer one clip's values; they are durable after the next commit.
 
-        Parameters
-        ----------
-        spec
-            Spec of the feature.
-        clip_id
-            Id of a clip of the table.
-        key
-            `FeatureSpec.key` of the clip's media.
-        array
-            float32 (dim,) for a vector, (frames, dim) with frames above 0 for a sequence.
-        copy
-            If False, the array is not copied, and must not change before the next commit.
-
-        Raises
-        ------
-        BadCache
-            The clip is unknown, the type or shape is wrong, or values are not finite.
-        MvemoError
-            A commit failed; the rows stay buffered.
+        `array` is float32 (dim,) for a vector, (frames, dim) with frames above 0 for a sequence,
+        and all finite. If `copy` is False, it must not change before the next commit. If a commit
+        fails (MvemoError), the rows stay buffered.
         """
         self._check_open()
         where = f"{self.path}: {spec.label} of clip {clip_id!r}"
@@ -134,7 +104,7 @@ class RowWriter(ABC):
             raise BadCache(f"{where}: the table has no such clip")
         known = self._known(spec)
         values = _checked_values(spec, array, where, copy)
-        if not key or not key.isascii() or not key.isprintable():
+        if not 0 < len(key) <= KEY or not key.isascii() or not key.isprintable():
             raise BadCache(f"{where}: invalid key {key!r}: give FeatureSpec.key(...)")
         self._memory.put(spec, clip_id, key.encode("ascii"), values)
         known[clip_id] = key.encode("ascii")
@@ -151,16 +121,8 @@ class RowWriter(ABC):
     def fail(self, clip_id: str, stage: str, reason: str) -> None:
         """Record a failure; it replaces an earlier failure of the same clip and stage.
 
-        If reason and version are those of the earlier failure, the earlier time is kept.
-
-        Parameters
-        ----------
-        clip_id
-            Id of a clip of the table.
-        stage
-            Step that failed, such as ``decode:audio`` or ``embed:c3d``.
-        reason
-            Cause, in one line.
+        `stage` is the step that failed, such as ``decode:audio``. If reason and version are those
+        of the earlier failure, the earlier time is kept.
         """
         self._check_open()
         if clip_id not in self._row:
@@ -182,15 +144,7 @@ class RowWriter(ABC):
                 self._set_failure(clip_id, known, None)
 
     def curve(self, name: str, values: Mapping[str, Sequence[float]]) -> None:
-        """Store a training curve; it replaces an earlier curve with this name.
-
-        Parameters
-        ----------
-        name
-            Name of the feature, ``@`` and the net, such as ``music1d@fold0``.
-        values
-            Series by name, such as ``epoch``, ``train_loss`` and ``val_loss``.
-        """
+        """Store the series of a training, such as ``train_loss``, by net and fold."""
         self._check_open()
         self._memory.curves[name] = {k: [float(v) for v in s] for k, s in values.items()}
 
@@ -204,9 +158,10 @@ class RowWriter(ABC):
         self._check_open()
         if self._memory:
             memory = self._frozen_memory()
-            features, facts = plan_rows(memory.table, [memory]), to_json_values(self.provenance)
-            table, failures, curves = memory.table, memory.failures, memory.curves
-            plan = Plan(table, [memory], features, failures, curves, dict(facts))
+            facts = dict(to_json_values(self.provenance))
+            plan = Plan(
+                memory.table, [memory], memory.indexes, memory.failures, memory.curves, facts
+            )
             # The name must be unique because other processes write shards, too.
             path = self._parts / f"{self._next:08d}-{uuid.uuid4().hex[:12]}.h5"
             rewrite(path, plan, path.with_suffix(".tmp"), kept=KEPT)
@@ -249,34 +204,6 @@ class PartWriter(RowWriter):
     It locks nothing and writes only its own shards, so many such writers may work at the same
     time. `CacheWriter.take_up` of the locking process adds the shards; if that process is killed,
     the next writer adds them. Writing a row twice does no harm.
-
-    Parameters
-    ----------
-    path
-        Path of the cache.
-    table
-        Clips whose rows are written; a subset of the cache's clips.
-    stored
-        Rows of these clips that the cache already has (`CacheWriter.stored_rows`).
-
-    Attributes
-    ----------
-    requested
-        Each requested feature, with the keys that its rows must have.
-    shards
-        Names of the committed shards.
-
-    Examples
-    --------
-    >>> from mvemo.cache import CacheWriter
-    >>> clips = ClipTable("songs", "multiclass", ("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2)
-    >>> spec = FeatureSpec("mean", "audio", "vector", 2, "example", 1, params={})
-    >>> with CacheWriter("features.h5", clips) as writer:
-    ...     part = PartWriter("features.h5", subset(clips, [1]), writer.stored_rows(["b"]))
-    ...     part.put(spec, "b", spec.key("digest of b.mp3"), np.array([0.5, 1.5], np.float32))
-    ...     part.commit()
-    ...     writer.take_up(part.shards)
     """
 
     def __init__(self, path: Path | str, table: ClipTable, stored: StoredRows) -> None:
@@ -284,8 +211,9 @@ class PartWriter(RowWriter):
         self._before = stored.keys
         self._failures = dict(stored.failures)
         self._next = stored.number
+        # Each requested feature, with the keys that its rows must have.
         self.requested: list[tuple[FeatureSpec, dict[str, str]]] = []
-        self.shards: list[str] = []
+        self.shards: list[str] = []  # names of the committed shards
         self._parts.mkdir(exist_ok=True)
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:

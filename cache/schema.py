@@ -1,62 +1,62 @@
-"""Layout of the HDF5 file (schema 1), its checksums, and all its content except features.
+"""Layout of the HDF5 file (schema 2), its checksums, and all its content except features.
 
 ::
 
     /                      attrs: format, schema, mvemo
     /clips                 attrs: name, task, k, fold_seed, digest, synthetic, checksum;
                            scale, predicted_by (if stated)
-        classes, ids, groups        UTF-8 strings
+        classes, ids, groups        texts
         labels, folds               aligned to ids
         splits                      aligned to ids; only under the holdout protocol
         disagreement                float64 (clips, 1 + n); only if annotators' is known
-    /features/<name>[@foldN]        attrs: digest (of the spec), checksum (of the index), order;
-                                    values_checksum, quick_checksum (of index and checksum;
-                                    both XXH3-128, since mvemo 0.2); n_trained_on (only in
+    /features/<name>[@foldN]        attrs: order; checksum (of all but the values),
+                                    values_checksum (both XXH3-128); n_trained_on (only in
                                     shards of an unfinished run)
         spec                        JSON, without trained_on
         present      bool (clips,)
-        keys         bytes (clips,), empty if missing
+        keys         64 bytes (clips,), empty if missing
         checksums    uint8 (clips, 16), zero if missing
         values       vector: float32 (clips, dim), NaN rows if missing
                      sequence: float32 (all frames, dim), clips one after the other; or
                      float16, with attributes largest_relative_error and largest_absolute_error
         offsets      only for sequences: int64 (clips + 1,), rows of `values`
         trained_on   bool (clips,); trained_on_others: ids that are not in `clips`
-    /failures              clips, stages, reasons; cleared (True only in shards);
-                           times, versions (of mvemo; since mvemo 0.2)
+    /failures              JSON: rows of clip id, stage, reason, time and version of mvemo; only
+                           clip id and stage for cleared failures (only in shards)
     /curves, /provenance   JSON
     /merged                names of the shards that were merged into this file
 
-Everything that HDF5 does not checksum has a checksum of ours, so that `verify` finds every
-flipped bit that matters. There are no pickles and no compression filters: every HDF5 library
-from version 1.10 on can read the file.
+Texts are UTF-8 of fixed width, padded with NUL. Everything that HDF5 does not checksum has a
+checksum of ours, so that `verify` finds every flipped bit that matters. There are no pickles and
+no compression filters: every HDF5 library from version 1.10 on can read the file.
 """
 
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.table import ClipTable, Curves, Failure, Failures
-from mvemo.cache.untrusted import array_of, attribute, part, write_attribute
+from mvemo.cache.table import ClipTable, Curves, Failure, Failures, check_table
+from mvemo.cache.untrusted import array_of, attribute, part, text_array, write_attribute
 from mvemo.manifests.array_types import F32, Ints
 from mvemo.manifests.files import to_json_values
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.text_files import parse_json
 
+T = TypeVar("T")
+
 FORMAT = "mvemo features"
-SCHEMA = 1
+SCHEMA = 2
 # File format of HDF5 1.10, which checksums its metadata, unlike the default.
 LIBVER = ("v110", "v110")
-# Bytes of a checksum of a row (BLAKE2b).
-CHECKSUM = 16
+# Bytes of a checksum of a row (BLAKE2b), and of a key.
+CHECKSUM, KEY = 16, 64
 MISFIT = "it does not match its checksum"
 # Texts of a clip table that are only written if they are not empty.
 _OPTIONAL = ("scale", "predicted_by")
@@ -68,16 +68,8 @@ _TABLE_ATTRIBUTES: dict[str, type[Any]] = {
     "digest": str,
     "synthetic": bool,
 }
-# Data sets to fields of `ClipTable` and of `Failure`.
+# Data sets to fields of `ClipTable`.
 _TABLE_TEXTS = {"classes": "classes", "ids": "clip_ids", "groups": "groups"}
-_FAILURE_COLUMNS = {
-    "clips": "clip_id",
-    "stages": "stage",
-    "reasons": "reason",
-    "times": "time",
-    "versions": "version",
-}
-_ORIGINS = ("times", "versions")
 _NUMBERS = {int, float, type(None)}  # types of a curve's values in JSON
 
 
@@ -117,7 +109,7 @@ def to_json(value: Any) -> str:
 def table_checksum(table: ClipTable) -> str:
     """Return the checksum of everything in a clip table."""
     single = [getattr(table, name) for name in _TABLE_ATTRIBUTES]
-    # Missing optional parts add nothing, so that older tables keep their checksum.
+    # Missing optional parts add nothing.
     optional = [] if table.splits is None else [_integers(table.splits)]
     optional += [f"{name} {text}" for name in _OPTIONAL if (text := getattr(table, name))]
     if table.disagreement is not None:
@@ -145,32 +137,39 @@ def _integers(values: Ints) -> str:
 # --- small parts of a file
 
 
-def write_strings(group: Any, name: str, values: Iterable[str]) -> None:
-    """Write a data set of UTF-8 strings."""
-    group.create_dataset(name, data=list(values), dtype=h5py.string_dtype("utf-8"))
+def write_texts(group: Any, name: str, texts: Sequence[str]) -> None:
+    """Write a list of texts."""
+    group.create_dataset(name, data=text_array(texts))
 
 
-def read_strings(group: Any, name: str) -> tuple[str, ...]:
-    """Read the strings of `write_strings`."""
+def read_texts(group: Any, name: str) -> tuple[str, ...]:
+    """Read the texts of `write_texts`."""
     texts = array_of(group, name).texts()
     if texts.ndim != 1:
         raise ValueError(f"{name}: expected a list, got shape {texts.shape}")
     return tuple(texts.tolist())
 
 
-def write_text(group: Any, name: str, text: str) -> None:
-    """Write a string and its checksum; as a data set, because attributes are limited in size."""
-    item = group.create_dataset(name, data=text, dtype=h5py.string_dtype("utf-8"))
+def write_json(group: Any, name: str, value: Any) -> None:
+    """Write JSON and its checksum; as a data set, because attributes are limited in size."""
+    text = to_json(value)
+    item = group.create_dataset(name, data=text_array([text]).reshape(()))
     write_attribute(item, "checksum", text_checksum(text))
 
 
-def read_text(group: Any, name: str) -> str:
-    """Read the string of `write_text`; raise ValueError if it does not match its checksum."""
+def read_json(group: Any, name: str, kind: type[T]) -> T:
+    """Read the JSON of `write_json`; raise ValueError for a wrong checksum or type."""
     array = array_of(group, name, shape=())
     text = str(array.texts())
     if text_checksum(text) != attribute(array.item, "checksum", str):
         raise ValueError(MISFIT)
-    return text
+    return _checked(parse_json(text), name, kind)
+
+
+def _checked(value: Any, what: str, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise ValueError(f"{what}: expected a {kind.__name__}, got {type(value).__name__}")
+    return value
 
 
 # --- clips
@@ -189,7 +188,7 @@ def write_table(file: Any, table: ClipTable) -> None:
         if text := getattr(table, name):
             write_attribute(group, name, text)
     for name, field in _TABLE_TEXTS.items():
-        write_strings(group, name, getattr(table, field))
+        write_texts(group, name, getattr(table, field))
     group.create_dataset("labels", data=_stored_labels(table))
     for name in ("folds", "splits"):
         if getattr(table, name) is not None:
@@ -199,30 +198,26 @@ def write_table(file: Any, table: ClipTable) -> None:
 
 
 def read_table(file: Any) -> ClipTable:
-    """Read ``/clips``; raise ValueError for a wrong checksum or an unknown task."""
+    """Read ``/clips``; raise ValueError if it is inconsistent or does not match its checksum."""
     group = part(file, "clips")
     facts = {name: attribute(group, name, kind) for name, kind in _TABLE_ATTRIBUTES.items()}
     texts: dict[str, Any]
-    texts = {field: read_strings(group, name) for name, field in _TABLE_TEXTS.items()}
+    texts = {field: read_texts(group, name) for name, field in _TABLE_TEXTS.items()}
     kind = np.dtype(label_kind(facts["task"]).dtype).newbyteorder("<")
-    n = (len(texts["clip_ids"]),)
-    labels, disagreement = array_of(group, "labels", kind).read(), None
-    if "disagreement" in group:
-        found = array_of(group, "disagreement", "<f8")
-        width = 1 + math.prod(labels.shape[1:])
-        widths = (width, width + len(texts["classes"]))
-        if found.shape not in [(*n, width) for width in widths]:
-            raise ValueError(f"disagreement: expected shape {(*n, width)}, got {found.shape}")
-        disagreement = found.read()
+    arrays: dict[str, Any] = {
+        name: array_of(group, name, dtype).read()
+        for name, dtype in (("splits", "<i8"), ("disagreement", "<f8"))
+        if name in group
+    }
     table = ClipTable(
         **facts,
         **texts,
-        labels=labels,
-        folds=array_of(group, "folds", "<i8", n).read(),
-        splits=array_of(group, "splits", "<i8", n).read() if "splits" in group else None,
-        disagreement=disagreement,
+        **arrays,
+        labels=array_of(group, "labels", kind).read(),
+        folds=array_of(group, "folds", "<i8").read(),
         **{name: attribute(group, name, str, "") for name in _OPTIONAL},
     )
+    check_table(table, "the clip table")
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
     return table
@@ -239,59 +234,30 @@ def write_extras(
     merged: Sequence[str],
 ) -> None:
     """Write failures, curves, provenance, and the names of merged shards."""
-    write_strings(file, "merged", merged)
-    group = file.create_group("failures")
-    items = sorted(failures.items(), key=lambda item: item[0])
-    rows = [why or Failure(clip, stage, "") for (clip, stage), why in items]
-    columns = {k: [getattr(row, v) for row in rows] for k, v in _FAILURE_COLUMNS.items()}
-    for name, texts in columns.items():
-        write_strings(group, name, texts)
-    cleared = np.array([why is None for _, why in items], dtype=np.bool_)
-    group.create_dataset("cleared", data=cleared)
-    write_attribute(group, "checksum", _failures_checksum(failures))
-    write_attribute(
-        group, "origin_checksum", _joined_checksum(columns["times"], columns["versions"])
-    )
-    write_text(file, "curves", to_json(curves))
-    write_text(file, "provenance", to_json(provenance))
-
-
-def _failures_checksum(failures: Failures) -> str:
-    """Return the checksum of failures, independent of their order."""
-    rows = ([*at, why is None, None if why is None else why.reason] for at, why in failures.items())
-    return text_checksum(to_json(sorted(rows)))
-
-
-def _joined_checksum(*columns: Sequence[str]) -> str:
-    return text_checksum(*map("\0".join, columns))
+    rows = [astuple(why) if why else at for at, why in failures.items()]
+    write_json(file, "failures", sorted(rows))
+    write_json(file, "curves", curves)
+    write_json(file, "provenance", provenance)
+    write_texts(file, "merged", merged)
 
 
 def read_failures(file: Any) -> Failures:
-    """Read ``/failures``; raise ValueError if they do not match their checksum."""
-    group = part(file, "failures")
-    columns = [read_strings(group, name) for name in ("clips", "stages", "reasons")]
-    # mvemo 0.1 did not store when, and by which versions, a clip failed.
-    if stated := attribute(group, "origin_checksum", str, ""):
-        origins = [read_strings(group, name) for name in _ORIGINS]
-        if _joined_checksum(*origins) != stated:
-            raise ValueError(MISFIT)
-        columns += origins
-    cleared = array_of(group, "cleared", np.bool_, (len(columns[0]),)).read().tolist()
-    failures: Failures = {
-        (why.clip_id, why.stage): None if is_cleared else why
-        for why, is_cleared in zip(map(Failure, *columns), cleared, strict=True)
-    }
-    if _failures_checksum(failures) != attribute(group, "checksum", str):
-        raise ValueError(MISFIT)
+    """Read ``/failures``; raise ValueError if they are damaged."""
+    failures: Failures = {}
+    for stored in read_json(file, "failures", list):
+        row = _checked(stored, "a failure", list)
+        if len(row) not in (2, 5) or {type(text) for text in row} != {str}:
+            raise ValueError("a failure: expected 2 or 5 texts")
+        failures[row[0], row[1]] = Failure(*row) if len(row) == 5 else None
     return failures
 
 
 def read_curves(file: Any) -> Curves:
     """Read ``/curves``; raise ValueError if they are not named series of numbers."""
     curves: Curves = {}
-    for name, stored in _record(parse_json(read_text(file, "curves")), "curves").items():
+    for name, stored in read_json(file, "curves", dict).items():
         curves[name] = {}
-        for key, values in _record(stored, "a curve").items():
+        for key, values in _checked(stored, "a curve", dict).items():
             if not isinstance(values, list) or not {type(v) for v in values} <= _NUMBERS:
                 raise ValueError("a curve has values that are not numbers")
             curves[name][key] = [float("nan") if v is None else float(v) for v in values]
@@ -300,14 +266,7 @@ def read_curves(file: Any) -> Curves:
 
 def read_provenance(file: Any) -> dict[str, Any]:
     """Read ``/provenance``; raise ValueError unless it and its history are records."""
-    stored = _record(parse_json(read_text(file, "provenance")), "provenance")
-    history = stored.get("history", [])
-    if not isinstance(history, list) or not all(isinstance(item, dict) for item in history):
-        raise ValueError("its history is not a list of records")
+    stored: dict[str, Any] = read_json(file, "provenance", dict)
+    for run in _checked(stored.get("history", []), "history", list):
+        _checked(run, "an earlier run", dict)
     return stored
-
-
-def _record(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{what}: expected a record, got {type(value).__name__}")
-    return value

@@ -153,21 +153,13 @@ def _is_storable(text: str) -> bool:
 
 @dataclass(frozen=True, order=True)
 class Failure:
-    """Failure of one clip.
-
-    Parameters
-    ----------
-    clip_id, stage, reason
-        Id of the clip, step that failed (such as ``decode:audio``), and cause in one line.
-    time, version
-        Time as ISO 8601 in UTC, and version of mvemo; empty in files of mvemo 0.1.
-    """
+    """Failure of one clip."""
 
     clip_id: str
-    stage: str
-    reason: str
-    time: str = ""
-    version: str = ""
+    stage: str  # step that failed, such as ``decode:audio``
+    reason: str  # in one line
+    time: str = ""  # ISO 8601 in UTC
+    version: str = ""  # of mvemo
 
 
 # (clip id, stage) -> failure; None if an earlier failure was cleared.
@@ -176,20 +168,10 @@ Failures = dict[tuple[str, str], Failure | None]
 
 @dataclass(frozen=True)
 class FailureKind:
-    """Failures of one stage with one reason.
-
-    Parameters
-    ----------
-    stage
-        Step that failed, such as ``decode:audio``.
-    reason
-        Reason of the first clip; the others may differ in numbers.
-    clip_ids
-        Ids of the clips, in the given order.
-    """
+    """Failures of one stage with one reason."""
 
     stage: str
-    reason: str
+    reason: str  # of the first clip; the others may differ in numbers
     clip_ids: tuple[str, ...]
 
     def text(self, most: int = 3) -> str:

@@ -4,35 +4,38 @@ Rewriting stores the union in a file; reading a folder of shards uses it directl
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache.cache_file import CacheFile
 from mvemo.cache.errors import BadCache
-from mvemo.cache.index import Index
+from mvemo.cache.index import Index, in_table_order
 from mvemo.cache.schema import to_json
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import ClipTable, Curves, Failures, subset
-from mvemo.manifests.array_types import F64, Bools, Ints
+from mvemo.cache.table_differences import SINGLE, contradictions, rows_in
+from mvemo.manifests.array_types import F64, Ints
+
+# Values of clips that all files must state alike.
+ROWS = ("labels", "groups", "folds", "splits")
 
 # --- clips
 
 
 def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
     """Return a table of all clips, in the order of the file with all clips, or sorted by id."""
-    first = files[0].table
-    if len(files) == 1:
+    first, *others = tables = [file.table for file in files]
+    if not others:
         return first
     for file in files[1:]:
-        _refuse_other_manifest(file, files[0])
-    tables = [file.table for file in files]
-    # For each of the concatenated rows of all tables, the first row of its clip.
-    place: dict[str, int] = {}
+        _refuse(file, contradictions(first, file.table, SINGLE))
+        if (file.table.splits is None) != (first.splits is None):
+            _refuse(file, ["only some of the caches have splits"])
     ids = [clip for table in tables for clip in table.clip_ids]
-    first_rows = np.array([place.setdefault(clip, i) for i, clip in enumerate(ids)])
+    place: dict[str, int] = {}
+    rows = [place.setdefault(clip, i) for i, clip in enumerate(ids)]
     together = replace(
         first,
         name=min(table.name for table in tables),
@@ -46,7 +49,11 @@ def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
         disagreement=_joined_disagreement(tables),
     )
     if len(place) < len(ids):
-        _refuse_other_rows(together, first_rows, files)
+        stop = 0
+        for file in files:
+            start, stop = stop, stop + len(file.table)
+            stated = subset(together, rows[start:stop])
+            _refuse(file, contradictions(stated, file.table, ROWS))
     whole = [table for table in tables if len(table) == len(place)]
     if whole:
         chosen = min(whole, key=lambda t: (t.disagreement is None, t.clip_ids))
@@ -54,76 +61,39 @@ def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
     return subset(together, [place[clip] for clip in sorted(place)])
 
 
-def _joined_disagreement(tables: Sequence[ClipTable]) -> F64 | None:
-    """Return the annotators' disagreement of all tables, NaN for tables that do not state it."""
-    stated = [t.disagreement for t in tables if t.disagreement is not None]
-    if not stated:
-        return None
-    # Of classes, only some tables may have votes.
-    joined, start = np.full((sum(map(len, tables)), max(d.shape[1] for d in stated)), np.nan), 0
-    for t in tables:
-        if t.disagreement is not None:
-            joined[start : start + len(t), : t.disagreement.shape[1]] = t.disagreement
-        start += len(t)
-    return joined
-
-
-def _refuse_other_manifest(file: CacheFile, first: CacheFile) -> None:
-    fields = ["digest", "task", "classes", "k", "fold_seed", "synthetic", "scale", "predicted_by"]
-    for what in fields:
-        value, first_value = getattr(file.table, what), getattr(first.table, what)
-        if value != first_value:
-            raise BadCache(
-                f"{file.path}: {what.replace('_', ' ')}: expected {first_value!r}, as in "
-                f"{first.path}, got {value!r}: all caches must be of one manifest"
-            )
-    if (file.table.splits is None) != (first.table.splits is None):
-        with_splits, other = (first, file) if file.table.splits is None else (file, first)
+def _refuse(file: CacheFile, contradictory: Sequence[str]) -> None:
+    if contradictory:
         raise BadCache(
-            f"{file.path}: the clips of {with_splits.path} have splits, but those of {other.path} "
-            "do not: all caches must be of one manifest"
+            f"{file.path}: does not match the other caches ({'; '.join(contradictory)}): all must "
+            "be of one manifest"
         )
 
 
-def _refuse_other_rows(together: ClipTable, first_rows: Ints, files: Sequence[CacheFile]) -> None:
-    """Refuse files that disagree about a clip; row `first_rows[i]` is the first of row i's clip."""
-    columns = [together.labels, np.array(together.groups, object), together.folds]
-    columns += [] if together.splits is None else [together.splits]
-    same = np.all([equal_rows(column, column[first_rows]) for column in columns], axis=0)
-    if same.all():
-        return
-    row = int(same.argmin())
-    file_of = [file for file in files for _ in file.table.clip_ids]
-    file, earlier = file_of[row], file_of[first_rows[row]]
-    raise BadCache(
-        f"{file.path}: the label, group, fold or split of clip {together.clip_ids[row]!r} differs "
-        f"from that in {earlier.path}"
-    )
-
-
-def equal_rows(a: NDArray[Any], b: NDArray[Any]) -> Bools:
-    """Return True for each row that is equal in both arrays; NaN equals NaN."""
-    if a.shape != b.shape:
-        return np.zeros(len(a), np.bool_)
-    same = a == b
-    if a.dtype.kind == "f":
-        same |= np.isnan(a) & np.isnan(b)
-    return np.asarray(same.all(axis=tuple(range(1, a.ndim))), np.bool_)
-
-
-def rows_in(table: ClipTable, parts: Sequence[ClipTable]) -> list[Ints]:
-    """Return for each table in `parts` int64 (clips,), the rows of its clips in `table`, or -1."""
-    others = any(part is not table for part in parts)
-    position = {clip: i for i, clip in enumerate(table.clip_ids)} if others else {}
-    return [
-        np.arange(len(table))
-        if part is table
-        else np.array([position.get(c, -1) for c in part.clip_ids], np.int64)
-        for part in parts
-    ]
+def _joined_disagreement(tables: Sequence[ClipTable]) -> F64 | None:
+    """Return the annotators' disagreement of all tables, NaN for tables that do not state it."""
+    # Of classes, only some tables may have votes.
+    width = max(0 if t.disagreement is None else t.disagreement.shape[1] for t in tables)
+    joined = [np.full((len(t), width), np.nan) for t in tables]
+    for rows, t in zip(joined, tables, strict=True):
+        if t.disagreement is not None:
+            rows[:, : t.disagreement.shape[1]] = t.disagreement
+    return np.concatenate(joined) if width else None
 
 
 # --- features
+
+
+@dataclass
+class Plan:
+    """Complete content of a file, and the sources of its values."""
+
+    table: ClipTable  # clips in the order of all rows
+    sources: Sequence[Any] = ()  # files, or rows in memory; `Index.origin` has their numbers
+    features: dict[str, Index] = field(default_factory=dict)  # by digest, most recent last
+    failures: Failures = field(default_factory=dict)
+    curves: Curves = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    merged: tuple[str, ...] = ()  # names of the shards among the sources
 
 
 # Part of a feature: number and name of its source, the table row of each clip, and its index.
@@ -136,8 +106,7 @@ def plan_feature(table: ClipTable, parts: Sequence[Part], where: object = None) 
     If `where` (for messages) is given, raise BadCache for rows that differ between parts.
     """
     spec = parts[0][3].spec
-    width = max(index.keys.dtype.itemsize for _, _, _, index in parts)
-    whole = Index.empty(spec, len(table), width)
+    whole = Index.empty(spec, len(table))
     names = {number: name for number, name, _, _ in parts}
     for number, name, places, index in parts:
         rows = np.flatnonzero(index.present & (places >= 0))
@@ -156,21 +125,19 @@ def plan_feature(table: ClipTable, parts: Sequence[Part], where: object = None) 
                 )
         whole.origin[to] = number
         whole.row[to] = rows
-        whole.present[to] = True
-        whole.keys[to] = index.keys[rows]
-        whole.checksums[to] = index.checksums[rows]
-        whole.frames[to] = index.frames[rows]
+        for planned, stored in zip(whole.columns, index.columns, strict=True):
+            planned[to] = stored[rows]
     seen = {clip for _, _, _, index in parts for clip in index.spec.trained_on}
     stated = max(index.n_trained_on for _, _, _, index in parts)
     return replace(
         whole,
-        spec=replace(spec, trained_on=tuple(sorted(seen))),
+        spec=in_table_order(replace(spec, trained_on=tuple(seen)), table.clip_ids),
         n_trained_on=0 if len(seen) >= stated else stated,
     )
 
 
-def plan_rows(table: ClipTable, sources: Sequence[Any], where: object = None) -> dict[str, Index]:
-    """Plan all features by spec digest, the most recent last; `where` is that of `plan_feature`."""
+def plan_rows(table: ClipTable, sources: Sequence[Any]) -> dict[str, Index]:
+    """Plan all features with their newest rows, by spec digest, the most recent last."""
     parts: dict[str, list[Part]] = {}
     places = rows_in(table, [source.table for source in sources])
     for number, source in enumerate(sources):
@@ -178,7 +145,7 @@ def plan_rows(table: ClipTable, sources: Sequence[Any], where: object = None) ->
             # It is removed and added again, so that the most recent feature comes last.
             parts[digest] = parts.pop(digest, [])
             parts[digest].append((number, source.name, places[number], index))
-    return {digest: plan_feature(table, of_one, where) for digest, of_one in parts.items()}
+    return {digest: plan_feature(table, of_one) for digest, of_one in parts.items()}
 
 
 def in_order(features: Mapping[str, Index]) -> dict[str, Index]:
@@ -204,25 +171,20 @@ def refuse_rivals(files: Sequence[CacheFile], where: object) -> None:
             known[spec.digest] = spec, file
 
 
-def merge_specs(
-    files: Sequence[CacheFile], table: ClipTable
-) -> dict[tuple[str, int | None], FeatureSpec]:
+def merge_specs(files: Sequence[CacheFile], table: ClipTable) -> list[FeatureSpec]:
     """Return the specs of all files by name and fold, with the training clips from all files."""
-    specs = {(s.name, s.fold): s for file in reversed(files) for s in file.specs.values()}
-    if len(files) == 1:
-        if len(specs) < len(files[0].specs):
-            raise BadCache(f"{files[0].path}: it has a duplicate feature: extract again")
-        return specs
-    seen: dict[tuple[str, int | None], set[str]] = {at: set() for at in specs}
+    specs: dict[str, FeatureSpec] = {}
+    seen: dict[str, set[str]] = {}
     for file in files:
-        for spec in file.specs.values():
-            seen[spec.name, spec.fold].update(spec.trained_on)
-    clips = frozenset(table.clip_ids if any(seen.values()) else ())
-    for at, trained_on in seen.items():
-        if trained_on:
-            ordered = [clip for clip in table.clip_ids if clip in trained_on]
-            specs[at] = replace(specs[at], trained_on=(*ordered, *sorted(trained_on - clips)))
-    return specs
+        for digest, spec in file.specs.items():
+            specs.setdefault(digest, spec)
+            seen.setdefault(digest, set()).update(spec.trained_on)
+    if len(files) > 1:
+        specs = {
+            digest: in_table_order(replace(spec, trained_on=tuple(seen[digest])), table.clip_ids)
+            for digest, spec in specs.items()
+        }
+    return sorted(specs.values(), key=lambda spec: (spec.name, spec.fold or 0))
 
 
 # --- the rest

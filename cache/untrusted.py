@@ -1,21 +1,19 @@
 """Safe reading of HDF5 files from untrusted sources.
 
 Links and storage in other files are not followed. Every size is checked before anything is read:
-an array of a cache has as many bytes in the file as in memory (caches are not compressed), and all
-texts together must not be longer than the file.
-
-Texts are read without HDF5, which loops endlessly on a damaged heap collection with an object of
-size 0. A data set of texts holds a reference for each text: its length, and the address of a
-collection with the number of an object in it (HDF5 File Format Specification, III.E and VIII).
+an array of a cache has as many bytes in the file as in memory, because caches are not compressed
+and their texts have a fixed width. HDF5 reads texts of variable width, of other programs' files,
+only in a process with limited time and memory: it loops endlessly on some damaged ones.
 """
 
 import math
 import os
-import struct
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -23,13 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.manifests.array_files import most_bytes
+from mvemo.manifests.text_files import parse_json
 
-_TEXT: np.dtype[Any] = h5py.string_dtype("utf-8")
-# Reference to a text: its length, address of its collection, number of its object.
-_REFERENCE = np.dtype([("length", "<u4"), ("place", "<u8"), ("number", "<u4")])
-# Words of a collection to search together; nearly all collections have at most as many.
-WORDS = 1 << 13
-_COLLECTION = struct.Struct("<4sB3xQ")
+# Memory in GiB, in addition to the file's size, of a process that opens an untrusted file.
+MEMORY_GIB = 4
+# Time limit in seconds of a process that reads texts of another program's file.
+TEXT_SECONDS = 120.0
 
 
 def part(group: Any, name: str) -> h5py.Group:
@@ -54,10 +51,9 @@ def _member(group: Any, name: str) -> Any:
 
 
 def write_attribute(group: Any, name: str, text: str) -> None:
-    """Write a text attribute of fixed length: HDF5 may loop endlessly on variable lengths."""
-    content = text.encode()
-    dtype = h5py.string_dtype("utf-8", max(1, len(content)))
-    group.attrs.create(name, np.array(content, dtype=dtype), dtype=dtype)
+    """Write a text attribute."""
+    content = text_array([text]).reshape(())
+    group.attrs.create(name, content, dtype=content.dtype)
 
 
 def attribute(group: Any, name: str, kind: type[Any], default: Any = None) -> Any:
@@ -72,17 +68,11 @@ def attribute(group: Any, name: str, kind: type[Any], default: Any = None) -> An
     if stored.shape != ():
         raise ValueError(f"attribute {name}: expected a scalar, got shape {stored.shape}")
     kept = stored.get_type()
-    fixed = isinstance(kept, h5py.h5t.TypeStringID) and not kept.is_variable_str()
-    dtype = np.dtype(f"S{kept.get_size()}") if fixed else stored.dtype
-    # Caches of mvemo 0.1 have texts of variable length.
-    text = fixed or h5py.check_string_dtype(dtype)
-    allowed = {str: "OS" if text else "", int: "iu", bool: "b"}[kind]
-    if dtype.kind not in allowed:
-        raise ValueError(
-            f"attribute {name}: expected {kind.__name__}, got {'text' if text else dtype}"
-        )
+    dtype = _dtype_of(kept)
+    if dtype.kind not in {str: "S", int: "iu", bool: "b"}[kind]:
+        raise ValueError(f"attribute {name}: expected {kind.__name__}, got {dtype}")
     value = np.empty((), dtype)
-    stored.read(value, kept if fixed else None)
+    stored.read(value, kept if kind is str else None)
     single: Any = value[()]
     return single.decode() if kind is str else kind(single)
 
@@ -116,7 +106,7 @@ class PlainArray:
             return
         if self.offset is None:
             everything = np.empty(self.shape, self.dtype)
-            self.item.read(h5py.h5s.ALL, h5py.h5s.ALL, everything)
+            self.item.read(h5py.h5s.ALL, h5py.h5s.ALL, everything, self.item.get_type())
             values[...] = everything[start : start + len(values)] if self.shape else everything
             return
         handle = self.file.get_vfd_handle()
@@ -129,13 +119,13 @@ class PlainArray:
             remaining, place = remaining[count:], place + count
 
     def texts(self) -> NDArray[np.object_]:
-        """Return all UTF-8 texts; raise ValueError if they are longer than the file."""
-        if not _is_text(self.dtype):
+        """Return all UTF-8 texts."""
+        if self.dtype.kind != "S":
             raise ValueError(f"{self.name}: expected texts, got {self.dtype}")
-        if not math.prod(self.shape):
-            return np.empty(self.shape, object)
-        most = self.file.get_filesize()
-        return _texts(self.item, self.name, self.file, most).reshape(self.shape)
+        stored = self.read().ravel().tolist()
+        texts = np.empty(len(stored), object)
+        texts[:] = [text.decode() for text in stored]
+        return texts.reshape(self.shape)
 
 
 def array_of(
@@ -146,6 +136,8 @@ def array_of(
     if not isinstance(item, h5py.h5d.DatasetID):
         raise ValueError(f"{name} is not a data set")
     stored_shape, stored_dtype = item.shape, _dtype_of(item.get_type(), dtype)
+    if stored_dtype.hasobject:
+        raise ValueError(f"{name}: expected values of fixed width")
     if stored_shape is None:
         raise ValueError(f"{name} is empty")
     if shape is not None and stored_shape != shape:
@@ -162,30 +154,26 @@ def array_of(
         if layout == h5py.h5d.CHUNKED or created.get_nfilters():
             raise ValueError(f"{name} is compressed or in chunks; arrays of a cache must not be")
     file = h5py.h5i.get_file_id(item)
-    size = _REFERENCE.itemsize if _is_text(stored_dtype) else stored_dtype.itemsize
-    _check_size(item, name, math.prod(stored_shape) * size, file.get_filesize())
+    n_bytes = math.prod(stored_shape) * stored_dtype.itemsize
+    _check_size(item, name, n_bytes, file.get_filesize())
     if not hasattr(os, "preadv"):
         offset = None
     return PlainArray(item, name, stored_shape, stored_dtype, offset, file)
 
 
-def _dtype_of(kept: Any, expected: Any) -> np.dtype[Any]:
+def _dtype_of(kept: Any, expected: Any = None) -> np.dtype[Any]:
     """Return the NumPy type of a stored type; comparing with `expected` first is faster."""
-    dtype: np.dtype[Any] = _TEXT
     if expected is not None and kept.equal(_hdf5_type(np.dtype(expected))):
-        dtype = np.dtype(expected)
-    elif not isinstance(kept, h5py.h5t.TypeStringID) or not kept.is_variable_str():
-        dtype = kept.dtype
+        return np.dtype(expected)
+    if isinstance(kept, h5py.h5t.TypeStringID) and not kept.is_variable_str():
+        return np.dtype(f"S{kept.get_size()}")
+    dtype: np.dtype[Any] = kept.dtype
     return dtype
 
 
 @lru_cache(maxsize=32)
 def _hdf5_type(dtype: np.dtype[Any]) -> Any:
     return h5py.h5t.py_create(dtype, logical=True)
-
-
-def _is_text(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind == "O" and h5py.check_string_dtype(dtype) is not None
 
 
 def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
@@ -200,103 +188,70 @@ def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
 # --- texts
 
 
-def _texts(item: Any, name: str, file: Any, most: int) -> NDArray[np.object_]:
-    """Return the texts of a contiguous data set, together at most `most` bytes."""
-    created = file.get_create_plist()
-    if created.get_sizes() != (8, 8):
-        raise ValueError(f"{name} is in a file whose addresses do not have 8 bytes")
-    with open(os.fsdecode(h5py.h5f.get_name(item)), "rb", buffering=0) as raw:
-
-        def read_at(place: int, size: int) -> bytes:
-            raw.seek(place)
-            return raw.read(size)
-
-        size = math.prod(item.shape) * _REFERENCE.itemsize
-        stored = read_at(item.get_offset(), size)
-        if len(stored) != size:
-            raise ValueError(f"{name} is cut off")
-        references = np.frombuffer(stored, _REFERENCE)
-        total = int(references["length"].sum(dtype=np.int64))
-        # Many references may point to one long text.
-        if total > most:
-            raise ValueError(
-                f"{name}: truncated file ({total:,} bytes of text declared, {most:,} present)"
-            )
-        # Addresses are relative to the end of the user block.
-        base = created.get_userblock()
-        rows = np.flatnonzero(references["length"])
-        rows = rows[np.argsort(references["place"][rows], kind="stable")]
-        length, place, number = (references[k][rows] for k in ("length", "place", "number"))
-        firsts = np.flatnonzero(np.diff(place, prepend=~place[:1])).tolist()
-        found: list[str] = []
-        for first, last in pairwise([*firsts, len(rows)]):
-            content = _read_collection(base + int(place[first]), most, read_at)
-            starts, ends = _objects_of(content)
-            objects = np.minimum(number[first:last], len(starts) - 1)
-            start, end = starts[objects], starts[objects] + length[first:last]
-            if (end > ends[objects]).any():
-                raise ValueError(f"the texts of {name} are damaged")
-            bounds = zip(start.tolist(), end.tolist(), strict=True)
-            found += [content[a:b].decode() for a, b in bounds]
-        texts = np.full(len(references), "", object)
-        texts[rows] = found
-        return texts
-
-
-def _read_collection(place: int, most: int, read_at: Callable[[int, int], bytes]) -> bytes:
-    """Return the bytes of an HDF5 heap collection (signature GCOL); empty if it is damaged."""
-    head = read_at(place, _COLLECTION.size)
-    if len(head) == _COLLECTION.size:
-        mark, version, size = _COLLECTION.unpack(head)
-        if mark == b"GCOL" and version == 1 and _COLLECTION.size <= size <= most:
-            content = read_at(place, size)
-            if len(content) == size:
-                return content
-    return b""
-
-
-# Data sets share collections, so parsed ones are cached.
-@lru_cache(maxsize=8)
-def _objects_of(content: bytes) -> NDArray[np.int64]:
-    """Return int64 (2, numbers + 1), start and end of each object's data by its number.
-
-    An object has a header of two words (its number, its size in bytes), then its data. Both are 0
-    for numbers without an object, such as the last, and for all objects of a damaged collection.
-    """
-    n, first = len(content) // 8, _COLLECTION.size // 8
-    if n < first + 2:
-        return np.zeros((2, 1), np.int64)
-    words, place, chains, last = np.frombuffer(content, "<i8", n), first, [], first
-    while place < n - 1:
-        size = words[place + 1 : place + 1 + WORDS]
-        number = words[place : place + len(size)] & 0xFFFF
-        # For each word, as if it started an object: the start of the next object, or `end`.
-        behind, end = np.arange(len(size)) + 2 + (size >> 3) + (size & 7 > 0), len(size)
-        after = np.append(np.where((number > 0) & (size >= 0) & (behind < end), behind, end), end)
-        # The number of known objects doubles in each step, because so does the width of the jumps.
-        chain = np.zeros(1, np.int64)
-        while chain[-1] < end:
-            chain, after = np.concatenate([chain, after[chain]]), after[after]
-        chain = chain[chain < end]
-        chains.append(place + chain)
-        last = place + int(chain[-1])
-        if not number[chain[-1]] or size[chain[-1]] < 0:
-            break
-        place += int(behind[chain[-1]])
-    chain, last_size = np.concatenate(chains), int(words[last + 1])
-    if words[last] & 0xFFFF:
-        whole = last_size >= 0 and 8 * place <= len(content)
-    else:
-        # Object 0 is the free space at the end; its size includes the header.
-        whole, chain = 8 * last + last_size == len(content), chain[:-1]
-    chain = chain[: len(chain) if whole else 0]
-    number = words[chain] & 0xFFFF
-    objects = np.zeros((2, number.max(initial=0) + 2), np.int64)
-    objects[:, number] = 8 * chain + 16, 8 * chain + 16 + words[chain + 1]
-    return objects
+def text_array(texts: Iterable[str]) -> NDArray[np.bytes_]:
+    """Return texts as an array of UTF-8 bytes of fixed width, of a type that HDF5 stores."""
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, h5py.string_dtype("utf-8", max([1, *map(len, encoded)])))
 
 
 # --- files of other programs
+
+_LIMITED = """
+import json, sys
+try:
+    import resource
+    limit = int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+except (ImportError, ValueError, OSError):
+    pass
+"""
+_READ_TEXTS = """
+import h5py
+with h5py.File(sys.argv[1], "r") as file:
+    texts = file[sys.argv[3]].asstr(errors="replace")[()].ravel().tolist()
+if sum(map(len, texts)) > int(sys.argv[4]):
+    sys.exit("the texts are longer than a file of its size may have")
+print(json.dumps(texts))
+"""
+
+
+def run_limited(code: str, path: Path, size: int, seconds: float, *arguments: str) -> Any:
+    """Run Python code on a file of `size` bytes in a limited process, and return its JSON output.
+
+    A crash, a timeout or a failure is a ValueError of one line.
+    """
+    limits = str(path), str(size + (MEMORY_GIB << 30))
+    command = [sys.executable, "-c", _LIMITED + code, *limits, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"did not finish within {seconds:g} s") from None
+    if done.returncode < 0:
+        raise ValueError(f"crashed (signal {-done.returncode})")
+    if done.returncode:
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise ValueError(f"failed: {(last or ['it gave no message'])[-1][:200]}")
+    return parse_json(done.stdout)
+
+
+@dataclass(frozen=True)
+class ForeignTexts:
+    """Texts of variable width in another program's HDF5 file, not yet read."""
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    most: int  # bytes that all texts together may have
+
+    def __getitem__(self, _: object) -> NDArray[np.object_]:
+        arguments = self.name, str(self.most)
+        try:
+            texts = run_limited(_READ_TEXTS, self.path, self.most, TEXT_SECONDS, *arguments)
+        except ValueError as error:
+            raise ValueError(f"reading the texts of {self.name} {error}") from None
+        return np.array(texts, object).reshape(self.shape)
 
 
 def data_set_names(file: Any) -> list[str]:
@@ -319,11 +274,8 @@ def data_set(file: Any, name: str, size: int) -> Any:
             f"{name} of shape {item.shape} would need {n_bytes:,} bytes of memory, but at most "
             f"{most:,} are allowed for a file of its size"
         )
-    text = item.dtype.kind == "O"
-    if item.chunks is None and item.size and (item.id.get_storage_size() or text):
-        expected = item.size * _REFERENCE.itemsize if text else n_bytes
-        _check_size(item.id, name, expected, file.id.get_filesize())
-        if text and item.id.get_offset() is not None:
-            # They are checked before HDF5 reads them: it may loop endlessly on damaged texts.
-            _texts(item.id, name, file.id, most)
+    if item.dtype.hasobject:
+        return ForeignTexts(Path(file.filename), name, item.shape, item.dtype, most)
+    if item.chunks is None and item.size and item.id.get_storage_size():
+        _check_size(item.id, name, n_bytes, file.id.get_filesize())
     return item

@@ -1,11 +1,8 @@
 """Verification of caches: damage and contradictions, in this process or a limited subprocess."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +12,12 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, is_whole
 from mvemo.cache.reader import Cache
 from mvemo.cache.spec import FeatureSpec, leaked_rows
-from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable, check_table
-from mvemo.cache.untrusted import PlainArray
+from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
+from mvemo.cache.untrusted import PlainArray, run_limited
 from mvemo.manifests.array_types import Ints
 from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.labels import label_kind
-from mvemo.manifests.text_files import parse_json
 
-# Memory in GiB, in addition to the file's size, of the subprocess that checks untrusted files.
-MEMORY_GIB = 4
 # Number of problems of one kind that are listed; further problems are counted.
 SHOWN = 5
 # Number of threads that read values; more are not faster, because memory is the bottleneck.
@@ -125,10 +119,6 @@ def _features_problems(file: CacheFile, digests: Sequence[str]) -> list[str]:
 
 def _table_problems(table: ClipTable) -> list[str]:
     """Return the problems of a clip table."""
-    try:
-        check_table(table, "the clip table")
-    except BadCache as error:
-        return [str(error)]
     labels, folds, k = table.labels, table.folds, table.k
     problems = [
         f"label {labels[i].tolist()} of clip {table.clip_ids[i]!r} is out of range"
@@ -182,7 +172,7 @@ def _values_problems(index: Index, values: PlainArray, table: ClipTable) -> list
         found = [f"{label} of clip {problem}" for problem in _row_problems(index, values, table)]
     except DAMAGE as error:
         return [f"feature {label} cannot be read ({reason(error)})"]
-    if not found and index.values_checksum:
+    if not found:
         found = [f"{label}: the values do not match their checksum"]
     return _shortened(found, f"damaged rows of {label}")
 
@@ -250,14 +240,6 @@ def _shortened(problems: list[str], what: str) -> list[str]:
 
 
 _CHECK = """
-import json, os, sys
-try:
-    import resource
-    limit = int(sys.argv[2])
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-except (ImportError, ValueError, OSError):
-    pass
 from mvemo.cache import verify_cache
 print(json.dumps(verify_cache(sys.argv[1])))
 """
@@ -267,18 +249,8 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     """Verify a cache of unknown origin as `verify_cache` does, in a limited subprocess.
 
     On a forged file, HDF5 may run endlessly or crash before our checks. Only the subprocess is
-    then affected; its time and memory are limited.
-
-    Parameters
-    ----------
-    path
-        Path of the cache.
-    seconds
-        Time limit in seconds, above 0.
-
-    Returns
-    -------
-    Problems, one sentence each; a crash or a timeout of the check is one of them.
+    then affected; its time (in seconds) and memory are limited, and a crash or a timeout is a
+    problem like others.
     """
     path = Path(path)
     if not path.exists():
@@ -286,16 +258,7 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     if seconds <= 0:
         raise BadCache(f"the time limit is {seconds:g} seconds, but it must be above 0")
     size = sum(file.stat().st_size for file in cache_files(path))
-    memory = size + (MEMORY_GIB << 30)
-    command = [sys.executable, "-c", _CHECK, str(path), str(memory)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        return [f"the check did not finish within {seconds:g} s: do not open this file"]
-    if done.returncode == 0:
-        with suppress(ValueError):
-            return [str(problem) for problem in parse_json(done.stdout)]
-    if done.returncode < 0:
-        return [f"the check crashed (signal {-done.returncode}): do not open this file"]
-    last = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it gave no message"]
-    return [f"the check failed: {last[-1][:200]}"]
+        return [str(problem) for problem in run_limited(_CHECK, path, size, seconds)]
+    except ValueError as error:
+        return [f"the check {error}: do not open this file"]

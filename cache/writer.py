@@ -16,11 +16,12 @@ import numpy as np
 
 from mvemo.cache.cache_file import CacheFile, shard_paths
 from mvemo.cache.index import Index
-from mvemo.cache.rewrite import MemoryRows, Plan, newest_failures, newest_plan, rewrite
+from mvemo.cache.rewrite import MemoryRows, newest_failures, newest_plan, rewrite
 from mvemo.cache.row_writer import KEPT, RowWriter, StoredRows
 from mvemo.cache.shards import locked_cache, read_shards, remove_shards, shard_number
 from mvemo.cache.spec import saw_its_fold
 from mvemo.cache.table import ClipTable, check_table
+from mvemo.cache.union import Plan
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import cause, to_json_values
 

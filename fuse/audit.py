@@ -1,4 +1,4 @@
-"""Audit of a cache: faults of data that make scores too good or too bad.
+"""Audit of features: faults of data that make scores too good or too bad.
 
 The audit reads features and labels only; it fits small models inside folds that keep groups
 whole. Features of nets that were trained on the clips know the labels of their training clips,
@@ -10,19 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from mvemo.cache import Cache, open_cache
+from mvemo.cache import open_cache
 from mvemo.fuse.columns import repeated_columns, shifted_rows
-from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix
+from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings, Matrix
 from mvemo.fuse.leaks import MOST_FITTED, Knowledge, group_means, knowledge, rows_mismatch
-from mvemo.fuse.near_pairs import near_pairs
-from mvemo.fuse.scaling import MIN_CLIPS, Scaling, fit_scaling, row_blocks, unit_rows
-from mvemo.manifests import make_folds, read_manifest
+from mvemo.fuse.near_pairs import near_rows
+from mvemo.fuse.scaling import MIN_CLIPS, Scaling, fit_scaling, row_blocks
+from mvemo.fuse.stores import FeatureStore
+from mvemo.fuse.tasks import task_of
+from mvemo.manifests import read_manifest
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
-from mvemo.manifests.labels import UNLABELLED, Task, label_kind
+from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.file_names import source_of_piece
 from mvemo.manifests.text_table import Tabular, listed
 
@@ -91,36 +93,21 @@ def first_of_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def audit_cache(
-    cache: Cache, splits: Mapping[str, str] | None = None, settings: FeatureSettings = PLAIN
+    store: FeatureStore, splits: Mapping[str, str] | None = None, settings: FeatureSettings = PLAIN
 ) -> Findings:
-    """Look for faults of the data in a cache.
+    """Look for faults of the data in features of clips.
 
-    Parameters
-    ----------
-    cache
-        Open cache.
-    splits
-        Split (``train``, ``val``, ``test``) by clip id; by default those that the cache has.
-    settings
-        Settings of the features. Features larger than their `memory` are not audited.
-
-    Returns
-    -------
-    Findings: equal or nearly equal vectors in different groups or splits or with different labels
-    (``duplicate-across-groups``, ``duplicate-across-splits``, ``label-conflict``), features that
-    know the labels (``label-leakage``), columns that are ``constant``, ``duplicate-columns`` or in
-    other ``units``, ``outlier`` clips, ``shifted-rows``, ``batch-effect``, labels of other rows
-    (``rows-mismatch``), pieces of one source in several groups or splits (``source-across-groups``,
-    ``source-across-splits``), and ``few-groups`` of a class.
+    `splits` maps clips to ``train``, ``val`` or ``test``; by default as the table does. Features
+    larger than the `memory` of the settings are not audited.
     """
-    table = cache.table
+    table = store.table
     if splits is None and table.splits is not None:
         names = [("train", "val", "test")[i] for i in table.splits]
         splits = dict(zip(table.clip_ids, names, strict=True))
-    features = Features(cache, settings)
+    features = Features(store, settings)
     if features.streamed:
         return Findings()
-    audit = _Audit(cache, features, splits)
+    audit = _Audit(store, features, splits)
     findings = [
         finding
         for name in features.modality
@@ -141,8 +128,10 @@ def audit_file(features: str | Path, manifest: str | Path | None = None) -> Find
 class _Audit:
     """Labels, groups and folds that all features are compared with."""
 
-    def __init__(self, cache: Cache, features: Features, splits: Mapping[str, str] | None) -> None:
-        table = self.table = cache.table
+    def __init__(
+        self, store: FeatureStore, features: Features, splits: Mapping[str, str] | None
+    ) -> None:
+        table = self.table = store.table
         self.features, self.splits = features, splits
         self.group = np.unique(np.array(table.groups), return_inverse=True)[1].reshape(-1)
         self.is_numeric = table.task == "regression"
@@ -152,14 +141,13 @@ class _Audit:
         # Tags may have no names, if no clip has any.
         self.labelled = table.task != UNLABELLED and table.labels.size > 0
         if self.labelled:
-            members = label_kind(table.task).members(table.labels, table.classes)
-            y = table.labels if self.is_numeric else np.column_stack(list(members.values()))
-            self.y: F64 = y.astype(np.float64).reshape(len(table), -1)
+            task, folds = task_of(table.task), table.folds
+            y_true = task.read_labels(table.labels)
+            clips = Clips(task, y_true, table.groups, folds, len(table.classes))
+            self.y: F64 = (y_true if self.is_numeric else clips.target.T).astype(np.float64)
             self.means = group_means(self.y, self.group)
-            self.folds = table.folds
-            if not table.k and self.k > 1:
-                task = cast(Task, table.task)
-                self.folds = make_folds(table.labels, table.groups, self.k, 0, task)
+            everything = np.ones(len(table), np.bool_)
+            self.folds = folds if table.k else clips.folds_of(everything, self.k)
 
     def ids(self, rows: Ints) -> tuple[str, ...]:
         return tuple(self.table.clip_ids[row] for row in rows.tolist())
@@ -238,9 +226,7 @@ class _Audit:
             values, rows = values[told], rows[told]
         if len(rows) < FEWEST:
             return
-        scaling, _ = fit_scaling(values, np.ones(len(rows), np.bool_), VERY_FAR)
-        unit = unit_rows(replace(scaling, limit=np.inf).apply(values))
-        near = near_pairs(unit, self.group[rows])
+        near = near_rows(values, self.group[rows], VERY_FAR)
         if not len(near.pairs):
             return
         pairs = rows[near.pairs]

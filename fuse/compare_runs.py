@@ -17,11 +17,8 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.numeric import mean_of_finite
 from mvemo.fuse.prediction_files import read_predictions
 from mvemo.fuse.report.report_files import comparison_facts
+from mvemo.fuse.report.tables import TEXT, Cell, Column, Table, table
 from mvemo.fuse.report.text import (
-    TEXT,
-    Cell,
-    Head,
-    PaperTable,
     clean,
     columns,
     count,
@@ -29,7 +26,6 @@ from mvemo.fuse.report.text import (
     fraction,
     p_text,
     score_text,
-    table,
     wrap,
 )
 from mvemo.fuse.tasks import task_of
@@ -143,7 +139,7 @@ def format_run_comparison(comparison: RunComparison) -> str:
     return "\n".join(lines)
 
 
-def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
+def comparison_tables(comparison: RunComparison) -> list[Table]:
     first = comparison.runs[0]
     task = first.task
     scores = comparison.scores
@@ -169,8 +165,8 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
         "correction."
     )
     also = ", ".join(column.title for column in task.field_columns(first.classes))
-    titles = "score", also, Head("against", TEXT), "score", also, "of", "difference", "p"
-    return [(caption, table(["model", *titles], rows))]
+    titles = "score", also, Column("against", TEXT), "score", also, "of", "difference", "p"
+    return [table(["model", *titles], rows, title=caption)]
 
 
 def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:

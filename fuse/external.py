@@ -21,6 +21,7 @@ from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.prediction_columns import check_outputs
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.labels import label_kind
+from mvemo.manifests.splits.assignment import parts_of_groups
 from mvemo.manifests.text_table import listed
 
 
@@ -127,7 +128,24 @@ def results_of_predictions(
             for one in predictions.repeats
         )
         return with_repeats(first, others)
-    p = _checked(predictions, from_logits)
+    return score_predictions(
+        _checked(predictions, from_logits),
+        name=name,
+        synthetic=synthetic,
+        scale=scale,
+        provenance=provenance,
+    )
+
+
+def score_predictions(
+    p: Predictions,
+    *,
+    name: str = "",
+    synthetic: bool = False,
+    scale: str = "",
+    provenance: Mapping[str, Any] | None = None,
+) -> Results:
+    """Return `results_of_predictions` of one evaluation, without checking the predictions."""
     task = task_of(p.task).for_labels(p.classes, p.y_true, scale)
     tested = (p.folds >= 0)[:, None]
     models = tuple(
@@ -136,9 +154,8 @@ def results_of_predictions(
         )
         for model, outputs in p.outputs.items()
     )
-    # Each pair of group and fold counts once, so that a group in several folds occurs again.
-    n_folds = Counter(group for group, _ in set(zip(p.groups, p.folds.tolist(), strict=True)))
-    n_straddling = sum(n > 1 for n in n_folds.values())
+    folds = parts_of_groups(zip(p.groups, p.folds.tolist(), strict=True))
+    n_straddling = sum(len(of_group) > 1 for of_group in folds.values())
     return Results(
         name=name,
         task=task,

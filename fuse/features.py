@@ -7,16 +7,19 @@ in the cache when they are needed, so other descriptors can be chosen without th
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache import Cache, FeatureSpec
+from mvemo.cache import FeatureSpec
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.numeric import Link, complete
 from mvemo.fuse.scaling import Rows, standardise_within
+from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import labels as manifest_labels
 from mvemo.manifests import make_folds
@@ -75,7 +78,7 @@ def statistics_of(spec: FeatureSpec) -> tuple[str, ...]:
 
 
 # Digest of a spec of `lld` to its vectors: the audit and repeats do not read the sequences again.
-_vectors: WeakKeyDictionary[Cache, dict[str, F32]] = WeakKeyDictionary()
+_vectors: WeakKeyDictionary[FeatureStore, dict[str, F32]] = WeakKeyDictionary()
 
 
 class DescriptorStatistics:
@@ -83,25 +86,25 @@ class DescriptorStatistics:
 
     def __init__(
         self,
-        cache: Cache,
+        store: FeatureStore,
         descriptors: Sequence[str],
         statistics: Sequence[str] = DEFAULT_STATISTICS,
     ) -> None:
-        self._cache = cache
+        self._store = store
         self._statistics = statistics
         self._descriptors = descriptors
-        sequences = [spec.name for spec in cache.specs if spec.kind == "sequence"]
-        if LLD in cache.names():
-            raise BadFeatures(f"{cache.path}: already has a feature {LLD!r}: leave fuse.lld empty")
+        sequences = [spec.name for spec in store.specs if spec.kind == "sequence"]
+        if LLD in {spec.name for spec in store.specs}:
+            raise BadFeatures(f"{store.path}: already has a feature {LLD!r}: leave fuse.lld empty")
         for name in descriptors:
             if name not in sequences:
                 raise BadFeatures(
-                    f"{cache.path}: fuse.lld: unknown sequence {name!r}; the file has "
+                    f"{store.path}: fuse.lld: unknown sequence {name!r}; the file has "
                     f"{', '.join(dict.fromkeys(sequences)) or 'no sequences'}"
                 )
             if descriptors.count(name) > 1:
                 raise BadFeatures(f"fuse.lld names {name!r} twice")
-        specs = [cache.spec(name) for name in descriptors]
+        specs = [next(s for s in store.specs if s.name == name) for name in descriptors]
         if len({spec.modality for spec in specs}) > 1:
             raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} must have the same modality")
         self.spec = FeatureSpec(
@@ -120,17 +123,17 @@ class DescriptorStatistics:
 
     def vectors(self) -> tuple[F32, Bools]:
         """Return what `mvemo.cache.Cache.vectors` returns; present clips have all descriptors."""
-        kept = _vectors.setdefault(self._cache, {})
+        kept = _vectors.setdefault(self._store, {})
         if self.spec.digest not in kept:
             kept[self.spec.digest] = self._read()
         values = kept[self.spec.digest]
         return values.copy(), ~np.isnan(values[:, 0])
 
     def _read(self) -> F32:
-        clip_ids = self._cache.table.clip_ids
+        clip_ids = self._store.table.clip_ids
         values = np.full((len(clip_ids), self.spec.dim), np.nan, dtype=np.float32)
         for row, clip_id in zip(values, clip_ids, strict=True):
-            sequences = [self._cache.sequence(name, clip_id) for name in self._descriptors]
+            sequences = [self._store.sequence(name, clip_id) for name in self._descriptors]
             parts = [sequence_statistics(s, self._statistics) for s in sequences if s is not None]
             if len(parts) == len(sequences):
                 row[:] = np.concatenate(parts)
@@ -169,23 +172,23 @@ PLAIN = FeatureSettings()
 
 
 class Features:
-    """The vector features of a cache."""
+    """The vector features of a store."""
 
-    def __init__(self, cache: Cache, settings: FeatureSettings = PLAIN) -> None:
-        self.cache, self._settings = cache, settings
+    def __init__(self, store: FeatureStore, settings: FeatureSettings = PLAIN) -> None:
+        self.store, self._settings = store, settings
         self._statistics = None
         if settings.lld:
-            self._statistics = DescriptorStatistics(cache, settings.lld, settings.lld_statistics)
+            self._statistics = DescriptorStatistics(store, settings.lld, settings.lld_statistics)
         self.modality: dict[str, str] = {}
         self.outputs: dict[str, str] = {}
         self.rare: dict[str, int] = {}
         self._variants: dict[str, tuple[FeatureSpec, ...]] = {}
-        for name in cache.names():
-            variants = cache.variants(name)
+        for name, found in groupby(store.specs, attrgetter("name")):
+            variants = tuple(found)
             if variants[0].kind == "sequence":
                 continue
-            n = int(cache.present(name, variants[0].fold).sum())
-            if n < min(FEWEST, len(cache.table) // 4):
+            n = int(store.present(name, variants[0].fold).sum())
+            if n < min(FEWEST, len(store.table) // 4):
                 self.rare[name] = n
             listed = self.modality if variants[0].kind == "vector" else self.outputs
             listed[name] = variants[0].modality
@@ -195,22 +198,22 @@ class Features:
             self._variants[LLD] = (self._statistics.spec,)
         if not self.modality:
             raise BadFeatures(
-                f"{cache.path}: holds no feature vectors to evaluate: run 'mvemo extract' first"
+                f"{store.path}: holds no feature vectors to evaluate: run 'mvemo extract' first"
             )
         for name, variants in self._variants.items():
-            missing = set(range(cache.table.k)) - {spec.fold for spec in variants}
+            missing = set(range(store.table.k)) - {spec.fold for spec in variants}
             if self.crossfit(name) and missing:
                 raise BadFeatures(
-                    f"{cache.path}: {name} lacks the nets of folds "
+                    f"{store.path}: {name} lacks the nets of folds "
                     f"{', '.join(map(str, sorted(missing)))}: run the same 'mvemo extract' again, "
                     "which continues where it stopped"
                 )
         numbers = sum(self._variants[name][0].dim for name in self.modality if name != LLD)
-        gib = 4 * len(cache.table) * numbers / 2**30
+        gib = 4 * len(store.table) * numbers / 2**30
         self.streamed = gib > settings.memory
         if self.streamed and settings.within_groups:
             raise BadFeatures(
-                f"{cache.path}: within_groups needs all features in memory ({gib:.3g} GiB): "
+                f"{store.path}: within_groups needs all features in memory ({gib:.3g} GiB): "
                 "set fuse.memory to at least that, or within_groups to false"
             )
 
@@ -240,7 +243,7 @@ class Features:
         """Return a feature as heads read it, from the fold's net if each fold has one."""
         matrix = self.raw_matrix(name, fold)
         if self._settings.within_groups and not isinstance(matrix.values, Rows):
-            values = standardise_within(matrix.values, matrix.present, self.cache.table.groups)
+            values = standardise_within(matrix.values, matrix.present, self.store.table.groups)
             return Matrix(values, matrix.present)
         return matrix
 
@@ -249,10 +252,10 @@ class Features:
         if self._statistics is not None and name == LLD:
             return matrix_of(*self._statistics.vectors())
         if not self.streamed:
-            return matrix_of(*self.cache.vectors(name, fold))
-        shape = len(self.cache.table), self._variants[name][0].dim
-        rows = Rows(shape, partial(self.cache.blocks, name, fold))
-        return Matrix(rows, self.cache.present(name, fold))
+            return matrix_of(*self.store.vectors(name, fold))
+        shape = len(self.store.table), self._variants[name][0].dim
+        rows = Rows(shape, partial(self.store.blocks, name, fold))
+        return Matrix(rows, self.store.present(name, fold))
 
 
 def matrix_of(values: NDArray[np.float32], present: NDArray[np.bool_] | None = None) -> Matrix:
@@ -281,7 +284,7 @@ class Clips:
     n_outputs
         Number of classes, tags or targets.
     seed
-        Seed of the inner folds.
+        Seed of new folds.
     """
 
     task: Task
@@ -301,19 +304,19 @@ class Clips:
         """Return the targets, float32 (outputs, clips): one-hot classes, tags, or values."""
         return self.task.target(self.y_true, self.n_outputs)
 
-    def inner_folds(self, fold: int, count: int) -> Ints:
-        """Return folds of the training clips of `fold`, int64 (clips,), -1 for all other clips.
+    def folds_of(self, rows: Bools, count: int) -> Ints:
+        """Return new folds of the clips in `rows`, int64 (clips,), -1 for all other clips.
 
-        Groups stay whole. All are -1 if the training clips form one group.
+        Groups stay whole. All are -1 if the clips form one group.
         """
-        train = np.flatnonzero(self.folds != fold)
-        groups = [self.groups[row] for row in train]
-        inner = np.full(len(self.y_true), -1, dtype=np.int64)
+        members = np.flatnonzero(rows)
+        groups = [self.groups[row] for row in members]
+        folds = np.full(len(rows), -1, dtype=np.int64)
         count = min(count, len(set(groups)))
         if count >= 2:
             task = cast(manifest_labels.Task, self.task.name)
-            inner[train] = make_folds(self.y_true[train], groups, count, self.seed, task)
-        return inner
+            folds[members] = make_folds(self.y_true[members], groups, count, self.seed, task)
+        return folds
 
 
 def leave_each_out(folds: Ints) -> list[tuple[Bools, Bools]]:

@@ -83,19 +83,10 @@ class LabelErrors:
 def find_label_errors(
     cache: Cache, settings: EvaluationSettings = DEFAULT, share: float = SHARE, seed: int = 0
 ) -> LabelErrors:
-    """Rank the clips of a cache by how doubtful their labels are.
+    """Rank the clips by how doubtful their labels are under the recommended model.
 
-    Parameters
-    ----------
-    cache, settings
-        Open cache, and settings of the evaluation; the recommended model predicts.
-    share, seed
-        Share of wrong labels for which the precision is stated, and the seed of exchanged ratings.
-
-    Raises
-    ------
-    BadFeatures
-        No model predicts the clips, or the clips have no labels.
+    `share` is the share of wrong labels for which the precision is stated; `seed` is that of
+    exchanged ratings.
     """
     # Linear heads rank doubtful labels a little better than the kernel head (on EmoMV).
     settings = replace(settings, n_resamples=0, refit=False, temperature=False, kernel=False)

@@ -14,12 +14,13 @@ near, and the tail is that of the pairs above it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from mvemo.fuse.scaling import FAR, fit_scaling, unit_rows
 from mvemo.manifests.array_types import F32, Bools, Ints
 
 # Expected number of pairs of different groups below the strict threshold, by chance.
@@ -57,6 +58,12 @@ class NearPairs:
     def rows(self, *, equal: bool = False) -> Ints:
         """Return the rows in any pair, or in pairs of equal vectors, int64 (rows,)."""
         return np.unique(self.pairs[self.equal] if equal else self.pairs)
+
+
+def near_rows(values: F32, group: Ints, far_from: float = FAR) -> NearPairs:
+    """Standardise values (clips, dim), all of them finite, and return `near_pairs` of them."""
+    scaling, _ = fit_scaling(values, np.ones(len(values), np.bool_), far_from)
+    return near_pairs(unit_rows(replace(scaling, limit=np.inf).apply(values)), group)
 
 
 NO_PAIRS = NearPairs(np.empty((0, 2), np.int64), np.empty(0, np.bool_), 1.0)

@@ -6,21 +6,20 @@ distance to the labelled clips and to those chosen before (greedy k-centre: Sene
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import pairwise_distances_argmin_min
 
-from mvemo.cache import Cache
+from mvemo.cache import TEST, TRAIN
+from mvemo.fuse.crossval.evaluation import evaluate_once
+from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.numeric import complete
+from mvemo.fuse.models import models_of
 from mvemo.fuse.scaling import fit_scaling
+from mvemo.fuse.stores import FeatureStore, MemoryStore, joined, selected
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_types import F64
 
-# Inverse strength of the penalty, as the heads' default.
-STRENGTH = 0.01
 FIELDS = ("clip_id", "path", "label", "uncertainty")
 
 
@@ -34,92 +33,81 @@ class NextLabel:
     uncertainty: float
 
 
-def next_labels(labelled: Cache, unlabelled: Cache, n: int | None = None) -> list[NextLabel]:
-    """Rank clips of another feature file, such as a catalogue, by the use of labelling them.
+def next_labels(
+    labelled: FeatureStore, unlabelled: FeatureStore, n: int | None = None
+) -> list[NextLabel]:
+    """Rank unlabelled clips, such as those of a catalogue, by the use of labelling them.
 
-    Parameters
-    ----------
-    labelled
-        Features with labels.
-    unlabelled
-        Features of other clips; those that both files have, by name and size, are compared.
-    n
-        Number of clips; None for all.
-
-    Raises
-    ------
-    BadFeatures
-        The files share no feature, or no clip has all shared features.
+    Features that both have, by name and size, are compared. `n` is the number of clips.
     """
-    names = [name for name in labelled.names() if _form(labelled, name) == _form(unlabelled, name)]
-    names = [name for name in names if _form(labelled, name)]
-    if not names:
-        raise BadFeatures(
-            f"{labelled.path} ({', '.join(labelled.names()) or 'no features'}) and "
-            f"{unlabelled.path} ({', '.join(unlabelled.names()) or 'no features'}) share no "
-            "feature: embed both with the same nets"
-        )
-    known, new = (np.hstack([c.vectors(f)[0] for f in names]) for c in (labelled, unlabelled))
-    seen = complete(known.astype(np.float64))
-    rows = np.flatnonzero(complete(new.astype(np.float64)))
-    if not len(rows) or not seen.any():
-        path = unlabelled.path if seen.any() else labelled.path
-        raise BadFeatures(f"{path}: no clip has all of the features {', '.join(names)}")
-    scaling, _ = fit_scaling(known[seen], np.ones(int(seen.sum()), np.bool_))
-    x, z = (scaling.apply(each).astype(np.float64) for each in (known[seen], new[rows]))
-    uncertainty, predicted = _uncertainty(labelled, x, seen, z)
-    chosen = _k_centre(x, z, uncertainty, len(rows) if n is None else min(n, len(rows)))
-    table = unlabelled.table
+    known, new = _common(labelled, unlabelled)
+    names, link, table = np.array(known.table.classes), task_of(known.table.task).link, new.table
+    uncertainty, predicted = np.ones(len(table)), [""] * len(table)
+    if link != "identity":
+        p = np.clip(_outputs(known, new), 1e-12, 1 - 1e-12)
+        if link == "softmax":
+            predicted = names[p.argmax(axis=1)].tolist()
+            uncertainty = -np.sum(p * np.log(p), axis=1) / np.log(len(names))
+        else:
+            predicted = [";".join(names[row > 0.5]) for row in p]
+            uncertainty = -(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean(axis=1)
     return [
-        NextLabel(
-            table.clip_ids[rows[i]], table.groups[rows[i]], predicted[i], float(uncertainty[i])
+        NextLabel(table.clip_ids[i], table.groups[i], predicted[i], float(uncertainty[i]))
+        for i in _k_centre(*_standardised(known, new), uncertainty, n)
+    ]
+
+
+def _common(labelled: FeatureStore, unlabelled: FeatureStore) -> tuple[MemoryStore, MemoryStore]:
+    """Return the clips of both that have all features that both have."""
+    stores = labelled, unlabelled
+    forms = [{(s.name, s.kind, s.fold, s.modality, s.dim) for s in of.specs} for of in stores]
+    both = {
+        name for name, kind, fold, *_ in forms[0] & forms[1] if (kind, fold) == ("vector", None)
+    }
+    if not both:
+        first, second = (
+            f"{of.path} ({', '.join(spec.name for spec in of.specs) or 'no features'})"
+            for of in stores
         )
-        for i in chosen
-    ]
+        raise BadFeatures(f"{first} and {second} share no feature: embed both with the same nets")
+    parts = []
+    for of in stores:
+        specs = [spec for spec in of.specs if spec.name in both]
+        rows = np.logical_and.reduce([of.present(spec.name) for spec in specs])
+        if not rows.any():
+            listing = ", ".join(sorted(both))
+            raise BadFeatures(f"{of.path}: no clip has all of the features {listing}")
+        parts.append(selected(of, specs, np.flatnonzero(rows)))
+    return parts[0], parts[1]
 
 
-def _form(cache: Cache, name: str) -> tuple[Any, ...]:
-    """Return what must match of a feature; () if it is a sequence, or of several nets."""
-    found = [spec for spec in cache.specs if spec.name == name]
-    if len(found) != 1 or found[0].kind != "vector":
-        return ()
-    return found[0].modality, found[0].dim
+def _outputs(known: MemoryStore, new: MemoryStore) -> F64:
+    """Return the outputs for new clips of a head over all features of the labelled clips."""
+    table, n = known.table, len(new.table)
+    (*_, model) = models_of({spec.name: spec.modality for spec in known.specs})
+    settings = EvaluationSettings(
+        models=(model.name,), choose_model=False, temperature=False, missing_modality=False
+    )
+    # The labels of tested clips are not read, so any will do.
+    unknown = np.zeros((n, *table.labels.shape[1:]), table.labels.dtype)
+    facts = {"task": table.task, "classes": table.classes, "labels": unknown}
+    parts = [known, selected(new, new.specs, np.arange(n), **facts)]
+    (result,) = evaluate_once(joined(parts, (TRAIN, TEST)), settings).models
+    return result.outputs[len(table) :]
 
 
-def _uncertainty(cache: Cache, x: F64, seen: Any, z: F64) -> tuple[F64, list[str]]:
-    """Return the entropy of the predictions in 0..1, and the predicted labels; 1 for ratings."""
-    table, link = cache.table, task_of(cache.table.task).link
-    labels = np.asarray(table.labels)[seen]
-    if link == "identity":
-        return np.ones(len(z)), [""] * len(z)
-    if link == "softmax":
-        proba = _proba(x, labels, z)
-        predicted = [table.classes[c] for c in np.unique(labels)[proba.argmax(axis=1)]]
-        if proba.shape[1] == 1:
-            return np.ones(len(z)), predicted
-        bits = -np.sum(proba * np.log(np.maximum(proba, 1e-12)), axis=1)
-        return bits / np.log(proba.shape[1]), predicted
-    tags = [
-        _proba(x, y, z)[:, 1] if 0 < y.sum() < len(y) else np.full(len(z), y.mean())
-        for y in labels.T
-    ]
-    p = np.clip(np.column_stack(tags), 1e-12, 1 - 1e-12)
-    bits = -(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean(axis=1)
-    names = np.array(table.classes)
-    return bits, [";".join(names[row > 0.5]) for row in p]
+def _standardised(known: MemoryStore, new: MemoryStore) -> tuple[F64, F64]:
+    """Return all features of the labelled and of the new clips, float64 (clips, dim)."""
+    x, z = (np.hstack([of.vectors(spec.name)[0] for spec in of.specs]) for of in (known, new))
+    scaling, _ = fit_scaling(x, np.ones(len(x), np.bool_))
+    return scaling.apply(x).astype(np.float64), scaling.apply(z).astype(np.float64)
 
 
-def _proba(x: F64, y: Any, z: F64) -> F64:
-    if len(np.unique(y)) == 1:
-        return np.ones((len(z), 1))
-    return LogisticRegression(C=STRENGTH, max_iter=500).fit(x, y).predict_proba(z)
-
-
-def _k_centre(x: F64, z: F64, weight: F64, n: int) -> list[int]:
+def _k_centre(x: F64, z: F64, weight: F64, n: int | None) -> list[int]:
     """Choose rows of `z` one by one, by weight times distance to `x` and to earlier choices."""
     nearest = pairwise_distances_argmin_min(z, x)[1]
     chosen = list[int]()
-    for _ in range(n):
+    for _ in range(len(z) if n is None else min(n, len(z))):
         score = weight * nearest
         score[chosen] = -1.0
         chosen.append(int(score.argmax()))

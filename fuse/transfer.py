@@ -8,27 +8,27 @@ both sets are found by their features and left out of the larger set, whether it
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache import TEST, TRAIN, Cache, ClipTable, FeatureSpec, import_feature, open_cache
+from mvemo.cache import TEST, TRAIN, ClipTable, FeatureSpec
 from mvemo.fuse.bootstrap import resample_groups
+from mvemo.fuse.crossval.comparisons import difference_interval
 from mvemo.fuse.crossval.evaluation import evaluate_once
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.fuse.crossval.paired_tests import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.intervals import score_interval
-from mvemo.fuse.near_pairs import near_pairs
+from mvemo.fuse.models import Model
+from mvemo.fuse.near_pairs import near_rows
 from mvemo.fuse.numeric import complete
-from mvemo.fuse.results import Results, recommended_model
-from mvemo.fuse.scaling import fit_scaling, unit_rows
-from mvemo.manifests.array_types import F32, F64, Bools, Ints
+from mvemo.fuse.results import Results, recommended_model, score_model
+from mvemo.fuse.stores import FeatureStore, MemoryStore, joined, selected
+from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.dimensions import QUADRANTS
 from mvemo.manifests.labels import PLANE, parse_scale
 from mvemo.manifests.schemes import find_scheme
@@ -36,6 +36,8 @@ from mvemo.manifests.schemes import find_scheme
 # Function from a label to a class, or None for a label that the scheme does not map.
 Scheme = Callable[[str], str | None]
 DEFAULT = EvaluationSettings()
+# Results on each data set by models of its own clips: number of the set, classes and features.
+Own = dict[tuple[Any, ...], Results]
 
 
 @dataclass(frozen=True)
@@ -58,112 +60,90 @@ class Transfer:
     others: dict[str, tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class _Labelled:
-    """Clips of one data set with comparable labels."""
-
-    rows: Ints  # rows in the cache
-    labels: NDArray[Any]
-
-
 def transfer_all(
-    caches: Sequence[Cache],
+    stores: Sequence[FeatureStore],
     scheme: Scheme | str | None = None,
     settings: EvaluationSettings = DEFAULT,
 ) -> list[Transfer]:
     """Train on each data set, and test on each other one.
 
-    Parameters
-    ----------
-    caches
-        Two or more open caches with features of the same names and extractors.
-    scheme
-        Function from labels to shared classes, ``quadrants``, or None for the labels as they are.
-    settings
-        Settings of the evaluations.
-
-    Raises
-    ------
-    BadFeatures
-        Two data sets have no feature, or fewer than two classes or no target, in common.
+    `scheme` is a function from labels to shared classes, ``quadrants``, or None for the labels as
+    they are. Features are compared that have the same name and extractor.
     """
-    own: dict[tuple[int, tuple[str, ...]], Results] = {}
-    found = []
-    for i, j in permutations(range(len(caches)), 2):
-        found.append(_transfer(caches[i], caches[j], scheme, settings, own, j))
-    return found
+    settings = replace(settings, folds=None, seed=None, repeats=1, refit=False, n_resamples=0)
+    own: Own = {}
+    return [
+        _transfer((stores[i], stores[j]), scheme, settings, own, j)
+        for i, j in permutations(range(len(stores)), 2)
+    ]
 
 
 def _transfer(
-    source: Cache,
-    target: Cache,
+    stores: tuple[FeatureStore, FeatureStore],
     scheme: Scheme | str | None,
     settings: EvaluationSettings,
-    own: dict[tuple[int, tuple[str, ...]], Results],
+    own: Own,
     number: int,
 ) -> Transfer:
-    task, classes, (train, test) = _comparable(source, target, scheme)
-    specs = _common(source, target)
-    vectors = {
-        spec.name: [cache.vectors(spec.name)[0] for cache in (source, target)] for spec in specs
-    }
-    shared, tested = _shared(vectors, train.rows, test.rows)
-    if len(train.rows) < len(test.rows):
-        shared = np.zeros_like(shared)
+    source, target = stores
+    train, test = _comparable(source, target, scheme)
+    in_test, in_train = _shared(train, test)
+    # Recordings of both sets are left out of the larger one.
+    if len(train.table) < len(test.table):
+        in_test = np.zeros_like(in_test)
     else:
-        tested = np.zeros_like(tested)
-    if shared.all() or tested.all():
+        in_train = np.zeros_like(in_train)
+    if in_test.all() or in_train.all():
         raise BadFeatures(f"{source.path} has the same recordings as {target.path}: leave out one")
-    train = _Labelled(train.rows[~shared], train.labels[~shared])
-    settings = replace(settings, folds=None, seed=None, repeats=1, refit=False, n_resamples=0)
-    pairs = [(source, train, TRAIN), (target, test, TEST)]
-    results = _evaluate(task, classes, pairs, specs, vectors, settings)
-    key = number, classes
+    train = selected(train, train.specs, np.flatnonzero(~in_test))
+    results = evaluate_once(joined([train, test], (TRAIN, TEST)), settings)
+    classes = test.table.classes
+    key = (number, classes, tuple(spec.name for spec in test.specs))
     if key not in own:
-        own[key] = _evaluate(task, classes, pairs[1:], specs, vectors, settings)
-    there, here = _outputs(results, len(train.rows)), _outputs(own[key], 0)
-    y, valid = test.labels, complete(there) & complete(here) & ~tested
-    primary = results.task.primary
-    score, score_own = primary(y[valid], there[valid]), primary(y[valid], here[valid])
-    groups = [target.table.groups[i] for i in test.rows[valid]]
-    resamples, zeros = resample_groups(groups), np.zeros(len(groups), np.int64)
-    both = np.stack([here[valid], there[valid]])
-    drawn = results.task.resample_primary(y[valid], both, zeros, 1, resamples)
-    interval = score_interval("difference", drawn[0] - drawn[1], resamples)
-    measured = [
-        results.task.measure(y[valid], values[valid], results.task.decide(values[valid]))
-        for values in (there, here)
-    ]
-    others = {
-        c.title: (c.value(*measured[0]), c.value(*measured[1]))
-        for c in results.task.field_columns(classes)
+        own[key] = evaluate_once(test, settings)
+    there, here = _outputs(results)[len(train.table) :], _outputs(own[key])
+    task, valid = results.task, complete(there) & complete(here) & ~in_train
+    y_true, zeros = own[key].y_true[valid], np.zeros(valid.sum(), np.int64)
+    groups = [test.table.groups[row] for row in np.flatnonzero(valid)]
+    outputs = {
+        "own": here[valid],
+        "source": there[valid],
+        "baseline": own[key].baseline.outputs[valid],
     }
-    baseline = primary(y[valid], own[key].baseline.outputs[valid])
+    models = {
+        name: score_model(task, Model(name, (), ()), values, y_true, zeros, 1)
+        for name, values in outputs.items()
+    }
+    score = {name: float(m.per_fold[task.primary_metric][0]) for name, m in models.items()}
+    folded = FoldedOutputs(task, y_true, groups, zeros, 1, outputs)
     return Transfer(
-        source.table.name,
-        target.table.name,
-        results.task.primary_metric,
-        classes,
-        len(train.rows),
-        int(valid.sum()),
-        int(shared.sum() + tested.sum()),
-        score,
-        score_own,
-        score_own - score,
-        interval,
-        baseline,
-        others,
+        source=source.table.name,
+        target=target.table.name,
+        metric=task.primary_metric,
+        classes=classes,
+        n_train=len(train.table),
+        n_test=int(valid.sum()),
+        n_shared=int(in_test.sum() + in_train.sum()),
+        score=score["source"],
+        own=score["own"],
+        loss=score["own"] - score["source"],
+        interval=difference_interval([folded], "own", "source", resample_groups(groups)),
+        baseline=score["baseline"],
+        others={
+            column.title: (models["source"].value_of(column), models["own"].value_of(column))
+            for column in task.field_columns(classes)
+        },
     )
 
 
-def _outputs(results: Results, start: int) -> F64:
-    """Return the outputs of the nested choice, or of the only model, from a row on."""
+def _outputs(results: Results) -> F64:
+    """Return the outputs of the nested choice, or of the only model."""
     chosen = results.choice.nested if results.choice is not None else recommended_model(results)
     assert chosen is not None
-    return chosen.outputs[start:]
+    return chosen.outputs
 
 
-def _common(source: Cache, target: Cache) -> list[FeatureSpec]:
+def _common(source: FeatureStore, target: FeatureStore) -> list[FeatureSpec]:
     """Return the features of the target that the source has, too, without those of trained nets."""
     theirs = {spec.name: spec for spec in source.specs if spec.kind == "vector"}
     common = [
@@ -183,33 +163,41 @@ def _common(source: Cache, target: Cache) -> list[FeatureSpec]:
 
 
 def _comparable(
-    source: Cache, target: Cache, scheme: Scheme | str | None
-) -> tuple[str, tuple[str, ...], tuple[_Labelled, _Labelled]]:
-    """Return task, classes and labels that both data sets can be scored with."""
-    tables = source.table, target.table
+    source: FeatureStore, target: FeatureStore, scheme: Scheme | str | None
+) -> tuple[MemoryStore, MemoryStore]:
+    """Return the clips of both data sets with the task, classes and features that both have."""
+    stores, tables, specs = (source, target), (source.table, target.table), _common(source, target)
     if scheme is None and all(table.task == "regression" for table in tables):
-        names = [name for name in target.table.classes if name in source.table.classes]
+        names = tuple(name for name in target.table.classes if name in source.table.classes)
         if names:
             by_scale = all(table.scale for table in tables)
-            parts = tuple(
-                _Labelled(np.arange(len(t)), _matched(t, names, by_scale)) for t in tables
-            )
-            return "regression", tuple(names), (parts[0], parts[1])
+            ratings = [_matched(table, names, by_scale) for table in tables]
+            return _relabelled(stores, specs, "regression", names, ratings)
     named = [_class_names(table, scheme) for table in tables]
-    classes = sorted({*filter(None, named[0])} & {*filter(None, named[1])})
+    classes = tuple(sorted({*filter(None, named[0])} & {*filter(None, named[1])}))
     if len(classes) < 2:
         raise BadFeatures(
             f"{source.path} and {target.path} have {len(classes)} classes in common "
             f"({', '.join(tables[0].classes)}; {', '.join(tables[1].classes)}): give a --scheme"
         )
-    parts = tuple(
-        _Labelled(
-            np.array([i for i, name in enumerate(names) if name in classes], np.int64),
-            np.array([classes.index(name) for name in names if name in classes], np.int64),
-        )
-        for names in named
-    )
-    return "multiclass", tuple(classes), (parts[0], parts[1])
+    codes = [np.array([classes.index(n) if n in classes else -1 for n in of]) for of in named]
+    return _relabelled(stores, specs, "multiclass", classes, codes)
+
+
+def _relabelled(
+    stores: Sequence[FeatureStore],
+    specs: Sequence[FeatureSpec],
+    task: str,
+    classes: tuple[str, ...],
+    labels: Sequence[NDArray[Any]],
+) -> tuple[MemoryStore, MemoryStore]:
+    """Return the clips of both stores that have a label, without their own folds and splits."""
+    parts = []
+    for store, y in zip(stores, labels, strict=True):
+        rows = np.flatnonzero(y >= 0) if task == "multiclass" else np.arange(len(y))
+        facts = {"task": task, "classes": classes, "labels": y[rows], "scale": ""}
+        parts.append(selected(store, specs, rows, **facts))
+    return parts[0], parts[1]
 
 
 def _class_names(table: ClipTable, scheme: Scheme | str | None) -> list[str | None]:
@@ -243,55 +231,13 @@ def _matched(table: ClipTable, names: Sequence[str], by_scale: bool) -> F64:
     return np.asarray((values - values.mean(axis=0)) / values.std(axis=0), dtype=np.float64)
 
 
-def _shared(vectors: dict[str, list[F32]], train: Ints, test: Ints) -> tuple[Bools, Bools]:
+def _shared(train: MemoryStore, test: MemoryStore) -> tuple[Bools, Bools]:
     """Return bool (training clips,) and (test clips,): True if the other set has the recording."""
-    shared = np.zeros(len(train) + len(test), np.bool_)
-    for of_source, of_target in vectors.values():
-        x = np.concatenate([of_source[train], of_target[test]])
-        present = np.flatnonzero(complete(x.astype(np.float64)))
-        scaling, _ = fit_scaling(x[present], np.ones(len(present), np.bool_))
-        z = replace(scaling, limit=np.inf).apply(x[present])
-        pairs = near_pairs(unit_rows(z), (present >= len(train)).astype(np.int64)).pairs
-        shared[present[pairs.ravel()]] = True
-    return shared[: len(train)], shared[len(train) :]
-
-
-def _evaluate(
-    task: str,
-    classes: tuple[str, ...],
-    parts: Sequence[tuple[Cache, _Labelled, int]],
-    specs: Sequence[FeatureSpec],
-    vectors: dict[str, list[F32]],
-    settings: EvaluationSettings,
-) -> Results:
-    """Evaluate one data set by folds, or the second one by heads of the first."""
-    both = len(parts) == 2
-    table = ClipTable(
-        name=parts[-1][0].table.name,
-        task=task,
-        classes=classes,
-        clip_ids=tuple(
-            f"{split}/{cache.table.clip_ids[i]}" for cache, of, split in parts for i in of.rows
-        ),
-        groups=tuple(
-            f"{split}/{cache.table.groups[i]}" for cache, of, split in parts for i in of.rows
-        ),
-        labels=np.concatenate([of.labels for _, of, _ in parts]),
-        folds=np.full(sum(len(of.rows) for _, of, _ in parts), -1),
-        k=0,
-        splits=np.repeat([split for *_, split in parts], [len(of.rows) for _, of, _ in parts])
-        if both
-        else None,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "both.h5"
-        for spec in specs:
-            values = np.concatenate(
-                [
-                    vectors[spec.name][-len(parts) :][n][of.rows]
-                    for n, (_, of, _) in enumerate(parts)
-                ]
-            )
-            import_feature(path, spec.name, spec.modality, values, table=table)
-        with open_cache(path) as cache:
-            return evaluate_once(cache, settings)
+    n, shared = len(train.table), np.zeros(len(train.table) + len(test.table), np.bool_)
+    both = joined([train, test])
+    for spec in both.specs:
+        values, present = both.vectors(spec.name)
+        rows: Ints = np.flatnonzero(present)
+        pairs = near_rows(values[rows], (rows >= n).astype(np.int64)).pairs
+        shared[rows[pairs.ravel()]] = True
+    return shared[:n], shared[n:]

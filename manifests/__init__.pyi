@@ -17,6 +17,7 @@ from .layouts.scan import scan_clips as scan_clips
 from .model import Clip as Clip
 from .model import Manifest as Manifest
 from .model import write_manifest as write_manifest
+from .reader import ManifestOptions as ManifestOptions
 from .reader import check_manifest as check_manifest
 from .reader import read_manifest as read_manifest
 from .schemes import SCHEMES as SCHEMES

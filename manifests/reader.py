@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mvemo.manifests.annotators import ANNOTATOR, merge_annotators
 from mvemo.manifests.clip_rows import (
@@ -66,8 +67,24 @@ from mvemo.manifests.tables import (
 
 
 @dataclass(frozen=True)
-class _Overrides:
-    """Arguments of `read_manifest` that take precedence over the file."""
+class ManifestOptions:
+    """Options of `read_manifest`, which take precedence over the file.
+
+    Parameters
+    ----------
+    root
+        Folder of the media files; default: the folder that the file states, otherwise its own
+        folder, or the common folder of absolute paths, or of paths above it that all exist.
+    columns
+        Column names of the file, by our names, where they differ: ``{"path": "file"}``. For
+        regression and multilabel, other names are targets or tags.
+    task, name, separator, scale
+        Values that take precedence over stated or recognised values.
+    skip_unlabelled
+        If True, leave out rows without a label.
+    media
+        If True, a missing media file is a problem.
+    """
 
     root: str | Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -80,16 +97,7 @@ class _Overrides:
 
 
 def read_manifest(
-    path: str | Path,
-    *,
-    root: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    task: Task | None = None,
-    name: str | None = None,
-    separator: str | None = None,
-    skip_unlabelled: bool = False,
-    scale: str | None = None,
-    media: bool = True,
+    path: str | Path, options: ManifestOptions | None = None, **changes: Any
 ) -> Manifest:
     """Read a manifest, or a user's own CSV, Parquet or Excel file.
 
@@ -107,18 +115,10 @@ def read_manifest(
     ----------
     path
         Path of the file.
-    root
-        Folder of the media files; default: the folder that the file states, otherwise its own
-        folder, or the common folder of absolute paths, or of paths above it that all exist.
-    columns
-        Column names of the file, by our names, where they differ: ``{"path": "file"}``. For
-        regression and multilabel, other names are targets or tags.
-    task, name, separator, scale
-        Values that take precedence over stated or recognised values.
-    skip_unlabelled
-        If True, leave out rows without a label.
-    media
-        If True, a missing media file is a problem.
+    options
+        Options that take precedence over the file.
+    changes
+        Single fields of `ManifestOptions`, such as ``media=False``.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def read_manifest(
     >>> manifest.notes
     ("path: 2 files in 'file'; another column: --column path=NAME",)
     """
-    given = _Overrides(root, columns or {}, task, name, separator, skip_unlabelled, media, scale)
+    given = replace(options or ManifestOptions(), **changes)
     problems = Problems(Path(path))
     with collection_paused():
         manifest, rows = _parse(problems, given)
@@ -151,12 +151,7 @@ def read_manifest(
 
 
 def check_manifest(
-    path: str | Path,
-    *,
-    root: str | Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    media: bool = True,
-    infer_groups: bool = False,
+    path: str | Path, *, infer_groups: bool = False, **changes: Any
 ) -> list[Problem]:
     """Return all problems of a manifest by line; many problems of one kind are one `Problem`.
 
@@ -165,7 +160,7 @@ def check_manifest(
 
     Parameters
     ----------
-    path, root, columns, media
+    path, changes
         Same as for `read_manifest`.
     infer_groups
         If True, different groups for pieces of one source (`source_of`) are a problem.
@@ -184,7 +179,7 @@ def check_manifest(
     ['start -1 is negative: it must be at least 0 seconds']
     """
     problems = Problems(Path(path))
-    manifest, rows = _parse(problems, _Overrides(root, columns or {}, media=media), empty=True)
+    manifest, rows = _parse(problems, ManifestOptions(**changes), empty=True)
     kind = label_kind(manifest.task)
     if not kind.numeric:
         _check_names(rows, kind, problems)
@@ -202,7 +197,7 @@ def check_manifest(
 
 @collection_paused()
 def _parse(
-    problems: Problems, given: _Overrides, empty: bool = False
+    problems: Problems, given: ManifestOptions, empty: bool = False
 ) -> tuple[Manifest, list[Row]]:
     """Return the manifest without clips, and the rows of its clips; see `check_media`."""
     path = problems.path
@@ -306,7 +301,7 @@ def _check_scale(
                 problems.add(row.line, f"{name} {value:g} is outside the scale {scale}")
 
 
-def _media_root(table: Table, given: _Overrides, problems: Problems) -> Path:
+def _media_root(table: Table, given: ManifestOptions, problems: Problems) -> Path:
     """Return the media root: given, stated, common to all absolute paths, or the file's folder."""
     stated = table.setting("root", "")
     root = problems.path.parent / stated if given.root is None else Path(given.root)
@@ -370,7 +365,7 @@ def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
     return replace(table, rows=(header, *kept))
 
 
-def _stated_task(table: Table, given: _Overrides, problems: Problems) -> Task | None:
+def _stated_task(table: Table, given: ManifestOptions, problems: Problems) -> Task | None:
     """Return the task given by the caller or stated in the file; None if neither states it."""
     if given.task is not None or given.separator is not None:
         return given.task or "multilabel"
@@ -385,7 +380,7 @@ def _stated_task(table: Table, given: _Overrides, problems: Problems) -> Task | 
 
 
 def _recognised(
-    table: Table, given: _Overrides, task: Task | None, problems: Problems
+    table: Table, given: ManifestOptions, task: Task | None, problems: Problems
 ) -> tuple[Table, Recognised]:
     """Return the table with our names of its columns, and what the columns are.
 

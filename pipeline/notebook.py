@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
 
-from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, scan_clips, write_manifest
+from mvemo.manifests import (
+    Folds,
+    Manifest,
+    ManifestOptions,
+    folds_of,
+    read_manifest,
+    scan_clips,
+    write_manifest,
+)
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import to_json_values
 from mvemo.pipeline.errors import WrongType
@@ -169,6 +179,7 @@ def extract_features(
     command prints.
     """
     from mvemo.pipeline.settings_files import load_settings
+    from mvemo.pipeline.stage_one.division import ExtractRequest
     from mvemo.pipeline.stage_one.run import run_extract
 
     work, texts = _path(work, "work"), _settings(settings)
@@ -179,11 +190,13 @@ def extract_features(
     loaded = load_settings(str(_path(profile, "profile")), texts)
     named = any(text.partition("=")[0].strip() == "extract.folds" for text in texts)
     return run_extract(
-        _path(manifest, "manifest"),
-        replace(loaded, folds_named=named),
-        work=work,
-        out=_path(out, "out"),
-        root=None if root is None else _path(root, "root"),
+        ExtractRequest(
+            _path(manifest, "manifest"),
+            replace(loaded, folds_named=named),
+            work,
+            _path(out, "out"),
+            ManifestOptions(root=None if root is None else _path(root, "root")),
+        )
     )
 
 
@@ -204,30 +217,95 @@ def audit(features: str | Path, manifest: str | Path | None = None) -> Findings:
 
 
 def evaluate(
-    features: str | Path, *, profile: str | None = None, settings: SettingsLike = ()
+    X: Any,
+    y: Any = None,
+    groups: Any = None,
+    *,
+    folds: Any = None,
+    profile: str | None = None,
+    settings: SettingsLike = (),
+    **options: Any,
 ) -> Results:
-    """Cross-validate all models that a feature file allows, as ``mvemo fuse`` does.
+    """Cross-validate all models that features allow, as ``mvemo-cv`` does.
 
-    For an open cache and settings as an object, use `mvemo.fuse.evaluate`.
+    Every clip is predicted by models that were trained without its group. For settings as an
+    object, use `mvemo.fuse.evaluate`.
 
     Parameters
     ----------
-    features
-        Path of a feature file, or of a folder of shards.
+    X
+        Features: numbers of shape (clips, numbers), as an array or a data frame of pandas or
+        Polars. The index has the clip ids. Several modalities are a mapping of
+        names: ``{"audio": A, "lyrics": B}``, or ``{"audio:mfcc": A, "audio:vggish": B}`` for
+        several features of one modality. A row with NaN is a clip without this feature, and so is
+        a clip of `y` without a row. Otherwise the path of a feature file or a folder of shards.
+    y
+        Labels of the clips: one class for each (texts, or whole numbers), 0 or 1 for each tag
+        (clips, tags), or ratings: numbers (clips,) or (clips, targets). Columns of a data frame
+        name tags and targets. A feature file has its own.
+    groups
+        Group of each clip, such as its song, artist or film; by default each clip is a group.
+    folds
+        Number of folds, or the fold of each clip; None for six, or those of the file.
     profile
-        Profile of the settings; None for the profile that the features were made with.
+        Profile of the settings; None for ``paper``, or the profile that a file was made with.
     settings
         Settings of the section ``fuse`` in docs/settings.md as ``key=value``, or as a mapping,
         such as ``{"fuse": {"n_resamples": 200}}``; a text is one setting.
+    options
+        ``task`` (``multiclass``, ``multilabel`` or ``regression``) of `y`, if its type does not
+        say it; ``seed``, ``models``, ``repeats``, ``permute_labels``, ``learning_curve``,
+        ``scale`` and other fields of `mvemo.fuse.EvaluationSettings`.
+
+    Returns
+    -------
+    Scores of each model with 95 % intervals; notebooks show a table, and ``to_pandas()`` returns
+    a data frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat(["calm", "tense"], 30)
+    >>> X = rng.normal(size=(60, 4)) + (y == "tense")[:, None]
+    >>> results = evaluate(X, y, groups=np.arange(60) // 2, models=["features"])
+    >>> results.models[0].scores["accuracy"] > 0.7
+    True
     """
     from mvemo.cache import open_cache
-    from mvemo.fuse.crossval.evaluation import evaluate as evaluate_cache
-    from mvemo.pipeline.stage_two import settings_for
+    from mvemo.fuse.arrays import folds_of_clips, store_of
+    from mvemo.fuse.crossval.evaluation import evaluate as evaluate_store
+    from mvemo.pipeline import stage_two
 
-    name = None if profile is None else str(_path(profile, "profile"))
-    loaded = settings_for(_path(features, "features"), name, _settings(settings))
-    with open_cache(features) as cache:
-        return evaluate_cache(cache, loaded)
+    name, texts = None if profile is None else str(_path(profile, "profile")), _settings(settings)
+    task = options.pop("task", None)
+    with ExitStack() as stack:
+        store: Any
+        if y is None:
+            if not isinstance(X, str | os.PathLike):
+                expected = "the path of a feature file, or features with their labels y"
+                raise WrongType(f"X: expected {expected}, got {type(X).__name__}")
+            if groups is not None or task is not None:
+                raise BadOption("groups and task need labels y: a feature file has its own")
+            path = _path(X, "X")
+            loaded = stage_two.settings_for(path, name, texts)
+            store = stack.enter_context(open_cache(path))
+        else:
+            loaded = stage_two.settings_of_arrays(name, texts)
+            store = store_of(X, y, groups, task)
+        if folds is not None and not isinstance(folds, Folds | Integral):
+            folds = folds_of_clips(folds, store.table)
+        if isinstance(options.get("models"), Iterable):
+            options["models"] = tuple(_listed(options["models"], "models", "names of models"))
+        try:
+            loaded = replace(loaded, folds=folds, **options)
+        except TypeError:
+            known = {field.name for field in fields(loaded)}
+            raise WrongType(
+                f"{', '.join(sorted({*options} - known))}: expected task or a field of "
+                f"mvemo.fuse.EvaluationSettings: {', '.join(sorted(known))}"
+            ) from None
+        return evaluate_store(store, loaded)
 
 
 def predict(

@@ -12,7 +12,7 @@ from mvemo.cache import Cache, open_cache
 from mvemo.fuse import EvaluationSettings, evaluate, format_table, write_report
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import FinalModel, save_model
-from mvemo.fuse.report import report_files, score_tables, text
+from mvemo.fuse.report import report_files, score_tables, tables
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import read_folds
 from mvemo.manifests.errors import BadOption, MvemoError
@@ -48,6 +48,11 @@ def settings_for(
     return replace(settings, lld=tuple(name for name in settings.lld if name in sequences))
 
 
+def settings_of_arrays(profile: str | None, overrides: Sequence[str] = ()) -> EvaluationSettings:
+    """Return the settings of stage two for features in memory, which have no descriptors."""
+    return replace(load_fuse_settings(profile or FALLBACK_PROFILE, overrides), lld=())
+
+
 def _profile_of(cache: Cache) -> str:
     """Return the profile of the last run of stage one in the cache's provenance."""
     for record in (cache.provenance, *cache.provenance.get("history", ())):
@@ -68,24 +73,30 @@ class FinalSettings:
     dresses: Path | None = None  # features of changed copies of the clips, for the alarms
 
 
-def run_fuse(
-    features: Path,
-    settings: EvaluationSettings,
-    *,
-    out: Path,
-    protocol: str | None = None,
-    fold_file: Path | None = None,
-    final: FinalSettings | None = None,
-    save_heads: bool = True,
-    paper: tuple[Path | None, Path | None] = (None, None),
-    media: Path | None = None,
-) -> str:
+@dataclass(frozen=True)
+class FuseRequest:
+    """Request for a run of stage two."""
+
+    features: Path  # feature cache, or folder of shards
+    settings: EvaluationSettings
+    out: Path  # folder of the report
+    protocol: str | None = None  # protocol that the features must have
+    fold_file: Path | None = None  # folds that replace those of the cache
+    final: FinalSettings | None = None  # model for new clips to write
+    save_heads: bool = True
+    # LaTeX and Markdown files for the tables of a paper.
+    paper: tuple[Path | None, Path | None] = (None, None)
+    media: Path | None = None  # folder of the clips' files for the report's players
+
+
+def run_fuse(request: FuseRequest) -> str:
     """Evaluate all models over the cache, write the report, and return the terminal's text."""
+    features, settings, out, final = request.features, request.settings, request.out, request.final
     with open_cache(features) as cache:
-        _require_protocol(cache, features, protocol)
-        if fold_file is not None:
-            settings = replace(settings, folds=read_folds(fold_file, cache.table))
-        why = _folds_without_seed(cache, settings, fold_file)
+        _require_protocol(cache, features, request.protocol)
+        if request.fold_file is not None:
+            settings = replace(settings, folds=read_folds(request.fold_file, cache.table))
+        why = _folds_without_seed(cache, settings, request.fold_file)
         if settings.seed is not None and why:
             tell_note(f"--seed {settings.seed} does not change the folds: {why}")
         if final is not None and settings.models is None:
@@ -95,8 +106,8 @@ def run_fuse(
         origin = {**results.provenance, **provenance(cache=features.name)}
         origin["stage_one"] = cache.provenance
         links = links_of_cache(cache, out)
-        if media is not None:
-            links = links_of_folder(results.clip_ids, media, out)
+        if request.media is not None:
+            links = links_of_folder(results.clip_ids, request.media, out)
         results = replace(results, media=links, provenance=origin)
         preferred = None if results.choice is None else results.choice.model
         model, why_none = None, None
@@ -110,13 +121,13 @@ def run_fuse(
             except MvemoError as error:
                 why_none = error
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]
-    if save_heads:
+    if request.save_heads:
         lines.append(f"heads: {out / 'heads.npz'}")
     # Report and model are replaced together: if one fails, those of an older run are kept.
     try:
         with ExitStack() as stack:
             new = stack.enter_context(replacing_together(out, remove=report_files.RUN_FILES))
-            write_report(results, new, heads=save_heads)
+            write_report(results, new, heads=request.save_heads)
             if final is not None and model is not None:
                 folder = replacing_together(final.folder)
                 lines += _write_model(model, final, features.parent, stack.enter_context(folder))
@@ -124,7 +135,7 @@ def run_fuse(
         # The table of scores is printed, so that it is not lost if the files cannot be written.
         click.echo(lines[0])
         raise
-    text.write_paper(score_tables.results_tables(results), *paper)
+    tables.write_paper(score_tables.results_tables(results), *request.paper)
     tell_stale_model(out, None if final is None or model is None else final.folder)
     if why_none is not None:
         # The report was written, although no model could be built.

@@ -1,9 +1,16 @@
 """What notebooks import: four packages, each with a list of names that are there."""
 
+import configparser
 import importlib
+import re
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
+import mvemo
+
+ROOT = Path(__file__).parents[1]
 PLACES = ("mvemo.manifests", "mvemo.cache", "mvemo.extract", "mvemo.fuse")
 
 
@@ -22,3 +29,12 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
     assert not hasattr(extract, "no_such_name")
     with pytest.raises(ImportError, match="no_such_name"):
         exec("from mvemo.extract import no_such_name", {})
+
+
+def test_the_version_is_stated_once_in_code_and_in_the_citation():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    version = config["metadata"]["version"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.*)$", citation, re.M) == [version]
+    assert mvemo.__version__ == metadata.version("mvemo")

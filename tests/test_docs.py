@@ -20,10 +20,10 @@ from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.studies.study_file import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 # `folder/…` in backticks, or the target of a link.
 _NAMED = re.compile(
-    r"`((?:\.ci|cache|docs|extract|fuse|manifests|pipeline|tests)/[\w./-]*)`|\]\(([\w./-]+)\)"
+    r"`((?:\.ci|cache|docs|examples|extract|fuse|manifests|pipeline|tests)/[\w./-]*)`|\]\(([\w./-]+)\)"
 )
 _COMMAND = re.compile(r"^\s*(?:\.venv/bin/)?(mvemo(?:-cv)? .*)$", re.MULTILINE)
 _EXAMPLES = re.compile(r"^\x08\nExamples?:\n((?: +\S.*\n?)+)", re.MULTILINE)

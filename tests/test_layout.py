@@ -57,7 +57,7 @@ FLOORS = {
         "import_arrays",
         "spec",
         "schema",
-        "index",
+        "index table_differences",
         "cache_file",
         "shards union",
         "reader rewrite",
@@ -81,7 +81,8 @@ FLOORS = {
         "metrics models scaling",
         "bootstrap",
         "tasks",
-        "features",
+        "stores",
+        "arrays features",
         "conformal heads intervals leaks near_pairs",
         "columns",
         "audit results",
@@ -101,7 +102,6 @@ FLOORS = {
         "model_nets stage_one",
         "models",
         "prediction stage_two",
-        "learning",
         "commands notebook",
         "desk studies",
         "cli",
@@ -113,11 +113,11 @@ FLOORS = {
 # takes at most 400 lines, and half of what it adds is saved elsewhere in its room. Lower a limit
 # when its room shrinks; what needs a higher one belongs into a room above, or into a plug-in.
 MOST_LINES = {
-    "manifests": 6620,
-    "cache": 5280,
+    "manifests": 6700,
+    "cache": 4910,
     "extract": 12730,
-    "fuse": 13850,
-    "pipeline": 12540,  # without the two rooms above it
+    "fuse": 15300,
+    "pipeline": 11550,  # without the two rooms above it
     "pipeline/desk": 3320,
     "pipeline/studies": 3855,
 }

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -44,14 +44,12 @@ MAX_PEAK = 4.0
 MAX_BYTES = 3 << 29
 # Maximum size of a clip's waveforms on disk, in bytes: about 3 h at 44.1 and 16 kHz together.
 MAX_SPOOLED_BYTES = 3 << 30
-# Maximum length of streamed sound, in seconds; longer sound indicates a jump of time stamps.
+# Maximum length of sound, in seconds; longer sound indicates a jump of time stamps.
 MAX_SECONDS = 24 * 3600.0
 # Samples per rate kept in memory before they are written to disk: 9 min at 16 kHz.
 _IN_MEMORY = 1 << 23
 # Samples of silence created at a time.
 _BLOCK = 1 << 20
-# Callback for a sampling rate and its next samples, float32 (n,).
-OnBlock = Callable[[int, F32], None]
 # Formats that mark or state the end of their data, which libsndfile does not check.
 _STATING_END = ("ogg", "au", "w64")
 # Formats that state the layout of more than two channels, which libsndfile does not pass on.
@@ -70,11 +68,10 @@ _SAMPLE_FORMATS: dict[str, tuple[type[np.generic], float]] = {
 
 
 class _Track:
-    """Sound at one rate: passed to `on_block`, or kept in memory, or in a file if it is long."""
+    """Sound at one rate, kept in memory, or in a file if it is long."""
 
-    def __init__(self, sr: int, rate: int, spool: Path | None, on_block: OnBlock | None) -> None:
-        self.n_samples = 0
-        self._rate, self._spool, self._on_block = rate, spool, on_block
+    def __init__(self, sr: int, rate: int, spool: Path | None) -> None:
+        self.n_samples, self._spool = 0, spool
         self._resampler = None if rate == sr else soxr.ResampleStream(sr, rate, 1, dtype="float32")
         self._blocks: list[F32] = []
         self._file: IO[bytes] | None = None
@@ -85,11 +82,7 @@ class _Track:
         if not len(block):
             return
         self.n_samples += len(block)
-        block = np.ascontiguousarray(block, dtype=np.float32)
-        if self._on_block is not None:
-            self._on_block(self._rate, block)
-            return
-        self._blocks.append(block)
+        self._blocks.append(np.ascontiguousarray(block, dtype=np.float32))
         if self._spool is not None and self.n_samples > _IN_MEMORY:
             if self._file is None:
                 self._spool.mkdir(parents=True, exist_ok=True)
@@ -114,21 +107,16 @@ class _Track:
 class Waveforms:
     """Mono sound of a clip at the sampling rates of a request, resampled block by block.
 
-    The loudness is measured unless blocks are passed on at the level of the file.
+    Without sampling rates, the sound is only judged: its loudness is not measured.
     """
 
-    def __init__(
-        self, sr: int, request: ClipRequest, on_block: OnBlock | None, channel: int | None
-    ) -> None:
-        self.sr, self._channel = sr, channel
-        self._on_block, self._level = on_block, request.level
+    def __init__(self, sr: int, request: ClipRequest, channel: int | None) -> None:
+        self.sr, self._channel, self._level = sr, channel, request.level
         self.loudness = -math.inf  # integrated loudness in LUFS after `finish`, if it is measured
-        self._meter = LoudnessMeter(sr) if on_block is None or request.level else None
+        self._meter = LoudnessMeter(sr) if request.sample_rates else None
         self._max_bytes = MAX_BYTES if request.spool is None else MAX_SPOOLED_BYTES
         self.n_samples = 0  # number of added samples, at the source's rate
-        self._tracks = {
-            rate: _Track(sr, rate, request.spool, on_block) for rate in request.sample_rates
-        }
+        self._tracks = {rate: _Track(sr, rate, request.spool) for rate in request.sample_rates}
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
         # Statistics of the weighted channels that `channel` depends on: number of samples, sums,
@@ -184,9 +172,7 @@ class Waveforms:
     def has_room(self, n_samples: int) -> bool:
         """Return True if `n_samples` more samples stay within the limits of size or length."""
         seconds = (self.n_samples + n_samples) / self.sr
-        if self._on_block is not None:
-            return seconds <= MAX_SECONDS
-        return 4.0 * seconds * sum(self._tracks) <= self._max_bytes
+        return seconds <= MAX_SECONDS and 4.0 * seconds * sum(self._tracks) <= self._max_bytes
 
     def add(self, block: F32) -> None:
         """Append samples, float32 (samples,); full scale is 1."""
@@ -240,16 +226,13 @@ class Waveforms:
             if not track.n_samples:
                 reason = f"the sound is too short: {self.n_samples} samples at {self.sr} Hz"
                 return {}, Problem(f"{reason} give 0 samples at {rate} Hz")
-        kept = {} if self._on_block is not None else self._tracks
         if self._meter is not None:
             self.loudness = self._meter.integrated
         gain = gain_to(self._level, self.loudness)
-        return {rate: track.joined(gain) for rate, track in kept.items()}, None
+        return {rate: track.joined(gain) for rate, track in self._tracks.items()}, None
 
 
-def decode_audio_file(
-    path: Path, request: ClipRequest, on_block: OnBlock | None = None, channel: int | None = None
-) -> Decoded:
+def decode_audio_file(path: Path, request: ClipRequest, channel: int | None = None) -> Decoded:
     """Decode an audio file; on ValueError or LibsndfileError, try the container reader."""
     problems = {"video": NO_VIDEO} if request.reads_pictures else {}
     if not request.sample_rates:
@@ -264,7 +247,7 @@ def decode_audio_file(
             raise ValueError("the container reader knows the layout of the channels")
         if file.frames == 0:
             raise ValueError("no length is stated")
-        sound = sound or Waveforms(sr, request, on_block, channel)
+        sound = sound or Waveforms(sr, request, channel)
         first = max(round(request.start * sr) - n_frames, 0)
         remaining = file.frames - first
         if request.duration is not None:
@@ -274,8 +257,7 @@ def decode_audio_file(
         if sr != sound.sr:
             problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
         else:
-            block = _BLOCK if on_block is None else sr * file.channels
-            problem = _read_blocks(file, first, remaining, sound, block)
+            problem = _read_blocks(file, first, remaining, sound)
         if problem is not None:
             break
     assert sound is not None
@@ -283,7 +265,7 @@ def decode_audio_file(
     if problem is None and round(request.start * sound.sr) >= n_frames:
         problem = starts_after_end(request.start, "sound ends", n_frames / sound.sr)
         return Decoded(problems={**problems, "audio": problem})
-    if channel is None and on_block is None and sound.channel is not None:
+    if channel is None and sound.channel is not None:
         return decode_audio_file(path, request, channel=sound.channel)
     expected = stated - request.start if request.duration is None else request.duration
     problem = problem or sound.problem() or check_length(seconds, expected)
@@ -304,10 +286,10 @@ def channel_note(channel: int | None) -> str:
 
 
 def _read_blocks(
-    file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms, block: int
+    file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms
 ) -> Problem | None:
-    """Read `remaining` samples from index `first` on, `block` values of all channels at a time."""
-    size, weights = max(block // file.channels, 1), mono_weights(_channel_names(file))
+    """Read `remaining` samples from index `first` on."""
+    size, weights = max(_BLOCK // file.channels, 1), mono_weights(_channel_names(file))
     file.seek(min(first, file.frames))
     while remaining > 0:
         samples = file.read(min(size, remaining), dtype="float32", always_2d=True)
@@ -329,10 +311,8 @@ def _channel_names(file: soundfile.SoundFile) -> Sequence[str]:
 class SoundCollector:
     """Mono waveforms of a clip (one `channel` or the mean of all), joined from decoded frames."""
 
-    def __init__(
-        self, request: ClipRequest, on_block: OnBlock | None = None, channel: int | None = None
-    ) -> None:
-        self._request, self._options = request, (request, on_block, channel)
+    def __init__(self, request: ClipRequest, channel: int | None = None) -> None:
+        self._request, self._options = request, (request, channel)
         self.sound: Waveforms | None = None  # None before the first frame
         # (channels, samples) that are not in `sound` yet, and the weights of the channels.
         self._blocks: list[tuple[F32, F32]] = []

@@ -1,6 +1,7 @@
 """Decoding of one clip by PyAV: square frames and sound, in one pass over the container."""
 
 import math
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ import numpy as np
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media import packets
-from mvemo.extract.media.audio import OnBlock, SoundCollector, channel_note
+from mvemo.extract.media.audio import SoundCollector, channel_note
 from mvemo.extract.media.formats import is_cut_off, mp3_seconds
 from mvemo.extract.media.pictures import FramePicker, SquareScaler
 from mvemo.extract.media.request import (
@@ -39,6 +40,8 @@ from mvemo.manifests.array_types import F32, F64, U8
 OnPictures = Callable[[int, dict[int, U8]], None]
 # Maximum number of waiting calls. Each call holds a frame, so the decoder must not run far ahead.
 MAX_WAITING = 8
+# Largest number of bytes of frames that are kept in memory if there is a folder for longer ones.
+IN_MEMORY = 1 << 28
 # Number of audio frames that are joined at a time.
 _SOUND_FRAMES = 64
 # Containers that state the length of each stream, and containers that state only the length of the
@@ -117,7 +120,6 @@ def decode_streams(
     times: F64,
     sizes: Sequence[Set[int]],
     on_pictures: OnPictures,
-    on_block: OnBlock | None = None,
     *,
     threaded: bool = False,
 ) -> tuple[Decoded, SoundCollector]:
@@ -142,7 +144,7 @@ def decode_streams(
             on_pictures(row, pictures)
 
     packets.thread_decoders(clip.streams, clip.request.threads)
-    sound = SoundCollector(clip.request, on_block, clip.choice.channel)
+    sound = SoundCollector(clip.request, clip.choice.channel)
     source = packets.Packets(clip.container, clip.streams)
     waiting: list[tuple[float, Any]] = []
     with background_calls(threaded=threaded) as submit:
@@ -282,9 +284,7 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
     for track in tracks:
         with packets.open_container(path) as container:
             stream = container.streams[track]
-            collector = SoundCollector(
-                replace(request, sample_rates=(), level=0.0), lambda sr, y: None
-            )
+            collector = SoundCollector(replace(request, sample_rates=(), level=0.0))
             origin = packets.start_of(container)
             source = packets.Packets(container, [stream])
             decoded = packets.decoded_frames(source, origin, request.stop)
@@ -305,7 +305,7 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
         times = {s: s.times(request.start, clip.end) for s in request.pictures}
         # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are decoded.
         frames = {
-            s: np.zeros((len(times[s]), s.size, s.size, 3), dtype=np.uint8)
+            s: spooled_zeros((len(times[s]), s.size, s.size, 3), request.spool)
             for s in request.pictures
         }
         # (time, sampling, row in the frames of that sampling), sorted by time.
@@ -332,6 +332,16 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
         if found != Sound():
             return decode_container(path, request, found)
     return decoded if "video" in decoded.problems else replace(decoded, frames=frames)
+
+
+def spooled_zeros(shape: tuple[int, ...], spool: Path | None) -> U8:
+    """Return zeros, uint8, in a temporary file of the folder `spool` if they are many."""
+    if spool is None or math.prod(shape) <= IN_MEMORY:
+        return np.zeros(shape, dtype=np.uint8)
+    spool.mkdir(parents=True, exist_ok=True)
+    # The file stays open, because the mapped frames need it.
+    file = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115
+    return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 @contextmanager

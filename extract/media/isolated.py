@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
-from mvemo.extract.media.request import StreamRequest
 from mvemo.extract.workers.pool import run_calls, start_workers
 from mvemo.extract.workers.process import Call, ClipLimits
 from mvemo.manifests.errors import MvemoError
 
 _LIMITS = ClipLimits()
 DECODE = "mvemo.extract.media.reading:decode_clip"
-_STREAM = "mvemo.extract.media.reading:stream_clip"
 PROBE = "mvemo.extract.media.reading:probe_seconds"
 HAS_PICTURES = "mvemo.extract.media.reading:has_pictures"
 
@@ -36,20 +34,6 @@ def read_each(
     for outcome in run_calls(calls, workers=workers):
         error = _reading_error(files[outcome.index][0], outcome.error)
         yield outcome.index, outcome.result() if error is None else error
-
-
-def stream_isolated(path: Path, request: StreamRequest) -> Iterator[tuple[Any, ...]]:
-    """Run `stream_clip` in a worker process and yield its events; problems come last."""
-    call = Call(_STREAM, (path, request), *_LIMITS.of_file(path), parts=True)
-    for outcome in run_calls([call]):
-        error = _reading_error(path, outcome.error)
-        if error is not None:
-            raise error
-        if outcome.last:
-            for modality, problem in outcome.result().items():
-                yield "problem", modality, problem
-        else:
-            yield outcome.value
 
 
 def _reading_error(path: Path, error: BaseException | None) -> MvemoError | None:

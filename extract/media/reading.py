@@ -1,4 +1,4 @@
-"""Readers of one media file: decode a clip at once or as a stream, or measure the file's length.
+"""Readers of one media file: decode a clip, or measure the file's length.
 
 PyAV reads containers, soundfile reads audio files, and OpenCV scales pictures. All times are
 presentation times, because the frame rates, frame counts and durations in headers are wrong in
@@ -6,35 +6,25 @@ too many files.
 """
 
 import errno
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import av.error
 import cv2
-import numpy as np
 import soundfile
 
 from mvemo.extract.errors import BadMedia, MediaUnavailable
 from mvemo.extract.media import container, packets
-from mvemo.extract.media.audio import OnBlock, decode_audio_file
-from mvemo.extract.media.loudness import gain_to
+from mvemo.extract.media.audio import decode_audio_file
 from mvemo.extract.media.request import (
-    NO_VIDEO,
     ClipRequest,
     Decoded,
     FrameSampling,
-    Problem,
-    Sound,
-    StreamRequest,
     error_line,
     reasons_text,
 )
 from mvemo.extract.media.sound_files import AUDIO_SUFFIXES, open_parts
-from mvemo.manifests.array_types import F32, U8
 from mvemo.manifests.errors import MissingFile, MvemoError
 
 # Errors that the machine causes, not the file.
@@ -43,10 +33,6 @@ _TEMPORARY = frozenset(
     for name in ("ENOMEM", "EMFILE", "ENFILE", "EIO", "EAGAIN", "ENOSPC", "ESTALE", "ETIMEDOUT")
     if hasattr(errno, name)
 )
-# Callback for the events of `stream_clip`: ("problem", modality, problem) for a missing stream,
-# ("note", text), ("loudness", of the whole sound in LUFS) before its first samples if the request
-# has a level, ("sound", sr, next samples), and ("picture", index of a time, {size: picture}).
-Emit = Callable[[tuple[Any, ...]], None]
 
 
 def decode_clip(
@@ -194,79 +180,6 @@ def _by_packets(path: Path) -> float:
         video = packets.videos(opened)[0]
         times = packets.frame_times(path, opened, video, origin, ClipRequest())
     return times.end if times else 0.0
-
-
-def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
-    """Decode a clip with constant memory and return its problems by modality.
-
-    Sound that is brought to a level is decoded twice, first to measure it.
-    """
-    choice, gain = Sound(), np.float32(1)
-    # Number of samples at each rate: emitted, and to skip because a failed reader emitted them.
-    sent: Counter[int] = Counter()
-    known: Counter[int] = Counter()
-
-    def emit_sound(sr: int, y: F32) -> None:
-        n_known = min(known[sr], len(y))
-        known[sr] -= n_known
-        sent[sr] += len(y)
-        emit(("sound", sr, gain * y[n_known:]))
-
-    with media_errors(path):
-        if request.sample_rates:
-            # Emitted sound cannot be revoked, so choose first. Reading raises any error again.
-            with suppress(Exception):
-                choice = container.choose_sound(path, request)
-            if request.level:
-                rates, level = request.sample_rates[:1], request.level
-                measured = ClipRequest(request.start, request.duration, rates, level=level)
-                with suppress(Exception):
-                    loudness = _measure(path, measured, choice)
-                    gain = np.float32(gain_to(level, loudness))
-                    emit(("loudness", loudness))
-                # The next pass does not measure it again.
-                request = replace(request, level=0.0)
-        if path.suffix.lower() in AUDIO_SUFFIXES:
-            # As in `decode_clip`, the container reader may succeed.
-            with suppress(soundfile.LibsndfileError, ValueError):
-                with closing(open_parts(path)) as parts:
-                    if not next(parts).frames:
-                        raise ValueError("no length is stated")
-                if request.reads_pictures:
-                    emit(("problem", "video", NO_VIDEO))
-                decoded = decode_audio_file(path, request, emit_sound, choice.channel)
-                if decoded.note:
-                    emit(("note", decoded.note))
-                return decoded.problems
-            known.update(sent)
-        return _stream_container(path, request, choice, emit, emit_sound)
-
-
-def _measure(path: Path, request: ClipRequest, choice: Sound) -> float:
-    """Return the loudness of a clip's mono mix in LUFS, without keeping the sound."""
-    if path.suffix.lower() in AUDIO_SUFFIXES:
-        with suppress(soundfile.LibsndfileError, ValueError):
-            return decode_audio_file(path, request, lambda sr, y: None, choice.channel).loudness
-    with container.open_clip(path, request, choice) as clip:
-        return container.decode_streams(
-            clip, np.zeros(0), (), lambda row, pictures: None, lambda sr, y: None
-        )[0].loudness
-
-
-def _stream_container(
-    path: Path, request: StreamRequest, choice: Sound, emit: Emit, emit_sound: OnBlock
-) -> dict[str, Problem]:
-    def emit_pictures(row: int, pictures: dict[int, U8]) -> None:
-        emit(("picture", row, {size: pictures[size] for size in request.sizes[row]}))
-
-    with container.open_clip(path, request, choice) as clip:
-        if clip.note:
-            emit(("note", clip.note))
-        for modality, problem in clip.problems.items():
-            emit(("problem", modality, problem))
-        times = request.start + request.times
-        decoded, _ = container.decode_streams(clip, times, request.sizes, emit_pictures, emit_sound)
-    return decoded.problems
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Requests for the decoding of a clip, and its result with the problems of the media file."""
 
 import math
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,6 +115,25 @@ class FrameSampling:
         return (start + begins[:, None] + steps).ravel()
 
 
+@dataclass(frozen=True, eq=False)
+class FrameTimes(FrameSampling):
+    """Frames at given times; after the end of the pictures, the last frame is repeated."""
+
+    n_frames: int = field(init=False)
+    seconds: F64 = field(kw_only=True)  # from the clip's start, ascending, (n_frames,)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_frames", len(self.seconds))
+
+    @property
+    def name(self) -> str:
+        return f"{self.n_frames}x{self.size}-{zlib.crc32(self.seconds.tobytes()):x}"
+
+    def times(self, start: float, end: float) -> F64:
+        """Return the frames' times in seconds, float64 (n_frames,)."""
+        return start + self.seconds
+
+
 @dataclass(frozen=True)
 class ClipRequest:
     """Checked arguments of `decode_clip`."""
@@ -140,19 +160,6 @@ class ClipRequest:
     @property
     def reads_pictures(self) -> bool:
         return bool(self.pictures)
-
-
-@dataclass(frozen=True)
-class StreamRequest(ClipRequest):
-    """Request for a clip that `stream_clip` reads."""
-
-    # Times of the frames in seconds from the clip's start, (n,), ascending; empty to skip them.
-    times: F64 = field(default_factory=lambda: np.zeros(0))
-    sizes: Sequence[frozenset[int]] = ()  # for each time, the frame's side lengths in pixels
-
-    @property
-    def reads_pictures(self) -> bool:
-        return len(self.times) > 0
 
 
 @dataclass(frozen=True)

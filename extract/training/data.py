@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mvemo.cache.table import TEST, VALIDATION
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.nets.parts.cards import AudioInput, NetInput, SequenceInput, VideoInput
+from mvemo.extract.nets.parts import cards
+from mvemo.extract.nets.parts.cards import AudioInput, SequenceInput, VideoInput
 from mvemo.extract.settings import NetSettings, RunSettings, ViewSettings, window_starts
 from mvemo.manifests import Manifest, inner_split
 from mvemo.manifests.array_types import F32, U8, Bools, Ints
@@ -35,15 +36,20 @@ class RawBatches:
 
     Waveforms and sequences are shortened to the length of the input. Shorter waveforms are padded
     with zeros, or with NaN if the input marks their end; shorter sequences with NaN rows. Windows
-    of pictures were chosen during decoding. `BadMedia` is raised if frames or descriptors do not
-    have the shape that the net takes.
+    of pictures were chosen during decoding. With a `PieceInput`, rows are pieces that a net embeds
+    separately. `BadMedia` is raised if frames or descriptors do not have the shape that the net
+    takes.
     """
 
     def __init__(
-        self, read: RowReader, net_input: NetInput, view: ViewSettings | None = None
+        self,
+        read: RowReader,
+        net_input: cards.NetInput | cards.PieceInput,
+        view: ViewSettings | None = None,
     ) -> None:
         self._read = read
-        self.input = net_input
+        self.pieces = isinstance(net_input, cards.PieceInput)
+        self.input = net_input.raw if isinstance(net_input, cards.PieceInput) else net_input
         self.view = view or ViewSettings()
 
     def load(self, rows: Sequence[int]) -> Tensor:

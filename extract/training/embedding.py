@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -24,7 +25,7 @@ from mvemo.extract.training.devices import (
 from mvemo.extract.training.protocols import TrainedNet, frozen_net, weight_file
 from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import find_stamp
+from mvemo.manifests.files import Stamp, stamp_of
 
 
 @torch.inference_mode()
@@ -41,15 +42,17 @@ def embed_rows(
     """Embed manifest rows, batch by batch, with a net that is on `device`.
 
     The net is put into evaluation mode. Yield the rows of a batch and their embeddings pooled over
-    the windows of `batches`, float32 (rows, batches.view.pooled_dim(net.embedding_dim)). A step
-    reads `batch_size` rows and embeds as many windows, see `windows_at_once`. It is halved when the
-    windows do not fit into the device's memory; `MvemoError` is raised if one does not fit.
+    the windows of `batches`, float32 (rows, batches.view.pooled_dim(net.embedding_dim)); rows may
+    also be pieces (`Net.piece_input`). A step reads `batch_size` rows and embeds as many windows,
+    see `windows_at_once`. It is halved when the windows do not fit into the device's memory;
+    `MvemoError` is raised if one does not fit.
 
     With `independent`, the embedding of a row is bit-identical whichever other rows are embedded:
     each row has a fixed place in batches of one shape. An interrupted and resumed run then gives
     the same result as an uninterrupted one.
     """
-    embedder = _Embedder(net, device, precision, windows_at_once(batch_size, device, net))
+    at_once = windows_at_once(batch_size, device, net)
+    embedder = _Embedder(net, device, precision, at_once, pieces=batches.pieces)
     per_batch = batches.rows_per_batch(embedder.at_once)
     chunks = chunk_rows(rows, per_batch) if independent else split_rows(rows, embedder.at_once)
 
@@ -106,8 +109,10 @@ def _placed(
 class _Embedder:
     """Embedder of windows, in parts that fit into the device's memory."""
 
-    def __init__(self, net: Net, device: torch.device, precision: str, at_once: int) -> None:
-        self.at_once = at_once
+    def __init__(
+        self, net: Net, device: torch.device, precision: str, at_once: int, *, pieces: bool
+    ) -> None:
+        self.at_once, self._pieces = at_once, pieces
         self._net = optimized(net.eval(), resolve_precision(precision, device))
         self._device = device
         self._precision = precision
@@ -136,8 +141,10 @@ class _Embedder:
 
     def _embed(self, raw: Tensor) -> Tensor:
         with autocast(self._device, self._precision):
-            x = self._net.prepare(raw.to(self._device, non_blocking=True))
-            return self._net.embed(x).float()
+            raw = raw.to(self._device, non_blocking=True)
+            if self._pieces:
+                return self._net.embed_pieces(raw).float()
+            return self._net.embed(self._net.prepare(raw)).float()
 
 
 def chunk_rows(rows: Sequence[int], size: int) -> list[list[int]]:
@@ -169,22 +176,26 @@ def outputs_of(net: Net, embeddings: F32) -> F32:
 
 
 class FrozenNets:
-    """Nets of a frozen run, each built on first use, and again if its weight file changes."""
+    """Frozen nets that are kept for the next clips; only those of the last run."""
 
-    def __init__(self, run: RunSettings, n_outputs: int) -> None:
-        self._run = run
-        self._n_outputs = n_outputs
-        # Name -> settings, state of the weight file (path, time, size), net.
-        self._nets: dict[str, tuple[NetSettings, object, TrainedNet]] = {}
+    def __init__(self) -> None:
+        self._run: tuple[RunSettings, int] | None = None
+        self._nets: dict[str, tuple[NetSettings, Stamp | None, TrainedNet]] = {}
 
-    def get(self, settings: NetSettings) -> TrainedNet:
-        """Return a net optimised for embedding; do not save its weights."""
-        path = weight_file(settings) if settings.weights else None
-        state = (path, path and find_stamp(path))
+    def get(self, settings: NetSettings, n_outputs: int, run: RunSettings) -> TrainedNet:
+        """Return a net optimised for embedding; do not save its weights.
+
+        It is built again if its settings or its weight file change.
+        """
+        if self._run != (run, n_outputs):
+            self._run, self._nets = (run, n_outputs), {}
+        stamp = None
+        with suppress(OSError):  # the reader of the file reports the error
+            stamp = stamp_of(weight_file(settings)) if settings.weights else None
         kept = self._nets.get(settings.name)
-        if kept is None or kept[:2] != (settings, state):
-            net = frozen_net(settings, self._n_outputs, self._run)
-            precision = resolve_precision(self._run.precision, pick_device(self._run.device))
-            kept = settings, state, replace(net, net=optimized(net.net, precision))
+        if kept is None or kept[:2] != (settings, stamp):
+            net = frozen_net(settings, n_outputs, run)
+            precision = resolve_precision(run.precision, pick_device(run.device))
+            kept = settings, stamp, replace(net, net=optimized(net.net, precision))
             self._nets[settings.name] = kept
         return kept[2]

@@ -161,25 +161,32 @@ def _compare(
     a, b, ratio = _paired_scores(repeats, model, reference)
     differences = a - b
     both = [one.pair(model, reference) for one in repeats]
-    t, p = NAN, NAN
+    t, p, interval = NAN, NAN, UNKNOWN
     # Equal predictions need no test, and must not weaken the correction of other tests.
     same = all(np.array_equal(p, q, equal_nan=True) for p, q in both)
     if not same and len(differences) >= MIN_FOLDS and np.ptp(differences) > TINY:
         t, p = nadeau_bengio(differences, ratio)
     elif not same and len(differences):
         p = exchange_test(repeats, model, reference)
-    interval = UNKNOWN
     if resamples is not None:
-        drawn = [
-            one.task.resample_primary(one.y_true, outputs, one.folds, one.k, resamples)
-            for one, outputs in zip(repeats, both, strict=True)
-        ]
-        difference = np.subtract(*mean_finite(np.stack(drawn), axis=0))
-        valid = complete(both[0][0]) & (repeats[0].folds >= 0)
-        interval = score_interval("difference", difference, resamples, valid)
+        interval = difference_interval(repeats, model, reference, resamples)
     n_clips = int(complete(both[0][0]).sum())
     mean = mean_of_finite(differences)
     return Comparison(model, reference, n_clips, differences, mean, interval, t, p, same)
+
+
+def difference_interval(
+    repeats: Sequence[FoldedOutputs], model: str, reference: str, resamples: Resamples
+) -> Interval:
+    """Return the 95 % interval of a model's gain in the primary metric, from resampled groups."""
+    both = [one.pair(model, reference) for one in repeats]
+    drawn = [
+        one.task.resample_primary(one.y_true, outputs, one.folds, one.k, resamples)
+        for one, outputs in zip(repeats, both, strict=True)
+    ]
+    difference = np.subtract(*mean_finite(np.stack(drawn), axis=0))
+    valid = complete(both[0][0]) & (repeats[0].folds >= 0)
+    return score_interval("difference", difference, resamples, valid)
 
 
 def _paired_scores(
@@ -251,6 +258,23 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
         comparisons=tuple(compare_results(evaluations, resamples)),
         provenance={**results.provenance, "n_resamples": n_resamples},
     )
+
+
+def with_primary_intervals(results: Results) -> Results:
+    """Add only the interval of each model's primary metric; no tests."""
+    resamples, evaluations = resample_groups(results.groups), results.repeats or (results,)
+    by_repeat = [
+        one.task.resample_primary(
+            one.y_true, np.stack([m.outputs for m in one.models]), one.folds, one.k, resamples
+        )
+        for one in evaluations
+    ]
+    drawn, metric = mean_finite(np.stack(by_repeat), axis=0), results.task.primary_metric
+    models = (
+        replace(m, intervals={"primary": score_interval(metric, scores, resamples, m.valid)})
+        for m, scores in zip(results.models, drawn, strict=True)
+    )
+    return replace(results, models=tuple(models))
 
 
 def _all_models(results: Results, *, nested: bool) -> list[ModelResult]:

@@ -1,4 +1,4 @@
-"""The evaluation of a cache: every clip is scored once, by a head that never saw it."""
+"""The evaluation of features: every clip is scored once, by a head that never saw it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mvemo.cache import Cache
 from mvemo.fuse.audit import Finding, audit_cache
 from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
@@ -29,6 +28,7 @@ from mvemo.fuse.results import (
     with_ceilings,
 )
 from mvemo.fuse.songs import song_level
+from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_types import F64, Bools, Ints
 
@@ -39,16 +39,17 @@ FEW_VALUES = 1_000_000
 DEFAULT = EvaluationSettings()
 
 
-def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
-    """Cross-validate every model over the features of a cache.
+def evaluate(store: FeatureStore, settings: EvaluationSettings = DEFAULT) -> Results:
+    """Cross-validate every model over the features of a store.
 
     A head is a linear layer with L2 penalty on features that are standardised on its training
     clips. Everything is fitted and chosen inside the training folds, which all models share.
 
     Parameters
     ----------
-    cache
-        Open cache (`mvemo.cache.open_cache`); its task determines the scores.
+    store
+        Open cache (`mvemo.cache.open_cache`), or features in memory
+        (`mvemo.fuse.stores.MemoryStore`); its task determines the scores.
     settings
         Settings of the evaluation; by default those of ``mvemo-cv``.
 
@@ -66,47 +67,47 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
         A net was trained on clips that it would score, or on clips of their groups.
 
     """
-    task = task_of(cache.table.task)
+    task = task_of(store.table.task)
     if settings.songs is not None and settings.learning_curve:
         raise BadFeatures(
-            f"{cache.path}: --learning-curve scores segments, --song-level songs: leave out one"
+            f"{store.path}: --learning-curve scores segments, --song-level songs: leave out one"
         )
     if settings.songs is not None and not task.decides_songs:
         raise BadFeatures(
-            f"{cache.path}: --song-level needs the task multiclass, got {task.name}: leave it out"
+            f"{store.path}: --song-level needs the task multiclass, got {task.name}: leave it out"
         )
     findings: Sequence[Finding] = ()
     if settings.audit or settings.permute_labels:
-        findings = audit_cache(cache, settings=settings)
-    blocks = label_blocks(cache.table, findings) if settings.permute_labels else None
+        findings = audit_cache(store, settings=settings)
+    blocks = label_blocks(store.table, findings) if settings.permute_labels else None
     permuted = settings.permute_labels == 1
-    n_values = len(cache.table) * sum(spec.dim for spec in cache.specs)
+    n_values = len(store.table) * sum(spec.dim for spec in store.specs)
     with threadpool_limits(1 if n_values < FEW_VALUES else None, "blas"):
-        labels = _drawn(cache, blocks, settings.seed or 0) if permuted else None
-        results = evaluate_once(cache, settings, labels)
+        labels = _drawn(store, blocks, settings.seed or 0) if permuted else None
+        results = evaluate_once(store, settings, labels)
         if blocks is not None and not permuted:
-            results = replace(results, chance=_scores_by_chance(cache, settings, blocks))
+            results = replace(results, chance=_scores_by_chance(store, settings, blocks))
     if settings.repeats > 1:
-        draw = partial(_drawn, cache, blocks if permuted else None)
-        others = _evaluate_on_other_folds(cache, results, settings, draw)
+        draw = partial(_drawn, store, blocks if permuted else None)
+        others = _evaluate_on_other_folds(store, results, settings, draw)
         results = with_repeats(results, others)
     results = with_uncertainty(results, n_resamples=settings.n_resamples)
     if settings.learning_curve:
-        results = with_learning_curve(cache, results, settings)
+        results = with_learning_curve(store, results, settings)
     if settings.audit:
         results = replace(results, audit=tuple(finding.record() for finding in findings))
     return results
 
 
 def evaluate_once(
-    cache: Cache, settings: EvaluationSettings, y_true: Labels | None = None
+    store: FeatureStore, settings: EvaluationSettings, y_true: Labels | None = None
 ) -> Results:
     """Run one evaluation, without repeats, intervals, tests or a learning curve.
 
-    `y_true` replaces the labels of the cache; the results are then `permuted`.
+    `y_true` replaces the labels of the store; the results are then `permuted`.
     """
-    table = cache.table
-    prepared = prepare(cache, settings, y_true)
+    table = store.table
+    prepared = prepare(store, settings, y_true)
     clips, k = prepared.clips, prepared.k
     oof = predict_all(prepared, settings)
     models = [oof.score(model, temperature=settings.temperature) for model in oof.models]
@@ -134,8 +135,8 @@ def evaluate_once(
             name: tuple(table.clip_ids[i] for i in np.flatnonzero(far))
             for name, far in oof.outliers.items()
         },
-        failures=tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
-        curves=cache.curves,
+        failures=tuple((f.clip_id, f.stage, f.reason) for f in store.failures),
+        curves=store.curves,
         provenance=provenance_of(prepared, settings),
         heads=tuple(oof.heads_with_thresholds()),
         choice=oof.choose() if settings.choose_model else None,
@@ -145,19 +146,21 @@ def evaluate_once(
     return with_ceilings(results, table.disagreement)
 
 
-def _drawn(cache: Cache, blocks: Ints | None, seed: int) -> Labels | None:
+def _drawn(store: FeatureStore, blocks: Ints | None, seed: int) -> Labels | None:
     """Return labels that know nothing of the clips; None without blocks."""
-    y_true = task_of(cache.table.task).read_labels(cache.table.labels)
+    y_true = task_of(store.table.task).read_labels(store.table.labels)
     return None if blocks is None else random_labels(y_true, blocks, seed)
 
 
-def _scores_by_chance(cache: Cache, settings: EvaluationSettings, blocks: Ints) -> dict[str, F64]:
+def _scores_by_chance(
+    store: FeatureStore, settings: EvaluationSettings, blocks: Ints
+) -> dict[str, F64]:
     """Return `Results.chance` for as many draws of labels as the settings ask for."""
     plain = replace(settings, temperature=False, refit=False, missing_modality=False)
     first = (settings.seed or 0) + 1
     scores: dict[str, list[float]] = {}
     for seed in range(first, first + settings.permute_labels):
-        one = evaluate_once(cache, plain, _drawn(cache, blocks, seed))
+        one = evaluate_once(store, plain, _drawn(store, blocks, seed))
         for model in one.models:
             scores.setdefault(model.name, []).append(one.primary_mean(model))
         if one.choice is not None:
@@ -170,7 +173,7 @@ def _score_net(prepared: Preparation, model: Model) -> ModelResult:
     clips = prepared.clips
     outputs = np.full((len(clips.y_true), clips.n_outputs), np.nan)
     for fold in range(prepared.k):
-        values, present = prepared.features.cache.vectors(model.name, fold)
+        values, present = prepared.features.store.vectors(model.name, fold)
         if values.shape[1] != clips.n_outputs:
             raise BadFeatures(
                 f"{model.name}: the net has {values.shape[1]} outputs, but there are "
@@ -182,18 +185,18 @@ def _score_net(prepared: Preparation, model: Model) -> ModelResult:
 
 
 def _evaluate_on_other_folds(
-    cache: Cache,
+    store: FeatureStore,
     first: Results,
     settings: EvaluationSettings,
     draw: Callable[[int], Labels | None],
 ) -> list[Results]:
     """Evaluate again until there are `settings.repeats` evaluations, each on other folds.
 
-    `draw` returns the labels for a seed; None for those of the cache.
+    `draw` returns the labels for a seed; None for those of the store.
     """
-    _refuse_bound_folds(cache, first)
-    table = cache.table
-    # The first evaluation may use the cache's own folds, which have another seed.
+    _refuse_bound_folds(store, first)
+    table = store.table
+    # The first evaluation may use the store's own folds, which have another seed.
     own_folds = first.k == table.k and settings.seed is None
     seed = table.fold_seed if own_folds else first.seed
     # Temperatures are fitted, and heads kept, only in the first evaluation.
@@ -203,11 +206,11 @@ def _evaluate_on_other_folds(
         if len(results) == settings.repeats:
             break
         seed += 1
-        other = evaluate_once(cache, replace(settings, seed=seed), draw(seed))
+        other = evaluate_once(store, replace(settings, seed=seed), draw(seed))
         results.setdefault(_partition(other), other)
     if len(results) < settings.repeats:
         raise BadFeatures(
-            f"{cache.path}: --repeats {settings.repeats} is too large: only {len(results)} "
+            f"{store.path}: --repeats {settings.repeats} is too large: only {len(results)} "
             f"ways to split {len(set(table.groups))} groups into {first.k} folds were found"
         )
     return list(results.values())[1:]
@@ -219,20 +222,20 @@ def _partition(results: Results) -> bytes:
     return np.argsort(np.argsort(first))[which].tobytes()
 
 
-def _refuse_bound_folds(cache: Cache, first: Results) -> None:
+def _refuse_bound_folds(store: FeatureStore, first: Results) -> None:
     """Raise if the clips cannot be split into other folds."""
-    k = cache.table.k
+    k = store.table.k
     reasons = {
         "its clips have one fixed split (holdout): leave out --repeats, or use frozen features "
         "with --folds": not first.tested.all(),
         "its nets were trained on the present folds (crossfit): leave out --repeats, or extract "
         "with --protocol frozen": first.protocol == "crossfit",
         "its manifest prescribes the folds: leave out --repeats, or give --folds with a number "
-        f"other than {k}": first.k == k and cache.table.fold_seed < 0,
+        f"other than {k}": first.k == k and store.table.fold_seed < 0,
     }
     for reason, applies in reasons.items():
         if applies:
-            raise BadFeatures(f"{cache.path}: --repeats needs other folds, but {reason}")
+            raise BadFeatures(f"{store.path}: --repeats needs other folds, but {reason}")
 
 
 def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
@@ -246,6 +249,11 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
             m.name for m in results.models
         ]:
             raise BadFeatures(f"{other.name}: a repeat has different clips or models")
+    return join_repeats(results, repeats)
+
+
+def join_repeats(results: Results, repeats: Sequence[Results]) -> Results:
+    """Return the first evaluation with the mean scores of all; see `with_repeats`."""
     evaluations = tuple(replace(one, heads=(), repeats=()) for one in (results, *repeats))
     choices = [one.choice for one in evaluations if one.choice is not None]
     choice = None
@@ -296,14 +304,14 @@ Scores = dict[tuple[str, int], list[tuple[float, int]]]
 
 
 def with_learning_curve(
-    cache: Cache,
+    store: FeatureStore,
     results: Results,
     settings: EvaluationSettings,
     fractions: Sequence[float] = FRACTIONS,
 ) -> Results:
     """Add the primary metric of every model trained on fewer clips, in whole groups."""
     # Under crossfit only the heads see fewer clips; the nets saw all of the training folds.
-    prepared = prepare(cache, settings, results.y_true if results.permuted else None)
+    prepared = prepare(store, settings, results.y_true if results.permuted else None)
     clips, models = prepared.clips, prepared.models
     shares = sorted({*fractions, 1.0})
     # Clips that a single split never tests are also training clips: they form an extra fold.

@@ -48,7 +48,7 @@ def kernel_expert(prepared: Preparation, settings: EvaluationSettings) -> Kernel
     }
     why_not = next((reason for reason, applies in reasons.items() if applies), None)
     if why_not and named:
-        raise BadFeatures(f"{features.cache.path}: {KERNEL}: {why_not}: leave it out")
+        raise BadFeatures(f"{features.store.path}: {KERNEL}: {why_not}: leave it out")
     if why_not:
         return None
     everything = max(prepared.models, key=lambda model: len(model.features)).features

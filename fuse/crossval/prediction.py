@@ -44,7 +44,9 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
     layers = _second_layers(prepared, settings, parts, inner)
     expert = kernel_expert(prepared, settings)
     count = settings.head.inner_folds
-    oof.inner_folds |= {fold: clips.inner_folds(fold, count) for fold in range(prepared.k)}
+    oof.inner_folds |= {
+        fold: clips.folds_of(clips.folds != fold, count) for fold in range(prepared.k)
+    }
     if any((inner_folds < 0).all() for inner_folds in oof.inner_folds.values()):
         # If all training clips are of one group, these have no inner predictions.
         layers, expert = [], None
@@ -95,7 +97,7 @@ def _second_layers(
         named = settings.models is not None and kind.name in settings.models
         if named and not bases:
             raise BadFeatures(
-                f"{prepared.features.cache.path}: {kind.name} {kind.needs}: name these, too, or "
+                f"{prepared.features.store.path}: {kind.name} {kind.needs}: name these, too, or "
                 "leave it out"
             )
         if bases and (named or (settings.models is None and by_default)):

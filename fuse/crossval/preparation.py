@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from mvemo.cache import TEST, Cache, ClipTable
+from mvemo.cache import TEST, ClipTable
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, LeakError
 from mvemo.fuse.features import Clips, Features
 from mvemo.fuse.models import AUDIO, NAMED, VIDEO, Model, chosen_models, in_order
 from mvemo.fuse.numeric import Labels
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
+from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.array_types import Ints
@@ -44,14 +45,14 @@ class Preparation:
 
 
 def prepare(
-    cache: Cache, settings: EvaluationSettings, y_true: Labels | None = None
+    store: FeatureStore, settings: EvaluationSettings, y_true: Labels | None = None
 ) -> Preparation:
     """Choose models and folds; raise `LeakError` if a net would score clips that it saw.
 
-    `y_true` replaces the labels of the cache (`mvemo.fuse.crossval.permutation`).
+    `y_true` replaces the labels of the store (`mvemo.fuse.crossval.permutation`).
     """
-    table = cache.table
-    features = Features(cache, settings)
+    table = store.table
+    features = Features(store, settings)
     chosen = settings.models
     if chosen is not None:
         chosen = tuple(name for name in chosen if name not in NAMED)
@@ -70,20 +71,22 @@ def prepare(
     names = tuple(dict.fromkeys(name for model in (*models, *nets) for name in model.features))
     crossfit = [name for name in names if features.crossfit(name)]
     held_out = [name for name in names if features.held_out(name)]
-    folds, k = _folds(cache, settings, crossfit, held_out)
+    folds, k = _folds(store, settings, crossfit, held_out)
     leaks = _leaks(features, names, table, folds)
     if leaks and not settings.allow_leak:
-        raise _leak_error(leaks, folds, cache)
+        raise _leak_error(leaks, folds, store)
     passes: Passes = tuple((fold, (fold,)) for fold in range(k))
     if not crossfit:
         passes = ((None, tuple(range(k))),)
     of_heads = tuple(name for name in names if name not in features.outputs)
-    clips = _clips(cache, settings, folds, y_true)
+    clips = _clips(store, settings, folds, y_true)
     return Preparation(features, models, nets, of_heads, names, clips, k, bool(leaks), passes)
 
 
-def _clips(cache: Cache, settings: EvaluationSettings, folds: Ints, y_true: Labels | None) -> Clips:
-    table, seed, task = cache.table, settings.seed or 0, task_of(cache.table.task)
+def _clips(
+    store: FeatureStore, settings: EvaluationSettings, folds: Ints, y_true: Labels | None
+) -> Clips:
+    table, seed, task = store.table, settings.seed or 0, task_of(store.table.task)
     labels = task.read_labels(table.labels)
     task = task.for_labels(table.classes, labels, settings.scale or table.scale)
     y_true = labels if y_true is None else y_true
@@ -106,14 +109,16 @@ def _leaks(
     return leaks
 
 
-def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, cache: Cache) -> LeakError:
+def _leak_error(
+    leaks: Sequence[tuple[str, int, int]], folds: Ints, store: FeatureStore
+) -> LeakError:
     name, fold, count = leaks[0]
     tested = int((folds == fold).sum())
     split = bool((folds < 0).any())
     part, honest = ("the test split", "holdout") if split else (f"fold {fold}", "crossfit")
     more = f" (and {len(leaks) - 1} more such cases)" if len(leaks) > 1 else ""
     return LeakError(
-        f"{cache.path}: the net of {name} was trained on {count} of the {tested} clips of "
+        f"{store.path}: the net of {name} was trained on {count} of the {tested} clips of "
         f"{part}, or on clips of their groups{more}: its scores would be too high. Extract "
         f"with --protocol {honest}, or accept optimistic scores with --protocol shared"
     )
@@ -121,9 +126,9 @@ def _leak_error(leaks: Sequence[tuple[str, int, int]], folds: Ints, cache: Cache
 
 def provenance_of(prepared: Preparation, settings: EvaluationSettings) -> dict[str, Any]:
     """Return facts on how the scores were made, as JSON values."""
-    within, cache = {}, prepared.features.cache
+    within, store = {}, prepared.features.store
     if settings.within_groups:
-        groups = cache.table.groups
+        groups = store.table.groups
         rows = groups_within(np.ones(len(groups), bool), groups)
         members = {groups[i] for i in np.flatnonzero(rows).tolist()}
         within = {
@@ -138,12 +143,12 @@ def provenance_of(prepared: Preparation, settings: EvaluationSettings) -> dict[s
     return {
         **within,
         "prediction_notes": [
-            f"{name} is left out: only {n} of {len(cache.table)} clips have it."
+            f"{name} is left out: only {n} of {len(store.table)} clips have it."
             for name, n in prepared.features.rare.items()
             if name not in prepared.names
         ],
-        "features_digest": cache.digest(),
-        "manifest_digest": cache.table.digest,
+        "features_digest": store.digest(),
+        "manifest_digest": store.table.digest,
         "settings": settings.record(),
         "features": {
             name: [
@@ -166,19 +171,22 @@ def provenance_of(prepared: Preparation, settings: EvaluationSettings) -> dict[s
 
 
 def _folds(
-    cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str], held_out: Sequence[str]
+    store: FeatureStore,
+    settings: EvaluationSettings,
+    crossfit: Sequence[str],
+    held_out: Sequence[str],
 ) -> tuple[Ints, int]:
     """Return the fold that tests each clip, int64 (clips,), and the number of folds."""
-    table, folds, seed = cache.table, settings.folds, settings.seed
+    table, folds, seed = store.table, settings.folds, settings.seed
     if held_out and (folds is not None or table.splits is None):
         advice = "leave out --folds" if table.splits is not None else "extract again"
         raise BadFeatures(
-            f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split of the "
+            f"{store.path}: the nets of {', '.join(held_out)} were trained for one split of the "
             f"clips (holdout), not for folds: {advice}"
         )
     if held_out and crossfit:
         raise BadFeatures(
-            f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split "
+            f"{store.path}: the nets of {', '.join(held_out)} were trained for one split "
             f"(holdout), those of {', '.join(crossfit)} for folds: name only one kind with --models"
         )
     if table.splits is not None and folds is None and not crossfit:
@@ -186,19 +194,19 @@ def _folds(
     if isinstance(folds, Folds):
         if folds.clip_ids != table.clip_ids:
             raise BadFeatures(
-                f"{cache.path}: the folds are not in the order of its clips: read them with "
-                "read_folds(file, cache.table)"
+                f"{store.path}: the folds are not in the order of its clips: read them with "
+                "read_folds(file, store.table)"
             )
         if crossfit and not np.array_equal(folds.assignment, table.folds):
             raise BadFeatures(
-                f"{cache.path}: the nets of {', '.join(crossfit)} were trained for other folds "
+                f"{store.path}: the nets of {', '.join(crossfit)} were trained for other folds "
                 "than those of the file: leave out --folds, or extract with --folds FILE"
             )
         return folds.assignment, folds.k
     k = folds or table.k or DEFAULT_FOLDS
     if crossfit and k != table.k:
         raise BadFeatures(
-            f"{cache.path}: the nets of {', '.join(crossfit)} were trained for {table.k} "
+            f"{store.path}: the nets of {', '.join(crossfit)} were trained for {table.k} "
             f"folds, not {k}: give --folds {table.k}, or extract with --folds {k}"
         )
     # Prescribed folds have seed -1: an explicit seed does not change them.

@@ -20,14 +20,10 @@ from mvemo.manifests.files import replacing
 from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import listed
 
-# 2: added heads of tags and dimensions, with their link. 3: added the models and their features.
-# 4: removed hidden layers. 5: added the limit of standardised values; None in older heads.
-# 6: added kernel heads. 7: added the range of targets; None in older heads.
+# Must be increased if the file has another form.
 VERSION = 7
-OLDEST = 4
-# Fields of a head in the header; those that older files lack; arrays that only some heads have.
-_SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs")
-_NEWER = ("limit", "slope")
+# Fields of a head in the header; arrays that only some heads have.
+_SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs", "limit", "slope")
 _OPTIONAL = ("thresholds", "rows", "factor", "ends")
 _ARRAYS = ("mean", "scale", "coef", "intercept", *_OPTIONAL)
 # Types of a head's arrays in a model's file; small types keep a model at a few hundred kB. The few
@@ -147,9 +143,7 @@ def write_heads(path: str | Path, saved: SavedHeads, *, small: bool = False) -> 
         "mvemo_heads": VERSION,
         "classes": list(saved.classes),
         "models": [[m.name, list(m.features), list(m.modalities)] for m in saved.models],
-        "heads": [
-            {name: getattr(head, name) for name in (*_SCALARS, *_NEWER)} for head in saved.heads
-        ],
+        "heads": [{name: getattr(head, name) for name in _SCALARS} for head in saved.heads],
         "facts": saved.facts,
     }
     arrays["header"] = np.array(json.dumps(header, ensure_ascii=False))
@@ -191,11 +185,11 @@ def load_heads(path: str | Path) -> SavedHeads:
         # `NpzFile` refuses pickled objects, which can run code.
         with NpzFile(path) as file:
             header = parse_json(str(file["header"]))
-            if not OLDEST <= (version := int(header["mvemo_heads"])) <= VERSION:
-                advice = f"update mvemo, which reads version {VERSION}"
-                if version < OLDEST:
-                    advice = "write them again with 'mvemo fuse'"
-                raise BadFeatures(f"{path}: the heads have version {version}: {advice}")
+            if (version := int(header["mvemo_heads"])) != VERSION:
+                raise BadFeatures(
+                    f"{path}: expected heads of version {VERSION}, got {version}: write them again "
+                    "with 'mvemo fuse'"
+                )
             heads = tuple(
                 _read_head(file, i, entry, len(header["classes"]))
                 for i, entry in enumerate(header["heads"])
@@ -216,7 +210,6 @@ def _read_head(
 ) -> Head:
     """Build head `i` from its arrays in `file` and its `entry` in the header."""
     fields: dict[str, Any] = {name: entry[name] for name in _SCALARS}
-    fields |= {name: entry[name] for name in _NEWER if name in entry}
     fields["features"] = tuple(entry["features"])
     dim = n_inputs = file[f"{i}/mean"].size
     if f"{i}/rows" in file:

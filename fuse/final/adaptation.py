@@ -14,23 +14,19 @@ answers were confirmed (beyond chance), so that answers that are always wrong ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from mvemo.fuse.bootstrap import resample_groups
+from mvemo.fuse.features import Clips, leave_each_out
 from mvemo.fuse.final.model import FinalModel, Vectors, predict_clips
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import KERNEL, NAMED
-from mvemo.fuse.numeric import Labels, Link, apply_link, complete
-from mvemo.fuse.tasks import task_of
-from mvemo.manifests import make_folds
-from mvemo.manifests.array_types import F64, Bools, Ints
-from mvemo.manifests.labels import Task
+from mvemo.fuse.numeric import Link, apply_link, complete
+from mvemo.manifests.array_types import F64, Bools
 
 # Strengths to choose from; 0 leaves the model as it is. Above 1, models adapted to the most
 # doubtful of 50 music videos became worse on the others.
@@ -77,23 +73,13 @@ class _Inputs:
 class Adaptation:
     """Labelled clips, and what is needed to adapt a model to any part of them.
 
-    Parameters
-    ----------
-    model
-        Model to adapt.
-    vectors
-        Cached features of all clips, NaN for missing ones; the labelled clips come first.
-    y_true, groups
-        Labels as `Task.read_labels` returns them, and the group of each labelled clip.
+    `vectors` are features of all clips, NaN for missing ones; the labelled `clips` come first.
     """
 
-    def __init__(
-        self, model: FinalModel, vectors: Vectors, y_true: Labels, groups: Sequence[str]
-    ) -> None:
-        self.model, self.task = model, task_of(model.task)
-        self._vectors, self.y_true, self.groups = vectors, y_true, tuple(groups)
+    def __init__(self, model: FinalModel, vectors: Vectors, clips: Clips) -> None:
+        self.model, self.clips, self._vectors = model, clips, vectors
         self._before = predictor_outputs(model, vectors)
-        target = self.task.target(y_true, len(model.classes)).T
+        target = clips.target.T
         self._target = np.full(self._before.shape[1:], np.nan)
         self._target[: len(target)] = target
         self._inputs = {
@@ -143,26 +129,27 @@ class Adaptation:
 
         A change of the anchors' answers counts as a loss with the anchors' weights.
         """
-        n, before = len(self.groups), first_of(self._before)
-        decided, anchors = self.task.decide(before), self._anchors(rows).mean(axis=1)
+        clips, task, before = self.clips, self.clips.task, first_of(self._before)
+        n = len(clips.groups)
+        decided, anchors = task.decide(before), self._anchors(rows).mean(axis=1)
         gains = np.full((len(STRENGTHS), len(before)), np.nan)
         gains[:, n:] = 0.0
-        folds = self._folds(rows, INNER_FOLDS)
+        folds = leave_each_out(clips.folds_of(rows, INNER_FOLDS))
         for train, test in folds:
             tested = np.flatnonzero(test)
             for i, strength in enumerate(STRENGTHS[1:], start=1):
                 model = self.adapted(train, strength)
                 after = first_of(predictor_outputs(model, self._vectors))
                 old, new = (
-                    self.task.losses(self.y_true[tested], one[tested]) for one in (before, after)
+                    task.losses(clips.y_true[tested], one[tested]) for one in (before, after)
                 )
                 gains[i, tested] = old - new
-                old, new = (self.task.losses(decided[n:], one[n:]) for one in (before, after))
+                old, new = (task.losses(decided[n:], one[n:]) for one in (before, after))
                 gains[i, n:] += np.nan_to_num(anchors * (old - new)) / len(folds)
         gains[0] = 0.0
         known = np.isfinite(gains).all(axis=0)
         best = int(gains[:, known].sum(axis=1).argmax())
-        names = [*self.groups, *(f"anchor {i}" for i in range(len(before) - n))]
+        names = [*clips.groups, *(f"anchor {i}" for i in range(len(before) - n))]
         resamples = resample_groups([names[row] for row in np.flatnonzero(known)])
         better = resamples.sums(gains[best, known][:, None])[1:, 0] > 0
         return STRENGTHS[best] if better.mean() >= CERTAIN else 0.0
@@ -172,25 +159,12 @@ class Adaptation:
 
         The shape is that of `predictor_outputs`, for the labelled clips.
         """
-        n = len(self.groups)
+        n = len(self.clips.groups)
         result = np.full_like(self._before[:, :n], np.nan)
-        for train, test in self._folds(np.ones(n, bool), FOLDS):
+        for train, test in leave_each_out(self.clips.folds_of(np.ones(n, bool), FOLDS)):
             model = self.adapted(train, self.choose(train))
             result[:, test] = predictor_outputs(model, self._vectors)[:, :n][:, test]
         return result
-
-    def _folds(self, rows: Bools, count: int) -> list[tuple[Bools, Bools]]:
-        """Return masks of the training clips and the tested clips of each fold of `rows`."""
-        places = np.flatnonzero(rows)
-        groups = [self.groups[row] for row in places]
-        count = min(count, len(set(groups)))
-        if count < 2:
-            return []
-        folds: Ints = np.full(len(rows), -1)
-        folds[places] = make_folds(
-            self.y_true[places], groups, count, 0, cast(Task, self.task.name)
-        )
-        return [((folds >= 0) & (folds != fold), folds == fold) for fold in range(count)]
 
 
 def linear_part(model: FinalModel) -> FinalModel:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.cache import Cache
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.conformal import GRID, cross_conformal, limits
 from mvemo.fuse.crossval.saving import SavedHeads, model_dtypes, saved_heads
@@ -35,6 +34,7 @@ from mvemo.fuse.metrics.calibration import (
 from mvemo.fuse.models import KERNEL, LATE, NAMED, SECOND_LAYERS, Model, modalities_of, parts_of
 from mvemo.fuse.numeric import Labels, Link, complete
 from mvemo.fuse.results import ModelResult, Results, score_model
+from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks.base import Outcome, Task
 from mvemo.fuse.tasks.regression import Regression
 from mvemo.manifests.array_types import F64
@@ -47,11 +47,11 @@ MOST_SETS, LEAST_OF_SET = 12, 20
 
 
 def build_model(
-    cache: Cache,
+    store: FeatureStore,
     results: Results,
     settings: FeatureSettings = PLAIN,
     preferred: str | None = None,
-    dressed: Cache | None = None,
+    dressed: FeatureStore | None = None,
 ) -> FinalModel:
     """Build a model from an evaluation with ``refit=True``.
 
@@ -62,9 +62,9 @@ def build_model(
         raise BadFeatures("the labels are shuffled: to build a model, leave out --permute-labels")
     heads = tuple(head for head in results.heads if head.fold is None)
     if not heads:
-        raise BadFeatures(f"{cache.path}: no head could be fitted on all clips")
+        raise BadFeatures(f"{store.path}: no head could be fitted on all clips")
     saved = saved_heads(replace(results, heads=heads))
-    features = Features(cache, settings)
+    features = Features(store, settings)
     variants = [spec for name in features.modality for spec in features.variants(name)]
     imported = {spec.name for spec in variants if spec.protocol == "imported"}
     ranked = _predictors(results, saved, features.modality)
@@ -79,13 +79,13 @@ def build_model(
             predictors.append(predictor)
     if not predictors:
         raise BadFeatures(
-            f"{cache.path}: every model needs imported features ({', '.join(sorted(imported))}), "
+            f"{store.path}: every model needs imported features ({', '.join(sorted(imported))}), "
             "which 'mvemo predict' cannot compute for new clips"
         )
     used = dict.fromkeys(name for predictor in predictors for name in predictor.features)
     specs = tuple(replace(s, trained_on=()) for name in used for s in variants if s.name == name)
     # The nets of all folds read the same clips, so the keys of one fold are enough.
-    keys = [cache.keys(*stored) for stored in {stored_as(s)[0]: s.fold for s in specs}.items()]
+    keys = [store.keys(*stored) for stored in {stored_as(s)[0]: s.fold for s in specs}.items()]
     copies = None if dressed is None else Features(dressed, settings)
     reference, alarm = fit_references(features, specs, predictors, copies)
     return FinalModel(
@@ -96,7 +96,7 @@ def build_model(
         predictors=tuple(predictors),
         reference=reference,
         scale=results.task.label_scale(results.classes, results.y_true),
-        facts={**_facts(cache, results, sorted(imported)), "alarm": alarm},
+        facts={**_facts(store, results, sorted(imported)), "alarm": alarm},
         training_keys=short_keys(np.concatenate(keys).tolist()),
     )
 
@@ -245,7 +245,7 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any]:
+def _facts(store: FeatureStore, results: Results, imported: list[str]) -> dict[str, Any]:
     notes = {
         "scores are optimistic: a net was trained on the scored clips": results.leaky,
         "trained on generated data: do not use it for real music": results.synthetic,
@@ -270,13 +270,13 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
     return {
         "nested": nested,
         "within_groups": results.provenance.get("within_groups"),
-        "scale": results.provenance.get("settings", {}).get("scale") or cache.table.scale,
+        "scale": results.provenance.get("settings", {}).get("scale") or store.table.scale,
         "n_clips": len(results.clip_ids),
         "n_groups": len(set(results.groups)),
         "folds": results.k,
         "protocol": results.protocol,
-        "features_digest": cache.digest(),
-        "manifest_digest": cache.table.digest,
+        "features_digest": store.digest(),
+        "manifest_digest": store.table.digest,
         "notes": [note for note, applies in notes.items() if applies],
         "provenance": dict(results.provenance),
     }

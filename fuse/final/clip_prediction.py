@@ -135,9 +135,9 @@ class ClipPrediction:
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> ClipPrediction:
         """Return the prediction of a JSON object; ValueError says what is wrong with it."""
-        names = ("label", "quadrant", "confidence", "set", "doubt", "unlikeness", "relative")
+        names = ("quadrant", "confidence", "set", "doubt", "unlikeness", "relative")
         try:
-            proba, values = record.get("proba"), record.get("values")
+            proba, values, label = map(record.get, ("proba", "values", "label"))
             optional: Record = {name: record.get(name) for name in names}
             found = cls(
                 path=record["path"],
@@ -145,6 +145,7 @@ class ClipPrediction:
                 proba=proba and {str(name): float(p) for name, p in proba.items()},
                 values=values
                 and {n: {**of, "value": float(of["value"])} for n, of in values.items()},
+                label=label if isinstance(label, str | None) else tuple(map(str, label)),
                 plane=record.get("plane") or {},
                 cautions=tuple(map(Caution, record.get("cautions") or ())),
                 notes=tuple(record.get("notes") or ()),

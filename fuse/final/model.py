@@ -45,7 +45,7 @@ from mvemo.manifests.text_table import listed
 # 2: added products of some of the features; heads are in half precision.
 VERSION = 2
 HEADS, REFERENCE, MODEL = "heads.npz", "reference.npz", "model.json"
-# Optional array in `REFERENCE`; earlier versions did not write it.
+# Array in `REFERENCE`: `FinalModel.training_keys`.
 KEYS = "training_keys"
 # Arrays in `REFERENCE`: `Predictor.optional` of each predictor.
 OPTIONAL = "optional"
@@ -73,12 +73,11 @@ class Predictor:
     # Bases of a product of only some of the single features; otherwise empty.
     bases: tuple[str, ...] = ()
     # `mvemo.fuse.conformal.limits` of the out-of-fold outputs, after the temperature: a row for
-    # each coverage of `GRID`; empty in older models and if it was not evaluated. `optional` has
-    # those of the form that `OPTIONS` names, in single precision.
+    # each coverage of `GRID`; empty if it was not evaluated. `optional` has those of the form
+    # that `OPTIONS` names, in single precision.
     nonconformity: tuple[tuple[float, ...], ...] = ()
     optional: tuple[tuple[float, ...], ...] = ()
-    # Number of groups that these come from; None in older models.
-    limit_groups: int | None = None
+    limit_groups: int | None = None  # number of groups that these come from
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,10 @@ class FinalModel:
     # Regression: target to ``minimum``, ``maximum``, ``mean`` and ``deviation`` of its labels.
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)  # JSON values from `building._facts`
-    # uint64 (keys,), sorted: `short_keys` of the training rows; empty in older models.
+    # uint64 (keys,), sorted: `short_keys` of the training rows
     training_keys: NDArray[np.uint64] = field(default_factory=lambda: short_keys(()))
     digest: str = ""  # SHA-256 of everything in the folder; empty for a model not yet saved
-    date: str = ""  # time at which the folder was written, ISO 8601 in UTC; empty in older models
+    date: str = ""  # time at which the folder was written, ISO 8601 in UTC
     # Coverage of the sets; None for predictions without sets.
     asked: Asked | None = None
     # `spread_of` the training clips by predictor, once it was needed.
@@ -172,7 +171,7 @@ class FinalModel:
         return tuple(spec for spec in self.specs if spec.name == feature)
 
     def alarm(self, predictor: Predictor) -> Mapping[str, Any]:
-        """Return what `reference.fit_references` found for a predictor; {} in older models."""
+        """Return what `reference.fit_references` found for a predictor."""
         return self.facts.get("alarm", {}).get(predictor.name, {})
 
     def trained_on(self, content: str, start: float, duration: float | None) -> bool:
@@ -268,14 +267,12 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
     with NpzFile(folder / REFERENCE) as arrays:
         for i, entry in enumerate(record["reference"]):
             mean, scale = (arrays[f"{i}/{name}"].astype(np.float64) for name in ("mean", "scale"))
-            # Earlier versions did not write this array.
-            places = arrays.get(f"{i}/places", np.empty((0, 0))).astype(np.float32)
+            places = arrays[f"{i}/places"].astype(np.float32)
             places[places == -128] = np.nan
             reference[entry["feature"], entry["fold"]] = Reference(mean, scale, places)
-        keys = arrays[KEYS] if KEYS in arrays else short_keys(())
-        # Earlier versions did not write these arrays.
-        names = [f"{OPTIONAL}/{i}" for i in range(len(record["predictors"]))]
-        optional = [_tuples(arrays[n].tolist()) if n in arrays else () for n in names]
+        keys = arrays[KEYS]
+        numbers = range(len(record["predictors"]))
+        optional = [_tuples(arrays[f"{OPTIONAL}/{i}"].tolist()) for i in numbers]
     heads = load_heads(folder / HEADS)
     if list(heads.classes) != record["classes"]:
         raise ValueError(f"classes {record['classes']} differ from those of {HEADS}")
@@ -291,7 +288,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
         training_keys=keys,
         # A model that is made again from the same clips has the same digest.
         digest=digest_of({key: value for key, value in record.items() if key != "date"}),
-        date=record.get("date", ""),
+        date=record["date"],
     )
     if not model.facts.get("scale"):
         return model
@@ -302,9 +299,8 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
 
 
 def _predictor(entry: Mapping[str, Any], optional: tuple[tuple[float, ...], ...]) -> Predictor:
-    # Earlier versions also wrote quantiles of the residuals.
-    values = {name: _tuples(value) for name, value in entry.items() if name != "residuals"}
-    if values.get("nonconformity"):
+    values = {name: _tuples(value) for name, value in entry.items()}
+    if values["nonconformity"]:
         # JSON has no infinity, so None stands for it.
         limits = np.array(values["nonconformity"], dtype=np.float64)
         if limits.ndim != 2 or len(limits) != len(GRID):
@@ -329,14 +325,7 @@ def asked_of(coverage: float | None, *, per_class: bool, jointly: bool) -> Asked
 
 
 def with_coverage(model: FinalModel, asked: Asked | None) -> FinalModel:
-    """Return the model with a coverage asked of its sets; None asks for predictions only.
-
-    Raises
-    ------
-    BadFeatures
-        The coverage is not in `mvemo.fuse.conformal.GRID`'s range, the option is of another task,
-        or the model is too old.
-    """
+    """Return the model with a coverage asked of its sets; None asks for predictions only."""
     if asked is None:
         return model
     if not GRID[0] <= asked.share <= GRID[-1]:

@@ -142,7 +142,7 @@ def fit_references(
     dressed: Features | None = None,
 ) -> tuple[dict[FeatureKey, Reference], dict[str, Any]]:
     """Return the reference of each feature and net, and each predictor's alarm (`_alarm`)."""
-    table = features.cache.table
+    table = features.store.table
     kept = np.sort(np.random.default_rng(0).permutation(len(table))[:MOST_CLIPS])
     rows, dress = kept, np.full(len(kept), PLAIN, object)
     if dressed is not None:
@@ -180,10 +180,10 @@ def _dresses(
 
     The order is random, but always the same.
     """
-    path, trained = dressed.cache.path, features.cache.path
-    row_of = {clip_id: row for row, clip_id in enumerate(features.cache.table.clip_ids)}
+    path, trained = dressed.store.path, features.store.path
+    row_of = {clip_id: row for row, clip_id in enumerate(features.store.table.clip_ids)}
     rows, names = [], []
-    for clip_id in dressed.cache.table.clip_ids:
+    for clip_id in dressed.store.table.clip_ids:
         clip, _, name = clip_id.rpartition("@")
         if clip not in row_of or name in ("", PLAIN):
             raise BadFeatures(

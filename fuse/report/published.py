@@ -10,7 +10,6 @@ from mvemo.fuse.report.text import fraction, percent
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.manifests.text_files import read_toml
 
-LABEL = "published, other data"
 _DATA: dict[str, Any] = read_toml(Path(__file__).with_suffix(".toml"))
 # Short name to citation of the papers that a report may cite.
 SOURCES: Mapping[str, str] = {name: _DATA["sources"][name] for name in ("PL20", "Z22")}

@@ -17,7 +17,8 @@ from mvemo.fuse.numeric import mean_of_finite, spread
 from mvemo.fuse.report import coverage, findings, published, score_tables, summary
 from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
 from mvemo.fuse.report.methods import methods_facts
-from mvemo.fuse.report.text import count, page_templates
+from mvemo.fuse.report.tables import LABEL
+from mvemo.fuse.report.text import TEMPLATES, count, page_templates
 from mvemo.fuse.results import ModelResult, Results, recommended_model, without_twin
 from mvemo.fuse.tasks.base import Outcome
 from mvemo.manifests.files import dump_json, replacing_together, to_json_values, write_text
@@ -25,7 +26,6 @@ from mvemo.manifests.tables import CsvWriter
 
 # All files that a run may have; `write_report` removes those of an older run.
 RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")
-TEMPLATES = Path(__file__).with_name("templates")
 # With more classes, ``metrics.json`` has no confusion matrix, and only pooled scores of a class.
 MOST_CLASSES = 200
 # Settings that are already in the first table of the page.
@@ -109,6 +109,7 @@ def report_html(results: Results, covered: dict[str, Any] | None = None) -> str:
             coverage=coverage,
             covered=covered,
             published=published,
+            label=LABEL,
             summary=summary,
             tables=score_tables,
             count=count,

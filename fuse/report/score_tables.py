@@ -14,24 +14,24 @@ from numpy.typing import NDArray
 from mvemo.fuse.crossval.comparisons import by_scores
 from mvemo.fuse.models import modality_order
 from mvemo.fuse.numeric import mean_of_finite, spread
+from mvemo.fuse.report import published
 from mvemo.fuse.report.findings import banners
 from mvemo.fuse.report.methods import STATED
-from mvemo.fuse.report.published import (
-    LABEL,
-    all_published_beside,
-    published_beside,
-    published_confusion,
-)
 from mvemo.fuse.report.summary import ceiling_texts, describe, verdict
-from mvemo.fuse.report.text import (
+from mvemo.fuse.report.tables import (
     ID,
+    LABEL,
     LINE,
-    OTHER,
+    NUMBER,
     TEXT,
     Cell,
-    Head,
-    PaperTable,
+    Column,
     Table,
+    Value,
+    cell_of,
+    table,
+)
+from mvemo.fuse.report.text import (
     difference_text,
     fraction,
     interval_text,
@@ -39,7 +39,6 @@ from mvemo.fuse.report.text import (
     percent,
     primary_interval_text,
     score_text,
-    table,
 )
 from mvemo.fuse.results import ModelResult, Results, best_model, without_twin
 
@@ -61,7 +60,11 @@ MANY_CLASSES, SHOWN_CLASSES = 60, 30
 
 def scores_table(results: Results, top: ModelResult | None) -> Table:
     """Return the main table: per model, the primary metric over folds and the task's scores."""
-    task, partial, beside = results.task, results.partly_predicted, published_beside(results)
+    task, partial, beside = (
+        results.task,
+        results.partly_predicted,
+        published.published_beside(results),
+    )
     shown = task.columns(results.classes)
 
     def row(model: ModelResult, *, baseline: bool = False) -> list[str | Cell]:
@@ -80,7 +83,9 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
 
     start = ["model", "needs", *["clips"] * partial]
     columns = ["min", "mean", "max", *(column.title for column in shown)]
-    others = [Head(title, OTHER) for title in ("accuracy, %", "F1", "AUC")] if beside else []
+    others = (
+        [Column(title, published=True) for title in ("accuracy, %", "F1", "AUC")] if beside else []
+    )
     rows = [*map(row, results.models), row(results.baseline, baseline=True)]
     if results.ceilings:
         mean, *scores = ceiling_texts(results, shown)
@@ -90,16 +95,16 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
     return replace(
         table([*start, *columns, *others], rows, left=2, n_foot=len(rows) - len(results.models)),
         spans=(
-            (Head("", TEXT), len(start)),
-            (Head(title), 3),
-            (Head(""), len(shown)),
-            *[(Head(LABEL, OTHER), 3)] * bool(beside),
+            (Column("", TEXT), len(start)),
+            (Column(title), 3),
+            (Column(""), len(shown)),
+            *[(Column(LABEL, published=True), 3)] * bool(beside),
         ),
         best=None if top is None else [m.name for m in results.models].index(top.name),
     )
 
 
-def results_tables(results: Results) -> list[PaperTable]:
+def results_tables(results: Results) -> list[Table]:
     """Return the table of scores, with a corrected test for each fusion."""
     results = without_twin(results)
     task, fused = results.task, results.fused
@@ -117,10 +122,7 @@ def results_tables(results: Results) -> list[PaperTable]:
         name = row[0].text
         cells = [replace(cell, strong=cell.strong and name == best) for cell in row]
         rows.append([*cells, *[Cell(p.get(name, ""))] * bool(p)])
-    head = [
-        replace(head, title=f"{head.title} ({LABEL})") if head.style == OTHER else head
-        for head in (*scores.head, *[Head("p")] * bool(p))
-    ]
+    columns = (*scores.columns, *[Column("p")] * bool(p))
     caption = (
         "".join(f"{banner.title}: {banner.text} " for banner in banners(results))
         + f"{results.name}: {describe(results)}. Min, mean and max: {task.primary_title}"
@@ -130,7 +132,7 @@ def results_tables(results: Results) -> list[PaperTable]:
     if p:
         rival = "its best single feature" if fused else "the best model"
         caption += f" p: corrected test against {rival}, with Holm's correction."
-    return [(caption, table(head, rows, n_foot=len(scores.foot)))]
+    return [table(columns, rows, n_foot=len(scores.foot), title=caption)]
 
 
 def intervals_table(results: Results) -> Table:
@@ -156,12 +158,12 @@ def intervals_table(results: Results) -> Table:
 
 
 def published_table(results: Results) -> Table:
-    rows = [[name, p.source, *p.texts()] for name, p in all_published_beside(results)]
+    rows = [[name, p.source, *p.texts()] for name, p in published.all_published_beside(results)]
     return table(["model", "source", "accuracy, %", "F1", "AUC"], rows, left=2)
 
 
 def published_confusion_table(results: Results) -> Table:
-    named = zip(results.classes, published_confusion(results), strict=False)
+    named = zip(results.classes, published.published_confusion(results), strict=False)
     return table(["true", *results.classes], [[name, *map(str, row)] for name, row in named])
 
 
@@ -194,11 +196,12 @@ def outputs_table(results: Results, model: ModelResult) -> Table:
         head += [f"{titles[task.primary_output]} of a fold, min", "mean", "max"]
     rows = []
     for i, name in enumerate(results.classes):
-        cells: list[str | Cell] = [name, *label_cells[i]]
+        cells: list[Value | Cell] = [name, *label_cells[i]]
         for score in titles:
             ends = interval_text(model.intervals.get(f"{score}:{i}"))
             below = ends or "no interval" * results.has_intervals
-            cells.append(Cell(fraction(float(model.per_output[score][i])), below=below))
+            value = float(model.per_output[score][i])
+            cells.append(replace(cell_of(value, NUMBER), text=fraction(value), below=below))
         if per_fold is not None:
             cells += map(fraction, spread(per_fold[:, i]))
         rows.append(cells)
@@ -222,7 +225,7 @@ def comparisons_table(results: Results) -> Table:
     """Return all paired differences with interval, test and verdict."""
     task, partial = results.task, results.partly_predicted
     names = ("fusion", "its best single feature") if results.fused else ("model", "against")
-    head: list[Head | str] = [*names, *["clips"] * partial, Head("score", TEXT), "difference"]
+    head: list[Column | str] = [*names, *["clips"] * partial, Column("score", TEXT), "difference"]
     rows = []
     for of, c in by_scores(task, results.comparisons):
         cells = [c.model, c.reference, *[str(c.n_clips)] * partial]
@@ -230,7 +233,7 @@ def comparisons_table(results: Results) -> Table:
         cells += [score_text(of, c.mean, "+"), difference_text(of, c.interval)]
         cells += [fraction(c.t, 2), p_text(c.p), p_text(c.p_holm), verdict(c)]
         rows.append(cells)
-    return table([*head, "95 %", "t", "p", "p, Holm", Head("verdict", LINE)], rows, left=2)
+    return table([*head, "95 %", "t", "p", "p, Holm", Column("verdict", LINE)], rows, left=2)
 
 
 def without_modality_table(results: Results) -> Table:
@@ -301,7 +304,7 @@ def missing_table(results: Results) -> Table:
 
 
 def failures_table(results: Results) -> Table:
-    head = [Head("clip", ID), Head("stage", TEXT), Head("reason", ID)]
+    head = [Column("clip", ID), Column("stage", TEXT), Column("reason", ID)]
     return table(head, results.failures[:MANY_FAILURES])
 
 
@@ -332,7 +335,7 @@ def _most_often_wrong(results: Results) -> tuple[Table, Table]:
         counts = str(n_wrong[i]), str(n_valid[i])
         listed.append([*_clip(results, i), *classes, *counts, fraction(float(mean[i]), 2)])
     titles = "mostly predicted as", "models wrong", "of", "mean probability of the truth"
-    clips = table([Head("clip", ID), Head("group", ID), "true", *titles], listed, left=4)
+    clips = table([Column("clip", ID), Column("group", ID), "true", *titles], listed, left=4)
     return clips, _groups(results, n_wrong, n_valid, "wrong, %", percent)
 
 
@@ -349,7 +352,7 @@ def _furthest_off(results: Results, best: ModelResult) -> tuple[Table, Table]:
         for i, true, predicted in zip(worst.tolist(), *texts, strict=True)
     ]
     titles = "true", "predicted", task.error_title
-    clips = table([Head("clip", ID), Head("group", ID), *titles], listed, left=4)
+    clips = table([Column("clip", ID), Column("group", ID), *titles], listed, left=4)
     amount = np.where(valid, errors, 0.0)
     return clips, _groups(results, amount, valid, titles[-1], lambda value: fraction(value, 2))
 
@@ -392,4 +395,4 @@ def _groups(
     mean = total / np.maximum(weights, 1)
     order = [i for i in np.lexsort((-clips, -mean)) if clips[i] > 1 and total[i] > 0]
     rows = [[str(names[i]), str(clips[i]), text(float(mean[i]))] for i in order[:N_GROUPS]]
-    return table([Head("group", ID), "clips", title], rows)
+    return table([Column("group", ID), "clips", title], rows)

@@ -12,7 +12,8 @@ from mvemo.fuse.models import INTEGRATED, STACKED
 from mvemo.fuse.numeric import spread
 from mvemo.fuse.report.coverage import coverage_facts, coverage_sentence
 from mvemo.fuse.report.findings import banners, findings
-from mvemo.fuse.report.published import LABEL, Published, published_beside, sentence_beside
+from mvemo.fuse.report.published import Published, published_beside, sentence_beside
+from mvemo.fuse.report.tables import LABEL
 from mvemo.fuse.report.text import (
     WIDTH,
     clean,

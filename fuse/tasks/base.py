@@ -52,7 +52,7 @@ class Outcome:
 
 
 # Titles of the columns, and a list of cells for each output.
-LabelColumns = tuple[list[str], list[list[str]]]
+LabelColumns = tuple[list[str], list[list[str | int]]]
 
 
 class Task(ABC):

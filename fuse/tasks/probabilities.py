@@ -44,7 +44,7 @@ class ProbabilityTask(Task):
 
     def label_columns(self, y_true: Labels, n_outputs: int) -> LabelColumns:
         n_clips = self.indicators(y_true, n_outputs).sum(axis=0)
-        return ["clips"], [[str(n)] for n in n_clips]
+        return ["clips"], [[n] for n in n_clips.tolist()]
 
     def calibration(self, y_true: Labels, outputs: F64) -> dict[str, float]:
         diagram = reliability(y_true, outputs)

@@ -233,7 +233,9 @@ class Regression(Task):
         )
 
     def label_columns(self, y_true: Labels, n_outputs: int) -> LabelColumns:
-        rows = [[f"{y.min():.3g} to {y.max():.3g}", f"{y.mean():.3g}"] for y in y_true.T]
+        rows: list[list[str | int]] = [
+            [f"{y.min():.3g} to {y.max():.3g}", f"{y.mean():.3g}"] for y in y_true.T
+        ]
         return ["labels", "mean"], rows
 
     def label_facts(self, names: Sequence[str], y_true: Labels) -> list[tuple[str, str]]:

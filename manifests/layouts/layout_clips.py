@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import posixpath
 import re
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mvemo.manifests.annotators import DEVIATION, Extra, majority_label, mean_label
-from mvemo.manifests.cells import parse_number
+from mvemo.manifests.cells import parse_number, to_number
 from mvemo.manifests.clip_rows import Row, parse_stretch
 from mvemo.manifests.errors import BadManifest, Problems
 from mvemo.manifests.labels import Label
 from mvemo.manifests.layouts.file_names import FoundClips, search
-from mvemo.manifests.layouts.layout_file import SPLITS, Layout, TableFile
+from mvemo.manifests.layouts.layout_file import SPLITS, Layout, TableFile, TagColumns
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import is_missing, plain_text, read_lines, read_table
 
@@ -51,46 +53,198 @@ class _Record:
         cell = self.number_cell(column)
         return math.nan if blank and is_missing(cell) else parse_number(cell, column, self.report)
 
+    def has_tag(self, tag: str, column: str) -> bool:
+        """Return True for 1 and False for 0; report other cells."""
+        with suppress(ValueError):
+            if (value := to_number(self.cell(column))) in (0.0, 1.0):
+                return value == 1.0
+        self.report(f"tag {tag!r}: expected 0 or 1, got {self.cell(column).strip()!r}")
+        return False
+
 
 def find_by_layout(
-    layout: Layout, folder: Path, media: Sequence[str] | None, number: int = 0
+    layout: Layout,
+    folder: Path,
+    media: Sequence[str] | None,
+    number: int = 0,
+    tags: str | None = None,
 ) -> FoundClips:
     """Return the clips of a data set's folder.
 
     `media` are the paths of its media files, None to take all clips without media. `number` is
-    that of the split, if there are several.
+    that of the split, if there are several. `tags` chooses tags that have columns: their names,
+    ``all``, or those with the layout's prefix, which is the default.
     """
-    known = frozenset(media or ())
+    assert layout.media is not None
+    every = _joined(layout, folder, number)
+    chosen = _chosen_tags(layout, every, tags)
     by_id: dict[str, list[_Record]] = {}
-    for record in _joined(layout, folder, number):
-        by_id.setdefault(record.id, []).append(record)
+    for record in every:
+        by_id.setdefault(_clip_id(layout, record), []).append(record)
     split_of = _splits(layout, folder, number)
     rows: list[Row] = []
     left_out: list[tuple[str, str]] = []
+    by_name: dict[str, str] | None = None
+    if layout.media.by_name:
+        by_name, left_out = _files_by_name([record.id for record in every], media)
+    known, missing = frozenset(media or ()), {}
     for name, records in by_id.items():
         first = records[0]
         if len(records) > 1 and not layout.average:
             records[1].report(f"clip {name!r} repeats line {first.line}")
             continue
-        path = _media_path(layout, first, known, folder)
+        if by_name is None:
+            path = _media_path(layout, first, known, folder)
+        else:
+            path = by_name.get(first.id, "" if media else first.id)
+        row = _row(layout, records, path, chosen, split_of.get(name, first.split))
         if media is not None and path not in known:
-            left_out.append((name, "its media file is missing"))
-            continue
-        rows.append(_row(layout, records, path, split_of.get(name, first.split)))
+            missing[first.id if by_name is not None else name] = "its media file is missing"
+        else:
+            rows.append(replace(row, clip_id=name))
     for problems in {id(r.problems): r.problems for rs in by_id.values() for r in rs}.values():
         problems.raise_any()
-    classes = [*layout.targets] or sorted({str(name) for row in rows for name in row.label})
-    return FoundClips(rows, classes, layout.task, left_out)
+    order = {record.id: i for i, record in enumerate(every)} if layout.segment.end else {}
+    rows.sort(key=lambda row: (order[row.group], row.start) if order else (0, 0.0))
+    classes = [*layout.targets] or [*chosen]
+    classes = classes or sorted({str(name) for row in rows for name in row.label})
+    remarks = _remarks(layout, every, chosen, asked=tags is not None)
+    return FoundClips(rows, classes, layout.task, [*missing.items(), *left_out], remarks)
+
+
+def _clip_id(layout: Layout, record: _Record) -> str:
+    if not layout.segment.end:
+        return record.id
+    return f"{record.id}@{round(record.number(str(layout.segment.start)), 6):g}"
+
+
+def _remarks(
+    layout: Layout, records: Sequence[_Record], chosen: Mapping[str, str], *, asked: bool
+) -> tuple[str, ...]:
+    """Return sentences on differences from the published data set."""
+    if not layout.counts or layout.tag_columns is None:
+        return ()
+    counts, n_tags = layout.counts, len(_tag_names(layout, records[0]))
+    remarks = []
+    if (len(records), n_tags) != (counts["clips"], counts["tags"]):
+        remarks.append(
+            f"the published {layout.name} has {counts['clips']:,} clips and {counts['tags']} tags; "
+            f"this copy has {len(records):,} and {n_tags}"
+        )
+    if not asked and len(chosen) != counts["chosen"]:
+        kind = _keyword(layout.tag_columns)
+        remarks.append(
+            f"this copy has {len(chosen)} of the {counts['chosen']} published {kind} tags"
+        )
+    return tuple(remarks)
+
+
+# --- columns of tags
+
+
+def _keyword(columns: TagColumns) -> str:
+    """Return the name of the tags that have the prefix: ``emotion``."""
+    return columns.prefix.strip("-_ ").casefold()
+
+
+def _tag_names(layout: Layout, record: _Record) -> list[str]:
+    """Return the columns of a table that are tags."""
+    others = {layout.segment.start, layout.segment.end, *(table.id for table in layout.table)}
+    return [name for name in record.cells if name not in others]
+
+
+def _chosen_tags(layout: Layout, records: Sequence[_Record], tags: str | None) -> dict[str, str]:
+    """Map each requested tag, in readable form, to its column; {} without columns of tags."""
+    columns = layout.tag_columns
+    if columns is None or not records:
+        return {}
+    first, path = records[0], records[0].problems.path
+    names = _tag_names(layout, first)
+    for record in records:
+        if [*record.cells] != [*first.cells]:
+            other = sorted({*record.cells} ^ {*first.cells})
+            where = f"in {', '.join(map(repr, other[:3]))}" if other else "in their order"
+            raise BadManifest(f"{record.problems.path}:1: its columns differ from {path} {where}")
+    every = {_plain(name): name for name in names}
+    prefix, keyword = columns.prefix, _keyword(columns)
+    special = {_plain(n.removeprefix(prefix)): n for n in names if n.startswith(prefix)}
+    if tags == "all":
+        return every
+    if tags in (None, keyword):
+        if not special:
+            raise BadManifest(f"{path}: no tag starts with {prefix!r}: give --tags all")
+        return special
+    known = {tag.casefold(): (names.index(n), tag) for tag, n in (every | special).items()}
+    chosen = []
+    for name in filter(None, map(str.strip, str(tags).split(","))):
+        if _plain(name).casefold() not in known:
+            raise BadManifest(
+                f"{path}: unknown tag {name!r}; expected {keyword}, all, or some of "
+                f"{', '.join(special or names)}"
+            )
+        chosen.append(known[_plain(name).casefold()])
+    if not chosen:
+        raise BadManifest(f"--tags {tags!r}: expected {keyword}, all, or names of tags")
+    return {tag: names[i] for i, tag in sorted(chosen)}
+
+
+def _plain(name: str) -> str:
+    """Return a name in readable form: ``Angry_/_Agressive`` becomes ``Angry / Agressive``."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def _files_by_name(
+    ids: Sequence[str], media: Sequence[str] | None
+) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Map ids to media files with their names; return also the files without an id."""
+    stems = {posixpath.splitext(posixpath.basename(path))[0]: path for path in media or ()}
+    alike = {_letters(stem): path for stem, path in stems.items()}
+    found = {name: stems.get(name) or alike.get(_letters(name), "") for name in ids}
+    used = {*found.values()}
+    return found, [(p, "no clip has this name") for p in media or () if p not in used]
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+# --- tables
+
+
+def has_tables(layout: Layout, folder: Path) -> bool:
+    """Return True if a folder has files of the layout's first table."""
+    table = layout.table[0]
+    return any(_belongs(path, table) for pattern in table.path for path in folder.glob(pattern))
+
+
+def _belongs(path: Path, table: TableFile | None) -> bool:
+    """Return True for a file that is not in a folder left out, and starts as the table does."""
+    without = table.without.casefold() if table is not None else ""
+    if without and without in map(str.casefold, path.parts):
+        return False
+    if table is None or not table.starts:
+        return path.is_file()
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            cells = next(csv.reader(file), [])
+    except (OSError, csv.Error):
+        return False
+    starts = [name.casefold() for name in table.starts]
+    return [cell.strip().casefold() for cell in cells[: len(starts)]] == starts
 
 
 def _files(
-    layout: Layout, folder: Path, patterns: Sequence[str], needed: bool = True
+    layout: Layout,
+    folder: Path,
+    patterns: Sequence[str],
+    table: TableFile | None = None,
+    needed: bool = True,
 ) -> list[Path]:
     """Return the files of the first pattern that matches."""
     root = folder.resolve()
     for pattern in patterns:
         try:
-            found = sorted(path for path in folder.glob(pattern) if path.is_file())
+            found = sorted(path for path in folder.glob(pattern) if _belongs(path, table))
         except (ValueError, NotImplementedError, OSError) as error:
             text = f"{folder}: the pattern {pattern!r} of the layout {layout.name}: {error}"
             raise BadManifest(text) from None
@@ -114,7 +268,7 @@ def _files(
 def _joined(layout: Layout, folder: Path, number: int) -> list[_Record]:
     """Return the records of the first table with the cells of the further tables."""
     main, *others = [
-        _records(table, _files(layout, folder, _numbered(table.path, number)))
+        _records(table, _files(layout, folder, _numbered(table.path, number), table))
         for table in layout.table
     ]
     further: dict[str, dict[str, str]] = {}
@@ -139,12 +293,19 @@ def _records(table: TableFile, paths: Sequence[Path]) -> list[_Record]:
     for path in paths:
         content, problems = read_table(path), Problems(path)
         header = [*table.columns] or content.header
-        for column in (table.id, *table.where, *filter(None, [table.rest])):
+        if len(header) == 1 and (names := _names_next_to(path, header[0])) is not None:
+            header = names
+        ids = [path.stem] * len(content.rows) if table.id == "{stem}" else None
+        ids = ids or _names_next_to(path, table.id)
+        for column in (*[table.id] * (ids is None), *table.where, *filter(None, [table.rest])):
             if column not in header:
                 listing = ", ".join(map(repr, header))
                 raise BadManifest(f"{path}: has no column {column!r}, only {listing}")
         split = next((name for part, name in table.split.items() if part in path.name), None)
-        for line, row in content.rows[0 if table.columns else 1 :]:
+        rows = content.rows[0 if table.columns else 1 :]
+        if ids is not None and len(ids) < len(rows):
+            problems.add(0, f"it has {len(rows)} rows, but {table.id[1:-1]} has {len(ids)} names")
+        for number, (line, row) in enumerate(rows):
             cells = [cell.strip() for cell in row]
             if table.rest and len(cells) > len(header):
                 last = header.index(table.rest)
@@ -154,12 +315,24 @@ def _records(table: TableFile, paths: Sequence[Path]) -> list[_Record]:
                 continue
             values = dict(zip(header, cells, strict=True))
             if all(values[key] == value for key, value in table.where.items()):
-                name = plain_text(values[table.id])
+                place = ids[number : number + 1] if ids is not None else [values[table.id]]
+                name = plain_text("".join(place))
                 records.append(_Record(problems, line, name, values, content.points, split))
                 if not name:
                     problems.add(line, f"{table.id} is empty")
         problems.raise_any()
     return records
+
+
+def _names_next_to(path: Path, name: str) -> list[str] | None:
+    """Return the lines of the file NAME next to a table for ``{NAME}``, otherwise None."""
+    if not (name.startswith("{") and name.endswith("}")) or name == "{stem}":
+        return None
+    file = path.with_name(name[1:-1])
+    names = read_lines(file)
+    if twice := [each for i, each in enumerate(names) if each in names[:i]]:
+        raise BadManifest(f"{file}: {twice[0]!r} occurs twice")
+    return names
 
 
 def _splits(layout: Layout, folder: Path, number: int) -> dict[str, str]:
@@ -194,9 +367,15 @@ def _media_path(layout: Layout, record: _Record, known: Collection[str], folder:
     return path
 
 
-def _row(layout: Layout, records: Sequence[_Record], path: str, split: str | None) -> Row:
+def _row(
+    layout: Layout,
+    records: Sequence[_Record],
+    path: str,
+    tags: Mapping[str, str],
+    split: str | None,
+) -> Row:
     first = records[0]
-    label, extra = _label(layout, records)
+    label, extra = _label(layout, records, tags)
     group = plain_text(first.cell(layout.group.column)) if layout.group else ""
     if layout.group and (match := search(re.compile(layout.group.pattern), group)):
         group = next(filter(None, match.groups()), group)
@@ -206,14 +385,24 @@ def _row(layout: Layout, records: Sequence[_Record], path: str, split: str | Non
         for name, value in stretch.items()
         if value is not None
     }
+    if layout.segment.end:
+        # It is rounded to microseconds because a difference of decimals has rounding errors.
+        begin, end = (
+            first.number(str(name)) for name in (layout.segment.start, layout.segment.end)
+        )
+        group, cells["duration"] = first.id, f"{round(end - begin, 6)}"
     start, duration = parse_stretch(cells, first.report)
     extra += [(column, first.cell(column)) for column in layout.extra]
     return Row(first.line, path, first.id, group, label, start, duration, None, split, tuple(extra))
 
 
-def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, Extra]:
+def _label(
+    layout: Layout, records: Sequence[_Record], tags: Mapping[str, str]
+) -> tuple[Label, Extra]:
     """Return the label of a clip, and the disagreement of its annotators."""
     first = records[0]
+    if tags:
+        return tuple(tag for tag, column in tags.items() if first.has_tag(tag, column)), []
     if layout.label:
         names = [plain_text(record.cell(layout.label.column)) for record in records]
         names = [name.lower() if layout.label.lower else name for name in names]
@@ -224,8 +413,8 @@ def _label(layout: Layout, records: Sequence[_Record]) -> tuple[Label, Extra]:
         return majority_label(names) if layout.average else ((names[0],), [])
     if layout.tags:
         marks = f"[\t{re.escape(layout.tags.separator)}]"
-        tags = re.split(marks, first.cell(layout.tags.column))
-        plain = {plain_text(tag.strip().removeprefix(layout.tags.prefix)) for tag in tags}
+        given = re.split(marks, first.cell(layout.tags.column))
+        plain = {plain_text(tag.strip().removeprefix(layout.tags.prefix)) for tag in given}
         return tuple(sorted(plain - {""})), []
     columns = layout.targets.values()
     blank = layout.average

@@ -49,8 +49,13 @@ class TableFile:
 
     # Patterns; the files of the first one that matches are read. {n} is the number of the split.
     path: tuple[str, ...]
-    id: str  # column with the id of a clip
-    columns: tuple[str, ...] = ()  # names of the columns of files without a header
+    # Column with the id of a clip; {stem} for the name of the file, {FILE} for the lines of a file
+    # next to it.
+    id: str
+    # Names of the columns of files without a header; {FILE} for the lines of a file next to them.
+    columns: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()  # first columns; files with others are left out
+    without: str = ""  # folder whose files are left out
     rest: str = ""  # column that takes the further cells of a row, too
     where: Mapping[str, str] = field(default_factory=dict)  # column -> the only value that is used
     split: Mapping[str, str] = field(default_factory=dict)  # part of a file's name -> split
@@ -68,10 +73,18 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TagColumns:
+    """A column of 0 and 1 for each tag; underscores in its name stand for spaces."""
+
+    prefix: str = ""  # of the tags that are taken by default; left out of their names
+
+
+@dataclass(frozen=True, kw_only=True)
 class Media:
     """Paths of media files, in order of preference."""
 
-    path: tuple[str, ...]
+    path: tuple[str, ...] = ()
+    by_name: bool = False  # a file's name is the id, except for signs and capitals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +101,7 @@ class Segment:
 
     start: str | float = 0.0
     duration: str | float | None = None
+    end: str = ""  # column; the rows of an id are then segments of its media file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +124,8 @@ class Layout:
     targets: Mapping[str, Column] = field(default_factory=dict)
     label: Column | None = None
     tags: Column | None = None
+    tag_columns: TagColumns | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)  # published clips, tags, chosen tags
     average: bool = False  # average the rows of a clip: one for each annotator
     group: Group | None = None
     segment: Segment = field(default_factory=Segment)
@@ -122,7 +138,7 @@ class Layout:
         needed = {"multiclass": "label", "multilabel": "tags", "regression": "targets"}[self.task]
         if self.folders:
             needed = "folders"
-        if not getattr(self, needed):
+        if not (getattr(self, needed) or (needed == "tags" and self.tag_columns)):
             raise ValueError(f"[{needed}] is missing: the task is {self.task}")
         for key in () if self.folders else ("table", "media"):
             if not getattr(self, key):

@@ -11,9 +11,8 @@ from pathlib import Path
 from mvemo.manifests.clip_rows import Row, finish_rows
 from mvemo.manifests.errors import BadManifest, MissingFile, Problems
 from mvemo.manifests.labels import UNLABELLED
-from mvemo.manifests.layouts.cal500 import find_annotations, read_segments, read_songs
 from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
-from mvemo.manifests.layouts.layout_clips import find_by_layout
+from mvemo.manifests.layouts.layout_clips import find_by_layout, has_tables
 from mvemo.manifests.layouts.layout_file import SPLITS, Layout, layouts
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.schemes import apply_scheme, find_scheme
@@ -23,7 +22,7 @@ from mvemo.manifests.text_files import read_toml
 from mvemo.manifests.text_table import escaped, listed
 
 # Layouts that `Layout` files do not declare.
-LAYOUTS = ("auto", "class-folders", *NAMED_FILES, "cal500", "cal500exp")
+LAYOUTS = ("auto", "class-folders", *NAMED_FILES)
 
 BAD_NAME = "its name has a line break or other characters that a table cannot hold; rename it"
 UNKNOWN = "unknown type of media file"
@@ -78,7 +77,7 @@ class Selection:
     tags: str | None = None  # CAL500: emotion (the default), all, or names separated by commas
     split_number: int = 0  # declared layouts: number of the split, if there are several
 
-    def check(self, layout: str, folder: Path) -> None:
+    def check(self, layout: str, declared: Layout | None, folder: Path) -> None:
         """Raise `BadManifest` for a value that is unknown or that the layout does not support."""
         for named in NAMED_FILES.values():
             for key, name in named.select.items():
@@ -88,9 +87,10 @@ class Selection:
                     raise BadManifest(f"unknown {name} {value!r}; expected one of {listing}")
                 if value is not None and layout != named.name:
                     raise BadManifest(f"{folder}: {name} {value!r} needs the {named.name} layout")
-        if self.tags is not None and not layout.startswith("cal500"):
+        if self.tags is not None and (declared is None or declared.tag_columns is None):
             raise BadManifest(
-                f"{folder}: tags {self.tags!r} need the layout cal500 or cal500exp, not {layout}"
+                f"{folder}: tags {self.tags!r} need a layout with a column for each tag, such as "
+                f"cal500, not {layout}"
             )
 
 
@@ -110,10 +110,9 @@ def scan_clips(
     Layouts: ``class-folders`` has one folder per class, with media files anywhere below it. If all
     folders are named like splits (Train, Validation, ...), the classes are one level further down
     and the split is kept. ``ravdess`` reads emotion and actor (the group) from file names, and
-    keeps one copy of each take. ``cal500`` and ``cal500exp`` are songs (the groups) and their
-    segments with tags. Other layouts are declared by TOML files (`mvemo manifest layouts`).
-    ``auto`` recognises these layouts, and declared ones with ``recognised = true``; a folder
-    without class folders gives a manifest without labels.
+    keeps one copy of each take. Other layouts are declared by TOML files (`mvemo manifest
+    layouts`). ``auto`` recognises these layouts, and declared ones with ``recognised = true``; a
+    folder without class folders gives a manifest without labels.
 
     Parameters
     ----------
@@ -169,15 +168,12 @@ def scan_clips(
     if layout == "auto":
         layout = _layout_of(folder, files) if labels else "class-folders"
         declared = _declared(layout)
-    select.check(layout, folder)
+    select.check(layout, declared, folder)
     tables = declared is not None and not declared.folders
-    if tables or layout.startswith("cal500"):
+    if tables:
         left_out = []  # because it lists the tables
     if declared is not None and tables:
-        found = find_by_layout(declared, folder, paths, select.split_number)
-    elif layout.startswith("cal500"):
-        read = read_songs if layout == "cal500" else read_segments
-        found = read(folder, files, select.tags or "emotion")
+        found = find_by_layout(declared, folder, paths, select.split_number, select.tags)
     elif layout in NAMED_FILES:
         found = NAMED_FILES[layout].find({path: _stem(path) for path in files}, vars(select))
     else:
@@ -238,17 +234,11 @@ def _layout_of(folder: Path, paths: Sequence[str]) -> str:
     for layout in NAMED_FILES.values():
         if all(layout.parse(_stem(path)) for path in paths):
             return layout.name
-    for name, declared in layouts().items():
-        patterns = declared.table[0].path if declared.recognised else ()
-        if any(True for pattern in patterns for _ in folder.glob(pattern)):
-            return name
-    annotations, tables = find_annotations(folder)
-    if annotations and tables:
-        raise BadManifest(
-            f"{folder}: has annotations both of songs and of segments: give --layout cal500 or "
-            "--layout cal500exp"
-        )
-    return "cal500" if annotations else "cal500exp" if tables else "class-folders"
+    known = [one for one in layouts().values() if one.recognised and has_tables(one, folder)]
+    if len(known) > 1:
+        names = " or ".join(f"--layout {one.name}" for one in known)
+        raise BadManifest(f"{folder}: has the tables of several data sets: give {names}")
+    return known[0].name if known else "class-folders"
 
 
 def _stem(path: str) -> str:

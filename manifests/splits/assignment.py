@@ -106,7 +106,7 @@ def folds_of(
         used = sorted(set(given))
         if len(given) != len(manifest):
             raise BadManifest(f"{manifest.name}: {len(manifest) - len(given)} clips have no fold")
-        if problem := _straddling(groups, assignment):
+        if problem := straddling(groups, assignment):
             raise BadManifest(f"{manifest.name}: {problem}")
         if len(used) < 2 or used != list(range(len(used))):
             raise BadManifest(f"{manifest.name}: expected at least two folds 0, 1, ..., got {used}")
@@ -118,7 +118,7 @@ def folds_of(
         if earlier is not None and (earlier.k, earlier.seed) == (k, seed):
             fold_of = dict(zip(earlier.clip_ids, earlier.assignment.tolist(), strict=True))
             places = ((clip.group, fold_of.get(clip.clip_id)) for clip in manifest.clips)
-            folds = _parts_of(place for place in places if place[1] is not None)
+            folds = parts_of_groups(place for place in places if place[1] is not None)
             kept = {group: each.pop() for group, each in folds.items() if len(each) == 1}
             if kept and earlier.clip_ids != manifest.clip_ids:
                 end = "groups keep their earlier folds; the others are assigned again"
@@ -193,7 +193,7 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
             f"have no fold, {len(unknown)} ids are unknown): use the fold file of these clips"
         )
     assignment = np.array([fold_of[clip_id] for clip_id in clip_ids], dtype=np.int64)
-    if clips is not None and (problem := _straddling(clips.groups, assignment)):
+    if clips is not None and (problem := straddling(clips.groups, assignment)):
         raise BadManifest(f"{path}: {problem}")
     return Folds(assignment, k, seed, clip_ids, table.setting("manifest", ""))
 
@@ -224,9 +224,9 @@ def _whole_number(table: Table, key: str, problems: Problems) -> int:
     return -1
 
 
-def _straddling(groups: Sequence[str], assignment: Ints, parts: Sequence[str] = ()) -> str:
+def straddling(groups: Sequence[str], assignment: Ints, parts: Sequence[str] = ()) -> str:
     """Return a text about groups in several folds (or `parts` of a split), empty if none."""
-    found = _parts_of(zip(groups, assignment.tolist(), strict=True))
+    found = parts_of_groups(zip(groups, assignment.tolist(), strict=True))
     divided = [group for group, of_group in found.items() if len(of_group) > 1]
     if not divided:
         return ""
@@ -236,7 +236,7 @@ def _straddling(groups: Sequence[str], assignment: Ints, parts: Sequence[str] = 
     return f"group {divided[0]!r} is in {what} {names}{more}"
 
 
-def _parts_of(places: Iterable[tuple[str, Any]]) -> dict[str, set[int]]:
+def parts_of_groups(places: Iterable[tuple[str, Any]]) -> dict[str, set[int]]:
     """Map each group to the folds or parts in its (group, fold or part) pairs."""
     found: dict[str, set[int]] = {}
     for group, part in places:
@@ -306,7 +306,7 @@ def holdout_of(
     if assignment is None:
         assignment = holdout_split(manifest.labels, manifest.groups, fractions, seed, manifest.task)
         return Holdout(assignment, seed, _class_notes(manifest, assignment))
-    if problem := _straddling(manifest.groups, assignment, PARTS):
+    if problem := straddling(manifest.groups, assignment, PARTS):
         raise BadManifest(f"{manifest.name}: {problem}")
     notes = _move_to_test(assignment)
     for part in (TRAIN, TEST):
@@ -363,7 +363,7 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
     parts = sorted(set(assignment.tolist()))
     if len(parts) == 1:
         return None, (f"all clips are in split {PARTS[parts[0]]!r}: {instead}",)
-    if problem := _straddling(manifest.groups, assignment, PARTS):
+    if problem := straddling(manifest.groups, assignment, PARTS):
         return None, (f"the manifest's split is not used because {problem}: {instead}",)
     notes = _move_to_test(assignment)
     if TRAIN not in assignment:

@@ -81,7 +81,8 @@ class ClipMedia:
         # If True, other parts may have a modality that no clip of this part has.
         self._is_part = numbers is not None
         # Clip id for each row of the whole manifest; batches are read by these rows.
-        self.clip_of = dict(zip(numbers or range(len(manifest)), manifest.clip_ids, strict=True))
+        rows = range(len(manifest)) if numbers is None else numbers
+        self.clip_of = dict(zip(rows, manifest.clip_ids, strict=True))
         self._decoding = settings.extract.decoding
         self._fail_fast = settings.extract.fail_fast
         self._rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}

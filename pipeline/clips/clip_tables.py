@@ -14,6 +14,7 @@ from mvemo.manifests import (
     Folds,
     Holdout,
     Manifest,
+    ManifestOptions,
     folds_of,
     holdout_of,
     parse_fractions,
@@ -22,7 +23,6 @@ from mvemo.manifests import (
 )
 from mvemo.manifests.annotators import disagreement_of
 from mvemo.manifests.errors import BadOption, MvemoError
-from mvemo.manifests.labels import Task
 from mvemo.pipeline.settings import ExtractSettings
 
 
@@ -114,16 +114,11 @@ def clip_table(
     )
 
 
-def manifest_facts(
-    manifest: Manifest,
-    path: Path,
-    columns: Mapping[str, str] | None = None,
-    task: Task | None = None,
-) -> dict[str, Any]:
+def manifest_facts(manifest: Manifest, path: Path, options: ManifestOptions) -> dict[str, Any]:
     """Return what a cache stores about its manifest, to find the media files later."""
     return {
-        **({"columns": dict(columns)} if columns else {}),
-        **({"task": task} if task else {}),
+        **({"columns": dict(options.columns)} if options.columns else {}),
+        **({"task": options.task} if options.task else {}),
         "name": manifest.name,
         "digest": manifest.digest,
         "file": str(path.absolute()),
@@ -136,7 +131,7 @@ def manifest_of(facts: Mapping[str, Any]) -> Manifest | None:
     file, root = Path(str(facts.get("file", ""))), Path(str(facts.get("root", "")))
     if not file.is_file():
         return None
-    columns, task = facts.get("columns"), facts.get("task")
+    columns, task = facts.get("columns") or {}, facts.get("task")
     return read_manifest(file, root=root, columns=columns, task=task, media=False)
 
 

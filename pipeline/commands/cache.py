@@ -26,7 +26,7 @@ from mvemo.cache import (
     verify_untrusted,
 )
 from mvemo.cache.import_arrays import ArrayRows, TableColumns, split_source
-from mvemo.manifests import read_manifest
+from mvemo.manifests import ManifestOptions, read_manifest
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.tables import match_ids
@@ -356,7 +356,9 @@ def import_(
         names = {clip.path: clip.clip_id for clip in clips.clips}
         names |= {clip_id: clip_id for clip_id in clips.clip_ids}
         known = table
-        facts["manifest"] = manifest_facts(clips, options["manifest"], task=options["task"])
+        facts["manifest"] = manifest_facts(
+            clips, options["manifest"], ManifestOptions(task=options["task"])
+        )
     arrays = _read_arrays(files, options, names, known)
     values, ids = join_arrays(arrays, options["rows"], id_column=options["id_column"])
     clip_ids, how = (None, "") if ids is None else match_ids(ids, names)

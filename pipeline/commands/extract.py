@@ -32,7 +32,7 @@ from mvemo.pipeline.console.messages import collected_notes, tell, tell_note
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
-    from mvemo.pipeline.stage_one.backends import Execution
+    from mvemo.pipeline.stage_one.division import ExtractRequest
     from mvemo.pipeline.stage_one.summary import RepeatableRun
 
 
@@ -144,27 +144,19 @@ def extract(
         jobs, readers = 1, 0
     with collected_notes() as notes, early_processes(jobs, readers):
         settings = _settings(options, default="paper" if manifest else "demo")
-        execution = _execution(options, force)
+        request = _request(
+            options, settings, manifest=manifest, root=root, work=work, out=out, force=force
+        )
         from mvemo.pipeline.stage_one.run import run_extract
 
-        fold_file = options["folds"] if isinstance(options["folds"], Path) else None
-        paths: dict[str, Any] = {
-            "work": work,
-            "out": out,
-            "root": root,
-            "fold_file": fold_file,
-            "columns": options["columns"],
-            "task": options["task"],
-        }
         if options["plan"]:
             from mvemo.pipeline.stage_one.estimate import forecast_run
             from mvemo.pipeline.stage_one.plan import plan_extract
 
-            execution = replace(execution, fetch=False, force=False)
-            plan = plan_extract(manifest, settings, execution=execution, **paths)
+            plan = plan_extract(replace(request, fetch=False, force=False))
             click.echo(forecast_run(plan))
             return 0
-        summary = run_extract(manifest, settings, execution=execution, **paths)
+        summary = run_extract(request)
     if run is not None and summary.settled:
         run.keep(settings, summary, notes)
     click.echo(summary.text())
@@ -180,9 +172,10 @@ def _repeatable_run(options: dict[str, Any], *places: Any) -> RepeatableRun | No
     return RepeatableRun(options, *places)
 
 
-def _execution(options: dict[str, Any], force: bool) -> Execution:
-    """Return the distribution of the work that the command line asks for."""
-    from mvemo.pipeline.stage_one.backends import Execution, Shard
+def _request(options: dict[str, Any], settings: Settings, **places: Any) -> ExtractRequest:
+    """Return the run that the command line asks for."""
+    from mvemo.manifests import ManifestOptions
+    from mvemo.pipeline.stage_one.division import ExtractRequest, Shard
 
     backend, scheduler = options["backend"], options["scheduler"]
     if (backend == "dask") != bool(scheduler):
@@ -193,7 +186,15 @@ def _execution(options: dict[str, Any], force: bool) -> Execution:
     shard = None if options["shard"] is None else Shard.parse(options["shard"])
     if shard is not None and options["plan"]:
         raise BadOption("--plan covers the whole run: leave out --shard")
-    return Execution(force=force, shard=shard, jobs=options["jobs"], scheduler=scheduler or "")
+    return ExtractRequest(
+        settings=settings,
+        options=ManifestOptions(places.pop("root"), options["columns"], options["task"]),
+        fold_file=options["folds"] if isinstance(options["folds"], Path) else None,
+        shard=shard,
+        jobs=options["jobs"],
+        scheduler=scheduler or "",
+        **places,
+    )
 
 
 def _settings(options: dict[str, Any], default: str) -> Settings:
@@ -247,10 +248,12 @@ def demo(folder: Path) -> None:
       mvemo demo try-it
     """
     from mvemo.pipeline.settings_files import load_settings
+    from mvemo.pipeline.stage_one.division import ExtractRequest
     from mvemo.pipeline.stage_one.run import run_extract
-    from mvemo.pipeline.stage_two import run_fuse, settings_for
+    from mvemo.pipeline.stage_two import FuseRequest, run_fuse, settings_for
 
-    features = folder / "work" / "features.h5"
-    summary = run_extract(None, load_settings("demo"), work=folder / "work", out=features)
+    work, features = folder / "work", folder / "work" / "features.h5"
+    summary = run_extract(ExtractRequest(None, load_settings("demo"), work, features))
     click.echo(f"{summary.text()}\n")
-    click.echo(run_fuse(features, settings_for(features, "demo"), out=folder / "out"))
+    request = FuseRequest(features, settings_for(features, "demo"), folder / "out")
+    click.echo(run_fuse(request))

@@ -142,7 +142,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
     """Evaluate, write the report, and print the table."""
     from mvemo.pipeline.models.boxed import read_about
     from mvemo.pipeline.stage_one.shards import refuse_unfinished
-    from mvemo.pipeline.stage_two import FinalSettings, run_fuse, settings_for
+    from mvemo.pipeline.stage_two import FinalSettings, FuseRequest, run_fuse, settings_for
 
     refuse_unfinished(features)
     models, folds, about = (options[name] for name in ("models", "folds", "about"))
@@ -173,15 +173,17 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
     )
     click.echo(
         run_fuse(
-            features,
-            settings,
-            out=out,
-            protocol=options["protocol"],
-            fold_file=folds if isinstance(folds, Path) else None,
-            final=final,
-            save_heads=save,
-            paper=(options["latex"], options["markdown"]),
-            media=options["media"],
+            FuseRequest(
+                features,
+                settings,
+                out,
+                protocol=options["protocol"],
+                fold_file=folds if isinstance(folds, Path) else None,
+                final=final,
+                save_heads=save,
+                paper=(options["latex"], options["markdown"]),
+                media=options["media"],
+            )
         )
     )
 
@@ -247,7 +249,7 @@ def compare(
         run_comparison_dict,
     )
     from mvemo.fuse.report.report_files import write_texts
-    from mvemo.fuse.report.text import write_paper
+    from mvemo.fuse.report.tables import write_paper
     from mvemo.manifests.files import dump_json
 
     comparison = compare_runs(runs, n_resamples=n_resamples, seed=seed)

@@ -47,9 +47,9 @@ def learn(
       mvemo learn corrections.csv --features songs.h5 --out my-model
       mvemo predict songs/ --model my-model
     """
+    from mvemo.fuse.final.learning import learn
     from mvemo.manifests import read_manifest
     from mvemo.manifests.files import dump_json
-    from mvemo.pipeline.learning import learn
     from mvemo.pipeline.models.boxed import pick_model
 
     model = pick_model(model_name, task=read_manifest(corrections, media=False).task)

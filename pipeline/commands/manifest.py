@@ -35,6 +35,7 @@ from mvemo.manifests.labels import UNLABELLED, label_kind
 from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
 from mvemo.manifests.layouts.layout_file import layouts
 from mvemo.manifests.segments import TAILS
+from mvemo.manifests.splits.assignment import parts_of_groups
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands.labels import relabel_command
 from mvemo.pipeline.commands.options import (
@@ -179,8 +180,6 @@ def list_layouts() -> None:
     rows += [
         ("class-folders", "multiclass", "a folder for each class", ""),
         ("ravdess", "multiclass", "RAVDESS: 1,012 sung, 1,440 spoken takes", "CC BY-NC-SA 4.0"),
-        ("cal500", "multilabel", "502 songs, 18 emotion tags", "research only"),
-        ("cal500exp", "multilabel", "3,223 segments of CAL500's songs", "research only"),
     ]
     for line in align_columns(rows, left=range(4)):
         click.echo(line)
@@ -435,8 +434,8 @@ def _summarise(clips: Manifest) -> None:
         for limit in ceilings_of(clips.task, clips.classes, clips.labels, disagreement):
             click.echo(limit.sentence())
     click.echo(f"digest {clips.digest}")
-    placed = Counter(group for group, _ in {(clip.group, clip.split) for clip in clips.clips})
-    if n_straddling := sum(n > 1 for n in placed.values()):
+    placed = parts_of_groups((clip.group, clip.split) for clip in clips.clips)
+    if n_straddling := sum(len(splits) > 1 for splits in placed.values()):
         tell_note(f"{n_straddling} group(s) are in several splits: their clips leak")
 
 

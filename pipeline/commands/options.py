@@ -382,7 +382,7 @@ draws_option = option(
 )
 
 
-# Output files of `mvemo.fuse.report.text.write_paper`.
+# Output files of `mvemo.fuse.report.tables.write_paper`.
 paper_options = together(
     [
         option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),

@@ -105,7 +105,7 @@ def report(
     from mvemo.fuse.crossval.comparisons import with_uncertainty
     from mvemo.fuse.report.report_files import require_other_folder
     from mvemo.fuse.report.score_tables import results_tables
-    from mvemo.fuse.report.text import write_paper
+    from mvemo.fuse.report.tables import write_paper
     from mvemo.fuse.results import with_ceilings
     from mvemo.manifests.annotators import disagreement_of
     from mvemo.pipeline.clips.clip_tables import links_of_manifest

@@ -23,10 +23,9 @@ from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import NewClip, clip_seconds
-from mvemo.pipeline.prediction.passes import Progress, Sketch
 from mvemo.pipeline.prediction.predictions import legend, predict_vectors
 from mvemo.pipeline.prediction.run import predict_window
-from mvemo.pipeline.prediction.streams import Span, StreamPlan
+from mvemo.pipeline.prediction.windows import Progress, WindowPlan
 
 # Maximum length of a clip to explain, in seconds: each step needs another prediction.
 MOST_SECONDS = 600.0
@@ -64,7 +63,7 @@ class Explanation:
     # Evidence (`Format.evidence`) that is lost without the sound (``audio``) or the pictures
     # (``video``) of each time range, float64 (n,). Negative values speak against the output.
     effects: Mapping[str, F64]
-    sketch: Sketch
+    sketch: page.Sketch
 
     def strongest(self, modality: str, most: int = 5, apart: float = 2.0) -> list[int]:
         """Return the rows of up to `most` strongest time ranges, at least `apart` seconds apart."""
@@ -102,44 +101,36 @@ def explain_clip(
             f"{clip.file}: is {seconds:.0f} s long, but at most {MOST_SECONDS:g} s can be "
             "explained: use 'mvemo predict --timeline' for longer clips"
         )
+    window = (0.0, seconds)
     # Read the frames that `mvemo predict` reads: other frames may change the prediction.
-    plan = StreamPlan(seconds, ((0.0, seconds),))
-    clip_pass = maker.open(clip, maker.options.modalities, plan)
-    clip_pass.sketch.keep_sound = True
-    ((_, vectors),) = clip_pass.windows(
-        forget=False, progress=lambda decoded: progress(decoded / 2)
-    )
-    prediction = predict_window(maker, clip_pass, clip.file, vectors)
-    if prediction.predictor is None:
-        raise BadOption(f"{clip.file}: {prediction.error}")
-    predictor = prediction.predictor
-    written = format_of(maker.model)
-    output = (
-        written.target_output(predictor, prediction.outputs)
-        if settings.output is None
-        else classes.index(settings.output)
-    )
-    # A clip that is shorter than half a step is one time range.
-    first = min(settings.step, seconds) / 2
-    times = np.arange(first, seconds, settings.step)
-    needed = {k: v for k, v in vectors.items() if k[0] in predictor.features}
-    whole = written.evidence(prediction.outputs, output)
-
-    def lost(modality: str, span: Span) -> float:
-        """Return how much evidence for the output is lost without a time range of a modality."""
-        remaining = {**needed, **clip_pass.without(modality, span, needed)}
-        outputs = predict_vectors(maker.model, predictor, prediction, remaining).outputs
-        return whole - written.evidence(outputs, output)
-
-    half, n_ranges = settings.width / 2, len(times) * len(predictor.modalities)
-    effects = {modality: np.zeros(len(times)) for modality in predictor.modalities}
-    for i, (modality, row) in enumerate(product(effects, range(len(times)))):
-        progress(0.5 + i / n_ranges / 2)
-        effects[modality][row] = lost(modality, (times[row] - half, times[row] + half))
+    plan = WindowPlan(seconds, (window,))
+    with maker.open(clip, plan, lambda share: progress(share / 2)) as read:
+        vectors, sketch = read.vectors(window), read.sketch(keep_sound=True)
+        prediction = predict_window(maker, read, clip.file, vectors)
+        if prediction.predictor is None:
+            raise BadOption(f"{clip.file}: {prediction.error}")
+        predictor = prediction.predictor
+        written = format_of(maker.model)
+        output = (
+            written.target_output(predictor, prediction.outputs)
+            if settings.output is None
+            else classes.index(settings.output)
+        )
+        # A clip that is shorter than half a step is one time range.
+        first = min(settings.step, seconds) / 2
+        times = np.arange(first, seconds, settings.step)
+        needed = {k: v for k, v in vectors.items() if k[0] in predictor.features}
+        whole = written.evidence(prediction.outputs, output)
+        half, n_ranges = settings.width / 2, len(times) * len(predictor.modalities)
+        effects = {modality: np.zeros(len(times)) for modality in predictor.modalities}
+        for i, (modality, row) in enumerate(product(effects, range(len(times)))):
+            progress(0.5 + i / n_ranges / 2)
+            span = (times[row] - half, times[row] + half)
+            changed = needed | read.vectors(window, span, read.keys(modality) & needed.keys())
+            outputs = predict_vectors(maker.model, predictor, prediction, changed).outputs
+            effects[modality][row] = whole - written.evidence(outputs, output)
     summary = written.summary(predictor, prediction.outputs)
-    return Explanation(
-        prediction, summary, seconds, classes[output], times, effects, clip_pass.sketch
-    )
+    return Explanation(prediction, summary, seconds, classes[output], times, effects, sketch)
 
 
 def explanation_html(model: FinalModel, explanation: Explanation) -> str:

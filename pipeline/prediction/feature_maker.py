@@ -5,6 +5,7 @@ PyTorch is imported only when a net is loaded.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +20,13 @@ from mvemo.extract.media.request import IN_WORDS
 from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
+from mvemo.pipeline.model_nets import NET_PREFIX, load_net
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 from mvemo.pipeline.settings_files import load_settings
 
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
-    from mvemo.pipeline.prediction.passes import ClipPass
-    from mvemo.pipeline.prediction.streams import StreamPlan
+    from mvemo.pipeline.prediction.windows import ClipWindows, Progress, WindowPlan
     from mvemo.pipeline.settings import Settings
 
 
@@ -107,21 +107,21 @@ class FeatureMaker:
             )
         return names
 
-    def open(self, clip: NewClip, modalities: tuple[str, ...], plan: StreamPlan) -> ClipPass:
-        """Return a pass over a clip that computes the features of its windows."""
-        from mvemo.pipeline.prediction.passes import ClipPass
-        from mvemo.pipeline.prediction.streams import Descriptors, net_stream
+    def open(
+        self, clip: NewClip, plan: WindowPlan, progress: Progress
+    ) -> AbstractContextManager[ClipWindows]:
+        """Read a clip, to compute the features of its windows within a context."""
+        from mvemo.pipeline.prediction import windows
 
-        streams = {}
-        descriptors = self._descriptors
-        for name in self.features_of(modalities):
-            for spec in self.model.variants(name):
-                streams[name, spec.fold] = (
-                    net_stream(self.net(spec), plan_of(spec).view, plan, descriptors)
-                    if is_net(spec)
-                    else Descriptors(spec.params["order"], descriptors)
-                )
-        return ClipPass(clip, plan, streams, modalities, self._descriptors.level)
+        modalities = self.options.modalities
+        features = {
+            (name, spec.fold): windows.feature_of(
+                spec, self.net(spec) if is_net(spec) else None, plan
+            )
+            for name in self.features_of(modalities)
+            for spec in self.model.variants(name)
+        }
+        return windows.read_windows(clip, plan, features, self._descriptors, modalities, progress)
 
     def net(self, spec: FeatureSpec) -> Net:
         """Return the net of a feature, loaded once."""

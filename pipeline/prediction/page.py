@@ -6,6 +6,7 @@ scaled to the page's width, so that labels outside them stay readable on a phone
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +15,12 @@ import numpy as np
 
 from mvemo.extract.media.sound_files import write_sound
 from mvemo.fuse.report.text import page_templates
-from mvemo.manifests.array_types import F64, U8
-from mvemo.pipeline.prediction.passes import Sketch
+from mvemo.manifests.array_types import F32, F64, U8
 
+# Seconds per bar of the waveform, and number of bars that are computed at a time.
+BAR_SECONDS, BARS_AT_ONCE = 0.1, 600
+# Height and width of a thumbnail in pixels, and their largest number.
+THUMBNAIL, MOST_THUMBNAILS = 96, 60
 TEMPLATES = Path(__file__).with_name("templates")
 # Colours for colour-blind readers (Okabe and Ito 2008), followed by four further colours.
 COLOURS = (
@@ -35,6 +39,44 @@ COLOURS = (
 WIDTH, HEIGHT = 1000.0, 200.0
 # Largest number of bars of a waveform, and the height of its drawing.
 MOST_BARS, WAVE_HEIGHT = 500, 60.0
+
+
+class Sketch:
+    """Waveform, sound and thumbnails of a clip."""
+
+    def __init__(
+        self,
+        y: F32,  # sound, float32 (samples,); empty without sound
+        sr: int,  # sampling rate in Hz
+        gain: float,  # factor of the sound, which is taken out
+        thumbnails: Sequence[tuple[float, U8]],  # (time in seconds, picture), ascending
+        *,
+        keep_sound: bool,
+    ) -> None:
+        self.sr, self.thumbnails = sr, thumbnails
+        # All samples, if they are kept.
+        self.sound = y / np.float32(gain) if keep_sound else y[:0]
+        size = max(round(BAR_SECONDS * sr), 1)
+        bars = y[: len(y) // size * size].reshape(-1, size)
+        peaks, power = [np.zeros(0)], [np.zeros(0)]
+        for first in range(0, len(bars), BARS_AT_ONCE):
+            part = bars[first : first + BARS_AT_ONCE] / np.float32(gain)
+            peaks.append(np.abs(part).max(axis=1))
+            power.append(np.square(part).mean(axis=1))
+        self.peaks: F64 = np.concatenate(peaks)  # largest magnitude in each bar
+        self.power: F64 = np.concatenate(power)  # mean square of each bar
+
+    def loudness(self, start: float, stop: float) -> float:
+        """Return the loudness of a time range in dB of full scale; -inf without sound."""
+        bars = self.power[int(start / BAR_SECONDS) : max(math.ceil(stop / BAR_SECONDS), 1)]
+        mean = float(np.mean(bars)) if len(bars) else 0.0
+        return 10.0 * math.log10(mean) if mean > 0 else -math.inf
+
+
+def thumbnail_times(seconds: float) -> F64:
+    """Return the times of a clip's thumbnails in seconds."""
+    count = min(MOST_THUMBNAILS, max(1, round(seconds)))
+    return (np.arange(count) + 0.5) * seconds / count
 
 
 def render(template: str, file: str, seconds: float, sketch: Sketch, **values: object) -> str:
@@ -85,9 +127,9 @@ def polyline(
 
 def waveform_path(sketch: Sketch) -> str:
     """Return an SVG path of the waveform's outline, in a box of `WIDTH` x `WAVE_HEIGHT`."""
-    if not sketch.peaks:
+    peaks = sketch.peaks
+    if not len(peaks):
         return ""
-    peaks = np.asarray(sketch.peaks, dtype=np.float64)
     bars = min(MOST_BARS, len(peaks))
     edges = np.linspace(0, len(peaks), bars + 1).astype(int)
     heights = np.maximum.reduceat(peaks, edges[:-1])
@@ -106,12 +148,12 @@ def picture_url(picture: U8, quality: int = 70) -> str:
 
 def sound_url(sketch: Sketch) -> str:
     """Return the sound as a data URL; empty if it was not kept."""
-    if not sketch.sound:
+    if not len(sketch.sound):
         return ""
     buffer = io.BytesIO()
     # Low quality is enough to recognise a place in the clip.
     step = max(1, round(sketch.sr / 22050))
-    y = np.concatenate(sketch.sound)
+    y = sketch.sound
     smooth = y[: len(y) // step * step].reshape(-1, step).mean(axis=1, dtype=np.float64)
     write_sound(buffer, smooth, sketch.sr // step, format="OGG", subtype="VORBIS")
     return data_url("audio/ogg", buffer.getvalue())

@@ -32,7 +32,7 @@ from mvemo.pipeline.work_folder import size_text
 
 if TYPE_CHECKING:
     from mvemo.pipeline.prediction.embedding import BatchReader
-    from mvemo.pipeline.prediction.passes import ClipPass
+    from mvemo.pipeline.prediction.windows import ClipWindows
 
 
 def predict_files(
@@ -132,14 +132,14 @@ def predict_clip(
 
 
 def predict_window(
-    maker: FeatureMaker, clip_pass: ClipPass, file: str, vectors: Vectors
+    maker: FeatureMaker, read: ClipWindows, file: str, vectors: Vectors
 ) -> ClipPrediction:
-    """Predict a window of a clip during a pass over it; `file` is the name to show."""
-    length = clip_pass.plan.seconds
+    """Predict a window of a clip from its vectors; `file` is the name to show."""
+    length = read.plan.seconds
     windows = new_clips.Windows(notes=new_clips.short_notes(length), length=length)
-    reasons = {m: str(clip_pass.problems.get(m, "")) for m in maker.options.modalities}
-    clip = replace(clip_pass.clip, file=file)
-    embedded = EmbeddedClip(clip, windows, clip_pass.content, vectors, reasons)
+    reasons = {m: str(read.media.problems.get(m, "")) for m in maker.options.modalities}
+    clip = replace(read.clip, file=file)
+    embedded = EmbeddedClip(clip, windows, read.media.content, vectors, reasons)
     return predict_clip(maker, embedded)
 
 

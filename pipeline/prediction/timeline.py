@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media.request import reasons_text
 from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
 from mvemo.fuse.final.formats import format_of
 from mvemo.fuse.final.model import FinalModel, Predictor
@@ -19,11 +18,12 @@ from mvemo.fuse.final.prediction_records import records, window_rows
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.console.messages import verbosity
-from mvemo.pipeline.prediction import page, passes, streams
+from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, clip_seconds
 from mvemo.pipeline.prediction.predictions import legend, unpredicted
 from mvemo.pipeline.prediction.run import predict_window
+from mvemo.pipeline.prediction.windows import Progress, Span, WindowPlan
 from mvemo.pipeline.table_files import write_rows
 
 # Maximum number of changes on a page; they are at least half a window apart.
@@ -53,7 +53,7 @@ class TimelineSettings:
                 f"--hop {self.hop:g}: expected 0.5 to {self.window:g} (--window) seconds"
             )
 
-    def windows(self, seconds: float) -> tuple[streams.Span, ...]:
+    def windows(self, seconds: float) -> tuple[Span, ...]:
         """Return (start, stop) of the windows of a clip in seconds; the last may be shorter."""
         starts = np.arange(0.0, max(seconds - self.window / 2, self.hop / 2), self.hop)
         spans = [(float(s), float(min(s + self.window, seconds))) for s in starts]
@@ -67,16 +67,16 @@ class Timeline:
 
     file: str  # name as given by the user
     seconds: float  # length of the clip
-    windows: tuple[streams.Span, ...]  # (start, stop) in seconds from the clip's start
+    windows: tuple[Span, ...]  # (start, stop) in seconds from the clip's start
     predictions: tuple[ClipPrediction, ...]  # one for each window
-    sketch: passes.Sketch
+    sketch: page.Sketch
 
     @property
     def window(self) -> float:
         """Length of the longest window in seconds."""
         return max((stop - start for start, stop in self.windows), default=0.0)
 
-    def predicted(self) -> list[tuple[streams.Span, Predictor, ClipPrediction]]:
+    def predicted(self) -> list[tuple[Span, Predictor, ClipPrediction]]:
         """Return the windows that were predicted."""
         pairs = zip(self.windows, self.predictions, strict=True)
         return [(window, p.predictor, p) for window, p in pairs if p.predictor is not None]
@@ -92,27 +92,22 @@ def follow_clip(
     maker: FeatureMaker,
     clip: NewClip,
     settings: TimelineSettings,
-    progress: passes.Progress | None = None,
+    progress: Progress = lambda share: None,
 ) -> Timeline:
-    """Predict every window of a clip in one pass; memory does not grow beyond `MOST_SOUND`."""
+    """Predict every window of a clip; memory does not grow beyond `MOST_SOUND`."""
     seconds = clip_seconds(clip)
-    windows = settings.windows(seconds)
-    plan = streams.StreamPlan(seconds, windows, view_step=settings.window / VIEWS_PER_WINDOW)
-    modalities, notes = maker.options.modalities, tuple[str, ...]()
-    while True:
-        clip_pass = maker.open(clip, modalities, plan)
-        clip_pass.sketch.keep_sound = seconds <= MOST_SOUND
-        predictions = []
-        for row, vectors in clip_pass.windows(progress=progress):
-            file = f"{clip.file}@{windows[row][0]:g}"
-            prediction = predict_window(maker, clip_pass, file, vectors)
-            predictions.append(replace(prediction, notes=(*prediction.notes, *notes)))
-        if not clip_pass.late:
-            return Timeline(clip.file, seconds, windows, tuple(predictions), clip_pass.sketch)
-        modalities = tuple(m for m in modalities if m not in clip_pass.problems)
-        if not modalities or not maker.features_of(modalities):
-            raise BadMedia(f"{clip.path}: {reasons_text(clip_pass.problems)}")
-        notes = (*notes, f"without {reasons_text(clip_pass.late)}")
+    spans = settings.windows(seconds)
+    plan = WindowPlan(seconds, spans, view_step=settings.window / VIEWS_PER_WINDOW)
+    with maker.open(clip, plan, progress) as read:
+        predictions = tuple(
+            predict_window(maker, read, f"{clip.file}@{span[0]:g}", read.vectors(span))
+            for span in spans
+        )
+        sketch = read.sketch(keep_sound=seconds <= MOST_SOUND)
+    timeline = Timeline(clip.file, seconds, spans, predictions, sketch)
+    if not timeline.predicted():
+        raise BadMedia(f"{clip.path}: {predictions[0].error}")
+    return timeline
 
 
 def changes_of(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
@@ -251,7 +246,6 @@ def write_timelines(
         try:
             if not problem:
                 followed = follow_clip(maker, clip, timeline)
-                problem = "" if followed.predicted() else followed.predictions[0].error
         except MvemoError as error:
             problem = str(error).removeprefix(f"{clip.path}: ")
         if problem:

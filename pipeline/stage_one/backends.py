@@ -1,29 +1,28 @@
-"""Division of the work of stage one, and backends that run its tasks.
+"""Backends that run the tasks of stage one.
 
-Tasks run in this process, in worker processes on this machine, or on the workers of a Dask
-scheduler. Importing torch takes seconds. Worker processes import it while the command imports it,
-reads its settings and plans; to start them early, this module must not import torch.
+Tasks run in worker processes on this machine, or on the workers of a Dask scheduler. Importing
+torch takes seconds. Worker processes import it while the command imports it, reads its settings
+and plans; to start them early, this module must not import torch.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.media.isolated import start_readers
 from mvemo.extract.workers.pool import cores, run_calls, start_workers, stop_workers
-from mvemo.extract.workers.process import Call
+from mvemo.extract.workers.process import Call, resolve
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import shown
 from mvemo.pipeline.console.messages import tell, tell_note
@@ -31,13 +30,10 @@ from mvemo.pipeline.errors import ClipFailed, TaskFailed
 from mvemo.pipeline.provenance import versions
 
 if TYPE_CHECKING:
-    from mvemo.extract.settings import NetSettings, RunSettings
-    from mvemo.manifests import Manifest
-    from mvemo.pipeline.stage_one.tasks import Result, Task
+    from mvemo.extract.settings import RunSettings
 
 TASKS = "mvemo.pipeline.stage_one.tasks"
-# Name of a net, and its fold or, for a net that is trained only once, None.
-Training = tuple[str, "int | None"]
+DO_TASK = f"{TASKS}:do_task"
 # Called with the state of a training, or with the number of newly finished clips.
 Note = Callable[[str | float], object]
 # Maximum number of processes that are started before it is known how many clips there are.
@@ -52,90 +48,16 @@ _FINAL = (TrainingDiverged, ClipFailed)
 _ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|ws|wss)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})")
 
 
-# --- division of the work
+class Task(Protocol):
+    """Part of the work of a run, which can be pickled."""
+
+    @property
+    def label(self) -> str:
+        """Name of the task for messages."""
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One of several parts of a run; manifest and settings determine what it contains."""
-
-    number: int  # from 1
-    count: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.number <= self.count:
-            last = max(self.count, 1)
-            raise BadOption(f"--shard {self}: expected 1/{last} to {last}/{last}")
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Return the shard that a text such as ``2/8`` names."""
-        number, slash, count = text.partition("/")
-        if not (slash and number.strip().isdecimal() and count.strip().isdecimal()):
-            raise BadOption(f"--shard {text!r}: write it as i/n, such as 1/8 for the first part")
-        return cls(int(number), int(count))
-
-    def has_clip(self, clip_id: str) -> bool:
-        """Return True if a clip belongs to this shard, which depends only on the clip's id."""
-        digest = hashlib.sha256(clip_id.encode()).digest()
-        return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
-
-    def trainings(self, trainings: Sequence[Training]) -> list[Training]:
-        """Return the trainings of this shard; the folds of a net are spread over the shards."""
-        return list(trainings[self.number - 1 :: self.count])
-
-    def rows(self, manifest: Manifest) -> list[int]:
-        """Return the manifest rows of this shard's clips."""
-        return [row for row, clip_id in enumerate(manifest.clip_ids) if self.has_clip(clip_id)]
-
-
-@dataclass(frozen=True)
-class Execution:
-    """Options of a run of stage one that do not change its result."""
-
-    force: bool = False  # replace a cache of other clips
-    shard: Shard | None = None  # the only part to do; None for the whole run
-    jobs: int = 1  # number of processes on this machine that share clips, or nets and folds
-    fetch: bool = True  # fetch missing public weights that the settings ask for
-    scheduler: str = ""  # address of a Dask scheduler whose workers do all the work
-
-    def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise BadOption(f"--jobs {self.jobs}: must be 1 or more")
-        if self.shard and self.jobs > 1:
-            raise BadOption(
-                f"--shard {self.shard} cannot be combined with --jobs {self.jobs}: leave out "
-                "--jobs, and make more shards"
-            )
-        if self.scheduler and (self.shard or self.jobs > 1):
-            raise BadOption(
-                f"--scheduler {self.scheduler} cannot be combined with --shard or --jobs: leave "
-                "them out"
-            )
-
-    def place(self, run: RunSettings) -> str:
-        """Return the phrase for the device in the message "nets run …"."""
-        if self.scheduler:
-            return f"on the workers of {self.scheduler}"
-        from mvemo.extract.training.devices import describe_device, pick_device
-
-        where = describe_device(pick_device(run.device), run.precision, threads_of(self.jobs))
-        processes = f"in up to {self.jobs} processes, each " if self.jobs > 1 else ""
-        return f"{processes}on {where}"
-
-
-def trainings_of(
-    plans: Sequence[NetSettings], run: RunSettings, folds: Iterable[int]
-) -> list[Training]:
-    """Return (net, fold) of every net that a protocol trains; ``frozen`` trains none."""
-    if run.protocol == "frozen":
-        return []
-    crossfit = run.protocol == "crossfit"
-    per_net = sorted({int(fold) for fold in folds}) if crossfit else [None]
-    return [(plan.name, fold) for plan in plans for fold in per_net]
+# A task with its result or its error.
+Done = tuple[Task, Any]
 
 
 @dataclass(frozen=True)
@@ -143,7 +65,7 @@ class Backend:
     """Function that runs tasks, in worker processes or on Dask."""
 
     # Yields tasks with their results in the order in which they finish, and calls the `Note`.
-    do: Callable[[Sequence[Task], Note], Iterator[tuple[Task, Result]]]
+    do: Callable[[Sequence[Task], Note], Iterator[Done]]
     processes: int  # number of concurrent tasks
 
 
@@ -210,8 +132,8 @@ def visible_gpus() -> list[str]:
 def local_backend(run: RunSettings, jobs: int) -> Backend:
     """Return a backend of `jobs` processes on this machine."""
 
-    def do(tasks: Sequence[Task], note: Note) -> Iterator[tuple[Task, Result]]:
-        calls = [Call(f"{TASKS}:do_task", (task,), parts=True) for task in tasks]
+    def do(tasks: Sequence[Task], note: Note) -> Iterator[Done]:
+        calls = [Call(DO_TASK, (task,), parts=True) for task in tasks]
         for outcome in run_calls(calls, environments=job_environments(jobs, run)):
             if not outcome.last:
                 note(outcome.value)
@@ -231,7 +153,7 @@ def dask_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
         n_workers = check_workers(client, address, folders)
         tell(f"{n_workers} worker{'s' * (n_workers != 1)} of {address}")
 
-        def do(tasks: Sequence[Task], note: Note) -> Iterator[tuple[Task, Result]]:
+        def do(tasks: Sequence[Task], note: Note) -> Iterator[Done]:
             waiting, attempt = tasks, 0
             while waiting:
                 again, attempt = [], attempt + 1
@@ -320,12 +242,10 @@ def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
     return len(workers)
 
 
-def do_packed(packed: bytes) -> Result:
+def do_packed(packed: bytes) -> Any:
     """Run a pickled task on a worker, and return its result or its error."""
-    from mvemo.pipeline.stage_one.tasks import do_task
-
     try:
-        return do_task(pickle.loads(packed))
+        return resolve(DO_TASK)(pickle.loads(packed))
     except Exception as error:
         try:
             pickle.loads(pickle.dumps(error))
@@ -334,7 +254,7 @@ def do_packed(packed: bytes) -> Result:
         return error
 
 
-def _results(client: Any, address: str, tasks: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
+def _results(client: Any, address: str, tasks: Sequence[Task]) -> Iterator[Done]:
     """Yield each task and its result, in the order in which they finish."""
     from distributed.comm.core import CommClosedError
 

@@ -61,11 +61,11 @@ def forecast_run(plan: planning.ExtractPlan) -> str:
     with messages.silenced():
         lengths = media_files.clip_lengths(manifest, lambda problem: None)
     nets = {}
-    with open_cache(plan.out) if plan.out.exists() else nullcontext() as cache:
+    with open_cache(plan.request.out) if plan.request.out.exists() else nullcontext() as cache:
         for net in plan.nets:
             modality = registry.NETS[net.name].modality
             usable = np.array([modality not in missing.get(c, ()) for c in manifest.clip_ids])
-            table, content = plan.evaluation.table, digests.content
+            table, content = plan.table, digests.content
             clips = data.TrainingClips(manifest, content, usable, table.folds, table.splits)
             nets[net.name] = _forecast_net(plan, net, clips, cache, lengths)
     n_new = len(new)
@@ -91,8 +91,8 @@ def _cost_lines(
     for name, net in nets.items():
         duration = progress.duration_text(net.seconds / processes)
         rows.append([name, *map(str, net.counts), duration])
-    remark = "; times assume workers as fast as this machine" if plan.execution.scheduler else ""
-    place = plan.execution.place(settings.extract.run) + remark
+    remark = "; times assume workers as fast as this machine" if plan.request.scheduler else ""
+    place = plan.place() + remark
     features = ", ".join([*settings.extract.descriptors, *nets])
     lines = [*align_columns(rows), "", f"nets run {place}", f"features: {features}"]
     if reading.n_sampled:
@@ -129,7 +129,7 @@ def _forecast_net(
     lengths: Mapping[str, float | None],
 ) -> _NetForecast:
     extract = plan.settings.extract
-    trained = protocols.known_nets(net, clips, extract.run, plan.work / "nets")
+    trained = protocols.known_nets(net, clips, plan.run, plan.work / "nets")
     readable = [plan.manifest.clips[row] for row in np.flatnonzero(clips.usable)]
     n_kept = 0
     for spec in (each.spec for each in trained):
@@ -144,62 +144,59 @@ def _forecast_net(
         seconds += of_window.training_seconds(net, len(split.train_rows), len(split.val_rows))
     n_bytes = of_window.training_bytes(net)
     if not to_train:
-        device, threads = devices.pick_device(extract.run.device), _threads(plan)
+        device, threads = devices.pick_device(plan.run.device), _threads(plan)
         n_bytes = of_window.embedding_bytes(net, extract.embed_batch, device, threads)
     trainings: tuple[object, ...] = (len(to_train), len(trained) - len(to_train))
-    counts = ("-", "-") if extract.run.protocol == "frozen" else trainings
+    counts = ("-", "-") if plan.run.protocol == "frozen" else trainings
     weight_bytes = of_window.weight_bytes * len(to_train)
     return _NetForecast((*counts, n_new, n_kept), seconds, n_bytes, weight_bytes)
 
 
 def long_run_note(plan: planning.ExtractPlan) -> str:
     """Return a note if a new run takes an hour or more on this CPU, otherwise ''."""
-    run, execution = plan.settings.extract.run, plan.execution
+    request = plan.request
     # A continued run has no note: its progress shows the remaining time.
-    begun = (plan.work / "nets").exists() or plan.out.exists()
-    if devices.pick_device(run.device).type != "cpu" or begun or execution.scheduler:
+    begun = (plan.work / "nets").exists() or plan.request.out.exists()
+    if devices.pick_device(plan.run.device).type != "cpu" or begun or request.scheduler:
         return ""
-    parts = execution.shard.count if execution.shard else _n_processes(plan)
+    parts = request.shard.count if request.shard else _n_processes(plan)
     if _most_seconds(plan, [SLOWEST] * len(plan.nets)) / parts < LONG:
         return ""
     seconds = _most_seconds(plan, [_measured(plan, net) for net in plan.nets]) / parts
     if seconds < LONG:
         return ""
     return (
-        f"the nets take about {progress.duration_text(seconds)} at most {execution.place(run)}; "
+        f"the nets take about {progress.duration_text(seconds)} at most {plan.place()}; "
         "run with --plan for details"
     )
 
 
 def _most_seconds(plan: planning.ExtractPlan, of_windows: Sequence[cost.NetCost]) -> float:
     """Return the time of all nets in a new run, if each trains on all clips."""
-    run, folds, n_clips = plan.settings.extract.run, plan.evaluation.table.folds, len(plan.manifest)
-    seconds = 0.0
+    seconds, n_clips = 0.0, len(plan.manifest)
     for net, of_window in zip(plan.nets, of_windows, strict=True):
-        n_trainings = len(backends.trainings_of([net], run, folds))
+        n_trainings = sum(name == net.name for name, _ in plan.trainings)
         seconds += max(n_trainings, 1) * n_clips * net.view.views * of_window.seconds
         seconds += n_trainings * of_window.training_seconds(net, n_clips, 0)
     return seconds
 
 
 def _measured(plan: planning.ExtractPlan, net: NetSettings) -> cost.NetCost:
-    run, descriptors = plan.settings.extract.run, plan.settings.descriptors
-    return cost.measure_net(net, run, descriptors, threads=_threads(plan))
+    return cost.measure_net(net, plan.run, plan.settings.descriptors, threads=_threads(plan))
 
 
 def _threads(plan: planning.ExtractPlan) -> int:
-    return backends.threads_of(plan.execution.jobs)
+    return backends.threads_of(plan.request.jobs)
 
 
 def _n_processes(plan: planning.ExtractPlan) -> int:
     """Return the number of concurrent processes, at most one per GPU and part of the work."""
-    run, folds, execution = plan.settings.extract.run, plan.evaluation.table.folds, plan.execution
-    frozen = run.protocol == "frozen"
-    n_parts = len(plan.manifest) if frozen else len(backends.trainings_of(plan.nets, run, folds))
-    most = execution.jobs
-    if execution.scheduler:
-        with backends.connected(execution.scheduler) as client:
-            most = backends.check_workers(client, execution.scheduler, [])
-    elif devices.pick_device(run.device).type == "cuda":
+    request = plan.request
+    n_parts = len(plan.manifest) if plan.run.protocol == "frozen" else len(plan.trainings)
+    most = request.jobs
+    if request.scheduler:
+        with backends.connected(request.scheduler) as client:
+            most = backends.check_workers(client, request.scheduler, [])
+    elif devices.pick_device(plan.run.device).type == "cuda":
         most = min(most, len(backends.visible_gpus()))
     return max(min(most, n_parts), 1)

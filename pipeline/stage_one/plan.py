@@ -1,18 +1,23 @@
 """Plan of a run of stage one: all checks, downloads and choices that come before the work."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mvemo.cache import ClipTable, open_cache, unfinished_run
+from mvemo.cache.table import subset
 from mvemo.extract import NetSettings, RunSettings, WeightReport, cost
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import with_fetched_weights
+from mvemo.extract.settings import FETCHED
 from mvemo.extract.training import devices, losses, protocols
 from mvemo.manifests import (
     Folds,
     Manifest,
+    ManifestOptions,
     fold_notes,
     labels,
     prescribed_split,
@@ -26,6 +31,7 @@ from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, shards
+from mvemo.pipeline.stage_one.division import ExtractRequest, Training, trainings_of
 from mvemo.pipeline.starting_weights import (
     fetch_missing_weights,
     random_start_note,
@@ -37,78 +43,124 @@ PRECISION_FILE = "precision.json"
 
 @dataclass(frozen=True)
 class ExtractPlan:
-    """Checked inputs of a run of stage one."""
+    """Checked inputs of a run of stage one, or of a part of it."""
 
+    request: ExtractRequest  # its settings include the precision chosen for the device
     manifest: Manifest
-    settings: Settings  # including the precision chosen for the device
     nets: tuple[NetSettings, ...]
     evaluation: clip_tables.Evaluation
     facts: dict[str, Any]  # provenance for the cache
     notes: tuple[str, ...]  # notes on omitted nets
     weights: tuple[WeightReport, ...]
-    work: Path  # folder of decoded media and checkpoints
-    out: Path  # feature cache; for a shard, the whole cache
-    execution: backends.Execution
+    numbers: tuple[int, ...] | None = None  # of a part: rows of its clips in the whole manifest
+
+    @property
+    def settings(self) -> Settings:
+        return self.request.settings
+
+    @property
+    def run(self) -> RunSettings:
+        return self.settings.extract.run
+
+    @property
+    def work(self) -> Path:
+        return self.request.work
+
+    @property
+    def table(self) -> ClipTable:
+        return self.evaluation.table
+
+    @property
+    def trainings(self) -> list[Training]:
+        """Return all trainings of the run."""
+        return trainings_of(self.nets, self.run, self.table.folds)
+
+    def part(self, rows: Sequence[int]) -> ExtractPlan:
+        """Return the plan of some clips."""
+        clips = tuple(self.manifest.clips[row] for row in rows)
+        return replace(
+            self,
+            manifest=replace(self.manifest, clips=clips),
+            evaluation=clip_tables.Evaluation(subset(self.table, rows), None, ()),
+            facts={},
+            numbers=tuple(rows),
+        )
+
+    def for_processes(self, workers: int) -> ExtractPlan:
+        """Return the plan with absolute paths, and the number of decoders of each process."""
+        request, manifest = self.request, self.manifest
+        files = {net.weights: str(Path(net.weights).absolute()) for net in self.nets}
+        files |= {"": "", FETCHED: FETCHED}
+        extract = replace(self.settings.extract, workers=workers)
+        request = replace(
+            request,
+            work=request.work.absolute(),
+            out=request.out.absolute(),
+            settings=replace(self.settings, extract=extract),
+        )
+        manifest = replace(manifest, root=manifest.root.absolute())
+        nets = tuple(replace(net, weights=files[net.weights]) for net in self.nets)
+        return replace(self, request=request, manifest=manifest, nets=nets)
+
+    def place(self) -> str:
+        """Return the phrase for the device in the message "nets run …"."""
+        jobs, scheduler = self.request.jobs, self.request.scheduler
+        if scheduler:
+            return f"on the workers of {scheduler}"
+        device = devices.pick_device(self.run.device)
+        where = devices.describe_device(device, self.run.precision, backends.threads_of(jobs))
+        processes = f"in up to {jobs} processes, each " if jobs > 1 else ""
+        return f"{processes}on {where}"
 
 
-def plan_extract(
-    manifest_path: Path | None,
-    settings: Settings,
-    *,
-    work: Path,
-    out: Path,
-    root: Path | None,
-    fold_file: Path | None,
-    execution: backends.Execution,
-    columns: Mapping[str, str] | None = None,
-    task: labels.Task | None = None,
-) -> ExtractPlan:
-    """Check the arguments of `run_extract`, and download missing weights."""
+def plan_extract(request: ExtractRequest) -> ExtractPlan:
+    """Check a request, and download missing weights."""
+    settings, work, out = request.settings, request.work, request.out
     run = settings.extract.run
     devices.pick_device(run.device)
-    plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
-    refuse_missing_weights(plans, settings)
-    if manifest_path is None:
+    nets = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
+    refuse_missing_weights(nets, settings)
+    if request.manifest is None:
         from mvemo.manifests import demo
 
         manifest = demo.make_demo(work / "demo")
     else:
-        manifest = manifest_with_media(manifest_path, root, columns, task)
-    folds, settings = read_fold_file(fold_file, manifest, settings)
-    plans = _without_picture_nets(plans, manifest)
-    plans, notes = fetch_missing_weights(plans, settings, fetch=execution.fetch)
-    reports = _check_losses_and_weights(plans, manifest, run)
-    if not (execution.force or execution.shard):
+        manifest = manifest_with_media(request.manifest, request.options)
+    folds, settings = read_fold_file(request.fold_file, manifest, settings)
+    nets = _without_picture_nets(nets, manifest)
+    nets, notes = fetch_missing_weights(nets, settings, fetch=request.fetch)
+    reports = _check_losses_and_weights(nets, manifest, run)
+    if not (request.force or request.shard):
         _refuse_other_clips(out, manifest)
-    if manifest_path is not None:
+    if request.manifest is not None:
         _check_protocol(manifest, settings)
-    earlier, source = None, shards.ShardFolder(out).clips if execution.shard else out
+    earlier, source = None, shards.ShardFolder(out).clips if request.shard else out
     if settings.extract.keep_folds and source.exists():
         with open_cache(source) as cache:
             earlier = clip_tables.folds_of_table(cache.table)
     evaluation = clip_tables.extracted_clips(manifest, settings.extract, folds, earlier=earlier)
     if settings.extract.fold_seed:
         option = f"extract.fold_seed={settings.extract.fold_seed}"
-        tell_unused_seed(option, evaluation.table, fold_file)
+        tell_unused_seed(option, evaluation.table, request.fold_file)
     precision, chosen = cost.choose_precision(
-        plans, run, settings.descriptors, work / PRECISION_FILE, keep=execution.fetch
+        nets, run, settings.descriptors, work / PRECISION_FILE, keep=request.fetch
     )
-    run = replace(run, precision=precision)
-    settings = replace(settings, extract=replace(settings.extract, run=run))
-    start = [*filter(None, (random_start_note(plans, settings), chosen))]
+    extract = replace(settings.extract, run=replace(run, precision=precision))
+    settings = replace(settings, extract=extract)
+    start = [*filter(None, (random_start_note(nets, settings), chosen))]
     for note in start:
         tell_note(note)
     what = "split" if evaluation.folds is None else "folds"
     for note in evaluation.notes:
         tell(f"{what}: {note}")
-    path = manifest_path or work / "demo" / "manifest.csv"
+    path = request.manifest or work / "demo" / "manifest.csv"
     facts = provenance(
         settings=settings.record(),
-        manifest=clip_tables.manifest_facts(manifest, path, columns, task),
+        manifest=clip_tables.manifest_facts(manifest, path, request.options),
         notes=start,
     )
-    known = (evaluation, facts, tuple(notes), reports)
-    return ExtractPlan(manifest, settings, tuple(plans), *known, work, out, execution)
+    request = replace(request, settings=settings)
+    return ExtractPlan(request, manifest, tuple(nets), evaluation, facts, tuple(notes), reports)
 
 
 def _check_protocol(manifest: Manifest, settings: Settings) -> None:
@@ -177,14 +229,9 @@ def _check_losses_and_weights(
     return tuple(filter(None, reports))
 
 
-def manifest_with_media(
-    path: Path,
-    root: Path | None = None,
-    columns: Mapping[str, str] | None = None,
-    task: labels.Task | None = None,
-) -> Manifest:
+def manifest_with_media(path: Path, options: ManifestOptions) -> Manifest:
     """Read a manifest; print a note on missing media; raise BadOption if all are missing."""
-    manifest = read_manifest(path, root=root, columns=columns, task=task, media=False)
+    manifest = read_manifest(path, options, media=False)
     for note in manifest.notes:
         tell_note(note)
     missing = media_files.missing_media(manifest, path)

@@ -1,64 +1,65 @@
 """Stage one: computes a feature cache, or one shard of a cache, from a manifest."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mvemo.cache import CacheWriter, DamagedCache, open_cache
-from mvemo.cache.table import subset
 from mvemo.extract import TrainingDiverged
+from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import devices
-from mvemo.extract.workers.pool import cores, stop_workers
-from mvemo.manifests import Manifest, write_folds
+from mvemo.extract.workers.pool import stop_workers
+from mvemo.manifests import write_folds
 from mvemo.manifests.errors import BadOption, MvemoError
-from mvemo.manifests.labels import Task
-from mvemo.pipeline.clips import clip_media, media_files
+from mvemo.pipeline.clips import media_files
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
-from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one import backends, estimate, shards, steps, summary, tasks
+from mvemo.pipeline.stage_one import backends, estimate, shards, steps, tasks
+from mvemo.pipeline.stage_one.division import ExtractRequest, Training
 from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
+from mvemo.pipeline.stage_one.summary import ExtractSummary
 from mvemo.pipeline.starting_weights import tell_weights
 
 
-def run_extract(
-    manifest_path: Path | None,
-    settings: Settings,
-    *,
-    work: Path,
-    out: Path,  # feature cache; for a shard, the whole cache
-    root: Path | None = None,  # media root, if it is not the one in the manifest
-    columns: Mapping[str, str] | None = None,  # names of the manifest's columns, by ours
-    task: Task | None = None,  # task of the labels, if the manifest has those of several
-    fold_file: Path | None = None,  # folds that replace those of settings and manifest
-    execution: backends.Execution | None = None,  # by default, this process does all the work
-) -> summary.ExtractSummary:
+def run_extract(request: ExtractRequest) -> ExtractSummary:
     """Decode the clips, train nets, embed the clips, and write the feature cache.
 
-    Without a manifest, the demo set is made under `work`, which also keeps decoded media and
-    checkpoints for later runs. Failures of single clips are in the summary. If the loss of a
-    training is not finite, `TrainingDiverged` is raised after all other features were written.
+    Failures of single clips are in the summary. If the loss of a training is not finite,
+    `TrainingDiverged` is raised after all other features were written.
     """
     devices.keep_freed_memory()
     note_resumable()
-    execution = execution or backends.Execution()
-    if execution.force:
-        shard = execution.shard
-        _remove_damaged(out if shard is None else shards.ShardFolder(out).cache(shard))
-    return _write(
-        plan_extract(
-            manifest_path,
-            settings,
-            work=work,
-            out=out,
-            root=root,
-            columns=columns,
-            task=task,
-            fold_file=fold_file,
-            execution=execution,
-        )
-    )
+    folder, shard = shards.ShardFolder(request.out), request.shard
+    path = request.out if shard is None else folder.cache(shard)
+    if request.force:
+        _remove_damaged(path)
+    plan = plan_extract(request)
+    for report in plan.weights:
+        tell_weights(report)
+    if warning := estimate.long_run_note(plan):
+        tell_note(warning, lasting=False)
+    for parent in (request.out.parent, plan.work):
+        parent.mkdir(parents=True, exist_ok=True)
+    devices.return_freed_memory()
+    if plan.evaluation.folds is not None:
+        write_folds(plan.evaluation.folds, plan.work / "folds.csv")
+    if shard is None:
+        return _write(plan, plan, path)
+    part = plan.part(shard.rows(plan.manifest.clip_ids))
+    facts = shards.run_facts(plan.settings, plan.table, shard.count)
+    folder.claim(facts, plan.table, plan.facts, force=request.force)
+    missing: tuple[tuple[str, str, str], ...] = ()
+    if folder.is_done(shard, facts) and not request.force:
+        tell(f"shard {shard} is already done: {path}")
+    else:
+        missing = _write(plan, part, path).missing
+        folder.finish(shard, facts)
+    with open_cache(path) as done:
+        failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
+        features, n_clips = done.names(), len(part.manifest)
+    return ExtractSummary(path, n_clips, features, failures, missing, plan.notes, plan.work)
 
 
 def _remove_damaged(path: Path) -> None:
@@ -72,38 +73,106 @@ def _remove_damaged(path: Path) -> None:
         pass
 
 
-def _write(plan: ExtractPlan) -> summary.ExtractSummary:
-    """Write the cache, or the shard."""
-    for report in plan.weights:
-        tell_weights(report)
-    warning = estimate.long_run_note(plan)
-    if warning:
-        tell_note(warning, lasting=False)
-    for folder in (plan.out.parent, plan.work):
-        folder.mkdir(parents=True, exist_ok=True)
-    devices.return_freed_memory()
-    if plan.evaluation.folds is not None:
-        write_folds(plan.evaluation.folds, plan.work / "folds.csv")
-    if plan.execution.shard is not None:
-        return _write_shard(plan, plan.execution.shard)
-    frozen = plan.settings.extract.run.protocol == "frozen"
+def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
+    """Write the clips of a part of a run, and train its nets."""
+    frozen = plan.run.protocol == "frozen"
+    nets, trainings = plan.nets, plan.trainings
+    if shard := plan.request.shard:
+        trainings = shard.trainings(trainings)
+        chosen = {name for name, _ in trainings}
+        nets = tuple(net for net in nets if net.name in chosen)
     diverged: list[TrainingDiverged] = []
-    with (
-        _backend(plan) as backend,
-        CacheWriter(plan.out, plan.evaluation.table, provenance=plan.facts) as writer,
-    ):
-        spread = None if backend is None else tasks.SpreadRun(writer, backend)
-        if spread is not None and (frozen or plan.execution.scheduler):
-            extracted = _spread_clips(plan, writer, spread)
+    # A shard with trainings embeds all clips with the trained nets.
+    table = plan.table if trainings else part.table
+    with _backend(plan) as backend, CacheWriter(path, table, provenance=plan.facts) as writer:
+        spread = None if backend is None else tasks.SpreadRun(plan, writer, backend)
+        if spread is not None and (frozen or plan.request.scheduler):
+            if frozen:
+                tell(f"nets run {plan.place()}")
+            extracted = _spread_clips(spread)
         if spread is None or not frozen:
             # This also uses the clips that workers have read.
-            extracted, diverged = _extract(plan, writer, spread)
+            features = _read(part, writer)
+            runnable, notes = _runnable(features)
+            features.write_descriptors()
+            settled, missing = features.media.settled, features.media.missing
+            if part is not plan:
+                runnable = runnable if frozen and len(part.manifest) else []
+                if trainings:
+                    features = _read(replace(plan, nets=nets), writer, trainings)
+                    runnable = features.runnable()
+            elif spread is not None:
+                names = {net.name for net in runnable}
+                spread.do_trainings(features.media, [t for t in trainings if t[0] in names])
+            # Nets that `spread` has trained are not trained again here.
+            known = spread.diverged if spread else {}
+            diverged = steps.write_nets(features, runnable, writer, known)
+            extracted = _summary(plan, writer, features.features, missing, notes, settled)
     if spread is not None and frozen:
         # Only workers know the files' digests, but rows of equal files have equal keys.
-        _tell_same_files(plan, _row_keys(plan.out, extracted.features))
+        _tell_same_files(plan, _row_keys(path, extracted.features))
     if diverged:
-        raise _divergence(plan, plan.out, diverged, extracted.features)
+        raise _divergence(plan, path, diverged, extracted.features)
     return extracted
+
+
+@contextmanager
+def _backend(plan: ExtractPlan) -> Iterator[backends.Backend | None]:
+    """Yield the backend of a run, or None if only this process works."""
+    request = plan.request
+    if request.scheduler:
+        folders = [plan.work, request.out.parent, plan.manifest.root]
+        shared = [folder.absolute() for folder in folders]
+        with backends.dask_backend(request.scheduler, shared) as backend:
+            yield backend
+    else:
+        yield backends.local_backend(plan.run, request.jobs) if request.jobs > 1 else None
+
+
+def _read(
+    plan: ExtractPlan, writer: CacheWriter, trainings: Sequence[Training] | None = None
+) -> steps.FeatureWriter:
+    """Read clips in this process."""
+    if plan.numbers is None and trainings is None:
+        _tell_other_level(plan)
+    features = steps.FeatureWriter.read(plan, writer, trainings)
+    # Workers are stopped to free their memory for the nets.
+    stop_workers()
+    if trainings is None:
+        features.write_failures()
+    return features
+
+
+def _runnable(features: steps.FeatureWriter) -> tuple[list[NetSettings], list[str]]:
+    """Return the nets that can run, and notes on clips that are longer than their inputs."""
+    plan, media = features.plan, features.media
+    _tell_same_files(plan, media.digests)
+    nets = features.runnable()
+    if not nets:
+        first = plan.manifest.clip_ids[0]
+        raise BadOption(
+            f"no clip has the input of any net ({', '.join(net.name for net in plan.nets)}); "
+            f"the first clip, {first}: {media.reason(first)}"
+        )
+    tell(f"nets run {plan.place()}")
+    seconds, shared = media.seconds(), plan.settings.shared
+    notes = [media_files.longer_clips_note(net, seconds, shared) for net in nets]
+    notes = [note for note in notes if note]
+    for note in notes:
+        tell_note(note)
+    return nets, notes
+
+
+def _spread_clips(spread: tasks.SpreadRun) -> ExtractSummary:
+    """Read and embed all clips through `spread`, in batches."""
+    spread.do_clips()
+    plan, writer = spread.plan, spread.writer
+    failures = writer.failures
+    failed = {clip for clip, stage, _ in failures if stage.startswith("decode:")}
+    if len(failed) == len(plan.manifest):
+        clip, _, reason = failures[0]
+        raise BadOption(f"no clip could be decoded; the first, {clip}: {reason}")
+    return _summary(plan, writer, spread.features, spread.missing, (), not failures)
 
 
 def _summary(
@@ -111,15 +180,14 @@ def _summary(
     writer: CacheWriter,
     features: Sequence[str],
     missing: Sequence[tuple[str, str, str]],
-    notes: Sequence[str] = (),
-    *,
+    notes: Sequence[str],
     settled: bool,  # True if no clip would be decoded again
-) -> summary.ExtractSummary:
+) -> ExtractSummary:
     """Return the summary of a run; the plan's notes name nets without weights."""
     failures = writer.failures
     settled = settled and not plan.notes
-    return summary.ExtractSummary(
-        path=plan.out,
+    return ExtractSummary(
+        path=plan.request.out,
         clips=len(plan.manifest),
         features=tuple(features),
         failures=failures,
@@ -130,91 +198,16 @@ def _summary(
     )
 
 
-@contextmanager
-def _backend(plan: ExtractPlan) -> Iterator[backends.Backend | None]:
-    """Yield the backend of a run, or None if only this process works."""
-    execution = plan.execution
-    if execution.scheduler:
-        folders = [plan.work, plan.out.parent, plan.manifest.root]
-        shared = [folder.absolute() for folder in folders]
-        with backends.dask_backend(execution.scheduler, shared) as backend:
-            yield backend
-    elif execution.jobs > 1:
-        yield backends.local_backend(plan.settings.extract.run, execution.jobs)
-    else:
-        yield None
-
-
-def _extract(
-    plan: ExtractPlan, writer: CacheWriter, spread: tasks.SpreadRun | None
-) -> tuple[summary.ExtractSummary, list[TrainingDiverged]]:
-    """Read all clips in this process; train and embed here or through `spread`."""
-    settings, descriptors = plan.settings, plan.settings.extract.descriptors
-    _tell_other_level(plan)
-    features = _decode(plan, writer, plan.manifest, plans=plan.nets, descriptors=descriptors)
-    media = features.media
-    _tell_same_files(plan, media.digests)
-    features.write_failures()
-    nets = features.runnable(plan.nets)
-    if not nets:
-        first = plan.manifest.clip_ids[0]
-        raise BadOption(
-            f"no clip has the input of any net ({', '.join(net.name for net in plan.nets)}); "
-            f"the first clip, {first}: {media.reason(first)}"
-        )
-    _tell_device(plan)
-    seconds = media.seconds()
-    notes = [media_files.longer_clips_note(net, seconds, settings.shared) for net in nets]
-    notes = [note for note in notes if note]
-    for note in notes:
-        tell_note(note)
-    features.write_descriptors()
-    if spread is not None:
-        shared = tasks.TaskSettings.of(settings, plan.nets, plan.work, writer.path)
-        trainings = backends.trainings_of(nets, settings.extract.run, writer.table.folds)
-        spread.do_trainings(shared, media, trainings)
-    # Nets that `spread` has trained are not trained again here.
-    diverged = steps.write_nets(features, nets, writer, spread.diverged if spread else None)
-    settled = media.settled
-    found = _summary(plan, writer, features.features, media.missing, notes, settled=settled)
-    return found, diverged
-
-
-def _spread_clips(
-    plan: ExtractPlan, writer: CacheWriter, spread: tasks.SpreadRun
-) -> summary.ExtractSummary:
-    """Read and embed all clips through `spread`, in batches."""
-    extract, manifest = plan.settings.extract, plan.manifest
-    if extract.run.protocol == "frozen":
-        _tell_device(plan)
-    # A worker of a scheduler may share its machine with other workers.
-    jobs = cores() if plan.execution.scheduler else plan.execution.jobs
-    extract = replace(extract, workers=max((extract.workers or cores()) // jobs, 1))
-    settings = replace(plan.settings, extract=extract)
-    shared = tasks.TaskSettings.of(settings, plan.nets, plan.work, writer.path)
-    spread.do_clips(shared, replace(manifest, root=manifest.root.absolute()))
-    failures = writer.failures
-    failed = {clip for clip, stage, _ in failures if stage.startswith("decode:")}
-    if len(failed) == len(manifest):
-        clip, _, reason = failures[0]
-        raise BadOption(f"no clip could be decoded; the first, {clip}: {reason}")
-    return _summary(plan, writer, spread.features, spread.missing, settled=not failures)
-
-
-def _tell_device(plan: ExtractPlan) -> None:
-    tell(f"nets run {plan.execution.place(plan.settings.extract.run)}")
-
-
 def _tell_other_level(plan: ExtractPlan) -> None:
     """Name the stored nets of sound that read it at another level, as those are run again."""
-    level = plan.settings.extract.run.level
-    if plan.out.is_file():
-        with open_cache(plan.out) as stored:
+    level, out = plan.run.level, plan.request.out
+    if out.is_file():
+        with open_cache(out) as stored:
             specs = [spec for spec in stored.specs if spec.weights]  # those of nets
         sound = [s for s in specs if s.modality == "audio" and s.params.get("level") != level]
         if names := list(dict.fromkeys(spec.name for spec in sound)):
             tell(
-                f"{plan.out}: {', '.join(names)} read sound at another level (extract.level) or by "
+                f"{out}: {', '.join(names)} read sound at another level (extract.level) or by "
                 f"an earlier version at its own: run again with {level:g} LUFS"
             )
 
@@ -222,68 +215,6 @@ def _tell_other_level(plan: ExtractPlan) -> None:
 def _tell_same_files(plan: ExtractPlan, content: Mapping[str, str]) -> None:
     for note in media_files.same_file_notes(plan.manifest, content):
         tell_note(note)
-
-
-def _write_shard(plan: ExtractPlan, shard: backends.Shard) -> summary.ExtractSummary:
-    """Write one shard, unless it is already done with the same settings (see ``--force``)."""
-    settings, whole = plan.settings, plan.evaluation.table
-    rows, run, force = shard.rows(plan.manifest), settings.extract.run, plan.execution.force
-    trainings = shard.trainings(backends.trainings_of(plan.nets, run, whole.folds))
-    folder, facts = shards.ShardFolder(plan.out), shards.run_facts(settings, whole, shard.count)
-    folder.claim(facts, whole, plan.facts, force=force)
-    path = folder.cache(shard)
-    if folder.is_done(shard, facts) and not force:
-        tell(f"shard {shard} is already done: {path}")
-        with open_cache(path) as done:
-            failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
-            return summary.ExtractSummary(path, len(rows), done.names(), failures, work=plan.work)
-    # A shard with trainings embeds all clips with the trained nets.
-    table = whole if trainings else subset(whole, rows)
-    clips = tuple(plan.manifest.clips[row] for row in rows)
-    with CacheWriter(path, table, provenance=plan.facts) as writer:
-        part = replace(plan.manifest, clips=clips)
-        descriptors = settings.extract.descriptors
-        features = _decode(
-            plan,
-            writer,
-            part,
-            plans=plan.nets,
-            descriptors=descriptors,
-            require_any=False,
-            numbers=rows,
-        )
-        missing = features.media.missing
-        features.write_failures()
-        features.write_descriptors()
-        nets = list(plan.nets) if run.protocol == "frozen" and rows else []
-        if trainings:
-            chosen = {name for name, _ in trainings}
-            nets = [net for net in plan.nets if net.name in chosen]
-            features = _decode(plan, writer, plan.manifest, trainings, plans=nets)
-            nets = features.runnable(nets)
-        _tell_device(plan)
-        diverged = steps.write_nets(features, nets, writer)
-        failures = writer.failures
-    if diverged:
-        raise _divergence(plan, path, diverged, features.features)
-    folder.finish(shard, facts)
-    with open_cache(path) as done:
-        names = done.names()
-    return summary.ExtractSummary(path, len(rows), names, failures, missing, plan.notes, plan.work)
-
-
-def _decode(
-    plan: ExtractPlan,
-    writer: CacheWriter,
-    manifest: Manifest,
-    trainings: Sequence[backends.Training] | None = None,
-    **options: Any,
-) -> steps.FeatureWriter:
-    """Read clips, and return a writer of their features; `options` are those of `ClipMedia`."""
-    media = clip_media.ClipMedia(manifest, plan.settings, plan.work, **options)
-    # Workers are stopped to free their memory for the nets.
-    stop_workers()
-    return steps.FeatureWriter(media, plan.settings, writer, plan.work, trainings)
 
 
 def _row_keys(path: Path, features: Sequence[str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from mvemo.manifests.files import shown, to_json_values, write_json
 from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one.backends import Shard
+from mvemo.pipeline.stage_one.division import Shard
 
 # Settings in ``[extract]`` that do not change the result.
 _NOT_IN_RESULT = (

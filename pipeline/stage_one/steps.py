@@ -1,8 +1,9 @@
 """Steps of stage one that write to the cache: failures, descriptors and embeddings."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -15,26 +16,41 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import devices, embedding, protocols
 from mvemo.extract.training.data import TrainingClips
 from mvemo.manifests import Clip
-from mvemo.manifests.array_types import Bools, Ints
+from mvemo.manifests.array_types import Bools
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
-from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one.backends import Training, trainings_of
+from mvemo.pipeline.stage_one.division import Training, trainings_of
+from mvemo.pipeline.stage_one.plan import ExtractPlan
 
 
 @dataclass
 class FeatureWriter:
-    """Writer of the failures, descriptors and embeddings of a manifest's clips."""
+    """Writer of the failures, descriptors and embeddings of a plan's clips."""
 
+    plan: ExtractPlan
     media: ClipMedia
-    settings: Settings
     writer: RowWriter
-    work: Path  # folder of checkpoints
     trainings: Collection[Training] | None = None  # trainings to do; None for all
     # Called after each epoch with the finished share of a training, and with a line about it.
     on_epoch: Callable[[str | float], object] = lambda state: None
-    frozen_nets: embedding.FrozenNets | None = None  # already loaded nets to use
     features: list[str] = field(default_factory=list, init=False)  # names of written features
+
+    @classmethod
+    def read(
+        cls, plan: ExtractPlan, writer: RowWriter, trainings: Collection[Training] | None = None
+    ) -> FeatureWriter:
+        """Read the clips of a plan, for `trainings` only what their nets take."""
+        descriptors = plan.settings.extract.descriptors if trainings is None else ()
+        media = ClipMedia(
+            plan.manifest,
+            plan.settings,
+            plan.work,
+            plans=plan.nets,
+            descriptors=descriptors,
+            require_any=plan.numbers is None,
+            numbers=plan.numbers,
+        )
+        return cls(plan, media, writer, trainings)
 
     def write_failures(self) -> None:
         """Write the failures of decoding and describing, and clear resolved failures."""
@@ -46,45 +62,51 @@ class FeatureWriter:
         for failure in self.media.failures:
             self.writer.fail(*failure)
 
-    def runnable(self, plans: Sequence[NetSettings]) -> list[NetSettings]:
+    def runnable(self) -> list[NetSettings]:
         """Return the nets whose modality some clip has; print a message on the other nets."""
+        nets = self.plan.nets
         for modality in self.media.modalities:
             if self.media.absent(modality):
-                names = [plan.name for plan in plans if NETS[plan.name].modality == modality]
+                names = [net.name for net in nets if NETS[net.name].modality == modality]
                 if modality == "audio":
-                    names += [n for n in self.settings.extract.descriptors if n not in names]
+                    names += [n for n in self.plan.settings.extract.descriptors if n not in names]
                 first = self.media.manifest.clip_ids[0]
                 messages.tell(
                     f"{', '.join(names)} left out: no clip has usable {modality} "
                     f"({self.media.reason(first, modality)})"
                 )
-        return [p for p in plans if not self.media.absent(NETS[p.name].modality)]
+        return [net for net in nets if not self.media.absent(NETS[net.name].modality)]
 
     def write_descriptors(self) -> None:
         """Write the descriptors named in the settings that the cache does not have yet."""
         if self.media.absent("audio"):
             return
-        for name in self.settings.extract.descriptors:
-            spec = descriptor_spec(name, self.settings.descriptors)
+        settings = self.plan.settings
+        for name in settings.extract.descriptors:
+            spec = descriptor_spec(name, settings.descriptors)
             # float16 has too few digits for times.
-            if self.settings.extract.sequence_dtype == "float16" and name not in TIMES:
+            if settings.extract.sequence_dtype == "float16" and name not in TIMES:
                 spec = in_half_precision(spec)
             keys = self._keys(spec, self.media.described)
             for clip_id in keys.keys() - self.writer.current(spec, keys):
                 self.writer.put(spec, clip_id, keys[clip_id], self.media.sequence(clip_id, name))
             self.features.append(name)
 
-    def write_embeddings(self, plan: NetSettings, folds: Ints, splits: Ints | None = None) -> None:
-        """Train a net by the protocol, and write embeddings that the cache does not have yet."""
-        usable, run = self.media.usable(plan), self.settings.extract.run
-        chosen = self.trainings or trainings_of([plan], run, folds)
-        trainings = [fold for name, fold in chosen if name == plan.name]
-        n_nets = max(len(trainings), 1)
+    def write_embeddings(
+        self, net: NetSettings, frozen: protocols.TrainedNet | None = None
+    ) -> None:
+        """Train a net by the protocol, and write embeddings that the cache does not have yet.
+
+        A net that is `frozen` may be given.
+        """
+        usable, run, table = self.media.usable(net), self.plan.run, self.plan.table
+        chosen = self.trainings or trainings_of([net], run, table.folds)
+        trainings = [fold for name, fold in chosen if name == net.name]
         trained_folds = {fold for fold in trainings if fold is not None}
         # Frozen nets are not trained, so the bar counts clips instead of nets.
-        frozen = run.protocol == "frozen"
-        total, unit = (int(usable.sum()), "clip") if frozen else (n_nets, "net")
-        with progress.Progress(plan.name, total, unit) as bar:
+        is_frozen = run.protocol == "frozen"
+        total, unit = (int(usable.sum()), "clip") if is_frozen else (len(trainings), "net")
+        with progress.Progress(net.name, total, unit) as bar:
             trained_now = set()
 
             def note(label: str, epoch: int, epochs: int, val_loss: float) -> None:
@@ -94,33 +116,38 @@ class FeatureWriter:
                     self.on_epoch(state)
 
             clips = TrainingClips(
-                self.media.manifest, self.media.digests, usable, folds, splits, trained_folds
+                self.media.manifest,
+                self.media.digests,
+                usable,
+                table.folds,
+                table.splits,
+                trained_folds,
             )
-            nets: Iterable[protocols.TrainedNet]
-            if self.frozen_nets is not None:
-                nets = [self.frozen_nets.get(plan)]
-            else:
-                nets = protocols.train_nets(
-                    plan,
+            nets = (
+                [frozen]
+                if frozen
+                else protocols.train_nets(
+                    net,
                     clips,
                     run,
-                    batches=lambda net: self.media.batches(net, plan.view),
-                    jobs=self.work / "nets",
+                    batches=lambda built: self.media.batches(built, net.view),
+                    jobs=self.plan.work / "nets",
                     on_epoch=note,
                 )
+            )
             for trained in nets:
-                self._write_embedding(trained, plan, usable, bar if frozen else None)
-                if not frozen:
+                self._write_embedding(trained, net, usable, bar if is_frozen else None)
+                if not is_frozen:
                     bar.step()
                     kept = bar.done - len(trained_now)
                     if kept > bar.kept:
                         bar.keep(kept)
-        self.features.append(plan.name)
+        self.features.append(net.name)
 
     def _write_embedding(
         self,
         trained: protocols.TrainedNet,
-        plan: NetSettings,
+        settings: NetSettings,
         usable: Bools,
         clips: progress.Progress | None,
     ) -> None:
@@ -139,11 +166,11 @@ class FeatureWriter:
             clips.keep(kept)
         for batch_rows, values in embedding.embed_rows(
             net,
-            self.media.batches(net, plan.view),
+            self.media.batches(net, settings.view),
             [row for row, clip_id in clip_of.items() if clip_id in outdated],
-            batch_size=self.settings.extract.embed_batch,
-            device=devices.pick_device(self.settings.extract.run.device),
-            precision=self.settings.extract.run.precision,
+            batch_size=self.plan.settings.extract.embed_batch,
+            device=devices.pick_device(self.plan.run.device),
+            precision=self.plan.run.precision,
             independent=True,
         ):
             outputs = embedding.outputs_of(net, values) if own_keys else values
@@ -193,7 +220,7 @@ def write_nets(
         try:
             if diverged and net.name in diverged:
                 raise diverged[net.name]
-            features.write_embeddings(net, writer.table.folds, writer.table.splits)
+            features.write_embeddings(net)
         except TrainingDiverged as error:
             for name in (net.name, f"{net.name}-outputs"):
                 writer.withdraw(name)

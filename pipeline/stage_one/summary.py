@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvemo.cache.cache_file import parts_folder
 from mvemo.cache.table import failures_by_reason
-from mvemo.manifests import read_manifest
+from mvemo.manifests import ManifestOptions, read_manifest
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import dump_json, find_stamp, write_json
 from mvemo.manifests.text_files import read_json
@@ -139,8 +139,8 @@ class RepeatableRun:
         try:
             if path.stat().st_size > _MOST_BYTES:
                 return None
-            columns, task = self.options["columns"], self.options.get("task")
-            listed = read_manifest(path, root=self.root, columns=columns, task=task, media=False)
+            options = ManifestOptions(self.root, self.options["columns"], self.options.get("task"))
+            listed = read_manifest(path, options, media=False)
             media = {str(p): find_stamp(p) for p in map(listed.media_path, listed.clips)}
         except (OSError, MvemoError):
             return None
@@ -177,7 +177,7 @@ def _code() -> dict[str, list[int] | None]:
 
 def _weight_files(settings: Settings) -> list[Path]:
     """Return the paths of starting weights that a run's nets read if the files exist."""
-    from mvemo.extract.nets.parts.registry import EncoderFolder
+    from mvemo.extract.nets.parts.encoder_folders import EncoderFolder
     from mvemo.extract.pretrained.store import weights_folder
     from mvemo.extract.settings import FETCHED
 

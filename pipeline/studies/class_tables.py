@@ -1,105 +1,86 @@
 """Tables by class and by tag: confusion matrices (J22 Table 4) and scores of each tag (L17)."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from mvemo.fuse import ModelResult
-from mvemo.fuse.metrics.scores import confusion_matrix
-from mvemo.fuse.numeric import mean_finite, mean_of_finite
-from mvemo.manifests.array_types import F64
+from mvemo.fuse import Results
+from mvemo.fuse.crossval.comparisons import with_uncertainty
+from mvemo.fuse.report.score_tables import outputs_table
+from mvemo.fuse.report.tables import PERCENT, TEXT, Column, Table, Value, table
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.studies.comparison import Draft
-from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, Table
-from mvemo.pipeline.studies.scores import Labels, score_baselines, score_runs
+from mvemo.pipeline.studies.comparison import Draft, evaluations
+from mvemo.pipeline.studies.losses import add_losses
 from mvemo.pipeline.studies.study import j22_classes, matches_j22
 from mvemo.pipeline.studies.study_file import published
-
-TAG_SCORES = (
-    *(("precision", "precision"), ("recall", "recall"), ("F1", "f1")),
-    *(("ROC-AUC", "roc_auc"), ("AP", "average_precision")),
-)
 
 
 def add_confusions(draft: Draft) -> None:
     """Add a confusion matrix for each net, if the labels are classes."""
     for each in draft.compared:
-        labels, plans = each.labels, each.row.plans
-        if each.scores.n_clips and labels.y_true.ndim == 1 and len(plans) == 1:
+        plans, results = each.row.plans, each.results
+        if results is None or len(plans) != 1 or each.row.values.get("varied"):
+            continue
+        if results.task.name == "multiclass":
             printed = matches_j22(each.study, *plans)
-            draft.tables.append(
-                confusion_table(plans[0].name, labels, each.outputs, printed=printed)
-            )
+            draft.tables.append(confusion_table(plans[0].name, results, printed=printed))
 
 
-def confusion_table(net: str, labels: Labels, probas: Sequence[F64], *, printed: bool) -> Table:
+def add_experiment(draft: Draft) -> None:
+    """Add confusion matrices and the losses of the last net."""
+    add_confusions(draft)
+    add_losses(draft)
+
+
+def confusion_table(net: str, results: Results, *, printed: bool) -> Table:
     """Return the confusion matrix over all repeats, as shares of true classes (J22 Table 4)."""
-    classes = labels.names
-    counts = np.zeros((len(classes), len(classes)))
-    for proba in probas:
-        mask = np.isfinite(proba).all(axis=1)
-        y_pred = proba[mask].argmax(axis=1).astype(np.int64)
-        counts += confusion_matrix(labels.y_true[mask], y_pred, len(classes))
+    classes, repeats = results.classes, evaluations(results)
+    counts = np.sum([one.models[0].confusion for one in repeats], axis=0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # true class -> predicted class -> share
     known: dict[str, dict[str, float]] = published()["J22"]["table_4"].get(net, {})
     names = j22_classes(classes) if printed and known else []
     columns = (
-        Column("true"),
-        Column("clips", NUMBER),
+        Column("true", TEXT),
+        Column("clips"),
         *(Column(f"as {name}", PERCENT) for name in classes),
         *(Column(f"as {name}, J22", PERCENT, published=True) for name in classes if names),
     )
-    n_clips = (counts.sum(axis=1) / len(probas)).round().astype(int).tolist()
-    rows: list[list[Cell]] = [
+    n_clips = (counts.sum(axis=1) / len(repeats)).round().astype(int).tolist()
+    rows: list[list[Value]] = [
         [name, n_clips[c], *shares[c].tolist(), *(known[names[c]][other] for other in names)]
         for c, name in enumerate(classes)
     ]
     title = f"Confusion matrix of {net}: per cent of each true class (as J22 Table 4)"
-    return Table(f"confusion-{net}", title, columns, rows)
+    return table(columns, rows, title=title, name=f"confusion-{net}")
 
 
 def add_tags(draft: Draft) -> None:
     """Add average scores of nets and baseline, scores of each tag, a note on missing ROC-AUC."""
+    found = {each.row.name: each.results for each in draft.compared if each.results is not None}
     if draft.study.manifest.task != "multilabel":
         raise BadOption(f"{draft.file.path}: table.extra: 'tags' needs a manifest with tags")
-    labels, folds = draft.labels, draft.study.folds_of_runs()
-    results = {
-        each.row.name: score_runs(labels, each.outputs, folds)
-        for each in draft.compared
-        if not each.divergence
-    }
-    baseline = score_baselines(labels, folds)
-    kinds = ("macro", "micro")
-    titles = [f"{kind} {title}" for kind in kinds for title, _ in TAG_SCORES]
-    keys = [f"{key}_{kind}" for kind in kinds for _, key in TAG_SCORES]
-    averages: list[list[Cell]] = [
-        [name, *(mean_of_finite(np.array([r.scores[key] for r in each])) for key in keys)]
-        for name, each in {**results, baseline[0].name: baseline}.items()
+    if not found:
+        return
+    first = next(iter(found.values()))
+    models = {name: results.models[0] for name, results in found.items()}
+    models[first.baseline.name] = first.baseline
+    kinds = [(kind, column) for kind in ("macro", "micro") for column in first.task.output_columns]
+    columns = ["net", *(f"{kind} {column.title}" for kind, column in kinds)]
+    averages = [
+        [name, *(model.scores[f"{column.score}_{kind}"] for kind, column in kinds)]
+        for name, model in models.items()
     ]
-    columns = [Column("net"), *(Column(title, NUMBER) for title in titles)]
-    draft.tables.append(Table("averages", "Macro and micro averages", columns, averages))
-    draft.tables += [_tag_table(net, labels, each) for net, each in results.items()]
-    constant = [
-        n
-        for n, cells in zip(labels.names, labels.y_true.T, strict=True)
-        if len(np.unique(cells)) < 2
-    ]
+    draft.tables.append(table(columns, averages, title="Macro and micro averages", name="averages"))
+    for net, results in found.items():
+        certain = with_uncertainty(results)
+        of_tags = outputs_table(certain, certain.models[0])
+        title = f"Scores of each tag by {net}"
+        draft.tables.append(replace(of_tags, title=title, name=f"tags-{net}"))
+    tags = zip(first.classes, first.y_true.T, strict=True)
+    constant = [name for name, cells in tags if len(np.unique(cells)) < 2]
     if constant:
         draft.findings.append(
             f"ROC-AUC is undefined for {', '.join(constant)}: all clips have the tag, or none "
             "has it."
         )
-
-
-def _tag_table(net: str, labels: Labels, results: Sequence[ModelResult]) -> Table:
-    """Return a table with a row for each tag."""
-    values = [
-        mean_finite(np.stack([result.per_output[key] for result in results]), axis=0).tolist()
-        for _, key in TAG_SCORES
-    ]
-    counts = labels.y_true.sum(axis=0).astype(int).tolist()
-    titles = ("clips", *(title for title, _ in TAG_SCORES))
-    columns = [Column("tag"), *(Column(title, NUMBER) for title in titles)]
-    rows = list(zip(labels.names, counts, *values, strict=True))
-    return Table(f"tags-{net}", f"Scores of each tag by {net}", columns, rows)

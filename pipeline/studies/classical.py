@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from mvemo.fuse.report.tables import cell_of
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.labels import LabelKind, label_kind
 from mvemo.pipeline.studies.comparison import Draft, Row
-from mvemo.pipeline.studies.scores import Labels
-from mvemo.pipeline.studies.study import StudyMedia, j22_classes
+from mvemo.pipeline.studies.study import StudyMedia, j22_classes, read_labels
 
 # All descriptors except the spectrogram, which mel summarises.
 DESCRIPTORS = ("mel", "mfcc", "rp", "f0", "formants", "contrast", "chroma")
@@ -35,7 +35,7 @@ Model = Callable[[F64, NDArray[Any], F64, int], F64]
 
 def classical_rows(draft: Draft) -> tuple[list[Row], list[str]]:
     """Return rows of the models in J22 Fig. 8, on descriptors' means and deviations; and notes."""
-    study, names = draft.study, draft.labels.names
+    study, names = draft.study, draft.study.manifest.classes
     kind, notes = label_kind(study.manifest.task), []
     quadrants = quadrants_of(names) if kind.exclusive else None
     if quadrants is None and kind.exclusive:
@@ -58,17 +58,19 @@ def _predict_clips(
     model: Model, descriptors: tuple[str, ...], media: StudyMedia, run: int, folds: Ints
 ) -> F64:
     """Predict all clips out of fold from statistics of `descriptors`."""
-    rows, labels = media.statistics(descriptors), Labels.of(media.manifest)
-    return predict_out_of_fold(model, rows, labels, folds, media.extract.run.seed + run)
+    rows, (_, y_true) = media.statistics(descriptors), read_labels(media.manifest)
+    seed = media.extract.run.seed + run
+    return predict_out_of_fold(model, rows, y_true, len(media.manifest.classes), folds, seed)
 
 
 def add_baseline_row(draft: Draft) -> None:
     """Add a row for the baseline without features."""
-    table, task = draft.tables[0], draft.labels.task
-    score, runs = draft.compared[0].scores.baseline, draft.study.runs
-    known = {task.primary_title: score, "runs": runs, "majority": score, "baseline": score}
-    last = (task.baseline_name, *(known.get(column.name) for column in table.columns[1:]))
-    draft.tables[0] = replace(table, rows=(*table.rows, last))
+    table, task = draft.tables[0], draft.task
+    score = draft.compared[0].values()["baseline"]
+    known = {task.primary_title: score, "majority": score, "baseline": score}
+    values = {**known, "runs": draft.study.runs, table.columns[0].title: task.baseline_name}
+    cells = tuple(cell_of(values.get(column.title), column.kind) for column in table.columns)
+    draft.tables[0] = replace(table, foot=(cells,))
 
 
 def classical_models(kind: LabelKind, n_outputs: int, quadrants: Ints | None) -> dict[str, Model]:
@@ -179,13 +181,15 @@ def quadrants_of(classes: Sequence[str]) -> Ints | None:
     return np.array([QUADRANTS[each] for each in emotions], dtype=np.int64) if emotions else None
 
 
-def predict_out_of_fold(model: Model, rows: F64, labels: Labels, folds: Ints, seed: int) -> F64:
+def predict_out_of_fold(
+    model: Model, rows: F64, y_true: NDArray[Any], n_outputs: int, folds: Ints, seed: int
+) -> F64:
     """Predict each clip with a model fitted without its fold; NaN if its row contains NaN."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.preprocessing import StandardScaler
 
     mask = np.isfinite(rows).all(axis=1)
-    outputs = np.full((len(rows), len(labels.names)), np.nan)
+    outputs = np.full((len(rows), n_outputs), np.nan)
     for fold in np.unique(folds):
         train, test = mask & (folds != fold), mask & (folds == fold)
         if not train.any() or not test.any():
@@ -195,5 +199,5 @@ def predict_out_of_fold(model: Model, rows: F64, labels: Labels, folds: Ints, se
         with warnings.catch_warnings():
             # The number of iterations is limited on purpose.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            outputs[test] = model(x_train, labels.y_true[train], x_test, seed)
+            outputs[test] = model(x_train, y_true[train], x_test, seed)
     return outputs

@@ -231,15 +231,13 @@ def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
     )
     if file.trains:
         _tell_division(study, options, splits=file.splits)
-    result = run_study(study, with_options(file, values), values)
-    of_user = [figure.column for figure in file.published if not figure.rule]
-    result = results.without_empty_figures(result, of_user)
+    draft = run_study(study, with_options(file, values), values)
     for banner in results.banners(study):
-        click.echo(banner)
+        click.echo(f"{banner.title}: {banner.text}")
     recorded = {**_recorded(file, values), "runs": options["runs"], **asdict(settings)}
-    results.write_study(study, result, recorded, options["out"])
-    results.write_papers(study, result, options["latex"], options["markdown"])
-    click.echo(f"{result.text()}\n\npage: {options['out'] / (result.name + '.html')}")
+    results.write_study(draft, recorded, options["out"])
+    results.write_papers(draft, options["latex"], options["markdown"])
+    click.echo(f"{draft}\n\npage: {options['out'] / (file.name + '.html')}")
     if study.failures:
         click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)
     return int(options["strict"] and bool(study.failures))
@@ -269,7 +267,15 @@ def with_options(file: StudyFile, values: Mapping[str, Any]) -> StudyFile:
     if "seconds" in values:
         seconds = values["seconds"]
         grid["segment"] = seconds if isinstance(seconds, tuple) else (seconds,)
-    return replace(file, grid=grid)
+    vary = dict(file.vary)
+    if "ablations" in values:
+        chosen = () if values["ablations"] == ("none",) else values["ablations"]
+        for name in chosen:
+            if name not in vary:
+                known = ", ".join(vary)
+                raise BadOption(f"--ablations: unknown {name!r}; expected some of {known}, or none")
+        vary = {axis: listed for axis, listed in vary.items() if axis in chosen}
+    return replace(file, grid=grid, vary=vary)
 
 
 def _recorded(file: StudyFile, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,11 +290,7 @@ def _recorded(file: StudyFile, values: Mapping[str, Any]) -> dict[str, Any]:
             recorded.pop(name, None)
         if "seconds" in recorded:
             recorded["cut"] = asdict(cut_of(values))
-    if file.run != "j22":
-        return recorded
-    if recorded["ablations"] == ("none",):
-        recorded["ablations"] = ()
-    return {"experiment": recorded}
+    return recorded
 
 
 def default_jobs(profile: str) -> int:

@@ -1,5 +1,7 @@
 """Comparison of a study's rows: predictions on the same folds, scores, table and plot."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -7,27 +9,24 @@ from typing import Any
 import numpy as np
 
 from mvemo.extract import NetSettings, TrainingDiverged
-from mvemo.fuse.numeric import mean_of_finite
+from mvemo.fuse import Results, Task
+from mvemo.fuse.bootstrap import resample_groups
+from mvemo.fuse.crossval.comparisons import Comparison, compare_models, with_primary_intervals
+from mvemo.fuse.crossval.evaluation import join_repeats
+from mvemo.fuse.crossval.paired_tests import FoldedOutputs
+from mvemo.fuse.external import Predictions, score_predictions
+from mvemo.fuse.numeric import complete, mean_of_finite
 from mvemo.fuse.report import published as papers
+from mvemo.fuse.report.tables import NUMBER, PERCENT, TEXT, Column, Table, Value, table
+from mvemo.manifests import Manifest
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.splits.assignment import VALIDATION
 from mvemo.pipeline.console.progress import Progress
+from mvemo.pipeline.studies import study as data
+from mvemo.pipeline.studies.plots import Bar, Plot, score_bars, score_lines
 from mvemo.pipeline.studies.predictors import FoldPredictions, Predictor
-from mvemo.pipeline.studies.result import (
-    NUMBER,
-    PERCENT,
-    TEXT,
-    Bar,
-    Cell,
-    Column,
-    Plot,
-    StudyResult,
-    Table,
-    score_bars,
-    score_lines,
-)
-from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, difference, score
-from mvemo.pipeline.studies.study import Songs, Study, StudyMedia, matches_j22, matches_pl20
+from mvemo.pipeline.studies.study import Songs, Study, StudyMedia
 from mvemo.pipeline.studies.study_file import (
     INTERVAL_NOTE,
     Figure,
@@ -60,14 +59,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Compared:
-    """Row with its predictions and scores."""
+    """Row with its predictions and their results."""
 
     row: Row
     predictor: Predictor
-    folds: Sequence[Ints]  # fold of each clip, for each repeat
     runs: tuple[FoldPredictions, ...] = ()  # of each repeat; () if a training diverged
-    scores: Scores = NO_SCORES  # all NaN if a training diverged
-    songs: Scores = NO_SCORES  # scores of whole songs, if they are asked for
+    results: Results | None = None  # one model; None if a training diverged
+    songs: Results | None = None  # of whole songs, if they are asked for
     divergence: str = ""  # message about the training that diverged, if any
 
     @property
@@ -76,77 +74,94 @@ class Compared:
         return self.predictor.study
 
     @property
-    def labels(self) -> Labels:
-        """True labels of the clips; shuffled ones for a check."""
-        return Labels.of(self.predictor.manifest)
-
-    @property
     def train_score(self) -> float:
         """Mean score of the nets on their own training clips, over folds and repeats, or NaN."""
         return mean_of_finite(np.array([x for run in self.runs for x in run.train_scores]))
 
-    @property
-    def outputs(self) -> list[Any]:
-        """Predictions of each repeat."""
-        return [run.outputs for run in self.runs]
-
-    def values(self, level: str) -> Mapping[str, Cell]:
+    def values(self, level: str = "segment") -> dict[str, float]:
         """Return the measured values of segments or songs; {} if a training diverged."""
-        if self.divergence:
+        results = self.songs if level == "song" else self.results
+        if results is None:
             return {}
-        scores = self.songs if level == "song" else self.scores
-        return {
-            "score": scores.primary,
-            "test": scores.primary,
-            "low": scores.low,
-            "high": scores.high,
-            "sd": scores.sd,
-            "sd over runs": scores.sd if len(self.runs) > 1 else None,
-            "baseline": scores.baseline,
+        (model,), task = results.models, results.task
+        of_runs = [one.primary_mean(one.models[0]) for one in evaluations(results)]
+        sd = _deviation(of_runs)
+        low, high = model.intervals["primary"]
+        found = {
+            "score": (score := results.primary_mean(model)),
+            "test": score,
+            "low": low,
+            "high": high,
+            "sd": sd if len(of_runs) > 1 else _deviation(results.primary_per_fold(model)),
+            "sd over runs": sd,
+            "baseline": results.primary_mean(results.baseline),
             "training": self.train_score,
-            "gap": self.train_score - scores.primary,
-            "clips": scores.n_clips,
+            "gap": self.train_score - score,
+            "clips": int(model.valid.sum()),
             "runs": len(self.runs),
             "parameters": self.runs[0].n_parameters,
-            **scores.others,
+            **{c.title: model.value_of(c) for c in task.columns(results.classes)},
         }
+        if (parts := self.study.parts) is not None and level == "segment":
+            rows = parts == VALIDATION
+            found["validation"] = task.primary(results.y_true[rows], self.runs[0].outputs[rows])
+        if self.songs is not None:
+            found["test songs"] = self.songs.primary_mean(self.songs.models[0])
+        return found
+
+
+def evaluations(results: Results) -> Sequence[Results]:
+    """Return the results of each repeat."""
+    return results.repeats or (results,)
+
+
+def _deviation(values: Sequence[float] | F64) -> float:
+    """Return the standard deviation of the finite values; NaN for fewer than two."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    return float(np.std(finite, ddof=1)) if len(finite) > 1 else np.nan
 
 
 @dataclass
 class Draft:
-    """Unfinished result of a study; functions named in study files add to it."""
+    """Result of a study while it runs; functions named in study files add to it."""
 
     study: Study
     file: StudyFile
     options: Mapping[str, Any]
     compared: list[Compared] = field(default_factory=list)
-    counts: list[tuple[Cell, ...]] = field(default_factory=list)  # rows of the table of counts
-    tables: list[Table] = field(default_factory=list)
+    counts: list[list[Value]] = field(default_factory=list)  # rows of the table of counts
+    tables: list[Table] = field(default_factory=list)  # in the order of the page
+    plots: list[Plot] = field(default_factory=list)  # in the order of the page
     findings: list[str] = field(default_factory=list)  # notes on scores
     notes: list[str] = field(default_factory=list)  # notes on the data
+    curves: dict[str, Any] = field(default_factory=dict)  # loss curves for the JSON file
 
     @property
-    def labels(self) -> Labels:
-        """Labels of the study's clips."""
-        return Labels.of(self.study.manifest)
+    def task(self) -> Task:
+        """Task of the study's clips."""
+        return data.read_labels(self.study.manifest)[0]
 
     @property
     def kind(self) -> str:
         """Kind of the columns in the unit of the task's primary metric."""
-        return PERCENT if self.labels.task.in_percent else NUMBER
+        return PERCENT if self.task.in_percent else NUMBER
+
+    @property
+    def sources(self) -> list[str]:
+        """Citations of the published values."""
+        known = {**papers.SOURCES, **published()["sources"]}
+        return [known.get(source, source) for source in self.file.sources]
 
     def text(self, template: str) -> str:
         """Fill a template of the study file with the values of axes that have a single value."""
-        title = self.labels.task.primary_title
+        title = self.task.primary_title
         single = {axis: v[0] for axis, v in self.file.grid.items() if len(v) == 1}
         words = {"score": title, "Score": title[:1].upper() + title[1:], "interval": INTERVAL_NOTE}
         return fill(template, {**single, **words})
 
-    def result(self, title: str, plots: Sequence[Plot], **parts: Any) -> StudyResult:
-        """Return the finished result; `parts` are other fields of `StudyResult`."""
-        known = {**papers.SOURCES, **published()["sources"]}
-        sources = [known.get(source, source) for source in self.file.sources]
-        return StudyResult(self.file.name, title, self.tables, plots, sources=sources, **parts)
+    def __str__(self) -> str:
+        """Format tables and notes for the terminal."""
+        return "\n\n".join([*map(str, self.tables), *self.notes])
 
 
 def compare(
@@ -156,32 +171,84 @@ def compare(
 
     The scores of `songs` are decided by the mean of their segments' outputs.
     """
-    compared = [Compared(row, each, study.folds_of_runs(row.runs)) for row, each in predictors]
+    compared = [Compared(row, each) for row, each in predictors]
+    repeats = [range(each.row.runs or study.runs) for each in compared]
+    pairs = list(zip(compared, repeats, strict=True))
     train_ahead(
-        study,
-        [
-            training
-            for each in compared
-            for run, folds in enumerate(each.folds)
-            for training in each.predictor.trainings(run, folds)
-        ],
+        study, [t for each, runs in pairs for run in runs for t in each.predictor.trainings(run)]
     )
     with Progress("table", len(compared), "row") as bar:
-        for i, each in enumerate(compared):
+        for i, (each, repeat) in enumerate(pairs):
             try:
-                runs = tuple(each.predictor(run, folds) for run, folds in enumerate(each.folds))
+                runs = tuple(map(each.predictor, repeat))
             except TrainingDiverged as error:
                 compared[i] = replace(each, divergence=error.problem)
             else:
-                scores = score(each.labels, [run.outputs for run in runs], each.folds)
-                compared[i] = replace(each, runs=runs, scores=scores)
-                if songs is not None:
-                    outputs = [songs.decide(study.manifest, run.outputs) for run in runs]
-                    of_songs = replace(study, manifest=songs.manifest, songs=None).folds_of_runs()
-                    whole = score(Labels.of(songs.manifest), outputs, of_songs)
-                    compared[i] = replace(compared[i], songs=whole)
+                compared[i] = _scored(replace(each, runs=runs), songs)
             bar.step()
     return compared
+
+
+def _scored(each: Compared, songs: Songs | None) -> Compared:
+    study, outputs = each.study, [run.outputs for run in each.runs]
+    folds = [study.tested(run) for run in range(len(outputs))]
+    results = score(each.predictor.manifest, outputs, folds)
+    if songs is None:
+        return replace(each, results=results)
+    outputs = [songs.decide(study.manifest, one) for one in outputs]
+    of_songs = replace(study, manifest=songs.manifest, songs=None)
+    folds = [of_songs.tested(run) for run in range(len(outputs))]
+    return replace(each, results=results, songs=score(songs.manifest, outputs, folds))
+
+
+def score(manifest: Manifest, outputs: Sequence[F64], folds: Sequence[Ints]) -> Results:
+    """Return the results of out-of-fold outputs in each repeat, with intervals.
+
+    Clips count that were predicted in all repeats.
+    """
+    predicted = np.logical_and.reduce([complete(values) for values in outputs])
+    _, y_true = data.read_labels(manifest)
+    first, *others = (
+        score_predictions(
+            Predictions(
+                classes=manifest.classes,
+                clip_ids=manifest.clip_ids,
+                groups=manifest.groups,
+                y_true=y_true,
+                folds=of_run,
+                k=int(of_run.max()) + 1,
+                outputs={"": np.where(predicted[:, None], values, np.nan)},
+                task=manifest.task,
+            ),
+            scale=manifest.scale,
+        )
+        for values, of_run in zip(outputs, folds, strict=True)
+    )
+    return with_primary_intervals(join_repeats(first, others) if others else first)
+
+
+def difference(first: Compared, second: Compared) -> Comparison | None:
+    """Compare two rows on the clips that both predicted; None for a row without scores.
+
+    Rows with different labels, true and shuffled, are not compared.
+    """
+    if first.results is None or second.results is None:
+        return None
+    if first.row.shuffled != second.row.shuffled:
+        return None
+    repeats = [
+        FoldedOutputs(
+            one.task,
+            one.y_true,
+            one.groups,
+            one.folds,
+            one.k,
+            {first.row.name: one.models[0].outputs, second.row.name: other.models[0].outputs},
+        )
+        for one, other in zip(evaluations(first.results), evaluations(second.results), strict=True)
+    ]
+    pair = (first.row.name, second.row.name)
+    return compare_models(repeats, [pair], resample_groups(first.results.groups))[0]
 
 
 def divergence_notes(draft: Draft) -> list[str]:
@@ -196,7 +263,10 @@ def divergence_notes(draft: Draft) -> list[str]:
 
 
 # Keys of columns in the unit of the task's primary metric, and of counts; see `Compared.values`.
-SCORED = ("score", "test", "low", "high", "sd", "sd over runs", "baseline", "training", "gap")
+SCORED = (
+    *("score", "test", "low", "high", "sd", "sd over runs", "baseline", "training", "gap"),
+    *("validation", "test songs"),
+)
 COUNTED = ("clips", "runs", "parameters")
 
 
@@ -206,39 +276,39 @@ def measured(draft: Draft) -> list[tuple[Column, str, str]]:
     if levels == ("segment",):
         return [(column, "segment", of) for key in keys for column, of in _columns(draft, key)]
     columns = []
-    title = draft.labels.task.primary_title
+    title = draft.task.primary_title
     pairs = [(level, key) for level in levels for key in keys if key != "baseline"]
     for level, key in pairs + [("song", key) for key in keys if key == "baseline"]:
         for column, of in _columns(draft, key):
-            name = f"{level}s" if column.name == title else column.name
-            columns.append((replace(column, name=name), level, of))
+            name = f"{level}s" if column.title == title else column.title
+            columns.append((replace(column, title=name), level, of))
     return columns
 
 
 def _columns(draft: Draft, key: str) -> list[tuple[Column, str]]:
     """Return the columns for a key of `SCORED` or `COUNTED`, or for other scores of the task."""
-    task = draft.labels.task
+    task = draft.task
     titles = {"score": task.primary_title, "sd over runs": "sd"}
     titles["baseline"] = "majority" if task.in_percent else "baseline"
     if key in SCORED or key == task.primary_title:
         of = key if key in SCORED else "score"
         return [(Column(titles.get(key, key), draft.kind), of)]
     if key in COUNTED:
-        return [(Column(key, NUMBER), key)]
-    columns = task.columns(draft.labels.names)
+        return [(Column(key), key)]
+    columns = task.columns(draft.study.manifest.classes)
     chosen = [c for c in columns if (c.terminal if key == "others" else key in (c.title, c.score))]
     if not chosen and key != "others":
         known = ", ".join((*SCORED, *COUNTED, "others", *(c.title for c in columns)))
         raise BadOption(
             f"{draft.file.path}: measure.metrics: unknown {key!r}; expected one of {known}"
         )
-    return [(Column(c.title, NUMBER), c.title) for c in chosen]
+    return [(Column(c.title), c.title) for c in chosen]
 
 
 def main_table(draft: Draft) -> Table:
     """Return the main table: the values, scores and published values of each row."""
     spec, rows = draft.file.table, draft.compared
-    columns: list[tuple[Column, Sequence[Cell]]] = []
+    columns: list[tuple[Column, Sequence[Value]]] = []
     for name in spec.columns or draft.file.grid:
         values = [_value(draft.file, name, each.row) for each in rows]
         kind = TEXT if any(isinstance(value, str) for value in values) else NUMBER
@@ -247,7 +317,12 @@ def main_table(draft: Draft) -> Table:
         (column, [each.values(level).get(key) for each in rows])
         for column, level, key in measured(draft)
     ]
-    if draft.labels.task.in_percent:
+    if spec.difference:
+        gaps = [None if each is rows[0] else difference(rows[0], each) for each in rows]
+        names = f"{spec.difference} less this", "from", "to"
+        ends = zip(*((g.mean, *g.interval) if g else [None] * 3 for g in gaps), strict=True)
+        columns += [(Column(n, draft.kind), part) for n, part in zip(names, ends, strict=True)]
+    if draft.task.in_percent:
         figures: dict[str, list[Figure]] = {}
         for figure in draft.file.published:
             if figure.table != "counts":
@@ -259,23 +334,12 @@ def main_table(draft: Draft) -> Table:
             )
             for name, same in figures.items()
         ]
-    if spec.difference:
-        gaps = [
-            None
-            if each is rows[0]
-            else difference(each.labels, rows[0].outputs, each.outputs, each.folds)
-            for each in rows
-        ]
-        names = {"value": f"{spec.difference} less this", "low": "from", "high": "to"}
-        columns += [
-            (Column(name, draft.kind), [getattr(gap, key, None) for gap in gaps])
-            for key, name in names.items()
-        ]
     heads, cells = zip(*columns, strict=True)
-    return Table(spec.name, draft.text(spec.title), heads, list(zip(*cells, strict=True)))
+    title = draft.text(spec.title)
+    return table(heads, list(zip(*cells, strict=True)), title=title, name=spec.name)
 
 
-def _value(file: StudyFile, name: str, row: Row) -> Cell:
+def _value(file: StudyFile, name: str, row: Row) -> Value:
     """Return a row's cell in the column `name`, one of the first columns."""
     if name == "nets":
         return ", ".join(plan.name for plan in row.plans)
@@ -287,13 +351,13 @@ def _value(file: StudyFile, name: str, row: Row) -> Cell:
             return f"{train.lr:g}"
         return f"{train.momentum:g}" if train.optimizer == "sgd" else ""
     value = row.values.get(name)
-    cell: Cell = file.names.get(str(value), value)
+    cell: Value = file.names.get(str(value), value)
     return float(cell) if name == "segment" and cell is not None else cell
 
 
 def printed_figure(draft: Draft, figures: Sequence[Figure], row: Row, study: Study) -> float | None:
     """Return the first published value that may be shown next to a row; None if there is none."""
-    values = {"protocol": row.protocol, **row.values}
+    values = {"protocol": row.protocol, "varied": "", **row.values}
     # Published values are for the papers' learning rates and true labels.
     if draft.options.get("rate_scale", 1.0) != 1.0 or study.permuted or row.shuffled:
         return None
@@ -301,8 +365,8 @@ def printed_figure(draft: Draft, figures: Sequence[Figure], row: Row, study: Stu
         seconds = figure.segment or float(row.values.get("segment", 0))
         if (
             matches(figure.where, values)
-            and (figure.rule != "pl20" or matches_pl20(study, *row.plans))
-            and (figure.rule != "j22" or matches_j22(study, *row.plans, seconds=seconds))
+            and (figure.rule != "pl20" or data.matches_pl20(study, *row.plans))
+            and (figure.rule != "j22" or data.matches_j22(study, *row.plans, seconds=seconds))
             and (value := _published_value(figure.value, values)) is not None
         ):
             return value
@@ -328,8 +392,9 @@ def _published_value(value: float | str, values: Mapping[str, Any]) -> float | N
 
 def score_plot(draft: Draft) -> Plot:
     """Return the plot: a bar for each row, or lines over the axis ``plot.x``."""
-    spec, task, rows = draft.file.plot, draft.labels.task, draft.compared
+    spec, task, rows = draft.file.plot, draft.task, draft.compared
     title, name = draft.text(spec.title), draft.file.table.name
+    nan = float("nan")
 
     def mark(each: Compared, metric: str) -> float | None:
         figures = [f for f in draft.file.published if (f.kind, f.metric) == ("percent", metric)]
@@ -339,34 +404,30 @@ def score_plot(draft: Draft) -> Plot:
     if not spec.x:
         bars, training = [], "training" in draft.file.measure.metrics
         for each in rows:
-            label, s = each.row.name, each.scores
+            label, values = each.row.name, each.values()
             if training:
                 on_train = mark(each, "training")
                 bars.append(Bar(f"{label}, training", each.train_score, published=on_train))
                 label += ", test"
-            bars.append(Bar(label, s.primary, s.low, s.high, mark(each, "score")))
-        baseline = next((c.scores.baseline for c in rows if not c.divergence), None)
-        size = (6.4, 1.6 + 0.36 * len(bars))
-        return Plot(name, title, lambda axes: score_bars(axes, bars, baseline, task), size)
+            ends = (values.get(key, nan) for key in ("score", "low", "high"))
+            bars.append(Bar(label, *ends, mark(each, "score")))
+        base = next((each.values()["baseline"] for each in rows if each.results), None)
+        return score_bars(name, title, bars, base, task)
     levels = draft.file.measure.level
     lines: dict[str, dict[float, float]] = {}
     printed: dict[str, dict[float, float]] = {}
+    last: float | None = None  # baseline of the last row that has scores
     for each in rows:
         x, label = float(each.row.values[spec.x]), _without(draft, each.row)
         for level in levels:
             line = f"{label}, {level}s" if len(levels) > 1 else label
-            scores = each.songs if level == "song" else each.scores
-            lines.setdefault(line, {})[x] = scores.primary
+            values = each.values(level)
+            lines.setdefault(line, {})[x] = values.get("score", nan)
+            last = values.get("baseline", last)
         known = mark(each, "score")
         if known is not None and task.in_percent:
             printed.setdefault(label, {})[x] = known
-    of_level = [c.songs if "song" in levels else c.scores for c in rows]
-    # Baseline of the last row that has scores.
-    last = next((s.baseline for s in reversed(of_level) if s.n_clips), None)
-    axis = spec.axis or spec.x
-    return Plot(
-        name, title, lambda axes: score_lines(axes, lines, printed, last, axis, task), (6.4, 4.6)
-    )
+    return score_lines(name, (title, spec.axis or spec.x), lines, printed, last, task)
 
 
 def _without(draft: Draft, row: Row) -> str:

@@ -1,7 +1,7 @@
 """Out-of-fold predictions of nets, and of heads on the embeddings of nets."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,7 @@ from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.splits.assignment import TRAIN
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.studies.scores import Labels
-from mvemo.pipeline.studies.study import Study, StudyMedia
+from mvemo.pipeline.studies.study import Study, StudyMedia, read_labels
 from mvemo.pipeline.studies.trainings import NetTraining
 
 
@@ -33,7 +32,7 @@ class FoldPredictions:
     # Primary metric of each fold's net on its own training clips, including the validation
     # clips for early stopping; empty without `NetPredictor.with_train_score`.
     train_scores: tuple[float, ...] = ()
-    curves: tuple[Curve, ...] = field(default=(), repr=False)  # losses by epoch, for each fold
+    curves: tuple[Curve, ...] = ()  # losses by epoch, for each fold
     n_parameters: int = 0  # number of trainable parameters
 
 
@@ -45,19 +44,17 @@ class Predictor:
     media: StudyMedia
     manifest: Manifest  # source of the labels
 
-    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
-        """Predict all clips in repeat `run`; `folds` is int64 (clips,)."""
+    def __call__(self, run: int) -> FoldPredictions:
+        """Predict all clips in a repeat."""
         raise NotImplementedError
 
-    def trainings(self, run: int, folds: Ints) -> list[NetTraining]:
+    def trainings(self, run: int) -> list[NetTraining]:
         """Return the trainings of nets in a repeat."""
         return []
 
-    def _training(
-        self, plan: NetSettings, protocol: str, run: int, folds: Ints, **options: Any
-    ) -> NetTraining:
+    def _training(self, plan: NetSettings, protocol: str, run: int, **options: Any) -> NetTraining:
         media, of_study = self.media, self.study.settings.extract.run
-        usable = media.usable(plan)
+        usable, folds = media.usable(plan), self.study.folds(run)
         clips = TrainingClips(self.manifest, media.digests, usable, folds, **options)
         settings = replace(of_study, protocol=protocol, seed=of_study.seed + run)
         return NetTraining(media, clips, plan, settings, self.study.work / "nets")
@@ -69,53 +66,53 @@ class ModelPredictor(Predictor):
 
     model: Callable[[StudyMedia, int, Ints], F64]
 
-    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
-        return FoldPredictions(self.model(self.media, run, folds))
+    def __call__(self, run: int) -> FoldPredictions:
+        return FoldPredictions(self.model(self.media, run, self.study.folds(run)))
 
 
 @dataclass(frozen=True)
 class NetPredictor(Predictor):
-    """Cross-fitting of a net: trained without each fold in turn, it predicts the fold's clips."""
+    """Cross-fitting of a net: trained without each fold in turn, it predicts the fold's clips.
+
+    On a split, one net predicts the clips of validation and test.
+    """
 
     plan: NetSettings
     title: str = ""  # title of the progress bar; "" for the net's name
     with_train_score: bool = False  # also predict the clips that each net was trained on
-    # int64 (clips,): 0 training, 1 validation, 2 test. One net is then trained on this split
-    # instead of the folds, and predicts its validation and test clips.
-    splits: Ints | None = None
-    only_first: bool = False  # train only the net that leaves out the first fold
 
-    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
-        (training,) = self.trainings(run, folds)
-        usable, labels, view = training.clips.usable, Labels.of(self.manifest), self.plan.view
-        link = labels.task.link
-        outputs = np.full((len(self.manifest), len(labels.names)), np.nan)
+    def __call__(self, run: int) -> FoldPredictions:
+        (training,) = self.trainings(run)
+        usable, view = training.clips.usable, self.plan.view
+        task, y_true = read_labels(self.manifest)
+        parts, folds = self.study.parts, self.study.folds(run)
+        outputs = np.full((len(self.manifest), len(self.manifest.classes)), np.nan)
         train_scores: list[float] = []
         curves: list[Curve] = []
         n_parameters = 0
-        total = len(np.unique(folds)) if self.splits is None and not self.only_first else 1
+        total = 1 if self.study.first_fold else len(np.unique(folds))
         with Progress(self.title or self.plan.name, total, "net") as bar:
             for trained in training.nets(bar.note):
-                unseen = folds == trained.spec.fold if self.splits is None else self.splits != TRAIN
+                unseen = folds == trained.spec.fold if parts is None else parts != TRAIN
                 test = np.flatnonzero(usable & unseen)
-                outputs[test] = predict(trained.net, self.media, view, test, link)
+                outputs[test] = predict(trained.net, self.media, view, test, task.link)
                 if self.with_train_score:
                     train = np.flatnonzero(usable & ~unseen)
-                    known = predict(trained.net, self.media, view, train, link)
-                    train_scores.append(labels.task.primary(labels.y_true[train], known))
+                    known = predict(trained.net, self.media, view, train, task.link)
+                    train_scores.append(task.primary(y_true[train], known))
                 curves.append(trained.curve)
                 n_parameters = sum(p.numel() for p in trained.net.parameters() if p.requires_grad)
                 bar.step()
         return FoldPredictions(outputs, tuple(train_scores), tuple(curves), n_parameters)
 
-    def trainings(self, run: int, folds: Ints) -> list[NetTraining]:
+    def trainings(self, run: int) -> list[NetTraining]:
         """Return the training of a repeat; raise `BadOption` if no clip has the net's input."""
         if not self.media.usable(self.plan).any():
             raise BadOption(f"{self.plan.name}: no clip has the input that this net reads")
-        first = [int(folds.min())] if self.only_first else None
-        protocol = "crossfit" if self.splits is None else "holdout"
-        options = {"splits": self.splits, "trained_folds": first}
-        return [self._training(self.plan, protocol, run, folds, **options)]
+        if (parts := self.study.parts) is not None:
+            return [self._training(self.plan, "holdout", run, splits=parts)]
+        first = [int(self.study.folds(run).min())] if self.study.first_fold else None
+        return [self._training(self.plan, "crossfit", run, trained_folds=first)]
 
 
 @dataclass(frozen=True)
@@ -131,22 +128,23 @@ class HeadPredictor(Predictor):
     protocol: str  # ``crossfit``, ``shared`` or ``frozen``
     title: str  # title of the progress bar
 
-    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
+    def __call__(self, run: int) -> FoldPredictions:
         """Embed all clips, and predict each fold by a head fitted on the other folds."""
+        folds = self.study.folds(run)
         n_nets = len(np.unique(folds)) if self.protocol == "crossfit" else 1
         # net -> fold -> embeddings; the fold is None if all folds have the same net.
         tables: dict[str, dict[int | None, Matrix]] = {}
         with Progress(self.title, len(self.plans) * n_nets, "net") as bar:
-            for training in self.trainings(run, folds):
+            for training in self.trainings(run):
                 of_folds = tables.setdefault(training.plan.name, {})
                 for trained in training.nets(bar.note):
                     of_folds[trained.spec.fold] = self._embed(training.plan, trained)
                     bar.step()
-        labels = Labels.of(self.manifest)
-        clips = Clips(labels.task, labels.y_true, labels.groups, folds, len(labels.names), seed=run)
+        n_outputs = len(self.manifest.classes)
+        clips = Clips(*read_labels(self.manifest), self.manifest.groups, folds, n_outputs, run)
         # The last model reads all nets.
         model = models_of({plan.name: NETS[plan.name].modality for plan in self.plans})[-1]
-        outputs = np.full((len(folds), len(labels.names)), np.nan)
+        outputs = np.full((len(folds), n_outputs), np.nan)
         head = self.study.settings.fuse.head
         for fold in np.unique(folds[folds >= 0]).tolist():
             matrices = {net: of[fold if fold in of else None] for net, of in tables.items()}
@@ -155,8 +153,8 @@ class HeadPredictor(Predictor):
             outputs[test] = fit_heads([fit], matrices, clips, head)[1][0]
         return FoldPredictions(outputs)
 
-    def trainings(self, run: int, folds: Ints) -> list[NetTraining]:
-        return [self._training(plan, self.protocol, run, folds) for plan in self.plans]
+    def trainings(self, run: int) -> list[NetTraining]:
+        return [self._training(plan, self.protocol, run) for plan in self.plans]
 
     def _embed(self, plan: NetSettings, trained: TrainedNet) -> Matrix:
         """Return embeddings of all clips; clips that the net cannot read are missing."""

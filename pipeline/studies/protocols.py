@@ -11,12 +11,13 @@ from mvemo.extract import NetSettings, default_settings
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import find_weights
 from mvemo.extract.settings import FETCHED, RecipeSettings
+from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.report.published import FUSIONS
+from mvemo.fuse.report.text import difference_text, score_text
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.starting_weights import fetch_missing_weights
-from mvemo.pipeline.studies.comparison import Draft, Row
-from mvemo.pipeline.studies.scores import Difference, difference
+from mvemo.pipeline.studies.comparison import Draft, Row, difference
 from mvemo.pipeline.studies.study_file import PARTS
 
 SHARED = "shared: nets saw the test clips"
@@ -78,20 +79,24 @@ def add_protocol_findings(draft: Draft) -> None:
     ):
         gap = _gap(draft, shared, crossfit)
         if gap is not None:
-            value, low, high = gap.texts(draft.labels)
             draft.findings.append(
-                f"With {labels}, nets that saw the test clips change "
-                f"{draft.labels.task.primary_title} by {value} (95 % interval {low} to {high})."
+                f"With {labels}, nets that saw the test clips change {draft.task.primary_title} "
+                f"by {_gap_text(draft, gap)}."
             )
 
 
-def _gap(draft: Draft, first: str, second: str) -> Difference | None:
-    """Return the score of row `first` minus that of `second`; None if a row has no scores."""
+def _gap(draft: Draft, first: str, second: str) -> Comparison | None:
+    """Return the comparison of row `first` with row `second`; None if a row has no scores."""
     rows = {each.row.name: each for each in draft.compared}
-    if not {first, second} <= rows.keys():
-        return None
-    one = rows[first]
-    return difference(one.labels, one.outputs, rows[second].outputs, one.folds)
+    return difference(rows[first], rows[second]) if {first, second} <= rows.keys() else None
+
+
+def _gap_text(draft: Draft, gap: Comparison) -> str:
+    """Return a difference with its unit and its interval, if there is one."""
+    task = draft.task
+    interval = difference_text(task, gap.interval)
+    interval = interval and f" (95 % interval {interval})"
+    return f"{score_text(task, gap.mean, '+')}{' points' * task.in_percent}{interval}"
 
 
 def recipe_rows(draft: Draft) -> tuple[list[Row], list[str]]:
@@ -145,11 +150,10 @@ def add_recipe_findings(draft: Draft) -> None:
     gap = _gap(draft, FULL_HEAD, FROZEN_HEAD)
     if gap is None:
         return
-    beats = "do not beat" if gap.value <= 0 else "beat"
-    sure = "" if gap.low > 0 or gap.high < 0 else ", but there are too few clips to be sure"
-    unit = " points" if draft.labels.task.in_percent else ""
-    value, low, high = gap.texts(draft.labels)
+    beats = "do not beat" if gap.mean <= 0 else "beat"
+    low, high = gap.interval
+    sure = "" if low > 0 or high < 0 else ", but there are too few clips to be sure"
     draft.findings.append(
         "With a linear head on both, the embeddings of the fine-tuned net (full recipe) "
-        f"{beats} those of the frozen net{sure}: {value}{unit} [{low} to {high}]."
+        f"{beats} those of the frozen net{sure}: {_gap_text(draft, gap)}."
     )

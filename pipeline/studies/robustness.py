@@ -14,6 +14,7 @@ from mvemo.fuse.bootstrap import Resamples, resample_groups
 from mvemo.fuse.final.model import FinalModel, Predictor, tag_thresholds
 from mvemo.fuse.intervals import score_interval
 from mvemo.fuse.numeric import complete
+from mvemo.fuse.report.tables import PERCENT, TEXT, Column, Value, table
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Outcome
 from mvemo.manifests import Manifest
@@ -29,7 +30,6 @@ from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, modali
 from mvemo.pipeline.prediction.run import predict_clip
 from mvemo.pipeline.studies.comparison import Draft
 from mvemo.pipeline.studies.dresses import dress, find_dress
-from mvemo.pipeline.studies.result import NUMBER, PERCENT, Cell, Column, StudyResult, Table
 
 # Modalities that are read: all, or only one of them.
 VIEWS = (("audio", "video"), ("audio",), ("video",))
@@ -41,13 +41,13 @@ SCORES = {
 }
 TITLE = "Decisions that turn, and change of the score"
 COLUMNS = (
-    *(Column(name) for name in ("model", "by", "dress")),
-    Column("clips", NUMBER),
+    *(Column(name, TEXT) for name in ("model", "by", "dress")),
+    Column("clips"),
     *(Column(name, PERCENT) for name in ("turned", "low", "high")),
-    *(Column(name, NUMBER) for name in ("score", "change", "change from", "change to")),
+    *map(Column, ("score", "change", "change from", "change to")),
 )
 NETS_TITLE = "Mean cosine distance of features from those of the undressed clip"
-NETS_COLUMNS = (*COLUMNS[:1], Column("feature"), COLUMNS[2], Column("distance", NUMBER))
+NETS_COLUMNS = (*COLUMNS[:1], Column("feature", TEXT), COLUMNS[2], Column("distance"))
 NOTE = (
     "A decision is the class, the tags, or the quadrant of valence and arousal (energy); without "
     "these, the halves of all ratings. It turns if it differs from that of the undressed clip. "
@@ -96,7 +96,7 @@ class _Tested:
         return problems
 
 
-def run_robustness(draft: Draft) -> StudyResult:
+def run_robustness(draft: Draft) -> None:
     """Dress and predict one clip after the other; see `StudyFile` for the options."""
     study, options, names = draft.study, draft.options, draft.options["dresses"]
     if not names:
@@ -147,14 +147,12 @@ def run_robustness(draft: Draft) -> StudyResult:
         raise BadOption(
             f"no clip was predicted in these dresses: {': '.join(filter(None, reason))}"
         )
+    moved = [row for each in tested for row in _moved(each, names)]
     draft.tables = [
-        Table("decisions", TITLE, COLUMNS, rows),
-        Table(
-            "nets", NETS_TITLE, NETS_COLUMNS, [r for each in tested for r in _moved(each, names)]
-        ),
+        table(COLUMNS, rows, title=TITLE, name="decisions"),
+        table(NETS_COLUMNS, moved, title=NETS_TITLE, name="nets"),
     ]
-    draft.notes += _notes(tested, names, rows)
-    return draft.result(draft.file.title, [], notes=draft.notes, division="nothing is trained")
+    draft.notes += _notes(tested, rows)
 
 
 def _sample(draft: Draft, most: int) -> Manifest:
@@ -169,9 +167,9 @@ def _sample(draft: Draft, most: int) -> Manifest:
 
 def _rows(
     tested: _Tested, names: Sequence[str], manifest: Manifest, resamples: Resamples
-) -> list[list[Cell]]:
+) -> list[list[Value]]:
     """Return a row of the table for each predictor and dress that changes what it reads."""
-    model, rows = tested.model, list[list[Cell]]()
+    model, rows = tested.model, list[list[Value]]()
     labelled, y_true, columns = _labels(model, manifest)
     task = task_of(model.task)
     for predictor in (p for p in model.predictors if p.name in tested.outputs):
@@ -186,7 +184,7 @@ def _rows(
             turned = (decided[i] != decided[0]).any(axis=-1)
             drawn = resamples.shares(turned[None], valid[None])[0]
             interval = score_interval("accuracy", drawn, resamples, valid)
-            row: list[Cell] = [tested.name, predictor.name, name, int(valid.sum())]
+            row: list[Value] = [tested.name, predictor.name, name, int(valid.sum())]
             row += [float(drawn[0]), *interval]
             kept = np.flatnonzero(valid & labelled)
             scores = [np.nan] * 4
@@ -233,7 +231,7 @@ def _labels(model: FinalModel, manifest: Manifest) -> tuple[Bools, Any, list[int
     return np.ones(n, bool), y, shared
 
 
-def _moved(tested: _Tested, names: Sequence[str]) -> list[list[Cell]]:
+def _moved(tested: _Tested, names: Sequence[str]) -> list[list[Value]]:
     """Return a row for each feature and dress that moves it."""
     return [
         [tested.name, feature, name, float(np.nanmean(values[i]))]
@@ -243,9 +241,7 @@ def _moved(tested: _Tested, names: Sequence[str]) -> list[list[Cell]]:
     ]
 
 
-def _notes(
-    tested: Sequence[_Tested], names: Sequence[str], rows: Sequence[Sequence[Cell]]
-) -> list[str]:
+def _notes(tested: Sequence[_Tested], rows: Sequence[Sequence[Value]]) -> list[str]:
     """Return a sentence for each model on the dress of each kind that turns most decisions."""
     notes = [NOTE]
     for each in tested:

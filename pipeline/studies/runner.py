@@ -1,4 +1,4 @@
-"""Runner of study files: the rows of a grid, scored on the same folds."""
+"""Runner of study files: the rows of a grid, scored on the same folds or the same split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,54 +9,68 @@ import numpy as np
 
 from mvemo.extract import NetSettings, SequenceInput
 from mvemo.extract.nets import input_of
+from mvemo.fuse.report.tables import TEXT, Column, table
+from mvemo.manifests import holdout_of, parse_fractions
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.studies.comparison import (
-    Compared,
-    Draft,
-    Row,
-    compare,
-    divergence_notes,
-    main_table,
-    measured,
-    printed_figure,
-    score_plot,
-)
-from mvemo.pipeline.studies.predictors import (
-    HeadPredictor,
-    ModelPredictor,
-    NetPredictor,
-    Predictor,
-)
-from mvemo.pipeline.studies.result import NUMBER, Column, StudyResult, Table
+from mvemo.manifests.labels import label_kind
+from mvemo.manifests.splits.assignment import PARTS
+from mvemo.pipeline.studies import comparison as compared_rows
+from mvemo.pipeline.studies import predictors
+from mvemo.pipeline.studies.comparison import Compared, Draft, Row
 from mvemo.pipeline.studies.study import Cut, Songs, Study, StudyMedia, cut_study, find_songs
 from mvemo.pipeline.studies.study_file import TRAINING, Figure, StudyFile, fill, matches
 
 
-def run_study(study: Study, file: StudyFile, options: Mapping[str, Any]) -> StudyResult:
-    """Run a study with the values of its options."""
+def run_study(study: Study, file: StudyFile, options: Mapping[str, Any]) -> Draft:
+    """Run a study with the values of its options, and return its tables, plots and notes."""
     draft = Draft(study, file, options)
     whole, extra = file.function("run"), file.function("extra")
     if whole is not None:
-        return whole(draft)
-    measured(draft)  # an unknown metric is refused before anything is trained
+        whole(draft)
+        return _without_empty_figures(draft)
+    compared_rows.measured(draft)  # an unknown metric is refused before anything is trained
     _compare_all(draft)
-    draft.tables.append(main_table(draft))
     if file.table.counts:
-        columns = [Column(name, NUMBER) for name in ("seconds", "segments", "songs")]
-        columns += [Column(f.column, NUMBER, published=True) for f in _count_figures(file)]
-        draft.tables.insert(0, Table("counts", file.table.counts, columns, draft.counts))
+        columns = [Column("part" if file.splits else "seconds", TEXT if file.splits else "number")]
+        columns += [Column("songs"), Column("segments")][:: 1 if file.splits else -1]
+        columns += [Column(f.column, published=True) for f in _count_figures(file)]
+        draft.tables.append(table(columns, draft.counts, title=file.table.counts, name="counts"))
+    draft.tables.append(compared_rows.main_table(draft))
+    if file.plot.title:
+        draft.plots.append(compared_rows.score_plot(draft))
     if extra is not None:
         extra(draft)
-    notes = [*map(draft.text, file.notes), *draft.findings, *draft.notes, *divergence_notes(draft)]
-    return draft.result(draft.text(file.title), [score_plot(draft)], notes=notes)
+    draft.notes = [
+        *map(draft.text, file.notes),
+        *draft.findings,
+        *draft.notes,
+        *compared_rows.divergence_notes(draft),
+    ]
+    return _without_empty_figures(draft)
 
 
-def read_descriptors(plan: NetSettings, place: str) -> tuple[str, ...]:
-    """Return the descriptors that a net reads; `place` is the option that names the net."""
+def _without_empty_figures(draft: Draft) -> Draft:
+    """Remove empty published columns and say so in a note."""
+    empty = set()
+    for place, one in enumerate(draft.tables):
+        published = [i for i, column in enumerate(one.columns) if column.published]
+        dropped = [i for i in published if all(row[i].value is None for row in one.rows)]
+        empty |= {one.columns[i].title for i in dropped}
+        draft.tables[place] = one.without(dropped)
+    of_user = [figure.column for figure in draft.file.published if not figure.rule]
+    draft.notes += [f"{name}: no row matches its 'where'." for name in of_user if name in empty]
+    if empty - set(of_user):
+        draft.notes.append(
+            "Published values are shown only next to scores with the papers' classes and nets "
+            "(profile paper); J22's values need segments of the published length, too."
+        )
+    return draft
+
+
+def _descriptors(plan: NetSettings) -> tuple[str, ...]:
+    """Return the descriptor sequences that a net reads; () for sound and pictures."""
     net_input = input_of(plan)
-    if not isinstance(net_input, SequenceInput):
-        raise BadOption(f"{place} {plan.name}: expected a net that reads descriptor sequences")
-    return net_input.features
+    return net_input.features if isinstance(net_input, SequenceInput) else ()
 
 
 def cut_of(options: Mapping[str, Any]) -> Cut:
@@ -70,7 +84,9 @@ def row_values(file: StudyFile) -> list[dict[str, Any]]:
     rows = [dict(zip(file.grid, values, strict=True)) for values in product(*file.grid.values())]
     last = rows[-1]
     for axis, values in file.vary.items():
-        rows += [{**last, axis: value} for value in values if value != last.get(axis)]
+        rows += [
+            {**last, axis: value, "varied": axis} for value in values if value != last.get(axis)
+        ]
     return rows
 
 
@@ -80,9 +96,14 @@ def grid_row(draft: Draft, values: Mapping[str, Any]) -> Row:
     nets = values["combination"].split("+") if "combination" in values else [values["net"]]
     plans = tuple(plan_of(draft, {**values, "net": net}) for net in nets)
     protocol = values.get("protocol", "crossfit" if "combination" in values else "")
-    many = [axis for axis in values if len(file.grid.get(axis, ())) != 1 or axis in file.vary]
-    label = file.table.label or ", ".join(f"{{{axis}}}" for axis in many or values)
     shown = {axis: file.names.get(str(value), value) for axis, value in values.items()}
+    many = [axis for axis in values if len(file.grid.get(axis, ())) != 1 and axis in file.grid]
+    label = file.table.label or ", ".join(f"{{{axis}}}" for axis in many or file.grid)
+    if axis := values.get("varied"):
+        label += f", {{varied}} {{{axis}}}"
+        values = {**values, "varied": shown["varied"], "value": fill(f"{{{axis}}}", shown)}
+    elif file.vary:
+        values = {**values, "varied": "", "value": ""}
     return Row(fill(label, shown), values, plans, protocol)
 
 
@@ -103,6 +124,10 @@ def plan_of(draft: Draft, values: Mapping[str, Any]) -> NetSettings:
         train["lr"] *= options.get("rate_scale", 1.0)
     if options.get("epochs"):
         train["epochs"] = min(study.plan(net).train.epochs, options["epochs"])
+    if steps := options.get("iterations"):
+        # Patience beyond the last epoch turns off early stopping, but validation clips are scored,
+        # and the best weights are kept.
+        train |= {"iterations": steps, "patience": steps + 1}
     plan = study.plan(net, **train)
     if "width" in settings:
         plan = replace(plan, width=settings["width"])
@@ -115,18 +140,27 @@ def plan_of(draft: Draft, values: Mapping[str, Any]) -> NetSettings:
 
 def _compare_all(draft: Draft) -> None:
     """Compare all rows; rows with the same segments and descriptors share their media."""
-    study, file, options = draft.study, draft.file, draft.options
+    file, options = draft.file, draft.options
     lengths = [float(length) for length in file.grid.get("segment", ())]
     _check_lengths(draft, lengths)
+    songs = find_songs(draft.study) if any(lengths) else None
+    draft.notes += songs.notes if songs else ()
+    manifest, extract = draft.study.manifest, draft.study.settings.extract
+    if file.splits:
+        manifest = songs.manifest if songs else manifest
+        split = holdout_of(manifest, parse_fractions(extract.split), extract.fold_seed)
+        draft.study = replace(draft.study, split=split)
+        draft.notes += split.notes
+    draft.study = replace(draft.study, first_fold=file.first_fold)
     if len(lengths) > 1:
         draft.notes.append(cut_of(options).note())
-    songs = find_songs(study) if any(lengths) else None
-    draft.notes += songs.notes if songs else ()
     scale = options.get("rate_scale", 1.0)
     if scale != 1.0:
         draft.notes.append(f"All learning rates are {scale:g} times the papers' rates.")
     if options.get("epochs"):
         draft.notes.append(f"Nets are trained for at most {options['epochs']} epochs.")
+    if options.get("iterations"):
+        draft.notes.append(f"Nets are trained for {options['iterations']} iterations.")
     make_rows = file.function("rows")
     if make_rows is not None:
         rows, notes = make_rows(draft)
@@ -135,81 +169,104 @@ def _compare_all(draft: Draft) -> None:
     else:
         _compare_grid(draft, songs)
     if not draft.compared:
-        raise BadOption(
-            f"{study.manifest.name}: no clip has the sound or pictures that these nets need"
-        )
+        raise BadOption(f"{manifest.name}: no clip has the sound or pictures that these nets need")
 
 
 def _check_lengths(draft: Draft, lengths: Sequence[float]) -> None:
     """Refuse lengths that clips cannot be cut to, and nets that cannot read segments."""
     file, from_options = draft.file, "seconds" in draft.options
-    many = len(lengths) > 1
+    segments = len(lengths) > 1 or file.measures_songs
     for length in lengths:
-        if not (length > 0 or (length == 0 and not many)):
+        if not (length > 0 or (length == 0 and not segments)):
             place = "--seconds" if from_options else f"{file.path}: grid.segment"
             raise BadOption(f"{place} {length:g}: a segment must be longer than 0 s")
     place = "--nets" if from_options else f"{file.path}: grid.net"
-    for values in row_values(file) if many else ():
+    for values in row_values(file) if segments else ():
         for plan in grid_row(draft, values).plans:
-            read_descriptors(plan, place)
+            if not _descriptors(plan):
+                raise BadOption(
+                    f"{place} {plan.name}: expected a net that reads descriptor sequences"
+                )
 
 
 def _compare_grid(draft: Draft, songs: Songs | None) -> None:
     """Compare the rows of the grid, in groups with the same segments and descriptors."""
-    every = row_values(draft.file)
+    every = _effective_rows(draft)
     groups: dict[tuple[float, float | None], list[dict[str, Any]]] = {}
     for values in every:
         place = (float(values.get("segment", 0)), values.get("alpha"))
         groups.setdefault(place, []).append(values)
-    found: dict[int, Compared] = {}  # by the identity of the row's values
+    found: dict[int, Compared] = {}  # by the place of the row
     # Data that was compared already: study, segment length and rows.
     known: list[tuple[Study, float, list[dict[str, Any]]]] = []
     for (seconds, alpha), group in groups.items():
         part = draft.study.with_alpha(alpha)
         if seconds and songs is not None:
             part = cut_study(part, songs, seconds, cut_of(draft.options))
-            _count(draft, part, songs, seconds)
+            if alpha is None or not known:
+                _count(draft, part, songs, seconds)
         of_part = replace(draft, study=part)
         rows = [grid_row(of_part, values) for values in group]
         same = next((each for each in known if each[0] == part), None)
         if same is not None:
-            for other, row in zip(same[2], rows, strict=True):
+            for other, values, row in zip(same[2], group, rows, strict=True):
                 if id(other) in found:
-                    found[id(row.values)] = replace(found[id(other)], row=row)
+                    found[id(values)] = replace(found[id(other)], row=row)
             draft.notes.append(
                 f"Segments of {seconds:g} s are the same as those of {same[1]:g} s, because no "
                 "clip is longer; the nets are trained once."
             )
             continue
         known.append((part, seconds, group))
-        found |= {id(each.row.values): each for each in _compare_group(of_part, rows, songs)}
+        places = {row.name: id(values) for row, values in zip(rows, group, strict=True)}
+        found |= {places[one.row.name]: one for one in _compare_group(of_part, rows, songs)}
     draft.compared = [found[id(values)] for values in every if id(values) in found]
 
 
-def cut_for_nets(draft: Draft) -> Study:
-    """Return the study cut to the grid's only segment length, or unchanged for 0 s."""
-    seconds = float(draft.file.grid["segment"][0])
-    if not seconds:
-        return draft.study
-    songs = find_songs(draft.study)
-    draft.notes += songs.notes
-    part = cut_study(draft.study, songs, seconds, cut_of(draft.options))
-    _count(draft, part, songs, seconds)
-    return part
+def _effective_rows(draft: Draft) -> list[dict[str, Any]]:
+    """Return the values of all rows except variants in which nothing changes."""
+    rows, study = row_values(draft.file), draft.study
+    last = next((row for row in reversed(rows) if "varied" not in row), {})
+    classes = label_kind(study.manifest.task).exclusive
+
+    def changes(values: Mapping[str, Any]) -> bool:
+        axis = values.get("varied")
+        if axis not in ("alpha", "tau", "loss"):
+            return True
+        plan = plan_of(draft, values)
+        if axis == "alpha":
+            changed = values[axis] != study.settings.descriptors.alpha
+            return changed and "mfcc_rp" in _descriptors(plan)
+        # Only classes have these losses, and only centre losses have a weight.
+        has_weight = axis == "loss" or "centre" in plan.train.loss
+        return classes and has_weight and plan != plan_of(draft, last)
+
+    return list(filter(changes, rows))
 
 
 def _count(draft: Draft, part: Study, songs: Songs, seconds: float) -> None:
-    """Add the number of segments of a length to the table of counts or to the notes."""
+    """Add the numbers of segments to the table of counts or to the notes."""
     n_segments, n_songs = len(part.manifest), len(songs.manifest)
-    if len(draft.file.grid["segment"]) > 1:
+    if part.split is not None:
+        of_songs, of_segments = part.split.assignment, part.parts
+        draft.counts += [
+            [name, int((of_songs == i).sum()), int((of_segments == i).sum())]
+            for i, name in enumerate(PARTS)
+        ]
+        draft.counts.append(["all", n_songs, n_segments])
+    elif len(draft.file.grid["segment"]) > 1:
         row = Row("", {"segment": seconds})
-        figures = [printed_figure(draft, [f], row, draft.study) for f in _count_figures(draft.file)]
-        draft.counts.append((seconds, n_segments, n_songs, *figures))
+        figures = [
+            compared_rows.printed_figure(draft, [figure], row, draft.study)
+            for figure in _count_figures(draft.file)
+        ]
+        draft.counts.append([seconds, n_segments, n_songs, *figures])
         return
     hint = " Use --seconds 0 for whole clips." if "seconds" in draft.options else ""
+    whole = "folds keep" if part.split is None else "the split keeps"
     draft.notes.append(
         f"Nets are trained and scored on {n_segments} segments of {seconds:g} s from {n_songs} "
-        f"clips; folds keep clips whole. {cut_of(draft.options).note()}{hint}"
+        f"clips; {whole} clips whole. {cut_of(draft.options).note()}{hint}"
     )
 
 
@@ -232,9 +289,11 @@ def _compare_group(draft: Draft, rows: Sequence[Row], songs: Songs | None = None
             masks.setdefault(mask.tobytes(), []).append(name)
     for packed, names in masks.items():
         of_nets = f" of {', '.join(dict.fromkeys(names))}" if len(masks) > 1 else ""
-        draft.notes += media.left_out(np.frombuffer(packed, np.bool_), what + of_nets)
-    of_songs = songs if "song" in draft.file.measure.level else None
-    return compare(study, [(row, _predictor(draft, media, row)) for row in rows], of_songs)
+        notes = media.left_out(np.frombuffer(packed, np.bool_), what + of_nets)
+        draft.notes += [note for note in notes if note not in draft.notes]
+    of_songs = songs if draft.file.measures_songs else None
+    pairs = [(row, _predictor(draft, media, row)) for row in rows]
+    return compared_rows.compare(study, pairs, of_songs)
 
 
 def _readable(draft: Draft, media: StudyMedia, rows: Sequence[Row]) -> list[Row]:
@@ -252,14 +311,14 @@ def _readable(draft: Draft, media: StudyMedia, rows: Sequence[Row]) -> list[Row]
     return kept
 
 
-def _predictor(draft: Draft, media: StudyMedia, row: Row) -> Predictor:
+def _predictor(draft: Draft, media: StudyMedia, row: Row) -> predictors.Predictor:
     study = draft.study
     manifest = study.shuffled() if row.shuffled else media.manifest
     if row.model is not None:
-        return ModelPredictor(study, media, manifest, row.model)
+        return predictors.ModelPredictor(study, media, manifest, row.model)
     name = row.plans[0].name
     title = row.name if name in row.name else f"{name}, {row.name}"
     if row.protocol:
-        return HeadPredictor(study, media, manifest, row.plans, row.protocol, title)
+        return predictors.HeadPredictor(study, media, manifest, row.plans, row.protocol, title)
     on_training = "training" in draft.file.measure.metrics
-    return NetPredictor(study, media, manifest, row.plans[0], title, on_training)
+    return predictors.NetPredictor(study, media, manifest, row.plans[0], title, on_training)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mvemo import manifests
 from mvemo.extract import (
     DescriptorSettings,
     Net,
@@ -19,20 +20,15 @@ from mvemo.extract import (
     pick_device,
 )
 from mvemo.extract.nets import SharedSettings, options_of, with_length, with_shared_options
+from mvemo.fuse import Task, task_of
+from mvemo.fuse.numeric import Labels
 from mvemo.fuse.report.published import comparable
 from mvemo.fuse.songs import decide_songs
-from mvemo.manifests import (
-    SCHEMES,
-    Folds,
-    Manifest,
-    folds_of,
-    scan_clips,
-    segment_manifest,
-    song_of,
-)
+from mvemo.manifests import Folds, Holdout, Manifest, ManifestOptions, song_of
 from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.segments import Tail
+from mvemo.manifests.splits.assignment import TEST
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.media_files import longer_clips_note
 from mvemo.pipeline.console.messages import note_resumable, tell_note
@@ -106,6 +102,8 @@ class Study:
     prescribed: Folds | None = None  # folds of all repeats; None: made from the settings
     songs: Manifest | None = None  # the whole clips, if `manifest` holds their segments
     seconds: float = 0.0  # length of the segments that nets read; 0 for the nets' own length
+    split: Holdout | None = None  # of whole clips; nets then train and test on it, not on folds
+    first_fold: bool = False  # only the first fold is tested
     # Notes on the nets, each once, in order.
     notes: dict[str, None] = field(default_factory=dict, compare=False)
     # Names and widths of the nets that are narrower than published, each once, in order.
@@ -114,16 +112,32 @@ class Study:
 
     def folds(self, run: int = 0) -> Ints:
         """Return each clip's fold in a repeat, int64 (clips,); groups and songs stay whole."""
+        if self.split is not None:
+            return np.zeros(len(self.manifest), dtype=np.int64)
         extract, songs = self.settings.extract, self.songs or self.manifest
-        folds = self.prescribed or folds_of(songs, extract.folds, extract.fold_seed + run)
-        of_clip = dict(zip(folds.clip_ids, folds.assignment.tolist(), strict=True))
+        folds = self.prescribed or manifests.folds_of(songs, extract.folds, extract.fold_seed + run)
+        return self._of_songs(folds.clip_ids, folds.assignment)
+
+    @property
+    def parts(self) -> Ints | None:
+        """Return the part of the split that each clip is in, int64 (clips,), or None."""
+        if self.split is None:
+            return None
+        return self._of_songs((self.songs or self.manifest).clip_ids, self.split.assignment)
+
+    def _of_songs(self, clip_ids: Sequence[str], assignment: Ints) -> Ints:
+        """Return the number of each clip, or of its song, int64 (clips,)."""
+        of_clip = dict(zip(clip_ids, assignment.tolist(), strict=True))
         ids = self.manifest.clip_ids
         wanted = ids if self.songs is None else map(song_of, ids)
         return np.array([of_clip[clip_id] for clip_id in wanted], dtype=np.int64)
 
-    def folds_of_runs(self, runs: int | None = None) -> list[Ints]:
-        """Return the folds of each repeat."""
-        return [self.folds(run) for run in range(runs or self.runs)]
+    def tested(self, run: int = 0) -> Ints:
+        """Return the fold that tests each clip in a repeat; -1 for clips that none tests."""
+        if self.parts is not None:
+            return np.where(self.parts == TEST, 0, -1)
+        folds = self.folds(run)
+        return np.where(folds == folds.min(), 0, -1) if self.first_fold else folds
 
     def shuffled(self) -> Manifest:
         """Return the manifest with shuffled labels; segments of a song get the same label."""
@@ -195,9 +209,9 @@ def open_study(
     if runs:
         note_resumable()
     if path.is_dir() and not runs:
-        manifest = scan_clips(path).manifest
+        manifest = manifests.scan_clips(path).manifest
     else:
-        manifest = manifest_with_media(path, root)
+        manifest = manifest_with_media(path, ManifestOptions(root))
     if tasks and manifest.task not in tasks:
         raise BadOption(
             f"{path}: the task is {manifest.task}; this study needs {' or '.join(tasks)}"
@@ -206,6 +220,13 @@ def open_study(
     if permute_labels:
         manifest = with_permuted_labels(manifest, settings.extract.run.seed)
     return Study(manifest, settings, work, permute_labels, runs, jobs, prescribed)
+
+
+def read_labels(manifest: Manifest) -> tuple[Task, Labels]:
+    """Return the task of a manifest and the labels of all clips, as stage two reads them."""
+    task = task_of(manifest.task)
+    y_true = task.read_labels(np.asarray(manifest.labels))
+    return task.for_labels(manifest.classes, y_true, manifest.scale), y_true
 
 
 def with_permuted_labels(manifest: Manifest, seed: int) -> Manifest:
@@ -260,7 +281,9 @@ def find_songs(study: Study) -> Songs:
 
 def cut_study(study: Study, songs: Songs, seconds: float, cut: Cut) -> Study:
     """Cut the songs into segments of `seconds`; no net reads more than the longest segment."""
-    segments = segment_manifest(songs.manifest, seconds, durations=songs.durations, **vars(cut))
+    segments = manifests.segment_manifest(
+        songs.manifest, seconds, durations=songs.durations, **vars(cut)
+    )
     lengths = [clip.duration or songs.durations[song_of(clip.clip_id)] for clip in segments.clips]
     heard = min(seconds, max((length or seconds for length in lengths), default=seconds))
     return replace(study, manifest=segments, songs=songs.manifest, seconds=heard)
@@ -278,7 +301,7 @@ def matches_j22(study: Study, *plans: NetSettings, seconds: float = 10.0) -> boo
 
 def j22_classes(names: Sequence[str]) -> list[str]:
     """Return J22's names for a data set's classes; [] if they are not J22's four classes."""
-    known = [str(SCHEMES["j22"].class_of(name)) for name in names]
+    known = [str(manifests.SCHEMES["j22"].class_of(name)) for name in names]
     return known if sorted(known) == sorted(J22_CLASSES) else []
 
 

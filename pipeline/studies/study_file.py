@@ -50,20 +50,16 @@ FUNCTIONS: Mapping[str, Mapping[str, str]] = {
     "extra": {
         "baseline row": "classical:add_baseline_row",
         "confusions": "class_tables:add_confusions",
+        "confusions and losses": "class_tables:add_experiment",
+        "losses": "losses:add_losses",
         "protocol findings": "protocols:add_protocol_findings",
         "recipe findings": "protocols:add_recipe_findings",
         "tags": "class_tables:add_tags",
     },
-    "run": {
-        "iterations": "iterations:run_iterations",
-        "j22": "j22:run_j22",
-        "robustness": "robustness:run_robustness",
-    },
+    "run": {"robustness": "robustness:run_robustness"},
 }
 # Name of a function -> keys that its study file must have.
 NEEDED = {
-    "iterations": ("grid.net", "grid.segment", "options.iterations"),
-    "j22": ("grid.net", "grid.segment", "options.iterations", "options.ablations"),
     "robustness": ("options.models", "options.dresses", "options.clips"),
     "recipe parts": ("grid.net",),
 }
@@ -142,7 +138,7 @@ class Measure:
 class PlotSpec:
     """Plot of a study: a bar for each row, or lines over a numeric axis."""
 
-    title: str = "{Score}"
+    title: str = "{Score}"  # "" for no plot
     x: str = ""  # axis of the grid for lines; "" for bars
     axis: str = ""  # title of the x axis
 
@@ -171,6 +167,7 @@ class StudyFile:
     runs: int = 1
     profile: str = "paper"
     splits: bool = False  # train and test on one split, not on folds
+    first_fold: bool = False  # train one net, without the first fold
     trains: bool = True  # False for finished models on a manifest or a folder, also unlabelled
     run: str = ""  # function that runs the whole study
     notes: tuple[str, ...] = ("{interval}",)
@@ -186,6 +183,11 @@ class StudyFile:
     # Path of the file, for messages, and first part of the names of the written files.
     path: str = field(default="", metadata={"key": False})
     name: str = field(default="", metadata={"key": False})
+
+    @property
+    def measures_songs(self) -> bool:
+        """Return True if the scores of whole songs are measured."""
+        return "song" in self.measure.level or "test songs" in self.measure.metrics
 
     @property
     def functions(self) -> dict[str, str]:
@@ -269,7 +271,11 @@ def _check(file: StudyFile) -> None:
         *((_PLACES[k], v, FUNCTIONS[k]) for k, v in file.functions.items() if v),
         *(("measure.level", level, ("segment", "song")) for level in file.measure.level),
         *([("plot.x", x, file.grid or ("an axis of the grid",))] if x else []),
-        *(("table.columns", c, (*file.grid, "rate")) for c in columns if c not in AXES),
+        *(
+            ("table.columns", c, (*file.grid, "rate", "varied", "value"))
+            for c in columns
+            if c not in AXES
+        ),
         *(("published.rule", each.rule, ("j22", "pl20")) for each in file.published if each.rule),
     ):
         if value not in possible:
@@ -281,8 +287,8 @@ def _check(file: StudyFile) -> None:
                 raise BadOption(f"{path}: {_PLACES[kind]}: {name!r} needs {needed}")
     if not (file.run or file.table.rows) and not {"net", "combination"} & file.grid.keys():
         raise BadOption(f"{path}: grid: expected nets to compare, such as net = ['crnn']")
-    if "song" in file.measure.level and not any(file.grid.get("segment", ())):
-        raise BadOption(f"{path}: measure.level: 'song' needs segments: add grid.segment")
+    if file.measures_songs and not any(file.grid.get("segment", ())):
+        raise BadOption(f"{path}: measure: scores of songs need segments: add grid.segment")
     for value in file.grid.get(x, ()):
         if isinstance(value, str):
             raise BadOption(f"{path}: plot.x: expected a numeric axis, got value {value!r}")

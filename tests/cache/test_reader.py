@@ -29,7 +29,7 @@ def test_curves_failures_and_specs(path):
         assert (failure.clip_id, failure.reason) == ("c3", "leer — „nichts“")
         assert cache.names() == ("mel", "music1d")
         assert cache.variants("mel") == (SEQUENCE,)
-        assert (cache.schema, cache.path) == (1, path)
+        assert (cache.schema, cache.path) == (2, path)
 
 
 def test_a_feature_of_one_variant_serves_every_fold(path):

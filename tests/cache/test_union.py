@@ -90,15 +90,15 @@ KINDS = r"{} differs: \w+ in .*shard-0\.h5, \w+ in .*shard-2\.h5"
 @pytest.mark.parametrize(
     ("change", "specs", "message"),
     [
-        ({"labels": 1 - LAST.labels}, [VECTOR], "label, group, fold or split of clip 'c2' differ"),
-        ({"groups": tuple("abcd")}, [VECTOR], "label, group, fold or split of clip 'c2' differ"),
+        ({"labels": 1 - LAST.labels}, [VECTOR], "labels differ for clips 'c2'"),
+        ({"groups": tuple("abcd")}, [VECTOR], "groups differ for clips 'c2', 'c3'"),
         (
             {"digest": "e" * 64},
             [VECTOR],
-            r"digest: expected 'ddd.*shard-0\.h5, got 'eee.*one manif",
+            r"shard-2\.h5: does not .*different digest: 'ddd.* and 'eee.*one manif",
         ),
-        ({"classes": ("x", "y")}, [VECTOR], r"got \('x', 'y'\)"),
-        ({"k": 4}, [VECTOR], "k: expected 3"),
+        ({"classes": ("x", "y")}, [VECTOR], r"and \('x', 'y'\)"),
+        ({"k": 4}, [VECTOR], "different k: 3 and 4"),
         ({}, [OTHER], KINDS.format("music1d")),
         ({}, [I3D], KINDS.format("i3d@fold0")),
         ({}, [], r"clip 'c3' has other values in .*shard-2\.h5 than in .*shard-1\.h5"),

@@ -1,8 +1,11 @@
 """Small caches of made features for the tests of stage two."""
 
+from pathlib import Path
+
 import numpy as np
 
 from mvemo.cache import CacheWriter, ClipTable, FeatureSpec
+from mvemo.fuse.stores import MemoryStore
 from mvemo.manifests import make_folds
 
 CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
@@ -54,6 +57,15 @@ def features(table, name, dim=12, strength=1.0, seed=0, pairs=None):
     for a, b in pairs or ():
         means[b] = means[a]
     return (means[table.labels] + rng.normal(size=(len(table), dim))).astype(np.float32)
+
+
+def memory(table, **values):
+    """Imported features in memory; messages name the table."""
+    vectors = [
+        (spec(name, x.shape[1], "imported", modality="audio"), x.astype("f4"))
+        for name, x in values.items()
+    ]
+    return MemoryStore(table, vectors, Path(table.name))
 
 
 def write_cache(path, table, vectors, *, missing=None, failures=()):

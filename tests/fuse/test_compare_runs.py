@@ -228,7 +228,7 @@ def test_mcc_and_r_are_those_of_the_runs(tmp_path, task):
     got = run_comparison_dict(found)["others"][model.name]["b"][key]
     assert got == pytest.approx(expected)
     assert f"{expected:.3f}" in format_run_comparison(found)
-    (_, table), *_ = comparison_tables(found)
+    table, *_ = comparison_tables(found)
     assert f"{expected:.3f}" in table.rows[0][2].text
     same = run_comparison_dict(found)["differences"][0]["by_field"]
     assert (same is None) == (task == "multilabel")

@@ -5,64 +5,66 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from feature_samples import make_table
+from feature_samples import make_table, memory
 
-from mvemo.cache import import_feature, open_cache
+from mvemo.cache import import_feature
 from mvemo.fuse import BadFeatures
 from mvemo.fuse.next_labels import next_labels
 
 
-def write(path, values, table, name="timbre"):
-    import_feature(path, name, "audio", values.astype(np.float32), table=table)
-    return path
-
-
 @pytest.fixture
-def files(tmp_path):
+def stores():
     """Two labelled clusters; new clips near one of them, between them, and far from both."""
     rng = np.random.default_rng(0)
     table = make_table(n=80, classes=("calm", "tense"))
     kinds = np.asarray(table.labels)
     centres = np.array([[4.0, 0, 0, 0], [-4.0, 0, 0, 0]])
-    known = write(tmp_path / "a.h5", centres[kinds] + rng.normal(size=(80, 4)), table)
+    known = memory(table, timbre=centres[kinds] + rng.normal(size=(80, 4)))
     places = np.repeat([[4.0, 0, 0, 0], [0, 0, 0, 0], [0, 40.0, 0, 0]], (20, 3, 3), axis=0)
-    ids = tuple(f"n{i}" for i in range(26))
-    new = replace(
-        table, name="new", clip_ids=ids, groups=ids, labels=kinds[:26], folds=np.full(26, -1), k=0
-    )
-    return known, write(tmp_path / "b.h5", places + 0.1 * rng.normal(size=(26, 4)), new), new
+    ids, empty = tuple(f"n{i}" for i in range(26)), np.zeros((26, 0), np.int64)
+    facts = {"clip_ids": ids, "groups": ids, "labels": empty, "folds": np.full(26, -1), "k": 0}
+    new = replace(table, name="new", task="unlabelled", classes=(), **facts)
+    return known, memory(new, timbre=places + 0.1 * rng.normal(size=(26, 4)))
 
 
-def test_uncertain_and_unlike_clips_come_first(files):
-    known, unlabelled, _ = files
-    with open_cache(known) as a, open_cache(unlabelled) as b:
-        found = next_labels(a, b)
-        assert next_labels(a, b, 4) == found[:4]
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_uncertain_and_unlike_clips_come_first(stores, task):
+    known, new = stores
+    one_hot = np.eye(2, dtype=np.int64)[known.table.labels]
+    labels = {"multiclass": known.table.labels, "multilabel": one_hot, "regression": 1.0 * one_hot}
+    known.table = replace(known.table, task=task, labels=labels[task])
+    found = next_labels(known, new)
+    assert next_labels(known, new, 4) == found[:4]
     order = [int(one.clip_id[1:]) for one in found]
     assert sorted(order) == list(range(26))
+    assert all(0 <= one.uncertainty <= 1 for one in found)
+    if task == "regression":
+        assert {(one.label, one.uncertainty) for one in found} == {("", 1.0)}
+        return
     # One of the far clips, and one between the clusters; then the clusters' own.
     assert {(i - 20) // 3 for i in order[:2]} == {0, 1}
-    assert all(0 <= one.uncertainty <= 1 for one in found)
+    assert {found[order.index(i)].label for i in range(20)} == {"calm"}
 
 
-def test_files_without_a_shared_feature(files, tmp_path):
-    known, _, new = files
-    other = write(tmp_path / "c.h5", np.random.default_rng(1).normal(size=(26, 4)), new, "mood")
-    with (
-        open_cache(known) as a,
-        open_cache(other) as b,
-        pytest.raises(BadFeatures, match=r"a\.h5 \(timbre\) and .*c\.h5 \(mood\) share no feature"),
-    ):
-        next_labels(a, b)
+def test_features_that_are_not_shared(stores):
+    known, new = stores
+    other = memory(new.table, mood=new.vectors("timbre")[0])
+    with pytest.raises(BadFeatures, match=r"made \(timbre\) and new \(mood\) share no feature"):
+        next_labels(known, other)
+    empty = memory(new.table, timbre=np.full((26, 4), np.nan))
+    with pytest.raises(BadFeatures, match="new: no clip has all of the features timbre"):
+        next_labels(known, empty)
 
 
-def test_the_command_writes_a_list(files, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_a_list(stores, tmp_path, monkeypatch, capsys):
     from mvemo.pipeline import cli
 
-    known, unlabelled, _ = files
-    words = ["mvemo", "labels", str(known), "--next", str(unlabelled), "--most", "3"]
+    for store in stores:
+        path, values = tmp_path / f"{store.table.name}.h5", store.vectors("timbre")[0]
+        import_feature(path, "timbre", "audio", values, table=store.table)
     out = tmp_path / "next.csv"
-    monkeypatch.setattr("sys.argv", [*words, "--json", "--out", str(out)])
+    words = ["mvemo", "labels", str(tmp_path / "made.h5"), "--next", str(tmp_path / "new.h5")]
+    monkeypatch.setattr("sys.argv", [*words, "--most", "3", "--json", "--out", str(out)])
     with pytest.raises(SystemExit):
         cli.main()
     assert len(json.loads(capsys.readouterr().out)["next"]) == 3

@@ -100,7 +100,7 @@ HINTS = {
     Frame: r": write it with to_csv\(FILE",
     Opened: ": give its attribute path",
 }
-FUNCTIONS = ("load", "clip_table", "extract_features", "audit", "evaluate", "predict")
+FUNCTIONS = ("load", "clip_table", "extract_features", "audit", "predict")
 
 
 @pytest.mark.parametrize("value", WRONG, ids=lambda value: type(value).__name__)
@@ -113,8 +113,16 @@ def test_arguments_of_a_wrong_type_are_one_line(function, value):
     assert isinstance(caught.value, WrongType)
 
 
+@pytest.mark.parametrize("value", WRONG, ids=lambda value: type(value).__name__)
+def test_features_without_labels_are_a_path(value):
+    with pytest.raises(
+        WrongType, match=f"or features with their labels y, got {type(value).__name__}"
+    ):
+        mvemo.evaluate(value)
+
+
 @pytest.mark.parametrize("text", ["", "a\0b", "\ud800.csv"])
-@pytest.mark.parametrize("function", FUNCTIONS[:-1])
+@pytest.mark.parametrize("function", [*FUNCTIONS[:-1], "evaluate"])
 def test_texts_that_are_no_path(function, text):
     with pytest.raises(BadOption, match="cannot be a path"):
         getattr(mvemo, function)(text)
@@ -163,6 +171,26 @@ def test_settings_are_texts_or_a_mapping(features, capfd):
     assert len({json.dumps(one.records()) for one in results}) == 1
     assert len(results[0].models) == 1
     assert capfd.readouterr() == ("", "")
+
+
+def test_arrays_have_the_scores_of_the_command(features, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("mvemo-cv", features, "--set", "fuse.n_resamples=50", "--repeats", 2) == 0
+    models = json.loads(Path("out/metrics.json").read_text())["models"]
+    with mvemo.load(features) as cache:
+        X, table = cache.vectors("timbre")[0], cache.table
+    y = [table.classes[i] for i in table.labels]
+    results = mvemo.evaluate(
+        {"audio:timbre": X}, y, table.groups, settings="fuse.n_resamples=50", repeats=2
+    )
+    assert {model.name for model in results.models} == {*models}
+    for model in results.models:
+        stated = models[model.name]["accuracy"]
+        assert stated["mean"] == results.primary_mean(model)
+        assert stated["pooled"] == model.scores["accuracy"]
+        stated = models[model.name]["intervals"]["primary"]
+        assert stated == [*model.intervals["primary"]]
+    assert "<td>timbre</td>" in results._repr_html_()
 
 
 @pytest.fixture(scope="module")

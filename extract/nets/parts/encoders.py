@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
 from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, VideoInput
+from mvemo.extract.nets.parts.encoder_folders import OUTPUT, EncoderFolder
 from mvemo.extract.nets.parts.hugging_face import (
     FAMILIES,
     Family,
@@ -22,7 +23,6 @@ from mvemo.extract.nets.parts.hugging_face import (
     transformers,
 )
 from mvemo.extract.nets.parts.layers import mean_and_deviation
-from mvemo.extract.nets.parts.registry import OUTPUT, EncoderFolder
 from mvemo.extract.settings import NetSettings, TrainSettings, ViewSettings
 from mvemo.manifests.declared import setting
 from mvemo.manifests.errors import BadOption

@@ -17,10 +17,11 @@ import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvemo.extract.nets.parts.encoder_folders import PREFIX, EncoderFolder, parse_entry
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.manifests.declared import fill
@@ -33,11 +34,7 @@ if TYPE_CHECKING:
 PACKAGE = "mvemo.extract.nets"
 # Profile that is used if a net has no settings for the requested profile.
 FALLBACK_PROFILE = "paper"
-PREFIX = "hf:"
-# Layer number that means the encoder's output.
-OUTPUT = -1
 _CARD = re.compile(r'^@NetCard\(\s*"(\w+)"', re.MULTILINE)
-_LAYERS = re.compile(r"@(\d+(?:\+\d+)*)$")
 
 
 def net_names() -> tuple[str, ...]:
@@ -74,64 +71,15 @@ def _modules_in(folders: tuple[tuple[str, int], ...]) -> Mapping[str, str]:
     return modules
 
 
-class EncoderFolder(str):
-    """Name of the net of a local folder in the layout of Hugging Face, with the folder's path.
-
-    It is the folder's name in letters, digits, ``_`` and ``-``, with ``-layer8`` for a layer.
-    """
-
-    path: Path
-    # Hidden state used as the embedding: 0 for the input of the first layer, 1 for its output,
-    # `OUTPUT` for the encoder's output.
-    layer: int
-
-    def __new__(cls, name: str, path: Path, layer: int = OUTPUT) -> EncoderFolder:
-        self = super().__new__(cls, name)
-        self.path, self.layer = path, layer
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return EncoderFolder, (str(self), self.path, self.layer)
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, EncoderFolder):
-            return self.__reduce__() == other.__reduce__()
-        return str(self) == other
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = str.__hash__
-
-    @cached_property
-    def net(self) -> type[Net]:
-        """Return the class of the net; its first use reads the folder."""
-        from mvemo.extract.nets.parts.encoders import make_net_class
-
-        return make_net_class(self)
-
-
-def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
-    """Return the nets of an entry of ``--nets`` that begins with `PREFIX`, one per layer."""
-    text = entry.removeprefix(PREFIX)
-    found = _LAYERS.search(text)
-    path = Path(_LAYERS.sub("", text)).expanduser()
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", path.name or path.absolute().name)
-    if not text or not name.strip("_-"):
-        raise BadOption(f"{entry!r}: write it as {PREFIX}FOLDER or {PREFIX}FOLDER@LAYER+LAYER")
-    if found is None:
-        return (EncoderFolder(name, path),)
-    layers = [int(layer) for layer in found[1].split("+")]
-    if len(set(layers)) < len(layers):
-        raise BadOption(f"{entry!r}: duplicate layer")
-    return tuple(EncoderFolder(f"{name}-layer{layer}", path, layer) for layer in layers)
-
-
 class _Registry(Mapping[str, "type[Net]"]):
     """Mapping from the name of a net to its class, imported on access."""
 
     def __getitem__(self, name: str) -> type[Net]:
         if isinstance(name, EncoderFolder):
+            if name.net is None:
+                from mvemo.extract.nets.parts.encoders import make_net_class
+
+                name.net = make_net_class(name)
             return name.net
         check_name(name)
         with torch_import_without_gc():

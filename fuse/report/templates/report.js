@@ -22,7 +22,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
           const x = value(a, i), y = value(b, i);
           if (!numeric) return sign * x.localeCompare(y, undefined, { numeric: true });
           // Cells that are not numbers go last in both directions.
-          const p = parseFloat(x), q = parseFloat(y);
+          const p = parseFloat(x.replaceAll(",", "")), q = parseFloat(y.replaceAll(",", ""));
           if (isNaN(p) || isNaN(q)) return isNaN(p) - isNaN(q);
           return sign * (p - q);
         });

@@ -331,7 +331,7 @@ class Worker:
         self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
 
     def _learn(self, job: Job) -> dict[str, Any]:
-        from mvemo.pipeline.learning import learn
+        from mvemo.fuse.final.learning import learn
 
         work = self.library.work
         if self.library.corrections is not None:

@@ -154,7 +154,8 @@ class Library:
 
     def add_prediction(self, path: Path, clip: ClipPrediction, place: Place | None) -> str:
         """List a file with its prediction and its place on the map; return its id."""
-        facts = {**clip.record(), **clip.facts, "error": clip.error or None, "map": place}
+        facts = {**dict.fromkeys(PREDICTED), **clip.record(), **clip.facts, "map": place}
+        facts["error"] = clip.error or None
         facts["state"] = "failed" if clip.error else "done"
         del facts["path"]
         return self.add(path, **facts)

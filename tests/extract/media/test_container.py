@@ -10,9 +10,10 @@ import soundfile
 from av.stream import Disposition
 from media_samples import decode, film, grey, sine, write_media
 
+from mvemo.extract.media import container
 from mvemo.extract.media.container import MAX_WAITING, background_calls
-from mvemo.extract.media.reading import stream_clip
-from mvemo.extract.media.request import StreamRequest
+from mvemo.extract.media.reading import decode_clip
+from mvemo.extract.media.request import FrameTimes
 
 SR = 16000
 
@@ -30,14 +31,6 @@ def write_tracks(path, tracks):
             for packet in [*stream.encode(frame), *stream.encode(None)]:
                 container.mux(packet)
     return path
-
-
-def streamed(path):
-    """Sound and notes of `stream_clip`."""
-    events = []
-    assert stream_clip(path, StreamRequest(sample_rates=(SR,)), emit=events.append) == {}
-    sound = np.concatenate([y for kind, *_, y in events if kind == "sound"])
-    return sound, [values[-1] for values in events if values[0] == "note"]
 
 
 DEFAULT, COMMENT = Disposition.default, Disposition.comment
@@ -67,9 +60,6 @@ def test_one_of_several_tracks(tmp_path, first, disposition, other, read):
     assert decoded.problems == {}
     assert decoded.note == f"sound track {read} of 2 is read"
     assert np.abs(decoded.waveforms[SR] - tracks[read - 1][0][0]).max() < 1e-4
-    sound, notes = streamed(path)
-    assert np.array_equal(sound, decoded.waveforms[SR])
-    assert notes == [decoded.note]
 
 
 def test_tracks_that_are_all_silent_are_missing(tmp_path):
@@ -117,9 +107,6 @@ def test_channels_that_cancel_each_other(tmp_path, suffix, channels, channel):
     mix = MIX[len(sounds)] @ sounds
     expected = mix if channel is None else sounds[channel]
     assert np.abs(decoded.waveforms[SR] - expected).max() < 1e-4
-    found, notes = streamed(path)
-    assert np.array_equal(found, decoded.waveforms[SR])
-    assert notes == [note] * bool(note)
 
 
 def test_one_channel_of_a_part_and_with_pictures(tmp_path):
@@ -164,3 +151,18 @@ def test_calls_are_done_in_order_and_their_errors_raised(threaded):
     assert done == [(i, threaded) for i in range(count)]
     with pytest.raises(ZeroDivisionError), background_calls(threaded=threaded) as submit:
         submit(divmod, 1, 0)
+
+
+def test_many_frames_are_mapped_from_a_file(tmp_path, monkeypatch):
+    path, spool = film(tmp_path / "a.mp4", 20, 100), tmp_path / "spool"
+    # After the end, the last frame is repeated.
+    times = FrameTimes(16, seconds=np.array([0.0, 0.2, 0.2, 60.0]))
+    (plain,) = decode_clip(path, sample_rates=(), pictures=(times,), spool=spool).frames.values()
+    monkeypatch.setattr(container, "IN_MEMORY", 1000)
+    (mapped,) = decode_clip(path, sample_rates=(), pictures=(times,), spool=spool).frames.values()
+    assert isinstance(mapped, np.memmap)
+    assert not isinstance(plain, np.memmap)
+    assert np.array_equal(mapped, plain)
+    assert len(plain) == 4
+    assert plain[3].any()
+    assert list(spool.iterdir()) == []

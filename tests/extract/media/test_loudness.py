@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvemo.extract.media.loudness import LoudnessMeter, gain_to, k_weighting, mono_weights
-from mvemo.extract.media.reading import decode_clip, stream_clip
-from mvemo.extract.media.request import StreamRequest
+from mvemo.extract.media.reading import decode_clip
 
 
 def measured(y, sr):
@@ -105,12 +104,6 @@ def test_sound_at_any_level_decodes_alike(tmp_path, name, decibels):
     for sr in (8000, 16000):
         assert np.abs(found[1].waveforms[sr] - found[0].waveforms[sr]).max() < 1e-3
     assert measured(found[1].waveforms[16000], 16000) == pytest.approx(-23.0, abs=0.01)
-    events = []
-    request = StreamRequest(sample_rates=(16000,), level=-23.0)
-    assert stream_clip(path, request, emit=events.append) == {}
-    assert events[0] == ("loudness", pytest.approx(found[1].loudness))
-    streamed = np.concatenate([event[2] for event in events[1:]])
-    assert np.allclose(streamed, found[1].waveforms[16000], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -129,17 +122,3 @@ def test_stereo_in_larger_layouts(channels):
 def test_layouts_without_front_channels_count_alike():
     assert mono_weights(["NONE"] * 24).tolist() == pytest.approx([1 / 24] * 24)
     assert mono_weights(["DL", "DR"]).tolist() == [0.5, 0.5]
-
-
-@pytest.mark.parametrize("level", [0.0, -23.0])
-def test_streamed_sound_is_measured_once_and_only_if_it_is_levelled(tmp_path, monkeypatch, level):
-    meters = []
-    measure = LoudnessMeter.integrated.fget
-    monkeypatch.setattr(
-        LoudnessMeter, "integrated", property(lambda self: meters.append(self) or measure(self))
-    )
-    soundfile.write(tmp_path / "a.wav", sound("noise", 16000), 16000)
-    request, events = StreamRequest(sample_rates=(8000, 16000), level=level), []
-    assert stream_clip(tmp_path / "a.wav", request, emit=events.append) == {}
-    assert len(meters) == (level != 0)
-    assert {event[0] for event in events} == ({"loudness"} if level else set()) | {"sound"}

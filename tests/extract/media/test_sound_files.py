@@ -10,8 +10,7 @@ from media_samples import decode, sine, write_media
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.formats import mp3_seconds
-from mvemo.extract.media.reading import probe_seconds, stream_clip
-from mvemo.extract.media.request import StreamRequest
+from mvemo.extract.media.reading import probe_seconds
 from mvemo.extract.media.sound_files import write_sound
 
 SR = 48000
@@ -83,9 +82,6 @@ def check_sound(path, waveform):
     assert decoded.problems == {}
     assert np.array_equal(decoded.waveforms[16000], waveform)
     assert probe_seconds(path) == pytest.approx(len(waveform) / 16000, abs=1e-3)
-    events = []
-    assert stream_clip(path, StreamRequest(sample_rates=(16000,)), emit=events.append) == {}
-    assert np.array_equal(np.concatenate([values[-1] for values in events]), waveform)
     part = decode(path, sizes=(), start=0.5, duration=0.5).waveforms[16000]
     assert np.corrcoef(part, waveform[8000:16000])[0, 1] > 0.999
 

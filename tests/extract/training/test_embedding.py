@@ -118,20 +118,24 @@ def settings(tmp_path):
 
 
 def test_a_changed_file_or_setting_is_another_net(settings):
-    nets = FrozenNets(FROZEN_RUN, 2)
-    assert nets.get(settings) is nets.get(settings)
-    first = nets.get(settings).spec
+    nets = FrozenNets()
+
+    def get(settings):
+        return nets.get(settings, 2, FROZEN_RUN)
+
+    assert get(settings) is get(settings)
+    first = get(settings).spec
     assert first == frozen_net(settings, 2, FROZEN_RUN).spec
     slower = replace(settings, options={**FROZEN_OPTIONS, "n_frames": 16})
-    assert nets.get(slower).spec.params != first.params
+    assert get(slower).spec.params != first.params
     file = Path(settings.weights)
     save_net(file, seed=1)
-    assert nets.get(settings).spec.weights != first.weights
+    assert get(settings).spec.weights != first.weights
     file.unlink()
     with pytest.raises(MissingFile, match=r"own\.pt"):
-        nets.get(settings)
+        get(settings)
 
 
 def test_a_net_without_weights_is_refused(settings):
     with pytest.raises(BadOption, match="i3d: the frozen protocol needs pretrained weights"):
-        FrozenNets(FROZEN_RUN, 2).get(replace(settings, weights=""))
+        FrozenNets().get(replace(settings, weights=""), 2, FROZEN_RUN)

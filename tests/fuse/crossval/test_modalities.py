@@ -119,7 +119,7 @@ def test_the_table_has_a_column_for_each_modality(results):
     table = without_modality_table(results)
     titles = ["all", "no audio", "no video", "no lyrics"]
     titles += [f"only {kind}" for kind in ("audio", "video", "lyrics")]
-    assert [head.title for head in table.head][1:-1] == titles
+    assert [head.title for head in table.columns][1:-1] == titles
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
     of_pair = rows["i3d+music1d"]
     # Without the sound the pair is the pictures alone; it never reads lyrics.

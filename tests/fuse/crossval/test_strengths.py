@@ -45,7 +45,7 @@ def test_the_choice_is_near_the_best_of_a_fine_grid():
     clips = Clips(task_of("multiclass"), labels, groups, folds, 3)
     (model,) = models_of({"a": "audio"})
     fitter = HeadFitter({"a": matrix_of(x)}, clips, HeadSettings())
-    inner = clips.inner_folds(0, 3)
+    inner = clips.folds_of(folds != 0, 3)
     chosen = choose_strengths(fitter, [model], 0, inner)[("a",)]
 
     def loss(C):

@@ -7,7 +7,7 @@ from fuse_samples import plain_settings
 from scipy.special import logsumexp
 
 from mvemo.cache import open_cache
-from mvemo.fuse import evaluate
+from mvemo.fuse import Clips, evaluate, task_of
 from mvemo.fuse.final.adaptation import (
     STRENGTHS,
     Adaptation,
@@ -36,7 +36,12 @@ def vectors():
 
 
 def adaptation(model, vectors, labels=TABLE.labels[:N]):
-    return Adaptation(model, vectors, labels, TABLE.groups[:N])
+    return Adaptation(model, vectors, labelled(labels))
+
+
+def labelled(labels, groups=TABLE.groups):
+    n = len(labels)
+    return Clips(task_of("multiclass"), labels, groups[:n], np.full(n, -1), 6)
 
 
 def accuracy(model, vectors, labels, rows):
@@ -65,7 +70,7 @@ def test_an_adapted_head_minimises_the_stated_objective(model, vectors, n_labell
     y_true = (TABLE.labels[:n_labelled] + 1) % 6
     rows = np.ones(n_labelled, bool)
     (i, head) = next((i, h) for i, h in enumerate(model.heads.heads) if h.features == ("i3d",))
-    made = Adaptation(model, alone, y_true, TABLE.groups[:n_labelled])
+    made = Adaptation(model, alone, labelled(y_true))
     new = made.adapted(rows, 0.3).heads.heads[i]
     z = (alone["i3d", None] - head.mean) / head.scale
     z = z.clip(-head.limit, head.limit)
@@ -106,7 +111,7 @@ def test_anchors_keep_the_answers_on_other_clips(model, vectors):
     rest = np.arange(N, len(TABLE))
     kept = adaptation(model, vectors, shuffled).adapted(EVERY, 3.0)
     alone = {key: values[:N] for key, values in vectors.items()}
-    free = Adaptation(model, alone, shuffled, TABLE.groups[:N]).adapted(EVERY, 3.0)
+    free = Adaptation(model, alone, labelled(shuffled)).adapted(EVERY, 3.0)
     old = first_of(predictor_outputs(model, vectors))[rest]
     moved = [
         np.abs(first_of(predictor_outputs(one, vectors))[rest] - old).sum() for one in (kept, free)
@@ -115,6 +120,6 @@ def test_anchors_keep_the_answers_on_other_clips(model, vectors):
 
 
 def test_one_group_is_not_cross_validated(model, vectors):
-    made = Adaptation(model, vectors, TABLE.labels[:2], ("g", "g"))
+    made = Adaptation(model, vectors, labelled(TABLE.labels[:2], ("g", "g")))
     assert made.choose(np.ones(2, bool)) == 0.0
     assert np.isnan(made.out_of_fold()).all()

@@ -36,7 +36,7 @@ def evaluated(path, task, **changes):
 def cells(results, name):
     table = scores_table(results, None)
     (row,) = (row for row in table.foot if row[0].text == name)
-    return {head.title: cell.text for head, cell in zip(table.head, row, strict=True)}
+    return {head.title: cell.text for head, cell in zip(table.columns, row, strict=True)}
 
 
 def test_ceilings_of_ratings(tmp_path):
@@ -117,6 +117,6 @@ def test_r_is_in_every_row_of_the_terminals_table(tmp_path, names):
     whole = " ".join(text.split())
     assert (f"{best} also has R2 arousal 0." in whole) != few
     # The page has them all, r next to R2.
-    row = [head.title for head in scores_table(results, None).head]
+    row = [head.title for head in scores_table(results, None).columns]
     assert row.index("r arousal") == row.index("R2 arousal") + len(names)
     assert {"CCC, mean", "r, mean", "quadrants"} <= {*row}

@@ -22,20 +22,21 @@ def test_folds_of_repeats_are_rows_of_their_own(results):
         for m in (*few.models, few.baseline)
     )
     table = folds_table(replace(few, models=twice, baseline=baseline, repeats=(few, few)))
-    assert [head.title for head in table.head][1:] == ["repeat", *"012345", "mean"]
+    assert [head.title for head in table.columns][1:] == ["repeat", *"012345", "mean"]
     assert [row[:2] for row in texts(table)] == [[m.name, r] for m in few.models for r in "01"]
     assert len(table.foot) == 2
     # Of many folds each is a row.
     many = make_results(96, 16, missing=0, classes=CLASSES[:2])
     table = folds_table(replace(many, models=many.models[:2]))
     assert len(table.rows) == 16
-    assert [head.title for head in table.head][1:] == ["music1d", "music2d", "majority class"]
+    assert [head.title for head in table.columns][1:] == ["music1d", "music2d", "majority class"]
 
 
 def test_a_papers_row_has_the_mean_its_interval_and_the_corrected_test(uncertain):
-    ((caption, table),) = results_tables(uncertain)
+    (table,) = results_tables(uncertain)
+    caption = table.title
     rows = {row[0].text: row for row in (*table.rows, *table.foot)}
-    mean = [head.title for head in table.head].index("mean")
+    mean = [head.title for head in table.columns].index("mean")
     key, top = uncertain.task.primary_interval[0], best_model(uncertain)
     for model in uncertain.models:
         cell = rows[model.name][mean]
@@ -45,9 +46,9 @@ def test_a_papers_row_has_the_mean_its_interval_and_the_corrected_test(uncertain
     tests = {name: row[-1].text for name, row in rows.items() if row[-1].text}
     assert tests == {c.model: p_text(c.p_holm) for c in uncertain.comparisons}
     assert "in brackets: 95 % interval" in caption
-    assert "F1 (published, other data)" in [head.title for head in table.head]
-    ((caption, _),) = results_tables(replace(uncertain, synthetic=True))
-    assert caption.startswith("SYNTHETIC DATA: ")
+    assert "F1 (published, other data)" in [column.marked for column in table.columns]
+    (table,) = results_tables(replace(uncertain, synthetic=True))
+    assert table.title.startswith("SYNTHETIC DATA: ")
 
 
 def test_most_often_wrong_by_hand():

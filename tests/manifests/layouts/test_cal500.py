@@ -18,7 +18,7 @@ def test_songs_have_their_emotions_and_are_groups(tmp_path):
     assert manifest.labels.tolist() == [[1, 0], [0, 1], [0, 1]]
     assert manifest.clip_ids == manifest.groups == SONGS
     assert manifest.clips[0].path == "CAL500_32kps/2pac-trapped.mp3"
-    assert scan.notes()[0].endswith("has 502 songs and 174 tags; this copy has 3 and 6")
+    assert scan.notes()[0].endswith("has 502 clips and 174 tags; this copy has 3 and 6")
     write_manifest(manifest, tmp_path / "songs.csv")
     assert read_manifest(tmp_path / "songs.csv").digest == manifest.digest
 
@@ -42,8 +42,8 @@ def test_songs_without_sound_and_sound_without_song_are_told(tmp_path):
     scan = scan_clips(make_cal500(tmp_path, sound=sound))
     assert scan.manifest.clip_ids == (SONGS[0], SONGS[2])
     assert scan.notes()[-2:] == (
-        f"1 left out (no song has this name): 'CAL500_32kps/{sound[2]}.mp3'",
-        f"1 left out (no audio file has this name): {SONGS[1]!r}",
+        f"1 left out (no clip has this name): 'CAL500_32kps/{sound[2]}.mp3'",
+        f"1 left out (its media file is missing): {SONGS[1]!r}",
     )
 
 
@@ -71,12 +71,16 @@ def test_songs_and_segments_in_one_folder_must_be_told_apart(tmp_path):
     [
         ("songNames.txt", None, "songNames.txt: no such file"),
         ("vocab.txt", None, "vocab.txt: no such file"),
-        ("songNames.txt", "a\nb\n", "it has 3 rows, but songNames.txt has 2 songs"),
-        ("songNames.txt", "x\ny\nz\n", "none of the 3 songs has an audio file"),
-        ("songNames.txt", "abba-sos\nx\nx\n", "song 'x' occurs twice"),
-        ("vocab.txt", "Emotion-Happy\n", "1: the row has 6 cells, but vocab.txt has 1"),
-        ("vocab.txt", "a\na\nb\nc\nd\ne\n", "vocab.txt: word 'a' occurs twice"),
-        ("vocab.txt", "a\nb\nc\nd\ne\nf\n", "no word starts with 'Emotion-': give --tags all"),
+        ("songNames.txt", "a\nb\n", "it has 3 rows, but songNames.txt has 2 names"),
+        (
+            "songNames.txt",
+            "x\ny\nz\n",
+            "no clip matches the layout cal500; left out: 'x'",
+        ),
+        ("songNames.txt", "abba-sos\nx\nx\n", "songNames.txt: 'x' occurs twice"),
+        ("vocab.txt", "Emotion-Happy\n", "1: the row has 6 cells, the header 1"),
+        ("vocab.txt", "a\na\nb\nc\nd\ne\n", "vocab.txt: 'a' occurs twice"),
+        ("vocab.txt", "a\nb\nc\nd\ne\nf\n", "no tag starts with 'Emotion-': give --tags all"),
         ("hardAnnotations.txt", "x,0,0,1,1,0\n" * 3, "Agressive': expected 0 or 1, got 'x'"),
         ("hardAnnotations.txt", "2,0,0,1,1,0\n" * 3, "Agressive': expected 0 or 1, got '2'"),
     ],
@@ -93,9 +97,12 @@ def test_bad_annotations_of_songs(tmp_path, file, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Start_Time,End_Time,Emotion-Sad\n0,5,1\n", "tag 'Emotion-Sad' is not in"),
-        ("Start_Time,End_Time,Emotion-Happy\n0,5,1\n", "1: column 'Emotion-Angry_/_Agressive' of "),
-        (HEADER + "5,5,1,0,0\n", "tell_it.csv:2: segment from '5' to '5': expected seconds"),
+        ("Start_Time,End_Time,Emotion-Sad\n0,5,1\n", "1: its columns differ from"),
+        (
+            "Start_Time,End_Time,Emotion-Happy\n0,5,1\n",
+            "in 'Emotion-Angry_/_Agressive', 'Genre",
+        ),
+        (HEADER + "5,5,1,0,0\n", "tell_it.csv:2: duration "),
         (HEADER + "0,5,1\n", "tell_it.csv:2: the row has 3 cells, the header 5"),
     ],
 )
@@ -110,9 +117,9 @@ def test_unknown_tags_and_layouts_without_tags(tmp_path):
     make_cal500(tmp_path)
     with pytest.raises(BadManifest, match="unknown tag 'Groovy'; expected emotion, all, or"):
         scan_clips(tmp_path, select=Selection(tags="Happy,Groovy"))
-    with pytest.raises(BadManifest, match=r"has no hardAnnotations\.txt"):
+    with pytest.raises(BadManifest, match=r"has no file \*\*/hardAnnotations\.txt"):
         scan_clips(tmp_path / "CAL500_32kps", layout="cal500")
-    with pytest.raises(BadManifest, match="has no CSV with the columns Start_Time and End_Time"):
+    with pytest.raises(BadManifest, match="the layout cal500exp needs one"):
         scan_clips(tmp_path, layout="cal500exp")
-    with pytest.raises(BadManifest, match="tags 'all' need the layout cal500 or cal500exp, not"):
+    with pytest.raises(BadManifest, match="tags 'all' need a layout with a column for each tag"):
         scan_clips(tmp_path, layout="class-folders", select=Selection(tags="all"))

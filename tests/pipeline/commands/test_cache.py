@@ -80,7 +80,7 @@ def test_info(path):
     done = run("info", path, "--provenance")
     lines = done.stdout.splitlines()
     with open_cache(path) as held:
-        assert lines[0].startswith(f"{path}: schema 1, ")
+        assert lines[0].startswith(f"{path}: schema 2, ")
         assert lines[0].endswith(held.digest()[:16])
     assert lines[1] == "sample: 4 synthetic clips in 2 groups, 2 folds (seed 7)"
     assert lines[2] == "multiclass: calm, tense"

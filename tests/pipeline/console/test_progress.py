@@ -14,7 +14,7 @@ from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import Progress, duration_text, epoch_text, told_as_parts
 from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.timeline import TimelineSettings
-from mvemo.pipeline.stage_one.tasks import batch_sizes
+from mvemo.pipeline.stage_one.division import batch_sizes
 from mvemo.pipeline.work_folder import size_text
 
 

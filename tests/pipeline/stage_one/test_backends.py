@@ -15,15 +15,17 @@ from stage_samples import refusal
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.errors import TrainingDiverged
-from mvemo.extract.settings import RunSettings
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import cores, run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.errors import TaskFailed
+from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import backends
-from mvemo.pipeline.stage_one.backends import Execution, early_processes, thread_variables
-from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun, batch_sizes
+from mvemo.pipeline.stage_one.backends import early_processes, thread_variables
+from mvemo.pipeline.stage_one.division import ExtractRequest, batch_sizes
+from mvemo.pipeline.stage_one.plan import ExtractPlan
+from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: mvemo[dask]")
 
@@ -262,13 +264,16 @@ def test_processes_end_with_a_command_that_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("execution", "words"),
+    ("options", "words"),
     [
-        (Execution(), "on the processor ("),
+        ({}, "on the processor ("),
         # More than there are cores: a thread each.
-        (Execution(jobs=4096), "in up to 4096 processes, each on the processor (1 thread),"),
-        (Execution(scheduler="tcp://head:8786"), "on the workers of tcp://head:8786"),
+        ({"jobs": 4096}, "in up to 4096 processes, each on the processor (1 thread),"),
+        ({"scheduler": "tcp://head:8786"}, "on the workers of tcp://head:8786"),
     ],
 )
-def test_the_device_is_described(execution, words):
-    assert words in execution.place(RunSettings(device="cpu", precision="float32"))
+def test_the_device_is_described(options, words, tmp_path):
+    settings = load_settings("paper", ["extract.device=cpu"])
+    request = ExtractRequest(None, settings, tmp_path, tmp_path / "f.h5", **options)
+    plan = ExtractPlan(request, None, (), None, {}, (), ())  # type: ignore[arg-type]
+    assert words in plan.place()

@@ -102,10 +102,10 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(made, demo, tmp_path,
     command = (demo / "manifest.csv", tmp_path, *tiny_settings())
     write = steps.FeatureWriter.write_embeddings
 
-    def killed(features, plan, *folds):
-        if plan.name == "c3d":
+    def killed(features, net):
+        if net.name == "c3d":
             raise KeyboardInterrupt
-        write(features, plan, *folds)
+        write(features, net)
 
     with monkeypatch.context() as patch:
         # As kill -9 leaves it once the first net is trained: shards, and no cache.

@@ -10,17 +10,16 @@ from stage_samples import refusal, run
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one.backends import Shard, trainings_of
+from mvemo.pipeline.stage_one.division import Shard, trainings_of
 from mvemo.pipeline.stage_one.shards import ShardFolder
 
 
 def test_every_clip_and_every_training_is_of_one_shard():
     shards = [Shard(number, 5) for number in range(1, 6)]
-    for clip in (f"clip {i}" for i in range(200)):
-        assert sum(shard.has_clip(clip) for shard in shards) == 1
     # Spread evenly, by the id alone.
-    counts = [sum(shard.has_clip(f"clip {i}") for i in range(5000)) for shard in shards]
-    assert min(counts) > 900
+    rows = [shard.rows([f"clip {i}" for i in range(5000)]) for shard in shards]
+    assert sorted(row for part in rows for row in part) == list(range(5000))
+    assert min(map(len, rows)) > 900
     settings = load_settings("paper")
     nets = [settings.nets[name] for name in ("c3d", "i3d", "music1d")]
     trainings = trainings_of(nets, settings.extract.run, [0, 1, 2, 0, 1])
@@ -28,7 +27,7 @@ def test_every_clip_and_every_training_is_of_one_shard():
     shared = load_settings("paper", ["extract.protocol=shared"]).extract.run
     assert trainings_of(nets[:1], shared, [0, 1]) == [("c3d", None)]
     # Jobs of other versions have the same clips.
-    assert [Shard(1, 2).has_clip(clip) for clip in "ade"] == [True, False, True]
+    assert Shard(1, 2).rows("ade") == [0, 2]
     assert sorted(t for s in shards for t in s.trainings(trainings)) == sorted(trainings)
 
 

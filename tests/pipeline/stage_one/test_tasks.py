@@ -13,13 +13,15 @@ from mvemo.extract.workers.pool import Worker, run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import MvemoError
-from mvemo.pipeline.clips.clip_tables import clip_table
+from mvemo.pipeline.clips.clip_tables import Evaluation, clip_table
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import TaskFailed
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import backends, tasks
 from mvemo.pipeline.stage_one.backends import Backend, job_environments, visible_gpus
-from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun, TaskSettings, _reason
+from mvemo.pipeline.stage_one.division import ExtractRequest
+from mvemo.pipeline.stage_one.plan import ExtractPlan
+from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun, _reason
 
 
 @pytest.mark.slow
@@ -65,20 +67,28 @@ def test_two_processes_that_were_ended_go_on_and_write_what_one_does(
     assert not list(work.glob("*.parts"))
 
 
+def plan_of(sounds, folder, settings, *nets):
+    request = ExtractRequest(sounds.manifest, settings, folder, folder / "features.h5")
+    manifest = read_manifest(sounds.manifest)
+    return ExtractPlan(
+        request, manifest, nets, Evaluation(clip_table(manifest), None, ()), {}, (), ()
+    )
+
+
 def spread(sounds, folder, fail=lambda task: None):
     """A run of clips in batches of three, done here; some fail."""
     settings = load_settings("paper", [*SPREAD, "extract.embed_batch=3"])
-    manifest = read_manifest(sounds.manifest)
+    # Only described: the settings would train nets.
+    plan = plan_of(sounds, folder, settings)
 
     def backend(given, note):
         for task in reversed(given):
             assert isinstance(task, tasks.ClipTask)
             yield task, fail(task) or tasks.do_task(task, note)
 
-    with CacheWriter(folder / "features.h5", clip_table(manifest)) as writer:
-        run = SpreadRun(writer, Backend(backend, 1))
-        # Only described: the settings would train nets.
-        run.do_clips(TaskSettings.of(settings, (), folder, writer.path), manifest)
+    with CacheWriter(folder / "features.h5", plan.table) as writer:
+        run = SpreadRun(plan, writer, Backend(backend, 1))
+        run.do_clips()
         return run
 
 
@@ -86,7 +96,7 @@ def test_a_task_that_fails_is_named_and_all_others_are_kept(sounds, tmp_path):
     died = WorkerDied("the process that read it was killed (SIGKILL), perhaps for want of memory")
 
     def fail(task):
-        return died if "c4" in task.clips.clip_ids else None
+        return died if "c4" in task.plan.manifest.clip_ids else None
 
     with pytest.raises(TaskFailed, match=r"^clips c3 to c5: the process that read it was killed"):
         spread(sounds, tmp_path, fail)
@@ -95,7 +105,7 @@ def test_a_task_that_fails_is_named_and_all_others_are_kept(sounds, tmp_path):
 
     def note(task):
         stored = {clip for keys in task.stored.keys.values() for clip in keys}
-        new.update(set(task.clips.clip_ids) - stored)
+        new.update(set(task.plan.manifest.clip_ids) - stored)
 
     assert spread(sounds, tmp_path, note).features == ["mfcc"]
     assert new == {"c3", "c4", "c5", "bad"}
@@ -150,11 +160,10 @@ def test_one_net_that_diverges_leaves_the_others(sounds, tmp_path):
             else:
                 yield task, Finished((), (), ())
 
-    manifest = read_manifest(sounds.manifest)
-    shared = TaskSettings(load_settings("paper"), (NetSettings("c3d"),), tmp_path, tmp_path)
-    with CacheWriter(tmp_path / "f.h5", clip_table(manifest)) as writer:
-        run = SpreadRun(writer, Backend(backend, 1))
-        run.do_trainings(shared, None, [("c3d", 0), ("c3d", 1)])  # type: ignore[arg-type]
+    plan = plan_of(sounds, tmp_path, load_settings("paper"), NetSettings("c3d"))
+    with CacheWriter(tmp_path / "features.h5", plan.table) as writer:
+        run = SpreadRun(plan, writer, Backend(backend, 1))
+        run.do_trainings(None, [("c3d", 0), ("c3d", 1)])  # type: ignore[arg-type]
     assert str(run.diverged["c3d"]) == "c3d@fold1: training diverged: lower the rate"
 
 

@@ -1,5 +1,7 @@
 """Predictions of nets."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from study_samples import opened
@@ -33,5 +35,6 @@ def test_nets_of_a_study_are_tested_on_all_views_of_a_clip(tmp_path, monkeypatch
         lambda net, media, view, *_: read.append(media.batches(net, view)) or np.zeros((1, 4)),
     )
     plan = study.plan("rnn")
-    NetPredictor(study, media, study.manifest, plan, only_first=True)(0, study.folds())
+    first = replace(study, first_fold=True)
+    NetPredictor(first, media, study.manifest, plan)(0)
     assert read[0].load_views([0])[1] == [2]

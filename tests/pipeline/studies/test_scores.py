@@ -1,15 +1,35 @@
 """Scores, published figures and curves of studies, each against plain code."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from mvemo.fuse.tasks import task_of
+from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.studies.class_tables import confusion_table
 from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
-from mvemo.pipeline.studies.iterations import smoothed, stable_from
-from mvemo.pipeline.studies.scores import Labels, score, score_baselines
+from mvemo.pipeline.studies.comparison import Compared, Row, score
+from mvemo.pipeline.studies.losses import smoothed, stable_from
+from mvemo.pipeline.studies.predictors import FoldPredictions, Predictor
+from mvemo.pipeline.studies.study import Study
 from mvemo.pipeline.studies.study_file import published
+
+
+def made(classes, labels, n_groups):
+    clips = (
+        Clip(str(i), f"{i}.wav", (classes[label],), f"g{i % n_groups}")
+        for i, label in enumerate(labels)
+    )
+    return Manifest("made", "multiclass", classes, tuple(clips), Path())
+
+
+def compared(manifest, outputs, folds):
+    """The row of given predictions of each run."""
+    study = Study(manifest, None, Path())
+    runs = tuple(map(FoldPredictions, outputs))
+    results = score(manifest, outputs, folds)
+    return Compared(Row("", {}), Predictor(study, None, manifest), runs, results)
 
 
 def test_published_figures_are_those_of_the_paper():
@@ -35,34 +55,38 @@ def test_scores_are_those_of_scikit_learn():
     p = rng.dirichlet(np.ones(3), 90) + 0.3 * np.eye(3)[labels]
     p /= p.sum(axis=1, keepdims=True)
     folds = np.arange(90) % 3
-    groups = [f"g{i % 30}" for i in range(90)]
+    q = p.copy()
     p[4] = np.nan
     mask = np.arange(90) != 4
-    of_clips = Labels(task_of("multiclass"), ("a", "b", "c"), labels, tuple(groups))
-    scores = score(of_clips, [p], [folds])
-    y_pred = p[mask].argmax(axis=1)
-    y_true = labels[mask]
+    manifest = made(("a", "b", "c"), labels, 30)
+    found = compared(manifest, [p], [folds]).values()
+    y_true, y_pred = labels[mask], p[mask].argmax(axis=1)
     of_fold = [folds[mask] == fold for fold in range(3)]
     each = [accuracy_score(y_true[rows], y_pred[rows]) for rows in of_fold]
-    assert scores.primary == pytest.approx(np.mean(each), abs=1e-12)
-    assert scores.sd == pytest.approx(np.std(each, ddof=1), abs=1e-12)
+    assert found["score"] == pytest.approx(np.mean(each), abs=1e-12)
+    assert found["sd"] == pytest.approx(np.std(each, ddof=1), abs=1e-12)
     f1 = f1_score(y_true, y_pred, average="macro")
-    assert scores.others["F1"] == pytest.approx(f1, abs=1e-12)
+    assert found["F1"] == pytest.approx(f1, abs=1e-12)
     areas = [roc_auc_score(y_true[r], p[mask][r], multi_class="ovr") for r in of_fold]
-    assert scores.others["AUC"] == pytest.approx(np.mean(areas), abs=1e-12)
-    assert scores.low < scores.primary < scores.high
-    assert scores.n_clips == 89
+    assert found["AUC"] == pytest.approx(np.mean(areas), abs=1e-12)
+    assert found["low"] < found["score"] < found["high"]
+    assert found["clips"] == 89
+    # Of two runs the clips count that both predicted; the deviation is over runs.
+    twice = compared(manifest, [q, np.roll(p, 1, axis=1)], [folds, (folds + 1) % 3]).values()
+    rolled = np.mean([accuracy_score(y_true[r], (y_pred[r] + 1) % 3) for r in of_fold])
+    assert twice["score"] == pytest.approx((found["score"] + rolled) / 2, abs=1e-12)
+    assert twice["sd"] == pytest.approx(np.std([found["score"], rolled], ddof=1), abs=1e-12)
+    assert twice["clips"] == 89
 
 
-def test_the_baseline_is_of_the_other_folds():
-    def majority(labels, folds):
-        of_clips = Labels(task_of("multiclass"), ("a", "b"), np.array(labels), tuple("wxyz"))
-        (result,) = score_baselines(of_clips, [np.array(folds)])
-        return np.mean(result.per_fold["accuracy"])
-
+@pytest.mark.parametrize(
+    ("labels", "folds", "share"),
     # Fold 0 sees only class 1 elsewhere, and the other way round: never right.
-    assert majority([0, 0, 1, 1], [0, 0, 1, 1]) == 0.0
-    assert majority([0, 0, 1, 0], [0, 1, 0, 1]) == 0.75
+    [([0, 0, 1, 1], [0, 0, 1, 1], 0.0), ([0, 0, 1, 0], [0, 1, 0, 1], 0.75)],
+)
+def test_the_baseline_is_of_the_other_folds(labels, folds, share):
+    row = compared(made(("a", "b"), labels, 4), [np.full((4, 2), 0.5)], [np.array(folds)])
+    assert row.values()["baseline"] == share
 
 
 def test_the_quadrants_of_the_four_classes():
@@ -84,8 +108,7 @@ def test_scalers_and_models_never_see_the_fold_they_predict():
         return np.tile([1.0, 0.0], (len(given[2]), 1))
 
     rows[7] = np.nan
-    of_clips = Labels(task_of("multiclass"), ("a", "b"), labels, ())
-    out = predict_out_of_fold(spy, rows, of_clips, folds, 0)
+    out = predict_out_of_fold(spy, rows, labels, 2, folds, 0)
     finite = np.arange(40) != 7
     assert np.isnan(out[7]).all()
     assert (out[finite] == [1, 0]).all()
@@ -98,15 +121,14 @@ def test_scalers_and_models_never_see_the_fold_they_predict():
 
 
 def test_confusion_has_the_papers_shares_in_the_order_of_the_classes():
-    labels = np.array([0, 0, 1, 2, 3])
-    p = np.eye(4)[[0, 1, 1, 2, 3]]
-    classes = ["calm", "happy", "sad", "angry"]
-    labels = Labels(task_of("multiclass"), classes, labels, ())
-    table = confusion_table("crnn", labels, [p], printed=True)
-    assert table.rows[0][:6] == ["calm", 2, 0.5, 0.5, 0.0, 0.0]
+    manifest = made(("calm", "happy", "sad", "angry"), [0, 0, 1, 2, 3], 5)
+    results = score(manifest, [np.eye(4)[[0, 1, 1, 2, 3]]], [np.arange(5) % 2])
+    table = confusion_table("crnn", results, printed=True)
+    first = [cell.value for cell in table.rows[0]]
+    assert first[:6] == ["calm", 2, 0.5, 0.5, 0.0, 0.0]
     # J22's quiet row: as quiet, happy, sad, anger.
-    assert table.rows[0][6:] == [0.8793, 0.0295, 0.0278, 0.0634]
-    other = confusion_table("crnn", labels, [p], printed=False)
+    assert first[6:] == [0.8793, 0.0295, 0.0278, 0.0634]
+    other = confusion_table("crnn", results, printed=False)
     assert not any(column.published for column in other.columns)
 
 

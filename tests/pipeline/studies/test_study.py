@@ -12,7 +12,7 @@ from mvemo.fuse.report.published import CLASSES as PL20
 from mvemo.manifests import Clip, Manifest, folds_of, read_manifest, song_of, write_folds
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.studies.comparison import Draft, printed_figure
-from mvemo.pipeline.studies.runner import grid_row
+from mvemo.pipeline.studies.runner import _effective_rows, grid_row
 from mvemo.pipeline.studies.study import (
     Cut,
     Songs,
@@ -80,6 +80,32 @@ def test_chosen_rates_are_those_of_the_paper_profile():
         row = grid_row(Draft(study, file, {}), {"net": net, "optimizer": chosen})
         (plan,), own = row.plans, study.settings.nets[net]
         assert (plan.train.lr, plan.train.momentum) == (own.train.lr, own.train.momentum)
+
+
+def test_variants_without_an_effect_are_left_out():
+    names = ("varied", "value")
+
+    def variants(manifest, *nets):
+        file = replace(built_in()["j22"], grid={"net": nets, "segment": (10.0,)})
+        draft = Draft(Study(manifest, load_settings("paper"), Path()), file, {"iterations": 2})
+        rows = [grid_row(draft, values) for values in _effective_rows(draft)]
+        assert [row.plans[0].train.patience for row in rows] == [3] * len(rows)
+        assert [row.name for row in rows[: len(nets)]] == list(nets)
+        return [tuple(row.values[name] for name in names) for row in rows[len(nets) :]]
+
+    # The net reads the residual phase (0.5 is its weight), and has J22's improved centre loss.
+    losses = [("loss", name) for name in ("softmax", "angular", "centre")]
+    weights = [("tau", value) for value in ("0.01", "0.1", "10")]
+    manifest = made_study(J22).manifest
+    found = variants(manifest, "cnn", "crnn")
+    alphas = [("weight of RP", value) for value in ("0", "0.25", "0.75", "1")]
+    assert [each for each in found if each[0] == "weight of RP"] == alphas
+    assert [each for each in found if each[0] == "loss"] == losses
+    assert [each for each in found if each[0] == "tau"] == weights
+    # Ratings have no such losses, and the RNN reads no residual phase.
+    ratings = Manifest("r", "regression", ("valence",), (Clip("a", "a.wav", (1.0,), "a"),), Path())
+    assert {axis for axis, _ in variants(ratings, "crnn")} == {"weight of RP"}
+    assert {axis for axis, _ in variants(manifest, "rnn")} == {"loss"}
 
 
 def test_clips_that_cannot_be_read_are_told(tmp_path):

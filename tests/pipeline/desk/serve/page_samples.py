@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.pipeline.prediction.relative import FEWEST, compare, ranks
 
 CLASSES = ("Calm", "Lively", "Sad")
@@ -57,6 +58,7 @@ def clip(i: int, state: str = "done", name: str | None = None) -> dict[str, Any]
         "confidence": confidence, "set": list(order[:2]) if done else None, "error": None,
         "map": [0.1 + 0.07 * i, 0.5] if done else None, "doubt": 0.9 - i / 99,
         "notes": [SOUND_ONLY, *["ask a person: 3 of 3 classes"] * (i == 2)], "duration": SECONDS,
+        "cautions": ["ask"] * (i == 2),
         "correction": None,
     }  # fmt: skip
 
@@ -88,11 +90,12 @@ class MadeServer:
         done = [one for one in self.clips.values() if one["proba"]]
         ids = [one["id"] for one in done if one["map"]]
         places = ranks(np.array([self.clips[i]["map"] for i in ids])).tolist()
+        clips = [ClipPrediction.of_record(one) for one in done]
         is_offered = (self.folder / "alike").exists()
         return {
             "clips": len(done), "fewest": FEWEST, "map": dict(zip(ids, places, strict=True)),
             "reason": "14 of 17 clips came out as Calm" * is_offered,
-            "relative": {o["id"]: of for o, of in zip(done, compare(done), strict=True)},
+            "relative": {o["id"]: of for o, of in zip(done, compare(clips), strict=True)},
         }  # fmt: skip
 
     def touch(self, clip_id: str) -> dict[str, Any]:

@@ -11,7 +11,11 @@ import numpy as np
 import soundfile
 
 TOKEN = "a-token-for-tests"
-START = "import sys; from mvemo.pipeline.start import main; sys.exit(main())"
+# A background job of a shell ignores SIGINT, and hands that on.
+START = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from mvemo.pipeline.start import main; sys.exit(main())"
+)
 
 
 class Server:
@@ -34,7 +38,7 @@ class Server:
         assert address, (self.process.wait(), self.errors)
         self.url = address.partition("?")[0]
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=60)
+        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=600)
 
     def get(self, path, **options):
         return self.client.get(f"/api/v1/{path}", **options)
@@ -59,7 +63,7 @@ class Server:
     def end(self, number=signal.SIGTERM):
         self.client.close()
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(600)
 
     def _works(self):
         return any(j["state"] in ("waiting", "running") for j in self.get("jobs").json()["jobs"])

@@ -5,12 +5,14 @@ import os
 import shutil
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from server_samples import TOKEN, Server, write_songs
 from starlette.testclient import TestClient
 
+from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.model import load_model
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import DiskFailed, MvemoError
@@ -21,7 +23,7 @@ from mvemo.pipeline.desk.serve.corrections import Corrections
 from mvemo.pipeline.desk.serve.jobs import MOST_WAITING, Job, Worker
 from mvemo.pipeline.desk.serve.library import Library
 from mvemo.pipeline.models.boxed import model_folder
-from mvemo.pipeline.prediction import feature_maker, predictions, run
+from mvemo.pipeline.prediction import feature_maker, run
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 
 
@@ -323,14 +325,16 @@ def test_a_model_that_is_switched_while_nets_load_answers(
             worker.use(other_model)
         return SimpleNamespace(folder=folder, model=load_model(folder))
 
-    def record(model, *args, **options):
-        return [{"error": None, "model": model.name, "proba": {}, "label": "x", "notes": ["y"]}]
+    def predict(maker, embedded):
+        return ClipPrediction("a", maker.model.name, {}, label="x", notes=("y",))
 
     monkeypatch.setattr(feature_maker, "FeatureMaker", slow)
-    monkeypatch.setattr(run, "predict_clip", lambda maker, embedded: None)
-    monkeypatch.setattr(predictions, "records", record)
-    monkeypatch.setattr(jobs, "prediction_facts", lambda *args: {"state": "done"})
-    clip_id, embedded = library.ids("waiting")[0], SimpleNamespace(clip=SimpleNamespace(path=""))
+    monkeypatch.setattr(run, "predict_clip", predict)
+    monkeypatch.setattr(jobs, "prediction_facts", lambda *args: {"state": "done", "error": None})
+    clip_id, embedded = (
+        library.ids("waiting")[0],
+        SimpleNamespace(clip=SimpleNamespace(path=Path("a"))),
+    )
     job = Job("predict", [clip_id])
     worker._store(job, worker._warm(), [(clip_id, embedded)])
     assert library.get(clip_id)["state"] == "waiting"

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from mvemo.cache import CacheWriter, ClipTable, FeatureSpec, open_cache
-from mvemo.fuse import EvaluationSettings, evaluate
+from mvemo.fuse import BadFeatures, EvaluationSettings, evaluate
 from mvemo.fuse.final.building import build_model
+from mvemo.fuse.final.learning import learn
 from mvemo.fuse.final.model import load_model, save_model
 from mvemo.manifests import Clip, Manifest, write_manifest
-from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.learning import learn
 
 CLASSES = ("calm", "joy", "tense")
 N_OWN, N = 60, 160  # clips of the model; with those of the catalogue
@@ -125,7 +124,7 @@ def test_a_systematic_error_is_mended(made, plane):
     new = load_model(folder / "new")
     assert new.facts["learned_from"]["annotators"] == ["Ana"]
     assert new.trained_on(digest(ROWS[0]), 0.0, None)
-    with pytest.raises(BadOption, match="was itself learned from corrections: give its base"):
+    with pytest.raises(BadFeatures, match="was itself learned from corrections: give its base"):
         learned(folder, path, model=folder / "new", out=folder / "newer")
 
 
@@ -163,7 +162,7 @@ def test_own_clips_are_trained_on_as_well(made, plane):
     assert new.specs == load_model(folder / "model").specs
     assert result.after["score"] > 0.85
     other = folder / "songs.h5"
-    with pytest.raises(BadOption, match="expected the features that made was made of"):
+    with pytest.raises(BadFeatures, match="expected the features that made was made of"):
         learned(folder, path, training=other)
 
 
@@ -202,7 +201,7 @@ def test_a_new_class_needs_the_own_clips_and_five_clips(classes, plane):
     labels = plane[1].copy()
     labels[[row for row in ROWS if plane[1][row] == 2]] = 3
     path = correct(classes, "multiclass", ROWS, labels[ROWS], names)
-    with pytest.raises(BadOption, match=r"'odd' is not a class of .*needs --training and 5"):
+    with pytest.raises(BadFeatures, match=r"'odd' is not a class of .*needs --training and 5"):
         learned(classes, path)
     result = learned(classes, path, training=classes / "own.h5")
     assert load_model(classes / "new").classes == names
@@ -218,15 +217,15 @@ def test_clips_are_found_by_their_paths(classes, plane):
 def test_what_does_not_fit_is_refused_in_one_line(classes, plane, made):
     task, folder = made
     path = correct(classes, "multiclass", ROWS, plane[1][ROWS], content=lambda row: "?")
-    with pytest.raises(BadOption, match=r"none of its 36 clips is in .*songs.h5: predict them"):
+    with pytest.raises(BadFeatures, match=r"none of its 36 clips is in .*songs.h5: predict them"):
         learned(classes, path)
     path = correct(classes, "multiclass", ROWS, plane[1][ROWS])
     changed = replace(load_model(classes / "model"), specs=(replace(SPEC, weights="v" * 64),))
     save_model(classes / "other", changed)
-    with pytest.raises(BadOption, match="timbre is missing or from another model"):
+    with pytest.raises(BadFeatures, match="timbre is missing or from another model"):
         learned(classes, path, model=classes / "other")
     if task != "multiclass":
-        with pytest.raises(BadOption, match=f"expected labels of task {task}"):
+        with pytest.raises(BadFeatures, match=f"expected labels of task {task}"):
             learned(classes, path, model=folder / "model")
 
 
@@ -234,23 +233,31 @@ def test_missing_labels_are_named(made, plane):
     task, folder = made
     path = folder / "unlabelled.csv"
     path.write_text("clip_id,path\na,a.mp3\n")
-    with pytest.raises(BadOption, match=r"has no labels: expected some of \w+, \w+"):
+    with pytest.raises(BadFeatures, match=r"has no labels: expected some of \w+, \w+"):
         learned(folder, path)
     if task == "regression":
         path.write_text(
             "# task: regression\n# classes: calm\nclip_id,path,group,calm\na,a.mp3,g,1.5\n"
         )
-        with pytest.raises(BadOption, match=r"expected the targets \w+, \w+, got calm"):
+        with pytest.raises(BadFeatures, match=r"expected the targets \w+, \w+, got calm"):
             learned(folder, path)
 
 
-def test_the_command_prints_text_or_json(classes, plane, program):
+def test_the_command_prints_text_or_json(classes, plane, monkeypatch, capsys):
+    from mvemo.pipeline import cli
+
     path = correct(classes, "multiclass", ROWS, wrong("multiclass", plane[1])[ROWS])
-    words = ["learn", path, "--features", classes / "songs.h5", "--model", classes / "model"]
-    words += ["--out", classes / "new"]
-    shown = program("mvemo", *words).out
+    words = ["mvemo", "learn", path, "--features", classes / "songs.h5"]
+    words += ["--model", classes / "model", "--out", classes / "new"]
+    outputs = []
+    for options in ([], ["--json"]):
+        monkeypatch.setattr("sys.argv", [*map(str, words), *options])
+        with pytest.raises(SystemExit):
+            cli.main()
+        outputs.append(capsys.readouterr().out)
+    shown, written = outputs
     assert shown.startswith("accuracy on 36 corrected clips (36 groups): ")
     assert shown.endswith(f"model: {classes / 'new'}\n")
-    result = json.loads(program("mvemo", *words, "--json").out)
+    result = json.loads(written)
     assert result["text"] in shown
     assert set(result) >= {"before", "after", "interval", "n_corrections", "enough", "model"}

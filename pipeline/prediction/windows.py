@@ -1,0 +1,409 @@
+"""Vectors of the windows of one clip, which is decoded once.
+
+Most nets embed pieces: patches of sound, frames, views of a few seconds. Overlapping windows share
+pieces, so each piece is embedded once. A window's vector is pooled over the pieces whose middle
+lies in the window, and so are the frames of descriptors. Nets that read a clip as a whole embed
+each window separately.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mvemo.cache import FeatureSpec
+from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings
+from mvemo.extract.descriptors.framing import SPECTROGRAM
+from mvemo.extract.media.loudness import gain_to
+from mvemo.extract.media.request import FrameSampling, FrameTimes, Problem
+from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
+from mvemo.extract.store import decoded, folders
+from mvemo.extract.store.contents import content_of
+from mvemo.extract.training import embedding
+from mvemo.extract.training.data import RawBatches
+from mvemo.fuse.features import sequence_statistics, statistics_of
+from mvemo.fuse.final.model import FeatureKey
+from mvemo.manifests.array_types import F32, F64, U8, Ints
+from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.model_nets import plan_of
+from mvemo.pipeline.prediction import page
+from mvemo.pipeline.prediction.new_clips import NewClip
+
+Span = tuple[float, float]  # start and stop in seconds from the clip's start
+# Called with the share of the work that is done, from 0 to 1; an exception ends the work.
+Progress = Callable[[float], object]
+# Number of patches or single frames that are embedded in one step.
+BATCH_PIECES = 8
+# Sampling rate in Hz if no feature reads sound.
+DEFAULT_SR = 16000
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Windows of a clip to predict."""
+
+    seconds: float  # length of the clip
+    windows: tuple[Span, ...]  # ascending
+    # Seconds between views of several frames; 0 for consecutive views.
+    view_step: float = 0.0
+
+
+@dataclass
+class ClipMedia:
+    """Sound, pictures and descriptors of one clip, mapped from files."""
+
+    store: decoded.DecodedStore
+    described: decoded.DescribedStore
+    samplings: Mapping[int, FrameTimes]  # pictures by size
+    content: str  # digest of the file's content
+    problems: dict[str, Problem] = field(default_factory=dict)  # by modality
+    undescribed: str = ""  # reason why there are no descriptors
+
+    @property
+    def loudness(self) -> float:
+        """Integrated loudness of the sound in the file, in LUFS."""
+        return float(np.load(self.store.folder_of("") / folders.LOUDNESS)[0, 0])
+
+    def sound(self, sr: int) -> F32:
+        """Return the samples at a rate in Hz, float32 (n,)."""
+        return self.store.array("", sr)
+
+    def pictures(self, size: int, times: F64) -> U8:
+        """Return the pictures at times in seconds, uint8 (*times.shape, size, size, 3)."""
+        sampling = self.samplings[size]
+        rows = np.searchsorted(sampling.seconds, times)
+        return np.asarray(self.store.array("", sampling)[rows])
+
+    def frames(self, name: str, window: Span, without: Span | None) -> F32:
+        """Return the audible frames of a descriptor, float32 (frames, dim)."""
+        values, settings = self.described.sequence("", name), self.described.settings.framed(name)
+        if name == LOUDNESS:
+            return values
+        middles = self.described.sequence("", _times_of(name)).astype(np.float64)
+        half = settings.hop_length / settings.sr / 2
+        return values[_inside(middles + np.array([-half, half]), window, without)]
+
+
+def _times_of(name: str) -> str:
+    """Return the descriptor that holds the times of a descriptor's frames."""
+    return "spectrogram_times" if name in SPECTROGRAM else "times"
+
+
+class Feature(ABC):
+    """One feature of a clip's windows, by one net or from descriptors."""
+
+    sr: int = 0  # sampling rate of the sound in Hz; 0 if it reads no sound
+    size: int = 0  # height and width of the pictures in pixels; 0 if it reads none
+    times: F64 = np.zeros(0)  # of the pictures in seconds from the clip's start
+    descriptors: Sequence[str] = ()
+
+    @property
+    def modality(self) -> str:
+        return "video" if self.size else "audio"
+
+    def read(self, media: ClipMedia, progress: Progress) -> None:
+        """Take up the media of a clip, and embed its pieces."""
+        self.media = media
+
+    @abstractmethod
+    def vector(self, window: Span, without: Span | None = None) -> F64 | None:
+        """Return the vector of a window, float64 (dim,), omitting the range `without`, or None."""
+
+
+class Statistics(Feature):
+    """Statistics of the frames of descriptors."""
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        self.descriptors, self._statistics = spec.params["order"], statistics_of(spec)
+
+    def vector(self, window: Span, without: Span | None = None) -> F64 | None:
+        frames = [self.media.frames(name, window, without) for name in self.descriptors]
+        if not all(map(len, frames)):
+            return None
+        parts = [sequence_statistics(part, self._statistics) for part in frames]
+        return np.concatenate(parts).astype(np.float64)
+
+
+class NetFeature(Feature):
+    """Feature of a net."""
+
+    def __init__(self, net: Net, spec: FeatureSpec) -> None:
+        self._net, self._spec = net, spec
+        self._pieces = net.piece_input()
+        self.input = net.input if self._pieces is None else self._pieces.raw
+        if isinstance(self.input, AudioInput):
+            self.sr = self.input.sr
+        elif isinstance(self.input, VideoInput):
+            self.size = self.input.size
+
+    def embed(self, read: Callable[[int], F32 | U8], n: int, progress: Progress) -> F32:
+        """Return the vectors of `n` rows, float32 (n, dim); `read` returns the media of a row."""
+        batches = embedding.embed_rows(
+            self._net,
+            RawBatches(read, self._pieces or self.input),
+            range(n),
+            batch_size=BATCH_PIECES if self._pieces else 1,
+            device=self._net.classifier.weight.device,
+            precision=self._spec.params["precision"],
+        )
+        found = []
+        for rows, values in batches:
+            found.append(values)
+            progress((rows[-1] + 1) / n)
+        return np.concatenate(found)
+
+
+class WholeWindows(NetFeature):
+    """Feature of a net that reads each window as a whole."""
+
+    def vector(self, window: Span, without: Span | None = None) -> F64 | None:
+        raw = self.raw(window, without)
+        vector = self.embed(lambda row: raw, 1, lambda share: None)[0] if len(raw) else None
+        return None if vector is None else vector.astype(np.float64)
+
+    @abstractmethod
+    def raw(self, window: Span, without: Span | None) -> F32 | U8:
+        """Return the media of a window."""
+
+
+class Sequences(WholeWindows):
+    """Feature of a net that reads descriptors."""
+
+    def __init__(self, net: Net, spec: FeatureSpec) -> None:
+        super().__init__(net, spec)
+        assert isinstance(net.input, SequenceInput)
+        self.descriptors = net.input.features
+
+    def raw(self, window: Span, without: Span | None) -> F32:
+        parts = [self.media.frames(name, window, without) for name in self.descriptors]
+        return np.concatenate(parts, axis=1)
+
+
+class WholeSound(WholeWindows):
+    """Feature of a net that reads sound; an omitted range becomes silence."""
+
+    def raw(self, window: Span, without: Span | None) -> F32:
+        assert isinstance(self.input, AudioInput)
+        first, stop = (max(round(t * self.sr), 0) for t in window)
+        y = np.array(self.media.sound(self.sr)[first:stop][: self.input.samples])
+        if without is not None:
+            begin, end = (max(round((t - window[0]) * self.sr), 0) for t in without)
+            y[begin:end] = 0.0
+        return y
+
+
+class WholePictures(WholeWindows):
+    """Feature of a net that reads frames spread over a window; omitted ones become the mean."""
+
+    def __init__(self, net: Net, spec: FeatureSpec, plan: WindowPlan) -> None:
+        super().__init__(net, spec)
+        assert isinstance(net.input, VideoInput)
+        self._sampling = FrameSampling(net.input.n_frames, self.size)
+        self.times = np.concatenate([self._sampling.times(*window) for window in plan.windows])
+
+    def raw(self, window: Span, without: Span | None) -> U8:
+        times = self._sampling.times(*window)
+        raw = self.media.pictures(self.size, times)
+        if without is not None:
+            hidden = (times >= without[0]) & (times < without[1])
+            if hidden.any() and not hidden.all():
+                raw[hidden] = raw[~hidden].mean(axis=0).astype(np.uint8)
+        return raw
+
+
+class Pieces(NetFeature):
+    """Feature of a net whose pieces are embedded once."""
+
+    spans: F64  # of the pieces in seconds, ascending, float64 (pieces, 2)
+
+    def read(self, media: ClipMedia, progress: Progress) -> None:
+        super().read(media, progress)
+        self._values = self.embed(self.piece, len(self.spans), progress)
+
+    @abstractmethod
+    def piece(self, row: int) -> F32 | U8:
+        """Return the media of a piece."""
+
+    @torch.inference_mode()
+    def vector(self, window: Span, without: Span | None = None) -> F64 | None:
+        rows = _inside(self.spans, window, without)
+        if not len(rows):
+            return None
+        values = torch.from_numpy(self._values[rows]).to(self._net.classifier.weight.device)
+        if self._pieces is not None:
+            pooled = self._net.pool_pieces(values)
+        else:
+            pooling = plan_of(self._spec).view.pooling
+            pooled = embedding.pool_windows(values, [len(values)], pooling)[0]
+        return pooled.cpu().numpy().astype(np.float64)
+
+
+class SoundPieces(Pieces):
+    """Consecutive patches of sound; the input windows of a net without patches."""
+
+    def read(self, media: ClipMedia, progress: Progress) -> None:
+        assert isinstance(self.input, AudioInput)
+        pieces, length = self._pieces, len(media.sound(self.sr))
+        self._step = round((pieces.step if pieces else self.input.seconds) * self.sr)
+        self._before = round((pieces.before if pieces else 0.0) * self.sr)
+        # Only a clip shorter than one piece is padded; the rest of a longer clip is dropped.
+        count = max((length + self._before - self.input.samples) // self._step + 1, 1)
+        starts = np.arange(count) * self._step / self.sr
+        self.spans = np.stack([starts, starts + self._step / self.sr], axis=1)
+        super().read(media, progress)
+
+    def piece(self, row: int) -> F32:
+        assert isinstance(self.input, AudioInput)
+        start = row * self._step - self._before
+        y = self.media.sound(self.sr)[max(start, 0) : start + self.input.samples]
+        return np.pad(y, (max(-start, 0), 0))
+
+
+class PicturePieces(Pieces):
+    """Single frames, or views of several frames at a given rate."""
+
+    def __init__(self, net: Net, spec: FeatureSpec, plan: WindowPlan) -> None:
+        super().__init__(net, spec)
+        raw, rate = self.input, plan_of(spec).view.rate
+        assert isinstance(raw, VideoInput)
+        seconds = raw.n_frames / rate if rate else 0.0
+        if self._pieces is not None:
+            step = max(stop - start for start, stop in plan.windows) / max(self._pieces.count, 1)
+        else:
+            step = max(plan.view_step, seconds)
+        count = max(1, round(plan.seconds / step))
+        middles = (np.arange(count) + 0.5) * plan.seconds / count
+        self._times = middles[:, None]  # (pieces, frames)
+        if self._pieces is None:
+            starts = np.clip(middles - seconds / 2, 0.0, max(plan.seconds - seconds, 0.0))
+            sampling = FrameSampling(raw.n_frames, raw.size, rate=rate)
+            self._times = starts[:, None] + sampling.times(0.0, min(seconds, plan.seconds))
+        half = seconds / 2 or step / 2
+        self.spans = self._times.mean(axis=1, keepdims=True) + np.array([-half, half])
+        self.times = self._times.ravel()
+
+    def piece(self, row: int) -> U8:
+        return self.media.pictures(self.size, self._times[row])
+
+
+def _inside(spans: F64, window: Span, without: Span | None = None) -> Ints:
+    """Return the pieces with their middle in a window, or else the piece around its middle."""
+    rows = np.arange(*np.searchsorted(spans.mean(axis=1), window))
+    if not len(rows):
+        middle = sum(window) / 2
+        rows = np.flatnonzero((spans[:, 0] <= middle) & (middle < spans[:, 1]))
+    return rows if without is None else np.setdiff1d(rows, _inside(spans, without))
+
+
+def feature_of(spec: FeatureSpec, net: Net | None, plan: WindowPlan) -> Feature:
+    """Return a feature of a model, by its net or, if it has none, from descriptors."""
+    if net is None:
+        return Statistics(spec)
+    if isinstance(net.input, SequenceInput):
+        return Sequences(net, spec)
+    whole, view = net.piece_input() is None, plan_of(spec).view
+    if isinstance(net.input, AudioInput):
+        # If a net reads several windows of a clip, its input windows are the pieces.
+        return WholeSound(net, spec) if whole and view.views == 1 else SoundPieces(net, spec)
+    kind = WholePictures if whole and not view.rate else PicturePieces
+    return kind(net, spec, plan)
+
+
+class ClipWindows:
+    """Vectors of any window of a clip, whose media are read."""
+
+    def __init__(
+        self,
+        clip: NewClip,
+        plan: WindowPlan,
+        media: ClipMedia,
+        features: Mapping[FeatureKey, Feature],
+    ) -> None:
+        self.clip, self.plan, self.media = clip, plan, media
+        self._features = {
+            key: feature
+            for key, feature in features.items()
+            if feature.modality not in media.problems
+            and not (feature.descriptors and media.undescribed)
+        }
+
+    def embed(self, progress: Progress) -> None:
+        """Embed the pieces of all features."""
+        for i, feature in enumerate(self._features.values()):
+            feature.read(self.media, lambda share, i=i: progress((i + share) / len(self._features)))
+
+    def keys(self, modality: str) -> set[FeatureKey]:
+        """Return the features of a modality."""
+        return {key for key, feature in self._features.items() if feature.modality == modality}
+
+    def vectors(
+        self, window: Span, without: Span | None = None, keys: Collection[FeatureKey] | None = None
+    ) -> dict[FeatureKey, F64]:
+        """Return the finite vectors of a window, of all features or those in `keys`."""
+        chosen = self._features if keys is None else keys
+        found = {key: self._features[key].vector(window, without) for key in chosen}
+        return {k: x for k, x in found.items() if x is not None and np.isfinite(x).all()}
+
+    def sketch(self, *, keep_sound: bool) -> page.Sketch:
+        """Return what a page shows of the clip."""
+        media, thumbnails = self.media, list[tuple[float, U8]]()
+        if media.store.request.pictures and "video" not in media.problems:
+            times = page.thumbnail_times(self.plan.seconds)
+            pictures = media.pictures(page.THUMBNAIL, times)
+            thumbnails = list(zip(times.tolist(), pictures, strict=True))
+        y, sr = np.zeros(0, dtype=np.float32), min(media.store.request.sample_rates, default=0)
+        if sr and "audio" not in media.problems:
+            y = media.sound(sr)
+        level = media.store.request.level
+        gain = gain_to(level, media.loudness) if len(y) else 1.0
+        return page.Sketch(y, sr, gain, thumbnails, keep_sound=keep_sound)
+
+
+@contextmanager
+def read_windows(
+    clip: NewClip,
+    plan: WindowPlan,
+    features: Mapping[FeatureKey, Feature],
+    settings: DescriptorSettings,
+    modalities: Collection[str],
+    progress: Progress,
+) -> Iterator[ClipWindows]:
+    """Decode a clip and embed its pieces; within the context, its media are on the disk."""
+    names = {name: None for f in features.values() for name in f.descriptors}
+    names |= dict.fromkeys([_times_of(name) for name in names])
+    rates = {f.sr for f in features.values() if f.sr} | ({settings.sr} if names else set())
+    times = {page.THUMBNAIL: [page.thumbnail_times(plan.seconds)]}
+    for feature in features.values():
+        if feature.size:
+            times.setdefault(feature.size, []).append(feature.times)
+    samplings = {s: FrameTimes(s, seconds=np.unique(np.concatenate(t))) for s, t in times.items()}
+    request = folders.DecodeRequest(
+        tuple(sorted(rates or {DEFAULT_SR})) if "audio" in modalities else (),
+        tuple(samplings.values()) if "video" in modalities else (),
+        settings.level,
+    )
+    content, how = content_of(clip.path).digest, decoded.DecodeSettings()
+    with tempfile.TemporaryDirectory(prefix="mvemo-") as work:
+        store = decoded.DecodedStore(Path(work), request)
+        described = decoded.DescribedStore(store, settings, list(names))
+        media = ClipMedia(store, described, samplings, content)
+        job = folders.DecodeJob("", clip.path, content, clip.start, clip.duration)
+        decoded.decode_many(store, [job], how, on_clip=lambda _, of: media.problems.update(of))
+        if note := media.problems.pop(folders.NOTE, None):
+            tell_note(f"{clip.path.name}: {note}")
+        progress(0.3)
+        if names and request.sample_rates and "audio" not in media.problems:
+            decoded.describe_many(
+                described, [""], how, on_clip=lambda _, why: setattr(media, "undescribed", why)
+            )
+        progress(0.4)
+        found = ClipWindows(clip, plan, media, features)
+        found.embed(lambda share: progress(0.4 + 0.6 * share))
+        yield found

@@ -1,0 +1,108 @@
+"""Loss of a training over its iterations (J22 3.3, Fig. 7)."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mvemo.extract.training.data import training_splits
+from mvemo.extract.training.steps import Curve
+from mvemo.fuse.report.tables import PERCENT, TEXT, Column, Table, table
+from mvemo.pipeline.studies.comparison import Draft
+from mvemo.pipeline.studies.plots import loss_lines
+from mvemo.pipeline.studies.study import matches_j22
+from mvemo.pipeline.studies.study_file import published
+
+# Rows in the table of losses, and batches that are averaged for a point of the training curve.
+ROWS = 11
+SMOOTH = 25
+
+
+def add_losses(draft: Draft) -> None:
+    """Add the losses of the last net that is trained for a number of iterations."""
+    found = [
+        each
+        for each in draft.compared
+        if each.runs and "iteration" in each.runs[0].curves[0] and not each.row.values.get("varied")
+    ]
+    if not found:
+        return
+    each, (plan,) = found[-1], found[-1].row.plans
+    curve = each.runs[0].curves[0]
+    # Number of steps in a full epoch; the last epoch may be incomplete.
+    (training,) = each.predictor.trainings(0)
+    split = training_splits(plan, training.clips, training.run)[0]
+    steps = plan.train.steps_per_epoch(len(split.train_rows))
+    ends = [min(steps * epoch, curve["iteration"][-1]) for epoch in curve["epoch"]]
+    losses = smoothed(curve["iteration_loss"])
+    printed = plan.name == "crnn" and matches_j22(each.study, plan)
+    known = published()["J22"]["figure_7"] if printed else {}
+    title = f"Loss of {plan.name} ({plan.train.loss}) by iterations (as J22 Fig. 7)"
+    lines = {
+        f"training, mean of {SMOOTH} batches": (curve["iteration"], losses),
+        "validation (groups of the training clips)": (ends, curve["val_loss"]),
+    }
+    draft.tables.append(_loss_table(title, curve, losses, ends))
+    draft.tables.append(_summary_table(curve, losses, ends, known))
+    draft.plots.append(loss_lines(title, lines, known.get("loss"), known.get("stable_from", 0)))
+    draft.findings.append(
+        f"An iteration is a step on a batch of {plan.train.batch_size} clips; an epoch of "
+        f"{plan.name} has {steps} iterations. J22 does not say whether Fig. 7 shows the loss of "
+        "training clips."
+    )
+    finite = {k: [v if math.isfinite(v) else None for v in row] for k, row in curve.items()}
+    draft.curves[plan.name] = {"validation_at": ends, **finite}
+
+
+def _loss_table(title: str, curve: Curve, losses: Sequence[float], ends: Sequence[float]) -> Table:
+    """Return a table of losses at evenly spaced iterations."""
+    at, n_points = curve["iteration"], len(curve["iteration"])
+    rows = []
+    for i in sorted({round(i) for i in np.linspace(0, n_points - 1, min(ROWS, n_points))}):
+        # Validation scores of the last epoch that had ended by this iteration.
+        epoch = int(np.searchsorted(ends, at[i], side="right")) - 1
+        validation = [
+            curve[name][epoch] if epoch >= 0 else None for name in ("val_loss", "val_accuracy")
+        ]
+        rows.append([int(at[i]), losses[i], *validation])
+    titles = ("iterations", "training loss", "validation loss")
+    columns = [*map(Column, titles), Column("validation accuracy", PERCENT)]
+    return table(columns, rows, title=title, name="loss")
+
+
+def _summary_table(
+    curve: Curve, losses: Sequence[float], ends: Sequence[float], known: dict[str, float]
+) -> Table:
+    """Return a table of the final and lowest losses, with J22's values if they are `known`."""
+    val_loss = curve["val_loss"]
+    best = int(np.argmin(val_loss))
+    columns = (
+        Column("what", TEXT),
+        Column("iterations"),
+        Column("loss"),
+        Column("iterations, J22", published=True),
+        Column("loss, J22 Fig. 7", published=True),
+    )
+    stable = stable_from(curve["iteration"], losses)
+    named = "training loss is stable (within 5 % of its range)"
+    rows = (
+        (named, stable, losses[-1], known.get("stable_from"), known.get("loss")),
+        ("lowest validation loss", int(ends[best]), val_loss[best], None, None),
+        ("validation loss at the end", int(ends[-1]), val_loss[-1], known.get("iterations"), None),
+    )
+    return table(columns, rows, title="Final and lowest losses", name="summary")
+
+
+def smoothed(losses: Sequence[float], count: int = SMOOTH) -> list[float]:
+    """Return the running mean of the last `count` losses."""
+    sums = np.cumsum([0.0, *losses])
+    ends = np.arange(1, len(sums))
+    counts = np.minimum(ends, count)
+    return ((sums[ends] - sums[ends - counts]) / counts).tolist()
+
+
+def stable_from(iterations: Sequence[float], losses: Sequence[float], share: float = 0.05) -> int:
+    """Return the iteration after which losses differ from the last by at most `share` of range."""
+    far = np.abs(np.subtract(losses, losses[-1])) > share * np.ptp(losses)
+    # The last iteration is near itself.
+    return int(iterations[np.flatnonzero(far).max(initial=-1) + 1])
