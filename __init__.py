@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mvemo.manifests.errors import MvemoError
+
     __version__: str
     from mvemo.pipeline.notebook import (
         audit,
@@ -18,7 +20,15 @@ if TYPE_CHECKING:
         predict,
     )
 
-__all__ = ["audit", "clip_table", "evaluate", "extract_features", "load", "predict"]
+__all__ = [
+    "MvemoError",
+    "audit",
+    "clip_table",
+    "evaluate",
+    "extract_features",
+    "load",
+    "predict",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,10 +39,12 @@ def __getattr__(name: str) -> Any:
     if name in ("cache", "extract", "fuse", "manifests"):
         return import_module(f"mvemo.{name}")
     if name not in __all__:
-        functions = ", ".join(__all__)
+        functions = ", ".join(__all__[1:])
         raise AttributeError(
             f"module 'mvemo' has no attribute {name!r}; its functions: {functions}"
         )
+    if name == "MvemoError":
+        return import_module("mvemo.manifests.errors").MvemoError
     from mvemo.pipeline import notebook
 
     return getattr(notebook, name)

@@ -1,9 +1,7 @@
 from .difference import diff_caches as diff_caches
 from .errors import BadCache as BadCache
 from .errors import CacheBusy as CacheBusy
-from .errors import CacheError as CacheError
 from .errors import DamagedCache as DamagedCache
-from .errors import MissingCache as MissingCache
 from .export import export_cache as export_cache
 from .import_arrays import FileRows as FileRows
 from .import_arrays import read_array as read_array

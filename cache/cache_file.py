@@ -18,12 +18,14 @@ import xxhash
 from numpy.typing import NDArray
 
 from mvemo.cache import schema
-from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
+from mvemo.cache.errors import BadCache, DamagedCache
 from mvemo.cache.index import STEP, Index, is_whole, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, ClipTable, Curves, Failures, Ints
+from mvemo.cache.table import ClipTable, Curves, Failures
 from mvemo.cache.untrusted import PlainArray, attribute, group_of
-from mvemo.manifests.files import shown
+from mvemo.manifests.array_types import F32, Ints
+from mvemo.manifests.errors import MissingFile, MvemoError
+from mvemo.manifests.files import Stamp, shown, stamp_of
 
 T = TypeVar("T")
 
@@ -54,7 +56,7 @@ def part_paths(path: Path) -> list[Path]:
 
 
 def open_file(path: Path) -> Any:
-    """Open a cache file; raise a CacheError unless it is a complete cache of a known schema."""
+    """Open a cache file; raise a MvemoError unless it is a complete cache of a known schema."""
     try:
         # Opening a pipe would block.
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
@@ -66,11 +68,11 @@ def open_file(path: Path) -> Any:
             f", but an unfinished run left rows in {parts_folder(path).name}: run the same command "
             f"again, or run 'mvemo cache repair {path}'"
         )
-        raise MissingCache(f"{path}: no such file{hint or ''}") from None
+        raise MissingFile(f"{path}: no such file{hint or ''}") from None
     except IsADirectoryError:
         raise BadCache(f"{path}: expected a feature cache (HDF5 file), got a folder") from None
     except OSError as error:
-        raise CacheError(f"{path}: {error.strerror}") from None
+        raise MvemoError(f"{path}: {error.strerror}") from None
     if start != b"\x89HDF\r\n\x1a\n":
         what = f"another file, which starts with {start!r}" if start else "an empty file"
         raise BadCache(f"{path}: expected a feature cache (HDF5 file), got {what}")
@@ -139,12 +141,12 @@ def cache_files(path: Path) -> tuple[Path, ...]:
     for parts in sorted(path.glob("*.h5.parts")):
         shard = parts.with_suffix("")
         if shard not in files and part_paths(shard):
-            raise MissingCache(
+            raise MissingFile(
                 f"{path}: shard {shard.name} is not finished (rows of it are in {parts.name}): run "
                 f"its command again, or run 'mvemo cache repair {shard}'"
             )
     if not files:
-        raise MissingCache(f"{path}: the folder has no shards of a feature cache (*.h5)")
+        raise MissingFile(f"{path}: the folder has no shards of a feature cache (*.h5)")
     return files
 
 
@@ -167,7 +169,7 @@ class FilePool:
         self.lock = RLock()
         self._limit = limit
         self._files: OrderedDict[Path, Any] = OrderedDict()
-        self._known: dict[Path, tuple[int, int, int]] = {}
+        self._known: dict[Path, Stamp] = {}
         self._closed = False
 
     def get(self, path: Path) -> Any:
@@ -178,9 +180,8 @@ class FilePool:
             file = self._files.pop(path, None)
             if file is None:
                 file = open_file(path)
-                facts = path.stat()
-                identity = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
-                if self._known.setdefault(path, identity) != identity:
+                stamp = stamp_of(path)
+                if self._known.setdefault(path, stamp) != stamp:
                     file.close()
                     raise BadCache(
                         f"{path}: was replaced while it was being read: open the cache again"

@@ -1,11 +1,9 @@
 """Errors of caches."""
 
-
-class CacheError(Exception):
-    """Base class of errors about a cache file."""
+from mvemo.manifests.errors import MvemoError
 
 
-class BadCache(CacheError, ValueError):
+class BadCache(MvemoError, ValueError):
     """Error in a cache file, or in data to be written to one.
 
     The message names the file, the value and the fix.
@@ -16,9 +14,5 @@ class DamagedCache(BadCache):
     """Error for a truncated or overwritten cache that cannot be read at all."""
 
 
-class MissingCache(CacheError, FileNotFoundError):
-    """Error for a cache file that does not exist."""
-
-
-class CacheBusy(CacheError, BlockingIOError):
+class CacheBusy(MvemoError, BlockingIOError):
     """Error for a cache that another writer has locked; the message names that writer."""

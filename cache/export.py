@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache import schema
-from mvemo.cache.errors import BadCache, CacheError, MissingCache
+from mvemo.cache.errors import BadCache
 from mvemo.cache.reader import Cache, clip_reader, open_cache
 from mvemo.cache.spec import FeatureSpec
+from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.files import replacing
 from mvemo.manifests.tables import CsvWriter
 
@@ -36,7 +37,7 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     ------
     BadCache
         The feature or fold does not exist, or `out` has another suffix.
-    CacheError
+    MvemoError
         `out` cannot be written.
 
     Examples
@@ -57,12 +58,12 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     if write is None:
         raise BadCache(f"{out}: unknown suffix {out.suffix!r}: expected .npz or .csv")
     if not out.parent.is_dir():
-        raise MissingCache(f"{out}: its folder does not exist: create it first")
+        raise MissingFile(f"{out}: its folder does not exist: create it first")
     with open_cache(path) as cache:
         spec = cache.spec(name, fold)
         if spec.fold is None and fold is not None:
             raise BadCache(f"{path}: {name} is the same for all folds: leave out fold {fold}")
-        with replacing(out, error=CacheError) as temp:
+        with replacing(out) as temp:
             write(temp, cache, spec)
 
 

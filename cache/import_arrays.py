@@ -22,11 +22,12 @@ from mvemo.cache.clip_columns import (
     names_clips,
     texts_of,
 )
-from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.errors import BadCache
 from mvemo.cache.table import ClipTable
 from mvemo.cache.untrusted import data_set, data_set_names
 from mvemo.manifests.array_files import DAMAGED, NpzFile, read_npy
 from mvemo.manifests.cells import are_numbers, to_numbers
+from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.manifests.tables import TABLES, match_ids, read_table
 from mvemo.manifests.text_table import listed
 
@@ -72,7 +73,7 @@ def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ..
     without a header needs a number, or one column.
     """
     path = Path(path)
-    table = read_table(path, error=BadCache, missing=MissingCache)
+    table = read_table(path)
     lines, head = table.rows, table.header
     name = id_column or "clip_id"
     if name in head:
@@ -96,7 +97,7 @@ def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ..
 
 def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> FileRows:
     """Read the rows of a table for `read_array`."""
-    read = read_table(path, error=BadCache, missing=MissingCache, columns=columns.renamed)
+    read = read_table(path, columns=columns.renamed)
     lines, head = read.rows, read.header
     for number, row in lines:
         if len(row) != len(head):
@@ -296,7 +297,7 @@ def read_array(
     path, named = split_source(source)
     dataset = named or dataset
     if not path.is_file():
-        raise MissingCache(f"{path}: no such file")
+        raise MissingFile(f"{path}: no such file")
     suffix = path.suffix.lower()
     if suffix in TABLES:
         if dataset is not None:
@@ -319,7 +320,7 @@ def read_array(
                 get = partial(data_set, file, size=path.stat().st_size)
                 names = data_set_names(file)
                 return _Mapping(path, get, names, columns).read(dataset, id_column, guess)
-    except BadCache:
+    except MvemoError:
         raise
     except (ValueError, *DAMAGED) as error:
         what = " ".join(str(error).split()) or type(error).__name__

@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.clip_columns import texts_of
-from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.errors import BadCache
 from mvemo.cache.import_arrays import FileRows, TableColumns, read_frame, read_ids
 from mvemo.cache.index import finite_rows
 from mvemo.cache.parts import refuse_parts
 from mvemo.cache.reader import open_cache
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
-from mvemo.cache.table import F32, Bools, ClipTable
+from mvemo.cache.table import ClipTable
 from mvemo.cache.table_differences import table_differences
 from mvemo.cache.writer import CacheWriter
+from mvemo.manifests.array_types import F32, Bools
+from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.tables import match_ids
 
@@ -127,7 +129,7 @@ def import_feature(
 
     Raises
     ------
-    MissingCache
+    MissingFile
         There is neither a cache nor a table.
     BadCache
         Ids, clips or the number of rows do not match, values are infinite or not numbers, no
@@ -165,7 +167,7 @@ def import_feature(
     target = table if stored is not None and stored.task == UNLABELLED else stored
     target = target or stored or table
     if target is None:
-        raise MissingCache(f"{path}: no such cache: give a manifest to create it")
+        raise MissingFile(f"{path}: no such cache: give a manifest to create it")
 
     clips, left_out = table or target, tuple[str, ...]()
     names = {clip: clip for clip in clips.clip_ids}

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from mvemo.cache import schema
 from mvemo.cache.spec import HALF_ABSOLUTE, HALF_RELATIVE, FeatureSpec, check_spec
-from mvemo.cache.table import F32, Bools, Bytes, Ints
 from mvemo.cache.untrusted import PlainArray, array_of, attribute, write_attribute
+from mvemo.manifests.array_types import F32, U8, Bools, Ints
 from mvemo.manifests.files import shown
 
-# Bytes to read per step: few enough for the CPU cache, enough that threads rarely wait.
+# U8 to read per step: few enough for the CPU cache, enough that threads rarely wait.
 STEP = 2 << 20
 KEYS = f"S{schema.KEY}"  # type of keys
 
@@ -30,7 +30,7 @@ class Index:
     spec: FeatureSpec  # with `trained_on`
     present: Bools  # (clips,)
     keys: NDArray[np.bytes_]  # S64 (clips,), empty if missing
-    checksums: Bytes  # (clips, 16)
+    checksums: U8  # (clips, 16)
     frames: Ints  # (clips,), frames of a sequence, 1 for a vector, 0 if missing
     # Number of training clips that all parts of a run name together; 0 if this file names all.
     n_trained_on: int = 0

@@ -17,13 +17,14 @@ from mvemo.cache.cache_file import (
     parts_folder,
     refuse_folder,
 )
-from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.errors import BadCache
 from mvemo.cache.parts import locked_cache, read_parts, refuse_parts, remove_parts
 from mvemo.cache.reader import Cache, open_cache, unknown_feature
 from mvemo.cache.rewrite import curve_names, newest_failures, newest_plan, rewrite
 from mvemo.cache.table import ClipTable, subset
 from mvemo.cache.union import Plan
 from mvemo.cache.verify import verify_cache
+from mvemo.manifests.errors import MissingFile
 
 
 def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
@@ -102,7 +103,7 @@ def select_features(
     """
     path, out = Path(path), Path(out)
     if not path.exists():
-        raise MissingCache(f"{path}: no such file")
+        raise MissingFile(f"{path}: no such file")
     with locked_cache(out) as pool:
         for file in {path, out}:
             refuse_parts(file)
@@ -204,7 +205,7 @@ def repair_cache(path: Path | str) -> list[str]:
 
     Raises
     ------
-    MissingCache
+    MissingFile
         There is neither a cache nor a part.
     BadCache
         The clip table cannot be read.
@@ -215,7 +216,7 @@ def repair_cache(path: Path | str) -> list[str]:
     folder = parts_folder(path)
     opening = folder / "table.h5"  # clips of the unfinished run
     if not path.exists() and not folder.is_dir():
-        raise MissingCache(f"{path}: no such file")
+        raise MissingFile(f"{path}: no such file")
     with locked_cache(path) as pool:
         main, done = _readable_part(path, pool)
         with warnings.catch_warnings(record=True) as caught:
@@ -225,7 +226,7 @@ def repair_cache(path: Path | str) -> list[str]:
         if parts:
             done.append(f"added {len(parts)} parts of an unfinished run")
         if main is None and not parts:
-            raise MissingCache(f"{path}: there is neither this file nor a readable part of a run")
+            raise MissingFile(f"{path}: there is neither this file nor a readable part of a run")
         found = [] if main is None else verify_cache(path)
         if found or done:
             sources = parts if main is None else [main, *parts]

@@ -12,9 +12,10 @@ from pathlib import Path
 import filelock
 
 from mvemo.cache.cache_file import CacheFile, FilePool, part_paths, parts_folder, refuse_folder
-from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
+from mvemo.cache.errors import BadCache, CacheBusy
 from mvemo.cache.index import Index
-from mvemo.manifests.files import parse_json
+from mvemo.manifests.errors import MissingFile, MvemoError
+from mvemo.manifests.text_files import read_json
 
 # Environment variable to set to 1 for file systems without locks. A second writer is then not
 # refused, and the writer that finishes last drops the other's rows; readers are safe.
@@ -25,7 +26,7 @@ NO_LOCK = "MVEMO_NO_LOCK"
 def locked_cache(path: Path) -> Iterator[FilePool]:
     """Hold the exclusive lock ``<cache>.lock`` for writing, and yield a pool of files to read."""
     if not path.parent.is_dir():
-        raise MissingCache(f"{path}: its folder does not exist: create it first")
+        raise MissingFile(f"{path}: its folder does not exist: create it first")
     refuse_folder(path)
     # A separate file is used because some systems do not let others read a locked file.
     holder = parts_folder(path) / "holder.json"
@@ -37,7 +38,7 @@ def locked_cache(path: Path) -> Iterator[FilePool]:
         raise CacheBusy(f"{path}: is locked by another writer: {_writer(holder)}") from None
     except (OSError, NotImplementedError) as error:
         why = getattr(error, "strerror", None) or error
-        raise CacheError(
+        raise MvemoError(
             f"{path}: cannot be locked for writing ({why}): if its file system has no locks, set "
             f"{NO_LOCK}=1, and write the file with only one program at a time"
         ) from None
@@ -51,7 +52,7 @@ def locked_cache(path: Path) -> Iterator[FilePool]:
             }
             holder.write_text(json.dumps(facts), encoding="utf-8")
         except OSError as error:
-            raise CacheError(f"{holder.parent}: cannot be written: {error.strerror}") from None
+            raise MvemoError(f"{holder.parent}: cannot be written: {error.strerror}") from None
         with closing(FilePool()) as pool:
             yield pool
     finally:
@@ -63,7 +64,7 @@ def locked_cache(path: Path) -> Iterator[FilePool]:
 
 def _writer(holder: Path) -> str:
     try:
-        facts = parse_json(holder.read_text(encoding="utf-8"))
+        facts = read_json(holder)
         return f"process {facts['pid']} on {facts['host']}, since {facts['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "a process that has just started or is about to end"

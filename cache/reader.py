@@ -19,8 +19,9 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, finite_rows
 from mvemo.cache.schema import table_checksum
 from mvemo.cache.spec import UNDIGESTED, FeatureSpec
-from mvemo.cache.table import F32, Bools, ClipTable, Curves, Failure, Ints
+from mvemo.cache.table import ClipTable, Curves, Failure
 from mvemo.cache.table_differences import rows_in
+from mvemo.manifests.array_types import F32, Bools, Ints
 from mvemo.manifests.text_table import html_table, listed
 
 # Approximate bytes of a block of `Cache.blocks`.
@@ -374,7 +375,7 @@ def open_cache(path: Path | str) -> Cache:
 
     Raises
     ------
-    MissingCache
+    MissingFile
         The file does not exist, or the folder has no shards.
     BadCache
         The file is not a feature cache, is damaged, or has a newer schema; or shards differ in

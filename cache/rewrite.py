@@ -19,12 +19,13 @@ import xxhash
 
 from mvemo.cache import schema
 from mvemo.cache.cache_file import DAMAGE, CacheFile, RunningChecksum
-from mvemo.cache.errors import BadCache, CacheError
+from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, finite_rows, write_index
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints
+from mvemo.cache.table import ClipTable, Curves, Failure, Failures
 from mvemo.cache.union import Plan, in_order, plan_rows
 from mvemo.cache.untrusted import write_attribute
+from mvemo.manifests.array_types import F32, Ints
 from mvemo.manifests.files import replacing
 
 try:
@@ -135,7 +136,7 @@ def rewrite(
     dropped: list[str] = []
     ids = plan.table.clip_ids
     # `kept` ends the message for a file that cannot be written.
-    with replacing(target, temp, error=CacheError, kept=kept) as temp:
+    with replacing(target, temp, kept=kept) as temp:
         while True:
             require_room(temp, _size(plan))
             with h5py.File(temp, "w", libver=schema.LIBVER, locking=False) as file:

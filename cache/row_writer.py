@@ -14,8 +14,9 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.rewrite import MemoryRows, corrupt_stage, failure_now, rewrite
 from mvemo.cache.schema import KEY
 from mvemo.cache.spec import HALF_LARGEST, FeatureSpec, check_spec
-from mvemo.cache.table import F32, ClipTable, Failure, Failures, check_table, check_texts, subset
+from mvemo.cache.table import ClipTable, Failure, Failures, check_table, check_texts, subset
 from mvemo.cache.union import Plan
+from mvemo.manifests.array_types import F32
 from mvemo.manifests.files import to_json_values
 
 # Rows, bytes and seconds after which rows are committed.
@@ -101,7 +102,7 @@ class PartWriter:
 
         `array` is float32 (dim,) for a vector, (frames, dim) with frames above 0 for a sequence,
         and all finite. If `copy` is False, it must not change before the next commit. If a commit
-        fails (CacheError), the rows stay buffered.
+        fails (MvemoError), the rows stay buffered.
         """
         self._check_open()
         where = f"{self.path}: {spec.label} of clip {clip_id!r}"
@@ -158,7 +159,7 @@ class PartWriter:
     def commit(self) -> None:
         """Write all buffered rows to one part, which makes them durable.
 
-        If the part cannot be written, CacheError is raised and the rows stay buffered.
+        If the part cannot be written, MvemoError is raised and the rows stay buffered.
         """
         self._check_open()
         if self._memory:

@@ -42,10 +42,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.table import F32, ClipTable, Curves, Failure, Failures, Ints, check_table
+from mvemo.cache.table import ClipTable, Curves, Failure, Failures, check_table
 from mvemo.cache.untrusted import array_of, attribute, group_of, text_array, write_attribute
-from mvemo.manifests.files import parse_json, to_json_values
+from mvemo.manifests.array_types import F32, Ints
+from mvemo.manifests.files import to_json_values
 from mvemo.manifests.labels import label_kind
+from mvemo.manifests.text_files import parse_json
 
 T = TypeVar("T")
 

@@ -7,17 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache
+from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.text_table import listed
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-Bytes = NDArray[np.uint8]
 # Series of each training curve: ``{"music1d@fold0": {"train_loss": [...]}}``.
 Curves = dict[str, dict[str, list[float]]]
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.table import Bools, ClipTable, Ints
+from mvemo.cache.table import ClipTable
+from mvemo.manifests.array_types import Bools, Ints
 from mvemo.manifests.text_table import listed
 
 # Maximum number of names in a list; further names are counted.

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.manifests.array_files import most_bytes
-from mvemo.manifests.files import parse_json
+from mvemo.manifests.text_files import parse_json
 
 # Memory in GiB, in addition to the file's size, of a process that opens an untrusted file.
 MEMORY_GIB = 4

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.cache.cache_file import DAMAGE, CacheFile, FilePool, cache_files, reason
-from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, is_whole
 from mvemo.cache.reader import Cache
 from mvemo.cache.spec import FeatureSpec, leaked_rows
-from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable, Ints
+from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
 from mvemo.cache.untrusted import PlainArray, run_limited
+from mvemo.manifests.array_types import Ints
+from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.labels import label_kind
 
 # Number of problems of one kind that are listed; further problems are counted.
@@ -37,9 +39,9 @@ def verify_cache(path: Path | str) -> list[str]:
 
     Raises
     ------
-    MissingCache
+    MissingFile
         The file does not exist.
-    CacheError
+    MvemoError
         The file cannot be read, so the result is unknown.
 
     Examples
@@ -252,7 +254,7 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     """
     path = Path(path)
     if not path.exists():
-        raise MissingCache(f"{path}: no such file")
+        raise MissingFile(f"{path}: no such file")
     if seconds <= 0:
         raise BadCache(f"the time limit is {seconds:g} seconds, but it must be above 0")
     size = sum(file.stat().st_size for file in cache_files(path))

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache.cache_file import CacheFile, part_paths
-from mvemo.cache.errors import CacheError
 from mvemo.cache.index import Index
 from mvemo.cache.parts import locked_cache, part_number, read_parts, remove_parts
 from mvemo.cache.rewrite import MemoryRows, newest_failures, newest_plan, rewrite
@@ -23,6 +22,7 @@ from mvemo.cache.row_writer import KEPT, LIMITS, PartWriter, StoredRows
 from mvemo.cache.spec import FeatureSpec, saw_its_fold
 from mvemo.cache.table import ClipTable, check_table
 from mvemo.cache.union import Plan
+from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import cause, to_json_values
 
 
@@ -56,7 +56,7 @@ class CacheWriter(PartWriter):
         Another writer holds the cache.
     BadCache
         The table is inconsistent, or the cache is damaged or has a newer schema.
-    CacheError
+    MvemoError
         The folder cannot be written.
 
     Examples
@@ -100,8 +100,8 @@ class CacheWriter(PartWriter):
             write_clips(self._folder / "table.h5", table, self.provenance)
         except BaseException as error:
             self._end()
-            if isinstance(error, OSError) and not isinstance(error, CacheError):
-                raise CacheError(f"{self.path}: cannot be written: {cause(error)}") from None
+            if isinstance(error, OSError) and not isinstance(error, MvemoError):
+                raise MvemoError(f"{self.path}: cannot be written: {cause(error)}") from None
             raise
 
     # --- rows of other processes
@@ -146,7 +146,7 @@ class CacheWriter(PartWriter):
     def close(self) -> None:
         """Commit, merge the parts into the cache in one step, and release the lock.
 
-        If the cache cannot be written, CacheError is raised; cache and parts are unchanged.
+        If the cache cannot be written, MvemoError is raised; cache and parts are unchanged.
         """
         if self._closed:
             return
@@ -155,8 +155,8 @@ class CacheWriter(PartWriter):
                 self.commit()
             try:
                 self._merge()
-            except CacheError:
-                with suppress(CacheError):
+            except MvemoError:
+                with suppress(MvemoError):
                     self.commit()
                 raise
         finally:
@@ -201,7 +201,7 @@ class CacheWriter(PartWriter):
         elif not self._closed:
             try:
                 # The current exception is more important than an error of the commit.
-                with suppress(CacheError):
+                with suppress(MvemoError):
                     self.commit()
             finally:
                 self._end()
@@ -242,7 +242,7 @@ def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> 
     """Write a cache without features, which determines all clips and their order for its parts.
 
     Nothing is locked: processes that write the same clips at the same time write equal files.
-    Raise BadCache for an inconsistent table, CacheError if the file cannot be written.
+    Raise BadCache for an inconsistent table, MvemoError if the file cannot be written.
     """
     check_table(table, str(path))
     rewrite(path, Plan(table, provenance=dict(to_json_values(provenance))))

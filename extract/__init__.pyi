@@ -10,11 +10,8 @@ from .duplicates import Search as Search
 from .duplicates import find_duplicates as find_duplicates
 from .duplicates import fingerprint as fingerprint
 from .errors import BadMedia as BadMedia
-from .errors import BadSetting as BadSetting
 from .errors import BadWeights as BadWeights
-from .errors import ExtractError as ExtractError
 from .errors import FetchFailed as FetchFailed
-from .errors import MissingFile as MissingFile
 from .errors import TrainingDiverged as TrainingDiverged
 from .media.reading import decode_clip as decode_clip
 from .media.reading import probe_seconds as probe_seconds

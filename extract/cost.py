@@ -28,6 +28,7 @@ from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.extract.training import devices
 from mvemo.extract.workers import pool
 from mvemo.manifests import files
+from mvemo.manifests.text_files import read_json
 
 T = TypeVar("T")
 # Number of clips that are read to measure the time.
@@ -225,7 +226,7 @@ def choose_precision(
     key = digest_of({"measured": facts})
     kept = None
     with suppress(OSError, ValueError):
-        kept = files.parse_json(path.read_bytes())
+        kept = read_json(path)
     try:
         bf16, float32 = (float(kept[key][name]) for name in ("bf16", "float32"))  # type: ignore[index]
     except (KeyError, TypeError, ValueError):

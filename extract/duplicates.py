@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.extract.array_types import F32, F64, I64, U8, U32, Mask
-from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import read_each
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
 from mvemo.manifests import Manifest
+from mvemo.manifests.array_types import F32, F64, U8, U32, Bools, Ints
+from mvemo.manifests.errors import MvemoError
 
 SR = 8000
 # Every word of a fingerprint covers WINDOW seconds of sound, and a word begins every HOP seconds:
@@ -68,9 +68,9 @@ class Fingerprint:
 
     words: U32  # words of the sound, (windows,), every `HOP` seconds; empty without sound
     weakest_bits: U32  # mask of each word's bit that a copy most likely changes, (windows,)
-    audible: Mask  # False for windows that are too soft to be compared, (windows,)
+    audible: Bools  # False for windows that are too soft to be compared, (windows,)
     # Hashes of the pictures, (pictures, 64), without empty pictures and repetitions.
-    hashes: Mask
+    hashes: Bools
     problems: dict[str, str]  # for each missing modality (``audio``, ``video``), the reason
     # Times of the hashed pictures, in seconds.
     times: F64 = field(default_factory=lambda: np.zeros(0))
@@ -122,7 +122,7 @@ def fingerprint(
     return Fingerprint(*sound, hashes, problems, np.multiply(rows, step), step)
 
 
-def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
+def sound_words(waveform: F32) -> tuple[U32, U32, Bools]:
     """Return `words`, `weakest_bits` and `audible` of `Fingerprint` for a waveform at `SR`."""
     # Bit m of window n is the sign of E(n, m) - E(n, m + 1) - (E(n - 1, m) - E(n - 1, m + 1)), with
     # E(n, m) the energy of the m-th of 33 bands, equally wide in log frequency (Haitsma and Kalker,
@@ -144,9 +144,9 @@ def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
     return words, weakest_bits, audible[1:] & audible[:-1]
 
 
-def picture_hashes(frames: U8) -> tuple[Mask, I64]:
+def picture_hashes(frames: U8) -> tuple[Bools, Ints]:
     """Return difference hashes, bool (pictures, 64), and the rows of their frames."""
-    hashes: list[Mask] = []
+    hashes: list[Bools] = []
     rows = []
     for row, frame in enumerate(frames):
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
@@ -227,7 +227,7 @@ def find_duplicates(
     ]
     prints = [_EMPTY] * len(files)
     for row, result in read_each(_FINGERPRINT, files, workers=workers or 0):
-        if failed := isinstance(result, ExtractError):
+        if failed := isinstance(result, MvemoError):
             result = replace(_EMPTY, problems={"clip": str(result)})
         prints[row] = result
         if progress is not None:
@@ -244,7 +244,7 @@ def find_duplicates(
     return Search(tuple(duplicates), tuple(problems))
 
 
-def compare_fingerprints(prints: Sequence[Fingerprint], groups: I64 | None = None) -> list[Pair]:
+def compare_fingerprints(prints: Sequence[Fingerprint], groups: Ints | None = None) -> list[Pair]:
     """Return the near-duplicates (i, j, modality, similarity, offset) of different `groups`."""
     if not prints:
         return []
@@ -252,7 +252,7 @@ def compare_fingerprints(prints: Sequence[Fingerprint], groups: I64 | None = Non
     return sorted(pairs, key=lambda pair: pair[:3])
 
 
-def _same_sound(prints: Sequence[Fingerprint], groups: I64 | None) -> list[Pair]:
+def _same_sound(prints: Sequence[Fingerprint], groups: Ints | None) -> list[Pair]:
     clip = np.repeat(np.arange(len(prints)), [len(p.words) for p in prints])
     when = np.concatenate([np.arange(len(p.words)) for p in prints])
     words = np.concatenate([p.words for p in prints])
@@ -288,7 +288,7 @@ def _equal_bits(a: Fingerprint, b: Fingerprint, lag: int) -> float:
     return 1.0 - float(_SET_BITS[differing.view(np.uint16)].sum()) / (32 * n_windows)
 
 
-def _same_pictures(prints: Sequence[Fingerprint], groups: I64 | None) -> list[Pair]:
+def _same_pictures(prints: Sequence[Fingerprint], groups: Ints | None) -> list[Pair]:
     clip = np.repeat(np.arange(len(prints)), [len(p.hashes) for p in prints])
     # Split hashes into four 16-bit numbers: similar pictures often share at least one of them.
     parts = np.packbits(np.concatenate([p.hashes for p in prints]), axis=1).view(np.uint16)
@@ -314,7 +314,7 @@ def _same_pictures(prints: Sequence[Fingerprint], groups: I64 | None) -> list[Pa
     return duplicates
 
 
-def _in_step(a: Fingerprint, b: Fingerprint, alike: Mask) -> int:
+def _in_step(a: Fingerprint, b: Fingerprint, alike: Bools) -> int:
     """Count the similar pictures of two clips at the lag with the most similar pictures."""
     rows, columns = np.nonzero(alike)
     lags = a.times[rows] - b.times[columns]
@@ -326,8 +326,8 @@ def _in_step(a: Fingerprint, b: Fingerprint, alike: Mask) -> int:
 
 
 def _pairs_sharing_a_key(
-    keys: NDArray[np.uint32] | NDArray[np.uint16], rows: I64, clip: I64, groups: I64 | None
-) -> tuple[I64, I64]:
+    keys: NDArray[np.uint32] | NDArray[np.uint16], rows: Ints, clip: Ints, groups: Ints | None
+) -> tuple[Ints, Ints]:
     """Return pairs of rows that share a key, of clips in different groups, earlier clip first."""
     order = np.argsort(keys, kind="stable")
     keys, rows = keys[order], rows[order]

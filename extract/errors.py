@@ -1,23 +1,17 @@
 """Errors of this package: a base class, and a class for each kind of problem."""
 
-
-class ExtractError(Exception):
-    """Base class of all errors that media, weights or settings cause in stage one."""
+from mvemo.manifests.errors import MvemoError
 
 
-class BadMedia(ExtractError, ValueError):
+class BadMedia(MvemoError, ValueError):
     """Error for a media file that cannot be read; the message names the file and the reason."""
 
 
-class BadWeights(ExtractError, ValueError):
+class BadWeights(MvemoError, ValueError):
     """Error for weights that do not fit the net; the message names the file and the tensors."""
 
 
-class BadSetting(ExtractError, ValueError):
-    """Error for a setting that is out of range; the message gives the allowed values."""
-
-
-class TrainingDiverged(ExtractError, ArithmeticError):
+class TrainingDiverged(MvemoError, ArithmeticError):
     """Error for a training run whose loss is NaN or infinite."""
 
     def __init__(self, problem: str, advice: str) -> None:
@@ -29,15 +23,15 @@ class TrainingDiverged(ExtractError, ArithmeticError):
         return f"{self.problem}: {self.advice}"
 
 
-class MediaUnavailable(ExtractError, OSError):
+class MediaUnavailable(MvemoError, OSError):
     """Error for a media file that may be readable later: memory ran out, or a disk failed."""
 
 
-class OutOfMemory(ExtractError, MemoryError):
+class OutOfMemory(MvemoError, MemoryError):
     """Error for a clip that needs more memory than its limit."""
 
 
-class WorkerDied(ExtractError, RuntimeError):
+class WorkerDied(MvemoError, RuntimeError):
     """Error for a worker process that ended before it answered; "it" in `reason` is the file."""
 
     def __init__(self, reason: str, passing: bool = False) -> None:
@@ -45,9 +39,5 @@ class WorkerDied(ExtractError, RuntimeError):
         self.passing = passing  # True if it may not occur again
 
 
-class MissingFile(ExtractError, FileNotFoundError):
-    """Error for a media or weight file that does not exist or cannot be opened."""
-
-
-class FetchFailed(ExtractError, ConnectionError):
+class FetchFailed(MvemoError, ConnectionError):
     """Error for pretrained weights that cannot be downloaded; the message says what to do."""

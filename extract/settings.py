@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mvemo.extract.errors import BadSetting
 from mvemo.manifests.declared import check_settings, setting
+from mvemo.manifests.errors import BadOption
 
 if TYPE_CHECKING:
-    from mvemo.extract.array_types import F64
+    from mvemo.manifests.array_types import F64
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 LOSSES = ("softmax", "angular", "centre", "improved-centre")
@@ -60,12 +60,12 @@ class RecipeSettings:
     mixup: float = setting(0.0, "Mixup parameter (alpha); 0 for no mixup.", ge=0)
 
     def __post_init__(self) -> None:
-        check_settings(self, BadSetting)
+        check_settings(self)
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of the fine-tuning of one net; a value out of range raises `BadSetting`.
+    """Settings of the fine-tuning of one net; a value out of range raises `BadOption`.
 
     Without early stopping (``patience=0``) no training clips are held out, all epochs or iterations
     are run, and the last weights are kept. J22 3.3 uses 2,500 `iterations`.
@@ -76,7 +76,7 @@ class TrainSettings:
     60
     >>> TrainSettings(lr=0.0)
     Traceback (most recent call last):
-    mvemo.extract.errors.BadSetting: lr is 0.0: it must be above 0
+    mvemo.extract.errors.BadOption: lr is 0.0: it must be above 0
     """
 
     optimizer: str = setting("adam", "Optimizer.", names=OPTIMIZERS)
@@ -95,14 +95,14 @@ class TrainSettings:
     recipe: RecipeSettings = setting(RecipeSettings, "Additions to the papers' training.")
 
     def __post_init__(self) -> None:
-        check_settings(self, BadSetting)
+        check_settings(self)
         if self.recipe.average and self.patience:
-            raise BadSetting(
+            raise BadOption(
                 f"average is {self.recipe.average} and patience is {self.patience}, but averaging "
                 "replaces early stopping: set patience = 0"
             )
         if self.recipe.mixup and self.loss != "softmax":
-            raise BadSetting(f"mixup is {self.recipe.mixup}: it needs loss = 'softmax'")
+            raise BadOption(f"mixup is {self.recipe.mixup}: it needs loss = 'softmax'")
 
     def steps_per_epoch(self, n_clips: int) -> int:
         """Return the steps of an epoch; a last batch of one clip joins the previous one."""
@@ -140,9 +140,9 @@ class ViewSettings:
     pooling: str = setting("mean", "Statistics of the windows' embeddings.", names=POOLINGS)
 
     def __post_init__(self) -> None:
-        check_settings(self, BadSetting)
+        check_settings(self)
         if self.pooling == "mean+std" and self.views == 1:
-            raise BadSetting("pooling 'mean+std' needs 2 or more views: set views = 2 or more")
+            raise BadOption("pooling 'mean+std' needs 2 or more views: set views = 2 or more")
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON values; {} for the defaults, which keeps old cache keys."""
@@ -159,7 +159,7 @@ class NetSettings:
 
     `name` is the name of a net in `mvemo.extract.nets`. `options` depend on the net (for example
     input length, frame count and size, or front end); the net's defaults apply to all others.
-    Fine-tuning reads only the middle window of `view`. A value out of range raises `BadSetting`.
+    Fine-tuning reads only the middle window of `view`. A value out of range raises `BadOption`.
     """
 
     name: str
@@ -171,7 +171,7 @@ class NetSettings:
     view: ViewSettings = setting(ViewSettings, "Windows of a clip that are embedded.")
 
     def __post_init__(self) -> None:
-        check_settings(self, BadSetting)
+        check_settings(self)
 
     def record(self) -> dict[str, Any]:
         """Return all settings as JSON values, except `weights`, because the content counts."""
@@ -191,7 +191,7 @@ class NetSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Settings that all nets of a run share; a value out of range raises `BadSetting`.
+    """Settings that all nets of a run share; a value out of range raises `BadOption`.
 
     ``precision="auto"`` is ``bf16`` (mixed precision) on a GPU, and ``float32`` on a CPU unless
     ``mvemo extract`` measures that bf16 is faster.
@@ -210,14 +210,14 @@ class RunSettings:
     deterministic: bool = setting(False, "Identical results in each run on a GPU; slower.")
 
     def __post_init__(self) -> None:
-        check_settings(self, BadSetting)
+        check_settings(self)
         check_device(self.device, "device")
 
 
 def check_device(name: str, setting: str) -> str:
-    """Return the device's name; raise `BadSetting` if it is not one of the known forms."""
+    """Return the device's name; raise `BadOption` if it is not one of the known forms."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise BadSetting(f"unknown {setting} {name!r}; expected auto, cpu, cuda, cuda:N or mps")
+        raise BadOption(f"unknown {setting} {name!r}; expected auto, cpu, cuda, cuda:N or mps")
     return name
 
 

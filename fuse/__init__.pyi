@@ -4,7 +4,6 @@ from .crossval.saving import SavedHeads as SavedHeads
 from .crossval.saving import load_heads as load_heads
 from .crossval.saving import save_heads as save_heads
 from .errors import BadFeatures as BadFeatures
-from .errors import FuseError as FuseError
 from .errors import LeakError as LeakError
 from .external import Predictions as Predictions
 from .external import results_of_predictions as results_of_predictions

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from mvemo.cache import ClipTable, FeatureSpec, check_modality
 from mvemo.cache.import_feature import EXTRACTOR, VERSION, vector_rows
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.numeric import F32, Labels
+from mvemo.fuse.numeric import Labels
 from mvemo.fuse.stores import MemoryStore
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import Folds
+from mvemo.manifests.array_types import F32
 from mvemo.manifests.splits.assignment import straddling
 
 # Name and modality of the only feature, if it has no name.

@@ -19,11 +19,11 @@ from mvemo.fuse.columns import repeated_columns, shifted_rows
 from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings, Matrix
 from mvemo.fuse.leaks import MOST_FITTED, Knowledge, group_means, knowledge, rows_mismatch
 from mvemo.fuse.near_pairs import near_rows
-from mvemo.fuse.numeric import F32, F64, Bools, Ints
 from mvemo.fuse.scaling import MIN_CLIPS, Scaling, fit_scaling, row_blocks
 from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import read_manifest
+from mvemo.manifests.array_types import F32, F64, Bools, Ints
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.file_names import source_of_piece
 from mvemo.manifests.text_table import Tabular, listed

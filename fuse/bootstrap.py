@@ -27,7 +27,8 @@ from mvemo.fuse.metrics.scores import (
     mcc_of_counts,
     mcc_of_tags,
 )
-from mvemo.fuse.numeric import F32, F64, Bools, Ints, complete, mean_finite, ratio
+from mvemo.fuse.numeric import complete, mean_finite, ratio
+from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 N_RESAMPLES = 2000
 # Number of resamples per block: a row of 256 float32 sums stays in the fastest CPU cache. With very

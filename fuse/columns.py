@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mvemo.fuse.near_pairs import distinct_rows
-from mvemo.fuse.numeric import F32, F64, Bools
 from mvemo.fuse.scaling import CONSTANT, row_blocks
+from mvemo.manifests.array_types import F32, F64, Bools
 
 # Columns that are read at a time, and rows on which columns are first compared.
 COLUMNS, ROWS = 256, 2000

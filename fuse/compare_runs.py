@@ -13,8 +13,8 @@ import numpy as np
 from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
 from mvemo.fuse.crossval.comparisons import Comparison, by_scores, compare_models, names_of_tests
 from mvemo.fuse.crossval.paired_tests import FoldedOutputs
-from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.numeric import Ints, mean_of_finite
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.numeric import mean_of_finite
 from mvemo.fuse.prediction_files import read_predictions
 from mvemo.fuse.report.report_files import comparison_facts
 from mvemo.fuse.report.tables import TEXT, Cell, Column, Table, table
@@ -30,7 +30,10 @@ from mvemo.fuse.report.text import (
 )
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task
-from mvemo.manifests.files import parse_json, to_json_values
+from mvemo.manifests.array_types import Ints
+from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.files import to_json_values
+from mvemo.manifests.text_files import read_json
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ def _read_choices(texts: Sequence[str]) -> list[_Choice]:
     for folder, model in split:
         known = runs[folder].models
         if model is not None and model not in known:
-            raise FuseError(
+            raise MvemoError(
                 f"{folder}: unknown model {model!r}; expected one of {', '.join(known)}"
             )
     return [(runs[folder], model) for folder, model in split]
@@ -269,33 +272,33 @@ def read_run(folder: str | Path) -> Run:
     """Read ``metrics.json`` and ``predictions.csv`` from the folder of an evaluation."""
     folder = Path(folder)
     if folder.is_file():
-        raise FuseError(
+        raise MvemoError(
             f"{folder}: expected the folder of a run, got a file: to make a run of it, use "
             f"'mvemo report --predictions {folder} --out FOLDER'"
         )
     metrics, path = folder / "metrics.json", folder / "predictions.csv"
     for file in (metrics, path):
         if not file.is_file():
-            raise FuseError(f"{file}: does not exist: 'mvemo fuse ... --out {folder}' writes it")
+            raise MvemoError(f"{file}: does not exist: 'mvemo fuse ... --out {folder}' writes it")
+    facts = read_json(metrics)
     try:
-        facts = parse_json(metrics.read_text(encoding="utf-8"))
         task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
         models = [str(name) for name in facts["models"]]
         flags = tuple(f for f in ("permuted", "leaky", "synthetic", "predicted_by") if facts.get(f))
         others = {name: _stated(task, classes, facts["models"][name]) for name in models}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         cause = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
-        raise FuseError(f"{metrics}: is not the metrics of an evaluation: {cause}") from error
+        raise MvemoError(f"{metrics}: is not the metrics of an evaluation: {cause}") from error
     try:
         first = read_predictions(path, task=facts["task"])
         if (set(first.outputs), first.classes) != (set(models), classes):
             raise BadFeatures("the models or classes differ")
     except BadFeatures as error:
-        raise FuseError(f"{path}: does not match {metrics}: {error}") from error
+        raise MvemoError(f"{path}: does not match {metrics}: {error}") from error
     repeats = []
     for one in first.repeats or (first,):
         if set(one.clip_ids) != set(first.clip_ids):
-            raise FuseError(f"{path}: its repeats differ in their clips")
+            raise MvemoError(f"{path}: its repeats differ in their clips")
         outputs = {name: one.outputs[name] for name in models}
         folded = FoldedOutputs(task, one.y_true, one.groups, one.folds, one.k, outputs)
         repeats.append(_reordered(folded, _order(one.clip_ids, first.clip_ids)))

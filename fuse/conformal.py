@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.numeric import F64, Bools, Ints, Link, complete
+from mvemo.fuse.numeric import Link, complete
+from mvemo.manifests.array_types import F64, Bools, Ints
 
 # Coverages whose thresholds a model stores: 50 % to 99 %.
 GRID = np.arange(50, 100) / 100

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
-from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.results import OTHERS, Results, score_baseline, score_model
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.prediction_columns import check_outputs
+from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.splits.assignment import parts_of_groups
 from mvemo.manifests.text_table import listed

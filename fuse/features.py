@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.numeric import F32, Bools, Ints, Link, complete
+from mvemo.fuse.numeric import Link, complete
 from mvemo.fuse.scaling import Rows, standardise_within
 from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import labels as manifest_labels
 from mvemo.manifests import make_folds
+from mvemo.manifests.array_types import F32, Bools, Ints
 from mvemo.manifests.declared import setting
 
 LLD = "lld"

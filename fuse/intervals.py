@@ -22,7 +22,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from mvemo.fuse.bootstrap import Resamples
-from mvemo.fuse.numeric import F64, Bools
+from mvemo.manifests.array_types import F64, Bools
 
 Interval = tuple[float, float]
 LEVEL = 0.95

@@ -23,8 +23,9 @@ from mvemo.fuse.crossval.evaluation import evaluate_once
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.scores import roc_auc
-from mvemo.fuse.numeric import F64, Link
+from mvemo.fuse.numeric import Link
 from mvemo.fuse.results import Results, recommended_model
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.relabel import format_label
 
 # Share of wrong labels that is assumed, and exchanges of ratings that show wrong ones.

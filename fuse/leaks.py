@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mvemo.fuse.features import leave_each_out
-from mvemo.fuse.numeric import F32, F64, Bools, Ints
+from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 # Explained variance of a column, of classes or tags, and of ratings that only features made from
 # labels reach: made ratings without errors of listeners may be predicted as well.

@@ -20,8 +20,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mvemo.fuse.numeric import F32, Bools, Ints
 from mvemo.fuse.scaling import FAR, fit_scaling, unit_rows
+from mvemo.manifests.array_types import F32, Bools, Ints
 
 # Expected number of pairs of different groups below the strict threshold, by chance.
 BY_CHANCE = 0.01

@@ -15,10 +15,10 @@ from mvemo.fuse.crossval.evaluation import evaluate_once
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import models_of
-from mvemo.fuse.numeric import F64
 from mvemo.fuse.scaling import fit_scaling
 from mvemo.fuse.stores import FeatureStore, MemoryStore, joined, selected
 from mvemo.fuse.tasks import task_of
+from mvemo.manifests.array_types import F64
 
 FIELDS = ("clip_id", "path", "label", "uncertainty")
 

@@ -7,10 +7,8 @@ import numpy as np
 import scipy  # imports scipy.special at its first use, which takes 0.2 s
 from numpy.typing import NDArray
 
-F64 = NDArray[np.float64]
-F32 = NDArray[np.float32]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from mvemo.manifests.array_types import F64
+
 # Labels of clips, as `Task.read_labels` returns them.
 Labels = NDArray[Any]
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.external import Predictions, divided_note
-from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.tasks.prediction_columns import COLUMNS, RESERVED, Columns
 from mvemo.manifests import Manifest
+from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.cells import to_number
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label, Task, label_kind
@@ -183,7 +183,7 @@ def _predictions(
 
 def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> Table:
     """Read a file and rename its columns; with a manifest, paths may replace clip ids."""
-    table = read_table(path, error=BadFeatures, columns=columns)
+    table = read_table(path, columns=columns)
     for name, n in Counter(table.header).items():
         if n > 1:
             raise BadFeatures(f"{path}: duplicate column {name!r}")

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import INTEGRATED, Model
-from mvemo.fuse.numeric import F64, Bools, Ints, complete, mean_of_finite, spread
+from mvemo.fuse.numeric import complete, mean_of_finite, spread
 from mvemo.fuse.tasks.base import Column, Task
 from mvemo.manifests.annotators import Ceiling, ceilings_of
+from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.text_table import Tabular
 
 # Protocol of predictions that another program made.

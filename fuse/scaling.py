@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.numeric import F32, F64, Bools, Ints
+from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 # Largest absolute standardised value.
 LIMIT = 5.0

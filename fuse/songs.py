@@ -8,9 +8,10 @@ import numpy as np
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
-from mvemo.fuse.numeric import F64, Ints, complete, softmax
+from mvemo.fuse.numeric import complete, softmax
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.manifests import song_of
+from mvemo.manifests.array_types import F64, Ints
 
 SongRule = Literal["mean", "log-mean", "vote"]
 RULES: tuple[SongRule, ...] = ("mean", "log-mean", "vote")

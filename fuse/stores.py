@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mvemo.cache import ClipTable, FeatureSpec
 from mvemo.cache.table import Failure, subset
-from mvemo.fuse.numeric import F32, Bools, Ints, complete
+from mvemo.fuse.numeric import complete
+from mvemo.manifests.array_types import F32, Bools, Ints
 
 
 class FeatureStore(Protocol):

@@ -25,9 +25,10 @@ from mvemo.fuse.crossval.paired_tests import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
 from mvemo.fuse.near_pairs import near_rows
-from mvemo.fuse.numeric import F64, Bools, Ints, complete
+from mvemo.fuse.numeric import complete
 from mvemo.fuse.results import Results, recommended_model, score_model
 from mvemo.fuse.stores import FeatureStore, MemoryStore, joined, selected
+from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.dimensions import QUADRANTS
 from mvemo.manifests.labels import PLANE, parse_scale
 from mvemo.manifests.schemes import find_scheme

@@ -1,6 +1,9 @@
+from .errors import BadFile as BadFile
 from .errors import BadManifest as BadManifest
-from .errors import ManifestError as ManifestError
-from .errors import MissingManifest as MissingManifest
+from .errors import BadOption as BadOption
+from .errors import DiskFailed as DiskFailed
+from .errors import MissingFile as MissingFile
+from .errors import MvemoError as MvemoError
 from .errors import Problem as Problem
 from .labels import TASKS as TASKS
 from .labels import Task as Task

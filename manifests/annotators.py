@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.cells import are_numbers, parse_number, to_numbers
 from mvemo.manifests.clip_rows import Row, must_agree
 from mvemo.manifests.errors import Problems
-from mvemo.manifests.labels import F64, Label, LabelKind, label_kind
+from mvemo.manifests.labels import Label, LabelKind, label_kind
 from mvemo.manifests.model import Manifest
 
 # Columns of a manifest besides those of `Clip`: who gave the row's label; the number of people

@@ -1,9 +1,15 @@
 """Declaration of settings and of the keys of TOML files, as dataclasses."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from mvemo.manifests.errors import BadOption
+
+T = TypeVar("T")
+# No setting is larger.
+LARGEST = 1e10
 
 
 @dataclass(frozen=True)
@@ -65,15 +71,15 @@ def profile_fields(settings: Any) -> Iterator[tuple[Field[Any], Any]]:
             yield each, value
 
 
-def check_settings(settings: Any, error: Callable[[str], Exception]) -> None:
-    """Raise `error` for the first field whose value is not allowed."""
+def check_settings(settings: Any) -> None:
+    """Raise `BadOption` for the first field whose value is not allowed."""
     for each in fields(settings):
         value, allowed = getattr(settings, each.name), each.metadata.get("allowed")
         if allowed is None or value in allowed:
             continue
         if allowed.names:
-            raise error(f"{each.name}: expected {allowed}, got {value!r}")
-        raise error(f"{each.name} is {value}: it must be {allowed}")
+            raise BadOption(f"{each.name}: expected {allowed}, got {value!r}")
+        raise BadOption(f"{each.name} is {value}: it must be {allowed}")
 
 
 # --- TOML tables
@@ -82,7 +88,7 @@ _NOUNS = {str: "a string", int: "an integer", bool: "true or false", float: "a n
 
 
 def from_table(kind: Any, stated: Any, place: str = "") -> Any:
-    """Return a dataclass filled from a TOML table; raise ValueError for a wrong key or value.
+    """Return a dataclass filled from a TOML table; raise `BadOption` for a wrong key.
 
     A single value stands for a tuple of it, and a text for a dataclass with this first field.
     Fields with the metadata ``key=False`` cannot be stated. `place` is the table's key.
@@ -95,17 +101,61 @@ def from_table(kind: Any, stated: Any, place: str = "") -> Any:
         here = f"{place}.{key}" if place else key
         if key not in [each.name for each in known]:
             listing = ", ".join(each.name for each in known)
-            raise ValueError(f"unknown key {here}; expected one of {listing}")
+            raise BadOption(f"unknown key {here}; expected one of {listing}")
         values[key] = _converted(hints[key], value, here)
     for each in known:
         if each.name not in values and each.default is each.default_factory is MISSING:
-            raise ValueError(f"{place and place + ': '}the key {each.name} is missing")
+            raise BadOption(f"{place and place + ': '}the key {each.name} is missing")
     return kind(**values)
+
+
+def fill(settings: T, table: Mapping[str, Any], place: str) -> T:
+    """Return settings with the values of a table; raise `BadOption` for a wrong key or value.
+
+    The keys of nested settings are in the same table, a table is merged into a default table, and
+    a text with commas is a list. `place` is the key of the table.
+    """
+    known = [each.name for each, _ in profile_fields(settings)]
+    for name in table:
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise BadOption(f"{place}.{name}: unknown setting; expected one of {listed}")
+    return _filled(settings, table, place)
+
+
+def _filled(settings: T, table: Mapping[str, Any], place: str) -> T:
+    kind: Any = type(settings)
+    hints, values = get_type_hints(kind), dict[str, Any]()
+    for each in fields(kind):
+        default, here = getattr(settings, each.name), f"{place}.{each.name}"
+        if is_dataclass(default):
+            values[each.name] = _filled(default, table, place)
+        elif each.name in table:
+            value = table[each.name]
+            if isinstance(default, tuple):
+                value = split_names(value)
+            if isinstance(value, (int, float)) and abs(value) > LARGEST:
+                raise BadOption(f"{here}: expected a number of at most {LARGEST:g}, got {value:g}")
+            value = _converted(hints[each.name], value, here)
+            values[each.name] = {**default, **value} if isinstance(default, Mapping) else value
+    try:
+        new: T = replace(settings, **values)  # type: ignore[type-var]
+    except ValueError as error:
+        # The messages of settings start with the name of a setting.
+        raise BadOption(f"{place}.{error}") from None
+    return new
+
+
+def split_names(value: Any) -> Any:
+    """Return the names in a text with commas as a list; any other value as it is."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
 
 
 def _table(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{place}: expected a table, got {value!r}")
+        raise BadOption(f"{place}: expected a table, got {value!r}")
     return value
 
 
@@ -121,7 +171,9 @@ def _converted(hint: Any, value: Any, place: str) -> Any:
     kinds: tuple[Any, ...] = (str,) if origin is Literal else args or (hint,)
     if nested := [kind for kind in kinds if is_dataclass(kind)]:
         return from_table(nested[0], value, place)
-    if hint is Any or type(value) in kinds or (type(value) is int and float in kinds):
+    if hint is Any or type(value) in kinds:
         return value
+    if type(value) is int and float in kinds:
+        return float(value)
     nouns = " or ".join(_NOUNS[kind] for kind in kinds if kind in _NOUNS)
-    raise ValueError(f"{place}: expected {nouns}, got {value!r}")
+    raise BadOption(f"{place}: expected {nouns}, got {value!r}")

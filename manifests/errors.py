@@ -1,4 +1,4 @@
-"""Errors of manifests, and problems of a file, which are collected and reported together."""
+"""Errors of all packages, and problems of a file, which are collected and reported together."""
 
 import re
 from collections.abc import Callable
@@ -17,16 +17,28 @@ MOST_EQUAL = 3
 _VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|-?\d+(\.\d+)?")
 
 
-class ManifestError(Exception):
-    """Base class of errors about a manifest, a folder of clips or a fold file."""
+class MvemoError(Exception):
+    """Base class of all errors that a user can fix; the message states the problem and the fix."""
 
 
-class BadManifest(ManifestError, ValueError):
-    """Error in the content of a manifest; the message names the file, the value and the fix."""
+class BadFile(MvemoError, ValueError):
+    """Error in the content of a file; the message names the file, the value and the fix."""
 
 
-class MissingManifest(ManifestError, FileNotFoundError):
-    """Error for a manifest, a folder or a fold file that does not exist."""
+class BadManifest(BadFile):
+    """Error in the clips, labels, groups or folds of a manifest."""
+
+
+class MissingFile(MvemoError, FileNotFoundError):
+    """Error for a file or folder that does not exist or cannot be opened."""
+
+
+class DiskFailed(MvemoError, OSError):
+    """Failure to read or write a file, such as on a full disk."""
+
+
+class BadOption(MvemoError, ValueError):
+    """Wrong option or setting; the message gives its value and the allowed values."""
 
 
 class BadText(ValueError):

@@ -1,7 +1,7 @@
 """Atomic file writing, strict JSON, and quoting of values in errors.
 
-This is the lowest module: every package reads and writes its files with these functions, and
-passes its own error class for failures.
+Every package reads and writes its files with these functions. A file that cannot be written
+raises `DiskFailed`.
 """
 
 import errno
@@ -12,26 +12,19 @@ import os
 import re
 import shutil
 import socket
-import sys
+import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from mvemo.manifests.errors import DiskFailed, MvemoError
 
-TomlError = tomllib.TOMLDecodeError
-# Limits of JSON and TOML: levels of nesting, and bits of an integer, which fits into a float.
-_MOST_LEVELS, _MOST_BITS = 64, 1000
+# Size in bytes, times of the last changes of content and inode in ns, and inode number.
+Stamp = tuple[int, int, int, int]
 # Part of the names of temporary files: a machine removes only its own orphaned files.
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
-# An exception class, or a function that makes an exception from a message.
-MakeError = Callable[[str], Exception]
 
 
 # --- writing
@@ -39,18 +32,13 @@ MakeError = Callable[[str], Exception]
 
 @contextmanager
 def replacing(
-    path: Path,
-    temp: Path | None = None,
-    *,
-    error: type[Exception] | None = None,
-    kept: str = "",
-    durable: bool = True,
+    path: Path, temp: Path | None = None, *, kept: str = "", durable: bool = True
 ) -> Iterator[Path]:
     """Yield a temporary path to write to; on success, rename it to `path`.
 
     Whenever the process ends, `path` is the old file or the complete new one; with `durable` also
     after a power failure. A device or a pipe, such as ``/dev/stdout``, is written to, not replaced.
-    `kept` is added to the message of `error`.
+    `kept` is added to the message for a file that cannot be written.
     """
     link = path.is_symlink() and path.absolute().parent == Path("/dev")
     to_stream = link or (path.exists() and not (path.is_file() or path.is_dir()))
@@ -71,20 +59,18 @@ def replacing(
         os.replace(temp, path)
         if durable:
             sync_folder(path.parent)
+    except MvemoError:
+        raise
     except (OSError, RuntimeError) as problem:
         # HDF5 and torch raise RuntimeError on a full disk.
-        if error is None or isinstance(problem, error):
-            raise
-        raise error(f"{path}: cannot be written: {cause(problem)}{kept}") from None
+        raise DiskFailed(f"{path}: cannot be written: {cause(problem)}{kept}") from None
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing_together(
-    folder: Path, *, error: type[Exception], remove: Iterable[str] = ()
-) -> Iterator[Path]:
+def replacing_together(folder: Path, remove: Iterable[str] = ()) -> Iterator[Path]:
     """Yield an empty temporary folder; on success, move its files to `folder`, else discard them.
 
     Files of `folder` that are named in `remove` and were not written again are deleted.
@@ -103,10 +89,12 @@ def replacing_together(
             target = folder / path.relative_to(temp)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
+    except DiskFailed as problem:
+        raise DiskFailed(str(problem).replace(str(temp), str(folder))) from None
+    except MvemoError:
+        raise
     except OSError as problem:
-        raise error(f"{folder}: cannot be written: {cause(problem)}") from None
-    except error as problem:
-        raise error(str(problem).replace(str(temp), str(folder))) from None
+        raise DiskFailed(f"{folder}: cannot be written: {cause(problem)}") from None
     finally:
         shutil.rmtree(temp, ignore_errors=True)
         if new_folder:
@@ -146,26 +134,20 @@ def _alive(process: int) -> bool:
     return True
 
 
-def write_bytes(
-    path: Path, content: bytes, *, error: type[Exception] | None = None, durable: bool = True
-) -> None:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a file atomically; see `replacing`."""
-    with replacing(path, error=error, durable=durable) as temp:
+    with replacing(path, durable=durable) as temp:
         temp.write_bytes(content)
 
 
-def write_text(
-    path: Path, text: str, *, error: type[Exception] | None = None, durable: bool = True
-) -> None:
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write UTF-8 text atomically, lone surrogates as backslash escapes (valid in JSON)."""
-    write_bytes(path, text.encode("utf-8", "backslashreplace"), error=error, durable=durable)
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), durable=durable)
 
 
-def write_json(
-    path: Path, value: Any, *, error: type[Exception] | None = None, durable: bool = True
-) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Write `dump_json(value)` atomically; see `replacing`."""
-    write_text(path, dump_json(value), error=error, durable=durable)
+    write_text(path, dump_json(value), durable=durable)
 
 
 def sync_folder(folder: Path) -> None:
@@ -177,6 +159,23 @@ def sync_folder(folder: Path) -> None:
     with suppress(OSError):
         os.fsync(handle)
     os.close(handle)
+
+
+def stamp_of(file: Path | int) -> Stamp:
+    """Return the stamp of a regular file (path or open file); raise `OSError` for anything else."""
+    found = os.stat(file)
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+        raise OSError(None, f"it is {kind}, not a file")
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+def find_stamp(path: str | Path) -> list[int] | None:
+    """Return the stamp of a file as a JSON value, or None if there is no such file."""
+    try:
+        return list(stamp_of(Path(path)))
+    except (OSError, ValueError):
+        return None
 
 
 def cause(problem: BaseException) -> str:
@@ -202,7 +201,7 @@ def shown(text: str, most: int = 80) -> str:
     return f"{text[: most - 3]!r} ({len(text)} characters)"
 
 
-# --- JSON and TOML
+# --- JSON
 
 
 def dump_json(value: Any) -> str:
@@ -231,51 +230,3 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
     if where is not None and not isinstance(value, Path):
         raise TypeError(f"{where} is of type {type(value).__name__}, which JSON cannot hold")
     return str(value)
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Parse JSON, also of untrusted origin; raise a ValueError of one line if it is invalid."""
-    try:
-        return _bounded(lambda: json.loads(text))
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """Parse TOML, also of untrusted origin; raise a ValueError of one line if it is invalid."""
-    tables: dict[str, Any] = _bounded(lambda: tomllib.loads(text))
-    return tables
-
-
-def read_toml(path: Any, error: MakeError = ValueError) -> dict[str, Any]:
-    """Return the tables of a TOML file, also of untrusted origin, or raise `error`."""
-    try:
-        if not path.is_file():
-            raise ValueError("there is no such file")
-        return parse_toml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        why = cause(problem) if isinstance(problem, OSError) else problem
-        raise error(f"{path}: cannot be read as TOML: {why}") from None
-
-
-def _bounded(parse: Callable[[], Any]) -> Any:
-    """Return what `parse` returns; raise ValueError for deep nesting and for huge integers."""
-    many_digits = "a number has too many digits"
-    try:
-        value = parse()
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except (json.JSONDecodeError, TomlError, UnicodeDecodeError):
-        raise
-    except ValueError:
-        raise ValueError(many_digits) from None
-    level = [value]
-    for _ in range(_MOST_LEVELS):
-        if any(isinstance(each, int) and each.bit_length() > _MOST_BITS for each in level):
-            raise ValueError(many_digits)
-        nested = [each for each in level if isinstance(each, (dict, list))]
-        if not nested:
-            return value
-        parts = (each.values() if isinstance(each, dict) else each for each in nested)
-        level = [*chain.from_iterable(parts)]
-    raise ValueError(f"nested too deeply: expected at most {_MOST_LEVELS} levels")

@@ -2,12 +2,19 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
-from mvemo.manifests.files import cause, parse_json, sync_folder, write_text
+from mvemo.manifests.errors import DiskFailed
+from mvemo.manifests.files import cause, sync_folder, to_json_values, write_text
+from mvemo.manifests.text_files import parse_json
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -16,12 +23,12 @@ class Journal:
     """One append-only file of entries, which need not exist; a kill costs at most the last entry.
 
     If `durable`, each entry is on the disk before `append` returns. Failures to read or write
-    raise `error`.
+    raise `DiskFailed`.
 
     Examples
     --------
     >>> import tempfile
-    >>> journal = Journal(Path(tempfile.mkdtemp()) / "changes.jsonl", ValueError)
+    >>> journal = Journal(Path(tempfile.mkdtemp()) / "changes.jsonl")
     >>> journal.append([{"n": 1}])
     >>> _ = journal.path.write_text(journal.path.read_text() + '{"n": 2')  # a torn line
     >>> journal.append([{"n": 3}])
@@ -29,15 +36,15 @@ class Journal:
     ([1, 3], 1)
     """
 
-    def __init__(self, path: Path, error: type[Exception], durable: bool = True) -> None:
-        self.path, self._error, self._durable = path, error, durable
+    def __init__(self, path: Path, durable: bool = True) -> None:
+        self.path, self._durable = path, durable
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Append entries; if this fails, none of them is in the file."""
         text = _lines(entries)
         try:
             is_new = not self.path.exists()
-            with self.path.open("ab+", buffering=0) as file:
+            with self.path.open("ab+", buffering=0) as file, _locked(file):
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(size - 1, 0))
                 # A torn last line is ended, so that only this line is lost.
@@ -54,12 +61,12 @@ class Journal:
             if is_new and self._durable:
                 sync_folder(self.path.parent)
         except OSError as problem:
-            raise self._error(f"{self.path}: cannot be written: {cause(problem)}") from None
+            raise DiskFailed(f"{self.path}: cannot be written: {cause(problem)}") from None
 
     def replace(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Replace the whole content in one step."""
         text = _lines(entries).decode()
-        write_text(self.path, text, error=self._error, durable=self._durable)
+        write_text(self.path, text, durable=self._durable)
 
     def read(self, parse: Callable[[Any], T]) -> tuple[list[T], int]:
         """Return `parse` of each entry, oldest first, and the number of unreadable lines.
@@ -71,7 +78,7 @@ class Journal:
         try:
             content = self.path.read_bytes() if self.path.exists() else b""
         except OSError as problem:
-            raise self._error(f"{self.path}: cannot be read: {cause(problem)}") from None
+            raise DiskFailed(f"{self.path}: cannot be read: {cause(problem)}") from None
         for line in filter(None, content.split(b"\n")):
             try:
                 found.append(parse(parse_json(line)))
@@ -80,5 +87,14 @@ class Journal:
         return found, n_bad
 
 
+@contextmanager
+def _locked(file: IO[bytes]) -> Iterator[None]:
+    """Keep other processes from appending to a file, where its file system has locks."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+    yield  # closing the file releases the lock
+
+
 def _lines(entries: Iterable[Mapping[str, Any]]) -> bytes:
-    return "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+    return "".join(json.dumps(to_json_values(entry)) + "\n" for entry in entries).encode()

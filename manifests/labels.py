@@ -10,16 +10,13 @@ from contextlib import suppress
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.cells import parse_number, to_number
 from mvemo.manifests.errors import BadManifest, Report
 from mvemo.manifests.files import shown
 from mvemo.manifests.tables import RESERVED, format_names, parse_names
-
-F64 = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 Task = Literal["multiclass", "multilabel", "regression", "unlabelled"]
 TASKS: tuple[Task, ...] = ("multiclass", "multilabel", "regression")

@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.labels import F64, Ints, Label, Task, label_kind
+from mvemo.manifests.labels import Label, Task, label_kind
 from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, format_names, write_table
 
 # Paths that need no normalisation, which would be slower.

@@ -126,7 +126,7 @@ def read_manifest(
 
     Raises
     ------
-    MissingManifest
+    MissingFile
         The file does not exist.
     BadManifest
         The file has problems; the message lists all of them, one per line.
@@ -167,7 +167,7 @@ def check_manifest(
 
     Raises
     ------
-    MissingManifest
+    MissingFile
         The file does not exist.
 
     Examples

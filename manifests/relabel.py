@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mvemo.manifests.errors import BadManifest, MissingManifest, Problems, Report
+from mvemo.manifests.errors import BadManifest, Problems, Report
 from mvemo.manifests.labels import Label, label_kind
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.tables import format_names, plain_text, read_table
@@ -40,7 +40,7 @@ def relabel(manifest: Manifest, table: str | Path) -> tuple[Manifest, int]:
     ([('calm',), ('calm',)], 1)
     """
     path = Path(table)
-    content, problems = read_table(path, error=BadManifest, missing=MissingManifest), Problems(path)
+    content, problems = read_table(path), Problems(path)
     header, known = content.header, {clip.clip_id for clip in manifest.clips}
     if missing := [name for name in ("clip_id", CORRECTED) if name not in header]:
         listing = ", ".join(map(repr, header))

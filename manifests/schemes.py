@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib import resources
+from pathlib import Path
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.files import read_toml
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Manifest
+from mvemo.manifests.text_files import read_toml
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def _normalise(label: str) -> str:
 
 
 def _read_schemes() -> dict[str, Scheme]:
-    tables = read_toml(resources.files(__package__) / "schemes.toml")
+    tables = read_toml(Path(__file__).with_name("schemes.toml"))
     doubtful = tables.pop("doubtful")
     schemes = {}
     for name, members in tables.items():

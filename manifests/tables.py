@@ -17,9 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mvemo.manifests.cells import are_numbers, to_whole
-from mvemo.manifests.errors import BadManifest, BadText, MissingManifest, Problem, Problems
-from mvemo.manifests.files import MakeError, parse_json, shown, write_bytes
+from mvemo.manifests.errors import BadFile, BadText, MissingFile, Problem, Problems
+from mvemo.manifests.files import shown, write_bytes
 from mvemo.manifests.spreadsheets import CsvRow, excel_rows, parquet_rows
+from mvemo.manifests.text_files import parse_json
 
 MANIFEST_VERSION = "1"
 # Columns of a manifest that cannot be targets or tags.
@@ -185,15 +186,9 @@ class Table:
 # --- reading
 
 
-def read_table(
-    path: Path,
-    *,
-    error: MakeError,
-    missing: MakeError | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> Table:
-    """Read a table, rename its columns (`Table.renamed`), and raise the caller's errors."""
-    with _reading(path, error, missing):
+def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
+    """Read a table and rename its columns (`Table.renamed`); raise `BadFile` or `MissingFile`."""
+    with _reading(path):
         table = _load_table(path).renamed(columns or {})
         if not table.rows:
             raise BadText(0, "the table has no rows")
@@ -207,7 +202,7 @@ def collect_table(
     if path.is_dir():
         problems.add(0, "this is a folder: make a manifest of it with 'mvemo manifest scan'")
         return Table()
-    with _reading(path, BadManifest, MissingManifest):
+    with _reading(path):
         try:
             return _load_table(path).renamed(columns or {})
         except BadText as error:
@@ -215,22 +210,22 @@ def collect_table(
             return Table()
 
 
-def read_lines(path: Path, *, error: MakeError) -> list[str]:
+def read_lines(path: Path) -> list[str]:
     """Return the lines of a UTF-8 file that are not blank, without blanks around them."""
-    with _reading(path, error):
+    with _reading(path):
         return [line.strip() for line in _read_text(path).splitlines() if line.strip()]
 
 
 @contextmanager
-def _reading(path: Path, error: MakeError, missing: MakeError | None = None) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise (missing or error)(f"{path}: no such file") from None
+        raise MissingFile(f"{path}: no such file") from None
     except OSError as problem:
-        raise error(f"{path}: cannot be read: {problem.strerror or problem}") from None
+        raise BadFile(f"{path}: cannot be read: {problem.strerror or problem}") from None
     except BadText as problem:
-        raise error(str(Problem(path, *problem.args))) from None
+        raise BadFile(str(Problem(path, *problem.args))) from None
 
 
 def _load_table(path: Path) -> Table:
@@ -389,10 +384,10 @@ def write_table(
     CsvWriter(buffer).writerow(stated_header(head, kind, version, settings))
     CsvWriter(buffer).writerows([*row, ""] for row in others)
     try:
-        write_bytes(path, buffer.getvalue().encode(), error=BadManifest)
+        write_bytes(path, buffer.getvalue().encode())
     except UnicodeEncodeError as error:
         bad = error.object[error.start : error.end]
-        raise BadManifest(f"{path}: cannot be written because {bad!r} is not UTF-8") from None
+        raise BadFile(f"{path}: cannot be written because {bad!r} is not UTF-8") from None
 
 
 # --- cells

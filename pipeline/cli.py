@@ -23,9 +23,9 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.commands.options import CONTEXT, with_verbosity
 from mvemo.pipeline.console.messages import Verbosity, guarded_streams, running
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.start import interrupting_signals, report_interrupt
 
 # Subcommand -> module and function, and its line in ``mvemo --help``.
@@ -56,10 +56,6 @@ COMMANDS = {
 }
 # Entry points of further commands: of the rooms above `mvemo.pipeline`, and of other packages.
 GROUP = "mvemo.commands"
-# Modules that define all errors of mvemo; an error is recognised by name, without an import.
-ERROR_MODULES = tuple(
-    f"mvemo.{package}.errors" for package in ("manifests", "cache", "extract", "fuse", "pipeline")
-)
 # Parts of the system's messages about too little memory to load a library.
 _NO_ROOM = ("failed to map segment", "annot allocate memory")
 # Modules that stage one needs in addition to the base install.
@@ -201,7 +197,7 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
 
 def bad_input(error: BaseException) -> str | None:
     """Return the one-line message for an error that the user can fix; None for a bug."""
-    if any(kind.__module__ in ERROR_MODULES for kind in type(error).__mro__):
+    if isinstance(error, MvemoError):
         return str(error)
     if isinstance(error, ImportError):
         missing = (error.name or "").split(".")[0]

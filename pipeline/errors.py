@@ -1,25 +1,15 @@
 """Errors of the pipeline."""
 
-
-class PipelineError(Exception):
-    """Base class of the errors of this package."""
+from mvemo.manifests.errors import MvemoError
 
 
-class BadOption(PipelineError, ValueError):
-    """Wrong option or setting; the message gives its value and the allowed values."""
-
-
-class WrongType(PipelineError, TypeError):
+class WrongType(MvemoError, TypeError):
     """Argument of a function that is of another type than expected."""
 
 
-class DiskFailed(PipelineError, OSError):
-    """Failure to read or write a file of a work folder, such as on a full disk."""
-
-
-class ClipFailed(PipelineError, RuntimeError):
+class ClipFailed(MvemoError, RuntimeError):
     """Failure of a clip in a run that ends at the first failure."""
 
 
-class TaskFailed(PipelineError, RuntimeError):
+class TaskFailed(MvemoError, RuntimeError):
     """Failure of a task in another process; the message names the task."""

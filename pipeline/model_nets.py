@@ -16,9 +16,9 @@ from mvemo.extract.nets.parts.encoder_folders import EncoderFolder
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings, ViewSettings
 from mvemo.fuse.final.model import FinalModel, load_model
 from mvemo.manifests.array_files import NpzFile
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import replacing
 from mvemo.pipeline.console.messages import tell, tell_note
-from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
@@ -44,7 +44,7 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
                 continue
             target = folder / _file(spec)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target, error=BadOption) as temp, temp.open("wb") as file:
+            with replacing(target) as temp, temp.open("wb") as file:
                 arrays: Any = {name: value.numpy() for name, value in result[0].items()}
                 np.savez(file, **arrays)
             written.append(_file(spec))

@@ -20,8 +20,9 @@ from mvemo.manifests import (
     scan_clips,
     write_manifest,
 )
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import to_json_values
-from mvemo.pipeline.errors import BadOption, WrongType
+from mvemo.pipeline.errors import WrongType
 
 if TYPE_CHECKING:
     from mvemo.cache import Cache, ClipTable

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import NETS, SharedSettings, net_names
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.store.decoded import DecodeSettings
 from mvemo.extract.workers.process import ClipLimits
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.manifests.declared import check_settings, setting
+from mvemo.manifests.errors import BadOption
 
 PROFILES = ("best", "c17", "demo", "paper", "pretrained")
 # Default nets: the nets of the papers PL20 and Z22.
@@ -23,7 +23,7 @@ MOST = 1_000_000
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """Settings of stage one; an unknown name or a value out of range raises `BadSetting`."""
+    """Settings of stage one; an unknown name or a value out of range raises `BadOption`."""
 
     run: RunSettings = setting(RunSettings, "Settings shared by all nets.")
     nets: tuple[str, ...] = setting(DEFAULT_NETS, "Nets to run, in order.")
@@ -56,18 +56,18 @@ class ExtractSettings:
     )
 
     def __post_init__(self) -> None:
-        check_settings(self, BadSetting)
+        check_settings(self)
         if not self.nets:
-            raise BadSetting(f"nets is empty: expected some of {', '.join(net_names())}")
+            raise BadOption(f"nets is empty: expected some of {', '.join(net_names())}")
         for what, known in (("nets", NETS), ("descriptors", DESCRIPTORS)):
             names = getattr(self, what)
             for name in names:
                 if name not in known:
-                    raise BadSetting(
+                    raise BadOption(
                         f"{what}: unknown {what[:-1]} {name!r}: expected one of {', '.join(known)}"
                     )
                 if names.count(name) > 1:
-                    raise BadSetting(f"{what} repeats {name!r}")
+                    raise BadOption(f"{what} repeats {name!r}")
 
     @property
     def decoding(self) -> DecodeSettings:

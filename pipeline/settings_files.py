@@ -12,15 +12,13 @@ lists the known keys.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields, is_dataclass, replace
-from importlib import resources
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import (
     NETS,
     SharedSettings,
@@ -32,16 +30,11 @@ from mvemo.extract.nets import (
     with_shared_options,
 )
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.fuse.errors import FuseError
-from mvemo.manifests.declared import profile_fields
-from mvemo.manifests.files import TomlError, parse_toml
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.declared import fill, profile_fields, split_names
+from mvemo.manifests.errors import BadOption
+from mvemo.manifests.text_files import TomlError, parse_toml, read_toml
 from mvemo.pipeline.settings import PROFILES, ExtractSettings, Settings
 
-T = TypeVar("T")
-
-# Larger than any valid setting.
-LARGEST = 1e10
 # Maximum depth of nested tables.
 MOST_LEVELS = 9
 # Maximum length of an override in a message, in characters.
@@ -56,28 +49,27 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     Overrides are ``key=value``, with dots in keys and values as in TOML; a bare word is a string.
     This imports the modules of the nets and torch; `load_fuse_settings` imports neither.
     """
-    text = _profile_text(profile)
     with _blaming(profile, overrides, load_settings):
-        tree = _read(text, overrides)
-        extract = _filled(ExtractSettings(), tree, "extract")
+        tree = _read(profile, overrides)
+        extract = fill(ExtractSettings(), _table(tree, "extract"), "extract")
         described = replace(DescriptorSettings(), level=extract.run.level)
-        descriptors = _filled(described, tree, "descriptors")
+        descriptors = fill(described, _table(tree, "descriptors"), "descriptors")
         shared = SharedSettings(extract.n_frames, descriptors)
         nets = {}
         for name in dict.fromkeys((*net_names(), *extract.nets)):
-            net = _filled(default_settings(name, profile), tree, f"nets.{name}")
+            key = f"nets.{name}"
+            net = fill(default_settings(name, profile), _table(tree, key), key)
             nets[name] = with_shared_options(net, shared)
             options_of(nets[name])
             check_view(nets[name])
-        fuse = _filled(EvaluationSettings(), tree, "fuse")
+        fuse = fill(EvaluationSettings(), _table(tree, "fuse"), "fuse")
         return Settings(profile, extract, descriptors, nets, fuse)
 
 
 def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> EvaluationSettings:
     """Read only the settings of stage two; tables of stage one, which need torch, are ignored."""
-    text = _profile_text(profile)
     with _blaming(profile, overrides, load_fuse_settings):
-        return _filled(EvaluationSettings(), _read(text, overrides), "fuse")
+        return fill(EvaluationSettings(), _table(_read(profile, overrides), "fuse"), "fuse")
 
 
 class Override(str):
@@ -98,7 +90,7 @@ def _blaming(
     """Make an error name the override that causes it, otherwise the profile."""
     try:
         yield
-    except (BadOption, BadSetting) as error:
+    except BadOption as error:
         cause = f"profile {profile}" if profile in PROFILES else str(Path(profile))
         if overrides:
             # If this raises, an earlier override or the profile is wrong; if not, the last is.
@@ -128,55 +120,30 @@ def _meant(key: str) -> list[str]:
     return [] if key in keys else nearest[:MOST_MEANT]
 
 
-def _profile_text(profile: str) -> str:
-    if profile in PROFILES:
-        return resources.files("mvemo.pipeline").joinpath(f"profiles/{profile}.toml").read_text()
+def _read(profile: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the tables of a profile, with the overrides applied."""
     path = Path(profile)
-    if not path.is_file():
+    if profile in PROFILES:
+        path = Path(__file__).with_name("profiles") / f"{profile}.toml"
+    elif not path.is_file():
         raise BadOption(
             f"unknown profile {profile!r}: expected a file or one of {', '.join(PROFILES)}"
         )
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadOption(f"{path}: cannot be read as a profile: {error}") from error
-
-
-def _read(text: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the tables of a profile, with the overrides applied."""
-    try:
-        tree = parse_toml(text)
-    except ValueError as error:
-        raise BadOption(f"not valid TOML: {error}") from error
+    tree: dict[str, Any] = read_toml(path)
     for override in overrides:
         _override(tree, override)
-    _check_numbers(tree, "")
     for name in sorted(set(tree) - {"extract", "descriptors", "nets", "fuse"}):
         raise BadOption(f"unknown setting {name!r}: expected extract, descriptors, nets or fuse")
     extract = _table(tree, "extract")
-    if "nets" in extract:
-        try:
-            extract["nets"] = list(add_folders(_names(extract["nets"], "extract.nets")))
-        except BadSetting as error:
-            raise BadOption(f"extract.nets: {error}") from error
+    nets = split_names(extract.get("nets", []))
+    if not isinstance(nets, list) or not all(isinstance(name, str) for name in nets):
+        raise BadOption(f"extract.nets: expected a list of names, got {nets!r}")
+    if nets:
+        extract["nets"] = list(add_folders(nets))
     for name in _table(tree, "nets"):
         if name not in NETS and name not in extract.get("nets", ()):
             raise BadOption(f"unknown net {name!r}: expected one of {', '.join(net_names())}")
     return tree
-
-
-def _check_numbers(value: Any, key: str) -> None:
-    """Raise `BadOption` for numbers that are not finite or larger than any setting."""
-    if isinstance(value, (dict, list)):
-        if key.count(".") > MOST_LEVELS:
-            raise BadOption(f"{key}: is nested too deeply")
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        for name, each in pairs:
-            _check_numbers(each, f"{key}.{name}".removeprefix("."))
-    elif isinstance(value, (int, float)) and not abs(value) <= LARGEST:
-        raise BadOption(
-            f"{key}: expected a finite number of at most {LARGEST:g}, got {value!s:.20}"
-        )
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -192,6 +159,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise BadOption(str(error)) from error
     node = tree
     *parents, last = key.strip().split(".")
+    if len(parents) > MOST_LEVELS:
+        raise BadOption("nested too deeply")
     for part in parents:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
@@ -208,53 +177,3 @@ def _table(tree: dict[str, Any], key: str) -> dict[str, Any]:
             raise BadOption(f"{key}: expected a table of settings, got {node!r}")
     table = node
     return table
-
-
-def _filled(defaults: T, tree: dict[str, Any], key: str) -> T:
-    """Return `defaults` with the values of the table at a dotted key; nested keys are flat."""
-    table = _table(tree, key)
-    known = [each.name for each, _ in profile_fields(defaults)]
-    for name in table:
-        if name not in known:
-            raise BadOption(f"{key}.{name}: unknown setting; expected one of {', '.join(known)}")
-    try:
-        return _replaced(defaults, table, key)
-    except (BadSetting, FuseError) as error:
-        # The messages of settings start with the name of a setting.
-        raise BadOption(f"{key}.{error}") from error
-
-
-def _replaced(settings: T, table: Mapping[str, Any], where: str) -> T:
-    """Return a settings object with the values of a table, converted to the defaults' types."""
-    values = {}
-    for each in fields(settings):  # type: ignore[arg-type]
-        default = getattr(settings, each.name)
-        if is_dataclass(default):
-            values[each.name] = _replaced(default, table, where)
-        elif each.name in table:
-            values[each.name] = _typed(table[each.name], default, f"{where}.{each.name}")
-    return replace(settings, **values)  # type: ignore[type-var]
-
-
-def _typed(value: Any, default: Any, where: str) -> Any:
-    """Convert a value to the type of its default; a table is merged into a default table."""
-    if isinstance(default, tuple):
-        return _names(value, where)
-    if isinstance(default, Mapping):
-        if isinstance(value, dict):
-            return {**default, **value}
-        raise BadOption(f"{where}: expected a table, got {value!r}")
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    if type(value) is type(default):
-        return value
-    raise BadOption(f"{where}: expected {type(default).__name__}, got {value!r}")
-
-
-def _names(value: Any, where: str) -> tuple[str, ...]:
-    """Return the names in a list, or in a comma-separated string."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    raise BadOption(f"{where}: expected a list of names, got {value!r}")

@@ -9,16 +9,16 @@ from typing import Any
 import click
 
 from mvemo.cache import Cache, open_cache
-from mvemo.fuse import EvaluationSettings, FuseError, evaluate, format_table, write_report
+from mvemo.fuse import EvaluationSettings, evaluate, format_table, write_report
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import FinalModel, save_model
 from mvemo.fuse.report import report_files, score_tables, tables
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import read_folds
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import replacing_together
 from mvemo.pipeline.clips.clip_tables import links_of_cache, links_of_folder, prescribed_by
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import copy_nets, trained_specs
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import PROFILES
@@ -118,7 +118,7 @@ def run_fuse(request: FuseRequest) -> str:
                     if final.dresses is not None:
                         dressed = stack.enter_context(open_cache(final.dresses))
                     model = build_model(cache, results, settings, preferred, dressed)
-            except FuseError as error:
+            except MvemoError as error:
                 why_none = error
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]
     if request.save_heads:
@@ -126,14 +126,12 @@ def run_fuse(request: FuseRequest) -> str:
     # Report and model are replaced together: if one fails, those of an older run are kept.
     try:
         with ExitStack() as stack:
-            new = stack.enter_context(
-                replacing_together(out, error=FuseError, remove=report_files.RUN_FILES)
-            )
+            new = stack.enter_context(replacing_together(out, remove=report_files.RUN_FILES))
             write_report(results, new, heads=request.save_heads)
             if final is not None and model is not None:
-                folder = replacing_together(final.folder, error=FuseError)
+                folder = replacing_together(final.folder)
                 lines += _write_model(model, final, features.parent, stack.enter_context(folder))
-    except FuseError:
+    except MvemoError:
         # The table of scores is printed, so that it is not lost if the files cannot be written.
         click.echo(lines[0])
         raise

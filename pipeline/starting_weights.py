@@ -24,7 +24,7 @@ def tell_weights(report: WeightReport) -> None:
 
 
 def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> None:
-    """Raise `BadSetting` for a frozen net whose weights cannot be downloaded."""
+    """Raise `BadOption` for a frozen net whose weights cannot be downloaded."""
     for plan in plans:
         if not _to_fetch(plan, settings):
             require_weights(plan, settings.extract.run)

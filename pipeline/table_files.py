@@ -10,12 +10,12 @@ from mvemo.manifests.files import replacing, write_text
 from mvemo.manifests.tables import PARQUET, CsvWriter
 
 
-def write_rows(path: Path, rows: Sequence[Sequence[object]], *, error: type[Exception]) -> None:
+def write_rows(path: Path, rows: Sequence[Sequence[object]]) -> None:
     """Write a header and rows atomically; None stands for an empty cell."""
     if path.suffix.lower() not in PARQUET:
         text = io.StringIO(newline="")
         CsvWriter(text).writerows(rows)
-        write_text(path, text.getvalue(), error=error)
+        write_text(path, text.getvalue())
         return
     # pyarrow has no types, and is only installed with pandas.
     arrow: Any = import_module("pyarrow")
@@ -28,5 +28,5 @@ def write_rows(path: Path, rows: Sequence[Sequence[object]], *, error: type[Exce
         kind = arrow.float64() if numeric and any(c is not None for c in cells) else arrow.string()
         texts = [None if cell is None else str(cell) for cell in cells]
         columns.append(arrow.array(cells if kind == arrow.float64() else texts, kind))
-    with replacing(path, error=error) as temp:
+    with replacing(path) as temp:
         parquet.write_table(arrow.Table.from_arrays(columns, [*map(str, header)]), temp)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvemo.cache.parts import locked_cache
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 
 # Subfolders of stage one: decoded media and trained nets.
 DECODED, NETS = "decoded", "nets"

@@ -14,7 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mvemo.fuse.conformal import limits, members
-from mvemo.fuse.numeric import F64, softmax
+from mvemo.fuse.numeric import softmax
+from mvemo.manifests.array_types import F64
 
 ASKED, STATED = 0.9, "0.900"
 # Clips that the coverage of one threshold is measured on.

@@ -7,7 +7,6 @@ from functools import cached_property
 import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
-from mvemo.extract.array_types import F32
 from mvemo.extract.descriptors import framing
 from mvemo.extract.descriptors.spectral import (
     FilterBanks,
@@ -25,8 +24,9 @@ from mvemo.extract.descriptors.voice import (
     residual,
     residual_phase,
 )
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.media.loudness import LoudnessMeter
+from mvemo.manifests.array_types import F32
+from mvemo.manifests.errors import BadOption
 
 # Increase this number when the same settings would give other values.
 VERSION = 1
@@ -111,7 +111,7 @@ DESCRIPTORS = (*_DESCRIPTORS, *TIMES, LOUDNESS)
 
 
 def dim_of(name: str, settings: framing.DescriptorSettings) -> int:
-    """Return the number of columns of a descriptor; raise BadSetting for an unknown name."""
+    """Return the number of columns of a descriptor; raise BadOption for an unknown name."""
     _check_name(name)
     return _DESCRIPTORS[name].dim(settings.framed(name)) if name in _DESCRIPTORS else 1
 
@@ -128,7 +128,7 @@ def descriptor_spec(name: str, settings: framing.DescriptorSettings) -> FeatureS
 
     Raises
     ------
-    BadSetting
+    BadOption
         If the name is not one of `DESCRIPTORS`.
 
     Examples
@@ -207,7 +207,7 @@ def describe(
     ------
     BadMedia
         If the waveform is empty, not finite, or completely silent.
-    BadSetting
+    BadOption
         If a name is not one of `DESCRIPTORS`.
 
     See Also
@@ -258,4 +258,4 @@ def describe(
 
 def _check_name(name: str) -> None:
     if name not in DESCRIPTORS:
-        raise BadSetting(f"unknown descriptor {name!r}; expected one of {', '.join(DESCRIPTORS)}")
+        raise BadOption(f"unknown descriptor {name!r}; expected one of {', '.join(DESCRIPTORS)}")

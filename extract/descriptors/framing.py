@@ -12,9 +12,11 @@ import numpy as np
 import scipy
 from numpy.lib.stride_tricks import sliding_window_view
 
-from mvemo.extract.array_types import F32, F64, I64, release
-from mvemo.extract.errors import BadMedia, BadSetting
+from mvemo.extract.errors import BadMedia
+from mvemo.extract.mapped_files import release
+from mvemo.manifests.array_types import F32, F64, Ints
 from mvemo.manifests.declared import check_settings, setting
+from mvemo.manifests.errors import BadOption
 
 # Names of settings in feature caches. They stay, because new names would change the cache keys.
 _RECORDED_NAMES = {"silence_db": "mute_db"}
@@ -40,7 +42,7 @@ class DescriptorSettings:
     The defaults of the framing are those of J22 2.2.1: frames of 2,048 samples at 44.1 kHz (46 ms)
     that overlap by half, with the Blackman-Harris window. For the spectrogram, J22 2.3.1 gives
     frames of 10 to 30 ms; 1,024 samples are 23 ms. J22 does not give the other values. A value
-    out of range raises `BadSetting`.
+    out of range raises `BadOption`.
 
     Examples
     --------
@@ -79,7 +81,7 @@ class DescriptorSettings:
     contrast_min: float = setting(200.0, "Lower edge of the lowest octave in Hz.", ge=1)
 
     def __post_init__(self) -> None:
-        check_settings(self, BadSetting)
+        check_settings(self)
         # Allowed ranges that depend on other settings.
         ranges = {
             "hop_length": (1, self.n_fft),
@@ -94,24 +96,24 @@ class DescriptorSettings:
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise BadSetting(f"{name} is {value}: it must be {low:g} to {high:g}")
+                raise BadOption(f"{name} is {value}: it must be {low:g} to {high:g}")
         for name in ("n_fft", "spectrogram_n_fft"):
             if getattr(self, name) % 2:
-                raise BadSetting(f"{name} is {getattr(self, name)}: it must be even")
+                raise BadOption(f"{name} is {getattr(self, name)}: it must be even")
         if self.lags[1] < self.lags[0] + 2:
-            raise BadSetting(
+            raise BadOption(
                 f"f0_max is {self.f0_max} Hz: it must be higher, because frames of "
                 f"{self.n_fft} samples show no frequency below {self.sr / self.lags[1]:.0f} Hz"
             )
         if self.formant_bins <= self.formant_order:
-            raise BadSetting(
+            raise BadOption(
                 f"formant_order is {self.formant_order}: it must be below {self.formant_bins}, the "
                 f"number of DFT bins in the formant range for frames of {self.n_fft} samples"
             )
         try:
             _window(self.window, self.n_fft)
         except (ValueError, TypeError) as error:
-            raise BadSetting(
+            raise BadOption(
                 f"unknown window {self.window!r}; expected a name for scipy.signal.get_window"
             ) from error
 
@@ -175,7 +177,7 @@ def block_frames(settings: DescriptorSettings) -> int:
     return max(BLOCK_SAMPLES // settings.n_fft, 1)
 
 
-def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
+def audible_frames(y: F32, settings: DescriptorSettings) -> Ints:
     """Return the indices of the frames that are not silent, int64 (frames,), ascending."""
     # Silent frames are dropped, not silent samples (J22 3.1, Fig. 6): joining the samples around a
     # gap would cause a click and shift all later times.
@@ -214,7 +216,7 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
     return audible
 
 
-def blocks(y: F32, settings: DescriptorSettings, numbers: I64) -> Iterator[Frames]:
+def blocks(y: F32, settings: DescriptorSettings, numbers: Ints) -> Iterator[Frames]:
     """Yield the frames with the given indices, in blocks of `block_frames`."""
     size, before = block_frames(settings), settings.lpc_order
     for first in range(0, len(numbers), size):
@@ -231,7 +233,7 @@ def _ends_part(first: int, size: int, settings: DescriptorSettings) -> bool:
     return first * hop // PART_SAMPLES != (first + size) * hop // PART_SAMPLES
 
 
-def _views(y: F32, start: I64, length: int) -> F32:
+def _views(y: F32, start: Ints, length: int) -> F32:
     """Return parts of a waveform that begin at `start` (ascending), padded with zeros."""
     low, high = int(start[0]), int(start[-1]) + length
     part = y[max(low, 0) : high]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import scipy  # imports scipy.fft at its first use: loading nets does not need it
 
-from mvemo.extract.array_types import F32, F64
 from mvemo.extract.descriptors.framing import DescriptorSettings, window_of
-from mvemo.extract.errors import BadSetting
+from mvemo.manifests.array_types import F32, F64
 from mvemo.manifests.declared import Allowed, check_settings, setting
+from mvemo.manifests.errors import BadOption
 
 # Smallest power for the logarithm: -100 dB.
 POWER_FLOOR = 1e-10
@@ -43,11 +43,11 @@ class MelSettings:
     dynamic_range: float = setting(80.0, gt=0)
 
     def __post_init__(self) -> None:
-        check_settings(self, BadSetting)
+        check_settings(self)
         if self.fmax == 0.0:
             object.__setattr__(self, "fmax", self.sr / 2)
         if not 0 <= self.fmin < self.fmax <= self.sr / 2:
-            raise BadSetting(
+            raise BadOption(
                 f"fmin is {self.fmin} Hz and fmax {self.fmax} Hz: expected 0 <= fmin < fmax <= "
                 f"{self.sr / 2} Hz, half the sampling rate"
             )

@@ -8,8 +8,8 @@ sound are nearly singular: in float32 the small residual would be lost.
 import numpy as np
 import scipy  # not scipy.fft, see `spectral`
 
-from mvemo.extract.array_types import F32, F64, I64
 from mvemo.extract.descriptors.framing import DescriptorSettings, Frames, window_of
+from mvemo.manifests.array_types import F32, F64, Ints
 
 # The period is the first dip of the normalised difference below this (step 4 of the YIN paper).
 DIP = 0.1
@@ -71,7 +71,7 @@ def normalised_difference(values: F32, longest: int) -> F64:
     return out
 
 
-def _pick(normalised: F64) -> I64:
+def _pick(normalised: F64) -> Ints:
     """Return the lag of the first local minimum below `DIP`, or else of the global minimum."""
     dips = normalised < DIP
     dips[:, 1:] &= normalised[:, 1:] < normalised[:, :-1]
@@ -81,7 +81,7 @@ def _pick(normalised: F64) -> I64:
     return np.where(dips.any(axis=1), dips.argmax(axis=1), normalised.argmin(axis=1))
 
 
-def _parabola(normalised: F64, lag: I64) -> F64:
+def _parabola(normalised: F64, lag: Ints) -> F64:
     """Return the offset of the vertex of a parabola through each lag and its neighbours."""
     row = np.arange(len(lag))
     inner = np.clip(lag, 1, normalised.shape[1] - 2)

@@ -11,7 +11,6 @@ import numpy as np
 import soundfile
 import soxr
 
-from mvemo.extract.array_types import F32
 from mvemo.extract.media.formats import is_cut_off
 from mvemo.extract.media.loudness import (
     VORBIS_CHANNELS,
@@ -29,6 +28,7 @@ from mvemo.extract.media.request import (
     starts_after_end,
 )
 from mvemo.extract.media.sound_files import open_parts, stated_length_ratio
+from mvemo.manifests.array_types import F32
 
 # A waveform is silent if half of its range is below this: -80 dB relative to full scale.
 SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)

@@ -16,7 +16,6 @@ from typing import Any
 import av
 import numpy as np
 
-from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media import packets
 from mvemo.extract.media.audio import SoundCollector, channel_note
@@ -35,6 +34,7 @@ from mvemo.extract.media.request import (
     error_line,
     starts_after_end,
 )
+from mvemo.manifests.array_types import F32, F64, U8
 
 # Callback for the row of a time, and the picture that is shown at it by size.
 OnPictures = Callable[[int, dict[int, U8]], None]

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
+from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
 from mvemo.extract.workers.pool import run_calls, start_workers
 from mvemo.extract.workers.process import Call, ClipLimits
+from mvemo.manifests.errors import MvemoError
 
 _LIMITS = ClipLimits()
 DECODE = "mvemo.extract.media.reading:decode_clip"
@@ -24,7 +25,7 @@ def start_readers(count: int = 1) -> None:
 
 def read_each(
     function: str, files: Sequence[tuple[Path, dict[str, Any]]], *, workers: int = 0
-) -> Iterator[tuple[int, Any | ExtractError]]:
+) -> Iterator[tuple[int, Any | MvemoError]]:
     """Call ``module:name`` for each (path, keywords) in workers; yield (row, result or error)."""
     calls = [
         Call(function, (path,), *_LIMITS.of_file(path), keywords=keywords)
@@ -35,18 +36,18 @@ def read_each(
         yield outcome.index, outcome.result() if error is None else error
 
 
-def _reading_error(path: Path, error: BaseException | None) -> ExtractError | None:
+def _reading_error(path: Path, error: BaseException | None) -> MvemoError | None:
     """Return the media error behind a failed call, or None."""
     if isinstance(error, WorkerDied):
         return BadMedia(f"{path}: {error}")
     if isinstance(error, OutOfMemory):
         return BadMedia(f"{path}: reading it takes more than {_LIMITS.memory:g} GiB of memory")
-    return error if isinstance(error, ExtractError) else None
+    return error if isinstance(error, MvemoError) else None
 
 
 def read_one(function: str, path: Path, **keywords: Any) -> Any:
     """Call `DECODE` or `PROBE` for one file in a worker process."""
     ((_, found),) = read_each(function, [(path, keywords)])
-    if isinstance(found, ExtractError):
+    if isinstance(found, MvemoError):
         raise found
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from mvemo.extract.array_types import F32, F64
+from mvemo.manifests.array_types import F32, F64
 
 # Steps per gating block of 0.4 s; blocks overlap by 75 %.
 _STEPS, _STEP_SECONDS = 4, 0.1

@@ -15,11 +15,11 @@ import av
 import av.error
 import numpy as np
 
-from mvemo.extract.array_types import F64
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.formats import FORMAT_WHITELIST, check_format, check_head, is_cut_off
 from mvemo.extract.media.request import MIN_DECODED_SHARE, ClipRequest, Problem
 from mvemo.extract.media.sound_files import find_bitstream
+from mvemo.manifests.array_types import F64
 
 # Files in these formats may be joined end to end, each part with its own time stamps. In "jumping"
 # formats, the stamps of a part may also begin much later than the previous part ends.

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from mvemo.extract.array_types import F64, U8
+from mvemo.manifests.array_types import F64, U8
 
 # Code points of ITU-T H.273: colour matrices, and transfer functions of high dynamic range.
 _UNSTATED, _BT709, _BT2020 = (2, 3), 1, 9

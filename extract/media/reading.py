@@ -14,7 +14,7 @@ import av.error
 import cv2
 import soundfile
 
-from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable, MissingFile
+from mvemo.extract.errors import BadMedia, MediaUnavailable
 from mvemo.extract.media import container, packets
 from mvemo.extract.media.audio import decode_audio_file
 from mvemo.extract.media.request import (
@@ -25,6 +25,7 @@ from mvemo.extract.media.request import (
     reasons_text,
 )
 from mvemo.extract.media.sound_files import AUDIO_SUFFIXES, open_parts
+from mvemo.manifests.errors import MissingFile, MvemoError
 
 # Errors that the machine causes, not the file.
 _TEMPORARY = frozenset(
@@ -86,7 +87,7 @@ def decode_clip(
         If the machine fails: memory runs out, or the disk has an error.
     BadMedia
         If the file is empty, or nothing in it can be read.
-    BadSetting
+    BadOption
         If a time, a rate, a count or a size is out of range.
 
     See Also
@@ -183,7 +184,7 @@ def _by_packets(path: Path) -> float:
 
 @contextmanager
 def media_errors(path: Path) -> Iterator[None]:
-    """Check that a file can be opened; inside the context, convert errors to `ExtractError`."""
+    """Check that a file can be opened; inside the context, convert errors to `MvemoError`."""
     if path.is_dir():
         raise BadMedia(f"{path}: is a folder, not a media file")
     try:
@@ -197,14 +198,14 @@ def media_errors(path: Path) -> Iterator[None]:
         raise BadMedia(f"{path}: is empty (0 bytes)")
     try:
         yield
-    except ExtractError:
+    except MvemoError:
         raise
     # Damaged files make the libraries raise errors of many types.
     except Exception as error:
         raise _media_error(path, error) from error
 
 
-def _media_error(path: Path, error: Exception) -> ExtractError:
+def _media_error(path: Path, error: Exception) -> MvemoError:
     """Convert a library's error to `BadMedia`, or to `MediaUnavailable` if it is temporary."""
     if isinstance(error, MemoryError):
         return MediaUnavailable(f"{path}: not enough memory to read it")

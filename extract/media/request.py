@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.extract.array_types import F64
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import ViewSettings, window_starts
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.clip_rows import MAX_SECONDS
 from mvemo.manifests.declared import Allowed, check_settings, setting
+from mvemo.manifests.errors import BadOption
 
 # A clip counts as cut off if less than this share of it can be decoded.
 MIN_DECODED_SHARE = 0.8
@@ -66,7 +66,7 @@ def error_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class FrameSampling:
-    """Times and size of the frames to decode; a value out of range raises `BadSetting`.
+    """Times and size of the frames to decode; a value out of range raises `BadOption`.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class FrameSampling:
     rate: float = 0.0
 
     def __post_init__(self) -> None:
-        check_settings(self, BadSetting)
+        check_settings(self)
         ViewSettings(self.views, self.layout, self.rate)
 
     @property
@@ -149,9 +149,9 @@ class ClipRequest:
     spool: Path | None = None
 
     def __post_init__(self) -> None:
-        check_settings(self, BadSetting)
+        check_settings(self)
         if any(rate < 1 for rate in self.sample_rates):
-            raise BadSetting(f"all sample_rates must be 1 or more, got {list(self.sample_rates)}")
+            raise BadOption(f"all sample_rates must be 1 or more, got {list(self.sample_rates)}")
 
     @property
     def stop(self) -> float | None:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.descriptors.spectral import MelSettings, mel_filter_bank
-from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts.base import WaveformNet
 from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, profile, scaled
 from mvemo.extract.nets.parts.layers import Elu, fit_waveform, power_spectrum
 from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
+from mvemo.manifests.errors import BadOption
 
 # PL20 3.1: 480,000 samples give 96 x 1,876. PL20 gives neither the padding nor the reference of
 # the decibels. Only centred frames give 1,876. The decibels are C17's, like the net.
@@ -63,7 +64,7 @@ class Music2DOptions(NetOptions):
             object.__setattr__(self, "seconds", default_seconds)
         if not (math.isfinite(self.seconds) and self.seconds * settings.sr >= settings.n_fft):
             least = settings.n_fft / settings.sr
-            raise BadSetting(f"seconds is {self.seconds}: it must be at least {least:.4g}, or 0")
+            raise BadOption(f"seconds is {self.seconds}: it must be at least {least:.4g}, or 0")
 
 
 @NetCard(

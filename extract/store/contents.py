@@ -14,9 +14,10 @@ from pathlib import Path
 import platformdirs
 
 from mvemo.cache.spec import content_digest
-from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.isolated import read_each
-from mvemo.extract.store.folders import Stamp, stamp_of
+from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.files import Stamp, stamp_of
 
 _DIGEST = "mvemo.extract.media.content:file_digest"
 # Change the name of the table when a file would get another digest.
@@ -140,13 +141,13 @@ def content_of(path: Path) -> Content:
     return contents_of([path])[0]
 
 
-def _checked(path: Path, before: Stamp | None, digest: str | ExtractError) -> Content:
+def _checked(path: Path, before: Stamp | None, digest: str | MvemoError) -> Content:
     """Return the content of a file that was read, if it did not change meanwhile."""
     try:
         if isinstance(digest, BadMedia):
             # The reader crashed, or took too long.
             digest = content_digest(path)
-        if isinstance(digest, ExtractError):
+        if isinstance(digest, MvemoError):
             return Content(reason=str(digest))
         if stamp_of(path) != before:
             return Content(reason=f"{path}: is changing: run the same command again later")

@@ -16,15 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.spec import FeatureSpec, digest_of
-from mvemo.extract.array_types import F32
 from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings, describe, descriptor_spec
 from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
-from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
+from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
 from mvemo.extract.media.request import FrameSampling, Problem, error_line
 from mvemo.extract.store import folders
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.extract.workers.pool import Outcome, cores, run_calls
 from mvemo.extract.workers.process import Call, ClipLimits
+from mvemo.manifests.array_types import F32
+from mvemo.manifests.errors import MvemoError
 
 # These functions are given by name, because this process should not import the media libraries.
 _DECODE = "mvemo.extract.store.decoding:decode_job"
@@ -150,7 +151,7 @@ def _problems_of(
         reason, passing = str(error), error.passing
     elif isinstance(error, OutOfMemory):
         reason = f"decoding it takes more than {limits.memory:g} GiB of memory"
-    elif isinstance(error, (ExtractError, ImportError)) or not isinstance(error, Exception):
+    elif isinstance(error, (MvemoError, ImportError)) or not isinstance(error, Exception):
         # The store cannot be written, or a library is missing: end the run.
         raise error
     else:
@@ -158,7 +159,7 @@ def _problems_of(
     problems = dict.fromkeys(request.modalities, Problem(reason, passing=passing))
     # A temporary problem (no memory, no file, a timeout) is not stored.
     if not passing:
-        with suppress(ExtractError):
+        with suppress(MvemoError):
             folders.write_problems(folder, {**folders.read_problems(folder), **problems})
     return problems
 

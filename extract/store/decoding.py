@@ -5,11 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mvemo.extract.errors import ExtractError, MediaUnavailable
+from mvemo.extract.errors import MediaUnavailable
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import Decoded, Problem
 from mvemo.extract.store import folders
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest
+from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.files import stamp_of
 
 
 def decode_job(
@@ -50,10 +52,10 @@ def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) 
             threads=threads,
             spool=folder,
         )
-        if folders.stamp_of(job.path) != stamp:
+        if stamp_of(job.path) != stamp:
             raise MediaUnavailable("the file changed while decoding: run the same command again")
         return decoded
-    except ExtractError as error:
+    except MvemoError as error:
         # A missing file may exist later, but a damaged file stays damaged.
         reason, passing = str(error), isinstance(error, OSError)
     except FileNotFoundError:

@@ -9,7 +9,6 @@ import math
 import mmap
 import os
 import re
-import stat
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,13 +23,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mvemo.extract.array_types import release
-from mvemo.extract.errors import ExtractError, MediaUnavailable
+from mvemo.extract.errors import MediaUnavailable
+from mvemo.extract.mapped_files import release
 from mvemo.extract.media.request import FrameSampling, Problem
-from mvemo.manifests.files import dump_json, parse_json, replacing
+from mvemo.manifests.files import Stamp, dump_json, replacing, stamp_of
+from mvemo.manifests.text_files import read_json
 
-# Size in bytes, times of the last changes of content and inode in ns, and inode number.
-Stamp = tuple[int, int, int, int]
 # Increase this number when a file would be decoded to other values or refused for other reasons.
 DECODING_VERSION = 6
 # Key for the note about the audio track that was read; it is stored next to the problems.
@@ -111,7 +109,7 @@ def map_decoded(
 class _Checked:
     """Header of a file whose values match its checksum."""
 
-    state: tuple[int, int, int]  # inode, size and time of change at the check
+    state: Stamp  # inode, size and time of change at the check
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     offset: int  # position of the values in the file, in bytes
@@ -127,7 +125,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         raise ValueError(f"{path.name}: an array of shape {array.shape} is empty")
     source, array = array, np.ascontiguousarray(array)
     checksum = 0
-    with replacing(path, error=ExtractError, kept=_KEPT, durable=False) as temp:
+    with replacing(path, kept=_KEPT, durable=False) as temp:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temp.open("wb") as file:
             header = np.lib.format.header_data_from_array_1_0(array)
@@ -152,8 +150,7 @@ def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> ND
     """Map a ``.npy`` file; None if it is missing, damaged, or has another type or shape."""
     try:
         with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            state = stamp_of(file.fileno())
             known = _checked.get(path)
             if known is None or known.state != state:
                 known = _check(file, state)
@@ -175,7 +172,7 @@ def _map(file: IO[bytes], known: _Checked) -> NDArray[Any]:
     return flat.reshape(known.shape)
 
 
-def _check(file: IO[bytes], state: tuple[int, int, int]) -> _Checked:
+def _check(file: IO[bytes], state: Stamp) -> _Checked:
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("another version of the format")
     header = _HEADER.fullmatch(file.read(int.from_bytes(file.read(2), "little")))
@@ -213,7 +210,7 @@ def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
     }
     values = {k: {"reason": p.reason, "missing": p.missing, **facts} for k, p in problems.items()}
     path = folder / "problems.json"
-    with replacing(path, error=ExtractError, kept=_KEPT, durable=False) as temp:
+    with replacing(path, kept=_KEPT, durable=False) as temp:
         folder.mkdir(parents=True, exist_ok=True)
         temp.write_text(dump_json(values), encoding="utf-8", errors="backslashreplace")
 
@@ -221,7 +218,7 @@ def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
 def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
     """Return the problems that these decoder versions stored, by modality, and the `NOTE`."""
     try:
-        saved: Any = parse_json((folder / "problems.json").read_text(encoding="utf-8"))
+        saved = read_json(folder / "problems.json")
         return {
             kind: Problem(str(p["reason"]), bool(p["missing"]))
             for kind, p in saved.items()
@@ -229,15 +226,6 @@ def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-
-
-def stamp_of(path: Path) -> Stamp:
-    """Return the stamp of a regular file; raise `OSError` for a folder, a pipe or a device."""
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
-        raise OSError(None, f"it is {kind}, not a file")
-    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 def check_unchanged(job: DecodeJob) -> Stamp:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from mvemo.cache.table import TEST, VALIDATION
-from mvemo.extract.array_types import F32, I64, U8, Mask
-from mvemo.extract.errors import BadMedia, BadSetting
+from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets.parts import cards
 from mvemo.extract.nets.parts.cards import AudioInput, SequenceInput, VideoInput
 from mvemo.extract.settings import NetSettings, RunSettings, ViewSettings, window_starts
 from mvemo.manifests import Manifest, inner_split
+from mvemo.manifests.array_types import F32, U8, Bools, Ints
+from mvemo.manifests.errors import BadOption
 
 T = TypeVar("T")
 
@@ -179,10 +180,10 @@ class TrainingClips:
 
     manifest: Manifest  # all clips
     content: Mapping[str, str]  # clip id -> digest of its media
-    usable: Mask  # bool (clips,): rows whose modality was decoded
-    folds: I64  # fold of each clip, int64 (clips,); used only under ``crossfit``
+    usable: Bools  # bool (clips,): rows whose modality was decoded
+    folds: Ints  # fold of each clip, int64 (clips,); used only under ``crossfit``
     # Split of each clip, int64 (clips,): 0 training, 1 validation, 2 test; for ``holdout``.
-    splits: I64 | None = None
+    splits: Ints | None = None
     # Folds whose nets are trained here, under ``crossfit``; None for all.
     trained_folds: Collection[int] | None = None
 
@@ -193,8 +194,8 @@ class TrainingSplit:
 
     label: str  # ``i3d@fold0``, ``i3d@all`` or ``i3d@holdout``
     fold: int | None  # fold that the net never sees; None without folds
-    rows: I64  # manifest rows that the net sees
-    validation: Mask  # bool (rows,): rows for early stopping, which give no gradient
+    rows: Ints  # manifest rows that the net sees
+    validation: Bools  # bool (rows,): rows for early stopping, which give no gradient
     seed: int
 
     @property
@@ -234,15 +235,15 @@ def _split(
         )
     elif run.protocol == "holdout":
         if clips.splits is None:
-            raise BadSetting(f"{name}: the holdout protocol needs a split of the clips")
+            raise BadOption(f"{name}: the holdout protocol needs a split of the clips")
         label, splits = f"{name}@holdout", clips.splits
         visible = visible & (splits != TEST)
     rows = np.flatnonzero(visible)
-    validation: Mask = np.zeros(len(rows), dtype=np.bool_)
+    validation: Bools = np.zeros(len(rows), dtype=np.bool_)
     if splits is not None:
         validation = splits[rows] == VALIDATION
         if train.patience and not validation.any():
-            raise BadSetting(
+            raise BadOption(
                 f"{name}: early stopping needs at least one usable validation clip, but there is "
                 "none"
             )
@@ -250,7 +251,7 @@ def _split(
         labels, groups = np.asarray(manifest.labels)[rows], [manifest.groups[row] for row in rows]
         validation = inner_split(labels, groups, train.val_fraction, seed, manifest.task)
     if len(rows) < 2 or validation.all():
-        raise BadSetting(
+        raise BadOption(
             f"{label}: expected at least 2 usable training clips, got {(~validation).sum()}"
         )
     return TrainingSplit(label, fold, rows, validation, seed)

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.threads import MOST_THREADS
+from mvemo.manifests.errors import BadOption
 
 
 def pick_device(name: str) -> torch.device:
@@ -22,7 +22,7 @@ def pick_device(name: str) -> torch.device:
     device = torch.device(name)
     counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if counts.get(device.type, 1) <= (device.index or 0):
-        raise BadSetting(f"device is {name!r}, but torch does not find it: use 'auto' or 'cpu'")
+        raise BadOption(f"device is {name!r}, but torch does not find it: use 'auto' or 'cpu'")
     return device
 
 

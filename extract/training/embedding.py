@@ -9,13 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mvemo.extract.array_types import F32
-from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.threads import cpu_threads, map_parts, only_parts_in_threads
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.store.folders import Stamp, stamp_of
 from mvemo.extract.training.data import RawBatches, read_ahead, split_rows
 from mvemo.extract.training.devices import (
     autocast,
@@ -26,6 +23,9 @@ from mvemo.extract.training.devices import (
     windows_at_once,
 )
 from mvemo.extract.training.protocols import TrainedNet, frozen_net, weight_file
+from mvemo.manifests.array_types import F32
+from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.files import Stamp, stamp_of
 
 
 @torch.inference_mode()
@@ -45,7 +45,7 @@ def embed_rows(
     the windows of `batches`, float32 (rows, batches.view.pooled_dim(net.embedding_dim)); rows may
     also be pieces (`Net.piece_input`). A step reads `batch_size` rows and embeds as many windows,
     see `windows_at_once`. It is halved when the windows do not fit into the device's memory;
-    `ExtractError` is raised if one does not fit.
+    `MvemoError` is raised if one does not fit.
 
     With `independent`, the embedding of a row is bit-identical whichever other rows are embedded:
     each row has a fixed place in batches of one shape. An interrupted and resumed run then gives
@@ -130,7 +130,7 @@ class _Embedder:
                     return map_parts(self._embed, parts)
             except torch.OutOfMemoryError:
                 if at_once == 1:
-                    raise ExtractError(
+                    raise MvemoError(
                         f"{self._net.name}: the memory of {memory_text(self._device)} is too "
                         "small to embed one window: use a larger GPU, shorter or smaller inputs "
                         f"(nets.{self._net.name}.options), or --set extract.device=cpu"

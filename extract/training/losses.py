@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.errors import BadSetting
+from mvemo.manifests.errors import BadOption
 
 # Rate of Wen et al. 2016, who introduced the centre loss; J22 gives no rate.
 CENTRE_RATE = 0.5
@@ -168,7 +168,7 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, tau: float) -> Los
     """
     if task != "multiclass":
         if name != "softmax":
-            raise BadSetting(
+            raise BadOption(
                 f"loss {name!r} is only for classes, but the task is {task}: use 'softmax' "
                 "(binary cross-entropy for tags, Huber for regression)"
             )

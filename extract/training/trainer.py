@@ -19,13 +19,15 @@ from typing import Any, cast
 
 import torch
 
-from mvemo.extract.errors import ExtractError, TrainingDiverged
+from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.training import recipe
 from mvemo.extract.training.data import Batches, indices_on, split_rows
 from mvemo.extract.training.devices import autocast
 from mvemo.extract.training.steps import Curve, Stepper, TrainingJob, to_floats, training_batches
-from mvemo.manifests.files import parse_json, replacing, write_json
+from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.files import replacing, write_json
+from mvemo.manifests.text_files import read_json
 
 
 class JobFolder:
@@ -39,12 +41,12 @@ class JobFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ExtractError(f"{self.path}: cannot be created: {error.strerror}") from error
-        write_json(self.path / "settings.json", settings, error=ExtractError, durable=False)
+            raise MvemoError(f"{self.path}: cannot be created: {error.strerror}") from error
+        write_json(self.path / "settings.json", settings, durable=False)
 
     def finish(self, weights: Mapping[str, torch.Tensor], curve: Mapping[str, list[float]]) -> None:
         """Save the final weights and the curve, and remove the state of the run."""
-        write_json(self.path / "curve.json", curve, error=ExtractError, durable=False)
+        write_json(self.path / "curve.json", curve, durable=False)
         self.save("weights.pt", {"weights": weights})
         (self.path / "state.pt").unlink(missing_ok=True)
 
@@ -54,7 +56,7 @@ class JobFolder:
         if saved is None:
             return None
         try:
-            curve = parse_json((self.path / "curve.json").read_text(encoding="utf-8"))
+            curve = read_json(self.path / "curve.json")
         except (OSError, ValueError):
             return None
         return saved["weights"], {
@@ -77,7 +79,7 @@ class JobFolder:
     def save(self, name: str, value: Mapping[str, Any]) -> None:
         """Replace ``state.pt`` or ``weights.pt``."""
         # Not durable: a damaged file is detected when it is read, and the net is trained again.
-        with replacing(self.path / name, error=ExtractError, durable=False) as temp:
+        with replacing(self.path / name, durable=False) as temp:
             torch.save(value, temp)
 
 

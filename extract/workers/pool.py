@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, TypeAlias
 
-from mvemo.extract.errors import ExtractError, WorkerDied
+from mvemo.extract.errors import WorkerDied
 from mvemo.extract.workers.process import Call, Part, peak_memory, processor_seconds, receive, send
+from mvemo.manifests.errors import MvemoError
 
 # Libraries leak some memory with each clip, so a worker is replaced after this many calls.
 MAX_CALLS = 1000
@@ -85,7 +86,7 @@ class Worker:
             )
         except OSError as error:
             self._errors.close()
-            raise ExtractError(f"a worker process cannot be started: {error.strerror}") from None
+            raise MvemoError(f"a worker process cannot be started: {error.strerror}") from None
         self._calls: queue.SimpleQueue[tuple[Call, Inbox] | None] = queue.SimpleQueue()
         threading.Thread(target=self._talk, daemon=True).start()
 
@@ -394,7 +395,7 @@ class _Run:
         line = worker.last_line() or "no message"
         self._forget(worker)
         if self._failed_starts >= _MAX_FAILED_STARTS:
-            raise ExtractError(f"worker processes end while they start: {line}")
+            raise MvemoError(f"worker processes end while they start: {line}")
         return None
 
     def _forget(self, worker: Worker) -> None:

@@ -20,9 +20,10 @@ from mvemo.fuse.crossval.paired_tests import (
     nadeau_bengio,
 )
 from mvemo.fuse.intervals import UNKNOWN, Interval, new_training, score_interval
-from mvemo.fuse.numeric import F64, complete, mean_finite, mean_of_finite
+from mvemo.fuse.numeric import complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Outcome, Task
+from mvemo.manifests.array_types import F64
 
 # Largest difference between outputs of two heads of the same features, fitted in another order.
 SAME = 1e-4

@@ -17,7 +17,7 @@ from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.models import NAMED, WITH_KERNEL, Model
-from mvemo.fuse.numeric import F64, Bools, Ints, Labels, apply_link, mean_finite
+from mvemo.fuse.numeric import Labels, apply_link, mean_finite
 from mvemo.fuse.results import (
     Choice,
     CurvePoint,
@@ -30,6 +30,7 @@ from mvemo.fuse.results import (
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks import task_of
+from mvemo.manifests.array_types import F64, Bools, Ints
 
 # Maximum number of seeds per repeat: few groups can be split into folds in only a few ways.
 TRIES = 10

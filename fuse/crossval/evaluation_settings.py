@@ -72,7 +72,7 @@ class EvaluationSettings(FeatureSettings):
     n_resamples: int = setting(1000, "Resamples for 95 % intervals; 0 for none.", ge=0)
 
     def __post_init__(self) -> None:
-        check_settings(self, BadFeatures)
+        check_settings(self)
         if isinstance(self.folds, Folds) and self.repeats > 1:
             raise BadFeatures(
                 f"--repeats {self.repeats} needs other folds, but --folds gives fixed folds: leave "

@@ -27,8 +27,9 @@ from mvemo.fuse.heads.fitting import (
 from mvemo.fuse.heads.kernel import FLOOR, MOST_CLIPS, fit_kernel, outputs_of, refit_kernel
 from mvemo.fuse.metrics.calibration import fit_temperature
 from mvemo.fuse.models import BLENDED, KERNEL, WITH_KERNEL, Model, modalities_of
-from mvemo.fuse.numeric import F32, F64, Bools, Labels, Link
+from mvemo.fuse.numeric import Labels, Link
 from mvemo.fuse.scaling import unit_rows
+from mvemo.manifests.array_types import F32, F64, Bools
 
 
 def kernel_expert(prepared: Preparation, settings: EvaluationSettings) -> KernelExpert | None:

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from mvemo.fuse.features import Clips
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import LATE, NAMED, Key, Missing, Model, missing_of, modality_order
-from mvemo.fuse.numeric import F64, Bools, Ints, complete, mean_of_finite
+from mvemo.fuse.numeric import complete, mean_of_finite
 from mvemo.fuse.results import Choice, ModelResult, score_model
 from mvemo.fuse.tasks.base import Task
+from mvemo.manifests.array_types import F64, Bools, Ints
 
 # A model can be chosen if it predicts this share or more of the clips that another predicts.
 ENOUGH = 0.9

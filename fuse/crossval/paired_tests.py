@@ -14,16 +14,9 @@ import numpy as np
 from scipy.special import stdtr
 
 from mvemo.fuse.bootstrap import BLOCK_BYTES, Resamples
-from mvemo.fuse.numeric import (
-    F64,
-    Bools,
-    Ints,
-    Labels,
-    complete,
-    mean_finite,
-    mean_of_finite,
-)
+from mvemo.fuse.numeric import Labels, complete, mean_finite, mean_of_finite
 from mvemo.fuse.tasks.base import Task
+from mvemo.manifests.array_types import F64, Bools, Ints
 
 # The fewest folds whose differences are tested by t.
 MIN_FOLDS = 4

@@ -18,7 +18,8 @@ import numpy as np
 
 from mvemo.cache import ClipTable
 from mvemo.fuse.audit import Finding, first_of_each
-from mvemo.fuse.numeric import F64, Ints, Labels
+from mvemo.fuse.numeric import Labels
+from mvemo.manifests.array_types import F64, Ints
 
 
 def label_blocks(table: ClipTable, findings: Iterable[Finding]) -> Ints:

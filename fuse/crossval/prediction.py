@@ -19,8 +19,9 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Clips, Matrix, leave_each_out
 from mvemo.fuse.heads.fitting import TOLERANCE, Fit, Fitted, HeadFitter, Position
 from mvemo.fuse.models import BLENDED, KERNEL, Key, Model, Parts, parts_of
-from mvemo.fuse.numeric import Ints, complete
+from mvemo.fuse.numeric import complete
 from mvemo.fuse.scaling import fit_scaling
+from mvemo.manifests.array_types import Ints
 
 # Inner predictions need less precision than scored predictions.
 INNER_TOLERANCE = 1e-5

@@ -14,11 +14,12 @@ from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, LeakError
 from mvemo.fuse.features import Clips, Features
 from mvemo.fuse.models import AUDIO, NAMED, VIDEO, Model, chosen_models, in_order
-from mvemo.fuse.numeric import Ints, Labels
+from mvemo.fuse.numeric import Labels
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import Folds, make_folds
+from mvemo.manifests.array_types import Ints
 from mvemo.manifests.labels import Task
 
 DEFAULT_FOLDS = 6

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.errors import BadFeatures, FuseError
+from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import KERNEL, NAMED, WITH_KERNEL, Model
 from mvemo.fuse.results import Results
 from mvemo.fuse.scaling import unit_rows
 from mvemo.manifests.array_files import NpzFile
-from mvemo.manifests.files import parse_json, replacing
+from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.files import replacing
+from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import listed
 
 # Must be increased if the file has another form.
@@ -109,7 +111,7 @@ def save_heads(path: str | Path, results: Results) -> None:
 
     Raises
     ------
-    FuseError
+    MvemoError
         The file cannot be written.
     """
     write_heads(path, saved_heads(results))
@@ -164,7 +166,7 @@ def write_heads(path: str | Path, saved: SavedHeads, *, small: bool = False) -> 
         "facts": saved.facts,
     }
     arrays["header"] = np.array(json.dumps(header, ensure_ascii=False))
-    with replacing(Path(path), error=FuseError) as temp, temp.open("wb") as file:
+    with replacing(Path(path)) as temp, temp.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -192,12 +194,12 @@ def load_heads(path: str | Path) -> SavedHeads:
 
     Raises
     ------
-    FuseError
+    MvemoError
         The file is missing, damaged, of another kind or of another version.
     """
     path = Path(path)
     if not path.is_file():
-        raise FuseError(f"{path}: does not exist: 'mvemo fuse' writes a file of heads")
+        raise MvemoError(f"{path}: does not exist: 'mvemo fuse' writes a file of heads")
     try:
         # `NpzFile` refuses pickled objects, which can run code.
         with NpzFile(path) as file:
@@ -216,10 +218,10 @@ def load_heads(path: str | Path) -> SavedHeads:
                 for name, features, modalities in header["models"]
             )
             return SavedHeads(tuple(header["classes"]), models, heads, dict(header["facts"]))
-    except FuseError:
+    except MvemoError:
         raise
     except DAMAGED as error:
-        raise FuseError(f"{path}: is damaged, or is not a file of heads: {error}") from error
+        raise MvemoError(f"{path}: is damaged, or is not a file of heads: {error}") from error
 
 
 def _read_head(

@@ -36,15 +36,8 @@ from mvemo.fuse.models import (
     Parts,
     modalities_of,
 )
-from mvemo.fuse.numeric import (
-    DECISION_INPUTS,
-    F64,
-    Ints,
-    apply_link,
-    complete,
-    decision_inputs,
-    ratio,
-)
+from mvemo.fuse.numeric import DECISION_INPUTS, apply_link, complete, decision_inputs, ratio
+from mvemo.manifests.array_types import F64, Ints
 
 # The stack has few inputs, which are predictions, so its penalty is weaker than that of features.
 STACK_C = 0.1

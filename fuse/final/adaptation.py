@@ -25,7 +25,8 @@ from mvemo.fuse.features import Clips, leave_each_out
 from mvemo.fuse.final.model import FinalModel, Vectors, predict_clips
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import NAMED, WITH_KERNEL
-from mvemo.fuse.numeric import F64, Bools, Link, apply_link, complete
+from mvemo.fuse.numeric import Link, apply_link, complete
+from mvemo.manifests.array_types import F64, Bools
 
 # Strengths to choose from; 0 leaves the model as it is. Above 1, models adapted to the most
 # doubtful of 50 music videos became worse on the others.

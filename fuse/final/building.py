@@ -42,11 +42,12 @@ from mvemo.fuse.models import (
     modalities_of,
     parts_of,
 )
-from mvemo.fuse.numeric import F64, Labels, Link, complete, mean_finite
+from mvemo.fuse.numeric import Labels, Link, complete, mean_finite
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks.base import Outcome, Task
 from mvemo.fuse.tasks.regression import Plane, Regression
+from mvemo.manifests.array_types import F64
 
 # Up to this number of features all subsets are scored; otherwise those of a modality, and those
 # without one feature.

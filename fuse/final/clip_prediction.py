@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvemo.fuse.numeric import F64
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.dimensions import Place, place_of
 
 if TYPE_CHECKING:

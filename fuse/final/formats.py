@@ -10,7 +10,7 @@ import numpy as np
 from mvemo.fuse.conformal import members
 from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction, Record
 from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor, tag_thresholds
-from mvemo.fuse.numeric import F64
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.dimensions import QUADRANTS
 
 # Maximum number of further classes, and of tags, in a row of the terminal's table.

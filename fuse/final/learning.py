@@ -26,7 +26,7 @@ from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.crossval import comparisons, evaluation
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.paired_tests import FoldedOutputs
-from mvemo.fuse.errors import BadFeatures, FuseError
+from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.final import model as final_model
 from mvemo.fuse.final.adaptation import Adaptation, first_of, linear_part, predictor_outputs
 from mvemo.fuse.final.building import build_model, with_limits
@@ -34,11 +34,13 @@ from mvemo.fuse.final.model import FinalModel, Vectors
 from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.intervals import MIN_GROUPS
 from mvemo.fuse.models import WITH_KERNEL
-from mvemo.fuse.numeric import F64, Bools, complete
+from mvemo.fuse.numeric import complete
 from mvemo.fuse.stores import MemoryStore, joined
 from mvemo.fuse.tasks import task_of
-from mvemo.manifests.files import parse_json, replacing_together
+from mvemo.manifests.array_types import F64, Bools
+from mvemo.manifests.files import replacing_together
 from mvemo.manifests.labels import label_kind
+from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import listed
 
 # Fewest corrected clips of a class, and of tags or ratings, from which a score says something.
@@ -128,7 +130,7 @@ def learn(
     new = replace(new, facts={**new.facts, "notes": notes, "learned_from": facts})
     names = parse_json((Path(model) / final_model.MODEL).read_text(encoding="utf-8"))["files"]
     extra = tuple(name for name in names if name not in (final_model.HEADS, final_model.REFERENCE))
-    with replacing_together(Path(out), error=FuseError) as folder:
+    with replacing_together(Path(out)) as folder:
         for name in extra:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(Path(model) / name, folder / name)

@@ -18,7 +18,7 @@ from mvemo.cache import FeatureSpec
 from mvemo.cache.spec import content_digest, digest_of, row_key
 from mvemo.fuse.conformal import GRID, JOINTLY, OPTIONS, PER_CLASS, Asked, few_groups_warning
 from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
-from mvemo.fuse.errors import BadFeatures, FuseError
+from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.final.reference import (
     FOLDER,
     Reference,
@@ -30,12 +30,15 @@ from mvemo.fuse.final.reference import (
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import KERNEL, LATE, SECOND_LAYERS
-from mvemo.fuse.numeric import F64, Bools, complete, decision_inputs
+from mvemo.fuse.numeric import complete, decision_inputs
 from mvemo.fuse.scaling import Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_files import NpzFile
-from mvemo.manifests.files import parse_json, replacing, write_json
+from mvemo.manifests.array_types import F64, Bools
+from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.files import replacing, write_json
 from mvemo.manifests.labels import parse_scale
+from mvemo.manifests.text_files import read_json
 from mvemo.manifests.text_table import listed
 
 # Must be increased if an older reader would make different predictions.
@@ -198,7 +201,7 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MODEL).unlink(missing_ok=True)
     except OSError as error:
-        raise FuseError(f"{folder}: cannot be written: {error.strerror}") from None
+        raise MvemoError(f"{folder}: cannot be written: {error.strerror}") from None
     write_heads(folder / HEADS, model.heads, small=True)
     arrays: dict[str, NDArray[Any]] = {}
     for i, reference in enumerate(model.reference.values()):
@@ -209,7 +212,7 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
     arrays[KEYS] = model.training_keys
     for i, predictor in enumerate(model.predictors):
         arrays[f"{OPTIONAL}/{i}"] = np.array(predictor.optional, dtype=np.float32)
-    with replacing(folder / REFERENCE, error=FuseError) as temp, temp.open("wb") as file:
+    with replacing(folder / REFERENCE) as temp, temp.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     record = {
         "mvemo_model": VERSION,
@@ -227,11 +230,11 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         "facts": model.facts,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    write_json(folder / MODEL, record, error=FuseError)
+    write_json(folder / MODEL, record)
 
 
 def load_model(folder: str | Path) -> FinalModel:
-    """Read a model folder; raise `FuseError` if it is missing, damaged or of another version."""
+    """Read a model folder; raise `MvemoError` if it is missing, damaged or of another version."""
     folder = Path(folder)
     path = folder / MODEL
     if not path.is_file():
@@ -239,7 +242,7 @@ def load_model(folder: str | Path) -> FinalModel:
             f"{folder}: is not a model (it has no {MODEL}): 'mvemo fuse FEATURES --final' makes one"
         )
     try:
-        record = parse_json(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         version = record["mvemo_model"]
         if version != VERSION:
             raise BadFeatures(
@@ -253,10 +256,10 @@ def load_model(folder: str | Path) -> FinalModel:
                     "whole folder again"
                 )
         return _model(folder, record)
-    except FuseError:
+    except MvemoError:
         raise
     except DAMAGED as error:
-        raise FuseError(f"{path}: is damaged, or is not a model: {error}") from error
+        raise MvemoError(f"{path}: is damaged, or is not a model: {error}") from error
 
 
 def _model(folder: Path, record: dict[str, Any]) -> FinalModel:

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mvemo.fuse.errors import BadPredictions
 from mvemo.fuse.final.clip_prediction import FACTS, ClipPrediction, Record
 from mvemo.fuse.final.formats import format_of, relative_columns
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.cells import to_number
-from mvemo.manifests.files import parse_json, shown
+from mvemo.manifests.errors import BadFile
+from mvemo.manifests.files import shown
 from mvemo.manifests.labels import PLANE
 from mvemo.manifests.tables import read_table
+from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import Tabular
 
 # Columns of a table after those of the outputs, and before relative values.
@@ -84,7 +85,7 @@ def read_predictions(file: Path) -> Iterator[ClipPrediction]:
 
     Raises
     ------
-    BadPredictions
+    BadFile
         The file cannot be read, or a record is none of ``mvemo predict``.
     """
     of_json = file.suffix.lower() in (".json", ".jsonl")
@@ -92,13 +93,13 @@ def read_predictions(file: Path) -> Iterator[ClipPrediction]:
         try:
             if not isinstance(record, dict) or not isinstance(record.get("path"), str):
                 got = shown(json.dumps(record))
-                raise BadPredictions(f"{file}{where}: expected records with a path, got {got}")
+                raise BadFile(f"{file}{where}: expected records with a path, got {got}")
             yield ClipPrediction.of_record(record)
-        except BadPredictions:
+        except BadFile:
             raise
         except ValueError as error:
             text = f"{record['path']}: expected a record of mvemo predict: {error}"
-            raise BadPredictions(f"{file}{where}: {text}") from None
+            raise BadFile(f"{file}{where}: {text}") from None
 
 
 def _json_records(file: Path) -> Iterator[tuple[str, Any]]:
@@ -110,15 +111,15 @@ def _json_records(file: Path) -> Iterator[tuple[str, Any]]:
             for record in value if isinstance(value, list) else [value]:
                 yield f":{i}", record
     except (OSError, ValueError) as error:
-        raise BadPredictions(f"{file}: expected predictions of mvemo predict: {error}") from None
+        raise BadFile(f"{file}: expected predictions of mvemo predict: {error}") from None
 
 
 def _table_records(file: Path) -> Iterator[tuple[str, Any]]:
     """Yield the JSON object of each row."""
-    table = read_table(file, error=BadPredictions)
+    table = read_table(file)
     header = table.header
     if missing := [name for name in ("path", "model", *NOTES) if name not in header]:
-        raise BadPredictions(
+        raise BadFile(
             f"{file}: lacks the columns {', '.join(missing)} of mvemo predict --csv; it has "
             f"{', '.join(header)}: predict the clips again"
         )
@@ -127,12 +128,12 @@ def _table_records(file: Path) -> Iterator[tuple[str, Any]]:
     outputs = header[first : header.index("notes")]
     for line, cells in table.rows[1:]:
         if len(cells) != len(header):
-            raise BadPredictions(f"{file}:{line}: expected {len(header)} cells, got {len(cells)}")
+            raise BadFile(f"{file}:{line}: expected {len(header)} cells, got {len(cells)}")
         row = {name: cell for name, cell in zip(header, cells, strict=True) if cell.strip()}
         try:
             yield f":{line}", _record(row, outputs, is_rated="label" not in header)
         except ValueError as error:
-            raise BadPredictions(f"{file}:{line}: {error}") from None
+            raise BadFile(f"{file}:{line}: {error}") from None
 
 
 def _record(row: Mapping[str, str], outputs: Sequence[str], *, is_rated: bool) -> Record:

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.numeric import F32, F64, Ints, mean_finite, ratio
+from mvemo.fuse.numeric import mean_finite, ratio
 from mvemo.fuse.scaling import fit_scaling, rows_of
+from mvemo.manifests.array_types import F32, F64, Ints
 
 if TYPE_CHECKING:
     # These import h5py, which predictions of media do not need.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mvemo.fuse.features import Matrix
-from mvemo.fuse.numeric import F32, F64, Bools, Ints
 from mvemo.fuse.scaling import ArrayRows, Rows, Scaling, fit_scaling
+from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 # Number of directions (those of largest variance) along which steps are scaled.
 RANK = 64

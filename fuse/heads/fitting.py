@@ -13,8 +13,9 @@ from mvemo.fuse.heads.head import Head, HeadSettings, inside
 from mvemo.fuse.heads.kernel import KernelRidge
 from mvemo.fuse.heads.solver import solve
 from mvemo.fuse.models import Model
-from mvemo.fuse.numeric import F32, F64, Bools, apply_link
+from mvemo.fuse.numeric import apply_link
 from mvemo.fuse.scaling import Rows
+from mvemo.manifests.array_types import F32, F64, Bools
 
 # A fit ends if its mean loss per clip exceeds the minimum by at most this, in nats.
 TOLERANCE = 1e-6

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.kernel import kernel, outputs_of
-from mvemo.fuse.numeric import F32, F64, Link, apply_link
+from mvemo.fuse.numeric import Link, apply_link
 from mvemo.fuse.scaling import unit_rows
+from mvemo.manifests.array_types import F32, F64
 from mvemo.manifests.declared import check_settings, setting
 
 # Outside these limits, the loss or the penalty is below single precision.
@@ -42,7 +43,7 @@ class HeadSettings:
     inputs: str = setting("features", profile=False)
 
     def __post_init__(self) -> None:
-        check_settings(self, BadFeatures)
+        check_settings(self)
 
 
 @dataclass(frozen=True)

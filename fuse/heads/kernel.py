@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.numeric import F32, F64, MIN_PROBABILITY, Ints, Link, softmax
+from mvemo.fuse.numeric import MIN_PROBABILITY, Link, softmax
+from mvemo.manifests.array_types import F32, F64, Ints
 
 # Largest number of training clips; time grows with its third power.
 MOST_CLIPS = 5000

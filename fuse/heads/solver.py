@@ -26,7 +26,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mvemo.fuse.heads.blocks import Block
-from mvemo.fuse.numeric import F32, F64, Bools, Link
+from mvemo.fuse.numeric import Link
+from mvemo.manifests.array_types import F32, F64, Bools
 
 # Number of pairs of steps and gradient changes that L-BFGS keeps.
 MEMORY = 10

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # imports scipy.optimize at its first use: predicting does not need it
 
-from mvemo.fuse.numeric import F64, Bools, Ints, complete, softmax
+from mvemo.fuse.numeric import complete, softmax
+from mvemo.manifests.array_types import F64, Bools, Ints
 
 N_BINS = 15
 # Edges of the bins of probabilities; a bin includes its upper edge.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.numeric import F64, Bools, Ints, Measures, complete, mean_of_finite, ratio
+from mvemo.fuse.numeric import Measures, complete, mean_of_finite, ratio
+from mvemo.manifests.array_types import F64, Bools, Ints
 
 # Threshold of a tag that no training clip has.
 DEFAULT_THRESHOLD = 0.5

@@ -7,10 +7,11 @@ import numpy as np
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.conformal import OPTIONS, Coverage, cross_conformal, few_groups_warning
 from mvemo.fuse.intervals import score_interval
-from mvemo.fuse.numeric import F64, Bools, ratio
+from mvemo.fuse.numeric import ratio
 from mvemo.fuse.report.tables import Table, table
 from mvemo.fuse.report.text import fraction, interval_text, percent
 from mvemo.fuse.results import Results, recommended_model
+from mvemo.manifests.array_types import F64, Bools
 
 ASKED = 0.9
 N_RESAMPLES = 1000

@@ -20,7 +20,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from mvemo.fuse.numeric import Ints
+from mvemo.manifests.array_types import Ints
 from mvemo.manifests.text_table import escaped
 
 if TYPE_CHECKING:

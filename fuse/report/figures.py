@@ -11,7 +11,7 @@ import numpy as np
 
 from mvemo.fuse.metrics.calibration import EDGES, reliability
 from mvemo.fuse.metrics.scores import rank_columns, roc_auc
-from mvemo.fuse.numeric import F64, Bools, complete, mean_of_finite
+from mvemo.fuse.numeric import complete, mean_of_finite
 from mvemo.fuse.report.drawing import (
     COLOURS,
     DASHES,
@@ -27,6 +27,7 @@ from mvemo.fuse.report.drawing import (
 from mvemo.fuse.report.score_tables import MANY_CLASSES, shown_classes
 from mvemo.fuse.report.text import fraction
 from mvemo.fuse.results import ModelResult, Results, recommended_model
+from mvemo.manifests.array_types import F64, Bools
 
 # With more targets than this, scatter plots would make the page too long.
 _MANY_TARGETS = 6

@@ -8,7 +8,7 @@ from typing import Any
 from mvemo.fuse.models import AUDIO, INTEGRATED, VIDEO
 from mvemo.fuse.report.text import fraction, percent
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.manifests.files import read_toml
+from mvemo.manifests.text_files import read_toml
 
 _DATA: dict[str, Any] = read_toml(Path(__file__).with_suffix(".toml"))
 # Short name to citation of the papers that a report may cite.

@@ -12,7 +12,7 @@ from typing import Any
 from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.crossval.permutation import chance_p
 from mvemo.fuse.crossval.saving import save_heads
-from mvemo.fuse.errors import BadFeatures, FuseError
+from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.numeric import mean_of_finite, spread
 from mvemo.fuse.report import coverage, findings, published, score_tables, summary
 from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
@@ -50,7 +50,7 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
 
     Raises
     ------
-    FuseError
+    MvemoError
         A file cannot be written.
     """
     covered = coverage.coverage_facts(results)
@@ -59,9 +59,9 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
         "metrics.json": dump_json(metrics_dict(results, covered)),
         "predictions.csv": predictions_csv(results),
     }
-    with replacing_together(Path(out), error=FuseError, remove=RUN_FILES) as new:
+    with replacing_together(Path(out), remove=RUN_FILES) as new:
         for name, text in texts.items():
-            write_text(new / name, text, error=FuseError)
+            write_text(new / name, text)
         if heads:
             save_heads(new / "heads.npz", results)
 
@@ -78,9 +78,9 @@ def require_other_folder(out: str | Path, sources: Iterable[str | Path]) -> None
 
 def write_texts(out: Path, texts: Mapping[str, str]) -> None:
     """Write all files or none into a folder, which is created if it does not exist."""
-    with replacing_together(out, error=FuseError) as new:
+    with replacing_together(out) as new:
         for name, text in texts.items():
-            write_text(new / name, text, error=FuseError)
+            write_text(new / name, text)
 
 
 # --- page

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mvemo.fuse.errors import FuseError
 from mvemo.manifests.files import write_text
 from mvemo.manifests.tables import CsvWriter
 from mvemo.manifests.text_table import align_columns
@@ -187,7 +186,7 @@ def write_paper(tables: Sequence[Table], latex: Path | None, markdown: Path | No
     """Write tables as LaTeX and as Markdown; None as path leaves out that format."""
     for path, render in ((latex, _latex), (markdown, _markdown)):
         if path is not None:
-            write_text(path, "\n".join(map(render, tables)), error=FuseError)
+            write_text(path, "\n".join(map(render, tables)))
 
 
 def _latex(t: Table) -> str:

@@ -15,18 +15,8 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.bootstrap import Resamples
-from mvemo.fuse.numeric import (
-    F32,
-    F64,
-    Bools,
-    Ints,
-    Labels,
-    Link,
-    Measures,
-    complete,
-    mean_finite,
-    mean_of_finite,
-)
+from mvemo.fuse.numeric import Labels, Link, Measures, complete, mean_finite, mean_of_finite
+from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 
 @dataclass(frozen=True)

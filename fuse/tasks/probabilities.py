@@ -31,18 +31,9 @@ from mvemo.fuse.metrics.scores import (
     multilabel_scores,
     roc_auc,
 )
-from mvemo.fuse.numeric import (
-    F32,
-    F64,
-    Bools,
-    Ints,
-    Labels,
-    Measures,
-    complete,
-    mean_finite,
-    mean_of_finite,
-)
+from mvemo.fuse.numeric import Labels, Measures, complete, mean_finite, mean_of_finite
 from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
+from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 
 class ProbabilityTask(Task):

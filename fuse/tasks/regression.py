@@ -11,18 +11,9 @@ import numpy as np
 from mvemo.fuse.bootstrap import Resamples, bootstrap_regression
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.scores import confusion_matrix, regression_scores
-from mvemo.fuse.numeric import (
-    F64,
-    Bools,
-    Ints,
-    Labels,
-    Measures,
-    complete,
-    mean_finite,
-    mean_of_finite,
-    ratio,
-)
+from mvemo.fuse.numeric import Labels, Measures, complete, mean_finite, mean_of_finite, ratio
 from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
+from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.labels import PLANE, parse_scale
 
 # Names of the quadrants.

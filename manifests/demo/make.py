@@ -20,10 +20,11 @@ from mvemo.manifests.demo.media import (
     video_codec,
     write_clip,
 )
-from mvemo.manifests.errors import BadManifest, ManifestError
-from mvemo.manifests.files import parse_json, write_json
+from mvemo.manifests.errors import BadManifest, MvemoError
+from mvemo.manifests.files import write_json
 from mvemo.manifests.model import Clip, Manifest, write_manifest
 from mvemo.manifests.reader import read_manifest
+from mvemo.manifests.text_files import read_json
 
 # Must be increased whenever equal settings would give different files.
 VERSION = 2
@@ -44,7 +45,7 @@ class _Settings:
     seed: int = setting(0, ge=0)
 
     def __post_init__(self) -> None:
-        check_settings(self, lambda text: BadManifest(f"demo set: {text}"))
+        check_settings(self)
 
     def record(self) -> dict[str, Any]:
         return {"version": VERSION, **asdict(self), "seconds": float(self.seconds)}
@@ -88,7 +89,7 @@ def make_demo(
     ------
     BadManifest
         A number is out of range, or the folder has a manifest that is not of a demo set.
-    ManifestError
+    MvemoError
         The folder cannot be written, or PyAV or its encoders are missing.
     """
     settings = _Settings(clips_per_class, clips_per_group, seconds, seed)
@@ -103,7 +104,7 @@ def make_demo(
             if not _finished(manifest, settings):
                 _make(manifest, settings, progress)
     except OSError as error:
-        raise ManifestError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise MvemoError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return manifest
 
 
@@ -128,7 +129,7 @@ def _finished(manifest: Manifest, settings: _Settings) -> bool:
         return False
     try:
         stored = read_manifest(manifest.root / "manifest.csv", media=False)
-    except ManifestError:
+    except MvemoError:
         return False
     return stored.digest == manifest.digest and stored.synthetic
 
@@ -162,7 +163,7 @@ def _make(
             if _NAME.fullmatch(path.name) and f"media/{label}/{path.name}" not in expected:
                 path.unlink()
     facts = {"settings": settings.record(), "bytes": sizes if same else {}}
-    write_json(folder / "demo.json", facts, error=BadManifest)
+    write_json(folder / "demo.json", facts)
 
     missing = [i for i, clip in enumerate(clips) if not (same and _intact(manifest, clip, sizes))]
     tasks = []
@@ -178,7 +179,7 @@ def _make(
         if progress is not None:
             progress(done, len(clips))
     facts["bytes"] = {clip.path: manifest.media_path(clip).stat().st_size for clip in clips}
-    write_json(folder / "demo.json", facts, error=BadManifest)
+    write_json(folder / "demo.json", facts)
     write_manifest(manifest, table)
 
 
@@ -200,7 +201,7 @@ def _make_clip(
 def _saved(folder: Path) -> tuple[Any, dict[str, int]]:
     """Return the settings and file sizes of the last run in this folder; None if there is none."""
     try:
-        saved = parse_json((folder / "demo.json").read_text(encoding="utf-8"))
+        saved = read_json(folder / "demo.json")
         # An older version saved only the settings.
         return saved["settings"], dict(saved.get("bytes", {}))
     except (OSError, ValueError, LookupError, TypeError):

@@ -20,12 +20,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.manifests.errors import ManifestError
+from mvemo.manifests.array_types import F32, F64
+from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import replacing
 from mvemo.manifests.schemes import SCHEMES
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 Rng = np.random.Generator
 
 CLASSES = SCHEMES["pl20"].classes
@@ -261,14 +260,14 @@ def video_codec() -> str:
     try:
         import av
     except ImportError:
-        raise ManifestError(
+        raise MvemoError(
             "writing the demo set needs PyAV: run pip install '.[extract]' in mvemo's folder"
         ) from None
     for name in CODECS:
         with suppress(ValueError):
             av.codec.Codec(name, "w")
             return name
-    raise ManifestError(
+    raise MvemoError(
         f"PyAV {av.__version__} lacks a video encoder: expected one of {', '.join(CODECS)}"
     )
 

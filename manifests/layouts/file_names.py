@@ -6,15 +6,15 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
+from pathlib import Path
 
 from mvemo.manifests.clip_rows import Row
-from mvemo.manifests.declared import from_table
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.files import read_toml, shown
+from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Names, Task
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.tables import plain_text
+from mvemo.manifests.text_files import read_toml
 
 _WORDS = re.compile(r"[^\W_]+")
 # Minimum length of a word in which one different letter counts as a typing error.
@@ -95,8 +95,8 @@ class NamedFiles:
         return tuple(value for key, value in facts.items() if key != self.copies)
 
 
-_RAVDESS = resources.files(__package__) / "ravdess.toml"
-NAMED_FILES: dict[str, NamedFiles] = {"ravdess": from_table(NamedFiles, read_toml(_RAVDESS))}
+_RAVDESS = Path(__file__).with_name("ravdess.toml")
+NAMED_FILES: dict[str, NamedFiles] = {"ravdess": read_toml(_RAVDESS, NamedFiles)}
 
 
 # --- sources

@@ -291,7 +291,7 @@ def _numbered(patterns: Sequence[str], number: int) -> list[str]:
 def _records(table: TableFile, paths: Sequence[Path]) -> list[_Record]:
     records = []
     for path in paths:
-        content, problems = read_table(path, error=BadManifest), Problems(path)
+        content, problems = read_table(path), Problems(path)
         header = [*table.columns] or content.header
         if len(header) == 1 and (names := _names_next_to(path, header[0])) is not None:
             header = names
@@ -329,7 +329,7 @@ def _names_next_to(path: Path, name: str) -> list[str] | None:
     if not (name.startswith("{") and name.endswith("}")) or name == "{stem}":
         return None
     file = path.with_name(name[1:-1])
-    names = read_lines(file, error=BadManifest)
+    names = read_lines(file)
     if twice := [each for i, each in enumerate(names) if each in names[:i]]:
         raise BadManifest(f"{file}: {twice[0]!r} occurs twice")
     return names
@@ -342,7 +342,7 @@ def _splits(layout: Layout, folder: Path, number: int) -> dict[str, str]:
         pattern = pattern.replace("{n}", str(number))
         # A copy may lack its splits.
         for path in _files(layout, folder, [pattern], needed=number > 0):
-            for line in read_lines(path, error=BadManifest):
+            for line in read_lines(path):
                 name = plain_text(re.split("[,\t;]", line)[0].strip())
                 split_of.setdefault(name, SPLITS[part_of(part) or 0])
     return split_of

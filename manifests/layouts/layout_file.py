@@ -30,16 +30,14 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from importlib import resources
+from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
-from mvemo.manifests.declared import from_table
-from mvemo.manifests.errors import BadManifest, MissingManifest
-from mvemo.manifests.files import parse_toml
 from mvemo.manifests.labels import TASKS, Task, parse_scale
 from mvemo.manifests.schemes import find_scheme
 from mvemo.manifests.splits.assignment import part_of
+from mvemo.manifests.text_files import read_toml
 
 # Names of the parts of a split in a manifest.
 SPLITS = ("train", "val", "test")
@@ -134,71 +132,39 @@ class Layout:
     split: Mapping[str, str] = field(default_factory=dict)  # split -> file of ids; {n} is a number
     extra: tuple[str, ...] = ()  # further columns of the manifest
 
-
-# --- reading a layout
-
-
-def read_layout(path: Path) -> Layout:
-    """Read a user's layout; raise `BadManifest` for unknown keys and values."""
-    try:
-        if path.exists() and not path.is_file():
-            raise BadManifest(f"{path}: expected a file, got a folder, pipe or device")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise MissingManifest(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadManifest(f"{path}: cannot be read: {error}") from None
-    return parse_layout(text, str(path))
-
-
-def parse_layout(text: str, where: str) -> Layout:
-    """Parse a layout; `where` is the name of the file, for messages."""
-    try:
-        layout: Layout = from_table(Layout, parse_toml(text))
-        _check(layout)
-    except ValueError as error:
-        raise BadManifest(f"{where}: {error}") from None
-    return layout
-
-
-def _check(layout: Layout) -> None:
-    if layout.task not in TASKS:
-        raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {layout.task!r}")
-    needed = {"multiclass": "label", "multilabel": "tags", "regression": "targets"}[layout.task]
-    if layout.folders:
-        needed, layout = "folders", replace(layout, media=Media(path=()))
-    if not (getattr(layout, needed) or (needed == "tags" and layout.tag_columns)):
-        raise ValueError(f"[{needed}] is missing: the task is {layout.task}")
-    if not layout.folders and not layout.table:
-        raise ValueError("[[table]] is missing")
-    if layout.media is None:
-        raise ValueError("[media] is missing")
-    if layout.scheme:
-        find_scheme(layout.scheme)
-    if layout.scale:
-        parse_scale(layout.scale)
-    for key in layout.split:
-        if part_of(key) is None:
-            raise ValueError(f"split.{key}: expected one of {', '.join(SPLITS)}")
-    patterns = [p for table in layout.table for p in table.path]
-    for pattern in (*patterns, *layout.media.path, *layout.split.values()):
-        if not pattern.strip():
-            raise ValueError("a path is empty")
-        if posixpath.isabs(pattern) or ".." in pattern.split("/") or "\\" in pattern:
-            raise ValueError(f"{pattern!r} leads out of the folder of the data set")
-    if layout.group and layout.group.pattern:
-        try:
-            re.compile(layout.group.pattern)
-        except re.error as error:
-            raise ValueError(f"group.pattern {layout.group.pattern!r}: {error}") from None
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise ValueError(f"task: expected one of {', '.join(TASKS)}, got {self.task!r}")
+        needed = {"multiclass": "label", "multilabel": "tags", "regression": "targets"}[self.task]
+        if self.folders:
+            needed = "folders"
+        if not (getattr(self, needed) or (needed == "tags" and self.tag_columns)):
+            raise ValueError(f"[{needed}] is missing: the task is {self.task}")
+        for key in () if self.folders else ("table", "media"):
+            if not getattr(self, key):
+                raise ValueError(f"[{key}] is missing")
+        if self.scheme:
+            find_scheme(self.scheme)
+        if self.scale:
+            parse_scale(self.scale)
+        for key in self.split:
+            if part_of(key) is None:
+                raise ValueError(f"split.{key}: expected one of {', '.join(SPLITS)}")
+        patterns = [p for table in self.table for p in table.path]
+        for pattern in (*patterns, *(self.media.path if self.media else ()), *self.split.values()):
+            if not pattern.strip():
+                raise ValueError("a path is empty")
+            if posixpath.isabs(pattern) or ".." in pattern.split("/") or "\\" in pattern:
+                raise ValueError(f"{pattern!r} leads out of the folder of the data set")
+        if self.group and self.group.pattern:
+            try:
+                re.compile(self.group.pattern)
+            except re.error as error:
+                raise ValueError(f"group.pattern {self.group.pattern!r}: {error}") from None
 
 
 def layouts() -> dict[str, Layout]:
     """Return the layouts that come with mvemo, by name."""
-    found = {}
-    for file in resources.files(__package__).iterdir():
-        text = file.read_text(encoding="utf-8") if file.name.endswith(".toml") else ""
-        if "[fields]" not in text and text:
-            layout = parse_layout(text, file.name)
-            found[layout.name] = layout
-    return dict(sorted(found.items()))
+    files = {*Path(__file__).parent.glob("*.toml")} - {Path(__file__).with_name("ravdess.toml")}
+    found = [read_toml(file, Layout) for file in files]
+    return {layout.name: layout for layout in sorted(found, key=attrgetter("name"))}

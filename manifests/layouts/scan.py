@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvemo.manifests.clip_rows import Row, finish_rows
-from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
+from mvemo.manifests.errors import BadManifest, MissingFile, Problems
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
 from mvemo.manifests.layouts.layout_clips import find_by_layout, has_tables
-from mvemo.manifests.layouts.layout_file import SPLITS, Layout, layouts, read_layout
+from mvemo.manifests.layouts.layout_file import SPLITS, Layout, layouts
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.schemes import apply_scheme, find_scheme
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text
+from mvemo.manifests.text_files import read_toml
 from mvemo.manifests.text_table import escaped, listed
 
 # Layouts that `Layout` files do not declare.
@@ -134,7 +135,7 @@ def scan_clips(
 
     Raises
     ------
-    MissingManifest
+    MissingFile
         The folder does not exist.
     BadManifest
         There are no clips or fewer than two classes, the layout is unknown, or it does not support
@@ -153,7 +154,7 @@ def scan_clips(
     """
     folder = Path(folder)
     if not folder.exists():
-        raise MissingManifest(f"{folder}: no such folder")
+        raise MissingFile(f"{folder}: no such folder")
     if not folder.is_dir():
         raise BadManifest(f"{folder}: expected a folder of clips, got a file")
     declared = _declared(layout)
@@ -220,7 +221,8 @@ def _declared(layout: str) -> Layout | None:
     if layout in LAYOUTS:
         return None
     if layout.endswith(".toml"):
-        return read_layout(Path(layout))
+        found: Layout = read_toml(Path(layout), Layout)
+        return found
     known = layouts()
     if layout not in known:
         names = ", ".join([*LAYOUTS, *known])

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.manifests.array_types import Ints
 from mvemo.manifests.cells import to_whole
-from mvemo.manifests.errors import BadManifest, MissingManifest, Problems
+from mvemo.manifests.errors import BadManifest, Problems
 from mvemo.manifests.files import shown
-from mvemo.manifests.labels import Ints, label_kind
+from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.splits.folds import fold_notes, holdout_split, inner_split, make_folds
 from mvemo.manifests.tables import Table, read_table, write_table
@@ -153,7 +154,7 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
 
     Raises
     ------
-    MissingManifest
+    MissingFile
         The file does not exist.
     BadManifest
         The file has problems; the message lists all of them.
@@ -168,7 +169,7 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     """
     path = Path(path)
     problems = Problems(path)
-    table = read_table(path, error=BadManifest, missing=MissingManifest)
+    table = read_table(path)
     if table.kind not in ("", "folds"):
         raise BadManifest(f"{path}: expected a fold file, got a file of mvemo {table.kind}")
     if table.kind and table.version != VERSION:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.labels import F64, Bools, Ints, Task, label_kind
+from mvemo.manifests.labels import Task, label_kind
 
 Names = Sequence[str] | NDArray[np.str_]
 _PASSES = 4

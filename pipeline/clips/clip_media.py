@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.extract.array_types import F32, Mask
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.media.request import FrameSampling, Problem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
@@ -15,10 +14,12 @@ from mvemo.extract.store.decoded import DecodedStore, DescribedStore, decode_man
 from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
 from mvemo.extract.training.data import RawBatches
 from mvemo.manifests import Manifest
+from mvemo.manifests.array_types import F32, Bools
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.clips.media_files import MediaDigests, digest_media, media_files
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.errors import BadOption, ClipFailed
+from mvemo.pipeline.errors import ClipFailed
 from mvemo.pipeline.settings import Settings
 
 
@@ -119,13 +120,13 @@ class ClipMedia:
         """Return True if no clip has the modality; it is then neither missing nor a failure."""
         return not (self._is_part or self._usable[modality].any())
 
-    def usable(self, plan: NetSettings) -> Mask:
+    def usable(self, plan: NetSettings) -> Bools:
         """Return a mask of the clips that have the input for a net, bool (clips,)."""
         kinds = {AudioInput: "audio", VideoInput: "video", SequenceInput: "sequences"}
         return self._usable[kinds[type(input_of(plan))]]
 
     @property
-    def described(self) -> Mask:
+    def described(self) -> Bools:
         return self._usable["sequences"]
 
     def reason(self, clip_id: str, modality: str = "") -> str:

@@ -25,8 +25,7 @@ from mvemo.manifests import (
     read_manifest,
 )
 from mvemo.manifests.annotators import disagreement_of
-from mvemo.manifests.errors import ManifestError
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.settings import ExtractSettings
 
 
@@ -218,7 +217,7 @@ def _manifest_of_cache(cache: Cache) -> Manifest | None:
             continue
         try:
             manifest = manifest_of(facts)
-        except (ManifestError, OSError):
+        except (MvemoError, OSError):
             continue
         if manifest is None or not Path(manifest.root).is_dir():
             continue

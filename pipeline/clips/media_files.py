@@ -5,17 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import PROBE, read_each
 from mvemo.extract.nets import AudioInput, SequenceInput, SharedSettings, input_of
 from mvemo.extract.settings import NetSettings, window_starts
 from mvemo.extract.store.contents import contents_of
-from mvemo.extract.store.folders import Stamp
 from mvemo.manifests import Clip, Manifest
+from mvemo.manifests.errors import BadOption, MvemoError
+from mvemo.manifests.files import Stamp
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.manifests.text_table import listed
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.errors import BadOption
 
 # Properties that files with the same content must share: name, value, and harm if they differ.
 _DIFFERENCES: tuple[tuple[str, Callable[[Clip], str], str], ...] = (
@@ -156,7 +155,7 @@ def _file_lengths(
     lengths = dict.fromkeys(names)
     with Progress("measure media", len(files), "file") as bar:
         for i, found in read_each(PROBE, [(path, {}) for path in files.values()]):
-            if isinstance(found, ExtractError):
+            if isinstance(found, MvemoError):
                 on_problem(str(found))
             else:
                 lengths[names[i]] = found

@@ -6,8 +6,8 @@ from typing import Any
 import click
 from click import argument, option
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.options import INPUT, INPUT_FILE, OUT_FILE, flag
-from mvemo.pipeline.errors import BadOption
 
 
 @click.command()

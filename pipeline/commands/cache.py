@@ -27,6 +27,7 @@ from mvemo.cache import (
 )
 from mvemo.cache.import_arrays import FileRows, TableColumns, split_source
 from mvemo.manifests import ManifestOptions, read_manifest
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.tables import match_ids
 from mvemo.manifests.text_table import listed
@@ -45,7 +46,6 @@ from mvemo.pipeline.commands.options import (
     task_option,
 )
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance as facts_of
 
 _features = argument("features", type=PATH)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.options import (
     COUNT,
     INPUT,
@@ -28,7 +29,6 @@ from mvemo.pipeline.commands.options import (
     work_option,
 )
 from mvemo.pipeline.console.messages import collected_notes, tell, tell_note
-from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings

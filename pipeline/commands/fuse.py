@@ -7,6 +7,7 @@ from typing import Any
 import click
 from click import argument, option
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.options import (
     CONTEXT,
     COUNT,
@@ -25,7 +26,6 @@ from mvemo.pipeline.commands.options import (
     set_option,
     together,
 )
-from mvemo.pipeline.errors import BadOption
 
 # Copy of the rules in `mvemo.fuse.songs`, so that --help need not import it.
 SONG_RULES = ("mean", "log-mean", "vote")

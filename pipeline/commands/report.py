@@ -1,5 +1,6 @@
 """Command ``mvemo report``: a report made from predictions only."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import click
 from click import option
 
 from mvemo.manifests import read_manifest
-from mvemo.manifests.files import dump_json, parse_json
+from mvemo.manifests.errors import BadFile, BadOption, MissingFile
+from mvemo.manifests.files import dump_json
 from mvemo.manifests.labels import TASKS, Task
+from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.commands.options import (
     INPUT,
     INPUT_FILE,
@@ -20,7 +23,6 @@ from mvemo.pipeline.commands.options import (
     scale_option,
 )
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 
 
@@ -156,22 +158,22 @@ def methods_of_run(run: Path, *, json: bool = False) -> str:
 
     path = run / "metrics.json" if run.is_dir() else run
     try:
-        metrics = parse_json(path.read_text(encoding="utf-8"))
-        return dump_json(methods_facts(metrics)).rstrip() if json else methods_text(metrics)
-    except UnicodeDecodeError:
+        metrics = read_json(path)
+    except MissingFile as error:
+        raise MissingFile(f"{error}: 'mvemo fuse ... --out {run}' writes it") from None
+    except BadFile as error:
         cure = f"'mvemo fuse {run}' makes a run of features"
-        raise BadOption(f"{run}: expected the folder of a run: {cure}") from None
-    except FileNotFoundError:
-        raise BadOption(f"{path}: does not exist: 'mvemo fuse ... --out {run}' writes it") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadFile(f"{error}: expected the folder of a run: {cure}") from None
+    try:
+        return dump_json(methods_facts(metrics)).rstrip() if json else methods_text(metrics)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
         raise BadOption(f"{path}: is not the metrics of an evaluation: {why}") from None
 
 
 def _marks_beside(predictions: Path) -> dict[str, Any]:
     """Return the ``metrics.json`` next to predictions that mvemo wrote, or {}."""
-    try:
-        saved = parse_json(predictions.with_name("metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return saved if isinstance(saved, dict) else {}
+    with suppress(BadFile, MissingFile):
+        saved: dict[str, Any] = read_json(predictions.with_name("metrics.json"))
+        return saved
+    return {}

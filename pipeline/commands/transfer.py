@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 from click import argument, option
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.options import INPUT, flag, set_option
-from mvemo.pipeline.errors import BadOption
 
 
 @click.command(short_help="Train on each file of features, and test on each other one.")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.commands.options import INPUT_FILE, OUT_FILE, OUT_FOLDER, PATH, flag
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.fuse.final.clip_prediction import ClipPrediction
@@ -91,7 +91,7 @@ def _default_model(source: Path, work: Path | None) -> Path:
     """Return the model that made PREDICTIONS, or the default for the files and the corrections."""
     from mvemo.fuse.final.prediction_records import read_predictions
     from mvemo.manifests import read_manifest
-    from mvemo.manifests.errors import ManifestError
+    from mvemo.manifests.errors import MvemoError
     from mvemo.manifests.layouts.scan import find_media
     from mvemo.pipeline.models.boxed import boxed_names, model_folder, pick_model
     from mvemo.pipeline.prediction.new_clips import NewClip, have_pictures
@@ -106,7 +106,7 @@ def _default_model(source: Path, work: Path | None) -> Path:
         if (name := made_by.partition("/")[0]) in boxed_names():
             return model_folder(name)
     # Corrections of a former call stay valid if the folder now has other kinds of files.
-    with suppress(ManifestError):
+    with suppress(MvemoError):
         task = read_manifest((work or folder / ".mvemo") / "corrections.csv", media=False).task
     return pick_model(None, have_pictures(clips), task)
 

@@ -9,9 +9,9 @@ from typing import Any
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.prediction_records import read_predictions
 from mvemo.manifests import read_manifest
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.labels import label_kind
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 
 
 def read_moods(

@@ -12,8 +12,8 @@ import numpy as np
 
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.manifests.dimensions import Place
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import shown, write_text
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.relative import ranks
 
 Format = Literal["m3u8", "xspf"]
@@ -68,7 +68,7 @@ def write_playlist(
     once = list(_without_repeats(clips))
     folder = None if absolute else file.parent
     text = _xspf(once, file.stem, folder) if format == "xspf" else _m3u8(once, folder)
-    write_text(file, text, error=BadOption)
+    write_text(file, text)
     return text
 
 

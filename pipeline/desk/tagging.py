@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mvemo.manifests.files import replacing
+from mvemo.manifests.errors import BadOption, DiskFailed
+from mvemo.manifests.files import replacing, stamp_of
 from mvemo.manifests.journal import Journal
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 
 # Names of the tags: mood, and a pattern for ratings and the model, by the kind of a file's tags.
 NAMES = {
@@ -142,7 +142,7 @@ def plan_undo(journal: Path) -> tuple[list[Change], list[str]]:
 
     Taggings of which no file can be undone are passed over, and their files are named.
     """
-    entries, n_bad = Journal(journal, BadOption).read(_entry)
+    entries, n_bad = Journal(journal).read(_entry)
     if not entries:
         raise BadOption(f"{journal}: expected a journal of mvemo tag, got no whole line of one")
     if n_bad:
@@ -386,30 +386,29 @@ def write_tags(changes: Sequence[Change], journal: Path | None) -> list[str]:
 
     Raises
     ------
-    BadOption
+    DiskFailed
         A disk is full or cannot be written; files before this one are tagged, and in the journal.
     """
     failed = []
-    kept = None if journal is None else Journal(journal, BadOption)
+    kept = None if journal is None else Journal(journal)
     run = datetime.now(timezone.utc).isoformat()
     for i, change in enumerate(changes):
         try:
             _write(change, kept, run)
         except BadTags as problem:
             failed.append(f"{change.path}: is left as it was: {problem}")
-        except BadOption as problem:
-            raise BadOption(f"{problem}; {i - len(failed)} files before it are finished") from None
+        except DiskFailed as problem:
+            raise DiskFailed(f"{problem}; {i - len(failed)} files before it are finished") from None
     return failed
 
 
 def _write(change: Change, journal: Journal | None, run: str) -> None:
     """Replace a file by a tagged copy."""
     from mvemo.extract.store.contents import keep_content
-    from mvemo.extract.store.folders import stamp_of
 
     path, name = change.path, str(change.path.absolute())
     before, stamp = path.stat(), stamp_of(change.path)
-    with replacing(path, error=BadOption) as copy:
+    with replacing(path) as copy:
         shutil.copyfile(path, copy)
         shutil.copystat(path, copy)
         with suppress(PermissionError):

@@ -11,9 +11,9 @@ from typing import Any
 
 from mvemo.fuse.final.model import MODEL, FinalModel, Predictor, load_model
 from mvemo.fuse.tasks import task_of
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
-from mvemo.pipeline.errors import BadOption
 
 # Default model where all files have pictures, or if there is no other.
 DEFAULT = "music-video"
@@ -112,9 +112,9 @@ def model_folder(name: str | Path) -> Path:
 
 def read_about(path: Path) -> dict[str, Any]:
     """Read the TOML file of ``mvemo fuse --about``; its keys must be in `KEYS`."""
-    from mvemo.manifests.files import read_toml
+    from mvemo.manifests.text_files import read_toml
 
-    about = read_toml(path, lambda problem: BadOption(f"--about {problem}"))
+    about: dict[str, Any] = read_toml(path)
     for key, value in about.items():
         if key not in KEYS:
             raise BadOption(

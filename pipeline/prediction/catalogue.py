@@ -23,9 +23,9 @@ from mvemo.cache.parts import locked_cache
 from mvemo.cache.spec import UNDIGESTED
 from mvemo.extract.store.contents import contents_of
 from mvemo.fuse.final.model import FeatureKey
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import (
     LONG,

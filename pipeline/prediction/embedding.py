@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.cache import FeatureSpec
-from mvemo.extract.array_types import Mask
 from mvemo.extract.nets import AudioInput, input_of
 from mvemo.extract.training.devices import pick_device, return_freed_memory
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.workers.pool import cores
 from mvemo.fuse.features import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FeatureKey
-from mvemo.fuse.numeric import F64
 from mvemo.manifests import Clip, Manifest
+from mvemo.manifests.array_types import F64, Bools
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.model_nets import plan_of
@@ -155,7 +154,7 @@ class BatchReader:
     def _vectors(
         self,
         media: ClipMedia,
-        usable: Mapping[str, Mask],
+        usable: Mapping[str, Bools],
         rows: Mapping[int, range],
         needed: Sequence[Sequence[str]],
     ) -> dict[int, dict[FeatureKey, F64]]:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.array_types import F64
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.formats import format_of
 from mvemo.fuse.final.model import FinalModel
+from mvemo.manifests.array_types import F64
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import verbosity
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import NewClip, clip_seconds

@@ -18,7 +18,7 @@ from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 from mvemo.pipeline.settings_files import load_settings

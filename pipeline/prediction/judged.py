@@ -9,7 +9,7 @@ import numpy as np
 
 from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
 from mvemo.manifests import read_manifest
-from mvemo.manifests.errors import ManifestError
+from mvemo.manifests.errors import MvemoError
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.models.boxed import LEAST_JUDGED
 
@@ -57,7 +57,7 @@ def judged_in(
     for path in (work / "corrections.csv" for work in works if (work / "corrections.csv").exists()):
         try:
             manifest = read_manifest(path, media=False)
-        except ManifestError as error:
+        except MvemoError as error:
             tell_note(f"{str(error).splitlines()[0]}: its judged clips do not count")
             continue
         for clip in manifest.clips if manifest.task == task else ():

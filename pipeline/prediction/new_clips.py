@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.isolated import (
     HAS_PICTURES,
     PROBE,
@@ -23,9 +23,9 @@ from mvemo.extract.media.isolated import (
 from mvemo.extract.store.contents import place_of
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.fuse.final.model import FeatureKey
-from mvemo.fuse.numeric import F64
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.clip_rows import parse_stretch
-from mvemo.manifests.errors import BadText, Problems
+from mvemo.manifests.errors import BadOption, BadText, MvemoError, Problems
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.scan import (
     AUDIO_SUFFIXES,
@@ -38,7 +38,6 @@ from mvemo.manifests.recognition import recognise
 from mvemo.manifests.tables import TABLES, Table, collect_table
 from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.fuse.conformal import Asked
@@ -258,7 +257,7 @@ class Windows:
 
 
 def clip_seconds(clip: NewClip) -> float:
-    """Return the length of a clip in seconds; raise ExtractError if it cannot be read."""
+    """Return the length of a clip in seconds; raise MvemoError if it cannot be read."""
     length: float = read_one(PROBE, clip.path) - clip.start
     if length <= 0:
         raise BadMedia(f"{clip.path}: the clip starts at {clip.start:g} s, after the file's end")
@@ -275,7 +274,7 @@ def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Wi
     if length is None:
         try:
             length = clip_seconds(clip)
-        except ExtractError as error:
+        except MvemoError as error:
             reason = str(error).removeprefix(f"{clip.path}: ")
             return Windows(problem=reason, passing=not isinstance(error, BadMedia))
     if length <= LONG * seconds:

@@ -13,9 +13,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mvemo.extract.array_types import F32, F64, U8
 from mvemo.extract.media.sound_files import write_sound
 from mvemo.fuse.report.text import page_templates
+from mvemo.manifests.array_types import F32, F64, U8
 
 # Seconds per bar of the waveform, and number of bars that are computed at a time.
 BAR_SECONDS, BARS_AT_ONCE = 0.1, 600

@@ -29,8 +29,9 @@ from mvemo.fuse.final.model import (
     with_coverage,
 )
 from mvemo.fuse.final.prediction_records import records
-from mvemo.fuse.numeric import F64, complete
+from mvemo.fuse.numeric import complete
 from mvemo.fuse.tasks import task_of
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.console.messages import tell_note, verbosity
 from mvemo.pipeline.models.boxed import companion_of, elsewhere_words, expected_words, pick_model

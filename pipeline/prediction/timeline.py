@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.fuse.errors import FuseError
+from mvemo.extract.errors import BadMedia
 from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
 from mvemo.fuse.final.formats import format_of
 from mvemo.fuse.final.model import FinalModel, Predictor
 from mvemo.fuse.final.prediction_records import records, window_rows
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.console.messages import verbosity
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, clip_seconds
@@ -247,7 +246,7 @@ def write_timelines(
         try:
             if not problem:
                 followed = follow_clip(maker, clip, timeline)
-        except ExtractError as error:
+        except MvemoError as error:
             problem = str(error).removeprefix(f"{clip.path}: ")
         if problem:
             yield model, *unpredicted(clip.file, problem)
@@ -255,8 +254,8 @@ def write_timelines(
         html, table = Path(f"{name}.html"), Path(f"{name}.csv")
         records = window_records(model, followed)
         # Write the table first, because it can be written even if the page cannot.
-        write_rows(table, window_rows(model, records), error=FuseError)
-        write_text(html, timeline_html(model, followed), error=FuseError)
+        write_rows(table, window_rows(model, records))
+        write_text(html, timeline_html(model, followed))
         lines = [f"{clip.file}: {_summary(model, followed)}: {html} and {table}"]
         if verbosity() != "quiet":
             lines += [f"note: {clip.file}: {note}" for note in followed.notes()]

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from mvemo.cache import FeatureSpec
-from mvemo.extract.array_types import F32, F64, I64, U8
 from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings
 from mvemo.extract.media.loudness import gain_to
 from mvemo.extract.media.request import FrameSampling, FrameTimes, Problem
@@ -30,6 +29,7 @@ from mvemo.extract.training import embedding
 from mvemo.extract.training.data import RawBatches
 from mvemo.fuse.features import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FeatureKey
+from mvemo.manifests.array_types import F32, F64, U8, Ints
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.prediction import page
@@ -314,7 +314,7 @@ class PicturePieces(Pieces):
         return self.media.pictures(self.size, self._times[row])
 
 
-def _inside(spans: F64, window: Span, without: Span | None = None) -> I64:
+def _inside(spans: F64, window: Span, without: Span | None = None) -> Ints:
     """Return the pieces with their middle in a window, or else the piece around its middle."""
     rows = np.arange(*np.searchsorted(spans.mean(axis=1), window))
     if not len(rows):

@@ -23,9 +23,10 @@ from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.media.isolated import start_readers
 from mvemo.extract.workers.pool import cores, run_calls, start_workers, stop_workers
 from mvemo.extract.workers.process import Call, resolve
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import shown
 from mvemo.pipeline.console.messages import tell, tell_note
-from mvemo.pipeline.errors import BadOption, ClipFailed, TaskFailed
+from mvemo.pipeline.errors import ClipFailed, TaskFailed
 from mvemo.pipeline.provenance import versions
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.reader import ManifestOptions
-from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.extract.settings import NetSettings, RunSettings

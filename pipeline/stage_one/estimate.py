@@ -15,10 +15,10 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.store import decoded
 from mvemo.extract.training import data, devices, protocols
 from mvemo.extract.workers import pool, process
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console import messages, progress
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.stage_one import backends, steps
 from mvemo.pipeline.stage_one import plan as planning
 from mvemo.pipeline.work_folder import measure_work, size_text

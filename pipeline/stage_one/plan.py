@@ -22,10 +22,10 @@ from mvemo.manifests import (
     read_folds,
     read_manifest,
 )
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline import starting_weights
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, shards

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from mvemo.cache import CacheError, CacheWriter, DamagedCache, open_cache
+from mvemo.cache import CacheWriter, DamagedCache, open_cache
 from mvemo.extract import TrainingDiverged
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import devices
 from mvemo.extract.workers.pool import stop_workers
 from mvemo.manifests import write_folds
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.clips import media_files
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.stage_one import backends, estimate, shards, steps, tasks
 from mvemo.pipeline.stage_one.division import ExtractRequest, Training
 from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
@@ -69,7 +69,7 @@ def _remove_damaged(path: Path) -> None:
     except DamagedCache:
         tell_note(f"{path}: is damaged, and will be written anew")
         path.unlink()
-    except CacheError:
+    except MvemoError:
         pass
 
 

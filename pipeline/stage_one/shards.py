@@ -7,13 +7,15 @@ folder can be read as one cache, because no two files hold the same row.
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mvemo.cache import ClipTable, open_cache, write_clips
 from mvemo.cache.spec import digest_of
-from mvemo.manifests.files import parse_json, shown, to_json_values, write_json
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadFile, BadOption, MissingFile
+from mvemo.manifests.files import shown, to_json_values, write_json
+from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.division import Shard
@@ -66,7 +68,7 @@ class ShardFolder:
             else:
                 path.unlink(missing_ok=True)
         write_clips(self.clips, table, provenance)
-        write_json(self._run, facts, error=BadOption)
+        write_json(self._run, facts)
 
     def check(self, facts: Mapping[str, Any]) -> None:
         """Raise BadOption if the folder has shards of another run."""
@@ -91,7 +93,7 @@ class ShardFolder:
         self.check(facts)
         with open_cache(self.cache(shard)) as cache:
             marker = {"run": digest_of(facts), "digest": cache.digest(), "clips": len(cache.table)}
-        write_json(self._marker(shard), marker, error=BadOption)
+        write_json(self._marker(shard), marker)
 
     def refuse_changed(self) -> None:
         """Raise BadOption if the file of a shard is not the one that its marker describes."""
@@ -121,25 +123,22 @@ class ShardFolder:
 
     def _read_marker(self, shard: Shard) -> dict[str, Any]:
         """Return the content of a shard's marker; empty if it is missing or unreadable."""
-        try:
-            marker = parse_json(self._marker(shard).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return marker if isinstance(marker, dict) else {}
+        with suppress(BadFile, MissingFile):
+            marker: dict[str, Any] = read_json(self._marker(shard))
+            return marker
+        return {}
 
     def _facts(self, *, ignore_damage: bool = False) -> dict[str, Any] | None:
         """Return the facts common to the existing shards, or None if there are no shards."""
         try:
-            facts = parse_json(self._run.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            facts: dict[str, Any] = read_json(self._run)
+        except MissingFile:
             return None
-        except (OSError, ValueError) as error:
+        except BadFile as error:
             if ignore_damage:
                 return None
-            raise BadOption(
-                f"{self._run}: cannot be read: {error}: replace the shards with --force"
-            ) from None
-        return facts if isinstance(facts, dict) else {}
+            raise BadFile(f"{error}: replace the shards with --force") from None
+        return facts
 
 
 def run_facts(settings: Settings, table: ClipTable, count: int) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from mvemo.cache import CacheWriter, FeatureSpec, PartWriter, in_half_precision
 from mvemo.cache.spec import TRAINED
-from mvemo.extract.array_types import Mask
 from mvemo.extract.descriptors import TIMES, descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
@@ -17,6 +16,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import devices, embedding, protocols
 from mvemo.extract.training.data import TrainingClips
 from mvemo.manifests import Clip
+from mvemo.manifests.array_types import Bools
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.stage_one.division import Training, trainings_of
@@ -148,7 +148,7 @@ class FeatureWriter:
         self,
         trained: protocols.TrainedNet,
         settings: NetSettings,
-        usable: Mask,
+        usable: Bools,
         clips: progress.Progress | None,
     ) -> None:
         """Embed the clips without a current row; count them on the progress bar `clips`."""
@@ -193,7 +193,7 @@ class FeatureWriter:
                 training = "holdout"
             writer.curve(f"{spec.name}@{training}", trained.curve)
 
-    def _keys(self, spec: FeatureSpec, usable: Mask) -> dict[str, str]:
+    def _keys(self, spec: FeatureSpec, usable: Bools) -> dict[str, str]:
         """Return the row keys of the usable clips, by clip id."""
         clips = [self.media.manifest.clips[row] for row in np.flatnonzero(usable)]
         return row_keys(spec, clips, self.media.digests)

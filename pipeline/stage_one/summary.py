@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from mvemo.cache.cache_file import parts_folder
 from mvemo.cache.table import failures_by_reason
-from mvemo.extract.store.folders import stamp_of
-from mvemo.manifests import ManifestError, ManifestOptions, read_manifest
-from mvemo.manifests.files import dump_json, parse_json, write_json
+from mvemo.manifests import ManifestOptions, read_manifest
+from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.files import dump_json, find_stamp, write_json
+from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.work_folder import measure_work
 
@@ -101,8 +102,8 @@ class RepeatableRun:
             # Rows of an interrupted run are not in the cache yet.
             if path.stat().st_size > _MOST_BYTES or parts_folder(self.out).exists():
                 return None
-            kept = parse_json(path.read_bytes())
-            changed = any(_stamp(Path(name)) != stamp for name, stamp in kept["files"].items())
+            kept = read_json(path)
+            changed = any(find_stamp(Path(name)) != stamp for name, stamp in kept["files"].items())
             if changed or kept["key"] != self._key:
                 return None
             facts = {name: _tuples(kept["summary"][name]) for name in _KEPT}
@@ -125,7 +126,7 @@ class RepeatableRun:
                 self.work / FINISHED,
                 {
                     "key": key,
-                    "files": {str(path.absolute()): _stamp(path) for path in files},
+                    "files": {str(path.absolute()): find_stamp(path) for path in files},
                     "summary": {name: getattr(summary, name) for name in _KEPT},
                     "notes": notes,
                 },
@@ -140,14 +141,14 @@ class RepeatableRun:
                 return None
             options = ManifestOptions(self.root, self.options["columns"], self.options.get("task"))
             listed = read_manifest(path, options, media=False)
-            media = {str(p): _stamp(p) for p in map(listed.media_path, listed.clips)}
-        except (OSError, ManifestError):
+            media = {str(p): find_stamp(p) for p in map(listed.media_path, listed.clips)}
+        except (OSError, MvemoError):
             return None
         named = [Path(str(self.options.get(name) or "")) for name in ("profile", "folds")]
         request = {
             "options": {name: str(value) for name, value in sorted(self.options.items())},
             "paths": [str(p.absolute()) for p in (path, self.work, self.out)],
-            "files": {str(p): _stamp(p) for p in (path, *named)},
+            "files": {str(p): find_stamp(p) for p in (path, *named)},
             "variables": {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)},
             "media": media,
             "code": _code(),
@@ -163,18 +164,10 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _stamp(path: Path) -> list[int] | None:
-    """Return the stamp of a file as a JSON value, or None if there is no such file."""
-    try:
-        return list(stamp_of(path))
-    except (OSError, ValueError):
-        return None
-
-
 def _code() -> dict[str, list[int] | None]:
     """Return the stamps of all source files of stage one, by path."""
     return {
-        str(path): _stamp(path)
+        str(path): find_stamp(path)
         for package in _PACKAGES
         for top in importlib.import_module(f"mvemo.{package}").__path__
         for path in sorted(Path(top).rglob("*"))

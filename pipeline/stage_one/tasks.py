@@ -14,14 +14,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache import CacheError, CacheWriter, FeatureSpec, PartWriter, StoredRows
-from mvemo.extract.errors import ExtractError, TrainingDiverged
+from mvemo.cache import CacheWriter, FeatureSpec, PartWriter, StoredRows
+from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
+from mvemo.manifests.errors import MvemoError
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
-from mvemo.pipeline.errors import ClipFailed, PipelineError, TaskFailed
+from mvemo.pipeline.errors import ClipFailed, TaskFailed
 from mvemo.pipeline.stage_one import steps
 from mvemo.pipeline.stage_one.backends import Backend, Note, Task
 from mvemo.pipeline.stage_one.division import Training, batch_sizes
@@ -218,5 +219,4 @@ class SpreadRun:
 def _reason(error: BaseException) -> str:
     """Return the reason of a failure in one line; name the type of an unexpected error."""
     text = " ".join(str(error).split())
-    ours = isinstance(error, (CacheError, ExtractError, PipelineError))
-    return text if ours else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, MvemoError) else f"{type(error).__name__}: {text}"

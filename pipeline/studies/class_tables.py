@@ -8,7 +8,7 @@ from mvemo.fuse import Results
 from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.report.score_tables import outputs_table
 from mvemo.fuse.report.tables import PERCENT, TEXT, Column, Table, Value, table
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.studies.comparison import Draft, evaluations
 from mvemo.pipeline.studies.losses import add_losses
 from mvemo.pipeline.studies.study import j22_classes, matches_j22

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from mvemo.fuse.numeric import F64, Ints
 from mvemo.fuse.report.tables import Value, cell_of
+from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.labels import LabelKind, label_kind
 from mvemo.pipeline.studies.comparison import Draft, Row
 from mvemo.pipeline.studies.study import StudyMedia, j22_classes, read_labels

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.options import (
     COUNT,
     FILE,
@@ -28,7 +29,6 @@ from mvemo.pipeline.commands.options import (
     work_option,
 )
 from mvemo.pipeline.commands.transfer import transfer
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.study_file import (
     OptionSpec,
     StudyFile,

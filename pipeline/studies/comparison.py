@@ -15,13 +15,14 @@ from mvemo.fuse.crossval.comparisons import Comparison, compare_models, with_pri
 from mvemo.fuse.crossval.evaluation import join_repeats
 from mvemo.fuse.crossval.paired_tests import FoldedOutputs
 from mvemo.fuse.external import Predictions, score_predictions
-from mvemo.fuse.numeric import F64, Ints, complete, mean_of_finite
+from mvemo.fuse.numeric import complete, mean_of_finite
 from mvemo.fuse.report import published as papers
 from mvemo.fuse.report.tables import NUMBER, PERCENT, TEXT, Column, Table, Value, table
 from mvemo.manifests import Manifest
+from mvemo.manifests.array_types import F64, Ints
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.splits.assignment import VALIDATION
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies import study as data
 from mvemo.pipeline.studies.plots import Bar, Plot, score_bars, score_lines
 from mvemo.pipeline.studies.predictors import FoldPredictions, Predictor

@@ -20,14 +20,14 @@ import numpy as np
 import soundfile
 import soxr
 
-from mvemo.extract.array_types import F32
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media import packets
 from mvemo.extract.media.pictures import FramePicker
 from mvemo.extract.media.reading import media_errors, probe_seconds
 from mvemo.extract.media.request import NO_AUDIO, NO_VIDEO, ClipRequest
+from mvemo.manifests.array_types import F32
 from mvemo.manifests.demo.media import video_codec
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 
 # Function from sound, float32 (channels, samples), and its sampling rate in Hz to the new sound.
 Change = Callable[[F32, int], F32]

@@ -12,11 +12,12 @@ from mvemo.extract.training.embedding import outputs_of
 from mvemo.extract.training.steps import Curve
 from mvemo.fuse import Clips, Fit, fit_heads, models_of
 from mvemo.fuse.features import Matrix, matrix_of
-from mvemo.fuse.numeric import F64, Ints, Link, apply_link
+from mvemo.fuse.numeric import Link, apply_link
 from mvemo.manifests import Manifest
+from mvemo.manifests.array_types import F64, Ints
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.splits.assignment import TRAIN
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.study import Study, StudyMedia, read_labels
 from mvemo.pipeline.studies.trainings import NetTraining
 

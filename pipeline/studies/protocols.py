@@ -14,7 +14,7 @@ from mvemo.extract.settings import FETCHED, RecipeSettings
 from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.report.published import FUSIONS
 from mvemo.fuse.report.text import difference_text, score_text
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.starting_weights import fetch_missing_weights
 from mvemo.pipeline.studies.comparison import Draft, Row, difference

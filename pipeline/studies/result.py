@@ -11,7 +11,6 @@ from mvemo.fuse.report.findings import Banner, data_banners
 from mvemo.fuse.report.text import page_templates
 from mvemo.manifests.files import replacing_together, write_bytes, write_json, write_text
 from mvemo.manifests.labels import label_kind
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.studies.comparison import Draft
 from mvemo.pipeline.studies.study import Study
@@ -40,7 +39,7 @@ def write_study(draft: Draft, settings: Mapping[str, Any], out: Path) -> None:
     }
     reasons = [tables.Column("clip", tables.ID), tables.Column("reason", tables.ID)]
     page = page_templates(TEMPLATES).get_template("study.html")
-    with replacing_together(out, error=BadOption) as new:
+    with replacing_together(out) as new:
         for plot in draft.plots:
             write_text(new / f"{name}-{plot.name}.svg", plot.svg)
             write_bytes(new / f"{name}-{plot.name}.png", plot.png)

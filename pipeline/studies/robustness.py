@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.errors import ExtractError
 from mvemo.fuse.bootstrap import Resamples, resample_groups
 from mvemo.fuse.final.model import FinalModel, Predictor, tag_thresholds
 from mvemo.fuse.intervals import score_interval
-from mvemo.fuse.numeric import F64, Bools, Ints, complete
+from mvemo.fuse.numeric import complete
 from mvemo.fuse.report.tables import PERCENT, TEXT, Column, Value, table
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Outcome
 from mvemo.manifests import Manifest
+from mvemo.manifests.array_types import F64, Bools, Ints
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.labels import PLANE
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.pipeline.console.progress import Progress, told_as_parts
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.models.boxed import boxed_names, model_folder
 from mvemo.pipeline.prediction.embedding import BatchReader
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
@@ -126,7 +126,7 @@ def run_robustness(draft: Draft) -> None:
                 part: dict[str, Any] = {"start": clip.start, "duration": clip.duration}
                 try:
                     copies[i] = NewClip(clip.file, dress(clip.path, names[i - 1], place, **part))
-                except ExtractError as error:
+                except MvemoError as error:
                     problems[i] = str(error).removeprefix(f"{clip.path}: ")
             for each in tested:
                 with told_as_parts(1, ["clips"], lambda *_: None, {}):

@@ -11,9 +11,9 @@ from mvemo.extract import NetSettings, SequenceInput
 from mvemo.extract.nets import input_of
 from mvemo.fuse.report.tables import TEXT, Column, table
 from mvemo.manifests import holdout_of, parse_fractions
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.splits.assignment import PARTS
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies import comparison as compared_rows
 from mvemo.pipeline.studies import predictors
 from mvemo.pipeline.studies.comparison import Compared, Draft, Row

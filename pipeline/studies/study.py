@@ -21,16 +21,17 @@ from mvemo.extract import (
 )
 from mvemo.extract.nets import SharedSettings, options_of, with_length, with_shared_options
 from mvemo.fuse import Task, task_of
-from mvemo.fuse.numeric import F64, Bools, Ints, Labels
+from mvemo.fuse.numeric import Labels
 from mvemo.fuse.report.published import comparable
 from mvemo.fuse.songs import decide_songs
 from mvemo.manifests import Folds, Holdout, Manifest, ManifestOptions, song_of
+from mvemo.manifests.array_types import F64, Bools, Ints
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.segments import Tail
 from mvemo.manifests.splits.assignment import TEST
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.media_files import longer_clips_note
 from mvemo.pipeline.console.messages import note_resumable, tell_note
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import ExtractSettings, Settings
 from mvemo.pipeline.stage_one.plan import manifest_with_media, read_fold_file
 from mvemo.pipeline.starting_weights import random_start_note

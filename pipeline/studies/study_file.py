@@ -15,8 +15,8 @@ from typing import Any
 
 from mvemo.extract.settings import LOSSES, OPTIMIZERS, RecipeSettings, TrainSettings
 from mvemo.manifests.declared import from_table
-from mvemo.manifests.files import parse_toml, read_toml
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
+from mvemo.manifests.text_files import read_toml
 
 INTERVAL_NOTE = (
     "low and high: ends of the 95 % interval over groups. sd: standard deviation over runs, or "
@@ -222,30 +222,19 @@ def _listed(value: Any) -> tuple[Any, ...]:
 def built_in() -> dict[str, StudyFile]:
     """Return the study files that come with mvemo, by name."""
     paths = sorted(set(FOLDER.glob("*.toml")) - {FOLDER / "published.toml"})
-    return {path.stem: parse_study(path.read_text("utf-8"), path.name) for path in paths}
+    return {path.stem: read_study(path) for path in paths}
 
 
 @cache
 def published() -> dict[str, Any]:
     """Return the content of ``published.toml``."""
-    return read_toml(FOLDER / "published.toml")
+    content: dict[str, Any] = read_toml(FOLDER / "published.toml")
+    return content
 
 
 def read_study(path: Path) -> StudyFile:
-    """Read a user's study file; raise `BadOption` with file, key and the possible values."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadOption(f"{path}: the study file cannot be read: {error}") from error
-    return parse_study(text, str(path))
-
-
-def parse_study(text: str, path: str) -> StudyFile:
-    """Parse a study file, and check its keys, axes and function names."""
-    try:
-        tree = parse_toml(text)
-    except ValueError as error:
-        raise BadOption(f"{path}: invalid TOML: {error}") from None
+    """Read a study file, and check its keys, axes and function names."""
+    tree = read_toml(path)
     if not isinstance(tree.get("title"), str):
         raise BadOption(f"{path}: title: expected a string")
     entries = tree.get("set", [])
@@ -261,7 +250,7 @@ def parse_study(text: str, path: str) -> StudyFile:
         stated = from_table(StudyFile, tree)
     except ValueError as error:
         raise BadOption(f"{path}: {error}") from None
-    file: StudyFile = replace(stated, path=path, name=Path(path).stem)
+    file: StudyFile = replace(stated, path=str(path), name=path.stem)
     _check(file)
     return file
 
@@ -354,9 +343,9 @@ def _axes(file: StudyFile) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
 def check_values(file: StudyFile) -> StudyFile:
     """Check nets and numbers of a user's file, which needs torch; add Hugging Face folders."""
     from mvemo.extract.descriptors import DescriptorSettings
-    from mvemo.extract.errors import ExtractError
     from mvemo.extract.nets.parts.registry import add_folders, check_name
     from mvemo.extract.settings import NetSettings
+    from mvemo.manifests.errors import MvemoError
 
     for place, axis, values in _axes(file):
         for value in values:
@@ -372,7 +361,7 @@ def check_values(file: StudyFile) -> StudyFile:
                     NetSettings("", width=value)
                 elif axis == "segment" and not value >= 0:
                     raise BadOption(f"expected 0 or more, got {value}")
-            except (ExtractError, BadOption) as error:
+            except MvemoError as error:
                 raise BadOption(f"{file.path}: {place}.{axis}: {error}") from error
     nets = tuple(str(net) for net in file.grid.get("net", ()))
     return replace(file, grid={**file.grid, "net": add_folders(nets)}) if nets else file

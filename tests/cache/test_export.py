@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, SEQUENCE, VECTOR, crossfit, fill, row
 
-from mvemo.cache import BadCache, MissingCache, export_cache
+from mvemo.cache import BadCache, export_cache
+from mvemo.manifests.errors import MissingFile
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,6 @@ def test_folds_and_refusals(path, tmp_path):
     ):
         with pytest.raises(BadCache, match=message):
             export_cache(tmp_path / "folds.h5", name, tmp_path / out)
-    with pytest.raises(MissingCache, match="its folder does not exist"):
+    with pytest.raises(MissingFile, match="its folder does not exist"):
         export_cache(path, "mel", tmp_path / "none" / "y.npz")
     assert not list(tmp_path.glob("*y.*"))

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, fill
 
-from mvemo.cache import BadCache, CacheError, open_cache, read_array, untrusted, verify_cache
+from mvemo.cache import BadCache, open_cache, read_array, untrusted, verify_cache
 from mvemo.cache.maintenance import merge_caches, repair_cache
 from mvemo.cache.schema import text_checksum, write_json
 from mvemo.cache.untrusted import text_array, write_attribute
 from mvemo.manifests import array_files
+from mvemo.manifests.errors import MvemoError
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_reading_checking_merging_and_repairing_agree(path, tmp_path, name):
 
 def test_a_pipe_is_no_cache_and_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "features.h5")
-    with pytest.raises(CacheError, match="expected a feature cache, got a pipe"):
+    with pytest.raises(MvemoError, match="expected a feature cache, got a pipe"):
         open_cache(tmp_path / "features.h5")
 
 

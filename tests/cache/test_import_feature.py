@@ -10,10 +10,11 @@ import pytest
 from cache_samples import VECTOR, contents, table, unfinished
 
 from mvemo.cache import CacheWriter, export_cache, import_feature, open_cache, verify_cache
-from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.errors import BadCache
 from mvemo.cache.import_arrays import FileRows, TableColumns, read_array, read_ids
 from mvemo.cache.import_feature import ImportSettings, join_arrays
 from mvemo.cache.spec import FeatureSpec, content_digest
+from mvemo.manifests.errors import BadFile, MissingFile
 from mvemo.manifests.tables import match_ids
 
 CLIPS = replace(table(["c0", "c1", "c2", "c3"]), clip_ids=tuple("abcd"), groups=tuple("gghh"))
@@ -173,7 +174,7 @@ def test_other_clips_than_the_caches(extracted, change, message):
 
 
 def test_without_cache_or_table_or_with_an_unfinished_run(path):
-    with pytest.raises(MissingCache, match="give a manifest"):
+    with pytest.raises(MissingFile, match="give a manifest"):
         add(path)
     unfinished(path, VECTOR, "c0")
     with pytest.raises(BadCache, match="mvemo cache repair"):
@@ -306,7 +307,7 @@ def test_files_that_are_refused(tmp_path, source, content, message):
         np.savez(path, **content)
     elif content is not None:
         np.save(path, content, allow_pickle=True)
-    with pytest.raises((BadCache, MissingCache), match=message) as caught:
+    with pytest.raises((BadCache, MissingFile), match=message) as caught:
         read_array(tmp_path / source, id_column="song" if path.stem == "song" else None)
     assert "\n" not in str(caught.value)
 
@@ -345,7 +346,7 @@ def test_columns_of_a_table_may_have_other_names(tmp_path):
         assert (got.clip_ids, got.columns) == (("a", "b"), ("f",))
         # An empty cell is a missing number.
         np.testing.assert_array_equal(got.values, [[np.nan], [2.5]])
-    with pytest.raises(BadCache, match=r"x\.csv:1: no column 'track' for clip_id"):
+    with pytest.raises(BadFile, match=r"x\.csv:1: no column 'track' for clip_id"):
         read_array(song, columns=TableColumns(renamed={"clip_id": "track"}))
 
 

@@ -9,8 +9,9 @@ import cache_samples
 import pytest
 from cache_samples import VECTOR, contents, current, fill, put, row, table, unfinished
 
-from mvemo.cache import CacheBusy, CacheWriter, MissingCache, open_cache, verify_cache
+from mvemo.cache import CacheBusy, CacheWriter, open_cache, verify_cache
 from mvemo.cache.maintenance import merge_caches, repair_cache
+from mvemo.manifests.errors import MissingFile
 
 SAMPLES = str(Path(cache_samples.__file__).parent)
 CLIPS = table(f"c{i}" for i in range(100))
@@ -88,10 +89,10 @@ def test_killed_at_any_moment_nothing_committed_is_lost(path):
 
 
 def test_repair_takes_up_the_shards_of_a_killed_first_run(tmp_path, path):
-    with pytest.raises(MissingCache, match=r"no such file$"):
+    with pytest.raises(MissingFile, match=r"no such file$"):
         repair_cache(path)
     unfinished(path, VECTOR, "c3")
-    with pytest.raises(MissingCache, match="an unfinished run left rows"):
+    with pytest.raises(MissingFile, match="an unfinished run left rows"):
         open_cache(path)
     assert repair_cache(path) == ["added 1 parts of an unfinished run"]
     assert verify_cache(path) == []

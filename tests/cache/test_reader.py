@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, crossfit, fill, flip, put, row
 
-from mvemo.cache import BadCache, Cache, CacheError, CacheWriter, open_cache
+from mvemo.cache import BadCache, Cache, CacheWriter, open_cache
+from mvemo.manifests.errors import MvemoError
 
 
 @pytest.fixture(autouse=True)
@@ -139,5 +140,5 @@ def test_a_file_that_may_not_be_read(path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(CacheError, match=r"features.h5: Permission denied$"):
+    with pytest.raises(MvemoError, match=r"features.h5: Permission denied$"):
         Cache(path)

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from cache_samples import CLIPS, VECTOR, current, fill, put
 
-from mvemo.cache import CacheWriter, MissingCache, PartWriter, open_cache
+from mvemo.cache import CacheWriter, PartWriter, open_cache
 from mvemo.cache.table import subset
+from mvemo.manifests.errors import MissingFile
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_parts_and_holder_write_what_one_process_does(path, alone):
             writer.take_up(one.parts)
         assert current(writer, VECTOR) == frozenset(CLIPS.clip_ids)
         assert [spec for spec, _ in first.requested] == [VECTOR]
-        with pytest.raises(MissingCache, match="no such file"):
+        with pytest.raises(MissingFile, match="no such file"):
             writer.take_up(["00000000-lost.h5"])
     assert open_cache(path).digest() == alone
     assert not path.with_name("features.h5.parts").exists()

@@ -18,15 +18,9 @@ from cache_samples import (
     unfinished,
 )
 
-from mvemo.cache import (
-    BadCache,
-    CacheWriter,
-    MissingCache,
-    cache_file,
-    open_cache,
-    verify_cache,
-)
+from mvemo.cache import BadCache, CacheWriter, cache_file, open_cache, verify_cache
 from mvemo.cache.maintenance import merge_caches, remove_features, repair_cache, select_features
+from mvemo.manifests.errors import MissingFile
 
 FIRST, LAST = table(["c0", "c1", "c2", "c3"]), table(["c2", "c3", "c4", "c5"])
 SPECS = (SEQUENCE, VECTOR, *(replace(crossfit(f, CLIPS), name="i3d") for f in range(3)))
@@ -142,7 +136,7 @@ def test_damage_names_the_shard(folder):
 
 def test_a_shard_that_is_not_finished(folder):
     unfinished(folder / "shard-2.h5", VECTOR, "c0")
-    with pytest.raises(MissingCache, match=r"shard shard-2\.h5 is not finished \(rows of it"):
+    with pytest.raises(MissingFile, match=r"shard shard-2\.h5 is not finished \(rows of it"):
         open_cache(folder)
     fill(folder / "shard-2.h5", CLIPS)
     assert len(open_cache(folder).table) == 6

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, SEQUENCE, VECTOR, contents, crossfit, fill, flip, row, table
 
-from mvemo.cache import BadCache, CacheWriter, MissingCache, open_cache, repair_cache, verify_cache
+from mvemo.cache import BadCache, CacheWriter, open_cache, repair_cache, verify_cache
+from mvemo.manifests.errors import MissingFile
 
 
 @pytest.fixture
@@ -180,8 +181,8 @@ def test_broken_files_are_one_clear_line(path, kind):
 
 def test_missing_and_folder(tmp_path):
     for use in (open_cache, verify_cache, repair_cache):
-        with pytest.raises(MissingCache, match="no such file"):
+        with pytest.raises(MissingFile, match="no such file"):
             use(tmp_path / "none.h5")
     for use in (open_cache, verify_cache):
-        with pytest.raises(MissingCache, match="the folder has no shards"):
+        with pytest.raises(MissingFile, match="the folder has no shards"):
             use(tmp_path)

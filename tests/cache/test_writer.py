@@ -26,7 +26,8 @@ from cache_samples import (
 )
 
 from mvemo.cache import CacheWriter, Failure, merge_caches, open_cache, verify_cache
-from mvemo.cache.errors import BadCache, CacheError, MissingCache
+from mvemo.cache.errors import BadCache
+from mvemo.manifests.errors import MissingFile, MvemoError
 
 
 def shards_of(path):
@@ -273,7 +274,7 @@ def test_bad_tables(path, change, message):
 
 
 def test_bad_places_and_a_closed_writer(path, tmp_path):
-    with pytest.raises(MissingCache, match="its folder does not exist"):
+    with pytest.raises(MissingFile, match="its folder does not exist"):
         CacheWriter(tmp_path / "none" / "x.h5", CLIPS)
     with pytest.raises(BadCache, match="is a folder"):
         CacheWriter(tmp_path, CLIPS)
@@ -313,7 +314,7 @@ def test_full_disk_loses_nothing(path, monkeypatch, call):
     def refused(use, message):
         with monkeypatch.context() as patch:
             patch.setattr(os, call, Mock(side_effect=OSError(28, "No space left on device")))
-            with pytest.raises(CacheError, match=message) as caught:
+            with pytest.raises(MvemoError, match=message) as caught:
                 use()
         assert "\n" not in str(caught.value)
 
@@ -332,7 +333,7 @@ def test_what_was_put_is_kept_where_the_first_file_cannot_be_written(path, monke
     answers = [OSError(21, "Is a directory"), DEFAULT]
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", Mock(wraps=os.replace, side_effect=answers))
-        with pytest.raises(CacheError, match="cannot be written: Is a directory"):
+        with pytest.raises(MvemoError, match="cannot be written: Is a directory"):
             writer.close()
     assert not path.exists()
     with CacheWriter(path, CLIPS) as writer:
@@ -352,7 +353,7 @@ def test_a_limit_is_reported_before_hdf5_begins(path, monkeypatch, module, limit
     writer = CacheWriter(path, CLIPS)
     writer.put(VECTOR, "c1", VECTOR.key("other bytes"), row(VECTOR, "c2"))
     monkeypatch.setattr(module, limit, lambda _: answer)
-    with pytest.raises(CacheError, match=f"cannot be written: {message}") as caught:
+    with pytest.raises(MvemoError, match=f"cannot be written: {message}") as caught:
         writer.close()
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before

@@ -7,7 +7,6 @@ import pytest
 import torch
 from media_samples import film, index_of, sine
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import AudioInput, SequenceInput, VideoInput, build_net
@@ -15,6 +14,7 @@ from mvemo.extract.settings import LAYOUTS, NetSettings, RunSettings, ViewSettin
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.protocols import embedding_spec
+from mvemo.manifests.errors import BadOption
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -44,7 +44,7 @@ def test_windows_are_different_and_within_the_clip(layout, length):
     ],
 )
 def test_bad_views_are_refused(values, says):
-    with pytest.raises(BadSetting, match=says):
+    with pytest.raises(BadOption, match=says):
         ViewSettings(**values)
 
 

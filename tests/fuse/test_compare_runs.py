@@ -10,7 +10,7 @@ from fuse_samples import evaluated, primary
 from output_samples import output_cache, output_table, task_cache, task_table
 from scipy import stats
 
-from mvemo.fuse import BadFeatures, FuseError
+from mvemo.fuse import BadFeatures
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.compare_runs import (
     compare_runs,
@@ -22,6 +22,7 @@ from mvemo.fuse.compare_runs import (
 from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.crossval.paired_tests import holm, nadeau_bengio
 from mvemo.fuse.report.report_files import metrics_dict, predictions_csv, write_texts
+from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import dump_json
 
 NAMES = ("music1d", "c3d")
@@ -123,7 +124,7 @@ def test_models_of_other_names_are_compared_with_each_other(runs, tmp_path):
         ("a:integrated", "a:c3d"),
         ("a:integrated", "a:music1d"),
     ]
-    with pytest.raises(FuseError, match="unknown model 'oak'; expected one of music1d, c3d"):
+    with pytest.raises(MvemoError, match="unknown model 'oak'; expected one of music1d, c3d"):
         compare_runs([f"{run}:oak", f"{run}:c3d"])
 
 
@@ -200,14 +201,14 @@ def test_what_is_no_run_is_refused(runs, tmp_path):
         compare_runs([base / "a"])
     with pytest.raises(BadFeatures, match="given twice"):
         compare_runs([base / "a", base / "a"])
-    with pytest.raises(FuseError, match=r"metrics\.json: does not exist"):
+    with pytest.raises(MvemoError, match=r"metrics\.json: does not exist"):
         compare_runs([base / "a", tmp_path])
     write_report(a, tmp_path)
     (tmp_path / "predictions.csv").write_text("clip_id,group,fold\nx,y,0\n")
-    with pytest.raises(FuseError, match=r"predictions\.csv: does not match"):
+    with pytest.raises(MvemoError, match=r"predictions\.csv: does not match"):
         compare_runs([base / "a", tmp_path])
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(FuseError, match=r"metrics\.json: is not the metrics"):
+    with pytest.raises(MvemoError, match=r"metrics\.json: is not the metrics"):
         compare_runs([base / "a", tmp_path])
 
 
@@ -245,5 +246,5 @@ def test_mcc_and_r_are_those_of_the_runs(tmp_path, task):
     assert ("n/a" in format_run_comparison(found).split("against")[0]) == (task != "regression")
     facts["models"] = dict.fromkeys(facts["models"], 5)
     (tmp_path / "b" / "metrics.json").write_text(json.dumps(facts))
-    with pytest.raises(FuseError, match="is not the metrics of an evaluation"):
+    with pytest.raises(MvemoError, match="is not the metrics of an evaluation"):
         read_run(tmp_path / "b")

@@ -22,6 +22,7 @@ from mvemo.fuse.report.report_files import predictions_csv, report_html
 from mvemo.fuse.report.summary import opening, scoring_note
 from mvemo.fuse.results import score_model
 from mvemo.manifests import Clip, Manifest, read_manifest
+from mvemo.manifests.errors import BadFile, MissingFile, MvemoError
 
 HEAD = "clip_id,label,calm,tense\n"
 GOOD = HEAD + "a,calm,0.9,0.1\nb,tense,0.6,0.4\nc,tense,0.2,0.8\n"
@@ -187,7 +188,7 @@ REFUSED = {
     ("task", "text", "message"), [(t, *case) for t in REFUSED for case in REFUSED[t].items()]
 )
 def test_refused_with_the_line(tmp_path, task, text, message):
-    with pytest.raises(BadFeatures) as caught:
+    with pytest.raises(MvemoError) as caught:
         read(tmp_path, text, task=task)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -201,10 +202,10 @@ def test_files_that_do_not_go_together(tmp_path):
     ):
         with pytest.raises(BadFeatures, match=message):
             read_predictions(one, write(other, text))
-    with pytest.raises(BadFeatures, match="no such file"):
+    with pytest.raises(MissingFile, match="no such file"):
         read_predictions(tmp_path / "none.csv")
     (tmp_path / "latin.csv").write_bytes(HEAD.encode() + b"\xe9,calm,1,0\n")
-    with pytest.raises(BadFeatures, match="is not UTF-8"):
+    with pytest.raises(BadFile, match="is not UTF-8"):
         read_predictions(tmp_path / "latin.csv")
 
 

@@ -23,7 +23,7 @@ class Outer:
     seed: int | None = setting(None, ge=0, profile=False)
 
     def __post_init__(self):
-        check_settings(self, ValueError)
+        check_settings(self)
 
 
 def test_nested_settings_are_in_the_same_table():

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.errors import DiskFailed
 from mvemo.manifests.journal import Journal
 
 ENTRIES = st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text()), max_size=3)
@@ -20,13 +22,13 @@ def test_only_torn_entries_are_lost(tmp_path_factory, steps):
     whole = []
     for entry, torn in steps:
         before = path.stat().st_size if path.exists() else 0
-        Journal(path, BadManifest).append([entry])
+        Journal(path).append([entry])
         if torn is None:
             whole.append(entry)
         else:
             written = path.stat().st_size - before
             os.truncate(path, before + int(torn * (written - 1)))
-    found, n_bad = Journal(path, BadManifest).read(dict)
+    found, n_bad = Journal(path).read(dict)
     assert found == whole
     assert n_bad <= len(steps) - len(whole)
 
@@ -35,7 +37,7 @@ def test_only_torn_entries_are_lost(tmp_path_factory, steps):
     "bad", [b"\0" * 40, b"\xff\xfe", b"[" * 100_000, b"[1]", b"7", b'"text"', b"9" * 6000, b"{}"]
 )
 def test_unreadable_lines_are_skipped_and_counted(tmp_path, bad):
-    journal = Journal(tmp_path / "a.jsonl", BadManifest)
+    journal = Journal(tmp_path / "a.jsonl")
     journal.path.write_bytes(b'{"n": 1}\n' + bad)
     journal.append([{"n": 2}, {"n": 3}])
     assert journal.read(lambda entry: entry["n"]) == ([1, 2, 3], 1)
@@ -45,7 +47,7 @@ def test_unreadable_lines_are_skipped_and_counted(tmp_path, bad):
 
 @pytest.mark.parametrize("call", ["write", "fsync"])
 def test_a_failed_append_leaves_the_file_as_it_was(tmp_path, monkeypatch, call):
-    journal = Journal(tmp_path / "a.jsonl", BadManifest)
+    journal = Journal(tmp_path / "a.jsonl")
     journal.append([{"n": 1}])
     content = journal.path.read_bytes()
     if call == "fsync":
@@ -61,7 +63,7 @@ def test_a_failed_append_leaves_the_file_as_it_was(tmp_path, monkeypatch, call):
         handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) + 20, former[1]))
     try:
-        with pytest.raises(BadManifest, match=r"a\.jsonl: cannot be written: (No space|File too)"):
+        with pytest.raises(DiskFailed, match=r"a\.jsonl: cannot be written: (No space|File too)"):
             journal.append([{"n": 2}, {"n": 3}, {"n": 4}])
     finally:
         if call == "write":
@@ -71,6 +73,21 @@ def test_a_failed_append_leaves_the_file_as_it_was(tmp_path, monkeypatch, call):
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(BadManifest, match="cannot be read: Is a directory"):
-        Journal(tmp_path, BadManifest).read(dict)
-    assert Journal(tmp_path / "none.jsonl", BadManifest).read(dict) == ([], 0)
+    with pytest.raises(DiskFailed, match="cannot be read: Is a directory"):
+        Journal(tmp_path).read(dict)
+    assert Journal(tmp_path / "none.jsonl").read(dict) == ([], 0)
+
+
+def test_two_processes_append_whole_lines(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from mvemo.manifests.journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1]), durable=False)\n"
+        "for i in range(200): journal.append([{'by': sys.argv[2], 'i': i}] * 3)\n"
+    )
+    path = tmp_path / "a.jsonl"
+    running = [subprocess.Popen([sys.executable, "-c", script, path, by]) for by in "ab"]
+    assert [process.wait() for process in running] == [0, 0]
+    found, n_bad = Journal(path).read(dict)
+    assert n_bad == 0
+    assert [e["i"] for e in found if e["by"] == "a"] == [i for i in range(200) for _ in "123"]
+    assert len(found) == 1200

@@ -12,7 +12,6 @@ from mvemo.manifests import (
     BadManifest,
     Clip,
     Manifest,
-    MissingManifest,
     check_manifest,
     folds_of,
     read_folds,
@@ -20,6 +19,7 @@ from mvemo.manifests import (
     write_folds,
     write_manifest,
 )
+from mvemo.manifests.errors import BadFile, DiskFailed, MissingFile
 from mvemo.manifests.tables import RESERVED, plain_text
 
 
@@ -255,7 +255,7 @@ def test_files_and_folders_in_place_of_others(tmp_path):
     assert len(read_manifest(path, media=False)) == 2
     assert "is a folder" in problems(tmp_path)[0][1]
     for reader in (read_manifest, check_manifest):
-        with pytest.raises(MissingManifest, match="no such file"):
+        with pytest.raises(MissingFile, match="no such file"):
             reader(tmp_path / "none.csv")
 
 
@@ -282,9 +282,9 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path):
     for bad in (manifest(path="../a"), manifest(label=" y"), manifest(clip_id="a\n")):
         with pytest.raises(BadManifest):
             write_manifest(bad, out)
-    with pytest.raises(BadManifest, match="UTF-8"):
+    with pytest.raises(BadFile, match="UTF-8"):
         write_manifest(manifest(path="\udcfc"), out)
-    with pytest.raises(BadManifest, match="cannot be written"):
+    with pytest.raises(DiskFailed, match="cannot be written"):
         write_manifest(manifest(), tmp_path / "none" / "m.csv")
     assert list(tmp_path.iterdir()) == []
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mvemo.manifests import SCHEMES, BadManifest, Clip, Manifest, apply_scheme, find_scheme
-from mvemo.manifests.files import parse_toml
+from mvemo.manifests.text_files import parse_toml
 
 PL20, J22 = SCHEMES["pl20"], SCHEMES["j22"]
 

@@ -11,14 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvemo.manifests import BadManifest, read_manifest
+from mvemo.manifests.errors import BadFile, MissingFile
 from mvemo.manifests.files import shown
 from mvemo.manifests.tables import CsvWriter, format_names, parse_names, read_table
 from mvemo.manifests.text_table import align_columns, html_table, listed, shown_name
-
-
-class OwnError(Exception):
-    pass
-
 
 names = st.lists(st.text(min_size=1).filter(lambda t: t == t.strip()), max_size=4)
 
@@ -34,7 +30,7 @@ def test_lists_of_names_with_blanks():
 
 def rows_of(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_table(path, error=OwnError).rows
+    return read_table(path).rows
 
 
 @pytest.mark.parametrize(
@@ -71,18 +67,16 @@ def test_rows_have_the_number_of_their_first_line(tmp_path, content, rows):
     ],
 )
 def test_files_that_are_no_csv(tmp_path, content, message):
-    with pytest.raises(OwnError) as caught:
+    with pytest.raises(BadFile) as caught:
         rows_of(tmp_path / "a.csv", content)
     assert str(caught.value) == f"{tmp_path}/a.csv{message}"
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(OwnError, match=r"none\.csv: no such file"):
-        read_table(tmp_path / "none.csv", error=OwnError)
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        read_table(tmp_path / "none.csv", error=OwnError, missing=FileNotFoundError)
-    with pytest.raises(OwnError, match="cannot be read: Is a directory"):
-        read_table(tmp_path, error=OwnError)
+    with pytest.raises(MissingFile, match=r"none\.csv: no such file"):
+        read_table(tmp_path / "none.csv")
+    with pytest.raises(BadFile, match="cannot be read: Is a directory"):
+        read_table(tmp_path)
 
 
 def test_formulas_are_harmless_and_read_back(tmp_path):
@@ -151,13 +145,13 @@ def test_excel_tables(tmp_path, monkeypatch):
     rows = [(None, None), ("Track", "Mood", None), ("a.mp3", True, None), ("b.mp3", 0.5, None)]
     make_workbook(monkeypatch, rows, [(None,)])
     expected = ((2, ["Track", "Mood"]), (3, ["a.mp3", "1"]), (4, ["b.mp3", "0.5"]))
-    assert read_table(path, error=OwnError).rows == expected
+    assert read_table(path).rows == expected
     make_workbook(monkeypatch, rows, rows)
-    with pytest.raises(OwnError, match="expected one sheet with cells, got '0', '1'"):
-        read_table(path, error=OwnError)
+    with pytest.raises(BadFile, match="expected one sheet with cells, got '0', '1'"):
+        read_table(path)
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(OwnError, match=r"^[^\n]*needs openpyxl: run 'pip install[^\n]*$"):
-        read_table(path, error=OwnError)
+    with pytest.raises(BadFile, match=r"^[^\n]*needs openpyxl: run 'pip install[^\n]*$"):
+        read_table(path)
 
 
 def test_a_real_excel_file(tmp_path):
@@ -206,7 +200,7 @@ def test_text_for_terminals_and_notebooks():
     ],
 )
 def test_stray_quotes_join_no_rows(tmp_path, text):
-    with pytest.raises(OwnError, match=r"a\.csv:2: .*(delete stray quotes|is not CSV from)"):
+    with pytest.raises(BadFile, match=r"a\.csv:2: .*(delete stray quotes|is not CSV from)"):
         rows_of(tmp_path / "a.csv", text)
 
 
@@ -224,12 +218,12 @@ def test_a_boolean_among_words_is_a_word(tmp_path, monkeypatch):
     path = tmp_path / "t.xlsx"
     path.write_bytes(b"x")
     make_workbook(monkeypatch, [("id", "mood", "live"), (1, True, True), (2, "calm", False)])
-    cells = [cells for _, cells in read_table(path, error=OwnError).rows[1:]]
+    cells = [cells for _, cells in read_table(path).rows[1:]]
     assert cells == [["1", "TRUE", "1"], ["2", "calm", "0"]]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_without_a_writer_is_empty(tmp_path):
     os.mkfifo(tmp_path / "t.csv")
-    with pytest.raises(OwnError, match="is empty"):
-        read_table(tmp_path / "t.csv", error=OwnError)
+    with pytest.raises(BadFile, match="is empty"):
+        read_table(tmp_path / "t.csv")

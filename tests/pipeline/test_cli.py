@@ -9,10 +9,10 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline import cli
 from mvemo.pipeline.commands.options import with_verbosity
 from mvemo.pipeline.console.messages import Verbosity, note_resumable, silenced, tell, tell_note
-from mvemo.pipeline.errors import BadOption
 
 HEAVY = ("numpy", "h5py", "scipy", "sklearn", "torch", "librosa", "matplotlib", "av", "cv2")
 LIGHT = ("numpy", "scipy")

@@ -15,7 +15,8 @@ from stage_samples import TINY, run, tiny_demo
 import mvemo
 from mvemo.cache import import_feature
 from mvemo.manifests import folds_of, write_manifest
-from mvemo.pipeline.errors import BadOption, WrongType
+from mvemo.manifests.errors import BadOption
+from mvemo.pipeline.errors import WrongType
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 

@@ -17,9 +17,8 @@ from mvemo.cache.parts import locked_cache
 from mvemo.cache.spec import content_digest
 from mvemo.extract.media.content import file_digest
 from mvemo.extract.nets import build_net
-from mvemo.fuse import FuseError
-from mvemo.manifests import ManifestError, read_manifest
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests import read_manifest
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.models.boxed import card_text
 from mvemo.pipeline.prediction import embedding
 from mvemo.pipeline.prediction.embedding import BatchReader
@@ -191,7 +190,7 @@ def test_lists_without_labels_folders_and_patterns(made, tmp_path, predicted):
     listing.write_text("file,label\nsongs/a.wav,Sad\n")
     assert [r["path"] for r in predicted(made, listing)] == ["songs/a.wav"]
     listing.write_text("one,two\nsongs/a.wav,songs/none.wav\n")
-    with pytest.raises(ManifestError, match="'one' or 'two': give --column path=NAME"):
+    with pytest.raises(MvemoError, match="'one' or 'two': give --column path=NAME"):
         find_clips([str(listing)])
     assert [c.file for c in find_clips([str(listing)], {"path": "one"})] == ["songs/a.wav"]
     with pytest.raises(
@@ -199,7 +198,7 @@ def test_lists_without_labels_folders_and_patterns(made, tmp_path, predicted):
     ):
         find_clips([str(folder)], {"path": "one"})
     listing.write_text("file,file\nsongs/a.wav,songs/a.wav\n")
-    with pytest.raises(ManifestError, match="2 column 'file' for path"):
+    with pytest.raises(MvemoError, match="2 column 'file' for path"):
         find_clips([str(listing)])
     # A pattern that the shell did not expand; the same file again is one clip.
     (again,) = predicted(made, folder / "*.wav", folder / "a.wav")
@@ -314,7 +313,7 @@ def test_csv_and_table_say_the_same(made, tmp_path, predict, predicted):
 
 def test_the_table_is_printed_if_the_file_cannot_be_written(made, tmp_path, monkeypatch, predict):
     def fail(path, *_, **__):
-        raise FuseError(f"{path}: cannot be written: no space left")
+        raise MvemoError(f"{path}: cannot be written: no space left")
 
     monkeypatch.setattr("mvemo.pipeline.table_files.write_text", fail)
     shown = predict(made, made / "song.wav", "--csv", tmp_path / "x.csv", ends=2)

@@ -8,9 +8,9 @@ from mvemo.extract.nets import NETS, input_of, net_names
 from mvemo.extract.settings import NetSettings, RecipeSettings, ViewSettings
 from mvemo.fuse import EvaluationSettings
 from mvemo.manifests.declared import profile_fields
-from mvemo.manifests.files import parse_toml
+from mvemo.manifests.errors import BadOption, MvemoError
+from mvemo.manifests.text_files import parse_toml
 from mvemo.pipeline import settings_files
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import DEFAULT_NETS, PROFILES, ExtractSettings
 from mvemo.pipeline.settings_files import load_fuse_settings, load_settings
 from mvemo.pipeline.starting_weights import random_start_note
@@ -78,7 +78,7 @@ def test_overrides_reach_their_setting_in_its_type():
     [
         ("extract.fold=4", "extract.fold: unknown setting; expected one of protocol"),
         ("nets.i4d.lr=1", "unknown net 'i4d': expected one of c3d"),
-        ("extract.folds=true", "expected int, got True"),
+        ("extract.folds=true", "expected an integer, got True"),
         ("folds=4", "unknown setting; did you mean extract.folds?"),
         ("nets.musicnn.outputs=units", "did you mean nets.musicnn.options.outputs?"),
         ("musicnn.outputs=units", "did you mean nets.musicnn.options.outputs?"),
@@ -88,7 +88,7 @@ def test_overrides_reach_their_setting_in_its_type():
         ("extract.folds.x=1", "not a table of settings"),
         ("nets.c3d.name=i3d", "nets.c3d.name: unknown setting"),
         ("nets.c3d.lr=0", "nets.c3d.lr is 0.0: it must be above 0"),
-        ("nets.c3d.options.depth=3", "c3d: unknown option 'depth'; the options are"),
+        ("nets.c3d.options.depth=3", "c3d.depth: unknown setting; expected one of"),
         ("nets.c3d.options=3", "expected a table, got 3"),
         ("nets.c3d=3", "expected a table of settings, got 3"),
         ("extract.workers=1000000000", "0: it must be from 0 to 1000000"),
@@ -143,7 +143,7 @@ DEEP = 5000
 def test_settings_nested_too_deeply_are_refused(override, tmp_path):
     (tmp_path / "deep.toml").write_text(f"[extract]\nfolds = {'[' * DEEP}\n")
     for profile, overrides in (("paper", [override]), (str(tmp_path / "deep.toml"), [])):
-        with pytest.raises(BadOption, match="nested too deeply") as caught:
+        with pytest.raises(MvemoError, match="nested too deeply") as caught:
             load_settings(profile, overrides)
         assert len(str(caught.value)) < 300
 
@@ -163,7 +163,7 @@ def test_bad_profile_files_name_the_file(tmp_path, text):
         load_settings("big")
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    with pytest.raises(BadOption, match=r"mine\.toml"):
+    with pytest.raises(MvemoError, match=r"mine\.toml"):
         load_settings(str(path))
 
 

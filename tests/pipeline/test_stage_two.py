@@ -15,8 +15,9 @@ from feature_samples import features as vectors
 from stage_samples import run
 
 from mvemo.cache import open_cache
-from mvemo.fuse import FuseError, load_heads
+from mvemo.fuse import load_heads
 from mvemo.manifests import Folds, folds_of, read_manifest, write_folds
+from mvemo.manifests.errors import MvemoError
 
 NAMES = ["music1d", "c3d", "c3d+music1d", "integrated", "integrated-stacked", "integrated-late"]
 
@@ -133,7 +134,7 @@ def test_the_table_is_printed_also_if_the_report_cannot_be_written(
     command, features, fused, tmp_path, monkeypatch, capsys
 ):
     def fail(*_, **__):
-        raise FuseError("report.html: cannot be written: no space left on the disk")
+        raise MvemoError("report.html: cannot be written: no space left on the disk")
 
     place = "pipeline.stage_two" if command == "cv" else "fuse"
     monkeypatch.setattr(f"mvemo.{place}.write_report", fail)

@@ -5,9 +5,9 @@ from click.testing import CliRunner
 
 from mvemo.cache import CacheBusy
 from mvemo.cache.parts import locked_cache
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.cache import cache
 from mvemo.pipeline.commands.doctor import check_work
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.stage_one.summary import ExtractSummary
 from mvemo.pipeline.work_folder import WorkSize, clean_work, measure_work
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from soak_samples import write_arrays, write_cache, write_sounds
 from soak_tally import Tally, judge, left_over, run
 
-from mvemo.cache import CacheError, open_cache, verify_cache
+from mvemo.cache import open_cache, verify_cache
+from mvemo.manifests.errors import MvemoError
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _check_after_kill(tally: Tally, victim: Victim, path: Path, allowed: set[str
         return
     try:
         found = digest(path)
-    except (CacheError, OSError) as error:
+    except (MvemoError, OSError) as error:
         tally.fault(kind, f"{path.name} cannot be read: {error}")
         return
     if found not in allowed:

@@ -71,7 +71,8 @@ def mutate(content: bytes, draw: random.Random) -> bytes:
 
 def read_cache(path: Path) -> None:
     """Everything that reads a cache; verify's verdict must be that of the others."""
-    from mvemo.cache import CacheError, merge_caches, open_cache, repair_cache, verify_cache
+    from mvemo.cache import merge_caches, open_cache, repair_cache, verify_cache
+    from mvemo.manifests.errors import MvemoError
 
     sound = verify_cache(path) == []
     try:
@@ -84,7 +85,7 @@ def read_cache(path: Path) -> None:
                         cache.sequence(spec.name, clip)
             _ = cache.failures, cache.curves, cache.provenance, cache.digest()
         merge_caches([path], path.with_name("merged.h5"))
-    except CacheError:
+    except MvemoError:
         if sound:
             raise AssertionError("verify calls it sound, and it cannot be read") from None
     repair_cache(path)

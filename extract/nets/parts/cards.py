@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import NetSettings, TrainSettings
 from mvemo.manifests.declared import check_settings, setting
 
@@ -175,7 +174,7 @@ class NetOptions:
     """Base of the options of nets, which are declared by `setting` and checked on creation."""
 
     def __post_init__(self) -> None:
-        check_settings(self, BadSetting)
+        check_settings(self)
 
 
 def dropout(default: float, place: str = "before the classifier") -> Any:
@@ -210,7 +209,7 @@ class NetCard:
         Name of the net.
     Options
         Frozen dataclass of bool, int, float and str fields with defaults. It checks its
-        values, raises `BadSetting`, and is saved as JSON next to the weights.
+        values, raises `BadOption`, and is saved as JSON next to the weights.
     profiles
         Settings of the net by profile, see `profile`. A user's profile file starts from
         ``paper``; a demo uses ``demo``, or ``paper`` if there is no ``demo``.

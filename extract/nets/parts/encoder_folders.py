@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvemo.extract.errors import BadSetting
+from mvemo.manifests.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.extract.nets.parts.base import Net
@@ -56,10 +56,10 @@ def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
     path = Path(_LAYERS.sub("", text)).expanduser()
     name = re.sub(r"[^A-Za-z0-9_-]", "_", path.name or path.absolute().name)
     if not text or not name.strip("_-"):
-        raise BadSetting(f"{entry!r}: write it as {PREFIX}FOLDER or {PREFIX}FOLDER@LAYER+LAYER")
+        raise BadOption(f"{entry!r}: write it as {PREFIX}FOLDER or {PREFIX}FOLDER@LAYER+LAYER")
     if found is None:
         return (EncoderFolder(name, path),)
     layers = [int(layer) for layer in found[1].split("+")]
     if len(set(layers)) < len(layers):
-        raise BadSetting(f"{entry!r}: duplicate layer")
+        raise BadOption(f"{entry!r}: duplicate layer")
     return tuple(EncoderFolder(f"{name}-layer{layer}", path, layer) for layer in layers)

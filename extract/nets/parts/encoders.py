@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts import hugging_face
 from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
 from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, VideoInput
@@ -17,6 +17,7 @@ from mvemo.extract.nets.parts.encoder_folders import OUTPUT, EncoderFolder
 from mvemo.extract.nets.parts.layers import mean_and_deviation
 from mvemo.extract.settings import NetSettings, TrainSettings, ViewSettings
 from mvemo.manifests.declared import setting
+from mvemo.manifests.errors import BadOption
 
 # Constant that Wav2Vec2FeatureExtractor adds to a variance.
 LEAST_VARIANCE = 1e-7
@@ -66,7 +67,7 @@ class EncoderNet(BuiltNet):
 
     def build(self, width: float) -> int:
         if width != 1.0:
-            raise BadSetting(f"{self.name}: width is {width}: it must be 1 for an encoder")
+            raise BadOption(f"{self.name}: width is {width}: it must be 1 for an encoder")
         self.encoder = hugging_face.load_encoder(self.folder, self.family, self.options.layer)
         return self.state_dim() * (2 if self.options.pooling == "mean+std" else 1)
 
@@ -155,7 +156,7 @@ class SpectrogramEncoder(SoundEncoder):
         library = hugging_face.transformers(self.folder)
         self.extractor = library.ClapFeatureExtractor(**self.preprocessor)
         if self.options.seconds > self.extractor.max_length_s:
-            raise BadSetting(
+            raise BadOption(
                 f"{self.name}: seconds is {self.options.seconds}, but CLAP reads at most "
                 f"{self.extractor.max_length_s} s: for longer clips, increase views instead"
             )

@@ -17,8 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
-from mvemo.manifests.files import parse_json
+from mvemo.extract.errors import BadWeights
+from mvemo.manifests.errors import BadOption, MissingFile
+from mvemo.manifests.text_files import read_json
 
 # Keys of a config that do not affect the computation.
 _NOTES = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
@@ -162,7 +163,7 @@ def transformers(folder: Path) -> Any:
         import safetensors  # noqa: F401
         import transformers
     except ImportError as error:
-        raise BadSetting(
+        raise BadOption(
             f"hf:{folder}: needs the packages transformers and safetensors: run pip install "
             "'.[hf]' in mvemo's folder"
         ) from error
@@ -170,15 +171,10 @@ def transformers(folder: Path) -> Any:
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
     try:
-        record = parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        record: dict[str, Any] = read_json(folder / name)
+    except MissingFile:
         raise MissingFile(f"{folder}: has no {name}; expected an encoder's folder") from None
-    except (OSError, ValueError) as error:
-        raise BadWeights(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise BadWeights(f"{path}: expected a JSON object of settings")
     return record
 
 

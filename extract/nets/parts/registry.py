@@ -16,15 +16,16 @@ import os
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.encoder_folders import PREFIX, EncoderFolder, parse_entry
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.workers.process import torch_import_without_gc
+from mvemo.manifests.declared import fill
+from mvemo.manifests.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.extract.nets.parts.base import Net
@@ -86,7 +87,7 @@ class _Registry(Mapping[str, "type[Net]"]):
         for kind in vars(module).values():
             if isinstance(kind, type) and vars(kind).get("name") == name:
                 return kind
-        raise BadSetting(f"{module.__file__}: has no class with the name {name!r}")
+        raise BadOption(f"{module.__file__}: has no class with the name {name!r}")
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, EncoderFolder) or name in _modules()
@@ -108,7 +109,7 @@ def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
 
     Raises
     ------
-    BadSetting
+    BadOption
         A folder has the name of an existing net, or two folders have the same name.
 
     Examples
@@ -125,12 +126,12 @@ def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
         for folder in parse_entry(entry):
             other = folders.setdefault(str(folder), folder)
             if other.path != folder.path:
-                raise BadSetting(
+                raise BadOption(
                     f"{other.path} and {folder.path} would have the same net name {str(folder)!r}: "
                     "rename one folder, or create a link with another name"
                 )
             if str(folder) in net_names():
-                raise BadSetting(
+                raise BadOption(
                     f"{PREFIX}{folder.path}: {folder} is the name of an existing net: rename "
                     "the folder, or create a link with another name"
                 )
@@ -139,9 +140,9 @@ def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_name(name: str) -> None:
-    """Raise `BadSetting` with the list of nets if this name is unknown."""
+    """Raise `BadOption` with the list of nets if this name is unknown."""
     if name not in NETS:
-        raise BadSetting(f"unknown net {name!r}; expected one of {', '.join(NETS)}")
+        raise BadOption(f"unknown net {name!r}; expected one of {', '.join(NETS)}")
 
 
 def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
@@ -198,18 +199,18 @@ def input_of(settings: NetSettings) -> NetInput:
 
 
 def check_view(settings: NetSettings) -> None:
-    """Raise `BadSetting` if the views of a net do not suit its modality.
+    """Raise `BadOption` if the views of a net do not suit its modality.
 
     Examples
     --------
     >>> from mvemo.extract.settings import ViewSettings
     >>> check_view(NetSettings("musicnn", view=ViewSettings(rate=12.5)))
     Traceback (most recent call last):
-    mvemo.extract.errors.BadSetting: musicnn: rate is 12.5, but only video nets have a rate
+    mvemo.extract.errors.BadOption: musicnn: rate is 12.5, but only video nets have a rate
     """
     rate = settings.view.rate
     if rate and NETS[settings.name].modality != "video":
-        raise BadSetting(f"{settings.name}: rate is {rate}, but only video nets have a rate")
+        raise BadOption(f"{settings.name}: rate is {rate}, but only video nets have a rate")
 
 
 def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) -> Net:
@@ -228,7 +229,7 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
 
     Raises
     ------
-    BadSetting
+    BadOption
         The name or an option is unknown, or a value has the wrong type or range.
 
     Examples
@@ -239,9 +240,9 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
     """
     check_name(name)
     if n_outputs < 1:
-        raise BadSetting(f"{name}: n_outputs is {n_outputs}: it must be an integer above 0")
+        raise BadOption(f"{name}: n_outputs is {n_outputs}: it must be an integer above 0")
     if not 0 < width < math.inf:
-        raise BadSetting(f"{name}: width is {width}: it must be a number above 0")
+        raise BadOption(f"{name}: width is {width}: it must be a number above 0")
     kind: Any = NETS[name]
     return kind(n_outputs, width=width, options=make_options(kind, options))
 
@@ -251,22 +252,7 @@ def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
 
     Raises
     ------
-    BadSetting
+    BadOption
         An option is unknown, or a value has the wrong type or range.
     """
-    defaults = {field.name: field.default for field in fields(kind.Options)}
-    typed: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in defaults:
-            known = ", ".join(defaults) or "none"
-            raise BadSetting(f"{kind.name}: unknown option {key!r}; the options are {known}")
-        expected = type(defaults[key])
-        # Profiles may give a whole number for a float.
-        typed[key] = float(value) if (type(value), expected) == (int, float) else value
-        if type(typed[key]) is not expected:
-            name = expected.__name__
-            raise BadSetting(f"{kind.name}: option {key}: expected {name}, got {value!r}")
-    try:
-        return kind.Options(**typed)
-    except BadSetting as error:
-        raise BadSetting(f"{kind.name}: {error}") from error
+    return fill(kind.Options(), values, kind.name)

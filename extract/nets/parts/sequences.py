@@ -14,9 +14,9 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from mvemo.extract.descriptors import DescriptorSettings, dim_of
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts import cards
 from mvemo.extract.nets.parts.base import BuiltNet
+from mvemo.manifests.errors import BadOption
 
 FRAMES_MEANING = (
     "Number of frames of the input; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a hop of "
@@ -57,9 +57,9 @@ class DescriptorNet(BuiltNet):
         return raw
 
     def check_columns(self, raw: Tensor, columns: int, option: str) -> None:
-        """Raise `BadSetting` if sequences have a different number of columns than the net."""
+        """Raise `BadOption` if sequences have a different number of columns than the net."""
         if raw.dim() != 3 or raw.shape[2] != columns:
-            raise BadSetting(
+            raise BadOption(
                 f"{self.name}: expected sequences of shape (batch, frames, {columns}), got "
                 f"{tuple(raw.shape)}; the number of columns is set by the option {option}"
             )

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from mvemo.cache.spec import content_digest
 from mvemo.cache.untrusted import data_set, data_set_names
-from mvemo.extract.errors import BadWeights, MissingFile
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.registry import NETS
 from mvemo.manifests.array_files import DAMAGED, NpzFile, check_inflated, most_bytes, read_npy
+from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.files import shown
 
 UNKNOWN = "none of the published files that were tested"

@@ -21,17 +21,16 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from mvemo.fuse.errors import FuseError
-from mvemo.manifests import BadManifest
-from mvemo.manifests.files import parse_json
+from mvemo.manifests.errors import MissingFile, MvemoError
+from mvemo.manifests.files import find_stamp
 from mvemo.manifests.layouts.scan import find_media
+from mvemo.manifests.text_files import parse_json
 from mvemo.pipeline.desk.playlists import file_stem, write_playlist
 from mvemo.pipeline.desk.serve.access import Access
-from mvemo.pipeline.desk.serve.corrections import KEPT, file_stamp
+from mvemo.pipeline.desk.serve.corrections import KEPT
 from mvemo.pipeline.desk.serve.jobs import Job, QueueFull, Worker, model_record
-from mvemo.pipeline.desk.serve.library import SUFFIXES, Library, MissingFile, OutsideFolders
+from mvemo.pipeline.desk.serve.library import SUFFIXES, Library, OutsideFolders
 from mvemo.pipeline.desk.serve.waveform import read_waveform
-from mvemo.pipeline.errors import DiskFailed, PipelineError
 
 PAGE = Path(__file__).with_name("page")
 SCHEMA = Path(__file__).with_name("openapi.json")
@@ -53,12 +52,9 @@ STATUS: dict[type[Exception], int] = {
     MissingFile: 404,
     OutsideFolders: 403,
     QueueFull: 429,
-    BadManifest: 422,
-    DiskFailed: 503,
-    PipelineError: 422,
-    FuseError: 422,
     ClientDisconnect: 400,
     OSError: 503,
+    MvemoError: 422,
 }
 
 Handler = Callable[[Request], Any]
@@ -182,7 +178,7 @@ class Api:
     async def models(self, request: Request) -> Any:
         found = []
         for name, folder in self.worker.models.items():
-            with suppress(FuseError):  # learning was killed while it replaced this model
+            with suppress(MvemoError):  # learning was killed while it replaced this model
                 found.append(model_record(self.worker, name, folder))
         return {"models": found}
 
@@ -258,7 +254,7 @@ class Api:
 
     async def waveform(self, request: Request) -> Any:
         path = self.library.file_of(request.path_params["id"])
-        key = f"{path} {file_stamp(path)}"
+        key = f"{path} {find_stamp(path)}"
         if key not in self._peaks:
             loop = asyncio.get_running_loop()
             self._peaks[key] = await loop.run_in_executor(self._readers, read_waveform, path)

@@ -22,7 +22,8 @@ from typing import Any
 from mvemo.cache.spec import content_digest
 from mvemo.manifests import BadManifest, read_manifest
 from mvemo.manifests.cells import parse_number
-from mvemo.manifests.files import write_text
+from mvemo.manifests.errors import BadFile, DiskFailed, MvemoError
+from mvemo.manifests.files import find_stamp, write_text
 from mvemo.manifests.journal import Journal
 from mvemo.manifests.labels import PLANE, Label, label_kind
 from mvemo.manifests.tables import (
@@ -42,7 +43,6 @@ from mvemo.pipeline.desk.serve.history import (
     replay,
     utc_now,
 )
-from mvemo.pipeline.errors import DiskFailed, PipelineError
 
 # Columns of the manifest that only this program reads.
 OWN = ("annotator", "comment", "unsure", "date", "predicted", "content")
@@ -55,7 +55,7 @@ class _Broken(BadManifest):
     """A manifest that cannot be read."""
 
 
-class NotTaken(PipelineError):
+class NotTaken(MvemoError):
     """A change that was not stored, with the HTTP status that says why."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -101,7 +101,7 @@ class Corrections:
         scale: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     ) -> None:
         self.path, self.journal = path, path.with_name(f"{path.stem}-history.jsonl")
-        self._entries = Journal(self.journal, DiskFailed)
+        self._entries = Journal(self.journal)
         self.task, self.classes, self._scale = task, tuple(classes), scale
         shared = next((_span(ends) for axis, ends in scale.items() if axis.lower() in PLANE), "")
         self._stated = {"name": name, "task": task, "scale": shared}
@@ -149,12 +149,12 @@ class Corrections:
         for c in self._of(self.key_of(content)):
             if not os.path.lexists(self.path.parent / c.path):
                 there = Path(os.path.relpath(place, self.path.parent)).as_posix()
-                with suppress(OSError, PipelineError), self._lock:
+                with suppress(OSError, MvemoError), self._lock:
                     self._begin(c.clip_id, None)
                     self._change([{"clip_id": c.clip_id, "date": utc_now(), "moved": there}])
         for c in () if content in self._keys else self.current.values():
             if os.path.abspath(self.path.parent / c.path) == place and c.content != content:
-                with suppress(OSError, PipelineError), self._lock:
+                with suppress(OSError, MvemoError), self._lock:
                     if c.content in ("", content_digest(path)):
                         self._begin(c.clip_id, None)
                         self._change([entry_of(replace(c, content=content))])
@@ -259,7 +259,7 @@ class Corrections:
             name = self.journal.name
             self.problem = f"{name}: {n_bad} incomplete or unknown lines were skipped. "
         self.history, self._states = entries, replay(entries)
-        found, self._stamp = None, file_stamp(self.path)
+        found, self._stamp = None, find_stamp(self.path)
         if self.path.exists():
             try:
                 found = self._read()
@@ -282,7 +282,7 @@ class Corrections:
 
     def _begin(self, clip_id: str, seen: str | None) -> None:
         """Take over what a person changed in the manifest, and refuse to replace what is newer."""
-        former, now = self._stamp, file_stamp(self.path)
+        former, now = self._stamp, find_stamp(self.path)
         if now not in (None, former):
             try:
                 edits = self._edits(self._read())
@@ -303,7 +303,7 @@ class Corrections:
             manifest = read_manifest(self.path, media=False)
             if unknown := {key for clip in manifest.clips for key, _ in clip.extra} - {*OWN}:
                 raise BadManifest(f"{self.path}: unknown columns {', '.join(sorted(unknown))}")
-        except BadManifest as error:
+        except BadFile as error:
             raise _Broken("; ".join(map(str.strip, str(error).splitlines()))) from None
         if manifest.task != self.task or not {*self.classes} <= {*manifest.classes}:
             raise BadManifest(
@@ -400,8 +400,8 @@ class Corrections:
         head = stated_header(names, "manifest", MANIFEST_VERSION, stated)
         text = "".join([_csv_line(head), *self._lines.values()])
         # The history is already on disk, so the manifest need not be flushed as well.
-        write_text(self.path, text, error=DiskFailed, durable=False)
-        self._stamp = file_stamp(self.path)
+        write_text(self.path, text, durable=False)
+        self._stamp = find_stamp(self.path)
 
 
 def _csv_line(cells: Sequence[str]) -> str:
@@ -414,17 +414,8 @@ def _span(ends: tuple[float, float]) -> str:
     return f"{ends[0]:g}..{ends[1]:g}"
 
 
-def file_stamp(path: str | Path) -> list[int] | None:
-    """Return size and modification time of a file, or None if it is gone."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
 def _library_id(path: Path) -> str:
     """Return the name of a library, which stays if its folder is moved."""
     if not path.exists():
-        write_text(path, secrets.token_hex(8), error=DiskFailed)
+        write_text(path, secrets.token_hex(8))
     return path.read_text(encoding="utf-8").strip()

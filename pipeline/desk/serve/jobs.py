@@ -16,18 +16,16 @@ from typing import Any
 from mvemo.cache.spec import content_digest
 from mvemo.fuse.conformal import Asked
 from mvemo.fuse.final.model import MODEL, FinalModel, load_model
-from mvemo.manifests.files import to_json_values
+from mvemo.manifests.errors import MissingFile, MvemoError
+from mvemo.manifests.files import find_stamp, to_json_values
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import duration_text
-from mvemo.pipeline.desk.serve.corrections import file_stamp
 from mvemo.pipeline.desk.serve.library import (
     CANCELLED,
     Library,
-    MissingFile,
     OutsideFolders,
     prediction_facts,
 )
-from mvemo.pipeline.errors import PipelineError
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 
 # Coverage of the prediction sets.
@@ -141,7 +139,7 @@ class Worker:
 
     def _key(self, kind: str, clip_id: str, model: str) -> tuple[str, str, str]:
         path = self.library.get(clip_id)["path"]
-        return kind, f"{path} {file_stamp(path)}", model
+        return kind, f"{path} {find_stamp(path)}", model
 
     def only(self, job: Job) -> Job:
         """Queue a job, unless the same one waits or runs; return the one that does."""
@@ -156,7 +154,7 @@ class Worker:
         """Switch to another model and predict all clips again, from their stored features."""
         model, digest = load_model(folder), content_digest(folder / MODEL)
         if (model.task, {*model.classes}) != (self.model.task, {*self.model.classes}):
-            raise PipelineError(
+            raise MvemoError(
                 f"{folder}: predicts {', '.join(model.classes)}, but the corrections are of "
                 f"{', '.join(self.model.classes)}: serve it with another --work folder"
             )

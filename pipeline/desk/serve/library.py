@@ -13,17 +13,17 @@ import numpy as np
 
 from mvemo.extract.store import contents
 from mvemo.extract.store.contents import KnownContents, content_of
-from mvemo.extract.store.folders import stamp_of
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.model import FinalModel
 from mvemo.fuse.final.prediction_records import read_predictions
 from mvemo.manifests.dimensions import Place, place_of
+from mvemo.manifests.errors import BadOption, DiskFailed, MissingFile
+from mvemo.manifests.files import find_stamp, stamp_of
 from mvemo.manifests.journal import Journal
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, BAD_NAME, VIDEO_SUFFIXES, find_media
 from mvemo.manifests.text_table import escaped
-from mvemo.pipeline.desk.serve.corrections import Corrections, file_stamp
+from mvemo.pipeline.desk.serve.corrections import Corrections
 from mvemo.pipeline.desk.tagging import song_facts
-from mvemo.pipeline.errors import BadOption, DiskFailed
 from mvemo.pipeline.prediction.relative import FEWEST, compare, ranks, reason_to_compare
 
 SUFFIXES = AUDIO_SUFFIXES | VIDEO_SUFFIXES
@@ -56,10 +56,6 @@ class OutsideFolders(Exception):
     """A path that is not inside the opened folders."""
 
 
-class MissingFile(FileNotFoundError):
-    """A file that is gone, or a path that no file can have."""
-
-
 class Library:
     """Clips by id, with a revision for each change; safe to use from several threads.
 
@@ -84,7 +80,7 @@ class Library:
         self._stamps: dict[str, list[int] | None] = {}  # clip -> stamp of its file when predicted
         self._gone: list[Record] = []  # clips of an earlier server whose files are gone
         # Predictions can be made again, so not each of them waits for the disk.
-        self._journal = Journal(work / "clips.jsonl", DiskFailed, durable=False)
+        self._journal = Journal(work / "clips.jsonl", durable=False)
         self.corrections: Corrections | None = None
         self.problems: list[str] = []
         self.unsaved = ""  # sentence on why predictions are only in memory
@@ -172,7 +168,7 @@ class Library:
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
             if "model" in facts:
                 self._made_by[clip_id] = self.model
-                self._stamps[clip_id] = file_stamp(record["path"])
+                self._stamps[clip_id] = find_stamp(record["path"])
             if self._is_kept(record):
                 self._save(record)
             if facts.get("content") and self.corrections is not None:
@@ -283,7 +279,7 @@ class Library:
             with suppress(OSError, OutsideFolders):
                 self.file_of(clip_id)
                 record, known = self._clips[clip_id], self._stamps.get(clip_id)
-                is_replaced = known not in (None, file_stamp(record["path"]))
+                is_replaced = known not in (None, find_stamp(record["path"]))
                 if record["state"] == "missing" or (record["state"] == "done" and is_replaced):
                     self.update(clip_id, {"state": "waiting", "error": None})
 
@@ -304,7 +300,7 @@ class Library:
         if n_bad:
             self.problems.append(f"{self._journal.path}: {n_bad} unreadable lines were skipped")
         for clip_id, record in dict(named).items():
-            now = file_stamp(record["path"])
+            now = find_stamp(record["path"])
             if now is None:
                 # A disk may only be unplugged.
                 self._gone.append(record)
@@ -337,7 +333,7 @@ class Library:
     def _kept(self, record: Record) -> Record:
         """Return the entry of a clip in the work folder."""
         made_by = self._made_by.get(record["id"])
-        return {**record, "stamp": file_stamp(record["path"]), "made_by": made_by}
+        return {**record, "stamp": find_stamp(record["path"]), "made_by": made_by}
 
 
 def prediction_facts(model: FinalModel, clip: ClipPrediction, name: str, path: Path) -> Record:

@@ -10,10 +10,10 @@ from mvemo.fuse.compare_runs import read_run
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests import Manifest
-from mvemo.manifests.files import parse_json
+from mvemo.manifests.errors import BadOption
+from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.clips.clip_tables import manifest_of
 from mvemo.pipeline.desk.serve.library import Library
-from mvemo.pipeline.errors import BadOption
 
 FILES = ("metrics.json", "predictions.csv")
 # Number of clips with the least probable true class.
@@ -33,7 +33,7 @@ def open_run(
     The report has the ``confusion`` matrix (``classes``, ``counts``, ``ids`` of each cell), the
     ids of the ``hard`` clips, hardest first, and the score to ``expect`` as a sentence.
     """
-    run, metrics = read_run(folder), _metrics(folder)
+    run, metrics = read_run(folder), read_json(folder / FILES[0])
     if run.task.name != "multiclass":
         raise BadOption(f"{folder}: expected a run with classes, got {run.task.name} labels")
     if {*run.classes} != {*model.classes}:
@@ -78,11 +78,7 @@ def open_run(
 
 def run_manifest(folder: Path) -> Manifest:
     """Return the manifest that a run's features were made with, which must still be there."""
-    facts = _metrics(folder)["provenance"].get("stage_one", {}).get("manifest", {})
+    facts = read_json(folder / FILES[0])["provenance"].get("stage_one", {}).get("manifest", {})
     if (manifest := manifest_of(facts)) is None:
         raise BadOption(f"{folder}: the manifest of its clips is gone: {facts.get('file', '')}")
     return manifest
-
-
-def _metrics(folder: Path) -> Any:
-    return parse_json((folder / FILES[0]).read_bytes())

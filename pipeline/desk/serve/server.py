@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from mvemo.cache.spec import content_digest
 from mvemo.extract.media.isolated import start_readers
 from mvemo.fuse.final.model import MODEL
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.desk.serve import run_folder
 from mvemo.pipeline.desk.serve.access import Access, new_token
@@ -21,7 +22,6 @@ from mvemo.pipeline.desk.serve.app import Api, make_app
 from mvemo.pipeline.desk.serve.corrections import Corrections
 from mvemo.pipeline.desk.serve.jobs import Job, Worker
 from mvemo.pipeline.desk.serve.library import Library
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 
 # Port that is tried first if none is given, so that an open page finds the next server.

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import read_one
-from mvemo.pipeline.errors import PipelineError
+from mvemo.manifests.errors import MvemoError
 
 # Number of columns of a waveform, and its sampling rate in Hz.
 PEAKS, PEAK_SR = 1000, 8000
@@ -18,8 +17,8 @@ def read_waveform(path: Path) -> dict[str, Any]:
     """Return the waveform of a file: length in seconds, and the peak of each column in 0..1."""
     try:
         found: dict[str, Any] = read_one(f"{__name__}:waveform", path)
-    except ExtractError as error:
-        raise PipelineError(str(error)) from None
+    except MvemoError as error:
+        raise MvemoError(str(error)) from None
     return found
 
 

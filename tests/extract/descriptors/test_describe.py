@@ -20,7 +20,8 @@ from mvemo.extract.descriptors import (
 )
 from mvemo.extract.descriptors.framing import SPECTROGRAM
 from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
-from mvemo.extract.errors import BadMedia, BadSetting
+from mvemo.extract.errors import BadMedia
+from mvemo.manifests.errors import BadOption
 
 SETTINGS = DescriptorSettings()
 SMALL = DescriptorSettings(
@@ -191,14 +192,14 @@ def test_specs_hold_what_decides_the_values():
     ids=str,
 )  # fmt: skip
 def test_settings_out_of_range(change):
-    with pytest.raises(BadSetting) as error:
+    with pytest.raises(BadOption) as error:
         DescriptorSettings(**change)
     assert "\n" not in str(error.value)
 
 
 def test_unknown_names():
     for function in (dim_of, descriptor_spec, lambda name, s: describe(noise(4096), s, [name])):
-        with pytest.raises(BadSetting, match="unknown descriptor 'mfc'; expected one of mel, "):
+        with pytest.raises(BadOption, match="unknown descriptor 'mfc'; expected one of mel, "):
             function("mfc", SETTINGS)
 
 

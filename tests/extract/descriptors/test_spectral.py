@@ -11,7 +11,7 @@ from scipy.signal import get_window
 from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.descriptors.framing import window_of
 from mvemo.extract.descriptors.spectral import MelSettings, filter_banks, mel_filter_bank
-from mvemo.extract.errors import BadSetting
+from mvemo.manifests.errors import BadOption
 
 SETTINGS = DescriptorSettings()
 
@@ -100,9 +100,9 @@ def test_bands_between_two_bins_are_empty_without_a_warning():
 
 
 def test_settings_out_of_range():
-    with pytest.raises(BadSetting, match="half the sampling rate"):
+    with pytest.raises(BadOption, match="half the sampling rate"):
         MelSettings(8000, fmax=6000)
-    with pytest.raises(BadSetting, match="n_mels is 0"):
+    with pytest.raises(BadOption, match="n_mels is 0"):
         MelSettings(8000, n_mels=0)
-    with pytest.raises(BadSetting, match="one of slaney, none"):
+    with pytest.raises(BadOption, match="one of slaney, none"):
         MelSettings(8000, norm="l2")

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from media_samples import decode, film, grey, index_of, sine, write_media
 
-from mvemo.extract.errors import BadMedia, BadSetting, MissingFile
+from mvemo.extract.errors import BadMedia
 from mvemo.extract.media import packets
 from mvemo.extract.media.reading import probe_seconds
 from mvemo.extract.media.request import (
@@ -19,6 +19,7 @@ from mvemo.extract.media.request import (
     FrameSampling,
     Problem,
 )
+from mvemo.manifests.errors import BadOption, MissingFile
 
 # Shown from these milliseconds on; the last one for as long as the container says.
 TIMES = [0, 40, 80, 500, 540, 900, 1400, 1410, 1420, 2000, 2500, 2600, 2700, 2800, 3000, 3500]
@@ -276,7 +277,7 @@ def test_files_that_are_no_media_are_refused(tmp_path, capfd, read):
     ],
 )
 def test_bad_settings(tmp_path, name, value):
-    with pytest.raises(BadSetting, match="must be"):
+    with pytest.raises(BadOption, match="must be"):
         decode(tmp_path / "a.mp4", **{name: value})
 
 

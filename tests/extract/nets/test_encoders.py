@@ -9,7 +9,7 @@ import pytest
 import torch
 from encoder_samples import KINDS, SR, edit_json, save_encoder, transformers
 
-from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import (
     NETS,
     AudioInput,
@@ -19,6 +19,7 @@ from mvemo.extract.nets import (
     default_settings,
     weights_digest,
 )
+from mvemo.manifests.errors import BadFile, BadOption, MissingFile
 
 TOWERS = {"clap": "audio_model", "clip": "vision_model", "siglip": "vision_model", "vit": "vit"}
 
@@ -147,7 +148,7 @@ def test_an_encoder_can_be_trained(encoders):
 # File of the folder, what becomes of it (deleted, replaced, or some values changed), and the error.
 BAD = [
     ("config.json", None, MissingFile, "has no config.json"),
-    ("config.json", "{", BadWeights, "cannot be read as JSON"),
+    ("config.json", "{", BadFile, "config.json: not JSON"),
     ("config.json", {"model_type": "bert"}, BadWeights, "unknown model_type 'bert'; expected one"),
     ("config.json", {"num_hidden_layers": 4}, BadWeights, r"not contain the whole encoder \(\d+ "),
     ("model.safetensors", None, MissingFile, r"has no model.safetensors \(old.bin is a pickle"),
@@ -176,9 +177,9 @@ def test_a_bad_folder_is_told_in_one_line(file, change, kind, message, encoders,
 def test_bad_options_and_sizes_are_told(encoders, tmp_path):
     with pytest.raises(BadWeights, match="layer is 4: it must be 0 to 3, or -1"):
         make(f"hf:{encoders['hubert'][0]}@4")
-    with pytest.raises(BadSetting, match="pooling: expected one of mean, mean"):
+    with pytest.raises(BadOption, match="pooling: expected one of mean, mean"):
         make(f"hf:{encoders['hubert'][0]}", pooling="max")
-    with pytest.raises(BadSetting, match="CLAP reads at most 1 s"):
+    with pytest.raises(BadOption, match="CLAP reads at most 1 s"):
         make(f"hf:{encoders['clap'][0]}", seconds=2.0)
     folder = shutil.copytree(encoders["clip"][0], tmp_path / "clip")
     edit_json(folder / "preprocessor_config.json", crop_size={"height": 24, "width": 24})
@@ -192,13 +193,13 @@ def test_bad_options_and_sizes_are_told(encoders, tmp_path):
 
 
 def test_names_of_folders_are_nobody_elses():
-    with pytest.raises(BadSetting, match="i3d is the name of an existing net: rename the folder"):
+    with pytest.raises(BadOption, match="i3d is the name of an existing net: rename the folder"):
         add_folders(["hf:models/i3d"])
-    with pytest.raises(BadSetting, match="a/m and b/m would have the same net name 'm'"):
+    with pytest.raises(BadOption, match="a/m and b/m would have the same net name 'm'"):
         add_folders(["hf:a/m", "hf:b/m"])
-    with pytest.raises(BadSetting, match=r"'hf:m@4\+4': duplicate layer"):
+    with pytest.raises(BadOption, match=r"'hf:m@4\+4': duplicate layer"):
         add_folders(["hf:m@4+4"])
-    with pytest.raises(BadSetting, match="write it as hf:FOLDER"):
+    with pytest.raises(BadOption, match="write it as hf:FOLDER"):
         add_folders(["hf:"])
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import (
     NETS,
     build_net,
@@ -16,6 +15,7 @@ from mvemo.extract.nets import (
     input_of,
     net_names,
 )
+from mvemo.manifests.errors import BadOption
 
 # They have one width, the whole one, and tests of their own.
 TORCHVISION = {"mvit_v2_s", "r2plus1d_18", "s3d", "swin3d_t"}
@@ -59,7 +59,7 @@ def test_no_other_file_names_a_net():
     ],
 )
 def test_bad_sizes_are_refused(name, n_outputs, width, message):
-    with pytest.raises(BadSetting, match=message):
+    with pytest.raises(BadOption, match=message):
         build_net(name, n_outputs, width=width)
 
 

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from torch import nn
 from toy_net import Toy
 
-from mvemo.extract.errors import BadWeights, MissingFile
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import weights_digest
 from mvemo.extract.nets.parts.weights import (
     load_weights,
     published_as,
     read_weight_file,
 )
+from mvemo.manifests.errors import MissingFile
 
 
 @pytest.fixture

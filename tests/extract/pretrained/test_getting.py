@@ -9,7 +9,7 @@ import pytest
 import torch
 from package_samples import made_sdist, made_wheel, package_of, wheel_of
 
-from mvemo.extract.errors import BadSetting, BadWeights, ExtractError, FetchFailed, MissingFile
+from mvemo.extract.errors import BadWeights, FetchFailed
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import (
     find_package,
@@ -18,6 +18,7 @@ from mvemo.extract.pretrained import (
     list_packages,
     pretrained_path,
 )
+from mvemo.manifests.errors import BadOption, MissingFile, MvemoError
 
 ARRAYS = {
     "dense/kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -132,7 +133,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     package, path = made_wheel(tmp_path, ARRAYS)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "file"))
-    with pytest.raises(ExtractError, match="cannot be written"):
+    with pytest.raises(MvemoError, match="cannot be written"):
         get_weights(package, path)
 
 
@@ -186,7 +187,7 @@ def test_packages_are_found_by_net_and_by_alias():
     for package in list_packages():
         assert NETS[package.net].package is find_package(package.net) is package
     assert find_package("efficientnet-lite2").net == "effnet"
-    with pytest.raises(BadSetting, match="'vggish' is known; expected one of effnet, i3d, musicnn"):
+    with pytest.raises(BadOption, match="'vggish' is known; expected one of effnet, i3d, musicnn"):
         find_package("vggish")
     with pytest.raises(
         BadWeights, match="c3d: no package with its weights is known: give a weight"

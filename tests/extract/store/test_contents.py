@@ -18,7 +18,7 @@ from mvemo.extract.store.contents import (
     forget_contents,
     keep_content,
 )
-from mvemo.extract.store.folders import stamp_of
+from mvemo.manifests.files import stamp_of
 
 
 @pytest.fixture

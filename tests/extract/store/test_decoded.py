@@ -11,9 +11,9 @@ import soundfile
 from media_samples import film, sine
 
 from mvemo.cache import content_digest
-from mvemo.extract.array_types import file_mapping
 from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
+from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
+from mvemo.extract.mapped_files import file_mapping
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import NO_VIDEO, FrameSampling, Problem
 from mvemo.extract.store import decoded as store_module
@@ -38,6 +38,7 @@ from mvemo.extract.store.folders import (
 )
 from mvemo.extract.workers.pool import Outcome, run_calls
 from mvemo.extract.workers.process import Call, ClipLimits, resolve
+from mvemo.manifests.errors import MvemoError
 
 SMALL = FrameSampling(n_frames=4, size=16)
 LARGER, MORE = FrameSampling(n_frames=4, size=20), FrameSampling(n_frames=8, size=16)
@@ -188,7 +189,7 @@ def test_a_file_that_comes_back_is_decoded(tmp_path, clip):
 def test_a_full_disk(tmp_path, clip, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(folders, "_parts", Mock(side_effect=OSError(28, "No space left on device")))
-        with pytest.raises(ExtractError, match="No space left on device") as caught:
+        with pytest.raises(MvemoError, match="No space left on device") as caught:
             # What a worker does, in this process.
             decode_job(job(clip), tmp_path / "store" / "clip", REQUEST, 1)
     assert "\n" not in str(caught.value)
@@ -198,7 +199,7 @@ def test_a_full_disk(tmp_path, clip, monkeypatch):
 
 def test_a_store_that_cannot_be_written(tmp_path, clip):
     (tmp_path / "store").write_text("a file, no folder")
-    with pytest.raises(ExtractError, match="cannot be written"):
+    with pytest.raises(MvemoError, match="cannot be written"):
         decode(tmp_path / "store", job(clip))
 
 

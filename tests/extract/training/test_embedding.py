@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from mvemo.extract.errors import BadSetting, ExtractError, MissingFile
 from mvemo.extract.nets import AudioInput, SequenceInput, build_net
 from mvemo.extract.settings import NetSettings, RunSettings, ViewSettings
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.embedding import FrozenNets, chunk_rows, embed_rows
 from mvemo.extract.training.protocols import frozen_net
+from mvemo.manifests.errors import BadOption, MissingFile, MvemoError
 
 CPU = torch.device("cpu")
 
@@ -98,7 +98,7 @@ def test_a_batch_that_memory_is_too_small_for_is_halved():
     assert [found[row][0] for row in range(11)] == list(range(11))
     # Two batches of eight places; what did not fit was tried once, not for each batch.
     assert net.sizes == [2] * 8
-    with pytest.raises(ExtractError, match=r"^small: the memory of .* to embed one window"):
+    with pytest.raises(MvemoError, match=r"^small: the memory of .* to embed one window"):
         embed(Small(0), waves_of([10] * 3), [0, 1, 2])
 
 
@@ -137,5 +137,5 @@ def test_a_changed_file_or_setting_is_another_net(settings):
 
 
 def test_a_net_without_weights_is_refused(settings):
-    with pytest.raises(BadSetting, match="i3d: the frozen protocol needs pretrained weights"):
+    with pytest.raises(BadOption, match="i3d: the frozen protocol needs pretrained weights"):
         FrozenNets().get(replace(settings, weights=""), 2, FROZEN_RUN)

@@ -9,9 +9,9 @@ from torch import nn
 from toy_net import Plain, tuned
 from toy_net import problem as toy_problem
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import LOSSES, TrainSettings
 from mvemo.extract.training.losses import make_loss
+from mvemo.manifests.errors import BadOption
 
 N, DIM, CLASSES, TAU = 7, 5, 3, 0.7
 
@@ -130,7 +130,7 @@ def test_right_answers_are_of_classes_alone(problem):
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_losses_for_classes_are_for_classes_only(task):
-    with pytest.raises(BadSetting, match=f"only for classes, but the task is {task}"):
+    with pytest.raises(BadOption, match=f"only for classes, but the task is {task}"):
         make("angular", task=task)
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import NetSettings, RunSettings, TrainSettings
 from mvemo.extract.training import protocols
 from mvemo.extract.training.data import RawBatches, TrainingClips
 from mvemo.extract.training.protocols import train_nets
 from mvemo.manifests import Clip, Manifest
+from mvemo.manifests.errors import BadOption
 
 N = 24
 # Groups of two clips, three folds; 16 clips train, 4 validate, 4 are tested.
@@ -80,7 +80,7 @@ def test_frozen_nets_see_nothing(tmp_path, seen):
     assert trained.spec.trained_on == ()
     assert trained.curve == {}
     assert seen.train == []
-    with pytest.raises(BadSetting, match="pretrained weights"):
+    with pytest.raises(BadOption, match="pretrained weights"):
         run(tmp_path, "frozen")
 
 
@@ -129,7 +129,7 @@ def test_another_split_is_another_job(tmp_path):
     ],
 )
 def test_what_a_holdout_net_needs(tmp_path, given, message):
-    with pytest.raises(BadSetting, match=message):
+    with pytest.raises(BadOption, match=message):
         run(tmp_path, "holdout", **given)
 
 

@@ -9,10 +9,10 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from toy_net import Toy, same, tuned
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.settings import RecipeSettings, TrainSettings
 from mvemo.extract.training import recipe, trainer
 from mvemo.extract.training.losses import make_loss
+from mvemo.manifests.errors import BadOption
 
 EVERYTHING = RecipeSettings(True, 0.1, True, 1.0, 0.8, True, 0.3, True, 0.2)
 
@@ -56,11 +56,11 @@ def test_the_average_is_of_the_last_epochs(tmp_path):
 def test_parts_out_of_range_and_parts_that_exclude_each_other_are_refused():
     limits = {"warmup": 1.0, "average": -0.1, "clip_norm": -1.0, "layer_decay": 0.0}
     for name, value in {**limits, "mixup": float("inf")}.items():
-        with pytest.raises(BadSetting, match=name):
+        with pytest.raises(BadOption, match=name):
             RecipeSettings(**{name: value})
-    with pytest.raises(BadSetting, match="set patience = 0"):
+    with pytest.raises(BadOption, match="set patience = 0"):
         TrainSettings(patience=3, recipe=RecipeSettings(average=0.5))
-    with pytest.raises(BadSetting, match="it needs loss = 'softmax'"):
+    with pytest.raises(BadOption, match="it needs loss = 'softmax'"):
         TrainSettings(loss="centre", recipe=RecipeSettings(mixup=0.2))
 
 

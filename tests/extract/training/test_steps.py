@@ -5,11 +5,11 @@ import pytest
 import torch
 from toy_net import Plain, tuned
 
-from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.devices import saved_bytes
 from mvemo.extract.training.steps import NetLoss
+from mvemo.manifests.errors import MvemoError
 
 SETTINGS = TrainSettings(optimizer="sgd", lr=0.1, epochs=3, patience=0, batch_size=12)
 
@@ -63,7 +63,7 @@ def test_memory_that_is_too_small_for_two_clips_is_an_error(tmp_path, monkeypatc
     monkeypatch.setattr(NetLoss, "forward", small_memory(1))
     with (
         pytest.warns(UserWarning, match="does not fit"),
-        pytest.raises(ExtractError, match=r"^toy@all: .* too small to train on 2 clips at once"),
+        pytest.raises(MvemoError, match=r"^toy@all: .* too small to train on 2 clips at once"),
     ):
         tuned(tmp_path, "none", SETTINGS, net=Plain())
 

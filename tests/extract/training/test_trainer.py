@@ -8,12 +8,13 @@ import pytest
 import torch
 from toy_net import Toy, problem, same, tuned
 
-from mvemo.extract.errors import BadSetting, TrainingDiverged
+from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.settings import LOSSES, RecipeSettings, TrainSettings
 from mvemo.extract.training import trainer as finetune
 from mvemo.extract.training.data import RawBatches
 from mvemo.extract.training.steps import TrainingJob
 from mvemo.extract.training.trainer import JobFolder
+from mvemo.manifests.errors import BadOption
 
 VAL = range(45, 60)
 
@@ -79,7 +80,7 @@ def test_every_optimizer_lowers_the_loss(tmp_path, optimizer):
      "optimizer": "adagrad", "loss": "hinge", "tau": math.nan}.items(),
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(name, value):
-    with pytest.raises(BadSetting, match=name):
+    with pytest.raises(BadOption, match=name):
         TrainSettings(**{name: value})
 
 
@@ -96,7 +97,7 @@ def test_without_patience_the_last_weights_are_kept(tmp_path):
     assert same(last, alone)
     assert np.isnan(curve["val_loss"]).all()
     assert len(curve["epoch"]) == 9
-    with pytest.raises(BadSetting, match="needs validation clips"):
+    with pytest.raises(BadOption, match="needs validation clips"):
         tuned(tmp_path, "none", settings(patience=3))
 
 

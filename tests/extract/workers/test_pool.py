@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from mvemo.extract.errors import ExtractError, OutOfMemory, WorkerDied
+from mvemo.extract.errors import OutOfMemory, WorkerDied
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import run_calls, start_workers, stop_workers
 from mvemo.extract.workers.process import Call, ClipLimits, peak_memory, torch_import_without_gc
+from mvemo.manifests.errors import MvemoError
 
 PID = Call("os:getpid", ())
 
@@ -147,10 +148,10 @@ def test_a_worker_is_replaced_after_many_calls(monkeypatch):
 
 def test_workers_that_cannot_start_end_the_run_in_one_line(monkeypatch):
     stop_workers()
-    with pytest.raises(ExtractError, match="end while they start: ModuleNotFoundError"):
+    with pytest.raises(MvemoError, match="end while they start: ModuleNotFoundError"):
         answers(Call("mvemo.nowhere:nothing", ()))
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(ExtractError, match="a worker process cannot be started"):
+    with pytest.raises(MvemoError, match="a worker process cannot be started"):
         answers(PID)
 
 

@@ -9,8 +9,9 @@ from feature_samples import features, frozen_cache, make_table
 from fuse_samples import evaluated
 from output_samples import output_features, task_cache, task_table
 
-from mvemo.fuse import FuseError, load_heads, save_heads
+from mvemo.fuse import load_heads, save_heads
 from mvemo.fuse.metrics.scores import best_thresholds
+from mvemo.manifests.errors import MvemoError
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
@@ -110,7 +111,7 @@ class Trap:
 
 
 def test_other_and_damaged_files_are_refused(made, tmp_path, capsys):
-    with pytest.raises(FuseError, match="does not exist"):
+    with pytest.raises(MvemoError, match="does not exist"):
         load_heads(tmp_path / "none.npz")
     path = tmp_path / "heads.npz"
     with np.load(made[1]) as file:
@@ -127,19 +128,19 @@ def test_other_and_damaged_files_are_refused(made, tmp_path, capsys):
         ({"header": other}, "expected heads of version 8, got 7: write them again"),
     ):
         np.savez(path, **{**arrays, **changed})
-        with pytest.raises(FuseError, match=rf"heads\.npz: .*{message}"):
+        with pytest.raises(MvemoError, match=rf"heads\.npz: .*{message}"):
             load_heads(path)
     assert capsys.readouterr().out == ""
     whole = made[1].read_bytes()
     for content in (b"hello", whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(FuseError, match="is damaged, or is not a file of heads"):
+        with pytest.raises(MvemoError, match="is damaged, or is not a file of heads"):
             load_heads(path)
 
 
 def test_what_the_heads_do_not_know_is_refused(made):
     saved = load_heads(made[1])
-    with pytest.raises(FuseError, match=r"model 'i3d' has no head.*c3d"):
+    with pytest.raises(MvemoError, match=r"model 'i3d' has no head.*c3d"):
         saved.select("i3d", 0)
-    with pytest.raises(FuseError, match=r"expected shape \(clips, 12\), got \(\d+, 5\)"):
+    with pytest.raises(MvemoError, match=r"expected shape \(clips, 12\), got \(\d+, 5\)"):
         saved.select("c3d", 0)[0].predict(np.zeros((2, 5)))

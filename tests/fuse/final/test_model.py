@@ -17,7 +17,7 @@ from feature_samples import (
 from fuse_samples import plain_settings
 
 from mvemo.cache import CacheWriter, open_cache
-from mvemo.fuse import BadFeatures, FuseError, evaluate
+from mvemo.fuse import BadFeatures, evaluate
 from mvemo.fuse.conformal import GRID, PER_CLASS, Asked, members
 from mvemo.fuse.features import Features
 from mvemo.fuse.final.building import build_model
@@ -34,6 +34,7 @@ from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import LATE, STACKED
 from mvemo.fuse.numeric import decision_inputs
 from mvemo.fuse.scaling import LIMIT
+from mvemo.manifests.errors import MvemoError
 
 TABLE = make_table()
 VECTORS = {(name, None): features(TABLE, name).astype(float) for name in MODALITY}
@@ -307,7 +308,7 @@ def test_tags_without_thresholds_take_a_half(model):
 
 def test_what_is_no_model_is_one_line(model, tmp_path):
     folder = tmp_path / "model"
-    with pytest.raises(FuseError, match=r"is not a model \(it has no model.json\)"):
+    with pytest.raises(MvemoError, match=r"is not a model \(it has no model.json\)"):
         load_model(folder)
     save_model(folder, model)
     record = json.loads((folder / "model.json").read_text())
@@ -315,10 +316,10 @@ def test_what_is_no_model_is_one_line(model, tmp_path):
     for text, message in (
         (json.dumps({**record, "mvemo_model": 99}), "expected a model of version 2, got 99"),
         (json.dumps(record), r"reference\.npz: is not the file that the model"),
-        ("{", "is damaged, or is not a model"),
+        ("{", "not JSON: |is damaged, or is not a model"),
     ):
         (folder / "model.json").write_text(text)
-        with pytest.raises(FuseError, match=message):
+        with pytest.raises(MvemoError, match=message):
             load_model(folder)
 
 

@@ -19,7 +19,7 @@ from fuse_samples import (
 from sklearn.metrics import precision_recall_fscore_support
 
 from mvemo.fuse import read_predictions
-from mvemo.fuse.errors import BadFeatures, FuseError
+from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.report import score_tables
 from mvemo.fuse.report.report_files import (
     metrics_dict,
@@ -30,6 +30,7 @@ from mvemo.fuse.report.report_files import (
     write_report,
 )
 from mvemo.fuse.results import recommended_model
+from mvemo.manifests.errors import MvemoError
 
 
 def as_json(results):
@@ -172,7 +173,7 @@ def test_older_files_stay_until_new_ones_are_whole(tmp_path, quick, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(FuseError, match="No space left"):
+    with pytest.raises(MvemoError, match="No space left"):
         write_report(quick, tmp_path)
     assert (tmp_path / "metrics.json").read_text() == "older"
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
@@ -187,7 +188,7 @@ def test_a_folder_has_one_run(tmp_path, quick):
     assert not (tmp_path / "heads.npz").exists()
     assert (tmp_path / "notes.txt").read_text() == "mine"
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(FuseError, match=r"out: cannot be written: File exists"):
+    with pytest.raises(MvemoError, match=r"out: cannot be written: File exists"):
         write_report(quick, tmp_path / "out")
 
 

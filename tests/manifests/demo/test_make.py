@@ -9,9 +9,10 @@ from math import nan
 import numpy as np
 import pytest
 
-from mvemo.manifests import BadManifest, ManifestError, check_manifest, read_manifest
+from mvemo.manifests import BadManifest, check_manifest, read_manifest
 from mvemo.manifests.demo import make, make_demo
 from mvemo.manifests.demo.media import FPS, HEIGHT, SR, WIDTH
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import write_text
 
 av = pytest.importorskip("av")
@@ -165,7 +166,7 @@ def test_a_foreign_settings_file_does_not_stop_it(tmp_path):
     ],
 )
 def test_bad_numbers_are_named(tmp_path, name, value):
-    with pytest.raises(BadManifest, match=f"{name} is {value}"):
+    with pytest.raises(BadOption, match=f"{name} is {value}"):
         small(tmp_path / "new", **{name: value})
     assert not (tmp_path / "new").exists()
 
@@ -176,5 +177,5 @@ def test_folders_that_cannot_be_used(tmp_path):
     with pytest.raises(BadManifest, match=r"manifest\.csv.*another"):
         small(tmp_path)
     assert table.read_text() == "path,label\n"
-    with pytest.raises(ManifestError, match=r"^[^\n]*cannot be written[^\n]*$"):
+    with pytest.raises(MvemoError, match=r"^[^\n]*cannot be written[^\n]*$"):
         small(table / "demo")

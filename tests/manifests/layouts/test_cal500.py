@@ -6,6 +6,7 @@ import pytest
 from cal500_samples import HEADER, SONGS, WORDS, make_cal500, make_cal500exp
 
 from mvemo.manifests import BadManifest, Selection, read_manifest, scan_clips, write_manifest
+from mvemo.manifests.errors import MvemoError
 
 ANGRY, HAPPY = "Angry / Agressive", "Happy"
 
@@ -89,7 +90,7 @@ def test_bad_annotations_of_songs(tmp_path, file, text, message):
     path.unlink()
     if text is not None:
         path.write_text(text)
-    with pytest.raises(BadManifest, match=re.escape(message)):
+    with pytest.raises(MvemoError, match=re.escape(message)):
         scan_clips(tmp_path, layout="cal500")
 
 

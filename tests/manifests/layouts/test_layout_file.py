@@ -5,14 +5,12 @@ from collections import Counter
 import pytest
 
 from mvemo.manifests import BadManifest
+from mvemo.manifests.errors import BadFile
 from mvemo.manifests.layouts import file_names
 from mvemo.manifests.layouts.layout_clips import find_by_layout
-from mvemo.manifests.layouts.layout_file import (
-    layouts,
-    parse_layout,
-    read_layout,
-)
+from mvemo.manifests.layouts.layout_file import Layout, layouts
 from mvemo.manifests.layouts.scan import scan_clips
+from mvemo.manifests.text_files import read_toml
 
 OWN = """
 name = "own"
@@ -26,6 +24,13 @@ column = "mood"
 [media]
 path = "sound/{song:3}.mp3"
 """
+
+
+def declared(folder, text):
+    (folder / "own.toml").write_text(text)
+    return read_toml(folder / "own.toml", Layout)
+
+
 # Files of each layout as its authors distribute them, its first path and its first label.
 PUBLISHED = {
     "deam": (
@@ -139,7 +144,7 @@ def test_real_tables(shared_data):
 
 def test_a_layout_of_ones_own(tmp_path):
     write(tmp_path, {"own.toml": OWN, "table.csv": "song;mood\n7;calm\n12;tense\n"})
-    found = find_by_layout(read_layout(tmp_path / "own.toml"), tmp_path, None)
+    found = find_by_layout(read_toml(tmp_path / "own.toml", Layout), tmp_path, None)
     assert [(r.path, r.label, r.clip_id) for r in found.rows] == [
         ("sound/007.mp3", ("calm",), "7"),
         ("sound/012.mp3", ("tense",), "12"),
@@ -161,9 +166,9 @@ def test_a_layout_of_ones_own(tmp_path):
         ("[table]", "[table", "own.toml: "),
     ],
 )  # fmt: skip
-def test_faults_of_a_layout_are_one_line(old, new, message):
-    with pytest.raises(BadManifest) as caught:
-        parse_layout(OWN.replace(old, new), "own.toml")
+def test_faults_of_a_layout_are_one_line(tmp_path, old, new, message):
+    with pytest.raises(BadFile) as caught:
+        declared(tmp_path, OWN.replace(old, new))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -181,18 +186,18 @@ def test_faults_of_a_layout_are_one_line(old, new, message):
 def test_faults_of_a_table_name_the_row(tmp_path, table, message):
     write(tmp_path, {"table.csv": table})
     with pytest.raises(BadManifest) as caught:
-        find_by_layout(parse_layout(OWN, "own.toml"), tmp_path, None)
+        find_by_layout(declared(tmp_path, OWN), tmp_path, None)
     assert message in str(caught.value)
 
 
 def test_a_table_that_is_not_there_or_elsewhere(tmp_path):
     with pytest.raises(BadManifest, match=r"has no file table.csv; the layout own needs one"):
-        find_by_layout(parse_layout(OWN, "own.toml"), tmp_path, None)
+        find_by_layout(declared(tmp_path, OWN), tmp_path, None)
     (tmp_path / "set").mkdir()
     (tmp_path / "table.csv").write_text("song,mood\n1,calm\n")
     (tmp_path / "set" / "table.csv").symlink_to(tmp_path / "table.csv")
     with pytest.raises(BadManifest, match="a link that leads out of"):
-        find_by_layout(parse_layout(OWN, "own.toml"), tmp_path / "set", None)
+        find_by_layout(declared(tmp_path, OWN), tmp_path / "set", None)
 
 
 TABLE = {"table.csv": "song,mood,by,at\n1,x," + 40 * "a" + "b,2\n2,y,c,3\n"}
@@ -205,21 +210,25 @@ TABLE = {"table.csv": "song,mood,by,at\n1,x," + 40 * "a" + "b,2\n2,y,c,3\n"}
         ('path = "sound/{song:3}.mp3"', 'path = " "', "a path is empty"),
         ('path = "table.csv"', 'path = "**x/[.csv"', r"\[\.csv"),
         ("[media]", '[group]\ncolumn = "by"\npattern = "(a+)+$"\n[media]', "takes more than 0.1 s"),
-        ("[media]", "[segment]\nstart = nan\n[media]", "start 'nan' is not a number"),
-        ("[media]", "[segment]\nduration = -1\n[media]", "duration -1: it must be above 0"),
+        (
+            "[media]",
+            "[segment]\nstart = nan\n[media]",
+            "segment.start: expected a finite",
+        ),
+        ("[media]", "[segment]\nduration = -1\n[media]", "duration -1.0: it must be above 0"),
         ("[media]", '[segment]\nstart = "mood"\n[media]', "start 'x' is not a number"),
     ],
 )
 def test_patterns_and_numbers_of_a_layout(tmp_path, monkeypatch, old, new, message):
     monkeypatch.setattr(file_names, "_SECONDS", 0.1)
     write(tmp_path, TABLE)
-    with pytest.raises(BadManifest, match=message):
-        find_by_layout(parse_layout(OWN.replace(old, new), "own.toml"), tmp_path, None)
+    with pytest.raises(BadFile, match=message):
+        find_by_layout(declared(tmp_path, OWN.replace(old, new)), tmp_path, None)
 
 
 def test_blank_ratings_of_a_layout_do_not_count(tmp_path):
     text = OWN.replace("multiclass", "regression").replace("[label]", "[targets.v]")
-    layout = parse_layout(text.replace("[table]", "average = true\n[table]"), "own.toml")
+    layout = declared(tmp_path, text.replace("[table]", "average = true\n[table]"))
     write(tmp_path, {"table.csv": "song;mood\n1;2,5\n1;\n1;3,5\n"})
     (row,) = find_by_layout(layout, tmp_path, None).rows
     assert (row.label, dict(row.extra)["annotators"]) == ((3.0,), "2")

@@ -6,14 +6,8 @@ import sys
 
 import pytest
 
-from mvemo.manifests import (
-    BadManifest,
-    MissingManifest,
-    Selection,
-    read_manifest,
-    scan_clips,
-    write_manifest,
-)
+from mvemo.manifests import BadManifest, Selection, read_manifest, scan_clips, write_manifest
+from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.reader import check_manifest
 
 
@@ -122,7 +116,7 @@ def test_bad_folders(tmp_path, folder, options, message):
 
 
 def test_folders_without_classes(tmp_path):
-    with pytest.raises(MissingManifest, match="no such folder"):
+    with pytest.raises(MissingFile, match="no such folder"):
         scan_clips(tmp_path / "none")
     flat = fill(tmp_path / "flat", "README.txt", "a.mp4", "b.mp4")
     unlabelled = scan_clips(flat)

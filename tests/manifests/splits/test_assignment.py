@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvemo.manifests.errors import BadManifest, MissingManifest
+from mvemo.manifests.errors import BadFile, BadManifest, MissingFile
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.splits.assignment import (
     folds_of,
@@ -100,7 +100,7 @@ def test_another_manifests_folds_are_refused(tmp_path, other, message):
 )
 def test_bad_files(tmp_path, text, message):
     (tmp_path / "f.csv").write_text(text)
-    with pytest.raises(BadManifest, match=message):
+    with pytest.raises(BadFile, match=message):
         read_folds(tmp_path / "f.csv")
 
 
@@ -108,7 +108,7 @@ def test_a_users_own_fold_file(tmp_path):
     (tmp_path / "f.csv").write_text("fold,clip_id,remark\n1,b,\n0,a,\n")
     folds = read_folds(tmp_path / "f.csv")
     assert (folds.k, folds.seed, folds.clip_ids) == (2, -1, ("b", "a"))
-    with pytest.raises(MissingManifest):
+    with pytest.raises(MissingFile):
         read_folds(tmp_path / "none.csv")
 
 

@@ -14,6 +14,7 @@ from stage_samples import run
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.settings import RunSettings
 from mvemo.manifests import Clip, Manifest, write_manifest
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.clips import clip_tables
 from mvemo.pipeline.clips.clip_tables import (
     extracted_clips,
@@ -21,7 +22,6 @@ from mvemo.pipeline.clips.clip_tables import (
     links_of_folder,
     links_of_manifest,
 )
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import ExtractSettings
 
 

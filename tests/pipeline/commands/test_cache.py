@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mvemo.cache import BadCache, CacheWriter, ClipTable, FeatureSpec, MissingCache, open_cache
+from mvemo.cache import BadCache, CacheWriter, ClipTable, FeatureSpec, open_cache
+from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.pipeline.commands.cache import cache
 from mvemo.pipeline.console.messages import Verbosity, running
-from mvemo.pipeline.errors import BadOption
 
 CLIPS = ClipTable(
     name="sample",
@@ -39,7 +39,7 @@ def run(*arguments, ends=0):
 def refused(*arguments):
     """The message, of one line, of a command that is refused."""
     error = run(*arguments, ends=1).exception
-    assert isinstance(error, (BadCache, BadOption, MissingCache))
+    assert isinstance(error, (BadCache, BadOption, MissingFile))
     assert "\n" not in str(error)
     return str(error)
 

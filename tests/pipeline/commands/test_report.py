@@ -119,7 +119,7 @@ def test_methods_go_to_a_file_or_into_a_folder(tmp_path, monkeypatch):
     ("words", "message"),
     [
         (["--methods", "features.h5"], "expected the folder of a run: 'mvemo fuse features.h5'"),
-        (["--methods", "mine.csv"], "mine.csv: is not the metrics of an evaluation: not JSON"),
+        (["--methods", "mine.csv"], "mine.csv: not JSON: "),
         (["--methods", "empty.json"], "'permuted' is missing or unknown"),
         (["--predictions", "mine.csv", "--json"], "--methods RUN [--json]"),
         (["--predictions", "mine.csv", "--out", "mine.csv"], "expected a folder, got a file"),

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvemo.fuse.final.clip_prediction import ClipPrediction
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.desk.playlists import (
     XSPF,
     along_line,
@@ -21,7 +22,6 @@ from mvemo.pipeline.desk.playlists import (
     parse_line,
     write_playlist,
 )
-from mvemo.pipeline.errors import BadOption
 
 NAMES = st.text(
     st.characters(exclude_characters="/\0\\", exclude_categories=["Cs"]), min_size=1

@@ -15,9 +15,9 @@ from media_samples import film, sine
 from mutagen.id3 import APIC, ID3, TIT2, TYER
 from mutagen.mp4 import MP4Cover
 
+from mvemo.manifests.errors import DiskFailed
 from mvemo.pipeline.desk import tagging
 from mvemo.pipeline.desk.tagging import plan_tags, plan_undo, song_facts, stream_digest, write_tags
-from mvemo.pipeline.errors import BadOption
 
 KINDS = ("mp3", "ogg", "opus", "flac", "wav", "aiff")
 VALUES = {"mood": ["Calm", "Sad é"], "valence": ["5.2"], "model": ["m/audio"]}
@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_the_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tagging.shutil, "copyfile", full)
     changes, _ = plan_tags(dict.fromkeys(paths, VALUES))
-    with pytest.raises(BadOption, match=r"b.ogg: cannot be written: No space .* 1 files before"):
+    with pytest.raises(DiskFailed, match=r"b.ogg: cannot be written: No space .* 1 files before"):
         write_tags(changes, tmp_path / "journal.jsonl")
     assert paths[1].read_bytes() == content
     assert len(list(tmp_path.iterdir())) == 3
@@ -283,7 +283,7 @@ RECORDS = [
     ({"label": 5}, "expected a record of mvemo predict"),
     ({"label": "calm", "proba": [1]}, "expected a record of mvemo predict"),
     ({"values": {"v": {}}}, "'value' is missing"),
-    ({"values": {"v": {"value": float("nan")}}}, "a number is not finite"),
+    ({"values": {"v": {"value": float("nan")}}}, "expected a finite number"),
 ]
 
 

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from feature_samples import frozen_cache, make_table
 
 from mvemo.extract.errors import FetchFailed
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline import cli
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import fetch_model_weights
 from mvemo.pipeline.models import boxed
 from mvemo.pipeline.models.boxed import card_text, model_folder, pick_model, read_about
@@ -133,12 +133,12 @@ def test_the_default_is_by_the_kind_of_the_files(
         ('avoid = "all"', "avoid: expected a list of sentences, got 'all'"),
         ("scale = {valence = 2}", "expected a table of sentences"),
         ('colour = "red"', "unknown key 'colour'; expected one of title, data"),
-        ("title = ", "cannot be read as TOML"),
+        ("title = ", "not TOML"),
     ],
 )
 def test_a_file_about_a_model_that_is_wrong(text, message, tmp_path):
     (tmp_path / "about.toml").write_text(text)
-    with pytest.raises(BadOption, match=message):
+    with pytest.raises(MvemoError, match=message):
         read_about(tmp_path / "about.toml")
 
 

@@ -12,7 +12,7 @@ from stage_samples import run, write_video
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption, DiskFailed
 from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
@@ -162,8 +162,8 @@ def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys, progr
     assert run("mvemo", "predict", *inputs, *model, "--timeline", "--window", "0") == 2
     assert "--window 0: expected 1 to 600 seconds" in capsys.readouterr().err
 
-    def full(path, rows, *, error):
-        raise error(f"{path}: cannot be written: no space left")
+    def full(path, rows):
+        raise DiskFailed(f"{path}: cannot be written: no space left")
 
     # A page stays with its own table if the disk is full.
     (tmp_path / "t" / "turn.html").write_text("earlier")

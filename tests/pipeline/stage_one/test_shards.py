@@ -9,7 +9,7 @@ from spread_samples import digest, extract
 from stage_samples import refusal, run
 
 from mvemo.cache import CacheWriter, open_cache
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one.division import Shard, trainings_of
 from mvemo.pipeline.stage_one.shards import ShardFolder

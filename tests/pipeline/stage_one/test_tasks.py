@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 from spread_samples import SPREAD, extract
 
-from mvemo.cache import CacheError, CacheWriter, open_cache
-from mvemo.extract.errors import ExtractError, TrainingDiverged, WorkerDied
+from mvemo.cache import CacheWriter, open_cache
+from mvemo.extract.errors import TrainingDiverged, WorkerDied
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import Worker, run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.manifests import read_manifest
+from mvemo.manifests.errors import MvemoError
 from mvemo.pipeline.clips.clip_tables import Evaluation, clip_table
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import TaskFailed
@@ -167,6 +168,6 @@ def test_one_net_that_diverges_leaves_the_others(sounds, tmp_path):
 
 
 def test_errors_of_ours_say_all_themselves_and_of_others_the_kind_is_told():
-    for kind in (CacheError, ExtractError, TaskFailed):
+    for kind in (MvemoError, MvemoError, TaskFailed):
         assert _reason(kind("f.h5: no room:\n make some")) == "f.h5: no room: make some"
     assert _reason(KeyError("x")) == "KeyError: 'x'"

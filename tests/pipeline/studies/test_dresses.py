@@ -10,7 +10,7 @@ from media_samples import decode, film, index_of
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.reading import decode_clip, probe_seconds
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.studies.dresses import _join, dress, find_dress
 
 SR, SECONDS = 44100, 4.0

@@ -9,7 +9,7 @@ from study_samples import conduct, read_tables
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import NetSettings, RecipeSettings, TrainSettings
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.studies import protocols
 from mvemo.pipeline.studies.protocols import PARTS, chosen_parts, without
 from mvemo.pipeline.studies.study_file import built_in

@@ -4,9 +4,9 @@ import pytest
 from stage_samples import run
 from study_samples import read_tables, tiny_options
 
-from mvemo.pipeline.errors import BadOption
+from mvemo.manifests.errors import MvemoError
 from mvemo.pipeline.studies.commands import option_values
-from mvemo.pipeline.studies.study_file import FOLDER, built_in, check_values, parse_study
+from mvemo.pipeline.studies.study_file import FOLDER, built_in, check_values, read_study
 
 MY_STUDY = """
 title = "Loss by length of segments of {net}"
@@ -117,14 +117,16 @@ def test_heads_on_several_nets_are_compared_by_protocol(run_file, tmp_path, caps
         ('["cnn"]', "[]", "grid.net: expected at least one value"),
         ('x = "segment"', 'x = "loss"', "plot.x: expected a numeric axis, got value 'softmax'"),
         ("value = 0.81", "value = 'J23.x'", "published.value: unknown 'J23.x'; expected a nu"),
-        ("title =", "title", "invalid TOML"),
+        ("title =", "title", "not TOML"),
     ],
 )
-def test_a_mistake_in_a_study_file_names_file_key_and_what_is_possible(old, new, message):
+def test_a_mistake_in_a_study_file_names_file_key_and_what_is_possible(tmp_path, old, new, message):
     assert old in MY_STUDY
-    with pytest.raises(BadOption) as error:
-        check_values(parse_study(MY_STUDY.replace(old, new, 1), "my.toml"))
-    assert str(error.value).startswith(f"my.toml: {message}")
+    path = tmp_path / "my.toml"
+    path.write_text(MY_STUDY.replace(old, new, 1))
+    with pytest.raises(MvemoError) as error:
+        check_values(read_study(path))
+    assert str(error.value).startswith(f"{path}: {message}")
     assert "\n" not in str(error.value)
 
 

@@ -15,13 +15,13 @@ from starlette.testclient import TestClient
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.model import load_model
 from mvemo.manifests import read_manifest
+from mvemo.manifests.errors import DiskFailed, MvemoError
 from mvemo.pipeline.desk.serve import jobs
 from mvemo.pipeline.desk.serve.access import Access
 from mvemo.pipeline.desk.serve.app import Api, make_app
 from mvemo.pipeline.desk.serve.corrections import Corrections
 from mvemo.pipeline.desk.serve.jobs import MOST_WAITING, Job, Worker
 from mvemo.pipeline.desk.serve.library import Library
-from mvemo.pipeline.errors import DiskFailed, PipelineError
 from mvemo.pipeline.models.boxed import model_folder
 from mvemo.pipeline.prediction import feature_maker, run
 from mvemo.pipeline.prediction.new_clips import PredictSettings
@@ -360,7 +360,7 @@ def test_a_half_written_model_does_not_hide_the_others(library, worker, other_mo
 
 def test_a_model_with_other_classes_is_not_switched_to(worker):
     before = worker.folder
-    with pytest.raises(PipelineError, match="--work"):
+    with pytest.raises(MvemoError, match="--work"):
         worker.use(model_folder("film-music"))
     assert worker.folder == before
 

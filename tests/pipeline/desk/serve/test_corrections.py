@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mvemo.manifests import BadManifest, check_manifest, read_manifest
+from mvemo.manifests.errors import DiskFailed
 from mvemo.pipeline.desk.serve import corrections
 from mvemo.pipeline.desk.serve.corrections import KEPT, Corrections, NotTaken
-from mvemo.pipeline.errors import DiskFailed
 
 CLASSES = ("calm", "tense")
 

@@ -17,11 +17,11 @@ from server_samples import START, TOKEN, Server, write_songs
 from starlette.testclient import TestClient
 
 from mvemo.fuse.final.model import load_model
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.desk.serve.access import Access
 from mvemo.pipeline.desk.serve.app import SCHEMA, Api, make_app
 from mvemo.pipeline.desk.serve.jobs import Job, Worker
 from mvemo.pipeline.desk.serve.library import SUFFIXES, Library
-from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 
 

@@ -1,17 +1,9 @@
-"""Array types of this package, and the release of memory-mapped files."""
+"""Memory-mapped files, and the release of their memory."""
 
 import mmap
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
-I64 = NDArray[np.int64]
-U8 = NDArray[np.uint8]
-U32 = NDArray[np.uint32]
-Mask = NDArray[np.bool_]
 
 # Mapped files above this size in bytes are released; for smaller files, that only costs time.
 LARGE = 1 << 26
