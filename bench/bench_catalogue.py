@@ -42,7 +42,7 @@ from mvemo.extract.media import audio, container, packets
 from mvemo.extract.nets import build_net, effnet
 from mvemo.extract.store import decoded, decoding, folders
 from mvemo.extract.training import embedding
-from mvemo.extract.workers.pool import Outcome
+from mvemo.extract.workers.pool import CallResult
 from mvemo.manifests.demo import media
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.settings_files import load_settings
@@ -136,7 +136,7 @@ class Catalogue:
         self.whole = sum(self.parts.values())
         self.idle = max(time.perf_counter() - started - self.whole, 0.0)
 
-    def _run_calls(self, calls: Sequence[Any], **_: object) -> Iterator[Outcome]:
+    def _run_calls(self, calls: Sequence[Any], **_: object) -> Iterator[CallResult]:
         """Do the calls of workers in this process."""
         for i, call in enumerate(calls):
             module, _, name = call.function.partition(":")
@@ -144,7 +144,7 @@ class Catalogue:
             value = getattr(import_module(module), name)(*call.arguments)
             if Path(getattr(call.arguments[0], "path", "")).suffix == ".mp4":
                 self.videos += self._decoding() - before
-            yield Outcome(i, value)
+            yield CallResult(i, value)
 
     def _decoding(self) -> float:
         return sum(self.clock.seconds[part] for part in ("demux", "decode", "scale"))

@@ -17,7 +17,7 @@ from .media.reading import decode_clip as decode_clip
 from .media.reading import probe_seconds as probe_seconds
 from .media.request import Decoded as Decoded
 from .media.request import FrameSampling as FrameSampling
-from .media.request import Problem as Problem
+from .media.request import MediaProblem as MediaProblem
 from .nets.parts.base import Net as Net
 from .nets.parts.cards import AudioInput as AudioInput
 from .nets.parts.cards import SequenceInput as SequenceInput

@@ -19,7 +19,7 @@ from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.cells import to_number
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label, Task, label_kind
-from mvemo.manifests.tables import Table, collection_paused, is_missing, match_ids, read_table
+from mvemo.manifests.tables import TableRows, collection_paused, is_missing, match_ids, read_table
 
 _MAY_BE_EMPTY = ("predicted", "group", "label")
 # Fold of clips that were not tested, as in mvemo's ``predictions.csv``.
@@ -181,7 +181,7 @@ def _predictions(
     )
 
 
-def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> Table:
+def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> TableRows:
     """Read a file and rename its columns; with a manifest, paths may replace clip ids."""
     table = read_table(path, columns=columns)
     for name, n in Counter(table.header).items():
@@ -208,7 +208,7 @@ def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) ->
 
 
 def _columns(
-    path: Path, table: Table, task: Task, names: Sequence[str] | None, *, truth: bool
+    path: Path, table: TableRows, task: Task, names: Sequence[str] | None, *, truth: bool
 ) -> Columns:
     """Return the columns of a file, its outputs in the order of `names` or of the columns."""
     n_columns = len(table.header)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import INTEGRATED, Model
 from mvemo.fuse.numeric import complete, mean_of_finite, spread
-from mvemo.fuse.tasks.base import Column, Task
+from mvemo.fuse.tasks.base import ScoreColumn, Task
 from mvemo.manifests.annotators import Ceiling, ceilings_of
 from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.text_table import Tabular
@@ -91,7 +91,7 @@ class ModelResult:
     n_untrained: int = 0
     by_net: bool = False
 
-    def value_of(self, column: Column) -> float:
+    def value_of(self, column: ScoreColumn) -> float:
         """Return the score that a column of a table shows."""
         return column.value(self.scores, self.per_output)
 
@@ -267,9 +267,9 @@ class Results(Tabular):
         """Return the number of clips without each feature."""
         return {name: int((~present).sum()) for name, present in self.present.items()}
 
-    def ceiling_of(self, column: Column | None = None) -> float:
+    def ceiling_of(self, column: ScoreColumn | None = None) -> float:
         """Return the ceiling of a column, or of the primary metric; NaN if it is not known."""
-        column = column or Column("", self.task.primary_metric)
+        column = column or ScoreColumn("", self.task.primary_metric)
         by_target = {ceiling.target: ceiling.scores for ceiling in self.ceilings}
         targets = [""] if "" in by_target else self.classes
         targets = targets if column.output is None else (self.classes[column.output],)

@@ -22,7 +22,7 @@ from mvemo.manifests.labels import (
     Names,
 )
 from mvemo.manifests.model import Clip, inside_root
-from mvemo.manifests.tables import RESERVED, Table, is_missing, plain_text
+from mvemo.manifests.tables import RESERVED, TableRows, is_missing, plain_text
 
 # Maximum length of a media file: eleven days.
 MAX_SECONDS = 1e6
@@ -56,7 +56,7 @@ class Row:
 class RowParser:
     """Parser of a table's rows; equal combinations of cells are parsed only once."""
 
-    table: Table
+    table: TableRows
     kind: LabelKind
     spread: bool  # each target or tag has a column
     classes: Names | None
@@ -312,7 +312,7 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
 # --- media files
 
 
-def with_absolute_paths(table: Table, folder: Path) -> Table:
+def with_absolute_paths(table: TableRows, folder: Path) -> TableRows:
     """Return the table with absolute paths if some leave the folder, and all files exist."""
     cells = table.cells("path")
     outside = any(".." in cell for cell in cells) or len({*map(os.path.isabs, cells)}) > 1

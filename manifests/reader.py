@@ -57,7 +57,7 @@ from mvemo.manifests.tables import (
     LISTS,
     MANIFEST_VERSION,
     RESERVED,
-    Table,
+    TableRows,
     collect_table,
     collection_paused,
     is_missing,
@@ -273,7 +273,7 @@ def _parse(
     return Manifest(name, task, *facts), rows
 
 
-def _is_synthetic(table: Table, problems: Problems) -> bool:
+def _is_synthetic(table: TableRows, problems: Problems) -> bool:
     """Check the kind and version of a table, and return True if it states synthetic data."""
     if table.kind not in ("", "manifest"):
         problems.add(1, f"expected a manifest, got a file of mvemo {table.kind}")
@@ -301,7 +301,7 @@ def _check_scale(
                 problems.add(row.line, f"{name} {value:g} is outside the scale {scale}")
 
 
-def _media_root(table: Table, given: ManifestOptions, problems: Problems) -> Path:
+def _media_root(table: TableRows, given: ManifestOptions, problems: Problems) -> Path:
     """Return the media root: given, stated, common to all absolute paths, or the file's folder."""
     stated = table.setting("root", "")
     root = problems.path.parent / stated if given.root is None else Path(given.root)
@@ -323,7 +323,7 @@ def _media_root(table: Table, given: ManifestOptions, problems: Problems) -> Pat
     return root
 
 
-def _blank_missing(table: Table, names: Iterable[str], notes: list[str]) -> Table:
+def _blank_missing(table: TableRows, names: Iterable[str], notes: list[str]) -> TableRows:
     """Return a user's table with empty cells for words such as NaN in columns that we read."""
     for name in sorted(names):
         words = Counter(filter(None, table.cells(name)))
@@ -335,7 +335,7 @@ def _blank_missing(table: Table, names: Iterable[str], notes: list[str]) -> Tabl
     return table
 
 
-def _tidy_classes(table: Table, notes: list[str]) -> Table:
+def _tidy_classes(table: TableRows, notes: list[str]) -> TableRows:
     """Return the table with one spelling of each class: no separator at an end, 0 for 0.0."""
     words = {*table.cells("label")}
     new = {word: word.strip(";|, ") for word in words}
@@ -356,7 +356,7 @@ def _tidy_classes(table: Table, notes: list[str]) -> Table:
     return table.with_cells("label", changed) if changed else table
 
 
-def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
+def _without_unlabelled(table: TableRows, names: Sequence[str]) -> TableRows:
     places = [table.header.index(name) for name in names if name in table.header]
     if not places:
         return table
@@ -365,7 +365,7 @@ def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
     return replace(table, rows=(header, *kept))
 
 
-def _stated_task(table: Table, given: ManifestOptions, problems: Problems) -> Task | None:
+def _stated_task(table: TableRows, given: ManifestOptions, problems: Problems) -> Task | None:
     """Return the task given by the caller or stated in the file; None if neither states it."""
     if given.task is not None or given.separator is not None:
         return given.task or "multilabel"
@@ -380,8 +380,8 @@ def _stated_task(table: Table, given: ManifestOptions, problems: Problems) -> Ta
 
 
 def _recognised(
-    table: Table, given: ManifestOptions, task: Task | None, problems: Problems
-) -> tuple[Table, Recognised]:
+    table: TableRows, given: ManifestOptions, task: Task | None, problems: Problems
+) -> tuple[TableRows, Recognised]:
     """Return the table with our names of its columns, and what the columns are.
 
     Of a file of mvemo, only targets and tags are recognised that it does not list.
@@ -414,7 +414,7 @@ def _recognised(
 
 
 def _stated_classes(
-    table: Table, kind: LabelKind, spread: bool, found: Recognised, problems: Problems
+    table: TableRows, kind: LabelKind, spread: bool, found: Recognised, problems: Problems
 ) -> list[str] | None:
     """Return the stated classes, or the recognised targets or tags; None if there are none."""
     classes: list[str] | None = None

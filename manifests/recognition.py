@@ -18,7 +18,7 @@ from mvemo.manifests.annotators import AGREEMENT, ANNOTATOR, ANNOTATORS, DEVIATI
 from mvemo.manifests.cells import are_numbers, to_numbers, to_whole
 from mvemo.manifests.dimensions import DIMENSIONS, rated_columns
 from mvemo.manifests.labels import PLANE, UNLABELLED, Task, is_flag
-from mvemo.manifests.tables import LISTS, RESERVED, Table, is_missing
+from mvemo.manifests.tables import LISTS, RESERVED, TableRows, is_missing
 
 # Number of cells by which the kind of a column is recognised.
 _SAMPLE = 1000
@@ -120,7 +120,7 @@ class Recognised:
 
 
 def recognise(
-    table: Table, given: Mapping[str, str] | None = None, task: Task | None = None
+    table: TableRows, given: Mapping[str, str] | None = None, task: Task | None = None
 ) -> Recognised:
     """Recognise the columns of a table.
 
@@ -131,7 +131,7 @@ def recognise(
 
 @dataclass
 class _Recogniser:
-    table: Table
+    table: TableRows
     header: Sequence[str]
     given: dict[str, str]
     notes: list[str] = field(default_factory=list)

@@ -57,7 +57,7 @@ _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
 
 
 @dataclass(frozen=True)
-class Table:
+class TableRows:
     """Content of a table file."""
 
     # Of the settings in the header (`stated_header`), or of lines ``# mvemo KIND VERSION``.
@@ -105,7 +105,7 @@ class Table:
             return cells
         return [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in cells]
 
-    def with_points(self, names: Iterable[str]) -> tuple[Table, list[str]]:
+    def with_points(self, names: Iterable[str]) -> tuple[TableRows, list[str]]:
         """Return the table with points in columns of numbers, and notes on columns with both."""
         table, notes = self, []
         for name in names:
@@ -117,7 +117,7 @@ class Table:
                     notes.append(f"{name!r} has decimal commas and points: both are read")
         return table, notes
 
-    def with_cells(self, name: str, new: Mapping[str, str]) -> Table:
+    def with_cells(self, name: str, new: Mapping[str, str]) -> TableRows:
         """Return the table with other texts in a column; `new` maps the texts to replace."""
         i, (head, *rows) = self.header.index(name), self.rows
         changed = [
@@ -144,7 +144,7 @@ class Table:
         models = filter(None, self.cells("model"))
         return ", ".join(sorted({name.rpartition("/")[0] or name for name in models}))
 
-    def renamed(self, columns: Mapping[str, str]) -> Table:
+    def renamed(self, columns: Mapping[str, str]) -> TableRows:
         """Return the table with renamed columns; `columns` maps our names to the file's."""
         if not columns:
             return self
@@ -168,7 +168,7 @@ class Table:
             rows = [(n, [*row, *(row[i] for i in copied if row[i:])]) for n, row in rows]
         return replace(self, rows=((line, names), *rows))
 
-    def with_path(self) -> Table:
+    def with_path(self) -> TableRows:
         """Return the table with a column ``file`` renamed to ``path``, if there is no ``path``.
 
         In a table of `mvemo predict`, ``duration`` and ``--relative``'s columns lose their names.
@@ -186,8 +186,8 @@ class Table:
 # --- reading
 
 
-def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
-    """Read a table and rename its columns (`Table.renamed`); raise `BadFile` or `MissingFile`."""
+def read_table(path: Path, columns: Mapping[str, str] | None = None) -> TableRows:
+    """Read a table and rename its columns; raise `BadFile` or `MissingFile`."""
     with _reading(path):
         table = _load_table(path).renamed(columns or {})
         if not table.rows:
@@ -197,17 +197,17 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Table:
 
 def collect_table(
     path: Path, problems: Problems, columns: Mapping[str, str] | None = None
-) -> Table:
+) -> TableRows:
     """Read a table of clips; errors in its content are added to `problems`."""
     if path.is_dir():
         problems.add(0, "this is a folder: make a manifest of it with 'mvemo manifest scan'")
-        return Table()
+        return TableRows()
     with _reading(path):
         try:
             return _load_table(path).renamed(columns or {})
         except BadText as error:
             problems.add(*error.args)
-            return Table()
+            return TableRows()
 
 
 def read_lines(path: Path) -> list[str]:
@@ -228,12 +228,12 @@ def _reading(path: Path) -> Iterator[None]:
         raise BadFile(str(Problem(path, *problem.args))) from None
 
 
-def _load_table(path: Path) -> Table:
+def _load_table(path: Path) -> TableRows:
     """Read Parquet, Excel, or a CSV in Unicode with optional comment lines above its header."""
     if path.suffix.lower() in PARQUET:
-        return _with_settings(Table(rows=tuple(parquet_rows(path))))
+        return _with_settings(TableRows(rows=tuple(parquet_rows(path))))
     if path.suffix.lower() in EXCEL:
-        return _with_settings(Table(rows=tuple(excel_rows(path))))
+        return _with_settings(TableRows(rows=tuple(excel_rows(path))))
     kind = version = ""
     settings = {}
     lines = list(io.StringIO(_read_text(path), newline=""))
@@ -249,10 +249,10 @@ def _load_table(path: Path) -> Table:
             settings[setting[1].lower()] = (n_comments, setting[2].strip())
     mark, lines, line = _find_mark(lines[n_comments:], n_comments + 1)
     rows = tuple(_csv_rows(lines, line, mark))
-    return _with_settings(Table(kind, version, settings, rows, mark))
+    return _with_settings(TableRows(kind, version, settings, rows, mark))
 
 
-def _with_settings(table: Table) -> Table:
+def _with_settings(table: TableRows) -> TableRows:
     """Return the table with the settings of its header (`stated_header`), without their column."""
     header = table.header
     i = next((i for i, name in enumerate(header) if name.startswith(_SETTINGS)), -1)

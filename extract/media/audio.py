@@ -23,7 +23,7 @@ from mvemo.extract.media.request import (
     NO_VIDEO,
     ClipRequest,
     Decoded,
-    Problem,
+    MediaProblem,
     check_length,
     starts_after_end,
 )
@@ -195,11 +195,11 @@ class Waveforms:
             self.add(np.zeros(min(_BLOCK, n_samples - first), dtype=np.float32))
         self._low, self._high = low, high
 
-    def problem(self) -> Problem | None:
+    def problem(self) -> MediaProblem | None:
         if self.n_samples == 0:
-            return Problem("no sound can be decoded")
+            return MediaProblem("no sound can be decoded")
         if self._n_not_finite:
-            return Problem(f"{self._n_not_finite} samples are NaN or infinite")
+            return MediaProblem(f"{self._n_not_finite} samples are NaN or infinite")
         peak = max(self._high, -self._low)
         if self.is_silent:
             if self._low == self._high:
@@ -208,15 +208,15 @@ class Waveforms:
                 silence = f"peak {20 * np.log10(peak):.0f} dBFS"
             else:
                 silence = f"all samples are about {(self._low + self._high) / 2:.4g}"
-            return Problem(f"silent: {silence}", missing=True)
+            return MediaProblem(f"silent: {silence}", missing=True)
         if peak > MAX_PEAK:
-            return Problem(
+            return MediaProblem(
                 f"the largest sample is {peak:.4g}, expected a full scale of 1 (the file may hold "
                 "integers as floats): rescale the samples to [-1, 1]"
             )
         return None
 
-    def finish(self) -> tuple[dict[int, F32], Problem | None]:
+    def finish(self) -> tuple[dict[int, F32], MediaProblem | None]:
         """Return the waveforms by sampling rate, float32 (samples,), or {} and the problem."""
         problem = self.problem()
         if problem is not None:
@@ -225,7 +225,7 @@ class Waveforms:
             track.add(np.zeros(0, dtype=np.float32), last=True)
             if not track.n_samples:
                 reason = f"the sound is too short: {self.n_samples} samples at {self.sr} Hz"
-                return {}, Problem(f"{reason} give 0 samples at {rate} Hz")
+                return {}, MediaProblem(f"{reason} give 0 samples at {rate} Hz")
         if self._meter is not None:
             self.loudness = self._meter.integrated
         gain = gain_to(self._level, self.loudness)
@@ -239,7 +239,7 @@ def decode_audio_file(path: Path, request: ClipRequest, channel: int | None = No
         with soundfile.SoundFile(path):
             return Decoded(problems=problems)
     sound: Waveforms | None = None
-    problem: Problem | None = None
+    problem: MediaProblem | None = None
     n_frames, stated, kind = 0, 0.0, ""
     for file in open_parts(path):
         sr, kind = file.samplerate, file.format.lower()
@@ -255,7 +255,7 @@ def decode_audio_file(path: Path, request: ClipRequest, channel: int | None = No
         n_frames += file.frames
         stated += file.frames / sr * stated_length_ratio(file.extra_info)
         if sr != sound.sr:
-            problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
+            problem = MediaProblem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
         else:
             problem = _read_blocks(file, first, remaining, sound)
         if problem is not None:
@@ -287,7 +287,7 @@ def channel_note(channel: int | None) -> str:
 
 def _read_blocks(
     file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms
-) -> Problem | None:
+) -> MediaProblem | None:
     """Read `remaining` samples from index `first` on."""
     size, weights = max(_BLOCK // file.channels, 1), mono_weights(_channel_names(file))
     file.seek(min(first, file.frames))
@@ -296,7 +296,7 @@ def _read_blocks(
         if len(samples) == 0:
             break
         if not sound.has_room(len(samples)):
-            return Problem(sound.too_long)
+            return MediaProblem(sound.too_long)
         sound.add_channels(np.ascontiguousarray(samples.T), weights)
         remaining -= len(samples)
     return None
@@ -378,12 +378,14 @@ class SoundCollector:
                 self.sound.add_channels(rows, np.array(weights, dtype=np.float32))
         self._blocks = []
 
-    def problem(self) -> Problem | None:
+    def problem(self) -> MediaProblem | None:
         if self.error:
-            return Problem(self.error)
-        return Problem("no sound can be decoded") if self.sound is None else self.sound.problem()
+            return MediaProblem(self.error)
+        return (
+            MediaProblem("no sound can be decoded") if self.sound is None else self.sound.problem()
+        )
 
-    def finish(self) -> tuple[dict[int, F32], Problem | None]:
+    def finish(self) -> tuple[dict[int, F32], MediaProblem | None]:
         return ({}, self.problem()) if self.sound is None else self.sound.finish()
 
 

@@ -28,7 +28,7 @@ from mvemo.extract.media.request import (
     NO_VIDEO,
     ClipRequest,
     Decoded,
-    Problem,
+    MediaProblem,
     Sound,
     check_length,
     error_line,
@@ -60,11 +60,11 @@ class OpenClip:
     request: ClipRequest
     container: Any
     streams: Sequence[Any]  # the video before the audio
-    problems: dict[str, Problem]  # requested modalities that cannot be decoded
+    problems: dict[str, MediaProblem]  # requested modalities that cannot be decoded
     choice: Sound
     note: str  # note about the tracks and the channel that are read
     origin: float  # the file's first presentation time in seconds
-    times: packets.FrameTimes | None  # None if no video is decoded, or it has no packets
+    times: packets.PacketTimes | None  # None if no video is decoded, or it has no packets
 
     @property
     def kinds(self) -> set[str]:
@@ -127,7 +127,7 @@ def decode_streams(
 
     If `threaded`, a second thread scales frames and resamples sound.
     """
-    scaler, failures = SquareScaler(), list[Problem]()
+    scaler, failures = SquareScaler(), list[MediaProblem]()
     if "video" in clip.kinds:
         video = clip.streams[0]
         scaler = SquareScaler(float(video.sample_aspect_ratio or 1), video.codec_context.color_trc)
@@ -176,14 +176,16 @@ def decode_streams(
     return Decoded(waveforms, {}, seconds, problems, clip.note, loudness), sound
 
 
-def find_problems(clip: OpenClip, picker: FramePicker, sound: SoundCollector) -> dict[str, Problem]:
+def find_problems(
+    clip: OpenClip, picker: FramePicker, sound: SoundCollector
+) -> dict[str, MediaProblem]:
     """Return all problems of a decoded clip by modality; its container must still be open."""
     request, container = clip.request, clip.container
     expected = _expected_seconds(clip, max(picker.seconds, sound.seconds))
     # If a duration is given, only that part of the file must be complete.
     whole_file = request.duration is None
     cut_off = CUT_OFF if whole_file and is_cut_off(clip.path, container.format.name) else None
-    found: dict[str, Problem | None] = {**clip.problems}
+    found: dict[str, MediaProblem | None] = {**clip.problems}
     if "video" in expected:
         found["video"] = _video_problem(clip, picker, expected["video"], cut_off)
     if "audio" in expected:
@@ -224,13 +226,13 @@ def _expected_seconds(clip: OpenClip, longest: float) -> dict[str, float]:
 
 
 def _video_problem(
-    clip: OpenClip, picker: FramePicker, expected: float, cut_off: Problem | None
-) -> Problem | None:
+    clip: OpenClip, picker: FramePicker, expected: float, cut_off: MediaProblem | None
+) -> MediaProblem | None:
     start, times = clip.request.start, clip.times
     if times and start >= times.end:
         return starts_after_end(start, "pictures end", times.end)
     if picker.frame is None:
-        return Problem("no frame can be decoded")
+        return MediaProblem("no frame can be decoded")
     if times and times.single:
         return None
     return check_length(picker.seconds, expected) or cut_off
@@ -238,29 +240,29 @@ def _video_problem(
 
 def _select_streams(
     path: Path, container: Any, request: ClipRequest, choice: Sound
-) -> tuple[dict[str, Any], dict[str, Problem]]:
+) -> tuple[dict[str, Any], dict[str, MediaProblem]]:
     """Return by type the streams to decode, and the problems of streams that cannot be."""
     videos, audios = packets.videos(container), packets.sound_tracks(container)
     if choice.track is not None:
         audios = [container.streams[choice.track]]
     if not videos and not audios:
         raise BadMedia(f"{path}: has neither sound nor pictures")
-    problems: dict[str, Problem | None] = {}
+    problems: dict[str, MediaProblem | None] = {}
     if request.reads_pictures:
         problems["video"] = packets.picture_problem(videos[0]) if videos else NO_VIDEO
     if request.sample_rates:
         known = audios and audios[0].codec_context is not None
-        unknown = Problem("the audio codec is unknown") if audios else NO_AUDIO
+        unknown = MediaProblem("the audio codec is unknown") if audios else NO_AUDIO
         problems["audio"] = None if known else unknown
     first = {"video": videos[:1], "audio": audios[:1]}
     found = {kind: first[kind][0] for kind, problem in problems.items() if problem is None}
     return found, {kind: problem for kind, problem in problems.items() if problem is not None}
 
 
-def _picture_problem(error: Exception) -> Problem:
+def _picture_problem(error: Exception) -> MediaProblem:
     """Return the problem of pictures whose decoder or conversion raised an error."""
     reason = f"the pictures cannot be read: {error_line(error)}"
-    return Problem(reason, passing=isinstance(error, MemoryError))
+    return MediaProblem(reason, passing=isinstance(error, MemoryError))
 
 
 def _note(container: Any, found: dict[str, Any], choice: Sound) -> str:

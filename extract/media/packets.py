@@ -17,7 +17,7 @@ import numpy as np
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.formats import FORMAT_WHITELIST, check_format, check_head, is_cut_off
-from mvemo.extract.media.request import MIN_DECODED_SHARE, ClipRequest, Problem
+from mvemo.extract.media.request import MIN_DECODED_SHARE, ClipRequest, MediaProblem
 from mvemo.extract.media.sound_files import find_bitstream
 from mvemo.manifests.array_types import F64
 
@@ -97,13 +97,13 @@ def sound_tracks(container: Any) -> list[Any]:
     return sorted(container.streams.audio, key=rank)
 
 
-def picture_problem(stream: Any) -> Problem | None:
+def picture_problem(stream: Any) -> MediaProblem | None:
     """Return a problem if the header shows a video that cannot be decoded or is too large."""
     codec = stream.codec_context
     if codec is None:
-        return Problem("the video codec is unknown")
+        return MediaProblem("the video codec is unknown")
     if codec.width * codec.height > MAX_PIXELS:
-        return Problem(
+        return MediaProblem(
             f"the pictures have {codec.width} x {codec.height} pixels, expected at most "
             f"{MAX_PIXELS / 1e6:.0f} million pixels"
         )
@@ -150,14 +150,14 @@ class Packets:
             if index in self._indices:
                 yield packet
 
-    def rest_problem(self) -> Problem | None:
+    def rest_problem(self) -> MediaProblem | None:
         """Return a problem if, after its end, the file goes on in tracks that are not read."""
         tracks = self.container.streams
         several = max(len(tracks.video), len(tracks.audio)) > 1
         share = self._position / (self.container.size or 1)
         if not (self._jumping and several and 0 < share < MIN_DECODED_SHARE):
             return None
-        return Problem(
+        return MediaProblem(
             f"only the first {share:.0%} of the file is in the tracks that are read: a recording "
             "with other tracks follows, so split the file there"
         )
@@ -215,7 +215,7 @@ def rewind(
     stack: ExitStack,
     start: float,
     origin: float,
-    times: FrameTimes | None,
+    times: PacketTimes | None,
 ) -> Any:
     """Return the container at a position before the clip, reopened if necessary."""
     # QuickTime has an index for each stream. Matroska has one index for all streams: if the video
@@ -227,7 +227,7 @@ def rewind(
     return stack.enter_context(open_container(path))
 
 
-class FrameTimes:
+class PacketTimes:
     """Presentation times, in seconds, of the frames in a part of a file, read from its packets."""
 
     def __init__(
@@ -311,7 +311,7 @@ def _stated_ends(path: Path, container: Any, video: Any) -> tuple[float, float]:
 
 def frame_times(
     path: Path, container: Any, video: Any, origin: float, request: ClipRequest
-) -> FrameTimes | None:
+) -> PacketTimes | None:
     """Return the times of a clip's frames, read from packets, or None if there are no packets."""
     time_base = float(video.time_base)
     # Decoding order and presentation order differ by far less than `_RUN_UP`.
@@ -345,7 +345,7 @@ def frame_times(
         return None
     earliest, latest = _stated_ends(path, container, video)
     ends = earliest - origin, latest - origin
-    times = FrameTimes(frames, time_base, origin, resets, ends, sound_end)
+    times = PacketTimes(frames, time_base, origin, resets, ends, sound_end)
     # In a joined file, a stamp may occur in several parts: prevent seeking.
     if packets.joined:
         times.first = math.inf

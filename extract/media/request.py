@@ -21,7 +21,7 @@ IN_WORDS = {"audio": "sound", "video": "pictures"}
 
 
 @dataclass(frozen=True)
-class Problem:
+class MediaProblem:
     """Reason, as a single line, why a clip has no usable sound or no usable pictures."""
 
     reason: str
@@ -34,9 +34,9 @@ class Problem:
         return self.reason
 
 
-NO_VIDEO = Problem("no video stream", missing=True)
-NO_AUDIO = Problem("no audio stream", missing=True)
-CUT_OFF = Problem("cut off: the end of the file is missing")
+NO_VIDEO = MediaProblem("no video stream", missing=True)
+NO_AUDIO = MediaProblem("no audio stream", missing=True)
+CUT_OFF = MediaProblem("cut off: the end of the file is missing")
 
 
 def reasons_text(problems: Mapping[str, object]) -> str:
@@ -44,18 +44,18 @@ def reasons_text(problems: Mapping[str, object]) -> str:
     return "; ".join(f"{IN_WORDS[m]}: {problems[m]}" for m in IN_WORDS if m in problems)
 
 
-def check_length(seconds: float, expected: float) -> Problem | None:
+def check_length(seconds: float, expected: float) -> MediaProblem | None:
     """Return a problem if far less than `expected` seconds were decoded; 0 skips the check."""
     if expected <= 0 or seconds >= MIN_DECODED_SHARE * expected:
         return None
     if seconds <= 0:
-        return Problem(f"nothing can be decoded, expected {expected:.1f} s")
-    return Problem(f"cut off: only {seconds:.1f} of {expected:.1f} s can be decoded")
+        return MediaProblem(f"nothing can be decoded, expected {expected:.1f} s")
+    return MediaProblem(f"cut off: only {seconds:.1f} of {expected:.1f} s can be decoded")
 
 
-def starts_after_end(start: float, stream: str, seconds: float) -> Problem:
+def starts_after_end(start: float, stream: str, seconds: float) -> MediaProblem:
     """Return the problem of a clip that begins after the end of its sound or pictures."""
-    return Problem(f"the clip starts at {start:g} s, but the {stream} at {seconds:.1f} s")
+    return MediaProblem(f"the clip starts at {start:g} s, but the {stream} at {seconds:.1f} s")
 
 
 def error_line(error: Exception) -> str:
@@ -181,7 +181,7 @@ class Decoded:
     # problem.
     frames: dict[FrameSampling, NDArray[np.uint8]] = field(default_factory=dict)
     seconds: float = 0.0  # length of the sound, or of the pictures if there is no sound
-    problems: dict[str, Problem] = field(default_factory=dict)  # by modality: audio, video
+    problems: dict[str, MediaProblem] = field(default_factory=dict)  # by modality: audio, video
     note: str = ""  # note about the tracks or channel that were read; empty for most files
     # Integrated loudness of the mono sound in the file in LUFS; -inf without sound.
     loudness: float = -math.inf

@@ -19,10 +19,10 @@ from mvemo.cache.spec import FeatureSpec, digest_of
 from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings, describe, descriptor_spec
 from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
-from mvemo.extract.media.request import FrameSampling, Problem, error_line
+from mvemo.extract.media.request import FrameSampling, MediaProblem, error_line
 from mvemo.extract.store import folders
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest
-from mvemo.extract.workers.pool import Outcome, cores, run_calls
+from mvemo.extract.workers.pool import CallResult, cores, run_calls
 from mvemo.extract.workers.process import Call, ClipLimits
 from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import MvemoError
@@ -81,7 +81,7 @@ class DecodedStore:
 
 def stored_problems(
     store: DecodedStore, jobs: Sequence[DecodeJob], *, retry_failed: bool = False
-) -> dict[str, dict[str, Problem] | None]:
+) -> dict[str, dict[str, MediaProblem] | None]:
     """Return each clip's stored problems by id; None for a clip that `decode_many` would decode."""
     return {
         job.clip_id: _stored_problems(store.assign_folder(job), store.request, retry_failed)
@@ -94,7 +94,7 @@ def decode_many(
     jobs: Sequence[DecodeJob],
     settings: DecodeSettings,
     *,
-    on_clip: Callable[[str, Mapping[str, Problem]], object] = lambda clip_id, problems: None,
+    on_clip: Callable[[str, Mapping[str, MediaProblem]], object] = lambda clip_id, problems: None,
     on_kept: Callable[[int], object] = lambda count: None,
 ) -> None:
     """Decode the clips that are not in the store; first call `on_kept` with the number in it."""
@@ -103,7 +103,9 @@ def decode_many(
     for job in jobs:
         waiting.setdefault(store.assign_folder(job), []).append(job)
 
-    def report(folder: Path, problems: Mapping[str, Problem], path: Path | None = None) -> None:
+    def report(
+        folder: Path, problems: Mapping[str, MediaProblem], path: Path | None = None
+    ) -> None:
         """Report the clips whose arrays go into `folder`; with `path`, only those of that file."""
         for job in list(waiting[folder]):
             if path in (None, job.path):
@@ -134,15 +136,15 @@ def decode_many(
             report(folder, _asked(folders.read_problems(folder) | problems, store.request), path)
 
 
-def _asked(problems: Mapping[str, Problem], request: DecodeRequest) -> dict[str, Problem]:
+def _asked(problems: Mapping[str, MediaProblem], request: DecodeRequest) -> dict[str, MediaProblem]:
     return {
         kind: problems[kind] for kind in (*request.modalities, folders.NOTE) if kind in problems
     }
 
 
 def _problems_of(
-    outcome: Outcome, folder: Path, request: DecodeRequest, limits: ClipLimits
-) -> dict[str, Problem]:
+    outcome: CallResult, folder: Path, request: DecodeRequest, limits: ClipLimits
+) -> dict[str, MediaProblem]:
     """Return the problems of a decoded clip, or of a clip that crashed its worker."""
     error, passing = outcome.error, True
     if error is None:
@@ -156,7 +158,7 @@ def _problems_of(
         raise error
     else:
         reason = f"cannot be decoded: {type(error).__name__}: {error_line(error)}"
-    problems = dict.fromkeys(request.modalities, Problem(reason, passing=passing))
+    problems = dict.fromkeys(request.modalities, MediaProblem(reason, passing=passing))
     # A temporary problem (no memory, no file, a timeout) is not stored.
     if not passing:
         with suppress(MvemoError):
@@ -166,7 +168,7 @@ def _problems_of(
 
 def _stored_problems(
     folder: Path, request: DecodeRequest, retry_failed: bool
-) -> dict[str, Problem] | None:
+) -> dict[str, MediaProblem] | None:
     """Return the stored problems of a clip, or None if it must be decoded."""
     problems = folders.read_problems(folder, failed=not retry_failed)
     if not set(request.without_stored(folder).modalities) <= set(problems):

@@ -7,7 +7,7 @@ import numpy as np
 
 from mvemo.extract.errors import MediaUnavailable
 from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.media.request import Decoded, Problem
+from mvemo.extract.media.request import Decoded, MediaProblem
 from mvemo.extract.store import folders
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.manifests.errors import MvemoError
@@ -16,13 +16,13 @@ from mvemo.manifests.files import stamp_of
 
 def decode_job(
     job: DecodeJob, folder: Path, request: DecodeRequest, threads: int
-) -> dict[str, Problem]:
+) -> dict[str, MediaProblem]:
     """Decode the requested arrays, write them to `folder`, and return problems by modality."""
     cv2.setNumThreads(1)
     decoded = _decode(job, folder, request, threads)
     found = dict(decoded.problems)
     if decoded.note:
-        found[folders.NOTE] = Problem(decoded.note, missing=True)
+        found[folders.NOTE] = MediaProblem(decoded.note, missing=True)
     for rate, waveform in decoded.waveforms.items():
         folders.write_array(folders.array_path(folder, rate, request.level), waveform)
     if decoded.waveforms:
@@ -62,5 +62,5 @@ def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) 
         reason, passing = "no such media file", True
     except OSError as error:
         reason, passing = f"cannot be read: {error.strerror or error}", True
-    problem = Problem(reason.removeprefix(f"{job.path}: "), passing=passing)
+    problem = MediaProblem(reason.removeprefix(f"{job.path}: "), passing=passing)
     return Decoded(problems=dict.fromkeys(request.modalities, problem))

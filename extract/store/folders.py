@@ -25,7 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mvemo.extract.errors import MediaUnavailable
 from mvemo.extract.mapped_files import release
-from mvemo.extract.media.request import FrameSampling, Problem
+from mvemo.extract.media.request import FrameSampling, MediaProblem
 from mvemo.manifests.files import Stamp, dump_json, replacing, stamp_of
 from mvemo.manifests.text_files import read_json
 
@@ -202,7 +202,7 @@ def decoder_versions() -> str:
     return ", ".join(found)
 
 
-def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
+def write_problems(folder: Path, problems: Mapping[str, MediaProblem]) -> None:
     """Write a clip's problems with the current time and the decoders' versions."""
     facts = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -215,12 +215,12 @@ def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
         temp.write_text(dump_json(values), encoding="utf-8", errors="backslashreplace")
 
 
-def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
+def read_problems(folder: Path, *, failed: bool = True) -> dict[str, MediaProblem]:
     """Return the problems that these decoder versions stored, by modality, and the `NOTE`."""
     try:
         saved = read_json(folder / "problems.json")
         return {
-            kind: Problem(str(p["reason"]), bool(p["missing"]))
+            kind: MediaProblem(str(p["reason"]), bool(p["missing"]))
             for kind, p in saved.items()
             if p["versions"] == decoder_versions() and (failed or p["missing"])
         }

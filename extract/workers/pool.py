@@ -216,7 +216,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CallResult:
     """Result of one call in a worker: a value, an error, or a part of what it emits."""
 
     index: int  # index of the call
@@ -239,7 +239,7 @@ def cores() -> int:
 
 def run_calls(
     calls: Sequence[Call], *, workers: int = 0, environments: Sequence[Mapping[str, str]] = ()
-) -> Iterator[Outcome]:
+) -> Iterator[CallResult]:
     """Run calls in worker processes; yield partial results and the outcome of each call."""
     if not calls:
         return
@@ -333,7 +333,7 @@ class _Run:
         self._inbox = Inbox()
         self._failed_starts = 0
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self) -> Iterator[CallResult]:
         while self._waiting or self._busy:
             while self._waiting and len(self._busy) < self._workers:
                 worker = self._take_worker()
@@ -374,10 +374,10 @@ class _Run:
                     if worker.seconds_left <= 0:
                         worker.end(overdue=True)
 
-    def _outcome(self, worker: Worker, answer: Answer) -> Outcome | None:
+    def _outcome(self, worker: Worker, answer: Answer) -> CallResult | None:
         """Return the outcome of an answer, or None if another worker must repeat the call."""
         if isinstance(answer, Part):
-            return Outcome(self._busy[worker], answer.value, last=False)
+            return CallResult(self._busy[worker], answer.value, last=False)
         index = self._busy.pop(worker)
         if answer is not None:
             self._failed_starts = 0
@@ -385,11 +385,11 @@ class _Run:
                 self._forget(worker)
             else:
                 self._idle.append(worker)
-            return Outcome(index, *answer)
+            return CallResult(index, *answer)
         if worker.ready:
             error = worker.death()
             self._forget(worker)
-            return Outcome(index, error=error)
+            return CallResult(index, error=error)
         self._waiting.appendleft(index)
         self._failed_starts += 1
         line = worker.last_line() or "no message"

@@ -26,7 +26,7 @@ from mvemo.fuse.report.text import (
     wrap,
 )
 from mvemo.fuse.results import Results, recommended_model, without_twin
-from mvemo.fuse.tasks.base import Column
+from mvemo.fuse.tasks.base import ScoreColumn
 
 
 def format_table(results: Results) -> str:
@@ -67,9 +67,9 @@ def format_table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _widest_table(results: Results) -> tuple[list[str], bool, list[Column]]:
+def _widest_table(results: Results) -> tuple[list[str], bool, list[ScoreColumn]]:
     """Return the lines that fit, True if they have intervals, and the columns left out."""
-    by_output: dict[object, list[Column]] = {}
+    by_output: dict[object, list[ScoreColumn]] = {}
     known = results.task.columns(results.classes)
     for column in known:
         if column.terminal:
@@ -89,7 +89,9 @@ def _widest_table(results: Results) -> tuple[list[str], bool, list[Column]]:
     return rows, interval, left_out
 
 
-def _table(results: Results, shown: Sequence[Sequence[Column]], *, interval: bool) -> list[str]:
+def _table(
+    results: Results, shown: Sequence[Sequence[ScoreColumn]], *, interval: bool
+) -> list[str]:
     """Return the lines of the page's table with some of its columns."""
     task, whole = results.task, scores_table(results, None)
     at = {column.title: i for i, column in reversed([*enumerate(whole.columns)])}

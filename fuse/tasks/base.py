@@ -20,7 +20,7 @@ from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 
 @dataclass(frozen=True)
-class Column:
+class ScoreColumn:
     """A score as a column of a table of models."""
 
     title: str
@@ -113,7 +113,7 @@ class Task(ABC):
     right_words = ""  # verb phrase for the items that are counted as correct
     page_note = ""  # explanation of the columns that only the page shows
     published = ""  # paper whose scores may be shown; '' for none
-    output_columns: tuple[Column, ...]  # of the table of outputs, with `output` unset
+    output_columns: tuple[ScoreColumn, ...]  # of the table of outputs, with `output` unset
     csv_kinds: tuple[str, ...] = ("true", "predicted")  # columns of each output
 
     # Labels.
@@ -260,13 +260,13 @@ class Task(ABC):
         """Return additional facts about the scores, as JSON values."""
         return {}
 
-    def field_columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+    def field_columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
         """Return the columns of the scores by which meta-analyses compare."""
         key, title = self.field_score
-        return (Column(title, key),)
+        return (ScoreColumn(title, key),)
 
     @abstractmethod
-    def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+    def columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
         """Return the scores shown next to the primary metric; `names` are those of the outputs."""
 
     @property

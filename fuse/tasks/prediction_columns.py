@@ -14,7 +14,7 @@ from mvemo.manifests.cells import are_numbers, to_number, to_numbers
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label
-from mvemo.manifests.tables import Table, is_missing, parse_names, plain_text
+from mvemo.manifests.tables import TableRows, is_missing, parse_names, plain_text
 from mvemo.manifests.text_table import listed
 
 # Columns that have the same meaning for every task.
@@ -33,7 +33,7 @@ class Columns(ABC):
     task = "multiclass"
     prefixes: tuple[str, ...] = ("p_",)
 
-    def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
+    def __init__(self, path: Path, table: TableRows, names: Sequence[str] | None) -> None:
         self.notes: list[str] = []  # how the file was read
         self.path, self.table, self.header = path, table, table.header
         self.places = {name: i for i, name in enumerate(self.header)}
@@ -90,7 +90,7 @@ class ClassColumns(Columns):
 
     hard = False
 
-    def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
+    def __init__(self, path: Path, table: TableRows, names: Sequence[str] | None) -> None:
         super().__init__(path, table, names)
         labels = [*table.cells("label"), *(table.cells("predicted") if self.hard else ())]
         self._spelled = _spellings(labels, self.names)
@@ -173,13 +173,13 @@ class ClassColumns(Columns):
         )
 
 
-class TagColumns(Columns):
+class TagOutputColumns(Columns):
     """``label`` (tags joined by ``;``) or ``true_TAG``, and a probability of each tag."""
 
     task = "multilabel"
     prefixes = ("predicted_", "p_")
 
-    def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
+    def __init__(self, path: Path, table: TableRows, names: Sequence[str] | None) -> None:
         super().__init__(path, table, names)
         if not self.columns:
             raise BadFeatures(
@@ -215,7 +215,7 @@ class ValueColumns(Columns):
     task = "regression"
     prefixes = ("predicted_",)
 
-    def __init__(self, path: Path, table: Table, names: Sequence[str] | None) -> None:
+    def __init__(self, path: Path, table: TableRows, names: Sequence[str] | None) -> None:
         stated = [name[len("label_") :] for name in table.header if name.startswith("label_")]
         super().__init__(path, table, names if names is not None else stated or None)
         if names is None and not stated and not self.marked:
@@ -247,7 +247,7 @@ class ValueColumns(Columns):
 
 COLUMNS: dict[str, type[Columns]] = {
     "multiclass": ClassColumns,
-    "multilabel": TagColumns,
+    "multilabel": TagOutputColumns,
     "regression": ValueColumns,
 }
 

@@ -32,7 +32,7 @@ from mvemo.fuse.metrics.scores import (
     roc_auc,
 )
 from mvemo.fuse.numeric import Labels, Measures, complete, mean_finite, mean_of_finite
-from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
+from mvemo.fuse.tasks.base import LabelColumns, Outcome, ScoreColumn, Task
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 
@@ -109,9 +109,9 @@ class Multiclass(ProbabilityTask):
     brier_max = 2
     published = "PL20"
     output_columns = (
-        Column("recall", "recall"),
-        Column("precision", "precision"),
-        Column("F1", "f1"),
+        ScoreColumn("recall", "recall"),
+        ScoreColumn("precision", "precision"),
+        ScoreColumn("F1", "f1"),
     )
     columns_note = (
         "MCC and macro F1: of the pooled predictions. AUC: macro one-vs-rest, mean over folds."
@@ -180,13 +180,13 @@ class Multiclass(ProbabilityTask):
         correct = np.nan_to_num(outputs).argmax(axis=2) == y_true
         return resamples.shares(correct, complete(outputs))
 
-    def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+    def columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
         return (
-            Column("balanced", "balanced_accuracy", terminal=False),
-            Column("kappa", "cohen_kappa", terminal=False),
-            Column("MCC", "mcc"),
-            Column("F1", "f1_macro"),
-            Column("AUC", "roc_auc_macro_ovr"),
+            ScoreColumn("balanced", "balanced_accuracy", terminal=False),
+            ScoreColumn("kappa", "cohen_kappa", terminal=False),
+            ScoreColumn("MCC", "mcc"),
+            ScoreColumn("F1", "f1_macro"),
+            ScoreColumn("AUC", "roc_auc_macro_ovr"),
         )
 
     def prediction(self, names: Sequence[str]) -> str:
@@ -283,12 +283,12 @@ class Multilabel(ProbabilityTask):
     probable_words = "pairs of clip and tag"
     right_words = "has the tag"
     output_columns = (
-        Column("AUC", "roc_auc"),
-        Column("AP", "average_precision"),
-        Column("MCC", "mcc"),
-        Column("F1", "f1"),
-        Column("precision", "precision"),
-        Column("recall", "recall"),
+        ScoreColumn("AUC", "roc_auc"),
+        ScoreColumn("AP", "average_precision"),
+        ScoreColumn("MCC", "mcc"),
+        ScoreColumn("F1", "f1"),
+        ScoreColumn("precision", "precision"),
+        ScoreColumn("recall", "recall"),
     )
     columns_note = (
         "MCC, F1, AUC and AP (average precision) of the pooled predictions: mean over tags. Heads "
@@ -323,11 +323,11 @@ class Multilabel(ProbabilityTask):
         valid = complete(outputs)
         return mean_finite(areas(y_true.astype(bool), outputs, valid, resamples), axis=1)
 
-    def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+    def columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
         titles = {"mcc": "MCC", "f1": "F1", "roc_auc": "AUC", "average_precision": "AP"}
         return tuple(
             # The terminal has no room for micro averages.
-            Column(f"{prefix}{title}", f"{name}_{kind}", terminal=kind == "macro")
+            ScoreColumn(f"{prefix}{title}", f"{name}_{kind}", terminal=kind == "macro")
             for prefix, kind in (("", "macro"), ("micro ", "micro"))
             for name, title in titles.items()
         )

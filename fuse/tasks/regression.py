@@ -12,7 +12,7 @@ from mvemo.fuse.bootstrap import Resamples, bootstrap_regression
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.scores import confusion_matrix, regression_scores
 from mvemo.fuse.numeric import Labels, Measures, complete, mean_finite, mean_of_finite, ratio
-from mvemo.fuse.tasks.base import Column, LabelColumns, Outcome, Task
+from mvemo.fuse.tasks.base import LabelColumns, Outcome, ScoreColumn, Task
 from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.labels import PLANE, parse_scale
 
@@ -107,11 +107,11 @@ class Regression(Task):
     columns_note = "R2 and r (Pearson's) of the targets: pooled over folds."
     published = "C17"
     output_columns = (
-        Column("R2", "r2"),
-        Column("r", "pearson_r"),
-        Column("CCC", "ccc"),
-        Column("RMSE", "rmse"),
-        Column("MAE", "mae"),
+        ScoreColumn("R2", "r2"),
+        ScoreColumn("r", "pearson_r"),
+        ScoreColumn("CCC", "ccc"),
+        ScoreColumn("RMSE", "rmse"),
+        ScoreColumn("MAE", "mae"),
     )
 
     # Plane of valence and arousal, whose quadrants are scored; None without these targets.
@@ -187,11 +187,11 @@ class Regression(Task):
         centre, scale = self.plane.centre, self.plane.scale or None
         return {"quadrants": {"names": QUADRANTS, "centre": centre, "scale": scale}}
 
-    def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+    def columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
         few = len(names) <= FEW_TARGETS
         # The other scores of each target are in the table of targets.
         columns = [
-            Column(f"{c.title} {output}", c.score, i)
+            ScoreColumn(f"{c.title} {output}", c.score, i)
             for c in self.output_columns[:2]
             for i, output in enumerate(names)
             if few
@@ -201,12 +201,12 @@ class Regression(Task):
             if not few or (c.score != "r2" and (c.score != "pearson_r" or len(names) > 1)):
                 title = f"{c.title}, mean" if len(names) > 1 else c.title
                 terminal = not few and c.score == "pearson_r"
-                columns.append(Column(title, f"{c.score}_macro", terminal=terminal))
+                columns.append(ScoreColumn(title, f"{c.score}_macro", terminal=terminal))
         if self.plane is not None:
-            columns.append(Column("quadrants", "quadrant_accuracy", terminal=False))
+            columns.append(ScoreColumn("quadrants", "quadrant_accuracy", terminal=False))
         return tuple(columns)
 
-    def field_columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+    def field_columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
         of_targets = tuple(c for c in self.columns(names) if c.score == "pearson_r")
         return of_targets or super().field_columns(names)
 

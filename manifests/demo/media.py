@@ -45,7 +45,7 @@ _GRAIN = 3.0  # standard deviation, on the scale 0 to 255
 
 
 @dataclass(frozen=True)
-class Sound:
+class DemoSound:
     """Recipe of a clip's music."""
 
     tempo: float  # beats per minute
@@ -60,7 +60,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DemoPicture:
     """Recipe of a clip's pictures."""
 
     motion: float  # speed of the discs, in picture widths per second
@@ -72,28 +72,28 @@ class Picture:
 
 
 SOUNDS = {
-    "Exciting": Sound(156, 0.15, -13, 1.0, 0.0, 0.8, 0.9, 62),
-    "Fear": Sound(136, 0.85, -14.5, 0.1, 0.85, 0.5, 0.25, 43),
-    "Neutral": Sound(104, 0.3, -21, 0.95, 0.05, 0.4, 0.5, 57),
-    "Relaxation": Sound(66, 0.15, -28, 0.9, 0.0, 0.1, 0.0, 56),
-    "Sad": Sound(64, 0.85, -28, 0.9, 0.0, 0.1, 0.0, 55),
-    "Tension": Sound(134, 0.85, -14.5, 0.15, 0.9, 0.5, 0.3, 43),
+    "Exciting": DemoSound(156, 0.15, -13, 1.0, 0.0, 0.8, 0.9, 62),
+    "Fear": DemoSound(136, 0.85, -14.5, 0.1, 0.85, 0.5, 0.25, 43),
+    "Neutral": DemoSound(104, 0.3, -21, 0.95, 0.05, 0.4, 0.5, 57),
+    "Relaxation": DemoSound(66, 0.15, -28, 0.9, 0.0, 0.1, 0.0, 56),
+    "Sad": DemoSound(64, 0.85, -28, 0.9, 0.0, 0.1, 0.0, 55),
+    "Tension": DemoSound(134, 0.85, -14.5, 0.15, 0.9, 0.5, 0.3, 43),
 }
 PICTURES = {
-    "Exciting": Picture(1.1, 0.58, 0.07, 0.8, 2.0),
-    "Fear": Picture(0.15, 0.18, 0.62, 0.2, 1.6),
-    "Neutral": Picture(0.4, 0.45, 0.12, 0.15, 0.4),
-    "Relaxation": Picture(0.1, 0.68, 0.37, 0.5, 0.1),
-    "Sad": Picture(0.13, 0.2, 0.61, 0.2, 0.2),
-    "Tension": Picture(1.1, 0.56, 0.04, 0.77, 2.0),
+    "Exciting": DemoPicture(1.1, 0.58, 0.07, 0.8, 2.0),
+    "Fear": DemoPicture(0.15, 0.18, 0.62, 0.2, 1.6),
+    "Neutral": DemoPicture(0.4, 0.45, 0.12, 0.15, 0.4),
+    "Relaxation": DemoPicture(0.1, 0.68, 0.37, 0.5, 0.1),
+    "Sad": DemoPicture(0.13, 0.2, 0.61, 0.2, 0.2),
+    "Tension": DemoPicture(1.1, 0.56, 0.04, 0.77, 2.0),
 }
 # Share of clips whose sound or pictures have the recipe of a random class.
 STRAYS = 0.05
 
-_Recipe = TypeVar("_Recipe", Sound, Picture)
+_Recipe = TypeVar("_Recipe", DemoSound, DemoPicture)
 
 
-def sound_of(label: str, group: Rng, clip: Rng) -> Sound:
+def sound_of(label: str, group: Rng, clip: Rng) -> DemoSound:
     """Draw a clip's music: `group` determines key and instrument, `clip` varies the rest."""
     recipe = _drawn(SOUNDS, label, clip)
     return replace(
@@ -110,7 +110,7 @@ def sound_of(label: str, group: Rng, clip: Rng) -> Sound:
     )
 
 
-def picture_of(label: str, group: Rng, clip: Rng) -> Picture:
+def picture_of(label: str, group: Rng, clip: Rng) -> DemoPicture:
     """Draw a clip's pictures: `group` determines the palette, `clip` varies the rest."""
     recipe = _drawn(PICTURES, label, clip)
     light = recipe.light * float(np.exp(0.1 * group.normal() + 0.08 * clip.normal()))
@@ -144,7 +144,7 @@ def _share(value: float) -> float:
     return min(max(float(value), 0.0), 1.0)
 
 
-def synthesise(recipe: Sound, seconds: float, rng: Rng) -> F32:
+def synthesise(recipe: DemoSound, seconds: float, rng: Rng) -> F32:
     """Return stereo music, float32 (2, samples) at `SR`, within [-1, 1]."""
     n = round(seconds * SR)
     on_time = np.arange(0.0, seconds - 0.1, 60.0 / recipe.tempo)
@@ -175,7 +175,7 @@ def _rms(sound: F64) -> float:
     return float(np.sqrt(np.mean(sound**2) + 1e-12))
 
 
-def _chord(notes: list[float], seconds: float, recipe: Sound, rng: Rng) -> F64:
+def _chord(notes: list[float], seconds: float, recipe: DemoSound, rng: Rng) -> F64:
     t = np.arange(max(round(seconds * SR), 2)) / SR
     attack, decay = (0.25, 1.6) if recipe.tempo < _SLOW else (0.01, 0.5)
     envelope = np.minimum(t / attack, 1.0) * np.exp(-t / decay)
@@ -201,7 +201,7 @@ def _drum(rng: Rng) -> F64:
 _Scene = tuple[F32, F32, F32]
 
 
-def render(recipe: Picture, seconds: float, rng: Rng) -> NDArray[np.uint8]:
+def render(recipe: DemoPicture, seconds: float, rng: Rng) -> NDArray[np.uint8]:
     """Return uint8 (frames, HEIGHT, WIDTH, 3), RGB frames at `FPS`."""
     n = max(round(seconds * FPS), 2)
     frames = np.empty((n, HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -218,7 +218,7 @@ def render(recipe: Picture, seconds: float, rng: Rng) -> NDArray[np.uint8]:
     return frames
 
 
-def _scene(recipe: Picture, rng: Rng) -> _Scene:
+def _scene(recipe: DemoPicture, rng: Rng) -> _Scene:
     """Draw a scene: the background has the recipe's mean lightness, the discs are brighter."""
     hues = recipe.hue + np.array([0.0, 0.08, -0.08]) + 0.03 * rng.normal(size=3)
     light = recipe.light * np.array([0.75, 1.15, 1.4]) + 0.04 * rng.normal(size=3)

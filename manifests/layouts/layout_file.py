@@ -62,7 +62,7 @@ class TableFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class LayoutColumn:
     """Column of a target, of its deviation between annotators, or of classes or tags."""
 
     column: str
@@ -121,9 +121,9 @@ class Layout:
     licence: str = ""
     citation: str = ""
     published: tuple[str, ...] = ()
-    targets: Mapping[str, Column] = field(default_factory=dict)
-    label: Column | None = None
-    tags: Column | None = None
+    targets: Mapping[str, LayoutColumn] = field(default_factory=dict)
+    label: LayoutColumn | None = None
+    tags: LayoutColumn | None = None
     tag_columns: TagColumns | None = None
     counts: Mapping[str, int] = field(default_factory=dict)  # published clips, tags, chosen tags
     average: bool = False  # average the rows of a clip: one for each annotator

@@ -21,7 +21,7 @@ from mvemo.manifests.files import shown
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.splits.folds import fold_notes, holdout_split, inner_split, make_folds
-from mvemo.manifests.tables import Table, read_table, write_table
+from mvemo.manifests.tables import TableRows, read_table, write_table
 
 VERSION = "1"
 # Shares of training, validation and test in J22 section 3.
@@ -198,7 +198,7 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     return Folds(assignment, k, seed, clip_ids, table.setting("manifest", ""))
 
 
-def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
+def _parse_rows(table: TableRows, problems: Problems) -> dict[str, int]:
     header = table.header
     if not {"clip_id", "fold"} <= {*header}:
         raise BadManifest(f"{problems.path}: expected columns clip_id and fold, got {header}")
@@ -215,7 +215,7 @@ def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
     return fold_of
 
 
-def _whole_number(table: Table, key: str, problems: Problems) -> int:
+def _whole_number(table: TableRows, key: str, problems: Problems) -> int:
     """Return the value of a setting, or -1 if it is missing."""
     text = table.setting(key, "-1")
     with suppress(ValueError):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.media.request import FrameSampling, Problem
+from mvemo.extract.media.request import FrameSampling, MediaProblem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
 from mvemo.extract.settings import NetSettings, ViewSettings
 from mvemo.extract.store.decoded import DecodedStore, DescribedStore, decode_many, describe_many
@@ -94,7 +94,7 @@ class ClipMedia:
             for kind in ("audio", "video", "sequences")
         }
         # For each modality, the problems of the clips that do not have it, by clip id.
-        self._problems: dict[str, dict[str, Problem]] = {kind: {} for kind in self.modalities}
+        self._problems: dict[str, dict[str, MediaProblem]] = {kind: {} for kind in self.modalities}
         # Reason why the descriptors of a clip failed, by clip id.
         self._undescribed: dict[str, str] = {}
         self._store = DecodedStore(work / "decoded", request)
@@ -176,7 +176,7 @@ class ClipMedia:
         with Progress("digest media", len(media_files(self.manifest)), "file") as bar:
             digests = digest_media(self.manifest, lambda failed: bar.step(failed=int(failed)))
         for clip_id, reason in digests.unreadable.items():
-            problem = Problem(reason, passing=True)
+            problem = MediaProblem(reason, passing=True)
             self._add_problems(clip_id, dict.fromkeys(self.modalities, problem))
         return digests
 
@@ -185,7 +185,7 @@ class ClipMedia:
         notes = defaultdict[str, list[int]](list)
         with Progress("decode", len(jobs)) as bar:
 
-            def on_clip(clip_id: str, found: Mapping[str, Problem]) -> None:
+            def on_clip(clip_id: str, found: Mapping[str, MediaProblem]) -> None:
                 problems = dict(found)
                 if note := problems.pop(NOTE, None):
                     notes[note.reason].append(self._rows[clip_id])
@@ -224,7 +224,7 @@ class ClipMedia:
                 "results are kept"
             )
 
-    def _add_problems(self, clip_id: str, problems: Mapping[str, Problem]) -> None:
+    def _add_problems(self, clip_id: str, problems: Mapping[str, MediaProblem]) -> None:
         for modality, problem in problems.items():
             self._usable[modality][self._rows[clip_id]] = False
             self._problems[modality][clip_id] = problem

@@ -42,7 +42,7 @@ CODECS = (
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """Result of one check, on one line."""
 
     # ``note``: something optional is missing; ``problem``: something needed is missing or broken.
@@ -57,7 +57,7 @@ class Finding:
         return f"{self.status:7}  {self.subject}: {self.text}{cure}"
 
 
-def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Finding]:
+def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Diagnosis]:
     """Check installation and machine; with `measure`, estimate the time of `n_clips` clips."""
     findings, stage_one = check_packages()
     yield from findings
@@ -79,18 +79,18 @@ def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Findi
 # --- packages
 
 
-def check_packages() -> tuple[list[Finding], bool]:
+def check_packages() -> tuple[list[Diagnosis], bool]:
     """Check Python and all packages; return the findings, and True if stage one can run."""
     version = metadata.version("mvemo")
     system = f"{platform.system()} {platform.machine()}"
     findings = [
-        Finding("ok", "mvemo", f"{version}, Python {platform.python_version()}, {system}"),
+        Diagnosis("ok", "mvemo", f"{version}, Python {platform.python_version()}, {system}"),
         _stage("stage two", "", "in mvemo's folder: pip install --upgrade ."),
     ]
     present = [r.name for r in _requirements("extract") if _version(r.name)]
     if not present:
         text = "not installed; reports, 'mvemo fuse' and 'mvemo-cv' need only stage two"
-        return [*findings, Finding("note", "stage one", text, INSTALL_STAGE_ONE)], False
+        return [*findings, Diagnosis("note", "stage one", text, INSTALL_STAGE_ONE)], False
     stage_one = [_stage("stage one", "extract", f"{INSTALL_STAGE_ONE} --upgrade")]
     for name in present:
         try:
@@ -98,13 +98,13 @@ def check_packages() -> tuple[list[Finding], bool]:
         except Exception as error:  # a broken binary package may raise anything
             text = f"installed, but cannot be imported: {str(error).splitlines()[0]}"
             cure = f"pip install --force-reinstall {name}"
-            stage_one.append(Finding("problem", name, text, cure))
+            stage_one.append(Diagnosis("problem", name, text, cure))
     if {"torch", "torchvision"} <= set(present):
         stage_one.append(check_torch_pair())
     return findings + stage_one, all(finding.status != "problem" for finding in stage_one)
 
 
-def check_torch_pair() -> Finding:
+def check_torch_pair() -> Diagnosis:
     """Check that torch and torchvision were built for each other."""
     torch, torchvision = metadata.version("torch"), metadata.version("torchvision")
     pair = f"torch {torch} with torchvision {torchvision}"
@@ -119,12 +119,12 @@ def check_torch_pair() -> Finding:
     except (AttributeError, ImportError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
     if not reason:
-        return Finding("ok", "torch pair", pair)
+        return Diagnosis("ok", "torch pair", pair)
     cure = "pip install --force-reinstall torch torchvision, both from the same index"
-    return Finding("problem", "torch pair", f"{pair} do not work together: {reason}", cure)
+    return Diagnosis("problem", "torch pair", f"{pair} do not work together: {reason}", cure)
 
 
-def _stage(name: str, extra: str, cure: str) -> Finding:
+def _stage(name: str, extra: str, cure: str) -> Diagnosis:
     """Check the packages of a stage; return a finding with all versions or all problems."""
     versions, problems = [], []
     for requirement in _requirements(extra):
@@ -135,8 +135,8 @@ def _stage(name: str, extra: str, cure: str) -> Finding:
         elif not requirement.specifier.contains(version, prereleases=True):
             problems.append(f"{requirement.name}: expected {requirement.specifier}, got {version}")
     if problems:
-        return Finding("problem", name, "; ".join(problems), cure)
-    return Finding("ok", name, ", ".join(versions))
+        return Diagnosis("problem", name, "; ".join(problems), cure)
+    return Diagnosis("ok", name, ", ".join(versions))
 
 
 def _requirements(extra: str) -> Iterator[Requirement]:
@@ -159,7 +159,7 @@ def _version(name: str) -> str | None:
 # --- folders
 
 
-def check_work(work: Path) -> Finding:
+def check_work(work: Path) -> Diagnosis:
     """Check the working folder, and report its size."""
     finding = check_folder("work folder", work, "--work FOLDER")
     from mvemo.pipeline.work_folder import measure_work
@@ -170,7 +170,7 @@ def check_work(work: Path) -> Finding:
     return replace(finding, text=f"{finding.text}; it takes {size.text()}")
 
 
-def check_folder(subject: str, folder: Path, remedy: str) -> Finding:
+def check_folder(subject: str, folder: Path, remedy: str) -> Diagnosis:
     """Check that a folder (or its parent) can hold an HDF5 file, and measure the free space."""
     import h5py
 
@@ -183,18 +183,18 @@ def check_folder(subject: str, folder: Path, remedy: str) -> Finding:
         ):
             file["x"] = range(1000)
     except OSError as error:
-        return Finding("problem", subject, f"{folder}: cannot be written: {error}", remedy)
+        return Diagnosis("problem", subject, f"{folder}: cannot be written: {error}", remedy)
     free = shutil.disk_usage(place).free
     text = f"{folder}: can be written, {free / 2**30:.1f} GiB free"
     if free < LITTLE_ROOM:
-        return Finding("note", subject, text, f"{remedy}, on a disk with more free space")
-    return Finding("ok", subject, text)
+        return Diagnosis("note", subject, text, f"{remedy}, on a disk with more free space")
+    return Diagnosis("ok", subject, text)
 
 
 # --- media and devices
 
 
-def check_codecs() -> Finding:
+def check_codecs() -> Diagnosis:
     """Check that PyAV decodes the common codecs."""
     import av
 
@@ -205,8 +205,8 @@ def check_codecs() -> Finding:
         except ValueError:
             absent.append(name)
     if not absent:
-        return Finding("ok", "codecs", f"av {av.__version__} reads {', '.join(CODECS)}")
-    return Finding(
+        return Diagnosis("ok", "codecs", f"av {av.__version__} reads {', '.join(CODECS)}")
+    return Diagnosis(
         "note",
         "codecs",
         f"av {av.__version__} does not read {', '.join(absent)}: clips in these formats will fail",
@@ -214,17 +214,17 @@ def check_codecs() -> Finding:
     )
 
 
-def check_gpu() -> Finding:
+def check_gpu() -> Diagnosis:
     """Check for a GPU that nets can run on."""
     import torch
 
     if torch.cuda.is_available():
         facts = torch.cuda.get_device_properties(0)
-        return Finding("ok", "GPU", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB")
+        return Diagnosis("ok", "GPU", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB")
     if shutil.which("nvidia-smi") is None:
-        return Finding("note", "GPU", "none found", "--profile pretrained works without one")
+        return Diagnosis("note", "GPU", "none found", "--profile pretrained works without one")
     built = "without CUDA" if torch.version.cuda is None else f"for CUDA {torch.version.cuda}"
-    return Finding(
+    return Diagnosis(
         "problem",
         "GPU",
         f"this machine has nvidia-smi, but torch, built {built}, finds no GPU",
@@ -232,7 +232,7 @@ def check_gpu() -> Finding:
     )
 
 
-def check_weights() -> Iterator[Finding]:
+def check_weights() -> Iterator[Diagnosis]:
     """Check that the public weights of each net are downloaded and undamaged."""
     from mvemo.extract.pretrained import find_weights, list_packages
 
@@ -241,19 +241,19 @@ def check_weights() -> Iterator[Finding]:
         get = f"mvemo weights get {package.net}"
         stored = find_weights(package.net)
         if stored is None:
-            yield Finding("note", subject, "not downloaded yet", get)
+            yield Diagnosis("note", subject, "not downloaded yet", get)
         elif stored.whole:
             text = f"SHA-256 {stored.sha256[:16]}, licence {stored.licence}"
-            yield Finding("ok", subject, text)
+            yield Diagnosis("ok", subject, text)
         else:
             text = f"{stored.path} is damaged: its SHA-256 does not match"
-            yield Finding("problem", subject, text, get)
+            yield Diagnosis("problem", subject, text, get)
 
 
 # --- speed
 
 
-def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iterator[Finding]:
+def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iterator[Diagnosis]:
     """Measure time and disk space for a generated clip, and extrapolate to `n_clips`."""
     from mvemo.extract import cost
     from mvemo.extract.store.folders import DecodeJob
@@ -276,9 +276,9 @@ def check_speed(settings: Settings, n_clips: int, seconds: float = 30.0) -> Iter
     with suppress(AttributeError, OSError):  # some systems do not report their load
         if os.getloadavg()[0] > 1.5 * cores():
             text += "; other programs are using the cores, which makes this slower"
-    yield Finding("ok", "speed", text)
+    yield Diagnosis("ok", "speed", text)
     each = reading.seconds / cores() + sum(times.values())
-    yield Finding(
+    yield Diagnosis(
         "ok",
         "time",
         f"{n_clips} such clips take about {duration_text(n_clips * each)} with --profile "

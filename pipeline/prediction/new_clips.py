@@ -35,7 +35,7 @@ from mvemo.manifests.layouts.scan import (
     left_out_notes,
 )
 from mvemo.manifests.recognition import recognise
-from mvemo.manifests.tables import TABLES, Table, collect_table
+from mvemo.manifests.tables import TABLES, TableRows, collect_table
 from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.console.messages import tell_note
 
@@ -217,7 +217,7 @@ def _listed(path: Path, columns: Mapping[str, str]) -> list[NewClip]:
     return clips
 
 
-def _recognised(table: Table, problems: Problems, columns: Mapping[str, str]) -> Table:
+def _recognised(table: TableRows, problems: Problems, columns: Mapping[str, str]) -> TableRows:
     """Return the table with our names of path, start and duration, in a note if they differ."""
     try:
         table = table.with_path()

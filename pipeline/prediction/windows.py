@@ -21,7 +21,7 @@ import torch
 from mvemo.cache import FeatureSpec
 from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings
 from mvemo.extract.media.loudness import gain_to
-from mvemo.extract.media.request import FrameSampling, FrameTimes, Problem
+from mvemo.extract.media.request import FrameSampling, FrameTimes, MediaProblem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
 from mvemo.extract.store import decoded, folders
 from mvemo.extract.store.contents import content_of
@@ -65,7 +65,7 @@ class ClipWindows:
     described: decoded.DescribedStore
     samplings: Mapping[int, FrameTimes]  # pictures by size
     content: str  # digest of the file's content
-    problems: dict[str, Problem] = field(default_factory=dict)  # by modality
+    problems: dict[str, MediaProblem] = field(default_factory=dict)  # by modality
 
     def sound(self, sr: int) -> F32:
         """Return the samples at a rate in Hz, float32 (n,)."""

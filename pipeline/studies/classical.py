@@ -13,7 +13,7 @@ from scipy.special import expit
 from mvemo.fuse.report.tables import Value, cell_of
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.labels import LabelKind, label_kind
-from mvemo.pipeline.studies.comparison import Draft, Row
+from mvemo.pipeline.studies.comparison import Draft, StudyRow
 from mvemo.pipeline.studies.study import StudyMedia, j22_classes, read_labels
 
 # All descriptors except the spectrogram, which mel summarises.
@@ -33,7 +33,7 @@ REGRESSION = "linear regression, quadrant"
 Model = Callable[[F64, NDArray[Any], F64, int], F64]
 
 
-def classical_rows(draft: Draft) -> tuple[list[Row], list[str]]:
+def classical_rows(draft: Draft) -> tuple[list[StudyRow], list[str]]:
     """Return rows of the models in J22 Fig. 8, on descriptors' means and deviations; and notes."""
     study, names = draft.study, draft.study.manifest.classes
     kind, notes = label_kind(study.manifest.task), []
@@ -47,10 +47,10 @@ def classical_rows(draft: Draft) -> tuple[list[Row], list[str]]:
     for name, model in classical_models(kind, len(names), quadrants).items():
         read = ("mel",) if name.endswith("(mel)") else DESCRIPTORS
         outputs = partial(_predict_clips, model, read)
-        rows.append(Row(name, {"model": name}, descriptors=DESCRIPTORS, model=outputs))
+        rows.append(StudyRow(name, {"model": name}, descriptors=DESCRIPTORS, model=outputs))
     runs = draft.options.get("rnn_runs")
     if runs != 0:
-        rows.append(Row(RNN, {"model": RNN, "net": "rnn"}, (study.plan("rnn"),), runs=runs))
+        rows.append(StudyRow(RNN, {"model": RNN, "net": "rnn"}, (study.plan("rnn"),), runs=runs))
     return rows, notes
 
 

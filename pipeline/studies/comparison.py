@@ -25,7 +25,7 @@ from mvemo.manifests.splits.assignment import VALIDATION
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.studies import study as data
 from mvemo.pipeline.studies.plots import Bar, Plot, score_bars, score_lines
-from mvemo.pipeline.studies.predictors import FoldPredictions, Predictor
+from mvemo.pipeline.studies.predictors import ArrayPredictor, FoldPredictions
 from mvemo.pipeline.studies.study import Songs, Study, StudyMedia
 from mvemo.pipeline.studies.study_file import (
     INTERVAL_NOTE,
@@ -39,7 +39,7 @@ from mvemo.pipeline.studies.trainings import train_ahead
 
 
 @dataclass(frozen=True)
-class Row:
+class StudyRow:
     """Row of a study: nets with their settings, or a classical model."""
 
     name: str  # name in plots and notes
@@ -61,8 +61,8 @@ class Row:
 class Compared:
     """Row with its predictions and their results."""
 
-    row: Row
-    predictor: Predictor
+    row: StudyRow
+    predictor: ArrayPredictor
     runs: tuple[FoldPredictions, ...] = ()  # of each repeat; () if a training diverged
     results: Results | None = None  # one model; None if a training diverged
     songs: Results | None = None  # of whole songs, if they are asked for
@@ -165,7 +165,7 @@ class Draft:
 
 
 def compare(
-    study: Study, predictors: Sequence[tuple[Row, Predictor]], songs: Songs | None
+    study: Study, predictors: Sequence[tuple[StudyRow, ArrayPredictor]], songs: Songs | None
 ) -> list[Compared]:
     """Predict and score all clips for each row; a row whose training diverges has no scores.
 
@@ -339,7 +339,7 @@ def main_table(draft: Draft) -> Table:
     return table(heads, list(zip(*cells, strict=True)), title=title, name=spec.name)
 
 
-def _value(file: StudyFile, name: str, row: Row) -> Value:
+def _value(file: StudyFile, name: str, row: StudyRow) -> Value:
     """Return a row's cell in the column `name`, one of the first columns."""
     if name == "nets":
         return ", ".join(plan.name for plan in row.plans)
@@ -355,7 +355,9 @@ def _value(file: StudyFile, name: str, row: Row) -> Value:
     return float(cell) if name == "segment" and cell is not None else cell
 
 
-def printed_figure(draft: Draft, figures: Sequence[Figure], row: Row, study: Study) -> float | None:
+def printed_figure(
+    draft: Draft, figures: Sequence[Figure], row: StudyRow, study: Study
+) -> float | None:
     """Return the first published value that may be shown next to a row; None if there is none."""
     values = {"protocol": row.protocol, "varied": "", **row.values}
     # Published values are for the papers' learning rates and true labels.
@@ -430,7 +432,7 @@ def score_plot(draft: Draft) -> Plot:
     return score_lines(name, (title, spec.axis or spec.x), lines, printed, last, task)
 
 
-def _without(draft: Draft, row: Row) -> str:
+def _without(draft: Draft, row: StudyRow) -> str:
     """Return the name of a row's line: the row's values except that of the x axis."""
     file = draft.file
     many = [a for a in row.values if a != file.plot.x and len(file.grid.get(a, ())) > 1]

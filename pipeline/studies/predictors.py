@@ -37,7 +37,7 @@ class FoldPredictions:
 
 
 @dataclass(frozen=True)
-class Predictor:
+class ArrayPredictor:
     """Base class of models that predict all clips out of fold."""
 
     study: Study
@@ -61,7 +61,7 @@ class Predictor:
 
 
 @dataclass(frozen=True)
-class ModelPredictor(Predictor):
+class ModelPredictor(ArrayPredictor):
     """Model without nets, as a function of media, repeat and folds that returns the outputs."""
 
     model: Callable[[StudyMedia, int, Ints], F64]
@@ -71,7 +71,7 @@ class ModelPredictor(Predictor):
 
 
 @dataclass(frozen=True)
-class NetPredictor(Predictor):
+class NetPredictor(ArrayPredictor):
     """Cross-fitting of a net: trained without each fold in turn, it predicts the fold's clips.
 
     On a split, one net predicts the clips of validation and test.
@@ -116,7 +116,7 @@ class NetPredictor(Predictor):
 
 
 @dataclass(frozen=True)
-class HeadPredictor(Predictor):
+class HeadPredictor(ArrayPredictor):
     """Head on the embeddings of one or several nets, cross-validated.
 
     Under ``crossfit`` a fold's head reads embeddings of nets trained without the fold. Under

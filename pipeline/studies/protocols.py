@@ -17,7 +17,7 @@ from mvemo.fuse.report.text import difference_text, score_text
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.starting_weights import fetch_missing_weights
-from mvemo.pipeline.studies.comparison import Draft, Row, difference
+from mvemo.pipeline.studies.comparison import Draft, StudyRow, difference
 from mvemo.pipeline.studies.study_file import PARTS
 
 SHARED = "shared: nets saw the test clips"
@@ -32,7 +32,7 @@ FULL_HEAD = "full recipe, linear head"
 FROZEN_HEAD = "frozen, linear head"
 
 
-def protocol_rows(draft: Draft) -> tuple[list[Row], list[str]]:
+def protocol_rows(draft: Draft) -> tuple[list[StudyRow], list[str]]:
     """Return rows with one head on all nets for each protocol and kind of labels, and notes."""
     nets = draft.options.get("nets") or draft.study.settings.extract.nets
     trained = tuple(map(draft.study.plan, nets))
@@ -49,7 +49,7 @@ def protocol_rows(draft: Draft) -> tuple[list[Row], list[str]]:
     ):
         if plans:
             values = {"protocol": name, "nets": names, "labels": labels}
-            rows.append(Row(name, values, plans, protocol))
+            rows.append(StudyRow(name, values, plans, protocol))
     missing = (
         "There is no frozen row, because no public weights have been downloaded: run "
         "'mvemo weights get all'."
@@ -99,7 +99,7 @@ def _gap_text(draft: Draft, gap: Comparison) -> str:
     return f"{score_text(task, gap.mean, '+')}{' points' * task.in_percent}{interval}"
 
 
-def recipe_rows(draft: Draft) -> tuple[list[Row], list[str]]:
+def recipe_rows(draft: Draft) -> tuple[list[StudyRow], list[str]]:
     """Return rows of a net with the full recipe, without each part, and frozen; and notes."""
     net = draft.file.grid["net"][0]
     (plan,), notes = fetch_missing_weights([draft.study.plan(net)], draft.study.settings)
@@ -111,7 +111,7 @@ def recipe_rows(draft: Draft) -> tuple[list[Row], list[str]]:
         named += [(FULL_HEAD, plan, "crossfit"), (FROZEN_HEAD, plan, "frozen")]
     else:
         notes.append(f"There is no frozen row, because {net} starts from random weights here.")
-    return [Row(name, {"recipe": name}, (p,), protocol) for name, p, protocol in named], notes
+    return [StudyRow(name, {"recipe": name}, (p,), protocol) for name, p, protocol in named], notes
 
 
 def chosen_parts(plan: NetSettings, names: Sequence[str]) -> tuple[str, ...]:

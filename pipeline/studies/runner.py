@@ -16,7 +16,7 @@ from mvemo.manifests.labels import label_kind
 from mvemo.manifests.splits.assignment import PARTS
 from mvemo.pipeline.studies import comparison as compared_rows
 from mvemo.pipeline.studies import predictors
-from mvemo.pipeline.studies.comparison import Compared, Draft, Row
+from mvemo.pipeline.studies.comparison import Compared, Draft, StudyRow
 from mvemo.pipeline.studies.study import Cut, Songs, Study, StudyMedia, cut_study, find_songs
 from mvemo.pipeline.studies.study_file import TRAINING, Figure, StudyFile, fill, matches
 
@@ -90,7 +90,7 @@ def row_values(file: StudyFile) -> list[dict[str, Any]]:
     return rows
 
 
-def grid_row(draft: Draft, values: Mapping[str, Any]) -> Row:
+def grid_row(draft: Draft, values: Mapping[str, Any]) -> StudyRow:
     """Return the row of a grid with these values."""
     file = draft.file
     nets = values["combination"].split("+") if "combination" in values else [values["net"]]
@@ -104,7 +104,7 @@ def grid_row(draft: Draft, values: Mapping[str, Any]) -> Row:
         values = {**values, "varied": shown["varied"], "value": fill(f"{{{axis}}}", shown)}
     elif file.vary:
         values = {**values, "varied": "", "value": ""}
-    return Row(fill(label, shown), values, plans, protocol)
+    return StudyRow(fill(label, shown), values, plans, protocol)
 
 
 def plan_of(draft: Draft, values: Mapping[str, Any]) -> NetSettings:
@@ -255,7 +255,7 @@ def _count(draft: Draft, part: Study, songs: Songs, seconds: float) -> None:
         ]
         draft.counts.append(["all", n_songs, n_segments])
     elif len(draft.file.grid["segment"]) > 1:
-        row = Row("", {"segment": seconds})
+        row = StudyRow("", {"segment": seconds})
         figures = [
             compared_rows.printed_figure(draft, [figure], row, draft.study)
             for figure in _count_figures(draft.file)
@@ -276,7 +276,9 @@ def _count_figures(file: StudyFile) -> list[Figure]:
     return [figure for figure in file.published if figure.table == "counts"]
 
 
-def _compare_group(draft: Draft, rows: Sequence[Row], songs: Songs | None = None) -> list[Compared]:
+def _compare_group(
+    draft: Draft, rows: Sequence[StudyRow], songs: Songs | None = None
+) -> list[Compared]:
     """Compare rows on the same clips; add notes on omitted clips and nets to the draft."""
     study = draft.study
     plans = {(p.name, str(p.options)): p for row in rows for p in row.plans}
@@ -298,7 +300,7 @@ def _compare_group(draft: Draft, rows: Sequence[Row], songs: Songs | None = None
     return compared_rows.compare(study, pairs, of_songs)
 
 
-def _readable(draft: Draft, media: StudyMedia, rows: Sequence[Row]) -> list[Row]:
+def _readable(draft: Draft, media: StudyMedia, rows: Sequence[StudyRow]) -> list[StudyRow]:
     """Return the rows without nets whose input no clip has; add a note on these nets."""
     kept, absent = [], set()
     for row in rows:
@@ -313,7 +315,7 @@ def _readable(draft: Draft, media: StudyMedia, rows: Sequence[Row]) -> list[Row]
     return kept
 
 
-def _predictor(draft: Draft, media: StudyMedia, row: Row) -> predictors.Predictor:
+def _predictor(draft: Draft, media: StudyMedia, row: StudyRow) -> predictors.ArrayPredictor:
     study = draft.study
     manifest = study.shuffled() if row.shuffled else media.manifest
     if row.model is not None:

@@ -5,12 +5,12 @@ import pytest
 from mvemo.manifests import BadManifest, read_manifest, write_manifest
 from mvemo.manifests.dimensions import rated_columns
 from mvemo.manifests.recognition import recognise
-from mvemo.manifests.tables import Table
+from mvemo.manifests.tables import TableRows
 
 
 def recognised(text, **options):
     rows = [(i, line.split(",")) for i, line in enumerate(text.split("\n"), start=1)]
-    return recognise(Table(rows=tuple(rows)), **options)
+    return recognise(TableRows(rows=tuple(rows)), **options)
 
 
 @pytest.mark.parametrize(

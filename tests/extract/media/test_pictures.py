@@ -10,7 +10,7 @@ from media_samples import MS, decode, film, grey, index_of, sine, write_media
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media import packets
-from mvemo.extract.media.packets import FrameTimes
+from mvemo.extract.media.packets import PacketTimes
 from mvemo.extract.media.pictures import SquareScaler
 from mvemo.extract.media.reading import probe_seconds
 
@@ -107,7 +107,7 @@ def until(end):
     ],
 )
 def test_end_of_the_last_frame(frames, ends, sound, end):
-    times = FrameTimes(frames, 0.01, 0.0, (), ends, sound)
+    times = PacketTimes(frames, 0.01, 0.0, (), ends, sound)
     assert times.end == pytest.approx(end)
 
 

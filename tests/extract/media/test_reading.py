@@ -17,7 +17,7 @@ from mvemo.extract.media.request import (
     NO_VIDEO,
     ClipRequest,
     FrameSampling,
-    Problem,
+    MediaProblem,
 )
 from mvemo.manifests.errors import BadOption, MissingFile
 
@@ -313,7 +313,7 @@ def test_a_file_that_ends_before_the_clip(tmp_path):
     path = film(tmp_path / "a.mp4", sound=sine(1.2, 16000))
     assert decode(path, duration=1.4, n_frames=2).problems == {}
     problems = decode(path, duration=3.0, n_frames=2).problems
-    assert problems["video"] == Problem("cut off: only 1.2 of 3.0 s can be decoded")
+    assert problems["video"] == MediaProblem("cut off: only 1.2 of 3.0 s can be decoded")
     assert problems["audio"].reason.startswith("cut off: only 1.")
 
 
@@ -326,7 +326,7 @@ def test_a_video_of_which_no_frame_decodes(tmp_path):
             data = data.replace(bytes(packet), bytes(packet.size)) if packet.size else data
     path.write_bytes(data)
     decoded = decode(path, n_frames=2)
-    assert decoded.problems == {"video": Problem("no frame can be decoded")}
+    assert decoded.problems == {"video": MediaProblem("no frame can be decoded")}
     assert list(decoded.waveforms) == [16000]
 
 

@@ -15,7 +15,7 @@ from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
 from mvemo.extract.mapped_files import file_mapping
 from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.media.request import NO_VIDEO, FrameSampling, Problem
+from mvemo.extract.media.request import NO_VIDEO, FrameSampling, MediaProblem
 from mvemo.extract.store import decoded as store_module
 from mvemo.extract.store import decoding, folders
 from mvemo.extract.store.contents import content_of
@@ -36,7 +36,7 @@ from mvemo.extract.store.folders import (
     stamp_of,
     write_array,
 )
-from mvemo.extract.workers.pool import Outcome, run_calls
+from mvemo.extract.workers.pool import CallResult, run_calls
 from mvemo.extract.workers.process import Call, ClipLimits, resolve
 from mvemo.manifests.errors import MvemoError
 
@@ -180,7 +180,7 @@ def test_a_file_that_comes_back_is_decoded(tmp_path, clip):
     one = job(clip)
     away = clip.rename(tmp_path / "away.mp4")
     _, found = decode(tmp_path / "store", one)
-    gone = Problem("no such media file", passing=True)
+    gone = MediaProblem("no such media file", passing=True)
     assert found == {"one": {"audio": gone, "video": gone}}
     away.rename(clip)
     assert decode(tmp_path / "store", one)[1] == {"one": {}}
@@ -227,7 +227,7 @@ def test_a_clip_that_ends_its_worker_costs_itself(tmp_path, monkeypatch):
         for index, call in enumerate(calls):
             error = errors.get(call.arguments[0].clip_id)
             value = None if error else resolve(call.function)(*call.arguments)
-            yield Outcome(index, value, error)
+            yield CallResult(index, value, error)
 
     monkeypatch.setattr(store_module, "run_calls", failing)
     jobs = []
@@ -351,7 +351,7 @@ def test_a_setting_that_one_descriptor_depends_on_computes_no_other(tmp_path, mo
             asked.append(set(call.arguments[3]))
             problem = resolve(call.function)(*call.arguments)
             assert not problem
-            yield Outcome(index, problem)
+            yield CallResult(index, problem)
 
     monkeypatch.setattr(store_module, "run_calls", here)
     decoded = DecodedStore(tmp_path, DecodeRequest((8000,)))

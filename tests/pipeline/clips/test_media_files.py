@@ -14,7 +14,7 @@ from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import SharedSettings, build_net
 from mvemo.extract.settings import NetSettings, ViewSettings
-from mvemo.extract.workers.pool import Outcome
+from mvemo.extract.workers.pool import CallResult
 from mvemo.extract.workers.process import resolve
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.media_files import longer_clips_note, same_file_notes, window_seconds
@@ -129,7 +129,7 @@ def test_the_same_bytes_in_two_labels_or_groups_are_named():
 def test_equal_files_without_sound_are_named_by_workers(tmp_path, capsys, monkeypatch):
     def in_this_process(calls, *, environments):
         for index, call in enumerate(calls):
-            yield Outcome(index, resolve(call.function)(*call.arguments, emit=lambda part: None))
+            yield CallResult(index, resolve(call.function)(*call.arguments, emit=lambda part: None))
 
     monkeypatch.setattr(backends, "start_workers", lambda *_: None)
     monkeypatch.setattr(backends, "run_calls", in_this_process)

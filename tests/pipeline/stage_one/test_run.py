@@ -16,7 +16,7 @@ from stage_samples import refusal, rewrite, run, tiny_settings
 from mvemo.cache import open_cache, verify_cache
 from mvemo.cache.parts import locked_cache
 from mvemo.cache.writer import CacheWriter
-from mvemo.extract.media.request import Problem
+from mvemo.extract.media.request import MediaProblem
 from mvemo.extract.nets import build_net
 from mvemo.extract.store import contents
 from mvemo.extract.store.folders import write_problems
@@ -428,7 +428,7 @@ def test_clips_that_failed_are_tried_again_where_that_is_asked_for(tmp_path, cap
     folder = next((tmp_path / "decoded").rglob("16000-23.npy")).parent
     for array in folder.glob("*.npy"):
         array.unlink()
-    write_problems(folder, {"audio": Problem("it crashes its decoder (SIGSEGV)")})
+    write_problems(folder, {"audio": MediaProblem("it crashes its decoder (SIGSEGV)")})
     (tmp_path / FINISHED).unlink()
     assert "time" in json.loads((folder / "problems.json").read_text())["audio"]
     assert extract(*arguments) == 1

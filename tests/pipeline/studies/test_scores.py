@@ -9,9 +9,9 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.studies.class_tables import confusion_table
 from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
-from mvemo.pipeline.studies.comparison import Compared, Row, score
+from mvemo.pipeline.studies.comparison import Compared, StudyRow, score
 from mvemo.pipeline.studies.losses import smoothed, stable_from
-from mvemo.pipeline.studies.predictors import FoldPredictions, Predictor
+from mvemo.pipeline.studies.predictors import ArrayPredictor, FoldPredictions
 from mvemo.pipeline.studies.study import Study
 from mvemo.pipeline.studies.study_file import published
 
@@ -29,7 +29,7 @@ def compared(manifest, outputs, folds):
     study = Study(manifest, None, Path())
     runs = tuple(map(FoldPredictions, outputs))
     results = score(manifest, outputs, folds)
-    return Compared(Row("", {}), Predictor(study, None, manifest), runs, results)
+    return Compared(StudyRow("", {}), ArrayPredictor(study, None, manifest), runs, results)
 
 
 def test_published_figures_are_those_of_the_paper():

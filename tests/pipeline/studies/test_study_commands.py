@@ -14,7 +14,7 @@ from study_samples import conduct, make_set, read_tables
 from mvemo.extract.settings import LOSSES
 from mvemo.extract.training import trainer as fine_tuning
 from mvemo.extract.workers import pool
-from mvemo.extract.workers.pool import Outcome
+from mvemo.extract.workers.pool import CallResult
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.studies import trainings
 from mvemo.pipeline.studies.commands import default_jobs, option_values
@@ -137,7 +137,7 @@ def test_processes_train_each_missing_net_once(small_set, tmp_path, monkeypatch)
             (training,) = pickle.loads(pickle.dumps(call.arguments))
             asked.append(training.plan.train.loss)
             getattr(import_module(module), name)(training, lambda text: None)
-            yield Outcome(i, None)
+            yield CallResult(i, None)
 
     monkeypatch.setattr(trainings, "run_calls", train_here)
     together = ("--work", tmp_path / "work-two", "--jobs", 2)
