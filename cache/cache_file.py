@@ -123,8 +123,9 @@ def _check_header(file: Any, path: Path) -> None:
         raise BadCache(f"{path}: is an HDF5 file, but not a feature cache of mvemo")
     if version < schema.SCHEMA:
         raise BadCache(
-            f"{path}: expected schema {schema.SCHEMA}, got {version}, of an earlier mvemo: make it "
-            "again with 'mvemo extract', and imported features with 'mvemo cache import'"
+            f"{path}: expected schema {schema.SCHEMA}, got {version}, of an earlier mvemo: delete "
+            "it, and make it again with 'mvemo extract', or for imported features 'mvemo cache "
+            "import'"
         )
     if version > schema.SCHEMA:
         raise BadCache(

@@ -76,7 +76,7 @@ class TrainSettings:
     60
     >>> TrainSettings(lr=0.0)
     Traceback (most recent call last):
-    mvemo.extract.errors.BadOption: lr is 0.0: it must be above 0
+    mvemo.manifests.errors.BadOption: lr is 0.0: it must be above 0
     """
 
     optimizer: str = setting("adam", "Optimizer.", names=OPTIMIZERS)

@@ -133,7 +133,7 @@ def descriptor_spec(name: str, settings: framing.DescriptorSettings) -> FeatureS
 
     Examples
     --------
-    >>> spec = descriptor_spec("f0", DescriptorSettings())
+    >>> spec = descriptor_spec("f0", framing.DescriptorSettings())
     >>> spec.kind, spec.dim, sorted(spec.params)[:2]
     ('sequence', 2, ['f0_max', 'f0_min'])
     """
@@ -221,7 +221,7 @@ def describe(
     >>> import numpy as np
     >>> tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
     >>> y = np.concatenate([0.5 * tone, np.zeros(8000)]).astype(np.float32)
-    >>> settings = DescriptorSettings(sr=16000, n_fft=1024, hop_length=512)
+    >>> settings = framing.DescriptorSettings(sr=16000, n_fft=1024, hop_length=512)
     >>> sequences = describe(y, settings, ["mfcc", "f0"])
     >>> sequences["mfcc"].shape, round(float(np.median(sequences["f0"][:, 0])))
     ((32, 20), 440)

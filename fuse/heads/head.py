@@ -22,7 +22,7 @@ class HeadSettings:
     """Settings of all heads of an evaluation.
 
     With `balance_blocks`, standardised columns are multiplied by sqrt(mean number of columns of all
-    features / number of columns of this feature). `inputs` is `Head.inputs`. Raise `BadFeatures`
+    features / number of columns of this feature). `inputs` is `Head.inputs`. Raise `BadOption`
     if a value is not allowed.
 
     Examples
@@ -30,7 +30,7 @@ class HeadSettings:
     >>> HeadSettings(inner_folds=1)
     Traceback (most recent call last):
     ...
-    mvemo.fuse.errors.BadFeatures: inner_folds is 1: it must be 2 or more
+    mvemo.manifests.errors.BadOption: inner_folds is 1: it must be 2 or more
     """
 
     C: float = setting(0.01, "Inverse strength of the L2 penalty.", ge=MIN_C, le=MAX_C)

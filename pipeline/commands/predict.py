@@ -150,17 +150,26 @@ def predict(
                 "--timeline, --cache or --column"
             )
         INPUT.convert(asked.features, None, None)
-    elif plan:
+    elif plan or timeline:
         from mvemo.pipeline.prediction.new_clips import clips_and_settings
-        from mvemo.pipeline.prediction.run import plan_text
-
-        click.echo(plan_text(*clips_and_settings(asked)))
-        return 0
-    elif timeline:
-        from mvemo.pipeline.prediction.new_clips import clips_and_settings
-        from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
 
         clips, folder, settings = clips_and_settings(asked)
+        is_read = any(not clip.problem for clip in clips)
+        if plan and not is_read:
+            # Without clips to time, neither torch nor nets are needed.
+            click.echo(f"clips: {len(clips)}, {len(clips)} of them cannot be read")
+            return 0
+        if plan:
+            from mvemo.pipeline.prediction.run import plan_text
+
+            click.echo(plan_text(clips, folder, settings))
+            return 0
+        if not is_read:
+            model, found = request.unreadable(folder, clips, settings)
+            lines = ((f"not predicted: {p.path}: {p.error}", [p.record()]) for p in found)
+            return _show_timelines(((model, *line) for line in lines), shown)
+        from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
+
         to = timeline_to or OUT_FOLDER.convert("timelines", None, None)
         given = TimelineSettings(**{k: v for k, v in windows.items() if v is not None})
         return _show_timelines(write_timelines(folder, clips, settings, given, to), shown)

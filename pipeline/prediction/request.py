@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mvemo.fuse.conformal import Asked
     from mvemo.fuse.final.clip_prediction import ClipPrediction
     from mvemo.fuse.final.model import FinalModel
+    from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 
 # Value of `PredictRequest.modality` -> modalities to read.
 MODALITIES = {"audio": ("audio",), "video": ("video",), "both": ("audio", "video")}
@@ -55,7 +56,26 @@ def predict(
                 on_clip(model, prediction)
         return model, found
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
-    from mvemo.pipeline.prediction.run import predict_files
 
     clips, folder, settings = clips_and_settings(request, later=request.catalogue is not None)
+    if all(clip.problem for clip in clips):
+        model, found = unreadable(folder, clips, settings)
+        if on_clip is not None:
+            for prediction in found:
+                on_clip(model, prediction)
+        return model, found
+
+    from mvemo.pipeline.prediction.run import predict_files
+
     return predict_files(folder, clips, settings, request.catalogue, on_clip)
+
+
+def unreadable(
+    folder: Path, clips: Sequence[NewClip], settings: PredictSettings
+) -> tuple[FinalModel, list[ClipPrediction]]:
+    """Return why clips cannot be read, without importing what would predict them."""
+    from mvemo.fuse.final.clip_prediction import ClipPrediction
+    from mvemo.fuse.final.model import load_model, with_coverage
+
+    model = with_coverage(load_model(folder), settings.coverage)
+    return model, [ClipPrediction(clip.file, error=clip.problem) for clip in clips]

@@ -99,12 +99,13 @@ def follow_clip(
     spans = settings.windows(seconds)
     plan = WindowPlan(seconds, spans, view_step=settings.window / VIEWS_PER_WINDOW)
     with maker.open(clip, plan, progress) as read:
-        predictions = tuple(
-            predict_window(maker, read, f"{clip.file}@{span[0]:g}", read.vectors(span))
-            for span in spans
-        )
+        predictions = list[ClipPrediction]()
+        for span in spans:
+            progress(0.9 + 0.1 * len(predictions) / len(spans))
+            file = f"{clip.file}@{span[0]:g}"
+            predictions.append(predict_window(maker, read, file, read.vectors(span)))
         sketch = read.sketch(keep_sound=seconds <= MOST_SOUND)
-    timeline = Timeline(clip.file, seconds, spans, predictions, sketch)
+    timeline = Timeline(clip.file, seconds, spans, tuple(predictions), sketch)
     if not timeline.predicted():
         raise BadMedia(f"{clip.path}: {predictions[0].error}")
     return timeline

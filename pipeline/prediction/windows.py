@@ -386,7 +386,7 @@ def read_windows(
             n, start = len(read.features), i
 
             def tell_share(share: float, n: int = n, start: int = start) -> object:
-                return progress(0.4 + 0.6 * (start + share) / n)
+                return progress(0.4 + 0.5 * (start + share) / n)
 
             feature.read(read, tell_share)
         yield read

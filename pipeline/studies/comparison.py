@@ -21,6 +21,7 @@ from mvemo.fuse.report.tables import NUMBER, PERCENT, TEXT, Column, Table, Value
 from mvemo.manifests import Manifest
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.splits.assignment import VALIDATION
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.studies import study as data
@@ -154,7 +155,9 @@ class Draft:
 
     def text(self, template: str) -> str:
         """Fill a template of the study file with the values of axes that have a single value."""
-        title = self.task.primary_title
+        # Clips without labels have no score that a title could name.
+        is_scored = self.study.manifest.task != UNLABELLED
+        title = self.task.primary_title if is_scored else ""
         single = {axis: v[0] for axis, v in self.file.grid.items() if len(v) == 1}
         words = {"score": title, "Score": title[:1].upper() + title[1:], "interval": INTERVAL_NOTE}
         return fill(template, {**single, **words})

@@ -14,12 +14,10 @@ from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import CacheWriter
 from mvemo.cache.parts import locked_cache
-from mvemo.cache.spec import content_digest
 from mvemo.extract.media.content import file_digest
 from mvemo.extract.nets import build_net
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import BadOption, MvemoError
-from mvemo.pipeline.models.boxed import card_text
 from mvemo.pipeline.prediction import embedding
 from mvemo.pipeline.prediction.embedding import BatchReader
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, find_clips, modalities_of
@@ -118,7 +116,7 @@ def test_a_feature_file_is_predicted_as_its_media_are(made, tmp_path, capsys, pr
     assert "expected the features lld, musicnn, effnet" in capsys.readouterr().err
 
 
-def test_models_without_digests_of_their_clips_are_read(made, tmp_path, predicted):
+def test_training_clips_are_never_called_unlike(made, tmp_path, predicted):
     folder = tmp_path / "out" / "model"
     shutil.copytree(made / "out" / "model", folder)
     record = json.loads((folder / "model.json").read_text())
@@ -129,19 +127,6 @@ def test_models_without_digests_of_their_clips_are_read(made, tmp_path, predicte
     carried = shutil.copy(made / "work" / "features.h5", tmp_path / "carried.h5")
     for known in predicted(tmp_path, clip_of(made)) + predicted(tmp_path, carried):
         assert "unlike" not in " ".join(known["notes"])
-    with np.load(folder / "reference.npz") as arrays:
-        np.savez(folder / "reference.npz", **{k: arrays[k] for k in arrays if "/" in k})
-    record["files"]["reference.npz"] = content_digest(folder / "reference.npz")
-    (folder / "model.json").write_text(json.dumps(record))
-    (video,) = predicted(tmp_path, clip_of(made))
-    assert video["confidence"] == max(video["proba"].values())
-    assert "unlike the clips" in video["notes"][0]
-    # Nor did earlier versions know how far training clips are from each other.
-    del record["facts"]["alarm"]
-    (folder / "model.json").write_text(json.dumps(record))
-    (video,) = predicted(tmp_path, clip_of(made))
-    assert "unlike" not in " ".join(video["notes"])
-    assert "called unlike" not in card_text("old", folder)
 
 
 def test_noise_is_said_to_be_unlike_the_training_clips(made, predicted):

@@ -206,7 +206,7 @@ def check_view(settings: NetSettings) -> None:
     >>> from mvemo.extract.settings import ViewSettings
     >>> check_view(NetSettings("musicnn", view=ViewSettings(rate=12.5)))
     Traceback (most recent call last):
-    mvemo.extract.errors.BadOption: musicnn: rate is 12.5, but only video nets have a rate
+    mvemo.manifests.errors.BadOption: musicnn: rate is 12.5, but only video nets have a rate
     """
     rate = settings.view.rate
     if rate and NETS[settings.name].modality != "video":

@@ -354,7 +354,7 @@ class Worker:
         def progress(share: float) -> None:
             if job.state == "cancelled":
                 raise CancelledError
-            job.done = int(100 * share)
+            job.done = min(int(100 * share), 99)
             if share > 0:
                 job.seconds_left = (time.monotonic() - start) * (1 / share - 1)
 

@@ -90,7 +90,7 @@ def test_variants_without_an_effect_are_left_out():
         draft = Draft(Study(manifest, load_settings("paper"), Path()), file, {"iterations": 2})
         rows = [grid_row(draft, values) for values in _effective_rows(draft)]
         assert [row.plans[0].train.patience for row in rows] == [3] * len(rows)
-        assert [row.name for row in rows[: len(nets)]] == list(nets)
+        assert [row.name.split(", ")[0] for row in rows[: len(nets)]] == list(nets)
         return [tuple(row.values[name] for name in names) for row in rows[len(nets) :]]
 
     # The net reads the residual phase (0.5 is its weight), and has J22's improved centre loss.
