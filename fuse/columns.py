@@ -91,8 +91,10 @@ def shifted_rows(values: F32) -> Bools:
     for step in (-1, 1):
         ratio, better = np.empty(len(values)), np.empty(len(values))
         for block in np.array_split(np.arange(len(values)), len(row_blocks(values))):
-            here, there = values[block], np.roll(values[block], step, axis=1)
-            gain = _misfit(here[:, told], centre, spread) - _misfit(there[:, told], centre, spread)
+            block_values, other = values[block], np.roll(values[block], step, axis=1)
+            gain = _misfit(block_values[:, told], centre, spread) - _misfit(
+                other[:, told], centre, spread
+            )
             ratio[block], better[block] = gain.sum(axis=1), (gain > 0).mean(axis=1)
         least = max(SURELY + np.log(len(values)), -MIRRORED * np.median(ratio))
         shifted |= (ratio > least) & (better >= CELLS)

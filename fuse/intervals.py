@@ -77,8 +77,8 @@ def score_interval(
     t = float(stdtrit(n_effective - 1, (1 + LEVEL) / 2))
     unbiased = inflation * np.sqrt(len(sizes) / (len(sizes) - 1))
 
-    def around(there: Callable[[F64], F64], back: Callable[[F64], F64]) -> Interval:
-        centre, half = there(estimate), t * unbiased * there(drawn).std(ddof=1)
+    def around(forward: Callable[[F64], F64], back: Callable[[F64], F64]) -> Interval:
+        centre, half = forward(estimate), t * unbiased * forward(drawn).std(ddof=1)
         low, high = np.sort(back(np.array([centre - half, centre + half]))).tolist()
         return low, high
 

@@ -104,9 +104,9 @@ def _chance(z: F32 | F64, y: F64) -> float:
     z = _standardised(np.concatenate([main, z], axis=1)).astype(np.float32)
     orders = [np.arange(len(z)), *(rng.permutation(len(z)) for _ in range(PERMUTATIONS))]
     shares = np.array([np.square(basis[order].T @ z).sum(axis=0) for order in orders])
-    own = shares[:, main.shape[1] :]
+    later = shares[:, main.shape[1] :]
     strength = np.stack(
-        [own.mean(axis=1), own.max(axis=1), shares[:, : main.shape[1]].mean(axis=1)]
+        [later.mean(axis=1), later.max(axis=1), shares[:, : main.shape[1]].mean(axis=1)]
     )
     as_strong = (strength[:, 1:] >= strength[:, :1]).sum(axis=1)
     return float(min(1.0, 3 * (1 + as_strong.min()) / (1 + PERMUTATIONS)))

@@ -25,15 +25,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mvemo.manifests import clip_rows, recognition, tables
 from mvemo.manifests.annotators import ANNOTATOR, merge_annotators
-from mvemo.manifests.clip_rows import (
-    Row,
-    RowParser,
-    check_media,
-    finish_rows,
-    must_agree,
-    with_absolute_paths,
-)
 from mvemo.manifests.errors import BadText, Problem, Problems
 from mvemo.manifests.labels import (
     PLANE,
@@ -47,23 +40,6 @@ from mvemo.manifests.labels import (
 )
 from mvemo.manifests.layouts.file_names import source_of
 from mvemo.manifests.model import Manifest
-from mvemo.manifests.recognition import (
-    Recognised,
-    holds_mark,
-    recognise,
-    tag_separator,
-)
-from mvemo.manifests.tables import (
-    LISTS,
-    MANIFEST_VERSION,
-    RESERVED,
-    TableRows,
-    collect_table,
-    collection_paused,
-    is_missing,
-    parse_names,
-    plain_text,
-)
 
 
 @dataclass(frozen=True)
@@ -144,7 +120,7 @@ def read_manifest(
     """
     given = replace(options or ManifestOptions(), **changes)
     problems = Problems(Path(path))
-    with collection_paused():
+    with tables.collection_paused():
         manifest, rows = _parse(problems, given)
         problems.raise_any()
         return replace(manifest, clips=tuple(row.clip() for row in rows))
@@ -184,7 +160,7 @@ def check_manifest(
     if not kind.numeric:
         _check_names(rows, kind, problems)
     if infer_groups:
-        must_agree(
+        clip_rows.must_agree(
             [row for row in rows if row.path],
             lambda row: source_of(row.path),
             "group",
@@ -195,13 +171,13 @@ def check_manifest(
     return problems.in_order()
 
 
-@collection_paused()
+@tables.collection_paused()
 def _parse(
     problems: Problems, given: ManifestOptions, empty: bool = False
-) -> tuple[Manifest, list[Row]]:
+) -> tuple[Manifest, list[clip_rows.Row]]:
     """Return the manifest without clips, and the rows of its clips; see `check_media`."""
     path = problems.path
-    table = collect_table(path, problems, given.columns)
+    table = tables.collect_table(path, problems, given.columns)
     if problems.found:
         return Manifest(path.stem, "multiclass", (), (), path.parent), []
     if table.kind and given.task not in (None, table.setting("task", "multiclass").lower()):
@@ -212,7 +188,7 @@ def _parse(
     table, found = _recognised(table, given, task, problems)
     task = found.task
     if given.root is None and not table.setting("root", ""):
-        table = with_absolute_paths(table, path.parent)
+        table = clip_rows.with_absolute_paths(table, path.parent)
     root = _media_root(table, given, problems)
     kind = label_kind(task)
     notes = [*found.notes]
@@ -220,10 +196,10 @@ def _parse(
         table = _blank_missing(table, {"label", "group", "fold", "split", *found.kept}, notes)
     if task == "multilabel" and "label" in table.header:
         labels = table.cells("label")
-        mark = ";" if table.kind else tag_separator(labels)
+        mark = ";" if table.kind else recognition.tag_separator(labels)
         separator = given.separator or table.setting("separator", mark)
         kind = TagLabels(separator)
-        if not table.kind and holds_mark(separator, labels):
+        if not table.kind and recognition.holds_mark(separator, labels):
             notes.append(f"cells of the label column hold several tags, separated by {separator!r}")
     spread = kind.numeric or (kind.named_by_columns and "label" not in table.header)
     classes = _stated_classes(table, kind, spread, found, problems)
@@ -237,10 +213,14 @@ def _parse(
         notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
     media = given.media and not table.kind
-    own = {k: v for k, v in given.columns.items() if k in RESERVED or k not in found.columns}
-    mapped = (own, found.named)
+    stated_columns = {
+        k: v for k, v in given.columns.items() if k in tables.RESERVED or k not in found.columns
+    }
+    mapped = (stated_columns, found.named)
     several = ANNOTATOR in table.header and (kind.numeric or kind.exclusive)
-    parser = RowParser(table, kind, spread, classes, *mapped, root, media, problems, several)
+    parser = clip_rows.RowParser(
+        table, kind, spread, classes, *mapped, root, media, problems, several
+    )
     # Questions come first: rows cannot be read before they are answered.
     rows = parser.parse() if table.rows and not found.questions else []
     n_rows = len(rows)
@@ -260,25 +240,27 @@ def _parse(
             problems.add(0, f"there is only one class, {classes}; a {task} task needs at least two")
     if not kind.numeric:
         _order_names(rows, classes)
-    finish_rows(rows, problems)
+    clip_rows.finish_rows(rows, problems)
     if predicted_by := table.setting("predicted", table.predicted_by):
         notes.append(
             f"the labels are predictions of the model {predicted_by}: scores against them measure "
             "agreement with that model, not correctness"
         )
     if given.media:
-        check_media(root, rows, problems, links=given.root is not None, empty=empty)
+        clip_rows.check_media(root, rows, problems, links=given.root is not None, empty=empty)
     name = given.name or table.setting("name", path.stem)
     facts = (tuple(classes), (), root, synthetic, scale, predicted_by, tuple(notes))
     return Manifest(name, task, *facts), rows
 
 
-def _is_synthetic(table: TableRows, problems: Problems) -> bool:
+def _is_synthetic(table: tables.TableRows, problems: Problems) -> bool:
     """Check the kind and version of a table, and return True if it states synthetic data."""
     if table.kind not in ("", "manifest"):
         problems.add(1, f"expected a manifest, got a file of mvemo {table.kind}")
-    elif table.kind and table.version != MANIFEST_VERSION:
-        problems.add(1, f"manifest version: expected {MANIFEST_VERSION}, got {table.version}")
+    elif table.kind and table.version != tables.MANIFEST_VERSION:
+        problems.add(
+            1, f"manifest version: expected {tables.MANIFEST_VERSION}, got {table.version}"
+        )
     synthetic = table.setting("synthetic", "false").lower()
     if synthetic not in ("true", "false"):
         message = f"synthetic: expected true or false, got {synthetic!r}"
@@ -287,7 +269,7 @@ def _is_synthetic(table: TableRows, problems: Problems) -> bool:
 
 
 def _check_scale(
-    scale: str, line: int, classes: Sequence[str], rows: Sequence[Row], problems: Problems
+    scale: str, line: int, classes: Sequence[str], rows: Sequence[clip_rows.Row], problems: Problems
 ) -> None:
     try:
         low, high = parse_scale(scale)
@@ -301,7 +283,7 @@ def _check_scale(
                 problems.add(row.line, f"{name} {value:g} is outside the scale {scale}")
 
 
-def _media_root(table: TableRows, given: ManifestOptions, problems: Problems) -> Path:
+def _media_root(table: tables.TableRows, given: ManifestOptions, problems: Problems) -> Path:
     """Return the media root: given, stated, common to all absolute paths, or the file's folder."""
     stated = table.setting("root", "")
     root = problems.path.parent / stated if given.root is None else Path(given.root)
@@ -323,11 +305,13 @@ def _media_root(table: TableRows, given: ManifestOptions, problems: Problems) ->
     return root
 
 
-def _blank_missing(table: TableRows, names: Iterable[str], notes: list[str]) -> TableRows:
+def _blank_missing(
+    table: tables.TableRows, names: Iterable[str], notes: list[str]
+) -> tables.TableRows:
     """Return a user's table with empty cells for words such as NaN in columns that we read."""
     for name in sorted(names):
         words = Counter(filter(None, table.cells(name)))
-        missing = {word: n for word, n in words.items() if is_missing(word, name == "label")}
+        missing = {word: n for word, n in words.items() if tables.is_missing(word, name == "label")}
         if missing:
             table = table.with_cells(name, dict.fromkeys(missing, ""))
             listed = ", ".join(f"{word!r} in {n} rows" for word, n in missing.items())
@@ -335,13 +319,13 @@ def _blank_missing(table: TableRows, names: Iterable[str], notes: list[str]) -> 
     return table
 
 
-def _tidy_classes(table: TableRows, notes: list[str]) -> TableRows:
+def _tidy_classes(table: tables.TableRows, notes: list[str]) -> tables.TableRows:
     """Return the table with one spelling of each class: no separator at an end, 0 for 0.0."""
     words = {*table.cells("label")}
     new = {word: word.strip(";|, ") for word in words}
     for word in words:
         with suppress(ValueError):
-            names = parse_names(word, ";") if word.startswith(LISTS) else []
+            names = tables.parse_names(word, ";") if word.startswith(tables.LISTS) else []
             new[word] = names[0] if len(names) == 1 else new[word]
     for word, name in new.items():
         whole = re.sub(r"\.0+$", "", name)
@@ -356,7 +340,7 @@ def _tidy_classes(table: TableRows, notes: list[str]) -> TableRows:
     return table.with_cells("label", changed) if changed else table
 
 
-def _without_unlabelled(table: TableRows, names: Sequence[str]) -> TableRows:
+def _without_unlabelled(table: tables.TableRows, names: Sequence[str]) -> tables.TableRows:
     places = [table.header.index(name) for name in names if name in table.header]
     if not places:
         return table
@@ -365,7 +349,9 @@ def _without_unlabelled(table: TableRows, names: Sequence[str]) -> TableRows:
     return replace(table, rows=(header, *kept))
 
 
-def _stated_task(table: TableRows, given: ManifestOptions, problems: Problems) -> Task | None:
+def _stated_task(
+    table: tables.TableRows, given: ManifestOptions, problems: Problems
+) -> Task | None:
     """Return the task given by the caller or stated in the file; None if neither states it."""
     if given.task is not None or given.separator is not None:
         return given.task or "multilabel"
@@ -380,8 +366,8 @@ def _stated_task(table: TableRows, given: ManifestOptions, problems: Problems) -
 
 
 def _recognised(
-    table: TableRows, given: ManifestOptions, task: Task | None, problems: Problems
-) -> tuple[TableRows, Recognised]:
+    table: tables.TableRows, given: ManifestOptions, task: Task | None, problems: Problems
+) -> tuple[tables.TableRows, recognition.Recognised]:
     """Return the table with our names of its columns, and what the columns are.
 
     Of a file of mvemo, only targets and tags are recognised that it does not list.
@@ -389,17 +375,19 @@ def _recognised(
     if table.kind or table.predicted_by:
         table = table.with_path()
     if table.kind and "classes" in table.settings:
-        return table, Recognised(task=task or "multiclass")
+        return table, recognition.Recognised(task=task or "multiclass")
     named = {ours: ours for ours in given.columns}
-    fixed = {name: name for name in table.header if name in RESERVED} if table.kind else {}
-    found = recognise(table, fixed | named, task)
+    fixed = {name: name for name in table.header if name in tables.RESERVED} if table.kind else {}
+    found = recognition.recognise(table, fixed | named, task)
     if table.kind:
-        only_clips = {*table.header} <= {"", *RESERVED[1:]}
+        only_clips = {*table.header} <= {"", *tables.RESERVED[1:]}
         task = task or (UNLABELLED if only_clips else "multiclass")
-        return table.renamed(found.targets), Recognised(task=task, targets=found.targets)
+        return table.renamed(found.targets), recognition.Recognised(
+            task=task, targets=found.targets
+        )
     for question in found.questions:
         problems.add(0, question)
-    chosen = {n: n for n in given.columns if n not in (*RESERVED, *found.columns)}
+    chosen = {n: n for n in given.columns if n not in (*tables.RESERVED, *found.columns)}
     if chosen and task:
         # The named targets or tags are all, and no other column is the label.
         columns = {k: v for k, v in found.columns.items() if k != "label" or k in given.columns}
@@ -414,14 +402,18 @@ def _recognised(
 
 
 def _stated_classes(
-    table: TableRows, kind: LabelKind, spread: bool, found: Recognised, problems: Problems
+    table: tables.TableRows,
+    kind: LabelKind,
+    spread: bool,
+    found: recognition.Recognised,
+    problems: Problems,
 ) -> list[str] | None:
     """Return the stated classes, or the recognised targets or tags; None if there are none."""
     classes: list[str] | None = None
     line = table.line("classes")
     if "classes" in table.settings:
         try:
-            classes = parse_names(table.settings["classes"][1], ",")
+            classes = tables.parse_names(table.settings["classes"][1], ",")
         except ValueError as error:
             problems.add(line, str(error))
     if classes is None and spread:
@@ -436,7 +428,7 @@ def _stated_classes(
             problems.add(0, f"a {kind.task} manifest needs {needed}")
     if classes is None:
         return None
-    classes = [*map(plain_text, classes)]
+    classes = [*map(tables.plain_text, classes)]
     if repeated := sorted(name for name, n in Counter(classes).items() if n > 1):
         problems.add(line, f"duplicate class names: {', '.join(map(repr, repeated))}")
     if "" in classes:
@@ -444,14 +436,14 @@ def _stated_classes(
     if kind.exclusive and len(classes) < 2:
         problems.add(line, f"got {len(classes)} class(es); a {kind.task} task needs at least two")
     if spread:
-        if clash := sorted(set(classes) & set(RESERVED)):
+        if clash := sorted(set(classes) & set(tables.RESERVED)):
             what = "targets" if kind.numeric else "columns of tags"
             problems.add(line, f"{what} must not be named {', '.join(map(repr, clash))}")
-        classes = [name for name in classes if name not in RESERVED]
+        classes = [name for name in classes if name not in tables.RESERVED]
     return classes
 
 
-def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:
+def _order_names(rows: Sequence[clip_rows.Row], classes: Sequence[str]) -> None:
     """Remove repeated names from each row's label, and sort them in the order of the classes."""
     order = {name: i for i, name in enumerate(classes)}
     for row in rows:
@@ -459,7 +451,7 @@ def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:
             row.label = tuple(sorted({*map(str, row.label)}, key=order.__getitem__))
 
 
-def _check_names(rows: Sequence[Row], kind: LabelKind, problems: Problems) -> None:
+def _check_names(rows: Sequence[clip_rows.Row], kind: LabelKind, problems: Problems) -> None:
     """Report names that differ only in case, and tags that contain a separator of tags."""
     first: dict[str, int] = {}
     counts: Counter[str] = Counter()

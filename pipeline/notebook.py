@@ -11,15 +11,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
 
-from mvemo.manifests import (
-    Folds,
-    Manifest,
-    ManifestOptions,
-    folds_of,
-    read_manifest,
-    scan_clips,
-    write_manifest,
-)
+from mvemo import manifests
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import to_json_values
 from mvemo.pipeline.errors import WrongType
@@ -35,7 +27,7 @@ if TYPE_CHECKING:
 SettingsLike: TypeAlias = str | Iterable[str] | Mapping[str, Any]
 
 
-def load(path: str | Path, **options: Any) -> Manifest | Cache | Any:
+def load(path: str | Path, **options: Any) -> manifests.Manifest | Cache | Any:
     """Read the clips of a table or a folder, or open a feature file.
 
     Parameters
@@ -58,10 +50,10 @@ def load(path: str | Path, **options: Any) -> Manifest | Cache | Any:
     return _clips(path, **options)
 
 
-def _clips(path: str | Path, **options: Any) -> Manifest:
+def _clips(path: str | Path, **options: Any) -> manifests.Manifest:
     if _path(path, "manifest").is_dir():
-        return scan_clips(path, **options).manifest
-    return read_manifest(path, **options)
+        return manifests.scan_clips(path, **options).manifest
+    return manifests.read_manifest(path, **options)
 
 
 def _path(value: Any, name: str) -> Path:
@@ -120,7 +112,9 @@ def _flat(values: Mapping[str, Any], front: str) -> Iterator[tuple[str, str]]:
             yield f"{front}{key}", json.dumps(to_json_values(value))
 
 
-def clip_table(manifest: Manifest | str | Path, folds: Folds | int | None = None) -> ClipTable:
+def clip_table(
+    manifest: manifests.Manifest | str | Path, folds: manifests.Folds | int | None = None
+) -> ClipTable:
     """Return a manifest's clips as a cache stores them, to add features of other programs.
 
     Parameters
@@ -133,18 +127,18 @@ def clip_table(manifest: Manifest | str | Path, folds: Folds | int | None = None
     """
     from mvemo.pipeline.clips import clip_tables
 
-    manifest = manifest if isinstance(manifest, Manifest) else _clips(manifest)
+    manifest = manifest if isinstance(manifest, manifests.Manifest) else _clips(manifest)
     if folds is None:
         return clip_tables.imported_clips(manifest).table
     if isinstance(folds, SupportsIndex):
-        folds = folds_of(manifest, int(folds))
-    if not isinstance(folds, Folds):
+        folds = manifests.folds_of(manifest, int(folds))
+    if not isinstance(folds, manifests.Folds):
         raise _wrong_type(folds, "folds", "Folds or their number")
     return clip_tables.clip_table(manifest, folds)
 
 
 def extract_features(
-    manifest: Manifest | str | Path,
+    manifest: manifests.Manifest | str | Path,
     out: str | Path = "work/features.h5",
     *,
     profile: str = "paper",
@@ -183,9 +177,9 @@ def extract_features(
     from mvemo.pipeline.stage_one.run import run_extract
 
     work, texts = _path(work, "work"), _settings(settings)
-    if isinstance(manifest, Manifest):
+    if isinstance(manifest, manifests.Manifest):
         work.mkdir(parents=True, exist_ok=True)
-        write_manifest(manifest, work / "manifest.csv")
+        manifests.write_manifest(manifest, work / "manifest.csv")
         manifest = work / "manifest.csv"
     loaded = load_settings(str(_path(profile, "profile")), texts)
     named = any(text.partition("=")[0].strip() == "extract.folds" for text in texts)
@@ -195,7 +189,7 @@ def extract_features(
             replace(loaded, folds_named=named),
             work,
             _path(out, "out"),
-            ManifestOptions(root=None if root is None else _path(root, "root")),
+            manifests.ManifestOptions(root=None if root is None else _path(root, "root")),
         )
     )
 
@@ -293,7 +287,7 @@ def evaluate(
         else:
             loaded = stage_two.settings_of_arrays(name, texts)
             store = store_of(X, y, groups, task)
-        if folds is not None and not isinstance(folds, Folds | Integral):
+        if folds is not None and not isinstance(folds, manifests.Folds | Integral):
             folds = folds_of_clips(folds, store.table)
         if isinstance(options.get("models"), Iterable):
             options["models"] = tuple(_listed(options["models"], "models", "names of models"))

@@ -7,23 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
-from mvemo.extract.descriptors import framing
-from mvemo.extract.descriptors.spectral import (
-    FilterBanks,
-    cepstrum,
-    chroma,
-    decibel,
-    filter_banks,
-    power_spectrum,
-    spectral_contrast,
-)
-from mvemo.extract.descriptors.voice import (
-    formants,
-    fundamental,
-    prediction_coefficients,
-    residual,
-    residual_phase,
-)
+from mvemo.extract.descriptors import framing, spectral, voice
 from mvemo.extract.media.loudness import LoudnessMeter
 from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import BadOption
@@ -40,30 +24,32 @@ class _Block:
 
     frames: framing.Frames
     settings: framing.DescriptorSettings
-    given_banks: FilterBanks | None
+    given_banks: spectral.FilterBanks | None
 
     @property
-    def banks(self) -> FilterBanks:
+    def banks(self) -> spectral.FilterBanks:
         # The filter banks are computed only if a descriptor needs them.
-        return self.given_banks or filter_banks(self.settings)
+        return self.given_banks or spectral.filter_banks(self.settings)
 
     @cached_property
     def power(self) -> F32:
-        return power_spectrum(self.frames.values, self.settings)
+        return spectral.power_spectrum(self.frames.values, self.settings)
 
     @cached_property
     def mel(self) -> F32:
-        return decibel(self.power @ self.banks.mel)
+        return spectral.decibel(self.power @ self.banks.mel)
 
     @cached_property
     def mfcc(self) -> F32:
-        return cepstrum(self.mel, self.settings.n_mfcc)
+        return spectral.cepstrum(self.mel, self.settings.n_mfcc)
 
     @cached_property
     def rp(self) -> F32:
-        error = residual(self.frames, prediction_coefficients(self.frames, self.settings))
-        phase = power_spectrum(residual_phase(error), self.settings)
-        return cepstrum(decibel(phase @ self.banks.mel), self.settings.n_mfcc)
+        error = voice.residual(
+            self.frames, voice.prediction_coefficients(self.frames, self.settings)
+        )
+        phase = spectral.power_spectrum(voice.residual_phase(error), self.settings)
+        return spectral.cepstrum(spectral.decibel(phase @ self.banks.mel), self.settings.n_mfcc)
 
     @property
     def mfcc_rp(self) -> F32:
@@ -83,7 +69,7 @@ class _Descriptor:
 _FRAMING = ("sr", "level", "n_fft", "hop_length", "window", "silence_db")
 _DESCRIPTORS = {
     "mel": _Descriptor(lambda s: s.n_mels, ("n_mels",), lambda b: b.mel),
-    "spectrogram": _Descriptor(lambda s: s.n_fft // 2 + 1, (), lambda b: decibel(b.power)),
+    "spectrogram": _Descriptor(lambda s: s.n_fft // 2 + 1, (), lambda b: spectral.decibel(b.power)),
     "mfcc": _Descriptor(lambda s: s.n_mfcc, ("n_mels", "n_mfcc"), lambda b: b.mfcc),
     "rp": _Descriptor(lambda s: s.n_mfcc, ("n_mels", "n_mfcc", "lpc_order"), lambda b: b.rp),
     "mfcc_rp": _Descriptor(
@@ -92,19 +78,19 @@ _DESCRIPTORS = {
     "f0": _Descriptor(
         lambda s: 2,
         ("f0_min", "f0_max", "f0_threshold"),
-        lambda b: fundamental(b.frames.values, b.settings),
+        lambda b: voice.fundamental(b.frames.values, b.settings),
     ),
     "formants": _Descriptor(
         lambda s: 2 * s.n_formants,
         ("n_formants", "formant_order"),
-        lambda b: formants(b.power, b.settings),
+        lambda b: voice.formants(b.power, b.settings),
     ),
     "contrast": _Descriptor(
         lambda s: s.n_bands + 1,
         ("n_bands", "contrast_min"),
-        lambda b: spectral_contrast(b.power, b.settings),
+        lambda b: spectral.spectral_contrast(b.power, b.settings),
     ),
-    "chroma": _Descriptor(lambda s: 12, (), lambda b: chroma(b.power, b.banks.chroma)),
+    "chroma": _Descriptor(lambda s: 12, (), lambda b: spectral.chroma(b.power, b.banks.chroma)),
 }
 TIMES = ("times", "spectrogram_times")
 DESCRIPTORS = (*_DESCRIPTORS, *TIMES, LOUDNESS)
@@ -157,7 +143,7 @@ def describe(
     settings: framing.DescriptorSettings,
     names: Iterable[str],
     *,
-    banks: FilterBanks | None = None,
+    banks: spectral.FilterBanks | None = None,
 ) -> dict[str, F32]:
     """Compute descriptors of a clip, one row for each frame that is not silent.
 

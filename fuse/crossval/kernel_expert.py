@@ -16,14 +16,8 @@ from mvemo.fuse.crossval.out_of_fold import OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import leave_each_out
-from mvemo.fuse.heads.fitting import (
-    MIN_DIFFERENT,
-    Fit,
-    HeadFitter,
-    TargetScale,
-    balance,
-    target_scale,
-)
+from mvemo.fuse.heads import fitting
+from mvemo.fuse.heads.fitting import target_scale
 from mvemo.fuse.heads.kernel import FLOOR, MOST_CLIPS, fit_kernel, outputs_of, refit_kernel
 from mvemo.fuse.metrics.calibration import fit_temperature
 from mvemo.fuse.models import BLENDED, KERNEL, WITH_KERNEL, Model, modalities_of
@@ -61,12 +55,12 @@ def kernel_expert(prepared: Preparation, settings: EvaluationSettings) -> Kernel
 class _Training:
     """Inputs of one fit."""
 
-    fit: Fit
+    fit: fitting.Fit
     unit: F32  # float32 (clips, dim): standardised vectors of length 1 of all clips
     valid: Bools  # bool (clips,): True for clips with all features
     rows: Bools  # bool (clips,): True for training clips
     target: F64  # float64 (training clips, outputs)
-    target_scale: TargetScale
+    target_scale: fitting.TargetScale
     weights: F32 | None  # float32 (training clips,)
 
 
@@ -78,7 +72,7 @@ class KernelExpert:
     # Ridge and slope that each fold chose.
     chosen: dict[int, tuple[float, float]] = field(default_factory=dict)
 
-    def predict_fold(self, oof: OutOfFold, fitter: HeadFitter, fold: int) -> None:
+    def predict_fold(self, oof: OutOfFold, fitter: fitting.HeadFitter, fold: int) -> None:
         """Fit one fold's expert, and write its predictions to `oof`, also the inner ones.
 
         Columns and targets are scaled on the training clips. Inner predictions use the slope that
@@ -105,7 +99,7 @@ class KernelExpert:
         oof.outputs[key][predict] = scale.outputs(outputs)
         self.chosen[fold] = head.ridge, slope
 
-    def fit_all(self, oof: OutOfFold, fitter: HeadFitter, tested: Sequence[int]) -> None:
+    def fit_all(self, oof: OutOfFold, fitter: fitting.HeadFitter, tested: Sequence[int]) -> None:
         """Add a head of all clips, with the medians of the tested folds' ridges and slopes."""
         part = self._training(fitter, None, np.ones(len(oof.clips.y_true), bool))
         chosen = [self.chosen[fold] for fold in tested if fold in self.chosen]
@@ -116,23 +110,27 @@ class KernelExpert:
         fit = replace(part.fit, C=1.0 / ridge)
         oof.heads.append(fitter.kernel_head(fit, head, slope, part.target_scale))
 
-    def _training(self, fitter: HeadFitter, fold: int | None, train: Bools) -> _Training | None:
+    def _training(
+        self, fitter: fitting.HeadFitter, fold: int | None, train: Bools
+    ) -> _Training | None:
         """Return what a fit on the clips in `train` reads; None if they are too few."""
-        clips, fit = fitter.clips, Fit(self.model, fold, train, fitter.settings.C)
+        clips, fit = fitter.clips, fitting.Fit(self.model, fold, train, fitter.settings.C)
         columns, valid = fitter.standardised(fit)
         rows = valid & train
         labels = clips.y_true[rows]
         different = np.unique(labels) if clips.link == "softmax" else labels
-        if len(different) < MIN_DIFFERENT:
+        if len(different) < fitting.MIN_DIFFERENT:
             return None
         target = clips.target.T.astype(np.float64)[rows]
-        scale = TargetScale(np.zeros(1), np.ones(1))
+        scale = fitting.TargetScale(np.zeros(1), np.ones(1))
         if clips.link == "identity":
             scale = target_scale(labels)
             target = scale.standardised(labels)
         weights = None
         if fitter.settings.class_weight == "balanced":
-            weights = balance(np.ones((1, len(target)), np.float32), target.T.astype(np.float32))[0]
+            weights = fitting.balance(
+                np.ones((1, len(target)), np.float32), target.T.astype(np.float32)
+            )[0]
         return _Training(fit, unit_rows(columns), valid, rows, target, scale, weights)
 
 

@@ -208,9 +208,9 @@ def _corrected(
         np.full(n, -1),
         task_of(base.task),
     )
-    own = ClipTable(base.name, base.task, classes, content, groups, labels, nowhere, 0)
+    corrected_table = ClipTable(base.name, base.task, classes, content, groups, labels, nowhere, 0)
     return _Corrected(
-        MemoryStore(own, vectors, path),
+        MemoryStore(corrected_table, vectors, path),
         features.Clips(task, task.read_labels(labels), groups, nowhere, len(classes)),
         others,
         ~np.logical_or(seen, unsure),

@@ -91,9 +91,9 @@ def _best(metrics: Facts) -> str:
 def _data(metrics: Facts) -> str:
     outputs = task_of(metrics["task"]).output_nouns
     n, names = len(metrics["classes"]), ", ".join(metrics["classes"])
-    made = " of generated clips" if metrics["synthetic"] else ""
+    kind = " of generated clips" if metrics["synthetic"] else ""
     text = (
-        f"The data set {metrics['name']}{made} has {metrics['clips']} clips in {metrics['groups']} "
+        f"The data set {metrics['name']}{kind} has {metrics['clips']} clips in {metrics['groups']} "
         f"groups, with {n} {outputs[n > 1]} ({names})."
     )
     if annotated := _annotators(metrics):
@@ -247,7 +247,7 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
     expected = metrics["choice"] or metrics["models"][name]
     value, ends = _primary(metrics, expected)
     digest = provenance.get("manifest_digest") or ""
-    made = ", ".join(_features(metrics)) * (metrics["protocol"] != "imported")
+    source = ", ".join(_features(metrics)) * (metrics["protocol"] != "imported")
     first = _score(TITLES[metrics["primary_metric"]], value, ends) if ends else ""
     compared = [_score(*one) for one in _compared(_expected(metrics, name))]
     tests = [c for c in metrics["comparisons"] if c["p"] is not None]
@@ -271,7 +271,7 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
         ("annotators", _annotators(metrics), "number and agreement"),
         ("emotion that was asked for", "", "perceived, felt or intended"),
         ("folds", f"{metrics['folds']}, seed {metrics['seed']}", ""),
-        ("features and weights", made, "the program that made them, its version and weights"),
+        ("features and weights", source, "the program that made them, its version and weights"),
         ("tuning inside the folds", "penalty and model" * bool(settings), "what, and how"),
         ("primary score with interval", first, "an interval"),
         ("scores of meta-analyses", "; ".join(compared), "MCC, or r and R2"),

@@ -3,18 +3,11 @@
 from collections.abc import Sequence
 from itertools import chain
 
+from mvemo.fuse.report import summary
 from mvemo.fuse.report.coverage import coverage_facts, coverage_sentence
 from mvemo.fuse.report.findings import banners
 from mvemo.fuse.report.published import published_beside, sentence_beside
 from mvemo.fuse.report.score_tables import scores_table
-from mvemo.fuse.report.summary import (
-    against_chance,
-    compare_best,
-    describe,
-    recommend,
-    scaling_notes,
-    scoring_note,
-)
 from mvemo.fuse.report.tables import LABEL, Cell
 from mvemo.fuse.report.text import (
     WIDTH,
@@ -40,9 +33,9 @@ def format_table(results: Results) -> str:
     results
         Results of `mvemo.fuse.evaluate`.
     """
-    results, note = without_twin(results), scoring_note(results)
+    results, note = without_twin(results), summary.scoring_note(results)
     lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
-    lines += [wrap(f"{clean(results.name)}: {describe(results)}"), ""]
+    lines += [wrap(f"{clean(results.name)}: {summary.describe(results)}"), ""]
     beside = published_beside(results)
     rows, fits, dropped = _widest_table(results)
     lines += [*rows, ""]
@@ -58,11 +51,14 @@ def format_table(results: Results) -> str:
             f" 95 %: interval of {what} over groups." if fits else f" 95 % interval of {of_model}"
         )
     sentences = [note, f"* {LABEL}: PL20 Tables 2 and 3." if beside else ""]
-    sentences += [sentence_beside(results), "" if results.permuted else compare_best(results)]
+    sentences += [
+        sentence_beside(results),
+        "" if results.permuted else summary.compare_best(results),
+    ]
     covered = coverage_sentence(results, coverage_facts(results, intervals=False))
-    sentences += [covered, *scaling_notes(results), *_footnotes(results)]
+    sentences += [covered, *summary.scaling_notes(results), *_footnotes(results)]
     lines += [wrap(clean(sentence)) for sentence in sentences if sentence]
-    for sentence in filter(None, (recommend(results), against_chance(results))):
+    for sentence in filter(None, (summary.recommend(results), summary.against_chance(results))):
         lines += ["", wrap(clean(sentence))]
     return "\n".join(lines)
 

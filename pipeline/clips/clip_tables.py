@@ -11,19 +11,9 @@ from urllib.parse import quote
 
 import numpy as np
 
+from mvemo import manifests
 from mvemo.cache import Cache, ClipTable
 from mvemo.cache.table import subset
-from mvemo.manifests import (
-    Folds,
-    Holdout,
-    Manifest,
-    ManifestOptions,
-    folds_of,
-    holdout_of,
-    parse_fractions,
-    prescribed_split,
-    read_manifest,
-)
 from mvemo.manifests.annotators import disagreement_of
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.settings import ExtractSettings
@@ -34,7 +24,7 @@ class Evaluation:
     """Clip table of a run, with the folds or the split for its evaluation."""
 
     table: ClipTable
-    folds: Folds | None  # None if the clips have a split
+    folds: manifests.Folds | None  # None if the clips have a split
     notes: tuple[str, ...]
 
     def part(self, rows: Sequence[int]) -> Evaluation:
@@ -43,21 +33,23 @@ class Evaluation:
 
 
 def extracted_clips(
-    manifest: Manifest,
+    manifest: manifests.Manifest,
     settings: ExtractSettings,
-    folds: Folds | None = None,
+    folds: manifests.Folds | None = None,
     *,
-    earlier: Folds | None = None,
+    earlier: manifests.Folds | None = None,
 ) -> Evaluation:
     """Return a manifest's clips with the folds or the split that the run's protocol needs."""
     if folds is not None:
         return Evaluation(clip_table(manifest, folds), folds, folds.notes)
     if settings.run.protocol == "holdout":
-        split = holdout_of(manifest, parse_fractions(settings.split), settings.fold_seed)
+        split = manifests.holdout_of(
+            manifest, manifests.parse_fractions(settings.split), settings.fold_seed
+        )
         return Evaluation(clip_table(manifest, split=split), None, split.notes)
     notes: tuple[str, ...] = ()
     if settings.run.protocol == "frozen":
-        prescribed, notes = prescribed_split(manifest)
+        prescribed, notes = manifests.prescribed_split(manifest)
         if prescribed is not None:
             return Evaluation(clip_table(manifest, split=prescribed), None, notes)
     elif any(clip.split for clip in manifest.clips):
@@ -65,15 +57,15 @@ def extracted_clips(
             f"the manifest's split is not used, because {settings.run.protocol} makes folds: "
             "give --protocol holdout to train and test on the split",
         )
-    folds = folds_of(manifest, settings.folds, settings.fold_seed, earlier=earlier)
+    folds = manifests.folds_of(manifest, settings.folds, settings.fold_seed, earlier=earlier)
     return Evaluation(clip_table(manifest, folds), folds, (*notes, *folds.notes))
 
 
-def folds_of_table(table: ClipTable) -> Folds | None:
+def folds_of_table(table: ClipTable) -> manifests.Folds | None:
     """Return the folds of a cache's clips, or None if the clips have no folds."""
     if not table.k:
         return None
-    return Folds(table.folds, table.k, table.fold_seed, table.clip_ids, table.digest)
+    return manifests.Folds(table.folds, table.k, table.fold_seed, table.clip_ids, table.digest)
 
 
 def prescribed_by(table: ClipTable, fold_file: Path | None = None) -> str:
@@ -85,19 +77,22 @@ def prescribed_by(table: ClipTable, fold_file: Path | None = None) -> str:
     return "they are prescribed" if table.splits is None else "the clips have one prescribed split"
 
 
-def imported_clips(manifest: Manifest) -> Evaluation:
+def imported_clips(manifest: manifests.Manifest) -> Evaluation:
     """Return the clips of imported features with the manifest's folds or split, if it has any."""
-    split, notes = prescribed_split(manifest)
+    split, notes = manifests.prescribed_split(manifest)
     if split is not None:
         return Evaluation(clip_table(manifest, split=split), None, notes)
     folds = None
     if any(clip.fold is not None for clip in manifest.clips):
-        folds = folds_of(manifest)
+        folds = manifests.folds_of(manifest)
     return Evaluation(clip_table(manifest, folds), folds, notes)
 
 
 def clip_table(
-    manifest: Manifest, folds: Folds | None = None, *, split: Holdout | None = None
+    manifest: manifests.Manifest,
+    folds: manifests.Folds | None = None,
+    *,
+    split: manifests.Holdout | None = None,
 ) -> ClipTable:
     """Return the clip table of a manifest, with folds, with a split, or without both."""
     nowhere = np.full(len(manifest), -1, dtype=np.int64)
@@ -121,7 +116,9 @@ def clip_table(
     )
 
 
-def manifest_facts(manifest: Manifest, path: Path, options: ManifestOptions) -> dict[str, Any]:
+def manifest_facts(
+    manifest: manifests.Manifest, path: Path, options: manifests.ManifestOptions
+) -> dict[str, Any]:
     """Return what a cache stores about its manifest, to find the media files later."""
     return {
         **({"columns": dict(options.columns)} if options.columns else {}),
@@ -133,16 +130,16 @@ def manifest_facts(manifest: Manifest, path: Path, options: ManifestOptions) -> 
     }
 
 
-def manifest_of(facts: Mapping[str, Any]) -> Manifest | None:
+def manifest_of(facts: Mapping[str, Any]) -> manifests.Manifest | None:
     """Return the manifest that `manifest_facts` describes, or None if it is gone."""
     file, root = Path(str(facts.get("file", ""))), Path(str(facts.get("root", "")))
     if not file.is_file():
         return None
     columns, task = facts.get("columns") or {}, facts.get("task")
-    return read_manifest(file, root=root, columns=columns, task=task, media=False)
+    return manifests.read_manifest(file, root=root, columns=columns, task=task, media=False)
 
 
-def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
+def links_of_manifest(manifest: manifests.Manifest, out: Path) -> dict[str, str]:
     """Return, by clip id, links from a page in the folder `out` to the media files that exist."""
     links = {}
     for clip in (clip for clip in manifest.clips if clip.path):
@@ -205,7 +202,7 @@ def paths_of_cache(cache: Cache) -> dict[str, str]:
     return paths
 
 
-def _manifest_of_cache(cache: Cache) -> Manifest | None:
+def _manifest_of_cache(cache: Cache) -> manifests.Manifest | None:
     """Return the manifest that a cache was made of, or None if it is missing or has changed."""
     provenance = cache.provenance
     # Look at all runs that wrote to the cache, the last run first.

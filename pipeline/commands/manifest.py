@@ -12,23 +12,8 @@ import click
 import numpy as np
 from click import argument, option
 
-from mvemo.manifests import (
-    SCHEMES,
-    TASKS,
-    Manifest,
-    Selection,
-    apply_scheme,
-    check_manifest,
-    find_scheme,
-    folds_of,
-    read_folds,
-    read_manifest,
-    scan_clips,
-    segment_manifest,
-    with_inferred_groups,
-    write_folds,
-    write_manifest,
-)
+from mvemo import manifests
+from mvemo.manifests import TASKS
 from mvemo.manifests.annotators import ceilings_of, disagreement_of, with_annotators
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.labels import UNLABELLED, label_kind
@@ -68,7 +53,7 @@ def _ravdess(field: str) -> click.Choice[str]:
 
 
 _scheme = option(
-    "--scheme", type=click.Choice(list(SCHEMES)), help="Map labels to a paper's classes."
+    "--scheme", type=click.Choice(list(manifests.SCHEMES)), help="Map labels to a paper's classes."
 )
 _drop = flag("--drop-unmapped", "Leave out clips whose label the scheme does not map.")
 _infer = flag("--infer-groups", "Group clips that are named X-k-of-n by their source X.")
@@ -148,9 +133,9 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     refuse_replacing(out, force)
     named = ("channel", "modality", "intensity", "tags", "split_number")
     same = ("infer_groups", "name", "layout", "follow_links")
-    scanned = scan_clips(
+    scanned = manifests.scan_clips(
         folder,
-        select=Selection(**{name: options[name] for name in named}),
+        select=manifests.Selection(**{name: options[name] for name in named}),
         labels=not options["no_labels"],
         media=not options["no_media"],
         **{name: options[name] for name in same},
@@ -158,7 +143,7 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     _note(scanned.notes())
     clips = scanned.manifest
     if options["group_pattern"]:
-        clips = with_inferred_groups(clips, options["group_pattern"])
+        clips = manifests.with_inferred_groups(clips, options["group_pattern"])
     if not options["no_media"] and any(clip.duration is not None for clip in clips.clips):
         from mvemo.pipeline.clips.media_files import fit_segments
 
@@ -217,7 +202,7 @@ def check(
     """
     if duplicates and no_media:
         raise BadOption("--duplicates needs the media files: leave out --no-media")
-    problems = check_manifest(
+    problems = manifests.check_manifest(
         file, root=root, columns=columns, media=not no_media, infer_groups=infer_groups
     )
     if problems:
@@ -226,7 +211,7 @@ def check(
         n_problems = sum(problem.count for problem in problems)
         click.echo(f"{file}: {n_problems} problem{'s' * (n_problems > 1)}", err=True)
         raise click.exceptions.Exit(2)
-    clips = read_manifest(file, root=root, columns=columns, media=False)
+    clips = manifests.read_manifest(file, root=root, columns=columns, media=False)
     if not no_media and any(clip.start > 0 for clip in clips.clips):
         from mvemo.pipeline.clips.media_files import starts_past_end
 
@@ -273,21 +258,21 @@ def folds(
       mvemo extract clips.csv --folds folds.csv
     """
     refuse_replacing(out, options["force"])
-    clips = read_manifest(file, root=options["root"], media=False)
+    clips = manifests.read_manifest(file, root=options["root"], media=False)
     given = choose_spelling(("--folds", k), ("--k", old_k))
     if seed is not None and any(clip.fold is not None for clip in clips.clips):
         tell_note(f"--seed {seed} changes nothing: {file} prescribes the folds")
     k, seed = 6 if given is None else given, seed or 0
     keep = options["keep"]
-    earlier = None if keep is None else read_folds(keep)
+    earlier = None if keep is None else manifests.read_folds(keep)
     if earlier is not None and (earlier.k, max(earlier.seed, 0)) != (k, seed):
         raise BadOption(
             f"--keep {keep}: has {earlier.k} folds of seed {earlier.seed}: use the same, with "
             f"--folds {earlier.k} --seed {max(earlier.seed, 0)}, or leave out --keep"
         )
-    divided = folds_of(clips, k, seed, earlier=earlier and replace(earlier, seed=seed))
+    divided = manifests.folds_of(clips, k, seed, earlier=earlier and replace(earlier, seed=seed))
     _note(divided.notes)
-    write_folds(divided, out)
+    manifests.write_folds(divided, out)
     groups, kind = np.array(clips.groups), label_kind(clips.task)
     for fold in range(k):
         test = divided.test(fold)
@@ -334,7 +319,7 @@ def import_(
           --out clips.csv
     """
     refuse_replacing(out, force)
-    clips = read_manifest(
+    clips = manifests.read_manifest(
         file,
         root=root,
         columns=columns,
@@ -343,7 +328,7 @@ def import_(
         **{name: options[name] for name in ("task", "name", "separator", "skip_unlabelled")},
     )
     if options["infer_groups"] or options["group_pattern"]:
-        clips = with_inferred_groups(clips, options["group_pattern"])
+        clips = manifests.with_inferred_groups(clips, options["group_pattern"])
     _save(clips, out, options)
 
 
@@ -377,15 +362,15 @@ def segment(
     from mvemo.pipeline.clips.media_files import clip_lengths, missing_media
 
     refuse_replacing(out, force)
-    clips = read_manifest(file, root=root, media=False)
+    clips = manifests.read_manifest(file, root=root, media=False)
     missing_media(clips, file)
     durations = clip_lengths(clips, lambda problem: tell_note(f"not split: {problem}"))
-    segments = segment_manifest(clips, seconds, durations=durations, **options)
+    segments = manifests.segment_manifest(clips, seconds, durations=durations, **options)
     _save(segments, out, {"scheme": None})
     click.echo(f"{len(clips)} clips were split into {len(segments)} segments of {seconds:g} s")
 
 
-def _print_duplicates(clips: Manifest) -> int:
+def _print_duplicates(clips: manifests.Manifest) -> int:
     """Print near-duplicates in different groups, and return the number of pairs of clips."""
     from mvemo.extract.duplicates import find_duplicates
     from mvemo.pipeline.console.progress import Progress
@@ -402,20 +387,20 @@ def _print_duplicates(clips: Manifest) -> int:
     return n_pairs
 
 
-def _save(clips: Manifest, out: Path, options: dict[str, Any]) -> None:
+def _save(clips: manifests.Manifest, out: Path, options: dict[str, Any]) -> None:
     """Write a manifest, with its labels mapped to a paper's classes if requested."""
     if options["scheme"] is not None:
-        scheme = find_scheme(options["scheme"])
-        clips, notes = apply_scheme(clips, scheme, drop_unmapped=options["drop_unmapped"])
+        scheme = manifests.find_scheme(options["scheme"])
+        clips, notes = manifests.apply_scheme(clips, scheme, drop_unmapped=options["drop_unmapped"])
         _note(notes)
     if options.get("annotators"):
         clips = with_annotators(clips, options["annotators"])
-    write_manifest(clips, out)
+    manifests.write_manifest(clips, out)
     _summarise(clips)
     click.echo(f"wrote {out}")
 
 
-def _summarise(clips: Manifest) -> None:
+def _summarise(clips: manifests.Manifest) -> None:
     """Print clips, groups, labels, splits, folds and digest."""
     _note(clips.notes)
     click.echo(f"{clips.name}: {len(clips)} clips, {len(set(clips.groups))} groups, {clips.task}")
@@ -444,7 +429,7 @@ def _note(notes: Iterable[str]) -> None:
         tell_note(text)
 
 
-def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:
+def not_compared_lines(manifest: manifests.Manifest, search: Search) -> list[str]:
     """Return a line per modality on clips that were not compared, with the first reason."""
     found = defaultdict[str, list[str]](list)
     for clip_id, modality, reason in search.problems:

@@ -236,8 +236,8 @@ def _open_id3(path: Path, kind: Any) -> Any:
         if has_tags := opened.tags is not None:
             version, n_frames = opened.tags.version[:2], len(opened.tags.unknown_frames)
             # ID3v2.2 becomes ID3v2.3, which has other names, so that all frames must be known.
-            own = {name: getattr(id3, name) for name in ("TMOO", "TXXX")}
-            opened = kind(path, known_frames=None if version == (2, 2) else own, **as_is)
+            frames = {name: getattr(id3, name) for name in ("TMOO", "TXXX")}
+            opened = kind(path, known_frames=None if version == (2, 2) else frames, **as_is)
     except MutagenError as problem:
         raise BadTags(f"its ID3 tag cannot be read: {problem}") from None
     if has_tags:

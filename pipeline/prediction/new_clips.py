@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media.isolated import (
-    HAS_PICTURES,
-    PROBE,
-    read_each,
-    read_one,
-    start_readers,
-)
+from mvemo.extract.media import isolated
+from mvemo.extract.media.isolated import read_each
 from mvemo.extract.store.contents import place_of
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.fuse.final.model import FeatureKey
@@ -27,13 +22,7 @@ from mvemo.manifests.array_types import F64
 from mvemo.manifests.clip_rows import parse_stretch
 from mvemo.manifests.errors import BadOption, BadText, MvemoError, Problems
 from mvemo.manifests.labels import UNLABELLED
-from mvemo.manifests.layouts.scan import (
-    AUDIO_SUFFIXES,
-    BAD_NAME,
-    UNKNOWN,
-    find_media,
-    left_out_notes,
-)
+from mvemo.manifests.layouts import scan
 from mvemo.manifests.recognition import recognise
 from mvemo.manifests.tables import TABLES, TableRows, collect_table
 from mvemo.manifests.text_table import escaped
@@ -91,7 +80,7 @@ def clips_and_settings(
     settings = PredictSettings(modalities, request.weights, request.device, coverage)
     if not later:
         # The readers start while this process imports PyTorch.
-        start_readers()
+        isolated.start_readers()
         _import_torch(request.device)
 
     from mvemo.fuse.final.model import load_model, with_coverage
@@ -109,7 +98,7 @@ def clips_and_settings(
 
 def warm_up(folder: Path, settings: PredictSettings) -> None:
     """Start what reads clips: worker processes and PyTorch; download missing weights."""
-    start_readers()
+    isolated.start_readers()
     _import_torch(settings.device)
     _fetch(folder, settings)
 
@@ -139,7 +128,7 @@ def find_clips(inputs: Sequence[str], columns: Mapping[str, str] | None = None) 
     for entry in inputs:
         for clip in _clips_of(entry, columns or {}):
             if (name := escaped(clip.file)) != clip.file:
-                clip = replace(clip, file=name, problem=clip.problem or BAD_NAME)
+                clip = replace(clip, file=name, problem=clip.problem or scan.BAD_NAME)
             clips.setdefault((place_of(clip.path), clip.start, clip.duration), clip)
     return list(clips.values())
 
@@ -147,7 +136,7 @@ def find_clips(inputs: Sequence[str], columns: Mapping[str, str] | None = None) 
 def modalities_of(clips: Sequence[NewClip]) -> tuple[str, ...]:
     """Return the modalities of clips, judged by their file name extensions."""
     suffixes = {clip.path.suffix.lower() for clip in clips if not clip.problem}
-    return ("audio",) if suffixes and suffixes <= AUDIO_SUFFIXES else ("audio", "video")
+    return ("audio",) if suffixes and suffixes <= scan.AUDIO_SUFFIXES else ("audio", "video")
 
 
 def have_pictures(clips: Sequence[NewClip]) -> list[bool]:
@@ -155,9 +144,9 @@ def have_pictures(clips: Sequence[NewClip]) -> list[bool]:
 
     The containers of the first `MOST_OPENED` videos are opened.
     """
-    found = [clip.path.suffix.lower() not in AUDIO_SUFFIXES for clip in clips]
+    found = [clip.path.suffix.lower() not in scan.AUDIO_SUFFIXES for clip in clips]
     rows = [row for row, clip in enumerate(clips) if found[row] and not clip.problem][:MOST_OPENED]
-    for i, has in read_each(HAS_PICTURES, [(clips[row].path, {}) for row in rows]):
+    for i, has in read_each(isolated.HAS_PICTURES, [(clips[row].path, {}) for row in rows]):
         found[rows[i]] = has is not False  # an error is reported when the file is read
     return found
 
@@ -166,14 +155,14 @@ def _clips_of(entry: str, columns: Mapping[str, str]) -> list[NewClip]:
     path = Path(entry)
     if path.is_dir():
         left_out: list[tuple[str, str]] = []
-        files = [path / name for name in find_media(path, left_out, follow_links=True)]
-        for note in left_out_notes([each for each in left_out if each[1] == UNKNOWN]):
+        files = [path / name for name in scan.find_media(path, left_out, follow_links=True)]
+        for note in scan.left_out_notes([each for each in left_out if each[1] == scan.UNKNOWN]):
             tell_note(f"{path}: {note}")
         clips = [NewClip(str(file), file) for file in files]
         clips += [
             NewClip(str(path / name), path / name, problem=reason)
             for name, reason in left_out
-            if reason != UNKNOWN
+            if reason != scan.UNKNOWN
         ]
         return clips or [NewClip(str(path), path, problem="the folder has no media files")]
     if path.exists():
@@ -258,7 +247,7 @@ class Windows:
 
 def clip_seconds(clip: NewClip) -> float:
     """Return the length of a clip in seconds; raise MvemoError if it cannot be read."""
-    length: float = read_one(PROBE, clip.path) - clip.start
+    length: float = isolated.read_one(isolated.PROBE, clip.path) - clip.start
     if length <= 0:
         raise BadMedia(f"{clip.path}: the clip starts at {clip.start:g} s, after the file's end")
     return length if clip.duration is None else min(length, clip.duration)

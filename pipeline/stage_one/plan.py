@@ -7,21 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mvemo import manifests
 from mvemo.cache import ClipTable, open_cache, unfinished_run
 from mvemo.extract import NetSettings, RunSettings, WeightReport, cost
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.training import devices, losses, protocols
-from mvemo.manifests import (
-    Folds,
-    Manifest,
-    ManifestOptions,
-    fold_notes,
-    labels,
-    prescribed_split,
-    read_folds,
-    read_manifest,
-)
+from mvemo.manifests import labels
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline import starting_weights
 from mvemo.pipeline.clips import clip_tables, media_files
@@ -39,7 +31,7 @@ class ExtractPlan:
     """Checked inputs of a run of stage one, or of a part of it."""
 
     request: ExtractRequest  # its settings include the precision chosen for the device
-    manifest: Manifest
+    manifest: manifests.Manifest
     nets: tuple[NetSettings, ...]
     evaluation: clip_tables.Evaluation
     facts: dict[str, Any]  # provenance for the cache
@@ -154,7 +146,7 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
     return ExtractPlan(request, manifest, tuple(nets), evaluation, facts, tuple(notes), reports)
 
 
-def _check_protocol(manifest: Manifest, settings: Settings) -> None:
+def _check_protocol(manifest: manifests.Manifest, settings: Settings) -> None:
     """Raise BadOption if a split would be ignored; note that training without a GPU is slow."""
     protocol = settings.extract.run.protocol
     if protocol not in ("frozen", "holdout"):
@@ -172,7 +164,9 @@ def _check_protocol(manifest: Manifest, settings: Settings) -> None:
         )
 
 
-def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]:
+def _without_picture_nets(
+    plans: list[NetSettings], manifest: manifests.Manifest
+) -> list[NetSettings]:
     """Leave out video nets, with a message, if all files are audio files."""
     if not media_files.only_sound(manifest):
         return plans
@@ -183,9 +177,11 @@ def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[
     return [plan for plan in plans if plan.name not in names]
 
 
-def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead: str) -> None:
+def ask_about_split(
+    manifest: manifests.Manifest, settings: Settings, *, who: str, instead: str
+) -> None:
     """Raise BadOption if `who` would ignore the manifest's split; `instead` is the advice."""
-    if settings.folds_named or prescribed_split(manifest)[0] is None:
+    if settings.folds_named or manifests.prescribed_split(manifest)[0] is None:
         return
     raise BadOption(
         f"the manifest prescribes a split, but {who} makes folds: {instead}; "
@@ -201,7 +197,7 @@ def tell_unused_seed(option: str, table: ClipTable, fold_file: Path | None) -> N
 
 
 def _check_losses_and_weights(
-    plans: Sequence[NetSettings], manifest: Manifest, run: RunSettings
+    plans: Sequence[NetSettings], manifest: manifests.Manifest, run: RunSettings
 ) -> tuple[WeightReport, ...]:
     """Check that losses fit the task and weights fit the nets; return reports on weights."""
     reports: list[WeightReport | None] = []
@@ -220,9 +216,9 @@ def _check_losses_and_weights(
     return tuple(filter(None, reports))
 
 
-def manifest_with_media(path: Path, options: ManifestOptions) -> Manifest:
+def manifest_with_media(path: Path, options: manifests.ManifestOptions) -> manifests.Manifest:
     """Read a manifest; print a note on missing media; raise BadOption if all are missing."""
-    manifest = read_manifest(path, options, media=False)
+    manifest = manifests.read_manifest(path, options, media=False)
     for note in manifest.notes:
         tell_note(note)
     missing = media_files.missing_media(manifest, path)
@@ -236,21 +232,23 @@ def manifest_with_media(path: Path, options: ManifestOptions) -> Manifest:
 
 
 def read_fold_file(
-    fold_file: Path | None, manifest: Manifest, settings: Settings
-) -> tuple[Folds | None, Settings]:
+    fold_file: Path | None, manifest: manifests.Manifest, settings: Settings
+) -> tuple[manifests.Folds | None, Settings]:
     """Return the folds in a file, in the clips' order, and settings with their number."""
     if fold_file is None:
         return None, settings
     if settings.extract.run.protocol == "holdout":
         raise BadOption(f"--folds {fold_file}: the holdout protocol has no folds: leave it out")
-    folds = read_folds(fold_file, manifest)
-    notes = fold_notes(manifest.labels, manifest.groups, folds.k, manifest.task, manifest.classes)
+    folds = manifests.read_folds(fold_file, manifest)
+    notes = manifests.fold_notes(
+        manifest.labels, manifest.groups, folds.k, manifest.task, manifest.classes
+    )
     # Seed -1 marks prescribed folds, which no seed can reproduce.
     folds = replace(folds, seed=-1, manifest_digest=manifest.digest, notes=notes)
     return folds, replace(settings, extract=replace(settings.extract, folds=folds.k))
 
 
-def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
+def _refuse_other_clips(out: Path, manifest: manifests.Manifest) -> None:
     """Raise BadOption if the run would drop another data set or imported features."""
     clip_ids = set(manifest.clip_ids)
     name, unfinished = unfinished_run(out)

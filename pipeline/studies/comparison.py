@@ -25,17 +25,10 @@ from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.splits.assignment import VALIDATION
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.studies import study as data
+from mvemo.pipeline.studies import study_file
 from mvemo.pipeline.studies.plots import Bar, Plot, score_bars, score_lines
 from mvemo.pipeline.studies.predictors import ArrayPredictor, FoldPredictions
 from mvemo.pipeline.studies.study import Songs, Study, StudyMedia
-from mvemo.pipeline.studies.study_file import (
-    INTERVAL_NOTE,
-    Figure,
-    StudyFile,
-    fill,
-    matches,
-    published,
-)
 from mvemo.pipeline.studies.trainings import train_ahead
 
 
@@ -127,7 +120,7 @@ class Draft:
     """Result of a study while it runs; functions named in study files add to it."""
 
     study: Study
-    file: StudyFile
+    file: study_file.StudyFile
     options: Mapping[str, Any]
     compared: list[Compared] = field(default_factory=list)
     counts: list[list[Value]] = field(default_factory=list)  # rows of the table of counts
@@ -150,7 +143,7 @@ class Draft:
     @property
     def sources(self) -> list[str]:
         """Citations of the published values."""
-        known = {**papers.SOURCES, **published()["sources"]}
+        known = {**papers.SOURCES, **study_file.published()["sources"]}
         return [known.get(source, source) for source in self.file.sources]
 
     def text(self, template: str) -> str:
@@ -159,8 +152,12 @@ class Draft:
         is_scored = self.study.manifest.task != UNLABELLED
         title = self.task.primary_title if is_scored else ""
         single = {axis: v[0] for axis, v in self.file.grid.items() if len(v) == 1}
-        words = {"score": title, "Score": title[:1].upper() + title[1:], "interval": INTERVAL_NOTE}
-        return fill(template, {**single, **words})
+        words = {
+            "score": title,
+            "Score": title[:1].upper() + title[1:],
+            "interval": study_file.INTERVAL_NOTE,
+        }
+        return study_file.fill(template, {**single, **words})
 
     def __str__(self) -> str:
         """Format tables and notes for the terminal."""
@@ -326,7 +323,7 @@ def main_table(draft: Draft) -> Table:
         ends = zip(*((g.mean, *g.interval) if g else [None] * 3 for g in gaps), strict=True)
         columns += [(Column(n, draft.kind), part) for n, part in zip(names, ends, strict=True)]
     if draft.task.in_percent:
-        figures: dict[str, list[Figure]] = {}
+        figures: dict[str, list[study_file.Figure]] = {}
         for figure in draft.file.published:
             if figure.table != "counts":
                 figures.setdefault(figure.column, []).append(figure)
@@ -342,7 +339,7 @@ def main_table(draft: Draft) -> Table:
     return table(heads, list(zip(*cells, strict=True)), title=title, name=spec.name)
 
 
-def _value(file: StudyFile, name: str, row: StudyRow) -> Value:
+def _value(file: study_file.StudyFile, name: str, row: StudyRow) -> Value:
     """Return a row's cell in the column `name`, one of the first columns."""
     if name == "nets":
         return ", ".join(plan.name for plan in row.plans)
@@ -359,7 +356,7 @@ def _value(file: StudyFile, name: str, row: StudyRow) -> Value:
 
 
 def printed_figure(
-    draft: Draft, figures: Sequence[Figure], row: StudyRow, study: Study
+    draft: Draft, figures: Sequence[study_file.Figure], row: StudyRow, study: Study
 ) -> float | None:
     """Return the first published value that may be shown next to a row; None if there is none."""
     values = {"protocol": row.protocol, "varied": "", **row.values}
@@ -369,7 +366,7 @@ def printed_figure(
     for figure in figures:
         seconds = figure.segment or float(row.values.get("segment", 0))
         if (
-            matches(figure.where, values)
+            study_file.matches(figure.where, values)
             and (figure.rule != "pl20" or data.matches_pl20(study, *row.plans))
             and (figure.rule != "j22" or data.matches_j22(study, *row.plans, seconds=seconds))
             and (value := _published_value(figure.value, values)) is not None
@@ -383,12 +380,12 @@ def _published_value(value: float | str, values: Mapping[str, Any]) -> float | N
     if not isinstance(value, str):
         return value
     found: Any = {
-        **published(),
+        **study_file.published(),
         "PL20": {"table_2": papers.PL20_TABLE_2, "table_3": papers.PL20_TABLE_3},
         "Z22": {"table_1": papers.Z22_TABLE_1},
     }
     try:
-        for key in fill(value, values).split("."):
+        for key in study_file.fill(value, values).split("."):
             found = found.get(key) if isinstance(found, Mapping) else getattr(found, key, None)
     except KeyError:
         return None

@@ -98,8 +98,8 @@ def _lowpass(kilohertz: str) -> Dress:
     def limit(y: F32, sr: int) -> F32:
         if cut >= sr:
             return y
-        there = soxr.resample(y.T, sr, cut)
-        return librosa.util.fix_length(soxr.resample(there, cut, sr).T, size=y.shape[1])
+        lower = soxr.resample(y.T, sr, cut)
+        return librosa.util.fix_length(soxr.resample(lower, cut, sr).T, size=y.shape[1])
 
     return Dress(limit)
 
@@ -194,15 +194,15 @@ def dress(
             length = min(length, wanted.seconds)
         if not has_pictures:
             return _write_sound(path, wanted, target, start, length)
-        made: list[Path] = []
+        copies: list[Path] = []
         if has_sound:
-            made.append(_write_sound(path, wanted, target.with_suffix(".sound"), start, length))
+            copies.append(_write_sound(path, wanted, target.with_suffix(".sound"), start, length))
         pictures, whole = path, start == 0 and length is None and wanted.speed == 1
         if not (copied and whole):
-            made.append(_write_pictures(path, wanted, target, start, length))
-            pictures = made[-1]
-        joined = _join(pictures, made[0] if has_sound else None, target.with_suffix(".mkv"))
-        for part in made:
+            copies.append(_write_pictures(path, wanted, target, start, length))
+            pictures = copies[-1]
+        joined = _join(pictures, copies[0] if has_sound else None, target.with_suffix(".mkv"))
+        for part in copies:
             part.unlink()
         return joined
 

@@ -6,14 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mvemo.extract import (
-    NetSettings,
-    RunSettings,
-    TrainedNet,
-    TrainingClips,
-    WeightReport,
-    train_nets,
-)
+from mvemo import extract
 from mvemo.extract.training.devices import keep_freed_memory
 from mvemo.extract.training.protocols import known_nets
 from mvemo.extract.workers.pool import run_calls
@@ -31,9 +24,9 @@ class NetTraining:
     """Training of a net under a protocol: one net, or a net for each fold."""
 
     media: StudyMedia  # the decoded clips that the net reads
-    clips: TrainingClips  # the clips with their folds or split
-    plan: NetSettings
-    run: RunSettings  # protocol, seed, device
+    clips: extract.TrainingClips  # the clips with their folds or split
+    plan: extract.NetSettings
+    run: extract.RunSettings  # protocol, seed, device
     folder: Path  # the folder of trained nets
 
     def missing(self) -> dict[Path, NetTraining]:
@@ -48,10 +41,10 @@ class NetTraining:
     def nets(
         self,
         on_epoch: Callable[[str], None],
-        on_report: Callable[[WeightReport], None] | None = tell_weights,
-    ) -> Iterator[TrainedNet]:
+        on_report: Callable[[extract.WeightReport], None] | None = tell_weights,
+    ) -> Iterator[extract.TrainedNet]:
         """Yield the nets one by one; those that are trained already are read from the folder."""
-        return train_nets(
+        return extract.train_nets(
             self.plan,
             self.clips,
             self.run,

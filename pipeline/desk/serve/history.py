@@ -57,8 +57,8 @@ def replay(entries: Iterable[Entry], states: States | None = None) -> States:
             of_clip.clear()
         elif entry.get("undo"):
             del of_clip[-1:]
-        elif there := entry.get("moved"):
-            of_clip[:] = [replace(c, path=there) for c in of_clip]
+        elif moved := entry.get("moved"):
+            of_clip[:] = [replace(c, path=moved) for c in of_clip]
         else:
             label = None if entry["label"] is None else tuple(entry["label"])
             # Earlier versions stored comments that made the manifest unreadable.
