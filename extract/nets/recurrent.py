@@ -8,8 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.descriptors import dim_of
-from mvemo.extract.nets.parts import cards, sequences
-from mvemo.extract.nets.parts.cards import dropout
+from mvemo.extract.nets.parts import sequences
+from mvemo.extract.nets.parts.cards import (
+    DEMO_TRAINING,
+    NetCard,
+    NetOptions,
+    SequenceInput,
+    SharedSettings,
+    dropout,
+    profile,
+    scaled,
+)
 from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
 
@@ -24,7 +33,7 @@ POOL = 4
 
 
 @dataclass(frozen=True)
-class CRNNOptions(cards.NetOptions):
+class CRNNOptions(NetOptions):
     """Options of `CRNN`."""
 
     n_frames: int = setting(
@@ -49,15 +58,15 @@ class CRNNOptions(cards.NetOptions):
     dropout: float = dropout(0.3)
 
 
-@cards.NetCard(
+@NetCard(
     "crnn",
     CRNNOptions,
     {
         # J22: segments of 10 s; the paper gives no optimizer, learning rate or tau.
-        "paper": cards.profile(
+        "paper": profile(
             TrainSettings(loss="improved-centre", tau=1.0), n_frames=430, spectrogram_frames=860
         ),
-        "demo": cards.profile(
+        "demo": profile(
             TrainSettings(lr=3e-3, epochs=20, patience=6, loss="improved-centre", tau=1.0),
             width=0.25,
             n_frames=172,
@@ -82,7 +91,7 @@ class CRNN(sequences.DescriptorNet):
     def build(self, width: float) -> int:
         self._widths = sequences.band_widths(self.options.spectrogram_dim, self.options.bands)
         bands = len(self._widths)
-        half, hidden = cards.scaled(CHANNELS // 2, width), cards.scaled(HIDDEN, width)
+        half, hidden = scaled(CHANNELS // 2, width), scaled(HIDDEN, width)
         self.spectrogram_norm = sequences.FrameNorm(bands, momentum=None)
         along_time, along_frequency = (1, KERNEL), (KERNEL, 1)
         # C1 and C2 have no bias because a normalisation follows.
@@ -101,19 +110,19 @@ class CRNN(sequences.DescriptorNet):
         return 4 * hidden
 
     @classmethod
-    def input_of(cls, options: CRNNOptions) -> cards.SequenceInput:
+    def input_of(cls, options: CRNNOptions) -> SequenceInput:
         frames = max(options.n_frames, options.spectrogram_frames)
-        return cards.SequenceInput(("spectrogram", *DESCRIPTORS), frames)
+        return SequenceInput(("spectrogram", *DESCRIPTORS), frames)
 
     @classmethod
-    def shared_options(cls, shared: cards.SharedSettings) -> dict[str, Any]:
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
         return {
             "spectrogram_dim": dim_of("spectrogram", shared.descriptors),
             "lld_dim": sum(dim_of(name, shared.descriptors) for name in DESCRIPTORS),
         }
 
     @classmethod
-    def options_for(cls, seconds: float, shared: cards.SharedSettings) -> dict[str, Any]:
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
         return {
             "n_frames": sequences.frames_of(seconds, shared.descriptors),
             "spectrogram_frames": sequences.frames_of(seconds, shared.descriptors, "spectrogram"),
@@ -170,7 +179,7 @@ class CRNN(sequences.DescriptorNet):
 
 
 @dataclass(frozen=True)
-class RNNOptions(cards.NetOptions):
+class RNNOptions(NetOptions):
     """Options of `RNN`."""
 
     n_frames: int = setting(430, sequences.FRAMES_MEANING, ge=1)
@@ -179,14 +188,11 @@ class RNNOptions(cards.NetOptions):
     dropout: float = dropout(0.3, "between layers and before the classifier")
 
 
-@cards.NetCard(
+@NetCard(
     "rnn",
     RNNOptions,
     # J22: segments of 10 s; the paper gives neither optimizer nor learning rate.
-    {
-        "paper": cards.profile(n_frames=430),
-        "demo": cards.profile(cards.DEMO_TRAINING, width=0.5, n_frames=172),
-    },
+    {"paper": profile(n_frames=430), "demo": profile(DEMO_TRAINING, width=0.5, n_frames=172)},
 )
 class RNN(sequences.DescriptorNet):
     """Gated recurrent units over the MFCC of the frames; the last state is the embedding.
@@ -200,7 +206,7 @@ class RNN(sequences.DescriptorNet):
 
     def build(self, width: float) -> int:
         n_mfcc, layers = self.options.n_mfcc, self.options.layers
-        hidden = cards.scaled(HIDDEN, width)
+        hidden = scaled(HIDDEN, width)
         self.input_norm = sequences.FrameNorm(n_mfcc, momentum=None)
         dropout = self.options.dropout if layers > 1 else 0.0
         self.gru = nn.GRU(n_mfcc, hidden, num_layers=layers, batch_first=True, dropout=dropout)
