@@ -171,7 +171,7 @@ def _converted(hint: Any, value: Any, place: str) -> Any:
     kinds: tuple[Any, ...] = (str,) if origin is Literal else args or (hint,)
     if nested := [kind for kind in kinds if is_dataclass(kind)]:
         return from_table(nested[0], value, place)
-    if hint is Any or type(value) in kinds:
+    if hint is Any or type(value) in kinds or (str in kinds and isinstance(value, str)):
         return value
     if type(value) is int and float in kinds:
         return float(value)

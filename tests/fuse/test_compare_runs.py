@@ -208,7 +208,7 @@ def test_what_is_no_run_is_refused(runs, tmp_path):
     with pytest.raises(MvemoError, match=r"predictions\.csv: does not match"):
         compare_runs([base / "a", tmp_path])
     (tmp_path / "metrics.json").write_text("{")
-    with pytest.raises(MvemoError, match=r"metrics\.json: is not the metrics"):
+    with pytest.raises(MvemoError, match=r"metrics\.json: not JSON"):
         compare_runs([base / "a", tmp_path])
 
 

@@ -34,6 +34,7 @@ from mvemo.fuse.scaling import (
     standardise_within,
     unit_rows,
 )
+from mvemo.manifests.errors import MvemoError
 
 RNG = np.random.default_rng(0)
 # How far predicted probabilities may lie apart: both fits stop within 1e-6 nats of one minimum.
@@ -202,7 +203,7 @@ def test_groups_need_memory(tmp_path):
     path = frozen_cache(tmp_path / "f.h5", names=("music1d", "c3d"))
     with open_cache(path) as cache, pytest.raises(BadFeatures, match=r"GiB\): set fuse\.memory to"):
         evaluate(cache, EvaluationSettings(memory=0.0, within_groups=True))
-    with pytest.raises(BadFeatures, match="memory is -1: it must be 0 or more"):
+    with pytest.raises(MvemoError, match="memory is -1: it must be 0 or more"):
         EvaluationSettings(memory=-1)
 
 

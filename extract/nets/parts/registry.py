@@ -255,4 +255,6 @@ def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
     BadOption
         An option is unknown, or a value has the wrong type or range.
     """
-    return fill(kind.Options(), values, kind.name)
+    filled = fill(kind.Options(), values, kind.name)
+    # Some defaults depend on other options, so that only stated ones are passed.
+    return kind.Options(**{name: getattr(filled, name) for name in values})

@@ -61,7 +61,10 @@ def test_old_spellings_are_kept_with_a_note(manifest, tmp_path, capsys, program)
 
 # Words of a command (manifest m, folder tmp), and a part of its line.
 REFUSED = [
-    ("extract {m} --set nets.i3d.lr=fast", "--set nets.i3d.lr=fast: nets.i3d.lr: expected float"),
+    (
+        "extract {m} --set nets.i3d.lr=fast",
+        "--set nets.i3d.lr=fast: nets.i3d.lr: expected a",
+    ),
     ("extract {m} --set nets.i3d.lr=-1", "--set nets.i3d.lr=-1: nets.i3d.lr is -1.0"),
     ("extract {m} --set extract.embed=3 --set nets.i3d.lr=1", "--set extract.embed=3: extract."),
     ("extract {m} --set folds", "--set folds: write it as key=value"),

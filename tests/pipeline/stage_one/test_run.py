@@ -199,7 +199,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(ending, why, tmp_path, 
     ("options", "said"),
     [
         (["--protocol", "frozen"], "frozen protocol needs pretrained weights"),
-        (["--set", "nets.c3d.options={size=3}"], "c3d: size is 3: it must be 16 or more"),
+        (["--set", "nets.c3d.options={size=3}"], "c3d.size is 3: it must be 16 or more"),
         (["--weights", "c3d=nowhere.npz"], "there is no file nowhere.npz"),
         (["--weights", "nowhere.npz"], "write it as NET=FILE"),
         (["--weights", f"i3d={__file__}"], "run does not use i3d: expected one of music1d, c3d"),
