@@ -111,7 +111,8 @@ class ClipPrediction:
 
     def corrected(self, label: Sequence[str] | Mapping[str, float]) -> ClipPrediction:
         """Return the clip with classes or tags, or with some of its ratings, by a person."""
-        judged = replace(self, label=None, quadrant=None, proba=None, is_corrected=True)
+        predicted = ("label", "quadrant", "proba", "confidence", "doubt", "set")
+        judged = replace(self, **dict.fromkeys(predicted), is_corrected=True)  # type: ignore[arg-type]
         if isinstance(label, Mapping):
             ratings = {name: {"value": value} for name, value in label.items()}
             return replace(judged, values={**(self.values or {}), **ratings})

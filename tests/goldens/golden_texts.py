@@ -20,7 +20,8 @@ PATTERNS = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d:\d\d)?", "DATE"),
     (r"\b(about |at most )?\d+(\.\d+)? (s|ms|min|h)( \d+ (s|min))?( left)?\b", "TIME"),
     (r"\b\d+(\.\d+)? ([KMG]i?B|bytes)\b", "SIZE"),
-    (r"\b[0-9a-f]{16,64}\b", "DIGEST"),
+    # Numbers in full precision differ in their last digits, and in the number of these.
+    (r"(?<=\.)\d{12,}(e-?\d+)?|\b[0-9a-f]{16,64}\b", "DIGEST"),
     (r"(?m)^.*(versions:|command:).*$", ""),
 )
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.I)
