@@ -39,13 +39,12 @@ function drawNames(groups) {
   for (const [name, points] of groups) {
     if (!points.length || !name) continue;
     const mean = (i) => points.reduce((sum, point) => sum + point[i], 0) / points.length;
-    // Above few dots, or below them at the top; among many.
-    const ys = points.map(([, y]) => y);
-    const edge = Math.min(...ys) < MARGIN + 20 ? Math.max(...ys) + 18 : Math.min(...ys) - 9;
-    const [x, middle] = [mean(0), points.length > 40 ? mean(1) + 4 : edge];
-    const isFree = (y) => !taken.some(([a, b]) => Math.abs(a - x) < 60 && Math.abs(b - y) < 15);
-    const y = [0, -15, 15, -30, 30].map((step) => middle + step).find(isFree) ?? middle;
-    taken.push([x, y]);
+    const [x, middle, half] = [mean(0), mean(1) + 4, pen.measureText(name).width / 2];
+    const isFree = (y) => y > MARGIN && y < size()[1] - MARGIN
+      && !taken.some(([a, b, c]) => Math.abs(a - x) < half + c + 3 && Math.abs(b - y) < 14);
+    const y = [0, -14, 14, -28, 28].map((step) => middle + step).find(isFree);
+    if (y === undefined) continue; // its colour and its button name it
+    taken.push([x, y, half]);
     pen.strokeText(name, x, y);
     pen.fillText(name, x, y);
   }
