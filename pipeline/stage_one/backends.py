@@ -48,7 +48,7 @@ _FINAL = (TrainingDiverged, ClipFailed)
 _ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|ws|wss)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})")
 
 
-class Task(Protocol):
+class RunTask(Protocol):
     """Part of the work of a run, which can be pickled."""
 
     @property
@@ -57,7 +57,7 @@ class Task(Protocol):
 
 
 # A task with its result or its error.
-Done = tuple[Task, Any]
+Done = tuple[RunTask, Any]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Backend:
     """Function that runs tasks, in worker processes or on Dask."""
 
     # Yields tasks with their results in the order in which they finish, and calls the `Note`.
-    do: Callable[[Sequence[Task], Note], Iterator[Done]]
+    do: Callable[[Sequence[RunTask], Note], Iterator[Done]]
     processes: int  # number of concurrent tasks
 
 
@@ -132,7 +132,7 @@ def visible_gpus() -> list[str]:
 def local_backend(run: RunSettings, jobs: int) -> Backend:
     """Return a backend of `jobs` processes on this machine."""
 
-    def do(tasks: Sequence[Task], note: Note) -> Iterator[Done]:
+    def do(tasks: Sequence[RunTask], note: Note) -> Iterator[Done]:
         calls = [Call(DO_TASK, (task,), parts=True) for task in tasks]
         for outcome in run_calls(calls, environments=job_environments(jobs, run)):
             if not outcome.last:
@@ -153,7 +153,7 @@ def dask_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
         n_workers = check_workers(client, address, folders)
         tell(f"{n_workers} worker{'s' * (n_workers != 1)} of {address}")
 
-        def do(tasks: Sequence[Task], note: Note) -> Iterator[Done]:
+        def do(tasks: Sequence[RunTask], note: Note) -> Iterator[Done]:
             waiting, attempt = tasks, 0
             while waiting:
                 again, attempt = [], attempt + 1
@@ -254,7 +254,7 @@ def do_packed(packed: bytes) -> Any:
         return error
 
 
-def _results(client: Any, address: str, tasks: Sequence[Task]) -> Iterator[Done]:
+def _results(client: Any, address: str, tasks: Sequence[RunTask]) -> Iterator[Done]:
     """Yield each task and its result, in the order in which they finish."""
     from distributed.comm.core import CommClosedError
 

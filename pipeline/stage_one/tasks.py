@@ -24,7 +24,7 @@ from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.errors import ClipFailed, TaskFailed
 from mvemo.pipeline.stage_one import steps
-from mvemo.pipeline.stage_one.backends import Backend, Note, Task
+from mvemo.pipeline.stage_one.backends import Backend, Note, RunTask
 from mvemo.pipeline.stage_one.division import Training, batch_sizes
 from mvemo.pipeline.stage_one.plan import ExtractPlan
 
@@ -169,9 +169,9 @@ class SpreadRun:
             tasks.append(ClipTask(part, StoredRows(keys, failed, stored.number)))
         return tasks
 
-    def _do(self, tasks: Sequence[Task], bar: progress.Progress) -> None:
+    def _do(self, tasks: Sequence[RunTask], bar: progress.Progress) -> None:
         """Run all tasks; if some failed, raise one error when all others are done."""
-        failed: list[tuple[Task, BaseException]] = []
+        failed: list[tuple[RunTask, BaseException]] = []
         for task, result in self.backend.do(tasks, bar.report):
             clips = lost = {""}
             if isinstance(task, ClipTask):
@@ -196,7 +196,7 @@ class SpreadRun:
                 "command again"
             ) from None
 
-    def _take_up(self, task: Task, finished: Finished) -> None:
+    def _take_up(self, task: RunTask, finished: Finished) -> None:
         """Add the rows of a task to the cache, and check that none is missing."""
         self.writer.take_up(finished.parts)
         failed = {(clip, stage) for clip, stage, _ in self.writer.failures}

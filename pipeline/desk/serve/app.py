@@ -28,7 +28,7 @@ from mvemo.manifests.text_files import parse_json
 from mvemo.pipeline.desk.playlists import file_stem, write_playlist
 from mvemo.pipeline.desk.serve.access import Access
 from mvemo.pipeline.desk.serve.corrections import KEPT
-from mvemo.pipeline.desk.serve.jobs import Job, QueueFull, Worker, model_record
+from mvemo.pipeline.desk.serve.jobs import Job, JobWorker, QueueFull, model_record
 from mvemo.pipeline.desk.serve.library import SUFFIXES, Library, OutsideFolders
 from mvemo.pipeline.desk.serve.waveform import read_waveform
 
@@ -73,7 +73,7 @@ class Api:
     def __init__(
         self,
         library: Library,
-        worker: Worker,
+        worker: JobWorker,
         shown: str,
         most_upload: int,
         report: dict[str, Any] | None = None,

@@ -65,7 +65,7 @@ class QueueFull(Exception):
     """The queue has no room for another job."""
 
 
-class Worker:
+class JobWorker:
     """Thread that runs jobs one after the other with warm nets."""
 
     def __init__(self, library: Library, folder: Path, settings: PredictSettings) -> None:
@@ -385,7 +385,7 @@ def is_told(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] == "mvemo"
 
 
-def model_record(worker: Worker, name: str, folder: Path) -> dict[str, Any]:
+def model_record(worker: JobWorker, name: str, folder: Path) -> dict[str, Any]:
     """Return what the page must know about a model."""
     from itertools import cycle
 

@@ -20,7 +20,7 @@ from mvemo.pipeline.desk.serve import run_folder
 from mvemo.pipeline.desk.serve.access import Access, new_token
 from mvemo.pipeline.desk.serve.app import Api, make_app
 from mvemo.pipeline.desk.serve.corrections import Corrections
-from mvemo.pipeline.desk.serve.jobs import Job, Worker
+from mvemo.pipeline.desk.serve.jobs import Job, JobWorker
 from mvemo.pipeline.desk.serve.library import Library
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 
@@ -73,7 +73,7 @@ def serve(source: Path, settings: ServeSettings) -> None:
         manifest = run_folder.run_manifest(source) if run_folder.is_run(source) else None
         root = folder if manifest is None else manifest.root
         library = Library([root], work, content_digest(settings.model / MODEL))
-        worker = Worker(library, settings.model, settings.predict)
+        worker = JobWorker(library, settings.model, settings.predict)
         model = worker.model
         report = None
         if manifest is not None:

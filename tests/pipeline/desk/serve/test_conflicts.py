@@ -20,7 +20,7 @@ from mvemo.pipeline.desk.serve import jobs
 from mvemo.pipeline.desk.serve.access import Access
 from mvemo.pipeline.desk.serve.app import Api, make_app
 from mvemo.pipeline.desk.serve.corrections import Corrections
-from mvemo.pipeline.desk.serve.jobs import MOST_WAITING, Job, Worker
+from mvemo.pipeline.desk.serve.jobs import MOST_WAITING, Job, JobWorker
 from mvemo.pipeline.desk.serve.library import Library
 from mvemo.pipeline.models.boxed import model_folder
 from mvemo.pipeline.prediction import feature_maker, run
@@ -255,7 +255,7 @@ def library(tmp_path):
 
 @pytest.fixture
 def worker(library, model):
-    return Worker(library, model, PredictSettings())
+    return JobWorker(library, model, PredictSettings())
 
 
 def run_all(worker):

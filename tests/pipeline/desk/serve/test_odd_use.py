@@ -20,7 +20,7 @@ from mvemo.fuse.final.model import load_model
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.desk.serve.access import Access
 from mvemo.pipeline.desk.serve.app import SCHEMA, Api, make_app
-from mvemo.pipeline.desk.serve.jobs import Job, Worker
+from mvemo.pipeline.desk.serve.jobs import Job, JobWorker
 from mvemo.pipeline.desk.serve.library import SUFFIXES, Library
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 
@@ -38,7 +38,7 @@ def library(tmp_path):
 @pytest.fixture
 def worker(library, model, monkeypatch):
     """A worker that notes the clips of each step, and fails with a clip named bad."""
-    made = Worker(library, model, PredictSettings())
+    made = JobWorker(library, model, PredictSettings())
     made.steps = []
 
     def read(job, ids):
