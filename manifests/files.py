@@ -171,12 +171,9 @@ def stamp_of(file: Path | int) -> Stamp:
 
 
 def find_stamp(path: str | Path) -> list[int] | None:
-    """Return size and modification time of a file as a JSON value, or None if there is none.
-
-    A file that was moved away and back has the same ones.
-    """
+    """Return the stamp of a file as a JSON value, or None if there is no such file."""
     try:
-        return list(stamp_of(Path(path))[:2])
+        return list(stamp_of(Path(path)))
     except (OSError, ValueError):
         return None
 

@@ -168,7 +168,7 @@ class Library:
             self._clips[clip_id], self._revisions[clip_id] = record, self.revision
             if "model" in facts:
                 self._made_by[clip_id] = self.model
-                self._stamps[clip_id] = find_stamp(record["path"])
+                self._stamps[clip_id] = _size_and_time(record["path"])
             if self._is_kept(record):
                 self._save(record)
             if facts.get("content") and self.corrections is not None:
@@ -279,7 +279,7 @@ class Library:
             with suppress(OSError, OutsideFolders):
                 self.file_of(clip_id)
                 record, known = self._clips[clip_id], self._stamps.get(clip_id)
-                is_replaced = known not in (None, find_stamp(record["path"]))
+                is_replaced = known not in (None, _size_and_time(record["path"]))
                 if record["state"] == "missing" or (record["state"] == "done" and is_replaced):
                     self.update(clip_id, {"state": "waiting", "error": None})
 
@@ -300,7 +300,7 @@ class Library:
         if n_bad:
             self.problems.append(f"{self._journal.path}: {n_bad} unreadable lines were skipped")
         for clip_id, record in dict(named).items():
-            now = find_stamp(record["path"])
+            now = _size_and_time(record["path"])
             if now is None:
                 # A disk may only be unplugged.
                 self._gone.append(record)
@@ -333,7 +333,7 @@ class Library:
     def _kept(self, record: Record) -> Record:
         """Return the entry of a clip in the work folder."""
         made_by = self._made_by.get(record["id"])
-        return {**record, "stamp": find_stamp(record["path"]), "made_by": made_by}
+        return {**record, "stamp": _size_and_time(record["path"]), "made_by": made_by}
 
 
 def prediction_facts(model: FinalModel, clip: ClipPrediction, name: str, path: Path) -> Record:
@@ -373,6 +373,11 @@ def map_axes(model: FinalModel) -> list[str]:
     each = dict.fromkeys(model.classes, 1.0)
     place = place_of(each, {}) if model.task == "regression" else place_of({}, each)
     return ["valence", "arousal"] if place else ["component 1", "component 2"]
+
+
+def _size_and_time(path: str) -> list[int] | None:
+    """Return what a file keeps that is moved away and back; None if there is no such file."""
+    return (find_stamp(path) or [])[:2] or None
 
 
 def _length(model: FinalModel, target: str) -> float:
