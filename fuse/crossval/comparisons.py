@@ -5,7 +5,7 @@ A difference, its interval and its p-value all refer to the clips that both mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -113,22 +113,19 @@ def compare_models(
     ]
 
 
+def folded(results: Results, outputs: Mapping[str, F64]) -> FoldedOutputs:
+    """Return outputs of models, by name, on the clips and folds of an evaluation."""
+    return FoldedOutputs(
+        results.task, results.y_true, results.groups, results.folds, results.k, outputs
+    )
+
+
 def compare_results(
     repeats: Sequence[Results], resamples: Resamples | None = None
 ) -> list[Comparison]:
     """Test each fusion against its best single feature, or all pairs if no model has features."""
     models = repeats[0].models
-    outputs = [
-        FoldedOutputs(
-            one.task,
-            one.y_true,
-            one.groups,
-            one.folds,
-            one.k,
-            {m.name: m.outputs for m in one.models},
-        )
-        for one in repeats
-    ]
+    outputs = [folded(one, {m.name: m.outputs for m in one.models}) for one in repeats]
     if not any(model.features for model in models):
         names = [model.name for model in models]
         return compare_models(outputs, list(combinations(names, 2)), resamples)

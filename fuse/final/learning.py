@@ -40,7 +40,7 @@ from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_types import F64, Bools
 from mvemo.manifests.files import replacing_together
 from mvemo.manifests.labels import label_kind
-from mvemo.manifests.text_files import parse_json
+from mvemo.manifests.text_files import read_json
 from mvemo.manifests.text_table import listed
 
 # Fewest corrected clips of a class, and of tags or ratings, from which a score says something.
@@ -128,7 +128,7 @@ def learn(
     note = f"learned from {result.n_corrections} corrections{people}. {result.text}"
     notes = [*base.facts.get("notes", []), note]
     new = replace(new, facts={**new.facts, "notes": notes, "learned_from": facts})
-    names = parse_json((Path(model) / final_model.MODEL).read_text(encoding="utf-8"))["files"]
+    names = read_json(Path(model) / final_model.MODEL)["files"]
     extra = tuple(name for name in names if name not in (final_model.HEADS, final_model.REFERENCE))
     with replacing_together(Path(out)) as folder:
         for name in extra:

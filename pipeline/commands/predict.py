@@ -165,9 +165,11 @@ def predict(
             click.echo(plan_text(clips, folder, settings))
             return 0
         if not is_read:
+            from mvemo.pipeline.prediction.predictions import unpredicted
+
             model, found = request.unreadable(folder, clips, settings)
-            lines = ((f"not predicted: {p.path}: {p.error}", [p.record()]) for p in found)
-            return _show_timelines(((model, *line) for line in lines), shown)
+            unread = ((model, *unpredicted(p.path, p.error)) for p in found)
+            return _show_timelines(unread, shown)
         from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
 
         to = timeline_to or OUT_FOLDER.convert("timelines", None, None)

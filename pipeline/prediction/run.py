@@ -176,10 +176,6 @@ def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
 
 def plan_text(clips: Sequence[new_clips.NewClip], folder: Path, settings: PredictSettings) -> str:
     """Return an estimate of the time and the memory that predicting these clips needs."""
-    if all(clip.problem for clip in clips):
-        # Without clips to time, neither torch nor nets are needed.
-        return f"clips: {len(clips)}, {len(clips)} of them cannot be read"
-
     from mvemo.pipeline.prediction import embedding
 
     reader = embedding.BatchReader(FeatureMaker(folder, settings))

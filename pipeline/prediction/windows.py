@@ -383,10 +383,10 @@ def read_windows(
             and not (feature.descriptors and any(undescribed))
         }
         for i, feature in enumerate(read.features.values()):
-            n, start = len(read.features), i
-
-            def tell_share(share: float, n: int = n, start: int = start) -> object:
-                return progress(0.4 + 0.5 * (start + share) / n)
-
-            feature.read(read, tell_share)
+            feature.read(read, _share_of(progress, i, len(read.features)))
         yield read
+
+
+def _share_of(progress: Progress, i: int, n: int) -> Progress:
+    """Return the progress of feature `i` of `n`, which have half of the work."""
+    return lambda share: progress(0.4 + 0.5 * (i + share) / n)

@@ -11,9 +11,9 @@ import numpy as np
 from mvemo.extract import NetSettings, TrainingDiverged
 from mvemo.fuse import Results, Task
 from mvemo.fuse.bootstrap import resample_groups
-from mvemo.fuse.crossval.comparisons import Comparison, compare_models, with_primary_intervals
+from mvemo.fuse.crossval import comparisons
+from mvemo.fuse.crossval.comparisons import Comparison, with_primary_intervals
 from mvemo.fuse.crossval.evaluation import join_repeats
-from mvemo.fuse.crossval.paired_tests import FoldedOutputs
 from mvemo.fuse.external import Predictions, score_predictions
 from mvemo.fuse.numeric import complete, mean_of_finite
 from mvemo.fuse.report import published as papers
@@ -237,18 +237,14 @@ def difference(first: Compared, second: Compared) -> Comparison | None:
     if first.row.shuffled != second.row.shuffled:
         return None
     repeats = [
-        FoldedOutputs(
-            one.task,
-            one.y_true,
-            one.groups,
-            one.folds,
-            one.k,
+        comparisons.folded(
+            one,
             {first.row.name: one.models[0].outputs, second.row.name: other.models[0].outputs},
         )
         for one, other in zip(evaluations(first.results), evaluations(second.results), strict=True)
     ]
     pair = (first.row.name, second.row.name)
-    return compare_models(repeats, [pair], resample_groups(first.results.groups))[0]
+    return comparisons.compare_models(repeats, [pair], resample_groups(first.results.groups))[0]
 
 
 def divergence_notes(draft: Draft) -> list[str]:

@@ -354,7 +354,7 @@ class JobWorker:
         def progress(share: float) -> None:
             if job.state == "cancelled":
                 raise CancelledError
-            job.done = min(int(100 * share), 99)
+            job.done = int(100 * share)
             if share > 0:
                 job.seconds_left = (time.monotonic() - start) * (1 / share - 1)
 

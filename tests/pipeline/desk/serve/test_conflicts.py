@@ -27,14 +27,6 @@ from mvemo.pipeline.prediction import feature_maker, run
 from mvemo.pipeline.prediction.new_clips import PredictSettings
 
 
-@pytest.fixture(scope="module")
-def server(model, tmp_path_factory):
-    started = Server(model, write_songs(tmp_path_factory.mktemp("served") / "songs"))
-    started.clips()
-    yield started
-    assert started.end() == 143
-
-
 @pytest.fixture
 def song(server):
     """The record of a song without corrections."""

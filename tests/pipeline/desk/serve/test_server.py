@@ -23,14 +23,6 @@ from mvemo.pipeline.desk.serve.app import SCHEMA, Api
 DOCUMENT = json.loads(SCHEMA.read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def server(model, tmp_path_factory):
-    started = Server(model, write_songs(tmp_path_factory.mktemp("served") / "songs"))
-    started.clips()
-    yield started
-    assert started.end() == 143
-
-
 def valid(path, method, response):
     """Check an answer against the API's document."""
     described = DOCUMENT["paths"][path][method]["responses"]
