@@ -127,7 +127,8 @@ class ClipPrediction:
         """Return the JSON object without `facts`; it lacks what is not known."""
         names = ("proba", "values", "label", "quadrant", "confidence", "set", "doubt", "unlikeness")
         found: Record = {"path": self.path, "model": self.model}
-        found |= {name: value for name in names if (value := getattr(self, name)) is not None}
+        known = ((name, getattr(self, name)) for name in names)
+        found |= {n: list(v) if isinstance(v, tuple) else v for n, v in known if v is not None}
         found |= {"plane": dict(self.plane)} if self.plane else {}
         found |= {} if self.relative is None else {"relative": self.relative or None}
         found |= {"cautions": [c.value for c in self.cautions], "notes": list(self.notes)}

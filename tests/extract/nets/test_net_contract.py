@@ -1,7 +1,7 @@
 """What every net keeps: options, sizes, its own files, gradients, and clips by themselves."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import pytest
 import torch
@@ -82,6 +82,15 @@ def test_a_batch_becomes_embeddings_and_logits(name):
     json.dumps(net.preprocessing())
     # Options survive the way through JSON.
     assert make_options(NETS[name], json.loads(json.dumps(asdict(net.options)))) == net.options
+
+
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_options_that_are_not_stated_follow_those_that_are(name):
+    kind = NETS[name].Options
+    for each in fields(kind):
+        allowed = each.metadata["allowed"].names or [getattr(kind(), each.name)]
+        for value in allowed:
+            assert make_options(NETS[name], {each.name: value}) == kind(**{each.name: value})
 
 
 @pytest.mark.parametrize("name", SMALL)

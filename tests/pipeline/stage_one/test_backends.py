@@ -112,6 +112,21 @@ def test_a_scheduler_that_cannot_work_is_one_line(sounds, scheduler, tmp_path, m
     assert "must be given together: add --backend dask" in refusal(capsys)
 
 
+def test_a_thread_of_dask_that_starts_late_is_waited_for(scheduler, monkeypatch):
+    client, calls = distributed.Client, []
+
+    def late(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise AssertionError
+        return client(*arguments, **options)
+
+    monkeypatch.setattr(distributed, "Client", late)
+    with backends.connected(scheduler) as found:
+        assert found.status == "running"
+    assert calls == [(scheduler,)] * 2
+
+
 @pytest.mark.slow
 def test_a_scheduler_that_ends_is_one_line(tmp_path, monkeypatch):
     stated = tmp_path / "scheduler.json"
