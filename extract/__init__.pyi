@@ -1,4 +1,5 @@
 from .descriptors.describe import DESCRIPTORS as DESCRIPTORS
+from .descriptors.describe import Descriptor as Descriptor
 from .descriptors.describe import describe as describe
 from .descriptors.describe import descriptor_spec as descriptor_spec
 from .descriptors.framing import DescriptorSettings as DescriptorSettings
@@ -18,10 +19,14 @@ from .media.reading import probe_seconds as probe_seconds
 from .media.request import Decoded as Decoded
 from .media.request import FrameSampling as FrameSampling
 from .media.request import MediaProblem as MediaProblem
+from .nets.parts.base import BuiltNet as BuiltNet
 from .nets.parts.base import Net as Net
 from .nets.parts.cards import AudioInput as AudioInput
+from .nets.parts.cards import NetCard as NetCard
+from .nets.parts.cards import NetOptions as NetOptions
 from .nets.parts.cards import SequenceInput as SequenceInput
 from .nets.parts.cards import VideoInput as VideoInput
+from .nets.parts.cards import profile as profile
 from .nets.parts.registry import build_net as build_net
 from .nets.parts.registry import default_settings as default_settings
 from .nets.parts.registry import net_names as net_names
@@ -38,5 +43,6 @@ from .training.data import RawBatches as RawBatches
 from .training.data import TrainingClips as TrainingClips
 from .training.devices import pick_device as pick_device
 from .training.embedding import embed_rows as embed_rows
+from .training.losses import Loss as Loss
 from .training.protocols import TrainedNet as TrainedNet
 from .training.protocols import train_nets as train_nets

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from mvemo.manifests.declared import check_settings, setting
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.plugins import reserve
 
 if TYPE_CHECKING:
     from mvemo.manifests.array_types import F64
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
-LOSSES = ("softmax", "angular", "centre", "improved-centre")
+LOSSES = reserve("losses", ("softmax", "angular", "centre", "improved-centre"))
 PROTOCOLS = ("crossfit", "frozen", "shared", "holdout")
 PRECISIONS = ("float32", "bf16", "auto")
 LAYOUTS = ("start", "spread", "dense")
@@ -90,7 +91,12 @@ class TrainSettings:
     patience: int = setting(10, "Epochs without a lower loss before training stops.", ge=0)
     batch_size: int = setting(16, "Clips per step.", gt=0)
     val_fraction: float = setting(0.15, "Share of clips held out for early stopping.", gt=0, lt=1)
-    loss: str = setting("softmax", "Loss; for tags and ratings leave it at softmax.", names=LOSSES)
+    loss: str = setting(
+        "softmax",
+        "Loss; for tags and ratings leave it at softmax.",
+        names=LOSSES,
+        plugins="losses",
+    )
     tau: float = setting(0.01, "Weight of the centre term of `loss`.", ge=0)
     recipe: RecipeSettings = setting(RecipeSettings, "Additions to the papers' training.")
 

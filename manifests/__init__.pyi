@@ -1,3 +1,4 @@
+from .declared import setting as setting
 from .errors import BadFile as BadFile
 from .errors import BadManifest as BadManifest
 from .errors import BadOption as BadOption

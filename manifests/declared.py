@@ -6,6 +6,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, 
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.plugins import offered
 
 T = TypeVar("T")
 # No setting is larger.
@@ -14,17 +15,21 @@ LARGEST = 1e10
 
 @dataclass(frozen=True)
 class Allowed:
-    """Allowed values of a setting: a range of numbers, or a list of names."""
+    """Allowed values of a setting: a range of numbers, or a list of names.
+
+    `plugins` is the kind of plug-ins whose names are allowed, too.
+    """
 
     ge: float | None = None
     gt: float | None = None
     le: float | None = None
     lt: float | None = None
     names: Sequence[str] = ()
+    plugins: str = ""
 
     def __contains__(self, value: Any) -> bool:
         if self.names:
-            return value in self.names
+            return value in offered(self.names, self.plugins)
         return not isinstance(value, (int, float)) or (
             math.isfinite(value)
             and (self.ge is None or value >= self.ge)
@@ -36,7 +41,7 @@ class Allowed:
     def __str__(self) -> str:
         """Return the allowed values in words."""
         if self.names:
-            return f"one of {', '.join(self.names)}"
+            return f"one of {', '.join(offered(self.names, self.plugins))}"
         if self.ge is not None and self.le is not None:
             return f"from {self.ge:.12g} to {self.le:.12g}"
         if self.ge is not None and self.lt is not None:

@@ -12,11 +12,9 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from mvemo.manifests.errors import BadOption, MvemoError
-from mvemo.pipeline.commands.options import CONTEXT, with_verbosity
+from mvemo.manifests.plugins import Plugin, plugins, reserve
+from mvemo.pipeline.commands.options import CONTEXT, with_shared_options
 from mvemo.pipeline.console.messages import Verbosity, guarded_streams, running
 from mvemo.pipeline.start import interrupting_signals, report_interrupt
 
@@ -54,49 +53,32 @@ COMMANDS = {
     "nets": ("nets:nets", "List the nets with their input, size and published weights."),
     "weights": ("nets:weights", "Download, list and check pretrained weights."),
 }
-# Entry points of further commands: of the rooms above `mvemo.pipeline`, and of other packages.
-GROUP = "mvemo.commands"
 # Parts of the system's messages about too little memory to load a library.
 _NO_ROOM = ("failed to map segment", "annot allocate memory")
 # Modules that stage one needs in addition to the base install.
 STAGE_ONE = ("torch", "torchvision", "av", "cv2", "soundfile", "soxr", "librosa", "platformdirs")
 
 
-@cache
-def plugged_commands() -> dict[str, EntryPoint]:
+def plugged_commands() -> Mapping[str, Plugin]:
     """Return the commands of the rooms above this one, and of other packages, by name."""
-    points = sorted(entry_points(group=GROUP), key=lambda p: (not _is_ours(p), p.name))
-    # A name that is taken stays with mvemo, otherwise with the first package.
-    return {point.name: point for point in reversed(points) if point.name not in COMMANDS}
-
-
-def _is_ours(point: EntryPoint) -> bool:
-    return point.value.startswith("mvemo.")
+    reserve("commands", COMMANDS)
+    return plugins("commands")
 
 
 def load_command(name: str) -> click.Command:
     """Import one of `COMMANDS` or of `plugged_commands`."""
     if name in COMMANDS:
         module, _, attribute = COMMANDS[name][0].partition(":")
-        return with_verbosity(
+        return with_shared_options(
             getattr(import_module(f"mvemo.pipeline.commands.{module}"), attribute)
         )
-    point = plugged_commands()[name]
-    try:
-        command = point.load()
-    except Exception as error:
-        if _is_ours(point):
-            raise
-        raise _broken(point, f"{type(error).__name__}: {error}") from None
-    if not isinstance(command, click.Command):
-        raise _broken(point, f"expected a command of click, got {type(command).__name__}")
-    return with_verbosity(command)
+    return with_shared_options(plugged_commands()[name].load(_command_problem))
 
 
-def _broken(point: EntryPoint, problem: str) -> BadOption:
-    package = point.dist.name if point.dist else point.value
-    why = " ".join(problem.split())
-    return BadOption(f"{point.name}: the package {package} cannot provide this command: {why}")
+def _command_problem(value: Any) -> str:
+    if isinstance(value, click.Command):
+        return ""
+    return f"expected a command of click, got {type(value).__name__}"
 
 
 class LazyGroup(click.Group):
@@ -153,7 +135,7 @@ def mvemo() -> None:
     """
 
 
-with_verbosity(mvemo)
+with_shared_options(mvemo)
 
 
 def run(command: Callable[..., Any], name: str) -> None:

@@ -12,6 +12,7 @@ from mvemo.extract.workers.process import ClipLimits
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.manifests.declared import check_settings, setting
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.plugins import offered
 
 PROFILES = ("best", "c17", "demo", "paper", "pretrained")
 # Default nets: the nets of the papers PL20 and Z22.
@@ -59,7 +60,8 @@ class ExtractSettings:
         check_settings(self)
         if not self.nets:
             raise BadOption(f"nets is empty: expected some of {', '.join(net_names())}")
-        for what, known in (("nets", NETS), ("descriptors", DESCRIPTORS)):
+        described = [*offered(DESCRIPTORS, "descriptors")]
+        for what, known in (("nets", NETS), ("descriptors", described)):
             names = getattr(self, what)
             for name in names:
                 if name not in known:

@@ -23,6 +23,7 @@ from mvemo.extract.nets import (
     NETS,
     SharedSettings,
     add_folders,
+    broken_nets,
     check_view,
     default_settings,
     net_names,
@@ -56,7 +57,10 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
         descriptors = fill(described, _table(tree, "descriptors"), "descriptors")
         shared = SharedSettings(extract.n_frames, descriptors)
         nets = {}
+        broken = broken_nets()
         for name in dict.fromkeys((*net_names(), *extract.nets)):
+            if name in broken and name not in extract.nets:
+                continue
             key = f"nets.{name}"
             net = fill(default_settings(name, profile), _table(tree, key), key)
             nets[name] = with_shared_options(net, shared)
@@ -110,7 +114,7 @@ def _meant(key: str) -> list[str]:
     tables: dict[str, Any] = {"extract": ExtractSettings(), "descriptors": DescriptorSettings()}
     tables["fuse"] = EvaluationSettings()
     with suppress(ImportError):  # stage two needs no torch
-        for name in net_names():
+        for name in NETS.keys() - broken_nets().keys():
             tables[f"nets.{name}"] = default_settings(name, "paper")
             tables[f"nets.{name}.options"] = options_of(tables[f"nets.{name}"])
     keys = [f"{t}.{each.name}" for t, of in tables.items() for each, _ in profile_fields(of)]

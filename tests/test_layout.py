@@ -36,6 +36,7 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 FLOORS = {
     "manifests": (
         "array_types errors text_table",
+        "plugins",
         "declared files",
         "array_files cells dimensions spreadsheets text_files",
         "journal tables",

@@ -11,6 +11,7 @@ from mvemo.extract.descriptors import framing, spectral, voice
 from mvemo.extract.media.loudness import LoudnessMeter
 from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.plugins import offered, plugin_record, plugins, reserve
 
 # Increase this number when the same settings would give other values.
 VERSION = 1
@@ -66,6 +67,30 @@ class _Descriptor:
     values: Callable[[_Block], F32]  # computes the values, (frames, dim)
 
 
+@dataclass(frozen=True)
+class Descriptor:
+    """Descriptor of a plug-in.
+
+    Parameters
+    ----------
+    dim
+        Number of columns.
+    values
+        Function of audible frames, float32 (frames, n_fft), and their sampling rate in Hz. It
+        returns float32 (frames, dim).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> peak = Descriptor(1, lambda frames, sr: np.abs(frames).max(axis=1, keepdims=True))
+    >>> peak.values(np.ones((3, 4), np.float32), 16000).shape
+    (3, 1)
+    """
+
+    dim: int
+    values: Callable[[F32, int], F32]
+
+
 _FRAMING = ("sr", "level", "n_fft", "hop_length", "window", "silence_db")
 _DESCRIPTORS = {
     "mel": _Descriptor(lambda s: s.n_mels, ("n_mels",), lambda b: b.mel),
@@ -93,13 +118,13 @@ _DESCRIPTORS = {
     "chroma": _Descriptor(lambda s: 12, (), lambda b: spectral.chroma(b.power, b.banks.chroma)),
 }
 TIMES = ("times", "spectrogram_times")
-DESCRIPTORS = (*_DESCRIPTORS, *TIMES, LOUDNESS)
+DESCRIPTORS = reserve("descriptors", (*_DESCRIPTORS, *TIMES, LOUDNESS))
 
 
 def dim_of(name: str, settings: framing.DescriptorSettings) -> int:
     """Return the number of columns of a descriptor; raise BadOption for an unknown name."""
-    _check_name(name)
-    return _DESCRIPTORS[name].dim(settings.framed(name)) if name in _DESCRIPTORS else 1
+    found = _descriptor(name)
+    return 1 if found is None else found.dim(settings.framed(name))
 
 
 def descriptor_spec(name: str, settings: framing.DescriptorSettings) -> FeatureSpec:
@@ -123,10 +148,9 @@ def descriptor_spec(name: str, settings: framing.DescriptorSettings) -> FeatureS
     >>> spec.kind, spec.dim, sorted(spec.params)[:2]
     ('sequence', 2, ['f0_max', 'f0_min'])
     """
-    _check_name(name)
+    found = _descriptor(name)
     deciding: tuple[str, ...] = () if name == LOUDNESS else _FRAMING
-    if name in _DESCRIPTORS:
-        deciding += _DESCRIPTORS[name].settings
+    deciding += () if found is None else found.settings
     return FeatureSpec(
         name=name,
         modality="audio",
@@ -134,7 +158,10 @@ def descriptor_spec(name: str, settings: framing.DescriptorSettings) -> FeatureS
         dim=dim_of(name, settings),
         extractor=f"descriptor:{name}",
         version=VERSION,
-        params=settings.framed(name).record(deciding),
+        params={
+            **settings.framed(name).record(deciding),
+            **plugin_record("descriptors", name),
+        },
     )
 
 
@@ -217,13 +244,13 @@ def describe(
     y = np.asanyarray(y, dtype=np.float32)
     by_framing: dict[framing.DescriptorSettings, list[str]] = {}
     values = {}
+    found = {name: _descriptor(name) for name in names}
     for name in names:
-        _check_name(name)
         by_framing.setdefault(settings.framed(name), []).append(name)
     for framed, alike in by_framing.items():
         numbers = framing.audible_frames(y, framed)
         centres = (numbers * framed.hop_length + framed.n_fft / 2) / framed.sr
-        computed = [name for name in alike if name in _DESCRIPTORS]
+        computed = {name: each for name in alike if (each := found[name]) is not None}
         for name in alike:
             values[name] = centres.astype(np.float32)[:, None]
         for name in computed:
@@ -231,8 +258,8 @@ def describe(
         first = 0
         for frames in framing.blocks(y, framed, numbers) if computed else ():
             block = _Block(frames, framed, banks)
-            for name in computed:
-                values[name][first : first + len(frames)] = _DESCRIPTORS[name].values(block)
+            for name, each in computed.items():
+                values[name][first : first + len(frames)] = each.values(block)
             first += len(frames)
     if LOUDNESS in names:
         meter = LoudnessMeter(settings.sr)
@@ -242,6 +269,31 @@ def describe(
     return {name: values[name] for name in names}
 
 
-def _check_name(name: str) -> None:
-    if name not in DESCRIPTORS:
-        raise BadOption(f"unknown descriptor {name!r}; expected one of {', '.join(DESCRIPTORS)}")
+def _descriptor(name: str) -> _Descriptor | None:
+    """Return a descriptor that is computed from blocks; None for times and loudness."""
+    if name in DESCRIPTORS:
+        return _DESCRIPTORS.get(name)
+    plugin = plugins("descriptors").get(name)
+    if plugin is None:
+        names = ", ".join(offered(DESCRIPTORS, "descriptors"))
+        raise BadOption(f"unknown descriptor {name!r}; expected one of {names}")
+    plugged: Descriptor = plugin.load(
+        lambda value: (
+            "" if isinstance(value, Descriptor) else f"expected a Descriptor, got {value!r}"
+        )
+    )
+
+    def values(block: _Block) -> F32:
+        shape = len(block.frames), plugged.dim
+        try:
+            found = np.asarray(plugged.values(block.frames.values, block.settings.sr), np.float32)
+        except Exception as error:
+            raise plugin.failure(f"{type(error).__name__}: {error}") from error
+        if found.shape != shape or not np.isfinite(found).all():
+            raise plugin.failure(
+                f"expected finite values of shape {shape}, got shape {found.shape} with "
+                f"{np.count_nonzero(~np.isfinite(found))} that are not finite"
+            )
+        return found
+
+    return _Descriptor(lambda settings: plugged.dim, (), values)

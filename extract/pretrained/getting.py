@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mvemo.extract.errors import BadWeights, FetchFailed
-from mvemo.extract.nets import NETS
+from mvemo.extract.nets import NETS, broken_nets
 from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.pretrained.converting import convert
 from mvemo.extract.pretrained.store import StoredWeights, find_weights, keep_weights
@@ -37,7 +37,8 @@ from mvemo.manifests.files import write_text
 
 def list_packages() -> list[PretrainedPackage]:
     """Return all packages, sorted by net. This imports every net, and so torch."""
-    return [kind.package for kind in NETS.values() if kind.package is not None]
+    kinds = (NETS[name] for name in sorted(NETS.keys() - broken_nets().keys()))
+    return [kind.package for kind in kinds if kind.package is not None]
 
 
 def find_package(name: str) -> PretrainedPackage:

@@ -6,12 +6,15 @@ learning rate and tau keep their meaning when the batch size changes.
 """
 
 import math
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mvemo.extract.settings import LOSSES
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.plugins import Plugin, plugins
 
 # Rate of Wen et al. 2016, who introduced the centre loss; J22 gives no rate.
 CENTRE_RATE = 0.5
@@ -20,8 +23,11 @@ CENTRE_RATE = 0.5
 class Loss(nn.Module):
     """Mean loss of a batch, from features (batch, dim) and the last layer, without parameters.
 
-    Targets are int64 (batch,) or (batch, tags), or float (batch, targets).
+    Targets are int64 (batch,) or (batch, tags), or float (batch, targets). A plug-in's loss is
+    constructed as ``kind(n_outputs, dim, tau)``.
     """
+
+    tasks: ClassVar[tuple[str, ...]] = ("multiclass",)  # tasks of a plug-in's loss
 
     def logits(self, x: Tensor, classifier: nn.Linear) -> Tensor:
         """Return the logits (batch, outputs), at least in float32."""
@@ -166,6 +172,8 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, tau: float) -> Los
     tau suits (0.003 in Wen et al.); that of ``improved-centre`` is at most about
     1 / (2 n_outputs - 2) for compact classes, so a tau near 1 suits.
     """
+    if name not in LOSSES:
+        return _plugged(plugins("losses")[name], task, n_outputs, dim, tau)
     if task != "multiclass":
         if name != "softmax":
             raise BadOption(
@@ -177,6 +185,34 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, tau: float) -> Los
         kind = CentreLoss if name == "centre" else ImprovedCentreLoss
         return kind(n_outputs, dim, tau)
     return AngularLoss() if name == "angular" else SoftmaxLoss()
+
+
+def _plugged(plugin: Plugin, task: str, n_outputs: int, dim: int, tau: float) -> Loss:
+    """Return the loss of a plug-in, after a trial on two made clips."""
+    kind: Any = plugin.load(
+        lambda kind: (
+            ""
+            if isinstance(kind, type) and issubclass(kind, Loss)
+            else f"expected a class derived from mvemo.extract.Loss, got {kind!r}"
+        )
+    )
+    if task not in kind.tasks:
+        raise BadOption(
+            f"loss {plugin.name!r} is for {', '.join(kind.tasks)}, but the task is {task}"
+        )
+    shape = {"multiclass": (2,)}.get(task, (2, n_outputs))
+    target = torch.zeros(shape, dtype=torch.float32 if task == "regression" else torch.int64)
+    layer = nn.Linear(dim, n_outputs)
+    try:
+        loss: Loss = kind(n_outputs, dim, tau)
+        loss.fit(target)
+        value = loss(torch.ones(2, dim), layer, target)
+        value.backward()
+    except Exception as error:
+        raise plugin.failure(f"{type(error).__name__}: {error}") from error
+    if value.shape != () or not value.isfinite():
+        raise plugin.failure(f"expected the mean loss of a batch, a finite number, got {value}")
+    return kind(n_outputs, dim, tau)
 
 
 def _to_float32(x: Tensor) -> Tensor:

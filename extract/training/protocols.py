@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from mvemo.cache.spec import FeatureSpec, Protocol, digest_of
+from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts.base import Net, weights_digest
 from mvemo.extract.nets.parts.registry import NETS, build_net
+from mvemo.extract.nets.parts.sequences import empty_input
 from mvemo.extract.nets.parts.weights import WeightReport, load_weights
 from mvemo.extract.pretrained.store import pretrained_path
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
@@ -25,6 +27,7 @@ from mvemo.extract.training.steps import Curve, TrainingJob, set_determinism
 from mvemo.extract.training.trainer import JobFolder, fine_tune
 from mvemo.manifests import Manifest
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.plugins import Plugin, plugin_record, plugins
 
 # Version of the training; it is raised whenever the same settings give a different net.
 TRAINING_VERSION = 2
@@ -67,6 +70,8 @@ def make_net(
     torch.manual_seed(run.seed)
     # For clips without labels the classifier is not used.
     net = build_net(settings.name, n_outputs or 1, width=settings.width, **settings.options)
+    if settings.name in plugins("nets"):
+        _try_net(plugins("nets")[settings.name], net)
     if not settings.weights:
         return net, None
     report = load_weights(net, weight_file(settings))
@@ -81,6 +86,22 @@ def make_net(
     if on_report is not None:
         on_report(report)
     return net, report
+
+
+@torch.no_grad()
+def _try_net(plugin: Plugin, net: Net) -> None:
+    """Embed a silent, black clip with the net of a plug-in; raise `BadOption` if it cannot."""
+    try:
+        net.preprocessing()
+        raw = empty_input(net.input, "cpu", DescriptorSettings())
+        embedding = net.eval().embed(net.prepare(raw))
+    except Exception as error:
+        raise plugin.failure(f"{type(error).__name__}: {error}") from error
+    shape = 1, net.embedding_dim
+    if embedding.shape != shape or not embedding.isfinite().all():
+        found = f"{tuple(embedding.shape)} with {int((~embedding.isfinite()).sum())} that are not"
+        raise plugin.failure(f"expected finite embeddings of shape {shape}, got {found}")
+    net.train()
 
 
 def embedding_spec(
@@ -106,6 +127,7 @@ def embedding_spec(
             "precision": run.precision,
             **({"level": run.level} if net.modality == "audio" else {}),
             **({"view": settings.view.record()} if settings.view.record() else {}),
+            **plugin_record("nets", settings.name),
         },
         weights=weights_digest(net),
         protocol=cast(Protocol, run.protocol),
@@ -266,6 +288,7 @@ def _jobs(
             # Later changes, recorded only where they matter, so that other nets stay valid.
             **({"rmsprop": RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
             **({"probe_C": PROBE_C} if settings.train.recipe.probe else {}),
+            **plugin_record("losses", settings.train.loss),
             **({"targets": "standardised"} if manifest.task == "regression" else {}),
         }
         found.append(

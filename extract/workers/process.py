@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mvemo.extract.errors import OutOfMemory
+from mvemo.manifests.plugins import load_files, loaded_files
 
 # Length in bytes of a pickled message, sent before it.
 _HEADER = struct.Struct("<Q")
@@ -27,8 +28,6 @@ _HEADER = struct.Struct("<Q")
 _ALARM_SHARE = 1.5
 # Constant from Linux's prctl.h.
 _PR_SET_PDEATHSIG = 1
-# Package whose ``__path__`` a program extends by folders of its own nets.
-_NETS = "mvemo.extract.nets"
 # `ClipLimits.seconds` is added to the time limit for every so many bytes of a file. For 4K video at
 # 25 frames per second, a slow core needs less than a tenth of that time.
 _BYTES_PER_PERIOD = 30e6
@@ -42,13 +41,6 @@ def _current_folder() -> str:
         return ""
 
 
-def _own_nets() -> tuple[str, ...]:
-    """Return the folders of nets that this process added to those of the package."""
-    package: Any = sys.modules.get(_NETS)
-    folders = package.__path__ if package else ()
-    return tuple(folder for folder in folders if folder != os.path.dirname(package.__file__))
-
-
 @dataclass(frozen=True)
 class Call:
     """Call of a function in a worker."""
@@ -59,7 +51,7 @@ class Call:
     memory: int = 0  # limit in bytes; 0 for no limit
     keywords: Mapping[str, Any] = field(default_factory=dict)  # sent by pickle
     folder: str = field(default_factory=_current_folder)  # current folder of the call
-    nets: tuple[str, ...] = field(default_factory=_own_nets)
+    plugins: tuple[str, ...] = field(default_factory=loaded_files)  # files of plug-ins
     # Environment variables to set in the process before this call.
     environment: Mapping[str, str] = field(default_factory=dict)
     # True to pass the function a keyword argument ``emit``. ``emit(value)`` sends the value to the
@@ -154,9 +146,7 @@ def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
 
     try:
         os.environ.update(call.environment)
-        if call.nets:
-            package: Any = import_module(_NETS)
-            package.__path__ += [each for each in call.nets if each not in package.__path__]
+        load_files(call.plugins)
         # Import before the limits are set, because the limits are only for the clip.
         function = resolve(call.function)
         if call.folder:

@@ -30,11 +30,14 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
+from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.labels import TASKS, Task, parse_scale
+from mvemo.manifests.plugins import plugins, reserve
 from mvemo.manifests.schemes import find_scheme
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.text_files import read_toml
@@ -164,7 +167,27 @@ class Layout:
 
 
 def layouts() -> dict[str, Layout]:
-    """Return the layouts that come with mvemo, by name."""
+    """Return the layouts that come with mvemo, by name, with those of plug-ins that can be read."""
     files = {*Path(__file__).parent.glob("*.toml")} - {Path(__file__).with_name("ravdess.toml")}
     found = [read_toml(file, Layout) for file in files]
-    return {layout.name: layout for layout in sorted(found, key=attrgetter("name"))}
+    known = {layout.name: layout for layout in sorted(found, key=attrgetter("name"))}
+    reserve("layouts", known)
+    for name in plugins("layouts"):
+        with suppress(MvemoError):
+            known[name] = plugged_layout(name)
+    return known
+
+
+def plugged_layout(name: str) -> Layout:
+    """Return the layout of a plug-in, which is the path of a TOML file."""
+    plugin = plugins("layouts")[name]
+    path = plugin.load(
+        lambda value: (
+            "" if isinstance(value, Path) else f"expected the Path of a TOML file, got {value!r}"
+        )
+    )
+    try:
+        layout: Layout = read_toml(path, Layout)
+    except MvemoError as error:
+        raise plugin.failure(str(error)) from error
+    return layout

@@ -13,8 +13,9 @@ from mvemo.manifests.errors import BadManifest, MissingFile, Problems
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
 from mvemo.manifests.layouts.layout_clips import find_by_layout, has_tables
-from mvemo.manifests.layouts.layout_file import SPLITS, Layout, layouts
+from mvemo.manifests.layouts.layout_file import SPLITS, Layout, layouts, plugged_layout
 from mvemo.manifests.model import Manifest
+from mvemo.manifests.plugins import plugins
 from mvemo.manifests.schemes import apply_scheme, find_scheme
 from mvemo.manifests.splits.assignment import part_of
 from mvemo.manifests.tables import plain_text
@@ -224,6 +225,8 @@ def _declared(layout: str) -> Layout | None:
         found: Layout = read_toml(Path(layout), Layout)
         return found
     known = layouts()
+    if layout not in known and layout in plugins("layouts"):
+        return plugged_layout(layout)
     if layout not in known:
         names = ", ".join([*LAYOUTS, *known])
         raise BadManifest(f"unknown layout {layout!r}; expected a TOML file, or one of {names}")

@@ -15,10 +15,11 @@ from click import argument, option
 from mvemo import manifests
 from mvemo.manifests import TASKS
 from mvemo.manifests.annotators import ceilings_of, disagreement_of, with_annotators
-from mvemo.manifests.errors import BadOption
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.labels import UNLABELLED, label_kind
 from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
-from mvemo.manifests.layouts.layout_file import layouts
+from mvemo.manifests.layouts.layout_file import layouts, plugged_layout
+from mvemo.manifests.plugins import plugins
 from mvemo.manifests.segments import TAILS
 from mvemo.manifests.splits.assignment import parts_of_groups
 from mvemo.manifests.text_table import align_columns
@@ -168,6 +169,11 @@ def list_layouts() -> None:
     ]
     for line in align_columns(rows, left=range(4)):
         click.echo(line)
+    for name in plugins("layouts"):
+        try:
+            plugged_layout(name)
+        except MvemoError as error:
+            tell_note(str(error))
 
 
 @manifest.command()

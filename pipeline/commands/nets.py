@@ -14,6 +14,7 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands.options import INPUT, PATH
+from mvemo.pipeline.console.messages import tell_note
 
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
@@ -38,16 +39,19 @@ def nets(names: tuple[str, ...]) -> None:
       mvemo nets
       mvemo nets i3d musicnn hf:models/MERT-v1-95M
     """
-    from mvemo.extract.nets import add_folders, net_names
+    from mvemo.extract.nets import add_folders, broken_nets, net_names
     from mvemo.extract.nets.parts.registry import check_name
 
     names = add_folders(names)
     for name in names:
         check_name(name)
-    listed = [build_without_weights(name) for name in names or net_names()]
+    broken = {} if names else broken_nets()
+    listed = [build_without_weights(name) for name in names or net_names() if name not in broken]
     head = ("net", "reads", "", "parameters", "multiply-adds", "embedding", "public weights")
     rows = [head, *(_row(net) for net in listed)]
     click.echo("\n".join(align_columns(rows, left=(0, 1, 2, 6))))
+    for error in broken.values():
+        tell_note(str(error))
     for net in listed if names else ():
         click.echo("\n".join(["", *_details(net)]))
 

@@ -12,6 +12,7 @@ import click
 from click import option
 
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.plugins import load_files
 from mvemo.pipeline.console.messages import Verbosity, tell_note
 
 Decorator = Callable[[Any], Any]
@@ -209,11 +210,11 @@ def seed_option(help_text: str) -> Decorator:
     return option("--seed", type=click.IntRange(min=0), help=help_text)
 
 
-def with_verbosity(command: click.Command) -> click.Command:
-    """Add ``--verbose`` and ``--quiet`` to a command and all its subcommands."""
+def with_shared_options(command: click.Command) -> click.Command:
+    """Add ``--plugin``, ``--verbose`` and ``--quiet`` to a command and all its subcommands."""
     if isinstance(command, click.Group):
         for child in command.commands.values():
-            with_verbosity(child)
+            with_shared_options(child)
     if not any(parameter.name == "verbose" for parameter in command.params):
         texts = {
             "verbose": "Print more messages, and the traceback of an error.",
@@ -221,8 +222,20 @@ def with_verbosity(command: click.Command) -> click.Command:
         }
         attributes: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": _remember}
         command.params += [
-            click.Option([f"-{level[0]}", f"--{level}"], help=text, **attributes)
-            for level, text in texts.items()
+            click.Option(
+                ["--plugin", "plugin_files"],
+                type=InputPath(),
+                multiple=True,
+                metavar="FILE.py",
+                is_eager=True,
+                expose_value=False,
+                callback=lambda context, parameter, files: load_files(files),
+                help="Python file with nets, losses or other parts of your own.",
+            ),
+            *(
+                click.Option([f"-{level[0]}", f"--{level}"], help=text, **attributes)
+                for level, text in texts.items()
+            ),
         ]
     return command
 

@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from mvemo.extract.workers.pool import cores, run_calls, start_workers, stop_wor
 from mvemo.extract.workers.process import Call, resolve
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import shown
+from mvemo.manifests.plugins import packed_plugins, unpack_plugins
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import ClipFailed, TaskFailed
 from mvemo.pipeline.provenance import versions
@@ -242,9 +244,10 @@ def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
     return len(workers)
 
 
-def do_packed(packed: bytes) -> Any:
+def do_packed(packed: bytes, plugins: tuple[Any, Any]) -> Any:
     """Run a pickled task on a worker, and return its result or its error."""
     try:
+        unpack_plugins(*plugins, tempfile.mkdtemp() if plugins[0] else "")
         return resolve(DO_TASK)(pickle.loads(packed))
     except Exception as error:
         try:
@@ -262,7 +265,11 @@ def _results(client: Any, address: str, tasks: Sequence[RunTask]) -> Iterator[Do
     try:
         client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         # Tasks are pickled here, so that a worker that lacks their classes returns an error.
-        futures = {client.submit(do_packed, pickle.dumps(task), pure=False): task for task in tasks}
+        plugins = packed_plugins()
+        futures = {
+            client.submit(do_packed, pickle.dumps(task), plugins, pure=False): task
+            for task in tasks
+        }
         with client.as_current():
             done = dask.as_completed(futures)
         for future in done:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.training import devices, losses, protocols
 from mvemo.manifests import labels
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.plugins import plugins
 from mvemo.pipeline import starting_weights
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
@@ -141,9 +142,22 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
         settings=settings.record(),
         manifest=clip_tables.manifest_facts(manifest, path, request.options),
         notes=start,
+        **({"plugins": used} if (used := _plugins_of(nets, settings)) else {}),
     )
     request = replace(request, settings=settings)
     return ExtractPlan(request, manifest, tuple(nets), evaluation, facts, tuple(notes), reports)
+
+
+def _plugins_of(nets: Iterable[NetSettings], settings: Settings) -> list[dict[str, str]]:
+    """Return the records of the plug-ins that a run uses."""
+    names = [("nets", net.name) for net in nets]
+    names += [("losses", net.train.loss) for net in nets]
+    names += [("descriptors", name) for name in settings.extract.descriptors]
+    return [
+        {"kind": kind, "name": name, **plugins(kind)[name].record()}
+        for kind, name in dict.fromkeys(names)
+        if name in plugins(kind)
+    ]
 
 
 def _check_protocol(manifest: manifests.Manifest, settings: Settings) -> None:

@@ -9,9 +9,10 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
+from mvemo.manifests import plugins
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline import cli
-from mvemo.pipeline.commands.options import with_verbosity
+from mvemo.pipeline.commands.options import with_shared_options
 from mvemo.pipeline.console.messages import Verbosity, note_resumable, silenced, tell, tell_note
 
 HEAVY = ("numpy", "h5py", "scipy", "sklearn", "torch", "librosa", "matplotlib", "av", "cv2")
@@ -140,7 +141,7 @@ def test_verbosity_is_asked_for_before_or_after_the_command(arguments, monkeypat
         tell_note("once")
         tell_note("once")
 
-    monkeypatch.setattr(cli, "load_command", lambda name: with_verbosity(probe))
+    monkeypatch.setattr(cli, "load_command", lambda name: with_shared_options(probe))
     monkeypatch.setitem(cli.COMMANDS, "probe", ("", ""))
     done = CliRunner().invoke(cli.mvemo, arguments.split(), obj=Verbosity())
     assert done.stdout == "result\n"
@@ -155,7 +156,7 @@ def test_verbose_tells_how_an_error_came_about(monkeypatch, capsys):
     def said(*arguments):
         monkeypatch.setattr(sys, "argv", ["mvemo", *arguments])
         with pytest.raises(SystemExit) as stop:
-            cli.run(with_verbosity(failing), "mvemo")
+            cli.run(with_shared_options(failing), "mvemo")
         assert stop.value.code == 2
         return capsys.readouterr().err
 
@@ -206,7 +207,7 @@ class Probe:
 
     def __init__(self, name, result):
         self.name, self.result = name, result
-        self.value, self.dist = f"other:{name}", type("Dist", (), {"name": "other-package"})
+        self.module, self.dist = "other", type("D", (), {"name": "other-package", "version": "1"})
 
     def load(self):
         if isinstance(self.result, Exception):
@@ -226,8 +227,8 @@ def test_commands_of_other_packages_are_found(monkeypatch, capsys):
 
     points = [Probe("probe", probe), Probe("fuse", fuse)]
     points += [Probe("broken", ImportError("no module named x")), Probe("odd", 3)]
-    cli.plugged_commands.cache_clear()
-    monkeypatch.setattr(cli, "entry_points", lambda group: points)
+    plugins._installed.cache_clear()
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
 
     def status(*arguments):
         monkeypatch.setattr(sys, "argv", ["mvemo", *arguments])
@@ -246,6 +247,6 @@ def test_commands_of_other_packages_are_found(monkeypatch, capsys):
         code, shown = status(name)
         (line,) = shown.err.splitlines()
         assert code == 2
-        assert "the package other-package cannot provide this command" in line
+        assert "other-package cannot provide this command" in line
         assert problem in line
-    cli.plugged_commands.cache_clear()
+    plugins._installed.cache_clear()

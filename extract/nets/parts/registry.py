@@ -1,4 +1,4 @@
-"""Nets by name: the modules of the folder `mvemo.extract.nets`.
+"""Nets by name: the modules of the folder `mvemo.extract.nets`, and plug-ins.
 
 A module there without a leading underscore holds the nets of its lines ``@NetCard("NAME", …)``,
 or one net with the name of the module if it has no such line. It is imported on first use of a
@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
-import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +24,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.manifests.declared import fill
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.plugins import offered, plugins, reserve
 
 if TYPE_CHECKING:
     from mvemo.extract.nets.parts.base import Net
@@ -38,37 +37,49 @@ _CARD = re.compile(r'^@NetCard\(\s*"(\w+)"', re.MULTILINE)
 
 
 def net_names() -> tuple[str, ...]:
-    """Return the sorted names of all nets, without importing them.
-
-    Folders added to ``mvemo.extract.nets.__path__`` are listed too, so your own net need not
-    be in the installed package.
+    """Return the sorted names of all nets with those of plug-ins, without importing them.
 
     Examples
     --------
     >>> "i3d" in net_names()
     True
     """
-    return tuple(sorted(_modules()))
-
-
-def _modules() -> Mapping[str, str]:
-    """Return the name of each net's module."""
-    folders = filter(os.path.isdir, importlib.import_module(PACKAGE).__path__)
-    return _modules_in(tuple((folder, os.stat(folder).st_mtime_ns) for folder in folders))
+    return tuple(sorted(offered(_modules(), "nets")))
 
 
 @cache
-def _modules_in(folders: tuple[tuple[str, int], ...]) -> Mapping[str, str]:
-    """Return each net's module; a folder with a new modification time is listed again."""
+def _modules() -> Mapping[str, str]:
+    """Return the name of the module of each net of mvemo."""
     modules: dict[str, str] = {}
-    for folder, _ in folders:
-        for module in pkgutil.iter_modules([folder]):
-            source = Path(folder, f"{module.name}.py")
-            if module.ispkg or module.name.startswith("_") or not source.is_file():
-                continue
-            names = _CARD.findall(source.read_text(encoding="utf-8")) or [module.name]
-            modules.update(dict.fromkeys(names, module.name))
+    for path in sorted(Path(__file__).parents[1].glob("[!_]*.py")):
+        names = _CARD.findall(path.read_text(encoding="utf-8")) or [path.stem]
+        modules.update(dict.fromkeys(names, path.stem))
+    reserve("nets", modules)
     return modules
+
+
+def broken_nets() -> dict[str, BadOption]:
+    """Return the error of each plug-in whose net cannot be used."""
+    errors = {}
+    for name in set(net_names()) - _modules().keys():
+        try:
+            NETS[name]
+        except BadOption as error:
+            errors[name] = error
+    return errors
+
+
+def _net_problem(name: str, kind: Any) -> str:
+    """Return what is wrong with the class of a plug-in's net, or an empty text."""
+    from mvemo.extract.nets.parts.base import Net
+
+    if not (isinstance(kind, type) and issubclass(kind, Net)):
+        return f"expected a class derived from mvemo.extract.nets.Net, got {kind!r}"
+    if kind.name != name:
+        return f"expected the decorator @NetCard({name!r}, ...), its name is {kind.name!r}"
+    if FALLBACK_PROFILE not in kind.profiles:
+        return f"its card has no settings for the profile {FALLBACK_PROFILE!r}"
+    return ""
 
 
 class _Registry(Mapping[str, "type[Net]"]):
@@ -82,6 +93,10 @@ class _Registry(Mapping[str, "type[Net]"]):
                 name.net = make_net_class(name)
             return name.net
         check_name(name)
+        if name not in _modules():
+            with torch_import_without_gc():
+                net: type[Net] = plugins("nets")[name].load(partial(_net_problem, name))
+            return net
         with torch_import_without_gc():
             module = importlib.import_module(f"{PACKAGE}.{_modules()[name]}")
         for kind in vars(module).values():
@@ -90,13 +105,13 @@ class _Registry(Mapping[str, "type[Net]"]):
         raise BadOption(f"{module.__file__}: has no class with the name {name!r}")
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, EncoderFolder) or name in _modules()
+        return isinstance(name, EncoderFolder) or name in net_names()
 
     def __iter__(self) -> Iterator[str]:
         return iter(net_names())
 
     def __len__(self) -> int:
-        return len(_modules())
+        return len(net_names())
 
 
 NETS: Mapping[str, type[Net]] = _Registry()

@@ -26,7 +26,7 @@ from mvemo.cache.spec import content_digest
 from mvemo.cache.untrusted import data_set, data_set_names
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.registry import NETS
+from mvemo.extract.nets.parts.registry import NETS, broken_nets
 from mvemo.manifests.array_files import DAMAGED, NpzFile, check_inflated, most_bytes, read_npy
 from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.files import shown
@@ -198,9 +198,9 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
 
 def published_as(sha256: str) -> str:
     """Return the description of a published file and its net, or an empty string."""
-    for name, kind in NETS.items():
-        if sha256 in kind.known_files:
-            return f"{kind.known_files[sha256]}: {name}"
+    for name in NETS.keys() - broken_nets().keys():
+        if sha256 in NETS[name].known_files:
+            return f"{NETS[name].known_files[sha256]}: {name}"
     return ""
 
 

@@ -137,7 +137,7 @@ def test_a_scheduler_that_ends_is_one_line(tmp_path, monkeypatch):
     command += ["--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(stated)]
     worker = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path)
 
-    def kill_scheduler(packed):
+    def kill_scheduler(packed, plugins):
         os.kill(pid, signal.SIGKILL)
         time.sleep(1000)
 
