@@ -8,10 +8,12 @@ from .errors import LeakError as LeakError
 from .external import Predictions as Predictions
 from .external import results_of_predictions as results_of_predictions
 from .features import Clips as Clips
+from .heads.estimator import EstimatorSettings as EstimatorSettings
 from .heads.fitting import Fit as Fit
 from .heads.fitting import fit_heads as fit_heads
 from .heads.head import Head as Head
 from .heads.head import HeadSettings as HeadSettings
+from .metrics.plugged import Metric as Metric
 from .models import Model as Model
 from .models import models_of as models_of
 from .prediction_files import read_predictions as read_predictions

@@ -48,17 +48,20 @@ class Model:
         Features in the order of concatenation, and modalities in the order of reports.
     by_net
         True if the outputs are those of a net's own last layer, without a head.
+    by_estimator
+        True if an estimator of scikit-learn predicts (`mvemo.fuse.crossval.estimator_expert`).
     """
 
     name: str
     features: tuple[str, ...]
     modalities: tuple[str, ...]
     by_net: bool = False
+    by_estimator: bool = False
 
     @property
     def key(self) -> Key:
         """Return the key of the outputs; models with the same features share a head."""
-        return (self.name,) if self.name in NAMED else self.features
+        return (self.name,) if self.name in NAMED or self.by_estimator else self.features
 
 
 def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:

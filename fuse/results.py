@@ -309,14 +309,14 @@ def score_model(
     """
     y_pred = task.decide(outputs, thresholds)
     valid = complete(outputs)
-    pooled = task.measure(y_true[valid], outputs[valid], y_pred[valid])
+    pooled = task.scores(y_true[valid], outputs[valid], y_pred[valid])
     per_fold = {name: np.full(k, np.nan) for name in pooled.overall}
     per_output_fold = {
         name: np.full((k, len(values)), np.nan) for name, values in pooled.per_output.items()
     }
     for fold in np.unique(folds[valid & (folds >= 0)]):
         rows = valid & (folds == fold)
-        of_fold = task.measure(y_true[rows], outputs[rows], y_pred[rows])
+        of_fold = task.scores(y_true[rows], outputs[rows], y_pred[rows], whole=False)
         for name, value in of_fold.overall.items():
             per_fold[name][fold] = value
         for name, values in of_fold.per_output.items():

@@ -110,6 +110,11 @@ def run_fuse(request: FuseRequest) -> str:
             links = links_of_folder(results.clip_ids, request.media, out)
         results = replace(results, media=links, provenance=origin)
         preferred = None if results.choice is None else results.choice.model
+        if preferred in [one.name for one in settings.estimators] and final is not None:
+            tell_note(
+                f"the recommended model {preferred} is an estimator of scikit-learn, which can "
+                "only be saved as a pickle: the model folder has the best of the other models"
+            )
         model, why_none = None, None
         if final is not None:
             try:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import FeatureSettings, check_statistics
+from mvemo.fuse.heads.estimator import EstimatorSettings
 from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.songs import SongRule
 from mvemo.manifests import Folds
@@ -42,6 +43,8 @@ class EvaluationSettings(FeatureSettings):
         Also score heads trained on fewer clips.
     refit
         Also fit each head on all clips, to predict new clips.
+    estimators
+        Estimators of scikit-learn that are evaluated, too.
     head, lld, ...
         Settings of the table ``[fuse]``, see docs/settings.md.
 
@@ -61,6 +64,7 @@ class EvaluationSettings(FeatureSettings):
     repeats: int = setting(1, ge=1, profile=False)
     learning_curve: bool = setting(False, profile=False)
     refit: bool = setting(False, profile=False)
+    estimators: tuple[EstimatorSettings, ...] = setting((), profile=False)
     head: HeadSettings = setting(HeadSettings, "Settings of all heads.")
     stacked: bool = setting(True, "Add `integrated-stacked` (PL20 3.4).")
     late: bool = setting(True, "Add `integrated-late`, the product of predictions of features.")

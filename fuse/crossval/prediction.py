@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mvemo.fuse.crossval.estimator_expert import EstimatorExpert
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.kernel_expert import kernel_expert
 from mvemo.fuse.crossval.out_of_fold import Fallback, OutOfFold
@@ -44,16 +45,19 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
     layers: list[Stack | Product | Blend] = []
     on_heads = _second_layers(prepared, settings, parts, inner)
     expert = kernel_expert(prepared, settings)
+    estimators = [EstimatorExpert.of(one, prepared) for one in settings.estimators]
     count = settings.head.inner_folds
     oof.inner_folds |= {
         fold: clips.folds_of(clips.folds != fold, count) for fold in range(prepared.k)
     }
     if any((inner_folds < 0).all() for inner_folds in oof.inner_folds.values()):
         # If all training clips are of one group, these have no inner predictions.
-        on_heads, expert = [], None
+        on_heads, expert, estimators = [], None, []
     for one in on_heads:
         oof.add_model(one.model, one.decided_by if settings.missing_modality else None)
         layers.append(one)
+    for estimator in estimators:
+        oof.add_model(estimator.model, None)
     if expert is not None:
         oof.add_model(expert.model, None)
         if clips.link == "identity" and BLENDED in (settings.models or (BLENDED,)):
@@ -77,6 +81,8 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
             chosen.append(_fit_fold(oof, fitter, fold, fitted, predicted_inside))
             if expert is not None:
                 expert.predict_fold(oof, fitter, fold)
+            for estimator in estimators:
+                estimator.predict_fold(oof, fitter, fold)
         if settings.refit:
             _fit_all(oof, fitter, fitted, chosen)
             if expert is not None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.bootstrap import Resamples
+from mvemo.fuse.metrics.plugged import plugged_metrics, plugged_scores
 from mvemo.fuse.numeric import Labels, Link, Measures, complete, mean_finite, mean_of_finite
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
@@ -193,6 +194,14 @@ class Task(ABC):
     def measure(self, y_true: Labels, outputs: F64, y_pred: Labels) -> Measures:
         """Score clips that all have predictions; without clips, all scores are NaN."""
 
+    def scores(
+        self, y_true: Labels, outputs: F64, y_pred: Labels, *, whole: bool = True
+    ) -> Measures:
+        """Return `measure` with the metrics of plug-ins; `whole` is False for clips of a fold."""
+        measures = self.measure(y_true, outputs, y_pred)
+        plugged = plugged_scores(self.name, y_true, outputs, y_pred, whole=whole)
+        return measures._replace(overall={**measures.overall, **plugged})
+
     def summarise(
         self, pooled: Mapping[str, float], per_fold: Mapping[str, F64]
     ) -> dict[str, float]:
@@ -265,9 +274,14 @@ class Task(ABC):
         key, title = self.field_score
         return (ScoreColumn(title, key),)
 
-    @abstractmethod
     def columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
         """Return the scores shown next to the primary metric; `names` are those of the outputs."""
+        plugged = plugged_metrics(self.name).items()
+        return (*self._columns(names), *(ScoreColumn(m.title, name) for name, m in plugged))
+
+    @abstractmethod
+    def _columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
+        """Return the columns of the task's own metrics."""
 
     @property
     @abstractmethod

@@ -180,7 +180,7 @@ class Multiclass(ProbabilityTask):
         correct = np.nan_to_num(outputs).argmax(axis=2) == y_true
         return resamples.shares(correct, complete(outputs))
 
-    def columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
+    def _columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
         return (
             ScoreColumn("balanced", "balanced_accuracy", terminal=False),
             ScoreColumn("kappa", "cohen_kappa", terminal=False),
@@ -323,7 +323,7 @@ class Multilabel(ProbabilityTask):
         valid = complete(outputs)
         return mean_finite(areas(y_true.astype(bool), outputs, valid, resamples), axis=1)
 
-    def columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
+    def _columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
         titles = {"mcc": "MCC", "f1": "F1", "roc_auc": "AUC", "average_precision": "AP"}
         return tuple(
             # The terminal has no room for micro averages.

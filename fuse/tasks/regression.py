@@ -187,7 +187,7 @@ class Regression(Task):
         centre, scale = self.plane.centre, self.plane.scale or None
         return {"quadrants": {"names": QUADRANTS, "centre": centre, "scale": scale}}
 
-    def columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
+    def _columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
         few = len(names) <= FEW_TARGETS
         # The other scores of each target are in the table of targets.
         columns = [

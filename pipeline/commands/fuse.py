@@ -1,13 +1,17 @@
 """Commands of stage two: ``mvemo fuse``, ``cv`` (also the script ``mvemo-cv``) and ``compare``."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click import argument, option
 
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.text_files import read_toml
 from mvemo.pipeline.commands.options import (
     CONTEXT,
     COUNT,
@@ -26,6 +30,9 @@ from mvemo.pipeline.commands.options import (
     set_option,
     together,
 )
+
+if TYPE_CHECKING:
+    from mvemo.fuse.heads.estimator import EstimatorSettings
 
 # Copy of the rules in `mvemo.fuse.songs`, so that --help need not import it.
 SONG_RULES = ("mean", "log-mean", "vote")
@@ -46,6 +53,20 @@ stage_two_options = together(
         option(
             "--models",
             help="Comma-separated models; FEATURE+FEATURE fuses any features.  [default: all]",
+        ),
+        option(
+            "--head",
+            "heads",
+            multiple=True,
+            metavar="NAME",
+            help="Also evaluate an estimator over all features: sklearn:sklearn.svm.SVC, another "
+            "class like it, or the name of a plug-in.  [repeatable]",
+        ),
+        option(
+            "--head-parameters",
+            type=PATH,
+            metavar="FILE.toml",
+            help="Parameters by head, such as [SVC] C = [0.1, 1.0]; lists are tuned.",
         ),
         draws_option,
         scale_option,
@@ -167,6 +188,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
         **{name: options[name] for name in SAME_NAMES},
         folds=folds if isinstance(folds, int) else None,
         models=names,
+        estimators=_estimators(options["heads"], options["head_parameters"]),
         allow_leak=options["protocol"] == "shared",
         songs=options["song_rule"] if options["song_level"] else None,
         refit=save or final is not None,
@@ -186,6 +208,22 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
             )
         )
     )
+
+
+def _estimators(heads: Sequence[str], parameters: Path | None) -> tuple[EstimatorSettings, ...]:
+    """Return the settings of the estimators, after a check of their names and parameters."""
+    from mvemo.fuse.heads.estimator import EstimatorSettings
+
+    tables = {} if parameters is None else read_toml(parameters)
+    found = [EstimatorSettings(head) for head in dict.fromkeys(heads)]
+    for name, table in tables.items():
+        if name not in [one.name for one in found] or not isinstance(table, dict):
+            expected = ", ".join(f"[{one.name}]" for one in found) or "a --head"
+            raise BadOption(f"{parameters}: [{name}]: expected a table for {expected}")
+    found = [replace(one, parameters=tables.get(one.name, {})) for one in found]
+    for one in found:
+        one.load()
+    return tuple(found)
 
 
 def _refuse_missing(
