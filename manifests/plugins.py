@@ -257,6 +257,15 @@ def plugin_record(kind: str, name: str) -> dict[str, Any]:
     return {} if found is None else {"plugin": found.record()}
 
 
+def used_plugins(names: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    """Return the records of the plug-ins among some objects, which are pairs of kind and name."""
+    return [
+        {"kind": kind, "name": name, **plugins(kind)[name].record()}
+        for kind, name in dict.fromkeys(names)
+        if name in plugins(kind)
+    ]
+
+
 def offered(known: Iterable[str], kind: str) -> Iterator[str]:
     """Yield the known names of a kind, followed by those of plug-ins."""
     yield from known

@@ -17,6 +17,7 @@ from mvemo.fuse.tasks import task_of
 from mvemo.manifests import read_folds
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import replacing_together
+from mvemo.manifests.plugins import used_plugins
 from mvemo.pipeline.clips.clip_tables import links_of_cache, links_of_folder, prescribed_by
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.model_nets import copy_nets, trained_specs
@@ -105,6 +106,10 @@ def run_fuse(request: FuseRequest) -> str:
         results = evaluate(cache, settings)
         origin = {**results.provenance, **provenance(cache=features.name)}
         origin["stage_one"] = cache.provenance
+        named = [("heads", one.head) for one in settings.estimators]
+        named += [("metrics", name) for name in results.models[0].scores]
+        if used := used_plugins(named):
+            origin["plugins"] = used
         links = links_of_cache(cache, out)
         if request.media is not None:
             links = links_of_folder(results.clip_ids, request.media, out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.training import devices, losses, protocols
 from mvemo.manifests import labels
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.plugins import plugins
+from mvemo.manifests.plugins import used_plugins
 from mvemo.pipeline import starting_weights
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note
@@ -138,26 +138,17 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
     for note in evaluation.notes:
         tell(f"{what}: {note}")
     path = request.manifest or work / "demo" / "manifest.csv"
+    named = [("nets", net.name) for net in nets]
+    named += [("losses", net.train.loss) for net in nets]
+    named += [("descriptors", name) for name in settings.extract.descriptors]
     facts = provenance(
         settings=settings.record(),
         manifest=clip_tables.manifest_facts(manifest, path, request.options),
         notes=start,
-        **({"plugins": used} if (used := _plugins_of(nets, settings)) else {}),
+        **({"plugins": used} if (used := used_plugins(named)) else {}),
     )
     request = replace(request, settings=settings)
     return ExtractPlan(request, manifest, tuple(nets), evaluation, facts, tuple(notes), reports)
-
-
-def _plugins_of(nets: Iterable[NetSettings], settings: Settings) -> list[dict[str, str]]:
-    """Return the records of the plug-ins that a run uses."""
-    names = [("nets", net.name) for net in nets]
-    names += [("losses", net.train.loss) for net in nets]
-    names += [("descriptors", name) for name in settings.extract.descriptors]
-    return [
-        {"kind": kind, "name": name, **plugins(kind)[name].record()}
-        for kind, name in dict.fromkeys(names)
-        if name in plugins(kind)
-    ]
 
 
 def _check_protocol(manifest: manifests.Manifest, settings: Settings) -> None:

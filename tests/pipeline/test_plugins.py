@@ -12,11 +12,13 @@ from mvemo.manifests import plugins
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/mvemo-example"
 FILE = """
-from mvemo_example import commands, descriptors, layouts, losses, nets
+from mvemo_example import commands, descriptors, heads, layouts, losses, metrics, nets
 
 PLUGINS = {
     "mvemo.nets": {"colours": nets.Colours},
     "mvemo.losses": {"focal": losses.FocalLoss},
+    "mvemo.metrics": {"geometric_mean": metrics.GEOMETRIC_MEAN},
+    "mvemo.heads": {"forest": heads.forest},
     "mvemo.descriptors": {"crest": descriptors.CREST},
     "mvemo.layouts": {"moods": layouts.MOODS},
     "mvemo.commands": {"songs": commands.songs},
@@ -67,12 +69,13 @@ def test_both_stages_run_with_parts_of_a_plugin(own, tmp_path, capsys, jobs):
             "focal",
             "crest",
         ]
-    fuse = ["--folds", 2, "--out", out, "--set", "fuse.n_resamples=10"]
-    assert run("mvemo-cv", work / "features.h5", *fuse) == 0
-    metrics = json.dumps(json.loads((out / "metrics.json").read_text()))
-    assert '"colours"' in metrics
-    assert '"colours+music1d"' in metrics
+    fuse = ["--folds", 2, "--out", out, "--set", "fuse.n_resamples=10", "--head", "forest"]
     capsys.readouterr()
+    assert run("mvemo-cv", work / "features.h5", *fuse, "--plugin", plugin) == 0
+    assert "G-mean" in capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert {"colours", "colours+music1d", "forest"} <= metrics["models"].keys()
+    assert {"geometric_mean", "forest"} <= {p["name"] for p in metrics["provenance"]["plugins"]}
     assert run("mvemo", "--plugin", plugin, "songs", work / "features.h5") == 0
     assert capsys.readouterr().out == "12 clips of 12 songs\n"
 
