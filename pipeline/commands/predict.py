@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
     from mvemo.fuse.final.model import FinalModel
 
+# Names of `mvemo.pipeline.prediction.annotations.FORMATS`, so that --help need not import it.
+ANNOTATIONS = ("audacity", "elan", "jams", "praat", "srt", "webvtt")
 model_options = together(
     [
         model_option,
@@ -94,6 +96,12 @@ model_options = together(
     "--window", type=float, help="Length of the windows of --timeline in seconds.  [default: 20]"
 )
 @option("--hop", type=float, help="Seconds from one window to the next.  [default: 5]")
+@option(
+    "--annotations",
+    type=click.Choice(ANNOTATIONS),
+    multiple=True,
+    help="Also write each timeline as a file of labels for another program.  [repeatable]",
+)
 @option("--timeline-to", type=OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
 def predict(
     inputs: tuple[str, ...],
@@ -122,6 +130,7 @@ def predict(
       mvemo predict songs/ --relative
     """
     windows = {name: options.pop(name) for name in ("window", "hop")}
+    windows["annotations"] = options.pop("annotations") or None
     shown = {n: options.pop(n) for n in ("csv_file", "as_json", "jsonl", "strict", "relative")}
     form = {name: options.pop(name) for name in ("per_class", "jointly")}
     if options["coverage"] is not None or any(form.values()):
@@ -132,7 +141,8 @@ def predict(
         raise BadOption("--json, --jsonl: expected one of them, got both")
     for name, value in {**windows, "timeline-to": timeline_to}.items():
         if value is not None and not timeline:
-            raise BadOption(f"--{name} {value} needs a timeline: add --timeline")
+            text = " ".join(value) if isinstance(value, tuple) else value
+            raise BadOption(f"--{name} {text} needs a timeline: add --timeline")
     if timeline and options["coverage"] is not None:
         raise BadOption("--coverage holds for whole clips: leave out --coverage or --timeline")
     if timeline and shown["relative"]:

@@ -19,6 +19,7 @@ from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.prediction import page
+from mvemo.pipeline.prediction.annotations import write_annotations
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, clip_seconds
 from mvemo.pipeline.prediction.predictions import legend, unpredicted
@@ -44,6 +45,7 @@ class TimelineSettings:
 
     window: float = 20.0  # length of the windows in seconds
     hop: float = 5.0  # seconds from one window to the next
+    annotations: tuple[str, ...] = ()  # formats of further files, see `annotations.FORMATS`
 
     def __post_init__(self) -> None:
         if not 1.0 <= self.window <= 600.0:
@@ -257,7 +259,9 @@ def write_timelines(
         # Write the table first, because it can be written even if the page cannot.
         write_rows(table, window_rows(model, records))
         write_text(html, timeline_html(model, followed))
-        lines = [f"{clip.file}: {_summary(model, followed)}: {html} and {table}"]
+        files = [html, table, *write_annotations(model, followed, name, timeline.annotations)]
+        *first, last = map(str, files)
+        lines = [f"{clip.file}: {_summary(model, followed)}: {', '.join(first)} and {last}"]
         if verbosity() != "quiet":
             lines += [f"note: {clip.file}: {note}" for note in followed.notes()]
         yield model, "\n".join(lines), records
