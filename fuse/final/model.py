@@ -357,7 +357,7 @@ def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> 
 def _outputs(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
     layer = second_layer(model, predictor)
     if layer is None:
-        return _concatenated(_feature_heads(model, predictor), predictor.features, vectors)
+        return _concatenated(feature_heads(model, predictor), predictor.features, vectors)
     by_name = {m.name: Predictor(m.name, m.features, m.modalities, {}) for m in model.heads.models}
     bases = [_outputs(model, by_name[base], vectors) for base in layer.features]
     x = [decision_inputs(values, layer.link) for values in bases]
@@ -419,12 +419,12 @@ def folder_alarm(model: FinalModel, found: Sequence[tuple[Predictor, float]]) ->
 def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
     """Return the threshold of each tag's probability, float64 (tags,); 0.5 if not fitted."""
     layer = second_layer(model, predictor)
-    heads = _feature_heads(model, predictor) if layer is None else (layer,)
+    heads = feature_heads(model, predictor) if layer is None else (layer,)
     fitted = [head.thresholds for head in heads if head.thresholds is not None]
     return np.mean(fitted or [np.full(len(model.classes), 0.5)], axis=0)
 
 
-def _feature_heads(model: FinalModel, predictor: Predictor) -> tuple[Head, ...]:
+def feature_heads(model: FinalModel, predictor: Predictor) -> tuple[Head, ...]:
     """Return a predictor's heads over features, one for each fold's nets."""
     if predictor.name == KERNEL:
         return model.heads.select(KERNEL)

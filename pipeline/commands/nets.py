@@ -13,7 +13,7 @@ from click import argument, option
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import align_columns
-from mvemo.pipeline.commands.options import INPUT, PATH
+from mvemo.pipeline.commands.options import INPUT, OUT_FOLDER, PATH
 from mvemo.pipeline.console.messages import tell_note
 
 if TYPE_CHECKING:
@@ -329,7 +329,13 @@ def _prediction(net: Net, video: Path) -> str:
 
 @click.command()
 @argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
-def models(names: tuple[str, ...]) -> None:
+@option(
+    "--onnx",
+    "onnx_folder",
+    type=OUT_FOLDER,
+    help="Write the heads of one model as ONNX files into this folder, one for each predictor.",
+)
+def models(names: tuple[str, ...], onnx_folder: Path | None) -> None:
     """List the models that come with mvemo, or print the cards of models, including your own.
 
     A card states the training data of a model, its licence, how well it predicted clips that
@@ -340,6 +346,7 @@ def models(names: tuple[str, ...]) -> None:
       mvemo models
       mvemo models film-music
       mvemo models out/model
+      mvemo models film-music --onnx heads
     """
     from mvemo.pipeline.models.boxed import (
         boxed_names,
@@ -349,6 +356,11 @@ def models(names: tuple[str, ...]) -> None:
         summary_lines,
     )
 
+    if onnx_folder is not None:
+        if len(names) != 1:
+            raise BadOption(f"--onnx {onnx_folder}: expected one model, got {len(names)}")
+        _write_onnx(model_folder(names[0]), onnx_folder)
+        return
     if names:
         click.echo("\n\n".join(card_text(name, model_folder(name)) for name in names))
         return
@@ -359,3 +371,15 @@ def models(names: tuple[str, ...]) -> None:
         "--model selects another NAME or a FOLDER."
         "\n'mvemo models NAME' prints a model's card."
     )
+
+
+def _write_onnx(folder: Path, to: Path) -> None:
+    from mvemo.fuse.final.model import load_model
+    from mvemo.fuse.final.onnx_heads import write_onnx
+
+    model = load_model(folder)
+    to.mkdir(parents=True, exist_ok=True)
+    for predictor in model.predictors:
+        path = to / f"{predictor.name}.onnx"
+        inputs = write_onnx(model, predictor, path)
+        click.echo(f"{path}: {', '.join(inputs)} -> {', '.join(model.classes)}")
