@@ -15,12 +15,14 @@ from mvemo.pipeline.commands.options import (
     INPUT,
     OUT_FOLDER,
     OutputPath,
+    backend_options,
     column_option,
     flag,
     folds_are_named,
     folds_option,
     rehash_option,
     root_option,
+    scheduler_of,
     seed_option,
     set_option,
     strict_option,
@@ -91,13 +93,7 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
     "Print what would be done, and the time, memory and disk space that it needs. "
     "A few clips are read to measure; nothing is written.",
 )
-@option(
-    "--backend",
-    type=click.Choice(["local", "dask"]),
-    default="local",
-    help="Where the work is done: on this machine, or by the workers of a Dask scheduler.",
-)
-@option("--scheduler", metavar="ADDRESS", help="Address of the Dask scheduler: tcp://HOST:8786.")
+@backend_options
 @strict_option
 def extract(
     manifest: Path | None,
@@ -177,12 +173,7 @@ def _request(options: dict[str, Any], settings: Settings, **places: Any) -> Extr
     from mvemo.manifests import ManifestOptions
     from mvemo.pipeline.stage_one.division import ExtractRequest, Shard
 
-    backend, scheduler = options["backend"], options["scheduler"]
-    if (backend == "dask") != bool(scheduler):
-        missing = "--scheduler ADDRESS" if backend == "dask" else "--backend dask"
-        raise BadOption(
-            f"--backend dask and --scheduler ADDRESS must be given together: add {missing}"
-        )
+    scheduler = scheduler_of(options)
     shard = None if options["shard"] is None else Shard.parse(options["shard"])
     if shard is not None and options["plan"]:
         raise BadOption("--plan covers the whole run: leave out --shard")
@@ -192,7 +183,7 @@ def _request(options: dict[str, Any], settings: Settings, **places: Any) -> Extr
         fold_file=options["folds"] if isinstance(options["folds"], Path) else None,
         shard=shard,
         jobs=options["jobs"],
-        scheduler=scheduler or "",
+        scheduler=scheduler,
         **places,
     )
 

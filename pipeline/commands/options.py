@@ -262,6 +262,32 @@ model_option = option(
 )
 
 
+backend_options = together(
+    [
+        option(
+            "--backend",
+            type=click.Choice(["local", "dask"]),
+            default="local",
+            help="Where the work is done: on this machine, or by the workers of a Dask scheduler.",
+        ),
+        option(
+            "--scheduler", metavar="ADDRESS", help="Address of the Dask scheduler: tcp://HOST:8786."
+        ),
+    ]
+)
+
+
+def scheduler_of(options: Mapping[str, Any]) -> str:
+    """Return the address of the scheduler, or ""; raise `BadOption` for half of the options."""
+    backend, scheduler = options["backend"], options["scheduler"]
+    if (backend == "dask") != bool(scheduler):
+        missing = "--scheduler ADDRESS" if backend == "dask" else "--backend dask"
+        raise BadOption(
+            f"--backend dask and --scheduler ADDRESS must be given together: add {missing}"
+        )
+    return scheduler or ""
+
+
 def _device(context: click.Context, parameter: click.Parameter, name: str) -> str:
     from mvemo.extract.settings import check_device
 

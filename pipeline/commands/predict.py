@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,20 @@ from click import argument, option
 
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.options import (
+    COUNT,
     INPUT,
     OUT_FILE,
     OUT_FOLDER,
     PATH,
     TABLE_FILE,
+    backend_options,
     column_option,
     device_option,
     flag,
     model_option,
     refuse_address,
     rehash_option,
+    scheduler_of,
     strict_option,
     together,
     weights_option,
@@ -85,6 +88,13 @@ model_options = together(
 @flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
 @flag("--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips.")
 @flag("--relative", "Add ranks and scores among the clips of this call (at least 10).")
+@option("--jobs", type=COUNT, default=1, help="Number of processes that share the clips.")
+@option(
+    "--shard",
+    metavar="i/n",
+    help="Predict only part i of n of the clips, for n separate jobs.",
+)
+@backend_options
 @rehash_option
 @strict_option
 @flag("--plan", "Only print the time and the memory that it would need.")
@@ -150,11 +160,25 @@ def predict(
     if timeline and options["catalogue"] is not None:
         raise BadOption("--cache does not keep windows: leave out --cache or --timeline")
 
+    options["scheduler"] = scheduler_of(options)
+    del options["backend"]
+    spread = [f"--{name} {options[name]}" for name in ("shard", "jobs", "scheduler")]
+    spread = [one for one, given in zip(spread, _is_spread(options), strict=True) if given]
+    if spread and (timeline or plan or options["catalogue"] is not None):
+        other = "--timeline" if timeline else "--plan" if plan else "--cache"
+        raise BadOption(f"{spread[0]} cannot be combined with {other}: leave out one of them")
+    if options["jobs"] > 1 and options["scheduler"]:
+        raise BadOption(f"{spread[-2]}: the scheduler has its own processes: leave out --jobs")
+    if options["shard"] is not None:
+        from mvemo.pipeline.stage_one.division import Shard
+
+        options["shard"] = Shard.parse(options["shard"])
+
     from mvemo.pipeline.prediction import request
 
     asked = request.PredictRequest(inputs, **options)
     if asked.features is not None:
-        if len(inputs) > 1 or timeline or asked.catalogue is not None or asked.columns:
+        if len(inputs) > 1 or timeline or spread or asked.catalogue is not None or asked.columns:
             raise BadOption(
                 f"{asked.features}: a feature file cannot be combined with other inputs, "
                 "--timeline, --cache or --column"
@@ -189,6 +213,10 @@ def predict(
     model, found = request.predict(asked, on_clip)
     shown["works"] = [Path(entry) / ".mvemo" for entry in inputs]
     return _show(model, found, shown, facts=asked.catalogue is not None)
+
+
+def _is_spread(options: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+    return options["shard"] is not None, options["jobs"] > 1, bool(options["scheduler"])
 
 
 def _echo_line(model: FinalModel, prediction: ClipPrediction) -> None:

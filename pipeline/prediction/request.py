@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mvemo.fuse.final.clip_prediction import ClipPrediction
     from mvemo.fuse.final.model import FinalModel
     from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
+    from mvemo.pipeline.stage_one.division import Shard
 
 # Value of `PredictRequest.modality` -> modalities to read.
 MODALITIES = {"audio": ("audio",), "video": ("video",), "both": ("audio", "video")}
@@ -32,6 +33,9 @@ class PredictRequest:
     coverage: Asked | None = None
     columns: Mapping[str, str] = field(default_factory=dict)  # columns of lists, by our names
     catalogue: Path | None = None  # file that keeps the clips' features
+    shard: Shard | None = None  # part of the clips to predict
+    jobs: int = 1  # number of processes on this machine
+    scheduler: str = ""  # address of a Dask scheduler, whose workers predict
 
     @property
     def features(self) -> Path | None:
@@ -57,7 +61,13 @@ def predict(
         return model, found
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
-    clips, folder, settings = clips_and_settings(request, later=request.catalogue is not None)
+    is_spread = request.jobs > 1 or bool(request.scheduler)
+    later = request.catalogue is not None or request.shard is not None or is_spread
+    clips, folder, settings = clips_and_settings(request, later=later)
+    if request.shard is not None:
+        from mvemo.pipeline.prediction.spread import of_shard
+
+        clips = of_shard(clips, request.shard, folder)
     if all(clip.problem for clip in clips):
         model, found = unreadable(folder, clips, settings)
         if on_clip is not None:
@@ -65,6 +75,15 @@ def predict(
                 on_clip(model, prediction)
         return model, found
 
+    if is_spread:
+        from mvemo.pipeline.prediction.spread import predict_spread
+
+        spread = request.jobs, request.scheduler
+        return predict_spread(folder, clips, settings, *spread, on_clip)
+    if later and request.catalogue is None:
+        from mvemo.pipeline.prediction.new_clips import warm_up
+
+        warm_up(folder, settings)
     from mvemo.pipeline.prediction.run import predict_files
 
     return predict_files(folder, clips, settings, request.catalogue, on_clip)

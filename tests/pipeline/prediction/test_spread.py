@@ -1,0 +1,89 @@
+"""Predictions by shards, by processes and on Dask are those of one process."""
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile
+from stage_samples import run, tiny_model
+
+from mvemo.fuse.final.model import load_model
+from mvemo.pipeline.prediction import spread
+from mvemo.pipeline.prediction.new_clips import NewClip
+from mvemo.pipeline.stage_one.division import Shard
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a model, and five songs, one of them unreadable, in two folders."""
+    folder = tmp_path_factory.mktemp("spread")
+    tiny_model(folder)
+    for i in range(4):
+        song = folder / "songs" / f"{i % 2}" / f"{i}.wav"
+        song.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(i).uniform(-0.5, 0.5, 16000)
+        soundfile.write(song, noise, 8000)
+    (folder / "songs" / "0" / "text.mp3").write_text("no sound at all")
+    return folder
+
+
+def predicted(folder, *options, to):
+    model = folder / "out" / "model"
+    arguments = [folder / "songs", "--model", model, "--csv", folder / to, *options]
+    assert run("mvemo", "predict", *arguments) == 0
+    with open(folder / to, newline="") as file:
+        rows = [*csv.DictReader(file)]
+    return [{k: v for k, v in row.items() if k not in ("date", "seconds")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def expected(folder):
+    return predicted(folder, to="one.csv")
+
+
+def test_processes_give_the_same_table(folder, expected):
+    assert predicted(folder, "--jobs", 2, to="jobs.csv") == expected
+
+
+def test_shards_together_give_the_same_rows(folder, expected):
+    rows = []
+    for i in (1, 2):
+        rows += predicted(folder, "--shard", f"{i}/2", to=f"{i}.csv")
+    assert sorted(rows, key=lambda row: row["path"]) == expected
+    assert len(rows) == 5
+
+
+def test_dask_gives_the_same_table(folder, expected):
+    distributed = pytest.importorskip("distributed")
+    options = {"dashboard_address": None, "processes": False, "threads_per_worker": 1}
+    with distributed.LocalCluster(n_workers=1, **options, protocol="tcp") as cluster:
+        address = cluster.scheduler_address
+        found = predicted(folder, "--backend", "dask", "--scheduler", address, to="dask.csv")
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--jobs", 2, "--timeline"], "--jobs 2 cannot be combined with --timeline"),
+        (["--shard", "1/2", "--plan"], "--shard 1/2 cannot be combined with --plan"),
+        (["--shard", "3/2"], "--shard 3/2: expected 1/2 to 2/2"),
+        (["--scheduler", "tcp://x:1"], "must be given together: add --backend dask"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(folder, capsys, options, problem):
+    assert run("mvemo", "predict", folder / "songs", *options) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_a_folder_stays_whole_if_the_model_compares_its_clips(folder, monkeypatch):
+    model = load_model(folder / "out" / "model")
+    model.facts["within_groups"] = True
+    monkeypatch.setattr(spread, "load_model", lambda folder: model)
+    clips = [NewClip(f"{i}", folder / f"{i % 3}" / f"{i}.wav") for i in range(12)]
+    parts = spread._parts(clips, model, 2)
+    assert sorted(map(sorted, parts)) == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+    shards = [spread.of_shard(clips, Shard(i, 2), folder) for i in (1, 2)]
+    assert sorted(clip.file for shard in shards for clip in shard) == sorted(c.file for c in clips)
+    folders = [{clip.path.parent for clip in shard} for shard in shards]
+    assert not folders[0] & folders[1]
