@@ -24,7 +24,13 @@ from click.shell_completion import CompletionItem
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.plugins import Plugin, plugins, reserve
 from mvemo.pipeline.commands.options import CONTEXT, with_shared_options
-from mvemo.pipeline.console.messages import Verbosity, guarded_streams, running
+from mvemo.pipeline.console.messages import (
+    Verbosity,
+    guarded_streams,
+    log_end,
+    running,
+    tell_error,
+)
 from mvemo.pipeline.start import interrupting_signals, report_interrupt
 
 # Subcommand -> module and function, and its line in ``mvemo --help``.
@@ -146,35 +152,44 @@ def run(command: Callable[..., Any], name: str) -> None:
 
 def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
     shared = Verbosity()
+    with running(shared):
+        status = _status_of(command, name, signals, shared)
+        log_end(status)
+    sys.exit(status)
+
+
+def _status_of(
+    command: Callable[..., Any], name: str, signals: list[int], shared: Verbosity
+) -> int:
+    """Run a command; return the exit status, after one line for an error that a user can fix."""
     # click writes colours to a terminal; see no-color.org.
     color = False if os.environ.get("NO_COLOR") else None
     try:
-        with running(shared):
-            status = command(prog_name=name, standalone_mode=False, color=color, obj=shared)
+        status = command(prog_name=name, standalone_mode=False, color=color, obj=shared)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        sys.exit(2)
+        return 2
     except click.ClickException as error:
         # Print the message without the usage that click would print first.
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else name
         text = " ".join(error.format_message().split()).removesuffix(".")
-        click.echo(f"{where}: {text}. See '{where} --help'.", err=True)
-        sys.exit(2)
+        tell_error(f"{where}: {text}. See '{where} --help'.")
+        return 2
     except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        return stop.exit_code
     except (Exception, KeyboardInterrupt) as error:
         # An interrupt during an import may surface as another error.
         if signals or isinstance(error, (click.Abort, KeyboardInterrupt)):
-            sys.exit(report_interrupt(signals, shared.resumable))
+            return report_interrupt(signals, shared.resumable)
         line = bad_input(error)
         if line is None:
             raise
         if shared.level == "verbose":
             traceback.print_exc()
-        click.echo(f"{name}: {line}", err=True)
-        sys.exit(2)
-    sys.exit(status if isinstance(status, int) else 0)
+        tell_error(f"{name}: {line}")
+        return 2
+    return status if isinstance(status, int) else 0
 
 
 def bad_input(error: BaseException) -> str | None:

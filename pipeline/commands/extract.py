@@ -30,7 +30,7 @@ from mvemo.pipeline.commands.options import (
     weights_option,
     work_option,
 )
-from mvemo.pipeline.console.messages import collected_notes, tell, tell_note
+from mvemo.pipeline.console.messages import collected_notes, log_event, tell, tell_note
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
@@ -156,6 +156,11 @@ def extract(
     if run is not None and summary.settled:
         run.keep(settings, summary, notes)
     click.echo(summary.text())
+    for clip, stage, reason in summary.failures:
+        log_event("clip", clip=clip, stage=stage, reason=reason)
+    n_failed = len({clip for clip, _, _ in summary.failures})
+    facts = {"file": str(out), "features": list(summary.features)}
+    log_event("summary", clips=summary.clips, failed=n_failed, **facts)
     return int(strict and bool(summary.failures))
 
 

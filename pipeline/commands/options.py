@@ -232,6 +232,13 @@ def with_shared_options(command: click.Command) -> click.Command:
                 callback=lambda context, parameter, files: load_files(files),
                 help="Python file with nets, losses or other parts of your own.",
             ),
+            click.Option(
+                ["--log-format", "in_json"],
+                type=click.Choice(["text", "json"]),
+                expose_value=False,
+                callback=_remember_format,
+                help="Messages on stderr as text, or as one line of JSON each.",
+            ),
             *(
                 click.Option([f"-{level[0]}", f"--{level}"], help=text, **attributes)
                 for level, text in texts.items()
@@ -244,6 +251,11 @@ def _remember(context: click.Context, parameter: click.Parameter, given: bool) -
     state = context.find_root().ensure_object(Verbosity)
     if given:
         state.level = parameter.name  # type: ignore[assignment]
+
+
+def _remember_format(context: click.Context, parameter: click.Parameter, name: str | None) -> None:
+    if name is not None:
+        context.find_root().ensure_object(Verbosity).in_json = name == "json"
 
 
 set_option = option(

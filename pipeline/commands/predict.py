@@ -30,7 +30,7 @@ from mvemo.pipeline.commands.options import (
     together,
     weights_option,
 )
-from mvemo.pipeline.console.messages import tell
+from mvemo.pipeline.console.messages import in_json, log_event, tell
 
 if TYPE_CHECKING:
     from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
@@ -209,7 +209,9 @@ def predict(
         to = timeline_to or OUT_FOLDER.convert("timelines", None, None)
         given = TimelineSettings(**{k: v for k, v in windows.items() if v is not None})
         return _show_timelines(write_timelines(folder, clips, settings, given, to), shown)
-    on_clip = _echo_line if shown["jsonl"] and not shown["relative"] else None
+    on_clip = _log_clip if in_json() else None
+    if shown["jsonl"] and not shown["relative"]:
+        on_clip = _echo_line
     model, found = request.predict(asked, on_clip)
     shown["works"] = [Path(entry) / ".mvemo" for entry in inputs]
     return _show(model, found, shown, facts=asked.catalogue is not None)
@@ -224,6 +226,12 @@ def _echo_line(model: FinalModel, prediction: ClipPrediction) -> None:
     from mvemo.fuse.final.prediction_records import records
 
     click.echo(json.dumps(records(model, [prediction], facts=True)[0]))
+    _log_clip(model, prediction)
+
+
+def _log_clip(model: FinalModel, prediction: ClipPrediction) -> None:
+    seconds = prediction.facts.get("seconds")
+    log_event("clip", clip=prediction.path, seconds=seconds, reason=prediction.error or None)
 
 
 def _show(
@@ -244,6 +252,7 @@ def _show(
         measured = judged_words(judged_in(shown["works"], predictions, model.task))
         click.echo(predictions_table(model, predictions, measured))
     failed = [bool(prediction.error) for prediction in predictions]
+    log_event("summary", clips=len(failed), failed=sum(failed), model=model.name)
     table = record_rows(model, found)
     return _finish(shown, found, table, failed)
 

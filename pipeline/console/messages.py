@@ -7,14 +7,18 @@ The name of a clip may contain an escape sequence that moves the cursor, hides t
 window. All output passes through the streams, so the escaping is done there.
 """
 
+import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any, Literal
+from uuid import uuid4
 
 import click
 
@@ -28,6 +32,9 @@ class Verbosity:
     level: Level = "normal"
     resumable: bool = False  # True if running the same command again continues the work
     told: set[str] = field(default_factory=set)  # notes printed so far
+    in_json: bool = False  # True for ``--log-format json``
+    run: str = field(default_factory=lambda: uuid4().hex[:12])  # states the run in JSON lines
+    start: float = field(default_factory=time.monotonic)
 
 
 _log = logging.getLogger("mvemo")
@@ -73,6 +80,11 @@ def in_program() -> bool:
     return _shared() is not _library
 
 
+def in_json() -> bool:
+    """Return True if ``--log-format json`` asks for lines of JSON."""
+    return _shared().in_json
+
+
 def _shared() -> Verbosity:
     """Return the state of the running program, or of the library outside a program."""
     context = click.get_current_context(silent=True)
@@ -83,10 +95,34 @@ def tell(text: str, level: int = logging.INFO) -> None:
     """Print a message, unless ``--quiet``; outside a program, log it."""
     if verbosity() == "quiet":
         return
-    if in_program():
+    if _shared().in_json:
+        log_event("message", level=logging.getLevelName(level).lower(), text=text)
+    elif in_program():
         click.echo(f"note: {text}" if level == logging.WARNING else text, err=True)
     else:
         _log.log(level, escaped(text))
+
+
+def log_event(event: str, **facts: Any) -> None:
+    """Print a line of JSON to stderr with time, run and facts, if ``--log-format json`` asks."""
+    shared = _shared()
+    if shared.in_json:
+        time_text = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        record = {"time": time_text, "run": shared.run, "event": event, **facts}
+        click.echo(json.dumps(record), err=True)
+
+
+def tell_error(line: str) -> None:
+    """Print the line of an error, also with ``--quiet``."""
+    if _shared().in_json:
+        log_event("error", text=line)
+    else:
+        click.echo(line, err=True)
+
+
+def log_end(status: int) -> None:
+    """Log the end of the program with its exit status and its seconds."""
+    log_event("end", status=status, seconds=round(time.monotonic() - _shared().start, 3))
 
 
 @contextmanager

@@ -58,6 +58,8 @@ STATUS: dict[type[Exception], int] = {
 }
 
 Handler = Callable[[Request], Any]
+# Text format of Prometheus.
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Json(JSONResponse):
@@ -161,16 +163,20 @@ class Api:
 
     async def metrics(self, request: Request) -> Response:
         counts = self.worker.counts
+        waiting = [job for job in self.worker.jobs.values() if job.state == "waiting"]
         values = {
-            "mvemo_requests_total": self.requests,
-            "mvemo_clips": len(self.library),
-            "mvemo_clips_predicted_total": counts["predicted"],
-            "mvemo_clips_failed_total": counts["failed"],
-            "mvemo_predict_seconds_total": self.worker.seconds,
-            "mvemo_jobs_waiting": sum(j.state == "waiting" for j in self.worker.jobs.values()),
+            "mvemo_requests_total": (self.requests, "Requests that were answered."),
+            "mvemo_clips": (len(self.library), "Clips of the folder."),
+            "mvemo_clips_predicted_total": (counts["predicted"], "Clips that were predicted."),
+            "mvemo_clips_failed_total": (counts["failed"], "Clips that could not be predicted."),
+            "mvemo_predict_seconds_total": (self.worker.seconds, "Seconds of predictions."),
+            "mvemo_jobs_waiting": (len(waiting), "Jobs that wait."),
         }
-        lines = (f"{name} {value:g}\n" for name, value in values.items())
-        return PlainTextResponse("".join(lines))
+        lines = []
+        for name, (value, meaning) in values.items():
+            kind = "counter" if name.endswith("_total") else "gauge"
+            lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}", f"{name} {value:g}"]
+        return PlainTextResponse("\n".join(lines) + "\n", media_type=PROMETHEUS)
 
     async def schema(self, request: Request) -> Response:
         return FileResponse(SCHEMA, media_type="application/json")

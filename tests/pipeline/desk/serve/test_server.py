@@ -15,6 +15,7 @@ import jsonschema
 import numpy as np
 import pytest
 import soundfile
+from prometheus_client.parser import text_string_to_metric_families
 from server_samples import START, TOKEN, Server, write_songs
 
 from mvemo.manifests import read_manifest
@@ -73,7 +74,13 @@ def test_answers_are_as_documented(server):
     for path in ("health", "models", "clips", "relative", "jobs", "corrections"):
         valid(f"/api/v1/{path}", "get", server.get(path))
     valid("/api/v1/clips/{id}", "get", server.get(f"clips/{song}"))
-    assert "mvemo_clips 4" in server.get("metrics").text.replace("mvemo_clips 5", "mvemo_clips 4")
+    metrics = {m.name: m for m in text_string_to_metric_families(server.get("metrics").text)}
+    assert metrics["mvemo_clips"].samples[0].value in (4, 5)
+    assert (metrics["mvemo_requests"].type, metrics["mvemo_jobs_waiting"].type) == (
+        "counter",
+        "gauge",
+    )
+    assert all(metric.documentation for metric in metrics.values())
     assert server.get("openapi.json").json() == DOCUMENT
     waveform = valid("/api/v1/clips/{id}/waveform", "get", server.get(f"clips/{song}/waveform"))
     assert len(waveform["peaks"]) == 1000
