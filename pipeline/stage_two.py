@@ -13,6 +13,7 @@ from mvemo.fuse import EvaluationSettings, evaluate, format_table, write_report
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import FinalModel, save_model
 from mvemo.fuse.report import report_files, score_tables, tables
+from mvemo.fuse.report.figures import write_figures
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import read_folds
 from mvemo.manifests.errors import BadOption, MvemoError
@@ -20,6 +21,7 @@ from mvemo.manifests.files import replacing_together
 from mvemo.manifests.plugins import used_plugins
 from mvemo.pipeline.clips.clip_tables import links_of_cache, links_of_folder, prescribed_by
 from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.mlflow_runs import import_mlflow, log_run
 from mvemo.pipeline.model_nets import copy_nets, trained_specs
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import PROFILES
@@ -85,14 +87,18 @@ class FuseRequest:
     fold_file: Path | None = None  # folds that replace those of the cache
     final: FinalSettings | None = None  # model for new clips to write
     save_heads: bool = True
-    # LaTeX and Markdown files for the tables of a paper.
-    paper: tuple[Path | None, Path | None] = (None, None)
+    figures: Path | None = None  # folder for figures as files
+    mlflow: str | None = None  # tracking store of MLflow
+    # LaTeX and Markdown files for the tables of a paper, and their style.
+    paper: tuple[Path | None, Path | None, tables.TableStyle | None] = (None, None, None)
     media: Path | None = None  # folder of the clips' files for the report's players
 
 
 def run_fuse(request: FuseRequest) -> str:
     """Evaluate all models over the cache, write the report, and return the terminal's text."""
     features, settings, out, final = request.features, request.settings, request.out, request.final
+    if request.mlflow is not None:
+        import_mlflow()
     with open_cache(features) as cache:
         _require_protocol(cache, features, request.protocol)
         if request.fold_file is not None:
@@ -145,6 +151,13 @@ def run_fuse(request: FuseRequest) -> str:
         # The table of scores is printed, so that it is not lost if the files cannot be written.
         click.echo(lines[0])
         raise
+    if request.figures is not None:
+        lines.append(
+            f"figures: {len(write_figures(results, request.figures))} files in {request.figures}"
+        )
+    if request.mlflow is not None:
+        run = log_run(results, settings.record(), out, request.mlflow)
+        lines.append(f"run of MLflow: {run} in {request.mlflow}")
     tables.write_paper(score_tables.results_tables(results), *request.paper)
     tell_stale_model(out, None if final is None or model is None else final.folder)
     if why_none is not None:

@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from xml.sax.saxutils import escape, quoteattr
@@ -67,6 +68,9 @@ _ZOOM = 1.15
 _MANY_CLASSES = 16
 
 
+_pdfs: ContextVar[list[bytes] | None] = ContextVar("_pdfs", default=None)
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure with the text above and below it.
@@ -82,6 +86,10 @@ class Picture:
     svg: str
     head: str = ""
     caption: str = ""
+
+    def _repr_svg_(self) -> str:
+        """Show the figure in a notebook."""
+        return self.svg
 
 
 def bare(ax: Axes) -> None:
@@ -132,6 +140,8 @@ class Drawing:
             bare(self.ax)
         if legend is not None and self.ax.get_legend_handles_labels()[1]:
             self.figure.legend(loc="outside lower center", frameon=False, **legend)
+        if (pages := _pdfs.get()) is not None:
+            pages.append(render_pdf(self.figure))
         return _element(render_svg(self.figure), title)
 
 
@@ -201,6 +211,26 @@ def render_svg(figure: Figure) -> str:
     return buffer.getvalue()
 
 
+def render_pdf(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+    buffer = io.BytesIO()
+    canvas: Any = _laid_out(figure, FigureCanvasPdf, 72)
+    canvas.print_pdf(buffer, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return buffer.getvalue()
+
+
+@contextmanager
+def collected_pdfs() -> Iterator[list[bytes]]:
+    """Yield a list to which each figure that is drawn is added as a PDF, too."""
+    pages: list[bytes] = []
+    token = _pdfs.set(pages)
+    try:
+        yield pages
+    finally:
+        _pdfs.reset(token)
+
+
 def render_png(figure: Figure, dpi: int = 150) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -246,3 +276,10 @@ def _element(svg: str, title: str) -> str:
         1,
     )
     return f"{head}>\n <title>{escape(title)}</title>{rest}".strip()
+
+
+def standalone(svg: str) -> str:
+    """Return the text of an SVG file for an element of a page: black ink, any sans-serif font."""
+    svg = svg.replace("currentColor", "#000000")
+    svg = svg.replace("font-family: inherit", "font-family: sans-serif")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{svg}\n'

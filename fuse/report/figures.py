@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,17 @@ from mvemo.fuse.report.drawing import (
     WIDE,
     Drawing,
     Picture,
+    collected_pdfs,
     drawing,
     matrix_figures,
     short,
+    standalone,
 )
 from mvemo.fuse.report.score_tables import MANY_CLASSES, shown_classes
 from mvemo.fuse.report.text import fraction
 from mvemo.fuse.results import ModelResult, Results, recommended_model
 from mvemo.manifests.array_types import F64, Bools
+from mvemo.manifests.files import write_bytes, write_text
 
 # With more targets than this, scatter plots would make the page too long.
 _MANY_TARGETS = 6
@@ -55,8 +59,8 @@ def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str
 
     Returns
     -------
-    Mapping of a figure's name, such as ``roc`` or ``confusion``, to its pictures. In a notebook
-    ``IPython.display.SVG(picture.svg)`` shows a picture.
+    Mapping of a figure's name, such as ``roc`` or ``confusion``, to its pictures, which a
+    notebook shows.
     """
     shown = recommended_model(results) if shown is None else shown
     pictures = {}
@@ -66,6 +70,24 @@ def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str
         elif shown is not None:
             pictures[name] = OF_ONE[name](results, shown)
     return pictures
+
+
+def write_figures(results: Results, folder: Path) -> list[Path]:
+    """Write the figures of `draw_figures` as SVG and PDF files; return the files."""
+    with collected_pdfs() as pages:
+        pictures = draw_figures(results)
+    named = [
+        (f"{name}-{number}" if len(of_name) > 1 else name, picture)
+        for name, of_name in pictures.items()
+        for number, picture in enumerate(of_name, 1)
+    ]
+    files = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for (name, picture), page in zip(named, pages, strict=True):
+        files += [folder / f"{name}.svg", folder / f"{name}.pdf"]
+        write_text(files[-2], standalone(picture.svg))
+        write_bytes(files[-1], page)
+    return files
 
 
 # --- all models

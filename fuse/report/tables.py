@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import write_text
 from mvemo.manifests.tables import CsvWriter
 from mvemo.manifests.text_table import align_columns
@@ -182,20 +183,67 @@ def cell_of(value: Value, kind: str) -> Cell:
 # --- papers
 
 
-def write_paper(tables: Sequence[Table], latex: Path | None, markdown: Path | None) -> None:
+@dataclass(frozen=True)
+class TableStyle:
+    """What a user states about the tables for a paper."""
+
+    columns: tuple[str, ...] = ()  # titles of the columns to keep, besides texts; empty for all
+    label: str = ""  # of LaTeX; with several tables, their number follows
+    caption: str = ""  # instead of the title
+
+    def apply(self, tables: Sequence[Table]) -> list[Table]:
+        """Return the tables with these columns and this caption.
+
+        Raises
+        ------
+        BadOption
+            No table has a column of this title.
+        """
+        titles = [column.title for table in tables for column in table.columns]
+        for name in self.columns:
+            if name not in titles:
+                known = ", ".join(dict.fromkeys(filter(None, titles)))
+                raise BadOption(f"--table-columns: unknown column {name!r}; expected {known}")
+        styled = []
+        for table in tables:
+            dropped = [
+                i
+                for i, column in enumerate(table.columns)
+                if self.columns and i and column.title not in self.columns
+            ]
+            has_any = len(dropped) < len(table.columns) - 1
+            table = table.without(dropped) if has_any else table
+            styled.append(replace(table, title=self.caption or table.title))
+        return styled
+
+
+def write_paper(
+    tables: Sequence[Table],
+    latex: Path | None,
+    markdown: Path | None,
+    style: TableStyle | None = None,
+) -> None:
     """Write tables as LaTeX and as Markdown; None as path leaves out that format."""
-    for path, render in ((latex, _latex), (markdown, _markdown)):
-        if path is not None:
-            write_text(path, "\n".join(map(render, tables)))
+    style = style or TableStyle()
+    if latex is None and markdown is None:
+        return
+    styled = style.apply(tables)
+    if markdown is not None:
+        write_text(markdown, "\n".join(map(_markdown, styled)))
+    if latex is not None:
+        numbers = range(1, len(styled) + 1) if len(styled) > 1 else [""]
+        labels = [style.label and f"{style.label}{number}" for number in numbers]
+        write_text(latex, "\n".join(map(_latex, styled, labels)))
 
 
-def _latex(t: Table) -> str:
+def _latex(t: Table, label: str) -> str:
     def line(cells: Sequence[Cell]) -> str:
         texts = (_whole(cell, _latex_text, "\\textbf{{{}}}") for cell in cells)
         return "    " + " & ".join(texts) + " \\\\"
 
     aligned = "".join("r" if column.is_number else "l" for column in t.columns)
     lines = ["% \\usepackage{booktabs}", "\\begin{table}", f"  \\caption{{{_latex_text(t.title)}}}"]
+    lines += [f"  \\label{{{label}}}"] if label else []
     lines += [f"  \\begin{{tabular}}{{{aligned}}}", "    \\toprule"]
     lines += [line([Cell(c.marked) for c in t.columns]), "    \\midrule", *map(line, t.rows)]
     lines += ["    \\midrule", *map(line, t.foot)] if t.foot else []

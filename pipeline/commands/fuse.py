@@ -28,6 +28,7 @@ from mvemo.pipeline.commands.options import (
     scale_option,
     seed_option,
     set_option,
+    table_style,
     together,
 )
 
@@ -126,6 +127,16 @@ stage_two_options = together(
             help="Folder with the clips' files, named like the clips, for the report's players.  "
             "[default: the files of the manifest]",
         ),
+        option(
+            "--figures",
+            type=OUT_FOLDER,
+            help="Also write the figures as SVG and PDF files into this folder.",
+        ),
+        option(
+            "--mlflow",
+            metavar="FOLDER|URI",
+            help="Also log settings, scores and files to this tracking store of MLflow.",
+        ),
         paper_options,
         set_option,
     ]
@@ -203,7 +214,9 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
                 fold_file=folds if isinstance(folds, Path) else None,
                 final=final,
                 save_heads=save,
-                paper=(options["latex"], options["markdown"]),
+                paper=(options["latex"], options["markdown"], table_style(options)),
+                figures=options["figures"],
+                mlflow=options["mlflow"],
                 media=options["media"],
             )
         )
@@ -265,8 +278,7 @@ def compare(
     out: Path | None,
     n_resamples: int,
     seed: int,
-    latex: Path | None,
-    markdown: Path | None,
+    **options: Any,
 ) -> None:
     """Compare models of several RUNs, folders that `mvemo fuse`, `cv` or `report` wrote.
 
@@ -293,7 +305,8 @@ def compare(
     comparison = compare_runs(runs, n_resamples=n_resamples, seed=seed)
     table = format_run_comparison(comparison)
     click.echo(table)
-    write_paper(comparison_tables(comparison), latex, markdown)
+    paper = options["latex"], options["markdown"], table_style(options)
+    write_paper(comparison_tables(comparison), *paper)
     if out is not None:
         values = dump_json(run_comparison_dict(comparison))
         write_texts(out, {"comparison.json": values, "comparison.txt": f"{table}\n"})

@@ -1,12 +1,14 @@
 """Options that several commands share. No numeric package is imported for ``--help``."""
 
+from __future__ import annotations
+
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click import option
@@ -14,6 +16,9 @@ from click import option
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.plugins import load_files
 from mvemo.pipeline.console.messages import Verbosity, tell_note
+
+if TYPE_CHECKING:
+    from mvemo.fuse.report.tables import TableStyle
 
 Decorator = Callable[[Any], Any]
 
@@ -438,8 +443,25 @@ paper_options = together(
     [
         option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),
         option("--markdown", type=OUT_FILE, help="Also write the table as Markdown."),
+        option(
+            "--table-columns",
+            metavar="TITLE,...",
+            help="Keep only these columns in both, such as mean,MCC; the first column stays.",
+        ),
+        option("--table-label", default="", metavar="LABEL", help="LaTeX's \\\\label."),
+        option("--table-caption", default="", metavar="TEXT", help="Caption instead of the title."),
     ]
 )
+
+
+def table_style(options: Mapping[str, Any]) -> TableStyle:
+    """Return the style that `paper_options` state among the options of a command."""
+    from mvemo.fuse.report.tables import TableStyle
+
+    columns, label, caption = (options[f"table_{n}"] for n in ("columns", "label", "caption"))
+    return TableStyle(comma_separated(columns or ""), label, caption)
+
+
 force_option = flag("--force", "Replace an existing file.")
 
 

@@ -21,6 +21,7 @@ from mvemo.pipeline.commands.options import (
     flag,
     paper_options,
     scale_option,
+    table_style,
 )
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.provenance import provenance
@@ -147,7 +148,8 @@ def report(
     # The table is printed first, so that an error in writing the report does not lose it.
     click.echo(format_table(results))
     write_report(results, out)
-    write_paper(results_tables(results), options["latex"], options["markdown"])
+    paper = options["latex"], options["markdown"], table_style(options)
+    write_paper(results_tables(results), *paper)
     tell_stale_model(out)
     click.echo(f"\nreport: {out / 'report.html'}")
 

@@ -84,8 +84,9 @@ def predict_spread(
                 if isinstance(result, Exception):
                     raise result
                 predictions |= zip(rows_of[id(task)], result, strict=True)
-                for prediction in result if on_clip is not None else ():
-                    on_clip(model, prediction)
+                if on_clip is not None:
+                    for prediction in result:
+                        on_clip(model, prediction)
                 bar.step(len(result))
     return model, [predictions[row] for row in range(len(clips))]
 

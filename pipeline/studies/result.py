@@ -60,13 +60,15 @@ def write_study(draft: Draft, settings: Mapping[str, Any], out: Path) -> None:
         write_text(new / f"{name}.html", text)
 
 
-def write_papers(draft: Draft, latex: Path | None, markdown: Path | None) -> None:
+def write_papers(
+    draft: Draft, latex: Path | None, markdown: Path | None, style: tables.TableStyle
+) -> None:
     """Write the tables as LaTeX and Markdown, with warnings and notes in their captions."""
     facts = " ".join([*(banner.text for banner in banners(draft.study)), *draft.notes])
     titled = [
         replace(table.with_intervals(), title=f"{table.title}. {facts}") for table in draft.tables
     ]
-    tables.write_paper(titled, latex, markdown)
+    tables.write_paper(titled, latex, markdown, style)
 
 
 def banners(study: Study) -> list[Banner]:
