@@ -234,8 +234,6 @@ class CacheFile:
         _ = self.indexes, self.failures, self.curves, self.provenance, self.merged
         return self
 
-    # --- parts
-
     @cached_property
     def indexes(self) -> dict[str, Index]:
         """Indexes of all features by digest, oldest first."""
@@ -320,8 +318,6 @@ class CacheFile:
                 filled += len(part)
 
         self._read_values(index, read)
-
-    # --- access to the file
 
     def _read_values(self, index: Index, read: Callable[[PlainArray], T]) -> T:
         """Call `read` with the values of a feature, which stay open as long as the file."""

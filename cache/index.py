@@ -91,9 +91,6 @@ class Index:
         return state.hexdigest()
 
 
-# --- values
-
-
 def finite_rows(block: NDArray[Any]) -> Bools:
     """Return bool (rows,), True for rows of finite numbers."""
     # Most blocks have no other rows; NaN and infinities show in the extremes, which are faster.
@@ -118,9 +115,6 @@ def is_whole(index: Index, values: PlainArray) -> bool:
         if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
             return False
     return state.hexdigest() == index.values_checksum
-
-
-# --- reading and writing
 
 
 def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:

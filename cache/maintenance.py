@@ -190,9 +190,6 @@ def _refuse_unknown(path: Path, features: Collection[str], names: Collection[str
         raise unknown_feature(path, unknown[0], names)
 
 
-# --- repair
-
-
 def repair_cache(path: Path | str) -> list[str]:
     """Drop corrupt rows, add the parts of an unfinished run, and rewrite the file.
 

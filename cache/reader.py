@@ -66,8 +66,6 @@ class Cache:
             self._pool.close()
             raise
 
-    # --- contents
-
     def __repr__(self) -> str:
         """Return one line with name, clips and features."""
         return f"<Cache {self.path.name}: {self._caption()}: {listed(self.names())}>"
@@ -136,8 +134,6 @@ class Cache:
             checksum = self._feature(spec).checksum()
             state.update(f"{spec.digest} {checksum}\n".encode())
         return state.hexdigest()
-
-    # --- values
 
     def spec(self, name: str, fold: int | None = None) -> FeatureSpec:
         """Return the spec that `vectors` and `sequence` use for these arguments."""
@@ -285,8 +281,6 @@ class Cache:
         if spec.kind == "sequence":
             raise BadCache(f"{self.path}: {name} is a sequence: read it with Cache.sequence")
         return spec
-
-    # --- files
 
     @cached_property
     def _rows(self) -> dict[str, int]:

@@ -295,9 +295,6 @@ def failure_now(clip_id: str, stage: str, reason: str) -> Failure:
     return Failure(clip_id, stage, reason, moment, schema.code_version())
 
 
-# --- content of several runs
-
-
 def newest_plan(
     table: ClipTable,
     sources: Sequence[Source],

@@ -75,8 +75,6 @@ class PartWriter:
         self._committed = time.monotonic()
         self._folder = parts_folder(self.path)
 
-    # --- stored rows
-
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
         """Return the ids of the clips whose stored row is up to date.
 
@@ -94,8 +92,6 @@ class PartWriter:
         """(clip id, stage, reason) of each failure of the table's clips, sorted."""
         known = (why for (clip, _), why in self._failures.items() if why and clip in self._row)
         return tuple(sorted((why.clip_id, why.stage, why.reason) for why in known))
-
-    # --- new rows
 
     def put(self, spec: FeatureSpec, clip_id: str, key: str, array: F32, copy: bool = True) -> None:
         """Buffer one clip's values; they are durable after the next commit.
@@ -153,8 +149,6 @@ class PartWriter:
         """Store the series of a training, such as ``train_loss``, by net and fold."""
         self._check_open()
         self._memory.curves[name] = {k: [float(v) for v in s] for k, s in values.items()}
-
-    # --- to the disk
 
     def commit(self) -> None:
         """Write all buffered rows to one part, which makes them durable.

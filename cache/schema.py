@@ -82,9 +82,6 @@ def code_version() -> str:
         return "unknown"
 
 
-# --- checksums
-
-
 def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
     """Return the BLAKE2b-128 of a row's clip id, key and values; it also detects moved rows."""
     state = hashlib.blake2b(clip_id.encode() + b"\0" + key + b"\0", digest_size=CHECKSUM)
@@ -134,9 +131,6 @@ def _integers(values: Ints) -> str:
     return np.ascontiguousarray(values, dtype="<i8").tobytes().hex()
 
 
-# --- small parts of a file
-
-
 def write_texts(group: Any, name: str, texts: Sequence[str]) -> None:
     """Write a list of texts."""
     group.create_dataset(name, data=text_array(texts))
@@ -170,9 +164,6 @@ def _checked(value: Any, what: str, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise ValueError(f"{what}: expected a {kind.__name__}, got {type(value).__name__}")
     return value
-
-
-# --- clips
 
 
 def write_table(file: Any, table: ClipTable) -> None:
@@ -221,9 +212,6 @@ def read_table(file: Any) -> ClipTable:
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
     return table
-
-
-# --- failures, curves and provenance
 
 
 def write_extras(

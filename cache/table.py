@@ -148,9 +148,6 @@ def _is_storable(text: str) -> bool:
         return False
 
 
-# --- failures
-
-
 @dataclass(frozen=True, order=True)
 class Failure:
     """Failure of one clip."""

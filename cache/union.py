@@ -21,8 +21,6 @@ from mvemo.manifests.array_types import F64, Ints
 # Values of clips that all files must state alike.
 ROWS = ("labels", "groups", "folds", "splits")
 
-# --- clips
-
 
 def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
     """Return a table of all clips, in the order of the file with all clips, or sorted by id."""
@@ -78,9 +76,6 @@ def _joined_disagreement(tables: Sequence[ClipTable]) -> F64 | None:
         if t.disagreement is not None:
             rows[:, : t.disagreement.shape[1]] = t.disagreement
     return np.concatenate(joined) if width else None
-
-
-# --- features
 
 
 @dataclass
@@ -185,9 +180,6 @@ def merge_specs(files: Sequence[CacheFile], table: ClipTable) -> list[FeatureSpe
             for digest, spec in specs.items()
         }
     return sorted(specs.values(), key=lambda spec: (spec.name, spec.fold or 0))
-
-
-# --- the rest
 
 
 def merge_failures(files: Sequence[CacheFile]) -> Failures:

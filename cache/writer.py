@@ -104,8 +104,6 @@ class CacheWriter(PartWriter):
                 raise MvemoError(f"{self.path}: cannot be written: {cause(error)}") from None
             raise
 
-    # --- rows of other processes
-
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
         """Return the ids of the clips whose stored row is up to date; see `PartWriter.current`."""
         current = super().current(spec, keys)
@@ -140,8 +138,6 @@ class CacheWriter(PartWriter):
         self._withdrawn |= digests
         for digest in digests:
             del self._specs[digest]
-
-    # --- to the disk
 
     def close(self) -> None:
         """Commit, merge the parts into the cache in one step, and release the lock.

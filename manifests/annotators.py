@@ -32,9 +32,6 @@ RESIDUAL = "{} residual deviation"
 Extra = list[tuple[str, str]]
 
 
-# --- one label from several annotators
-
-
 def mean_label(targets: Sequence[str], ratings: ArrayLike) -> tuple[Label, Extra]:
     """Return the mean of ratings (annotators, targets), their deviations and their number.
 
@@ -230,9 +227,6 @@ def _merge_extra(rows: Sequence[Mapping[str, str]]) -> Extra:
 
 def _clip(row: Row) -> Any:
     return row.clip_id or (row.path, row.start)
-
-
-# --- the limit on scores
 
 
 def disagreement_of(manifest: Manifest) -> F64 | None:

@@ -27,9 +27,6 @@ Stamp = tuple[int, int, int, int]
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
 
 
-# --- writing
-
-
 @contextmanager
 def replacing(
     path: Path, temp: Path | None = None, *, kept: str = "", durable: bool = True
@@ -199,9 +196,6 @@ def shown(text: str, most: int = 80) -> str:
     if len(text) <= most:
         return repr(text)
     return f"{text[: most - 3]!r} ({len(text)} characters)"
-
-
-# --- JSON
 
 
 def dump_json(value: Any) -> str:

@@ -24,16 +24,6 @@ class Journal:
 
     If `durable`, each entry is on the disk before `append` returns. Failures to read or write
     raise `DiskFailed`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> journal = Journal(Path(tempfile.mkdtemp()) / "changes.jsonl")
-    >>> journal.append([{"n": 1}])
-    >>> _ = journal.path.write_text(journal.path.read_text() + '{"n": 2')  # a torn line
-    >>> journal.append([{"n": 3}])
-    >>> journal.read(lambda entry: entry["n"])
-    ([1, 3], 1)
     """
 
     def __init__(self, path: Path, durable: bool = True) -> None:
@@ -65,8 +55,7 @@ class Journal:
 
     def replace(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Replace the whole content in one step."""
-        text = _lines(entries).decode()
-        write_text(self.path, text, durable=self._durable)
+        write_text(self.path, _lines(entries).decode(), durable=self._durable)
 
     def read(self, parse: Callable[[Any], T]) -> tuple[list[T], int]:
         """Return `parse` of each entry, oldest first, and the number of unreadable lines.

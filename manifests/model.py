@@ -94,9 +94,6 @@ class Manifest:
         return self.root / clip.path
 
 
-# --- writing
-
-
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
     """Write a manifest so that `read_manifest` returns an equal one, with the same digest.
 

@@ -25,9 +25,6 @@ _SECONDS = 2
 _PIECE = re.compile(r"(?P<source>.*?\S)[-_ ]+(?P<k>\d+)[-_ ]of[-_ ](?P<n>\d+)", re.IGNORECASE)
 
 
-# --- data sets
-
-
 @dataclass
 class FoundClips:
     """Clips that a layout finds in a folder."""
@@ -99,9 +96,6 @@ _RAVDESS = Path(__file__).with_name("ravdess.toml")
 NAMED_FILES: dict[str, NamedFiles] = {"ravdess": read_toml(_RAVDESS, NamedFiles)}
 
 
-# --- sources
-
-
 def infer_group(stem: str) -> str:
     """Return X for a file name without suffix of the form ``X-k-of-n``, otherwise the name.
 
@@ -133,13 +127,7 @@ def source_of(path: str) -> str:
 
 
 def source_of_piece(path: str) -> str:
-    """Return the source of a file or clip that is named as a piece, otherwise an empty text.
-
-    Examples
-    --------
-    >>> source_of_piece("Sad/Vol. 2-5-of-9.mp4"), source_of_piece("b-1-of-2"), source_of_piece("c")
-    ('Vol. 2', 'b', '')
-    """
+    """Return the source of a file or clip that is named as a piece, otherwise an empty text."""
     for stem in (path, posixpath.splitext(path)[0]):
         name = posixpath.basename(stem)
         if infer_group(name) != name:
@@ -224,6 +212,7 @@ def search(expression: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def _find_sources(paths: Sequence[str], pattern: str) -> list[str]:
+    """Return what the pattern's parentheses match in each path, or an empty text."""
     try:
         expression = re.compile(pattern)
     except re.error as error:

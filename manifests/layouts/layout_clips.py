@@ -139,9 +139,6 @@ def _remarks(
     return tuple(remarks)
 
 
-# --- columns of tags
-
-
 def _keyword(columns: TagColumns) -> str:
     """Return the name of the tags that have the prefix: ``emotion``."""
     return columns.prefix.strip("-_ ").casefold()
@@ -206,9 +203,6 @@ def _files_by_name(
 
 def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
-
-
-# --- tables
 
 
 def has_tables(layout: Layout, folder: Path) -> bool:

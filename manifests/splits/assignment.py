@@ -244,9 +244,6 @@ def parts_of_groups(places: Iterable[tuple[str, Any]]) -> dict[str, set[int]]:
     return found
 
 
-# --- training, validation and test
-
-
 def part_of(word: str) -> int | None:
     """Return the part that a word names (upper or lower case); None for any other word."""
     return _WORDS.get(word.strip().lower())
