@@ -79,8 +79,7 @@ def open_file(path: Path) -> Any:
     try:
         file = _open_hdf5(path)
     except DAMAGE as error:
-        text = str(error)
-        what = "truncated" if "truncated" in text else f"damaged ({text})"
+        what = "truncated" if "truncated" in str(error) else f"damaged ({error})"
         raise DamagedCache(
             f"{path}: is a {what} HDF5 file: copy it again, or extract again with --force"
         ) from None
@@ -218,8 +217,9 @@ class CacheFile:
         self._values: dict[str, tuple[Any, PlainArray]] = {}  # by digest, with their open file
         found: list[tuple[int, FeatureSpec]] = []
         for group in self.read("features", lambda file: list(file["features"])):
-            header = self._readable(f"feature {group}", partial(self._header, group=group), None)
-            if header is not None:
+            if header := self._readable(
+                f"feature {group}", partial(self._header, group=group), None
+            ):
                 found.append(header)
                 self._groups[header[1].digest] = group
         # By digest, oldest first, with `trained_on`.

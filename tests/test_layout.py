@@ -21,6 +21,7 @@ MAY_IMPORT = {
         "manifests.errors",
         "manifests.files",
         "manifests.labels",
+        "manifests.splits.assignment",
         "manifests.tables",
         "manifests.text_files",
         "manifests.text_table",

@@ -12,8 +12,6 @@ from mvemo.cache import import_feature, open_cache
 from mvemo.cache.clip_columns import is_label, names_clips
 from mvemo.cache.errors import BadCache
 from mvemo.cache.import_arrays import TableColumns, read_array
-from mvemo.manifests import read_manifest
-from mvemo.pipeline.clips.clip_tables import clip_table
 
 N = 24
 ORDER = np.random.default_rng(5).permutation(N)
@@ -258,27 +256,3 @@ def test_a_refusal_names_few_of_many_arrays(tmp_path):
     with pytest.raises(BadCache, match="and 738 more") as caught:
         read_array(tmp_path / "x.npz")
     assert len(str(caught.value)) < 400
-
-
-@pytest.mark.parametrize(
-    ("file", "manifest", "n_clips"),
-    [
-        ("ids-underscore/feat_first.csv", "ids-underscore/clips.csv", 48),
-        ("ids-underscore/feat_last.csv", "ids-underscore/clips.csv", 48),
-        ("songid.npz", "mi.csv", 48),
-        ("headerless/feat_nohead2.csv", "headerless/clips2.csv", 48),
-        ("fl.csv", "ml.csv", 96),
-    ],
-)
-def test_public_reports(shared_data, path, file, manifest, n_clips):
-    folder = shared_data / "reports/tables"
-    known = clip_table(read_manifest(folder / manifest, media=False))
-    got = read_array(folder / file, columns=columns_of(known))
-    done = import_feature(path, "x", "audio", got.values, got.clip_ids, table=known)
-    assert (done.present, done.absent) == (n_clips, ())
-    assert "label" not in got.columns
-    with open_cache(path) as cache:
-        values = cache.vectors("x")[0]
-    # A feature on one side of its mean for each class shows that each clip has its own row.
-    agree = ((values > values.mean(axis=0)) == known.labels[:, None]).mean(axis=0)
-    assert (1.0 in np.maximum(agree, 1 - agree)) == (file != "fl.csv")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cache_samples import VECTOR, contents, table, unfinished
 
-from mvemo.cache import CacheWriter, export_cache, import_feature, open_cache, verify_cache
+from mvemo.cache import CacheWriter, import_feature, open_cache, verify_cache
 from mvemo.cache.errors import BadCache
 from mvemo.cache.import_arrays import FileRows, TableColumns, read_array, read_ids
 from mvemo.cache.import_feature import ImportSettings, join_arrays
@@ -233,15 +233,6 @@ def test_ids_beside_the_numbers_are_never_passed_over(tmp_path):
     # Classes, which repeat, are no ids.
     np.savez(tmp_path / "y.npz", values=VALUES, song=np.array(list("aabb")))
     assert read_array(tmp_path / "y.npz").clip_ids is None
-
-
-@pytest.mark.parametrize("ending", ["npz", "csv"])
-def test_what_export_writes_is_read_back(extracted, tmp_path, ending):
-    export_cache(extracted, "c3d", tmp_path / f"c3d.{ending}", fold=1)
-    values, ids = join_arrays([read_array(tmp_path / f"c3d.{ending}")])
-    add(tmp_path / "new.h5", "c3d", values, ids, table=CLIPS)
-    with open_cache(tmp_path / "new.h5") as cache, open_cache(extracted) as old:
-        np.testing.assert_array_equal(cache.vectors("c3d")[0], old.vectors("c3d", 1)[0])
 
 
 def test_files_of_one_feature_are_joined(tmp_path):
