@@ -6,7 +6,7 @@ import numpy as np
 
 from mvemo.cache.reader import Cache, clip_reader, open_cache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table_differences import SHOWN, common_rows, names_of, table_differences
+from mvemo.cache.table import SHOWN, common_rows, names_of, table_differences
 from mvemo.manifests.text_table import listed
 
 

@@ -157,15 +157,8 @@ def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, Plai
         if ((frames > 0) != present).any():
             raise ValueError("the clips with frames are not the clips marked present")
     checksums = array_of(group, "checksums", np.uint8, (n_clips, schema.CHECKSUM)).read()
-    index = Index(
-        spec,
-        present,
-        keys,
-        checksums,
-        frames,
-        attribute(group, "n_trained_on", int, 0),
-        attribute(group, "values_checksum", str),
-    )
+    facts = attribute(group, "n_trained_on", int, 0), attribute(group, "values_checksum", str)
+    index = Index(spec, present, keys, checksums, frames, *facts)
     values = values_array(group, index)
     if ((index.keys != b"") != present).any():
         raise ValueError("the clips with a key are not the clips marked present")

@@ -14,8 +14,7 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, in_table_order
 from mvemo.cache.schema import to_json
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable, Curves, Failures, subset
-from mvemo.cache.table_differences import SINGLE, contradictions, rows_in
+from mvemo.cache.table import SINGLE, ClipTable, Curves, Failures, contradictions, rows_in, subset
 from mvemo.manifests.array_types import F64, Ints
 
 # Values of clips that all files must state alike.

@@ -150,8 +150,6 @@ def array_of(
     file = h5py.h5i.get_file_id(item)
     n_bytes = math.prod(stored_shape) * stored_dtype.itemsize
     _check_size(item, name, n_bytes, file.get_filesize())
-    if not hasattr(os, "preadv"):
-        offset = None
     return PlainArray(item, name, stored_shape, stored_dtype, offset, file)
 
 
@@ -186,13 +184,12 @@ def text_array(texts: Iterable[str]) -> NDArray[np.bytes_]:
 
 
 _LIMITED = """
-import json, sys
+import json, resource, sys
 try:
-    import resource
     limit = int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-except (ImportError, ValueError, OSError):
+except (ValueError, OSError):
     pass
 """
 _READ_TEXTS = """

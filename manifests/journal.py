@@ -1,5 +1,6 @@
 """Append-only journals: files with one JSON object per line, which survive a kill at any moment."""
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,11 +11,6 @@ from typing import IO, Any, TypeVar
 from mvemo.manifests.errors import DiskFailed
 from mvemo.manifests.files import cause, sync_folder, to_json_values, write_text
 from mvemo.manifests.text_files import parse_json
-
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -79,9 +75,8 @@ class Journal:
 @contextmanager
 def _locked(file: IO[bytes]) -> Iterator[None]:
     """Keep other processes from appending to a file, where its file system has locks."""
-    if fcntl is not None:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX)
     yield  # closing the file releases the lock
 
 

@@ -189,8 +189,7 @@ def _with_a_letter_open(words: Sequence[str]) -> Iterator[str]:
 def search(expression: re.Pattern[str], text: str) -> re.Match[str] | None:
     """Search a user's pattern; raise `BadManifest` if that takes too long, as for ``(a+)+$``.
 
-    The limit needs the main thread and a system with timers; `re` looks for signals while it
-    matches.
+    The limit needs the main thread; `re` looks for signals while it matches.
     """
 
     def stop(*_: object) -> None:
@@ -199,8 +198,7 @@ def search(expression: re.Pattern[str], text: str) -> re.Match[str] | None:
             "write it without a repetition in a repetition"
         )
 
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or not hasattr(signal, "setitimer"):
+    if threading.current_thread() is not threading.main_thread():
         return expression.search(text)
     former = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)

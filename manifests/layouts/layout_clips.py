@@ -80,7 +80,10 @@ def find_by_layout(
     chosen = _chosen_tags(layout, every, tags)
     by_id: dict[str, list[_Record]] = {}
     for record in every:
-        by_id.setdefault(_clip_id(layout, record), []).append(record)
+        name, start = record.id, layout.segment.start
+        if layout.segment.end:
+            name = f"{name}@{round(record.number(str(start)), 6):g}"
+        by_id.setdefault(name, []).append(record)
     split_of = _splits(layout, folder, number)
     rows: list[Row] = []
     left_out: list[tuple[str, str]] = []
@@ -110,12 +113,6 @@ def find_by_layout(
     classes = classes or sorted({str(name) for row in rows for name in row.label})
     remarks = _remarks(layout, every, chosen, asked=tags is not None)
     return FoundClips(rows, classes, layout.task, [*missing.items(), *left_out], remarks)
-
-
-def _clip_id(layout: Layout, record: _Record) -> str:
-    if not layout.segment.end:
-        return record.id
-    return f"{record.id}@{round(record.number(str(layout.segment.start)), 6):g}"
 
 
 def _remarks(

@@ -159,15 +159,13 @@ def test_unknown_clips_may_be_skipped(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"clip_ids": ("a", "b", "e"), "groups": ("g", "g", "h"), "labels": CLIPS.labels[:3]},
-            "only in the cache: clips 'c', 'd'; only in the manifest: clips 'e'",
-        ),
+        ({"clip_ids": ("a", "b", "e"), "groups": ("g", "g", "h"), "labels": CLIPS.labels[:3]},
+         "only in the cache: clips 'c', 'd'; only in the manifest: clips 'e'"),
         ({"labels": np.array([0, 1, 1, 1])}, "labels differ for clips 'c'"),
         ({"groups": ("g", "g", "h", "i")}, "groups differ for clips 'd'"),
         ({"classes": ("p", "q")}, r"different classes: \('calm', 'tense'\) and \('p', 'q'\)"),
     ],
-)
+)  # fmt: skip
 def test_other_clips_than_the_caches(extracted, change, message):
     with pytest.raises(BadCache, match=message):
         add(extracted, table=replace(CLIPS, **change))
@@ -280,9 +278,9 @@ JUNK = b"no array at all"
         ("two.npz", {"p": VALUES, "q": VALUES}, "name one of p, q"),
         ("two.npz:r", {"p": VALUES, "q": VALUES}, "no data set 'r'; there are p, q"),
         (
-            "short.npz",
+            "s.npz",
             {"values": VALUES, "clip_ids": np.array(["a"])},
-            r"expected shape \(4,\) .* got \(1,\)",
+            r"expected shape \(4,\) .*\(1,\)",
         ),
         ("bad.csv", b"clip_id,p\na,1\nb,soft\n", "bad.csv:3: 'soft' is not a number"),
         ("bad.csv", b"clip_id,p\n,1\n", "bad.csv:2: column clip_id has no clip id"),
@@ -309,23 +307,18 @@ def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path):
     rows = [["artist", "file", "f1", "f2"]]
     rows += [["x", f"old/{i}.avi", 0.5, i] for i in (9, 14, 7)]
     wide = write_csv(tmp_path / "wide.csv", rows)
-    with pytest.raises(
-        BadCache, match=r"column 'artist' holds text, such as 'x': .*--skip-columns"
+    for chosen, message in (
+        (columns, r"column 'artist' holds text, such as 'x': .*--skip-columns"),
+        (replace(columns, take=("g*",)), r"no column matches 'g\*'; the columns are artist, file"),
     ):
-        read_array(wide, columns=columns)
-    with pytest.raises(BadCache, match=r"no column matches 'g\*'; the columns are artist, file"):
-        read_array(wide, columns=replace(columns, take=("g*",)))
+        with pytest.raises(BadCache, match=message):
+            read_array(wide, columns=chosen)
     for chosen in (replace(columns, take=("f?",)), replace(columns, skip=("artist",))):
         got = read_array(wide, columns=chosen)
         assert (got.id_name, got.columns) == ("file", ("f1", "f2"))
         ids, how = match_ids(got.clip_ids or (), names)
         assert ids == ("Train/Sad/9", "Train/Sad/14", "Train/Sad/7")
         assert how == "without folder and ending"
-    numbers = [["song_id", "f"], [3, 0.1], [7, 0.2], [5, 0.3]]
-    by_number = write_csv(tmp_path / "n.csv", numbers)
-    with pytest.raises(BadCache, match=r"'song_id' holds different whole numbers"):
-        read_array(by_number, columns=columns)
-    assert read_array(by_number, columns=TableColumns(take=("song_id",))).values.shape == (3, 1)
     # One number that fits a clip by chance is no match.
     assert match_ids(["3", "7", "5"], names) == (("3", "7", "5"), "")
 

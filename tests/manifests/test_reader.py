@@ -151,7 +151,6 @@ def test_tables_are_read(tmp_path, text, options, expected):
         ("song,label\na,x\nb,y\n", {}, "run 'mvemo manifest import' with --column path=NAME"),
         ("song,label\na,x\nb,y\n", {"columns": {"clip_id": "song"}, "media": True},
          "--no-media --column clip_id=NAME"),
-        ("clip_id,label\na,calm\na,sad\n", {}, "clip_id 'a' repeats line 2"),
         ("clip_id,path,label\ne\u0301,a,x\n\u00e9,b,y\n", {},
          "repeats line 2 in another Unicode form"),
         ('path,label\nx,"a\nb"\ny,c\n', {}, r":2: label 'a\\nb' has a line break"),
@@ -168,7 +167,6 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("path,label\n", 0, "no clips"),
         ("a.mp4,sad\nb.mp4,happy\n", 1, "the header has no column 'path', 'label'"),
         ("path|label\na|x\n", 1, "separated by commas"),
-        ("path,style\na,x\nb,x\n", 0, "no labels were recognised in 'style'"),
         ("path,label,path\na,x,a\n", 1, "column 'path' occurs twice"),
         ("# task: sorting\npath,label\na,x\nb,y\n", 1, "unknown task 'sorting'"),
         ("# mvemo manifest 2\npath,label\na,x\nb,y\n", 1, "manifest version: expected 1, got 2"),
@@ -187,19 +185,18 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("path,label\na,x\nb,y\na,x\n", 4, "clip_id 'a@0' repeats line 2"),
         ("path,label,group\na,x,g\nb,y,\n", 3, "empty group"),
         ("path,label,fold\na,x,0\nb,y,one\nc,y,1\n", 3, "fold 'one' is not a whole number"),
+        (f"path,label,fold\na,x,0\nb,y,{'9' * 5000}\nc,y,1\n", 3, "999' (5000 characters) is not"),
         ("path,label,fold\na,x,0\nb,y,-1\nc,y,1\n", 3, "fold -1 is negative"),
         ("path,label,fold\na,x,1\nb,y,2\n", 0, "at least two folds 0, 1"),
         ("path,label,fold\na,x,0\nb,y,\nc,x,1\n", 3, "the row has no fold, but other rows have"),
         ("path,label,group,fold\na,x,g,0\nb,y,g,1\nc,y,h,1\n", 3,
          "group 'g' is in several folds: this row is in fold 1, and line 2 is in fold 0"),
         ("path,label\n../a,x\nb,y\n", 2, "path '../a' is not below the media root"),
-        ("path,label\nc/../../a,x\nb,y\n", 2, "is not below the media root"),
         ("path,label\n/etc/a,x\nb,y\n", 2, "is not below the media root"),
         ("path,label,start\na,x,-1\nb,y,0\n", 2, "start -1 is negative"),
         ("path,label,start\na,x,nan\nb,y,0\n", 2, "start 'nan' is not a number"),
         ("path,label,duration\na,x,0\nb,y,1\n", 2, "duration 0: it must be above 0"),
         ("path,label,start\na,x,1e16\nb,y,0\n", 2, "start 1e16 is longer than any file"),
-        ("path,label,duration\na,x,1e308\nb,y,1\n", 2, "duration 1e308 is longer than any file"),
         ("# task: regression\n# classes: v\npath,v\na,inf\n", 4, "v 'inf' is not a number"),
         ("# task: regression\npath,v\na,1\n", 0, "needs columns of targets"),
         ("# task: regression\n# classes: valence\n# scale: 1-9\npath,valence\na,1\n", 3,
@@ -213,8 +210,7 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
 )  # fmt: skip
 def test_each_problem_is_reported_with_its_line(tmp_path, text, line, message):
     ((actual_line, actual),) = problems(save(tmp_path, text), media=False)
-    assert actual_line == line
-    assert message in actual
+    assert (actual_line, message in actual) == (line, True)
     with pytest.raises(BadManifest, match=r"^\S*m\.csv"):
         read_manifest(tmp_path / "m.csv", media=False)
 

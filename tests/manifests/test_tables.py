@@ -172,12 +172,8 @@ def test_stray_quotes_join_no_rows(tmp_path, text):
 
 def test_cells_of_several_lines_and_literal_quotes(tmp_path):
     text = 'id,lyrics,label\n1,"I, you,\nwe, they",x\n2,"a\n\nb, c",y\n3,12" Mix,y\n'
-    cells = [cells for _, cells in rows_of(tmp_path / "a.csv", text)]
-    assert cells[1:] == [
-        ["1", "I, you,\nwe, they", "x"],
-        ["2", "a\n\nb, c", "y"],
-        ["3", '12" Mix', "y"],
-    ]
+    _, *cells = (cells[1] for _, cells in rows_of(tmp_path / "a.csv", text))
+    assert cells == ["I, you,\nwe, they", "a\n\nb, c", '12" Mix']
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

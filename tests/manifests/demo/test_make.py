@@ -155,19 +155,11 @@ def test_a_foreign_settings_file_does_not_stop_it(tmp_path):
         (tmp_path / "manifest.csv").unlink()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("clips_per_class", 0),
-        ("clips_per_group", -1),
-        ("seconds", 0.1),
-        ("seconds", nan),
-        ("seed", -1),
-    ],
-)
-def test_bad_numbers_are_named(tmp_path, name, value):
-    with pytest.raises(BadOption, match=f"{name} is {value}"):
-        small(tmp_path / "new", **{name: value})
+def test_bad_numbers_are_named(tmp_path):
+    bad = {"clips_per_class": [0], "clips_per_group": [-1], "seconds": [0.1, nan], "seed": [-1]}
+    for name, value in ((name, value) for name, values in bad.items() for value in values):
+        with pytest.raises(BadOption, match=f"{name} is {value}"):
+            small(tmp_path / "new", **{name: value})
     assert not (tmp_path / "new").exists()
 
 
