@@ -27,6 +27,7 @@ FIELDS = (*SINGLE, "labels", "groups", "folds", "splits", "disagreement")
 TRAIN, VALIDATION, TEST = 0, 1, 2
 # Numbers; failures of one kind may differ in them.
 _NUMBERS = re.compile(r"\d+(\.\d+)?")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -142,17 +143,8 @@ def check_table(table: ClipTable, where: str) -> None:
 
 def check_texts(texts: Sequence[str], where: str) -> None:
     """Raise BadCache for strings that HDF5 cannot hold: with a NUL, or invalid Unicode."""
-    if _is_storable("".join(texts)):
-        return
-    bad = next(text for text in texts if not _is_storable(text))
-    raise BadCache(f"{where}: {bad!r} has a NUL or is not valid Unicode: rename the clip")
-
-
-def _is_storable(text: str) -> bool:
-    try:
-        return b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
+    if bad := next(filter(_UNSTORABLE.search, texts), None):
+        raise BadCache(f"{where}: {bad!r} has a NUL or is not valid Unicode: rename the clip")
 
 
 def table_differences(
@@ -261,11 +253,8 @@ def failures_by_reason(failures: Iterable[tuple[str, str, str]]) -> list[Failure
     >>> failures_by_reason([first, second])[0].text()
     '2 x decode:audio: ends at 3.5 s (a, b)'
     """
-    kinds: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for clip, stage, reason in failures:
-        kinds.setdefault((stage, _NUMBERS.sub("…", reason)), []).append((clip, reason))
-    found = [
-        FailureKind(stage, alike[0][1], tuple(clip for clip, _ in alike))
-        for (stage, _), alike in kinds.items()
-    ]
+    kinds: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    for failure in failures:
+        kinds.setdefault((failure[1], _NUMBERS.sub("…", failure[2])), []).append(failure)
+    found = [FailureKind(*alike[0][1:], tuple(f[0] for f in alike)) for alike in kinds.values()]
     return sorted(found, key=lambda kind: -len(kind.clip_ids))

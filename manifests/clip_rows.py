@@ -140,8 +140,8 @@ class RowParser:
         known = [*RESERVED[1:], *labels] if self.spread else [*RESERVED]
         known += ["end"] * ("duration" not in names and "end" not in labels)
         if unknown := [key for key in self.mapped if key not in known]:
-            theirs = ", ".join(map(repr, unknown))
-            message = f"unknown column to map {theirs}; expected one of {', '.join(known)}"
+            named = ", ".join(map(repr, unknown))
+            message = f"unknown column to map {named}; expected one of {', '.join(known)}"
             self.problems.add(0, message)
         for key in known:
             if names.count(key) > 1:

@@ -4,8 +4,6 @@ Nothing is guessed silently: `Recognised.notes` states what was taken for what, 
 changes it; where two columns suit equally well, `Recognised.questions` asks for one.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Clips of a data set, found in its folder by the layout that declares it."""
 
-from __future__ import annotations
-
 import csv
 import math
 import posixpath

@@ -5,8 +5,6 @@ this folder are examples. In a path of media ``{COLUMN}`` is a cell, ``{COLUMN:3
 leading zeros, and ``{COLUMN:-2}`` its last two characters; ``{COLUMN:stem}`` leaves out a suffix.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Mapping
