@@ -160,12 +160,9 @@ def refuse_folder(path: Path) -> None:
 
 
 class FilePool:
-    """Pool of open files; it closes the least recently used, and reopened files must be unchanged.
+    """Pool of open files; the least recently used is closed, and reopened ones must be unchanged."""
 
-    `limit` is the maximum number of open files.
-    """
-
-    def __init__(self, limit: int = 64) -> None:
+    def __init__(self, limit: int = 64) -> None:  # maximum number of open files
         self.lock = RLock()
         self._limit = limit
         self._files: OrderedDict[Path, Any] = OrderedDict()

@@ -18,7 +18,7 @@ from mvemo.cache.untrusted import PlainArray, array_of, attribute, write_attribu
 from mvemo.manifests.array_types import F32, U8, Bools, Ints
 from mvemo.manifests.files import shown
 
-# U8 to read per step: few enough for the CPU cache, enough that threads rarely wait.
+# Bytes to read per step: few enough for the CPU cache, enough that threads rarely wait.
 STEP = 2 << 20
 KEYS = f"S{schema.KEY}"  # type of keys
 

@@ -181,10 +181,7 @@ class RowParser:
 
 
 def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, float | None]:
-    """Return start (default 0) and duration (default None) in seconds; report bad values.
-
-    Instead of the duration there may be an end.
-    """
+    """Return start (0) and duration (None, or up to an end) in seconds; report bad values."""
     found = {"start": 0.0, "duration": 0.0, "end": 0.0}
     for name in found:
         if not (cell := cells.get(name)):

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "manifests": set(),
     # All that cache shares: the one reader of tables and writer of files, and what labels are by
     # task, since a cache keeps a manifest's labels and has to hold and check the same arrays.
-    # And how tables are shown.
+    # How tables are shown, and which groups are in several folds or parts.
     "cache": {
         "manifests.array_files",
         "manifests.array_types",
