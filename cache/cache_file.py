@@ -160,7 +160,7 @@ def refuse_folder(path: Path) -> None:
 
 
 class FilePool:
-    """Pool of open files; the least recently used is closed, and reopened ones must be unchanged."""
+    """Pool of open files: the least recently used is closed; reopened ones must be unchanged."""
 
     def __init__(self, limit: int = 64) -> None:  # maximum number of open files
         self.lock = RLock()
