@@ -179,9 +179,6 @@ def test_without_cache_or_table_or_with_an_unfinished_run(path):
         add(path, table=CLIPS)
 
 
-# --- files
-
-
 def write_csv(path, rows):
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)

@@ -136,9 +136,6 @@ def test_many_problems_are_counted(tmp_path):
     assert problems[-1] == "and 15 more problems of the clip table"
 
 
-# --- files that are no cache
-
-
 def spoil(mode, name, **attributes):
     def change(path):
         with h5py.File(path, mode) as file:

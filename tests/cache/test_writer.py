@@ -97,9 +97,6 @@ def test_an_exception_keeps_the_rows_and_leaves_the_file(path):
         assert len(current(writer, VECTOR)) == 6
 
 
-# --- what replaces what
-
-
 def test_rows_follow_their_clips_and_labels_are_those_of_the_table(path):
     fill(path, table(["c0", "c1", "c2", "c3"]), VECTOR, SEQUENCE)
     before = contents(open_cache(path))
@@ -222,8 +219,6 @@ def test_shards_left_by_a_kill_during_their_removal_do_not_return(path, monkeypa
     assert open_cache(path).specs == (VECTOR,)
 
 
-# --- what is refused
-
 SHORT, ZEROS = np.zeros(3, np.float32), np.zeros(4, np.float32)
 
 
@@ -299,9 +294,6 @@ def test_a_corrupt_row_is_dropped_with_its_reason_and_extracted_again(path):
     with open_cache(path) as cache:
         assert cache.failures == ()
         assert cache.present("music1d").all()
-
-
-# --- a full disk
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

@@ -125,9 +125,6 @@ def test_folders_without_classes(tmp_path):
     assert scan_clips(fill(tmp_path / "A", "a.mp4"), labels=False).manifest.clip_ids == ("a",)
 
 
-# --- files that a manifest or a folder names
-
-
 def manifest(folder, *paths, head=""):
     rows = "".join(f"{path},{'calm' if i % 2 else 'tense'}\n" for i, path in enumerate(paths))
     path = folder / "m.csv"
