@@ -153,8 +153,10 @@ def test_a_table_without_header(path, tmp_path, ids, written):
 
 def test_the_first_row_is_no_header_although_its_clip_is_unknown(tmp_path):
     (tmp_path / "x.csv").write_text("other,0.5,0.25\nc1,1.5,0.5\nc2,2.5,0.75\n")
-    got = read_array(tmp_path / "x.csv", columns=columns_of(clips(FORMS["text"][0])))
-    assert got.clip_ids == ("other", "c1", "c2")
+    known = columns_of(clips(FORMS["text"][0]))
+    assert read_array(tmp_path / "x.csv", columns=known).clip_ids == ("other", "c1", "c2")
+    (tmp_path / "y.csv").write_text("c3,1,0\nc1,2,5\nc2,2,7\n")
+    assert read_array(tmp_path / "y.csv", columns=known).clip_ids == ("c3", "c1", "c2")
 
 
 def test_numbers_that_may_be_ids_are_asked_for(tmp_path):

@@ -110,6 +110,7 @@ def test_the_disagreement_of_annotators_comes_back(path, tmp_path, clips):
     assert verify_cache(path) == []
     with open_cache(path) as cache:
         np.testing.assert_array_equal(cache.table.disagreement, clips.disagreement)
+        assert diff_caches(path, path) == []
         fill(tmp_path / "without.h5", replace(clips, disagreement=None), VECTOR)
         (line,) = diff_caches(path, tmp_path / "without.h5")
     assert line == "only one of the caches has disagreement"

@@ -168,6 +168,7 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("# classes: x, y\npath,label\na,x\nb,z\n", 4, "unknown label 'z'; expected one of x, y"),
         (LISTED + "a,[1]\n", 4, "'[1]' has items that are not text"),
         ("path,label\na,x\nb,x\n", 0, "only one class"),
+        ("# classes: x\npath,label\na,x\nb,x\n", 1, "got 1 class(es); a multiclass task needs"),
         ("path,label\na,x\nb,\nc,y\n", 3, "empty label"),
         ("path,label\na,x\n ,y\n", 3, "empty path"),
         ("path,label\na,x\nb,y,z\n\nc,y\n", 3, "the row has 3 cells, the header 2"),
@@ -324,8 +325,8 @@ TAGGED = "# mvemo manifest 1\n# task: multilabel\npath,label\n"
 @pytest.mark.parametrize(
     ("text", "options", "expected"),
     [
-        ("path,label\na,Calm\nb,calm\nc,calm\nd,tense\n", {},
-         [(2, "label 'Calm' differs from 'calm' only in case (1 and 2 clips)")]),
+        ("path,label\na,Calm\nb,calm\nc,calm\nd,calm\ne,Calm\nf,tense\n", {},
+         [(2, "label 'Calm' differs from 'calm' only in case (2 and 3 clips)")]),
         (TAGGED + "a.mp3,calm|dark\nb.mp3,dark\nc.mp3,fast;dark\n", {}, [(4, "not by '|'")]),
         (TAGGED + 'a.mp3,"rock, pop"\nb.mp3,dark\n', {}, []),
         (TAGGED + 'a.mp3,"rock, pop"\nb.mp3,"pop,dark"\n', {}, [(4, "not by ','")]),

@@ -205,7 +205,7 @@ READ = [
     ('clip_id;mood\na;{"choices": ["x"]}\nb;y\n', {"task": "multiclass"}, ["x", "y"], None, []),
     ('clip_id,valence,arousal\na,"3,5",1\nb,"2,75",2\n', {}, [(3.5, 1), (2.75, 2)], None, []),
     ("clip_id;valence;arousal\na;1,234;1\nb;2,5;2\n", {}, [(1.234, 1), (2.5, 2)], None, []),
-    ('clip_id,tags\na,"1,2"\nb,2\nc,1\n', {}, ["1;2", "2", "1"], None, []),
+    ('clip_id,tags\na,"x,y"\nb,z\n', {}, ["x;y", "z"], None, []),
     ("clip_id,label\na,x\nb,nan\nc,y\n", {"skip_unlabelled": True}, ["x", "y"], None,
      ["'nan' in 1 rows"]),
     ("clip_id,label,song\n0,x,1-Feb\n1,y,b\n2,y,b\n", {}, ["x", "y", "y"], None,

@@ -114,6 +114,8 @@ def test_damage_is_repaired_and_other_settings_replace_the_set(tmp_path):
     first, second = (manifest.media_path(clip) for clip in manifest.clips[:2])
     first.write_bytes(first.read_bytes()[:-10])
     second.unlink()
+    small(tmp_path)
+    assert contents(tmp_path) == whole
     table = tmp_path / "manifest.csv"
     table.write_text(table.read_text().replace("Sad,sad_01", "Fear,sad_01"))
     small(tmp_path)
