@@ -185,8 +185,9 @@ def import_feature(
     ]
     # The digest makes an import of other values, or for other clips, another feature.
     params = {"files": files, "aligned": _digest(rows, present, ids)}
-    facts = (name, modality, "vector", rows.shape[1], EXTRACTOR, VERSION, params)
-    spec = FeatureSpec(*facts, protocol="imported")
+    spec = FeatureSpec(
+        name, modality, "vector", rows.shape[1], EXTRACTOR, VERSION, params, protocol="imported"
+    )
     if taken and spec.digest not in taken and not settings.replace:
         raise BadCache(f"{where} already exists: choose another name, or replace it with --force")
     with CacheWriter(path, target, provenance=settings.provenance, commit_rows=0) as writer:

@@ -114,7 +114,7 @@ def _features_problems(file: CacheFile, digests: Sequence[str]) -> list[str]:
     # All features are opened before threads read values; otherwise threads wait for each other.
     stored = [feature for digest in digests if (feature := file.readable_feature(digest))]
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
-        found = threads.map(lambda feature: _values_problems(*feature, file.table), stored)
+        found = threads.map(lambda item: _values_problems(item[0], item[1], file.table), stored)
         return [problem for problems in found for problem in problems]
 
 
