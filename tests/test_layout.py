@@ -114,8 +114,8 @@ FLOORS = {
 # takes at most 400 lines, and half of what it adds is saved elsewhere in its room. Lower a limit
 # when its room shrinks; what needs a higher one belongs into a room above, or into a plug-in.
 MOST_LINES = {
-    "manifests": 6490,
-    "cache": 4680,
+    "manifests": 6480,
+    "cache": 4660,
     "extract": 12510,
     "fuse": 15460,
     "pipeline": 11250,  # without the two rooms above it
