@@ -79,8 +79,7 @@ def open_file(path: Path) -> Any:
     try:
         file = _open_hdf5(path)
     except DAMAGE as error:
-        text = str(error)
-        what = "truncated" if "truncated" in text else f"damaged ({text})"
+        what = "truncated" if "truncated" in str(error) else f"damaged ({error})"
         raise DamagedCache(
             f"{path}: is a {what} HDF5 file: copy it again, or extract again with --force"
         ) from None
@@ -161,12 +160,9 @@ def refuse_folder(path: Path) -> None:
 
 
 class FilePool:
-    """Pool of open files; it closes the least recently used, and reopened files must be unchanged.
+    """Pool of open files: the least recently used is closed; reopened ones must be unchanged."""
 
-    `limit` is the maximum number of open files.
-    """
-
-    def __init__(self, limit: int = 64) -> None:
+    def __init__(self, limit: int = 64) -> None:  # maximum number of open files
         self.lock = RLock()
         self._limit = limit
         self._files: OrderedDict[Path, Any] = OrderedDict()
@@ -218,8 +214,9 @@ class CacheFile:
         self._values: dict[str, tuple[Any, PlainArray]] = {}  # by digest, with their open file
         found: list[tuple[int, FeatureSpec]] = []
         for group in self.read("features", lambda file: list(file["features"])):
-            header = self._readable(f"feature {group}", partial(self._header, group=group), None)
-            if header is not None:
+            if header := self._readable(
+                f"feature {group}", partial(self._header, group=group), None
+            ):
                 found.append(header)
                 self._groups[header[1].digest] = group
         # By digest, oldest first, with `trained_on`.
@@ -233,8 +230,6 @@ class CacheFile:
         """Read everything except values, so that damage is found before anything is written."""
         _ = self.indexes, self.failures, self.curves, self.provenance, self.merged
         return self
-
-    # --- parts
 
     @cached_property
     def indexes(self) -> dict[str, Index]:
@@ -320,8 +315,6 @@ class CacheFile:
                 filled += len(part)
 
         self._read_values(index, read)
-
-    # --- access to the file
 
     def _read_values(self, index: Index, read: Callable[[PlainArray], T]) -> T:
         """Call `read` with the values of a feature, which stay open as long as the file."""

@@ -92,11 +92,6 @@ def find_ids(
     return tuple(name for name in named if sure[name] == sure[named[0]])
 
 
-def is_clip(cell: str, names: Mapping[str, str]) -> bool:
-    """Return True if a text names a clip."""
-    return match_ids([cell], names)[0][0] in names.values()
-
-
 def _is_id_name(name: str) -> bool:
     return name.rpartition("/")[2] in ID_NAMES
 
@@ -128,10 +123,6 @@ def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
 
 def is_label(name: str, table: ClipTable | None) -> bool:
     """Return True if a name is that of a label, target, tag, fold, split or group."""
-    plain, *known = (re.sub(r"[\W_]", "", n.casefold()) for n in (name, *_outputs(table)))
+    outputs = table.classes if table and not label_kind(table.task).exclusive else ()
+    plain, *known = (re.sub(r"[\W_]", "", n.casefold()) for n in (name, *outputs))
     return plain in _LABEL_NAMES or plain.removeprefix("label") in known
-
-
-def _outputs(table: ClipTable | None) -> tuple[str, ...]:
-    """Return the tags or targets of the clips."""
-    return table.classes if table and not label_kind(table.task).exclusive else ()

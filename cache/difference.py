@@ -6,7 +6,7 @@ import numpy as np
 
 from mvemo.cache.reader import Cache, clip_reader, open_cache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table_differences import SHOWN, common_rows, names_of, table_differences
+from mvemo.cache.table import SHOWN, common_rows, names_of, table_differences
 from mvemo.manifests.text_table import listed
 
 
@@ -35,8 +35,7 @@ def diff_caches(first: Path | str, second: Path | str) -> list[str]:
         for at in filter(other.__contains__, one):
             lines += _feature_lines(a, b, one[at], other[at])
         ours, theirs = ({(f.clip_id, f.stage, f.reason) for f in c.failures} for c in (a, b))
-        differing = sorted({failure[:2] for failure in ours ^ theirs})
-        if differing:
+        if differing := sorted({failure[:2] for failure in ours ^ theirs}):
             named = [f"{clip!r} ({stage})" for clip, stage in differing]
             lines.append(f"failures differ for {listed(named, SHOWN)}")
     return lines
@@ -72,11 +71,9 @@ def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> 
 def _spec_changes(one: FeatureSpec, other: FeatureSpec) -> list[str]:
     changes = []
     for what in ("modality", "kind", "dim", "extractor", "version", "protocol", "weights"):
-        x, y = getattr(one, what), getattr(other, what)
-        if x != y:
+        if (x := getattr(one, what)) != (y := getattr(other, what)):
             changes.append(f"different {what}: {str(x)[:12]!r} and {str(y)[:12]!r}")
     for key in sorted({*one.params, *other.params}):
-        x, y = one.params.get(key), other.params.get(key)
-        if x != y:
+        if (x := one.params.get(key)) != (y := other.params.get(key)):
             changes.append(f"different parameter {key}: {str(x)[:60]} and {str(y)[:60]}")
     return changes

@@ -14,14 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.clip_columns import (
-    ID_NAMES,
-    find_ids,
-    is_clip,
-    is_label,
-    names_clips,
-    texts_of,
-)
+from mvemo.cache.clip_columns import ID_NAMES, find_ids, is_label, names_clips, texts_of
 from mvemo.cache.errors import BadCache
 from mvemo.cache.table import ClipTable
 from mvemo.cache.untrusted import data_set, data_set_names
@@ -100,8 +93,7 @@ def _read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> F
     read = read_table(path, columns=columns.renamed)
     lines, head = read.rows, read.header
     for number, row in lines:
-        if len(row) != len(head):
-            n = len(row)
+        if (n := len(row)) != len(head):
             raise BadCache(f"{path}:{number}: the row has {n} cells, the first line {len(head)}")
     cells = [[row[i].strip() for _, row in lines] for i in range(len(head))]
     numbered = id_column is not None and id_column not in head and id_column.isdecimal()
@@ -125,7 +117,8 @@ def _is_row(path: Path, cells: Sequence[Sequence[str]], columns: TableColumns) -
     for name in find_ids(str(path), below, columns.names, skipped=below)[:1]:
         cell, others = head[int(name)], [h for i, h in enumerate(head) if i != int(name)]
         numbers = are_numbers(others) and not all(map(str.isdigit, others))
-        return is_clip(cell, columns.names) or (bool(cell) and numbers)
+        is_clip = match_ids([cell], columns.names)[0][0] in columns.names.values()
+        return is_clip or (bool(cell) and numbers)
     filled = [*filter(None, head)]
     # pandas numbers the columns.
     return are_numbers(head) and filled != [str(i) for i in range(len(filled))]
@@ -249,7 +242,7 @@ def _value_columns(
         different = len(filled) > 2 and len(set(filled)) == len(filled)
         if filled and 2 * sum(map(_is_number, filled)) < len(filled):
             problem = f"holds text, such as {filled[0]!r}"
-        elif like_id and different and all(map(_is_whole, filled)):
+        elif like_id and different and all(_is_number(c) and float(c) % 1 == 0 for c in filled):
             problem = "holds different whole numbers, like a column of ids"
         else:
             continue
@@ -259,10 +252,6 @@ def _value_columns(
             "clips"
         )
     return chosen
-
-
-def _is_whole(cell: str) -> bool:
-    return _is_number(cell) and float(cell) % 1 == 0
 
 
 def _is_number(cell: str) -> bool:
@@ -312,14 +301,13 @@ def read_array(
             return FileRows(path, None, _matrix(read_npy(path), str(path)), None)
         if suffix == ".npz":
             with NpzFile(path) as arrays:
-                names = list(arrays)
-                mapping = _Mapping(path, arrays.__getitem__, names, columns)
+                mapping = _Mapping(path, arrays.__getitem__, [*arrays], columns)
                 return mapping.read(dataset, id_column, guess)
         if suffix in HDF5:
             with h5py.File(path, "r") as file:
                 get = partial(data_set, file, size=path.stat().st_size)
-                names = data_set_names(file)
-                return _Mapping(path, get, names, columns).read(dataset, id_column, guess)
+                mapping = _Mapping(path, get, data_set_names(file), columns)
+                return mapping.read(dataset, id_column, guess)
     except MvemoError:
         raise
     except (ValueError, *DAMAGED) as error:
@@ -377,12 +365,10 @@ class _Mapping:
             facts = {n for n in numeric if self.get(n).shape[1:] in ((), (1,)) and names_clips(n)}
             numeric = [n for n in numeric if n not in facts]
         numeric = [n for n in numeric if not is_label(n.rpartition("/")[2], self.columns.table)]
-        if len(numeric) != 1:
-            raise BadCache(
-                f"{self.path}: it is unclear which data set holds the numbers: name one of "
-                f"{listed(self.names) or 'none'}"
-            )
-        return numeric[0]
+        if len(numeric) == 1:
+            return numeric[0]
+        text = f"{self.path}: it is unclear which data set holds the numbers: name one of"
+        raise BadCache(f"{text} {listed(self.names) or 'none'}")
 
     def _id_name(self, dataset: str, rows: int) -> str | None:
         """Return the data set with the clip ids of the rows of another, None if there is none."""

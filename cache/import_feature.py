@@ -17,8 +17,7 @@ from mvemo.cache.index import finite_rows
 from mvemo.cache.parts import refuse_parts
 from mvemo.cache.reader import open_cache
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
-from mvemo.cache.table import ClipTable
-from mvemo.cache.table_differences import table_differences
+from mvemo.cache.table import ClipTable, table_differences
 from mvemo.cache.writer import CacheWriter
 from mvemo.manifests.array_types import F32, Bools
 from mvemo.manifests.errors import MissingFile
@@ -178,26 +177,16 @@ def import_feature(
         values, clip_ids, left_out = frame.values, frame.clip_ids, frame.left_out
     if clip_ids is not None:
         clip_ids = match_ids(texts_of(clip_ids), names)[0]
-    numbers, ids, skipped = _known_rows(
-        values, clip_ids, clips.clip_ids, where, settings.skip_unknown
-    )
+    known = clips.clip_ids
+    numbers, ids, skipped = _known_rows(values, clip_ids, known, where, settings.skip_unknown)
     rows, present, incomplete = vector_rows(numbers, ids, where)
+    files = [
+        {"name": file.name, "sha256": content_digest(file)} for file in map(Path, settings.sources)
+    ]
+    # The digest makes an import of other values, or for other clips, another feature.
+    params = {"files": files, "aligned": _digest(rows, present, ids)}
     spec = FeatureSpec(
-        name=name,
-        modality=modality,
-        kind="vector",
-        dim=rows.shape[1],
-        extractor=EXTRACTOR,
-        version=VERSION,
-        params={
-            "files": [
-                {"name": Path(file).name, "sha256": content_digest(Path(file))}
-                for file in settings.sources
-            ],
-            # The digest makes an import of other values, or for other clips, another feature.
-            "aligned": _digest(rows, present, ids),
-        },
-        protocol="imported",
+        name, modality, "vector", rows.shape[1], EXTRACTOR, VERSION, params, protocol="imported"
     )
     if taken and spec.digest not in taken and not settings.replace:
         raise BadCache(f"{where} already exists: choose another name, or replace it with --force")
@@ -205,7 +194,7 @@ def import_feature(
         for i in np.flatnonzero(present).tolist():
             writer.put(spec, ids[i], spec.key(digest_of(["clip", ids[i]])), rows[i], copy=False)
     with_row = {*ids}
-    absent = tuple(clip for clip in clips.clip_ids if clip not in with_row)
+    absent = tuple(clip for clip in known if clip not in with_row)
     counts = len(target), int(present.sum()), incomplete, skipped
     return Imported(spec, *counts, absent, left_out)
 
@@ -215,12 +204,10 @@ def _refuse_other_clips(path: Path, stored: ClipTable, table: ClipTable) -> None
     if set(stored.clip_ids) == set(table.clip_ids) and stored.task == UNLABELLED:
         return
     fields = ("task", "classes", "labels", "groups")
-    differences = table_differences(stored, table, fields, ("cache", "manifest"))
-    if differences:
-        raise BadCache(
-            f"{path}: its clips differ from the manifest's ({'; '.join(differences)}): import "
-            "into another file"
-        )
+    if differences := table_differences(stored, table, fields, ("cache", "manifest")):
+        listed = "; ".join(differences)
+        text = f"its clips differ from the manifest's ({listed}): import into another file"
+        raise BadCache(f"{path}: {text}")
 
 
 def _known_rows(
@@ -254,11 +241,9 @@ def _known_rows(
             f"{where}: {len(unknown)} of {n_rows} rows belong to clips that the manifest lacks, "
             f"such as {unknown[0]!r}; its ids look like {min(known)!r}{fix}"
         )
-    repeated = [clip for clip, n in Counter(ids[i] for i in kept).items() if n > 1]
-    if repeated:
-        raise BadCache(
-            f"{where}: {len(repeated)} clips have more than one row, such as {repeated[0]!r}"
-        )
+    if repeated := [clip for clip, n in Counter(ids[i] for i in kept).items() if n > 1]:
+        text = f"{len(repeated)} clips have more than one row, such as {repeated[0]!r}"
+        raise BadCache(f"{where}: {text}")
     if values.dtype != np.float32:
         values = values.astype(np.float64, copy=False)
     rows = values if len(kept) == n_rows else values[kept]

@@ -18,7 +18,7 @@ from mvemo.cache.untrusted import PlainArray, array_of, attribute, write_attribu
 from mvemo.manifests.array_types import F32, U8, Bools, Ints
 from mvemo.manifests.files import shown
 
-# U8 to read per step: few enough for the CPU cache, enough that threads rarely wait.
+# Bytes to read per step: few enough for the CPU cache, enough that threads rarely wait.
 STEP = 2 << 20
 KEYS = f"S{schema.KEY}"  # type of keys
 
@@ -91,9 +91,6 @@ class Index:
         return state.hexdigest()
 
 
-# --- values
-
-
 def finite_rows(block: NDArray[Any]) -> Bools:
     """Return bool (rows,), True for rows of finite numbers."""
     # Most blocks have no other rows; NaN and infinities show in the extremes, which are faster.
@@ -118,9 +115,6 @@ def is_whole(index: Index, values: PlainArray) -> bool:
         if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
             return False
     return state.hexdigest() == index.values_checksum
-
-
-# --- reading and writing
 
 
 def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
@@ -163,15 +157,8 @@ def read_index(group: Any, spec: FeatureSpec, n_clips: int) -> tuple[Index, Plai
         if ((frames > 0) != present).any():
             raise ValueError("the clips with frames are not the clips marked present")
     checksums = array_of(group, "checksums", np.uint8, (n_clips, schema.CHECKSUM)).read()
-    index = Index(
-        spec,
-        present,
-        keys,
-        checksums,
-        frames,
-        attribute(group, "n_trained_on", int, 0),
-        attribute(group, "values_checksum", str),
-    )
+    facts = attribute(group, "n_trained_on", int, 0), attribute(group, "values_checksum", str)
+    index = Index(spec, present, keys, checksums, frames, *facts)
     values = values_array(group, index)
     if ((index.keys != b"") != present).any():
         raise ValueError("the clips with a key are not the clips marked present")

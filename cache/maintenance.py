@@ -9,14 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache.cache_file import (
-    CacheFile,
-    FilePool,
-    cache_files,
-    part_paths,
-    parts_folder,
-    refuse_folder,
-)
+from mvemo.cache import cache_file
+from mvemo.cache.cache_file import CacheFile, FilePool, part_paths, parts_folder
 from mvemo.cache.errors import BadCache
 from mvemo.cache.parts import locked_cache, read_parts, refuse_parts, remove_parts
 from mvemo.cache.reader import Cache, open_cache, unknown_feature
@@ -65,7 +59,8 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
         raise BadCache(f"{out}: there are no caches to merge: give at least one")
     with locked_cache(out) as pool:
         refuse_parts(out)
-        files = [CacheFile(file, pool).load() for p in paths for file in cache_files(Path(p))]
+        shards = [file for path in paths for file in cache_file.cache_files(Path(path))]
+        files = [CacheFile(file, pool).load() for file in shards]
         rewrite(out, Cache(out, files).plan(), parts_folder(out) / "merged.tmp")
 
 
@@ -107,7 +102,7 @@ def select_features(
     with locked_cache(out) as pool:
         for file in {path, out}:
             refuse_parts(file)
-        files = [CacheFile(file, pool).load() for file in cache_files(path)]
+        files = [CacheFile(file, pool).load() for file in cache_file.cache_files(path)]
         whole = Cache(path, files).plan()
         plan = _selection(path, whole, frozenset(features), clips)
         if groups:
@@ -158,15 +153,12 @@ def _selection(
 def _regrouped(path: Path, plan: Plan, groups: Mapping[str, str]) -> ClipTable:
     """Return the clip table with new groups, and without folds that divide them."""
     table = plan.table
-    names = tuple(
-        groups.get(clip, group) for clip, group in zip(table.clip_ids, table.groups, strict=True)
-    )
+    names = tuple(map(groups.get, table.clip_ids, table.groups))
     table = replace(table, groups=names, digest="")
     parts = table.folds if table.splits is None else table.splits
     if len({*zip(names, parts.tolist(), strict=True)}) == len({*names}):
         return table
-    trained = sorted({f.spec.name for f in plan.features.values() if f.spec.trained_on})
-    if trained:
+    if trained := sorted({f.spec.name for f in plan.features.values() if f.spec.trained_on}):
         raise BadCache(
             f"{path}: the nets of {', '.join(trained)} were trained for folds that divide the new "
             "groups: correct the groups in the manifest and extract again"
@@ -177,7 +169,7 @@ def _regrouped(path: Path, plan: Plan, groups: Mapping[str, str]) -> ClipTable:
 def remove_features(path: Path | str, features: Collection[str]) -> Removed:
     """Remove features from a cache; see `select_features`."""
     path = Path(path)
-    refuse_folder(path)
+    cache_file.refuse_folder(path)
     with open_cache(path) as cache:
         names = cache.names()
     _refuse_unknown(path, features, names)
@@ -185,12 +177,8 @@ def remove_features(path: Path | str, features: Collection[str]) -> Removed:
 
 
 def _refuse_unknown(path: Path, features: Collection[str], names: Collection[str]) -> None:
-    unknown = sorted(set(features).difference(names))
-    if unknown:
+    if unknown := sorted(set(features).difference(names)):
         raise unknown_feature(path, unknown[0], names)
-
-
-# --- repair
 
 
 def repair_cache(path: Path | str) -> list[str]:

@@ -70,9 +70,6 @@ def _writer(holder: Path) -> str:
         return "a process that has just started or is about to end"
 
 
-# --- parts
-
-
 def part_number(path: Path) -> int:
     """Return the number in a part's name."""
     return int(path.name[:8])

@@ -19,8 +19,7 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, finite_rows
 from mvemo.cache.schema import table_checksum
 from mvemo.cache.spec import UNDIGESTED, FeatureSpec
-from mvemo.cache.table import ClipTable, Curves, Failure
-from mvemo.cache.table_differences import rows_in
+from mvemo.cache.table import ClipTable, Curves, Failure, rows_in
 from mvemo.manifests.array_types import F32, Bools, Ints
 from mvemo.manifests.text_table import html_table, listed
 
@@ -66,8 +65,6 @@ class Cache:
             self._pool.close()
             raise
 
-    # --- contents
-
     def __repr__(self) -> str:
         """Return one line with name, clips and features."""
         return f"<Cache {self.path.name}: {self._caption()}: {listed(self.names())}>"
@@ -78,9 +75,8 @@ class Cache:
         for name in self.names():
             first, *others = self.variants(name)
             nets = f"{1 + len(others)} folds" if first.fold is not None else ""
-            rows.append(
-                (name, first.modality, first.kind, str(first.dim), f"{first.protocol} {nets}")
-            )
+            numbers, protocol = str(first.dim), f"{first.protocol} {nets}"
+            rows.append((name, first.modality, first.kind, numbers, protocol))
         head = ("feature", "modality", "kind", "numbers", "protocol")
         return html_table(f"{self.path.name}: {self._caption()}", head, rows)
 
@@ -136,8 +132,6 @@ class Cache:
             checksum = self._feature(spec).checksum()
             state.update(f"{spec.digest} {checksum}\n".encode())
         return state.hexdigest()
-
-    # --- values
 
     def spec(self, name: str, fold: int | None = None) -> FeatureSpec:
         """Return the spec that `vectors` and `sequence` use for these arguments."""
@@ -286,8 +280,6 @@ class Cache:
             raise BadCache(f"{self.path}: {name} is a sequence: read it with Cache.sequence")
         return spec
 
-    # --- files
-
     @cached_property
     def _rows(self) -> dict[str, int]:
         """Row of each clip."""
@@ -311,14 +303,9 @@ class Cache:
 
     def plan(self) -> union.Plan:
         """Return the plan of a file with the whole content; everything but values is read."""
-        return union.Plan(
-            self.table,
-            self._files,
-            {spec.digest: self._feature(spec) for spec in self.specs},
-            union.merge_failures(self._files),
-            self.curves,
-            self.provenance,
-        )
+        features = {spec.digest: self._feature(spec) for spec in self.specs}
+        extras = union.merge_failures(self._files), self.curves, self.provenance
+        return union.Plan(self.table, self._files, features, *extras)
 
     def close(self) -> None:
         """Close the file; arrays that were read stay valid."""

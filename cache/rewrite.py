@@ -6,6 +6,7 @@ slim copies, removals and repairs all create a `Plan` and write it with `rewrite
 
 import errno
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,11 +28,6 @@ from mvemo.cache.union import Plan, in_order, plan_rows
 from mvemo.cache.untrusted import write_attribute
 from mvemo.manifests.array_types import F32, Ints
 from mvemo.manifests.files import replacing
-
-try:
-    import resource
-except ImportError:  # Windows does not have this module.
-    resource = None  # type: ignore[assignment]
 
 # Maximum number of bytes of values in memory at a time.
 BLOCK = 4 << 20
@@ -143,16 +139,15 @@ def rewrite(
                 corrupt = _write_plan(file, plan)
             if not corrupt:
                 return dropped
+            damaged = [str(plan.sources[f.origin[i]].name) for f, i in corrupt]
             sentences = [
-                f"{feature.spec.label} of clip {ids[i]!r} is corrupt in {_source(plan, feature, i)}"
-                for feature, i in corrupt
+                f"{feature.spec.label} of clip {ids[i]!r} is corrupt in {name}"
+                for (feature, i), name in zip(corrupt, damaged, strict=True)
             ]
             if not drop:
                 more = f" (and {len(corrupt) - 1} more rows)" if len(corrupt) > 1 else ""
-                damaged = _source(plan, *corrupt[0])
-                raise BadCache(
-                    f"{target}: {sentences[0]}{more}: run 'mvemo cache repair {damaged}'"
-                )
+                cure = f"run 'mvemo cache repair {damaged[0]}'"
+                raise BadCache(f"{target}: {sentences[0]}{more}: {cure}")
             dropped += sentences
             why = "the stored values did not match their checksum and were dropped"
             for feature, i in corrupt:
@@ -166,14 +161,9 @@ def require_room(path: Path, n_bytes: int) -> None:
     # HDF5 cannot handle a full disk: it aborts the process at exit if data is unwritten.
     if shutil.disk_usage(path.parent).free < n_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if resource is not None:
-        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if limit != resource.RLIM_INFINITY and limit < n_bytes:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-
-
-def _source(plan: Plan, feature: Index, row: int) -> str:
-    return str(plan.sources[feature.origin[row]].name)
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit != resource.RLIM_INFINITY and limit < n_bytes:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, int]]:
@@ -293,9 +283,6 @@ def failure_now(clip_id: str, stage: str, reason: str) -> Failure:
     """Return a failure with the current time and version of mvemo."""
     moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return Failure(clip_id, stage, reason, moment, schema.code_version())
-
-
-# --- content of several runs
 
 
 def newest_plan(

@@ -75,8 +75,6 @@ class PartWriter:
         self._committed = time.monotonic()
         self._folder = parts_folder(self.path)
 
-    # --- stored rows
-
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
         """Return the ids of the clips whose stored row is up to date.
 
@@ -94,8 +92,6 @@ class PartWriter:
         """(clip id, stage, reason) of each failure of the table's clips, sorted."""
         known = (why for (clip, _), why in self._failures.items() if why and clip in self._row)
         return tuple(sorted((why.clip_id, why.stage, why.reason) for why in known))
-
-    # --- new rows
 
     def put(self, spec: FeatureSpec, clip_id: str, key: str, array: F32, copy: bool = True) -> None:
         """Buffer one clip's values; they are durable after the next commit.
@@ -154,8 +150,6 @@ class PartWriter:
         self._check_open()
         self._memory.curves[name] = {k: [float(v) for v in s] for k, s in values.items()}
 
-    # --- to the disk
-
     def commit(self) -> None:
         """Write all buffered rows to one part, which makes them durable.
 
@@ -163,11 +157,9 @@ class PartWriter:
         """
         self._check_open()
         if self._memory:
-            memory = self._frozen_memory()
-            facts = dict(to_json_values(self.provenance))
-            plan = Plan(
-                memory.table, [memory], memory.indexes, memory.failures, memory.curves, facts
-            )
+            memory, facts = self._frozen_memory(), dict(to_json_values(self.provenance))
+            content = memory.indexes, memory.failures, memory.curves, facts
+            plan = Plan(memory.table, [memory], *content)
             # The name must be unique because other processes write parts, too.
             self._folder.mkdir(exist_ok=True)
             path = self._folder / f"{self._next:08d}-{uuid.uuid4().hex[:12]}.h5"
@@ -222,17 +214,14 @@ def _checked_values(spec: FeatureSpec, array: F32, where: str, copy: bool) -> F3
         if array.shape != (spec.dim,):
             raise BadCache(f"{where}: expected shape ({spec.dim},), got {array.shape}")
     elif array.ndim != 2 or array.shape[1] != spec.dim or not len(array):
-        raise BadCache(
-            f"{where}: expected shape (frames, {spec.dim}) with frames above 0, got {array.shape}"
-        )
+        expected = f"shape (frames, {spec.dim}) with frames above 0"
+        raise BadCache(f"{where}: expected {expected}, got {array.shape}")
     if not np.isfinite(array).all():
         raise BadCache(f"{where}: has NaN or infinite values: record a failure instead")
     if spec.dtype == "<f2":
-        largest = float(np.abs(array).max())
-        if largest > HALF_LARGEST:
-            raise BadCache(
-                f"{where}: {largest:.6g} is above float16's {HALF_LARGEST:g}: store it as float32"
-            )
+        if (largest := float(np.abs(array).max())) > HALF_LARGEST:
+            limit = f"{largest:.6g} is above float16's {HALF_LARGEST:g}"
+            raise BadCache(f"{where}: {limit}: store it as float32")
         # The checksum must be that of the rounded values, as they will be read.
         array = array.astype("<f2")
     return (np.array if copy else np.asarray)(array, "<f4", order="C")

@@ -1,34 +1,9 @@
-"""Layout of the HDF5 file (schema 2), its checksums, and all its content except features.
+"""Content of the HDF5 file (schema 2) except features, and checksums; see docs/cache-format.md.
 
-::
-
-    /                      attrs: format, schema, mvemo
-    /clips                 attrs: name, task, k, fold_seed, digest, synthetic, checksum;
-                           scale, predicted_by (if stated)
-        classes, ids, groups        texts
-        labels, folds               aligned to ids
-        splits                      aligned to ids; only under the holdout protocol
-        disagreement                float64 (clips, 1 + n); only if annotators' is known
-    /features/<name>[@foldN]        attrs: order; checksum (of all but the values),
-                                    values_checksum (both XXH3-128); n_trained_on (only in
-                                    parts of an unfinished run)
-        spec                        JSON, without trained_on
-        present      bool (clips,)
-        keys         64 bytes (clips,), empty if missing
-        checksums    uint8 (clips, 16), zero if missing
-        values       vector: float32 (clips, dim), NaN rows if missing
-                     sequence: float32 (all frames, dim), clips one after the other; or
-                     float16, with attributes largest_relative_error and largest_absolute_error
-        offsets      only for sequences: int64 (clips + 1,), rows of `values`
-        trained_on   bool (clips,); trained_on_others: ids that are not in `clips`
-    /failures              JSON: rows of clip id, stage, reason, time and version of mvemo; only
-                           clip id and stage for cleared failures (only in parts)
-    /curves, /provenance   JSON
-    /merged                names of the parts that were merged into this file
-
-Texts are UTF-8 of fixed width, padded with NUL. Everything that HDF5 does not checksum has a
-checksum of ours, so that `verify` finds every flipped bit that matters. There are no pickles and
-no compression filters: every HDF5 library from version 1.10 on can read the file.
+Only parts of an unfinished run have the attribute ``n_trained_on`` of a feature (`Index`) and
+failures of two texts, clip id and stage, which were cleared. ``/merged`` has the names of the parts
+that were merged into the file. Everything that HDF5 does not checksum has a checksum of ours, so
+that `verify` finds every flipped bit that matters. There are no pickles and no compression filters.
 """
 
 import hashlib
@@ -82,9 +57,6 @@ def code_version() -> str:
         return "unknown"
 
 
-# --- checksums
-
-
 def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
     """Return the BLAKE2b-128 of a row's clip id, key and values; it also detects moved rows."""
     state = hashlib.blake2b(clip_id.encode() + b"\0" + key + b"\0", digest_size=CHECKSUM)
@@ -134,9 +106,6 @@ def _integers(values: Ints) -> str:
     return np.ascontiguousarray(values, dtype="<i8").tobytes().hex()
 
 
-# --- small parts of a file
-
-
 def write_texts(group: Any, name: str, texts: Sequence[str]) -> None:
     """Write a list of texts."""
     group.create_dataset(name, data=text_array(texts))
@@ -170,9 +139,6 @@ def _checked(value: Any, what: str, kind: type[T]) -> T:
     if not isinstance(value, kind):
         raise ValueError(f"{what}: expected a {kind.__name__}, got {type(value).__name__}")
     return value
-
-
-# --- clips
 
 
 def write_table(file: Any, table: ClipTable) -> None:
@@ -221,9 +187,6 @@ def read_table(file: Any) -> ClipTable:
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
     return table
-
-
-# --- failures, curves and provenance
 
 
 def write_extras(

@@ -1,25 +1,33 @@
-"""Clips of a cache, copied from the manifest, their failures, and types of arrays."""
+"""Clips of a cache, copied from the manifest, their differences, and their failures."""
 
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache
-from mvemo.manifests.array_types import F64, Ints
+from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.text_table import listed
 
 # Series of each training curve: ``{"music1d@fold0": {"train_loss": [...]}}``.
 Curves = dict[str, dict[str, list[float]]]
 
+# Maximum number of names in a list; further names are counted.
+SHOWN = 3
+# Compared parts of a clip table: single values, and values of each clip.
+SINGLE = ("task", "classes", "k", "fold_seed", "digest", "synthetic", "scale", "predicted_by")
+FIELDS = (*SINGLE, "labels", "groups", "folds", "splits", "disagreement")
 # Values of `ClipTable.splits`.
 TRAIN, VALIDATION, TEST = 0, 1, 2
 # Numbers; failures of one kind may differ in them.
 _NUMBERS = re.compile(r"\d+(\.\d+)?")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -135,20 +143,75 @@ def check_table(table: ClipTable, where: str) -> None:
 
 def check_texts(texts: Sequence[str], where: str) -> None:
     """Raise BadCache for strings that HDF5 cannot hold: with a NUL, or invalid Unicode."""
-    if _is_storable("".join(texts)):
-        return
-    bad = next(text for text in texts if not _is_storable(text))
-    raise BadCache(f"{where}: {bad!r} has a NUL or is not valid Unicode: rename the clip")
+    if bad := next(filter(_UNSTORABLE.search, texts), None):
+        raise BadCache(f"{where}: {bad!r} has a NUL or is not valid Unicode: rename the clip")
 
 
-def _is_storable(text: str) -> bool:
-    try:
-        return b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
+def table_differences(
+    a: ClipTable,
+    b: ClipTable,
+    fields: Iterable[str] = FIELDS,
+    names: tuple[str, str] = ("first", "second"),
+) -> list[str]:
+    """Return the differences of two clip tables, one sentence each; clips are matched by id."""
+    lines = []
+    for one, other, where in ((a, b, names[0]), (b, a, names[1])):
+        clips = sorted({*one.clip_ids}.difference(other.clip_ids))
+        if clips:
+            lines.append(f"only in the {where}: clips {listed([*map(repr, clips)], SHOWN)}")
+    return lines + contradictions(a, b, fields)
 
 
-# --- failures
+def contradictions(a: ClipTable, b: ClipTable, fields: Iterable[str] = FIELDS) -> list[str]:
+    """Return what two clip tables state differently about all clips or about common ones."""
+    lines = []
+    rows_a, rows_b = common_rows(a, b)
+    for what in fields:
+        one, other = getattr(a, what), getattr(b, what)
+        name = what.replace("_", " ")
+        if what in SINGLE:
+            lines += [f"different {name}: {one!r} and {other!r}"] if one != other else []
+        elif one is None or other is None:
+            lines += [f"only one of the caches has {name}"] if one is not other else []
+        else:
+            same = _equal_rows(np.array(one)[rows_a], np.array(other)[rows_b])
+            if not same.all():
+                lines.append(f"{name} differ for clips {names_of(a, rows_a[~same])}")
+    return lines
+
+
+def common_rows(a: ClipTable, b: ClipTable) -> tuple[Ints, Ints]:
+    """Return the rows of the clips that both tables have, in `a` and in `b`."""
+    (places,) = rows_in(b, [a])
+    rows = np.flatnonzero(places >= 0)
+    return rows, places[rows]
+
+
+def names_of(table: ClipTable, rows: Iterable[int]) -> str:
+    """Return the ids of some clips as text."""
+    return listed([repr(table.clip_ids[i]) for i in rows], SHOWN)
+
+
+def _equal_rows(a: NDArray[Any], b: NDArray[Any]) -> Bools:
+    """Return True for each row that is equal in both arrays; NaN equals NaN."""
+    if a.shape != b.shape:
+        return np.zeros(len(a), np.bool_)
+    same = a == b
+    if a.dtype.kind == "f":
+        same |= np.isnan(a) & np.isnan(b)
+    return np.asarray(same.all(axis=tuple(range(1, a.ndim))), np.bool_)
+
+
+def rows_in(table: ClipTable, parts: Sequence[ClipTable]) -> list[Ints]:
+    """Return for each table in `parts` int64 (clips,), the rows of its clips in `table`, or -1."""
+    others = any(part is not table for part in parts)
+    position = {clip: i for i, clip in enumerate(table.clip_ids)} if others else {}
+    return [
+        np.arange(len(table))
+        if part is table
+        else np.array([position.get(c, -1) for c in part.clip_ids], np.int64)
+        for part in parts
+    ]
 
 
 @dataclass(frozen=True, order=True)
@@ -190,11 +253,8 @@ def failures_by_reason(failures: Iterable[tuple[str, str, str]]) -> list[Failure
     >>> failures_by_reason([first, second])[0].text()
     '2 x decode:audio: ends at 3.5 s (a, b)'
     """
-    kinds: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for clip, stage, reason in failures:
-        kinds.setdefault((stage, _NUMBERS.sub("…", reason)), []).append((clip, reason))
-    found = [
-        FailureKind(stage, alike[0][1], tuple(clip for clip, _ in alike))
-        for (stage, _), alike in kinds.items()
-    ]
+    kinds: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    for failure in failures:
+        kinds.setdefault((failure[1], _NUMBERS.sub("…", failure[2])), []).append(failure)
+    found = [FailureKind(*alike[0][1:], tuple(f[0] for f in alike)) for alike in kinds.values()]
     return sorted(found, key=lambda kind: -len(kind.clip_ids))

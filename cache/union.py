@@ -14,14 +14,11 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, in_table_order
 from mvemo.cache.schema import to_json
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable, Curves, Failures, subset
-from mvemo.cache.table_differences import SINGLE, contradictions, rows_in
+from mvemo.cache.table import SINGLE, ClipTable, Curves, Failures, contradictions, rows_in, subset
 from mvemo.manifests.array_types import F64, Ints
 
 # Values of clips that all files must state alike.
 ROWS = ("labels", "groups", "folds", "splits")
-
-# --- clips
 
 
 def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
@@ -78,9 +75,6 @@ def _joined_disagreement(tables: Sequence[ClipTable]) -> F64 | None:
         if t.disagreement is not None:
             rows[:, : t.disagreement.shape[1]] = t.disagreement
     return np.concatenate(joined) if width else None
-
-
-# --- features
 
 
 @dataclass
@@ -185,9 +179,6 @@ def merge_specs(files: Sequence[CacheFile], table: ClipTable) -> list[FeatureSpe
             for digest, spec in specs.items()
         }
     return sorted(specs.values(), key=lambda spec: (spec.name, spec.fold or 0))
-
-
-# --- the rest
 
 
 def merge_failures(files: Sequence[CacheFile]) -> Failures:

@@ -47,9 +47,6 @@ def _member(group: Any, name: str) -> Any:
     return h5py.h5o.open(place, key)
 
 
-# --- attributes
-
-
 def write_attribute(group: Any, name: str, text: str) -> None:
     """Write a text attribute."""
     content = text_array([text]).reshape(())
@@ -75,9 +72,6 @@ def attribute(group: Any, name: str, kind: type[Any], default: Any = None) -> An
     stored.read(value, kept if kind is str else None)
     single: Any = value[()]
     return single.decode() if kind is str else kind(single)
-
-
-# --- arrays
 
 
 @dataclass(frozen=True)
@@ -156,8 +150,6 @@ def array_of(
     file = h5py.h5i.get_file_id(item)
     n_bytes = math.prod(stored_shape) * stored_dtype.itemsize
     _check_size(item, name, n_bytes, file.get_filesize())
-    if not hasattr(os, "preadv"):
-        offset = None
     return PlainArray(item, name, stored_shape, stored_dtype, offset, file)
 
 
@@ -185,25 +177,19 @@ def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:
         )
 
 
-# --- texts
-
-
 def text_array(texts: Iterable[str]) -> NDArray[np.bytes_]:
     """Return texts as an array of UTF-8 bytes of fixed width, of a type that HDF5 stores."""
     encoded = [text.encode() for text in texts]
     return np.array(encoded, h5py.string_dtype("utf-8", max([1, *map(len, encoded)])))
 
 
-# --- files of other programs
-
 _LIMITED = """
-import json, sys
+import json, resource, sys
 try:
-    import resource
     limit = int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-except (ImportError, ValueError, OSError):
+except (ValueError, OSError):
     pass
 """
 _READ_TEXTS = """

@@ -17,6 +17,7 @@ from mvemo.cache.untrusted import PlainArray, run_limited
 from mvemo.manifests.array_types import Ints
 from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.labels import label_kind
+from mvemo.manifests.splits.assignment import parts_of_groups
 
 # Number of problems of one kind that are listed; further problems are counted.
 SHOWN = 5
@@ -131,35 +132,23 @@ def _table_problems(table: ClipTable) -> list[str]:
         problems.append("clips have folds, but the number of folds is 0")
     problems += _straddling(table, folds, "folds")
     if table.splits is not None:
-        problems += _split_problems(table, table.splits)
+        parts, known = {*table.splits.tolist()}, (TRAIN, VALIDATION, TEST)
+        if outside := sorted(parts.difference(known)):
+            problems.append(f"splits: expected only {known}, got {outside}")
+        # Validation clips are not required: features that need no training have none.
+        problems += [f"no clip is in split {TEST}"] * (TEST not in parts)
+        problems += [f"no clip is in split {TRAIN}"] * parts.isdisjoint((TRAIN, VALIDATION))
+        problems += _straddling(table, table.splits, "splits")
     return _shortened(problems, "problems of the clip table")
-
-
-def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
-    known = (TRAIN, VALIDATION, TEST)
-    outside = sorted(set(splits.tolist()).difference(known))
-    problems = [f"splits: expected only {known}, got {outside}"] if outside else []
-    # Validation clips are not required: features that need no training have none.
-    if not (splits == TEST).any():
-        problems.append(f"no clip is in split {TEST}")
-    if not np.isin(splits, (TRAIN, VALIDATION)).any():
-        problems.append(f"no clip is in split {TRAIN}")
-    return problems + _straddling(table, splits, "splits")
 
 
 def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     """Report groups with clips in more than one fold or split."""
-    numbers = parts.tolist()
-    last = dict(zip(table.groups, numbers, strict=True))
-    if [*map(last.__getitem__, table.groups)] == numbers:
-        return []
-    parts_of: dict[str, set[int]] = {}
-    for group, number in zip(table.groups, numbers, strict=True):
-        parts_of.setdefault(group, set()).add(number)
+    found = parts_of_groups(zip(table.groups, parts.tolist(), strict=True))
     return [
-        f"group {group!r} is in several {what}: {sorted(several)}"
-        for group, several in parts_of.items()
-        if len(several) > 1
+        f"group {group!r} is in several {what}: {sorted(of_group)}"
+        for group, of_group in found.items()
+        if len(of_group) > 1
     ]
 
 
@@ -213,23 +202,18 @@ def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
     leaked = leaked_rows(spec, table)
     if leaked is None:
         return []
-    where = "the test split" if spec.fold is None else f"fold {spec.fold}"
     tested, clips, kin = leaked
     if not tested:
+        where = "the test split" if spec.fold is None else f"fold {spec.fold}"
         return [f"the {spec.protocol} net is for {where}, which has no clips"]
     where = "the test split" if spec.fold is None else "its fold"
-    ids = table.clip_ids
     problems = []
     if not seen:
         problems.append(f"the {spec.protocol} net has no record of its training clips")
-    if clips:
-        problems.append(
-            f"the net was trained on {len(clips)} clips of {where}, such as {ids[clips[0]]!r}"
-        )
-    if len(kin) > len(clips):
-        problems.append(
-            f"the net was trained on groups of {len(kin)} clips of {where}, such as {ids[kin[0]]!r}"
-        )
+    for rows, what in ((clips, ""), (kin if len(kin) > len(clips) else [], "groups of ")):
+        if rows:
+            example = f"{len(rows)} clips of {where}, such as {table.clip_ids[rows[0]]!r}"
+            problems.append(f"the net was trained on {what}{example}")
     return problems
 
 

@@ -104,10 +104,8 @@ class CacheWriter(PartWriter):
                 raise MvemoError(f"{self.path}: cannot be written: {cause(error)}") from None
             raise
 
-    # --- rows of other processes
-
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
-        """Return the ids of the clips whose stored row is up to date; see `PartWriter.current`."""
+        """Do the same as `PartWriter.current`."""
         current = super().current(spec, keys)
         self.requested.clear()  # only another process needs to know them
         return current
@@ -141,8 +139,6 @@ class CacheWriter(PartWriter):
         for digest in digests:
             del self._specs[digest]
 
-    # --- to the disk
-
     def close(self) -> None:
         """Commit, merge the parts into the cache in one step, and release the lock.
 
@@ -167,15 +163,8 @@ class CacheWriter(PartWriter):
         sources: list[CacheFile | MemoryRows] = [*self._sources()]
         if self._memory:
             sources.append(self._frozen_memory())
-        facts = dict(to_json_values(self.provenance))
-        plan = newest_plan(
-            self.table,
-            sources,
-            self._failures,
-            facts,
-            requested=self._specs,
-            keep=self._is_kept,
-        )
+        content = self.table, sources, self._failures, dict(to_json_values(self.provenance))
+        plan = newest_plan(*content, requested=self._specs, keep=self._is_kept)
         plan.merged = tuple(part.path.name for part in self._parts)
         temp = self._folder / "merged.tmp"
         for corrupt in rewrite(self.path, plan, temp, drop=True, kept=KEPT):

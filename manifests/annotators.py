@@ -18,10 +18,10 @@ from mvemo.manifests.errors import Problems
 from mvemo.manifests.labels import Label, LabelKind, label_kind
 from mvemo.manifests.model import Manifest
 
-# Columns of a manifest besides those of `Clip`: who gave the row's label; the number of people
-# behind a clip's label; the standard deviation of one of them for a target; the share of them
-# whose class is that of the majority of the others; the number of them who gave a class; and the
-# deviation without what each annotator's ratings are above or below the others' on average.
+# Columns of a manifest in addition to those of `Clip`: who gave the row's label; the number of
+# people behind a clip's label; the standard deviation of one of them for a target; the share of
+# them whose class is that of the majority of the others; the number of them who gave a class; and
+# the deviation without what each annotator's ratings are above or below the others' on average.
 ANNOTATOR = "annotator"
 ANNOTATORS = "annotators"
 DEVIATION = "{} deviation"
@@ -30,9 +30,6 @@ VOTES = "{} votes"
 RESIDUAL = "{} residual deviation"
 
 Extra = list[tuple[str, str]]
-
-
-# --- one label from several annotators
 
 
 def mean_label(targets: Sequence[str], ratings: ArrayLike) -> tuple[Label, Extra]:
@@ -230,9 +227,6 @@ def _merge_extra(rows: Sequence[Mapping[str, str]]) -> Extra:
 
 def _clip(row: Row) -> Any:
     return row.clip_id or (row.path, row.start)
-
-
-# --- the limit on scores
 
 
 def disagreement_of(manifest: Manifest) -> F64 | None:

@@ -28,18 +28,8 @@ _HEADER = 10_000  # maximum length of an array's header in characters, as in Num
 _MEMBERS = 100_000  # maximum number of members of an archive
 # Exceptions that readers raise for damaged files, in addition to ValueError.
 DAMAGED = (
-    OSError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    SyntaxError,
-    RuntimeError,
-    OverflowError,
-    MemoryError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
+    *(OSError, EOFError, LookupError, TypeError, AttributeError, SyntaxError, RuntimeError),
+    *(OverflowError, MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
 
 

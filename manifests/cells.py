@@ -10,8 +10,6 @@ Numbers are read last: a cell is first compared with clip ids, and labels, group
 stay the text that was written (``007``, ``12e1``, ``3.1``).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence
@@ -25,16 +23,7 @@ _WHOLE = re.compile(r"\s*([+-]?[0-9]{1,18})(?:\.0*)?\s*")
 
 
 def to_number(cell: str) -> float:
-    """Return the number in a cell; raise ValueError for any other text.
-
-    Examples
-    --------
-    >>> to_number("12e1"), to_number(" -.5 ")
-    (120.0, -0.5)
-    >>> to_number("100_1")
-    Traceback (most recent call last):
-    ValueError: '100_1' is not a number
-    """
+    """Return the number in a cell; raise ValueError for any other text."""
     with suppress(ValueError):
         if "_" not in cell and cell.isascii():
             return float(cell)

@@ -5,7 +5,7 @@ import posixpath
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from math import nan
 from operator import attrgetter
@@ -15,12 +15,7 @@ from typing import Any
 from mvemo.manifests.cells import parse_number, to_whole
 from mvemo.manifests.errors import Problems, Report
 from mvemo.manifests.files import shown
-from mvemo.manifests.labels import (
-    UNLABELLED,
-    Label,
-    LabelKind,
-    Names,
-)
+from mvemo.manifests.labels import UNLABELLED, Label, LabelKind, Names
 from mvemo.manifests.model import Clip, inside_root
 from mvemo.manifests.tables import RESERVED, TableRows, is_missing, plain_text
 
@@ -84,8 +79,7 @@ class RowParser:
             for i, name in enumerate(self.table.header)
             if (self.table.kind or name in self.recognised) and i not in used
         ]
-        rows = []
-        outside = []
+        rows, outside = [], []
         for line, cells in self.table.full_rows(self.problems):
             row = self._parse_row(cells, line)
             if extra:
@@ -146,11 +140,9 @@ class RowParser:
         known = [*RESERVED[1:], *labels] if self.spread else [*RESERVED]
         known += ["end"] * ("duration" not in names and "end" not in labels)
         if unknown := [key for key in self.mapped if key not in known]:
-            self.problems.add(
-                0,
-                f"unknown column to map {', '.join(map(repr, unknown))}; expected one of "
-                f"{', '.join(known)}",
-            )
+            named = ", ".join(map(repr, unknown))
+            message = f"unknown column to map {named}; expected one of {', '.join(known)}"
+            self.problems.add(0, message)
         for key in known:
             if names.count(key) > 1:
                 self.problems.add(line, f"column {key!r} occurs twice")
@@ -189,10 +181,7 @@ class RowParser:
 
 
 def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, float | None]:
-    """Return start (default 0) and duration (default None) in seconds; report bad values.
-
-    Instead of the duration there may be an end.
-    """
+    """Return start (0) and duration (None, or up to an end) in seconds; report bad values."""
     found = {"start": 0.0, "duration": 0.0, "end": 0.0}
     for name in found:
         if not (cell := cells.get(name)):
@@ -225,9 +214,6 @@ def _parse_fold(cell: str, report: Report) -> int | None:
     if fold < 0:
         report(f"fold {fold} is negative: folds are numbered from 0")
     return max(fold, -1)
-
-
-# --- checks across rows
 
 
 def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
@@ -309,25 +295,16 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
     )
 
 
-# --- media files
-
-
 def with_absolute_paths(table: TableRows, folder: Path) -> TableRows:
     """Return the table with absolute paths if some leave the folder, and all files exist."""
     cells = table.cells("path")
     outside = any(".." in cell for cell in cells) or len({*map(os.path.isabs, cells)}) > 1
     if table.kind or not outside:
         return table
-    i, base = table.header.index("path"), os.path.abspath(folder)
-    paths = [os.path.abspath(os.path.join(base, cell)) for cell in cells]
+    paths = [os.path.abspath(os.path.join(folder, cell)) for cell in cells]
     if len(paths) != len(table.rows) - 1 or not all(map(os.path.isfile, paths)):
         return table
-    header, *rows = table.rows
-    moved = [
-        (line, [*cells[:i], path, *cells[i + 1 :]])
-        for (line, cells), path in zip(rows, paths, strict=True)
-    ]
-    return replace(table, rows=(header, *moved))
+    return table.with_cells("path", dict(zip(cells, paths, strict=True)))
 
 
 def check_media(
@@ -344,7 +321,7 @@ def check_media(
     named = [row for row in rows if row.path]
     real_root = os.path.join(os.path.realpath(root), "")
 
-    @cache  # because clips share folders
+    @cache  # clips share folders
     def inside(path: str) -> bool:
         return links or os.path.join(os.path.realpath(root / path), "").startswith(real_root)
 

@@ -87,8 +87,6 @@ def check_settings(settings: Any) -> None:
         raise BadOption(f"{each.name} is {value}: it must be {allowed}")
 
 
-# --- TOML tables
-
 _NOUNS = {str: "a string", int: "an integer", bool: "true or false", float: "a number"}
 
 

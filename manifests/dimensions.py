@@ -40,13 +40,7 @@ _JOINED = re.compile(f"({_RATED})({_STATISTIC})|({_STATISTIC})({_RATED})")
 
 
 def rated_columns(header: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the columns of each rated dimension's means, and of its deviations.
-
-    Examples
-    --------
-    >>> rated_columns(["song", "Valence(mean)", "Arousal(mean)", "Valence(std)", "arousal_max"])
-    ({'valence': ['Valence(mean)'], 'arousal': ['Arousal(mean)']}, {'valence': 'Valence(std)'})
-    """
+    """Return the columns of each rated dimension's means, and of its deviations."""
     means: dict[str, list[str]] = {}
     deviations: dict[str, str] = {}
     words = {name: _words(name) for name in header}

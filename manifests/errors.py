@@ -94,9 +94,8 @@ class Problems:
             by_kind.setdefault(_VALUES.sub("…", problem.message), []).append(problem)
         listed = []
         for alike in by_kind.values():
-            equal = len({problem.message for problem in alike}) == 1
-            many = len(alike) > (MOST_EQUAL if equal else MOST_ALIKE)
-            listed += [replace(alike[0], count=len(alike))] if many else alike
+            most = MOST_EQUAL if len({one.message for one in alike}) == 1 else MOST_ALIKE
+            listed += [replace(alike[0], count=len(alike))] if len(alike) > most else alike
         return sorted(listed, key=by_line)
 
     def raise_any(self) -> None:

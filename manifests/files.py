@@ -27,9 +27,6 @@ Stamp = tuple[int, int, int, int]
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
 
 
-# --- writing
-
-
 @contextmanager
 def replacing(
     path: Path, temp: Path | None = None, *, kept: str = "", durable: bool = True
@@ -125,8 +122,6 @@ def _remove_orphans(path: Path) -> None:
 
 def _alive(process: int) -> bool:
     """Return True if a process of this machine is running, or if this is unknown."""
-    if os.name == "nt":
-        return True
     try:
         os.kill(process, 0)
     except (OSError, OverflowError) as error:
@@ -152,8 +147,6 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to disk, where the system allows it."""
-    if os.name == "nt":
-        return
     handle = os.open(folder, os.O_RDONLY)
     # Some network file systems refuse this; the file itself is already safe.
     with suppress(OSError):
@@ -199,9 +192,6 @@ def shown(text: str, most: int = 80) -> str:
     if len(text) <= most:
         return repr(text)
     return f"{text[: most - 3]!r} ({len(text)} characters)"
-
-
-# --- JSON
 
 
 def dump_json(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Append-only journals: files with one JSON object per line, which survive a kill at any moment."""
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,11 +12,6 @@ from mvemo.manifests.errors import DiskFailed
 from mvemo.manifests.files import cause, sync_folder, to_json_values, write_text
 from mvemo.manifests.text_files import parse_json
 
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
-
 T = TypeVar("T")
 
 
@@ -24,16 +20,6 @@ class Journal:
 
     If `durable`, each entry is on the disk before `append` returns. Failures to read or write
     raise `DiskFailed`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> journal = Journal(Path(tempfile.mkdtemp()) / "changes.jsonl")
-    >>> journal.append([{"n": 1}])
-    >>> _ = journal.path.write_text(journal.path.read_text() + '{"n": 2')  # a torn line
-    >>> journal.append([{"n": 3}])
-    >>> journal.read(lambda entry: entry["n"])
-    ([1, 3], 1)
     """
 
     def __init__(self, path: Path, durable: bool = True) -> None:
@@ -65,8 +51,7 @@ class Journal:
 
     def replace(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Replace the whole content in one step."""
-        text = _lines(entries).decode()
-        write_text(self.path, text, durable=self._durable)
+        write_text(self.path, _lines(entries).decode(), durable=self._durable)
 
     def read(self, parse: Callable[[Any], T]) -> tuple[list[T], int]:
         """Return `parse` of each entry, oldest first, and the number of unreadable lines.
@@ -90,9 +75,8 @@ class Journal:
 @contextmanager
 def _locked(file: IO[bytes]) -> Iterator[None]:
     """Keep other processes from appending to a file, where its file system has locks."""
-    if fcntl is not None:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX)
     yield  # closing the file releases the lock
 
 

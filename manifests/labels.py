@@ -170,12 +170,9 @@ class ValueLabels(LabelKind):
         if not np.isfinite(values).all():
             raise BadManifest("labels of a regression task must be finite numbers")
         quantiles = np.linspace(0, 1, _BINS + 1)[1:-1]
-        return np.column_stack(
-            [
-                _one_hot(np.searchsorted(np.quantile(column, quantiles), column))
-                for column in values.reshape(len(values), -1).T[:_TARGETS]
-            ]
-        )
+        columns = values.reshape(len(values), -1).T[:_TARGETS]
+        bins = [np.searchsorted(np.quantile(column, quantiles), column) for column in columns]
+        return np.column_stack([*map(_one_hot, bins)])
 
     def counts(self, labels: Ints | F64, classes: Names) -> list[str]:
         return [f"{v.min():g} to {v.max():g}, mean {v.mean():.4g}" for v in labels.T]

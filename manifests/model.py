@@ -5,7 +5,6 @@ import json
 import os
 import posixpath
 import re
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -94,9 +93,6 @@ class Manifest:
         return self.root / clip.path
 
 
-# --- writing
-
-
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
     """Write a manifest so that `read_manifest` returns an equal one, with the same digest.
 
@@ -119,9 +115,8 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     >>> (folder / "two.csv").read_text().splitlines()[-2:]
     ['a,a.mp4,calm,a,', 'b,b.mp4,tense,b,']
     """
-    path, root = Path(path), manifest.root.resolve().as_posix()
-    with suppress(ValueError):  # on Windows, if the root is on another drive
-        root = Path(os.path.relpath(root, path.parent.resolve())).as_posix()
+    path = Path(path)
+    root = os.path.relpath(manifest.root.resolve(), path.parent.resolve())
     for text in (manifest.name, root, *manifest.classes):
         if text != text.strip() or "\n" in text or "\r" in text:
             raise BadManifest(f"{path}: {text!r} must not have spaces around it or line breaks")
@@ -151,17 +146,13 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         for text in (clip.clip_id, clip.group, clip.split or "", *map(str, clip.label)):
             if text != text.strip() or "\0" in text:
                 raise BadManifest(f"{path}: {text!r} must not have spaces around it or a zero byte")
-        if clip.path and (inside_root(clip.path, manifest.root) != clip.path or "\0" in clip.path):
-            raise BadManifest(
-                f"{path}: {clip.path!r} is not a normalised path below the media root"
-            )
+        place = clip.path
+        if place and (inside_root(place, manifest.root) != place or "\0" in place):
+            raise BadManifest(f"{path}: {place!r} is not a normalised path below the media root")
         label = kind.format(clip.label, manifest.classes)
-        cells = {
-            **dict(clip.extra),
-            **dict(zip(kind.columns(manifest.classes), label, strict=True)),
-            **{name: getattr(clip, name) for name in RESERVED[1:]},
-        }
+        cells = dict(clip.extra) | dict(zip(kind.columns(manifest.classes), label, strict=True))
         # None becomes an empty cell.
+        cells |= {name: getattr(clip, name) for name in RESERVED[1:]}
         rows.append([clip.clip_id, *map(cells.get, columns)])
     write_table(path, "manifest", MANIFEST_VERSION, stated, rows)
 

@@ -26,18 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.manifests import clip_rows, recognition, tables
+from mvemo.manifests import labels as label_kinds
 from mvemo.manifests.annotators import ANNOTATOR, merge_annotators
 from mvemo.manifests.errors import BadText, Problem, Problems
-from mvemo.manifests.labels import (
-    PLANE,
-    TASKS,
-    UNLABELLED,
-    LabelKind,
-    TagLabels,
-    Task,
-    label_kind,
-    parse_scale,
-)
+from mvemo.manifests.labels import UNLABELLED, LabelKind, Task, label_kind
 from mvemo.manifests.layouts.file_names import source_of
 from mvemo.manifests.model import Manifest
 
@@ -198,7 +190,7 @@ def _parse(
         labels = table.cells("label")
         mark = ";" if table.kind else recognition.tag_separator(labels)
         separator = given.separator or table.setting("separator", mark)
-        kind = TagLabels(separator)
+        kind = label_kinds.TagLabels(separator)
         if not table.kind and recognition.holds_mark(separator, labels):
             notes.append(f"cells of the label column hold several tags, separated by {separator!r}")
     spread = kind.numeric or (kind.named_by_columns and "label" not in table.header)
@@ -213,14 +205,12 @@ def _parse(
         notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
 
     media = given.media and not table.kind
-    stated_columns = {
+    stated = {
         k: v for k, v in given.columns.items() if k in tables.RESERVED or k not in found.columns
     }
-    mapped = (stated_columns, found.named)
     several = ANNOTATOR in table.header and (kind.numeric or kind.exclusive)
-    parser = clip_rows.RowParser(
-        table, kind, spread, classes, *mapped, root, media, problems, several
-    )
+    facts = (table, kind, spread, classes, stated, found.named, root, media, problems, several)
+    parser = clip_rows.RowParser(*facts)
     # Questions come first: rows cannot be read before they are answered.
     rows = parser.parse() if table.rows and not found.questions else []
     n_rows = len(rows)
@@ -249,18 +239,17 @@ def _parse(
     if given.media:
         clip_rows.check_media(root, rows, problems, links=given.root is not None, empty=empty)
     name = given.name or table.setting("name", path.stem)
-    facts = (tuple(classes), (), root, synthetic, scale, predicted_by, tuple(notes))
-    return Manifest(name, task, *facts), rows
+    about = (tuple(classes), (), root, synthetic, scale, predicted_by, tuple(notes))
+    return Manifest(name, task, *about), rows
 
 
 def _is_synthetic(table: tables.TableRows, problems: Problems) -> bool:
     """Check the kind and version of a table, and return True if it states synthetic data."""
+    version = tables.MANIFEST_VERSION
     if table.kind not in ("", "manifest"):
         problems.add(1, f"expected a manifest, got a file of mvemo {table.kind}")
-    elif table.kind and table.version != tables.MANIFEST_VERSION:
-        problems.add(
-            1, f"manifest version: expected {tables.MANIFEST_VERSION}, got {table.version}"
-        )
+    elif table.kind and table.version != version:
+        problems.add(1, f"manifest version: expected {version}, got {table.version}")
     synthetic = table.setting("synthetic", "false").lower()
     if synthetic not in ("true", "false"):
         message = f"synthetic: expected true or false, got {synthetic!r}"
@@ -272,14 +261,14 @@ def _check_scale(
     scale: str, line: int, classes: Sequence[str], rows: Sequence[clip_rows.Row], problems: Problems
 ) -> None:
     try:
-        low, high = parse_scale(scale)
+        low, high = label_kinds.parse_scale(scale)
     except ValueError as error:
         problems.add(line, str(error))
         return
     for row in rows:
         for name, value in zip(classes, map(float, row.label), strict=True):
             # NaN stands for a cell that is not a number, which is reported elsewhere.
-            if name.lower() in PLANE and (value < low or value > high):
+            if name.lower() in label_kinds.PLANE and (value < low or value > high):
                 problems.add(row.line, f"{name} {value:g} is outside the scale {scale}")
 
 
@@ -295,13 +284,11 @@ def _media_root(table: tables.TableRows, given: ManifestOptions, problems: Probl
             usable = folder.is_dir() or not given.media
             if usable and folder != folder.parent and not folder.is_relative_to(root.absolute()):
                 root = folder
+    report = problems.at(table.line("root"))
     if given.root is None and root.is_dir() and root.resolve() == Path(root.resolve().anchor):
-        problems.add(
-            table.line("root"),
-            f"the media root {str(root)!r} is the whole file system: confirm it with --root",
-        )
+        report(f"the media root {str(root)!r} is the whole file system: confirm it with --root")
     if given.media and not root.is_dir():
-        problems.add(table.line("root"), f"the media root {str(root)!r} is not a folder")
+        report(f"the media root {str(root)!r} is not a folder")
     return root
 
 
@@ -357,11 +344,11 @@ def _stated_task(
         return given.task or "multilabel"
     if not {"task", "classes"} & table.settings.keys():
         return None
-    word = table.setting("task", "multiclass").lower()
-    for task in (*TASKS, UNLABELLED):
+    word, known = table.setting("task", "multiclass").lower(), label_kinds.TASKS
+    for task in (*known, UNLABELLED):
         if task == word:
             return task
-    problems.add(table.line("task"), f"unknown task {word!r}; expected one of {', '.join(TASKS)}")
+    problems.add(table.line("task"), f"unknown task {word!r}; expected one of {', '.join(known)}")
     return "multiclass"
 
 
@@ -382,9 +369,8 @@ def _recognised(
     if table.kind:
         only_clips = {*table.header} <= {"", *tables.RESERVED[1:]}
         task = task or (UNLABELLED if only_clips else "multiclass")
-        return table.renamed(found.targets), recognition.Recognised(
-            task=task, targets=found.targets
-        )
+        known = recognition.Recognised(task=task, targets=found.targets)
+        return table.renamed(found.targets), known
     for question in found.questions:
         problems.add(0, question)
     chosen = {n: n for n in given.columns if n not in (*tables.RESERVED, *found.columns)}
@@ -410,12 +396,12 @@ def _stated_classes(
 ) -> list[str] | None:
     """Return the stated classes, or the recognised targets or tags; None if there are none."""
     classes: list[str] | None = None
-    line = table.line("classes")
+    report = problems.at(table.line("classes"))
     if "classes" in table.settings:
         try:
             classes = tables.parse_names(table.settings["classes"][1], ",")
         except ValueError as error:
-            problems.add(line, str(error))
+            report(str(error))
     if classes is None and spread:
         classes = [*found.targets]
         if not classes and not found.questions:
@@ -430,15 +416,15 @@ def _stated_classes(
         return None
     classes = [*map(tables.plain_text, classes)]
     if repeated := sorted(name for name, n in Counter(classes).items() if n > 1):
-        problems.add(line, f"duplicate class names: {', '.join(map(repr, repeated))}")
+        report(f"duplicate class names: {', '.join(map(repr, repeated))}")
     if "" in classes:
-        problems.add(line, "a class has an empty name")
+        report("a class has an empty name")
     if kind.exclusive and len(classes) < 2:
-        problems.add(line, f"got {len(classes)} class(es); a {kind.task} task needs at least two")
+        report(f"got {len(classes)} class(es); a {kind.task} task needs at least two")
     if spread:
         if clash := sorted(set(classes) & set(tables.RESERVED)):
             what = "targets" if kind.numeric else "columns of tags"
-            problems.add(line, f"{what} must not be named {', '.join(map(repr, clash))}")
+            report(f"{what} must not be named {', '.join(map(repr, clash))}")
         classes = [name for name in classes if name not in tables.RESERVED]
     return classes
 
@@ -453,21 +439,18 @@ def _order_names(rows: Sequence[clip_rows.Row], classes: Sequence[str]) -> None:
 
 def _check_names(rows: Sequence[clip_rows.Row], kind: LabelKind, problems: Problems) -> None:
     """Report names that differ only in case, and tags that contain a separator of tags."""
+    counts = Counter(str(name) for row in rows for name in row.label)
     first: dict[str, int] = {}
-    counts: Counter[str] = Counter()
     for row in rows:
         for name in map(str, row.label):
             first.setdefault(name, row.line)
-            counts[name] += 1
     usual: dict[str, str] = {}
     for name in sorted(first, key=lambda name: (-counts[name], name)):
         other = usual.setdefault(name.casefold(), name)
         if other != name:
-            problems.add(
-                first[name],
-                f"label {name!r} differs from {other!r} only in case ({counts[name]} and "
-                f"{counts[other]} clips): write both in the same way",
-            )
+            clips = f"{counts[name]} and {counts[other]} clips"
+            text = f"label {name!r} differs from {other!r} only in case ({clips})"
+            problems.add(first[name], f"{text}: write both in the same way")
     for mark in "" if kind.exclusive else "|,":
         joined = {tag: [p.strip() for p in tag.split(mark)] for tag in first if mark in tag}
         parts = Counter([*first, *(part for parts in joined.values() for part in parts)])

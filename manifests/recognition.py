@@ -4,8 +4,6 @@ Nothing is guessed silently: `Recognised.notes` states what was taken for what, 
 changes it; where two columns suit equally well, `Recognised.questions` asks for one.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter
@@ -62,7 +60,7 @@ _NAMES = {
 # Names of columns that are neither labels nor groups.
 _TEXTS = {"description", "comment", "comments", "notes", "remark", "remarks", "lyrics", "date"}
 _TEXTS |= {"word", "url", "link"}
-# Names of columns that are no labels, but may be groups; of those that are groups if they repeat.
+# Names of columns that are not labels, but may be groups; and of groups, if their cells repeat.
 _TITLES = {"title", "songtitle", "tracktitle", "trackname", "name", "artists"}
 _WORKS = re.compile("id$|film|movie|video|work|piece|band|performer|playlist|session|series")
 # Texts that a spreadsheet made of others, such as 1-2 or 3.5.

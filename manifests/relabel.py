@@ -24,20 +24,7 @@ def relabel(manifest: Manifest, table: str | Path) -> tuple[Manifest, int]:
     The table is a CSV with the columns ``clip_id`` and ``corrected``, as ``mvemo labels --out``
     writes it. A cell has one class, or tags or ratings separated by ``;``; ``[]`` stands for no
     tags. Rows with an empty cell change nothing. `BadManifest` names a row with an unknown clip or
-    class, or with a clip that is there twice.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from mvemo.manifests import Clip
-    >>> table = Path(tempfile.mkdtemp()) / "labels.csv"
-    >>> _ = table.write_text("clip_id,corrected\\na,\\nb,calm\\n")
-    >>> clips = (Clip("a", "", ("calm",), "a"), Clip("b", "", ("tense",), "b"))
-    >>> relabelled, changed = relabel(
-    ...     Manifest("two", "multiclass", ("calm", "tense"), clips, Path()), table
-    ... )
-    >>> [clip.label for clip in relabelled.clips], changed
-    ([('calm',), ('calm',)], 1)
+    class, or with a clip that is in two rows.
     """
     path = Path(table)
     content, problems = read_table(path), Problems(path)

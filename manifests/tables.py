@@ -157,11 +157,11 @@ class TableRows:
                 n = theirs.count(name) or "no"
                 raise BadText(1, f"{n} column {name!r} for {ours}; the columns are {theirs}")
             i = theirs.index(name)
-            if names[i]:
-                copied.append(i)
-                names.append(ours)
-            else:
+            if not names[i]:
                 names[i] = ours
+                continue
+            copied.append(i)
+            names.append(ours)
         (line, _), *rows = self.rows
         if copied:
             # Rows that are too short are left to later checks.
@@ -181,9 +181,6 @@ class TableRows:
         compared = filter(_COMPARED.fullmatch, names[names.index("notes") : names.index("error")])
         left_out = {*compared, *["duration"] * ("content" in names)}
         return replace(table, rows=((line, ["" if n in left_out else n for n in names]), *rows))
-
-
-# --- reading
 
 
 def read_table(path: Path, columns: Mapping[str, str] | None = None) -> TableRows:
@@ -213,7 +210,7 @@ def collect_table(
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a UTF-8 file that are not blank, without blanks around them."""
     with _reading(path):
-        return [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+        return [*filter(None, map(str.strip, _read_text(path).splitlines()))]
 
 
 @contextmanager
@@ -340,9 +337,6 @@ def _join_rows(lines: Sequence[str], mark: str, width: int) -> bool:
     return width > 1 and 2 * alike > len(filled)
 
 
-# --- writing
-
-
 class CsvWriter:
     """Writer of CSV rows; text like a formula gets an apostrophe, which `read_table` drops."""
 
@@ -390,17 +384,8 @@ def write_table(
         raise BadFile(f"{path}: cannot be written because {bad!r} is not UTF-8") from None
 
 
-# --- cells
-
-
 def plain_text(cell: str) -> str:
-    """Return a name for comparison: in Unicode form NFC, without invisible characters.
-
-    Examples
-    --------
-    >>> plain_text("Cafe\\u0301\\u200b") == "Caf\\u00e9"
-    True
-    """
+    """Return a name for comparison: in Unicode form NFC, without invisible characters."""
     return cell if cell.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFC", cell))
 
 

@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "manifests": set(),
     # All that cache shares: the one reader of tables and writer of files, and what labels are by
     # task, since a cache keeps a manifest's labels and has to hold and check the same arrays.
-    # And how tables are shown.
+    # How tables are shown, and which groups are in several folds or parts.
     "cache": {
         "manifests.array_files",
         "manifests.array_types",
@@ -21,6 +21,7 @@ MAY_IMPORT = {
         "manifests.errors",
         "manifests.files",
         "manifests.labels",
+        "manifests.splits.assignment",
         "manifests.tables",
         "manifests.text_files",
         "manifests.text_table",
@@ -58,7 +59,7 @@ FLOORS = {
         "import_arrays",
         "spec",
         "schema",
-        "index table_differences",
+        "index",
         "cache_file",
         "parts union",
         "reader rewrite",
@@ -114,8 +115,8 @@ FLOORS = {
 # takes at most 400 lines, and half of what it adds is saved elsewhere in its room. Lower a limit
 # when its room shrinks; what needs a higher one belongs into a room above, or into a plug-in.
 MOST_LINES = {
-    "manifests": 6690,
-    "cache": 4890,
+    "manifests": 6480,
+    "cache": 4660,
     "extract": 12510,
     "fuse": 15460,
     "pipeline": 11250,  # without the two rooms above it

@@ -11,15 +11,8 @@ import numpy as np
 from filelock import FileLock
 
 from mvemo.manifests.declared import check_settings, setting
-from mvemo.manifests.demo.media import (
-    CLASSES,
-    picture_of,
-    render,
-    sound_of,
-    synthesise,
-    video_codec,
-    write_clip,
-)
+from mvemo.manifests.demo import media
+from mvemo.manifests.demo.media import CLASSES
 from mvemo.manifests.errors import BadManifest, MvemoError
 from mvemo.manifests.files import write_json
 from mvemo.manifests.model import Clip, Manifest, write_manifest
@@ -123,9 +116,8 @@ def _clips(per_class: int, per_group: int) -> list[Clip]:
 def _finished(manifest: Manifest, settings: _Settings) -> bool:
     """Return True if settings, manifest and all file sizes in the folder are as expected."""
     stated, sizes = _saved(manifest.root)
-    if stated != settings.record():
-        return False
-    if not all(_intact(manifest, clip, sizes) for clip in manifest.clips):
+    intact = (_intact(manifest, clip, sizes) for clip in manifest.clips)
+    if stated != settings.record() or not all(intact):
         return False
     try:
         stored = read_manifest(manifest.root / "manifest.csv", media=False)
@@ -145,12 +137,11 @@ def _make(
 ) -> None:
     folder, clips = manifest.root, manifest.clips
     table = folder / "manifest.csv"
-    codec = video_codec()
+    codec = media.video_codec()
     stated, sizes = _saved(folder)
     if stated is None and table.exists():
-        raise BadManifest(
-            f"{table}: this manifest is not of a demo set; choose another folder for the demo set"
-        )
+        other = "choose another folder for the demo set"
+        raise BadManifest(f"{table}: this manifest is not of a demo set; {other}")
     # Without a manifest the set does not look finished until it is written again.
     table.unlink(missing_ok=True)
     same = stated == settings.record()
@@ -189,20 +180,19 @@ def _make_clip(
     # All clips of a group draw the same key, instrument and palette from these two generators.
     music, palette = (np.random.default_rng([seed, label, song, sense]) for sense in (1, 2))
     rng = np.random.default_rng([seed, label, song, 0, piece])
-    sound = synthesise(sound_of(CLASSES[label], music, rng), seconds, rng)
-    frames = render(picture_of(CLASSES[label], palette, rng), seconds, rng)
+    sound = media.synthesise(media.sound_of(CLASSES[label], music, rng), seconds, rng)
+    frames = media.render(media.picture_of(CLASSES[label], palette, rng), seconds, rng)
     kept = np.ones(len(frames), dtype=np.bool_)
     if rng.random() < VARIABLE:
         kept = rng.random(len(frames)) > 0.3
         kept[[0, -1]] = True
-    write_clip(path, frames, kept, sound, codec)
+    media.write_clip(path, frames, kept, sound, codec)
 
 
 def _saved(folder: Path) -> tuple[Any, dict[str, int]]:
     """Return the settings and file sizes of the last run in this folder; None if there is none."""
     try:
         saved = read_json(folder / "demo.json")
-        # An older version saved only the settings.
-        return saved["settings"], dict(saved.get("bytes", {}))
+        return saved["settings"], dict(saved["bytes"])
     except (OSError, ValueError, LookupError, TypeError):
         return None, {}

@@ -25,9 +25,6 @@ _SECONDS = 2
 _PIECE = re.compile(r"(?P<source>.*?\S)[-_ ]+(?P<k>\d+)[-_ ]of[-_ ](?P<n>\d+)", re.IGNORECASE)
 
 
-# --- data sets
-
-
 @dataclass
 class FoundClips:
     """Clips that a layout finds in a folder."""
@@ -99,9 +96,6 @@ _RAVDESS = Path(__file__).with_name("ravdess.toml")
 NAMED_FILES: dict[str, NamedFiles] = {"ravdess": read_toml(_RAVDESS, NamedFiles)}
 
 
-# --- sources
-
-
 def infer_group(stem: str) -> str:
     """Return X for a file name without suffix of the form ``X-k-of-n``, otherwise the name.
 
@@ -133,13 +127,7 @@ def source_of(path: str) -> str:
 
 
 def source_of_piece(path: str) -> str:
-    """Return the source of a file or clip that is named as a piece, otherwise an empty text.
-
-    Examples
-    --------
-    >>> source_of_piece("Sad/Vol. 2-5-of-9.mp4"), source_of_piece("b-1-of-2"), source_of_piece("c")
-    ('Vol. 2', 'b', '')
-    """
+    """Return the source of a file or clip that is named as a piece, otherwise an empty text."""
     for stem in (path, posixpath.splitext(path)[0]):
         name = posixpath.basename(stem)
         if infer_group(name) != name:
@@ -201,8 +189,7 @@ def _with_a_letter_open(words: Sequence[str]) -> Iterator[str]:
 def search(expression: re.Pattern[str], text: str) -> re.Match[str] | None:
     """Search a user's pattern; raise `BadManifest` if that takes too long, as for ``(a+)+$``.
 
-    The limit needs the main thread and a system with timers; `re` looks for signals while it
-    matches.
+    The limit needs the main thread; `re` looks for signals while it matches.
     """
 
     def stop(*_: object) -> None:
@@ -211,8 +198,7 @@ def search(expression: re.Pattern[str], text: str) -> re.Match[str] | None:
             "write it without a repetition in a repetition"
         )
 
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or not hasattr(signal, "setitimer"):
+    if threading.current_thread() is not threading.main_thread():
         return expression.search(text)
     former = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
@@ -224,6 +210,7 @@ def search(expression: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def _find_sources(paths: Sequence[str], pattern: str) -> list[str]:
+    """Return what the pattern's parentheses match in each path, or an empty text."""
     try:
         expression = re.compile(pattern)
     except re.error as error:

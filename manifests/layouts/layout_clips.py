@@ -1,7 +1,5 @@
 """Clips of a data set, found in its folder by the layout that declares it."""
 
-from __future__ import annotations
-
 import csv
 import math
 import posixpath
@@ -80,7 +78,10 @@ def find_by_layout(
     chosen = _chosen_tags(layout, every, tags)
     by_id: dict[str, list[_Record]] = {}
     for record in every:
-        by_id.setdefault(_clip_id(layout, record), []).append(record)
+        name, start = record.id, layout.segment.start
+        if layout.segment.end:
+            name = f"{name}@{round(record.number(str(start)), 6):g}"
+        by_id.setdefault(name, []).append(record)
     split_of = _splits(layout, folder, number)
     rows: list[Row] = []
     left_out: list[tuple[str, str]] = []
@@ -112,12 +113,6 @@ def find_by_layout(
     return FoundClips(rows, classes, layout.task, [*missing.items(), *left_out], remarks)
 
 
-def _clip_id(layout: Layout, record: _Record) -> str:
-    if not layout.segment.end:
-        return record.id
-    return f"{record.id}@{round(record.number(str(layout.segment.start)), 6):g}"
-
-
 def _remarks(
     layout: Layout, records: Sequence[_Record], chosen: Mapping[str, str], *, asked: bool
 ) -> tuple[str, ...]:
@@ -137,9 +132,6 @@ def _remarks(
             f"this copy has {len(chosen)} of the {counts['chosen']} published {kind} tags"
         )
     return tuple(remarks)
-
-
-# --- columns of tags
 
 
 def _keyword(columns: TagColumns) -> str:
@@ -206,9 +198,6 @@ def _files_by_name(
 
 def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
-
-
-# --- tables
 
 
 def has_tables(layout: Layout, folder: Path) -> bool:

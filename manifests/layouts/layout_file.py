@@ -1,31 +1,9 @@
-"""Layouts of published data sets as TOML files, and the clips that they describe in a folder.
+"""Layouts of published data sets as TOML files, as docs/public-data.md describes them.
 
 A layout names the annotation tables of a data set and the meaning of their columns; the files in
-this folder are examples, and users write their own::
-
-    name = "deam"
-    task = "regression"
-    scale = "1..9"
-
-    [[table]]                       # the first table has the clips, further ones add columns by id
-    path = ["static_annotations.csv", "annotations/**/*averaged_songs*.csv"]
-    id = "song_id"
-
-    [targets.valence]
-    column = "valence_mean"
-    deviation = "valence_std"
-
-    [media]
-    path = ["MEMD_audio/{song_id}.mp3"]
-
-    [split]
-    train = "train.txt"
-
-In a path of media ``{COLUMN}`` is a cell, ``{COLUMN:3}`` the cell with leading zeros, and
-``{COLUMN:-2}`` its last two characters; ``{COLUMN:stem}`` leaves out a suffix.
+this folder are examples. In a path of media ``{COLUMN}`` is a cell, ``{COLUMN:3}`` the cell with
+leading zeros, and ``{COLUMN:-2}`` its last two characters; ``{COLUMN:stem}`` leaves out a suffix.
 """
-
-from __future__ import annotations
 
 import posixpath
 import re

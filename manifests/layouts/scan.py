@@ -61,10 +61,7 @@ def left_out_notes(left_out: Sequence[tuple[str, str]], most: int = 10) -> list[
     by_reason: dict[str, list[str]] = {}
     for path, reason in left_out:
         by_reason.setdefault(reason, []).append(repr(path))
-    return [
-        f"{len(paths)} left out ({reason}): {listed(paths, most)}"
-        for reason, paths in by_reason.items()
-    ]
+    return [f"{len(p)} left out ({why}): {listed(p, most)}" for why, p in by_reason.items()]
 
 
 @dataclass(frozen=True)
@@ -211,10 +208,9 @@ def _without_media(
             f"{folder}: has no media files except {n_links} links that lead out of it, such as "
             f"{min(left_out)[0]!r}: give --follow-links to include them"
         )
-    expected = "expected a folder of clips per class"
-    if declared is not None:
-        expected = "give --no-media to list the clips without them"
-    return BadManifest(f"{folder}: has no media files; {expected}")
+    cure = "give --no-media to list the clips without them"
+    cure = "expected a folder of clips per class" if declared is None else cure
+    return BadManifest(f"{folder}: has no media files; {cure}")
 
 
 def _declared(layout: str) -> Layout | None:

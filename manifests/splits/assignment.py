@@ -244,9 +244,6 @@ def parts_of_groups(places: Iterable[tuple[str, Any]]) -> dict[str, set[int]]:
     return found
 
 
-# --- training, validation and test
-
-
 def part_of(word: str) -> int | None:
     """Return the part that a word names (upper or lower case); None for any other word."""
     return _WORDS.get(word.strip().lower())
@@ -368,9 +365,8 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
     notes = _move_to_test(assignment)
     if TRAIN not in assignment:
         # Validation clips are not used to choose anything here, so heads can be trained on them.
-        notes.append(
-            "the manifest prescribes no training clips: heads are trained on its validation clips"
-        )
+        instead = "heads are trained on its validation clips"
+        notes.append(f"the manifest prescribes no training clips: {instead}")
     split = Holdout(assignment, -1, (*notes, *_class_notes(manifest, assignment)))
     return split, split.notes
 
@@ -386,9 +382,8 @@ def _read_split(manifest: Manifest) -> Ints | None:
             "others have one"
         )
     if unknown := sorted(name for name in map(str, names) if part_of(name) is None):
-        raise BadManifest(
-            f"{manifest.name}: unknown split {unknown[0]!r}; expected train, val or test"
-        )
+        text = f"unknown split {unknown[0]!r}; expected train, val or test"
+        raise BadManifest(f"{manifest.name}: {text}")
     return np.array([*map(part_of, map(str, names))], dtype=np.int64)
 
 

@@ -12,8 +12,6 @@ from mvemo.cache import import_feature, open_cache
 from mvemo.cache.clip_columns import is_label, names_clips
 from mvemo.cache.errors import BadCache
 from mvemo.cache.import_arrays import TableColumns, read_array
-from mvemo.manifests import read_manifest
-from mvemo.pipeline.clips.clip_tables import clip_table
 
 N = 24
 ORDER = np.random.default_rng(5).permutation(N)
@@ -155,8 +153,10 @@ def test_a_table_without_header(path, tmp_path, ids, written):
 
 def test_the_first_row_is_no_header_although_its_clip_is_unknown(tmp_path):
     (tmp_path / "x.csv").write_text("other,0.5,0.25\nc1,1.5,0.5\nc2,2.5,0.75\n")
-    got = read_array(tmp_path / "x.csv", columns=columns_of(clips(FORMS["text"][0])))
-    assert got.clip_ids == ("other", "c1", "c2")
+    known = columns_of(clips(FORMS["text"][0]))
+    assert read_array(tmp_path / "x.csv", columns=known).clip_ids == ("other", "c1", "c2")
+    (tmp_path / "y.csv").write_text("c3,1,0\nc1,2,5\nc2,2,7\n")
+    assert read_array(tmp_path / "y.csv", columns=known).clip_ids == ("c3", "c1", "c2")
 
 
 def test_numbers_that_may_be_ids_are_asked_for(tmp_path):
@@ -258,27 +258,3 @@ def test_a_refusal_names_few_of_many_arrays(tmp_path):
     with pytest.raises(BadCache, match="and 738 more") as caught:
         read_array(tmp_path / "x.npz")
     assert len(str(caught.value)) < 400
-
-
-@pytest.mark.parametrize(
-    ("file", "manifest", "n_clips"),
-    [
-        ("ids-underscore/feat_first.csv", "ids-underscore/clips.csv", 48),
-        ("ids-underscore/feat_last.csv", "ids-underscore/clips.csv", 48),
-        ("songid.npz", "mi.csv", 48),
-        ("headerless/feat_nohead2.csv", "headerless/clips2.csv", 48),
-        ("fl.csv", "ml.csv", 96),
-    ],
-)
-def test_public_reports(shared_data, path, file, manifest, n_clips):
-    folder = shared_data / "reports/tables"
-    known = clip_table(read_manifest(folder / manifest, media=False))
-    got = read_array(folder / file, columns=columns_of(known))
-    done = import_feature(path, "x", "audio", got.values, got.clip_ids, table=known)
-    assert (done.present, done.absent) == (n_clips, ())
-    assert "label" not in got.columns
-    with open_cache(path) as cache:
-        values = cache.vectors("x")[0]
-    # A feature on one side of its mean for each class shows that each clip has its own row.
-    agree = ((values > values.mean(axis=0)) == known.labels[:, None]).mean(axis=0)
-    assert (1.0 in np.maximum(agree, 1 - agree)) == (file != "fl.csv")

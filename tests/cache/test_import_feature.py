@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cache_samples import VECTOR, contents, table, unfinished
 
-from mvemo.cache import CacheWriter, export_cache, import_feature, open_cache, verify_cache
+from mvemo.cache import CacheWriter, import_feature, open_cache, verify_cache
 from mvemo.cache.errors import BadCache
 from mvemo.cache.import_arrays import FileRows, TableColumns, read_array, read_ids
 from mvemo.cache.import_feature import ImportSettings, join_arrays
@@ -159,15 +159,13 @@ def test_unknown_clips_may_be_skipped(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"clip_ids": ("a", "b", "e"), "groups": ("g", "g", "h"), "labels": CLIPS.labels[:3]},
-            "only in the cache: clips 'c', 'd'; only in the manifest: clips 'e'",
-        ),
+        ({"clip_ids": ("a", "b", "e"), "groups": ("g", "g", "h"), "labels": CLIPS.labels[:3]},
+         "only in the cache: clips 'c', 'd'; only in the manifest: clips 'e'"),
         ({"labels": np.array([0, 1, 1, 1])}, "labels differ for clips 'c'"),
         ({"groups": ("g", "g", "h", "i")}, "groups differ for clips 'd'"),
         ({"classes": ("p", "q")}, r"different classes: \('calm', 'tense'\) and \('p', 'q'\)"),
     ],
-)
+)  # fmt: skip
 def test_other_clips_than_the_caches(extracted, change, message):
     with pytest.raises(BadCache, match=message):
         add(extracted, table=replace(CLIPS, **change))
@@ -179,9 +177,6 @@ def test_without_cache_or_table_or_with_an_unfinished_run(path):
     unfinished(path, VECTOR, "c0")
     with pytest.raises(BadCache, match="mvemo cache repair"):
         add(path, table=CLIPS)
-
-
-# --- files
 
 
 def write_csv(path, rows):
@@ -235,15 +230,6 @@ def test_ids_beside_the_numbers_are_never_passed_over(tmp_path):
     assert read_array(tmp_path / "y.npz").clip_ids is None
 
 
-@pytest.mark.parametrize("ending", ["npz", "csv"])
-def test_what_export_writes_is_read_back(extracted, tmp_path, ending):
-    export_cache(extracted, "c3d", tmp_path / f"c3d.{ending}", fold=1)
-    values, ids = join_arrays([read_array(tmp_path / f"c3d.{ending}")])
-    add(tmp_path / "new.h5", "c3d", values, ids, table=CLIPS)
-    with open_cache(tmp_path / "new.h5") as cache, open_cache(extracted) as old:
-        np.testing.assert_array_equal(cache.vectors("c3d")[0], old.vectors("c3d", 1)[0])
-
-
 def test_files_of_one_feature_are_joined(tmp_path):
     one, other = (FileRows(Path(f"{n}.npy"), None, VALUES[rows], None) for n, rows in PARTS)
     values, ids = join_arrays([one, other])
@@ -289,9 +275,9 @@ JUNK = b"no array at all"
         ("two.npz", {"p": VALUES, "q": VALUES}, "name one of p, q"),
         ("two.npz:r", {"p": VALUES, "q": VALUES}, "no data set 'r'; there are p, q"),
         (
-            "short.npz",
+            "s.npz",
             {"values": VALUES, "clip_ids": np.array(["a"])},
-            r"expected shape \(4,\) .* got \(1,\)",
+            r"expected shape \(4,\) .*\(1,\)",
         ),
         ("bad.csv", b"clip_id,p\na,1\nb,soft\n", "bad.csv:3: 'soft' is not a number"),
         ("bad.csv", b"clip_id,p\n,1\n", "bad.csv:2: column clip_id has no clip id"),
@@ -318,23 +304,18 @@ def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path):
     rows = [["artist", "file", "f1", "f2"]]
     rows += [["x", f"old/{i}.avi", 0.5, i] for i in (9, 14, 7)]
     wide = write_csv(tmp_path / "wide.csv", rows)
-    with pytest.raises(
-        BadCache, match=r"column 'artist' holds text, such as 'x': .*--skip-columns"
+    for chosen, message in (
+        (columns, r"column 'artist' holds text, such as 'x': .*--skip-columns"),
+        (replace(columns, take=("g*",)), r"no column matches 'g\*'; the columns are artist, file"),
     ):
-        read_array(wide, columns=columns)
-    with pytest.raises(BadCache, match=r"no column matches 'g\*'; the columns are artist, file"):
-        read_array(wide, columns=replace(columns, take=("g*",)))
+        with pytest.raises(BadCache, match=message):
+            read_array(wide, columns=chosen)
     for chosen in (replace(columns, take=("f?",)), replace(columns, skip=("artist",))):
         got = read_array(wide, columns=chosen)
         assert (got.id_name, got.columns) == ("file", ("f1", "f2"))
         ids, how = match_ids(got.clip_ids or (), names)
         assert ids == ("Train/Sad/9", "Train/Sad/14", "Train/Sad/7")
         assert how == "without folder and ending"
-    numbers = [["song_id", "f"], [3, 0.1], [7, 0.2], [5, 0.3]]
-    by_number = write_csv(tmp_path / "n.csv", numbers)
-    with pytest.raises(BadCache, match=r"'song_id' holds different whole numbers"):
-        read_array(by_number, columns=columns)
-    assert read_array(by_number, columns=TableColumns(take=("song_id",))).values.shape == (3, 1)
     # One number that fits a clip by chance is no match.
     assert match_ids(["3", "7", "5"], names) == (("3", "7", "5"), "")
 

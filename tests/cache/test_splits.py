@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 from cache_samples import CLIPS, VECTOR, fill
 
-from mvemo.cache import (
-    BadCache,
-    diff_caches,
-    export_cache,
-    merge_caches,
-    open_cache,
-    verify_cache,
-)
+from mvemo.cache import BadCache, diff_caches, export_cache, merge_caches, open_cache, verify_cache
 from mvemo.cache.schema import table_checksum
 from mvemo.cache.table import subset
 
@@ -102,12 +95,8 @@ def test_merging_needs_one_split(tmp_path):
 
 
 DISAGREEING = replace(CLIPS, disagreement=np.array([[3, 0.25], [np.nan, np.nan], [4, 0]] * 2))
-
-
 VOTES = np.full((6, len(CLIPS.classes)), 2.0)
 WITH_VOTES = replace(DISAGREEING, disagreement=np.hstack([DISAGREEING.disagreement, VOTES]))
-
-
 RATED = replace(
     CLIPS, task="regression", classes=("valence", "arousal"), labels=np.arange(12.0).reshape(6, 2)
 )
@@ -121,6 +110,7 @@ def test_the_disagreement_of_annotators_comes_back(path, tmp_path, clips):
     assert verify_cache(path) == []
     with open_cache(path) as cache:
         np.testing.assert_array_equal(cache.table.disagreement, clips.disagreement)
+        assert diff_caches(path, path) == []
         fill(tmp_path / "without.h5", replace(clips, disagreement=None), VECTOR)
         (line,) = diff_caches(path, tmp_path / "without.h5")
     assert line == "only one of the caches has disagreement"
@@ -131,31 +121,22 @@ def test_the_disagreement_of_annotators_comes_back(path, tmp_path, clips):
     assert any("checksum" in problem for problem in verify_cache(path))
 
 
-def test_shards_without_disagreement_leave_it_unknown(tmp_path):
-    fill(tmp_path / "a.h5", subset(CLIPS, range(3)), VECTOR)
+@pytest.mark.parametrize("clips", [CLIPS, WITH_VOTES])
+def test_what_shards_do_not_state_about_annotators_is_unknown(tmp_path, clips):
+    fill(tmp_path / "a.h5", subset(clips, range(3)), VECTOR)
     fill(tmp_path / "b.h5", subset(DISAGREEING, range(3, 6)), VECTOR)
-    merge_caches([tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "both.h5")
+    merge_caches([tmp_path / "b.h5", tmp_path / "a.h5"], tmp_path / "both.h5")
+    expected = np.full((6, 2 if clips is CLIPS else 4), np.nan)
+    expected[3:, :2] = DISAGREEING.disagreement[3:]
+    expected[:3] = np.nan if clips is CLIPS else clips.disagreement[:3]
     with open_cache(tmp_path / "both.h5") as cache:
-        held = cache.table.disagreement
-    assert np.isnan(held[:3]).all()
-    np.testing.assert_array_equal(held[3:], DISAGREEING.disagreement[3:])
+        np.testing.assert_array_equal(cache.table.disagreement, expected)
     # Of two files with all clips, the one that states it is taken.
-    for name, clips in (("c", CLIPS), ("d", DISAGREEING)):
-        fill(tmp_path / f"{name}.h5", clips, replace(VECTOR, name=name))
+    for name, whole in (("c", CLIPS), ("d", DISAGREEING)):
+        fill(tmp_path / f"{name}.h5", whole, replace(VECTOR, name=name))
     merge_caches([tmp_path / "c.h5", tmp_path / "d.h5"], tmp_path / "e.h5")
     with open_cache(tmp_path / "e.h5") as cache:
         np.testing.assert_array_equal(cache.table.disagreement, DISAGREEING.disagreement)
-
-
-def test_shards_with_and_without_votes_are_joined(tmp_path):
-    fill(tmp_path / "a.h5", subset(WITH_VOTES, range(3)), VECTOR)
-    fill(tmp_path / "b.h5", subset(DISAGREEING, range(3, 6)), VECTOR)
-    merge_caches([tmp_path / "b.h5", tmp_path / "a.h5"], tmp_path / "both.h5")
-    with open_cache(tmp_path / "both.h5") as cache:
-        held = cache.table.disagreement
-    np.testing.assert_array_equal(held[:, :2], DISAGREEING.disagreement)
-    np.testing.assert_array_equal(held[:3, 2:], VOTES[:3])
-    assert np.isnan(held[3:, 2:]).all()
 
 
 def test_disagreement_of_another_shape_is_refused(path):

@@ -64,9 +64,7 @@ def test_more_shards_than_files_may_be_open(folder, monkeypatch):
         assert contents(cache) == expected
         with CacheWriter(folder / "shard-0.h5", FIRST) as writer:
             put(writer, VECTOR, "c0", salt=1)
-        with pytest.raises(
-            BadCache, match=r"shard-0\.h5: was replaced while it was being read: open"
-        ):
+        with pytest.raises(BadCache, match=r"shard-0\.h5: was replaced while it was being read"):
             contents(cache)
 
 
@@ -92,11 +90,7 @@ KINDS = r"{} differs: \w+ in .*shard-0\.h5, \w+ in .*shard-2\.h5"
     [
         ({"labels": 1 - LAST.labels}, [VECTOR], "labels differ for clips 'c2'"),
         ({"groups": tuple("abcd")}, [VECTOR], "groups differ for clips 'c2', 'c3'"),
-        (
-            {"digest": "e" * 64},
-            [VECTOR],
-            r"shard-2\.h5: does not .*different digest: 'ddd.* and 'eee.*one manif",
-        ),
+        ({"digest": "e" * 64}, [VECTOR], r"shard-2\.h5: does not .*different digest: 'ddd.*'eee"),
         ({"classes": ("x", "y")}, [VECTOR], r"and \('x', 'y'\)"),
         ({"k": 4}, [VECTOR], "different k: 3 and 4"),
         ({}, [OTHER], KINDS.format("music1d")),

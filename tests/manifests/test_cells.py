@@ -8,20 +8,7 @@ from hypothesis import strategies as st
 
 from mvemo.manifests.cells import are_numbers, parse_number, to_number, to_numbers, to_whole
 
-NOT_NUMBERS = [
-    "100_1",
-    "1_000",
-    "_1",
-    "1_",
-    "\u0663",
-    "\uff11",
-    "1,5",
-    "0x1F",
-    "",
-    " ",
-    "1 2",
-    "--1",
-]
+NOT_NUMBERS = ["", " ", "1 2", *["100_1", "1_000", "_1", "1_", "٣", "１", "1,5", "0x1F", "--1"]]
 
 
 @pytest.mark.parametrize("text", NOT_NUMBERS)

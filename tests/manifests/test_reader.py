@@ -99,8 +99,6 @@ QUOTED = (
         (TAGS, {}, {"classes": ("x", "y", "z;z"), "labels": [[1, 1, 0], [0, 0, 0], [1, 0, 1]]}),
         (COLUMNS, {"task": "multilabel"}, {"classes": ("calm", "sad"), "labels": [[1, 0], [0, 0]]}),
         (COLUMNS, {"task": "multilabel", "columns": {"sad": "sad"}}, {"classes": ("sad",)}),
-        ("path,label_calm,label_sad,loud\na,1,0,1\nb,0,1,0\n", {"task": "multilabel"},
-         {"classes": ("calm", "sad")}),
         # Segments of one file are one group by default.
         (SEGMENTS, {}, {"clip_ids": ("a@0", "a@2.5", "b"), "groups": ("a", "a", "b"),
                         "duration": (10.0, 10.0, None)}),
@@ -108,17 +106,11 @@ QUOTED = (
         ('path,label\na,"sad, blue"\nb,calm\n', {}, {"classes": ("calm", "sad, blue")}),
         ('path,label\na,"sad, blue/calm"\nb,calm\n', {"separator": "/"},
          {"task": "multilabel", "classes": ("calm", "sad, blue")}),
-        ("path,valence,arousal,x\na,0.25,1,2\nb,0.5,2,3\n", {"task": "regression"},
-         {"classes": ("valence", "arousal"), "labels": [[0.25, 1.0], [0.5, 2.0]]}),
-        ("path,label_valence,x\na,0.25,2\nb,0.5,3\n", {"task": "regression"},
-         {"classes": ("valence",)}),
-        ("path,mood\na,x\nb,y\n", {"task": "unlabelled"}, {"task": "unlabelled"}),
         # Names that are equal in Unicode are one.
         ("path,label,group\na,Cafe\u0301,g\nb,Caf\u00e9,g\u200b\nc,sad,h\n", {},
          {"classes": ("Caf\u00e9", "sad"), "groups": ("g", "g", "h")}),
         # Semicolons and tabs separate cells if no comma does; Excel states the separator.
         ("path;label\nx, y.mp3;calm\nb.mp3;tense\n", {}, {"path": ("x, y.mp3", "b.mp3")}),
-        ("path\tlabel\nx, y.mp3\tcalm\nb.mp3\ttense\n", {}, {"path": ("x, y.mp3", "b.mp3")}),
         ("sep=;\npath;label\na, b;x\nb;y\n", {}, {"path": ("a, b", "b")}),
         ('"sep=;"\npath;label\na, b;x\nb;y\n', {}, {"path": ("a, b", "b")}),
         # Absolute paths of another machine.
@@ -144,14 +136,12 @@ def test_tables_are_read(tmp_path, text, options, expected):
         ("# task: multilabel\n# classes: group\npath,group\na,1\n", {},
          "must not be named 'group'"),
         ("path,label\na,0.5\nb,1\n", {}, r"numbers, such as '0\.5': read ratings with --task"),
-        ("path,label_calm,loud\na,1,1\nb,0,0\n", {}, "give --task multilabel"),
         # A column that may be the labels is not passed over.
         ("path,style,bpm\na.mp3,x,90\nb.mp3,x,91\n", {},
          r"recognised in 'style', 'bpm': .*--column label=NAME, .* --task unlabelled"),
         ("song,label\na,x\nb,y\n", {}, "run 'mvemo manifest import' with --column path=NAME"),
         ("song,label\na,x\nb,y\n", {"columns": {"clip_id": "song"}, "media": True},
          "--no-media --column clip_id=NAME"),
-        ("clip_id,label\na,calm\na,sad\n", {}, "clip_id 'a' repeats line 2"),
         ("clip_id,path,label\ne\u0301,a,x\n\u00e9,b,y\n", {},
          "repeats line 2 in another Unicode form"),
         ('path,label\nx,"a\nb"\ny,c\n', {}, r":2: label 'a\\nb' has a line break"),
@@ -168,7 +158,6 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("path,label\n", 0, "no clips"),
         ("a.mp4,sad\nb.mp4,happy\n", 1, "the header has no column 'path', 'label'"),
         ("path|label\na|x\n", 1, "separated by commas"),
-        ("path,style\na,x\nb,x\n", 0, "no labels were recognised in 'style'"),
         ("path,label,path\na,x,a\n", 1, "column 'path' occurs twice"),
         ("# task: sorting\npath,label\na,x\nb,y\n", 1, "unknown task 'sorting'"),
         ("# mvemo manifest 2\npath,label\na,x\nb,y\n", 1, "manifest version: expected 1, got 2"),
@@ -177,9 +166,9 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("# classes: x, y, x\npath,label\na,x\nb,y\n", 1, "duplicate class names: 'x'"),
         ('# classes: ["x", \npath,label\na,x\nb,y\n', 1, "is not a JSON list"),
         ("# classes: x, y\npath,label\na,x\nb,z\n", 4, "unknown label 'z'; expected one of x, y"),
-        (LISTED + "a,calm;sad\n", 4, "unknown label 'sad'; expected one of calm, tense"),
         (LISTED + "a,[1]\n", 4, "'[1]' has items that are not text"),
         ("path,label\na,x\nb,x\n", 0, "only one class"),
+        ("# classes: x\npath,label\na,x\nb,x\n", 1, "got 1 class(es); a multiclass task needs"),
         ("path,label\na,x\nb,\nc,y\n", 3, "empty label"),
         ("path,label\na,x\n ,y\n", 3, "empty path"),
         ("path,label\na,x\nb,y,z\n\nc,y\n", 3, "the row has 3 cells, the header 2"),
@@ -187,19 +176,18 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("path,label\na,x\nb,y\na,x\n", 4, "clip_id 'a@0' repeats line 2"),
         ("path,label,group\na,x,g\nb,y,\n", 3, "empty group"),
         ("path,label,fold\na,x,0\nb,y,one\nc,y,1\n", 3, "fold 'one' is not a whole number"),
+        (f"path,label,fold\na,x,0\nb,y,{'9' * 5000}\nc,y,1\n", 3, "999' (5000 characters) is not"),
         ("path,label,fold\na,x,0\nb,y,-1\nc,y,1\n", 3, "fold -1 is negative"),
         ("path,label,fold\na,x,1\nb,y,2\n", 0, "at least two folds 0, 1"),
         ("path,label,fold\na,x,0\nb,y,\nc,x,1\n", 3, "the row has no fold, but other rows have"),
         ("path,label,group,fold\na,x,g,0\nb,y,g,1\nc,y,h,1\n", 3,
          "group 'g' is in several folds: this row is in fold 1, and line 2 is in fold 0"),
         ("path,label\n../a,x\nb,y\n", 2, "path '../a' is not below the media root"),
-        ("path,label\nc/../../a,x\nb,y\n", 2, "is not below the media root"),
         ("path,label\n/etc/a,x\nb,y\n", 2, "is not below the media root"),
         ("path,label,start\na,x,-1\nb,y,0\n", 2, "start -1 is negative"),
         ("path,label,start\na,x,nan\nb,y,0\n", 2, "start 'nan' is not a number"),
         ("path,label,duration\na,x,0\nb,y,1\n", 2, "duration 0: it must be above 0"),
         ("path,label,start\na,x,1e16\nb,y,0\n", 2, "start 1e16 is longer than any file"),
-        ("path,label,duration\na,x,1e308\nb,y,1\n", 2, "duration 1e308 is longer than any file"),
         ("# task: regression\n# classes: v\npath,v\na,inf\n", 4, "v 'inf' is not a number"),
         ("# task: regression\npath,v\na,1\n", 0, "needs columns of targets"),
         ("# task: regression\n# classes: valence\n# scale: 1-9\npath,valence\na,1\n", 3,
@@ -213,8 +201,7 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
 )  # fmt: skip
 def test_each_problem_is_reported_with_its_line(tmp_path, text, line, message):
     ((actual_line, actual),) = problems(save(tmp_path, text), media=False)
-    assert actual_line == line
-    assert message in actual
+    assert (actual_line, message in actual) == (line, True)
     with pytest.raises(BadManifest, match=r"^\S*m\.csv"):
         read_manifest(tmp_path / "m.csv", media=False)
 
@@ -338,8 +325,8 @@ TAGGED = "# mvemo manifest 1\n# task: multilabel\npath,label\n"
 @pytest.mark.parametrize(
     ("text", "options", "expected"),
     [
-        ("path,label\na,Calm\nb,calm\nc,calm\nd,tense\n", {},
-         [(2, "label 'Calm' differs from 'calm' only in case (1 and 2 clips)")]),
+        ("path,label\na,Calm\nb,calm\nc,calm\nd,calm\ne,Calm\nf,tense\n", {},
+         [(2, "label 'Calm' differs from 'calm' only in case (2 and 3 clips)")]),
         (TAGGED + "a.mp3,calm|dark\nb.mp3,dark\nc.mp3,fast;dark\n", {}, [(4, "not by '|'")]),
         (TAGGED + 'a.mp3,"rock, pop"\nb.mp3,dark\n', {}, []),
         (TAGGED + 'a.mp3,"rock, pop"\nb.mp3,"pop,dark"\n', {}, [(4, "not by ','")]),

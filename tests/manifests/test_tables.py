@@ -1,16 +1,17 @@
-"""CSV and Parquet tables (by pyarrow if it is installed, otherwise by a stand-in), and cells."""
+"""CSV, Parquet and Excel tables, and their cells."""
 
 import csv
 import io
 import os
 import sys
-from types import SimpleNamespace
 
+import openpyxl
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvemo.manifests import BadManifest, read_manifest
+from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import BadFile, MissingFile
 from mvemo.manifests.files import shown
 from mvemo.manifests.tables import CsvWriter, format_names, parse_names, read_table
@@ -88,83 +89,48 @@ def test_formulas_are_harmless_and_read_back(tmp_path):
     assert rows_of(tmp_path / "a.csv", text.getvalue()) == ((1, cells),)
 
 
-COLUMNS = {
-    "song": ["a.mp3", "b.mp3"],
-    "mood": [["calm", "sad"], []],
-    "energy": [0.5, None],
-    "live": [True, False],
-}
+COLUMNS = {"song": ["a.mp3", "b.mp3"], "mood": [["calm", "sad"], []], "energy": [0.5, None]}
+COLUMNS["live"] = [True, False]
 
 
-def test_a_table_of_lists(tmp_path, monkeypatch):
-    table = SimpleNamespace(to_pydict=lambda: COLUMNS)
-    parquet = SimpleNamespace(ParquetFile=lambda path: SimpleNamespace(read=lambda: table))
-    monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace())
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
-    columns = {"path": "song", "label": "mood"}
+def test_parquet_tables(tmp_path, monkeypatch):
     path = tmp_path / "t.parquet"
+    pandas.DataFrame(COLUMNS).to_parquet(path)
+    columns = {"path": "song", "label": "mood"}
     manifest = read_manifest(path, columns=columns, task="multilabel", media=False)
     assert [clip.label for clip in manifest.clips] == [("calm", "sad"), ()]
     assert manifest.notes == ("columns that are not used: 'live'",)
-
-
-def test_without_pyarrow(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(BadManifest, match=r"^[^\n]*needs pyarrow: run 'pip install[^\n]*$"):
-        read_manifest(tmp_path / "t.parquet", task="multilabel", media=False)
-
-
-def test_a_real_file(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pyarrow.table(COLUMNS), tmp_path / "t.parquet")
     columns = {"path": "song", "live": "live"}
-    manifest = read_manifest(
-        tmp_path / "t.parquet", columns=columns, task="multilabel", media=False
-    )
+    manifest = read_manifest(path, columns=columns, task="multilabel", media=False)
     assert manifest.labels.tolist() == [[1], [0]]
-    (tmp_path / "t.parquet").write_bytes(b"PAR1 and no table")
-    with pytest.raises(BadManifest, match="not Parquet"):
-        read_manifest(tmp_path / "t.parquet", media=False)
-
-
-def make_workbook(monkeypatch, *sheets):
-    """Replace openpyxl by a reader that returns these sheets."""
-    made = [
-        SimpleNamespace(title=str(i), iter_rows=lambda values_only, rows=rows: iter(rows))
-        for i, rows in enumerate(sheets)
-    ]
-    book = SimpleNamespace(load_workbook=lambda file, **options: SimpleNamespace(worksheets=made))
-    monkeypatch.setitem(sys.modules, "openpyxl", book)
+    path.write_bytes(b"PAR1 and no table")
+    with pytest.raises(BadFile, match="not Parquet"):
+        read_table(path)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(BadFile, match=r"^[^\n]*needs pyarrow: run 'pip install[^\n]*$"):
+        read_table(path)
 
 
 def test_excel_tables(tmp_path, monkeypatch):
-    path = tmp_path / "t.xlsx"
-    path.write_bytes(b"x")
-    rows = [(None, None), ("Track", "Mood", None), ("a.mp3", True, None), ("b.mp3", 0.5, None)]
-    make_workbook(monkeypatch, rows, [(None,)])
-    expected = ((2, ["Track", "Mood"]), (3, ["a.mp3", "1"]), (4, ["b.mp3", "0.5"]))
-    assert read_table(path).rows == expected
-    make_workbook(monkeypatch, rows, rows)
-    with pytest.raises(BadFile, match="expected one sheet with cells, got '0', '1'"):
+    path, book = tmp_path / "t.xlsx", openpyxl.Workbook()
+    # A boolean among words is a word.
+    rows = [(), ("Track", "Mood", "Live"), ("a", True, True), ("b", "calm", False), (3, None, 0.5)]
+    for row in rows:
+        book.active.append(row)
+    book.create_sheet("none")
+    book.save(path)
+    expected = [["Track", "Mood", "Live"], ["a", "TRUE", "1"], ["b", "calm", "0"], ["3", "", "0.5"]]
+    assert read_table(path).rows == tuple(enumerate(expected, start=2))
+    book["none"]["A1"] = "x"
+    book.save(path)
+    with pytest.raises(BadFile, match="expected one sheet with cells, got 'Sheet', 'none'"):
+        read_table(path)
+    path.write_bytes(b"no workbook")
+    with pytest.raises(BadFile, match="not an Excel table"):
         read_table(path)
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(BadFile, match=r"^[^\n]*needs openpyxl: run 'pip install[^\n]*$"):
         read_table(path)
-
-
-def test_a_real_excel_file(tmp_path):
-    openpyxl = pytest.importorskip("openpyxl")
-    book = openpyxl.Workbook()
-    for row in (["Track", "Mood", "Year"], ["a.mp3", "calm", 1999], ["b.mp3", "sad", None]):
-        book.active.append(row)
-    book.save(tmp_path / "t.xlsx")
-    manifest = read_manifest(tmp_path / "t.xlsx", media=False)
-    assert (manifest.clip_ids, manifest.classes) == (("a", "b"), ("calm", "sad"))
-    (tmp_path / "t.xlsx").write_bytes(b"no workbook")
-    with pytest.raises(BadManifest, match="not an Excel table"):
-        read_manifest(tmp_path / "t.xlsx", media=False)
 
 
 def test_the_duration_in_a_table_of_predict_with_a_cache_is_no_stretch(tmp_path):
@@ -206,20 +172,8 @@ def test_stray_quotes_join_no_rows(tmp_path, text):
 
 def test_cells_of_several_lines_and_literal_quotes(tmp_path):
     text = 'id,lyrics,label\n1,"I, you,\nwe, they",x\n2,"a\n\nb, c",y\n3,12" Mix,y\n'
-    cells = [cells for _, cells in rows_of(tmp_path / "a.csv", text)]
-    assert cells[1:] == [
-        ["1", "I, you,\nwe, they", "x"],
-        ["2", "a\n\nb, c", "y"],
-        ["3", '12" Mix', "y"],
-    ]
-
-
-def test_a_boolean_among_words_is_a_word(tmp_path, monkeypatch):
-    path = tmp_path / "t.xlsx"
-    path.write_bytes(b"x")
-    make_workbook(monkeypatch, [("id", "mood", "live"), (1, True, True), (2, "calm", False)])
-    cells = [cells for _, cells in read_table(path).rows[1:]]
-    assert cells == [["1", "TRUE", "1"], ["2", "calm", "0"]]
+    _, *cells = (cells[1] for _, cells in rows_of(tmp_path / "a.csv", text))
+    assert cells == ["I, you,\nwe, they", "a\n\nb, c", '12" Mix']
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -20,21 +20,6 @@ from mvemo.manifests.demo.media import (
 )
 
 
-def test_recipes_follow_the_papers_section_2():
-    assert CLASSES == ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
-    assert CLASSES == tuple(SOUNDS) == tuple(PICTURES)
-    fast = {label for label, sound in SOUNDS.items() if sound.tempo > 110}
-    slow = {label for label, sound in SOUNDS.items() if sound.tempo < 80}
-    loud = {label for label, sound in SOUNDS.items() if sound.level > -18}
-    assert fast == loud == {"Exciting", "Fear", "Tension"}
-    assert slow == {"Relaxation", "Sad"}
-    assert SOUNDS["Sad"].minor > 0.5 > SOUNDS["Exciting"].minor
-    assert SOUNDS["Fear"].regularity < 0.2
-    assert SOUNDS["Tension"].dissonance > 0.8
-    assert max(SOUNDS[c].dissonance for c in ("Exciting", "Relaxation", "Sad")) == 0
-    assert PICTURES["Exciting"].motion > 5 * PICTURES["Relaxation"].motion
-
-
 @pytest.mark.parametrize("label", CLASSES)
 def test_clips_of_a_group_share_what_a_song_shares(label):
     def drawn(group, clip):

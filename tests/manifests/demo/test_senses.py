@@ -30,9 +30,8 @@ def measured_pictures(frames):
     small = frames[:, ::6, ::6] / 255.0
     change = np.abs(np.diff(small, axis=0)).mean((1, 2, 3))
     steps = np.log(np.quantile(change, [0.2, 0.5, 0.8, 0.95]) + 1e-3)
-    return np.array(
-        [*small.mean((0, 1, 2)), small.max(-1).mean(), np.ptp(small, -1).mean(), *steps]
-    )
+    light, colour = small.max(-1).mean(), np.ptp(small, -1).mean()
+    return np.array([*small.mean((0, 1, 2)), light, colour, *steps])
 
 
 def test_neither_sense_suffices_but_both_do():
@@ -42,10 +41,8 @@ def test_neither_sense_suffices_but_both_do():
     for i, (label, song) in enumerate(zip(labels.tolist(), songs.tolist(), strict=True)):
         rng = np.random.default_rng(i)
         music, palette = (np.random.default_rng([song, sense]) for sense in (0, 1))
-        sound, picture = (
-            sound_of(CLASSES[label], music, rng),
-            picture_of(CLASSES[label], palette, rng),
-        )
+        sound = sound_of(CLASSES[label], music, rng)
+        picture = picture_of(CLASSES[label], palette, rng)
         sounds.append(measured_sound(synthesise(sound, 1.5, rng)))
         pictures.append(measured_pictures(render(picture, 0.7, rng)))
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=2000))

@@ -72,11 +72,7 @@ def test_songs_and_segments_in_one_folder_must_be_told_apart(tmp_path):
         ("songNames.txt", None, "songNames.txt: no such file"),
         ("vocab.txt", None, "vocab.txt: no such file"),
         ("songNames.txt", "a\nb\n", "it has 3 rows, but songNames.txt has 2 names"),
-        (
-            "songNames.txt",
-            "x\ny\nz\n",
-            "no clip matches the layout cal500; left out: 'x'",
-        ),
+        ("songNames.txt", "x\ny\nz\n", "no clip matches the layout cal500; left out: 'x'"),
         ("songNames.txt", "abba-sos\nx\nx\n", "songNames.txt: 'x' occurs twice"),
         ("vocab.txt", "Emotion-Happy\n", "1: the row has 6 cells, the header 1"),
         ("vocab.txt", "a\na\nb\nc\nd\ne\n", "vocab.txt: 'a' occurs twice"),
@@ -98,10 +94,7 @@ def test_bad_annotations_of_songs(tmp_path, file, text, message):
     ("text", "message"),
     [
         ("Start_Time,End_Time,Emotion-Sad\n0,5,1\n", "1: its columns differ from"),
-        (
-            "Start_Time,End_Time,Emotion-Happy\n0,5,1\n",
-            "in 'Emotion-Angry_/_Agressive', 'Genre",
-        ),
+        ("Start_Time,End_Time,Emotion-Happy\n0,5,1\n", "in 'Emotion-Angry_/_Agressive', 'Genre"),
         (HEADER + "5,5,1,0,0\n", "tell_it.csv:2: duration "),
         (HEADER + "0,5,1\n", "tell_it.csv:2: the row has 3 cells, the header 5"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mvemo.manifests import BadManifest, Clip, Manifest, source_of, with_inferred_groups
-from mvemo.manifests.layouts.file_names import NAMED_FILES
+from mvemo.manifests.layouts.file_names import NAMED_FILES, source_of_piece
 
 
 def test_names_of_ravdess():
@@ -42,6 +42,8 @@ def test_sources(path, source):
 
 
 def test_groups_of_a_manifest_are_replaced():
+    named = [source_of_piece(path) for path in ("Sad/Vol. 2-5-of-9.mp4", "b-1-of-2", "c")]
+    assert named == ["Vol. 2", "b", ""]
     paths = ("x/song1_a.mp3", "x/song1_b.mp3", "v-1-of-2.mp3")
     clips = tuple(Clip(path, path, ("x",), path) for path in paths)
     manifest = Manifest("m", "multiclass", ("x", "y"), clips, Path())

@@ -82,7 +82,7 @@ PUBLISHED = {
             "data.csv": "track id, genre, amazement, solemnity, tenderness, nostalgia, calmness, "
             "power, joyful_activation, tension, sadness, mood\n"
             "1,classical,0,1,0,0,0,0,0,0,0,3\n1,classical,1,1,0,0,0,0,0,0,0,4\n"
-            "2,classical,0,0,1,0,0,0,0,0,0,3\n",
+            "2,classical,0,0,1,0,0,0,0,0,0,3\n"
         },
         "classical/1.mp3",
         (0.5, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
@@ -125,12 +125,8 @@ def test_real_tables(shared_data):
     def found(name, folder, number=0):
         clips = find_by_layout(layouts()[name], shared_data / folder, None, number)
         groups = {row.group or row.clip_id for row in clips.rows}
-        return (
-            len(clips.rows),
-            len(clips.classes),
-            len(groups),
-            Counter(r.split for r in clips.rows),
-        )
+        splits = Counter(row.split for row in clips.rows)
+        return len(clips.rows), len(clips.classes), len(groups), splits
 
     splits = {"train": 1261, "val": 271, "test": 270}
     assert found("deam", "tables/deam") == (1802, 2, 1802, splits)
@@ -145,10 +141,8 @@ def test_real_tables(shared_data):
 def test_a_layout_of_ones_own(tmp_path):
     write(tmp_path, {"own.toml": OWN, "table.csv": "song;mood\n7;calm\n12;tense\n"})
     found = find_by_layout(read_toml(tmp_path / "own.toml", Layout), tmp_path, None)
-    assert [(r.path, r.label, r.clip_id) for r in found.rows] == [
-        ("sound/007.mp3", ("calm",), "7"),
-        ("sound/012.mp3", ("tense",), "12"),
-    ]
+    calm, tense = ("sound/007.mp3", ("calm",), "7"), ("sound/012.mp3", ("tense",), "12")
+    assert [(r.path, r.label, r.clip_id) for r in found.rows] == [calm, tense]
 
 
 @pytest.mark.parametrize(
@@ -210,11 +204,7 @@ TABLE = {"table.csv": "song,mood,by,at\n1,x," + 40 * "a" + "b,2\n2,y,c,3\n"}
         ('path = "sound/{song:3}.mp3"', 'path = " "', "a path is empty"),
         ('path = "table.csv"', 'path = "**x/[.csv"', r"\[\.csv"),
         ("[media]", '[group]\ncolumn = "by"\npattern = "(a+)+$"\n[media]', "takes more than 0.1 s"),
-        (
-            "[media]",
-            "[segment]\nstart = nan\n[media]",
-            "segment.start: expected a finite",
-        ),
+        ("[media]", "[segment]\nstart = nan\n[media]", "segment.start: expected a finite"),
         ("[media]", "[segment]\nduration = -1\n[media]", "duration -1.0: it must be above 0"),
         ("[media]", '[segment]\nstart = "mood"\n[media]', "start 'x' is not a number"),
     ],
@@ -251,9 +241,7 @@ def test_4q_is_recognised_as_it_lies(tmp_path, shape):
             scan_clips(tmp_path)
         return
     manifest = scan_clips(tmp_path).manifest
-    assert [(c.group, *c.label) for c in manifest.clips] == [
-        ("Charlie Poole", "Q3"),
-        ("Megadeth", "Q2"),
-    ]
+    named = [(c.group, *c.label) for c in manifest.clips]
+    assert named == [("Charlie Poole", "Q3"), ("Megadeth", "Q2")]
     assert all(manifest.media_path(clip).is_file() for clip in manifest.clips)
     assert all("music" not in clip.path for clip in manifest.clips)

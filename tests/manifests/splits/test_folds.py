@@ -142,20 +142,10 @@ def test_notes_on_classes_with_few_groups():
     assert fold_notes(np.zeros((3, 1)), ["a", "b", "c"], 3, "regression", ("v",)) == ()
 
 
-def test_inner_split_takes_its_share_of_every_class():
-    labels = np.repeat(np.arange(4), [40, 20, 80, 60])
-    groups = np.arange(200).astype(str)
-    held_out = inner_split(labels, groups, 0.15, 0, "multiclass")
-    assert np.bincount(labels[held_out]).tolist() == [6, 3, 12, 9]
-
-
 def test_inner_split_keeps_every_class_in_training():
-    labels = np.array([0, 0, 0, 0, 1, 1])
-    groups = ["a", "b", "c", "d", "e", "e"]
     for seed in range(20):
-        held_out = inner_split(labels, groups, 0.3, seed, "multiclass")
-        assert not held_out[4:].any()
-        assert held_out.any()
+        held_out = inner_split([0, 0, 0, 1], [*"abcd"], 0.5, seed, "multiclass")
+        assert (held_out[3], held_out.any()) == (False, True)
 
 
 @settings(max_examples=40, deadline=None)
