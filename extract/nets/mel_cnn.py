@@ -7,15 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.nets.parts import sequences
-from mvemo.extract.nets.parts.cards import (
-    DEMO_TRAINING,
-    NetCard,
-    NetOptions,
-    dropout,
-    profile,
-    scaled,
-)
+from mvemo.extract.nets.parts import cards, sequences
+from mvemo.extract.nets.parts.cards import DEMO_TRAINING, NetCard, NetOptions, dropout, profile
 from mvemo.manifests.declared import setting
 
 CHANNELS = (32, 64, 128, 256)
@@ -34,7 +27,7 @@ class MelCNN(sequences.DescriptorNet):
 
     def build(self, width: float) -> int:
         self.input_norm = sequences.FrameNorm(self.n_bands, momentum=None)
-        channels = [1, *(scaled(count, width) for count in CHANNELS)]
+        channels = [1, *(cards.scaled(count, width) for count in CHANNELS)]
         self.convolutions = nn.ModuleList(
             self.make_convolution(i, a, b) for i, (a, b) in enumerate(pairwise(channels))
         )

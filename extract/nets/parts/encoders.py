@@ -13,8 +13,8 @@ from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts import hugging_face
 from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
 from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, VideoInput
-from mvemo.extract.nets.parts.encoder_folders import OUTPUT, EncoderFolder
 from mvemo.extract.nets.parts.layers import mean_and_deviation
+from mvemo.extract.nets.parts.registry import OUTPUT, EncoderFolder
 from mvemo.extract.settings import NetSettings, TrainSettings, ViewSettings
 from mvemo.manifests.declared import setting
 from mvemo.manifests.errors import BadOption
