@@ -224,8 +224,8 @@ def check_device(name: str, setting: str) -> str:
 def window_starts(length: float, window: float, settings: ViewSettings) -> F64:
     """Return the starts of a clip's windows, float64 (windows,), ascending and distinct.
 
-    `length` (of the clip) and `window` are in the same unit. A clip that is shorter than a
-    window has one window; otherwise all windows end within the clip.
+    `length` (of the clip) and `window` are in the same unit. A clip that is shorter than a window
+    has one window; otherwise all windows end within the clip.
 
     Examples
     --------

@@ -194,7 +194,6 @@ def check_name(name: str) -> None:
 
 def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
     """Return the settings of a net in a profile, or in ``paper`` if the profile has none."""
-    check_name(name)
     profiles = NETS[name].profiles
     return profiles.get(profile, profiles[FALLBACK_PROFILE])
 
@@ -215,7 +214,6 @@ def with_length(settings: NetSettings, seconds: float, shared: SharedSettings) -
 
 def options_of(settings: NetSettings) -> Any:
     """Return the options of a net, typed and checked; see `make_options`."""
-    check_name(settings.name)
     return make_options(NETS[settings.name], settings.options)
 
 
@@ -234,21 +232,9 @@ def check_view(settings: NetSettings) -> None:
 def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) -> Net:
     """Build a net with random weights from torch's global generator.
 
-    Parameters
-    ----------
-    name
-        Key of `NETS`.
-    n_outputs
-        Number of classes, tags or regression targets.
-    width
-        Multiplier for the numbers of channels; 1 for the size in the papers.
-    options
-        Fields of the class's `Options`.
-
-    Raises
-    ------
-    BadOption
-        The name or an option is unknown, or a value has the wrong type or range.
+    `name` is a key of `NETS`, `width` multiplies the numbers of channels in the papers, `options`
+    are fields of the class's `Options`. `BadOption` is raised for an unknown name or option, or a
+    value of a wrong type or range.
 
     Examples
     --------
@@ -256,12 +242,11 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
     >>> net.embedding_dim, net.input
     (128, AudioInput(sr=16000, seconds=4.0, mark_end=False))
     """
-    check_name(name)
+    kind: Any = NETS[name]
     if n_outputs < 1:
         raise BadOption(f"{name}: n_outputs is {n_outputs}: it must be an integer above 0")
     if not 0 < width < math.inf:
         raise BadOption(f"{name}: width is {width}: it must be a number above 0")
-    kind: Any = NETS[name]
     return kind(n_outputs, width=width, options=make_options(kind, options))
 
 
