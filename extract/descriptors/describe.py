@@ -45,9 +45,9 @@ class _Block:
 
     @cached_property
     def rp(self) -> F32:
-        error = voice.residual(
-            self.frames, voice.prediction_coefficients(self.frames, self.settings)
-        )
+        windowed = self.frames.values * framing.window_of(self.settings)
+        r = voice.autocorrelation(windowed, self.settings.lpc_order)
+        error = voice.residual(self.frames, voice.levinson(r))
         phase = spectral.power_spectrum(voice.residual_phase(error), self.settings)
         return spectral.cepstrum(spectral.decibel(phase @ self.banks.mel), self.settings.n_mfcc)
 

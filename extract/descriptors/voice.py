@@ -8,7 +8,7 @@ sound are nearly singular: in float32 the small residual would be lost.
 import numpy as np
 import scipy  # not scipy.fft, see `spectral`
 
-from mvemo.extract.descriptors.framing import DescriptorSettings, Frames, window_of
+from mvemo.extract.descriptors.framing import DescriptorSettings, Frames
 from mvemo.manifests.array_types import F32, F64, Ints
 
 # The period is the first dip of the normalised difference below this (step 4 of the YIN paper).
@@ -123,12 +123,6 @@ def levinson(r: F64) -> F64:
         error = error * (1.0 - k * k)
         alive &= error > 0
     return a
-
-
-def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> F64:
-    """Return each windowed frame's prediction coefficients, (frames, lpc_order)."""
-    r = autocorrelation(frames.values * window_of(settings), settings.lpc_order)
-    return levinson(r)
 
 
 def residual(frames: Frames, coefficients: F64) -> F64:

@@ -284,7 +284,10 @@ def _read_blocks(
     file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms
 ) -> MediaProblem | None:
     """Read `remaining` samples from index `first` on."""
-    size, weights = max(_BLOCK // file.channels, 1), loudness.mono_weights(_channel_names(file))
+    names: Sequence[str] = ["NONE"] * file.channels
+    if file.format == "OGG":  # Vorbis and Opus have an order of their own
+        names = loudness.VORBIS_CHANNELS.get(file.channels, names)
+    size, weights = max(_BLOCK // file.channels, 1), loudness.mono_weights(names)
     file.seek(min(first, file.frames))
     while remaining > 0:
         samples = file.read(min(size, remaining), dtype="float32", always_2d=True)
@@ -295,12 +298,6 @@ def _read_blocks(
         sound.add_channels(np.ascontiguousarray(samples.T), weights)
         remaining -= len(samples)
     return None
-
-
-def _channel_names(file: soundfile.SoundFile) -> Sequence[str]:
-    """Return the names of the channels; Vorbis and Opus have an order of their own."""
-    unknown = ["NONE"] * file.channels
-    return loudness.VORBIS_CHANNELS.get(file.channels, unknown) if file.format == "OGG" else unknown
 
 
 class SoundCollector:
@@ -374,11 +371,9 @@ class SoundCollector:
         self._blocks = []
 
     def problem(self) -> MediaProblem | None:
-        if self.error:
-            return MediaProblem(self.error)
-        return (
-            MediaProblem("no sound can be decoded") if self.sound is None else self.sound.problem()
-        )
+        if self.error or self.sound is None:
+            return MediaProblem(self.error or "no sound can be decoded")
+        return self.sound.problem()
 
     def finish(self) -> tuple[dict[int, F32], MediaProblem | None]:
         return ({}, self.problem()) if self.sound is None else self.sound.finish()

@@ -55,8 +55,6 @@ _ENDS = {
 
 @dataclass(frozen=True)
 class EffNetOptions(NetOptions):
-    """Options of `EffNet`."""
-
     # The default does not follow the run: neighbouring frames add little to single frames.
     n_frames: int = setting(8, "Number of frames of a window.", ge=1)
     size: int = setting(260, "Height and width in pixels; 260 in the published net.", ge=32)

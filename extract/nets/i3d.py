@@ -118,8 +118,6 @@ class Inception(nn.Module):
 
 @dataclass(frozen=True)
 class I3DOptions(NetOptions):
-    """Options of `I3D`."""
-
     n_frames: int = setting(32, "Number of frames of the input; 32 in the papers.", ge=1)
     size: int = setting(224, "Height and width of the input in pixels; 224 in the papers.", ge=32)
     dropout: float = dropout(0.5)

@@ -64,8 +64,6 @@ class MelCNN(sequences.DescriptorNet):
 
 @dataclass(frozen=True)
 class MelCNNOptions(NetOptions):
-    """Options of `CNN` and `LightCNN`."""
-
     n_frames: int = setting(430, sequences.FRAMES_MEANING, ge=1)
     n_mels: int = setting(64, "Number of mel bands; J22 gives no number.", ge=1)
     dropout: float = dropout(0.3)
@@ -108,8 +106,6 @@ class LightCNN(MelCNN):
 
 @dataclass(frozen=True)
 class SpecCNNOptions(NetOptions):
-    """Options of `SpecCNN`."""
-
     n_frames: int = setting(
         1378,
         "Number of frames of the input; 1,378 frames are 16 s, the longest segments of "

@@ -47,8 +47,6 @@ _NORM_PARTS = {
 
 @dataclass(frozen=True)
 class MusicnnOptions(NetOptions):
-    """Options of `Musicnn`."""
-
     seconds: float = setting(
         60.0,
         "Maximum length of the input in seconds; a shorter clip is not padded to it.",

@@ -25,8 +25,6 @@ POOL = 4
 
 @dataclass(frozen=True)
 class CRNNOptions(NetOptions):
-    """Options of `CRNN`."""
-
     n_frames: int = setting(
         430,
         "Number of frames of the descriptors; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and "
@@ -171,8 +169,6 @@ class CRNN(sequences.DescriptorNet):
 
 @dataclass(frozen=True)
 class RNNOptions(NetOptions):
-    """Options of `RNN`."""
-
     n_frames: int = setting(430, sequences.FRAMES_MEANING, ge=1)
     n_mfcc: int = setting(20, "Number of cepstral coefficients per frame.", ge=1)
     layers: int = setting(2, "Number of recurrent layers, at least 1.", ge=1)

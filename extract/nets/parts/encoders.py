@@ -32,8 +32,6 @@ LAYER_MEANING = "Number of the hidden state used as the embedding; -1 for the en
 
 @dataclass(frozen=True)
 class SoundEncoderOptions(NetOptions):
-    """Options of encoders of sound."""
-
     seconds: float = setting(10.0, "Length of a window in seconds.", ge=0.1)
     layer: int = setting(OUTPUT, LAYER_MEANING)
     pooling: str = setting(
@@ -43,8 +41,6 @@ class SoundEncoderOptions(NetOptions):
 
 @dataclass(frozen=True)
 class PictureEncoderOptions(NetOptions):
-    """Options of encoders of pictures."""
-
     n_frames: int = setting(8, "Number of frames of a clip.", ge=1)
     layer: int = setting(OUTPUT, LAYER_MEANING)
     pooling: str = setting("mean", "Pooling over the frames: `mean` or `mean+std`.", names=POOLINGS)

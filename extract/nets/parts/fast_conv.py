@@ -324,11 +324,6 @@ def clamped_convolution(
     )
 
 
-def _has_clamped_convolution(net: Net) -> bool:
-    on_cpu = all(parameter.device.type == "cpu" for parameter in net.parameters())
-    return on_cpu and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-
-
 @torch.no_grad()
 def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
     """Return a copy of a net that embeds faster, or the net itself if nothing can be improved.
@@ -339,7 +334,8 @@ def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
     if not _unfolded(net) and not (precision == "float32" and any(_replacements(net))):
         return net
     faster = copy.deepcopy(net)
-    fused = precision == "float32" and _has_clamped_convolution(net)
+    fused = precision == "float32" and all(p.device.type == "cpu" for p in net.parameters())
+    fused = fused and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     for module in _unfolded(faster):
         module.fold()
         module.fused = fused
