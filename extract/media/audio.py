@@ -11,8 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from mvemo.extract.media import loudness
-from mvemo.extract.media.formats import is_cut_off
+from mvemo.extract.media import formats, loudness, sound_files
 from mvemo.extract.media.request import (
     CUT_OFF,
     NO_VIDEO,
@@ -22,7 +21,6 @@ from mvemo.extract.media.request import (
     check_length,
     starts_after_end,
 )
-from mvemo.extract.media.sound_files import open_parts, stated_length_ratio
 from mvemo.manifests.array_types import F32
 
 # A waveform is silent if half of its range is below this: -80 dB relative to full scale.
@@ -236,7 +234,7 @@ def decode_audio_file(path: Path, request: ClipRequest, channel: int | None = No
     sound: Waveforms | None = None
     problem: MediaProblem | None = None
     n_frames, stated, kind = 0, 0.0, ""
-    for file in open_parts(path):
+    for file in sound_files.open_parts(path):
         sr, kind = file.samplerate, file.format.lower()
         if file.channels > 2 and kind in _STATING_LAYOUT:
             raise ValueError("the container reader knows the layout of the channels")
@@ -248,7 +246,7 @@ def decode_audio_file(path: Path, request: ClipRequest, channel: int | None = No
         if request.duration is not None:
             remaining = min(remaining, round(request.duration * sr) - sound.n_samples)
         n_frames += file.frames
-        stated += file.frames / sr * stated_length_ratio(file.extra_info)
+        stated += file.frames / sr * sound_files.stated_length_ratio(file.extra_info)
         if sr != sound.sr:
             problem = MediaProblem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
         else:
@@ -265,7 +263,7 @@ def decode_audio_file(path: Path, request: ClipRequest, channel: int | None = No
     expected = stated - request.start if request.duration is None else request.duration
     problem = problem or sound.problem() or check_length(seconds, expected)
     states_end = kind in _STATING_END and request.duration is None
-    if problem is None and states_end and is_cut_off(path, kind):
+    if problem is None and states_end and formats.is_cut_off(path, kind):
         problem = CUT_OFF
     waveforms: dict[int, F32] = {}
     if problem is None:

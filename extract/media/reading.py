@@ -15,8 +15,7 @@ import cv2
 import soundfile
 
 from mvemo.extract.errors import BadMedia, MediaUnavailable
-from mvemo.extract.media import container, packets
-from mvemo.extract.media.audio import decode_audio_file
+from mvemo.extract.media import audio, container, packets, sound_files
 from mvemo.extract.media.request import (
     ClipRequest,
     Decoded,
@@ -24,7 +23,6 @@ from mvemo.extract.media.request import (
     error_line,
     reasons_text,
 )
-from mvemo.extract.media.sound_files import AUDIO_SUFFIXES, open_parts
 from mvemo.manifests.errors import MissingFile, MvemoError
 
 # Errors that the machine causes, not the file.
@@ -92,11 +90,11 @@ def decode_clip(
     rates, samplings = tuple(sample_rates), tuple(pictures)
     request = ClipRequest(start, duration, rates, samplings, level, threads, spool)
     with media_errors(path):
-        if path.suffix.lower() in AUDIO_SUFFIXES:
+        if path.suffix.lower() in sound_files.AUDIO_SUFFIXES:
             # If the suffix or the length in the header is wrong, or libsndfile does not know the
             # codec, the container reader may succeed.
             with suppress(soundfile.LibsndfileError, ValueError):
-                return decode_audio_file(path, request)
+                return audio.decode_audio_file(path, request)
         return container.decode_container(path, request)
 
 
@@ -115,9 +113,9 @@ def probe_seconds(path: str | Path) -> float:
     path = Path(path)
     with media_errors(path):
         seconds = 0.0
-        if path.suffix.lower() in AUDIO_SUFFIXES:
+        if path.suffix.lower() in sound_files.AUDIO_SUFFIXES:
             with suppress(soundfile.LibsndfileError, ValueError):
-                for file in open_parts(path):
+                for file in sound_files.open_parts(path):
                     # A seek fails if the header states more frames than the file has.
                     file.seek(max(file.frames - 1, 0))
                     seconds += file.frames / file.samplerate

@@ -14,9 +14,7 @@ from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.threads import cpu_threads, map_parts, only_parts_in_threads
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training import devices
-from mvemo.extract.training.data import RawBatches, read_ahead, split_rows
-from mvemo.extract.training.protocols import TrainedNet, frozen_net, weight_file
+from mvemo.extract.training import data, devices, protocols
 from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import stamp_of
@@ -25,7 +23,7 @@ from mvemo.manifests.files import stamp_of
 @torch.inference_mode()
 def embed_rows(
     net: Net,
-    batches: RawBatches,
+    batches: data.RawBatches,
     rows: Sequence[int],
     *,
     batch_size: int,
@@ -48,7 +46,7 @@ def embed_rows(
     at_once = devices.windows_at_once(batch_size, device, net)
     embedder = _Embedder(net, device, precision, at_once, pieces=batches.pieces)
     per_batch = batches.rows_per_batch(embedder.at_once)
-    chunks = chunk_rows(rows, per_batch) if independent else split_rows(rows, embedder.at_once)
+    chunks = chunk_rows(rows, per_batch) if independent else data.split_rows(rows, embedder.at_once)
 
     def pooled(
         rows: Sequence[int], counts: Sequence[int], where: Tensor, values: Tensor | Future[Tensor]
@@ -63,7 +61,7 @@ def embed_rows(
     ahead = n_threads if threads else int(device.type != "cpu")
     waiting: deque[tuple[Sequence[int], Sequence[int], Tensor, Tensor | Future[Tensor]]] = deque()
     try:
-        for chosen, (raw, counts) in read_ahead(batches.load_views, chunks):
+        for chosen, (raw, counts) in data.read_ahead(batches.load_views, chunks):
             where = torch.arange(len(raw))
             if independent and per_batch > 1:
                 firsts = [row % per_batch * batches.view.views for row in chosen]
@@ -174,20 +172,20 @@ class FrozenNets:
     """Frozen nets that are kept for the next clips; only those of the last run."""
 
     def __init__(self) -> None:
-        self._nets: dict[str, tuple[tuple[Any, ...], TrainedNet]] = {}
+        self._nets: dict[str, tuple[tuple[Any, ...], protocols.TrainedNet]] = {}
 
-    def get(self, settings: NetSettings, n_outputs: int, run: RunSettings) -> TrainedNet:
+    def get(self, settings: NetSettings, n_outputs: int, run: RunSettings) -> protocols.TrainedNet:
         """Return a net optimised for embedding; do not save its weights.
 
         It is built again if its settings or its weight file change.
         """
         stamp = None
         with suppress(OSError):  # the reader of the file reports the error
-            stamp = stamp_of(weight_file(settings)) if settings.weights else None
+            stamp = stamp_of(protocols.weight_file(settings)) if settings.weights else None
         key = (run, n_outputs, settings, stamp)
         self._nets = {name: kept for name, kept in self._nets.items() if kept[0][:2] == key[:2]}
         if settings.name not in self._nets or self._nets[settings.name][0] != key:
-            net = frozen_net(settings, n_outputs, run)
+            net = protocols.frozen_net(settings, n_outputs, run)
             precision = devices.resolve_precision(run.precision, devices.pick_device(run.device))
             self._nets[settings.name] = key, replace(net, net=optimized(net.net, precision))
         return self._nets[settings.name][1]

@@ -18,10 +18,7 @@ from mvemo.extract.nets.parts.registry import NETS, build_net
 from mvemo.extract.nets.parts.weights import WeightReport, load_weights
 from mvemo.extract.pretrained.store import pretrained_path
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
-from mvemo.extract.training import data
-from mvemo.extract.training.devices import pick_device, place
-from mvemo.extract.training.recipe import PROBE_C, RMSPROP
-from mvemo.extract.training.steps import Curve, TrainingJob, set_determinism
+from mvemo.extract.training import data, devices, recipe, steps
 from mvemo.extract.training.trainer import JobFolder, fine_tune
 from mvemo.manifests import Manifest
 from mvemo.manifests.errors import BadOption
@@ -36,7 +33,7 @@ class TrainedNet:
 
     net: Net  # with its final weights, in evaluation mode
     spec: FeatureSpec  # specification of its feature, including `trained_on`
-    curve: Curve  # losses by epoch; empty for a frozen net
+    curve: steps.Curve  # losses by epoch; empty for a frozen net
 
 
 def require_weights(settings: NetSettings, run: RunSettings) -> None:
@@ -124,7 +121,7 @@ def frozen_net(
     net, _ = make_net(settings, n_outputs, run, on_report)
     require_weights(settings, run)
     spec = embedding_spec(settings, net, run)
-    return TrainedNet(place(net, pick_device(run.device)).eval(), spec, {})
+    return TrainedNet(devices.place(net, devices.pick_device(run.device)).eval(), spec, {})
 
 
 def outputs_spec(trained: TrainedNet, manifest: Manifest) -> FeatureSpec:
@@ -158,22 +155,22 @@ def train_nets(
     `BadOption` is raised if ``frozen`` has no weight file, ``holdout`` no splits, or there are too
     few usable clips, `TrainingDiverged` if a training had no finite loss.
     """
-    device = pick_device(run.device)
+    device = devices.pick_device(run.device)
     n_outputs = len(clips.manifest.classes)
     if run.protocol == "frozen":
         yield frozen_net(settings, n_outputs, run, on_report)
         return
     start, _ = make_net(settings, n_outputs, run, on_report)
-    set_determinism(run.deterministic)
+    steps.set_determinism(run.deterministic)
     reader = data.batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)
     for split, facts, folder in _jobs(settings, clips, run, jobs, start):
         trained_on = [clips.manifest.clip_ids[row] for row in split.rows]
-        net = place(make_net(settings, n_outputs, run)[0], device)
+        net = devices.place(make_net(settings, n_outputs, run)[0], device)
         result = folder.result()
         if result is None:
             summary = {k: v for k, v in facts.items() if k not in ("clips", "labels", "groups")}
             folder.begin({**summary, "fold": split.fold, "trained_on": trained_on})
-            job = TrainingJob(
+            job = steps.TrainingJob(
                 label=split.label,
                 y_true=clips.manifest.labels,
                 task=clips.manifest.task,
@@ -246,8 +243,8 @@ def _jobs(
             "seed": split.seed,
             "precision": run.precision,
             # Later changes, recorded only where they matter, so that other nets stay valid.
-            **({"rmsprop": RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
-            **({"probe_C": PROBE_C} if settings.train.recipe.probe else {}),
+            **({"rmsprop": recipe.RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
+            **({"probe_C": recipe.PROBE_C} if settings.train.recipe.probe else {}),
             **({"targets": "standardised"} if manifest.task == "regression" else {}),
         }
         found.append(
