@@ -59,8 +59,6 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Descriptor:
-    """Size, settings and function of a descriptor."""
-
     dim: Callable[[framing.DescriptorSettings], int]  # number of columns
     settings: tuple[str, ...]  # settings that affect the values, in addition to the framing
     values: Callable[[_Block], F32]  # computes the values, (frames, dim)

@@ -108,8 +108,6 @@ def _hz_of(mel: F64, *, htk: bool) -> F64:
 
 @dataclass(frozen=True, eq=False)
 class FilterBanks:
-    """Filter banks of the descriptors."""
-
     mel: F32  # (n_fft // 2 + 1, n_mels): triangular bands of unit area on Slaney's scale
     chroma: F32  # (n_fft // 2 + 1, 12): weights of the pitch classes from C, with A4 = 440 Hz
 

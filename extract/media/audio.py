@@ -86,7 +86,6 @@ class _Track:
             self._blocks.clear()
 
     def joined(self, gain: float) -> F32:
-        """Return all samples times `gain`."""
         if self._file is None:
             y = np.concatenate(self._blocks)
         else:
@@ -155,7 +154,6 @@ class Waveforms:
 
     @property
     def too_long(self) -> str:
-        """Message for sound that exceeds the limits of `has_room`."""
         return (
             f"the sound is too long: more than {self.n_samples} samples at {self.sr} Hz need over "
             f"{self._max_bytes / 2**30:g} GiB at {list(self._tracks)} Hz: split the clip with "

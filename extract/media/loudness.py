@@ -82,7 +82,6 @@ class LoudnessMeter:
         self._energies: list[F64] = []  # sums of squares of whole steps
 
     def add(self, y: F32) -> None:
-        """Add the next samples, float32 (samples,)."""
         self._waiting.append(y)
         self._n_waiting += len(y)
         if self._n_waiting < self._block:

@@ -40,7 +40,6 @@ CUT_OFF = MediaProblem("cut off: the end of the file is missing")
 
 
 def reasons_text(problems: Mapping[str, object]) -> str:
-    """Return the problems of a clip's sound and pictures in one line."""
     return "; ".join(f"{IN_WORDS[m]}: {problems[m]}" for m in IN_WORDS if m in problems)
 
 
@@ -123,7 +122,6 @@ class FrameTimes(FrameSampling):
         return f"{self.n_frames}x{self.size}-{zlib.crc32(self.seconds.tobytes()):x}"
 
     def times(self, start: float, end: float) -> F64:
-        """Return the frames' times in seconds, float64 (n_frames,)."""
         return start + self.seconds
 
 

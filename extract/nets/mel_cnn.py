@@ -37,7 +37,6 @@ class MelCNN(sequences.DescriptorNet):
 
     @property
     def n_bands(self) -> int:
-        """Return the number of bands of the first layer's input."""
         return self.options.n_mels
 
     def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:

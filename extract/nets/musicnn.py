@@ -72,7 +72,6 @@ class MusicnnOptions(NetOptions):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Return the parts of `outputs`."""
         return tuple(part.strip() for part in self.outputs.split(",") if part.strip())
 
 
@@ -264,7 +263,6 @@ class Musicnn(WaveformNet):
         }
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        """Map the variables of the published graph."""
         return {
             published: (name, _torch_axes(tensors[published], name))
             for name, published in _published_names()

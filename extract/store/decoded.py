@@ -189,7 +189,6 @@ class DescribedStore:
         }
 
     def path(self, clip_id: str, name: str) -> Path:
-        """Return the file of a clip's sequence; files differ by setting."""
         return self.decoded.folder_of(clip_id) / f"{name}-{self.specs[name].digest[:16]}.npy"
 
     def _find(self, clip_id: str, name: str) -> F32 | None:

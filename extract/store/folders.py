@@ -74,8 +74,6 @@ class DecodeRequest:
 
 @dataclass(frozen=True)
 class DecodeJob:
-    """Media file and time range of a clip to decode."""
-
     clip_id: str
     path: Path
     content: str  # `Content.digest` of the file

@@ -191,8 +191,6 @@ def train_nets(
 
 
 class KnownNet(NamedTuple):
-    """Facts about a net before its training."""
-
     split: data.TrainingSplit | None  # training clips; None if nothing is trained
     spec: FeatureSpec | None  # specification of its feature; None if it must be trained first
     folder: Path | None  # folder of the job, equal for equal jobs; None if nothing is trained

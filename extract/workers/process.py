@@ -53,8 +53,6 @@ def _own_nets() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Call:
-    """Call of a function in a worker."""
-
     function: str  # ``module:name``, so that the caller need not import it
     arguments: tuple[Any, ...]  # sent by pickle
     seconds: float = 0.0  # time limit; 0 for no limit
@@ -71,8 +69,6 @@ class Call:
 
 @dataclass(frozen=True)
 class ClipLimits:
-    """Limits of a worker process for one clip."""
-
     seconds: float = 60.0  # for a small file; as much again for every 30 MB; 0 for no limit
     memory: float = 4.0  # GiB in addition to an idle worker's memory; 0 for no limit
 
@@ -86,8 +82,6 @@ class ClipLimits:
 
 @dataclass(frozen=True)
 class Part:
-    """Message that a call sends before its result."""
-
     value: Any
 
 
