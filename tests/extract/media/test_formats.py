@@ -38,7 +38,6 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nwhole.ts\n"
         ("list.ts", "ffconcat version 1.0\nfile whole.ts\n", "refers to other files"),
         ("list.mpd", '<?xml version="1.0"?>\n<MPD></MPD>', "refers to other files"),
         ("list.sdp", "v=0\nm=audio 4000 RTP/AVP 0\n", "refers to other files"),
-        ("text.mp4", "no film at all\n" * 9, "Invalid data"),
         ("a.h264", None, "raw h264 stream without time stamps"),
         ("subtitles.mkv", "1\n00:00:00,000 --> 00:00:01,000\nHello\n", "not in a supported audio"),
     ],

@@ -27,11 +27,6 @@ def test_files_are_as_long_as_what_decodes(tmp_path, name):
     assert probe_seconds(path) == 2.7 or name not in ("a.wav", "a.flac", "a.ogg")
 
 
-def test_without_sound_the_pictures_are_measured(tmp_path):
-    path = film(tmp_path / "a.mp4", 20, 100)
-    assert probe_seconds(path) == pytest.approx(2.0, abs=0.11)
-
-
 def test_a_file_without_sound_is_refused(tmp_path):
     soundfile.write(tmp_path / "d.wav", np.zeros(0, np.float32), 8000)
     with pytest.raises(BadMedia, match="sound: no sound can be decoded; pictures: no video stream"):
