@@ -225,7 +225,7 @@ class Waveforms:
 
 def decode_audio_file(path: Path, request: ClipRequest, channel: int | None = None) -> Decoded:
     """Decode an audio file; on ValueError or LibsndfileError, try the container reader."""
-    problems = {"video": NO_VIDEO} if request.reads_pictures else {}
+    problems = {"video": NO_VIDEO} if request.pictures else {}
     if not request.sample_rates:
         with soundfile.SoundFile(path):
             return Decoded(problems=problems)

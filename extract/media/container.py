@@ -249,7 +249,7 @@ def _select_streams(
     if not videos and not audios:
         raise BadMedia(f"{path}: has neither sound nor pictures")
     problems: dict[str, MediaProblem | None] = {}
-    if request.reads_pictures:
+    if request.pictures:
         problems["video"] = packets.picture_problem(videos[0]) if videos else NO_VIDEO
     if request.sample_rates:
         known = audios and audios[0].codec_context is not None

@@ -87,8 +87,8 @@ def decode_clip(
     ((32000,), 2.0, {})
     """
     path = Path(path)
-    rates, samplings = tuple(sample_rates), tuple(pictures)
-    request = ClipRequest(start, duration, rates, samplings, level, threads, spool)
+    asked = tuple(sample_rates), tuple(pictures), level
+    request = ClipRequest(*asked, start, duration, threads, spool)
     with media_errors(path):
         if path.suffix.lower() in sound_files.AUDIO_SUFFIXES:
             # If the suffix or the length in the header is wrong, or libsndfile does not know the

@@ -126,18 +126,28 @@ class FrameTimes(FrameSampling):
 
 
 @dataclass(frozen=True)
-class ClipRequest:
-    """Checked arguments of `decode_clip`."""
+class DecodeRequest:
+    """Waveforms and frames that every clip needs."""
 
-    start: float = setting(0.0, ge=0, le=MAX_SECONDS)  # seconds
-    duration: float | None = setting(None, gt=0, le=MAX_SECONDS)
     sample_rates: tuple[int, ...] = ()  # Hz; empty to skip the sound
     pictures: tuple[FrameSampling, ...] = ()
     # Loudness in LUFS to which the sound is brought; 0 to leave it as it is.
     level: float = setting(0.0, ge=-70, le=0)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        asked = (("audio", self.sample_rates), ("video", self.pictures))
+        return tuple(modality for modality, values in asked if values)
+
+
+@dataclass(frozen=True)
+class ClipRequest(DecodeRequest):
+    """Checked arguments of `decode_clip`."""
+
+    start: float = setting(0.0, ge=0, le=MAX_SECONDS)  # seconds
+    duration: float | None = setting(None, gt=0, le=MAX_SECONDS)
     threads: int = 0  # number of decoder threads; 0 for one per core
-    # folder for temporary files of long sound; None to keep all in memory
-    spool: Path | None = None
+    spool: Path | None = None  # folder for long sound; None to keep all in memory
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -147,10 +157,6 @@ class ClipRequest:
     @property
     def stop(self) -> float | None:
         return None if self.duration is None else self.start + self.duration
-
-    @property
-    def reads_pictures(self) -> bool:
-        return bool(self.pictures)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts import cards, hugging_face, layers
 from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
 from mvemo.extract.nets.parts.registry import OUTPUT, EncoderFolder
-from mvemo.extract.settings import NetSettings, TrainSettings, ViewSettings
+from mvemo.extract.settings import POOLINGS, NetSettings, TrainSettings, ViewSettings
 from mvemo.manifests.declared import setting
 from mvemo.manifests.errors import BadOption
 
@@ -21,7 +21,6 @@ from mvemo.manifests.errors import BadOption
 LEAST_VARIANCE = 1e-7
 # Number of windows of sound to embed: one minute with windows of 10 s.
 VIEWS = 6
-POOLINGS = ("mean", "mean+std")
 TOKENS = ("auto", "first", "mean")
 
 
