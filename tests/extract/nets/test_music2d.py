@@ -7,6 +7,7 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from media_samples import resampled
 from scipy.signal import convolve2d
 
 from mvemo.extract.errors import BadWeights
@@ -92,20 +93,6 @@ def test_made_weights_at_any_length(tmp_path, seconds):
     np.testing.assert_allclose(ours, plain_features(read_weight_file(path)[0], wave), atol=5e-5)
 
 
-def real_clip(shared_data):
-    import av
-
-    path = sorted((shared_data / "mve" / "Train" / "Excited").glob("*.mp4"))[0]
-    resampler = av.AudioResampler("flt", "mono", 12000)
-    with av.open(str(path)) as container:
-        parts = [
-            part.to_ndarray()[0]
-            for frame in container.decode(audio=0)
-            for part in resampler.resample(frame)
-        ]
-    return np.concatenate(parts)[:348_000].astype(np.float32)
-
-
 @pytest.mark.parametrize("source", ["synthetic", "real"])
 def test_released_weights(shared_data, source):
     path = shared_data / "choi2017" / "msd_compact_cnn_theano.hdf5"
@@ -116,7 +103,10 @@ def test_released_weights(shared_data, source):
     # No place for C17's tag layer and for statistics that were never used.
     assert all("running" in name or "dense_1" in name for name in report.unexpected)
     assert len(report.unexpected) == 12
-    wave = tone(348_000) if source == "synthetic" else real_clip(shared_data)
+    wave = tone(348_000)
+    if source == "real":
+        (clip, *_) = sorted((shared_data / "mve" / "Train" / "Excited").glob("*.mp4"))
+        wave = resampled(clip, 12000)[:348_000]
     with torch.no_grad():
         x = net.prepare(torch.from_numpy(wave)[None])
         ours = net.embed(x)[0].numpy()
