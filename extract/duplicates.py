@@ -1,9 +1,8 @@
 """Near-duplicates: clips with the same recording or pictures, re-encoded or shortened.
 
-If two such clips are in different groups, one may be a training clip and one a test clip; the
-score then measures what a net remembers of the training clip. Clips are compared by fingerprints
-that survive re-encoding. Similar music, or another part of the same song, has a different
-fingerprint.
+If two such clips are in different groups, a test clip may be one that a net was trained on. Clips
+are compared by fingerprints that survive re-encoding. Similar music, or another part of the same
+song, has a different fingerprint.
 """
 
 from collections.abc import Callable, Sequence

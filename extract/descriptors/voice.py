@@ -1,8 +1,8 @@
 """Descriptors of the voice: pitch by YIN, residual phase and formants by linear prediction.
 
-All frames are processed at once: loops run over lags and orders, never over frames. Prediction
-uses float64, because the window's side lobes are at -92 dB, so that the normal equations of smooth
-sound are nearly singular: in float32 the small residual would be lost.
+All frames are processed at once: loops run over lags and orders, never over frames. Prediction uses
+float64: the window's side lobes are at -92 dB, so the normal equations of smooth sound are nearly
+singular, and float32 would lose the small residual.
 """
 
 import numpy as np

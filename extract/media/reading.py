@@ -1,8 +1,7 @@
 """Readers of one media file: decode a clip, or measure the file's length.
 
 PyAV reads containers, soundfile reads audio files, and OpenCV scales pictures. All times are
-presentation times, because the frame rates, frame counts and durations in headers are wrong in
-too many files.
+presentation times: rates, counts and durations in headers are wrong in too many files.
 """
 
 import errno

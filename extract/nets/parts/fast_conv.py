@@ -1,11 +1,10 @@
 """Faster copies of nets for embedding, with folded batch normalisation and fast convolutions.
 
-The fast convolutions need a quarter of the multiplications on a CPU. The method is Winograd's
-minimal filtering (Lavin and Gray 2016, "Fast algorithms for convolutional neural networks").
-Overlapping tiles of pixels are transformed. Each place of a tile then needs one matrix product
-over channels. The inverse transform gives 4 x 4 outputs. For kernels of 3 x 3 pixels a tile has
-6 x 6 places: 36 products in place of 144. Along time the convolution is direct: the products of
-neighbouring frames are summed.
+The fast convolutions need a quarter of the multiplications, by Winograd's minimal filtering (Lavin
+and Gray 2016, "Fast algorithms for convolutional neural networks"). Overlapping tiles of pixels are
+transformed; each place of a tile then needs one matrix product over channels, and the inverse
+transform gives 4 x 4 outputs. For kernels of 3 x 3 pixels a tile has 6 x 6 places: 36 products in
+place of 144. Along time the convolution is direct: products of neighbouring frames are summed.
 """
 
 import copy

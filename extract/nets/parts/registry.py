@@ -1,11 +1,10 @@
 """Nets by name: the modules of the folder `mvemo.extract.nets`.
 
 A module there without a leading underscore holds the nets of its lines ``@NetCard("NAME", …)``,
-or one net with the name of the module if it has no such line. It is imported on first use of a
-net. So naming a net imports neither torch nor the libraries of other nets, such as torchvision.
-The name of an encoder's folder, ``hf:FOLDER`` or ``hf:FOLDER@4+8`` in a run, carries the folder's
-path. Folders are opened when their nets are used, because stage two also reads profiles, on
-machines without the folders.
+or one net with the name of the module. It is imported on first use, so naming a net imports neither
+torch nor libraries such as torchvision. The name of an encoder's folder, ``hf:FOLDER`` or
+``hf:FOLDER@4+8`` in a run, carries the folder's path; folders are opened when their nets are used,
+because stage two also reads profiles, on machines without the folders.
 """
 
 from __future__ import annotations

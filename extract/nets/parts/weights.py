@@ -1,12 +1,10 @@
 """Pretrained weight files: read safely, recognised by SHA-256, loaded tensor by tensor.
 
-The format of a file is recognised by its first bytes, never by its name. The `WeightReport`
-lists the tensors that matched a net and those that did not.
+The format of a file is recognised by its first bytes, never by its name.
 
-Only torch's ``weights_only`` reader unpickles anything. It runs no code of a file. But it
-decompresses any amount of data, and returns any object that the file describes: dictionaries that
-contain themselves, or tensors that repeat one number billions of times. This module refuses such
-files.
+Only torch's ``weights_only`` reader unpickles anything. It runs no code of a file, but decompresses
+any amount of data, and returns any object that the file describes: dictionaries that contain
+themselves, or tensors that repeat one number billions of times. Such files are refused here.
 """
 
 import pickletools
