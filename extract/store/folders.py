@@ -140,9 +140,8 @@ def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> ND
             known = _checked.get(path)
             if known is None or known.state != state:
                 known = _check(file, state)
-            if known.dtype != dtype or len(known.shape) != len(shape):
-                return None
-            if any(wanted not in (None, n) for n, wanted in zip(known.shape, shape, strict=True)):
+            lengths = zip(known.shape, shape, strict=True)  # ValueError for another number of axes
+            if known.dtype != dtype or any(wanted not in (None, n) for n, wanted in lengths):
                 return None
             _checked[path] = known
             return _map(file, known)

@@ -74,8 +74,7 @@ class PieceInput:
     step: float = 0.0
     # Seconds of `raw` before the piece, for example for the first frame of a spectrogram.
     before: float = 0.0
-    # Number of pieces of every clip; 0 if it depends on the length of the clip.
-    count: int = 0
+    count: int = 0  # number of pieces of every clip; 0 if it depends on the clip's length
 
 
 @dataclass(frozen=True)
@@ -159,8 +158,7 @@ class NetCard:
     # Settings of the net by profile, see `profile`. A user's profile file starts from ``paper``; a
     # demo uses ``demo``, or ``paper`` if there is no ``demo``.
     profiles: Mapping[str, NetSettings]
-    # Raised whenever the same weights would give different embeddings.
-    version: int = 1
+    version: int = 1  # raised whenever the same weights would give different embeddings
     # Windows that a CPU embeds in one step; few for large nets, where more only take memory.
     windows_at_once: int = 4
     # Prefixes of the names of buffers that training does not change, such as a front end. A weight

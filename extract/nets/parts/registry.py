@@ -49,8 +49,7 @@ class EncoderFolder(str):
     # Hidden state used as the embedding: 0 for the input of the first layer, 1 for its output,
     # `OUTPUT` for the encoder's output.
     layer: int
-    # Class of the net; the registry reads the folder on first use.
-    net: type[Net] | None = None
+    net: type[Net] | None = None  # class of the net; the registry reads the folder on first use
 
     def __new__(cls, name: str, path: Path, layer: int = OUTPUT) -> EncoderFolder:
         self = super().__new__(cls, name)
