@@ -56,8 +56,6 @@ def time_sample(
 
 @dataclass(frozen=True)
 class ReadingCost:
-    """Cost of reading clips."""
-
     n_sampled: int = 0  # clips that were read for the measurement
     seconds: float = 0.0  # time for all clips with one worker
     n_bytes: float = 0.0  # size of the clips in the working folder
@@ -120,8 +118,6 @@ THREAD_SHARE = 0.75
 
 @dataclass(frozen=True)
 class NetCost:
-    """Time and memory of a net."""
-
     seconds: float = 0.0  # time of a forward pass of one window
     weight_bytes: int = 0  # size of all weights
     window_bytes: int = 0  # kept per window until the backward pass; 0 under ``frozen``
@@ -132,7 +128,6 @@ class NetCost:
         return self.seconds * passes * settings.train.max_epochs(n_train)
 
     def training_bytes(self, settings: NetSettings) -> int:
-        """Return the memory for weights, optimizer and one batch, in bytes."""
         return PER_WEIGHT * self.weight_bytes + settings.train.batch_size * self.window_bytes
 
     def embedding_bytes(

@@ -1,9 +1,8 @@
 """Near-duplicates: clips with the same recording or pictures, re-encoded or shortened.
 
-If two such clips are in different groups, one may be a training clip and one a test clip; the
-score then measures what a net remembers of the training clip. Clips are compared by fingerprints
-that survive re-encoding. Similar music, or another part of the same song, has a different
-fingerprint.
+If two such clips are in different groups, a test clip may be one that a net was trained on. Clips
+are compared by fingerprints that survive re-encoding. Similar music, or another part of the same
+song, has a different fingerprint.
 """
 
 from collections.abc import Callable, Sequence
@@ -86,18 +85,8 @@ def fingerprint(
 ) -> Fingerprint:
     """Decode a clip and return its fingerprint; errors are those of `decode_clip`.
 
-    Parameters
-    ----------
-    path
-        Path of the file.
-    start, duration
-        Start and length of the clip in seconds; a duration of None for the rest of the file.
-    threads
-        Number of decoder threads; 0 for one per core.
-
-    See Also
-    --------
-    find_duplicates : Find pairs of near-duplicate clips.
+    `start` and `duration` are in seconds; a duration of None is the rest of the file. `threads` is
+    the number of decoder threads; 0 for one per core.
 
     Examples
     --------
@@ -191,20 +180,9 @@ def find_duplicates(
 ) -> Search:
     """Decode all clips of a manifest and find near-duplicates among them.
 
-    Parameters
-    ----------
-    manifest
-        Manifest of clips with media files.
-    across_groups
-        True to report only pairs of clips in different groups.
-    workers
-        Number of decoding processes; None for one per core.
-    progress
-        Function called after each clip, with True if it could not be decoded.
-
-    Returns
-    -------
-    Pairs of near-duplicates, and the clips that could not be compared.
+    With `across_groups`, only pairs of clips in different groups are reported. `workers` is the
+    number of decoding processes; None for one per core. `progress` is called after each clip, with
+    True if it could not be decoded.
 
     Examples
     --------

@@ -230,8 +230,8 @@ def check_device(name: str, setting: str) -> str:
 def window_starts(length: float, window: float, settings: ViewSettings) -> F64:
     """Return the starts of a clip's windows, float64 (windows,), ascending and distinct.
 
-    `length` (of the clip) and `window` are in the same unit. A clip that is shorter than a
-    window has one window; otherwise all windows end within the clip.
+    `length` (of the clip) and `window` are in the same unit. A clip that is shorter than a window
+    has one window; otherwise all windows end within the clip.
 
     Examples
     --------
@@ -243,9 +243,8 @@ def window_starts(length: float, window: float, settings: ViewSettings) -> F64:
     room = length - window
     if room <= 0 or settings.views == 1:
         return np.zeros(1)
-    covering = 1 + math.ceil(room / window - LEAST_REST)
-    if settings.layout == "dense":
-        covering = 1 + math.ceil(2 * room / window - LEAST_REST)
+    per_window = 2 if settings.layout == "dense" else 1
+    covering = 1 + math.ceil(per_window * room / window - LEAST_REST)
     count = min(settings.views, max(covering, 1))
     if settings.layout == "start":
         return np.minimum(np.arange(count) * window, room)

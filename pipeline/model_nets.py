@@ -12,7 +12,7 @@ from mvemo.cache import FeatureSpec
 from mvemo.cache.spec import TRAINED
 from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets import NETS, build_net
-from mvemo.extract.nets.parts.encoder_folders import EncoderFolder
+from mvemo.extract.nets.parts.registry import EncoderFolder
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings, ViewSettings
 from mvemo.fuse.final.model import FinalModel, load_model
 from mvemo.manifests.array_files import NpzFile

@@ -46,9 +46,9 @@ class _Block:
 
     @cached_property
     def rp(self) -> F32:
-        error = voice.residual(
-            self.frames, voice.prediction_coefficients(self.frames, self.settings)
-        )
+        windowed = self.frames.values * framing.window_of(self.settings)
+        r = voice.autocorrelation(windowed, self.settings.lpc_order)
+        error = voice.residual(self.frames, voice.levinson(r))
         phase = spectral.power_spectrum(voice.residual_phase(error), self.settings)
         return spectral.cepstrum(spectral.decibel(phase @ self.banks.mel), self.settings.n_mfcc)
 
@@ -60,8 +60,6 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Descriptor:
-    """Size, settings and function of a descriptor."""
-
     dim: Callable[[framing.DescriptorSettings], int]  # number of columns
     settings: tuple[str, ...]  # settings that affect the values, in addition to the framing
     values: Callable[[_Block], F32]  # computes the values, (frames, dim)
@@ -130,17 +128,7 @@ def dim_of(name: str, settings: framing.DescriptorSettings) -> int:
 def descriptor_spec(name: str, settings: framing.DescriptorSettings) -> FeatureSpec:
     """Return a descriptor's specification for the cache, with the settings that affect its values.
 
-    Parameters
-    ----------
-    name
-        One of `DESCRIPTORS`.
-    settings
-        Settings of all descriptors.
-
-    Raises
-    ------
-    BadOption
-        If the name is not one of `DESCRIPTORS`.
+    `BadOption` is raised if the name is not one of `DESCRIPTORS`.
 
     Examples
     --------
@@ -176,17 +164,9 @@ def describe(
 
     Memory use, apart from the results, does not grow with the clip.
 
-    Parameters
-    ----------
-    y
-        Mono waveform at ``settings.sr``, float32 (samples,); full scale is 1. It is described as it
-        is; `mvemo.extract.media.reading.decode_clip` brings it to ``settings.level``.
-    settings
-        Settings of all descriptors.
-    names
-        Names from `DESCRIPTORS`.
-    banks
-        Result of ``filter_banks(settings)``; computed if not given.
+    `y` is a mono waveform at ``settings.sr``, float32 (samples,); full scale is 1. It is described
+    as it is; `mvemo.extract.media.reading.decode_clip` brings it to ``settings.level``. `names` are
+    from `DESCRIPTORS`; `banks` is the result of ``filter_banks(settings)``, computed if not given.
 
     Returns
     -------
@@ -216,16 +196,8 @@ def describe(
         Integrated loudness in LUFS (ITU-R BS.1770) in a single row. In feature files it is that of
         the media file, before it is brought to a level.
 
-    Raises
-    ------
-    BadMedia
-        If the waveform is empty, not finite, or completely silent.
-    BadOption
-        If a name is not one of `DESCRIPTORS`.
-
-    See Also
-    --------
-    mvemo.extract.media.reading.decode_clip : Decode the waveform of a media file.
+    `BadMedia` is raised if the waveform is empty, not finite, or completely silent, and `BadOption`
+    if a name is not one of `DESCRIPTORS`.
 
     Examples
     --------

@@ -63,22 +63,10 @@ class MelSettings:
 
 
 def mel_filter_bank(settings: MelSettings) -> F64:
-    """Return triangular mel bands over the bins of a DFT, identical to librosa's values.
+    """Return triangular mel bands over the bins of a DFT.
 
-    Parameters
-    ----------
-    settings
-        Settings of the spectrogram; only `sr`, `n_fft`, `n_mels`, `fmin`, `fmax`, `htk` and
-        `norm` are used.
-
-    Returns
-    -------
-    Filter bank, float64 (n_fft // 2 + 1, n_mels), without negative values. A band that contains
-    no bin is all 0.
-
-    See Also
-    --------
-    librosa.filters.mel : The same filter bank, but its import takes a second.
+    The bank is float64 (n_fft // 2 + 1, n_mels), without negative values; a band that contains no
+    bin is all 0. It equals `librosa.filters.mel`, whose import takes a second.
 
     Examples
     --------
@@ -120,8 +108,6 @@ def _hz_of(mel: F64, *, htk: bool) -> F64:
 
 @dataclass(frozen=True, eq=False)
 class FilterBanks:
-    """Filter banks of the descriptors."""
-
     mel: F32  # (n_fft // 2 + 1, n_mels): triangular bands of unit area on Slaney's scale
     chroma: F32  # (n_fft // 2 + 1, 12): weights of the pitch classes from C, with A4 = 440 Hz
 

@@ -1,14 +1,14 @@
 """Descriptors of the voice: pitch by YIN, residual phase and formants by linear prediction.
 
-All frames are processed at once: loops run over lags and orders, never over frames. Prediction
-uses float64, because the window's side lobes are at -92 dB, so that the normal equations of smooth
-sound are nearly singular: in float32 the small residual would be lost.
+All frames are processed at once: loops run over lags and orders, never over frames. Prediction uses
+float64: the window's side lobes are at -92 dB, so the normal equations of smooth sound are nearly
+singular, and float32 would lose the small residual.
 """
 
 import numpy as np
 import scipy  # not scipy.fft, see `spectral`
 
-from mvemo.extract.descriptors.framing import DescriptorSettings, Frames, window_of
+from mvemo.extract.descriptors.framing import DescriptorSettings, Frames
 from mvemo.manifests.array_types import F32, F64, Ints
 
 # The period is the first dip of the normalised difference below this (step 4 of the YIN paper).
@@ -123,12 +123,6 @@ def levinson(r: F64) -> F64:
         error = error * (1.0 - k * k)
         alive &= error > 0
     return a
-
-
-def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> F64:
-    """Return each windowed frame's prediction coefficients, (frames, lpc_order)."""
-    r = autocorrelation(frames.values * window_of(settings), settings.lpc_order)
-    return levinson(r)
 
 
 def residual(frames: Frames, coefficients: F64) -> F64:

@@ -11,8 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from mvemo.extract.media import loudness
-from mvemo.extract.media.formats import is_cut_off
+from mvemo.extract.media import formats, loudness, sound_files
 from mvemo.extract.media.request import (
     CUT_OFF,
     NO_VIDEO,
@@ -22,7 +21,6 @@ from mvemo.extract.media.request import (
     check_length,
     starts_after_end,
 )
-from mvemo.extract.media.sound_files import open_parts, stated_length_ratio
 from mvemo.manifests.array_types import F32
 
 # A waveform is silent if half of its range is below this: -80 dB relative to full scale.
@@ -88,7 +86,6 @@ class _Track:
             self._blocks.clear()
 
     def joined(self, gain: float) -> F32:
-        """Return all samples times `gain`."""
         if self._file is None:
             y = np.concatenate(self._blocks)
         else:
@@ -157,7 +154,6 @@ class Waveforms:
 
     @property
     def too_long(self) -> str:
-        """Message for sound that exceeds the limits of `has_room`."""
         return (
             f"the sound is too long: more than {self.n_samples} samples at {self.sr} Hz need over "
             f"{self._max_bytes / 2**30:g} GiB at {list(self._tracks)} Hz: split the clip with "
@@ -229,14 +225,14 @@ class Waveforms:
 
 def decode_audio_file(path: Path, request: ClipRequest, channel: int | None = None) -> Decoded:
     """Decode an audio file; on ValueError or LibsndfileError, try the container reader."""
-    problems = {"video": NO_VIDEO} if request.reads_pictures else {}
+    problems = {"video": NO_VIDEO} if request.pictures else {}
     if not request.sample_rates:
         with soundfile.SoundFile(path):
             return Decoded(problems=problems)
     sound: Waveforms | None = None
     problem: MediaProblem | None = None
     n_frames, stated, kind = 0, 0.0, ""
-    for file in open_parts(path):
+    for file in sound_files.open_parts(path):
         sr, kind = file.samplerate, file.format.lower()
         if file.channels > 2 and kind in _STATING_LAYOUT:
             raise ValueError("the container reader knows the layout of the channels")
@@ -248,7 +244,7 @@ def decode_audio_file(path: Path, request: ClipRequest, channel: int | None = No
         if request.duration is not None:
             remaining = min(remaining, round(request.duration * sr) - sound.n_samples)
         n_frames += file.frames
-        stated += file.frames / sr * stated_length_ratio(file.extra_info)
+        stated += file.frames / sr * sound_files.stated_length_ratio(file.extra_info)
         if sr != sound.sr:
             problem = MediaProblem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
         else:
@@ -265,7 +261,7 @@ def decode_audio_file(path: Path, request: ClipRequest, channel: int | None = No
     expected = stated - request.start if request.duration is None else request.duration
     problem = problem or sound.problem() or check_length(seconds, expected)
     states_end = kind in _STATING_END and request.duration is None
-    if problem is None and states_end and is_cut_off(path, kind):
+    if problem is None and states_end and formats.is_cut_off(path, kind):
         problem = CUT_OFF
     waveforms: dict[int, F32] = {}
     if problem is None:
@@ -284,7 +280,10 @@ def _read_blocks(
     file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms
 ) -> MediaProblem | None:
     """Read `remaining` samples from index `first` on."""
-    size, weights = max(_BLOCK // file.channels, 1), loudness.mono_weights(_channel_names(file))
+    names: Sequence[str] = ["NONE"] * file.channels
+    if file.format == "OGG":  # Vorbis and Opus have an order of their own
+        names = loudness.VORBIS_CHANNELS.get(file.channels, names)
+    size, weights = max(_BLOCK // file.channels, 1), loudness.mono_weights(names)
     file.seek(min(first, file.frames))
     while remaining > 0:
         samples = file.read(min(size, remaining), dtype="float32", always_2d=True)
@@ -295,12 +294,6 @@ def _read_blocks(
         sound.add_channels(np.ascontiguousarray(samples.T), weights)
         remaining -= len(samples)
     return None
-
-
-def _channel_names(file: soundfile.SoundFile) -> Sequence[str]:
-    """Return the names of the channels; Vorbis and Opus have an order of their own."""
-    unknown = ["NONE"] * file.channels
-    return loudness.VORBIS_CHANNELS.get(file.channels, unknown) if file.format == "OGG" else unknown
 
 
 class SoundCollector:
@@ -374,11 +367,9 @@ class SoundCollector:
         self._blocks = []
 
     def problem(self) -> MediaProblem | None:
-        if self.error:
-            return MediaProblem(self.error)
-        return (
-            MediaProblem("no sound can be decoded") if self.sound is None else self.sound.problem()
-        )
+        if self.error or self.sound is None:
+            return MediaProblem(self.error or "no sound can be decoded")
+        return self.sound.problem()
 
     def finish(self) -> tuple[dict[int, F32], MediaProblem | None]:
         return ({}, self.problem()) if self.sound is None else self.sound.finish()

@@ -73,13 +73,14 @@ class OpenClip:
 
     @property
     def end(self) -> float:
-        end = self.times.end if self.times else self.request.start
-        return end if self.request.stop is None else min(end, self.request.stop)
+        return self._bounded(self.times.end if self.times else self.request.start)
 
     @property
     def stated_end(self) -> float:
         """End of the pictures by the file's own account, which may be wrong, for checks."""
-        end = self.times.stated if self.times else self.request.start
+        return self._bounded(self.times.stated if self.times else self.request.start)
+
+    def _bounded(self, end: float) -> float:
         return end if self.request.stop is None else min(end, self.request.stop)
 
     def needed(self, times: F64) -> tuple[set[int] | None, set[int]]:
@@ -248,7 +249,7 @@ def _select_streams(
     if not videos and not audios:
         raise BadMedia(f"{path}: has neither sound nor pictures")
     problems: dict[str, MediaProblem | None] = {}
-    if request.reads_pictures:
+    if request.pictures:
         problems["video"] = packets.picture_problem(videos[0]) if videos else NO_VIDEO
     if request.sample_rates:
         known = audios and audios[0].codec_context is not None

@@ -46,7 +46,6 @@ def _reading_error(path: Path, error: BaseException | None) -> MvemoError | None
 
 
 def read_one(function: str, path: Path, **keywords: Any) -> Any:
-    """Call `DECODE` or `PROBE` for one file in a worker process."""
     ((_, found),) = read_each(function, [(path, keywords)])
     if isinstance(found, MvemoError):
         raise found

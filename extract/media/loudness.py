@@ -48,17 +48,9 @@ def mono_weights(channels: Sequence[str]) -> F32:
     """Return the weight of each channel in the mono mix, float32 (channels,).
 
     A single channel has weight 1; two channels have the weight 1/2. Stereo sound in the front
-    channels of a larger layout gives the same mix as stereo.
+    channels of a larger layout gives the same mix as stereo. `channels` has FFmpeg's names; NONE is
+    an unknown layout: 3 and 5 to 8 channels then have their usual one, others count alike.
 
-    Parameters
-    ----------
-    channels
-        Names of the channels as FFmpeg writes them, such as FL, FR, FC, LFE, BL and BR; NONE if the
-        layout is not known. Then 3 and 5 to 8 channels have their usual layout, and otherwise all
-        channels count alike.
-
-    Examples
-    --------
     >>> mono_weights(["FL", "FR", "FC", "LFE", "BL", "BR"]).round(2)
     array([0.5 , 0.5 , 0.71, 0.  , 0.35, 0.35], dtype=float32)
     >>> mono_weights(["FC"]).tolist()
@@ -75,23 +67,9 @@ class LoudnessMeter:
     """Integrated loudness of mono sound that is added block by block.
 
     Sound shorter than 0.4 s, or below -70 LUFS throughout, is measured without gates.
-
-    Parameters
-    ----------
-    sr
-        Sampling rate in Hz.
-
-    Examples
-    --------
-    A sine of 997 Hz at full scale has -3.01 LUFS:
-
-    >>> meter = LoudnessMeter(48000)
-    >>> meter.add(np.sin(2 * np.pi * 997 * np.arange(5 * 48000) / 48000).astype(np.float32))
-    >>> round(meter.integrated, 2)
-    -3.01
     """
 
-    def __init__(self, sr: int) -> None:
+    def __init__(self, sr: int) -> None:  # in Hz
         # The impulse response fades within a second. SciPy's filters take long to import.
         self._block = min(1 << max(sr - 1, 1).bit_length(), _MOST_SAMPLES)
         impulse = scipy.fft.irfft(_response(k_weighting(sr), self._block)).astype(np.float32)
@@ -104,7 +82,6 @@ class LoudnessMeter:
         self._energies: list[F64] = []  # sums of squares of whole steps
 
     def add(self, y: F32) -> None:
-        """Add the next samples, float32 (samples,)."""
         self._waiting.append(y)
         self._n_waiting += len(y)
         if self._n_waiting < self._block:
@@ -139,7 +116,7 @@ class LoudnessMeter:
         steps = np.concatenate([*self._energies, self._step_energies(rest[:n_whole])]) / self._step
         if len(steps) >= _STEPS:
             blocks = np.convolve(steps, np.full(_STEPS, 1 / _STEPS), "valid")
-            blocks = blocks[blocks > _power(_ABSOLUTE_GATE)]
+            blocks = blocks[blocks > 10 ** ((_ABSOLUTE_GATE - _OFFSET) / 10)]
             if len(blocks):
                 gate = 10 ** (_RELATIVE_GATE / 10) * blocks.mean()
                 return _loudness(float(blocks[blocks > gate].mean()))
@@ -174,10 +151,6 @@ def _response(sections: F64, n: int) -> Any:
     """Return the frequency response of second-order sections for `n` real samples, complex."""
     z = np.exp(-2j * np.pi * np.arange(n // 2 + 1) / n) ** np.arange(3)[:, None]
     return np.prod(sections[:, :3] @ z, axis=0) / np.prod(sections[:, 3:] @ z, axis=0)
-
-
-def _power(loudness: float) -> float:
-    return float(10 ** ((loudness - _OFFSET) / 10))
 
 
 def _loudness(power: float) -> float:

@@ -62,7 +62,6 @@ class FramePicker:
 
     @property
     def seconds(self) -> float:
-        """Seconds from the clip's start to the end of the last decoded frame."""
         if self.frame is None:
             return 0.0
         return max(min(self._frame_end, self._end) - self._start, 0.0)

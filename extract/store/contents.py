@@ -37,8 +37,6 @@ def place_of(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Content:
-    """Content of a file."""
-
     digest: str = ""  # `mvemo.extract.media.content.file_digest`; empty if it cannot be read
     stamp: Stamp | None = None  # stamp of the file when its digest was known
     reason: str = ""  # reason why the file cannot be read
@@ -77,18 +75,15 @@ class KnownContents:
         return ""
 
     def put(self, path: Path, stamp: Stamp, digest: str) -> None:
-        """Keep the digest of a file."""
         with suppress(sqlite3.Error):
             row = _place(path), _text(stamp), digest
             self._db.execute(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?)", row)
 
     def clear(self) -> None:
-        """Forget all digests."""
         with suppress(sqlite3.Error):
             self._db.execute(f"DELETE FROM {_TABLE}")
 
     def close(self) -> None:
-        """Write what was kept."""
         with suppress(sqlite3.Error):
             self._db.commit()
         self._db.close()
@@ -137,7 +132,6 @@ def contents_of(
 
 
 def content_of(path: Path) -> Content:
-    """Return the content of one file."""
     return contents_of([path])[0]
 
 

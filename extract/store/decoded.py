@@ -124,7 +124,7 @@ def decode_many(
         threads = max(cores() // min(settings.workers or cores(), len(unstored)), 1)
         calls = []
         for folder in unstored:
-            job, request = waiting[folder][0], store.request.without_stored(folder)
+            job, request = waiting[folder][0], folders.unstored(store.request, folder)
             limits = settings.limits.of_file(job.path)
             calls.append(Call(_DECODE, (job, folder, request, threads), *limits))
         for outcome in run_calls(calls, workers=settings.workers):
@@ -171,7 +171,7 @@ def _stored_problems(
 ) -> dict[str, MediaProblem] | None:
     """Return the stored problems of a clip, or None if it must be decoded."""
     problems = folders.read_problems(folder, failed=not retry_failed)
-    if not set(request.without_stored(folder).modalities) <= set(problems):
+    if not set(folders.unstored(request, folder).modalities) <= set(problems):
         return None
     return _asked(problems, request)
 
@@ -189,7 +189,6 @@ class DescribedStore:
         }
 
     def path(self, clip_id: str, name: str) -> Path:
-        """Return the file of a clip's sequence; files differ by setting."""
         return self.decoded.folder_of(clip_id) / f"{name}-{self.specs[name].digest[:16]}.npy"
 
     def _find(self, clip_id: str, name: str) -> F32 | None:

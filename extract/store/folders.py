@@ -25,6 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mvemo.extract.errors import MediaUnavailable
 from mvemo.extract.mapped_files import release
+from mvemo.extract.media.request import DecodeRequest as DecodeRequest
 from mvemo.extract.media.request import FrameSampling, MediaProblem
 from mvemo.manifests.files import Stamp, dump_json, replacing, stamp_of
 from mvemo.manifests.text_files import read_json
@@ -48,34 +49,19 @@ _PART_BYTES = 1 << 24
 _KEPT = "; earlier results are kept: free disk space and run the same command again"
 
 
-@dataclass(frozen=True)
-class DecodeRequest:
-    """Waveforms (by sampling rate in Hz) and frames that every clip needs."""
-
-    sample_rates: tuple[int, ...] = ()
-    pictures: tuple[FrameSampling, ...] = ()
-    level: float = 0.0  # loudness in LUFS to which sound is brought; 0 to leave it as it is
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        asked = (("audio", self.sample_rates), ("video", self.pictures))
-        return tuple(modality for modality, values in asked if values)
-
-    def without_stored(self, folder: Path) -> DecodeRequest:
-        """Return the part of the request for which the folder has no intact array."""
-        measured = map_array(folder / LOUDNESS, np.float32, (1, 1)) is not None
-        rates, level = self.sample_rates, self.level
-        return DecodeRequest(
-            tuple(sr for sr in rates if not measured or map_decoded(folder, sr, level) is None),
-            tuple(s for s in self.pictures if map_decoded(folder, s) is None),
-            level,
-        )
+def unstored(request: DecodeRequest, folder: Path) -> DecodeRequest:
+    """Return the part of a request for which the folder has no intact array."""
+    measured = map_array(folder / LOUDNESS, np.float32, (1, 1)) is not None
+    rates, level = request.sample_rates, request.level
+    return DecodeRequest(
+        tuple(sr for sr in rates if not measured or map_decoded(folder, sr, level) is None),
+        tuple(s for s in request.pictures if map_decoded(folder, s) is None),
+        level,
+    )
 
 
 @dataclass(frozen=True)
 class DecodeJob:
-    """Media file and time range of a clip to decode."""
-
     clip_id: str
     path: Path
     content: str  # `Content.digest` of the file
@@ -154,9 +140,8 @@ def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> ND
             known = _checked.get(path)
             if known is None or known.state != state:
                 known = _check(file, state)
-            if known.dtype != dtype or len(known.shape) != len(shape):
-                return None
-            if any(wanted not in (None, n) for n, wanted in zip(known.shape, shape, strict=True)):
+            lengths = zip(known.shape, shape, strict=True)  # ValueError for another number of axes
+            if known.dtype != dtype or any(wanted not in (None, n) for n, wanted in lengths):
                 return None
             _checked[path] = known
             return _map(file, known)

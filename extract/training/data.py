@@ -91,17 +91,13 @@ class RawBatches:
             shape, after = (taken.n_frames, taken.size, taken.size, 3), 0
             least, expected = taken.n_frames, f"decoded frames of shape {shape}"
         elif isinstance(taken, SequenceInput):
-            dim, least = windows[0].shape[-1], 1
-            shape, expected = (
-                (taken.n_frames, dim),
-                f"descriptors with at least one frame of {dim} numbers",
-            )
+            shape, least = (taken.n_frames, windows[0].shape[-1]), 1
+            expected = f"descriptors with at least one frame of {shape[1]} numbers"
         else:
             shape, least, expected = (taken.samples,), 0, "one channel"
             after = np.nan if taken.mark_end else 0
-        batch: F32 | U8 = np.empty(
-            (len(rows), *shape), np.uint8 if isinstance(taken, VideoInput) else np.float32
-        )
+        dtype = np.uint8 if isinstance(taken, VideoInput) else np.float32
+        batch: F32 | U8 = np.empty((len(rows), *shape), dtype)
         for i, (row, window) in enumerate(zip(rows, windows, strict=True)):
             if window.shape[1:] != shape[1:] or len(window) < least:
                 raise BadMedia(f"row {row}: expected {expected}, got shape {window.shape}")
@@ -194,18 +190,16 @@ class TrainingSplit:
 
     label: str  # ``i3d@fold0``, ``i3d@all`` or ``i3d@holdout``
     fold: int | None  # fold that the net never sees; None without folds
-    rows: Ints  # manifest rows that the net sees
+    rows: Ints  # manifest rows that the net sees: `train_rows` and `val_rows`
     validation: Bools  # bool (rows,): rows for early stopping, which give no gradient
     seed: int
 
     @property
     def train_rows(self) -> list[int]:
-        """Return the manifest rows for the gradients."""
         return self.rows[~self.validation].tolist()
 
     @property
     def val_rows(self) -> list[int]:
-        """Return the manifest rows for early stopping."""
         return self.rows[self.validation].tolist()
 
 
@@ -225,14 +219,10 @@ def _split(
 ) -> TrainingSplit:
     """Return the training clips of one net: the usable clips that it may see."""
     manifest, train, name = clips.manifest, settings.train, settings.name
-    label, visible, splits = f"{name}@all", clips.usable, None
-    seed = run.seed * 1000
+    label, visible, seed, splits = f"{name}@all", clips.usable, run.seed * 1000, None
     if fold is not None:
-        label, visible, seed = (
-            f"{name}@fold{fold}",
-            visible & (clips.folds != fold),
-            seed + fold + 1,
-        )
+        label, seed = f"{name}@fold{fold}", seed + fold + 1
+        visible = visible & (clips.folds != fold)
     elif run.protocol == "holdout":
         if clips.splits is None:
             raise BadOption(f"{name}: the holdout protocol needs a split of the clips")

@@ -2,8 +2,7 @@
 
 import ctypes
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -87,25 +86,14 @@ def keep_freed_memory() -> bool:
     Otherwise the system clears the pages of each large block again. Kept blocks make steps on a
     CPU two to three times as fast; the process's memory shrinks only when it ends.
     """
-    mallopt = _glibc_function("mallopt")
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return bool(mallopt and mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
 
 
 def return_freed_memory() -> bool:
     """Return freed memory to the system; return True if any was returned."""
-    trim = _glibc_function("malloc_trim")
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return bool(trim and trim(0))
-
-
-def _glibc_function(name: str) -> Callable[..., int] | None:
-    """Return a function of the C library, or None if this is not glibc."""
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError):
-        return None
-    return function
 
 
 def available_memory() -> int | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,25 +14,16 @@ from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.threads import cpu_threads, map_parts, only_parts_in_threads
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.data import RawBatches, read_ahead, split_rows
-from mvemo.extract.training.devices import (
-    autocast,
-    embedding_threads,
-    memory_text,
-    pick_device,
-    resolve_precision,
-    windows_at_once,
-)
-from mvemo.extract.training.protocols import TrainedNet, frozen_net, weight_file
+from mvemo.extract.training import data, devices, protocols
 from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import Stamp, stamp_of
+from mvemo.manifests.files import stamp_of
 
 
 @torch.inference_mode()
 def embed_rows(
     net: Net,
-    batches: RawBatches,
+    batches: data.RawBatches,
     rows: Sequence[int],
     *,
     batch_size: int,
@@ -51,10 +43,10 @@ def embed_rows(
     each row has a fixed place in batches of one shape. An interrupted and resumed run then gives
     the same result as an uninterrupted one.
     """
-    at_once = windows_at_once(batch_size, device, net)
+    at_once = devices.windows_at_once(batch_size, device, net)
     embedder = _Embedder(net, device, precision, at_once, pieces=batches.pieces)
     per_batch = batches.rows_per_batch(embedder.at_once)
-    chunks = chunk_rows(rows, per_batch) if independent else split_rows(rows, embedder.at_once)
+    chunks = chunk_rows(rows, per_batch) if independent else data.split_rows(rows, embedder.at_once)
 
     def pooled(
         rows: Sequence[int], counts: Sequence[int], where: Tensor, values: Tensor | Future[Tensor]
@@ -62,14 +54,14 @@ def embed_rows(
         values = values.result() if isinstance(values, Future) else values
         return rows, pool_windows(values.cpu()[where], counts, batches.view.pooling).numpy()
 
-    n_threads = embedding_threads(device)
+    n_threads = devices.embedding_threads(device)
     # On a CPU each thread embeds a batch.
     threads = cpu_threads(n_threads) if n_threads > 1 and len(chunks) > 1 else None
     # A GPU gets its next batch before this process waits for the previous one.
     ahead = n_threads if threads else int(device.type != "cpu")
     waiting: deque[tuple[Sequence[int], Sequence[int], Tensor, Tensor | Future[Tensor]]] = deque()
     try:
-        for chosen, (raw, counts) in read_ahead(batches.load_views, chunks):
+        for chosen, (raw, counts) in data.read_ahead(batches.load_views, chunks):
             where = torch.arange(len(raw))
             if independent and per_batch > 1:
                 firsts = [row % per_batch * batches.view.views for row in chosen]
@@ -113,7 +105,7 @@ class _Embedder:
         self, net: Net, device: torch.device, precision: str, at_once: int, *, pieces: bool
     ) -> None:
         self.at_once, self._pieces = at_once, pieces
-        self._net = optimized(net.eval(), resolve_precision(precision, device))
+        self._net = optimized(net.eval(), devices.resolve_precision(precision, device))
         self._device = device
         self._precision = precision
 
@@ -130,9 +122,10 @@ class _Embedder:
                     return map_parts(self._embed, parts)
             except torch.OutOfMemoryError:
                 if at_once == 1:
+                    memory = devices.memory_text(self._device)
                     raise MvemoError(
-                        f"{self._net.name}: the memory of {memory_text(self._device)} is too "
-                        "small to embed one window: use a larger GPU, shorter or smaller inputs "
+                        f"{self._net.name}: the memory of {memory} is too small to embed one "
+                        "window: use a larger GPU, shorter or smaller inputs "
                         f"(nets.{self._net.name}.options), or --set extract.device=cpu"
                     ) from None
             at_once //= 2
@@ -140,7 +133,7 @@ class _Embedder:
             torch.cuda.empty_cache()
 
     def _embed(self, raw: Tensor) -> Tensor:
-        with autocast(self._device, self._precision):
+        with devices.autocast(self._device, self._precision):
             raw = raw.to(self._device, non_blocking=True)
             if self._pieces:
                 return self._net.embed_pieces(raw).float()
@@ -179,23 +172,20 @@ class FrozenNets:
     """Frozen nets that are kept for the next clips; only those of the last run."""
 
     def __init__(self) -> None:
-        self._run: tuple[RunSettings, int] | None = None
-        self._nets: dict[str, tuple[NetSettings, Stamp | None, TrainedNet]] = {}
+        self._nets: dict[str, tuple[tuple[Any, ...], protocols.TrainedNet]] = {}
 
-    def get(self, settings: NetSettings, n_outputs: int, run: RunSettings) -> TrainedNet:
+    def get(self, settings: NetSettings, n_outputs: int, run: RunSettings) -> protocols.TrainedNet:
         """Return a net optimised for embedding; do not save its weights.
 
         It is built again if its settings or its weight file change.
         """
-        if self._run != (run, n_outputs):
-            self._run, self._nets = (run, n_outputs), {}
         stamp = None
         with suppress(OSError):  # the reader of the file reports the error
-            stamp = stamp_of(weight_file(settings)) if settings.weights else None
-        kept = self._nets.get(settings.name)
-        if kept is None or kept[:2] != (settings, stamp):
-            net = frozen_net(settings, n_outputs, run)
-            precision = resolve_precision(run.precision, pick_device(run.device))
-            kept = settings, stamp, replace(net, net=optimized(net.net, precision))
-            self._nets[settings.name] = kept
-        return kept[2]
+            stamp = stamp_of(protocols.weight_file(settings)) if settings.weights else None
+        key = (run, n_outputs, settings, stamp)
+        self._nets = {name: kept for name, kept in self._nets.items() if kept[0][:2] == key[:2]}
+        if settings.name not in self._nets or self._nets[settings.name][0] != key:
+            net = protocols.frozen_net(settings, n_outputs, run)
+            precision = devices.resolve_precision(run.precision, devices.pick_device(run.device))
+            self._nets[settings.name] = key, replace(net, net=optimized(net.net, precision))
+        return self._nets[settings.name][1]

@@ -20,10 +20,7 @@ from mvemo.extract.nets.parts.sequences import empty_input
 from mvemo.extract.nets.parts.weights import WeightReport, load_weights
 from mvemo.extract.pretrained.store import pretrained_path
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
-from mvemo.extract.training import data
-from mvemo.extract.training.devices import pick_device, place
-from mvemo.extract.training.recipe import PROBE_C, RMSPROP
-from mvemo.extract.training.steps import Curve, TrainingJob, set_determinism
+from mvemo.extract.training import data, devices, recipe, steps
 from mvemo.extract.training.trainer import JobFolder, fine_tune
 from mvemo.manifests import Manifest
 from mvemo.manifests.errors import BadOption
@@ -39,7 +36,7 @@ class TrainedNet:
 
     net: Net  # with its final weights, in evaluation mode
     spec: FeatureSpec  # specification of its feature, including `trained_on`
-    curve: Curve  # losses by epoch; empty for a frozen net
+    curve: steps.Curve  # losses by epoch; empty for a frozen net
 
 
 def require_weights(settings: NetSettings, run: RunSettings) -> None:
@@ -146,7 +143,7 @@ def frozen_net(
     net, _ = make_net(settings, n_outputs, run, on_report)
     require_weights(settings, run)
     spec = embedding_spec(settings, net, run)
-    return TrainedNet(place(net, pick_device(run.device)).eval(), spec, {})
+    return TrainedNet(devices.place(net, devices.pick_device(run.device)).eval(), spec, {})
 
 
 def outputs_spec(trained: TrainedNet, manifest: Manifest) -> FeatureSpec:
@@ -174,46 +171,28 @@ def train_nets(
 ) -> Iterator[TrainedNet]:
     """Train the nets of the protocol, or load those already trained; yield one per fold.
 
-    Parameters
-    ----------
-    settings, run
-        Settings of the net, and of the run: protocol, seed, device, precision.
-    clips
-        All clips, and their folds or splits.
-    batches
-        Function that makes the reader of a net's input.
-    jobs
-        Folder of the jobs' checkpoints.
-    on_epoch
-        Function called with the job's label, the epoch, the maximum number of epochs and the
-        validation loss (NaN without validation clips).
-    on_report
-        Function called with the report on a pretrained weight file.
-
-    Raises
-    ------
-    BadOption
-        ``frozen`` has no weight file, ``holdout`` has no splits, or there are too few usable
-        clips to train on.
-    TrainingDiverged
-        A training had no finite loss.
+    `batches` makes the reader of a net's input, and `jobs` is the folder of the checkpoints.
+    `on_epoch` is called with a job's label, the epoch, the maximum number of epochs and the
+    validation loss (NaN without validation clips), `on_report` with the report on a weight file.
+    `BadOption` is raised if ``frozen`` has no weight file, ``holdout`` no splits, or there are too
+    few usable clips, `TrainingDiverged` if a training had no finite loss.
     """
-    device = pick_device(run.device)
+    device = devices.pick_device(run.device)
     n_outputs = len(clips.manifest.classes)
     if run.protocol == "frozen":
         yield frozen_net(settings, n_outputs, run, on_report)
         return
     start, _ = make_net(settings, n_outputs, run, on_report)
-    set_determinism(run.deterministic)
+    steps.set_determinism(run.deterministic)
     reader = data.batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)
     for split, facts, folder in _jobs(settings, clips, run, jobs, start):
         trained_on = [clips.manifest.clip_ids[row] for row in split.rows]
-        net = place(make_net(settings, n_outputs, run)[0], device)
+        net = devices.place(make_net(settings, n_outputs, run)[0], device)
         result = folder.result()
         if result is None:
             summary = {k: v for k, v in facts.items() if k not in ("clips", "labels", "groups")}
             folder.begin({**summary, "fold": split.fold, "trained_on": trained_on})
-            job = TrainingJob(
+            job = steps.TrainingJob(
                 label=split.label,
                 y_true=clips.manifest.labels,
                 task=clips.manifest.task,
@@ -234,8 +213,6 @@ def train_nets(
 
 
 class KnownNet(NamedTuple):
-    """Facts about a net before its training."""
-
     split: data.TrainingSplit | None  # training clips; None if nothing is trained
     spec: FeatureSpec | None  # specification of its feature; None if it must be trained first
     folder: Path | None  # folder of the job, equal for equal jobs; None if nothing is trained
@@ -286,8 +263,8 @@ def _jobs(
             "seed": split.seed,
             "precision": run.precision,
             # Later changes, recorded only where they matter, so that other nets stay valid.
-            **({"rmsprop": RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
-            **({"probe_C": PROBE_C} if settings.train.recipe.probe else {}),
+            **({"rmsprop": recipe.RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
+            **({"probe_C": recipe.PROBE_C} if settings.train.recipe.probe else {}),
             **plugin_record("losses", settings.train.loss),
             **({"targets": "standardised"} if manifest.task == "regression" else {}),
         }

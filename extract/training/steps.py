@@ -62,7 +62,6 @@ class TrainingJob:
 
 
 def training_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Split rows into the batches of an epoch."""
     groups = split_rows(rows, batch_size)
     # Batch normalisation needs two clips, so a last batch of one clip joins the previous one.
     if len(groups) > 1 and len(groups[-1]) == 1:

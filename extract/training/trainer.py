@@ -2,10 +2,9 @@
 
 PL20 3.3 and 3.5 fine-tune every net on the emotion clips before its features are taken.
 
-The folder of a job is named by the digest of everything that determines its result, so a
-changed setting starts a new run and unchanged settings find the earlier result. ``state.pt`` is
-the run in progress, ``weights.pt`` the finished net, ``settings.json`` its settings, and
-``curve.json`` its losses.
+The folder of a job is named by the digest of everything that determines its result, so unchanged
+settings find the earlier result. ``state.pt`` is the run in progress, ``weights.pt`` the finished
+net, ``settings.json`` its settings, and ``curve.json`` its losses.
 """
 
 import copy
@@ -37,7 +36,6 @@ class JobFolder:
         self.path = root / f"{label}-{digest[:16]}"
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Create the folder and write the settings."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -77,7 +75,6 @@ class JobFolder:
             return None
 
     def save(self, name: str, value: Mapping[str, Any]) -> None:
-        """Replace ``state.pt`` or ``weights.pt``."""
         # Not durable: a damaged file is detected when it is read, and the net is trained again.
         with replacing(self.path / name, durable=False) as temp:
             torch.save(value, temp)
@@ -94,8 +91,6 @@ EPOCH_VALUES = ("epoch", "train_loss", "val_loss", "val_accuracy")
 
 @dataclass
 class TrainingRun:
-    """Progress of a fine-tuning."""
-
     best: dict[str, Any]  # ``state_dict`` of the net at the lowest validation loss
     curve: Curve  # losses by epoch
     best_loss: float = math.inf  # lowest validation loss so far
@@ -140,7 +135,6 @@ class Trainer(Stepper):
         return TrainingRun(**{each.name: state[each.name] for each in fields(TrainingRun)})
 
     def state(self, run: TrainingRun) -> dict[str, Any]:
-        """Return the state from which `resume` can continue."""
         return {
             "weights": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -231,7 +225,6 @@ class Trainer(Stepper):
             raise self.divergence_error(run)
 
     def divergence_error(self, run: TrainingRun) -> TrainingDiverged:
-        """Build the exception for a training run that has no finite loss."""
         lr = self.settings.lr
         return TrainingDiverged(
             f"{self.job.label}: training diverged: no finite loss by epoch {run.epoch} "

@@ -149,7 +149,6 @@ class Worker:
         return WorkerDied(f"reading it ended the worker process (exit code {code})")
 
     def last_line(self) -> str:
-        """Return the last line on standard error, such as "double free or corruption"."""
         self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(self._errors.tell() - 2000, 0))
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
@@ -181,8 +180,6 @@ class Worker:
 
 
 class Inbox:
-    """Answers of the workers of one run."""
-
     # A signal handler may raise an error at any time. A `queue.Queue` could then stay locked for
     # ever, but a `SimpleQueue` cannot.
     def __init__(self) -> None:
@@ -317,8 +314,6 @@ def worker_memory() -> int:
 
 
 class _Run:
-    """Calls of one `run_calls`, and the workers that run them."""
-
     def __init__(
         self, calls: Sequence[Call], workers: int, environments: Sequence[Mapping[str, str]]
     ) -> None:

@@ -3,11 +3,13 @@
 It ends when its input ends, so that it does not outlive the process that started it.
 """
 
+import ctypes
 import gc
 import os
 import pickle
 import queue
 import re
+import resource
 import signal
 import struct
 import sys
@@ -43,8 +45,6 @@ def _current_folder() -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """Call of a function in a worker."""
-
     function: str  # ``module:name``, so that the caller need not import it
     arguments: tuple[Any, ...]  # sent by pickle
     seconds: float = 0.0  # time limit; 0 for no limit
@@ -61,8 +61,6 @@ class Call:
 
 @dataclass(frozen=True)
 class ClipLimits:
-    """Limits of a worker process for one clip."""
-
     seconds: float = 60.0  # for a small file; as much again for every 30 MB; 0 for no limit
     memory: float = 4.0  # GiB in addition to an idle worker's memory; 0 for no limit
 
@@ -76,8 +74,6 @@ class ClipLimits:
 
 @dataclass(frozen=True)
 class Part:
-    """Message that a call sends before its result."""
-
     value: Any
 
 
@@ -175,20 +171,17 @@ def _sendable(error: Exception) -> Exception:
 
 def _set_alarm(seconds: float) -> None:
     """Let the system end this process after `seconds`, even inside a library; 0 cancels."""
-    if sys.platform != "win32":
-        # SIGALRM has no handler, so it ends the process.
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+    # SIGALRM has no handler, so it ends the process.
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 @contextmanager
 def _memory_limit(size: int) -> Iterator[None]:
     """Limit this process to `size` bytes more than it uses now; 0 for no limit."""
     used = _address_space() if size else 0
-    if sys.platform == "win32" or not used:
+    if not used:
         yield
         return
-    import resource
-
     before = resource.getrlimit(resource.RLIMIT_AS)
     # A limit above the hard limit is refused, so that the hard limit stays in force.
     with suppress(OSError, ValueError):
@@ -211,11 +204,9 @@ def _address_space() -> int:
 
 def end_with(parent: int) -> None:
     """Ask Linux to kill this process when its parent ends; `parent` is 0 if there is none."""
-    if not parent or not sys.platform.startswith("linux"):
+    if not parent:
         return
-    import ctypes
-
-    with suppress(OSError, AttributeError):
+    with suppress(AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)

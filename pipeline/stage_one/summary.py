@@ -177,7 +177,7 @@ def _code() -> dict[str, list[int] | None]:
 
 def _weight_files(settings: Settings) -> list[Path]:
     """Return the paths of starting weights that a run's nets read if the files exist."""
-    from mvemo.extract.nets.parts.encoder_folders import EncoderFolder
+    from mvemo.extract.nets.parts.registry import EncoderFolder
     from mvemo.extract.pretrained.store import weights_folder
     from mvemo.extract.settings import FETCHED
 

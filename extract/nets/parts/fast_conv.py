@@ -1,11 +1,10 @@
 """Faster copies of nets for embedding, with folded batch normalisation and fast convolutions.
 
-The fast convolutions need a quarter of the multiplications on a CPU. The method is Winograd's
-minimal filtering (Lavin and Gray 2016, "Fast algorithms for convolutional neural networks").
-Overlapping tiles of pixels are transformed. Each place of a tile then needs one matrix product
-over channels. The inverse transform gives 4 x 4 outputs. For kernels of 3 x 3 pixels a tile has
-6 x 6 places: 36 products in place of 144. Along time the convolution is direct: the products of
-neighbouring frames are summed.
+The fast convolutions need a quarter of the multiplications, by Winograd's minimal filtering (Lavin
+and Gray 2016, "Fast algorithms for convolutional neural networks"). Overlapping tiles of pixels are
+transformed; each place of a tile then needs one matrix product over channels, and the inverse
+transform gives 4 x 4 outputs. For kernels of 3 x 3 pixels a tile has 6 x 6 places: 36 products in
+place of 144. Along time the convolution is direct: products of neighbouring frames are summed.
 """
 
 import copy
@@ -324,11 +323,6 @@ def clamped_convolution(
     )
 
 
-def _has_clamped_convolution(net: Net) -> bool:
-    on_cpu = all(parameter.device.type == "cpu" for parameter in net.parameters())
-    return on_cpu and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-
-
 @torch.no_grad()
 def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
     """Return a copy of a net that embeds faster, or the net itself if nothing can be improved.
@@ -339,7 +333,8 @@ def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
     if not _unfolded(net) and not (precision == "float32" and any(_replacements(net))):
         return net
     faster = copy.deepcopy(net)
-    fused = precision == "float32" and _has_clamped_convolution(net)
+    fused = precision == "float32" and all(p.device.type == "cpu" for p in net.parameters())
+    fused = fused and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     for module in _unfolded(faster):
         module.fold()
         module.fused = fused

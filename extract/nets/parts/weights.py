@@ -1,12 +1,10 @@
 """Pretrained weight files: read safely, recognised by SHA-256, loaded tensor by tensor.
 
-The format of a file is recognised by its first bytes, never by its name. The `WeightReport`
-lists the tensors that matched a net and those that did not.
+The format of a file is recognised by its first bytes, never by its name.
 
-Only torch's ``weights_only`` reader unpickles anything. It runs no code of a file. But it
-decompresses any amount of data, and returns any object that the file describes: dictionaries that
-contain themselves, or tensors that repeat one number billions of times. This module refuses such
-files.
+Only torch's ``weights_only`` reader unpickles anything. It runs no code of a file, but decompresses
+any amount of data, and returns any object that the file describes: dictionaries that contain
+themselves, or tensors that repeat one number billions of times. Such files are refused here.
 """
 
 import pickletools
@@ -87,20 +85,9 @@ class WeightReport:
 def load_weights(net: Net, path: str | Path) -> WeightReport:
     """Load a pretrained file into a net, in a published layout or in that of its ``state_dict``.
 
-    Parameters
-    ----------
-    net
-        Net to change in place; it is unchanged if this function raises.
-    path
-        Torch checkpoint, ``.npz``, ``.npy`` or HDF5.
-
-    Raises
-    ------
-    MissingFile
-        The file does not exist.
-    BadWeights
-        The file cannot be read, holds values that are not finite, or none of its tensors fits
-        learnt weights of the net before its classifier.
+    The file is a torch checkpoint, ``.npz``, ``.npy`` or HDF5. `MissingFile` is raised if it does
+    not exist, and `BadWeights` if it cannot be read, holds values that are not finite, or none of
+    its tensors fits learnt weights of the net before its classifier; the net is then unchanged.
     """
     tensors, sha256 = read_weight_file(path)
     for name, value in tensors.items():

@@ -121,27 +121,6 @@ def test_one_channel_of_a_part_and_with_pictures(tmp_path):
     assert np.abs(decoded.waveforms[SR] - OTHER).max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("name", "note"),
-    [
-        *((f"inv.{kind}", "the channels cancel out") for kind in ("ogg", "m4a", "webm")),
-        *((name, "the channels cancel out") for name in ("inv_nojs.mp3", "inv_gain.flac")),
-        ("music.ogg", ""),
-    ],
-)
-def test_reported_files_with_inverted_channels(shared_data, name, note):
-    decoded = decode(shared_data / "reports" / "media" / name, sizes=())
-    assert decoded.note.startswith(note)
-    assert np.sqrt(np.mean(decoded.waveforms[SR] ** 2)) == pytest.approx(0.156, rel=0.06)
-
-
-def test_reported_broadcast_with_a_track_for_the_visually_impaired(shared_data):
-    decoded = decode(shared_data / "reports" / "media" / "described.ts", sizes=())
-    spectrum = np.abs(np.fft.rfft(decoded.waveforms[SR][:SR]))
-    assert spectrum.argmax() == pytest.approx(2000, abs=2)
-    assert decoded.note == "sound track 2 of 2 is read"
-
-
 @pytest.mark.parametrize("threaded", [True, False])
 def test_calls_are_done_in_order_and_their_errors_raised(threaded):
     done, count, main = [], 3 * MAX_WAITING, threading.get_ident()

@@ -7,7 +7,7 @@ import mutagen
 import numpy as np
 import pytest
 import soundfile
-from media_samples import film, sine
+from media_samples import film, grey, sine, write_media
 from mutagen.apev2 import APEv2, APEValue
 from mutagen.flac import Picture
 from mutagen.id3 import APIC, ID3, TIT2
@@ -101,6 +101,15 @@ def test_sound_that_starts_later_is_other_content(tmp_path, kind):
     digests = {
         packets_digest(film(tmp_path / f"{at}.{kind}", 30, sound=sine(1, 16000), sound_at=at))
         for at in (0.0, 0.5)
+    }
+    assert len(digests) == 2
+
+
+def test_pictures_at_other_times_are_other_content(tmp_path):
+    shown = {"frames": [grey(i) for i in range(3)], "codec": "ffv1", "pix_fmt": "bgr0"}
+    digests = {
+        packets_digest(write_media(tmp_path / f"{ms}.mkv", times_ms=[0, ms, 400], **shown))
+        for ms in (100, 200)
     }
     assert len(digests) == 2
 

@@ -189,24 +189,3 @@ def test_minutes_of_vorbis_are_written():
     write_sound(content, np.tile(NOISE[0], 60), SR, format="OGG", subtype="VORBIS")
     content.seek(0)
     assert soundfile.info(content).frames == 120 * SR
-
-
-def correlation(a, b):
-    n = min(len(a), len(b))
-    return np.corrcoef(a[:n], b[:n])[0, 1]
-
-
-@pytest.mark.parametrize("name", ["dts.wav", "spdif.wav"])
-def test_reported_compressed_sound(shared_data, name):
-    path = shared_data / "reports" / "media" / name
-    with av.open(str(path)) as container:
-        frames = [frame.to_ndarray().mean(axis=0) for frame in container.decode(audio=0)]
-        sr = container.streams.audio[0].rate
-    wave = decode(path, sample_rates=(sr,), sizes=()).waveforms[sr]
-    assert correlation(wave, np.concatenate(frames)) == pytest.approx(1.0, abs=1e-6)
-
-
-@pytest.mark.parametrize(("name", "seconds"), [("ape.mp3", 9.5), ("joined.mp3", 8.0)])
-def test_reported_mp3_files(shared_data, name, seconds):
-    decoded = decode(shared_data / "reports" / "media" / name, sizes=())
-    assert (decoded.problems, decoded.seconds) == ({}, pytest.approx(seconds, abs=0.1))

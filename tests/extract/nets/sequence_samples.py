@@ -3,11 +3,6 @@
 import numpy as np
 import torch
 
-from mvemo.extract.settings import TrainSettings
-from mvemo.extract.training.data import RawBatches
-from mvemo.extract.training.steps import TrainingJob
-from mvemo.extract.training.trainer import JobFolder, fine_tune
-
 
 def sequences(lengths, dim, frames, seed=0):
     """float32 (clips, frames, dim): decibel-like values, NaN after each clip's end."""
@@ -58,35 +53,3 @@ def assert_padding_changes_nothing(make, dim):
         results.append((gradients, list(net.state_dict().values())))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
-
-
-def made_problem(n, dim, frames, seed=0):
-    """Clips of uneven length whose class is the third of their columns that swells."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 3, n)
-    clips = []
-    for label in labels:
-        length = int(rng.integers(frames // 2, frames + 10))
-        clip = rng.normal(-40, 5, (length, dim)).astype(np.float32)
-        third = dim // 3
-        clip[:, label * third : (label + 1) * third] += 4 * np.hanning(length)[:, None]
-        clips.append(clip.astype(np.float32))
-    return clips, labels
-
-
-def train(net, clips, labels, folder, **settings):
-    """The curve of a net that was trained on 40 of 60 clips and validated on the others."""
-    job = TrainingJob(
-        "toy@all",
-        labels,
-        task="multiclass",
-        train_rows=list(range(40)),
-        val_rows=list(range(40, 60)),
-        settings=TrainSettings(
-            **{"lr": 0.01, "batch_size": 10, "patience": settings["epochs"], **settings}
-        ),
-        seed=0,
-    )
-    place = JobFolder(folder, "toy", "d" * 64)
-    place.begin({})
-    return fine_tune(net, RawBatches(lambda row: clips[row], net.input), job, place)

@@ -249,15 +249,6 @@ def test_published_layouts(tmp_path, layout, scale):
             assert torch.equal(net.state_dict()[name], value), name
 
 
-def test_other_outputs_keep_the_classifier(tmp_path):
-    net = narrow_net(6, n_frames=4, size=32)
-    before = net.classifier.weight.clone()
-    report = load_weights(net, published_file(tmp_path, "jax", made_weights()))
-    assert report.complete
-    assert [line[:11] for line in report.mismatched] == ["classifier."] * 2
-    assert torch.equal(net.classifier.weight, before)
-
-
 def test_a_net_of_another_width_is_left_alone(tmp_path):
     net = build_net("i3d", 6, width=1 / 8, n_frames=4, size=32)
     before = weights_digest(net)

@@ -1,10 +1,10 @@
 """musicnn: against an independent forward pass, the published answers, and its edges."""
 
-import av
 import librosa
 import numpy as np
 import pytest
 import torch
+from media_samples import resampled
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.musicnn import PATCH
@@ -190,18 +190,8 @@ def test_the_published_weights_give_the_known_tags(fetched_weights, shared_data)
         ("35", {1: 0.303, 19: 0.265, 5: 0.192, 15: 0.168}),
         ("43", {33: 0.166, 45: 0.166, 1: 0.150, 15: 0.141}),
     ):
-        wave = resampled(shared_data / "mve" / "Train" / "Excited" / f"{clip}.mp4")
+        wave = resampled(shared_data / "mve" / "Train" / "Excited" / f"{clip}.mp4", SR)
         tags = net.embed(net.prepare(torch.from_numpy(wave)[None]))[0]
         assert set(tags.topk(4).indices.tolist()) == set(known)
         for i, probability in known.items():
             assert float(tags[i]) == pytest.approx(probability, abs=1e-3)
-
-
-def resampled(path):
-    """Mono at 16 kHz by FFmpeg's resampler with its defaults."""
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=SR)
-    parts = []
-    with av.open(str(path)) as container:
-        for frame in [*container.decode(audio=0), None]:
-            parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-    return np.concatenate(parts)

@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from toy_net import embedded
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.parts.threads import cpu_threads, map_parts, only_parts_in_threads
 from mvemo.extract.settings import ViewSettings
 from mvemo.extract.training.data import RawBatches
-from mvemo.extract.training.embedding import embed_rows
 
 
 @pytest.fixture
@@ -75,18 +75,12 @@ def test_embeddings_do_not_depend_on_the_number_of_threads(name, options, views,
         media = rng.integers(0, 256, shape, dtype=np.uint8)
     reader = RawBatches(media.__getitem__, net.input, ViewSettings(views))
 
-    def embed(rows):
-        batches = embed_rows(
-            net, reader, rows, batch_size=0, device=torch.device("cpu"), independent=True
-        )
-        return {row: vector for rows, found in batches for row, vector in zip(rows, found)}  # noqa: B905
-
     set_threads(1)
-    expected = embed(range(5))
+    expected = embedded(net, reader, range(5), size=0)
     for n in (2, 3):
         set_threads(n)
         for rows in (range(5), [3]):
-            found = embed(rows)
+            found = embedded(net, reader, rows, size=0)
             assert list(found) == list(rows)
             for row, vector in found.items():
                 assert vector.tobytes() == expected[row].tobytes()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from toy_net import embedded
 
 from mvemo.extract.nets import AudioInput, SequenceInput, build_net
 from mvemo.extract.settings import NetSettings, RunSettings, ViewSettings
@@ -35,16 +36,11 @@ class Telling(torch.nn.Module):
         return torch.stack([flat.mean(dim=1), places, torch.full((len(x),), float(len(x)))], dim=1)
 
 
-def embed(net, reader, rows, size=4):
-    batches = embed_rows(net, reader, rows, batch_size=size, device=CPU, independent=True)
-    return {row: vector for rows, values in batches for row, vector in zip(rows, values)}  # noqa: B905
-
-
 @pytest.mark.parametrize("views", [1, 2, 5])
 @pytest.mark.parametrize("left", [[0, 1, 2, 3, 4, 5, 6], [3, 6], [1, 2, 5], [4]])
 def test_a_run_that_goes_on_embeds_as_one_that_was_not_cut_off(views, left):
     net, reader = Telling(), waves_of(range(10, 38, 4), views)
-    whole, some = embed(net, reader, list(range(7))), embed(net, reader, left)
+    whole, some = embedded(net, reader, list(range(7))), embedded(net, reader, left)
     assert list(some) == left
     for row, vector in some.items():
         assert vector[0] == row
@@ -60,7 +56,7 @@ def test_clips_with_ends_are_embedded_alone():
     # A net that packs sequences works on what is as long as they are, at each step.
     sequences = [np.ones((3 + row, 1), np.float32) for row in range(5)]
     reader = RawBatches(sequences.__getitem__, SequenceInput(("mel",), 9), ViewSettings())
-    found = embed(Telling(), reader, [0, 1, 4])
+    found = embedded(Telling(), reader, [0, 1, 4])
     assert [vector[2] for vector in found.values()] == [1, 1, 1]
 
 
@@ -72,7 +68,7 @@ def test_the_values_are_those_of_plain_batches():
     reader = RawBatches(lambda row: waves[row], net.input)
     plain = embed_rows(net, reader, range(5), batch_size=2, device=CPU)
     expected = np.concatenate([values for _, values in plain])
-    found = embed(net, reader, [0, 3, 4], size=2)
+    found = embedded(net, reader, [0, 3, 4], size=2)
     assert np.allclose([found[row] for row in (0, 3, 4)], expected[[0, 3, 4]], atol=1e-6)
 
 
@@ -94,12 +90,12 @@ class Small(Telling):
 
 def test_a_batch_that_memory_is_too_small_for_is_halved():
     net = Small(2)
-    found = embed(net, waves_of([10] * 11), list(range(11)), size=8)
+    found = embedded(net, waves_of([10] * 11), list(range(11)), size=8)
     assert [found[row][0] for row in range(11)] == list(range(11))
     # Two batches of eight places; what did not fit was tried once, not for each batch.
     assert net.sizes == [2] * 8
     with pytest.raises(MvemoError, match=r"^small: the memory of .* to embed one window"):
-        embed(Small(0), waves_of([10] * 3), [0, 1, 2])
+        embedded(Small(0), waves_of([10] * 3), [0, 1, 2])
 
 
 FROZEN_RUN = RunSettings("frozen", device="cpu")

@@ -58,23 +58,6 @@ def test_value_is_the_formula(problem, name):
     assert got.item() == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_gradients_are_the_numeric_ones(problem, name):
-    x, layer, target, centres = problem
-    loss, wanted = make(name, centres), torch.from_numpy(target)
-
-    def value(features, *weights):
-        # The offset of the angular loss is 0, whatever the layer's is: it has no gradient.
-        names = ("weight", "bias")[: len(weights)]
-        for each, tensor in zip(names, weights, strict=True):
-            delattr(layer, each)
-            setattr(layer, each, tensor)
-        return loss(features, layer, wanted)
-
-    inputs = [torch.from_numpy(x), layer.weight, layer.bias][: 2 if name == "angular" else 3]
-    assert torch.autograd.gradcheck(value, [t.detach().clone().requires_grad_() for t in inputs])
-
-
 @pytest.mark.parametrize("name", ["centre", "improved-centre"])
 def test_centres_move_with_the_batch(problem, name):
     x, _, target, q = problem

@@ -74,16 +74,6 @@ def test_every_optimizer_lowers_the_loss(tmp_path, optimizer):
     assert curve["val_loss"][-1] < curve["val_loss"][0]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    {"lr": 0.0, "epochs": 0, "batch_size": -1, "val_fraction": 1.0, "momentum": -0.1,
-     "optimizer": "adagrad", "loss": "hinge", "tau": math.nan}.items(),
-)  # fmt: skip
-def test_settings_out_of_range_are_refused(name, value):
-    with pytest.raises(BadOption, match=name):
-        TrainSettings(**{name: value})
-
-
 def test_without_patience_the_last_weights_are_kept(tmp_path):
     # So fast a rate that the loss goes up and down: the last weights are not the best.
     fast = settings(lr=0.5, epochs=9, patience=0)

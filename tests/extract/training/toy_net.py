@@ -6,6 +6,7 @@ from torch import nn
 
 from mvemo.extract.nets import AudioInput, Net
 from mvemo.extract.training.data import RawBatches
+from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.steps import TrainingJob
 from mvemo.extract.training.trainer import JobFolder, fine_tune
 
@@ -52,9 +53,11 @@ def problem(n=60):
     return waves, labels
 
 
-def tuned(tmp_path, label, settings, *, val_rows=(), n=45, net=None, seed=1, on_epoch=None):
-    """A toy net after training on its problem, and the losses."""
-    waves, labels = problem(max([n, 60, *(row + 1 for row in val_rows)]))
+def tuned(
+    tmp_path, label, settings, *, val_rows=(), n=45, net=None, seed=1, on_epoch=None, data=None
+):
+    """A net after training on the toy problem or on `data`, and the losses."""
+    waves, labels = data or problem(max([n, 60, *(row + 1 for row in val_rows)]))
     if net is None:
         torch.manual_seed(0)
         net = Toy(3)
@@ -68,3 +71,10 @@ def tuned(tmp_path, label, settings, *, val_rows=(), n=45, net=None, seed=1, on_
 
 def same(a, b):
     return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+def embedded(net, reader, rows, size=4):
+    """Vectors of rows by row, embedded independently of each other on the CPU."""
+    options = {"batch_size": size, "device": torch.device("cpu"), "independent": True}
+    batches = embed_rows(net, reader, rows, **options)
+    return {row: vector for rows, values in batches for row, vector in zip(rows, values)}  # noqa: B905
