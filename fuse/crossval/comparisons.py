@@ -20,12 +20,12 @@ from mvemo.fuse.crossval.paired_tests import (
     nadeau_bengio,
 )
 from mvemo.fuse.intervals import UNKNOWN, Interval, new_training, score_interval
-from mvemo.fuse.numeric import complete, mean_finite, mean_of_finite
+from mvemo.fuse.numeric import best_index, complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Outcome, Task
 from mvemo.manifests.array_types import F64
 
-# Largest difference between outputs of two heads of the same features, fitted in another order.
+# Largest difference between outputs of models that make the same predictions.
 SAME = 1e-4
 # Differences of folds that are closer than this are equal but for rounding.
 TINY = 1e-12
@@ -146,8 +146,7 @@ def _fusions_and_singles(
             continue
         # Mean score of each single feature, over the folds where both scores are defined.
         means = [mean_of_finite(_paired_scores(repeats, model.name, r)[1]) for r in rivals]
-        best = int(np.argmax(np.nan_to_num(means, nan=-np.inf)))
-        pairs.append((model.name, rivals[best]))
+        pairs.append((model.name, rivals[best_index(means)]))
     return pairs
 
 
@@ -160,7 +159,7 @@ def _compare(
     both = [one.pair(model, reference) for one in repeats]
     t, p, interval = NAN, NAN, UNKNOWN
     # Equal predictions need no test, and must not weaken the correction of other tests.
-    same = all(np.array_equal(p, q, equal_nan=True) for p, q in both)
+    same = all(_equal(p, q) for p, q in both)
     if not same and len(differences) >= MIN_FOLDS and np.ptp(differences) > TINY:
         t, p = nadeau_bengio(differences, ratio)
     elif not same and len(differences):
@@ -205,6 +204,10 @@ def _paired_scores(
     return a, b, float(np.mean(ratios)) if ratios else NAN
 
 
+def _equal(a: F64, b: F64) -> bool:
+    return np.allclose(a, b, atol=SAME, equal_nan=True)
+
+
 def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[str, str]:
     """Map each name to the first name with the same predictions."""
     result: dict[str, str] = {}
@@ -213,10 +216,7 @@ def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[
             (
                 other
                 for other in dict.fromkeys(result.values())
-                if all(
-                    np.allclose(one.outputs[name], one.outputs[other], atol=SAME, equal_nan=True)
-                    for one in repeats
-                )
+                if all(_equal(one.outputs[name], one.outputs[other]) for one in repeats)
             ),
             name,
         )
