@@ -25,7 +25,6 @@ from mvemo.fuse import features
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.crossval import comparisons, evaluation
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.fuse.crossval.paired_tests import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.final import model as final_model
 from mvemo.fuse.final.adaptation import Adaptation, first_of, linear_part, predictor_outputs
@@ -372,7 +371,8 @@ def _compared(corrected: _Corrected, before: F64, after: F64) -> LearnResult:
             "training data, or the only group."
         )
         return LearnResult(None, None, None, n, False, False, None, text, "")
-    folded = [FoldedOutputs(task, y_true, groups, np.zeros(len(groups), np.int64), 1, outputs)]
+    folds = np.zeros(len(groups), np.int64)
+    folded = [comparisons.FoldedOutputs(task, y_true, groups, folds, 1, outputs)]
     resamples = resample_groups(groups)
     interval, (above_constant, _) = (
         comparisons.difference_interval(folded, "after", other, resamples)
