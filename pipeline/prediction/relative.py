@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
-from mvemo.fuse.final.model import FinalModel, folder_alarm
+from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.reference import folder_alarm
 from mvemo.manifests.array_types import F64
 from mvemo.manifests.dimensions import AROUSAL, QUADRANTS, place_of
 from mvemo.pipeline.console.messages import tell_note

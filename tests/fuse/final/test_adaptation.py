@@ -8,12 +8,7 @@ from scipy.special import logsumexp
 
 from mvemo.cache import open_cache
 from mvemo.fuse import Clips, evaluate, task_of
-from mvemo.fuse.final.adaptation import (
-    STRENGTHS,
-    Adaptation,
-    first_of,
-    predictor_outputs,
-)
+from mvemo.fuse.final.adaptation import STRENGTHS, Adaptation, first_of, predictor_outputs
 from mvemo.fuse.final.building import build_model
 
 TABLE = make_table()
