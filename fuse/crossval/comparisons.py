@@ -272,10 +272,7 @@ def _differ(task: Task, both: F64) -> Bools:
 
 
 def nadeau_bengio(differences: F64, ratio: float) -> tuple[float, float]:
-    """Return the corrected resampled t of two or more differences, and its two-sided p.
-
-    `ratio` is the number of test clips per training clip.
-    """
+    """Return the corrected t and its two-sided p; `ratio` is that of test to training clips."""
     count, variance = len(differences), float(differences.var(ddof=1))
     # Nadeau & Bengio 2003, section 5.4: training sets overlap, which the ratio corrects.
     t = mean_of_finite(differences) / float(np.sqrt((1 / count + ratio) * variance))
