@@ -175,8 +175,8 @@ def test_labels_of_a_fold_have_no_part_in_its_predictions(task, tmp_path):
     runs = []
     for i, labels in enumerate((table.labels, changed)):
         path = write_cache(tmp_path / f"{i}.h5", replace(table, labels=labels), vectors)
-        options = {"stacked": True, "late": True, "choose_model": True, "temperature": True}
-        runs.append(evaluated(path, head=HeadSettings(), **options))
+        options = ("stacked", "late", "kernel", "choose_model", "temperature")
+        runs.append(evaluated(path, head=HeadSettings(), **dict.fromkeys(options, True)))
     for a, b in zip(runs[0].models, runs[1].models, strict=True):
         np.testing.assert_allclose(a.outputs[test], b.outputs[test], atol=2e-3)
         assert (a.outputs[~test] != b.outputs[~test]).any()
