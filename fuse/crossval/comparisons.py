@@ -306,12 +306,12 @@ def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[
     return result
 
 
-def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0) -> Results:
+def with_uncertainty(results: Results, *, n_resamples: int = 1000) -> Results:
     """Add group-bootstrap intervals (unless `n_resamples` is 0) and tests between models."""
     evaluations: Sequence[Results] = results.repeats or (results,)
     if not n_resamples or not results.models:
         return replace(results, comparisons=tuple(compare_results(evaluations)))
-    resamples = resample_groups(results.groups, n_resamples, seed)
+    resamples = resample_groups(results.groups, n_resamples)
     choice = results.choice
     evaluated = [_all_models(one, nested=choice is not None) for one in evaluations]
     values = _resampled_scores(evaluations, evaluated, resamples)

@@ -277,10 +277,6 @@ def test_imported_features_and_shuffled_labels_are_refused(tmp_path):
         model_of(frozen_cache(tmp_path / "g.h5"), permute_labels=True)
 
 
-def test_tags_without_thresholds_take_a_half(model):
-    assert final_model.tag_thresholds(model, model.predictors[0]).tolist() == [0.5] * 6
-
-
 def test_what_is_no_model_is_one_line(model, tmp_path):
     folder = tmp_path / "model"
     with pytest.raises(MvemoError, match=r"is not a model \(it has no model.json\)"):
