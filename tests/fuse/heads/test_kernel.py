@@ -17,28 +17,22 @@ def sample():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_kernel_and_the_fit_are_those_of_scikit_learn(sample, weighted):
+def test_fits_and_inner_predictions_are_those_of_scikit_learn(sample, weighted):
     unit, target, inner = sample
     rng = np.random.default_rng(1)
     weights = rng.uniform(0.2, 5.0, len(unit)).astype(np.float32) if weighted else None
-    head, _ = fit_kernel(unit, target, inner, weights)
+    head, scores = fit_kernel(unit, target, inner, weights)
     assert head.ridge in RIDGES
-    gram = kernel(unit, unit).astype(np.float64)
-    reference = Reference(alpha=head.ridge, kernel="precomputed").fit(gram, target, weights)
     new = unit_rows(rng.normal(size=(20, 3)).astype(np.float32))
-    expected = reference.predict(kernel(new, unit).astype(np.float64))
-    np.testing.assert_allclose(head.scores(new), expected, atol=1e-3)
-
-
-def test_inner_predictions_are_by_fits_without_the_fold(sample):
-    unit, target, inner = sample
-    head, scores = fit_kernel(unit, target, inner)
-    for fold in range(3):
-        train, test = inner != fold, inner == fold
+    every = np.ones(len(unit), bool)
+    checks = [(every, new, head.scores(new))]
+    checks += [(inner != f, unit[inner == f], scores[inner == f]) for f in range(3)]
+    for train, x, found in checks:
         reference = Reference(alpha=head.ridge, kernel="precomputed")
-        reference.fit(kernel(unit[train], unit[train]), target[train])
-        expected = reference.predict(kernel(unit[test], unit[train]))
-        np.testing.assert_allclose(scores[test], expected, atol=2e-3)
+        gram = kernel(unit[train], unit[train]).astype(np.float64)
+        reference.fit(gram, target[train], weights[train] if weighted else None)
+        expected = reference.predict(kernel(x, unit[train]).astype(np.float64))
+        np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 def test_rows_of_zeros_have_no_direction():
