@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
+from mvemo.fuse.crossval import comparisons
 from mvemo.fuse.crossval.comparisons import Comparison, by_scores, compare_models, names_of_tests
-from mvemo.fuse.crossval.paired_tests import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.numeric import mean_of_finite
 from mvemo.fuse.prediction_files import read_predictions
@@ -260,7 +260,7 @@ class Run:
     clip_ids: tuple[str, ...]
     groups: tuple[str, ...]
     flags: tuple[str, ...]  # the true ones of ``permuted``, ``leaky`` and ``synthetic``
-    repeats: tuple[FoldedOutputs, ...]  # predictions on each set of folds
+    repeats: tuple[comparisons.FoldedOutputs, ...]  # predictions on each set of folds
     others: Mapping[str, dict[str, float]]  # model to its scores by title, as the run states them
 
     @property
@@ -300,7 +300,7 @@ def read_run(folder: str | Path) -> Run:
         if set(one.clip_ids) != set(first.clip_ids):
             raise MvemoError(f"{path}: its repeats differ in their clips")
         outputs = {name: one.outputs[name] for name in models}
-        folded = FoldedOutputs(task, one.y_true, one.groups, one.folds, one.k, outputs)
+        folded = comparisons.FoldedOutputs(task, one.y_true, one.groups, one.folds, one.k, outputs)
         repeats.append(_reordered(folded, _order(one.clip_ids, first.clip_ids)))
     return Run(
         name=folder.name,
@@ -368,7 +368,7 @@ def _order(clip_ids: Sequence[str], wanted: Sequence[str]) -> Ints:
     return np.array([row[clip] for clip in wanted], dtype=np.int64)
 
 
-def _reordered(one: FoldedOutputs, order: Ints) -> FoldedOutputs:
+def _reordered(one: comparisons.FoldedOutputs, order: Ints) -> comparisons.FoldedOutputs:
     return replace(
         one,
         y_true=one.y_true[order],

@@ -5,7 +5,7 @@ section 3.4), ``integrated`` joins all features.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from math import prod
 
@@ -106,7 +106,15 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
     if len(models) > 1:
         everything = tuple(name for kind in kinds for name in names[kind])
         models.append(Model(INTEGRATED, everything, kinds))
-    return tuple(models)
+    return _in_one_order(models)
+
+
+def _in_one_order(models: Iterable[Model]) -> tuple[Model, ...]:
+    """Return the models; those of the same features have them in one order, and share a head."""
+    orders: dict[frozenset[str], Key] = {}
+    return tuple(
+        replace(m, features=orders.setdefault(frozenset(m.features), m.features)) for m in models
+    )
 
 
 def check_feature_name(name: str) -> None:
@@ -134,7 +142,7 @@ def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> t
                 f"{', '.join([*(m.name for m in models), *NAMED])}, or features joined by '+'"
             )
         known[name] = Model(name, parts, modality_order(modality[part] for part in parts))
-    return tuple(known[name] for name in dict.fromkeys(names))
+    return _in_one_order(known[name] for name in dict.fromkeys(names))
 
 
 def modalities_of(models: Sequence[Model]) -> tuple[str, ...]:

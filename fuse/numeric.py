@@ -1,6 +1,6 @@
 """Array types of stage two, links from scores to outputs, and means that allow undefined values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +21,8 @@ DECISION_INPUTS: dict[Link, str] = {
 }
 # Smallest probability that a second layer reads: one overconfident head must not outvote others.
 MIN_PROBABILITY = 1e-4
+# Scores or losses that differ by a smaller share are equal, because they differ between machines.
+TIE = 1e-6
 
 
 def apply_link(scores: F64, link: Link) -> F64:
@@ -79,6 +81,12 @@ def ratio(numerator: F64, denominator: F64) -> F64:
 def complete(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return True for each row (last axis) that has no NaN or infinity."""
     return np.asarray(np.isfinite(values).all(axis=-1), bool)
+
+
+def best_index(values: Sequence[float]) -> int:
+    """Return the index of the first value that is the largest up to `TIE`; NaN is least."""
+    known = np.nan_to_num(np.array(values, np.float64), nan=-np.inf)
+    return int(np.argmax(known >= known.max() - TIE * np.abs(known.max())))
 
 
 class Spread(NamedTuple):

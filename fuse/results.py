@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import INTEGRATED, Model
-from mvemo.fuse.numeric import complete, mean_of_finite, spread
+from mvemo.fuse.numeric import best_index, complete, mean_of_finite, spread
 from mvemo.fuse.tasks.base import ScoreColumn, Task
 from mvemo.manifests.annotators import Ceiling, ceilings_of
 from mvemo.manifests.array_types import F64, Bools, Ints
@@ -368,7 +368,8 @@ def best_model(results: Results, models: Sequence[ModelResult] | None = None) ->
     """Return the model with the best mean primary metric; if equal, with fewer features."""
     models = results.models if models is None else models
     scored = [m for m in models if np.isfinite(results.primary_mean(m))]
-    return min(scored, key=lambda m: (-results.primary_mean(m), len(m.features)), default=None)
+    scored.sort(key=lambda m: len(m.features))
+    return scored[best_index([results.primary_mean(m) for m in scored])] if scored else None
 
 
 def recommended_model(results: Results) -> ModelResult | None:

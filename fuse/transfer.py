@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from mvemo.cache import TEST, TRAIN, ClipTable, FeatureSpec
 from mvemo.fuse.bootstrap import resample_groups
-from mvemo.fuse.crossval.comparisons import difference_interval
+from mvemo.fuse.crossval.comparisons import FoldedOutputs, difference_interval
 from mvemo.fuse.crossval.evaluation import evaluate_once
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.fuse.crossval.paired_tests import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
 from mvemo.fuse.near_pairs import near_rows

@@ -11,7 +11,7 @@ from rows import Row, mean_row
 
 from mvemo.fuse import task_of
 from mvemo.fuse.bootstrap import bootstrap_multiclass, bootstrap_regression, resample_groups
-from mvemo.fuse.crossval.paired_tests import FoldedOutputs, exchange_test
+from mvemo.fuse.crossval.comparisons import FoldedOutputs, exchange_test
 from mvemo.fuse.intervals import score_interval
 
 F64 = NDArray[np.float64]

@@ -1,6 +1,9 @@
 """Intervals of scores, and comparisons of models: paired differences and corrected tests.
 
-A difference, its interval and its p-value all refer to the clips that both models predicted.
+A difference, its interval and its p-value all refer to the clips that both models predicted. With
+four folds or more, the differences of the folds are tested by the corrected resampled t (Nadeau &
+Bengio 2003). With fewer folds, or equal differences in all folds, that statistic means nothing:
+then the models' predictions are exchanged, group by group (Pitman 1937).
 """
 
 from __future__ import annotations
@@ -10,26 +13,44 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from scipy.special import stdtr
 
-from mvemo.fuse.bootstrap import Resamples, resample_groups
-from mvemo.fuse.crossval.paired_tests import (
-    MIN_FOLDS,
-    FoldedOutputs,
-    exchange_test,
-    holm,
-    nadeau_bengio,
-)
+from mvemo.fuse.bootstrap import BLOCK_BYTES, Resamples, resample_groups
 from mvemo.fuse.intervals import UNKNOWN, Interval, new_training, score_interval
-from mvemo.fuse.numeric import complete, mean_finite, mean_of_finite
+from mvemo.fuse.numeric import Labels, best_index, complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Outcome, Task
-from mvemo.manifests.array_types import F64
+from mvemo.manifests.array_types import F64, Bools, Ints
 
-# Largest difference between outputs of two heads of the same features, fitted in another order.
+# Largest difference between outputs of models that make the same predictions.
 SAME = 1e-4
 # Differences of folds that are closer than this are equal but for rounding.
 TINY = 1e-12
 NAN = np.nan
+# The fewest folds whose differences are tested by t.
+MIN_FOLDS = 4
+# With up to so many groups on which the models differ, all exchanges are tried.
+EXHAUSTIVE = 12
+N_EXCHANGES = 9999
+
+
+@dataclass(frozen=True)
+class FoldedOutputs:
+    """Out-of-fold outputs of models on one set of folds."""
+
+    task: Task
+    y_true: Labels
+    groups: Sequence[str]  # group of each clip
+    folds: Ints  # int64 (clips,): -1 for clips that no fold tests
+    k: int  # number of folds
+    # Model name to float64 (clips, outputs); NaN rows for clips without a prediction.
+    outputs: Mapping[str, F64]
+
+    def pair(self, model: str, reference: str) -> F64:
+        """Return both models' outputs, float64 (2, clips, outputs); NaN rows if one is missing."""
+        both = np.stack([self.outputs[model], self.outputs[reference]])
+        both[:, ~complete(both).all(axis=0)] = np.nan
+        return both
 
 
 @dataclass(frozen=True)
@@ -146,8 +167,7 @@ def _fusions_and_singles(
             continue
         # Mean score of each single feature, over the folds where both scores are defined.
         means = [mean_of_finite(_paired_scores(repeats, model.name, r)[1]) for r in rivals]
-        best = int(np.argmax(np.nan_to_num(means, nan=-np.inf)))
-        pairs.append((model.name, rivals[best]))
+        pairs.append((model.name, rivals[best_index(means)]))
     return pairs
 
 
@@ -160,7 +180,7 @@ def _compare(
     both = [one.pair(model, reference) for one in repeats]
     t, p, interval = NAN, NAN, UNKNOWN
     # Equal predictions need no test, and must not weaken the correction of other tests.
-    same = all(np.array_equal(p, q, equal_nan=True) for p, q in both)
+    same = all(_equal(p, q) for p, q in both)
     if not same and len(differences) >= MIN_FOLDS and np.ptp(differences) > TINY:
         t, p = nadeau_bengio(differences, ratio)
     elif not same and len(differences):
@@ -205,6 +225,72 @@ def _paired_scores(
     return a, b, float(np.mean(ratios)) if ratios else NAN
 
 
+def exchange_test(repeats: Sequence[FoldedOutputs], model: str, reference: str) -> float:
+    """Return the two-sided p-value of exchanging both models' predictions in whole groups.
+
+    The statistic is the difference of the primary metric on the clips that both predicted. The
+    p-value is exact if the models differ in 12 groups or fewer, otherwise it is estimated from
+    9,999 exchanges (fewer with very many groups).
+    """
+    names, codes = np.unique(np.asarray(repeats[0].groups), return_inverse=True)
+    codes = codes.reshape(-1).astype(np.int64)
+    pairs = [one.pair(model, reference) for one in repeats]
+    differ = [_differ(one.task, both) for one, both in zip(repeats, pairs, strict=True)]
+    differing = np.unique(codes[np.logical_or.reduce(differ)])
+    n = len(differing)
+    if n <= EXHAUSTIVE:
+        kept = 1 - (np.arange(2**n)[:, None] >> np.arange(n) & 1)
+    else:
+        n_exchanges = min(N_EXCHANGES, max(999, BLOCK_BYTES // (2 * len(names))))
+        kept = np.random.default_rng(0).integers(2, size=(n_exchanges + 1, n))
+        kept[0] = 1
+    first = np.ones((len(kept), len(names)), dtype=np.uint8)
+    first[:, differing] = kept
+    # The clips of the second model follow those of the first, in groups of their own.
+    both_codes = np.concatenate([codes, codes + len(names)])
+    sides = [
+        Resamples(both_codes, np.hstack(side)) for side in ((first, 1 - first), (1 - first, first))
+    ]
+    drawn = []
+    for one, both in zip(repeats, pairs, strict=True):
+        y_true, folds = (np.concatenate([values, values]) for values in (one.y_true, one.folds))
+        a, b = (
+            one.task.resample_primary(y_true, np.concatenate(list(both))[None], folds, one.k, side)
+            for side in sides
+        )
+        drawn.append(a[0] - b[0])
+    differences = np.abs(mean_finite(np.stack(drawn), axis=0))
+    # The margin allows for sums in another order.
+    return float(np.mean(differences >= differences[0] - 1e-9))
+
+
+def _differ(task: Task, both: F64) -> Bools:
+    """Return bool (clips,): True where exchanging the models may change the primary metric."""
+    a, b = task.decide(both) if task.primary_of_decisions else both
+    different = a.reshape(len(a), -1) != b.reshape(len(b), -1)
+    return np.asarray(different.any(axis=1) & complete(both).all(axis=0), dtype=np.bool_)
+
+
+def nadeau_bengio(differences: F64, ratio: float) -> tuple[float, float]:
+    """Return the corrected t and its two-sided p; `ratio` is that of test to training clips."""
+    count, variance = len(differences), float(differences.var(ddof=1))
+    # Nadeau & Bengio 2003, section 5.4: training sets overlap, which the ratio corrects.
+    t = mean_of_finite(differences) / float(np.sqrt((1 / count + ratio) * variance))
+    return t, float(2 * stdtr(count - 1, -abs(t)))
+
+
+def holm(p_values: Sequence[float]) -> F64:
+    """Correct p-values by Holm's step-down method (Holm 1979)."""
+    p = np.array(p_values, float)
+    order = np.argsort(p, kind="stable")
+    p[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return p
+
+
+def _equal(a: F64, b: F64) -> bool:
+    return np.allclose(a, b, atol=SAME, equal_nan=True)
+
+
 def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[str, str]:
     """Map each name to the first name with the same predictions."""
     result: dict[str, str] = {}
@@ -213,22 +299,19 @@ def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[
             (
                 other
                 for other in dict.fromkeys(result.values())
-                if all(
-                    np.allclose(one.outputs[name], one.outputs[other], atol=SAME, equal_nan=True)
-                    for one in repeats
-                )
+                if all(_equal(one.outputs[name], one.outputs[other]) for one in repeats)
             ),
             name,
         )
     return result
 
 
-def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0) -> Results:
+def with_uncertainty(results: Results, *, n_resamples: int = 1000) -> Results:
     """Add group-bootstrap intervals (unless `n_resamples` is 0) and tests between models."""
     evaluations: Sequence[Results] = results.repeats or (results,)
     if not n_resamples or not results.models:
         return replace(results, comparisons=tuple(compare_results(evaluations)))
-    resamples = resample_groups(results.groups, n_resamples, seed)
+    resamples = resample_groups(results.groups, n_resamples)
     choice = results.choice
     evaluated = [_all_models(one, nested=choice is not None) for one in evaluations]
     values = _resampled_scores(evaluations, evaluated, resamples)

@@ -102,10 +102,7 @@ def evaluate(store: FeatureStore, settings: EvaluationSettings = DEFAULT) -> Res
 def evaluate_once(
     store: FeatureStore, settings: EvaluationSettings, y_true: Labels | None = None
 ) -> Results:
-    """Run one evaluation, without repeats, intervals, tests or a learning curve.
-
-    `y_true` replaces the labels of the store; the results are then `permuted`.
-    """
+    """Run one evaluation without intervals or tests; `y_true` replaces the labels of the store."""
     table = store.table
     prepared = prepare(store, settings, y_true)
     clips, k = prepared.clips, prepared.k
@@ -190,10 +187,7 @@ def _evaluate_on_other_folds(
     settings: EvaluationSettings,
     draw: Callable[[int], Labels | None],
 ) -> list[Results]:
-    """Evaluate again until there are `settings.repeats` evaluations, each on other folds.
-
-    `draw` returns the labels for a seed; None for those of the store.
-    """
+    """Return the other repeats; `draw` returns the labels for a seed, or None for the own."""
     _refuse_bound_folds(store, first)
     table = store.table
     # The first evaluation may use the store's own folds, which have another seed.
@@ -370,10 +364,7 @@ def learning_curve_masks(
     seed: int,
     labels: Ints,
 ) -> Bools:
-    """Choose nested sets of training clips in whole groups: bool (folds, fractions, clips).
-
-    The groups of each label have the same share in every set.
-    """
+    """Choose nested sets of whole groups, stratified by label: bool (folds, fractions, clips)."""
     codes = np.unique(groups, return_inverse=True)[1]
     n_groups = int(codes.max()) + 1
     rng = np.random.default_rng(seed)

@@ -27,10 +27,7 @@ from mvemo.manifests.array_types import F32, F64, Bools
 
 
 def kernel_expert(prepared: Preparation, settings: EvaluationSettings) -> KernelExpert | None:
-    """Return the expert over all features of the models; None if it is not to be made.
-
-    Raise `BadFeatures` if ``models`` names it, or a blend with it, although it cannot be made.
-    """
+    """Return the expert or None; raise `BadFeatures` if it is named, but cannot be made."""
     named = next((name for name in settings.models or () if name in WITH_KERNEL), None)
     if named is None and (settings.models is not None or not settings.kernel):
         return None

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mvemo.fuse.features import Clips
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import LATE, NAMED, Key, Missing, Model, missing_of, modality_order
-from mvemo.fuse.numeric import complete, mean_of_finite
+from mvemo.fuse.numeric import best_index, complete, mean_of_finite
 from mvemo.fuse.results import Choice, ModelResult, score_model
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.array_types import F64, Bools, Ints
@@ -221,7 +221,8 @@ def simplest_model(
     """Return the simplest model within one standard error of the best, and the best model.
 
     The best model has the lowest loss. The standard error is that of the difference of both
-    models' losses, over groups. None if no clip was predicted.
+    models' losses, over groups. Of models whose losses are equal up to `TIE`, it is the simplest,
+    or else the first. None if no clip was predicted.
     """
     valid = np.stack([complete(values) for values in outputs])
     n = valid.sum(axis=1)
@@ -233,7 +234,13 @@ def simplest_model(
     means = {i: losses[i].mean() for i in candidates if np.isfinite(losses[i]).all()}
     if not means:
         return None
-    best = min(means, key=lambda i: (means[i], len(models[i].features)))
+
+    def complexity(i: int) -> tuple[int, bool]:
+        # Of the models of several features, only the calibration is fitted in `LATE`.
+        return len(models[i].features), models[i].name != LATE
+
+    ordered = sorted(means, key=complexity)
+    best = ordered[best_index([-means[i] for i in ordered])]
     codes = np.unique(np.asarray(groups)[common], return_inverse=True)[1].reshape(-1)
 
     def near(i: int) -> bool:
@@ -242,9 +249,6 @@ def simplest_model(
         variance = np.square(of_groups).sum() * len(of_groups) / max(len(of_groups) - 1, 1)
         return bool(gains.mean() <= np.sqrt(variance) / len(gains))
 
-    # Of the models of several features, only the calibration is fitted in `LATE`.
-    simplest = min(
-        filter(near, means),
-        key=lambda i: (len(models[i].features), models[i].name != LATE, means[i]),
-    )
-    return models[simplest], models[best]
+    found = list(filter(near, ordered))
+    found = [i for i in found if complexity(i) == complexity(found[0])]
+    return models[found[best_index([-means[i] for i in found])]], models[best]

@@ -34,10 +34,7 @@ def label_blocks(table: ClipTable, findings: Iterable[Finding]) -> Ints:
 
 
 def random_labels(y_true: Labels, blocks: Ints, seed: int) -> Labels:
-    """Return labels of randomly drawn blocks, with the shape of `y_true` (clips, ...).
-
-    A block with more clips than the drawn one repeats its labels. At least two labels occur.
-    """
+    """Return labels of blocks drawn at random, shape of `y_true`; at least two labels occur."""
     rng = np.random.default_rng([seed, 1])
     members = np.split(np.argsort(blocks, kind="stable"), np.cumsum(np.bincount(blocks))[:-1])
     drawn = np.empty_like(y_true)

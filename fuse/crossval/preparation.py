@@ -47,10 +47,7 @@ class Preparation:
 def prepare(
     store: FeatureStore, settings: EvaluationSettings, y_true: Labels | None = None
 ) -> Preparation:
-    """Choose models and folds; raise `LeakError` if a net would score clips that it saw.
-
-    `y_true` replaces the labels of the store (`mvemo.fuse.crossval.permutation`).
-    """
+    """Choose models and folds; raise `LeakError` if a net would score clips that it saw."""
     table = store.table
     features = Features(store, settings)
     chosen = settings.models

@@ -27,18 +27,6 @@ VERSION = 8
 _SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs", "limit", "slope")
 _OPTIONAL = ("thresholds", "rows", "factor", "ends")
 _ARRAYS = ("mean", "scale", "coef", "intercept", *_OPTIONAL)
-# Types of a head's arrays in a model's file; small types keep a model at a few hundred kB. The few
-# coefficients of a kernel head are not rounded, because their products cancel each other.
-_MODEL_DTYPES: dict[str, type[np.floating]] = {
-    "coef": np.float16,
-    "mean": np.float32,
-    "scale": np.float32,
-}
-_KERNEL_DTYPES: dict[str, type[np.floating]] = {
-    "mean": np.float32,
-    "scale": np.float32,
-    "factor": np.float32,
-}
 # Errors that numpy, zipfile and json raise for a file that is damaged or of another kind.
 DAMAGED = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
 
@@ -129,7 +117,10 @@ def saved_heads(results: Results) -> SavedHeads:
 
 def small_arrays(head: Head) -> dict[str, NDArray[Any]]:
     """Return the arrays of a head that a model's file stores in small types."""
-    dtypes = _MODEL_DTYPES if head.rows is None else _KERNEL_DTYPES
+    # Small types keep a model at a few hundred kB. The few coefficients of a kernel head are not
+    # rounded, because their products cancel each other.
+    rounded, dtype = ("coef", np.float16) if head.rows is None else ("factor", np.float32)
+    dtypes = {"mean": np.float32, "scale": np.float32, rounded: dtype}
     arrays: dict[str, NDArray[Any]] = {n: getattr(head, n).astype(t) for n, t in dtypes.items()}
     if head.rows is not None:
         # In whole steps, 127 to the largest value of a row; `_full` restores the length of 1.

@@ -110,10 +110,7 @@ class Stack(_SecondLayer):
         return (self.name, *missing)
 
     def predict_fold(self, oof: OutOfFold, fold: int) -> None:
-        """Fit one fold's stack, and write its predictions of the fold's clips to `oof`.
-
-        If modalities are missing, the best model that needs none of them predicts.
-        """
+        """Fit one fold's stack; if modalities are missing, the best other model predicts."""
         key, tested = self.model.key, oof.clips.folds == fold
         inputs = {}
         for base in self.bases:

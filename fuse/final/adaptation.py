@@ -22,7 +22,7 @@ from scipy.special import logsumexp
 
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.features import Clips, leave_each_out
-from mvemo.fuse.final.model import FinalModel, Vectors, predict_clips
+from mvemo.fuse.final.model import FinalModel, Vectors, head_inputs, predict_clips
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import NAMED, WITH_KERNEL
 from mvemo.fuse.numeric import Link, apply_link, complete
@@ -48,10 +48,7 @@ class _Inputs:
     mixing: F64  # float64 (outputs, dim): its product with z is the first block of u
 
     def adapted(self, target: F64, weights: F64, strength: float) -> Head:
-        """Return the head fitted to targets and weights, float64 (clips, outputs).
-
-        NaN stands for the target of an anchor, which is the head's own output.
-        """
+        """Return the head fitted to targets (NaN: the head's own output) and weights of clips."""
         head, rows = self.head, self.rows & (weights.sum(axis=1) > 0)
         if not strength or not rows.any():
             return head
@@ -83,15 +80,10 @@ class Adaptation:
         self._target = np.full(self._before.shape[1:], np.nan)
         self._target[: len(target)] = target
         self._inputs = {
-            i: _inputs(head, self._of_head(head))
+            i: _inputs(head, head_inputs(head, vectors))
             for i, head in enumerate(model.heads.heads)
             if head.model not in NAMED
         }
-
-    def _of_head(self, head: Head) -> F64:
-        keys = [(name, head.net_fold) for name in head.features]
-        of_nets = [self._vectors[k if k in self._vectors else (k[0], None)] for k in keys]
-        return np.concatenate(of_nets, axis=1, dtype=np.float64)
 
     def adapted(self, rows: Bools, strength: float) -> FinalModel:
         """Return the model adapted to the labelled clips in `rows`, bool (labelled clips,)."""
@@ -155,10 +147,7 @@ class Adaptation:
         return STRENGTHS[best] if better.mean() >= CERTAIN else 0.0
 
     def out_of_fold(self) -> F64:
-        """Return outputs of models that were adapted to the groups of other folds.
-
-        The shape is that of `predictor_outputs`, for the labelled clips.
-        """
+        """Return `predictor_outputs` of models that were adapted to the groups of other folds."""
         n = len(self.clips.groups)
         result = np.full_like(self._before[:, :n], np.nan)
         for train, test in leave_each_out(self.clips.folds_of(np.ones(n, bool), FOLDS)):
@@ -175,10 +164,7 @@ def linear_part(model: FinalModel) -> FinalModel:
 
 
 def predictor_outputs(model: FinalModel, vectors: Vectors) -> F64:
-    """Return the outputs of each predictor, float64 (predictors, clips, outputs).
-
-    NaN stands for clips that lack a feature.
-    """
+    """Return outputs, float64 (predictors, clips, outputs); NaN for clips that lack a feature."""
     present = {key: complete(values) for key, values in vectors.items()}
     shape = len(model.predictors), len(next(iter(present.values()))), len(model.classes)
     outputs = np.full(shape, np.nan)

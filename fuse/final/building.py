@@ -11,37 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from mvemo.fuse import models
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.conformal import GRID, cross_conformal, limits
 from mvemo.fuse.crossval.saving import SavedHeads, in_small_types, saved_heads
 from mvemo.fuse.crossval.second_layers import late_bases, late_inner
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings
+from mvemo.fuse.final import model as final_model
 from mvemo.fuse.final.formats import quadrant_of
-from mvemo.fuse.final.model import (
-    INTERVAL_SHARE,
-    FinalModel,
-    Predictor,
-    short_keys,
-    stored_as,
-)
+from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor
 from mvemo.fuse.final.reference import fit_references
 from mvemo.fuse.intervals import score_interval
-from mvemo.fuse.metrics.calibration import (
-    apply_temperature,
-    fit_temperature,
-    log_probabilities,
-    reliability,
-)
-from mvemo.fuse.models import (
-    LATE,
-    NAMED,
-    SECOND_LAYERS,
-    WITH_KERNEL,
-    Model,
-    modalities_of,
-    parts_of,
-)
+from mvemo.fuse.metrics import calibration
+from mvemo.fuse.models import LATE, NAMED, SECOND_LAYERS, WITH_KERNEL, Model
 from mvemo.fuse.numeric import Labels, Link, complete, mean_finite
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.stores import FeatureStore
@@ -96,7 +79,8 @@ def build_model(
     used = dict.fromkeys(name for predictor in predictors for name in predictor.features)
     specs = tuple(replace(s, trained_on=()) for name in used for s in variants if s.name == name)
     # The nets of all folds read the same clips, so the keys of one fold are enough.
-    keys = [store.keys(*stored) for stored in {stored_as(s)[0]: s.fold for s in specs}.items()]
+    stored = {final_model.stored_as(s)[0]: s.fold for s in specs}
+    keys = [store.keys(name, fold) for name, fold in stored.items()]
     copies = None if dressed is None else Features(dressed, settings)
     reference, alarm = fit_references(features, specs, predictors, copies)
     return FinalModel(
@@ -108,7 +92,7 @@ def build_model(
         reference=reference,
         scale=results.task.label_scale(results.classes, results.y_true),
         facts={**_facts(store, results, sorted(imported)), "alarm": alarm},
-        training_keys=short_keys(np.concatenate(keys).tolist()),
+        training_keys=final_model.short_keys(np.concatenate(keys).tolist()),
     )
 
 
@@ -137,7 +121,7 @@ def _predictors(
     covered = {predictor.modalities for predictor in predictors}
     names = {m.name for m in evaluated}.difference(NAMED)
     fusions = [model for model in saved.models if model.name in names]
-    for parts in parts_of(fusions, modality).values():
+    for parts in models.parts_of(fusions, modality).values():
         for part in parts.values():
             if part.modalities not in covered and saved.select_features(part.features):
                 expected = {"metric": results.task.primary_metric, "mean": None}
@@ -168,8 +152,8 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
     y_true, outputs = results.y_true[valid], model.outputs[valid]
     temperature = 1.0
     if task.fits_temperature:
-        temperature = fit_temperature(log_probabilities(outputs), y_true)
-        outputs = apply_temperature(outputs, temperature)
+        temperature = calibration.fit_temperature(calibration.log_probabilities(outputs), y_true)
+        outputs = calibration.apply_temperature(outputs, temperature)
     groups = [results.groups[i] for i in np.flatnonzero(valid)]
     found = Outcome(y_true, outputs, model.y_pred[valid], results.folds[valid], results.k)
     by_group = per_group(task, found, groups, results.classes)
@@ -218,14 +202,11 @@ def _plane(plane: Plane, y_true: F64, outputs: F64) -> dict[str, Any]:
 def _quadrant_calibration(
     plane: Plane, stated: Mapping[str, Any], y_true: F64, outputs: F64
 ) -> dict[str, Any]:
-    """Return the mean confidence of quadrants, and its ECE followed by the ECE of chance.
-
-    Clips on the centre, which have no quadrant, are left out.
-    """
+    """Return confidence and ECE (and that of chance) of quadrants, without clips on the centre."""
     rows = (y_true[:, stated["at"]] != plane.centre).all(axis=1)
     right = plane.quadrants(y_true[rows]) == plane.quadrants(outputs[rows])
     confidence = np.array([quadrant_of(values, **stated)[1] for values in outputs[rows]])
-    found = reliability(right[:, None].astype(np.int64), confidence[:, None])
+    found = calibration.reliability(right[:, None].astype(np.int64), confidence[:, None])
     return {
         "confidence": _finite(float(mean_finite(confidence, axis=0))),
         "quadrant_ece": [_finite(found.ece), _finite(found.ece_by_chance)],
@@ -319,21 +300,21 @@ def _facts(store: FeatureStore, results: Results, imported: list[str]) -> dict[s
 
 def part_products(results: Results) -> list[ModelResult]:
     """Score out of fold the products of two or more, but not all, single features."""
-    models = {
+    singles = {
         m.name: m
         for m in results.models
         if len(m.features) == 1 and not m.by_net and m.name not in WITH_KERNEL and m.valid.any()
     }
-    bases = late_bases([Model(m.name, m.features, m.modalities) for m in models.values()])
+    bases = late_bases([Model(m.name, m.features, m.modalities) for m in singles.values()])
     clips = Clips(results.task, results.y_true, results.groups, results.folds, len(results.classes))
     products = []
     for part in _parts(bases):
-        outputs = np.stack([models[base.name].outputs for base in part])
+        outputs = np.stack([singles[base.name].outputs for base in part])
         fused = late_inner(clips, outputs, results.folds)
         # The product is used for clips that have all of these features.
         fused[~complete(outputs).all(axis=0)] = np.nan
         names = tuple(base.name for base in part)
-        model = Model(f"{LATE}:{'+'.join(names)}", names, modalities_of(part))
+        model = Model(f"{LATE}:{'+'.join(names)}", names, models.modalities_of(part))
         if np.isfinite(fused).any():
             of = results.y_true, results.folds, results.k
             products.append(score_model(results.task, model, fused, *of))
@@ -346,7 +327,7 @@ def _parts(bases: tuple[Model, ...]) -> list[tuple[Model, ...]]:
         sizes = range(len(bases) - 1, 1, -1)
         return [part for size in sizes for part in combinations(bases, size)]
     parts = dict.fromkeys(combinations(bases, len(bases) - 1))
-    for modality in modalities_of(bases):
+    for modality in models.modalities_of(bases):
         part = tuple(base for base in bases if base.modalities == (modality,))
         if 1 < len(part) < len(bases):
             parts[part] = None

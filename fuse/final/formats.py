@@ -26,10 +26,7 @@ ENDS = ("value", "low", "high")
 
 
 class Format:
-    """Format of one class among several: probabilities, the label and its confidence.
-
-    The formats of other tasks override what differs.
-    """
+    """Format of one class among several, from which the formats of other tasks differ."""
 
     # Columns of the terminal's table between the file and the predictor.
     header: tuple[str, ...] = ("label", "confidence", "others")
@@ -58,22 +55,24 @@ class Format:
 
     def predicted(self, clip: ClipPrediction, predictor: Predictor, outputs: F64) -> ClipPrediction:
         """Return a clip with the prediction of these outputs."""
-        # The heads have learned the label of a training clip: its confidence says nothing.
-        is_learned = Caution.TRAINED_ON in clip.cautions
+        found = self._fields(predictor, outputs)
+        if Caution.TRAINED_ON in clip.cautions:
+            # The heads have learned the label of a training clip: its confidence says nothing.
+            found |= dict.fromkeys(("confidence", "set", "doubt"))
+        model = f"{self.model.name}/{predictor.name}"
+        return replace(clip, model=model, predictor=predictor, outputs=outputs, **found)
+
+    def _fields(self, predictor: Predictor, outputs: F64) -> Record:
+        """Return the fields of a clip that depend on the outputs."""
         label = self.label(predictor, outputs)
-        # Several tags have no confidence in common.
-        is_class = isinstance(label, str) and not is_learned
-        return replace(
-            clip,
-            model=f"{self.model.name}/{predictor.name}",
-            proba=dict(zip(self.model.classes, outputs.tolist(), strict=True)),
-            label=label,
-            confidence=float(outputs.max()) if is_class else None,
-            set=None if is_learned or not self.sets else self.members(predictor, outputs),
-            doubt=None if is_learned else self.doubt(outputs),
-            predictor=predictor,
-            outputs=outputs,
-        )
+        return {
+            "proba": dict(zip(self.model.classes, outputs.tolist(), strict=True)),
+            "label": label,
+            # Several tags have no confidence in common.
+            "confidence": float(outputs.max()) if isinstance(label, str) else None,
+            "set": self.members(predictor, outputs) if self.sets else None,
+            "doubt": self.doubt(outputs),
+        }
 
     def doubt(self, outputs: F64) -> float:
         """Return how doubtful outputs are, from 0 to 1: 1 - the largest probability."""
@@ -207,10 +206,10 @@ class RatingFormat(Format):
             values[name] = dict(zip(ENDS, numbers, strict=True))
         return values
 
-    def predicted(self, clip: ClipPrediction, predictor: Predictor, outputs: F64) -> ClipPrediction:
+    def _fields(self, predictor: Predictor, outputs: F64) -> Record:
         plane, values = predictor.expected.get("plane"), self.label(predictor, outputs)
         quadrant, confidence = (None, None) if plane is None else quadrant_of(outputs, **plane)
-        is_learned, widths = Caution.TRAINED_ON in clip.cautions, list[float]()
+        widths = list[float]()
         for name, of in values.items():
             low, high = self.model.ends(name)
             if of["low"] is not None and of["high"] is not None:
@@ -218,16 +217,8 @@ class RatingFormat(Format):
         doubt = min(math.fsum(widths) / len(widths), 1.0) if widths else None
         if confidence is not None:
             doubt = 1 - confidence
-        return replace(
-            clip,
-            model=f"{self.model.name}/{predictor.name}",
-            values=values,
-            quadrant=quadrant,
-            confidence=None if is_learned else confidence,
-            doubt=None if is_learned else doubt,
-            predictor=predictor,
-            outputs=outputs,
-        )
+        found = {"quadrant": quadrant, "confidence": confidence, "doubt": doubt}
+        return {"values": values, **found}
 
     def unknown(self) -> Record:
         sets = {name: self.sets[name] for name in self.sets if name != "set"}

@@ -19,14 +19,7 @@ from mvemo.cache.spec import content_digest, digest_of, row_key
 from mvemo.fuse.conformal import GRID, JOINTLY, OPTIONS, PER_CLASS, Asked, few_groups_warning
 from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.final.reference import (
-    FOLDER,
-    Reference,
-    copy_ratio,
-    distances,
-    relative_distance,
-    spread_of,
-)
+from mvemo.fuse.final.reference import Reference
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import KERNEL, LATE, SECOND_LAYERS
@@ -34,9 +27,9 @@ from mvemo.fuse.numeric import complete, decision_inputs
 from mvemo.fuse.scaling import Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_files import NpzFile
-from mvemo.manifests.array_types import F64, Bools
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import replacing, write_json
+from mvemo.manifests.files import write_json
 from mvemo.manifests.labels import parse_scale
 from mvemo.manifests.text_files import read_json
 from mvemo.manifests.text_table import listed
@@ -195,13 +188,9 @@ def short_keys(keys: Iterable[bytes]) -> NDArray[np.uint64]:
 
 
 def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = ()) -> None:
-    """Write a model folder; `extra` names files already in it, to record their digests."""
+    """Write the files of a model to a new folder; `extra` names files already in it."""
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MODEL).unlink(missing_ok=True)
-    except OSError as error:
-        raise MvemoError(f"{folder}: cannot be written: {error.strerror}") from None
+    folder.mkdir(parents=True, exist_ok=True)
     write_heads(folder / HEADS, model.heads, small=True)
     arrays: dict[str, NDArray[Any]] = {}
     for i, reference in enumerate(model.reference.values()):
@@ -212,8 +201,7 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
     arrays[KEYS] = model.training_keys
     for i, predictor in enumerate(model.predictors):
         arrays[f"{OPTIONAL}/{i}"] = np.array(predictor.optional, dtype=np.float32)
-    with replacing(folder / REFERENCE) as temp, temp.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+    np.savez(folder / REFERENCE, **arrays)  # type: ignore[arg-type]
     record = {
         "mvemo_model": VERSION,
         "name": model.name,
@@ -357,7 +345,9 @@ def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> 
 def _outputs(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
     layer = second_layer(model, predictor)
     if layer is None:
-        return _concatenated(feature_heads(model, predictor), predictor.features, vectors)
+        # The mean over the nets of all folds.
+        heads = feature_heads(model, predictor)
+        return np.mean([head.predict(head_inputs(head, vectors)) for head in heads], axis=0)
     by_name = {m.name: Predictor(m.name, m.features, m.modalities, {}) for m in model.heads.models}
     bases = [_outputs(model, by_name[base], vectors) for base in layer.features]
     x = [decision_inputs(values, layer.link) for values in bases]
@@ -389,33 +379,6 @@ def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[st
     return scaled
 
 
-def unlikeness(model: FinalModel, predictor: Predictor, vectors: Vectors) -> tuple[F64, Bools]:
-    """Return each clip's `reference.relative_distance`, and True for copies of a training clip.
-
-    The unit is the largest usual one; NaN if it is not known.
-    """
-    alarm, reference = model.alarm(predictor), model.reference
-    if alarm.get("limit") is None:
-        n = len(next(iter(vectors.values())))
-        return np.full(n, np.nan), np.zeros(n, np.bool_)
-    places = {key: reference[key].project(x) for key, x in vectors.items()}
-    found = distances(reference, predictor.features, places)
-    if predictor.name not in model.spreads:
-        spread = spread_of(reference, predictor.features, alarm["clips"])
-        model.spreads[predictor.name] = spread
-    far = relative_distance(found, model.spreads[predictor.name])
-    return far / alarm["limit"], copy_ratio(found[:, : alarm["clips"]]) < alarm["copy"]
-
-
-def folder_alarm(model: FinalModel, found: Sequence[tuple[Predictor, float]]) -> bool:
-    """Return True if clips as a whole are unlike the training clips.
-
-    `found` has the predictor and the `unlikeness` of each clip; NaN is left out.
-    """
-    ratios = [x / model.alarm(predictor)["folder"] for predictor, x in found if np.isfinite(x)]
-    return len(ratios) >= FOLDER and bool(np.median(ratios) > 1)
-
-
 def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
     """Return the threshold of each tag's probability, float64 (tags,); 0.5 if not fitted."""
     layer = second_layer(model, predictor)
@@ -431,16 +394,11 @@ def feature_heads(model: FinalModel, predictor: Predictor) -> tuple[Head, ...]:
     return model.heads.select_features(predictor.features)
 
 
-def _concatenated(heads: Sequence[Head], features: Sequence[str], vectors: Vectors) -> F64:
-    """Return the mean outputs of heads that concatenate these features, over the nets."""
-    if not heads:
-        raise BadFeatures(f"the model has no head for {', '.join(features)}")
-    outputs = []
-    for head in heads:
-        keys = [(name, head.net_fold) for name in features]
-        x = [vectors[key] if key in vectors else vectors[key[0], None] for key in keys]
-        outputs.append(head.predict(np.concatenate(x, axis=1, dtype=np.float64)))
-    return np.mean(outputs, axis=0)
+def head_inputs(head: Head, vectors: Vectors) -> F64:
+    """Return the concatenated features that a head reads, float64 (clips, dim)."""
+    keys = [(name, head.net_fold) for name in head.features]
+    x = [vectors[key] if key in vectors else vectors[key[0], None] for key in keys]
+    return np.concatenate(x, axis=1, dtype=np.float64)
 
 
 def late_part(head: Head, names: Sequence[str]) -> Head:

@@ -78,25 +78,16 @@ def window_rows(model: FinalModel, windows: Sequence[Record]) -> list[list[objec
 def read_predictions(file: Path) -> Iterator[ClipPrediction]:
     """Yield the predictions in a file that ``mvemo predict`` wrote.
 
-    Parameters
-    ----------
-    file
-        A table (CSV, or another that mvemo reads), a JSON list (``.json``), or JSON Lines.
-
-    Raises
-    ------
-    BadFile
-        The file cannot be read, or a record is none of ``mvemo predict``.
+    It is a table (CSV, or another that mvemo reads), a JSON list (``.json``), or JSON Lines. Raise
+    `BadFile` if it cannot be read, or if a record is none of ``mvemo predict``.
     """
     of_json = file.suffix.lower() in (".json", ".jsonl")
     for where, record in _json_records(file) if of_json else _table_records(file):
+        if not isinstance(record, dict) or not isinstance(record.get("path"), str):
+            got = shown(json.dumps(record))
+            raise BadFile(f"{file}{where}: expected records with a path, got {got}")
         try:
-            if not isinstance(record, dict) or not isinstance(record.get("path"), str):
-                got = shown(json.dumps(record))
-                raise BadFile(f"{file}{where}: expected records with a path, got {got}")
             yield ClipPrediction.of_record(record)
-        except BadFile:
-            raise
         except ValueError as error:
             text = f"{record['path']}: expected a record of mvemo predict: {error}"
             raise BadFile(f"{file}{where}: {text}") from None

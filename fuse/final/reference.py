@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.numeric import mean_finite, ratio
 from mvemo.fuse.scaling import fit_scaling, rows_of
-from mvemo.manifests.array_types import F32, F64, Ints
+from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 if TYPE_CHECKING:
     # These import h5py, which predictions of media do not need.
     from mvemo.cache import FeatureSpec
     from mvemo.fuse.features import Features, Matrix
-    from mvemo.fuse.final.model import FeatureKey, Predictor
+    from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor, Vectors
 
 # Numbers of nearest training clips, of axes of a feature, and of training clips and dresses kept.
 NEIGHBOURS, AXES, MOST_CLIPS = 5, 48, 2000
@@ -135,6 +135,30 @@ def copy_ratio(found: F64) -> F64:
     return ratio(ordered[:, 0], neighbour_distance(ordered[:, 1:]))
 
 
+def unlikeness(model: FinalModel, predictor: Predictor, vectors: Vectors) -> tuple[F64, Bools]:
+    """Return each clip's `relative_distance`, and True for copies of a training clip.
+
+    The unit is the largest usual one; NaN if it is not known.
+    """
+    alarm, reference = model.alarm(predictor), model.reference
+    if alarm.get("limit") is None:
+        n = len(next(iter(vectors.values())))
+        return np.full(n, np.nan), np.zeros(n, np.bool_)
+    places = {key: reference[key].project(x) for key, x in vectors.items()}
+    found = distances(reference, predictor.features, places)
+    if predictor.name not in model.spreads:
+        spread = spread_of(reference, predictor.features, alarm["clips"])
+        model.spreads[predictor.name] = spread
+    far = relative_distance(found, model.spreads[predictor.name])
+    return far / alarm["limit"], copy_ratio(found[:, : alarm["clips"]]) < alarm["copy"]
+
+
+def folder_alarm(model: FinalModel, found: Sequence[tuple[Predictor, float]]) -> bool:
+    """Return True if clips as a whole are unlike the training clips, from their `unlikeness`."""
+    ratios = [x / model.alarm(predictor)["folder"] for predictor, x in found if np.isfinite(x)]
+    return len(ratios) >= FOLDER and bool(np.median(ratios) > 1)
+
+
 def fit_references(
     features: Features,
     specs: Sequence[FeatureSpec],
@@ -176,10 +200,7 @@ def fit_references(
 def _dresses(
     dressed: Features, features: Features, specs: Sequence[FeatureSpec]
 ) -> tuple[Ints, list[str], Ints]:
-    """Return each dressed clip's row among the training clips, its dress, and its own row.
-
-    The order is random, but always the same.
-    """
+    """Return each dressed clip's row of its clip, its dress, and its own row, in a fixed order."""
     path, trained = dressed.store.path, features.store.path
     row_of = {clip_id: row for row, clip_id in enumerate(features.store.table.clip_ids)}
     rows, names = [], []

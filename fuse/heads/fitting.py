@@ -254,10 +254,7 @@ class HeadFitter:
         }
 
     def standardised(self, fit: Fit) -> tuple[F32, Bools]:
-        """Return a fit's concatenated columns (clips, dim), and True for clips with all features.
-
-        The features must be in memory.
-        """
+        """Return a fit's columns in memory (clips, dim), and True for complete clips."""
         scaled, parts = self._scaled_on(fit), []
         for name, factor in self._factors(fit.model).items():
             feature = scaled[name]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mvemo.fuse.features import leave_each_out
 from mvemo.fuse.numeric import MIN_PROBABILITY, Link, softmax
 from mvemo.manifests.array_types import F32, F64, Ints
 
@@ -68,9 +69,8 @@ def fit_kernel(
     gram, values = kernel(unit, unit), target.astype(np.float32)
     weights = np.ones(len(unit), np.float32) if weights is None else weights
     tried = {ridge: np.zeros_like(target) for ridge in RIDGES}
-    for fold in range(int(inner.max()) + 1):
-        train, rows = np.flatnonzero(inner != fold), np.flatnonzero(inner == fold)
-        if not len(train) or not len(rows):
+    for train, rows in leave_each_out(inner):
+        if not train.any() or not rows.any():
             continue
         part, others = gram[np.ix_(train, train)], gram[np.ix_(rows, train)]
         for ridge, scores in tried.items():

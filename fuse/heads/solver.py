@@ -53,10 +53,7 @@ def solve(
     tol: F64,
     link: Link,
 ) -> Vector:
-    """Minimise the penalised loss of every problem, until half the Newton decrement < `tol`.
-
-    Only the number of steps depends on `start`, not the minimum.
-    """
+    """Minimise the penalised loss of every problem, until half the Newton decrement < `tol`."""
     running = _Problems(blocks, start, target, weights, C, link)
     for _ in range(MAX_STEPS):
         running.retire(running.excess() <= tol[running.ids])

@@ -257,10 +257,7 @@ class Task(ABC):
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
-        """Return, for each score that is a share of some clips, a mask of them, bool (clips,).
-
-        If a share is constant over resamples, its interval uses the number of their groups.
-        """
+        """Return a mask of its clips, bool (clips,), for each score that is a share of clips."""
         return {}
 
     # Presentation.

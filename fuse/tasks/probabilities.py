@@ -5,32 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.bootstrap import (
-    Resamples,
-    areas,
-    bootstrap_multiclass,
-    bootstrap_multilabel,
-    class_counts,
-)
-from mvemo.fuse.metrics.calibration import (
-    apply_temperature,
-    brier_score,
-    calibration_terms,
-    fit_temperature,
-    log_loss,
-    log_losses,
-    log_probabilities,
-    reliability,
-)
-from mvemo.fuse.metrics.scores import (
-    DEFAULT_THRESHOLD,
-    best_thresholds,
-    confusion_matrix,
-    mcc_of_counts,
-    multiclass_scores,
-    multilabel_scores,
-    roc_auc,
-)
+from mvemo.fuse import bootstrap
+from mvemo.fuse.bootstrap import Resamples
+from mvemo.fuse.metrics import calibration, scores
 from mvemo.fuse.numeric import Labels, Measures, complete, mean_finite, mean_of_finite
 from mvemo.fuse.tasks.base import LabelColumns, Outcome, ScoreColumn, Task
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
@@ -47,18 +24,18 @@ class ProbabilityTask(Task):
         return ["clips"], [[n] for n in n_clips.tolist()]
 
     def calibration(self, y_true: Labels, outputs: F64) -> dict[str, float]:
-        diagram = reliability(y_true, outputs)
+        diagram = calibration.reliability(y_true, outputs)
         return {
             "ece": diagram.ece,
             "ece_by_chance": diagram.ece_by_chance,
-            "brier": brier_score(y_true, outputs),
-            "log_loss": log_loss(y_true, outputs),
+            "brier": calibration.brier_score(y_true, outputs),
+            "log_loss": calibration.log_loss(y_true, outputs),
         }
 
     def resample(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
         drawn: dict[str, list[F64]] = {"ece": [], "brier": [], "log_loss": []}
         for proba in models.outputs:
-            brier, loss, gaps, weight = calibration_terms(models.y_true, proba)
+            brier, loss, gaps, weight = calibration.calibration_terms(models.y_true, proba)
             sums = resamples.sums(np.column_stack([brier, loss, weight, gaps]))
             n = np.where(sums[:, 2] > 0, sums[:, 2], np.nan)
             drawn["brier"].append(sums[:, 0] / n)
@@ -124,8 +101,8 @@ class Multiclass(ProbabilityTask):
         With few clips, plain log loss would prefer a penalty so strong that only the most common
         class is predicted.
         """
-        temperature = fit_temperature(log_probabilities(outputs), y_true)
-        return log_losses(y_true, apply_temperature(outputs, temperature))
+        temperature = calibration.fit_temperature(calibration.log_probabilities(outputs), y_true)
+        return calibration.log_losses(y_true, calibration.apply_temperature(outputs, temperature))
 
     def _primary(self, y_true: Labels, outputs: F64) -> float:
         return float(np.mean(outputs.argmax(axis=1) == y_true))
@@ -136,7 +113,7 @@ class Multiclass(ProbabilityTask):
         )
 
     def measure(self, y_true: Labels, outputs: F64, y_pred: Labels) -> Measures:
-        return multiclass_scores(y_true, outputs, y_pred)
+        return scores.multiclass_scores(y_true, outputs, y_pred)
 
     def summarise(
         self, pooled: Mapping[str, float], per_fold: Mapping[str, F64]
@@ -145,18 +122,17 @@ class Multiclass(ProbabilityTask):
         return {**pooled, auc: mean_of_finite(per_fold[auc]), f"{auc}_pooled": pooled[auc]}
 
     def confusion(self, y_true: Labels, y_pred: Labels, n_outputs: int) -> Ints:
-        return confusion_matrix(y_true, y_pred, n_outputs)
+        return scores.confusion_matrix(y_true, y_pred, n_outputs)
 
     def scaled_calibration(
         self, y_true: Labels, outputs: F64, folds: Ints, inner: Sequence[F64]
     ) -> dict[str, float]:
-        scores = [log_probabilities(proba) for proba in inner]
-        temperatures = np.array([fit_temperature(of_fold, y_true) for of_fold in scores])
-        scaled = apply_temperature(outputs, temperatures[folds][:, None])
-        scaled_scores = {
-            f"{name}_scaled": v for name, v in self.calibration(y_true, scaled).items()
-        }
-        return {**scaled_scores, "temperature": float(np.mean(temperatures))}
+        of_folds = map(calibration.log_probabilities, inner)
+        temperatures = np.array([calibration.fit_temperature(x, y_true) for x in of_folds])
+        scaled = calibration.apply_temperature(outputs, temperatures[folds][:, None])
+        found = self.calibration(y_true, scaled).items()
+        mean = float(np.mean(temperatures))
+        return {**{f"{name}_scaled": value for name, value in found}, "temperature": mean}
 
     def baseline(
         self, y_true: Labels, folds: Ints, k: int, n_outputs: int
@@ -173,7 +149,7 @@ class Multiclass(ProbabilityTask):
     def resample(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
         # With one fold, the mean over folds is the pooled score.
         folds = models.folds if models.k > 1 else None
-        scores = bootstrap_multiclass(models.y_true, models.outputs, resamples, folds)
+        scores = bootstrap.bootstrap_multiclass(models.y_true, models.outputs, resamples, folds)
         return {**scores, **super().resample(models, resamples)}
 
     def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
@@ -239,10 +215,11 @@ class ClassesByMCC(Multiclass):
     in_percent = False
 
     def _primary(self, y_true: Labels, outputs: F64) -> float:
-        return multiclass_scores(y_true, outputs, outputs.argmax(axis=1)).overall["mcc"]
+        return scores.multiclass_scores(y_true, outputs, outputs.argmax(axis=1)).overall["mcc"]
 
     def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
-        return np.asarray(mcc_of_counts(*class_counts(y_true, outputs, resamples)), np.float64)
+        counts = bootstrap.class_counts(y_true, outputs, resamples)
+        return np.asarray(scores.mcc_of_counts(*counts), np.float64)
 
 
 Multiclass.by_field_score = ClassesByMCC()
@@ -299,29 +276,29 @@ class Multilabel(ProbabilityTask):
     csv_kinds = ("true", "predicted", "decided")
 
     def _losses(self, y_true: Labels, outputs: F64) -> F64:
-        return log_losses(y_true, outputs)
+        return calibration.log_losses(y_true, outputs)
 
     def _primary(self, y_true: Labels, outputs: F64) -> float:
-        return mean_of_finite(roc_auc(y_true.astype(bool), outputs))
+        return mean_of_finite(scores.roc_auc(y_true.astype(bool), outputs))
 
     def fit_thresholds(self, y_true: Labels, outputs: F64) -> F64:
-        return best_thresholds(outputs, y_true)
+        return scores.best_thresholds(outputs, y_true)
 
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> Bools:
         # NaN never reaches a threshold.
-        return outputs >= (DEFAULT_THRESHOLD if thresholds is None else thresholds)
+        return outputs >= (scores.DEFAULT_THRESHOLD if thresholds is None else thresholds)
 
     def measure(self, y_true: Labels, outputs: F64, y_pred: Labels) -> Measures:
-        return multilabel_scores(y_true, outputs, y_pred)
+        return scores.multilabel_scores(y_true, outputs, y_pred)
 
     def resample(self, models: Outcome, resamples: Resamples) -> dict[str, F64]:
         decided = models.y_true, models.outputs, models.y_pred
-        scores = bootstrap_multilabel(*decided, resamples)
+        scores = bootstrap.bootstrap_multilabel(*decided, resamples)
         return {**scores, **super().resample(models, resamples)}
 
     def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
         valid = complete(outputs)
-        return mean_finite(areas(y_true.astype(bool), outputs, valid, resamples), axis=1)
+        return mean_finite(bootstrap.areas(y_true.astype(bool), outputs, valid, resamples), axis=1)
 
     def _columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
         titles = {"mcc": "MCC", "f1": "F1", "roc_auc": "AUC", "average_precision": "AP"}

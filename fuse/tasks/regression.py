@@ -43,10 +43,7 @@ class Plane:
         return f"around the median ({point}), as no scale is stated with --scale"
 
     def quadrants(self, values: F64) -> Ints:
-        """Return the index in `QUADRANTS` of values (clips, targets); -1 for NaN.
-
-        A value equal to the centre counts as high.
-        """
+        """Return indices in `QUADRANTS` of values, -1 for NaN; the centre counts as high."""
         point = values[:, [self.valence, self.arousal]]
         pleasant, excited = (point >= self.centre).T
         index = np.where(excited, np.where(pleasant, 0, 1), np.where(pleasant, 3, 2))

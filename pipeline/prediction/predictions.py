@@ -25,10 +25,10 @@ from mvemo.fuse.final.model import (
     predict_clips,
     standardise_folders,
     stored_as,
-    unlikeness,
     with_coverage,
 )
 from mvemo.fuse.final.prediction_records import records
+from mvemo.fuse.final.reference import unlikeness
 from mvemo.fuse.numeric import complete
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_types import F64

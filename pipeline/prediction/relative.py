@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
-from mvemo.fuse.final.model import FinalModel, folder_alarm
+from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.reference import folder_alarm
 from mvemo.manifests.array_types import F64
 from mvemo.manifests.dimensions import AROUSAL, QUADRANTS, place_of
 from mvemo.pipeline.console.messages import tell_note
@@ -73,8 +74,10 @@ def _quadrant(values: Mapping[str, float]) -> str | None:
 
 def reason_to_compare(model: FinalModel, clips: Sequence[ClipPrediction]) -> str:
     """Return why these clips should be compared with each other, or ''."""
-    if is_foreign(model, clips):
-        return f"these clips as a whole are unlike the music that {model.name} was made of"
+    return _foreign(model, clips) or _one_word(model, clips)
+
+
+def _one_word(model: FinalModel, clips: Sequence[ClipPrediction]) -> str:
     known = [clip for clip in clips if clip.is_predicted]
     if len(known) < MANY:
         return ""
@@ -91,22 +94,22 @@ def _word(model: FinalModel, clip: ClipPrediction) -> str | None:
     return _quadrant({n: value - middle.get(n, 0.5) for n, value in _absolute(clip).items()})
 
 
-def is_foreign(model: FinalModel, clips: Sequence[ClipPrediction]) -> bool:
-    """Return True if clips as a whole are unlike the music that a model was made of."""
+def _foreign(model: FinalModel, clips: Sequence[ClipPrediction]) -> str:
     predictors = {f"{model.name}/{predictor.name}": predictor for predictor in model.predictors}
     known = [(predictors[c.model], c.unlikeness) for c in clips if c.model in predictors]
-    return folder_alarm(model, [(predictor, far) for predictor, far in known if far is not None])
+    if folder_alarm(model, [(predictor, far) for predictor, far in known if far is not None]):
+        return f"these clips as a whole are unlike the music that {model.name} was made of"
+    return ""
 
 
 def compared(
     model: FinalModel, predictions: Sequence[ClipPrediction], relative: bool, how: str
 ) -> tuple[FinalModel, Sequence[ClipPrediction]]:
     """Return model and predictions with relative values, or only offer them: `how` gets them."""
-    reason = reason_to_compare(model, predictions)
-    if is_foreign(model, predictions):
+    if foreign := _foreign(model, predictions):
         offer = "" if relative else f", or {how} to compare them with each other"
-        tell_note(f"{reason}: judge 20 of them to see how well it does on them{offer}")
-    elif reason and not relative:
+        tell_note(f"{foreign}: judge 20 of them to see how well it does on them{offer}")
+    elif not relative and (reason := _one_word(model, predictions)):
         tell_note(f"{reason}: {how} to compare the clips with each other")
     if not relative:
         return model, predictions

@@ -19,8 +19,8 @@ from mvemo.fuse.compare_runs import (
     read_run,
     run_comparison_dict,
 )
+from mvemo.fuse.crossval.comparisons import holm, nadeau_bengio
 from mvemo.fuse.crossval.evaluation import with_repeats
-from mvemo.fuse.crossval.paired_tests import holm, nadeau_bengio
 from mvemo.fuse.report.report_files import metrics_dict, predictions_csv, write_texts
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import dump_json

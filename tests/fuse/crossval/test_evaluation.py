@@ -161,8 +161,6 @@ def test_permuted_labels_are_at_chance(task, make, tmp_path):
         assert CHANCE[task] - low < score < CHANCE[task] + 0.08, real.models[i].name
     assert primary(several[0].choice.nested).mean() < CHANCE[task] + 0.15
     if task == "multiclass":
-        pooled = several[0].models[-1].scores["roc_auc_macro_ovr_pooled"]
-        assert abs(pooled - 0.5) < 0.08
         assert recommend(several[0]) == ""
 
 
@@ -177,8 +175,8 @@ def test_labels_of_a_fold_have_no_part_in_its_predictions(task, tmp_path):
     runs = []
     for i, labels in enumerate((table.labels, changed)):
         path = write_cache(tmp_path / f"{i}.h5", replace(table, labels=labels), vectors)
-        options = {"stacked": True, "late": True, "choose_model": True, "temperature": True}
-        runs.append(evaluated(path, head=HeadSettings(), **options))
+        options = ("stacked", "late", "kernel", "choose_model", "temperature")
+        runs.append(evaluated(path, head=HeadSettings(), **dict.fromkeys(options, True)))
     for a, b in zip(runs[0].models, runs[1].models, strict=True):
         np.testing.assert_allclose(a.outputs[test], b.outputs[test], atol=2e-3)
         assert (a.outputs[~test] != b.outputs[~test]).any()
@@ -272,15 +270,6 @@ def test_clips_that_no_head_could_be_trained_for_lack_no_feature(tmp_path, songs
     assert (~sound.valid).sum() == 8 // of_song
     text = " ".join(format_table(results).split())
     assert f"have too few clips (at least two classes are needed): music1d {8 // of_song}, " in text
-
-
-def test_class_weights_make_rare_classes_count(tmp_path):
-    labels = np.where(np.arange(240) < 24, 1, 0).astype(np.int64)
-    table = replace(make_table(n=240, k=3), classes=("common", "rare"), labels=labels)
-    path = frozen_cache(tmp_path / "f.h5", table, strength=0.4, names=("c3d",))
-    plain = evaluated(path).models[0]
-    weighed = evaluated(path, head=HeadSettings(class_weight="balanced", choose_C=False)).models[0]
-    assert weighed.confusion[1, 1] > plain.confusion[1, 1]
 
 
 def test_only_many_values_are_computed_by_several_threads(tmp_path, monkeypatch):

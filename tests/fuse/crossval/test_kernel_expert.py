@@ -1,23 +1,14 @@
 """The kernel expert: what it learns, when it is chosen, and where it is left out."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from feature_samples import (
-    MODALITY,
-    crossfit_cache,
-    frozen_cache,
-    make_table,
-    spec,
-    write_cache,
-)
+from feature_samples import MODALITY, crossfit_cache, frozen_cache, make_table, spec, write_cache
 from fuse_samples import by_name, evaluated, plain_settings, primary
-from output_samples import output_cache, task_cache, task_table
+from output_samples import output_cache, task_table
 from sklearn.kernel_ridge import KernelRidge
 
 from mvemo.cache import open_cache
-from mvemo.fuse import BadFeatures, evaluate, load_heads, save_heads, scaling
+from mvemo.fuse import BadFeatures, HeadSettings, evaluate, load_heads, save_heads, scaling
 from mvemo.fuse.crossval import kernel_expert
 from mvemo.fuse.final.adaptation import linear_part
 from mvemo.fuse.final.building import build_model
@@ -65,40 +56,9 @@ def test_it_is_not_chosen_where_a_line_divides_the_classes(tmp_path):
     results = evaluated(path, kernel=True, choose_model=True, late=True)
     assert results.choice.model != KERNEL
     assert [m.name for m in results.models][-2:] == [LATE, KERNEL]
-
-
-def test_shuffled_labels_are_at_chance(corners):
-    found = by_name(evaluated(corners, kernel=True, permute_labels=True))
-    assert primary(found[KERNEL]).mean() == pytest.approx(0.5, abs=0.1)
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_every_task_is_learned(task, tmp_path):
-    path = task_cache(tmp_path / "f.h5", task_table(task), missing={"c3d": [5]}, noise=1.0)
-    results = evaluated(path, kernel=True, temperature=True, missing_modality=True)
-    found = by_name(results)
-    assert found[KERNEL].features == found["integrated"].features == tuple(MODALITY)
-    assert primary(found[KERNEL]).mean() > primary(found["integrated"]).mean() - 0.1
-    # A clip without one of the features is not predicted.
-    assert np.flatnonzero(~found[KERNEL].valid).tolist() == [5]
-    if task == "multilabel":
-        assert found[KERNEL].thresholds.shape == (3, len(results.classes))
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_labels_of_the_tested_clips_change_nothing(task, tmp_path):
-    tables = [task_table(task), task_table(task)]
-    tested = tables[0].folds == 1
-    tables[1].labels[tested] = tables[1].labels[tested][::-1]
-    outputs = []
-    for i, table in enumerate(tables):
-        # The features are those of the first table.
-        path = task_cache(tmp_path / f"{i}.h5", tables[0])
-        with open_cache(path) as cache:
-            cache.table.labels[:] = table.labels
-            made = by_name(evaluate(cache, plain_settings(kernel=True, choose_model=True)))
-        outputs.append(made[KERNEL].outputs[tested])
-    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-6)
+    named = by_name(evaluated(path, models=("c3d", "music1d", KERNEL)))
+    assert list(named) == ["c3d", "music1d", KERNEL]
+    assert named[KERNEL].features == ("c3d", "music1d")
 
 
 def test_class_weights_raise_the_recall_of_a_rare_class(tmp_path):
@@ -107,36 +67,31 @@ def test_class_weights_raise_the_recall_of_a_rare_class(tmp_path):
     rare = np.repeat(rng.random(n // 3) < 0.15, 3)
     table.labels[:] = rare
     x = (rare[:, None] + rng.normal(0, 1.0, (n, 3))).astype(np.float32)
-    path, recall = write_cache(tmp_path / "f.h5", table, [(spec("music1d", 3), x)]), []
-    for class_weight in ("none", "balanced"):
-        settings = plain_settings(kernel=True)
-        head = replace(settings.head, class_weight=class_weight)
-        with open_cache(path) as cache:
-            made = by_name(evaluate(cache, replace(settings, head=head)))[KERNEL]
-        recall.append((made.outputs.argmax(axis=1) == 1)[rare].mean())
-    assert recall[1] > recall[0] + 0.2
+    path = write_cache(tmp_path / "f.h5", table, [(spec("music1d", 3), x)])
+    plain, balanced = (
+        [m.per_output["recall"][1] for m in evaluated(path, kernel=True, head=head).models]
+        for head in (HeadSettings(choose_C=False, class_weight=w) for w in ("none", "balanced"))
+    )
+    assert (np.subtract(balanced, plain) > 0.2).all()
 
 
-def test_large_sets_do_not_have_it(corners, monkeypatch):
-    monkeypatch.setattr(kernel_expert, "MOST_CLIPS", 239)
-    assert [m.name for m in evaluated(corners, kernel=True).models] == ["music1d"]
-    with pytest.raises(BadFeatures, match="kernel: it needs at most 239 clips, got 240: leave it"):
-        evaluated(corners, models=("music1d", KERNEL))
-
-
-def test_features_that_are_not_in_memory_do_not_have_it(corners):
-    assert KERNEL not in by_name(evaluated(corners, kernel=True, memory=0.0))
-    with pytest.raises(BadFeatures, match=r"in memory \(fuse.memory\): leave it out"):
-        evaluated(corners, models=("music1d", KERNEL), memory=0.0)
-
-
-def test_it_can_be_named_next_to_its_features(tmp_path):
-    path = frozen_cache(tmp_path / "f.h5")
-    made = by_name(evaluated(path, models=("i3d", "c3d", KERNEL)))
-    assert list(made) == ["i3d", "c3d", KERNEL]
-    assert made[KERNEL].features == ("i3d", "c3d")
-    with pytest.raises(BadFeatures, match="needs at least one other model"):
-        evaluated(path, models=(KERNEL,))
+@pytest.mark.parametrize(
+    ("most", "memory", "models", "message"),
+    [
+        (239, 1.0, ("music1d", KERNEL), "kernel: it needs at most 239 clips, got 240: leave it"),
+        (240, 0.0, ("music1d", KERNEL), r"in memory \(fuse.memory\): leave it out"),
+        (240, 1.0, (KERNEL,), "needs at least one other model"),
+        (240, 1.0, ("music1d", BLENDED), "integrated-blended: it needs ratings: leave it out"),
+    ],
+)
+def test_it_is_left_out_where_it_cannot_be_made(
+    corners, monkeypatch, most, memory, models, message
+):
+    monkeypatch.setattr(kernel_expert, "MOST_CLIPS", most)
+    with pytest.raises(BadFeatures, match=message):
+        evaluated(corners, models=models, memory=memory)
+    names = [m.name for m in evaluated(corners, kernel=True, memory=memory).models]
+    assert names == ["music1d"] + [KERNEL] * (most == 240 and memory > 0)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -155,6 +110,8 @@ def test_new_clips_are_predicted_as_by_scikit_learn(task, dim, tmp_path):
     model = load_model(tmp_path / "model")
     predictor, (head,) = model.predictors[0], model.heads.select(KERNEL)
     assert predictor.name == KERNEL
+    # A clip without one of the features is not predicted.
+    assert np.flatnonzero(~by_name(results)[KERNEL].valid).tolist() == [5]
     present = np.logical_and.reduce([np.isfinite(x).all(axis=1) for x in values.values()])
     assert np.flatnonzero(~present).tolist() == [5]
     assert head.rows.shape == (present.sum(), dim * len(MODALITY))
@@ -240,11 +197,3 @@ def test_ratings_are_blended_and_new_clips_predicted_alike(stacked, tmp_path):
     error = np.abs(predicted - np.delete(results.y_true, 5, axis=0)).mean()
     assert error < np.nanmean(np.abs(found[BLENDED].outputs - results.y_true))
     assert not {BLENDED, KERNEL} & {p.name for p in linear_part(loaded).predictors}
-
-
-def test_shuffled_ratings_are_blended_at_chance_and_classes_are_not(corners, tmp_path):
-    path = output_cache(tmp_path / "f.h5", task_table("regression"))
-    settings = {"kernel": True, "permute_labels": True, "choose_model": True}
-    assert primary(by_name(evaluated(path, **settings))[BLENDED]).mean() < 0.1
-    with pytest.raises(BadFeatures, match="integrated-blended: it needs ratings: leave it out"):
-        evaluated(corners, models=("music1d", BLENDED))

@@ -136,3 +136,27 @@ def test_a_more_complex_model_must_be_better_by_one_standard_error(gains, expect
     found, best = simplest_model(task_of("multilabel"), y_true[:, None], groups, models, outputs)
     assert found.name == (simple if expected == "one" else expected)
     assert best.name == ("integrated" if np.mean(gains) > 0 else simple)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("names", [("a+b", "integrated"), ("a+b", "integrated-late")])
+def test_a_choice_does_not_depend_on_rounding(names, first):
+    """Of two models with the same predictions but for rounding, one order decides."""
+    models = [Model(name, ("a", "b"), ("audio",)) for name in names]
+    proba = np.random.default_rng(0).uniform(0.2, 0.8, (24, 1))
+    outputs = [proba * (1 - 1e-9 * (i == first)) for i in range(2)]
+    y_true, groups = np.ones((24, 1), int), [str(i // 2) for i in range(24)]
+    chosen = simplest_model(task_of("multilabel"), y_true, groups, models, outputs)
+    expected = "integrated-late" if "integrated-late" in names else "a+b"
+    assert [one.name for one in chosen] == [expected, expected]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_pair_that_has_all_features_is_the_integrated_model(task, tmp_path):
+    path = task_cache(tmp_path / "f.h5", task_table(task, n=60), names=("c3d", "music1d"))
+    results = evaluated(path, choose_model=True)
+    found = by_name(results)
+    assert found["integrated"].features == found["c3d+music1d"].features
+    np.testing.assert_array_equal(found["integrated"].outputs, found["c3d+music1d"].outputs)
+    assert {one.n_tests for one in results.comparisons} == {1}
+    assert "integrated" not in {*results.choice.inside, results.choice.model, results.choice.best}

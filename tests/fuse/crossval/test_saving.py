@@ -6,42 +6,49 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import features, frozen_cache, make_table
-from fuse_samples import evaluated
+from fuse_samples import by_name, evaluated
 from output_samples import output_features, task_cache, task_table
 
 from mvemo.fuse import load_heads, save_heads
 from mvemo.fuse.metrics.scores import best_thresholds
+from mvemo.fuse.models import LATE, STACKED
+from mvemo.fuse.numeric import decision_inputs
 from mvemo.manifests.errors import MvemoError
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
 def test_saved_heads_predict_what_was_reported(task, tmp_path):
-    table = task_table(task, n=90)
-    names = ("music1d", "c3d")
-    results = evaluated(task_cache(tmp_path / "f.h5", table, names=names, noise=1.0), refit=True)
+    table, names = task_table(task, n=90), ("music1d", "c3d")
+    path = task_cache(tmp_path / "f.h5", table, names=names, noise=1.0)
+    results = evaluated(path, stacked=True, late=True, refit=True)
     save_heads(tmp_path / "heads.npz", results)
-    saved = load_heads(tmp_path / "heads.npz")
+    saved, found = load_heads(tmp_path / "heads.npz"), by_name(results)
     assert (saved.classes, saved.facts["task"]) == (table.classes, task)
     assert saved.facts["provenance"]["features_digest"]
-    model = results.models[-1]
+    assert saved.select(LATE, 1)[0].features == names
     made = features if task == "multiclass" else output_features
-    x = np.concatenate([made(table, name) for name in model.features], axis=1)
     links = {"multiclass": "softmax", "multilabel": "sigmoid", "regression": "identity"}
-    for fold in range(3):
-        (head,) = saved.select("integrated", fold)
-        test = table.folds == fold
-        np.testing.assert_allclose(head.predict(x[test]), model.outputs[test], atol=1e-4)
-        assert head.link == links[task]
+    inputs = {"multiclass": "log-probabilities", "multilabel": "log-odds", "regression": "values"}
+    for name in ("integrated", LATE, STACKED):
+        model = found[name]
+        for fold in range(3):
+            (head,) = saved.select(name, fold)
+            of_bases = head.inputs != "features"
+            assert (head.link, of_bases) == (links[task], name != "integrated")
+            parts = [made(table, feature) for feature in model.features]
+            if of_bases:
+                assert head.inputs == inputs[task]
+                parts = [decision_inputs(found[b].outputs, head.link) for b in head.features]
+            test = table.folds == fold
+            outputs = head.predict(np.concatenate(parts, axis=1)[test])
+            np.testing.assert_allclose(outputs, model.outputs[test], atol=1e-3)
+            expected = None if model.thresholds is None else model.thresholds[fold]
+            np.testing.assert_array_equal(head.thresholds, expected)
+        (final,) = saved.select(name)
+        assert final.fold is None
         if task == "multilabel":
-            np.testing.assert_array_equal(head.thresholds, model.thresholds[fold])
-        else:
-            assert head.thresholds is None
-    (final,) = saved.select("integrated")
-    assert final.fold is None
-    assert final.coef.shape == (len(table.classes), x.shape[1])
-    if task == "multilabel":
-        expected = best_thresholds(model.outputs, table.labels)
-        np.testing.assert_array_equal(final.thresholds, expected)
+            expected = best_thresholds(model.outputs, table.labels)
+            np.testing.assert_array_equal(final.thresholds, expected)
 
 
 def test_values_stay_in_the_range_of_the_training_clips(tmp_path):

@@ -20,16 +20,9 @@ from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, evaluate
 from mvemo.fuse.conformal import GRID, PER_CLASS, Asked, members
 from mvemo.fuse.features import Features
+from mvemo.fuse.final import model as final_model
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.model import (
-    load_model,
-    predict_clips,
-    save_model,
-    standardise_folders,
-    tag_thresholds,
-    unlikeness,
-    with_coverage,
-)
+from mvemo.fuse.final.model import load_model, predict_clips, save_model, standardise_folders
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import LATE, STACKED
 from mvemo.fuse.numeric import decision_inputs
@@ -122,24 +115,6 @@ def test_second_layers_read_what_their_bases_predict(made, name):
     assert (outputs.argmax(axis=1) == TABLE.labels).mean() > 0.9
 
 
-def test_new_clips_like_the_training_clips_are_usual_and_far_ones_are_not(model, tmp_path):
-    predictor = model.predictors[0]
-    new = {key: features(TABLE, key[0]) for key in VECTORS}
-    noise = np.random.default_rng(1).normal(size=(len(TABLE), 12))
-    new = {key: x + 0.1 * noise for key, x in new.items()}
-    save_model(tmp_path, model)
-    for one in (model, load_model(tmp_path)):
-        ratios, is_copy = unlikeness(one, predictor, new)
-        assert (ratios > 1).mean() <= 0.05
-        assert is_copy.mean() > 0.9
-        far = {key: values + 20.0 for key, values in VECTORS.items()}
-        ratios, is_copy = unlikeness(one, predictor, far)
-        assert ((ratios > 1) & ~is_copy).all()
-    assert model.alarm(predictor)["false_alarms"]["plain"] <= 0.05
-    older = replace(model, facts={})
-    assert np.isnan(unlikeness(older, predictor, far)[0]).all()
-
-
 def test_a_folder_is_read_as_it_was_written(model, tmp_path):
     save_model(tmp_path, model)
     again = load_model(tmp_path)
@@ -158,11 +133,11 @@ def test_thresholds_hold_the_share_of_clips_that_is_asked(made, model):
     assert (np.diff(limits[:, 0]) >= 0).all()
     (evaluated,) = (m for m in results.models if m.name == predictor.name)
     proba = apply_temperature(evaluated.outputs, predictor.temperature)
-    sets = members(proba, with_coverage(model, Asked(0.8)).limit(predictor))
+    sets = members(proba, final_model.with_coverage(model, Asked(0.8)).limit(predictor))
     assert sets[np.arange(len(proba)), results.y_true].mean() >= 0.8
     assert predictor.expected["coverage"]["size"] >= 1
     # With --per-class, each class has a threshold, which enough of its clips are below.
-    sets = members(proba, with_coverage(model, Asked(0.8, PER_CLASS)).limit(predictor))
+    sets = members(proba, final_model.with_coverage(model, Asked(0.8, PER_CLASS)).limit(predictor))
     hits = sets[np.arange(len(proba)), results.y_true]
     assert all(hits[results.y_true == label].mean() >= 0.8 for label in set(results.y_true))
     assert predictor.limit_groups == len(set(results.groups))
@@ -300,10 +275,6 @@ def test_imported_features_and_shuffled_labels_are_refused(tmp_path):
         model_of(ratings_cache(tmp_path / "f.h5", "imported")[0])
     with pytest.raises(BadFeatures, match="shuffled"):
         model_of(frozen_cache(tmp_path / "g.h5"), permute_labels=True)
-
-
-def test_tags_without_thresholds_take_a_half(model):
-    assert tag_thresholds(model, model.predictors[0]).tolist() == [0.5] * 6
 
 
 def test_what_is_no_model_is_one_line(model, tmp_path):

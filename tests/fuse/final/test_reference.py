@@ -12,7 +12,7 @@ from mvemo.fuse import BadFeatures, evaluate
 from mvemo.fuse.features import Features
 from mvemo.fuse.final import reference
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.model import Predictor, folder_alarm, load_model, save_model, unlikeness
+from mvemo.fuse.final.model import Predictor, load_model, save_model
 from mvemo.fuse.final.reference import (
     AXES,
     FOLDER,
@@ -21,6 +21,8 @@ from mvemo.fuse.final.reference import (
     Reference,
     distances,
     fit_references,
+    folder_alarm,
+    unlikeness,
 )
 
 N, DIM = 240, 12
@@ -184,20 +186,18 @@ def test_files_that_are_not_dresses_of_the_clips_are_refused(tmp_path, changes, 
         model_of(tmp_path / "f.h5", dresses)
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_too_few_clips_have_no_limit(tmp_path, n):
-    table = make_table(n, k=0, group_size=1)
+@pytest.mark.parametrize("values", [made(1, 0), made(2, 0), np.ones((N, DIM), np.float32)])
+def test_too_few_and_equal_clips_have_no_limit(tmp_path, values):
+    table = make_table(len(values), k=0, group_size=1)
     predictor = Predictor("music1d", ("music1d",), ("audio",), {})
-    path = write_cache(tmp_path / "f.h5", table, [(spec("music1d", DIM), made(n, 0))])
+    path = write_cache(tmp_path / "f.h5", table, [(spec("music1d", DIM), values)])
     with open_cache(path) as cache:
         found = fit_references(Features(cache), cache.specs, [predictor])[1]
     assert found["music1d"]["limit"] is None
 
 
-def test_equal_clips_have_no_limit(tmp_path):
-    vectors = [(spec("music1d", DIM), np.ones((N, DIM), np.float32))]
-    model = model_of(tmp_path / "f.h5", vectors=vectors)
-    assert model.alarm(model.predictors[0])["limit"] is None
-    ratios, is_copy = judged(model, made(3, 0))
-    assert np.isnan(ratios).all()
-    assert not is_copy.any()
+def test_without_a_limit_nothing_is_known_of_new_clips(models):
+    for alarm in ({}, {"music1d": {"limit": None}}):
+        ratios, is_copy = judged(replace(models[0], facts={"alarm": alarm}), made(3, 0))
+        assert np.isnan(ratios).all()
+        assert not is_copy.any()
