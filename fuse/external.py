@@ -115,26 +115,12 @@ def results_of_predictions(
     >>> results_of_predictions(predictions).models[0].scores["accuracy"]
     0.5
     """
-    if predictions.repeats:
-        first, *others = (
-            results_of_predictions(
-                one,
-                name=name,
-                synthetic=synthetic,
-                scale=scale,
-                provenance=provenance,
-                from_logits=from_logits,
-            )
-            for one in predictions.repeats
-        )
-        return with_repeats(first, others)
-    return score_predictions(
-        _checked(predictions, from_logits),
-        name=name,
-        synthetic=synthetic,
-        scale=scale,
-        provenance=provenance,
+    facts: dict[str, Any] = {"synthetic": synthetic, "scale": scale, "provenance": provenance}
+    first, *others = (
+        score_predictions(_checked(one, from_logits), name=name, **facts)
+        for one in predictions.repeats or (predictions,)
     )
+    return with_repeats(first, others) if others else first
 
 
 def score_predictions(
@@ -148,10 +134,9 @@ def score_predictions(
     """Return `results_of_predictions` of one evaluation, without checking the predictions."""
     task = task_of(p.task).for_labels(p.classes, p.y_true, scale)
     tested = (p.folds >= 0)[:, None]
+    labels = p.y_true, p.folds, p.k
     models = tuple(
-        score_model(
-            task, Model(model, (), ()), np.where(tested, outputs, np.nan), p.y_true, p.folds, p.k
-        )
+        score_model(task, Model(model, (), ()), np.where(tested, outputs, np.nan), *labels)
         for model, outputs in p.outputs.items()
     )
     folds = parts_of_groups(zip(p.groups, p.folds.tolist(), strict=True))
@@ -171,7 +156,7 @@ def score_predictions(
         synthetic=synthetic,
         permuted=False,
         models=models,
-        baseline=score_baseline(task, p.y_true, p.folds, p.k, len(p.classes)),
+        baseline=score_baseline(task, *labels, len(p.classes)),
         provenance={
             "prediction_files": [{"name": file, "sha256": sha256} for file, sha256 in p.files],
             "prediction_notes": list(p.notes),

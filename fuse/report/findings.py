@@ -202,6 +202,12 @@ def confidence(results: Results, model: ModelResult) -> str:
 # --- clips
 
 
+def missing_features(results: Results) -> dict[str, int]:
+    """Return the number of tested clips that lack a feature, for each feature that some lack."""
+    missing = {n: int((~p[results.tested]).sum()) for n, p in results.present.items()}
+    return {name: n for name, n in missing.items() if n}
+
+
 def _not_predicted(results: Results) -> str:
     """State why some tested clips have no prediction; return '' if all have one."""
     tested = results.tested
@@ -210,8 +216,8 @@ def _not_predicted(results: Results) -> str:
         return ""
     causes = []
     if any(m.n_untrained < int((~m.valid[tested]).sum()) for m in partial):
-        missing = {name: int((~present[tested]).sum()) for name, present in results.present.items()}
-        listed = ", ".join(f"{name}: {count(n, 'clip')}" for name, n in missing.items() if n)
+        missing = missing_features(results).items()
+        listed = ", ".join(f"{name}: {count(n, 'clip')}" for name, n in missing)
         causes.append(f"a feature of a clip is missing{f' ({listed})' if listed else ''}")
     if any(m.n_untrained for m in partial):
         causes.append(f"training folds have too few clips {results.task.too_few}")

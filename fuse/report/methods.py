@@ -11,21 +11,17 @@ from typing import Any
 
 from mvemo.fuse.models import KERNEL
 from mvemo.fuse.report.summary import IN_WORDS
-from mvemo.fuse.report.text import clean, count
+from mvemo.fuse.report.text import count
 from mvemo.fuse.results import OTHERS
 from mvemo.fuse.tasks import task_of
+from mvemo.manifests.text_table import escaped
 
 # Score of the best models in 34 studies (r of a target, or MCC), and the ends of the range that the
 # meta-analysis gives for it; no other figure of it is known here.
 META_ANALYSIS = {"valence": (0.67, 0.56, 0.76), "arousal": (0.81, 0.74, 0.86), "mcc": (0.87,)}
 TITLES = {"accuracy": "accuracy", "r2_macro": "R2", "roc_auc_macro": "macro ROC-AUC", "mcc": "MCC"}
-TITLES |= {
-    "mcc_macro": "macro MCC",
-    "f1_macro": "macro F1",
-    "pearson_r": "r",
-    "r2": "R2",
-    "ccc": "CCC",
-}
+TITLES |= {"mcc_macro": "macro MCC", "f1_macro": "macro F1"}
+TITLES |= {"pearson_r": "r", "r2": "R2", "ccc": "CCC"}
 # Marks of runs whose scores are no result.
 NO_RESULT = {
     "synthetic": "the clips are generated",
@@ -52,11 +48,11 @@ def methods_facts(metrics: Facts) -> dict[str, Any]:
     return {
         "warning": reasons,
         "annotators": _annotators(metrics),
-        "methods": clean(" ".join(filter(None, paragraphs))),
-        "comparison": clean(_among_others(metrics, name))
+        "methods": escaped(" ".join(filter(None, paragraphs))),
+        "comparison": escaped(_among_others(metrics, name))
         + f" This run is not a result to compare: {reasons}." * bool(reasons),
         "checklist": [
-            {"item": item, "stated": bool(value), "text": clean(value or cure)}
+            {"item": item, "stated": bool(value), "text": escaped(value or cure)}
             for item, value, cure in _checklist(metrics, name)
         ],
     }

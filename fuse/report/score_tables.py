@@ -18,17 +18,7 @@ from mvemo.fuse.report import published
 from mvemo.fuse.report.findings import banners
 from mvemo.fuse.report.methods import STATED
 from mvemo.fuse.report.summary import describe, verdict
-from mvemo.fuse.report.tables import (
-    ID,
-    LABEL,
-    LINE,
-    TEXT,
-    Cell,
-    Column,
-    Table,
-    Value,
-    table,
-)
+from mvemo.fuse.report.tables import ID, LABEL, LINE, TEXT, Cell, Column, Table, Value, table
 from mvemo.fuse.report.text import (
     difference_text,
     fraction,

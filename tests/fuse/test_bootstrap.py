@@ -5,12 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mvemo.fuse.bootstrap import (
-    Resamples,
-    areas,
-    bootstrap_multiclass,
-    resample_groups,
-)
+from mvemo.fuse.bootstrap import Resamples, areas, bootstrap_multiclass, resample_groups
 from mvemo.fuse.metrics.scores import multiclass_scores
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Outcome
