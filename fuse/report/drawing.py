@@ -69,19 +69,11 @@ _MANY_CLASSES = 16
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with the text above and below it.
+    """A figure with the text above and below it."""
 
-    Parameters
-    ----------
-    svg
-        One ``<svg>`` element.
-    head, caption
-        Text above and text below the figure; '' for none.
-    """
-
-    svg: str
-    head: str = ""
-    caption: str = ""
+    svg: str  # one ``<svg>`` element
+    head: str = ""  # text above the figure; '' for none
+    caption: str = ""  # text below the figure; '' for none
 
 
 def bare(ax: Axes) -> None:

@@ -42,7 +42,9 @@ def methods_facts(metrics: Facts) -> dict[str, Any]:
     """
     # A run on random labels recommends no model.
     metrics = {**metrics, "choice": None if metrics["permuted"] else metrics["choice"]}
-    name = (metrics["choice"] or {}).get("model") or _best(metrics)
+    primary, models = metrics["primary_metric"], metrics["models"]
+    best = max(models, key=lambda one: models[one][primary]["mean"] or -1.0)
+    name = (metrics["choice"] or {}).get("model") or best
     paragraphs = [_data(metrics), _models(metrics), _scores(metrics, name), _software(metrics)]
     reasons = "; ".join(why for mark, why in NO_RESULT.items() if metrics.get(mark))
     return {
@@ -79,11 +81,6 @@ def methods_text(metrics: Facts) -> str:
     return "\n\n".join(blocks)
 
 
-def _best(metrics: Facts) -> str:
-    primary = metrics["primary_metric"]
-    return max(metrics["models"], key=lambda name: metrics["models"][name][primary]["mean"] or -1.0)
-
-
 def _data(metrics: Facts) -> str:
     outputs = task_of(metrics["task"]).output_nouns
     n, names = len(metrics["classes"]), ", ".join(metrics["classes"])
@@ -108,8 +105,9 @@ def _data(metrics: Facts) -> str:
 
 
 def _models(metrics: Facts) -> str:
+    features = metrics["provenance"].get("features") or {}
     described = ", ".join(
-        f"{name} ({', '.join(_facts_of(one))})" for name, (one, *_) in _features(metrics).items()
+        f"{name} ({', '.join(_facts_of(one))})" for name, (one, *_) in features.items()
     )
     settings = metrics["provenance"].get("settings") or {}
     head = settings.get("head") or {}
@@ -202,14 +200,8 @@ def _score(name: str, value: float, ends: Sequence[float] | None) -> str:
 def _software(metrics: Facts) -> str:
     provenance = metrics["provenance"]
     versions = ", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items())
-    command = provenance.get("command")
-    text = f"Software: {versions}." if versions else ""
-    return text + (f" Command: `{command}`." if command else "")
-
-
-def _features(metrics: Facts) -> Facts:
-    features: Facts = metrics["provenance"].get("features") or {}
-    return features
+    text = f"Software: {versions}." * bool(versions)
+    return text + (f" Command: `{c}`." if (c := provenance.get("command")) else "")
 
 
 def _among_others(metrics: Facts, name: str) -> str:
@@ -243,7 +235,7 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
     expected = metrics["choice"] or metrics["models"][name]
     value, ends = _primary(metrics, expected)
     digest = provenance.get("manifest_digest") or ""
-    source = ", ".join(_features(metrics)) * (metrics["protocol"] != "imported")
+    source = ", ".join(provenance.get("features") or ()) * (metrics["protocol"] != "imported")
     first = _score(TITLES[metrics["primary_metric"]], value, ends) if ends else ""
     compared = [_score(*one) for one in _compared(_expected(metrics, name))]
     tests = [c for c in metrics["comparisons"] if c["p"] is not None]
@@ -254,12 +246,9 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
     grouped = f"{n_clips} clips in {n_groups} groups" if n_groups < n_clips else ""
     lost = ", ".join(f"{name} {n}" for name, n in metrics.get("missing", {}).items() if n)
     audited = count(len(metrics.get("audit", ())), "finding") * bool(settings.get("audit"))
+    data = f"{metrics['name']}, {n_clips} clips" + f", digest {digest[:12]}" * bool(digest)
     return [
-        (
-            "data",
-            f"{metrics['name']}, {n_clips} clips" + f", digest {digest[:12]}" * bool(digest),
-            "",
-        ),
+        ("data", data, ""),
         ("source", "", "cite the data set, with its version and where it can be found"),
         ("licence", "", "state the licence of the media and of the labels"),
         ("groups", grouped, "every clip is its own group: are songs, artists or films shared?"),
@@ -272,11 +261,7 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
         ("primary score with interval", first, "an interval"),
         ("scores of meta-analyses", "; ".join(compared), "MCC, or r and R2"),
         ("baseline", metrics["baseline"]["name"], ""),
-        (
-            "test against a simpler model",
-            count(len(tests), "pair") if tests else "",
-            "a paired test",
-        ),
+        ("test against a simpler model", count(len(tests), "pair") * bool(tests), "a paired test"),
         ("check on random labels", chance_text, "mvemo-cv FEATURES --permute-labels 20"),
         ("audit of the data", audited, "mvemo audit FEATURES"),
         ("clips without a feature", lost or "none", ""),

@@ -56,9 +56,7 @@ def test_independent_vectors_have_no_near_pairs(dim):
         len(near_pairs(unit(sample(seed, 500, dim)), np.arange(500)).pairs) for seed in range(20)
     ]
     assert sum(n > 0 for n in found) <= 1
-
-
-def test_whole_numbers_that_are_often_equal_are_no_copies():
+    # Whole numbers are often equal without being copies.
     values = np.random.default_rng(0).integers(0, 4, (400, 2)).astype(float)
     assert len(near_pairs(unit(values), np.arange(400)).pairs) == 0
 
