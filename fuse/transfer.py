@@ -202,9 +202,9 @@ def _relabelled(
 
 
 def _class_names(table: ClipTable, scheme: Scheme | str | None) -> list[str | None]:
-    rated = table.task == "regression" and scheme == "quadrants"
-    if rated and (plane := plane_of(table.classes, table.labels, table.scale)):
-        return [QUADRANTS[i] for i in plane.quadrants(table.labels)]
+    rated, labels = table.task == "regression", np.asarray(table.labels, np.float64)
+    if scheme == "quadrants" and rated and (plane := plane_of(table.classes, labels, table.scale)):
+        return [QUADRANTS[i] for i in plane.quadrants(labels)]
     if table.task != "multiclass":
         raise BadFeatures(
             f"{table.name}: expected classes, or valence and arousal with --scheme quadrants, got "

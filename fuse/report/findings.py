@@ -38,11 +38,8 @@ def banners(results: Results) -> list[Banner]:
     )
     serious = []
     if by_others:
-        straddling = ""
-        if results.provenance.get("groups_in_several_folds"):
-            straddling = (
-                " Some groups are in more than one fold: scores on new groups will be lower."
-            )
+        straddling = " Some groups are in more than one fold: scores on new groups will be lower."
+        straddling *= bool(results.provenance.get("groups_in_several_folds"))
         text = (
             "mvemo neither trained nor ran this model, so the model may have seen the clips that "
             f"it is scored on.{straddling}"

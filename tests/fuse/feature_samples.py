@@ -52,12 +52,10 @@ def spec(name, dim, protocol="frozen", fold=None, trained_on=(), modality=None):
     )
 
 
-def features(table, name, dim=12, strength=1.0, seed=0, pairs=None):
-    """float32 (clips, dim): class means plus noise; `pairs` of classes share a mean."""
+def features(table, name, dim=12, strength=1.0, seed=0):
+    """float32 (clips, dim): class means plus noise."""
     rng = np.random.default_rng([seed, sum(map(ord, name))])
     means = rng.normal(size=(len(table.classes), dim)) * strength
-    for a, b in pairs or ():
-        means[b] = means[a]
     return (means[table.labels] + rng.normal(size=(len(table), dim))).astype(np.float32)
 
 
@@ -70,7 +68,7 @@ def memory(table, **values):
     return MemoryStore(table, vectors, Path(table.name))
 
 
-def write_cache(path, table, vectors, *, missing=None, failures=()):
+def write_cache(path, table, vectors, *, missing=None):
     """Write a cache: (spec, float32 (clips, dim)) pairs; `missing`: name -> rows left out."""
     with CacheWriter(path, table, provenance={"command": "made"}, commit_rows=10_000) as writer:
         for item, values in vectors:
@@ -78,8 +76,6 @@ def write_cache(path, table, vectors, *, missing=None, failures=()):
             for i, clip in enumerate(table.clip_ids):
                 if i not in absent:
                     writer.put(item, clip, item.key(f"content {i}"), values[i])
-        for failure in failures:
-            writer.fail(*failure)
         writer.curve("c3d@all", {"epoch": [1.0], "train_loss": [2.0], "val_loss": [1.5]})
     return path
 

@@ -110,10 +110,8 @@ def test_the_same_run_again_shows_no_difference(runs, tmp_path):
 
 def test_models_of_other_names_are_compared_with_each_other(runs, tmp_path):
     base, a, _ = runs
-    forest, boosting = (
-        replace(m, name=n) for m, n in zip(a.models[:2], ("forest", "boosting"), strict=True)
-    )
     run, other = base / "a", tmp_path / "rf"
+    forest, boosting = replace(a.models[0], name="forest"), replace(a.models[1], name="boosting")
     write_report(replace(a, models=(forest, boosting)), other)
     # Without names in common every model is tested against every other.
     assert len(pairs(run, other)) == 2 * len(a.models)

@@ -245,6 +245,10 @@ def test_rounded_probabilities_are_taken_as_they_are_or_divided_by_their_sum(tmp
     (note,) = predictions.notes
     assert note.startswith("In 1 of 2 rows the probabilities")
     assert note in scoring_note(results_of_predictions(predictions))
+    in_memory = dataclasses.replace(predictions, outputs={"m": np.array([[0.66, 0.33, 0]] * 2)})
+    results = results_of_predictions(in_memory)
+    np.testing.assert_array_equal(results.models[0].outputs.sum(axis=1), [1, 1])
+    assert "divided by their sum" in results.provenance["prediction_notes"][-1]
     for row in ("0.33,0.33,0.31", "0.3,0.3,0.3", "0.3300,0.3300,0.3300"):
         with pytest.raises(BadFeatures, match=r"the probabilities sum to 0\.9"):
             read(tmp_path, f"clip_id,label,x,y,z\na,x,{row}\n")
@@ -329,10 +333,8 @@ def test_logits_of_a_file_and_in_memory(tmp_path, task):
     with pytest.raises(BadFeatures, match=r"csv:2: expected a probability .*--from-logits"):
         read(tmp_path, text, task=task)
     of_file = read(tmp_path, text, task=task, from_logits=True)
-    logits = {"x": np.array([[2.5, -1], [-3, 1]])}
-    in_memory = results_of_predictions(
-        dataclasses.replace(of_file, outputs=logits), from_logits=True
-    )
+    logits = dataclasses.replace(of_file, outputs={"x": np.array([[2.5, -1], [-3, 1]])})
+    in_memory = results_of_predictions(logits, from_logits=True)
     np.testing.assert_array_equal(in_memory.models[0].outputs, of_file.outputs["x"])
     total = of_file.outputs["x"].sum(axis=1)
     assert np.allclose(total, 1) == (task == "multiclass")
@@ -363,10 +365,3 @@ def test_predictions_in_memory_are_checked_as_files_are(changes, message):
     predictions = Predictions(**{**facts, **arrays, **changes})
     with pytest.raises(BadFeatures, match=message):
         results_of_predictions(predictions)
-
-
-def test_rounded_probabilities_in_memory_are_divided_by_their_sum(tmp_path):
-    rounded = dataclasses.replace(read(tmp_path, GOOD), outputs={"m": np.array([[0.66, 0.33]] * 3)})
-    results = results_of_predictions(rounded)
-    np.testing.assert_array_equal(results.models[0].outputs.sum(axis=1), [1, 1, 1])
-    assert "divided by their sum" in results.provenance["prediction_notes"][0]

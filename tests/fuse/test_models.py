@@ -27,9 +27,7 @@ def test_choosing_by_name_keeps_the_asked_order():
     assert [m.name for m in chosen] == ["integrated", "c3d"]
     with pytest.raises(BadFeatures, match=r"'resnet': expected one of .*integrated"):
         chosen_models(PAPERS, ["resnet"])
-
-
-def test_any_features_are_joined_by_name():
+    # Any features are joined by name.
     assert chosen_models(PAPERS, ["music1d+music2d"])[0].modalities == ("audio",)
     (model,) = chosen_models(PAPERS, ["i3d+c3d+music1d"])
     assert (model.features, model.modalities) == (("i3d", "c3d", "music1d"), ("audio", "video"))

@@ -101,11 +101,8 @@ def test_segments_that_do_not_belong_together_are_refused(what, name):
     values[1] = values[-1]
     with pytest.raises(BadFeatures, match=f"song 0@10' differs in its {what} from"):
         song_level(replace(results, **{name: values}))
-
-
-def test_an_unknown_rule_is_refused():
     with pytest.raises(BadFeatures, match="one of mean, log-mean, vote"):
-        song_level(segments(), rule="median")
+        song_level(results, rule="median")
 
 
 def test_of_permuted_labels_that_of_the_first_segment_counts():

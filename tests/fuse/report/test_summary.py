@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from fuse_samples import NASTY, empty_results, make_results, nasty_results, primary
 
 from mvemo.fuse.crossval.comparisons import compare_results, with_uncertainty
@@ -103,11 +102,11 @@ def test_the_verdict_is_on_the_model_of_the_choice(results):
     assert f"The highest score is that of {best_model(results).name}, " in " ".join(how)
 
 
-@pytest.mark.parametrize(("low", "doubtful"), [(0.01, True), (0.9, False)])
-def test_a_baseline_inside_the_interval_is_said(results, low, doubtful):
-    changed = replace(best_model(results), intervals={"accuracy": (low, 1.0)})
-    _, how, _ = opening(replace(results, models=(changed,)))
-    assert ("the model may not be better" in " ".join(how)) == doubtful
+def test_a_baseline_inside_the_interval_is_said(results):
+    for low, doubtful in ((0.01, True), (0.9, False)):
+        changed = replace(best_model(results), intervals={"accuracy": (low, 1.0)})
+        _, how, _ = opening(replace(results, models=(changed,)))
+        assert ("the model may not be better" in " ".join(how)) == doubtful
 
 
 def test_narrow_nets_are_named_on_top(results):
