@@ -164,6 +164,7 @@ def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
     for name, changes, text in (
         ("seed", {"folds": (a.folds + 1) % 6}, moved),
         ("k", None, "number of folds is 5, not 6"),
+        ("twice", {"repeats": (a, a)}, "number of repeats is 2, not 1"),
         ("few", None, "10 are missing and 0 are new, for example 'clip 110'"),
         ("label", {"y_true": labels}, "labels of 1 clips differ, for example 'clip 3'$"),
         ("groups", {"groups": a.clip_ids}, "the groups of 120 clips differ"),

@@ -19,9 +19,9 @@ def sample(seed, n=600, dim=32):
 def test_equal_and_near_vectors_of_other_groups_are_found(n):
     values = sample(0, n)
     values[[7, 8]] = values[[300, 9]]
-    values[n - 1] = values[20] + 1e-3
+    values[[n - 1, 11]] = values[[20, 40]] + 1e-3
     group = np.arange(n)
-    group[8] = group[9]
+    group[[8, 11]] = group[[9, 40]]
     near = near_pairs(unit(values), group)
     assert near.pairs.tolist() == [[7, 300], [20, n - 1]]
     assert near.equal.tolist() == [True, False]

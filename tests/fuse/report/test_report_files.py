@@ -83,7 +83,9 @@ def test_metrics_of_tags_and_of_values(outputs):
         score = entry[f"{name}_macro"]
         assert score["mean"] == pytest.approx(np.mean(score["per_fold"]))
         for i, output in enumerate(outputs.classes):
-            assert entry["per_output"][output][name] == model.per_output[name][i]
+            of_output = entry["per_output"][output]
+            assert of_output[name] == model.per_output[name][i]
+            assert of_output["intervals"][name] == list(model.intervals[f"{name}:{i}"])
         low, high = entry["intervals"]["primary"]
         assert low < high
     assert found["models"]["c3d"]["predicted"] == 89
