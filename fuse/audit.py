@@ -42,6 +42,27 @@ FEWEST, MOST_SCORED = 20, 20_000
 BY_CHANCE = 0.01
 # Columns whose variance is divided among groups and labels at a time.
 COLUMNS = 256
+_REMOVE = "--exclude {0}, or import it again without them (--skip-columns)"
+_JOIN = "--merge-groups joins their groups, --drop-duplicates keeps one of them"
+# Cure of each kind of fault; {0} is the feature.
+CURES = {
+    "shifted-rows": "correct the rows of the table, and import it again",
+    "outlier": "look at the clips; they are not used for scaling",
+    "constant": _REMOVE,
+    "duplicate-columns": _REMOVE,
+    "units": _REMOVE,
+    "duplicate-across-groups": _JOIN,
+    "duplicate-across-splits": _JOIN,
+    "label-conflict": "correct the labels: see 'mvemo labels'",
+    "label-leakage": "--exclude {0}, unless you know how it was made",
+    "rows-mismatch": "check the order of rows in the files of features and labels",
+    "batch-effect": "keep groups whole, and try --set fuse.within_groups=true",
+    "source-across-groups": "--merge-groups joins their groups",
+    "source-across-splits": "put the clips of a source into one split, or test without these clips",
+}
+# Rows of a fault that concerns all clips.
+NO_ROWS: Ints = np.zeros(0, np.int64)
+Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -53,17 +74,12 @@ class Finding:
     clips: tuple[str, ...]  # ids; empty if the fault concerns all clips
     message: str
     cure: str
-    pairs: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # of equal or near vectors
+    pairs: Pairs = field(default=(), repr=False)  # of equal or near vectors
 
     def record(self) -> dict[str, Any]:
         """Return the finding as JSON values."""
-        return {
-            "kind": self.kind,
-            "feature": self.feature,
-            "clips": list(self.clips),
-            "message": self.message,
-            "cure": self.cure,
-        }
+        names = ("kind", "feature", "clips", "message", "cure")
+        return {name: getattr(self, name) for name in names} | {"clips": list(self.clips)}
 
 
 class Findings(Tabular, tuple[Finding, ...]):
@@ -152,6 +168,13 @@ class _Audit:
     def ids(self, rows: Ints) -> tuple[str, ...]:
         return tuple(self.table.clip_ids[row] for row in rows.tolist())
 
+    def finding(
+        self, kind: str, name: str, rows: Ints, message: str, pairs: Pairs = (), cure: str = ""
+    ) -> Finding:
+        """Return a fault of a feature, or of the labels or groups if `name` is empty."""
+        text = f"{name}: {message}" if name else message
+        return Finding(kind, name, self.ids(rows), text, cure or CURES[kind].format(name), pairs)
+
     def feature(self, name: str, matrix: Matrix) -> Iterator[Finding]:
         """Yield the findings of one feature."""
         rows = np.flatnonzero(matrix.present)
@@ -166,22 +189,12 @@ class _Audit:
             # Nets of mvemo may have units that never fire, which is no fault of the data.
             yield from self._columns(name, values, far, scaling.scale)
             if (shifted := shifted_rows(values)).any():
-                yield Finding(
-                    "shifted-rows",
-                    name,
-                    self.ids(rows[shifted]),
-                    f"{name}: the values of {shifted.sum()} of {len(rows)} clips are one column "
-                    "to the left or right of where they belong",
-                    "correct the rows of the table, and import it again",
-                )
+                which = f"the values of {shifted.sum()} of {len(rows)} clips"
+                message = f"{which} are one column to the left or right of where they belong"
+                yield self.finding("shifted-rows", name, rows[shifted], message)
         if far.any():
-            yield Finding(
-                "outlier",
-                name,
-                self.ids(rows[far]),
-                f"{name}: {far.sum()} of {len(rows)} clips are far from all others",
-                "look at the clips; they are not used for scaling",
-            )
+            message = f"{far.sum()} of {len(rows)} clips are far from all others"
+            yield self.finding("outlier", name, rows[far], message)
         yield from self._duplicates(name, values, rows)
         trained = protocols - {"frozen", "imported", "none"}
         if self.labelled and not constant.all() and not trained:
@@ -200,23 +213,20 @@ class _Audit:
             yield from self._batches(name, values, scaling, rows)
 
     def _columns(self, name: str, values: F32, far: Bools, scale: F64) -> Iterator[Finding]:
-        dim, constant = values.shape[1], values.min(axis=0) == values.max(axis=0)
-        cure = f"--exclude {name}, or import it again without them (--skip-columns)"
-        if constant.any():
-            message = f"{name}: {constant.sum()} of {dim} columns are constant"
-            yield Finding("constant", name, (), f"{message}: {_numbers(constant)}", cure)
-        if constant.all():
-            return
-        repeated = repeated_columns(values, far)
-        if repeated.any():
-            message = (
-                f"{name}: {repeated.sum()} of {dim} columns equal another column or a multiple"
-            )
-            yield Finding("duplicate-columns", name, (), f"{message}: {_numbers(repeated)}", cure)
-        other_unit = ~constant & (scale > UNITS * np.median(scale[~constant]))
-        if other_unit.any():
-            message = f"{name}: {other_unit.sum()} of {dim} columns have values of another size"
-            yield Finding("units", name, (), f"{message}: {_numbers(other_unit)}", cure)
+        constant = values.min(axis=0) == values.max(axis=0)
+
+        def of_columns(kind: str, mask: Bools, fault: str) -> Iterator[Finding]:
+            if mask.any():
+                message = f"{mask.sum()} of {len(mask)} columns {fault}: {_numbers(mask)}"
+                yield self.finding(kind, name, NO_ROWS, message)
+
+        yield from of_columns("constant", constant, "are constant")
+        if not constant.all():
+            repeated = repeated_columns(values, far)
+            fault = "equal another column or a multiple"
+            yield from of_columns("duplicate-columns", repeated, fault)
+            other_unit = ~constant & (scale > UNITS * np.median(scale[~constant]))
+            yield from of_columns("units", other_unit, "have values of another size")
 
     def _duplicates(self, name: str, values: F32, rows: Ints) -> Iterator[Finding]:
         # Rows whose columns are all at their minimum (silence) are equal without being copies.
@@ -231,44 +241,32 @@ class _Audit:
             return
         pairs = rows[near.pairs]
         n_equal, n_near = len(near.rows(equal=True)), len(near.rows())
-        cure = "--merge-groups joins their groups, --drop-duplicates keeps one of them"
         alike = (
             f"equal or nearly equal vectors (cosine above {near.threshold:.4f}, which random "
             "pairs hardly reach)"
         )
-        yield Finding(
-            "duplicate-across-groups",
-            name,
-            self.ids(np.unique(pairs)),
-            f"{name}: {n_near} of {len(rows)} clips have {alike} in another group; {n_equal} of "
-            "them equal ones",
-            cure,
-            tuple((self.table.clip_ids[a], self.table.clip_ids[b]) for a, b in pairs.tolist()),
+        message = (
+            f"{n_near} of {len(rows)} clips have {alike} in another group; {n_equal} of them "
+            "equal ones"
         )
+        names = tuple((self.table.clip_ids[a], self.table.clip_ids[b]) for a, b in pairs.tolist())
+        yield self.finding("duplicate-across-groups", name, np.unique(pairs), message, names)
         if self.splits is not None:
             split = np.array([self.splits.get(clip, "") for clip in self.table.clip_ids])[pairs]
             crossing = split[:, 0] != split[:, 1]
             if crossing.any():
-                yield Finding(
-                    "duplicate-across-splits",
-                    name,
-                    self.ids(np.unique(pairs[crossing])),
-                    f"{name}: {crossing.sum()} pairs of clips in different splits have {alike}; "
-                    f"{(crossing & near.equal).sum()} of them equal ones",
-                    cure,
+                message = (
+                    f"{crossing.sum()} pairs of clips in different splits have {alike}; "
+                    f"{(crossing & near.equal).sum()} of them equal ones"
                 )
+                across = np.unique(pairs[crossing])
+                yield self.finding("duplicate-across-splits", name, across, message)
         if self.labelled:
             apart = np.abs(self.y[pairs[:, 0]] - self.y[pairs[:, 1]]).max(axis=1)
-            limit = 2 * self.y.std(axis=0).max() if self.is_numeric else 0.5
-            if (apart > limit).any():
-                yield Finding(
-                    "label-conflict",
-                    name,
-                    self.ids(np.unique(pairs[apart > limit])),
-                    f"{name}: {(apart > limit).sum()} pairs of clips with different labels have "
-                    f"{alike}",
-                    "correct the labels: see 'mvemo labels'",
-                )
+            apart = apart > (2 * self.y.std(axis=0).max() if self.is_numeric else 0.5)
+            if apart.any():
+                message = f"{apart.sum()} pairs of clips with different labels have {alike}"
+                yield self.finding("label-conflict", name, np.unique(pairs[apart]), message)
 
     def leakage(self) -> Iterator[Finding]:
         """Yield features that were made from the labels, and rows in another order than these."""
@@ -284,26 +282,20 @@ class _Audit:
                 )
             if known.made:
                 facts.append(f"all columns explain up to {known.block:.1%} of a label's")
-            yield Finding(
-                "label-leakage",
-                name,
-                (),
-                f"{name}: {' and '.join(facts)} on clips of other groups, as only values made "
-                "from the labels do",
-                f"--exclude {name}, unless you know how it was made",
+            message = (
+                f"{' and '.join(facts)} on clips of other groups, as only values made from the "
+                "labels do"
             )
+            yield self.finding("label-leakage", name, NO_ROWS, message)
         related = not self.labelled or any(
             known.chance < BY_CHANCE for known in self.known.values()
         )
         if names := () if related else rows_mismatch(self.compared, self.y):
-            yield Finding(
-                "rows-mismatch",
-                "",
-                (),
+            message = (
                 f"the labels are unrelated to every feature, but {listed(names)} agree with each "
-                "other: the rows may belong to other clips than the labels",
-                "check the order of rows in the files of features and labels",
+                "other: the rows may belong to other clips than the labels"
             )
+            yield self.finding("rows-mismatch", "", NO_ROWS, message)
 
     def _batches(self, name: str, values: F32, scaling: Scaling, rows: Ints) -> Iterator[Finding]:
         group = np.unique(self.group[rows], return_inverse=True)[1].reshape(-1)
@@ -334,14 +326,11 @@ class _Audit:
             for part, n in ((of_groups, len(sizes)), (of_labels, design.shape[1]))
         ]
         if shares[0] > BATCH and shares[0] > BATCH_RATIO * max(shares[1], 0.0):
-            yield Finding(
-                "batch-effect",
-                name,
-                (),
-                f"{name}: groups explain {shares[0]:.0%} of the variance, labels {shares[1]:.0%}: "
-                "the feature tells groups apart better than labels",
-                "keep groups whole, and try --set fuse.within_groups=true",
+            message = (
+                f"groups explain {shares[0]:.0%} of the variance, labels {shares[1]:.0%}: "
+                "the feature tells groups apart better than labels"
             )
+            yield self.finding("batch-effect", name, NO_ROWS, message)
 
     def sources(self) -> Iterator[Finding]:
         """Yield clips named as pieces of one source that are in several groups or splits."""
@@ -356,17 +345,12 @@ class _Audit:
                 rows = np.sort(np.concatenate(apart))
                 ids = self.table.clip_ids
                 pairs = tuple((ids[r[0]], ids[row]) for r in apart for row in r[1:])
-                yield Finding(
-                    f"source-across-{what}",
-                    "",
-                    self.ids(rows),
+                message = (
                     f"{len(rows)} clips are, by their names, pieces of {len(apart)} sources that "
-                    f"are in several {what}, such as {listed(self.ids(rows)[:2])}",
-                    "--merge-groups joins their groups"
-                    if what == "groups"
-                    else "put the clips of a source into one split, or test without these clips",
-                    pairs if what == "groups" else (),
+                    f"are in several {what}, such as {listed(self.ids(rows)[:2])}"
                 )
+                pairs = pairs if what == "groups" else ()
+                yield self.finding(f"source-across-{what}", "", rows, message, pairs)
 
     def few_groups(self) -> Iterator[Finding]:
         """Yield classes and tags that too few groups have for the folds."""
@@ -375,13 +359,9 @@ class _Audit:
         for name, has in zip(self.table.classes, self.y.T > 0.5, strict=True):
             n = len(np.unique(self.group[has]))
             if has.any() and n < self.k:
-                yield Finding(
-                    "few-groups",
-                    "",
-                    self.ids(np.flatnonzero(has)),
-                    f"{name}: its {has.sum()} clips are in {n} groups, fewer than {self.k} folds",
-                    f"use --folds {max(2, n)}, or add clips of other groups",
-                )
+                text = f"{name}: its {has.sum()} clips are in {n} groups, fewer than {self.k} folds"
+                cure = f"use --folds {max(2, n)}, or add clips of other groups"
+                yield self.finding("few-groups", "", np.flatnonzero(has), text, cure=cure)
 
 
 def _numbers(mask: Bools, most: int = 8) -> str:

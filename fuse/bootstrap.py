@@ -21,12 +21,7 @@ import numpy as np
 import scipy  # imports scipy.sparse at its first use: predicting does not need it
 from numpy.typing import NDArray
 
-from mvemo.fuse.metrics.scores import (
-    decision_scores,
-    kappa_of_counts,
-    mcc_of_counts,
-    mcc_of_tags,
-)
+from mvemo.fuse.metrics.scores import decision_scores, kappa_of_counts, mcc_of_counts, mcc_of_tags
 from mvemo.fuse.numeric import complete, mean_finite, ratio
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 

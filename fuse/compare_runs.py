@@ -11,29 +11,20 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
-from mvemo.fuse.crossval import comparisons
 from mvemo.fuse.crossval.comparisons import Comparison, by_scores, compare_models, names_of_tests
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.external import Predictions
 from mvemo.fuse.numeric import mean_of_finite
 from mvemo.fuse.prediction_files import read_predictions
+from mvemo.fuse.report import text
 from mvemo.fuse.report.report_files import comparison_facts
 from mvemo.fuse.report.tables import TEXT, Cell, Column, Table, table
-from mvemo.fuse.report.text import (
-    clean,
-    columns,
-    count,
-    difference_text,
-    fraction,
-    p_text,
-    score_text,
-    wrap,
-)
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task
-from mvemo.manifests.array_types import Ints
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import to_json_values
 from mvemo.manifests.text_files import read_json
+from mvemo.manifests.text_table import escaped
 
 
 @dataclass(frozen=True)
@@ -69,25 +60,25 @@ def compare_runs(
     """
     if len(chosen) < 2:
         raise BadFeatures(f"expected at least two runs to compare, got {len(chosen)}")
-    choices = _read_choices([str(text) for text in chosen])
+    choices = _read_choices(list(map(str, chosen)))
     members = {
         f"{run.name}:{name}": (run, name)
         for run, model in choices
         for name in _chosen_models(run, model)
     }
-    first, _ = choices[0]
+    first, task = choices[0][0], choices[0][0].task
     repeats = []
     for r, one in enumerate(first.repeats):
         outputs = {label: run.repeats[r].outputs[name] for label, (run, name) in members.items()}
-        repeats.append(replace(one, outputs=outputs))
+        repeats.append(FoldedOutputs(task, one.y_true, one.groups, one.folds, one.k, outputs))
     scores = {}
     for label in members:
         per_fold = [
-            first.task.primary_per_fold(one.y_true, one.outputs[label], one.folds, one.k)
+            task.primary_per_fold(one.y_true, one.outputs[label], one.folds, one.k)
             for one in repeats
         ]
         scores[label] = mean_of_finite(np.concatenate(per_fold))
-    resamples = resample_groups(first.groups, n_resamples, seed)
+    resamples = resample_groups(first.repeats[0].groups, n_resamples, seed)
     comparisons = tuple(compare_models(repeats, _pairs(choices), resamples))
     runs = tuple({run.name: run for run, _ in choices}.values())
     return RunComparison(runs, scores, comparisons, members, n_resamples)
@@ -95,39 +86,33 @@ def compare_runs(
 
 def format_run_comparison(comparison: RunComparison) -> str:
     """Return the tables for the terminal: every model's score, and every difference."""
-    first = comparison.runs[0]
-    task, k = first.task, first.repeats[0].k
-    lines = [
-        wrap(f"{clean(run.name)}: {', '.join(run.flags)}", mark="! ")
-        for run in comparison.runs
-        if run.flags
+    task, repeats = comparison.runs[0].task, comparison.runs[0].repeats
+    flagged = [
+        f"{escaped(run.name)}: {', '.join(run.flags)}" for run in comparison.runs if run.flags
     ]
-    times = f", {len(first.repeats)} times" if len(first.repeats) > 1 else ""
-    lines.append(
-        wrap(
-            f"{count(len(comparison.runs), 'run')} on the same {len(first.clip_ids)} clips in "
-            f"{len(set(first.groups))} groups and {count(k, 'fold')}{times}"
-        )
-    )
+    lines = [text.wrap(line, mark="! ") for line in flagged]
+    times = f", {len(repeats)} times" if len(repeats) > 1 else ""
+    on = f"{_clips_and_groups(comparison)} and {text.count(repeats[0].k, 'fold')}{times}"
+    lines.append(text.wrap(f"{text.count(len(comparison.runs), 'run')} on the same {on}"))
     title = task.primary_title + " %" * task.in_percent
     others = {label: comparison.other_scores(label) for label in comparison.scores}
     rows = [
-        [clean(label), score_text(task, score), *map(fraction, others[label].values())]
+        [escaped(label), text.score_text(task, score), *map(text.fraction, others[label].values())]
         for label, score in comparison.scores.items()
     ]
-    titles = [clean(title) for title in next(iter(others.values()))]
-    lines += ["", *columns([["model", title, *titles], *rows]), ""]
+    titles = [escaped(title) for title in next(iter(others.values()))]
+    lines += ["", *text.columns([["model", title, *titles], *rows]), ""]
     header = ["model", "against", "score", "difference", "95 % interval", "p", "p (Holm)"]
     rows, tests = [], by_scores(task, comparison.comparisons)
     for of, c in tests:
-        ends = " to ".join(score_text(of, end, "+") for end in c.interval)
-        facts = [ends, p_text(c.p), p_text(c.p_holm) + " *" * bool(c.significant)]
+        ends = " to ".join(text.score_text(of, end, "+") for end in c.interval)
+        facts = [ends, text.p_text(c.p), text.p_text(c.p_holm) + " *" * bool(c.significant)]
         facts = ["same", "", ""] if c.same else facts
-        names = [clean(c.model), clean(c.reference), of.primary_title + " %" * of.in_percent]
-        rows.append([*names, score_text(of, c.mean, "+"), *facts])
-    lines += [*columns([header, *rows], left=3), ""]
+        names = [escaped(c.model), escaped(c.reference), of.primary_title + " %" * of.in_percent]
+        rows.append([*names, text.score_text(of, c.mean, "+"), *facts])
+    lines += [*text.columns([header, *rows], left=3), ""]
     lines.append(
-        wrap(
+        text.wrap(
             f"{task.primary_title}: mean over folds; {', '.join(titles)}: pooled. Difference: mean "
             "over folds, on the clips that both predicted; positive if the model in the first "
             "column is better. Interval: "
@@ -139,32 +124,35 @@ def format_run_comparison(comparison: RunComparison) -> str:
     return "\n".join(lines)
 
 
+def _clips_and_groups(comparison: RunComparison) -> str:
+    one = comparison.runs[0].repeats[0]
+    return f"{len(one.clip_ids)} clips in {len(set(one.groups))} groups"
+
+
 def comparison_tables(comparison: RunComparison) -> list[Table]:
-    first = comparison.runs[0]
-    task = first.task
-    scores = comparison.scores
+    task, scores = comparison.runs[0].task, comparison.scores
     top = max(scores[name] for c in comparison.comparisons for name in (c.model, c.reference))
 
     def score(label: str) -> Cell:
-        return Cell(score_text(task, scores[label]), strong=scores[label] == top)
+        return Cell(text.score_text(task, scores[label]), strong=scores[label] == top)
 
     def others(label: str) -> str:
-        return ", ".join(map(fraction, comparison.other_scores(label).values()))
+        return ", ".join(map(text.fraction, comparison.other_scores(label).values()))
 
     rows: list[list[str | Cell]] = []
     for of, c in by_scores(task, comparison.comparisons):
-        interval = "same" if c.same else difference_text(of, c.interval)
-        change = Cell(score_text(of, c.mean, "+"), below=interval)
+        interval = "same" if c.same else text.difference_text(of, c.interval)
+        change = Cell(text.score_text(of, c.mean, "+"), below=interval)
         pair = [(label, score(label), others(label)) for label in (c.model, c.reference)]
-        rows.append([*pair[0], *pair[1], of.primary_title, change, p_text(c.p_holm)])
+        rows.append([*pair[0], *pair[1], of.primary_title, change, text.p_text(c.p_holm)])
     flags = "".join(f"{run.name}: {', '.join(run.flags)}. " for run in comparison.runs if run.flags)
     caption = (
         f"{flags}Score: {task.primary_title}{', %' * task.in_percent}, mean over folds, "
-        f"{len(first.clip_ids)} clips in {len(set(first.groups))} groups. Difference: with its "
+        f"{_clips_and_groups(comparison)}. Difference: with its "
         f"95 % interval over groups. p: {names_of_tests(comparison.comparisons)}, with Holm's "
         "correction."
     )
-    also = ", ".join(column.title for column in task.field_columns(first.classes))
+    also = ", ".join(comparison.other_scores(next(iter(scores))))
     titles = "score", also, Column("against", TEXT), "score", also, "of", "difference", "p"
     return [table(["model", *titles], rows, title=caption)]
 
@@ -191,7 +179,7 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
                 {"name": run.name, "folder": run.folder, "flags": run.flags}
                 for run in comparison.runs
             ],
-            "clips": len(first.clip_ids),
+            "clips": len(first.repeats[0].clip_ids),
             "folds": first.repeats[0].k,
             "repeats": len(first.repeats),
             "n_resamples": comparison.n_resamples,
@@ -203,12 +191,12 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
     )
 
 
-def _read_choices(texts: Sequence[str]) -> list[_Choice]:
+def _read_choices(chosen: Sequence[str]) -> list[_Choice]:
     """Read each run once, and sort its clips in the order of the first run."""
-    for text in texts:
-        if texts.count(text) > 1:
-            raise BadFeatures(f"{text} is given twice: name different runs or models")
-    split = [_split(text) for text in texts]
+    for one in chosen:
+        if chosen.count(one) > 1:
+            raise BadFeatures(f"{one} is given twice: name different runs or models")
+    split = list(map(_split, chosen))
     runs = {folder: read_run(folder) for folder, _ in split}
     if len({run.name for run in runs.values()}) < len(runs):
         # Two folders have the same name, so that runs are named by their paths.
@@ -224,13 +212,13 @@ def _read_choices(texts: Sequence[str]) -> list[_Choice]:
     return [(runs[folder], model) for folder, model in split]
 
 
-def _split(text: str) -> tuple[Path, str | None]:
+def _split(chosen: str) -> tuple[Path, str | None]:
     """Split ``RUN`` or ``RUN:MODEL`` into folder and model; both may contain colons."""
-    if not Path(text).is_dir():
-        for i, character in enumerate(text):
-            if character == ":" and Path(text[:i]).is_dir() and text[i + 1 :]:
-                return Path(text[:i]), text[i + 1 :]
-    return Path(text), None
+    if not Path(chosen).is_dir():
+        for i, character in enumerate(chosen):
+            if character == ":" and Path(chosen[:i]).is_dir() and chosen[i + 1 :]:
+                return Path(chosen[:i]), chosen[i + 1 :]
+    return Path(chosen), None
 
 
 def _chosen_models(run: Run, model: str | None) -> tuple[str, ...]:
@@ -251,16 +239,13 @@ def _pairs(choices: Sequence[_Choice]) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation, read from its folder; `Results` explains the other fields."""
+    """One evaluation, read from its folder."""
 
     name: str  # shortest name of the folder that differs from those of other runs
     folder: Path
     task: Task
-    classes: tuple[str, ...]
-    clip_ids: tuple[str, ...]
-    groups: tuple[str, ...]
-    flags: tuple[str, ...]  # the true ones of ``permuted``, ``leaky`` and ``synthetic``
-    repeats: tuple[comparisons.FoldedOutputs, ...]  # predictions on each set of folds
+    flags: tuple[str, ...]  # the true ones of ``permuted``, ``leaky``, ``synthetic``, ...
+    repeats: tuple[Predictions, ...]  # on each set of folds, with clips in the same order
     others: Mapping[str, dict[str, float]]  # model to its scores by title, as the run states them
 
     @property
@@ -295,24 +280,11 @@ def read_run(folder: str | Path) -> Run:
             raise BadFeatures("the models or classes differ")
     except BadFeatures as error:
         raise MvemoError(f"{path}: does not match {metrics}: {error}") from error
-    repeats = []
-    for one in first.repeats or (first,):
-        if set(one.clip_ids) != set(first.clip_ids):
-            raise MvemoError(f"{path}: its repeats differ in their clips")
-        outputs = {name: one.outputs[name] for name in models}
-        folded = comparisons.FoldedOutputs(task, one.y_true, one.groups, one.folds, one.k, outputs)
-        repeats.append(_reordered(folded, _order(one.clip_ids, first.clip_ids)))
-    return Run(
-        name=folder.name,
-        folder=folder,
-        task=task,
-        classes=classes,
-        clip_ids=first.clip_ids,
-        groups=first.groups,
-        flags=flags,
-        repeats=tuple(repeats),
-        others=others,
-    )
+    repeats = first.repeats or (first,)
+    if any(set(one.clip_ids) != set(first.clip_ids) for one in repeats):
+        raise MvemoError(f"{path}: its repeats differ in their clips")
+    ordered = tuple(_ordered(one, first.clip_ids, models) for one in repeats)
+    return Run(folder.name, folder, task, flags, ordered, others)
 
 
 def _stated(task: Task, classes: Sequence[str], model: Mapping[str, Any]) -> dict[str, float]:
@@ -330,49 +302,49 @@ def _stated(task: Task, classes: Sequence[str], model: Mapping[str, Any]) -> dic
 def align_run(first: Run, run: Run) -> Run:
     """Return `run` with its clips in the order of `first`; raise if they are not comparable."""
     where = f"{run.folder} is not comparable with {first.folder}"
+    mine, theirs = first.repeats[0], run.repeats[0]
     for name, a, b in (
-        ("task", first.task.name, run.task.name),
-        ("list of classes", list(first.classes), list(run.classes)),
-        ("number of folds", first.repeats[0].k, run.repeats[0].k),
+        ("task", mine.task, theirs.task),
+        ("list of classes", list(mine.classes), list(theirs.classes)),
+        ("number of folds", mine.k, theirs.k),
         ("number of repeats", len(first.repeats), len(run.repeats)),
     ):
         if a != b:
             raise BadFeatures(f"{where}: its {name} is {b}, not {a}")
-    mine, theirs = set(first.clip_ids), set(run.clip_ids)
-    if mine != theirs:
-        clip = next(c for c in (*first.clip_ids, *run.clip_ids) if c not in mine & theirs)
+    if changed := {*mine.clip_ids} ^ {*theirs.clip_ids}:
+        clip = next(c for c in (*mine.clip_ids, *theirs.clip_ids) if c in changed)
+        n_missing = len(changed & {*mine.clip_ids})
         raise BadFeatures(
-            f"{where}: its clips differ: {len(mine - theirs)} are missing and "
-            f"{len(theirs - mine)} are new, for example {clip!r}"
+            f"{where}: its clips differ: {n_missing} are missing and "
+            f"{len(changed) - n_missing} are new, for example {clip!r}"
         )
-    order = _order(run.clip_ids, first.clip_ids)
-    groups = tuple(run.groups[i] for i in order)
-    repeats = tuple(_reordered(one, order) for one in run.repeats)
-    pairs: list[tuple[str, Any, Any]] = [("groups", np.array(first.groups), np.array(groups))]
+    repeats = tuple(_ordered(one, mine.clip_ids, run.models) for one in run.repeats)
+    pairs: list[tuple[str, Any, Any]] = [("groups", mine.groups, repeats[0].groups)]
     for one, other in zip(first.repeats, repeats, strict=True):
         pairs += [("folds", one.folds, other.folds), ("labels", one.y_true, other.y_true)]
     for what, expected, got in pairs:
-        rows = np.flatnonzero((expected != got).reshape(len(order), -1).any(axis=1))
+        differs = np.asarray(expected) != np.asarray(got)
+        rows = np.flatnonzero(differs.reshape(len(differs), -1).any(axis=1))
         if len(rows):
             permuted = ("permuted" in first.flags) != ("permuted" in run.flags)
             hint = "; one of the runs has permuted labels" * (permuted and what == "labels")
             raise BadFeatures(
                 f"{where}: the {what} of {len(rows)} clips differ, for example "
-                f"{first.clip_ids[rows[0]]!r}{hint}"
+                f"{mine.clip_ids[rows[0]]!r}{hint}"
             )
-    return replace(run, clip_ids=first.clip_ids, groups=groups, repeats=repeats)
+    return replace(run, repeats=repeats)
 
 
-def _order(clip_ids: Sequence[str], wanted: Sequence[str]) -> Ints:
-    row = {clip: i for i, clip in enumerate(clip_ids)}
-    return np.array([row[clip] for clip in wanted], dtype=np.int64)
-
-
-def _reordered(one: comparisons.FoldedOutputs, order: Ints) -> comparisons.FoldedOutputs:
+def _ordered(one: Predictions, clip_ids: Sequence[str], models: Sequence[str]) -> Predictions:
+    """Return predictions with the clips and the models in another order."""
+    row = {clip: i for i, clip in enumerate(one.clip_ids)}
+    order = [row[clip] for clip in clip_ids]
     return replace(
         one,
+        clip_ids=tuple(clip_ids),
+        groups=tuple(one.groups[i] for i in order),
         y_true=one.y_true[order],
-        groups=[one.groups[i] for i in order],
         folds=one.folds[order],
-        outputs={name: values[order] for name, values in one.outputs.items()},
+        outputs={name: one.outputs[name][order] for name in models},
+        repeats=(),
     )

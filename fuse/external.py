@@ -27,42 +27,20 @@ from mvemo.manifests.text_table import listed
 
 @dataclass(frozen=True)
 class Predictions:
-    """The contents of one or more prediction files.
+    """The contents of one or more prediction files."""
 
-    Parameters
-    ----------
-    classes
-        Names of the classes, tags or targets.
-    clip_ids, groups
-        Id and group of each clip; a clip without a group forms a new group.
-    y_true
-        Labels, as in `Results.y_true`.
-    folds
-        int64 (clips,): 0 to k - 1; -1 for clips that were not tested. All 0 if there are no folds.
-    k
-        Number of folds.
-    outputs
-        Model name to float64 (clips, classes); NaN rows where the model made no prediction.
-    files
-        Name and SHA-256 of each file.
-    task
-        ``multiclass``, ``multilabel`` or ``regression``.
-    notes
-        Sentences that state how the predictions were changed.
-    repeats
-        All evaluations, this one first, if there are several on different folds.
-    """
-
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # names of the classes, tags or targets
     clip_ids: tuple[str, ...]
-    groups: tuple[str, ...]
-    y_true: NDArray[Any]
-    folds: Ints
-    k: int
+    groups: tuple[str, ...]  # group of each clip; a clip without a group forms a new one
+    y_true: NDArray[Any]  # as in `Results`
+    folds: Ints  # int64 (clips,): 0 to k - 1; -1 for clips without a test; all 0 without folds
+    k: int  # number of folds
+    # Model name to float64 (clips, classes); NaN rows where the model made no prediction.
     outputs: Mapping[str, F64]
-    files: tuple[tuple[str, str], ...] = ()
-    task: str = "multiclass"
-    notes: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()  # name and SHA-256 of each file
+    task: str = "multiclass"  # or ``multilabel`` or ``regression``
+    notes: tuple[str, ...] = ()  # sentences that state how the predictions were changed
+    # All evaluations, this one first, if there are several on different folds.
     repeats: tuple[Predictions, ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
@@ -84,25 +62,11 @@ def results_of_predictions(
     Clips that were not tested are not scored: the model may have been trained on them. The
     results are `leaky` if a group is in several folds, or has both tested clips and others.
 
-    Parameters
-    ----------
-    predictions
-        Predictions, as `read_predictions` returns them.
-    name
-        Name of the data set.
-    synthetic
-        True for generated clips, which the files do not state.
-    scale
-        Scale of valence and arousal, such as ``1..9``; empty if unknown.
-    provenance
-        JSON values to keep with the files' names and digests.
-    from_logits
-        True if `outputs` are logits instead of probabilities.
-
-    Raises
-    ------
-    BadFeatures
-        Outputs, labels, folds or ids are not as `Predictions` states; the message names the clip.
+    `name` is that of the data set. `synthetic` is True for generated clips, which the files do not
+    state. `scale` is the scale of valence and arousal, such as ``1..9``; empty if unknown.
+    `provenance` has JSON values to keep with the files' names and digests. `from_logits` is True if
+    the outputs are logits instead of probabilities. `BadFeatures` names the clip whose outputs,
+    labels, folds or ids are not as `Predictions` states.
 
     Examples
     --------
@@ -115,26 +79,12 @@ def results_of_predictions(
     >>> results_of_predictions(predictions).models[0].scores["accuracy"]
     0.5
     """
-    if predictions.repeats:
-        first, *others = (
-            results_of_predictions(
-                one,
-                name=name,
-                synthetic=synthetic,
-                scale=scale,
-                provenance=provenance,
-                from_logits=from_logits,
-            )
-            for one in predictions.repeats
-        )
-        return with_repeats(first, others)
-    return score_predictions(
-        _checked(predictions, from_logits),
-        name=name,
-        synthetic=synthetic,
-        scale=scale,
-        provenance=provenance,
+    facts: dict[str, Any] = {"synthetic": synthetic, "scale": scale, "provenance": provenance}
+    first, *others = (
+        score_predictions(_checked(one, from_logits), name=name, **facts)
+        for one in predictions.repeats or (predictions,)
     )
+    return with_repeats(first, others) if others else first
 
 
 def score_predictions(
@@ -148,10 +98,9 @@ def score_predictions(
     """Return `results_of_predictions` of one evaluation, without checking the predictions."""
     task = task_of(p.task).for_labels(p.classes, p.y_true, scale)
     tested = (p.folds >= 0)[:, None]
+    labels = p.y_true, p.folds, p.k
     models = tuple(
-        score_model(
-            task, Model(model, (), ()), np.where(tested, outputs, np.nan), p.y_true, p.folds, p.k
-        )
+        score_model(task, Model(model, (), ()), np.where(tested, outputs, np.nan), *labels)
         for model, outputs in p.outputs.items()
     )
     folds = parts_of_groups(zip(p.groups, p.folds.tolist(), strict=True))
@@ -171,7 +120,7 @@ def score_predictions(
         synthetic=synthetic,
         permuted=False,
         models=models,
-        baseline=score_baseline(task, p.y_true, p.folds, p.k, len(p.classes)),
+        baseline=score_baseline(task, *labels, len(p.classes)),
         provenance={
             "prediction_files": [{"name": file, "sha256": sha256} for file, sha256 in p.files],
             "prediction_notes": list(p.notes),

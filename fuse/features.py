@@ -41,6 +41,8 @@ STATISTICS = {
     "diff_p90": "90th percentile of differences",
 }
 DEFAULT_STATISTICS = ("mean", "std", "diff_std")
+_FUNCTIONS: dict[str, Any] = {"mean": np.mean, "std": np.std}
+_FUNCTIONS |= {"p10": partial(np.quantile, q=0.1), "p90": partial(np.quantile, q=0.9)}
 
 
 def check_statistics(names: Sequence[str]) -> None:
@@ -61,13 +63,8 @@ def sequence_statistics(sequence: F32, statistics: Sequence[str] = DEFAULT_STATI
     steps = np.diff(values, axis=0) if len(values) > 1 else np.zeros_like(values)
     parts = []
     for name in statistics:
-        x = steps if name.startswith("diff_") else values
         kind = name.removeprefix("diff_")
-        parts.append(
-            getattr(np, kind)(x, axis=0)
-            if kind in ("mean", "std")
-            else np.quantile(x, {"p10": 0.1, "p90": 0.9}[kind], axis=0)
-        )
+        parts.append(_FUNCTIONS[kind](values if kind == name else steps, axis=0))
     return np.concatenate(parts).astype(np.float32)
 
 
@@ -176,9 +173,8 @@ class Features:
 
     def __init__(self, store: FeatureStore, settings: FeatureSettings = PLAIN) -> None:
         self.store, self._settings = store, settings
-        self._statistics = None
-        if settings.lld:
-            self._statistics = DescriptorStatistics(store, settings.lld, settings.lld_statistics)
+        lld = settings.lld, settings.lld_statistics
+        self._statistics = DescriptorStatistics(store, *lld) if settings.lld else None
         self.modality: dict[str, str] = {}
         self.outputs: dict[str, str] = {}
         self.rare: dict[str, int] = {}
@@ -268,31 +264,15 @@ def matrix_of(values: NDArray[np.float32], present: NDArray[np.bool_] | None = N
 
 @dataclass(frozen=True)
 class Clips:
-    """Labels, groups and folds of an evaluation's clips.
+    """Labels, groups and folds of an evaluation's clips."""
 
-    Parameters
-    ----------
-    task
-        Task of the labels (`mvemo.fuse.task_of`).
-    y_true
-        Labels: int64 (clips,) of classes, int64 (clips, tags) of 0 and 1, or float64
-        (clips, targets).
-    groups
-        Group of each clip.
-    folds
-        int64 (clips,): the fold that tests each clip; -1 for clips that are only trained on.
-    n_outputs
-        Number of classes, tags or targets.
-    seed
-        Seed of new folds.
-    """
-
-    task: Task
+    task: Task  # of the labels (`mvemo.fuse.task_of`)
+    # int64 (clips,) of classes, int64 (clips, tags) of 0 and 1, or float64 (clips, targets).
     y_true: NDArray[Any]
-    groups: tuple[str, ...]
-    folds: Ints
-    n_outputs: int
-    seed: int = 0
+    groups: tuple[str, ...]  # group of each clip
+    folds: Ints  # int64 (clips,): the fold that tests each clip; -1 for clips only trained on
+    n_outputs: int  # number of classes, tags or targets
+    seed: int = 0  # of new folds
 
     @property
     def link(self) -> Link:

@@ -43,30 +43,10 @@ def score_interval(
 ) -> Interval:
     """Return the ends of the 95 % interval of a score; NaN for fewer than 8 groups.
 
-    Parameters
-    ----------
-    score
-        Name of the score, such as ``accuracy``, ``recall:2`` or ``r2_macro``; ``difference`` for
-        a difference of two scores.
-    drawn
-        float64 (resamples,): the score in each resample, first of the clips as they are
-        (`mvemo.fuse.bootstrap.resample_groups`); NaN where it is undefined.
-    resamples
-        The resamples.
-    mask
-        bool (clips,): True for the clips that the score is computed from; None for all.
-    inflation
-        Factor of the standard error, for what the resamples do not vary (`new_training`).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mvemo.fuse.bootstrap import resample_groups
-    >>> correct = np.array([[1.0, 0, 1, 1, 1, 0, 1, 1, 0, 1]])
-    >>> resamples = resample_groups(range(10))
-    >>> low, high = score_interval("accuracy", resamples.sums(correct.T)[:, 0] / 10, resamples)
-    >>> round(low, 1), round(high, 1)
-    (0.3, 0.9)
+    `score` is a name such as ``recall:2`` or ``r2_macro``, or ``difference``. `drawn` is the score
+    in each resample, first of the clips as they are; NaN where it is undefined. `mask` selects the
+    clips that the score is computed from. `inflation` is a factor of the standard error, for what
+    the resamples do not vary (`new_training`).
     """
     codes = resamples.codes if mask is None else resamples.codes[mask]
     sizes = np.bincount(codes)[np.unique(codes)] if len(codes) else np.zeros(0)

@@ -38,25 +38,13 @@ Missing = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Model:
-    """A head over concatenated features.
+    """A head over concatenated features."""
 
-    Parameters
-    ----------
-    name
-        Name in reports.
-    features, modalities
-        Features in the order of concatenation, and modalities in the order of reports.
-    by_net
-        True if the outputs are those of a net's own last layer, without a head.
-    by_estimator
-        True if an estimator of scikit-learn predicts (`mvemo.fuse.crossval.estimator_expert`).
-    """
-
-    name: str
-    features: tuple[str, ...]
-    modalities: tuple[str, ...]
-    by_net: bool = False
-    by_estimator: bool = False
+    name: str  # in reports
+    features: tuple[str, ...]  # in the order of concatenation
+    modalities: tuple[str, ...]  # in the order of reports
+    by_net: bool = False  # True for outputs of a net's own last layer, without a head
+    by_estimator: bool = False  # True for an estimator of scikit-learn
 
     @property
     def key(self) -> Key:
@@ -71,15 +59,8 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
     modalities only if at most `MOST_FUSIONS` are possible), and all features as ``integrated``
     (PL20 3.4, understood as one head on all features).
 
-    Parameters
-    ----------
-    modality
-        Feature name to ``audio``, ``video`` or another modality.
-
-    Raises
-    ------
-    BadFeatures
-        A feature's name is the name of a model, or contains ``+`` or ``,``.
+    `modality` maps feature names to ``audio``, ``video`` or another modality. `BadFeatures` is
+    raised for a feature whose name is that of a model, or contains ``+`` or ``,``.
 
     Examples
     --------

@@ -64,25 +64,12 @@ def read_predictions(
     with ``p_``, only such columns are probabilities. The ``predictions.csv`` of mvemo can be read,
     and with a manifest also the table of ``mvemo predict --csv``, whose label is the predicted one.
 
-    Parameters
-    ----------
-    paths
-        Paths of the files; models of different files must have different names.
-    task
-        Task of the predictions; by default that of the manifest, or ``multiclass``.
-    manifest
-        Manifest with truth, groups and names of the outputs. The files then need no truth, and
-        may name clips by paths, with or without folder and extension.
-    columns
-        Standard names of columns to those in the files, such as ``{"clip_id": "song"}``.
-    from_logits
-        True if the files hold logits instead of probabilities.
-
-    Raises
-    ------
-    BadFeatures
-        A file is missing, or contradicts itself, another file or the manifest; the message
-        names the line.
+    Models of different files must have different names. The task is by default that of the
+    manifest, or ``multiclass``. A manifest has truth, groups and names of the outputs: the files
+    then need no truth, and may name clips by paths, with or without folder and extension. `columns`
+    maps standard names of columns to those in the files, such as ``{"clip_id": "song"}``.
+    `from_logits` is True if the files hold logits instead of probabilities. `BadFeatures` names the
+    line that contradicts the file, another file or the manifest.
 
     Examples
     --------
@@ -117,12 +104,8 @@ def read_predictions(
                     f"{path}: its classes ({', '.join(names)}) differ from those of {paths[0]} "
                     f"({', '.join(classes)})"
                 )
-            if names != classes:
-                order = [names.index(name) for name in classes]
-                rows_of_file = [
-                    row._replace(outputs=[row.outputs[i] for i in order]) for row in rows_of_file
-                ]
-            rows += rows_of_file
+            order = [names.index(name) for name in classes]
+            rows += [r._replace(outputs=[r.outputs[i] for i in order]) for r in rows_of_file]
             files.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
         if manifest is not None:
             rows = _with_truth(rows, manifest)
@@ -245,12 +228,8 @@ def _parse(columns: Columns, from_logits: bool) -> list[_Row]:
         group = None if in_groups is None else cells[in_groups].strip()
         group = None if group is None or is_missing(group) else group
         of_clip = place, values["clip_id"], label, group, values.get("fold")
-        of_model = (
-            values.get("model", path.stem),
-            values.get("repeat"),
-            *columns.outputs(place, cells, from_logits),
-        )
-        rows.append(_Row(*of_clip, *of_model))
+        of_model = values.get("model", path.stem), values.get("repeat")
+        rows.append(_Row(*of_clip, *of_model, *columns.outputs(place, cells, from_logits)))
     return rows
 
 

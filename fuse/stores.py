@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,39 +16,8 @@ from mvemo.cache.table import Failure, subset
 from mvemo.fuse.numeric import complete
 from mvemo.manifests.array_types import F32, Bools, Ints
 
-
-class FeatureStore(Protocol):
-    """Features of clips, with the clips' labels, groups and folds.
-
-    `mvemo.cache.Cache` explains the methods.
-    """
-
-    @property
-    def path(self) -> Path: ...  # name in messages
-
-    @property
-    def table(self) -> ClipTable: ...
-
-    @property
-    def specs(self) -> tuple[FeatureSpec, ...]: ...
-
-    @property
-    def failures(self) -> tuple[Failure, ...]: ...
-
-    @property
-    def curves(self) -> Mapping[str, Mapping[str, list[float]]]: ...
-
-    def vectors(self, name: str, fold: int | None = None) -> tuple[F32, Bools]: ...
-
-    def blocks(self, name: str, fold: int | None = None) -> Iterator[tuple[Ints, F32]]: ...
-
-    def present(self, name: str, fold: int | None = None) -> Bools: ...
-
-    def keys(self, name: str, fold: int | None = None) -> NDArray[np.bytes_]: ...
-
-    def sequence(self, name: str, clip_id: str, fold: int | None = None) -> F32 | None: ...
-
-    def digest(self) -> str: ...
+if TYPE_CHECKING:
+    from mvemo.cache import Cache
 
 
 class MemoryStore:
@@ -108,15 +77,23 @@ class MemoryStore:
         return state.hexdigest()
 
 
+# Features of clips, with the clips' labels, groups and folds.
+FeatureStore: TypeAlias = "Cache | MemoryStore"
+
+
 def selected(
     store: FeatureStore, specs: Sequence[FeatureSpec], rows: Ints, **facts: Any
 ) -> MemoryStore:
     """Return some clips of a store with new facts, without their folds, split and annotators."""
-    nowhere = np.full(len(rows), -1)
-    table = replace(subset(store.table, rows.tolist()), folds=nowhere, k=0, fold_seed=0)
-    table = replace(table, splits=None, disagreement=None, **facts)
+    table = replace(_unfolded(subset(store.table, rows.tolist()), len(rows)), **facts)
     vectors = [(spec, store.vectors(spec.name, spec.fold)[0][rows]) for spec in specs]
     return MemoryStore(table, vectors, store.path)
+
+
+def _unfolded(table: ClipTable, n: int) -> ClipTable:
+    """Return the table of `n` clips without folds, split and annotators."""
+    folds = np.full(n, -1)
+    return replace(table, folds=folds, k=0, fold_seed=0, splits=None, disagreement=None)
 
 
 def joined(stores: Sequence[MemoryStore], splits: Sequence[int] | None = None) -> MemoryStore:
@@ -129,15 +106,11 @@ def joined(stores: Sequence[MemoryStore], splits: Sequence[int] | None = None) -
     sizes = [len(table) for table in tables]
     fronts = [f"{part}/" if splits else "" for part in parts]
     table = replace(
-        first.table,
+        _unfolded(first.table, sum(sizes)),
         clip_ids=tuple(f"{i}/{clip}" for i, t in enumerate(tables) for clip in t.clip_ids),
         groups=tuple(f"{f}{g}" for f, t in zip(fronts, tables, strict=True) for g in t.groups),
         labels=np.concatenate([t.labels for t in tables]),
-        folds=np.full(sum(sizes), -1),
-        k=0,
-        fold_seed=0,
         splits=np.repeat(parts, sizes) if splits else None,
-        disagreement=None,
     )
     vectors = [
         (spec, np.concatenate([store.vectors(spec.name, spec.fold)[0] for store in stores]))

@@ -27,9 +27,10 @@ from mvemo.fuse.near_pairs import near_rows
 from mvemo.fuse.numeric import complete
 from mvemo.fuse.results import Results, recommended_model, score_model
 from mvemo.fuse.stores import FeatureStore, MemoryStore, joined, selected
+from mvemo.fuse.tasks.regression import plane_of
 from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.dimensions import QUADRANTS
-from mvemo.manifests.labels import PLANE, parse_scale
+from mvemo.manifests.labels import parse_scale
 from mvemo.manifests.schemes import find_scheme
 
 # Function from a label to a class, or None for a label that the scheme does not map.
@@ -200,16 +201,9 @@ def _relabelled(
 
 
 def _class_names(table: ClipTable, scheme: Scheme | str | None) -> list[str | None]:
-    if table.task == "regression" and scheme == "quadrants":
-        lower = [name.lower() for name in table.classes]
-        if set(PLANE) <= set(lower):
-            valence, arousal = (table.labels[:, lower.index(name)] for name in PLANE)
-            middle = [float(np.median(valence)), float(np.median(arousal))]
-            if table.scale:
-                middle = [sum(parse_scale(table.scale)) / 2] * 2
-            quadrant = np.where(arousal >= middle[1], np.where(valence >= middle[0], 0, 1), 2)
-            quadrant[(arousal < middle[1]) & (valence >= middle[0])] = 3
-            return [QUADRANTS[i] for i in quadrant]
+    rated, labels = table.task == "regression", np.asarray(table.labels, np.float64)
+    if scheme == "quadrants" and rated and (plane := plane_of(table.classes, labels, table.scale)):
+        return [QUADRANTS[i] for i in plane.quadrants(labels)]
     if table.task != "multiclass":
         raise BadFeatures(
             f"{table.name}: expected classes, or valence and arousal with --scheme quadrants, got "

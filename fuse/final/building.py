@@ -4,6 +4,8 @@ The product of all single features works with any subset of them. Clips without 
 machines without a net's weights, have only a subset; such subsets are scored here out of fold.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations

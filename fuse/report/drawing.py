@@ -73,19 +73,11 @@ _pdfs: ContextVar[list[bytes] | None] = ContextVar("_pdfs", default=None)
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with the text above and below it.
+    """A figure with the text above and below it."""
 
-    Parameters
-    ----------
-    svg
-        One ``<svg>`` element.
-    head, caption
-        Text above and text below the figure; '' for none.
-    """
-
-    svg: str
-    head: str = ""
-    caption: str = ""
+    svg: str  # one ``<svg>`` element
+    head: str = ""  # text above the figure; '' for none
+    caption: str = ""  # text below the figure; '' for none
 
     def _repr_svg_(self) -> str:
         """Show the figure in a notebook."""

@@ -11,21 +11,17 @@ from typing import Any
 
 from mvemo.fuse.models import KERNEL
 from mvemo.fuse.report.summary import IN_WORDS
-from mvemo.fuse.report.text import clean, count
+from mvemo.fuse.report.text import count
 from mvemo.fuse.results import OTHERS
 from mvemo.fuse.tasks import task_of
+from mvemo.manifests.text_table import escaped
 
 # Score of the best models in 34 studies (r of a target, or MCC), and the ends of the range that the
 # meta-analysis gives for it; no other figure of it is known here.
 META_ANALYSIS = {"valence": (0.67, 0.56, 0.76), "arousal": (0.81, 0.74, 0.86), "mcc": (0.87,)}
 TITLES = {"accuracy": "accuracy", "r2_macro": "R2", "roc_auc_macro": "macro ROC-AUC", "mcc": "MCC"}
-TITLES |= {
-    "mcc_macro": "macro MCC",
-    "f1_macro": "macro F1",
-    "pearson_r": "r",
-    "r2": "R2",
-    "ccc": "CCC",
-}
+TITLES |= {"mcc_macro": "macro MCC", "f1_macro": "macro F1"}
+TITLES |= {"pearson_r": "r", "r2": "R2", "ccc": "CCC"}
 # Marks of runs whose scores are no result.
 NO_RESULT = {
     "synthetic": "the clips are generated",
@@ -46,17 +42,19 @@ def methods_facts(metrics: Facts) -> dict[str, Any]:
     """
     # A run on random labels recommends no model.
     metrics = {**metrics, "choice": None if metrics["permuted"] else metrics["choice"]}
-    name = (metrics["choice"] or {}).get("model") or _best(metrics)
+    primary, models = metrics["primary_metric"], metrics["models"]
+    best = max(models, key=lambda one: models[one][primary]["mean"] or -1.0)
+    name = (metrics["choice"] or {}).get("model") or best
     paragraphs = [_data(metrics), _models(metrics), _scores(metrics, name), _software(metrics)]
     reasons = "; ".join(why for mark, why in NO_RESULT.items() if metrics.get(mark))
     return {
         "warning": reasons,
         "annotators": _annotators(metrics),
-        "methods": clean(" ".join(filter(None, paragraphs))),
-        "comparison": clean(_among_others(metrics, name))
+        "methods": escaped(" ".join(filter(None, paragraphs))),
+        "comparison": escaped(_among_others(metrics, name))
         + f" This run is not a result to compare: {reasons}." * bool(reasons),
         "checklist": [
-            {"item": item, "stated": bool(value), "text": clean(value or cure)}
+            {"item": item, "stated": bool(value), "text": escaped(value or cure)}
             for item, value, cure in _checklist(metrics, name)
         ],
     }
@@ -83,11 +81,6 @@ def methods_text(metrics: Facts) -> str:
     return "\n\n".join(blocks)
 
 
-def _best(metrics: Facts) -> str:
-    primary = metrics["primary_metric"]
-    return max(metrics["models"], key=lambda name: metrics["models"][name][primary]["mean"] or -1.0)
-
-
 def _data(metrics: Facts) -> str:
     outputs = task_of(metrics["task"]).output_nouns
     n, names = len(metrics["classes"]), ", ".join(metrics["classes"])
@@ -112,8 +105,9 @@ def _data(metrics: Facts) -> str:
 
 
 def _models(metrics: Facts) -> str:
+    features = metrics["provenance"].get("features") or {}
     described = ", ".join(
-        f"{name} ({', '.join(_facts_of(one))})" for name, (one, *_) in _features(metrics).items()
+        f"{name} ({', '.join(_facts_of(one))})" for name, (one, *_) in features.items()
     )
     settings = metrics["provenance"].get("settings") or {}
     head = settings.get("head") or {}
@@ -206,14 +200,8 @@ def _score(name: str, value: float, ends: Sequence[float] | None) -> str:
 def _software(metrics: Facts) -> str:
     provenance = metrics["provenance"]
     versions = ", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items())
-    command = provenance.get("command")
-    text = f"Software: {versions}." if versions else ""
-    return text + (f" Command: `{command}`." if command else "")
-
-
-def _features(metrics: Facts) -> Facts:
-    features: Facts = metrics["provenance"].get("features") or {}
-    return features
+    text = f"Software: {versions}." * bool(versions)
+    return text + (f" Command: `{c}`." if (c := provenance.get("command")) else "")
 
 
 def _among_others(metrics: Facts, name: str) -> str:
@@ -247,7 +235,7 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
     expected = metrics["choice"] or metrics["models"][name]
     value, ends = _primary(metrics, expected)
     digest = provenance.get("manifest_digest") or ""
-    source = ", ".join(_features(metrics)) * (metrics["protocol"] != "imported")
+    source = ", ".join(provenance.get("features") or ()) * (metrics["protocol"] != "imported")
     first = _score(TITLES[metrics["primary_metric"]], value, ends) if ends else ""
     compared = [_score(*one) for one in _compared(_expected(metrics, name))]
     tests = [c for c in metrics["comparisons"] if c["p"] is not None]
@@ -258,12 +246,9 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
     grouped = f"{n_clips} clips in {n_groups} groups" if n_groups < n_clips else ""
     lost = ", ".join(f"{name} {n}" for name, n in metrics.get("missing", {}).items() if n)
     audited = count(len(metrics.get("audit", ())), "finding") * bool(settings.get("audit"))
+    data = f"{metrics['name']}, {n_clips} clips" + f", digest {digest[:12]}" * bool(digest)
     return [
-        (
-            "data",
-            f"{metrics['name']}, {n_clips} clips" + f", digest {digest[:12]}" * bool(digest),
-            "",
-        ),
+        ("data", data, ""),
         ("source", "", "cite the data set, with its version and where it can be found"),
         ("licence", "", "state the licence of the media and of the labels"),
         ("groups", grouped, "every clip is its own group: are songs, artists or films shared?"),
@@ -276,11 +261,7 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
         ("primary score with interval", first, "an interval"),
         ("scores of meta-analyses", "; ".join(compared), "MCC, or r and R2"),
         ("baseline", metrics["baseline"]["name"], ""),
-        (
-            "test against a simpler model",
-            count(len(tests), "pair") if tests else "",
-            "a paired test",
-        ),
+        ("test against a simpler model", count(len(tests), "pair") * bool(tests), "a paired test"),
         ("check on random labels", chance_text, "mvemo-cv FEATURES --permute-labels 20"),
         ("audit of the data", audited, "mvemo audit FEATURES"),
         ("clips without a feature", lost or "none", ""),

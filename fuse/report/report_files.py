@@ -35,23 +35,10 @@ _IN_FACTS = ("folds", "seed", "permute_labels")
 def write_report(results: Results, out: str | Path, *, heads: bool = False) -> None:
     """Write a run's folder: ``report.html``, ``metrics.json``, ``predictions.csv``.
 
-    An older run in the folder is not changed until all files of this one are written. Equal
-    results give equal bytes.
-
-    Parameters
-    ----------
-    results
-        Results of `mvemo.fuse.evaluate`.
-    out
-        Output folder, created if it does not exist. Files of an older run are replaced or
-        removed; all other files stay.
-    heads
-        True to save the fitted heads as ``heads.npz``, too.
-
-    Raises
-    ------
-    MvemoError
-        A file cannot be written.
+    The folder is created if it does not exist. An older run in it is not changed until all files of
+    this one are written, and then replaced or removed; all other files stay. Equal results give
+    equal bytes. With `heads`, the fitted heads are saved as ``heads.npz``, too. `MvemoError` is
+    raised for a file that cannot be written.
     """
     covered = coverage.coverage_facts(results)
     texts = {
@@ -98,28 +85,24 @@ def report_html(results: Results, covered: dict[str, Any] | None = None) -> str:
     if covered and top:
         covered = {**covered, "model": top.name}  # the twin's name
     provenance = _told_once(to_json_values(results.provenance, "provenance"))
-    return (
-        page_templates(TEMPLATES)
-        .get_template("report.html")
-        .render(
-            results=results,
-            task=results.task,
-            best=top,
-            findings=findings,
-            coverage=coverage,
-            covered=covered,
-            published=published,
-            label=LABEL,
-            summary=summary,
-            tables=score_tables,
-            count=count,
-            scoring_note=note,
-            figures=draw_figures(results, top),
-            learning_svg=learning_curve_figure(results) if results.learning_curve else None,
-            losses=loss_figures(results.curves),
-            sections=provenance_sections(provenance),
-            methods=methods,
-        )
+    page = page_templates(TEMPLATES).get_template("report.html")
+    modules = {"coverage": coverage, "findings": findings, "published": published}
+    return page.render(
+        **modules,
+        summary=summary,
+        tables=score_tables,
+        results=results,
+        task=results.task,
+        best=top,
+        covered=covered,
+        label=LABEL,
+        count=count,
+        scoring_note=note,
+        figures=draw_figures(results, top),
+        learning_svg=learning_curve_figure(results) if results.learning_curve else None,
+        losses=loss_figures(results.curves),
+        sections=provenance_sections(provenance),
+        methods=methods,
     )
 
 
@@ -198,13 +181,9 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
     name (``f1_macro``, ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of
     these, ``confusion`` (rows true, columns predicted) and ``intervals`` (95 %, from resampled
     groups). Other keys may change. `covered` is the value of ``coverage``, if it is known.
-
-    Parameters
-    ----------
-    results
-        Results of `mvemo.fuse.evaluate`.
     """
     metric, chosen = results.task.primary_metric, None
+    point_names = ("fraction", "clips", metric, "deviation")
     if choice := results.choice:
         nested = _model_dict(results, choice.nested)
         chosen = {"model": choice.model, "inside": choice.inside}
@@ -234,12 +213,8 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
         "baseline": {"name": results.baseline.name, **_model_dict(results, results.baseline)},
         "ceilings": [ceiling.record() for ceiling in results.ceilings],
         "comparisons": [
-            {
-                "model": c.model,
-                "reference": c.reference,
-                **comparison_facts(c),
-                "differences": c.differences,
-            }
+            {"model": c.model, "reference": c.reference, **comparison_facts(c)}
+            | {"differences": c.differences}
             for c in results.comparisons
         ],
         "repeats": [
@@ -247,10 +222,7 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
             for repeat in results.repeats
         ],
         "learning_curve": {
-            name: [
-                dict(zip(("fraction", "clips", metric, "deviation"), point, strict=True))
-                for point in points
-            ]
+            name: [dict(zip(point_names, point, strict=True)) for point in points]
             for name, points in results.learning_curve.items()
         },
         "choice": chosen,
@@ -317,17 +289,10 @@ def _output_dict(model: ModelResult, output: int) -> dict[str, Any]:
     if len(next(iter(model.per_output.values()), ())) > MOST_CLASSES:
         return pooled
     per_fold = {name: values[:, output] for name, values in model.per_output_fold.items()}
-    ending = f":{output}"
-    return {
-        **pooled,
-        "mean_over_folds": {name: mean_of_finite(values) for name, values in per_fold.items()},
-        "per_fold": per_fold,
-        "intervals": {
-            name.removesuffix(ending): ends
-            for name, ends in model.intervals.items()
-            if name.endswith(ending)
-        },
-    }
+    means = {name: mean_of_finite(values) for name, values in per_fold.items()}
+    ending, ends = f":{output}", model.intervals.items()
+    intervals = {n.removesuffix(ending): pair for n, pair in ends if n.endswith(ending)}
+    return {**pooled, "mean_over_folds": means, "per_fold": per_fold, "intervals": intervals}
 
 
 # --- predictions.csv

@@ -14,30 +14,11 @@ from numpy.typing import NDArray
 from mvemo.fuse.crossval.comparisons import by_scores
 from mvemo.fuse.models import modality_order
 from mvemo.fuse.numeric import mean_of_finite, spread
-from mvemo.fuse.report import published
+from mvemo.fuse.report import published, text
 from mvemo.fuse.report.findings import banners
 from mvemo.fuse.report.methods import STATED
 from mvemo.fuse.report.summary import describe, verdict
-from mvemo.fuse.report.tables import (
-    ID,
-    LABEL,
-    LINE,
-    TEXT,
-    Cell,
-    Column,
-    Table,
-    Value,
-    table,
-)
-from mvemo.fuse.report.text import (
-    difference_text,
-    fraction,
-    interval_text,
-    p_text,
-    percent,
-    primary_interval_text,
-    score_text,
-)
+from mvemo.fuse.report.tables import ID, LABEL, LINE, TEXT, Cell, Column, Table, Value, table
 from mvemo.fuse.results import ModelResult, Results, best_model, without_twin
 
 # With more folds than this, folds become rows instead of columns.
@@ -66,13 +47,15 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
     shown = task.columns(results.classes)
 
     def row(model: ModelResult, *, baseline: bool = False) -> list[str | Cell]:
-        low, mean, high = (score_text(task, v) for v in spread(results.primary_per_fold(model)))
-        middle = Cell(mean, below=primary_interval_text(task, model), strong=not baseline)
+        low, mean, high = (
+            text.score_text(task, v) for v in spread(results.primary_per_fold(model))
+        )
+        middle = Cell(mean, below=text.primary_interval_text(task, model), strong=not baseline)
         cells: list[str | Cell] = [model.name, ", ".join(model.modalities)]
         cells += ["" if baseline else str(model.valid.sum())] * partial
         cells += [low, middle, high]
         for column in shown:
-            ends = interval_text(model.intervals.get(column.interval))
+            ends = text.interval_text(model.intervals.get(column.interval))
             cell = score_cell(model.value_of(column), hint=f"95 % interval: {ends}" if ends else "")
             cells.append(cell if task.baseline_scored or not baseline else "")
         if beside:
@@ -87,7 +70,7 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
     rows = [*map(row, results.models), row(results.baseline, baseline=True)]
     if results.ceilings:
         first, *limits = (results.ceiling_of(column) for column in (None, *shown))
-        mean = score_text(task, first) if np.isfinite(first) else ""
+        mean = text.score_text(task, first) if np.isfinite(first) else ""
         scores = [score_cell(value) if np.isfinite(value) else "" for value in limits]
         blank = [""] * (len(start) - 1)
         rows.append([task.ceiling_name, *blank, "", mean, "", *scores, *[""] * 3 * bool(beside)])
@@ -106,7 +89,7 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
 
 def score_cell(value: float, **parts: Any) -> Cell:
     """Return the cell of a score; `parts` are other fields of `Cell`."""
-    return Cell(fraction(value), value=value if np.isfinite(value) else None, **parts)
+    return Cell(text.fraction(value), value=value if np.isfinite(value) else None, **parts)
 
 
 def results_tables(results: Results) -> list[Table]:
@@ -118,7 +101,7 @@ def results_tables(results: Results) -> list[Table]:
     # Fusions are tested against their best feature, other models against the best model.
     rival = "" if fused else best
     p = {
-        c.reference if c.model == rival else c.model: p_text(c.p_holm)
+        c.reference if c.model == rival else c.model: text.p_text(c.p_holm)
         for c in results.comparisons
         if not rival or rival in (c.model, c.reference)
     }
@@ -148,17 +131,13 @@ def intervals_table(results: Results) -> Table:
     titles |= {c.interval: c.title for c in task.columns(results.classes)} | CALIBRATION
     present = {name for model in results.models for name in model.intervals}
     names = [name for name in titles if name in present]
-    rows = [
-        [
-            model.name,
-            *(
-                interval_text(model.intervals.get(name), in_percent=task.in_percent and name == key)
-                for name in names
-            ),
-        ]
-        for model in results.models
-        if results.has_intervals
-    ]
+
+    def ends(model: ModelResult, name: str) -> str:
+        in_percent = task.in_percent and name == key
+        return text.interval_text(model.intervals.get(name), in_percent=in_percent)
+
+    models = results.models if results.has_intervals else ()
+    rows = [[model.name, *(ends(model, name) for name in names)] for model in models]
     return table(["model", *(titles[name] for name in names)], rows)
 
 
@@ -176,7 +155,7 @@ def folds_table(results: Results) -> Table:
     """Return the primary metric of every model in every fold, one row per model and repeat."""
     task, models = results.task, (*results.models, results.baseline)
     title = f"{task.primary_title}{', %' * task.in_percent} in fold"
-    scores = [[score_text(task, v) for v in results.primary_per_fold(m)] for m in models]
+    scores = [[text.score_text(task, v) for v in results.primary_per_fold(m)] for m in models]
     if results.k > _MANY_FOLDS and not results.repeats:
         by_fold = [[str(fold), *row] for fold, row in enumerate(zip(*scores, strict=True))]
         return table([title, *(m.name for m in models)], by_fold)
@@ -184,7 +163,7 @@ def folds_table(results: Results) -> Table:
     rows = []
     for m in models:
         for repeat, values in enumerate(results.primary_per_fold(m).reshape(-1, results.k)):
-            cells = [score_text(task, value) for value in (*values, mean_of_finite(values))]
+            cells = [text.score_text(task, value) for value in (*values, mean_of_finite(values))]
             rows.append([m.name, *[str(repeat)] * repeated, *cells])
     head = [title, *["repeat"] * repeated, *map(str, range(results.k)), "mean"]
     return table(head, rows, n_foot=len(rows) // len(models))
@@ -203,11 +182,11 @@ def outputs_table(results: Results, model: ModelResult) -> Table:
     for i, name in enumerate(results.classes):
         cells: list[Value | Cell] = [name, *label_cells[i]]
         for score in titles:
-            ends = interval_text(model.intervals.get(f"{score}:{i}"))
+            ends = text.interval_text(model.intervals.get(f"{score}:{i}"))
             below = ends or "no interval" * results.has_intervals
             cells.append(score_cell(float(model.per_output[score][i]), below=below))
         if per_fold is not None:
-            cells += map(fraction, spread(per_fold[:, i]))
+            cells += map(text.fraction, spread(per_fold[:, i]))
         rows.append(cells)
     return table(head, rows)
 
@@ -234,8 +213,8 @@ def comparisons_table(results: Results) -> Table:
     for of, c in by_scores(task, results.comparisons):
         cells = [c.model, c.reference, *[str(c.n_clips)] * partial]
         cells += [of.primary_title + ", points" * of.in_percent]
-        cells += [score_text(of, c.mean, "+"), difference_text(of, c.interval)]
-        cells += [fraction(c.t, 2), p_text(c.p), p_text(c.p_holm), verdict(c)]
+        cells += [text.score_text(of, c.mean, "+"), text.difference_text(of, c.interval)]
+        cells += [text.fraction(c.t, 2), text.p_text(c.p), text.p_text(c.p_holm), verdict(c)]
         rows.append(cells)
     return table([*head, "95 %", "t", "p", "p, Holm", Column("verdict", LINE)], rows, left=2)
 
@@ -256,7 +235,7 @@ def without_modality_table(results: Results) -> Table:
             others = [other for other in model.modalities if other != kind]
             missing.append("+".join(others) if kind in model.modalities else "")
         known = model.without_modality
-        scores = [score_text(task, known[name]) if name in known else "" for name in missing]
+        scores = [text.score_text(task, known[name]) if name in known else "" for name in missing]
         rows.append([model.name, *scores, str(model.n_fallback)])
     return table([*head, "clips predicted this way"], rows)
 
@@ -271,10 +250,10 @@ def calibration_table(results: Results) -> Table:
     for model in models:
         values = model.calibration
         shown = (*CALIBRATION, "ece_by_chance")
-        cells = [model.name, *(fraction(values[name]) for name in shown)]
+        cells = [model.name, *(text.fraction(values[name]) for name in shown)]
         if "temperature" in values:
-            cells.append(fraction(values["temperature"], 2))
-            cells += [fraction(values["ece_scaled"]), fraction(values["brier_scaled"])]
+            cells.append(text.fraction(values["temperature"], 2))
+            cells += [text.fraction(values["ece_scaled"]), text.fraction(values["brier_scaled"])]
         elif scaled:
             cells += [""] * 3
         rows.append(cells)
@@ -286,7 +265,7 @@ def repeats_table(results: Results) -> Table:
     rows = []
     for i, model in enumerate(results.models):
         means = [one.primary_mean(one.models[i]) for one in results.repeats]
-        rows.append([model.name, *(score_text(results.task, mean) for mean in means)])
+        rows.append([model.name, *(text.score_text(results.task, mean) for mean in means)])
     return table(["model", *map(str, range(len(results.repeats)))], rows)
 
 
@@ -337,10 +316,10 @@ def _most_often_wrong(results: Results) -> tuple[Table, Table]:
         taken = min(votes, key=lambda c: (-votes[c], c))
         classes = results.classes[results.y_true[i]], results.classes[taken]
         counts = str(n_wrong[i]), str(n_valid[i])
-        listed.append([*_clip(results, i), *classes, *counts, fraction(float(mean[i]), 2)])
+        listed.append([*_clip(results, i), *classes, *counts, text.fraction(float(mean[i]), 2)])
     titles = "mostly predicted as", "models wrong", "of", "mean probability of the truth"
     clips = table([Column("clip", ID), Column("group", ID), "true", *titles], listed, left=4)
-    return clips, _groups(results, n_wrong, n_valid, "wrong, %", percent)
+    return clips, _groups(results, n_wrong, n_valid, "wrong, %", text.percent)
 
 
 def _furthest_off(results: Results, best: ModelResult) -> tuple[Table, Table]:
@@ -352,13 +331,13 @@ def _furthest_off(results: Results, best: ModelResult) -> tuple[Table, Table]:
     worst = rows[np.argsort(-errors[rows], kind="stable")[:N_CLIPS]]
     texts = (task.label_texts(results.classes, y[worst]) for y in (results.y_true, best.y_pred))
     listed = [
-        [*_clip(results, i), true, predicted, fraction(float(errors[i]), 2)]
+        [*_clip(results, i), true, predicted, text.fraction(float(errors[i]), 2)]
         for i, true, predicted in zip(worst.tolist(), *texts, strict=True)
     ]
     titles = "true", "predicted", task.error_title
     clips = table([Column("clip", ID), Column("group", ID), *titles], listed, left=4)
     amount = np.where(valid, errors, 0.0)
-    return clips, _groups(results, amount, valid, titles[-1], lambda value: fraction(value, 2))
+    return clips, _groups(results, amount, valid, task.error_title, lambda v: text.fraction(v, 2))
 
 
 def confused_clips(results: Results, model: ModelResult) -> list[list[dict[str, Any]]]:
@@ -391,12 +370,12 @@ def _groups(
     amount: NDArray[Any],
     weight: NDArray[Any],
     title: str,
-    text: Callable[[float], str],
+    shown: Callable[[float], str],
 ) -> Table:
     """List groups of at least two clips by their weighted mean amount, largest first."""
     names, code = np.unique(results.groups, return_inverse=True)
     clips, total, weights = (np.bincount(code, values) for values in (None, amount, weight))
     mean = total / np.maximum(weights, 1)
     order = [i for i in np.lexsort((-clips, -mean)) if clips[i] > 1 and total[i] > 0]
-    rows = [[str(names[i]), str(clips[i]), text(float(mean[i]))] for i in order[:N_GROUPS]]
+    rows = [[str(names[i]), str(clips[i]), shown(float(mean[i]))] for i in order[:N_GROUPS]]
     return table([Column("group", ID), "clips", title], rows)

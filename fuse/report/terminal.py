@@ -5,21 +5,14 @@ from itertools import chain
 
 from mvemo.fuse.report import summary
 from mvemo.fuse.report.coverage import coverage_facts, coverage_sentence
-from mvemo.fuse.report.findings import banners
+from mvemo.fuse.report.findings import banners, missing_features
 from mvemo.fuse.report.published import published_beside, sentence_beside
 from mvemo.fuse.report.score_tables import scores_table
 from mvemo.fuse.report.tables import LABEL, Cell
-from mvemo.fuse.report.text import (
-    WIDTH,
-    clean,
-    columns,
-    count,
-    fraction,
-    primary_interval_text,
-    wrap,
-)
+from mvemo.fuse.report.text import WIDTH, columns, count, fraction, primary_interval_text, wrap
 from mvemo.fuse.results import Results, recommended_model, without_twin
 from mvemo.fuse.tasks.base import ScoreColumn
+from mvemo.manifests.text_table import escaped
 
 
 def format_table(results: Results) -> str:
@@ -27,16 +20,10 @@ def format_table(results: Results) -> str:
 
     The table shows the minimum, mean and maximum of the primary metric over folds, and the
     other scores of the task; warnings come before it, missing predictions and failures after it.
-
-    Parameters
-    ----------
-    results
-        Results of `mvemo.fuse.evaluate`.
     """
     results, note = without_twin(results), summary.scoring_note(results)
     lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
-    lines += [wrap(f"{clean(results.name)}: {summary.describe(results)}"), ""]
-    beside = published_beside(results)
+    lines += [wrap(f"{escaped(results.name)}: {summary.describe(results)}"), ""]
     rows, fits, dropped = _widest_table(results)
     lines += [*rows, ""]
 
@@ -46,20 +33,18 @@ def format_table(results: Results) -> str:
         note += f" {model.name} also has {', '.join(others)}."
     ends, what = model and primary_interval_text(task, model), task.primary_interval[1]
     if model is not None and ends:
-        of_model = f"{what}, {clean(model.name)}: {ends} (over groups)."
+        of_model = f"{what}, {escaped(model.name)}: {ends} (over groups)."
         note += (
             f" 95 %: interval of {what} over groups." if fits else f" 95 % interval of {of_model}"
         )
-    sentences = [note, f"* {LABEL}: PL20 Tables 2 and 3." if beside else ""]
-    sentences += [
-        sentence_beside(results),
-        "" if results.permuted else summary.compare_best(results),
-    ]
-    covered = coverage_sentence(results, coverage_facts(results, intervals=False))
-    sentences += [covered, *summary.scaling_notes(results), *_footnotes(results)]
-    lines += [wrap(clean(sentence)) for sentence in sentences if sentence]
+    sentences = [note, f"* {LABEL}: PL20 Tables 2 and 3." * bool(published_beside(results))]
+    sentences += [sentence_beside(results)]
+    sentences += ["" if results.permuted else summary.compare_best(results)]
+    sentences += [coverage_sentence(results, coverage_facts(results, intervals=False))]
+    sentences += [*summary.scaling_notes(results), *_footnotes(results)]
+    lines += [wrap(escaped(sentence)) for sentence in sentences if sentence]
     for sentence in filter(None, (summary.recommend(results), summary.against_chance(results))):
-        lines += ["", wrap(clean(sentence))]
+        lines += ["", wrap(escaped(sentence))]
     return "\n".join(lines)
 
 
@@ -94,12 +79,12 @@ def _table(
     interval &= any(primary_interval_text(task, model) for model in results.models)
     titles = [", ".join([of[0].title, *(c.title.split()[0] for c in of[1:])]) for of in shown]
     header = ["model", *(title + " %" * task.in_percent for title in ("min", "mean", "max"))]
-    header += [*["95 %"] * interval, *map(clean, titles)]
+    header += [*["95 %"] * interval, *map(escaped, titles)]
     paper = "accuracy, %" in at
     header += [*["clips"] * results.partly_predicted, *["paper %*"] * paper]
 
     def line(row: Sequence[Cell]) -> list[str]:
-        cells = [clean(row[0].text), *(row[at[title]].text for title in ("min", "mean", "max"))]
+        cells = [escaped(row[0].text), *(row[at[title]].text for title in ("min", "mean", "max"))]
         cells += [row[at["mean"]].below] * interval
         cells += [_joined([row[at[c.title]] for c in of]) for of in shown]
         if results.partly_predicted:
@@ -120,23 +105,14 @@ def _joined(cells: Sequence[Cell]) -> str:
 
 def _footnotes(results: Results) -> list[str]:
     """Return sentences on missing features, clips without a trained head, and failed clips."""
-    tested = results.tested
-    missing = {name: int((~present[tested]).sum()) for name, present in results.present.items()}
-    without = ", ".join(f"{name} {n}" for name, n in missing.items() if n)
+    without = ", ".join(f"{name} {n}" for name, n in missing_features(results).items())
     untrained = ", ".join(f"{m.name} {m.n_untrained}" for m in results.models if m.n_untrained)
     failed = len({clip_id for clip_id, _, _ in results.failures})
+    n_failures, n_tested = count(len(results.failures), "failure"), int(results.tested.sum())
+    few = "Clips that no head could be trained for, as their training folds have too few clips"
+    of = f"{n_failures} of {count(failed, 'clip')} in stage one; the report lists them."
     return [
-        f"Tested clips without a feature: {without} of {int(tested.sum())}." if without else "",
-        (
-            "Clips that no head could be trained for, as their training folds have too few clips "
-            f"{results.task.too_few}: {untrained}."
-            if untrained
-            else ""
-        ),
-        (
-            f"{count(len(results.failures), 'failure')} of {count(failed, 'clip')} in stage one; "
-            "the report lists them."
-            if failed
-            else ""
-        ),
+        f"Tested clips without a feature: {without} of {n_tested}." * bool(without),
+        f"{few} {results.task.too_few}: {untrained}." * bool(untrained),
+        of * bool(failed),
     ]

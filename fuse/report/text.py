@@ -6,13 +6,13 @@ import functools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mvemo.fuse.results import ModelResult
 from mvemo.fuse.tasks.base import Task
-from mvemo.manifests.text_table import align_columns, escaped
+from mvemo.manifests.text_table import align_columns
 
 if TYPE_CHECKING:
     import jinja2
@@ -89,19 +89,8 @@ def columns(
 
 def wrap(text: str, mark: str = "") -> str:
     """Wrap text to the terminal's width, with `mark` at the start of each line."""
-    return textwrap.fill(
-        text,
-        WIDTH,
-        initial_indent=mark,
-        subsequent_indent=mark,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
-
-
-def clean(text: str) -> str:
-    """Escape control characters, which a terminal would execute."""
-    return escaped(text)
+    whole: Any = {"break_on_hyphens": False, "break_long_words": False}
+    return textwrap.fill(text, WIDTH, initial_indent=mark, subsequent_indent=mark, **whole)
 
 
 @functools.cache

@@ -1,7 +1,9 @@
 """Small caches of made features for the tests of stage two."""
 
+import csv
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from mvemo.cache import CacheWriter, ClipTable, FeatureSpec
@@ -50,12 +52,10 @@ def spec(name, dim, protocol="frozen", fold=None, trained_on=(), modality=None):
     )
 
 
-def features(table, name, dim=12, strength=1.0, seed=0, pairs=None):
-    """float32 (clips, dim): class means plus noise; `pairs` of classes share a mean."""
+def features(table, name, dim=12, strength=1.0, seed=0):
+    """float32 (clips, dim): class means plus noise."""
     rng = np.random.default_rng([seed, sum(map(ord, name))])
     means = rng.normal(size=(len(table.classes), dim)) * strength
-    for a, b in pairs or ():
-        means[b] = means[a]
     return (means[table.labels] + rng.normal(size=(len(table), dim))).astype(np.float32)
 
 
@@ -68,7 +68,7 @@ def memory(table, **values):
     return MemoryStore(table, vectors, Path(table.name))
 
 
-def write_cache(path, table, vectors, *, missing=None, failures=()):
+def write_cache(path, table, vectors, *, missing=None):
     """Write a cache: (spec, float32 (clips, dim)) pairs; `missing`: name -> rows left out."""
     with CacheWriter(path, table, provenance={"command": "made"}, commit_rows=10_000) as writer:
         for item, values in vectors:
@@ -76,8 +76,6 @@ def write_cache(path, table, vectors, *, missing=None, failures=()):
             for i, clip in enumerate(table.clip_ids):
                 if i not in absent:
                     writer.put(item, clip, item.key(f"content {i}"), values[i])
-        for failure in failures:
-            writer.fail(*failure)
         writer.curve("c3d@all", {"epoch": [1.0], "train_loss": [2.0], "val_loss": [1.5]})
     return path
 
@@ -99,3 +97,22 @@ def crossfit_cache(path, table=None, *, dim=8, strength=1.0, names=("music1d", "
             ids = [c for c, f in zip(table.clip_ids, table.folds, strict=True) if f != fold]
             vectors.append((spec(name, dim, "crossfit", fold, ids), (base @ basis).astype("f4")))
     return write_cache(path, table, vectors)
+
+
+def emomv(shared_data):
+    """Table and VGGish vectors of EmoMV-A; clip ids are ``SPLIT/NAME``."""
+    folder, names, labels, values = shared_data / "emomv/DS1_EmoMV_A", [], [], []
+    for part in ("TRAIN", "VAL"):
+        with (folder / f"annotation/DS1_{part}_MATCH_MISMATCH_labels.csv").open() as lines:
+            rows = list(csv.reader(lines))
+        match = [row[2].strip() == "1" for row in rows]
+        kept = [row for row, m in zip(rows, match, strict=True) if m]
+        names += [f"{part.lower()}/{row[1]}" for row in kept]
+        labels += [int(row[5]) for row in kept]
+        with h5py.File(folder / f"extracted_features/VGGish_DS1_{part}_MATCH_MISMATCH.h5") as file:
+            values.append(file["data"][:][match])
+    classes = ("exciting", "fear", "tense", "sad", "relax")
+    plain = [name.partition("/")[2] for name in names]
+    groups = tuple(n.rpartition("-of-")[0].rpartition("-")[0] or n for n in plain)
+    facts = tuple(names), groups, np.array(labels), np.full(len(names), -1), 0
+    return ClipTable("EmoMV", "multiclass", classes, *facts), np.concatenate(values)

@@ -2,10 +2,9 @@
 
 import csv
 
-import h5py
 import numpy as np
 import pytest
-from feature_samples import memory
+from feature_samples import emomv, memory
 
 from mvemo.cache import ClipTable
 from mvemo.fuse.audit import audit_cache
@@ -69,15 +68,14 @@ def test_features_made_from_the_labels(task, how):
         "mixed": y @ rng.normal(size=(y.shape[1], 16)),
         "codes": clips.labels.reshape(N, -1),
     }[how] + rng.normal(scale=0.05, size=(N, 1))
-    found = findings(clips, honest=vectors(1), leak=leak.astype(np.float32))
-    assert [(f.kind, f.feature) for f in found] == [("label-leakage", "leak")]
-
-
-def test_columns_made_from_labels_are_named():
-    clips, values = table(), vectors(1, 64)
-    values[:, 3], values[:, 40] = 1.0, np.array([2, 0, 3, 1])[clips.labels]
-    (found,) = [f for f in findings(clips, a=values) if f.kind == "label-leakage"]
-    assert "of 1 of 64 columns (40)" in found.message
+    leak = np.concatenate([np.ones((N, 1)), leak], axis=1).astype(np.float32)
+    found = findings(clips, honest=vectors(1), leak=leak)
+    assert ("label-leakage", "leak") in [(f.kind, f.feature) for f in found]
+    assert {f.kind for f in found} == {"label-leakage", "constant"}
+    if how == "codes":
+        (message,) = (f.message for f in found if f.kind == "label-leakage")
+        n = leak.shape[1]
+        assert f"of {n - 1} of {n} columns ({', '.join(map(str, range(1, n)))})" in message
 
 
 def test_a_good_feature_is_not_a_leak():
@@ -149,25 +147,9 @@ def test_clips_without_labels_are_compared_with_each_other():
 
 
 def test_known_answers_on_emomv(shared_data):
-    folder = shared_data / "emomv/DS1_EmoMV_A"
-    names, labels, splits, values = [], [], [], []
-    for part in ("TRAIN", "VAL"):
-        with (folder / f"annotation/DS1_{part}_MATCH_MISMATCH_labels.csv").open() as lines:
-            rows = list(csv.reader(lines))
-        match = [row[2].strip() == "1" for row in rows]
-        names += [row[1] for row, m in zip(rows, match, strict=True) if m]
-        labels += [int(row[5]) for row, m in zip(rows, match, strict=True) if m]
-        splits += [part.lower()] * sum(match)
-        with h5py.File(folder / f"extracted_features/VGGish_DS1_{part}_MATCH_MISMATCH.h5") as file:
-            values.append(file["data"][:][match])
-    clips = ClipTable(
-        "EmoMV", "multiclass", ("exciting", "fear", "tense", "sad", "relax"),
-        tuple(f"{split}/{name}" for split, name in zip(splits, names, strict=True)),
-        tuple(name.rpartition("-of-")[0].rpartition("-")[0] or name for name in names),
-        np.array(labels), np.full(len(names), -1), 0,
-    )  # fmt: skip
-    splits = dict(zip(clips.clip_ids, splits, strict=True))
-    found = findings(clips, splits, vggish=np.concatenate(values))
+    clips, values = emomv(shared_data)
+    splits = {clip: clip.partition("/")[0] for clip in clips.clip_ids}
+    found = findings(clips, splits, vggish=values)
     assert "label-leakage" not in {f.kind for f in found}
     by_kind = {f.kind: f for f in found}
     across = by_kind["duplicate-across-groups"]

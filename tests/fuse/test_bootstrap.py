@@ -5,12 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mvemo.fuse.bootstrap import (
-    Resamples,
-    areas,
-    bootstrap_multiclass,
-    resample_groups,
-)
+from mvemo.fuse.bootstrap import Resamples, bootstrap_multiclass, resample_groups
 from mvemo.fuse.metrics.scores import multiclass_scores
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Outcome
@@ -128,10 +123,3 @@ def test_classes_that_a_resample_lacks_are_left_out():
     # Class 0 in order; class 1 has both clips of class 0 above its own.
     assert scores["roc_auc_macro_ovr_pooled"][0, 0] == pytest.approx(0.5)
     assert np.isnan(scores["roc_auc_macro_ovr_pooled"][0, 1])
-
-
-def test_areas_of_one_class_alone_are_nan():
-    resamples = resample_groups(range(4), 3)
-    for positive in (np.ones((4, 1), bool), np.zeros((4, 1), bool)):
-        got = areas(positive, np.ones((1, 4, 1)), np.ones((1, 4), bool), resamples)
-        assert np.isnan(got).all()

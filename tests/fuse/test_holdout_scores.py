@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import open_cache
-from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_dict
+from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table
 from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.crossval.evaluation import with_learning_curve
 from mvemo.fuse.numeric import decision_inputs
@@ -90,18 +90,6 @@ def test_frozen_features_are_scored_on_the_split_unless_folds_are_asked_for(tmp_
     assert evaluated(both, allow_leak=True).protocol == "holdout"
 
 
-def test_the_report_says_what_was_tested(cached):
-    table, path = cached
-    n = int((table.splits == 2).sum())
-    results = evaluated(path, stacked=True, missing_modality=True, temperature=True, refit=True)
-    page = report_html(results)
-    assert f"test on {n} held-out clips" in page
-    assert f"for each of {n} clips held out" in page
-    assert "could not predict every clip" not in page
-    assert "nets trained on other clips" in " ".join(format_table(results).split())
-    assert metrics_dict(results)["protocol"] == "holdout"
-
-
 def test_intervals_and_a_learning_curve(cached):
     with open_cache(cached[1]) as cache:
         settings = plain_settings()
@@ -112,10 +100,8 @@ def test_intervals_and_a_learning_curve(cached):
         low, high = model.intervals["accuracy"]
         assert low <= model.per_fold["accuracy"][0] <= high
         assert low < high
-        (share, clips, accuracy, _), full = results.learning_curve[model.name]
-        assert share == 0.3
-        assert clips == pytest.approx(0.3 * trained, rel=0.1)
-        assert accuracy > 1 / 6
+        (share, clips, _, _), full = results.learning_curve[model.name]
+        assert (share, clips) == (0.3, pytest.approx(0.3 * trained, rel=0.1))
         assert full == pytest.approx((1.0, trained, model.per_fold["accuracy"][0], 0.0))
 
 
@@ -147,7 +133,14 @@ def test_heads_for_new_clips_are_fitted_on_all_clips_of_a_split(tmp_path, task):
 
 def test_only_tested_clips_count_as_predicted_or_not(cached, tmp_path):
     table, path = cached
-    assert "clips" not in format_table(evaluated(path)).split("model  ")[1].splitlines()[0]
+    results = evaluated(path, stacked=True, missing_modality=True, temperature=True, refit=True)
+    text, n = format_table(results), (table.splits == 2).sum()
+    assert "clips" not in text.split("model  ")[1].splitlines()[0]
+    assert "nets trained on other clips" in " ".join(text.split())
+    page = report_html(results)
+    for words in (f"test on {n} held-out clips", f"for each of {n} clips held out"):
+        assert words in page
+    assert "could not predict every clip" not in page
     test = np.flatnonzero(table.splits == 2)
     missing = {"c3d": test[:3].tolist()}
     results = evaluated(holdout_cache(tmp_path / "g.h5", table, missing=missing))

@@ -1,11 +1,10 @@
 """Wrong labels are ranked first, and the stated precision is what planted ones show."""
 
-import csv
+from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
-from feature_samples import memory
+from feature_samples import emomv, memory
 
 from mvemo.cache import ClipTable
 from mvemo.fuse.label_errors import find_label_errors, label_doubt
@@ -66,27 +65,11 @@ def test_a_constant_rating_is_not_doubted():
 
 @pytest.mark.parametrize("share", [0.03, 0.25])
 def test_known_answers_on_emomv(shared_data, share):
-    folder = shared_data / "emomv/DS1_EmoMV_A"
-    names, labels, values = [], [], []
-    for part in ("TRAIN", "VAL"):
-        with (folder / f"annotation/DS1_{part}_MATCH_MISMATCH_labels.csv").open() as lines:
-            rows = list(csv.reader(lines))
-        match = [row[2].strip() == "1" for row in rows]
-        kept = [row for row, m in zip(rows, match, strict=True) if m]
-        names += [row[1] for row in kept]
-        labels += [int(row[5]) for row in kept]
-        with h5py.File(folder / f"extracted_features/VGGish_DS1_{part}_MATCH_MISMATCH.h5") as file:
-            values.append(file["data"][:][match])
-    rng, given = np.random.default_rng(0), np.array(labels)
+    table, values = emomv(shared_data)
+    rng, given = np.random.default_rng(0), table.labels.copy()
     wrong = rng.random(len(given)) < share
     given[wrong] = (given[wrong] + rng.integers(1, 5, wrong.sum())) % 5
-    table = ClipTable(
-        "EmoMV", "multiclass", ("exciting", "fear", "tense", "sad", "relax"),
-        tuple(f"{i}/{name}" for i, name in enumerate(names)),
-        tuple(name.rpartition("-of-")[0].rpartition("-")[0] or name for name in names),
-        given, np.full(len(names), -1), 0,
-    )  # fmt: skip
-    found = find_label_errors(memory(table, vggish=np.concatenate(values)), share=share)
+    found = find_label_errors(memory(replace(table, labels=given), vggish=values), share=share)
     true = wrong[found.ranking()[: found.suspects]].mean()
     assert found.precision == pytest.approx(true, abs=0.08)
     assert share < found.at_most < share + 0.1

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from feature_samples import crossfit_cache, frozen_cache, make_table
+from feature_samples import frozen_cache, make_table
 from fuse_samples import evaluated, make_results
 
 from mvemo.fuse import BadFeatures
@@ -54,8 +54,7 @@ def test_each_rule_by_hand(rule):
     expected = [right[folds == f].mean() for f in range(3)]
     np.testing.assert_allclose(songs.models[0].per_fold["accuracy"], expected)
     expected = {"segments": 72, "songs": 24, "by": "clip", "rule": rule}
-    assert songs.provenance["songs"] == expected
-    assert songs.name.endswith("by song")
+    assert (songs.name, songs.provenance["songs"]) == ("made by hand, by song", expected)
 
 
 def test_by_group():
@@ -102,25 +101,19 @@ def test_segments_that_do_not_belong_together_are_refused(what, name):
     values[1] = values[-1]
     with pytest.raises(BadFeatures, match=f"song 0@10' differs in its {what} from"):
         song_level(replace(results, **{name: values}))
-
-
-def test_an_unknown_rule_is_refused():
     with pytest.raises(BadFeatures, match="one of mean, log-mean, vote"):
-        song_level(segments(), rule="median")
+        song_level(results, rule="median")
 
 
-def test_permuted_labels_stay_at_chance():
-    shuffled = [song_level(segments(120, seed=seed, permuted=True)) for seed in range(6)]
-    # Six classes, 120 songs, six draws: standard error 0.014.
-    mean = np.mean([one.models[0].per_fold["accuracy"] for one in shuffled])
-    assert mean == pytest.approx(1 / 6, abs=0.05)
+def test_of_permuted_labels_that_of_the_first_segment_counts():
+    results = segments(permuted=True)
+    assert (song_level(results).y_true == results.y_true[::3]).all()
 
 
-@pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
-def test_songs_of_an_evaluation(tmp_path, make):
+def test_songs_of_an_evaluation(tmp_path):
     table = make_table(240, group_size=4)
     ids = tuple(f"{table.groups[i]}@{i % 4}" for i in range(240))
-    results = evaluated(make(tmp_path / "f.h5", replace(table, clip_ids=ids)))
+    results = evaluated(frozen_cache(tmp_path / "f.h5", replace(table, clip_ids=ids)))
     songs = song_level(results)
     assert len(songs.clip_ids) == 60
     assert songs.heads == results.heads

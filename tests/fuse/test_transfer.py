@@ -41,7 +41,6 @@ def transferred(*sets, settings=LINEAR, **options):
 def test_heads_of_a_set_like_the_other_lose_little():
     # With all models, among which each fold chooses.
     found = transferred(made("a", 240), made("b", 200, seed=1), settings=EvaluationSettings())
-    assert set(found) == {("a", "b"), ("b", "a")}
     one = found["a", "b"]
     assert (one.n_train, one.n_test, one.n_shared, one.metric) == (240, 200, 0, "accuracy")
     assert one.score > 0.6 > one.baseline

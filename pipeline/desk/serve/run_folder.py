@@ -34,22 +34,22 @@ def open_run(
     ids of the ``hard`` clips, hardest first, and the score to ``expect`` as a sentence.
     """
     run, metrics = read_run(folder), read_json(folder / FILES[0])
+    first = run.repeats[0]
     if run.task.name != "multiclass":
         raise BadOption(f"{folder}: expected a run with classes, got {run.task.name} labels")
-    if {*run.classes} != {*model.classes}:
+    if {*first.classes} != {*model.classes}:
         raise BadOption(
-            f"{folder}: predicts {', '.join(run.classes)}, but the model {model.name} predicts "
+            f"{folder}: predicts {', '.join(first.classes)}, but the model {model.name} predicts "
             f"{', '.join(model.classes)}: give --model the model that the run made"
         )
-    models, primary, classes = metrics["models"], metrics["primary_metric"], run.classes
+    models, primary, classes = metrics["models"], metrics["primary_metric"], first.classes
     best = (metrics["choice"] or {}).get("model")
     if best is None:
         best = max(models, key=lambda name: models[name][primary]["mean"] or 0)
     clips = {clip.clip_id: clip for clip in manifest.clips}
     ids: list[list[list[str]]] = [[[] for _ in classes] for _ in classes]
     hard: list[tuple[float, str]] = []
-    first = run.repeats[0]
-    for name, true, outputs in zip(run.clip_ids, first.y_true, first.outputs[best], strict=True):
+    for name, true, outputs in zip(first.clip_ids, first.y_true, first.outputs[best], strict=True):
         if name not in clips:
             continue
         path, is_predicted = manifest.media_path(clips[name]), bool(np.isfinite(outputs).all())

@@ -19,10 +19,10 @@ from mvemo.fuse.results import recommended_model
 pytestmark = pytest.mark.figures
 
 
-def evaluated(path, task, **changes):
+def evaluated(path, task, n_annotators=4.0, **changes):
     if task == "regression":
         table = output_table(task, n=48)
-        facts = np.tile([4.0, *[0.1] * len(table.classes)], (48, 1))
+        facts = np.tile([n_annotators, *[0.1] * len(table.classes)], (48, 1))
         output_cache(path, replace(table, disagreement=facts))
     else:
         table = make_table(48, 3)
@@ -65,36 +65,26 @@ def test_one_annotators_accuracy(tmp_path):
     row = cells(results, "one annotator")
     assert (row["mean"], row["F1"]) == ("75.0", "")
     assert metrics_dict(results)["ceilings"][0]["accuracy"] == 0.75
-    assert "one annotator: agrees with the majority for 75.0 % of 48" in " ".join(
-        format_table(results).split()
-    )
+    text = " ".join(format_table(results).split())
+    assert "one annotator: agrees with the majority for 75.0 % of 48" in text
     assert "one annotator" in fold_figure(results)[0].svg
     assert "<dt>One annotator</dt>" in report_html(results)
 
 
 def test_a_number_that_is_not_known_gives_no_line(tmp_path):
-    path = tmp_path / "f.h5"
-    table = output_table("regression", n=48)
-    facts = np.tile([np.nan, *[0.5] * len(table.classes)], (48, 1))
-    output_cache(path, replace(table, disagreement=facts))
-    with open_cache(path) as cache:
-        results = evaluate(cache, plain_settings(models=("c3d",), choose_model=False))
+    results = evaluated(tmp_path / "f.h5", "regression", n_annotators=np.nan)
     assert np.isnan(results.ceiling_of())
     assert "the number of annotators is unknown" in " ".join(format_table(results).split())
     assert "annotators" not in fold_figure(results)[0].svg
     assert set(cells(results, "annotators' ceiling").values()) == {"annotators' ceiling", ""}
-
-
-def test_shuffled_labels_have_no_ceiling(tmp_path):
-    results = evaluated(tmp_path / "f.h5", "regression", permute_labels=True)
-    assert results.ceilings == ()
-    assert "ceiling" not in format_table(results)
-    assert metrics_dict(results)["ceilings"] == []
+    # Shuffled labels have no ceiling.
+    shuffled = evaluated(tmp_path / "g.h5", "regression", permute_labels=True)
+    assert shuffled.ceilings == ()
+    assert "ceiling" not in format_table(shuffled)
 
 
 @pytest.mark.parametrize("names", [("arousal", "valence"), ("arousal", "valence", "dominance")])
 def test_r_is_in_every_row_of_the_terminals_table(tmp_path, names):
-    """With two targets next to R2, with three as the mean; the table is never too wide."""
     rng = np.random.default_rng(0)
     labels = np.clip(rng.normal(size=(48, len(names))), -3, 3)
     table = output_table("regression", n=48, labels=labels, classes=names)

@@ -37,14 +37,10 @@ def test_the_asked_share_is_covered_and_told(results):
         assert np.isnan(facts["size"])
     else:
         assert 1 <= facts["size"] <= len(results.classes)
-
-
-def test_the_share_of_all_clips_is_the_mean_over_classes_weighted_by_their_clips(results):
     if results.task.name == "multiclass":
-        facts = coverage_facts(results)
-        n = np.bincount(results.y_true)
         shares = [facts["per_output"][name]["share"] for name in results.classes]
-        assert np.average(shares, weights=n) == pytest.approx(facts["share"])
+        mean = np.average(shares, weights=np.bincount(results.y_true))
+        assert mean == pytest.approx(facts["share"])
 
 
 def test_all_at_once_is_told_next_to_each_output(results):
@@ -62,9 +58,7 @@ def test_all_at_once_is_told_next_to_each_output(results):
         shares = [one["optional"]["share"] for one in facts["per_output"].values()]
         assert min(shares) <= other or results.task.name == "multilabel"
         assert f"{100 * min(shares):.1f} to {100 * max(shares):.1f} %" in sentence
-
-
-def test_few_groups_are_warned_of(results):
-    facts = {**coverage_facts(results, intervals=False), "groups": 19}
+    # Few groups are warned of.
+    facts = {**facts, "groups": 19}
     assert "come from only 19 groups: below 20" in coverage_sentence(results, facts)
     assert "come from only" not in coverage_sentence(results, {**facts, "groups": 20})

@@ -7,15 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from fuse_samples import (
-    CLASSES,
-    NASTY,
-    empty_results,
-    few_results,
-    make_results,
-    nasty_results,
-    primary,
-)
+from fuse_samples import CLASSES, NASTY, empty_results, make_results, nasty_results, primary
 from sklearn.metrics import precision_recall_fscore_support
 
 from mvemo.fuse import read_predictions
@@ -48,8 +40,9 @@ def quick(few):
 
 
 def test_metrics_of_classes(results):
-    found = as_json(results)
-    facts = {"task": "multiclass", "protocol": "crossfit", "synthetic": False, "folds": 6}
+    flags = {"synthetic": True, "leaky": True, "permuted": True}
+    found = as_json(replace(results, **flags))
+    facts = {"task": "multiclass", "protocol": "crossfit", "folds": 6, **flags}
     facts |= {"clips": 96, "classes": list(CLASSES), "failures": 3}
     assert facts.items() <= found.items()
     assert found["missing"]["c3d"] == 6
@@ -90,7 +83,9 @@ def test_metrics_of_tags_and_of_values(outputs):
         score = entry[f"{name}_macro"]
         assert score["mean"] == pytest.approx(np.mean(score["per_fold"]))
         for i, output in enumerate(outputs.classes):
-            assert entry["per_output"][output][name] == model.per_output[name][i]
+            of_output = entry["per_output"][output]
+            assert of_output[name] == model.per_output[name][i]
+            assert of_output["intervals"][name] == list(model.intervals[f"{name}:{i}"])
         low, high = entry["intervals"]["primary"]
         assert low < high
     assert found["models"]["c3d"]["predicted"] == 89
@@ -114,11 +109,6 @@ def test_no_score_is_null_not_nan(results):
     assert found["per_fold"] == [0.5, None, 0.7, 0.6, None, 0.6]
 
 
-def test_flags(results):
-    flags = {"synthetic": True, "leaky": True, "permuted": True}
-    assert flags.items() <= as_json(replace(results, **flags)).items()
-
-
 def test_predictions_give_back_every_number(outputs, few, tmp_path):
     for results, start in ((few, "predicted"), (outputs, "decided_")):
         (tmp_path / "p.csv").write_text(predictions_csv(results), encoding="utf-8")
@@ -140,30 +130,13 @@ def test_predictions_give_back_every_number(outputs, few, tmp_path):
 
 
 def test_repeats_are_all_in_the_predictions(few):
-    first = replace(few, curves={})
-    second = replace(first, folds=(first.folds + 1) % first.k)
-    repeated = replace(first, repeats=(first, second))
+    second = replace(few, folds=(few.folds + 1) % few.k, curves={})
+    repeated = replace(few, curves={}, repeats=(few, second))
     rows = rows_of(repeated)
     assert list(rows[0])[:4] == ["repeat", "clip_id", "group", "fold"]
-    assert [row["repeat"] for row in rows] == ["0"] * 72 + ["1"] * 72
-    for one, part in zip((first, second), (rows[:72], rows[72:]), strict=True):
-        assert [int(row["fold"]) for row in part[::3]] == one.folds.tolist()
+    folds = [(row["repeat"], int(row["fold"])) for row in rows[::3]]
+    assert folds == [(str(r), f) for r in (0, 1) for f in repeated.repeats[r].folds]
     assert "every out-of-fold prediction of every repeat" in report_html(repeated)
-
-
-def test_equal_results_give_equal_files(tmp_path, few):
-    write_report(few, tmp_path)
-    assert {path.name: path.read_bytes().decode() for path in tmp_path.iterdir()} == {
-        "report.html": report_html(few),
-        "metrics.json": (tmp_path / "metrics.json").read_text(encoding="utf-8"),
-        "predictions.csv": predictions_csv(few),
-    }
-    assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == metrics_dict(few)
-
-
-def test_file_names_that_are_no_text(tmp_path, quick):
-    write_report(replace(quick, failures=(("bad \udcff name", "decode", "empty file"),)), tmp_path)
-    assert r"bad \udcff name" in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_older_files_stay_until_new_ones_are_whole(tmp_path, quick, monkeypatch):
@@ -180,13 +153,19 @@ def test_older_files_stay_until_new_ones_are_whole(tmp_path, quick, monkeypatch)
 
 
 def test_a_folder_has_one_run(tmp_path, quick):
+    quick = replace(quick, failures=(("bad \udcff name", "decode", "empty file"),))
     write_report(quick, tmp_path, heads=True)
     assert (tmp_path / "heads.npz").is_file()
     (tmp_path / "notes.txt").write_text("mine")
     write_report(quick, tmp_path)
     # The heads of the older run are not left beside the metrics of the newer one.
     assert not (tmp_path / "heads.npz").exists()
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    texts = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
+    assert json.loads(texts.pop("metrics.json")) == metrics_dict(quick)
+    # A name that is no text is escaped.
+    page = report_html(quick).replace("\udcff", r"\udcff")
+    expected = {"report.html": page, "predictions.csv": predictions_csv(quick), "notes.txt": "mine"}
+    assert texts == expected
     (tmp_path / "out").write_text("a file")
     with pytest.raises(MvemoError, match=r"out: cannot be written: File exists"):
         write_report(quick, tmp_path / "out")
@@ -240,24 +219,12 @@ def test_page_has_every_part_and_loads_nothing(few):
     page = Page(html)
     # Accuracy, two ROC, reliability, a confusion matrix a model, one net's losses.
     assert page.tags.count("svg") == 4 + 3 + 1
-    for words in (
-        "Scores",
-        "Accuracy in each fold",
-        "ROC curves",
-        "Confusion matrices",
-        "Classes: ",
-        "Clips most often wrong",
-        "Loss curves",
-        "Missing features and failures",
-        "Settings and provenance",
-        "How to read this page",
-        "published, other data",
-        "made by hand",
-        "mvemo-cv features.h5 --folds 6 --out out",
-        "0123456789abcdef" * 4,
-        "3.11.7",
-        *(text for failure in few.failures for text in failure),
-    ):
+    titles = (
+        "Scores|Accuracy in each fold|ROC curves|Confusion matrices|Classes: |Clips most often "
+        "wrong|Loss curves|Missing features and failures|Settings and provenance|How to read this "
+        "page|published, other data|made by hand|mvemo-cv features.h5 --folds 6 --out out|3.11.7"
+    )
+    for words in (*titles.split("|"), "0123456789abcdef" * 4, *sum(few.failures, ())):
         assert words in page.words
     assert not {"link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
     ids = [value for name, value in page.attributes if name == "id"]
@@ -283,10 +250,9 @@ def test_page_has_every_part_and_loads_nothing(few):
         ({"permuted": True, "synthetic": True}, ["SYNTHETIC DATA", "PERMUTED LABELS"]),
     ],
 )
-def test_banners(changes, expected):
-    made = few_results(**changes)
+def test_banners(few, changes, expected):
     # Its single features are no published models: Table 2 is of nets by themselves.
-    html = report_html(replace(made, models=made.models[-1:], curves={}))
+    html = report_html(replace(few, models=few.models[-1:], curves={}, **changes))
     titles = ["SYNTHETIC DATA", "OPTIMISTIC", "PERMUTED LABELS", "PREDICTED LABELS"]
     assert [t for t in titles if f"<strong>{t}</strong>" in html] == expected
     assert [t for t in titles if t in html[: html.index("</title>")]] == expected
@@ -360,11 +326,7 @@ def test_pages_of_tags_and_of_values(outputs):
     assert ("ROC curve of each tag" in html) == of_tags
     assert 'id="groups"' in html
     assert html == report_html(results)
-
-
-def test_nothing_predicted_is_said(outputs):
-    for results in (replace(outputs, models=()), empty_results()):
-        assert "No model made a prediction." in report_html(results)
+    assert "No model made a prediction." in report_html(replace(outputs, models=()))
 
 
 def test_cells_of_the_confusion_matrix_list_their_clips(few):
@@ -397,9 +359,8 @@ def test_a_report_of_many_classes_is_small():
     wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
     assert wrong[shown].min() >= np.delete(wrong, shown).max()
     cells = score_tables.confused_clips(many, many.models[0])
-    assert [[cell["count"] for cell in row] for row in cells] == counts[
-        np.ix_(shown, shown)
-    ].tolist()
+    found = [[cell["count"] for cell in row] for row in cells]
+    assert found == counts[np.ix_(shown, shown)].tolist()
     found = as_json(many)
     (model,) = found["models"].values()
     assert (model["confusion"], "confusion" in found["left_out"]) == (None, True)
