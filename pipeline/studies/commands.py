@@ -11,31 +11,10 @@ import click
 from click import argument, option
 
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.commands.options import (
-    COUNT,
-    FILE,
-    INPUT,
-    OUT_FOLDER,
-    comma_separated,
-    folds_are_named,
-    folds_option,
-    paper_options,
-    permute_option,
-    root_option,
-    seed_option,
-    set_option,
-    strict_option,
-    together,
-    work_option,
-)
+from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.commands.transfer import transfer
-from mvemo.pipeline.studies.study_file import (
-    OptionSpec,
-    StudyFile,
-    built_in,
-    check_values,
-    read_study,
-)
+from mvemo.pipeline.studies import study_file
+from mvemo.pipeline.studies.study_file import OptionSpec, StudyFile
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
@@ -75,48 +54,51 @@ def study_options(
     runs: int | None, profile: str | None, *, trains: bool = True
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Return a decorator that adds the argument and the options of every study."""
+    seed = "Seed of nets, models and folds." if trains else "Seed of the clips."
     training = [
-        work_option,
+        shared.work_option,
         option(
             "--profile",
             default=profile,
             help="Settings: paper, demo, best, or a TOML file."
             + ("" if profile else "  [default: profile of FILE, or paper]"),
         ),
-        set_option,
-        folds_option("6"),
+        shared.set_option,
+        shared.folds_option("6"),
     ]
     repeats = [
         option(
             "--runs",
-            type=COUNT,
+            type=shared.COUNT,
             default=runs,
             help="Number of runs; each has different folds and seeds."
             + ("" if runs else "  [default: runs of FILE, or 1]"),
         ),
         option(
             "--jobs",
-            type=COUNT,
+            type=shared.COUNT,
             help="Number of nets to train at the same time, each in a process with a share of "
             "the cores or with a GPU.  [default: 1; 2 with --profile demo and two cores]",
         ),
-        permute_option,
+        shared.permute_option,
     ]
-    return together(
+    return shared.together(
         [
-            argument("manifest", type=INPUT, metavar="MANIFEST" if trains else "MANIFEST|FOLDER"),
+            argument(
+                "manifest", type=shared.INPUT, metavar="MANIFEST" if trains else "MANIFEST|FOLDER"
+            ),
             option(
                 "--out",
-                type=OUT_FOLDER,
+                type=shared.OUT_FOLDER,
                 required=True,
                 help="Folder for the tables, plots and page.",
             ),
             *(training if trains else ()),
-            seed_option("Seed of nets, models and folds." if trains else "Seed of the clips."),
+            shared.seed_option(seed),
             *(repeats if trains else ()),
-            root_option,
-            strict_option,
-            paper_options,
+            shared.root_option,
+            shared.strict_option,
+            shared.paper_options,
         ]
     )
 
@@ -125,7 +107,7 @@ study.add_command(transfer)
 
 
 @study.command("run", short_help="Run your own study from FILE (see docs/studies.md).")
-@argument("file", type=FILE)
+@argument("file", type=shared.FILE)
 @study_options(runs=None, profile=None)
 def run_file(file: Path, **options: Any) -> int:
     """Run your own study from a TOML file; docs/studies.md shows an example.
@@ -134,12 +116,12 @@ def run_file(file: Path, **options: Any) -> int:
     Example:
       mvemo study run my.toml clips.csv --out study
     """
-    study_file = check_values(read_study(file))
-    options["profile"] = options["profile"] or study_file.profile
-    options["runs"] = options["runs"] or study_file.runs
-    if not study_file.trains:
+    read = study_file.check_values(study_file.read_study(file))
+    options["profile"] = options["profile"] or read.profile
+    options["runs"] = options["runs"] or read.runs
+    if not read.trains:
         options |= UNTRAINED
-    return conduct(study_file, dict.fromkeys(study_file.options) | options)
+    return conduct(read, dict.fromkeys(read.options) | options)
 
 
 def study_command(file: StudyFile) -> click.Command:
@@ -151,7 +133,8 @@ def study_command(file: StudyFile) -> click.Command:
         return conduct(file, options if file.trains else {**options, **UNTRAINED})
 
     first = file.help.strip().split("\n")[0]
-    return click.command(file.name, help=file.help, short_help=first)(together(decorators)(run))
+    command = click.command(file.name, help=file.help, short_help=first)
+    return command(shared.together(decorators)(run))
 
 
 def _option(file: StudyFile, name: str, spec: OptionSpec) -> Callable[..., Any]:
@@ -181,7 +164,7 @@ def _parse_nets(name: str, value: str) -> tuple[str, ...]:
     """Parse ``a,b`` as names of nets; ``hf:FOLDER``, an encoder's folder, is also a name."""
     from mvemo.extract.nets.parts.registry import add_folders, check_name
 
-    nets = add_folders(comma_separated(value))
+    nets = add_folders(shared.comma_separated(value))
     if not nets:
         raise BadOption(f"--{name}: expected at least one net")
     for net in nets:
@@ -194,7 +177,7 @@ def _parse_nets(name: str, value: str) -> tuple[str, ...]:
 def _parse_lengths(name: str, value: str) -> tuple[float, ...]:
     """Parse ``3,5,10`` as lengths in seconds."""
     try:
-        lengths = tuple(dict.fromkeys(map(float, comma_separated(value))))
+        lengths = tuple(dict.fromkeys(map(float, shared.comma_separated(value))))
     except ValueError:
         raise BadOption(f"--{name} {value!r}: expected numbers, for example 3,5,10,16") from None
     if not lengths:
@@ -206,7 +189,7 @@ def _parse_lengths(name: str, value: str) -> tuple[float, ...]:
 PARSERS: Mapping[str, Callable[[str, str], tuple[Any, ...]]] = {
     "nets": _parse_nets,
     "lengths": _parse_lengths,
-    "words": lambda name, value: comma_separated(value),
+    "words": lambda name, value: shared.comma_separated(value),
 }
 
 
@@ -345,8 +328,8 @@ def _settings(options: Mapping[str, Any]) -> Settings:
     if options["seed"] is not None:
         overrides += [f"extract.seed={options['seed']}", f"extract.fold_seed={options['seed']}"]
     settings = load_settings(options["profile"], overrides)
-    return replace(settings, folds_named=folds_are_named(options))
+    return replace(settings, folds_named=shared.folds_are_named(options))
 
 
-for _file in built_in().values():
+for _file in study_file.built_in().values():
     study.add_command(study_command(_file))

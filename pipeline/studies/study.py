@@ -9,16 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mvemo import manifests
-from mvemo.extract import (
-    DescriptorSettings,
-    Net,
-    NetSettings,
-    ViewSettings,
-    default_settings,
-    embed_rows,
-    pick_device,
-)
+from mvemo import extract, manifests
+from mvemo.extract import DescriptorSettings, Net, NetSettings, ViewSettings, default_settings
 from mvemo.extract.nets import SharedSettings, options_of, with_length, with_shared_options
 from mvemo.fuse import Task, task_of
 from mvemo.fuse.numeric import Labels
@@ -79,12 +71,12 @@ class StudyMedia(ClipMedia):
 
     def embedded(self, net: Net, view: ViewSettings, rows: Ints) -> Iterator[Any]:
         """Yield each batch of rows together with the net's embeddings."""
-        return embed_rows(
+        return extract.embed_rows(
             net,
             self.batches(net, view),
             rows.tolist(),
             batch_size=self.extract.embed_batch,
-            device=pick_device(self.extract.run.device),
+            device=extract.pick_device(self.extract.run.device),
             precision=self.extract.run.precision,
         )
 
@@ -114,8 +106,9 @@ class Study:
         """Return each clip's fold in a repeat, int64 (clips,); groups and songs stay whole."""
         if self.split is not None:
             return np.zeros(len(self.manifest), dtype=np.int64)
-        extract, songs = self.settings.extract, self.songs or self.manifest
-        folds = self.prescribed or manifests.folds_of(songs, extract.folds, extract.fold_seed + run)
+        settings, songs = self.settings.extract, self.songs or self.manifest
+        seed = settings.fold_seed + run
+        folds = self.prescribed or manifests.folds_of(songs, settings.folds, seed)
         return self._of_songs(folds.clip_ids, folds.assignment)
 
     @property

@@ -15,13 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from soak_samples import (
-    write_arrays,
-    write_cache,
-    write_manifest,
-    write_predictions,
-    write_weights,
-)
+from soak_samples import write_arrays, write_cache, write_manifest, write_predictions, write_weights
 from soak_tally import Clock, Tally
 
 KINDS = ("cache", "manifest", "predictions", "array", "weights")

@@ -113,11 +113,7 @@ def run(
 
 
 def judge(
-    tally: Tally,
-    kind: str,
-    outcome: Outcome,
-    allowed: Sequence[int] = EXPECTED,
-    label: str = "",
+    tally: Tally, kind: str, outcome: Outcome, allowed: Sequence[int] = EXPECTED, label: str = ""
 ) -> bool:
     """Note a try, and a fault where a command hung, crashed or showed a traceback.
 

@@ -197,14 +197,14 @@ def test_command(tmp_path, monkeypatch, program, kind):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        (
-            "a.csv",
-            "clip_id,p\na,1\n",
-            "lacks the columns path, model, notes, cautions",
-        ),
+        ("a.csv", "clip_id,p\na,1\n", "lacks the columns path, model, notes, cautions"),
         ("a.json", "[1]", "expected records with a path"),
         ("a.jsonl", "{", "not JSON"),
         ("a.json", "[]", "has no predicted clip"),
+        ("a.json", '[{"path": "a", "label": 5}]', "expected a record of mvemo predict"),
+        ("a.json", '[{"path": "a", "proba": [1]}]', "expected a record of mvemo predict"),
+        ("a.json", '[{"path": "a", "values": {"v": {}}}]', "'value' is missing"),
+        ("a.json", '[{"path": "a", "values": {"v": {"value": NaN}}}]', "expected a finite number"),
         ("a.csv", f"path,model,label,calm,{NOTES},error\na,m,calm,x,,,,,\n", "is not a number"),
     ],
 )

@@ -7,10 +7,9 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from mvemo.manifests import Clip, Manifest
-from mvemo.pipeline.studies.class_tables import confusion_table
 from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
 from mvemo.pipeline.studies.comparison import Compared, StudyRow, score
-from mvemo.pipeline.studies.losses import smoothed, stable_from
+from mvemo.pipeline.studies.extra_tables import confusion_table, smoothed, stable_from
 from mvemo.pipeline.studies.predictors import ArrayPredictor, FoldPredictions
 from mvemo.pipeline.studies.study import Study
 from mvemo.pipeline.studies.study_file import published

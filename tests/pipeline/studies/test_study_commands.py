@@ -16,7 +16,7 @@ from mvemo.extract.training import trainer as fine_tuning
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import CallResult
 from mvemo.manifests import read_manifest
-from mvemo.pipeline.studies import trainings
+from mvemo.pipeline.studies import predictors
 from mvemo.pipeline.studies.commands import default_jobs, option_values
 
 # Study -> its own options, and what the first column of one of its tables has.
@@ -94,10 +94,7 @@ def test_permuted_labels_are_said_so_and_no_model_tells_them(tmp_path):
         assert row[1] < 0.47, row
 
 
-SEGMENTED = {
-    "convnets": ("--nets", "rnn"),
-    "iterations": ("--net", "rnn", "--iterations", "2"),
-}
+SEGMENTED = {"convnets": ("--nets", "rnn"), "iterations": ("--net", "rnn", "--iterations", "2")}
 
 
 @pytest.mark.parametrize("study", SEGMENTED)
@@ -139,7 +136,7 @@ def test_processes_train_each_missing_net_once(small_set, tmp_path, monkeypatch)
             getattr(import_module(module), name)(training, lambda text: None)
             yield CallResult(i, None)
 
-    monkeypatch.setattr(trainings, "run_calls", train_here)
+    monkeypatch.setattr(predictors, "run_calls", train_here)
     together = ("--work", tmp_path / "work-two", "--jobs", 2)
     assert conduct("j22", small_set, tmp_path, *options, *together) == 0
     assert sorted(asked) == sorted(LOSSES)

@@ -152,11 +152,7 @@ def test_media_in_parts(server):
     assert server.client.head(path).headers["content-length"] == str(size)
 
 
-PATHS = [
-    "/",
-    "/app.js",
-    *(p.replace("{id}", "x") for p in DOCUMENT["paths"]),
-]
+PATHS = ["/", "/app.js", *(p.replace("{id}", "x") for p in DOCUMENT["paths"])]
 
 
 @pytest.mark.parametrize("path", PATHS)
