@@ -112,7 +112,7 @@ def test_clips_that_cannot_be_read_are_told(tmp_path):
     study = opened(tmp_path)
     (tmp_path / "set" / "sad1.wav").write_bytes(b"no sound")
     media = study.media(descriptors=["mel"])
-    assert media.described.tolist() == [True] * 3 + [False] + [True] * 4
+    assert media.described.tolist() == [True] * 7 + [False]
     (note,) = media.left_out(media.described)
     assert note.startswith(
         "1 of 8 clips could not be used and do not count in any score; the first is sad1: "
@@ -126,9 +126,8 @@ def test_folds_of_a_file_leave_the_manifest_as_it_is(tmp_path):
     manifest = read_manifest(path)
     folds = folds_of(manifest, 3, 5)
     write_folds(folds, tmp_path / "folds.csv")
-    study = open_study(
-        path, load_settings("demo"), work=tmp_path, runs=2, fold_file=tmp_path / "folds.csv"
-    )
+    options = {"work": tmp_path, "runs": 2, "fold_file": tmp_path / "folds.csv"}
+    study = open_study(path, load_settings("demo"), **options)
     assert study.manifest.digest == manifest.digest
     assert study.settings.extract.folds == 3
     for run in range(2):

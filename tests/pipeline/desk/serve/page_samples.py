@@ -7,25 +7,19 @@ in its folder, uploads are kept in memory.
 from __future__ import annotations
 
 import json
-import math
-import struct
 import sys
-import wave
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 from mvemo.fuse.final.clip_prediction import ClipPrediction
+from mvemo.pipeline.desk.serve.access import HEADERS
 from mvemo.pipeline.prediction.relative import FEWEST, compare, ranks
 
 CLASSES = ("Calm", "Lively", "Sad")
 COLORS = dict(zip(CLASSES, ("#2f9e58", "#d06d1c", "#3b82c4"), strict=True))
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 PAGE = Path(__file__).parents[4] / "pipeline" / "desk" / "serve" / "page"
 N_CLIPS = 12
 # Titles of more clips; the songs of Björk are copies of one another.
@@ -38,10 +32,7 @@ SECONDS = 4
 def write_song(path: Path) -> None:
     """Write a tone of `SECONDS` seconds as a WAV file."""
     rate = 8000
-    samples = (int(9000 * math.sin(i / 4)) for i in range(rate * SECONDS))
-    with wave.open(str(path), "wb") as sound:
-        sound.setparams((1, 2, rate, 0, "NONE", ""))
-        sound.writeframes(b"".join(struct.pack("<h", sample) for sample in samples))
+    soundfile.write(path, 0.3 * np.sin(np.arange(rate * SECONDS) / 4), rate)
 
 
 def clip(i: int, state: str = "done", name: str | None = None) -> dict[str, Any]:
@@ -237,12 +228,11 @@ def make_app(made: MadeServer) -> Any:
         }[kind]
 
     async def media(request: Any) -> Any:
-        return FileResponse(made.folder / "song.wav", headers=headers)
+        return FileResponse(made.folder / "song.wav", headers=HEADERS)
 
     async def page(request: Any) -> Any:
-        return FileResponse(PAGE / "index.html", headers=headers)
+        return FileResponse(PAGE / "index.html", headers=HEADERS)
 
-    headers = {"Content-Security-Policy": POLICY}
     methods = ["GET", "POST", "PUT", "DELETE"]
     return Starlette(
         routes=[
