@@ -144,6 +144,8 @@ def test_segments_of_a_song_are_in_its_fold(tmp_path):
     of_song = dict(zip(study.manifest.clip_ids, study.folds().tolist(), strict=True))
     songs = [song_of(clip_id) for clip_id in segments.manifest.clip_ids]
     assert segments.folds().tolist() == [of_song[song] for song in songs]
+    labels = {(song_of(clip.clip_id), clip.label) for clip in segments.shuffled().clips}
+    assert len(labels) == len(study.manifest)
 
 
 def test_j22s_counts_are_those_of_whole_segments_of_the_first_half_minute():
