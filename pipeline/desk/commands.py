@@ -236,24 +236,21 @@ def tag(
       mvemo tag emotions.csv --corrections mine.csv --write
       mvemo tag --undo emotions.csv.tags.jsonl --write
     """
+    from mvemo.pipeline.desk.playlists import read_moods
     from mvemo.pipeline.desk.tagging import plan_tags, plan_undo, write_tags
 
-    if (predictions is None) == (undo is None):
-        raise BadOption("mvemo tag: expected either PREDICTIONS or --undo JOURNAL")
-    if predictions is None:
-        assert undo is not None
-        changes, skipped = plan_undo(undo)
-    else:
-        from mvemo.pipeline.desk.playlists import read_moods
-
+    if predictions is not None and undo is None:
         journal = journal or predictions.with_name(f"{predictions.name}.tags.jsonl")
-        moods = read_moods(predictions, corrections, least)
-        changes, skipped = plan_tags(_wanted(moods))
+        changes, skipped = plan_tags(_wanted(read_moods(predictions, corrections, least)))
+    elif predictions is None and undo is not None:
+        changes, skipped = plan_undo(journal := undo)
+    else:
+        raise BadOption("mvemo tag: expected either PREDICTIONS or --undo JOURNAL")
     for line in skipped:
         tell_note(line)
     failed: list[str] = []
     if write:
-        failed = write_tags(changes, undo or journal)
+        failed = write_tags(changes, journal)
     elif changes:
         _show(changes)
     for line in failed:

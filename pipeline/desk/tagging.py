@@ -366,15 +366,14 @@ def _read_streams(path: Path) -> tuple[str, dict[str, str]]:
 # --- writing
 
 
-def write_tags(changes: Sequence[Change], journal: Path | None) -> list[str]:
+def write_tags(changes: Sequence[Change], journal: Path) -> list[str]:
     """Tag the files, and return a line for each file that failed and is unchanged.
 
     Former values are appended to the journal and flushed to the disk before a file is replaced;
     that a change was undone is appended afterwards. DiskFailed is raised for a disk that is full
     or cannot be written; files before this one are tagged, and in the journal.
     """
-    failed = []
-    kept = None if journal is None else Journal(journal)
+    failed, kept = [], Journal(journal)
     run = datetime.now(timezone.utc).isoformat()
     for i, change in enumerate(changes):
         try:
@@ -386,7 +385,7 @@ def write_tags(changes: Sequence[Change], journal: Path | None) -> list[str]:
     return failed
 
 
-def _write(change: Change, journal: Journal | None, run: str) -> None:
+def _write(change: Change, journal: Journal, run: str) -> None:
     """Replace a file by a tagged copy."""
     from mvemo.extract.store.contents import keep_content
 
@@ -400,10 +399,10 @@ def _write(change: Change, journal: Journal | None, run: str) -> None:
         entry = {"run": run, "path": name, "size": before.st_size, **_tag(copy, change)}
         if stamp_of(path) != stamp:
             raise BadTags("another program changed it")
-        if journal is not None and not change.run:
+        if not change.run:
             journal.append([entry])
     keep_content(path, stamp)
-    if journal is not None and change.run:
+    if change.run:
         journal.append([{"undone": change.run, "path": name}])
 
 

@@ -40,13 +40,8 @@ def study() -> None:
 
 # Options of `study_options` for studies that train, and their values in a study that does not.
 UNTRAINED: Mapping[str, Any] = {
-    "work": Path("work"),
-    "profile": "paper",
-    "overrides": (),
-    "folds": None,
-    "runs": 0,
-    "jobs": 1,
-    "permute_labels": False,
+    **{"work": Path("work"), "profile": "paper", "overrides": (), "folds": None},
+    **{"runs": 0, "jobs": 1, "permute_labels": False},
 }
 
 
@@ -55,6 +50,7 @@ def study_options(
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Return a decorator that adds the argument and the options of every study."""
     seed = "Seed of nets, models and folds." if trains else "Seed of the clips."
+    source = "MANIFEST" if trains else "MANIFEST|FOLDER"
     training = [
         shared.work_option,
         option(
@@ -84,9 +80,7 @@ def study_options(
     ]
     return shared.together(
         [
-            argument(
-                "manifest", type=shared.INPUT, metavar="MANIFEST" if trains else "MANIFEST|FOLDER"
-            ),
+            argument("manifest", type=shared.INPUT, metavar=source),
             option(
                 "--out",
                 type=shared.OUT_FOLDER,
@@ -296,13 +290,8 @@ def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) ->
             "manifest's column 'split' names the test clips"
         )
     if not splits:
-        ask_about_split(
-            manifest,
-            study.settings,
-            who="this study",
-            instead="mvemo study j22 and mvemo extract --protocol holdout train and test on the "
-            "split",
-        )
+        others = "mvemo study j22 and mvemo extract --protocol holdout train and test on the split"
+        ask_about_split(manifest, study.settings, who="this study", instead=others)
     if options["seed"] is not None:
         option = f"--seed {options['seed']}"
     elif extract.fold_seed:

@@ -102,7 +102,10 @@ class Corrections:
         self._root = ""  # media root: the folder that all clips have in common
         self._stamp: object = None  # of the manifest as it was written or read last
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.library = _library_id(path.with_name("library-id"))
+        # The name of a library stays if its folder is moved.
+        if not (library_id := path.with_name("library-id")).exists():
+            write_text(library_id, secrets.token_hex(8))
+        self.library = library_id.read_text(encoding="utf-8").strip()
         self._open()
 
     @property
@@ -432,10 +435,3 @@ def _csv_line(cells: Sequence[str]) -> str:
 
 def _span(ends: tuple[float, float]) -> str:
     return f"{ends[0]:g}..{ends[1]:g}"
-
-
-def _library_id(path: Path) -> str:
-    """Return the name of a library, which stays if its folder is moved."""
-    if not path.exists():
-        write_text(path, secrets.token_hex(8))
-    return path.read_text(encoding="utf-8").strip()

@@ -241,23 +241,19 @@ class JobWorker:
         except Exception as error:
             if is_told(error):
                 raise
-            # Nobody foresaw what is wrong with one of the files: the others are predicted.
+            # One of the files has a problem that nobody foresaw: the others are predicted.
             for clip_id in ids:
-                self._read_alone(job, clip_id)
+                try:
+                    self._read(job, [clip_id])
+                except Exception as problem:
+                    _say(sys.stderr.write, traceback.format_exc())
+                    self._fail(job, clip_id, f"{type(problem).__name__}: {problem}")
         job.done += len(ids)
         seconds = time.monotonic() - start
         job.seconds, self.seconds = job.seconds + seconds, self.seconds + seconds
         job.seconds_left = job.seconds / job.done * (job.total - job.done)
         if job.done == job.total:
             _say(tell, f"predicted {job.done} clips in {duration_text(job.seconds)}")
-
-    def _read_alone(self, job: Job, clip_id: str) -> None:
-        """Predict one clip; it fails if there is any error."""
-        try:
-            self._read(job, [clip_id])
-        except Exception as error:
-            _say(sys.stderr.write, traceback.format_exc())
-            self._fail(job, clip_id, f"{type(error).__name__}: {error}")
 
     def _read(self, job: Job, ids: Sequence[str]) -> None:
         """Compute the features of clips, or read them from the work folder, and predict."""
