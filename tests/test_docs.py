@@ -1,14 +1,11 @@
 """What README, CONTRIBUTING, docs and --help name is there: files, commands and their options."""
 
-from __future__ import annotations
-
 import doctest
 import importlib
 import inspect
 import re
 import runpy
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -30,7 +27,7 @@ _EXAMPLES = re.compile(r"^\x08\nExamples?:\n((?: +\S.*\n?)+)", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\$\(.*?\)|<.*?>")
 
 
-def commands() -> list[tuple[str, str]]:
+def commands():
     """(page, command line) of all commands that the pages show in blocks of code."""
     found = []
     for page in PAGES:
@@ -42,21 +39,19 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-def every_command() -> Iterator[tuple[str, click.Command]]:
+def every_command():
     """(name, command) of every command and group."""
     context = click.Context(cli.mvemo)
-    waiting: list[tuple[str, click.Command]] = [("mvemo", cli.mvemo)]
+    waiting = [("mvemo", cli.mvemo)]
     while waiting:
         name, command = waiting.pop()
         yield name, command
         if isinstance(command, click.Group):
             for child in command.list_commands(context):
-                found = command.get_command(context, child)
-                assert found is not None
-                waiting.append((f"{name} {child}", found))
+                waiting.append((f"{name} {child}", command.get_command(context, child)))
 
 
-def examples() -> list[tuple[str, str]]:
+def examples():
     """(name of the command, command line) of all examples in ``--help``."""
     found = []
     for name, command in every_command():
@@ -67,14 +62,14 @@ def examples() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_path_is_there(page: Path) -> None:
+def test_every_path_is_there(page):
     names = [a or b for a, b in _NAMED.findall(page.read_text(encoding="utf-8"))]
     missing = [n for n in names if not (ROOT / n).exists() and not (page.parent / n).exists()]
     assert missing == []
 
 
 @pytest.mark.parametrize(("page", "line"), [*commands(), *examples()])
-def test_every_command_and_option_is_there(page: str, line: str) -> None:
+def test_every_command_and_option_is_there(page, line):
     program, *words = shlex.split(_PLACEHOLDER.sub("x", line), comments=True)
     command = cli.mvemo if program == "mvemo" else cli.load_command("cv")
     context = click.Context(command)
@@ -87,7 +82,8 @@ def test_every_command_and_option_is_there(page: str, line: str) -> None:
     assert [option for option in options if option not in {*known, "--help"}] == []
 
 
-def test_every_help_has_an_example_of_its_command() -> None:
+def test_every_help_has_an_example_of_its_command():
+    assert len(commands()) > 20
     shown = examples()
     for name, command in every_command():
         of_command = [line for page, line in shown if page == name]
@@ -99,12 +95,11 @@ def test_every_help_has_an_example_of_its_command() -> None:
         assert max(map(len, shown_to_user.splitlines())) <= 80, name
 
 
-def test_every_name_is_importable_from_its_place() -> None:
-    rows = re.findall(
-        r"^\| `(mvemo\.\w+)` \| (.*) \|$", (ROOT / "docs" / "api.md").read_text(), re.M
-    )
+def test_every_name_is_importable_from_its_place():
+    text = (ROOT / "docs" / "api.md").read_text()
+    rows = re.findall(r"^\| `(mvemo\.\w+)` \| (.*) \|$", text, re.M)
     assert len(rows) == 4
-    functions = re.findall(r"^\| `mvemo\.(\w+)\(", (ROOT / "docs" / "api.md").read_text(), re.M)
+    functions = re.findall(r"^\| `mvemo\.(\w+)\(", text, re.M)
     assert sorted(functions) == sorted({*mvemo.__all__} - {"MvemoError"})
     assert all(getattr(mvemo, name).__doc__ for name in functions)
     for module, names in rows:
@@ -114,18 +109,18 @@ def test_every_name_is_importable_from_its_place() -> None:
 
 
 @pytest.mark.parametrize(("page", "n_examples"), [("api.md", 20), ("cache-format.md", 12)])
-def test_a_worked_example_gives_what_it_shows(page: str, n_examples: int) -> None:
+def test_a_worked_example_gives_what_it_shows(page, n_examples):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     # The fences of blocks would be read as expected output.
     text = re.sub(r"^```.*$", "", text, flags=re.MULTILINE)
     example = doctest.DocTestParser().get_doctest(text, {}, page, f"docs/{page}", 0)
     assert len(example.examples) > n_examples
-    report: list[str] = []
+    report = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     assert runner.run(example, out=report.append).failed == 0, "".join(report)
 
 
-def test_the_study_and_the_profile_of_the_page_of_studies_are_read(tmp_path: Path) -> None:
+def test_the_study_and_the_profile_of_the_page_of_studies_are_read(tmp_path):
     text = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
     study, robustness, block = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     for name, part in (("my", study), ("our", robustness), ("small", block)):
@@ -137,11 +132,7 @@ def test_the_study_and_the_profile_of_the_page_of_studies_are_read(tmp_path: Pat
     assert settings.descriptors.hop_length == 512
 
 
-def test_the_pages_of_settings_are_current() -> None:
+def test_the_pages_of_settings_are_current():
     script = runpy.run_path(str(ROOT / "docs" / "make_settings.py"))
     for name, text in script["pages"]().items():
         assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, "make settings"
-
-
-def test_commands_are_found() -> None:
-    assert len(commands()) > 20

@@ -37,9 +37,7 @@ STEPS = {
     "settings = DescriptorSettings(); "
     "names = set(DESCRIPTORS) - {LOUDNESS}; "
     "describe(np.ones(4096, np.float32), settings, names, banks=banks)": (
-        "torch",
-        "librosa",
-        "numba",
+        *("torch", "librosa", "numba"),
     ),
     # Importing librosa takes a second: its filter banks are made without it.
     "from mvemo.extract.descriptors.spectral import filter_banks; filter_banks(settings)": (
@@ -50,15 +48,14 @@ STEPS = {
 
 
 @pytest.fixture(scope="module")
-def loaded() -> list[list[str]]:
+def loaded():
     """Of each step, the modules loaded after it that should not be."""
     lines = ["import json, sys", "loaded = []"]
     for step, absent in STEPS.items():
         lines += [step, f"loaded.append([m for m in {absent!r} if m in sys.modules])"]
     code = "\n".join([*lines, "print(json.dumps(loaded))"])
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    result: list[list[str]] = json.loads(done.stdout)
-    return result
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -66,5 +63,5 @@ def loaded() -> list[list[str]]:
     range(len(STEPS)),
     ids=["mvemo", "functions", "report", "packages", "settings", "descriptors", "filter banks"],
 )
-def test_nothing_is_imported_before_it_is_needed(step: int, loaded: list[list[str]]) -> None:
+def test_nothing_is_imported_before_it_is_needed(step, loaded):
     assert loaded[step] == []

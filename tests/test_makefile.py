@@ -1,7 +1,5 @@
 """`make extract` and `make fuse` hand every name to the command as it was given."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -19,7 +17,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is n
 
 
 @pytest.fixture
-def venv(tmp_path: Path) -> Path:
+def venv(tmp_path):
     """An environment that is up to date and has nothing but the stand-in."""
     folder = tmp_path / "venv"
     (folder / "bin").mkdir(parents=True)
@@ -33,34 +31,23 @@ def venv(tmp_path: Path) -> Path:
     return folder
 
 
-def arguments(venv: Path, target: str, **variables: str) -> list[str]:
+def arguments(venv, target, **variables):
     """What the command of a target is called with."""
     given = [f"{name}={text}" for name, text in variables.items()]
     kept = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", *variables)}
-    done = subprocess.run(
-        ["make", "--silent", "-C", str(ROOT), target, f"VENV={venv}", *given],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=kept,
-    )
-    words: list[str] = json.loads(done.stdout.strip().splitlines()[-1])
-    return words
+    command = ["make", "--silent", "-C", str(ROOT), target, f"VENV={venv}", *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=kept)
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "it's.csv",
-        'my "best" clips.csv',
-        "a$b and $HOME $(WORK).csv",
-        "clips [1](2){3}; echo no.csv",
-        "a,b&c|d#e*?`f`.csv",
-        "--profile",
-        "Ünïcode.csv",
+        *("it's.csv", 'my "best" clips.csv', "a$b and $HOME $(WORK).csv", "--profile"),
+        *("clips [1](2){3}; echo no.csv", "a,b&c|d#e*?`f`.csv", "Ünïcode.csv"),
     ],
 )
-def test_any_name_reaches_the_command(venv: Path, name: str) -> None:
+def test_any_name_reaches_the_command(venv, name):
     words = arguments(venv, "extract", MANIFEST=name, WORK=f"w {name}", FOLDS=f"f {name}")
     assert words == [
         *("extract", "--work", f"w {name}", "--out", f"w {name}/features.h5"),
@@ -70,25 +57,24 @@ def test_any_name_reaches_the_command(venv: Path, name: str) -> None:
     assert words == ["fuse", "--out", f"o {name}", "--", name]
 
 
-def test_both_stages_get_the_profile_and_options_of_ones_own_come_after_it(venv: Path) -> None:
-    assert arguments(venv, "extract", PROFILE="my own's.toml", ARGS="--profile demo") == [
-        *("extract", "--work", "work", "--out", "work/features.h5"),
-        *("--profile", "my own's.toml", "--profile", "demo"),
-    ]
-    assert arguments(venv, "fuse", PROFILE="pretrained") == [
-        *("fuse", "--out", "out", "--profile", "pretrained", "--", "work/features.h5")
-    ]
+EXTRACT = ("extract", "--work", "work", "--out", "work/features.h5")
+FUSE = ("fuse", "--out", "out")
 
 
-def test_what_is_not_given_is_left_to_the_command(venv: Path) -> None:
-    assert arguments(venv, "extract", ARGS="--protocol frozen --set 'a=b c'") == [
-        *("extract", "--work", "work", "--out", "work/features.h5"),
-        *("--protocol", "frozen", "--set", "a=b c"),
-    ]
-    assert arguments(venv, "fuse") == ["fuse", "--out", "out", "--", "work/features.h5"]
-
-
-def test_the_demos_nets_are_trained_by_two_processes(venv: Path) -> None:
-    assert arguments(venv, "extract") == [
-        *("extract", "--work", "work", "--out", "work/features.h5", "--jobs", "2")
-    ]
+@pytest.mark.parametrize(
+    ("target", "variables", "words"),
+    [
+        # What is not given is left to the command; the demo's nets are trained by two processes.
+        ("extract", {}, [*EXTRACT, "--jobs", "2"]),
+        ("fuse", {}, [*FUSE, "--", "work/features.h5"]),
+        ("fuse", {"PROFILE": "best"}, [*FUSE, "--profile", "best", "--", "work/features.h5"]),
+        # Options of one's own come after the profile.
+        (
+            "extract",
+            {"PROFILE": "my own's.toml", "ARGS": "--protocol frozen --set 'a=b c'"},
+            [*EXTRACT, "--profile", "my own's.toml", "--protocol", "frozen", "--set", "a=b c"],
+        ),
+    ],
+)
+def test_commands_get_what_is_given(venv, target, variables, words):
+    assert arguments(venv, target, **variables) == words

@@ -1,12 +1,8 @@
 """Every key that docs/outputs.md names is in a run's files, and the other way round."""
 
-from __future__ import annotations
-
 import csv
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from feature_samples import frozen_cache, make_table
@@ -27,7 +23,7 @@ TASKS = ("multiclass", "multilabel", "regression")
 ANY = {"MODEL", "FEATURE", "OUTPUT", "SCORE"}
 
 
-def sections() -> dict[str, list[list[str]]]:
+def sections():
     """Title to the rows of its tables, without their headers."""
     parts = re.split(r"^## (.*)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     found = {}
@@ -37,23 +33,23 @@ def sections() -> dict[str, list[list[str]]]:
     return found
 
 
-def names(cell: str) -> list[str]:
+def names(cell):
     """What a cell has in backticks."""
     return re.findall(r"`([^`]+)`", cell)
 
 
-def documented(task: str) -> list[str]:
+def documented(task):
     """The paths of keys that every run of a task has."""
     rows = [row for which in ("all tasks", task) for row in sections()[f"metrics.json, {which}"]]
     return [name for row in rows for name in names(row[0])]
 
 
-def steps(path: str) -> list[str]:
+def steps(path):
     """``a[].B`` as ``a``, ``[]``, ``B``."""
     return path.replace("[]", ".[]").split(".")
 
 
-def has(value: Any, path: list[str], primary: str) -> bool:
+def has(value, path, primary):
     """Whether JSON values have a path; every entry of what stands for any name."""
     if not path:
         return True
@@ -69,7 +65,7 @@ def has(value: Any, path: list[str], primary: str) -> bool:
     return step in value and has(value[step], rest, primary)
 
 
-def written(value: Any, primary: str, path: tuple[str, ...] = ()) -> Iterator[str]:
+def written(value, primary, path=()):
     """The path of every key of JSON values, in the words of the page."""
     where = ".".join(path).replace(".[]", "[]")
     if where in ("audit", "provenance", "models.MODEL.without_modality", "comparisons[].by_field"):
@@ -86,18 +82,14 @@ def written(value: Any, primary: str, path: tuple[str, ...] = ()) -> Iterator[st
             "intervals": "SCORE",
         }.get(holder, "MODEL" if path == ("repeats", "[]") else "")  # fmt: skip
         for key, entry in value.items():
-            in_list = key == primary and path[:1] in (
-                ("models",),
-                ("learning_curve",),
-                ("choice",),
-            )
+            in_list = key == primary and path[:1] in (("models",), ("learning_curve",), ("choice",))
             yield from written(entry, primary, (*path, any_name or ("PRIMARY" if in_list else key)))
     else:
         yield where
 
 
 @pytest.fixture(scope="module", params=TASKS)
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def run(request, tmp_path_factory):
     """A task's metrics, and the header of its predictions."""
     task, path = request.param, tmp_path_factory.mktemp("run") / "features.h5"
     missing = {"c3d": range(4)}
@@ -105,21 +97,15 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         frozen_cache(path, make_table(48, 3), names=("music1d", "c3d"), missing=missing)
     else:
         output_cache(path, output_table(task, n=48), missing=missing)
-    settings = EvaluationSettings(
-        head=HeadSettings(C=0.1),
-        repeats=2,
-        learning_curve=True,
-        missing_modality=True,
-        n_resamples=50,
-        permute_labels=2,
-    )
+    more = {"learning_curve": True, "missing_modality": True, "n_resamples": 50}
+    settings = EvaluationSettings(head=HeadSettings(C=0.1), repeats=2, permute_labels=2, **more)
     with open_cache(path) as cache:
         results = evaluate(cache, settings)
     header = next(csv.reader(predictions_csv(results).splitlines()))
     return metrics_dict(results), header
 
 
-def test_every_documented_key_is_there(run: Any) -> None:
+def test_every_documented_key_is_there(run):
     metrics, _ = run
     paths = documented(metrics["task"])
     assert len(paths) > 50
@@ -128,13 +114,13 @@ def test_every_documented_key_is_there(run: Any) -> None:
     assert missing == []
 
 
-def test_the_baseline_has_the_keys_of_a_model(run: Any) -> None:
+def test_the_baseline_has_the_keys_of_a_model(run):
     metrics, _ = run
     model = next(iter(metrics["models"].values()))
     assert set(metrics["baseline"]) == {"name", *model}
 
 
-def test_every_key_is_documented(run: Any) -> None:
+def test_every_key_is_documented(run):
     metrics, _ = run
     known = set(documented(metrics["task"]))
     values = {**metrics, "baseline": {"name": metrics["baseline"]["name"]}}
@@ -147,27 +133,24 @@ def test_every_key_is_documented(run: Any) -> None:
     assert sorted(paths - known) == []
 
 
-def test_columns_of_predictions(run: Any) -> None:
+def test_columns_of_predictions(run):
     metrics, header = run
     rows = {row[0].strip(): names(row[1]) for row in sections()["predictions.csv"]}
     common, own = rows["all"], rows[metrics["task"]]
     assert header[:4] == ["repeat", *common[:3]]
-    expected = [name for name in own if "OUTPUT" not in name]
-    patterned = [name for name in own if "OUTPUT" in name]
-    expected += [
-        name.replace("OUTPUT", output) for output in metrics["classes"] for name in patterned
-    ]
-    assert header[4:] == expected
+    plain, patterned = ([n for n in own if ("OUTPUT" in n) == by] for by in (False, True))
+    of_outputs = [n.replace("OUTPUT", out) for out in metrics["classes"] for n in patterned]
+    assert header[4:] == plain + of_outputs
 
 
-def row_of(name: str) -> list[str]:
+def row_of(name):
     """Columns of a row of the tables of other commands."""
     rows = sections()["Tables of the other commands"]
     return names(next(row[1] for row in rows if name in row[0]))
 
 
 @pytest.mark.parametrize(("model", "kind"), [("music-video", "classes"), ("film-music", "ratings")])
-def test_columns_of_predicted_tables(model: str, kind: str) -> None:
+def test_columns_of_predicted_tables(model, kind):
     loaded = load_model(model_folder(model))
     facts = {"content": "", "duration": 1.0, "version": "", "date": "", "seconds": 1.0}
     clips = [ClipPrediction("a.mp3", error="?", facts=facts)]
@@ -180,7 +163,7 @@ def test_columns_of_predicted_tables(model: str, kind: str) -> None:
     assert table[0] == [*expected, *row_of("`--cache`")]
 
 
-def test_columns_of_manifests_folds_and_exports(tmp_path: Path) -> None:
+def test_columns_of_manifests_folds_and_exports(tmp_path):
     clips = [Clip(f"c{i}", f"c{i}.mp3", (("a", "b")[i % 2],), f"g{i}", 1.0, 2.0) for i in range(4)]
     manifest = Manifest("m", "multiclass", ("a", "b"), tuple(clips), tmp_path)
     write_manifest(manifest, tmp_path / "clips.csv")

@@ -28,11 +28,7 @@ PACKAGES = ("mutagen", "starlette", "uvicorn")
 @argument("source", metavar="[FOLDER|PREDICTIONS|RUN]", type=PATH, default=Path())
 @shared.model_option
 @shared.device_option
-@option(
-    "--work",
-    type=OUT_FOLDER,
-    help="Folder for all that it writes.  [default: FOLDER/.mvemo]",
-)
+@option("--work", type=OUT_FOLDER, help="Folder for all that it writes.  [default: FOLDER/.mvemo]")
 @option("--port", type=click.IntRange(0, 65535), help="Port.  [default: 8400, or a free one]")
 @option("--host", default="127.0.0.1", help="Address to listen on; others need --token.")
 @option("--token", help="Token of the address.  [default: a random one]")
@@ -114,9 +110,7 @@ def _default_model(source: Path, work: Path | None) -> Path:
 mood_options = shared.together(
     [
         option(
-            "--corrections",
-            type=INPUT_FILE,
-            help="Manifest of corrected labels, used instead.",
+            "--corrections", type=INPUT_FILE, help="Manifest of corrected labels, used instead."
         ),
         option(
             "--min-confidence",
@@ -148,11 +142,7 @@ mood_options = shared.together(
 )
 @shared.force_option
 def playlist(
-    predictions: Path,
-    corrections: Path | None,
-    least: float | None,
-    out: Path,
-    **options: Any,
+    predictions: Path, corrections: Path | None, least: float | None, out: Path, **options: Any
 ) -> None:
     """Write playlists of the clips in PREDICTIONS, a CSV or JSON file of mvemo predict.
 
@@ -166,18 +156,20 @@ def playlist(
       mvemo playlist emotions.csv --corrections mine.csv --out lists
       mvemo playlist emotions.csv --path calm..lively --format xspf --out lists
     """
-    from mvemo.pipeline.desk.moods import read_moods
-    from mvemo.pipeline.desk.playlists import along_line, lists_by_mood, parse_line
+    from mvemo.pipeline.desk import playlists
 
     line = options["line"]
     if line is not None and options["by_mood"]:
         raise BadOption("--by-mood, --path: expected one of them, got both")
-    ends = None if line is None else parse_line(line)
-    moods = read_moods(predictions, corrections, least)
+    ends = None if line is None else playlists.parse_line(line)
+    moods = playlists.read_moods(predictions, corrections, least)
     present = [mood for mood in moods if Path(mood.path).is_file()]
     if len(present) < len(moods):
         tell_note(f"{len(moods) - len(present)} of {len(moods)} files are gone: left out")
-    lists = lists_by_mood(present) if ends is None else {line: along_line(present, ends)}
+    if ends is None:
+        lists = playlists.lists_by_mood(present)
+    else:
+        lists = {line: playlists.along_line(present, ends)}
     lists = {name: listed for name, listed in lists.items() if listed}
     if not lists:
         problem = "no class or tag: give --path" if ends is None else "no place on this line"
@@ -221,12 +213,7 @@ def _write(lists: dict[str, list[ClipPrediction]], out: Path, kind: Any, force: 
 @mood_options
 @flag("--write", "Write the tags; otherwise they are only listed.")
 @option("--journal", type=OUT_FILE, help="File for --undo.  [default: PREDICTIONS.tags.jsonl]")
-@option(
-    "--undo",
-    type=INPUT_FILE,
-    metavar="JOURNAL",
-    help="Restore the tags of a journal's files.",
-)
+@option("--undo", type=INPUT_FILE, metavar="JOURNAL", help="Restore the tags of a journal's files.")
 def tag(
     predictions: Path | None,
     corrections: Path | None,
@@ -249,24 +236,21 @@ def tag(
       mvemo tag emotions.csv --corrections mine.csv --write
       mvemo tag --undo emotions.csv.tags.jsonl --write
     """
+    from mvemo.pipeline.desk.playlists import read_moods
     from mvemo.pipeline.desk.tagging import plan_tags, plan_undo, write_tags
 
-    if (predictions is None) == (undo is None):
-        raise BadOption("mvemo tag: expected either PREDICTIONS or --undo JOURNAL")
-    if predictions is None:
-        assert undo is not None
-        changes, skipped = plan_undo(undo)
-    else:
-        from mvemo.pipeline.desk.moods import read_moods
-
+    if predictions is not None and undo is None:
         journal = journal or predictions.with_name(f"{predictions.name}.tags.jsonl")
-        moods = read_moods(predictions, corrections, least)
-        changes, skipped = plan_tags(_wanted(moods))
+        changes, skipped = plan_tags(_wanted(read_moods(predictions, corrections, least)))
+    elif predictions is None and undo is not None:
+        changes, skipped = plan_undo(journal := undo)
+    else:
+        raise BadOption("mvemo tag: expected either PREDICTIONS or --undo JOURNAL")
     for line in skipped:
         tell_note(line)
     failed: list[str] = []
     if write:
-        failed = write_tags(changes, undo or journal)
+        failed = write_tags(changes, journal)
     elif changes:
         _show(changes)
     for line in failed:

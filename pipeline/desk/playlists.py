@@ -1,8 +1,12 @@
-"""Playlists of clips: one for each mood, or along a line through the valence-arousal plane."""
+"""Moods of predicted clips, with corrections by people, and playlists of clips.
+
+A playlist has the clips of one mood, or those along a line through the valence-arousal plane.
+"""
 
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -11,9 +15,13 @@ from xml.etree import ElementTree
 import numpy as np
 
 from mvemo.fuse.final.clip_prediction import ClipPrediction
+from mvemo.fuse.final.prediction_records import read_predictions
+from mvemo.manifests import read_manifest
 from mvemo.manifests.dimensions import Place
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import shown, write_text
+from mvemo.manifests.labels import label_kind
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.prediction.relative import ranks
 
 Format = Literal["m3u8", "xspf"]
@@ -39,31 +47,9 @@ def write_playlist(
 ) -> str:
     """Write a playlist atomically and return its text; no file is listed twice.
 
-    Paths are relative to the playlist's folder, except with `absolute` or on another drive.
-
-    Parameters
-    ----------
-    clips
-        For each clip in order ``path``, and if known ``title``, ``artist``, ``duration`` (seconds)
-        and ``content`` (digest of the bytes).
-    file
-        Path of the playlist.
-    format
-        ``m3u8`` (UTF-8) or ``xspf``.
-
-    Raises
-    ------
-    BadOption
-        The file cannot be written, or M3U8 cannot hold a path: it has a line break, or is not
-        UTF-8.
-
-    Examples
-    --------
-    >>> print(write_playlist([{"path": "a.mp3", "artist": "Nina", "title": "Blue", "duration": 9}],
-    ...                      Path("blue.m3u8"), "m3u8"), end="")
-    #EXTM3U
-    #EXTINF:9,Nina - Blue
-    a.mp3
+    Paths are relative to the playlist's folder, except with `absolute` or on another drive. A clip
+    has a ``path``, and if known ``title``, ``artist``, ``duration`` (seconds) and ``content``
+    (digest of the bytes). BadOption is raised for a path that M3U8 (UTF-8) cannot hold.
     """
     once = list(_without_repeats(clips))
     folder = None if absolute else file.parent
@@ -144,6 +130,56 @@ def _xspf(clips: Sequence[Mapping[str, Any]], title: str, folder: Path | None) -
 
 
 # --- choice and order
+
+
+def read_moods(
+    predictions: Path, corrections: Path | None, least: float | None
+) -> list[ClipPrediction]:
+    """Read predictions (CSV, JSON or JSON Lines of ``mvemo predict``) and corrections.
+
+    Files that were not predicted are left out with a note, also if they were corrected. A relative
+    path may start at the file's folder. `least` is the smallest probability of a mood; None keeps
+    all. BadOption is raised if no clip is predicted.
+    """
+    clips = list(read_predictions(predictions))
+    found = [_located(clip, predictions.parent) for clip in clips if clip.is_predicted]
+    if not found:
+        raise BadOption(f"{predictions}: has no predicted clip, only {len(clips)} failed ones")
+    if len(found) < len(clips):
+        tell_note(f"{len(clips) - len(found)} of {len(clips)} clips were not predicted: left out")
+    if corrections is not None:
+        found = _corrected(found, corrections)
+    if least is not None:
+        if not any(clip.proba or clip.quadrant or clip.is_corrected for clip in found):
+            raise BadOption("--min-confidence: ratings have no probabilities: leave it out")
+        found = [clip.surer_than(least) for clip in found]
+    return found
+
+
+def _located(clip: ClipPrediction, folder: Path) -> ClipPrediction:
+    path = Path(clip.path)
+    is_beside = not path.exists() and (folder / path).exists()
+    return replace(clip, path=str(folder / path)) if is_beside else clip
+
+
+def _corrected(found: list[ClipPrediction], corrections: Path) -> list[ClipPrediction]:
+    """Return the clips with the labels of a manifest in the place of predictions."""
+    manifest = read_manifest(corrections, media=False)
+    labels: dict[str, Any] = {}
+    for clip in manifest.clips:
+        rated: Mapping[str, Any] = dict(zip(manifest.classes, clip.label, strict=False))
+        label = rated if label_kind(manifest.task).numeric else tuple(map(str, clip.label))
+        labels[os.path.realpath(manifest.media_path(clip))] = label
+    judged = []
+    for prediction in found:
+        label = labels.pop(os.path.realpath(prediction.path), None)
+        judged.append(prediction if label is None else prediction.corrected(label))
+    if labels:
+        tell_note(
+            f"{corrections}: {len(labels)} of {len(manifest)} corrected clips are not among the "
+            f"predictions, such as {min(labels)}"
+        )
+    return judged
 
 
 def lists_by_mood(moods: Sequence[ClipPrediction]) -> dict[str, list[ClipPrediction]]:

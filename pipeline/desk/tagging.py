@@ -59,13 +59,7 @@ class BadTags(Exception):
 
 
 def open_tags(path: Path, easy: bool = False) -> Any:
-    """Open a file with mutagen; return None if mutagen cannot read its tags.
-
-    Raises
-    ------
-    BadOption
-        Mutagen is not installed.
-    """
+    """Open a file with mutagen; return None if mutagen cannot read its tags."""
     try:
         import mutagen
     except ImportError:
@@ -84,17 +78,12 @@ def song_facts(path: Path) -> dict[str, Any]:
     """
     opened = open_tags(path, easy=True)
     tags = {} if opened is None or opened.tags is None else opened.tags
-    facts = {}
-    for name in ("title", "artist"):
-        try:
+    facts: dict[str, Any] = {"title": None, "artist": None}
+    for name in facts:
+        with suppress(ValueError, KeyError):
             facts[name] = ", ".join(map(str, tags.get(name) or ())) or None
-        except (ValueError, KeyError):
-            facts[name] = None
-    return {
-        "title": facts["title"] or path.stem,
-        "artist": facts["artist"],
-        "duration": getattr(getattr(opened, "info", None), "length", None) or None,
-    }
+    duration = getattr(getattr(opened, "info", None), "length", None) or None
+    return {**facts, "title": facts["title"] or path.stem, "duration": duration}
 
 
 # --- plan
@@ -216,7 +205,7 @@ def _open(path: Path, kind: Any = None) -> Any:
     opened = open_tags(path) if kind is None else kind(path)
     if opened is None:
         return None
-    opened.had_tags = _had_tags(opened)
+    opened = _with_tags(opened)
     if _kind(opened) == "ID3":
         return _open_id3(path, type(opened))
     if _kind(opened) == "VComment" and any("\ufffd" in "".join(pair) for pair in opened.tags):
@@ -258,19 +247,18 @@ def _open_id3(path: Path, kind: Any) -> Any:
                 + frame[10:]
                 for frame in tags.unknown_frames
             ]
-    opened.had_tags = _had_tags(opened)
-    return opened
+    return _with_tags(opened)
 
 
-def _had_tags(opened: Any) -> bool:
-    """Add empty tags to a file that has none; return True if it had tags."""
+def _with_tags(opened: Any) -> Any:
+    """Return the file with empty tags if it has none; `had_tags` is True if it has some."""
     import mutagen
 
-    had = opened.tags is not None
-    if not had:
+    opened.had_tags = opened.tags is not None
+    if not opened.had_tags:
         with suppress(mutagen.MutagenError, NotImplementedError):
             opened.add_tags()
-    return had
+    return opened
 
 
 def _key(opened: Any, name: str) -> str:
@@ -378,19 +366,14 @@ def _read_streams(path: Path) -> tuple[str, dict[str, str]]:
 # --- writing
 
 
-def write_tags(changes: Sequence[Change], journal: Path | None) -> list[str]:
+def write_tags(changes: Sequence[Change], journal: Path) -> list[str]:
     """Tag the files, and return a line for each file that failed and is unchanged.
 
     Former values are appended to the journal and flushed to the disk before a file is replaced;
-    that a change was undone is appended afterwards.
-
-    Raises
-    ------
-    DiskFailed
-        A disk is full or cannot be written; files before this one are tagged, and in the journal.
+    that a change was undone is appended afterwards. DiskFailed is raised for a disk that is full
+    or cannot be written; files before this one are tagged, and in the journal.
     """
-    failed = []
-    kept = None if journal is None else Journal(journal)
+    failed, kept = [], Journal(journal)
     run = datetime.now(timezone.utc).isoformat()
     for i, change in enumerate(changes):
         try:
@@ -402,7 +385,7 @@ def write_tags(changes: Sequence[Change], journal: Path | None) -> list[str]:
     return failed
 
 
-def _write(change: Change, journal: Journal | None, run: str) -> None:
+def _write(change: Change, journal: Journal, run: str) -> None:
     """Replace a file by a tagged copy."""
     from mvemo.extract.store.contents import keep_content
 
@@ -416,10 +399,10 @@ def _write(change: Change, journal: Journal | None, run: str) -> None:
         entry = {"run": run, "path": name, "size": before.st_size, **_tag(copy, change)}
         if stamp_of(path) != stamp:
             raise BadTags("another program changed it")
-        if journal is not None and not change.run:
+        if not change.run:
             journal.append([entry])
     keep_content(path, stamp)
-    if journal is not None and change.run:
+    if change.run:
         journal.append([{"undone": change.run, "path": name}])
 
 

@@ -45,8 +45,7 @@ def classical_rows(draft: Draft) -> tuple[list[StudyRow], list[str]]:
         )
     rows = []
     for name, model in classical_models(kind, len(names), quadrants).items():
-        read = ("mel",) if name.endswith("(mel)") else DESCRIPTORS
-        outputs = partial(_predict_clips, model, read)
+        outputs = partial(_predict_clips, model, ("mel",) if "(mel)" in name else DESCRIPTORS)
         rows.append(StudyRow(name, {"model": name}, descriptors=DESCRIPTORS, model=outputs))
     runs = draft.options.get("rnn_runs")
     if runs != 0:

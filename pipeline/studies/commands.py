@@ -11,32 +11,10 @@ import click
 from click import argument, option
 
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.commands.options import (
-    COUNT,
-    FILE,
-    INPUT,
-    OUT_FOLDER,
-    comma_separated,
-    folds_are_named,
-    folds_option,
-    paper_options,
-    permute_option,
-    root_option,
-    seed_option,
-    set_option,
-    strict_option,
-    table_style,
-    together,
-    work_option,
-)
+from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.commands.transfer import transfer
-from mvemo.pipeline.studies.study_file import (
-    OptionSpec,
-    StudyFile,
-    built_in,
-    check_values,
-    read_study,
-)
+from mvemo.pipeline.studies import study_file
+from mvemo.pipeline.studies.study_file import OptionSpec, StudyFile
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
@@ -62,13 +40,8 @@ def study() -> None:
 
 # Options of `study_options` for studies that train, and their values in a study that does not.
 UNTRAINED: Mapping[str, Any] = {
-    "work": Path("work"),
-    "profile": "paper",
-    "overrides": (),
-    "folds": None,
-    "runs": 0,
-    "jobs": 1,
-    "permute_labels": False,
+    **{"work": Path("work"), "profile": "paper", "overrides": (), "folds": None},
+    **{"runs": 0, "jobs": 1, "permute_labels": False},
 }
 
 
@@ -76,48 +49,50 @@ def study_options(
     runs: int | None, profile: str | None, *, trains: bool = True
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Return a decorator that adds the argument and the options of every study."""
+    seed = "Seed of nets, models and folds." if trains else "Seed of the clips."
+    source = "MANIFEST" if trains else "MANIFEST|FOLDER"
     training = [
-        work_option,
+        shared.work_option,
         option(
             "--profile",
             default=profile,
             help="Settings: paper, demo, best, or a TOML file."
             + ("" if profile else "  [default: profile of FILE, or paper]"),
         ),
-        set_option,
-        folds_option("6"),
+        shared.set_option,
+        shared.folds_option("6"),
     ]
     repeats = [
         option(
             "--runs",
-            type=COUNT,
+            type=shared.COUNT,
             default=runs,
             help="Number of runs; each has different folds and seeds."
             + ("" if runs else "  [default: runs of FILE, or 1]"),
         ),
         option(
             "--jobs",
-            type=COUNT,
+            type=shared.COUNT,
             help="Number of nets to train at the same time, each in a process with a share of "
             "the cores or with a GPU.  [default: 1; 2 with --profile demo and two cores]",
         ),
-        permute_option,
+        shared.permute_option,
     ]
-    return together(
+    return shared.together(
         [
-            argument("manifest", type=INPUT, metavar="MANIFEST" if trains else "MANIFEST|FOLDER"),
+            argument("manifest", type=shared.INPUT, metavar=source),
             option(
                 "--out",
-                type=OUT_FOLDER,
+                type=shared.OUT_FOLDER,
                 required=True,
                 help="Folder for the tables, plots and page.",
             ),
             *(training if trains else ()),
-            seed_option("Seed of nets, models and folds." if trains else "Seed of the clips."),
+            shared.seed_option(seed),
             *(repeats if trains else ()),
-            root_option,
-            strict_option,
-            paper_options,
+            shared.root_option,
+            shared.strict_option,
+            shared.paper_options,
         ]
     )
 
@@ -126,7 +101,7 @@ study.add_command(transfer)
 
 
 @study.command("run", short_help="Run your own study from FILE (see docs/studies.md).")
-@argument("file", type=FILE)
+@argument("file", type=shared.FILE)
 @study_options(runs=None, profile=None)
 def run_file(file: Path, **options: Any) -> int:
     """Run your own study from a TOML file; docs/studies.md shows an example.
@@ -135,12 +110,12 @@ def run_file(file: Path, **options: Any) -> int:
     Example:
       mvemo study run my.toml clips.csv --out study
     """
-    study_file = check_values(read_study(file))
-    options["profile"] = options["profile"] or study_file.profile
-    options["runs"] = options["runs"] or study_file.runs
-    if not study_file.trains:
+    read = study_file.check_values(study_file.read_study(file))
+    options["profile"] = options["profile"] or read.profile
+    options["runs"] = options["runs"] or read.runs
+    if not read.trains:
         options |= UNTRAINED
-    return conduct(study_file, dict.fromkeys(study_file.options) | options)
+    return conduct(read, dict.fromkeys(read.options) | options)
 
 
 def study_command(file: StudyFile) -> click.Command:
@@ -152,7 +127,8 @@ def study_command(file: StudyFile) -> click.Command:
         return conduct(file, options if file.trains else {**options, **UNTRAINED})
 
     first = file.help.strip().split("\n")[0]
-    return click.command(file.name, help=file.help, short_help=first)(together(decorators)(run))
+    command = click.command(file.name, help=file.help, short_help=first)
+    return command(shared.together(decorators)(run))
 
 
 def _option(file: StudyFile, name: str, spec: OptionSpec) -> Callable[..., Any]:
@@ -182,7 +158,7 @@ def _parse_nets(name: str, value: str) -> tuple[str, ...]:
     """Parse ``a,b`` as names of nets; ``hf:FOLDER``, an encoder's folder, is also a name."""
     from mvemo.extract.nets.parts.registry import add_folders, check_name
 
-    nets = add_folders(comma_separated(value))
+    nets = add_folders(shared.comma_separated(value))
     if not nets:
         raise BadOption(f"--{name}: expected at least one net")
     for net in nets:
@@ -195,7 +171,7 @@ def _parse_nets(name: str, value: str) -> tuple[str, ...]:
 def _parse_lengths(name: str, value: str) -> tuple[float, ...]:
     """Parse ``3,5,10`` as lengths in seconds."""
     try:
-        lengths = tuple(dict.fromkeys(map(float, comma_separated(value))))
+        lengths = tuple(dict.fromkeys(map(float, shared.comma_separated(value))))
     except ValueError:
         raise BadOption(f"--{name} {value!r}: expected numbers, for example 3,5,10,16") from None
     if not lengths:
@@ -207,7 +183,7 @@ def _parse_lengths(name: str, value: str) -> tuple[float, ...]:
 PARSERS: Mapping[str, Callable[[str, str], tuple[Any, ...]]] = {
     "nets": _parse_nets,
     "lengths": _parse_lengths,
-    "words": lambda name, value: comma_separated(value),
+    "words": lambda name, value: shared.comma_separated(value),
 }
 
 
@@ -237,7 +213,7 @@ def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
         click.echo(f"{banner.title}: {banner.text}")
     recorded = {**_recorded(file, values), "runs": options["runs"], **asdict(settings)}
     results.write_study(draft, recorded, options["out"])
-    results.write_papers(draft, options["latex"], options["markdown"], table_style(options))
+    results.write_papers(draft, options["latex"], options["markdown"], shared.table_style(options))
     click.echo(f"{draft}\n\npage: {options['out'] / (file.name + '.html')}")
     if study.failures:
         click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)
@@ -314,13 +290,8 @@ def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) ->
             "manifest's column 'split' names the test clips"
         )
     if not splits:
-        ask_about_split(
-            manifest,
-            study.settings,
-            who="this study",
-            instead="mvemo study j22 and mvemo extract --protocol holdout train and test on the "
-            "split",
-        )
+        others = "mvemo study j22 and mvemo extract --protocol holdout train and test on the split"
+        ask_about_split(manifest, study.settings, who="this study", instead=others)
     if options["seed"] is not None:
         option = f"--seed {options['seed']}"
     elif extract.fold_seed:
@@ -346,8 +317,8 @@ def _settings(options: Mapping[str, Any]) -> Settings:
     if options["seed"] is not None:
         overrides += [f"extract.seed={options['seed']}", f"extract.fold_seed={options['seed']}"]
     settings = load_settings(options["profile"], overrides)
-    return replace(settings, folds_named=folds_are_named(options))
+    return replace(settings, folds_named=shared.folds_are_named(options))
 
 
-for _file in built_in().values():
+for _file in study_file.built_in().values():
     study.add_command(study_command(_file))

@@ -27,9 +27,8 @@ from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.studies import study as data
 from mvemo.pipeline.studies import study_file
 from mvemo.pipeline.studies.plots import Bar, Plot, score_bars, score_lines
-from mvemo.pipeline.studies.predictors import ArrayPredictor, FoldPredictions
+from mvemo.pipeline.studies.predictors import ArrayPredictor, FoldPredictions, train_ahead
 from mvemo.pipeline.studies.study import Songs, Study, StudyMedia
-from mvemo.pipeline.studies.trainings import train_ahead
 
 
 @dataclass(frozen=True)
@@ -238,8 +237,7 @@ def difference(first: Compared, second: Compared) -> Comparison | None:
         return None
     repeats = [
         comparisons.folded(
-            one,
-            {first.row.name: one.models[0].outputs, second.row.name: other.models[0].outputs},
+            one, {first.row.name: one.models[0].outputs, second.row.name: other.models[0].outputs}
         )
         for one, other in zip(evaluations(first.results), evaluations(second.results), strict=True)
     ]

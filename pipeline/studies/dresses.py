@@ -159,23 +159,10 @@ def dress(
     start: float = 0.0,
     duration: float | None = None,
 ) -> Path:
-    """Write a dressed copy of a clip, and return its path: `target` with the format's suffix.
+    """Write a dressed copy of a clip, from `start` for `duration` seconds (None for the rest).
 
-    Parameters
-    ----------
-    path, start, duration
-        Media file, and the clip's start and length in seconds (None for the rest of the file).
-    name
-        Name of a dress, such as ``opus-32k``; see `FORMS`.
-    target
-        Path of the copy. Its suffix is replaced: .mkv with pictures, else that of the codec.
-
-    Raises
-    ------
-    BadOption
-        If no dress has this name.
-    BadMedia
-        If the file cannot be read, or lacks the sound or the pictures that the dress changes.
+    The path is that of `target` with another suffix: .mkv with pictures, otherwise that of the
+    codec. BadMedia is raised for a file without the sound or the pictures that the dress changes.
     """
     wanted, path, target = find_dress(name), Path(path), Path(target)
     with media_errors(path):

@@ -1,15 +1,25 @@
-"""Out-of-fold predictions of nets, and of heads on the embeddings of nets."""
+"""Out-of-fold predictions of nets, and of heads on the embeddings of nets; trainings of the nets.
 
-from collections.abc import Callable
+Nets are trained in this process, or in advance in several processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mvemo.extract import Net, NetSettings, TrainedNet, TrainingClips, ViewSettings
+from mvemo import extract
 from mvemo.extract.nets import NETS
+from mvemo.extract.training.devices import keep_freed_memory
 from mvemo.extract.training.embedding import outputs_of
+from mvemo.extract.training.protocols import known_nets
 from mvemo.extract.training.steps import Curve
+from mvemo.extract.workers.pool import run_calls
+from mvemo.extract.workers.process import Call
 from mvemo.fuse import Clips, Fit, fit_heads, models_of
 from mvemo.fuse.features import Matrix, matrix_of
 from mvemo.fuse.numeric import Link, apply_link
@@ -17,9 +27,10 @@ from mvemo.manifests import Manifest
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.splits.assignment import TRAIN
-from mvemo.pipeline.console.progress import Progress
+from mvemo.pipeline.console.progress import Progress, epoch_text
+from mvemo.pipeline.stage_one.backends import job_environments
+from mvemo.pipeline.starting_weights import tell_weights
 from mvemo.pipeline.studies.study import Study, StudyMedia, read_labels
-from mvemo.pipeline.studies.trainings import NetTraining
 
 
 @dataclass(frozen=True)
@@ -52,10 +63,12 @@ class ArrayPredictor:
         """Return the trainings of nets in a repeat."""
         return []
 
-    def _training(self, plan: NetSettings, protocol: str, run: int, **options: Any) -> NetTraining:
+    def _training(
+        self, plan: extract.NetSettings, protocol: str, run: int, **options: Any
+    ) -> NetTraining:
         media, of_study = self.media, self.study.settings.extract.run
         usable, folds = media.usable(plan), self.study.folds(run)
-        clips = TrainingClips(self.manifest, media.digests, usable, folds, **options)
+        clips = extract.TrainingClips(self.manifest, media.digests, usable, folds, **options)
         settings = replace(of_study, protocol=protocol, seed=of_study.seed + run)
         return NetTraining(media, clips, plan, settings, self.study.work / "nets")
 
@@ -77,7 +90,7 @@ class NetPredictor(ArrayPredictor):
     On a split, one net predicts the clips of validation and test.
     """
 
-    plan: NetSettings
+    plan: extract.NetSettings
     title: str = ""  # title of the progress bar; "" for the net's name
     with_train_score: bool = False  # also predict the clips that each net was trained on
 
@@ -124,7 +137,7 @@ class HeadPredictor(ArrayPredictor):
     this is optimistic, which is what the study shows.
     """
 
-    plans: tuple[NetSettings, ...]  # the nets
+    plans: tuple[extract.NetSettings, ...]  # the nets
     protocol: str  # ``crossfit``, ``shared`` or ``frozen``
     title: str  # title of the progress bar
 
@@ -156,7 +169,7 @@ class HeadPredictor(ArrayPredictor):
     def trainings(self, run: int) -> list[NetTraining]:
         return [self._training(plan, self.protocol, run) for plan in self.plans]
 
-    def _embed(self, plan: NetSettings, trained: TrainedNet) -> Matrix:
+    def _embed(self, plan: extract.NetSettings, trained: extract.TrainedNet) -> Matrix:
         """Return embeddings of all clips; clips that the net cannot read are missing."""
         rows = np.flatnonzero(self.media.usable(plan))
         values = np.full((len(self.media.manifest), trained.spec.dim), np.nan, dtype=np.float32)
@@ -165,9 +178,73 @@ class HeadPredictor(ArrayPredictor):
         return matrix_of(values)
 
 
-def predict(net: Net, media: StudyMedia, view: ViewSettings, rows: Ints, link: Link) -> F64:
+def predict(
+    net: extract.Net, media: StudyMedia, view: extract.ViewSettings, rows: Ints, link: Link
+) -> F64:
     """Predict rows with the net's last layer on means of windows; float64 (rows, outputs)."""
     outputs = [np.empty((0, net.classifier.out_features))]
     for _, embeddings in media.embedded(net, view, rows):
         outputs.append(apply_link(outputs_of(net, embeddings).astype(np.float64), link))
     return np.concatenate(outputs)
+
+
+# --- trainings
+
+
+@dataclass(frozen=True)
+class NetTraining:
+    """Training of a net under a protocol: one net, or a net for each fold."""
+
+    media: StudyMedia  # the decoded clips that the net reads
+    clips: extract.TrainingClips  # the clips with their folds or split
+    plan: extract.NetSettings
+    run: extract.RunSettings  # protocol, seed, device
+    folder: Path  # the folder of trained nets
+
+    def missing(self) -> dict[Path, NetTraining]:
+        """Return a training for each net that is not trained yet, by the net's own folder."""
+        missing = {}
+        for net in known_nets(self.plan, self.clips, self.run, self.folder):
+            if net.split is not None and net.folder is not None and net.spec is None:
+                fold = None if net.split.fold is None else frozenset([net.split.fold])
+                missing[net.folder] = replace(self, clips=replace(self.clips, trained_folds=fold))
+        return missing
+
+    def nets(self, on_epoch: Callable[[str], None]) -> Iterator[extract.TrainedNet]:
+        """Yield the nets one by one; those that are trained already are read from the folder."""
+        return extract.train_nets(
+            self.plan,
+            self.clips,
+            self.run,
+            batches=lambda net: self.media.batches(net, self.plan.view),
+            jobs=self.folder,
+            on_epoch=lambda *epoch: on_epoch(epoch_text(*epoch)),
+            on_report=tell_weights,
+        )
+
+
+def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
+    """Train missing nets in ``study.jobs`` processes; the study repeats failed trainings later."""
+    # Two trainings may need the same net.
+    missing: dict[Path, NetTraining] = {}
+    for training in trainings if study.jobs > 1 else ():
+        missing |= training.missing()
+    jobs = min(study.jobs, len(missing))
+    if jobs < 2:
+        return
+    train = "mvemo.pipeline.studies.predictors:train_missing"
+    calls = [Call(train, (each,), parts=True) for each in missing.values()]
+    environments = job_environments(jobs, study.settings.extract.run)
+    with Progress(f"train in {jobs} processes", len(calls), "net") as bar:
+        for outcome in run_calls(calls, environments=environments):
+            if outcome.last:
+                bar.step(failed=int(outcome.error is not None))
+            else:
+                bar.note(outcome.value)
+
+
+def train_missing(training: NetTraining, emit: Callable[[str], None]) -> None:
+    """Train the missing nets in this process, and emit a text after each epoch."""
+    keep_freed_memory()
+    for _ in training.nets(emit):
+        pass

@@ -34,11 +34,7 @@ from mvemo.pipeline.studies.dresses import dress, find_dress
 # Modalities that are read: all, or only one of them.
 VIEWS = (("audio", "video"), ("audio",), ("video",))
 # Score of each task, by its key in `Task.resample`.
-SCORES = {
-    "multiclass": "accuracy",
-    "multilabel": "roc_auc_macro",
-    "regression": "pearson_r_macro",
-}
+SCORES = {"multiclass": "accuracy", "multilabel": "roc_auc_macro", "regression": "pearson_r_macro"}
 TITLE = "Decisions that turn, and change of the score"
 COLUMNS = (
     *(Column(name, TEXT) for name in ("model", "by", "dress")),

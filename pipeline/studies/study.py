@@ -9,16 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mvemo import manifests
-from mvemo.extract import (
-    DescriptorSettings,
-    Net,
-    NetSettings,
-    ViewSettings,
-    default_settings,
-    embed_rows,
-    pick_device,
-)
+from mvemo import extract, manifests
+from mvemo.extract import DescriptorSettings, Net, NetSettings, ViewSettings, default_settings
 from mvemo.extract.nets import SharedSettings, options_of, with_length, with_shared_options
 from mvemo.fuse import Task, task_of
 from mvemo.fuse.numeric import Labels
@@ -58,11 +50,9 @@ class StudyMedia(ClipMedia):
         unused = [self.manifest.clip_ids[row] for row in np.flatnonzero(~usable)]
         if not unused:
             return ()
-        reason = self.reason(unused[0]) or "not decoded"
-        return (
-            f"{len(unused)} of {len(usable)} {rows} could not be used and do not count in any "
-            f"score; the first is {unused[0]}: {reason}.",
-        )
+        n, first = f"{len(unused)} of {len(usable)} {rows}", unused[0]
+        text = f"{n} could not be used and do not count in any score; the first is {first}"
+        return (f"{text}: {self.reason(first) or 'not decoded'}.",)
 
     def statistics(self, names: tuple[str, ...]) -> F64:
         """Return each clip's means, then standard deviations, over frames; NaN if missing."""
@@ -79,12 +69,12 @@ class StudyMedia(ClipMedia):
 
     def embedded(self, net: Net, view: ViewSettings, rows: Ints) -> Iterator[Any]:
         """Yield each batch of rows together with the net's embeddings."""
-        return embed_rows(
+        return extract.embed_rows(
             net,
             self.batches(net, view),
             rows.tolist(),
             batch_size=self.extract.embed_batch,
-            device=pick_device(self.extract.run.device),
+            device=extract.pick_device(self.extract.run.device),
             precision=self.extract.run.precision,
         )
 
@@ -114,8 +104,9 @@ class Study:
         """Return each clip's fold in a repeat, int64 (clips,); groups and songs stay whole."""
         if self.split is not None:
             return np.zeros(len(self.manifest), dtype=np.int64)
-        extract, songs = self.settings.extract, self.songs or self.manifest
-        folds = self.prescribed or manifests.folds_of(songs, extract.folds, extract.fold_seed + run)
+        settings, songs = self.settings.extract, self.songs or self.manifest
+        seed = settings.fold_seed + run
+        folds = self.prescribed or manifests.folds_of(songs, settings.folds, seed)
         return self._of_songs(folds.clip_ids, folds.assignment)
 
     @property
@@ -155,14 +146,9 @@ class Study:
         if plan is None:  # a Hugging Face folder that ``extract.nets`` does not list
             plan = default_settings(net, settings.profile)
             plan = with_shared_options(plan, settings.shared)
-        plan = self.with_segments(plan)
+        if self.seconds:
+            plan = with_length(plan, self.seconds, settings.shared)
         return replace(plan, train=replace(plan.train, **train))  # type: ignore[arg-type]
-
-    def with_segments(self, plan: NetSettings) -> NetSettings:
-        """Return a net's settings, with its input length set to that of the study's segments."""
-        if not self.seconds:
-            return plan
-        return with_length(plan, self.seconds, self.settings.shared)
 
     def with_alpha(self, alpha: float | None) -> Study:
         """Return the study with another weight of the residual phase; None changes nothing."""
@@ -260,14 +246,11 @@ class Songs:
     durations: Mapping[str, float]  # clip id -> length in s
     notes: tuple[str, ...]  # notes on the clips that could not be read
 
-    def rows(self, segments: Manifest) -> Ints:
-        """Return the row of each segment's song, int64 (segments,)."""
-        rows = {clip_id: row for row, clip_id in enumerate(self.manifest.clip_ids)}
-        return np.array([rows[song_of(clip_id)] for clip_id in segments.clip_ids], dtype=np.int64)
-
     def decide(self, segments: Manifest, outputs: F64) -> F64:
         """Return the outputs of each song: the mean of its segments' outputs."""
-        return decide_songs(outputs, self.rows(segments), len(self.manifest), "mean")
+        rows = {clip_id: row for row, clip_id in enumerate(self.manifest.clip_ids)}
+        of_segments = np.array([rows[song_of(each)] for each in segments.clip_ids], dtype=np.int64)
+        return decide_songs(outputs, of_segments, len(self.manifest), "mean")
 
 
 def find_songs(study: Study) -> Songs:

@@ -49,12 +49,12 @@ FUNCTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "extra": {
         "baseline row": "classical:add_baseline_row",
-        "confusions": "class_tables:add_confusions",
-        "confusions and losses": "class_tables:add_experiment",
-        "losses": "losses:add_losses",
+        "confusions": "extra_tables:add_confusions",
+        "confusions and losses": "extra_tables:add_experiment",
+        "losses": "extra_tables:add_losses",
         "protocol findings": "protocols:add_protocol_findings",
         "recipe findings": "protocols:add_recipe_findings",
-        "tags": "class_tables:add_tags",
+        "tags": "extra_tables:add_tags",
     },
     "run": {"robustness": "robustness:run_robustness"},
 }

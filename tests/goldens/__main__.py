@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+sys.path.append(str(Path(__file__).parents[1] / "pipeline/desk/serve"))
+
 import golden_data
 import golden_songs
 import golden_steps

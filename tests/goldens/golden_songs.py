@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import time
-import urllib.error
-import urllib.request
-import wave
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from golden_steps import CLASSES, TINY_OPTIONS, Recorder, write_csv
+from golden_steps import CLASSES, TINY_OPTIONS, Recorder, write_csv, write_tone
 from golden_texts import VOLATILE, json_text
+from server_samples import Server
 
-TOKEN = "a-token-for-goldens"
 # A net that keeps its first weights, so that its numbers hardly depend on the machine.
 STILL = ("nets.cnn.lr=1e-9", "nets.cnn.epochs=1", 'extract.descriptors=["mel"]')
 STILL_OPTIONS = tuple(word for setting in STILL for word in ("--set", setting))
@@ -72,11 +63,7 @@ def _write_songs(folder: Path, n: int, seed: int, detune: float = 0.0) -> None:
         hertz = 400 + detune + 700 * (i % 4) + rng.normal(scale=250)
         tone = np.sin(2 * np.pi * hertz * t) + 0.3 * rng.normal(size=sr)
         name = f"{folder.name} {i:02}"
-        with wave.open(str(folder / f"{name}.wav"), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(sr)
-            file.writeframes((8000 * tone / np.abs(tone).max()).astype("<i2").tobytes())
+        write_tone(folder / f"{name}.wav", tone)
         rows.append((name, f"{name}.wav", CLASSES[i % 4], f"{folder.name} group {i // 2}"))
     write_csv(folder / "clips.csv", ("clip_id", "path", "label", "group"), rows)
 
@@ -131,26 +118,26 @@ def _serve(recorder: Recorder) -> None:
     for i in range(12):
         shutil.copy(recorder.work / f"songs/songs {i:02}.wav", folder / f"{i:02}.wav")
     (folder / "broken.mp3").write_text("no sound")
-    with served(recorder, "served", "--model", "out/model") as server:
-        _record_folder(recorder, server)
-    with served(recorder, "out") as server:
-        for path in ("report", "clips?since=0"):
-            server.keep(f"run/{path.partition('?')[0]}", "GET", path)
+    server = ServerRecorder(recorder, "served")
+    _record_folder(recorder, server)
+    server.end()
+    server = ServerRecorder(recorder, "out")
+    for path in ("report", "clips?since=0"):
+        server.keep(f"run/{path.partition('?')[0]}", "GET", path)
+    server.end()
 
 
 def _record_folder(recorder: Recorder, server: ServerRecorder) -> None:
-    clips = server.predicted_clips()
+    clips = server.clips()
     song, other = (f"clips/{server.ids[f'{i:02}.wav']}" for i in (1, 2))
     for path in ("health", "models", "clips?since=0", "relative", "jobs", "corrections", song):
         server.keep(_file_name(path, song), "GET", path)
-    metrics = server.ask("GET", "metrics")[1].decode()
-    recorder.keep("songs/api/metrics.txt", COUNTERS.sub(r"\1", metrics))
-    routes = json.loads(server.ask("GET", "openapi.json")[1])["paths"]
-    recorder.keep(
-        "songs/api/routes.json", json_text(json.dumps({p: [*r] for p, r in routes.items()}))
-    )
+    recorder.keep("songs/api/metrics.txt", COUNTERS.sub(r"\1", server.get("metrics").text))
+    routes = server.get("openapi.json").json()["paths"]
+    methods = json.dumps({path: [*of] for path, of in routes.items()})
+    recorder.keep("songs/api/routes.json", json_text(methods))
     for kind in ("timeline", "explain", "waveform"):
-        server.finish(server.ask("GET", f"{song}/{kind}"))
+        server.answer("GET", f"{song}/{kind}")
         server.keep(kind, "GET", f"{song}/{kind}")
     correction = song.replace("clips", "corrections")
     label = {"label": "sad", "annotator": "Ana", "comment": "a comment"}
@@ -160,7 +147,7 @@ def _record_folder(recorder: Recorder, server: ServerRecorder) -> None:
     server.keep("undo", "DELETE", correction)
     for i, name in enumerate(sorted(clips)[:8]):
         if clips[name]["state"] == "done":
-            server.ask("PUT", f"corrections/{server.ids[name]}", {"label": CLASSES[i % 4]})
+            server.answer("PUT", f"corrections/{server.ids[name]}", {"label": CLASSES[i % 4]})
     server.keep("corrections-more", "GET", "corrections")
     path = recorder.work / "served/.mvemo/corrections.csv"
     recorder.keep("songs/api/corrections.csv", server.masked(path.read_text()))
@@ -172,9 +159,8 @@ def _record_folder(recorder: Recorder, server: ServerRecorder) -> None:
     for kind in ("m3u8", "xspf"):
         body = {"ids": ids, "name": "two", "format": kind}
         server.keep(f"playlist-{kind}", "POST", "playlists", body)
-    server.keep(
-        "upload", "POST", "clips?name=sent.wav", (recorder.work / "songs/songs 20.wav").read_bytes()
-    )
+    sent = (recorder.work / "songs/songs 20.wav").read_bytes()
+    server.keep("upload", "POST", "clips?name=sent.wav", sent)
     server.keep("predict-again", "POST", "jobs", {"paths": ["03.wav"]})
     server.keep("scan", "POST", "scan")
     for name, method, path in (
@@ -190,83 +176,32 @@ def _file_name(path: str, song: str) -> str:
     return "clip" if path == song else path.partition("?")[0]
 
 
-@dataclass
-class ServerRecorder:
+class ServerRecorder(Server):
     """Keeps the answers of a server, with names in place of the ids that it draws."""
 
-    recorder: Recorder
-    url: str
-    ids: dict[str, str]  # name of a clip -> its id
+    def __init__(self, recorder: Recorder, folder: str) -> None:
+        self.recorder, self.program = recorder, (recorder.program,)
+        super().__init__("out/model", folder, cwd=recorder.work)
+        self.ids = {name: clip["id"] for name, clip in self.clips().items()}
 
-    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
-        """Return the status and the body of an answer."""
-        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}api/v1/{path}", data, method=method)
-        request.add_header("Authorization", f"Bearer {TOKEN}")
-        try:
-            with urllib.request.urlopen(request, timeout=120) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
+    def answer(self, method: str, path: str, body: Any = None) -> tuple[Any, Any]:
+        """Return an answer, and the job that it started once this has ended."""
+        sent = {"content": body} if isinstance(body, bytes) else {"json": body}
+        answer = self.client.request(method, f"/api/v1/{path}", **(sent if body else {}))
+        job = answer.json() if answer.status_code == 202 else None
+        return answer, job and self.finished(job.get("job", job))
 
     def keep(self, name: str, method: str, path: str, body: Any = None) -> None:
         """Keep the status and JSON of an answer; a job that it starts is awaited."""
-        status, text = answer = self.ask(method, path, body)
-        job = self.finish(answer)
-        found = {"status": status, "answer": json.loads(text)}
+        answer, job = self.answer(method, path, body)
+        found = {"status": answer.status_code, "answer": answer.json()}
         if job:
             # The state of a job that was just queued depends on the worker's speed.
             found |= {"answer": sorted(found["answer"]), "job": job}
         self.recorder.keep(f"songs/api/{name}.json", json_text(self.masked(json.dumps(found))))
-
-    def finish(self, answer: tuple[int, bytes]) -> Any:
-        """Wait for the job of an answer with status 202, and return it; else None."""
-        if answer[0] != 202:
-            return None
-        job = json.loads(answer[1])
-        job = job.get("job", job)
-        while job["state"] in ("waiting", "running"):
-            time.sleep(0.05)
-            job = json.loads(self.ask("GET", f"jobs/{job['id']}")[1])
-        return job
-
-    def predicted_clips(self) -> dict[str, Any]:
-        """Return the clips by name once no job waits."""
-        while True:
-            jobs = json.loads(self.ask("GET", "jobs")[1])["jobs"]
-            clips = json.loads(self.ask("GET", "clips?since=0")[1])["clips"]
-            if clips and not {job["state"] for job in jobs} & {"waiting", "running"}:
-                self.ids |= {clip["name"]: clip["id"] for clip in clips}
-                return {clip["name"]: clip for clip in clips}
-            time.sleep(0.1)
 
     def masked(self, text: str) -> str:
         """Replace ids by names."""
         for name, clip_id in self.ids.items():
             text = text.replace(clip_id, f"ID of {name}")
         return re.sub(r'"(id|library)": "[0-9a-f-]{12,36}"', r'"\1": "ID"', text)
-
-
-@contextmanager
-def served(recorder: Recorder, *arguments: str) -> Iterator[ServerRecorder]:
-    """Start a server, and end it after the block."""
-    words = ("--no-open", "--token", TOKEN, "--port", "0")
-    process = subprocess.Popen(
-        [recorder.program, "serve", *arguments, *words],
-        cwd=recorder.work,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=(recorder.work / "serve.log").open("w"),
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        address = process.stdout.readline()
-        if not address:
-            raise SystemExit((recorder.work / "serve.log").read_text())
-        server = ServerRecorder(recorder, address.partition("?")[0], {})
-        server.predicted_clips()
-        yield server
-    finally:
-        process.terminate()
-        process.wait(60)

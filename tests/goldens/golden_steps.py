@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import wave
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,9 @@ from numpy.typing import NDArray
 CLASSES = ("angry", "calm", "happy", "sad")
 # Narrow nets that read a second of sound, for runs of seconds.
 TINY = (
-    "extract.folds=2",
-    "descriptors.sr=8000",
-    "descriptors.n_fft=512",
-    "descriptors.hop_length=256",
-    "descriptors.spectrogram_n_fft=256",
-    "descriptors.spectrogram_hop_length=128",
-    "descriptors.n_mels=16",
-    "descriptors.n_mfcc=8",
+    *("extract.folds=2", "descriptors.sr=8000", "descriptors.n_mels=16", "descriptors.n_mfcc=8"),
+    *("descriptors.n_fft=512", "descriptors.hop_length=256"),
+    *("descriptors.spectrogram_n_fft=256", "descriptors.spectrogram_hop_length=128"),
     *(
         f"nets.{net}.{key}"
         for net in ("cnn", "lightcnn", "crnn", "rnn", "speccnn", "music1d")
@@ -101,11 +96,7 @@ class Recorder:
 
     def keep_run(self, name: str, folder: Path) -> None:
         """Keep the JSON, CSV and HTML files of a run's folder."""
-        readers: dict[str, Callable[[str], str]] = {
-            ".json": json_text,
-            ".csv": str,
-            ".html": page_text,
-        }
+        readers = {".json": json_text, ".csv": str, ".html": page_text}
         for path in sorted(folder.iterdir()):
             if path.suffix in readers:
                 text = readers[path.suffix](path.read_text())
@@ -135,9 +126,8 @@ def record_made(recorder: Recorder) -> None:
         for feature, file in features.items():
             modality = "audio" if feature == "sound" else "video"
             options = ("--manifest", manifest, "--feature", feature, "--modality", modality)
-            recorder.run(
-                f"{name}/import-{feature}", "cache", "import", f"{task}.h5", file, *options
-            )
+            words = ("cache", "import", f"{task}.h5", file, *options)
+            recorder.run(f"{name}/import-{feature}", *words)
         recorder.run(f"{name}/info", "cache", "info", f"{task}.h5")
         recorder.run(f"{name}/fuse", "fuse", f"{task}.h5", "--out", f"{task}/out", "--folds", "3")
         recorder.keep_run(f"{name}/out", folder / "out")
@@ -150,15 +140,9 @@ def record_sounds(recorder: Recorder) -> None:
     """Keep stage one's descriptors of made sounds, each as its mean over all frames."""
     make_sounds(recorder.work / "sounds")
     descriptors = ("mel", "mfcc", "contrast", "chroma", "f0", "formants", "rp")
-    options = (
-        "--nets",
-        "cnn",
-        "--protocol",
-        "shared",
-        "--set",
-        f"extract.descriptors={json.dumps(descriptors)}",
-    )
-    recorder.run("", "extract", "sounds/clips.csv", *TINY_OPTIONS, *options)
+    listed = ("--set", f"extract.descriptors={json.dumps(descriptors)}")
+    words = ("sounds/clips.csv", *TINY_OPTIONS, "--nets", "cnn", "--protocol", "shared", *listed)
+    recorder.run("", "extract", *words)
     recorder.run("sounds/info", "cache", "info", "work/features.h5")
     for name in descriptors:
         options = ("--feature", name, "--out", f"{name}.npz")
@@ -185,9 +169,8 @@ def record_studies(recorder: Recorder) -> None:
         out = recorder.work / study
         manifest = "sounds/tags.csv" if study == "tags" else "sounds/clips.csv"
         folders = ("--out", out, "--work", recorder.work / "study-work")
-        recorder.run(
-            f"studies/{study}", "study", study, manifest, *folders, *arguments, *TINY_OPTIONS
-        )
+        words = ("study", study, manifest, *folders, *arguments, *TINY_OPTIONS)
+        recorder.run(f"studies/{study}", *words)
         recorder.keep_run(f"studies/{study}", out)
 
 
@@ -204,9 +187,8 @@ def record_boxed(recorder: Recorder) -> None:
     clip = "sounds/calm0.wav"
     recorder.run("boxed/models", "models")
     (recorder.work / "why").mkdir()
-    recorder.run(
-        "", "explain", clip, "--step", "5", "--width", "5", "--to", recorder.work / "why/page.html"
-    )
+    page = ("--to", recorder.work / "why/page.html")
+    recorder.run("", "explain", clip, "--step", "5", "--width", "5", *page)
     recorder.keep_run("boxed/explain", recorder.work / "why")
     for model in ("music-video", "film-music"):
         recorder.run(f"boxed/{model}", "models", model)
@@ -246,21 +228,23 @@ def make_sounds(folder: Path, *, clips_per_class: int = 6, seconds: float = 1.0)
     """Write tones with noise, a pitch for each class, and manifests of classes and of tags."""
     rng, sr = np.random.default_rng(0), 8000
     t = np.arange(int(seconds * sr)) / sr
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for i in range(clips_per_class):
         for c, name in enumerate(CLASSES):
             tone = np.sin(2 * np.pi * (300 + 700 * c) * t) + 0.3 * rng.normal(size=len(t))
-            samples = (8000 * tone / np.abs(tone).max()).astype("<i2")
-            with wave.open(str(folder / f"{name}{i}.wav"), "wb") as file:
-                file.setnchannels(1)
-                file.setsampwidth(2)
-                file.setframerate(sr)
-                file.writeframes(samples.tobytes())
+            write_tone(folder / f"{name}{i}.wav", tone)
             rows.append((f"{name}{i}", f"{name}{i}.wav", f"group {i}", name, int(c > 1), c % 2))
     write_csv(folder / "clips.csv", ("clip_id", "path", "group", "label"), [r[:4] for r in rows])
     tags = [(*row[:3], *row[4:]) for row in rows]
     write_csv(folder / "table.csv", ("clip_id", "path", "group", "positive", "fast"), tags)
+
+
+def write_tone(path: Path, tone: NDArray[np.float64]) -> None:
+    """Write a waveform of 8000 Hz as a WAV file of one loudness."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes((8000 * tone / np.abs(tone).max()).astype("<i2").tobytes())
 
 
 def write_csv(

@@ -16,7 +16,7 @@ from mvemo.fuse.final.model import FinalModel, Predictor, asked_of, with_coverag
 from mvemo.fuse.final.prediction_records import record_rows, records
 from mvemo.manifests.tables import CsvWriter
 from mvemo.pipeline.commands.predict import _show
-from mvemo.pipeline.desk.moods import read_moods
+from mvemo.pipeline.desk.playlists import read_moods
 from mvemo.pipeline.models.boxed import expected_words
 from mvemo.pipeline.prediction.predictions import (
     _ask_a_person,

@@ -1,18 +1,16 @@
 """Media of many kinds, sound and damaged: each is decoded, or a failure of its own clip."""
 
-from __future__ import annotations
-
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import soundfile
+from media_samples import film, sine
 from soak_mutations import mutate
-from soak_tally import Tally
 
 # Container's ending, video codec, its pixels, audio codec; None for none.
 _CONTAINERS = (
@@ -25,13 +23,14 @@ _CONTAINERS = (
     ("mp4", None, "", "aac"), ("mkv", None, "", "libopus"), ("mkv", "mpeg4", "yuv420p", None),
     ("mp4", "mpeg4", "yuv420p", None), ("ogv", "libtheora", "yuv420p", "libvorbis"),
 )  # fmt: skip
-_RATES = (8000, 22050, 44100, 96000)
+_RATES = (8000, 22050, 44100)
+RATE = Fraction(1, 25)  # of pictures
 # Ways in which a sound file is damaged; "whole" is none.
 _DAMAGE = ("whole", "cut", "tail", "zeros", "changed", "twice", "head lost")
 WORKERS = 2
 
 
-def make_media(folder: Path, seed: int) -> list[Path]:
+def make_media(folder, seed):
     """Files of at least 120 kinds: formats, rates, channels, and each kind of damage."""
     sound = [*_sounds(folder), *_videos(folder), *_odd(folder)]
     paths = list(sound)
@@ -45,7 +44,7 @@ def make_media(folder: Path, seed: int) -> list[Path]:
     return paths
 
 
-def _damaged(content: bytes, damage: str, draw: random.Random) -> bytes:
+def _damaged(content, damage, draw):
     half = len(content) // 2
     if damage == "cut":
         return content[: draw.randrange(len(content) + 1)]
@@ -60,12 +59,12 @@ def _damaged(content: bytes, damage: str, draw: random.Random) -> bytes:
     return mutate(content, draw) if content else content
 
 
-def _tone(n: int, channels: int) -> np.ndarray:
+def _tone(n, channels):
     wave = 0.3 * np.sin(np.arange(n) / 20.0)
     return np.repeat(wave[:, None], channels, axis=1)
 
 
-def _sounds(folder: Path) -> Iterator[Path]:
+def _sounds(folder):
     kinds = [
         ("wav", subtype) for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
     ]
@@ -93,43 +92,25 @@ def _sounds(folder: Path) -> Iterator[Path]:
         yield path
 
 
-def _videos(folder: Path) -> Iterator[Path]:
+def _videos(folder):
     for number, (ending, video, pixels, audio) in enumerate(_CONTAINERS):
         path = folder / f"video-{number:02d}-{video}-{audio}.{ending}"
+        sr = 48000 if audio == "libopus" else 44100
+        options = {"sound": sine(0.5, sr), "sr": sr, "audio_codec": audio} if audio else {}
         try:
-            _write_video(path, video, pixels, audio)
+            film(
+                path,
+                6 * bool(video),
+                **{**options, "codec": video, "pix_fmt": pixels, "time_base": RATE},
+            )
         except (av.FFmpegError, ValueError, OSError):
-            # This build of FFmpeg has no such encoder.
+            # FFmpeg was built without this encoder.
             path.unlink(missing_ok=True)
             continue
         yield path
 
 
-def _write_video(path: Path, video: str | None, pixels: str, audio: str | None) -> None:
-    with av.open(str(path), "w") as container:
-        pictures = container.add_stream(video, rate=10) if video else None
-        if pictures is not None:
-            pictures.width, pictures.height, pictures.pix_fmt = 64, 48, pixels
-        sound = (
-            container.add_stream(audio, rate=48000 if audio == "libopus" else 44100)
-            if audio
-            else None
-        )
-        for i in range(6 if pictures is not None else 0):
-            picture = np.full((48, 64, 3), 40 * i, np.uint8)
-            container.mux(pictures.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-        if pictures is not None:
-            container.mux(pictures.encode())
-        if sound is not None:
-            wave = (_tone(sound.rate // 2, 1).T * 20000).astype(np.int16)
-            frame = av.AudioFrame.from_ndarray(wave, "s16", "mono")
-            frame.rate = sound.rate
-            for part in av.AudioResampler(sound.format, sound.layout, sound.rate).resample(frame):
-                container.mux(sound.encode(part))
-            container.mux(sound.encode())
-
-
-def _odd(folder: Path) -> Iterator[Path]:
+def _odd(folder):
     contents = {
         "text.mp3": b"this is a text\n" * 50,
         "nothing.mp4": b"",
@@ -150,7 +131,7 @@ def _odd(folder: Path) -> Iterator[Path]:
         yield path
 
 
-def soak(tally: Tally, seed: int, most: int | None = None) -> None:
+def soak(tally, seed):
     """Decode all kinds in one run, and note who ended it."""
     from mvemo.cache import content_digest
     from mvemo.extract.media.request import FrameSampling
@@ -161,10 +142,9 @@ def soak(tally: Tally, seed: int, most: int | None = None) -> None:
         folder = Path(name)
         paths = make_media(folder, seed)
         random.Random(seed).shuffle(paths)
-        paths = paths[:most]
         request = DecodeRequest(sample_rates=(16000,), pictures=(FrameSampling(4, 32),))
         store = DecodedStore(folder / "work", request)
-        ended: dict[str, bool] = {}
+        ended = {}
         jobs = [DecodeJob(path.name, path, content_digest(path)) for path in paths]
         start = time.monotonic()
         try:

@@ -1,102 +1,81 @@
 """`mvemo serve` killed while it corrects, learns and takes files: what it confirmed is there."""
 
-from __future__ import annotations
-
 import random
 import signal
-import sys
 import tempfile
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
-from soak_tally import Tally, judge, run
+from server_samples import Server, write_songs
+from stage_samples import tiny_model
 
 from mvemo.manifests import check_manifest, read_manifest
 
-sys.path += [str(Path(__file__).parents[1] / "pipeline" / part) for part in ("serve", ".")]
-from server_samples import Server, write_songs
-from stage_samples import tiny_demo, tiny_settings
-
 N_SONGS = 12
-
-
-def make_model(tally: Tally, folder: Path) -> Path:
-    """Make a model with a tiny net."""
-    tiny_demo(folder / "demo", clips_per_class=2)
-    more = tiny_settings('extract.descriptors=["mfcc"]', 'extract.nets=["music1d"]')
-    extract = ["extract", folder / "demo" / "manifest.csv", "--work", folder / "work", *more]
-    judge(tally, "extract for serve", run(*extract, patience=tally.patience), (0,))
-    fuse = ["fuse", folder / "work" / "features.h5", "--final", "--out", folder / "out"]
-    fuse += ["--set", "fuse.n_resamples=0"]
-    judge(tally, "fuse for serve", run(*fuse, patience=tally.patience), (0,))
-    return folder / "out" / "model"
 
 
 class Person:
     """A person who corrects, undoes, uploads and learns, and remembers what was confirmed."""
 
-    def __init__(self, server: Any, ids: list[str], draw: random.Random) -> None:
+    def __init__(self, server, ids, draw):
         self.server, self.ids, self.draw = server, ids, draw
         self.classes = server.get("models").json()["models"][0]["outputs"]
-        self.known: dict[str, list[Any]] = {}  # clip -> what may be in force
-        self.uploads: list[str] = []
+        self.known = {}  # clip -> what may be in force
+        self.uploads = []
         for one in server.get("corrections").json()["corrections"]:
             self.known[one["id"]] = [self.said(one)]
 
     @staticmethod
-    def said(correction: Any) -> Any:
+    def said(correction):
         return correction and (correction.get("label"), correction["comment"])
 
-    def act(self) -> None:
+    def act(self):
         """Change something until the server is gone."""
         with suppress(httpx.HTTPError):
             while True:
-                act = self.draw.choices(
-                    (self.correct, self.undo, self.upload, self.learn), (8, 3, 2, 1)
-                )
-                act[0]()
+                acts = (self.correct, self.undo, self.upload, self.learn)
+                self.draw.choices(acts, (8, 3, 2, 1))[0]()
 
-    def correct(self) -> None:
+    def correct(self):
         clip_id, comment = self.draw.choice(self.ids), str(self.draw.random())
         body = {"comment": comment}
         if self.draw.random() < 0.8:
             body["label"] = self.draw.choice(self.classes)
         self._send("PUT", clip_id, body)
 
-    def undo(self) -> None:
+    def undo(self):
         self._send("DELETE", self.draw.choice(self.ids), None)
 
-    def _send(self, method: str, clip_id: str, body: Any) -> None:
+    def _send(self, method, clip_id, body):
         # Without an answer either the former or the new one may be in force.
         former = self.known.pop(clip_id, [None])
         answer = self.server.client.request(method, f"/api/v1/corrections/{clip_id}", json=body)
-        self.known[clip_id] = (
-            [self.said(answer.json()["correction"])] if answer.is_success else former
-        )
+        is_stored = answer.is_success
+        self.known[clip_id] = [self.said(answer.json()["correction"])] if is_stored else former
 
-    def upload(self) -> None:
+    def upload(self):
         song = (self.server.folder / "song0.wav").read_bytes()[:-4] + self.draw.randbytes(4)
         answer = self.server.client.post("/api/v1/clips?name=sent.wav", content=song)
         if answer.is_success:
             self.uploads.append(answer.json()["clip"]["id"])
 
-    def learn(self) -> None:
+    def learn(self):
         name = f"mine{self.draw.randrange(3)}"
         self.server.client.post("/api/v1/learn", json={"name": name})
         job = self.server.client.post("/api/v1/models/current", json={"name": name})
         assert job.status_code in (202, 404, 422), job.text
 
 
-def soak(tally: Tally, seed: int, kills: int) -> None:
+def soak(tally, seed, kills):
     """Kill a server so often, each time at another moment, and check the next one."""
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = make_model(tally, folder)
+        tiny_model(folder)
+        model = folder / "out" / "model"
         songs = write_songs(folder / "songs", N_SONGS)
         server = Server(model, songs)
         ids = [clip["id"] for clip in server.clips().values()]
@@ -112,12 +91,11 @@ def soak(tally: Tally, seed: int, kills: int) -> None:
             server = Server(model, songs)
             tally.add("killed serve")
             _check(tally, server, person)
-        judge_end = server.end()
-        if judge_end != 143:
-            tally.fault("killed serve", f"the last server ended with {judge_end}")
+        if (code := server.end()) != 143:
+            tally.fault("killed serve", f"the last server ended with {code}")
 
 
-def _check(tally: Tally, server: Any, person: Person) -> None:
+def _check(tally, server, person):
     found = {c["id"]: person.said(c) for c in server.get("corrections").json()["corrections"]}
     for clip_id, allowed in person.known.items():
         tally.add("served: confirmed corrections")

@@ -2,7 +2,6 @@
 
 import hmac
 import re
-import secrets
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -21,10 +20,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-
-
-def new_token() -> str:
-    return secrets.token_urlsafe(24)
 
 
 class Access:

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -137,8 +137,7 @@ class Api:
                 of_kind = next(n for kind, n in STATUS.items() if isinstance(error, kind))
                 status = getattr(error, "status", of_kind)  # `NotTaken` states its own
                 text = f"unknown id {error}" if isinstance(error, KeyError) else str(error)
-                headers = {"Retry-After": "2"} if status == 429 else None
-                return Json({"error": text}, status, headers)
+                return _error(status, text, {"Retry-After": "2"} if status == 429 else None)
             return found if isinstance(found, Response) else Json(found)
 
         return answer
@@ -243,14 +242,12 @@ class Api:
             part.unlink(missing_ok=True)
         clip_id = self.library.add(target, name=name)
         job = self.worker.submit(Job("predict", [clip_id]), is_checked=True)
-        found = {"job": job.record(), "clip": self.library.get(clip_id)}
-        return Json(found, 202)
+        return Json({"job": job.record(), "clip": self.library.get(clip_id)}, 202)
 
     def _too_large(self, name: str) -> Response:
         # The rest of the body is not read.
-        headers = {"Connection": "close"}
         text = f"{name}: is larger than {self.most_upload / 1e6:.0f} MB (--max-upload)"
-        return Json({"error": text}, 413, headers)
+        return _error(413, text, {"Connection": "close"})
 
     async def detail(self, kind: str, request: Request) -> Any:
         clip_id = request.path_params["id"]
@@ -307,11 +304,8 @@ class Api:
                 found = find_media(path, [], follow_links=False)
                 ids += [self.library.add(path / name) for name in found]
             elif not os.path.isfile(path):
-                raise HTTPException(
-                    404,
-                    f"{path}: no such file: expected a path inside {os.path.abspath(folder)}, "
-                    "relative to it or absolute",
-                )
+                inside = f"a path inside {os.path.abspath(folder)}, relative to it or absolute"
+                raise HTTPException(404, f"{path}: no such file: expected {inside}")
             elif path.suffix.lower() not in SUFFIXES:
                 raise HTTPException(415, f"{path}: expected a sound or video file")
             else:
@@ -367,11 +361,8 @@ class Api:
     async def learn(self, request: Request) -> Any:
         name = (await _body(request, name=str))["name"]
         if not re.fullmatch(r"[\w][\w .-]{0,60}", name) or name == self.worker.base.name:
-            return _error(
-                422,
-                f"name {name!r}: expected letters, digits, '-' and '_', and not "
-                "the name of the first model",
-            )
+            expected = "letters, digits, '-' and '_', and not the name of the first model"
+            return _error(422, f"name {name!r}: expected {expected}")
         if not self._kept().judged:
             return _error(422, "there are no corrections to learn from")
         return Json(self.worker.submit(Job("learn", name=name)).record(), 202)
@@ -407,15 +398,15 @@ def make_app(api: Api, access: Callable[[Any], Access]) -> Any:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return Json({"error": error.detail}, error.status_code, error.headers)
+    return _error(error.status_code, error.detail, error.headers)
 
 
 async def _bug(request: Request, error: Exception) -> Response:
     return _error(500, f"the server has a fault, see its log: {type(error).__name__}")
 
 
-def _error(status: int, text: str) -> Response:
-    return Json({"error": text}, status)
+def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Json({"error": text}, status, headers)
 
 
 async def _body(request: Request, **kinds: type) -> dict[str, Any]:

@@ -13,42 +13,50 @@ import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from threading import RLock
 from types import MappingProxyType
 from typing import Any
 
 from mvemo.cache.spec import content_digest
-from mvemo.manifests import BadManifest, read_manifest
+from mvemo.manifests import BadManifest, read_manifest, tables
 from mvemo.manifests.cells import parse_number
 from mvemo.manifests.errors import BadFile, DiskFailed, MvemoError
 from mvemo.manifests.files import find_stamp, write_text
 from mvemo.manifests.journal import Journal
 from mvemo.manifests.labels import PLANE, Label, label_kind
-from mvemo.manifests.tables import (
-    MANIFEST_VERSION,
-    CsvWriter,
-    format_names,
-    plain_text,
-    stated_header,
-)
-from mvemo.pipeline.desk.serve.history import (
-    MOST,
-    Correction,
-    Entry,
-    States,
-    checked,
-    entry_of,
-    replay,
-    utc_now,
-)
 
 # Columns of the manifest that only this program reads.
 OWN = ("annotator", "comment", "unsure", "date", "predicted", "content")
 MOST_GROUP = 500
+# Largest number of characters of a text; a CSV cell with more than 131,071 cannot be read.
+MOST = {"comment": 10_000, "annotator": 200}
 # Label of a change that leaves the judgement as it is.
 KEPT = object()
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Label, or only a comment, that a person gave to a predicted clip."""
+
+    clip_id: str
+    path: str  # relative to the folder of the corrections, with forward slashes
+    # One class, any number of tags, a number for each target, or None if nobody judged the clip.
+    label: Label | None
+    group: str = ""  # artist, album folder or source, if known
+    annotator: str = ""
+    comment: str = ""
+    unsure: bool = False
+    date: str = ""  # ISO 8601, UTC
+    predicted: str = ""  # predicted label in one cell
+    content: str = ""  # digest of the file's content, which is the clip's key in a catalogue
+
+
+# Fields of a correction, or ``clip_id``, ``date`` and ``undo``, ``gone`` or ``moved``.
+Entry = dict[str, Any]
+States = dict[str, list[Correction]]  # clip -> its corrections, the one in force last
 
 
 class _Broken(BadManifest):
@@ -66,30 +74,8 @@ class NotTaken(MvemoError):
 class Corrections:
     """Corrections of one work folder; every change is on disk before a call returns.
 
-    Parameters
-    ----------
-    path
-        File ``corrections.csv``; its history is stored next to it.
-    name, task, classes, scale
-        Name and task of the model, its outputs in order, and the ends of the ratings' scales.
-
-    Raises
-    ------
-    BadManifest
-        The corrections belong to a model of another task or with other targets.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from mvemo.manifests import read_manifest
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> kept = Corrections(folder / "corrections.csv", "songs", "multiclass", ("calm", "tense"))
-    >>> _ = kept.put(folder / "a.mp3", "calm", clip_id="a", annotator="Ana")
-    >>> _ = kept.put(folder / "a.mp3", "tense", clip_id="a", annotator="Ana")
-    >>> kept.undo("a").label, len(kept.history)
-    (('calm',), 3)
-    >>> read_manifest(folder / "corrections.csv", media=False).clips[0].label
-    ('calm',)
+    `name`, `task`, `classes` and `scale` (ends of each rating's scale) are those of the model.
+    BadManifest is raised for corrections of another task or with other targets.
     """
 
     def __init__(
@@ -116,7 +102,10 @@ class Corrections:
         self._root = ""  # media root: the folder that all clips have in common
         self._stamp: object = None  # of the manifest as it was written or read last
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.library = _library_id(path.with_name("library-id"))
+        # The name of a library stays if its folder is moved.
+        if not (library_id := path.with_name("library-id")).exists():
+            write_text(library_id, secrets.token_hex(8))
+        self.library = library_id.read_text(encoding="utf-8").strip()
         self._open()
 
     @property
@@ -184,7 +173,7 @@ class Corrections:
         """
         for key, value in facts.items():
             if isinstance(value, str):
-                facts[key] = " ".join(plain_text(value).replace("\0", "").split())
+                facts[key] = " ".join(tables.plain_text(value).replace("\0", "").split())
                 if (n := len(facts[key])) > (most := MOST.get(key, n)):
                     raise BadManifest(f"{key}: expected at most {most:,} characters, got {n:,}")
         facts["group"] = (facts.get("group") or clip_id)[:MOST_GROUP]
@@ -394,28 +383,55 @@ class Corrections:
             self._stamp = None
             return
         stated = {key: value for key, value in self._stated.items() if value}
-        stated["classes"] = format_names(self.classes, ",")
+        stated["classes"] = tables.format_names(self.classes, ",")
         stated["root"] = Path(os.path.relpath(root, folder)).as_posix()
         names = ["clip_id", "path", *columns, "group", *extra]
-        head = stated_header(names, "manifest", MANIFEST_VERSION, stated)
+        head = tables.stated_header(names, "manifest", tables.MANIFEST_VERSION, stated)
         text = "".join([_csv_line(head), *self._lines.values()])
         # The history is already on disk, so the manifest need not be flushed as well.
         write_text(self.path, text, durable=False)
         self._stamp = find_stamp(self.path)
 
 
+def utc_now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def entry_of(correction: Correction) -> Entry:
+    label = None if correction.label is None else list(correction.label)
+    return {**asdict(correction), "label": label}
+
+
+def checked(entry: Entry) -> Entry:
+    """Return an entry of the history that can be replayed."""
+    replay([entry])
+    return entry
+
+
+def replay(entries: Iterable[Entry], states: States | None = None) -> States:
+    """Apply changes in their order."""
+    states = {} if states is None else states
+    for entry in entries:
+        of_clip = states.setdefault(entry["clip_id"], [])
+        if entry.get("gone"):
+            of_clip.clear()
+        elif entry.get("undo"):
+            del of_clip[-1:]
+        elif moved := entry.get("moved"):
+            of_clip[:] = [replace(c, path=moved) for c in of_clip]
+        else:
+            label = None if entry["label"] is None else tuple(entry["label"])
+            # Earlier versions stored comments that made the manifest unreadable.
+            comment = entry.get("comment", "")[: MOST["comment"]]
+            of_clip.append(Correction(**{**entry, "label": label, "comment": comment}))
+    return states
+
+
 def _csv_line(cells: Sequence[str]) -> str:
     text = io.StringIO()
-    CsvWriter(text).writerow(cells)
+    tables.CsvWriter(text).writerow(cells)
     return text.getvalue()
 
 
 def _span(ends: tuple[float, float]) -> str:
     return f"{ends[0]:g}..{ends[1]:g}"
-
-
-def _library_id(path: Path) -> str:
-    """Return the name of a library, which stays if its folder is moved."""
-    if not path.exists():
-        write_text(path, secrets.token_hex(8))
-    return path.read_text(encoding="utf-8").strip()

@@ -20,12 +20,7 @@ from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.manifests.files import find_stamp, to_json_values
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import duration_text
-from mvemo.pipeline.desk.serve.library import (
-    CANCELLED,
-    Library,
-    OutsideFolders,
-    prediction_facts,
-)
+from mvemo.pipeline.desk.serve.library import CANCELLED, Library, OutsideFolders, prediction_facts
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 
 # Coverage of the prediction sets.
@@ -54,6 +49,11 @@ class Job:
     result: Any = None
     name: str = ""  # of a learned model or a clip, or the folder of a scan
     seconds: float = 0.0  # time that it took so far
+
+    @property
+    def is_alive(self) -> bool:
+        """Return True for a job that waits or runs."""
+        return self.state in ("waiting", "running")
 
     def record(self) -> dict[str, Any]:
         """Return the job as JSON values, without the ids of its clips."""
@@ -113,10 +113,9 @@ class JobWorker:
             if not is_checked:
                 self.check_room()
             job.total = len(job.ids) or 1
-            for old in [k for k, j in self.jobs.items() if j.state not in ("waiting", "running")][
-                :-MOST_FINISHED
-            ]:
-                del self.jobs[old]
+            ended = [name for name, old in self.jobs.items() if not old.is_alive]
+            for name in ended[:-MOST_FINISHED]:
+                del self.jobs[name]
             self.jobs[job.id] = job
             self._waiting.append(job)
             self._changed.notify()
@@ -125,7 +124,7 @@ class JobWorker:
     def cancel(self, job: Job) -> None:
         """End a job; clips that the model predicted before keep their predictions."""
         with self._changed:
-            if job.state in ("waiting", "running"):
+            if job.is_alive:
                 job.state = "cancelled"
             if job in self._waiting:
                 self._waiting.remove(job)
@@ -143,12 +142,9 @@ class JobWorker:
 
     def only(self, job: Job) -> Job:
         """Queue a job, unless the same one waits or runs; return the one that does."""
-        same = (j for j in self.alive() if (j.kind, j.ids) == (job.kind, job.ids))
+        alive = [each for each in [*self.jobs.values()] if each.is_alive]
+        same = (each for each in alive if (each.kind, each.ids) == (job.kind, job.ids))
         return next(same, None) or self.submit(job)
-
-    def alive(self) -> list[Job]:
-        """Return the jobs that wait or run."""
-        return [job for job in [*self.jobs.values()] if job.state in ("waiting", "running")]
 
     def use(self, folder: Path) -> Job:
         """Switch to another model and predict all clips again, from their stored features."""
@@ -173,8 +169,8 @@ class JobWorker:
         works: Mapping[str, Callable[[Job], Any]] = {
             "scan": self._scan,
             "predict": self._predict,
-            "timeline": self._timeline,
-            "explain": self._explain,
+            "timeline": self._detail,
+            "explain": self._detail,
             "learn": self._learn,
         }
         while True:
@@ -224,7 +220,8 @@ class JobWorker:
         """List the clips of a folder; queue those that have no prediction: return their number."""
         self.library.add_folder(Path(job.name))
         self.library.look_again()
-        queued = {i for j in self.alive() if j.kind == "predict" for i in j.ids[j.done :]}
+        predicting = [j for j in [*self.jobs.values()] if j.is_alive and j.kind == "predict"]
+        queued = {i for j in predicting for i in j.ids[j.done :]}
         waiting = [i for i in self.library.ids("waiting", "running") if i not in queued]
         job.done = 1
         _say(tell, f"{job.name}: {len(self.library)} clips, {len(waiting)} to predict")
@@ -244,23 +241,19 @@ class JobWorker:
         except Exception as error:
             if is_told(error):
                 raise
-            # Nobody foresaw what is wrong with one of the files: the others are predicted.
+            # One of the files has a problem that nobody foresaw: the others are predicted.
             for clip_id in ids:
-                self._read_alone(job, clip_id)
+                try:
+                    self._read(job, [clip_id])
+                except Exception as problem:
+                    _say(sys.stderr.write, traceback.format_exc())
+                    self._fail(job, clip_id, f"{type(problem).__name__}: {problem}")
         job.done += len(ids)
         seconds = time.monotonic() - start
         job.seconds, self.seconds = job.seconds + seconds, self.seconds + seconds
         job.seconds_left = job.seconds / job.done * (job.total - job.done)
         if job.done == job.total:
             _say(tell, f"predicted {job.done} clips in {duration_text(job.seconds)}")
-
-    def _read_alone(self, job: Job, clip_id: str) -> None:
-        """Predict one clip; it fails if there is any error."""
-        try:
-            self._read(job, [clip_id])
-        except Exception as error:
-            _say(sys.stderr.write, traceback.format_exc())
-            self._fail(job, clip_id, f"{type(error).__name__}: {error}")
 
     def _read(self, job: Job, ids: Sequence[str]) -> None:
         """Compute the features of clips, or read them from the work folder, and predict."""
@@ -305,37 +298,30 @@ class JobWorker:
             if record["error"]:
                 job.message = f"{record['name']}: {record['error']}"
 
-    def _timeline(self, job: Job) -> None:
-        from mvemo.pipeline.prediction import timeline
+    def _detail(self, job: Job) -> None:
+        """Follow a clip (a timeline), or find the stretches that decided (an explanation)."""
+        from mvemo.pipeline.prediction import explain, timeline
 
         maker, (clip_id,) = self._warm(), job.ids
         clip = NewClip(self.library.get(clip_id)["name"], self.library.file_of(clip_id))
-        settings = timeline.TimelineSettings()
-        followed = timeline.follow_clip(maker, clip, settings, self._progress_of(job))
-        self._keep(
-            job,
-            {
-                "windows": timeline.window_records(maker.model, followed),
-                "changes": timeline.changes_of(maker.model, followed),
-            },
-        )
-
-    def _explain(self, job: Job) -> None:
-        from mvemo.pipeline.prediction import explain
-
-        maker, (clip_id,) = self._warm(), job.ids
-        clip = NewClip(self.library.get(clip_id)["name"], self.library.file_of(clip_id))
-        found = explain.explain_clip(maker, clip, explain.ExplainSettings(), self._progress_of(job))
-        keys = ("second", "modality", "loss")
-        stretches = [dict(zip(keys, each, strict=True)) for each in found.stretches()]
-        self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
+        progress = self._progress_of(job)
+        if job.kind == "timeline":
+            followed = timeline.follow_clip(maker, clip, timeline.TimelineSettings(), progress)
+            windows = timeline.window_records(maker.model, followed)
+            changes = timeline.changes_of(maker.model, followed)
+            self._keep(job, {"windows": windows, "changes": changes})
+        else:
+            found = explain.explain_clip(maker, clip, explain.ExplainSettings(), progress)
+            keys = ("second", "modality", "loss")
+            stretches = [dict(zip(keys, each, strict=True)) for each in found.stretches()]
+            self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
 
     def _learn(self, job: Job) -> dict[str, Any]:
         from mvemo.fuse.final.learning import learn
 
-        work = self.library.work
-        if self.library.corrections is not None:
-            self.library.corrections.flush()
+        work, corrections = self.library.work, self.library.corrections
+        if corrections is not None:
+            corrections.flush()
         out = work / "models" / job.name
         out.parent.mkdir(exist_ok=True)
         found = learn(work / "corrections.csv", work / "features.h5", model=self.base, out=out)

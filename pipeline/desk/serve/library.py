@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from mvemo.extract.store import contents
-from mvemo.extract.store.contents import KnownContents, content_of
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.model import FinalModel
 from mvemo.fuse.final.prediction_records import read_predictions
@@ -34,19 +33,8 @@ PAGE = 2000
 CANCELLED = "cancelled"
 # Keys of a prediction, which are hidden while another model is in use.
 PREDICTED = (
-    "model",
-    "model_digest",
-    "model_date",
-    "label",
-    "proba",
-    "values",
-    "plane",
-    "quadrant",
-    "confidence",
-    "set",
-    "map",
-    "doubt",
-    "unlikeness",
+    *("model", "model_digest", "model_date", "label", "proba", "values", "plane", "quadrant"),
+    *("confidence", "set", "map", "doubt", "unlikeness"),
 )
 
 Record = dict[str, Any]
@@ -95,21 +83,9 @@ class Library:
         if clip_id not in self._clips or facts:
             stem = Path(facts.get("name") or path.name)
             kind = "video" if path.suffix.lower() in VIDEO_SUFFIXES else "audio"
-            record = {
-                "id": clip_id,
-                "path": str(path),
-                "name": stem.name,
-                "title": stem.stem,
-                "artist": None,
-                "kind": kind,
-                "state": "waiting",
-                "map": None,
-                "doubt": None,
-                "notes": [],
-                "cautions": [],
-                **facts,
-            }
-            self.update(clip_id, record)
+            names = {"path": str(path), "name": stem.name, "title": stem.stem, "artist": None}
+            record = {"id": clip_id, **names, "kind": kind, "state": "waiting", "map": None}
+            self.update(clip_id, record | {"doubt": None, "notes": [], "cautions": [], **facts})
         return clip_id
 
     def add_folder(self, folder: Path) -> list[str]:
@@ -125,7 +101,7 @@ class Library:
                 facts = {"name": escaped(Path(name).name), "state": "failed", "error": reason}
                 self.add(folder / name, **facts)
         ids = [self.add(folder / name) for name in found]
-        with closing(KnownContents()) as known:
+        with closing(contents.KnownContents()) as known:
             for clip_id in ids:
                 path = Path(self._clips[clip_id]["path"])
                 if not self._clips[clip_id].get("content"):
@@ -181,7 +157,7 @@ class Library:
         """
         record = self._clips[clip_id]
         if read and not record.get("content"):
-            record = {**record, "content": content_of(self.file_of(clip_id)).digest}
+            record = {**record, "content": contents.content_of(self.file_of(clip_id)).digest}
             self.update(clip_id, {"content": record["content"]})
         content, kept = record.get("content") or "", self.corrections
         return clip_id if kept is None else kept.key_of(content, clip_id)
@@ -353,10 +329,10 @@ def place_on_map(model: FinalModel, clip: ClipPrediction) -> Place | None:
     """
     if clip.plane:
         return (clip.plane["valence"] + 1) / 2, (clip.plane["arousal"] + 1) / 2
-    ratings = {
-        name: (value - model.ends(name)[0]) / _length(model, name)
-        for name, value in clip.ratings.items()
-    }
+    ratings = {}
+    for name, value in clip.ratings.items():
+        low, high = model.ends(name)
+        ratings[name] = (value - low) / (high - low or 1.0)
     weights = clip.proba or ratings
     place = place_of(ratings, weights)
     if place is None and (total := sum(weights.values())):
@@ -378,12 +354,6 @@ def map_axes(model: FinalModel) -> list[str]:
 def _size_and_time(path: str) -> list[int] | None:
     """Return what a file keeps that is moved away and back; None if there is no such file."""
     return (find_stamp(path) or [])[:2] or None
-
-
-def _length(model: FinalModel, target: str) -> float:
-    """Return the length of a target's scale."""
-    low, high = model.ends(target)
-    return high - low or 1.0
 
 
 def _named(record: Record) -> tuple[str, Record]:

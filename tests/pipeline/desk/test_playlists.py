@@ -186,9 +186,10 @@ def test_command(tmp_path, monkeypatch, program, kind):
     assert m3u8_paths(Path("lists/lively.m3u8")) == ["../0 song.mp3"]
     assert "already exists" in program("mvemo", "playlist", file, "--out", "lists", ends=2).err
     Path("corrections.csv").write_text("path,label\n2 song.mp3,lively\n9.mp3,calm\n")
-    options = ("--corrections", "corrections.csv", "--min-confidence", "0.85", "--force")
-    assert "1 of 2 corrected" in program("mvemo", "playlist", file, "--out", "lists", *options).err
-    assert m3u8_paths(Path("lists/lively.m3u8")) == ["../2 song.mp3", "../0 song.mp3"]
+    options = ("--corrections", "corrections.csv", "--min-confidence", "0.85", "--out", "sure")
+    assert "1 of 2 corrected" in program("mvemo", "playlist", file, *options).err
+    (sure,) = Path("sure").iterdir()
+    assert m3u8_paths(sure) == ["../2 song.mp3", "../0 song.mp3"]
     program("mvemo", "playlist", file, "--out", "lists", "--path", "calm..lively")
     expected = ["../1 song.mp3", "../2 song.mp3", "../0 song.mp3"]
     assert m3u8_paths(Path("lists/calm..lively.m3u8")) == expected
@@ -197,14 +198,14 @@ def test_command(tmp_path, monkeypatch, program, kind):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        (
-            "a.csv",
-            "clip_id,p\na,1\n",
-            "lacks the columns path, model, notes, cautions",
-        ),
+        ("a.csv", "clip_id,p\na,1\n", "lacks the columns path, model, notes, cautions"),
         ("a.json", "[1]", "expected records with a path"),
         ("a.jsonl", "{", "not JSON"),
         ("a.json", "[]", "has no predicted clip"),
+        ("a.json", '[{"path": "a", "label": 5}]', "expected a record of mvemo predict"),
+        ("a.json", '[{"path": "a", "proba": [1]}]', "expected a record of mvemo predict"),
+        ("a.json", '[{"path": "a", "values": {"v": {}}}]', "'value' is missing"),
+        ("a.json", '[{"path": "a", "values": {"v": {"value": NaN}}}]', "expected a finite number"),
         ("a.csv", f"path,model,label,calm,{NOTES},error\na,m,calm,x,,,,,\n", "is not a number"),
     ],
 )

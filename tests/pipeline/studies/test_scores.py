@@ -7,10 +7,9 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from mvemo.manifests import Clip, Manifest
-from mvemo.pipeline.studies.class_tables import confusion_table
 from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
 from mvemo.pipeline.studies.comparison import Compared, StudyRow, score
-from mvemo.pipeline.studies.losses import smoothed, stable_from
+from mvemo.pipeline.studies.extra_tables import confusion_table, smoothed, stable_from
 from mvemo.pipeline.studies.predictors import ArrayPredictor, FoldPredictions
 from mvemo.pipeline.studies.study import Study
 from mvemo.pipeline.studies.study_file import published
@@ -136,7 +135,6 @@ def test_a_curve_is_smoothed_by_the_mean_of_what_came_before_and_is_stable_near_
     assert stable_from([10, 20, 30, 40], [4.0, 2.0, 1.02, 1.0]) == 30
     assert stable_from([10, 20, 30, 40], [4.0, 1.0, 2.0, 1.0]) == 40
     assert stable_from([10], [1.0]) == 10
-    values = [4.0, 2.0, 6.0, 0.0]
-    assert smoothed(values, 2) == pytest.approx([4.0, 3.0, 4.0, 3.0])
-    assert smoothed(values, 9) == pytest.approx([4.0, 3.0, 4.0, 3.0])
+    for count in (2, 9):
+        assert smoothed([4.0, 2.0, 6.0, 0.0], count) == pytest.approx([4.0, 3.0, 4.0, 3.0])
     assert smoothed([]) == []

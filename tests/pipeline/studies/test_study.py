@@ -112,7 +112,7 @@ def test_clips_that_cannot_be_read_are_told(tmp_path):
     study = opened(tmp_path)
     (tmp_path / "set" / "sad1.wav").write_bytes(b"no sound")
     media = study.media(descriptors=["mel"])
-    assert media.described.tolist() == [True] * 3 + [False] + [True] * 4
+    assert media.described.tolist() == [True] * 7 + [False]
     (note,) = media.left_out(media.described)
     assert note.startswith(
         "1 of 8 clips could not be used and do not count in any score; the first is sad1: "
@@ -126,9 +126,8 @@ def test_folds_of_a_file_leave_the_manifest_as_it_is(tmp_path):
     manifest = read_manifest(path)
     folds = folds_of(manifest, 3, 5)
     write_folds(folds, tmp_path / "folds.csv")
-    study = open_study(
-        path, load_settings("demo"), work=tmp_path, runs=2, fold_file=tmp_path / "folds.csv"
-    )
+    options = {"work": tmp_path, "runs": 2, "fold_file": tmp_path / "folds.csv"}
+    study = open_study(path, load_settings("demo"), **options)
     assert study.manifest.digest == manifest.digest
     assert study.settings.extract.folds == 3
     for run in range(2):
@@ -145,6 +144,8 @@ def test_segments_of_a_song_are_in_its_fold(tmp_path):
     of_song = dict(zip(study.manifest.clip_ids, study.folds().tolist(), strict=True))
     songs = [song_of(clip_id) for clip_id in segments.manifest.clip_ids]
     assert segments.folds().tolist() == [of_song[song] for song in songs]
+    labels = {(song_of(clip.clip_id), clip.label) for clip in segments.shuffled().clips}
+    assert len(labels) == len(study.manifest)
 
 
 def test_j22s_counts_are_those_of_whole_segments_of_the_first_half_minute():

@@ -1,8 +1,15 @@
-"""A model for servers."""
+"""A model, a server of made songs, and a library and a worker in this process."""
 
 import pytest
 from server_samples import Server, write_songs
 from stage_samples import tiny_model
+from starlette.testclient import TestClient
+
+from mvemo.pipeline.desk.serve.app import Api, make_app
+from mvemo.pipeline.desk.serve.corrections import Corrections
+from mvemo.pipeline.desk.serve.jobs import JobWorker
+from mvemo.pipeline.desk.serve.library import Library
+from mvemo.pipeline.prediction.new_clips import PredictSettings
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +27,25 @@ def server(model, tmp_path_factory):
     started.clips()
     yield started
     assert started.end() == 143
+
+
+@pytest.fixture
+def library(tmp_path):
+    """A library of two songs and a broken file, which nobody predicted."""
+    songs = write_songs(tmp_path / "songs", 2)
+    made = Library([songs], songs / ".mvemo", "first")
+    made.add_folder(songs)
+    made.corrections = Corrections(made.work / "corrections.csv", "x", "multiclass", ("a", "b"))
+    return made
+
+
+@pytest.fixture
+def worker(library, model):
+    return JobWorker(library, model, PredictSettings())
+
+
+@pytest.fixture
+def client(library, worker):
+    """A client of the API in this process, without the check of access."""
+    with TestClient(make_app(Api(library, worker, "", 10**9), lambda app: app)) as opened:
+        yield opened

@@ -4,28 +4,19 @@ It is started as a process of its own, so that a test can kill it. Corrections a
 in its folder, uploads are kept in memory.
 """
 
-from __future__ import annotations
-
 import json
-import math
-import struct
 import sys
-import wave
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import soundfile
 
 from mvemo.fuse.final.clip_prediction import ClipPrediction
+from mvemo.pipeline.desk.serve.access import HEADERS
 from mvemo.pipeline.prediction.relative import FEWEST, compare, ranks
 
 CLASSES = ("Calm", "Lively", "Sad")
 COLORS = dict(zip(CLASSES, ("#2f9e58", "#d06d1c", "#3b82c4"), strict=True))
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 PAGE = Path(__file__).parents[4] / "pipeline" / "desk" / "serve" / "page"
 N_CLIPS = 12
 # Titles of more clips; the songs of Björk are copies of one another.
@@ -35,16 +26,13 @@ SOUND_ONLY = "predicted only from sound (pictures: no video stream)"
 SECONDS = 4
 
 
-def write_song(path: Path) -> None:
+def write_song(path):
     """Write a tone of `SECONDS` seconds as a WAV file."""
     rate = 8000
-    samples = (int(9000 * math.sin(i / 4)) for i in range(rate * SECONDS))
-    with wave.open(str(path), "wb") as sound:
-        sound.setparams((1, 2, rate, 0, "NONE", ""))
-        sound.writeframes(b"".join(struct.pack("<h", sample) for sample in samples))
+    soundfile.write(path, 0.3 * np.sin(np.arange(rate * SECONDS) / 4), rate)
 
 
-def clip(i: int, state: str = "done", name: str | None = None) -> dict[str, Any]:
+def clip(i, state="done", name=None):
     """Return the record of clip number `i`; its doubt falls with `i`."""
     shares = [0.4 + 0.04 * i % 0.5, 0.1, 0.1]
     order = CLASSES[i % 3 :] + CLASSES[: i % 3]
@@ -66,12 +54,12 @@ def clip(i: int, state: str = "done", name: str | None = None) -> dict[str, Any]
 class MadeServer:
     """Clips, corrections and jobs of the made server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder, self.revision = folder, 1
         (folder / "library").touch()
         self.library = (folder / "library").read_text(encoding="utf-8") or "made"
         self.file = folder / "corrections.json"
-        self.history: dict[str, list[Any]] = {}
+        self.history = {}
         if self.file.exists():
             self.history = json.loads(self.file.read_text(encoding="utf-8"))
         self.clips = {f"c{i}": clip(i) for i in range(N_CLIPS)}
@@ -81,11 +69,11 @@ class MadeServer:
             self.clips[i] = clip(int(i[1:])) | facts
         self.clips["c11"] |= {"state": "failed", "error": "11.wav: truncated", "proba": None}
         self.changed = dict.fromkeys(self.clips, 1)
-        self.jobs: dict[str, dict[str, Any]] = {}
+        self.jobs = {}
         self.model = "made"
         self.names = ["made"]
 
-    def compared(self) -> dict[str, Any]:
+    def compared(self):
         """Compare the clips as the real server does; the file ``alike`` states a reason."""
         done = [one for one in self.clips.values() if one["proba"]]
         ids = [one["id"] for one in done if one["map"]]
@@ -98,20 +86,20 @@ class MadeServer:
             "relative": {o["id"]: of for o, of in zip(done, compare(clips), strict=True)},
         }  # fmt: skip
 
-    def touch(self, clip_id: str) -> dict[str, Any]:
+    def touch(self, clip_id):
         self.revision += 1
         self.changed[clip_id] = self.revision
         return self.read(clip_id)
 
-    def read(self, clip_id: str) -> dict[str, Any]:
+    def read(self, clip_id):
         said = self.history.get(clip_id)
         correction = said[-1] | {"etag": self.etag(clip_id)} if said else None
         return self.clips[clip_id] | {"correction": correction}
 
-    def etag(self, clip_id: str) -> str:
+    def etag(self, clip_id):
         return f"{self.library}-{len(self.history.get(clip_id) or ()) or 'none'}"
 
-    def refusal(self, clip_id: str, change: Any, seen: str) -> tuple[str, int] | None:
+    def refusal(self, clip_id, change, seen):
         """Return why a change is not stored, as the real server does."""
         if clip_id not in self.clips:
             return "unknown id", 404
@@ -121,7 +109,7 @@ class MadeServer:
             return "unknown label 'Sad'", 422
         return ("the disk is full", 503) if (self.folder / "full").exists() else None
 
-    def correct(self, clip_id: str, change: Any) -> dict[str, Any]:
+    def correct(self, clip_id, change):
         said = self.history.setdefault(clip_id, [])
         if change is None:
             said.pop()
@@ -132,7 +120,7 @@ class MadeServer:
         written.replace(self.file)
         return self.touch(clip_id)
 
-    def job(self, kind: str, result: Any = None) -> dict[str, Any]:
+    def job(self, kind, result=None):
         job = {
             "id": f"j{len(self.jobs)}", "kind": kind, "state": "done", "done": 1, "total": 1,
             "failed": 0, "message": "", "seconds_left": None, "result": result, "name": "",
@@ -140,14 +128,14 @@ class MadeServer:
         self.jobs[job["id"]] = job
         return job
 
-    def slow_timeline(self, clip_id: str) -> dict[str, Any]:
+    def slow_timeline(self, clip_id):
         """Return a job that is never done."""
         progress = {"state": "running", "done": 42, "total": 100, "seconds_left": 83}
         name = self.clips[clip_id]["title"]
         alive = [job for job in self.jobs.values() if job["state"] == "running"]
         return alive[0] if alive else self.job("timeline") | progress | {"name": name}
 
-    def learn(self, name: str) -> dict[str, Any]:
+    def learn(self, name):
         self.names.append(name)
         n = sum(bool(said) for said in self.history.values())
         text = f"{n} corrections: not enough to say."
@@ -157,7 +145,7 @@ class MadeServer:
         return self.job("learn", result | facts)
 
 
-def timeline() -> dict[str, Any]:
+def timeline():
     """Return three windows and a turn after 2 seconds."""
     labels = ("Calm", "Calm", "Sad")
     windows = [
@@ -169,13 +157,13 @@ def timeline() -> dict[str, Any]:
     return {"windows": windows, "changes": [turn]}
 
 
-def make_app(made: MadeServer) -> Any:
+def make_app(made):
     from starlette.applications import Starlette
     from starlette.responses import FileResponse, JSONResponse
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
-    async def api(request: Any) -> Any:
+    async def api(request):
         import asyncio
 
         method, name, *rest = request.method, *request.path_params["path"].split("/")
@@ -223,12 +211,12 @@ def make_app(made: MadeServer) -> Any:
             made.model = body["name"]
         return JSONResponse(answers[name](), 202 if name == "learn" else 200)
 
-    def model(name: str) -> dict[str, Any]:
+    def model(name):
         facts = {"task": "multiclass", "outputs": CLASSES, "colors": COLORS, "scale": {}}
         shown = {"axes": ["valence", "arousal"], "expected": "Expect about 75 %."}
         return {"name": name, "current": name == made.model, **facts, **shown}
 
-    def detail(kind: str) -> dict[str, Any]:
+    def detail(kind):
         stretch = {"second": 1, "modality": "sound", "loss": 0.271}
         return {
             "timeline": timeline(),
@@ -236,13 +224,12 @@ def make_app(made: MadeServer) -> Any:
             "waveform": {"seconds": SECONDS, "peaks": [0.2, 0.9, 0.4]},
         }[kind]
 
-    async def media(request: Any) -> Any:
-        return FileResponse(made.folder / "song.wav", headers=headers)
+    async def media(request):
+        return FileResponse(made.folder / "song.wav", headers=HEADERS)
 
-    async def page(request: Any) -> Any:
-        return FileResponse(PAGE / "index.html", headers=headers)
+    async def page(request):
+        return FileResponse(PAGE / "index.html", headers=HEADERS)
 
-    headers = {"Content-Security-Policy": POLICY}
     methods = ["GET", "POST", "PUT", "DELETE"]
     return Starlette(
         routes=[
@@ -254,7 +241,7 @@ def make_app(made: MadeServer) -> Any:
     )
 
 
-def report(made: MadeServer) -> dict[str, Any]:
+def report(made):
     """Return a report in which clip 4 is a confusion and clip 5 is hard."""
     ids = [[["c0"], ["c4"], []], [[], ["c1"], []], [[], [], ["c2"]]]
     counts = [[len(cell) for cell in row] for row in ids]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import httpx
 import numpy as np
@@ -21,18 +22,17 @@ START = (
 class Server:
     """A server process with a folder of songs."""
 
-    def __init__(self, model, folder, *options, port=0):
+    program = (sys.executable, "-c", START)
+
+    def __init__(self, model, folder, *options, port=0, **process):
         self.folder = folder
         words = ["serve", str(folder), "--model", str(model), "--no-open", "--token", TOKEN]
-        command = [sys.executable, "-c", START, *words, "--port", str(port), *options]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self.errors = []
+        command = [*self.program, *words, "--port", str(port), *options]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **process}
+        self.process, self.errors = subprocess.Popen(command, **pipes), []
         # A full pipe would stop the server.
-        self.reader = threading.Thread(
-            target=lambda: self.errors.extend(self.process.stderr), daemon=True
-        )
+        read = partial(self.errors.extend, self.process.stderr)
+        self.reader = threading.Thread(target=read, daemon=True)
         self.reader.start()
         address = self.process.stdout.readline().strip()
         assert address, (self.process.wait(), self.errors)
@@ -67,6 +67,14 @@ class Server:
 
     def _works(self):
         return any(j["state"] in ("waiting", "running") for j in self.get("jobs").json()["jobs"])
+
+
+def run_all(worker):
+    """Run a worker in this process until no job is waiting."""
+    worker.start()
+    while any(job.is_alive for job in worker.jobs.values()):
+        worker._thread.join(0.01)
+    worker.stop()
 
 
 def write_songs(folder, n=3, seconds=1):

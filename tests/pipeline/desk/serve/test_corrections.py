@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -15,17 +14,17 @@ CLASSES = ("calm", "tense")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     for name in "abc":
         (tmp_path / f"{name}.mp3").write_bytes(b"x")
     return tmp_path / ".mvemo"
 
 
-def opened(folder: Path, task: str = "multiclass", classes: tuple[str, ...] = CLASSES, **options):
+def opened(folder, task="multiclass", classes=CLASSES, **options):
     return Corrections(folder / "corrections.csv", "songs", task, classes, **options)
 
 
-def put(kept: Corrections, name: str, label, **facts):
+def put(kept, name, label, **facts):
     path = kept.path.parent.parent / f"{name}.mp3"
     return kept.put(path, label, clip_id=name, **facts)
 
@@ -67,13 +66,22 @@ def test_undo_goes_back_and_the_history_keeps_all(folder):
 
 
 def test_values_stay_inside_the_scale(folder):
-    kept = opened(
-        folder, "regression", ("valence", "arousal"), scale={"valence": (1, 9), "arousal": (1, 9)}
-    )
+    scale = {"valence": (1, 9), "arousal": (1, 9)}
+    kept = opened(folder, "regression", tuple(scale), scale=scale)
     with pytest.raises(BadManifest, match=r"valence 9.5 is outside the scale 1\.\.9"):
         put(kept, "a", {"valence": 9.5, "arousal": 2})
     put(kept, "a", {"valence": 9, "arousal": 2}, comment=" ", group="")
     assert check_manifest(kept.path) == []
+    assert read_manifest(kept.path).scale == "1..9"
+
+
+@pytest.mark.parametrize(("key", "most"), [("comment", 10_000), ("annotator", 200)])
+def test_a_text_that_is_too_long_is_refused(folder, key, most):
+    kept = opened(folder)
+    with pytest.raises(BadManifest, match=f"expected at most {most:,} characters"):
+        put(kept, "a", "calm", **{key: "x" * (most + 1)})
+    put(kept, "a", "calm", **{key: "x" * most})
+    assert opened(folder).current == kept.current
 
 
 @pytest.mark.parametrize(
@@ -118,6 +126,27 @@ def test_rows_edited_by_hand_are_kept_with_their_history(folder):
     assert {name: c.label for name, c in again.current.items()} == {"a": ("tense",)}
     assert again.problem == ""
     assert again.undo("a").label == ("calm",)
+
+
+def test_rows_edited_while_it_runs_are_taken_over_or_refused(folder):
+    kept = opened(folder)
+    put(kept, "a", "calm")
+    seen = kept.etag("a")
+    text = kept.path.read_text()
+    kept.path.write_text(text.replace("a.mp3,calm", "a.mp3,tense"))
+    put(kept, "b", "calm")
+    assert {n: c.label[0] for n, c in kept.current.items()} == {"a": "tense", "b": "calm"}
+    with pytest.raises(NotTaken, match="another correction was stored meanwhile"):
+        put(kept, "a", "calm", seen=seen)
+    text = kept.path.read_text()
+    wrong = text.replace("a.mp3,tense", "a.mp3,nonsense")
+    kept.path.write_text(wrong)
+    with pytest.raises(NotTaken, match="nonsense"):
+        put(kept, "b", "tense")
+    assert kept.path.read_text() == wrong
+    kept.path.write_text("".join(x for x in text.splitlines(True) if "b.mp3" not in x))
+    put(kept, "a", KEPT, comment="hm")
+    assert list(kept.current) == ["a"]
 
 
 def test_a_kill_between_the_two_files_loses_nothing(folder):
@@ -250,16 +279,14 @@ def test_a_comment_of_an_earlier_version_does_not_make_the_file_unreadable(folde
 
 
 def test_a_moved_file_takes_its_correction_along(folder):
-    kept = Corrections(
-        folder / "work" / "corrections.csv", "songs", "multiclass", ("calm", "tense")
-    )
+    kept = opened(folder / "work")
     for label in ("calm", "tense"):
         kept.put(folder / "a.mp3", label, clip_id="a", content="digest")
     (folder / "new").mkdir()
     moved = folder / "new" / "b.mp3"
     moved.write_bytes(b"")
     kept.adopt("digest", moved)
-    for each in (kept, Corrections(kept.path, "songs", "multiclass", ("calm", "tense"))):
+    for each in (kept, opened(folder / "work")):
         assert each.judged["a"].path == "../new/b.mp3"
         assert each.key_of("digest") == "a"
     # A copy takes nothing, and the former label is one step back.
