@@ -31,7 +31,6 @@ class NamedPath(click.Path):
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a `pathlib.Path`."""
         if value == "":
             self.fail(
                 "the path is empty: give a file or folder, or '.' for the current folder",
@@ -46,7 +45,6 @@ class InputPath(NamedPath):
     """Path that must exist, checked before the command imports a slow module."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a `pathlib.Path`."""
         path: Path = super().convert(value, param, ctx)
         # If an unfinished run left rows of a cache, opening the cache says how to get them.
         if not (path.exists() or path.with_name(f"{path.name}.parts").exists()):
@@ -71,7 +69,6 @@ class OutputPath(NamedPath):
         self._makes_folders = makes_folders
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a `pathlib.Path`."""
         path = super().convert(value, param, ctx)
         place = path if path.is_dir() else path.parent
         while self._makes_folders and not place.exists() and place != place.parent:
@@ -107,7 +104,6 @@ class TablePath(OutputPath):
         self._suffixes = suffixes
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a `pathlib.Path`."""
         path = super().convert(value, param, ctx)
         suffix = path.suffix.lower()
         if suffix in _OTHER_TABLES - {*self._suffixes}:

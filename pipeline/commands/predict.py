@@ -11,41 +11,26 @@ import click
 from click import argument, option
 
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.commands.options import (
-    INPUT,
-    OUT_FILE,
-    OUT_FOLDER,
-    PATH,
-    TABLE_FILE,
-    column_option,
-    device_option,
-    flag,
-    model_option,
-    refuse_address,
-    rehash_option,
-    strict_option,
-    together,
-    weights_option,
-)
+from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.console.messages import tell
 
 if TYPE_CHECKING:
     from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
     from mvemo.fuse.final.model import FinalModel
 
-model_options = together(
+model_options = common.together(
     [
-        model_option,
+        common.model_option,
         option(
             "--modality",
             type=click.Choice(["audio", "video", "both"]),
             default="both",
             help="Read only sound, only pictures, or both.",
         ),
-        weights_option(
+        common.weights_option(
             "Use these instead of a net's downloaded weights; for an encoder, its folder."
         ),
-        device_option,
+        common.device_option,
     ]
 )
 
@@ -56,22 +41,22 @@ model_options = together(
     nargs=-1,
     required=True,
     metavar="FILE|FOLDER|GLOB|LIST.csv...|FEATURES.h5",
-    callback=lambda context, parameter, entries: tuple(map(refuse_address, entries)),
+    callback=lambda context, parameter, entries: tuple(map(common.refuse_address, entries)),
 )
-@column_option
+@common.column_option
 @model_options
 @option(
     "--csv",
     "csv_file",
-    type=TABLE_FILE,
+    type=common.TABLE_FILE,
     help="Also write the predictions to this file (.csv, .parquet).",
 )
 @option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-@flag("--jsonl", "Print a line of JSON for each clip as soon as it is done.")
+@common.flag("--jsonl", "Print a line of JSON for each clip as soon as it is done.")
 @option(
     "--cache",
     "catalogue",
-    type=OUT_FILE,
+    type=common.OUT_FILE,
     help="Keep the clips' features in this file (.h5); the next call reads only new clips.",
 )
 @option(
@@ -80,13 +65,15 @@ model_options = together(
     help="Add sets of classes or tags, or intervals, that hold the truth for this share "
     "of new clips, such as 0.9.",
 )
-@flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
-@flag("--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips.")
-@flag("--relative", "Add ranks and scores among the clips of this call (at least 10).")
-@rehash_option
-@strict_option
-@flag("--plan", "Only print the time and the memory that it would need.")
-@flag(
+@common.flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
+@common.flag(
+    "--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips."
+)
+@common.flag("--relative", "Add ranks and scores among the clips of this call (at least 10).")
+@common.rehash_option
+@common.strict_option
+@common.flag("--plan", "Only print the time and the memory that it would need.")
+@common.flag(
     "--timeline",
     "Follow the emotion over time; write a page and a CSV file for each clip.",
 )
@@ -94,7 +81,7 @@ model_options = together(
     "--window", type=float, help="Length of the windows of --timeline in seconds.  [default: 20]"
 )
 @option("--hop", type=float, help="Seconds from one window to the next.  [default: 5]")
-@option("--timeline-to", type=OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
+@option("--timeline-to", type=common.OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
 def predict(
     inputs: tuple[str, ...],
     plan: bool,
@@ -149,7 +136,7 @@ def predict(
                 f"{asked.features}: a feature file cannot be combined with other inputs, "
                 "--timeline, --cache or --column"
             )
-        INPUT.convert(asked.features, None, None)
+        common.INPUT.convert(asked.features, None, None)
     elif plan or timeline:
         from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
@@ -172,7 +159,7 @@ def predict(
             return _show_timelines(unread, shown)
         from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
 
-        to = timeline_to or OUT_FOLDER.convert("timelines", None, None)
+        to = timeline_to or common.OUT_FOLDER.convert("timelines", None, None)
         given = TimelineSettings(**{k: v for k, v in windows.items() if v is not None})
         return _show_timelines(write_timelines(folder, clips, settings, given, to), shown)
     on_clip = _echo_line if shown["jsonl"] and not shown["relative"] else None
@@ -244,14 +231,14 @@ def _finish(
 
 
 @click.command()
-@argument("file", type=PATH)
+@argument("file", type=common.PATH)
 @model_options
 @option("--of", "output", help="Class, tag or target to explain.  [default: predicted]")
 @option("--step", default=1.0, help="Seconds from range to range.")
 @option("--width", default=3.0, help="Length of a time range in seconds.")
 @option(
     "--to",
-    type=OUT_FILE,
+    type=common.OUT_FILE,
     help="Page to write.  [default: NAME.explained.html]",
 )
 def explain(
@@ -266,7 +253,7 @@ def explain(
     Example:
       mvemo explain song.mp3 --to why.html
     """
-    page = to or OUT_FILE.convert(f"{file.stem}.explained.html", None, None)
+    page = to or common.OUT_FILE.convert(f"{file.stem}.explained.html", None, None)
 
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
     from mvemo.pipeline.prediction.request import PredictRequest

@@ -51,23 +51,18 @@ def predict(
         model, found = predict_features(
             request.model_name, request.features, MODALITIES[request.modality], request.coverage
         )
-        if on_clip is not None:
-            for prediction in found:
-                on_clip(model, prediction)
-        return model, found
-    from mvemo.pipeline.prediction.new_clips import clips_and_settings
+    else:
+        from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
-    clips, folder, settings = clips_and_settings(request, later=request.catalogue is not None)
-    if all(clip.problem for clip in clips):
+        clips, folder, settings = clips_and_settings(request, later=request.catalogue is not None)
+        if not all(clip.problem for clip in clips):
+            from mvemo.pipeline.prediction.run import predict_files
+
+            return predict_files(folder, clips, settings, request.catalogue, on_clip)
         model, found = unreadable(folder, clips, settings)
-        if on_clip is not None:
-            for prediction in found:
-                on_clip(model, prediction)
-        return model, found
-
-    from mvemo.pipeline.prediction.run import predict_files
-
-    return predict_files(folder, clips, settings, request.catalogue, on_clip)
+    for prediction in found if on_clip else ():
+        on_clip(model, prediction)
+    return model, found
 
 
 def unreadable(
