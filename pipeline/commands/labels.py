@@ -74,14 +74,12 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
     """
     from mvemo.cache import open_cache
     from mvemo.fuse.label_errors import FIELDS, find_label_errors
-    from mvemo.manifests.files import dump_json
     from mvemo.pipeline.stage_two import settings_for
 
     if out is not None:
         common.refuse_replacing(out, options["force"])
     if options["unlabelled"] is not None:
-        _next(features, out, options)
-        return
+        return _next(features, out, options)
     models = None if options["models"] is None else common.comma_separated(options["models"])
     if models == ():
         raise BadOption(f"--models {options['models']!r}: expected at least one name")
@@ -90,16 +88,12 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
         ceilings = _ceilings(manifest, cache.table, options["annotators"])
         found = find_label_errors(cache, replace(settings, models=models), options["share"])
         records = found.records(cache.table)[: options["most"]]
-    if out is not None:
-        _write(records, FIELDS, out)
+    names = ("model", "suspects", "precision", "at_most", "auroc")
+    facts = {**{name: getattr(found, name) for name in names}, "share": options["share"]}
+    facts |= {"labels": records, "ceilings": [ceiling.record() for ceiling in ceilings]}
+    _show(records, FIELDS, out, options, facts)
     if options["json"]:
-        names = ("model", "suspects", "precision", "at_most", "auroc")
-        facts = {name: getattr(found, name) for name in names}
-        limits = [ceiling.record() for ceiling in ceilings]
-        share = options["share"]
-        click.echo(dump_json({**facts, "share": share, "labels": records, "ceilings": limits}))
         return
-    _print(records[: options["most"] or SHOWN], FIELDS)
     less = f": see --share {found.at_most:.2g}" if found.at_most < options["share"] else ""
     click.echo(
         f"\n{found.model}: if {options['share']:.0%} of the labels were wrong, "
@@ -139,39 +133,38 @@ def _cell(value: float | str | None) -> str:
     return value if isinstance(value, str) else "" if value is None else f"{value:.3g}"
 
 
-def _print(records: Sequence[dict[str, Any]], fields: Sequence[str]) -> None:
-    """Print the labels as a table."""
+def _show(
+    records: Sequence[dict[str, Any]],
+    fields: Sequence[str],
+    out: Path | None,
+    options: dict[str, Any],
+    facts: dict[str, Any],
+) -> None:
+    """Write the labels with an empty column for corrections; print `facts` as JSON, or a table."""
+    from mvemo.manifests.files import dump_json
+    from mvemo.manifests.relabel import CORRECTED
     from mvemo.manifests.text_table import align_columns
+    from mvemo.pipeline.table_files import write_rows
 
     rows = [[_cell(record[name]) for name in fields] for record in records]
-    for line in align_columns([fields, *rows], left=range(3)):
-        click.echo(line)
+    if out is not None:
+        write_rows(out, [[*fields, CORRECTED], *([*row, ""] for row in rows)])
+    if options["json"]:
+        click.echo(dump_json(facts))
+    else:
+        lines = align_columns([fields, *rows[: options["most"] or SHOWN]], left=range(3))
+        click.echo("\n".join(lines))
 
 
 def _next(features: Path, out: Path | None, options: dict[str, Any]) -> None:
     """List the clips to label next."""
     from mvemo.cache import open_cache
     from mvemo.fuse.next_labels import FIELDS, next_labels
-    from mvemo.manifests.files import dump_json
 
     with open_cache(features) as labelled, open_cache(options["unlabelled"]) as unlabelled:
         most = options["most"] or (None if out or options["json"] else SHOWN)
         records = [asdict(one) for one in next_labels(labelled, unlabelled, most)]
-    if out is not None:
-        _write(records, FIELDS, out)
-    if options["json"]:
-        click.echo(dump_json({"next": records}))
-        return
-    _print(records[: options["most"] or SHOWN], FIELDS)
-
-
-def _write(records: Sequence[dict[str, Any]], fields: Sequence[str], out: Path) -> None:
-    """Write the labels as a table, with an empty column for corrections."""
-    from mvemo.manifests.relabel import CORRECTED
-    from mvemo.pipeline.table_files import write_rows
-
-    rows = [[*(_cell(record[name]) for name in fields), ""] for record in records]
-    write_rows(out, [[*fields, CORRECTED], *rows])
+    _show(records, FIELDS, out, options, {"next": records})
 
 
 @click.command("relabel")

@@ -131,15 +131,13 @@ class ShardFolder:
 
     def _facts(self, *, ignore_damage: bool = False) -> dict[str, Any] | None:
         """Return the facts common to the existing shards, or None if there are no shards."""
-        try:
-            facts: dict[str, Any] = read_json(self._run)
-        except MissingFile:
-            return None
-        except BadFile as error:
-            if ignore_damage:
-                return None
-            raise BadFile(f"{error}: replace the shards with --force") from None
-        return facts
+        with suppress(MissingFile, *[BadFile] * ignore_damage):
+            try:
+                facts: dict[str, Any] = read_json(self._run)
+                return facts
+            except BadFile as error:
+                raise BadFile(f"{error}: replace the shards with --force") from None
+        return None
 
 
 def run_facts(settings: Settings, table: ClipTable, count: int) -> dict[str, Any]:

@@ -377,9 +377,3 @@ def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys, program)
     other = ["--weights", f"c3d={tmp_path / 'other.npz'}"]
     assert run("mvemo", *predict, *pictures, *other) == 2
     assert "differ from those that the model was trained with" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("option", ["--song-level", "--permute-labels"])
-def test_a_model_is_of_clips_with_their_labels(made, option, capsys):
-    assert run("mvemo", "fuse", made / "work" / "features.h5", "--final", option) == 2
-    assert f"--final cannot be combined with {option}" in capsys.readouterr().err

@@ -106,14 +106,6 @@ def test_processes_embed_with_fetched_weights_and_no_option(tmp_path, fetched, c
             assert np.isfinite(values).all()
 
 
-def test_without_weights_the_line_says_how_to_get_them(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "none"))
-    assert run("mvemo", "extract", "--protocol", "frozen", "--nets", "musicnn") == 2
-    line = capsys.readouterr().err.strip()
-    assert "download them with 'mvemo weights get musicnn', give --weights musicnn=FILE" in line
-    assert "\n" not in line
-
-
 def laptop_run(folder):
     """Arguments of `mvemo extract` under the profile, on clips of a second."""
     tiny_demo(folder / "clips", clips_per_class=2)
