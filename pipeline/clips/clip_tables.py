@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ import numpy as np
 
 from mvemo import manifests
 from mvemo.cache import Cache, ClipTable
-from mvemo.cache.table import subset
 from mvemo.manifests.annotators import disagreement_of
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.settings import ExtractSettings
@@ -27,10 +26,6 @@ class Evaluation:
     table: ClipTable
     folds: manifests.Folds | None  # None if the clips have a split
     notes: tuple[str, ...]
-
-    def part(self, rows: Sequence[int]) -> Evaluation:
-        """Return the table of some clips, which has no folds of its own."""
-        return Evaluation(subset(self.table, rows), None, ())
 
 
 def extracted_clips(

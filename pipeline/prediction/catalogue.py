@@ -14,11 +14,10 @@ import numpy as np
 from mvemo import cache as caches
 from mvemo.cache.parts import locked_cache
 from mvemo.cache.spec import UNDIGESTED
-from mvemo.extract.store.contents import contents_of
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests.errors import BadOption
+from mvemo.pipeline.clips.media_files import digest_files
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
-from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import (
     LONG,
@@ -60,7 +59,7 @@ class Catalogue:
         self._records = frozenset(spec.digest for spec in stored if spec.name == RECORD)
         # If the nets are as before, their window is known without them.
         windows = (spec.params["windows"][0] for spec in stored if "windows" in spec.params)
-        self._choose(maker.wanted(maker.options.modalities), next(windows, 0.0))
+        self._choose(maker.wanted(), next(windows, 0.0))
 
     def _choose(self, features: Sequence[str], window: float) -> None:
         """Set the features to keep, and the length of a window in seconds."""
@@ -91,7 +90,9 @@ class Catalogue:
 
     def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
         """Yield batches of (key, clip), cached clips first; keep the cache locked."""
-        content = _digest(clips)
+        digests = digest_files(clip.path for clip in clips.values())
+        # A file that cannot be read has an empty digest.
+        content = {row: digests[clip.path].digest for row, clip in clips.items()}
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
         reader = None
         if len(self._current(ids)) < len(clips):
@@ -247,16 +248,6 @@ def _contents(path: Path) -> tuple[dict[str, str], tuple[caches.FeatureSpec, ...
                 f"{cache.table.name!r}: give --cache another file"
             )
         return dict(zip(cache.table.clip_ids, cache.table.groups, strict=True)), cache.specs
-
-
-def _digest(clips: Mapping[int, NewClip]) -> dict[int, str]:
-    """Return the digest of each file's content; it is empty if the file cannot be read."""
-    # Segments of a file share its content.
-    rows = {clip.path: row for row, clip in clips.items()}
-    with Progress("digest media", len(rows), "file") as bar:
-        found = contents_of([*rows], lambda failed: bar.step(failed=int(failed)))
-    contents = {path: content.digest for path, content in zip(rows, found, strict=True)}
-    return {row: contents[clip.path] for row, clip in clips.items()}
 
 
 def _clip_id(content: str, clip: NewClip) -> str:

@@ -43,8 +43,8 @@ def run_extract(request: ExtractRequest) -> ExtractSummary:
     for parent in (request.out.parent, plan.work):
         parent.mkdir(parents=True, exist_ok=True)
     devices.return_freed_memory()
-    if plan.evaluation.folds is not None:
-        write_folds(plan.evaluation.folds, plan.work / "folds.csv")
+    if plan.folds is not None:
+        write_folds(plan.folds, plan.work / "folds.csv")
     if shard is None:
         return _write(plan, plan, path)
     part = plan.part(shard.rows(plan.manifest.clip_ids))

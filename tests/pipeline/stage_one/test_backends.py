@@ -279,5 +279,5 @@ def test_processes_end_with_a_command_that_is_refused():
 def test_the_device_is_described(options, words, tmp_path):
     settings = load_settings("paper", ["extract.device=cpu"])
     request = ExtractRequest(None, settings, tmp_path, tmp_path / "f.h5", **options)
-    plan = ExtractPlan(request, None, (), None, {}, (), ())  # type: ignore[arg-type]
+    plan = ExtractPlan(request, None, (), None, None, {}, (), ())  # type: ignore[arg-type]
     assert words in plan.place()
