@@ -355,7 +355,7 @@ permute_option = flag(
 
 
 class PermutingCommand(click.Command):
-    """Command whose option --permute-labels has a number, or stands alone."""
+    """Command whose option --permute-labels has a number or no value."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Give a lone --permute-labels the number 1, so that it does not take an argument."""

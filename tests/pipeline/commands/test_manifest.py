@@ -101,13 +101,13 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "words", "ends", "said"), COMMANDS)
-def test_commands_on_tables(text, words, ends, said, tmp_path):
+@pytest.mark.parametrize(("text", "words", "ends", "message"), COMMANDS)
+def test_commands_on_tables(text, words, ends, message, tmp_path):
     names = {"t": tmp_path / "own.csv", "o": tmp_path / "out.csv", "r": repr(str(tmp_path))}
     names["t"].write_text(text)
     command, *options = (word.format(**names) for word in words.split())
     done = run(command, names["t"], *options, ends=ends)
-    assert said.format(**names) in done.stderr + done.stdout
+    assert message.format(**names) in done.stderr + done.stdout
     assert names["o"].exists() == ("--out" in words)
 
 

@@ -124,7 +124,7 @@ def test_a_thread_of_dask_that_starts_late_is_waited_for(scheduler, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (CommClosedError("gone"), "the scheduler tcp://a:1 ended: start it and its workers"),
         (
@@ -135,12 +135,12 @@ def test_a_thread_of_dask_that_starts_late_is_waited_for(scheduler, monkeypatch)
         (distributed.KilledWorker("task 1", None, 3), r"worker that ran it \('task 1'\)"),
     ],
 )
-def test_a_scheduler_or_workers_that_end_are_one_line(error, said):
+def test_a_scheduler_or_workers_that_end_are_one_line(error, message):
     def wait_for_workers(count, timeout):
         raise error
 
     client = SimpleNamespace(wait_for_workers=wait_for_workers)
-    with pytest.raises(TaskFailed, match=said):
+    with pytest.raises(TaskFailed, match=message):
         list(backends._results(client, "tcp://a:1", []))
 
 

@@ -159,28 +159,6 @@ def test_bad_files_are_told_and_all_others_done(demo, tmp_path, capsys):
     assert "failures" not in capsys.readouterr().out
 
 
-def test_a_clip_without_pictures_among_videos_is_no_failure(demo, tmp_path, capsys):
-    listed = read_manifest(demo / "manifest.csv")
-    clip = replace(listed.clips[0], clip_id="song", path="song.mp3", group="song")
-    tone = 0.3 * np.sin(np.arange(16000) / 20)
-    soundfile.write(tmp_path / "song.mp3", tone, 16000)
-    shutil.copytree(demo / "media", tmp_path / "media")
-    changed = replace(listed, clips=(*listed.clips, clip), root=tmp_path)
-    path = rewrite(changed, tmp_path / "m.csv")
-    options = tiny_settings("nets.music1d.epochs=1", "nets.c3d.epochs=1")
-    work = tmp_path / "work"
-    assert extract(path, work, "--strict", *options) == 0
-    out = capsys.readouterr().out
-    assert "1 of 13 clips have no video" in out
-    assert "song: no video stream" in out
-    assert "failures" not in out
-    with open_cache(work / "features.h5") as cache:
-        assert cache.failures == ()
-        assert cache.present("music1d", 0).all()
-        assert cache.present("c3d", 0).tolist() == [True] * 12 + [False]
-        assert np.isnan(cache.vectors("c3d", 0)[0][12]).all()
-
-
 @pytest.mark.parametrize(
     ("ending", "why"), [("wav", "all files are audio files"), ("mkv", "no clip has usable video")]
 )
