@@ -60,8 +60,9 @@ def predict(
 
             return predict_files(folder, clips, settings, request.catalogue, on_clip)
         model, found = unreadable(folder, clips, settings)
-    for prediction in found if on_clip else ():
-        on_clip(model, prediction)
+    if on_clip is not None:
+        for prediction in found:
+            on_clip(model, prediction)
     return model, found
 
 
