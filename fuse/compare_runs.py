@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
-from mvemo.fuse.crossval.comparisons import Comparison, by_scores, compare_models, names_of_tests
+from mvemo.fuse.crossval.comparisons import (
+    Comparison,
+    FoldedOutputs,
+    by_scores,
+    compare_models,
+    names_of_tests,
+)
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.external import Predictions
 from mvemo.fuse.numeric import mean_of_finite

@@ -56,8 +56,6 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
 
 def plan_of(spec: FeatureSpec, weights: str = "", *, name: str = "") -> NetSettings:
     """Return the settings of the net that made a feature; `name` replaces its name."""
-    from mvemo.extract.settings import NetSettings
-
     params = spec.params
     return NetSettings(
         name or spec.extractor.removeprefix(NET_PREFIX),

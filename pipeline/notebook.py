@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from numbers import Integral
@@ -99,17 +99,12 @@ def _listed(values: Any, name: str, expected: str) -> list[Any]:
 def _settings(values: SettingsLike) -> list[str]:
     """Return settings as texts ``key=value``."""
     if isinstance(values, Mapping):
-        return [f"{key}={text}" for key, text in _flat(values, "")]
+        from mvemo.pipeline.settings_files import dotted
+
+        # JSON of one value is valid TOML; an empty table sets nothing.
+        pairs = [(k, value) for k, value in dotted(values) if not isinstance(value, Mapping)]
+        return [f"{key}={json.dumps(to_json_values(value))}" for key, value in pairs]
     return [str(value) for value in _listed(values, "settings", "key=value, or a mapping")]
-
-
-def _flat(values: Mapping[str, Any], front: str) -> Iterator[tuple[str, str]]:
-    """Yield dotted keys and values as TOML, for which JSON of one value is valid."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{front}{key}.")
-        else:
-            yield f"{front}{key}", json.dumps(to_json_values(value))
 
 
 def clip_table(

@@ -12,24 +12,14 @@ lists the known keys.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mvemo.extract import nets as net_types
 from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.nets import (
-    NETS,
-    SharedSettings,
-    add_folders,
-    broken_nets,
-    check_view,
-    default_settings,
-    net_names,
-    options_of,
-    with_shared_options,
-)
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.manifests.declared import fill, profile_fields, split_names
 from mvemo.manifests.errors import BadOption
@@ -55,17 +45,17 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
         extract = fill(ExtractSettings(), _table(tree, "extract"), "extract")
         described = replace(DescriptorSettings(), level=extract.run.level)
         descriptors = fill(described, _table(tree, "descriptors"), "descriptors")
-        shared = SharedSettings(extract.n_frames, descriptors)
+        shared = net_types.SharedSettings(extract.n_frames, descriptors)
         nets = {}
-        broken = broken_nets()
-        for name in dict.fromkeys((*net_names(), *extract.nets)):
+        broken = net_types.broken_nets()
+        for name in dict.fromkeys((*net_types.net_names(), *extract.nets)):
             if name in broken and name not in extract.nets:
                 continue
             key = f"nets.{name}"
-            net = fill(default_settings(name, profile), _table(tree, key), key)
-            nets[name] = with_shared_options(net, shared)
-            options_of(nets[name])
-            check_view(nets[name])
+            net = fill(net_types.default_settings(name, profile), _table(tree, key), key)
+            nets[name] = net_types.with_shared_options(net, shared)
+            net_types.options_of(nets[name])
+            net_types.check_view(nets[name])
         fuse = fill(EvaluationSettings(), _table(tree, "fuse"), "fuse")
         return Settings(profile, extract, descriptors, nets, fuse)
 
@@ -114,9 +104,9 @@ def _meant(key: str) -> list[str]:
     tables: dict[str, Any] = {"extract": ExtractSettings(), "descriptors": DescriptorSettings()}
     tables["fuse"] = EvaluationSettings()
     with suppress(ImportError):  # stage two needs no torch
-        for name in NETS.keys() - broken_nets().keys():
-            tables[f"nets.{name}"] = default_settings(name, "paper")
-            tables[f"nets.{name}.options"] = options_of(tables[f"nets.{name}"])
+        for name in net_types.NETS.keys() - net_types.broken_nets().keys():
+            tables[f"nets.{name}"] = net_types.default_settings(name, "paper")
+            tables[f"nets.{name}.options"] = net_types.options_of(tables[f"nets.{name}"])
     keys = [f"{t}.{each.name}" for t, of in tables.items() for each, _ in profile_fields(of)]
     *parts, last = key.split(".")
     shared = {k: len({*parts} & {*k.split(".")}) for k in keys if k.split(".")[-1] == last}
@@ -143,10 +133,12 @@ def _read(profile: str, overrides: Sequence[str]) -> dict[str, Any]:
     if not isinstance(nets, list) or not all(isinstance(name, str) for name in nets):
         raise BadOption(f"extract.nets: expected a list of names, got {nets!r}")
     if nets:
-        extract["nets"] = list(add_folders(nets))
+        extract["nets"] = list(net_types.add_folders(nets))
     for name in _table(tree, "nets"):
-        if name not in NETS and name not in extract.get("nets", ()):
-            raise BadOption(f"unknown net {name!r}: expected one of {', '.join(net_names())}")
+        if name not in net_types.NETS and name not in extract.get("nets", ()):
+            raise BadOption(
+                f"unknown net {name!r}: expected one of {', '.join(net_types.net_names())}"
+            )
     return tree
 
 
@@ -172,6 +164,15 @@ def _override(tree: dict[str, Any], override: str) -> None:
     node[last] = value
 
 
+def dotted(tree: Mapping[str, Any], front: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted key and value of all entries of nested tables."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from dotted(value, f"{front}{key}.")
+        else:
+            yield f"{front}{key}", value
+
+
 def _table(tree: dict[str, Any], key: str) -> dict[str, Any]:
     """Return the table at a dotted key; empty if there is none."""
     node = tree
@@ -179,5 +180,4 @@ def _table(tree: dict[str, Any], key: str) -> dict[str, Any]:
         node = node.get(part, {})
         if not isinstance(node, dict):
             raise BadOption(f"{key}: expected a table of settings, got {node!r}")
-    table = node
-    return table
+    return node

@@ -198,12 +198,12 @@ def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: P
     return prescribed_by(table, fold_file)
 
 
-def _write_model(model: FinalModel, final: FinalSettings, beside: Path, folder: Path) -> list[str]:
+def _write_model(model: FinalModel, final: FinalSettings, source: Path, folder: Path) -> list[str]:
     """Write the model's files into a folder, and return lines for the terminal."""
     files: tuple[str, ...] = ()
     lines = [f"model: {final.folder}"]
     if trained_specs(model):
-        work = beside if final.work is None else final.work
+        work = source if final.work is None else final.work
         files, absent = copy_nets(model, work, folder)
         if absent:
             lines.append(

@@ -16,7 +16,7 @@ from mvemo.extract.training.data import RawBatches
 from mvemo.manifests import Manifest
 from mvemo.manifests.array_types import F32, Bools
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.clips.media_files import MediaDigests, digest_media, media_files
+from mvemo.pipeline.clips.media_files import MediaDigests, digest_media
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import ClipFailed
@@ -173,8 +173,7 @@ class ClipMedia:
     # --- steps
 
     def _digest(self) -> MediaDigests:
-        with Progress("digest media", len(media_files(self.manifest)), "file") as bar:
-            digests = digest_media(self.manifest, lambda failed: bar.step(failed=int(failed)))
+        digests = digest_media(self.manifest)
         for clip_id, reason in digests.unreadable.items():
             problem = MediaProblem(reason, passing=True)
             self._add_problems(clip_id, dict.fromkeys(self.modalities, problem))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import numpy as np
 
 from mvemo import manifests
 from mvemo.cache import Cache, ClipTable
-from mvemo.cache.table import subset
 from mvemo.manifests.annotators import disagreement_of
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.settings import ExtractSettings
@@ -26,10 +26,6 @@ class Evaluation:
     table: ClipTable
     folds: manifests.Folds | None  # None if the clips have a split
     notes: tuple[str, ...]
-
-    def part(self, rows: Sequence[int]) -> Evaluation:
-        """Return the table of some clips, which has no folds of its own."""
-        return Evaluation(subset(self.table, rows), None, ())
 
 
 def extracted_clips(
@@ -163,13 +159,7 @@ def _link(path: Path, out: Path) -> str:
 
 
 def links_of_folder(clip_ids: Iterable[str], folder: Path, out: Path) -> dict[str, str]:
-    """Return the links to files of a folder that are named like clips, with any suffix.
-
-    Raises
-    ------
-    BadOption
-        No file is named like a clip.
-    """
+    """Return the links to files of a folder that are named like clips, with any suffix."""
     files = (path for path in folder.rglob("*") if path.is_file())
     named = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
     links = {}
@@ -204,20 +194,13 @@ def paths_of_cache(cache: Cache) -> dict[str, str]:
 
 def _manifest_of_cache(cache: Cache) -> manifests.Manifest | None:
     """Return the manifest that a cache was made of, or None if it is missing or has changed."""
-    provenance = cache.provenance
+    provenance, digest = cache.provenance, cache.table.digest
     # Look at all runs that wrote to the cache, the last run first.
     for run in (provenance, *provenance.get("history", ())):
         facts = run.get("manifest")
-        if not isinstance(facts, dict):
-            continue
-        if facts.get("digest") != cache.table.digest:
-            continue
-        try:
-            manifest = manifest_of(facts)
-        except (MvemoError, OSError):
-            continue
-        if manifest is None or not Path(manifest.root).is_dir():
-            continue
-        if manifest.digest == cache.table.digest:
-            return manifest
+        if isinstance(facts, dict) and facts.get("digest") == digest:
+            with suppress(MvemoError, OSError):
+                found = manifest_of(facts)
+                if found and Path(found.root).is_dir() and found.digest == digest:
+                    return found
     return None

@@ -1,14 +1,14 @@
 """Checks of a manifest's media files: existence, digests, lengths, and what the nets read."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mvemo.extract.media.isolated import PROBE, read_each
 from mvemo.extract.nets import AudioInput, SequenceInput, SharedSettings, input_of
 from mvemo.extract.settings import NetSettings, window_starts
-from mvemo.extract.store.contents import contents_of
+from mvemo.extract.store.contents import Content, contents_of
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import Stamp
@@ -79,15 +79,20 @@ class MediaDigests:
     unreadable: dict[str, str]  # reason why a file cannot be read
 
 
-def digest_media(
-    manifest: Manifest, on_file: Callable[[bool], object] = lambda failed: None
-) -> MediaDigests:
-    """Digest each media file once; call `on_file` after each, with True if it failed."""
-    paths = media_files(manifest)
-    found = dict(zip(paths, contents_of([*paths.values()], on_file), strict=True))
+def digest_files(paths: Iterable[Path]) -> dict[Path, Content]:
+    """Digest the content of each file once."""
+    files = list(dict.fromkeys(paths))
+    with Progress("digest media", len(files), "file") as bar:
+        found = contents_of(files, lambda failed: bar.step(failed=int(failed)))
+    return dict(zip(files, found, strict=True))
+
+
+def digest_media(manifest: Manifest) -> MediaDigests:
+    """Digest each media file of a manifest once."""
+    found = digest_files(map(manifest.media_path, manifest.clips))
     digests = MediaDigests({}, {}, {})
     for clip in manifest.clips:
-        content = found[clip.path]
+        content = found[manifest.media_path(clip)]
         digests.content[clip.clip_id] = content.digest
         if content.stamp is None:
             digests.unreadable[clip.clip_id] = content.reason

@@ -8,47 +8,20 @@ from typing import Any
 import click
 from click import argument, option
 
-from mvemo.cache import (
-    MODALITIES,
-    ClipTable,
-    Imported,
-    ImportSettings,
-    check_modality,
-    diff_caches,
-    export_cache,
-    import_feature,
-    join_arrays,
-    maintenance,
-    open_cache,
-    read_array,
-    select_features,
-    verify_cache,
-    verify_untrusted,
-)
+from mvemo import cache as caches
+from mvemo.cache import maintenance
 from mvemo.cache.import_arrays import FileRows, TableColumns, split_source
 from mvemo.manifests import ManifestOptions, read_manifest
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.tables import match_ids
 from mvemo.manifests.text_table import listed
+from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
-from mvemo.pipeline.commands.options import (
-    FOLDER,
-    OUT_FILE,
-    PATH,
-    choose_spelling,
-    column_option,
-    comma_separated,
-    flag,
-    force_option,
-    old_spelling,
-    refuse_replacing,
-    task_option,
-)
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.provenance import provenance as facts_of
 
-_features = argument("features", type=PATH)
+_features = argument("features", type=common.PATH)
 
 
 @click.group()
@@ -65,8 +38,8 @@ def cache() -> None:
 
 @cache.command()
 @_features
-@flag("--provenance", "Also print the whole provenance, as JSON.")
-@flag("--failures", "Also print each failure, with time and version.")
+@common.flag("--provenance", "Also print the whole provenance, as JSON.")
+@common.flag("--failures", "Also print each failure, with time and version.")
 def info(features: Path, provenance: bool, failures: bool) -> None:
     """Print the clips, features, failures and origin of FEATURES.
 
@@ -74,7 +47,7 @@ def info(features: Path, provenance: bool, failures: bool) -> None:
     Example:
       mvemo cache info work/features.h5
     """
-    with open_cache(features) as cache:
+    with caches.open_cache(features) as cache:
         click.echo("\n".join(cache_lines(cache)))
         if failures:
             click.echo("\n".join(failure_table(cache)))
@@ -98,9 +71,9 @@ def verify(features: Path, time_limit: float | None) -> None:
       mvemo cache verify features.h5
     """
     if time_limit is None:
-        problems = verify_cache(features)
+        problems = caches.verify_cache(features)
     else:
-        problems = verify_untrusted(features, seconds=time_limit)
+        problems = caches.verify_untrusted(features, seconds=time_limit)
     for problem in problems:
         # If the file is not a cache, the problem already starts with its path.
         click.echo(f"{features}: {problem.removeprefix(f'{features}: ')}", err=True)
@@ -126,9 +99,9 @@ def repair(features: Path) -> None:
 
 
 @cache.command()
-@argument("features", nargs=-1, required=True, type=PATH)
-@option("--out", type=OUT_FILE, required=True, help="File to write.")
-@force_option
+@argument("features", nargs=-1, required=True, type=common.PATH)
+@option("--out", type=common.OUT_FILE, required=True, help="File to write.")
+@common.force_option
 def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     """Merge several caches FEATURES, made from the same manifest, into one cache.
 
@@ -141,11 +114,11 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     """
     from mvemo.pipeline.stage_one.shards import refuse_unfinished
 
-    refuse_replacing(out, force)
+    common.refuse_replacing(out, force)
     for path in features:
         refuse_unfinished(path)
     maintenance.merge_caches(features, out)
-    with open_cache(out) as merged:
+    with caches.open_cache(out) as merged:
         click.echo("\n".join(cache_lines(merged)))
 
 
@@ -159,8 +132,8 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     help="Name of the feature. May be given several times.",
 )
 @option("--fold", type=click.IntRange(min=0), help="Fold of the net, for crossfitted features.")
-@option("--out", type=OUT_FILE, required=True, help="File to write: .npz, .csv or .h5.")
-@force_option
+@option("--out", type=common.OUT_FILE, required=True, help="File to write: .npz, .csv or .h5.")
+@common.force_option
 def export(
     features: Path, names: tuple[str, ...], fold: int | None, out: Path, force: bool
 ) -> None:
@@ -173,7 +146,7 @@ def export(
       mvemo cache export features.h5 --feature mel --out mel.npz
       mvemo cache export features.h5 --feature lld --feature i3d --out slim.h5
     """
-    refuse_replacing(out, force)
+    common.refuse_replacing(out, force)
     if out.suffix.lower() == ".h5":
         if fold is not None:
             raise BadOption("--fold: cannot be used with --out FILE.h5, which holds all folds")
@@ -182,11 +155,11 @@ def export(
                 f"--out {out}: must differ from FEATURES; to drop features there, use 'mvemo cache "
                 "remove'"
             )
-        select_features(features, names, out)
+        caches.select_features(features, names, out)
     elif len(names) > 1:
         raise BadOption(f"--out {out}: expected one feature: give a .h5 file for several")
     else:
-        export_cache(features, names[0], out, fold=fold)
+        caches.export_cache(features, names[0], out, fold=fold)
     click.echo(f"{', '.join(names)}: {out}")
 
 
@@ -205,12 +178,12 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
 
 @cache.command()
 @_features
-@option("--manifest", type=PATH, help="Remove clips that this manifest does not list.")
-@flag(
+@option("--manifest", type=common.PATH, help="Remove clips that this manifest does not list.")
+@common.flag(
     "--unused",
     "Remove features that the last extraction's settings do not name; imported features stay.",
 )
-@flag("--dry-run", "Print what would be removed, and change nothing.")
+@common.flag("--dry-run", "Print what would be removed, and change nothing.")
 def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> None:
     """Remove rows of FEATURES that are no longer used, and curves without a feature.
 
@@ -218,7 +191,7 @@ def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> No
     Example:
       mvemo cache gc features.h5 --unused --dry-run
     """
-    with open_cache(features) as cache:
+    with caches.open_cache(features) as cache:
         names = set(cache.names())
         if unused:
             extracted = {spec.name for spec in cache.specs if spec.protocol != "imported"}
@@ -255,9 +228,9 @@ def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool = 
 
 
 @cache.command(name="clean-work")
-@argument("work", type=FOLDER)
-@flag("--nets", "Also remove the trained nets; a later run trains them again.")
-@flag("--dry-run", "Print what would be removed, and change nothing.")
+@argument("work", type=common.FOLDER)
+@common.flag("--nets", "Also remove the trained nets; a later run trains them again.")
+@common.flag("--dry-run", "Print what would be removed, and change nothing.")
 def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
     """Remove the decoded media in WORK, the working folder of `mvemo extract`.
 
@@ -274,8 +247,8 @@ def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
 
 
 @cache.command()
-@argument("first", type=PATH)
-@argument("second", type=PATH)
+@argument("first", type=common.PATH)
+@argument("second", type=common.PATH)
 def diff(first: Path, second: Path) -> None:
     """List the differences between the caches FIRST and SECOND; exit code 1 if any.
 
@@ -283,7 +256,7 @@ def diff(first: Path, second: Path) -> None:
     Example:
       mvemo cache diff laptop.h5 server.h5
     """
-    differences = diff_caches(first, second)
+    differences = caches.diff_caches(first, second)
     if differences:
         click.echo("\n".join(differences))
         raise click.exceptions.Exit(1)
@@ -293,14 +266,14 @@ def diff(first: Path, second: Path) -> None:
 @cache.command(name="import")
 @_features
 @argument("files", nargs=-1, required=True, metavar="FILE...")
-@option("--manifest", type=PATH, help="Manifest of the clips; optional if FEATURES exists.")
+@option("--manifest", type=common.PATH, help="Manifest of the clips; optional if FEATURES exists.")
 @option("--feature", "name", help="Name of the feature, such as vggish.  [required]")
-@old_spelling("--name", "old_name")
+@common.old_spelling("--name", "old_name")
 @option("--modality", required=True, help="audio, video, or another modality such as lyrics.")
 @option("--dataset", help="Array in an .npz or HDF5 FILE (or write FILE:NAME).")
 @option(
     "--rows",
-    type=PATH,
+    type=common.PATH,
     multiple=True,
     help="CSV with the clip ids of a FILE's rows, in order. May be given once for each FILE.",
 )
@@ -309,12 +282,12 @@ def diff(first: Path, second: Path) -> None:
     help="Column or data set of the clip ids; for a CSV without a header, the column number "
     "from 1.  [default: clip_id, or any that names the clips]",
 )
-@column_option
-@task_option
+@common.column_option
+@common.task_option
 @option("--columns", "numbers", help="Columns to import from a table, such as 'f*,tempo'.")
 @option("--skip-columns", help="Columns of a table to leave out.")
-@flag("--skip-unknown", "Leave out rows of clips that are not listed.")
-@flag("--force", "Replace an existing feature with this name.")
+@common.flag("--skip-unknown", "Leave out rows of clips that are not listed.")
+@common.flag("--force", "Replace an existing feature with this name.")
 def import_(
     features: Path, files: tuple[str, ...], name: str | None, old_name: str | None, **options: Any
 ) -> None:
@@ -333,13 +306,13 @@ def import_(
     from mvemo.fuse.models import check_feature_name
     from mvemo.pipeline.clips.clip_tables import imported_clips, manifest_facts
 
-    name = choose_spelling(("--feature", name), ("--name", old_name))
+    name = common.choose_spelling(("--feature", name), ("--name", old_name))
     if name is None:
         raise BadOption("--feature: the feature needs a name, such as vggish")
     check_feature_name(name)
     modality = options["modality"]
     try:
-        check_modality(modality)
+        caches.check_modality(modality)
     except ValueError as error:
         raise BadOption(f"--modality: {error}") from None
     sources = [split_source(file)[0] for file in files] + list(options["rows"])
@@ -360,16 +333,16 @@ def import_(
             clips, options["manifest"], ManifestOptions(task=options["task"])
         )
     arrays = _read_arrays(files, options, names, known)
-    values, ids = join_arrays(arrays, options["rows"], id_column=options["id_column"])
+    values, ids = caches.join_arrays(arrays, options["rows"], id_column=options["id_column"])
     clip_ids, how = (None, "") if ids is None else match_ids(ids, names)
-    imported = import_feature(
+    imported = caches.import_feature(
         features,
         name,
         modality,
         values,
         clip_ids,
         table=table,
-        settings=ImportSettings(
+        settings=caches.ImportSettings(
             sources=sources,
             skip_unknown=options["skip_unknown"],
             replace=options["force"],
@@ -386,12 +359,12 @@ def import_(
     _tell_imported(features, name, imported)
 
 
-def _tell_imported(features: Path, name: str, imported: Imported) -> None:
+def _tell_imported(features: Path, name: str, imported: caches.Imported) -> None:
     modality = imported.spec.modality
-    if modality not in MODALITIES:
+    if modality not in caches.MODALITIES:
         tell_note(
-            f"{modality} is a modality in addition to {' and '.join(MODALITIES)}: fusions use "
-            "all modalities"
+            f"{modality} is a modality in addition to {' and '.join(caches.MODALITIES)}: fusions "
+            "use all modalities"
         )
     line = f"{name}: {imported.present} of {imported.clips} clips, {imported.spec.dim} numbers each"
     if imported.absent:
@@ -407,14 +380,16 @@ def _read_arrays(
     files: Sequence[str],
     options: dict[str, Any],
     names: dict[str, str],
-    table: ClipTable | None,
+    table: caches.ClipTable | None,
 ) -> list[FileRows]:
     """Return the files' arrays; with --rows, --id-column is a column of the --rows table."""
-    numbers, skipped = (comma_separated(options[o] or "") for o in ("numbers", "skip_columns"))
+    numbers, skipped = (
+        common.comma_separated(options[o] or "") for o in ("numbers", "skip_columns")
+    )
     columns = TableColumns(names, numbers, skipped, options["columns"], table)
     id_column = None if options["rows"] else options["id_column"]
     return [
-        read_array(
+        caches.read_array(
             file,
             dataset=options["dataset"],
             id_column=id_column,
@@ -435,9 +410,9 @@ def _columns_read(array: FileRows, how: str) -> str:
     return f"{array.path}: clip ids: {of_ids}{numbers}"
 
 
-def _table_of(features: Path) -> ClipTable | None:
+def _table_of(features: Path) -> caches.ClipTable | None:
     """Return the clips of a cache; None if there is no cache."""
     if not features.exists():
         return None
-    with open_cache(features) as cache:
+    with caches.open_cache(features) as cache:
         return cache.table

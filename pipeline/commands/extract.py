@@ -10,32 +10,12 @@ import click
 from click import argument, option
 
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.commands.options import (
-    COUNT,
-    INPUT,
-    OUT_FOLDER,
-    OutputPath,
-    backend_options,
-    column_option,
-    flag,
-    folds_are_named,
-    folds_option,
-    rehash_option,
-    root_option,
-    scheduler_of,
-    seed_option,
-    set_option,
-    strict_option,
-    task_option,
-    weights_option,
-    work_option,
-)
+from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.console.messages import collected_notes, log_event, tell, tell_note
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
     from mvemo.pipeline.stage_one.division import ExtractRequest
-    from mvemo.pipeline.stage_one.summary import RepeatableRun
 
 
 # Options that set a key of ``[extract]``.
@@ -43,39 +23,39 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 
 
 @click.command()
-@argument("manifest", required=False, type=INPUT)
+@argument("manifest", required=False, type=common.INPUT)
 @option(
     "--out",
-    type=OutputPath(makes_folders=True, dir_okay=False),
+    type=common.OutputPath(makes_folders=True, dir_okay=False),
     help="Feature cache to write.  [default: WORK/features.h5]",
 )
-@work_option
+@common.work_option
 @option(
     "--profile",
     help="Settings: paper, best, demo, pretrained, or a TOML file.  "
     "[default: paper; demo without MANIFEST]",
 )
-@set_option
+@common.set_option
 @option("--protocol", help="How nets are trained: crossfit, frozen, shared or holdout.")
 @option(
     "--nets",
     help="Comma-separated names from `mvemo nets`.  [default: the profile's]",
 )
-@folds_option("6")
-@seed_option("Seed of the nets' initial weights, batch order and dropout.")
-@weights_option("File with pretrained weights of a net.")
+@common.folds_option("6")
+@common.seed_option("Seed of the nets' initial weights, batch order and dropout.")
+@common.weights_option("File with pretrained weights of a net.")
 @option(
     "--workers",
-    type=COUNT,
+    type=common.COUNT,
     help="Number of processes that decode and describe clips.  [default: one per core]",
 )
-@root_option
-@column_option
-@task_option
-@rehash_option
-@flag("--force", "Replace an existing cache that holds other clips.")
-@flag("--fail-fast", "Stop at the first clip that fails.")
-@flag("--retry-failed", "Try again to decode clips that failed before.")
+@common.root_option
+@common.column_option
+@common.task_option
+@common.rehash_option
+@common.flag("--force", "Replace an existing cache that holds other clips.")
+@common.flag("--fail-fast", "Stop at the first clip that fails.")
+@common.flag("--retry-failed", "Try again to decode clips that failed before.")
 @option(
     "--shard",
     metavar="i/n",
@@ -83,18 +63,18 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 )
 @option(
     "--jobs",
-    type=COUNT,
+    type=common.COUNT,
     default=1,
     help="Number of processes that share the clips, or the nets and folds; each has a share of "
     "the cores, or a GPU.",
 )
-@flag(
+@common.flag(
     "--plan",
     "Print what would be done, and the time, memory and disk space that it needs. "
     "A few clips are read to measure; nothing is written.",
 )
-@backend_options
-@strict_option
+@common.backend_options
+@common.strict_option
 def extract(
     manifest: Path | None,
     out: Path | None,
@@ -122,9 +102,13 @@ def extract(
       mvemo extract clips.csv --plan
     """
     out = out or work / "features.h5"
-    run = None if force else _repeatable_run(options, manifest, root, work, out)
-    finished = run and run.recall()
-    if finished:
+    run = None
+    # These runs cannot be recalled later.
+    if not (force or any(options[n] for n in ("plan", "retry_failed", "shard", "scheduler"))):
+        from mvemo.pipeline.stage_one.summary import RepeatableRun
+
+        run = RepeatableRun(options, manifest, root, work, out)
+    if run and (finished := run.recall()):
         summary, told = finished
         for note in told:
             tell_note(note)
@@ -140,18 +124,16 @@ def extract(
         jobs, readers = 1, 0
     with collected_notes() as notes, early_processes(jobs, readers):
         settings = _settings(options, default="paper" if manifest else "demo")
-        request = _request(
-            options, settings, manifest=manifest, root=root, work=work, out=out, force=force
-        )
-        from mvemo.pipeline.stage_one.run import run_extract
-
+        request = _request(options, manifest, settings, work, out)
+        request = replace(request, options=replace(request.options, root=root), force=force)
         if options["plan"]:
             from mvemo.pipeline.stage_one.estimate import forecast_run
             from mvemo.pipeline.stage_one.plan import plan_extract
 
-            plan = plan_extract(replace(request, fetch=False, force=False))
-            click.echo(forecast_run(plan))
+            click.echo(forecast_run(plan_extract(replace(request, fetch=False, force=False))))
             return 0
+        from mvemo.pipeline.stage_one.run import run_extract
+
         summary = run_extract(request)
     if run is not None and summary.settled:
         run.keep(settings, summary, notes)
@@ -164,32 +146,27 @@ def extract(
     return int(strict and bool(summary.failures))
 
 
-def _repeatable_run(options: dict[str, Any], *places: Any) -> RepeatableRun | None:
-    """Return the run if its result can be recalled later; otherwise None."""
-    if any(options[name] for name in ("plan", "retry_failed", "shard", "scheduler")):
-        return None
-    from mvemo.pipeline.stage_one.summary import RepeatableRun
-
-    return RepeatableRun(options, *places)
-
-
-def _request(options: dict[str, Any], settings: Settings, **places: Any) -> ExtractRequest:
+def _request(
+    options: dict[str, Any], manifest: Path | None, settings: Settings, work: Path, out: Path
+) -> ExtractRequest:
     """Return the run that the command line asks for."""
     from mvemo.manifests import ManifestOptions
     from mvemo.pipeline.stage_one.division import ExtractRequest, Shard
 
-    scheduler = scheduler_of(options)
+    scheduler = common.scheduler_of(options)
     shard = None if options["shard"] is None else Shard.parse(options["shard"])
     if shard is not None and options["plan"]:
         raise BadOption("--plan covers the whole run: leave out --shard")
     return ExtractRequest(
-        settings=settings,
-        options=ManifestOptions(places.pop("root"), options["columns"], options["task"]),
+        manifest,
+        settings,
+        work,
+        out,
+        ManifestOptions(columns=options["columns"], task=options["task"]),
         fold_file=options["folds"] if isinstance(options["folds"], Path) else None,
         shard=shard,
         jobs=options["jobs"],
         scheduler=scheduler,
-        **places,
     )
 
 
@@ -226,11 +203,11 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
             "faster, but each needs memory"
         )
     named = options["profile"] is not None
-    return replace(settings, profile_named=named, folds_named=folds_are_named(options))
+    return replace(settings, profile_named=named, folds_named=common.folds_are_named(options))
 
 
 @click.command()
-@argument("folder", type=OUT_FOLDER, default=Path("mvemo-demo"))
+@argument("folder", type=common.OUT_FOLDER, default=Path("mvemo-demo"))
 def demo(folder: Path) -> None:
     """Make a small synthetic data set in FOLDER, train on it, and write a report.
 

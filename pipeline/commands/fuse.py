@@ -12,25 +12,7 @@ from click import argument, option
 
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_files import read_toml
-from mvemo.pipeline.commands.options import (
-    CONTEXT,
-    COUNT,
-    FOLDER,
-    INPUT,
-    OUT_FOLDER,
-    PATH,
-    PermutingCommand,
-    comma_separated,
-    draws_option,
-    flag,
-    folds_option,
-    paper_options,
-    scale_option,
-    seed_option,
-    set_option,
-    table_style,
-    together,
-)
+from mvemo.pipeline.commands import options as common
 
 if TYPE_CHECKING:
     from mvemo.fuse.heads.estimator import EstimatorSettings
@@ -40,17 +22,17 @@ SONG_RULES = ("mean", "log-mean", "vote")
 # Options with the name of the setting that they set.
 SAME_NAMES = ("seed", "permute_labels", "scale", "repeats", "learning_curve")
 
-stage_two_options = together(
+stage_two_options = common.together(
     [
-        argument("features", type=INPUT),
-        folds_option("the cache's folds, otherwise 6"),
+        argument("features", type=common.INPUT),
+        common.folds_option("the cache's folds, otherwise 6"),
         option(
             "--out",
-            type=OUT_FOLDER,
+            type=common.OUT_FOLDER,
             default=Path("out"),
             help="Folder of the report.",
         ),
-        seed_option("Make new folds with this seed (not for crossfitted features)."),
+        common.seed_option("Make new folds with this seed (not for crossfitted features)."),
         option(
             "--models",
             help="Comma-separated models; FEATURE+FEATURE fuses any features.  [default: all]",
@@ -65,12 +47,12 @@ stage_two_options = together(
         ),
         option(
             "--head-parameters",
-            type=PATH,
+            type=common.PATH,
             metavar="FILE.toml",
             help="Parameters by head, such as [SVC] C = [0.1, 1.0]; lists are tuned.",
         ),
-        draws_option,
-        scale_option,
+        common.draws_option,
+        common.scale_option,
         option(
             "--protocol",
             type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
@@ -78,11 +60,11 @@ stage_two_options = together(
         ),
         option(
             "--repeats",
-            type=COUNT,
+            type=common.COUNT,
             default=1,
             help="Number of evaluations on different folds (not for crossfitted features).",
         ),
-        flag(
+        common.flag(
             "--song-level",
             "Score whole songs, predicted from their segments (CLIP@START).",
         ),
@@ -92,44 +74,44 @@ stage_two_options = together(
             default="mean",
             help="Combine segments by (geometric) mean of probabilities, or by majority vote.",
         ),
-        flag("--learning-curve", "Also train heads on fewer clips."),
+        common.flag("--learning-curve", "Also train heads on fewer clips."),
         option(
             "--profile",
             help="paper, best, demo or pretrained, or a TOML file.  [default: the one that "
             "FEATURES were made with if it is one of these, otherwise paper]",
         ),
-        flag("--final", "Also write a model for new clips (mvemo predict)."),
+        common.flag("--final", "Also write a model for new clips (mvemo predict)."),
         option(
             "--final-to",
-            type=OUT_FOLDER,
+            type=common.OUT_FOLDER,
             help="Write this model into a folder.  [default of --final: OUT/model]",
         ),
         option(
             "--about",
-            type=PATH,
+            type=common.PATH,
             help="TOML file with texts for the model's card, such as title, data and licence.",
         ),
         option(
             "--dresses",
-            type=INPUT,
+            type=common.INPUT,
             help="Features of changed copies of the clips, named CLIP@DRESS, such as x@mp3: the "
             "model does not call them unlike its clips.",
         ),
         option(
             "--work",
-            type=FOLDER,
+            type=common.FOLDER,
             help="Working folder of mvemo extract with the trained nets for the model.  "
             "[default: that of FEATURES]",
         ),
         option(
             "--media",
-            type=FOLDER,
+            type=common.FOLDER,
             help="Folder with the clips' files, named like the clips, for the report's players.  "
             "[default: the files of the manifest]",
         ),
         option(
             "--figures",
-            type=OUT_FOLDER,
+            type=common.OUT_FOLDER,
             help="Also write the figures as SVG and PDF files into this folder.",
         ),
         option(
@@ -137,13 +119,13 @@ stage_two_options = together(
             metavar="FOLDER|URI",
             help="Also log settings, scores and files to this tracking store of MLflow.",
         ),
-        paper_options,
-        set_option,
+        common.paper_options,
+        common.set_option,
     ]
 )
 
 
-@click.command(cls=PermutingCommand)
+@click.command(cls=common.PermutingCommand)
 @stage_two_options
 def fuse(**options: Any) -> None:
     """Stage two: cross-validate heads over FEATURES, report, and save the heads.
@@ -156,7 +138,7 @@ def fuse(**options: Any) -> None:
     _run(save=True, **options)
 
 
-@click.command(cls=PermutingCommand, context_settings=CONTEXT)
+@click.command(cls=common.PermutingCommand, context_settings=common.CONTEXT)
 @click.version_option(package_name="mvemo", prog_name="mvemo-cv")
 @stage_two_options
 def cv(**options: Any) -> None:
@@ -178,7 +160,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
 
     refuse_unfinished(features)
     models, folds, about = (options[name] for name in ("models", "folds", "about"))
-    names = None if models is None else comma_separated(models)
+    names = None if models is None else common.comma_separated(models)
     if names == ():
         raise BadOption(f"--models {models!r}: expected at least one name")
     final = None
@@ -214,7 +196,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
                 fold_file=folds if isinstance(folds, Path) else None,
                 final=final,
                 save_heads=save,
-                paper=(options["latex"], options["markdown"], table_style(options)),
+                paper=(options["latex"], options["markdown"], common.table_style(options)),
                 figures=options["figures"],
                 mlflow=options["mlflow"],
                 media=options["media"],
@@ -257,12 +239,14 @@ def _refuse_missing(
 @click.command()
 @argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...", callback=_refuse_missing)
 @option(
-    "--out", type=OUT_FOLDER, help="Also write comparison.json and comparison.txt into this folder."
+    "--out",
+    type=common.OUT_FOLDER,
+    help="Also write comparison.json and comparison.txt into this folder.",
 )
 @option(
     "--resamples",
     "n_resamples",
-    type=COUNT,
+    type=common.COUNT,
     default=2000,
     help="Number of bootstrap resamples.",
 )
@@ -272,7 +256,7 @@ def _refuse_missing(
     default=0,
     help="Seed of the bootstrap.",
 )
-@paper_options
+@common.paper_options
 def compare(
     runs: tuple[str, ...],
     out: Path | None,
@@ -305,7 +289,7 @@ def compare(
     comparison = compare_runs(runs, n_resamples=n_resamples, seed=seed)
     table = format_run_comparison(comparison)
     click.echo(table)
-    paper = options["latex"], options["markdown"], table_style(options)
+    paper = options["latex"], options["markdown"], common.table_style(options)
     write_paper(comparison_tables(comparison), *paper)
     if out is not None:
         values = dump_json(run_comparison_dict(comparison))

@@ -1,4 +1,4 @@
-"""Commands ``mvemo labels`` and ``mvemo manifest relabel``: find wrong labels and correct them."""
+"""Commands on faulty data: ``mvemo labels``, ``manifest relabel``, ``audit`` and ``learn``."""
 
 from __future__ import annotations
 
@@ -11,20 +11,7 @@ import click
 from click import argument, option
 
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.commands.options import (
-    COUNT,
-    CSV_FILE,
-    INPUT,
-    INPUT_FILE,
-    PATH,
-    TABLE_FILE,
-    comma_separated,
-    flag,
-    force_option,
-    refuse_replacing,
-    root_option,
-    set_option,
-)
+from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.console.messages import tell_note
 
 if TYPE_CHECKING:
@@ -36,9 +23,13 @@ SHOWN = 20
 
 
 @click.command()
-@argument("features", type=INPUT)
-@option("--out", type=TABLE_FILE, help="Table to write, for your corrections.")
-@option("--most", type=COUNT, help="Number of labels to list.  [default: all; 20 in the terminal]")
+@argument("features", type=common.INPUT)
+@option("--out", type=common.TABLE_FILE, help="Table to write, for your corrections.")
+@option(
+    "--most",
+    type=common.COUNT,
+    help="Number of labels to list.  [default: all; 20 in the terminal]",
+)
 @option("--models", help="Comma-separated models to choose from.  [default: all]")
 @option(
     "--share",
@@ -49,20 +40,22 @@ SHOWN = 20
 @option(
     "--next",
     "unlabelled",
-    type=INPUT_FILE,
+    type=common.INPUT_FILE,
     metavar="CATALOGUE.h5",
     help="Rank clips of this file, such as one of mvemo predict --cache, to label them next.",
 )
 @option(
     "--manifest",
-    type=INPUT_FILE,
+    type=common.INPUT_FILE,
     help="Manifest with the disagreement of the annotators.  [default: that of FEATURES]",
 )
-@option("--annotators", type=COUNT, help="Annotators per clip, if the manifest does not say.")
+@option(
+    "--annotators", type=common.COUNT, help="Annotators per clip, if the manifest does not say."
+)
 @option("--profile", help="Settings, as in mvemo-cv.  [default: as FEATURES were made]")
-@flag("--json", "Print the labels as JSON.")
-@set_option
-@force_option
+@common.flag("--json", "Print the labels as JSON.")
+@common.set_option
+@common.force_option
 def labels(features: Path, out: Path | None, manifest: Path | None, **options: Any) -> None:
     """Rank the labels of FEATURES that are probably wrong, most doubtful first.
 
@@ -81,15 +74,13 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
     """
     from mvemo.cache import open_cache
     from mvemo.fuse.label_errors import FIELDS, find_label_errors
-    from mvemo.manifests.files import dump_json
     from mvemo.pipeline.stage_two import settings_for
 
     if out is not None:
-        refuse_replacing(out, options["force"])
+        common.refuse_replacing(out, options["force"])
     if options["unlabelled"] is not None:
-        _next(features, out, options)
-        return
-    models = None if options["models"] is None else comma_separated(options["models"])
+        return _next(features, out, options)
+    models = None if options["models"] is None else common.comma_separated(options["models"])
     if models == ():
         raise BadOption(f"--models {options['models']!r}: expected at least one name")
     settings = settings_for(features, options["profile"], options["overrides"])
@@ -97,16 +88,12 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
         ceilings = _ceilings(manifest, cache.table, options["annotators"])
         found = find_label_errors(cache, replace(settings, models=models), options["share"])
         records = found.records(cache.table)[: options["most"]]
-    if out is not None:
-        _write(records, FIELDS, out)
+    names = ("model", "suspects", "precision", "at_most", "auroc")
+    facts = {**{name: getattr(found, name) for name in names}, "share": options["share"]}
+    facts |= {"labels": records, "ceilings": [ceiling.record() for ceiling in ceilings]}
+    _show(records, FIELDS, out, options, facts)
     if options["json"]:
-        names = ("model", "suspects", "precision", "at_most", "auroc")
-        facts = {name: getattr(found, name) for name in names}
-        limits = [ceiling.record() for ceiling in ceilings]
-        share = options["share"]
-        click.echo(dump_json({**facts, "share": share, "labels": records, "ceilings": limits}))
         return
-    _print(records[: options["most"] or SHOWN], FIELDS)
     less = f": see --share {found.at_most:.2g}" if found.at_most < options["share"] else ""
     click.echo(
         f"\n{found.model}: if {options['share']:.0%} of the labels were wrong, "
@@ -146,47 +133,46 @@ def _cell(value: float | str | None) -> str:
     return value if isinstance(value, str) else "" if value is None else f"{value:.3g}"
 
 
-def _print(records: Sequence[dict[str, Any]], fields: Sequence[str]) -> None:
-    """Print the labels as a table."""
+def _show(
+    records: Sequence[dict[str, Any]],
+    fields: Sequence[str],
+    out: Path | None,
+    options: dict[str, Any],
+    facts: dict[str, Any],
+) -> None:
+    """Write the labels with an empty column for corrections; print `facts` as JSON, or a table."""
+    from mvemo.manifests.files import dump_json
+    from mvemo.manifests.relabel import CORRECTED
     from mvemo.manifests.text_table import align_columns
+    from mvemo.pipeline.table_files import write_rows
 
     rows = [[_cell(record[name]) for name in fields] for record in records]
-    for line in align_columns([fields, *rows], left=range(3)):
-        click.echo(line)
+    if out is not None:
+        write_rows(out, [[*fields, CORRECTED], *([*row, ""] for row in rows)])
+    if options["json"]:
+        click.echo(dump_json(facts))
+    else:
+        lines = align_columns([fields, *rows[: options["most"] or SHOWN]], left=range(3))
+        click.echo("\n".join(lines))
 
 
 def _next(features: Path, out: Path | None, options: dict[str, Any]) -> None:
     """List the clips to label next."""
     from mvemo.cache import open_cache
     from mvemo.fuse.next_labels import FIELDS, next_labels
-    from mvemo.manifests.files import dump_json
 
     with open_cache(features) as labelled, open_cache(options["unlabelled"]) as unlabelled:
         most = options["most"] or (None if out or options["json"] else SHOWN)
         records = [asdict(one) for one in next_labels(labelled, unlabelled, most)]
-    if out is not None:
-        _write(records, FIELDS, out)
-    if options["json"]:
-        click.echo(dump_json({"next": records}))
-        return
-    _print(records[: options["most"] or SHOWN], FIELDS)
-
-
-def _write(records: Sequence[dict[str, Any]], fields: Sequence[str], out: Path) -> None:
-    """Write the labels as a table, with an empty column for corrections."""
-    from mvemo.manifests.relabel import CORRECTED
-    from mvemo.pipeline.table_files import write_rows
-
-    rows = [[*(_cell(record[name]) for name in fields), ""] for record in records]
-    write_rows(out, [[*fields, CORRECTED], *rows])
+    _show(records, FIELDS, out, options, {"next": records})
 
 
 @click.command("relabel")
-@argument("file", type=PATH)
-@argument("table", type=PATH, metavar="LABELS.csv")
-@option("--out", type=CSV_FILE, required=True, help="File to write.")
-@root_option
-@force_option
+@argument("file", type=common.PATH)
+@argument("table", type=common.PATH, metavar="LABELS.csv")
+@option("--out", type=common.CSV_FILE, required=True, help="File to write.")
+@common.root_option
+@common.force_option
 def relabel_command(file: Path, table: Path, out: Path, root: Path | None, force: bool) -> None:
     """Replace labels of manifest FILE with the column `corrected` of LABELS.csv.
 
@@ -200,7 +186,143 @@ def relabel_command(file: Path, table: Path, out: Path, root: Path | None, force
     from mvemo.manifests import read_manifest, write_manifest
     from mvemo.manifests.relabel import relabel
 
-    refuse_replacing(out, force)
+    common.refuse_replacing(out, force)
     clips, n_changed = relabel(read_manifest(file, root=root, media=False), table)
     write_manifest(clips, out)
     click.echo(f"{n_changed} of {len(clips)} labels changed\nwrote {out}")
+
+
+@click.command()
+@argument("features", type=common.INPUT)
+@option("--manifest", type=common.INPUT_FILE, help="Manifest whose column split is compared, too.")
+@common.flag("--json", "Print the findings as JSON.")
+@common.flag("--strict", "Exit with code 1 if there are findings.")
+@option("--out", type=common.OUT_FILE, help="Write a corrected copy of FEATURES.")
+@common.flag("--drop-duplicates", "In the copy: keep one of several equal or nearly equal clips.")
+@common.flag("--merge-groups", "In the copy: join the groups of equal or nearly equal clips.")
+@option("--exclude", multiple=True, metavar="FEATURE", help="In the copy: leave this feature out.")
+def audit(features: Path, manifest: Path | None, out: Path | None, **options: Any) -> int:
+    """Look for faults of the data in FEATURES that make scores too good or too bad.
+
+    Lists clips with equal or nearly equal vectors in different groups, splits or classes;
+    pieces of one source in several groups or splits; features made from the labels; rows of
+    other labels, or shifted by a column; constant, repeated or wrongly scaled columns; clips
+    far from all others; features that tell groups apart better than labels; classes in too
+    few groups. Each finding states the clips and the cure.
+
+    \b
+    Examples:
+      mvemo audit work/features.h5
+      mvemo audit features.h5 --manifest clips.csv --json
+      mvemo audit features.h5 --merge-groups --out clean.h5
+    """
+    from mvemo.cache import open_cache
+    from mvemo.fuse.audit import audit_file
+    from mvemo.manifests.files import dump_json
+    from mvemo.manifests.text_table import listed
+
+    corrections = [name for name in ("drop_duplicates", "merge_groups", "exclude") if options[name]]
+    if bool(corrections) != (out is not None):
+        raise BadOption(
+            "--out needs --drop-duplicates, --merge-groups or --exclude: give one of them"
+            if out is not None
+            else f"--{corrections[0].replace('_', '-')} needs --out FILE for the corrected copy"
+        )
+    with open_cache(features) as cache:
+        names = cache.names()
+    for name in options["exclude"]:
+        if name not in names:
+            listing = ", ".join(names)
+            raise BadOption(f"--exclude {name}: unknown feature; expected one of {listing}")
+    findings = audit_file(features, manifest)
+    if options["json"]:
+        click.echo(dump_json({"findings": [finding.record() for finding in findings]}))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.message}.")
+            if finding.clips:
+                click.echo(f"  clips: {listed(finding.clips)}")
+            click.echo(f"  cure: {finding.cure}")
+        if not findings:
+            click.echo(f"{features}: no faults of the data were found")
+    if out is not None:
+        _write_corrected(features, out, findings, options)
+    return int(options["strict"] and bool(findings))
+
+
+def _write_corrected(features: Path, out: Path, findings: Any, options: dict[str, Any]) -> None:
+    from mvemo.cache import open_cache, select_features
+    from mvemo.fuse.audit import first_of_each
+    from mvemo.pipeline.console.messages import tell
+
+    with open_cache(features) as cache:
+        table, names = cache.table, cache.names()
+    kept = [name for name in names if name not in options["exclude"]]
+    group_of = dict(zip(table.clip_ids, table.groups, strict=True))
+    found = [finding for finding in findings if finding.feature in ("", *kept)]
+    pairs = [pair for finding in found for pair in finding.pairs]
+    clips, groups = list(table.clip_ids), {}
+    if options["drop_duplicates"]:
+        first = first_of_each(
+            [pair for finding in found if finding.feature for pair in finding.pairs]
+        )
+        clips = [clip for clip in clips if first.get(clip, clip) == clip]
+    if options["merge_groups"]:
+        first = first_of_each([(group_of[a], group_of[b]) for a, b in pairs])
+        groups = {clip: first[g] for clip, g in group_of.items() if first.get(g, g) != g}
+    select_features(features, kept, out, clips=clips, groups=groups)
+    tell(
+        f"{out}: {len(clips)} of {len(table)} clips, {len(kept)} of {len(names)} features, "
+        f"{len({group_of[clip] for clip in groups})} groups joined to others"
+    )
+
+
+@click.command()
+@argument("corrections", type=common.INPUT_FILE)
+@option(
+    "--features",
+    type=common.INPUT_FILE,
+    required=True,
+    metavar="CATALOGUE.h5",
+    help="File that mvemo predict --cache wrote with the same model.",
+)
+@common.model_option
+@option(
+    "--training",
+    type=common.INPUT,
+    metavar="FEATURES.h5",
+    help="File that the model was made of: train on its clips, too.",
+)
+@option("--out", type=common.OUT_FOLDER, required=True, help="Folder of the new model.")
+@common.flag("--json", "Print the result as JSON.")
+def learn(
+    corrections: Path,
+    features: Path,
+    model_name: str | None,
+    training: Path | None,
+    out: Path,
+    json: bool,
+) -> None:
+    """Make a new model from CORRECTIONS, a manifest of corrected predictions.
+
+    No media are read. The old and the new model are compared on the corrected clips; each is
+    scored by a model that was not made of it or its group. Without --training, the heads of
+    the model are adapted: they change only as far as the corrections show a pattern.
+
+    \b
+    Example:
+      mvemo predict songs/ --cache songs.h5 --csv songs.csv
+      mvemo learn corrections.csv --features songs.h5 --out my-model
+      mvemo predict songs/ --model my-model
+    """
+    from mvemo.fuse.final.learning import learn
+    from mvemo.manifests import read_manifest
+    from mvemo.manifests.files import dump_json
+    from mvemo.pipeline.models.boxed import pick_model
+
+    model = pick_model(model_name, task=read_manifest(corrections, media=False).task)
+    result = learn(corrections, features, model=model, out=out, training=training)
+    if json:
+        click.echo(dump_json(asdict(result)), nl=False)
+        return
+    click.echo(f"{result.text}\nmodel: {result.model}")

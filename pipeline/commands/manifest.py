@@ -23,21 +23,8 @@ from mvemo.manifests.plugins import plugins
 from mvemo.manifests.segments import TAILS
 from mvemo.manifests.splits.assignment import parts_of_groups
 from mvemo.manifests.text_table import align_columns
+from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.commands.labels import relabel_command
-from mvemo.pipeline.commands.options import (
-    COUNT,
-    CSV_FILE,
-    PATH,
-    choose_spelling,
-    column_option,
-    flag,
-    force_option,
-    old_spelling,
-    refuse_replacing,
-    root_option,
-    scale_option,
-    seed_option,
-)
 from mvemo.pipeline.console.messages import tell_note
 
 if TYPE_CHECKING:
@@ -56,8 +43,8 @@ def _ravdess(field: str) -> click.Choice[str]:
 _scheme = option(
     "--scheme", type=click.Choice(list(manifests.SCHEMES)), help="Map labels to a paper's classes."
 )
-_drop = flag("--drop-unmapped", "Leave out clips whose label the scheme does not map.")
-_infer = flag("--infer-groups", "Group clips that are named X-k-of-n by their source X.")
+_drop = common.flag("--drop-unmapped", "Leave out clips whose label the scheme does not map.")
+_infer = common.flag("--infer-groups", "Group clips that are named X-k-of-n by their source X.")
 _pattern = option(
     "--group-pattern",
     metavar="PATTERN",
@@ -66,10 +53,12 @@ _pattern = option(
     help="Group clips by a regular expression on their paths without suffix; the part in "
     "parentheses is the group, for example '(.+)_part'.",
 )
-_annotators = option("--annotators", type=COUNT, help="Annotators per clip, if no column says.")
+_annotators = option(
+    "--annotators", type=common.COUNT, help="Annotators per clip, if no column says."
+)
 _name = option("--name", help="Name of the manifest, for reports.")
-_no_media = flag("--no-media", "Do not check whether the media files exist.")
-_out = option("--out", type=CSV_FILE, required=True, help="File to write.")
+_no_media = common.flag("--no-media", "Do not check whether the media files exist.")
+_out = option("--out", type=common.CSV_FILE, required=True, help="File to write.")
 
 
 @click.group(commands=[relabel_command])
@@ -84,8 +73,8 @@ def manifest() -> None:
 
 
 @manifest.command()
-@argument("folder", type=PATH)
-@option("--out", type=CSV_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
+@argument("folder", type=common.PATH)
+@option("--out", type=common.CSV_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
 @_infer
 @_pattern
 @option(
@@ -114,9 +103,9 @@ def manifest() -> None:
 @_drop
 @_annotators
 @_name
-@flag("--no-labels", "List all media files, without labels.")
-@flag("--follow-links", "Also follow links that lead out of FOLDER.")
-@force_option
+@common.flag("--no-labels", "List all media files, without labels.")
+@common.flag("--follow-links", "Also follow links that lead out of FOLDER.")
+@common.force_option
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """Make a manifest of FOLDER, which has a folder of clips for each class.
 
@@ -131,7 +120,7 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
       mvemo manifest scan SET --layout mine.toml --no-media --out mine.csv
     """
     out = out or folder / "manifest.csv"
-    refuse_replacing(out, force)
+    common.refuse_replacing(out, force)
     named = ("channel", "modality", "intensity", "tags", "split_number")
     same = ("infer_groups", "name", "layout", "follow_links")
     scanned = manifests.scan_clips(
@@ -177,12 +166,12 @@ def list_layouts() -> None:
 
 
 @manifest.command()
-@argument("file", type=PATH)
-@column_option
-@root_option
+@argument("file", type=common.PATH)
+@common.column_option
+@common.root_option
 @_infer
 @_no_media
-@flag(
+@common.flag(
     "--duplicates",
     "Decode all clips, and list those in different groups that are nearly the same.",
 )
@@ -239,18 +228,18 @@ def check(
 
 
 @manifest.command()
-@argument("file", type=PATH)
+@argument("file", type=common.PATH)
 @option("--folds", "k", type=int, help="Number of folds.  [default: 6]")
-@old_spelling("--k", "old_k", type=int)
-@seed_option("Seed of the assignment.  [default: 0]")
-@option("--out", type=CSV_FILE, required=True, help="CSV to write: clip_id, fold.")
+@common.old_spelling("--k", "old_k", type=int)
+@common.seed_option("Seed of the assignment.  [default: 0]")
+@option("--out", type=common.CSV_FILE, required=True, help="CSV to write: clip_id, fold.")
 @option(
     "--keep",
-    type=PATH,
+    type=common.PATH,
     help="Fold file of earlier clips; clips that are still in FILE keep their folds.",
 )
-@root_option
-@force_option
+@common.root_option
+@common.force_option
 def folds(
     file: Path, k: int | None, old_k: int | None, seed: int | None, out: Path, **options: Any
 ) -> None:
@@ -263,9 +252,9 @@ def folds(
       mvemo manifest folds clips.csv --folds 6 --out folds.csv
       mvemo extract clips.csv --folds folds.csv
     """
-    refuse_replacing(out, options["force"])
+    common.refuse_replacing(out, options["force"])
     clips = manifests.read_manifest(file, root=options["root"], media=False)
-    given = choose_spelling(("--folds", k), ("--k", old_k))
+    given = common.choose_spelling(("--folds", k), ("--k", old_k))
     if seed is not None and any(clip.fold is not None for clip in clips.clips):
         tell_note(f"--seed {seed} changes nothing: {file} prescribes the folds")
     k, seed = 6 if given is None else given, seed or 0
@@ -290,18 +279,18 @@ def folds(
 
 
 @manifest.command(name="import")
-@argument("file", type=PATH)
-@column_option
+@argument("file", type=common.PATH)
+@common.column_option
 @option(
     "--task",
     type=click.Choice((*TASKS, UNLABELLED)),
     help="Kind of labels.  [default: as FILE says, otherwise recognised]",
 )
 @option("--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: detected]")
-@flag("--skip-unlabelled", "Leave out rows without a label.")
-@scale_option
+@common.flag("--skip-unlabelled", "Leave out rows without a label.")
+@common.scale_option
 @_out
-@root_option
+@common.root_option
 @_no_media
 @_infer
 @_pattern
@@ -309,7 +298,7 @@ def folds(
 @_drop
 @_annotators
 @_name
-@force_option
+@common.force_option
 def import_(
     file: Path, columns: dict[str, str], out: Path, root: Path | None, force: bool, **options: Any
 ) -> None:
@@ -324,7 +313,7 @@ def import_(
       mvemo manifest import songs.csv --column path=file --column label=mood \\
           --out clips.csv
     """
-    refuse_replacing(out, force)
+    common.refuse_replacing(out, force)
     clips = manifests.read_manifest(
         file,
         root=root,
@@ -339,7 +328,7 @@ def import_(
 
 
 @manifest.command()
-@argument("file", type=PATH)
+@argument("file", type=common.PATH)
 @option("--seconds", type=float, default=10.0, help="Length of a segment.")
 @option("--overlap", type=float, default=0.0, help="Overlap of segments in seconds.")
 @option(
@@ -351,8 +340,8 @@ def import_(
 )
 @option("--first", type=float, help="Number of seconds to use of each clip.  [default: all]")
 @_out
-@root_option
-@force_option
+@common.root_option
+@common.force_option
 def segment(
     file: Path, seconds: float, out: Path, root: Path | None, force: bool, **options: Any
 ) -> None:
@@ -367,7 +356,7 @@ def segment(
     """
     from mvemo.pipeline.clips.media_files import clip_lengths, missing_media
 
-    refuse_replacing(out, force)
+    common.refuse_replacing(out, force)
     clips = manifests.read_manifest(file, root=root, media=False)
     missing_media(clips, file)
     durations = clip_lengths(clips, lambda problem: tell_note(f"not split: {problem}"))

@@ -37,7 +37,6 @@ class NamedPath(click.Path):
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a `pathlib.Path`."""
         if value == "":
             self.fail(
                 "the path is empty: give a file or folder, or '.' for the current folder",
@@ -52,7 +51,6 @@ class InputPath(NamedPath):
     """Path that must exist, checked before the command imports a slow module."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a `pathlib.Path`."""
         path: Path = super().convert(value, param, ctx)
         # If an unfinished run left rows of a cache, opening the cache says how to get them.
         if not (path.exists() or path.with_name(f"{path.name}.parts").exists()):
@@ -77,7 +75,6 @@ class OutputPath(NamedPath):
         self._makes_folders = makes_folders
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a `pathlib.Path`."""
         path = super().convert(value, param, ctx)
         place = path if path.is_dir() else path.parent
         while self._makes_folders and not place.exists() and place != place.parent:
@@ -113,7 +110,6 @@ class TablePath(OutputPath):
         self._suffixes = suffixes
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a `pathlib.Path`."""
         path = super().convert(value, param, ctx)
         suffix = path.suffix.lower()
         if suffix in _OTHER_TABLES - {*self._suffixes}:
@@ -415,7 +411,7 @@ permute_option = flag(
 
 
 class PermutingCommand(click.Command):
-    """Command whose option --permute-labels has a number, or stands alone."""
+    """Command whose option --permute-labels has a number or no value."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Give a lone --permute-labels the number 1, so that it does not take an argument."""

@@ -11,25 +11,7 @@ import click
 from click import argument, option
 
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.commands.options import (
-    COUNT,
-    INPUT,
-    OUT_FILE,
-    OUT_FOLDER,
-    PATH,
-    TABLE_FILE,
-    backend_options,
-    column_option,
-    device_option,
-    flag,
-    model_option,
-    refuse_address,
-    rehash_option,
-    scheduler_of,
-    strict_option,
-    together,
-    weights_option,
-)
+from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.console.messages import in_json, log_event, tell
 
 if TYPE_CHECKING:
@@ -38,19 +20,19 @@ if TYPE_CHECKING:
 
 # Names of `mvemo.pipeline.prediction.annotations.FORMATS`, so that --help need not import it.
 ANNOTATIONS = ("audacity", "elan", "jams", "praat", "srt", "webvtt")
-model_options = together(
+model_options = common.together(
     [
-        model_option,
+        common.model_option,
         option(
             "--modality",
             type=click.Choice(["audio", "video", "both"]),
             default="both",
             help="Read only sound, only pictures, or both.",
         ),
-        weights_option(
+        common.weights_option(
             "Use these instead of a net's downloaded weights; for an encoder, its folder."
         ),
-        device_option,
+        common.device_option,
     ]
 )
 
@@ -61,22 +43,22 @@ model_options = together(
     nargs=-1,
     required=True,
     metavar="FILE|FOLDER|GLOB|LIST.csv...|FEATURES.h5",
-    callback=lambda context, parameter, entries: tuple(map(refuse_address, entries)),
+    callback=lambda context, parameter, entries: tuple(map(common.refuse_address, entries)),
 )
-@column_option
+@common.column_option
 @model_options
 @option(
     "--csv",
     "csv_file",
-    type=TABLE_FILE,
+    type=common.TABLE_FILE,
     help="Also write the predictions to this file (.csv, .parquet).",
 )
 @option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-@flag("--jsonl", "Print a line of JSON for each clip as soon as it is done.")
+@common.flag("--jsonl", "Print a line of JSON for each clip as soon as it is done.")
 @option(
     "--cache",
     "catalogue",
-    type=OUT_FILE,
+    type=common.OUT_FILE,
     help="Keep the clips' features in this file (.h5); the next call reads only new clips.",
 )
 @option(
@@ -85,20 +67,22 @@ model_options = together(
     help="Add sets of classes or tags, or intervals, that hold the truth for this share "
     "of new clips, such as 0.9.",
 )
-@flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
-@flag("--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips.")
-@flag("--relative", "Add ranks and scores among the clips of this call (at least 10).")
-@option("--jobs", type=COUNT, default=1, help="Number of processes that share the clips.")
+@common.flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
+@common.flag(
+    "--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips."
+)
+@common.flag("--relative", "Add ranks and scores among the clips of this call (at least 10).")
+@option("--jobs", type=common.COUNT, default=1, help="Number of processes that share the clips.")
 @option(
     "--shard",
     metavar="i/n",
     help="Predict only part i of n of the clips, for n separate jobs.",
 )
-@backend_options
-@rehash_option
-@strict_option
-@flag("--plan", "Only print the time and the memory that it would need.")
-@flag(
+@common.backend_options
+@common.rehash_option
+@common.strict_option
+@common.flag("--plan", "Only print the time and the memory that it would need.")
+@common.flag(
     "--timeline",
     "Follow the emotion over time; write a page and a CSV file for each clip.",
 )
@@ -112,7 +96,7 @@ model_options = together(
     multiple=True,
     help="Also write each timeline as a file of labels for another program.  [repeatable]",
 )
-@option("--timeline-to", type=OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
+@option("--timeline-to", type=common.OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
 def predict(
     inputs: tuple[str, ...],
     plan: bool,
@@ -160,7 +144,7 @@ def predict(
     if timeline and options["catalogue"] is not None:
         raise BadOption("--cache does not keep windows: leave out --cache or --timeline")
 
-    options["scheduler"] = scheduler_of(options)
+    options["scheduler"] = common.scheduler_of(options)
     del options["backend"]
     spread = [f"--{name} {options[name]}" for name in ("shard", "jobs", "scheduler")]
     spread = [one for one, given in zip(spread, _is_spread(options), strict=True) if given]
@@ -183,7 +167,7 @@ def predict(
                 f"{asked.features}: a feature file cannot be combined with other inputs, "
                 "--timeline, --cache or --column"
             )
-        INPUT.convert(asked.features, None, None)
+        common.INPUT.convert(asked.features, None, None)
     elif plan or timeline:
         from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
@@ -206,7 +190,7 @@ def predict(
             return _show_timelines(unread, shown)
         from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
 
-        to = timeline_to or OUT_FOLDER.convert("timelines", None, None)
+        to = timeline_to or common.OUT_FOLDER.convert("timelines", None, None)
         given = TimelineSettings(**{k: v for k, v in windows.items() if v is not None})
         return _show_timelines(write_timelines(folder, clips, settings, given, to), shown)
     on_clip = _log_clip if in_json() else None
@@ -291,14 +275,14 @@ def _finish(
 
 
 @click.command()
-@argument("file", type=PATH)
+@argument("file", type=common.PATH)
 @model_options
 @option("--of", "output", help="Class, tag or target to explain.  [default: predicted]")
 @option("--step", default=1.0, help="Seconds from range to range.")
 @option("--width", default=3.0, help="Length of a time range in seconds.")
 @option(
     "--to",
-    type=OUT_FILE,
+    type=common.OUT_FILE,
     help="Page to write.  [default: NAME.explained.html]",
 )
 def explain(
@@ -313,7 +297,7 @@ def explain(
     Example:
       mvemo explain song.mp3 --to why.html
     """
-    page = to or OUT_FILE.convert(f"{file.stem}.explained.html", None, None)
+    page = to or common.OUT_FILE.convert(f"{file.stem}.explained.html", None, None)
 
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
     from mvemo.pipeline.prediction.request import PredictRequest

@@ -13,16 +13,7 @@ from mvemo.manifests.errors import BadFile, BadOption, MissingFile
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.labels import TASKS, Task
 from mvemo.manifests.text_files import read_json
-from mvemo.pipeline.commands.options import (
-    INPUT,
-    INPUT_FILE,
-    OutputPath,
-    column_option,
-    flag,
-    paper_options,
-    scale_option,
-    table_style,
-)
+from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.provenance import provenance
 
@@ -31,7 +22,7 @@ from mvemo.pipeline.provenance import provenance
 @option(
     "--predictions",
     "files",
-    type=INPUT,
+    type=common.INPUT,
     multiple=True,
     help="Table: clip_id, label, a column of probabilities for each class (or 'predicted', the "
     "class); optional group, fold, model. May be given several times.",
@@ -39,10 +30,10 @@ from mvemo.pipeline.provenance import provenance
 @option(
     "--methods",
     "run",
-    type=INPUT,
+    type=common.INPUT,
     help="Instead of a report, print a methods paragraph and a checklist on this run's folder.",
 )
-@column_option
+@common.column_option
 @option(
     "--task",
     type=click.Choice(TASKS),
@@ -51,21 +42,21 @@ from mvemo.pipeline.provenance import provenance
 )
 @option(
     "--manifest",
-    type=INPUT_FILE,
+    type=common.INPUT_FILE,
     help="Manifest with labels and groups of the clips; the files then need no label.",
 )
 @option(
     "--out",
-    type=OutputPath(makes_folders=True),
+    type=common.OutputPath(makes_folders=True),
     help="Folder of the report; with --methods the file of the text.  [default: out; with "
     "--methods stdout]",
 )
 @option("--name", help="Name of the data set.  [default: the first file's name]")
-@scale_option
-@paper_options
-@flag("--json", "With --methods: JSON (methods, comparison, checklist) instead of Markdown.")
-@flag("--from-logits", "The tables hold logits, not probabilities.")
-@flag("--synthetic", "State in the report that the clips are generated.")
+@common.scale_option
+@common.paper_options
+@common.flag("--json", "With --methods: JSON (methods, comparison, checklist) instead of Markdown.")
+@common.flag("--from-logits", "The tables hold logits, not probabilities.")
+@common.flag("--synthetic", "State in the report that the clips are generated.")
 def report(
     files: tuple[Path, ...],
     run: Path | None,
@@ -148,7 +139,7 @@ def report(
     # The table is printed first, so that an error in writing the report does not lose it.
     click.echo(format_table(results))
     write_report(results, out)
-    paper = options["latex"], options["markdown"], table_style(options)
+    paper = options["latex"], options["markdown"], common.table_style(options)
     write_paper(results_tables(results), *paper)
     tell_stale_model(out)
     click.echo(f"\nreport: {out / 'report.html'}")

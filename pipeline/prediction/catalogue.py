@@ -11,21 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache import (
-    CacheWriter,
-    ClipTable,
-    DamagedCache,
-    FeatureSpec,
-    open_cache,
-    unfinished_run,
-)
+from mvemo import cache as caches
 from mvemo.cache.parts import locked_cache
 from mvemo.cache.spec import UNDIGESTED
-from mvemo.extract.store.contents import contents_of
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests.errors import BadOption
+from mvemo.pipeline.clips.media_files import digest_files
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
-from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import (
     LONG,
@@ -67,14 +59,14 @@ class Catalogue:
         self._records = frozenset(spec.digest for spec in stored if spec.name == RECORD)
         # If the nets are as before, their window is known without them.
         windows = (spec.params["windows"][0] for spec in stored if "windows" in spec.params)
-        self._choose(maker.wanted(maker.options.modalities), next(windows, 0.0))
+        self._choose(maker.wanted(), next(windows, 0.0))
 
     def _choose(self, features: Sequence[str], window: float) -> None:
         """Set the features to keep, and the length of a window in seconds."""
         self._window, windows = window, {"windows": [window, LONG, MOST_WINDOWS]}
         specs = [s for name in features for s in self._maker.model.variants(name)]
         # For new clips, the nets of several folds are separate features, not a crossfitted one.
-        self._specs: dict[FeatureKey, FeatureSpec] = {
+        self._specs: dict[FeatureKey, caches.FeatureSpec] = {
             (s.name, s.fold): replace(
                 s,
                 name=s.label,
@@ -88,15 +80,19 @@ class Catalogue:
         self._modalities = sorted({spec.modality for spec in specs})
         # Length in seconds; written last for each clip.
         made_of = {"features": [spec.digest for spec in self._specs.values()]}
-        self._record = FeatureSpec(RECORD, "record", "vector", 1, "mvemo predict", 2, made_of)
+        self._record = caches.FeatureSpec(
+            RECORD, "record", "vector", 1, "mvemo predict", 2, made_of
+        )
         # Reading time in seconds, day, second of the day.
-        self._read = FeatureSpec(
+        self._read = caches.FeatureSpec(
             READ, "record", "vector", 3, "mvemo predict", 1, {UNDIGESTED: True}
         )
 
     def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
         """Yield batches of (key, clip), cached clips first; keep the cache locked."""
-        content = _digest(clips)
+        digests = digest_files(clip.path for clip in clips.values())
+        # A file that cannot be read has an empty digest.
+        content = {row: digests[clip.path].digest for row, clip in clips.items()}
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
         reader = None
         if len(self._current(ids)) < len(clips):
@@ -139,10 +135,10 @@ class Catalogue:
 
     def _current(self, ids: Mapping[int, str]) -> list[int]:
         """Return the rows of the clips in the file that the last run closed."""
-        if self._record.digest not in self._records or unfinished_run(self._path)[1]:
+        if self._record.digest not in self._records or caches.unfinished_run(self._path)[1]:
             return []
         keys = {clip_id: self._record.key(clip_id) for clip_id in ids.values()}
-        with open_cache(self._path) as cache:
+        with caches.open_cache(self._path) as cache:
             current = cache.current(self._record, keys)
         return [row for row, clip_id in ids.items() if clip_id in current]
 
@@ -156,7 +152,7 @@ class Catalogue:
             names = {**self._earlier, **names}
         return dict(sorted(names.items()))
 
-    def _open(self, names: Mapping[str, str]) -> CacheWriter:
+    def _open(self, names: Mapping[str, str]) -> caches.CacheWriter:
         """Return the writer of a cache of clips, given by id with their places."""
         if self._earlier and not self._earlier.keys() & names.keys():
             raise BadOption(
@@ -164,7 +160,7 @@ class Catalogue:
                 f"{len(names)} given: use one catalogue per folder, or delete this file"
             )
         n = len(names)
-        table = ClipTable(
+        table = caches.ClipTable(
             name=NAME,
             task="multilabel",
             classes=(),
@@ -177,18 +173,18 @@ class Catalogue:
             digest="",
         )
         facts = provenance(model=self._maker.model.name)
-        if unfinished_run(self._path)[1]:
+        if caches.unfinished_run(self._path)[1]:
             # Merge the committed rows of a killed run into the file, to read them from it.
-            CacheWriter(self._path, table, provenance=facts).close()
+            caches.CacheWriter(self._path, table, provenance=facts).close()
         if self._records - {self._record.digest}:
             tell_note(
                 f"{self._path}: its features are from another model or --modality, and are "
                 "replaced: use one catalogue for each"
             )
         note_resumable()
-        return CacheWriter(self._path, table, provenance=facts)
+        return caches.CacheWriter(self._path, table, provenance=facts)
 
-    def _put(self, writer: CacheWriter, clip_id: str, clip: EmbeddedClip) -> None:
+    def _put(self, writer: caches.CacheWriter, clip_id: str, clip: EmbeddedClip) -> None:
         for feature, vector in clip.vectors.items():
             spec = self._specs[feature]
             writer.put(spec, clip_id, spec.key(clip_id), vector.astype(np.float32))
@@ -205,7 +201,7 @@ class Catalogue:
     def _kept(
         self, clips: Mapping[int, NewClip], content: Mapping[int, str], kept: Mapping[int, str]
     ) -> Iterator[tuple[int, EmbeddedClip]]:
-        with open_cache(self._path) as cache:
+        with caches.open_cache(self._path) as cache:
             ids = cache.table.clip_ids
             facts = [cache.vectors(name)[0].astype(np.float64) for name in (RECORD, READ)]
             records = np.nan_to_num(np.hstack(facts)).tolist()
@@ -235,13 +231,13 @@ class Catalogue:
             )
 
 
-def _contents(path: Path) -> tuple[dict[str, str], tuple[FeatureSpec, ...]]:
+def _contents(path: Path) -> tuple[dict[str, str], tuple[caches.FeatureSpec, ...]]:
     """Return the places by clip id in a catalogue, and the specs of its features."""
     if not path.exists():
         return {}, ()
     try:
-        opened = open_cache(path)
-    except DamagedCache:
+        opened = caches.open_cache(path)
+    except caches.DamagedCache:
         raise BadOption(
             f"{path}: is truncated or overwritten: delete it, or restore it from a copy"
         ) from None
@@ -252,16 +248,6 @@ def _contents(path: Path) -> tuple[dict[str, str], tuple[FeatureSpec, ...]]:
                 f"{cache.table.name!r}: give --cache another file"
             )
         return dict(zip(cache.table.clip_ids, cache.table.groups, strict=True)), cache.specs
-
-
-def _digest(clips: Mapping[int, NewClip]) -> dict[int, str]:
-    """Return the digest of each file's content; it is empty if the file cannot be read."""
-    # Segments of a file share its content.
-    rows = {clip.path: row for row, clip in clips.items()}
-    with Progress("digest media", len(rows), "file") as bar:
-        found = contents_of([*rows], lambda failed: bar.step(failed=int(failed)))
-    contents = {path: content.digest for path, content in zip(rows, found, strict=True)}
-    return {row: contents[clip.path] for row, clip in clips.items()}
 
 
 def _clip_id(content: str, clip: NewClip) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mvemo.extract.media.request import IN_WORDS
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.formats import format_of
 from mvemo.fuse.final.model import FinalModel
@@ -29,7 +30,6 @@ from mvemo.pipeline.prediction.windows import Progress, WindowPlan
 
 # Maximum length of a clip to explain, in seconds: each step needs another prediction.
 MOST_SECONDS = 600.0
-TITLES = {"audio": "sound", "video": "pictures"}
 # Maximum number of frames on the page.
 N_FRAMES = 8
 
@@ -78,7 +78,7 @@ class Explanation:
     def stretches(self) -> list[tuple[float, str, float]]:
         """Return (time, sound or pictures, effect) of the strongest ranges, strongest first."""
         rows = [
-            (float(self.times[row]), TITLES[modality], float(effect[row]))
+            (float(self.times[row]), IN_WORDS[modality], float(effect[row]))
             for modality, effect in self.effects.items()
             for row in self.strongest(modality)
         ]
@@ -138,7 +138,7 @@ def explanation_html(model: FinalModel, explanation: Explanation) -> str:
     most = max(float(np.abs(e).max()) for e in explanation.effects.values()) or 1.0
     curves = [
         {
-            "name": TITLES[modality],
+            "name": IN_WORDS[modality],
             "colour": page.COLOURS[i],
             "points": page.polyline(explanation.times, e, explanation.seconds, (-most, most)),
         }

@@ -64,18 +64,22 @@ class FeatureMaker:
         """Settings of reading clips."""
         return replace(load_settings("paper"), descriptors=self._descriptors)
 
-    def wanted(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
+    def wanted(self) -> tuple[str, ...]:
         """Return the features of the best predictor for each set of modalities; load no net."""
+        modalities = self.options.modalities
         sets = [*((modality,) for modality in modalities), modalities]
         best = [self.model.best(s, self.unavailable) for s in sets]
         return tuple(dict.fromkeys(name for p in best if p is not None for name in p.features))
 
-    def features_of(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
-        """Load the best predictor for each set of modalities; return the features they read."""
+    def features(self) -> tuple[str, ...]:
+        """Load the best predictor for each set of modalities; return the features they read.
+
+        Raise `BadOption` if there are none.
+        """
         missing = True
         # If a feature cannot be computed, the best of the other predictors are used.
         while missing:
-            names, missing = self.wanted(modalities), False
+            names, missing = self.wanted(), False
             for spec in (spec for name in names for spec in self.model.variants(name)):
                 try:
                     if is_net(spec):
@@ -87,11 +91,6 @@ class FeatureMaker:
                     missing = True
         if not names and self.unavailable:
             raise BadOption(next(iter(self.unavailable.values())))
-        return names
-
-    def features(self) -> tuple[str, ...]:
-        """Return the features of the settings' modalities; raise `BadOption` if there are none."""
-        names = self.features_of(self.options.modalities)
         if not names:
             wanted = " and ".join(IN_WORDS[m] for m in self.options.modalities)
             needed = dict.fromkeys(IN_WORDS[m] for p in self.model.predictors for m in p.modalities)
@@ -107,14 +106,14 @@ class FeatureMaker:
         """Read a clip, to compute the features of its windows within a context."""
         from mvemo.pipeline.prediction import windows
 
-        modalities = self.options.modalities
         features = {
             (name, spec.fold): windows.feature_of(
                 spec, self.net(spec) if is_net(spec) else None, plan
             )
-            for name in self.features_of(modalities)
+            for name in self.features()
             for spec in self.model.variants(name)
         }
+        modalities = self.options.modalities
         return windows.read_windows(clip, plan, features, self._descriptors, modalities, progress)
 
     def net(self, spec: FeatureSpec) -> Net:

@@ -29,11 +29,10 @@ def judged_words(judged: Iterable[Judged]) -> str:
         return ""
     if isinstance(known[0][1], dict):
         return f"{', '.join(_r_words(t, known) for t in known[0][1])} on {n} of your judged clips"
-    from scipy.special import betaincinv  # a slow import
+    from scipy.stats import binomtest  # a slow import
 
     k = sum({*found.moods} == {*label} for found, label in known)
-    low = 100 * betaincinv(k, n - k + 1, 0.025) if k else 0.0
-    high = 100 * betaincinv(k + 1, n - k, 0.975) if k < n else 100.0
+    low, high = (100 * end for end in binomtest(k, n).proportion_ci(method="exact"))
     share = f"{100 * k / n:.0f} %, 95 % interval {low:.0f} to {high:.0f} %"
     return f"right on {k} of {n} of your judged clips ({share})"
 
@@ -42,11 +41,11 @@ def _r_words(target: str, known: Iterable[tuple[ClipPrediction, Any]]) -> str:
     pairs = np.array([[found.ratings[target], label[target]] for found, label in known])
     if (np.ptp(pairs, axis=0) == 0).any():
         return f"no r for {target}, whose ratings are all the same"
-    from scipy.special import ndtri
+    from scipy.stats import pearsonr
 
-    z, half = np.arctanh(np.corrcoef(pairs.T)[0, 1]), ndtri(0.975) / np.sqrt(len(pairs) - 3)
-    r, low, high = np.tanh([z, z - half, z + half])
-    return f"r {r:.2f} for {target} (95 % interval {low:.2f} to {high:.2f})"
+    found = pearsonr(*pairs.T)
+    low, high = found.confidence_interval()
+    return f"r {found.statistic:.2f} for {target} (95 % interval {low:.2f} to {high:.2f})"
 
 
 def judged_in(

@@ -104,10 +104,10 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def ticks(seconds: float, most: int = 7) -> list[float]:
-    """Return round times in seconds for the ticks of an axis from 0, in at most `most` steps."""
+def ticks(seconds: float) -> list[float]:
+    """Return round times in seconds for the ticks of an axis from 0, in at most 7 steps."""
     steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
-    step = next((s for s in steps if seconds / s <= most), steps[-1])
+    step = next((s for s in steps if seconds / s <= 7), steps[-1])
     return [float(t) for t in np.arange(0.0, seconds + 1e-9, step)]
 
 

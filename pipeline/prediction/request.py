@@ -55,38 +55,32 @@ def predict(
         model, found = predict_features(
             request.model_name, request.features, MODALITIES[request.modality], request.coverage
         )
-        if on_clip is not None:
-            for prediction in found:
-                on_clip(model, prediction)
-        return model, found
-    from mvemo.pipeline.prediction.new_clips import clips_and_settings
+    else:
+        from mvemo.pipeline.prediction.new_clips import clips_and_settings, warm_up
 
-    is_spread = request.jobs > 1 or bool(request.scheduler)
-    later = request.catalogue is not None or request.shard is not None or is_spread
-    clips, folder, settings = clips_and_settings(request, later=later)
-    if request.shard is not None:
-        from mvemo.pipeline.prediction.spread import of_shard
+        is_spread = request.jobs > 1 or bool(request.scheduler)
+        later = request.catalogue is not None or request.shard is not None or is_spread
+        clips, folder, settings = clips_and_settings(request, later=later)
+        if request.shard is not None:
+            from mvemo.pipeline.prediction.spread import of_shard
 
-        clips = of_shard(clips, request.shard, folder)
-    if all(clip.problem for clip in clips):
+            clips = of_shard(clips, request.shard, folder)
+        if not all(clip.problem for clip in clips):
+            if is_spread:
+                from mvemo.pipeline.prediction.spread import predict_spread
+
+                spread = request.jobs, request.scheduler
+                return predict_spread(folder, clips, settings, *spread, on_clip)
+            if later and request.catalogue is None:
+                warm_up(folder, settings)
+            from mvemo.pipeline.prediction.run import predict_files
+
+            return predict_files(folder, clips, settings, request.catalogue, on_clip)
         model, found = unreadable(folder, clips, settings)
-        if on_clip is not None:
-            for prediction in found:
-                on_clip(model, prediction)
-        return model, found
-
-    if is_spread:
-        from mvemo.pipeline.prediction.spread import predict_spread
-
-        spread = request.jobs, request.scheduler
-        return predict_spread(folder, clips, settings, *spread, on_clip)
-    if later and request.catalogue is None:
-        from mvemo.pipeline.prediction.new_clips import warm_up
-
-        warm_up(folder, settings)
-    from mvemo.pipeline.prediction.run import predict_files
-
-    return predict_files(folder, clips, settings, request.catalogue, on_clip)
+    if on_clip is not None:
+        for prediction in found:
+            on_clip(model, prediction)
+    return model, found
 
 
 def unreadable(

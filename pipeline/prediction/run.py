@@ -31,7 +31,6 @@ from mvemo.pipeline.prediction.predictions import complete_features, predict_vec
 from mvemo.pipeline.work_folder import size_text
 
 if TYPE_CHECKING:
-    from mvemo.pipeline.prediction.embedding import BatchReader
     from mvemo.pipeline.prediction.windows import ClipWindows
 
 
@@ -57,12 +56,13 @@ def predict_files(
     readable = {row: clip for row, clip in enumerate(clips) if not clip.problem}
     if readable:
         waiting: dict[int, EmbeddedClip] = {}
-        one_by_one = on_clip is not None
-        source: BatchReader | Catalogue = (
-            _reader(maker, one_by_one)
-            if catalogue is None
-            else Catalogue(catalogue, maker, one_by_one=one_by_one)
-        )
+        source: BatchReader | Catalogue
+        if catalogue is None:
+            from mvemo.pipeline.prediction.embedding import BatchReader
+
+            source = BatchReader(maker, one_by_one=on_clip is not None)
+        else:
+            source = Catalogue(catalogue, maker, one_by_one=on_clip is not None)
         with closing(source.read(readable)) as found:
             for batch in found:
                 if maker.model.within_groups:
@@ -74,12 +74,6 @@ def predict_files(
         for row, prediction in _within_folders(maker, waiting).items():
             note(row, prediction)
     return maker.model, [predictions[row] for row in range(len(clips))]
-
-
-def _reader(maker: FeatureMaker, one_by_one: bool) -> BatchReader:
-    from mvemo.pipeline.prediction.embedding import BatchReader
-
-    return BatchReader(maker, one_by_one=one_by_one)
 
 
 def _within_folders(

@@ -60,7 +60,7 @@ class ClipWindows:
 
     clip: NewClip
     plan: WindowPlan
-    features: Mapping[FeatureKey, Feature]  # those that the clip has, after `read_windows`
+    features: Mapping[FeatureKey, Feature]  # the features of the clip after `read_windows`
     store: decoded.DecodedStore
     described: decoded.DescribedStore
     samplings: Mapping[int, FrameTimes]  # pictures by size

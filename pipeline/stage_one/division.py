@@ -1,4 +1,4 @@
-"""Division of the work of stage one: what is asked for, its shards, trainings and batches of clips.
+"""Division of the work of stage one: the request, its shards, trainings and batches of clips.
 
 Worker processes import torch while the command reads its settings, so this module does not.
 """

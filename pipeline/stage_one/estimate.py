@@ -47,7 +47,8 @@ def forecast_run(plan: planning.ExtractPlan) -> str:
     processes = _n_processes(plan)
     manifest, settings = plan.manifest, plan.settings
     extract = settings.extract
-    digests = media_files.digest_media(manifest)
+    with messages.silenced():
+        digests = media_files.digest_media(manifest)
     jobs = clip_media.decode_jobs(manifest, digests)
     if not jobs:
         raise BadOption(f"no clip can be read: {next(iter(digests.unreadable.values()))}")

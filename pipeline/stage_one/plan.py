@@ -9,6 +9,7 @@ from typing import Any
 
 from mvemo import manifests
 from mvemo.cache import ClipTable, open_cache, unfinished_run
+from mvemo.cache.table import subset
 from mvemo.extract import NetSettings, RunSettings, WeightReport, cost
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import with_fetched_weights
@@ -34,7 +35,8 @@ class ExtractPlan:
     request: ExtractRequest  # its settings include the precision chosen for the device
     manifest: manifests.Manifest
     nets: tuple[NetSettings, ...]
-    evaluation: clip_tables.Evaluation
+    table: ClipTable
+    folds: manifests.Folds | None  # None if the clips have a split, and of a part
     facts: dict[str, Any]  # provenance for the cache
     notes: tuple[str, ...]  # notes on omitted nets
     weights: tuple[WeightReport, ...]
@@ -53,10 +55,6 @@ class ExtractPlan:
         return self.request.work
 
     @property
-    def table(self) -> ClipTable:
-        return self.evaluation.table
-
-    @property
     def trainings(self) -> list[Training]:
         """Return all trainings of the run."""
         return trainings_of(self.nets, self.run, self.table.folds)
@@ -67,7 +65,8 @@ class ExtractPlan:
         return replace(
             self,
             manifest=replace(self.manifest, clips=clips),
-            evaluation=self.evaluation.part(rows),
+            table=subset(self.table, rows),
+            folds=None,
             facts={},
             numbers=tuple(rows),
         )
@@ -148,7 +147,8 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
         **({"plugins": used} if (used := used_plugins(named)) else {}),
     )
     request = replace(request, settings=settings)
-    return ExtractPlan(request, manifest, tuple(nets), evaluation, facts, tuple(notes), reports)
+    table, folds = evaluation.table, evaluation.folds
+    return ExtractPlan(request, manifest, tuple(nets), table, folds, facts, tuple(notes), reports)
 
 
 def _check_protocol(manifest: manifests.Manifest, settings: Settings) -> None:

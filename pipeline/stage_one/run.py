@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
 from mvemo.pipeline.stage_one import backends, estimate, shards, steps, tasks
 from mvemo.pipeline.stage_one.division import ExtractRequest, Training
 from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
-from mvemo.pipeline.stage_one.summary import ExtractSummary
+from mvemo.pipeline.stage_one.summary import ExtractSummary, Problem
 from mvemo.pipeline.starting_weights import tell_weights
 
 
@@ -43,14 +43,14 @@ def run_extract(request: ExtractRequest) -> ExtractSummary:
     for parent in (request.out.parent, plan.work):
         parent.mkdir(parents=True, exist_ok=True)
     devices.return_freed_memory()
-    if plan.evaluation.folds is not None:
-        write_folds(plan.evaluation.folds, plan.work / "folds.csv")
+    if plan.folds is not None:
+        write_folds(plan.folds, plan.work / "folds.csv")
     if shard is None:
         return _write(plan, plan, path)
     part = plan.part(shard.rows(plan.manifest.clip_ids))
     facts = shards.run_facts(plan.settings, plan.table, shard.count)
     folder.claim(facts, plan.table, plan.facts, force=request.force)
-    missing: tuple[tuple[str, str, str], ...] = ()
+    missing: tuple[Problem, ...] = ()
     if folder.is_done(shard, facts) and not request.force:
         tell(f"shard {shard} is already done: {path}")
     else:
@@ -58,19 +58,20 @@ def run_extract(request: ExtractRequest) -> ExtractSummary:
         folder.finish(shard, facts)
     with open_cache(path) as done:
         failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
-        features, n_clips = done.names(), len(part.manifest)
-    return ExtractSummary(path, n_clips, features, failures, missing, plan.notes, plan.work)
+        features = done.names()
+    return ExtractSummary(
+        path, len(part.manifest), features, failures, missing, plan.notes, plan.work
+    )
 
 
 def _remove_damaged(path: Path) -> None:
     """Remove a cache that is too damaged to open; other errors are left to the writer."""
-    try:
-        open_cache(path).close()
-    except DamagedCache:
-        tell_note(f"{path}: is damaged, and will be written anew")
-        path.unlink()
-    except MvemoError:
-        pass
+    with suppress(MvemoError):
+        try:
+            open_cache(path).close()
+        except DamagedCache:
+            tell_note(f"{path}: is damaged, and will be written anew")
+            path.unlink()
 
 
 def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
@@ -89,7 +90,9 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
         if spread is not None and (frozen or plan.request.scheduler):
             if frozen:
                 tell(f"nets run {plan.place()}")
-            extracted = _spread_clips(spread)
+            spread.do_clips()
+            settled = not writer.failures
+            extracted = _summary(plan, writer, spread.features, spread.missing, (), settled)
         if spread is None or not frozen:
             # This also uses the clips that workers have read.
             features = _read(part, writer)
@@ -110,7 +113,11 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
             extracted = _summary(plan, writer, features.features, missing, notes, settled)
     if spread is not None and frozen:
         # Only workers know the files' digests, but rows of equal files have equal keys.
-        _tell_same_files(plan, _row_keys(path, extracted.features))
+        with open_cache(path) as cache:
+            named = [spec for spec in cache.specs if spec.name in extracted.features]
+            keys = zip(*(cache.keys(spec.name, spec.fold) for spec in named), strict=True)
+            content = dict(zip(cache.table.clip_ids, map(b"".join, keys), strict=False))
+        _tell_same_files(plan, {clip: key.decode() for clip, key in content.items()})
     if diverged:
         raise _divergence(plan, path, diverged, extracted.features)
     return extracted
@@ -163,23 +170,11 @@ def _runnable(features: steps.FeatureWriter) -> tuple[list[NetSettings], list[st
     return nets, notes
 
 
-def _spread_clips(spread: tasks.SpreadRun) -> ExtractSummary:
-    """Read and embed all clips through `spread`, in batches."""
-    spread.do_clips()
-    plan, writer = spread.plan, spread.writer
-    failures = writer.failures
-    failed = {clip for clip, stage, _ in failures if stage.startswith("decode:")}
-    if len(failed) == len(plan.manifest):
-        clip, _, reason = failures[0]
-        raise BadOption(f"no clip could be decoded; the first, {clip}: {reason}")
-    return _summary(plan, writer, spread.features, spread.missing, (), not failures)
-
-
 def _summary(
     plan: ExtractPlan,
     writer: CacheWriter,
     features: Sequence[str],
-    missing: Sequence[tuple[str, str, str]],
+    missing: Sequence[Problem],
     notes: Sequence[str],
     settled: bool,  # True if no clip would be decoded again
 ) -> ExtractSummary:
@@ -215,14 +210,6 @@ def _tell_other_level(plan: ExtractPlan) -> None:
 def _tell_same_files(plan: ExtractPlan, content: Mapping[str, str]) -> None:
     for note in media_files.same_file_notes(plan.manifest, content):
         tell_note(note)
-
-
-def _row_keys(path: Path, features: Sequence[str]) -> dict[str, str]:
-    """Return the joined keys of each clip's rows, by clip id."""
-    with open_cache(path) as cache:
-        specs = [spec for spec in cache.specs if spec.name in features]
-        keys = zip(*(cache.keys(spec.name, spec.fold) for spec in specs), strict=True)
-        return {c: b"".join(k).decode() for c, k in zip(cache.table.clip_ids, keys, strict=False)}
 
 
 def _divergence(

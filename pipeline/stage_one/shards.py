@@ -6,7 +6,7 @@ folder can be read as one cache, because no two files hold the same row.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mvemo.manifests.files import shown, to_json_values, write_json
 from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.settings_files import dotted
 from mvemo.pipeline.stage_one.division import Shard
 
 # Settings in ``[extract]`` that do not change the result.
@@ -130,22 +131,20 @@ class ShardFolder:
 
     def _facts(self, *, ignore_damage: bool = False) -> dict[str, Any] | None:
         """Return the facts common to the existing shards, or None if there are no shards."""
-        try:
-            facts: dict[str, Any] = read_json(self._run)
-        except MissingFile:
-            return None
-        except BadFile as error:
-            if ignore_damage:
-                return None
-            raise BadFile(f"{error}: replace the shards with --force") from None
-        return facts
+        with suppress(MissingFile, *[BadFile] * ignore_damage):
+            try:
+                facts: dict[str, Any] = read_json(self._run)
+                return facts
+            except BadFile as error:
+                raise BadFile(f"{error}: replace the shards with --force") from None
+        return None
 
 
 def run_facts(settings: Settings, table: ClipTable, count: int) -> dict[str, Any]:
     """Return the facts that all shards of a run must share, as JSON values by dotted keys."""
     record = settings.record()
     folds = [table.folds.tolist(), None if table.splits is None else table.splits.tolist()]
-    facts = dict(_flat({key: record[key] for key in ("extract", "descriptors", "nets")}))
+    facts = dict(dotted({key: record[key] for key in ("extract", "descriptors", "nets")}))
     for key in _NOT_IN_RESULT:
         facts.pop(f"extract.{key}", None)
         facts.pop(f"extract.run.{key}", None)
@@ -166,12 +165,3 @@ def refuse_unfinished(path: Path) -> None:
             f"run the same command for each, the first with --shard {unfinished[0]}"
         )
     folder.refuse_changed()
-
-
-def _flat(tree: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted key and value of all entries of nested tables."""
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{start}{key}.")
-        else:
-            yield f"{start}{key}", value

@@ -40,6 +40,10 @@ _PACKAGES = ("cache", "extract", "manifests", "pipeline")
 _VARIABLES = ("MVEMO_", "CUDA_", "HIP_", "ROCR_")
 
 
+# Clip id, stage or modality, and reason.
+Problem = tuple[str, str, str]
+
+
 @dataclass(frozen=True)
 class ExtractSummary:
     """Result of a run of stage one."""
@@ -47,14 +51,11 @@ class ExtractSummary:
     path: Path  # feature cache
     clips: int  # number of clips in the manifest
     features: tuple[str, ...]  # names of features in the cache
-    failures: tuple[tuple[str, str, str], ...]  # (clip id, stage, reason)
-    # (clip id, modality, reason) of clips that lack one modality, which is not a failure.
-    missing: tuple[tuple[str, str, str], ...] = ()
-    # Notes on omitted nets, and on clips that are longer than a net's input.
-    notes: tuple[str, ...] = ()
+    failures: tuple[Problem, ...]
+    missing: tuple[Problem, ...] = ()  # clips that lack one modality, which is not a failure
+    notes: tuple[str, ...] = ()  # on omitted nets, and on clips longer than a net's input
     work: Path | None = None  # working folder whose size is shown
-    # True if a repeated run would not retry any failed clip.
-    settled: bool = False
+    settled: bool = False  # True if a repeated run would not retry any failed clip
 
     def text(self) -> str:
         """Return the text for the terminal: notes, missing modalities, failures, the file."""

@@ -19,7 +19,7 @@ from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
-from mvemo.manifests.errors import MvemoError
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.errors import ClipFailed, TaskFailed
@@ -27,6 +27,7 @@ from mvemo.pipeline.stage_one import steps
 from mvemo.pipeline.stage_one.backends import Backend, Note, RunTask
 from mvemo.pipeline.stage_one.division import Training, batch_sizes
 from mvemo.pipeline.stage_one.plan import ExtractPlan
+from mvemo.pipeline.stage_one.summary import Problem
 
 # Loaded nets of this process's last task with frozen nets.
 _frozen = embedding.FrozenNets()
@@ -44,7 +45,7 @@ class Finished:
     parts: tuple[str, ...]  # names of the committed parts
     # Expected row keys of each feature; failed clips are in the shards' failures instead.
     requested: tuple[tuple[FeatureSpec, dict[str, str]], ...]
-    missing: tuple[tuple[str, str, str], ...] = ()  # see `ClipMedia.missing`
+    missing: tuple[Problem, ...] = ()  # see `ClipMedia.missing`
 
     @classmethod
     def of(cls, writer: PartWriter, media: ClipMedia) -> Finished:
@@ -123,7 +124,7 @@ class SpreadRun:
     writer: CacheWriter
     backend: Backend
     # `ClipMedia.missing` of all tasks.
-    missing: list[tuple[str, str, str]] = field(default_factory=list)
+    missing: list[Problem] = field(default_factory=list)
     features: list[str] = field(default_factory=list)  # names of the written features
     # Errors of trainings by net.
     diverged: dict[str, TrainingDiverged] = field(default_factory=dict)
@@ -141,6 +142,11 @@ class SpreadRun:
         sizes = batch_sizes(len(plan.manifest), self.backend.processes, unit)
         with progress.Progress("clips", len(plan.manifest)) as bar:
             self._do(self._clip_tasks(sizes), bar)
+        failures = self.writer.failures
+        failed = {clip for clip, stage, _ in failures if stage.startswith("decode:")}
+        if len(failed) == len(plan.manifest):
+            clip, _, reason = failures[0]
+            raise BadOption(f"no clip could be decoded; the first, {clip}: {reason}")
 
     def do_trainings(self, media: ClipMedia, trainings: Sequence[Training]) -> None:
         """Train nets, and embed all clips with them."""

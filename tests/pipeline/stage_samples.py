@@ -53,15 +53,12 @@ def tiny_settings(*more):
 
 
 def run(program, *arguments):
-    """Run ``mvemo`` or ``mvemo-cv`` as its script does; the exit code.
-
-    Stage one's worker processes are kept for the next run: starting one takes longer than
-    what most tests have it do.
-    """
+    """Run ``mvemo`` or ``mvemo-cv`` as its script does, and return the exit code."""
     main = cli.main_cv if program == "mvemo-cv" else cli.main
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [program, *(str(a) for a in arguments)])
         if arguments[0] == "extract":
+            # Starting a worker process takes longer than its task in most tests.
             patch.setattr("mvemo.pipeline.stage_one.run.stop_workers", lambda: None)
         with pytest.raises(SystemExit) as stop:
             main()

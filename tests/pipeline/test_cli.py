@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from itertools import pairwise
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from mvemo.manifests import plugins
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline import cli
+from mvemo.pipeline import cli, stage_two
 from mvemo.pipeline.commands.options import with_shared_options
 from mvemo.pipeline.console.messages import Verbosity, note_resumable, silenced, tell, tell_note
 
@@ -112,22 +113,25 @@ def test_every_command_has_its_line_and_is_found():
         assert command.name == name
 
 
-def test_an_unknown_command_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["mvemo", "fuze"])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "unknown command 'fuze': did you mean fuse?" in line
-
-
-def test_errors_that_are_not_of_the_input_are_not_hidden():
-    assert cli.bad_input(KeyError("a")) is None
-    assert cli.bad_input(ImportError("no", name="numpy")) is None
-    assert cli.bad_input(OSError("no number")) is None
-    missing = cli.bad_input(ImportError("no", name="torch.nn"))
-    assert "pip install '.[extract]' in mvemo's folder" in missing
-    assert cli.bad_input(FileNotFoundError(2, "No such file", "a.csv")) == "a.csv: No such file"
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        # Errors that are not of the input are not hidden.
+        (KeyError("a"), None),
+        (ImportError("no", name="numpy"), None),
+        (OSError("no number"), None),
+        (
+            ImportError("no", name="torch.nn"),
+            "the package torch, which is not installed: run pip in",
+        ),
+        (FileNotFoundError(2, "No such file", "a.csv"), "a.csv: No such file"),
+        (MemoryError(), "too little memory"),
+        (ImportError("libtorch.so: failed to map segment from shared object"), "too little memory"),
+    ],
+)
+def test_errors_of_the_input_are_one_line(error, line):
+    found = cli.bad_input(error)
+    assert found is None if line is None else line in found
 
 
 @pytest.mark.parametrize("arguments", ["probe", "-q probe", "probe --quiet", "--verbose probe"])
@@ -200,6 +204,27 @@ def test_only_what_is_kept_is_promised(resumable, capsys):
     kept = "; finished work is kept: run the same command again"
     expected = f"interrupted{kept if resumable else ''}\n"
     assert (stop.value.code, capsys.readouterr().err.lstrip("\n")) == (130, expected)
+
+
+def test_demo_makes_everything_in_its_folder_by_the_profile_demo(tmp_path, monkeypatch):
+    calls = {}
+
+    def run_extract(request):
+        calls["extract"] = (request.manifest, request.settings.profile, request.work, request.out)
+        return SimpleNamespace(text=lambda: "extracted")
+
+    def run_fuse(request):
+        calls["fuse"] = (request.features, request.settings, request.out)
+        return "fused"
+
+    monkeypatch.setattr("mvemo.pipeline.stage_one.run.run_extract", run_extract)
+    monkeypatch.setattr(stage_two, "run_fuse", run_fuse)
+    monkeypatch.setattr(stage_two, "settings_for", lambda features, profile: profile)
+    done = CliRunner().invoke(cli.mvemo, ["demo", str(tmp_path / "try it")])
+    assert done.output == "extracted\n\nfused\n"
+    work, out = tmp_path / "try it" / "work", tmp_path / "try it" / "out"
+    assert calls["extract"] == (None, "demo", work, work / "features.h5")
+    assert calls["fuse"] == (work / "features.h5", "demo", out)
 
 
 class Probe:

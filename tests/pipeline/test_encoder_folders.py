@@ -46,14 +46,6 @@ def test_layers_of_a_folder_are_features_that_fuse_and_predict(tmp_path, capsys)
     assert "sad0" in capsys.readouterr().out
 
 
-def test_a_folder_that_is_none_is_told(tmp_path, capsys):
-    manifest = make_set(tmp_path / "set", clips_per_class=2)
-    assert extract(tmp_path / "work", manifest, tmp_path / "nowhere") == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    assert f"{tmp_path / 'nowhere'}: the folder of the encoder does not exist" in message
-
-
 def test_a_folder_is_described_as_any_net_is(tmp_path, capsys):
     save_encoder(tmp_path / "MERT.small", "hubert")
     save_encoder(tmp_path / "towers", "clip")
@@ -66,13 +58,3 @@ def test_a_folder_is_described_as_any_net_is(tmp_path, capsys):
     ]
     assert '"options": {"layer": 1' in text
     assert '"mean": [0.5' in text
-
-
-def test_a_study_takes_a_folder(tmp_path, capsys):
-    study = ["study", "recipes", tmp_path / "clips.csv", "--out", tmp_path / "out", "--net"]
-    assert run("mvemo", *study, f"hf:{tmp_path / 'nowhere'}") == 2
-    assert "clips.csv" in capsys.readouterr().err
-    assert run("mvemo", *study, "hf:a,hf:b") == 2
-    assert "--net 'hf:a,hf:b': expected only one net" in capsys.readouterr().err
-    assert run("mvemo", *study, "vgg") == 2
-    assert "unknown net 'vgg'" in capsys.readouterr().err

@@ -100,29 +100,24 @@ HINTS = {
     Frame: r": write it with to_csv\(FILE",
     Opened: ": give its attribute path",
 }
-FUNCTIONS = ("load", "clip_table", "extract_features", "audit", "predict")
+FUNCTIONS = ("load", "clip_table", "extract_features", "audit", "evaluate", "predict")
 
 
 @pytest.mark.parametrize("value", WRONG, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_arguments_of_a_wrong_type_are_one_line(function, value):
     got = "(int|float64)" if function == "predict" and type(value) in (list, np.ndarray) else ""
-    words = f": expected (a path|paths), got {got or type(value).__name__}"
-    with pytest.raises(TypeError, match=words + HINTS.get(type(value), "$")) as caught:
+    expected, hint = "(a path|paths)", HINTS.get(type(value), "$")
+    if function == "evaluate":
+        expected, hint = "the path of a feature file, or features with their labels y", "$"
+    words = f": expected {expected}, got {got or type(value).__name__}"
+    with pytest.raises(TypeError, match=words + hint) as caught:
         getattr(mvemo, function)(value)
     assert isinstance(caught.value, WrongType)
 
 
-@pytest.mark.parametrize("value", WRONG, ids=lambda value: type(value).__name__)
-def test_features_without_labels_are_a_path(value):
-    with pytest.raises(
-        WrongType, match=f"or features with their labels y, got {type(value).__name__}"
-    ):
-        mvemo.evaluate(value)
-
-
 @pytest.mark.parametrize("text", ["", "a\0b", "\ud800.csv"])
-@pytest.mark.parametrize("function", [*FUNCTIONS[:-1], "evaluate"])
+@pytest.mark.parametrize("function", FUNCTIONS[:-1])
 def test_texts_that_are_no_path(function, text):
     with pytest.raises(BadOption, match="cannot be a path"):
         getattr(mvemo, function)(text)

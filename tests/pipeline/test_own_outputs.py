@@ -12,7 +12,6 @@ from stage_samples import rewrite, run, tiny_demo, tiny_settings
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.nets import build_net
 from mvemo.fuse import EvaluationSettings, evaluate
-from mvemo.fuse.errors import LeakError
 
 NET = "music1d-outputs"
 
@@ -97,14 +96,3 @@ def test_a_frozen_net_takes_the_place_of_a_trained_one_s_outputs(demo, work):
         assert cache.spec("music1d").protocol == "frozen"
         # Its last layer was trained for other classes, or not at all.
         assert NET not in cache.names()
-
-
-def test_a_net_by_itself_is_under_the_leak_guard(demo, work):
-    features = extract(demo, work, "shared", "--protocol", "shared")
-    with open_cache(features) as cache:
-        settings = EvaluationSettings(n_resamples=0, models=("music1d", NET))
-        with pytest.raises(LeakError, match="music1d"):
-            evaluate(cache, settings)
-        results = evaluate(cache, replace(settings, allow_leak=True))
-        assert results.leaky
-        assert [m.name for m in results.models] == ["music1d", NET]

@@ -97,7 +97,7 @@ def test_sound_alone_is_predicted_by_a_model_of_sound(made, predicted):
     assert "cannot be read as media" in text["error"]
 
 
-def test_a_feature_file_is_predicted_as_its_media_are(made, tmp_path, capsys, predicted):
+def test_a_feature_file_is_predicted_as_its_media_are(made, tmp_path, capsys, predict, predicted):
     manifest = read_manifest(made / "demo" / "manifest.csv")
     from_media = predicted(made, *map(manifest.media_path, manifest.clips))
     carried = shutil.copy(made / "work" / "features.h5", tmp_path / "carried.h5")
@@ -107,6 +107,8 @@ def test_a_feature_file_is_predicted_as_its_media_are(made, tmp_path, capsys, pr
         assert features["proba"] == pytest.approx(media["proba"], abs=1e-5)
         assert features["model"] == media["model"]
         assert features["confidence"] is None
+    lines = predict(made, carried, "--jsonl").out.splitlines()
+    assert [json.loads(line)["path"] for line in lines] == [r["path"] for r in from_features]
     sound = predicted(made, carried, "--modality", "audio")
     assert {record["model"].rpartition("/")[2] for record in sound} == {"music1d"}
     assert "without c3d" in sound[0]["notes"][1]
@@ -327,6 +329,8 @@ def test_where_nothing_can_be_predicted_the_exit_code_is_2(made, tmp_path, capsy
     shown = predict(made, *inputs, ends=2).out
     assert "empty: the folder has no media files" in shown
     assert "none.mp3: no such file" in shown
+    line = predict(made, tmp_path / "none.mp3", "--jsonl", ends=2).out
+    assert json.loads(line)["error"] == "no such file"
     shown = predict(made, made / "song.wav", "--modality", "video", ends=2).out
     assert "pictures: no video stream" in shown
     assert run("mvemo", "predict", made / "song.wav", "--model", tmp_path) == 2
@@ -377,9 +381,3 @@ def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys, program)
     other = ["--weights", f"c3d={tmp_path / 'other.npz'}"]
     assert run("mvemo", *predict, *pictures, *other) == 2
     assert "differ from those that the model was trained with" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("option", ["--song-level", "--permute-labels"])
-def test_a_model_is_of_clips_with_their_labels(made, option, capsys):
-    assert run("mvemo", "fuse", made / "work" / "features.h5", "--final", option) == 2
-    assert f"--final cannot be combined with {option}" in capsys.readouterr().err

@@ -109,6 +109,10 @@ def test_the_table_of_ratings_says_what_the_numbers_are():
     assert "in brackets: 90% prediction interval of each rating" in table
     (line, *_) = legend(MODEL, PREDICTIONS)[1:]
     assert line.startswith("lld: R2 0.500 (0.400 to 0.600) on clips that it was not")
+    # The cost of choosing the model is in what to expect.
+    chosen = replace(MODEL, facts={**MODEL.facts, "nested": {"model": "lld", "mean": 0.42}})
+    assert "by lld: about 42% of the" in predictions_table(chosen, PREDICTIONS)
+    assert predictions_table(MODEL, PREDICTIONS[1:]) == "not predicted: b.mp3: no such file"
 
 
 PER_GROUP = {
@@ -150,15 +154,6 @@ def test_what_was_measured_replaces_what_to_expect_and_other_music_is_told_if_as
     lines = legend(model, PREDICTIONS)
     assert "On film music: 16 % of 150 clips are right." in lines
     assert "Unknown on yours: judge 20 clips to see." in lines
-
-
-def test_without_a_prediction_nothing_is_said_of_the_model():
-    assert predictions_table(MODEL, PREDICTIONS[1:]) == "not predicted: b.mp3: no such file"
-
-
-def test_the_cost_of_choosing_the_model_is_in_what_to_expect():
-    facts = {**MODEL.facts, "nested": {"model": "lld", "mean": 0.42}}
-    assert "by lld: about 42% of the" in predictions_table(replace(MODEL, facts=facts), PREDICTIONS)
 
 
 def test_distances_of_unlike_clips_are_left_to_the_records(monkeypatch):

@@ -52,18 +52,20 @@ def fetched(home):
     return home
 
 
-@pytest.mark.parametrize("protocol", ["crossfit", "shared", "holdout"])
-def test_nets_that_are_trained_start_at_random(fetched, protocol):
-    settings = NetSettings("musicnn")
-    assert with_fetched_weights(settings, RunSettings(protocol=protocol)) == settings
-
-
-def test_fetched_weights_are_used_where_frozen_and_no_file_is_named(fetched):
-    frozen = RunSettings(protocol="frozen")
-    assert with_fetched_weights(NetSettings("musicnn"), frozen).weights == FETCHED
-    named = NetSettings("musicnn", weights="mine.npz")
-    assert with_fetched_weights(named, frozen) == named
-    assert with_fetched_weights(NetSettings("i3d"), frozen).weights == ""
+@pytest.mark.parametrize(
+    ("net", "protocol", "weights", "used"),
+    [
+        *(("musicnn", protocol, "", "") for protocol in ("crossfit", "shared", "holdout")),
+        ("musicnn", "frozen", "", FETCHED),
+        ("musicnn", "frozen", "mine.npz", "mine.npz"),
+        ("i3d", "frozen", "", ""),
+    ],
+)
+def test_fetched_weights_are_used_where_frozen_and_no_file_is_named(
+    net, protocol, weights, used, fetched
+):
+    settings = NetSettings(net, weights=weights)
+    assert with_fetched_weights(settings, RunSettings(protocol=protocol)).weights == used
 
 
 def test_a_net_to_be_trained_can_start_from_them(fetched):
@@ -104,14 +106,6 @@ def test_processes_embed_with_fetched_weights_and_no_option(tmp_path, fetched, c
             assert present.all()
             assert values.shape[1] == dim
             assert np.isfinite(values).all()
-
-
-def test_without_weights_the_line_says_how_to_get_them(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "none"))
-    assert run("mvemo", "extract", "--protocol", "frozen", "--nets", "musicnn") == 2
-    line = capsys.readouterr().err.strip()
-    assert "download them with 'mvemo weights get musicnn', give --weights musicnn=FILE" in line
-    assert "\n" not in line
 
 
 def laptop_run(folder):

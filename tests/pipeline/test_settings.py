@@ -45,13 +45,6 @@ def test_views_are_settings_of_a_net():
     overrides = ["nets.rnn.views=3", "nets.rnn.layout=dense", "nets.rnn.pooling=mean+std"]
     settings = load_settings("paper", overrides)
     assert settings.nets["rnn"].view == ViewSettings(views=3, layout="dense", pooling="mean+std")
-    for override, says in (
-        ("nets.rnn.views=0", "nets.rnn.views is 0: it must be 1 or more"),
-        ("nets.rnn.rate=2.0", "rnn: rate is 2.0, but only video nets have a rate"),
-        ("nets.rnn.layout=sideways", "one of start, spread, dense"),
-    ):
-        with pytest.raises(BadOption, match=says):
-            load_settings("paper", [override])
 
 
 def test_choi_s_net_is_a_profile_of_its_own():
@@ -76,6 +69,9 @@ def test_overrides_reach_their_setting_in_its_type():
 @pytest.mark.parametrize(
     ("override", "says"),
     [
+        ("nets.rnn.views=0", "nets.rnn.views is 0: it must be 1 or more"),
+        ("nets.rnn.rate=2.0", "rnn: rate is 2.0, but only video nets have a rate"),
+        ("nets.rnn.layout=sideways", "one of start, spread, dense"),
         ("extract.fold=4", "extract.fold: unknown setting; expected one of protocol"),
         ("nets.i4d.lr=1", "unknown net 'i4d': expected one of c3d"),
         ("extract.folds=true", "expected an integer, got True"),

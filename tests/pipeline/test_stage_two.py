@@ -10,8 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from feature_samples import crossfit_cache, make_table, spec, write_cache
-from feature_samples import features as vectors
+from feature_samples import crossfit_cache, make_table
 from stage_samples import run
 
 from mvemo.cache import open_cache
@@ -77,7 +76,6 @@ def test_the_two_commands_agree(features, fused, tmp_path):
         (["--folds", "5"], "trained for 2 folds, not 5: give --folds 2"),
         (["--models", "c3d,resnet"], "unknown model 'resnet'"),
         (["--protocol", "frozen"], "expected features of protocol frozen, got crossfit"),
-        (["--set", "fuse.D=3"], "fuse.D: unknown setting"),
     ],
 )
 def test_wrong_options_are_one_line(features, tmp_path, capsys, options, said):
@@ -146,28 +144,6 @@ def test_the_table_is_printed_also_if_the_report_cannot_be_written(
     shown = capsys.readouterr()
     assert "accuracy" in shown.out
     assert "no space left on the disk" in shown.err
-
-
-def test_files_that_are_no_cache_are_one_line(tmp_path, capsys):
-    (tmp_path / "text.h5").write_text("no cache")
-    for name in ("none.h5", "text.h5"):
-        assert run("mvemo-cv", tmp_path / name, "--out", tmp_path / "o") == 2
-        (error,) = capsys.readouterr().err.strip().splitlines()
-        assert name in error
-    assert not (tmp_path / "o").exists()
-
-
-def test_shared_nets_are_refused_and_then_marked(tmp_path, capsys):
-    table = make_table()
-    shared = spec("c3d", 12, "shared", None, table.clip_ids)
-    write_cache(tmp_path / "features.h5", table, [(shared, vectors(table, "c3d"))])
-    assert run("mvemo-cv", tmp_path / "features.h5", "--out", tmp_path / "o") == 2
-    assert "--protocol shared" in capsys.readouterr().err
-    arguments = [tmp_path / "features.h5", "--protocol", "shared", "--out", tmp_path / "o"]
-    arguments += ["--models", "c3d"]
-    assert run("mvemo-cv", *arguments) == 0
-    assert "optimistic" in capsys.readouterr().out.lower()
-    assert "optimistic" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8").lower()
 
 
 def test_help_and_stage_two_load_none_of_stage_one(features, tmp_path):

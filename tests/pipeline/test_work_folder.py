@@ -32,8 +32,12 @@ def test_the_size_is_told(work):
     assert measure_work(work) == WorkSize(3 << 20, 2 << 20)
     text = "5 MiB: decoded media 3 MiB, trained nets 2 MiB"
     assert check_work(work).text.endswith(f"; it takes {text}")
-    summary = ExtractSummary(work / "features.h5", 1, ("c3d",), (), work=work)
-    assert f"{work} takes {text}; 'mvemo cache clean-work {work}'" in summary.text()
+    absent = ("song", "video", "no video stream")
+    summary = ExtractSummary(work / "features.h5", 13, ("c3d",), (), (absent,), work=work).text()
+    assert f"{work} takes {text}; 'mvemo cache clean-work {work}'" in summary
+    lacks = "1 of 13 clips have no video, which counts as missing, not as failed; the first, song: "
+    assert f"{lacks}no video stream\n" in summary
+    assert "failures" not in summary
     assert measure_work(work / "none") == WorkSize(0, 0)
 
 

@@ -9,14 +9,20 @@ import mvemo
 from mvemo.cache import CacheWriter, ClipTable, FeatureSpec, import_feature, open_cache
 
 
+def table_of(n, run=2, ids="c{}", folds=None):
+    """Return a table of `n` clips, whose label changes after each `run` clips."""
+    return ClipTable(
+        "made", "multiclass", ("calm", "tense"), tuple(ids.format(i) for i in range(n)),
+        tuple(f"g{i // 2}" for i in range(n)), np.arange(n) // run % 2,
+        np.full(n, -1) if folds is None else folds, 0 if folds is None else 2,
+    )  # fmt: skip
+
+
 @pytest.fixture
 def features(tmp_path):
     """Two features of 120 clips; in `timbre`, four clips are copies of clips of other groups."""
     rng, n = np.random.default_rng(0), 120
-    table = ClipTable(
-        "made", "multiclass", ("calm", "tense"), tuple(f"c{i}" for i in range(n)),
-        tuple(f"g{i // 2}" for i in range(n)), np.arange(n) // 2 % 2, np.full(n, -1), 0,
-    )  # fmt: skip
+    table = table_of(n)
     values = rng.normal(size=(n, 24)).astype(np.float32)
     values[[60, 61, 90]] = values[[0, 0, 60]] = values[[0, 0, 0]]
     import_feature(tmp_path / "f.h5", "timbre", "audio", values, table=table)
@@ -89,10 +95,7 @@ def test_options_that_do_not_fit(features, program, tmp_path, monkeypatch, optio
 def test_groups_of_trained_nets_are_not_joined_across_their_folds(tmp_path, program):
     n = 40
     folds = np.arange(n) // 2 % 2
-    table = ClipTable(
-        "made", "multiclass", ("calm", "tense"), tuple(f"c{i}" for i in range(n)),
-        tuple(f"g{i // 2}" for i in range(n)), np.arange(n) // 4 % 2, folds, 2,
-    )  # fmt: skip
+    table = table_of(n, 4, folds=folds)
     values = np.random.default_rng(0).normal(size=(n, 8)).astype(np.float32)
     values[2] = values[0]
     with CacheWriter(tmp_path / "f.h5", table) as writer:
@@ -103,9 +106,8 @@ def test_groups_of_trained_nets_are_not_joined_across_their_folds(tmp_path, prog
             )
             for clip, row in zip(table.clip_ids, values, strict=True):
                 writer.put(spec, clip, spec.key(clip), row)
-    out = program(
-        "mvemo", "audit", tmp_path / "f.h5", "--merge-groups", "--out", tmp_path / "c.h5", ends=2
-    )
+    words = ("audit", tmp_path / "f.h5", "--merge-groups", "--out", tmp_path / "c.h5")
+    out = program("mvemo", *words, ends=2)
     assert "were trained for folds that divide the new groups" in out.err
 
 

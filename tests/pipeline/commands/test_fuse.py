@@ -91,7 +91,6 @@ def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, capsys,
     ("options", "said"),
     [
         (["--set", "fuse.class_weight=balanced"], "class_weight 'balanced' of heads needs the"),
-        (["--models", ","], "--models ',': expected at least one name"),
         (["--song-level"], "--song-level needs the task multiclass, got regression"),
     ],
 )
@@ -112,17 +111,3 @@ def test_ratings_have_repeats_and_learning_curves(cache, tmp_path, program):
     assert held["provenance"]["settings"]["head"]["choose_C"] is True
     assert len(held["repeats"]) == 2
     assert {"fraction", "clips", "r2_macro", "deviation"} == set(held["learning_curve"]["made"][0])
-
-
-def test_dresses_of_the_clips_are_given_with_a_model(cache, tmp_path, capsys):
-    x, folder = np.load(cache.parent / "x.npy"), tmp_path
-    dressed = tuple(Clip(f"clip {i}@mp3", f"{i}.mp3", (0.0, 0.0), group=f"{i}") for i in range(60))
-    manifest = Manifest("made", "regression", ("arousal", "valence"), dressed, folder)
-    write_manifest(manifest, folder / "dressed.csv")
-    np.save(folder / "x.npy", x + 0.1)
-    made = ["cache", "import", folder / "d.h5", "--manifest", folder / "dressed.csv"]
-    made += ["--feature", "made", "--modality", "audio", folder / "x.npy"]
-    assert run("mvemo", *made) == 0
-    fuse = ["fuse", cache, "--folds", "3", "--set", "fuse.n_resamples=0", "--out", folder / "out"]
-    assert run("mvemo", *fuse, "--dresses", folder / "d.h5") == 2
-    assert "needs a model: add --final" in capsys.readouterr().err

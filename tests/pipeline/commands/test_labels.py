@@ -96,7 +96,6 @@ def test_transfer_between_files(cache, program):
         (["study", "transfer", "{a}", "{a}"], "expected two or more different files of features"),
         (["study", "transfer", "{a}", "{b}", "--scheme", "x"], "unknown scheme 'x'; expected one"),
         (["study", "transfer", "{a}", "{b}"], "b: expected classes, or valence and arousal with"),
-        (["labels", "{a}", "--models", ","], "--models ',': expected at least one name"),
         (["labels", "{a}", "--manifest", "{m}"], "b.csv: has none of the clips of a"),
         (["labels", "{a}", "--out", "{m}"], "b.csv: already exists"),
     ],

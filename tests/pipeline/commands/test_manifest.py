@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from mvemo.extract.duplicates import Search
 from mvemo.manifests import BadManifest, Clip, Manifest, read_folds, read_manifest
-from mvemo.manifests.errors import BadOption, MissingFile
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands.manifest import manifest, not_compared_lines
 from mvemo.pipeline.console.messages import Verbosity, running
 
@@ -57,21 +57,90 @@ def test_scan_check_folds(clips, tmp_path):
     assert (folds.k, folds.seed) == (3, 1)
 
 
-def test_columns_of_own_tables_are_told_or_asked_for(tmp_path):
-    path, out = tmp_path / "own.csv", tmp_path / "clips.csv"
-    path.write_text("file;V;A;mood\na.mp3;1,5;2;x\nb.mp3;2;3;y\n")
-    for name in ("a.mp3", "b.mp3"):
-        (tmp_path / name).write_bytes(b"x")
-    done = run("check", path, ends=2)
-    question = "ratings in 'V', 'A', classes in 'mood': give --task regression, or --task multi"
-    assert question in done.stderr.splitlines()[0]
-    done = run("import", path, "--task", "regression", "--out", out)
-    assert "valence: ratings in 'V' (1.5 to 2); another column: --column valence=" in done.stderr
-    assert read_manifest(out).labels.tolist() == [[1.5, 2], [2, 3]]
-    path.write_text("file;mood;genre\na.mp3;calm;x\nb.mp3;tense;x\n")
-    assert "  calm   1" in run("check", path, "--column", "label=mood").stdout
-    done = run("check", path, "--column", "label=none", ends=2)
-    assert "no column 'none' for label" in done.stderr
+MOODS = "file;mood;genre\na.mp3;calm;x\nb.mp3;tense;x\n"
+RATED = "clip_id,valence,arousal,valence_std\n1,2,5,1\n2,4,5,0.5\n3,7,1,1\n"
+GROUPS = ("The Portait of a Lady", "The Portrait of a Lady", "Symphony 1", "Symphony 2", "Act I")
+# Table, words of the command before and after its name, exit code, and a part of what is printed.
+COMMANDS = [
+    (
+        "path,label\na.mp4,y\n" + "".join(f"../{i}.mp4,x\n" for i in range(40)) + "a.mp4,\n",
+        "check --no-media",
+        2,
+        "{t}:3: path '../0.mp4' is not below the media root {r}: give their folder with --root "
+        "(and 39 more lines like it)\n{t}:43: empty label: leave the row out with",
+    ),
+    # Equal messages are one line sooner.
+    ("path,label\n" + "a.mp4,x,1\n" * 7, "check --no-media", 2, "{t}:2: the row has 3 cells, the "),
+    (
+        "path,label\n" + "".join(f"/far/{i}.mp4,{'xy'[i % 2]}\n" for i in range(9)),
+        "check",
+        2,
+        "{t}: none of the 9 paths is below the media root {r} (the first is '/far/0.mp4' in line "
+        "2): give their folder with --root\n{t}: 9 problems\n",
+    ),
+    ("file;V;A;mood\na.mp3;1,5;2;x\nb.mp3;2;3;y\n", "check --no-media", 2, "give --task regr"),
+    (MOODS, "check --no-media --column label=mood", 0, "  calm   1\n"),
+    (MOODS, "check --no-media --column label=none", 2, "no column 'none' for label"),
+    (
+        "path,label,group\n"
+        + "".join(f"{i}.mp3,{'ab'[i % 2]},{g}\n" for i, g in enumerate(GROUPS)),
+        "check --no-media",
+        0,
+        f"note: groups {GROUPS[0]!r} and {GROUPS[1]!r} are probably the same: pieces of one song "
+        "in training and test make scores too high; give both the same name\n",
+    ),
+    (RATED, "check --no-media", 0, "the number of annotators is unknown"),
+    (RATED, "import --no-media --annotators 10 --out {o}", 0, "with 10 annotators R2"),
+    (MOODS, "import --no-media --column label=mood --out {o}", 0, "wrote {o}"),
+    (
+        "id,file,joy\n7,7.mp3,0.5\n8,8.mp3,0.25\n",
+        "import --no-media --task regression --column clip_id=id --column valence=joy --out {o}",
+        0,
+        "valence  0.25 to 0.5, mean 0.375",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "words", "ends", "message"), COMMANDS)
+def test_commands_on_tables(text, words, ends, message, tmp_path):
+    names = {"t": tmp_path / "own.csv", "o": tmp_path / "out.csv", "r": repr(str(tmp_path))}
+    names["t"].write_text(text)
+    command, *options = (word.format(**names) for word in words.split())
+    done = run(command, names["t"], *options, ends=ends)
+    assert message.format(**names) in done.stderr + done.stdout
+    assert names["o"].exists() == ("--out" in words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--column path", "expected OURS=THEIRS"),
+        ("--column path=a --column path=b", "given twice"),
+        ("--column path=gone --column label=mood", "no column 'gone' for path"),
+        ("--column path=file --column label=mood", "none of the 2 media files is below"),
+    ],
+)
+def test_imports_that_are_refused(tmp_path, words, message):
+    (tmp_path / "own.csv").write_text(MOODS)
+    command = ("import", tmp_path / "own.csv", *words.split(), "--out", tmp_path / "m.csv")
+    assert message in refused(*command, kind=(BadManifest, BadOption))
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_a_clip_that_starts_after_its_files_end_is_found(tmp_path):
+    soundfile.write(tmp_path / "b.wav", [0.0] * 8000, 8000)
+    table = tmp_path / "m.csv"
+    table.write_text("path,label,start,duration\nb.wav,calm,0.5,0.5\nb.wav,tense,3,1\n")
+    done = run("check", table, ends=2)
+    assert "starts at 3 s, but its file ends at 1.00 s" in done.stderr
+    run("check", table, "--no-media")
+
+
+def test_clips_that_were_not_compared_are_counted(tmp_path):
+    clips = tuple(Clip(f"{i}", f"{i}.mp3", ("a",), f"{i}") for i in range(25))
+    search = Search((), tuple((f"{i}", "video", "no video stream") for i in range(24)))
+    (line,) = not_compared_lines(Manifest("songs", "multiclass", ("a",), clips, tmp_path), search)
+    assert line == "24 clips: only sound was compared; the first, 0: no video stream"
 
 
 def test_segments_of_cal500exp_are_measured(tmp_path):
@@ -99,49 +168,6 @@ def test_nothing_is_replaced_unasked(clips):
     assert (clips / "manifest.csv").read_text() == before
     run("scan", clips, "--infer-groups", "--force")
     assert (clips / "manifest.csv").read_text() != before
-
-
-def test_check_prints_every_problem_and_exits_2(clips):
-    path = clips / "bad.csv"
-    path.write_text("path,label\nnone.mp4,x\n../y.mp4,\nHappy/v H0-1-of-2.mp4,z\n")
-    done = run("check", path, ends=2)
-    lines = done.stderr.splitlines()
-    assert [line.split(": ")[0] for line in lines[:-1]] == [f"{path}:{n}" for n in (2, 3, 3, 3)]
-    assert lines[-1] == f"{path}: 4 problems"
-    refused("check", clips / "none.csv", kind=MissingFile)
-
-
-def test_check_names_the_root_once_where_every_path_leaves_it(tmp_path):
-    path = tmp_path / "lists" / "far.csv"
-    path.parent.mkdir()
-    media = tmp_path / "media"
-    rows = [f"{media}/{i}.mp4,{'xy'[i % 2]}" for i in range(136)]
-    path.write_text("\n".join(["path,label", *rows]))
-    done = run("check", path, ends=2)
-    assert done.stderr == (
-        f"{path}: none of the 136 paths is below the media root {str(path.parent)!r} "
-        f"(the first is '{media}/0.mp4' in line 2): give their folder with --root\n"
-        f"{path}: 136 problems\n"
-    )
-    media.mkdir()
-    for i in range(136):
-        (media / f"{i}.mp4").write_bytes(b"x")
-    run("check", path, "--root", media)
-
-
-def test_check_tells_a_problem_of_many_lines_once(clips):
-    path = clips / "bad.csv"
-    rows = [f"../{i}.mp4,x" for i in range(40)]
-    path.write_text("\n".join(["path,label", "Happy/v H0-1-of-2.mp4,y", *rows, "a.mp4,"]))
-    first, second, last = run("check", path, "--no-media", ends=2).stderr.splitlines()
-    assert first.startswith(f"{path}:3: path '../0.mp4' is not below the media root")
-    assert first.endswith("with --root (and 39 more lines like it)")
-    assert second.startswith(f"{path}:43: empty label: leave the row out with")
-    assert last == f"{path}: 41 problems"
-    # Equal messages are one line sooner.
-    path.write_text("path,label\n" + "a.mp4,x,1\n" * 7)
-    first = run("check", path, "--no-media", ends=2).stderr.splitlines()[0]
-    assert first == f"{path}:2: the row has 3 cells, the header 2 (and 6 more lines like it)"
 
 
 def test_check_needs_the_media_unless_told_otherwise(clips, tmp_path):
@@ -172,32 +198,6 @@ def test_import_of_a_csv_with_other_columns(clips, tmp_path):
     assert read_manifest(out).groups == ("H", "R")
 
 
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        (("--column", "path"), "expected OURS=THEIRS"),
-        (("--column", "path=a", "--column", "path=b"), "given twice"),
-        (("--column", "path=gone", "--column", "label=target"), "no column 'gone' for path"),
-    ],
-)
-def test_bad_columns(tmp_path, columns, message):
-    own = tmp_path / "own.csv"
-    own.write_text("file,target\na,x\nb,y\n")
-    kind = (BadManifest, BadOption)
-    assert message in refused("import", own, *columns, "--out", tmp_path / "m.csv", kind=kind)
-    assert not (tmp_path / "m.csv").exists()
-
-
-def test_import_without_media(tmp_path):
-    theirs, out = tmp_path / "theirs.csv", tmp_path / "ours.csv"
-    theirs.write_text("id,file,joy\n7,7.mp3,0.5\n8,8.mp3,0.25\n")
-    columns = ("--column", "clip_id=id", "--column", "path=file", "--column", "valence=joy")
-    arguments = [theirs, "--task", "regression", "--out", out, *columns]
-    refused("import", *arguments, kind=BadManifest)
-    run("import", *arguments, "--no-media")
-    assert read_manifest(out, media=False).labels.tolist() == [[0.5], [0.25]]
-
-
 def test_folds_are_kept_when_clips_go(tmp_path):
     rows = [f"c{i},{i}.wav,{'ab'[i % 2]},g{i}" for i in range(24)]
     for name, some in (("all", rows), ("fewer", rows[3:])):
@@ -211,16 +211,6 @@ def test_folds_are_kept_when_clips_go(tmp_path):
     assert "has 3 folds of seed 0: use the same, with --folds 3 --seed 0" in refused(
         *fewer, "--keep", old, "--force", "--seed", 1
     )
-
-
-def test_a_clip_that_starts_after_its_files_end_is_found(tmp_path):
-    for name in ("a.wav", "b.wav"):
-        soundfile.write(tmp_path / name, [0.0] * 8000, 8000)
-    table = tmp_path / "m.csv"
-    table.write_text("path,label,start,duration\na.wav,calm,0.5,0.5\nb.wav,tense,3,1\n")
-    done = run("check", table, ends=2)
-    assert f"{table}: clip 'b' starts at 3 s, but its file ends at 1.00 s" in done.stderr
-    run("check", table, "--no-media")
 
 
 def test_links_that_were_skipped_are_named(clips, tmp_path):
@@ -240,26 +230,6 @@ def test_media_without_labels_are_scanned(clips):
     run("scan", clips, "--no-labels", "--out", clips / "all.csv")
     assert read_manifest(clips / "all.csv").task == "unlabelled"
     run("check", clips / "all.csv")
-
-
-def test_check_tells_groups_that_are_probably_one(tmp_path):
-    groups = ["The Portait of a Lady", "The Portrait of a Lady", "the  portrait of a lady"]
-    groups += ["Symphony 1", "Symphony 2", "Act I", "Act II"]
-    rows = [f"{i}.mp3,{'ab'[i % 2]},{group}" for i, group in enumerate(groups)]
-    path = tmp_path / "films.csv"
-    path.write_text("\n".join(["path,label,group", *rows]))
-    done = run("check", path, "--no-media")
-    assert done.stderr.count("are probably the same") == 3
-    assert "groups 'The Portait of a Lady' and 'The Portrait of a Lady'" in done.stderr
-    assert "Symphony" not in done.stderr
-
-
-def test_clips_that_were_not_compared_are_counted(tmp_path):
-    clips = tuple(Clip(f"{i}", f"{i}.mp3", ("a",), f"{i}") for i in range(25))
-    search = Search((), tuple((f"{i}", "video", "no video stream") for i in range(24)))
-    songs = Manifest("songs", "multiclass", ("a",), clips, tmp_path)
-    (line,) = not_compared_lines(songs, search)
-    assert line == "24 clips: only sound was compared; the first, 0: no video stream"
 
 
 def test_declared_layouts_are_listed_and_scanned(tmp_path, program):
@@ -296,13 +266,54 @@ def test_a_table_of_annotators_out_and_back_in(tmp_path, program):
     assert "valence: one annotator deviates by 1.22; with 2 annotators R2 cannot exceed" in again
 
 
-def test_the_number_of_annotators_may_be_stated(tmp_path, program):
-    path, out = tmp_path / "ratings.csv", tmp_path / "clips.csv"
-    path.write_text("clip_id,valence,arousal,valence_std\n1,2,5,1\n2,4,5,0.5\n3,7,1,1\n")
-    assert (
-        "the number of annotators is unknown"
-        in program("mvemo", "manifest", "check", path, "--no-media").out
-    )
-    words = [path, "--no-media", "--annotators", "10", "--out", out]
-    assert "with 10 annotators R2" in program("mvemo", "manifest", "import", *words).out
-    assert out.read_text().splitlines()[-1] == "3,7.0,1.0,3,10,1,"
+@pytest.fixture
+def listed(tmp_path):
+    lines = ["path,label,group,start"]
+    for name, seconds, start in (("a", 2.5, 0), ("b", 0.7, 0), ("c", 3.2, 1.1)):
+        soundfile.write(tmp_path / f"{name}.wav", np.ones(round(seconds * 8000)) / 4, 8000)
+        lines.append(f"{name}.wav,{'sad' if name == 'a' else 'happy'},artist {name},{start}")
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    lines.append("bad.wav,sad,artist a,0")
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    return tmp_path / "m.csv"
+
+
+def test_files_are_cut_by_their_own_lengths(listed, program):
+    out = listed.with_name("s.csv")
+    shown = program("mvemo", "manifest", "segment", listed, "--seconds", 1, "--out", out)
+    assert "4 clips were split into 7 segments of 1 s" in shown.out
+    assert "note: not split:" in shown.err
+    assert "bad.wav" in shown.err
+    made = read_manifest(out)
+    assert [(c.clip_id, c.start, c.duration) for c in made.clips] == [
+        *(("a@0", 0.0, 1.0), ("a@1", 1.0, 1.0), ("a@2", 2.0, 0.5), ("b@0", 0.0, None)),
+        *(("c@1.1", 1.1, 1.0), ("c@2.1", 2.1, 1.0), ("bad@0", 0.0, None)),
+    ]
+    assert [c.group[-1] for c in made.clips] == list("aaabcca")
+
+
+def test_options_and_refusals(listed, program):
+    out = listed.with_name("s.csv")
+    command = ["mvemo", "manifest", "segment", listed, "--out", out]
+    program(*command, "--seconds", 1, "--tail", "drop", "--first", 2)
+    assert len(read_manifest(out)) == 6
+    assert "already exists" in program(*command, ends=2).err
+    assert "but it must be above 0" in program(*command, "--force", "--seconds", 0, ends=2).err
+
+
+def test_missing_files_are_listed_and_the_others_cut(listed, program):
+    out = listed.with_name("s.csv")
+    command = ["mvemo", "manifest", "segment", listed, "--seconds", 1, "--out", out, "--force"]
+    listed.with_name("b.wav").unlink()
+    shown = program(*command)
+    assert "4 clips were split into 7 segments of 1 s" in shown.out
+    (note,) = [line for line in shown.err.splitlines() if "b.wav" in line]
+    assert note.startswith("note: not split:")
+    made = read_manifest(out, media=False)
+    assert [c.clip_id for c in made.clips if c.duration is None] == ["b@0", "bad@0"]
+    for name in ("a", "c", "bad"):
+        listed.with_name(f"{name}.wav").unlink()
+    before = out.read_text()
+    (line,) = program(*command, ends=2).err.splitlines()
+    assert "none of its 4 media files is in" in line
+    assert out.read_text() == before

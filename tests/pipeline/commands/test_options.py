@@ -59,29 +59,58 @@ def test_old_spellings_are_kept_with_a_note(manifest, tmp_path, capsys, program)
         assert "--name" not in shown
 
 
-# Words of a command (manifest m, folder tmp), and a part of its line.
+# Words of a command (manifest m, folder tmp), and a part of its only line.
+EXTRACT, STUDY = "extract {m} --profile paper --nets cnn", "study recipes no.csv --out o --net"
 REFUSED = [
-    (
-        "extract {m} --set nets.i3d.lr=fast",
-        "--set nets.i3d.lr=fast: nets.i3d.lr: expected a",
-    ),
+    ("fuze", "unknown command 'fuze': did you mean fuse?"),
+    ("extract {m} --set nets.i3d.lr=fast", "--set nets.i3d.lr=fast: nets.i3d.lr: expected a"),
     ("extract {m} --set nets.i3d.lr=-1", "--set nets.i3d.lr=-1: nets.i3d.lr is -1.0"),
     ("extract {m} --set extract.embed=3 --set nets.i3d.lr=1", "--set extract.embed=3: extract."),
+    ("extract {m} --set nets.c3d.options.size=3", "c3d.size is 3: it must be 16 or more"),
+    ("extract {m} --set extract.fold_seed=-1", "extract.fold_seed is -1: it must be from 0 to 429"),
     ("extract {m} --set folds", "--set folds: write it as key=value"),
     ("extract {m} --protocol none", "--protocol none: extract.protocol: expected one of"),
+    ("extract {m} --profile nowhere", "'nowhere': expected a file or one of best, c17, demo, pap"),
     ("extract {m} --nets i4d", "--nets i4d: extract.nets: unknown net 'i4d'"),
+    ("extract {m} --nets {empty}", "extract.nets is empty"),
+    ("extract {m} --nets c3d,c3d", "extract.nets repeats 'c3d'"),
+    (f"{EXTRACT} --folds 50", "50 folds"),
+    (f"{EXTRACT} --root {{tmp}}/none", "none of its 12 media files is in {tmp}/none, for example"),
+    (f"{EXTRACT} --weights i3d={{m}}", "this run does not use i3d: expected one of cnn"),
+    ("extract {m} --weights c3d=nowhere.npz", "there is no file nowhere.npz"),
+    ("extract {m} --weights nowhere.npz", "write it as NET=FILE"),
+    ("extract --protocol frozen --nets i3d", "'mvemo weights get i3d', give --weights i3d=FILE"),
+    (
+        "extract {m} --protocol frozen --nets hf:{tmp}/n@1",
+        "{tmp}/n: the folder of the encod",
+    ),
     ("extract {m} --workers 0", "'--workers': 0 is not in the range x>=1."),
+    ("extract {m} --plan --shard 1/2", "--plan covers the whole run: leave out --shard"),
+    ("extract {m} --backend dask", "must be given together: add --scheduler ADDRESS"),
+    ("extract {m} --scheduler tcp://a:1", "must be given together: add --backend dask"),
     # As a variable that is not set leaves it.
     ("extract {m} --out {empty}", "'--out': the path is empty: give a file or folder"),
     ("extract {m} --out {m}/features.h5", "{m} is a file, not a folder"),
     ("extract clips.csv --out {tmp}/file/x.h5", "{tmp}/file is a file, not a folder"),
+    ("fuse {m} --final --song-level", "--final cannot be combined with --song-level"),
+    ("fuse {m} --final --permute-labels", "--final cannot be combined with --permute-labels"),
+    ("fuse {m} --dresses {m}", "--dresses {m}: needs a model: add --final"),
+    ("cv {m} --models ,", "--models ',': expected at least one name"),
+    ("cv {m}", "{m}: expected a feature cache (HDF5 file), got another file"),
+    ("labels {m} --models ,", "--models ',': expected at least one name"),
     ("predict song.mp3 --csv {tmp}/no/such/x.csv", "folder {tmp}/no/such does not exist"),
     ("predict song.mp3 --csv {tmp}", "is a directory"),
     ("predict song.mp3 --window 5", "mvemo: --window 5.0 needs a timeline: add --timeline"),
     ("predict song.mp3 --timeline-to 5", "--timeline-to 5 needs a timeline: add --timeline"),
+    ("predict song.mp3 --relative --timeline", "leave out --relative or --timeline"),
+    ("predict song.mp3 --cache x.h5 --timeline", "leave out --cache or --timeline"),
+    ("predict song.mp3 --json --jsonl", "--json, --jsonl: expected one of them, got both"),
     # Before a model or a file is looked for.
     ("predict song.mp3 --device cude", "unknown --device 'cude'; expected auto, cpu, cuda, cuda:N"),
     ("explain {tmp}/file --device cuda:99", "device is 'cuda:99', but torch does not find it"),
+    (f"{STUDY} hf:{{tmp}}/nowhere", "no.csv: no such file"),
+    (f"{STUDY} hf:a,hf:b", "--net 'hf:a,hf:b': expected only one net"),
+    (f"{STUDY} vgg", "unknown net 'vgg'"),
     *(
         (f"{name} https://example.org/a.mp3", "a.mp3: URLs are not supported: download")
         for name in ("predict", "explain", "extract", "fuse")
@@ -95,6 +124,18 @@ def test_a_wrong_option_is_named_in_one_line(command, line, manifest, tmp_path, 
     names = {"m": manifest, "tmp": tmp_path, "empty": ""}
     words = [word.format(**names) for word in command.split()]
     assert line.format(**names) in error_of(capsys, "mvemo", *words)
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ("--workers 9999", "note: --workers 9999: this machine has "),
+        ("--protocol frozen --seed 4", "note: --seed 4 changes nothing: frozen nets are not tr"),
+    ],
+)
+def test_options_that_change_nothing_are_told_of(options, note, manifest, tmp_path, capsys):
+    run("mvemo", "extract", manifest, "--root", tmp_path / "none", *options.split())
+    assert note in capsys.readouterr().err
 
 
 def test_a_prescribed_split_is_asked_about(manifest, tmp_path, capsys, program):
@@ -120,12 +161,6 @@ def test_a_prescribed_split_is_asked_about(manifest, tmp_path, capsys, program):
     said = program(*command, "--folds", 3, ends=2).err
     assert "the manifest's split is not used" in said
     assert "no clip could be decoded" in said
-
-
-def test_more_workers_than_cores_are_told_of(tmp_path, capsys):
-    (tmp_path / "none.csv").touch()
-    assert run("mvemo", "extract", tmp_path / "none.csv", "--workers", 9999) == 2
-    assert "note: --workers 9999: this machine has " in capsys.readouterr().err
 
 
 def test_a_seed_that_changes_no_fold_is_told_of(tmp_path, capsys):
@@ -185,11 +220,6 @@ def test_a_seed_of_folds_that_changes_none_is_told_of(manifest, tmp_path, capsys
     clips = tuple(replace(clip, split=None, fold=i % 2) for i, clip in enumerate(listed.clips))
     write_manifest(replace(listed, clips=clips), manifest)
     assert said("extract", *five[:2], "--nets", "cnn").endswith("they are prescribed")
-
-
-def test_a_seed_of_frozen_nets_is_told_of(manifest, tmp_path, capsys):
-    run("mvemo", "extract", manifest, "--protocol", "frozen", "--seed", 4, "--nets", "music1d")
-    assert "note: --seed 4 changes nothing: frozen nets are not trained" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_told_first(tmp_path, monkeypatch, capsys):

@@ -18,9 +18,22 @@ from mvemo.pipeline.stage_one.division import batch_sizes
 from mvemo.pipeline.work_folder import size_text
 
 
-def test_a_log_gets_a_line_now_and_then(monkeypatch, capsys):
-    minutes = itertools.count(step=60.0)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=minutes.__next__))
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that tests set, in `seconds`."""
+    made = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: made.seconds))
+    return made
+
+
+@pytest.fixture
+def minutes(monkeypatch):
+    """A clock that goes on by a minute whenever it is read."""
+    seconds = itertools.count(step=60.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=seconds.__next__))
+
+
+def test_a_log_gets_a_line_now_and_then(minutes, capsys):
     with Progress("decode", 4) as bar:
         bar.step(failed=1)
         bar.note("clip 2")
@@ -43,9 +56,7 @@ def test_a_log_gets_lines_while_a_step_takes_long(monkeypatch):
         assert not bar._in_lines
 
 
-def test_parts_of_a_work_move_its_bar(monkeypatch, capsys):
-    minutes = itertools.count(step=60.0)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=minutes.__next__))
+def test_parts_of_a_work_move_its_bar(minutes, capsys):
     with Progress("clips", 8) as bar:
         with told_as_parts(4, ["encode", "musicnn"], bar.ahead, {}):
             with Progress("digest media", 4, "file") as part:
@@ -65,18 +76,7 @@ def test_parts_of_a_work_move_its_bar(monkeypatch, capsys):
     ]
 
 
-class Clock:
-    """A clock that tests set."""
-
-    seconds = 0.0
-
-    def __call__(self):
-        return self.seconds
-
-
-def test_rate_and_time_left_are_of_new_clips(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock))
+def test_rate_and_time_left_are_of_new_clips(clock):
     with Progress("musicnn", 110) as bar:
         bar.kept = 10
         bar.step(10)
@@ -88,9 +88,7 @@ def test_rate_and_time_left_are_of_new_clips(monkeypatch):
         assert bar.pace()[1] == pytest.approx(50 / 25.5 * 74.5)
 
 
-def test_neither_kept_clips_nor_the_start_count_in_the_pace(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock))
+def test_neither_kept_clips_nor_the_start_count_in_the_pace(clock):
     with Progress("decode", 110) as bar:
         for _ in range(10):
             clock.seconds += 0.01
@@ -111,9 +109,8 @@ def test_neither_kept_clips_nor_the_start_count_in_the_pace(monkeypatch):
 PARTS = {"decode": 0.3, "describe": 0.1, "musicnn": 0.4, "i3d": 1.0}
 
 
-def test_the_time_left_is_known_after_a_tenth_of_the_work(monkeypatch):
-    clock, seconds, seen = Clock(), {}, []
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock))
+def test_the_time_left_is_known_after_a_tenth_of_the_work(clock):
+    seconds, seen = {}, []
     with Progress("clips", 136) as bar:
         for n_clips in (8, *5 * [24], 8):
             # Workers start, and files are opened.
@@ -135,9 +132,7 @@ def test_the_time_left_is_known_after_a_tenth_of_the_work(monkeypatch):
             assert per_hour == pytest.approx(3600 * 136 / clock.seconds, rel=0.2)
 
 
-def test_a_bar_whose_steps_turn_out_to_be_kept_has_no_pace(monkeypatch):
-    seconds = itertools.count()
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=seconds.__next__))
+def test_a_bar_whose_steps_turn_out_to_be_kept_has_no_pace(minutes):
     with Progress("nets", 3, "net") as bar:
         bar.step()
         bar.kept = 1
@@ -150,9 +145,7 @@ def test_a_bar_whose_steps_turn_out_to_be_kept_has_no_pace(monkeypatch):
         assert left > 0
 
 
-def test_the_time_left_of_trainings_is_known_after_two_epochs(monkeypatch, capsys):
-    clock = Clock()
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock))
+def test_the_time_left_of_trainings_is_known_after_two_epochs(clock, capsys):
     with Progress("c3d", 3, "net") as bar:
         # Kernels are compiled in the first epoch.
         for seconds, left in ((60.0, 60 * 29), (20.0, 20 * 28), (20.0, 20 * 27)):
@@ -175,9 +168,7 @@ def test_reading_counts_less_than_nets_before_any_batch_was_timed():
     assert shares["musicnn"] == shares["effnet"] == 2 * shares["decode"] == 4 * shares["describe"]
 
 
-def test_lines_of_a_long_run_are_few(monkeypatch, capsys):
-    minutes = itertools.count(step=60.0)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=minutes.__next__))
+def test_lines_of_a_long_run_are_few(minutes, capsys):
     with Progress("clips", 600) as bar:
         for _ in range(600):
             bar.step()

@@ -12,7 +12,13 @@ import pytest
 
 from mvemo.pipeline import cli, start
 from mvemo.pipeline.console.messages import GuardedStream, guarded_streams, unguarded
-from mvemo.pipeline.start import end_at_once, interrupting_signals, take_early_signals
+from mvemo.pipeline.start import (
+    SPINS,
+    end_at_once,
+    interrupting_signals,
+    let_threads_sleep,
+    take_early_signals,
+)
 
 
 @contextmanager
@@ -47,13 +53,6 @@ def test_results_and_errors_are_escaped_while_a_command_runs(capsys):
         cli.run(lambda **options: show([], **options), "mvemo")
     assert (sys.stdout, stop.value.code) == (before, 2)
     assert capsys.readouterr() == ("out \\x1b]0;\n", "mvemo: a\\x1b]2Jb: No such file\n")
-
-
-@pytest.mark.parametrize(
-    "error", [MemoryError(), ImportError("libtorch.so: failed to map segment from shared object")]
-)
-def test_too_little_memory_is_one_line(error):
-    assert "too little memory" in (cli.bad_input(error) or "")
 
 
 @pytest.mark.parametrize(
@@ -130,3 +129,14 @@ def test_early_handlers_give_way_to_those_that_finish_work_and_leave_those_of_ot
         assert signals == [signal.SIGINT]
         assert signal.getsignal(signal.SIGINT) is end_at_once
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_wait_as_the_environment_says_or_not_long(given, spins, monkeypatch):
+    environment = dict(given)
+    monkeypatch.setattr("os.environ", environment)
+    let_threads_sleep()
+    assert environment.get("GOMP_SPINCOUNT") == spins

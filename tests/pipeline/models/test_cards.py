@@ -91,13 +91,6 @@ def test_a_name_is_of_the_box_unless_a_folder_has_a_model(box, tmp_path, monkeyp
     assert model_folder(tmp_path) == tmp_path
 
 
-def test_the_default_is_told(box, capsys):
-    assert pick_model(None) == box / "moods"
-    assert "using the model moods" in capsys.readouterr().err
-    assert pick_model("moods") == box / "moods"
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize(
     ("has_pictures", "task", "name", "told"),
     [
@@ -120,6 +113,8 @@ def test_the_default_is_by_the_kind_of_the_files(
     monkeypatch.setattr(boxed, "DEFAULT", "moods")
     tasks = {"songs": "regression", "moods": "multiclass"}
     monkeypatch.setattr(boxed, "load_model", lambda path: SimpleNamespace(task=tasks[path.name]))
+    assert pick_model("film") == tmp_path / "film"
+    assert capsys.readouterr().err == ""
     assert pick_model(None, has_pictures, task) == tmp_path / name
     assert told in capsys.readouterr().err
     (tmp_path / "songs" / "model.json").unlink()  # as long as there is no such model

@@ -170,11 +170,6 @@ def test_all_outputs_say_the_same(made, tmp_path, program):
     assert not [note for note in manifest.notes if "_score" in note]
 
 
-def test_relative_values_are_of_whole_clips(made, program):
-    line = program("mvemo", "predict", made, "--relative", "--timeline", ends=2).err
-    assert "leave out --relative or --timeline" in line
-
-
 def test_clips_that_failed_may_leave_too_few(made, capsys):
     features = made / "work" / "features.h5"
     model, found = predict_features(made / "out" / "model", features, ("audio", "video"))

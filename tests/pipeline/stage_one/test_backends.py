@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +27,7 @@ from mvemo.pipeline.stage_one.plan import ExtractPlan
 from mvemo.pipeline.stage_one.tasks import Finished, SpreadRun
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: mvemo[dask]")
+from distributed.comm.core import CommClosedError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +106,6 @@ def test_a_scheduler_that_cannot_work_is_one_line(sounds, scheduler, tmp_path, m
         for more in ((), ("--plan",)):
             assert extract(sounds, "frozen", tmp_path, *options, *more) == 2
             assert said in refusal(capsys)
-    assert extract(sounds, "frozen", tmp_path, "--backend", "dask") == 2
-    assert "must be given together: add --scheduler ADDRESS" in refusal(capsys)
-    assert extract(sounds, "frozen", tmp_path, "--scheduler", scheduler) == 2
-    assert "must be given together: add --backend dask" in refusal(capsys)
 
 
 def test_a_thread_of_dask_that_starts_late_is_waited_for(scheduler, monkeypatch):
@@ -127,32 +123,25 @@ def test_a_thread_of_dask_that_starts_late_is_waited_for(scheduler, monkeypatch)
     assert calls == [(scheduler,)] * 2
 
 
-@pytest.mark.slow
-def test_a_scheduler_that_ends_is_one_line(tmp_path, monkeypatch):
-    stated = tmp_path / "scheduler.json"
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
-    command += ["--port", "0", "--no-dashboard", "--scheduler-file", str(stated)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-nanny", "--nthreads", "1"]
-    command += ["--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(stated)]
-    worker = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (CommClosedError("gone"), "the scheduler tcp://a:1 ended: start it and its workers"),
+        (
+            distributed.CancelledError("x"),
+            "the scheduler tcp://a:1 ended: start it and its workers",
+        ),
+        (TimeoutError(), "all workers are gone: start some"),
+        (distributed.KilledWorker("task 1", None, 3), r"worker that ran it \('task 1'\)"),
+    ],
+)
+def test_a_scheduler_or_workers_that_end_are_one_line(error, message):
+    def wait_for_workers(count, timeout):
+        raise error
 
-    def kill_scheduler(packed, plugins):
-        os.kill(pid, signal.SIGKILL)
-        time.sleep(1000)
-
-    pid = process.pid
-    monkeypatch.setattr(backends, "do_packed", kill_scheduler)
-    try:
-        with distributed.Client(scheduler_file=str(stated), set_as_default=False) as client:
-            client.wait_for_workers(1)
-            with pytest.raises(TaskFailed, match=r"the scheduler tcp://here:1 ended: start it"):
-                list(backends._results(client, "tcp://here:1", range(3)))
-    finally:
-        worker.kill()
-        process.kill()
-        worker.wait()
-        process.wait()
+    client = SimpleNamespace(wait_for_workers=wait_for_workers)
+    with pytest.raises(TaskFailed, match=message):
+        list(backends._results(client, "tcp://a:1", []))
 
 
 def test_workers_that_could_not_do_the_work_are_refused():
@@ -290,5 +279,5 @@ def test_processes_end_with_a_command_that_is_refused():
 def test_the_device_is_described(options, words, tmp_path):
     settings = load_settings("paper", ["extract.device=cpu"])
     request = ExtractRequest(None, settings, tmp_path, tmp_path / "f.h5", **options)
-    plan = ExtractPlan(request, None, (), None, {}, (), ())  # type: ignore[arg-type]
+    plan = ExtractPlan(request, None, (), None, None, {}, (), ())  # type: ignore[arg-type]
     assert words in plan.place()

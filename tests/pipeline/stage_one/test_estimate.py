@@ -93,11 +93,6 @@ def test_processes_share_the_time(sounds, tmp_path, capsys, monkeypatch, kind, j
     assert set(asked) == {0, threads_of(jobs)}
 
 
-def test_a_plan_is_of_the_whole_run(sounds, tmp_path, capsys):
-    assert extract(sounds, "frozen", tmp_path / "w", "--plan", "--shard", "1/2") == 2
-    assert "--plan covers the whole run: leave out --shard" in capsys.readouterr().err
-
-
 def test_a_short_clip_takes_a_part_of_a_window():
     nets = load_settings("pretrained").nets
     full = cost.clip_windows(nets["musicnn"], 10_000.0)

@@ -13,7 +13,7 @@ from mvemo.extract.workers.pool import Worker, run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import MvemoError
-from mvemo.pipeline.clips.clip_tables import Evaluation, clip_table
+from mvemo.pipeline.clips.clip_tables import clip_table
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import TaskFailed
 from mvemo.pipeline.settings_files import load_settings
@@ -70,9 +70,7 @@ def test_two_processes_that_were_ended_go_on_and_write_what_one_does(
 def plan_of(sounds, folder, settings, *nets):
     request = ExtractRequest(sounds.manifest, settings, folder, folder / "features.h5")
     manifest = read_manifest(sounds.manifest)
-    return ExtractPlan(
-        request, manifest, nets, Evaluation(clip_table(manifest), None, ()), {}, (), ()
-    )
+    return ExtractPlan(request, manifest, nets, clip_table(manifest), None, {}, (), ())
 
 
 def spread(sounds, folder, fail=lambda task: None):
