@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from mvemo.pipeline.notebook import (
         audit,
         clip_table,
+        compare,
         evaluate,
         extract_features,
+        learn,
         load,
+        open_features,
         predict,
     )
 
@@ -24,9 +27,12 @@ __all__ = [
     "MvemoError",
     "audit",
     "clip_table",
+    "compare",
     "evaluate",
     "extract_features",
+    "learn",
     "load",
+    "open_features",
     "predict",
 ]
 

@@ -88,6 +88,25 @@ class Manifest:
         text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def to_pandas(self) -> Any:
+        """Return the clips as a data frame (pandas), with the clip ids as its index.
+
+        Its columns are those of the file: ``path``, those of the labels, ``group``, ``start``,
+        ``duration``, ``fold``, ``split``, and further ones of the manifest.
+        """
+        import pandas
+
+        kind = label_kind(self.task)
+        rows = []
+        for clip in self.clips:
+            label = zip(
+                kind.columns(self.classes), kind.format(clip.label, self.classes), strict=True
+            )
+            stated = {name: getattr(clip, name) for name in ("start", "duration", "fold", "split")}
+            rows.append({"path": clip.path, **dict(label), "group": clip.group, **stated})
+            rows[-1] |= {name: cell for name, cell in clip.extra if name not in rows[-1]}
+        return pandas.DataFrame(rows, index=pandas.Index(self.clip_ids, name="clip_id"))
+
     def media_path(self, clip: Clip) -> Path:
         """Return the path of the clip's media file."""
         return self.root / clip.path

@@ -19,7 +19,9 @@ from mvemo.pipeline.errors import WrongType
 if TYPE_CHECKING:
     from mvemo.cache import Cache, ClipTable
     from mvemo.fuse.audit import Findings
+    from mvemo.fuse.final.learning import LearnResult
     from mvemo.fuse.final.prediction_records import Records
+    from mvemo.fuse.result_pairs import Difference
     from mvemo.fuse.results import Results
     from mvemo.pipeline.stage_one.summary import ExtractSummary
 
@@ -27,33 +29,35 @@ if TYPE_CHECKING:
 SettingsLike: TypeAlias = str | Iterable[str] | Mapping[str, Any]
 
 
-def load(path: str | Path, **options: Any) -> manifests.Manifest | Cache | Any:
-    """Read the clips of a table or a folder, or open a feature file.
+def load(path: str | Path, **options: Any) -> manifests.Manifest:
+    """Read the clips of a table or a folder.
 
     Parameters
     ----------
     path
-        Path of a table, a folder with one subfolder per class, or a feature file (``.h5``).
+        Path of a table, or of a folder with one subfolder per class.
     options
         Options of `mvemo.manifests.read_manifest` (``root``, ``columns``, ``task``, ``media``)
         for a table, or of `mvemo.manifests.scan_clips` (``infer_groups``, ``layout``) for a
         folder.
 
-    Returns
-    -------
-    `Manifest` of a table or a folder; open `Cache` of a feature file.
+    See Also
+    --------
+    open_features : Open a feature file.
     """
-    if _path(path, "path").suffix.lower() == ".h5":
-        from mvemo.cache import open_cache
-
-        return open_cache(path, **options)
-    return _clips(path, **options)
-
-
-def _clips(path: str | Path, **options: Any) -> manifests.Manifest:
-    if _path(path, "manifest").is_dir():
+    place = _path(path, "path")
+    if place.suffix.lower() == ".h5":
+        raise BadOption(f"{path}: a feature file: use mvemo.open_features")
+    if place.is_dir():
         return manifests.scan_clips(path, **options).manifest
     return manifests.read_manifest(path, **options)
+
+
+def open_features(path: str | Path) -> Cache:
+    """Open a feature file (``.h5``) for reading; close it, or use it in a ``with`` block."""
+    from mvemo.cache import open_cache
+
+    return open_cache(_path(path, "path"))
 
 
 def _path(value: Any, name: str) -> Path:
@@ -122,7 +126,7 @@ def clip_table(
     """
     from mvemo.pipeline.clips import clip_tables
 
-    manifest = manifest if isinstance(manifest, manifests.Manifest) else _clips(manifest)
+    manifest = manifest if isinstance(manifest, manifests.Manifest) else load(manifest)
     if folds is None:
         return clip_tables.imported_clips(manifest).table
     if isinstance(folds, SupportsIndex):
@@ -295,6 +299,85 @@ def evaluate(
                 f"mvemo.fuse.EvaluationSettings: {', '.join(sorted(known))}"
             ) from None
         return evaluate_store(store, loaded)
+
+
+def compare(
+    a: Results,
+    b: Results,
+    *,
+    models: tuple[str, str] | None = None,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Difference:
+    """Compare a model of each of two results on the clips that both predicted.
+
+    The folds may differ: scores are those of the pooled predictions, and the interval is paired,
+    over the groups of `a`.
+
+    Parameters
+    ----------
+    a, b
+        What `mvemo.evaluate` returned.
+    models
+        Names of the models; None for the recommended ones.
+    n_resamples, seed
+        Number of resamples of groups for the interval, and their seed.
+
+    Raises
+    ------
+    MvemoError
+        Tasks or labels differ, no clip was predicted in both, or a model is unknown.
+
+    Examples
+    --------
+    >>> import mvemo
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.arange(60) % 2
+    >>> good = mvemo.evaluate(y[:, None] + rng.normal(size=(60, 2)), y, folds=5)
+    >>> bad = mvemo.evaluate(rng.normal(size=(60, 2)), y, folds=3, seed=1)
+    >>> found = mvemo.compare(good, bad)
+    >>> found.metric, found.n_clips, found.low < found.difference < found.high
+    ('accuracy', 60, True)
+    """
+    from mvemo.fuse.result_pairs import compare_results
+    from mvemo.fuse.results import Results
+
+    for name, one in (("a", a), ("b", b)):
+        if not isinstance(one, Results):
+            raise _wrong_type(one, name, "what mvemo.evaluate returns")
+    return compare_results(a, b, models, n_resamples, seed)
+
+
+def learn(
+    corrections: str | Path,
+    features: str | Path,
+    out: str | Path,
+    *,
+    model: str | Path | None = None,
+    training: str | Path | None = None,
+) -> LearnResult:
+    """Make a new model from corrected predictions, as ``mvemo learn`` does.
+
+    Parameters
+    ----------
+    corrections
+        Manifest of corrections.
+    features
+        Features of the clips, which ``mvemo predict --cache`` wrote with the model.
+    out
+        Folder of the new model.
+    model
+        Name or folder of the model that was corrected; None for the default.
+    training
+        Features that the model was made of, to train its heads again; None to adapt them.
+    """
+    from mvemo.fuse.final.learning import learn
+    from mvemo.pipeline.models.boxed import pick_model
+
+    task = manifests.read_manifest(_path(corrections, "corrections"), media=False).task
+    folder = pick_model(model, task=task)
+    return learn(corrections, features, model=folder, out=_path(out, "out"), training=training)
 
 
 def predict(

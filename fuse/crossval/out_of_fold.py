@@ -235,9 +235,9 @@ def simplest_model(
     if not means:
         return None
 
-    def complexity(i: int) -> tuple[int, bool]:
+    def complexity(i: int) -> tuple[bool, int, bool]:
         # Of the models of several features, only the calibration is fitted in `LATE`.
-        return len(models[i].features), models[i].name != LATE
+        return models[i].by_estimator, len(models[i].features), models[i].name != LATE
 
     ordered = sorted(means, key=complexity)
     best = ordered[best_index([-means[i] for i in ordered])]

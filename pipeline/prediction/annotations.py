@@ -45,7 +45,7 @@ def tiers_of(model: FinalModel, timeline: Timeline) -> dict[str, list[Interval]]
         if before is not None and before[1:] == (start, label):
             start = tiers[EMOTION].pop()[0]
         tiers[EMOTION].append((start, stop, label))
-        for target, value in zip(targets, prediction.outputs, strict=True):
+        for target, value in zip(targets, prediction.outputs, strict=False):
             tiers[target].append((*spans[window], f"{value:.3f}"))
     return tiers
 

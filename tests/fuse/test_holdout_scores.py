@@ -120,7 +120,9 @@ def test_heads_for_new_clips_are_fitted_on_all_clips_of_a_split(tmp_path, task):
     )
     final = {h.model: h for h in results.heads if h.fold is None}
     tested = {h.model: h for h in results.heads if h.fold == 0}
-    assert set(final) == set(tested) == {m.name for m in results.models}
+    # The pair of all features shares the head of `integrated`.
+    names = {m.name for m in results.models} - {"c3d+music1d"}
+    assert set(final) == set(tested) == names
     if task == "multilabel":
         # Thresholds rest on the training clips, too: of tags that no test clip has.
         assert all((head.thresholds != 0.5).all() for head in final.values())

@@ -172,7 +172,7 @@ def test_arrays_have_the_scores_of_the_command(features, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("mvemo-cv", features, "--set", "fuse.n_resamples=50", "--repeats", 2) == 0
     models = json.loads(Path("out/metrics.json").read_text())["models"]
-    with mvemo.load(features) as cache:
+    with mvemo.open_features(features) as cache:
         X, table = cache.vectors("timbre")[0], cache.table
     y = [table.classes[i] for i in table.labels]
     results = mvemo.evaluate(
