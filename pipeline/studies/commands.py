@@ -14,6 +14,7 @@ from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.commands.transfer import transfer
 from mvemo.pipeline.studies import study_file
+from mvemo.pipeline.studies.encoder_bench import bench
 from mvemo.pipeline.studies.study_file import OptionSpec, StudyFile
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def study_options(
     )
 
 
+study.add_command(bench)
 study.add_command(transfer)
 
 

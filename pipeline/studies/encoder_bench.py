@@ -1,0 +1,242 @@
+"""Command ``mvemo study bench``: every encoder on every data set, and from each set to the others.
+
+A set is a folder in the layout of a published data set, or a manifest. Encoders are not trained:
+heads over their features are cross-validated with whole groups, and the nested choice between
+the encoders is scored, too. Between sets, recordings that both have are left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import click
+from click import argument, option
+
+from mvemo.fuse.report import tables
+from mvemo.manifests.errors import BadOption, MvemoError
+from mvemo.pipeline.commands import options as shared
+from mvemo.pipeline.console.messages import tell, tell_note
+
+# Scores of a task: the first is what meta-analyses compare, MCC or r.
+SCORES = {
+    "multiclass": (("mcc", "MCC"), ("accuracy", "accuracy")),
+    "multilabel": (("mcc_macro", "MCC"), ("roc_auc_macro", "AUC")),
+    "regression": (("pearson_r_macro", "mean r"), ("r2_macro", "R2")),
+}
+CHOICE = "nested choice"
+NOTES = (
+    "Encoders are not trained. Linear heads over their features are cross-validated with whole "
+    "groups; intervals are at 95 %, over groups.",
+    "The nested choice chooses an encoder inside the training folds: its score is of clips that "
+    "had no part in the choice.",
+    "Transfer: heads are trained on the first set. 'itself' is the score of heads of the tested "
+    "set, out of fold, and the loss is the difference in the primary metric. Recordings of both "
+    "sets are left out.",
+    "Seconds per clip include decoding for the first encoder of a set; decoded media are kept.",
+)
+TEMPLATE = Path(__file__).with_name("templates")
+
+
+@dataclass(frozen=True)
+class BenchSet:
+    """Features of all encoders on one data set."""
+
+    name: str
+    features: Path
+    n_clips: int
+    seconds: dict[str, float]  # per clip, by encoder; empty for features of an earlier run
+
+
+@click.command(short_help="Compare encoders on several public data sets, and between them.")
+@argument("encoders", nargs=-1, required=True, metavar="ENCODER...")
+@option(
+    "--sets",
+    multiple=True,
+    required=True,
+    type=shared.INPUT,
+    metavar="FOLDER|MANIFEST",
+    help="Data set.  [repeatable]",
+)
+@option("--out", type=shared.OUT_FOLDER, required=True, help="Folder for the tables and the page.")
+@option(
+    "--work",
+    type=shared.OUT_FOLDER,
+    default=Path("bench-work"),
+    help="Folder for decoded media and features; an interrupted run is continued.",
+)
+@option("--folds", type=click.IntRange(min=2), default=5, help="Number of folds.")
+@option(
+    "--scheme",
+    default="quadrants",
+    metavar="NAME|quadrants",
+    help="Maps labels to classes that sets share, for transfer.  [default: quadrants]",
+)
+@shared.paper_options
+@shared.set_option
+def bench(
+    encoders: tuple[str, ...], sets: tuple[Path, ...], out: Path, work: Path, **options: Any
+) -> None:
+    """Score every ENCODER on every data set, and train on each set to test on each other one.
+
+    An encoder is the name of a net with public weights, hf:FOLDER, or that of a plug-in. A
+    data set is a folder that `mvemo manifest layouts` knows, a folder for each class, or a
+    manifest.
+
+    \b
+    Example:
+      mvemo study bench musicnn effnet --sets emomusic/ --sets music-video/ --out bench
+    """
+    from mvemo.extract.nets import add_folders
+    from mvemo.manifests.files import replacing_together, write_json, write_text
+    from mvemo.pipeline.provenance import provenance
+
+    names = add_folders([name for one in encoders for name in shared.comma_separated(one)])
+    benched = [extract_set(path, names, work, options["overrides"]) for path in sets]
+    if len({one.name for one in benched}) < len(benched):
+        raise BadOption(
+            f"--sets: two sets have the same name: {', '.join(b.name for b in benched)}"
+        )
+    scores = scores_table(benched, names, options["folds"])
+    transfers = transfer_table(benched, names, options["scheme"])
+    listed = [scores, *([transfers] if transfers.rows else [])]
+    with replacing_together(out) as new:
+        for table in listed:
+            write_text(new / f"bench-{table.name}.csv", table.csv())
+        record = {"tables": {t.name: t.record() for t in listed}, "provenance": provenance()}
+        write_json(new / "bench.json", record)
+        write_text(new / "bench.html", page(listed, names, benched))
+    tables.write_paper(
+        [table.with_intervals() for table in listed],
+        options["latex"],
+        options["markdown"],
+        shared.table_style(options),
+    )
+    click.echo("\n\n".join(map(str, listed)))
+    click.echo(f"\npage: {out / 'bench.html'}")
+
+
+def extract_set(
+    path: Path, encoders: Sequence[str], work: Path, overrides: Sequence[str]
+) -> BenchSet:
+    """Embed the clips of a set with one encoder after the other, and measure the time."""
+    import mvemo
+
+    manifest = mvemo.load(path)
+    folder = work / manifest.name
+    features, seconds = folder / "features.h5", dict[str, float]()
+    known: set[str] = set()
+    if features.exists():
+        with mvemo.open_features(features) as cache:
+            known = {spec.name for spec in cache.specs}
+    for i, encoder in enumerate(encoders):
+        if encoder in known:
+            continue
+        tell(f"{manifest.name}: {encoder}")
+        settings = [*overrides, "extract.descriptors=times", "extract.keep_folds=true"]
+        settings.append(f"extract.nets={','.join(map(_entry, encoders[: i + 1]))}")
+        start = time.perf_counter()
+        try:
+            mvemo.extract_features(
+                manifest, features, profile="pretrained", settings=settings, work=folder
+            )
+        except MvemoError as error:
+            if i == 0 or not features.exists():
+                raise
+            tell_note(f"{manifest.name}: {encoder} is left out: {error}")
+            continue
+        seconds[encoder] = (time.perf_counter() - start) / len(manifest)
+    return BenchSet(manifest.name, features, len(manifest), seconds)
+
+
+def _entry(name: str) -> str:
+    """Return the name of a net as a setting names it."""
+    from mvemo.extract.nets.parts.encoder_folders import EncoderFolder
+
+    return f"hf:{name.path}" if isinstance(name, EncoderFolder) else name
+
+
+def scores_table(benched: Sequence[BenchSet], encoders: Sequence[str], k: int) -> tables.Table:
+    """Return the scores of each encoder and of their nested choice on each set."""
+    import mvemo
+
+    rows: list[list[Any]] = []
+    for one in benched:
+        with mvemo.open_features(one.features) as cache:
+            present = [name for name in encoders if name in {spec.name for spec in cache.specs}]
+        options = {"late": False, "stacked": False, "kernel": False, "audit": False, "lld": ()}
+        results = mvemo.evaluate(one.features, folds=k, models=tuple(present), **options)
+        scored = {model.name: model for model in results.models}
+        if results.choice is not None:
+            scored[CHOICE] = results.choice.nested
+        for name, model in scored.items():
+            row: list[Any] = [one.name, name, results.task.name, len(results.clip_ids)]
+            row.append(len(set(results.groups)))
+            for key, title in SCORES[results.task.name]:
+                low, high = model.intervals.get(key, (float("nan"), float("nan")))
+                row += [title, model.scores[key], low, high]
+            rows.append([*row, one.seconds.get(name)])
+    text = ["set", "encoder", "task"]
+    columns: list[str | tables.Column] = [*text, "clips", "groups"]
+    for number in (1, 2):
+        columns.append(tables.Column(f"metric {number}", tables.TEXT))
+        columns += [f"score {number}", "low", "high"]
+    return tables.table(
+        [*columns, "seconds per clip"], rows, left=len(text), name="scores", title="Each set"
+    )
+
+
+def transfer_table(
+    benched: Sequence[BenchSet], encoders: Sequence[str], scheme: str
+) -> tables.Table:
+    """Return the scores of heads that were trained on one set and tested on another."""
+    import numpy as np
+
+    from mvemo.cache import open_cache
+    from mvemo.fuse import EvaluationSettings
+    from mvemo.fuse.stores import selected
+    from mvemo.fuse.transfer import transfer_all
+    from mvemo.manifests.schemes import find_scheme
+
+    mapped = scheme if scheme == "quadrants" else find_scheme(scheme).class_of
+    settings = EvaluationSettings(lld=(), audit=False, kernel=False)
+    rows: list[list[Any]] = []
+    with ExitStack() as stack:
+        caches = [stack.enter_context(open_cache(one.features)) for one in benched]
+        for (i, a), (j, b) in permutations(enumerate(caches), 2):
+            for name in encoders:
+                pair = []
+                for cache in (a, b):
+                    specs = [spec for spec in cache.specs if spec.name == name]
+                    pair.append(selected(cache, specs, np.arange(len(cache.table))))
+                if not all(store.specs for store in pair):
+                    continue
+                try:
+                    found = transfer_all(pair, mapped, settings)[0]
+                except MvemoError as error:
+                    tell_note(f"{benched[i].name} to {benched[j].name}: {error}")
+                    break
+                (title, (score, own)) = next(iter(found.others.items()))
+                rows.append([benched[i].name, benched[j].name, name, title, score, own])
+                rows[-1] += [found.loss, *found.interval, found.n_test, found.n_shared]
+    columns: list[str | tables.Column] = ["trained on", "tested on", "encoder", "metric", "score"]
+    columns += ["itself", "loss", "low", "high", "clips", "shared"]
+    return tables.table(columns, rows, left=4, name="transfer", title="From one set to another")
+
+
+def page(listed: Sequence[tables.Table], encoders: Sequence[str], sets: Sequence[BenchSet]) -> str:
+    """Return the page of all tables."""
+    from mvemo.fuse.report.text import page_templates
+
+    template = page_templates(TEMPLATE).get_template("bench.html")
+    return template.render(
+        tables=[table.with_intervals() for table in listed],
+        notes=NOTES,
+        encoders=[str(name) for name in encoders],
+        sets=[one.name for one in sets],
+    )
