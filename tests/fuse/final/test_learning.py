@@ -64,7 +64,8 @@ def made(request, tmp_path_factory, plane):
 def make(task, folder, plane):
     values, kinds = plane
     classes = CLASSES if task == "multiclass" else CLASSES[:2]
-    own, others = np.arange(N_OWN), np.arange(N_OWN, N)
+    # The catalogue has some clips of the model, too.
+    own, others = np.arange(N_OWN), np.arange(N_OWN - 6, N)
     write(folder / "own.h5", SPEC, values, own, task, classes, labels_of(task, kinds)[own])
     windows = replace(SPEC, params={"windows": [30.0, "mean", 20]}, protocol="none")
     none = np.zeros((len(others), 0), int)
@@ -175,15 +176,15 @@ def classes(tmp_path_factory, plane):
 
 
 def test_unsure_corrections_and_own_clips_are_not_scored(classes, plane):
-    rows = np.arange(N_OWN, N_OWN + 24)
+    rows = np.arange(N_OWN - 6, N_OWN + 24)
     unsure = {"unsure": lambda row: "1" if row >= N_OWN + 14 else ""}
     path = correct(classes, "multiclass", rows, plane[1][rows], **unsure)
     result = learned(classes, path)
-    assert (result.before["clips"], result.n_corrections) == (14, 24)
+    assert (result.before["clips"], result.n_corrections) == (14, 30)
     every = {"unsure": lambda row: "1"}
     result = learned(classes, correct(classes, "multiclass", rows, plane[1][rows], **every))
     assert (result.before, result.interval, result.enough) == (None, None, False)
-    assert "None of the 24 corrected clips can be scored" in result.text
+    assert "None of the 30 corrected clips can be scored" in result.text
 
 
 def test_few_corrections_of_a_class_are_not_enough(classes, plane):
