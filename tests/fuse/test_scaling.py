@@ -119,17 +119,17 @@ def test_scales_are_those_of_training_folds_only(tmp_path, monkeypatch):
 
 
 def test_groups_of_several_clips_have_mean_0_and_deviation_1():
-    groups = ["a"] * 8 + ["b"] * 6 + ["c"] * (MIN_CLIPS - 1)
-    x = (RNG.normal(size=(18, 3)) * 4 + np.repeat([50.0, -9, 2], [8, 6, 4])[:, None]).astype("f4")
-    present = np.ones(18, bool)
+    groups = ["a"] * 8 + ["b"] * MIN_CLIPS + ["c"] * (MIN_CLIPS - 1)
+    x = (RNG.normal(size=(17, 3)) * 4 + np.repeat([50.0, -9, 2], [8, 5, 4])[:, None]).astype("f4")
+    present = np.ones(17, bool)
     present[0] = False
     found = standardise_within(x, present, groups)
-    assert groups_within(present, groups).tolist() == [False] + [True] * 13 + [False] * 4
-    for part in (slice(1, 8), slice(8, 14)):
+    assert groups_within(present, groups).tolist() == [False] + [True] * 12 + [False] * 4
+    for part in (slice(1, 8), slice(8, 13)):
         np.testing.assert_allclose(found[part].mean(0), 0, atol=1e-5)
         np.testing.assert_allclose(found[part].std(0), 1, atol=1e-4)
     # A small group is standardised as all clips are.
-    np.testing.assert_array_equal(found[14:], fit_scaling(x, present)[0].apply(x[14:]))
+    np.testing.assert_array_equal(found[13:], fit_scaling(x, present)[0].apply(x[13:]))
     assert (found[0] == 0).all()
 
 

@@ -54,8 +54,9 @@ def test_a_papers_row_has_the_mean_its_interval_and_the_corrected_test(uncertain
 def test_most_often_wrong_by_hand():
     made = make_results(24, 2, missing=0)
     proba = np.eye(6)[made.y_true] * 0.5 + 0.5 / 6
+    proba[7] = np.eye(6)[made.y_true[7]] * 0.4 + 0.1
     wrong = proba.copy()
-    wrong[[3, 5]] = np.eye(6)[(made.y_true[[3, 5]] + [1, 2]) % 6]
+    wrong[[3, 5, 7]] = np.eye(6)[(made.y_true[[3, 5, 7]] + [1, 2, 3]) % 6]
     missing = wrong.copy()
     missing[3] = np.nan
     models = tuple(
@@ -65,14 +66,16 @@ def test_most_often_wrong_by_hand():
     changed = replace(made, models=models)
     clips, groups = hard_clips(changed, best_model(changed))
     rows = texts(clips)
-    assert [row[0] for row in rows] == [made.clip_ids[5], made.clip_ids[3]]
-    assert [(row[4], row[5]) for row in rows] == [("2", "3"), ("1", "2")]
-    assert rows[0][3] == made.classes[(made.y_true[5] + 2) % 6]
-    assert rows[0][1] == made.groups[5]
-    assert rows[1][6] == f"{(0.5 + 0.5 / 6) / 2:.2f}"
+    # Of equally many mistakes, the clip whose truth is less probable comes first.
+    assert [row[0] for row in rows] == [made.clip_ids[i] for i in (7, 5, 3)]
+    assert [(row[4], row[5]) for row in rows] == [("2", "3"), ("2", "3"), ("1", "2")]
+    assert rows[1][3] == made.classes[(made.y_true[5] + 2) % 6]
+    assert rows[1][1] == made.groups[5]
+    assert rows[2][6] == f"{(0.5 + 0.5 / 6) / 2:.2f}"
     assert models[1].y_pred[3] == -1
     # Two clips a group: 2 of 6 and 1 of 5 predictions are wrong.
-    assert texts(groups) == [[made.groups[5], "2", "33.3"], [made.groups[3], "2", "20.0"]]
+    shares = [[made.groups[i], "2", share] for i, share in ((5, "33.3"), (7, "33.3"), (3, "20.0"))]
+    assert texts(groups) == shares
 
 
 def test_furthest_off_by_hand(outputs):
