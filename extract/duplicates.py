@@ -85,8 +85,18 @@ def fingerprint(
 ) -> Fingerprint:
     """Decode a clip and return its fingerprint; errors are those of `decode_clip`.
 
-    `start` and `duration` are in seconds; a duration of None is the rest of the file. `threads` is
-    the number of decoder threads; 0 for one per core.
+    Parameters
+    ----------
+    path
+        Path of the file.
+    start, duration
+        Start and length of the clip in seconds; a duration of None for the rest of the file.
+    threads
+        Number of decoder threads; 0 for one per core.
+
+    See Also
+    --------
+    find_duplicates : Find pairs of near-duplicate clips.
 
     Examples
     --------
@@ -180,9 +190,20 @@ def find_duplicates(
 ) -> Search:
     """Decode all clips of a manifest and find near-duplicates among them.
 
-    With `across_groups`, only pairs of clips in different groups are reported. `workers` is the
-    number of decoding processes; None for one per core. `progress` is called after each clip, with
-    True if it could not be decoded.
+    Parameters
+    ----------
+    manifest
+        Manifest of clips with media files.
+    across_groups
+        True to report only pairs of clips in different groups.
+    workers
+        Number of decoding processes; None for one per core.
+    progress
+        Function called after each clip, with True if it could not be decoded.
+
+    Returns
+    -------
+    Pairs of near-duplicates, and the clips that could not be compared.
 
     Examples
     --------

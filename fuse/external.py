@@ -27,20 +27,42 @@ from mvemo.manifests.text_table import listed
 
 @dataclass(frozen=True)
 class Predictions:
-    """The contents of one or more prediction files."""
+    """The contents of one or more prediction files.
 
-    classes: tuple[str, ...]  # names of the classes, tags or targets
+    Parameters
+    ----------
+    classes
+        Names of the classes, tags or targets.
+    clip_ids, groups
+        Id and group of each clip; a clip without a group forms a new group.
+    y_true
+        Labels, as in `Results.y_true`.
+    folds
+        int64 (clips,): 0 to k - 1; -1 for clips that were not tested. All 0 if there are no folds.
+    k
+        Number of folds.
+    outputs
+        Model name to float64 (clips, classes); NaN rows where the model made no prediction.
+    files
+        Name and SHA-256 of each file.
+    task
+        ``multiclass``, ``multilabel`` or ``regression``.
+    notes
+        Sentences that state how the predictions were changed.
+    repeats
+        All evaluations, this one first, if there are several on different folds.
+    """
+
+    classes: tuple[str, ...]
     clip_ids: tuple[str, ...]
-    groups: tuple[str, ...]  # group of each clip; a clip without a group forms a new one
-    y_true: NDArray[Any]  # as in `Results`
-    folds: Ints  # int64 (clips,): 0 to k - 1; -1 for clips without a test; all 0 without folds
-    k: int  # number of folds
-    # Model name to float64 (clips, classes); NaN rows where the model made no prediction.
+    groups: tuple[str, ...]
+    y_true: NDArray[Any]
+    folds: Ints
+    k: int
     outputs: Mapping[str, F64]
-    files: tuple[tuple[str, str], ...] = ()  # name and SHA-256 of each file
-    task: str = "multiclass"  # or ``multilabel`` or ``regression``
-    notes: tuple[str, ...] = ()  # sentences that state how the predictions were changed
-    # All evaluations, this one first, if there are several on different folds.
+    files: tuple[tuple[str, str], ...] = ()
+    task: str = "multiclass"
+    notes: tuple[str, ...] = ()
     repeats: tuple[Predictions, ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
@@ -62,11 +84,25 @@ def results_of_predictions(
     Clips that were not tested are not scored: the model may have been trained on them. The
     results are `leaky` if a group is in several folds, or has both tested clips and others.
 
-    `name` is that of the data set. `synthetic` is True for generated clips, which the files do not
-    state. `scale` is the scale of valence and arousal, such as ``1..9``; empty if unknown.
-    `provenance` has JSON values to keep with the files' names and digests. `from_logits` is True if
-    the outputs are logits instead of probabilities. `BadFeatures` names the clip whose outputs,
-    labels, folds or ids are not as `Predictions` states.
+    Parameters
+    ----------
+    predictions
+        Predictions, as `read_predictions` returns them.
+    name
+        Name of the data set.
+    synthetic
+        True for generated clips, which the files do not state.
+    scale
+        Scale of valence and arousal, such as ``1..9``; empty if unknown.
+    provenance
+        JSON values to keep with the files' names and digests.
+    from_logits
+        True if `outputs` are logits instead of probabilities.
+
+    Raises
+    ------
+    BadFeatures
+        Outputs, labels, folds or ids are not as `Predictions` states; the message names the clip.
 
     Examples
     --------

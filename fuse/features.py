@@ -264,15 +264,31 @@ def matrix_of(values: NDArray[np.float32], present: NDArray[np.bool_] | None = N
 
 @dataclass(frozen=True)
 class Clips:
-    """Labels, groups and folds of an evaluation's clips."""
+    """Labels, groups and folds of an evaluation's clips.
 
-    task: Task  # of the labels (`mvemo.fuse.task_of`)
-    # int64 (clips,) of classes, int64 (clips, tags) of 0 and 1, or float64 (clips, targets).
+    Parameters
+    ----------
+    task
+        Task of the labels (`mvemo.fuse.task_of`).
+    y_true
+        Labels: int64 (clips,) of classes, int64 (clips, tags) of 0 and 1, or float64
+        (clips, targets).
+    groups
+        Group of each clip.
+    folds
+        int64 (clips,): the fold that tests each clip; -1 for clips that are only trained on.
+    n_outputs
+        Number of classes, tags or targets.
+    seed
+        Seed of new folds.
+    """
+
+    task: Task
     y_true: NDArray[Any]
-    groups: tuple[str, ...]  # group of each clip
-    folds: Ints  # int64 (clips,): the fold that tests each clip; -1 for clips only trained on
-    n_outputs: int  # number of classes, tags or targets
-    seed: int = 0  # of new folds
+    groups: tuple[str, ...]
+    folds: Ints
+    n_outputs: int
+    seed: int = 0
 
     @property
     def link(self) -> Link:

@@ -38,7 +38,17 @@ Missing = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Model:
-    """A head over concatenated features."""
+    """A head over concatenated features.
+
+    Parameters
+    ----------
+    name
+        Name in reports.
+    features, modalities
+        Features in the order of concatenation, and modalities in the order of reports.
+    by_net
+        True if the outputs are those of a net's own last layer, without a head.
+    """
 
     name: str  # in reports
     features: tuple[str, ...]  # in the order of concatenation
@@ -59,8 +69,15 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
     modalities only if at most `MOST_FUSIONS` are possible), and all features as ``integrated``
     (PL20 3.4, understood as one head on all features).
 
-    `modality` maps feature names to ``audio``, ``video`` or another modality. `BadFeatures` is
-    raised for a feature whose name is that of a model, or contains ``+`` or ``,``.
+    Parameters
+    ----------
+    modality
+        Feature name to ``audio``, ``video`` or another modality.
+
+    Raises
+    ------
+    BadFeatures
+        A feature's name is the name of a model, or contains ``+`` or ``,``.
 
     Examples
     --------

@@ -31,42 +31,65 @@ class ModelResult:
     The task determines the scores; `mvemo.fuse.tasks.probabilities` (`Multiclass`,
     `Multilabel`) and `...regression.Regression` explain their names. NaN stands for an
     undefined score.
+
+    Parameters
+    ----------
+    name, modalities, features
+        Name of the model (``music1d`` … ``integrated``), modalities that it needs, and cached
+        features that it concatenates.
+    outputs
+        float64 (clips, outputs): probabilities of classes (rows sum to 1) or of tags, or values
+        in the targets' unit; NaN rows for clips without a prediction.
+    y_pred
+        Decisions: int64 (clips,) of classes, -1 without a prediction; bool (clips, tags); or the
+        predicted values.
+    scores, per_fold
+        Score name to its value over all clips, and to float64 (folds,), its values in the folds.
+    per_output, per_output_fold
+        Score name to float64 (outputs,), its value for each class, tag or target over all clips,
+        and to float64 (folds, outputs), its values in the folds.
+    confusion
+        int64 (classes, classes), rows true, columns predicted; for regression the quadrants of
+        valence and arousal; None if the task has no confusion matrix.
+    thresholds
+        float64 (folds, tags): smallest probability that counts as a decision, fitted inside the
+        training folds; None for other tasks.
+    calibration
+        ``ece``, ``brier`` and ``log_loss`` of probabilities; with fitted temperatures also
+        ``ece_scaled``, ``brier_scaled``, ``log_loss_scaled`` and the mean ``temperature``.
+    intervals
+        Score name to the ends of its 95 % group-bootstrap interval, for `scores` and
+        `calibration`; ``NAME:i`` for entry i of `per_output`, ``primary`` for the primary
+        metric's mean over folds. Empty without resampling.
+    without_modality
+        Missing modalities, joined by ``+`` (``video``, ``audio+lyrics``), to the primary metric
+        (mean over folds) of a head that needs only the others; ``none`` to that of the model.
+        All are measured on clips that have every feature. Empty for a model of one modality.
+    n_fallback, n_untrained
+        Number of clips that lack some modalities and were predicted by a head of the others;
+        number of tested clips with all features whose training folds have too few clips for
+        a head.
+    by_net
+        True if the outputs are those of a net's own last layer, without a head.
     """
 
-    name: str  # ``music1d`` … ``integrated``
-    modalities: tuple[str, ...]  # that the model needs
-    features: tuple[str, ...]  # cached features that the model concatenates
-    # float64 (clips, outputs): probabilities of classes (rows sum to 1) or of tags, or values in
-    # the targets' unit; NaN rows for clips without a prediction.
+    name: str
+    modalities: tuple[str, ...]
+    features: tuple[str, ...]
     outputs: F64
-    # Decisions: int64 (clips,) of classes, -1 without a prediction; bool (clips, tags); or values.
     y_pred: NDArray[Any]
-    scores: Mapping[str, float]  # over all clips
-    per_fold: Mapping[str, F64]  # score name to float64 (folds,)
-    # Score name to float64 (outputs,), over all clips, and to float64 (folds, outputs).
+    scores: Mapping[str, float]
+    per_fold: Mapping[str, F64]
     per_output: Mapping[str, F64] = field(default_factory=dict)
     per_output_fold: Mapping[str, F64] = field(default_factory=dict)
-    # int64 (classes, classes), rows true, columns predicted; for regression the quadrants of
-    # valence and arousal; None if the task has no confusion matrix.
     confusion: Ints | None = None
-    # float64 (folds, tags): smallest probability that counts as a decision, fitted inside the
-    # training folds; None for other tasks.
     thresholds: F64 | None = None
-    # ``ece``, ``brier`` and ``log_loss`` of probabilities; with fitted temperatures also
-    # ``ece_scaled``, ``brier_scaled``, ``log_loss_scaled`` and the mean ``temperature``.
     calibration: Mapping[str, float] = field(default_factory=dict)
-    # Score name to the ends of its 95 % group-bootstrap interval, for `scores` and `calibration`;
-    # ``NAME:i`` for entry i of `per_output`, ``primary`` for the primary metric's mean over folds.
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    # Missing modalities, joined by ``+`` (``video``, ``audio+lyrics``), to the primary metric (mean
-    # over folds) of a head that needs only the others; ``none`` to that of the model. All are
-    # measured on clips that have every feature. Empty for a model of one modality.
     without_modality: Mapping[str, float] = field(default_factory=dict)
-    n_fallback: int = (
-        0  # clips that lack some modalities and were predicted by a head of the others
-    )
-    n_untrained: int = 0  # tested clips with all features, but too few training clips for a head
-    by_net: bool = False  # True if the outputs are those of a net's own last layer, without a head
+    n_fallback: int = 0
+    n_untrained: int = 0
+    by_net: bool = False
 
     def value_of(self, column: ScoreColumn) -> float:
         """Return the score that a column of a table shows."""
@@ -98,7 +121,65 @@ class Choice:
 
 @dataclass(frozen=True)
 class Results(Tabular):
-    """All models of one evaluation on the same clips and folds."""
+    """All models of one evaluation on the same clips and folds.
+
+    Parameters
+    ----------
+    name, task
+        Name of the data set; task that reads the labels and scores the predictions.
+    classes
+        Names of the outputs: classes, tags, or targets such as valence.
+    clip_ids, groups
+        Id and group of each clip, as in the cache's clip table.
+    y_true
+        Labels that were evaluated (drawn at random if `permuted`): int64 (clips,) of classes, int64
+        (clips, tags) of 0 and 1, or float64 (clips, targets).
+    folds, k, seed
+        int64 (clips,): the fold that tested each clip, -1 for clips that were not tested
+        (``holdout``: fold 0 is the test split), whose predictions are NaN; number of folds; seed.
+    protocol
+        ``crossfit``, ``frozen``, ``shared`` or ``holdout``: the most optimistic protocol of the
+        features used.
+    leaky
+        True if a net scored a clip that it, or a clip of its group, was trained on.
+    synthetic, permuted
+        True for generated data; True for labels drawn at random as a check.
+    chance
+        Model name to its primary metric on each of several random draws of labels; ``''`` for the
+        score to expect of the choice. Empty unless the settings ask for them.
+    models, baseline
+        Results of the models, in the order of reports, and of a predictor without features: the
+        most common class, each tag's frequency or each target's mean in the training folds.
+    present, outliers
+        Feature name to bool (clips,), True for clips that have the feature; feature name to ids
+        of clips that were not used for scaling.
+    failures
+        (clip id, stage, reason) of each failure that stage one kept.
+    curves
+        ``net@fold`` to the values per epoch, each a list: ``epoch``, ``train_loss``,
+        ``val_loss``, ``val_accuracy``.
+    provenance
+        JSON values: command, versions, digests, settings, feature specs.
+    comparisons
+        Each fusion compared with its best single feature (`mvemo.fuse.crossval.comparisons`).
+    repeats
+        All evaluations, this one first; empty without repeats. Scores in `models` cover all of
+        them, predictions only the first.
+    choice
+        Recommended model; None if there was no choice or the settings do not ask for one.
+    learning_curve
+        Model name to its points, the full training set last.
+    heads
+        All fitted heads, in the order of fitting.
+    predicted_by
+        Model whose predictions serve as labels; empty if people gave the labels.
+    audit
+        Records of the faults of the data (`mvemo.fuse.audit.Finding.record`).
+    media
+        Clip id to a link from the report to its file, for clips whose files are known.
+    ceilings
+        Best scores that the annotators' disagreement allows; empty if it is not known.
+    """
 
     name: str  # of the data set
     task: Task  # reads the labels and scores the predictions
@@ -228,10 +309,18 @@ def score_model(
     k: int,
     thresholds: F64 | None = None,
 ) -> ModelResult:
-    """Score one model's out-of-fold outputs, float64 (clips, outputs); NaN without a prediction.
+    """Score one model's out-of-fold outputs.
 
-    `y_true`, `folds` and `k` are those of `Results`. `thresholds`, float64 (clips, tags), are the
-    smallest probabilities that count as a decision; only for tags.
+    Parameters
+    ----------
+    task, model
+        Task of the labels, and the model.
+    outputs
+        float64 (clips, outputs); NaN rows for clips without a prediction.
+    y_true, folds, k
+        Labels, folds and number of folds, as in `Results`.
+    thresholds
+        float64 (clips, tags): smallest probability that counts as a decision; only for tags.
     """
     y_pred = task.decide(outputs, thresholds)
     valid = complete(outputs)

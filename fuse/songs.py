@@ -26,14 +26,29 @@ def song_level(
 ) -> Results:
     """Return the evaluation with one prediction per song.
 
-    Segments without a prediction are left out. Heads and nets are still those of segments. A song
-    is the ``clip`` that segments were cut from, or a ``group``. Its probabilities are by `rule`
-    ``mean``, the mean of those of its segments; ``log-mean``, their geometric mean, scaled to a sum
-    of 1; ``vote``, the share of segments in which a class is the most probable (ties are broken by
-    the mean). The clips of the results are songs, in the order of their first segments (if labels
-    are permuted, with the first segment's label), without intervals, comparisons, learning curves
-    and repeats. `BadFeatures` is raised for an unknown rule, for labels that are not classes, and
-    for segments of a song that differ in label, group or fold.
+    Segments without a prediction are left out. Heads and nets are still those of segments.
+
+    Parameters
+    ----------
+    results
+        Multiclass results of segments.
+    by
+        Unit that counts as a song: the ``clip`` that segments were cut from, or ``group``.
+    rule
+        ``mean``, the mean of the segments' probabilities; ``log-mean``, their geometric mean,
+        scaled to a sum of 1; ``vote``, the share of segments in which a class is the most
+        probable (ties are broken by the mean).
+
+    Returns
+    -------
+    Results whose clips are songs, in the order of their first segments (if labels are permuted,
+    with the first segment's label), without intervals, comparisons, learning curves and repeats.
+
+    Raises
+    ------
+    BadFeatures
+        The rule is unknown, the labels are not classes, or segments of a song differ in label,
+        group or fold.
 
     Examples
     --------

@@ -128,7 +128,17 @@ def dim_of(name: str, settings: framing.DescriptorSettings) -> int:
 def descriptor_spec(name: str, settings: framing.DescriptorSettings) -> FeatureSpec:
     """Return a descriptor's specification for the cache, with the settings that affect its values.
 
-    `BadOption` is raised if the name is not one of `DESCRIPTORS`.
+    Parameters
+    ----------
+    name
+        One of `DESCRIPTORS`.
+    settings
+        Settings of all descriptors.
+
+    Raises
+    ------
+    BadOption
+        If the name is not one of `DESCRIPTORS`.
 
     Examples
     --------
@@ -164,9 +174,17 @@ def describe(
 
     Memory use, apart from the results, does not grow with the clip.
 
-    `y` is a mono waveform at ``settings.sr``, float32 (samples,); full scale is 1. It is described
-    as it is; `mvemo.extract.media.reading.decode_clip` brings it to ``settings.level``. `names` are
-    from `DESCRIPTORS`; `banks` is the result of ``filter_banks(settings)``, computed if not given.
+    Parameters
+    ----------
+    y
+        Mono waveform at ``settings.sr``, float32 (samples,); full scale is 1. It is described as it
+        is; `mvemo.extract.media.reading.decode_clip` brings it to ``settings.level``.
+    settings
+        Settings of all descriptors.
+    names
+        Names from `DESCRIPTORS`.
+    banks
+        Result of ``filter_banks(settings)``; computed if not given.
 
     Returns
     -------
@@ -196,8 +214,16 @@ def describe(
         Integrated loudness in LUFS (ITU-R BS.1770) in a single row. In feature files it is that of
         the media file, before it is brought to a level.
 
-    `BadMedia` is raised if the waveform is empty, not finite, or completely silent, and `BadOption`
-    if a name is not one of `DESCRIPTORS`.
+    Raises
+    ------
+    BadMedia
+        If the waveform is empty, not finite, or completely silent.
+    BadOption
+        If a name is not one of `DESCRIPTORS`.
+
+    See Also
+    --------
+    mvemo.extract.media.reading.decode_clip : Decode the waveform of a media file.
 
     Examples
     --------

@@ -63,10 +63,22 @@ class MelSettings:
 
 
 def mel_filter_bank(settings: MelSettings) -> F64:
-    """Return triangular mel bands over the bins of a DFT.
+    """Return triangular mel bands over the bins of a DFT, identical to librosa's values.
 
-    The bank is float64 (n_fft // 2 + 1, n_mels), without negative values; a band that contains no
-    bin is all 0. It equals `librosa.filters.mel`, whose import takes a second.
+    Parameters
+    ----------
+    settings
+        Settings of the spectrogram; only `sr`, `n_fft`, `n_mels`, `fmin`, `fmax`, `htk` and
+        `norm` are used.
+
+    Returns
+    -------
+    Filter bank, float64 (n_fft // 2 + 1, n_mels), without negative values. A band that contains
+    no bin is all 0.
+
+    See Also
+    --------
+    librosa.filters.mel : The same filter bank, but its import takes a second.
 
     Examples
     --------

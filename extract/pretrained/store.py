@@ -86,7 +86,13 @@ def find_weights(net: str) -> StoredWeights | None:
 
 
 def pretrained_path(net: str) -> Path:
-    """Return the path of a net's downloaded weights; raise `BadWeights` for a damaged file."""
+    """Return the path of a net's downloaded weights, after a check of their digest.
+
+    Raises
+    ------
+    BadWeights
+        The file is missing or damaged.
+    """
     stored = find_weights(net)
     if stored is None:
         if NETS[net].package is None:

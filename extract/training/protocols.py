@@ -171,11 +171,29 @@ def train_nets(
 ) -> Iterator[TrainedNet]:
     """Train the nets of the protocol, or load those already trained; yield one per fold.
 
-    `batches` makes the reader of a net's input, and `jobs` is the folder of the checkpoints.
-    `on_epoch` is called with a job's label, the epoch, the maximum number of epochs and the
-    validation loss (NaN without validation clips), `on_report` with the report on a weight file.
-    `BadOption` is raised if ``frozen`` has no weight file, ``holdout`` no splits, or there are too
-    few usable clips, `TrainingDiverged` if a training had no finite loss.
+    Parameters
+    ----------
+    settings, run
+        Settings of the net, and of the run: protocol, seed, device, precision.
+    clips
+        All clips, and their folds or splits.
+    batches
+        Function that makes the reader of a net's input.
+    jobs
+        Folder of the jobs' checkpoints.
+    on_epoch
+        Function called with the job's label, the epoch, the maximum number of epochs and the
+        validation loss (NaN without validation clips).
+    on_report
+        Function called with the report on a pretrained weight file.
+
+    Raises
+    ------
+    BadOption
+        ``frozen`` has no weight file, ``holdout`` has no splits, or there are too few usable
+        clips to train on.
+    TrainingDiverged
+        A training had no finite loss.
     """
     device = devices.pick_device(run.device)
     n_outputs = len(clips.manifest.classes)

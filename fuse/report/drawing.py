@@ -73,7 +73,15 @@ _pdfs: ContextVar[list[bytes] | None] = ContextVar("_pdfs", default=None)
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with the text above and below it."""
+    """A figure with the text above and below it.
+
+    Parameters
+    ----------
+    svg
+        One ``<svg>`` element.
+    head, caption
+        Text above and text below the figure; '' for none.
+    """
 
     svg: str  # one ``<svg>`` element
     head: str = ""  # text above the figure; '' for none

@@ -47,10 +47,20 @@ Curve = tuple[F64, float]
 
 
 def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str, list[Picture]]:
-    """Draw the figures of the task: map a name, such as ``roc`` or ``confusion``, to its pictures.
+    """Draw the figures of the task.
 
-    Figures of a single model are of `shown`, by default the recommended one, and left out if no
-    model made a prediction. A notebook shows the pictures.
+    Parameters
+    ----------
+    results
+        Results of one evaluation.
+    shown
+        Model for the figures of a single model; by default the recommended one. These
+        figures are left out if no model made a prediction.
+
+    Returns
+    -------
+    Mapping of a figure's name, such as ``roc`` or ``confusion``, to its pictures. In a notebook
+    ``IPython.display.SVG(picture.svg)`` shows a picture.
     """
     shown = recommended_model(results) if shown is None else shown
     pictures = {}

@@ -35,10 +35,23 @@ _IN_FACTS = ("folds", "seed", "permute_labels")
 def write_report(results: Results, out: str | Path, *, heads: bool = False) -> None:
     """Write a run's folder: ``report.html``, ``metrics.json``, ``predictions.csv``.
 
-    The folder is created if it does not exist. An older run in it is not changed until all files of
-    this one are written, and then replaced or removed; all other files stay. Equal results give
-    equal bytes. With `heads`, the fitted heads are saved as ``heads.npz``, too. `MvemoError` is
-    raised for a file that cannot be written.
+    An older run in the folder is not changed until all files of this one are written. Equal
+    results give equal bytes.
+
+    Parameters
+    ----------
+    results
+        Results of `mvemo.fuse.evaluate`.
+    out
+        Output folder, created if it does not exist. Files of an older run are replaced or
+        removed; all other files stay.
+    heads
+        True to save the fitted heads as ``heads.npz``, too.
+
+    Raises
+    ------
+    MvemoError
+        A file cannot be written.
     """
     covered = coverage.coverage_facts(results)
     texts = {
@@ -181,6 +194,11 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
     name (``f1_macro``, ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of
     these, ``confusion`` (rows true, columns predicted) and ``intervals`` (95 %, from resampled
     groups). Other keys may change. `covered` is the value of ``coverage``, if it is known.
+
+    Parameters
+    ----------
+    results
+        Results of `mvemo.fuse.evaluate`.
     """
     metric, chosen = results.task.primary_metric, None
     point_names = ("fraction", "clips", metric, "deviation")

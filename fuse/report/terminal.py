@@ -20,6 +20,11 @@ def format_table(results: Results) -> str:
 
     The table shows the minimum, mean and maximum of the primary metric over folds, and the
     other scores of the task; warnings come before it, missing predictions and failures after it.
+
+    Parameters
+    ----------
+    results
+        Results of `mvemo.fuse.evaluate`.
     """
     results, note = without_twin(results), summary.scoring_note(results)
     lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]

@@ -192,35 +192,34 @@ def _check_lengths(draft: Draft, lengths: Sequence[float]) -> None:
 def _compare_grid(draft: Draft, songs: Songs | None) -> None:
     """Compare the rows of the grid, in groups with the same segments and descriptors."""
     every = _effective_rows(draft)
-    groups: dict[tuple[float, float | None], list[dict[str, Any]]] = {}
-    for values in every:
-        place = (float(values.get("segment", 0)), values.get("alpha"))
-        groups.setdefault(place, []).append(values)
-    found: dict[int, Compared] = {}  # by the place of the row
-    # Data that was compared already: study, segment length and rows.
-    known: list[tuple[Study, float, list[dict[str, Any]]]] = []
-    for (seconds, alpha), group in groups.items():
+    groups: dict[tuple[float, float | None], list[int]] = {}  # places of rows
+    for i, values in enumerate(every):
+        kind = float(values.get("segment", 0)), values.get("alpha")
+        groups.setdefault(kind, []).append(i)
+    found: dict[int, Compared] = {}
+    # Data that was compared already: study, segment length and places.
+    known: list[tuple[Study, float, list[int]]] = []
+    for (seconds, alpha), places in groups.items():
         part = draft.study.with_alpha(alpha)
         if seconds and songs is not None:
             part = cut_study(part, songs, seconds, cut_of(draft.options))
             if alpha is None or not known:
                 _count(draft, part, songs, seconds)
         of_part = replace(draft, study=part)
-        rows = [grid_row(of_part, values) for values in group]
-        same = next((each for each in known if each[0] == part), None)
-        if same is not None:
-            for other, values, row in zip(same[2], group, rows, strict=True):
-                if id(other) in found:
-                    found[id(values)] = replace(found[id(other)], row=row)
+        rows = [grid_row(of_part, every[i]) for i in places]
+        if same := next((each for each in known if each[0] == part), None):
+            for other, i, row in zip(same[2], places, rows, strict=True):
+                if other in found:
+                    found[i] = replace(found[other], row=row)
             draft.notes.append(
                 f"Segments of {seconds:g} s are the same as those of {same[1]:g} s, because no "
                 "clip is longer; the nets are trained once."
             )
             continue
-        known.append((part, seconds, group))
-        places = {row.name: id(values) for row, values in zip(rows, group, strict=True)}
-        found |= {places[one.row.name]: one for one in _compare_group(of_part, rows, songs)}
-    draft.compared = [found[id(values)] for values in every if id(values) in found]
+        known.append((part, seconds, places))
+        place = {row.name: i for row, i in zip(rows, places, strict=True)}
+        found |= {place[one.row.name]: one for one in _compare_group(of_part, rows, songs)}
+    draft.compared = [found[i] for i in sorted(found)]
 
 
 def _effective_rows(draft: Draft) -> list[dict[str, Any]]:

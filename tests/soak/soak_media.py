@@ -25,38 +25,33 @@ _CONTAINERS = (
 )  # fmt: skip
 _RATES = (8000, 22050, 44100)
 RATE = Fraction(1, 25)  # of pictures
-# Ways in which a sound file is damaged; "whole" is none.
-_DAMAGE = ("whole", "cut", "tail", "zeros", "changed", "twice", "head lost")
+# Ways in which an undamaged file is damaged: functions of its content and of a random generator.
+_DAMAGE = {
+    "cut": lambda content, draw: content[: draw.randrange(len(content) + 1)],
+    "tail": lambda content, draw: content + draw.randbytes(5000),
+    "zeros": lambda content, draw: _with_zeros(content, len(content) // 4),
+    "changed": lambda content, draw: mutate(content, draw) if content else content,
+    "twice": lambda content, draw: content + content,
+    "head_lost": lambda content, draw: content[draw.randrange(1, 200) :],
+}
 WORKERS = 2
 
 
 def make_media(folder, seed):
-    """Files of at least 120 kinds: formats, rates, channels, and each kind of damage."""
-    sound = [*_sounds(folder), *_videos(folder), *_odd(folder)]
-    paths = list(sound)
-    for number, path in enumerate(sound):
+    """Write files of at least 120 kinds: formats, rates, channels, and each kind of damage."""
+    paths = [*_sounds(folder), *_videos(folder), *_odd(folder)]
+    for number, path in enumerate([*paths]):
         draw = random.Random(f"{seed}{path.name}")
-        content = path.read_bytes()
-        for damage in draw.sample(_DAMAGE[1:], 2 if number % 2 else 1):
-            changed = path.with_name(f"{path.stem}-{damage.replace(' ', '_')}{path.suffix}")
-            changed.write_bytes(_damaged(content, damage, draw))
+        for damage in draw.sample([*_DAMAGE], 2 if number % 2 else 1):
+            changed = path.with_name(f"{path.stem}-{damage}{path.suffix}")
+            changed.write_bytes(_DAMAGE[damage](path.read_bytes(), draw))
             paths.append(changed)
     return paths
 
 
-def _damaged(content, damage, draw):
-    half = len(content) // 2
-    if damage == "cut":
-        return content[: draw.randrange(len(content) + 1)]
-    if damage == "tail":
-        return content + draw.randbytes(5000)
-    if damage == "zeros":
-        return content[: half // 2] + bytes(half) + content[half // 2 + half :]
-    if damage == "twice":
-        return content + content
-    if damage == "head lost":
-        return content[draw.randrange(1, 200) :]
-    return mutate(content, draw) if content else content
+def _with_zeros(content, quarter):
+    """Replace the middle half of a content by zeros."""
+    return content[:quarter] + bytes(2 * quarter) + content[3 * quarter :]
 
 
 def _tone(n, channels):
@@ -65,10 +60,8 @@ def _tone(n, channels):
 
 
 def _sounds(folder):
-    kinds = [
-        ("wav", subtype) for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-    ]
-    kinds += [("wav", "ULAW"), ("wav", "ALAW"), ("wav", "IMA_ADPCM"), ("flac", "PCM_16")]
+    wav = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM")
+    kinds = [*(("wav", subtype) for subtype in wav), ("flac", "PCM_16")]
     kinds += [("flac", "PCM_24"), ("ogg", "VORBIS"), ("ogg", "OPUS"), ("aiff", "PCM_16")]
     kinds += [("au", "PCM_16"), ("caf", "PCM_16"), ("w64", "PCM_16"), ("mp3", "MPEG_LAYER_III")]
     for number, (ending, subtype) in enumerate(kinds):
@@ -98,11 +91,8 @@ def _videos(folder):
         sr = 48000 if audio == "libopus" else 44100
         options = {"sound": sine(0.5, sr), "sr": sr, "audio_codec": audio} if audio else {}
         try:
-            film(
-                path,
-                6 * bool(video),
-                **{**options, "codec": video, "pix_fmt": pixels, "time_base": RATE},
-            )
+            shown = {"codec": video, "pix_fmt": pixels, "time_base": RATE}
+            film(path, 6 * bool(video), **shown, **options)
         except (av.FFmpegError, ValueError, OSError):
             # FFmpeg was built without this encoder.
             path.unlink(missing_ok=True)

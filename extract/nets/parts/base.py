@@ -23,10 +23,21 @@ class Net(nn.Module, ABC):
     `classifier`, an ``nn.Linear`` from the embedding to the outputs and the only part that
     depends on `n_outputs`. It may set `classifier_dropout`, which is applied before the
     classifier. `BuiltNet` has such a constructor.
+
+    Parameters
+    ----------
+    options
+        Instance of the class's `Options`.
+
+    Attributes
+    ----------
+    modality
+        ``audio`` or ``video``.
+    brings_weights
+        True if the net is built with its pretrained weights and needs no weight file.
     """
 
     modality: ClassVar[Literal["audio", "video"]]
-    # True if the net is built with its pretrained weights and needs no weight file.
     brings_weights: ClassVar[bool] = False
     # Fields of the card.
     name: ClassVar[str]
@@ -73,9 +84,12 @@ class Net(nn.Module, ABC):
     def prepare(self, raw: Tensor) -> Tensor:
         """Turn decoded media into the tensor that `embed` takes.
 
-        Audio: float32 (batch, samples) in [-1, 1], padded with zeros, or with NaN if the input
-        marks the end of a clip. Video: uint8 (batch, frames, height, width, 3), RGB. Sequences:
-        float32 (batch, n_frames, dim), padded with NaN rows.
+        Parameters
+        ----------
+        raw
+            Decoded media. Audio: float32 (batch, samples) in [-1, 1], padded with zeros, or with
+            NaN if the input marks the end of a clip. Video: uint8 (batch, frames, height,
+            width, 3), RGB. Sequences: float32 (batch, n_frames, dim), padded with NaN rows.
         """
 
     @abstractmethod

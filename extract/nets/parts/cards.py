@@ -21,15 +21,26 @@ DEMO_TRAINING = TrainSettings(lr=3e-3, epochs=20, patience=6)
 
 @dataclass(frozen=True)
 class AudioInput:
-    """Waveform input of a net: mono float32, padded or shortened."""
+    """Waveform input of a net: mono float32, padded or shortened.
 
-    sr: int  # Hz
+    Parameters
+    ----------
+    sr
+        Sampling rate in Hz.
+    seconds
+        Length in seconds.
+    mark_end
+        True to pad shorter clips with NaN, so that the net knows their length; False to pad
+        with zeros.
+    """
+
+    sr: int
     seconds: float
-    # True to pad shorter clips with NaN, so that the net knows their length; False for zeros.
     mark_end: bool = False
 
     @property
     def samples(self) -> int:
+        """Return the length in samples."""
         return round(self.sr * self.seconds)
 
     def __str__(self) -> str:
@@ -38,10 +49,18 @@ class AudioInput:
 
 @dataclass(frozen=True)
 class VideoInput:
-    """Picture input of a net: square frames, uint8 RGB."""
+    """Picture input of a net: square frames, uint8 RGB.
 
-    n_frames: int  # at uniform presentation times over the clip
-    size: int  # height and width in pixels
+    Parameters
+    ----------
+    n_frames
+        Number of frames, at uniform presentation times over the clip.
+    size
+        Height and width in pixels.
+    """
+
+    n_frames: int
+    size: int
 
     def __str__(self) -> str:
         return f"{self.n_frames} frames, {self.size} x {self.size}"
@@ -52,10 +71,17 @@ class SequenceInput:
     """Descriptor sequences of a clip, concatenated along the columns.
 
     Sequences with fewer frames than the longest have NaN in their columns after their end.
+
+    Parameters
+    ----------
+    features
+        Names of descriptors (`mvemo.extract.descriptors`), in the order of the columns.
+    n_frames
+        Number of frames. Longer clips are shortened; shorter ones are padded with NaN rows, so
+        that the net knows their length.
     """
 
-    features: tuple[str, ...]  # names of descriptors, in the order of the columns
-    # Longer clips are shortened; shorter ones are padded with NaN rows, which mark their length.
+    features: tuple[str, ...]
     n_frames: int
 
     def __str__(self) -> str:
@@ -149,35 +175,55 @@ class NetCard:
 
     The decorator sets each field as an attribute of the class. The registry finds a net by the
     line ``@NetCard("NAME", ...)`` in a module of `mvemo.extract.nets`.
+
+    Parameters
+    ----------
+    name
+        Name of the net.
+    Options
+        Frozen dataclass of bool, int, float and str fields with defaults. It checks its
+        values, raises `BadOption`, and is saved as JSON next to the weights.
+    profiles
+        Settings of the net by profile, see `profile`. A user's profile file starts from
+        ``paper``; a demo uses ``demo``, or ``paper`` if there is no ``demo``.
+    version
+        Number that is raised whenever the same weights would give different embeddings.
+    windows_at_once
+        Number of windows that a CPU embeds in one step. It is small for large nets, where
+        more windows only take memory.
+    fixed
+        Prefixes of the names of buffers that training does not change, such as a front end.
+        A weight file may lack them.
+    started_from
+        Weights from which the net's paper starts its training; empty for random weights.
+    random_options
+        Options for training from random weights, unless the user sets them.
+    published
+        Descriptions of the published weight files that the net loads, for ``mvemo nets``.
+    known_files
+        SHA-256 of published weight files that were tried with the net -> description.
+    pretrained_outputs
+        Number of outputs of the net in the published files; 0 if they cannot be used.
+    package
+        Public package from which ``mvemo weights get`` takes the weights; None if none is
+        known.
     """
 
     name: str
-    # Frozen dataclass of bool, int, float and str fields with defaults. It checks its values,
-    # raises `BadOption`, and is saved as JSON next to the weights.
     Options: type[Any]
-    # Settings of the net by profile, see `profile`. A user's profile file starts from ``paper``; a
-    # demo uses ``demo``, or ``paper`` if there is no ``demo``.
     profiles: Mapping[str, NetSettings]
-    version: int = 1  # raised whenever the same weights would give different embeddings
-    # Windows that a CPU embeds in one step; few for large nets, where more only take memory.
+    version: int = 1
     windows_at_once: int = 4
-    # Prefixes of the names of buffers that training does not change, such as a front end. A weight
-    # file may lack them.
     fixed: tuple[str, ...] = ()
-    # Weights from which the net's paper starts its training; empty for random weights.
     started_from: str = ""
-    # Options for training from random weights, unless the user sets them.
     random_options: Mapping[str, Any] = field(default_factory=dict)
-    # Descriptions of the published weight files that the net loads, for ``mvemo nets``.
     published: tuple[str, ...] = ()
-    # SHA-256 of published weight files that were tried with the net -> description.
     known_files: Mapping[str, str] = field(default_factory=dict)
-    # Number of outputs of the net in the published files; 0 if they cannot be used.
     pretrained_outputs: int = 0
-    # Public package from which ``mvemo weights get`` takes the weights.
     package: PretrainedPackage | None = None
 
     def __call__(self, kind: AnyClass) -> AnyClass:
+        """Set the fields as attributes of a net's class."""
         for each in fields(self):
             setattr(kind, each.name, getattr(self, each.name))
         card: Any = kind

@@ -206,7 +206,13 @@ def check_name(name: str) -> None:
 
 
 def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
-    """Return the settings of a net in a profile, or in ``paper`` if the profile has none."""
+    """Return the settings of a net in a profile, or in ``paper`` if the profile has none.
+
+    Examples
+    --------
+    >>> default_settings("music2d", "paper").train.optimizer
+    'sgd'
+    """
     profiles = NETS[name].profiles
     return profiles.get(profile, profiles[FALLBACK_PROFILE])
 
@@ -245,9 +251,21 @@ def check_view(settings: NetSettings) -> None:
 def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) -> Net:
     """Build a net with random weights from torch's global generator.
 
-    `name` is a key of `NETS`, `width` multiplies the numbers of channels in the papers, `options`
-    are fields of the class's `Options`. `BadOption` is raised for an unknown name or option, or a
-    value of a wrong type or range.
+    Parameters
+    ----------
+    name
+        Key of `NETS`.
+    n_outputs
+        Number of classes, tags or regression targets.
+    width
+        Multiplier for the numbers of channels; 1 for the size in the papers.
+    options
+        Fields of the class's `Options`.
+
+    Raises
+    ------
+    BadOption
+        The name or an option is unknown, or a value has the wrong type or range.
 
     Examples
     --------

@@ -85,9 +85,20 @@ class WeightReport:
 def load_weights(net: Net, path: str | Path) -> WeightReport:
     """Load a pretrained file into a net, in a published layout or in that of its ``state_dict``.
 
-    The file is a torch checkpoint, ``.npz``, ``.npy`` or HDF5. `MissingFile` is raised if it does
-    not exist, and `BadWeights` if it cannot be read, holds values that are not finite, or none of
-    its tensors fits learnt weights of the net before its classifier; the net is then unchanged.
+    Parameters
+    ----------
+    net
+        Net to change in place; it is unchanged if this function raises.
+    path
+        Torch checkpoint, ``.npz``, ``.npy`` or HDF5.
+
+    Raises
+    ------
+    MissingFile
+        The file does not exist.
+    BadWeights
+        The file cannot be read, holds values that are not finite, or none of its tensors fits
+        learnt weights of the net before its classifier.
     """
     tensors, sha256 = read_weight_file(path)
     for name, value in tensors.items():

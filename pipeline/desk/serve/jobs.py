@@ -248,11 +248,11 @@ class JobWorker:
                 except Exception as problem:
                     _say(sys.stderr.write, traceback.format_exc())
                     self._fail(job, clip_id, f"{type(problem).__name__}: {problem}")
-        job.done += len(ids)
+        job.done += len(ids) or job.total  # a model may be switched in an empty folder
         seconds = time.monotonic() - start
         job.seconds, self.seconds = job.seconds + seconds, self.seconds + seconds
         job.seconds_left = job.seconds / job.done * (job.total - job.done)
-        if job.done == job.total:
+        if ids and job.done == job.total:
             _say(tell, f"predicted {job.done} clips in {duration_text(job.seconds)}")
 
     def _read(self, job: Job, ids: Sequence[str]) -> None:
@@ -269,9 +269,10 @@ class JobWorker:
                 job.failed, job.message = job.failed + 1, str(error)
             except OutsideFolders as error:
                 self._fail(job, clip_id, str(error))
+        if not clips:
+            return
         maker = self._warm()
-        catalogue = self.library.work / "features.h5"
-        source = Catalogue(catalogue, maker, keep_absent=True)
+        source = Catalogue(self.library.work / "features.h5", maker, keep_absent=True)
         with closing(source.read(clips)) as found:
             for batch in found:
                 self._store(job, maker, [(ids[row], clip) for row, clip in batch])

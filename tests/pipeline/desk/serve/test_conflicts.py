@@ -15,10 +15,11 @@ from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import DiskFailed, MvemoError
 from mvemo.pipeline.desk.serve import jobs
 from mvemo.pipeline.desk.serve.access import Access
-from mvemo.pipeline.desk.serve.jobs import MOST_WAITING, Job
+from mvemo.pipeline.desk.serve.jobs import MOST_WAITING, Job, JobWorker
 from mvemo.pipeline.desk.serve.library import Library
 from mvemo.pipeline.models.boxed import model_folder
 from mvemo.pipeline.prediction import feature_maker, run
+from mvemo.pipeline.prediction.new_clips import PredictSettings
 
 
 @pytest.fixture
@@ -243,6 +244,13 @@ def test_a_half_written_model_does_not_hide_the_others(library, client, other_mo
     used = client.post("/api/v1/models/current", json={"name": "half"})
     assert [model["name"] for model in listed] == ["model", "whole"]
     assert used.status_code == 422
+
+
+def test_a_model_is_switched_in_an_empty_folder(tmp_path, model, other_model):
+    worker = JobWorker(Library([], tmp_path / ".mvemo", "first"), model, PredictSettings())
+    job = worker.use(other_model)
+    run_all(worker)
+    assert (job.state, job.message, worker.problem) == ("done", "", "")
 
 
 def test_a_model_with_other_classes_is_not_switched_to(worker):
