@@ -112,6 +112,13 @@ def test_a_task_that_fails_is_named_and_all_others_are_kept(sounds, tmp_path):
         assert [f.clip_id for f in cache.failures] == ["bad"]
 
 
+def test_a_batch_without_a_readable_clip_is_no_error(sounds, tmp_path):
+    plan = plan_of(sounds, tmp_path, load_settings("paper", SPREAD))
+    with CacheWriter(tmp_path / "features.h5", plan.table) as writer:
+        task = tasks.ClipTask(plan.part([10]), writer.stored_rows(("bad",)))
+        assert tasks.do_task(task).clip_ids == ("bad",)
+
+
 def test_the_bar_moves_within_a_task_and_counts_failures(sounds, tmp_path, monkeypatch, capsys):
     moved = []
     monkeypatch.setattr(Progress, "ahead", lambda bar, steps, note="": moved.append(steps))
