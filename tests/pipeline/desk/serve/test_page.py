@@ -100,7 +100,7 @@ def page(browser, server):
     context = context_of(browser, viewport={"width": 1280, "height": 800})
     opened = context.new_page()
     errors = []
-    opened.on("pageerror", errors.append)
+    opened.on("pageerror", lambda error: errors.append(error))
     opened.goto(server.url)
     opened.wait_for_selector(".clip")
     yield opened
@@ -505,7 +505,7 @@ def test_the_real_server_from_prediction_to_a_learned_model(browser, model, tmp_
     context = context_of(browser)
     page = context.new_page()
     errors = []
-    page.on("pageerror", errors.append)
+    page.on("pageerror", lambda error: errors.append(error))
     page.goto(f"{server.url}?token={TOKEN}")
     page.wait_for_selector("text=4 of 4 clips")
     server.clips()
