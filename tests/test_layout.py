@@ -117,7 +117,7 @@ MOST_LINES = {
     "cache": 4890,
     "extract": 12510,
     "fuse": 15460,
-    "pipeline": 11000,  # without the two rooms above it
+    "pipeline": 11010,  # without the two rooms above it
     "pipeline/desk": 3150,
     "pipeline/studies": 3500,
 }
