@@ -59,9 +59,9 @@ class BenchSet:
     "--sets",
     multiple=True,
     required=True,
-    type=shared.INPUT,
-    metavar="FOLDER|MANIFEST",
-    help="Data set.  [repeatable]",
+    metavar="[LAYOUT=]FOLDER|MANIFEST",
+    help="Data set; LAYOUT is one of mvemo manifest layouts, if it is not recognised.  "
+    "[repeatable]",
 )
 @option("--out", type=shared.OUT_FOLDER, required=True, help="Folder for the tables and the page.")
 @option(
@@ -80,7 +80,7 @@ class BenchSet:
 @shared.paper_options
 @shared.set_option
 def bench(
-    encoders: tuple[str, ...], sets: tuple[Path, ...], out: Path, work: Path, **options: Any
+    encoders: tuple[str, ...], sets: tuple[str, ...], out: Path, work: Path, **options: Any
 ) -> None:
     """Score every ENCODER on every data set, and train on each set to test on each other one.
 
@@ -90,14 +90,14 @@ def bench(
 
     \b
     Example:
-      mvemo study bench musicnn effnet --sets emomusic/ --sets music-video/ --out bench
+      mvemo study bench musicnn effnet --sets emomusic/ --sets videos.csv --out bench
     """
     from mvemo.extract.nets import add_folders
     from mvemo.manifests.files import replacing_together, write_json, write_text
     from mvemo.pipeline.provenance import provenance
 
     names = add_folders([name for one in encoders for name in shared.comma_separated(one)])
-    benched = [extract_set(path, names, work, options["overrides"]) for path in sets]
+    benched = [extract_set(text, names, work, options["overrides"]) for text in sets]
     if len({one.name for one in benched}) < len(benched):
         raise BadOption(
             f"--sets: two sets have the same name: {', '.join(b.name for b in benched)}"
@@ -122,12 +122,16 @@ def bench(
 
 
 def extract_set(
-    path: Path, encoders: Sequence[str], work: Path, overrides: Sequence[str]
+    text: str, encoders: Sequence[str], work: Path, overrides: Sequence[str]
 ) -> BenchSet:
     """Embed the clips of a set with one encoder after the other, and measure the time."""
     import mvemo
 
-    manifest = mvemo.load(path)
+    layout, is_stated, path = text.partition("=")
+    if not is_stated or Path(text).exists():
+        manifest = mvemo.load(shared.INPUT.convert(text, None, None))
+    else:
+        manifest = mvemo.load(shared.INPUT.convert(path, None, None), layout=layout)
     folder = work / manifest.name
     features, seconds = folder / "features.h5", dict[str, float]()
     known: set[str] = set()
@@ -156,7 +160,7 @@ def extract_set(
 
 def _entry(name: str) -> str:
     """Return the name of a net as a setting names it."""
-    from mvemo.extract.nets.parts.encoder_folders import EncoderFolder
+    from mvemo.extract.nets.parts.registry import EncoderFolder
 
     return f"hf:{name.path}" if isinstance(name, EncoderFolder) else name
 
