@@ -7,6 +7,7 @@ import posixpath
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,7 @@ class Manifest:
         Its columns are those of the file: ``path``, those of the labels, ``group``, ``start``,
         ``duration``, ``fold``, ``split``, and further ones of the manifest.
         """
-        import pandas
-
+        pandas: Any = import_module("pandas")
         kind = label_kind(self.task)
         rows = []
         for clip in self.clips:

@@ -14,6 +14,7 @@ import gc
 import importlib
 import os
 import pkgutil
+import shutil
 import sys
 import tempfile
 
@@ -36,7 +37,11 @@ settings.load_profile("tests")
 # What the developer fetched with `mvemo weights get` must change no test's result: the tests'
 # own home is empty, and `fetched_weights` alone looks into the real one.
 _REAL_HOME = os.environ.get("MVEMO_HOME")
-os.environ["MVEMO_HOME"] = str(Path(tempfile.gettempdir()) / "mvemo-tests-have-no-weights")
+_OWN_HOME = tempfile.mkdtemp(prefix="mvemo-tests-")
+atexit.register(shutil.rmtree, _OWN_HOME, ignore_errors=True)
+os.environ["MVEMO_HOME"] = _OWN_HOME
+# Nothing is downloaded: a test that needs weights makes them, or takes `fetched_weights`.
+os.environ["PIP_NO_INDEX"] = "1"
 
 
 def _checked_only(descriptor):

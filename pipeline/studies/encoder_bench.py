@@ -173,8 +173,9 @@ def scores_table(benched: Sequence[BenchSet], encoders: Sequence[str], k: int) -
     for one in benched:
         with mvemo.open_features(one.features) as cache:
             present = [name for name in encoders if name in {spec.name for spec in cache.specs}]
-        options = {"late": False, "stacked": False, "kernel": False, "audit": False, "lld": ()}
-        results = mvemo.evaluate(one.features, folds=k, models=tuple(present), **options)
+        results = mvemo.evaluate(
+            one.features, folds=k, models=tuple(present), kernel=False, audit=False, lld=()
+        )
         scored = {model.name: model for model in results.models}
         if results.choice is not None:
             scored[CHOICE] = results.choice.nested
