@@ -321,7 +321,7 @@ def _csv_rows(lines: Sequence[str], first: int, mark: str) -> Iterator[CsvRow]:
                 raise BadText(first + start, f"{place}, over what look like rows: {cure}")
             if any(map(str.strip, cells)):
                 if "'" in "".join(cells):
-                    cells = [c[1:] if c[:1] == "'" and _FORMULA.match(c) else c for c in cells]
+                    cells = [*map(unguarded, cells)]
                 yield first + start, cells
             start = reader.line_num
     except csv.Error as error:
@@ -341,6 +341,11 @@ def _join_rows(lines: Sequence[str], mark: str, width: int) -> bool:
 
 
 # --- writing
+
+
+def unguarded(cell: str) -> str:
+    """Return a cell without the apostrophe that `CsvWriter` put before a formula."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
 
 
 class CsvWriter:
