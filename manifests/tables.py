@@ -318,7 +318,7 @@ def _csv_rows(lines: Sequence[str], first: int, mark: str) -> Iterator[CsvRow]:
                 raise BadText(first + start, f"{place}, over what look like rows: {cure}")
             if any(map(str.strip, cells)):
                 if "'" in "".join(cells):
-                    cells = [c[1:] if c[:1] == "'" and _FORMULA.match(c) else c for c in cells]
+                    cells = [*map(unguarded, cells)]
                 yield first + start, cells
             start = reader.line_num
     except csv.Error as error:
@@ -335,6 +335,14 @@ def _join_rows(lines: Sequence[str], mark: str, width: int) -> bool:
         # A blank follows the commas of sentences.
         alike += of_row and not (mark == "," and ", " in plain)
     return width > 1 and 2 * alike > len(filled)
+
+
+# --- writing
+
+
+def unguarded(cell: str) -> str:
+    """Return a cell without the apostrophe that `CsvWriter` put before a formula."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
 
 
 class CsvWriter:

@@ -52,6 +52,8 @@ class WindowPlan:
     windows: tuple[Span, ...]  # ascending
     # Seconds between views of several frames; 0 for consecutive views.
     view_step: float = 0.0
+    # Seconds between the middles of pieces of any kind; 0 for the net's own step, without overlap.
+    piece_step: float = 0.0
 
 
 @dataclass
@@ -267,15 +269,25 @@ class Pieces(NetFeature):
 
 
 class SoundPieces(Pieces):
-    """Consecutive patches of sound; the input windows of a net without patches."""
+    """Consecutive patches of sound; the input windows of a net without patches.
+
+    With `WindowPlan.piece_step` they may overlap, and those at both ends are padded with silence.
+    """
+
+    def __init__(self, net: Net, spec: FeatureSpec, plan: WindowPlan) -> None:
+        super().__init__(net, spec)
+        self._hop = plan.piece_step
 
     def read(self, media: ClipWindows, progress: Progress) -> None:
         assert isinstance(self.input, AudioInput)
         pieces, length = self._pieces, len(media.sound(self.sr))
-        self._step = round((pieces.step if pieces else self.input.seconds) * self.sr)
+        self._step = round((self._hop or (pieces.step if pieces else self.input.seconds)) * self.sr)
         self._before = round((pieces.before if pieces else 0.0) * self.sr)
         # Only a clip shorter than one piece is padded; the rest of a longer clip is dropped.
         count = max((length + self._before - self.input.samples) // self._step + 1, 1)
+        if self._hop:
+            self._before = (self.input.samples - self._step) // 2
+            count = max(-(-length // self._step), 1)
         starts = np.arange(count) * self._step / self.sr
         self.spans = np.stack([starts, starts + self._step / self.sr], axis=1)
         super().read(media, progress)
@@ -283,8 +295,9 @@ class SoundPieces(Pieces):
     def piece(self, row: int) -> F32:
         assert isinstance(self.input, AudioInput)
         start = row * self._step - self._before
-        y = self.media.sound(self.sr)[max(start, 0) : start + self.input.samples]
-        return np.pad(y, (max(-start, 0), 0))
+        y = self.media.sound(self.sr)[max(start, 0) : max(start + self.input.samples, 0)]
+        after = self.input.samples - len(y) - max(-start, 0) if self._hop else 0
+        return np.pad(y, (max(-start, 0), max(after, 0)))
 
 
 class PicturePieces(Pieces):
@@ -299,6 +312,7 @@ class PicturePieces(Pieces):
             step = max(stop - start for start, stop in plan.windows) / max(self._pieces.count, 1)
         else:
             step = max(plan.view_step, seconds)
+        step = plan.piece_step or step
         count = max(1, round(plan.seconds / step))
         middles = (np.arange(count) + 0.5) * plan.seconds / count
         self._times = middles[:, None]  # (pieces, frames)
@@ -332,7 +346,8 @@ def feature_of(spec: FeatureSpec, net: Net | None, plan: WindowPlan) -> Feature:
     whole, view = net.piece_input() is None, plan_of(spec).view
     if isinstance(net.input, AudioInput):
         # If a net reads several windows of a clip, its input windows are the pieces.
-        return WholeSound(net, spec) if whole and view.views == 1 else SoundPieces(net, spec)
+        is_read_whole = whole and view.views == 1
+        return WholeSound(net, spec) if is_read_whole else SoundPieces(net, spec, plan)
     kind = WholePictures if whole and not view.rate else PicturePieces
     return kind(net, spec, plan)
 

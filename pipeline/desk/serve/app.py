@@ -102,6 +102,7 @@ class Api:
             ("GET", "clips/{id}", self.clip),
             ("GET", "clips/{id}/timeline", partial(self.detail, "timeline")),
             ("GET", "clips/{id}/explain", partial(self.detail, "explain")),
+            ("GET", "clips/{id}/similar", partial(self.detail, "similar")),
             ("GET", "clips/{id}/waveform", self.waveform),
             ("GET", "relative", self.relative),
             ("POST", "scan", self.scan),

@@ -29,6 +29,8 @@ COVERAGE = 0.9
 MOST_WAITING = 200
 # Finished jobs that are still listed.
 MOST_FINISHED = 100
+# Similar clips that are listed.
+MOST_SIMILAR = 50
 # Number of clips of a step; the jobs take turns, so that no job waits for a whole folder.
 STEP = 8
 
@@ -37,7 +39,7 @@ STEP = 8
 class Job:
     """One job and its progress."""
 
-    kind: str  # ``predict``, ``timeline``, ``explain`` or ``learn``
+    kind: str  # ``predict``, ``timeline``, ``explain``, ``similar`` or ``learn``
     ids: list[str] = field(default_factory=list)  # clips
     id: str = field(default_factory=lambda: secrets.token_hex(6))
     state: str = "waiting"  # ``running``, ``done``, ``failed`` or ``cancelled``
@@ -171,6 +173,7 @@ class JobWorker:
             "predict": self._predict,
             "timeline": self._detail,
             "explain": self._detail,
+            "similar": self._similar,
             "learn": self._learn,
         }
         while True:
@@ -296,6 +299,8 @@ class JobWorker:
                 self.library.update(clip_id, record)
             self.counts["failed" if record["error"] else "predicted"] += 1
             job.failed += bool(record["error"])
+            # New clips may be more similar.
+            self._details = {key: x for key, x in self._details.items() if key[0] != "similar"}
             if record["error"]:
                 job.message = f"{record['name']}: {record['error']}"
 
@@ -316,6 +321,21 @@ class JobWorker:
             keys = ("second", "modality", "loss")
             stretches = [dict(zip(keys, each, strict=True)) for each in found.stretches()]
             self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
+
+    def _similar(self, job: Job) -> None:
+        from mvemo.pipeline.desk.similar import embed_library, similar_songs
+
+        clips = {}
+        for clip_id in dict.fromkeys([*job.ids, *self.library.ids("done")]):
+            with suppress(MissingFile, OutsideFolders):
+                path = self.library.file_of(clip_id)
+                clips[clip_id] = NewClip(self.library.get(clip_id)["name"], path)
+        catalogue, ids = self.library.work / "features.h5", [*clips]
+        found, rows = embed_library(self._warm(), [*clips.values()], catalogue)
+        if 0 not in rows:
+            raise MvemoError(f"{job.name}: has no features to compare")
+        matches = similar_songs(found, [rows.index(0)], MOST_SIMILAR)
+        self._keep(job, {"ids": [ids[rows[match.row]] for match in matches]})
 
     def _learn(self, job: Job) -> dict[str, Any]:
         from mvemo.fuse.final.learning import learn

@@ -134,3 +134,25 @@ def test_a_short_clip_is_one_piece(tmp_path):
     raw = np.full(48000, np.nan, np.float32)
     raw[:4000] = sound_of(tmp_path / "short.wav")
     np.testing.assert_allclose(vector, embed(net, raw), rtol=1e-3, atol=1e-4)
+
+
+def test_pieces_may_overlap_around_the_middles_of_short_windows(video):
+    net = build_net("musicnn", 6, width=0.05, seconds=SECONDS).eval()
+    patch = net.piece_input().raw.samples
+    windows = tuple((i / 2, (i + 1) / 2) for i in range(18))
+    made, _ = vectors_of(video, WindowPlan(SECONDS, windows, piece_step=0.5), net)
+    y = np.pad(sound_of(video), patch)
+    for i in (0, 7, 17):
+        # The patch around the middle of the window; silence before the start and after the end.
+        start = patch + i * SR // 2 - (patch - SR // 2) // 2
+        with torch.inference_mode():
+            piece = torch.from_numpy(y[start : start + patch][None])
+            expected = net.pool_pieces(net.embed_pieces(piece)).numpy()
+        np.testing.assert_allclose(made[i], expected, rtol=1e-3, atol=1e-4)
+    frames = build_net("effnet", 6, width=0.05, size=32, n_frames=4).eval()
+    made, _ = vectors_of(video, WindowPlan(SECONDS, windows, piece_step=0.5), frames)
+    with torch.inference_mode():
+        raw = torch.from_numpy(frames_of(video, FrameSampling(18, 32))[:, None])
+        expected = frames.embed_pieces(raw)
+    for vector, row in zip(made, expected, strict=True):
+        np.testing.assert_allclose(vector, frames.pool_pieces(row[None]), rtol=1e-3, atol=1e-4)

@@ -5,7 +5,7 @@ import { confirm, correct, markUnsure, openLibrary, undo, withWaiting } from "./
 import { $, el } from "./dom.js";
 import { watchJobs } from "./jobs.js";
 import "./mood_map.js";
-import { enlarge, explain, followEmotion, jumpToTurn, move, seekBy, toggle } from "./player.js";
+import { enlarge, explain, followEmotion, jumpToTurn, listSimilar, move, seekBy, toggle } from "./player.js";
 import { showLearn, showReport } from "./results.js";
 import { choose, follow, neighbour, readModels, state } from "./state.js";
 
@@ -15,13 +15,13 @@ const KEYS = [
   ["c", "write a comment"], ["↑ ↓", "previous or next clip"],
   ["Page ↑ ↓, Home, End", "move in the list"], ["space", "play or pause"],
   ["← →", "seek 5 seconds"], ["e", "emotion over time"], ["t", "jump to the largest turn"],
-  ["w", "why: what drove the decision"], ["v", "enlarge the video"], ["/", "search"],
+  ["w", "why: what drove the decision"], ["s", "similar clips"], ["v", "enlarge the video"], ["/", "search"],
   ["m", "mood map: arrow keys move, Enter plays, Shift with arrow keys draws a rectangle"],
   ["?", "this help"],
 ];
 
 const ACTIONS = {
-  y: confirm, n: markUnsure, u: undo, e: followEmotion, t: jumpToTurn, w: explain, v: enlarge,
+  y: confirm, n: markUnsure, u: undo, e: followEmotion, t: jumpToTurn, w: explain, s: listSimilar, v: enlarge,
   c: () => { showView("clip"); $("#comment")?.focus(); },
   m: () => { showView("map"); $("#dots").focus(); },
   "/": () => { showView("library"); $("#search").focus(); },

@@ -88,9 +88,10 @@ function refresh() {
     : "No clips yet: drop files or a folder here, or use “Add clips”.";
 }
 
-/** Show these clips only; without ids all. */
-export function showOnly(ids, text) {
-  state.only = ids ? { ids: new Set(ids), text } : null;
+/** Show these clips only, in their order if they are ranked; without ids all. */
+export function showOnly(ids, text, isRanked = false) {
+  state.only = ids ? { ids: new Map(ids.map((id, rank) => [id, rank])), text } : null;
+  if (isRanked || state.sort === "rank") $("#sort").value = state.sort = isRanked ? "rank" : "worth";
   arrange();
   list.scrollTop = 0;
 }

@@ -18,7 +18,7 @@ function makeRow({ text, state, share, error, cancel }) {
 }
 
 const KINDS = { scan: "Look for files in", predict: "Predict", timeline: "Timeline of",
-  explain: "Reasons for", learn: "Learn" };
+  explain: "Reasons for", similar: "Clips similar to", learn: "Learn" };
 
 export function jobRow(job) {
   const left = job.seconds_left ? `, ${clock(job.seconds_left)} left` : "";

@@ -1,6 +1,7 @@
 // The player: sound or video, waveform, emotion over time in step with it, and reasons.
 
 import { attempt, computed } from "./api.js";
+import { showOnly } from "./clip_list.js";
 import { $, clock, count, el, fill, number, say, svg } from "./dom.js";
 import { jobRow, watchJobs } from "./jobs.js";
 import { barsOf, choose, colorOf, current, moodText, neighbour, on, outputs, state, task, titleOf }
@@ -113,6 +114,13 @@ export async function explain() {
   $("#reason").hidden = false;
 }
 
+/** List the clip and those that are most similar, in this order. */
+export async function listSimilar() {
+  const clip = current();
+  const found = await ask("#similar", "similar");
+  if (found) showOnly([clip.id, ...found.ids], `similar to ${titleOf(clip)}`, true);
+}
+
 export function seek(seconds) {
   media.currentTime = Math.min(Math.max(0, seconds), length());
   step();
@@ -184,5 +192,5 @@ track.addEventListener("pointerdown", (event) => {
   seek((length() * (event.clientX - left)) / width);
 });
 const buttons = { play: toggle, previous: () => move(-1), next: () => move(1), follow: followEmotion,
-  turn: jumpToTurn, why: explain, enlarge };
+  turn: jumpToTurn, why: explain, similar: listSimilar, enlarge };
 for (const [name, work] of Object.entries(buttons)) $(`#${name}`).addEventListener("click", work);

@@ -119,6 +119,7 @@ const SORTS = {
   x: (c) => -(c.map?.[0] ?? -1),
   y: (c) => -(c.map?.[1] ?? -1),
   duration: (c) => c.duration ?? 1e9,
+  rank: (c) => state.only?.ids.get(c.id) ?? 0,
   state: (c) => ["failed", "missing", "running", "waiting", "done"].indexOf(c.state),
 };
 

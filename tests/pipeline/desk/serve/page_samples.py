@@ -221,6 +221,7 @@ def make_app(made):
         return {
             "timeline": timeline(),
             "explain": {"stretches": [stretch], "text": "The sound at 0:01 decided."},
+            "similar": {"ids": ["c7", "c3", "c5"]},
             "waveform": {"seconds": SECONDS, "peaks": [0.2, 0.9, 0.4]},
         }[kind]
 

@@ -151,6 +151,19 @@ def test_play_and_seek(page):
     page.wait_for_selector("#reason .chip:text('0:01 sound, evidence 0.27')")
 
 
+def test_similar_clips_are_listed_in_their_order_and_filtered_by_mood(page):
+    page.get_by_text("Song 4", exact=True).click()
+    page.keyboard.press("s")
+    page.wait_for_selector("#count:has-text('similar to Song 4')")
+    titles = page.locator(".clip b")
+    assert titles.all_inner_texts() == ["Song 4", "Song 7", "Song 3", "Song 5"]
+    page.get_by_role("group", name="Filter by mood").get_by_text("Lively").click()
+    wait_for(lambda: titles.all_inner_texts() == ["Song 4", "Song 7"])
+    page.get_by_role("button", name="Stop showing only").click()
+    wait_for(lambda: len(titles.all_inner_texts()) > 2)
+    assert page.locator("#sort").input_value() == "worth"
+
+
 def test_dropped_files_are_predicted_and_errors_shown(page, server):
     sound = (server.folder / "song.wav").read_bytes()
     page.evaluate(

@@ -75,13 +75,16 @@ def test_answers_are_as_documented(server):
     waveform = valid("/api/v1/clips/{id}/waveform", "get", server.get(f"clips/{song}/waveform"))
     assert len(waveform["peaks"]) == 1000
     assert waveform["seconds"] == pytest.approx(1, abs=0.01)
-    for kind in ("timeline", "explain"):
+    for kind in ("timeline", "explain", "similar"):
         first = server.get(f"clips/{song}/{kind}")
         if first.status_code == 202:
             assert server.finished(first.json()["job"])["state"] == "done"
         again = server.get(f"clips/{song}/{kind}")
         assert again.status_code == 200
-        valid(f"/api/v1/clips/{{id}}/{kind}", "get", again)
+        found = valid(f"/api/v1/clips/{{id}}/{kind}", "get", again)
+    others = {clip["id"]: clip["state"] for clip in server.clips().values() if clip["id"] != song}
+    assert found["ids"]
+    assert {others[clip_id] for clip_id in found["ids"]} == {"done"}
     answer = server.client.post("/api/v1/playlists", json={"ids": [song], "name": "a/../b"})
     playlist = valid("/api/v1/playlists", "post", answer)
     assert Path(playlist["file"]).parent == server.folder / ".mvemo" / "playlists"
