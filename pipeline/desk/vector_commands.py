@@ -79,10 +79,11 @@ def embed(
     from mvemo.pipeline.desk import vectors
     from mvemo.pipeline.desk.vector_files import write_vectors
     from mvemo.pipeline.prediction import new_clips
+    from mvemo.pipeline.prediction.feature_maker import FeatureMaker
     from mvemo.pipeline.prediction.request import MODALITIES, PredictRequest
     from mvemo.pipeline.provenance import provenance
 
-    maker: vectors.FeatureMaker
+    maker: FeatureMaker
     if nets is None:
         clips, folder, settings = new_clips.clips_and_settings(PredictRequest(inputs, **options))
     else:
@@ -93,9 +94,7 @@ def embed(
     readable = [clip for clip in clips if not clip.problem]
     failed = [(clip.file, clip.problem) for clip in clips if clip.problem]
     if readable:
-        maker = (
-            vectors.ChosenNets(nets, settings) if nets else vectors.FeatureMaker(folder, settings)
-        )
+        maker = vectors.ChosenNets(nets, settings) if nets else FeatureMaker(folder, settings)
         dims = vectors.joined_features(maker)
         if hop is None:
             found = vectors.embed_clips(maker, readable)
