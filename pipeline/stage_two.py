@@ -23,6 +23,7 @@ from mvemo.pipeline.clips.clip_tables import links_of_cache, links_of_folder, pr
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.mlflow_runs import import_mlflow, log_run
 from mvemo.pipeline.model_nets import copy_nets, trained_specs
+from mvemo.pipeline.models.hub_card import write_hub_card
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import PROFILES
 from mvemo.pipeline.settings_files import load_fuse_settings
@@ -214,6 +215,7 @@ def _write_model(model: FinalModel, final: FinalSettings, source: Path, folder: 
     if final.about:
         model = replace(model, facts={**model.facts, "about": dict(final.about)})
     save_model(folder, model, files)
+    write_hub_card(folder, final.folder.name)
     return [*lines, *_promise(model)]
 
 

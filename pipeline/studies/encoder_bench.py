@@ -59,9 +59,9 @@ class BenchSet:
     "--sets",
     multiple=True,
     required=True,
-    metavar="[LAYOUT=]FOLDER|MANIFEST",
-    help="Data set; LAYOUT is one of mvemo manifest layouts, if it is not recognised.  "
-    "[repeatable]",
+    metavar="[LAYOUT=]PATH",
+    help="Folder or manifest of a data set; LAYOUT is one of `mvemo manifest layouts`, if it is "
+    "not recognised.  [repeatable]",
 )
 @option("--out", type=shared.OUT_FOLDER, required=True, help="Folder for the tables and the page.")
 @option(

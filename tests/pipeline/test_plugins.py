@@ -8,6 +8,7 @@ import pytest
 from stage_samples import run, tiny_demo
 
 from mvemo.cache import open_cache
+from mvemo.extract.workers import pool
 from mvemo.manifests import plugins
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/mvemo-example"
@@ -42,6 +43,8 @@ def own(monkeypatch):
     """A function that writes a file of plug-ins, which are forgotten after the test."""
     monkeypatch.setattr(plugins, "_FILES", {kind: {} for kind in plugins.KINDS})
     monkeypatch.syspath_prepend(str(EXAMPLE / "src"))
+    # Processes of other tests do not have this path.
+    pool.stop_workers()
     yield lambda path, text=FILE: path.write_text(text) and path
     for name in [name for name in sys.modules if name.startswith("mvemo_example")]:
         del sys.modules[name]
