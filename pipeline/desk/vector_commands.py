@@ -78,23 +78,13 @@ def embed(
         raise BadOption("--nets, --model: expected one of them, got both")
     from mvemo.pipeline.desk import vectors
     from mvemo.pipeline.desk.vector_files import write_vectors
-    from mvemo.pipeline.prediction import new_clips
-    from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-    from mvemo.pipeline.prediction.request import MODALITIES, PredictRequest
+    from mvemo.pipeline.prediction.request import PredictRequest
     from mvemo.pipeline.provenance import provenance
 
-    maker: FeatureMaker
-    if nets is None:
-        clips, folder, settings = new_clips.clips_and_settings(PredictRequest(inputs, **options))
-    else:
-        clips = new_clips.find_clips(inputs, options["columns"])
-        modality = options["modality"]
-        read = new_clips.modalities_of(clips) if modality == "both" else MODALITIES[modality]
-        settings = new_clips.PredictSettings(read, options["weights"], options["device"])
+    clips, maker = vectors.clips_and_maker(PredictRequest(inputs, **options), nets)
     readable = [clip for clip in clips if not clip.problem]
     failed = [(clip.file, clip.problem) for clip in clips if clip.problem]
-    if readable:
-        maker = vectors.ChosenNets(nets, settings) if nets else FeatureMaker(folder, settings)
+    if maker is not None:
         dims = vectors.joined_features(maker)
         if hop is None:
             found = vectors.embed_clips(maker, readable)
@@ -102,9 +92,11 @@ def embed(
             found = vectors.embed_windows(maker, readable, hop, window or hop)
 
         def rows() -> Iterator[Row]:
-            for clip, spans, values, problem in found:
-                failed.extend([(clip.file, problem)] * bool(problem))
-                yield from ((clip.file, *s, x) for s, x in zip(spans, values, strict=True))
+            for clip, span, vector, problem in found:
+                if vector is None:
+                    failed.append((clip.file, problem))
+                else:
+                    yield clip.file, *span, vector
 
         specs = {s.label: s.digest for s in maker.model.specs if (s.name, s.fold) in dims}
         how = {"model": maker.model.name, "features": specs, "hop": hop, "window": window or hop}

@@ -83,7 +83,8 @@ def _blocks(path: Path) -> Iterator[tuple[slice, Sequence[str], F32]]:
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[Sequence[str], F32]]:
-    with import_module("pyarrow.parquet").ParquetFile(path) as file:
+    # Otherwise all columns are read into memory first.
+    with import_module("pyarrow.parquet").ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(BLOCK, columns=["id", "vector"]):
             flat = np.asarray(batch["vector"].flatten(), np.float32)
             yield batch["id"].to_pylist(), flat.reshape(batch.num_rows, -1)

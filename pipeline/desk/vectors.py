@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.training.protocols import frozen_net
 from mvemo.fuse.crossval.saving import SavedHeads
@@ -21,14 +22,17 @@ from mvemo.pipeline.prediction.new_clips import (
     NewClip,
     PredictSettings,
     clip_seconds,
+    clips_and_settings,
+    find_clips,
+    modalities_of,
 )
+from mvemo.pipeline.prediction.request import MODALITIES, PredictRequest
 from mvemo.pipeline.prediction.windows import Span, WindowPlan
 from mvemo.pipeline.settings_files import Override, load_settings
 from mvemo.pipeline.starting_weights import fetch_missing_weights, refuse_missing_weights
 
-# A clip, the spans of its vectors in seconds of the file, the vectors, float32 (dim,), and the
-# reason why there are none.
-ClipVectors = tuple[NewClip, Sequence[Span], Sequence[F32], str]
+# A clip, a time range of its file in seconds, its vector, float32 (dim,), or why there is none.
+ClipVector = tuple[NewClip, Span, F32 | None, str]
 
 
 class ChosenNets(FeatureMaker):
@@ -61,7 +65,20 @@ class ChosenNets(FeatureMaker):
         self.model = FinalModel(names, "multilabel", heads, specs, (predictor,), {})
         self.folder, self.options, self.unavailable = Path(names), settings, {}
         self._descriptors = stage_one.descriptors
-        self._nets = {each.spec.digest: each.net for each in trained}
+        self._nets = {t.spec.digest: optimized(t.net, run.precision) for t in trained}
+
+
+def clips_and_maker(
+    request: PredictRequest, nets: str | None
+) -> tuple[list[NewClip], FeatureMaker | None]:
+    """Return the clips, and the features of a model or of nets; None if no clip can be read."""
+    if nets is None:
+        clips, folder, settings = clips_and_settings(request)
+        return clips, None if all(c.problem for c in clips) else FeatureMaker(folder, settings)
+    clips, modality = find_clips(request.inputs, request.columns), request.modality
+    read = modalities_of(clips) if modality == "both" else MODALITIES[modality]
+    settings = PredictSettings(read, request.weights, request.device)
+    return clips, None if all(c.problem for c in clips) else ChosenNets(nets, settings)
 
 
 def joined_features(maker: FeatureMaker) -> dict[FeatureKey, int]:
@@ -83,19 +100,19 @@ def joined_vector(keys: Sequence[FeatureKey], clip: EmbeddedClip) -> tuple[F32 |
     return None, clip.problem or "; ".join(reasons) or "the clip lacks what the nets read"
 
 
-def embed_clips(maker: FeatureMaker, clips: Sequence[NewClip]) -> Iterator[ClipVectors]:
+def embed_clips(maker: FeatureMaker, clips: Sequence[NewClip]) -> Iterator[ClipVector]:
     """Yield one vector per clip, of the windows that `mvemo predict` reads."""
     keys = [*joined_features(maker)]
     for batch in BatchReader(maker).read(dict(enumerate(clips))):
         for _, found in batch:
             vector, problem = joined_vector(keys, found)
             span = found.clip.start, found.clip.start + found.windows.length
-            yield (found.clip, *(([], []) if vector is None else ([span], [vector])), problem)
+            yield found.clip, span, vector, problem
 
 
 def embed_windows(
     maker: FeatureMaker, clips: Sequence[NewClip], hop: float, window: float
-) -> Iterator[ClipVectors]:
+) -> Iterator[ClipVector]:
     """Yield the vectors of windows of `window` seconds that begin every `hop` seconds.
 
     A clip is decoded once, and what windows share is embedded once.
@@ -108,13 +125,15 @@ def embed_windows(
             spans = tuple((start, min(start + window, seconds)) for start in starts)
             plan = WindowPlan(seconds, spans, view_step=hop, piece_step=hop)
             with maker.open(clip, plan, lambda share: None) as read:
-                present = {*keys} & {*read.features}
-                found = [(span, read.vectors(span, keys=present)) for span in spans]
-                reasons = [f"{modality}: {reason}" for modality, reason in read.problems.items()]
-            found = [(span, vectors) for span, vectors in found if len(vectors) == len(keys)]
-            joined = [np.concatenate([x[k] for k in keys], dtype=np.float32) for _, x in found]
-            shifted = [(clip.start + start, clip.start + end) for (start, end), _ in found]
-            problem = "" if found else "; ".join(reasons) or "no window has all features"
-            yield clip, shifted, joined, problem
+                present, problem = {*keys} & {*read.features}, "no window has all features"
+                for start, end in spans:
+                    vectors = read.vectors((start, end), keys=present)
+                    if len(vectors) == len(keys):
+                        problem = ""
+                        joined = np.concatenate([vectors[key] for key in keys], dtype=np.float32)
+                        yield clip, (clip.start + start, clip.start + end), joined, ""
+                if problem:
+                    listed = [f"{modality}: {why}" for modality, why in read.problems.items()]
+                    yield clip, (0.0, 0.0), None, "; ".join(listed) or problem
         except MvemoError as error:
-            yield clip, [], [], str(error).removeprefix(f"{clip.path}: ")
+            yield clip, (0.0, 0.0), None, str(error).removeprefix(f"{clip.path}: ")
