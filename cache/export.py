@@ -1,5 +1,6 @@
-"""Export of features to ``.npz`` and ``.csv``, with clip ids."""
+"""Export of features to ``.npz``, ``.csv`` and ``.parquet``, with clip ids."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from mvemo.cache import schema
 from mvemo.cache.errors import BadCache
 from mvemo.cache.reader import Cache, clip_reader, open_cache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.manifests.errors import MissingFile
+from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.manifests.files import replacing
 from mvemo.manifests.tables import CsvWriter
 
@@ -30,6 +31,7 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
         there are any. For a sequence, ``values`` is (all frames, dim) and ``offsets`` is
         (clips + 1,). ``.csv`` has one line per clip (for a sequence: per frame, with the frame's
         number) and empty cells for missing values; nine digits preserve every float32.
+        ``.parquet`` has the same columns.
     fold
         Fold of the net, under ``crossfit``.
 
@@ -54,9 +56,10 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     b,2,4
     """
     out = Path(out)
-    write = {".npz": _write_npz, ".csv": _write_csv}.get(out.suffix.lower())
+    suffixes = {".npz": _write_npz, ".csv": _write_csv, ".parquet": _write_parquet}
+    write = suffixes.get(out.suffix.lower())
     if write is None:
-        raise BadCache(f"{out}: unknown suffix {out.suffix!r}: expected .npz or .csv")
+        raise BadCache(f"{out}: unknown suffix {out.suffix!r}: expected .npz, .csv or .parquet")
     if not out.parent.is_dir():
         raise MissingFile(f"{out}: its folder does not exist: create it first")
     with open_cache(path) as cache:
@@ -104,3 +107,31 @@ def _write_csv(temp: Path, cache: Cache, spec: FeatureSpec) -> None:
                 continue
             for number, row in enumerate(np.atleast_2d(read(i)).tolist()):
                 lines.writerow([clip, *([number] if frame else []), *(f"{v:.9g}" for v in row)])
+
+
+def _write_parquet(temp: Path, cache: Cache, spec: FeatureSpec) -> None:
+    try:
+        arrow: Any = import_module("pyarrow")
+        parquet: Any = import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise BadOption("Parquet needs the package pyarrow: pip install pyarrow") from error
+    present, read = cache.present(spec.name, spec.fold), clip_reader(cache, spec)
+    fields = [("clip_id", arrow.string())]
+    fields += [("frame", arrow.int64())] * (spec.kind == "sequence")
+    fields += [(f"{spec.name}_{i}", arrow.float32()) for i in range(spec.dim)]
+    schema = arrow.schema(fields)
+    with parquet.ParquetWriter(temp, schema) as writer:
+        # A row group for each clip of a sequence, or for some thousand clips.
+        step = 1 if spec.kind == "sequence" else 4096
+        for start in range(0, len(cache.table), step):
+            rows = range(start, min(start + step, len(cache.table)))
+            missing = np.full((1, spec.dim), np.nan, np.float32)
+            parts = [np.atleast_2d(read(i)) if present[i] else missing for i in rows]
+            counts = [len(part) for part in parts]
+            values = np.concatenate(parts)
+            valid = np.repeat([bool(present[i]) for i in rows], counts)
+            columns = [arrow.array(np.repeat([cache.table.clip_ids[i] for i in rows], counts))]
+            if spec.kind == "sequence":
+                columns.append(arrow.array(np.arange(len(values)), mask=~valid))
+            columns += [arrow.array(column, mask=~valid) for column in values.T]
+            writer.write_table(arrow.table(columns, schema=schema))

@@ -97,7 +97,9 @@ def _json_records(file: Path) -> Iterator[tuple[str, Any]]:
     try:
         text = file.read_text(encoding="utf-8")
         lines = text.split("\n") if file.suffix.lower() == ".jsonl" else [text]
-        for i, line in enumerate(filter(str.strip, lines), start=1):
+        for i, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             value = parse_json(line)
             for record in value if isinstance(value, list) else [value]:
                 yield f":{i}", record

@@ -132,7 +132,12 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     help="Name of the feature. May be given several times.",
 )
 @option("--fold", type=click.IntRange(min=0), help="Fold of the net, for crossfitted features.")
-@option("--out", type=common.OUT_FILE, required=True, help="File to write: .npz, .csv or .h5.")
+@option(
+    "--out",
+    type=common.OUT_FILE,
+    required=True,
+    help="File to write: .npz, .csv, .parquet or .h5.",
+)
 @common.force_option
 def export(
     features: Path, names: tuple[str, ...], fold: int | None, out: Path, force: bool

@@ -19,6 +19,7 @@ import click
 from click import argument, option
 
 from mvemo.fuse.report import tables
+from mvemo.manifests import Manifest, find_scheme
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.console.messages import tell, tell_note
@@ -90,18 +91,20 @@ def bench(
 
     \b
     Example:
-      mvemo study bench musicnn effnet --sets emomusic/ --sets videos.csv --out bench
+      mvemo study bench musicnn effnet --sets pmemo/ --sets my.csv --out bench
     """
     from mvemo.extract.nets import add_folders
     from mvemo.manifests.files import replacing_together, write_json, write_text
     from mvemo.pipeline.provenance import provenance
 
     names = add_folders([name for one in encoders for name in shared.comma_separated(one)])
-    benched = [extract_set(text, names, work, options["overrides"]) for text in sets]
-    if len({one.name for one in benched}) < len(benched):
-        raise BadOption(
-            f"--sets: two sets have the same name: {', '.join(b.name for b in benched)}"
-        )
+    if options["scheme"] != "quadrants":
+        find_scheme(options["scheme"])
+    loaded = [load_set(text) for text in sets]
+    if len({one.name for one in loaded}) < len(loaded):
+        listing = ", ".join(one.name for one in loaded)
+        raise BadOption(f"--sets: two sets have the same name: {listing}")
+    benched = [extract_set(one, names, work, options["overrides"]) for one in loaded]
     scores = scores_table(benched, names, options["folds"])
     transfers = transfer_table(benched, names, options["scheme"])
     listed = [scores, *([transfers] if transfers.rows else [])]
@@ -121,17 +124,22 @@ def bench(
     click.echo(f"\npage: {out / 'bench.html'}")
 
 
-def extract_set(
-    text: str, encoders: Sequence[str], work: Path, overrides: Sequence[str]
-) -> BenchSet:
-    """Embed the clips of a set with one encoder after the other, and measure the time."""
+def load_set(text: str) -> Manifest:
+    """Return the clips of a path, or of LAYOUT=PATH."""
     import mvemo
 
     layout, is_stated, path = text.partition("=")
     if not is_stated or Path(text).exists():
-        manifest = mvemo.load(shared.INPUT.convert(text, None, None))
-    else:
-        manifest = mvemo.load(shared.INPUT.convert(path, None, None), layout=layout)
+        return mvemo.load(shared.INPUT.convert(text, None, None))
+    return mvemo.load(shared.INPUT.convert(path, None, None), layout=layout)
+
+
+def extract_set(
+    manifest: Manifest, encoders: Sequence[str], work: Path, overrides: Sequence[str]
+) -> BenchSet:
+    """Embed the clips of a set with one encoder after the other, and measure the time."""
+    import mvemo
+
     folder = work / manifest.name
     features, seconds = folder / "features.h5", dict[str, float]()
     known: set[str] = set()
@@ -206,7 +214,6 @@ def transfer_table(
     from mvemo.fuse import EvaluationSettings
     from mvemo.fuse.stores import selected
     from mvemo.fuse.transfer import transfer_all
-    from mvemo.manifests.schemes import find_scheme
 
     mapped = scheme if scheme == "quadrants" else find_scheme(scheme).class_of
     settings = EvaluationSettings(lld=(), audit=False, kernel=False)

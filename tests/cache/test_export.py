@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import pandas
 import pytest
 from cache_samples import CLIPS, SEQUENCE, VECTOR, crossfit, fill, row
 
@@ -48,6 +49,18 @@ def test_csv(path, tmp_path, spec):
         np.testing.assert_array_equal(values, np.atleast_2d(row(spec, clip)))
 
 
+@pytest.mark.parametrize("spec", [VECTOR, SEQUENCE])
+def test_parquet_has_the_cells_of_csv(path, tmp_path, spec):
+    for suffix in ("csv", "parquet"):
+        export_cache(path, spec.name, tmp_path / f"x.{suffix}")
+    found, expected = (
+        pandas.read_parquet(tmp_path / "x.parquet"),
+        pandas.read_csv(tmp_path / "x.csv"),
+    )
+    assert found["clip_id"].tolist() == expected["clip_id"].tolist()
+    pandas.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6)
+
+
 def test_folds_and_refusals(path, tmp_path):
     fill(tmp_path / "folds.h5", CLIPS, crossfit(0, CLIPS), crossfit(1, CLIPS))
     export_cache(tmp_path / "folds.h5", "music1d", tmp_path / "x.npz", fold=1)
@@ -55,7 +68,7 @@ def test_folds_and_refusals(path, tmp_path):
         np.testing.assert_array_equal(stored["values"][0], row(crossfit(1, CLIPS), "c0"))
     for name, out, message in (
         ("i3d", "y.npz", "no feature 'i3d'"),
-        ("music1d", "y.mat", "unknown suffix '.mat': expected .npz or .csv"),
+        ("music1d", "y.mat", "unknown suffix '.mat': expected .npz, .csv or .parquet"),
         ("music1d", "y.npz", "music1d needs a fold"),
     ):
         with pytest.raises(BadCache, match=message):
