@@ -22,7 +22,7 @@ from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import (
     NETS,
     SharedSettings,
-    add_folders,
+    add_encoders,
     broken_nets,
     check_view,
     default_settings,
@@ -30,6 +30,7 @@ from mvemo.extract.nets import (
     options_of,
     with_shared_options,
 )
+from mvemo.extract.nets.parts.encoder_names import EncoderName, encoder_of, of_encoder
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.manifests.declared import fill, profile_fields, split_names
 from mvemo.manifests.errors import BadOption
@@ -143,8 +144,13 @@ def _read(profile: str, overrides: Sequence[str]) -> dict[str, Any]:
     if not isinstance(nets, list) or not all(isinstance(name, str) for name in nets):
         raise BadOption(f"extract.nets: expected a list of names, got {nets!r}")
     if nets:
-        extract["nets"] = list(add_folders(nets))
-    for name in _table(tree, "nets"):
+        extract["nets"] = list(add_encoders(nets))
+    tables = _table(tree, "nets")
+    for name in extract.get("nets", ()):
+        # Settings of an encoder are those of all its layers.
+        if isinstance(name, EncoderName) and (shared := of_encoder(tables, name)):
+            tables[name] = {**shared, **tables.get(name, {})}
+    for name in {*tables} - {encoder_of(name) for name in extract.get("nets", ())}:
         if name not in NETS and name not in extract.get("nets", ()):
             raise BadOption(f"unknown net {name!r}: expected one of {', '.join(net_names())}")
     return tree

@@ -43,7 +43,8 @@ model_options = together(
             help="Read only sound, only pictures, or both.",
         ),
         weights_option(
-            "Use these instead of a net's downloaded weights; for an encoder, its folder."
+            "Use these instead of a net's downloaded weights; for an encoder its folder, file or "
+            "hear:MODULE."
         ),
         device_option,
     ]

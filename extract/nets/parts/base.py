@@ -35,6 +35,8 @@ class Net(nn.Module, ABC):
         ``audio`` or ``video``.
     brings_weights
         True if the net is built with its pretrained weights and needs no weight file.
+    n_layers
+        Number of layers whose embeddings of equal size follow each other in the net's embedding.
     """
 
     modality: ClassVar[Literal["audio", "video"]]
@@ -56,6 +58,7 @@ class Net(nn.Module, ABC):
     options: Any
     input: cards.NetInput
     embedding_dim: int
+    n_layers: int = 1
     classifier_dropout: nn.Module
     classifier: nn.Linear
 

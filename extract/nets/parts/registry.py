@@ -3,9 +3,9 @@
 A module there without a leading underscore holds the nets of its lines ``@NetCard("NAME", …)``,
 or one net with the name of the module if it has no such line. It is imported on first use of a
 net. So naming a net imports neither torch nor the libraries of other nets, such as torchvision.
-The name of an encoder's folder, ``hf:FOLDER`` or ``hf:FOLDER@4+8`` in a run, carries the folder's
-path. Folders are opened when their nets are used, because stage two also reads profiles, on
-machines without the folders.
+The name of an encoder that is not part of mvemo, such as ``hf:FOLDER`` or ``hf:FOLDER@4+8`` in a
+run, carries its place. Encoders are opened when their nets are used, because stage two also reads
+profiles, on machines without the encoders.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvemo.extract.nets.parts.encoder_folders import PREFIX, EncoderFolder, parse_entry
+from mvemo.extract.nets.parts.encoder_names import EncoderName, parse_entry
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.manifests.declared import fill
@@ -86,11 +86,12 @@ class _Registry(Mapping[str, "type[Net]"]):
     """Mapping from the name of a net to its class, imported on access."""
 
     def __getitem__(self, name: str) -> type[Net]:
-        if isinstance(name, EncoderFolder):
+        if isinstance(name, EncoderName):
             if name.net is None:
-                from mvemo.extract.nets.parts.encoders import make_net_class
-
-                name.net = make_net_class(name)
+                module = "encoders" if name.facts.source == "hf" else "library_encoders"
+                with torch_import_without_gc():
+                    parts = importlib.import_module(f"{PACKAGE}.parts.{module}")
+                name.net = parts.make_net_class(name)
             return name.net
         check_name(name)
         if name not in _modules():
@@ -105,7 +106,7 @@ class _Registry(Mapping[str, "type[Net]"]):
         raise BadOption(f"{module.__file__}: has no class with the name {name!r}")
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, EncoderFolder) or name in net_names()
+        return isinstance(name, EncoderName) or name in net_names()
 
     def __iter__(self) -> Iterator[str]:
         return iter(net_names())
@@ -117,40 +118,38 @@ class _Registry(Mapping[str, "type[Net]"]):
 NETS: Mapping[str, type[Net]] = _Registry()
 
 
-def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a run's nets; entries ``hf:FOLDER`` become `EncoderFolder` objects.
+def add_encoders(entries: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a run's nets; entries such as ``hf:FOLDER`` become `EncoderName`.
 
-    A folder is opened only when its net is used.
+    An encoder is opened only when its net is used.
 
     Raises
     ------
     BadOption
-        A folder has the name of an existing net, or two folders have the same name.
+        An encoder has the name of an existing net, or two encoders have the same name.
 
     Examples
     --------
-    >>> add_folders(["musicnn", "hf:models/MERT-v1-95M@4+8"])
+    >>> add_encoders(["musicnn", "hf:models/MERT-v1-95M@4+8"])
     ('musicnn', 'MERT-v1-95M-layer4', 'MERT-v1-95M-layer8')
     """
     names: list[str] = []
-    folders: dict[str, EncoderFolder] = {}
+    known: dict[str, EncoderName] = {}
     for entry in entries:
-        if not entry.startswith(PREFIX):
-            names.append(entry)
-            continue
-        for folder in parse_entry(entry):
-            other = folders.setdefault(str(folder), folder)
-            if other.path != folder.path:
+        encoders = parse_entry(entry)
+        names += encoders or [entry]
+        for encoder in encoders:
+            other = known.setdefault(str(encoder), encoder)
+            if other != encoder:
                 raise BadOption(
-                    f"{other.path} and {folder.path} would have the same net name {str(folder)!r}: "
-                    "rename one folder, or create a link with another name"
+                    f"{other.entry} and {encoder.entry} would have the same net name "
+                    f"{str(encoder)!r}: rename one, or create a link with another name"
                 )
-            if str(folder) in net_names():
+            if str(encoder) in net_names():
                 raise BadOption(
-                    f"{PREFIX}{folder.path}: {folder} is the name of an existing net: rename "
-                    "the folder, or create a link with another name"
+                    f"{encoder.entry}: {encoder} is the name of an existing net: rename it, or "
+                    "create a link with another name"
                 )
-            names.append(folder)
     return tuple(names)
 
 
