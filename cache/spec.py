@@ -34,7 +34,7 @@ _CANONICAL = json.JSONEncoder(
 )
 # Parameter of sequences and vectors that are stored as float16.
 STORAGE = "storage"
-# Parameter of vectors that have this number of layers, of equal size, one after the other.
+# Parameter of vectors of several layers of equal size, one after the other: their numbers.
 LAYERS = "layers"
 # float16: largest number, relative rounding error, and absolute rounding error of subnormal
 # numbers (IEEE 754-2008, table 3.5: 11 bits of precision, minimum exponent -14).

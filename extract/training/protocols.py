@@ -133,7 +133,7 @@ def embedding_spec(
             "precision": run.precision,
             **({"level": run.level} if net.modality == "audio" else {}),
             **({"view": settings.view.record()} if settings.view.record() else {}),
-            **({LAYERS: net.n_layers, STORAGE: "float16"} if net.n_layers > 1 else {}),
+            **({LAYERS: list(net.layers), STORAGE: "float16"} if net.layers else {}),
             **plugin_record("nets", settings.name),
         },
         weights=weights_digest(net),

@@ -35,8 +35,9 @@ class Net(nn.Module, ABC):
         ``audio`` or ``video``.
     brings_weights
         True if the net is built with its pretrained weights and needs no weight file.
-    n_layers
-        Number of layers whose embeddings of equal size follow each other in the net's embedding.
+    layers
+        Numbers of the layers whose embeddings, of equal size, follow each other in the net's
+        embedding; empty for one layer.
     """
 
     modality: ClassVar[Literal["audio", "video"]]
@@ -58,7 +59,7 @@ class Net(nn.Module, ABC):
     options: Any
     input: cards.NetInput
     embedding_dim: int
-    n_layers: int = 1
+    layers: tuple[int, ...] = ()
     classifier_dropout: nn.Module
     classifier: nn.Linear
 

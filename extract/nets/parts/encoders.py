@@ -88,8 +88,9 @@ class EncoderNet(StatedInput):
 
     def feature_dim(self) -> int:
         if self.options.layer == ALL:
-            self.n_layers = hugging_face.count_layers(self.encoder) + 1
-        return self.state_dim() * self.n_layers * (2 if self.options.pooling == "mean+std" else 1)
+            self.layers = tuple(range(hugging_face.count_layers(self.encoder) + 1))
+        n_layers = max(len(self.layers), 1)
+        return self.state_dim() * n_layers * (2 if self.options.pooling == "mean+std" else 1)
 
     def state_dim(self) -> int:
         """Return the size of a hidden state vector."""
@@ -267,7 +268,7 @@ class PictureEncoder(PictureInput, EncoderNet, FrameNet):
 
     def pool_frames(self, values: Tensor) -> Tensor:
         # (..., layers, frames, dim)
-        by_layer = values.unflatten(-1, (self.n_layers, -1)).movedim(-2, -3)
+        by_layer = values.unflatten(-1, (max(len(self.layers), 1), -1)).movedim(-2, -3)
         return pool(by_layer, self.options.pooling).flatten(-2)
 
 

@@ -33,10 +33,9 @@ from mvemo.manifests.text_files import read_json, read_toml
 # Suffixes of the card of an ONNX file, and its keys; the others are those of a
 # preprocessor_config.json.
 CARDS: Mapping[str, Any] = {".toml": read_toml, ".json": read_json}
-ARRANGEMENTS = ("NCHW", "NHWC")
 KEYS = (
     *("sampling_rate", "do_normalize", "size", "crop_size", "do_center_crop", "image_mean"),
-    *("image_std", "do_rescale", "rescale_factor", "input", "output", "arrangement"),
+    *("image_std", "do_rescale", "rescale_factor", "input", "output"),
 )
 
 
@@ -87,23 +86,30 @@ class HearEncoder(SoundInput, LibraryNet):
         return self.module.get_scene_embeddings(waves, self.encoder)
 
 
-class TimmEncoder(PictureInput, LibraryNet, FrameNet):
-    """Model of timm without its classifier, on single pictures."""
+class LibraryPictures(PictureInput, LibraryNet, FrameNet):
+    """Base of encoders of single pictures."""
+
+    def feature_dim(self) -> int:
+        return self.frame_dim() * (2 if self.options.pooling == "mean+std" else 1)
+
+    def frame_dim(self) -> int:
+        """Return the size of the vector of a picture."""
+        return self.encoder.num_features
+
+    def pool_frames(self, values: Tensor) -> Tensor:
+        return pool(values, self.options.pooling)
+
+
+class TimmEncoder(LibraryPictures):
+    """Model of timm without its classifier."""
 
     def load_encoder(self) -> Any:
         import timm
 
         return timm.create_model(self.encoder_name.facts.place, pretrained=False, num_classes=0)
 
-    def feature_dim(self) -> int:
-        return int(self.encoder.num_features) * (2 if self.options.pooling == "mean+std" else 1)
-
     def frame_features(self, x: Tensor) -> Tensor:
-        """Map float32 (n, 3, crop, crop) to (n, dim)."""
         return self.encoder(x)
-
-    def pool_frames(self, values: Tensor) -> Tensor:
-        return pool(values, self.options.pooling)
 
 
 class TorchaudioEncoder(SoundInput, LibraryNet):
@@ -129,8 +135,8 @@ class TorchaudioEncoder(SoundInput, LibraryNet):
             raise BadOption(
                 f"{self.name}: layer is {layer}: it must be 1 to {layers}, -1 (output) or -2 (all)"
             )
-        self.n_layers = layers if layer == ALL else 1
-        dim = self.bundle._params["encoder_embed_dim"] * self.n_layers
+        self.layers = tuple(range(1, layers + 1)) if layer == ALL else ()
+        dim = self.bundle._params["encoder_embed_dim"] * max(len(self.layers), 1)
         return dim * (2 if self.options.pooling == "mean+std" else 1)
 
     def embed_waves(self, waves: Tensor) -> Tensor:
@@ -154,54 +160,42 @@ class OnnxNet(LibraryNet):
     brings_weights = True
 
     def load_encoder(self) -> Any:
-        runtime = _library("onnxruntime", self.encoder_name)
+        runtime, path = _library("onnxruntime", self.encoder_name), self.encoder_name.path
         options = runtime.SessionOptions()
         options.log_severity_level = 4
-        path = self.encoder_name.path
         try:
             # Read from bytes, a model cannot refer to other files.
-            content = path.read_bytes()
-            session = runtime.InferenceSession(content, options, ["CPUExecutionProvider"])
+            session = runtime.InferenceSession(path.read_bytes(), options, ["CPUExecutionProvider"])
         except Exception as error:
             # onnxruntime raises classes of its own, which differ between releases.
             raise BadWeights(f"{path}: cannot be loaded: {_line(error)}") from error
         self.ends = {}
         for end, known in (("input", session.get_inputs()), ("output", session.get_outputs())):
             names = [each.name for each in known]
-            self.ends[end] = self.preprocessor.get(end, names[0])
-            if self.ends[end] not in names:
-                raise BadWeights(
-                    f"{self.stated_in}: {end} is {self.ends[end]!r}: expected one of "
-                    f"{', '.join(names)}"
-                )
+            self.ends[end] = name = self.preprocessor.get(end, names[0])
+            if name not in names:
+                expected = ", ".join(names)
+                raise BadWeights(f"{self.stated_in}: {end} is {name!r}: expected one of {expected}")
         return session
 
     @property
     def facts(self) -> dict[str, Any]:
         return {"file": content_digest(self.encoder_name.path), **self.ends}
 
-    def feature_dim(self) -> int:
-        raw = torch.zeros(1, self.input.samples) if self.modality == "audio" else self.black()
-        return self.run(raw).shape[-1]
-
-    def black(self) -> Tensor:
-        """Return a prepared black picture (1, 3, crop, crop)."""
-        raise NotImplementedError
-
     def run(self, x: Tensor) -> Tensor:
         """Return the output (batch, dim) for an input; frames (batch, frames, dim) are averaged."""
-        fed = np.ascontiguousarray(x.detach().cpu().numpy(), np.float32)
+        fed, path = (
+            np.ascontiguousarray(x.detach().cpu().numpy(), np.float32),
+            self.encoder_name.path,
+        )
         try:
             (values,) = self.encoder.run([self.ends["output"]], {self.ends["input"]: fed})
         except Exception as error:
-            raise BadWeights(
-                f"{self.encoder_name.path}: cannot read an input of shape {fed.shape}: "
-                f"{_line(error)}"
-            ) from error
+            raise BadWeights(f"{path}: cannot read shape {fed.shape}: {_line(error)}") from error
         if values.ndim not in (2, 3) or len(values) != len(x):
             raise BadWeights(
-                f"{self.encoder_name.path}: output {self.ends['output']}: expected the shape "
-                f"({len(x)}, dim) or ({len(x)}, frames, dim), got {values.shape}"
+                f"{path}: output {self.ends['output']}: expected the shape ({len(x)}, dim) or "
+                f"({len(x)}, frames, dim), got {values.shape}"
             )
         found = torch.from_numpy(values.astype(np.float32)).to(x.device)
         return found.mean(dim=1) if values.ndim == 3 else found
@@ -210,29 +204,21 @@ class OnnxNet(LibraryNet):
 class OnnxSound(SoundInput, OnnxNet):
     """Encoder of waveforms (clips, samples) in an ONNX file."""
 
+    def feature_dim(self) -> int:
+        return self.run(torch.zeros(1, self.input.samples)).shape[-1]
+
     def embed_waves(self, waves: Tensor) -> Tensor:
         return self.run(waves)
 
 
-class OnnxPictures(PictureInput, OnnxNet, FrameNet):
-    """Encoder of pictures in an ONNX file."""
+class OnnxPictures(LibraryPictures, OnnxNet):
+    """Encoder of pictures (pictures, 3, crop, crop) in an ONNX file."""
 
-    def black(self) -> Tensor:
-        return self.arranged(torch.zeros(1, 3, self.crop, self.crop))
-
-    def feature_dim(self) -> int:
-        return super().feature_dim() * (2 if self.options.pooling == "mean+std" else 1)
-
-    def arranged(self, x: Tensor) -> Tensor:
-        """Return pictures (n, 3, crop, crop) in the order of axes that the card states."""
-        return x.permute(0, 2, 3, 1) if self.preprocessor.get("arrangement") == "NHWC" else x
+    def frame_dim(self) -> int:
+        return self.run(torch.zeros(1, 3, self.crop, self.crop)).shape[-1]
 
     def frame_features(self, x: Tensor) -> Tensor:
-        """Map float32 (n, 3, crop, crop) to (n, dim)."""
-        return self.run(self.arranged(x))
-
-    def pool_frames(self, values: Tensor) -> Tensor:
-        return pool(values, self.options.pooling)
+        return self.run(x)
 
 
 def make_net_class(name: EncoderName) -> type[StatedInput]:
@@ -306,12 +292,10 @@ def _torchaudio(name: EncoderName) -> Made:
     pipelines = _library("torchaudio", name).pipelines
     bundle = getattr(pipelines, name.facts.place, None)
     if not isinstance(bundle, pipelines.Wav2Vec2Bundle):
-        known = [
-            each
-            for each in pipelines.__all__
-            if isinstance(getattr(pipelines, each), pipelines.Wav2Vec2Bundle)
-        ]
-        raise BadOption(f"{name.entry}: unknown bundle; expected one of {', '.join(known)}")
+        raise BadOption(
+            f"{name.entry}: unknown bundle; expected one of wav2vec 2.0, HuBERT or WavLM of "
+            "torchaudio.pipelines, such as HUBERT_BASE"
+        )
     stated = {
         "sampling_rate": round(bundle.sample_rate),
         "do_normalize": bool(bundle._normalize_waveform),
@@ -334,11 +318,6 @@ def _onnx(name: EncoderName) -> Made:
         raise BadOption(f"{found[0]}: unknown key {key!r}; expected some of {', '.join(KEYS)}")
     if ("sampling_rate" in card) == ("size" in card):
         raise BadOption(f"{found[0]}: expected sampling_rate for sound, or size for pictures")
-    if card.get("arrangement", "NCHW") not in ARRANGEMENTS:
-        raise BadOption(
-            f"{found[0]}: arrangement is {card['arrangement']!r}: expected one of "
-            f"{', '.join(ARRANGEMENTS)}"
-        )
     base = OnnxSound if "sampling_rate" in card else OnnxPictures
     # The samples of an own encoder are rarely normalised.
     return base, {"preprocessor": {"do_normalize": "size" in card, **card}, "stated_in": found[0]}

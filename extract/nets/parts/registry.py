@@ -88,9 +88,9 @@ class _Registry(Mapping[str, "type[Net]"]):
     def __getitem__(self, name: str) -> type[Net]:
         if isinstance(name, EncoderName):
             if name.net is None:
-                module = "encoders" if name.facts.source == "hf" else "library_encoders"
+                maker = "encoders" if name.facts.source == "hf" else "library_encoders"
                 with torch_import_without_gc():
-                    parts = importlib.import_module(f"{PACKAGE}.parts.{module}")
+                    parts = importlib.import_module(f"{PACKAGE}.parts.{maker}")
                 name.net = parts.make_net_class(name)
             return name.net
         check_name(name)

@@ -167,7 +167,7 @@ def test_all_layers_are_the_layers_one_after_the_other(kind, pooling, encoders):
     folder, _ = encoders[kind]
     net = make(f"hf:{folder}@all", pooling=pooling)
     single = [make(f"hf:{folder}@{layer}", pooling=pooling) for layer in range(4)]
-    assert (net.name, net.n_layers) == (f"{folder.name}-layers", 4)
+    assert (net.name, net.layers) == (f"{folder.name}-layers", (0, 1, 2, 3))
     size = (*net.input.__dict__.values(),) if net.modality == "video" else ()
     raw = waves(getattr(net.input, "sr", SR))
     if size:

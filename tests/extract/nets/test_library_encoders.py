@@ -221,7 +221,7 @@ def test_torchaudio_gives_its_layers(layer, bundle, tmp_path):
 def test_an_unknown_bundle_or_layer_is_told(bundle):
     with pytest.raises(BadOption, match="layer is 4: it must be 1 to 3, -1"):
         net_of("torchaudio:HUBERT_BASE@4")
-    with pytest.raises(BadOption, match="unknown bundle; expected one of WAV2VEC2_BASE"):
+    with pytest.raises(BadOption, match="unknown bundle; expected one of wav2vec"):
         net_of("torchaudio:TACOTRON2_WAVERNN_CHAR_LJSPEECH")
 
 
@@ -268,12 +268,10 @@ def test_an_onnx_file_reads_sound_as_its_card_states(tmp_path):
     assert net_of(f"onnx:{copy / 'my.net.onnx'}").preprocessing() == net.preprocessing()
 
 
-@pytest.mark.parametrize("arrangement", ["NCHW", "NHWC"])
-def test_an_onnx_file_reads_pictures_as_its_card_states(arrangement, tmp_path):
-    shape = ["n", 3, 24, 24] if arrangement == "NCHW" else ["n", 24, 24, 3]
-    save_onnx(tmp_path / "net.onnx", shape, [1, 2, 3])
+def test_an_onnx_file_reads_pictures_as_its_card_states(tmp_path):
+    save_onnx(tmp_path / "net.onnx", ["n", 3, 24, 24], [1, 2, 3])
     card = {"size": 28, "crop_size": 24, "image_mean": [0, 0, 0], "image_std": [1, 1, 1]}
-    (tmp_path / "net.json").write_text(json.dumps({**card, "arrangement": arrangement}))
+    (tmp_path / "net.json").write_text(json.dumps(card))
     net = net_of(f"onnx:{tmp_path / 'net.onnx'}", pooling="mean+std")
     raw = torch.randint(0, 256, (2, 2, 28, 28, 3), dtype=torch.uint8)
     means = raw[:, :, 2:26, 2:26].double().mean(dim=(2, 3, 4)).numpy() / 255
@@ -290,9 +288,8 @@ def test_an_onnx_file_reads_pictures_as_its_card_states(arrangement, tmp_path):
         ("do_normalize = true", BadOption, "expected sampling_rate for sound, or size for pict"),
         ("sampling_rate = 0", BadWeights, "net.toml: sampling_rate is 0: it must be"),
         ("sampling_rate = 8000\ninput = 'y'", BadWeights, "input is 'y': expected one of x"),
-        ("size = 24\narrangement = 'HWC'", BadOption, "arrangement is 'HWC': expected one of"),
         ("size = 24\nimage_std = [1.0]", BadWeights, r"image_std is \[1.0\]: expected three num"),
-        ("size = 24", BadWeights, "net.onnx: cannot read an input of shape"),
+        ("size = 24", BadWeights, "net.onnx: cannot read shape"),
     ],
 )
 def test_a_wrong_card_is_told_in_one_line(card, kind, message, tmp_path):
