@@ -324,7 +324,7 @@ def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tupl
     step = max(1, n_bytes // (4 * spec.dim))
     for start in range(0, len(index.present), step):
         block = file.rows(index, start, start + step)
-        state.update(block.data)
+        state.update(block.astype(spec.dtype, copy=False).data)
         if (finite_rows(block) != index.present[start : start + step]).any():
             raise _damaged(file, spec)
         yield start, block

@@ -32,8 +32,10 @@ TRAINED: tuple[Protocol, ...] = ("crossfit", "shared", "holdout")
 _CANONICAL = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
 )
-# Parameter of sequences that are stored as float16.
+# Parameter of sequences and vectors that are stored as float16.
 STORAGE = "storage"
+# Parameter of vectors of several layers of equal size, one after the other: their numbers.
+LAYERS = "layers"
 # float16: largest number, relative rounding error, and absolute rounding error of subnormal
 # numbers (IEEE 754-2008, table 3.5: 11 bits of precision, minimum exponent -14).
 HALF_LARGEST, HALF_RELATIVE, HALF_ABSOLUTE = 65504.0, 2.0**-11, 2.0**-25
@@ -90,7 +92,7 @@ class FeatureSpec:
     @property
     def dtype(self) -> str:
         """Type of the stored values, ``<f4`` or ``<f2``; readers return float32 for both."""
-        half = self.kind == "sequence" and self.params.get(STORAGE) == "float16"
+        half = self.kind != "outputs" and self.params.get(STORAGE) == "float16"
         return "<f2" if half else "<f4"
 
     @cached_property

@@ -31,6 +31,8 @@ SECOND_LAYERS = (BLENDED, STACKED, LATE)
 NAMED = (*SECOND_LAYERS, KERNEL)
 # Maximum number of fusions per set of three or more modalities that are made by default.
 MOST_FUSIONS = 16
+# Ends of the names of models over all layers of an encoder (`mvemo.fuse.crossval.layer_models`).
+WEIGHTED, BEST_LAYER = ":weighted", ":best-layer"
 Key = tuple[str, ...]
 # Modalities that a clip lacks, in the order of reports.
 Missing = tuple[str, ...]
@@ -59,7 +61,12 @@ class Model:
     @property
     def key(self) -> Key:
         """Return the key of the outputs; models with the same features share a head."""
-        return (self.name,) if self.name in NAMED or self.by_estimator else self.features
+        return (self.name,) if is_named(self.name) or self.by_estimator else self.features
+
+
+def is_named(name: str) -> bool:
+    """Return True for a model whose heads are found by its name, not by its features."""
+    return name in NAMED or name.endswith((WEIGHTED, BEST_LAYER))
 
 
 def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
@@ -117,7 +124,7 @@ def _in_one_order(models: Iterable[Model]) -> tuple[Model, ...]:
 
 def check_feature_name(name: str) -> None:
     """Raise `BadFeatures` if a feature's name is that of a model, or contains ``+`` or ``,``."""
-    if name in (INTEGRATED, *NAMED) or "+" in name or "," in name:
+    if name == INTEGRATED or is_named(name) or "+" in name or "," in name:
         raise BadFeatures(
             f"invalid feature name {name!r}: it must not contain '+' or ',', nor be the name of "
             f"a model ({', '.join((INTEGRATED, *NAMED))})"

@@ -120,6 +120,15 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class LayerChoice:
+    """Layers of an encoder that heads found useful, from the training clips of each fold."""
+
+    layers: tuple[int, ...]  # number of each layer
+    weights: F64  # float64 (folds, layers): weights that sum to 1; NaN if none were learned
+    best: tuple[int | None, ...]  # (folds,): number of the best layer; None if there is none
+
+
+@dataclass(frozen=True)
 class Results(Tabular):
     """All models of one evaluation on the same clips and folds.
 
@@ -179,6 +188,8 @@ class Results(Tabular):
         Clip id to a link from the report to its file, for clips whose files are known.
     ceilings
         Best scores that the annotators' disagreement allows; empty if it is not known.
+    layers
+        Name of a feature of several layers to what its models learned about them.
     """
 
     name: str  # of the data set
@@ -228,6 +239,8 @@ class Results(Tabular):
     # score to expect of the choice.
     chance: Mapping[str, F64] = field(default_factory=dict, repr=False)
     ceilings: tuple[Ceiling, ...] = ()  # best scores that the annotators' disagreement allows
+    # Name of a feature of several layers to what its models learned about them.
+    layers: Mapping[str, LayerChoice] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Describe the results in one line."""

@@ -91,7 +91,7 @@ class Plugin:
     @property
     def digest(self) -> str:
         """Return 16 digits of the SHA-256 of the Python files of the module's package."""
-        return _digest(self.module)
+        return code_digest(self.module)
 
     def record(self) -> dict[str, str]:
         """Return what keys of features and reports state about the plug-in."""
@@ -111,7 +111,8 @@ _ARTICLES = {
 
 
 @cache
-def _digest(module: str) -> str:
+def code_digest(module: str) -> str:
+    """Return 16 digits of the SHA-256 of a Python file, or of a module with its package."""
     path = Path(module)
     if not path.is_file():
         spec = find_spec(module)

@@ -12,7 +12,7 @@ from mvemo.cache import FeatureSpec
 from mvemo.cache.spec import TRAINED
 from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets import NETS, build_net
-from mvemo.extract.nets.parts.registry import EncoderFolder
+from mvemo.extract.nets.parts.encoder_names import EncoderName, of_encoder, parse_entry
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings, ViewSettings
 from mvemo.fuse.final.model import FinalModel, load_model
 from mvemo.manifests.array_files import NpzFile
@@ -100,20 +100,21 @@ def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[s
     from mvemo.extract.training.protocols import make_net
 
     name = spec.extractor.removeprefix(NET_PREFIX)
-    name = _find_net(spec, name, folder, weights.get(name))
+    given = of_encoder(weights, name)
+    name = _find_net(spec, name, folder, given)
     if spec.protocol in TRAINED:
         return _trained_net(spec, name, n_outputs, folder)
     brings_weights = NETS[name].brings_weights
-    if name not in weights and NETS[name].package is None and not brings_weights:
+    if given is None and NETS[name].package is None and not brings_weights:
         raise BadOption(
             f"{folder}: needs the weights of {name} that the model was trained with: give the file "
             f"with --weights {name}=FILE"
         )
-    source = "" if brings_weights else str(weights.get(name, FETCHED))
+    source = "" if brings_weights else str(given or FETCHED)
     net, _ = make_net(plan_of(spec, source, name=name), n_outputs, RunSettings(protocol="frozen"))
     _check_version(spec, net, folder)
     if weights_digest(net) != spec.weights:
-        where = "downloaded" if source == FETCHED else str(weights.get(name, "its folder"))
+        where = "downloaded" if source == FETCHED else str(given)
         raise BadOption(
             f"{name}: the weights here ({where}) differ from those that the model was trained "
             f"with: give the original file with --weights {name}=FILE"
@@ -122,16 +123,23 @@ def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[s
 
 
 def _find_net(spec: FeatureSpec, name: str, folder: Path, weights: Path | None) -> str:
-    """Return the net's name, with an encoder's folder; raise `BadOption` for an unknown net."""
-    encoder = spec.params["preprocessing"].get("model_type")
-    if encoder and weights is not None and weights.is_dir():
-        return EncoderFolder(name, weights)
-    if name in NETS:
+    """Return the net's name, with an encoder's place; raise `BadOption` for an unknown net."""
+    record = spec.params["preprocessing"]
+    source, place = record.get("encoder", ("hf" if "model_type" in record else "", ""))
+    if source in ("timm", "torchaudio"):
+        return EncoderName(name, source, place)
+    if source == "hear" and parse_entry(str(weights)):
+        # A model's file never makes mvemo import a module that the user did not name.
+        return EncoderName(name, *parse_entry(str(weights))[0].facts)
+    if source in ("hf", "onnx") and weights is not None and weights.is_dir() == (source == "hf"):
+        return EncoderName(name, source, str(weights))
+    if name in NETS and not source:
         return name
-    if encoder:
+    if source:
+        what = {"hf": "FOLDER", "onnx": "FILE.onnx"}.get(source, f"hear:{place}")
         raise BadOption(
-            f"{folder}: needs the folder of the encoder {name} ({encoder}) that the model was "
-            f"trained with: give it with --weights {name}=FOLDER"
+            f"{folder}: needs the encoder {name} ({place or record.get('model_type', source)}) "
+            f"that the model was trained with: give it with --weights {name}={what}"
         )
     raise BadOption(f"{folder}: needs the net {name!r}, which this version of mvemo does not have")
 

@@ -7,7 +7,7 @@ from .parts.cards import SequenceInput as SequenceInput
 from .parts.cards import SharedSettings as SharedSettings
 from .parts.cards import VideoInput as VideoInput
 from .parts.registry import NETS as NETS
-from .parts.registry import add_folders as add_folders
+from .parts.registry import add_encoders as add_encoders
 from .parts.registry import broken_nets as broken_nets
 from .parts.registry import build_net as build_net
 from .parts.registry import check_view as check_view

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 
-from mvemo.cache.spec import FeatureSpec, Protocol, digest_of
+from mvemo.cache.spec import LAYERS, STORAGE, FeatureSpec, Protocol, digest_of
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts.base import Net, weights_digest
+from mvemo.extract.nets.parts.encoder_names import EncoderName
 from mvemo.extract.nets.parts.registry import NETS, build_net
 from mvemo.extract.nets.parts.sequences import empty_input
 from mvemo.extract.nets.parts.weights import WeightReport, load_weights
@@ -23,8 +24,8 @@ from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
 from mvemo.extract.training import data, devices, recipe, steps
 from mvemo.extract.training.trainer import JobFolder, fine_tune
 from mvemo.manifests import Manifest
-from mvemo.manifests.errors import BadOption
-from mvemo.manifests.plugins import Plugin, plugin_record, plugins
+from mvemo.manifests.errors import BadOption, MvemoError
+from mvemo.manifests.plugins import plugin_record, plugins
 
 # Version of the training; it is raised whenever the same settings give a different net.
 TRAINING_VERSION = 2
@@ -68,7 +69,10 @@ def make_net(
     # For clips without labels the classifier is not used.
     net = build_net(settings.name, n_outputs or 1, width=settings.width, **settings.options)
     if settings.name in plugins("nets"):
-        _try_net(plugins("nets")[settings.name], net)
+        _try_net(plugins("nets")[settings.name].failure, net)
+    elif isinstance(settings.name, EncoderName) and settings.name.facts.source in ("hear", "onnx"):
+        entry = settings.name.entry
+        _try_net(lambda problem: BadWeights(f"{entry}: {' '.join(problem.split())}"), net)
     if not settings.weights:
         return net, None
     report = load_weights(net, weight_file(settings))
@@ -86,18 +90,20 @@ def make_net(
 
 
 @torch.no_grad()
-def _try_net(plugin: Plugin, net: Net) -> None:
-    """Embed a silent, black clip with the net of a plug-in; raise `BadOption` if it cannot."""
+def _try_net(failure: Callable[[str], MvemoError], net: Net) -> None:
+    """Embed a silent, black clip with a net of others; raise the failure if it cannot."""
     try:
         net.preprocessing()
         raw = empty_input(net.input, "cpu", DescriptorSettings())
         embedding = net.eval().embed(net.prepare(raw))
+    except MvemoError:
+        raise
     except Exception as error:
-        raise plugin.failure(f"{type(error).__name__}: {error}") from error
+        raise failure(f"{type(error).__name__}: {error}") from error
     shape = 1, net.embedding_dim
     if embedding.shape != shape or not embedding.isfinite().all():
         found = f"{tuple(embedding.shape)} with {int((~embedding.isfinite()).sum())} that are not"
-        raise plugin.failure(f"expected finite embeddings of shape {shape}, got {found}")
+        raise failure(f"expected finite embeddings of shape {shape}, got {found}")
     net.train()
 
 
@@ -124,6 +130,7 @@ def embedding_spec(
             "precision": run.precision,
             **({"level": run.level} if net.modality == "audio" else {}),
             **({"view": settings.view.record()} if settings.view.record() else {}),
+            **({LAYERS: list(net.layers), STORAGE: "float16"} if net.layers else {}),
             **plugin_record("nets", settings.name),
         },
         weights=weights_digest(net),

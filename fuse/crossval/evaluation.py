@@ -16,7 +16,7 @@ from mvemo.fuse.crossval.prediction import predict_all
 from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
-from mvemo.fuse.models import NAMED, WITH_KERNEL, Model
+from mvemo.fuse.models import Model, is_named
 from mvemo.fuse.numeric import Labels, apply_link, mean_finite
 from mvemo.fuse.results import (
     Choice,
@@ -109,7 +109,7 @@ def evaluate_once(
     oof = predict_all(prepared, settings)
     models = [oof.score(model, temperature=settings.temperature) for model in oof.models]
     nets = [_score_net(prepared, net) for net in prepared.nets]
-    n_single = sum(len(m.features) == 1 and m.name not in WITH_KERNEL for m in models)
+    n_single = sum(len(m.features) == 1 and not is_named(m.name) for m in models)
     results = Results(
         name=table.name,
         task=clips.task,
@@ -128,6 +128,7 @@ def evaluate_once(
         models=(*models[:n_single], *nets, *models[n_single:]),
         baseline=score_baseline(clips.task, clips.y_true, clips.folds, k, clips.n_outputs),
         present=oof.present,
+        layers=oof.layers,
         outliers={
             name: tuple(table.clip_ids[i] for i in np.flatnonzero(far))
             for name, far in oof.outliers.items()
@@ -317,7 +318,7 @@ def with_learning_curve(
         clips.y_true if clips.y_true.ndim == 1 else np.zeros_like(clips.folds),
     )[: prepared.k]
     scores: Scores = {}
-    strength = {(h.features, h.fold): h.C for h in results.heads if h.model not in NAMED}
+    strength = {(h.features, h.fold): h.C for h in results.heads if not is_named(h.model)}
     for net_fold, tested in prepared.passes:
         matrices = {name: prepared.features.matrix(name, net_fold) for name in prepared.names}
         fitter = HeadFitter(matrices, clips, settings.head)

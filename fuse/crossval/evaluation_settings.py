@@ -69,6 +69,7 @@ class EvaluationSettings(FeatureSettings):
     stacked: bool = setting(True, "Add `integrated-stacked` (PL20 3.4).")
     late: bool = setting(True, "Add `integrated-late`, the product of predictions of features.")
     kernel: bool = setting(True, "Add `kernel` (at most 5,000 clips).")
+    layers: bool = setting(True, "Add models that weigh the layers of an encoder, or choose one.")
     missing_modality: bool = setting(True, "Also score and predict clips that lack a modality.")
     choose_model: bool = setting(True, "Recommend a model, and estimate its score.")
     temperature: bool = setting(True, "Also report calibration with a fitted temperature.")

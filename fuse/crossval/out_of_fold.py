@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.features import Clips
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.models import LATE, NAMED, Key, Missing, Model, missing_of, modality_order
+from mvemo.fuse.models import LATE, Key, Missing, Model, is_named, missing_of, modality_order
 from mvemo.fuse.numeric import best_index, complete, mean_of_finite
-from mvemo.fuse.results import Choice, ModelResult, score_model
+from mvemo.fuse.results import Choice, LayerChoice, ModelResult, score_model
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.array_types import F64, Bools, Ints
 
@@ -64,6 +64,8 @@ class OutOfFold:
     present: dict[str, Bools] = field(default_factory=dict)
     # Feature name to bool (clips,): True for outliers (`mvemo.fuse.scaling.fit_scaling`).
     outliers: dict[str, Bools] = field(default_factory=dict)
+    # Name of a feature of several layers to what its models learned about them.
+    layers: dict[str, LayerChoice] = field(default_factory=dict)
 
     def blank(self) -> F64:
         """Return an array of outputs for all clips, filled with NaN."""
@@ -112,7 +114,7 @@ class OutOfFold:
             return self.heads
         task, y_true, heads = self.clips.task, self.clips.y_true, []
         for head in self.heads:
-            key = (head.model,) if head.model in NAMED else head.features
+            key = (head.model,) if is_named(head.model) else head.features
             if head.fold is not None:
                 fitted: F64 | None = self.thresholds[key][head.fold]
             else:

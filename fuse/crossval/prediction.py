@@ -6,13 +6,14 @@ the penalty, stacking, temperatures, thresholds) uses only inner folds of the tr
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mvemo.fuse.crossval.estimator_expert import EstimatorExpert
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.kernel_expert import kernel_expert
+from mvemo.fuse.crossval.layer_models import add_layer_models
 from mvemo.fuse.crossval.out_of_fold import Fallback, OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.crossval.second_layers import Blend, Product, Stack
@@ -53,6 +54,7 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
     if any((inner_folds < 0).all() for inner_folds in oof.inner_folds.values()):
         # If all training clips are of one group, these have no inner predictions.
         on_heads, expert, estimators = [], None, []
+        settings = replace(settings, layers=False)
     for one in on_heads:
         oof.add_model(one.model, one.decided_by if settings.missing_modality else None)
         layers.append(one)
@@ -66,6 +68,7 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
             linear = stacks[0] if stacks else max(models, key=lambda one: len(one.features))
             layers.append(Blend((linear, expert.model), parts, settings.head, inner))
             oof.add_model(layers[-1].model, None)
+    layered = add_layer_models(oof, prepared, settings)
     inner_models = models if inner else [base for layer in on_heads for base in layer.bases]
     needs_parts = clips.task.needs_inner or any(isinstance(layer, Stack) for layer in layers)
     for net_fold, tested in prepared.passes:
@@ -83,6 +86,12 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
                 expert.predict_fold(oof, fitter, fold)
             for estimator in estimators:
                 estimator.predict_fold(oof, fitter, fold)
+        for of_layers in layered:
+            for fold in tested:
+                of_layers.predict_fold(oof, fitter, fold)
+            if settings.refit:
+                of_layers.fit_all(oof, fitter, tested)
+            oof.layers[of_layers.feature] = of_layers.choice(prepared.k)
         if settings.refit:
             _fit_all(oof, fitter, fitted, chosen)
             if expert is not None:

@@ -13,7 +13,16 @@ from mvemo.cache import TEST, ClipTable
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, LeakError
 from mvemo.fuse.features import Clips, Features
-from mvemo.fuse.models import AUDIO, NAMED, VIDEO, Model, chosen_models, in_order
+from mvemo.fuse.models import (
+    AUDIO,
+    BEST_LAYER,
+    NAMED,
+    VIDEO,
+    WEIGHTED,
+    Model,
+    chosen_models,
+    in_order,
+)
 from mvemo.fuse.numeric import Labels
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.stores import FeatureStore
@@ -52,6 +61,9 @@ def prepare(
     features = Features(store, settings)
     chosen = settings.models
     if chosen is not None:
+        # A model over the layers of a feature comes with that of the feature.
+        chosen = tuple(dict.fromkeys(name.removesuffix(WEIGHTED) for name in chosen))
+        chosen = tuple(dict.fromkeys(name.removesuffix(BEST_LAYER) for name in chosen))
         chosen = tuple(name for name in chosen if name not in NAMED)
         chosen = tuple(name for name in chosen if name not in features.outputs) or chosen
     # By default, features that very few clips have are left out.

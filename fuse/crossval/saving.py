@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.models import KERNEL, NAMED, WITH_KERNEL, Model
+from mvemo.fuse.models import KERNEL, WITH_KERNEL, Model, is_named
 from mvemo.fuse.results import Results
 from mvemo.fuse.scaling import unit_rows
 from mvemo.manifests.array_files import NpzFile
@@ -66,7 +66,7 @@ class SavedHeads:
         """
         features = {m.name: m.features for m in self.models}
         heads = self.select_features(features.get(model, ()), fold)
-        if model in NAMED:
+        if is_named(model):
             heads = tuple(h for h in self.heads if h.model == model and h.fold == fold)
         if not heads:
             raise BadFeatures(
@@ -81,7 +81,7 @@ class SavedHeads:
         return tuple(
             h
             for h in self.heads
-            if h.model not in NAMED and h.features == features and h.fold == fold
+            if not is_named(h.model) and h.features == features and h.fold == fold
         )
 
 

@@ -26,7 +26,14 @@ from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor
 from mvemo.fuse.final.reference import fit_references
 from mvemo.fuse.intervals import score_interval
 from mvemo.fuse.metrics import calibration
-from mvemo.fuse.models import LATE, NAMED, SECOND_LAYERS, WITH_KERNEL, Model
+from mvemo.fuse.models import (
+    LATE,
+    NAMED,
+    SECOND_LAYERS,
+    WITH_KERNEL,
+    Model,
+    is_named,
+)
 from mvemo.fuse.numeric import Labels, Link, complete, mean_finite
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.stores import FeatureStore
@@ -102,12 +109,12 @@ def _predictors(
     results: Results, saved: SavedHeads, modality: Mapping[str, str]
 ) -> list[Predictor]:
     """Return evaluated models and products, best first, then the fallbacks of fusions."""
-    layers = {head.model for head in saved.heads}.intersection(NAMED)
+    layers = {head.model for head in saved.heads if is_named(head.model)}
     evaluated = [
         m
         for m in results.models
         if m.valid.any()
-        and (m.name in layers if m.name in NAMED else saved.select_features(m.features))
+        and (m.name in layers if is_named(m.name) else saved.select_features(m.features))
     ]
     predictors = [predictor_of(results, model) for model in evaluated]
     if LATE in layers:
@@ -121,7 +128,7 @@ def _predictors(
         reverse=True,
     )
     covered = {predictor.modalities for predictor in predictors}
-    names = {m.name for m in evaluated}.difference(NAMED)
+    names = {m.name for m in evaluated if not is_named(m.name)}
     fusions = [model for model in saved.models if model.name in names]
     for parts in models.parts_of(fusions, modality).values():
         for part in parts.values():
@@ -134,7 +141,7 @@ def _predictors(
 def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
     """Return the heads that the predictors need, in the precision of the model's file."""
     features_of = {model.name: model.features for model in saved.models}
-    layers = {LATE if p.bases else p.name for p in predictors}.intersection(NAMED)
+    layers = {*filter(is_named, (LATE if p.bases else p.name for p in predictors))}
     needed = {p.features for p in predictors if not p.bases}
     for name in SECOND_LAYERS:
         if name in layers:
@@ -143,7 +150,7 @@ def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
             needed |= {features_of[base] for base in bases.difference(NAMED)}
     heads = []
     for head in saved.heads:
-        if head.model in layers or (head.model not in NAMED and head.features in needed):
+        if head.model in layers or (not is_named(head.model) and head.features in needed):
             heads.append(in_small_types(head))
     return replace(saved, heads=tuple(heads))
 
@@ -305,7 +312,7 @@ def part_products(results: Results) -> list[ModelResult]:
     singles = {
         m.name: m
         for m in results.models
-        if len(m.features) == 1 and not m.by_net and m.name not in WITH_KERNEL and m.valid.any()
+        if len(m.features) == 1 and not m.by_net and not is_named(m.name) and m.valid.any()
     }
     bases = late_bases([Model(m.name, m.features, m.modalities) for m in singles.values()])
     clips = Clips(results.task, results.y_true, results.groups, results.folds, len(results.classes))

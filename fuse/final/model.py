@@ -22,7 +22,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.final.reference import Reference
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.calibration import apply_temperature
-from mvemo.fuse.models import KERNEL, LATE, SECOND_LAYERS
+from mvemo.fuse.models import LATE, SECOND_LAYERS, is_named
 from mvemo.fuse.numeric import complete, decision_inputs
 from mvemo.fuse.scaling import Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
@@ -389,8 +389,8 @@ def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
 
 def feature_heads(model: FinalModel, predictor: Predictor) -> tuple[Head, ...]:
     """Return a predictor's heads over features, one for each fold's nets."""
-    if predictor.name == KERNEL:
-        return model.heads.select(KERNEL)
+    if is_named(predictor.name):
+        return model.heads.select(predictor.name)
     return model.heads.select_features(predictor.features)
 
 

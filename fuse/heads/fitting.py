@@ -173,7 +173,7 @@ class HeadFitter:
                 f"{clips.task.name}: leave it at 'none'"
             )
         self.matrices, self.clips, self.settings = matrices, clips, settings
-        self._net_fold = net_fold
+        self.net_fold = net_fold
         self._target = clips.target
         self._scaled = ScaledFeatures(matrices, np.zeros(len(clips.y_true), bool))
 
@@ -244,7 +244,7 @@ class HeadFitter:
             "model": fit.model.name,
             "features": fit.model.features,
             "fold": fit.fold,
-            "net_fold": self._net_fold,
+            "net_fold": self.net_fold,
             "mean": np.concatenate([scaling.shift for scaling in scalings]),
             "scale": np.concatenate([scaling.scale for scaling in scalings]),
             "C": fit.C,

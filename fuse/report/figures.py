@@ -340,6 +340,27 @@ def _loss_figure(net: str, curves: Sequence[Mapping[str, Sequence[float]]]) -> s
         return drawn.svg(f"Loss by epoch, {net} ({what})", "epoch", "loss", legend={"ncols": 2})
 
 
+def layer_figures(results: Results) -> list[Picture]:
+    """Draw the learned weights of an encoder's layers: means over folds (bars), folds (dots)."""
+    pictures = []
+    for name, choice in results.layers.items():
+        weights = choice.weights[complete(choice.weights)]
+        with drawing(WIDE, 2.4) as drawn:
+            drawn.ax.bar(choice.layers, weights.mean(axis=0) if len(weights) else 0.0, color=FILL)
+            for of_fold in weights:
+                drawn.points(choice.layers, of_fold, COLOURS[1], markersize=3, alpha=0.7)
+            drawn.line(
+                choice.layers, np.full(len(choice.layers), 1 / len(choice.layers)), ls=_DASHED
+            )
+            drawn.ax.locator_params(axis="x", integer=True)
+            drawn.ax.set_ylim(bottom=0)
+            svg = drawn.svg(f"Weights of the layers of {name}", "layer", "weight")
+        best = ", ".join("none" if layer is None else str(layer) for layer in choice.best)
+        caption = "Bar: mean over folds; dot: a fold; dashed: equal weights."
+        pictures.append(Picture(svg, name, f"{caption} Best single layer of each fold: {best}."))
+    return pictures
+
+
 def learning_curve_figure(results: Results) -> str:
     """Draw the mean and deviation of the primary metric against the number of clips."""
     task, curves = results.task, results.learning_curve

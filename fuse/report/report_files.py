@@ -6,6 +6,7 @@ A folder holds one run: the files of an older run are replaced or removed.
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.numeric import mean_of_finite, spread
 from mvemo.fuse.report import coverage, findings, published, score_tables, summary
-from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
+from mvemo.fuse.report.figures import (
+    draw_figures,
+    layer_figures,
+    learning_curve_figure,
+    loss_figures,
+)
 from mvemo.fuse.report.methods import methods_facts
 from mvemo.fuse.report.tables import LABEL
 from mvemo.fuse.report.text import TEMPLATES, count, page_templates
@@ -114,6 +120,7 @@ def report_html(results: Results, covered: dict[str, Any] | None = None) -> str:
         figures=draw_figures(results, top),
         learning_svg=learning_curve_figure(results) if results.learning_curve else None,
         losses=loss_figures(results.curves),
+        layers=layer_figures(results),
         sections=provenance_sections(provenance),
         methods=methods,
     )
@@ -244,6 +251,7 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dic
             for name, points in results.learning_curve.items()
         },
         "choice": chosen,
+        "layers": {name: asdict(choice) for name, choice in results.layers.items()},
         "chance": chance_facts(results),
         "coverage": covered or coverage.coverage_facts(results),
         "missing": results.missing,

@@ -172,6 +172,7 @@ def _request(
 
 def _settings(options: dict[str, Any], default: str) -> Settings:
     """Return the settings that the command line asks for."""
+    from mvemo.extract.nets.parts.encoder_names import encoder_of
     from mvemo.extract.workers.pool import cores
     from mvemo.pipeline.settings_files import Override, load_settings
 
@@ -189,7 +190,7 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     ]
     settings = load_settings(options["profile"] or default, overrides)
     for net, file in options["weights"].items():
-        if net not in settings.extract.nets:
+        if net not in {*settings.extract.nets, *map(encoder_of, settings.extract.nets)}:
             raise BadOption(
                 f"--weights {net}={file}: this run does not use {net}: expected one of "
                 f"{', '.join(settings.extract.nets)}"

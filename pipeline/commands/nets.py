@@ -31,7 +31,8 @@ def nets(names: tuple[str, ...]) -> None:
     """List the nets with input, parameters, multiply-adds, embedding and public weights.
 
     With NAME it also shows the published files that the net loads, how the net prepares its
-    input, and its settings in each profile. hf:FOLDER is the folder of a local encoder.
+    input, and its settings in each profile. An encoder of others is hf:FOLDER,
+    onnx:FILE, hear:MODULE, timm:NAME or torchaudio:BUNDLE.
     Counts are for one window, at the size in the papers.
 
     \b
@@ -39,10 +40,10 @@ def nets(names: tuple[str, ...]) -> None:
       mvemo nets
       mvemo nets i3d musicnn hf:models/MERT-v1-95M
     """
-    from mvemo.extract.nets import add_folders, broken_nets, net_names
+    from mvemo.extract.nets import add_encoders, broken_nets, net_names
     from mvemo.extract.nets.parts.registry import check_name
 
-    names = add_folders(names)
+    names = add_encoders(names)
     for name in names:
         check_name(name)
     broken = {} if names else broken_nets()

@@ -332,7 +332,7 @@ def _weights(
         if not equals or not net:
             raise BadOption(f"--weights {entry!r}: write it as NET=FILE, such as i3d=weights.npz")
         weights[net] = Path(file)
-        if not weights[net].exists():
+        if not (weights[net].exists() or file.startswith("hear:")):
             raise BadOption(f"--weights {entry!r}: there is no file {file}")
     return weights
 

@@ -30,7 +30,8 @@ model_options = common.together(
             help="Read only sound, only pictures, or both.",
         ),
         common.weights_option(
-            "Use these instead of a net's downloaded weights; for an encoder, its folder."
+            "Use these instead of a net's downloaded weights; for an encoder its folder, file or "
+            "hear:MODULE."
         ),
         common.device_option,
     ]

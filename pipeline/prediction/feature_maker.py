@@ -17,6 +17,7 @@ from mvemo.cache import FeatureSpec, in_half_precision
 from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
+from mvemo.extract.nets.parts.encoder_names import of_encoder
 from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net
@@ -85,7 +86,7 @@ class FeatureMaker:
                     if is_net(spec):
                         self.net(spec)
                 except (BadOption, BadWeights) as error:
-                    if spec.name in self.options.weights:
+                    if of_encoder(self.options.weights, spec.name):
                         raise
                     self.unavailable.setdefault(spec.name, str(error))
                     missing = True

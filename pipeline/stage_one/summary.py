@@ -178,7 +178,7 @@ def _code() -> dict[str, list[int] | None]:
 
 def _weight_files(settings: Settings) -> list[Path]:
     """Return the paths of starting weights that a run's nets read if the files exist."""
-    from mvemo.extract.nets.parts.registry import EncoderFolder
+    from mvemo.extract.nets.parts.encoder_names import EncoderName
     from mvemo.extract.pretrained.store import weights_folder
     from mvemo.extract.settings import FETCHED
 
@@ -188,6 +188,6 @@ def _weight_files(settings: Settings) -> list[Path]:
         if given not in ("", FETCHED):
             files.append(Path(given))
         files += [weights_folder(name) / file for file in ("about.json", "weights.npz")]
-        if isinstance(name, EncoderFolder):
-            files += sorted(name.path.iterdir())
+        if isinstance(name, EncoderName):
+            files += name.files()
     return files

@@ -158,9 +158,9 @@ def _option(file: StudyFile, name: str, spec: OptionSpec) -> Callable[..., Any]:
 
 def _parse_nets(name: str, value: str) -> tuple[str, ...]:
     """Parse ``a,b`` as names of nets; ``hf:FOLDER``, an encoder's folder, is also a name."""
-    from mvemo.extract.nets.parts.registry import add_folders, check_name
+    from mvemo.extract.nets.parts.registry import add_encoders, check_name
 
-    nets = add_folders(shared.comma_separated(value))
+    nets = add_encoders(shared.comma_separated(value))
     if not nets:
         raise BadOption(f"--{name}: expected at least one net")
     for net in nets:

@@ -93,18 +93,19 @@ def bench(
     Example:
       mvemo study bench musicnn effnet --sets pmemo/ --sets my.csv --out bench
     """
-    from mvemo.extract.nets import add_folders
+    from mvemo.extract.nets import add_encoders
     from mvemo.manifests.files import replacing_together, write_json, write_text
     from mvemo.pipeline.provenance import provenance
 
-    names = add_folders([name for one in encoders for name in shared.comma_separated(one)])
+    entries = [entry for one in encoders for entry in shared.comma_separated(one)]
+    names = add_encoders(entries)
     if options["scheme"] != "quadrants":
         find_scheme(options["scheme"])
     loaded = [load_set(text) for text in sets]
     if len({one.name for one in loaded}) < len(loaded):
         listing = ", ".join(one.name for one in loaded)
         raise BadOption(f"--sets: two sets have the same name: {listing}")
-    benched = [extract_set(one, names, work, options["overrides"]) for one in loaded]
+    benched = [extract_set(one, entries, work, options["overrides"]) for one in loaded]
     scores = scores_table(benched, names, options["folds"])
     transfers = transfer_table(benched, names, options["scheme"])
     listed = [scores, *([transfers] if transfers.rows else [])]
@@ -135,10 +136,11 @@ def load_set(text: str) -> Manifest:
 
 
 def extract_set(
-    manifest: Manifest, encoders: Sequence[str], work: Path, overrides: Sequence[str]
+    manifest: Manifest, entries: Sequence[str], work: Path, overrides: Sequence[str]
 ) -> BenchSet:
     """Embed the clips of a set with one encoder after the other, and measure the time."""
     import mvemo
+    from mvemo.extract.nets import add_encoders
 
     folder = work / manifest.name
     features, seconds = folder / "features.h5", dict[str, float]()
@@ -146,12 +148,13 @@ def extract_set(
     if features.exists():
         with mvemo.open_features(features) as cache:
             known = {spec.name for spec in cache.specs}
-    for i, encoder in enumerate(encoders):
-        if encoder in known:
+    for i, encoder in enumerate(entries):
+        names = add_encoders([encoder])
+        if known.issuperset(names):
             continue
         tell(f"{manifest.name}: {encoder}")
         settings = [*overrides, "extract.descriptors=times", "extract.keep_folds=true"]
-        settings.append(f"extract.nets={','.join(map(_entry, encoders[: i + 1]))}")
+        settings.append(f"extract.nets={','.join(entries[: i + 1])}")
         start = time.perf_counter()
         try:
             mvemo.extract_features(
@@ -162,15 +165,10 @@ def extract_set(
                 raise
             tell_note(f"{manifest.name}: {encoder} is left out: {error}")
             continue
-        seconds[encoder] = (time.perf_counter() - start) / len(manifest)
+        took = (time.perf_counter() - start) / len(manifest)
+        # The layers of an encoder are computed together.
+        seconds |= dict.fromkeys(map(str, names), took)
     return BenchSet(manifest.name, features, len(manifest), seconds)
-
-
-def _entry(name: str) -> str:
-    """Return the name of a net as a setting names it."""
-    from mvemo.extract.nets.parts.registry import EncoderFolder
-
-    return f"hf:{name.path}" if isinstance(name, EncoderFolder) else name
 
 
 def scores_table(benched: Sequence[BenchSet], encoders: Sequence[str], k: int) -> tables.Table:

@@ -343,7 +343,7 @@ def _axes(file: StudyFile) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
 def check_values(file: StudyFile) -> StudyFile:
     """Check nets and numbers of a user's file, which needs torch; add Hugging Face folders."""
     from mvemo.extract.descriptors import DescriptorSettings
-    from mvemo.extract.nets.parts.registry import add_folders, check_name
+    from mvemo.extract.nets.parts.registry import add_encoders, check_name
     from mvemo.extract.settings import NetSettings
     from mvemo.manifests.errors import MvemoError
 
@@ -351,7 +351,7 @@ def check_values(file: StudyFile) -> StudyFile:
         for value in values:
             try:
                 if axis in ("net", "combination"):
-                    for name in add_folders(str(value).split("+")):
+                    for name in add_encoders(str(value).split("+")):
                         check_name(name)
                 elif axis in TRAINING and not isinstance(value, str):
                     replace(TrainSettings(), patience=0, **{axis: value})
@@ -364,4 +364,4 @@ def check_values(file: StudyFile) -> StudyFile:
             except MvemoError as error:
                 raise BadOption(f"{file.path}: {place}.{axis}: {error}") from error
     nets = tuple(str(net) for net in file.grid.get("net", ()))
-    return replace(file, grid={**file.grid, "net": add_folders(nets)}) if nets else file
+    return replace(file, grid={**file.grid, "net": add_encoders(nets)}) if nets else file

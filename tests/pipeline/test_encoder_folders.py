@@ -1,7 +1,9 @@
 """Encoders of local folders through the commands: extract, fuse with a model, predict."""
 
 import json
+import sys
 
+import numpy as np
 from encoder_samples import save_encoder
 from stage_samples import run
 from study_samples import make_set
@@ -41,8 +43,8 @@ def test_layers_of_a_folder_are_features_that_fuse_and_predict(tmp_path, capsys)
     assert run("mvemo", "fuse", features, "--out", tmp_path / "out", "--final", *few) == 0
     capsys.readouterr()
     predict = ["predict", tmp_path / "set" / "sad0.wav", "--model", tmp_path / "out" / "model"]
-    weights = [f"--weights={name}={moved}" for name in names]
-    assert run("mvemo", *predict, *weights) == 0
+    # One --weights names the folder of all layers.
+    assert run("mvemo", *predict, f"--weights=MERT_small={moved}") == 0
     assert "sad0" in capsys.readouterr().out
 
 
@@ -58,3 +60,74 @@ def test_a_folder_is_described_as_any_net_is(tmp_path, capsys):
     ]
     assert '"options": {"layer": 1' in text
     assert '"mean": [0.5' in text
+
+
+def test_a_study_takes_a_folder(tmp_path, capsys):
+    study = ["study", "recipes", tmp_path / "clips.csv", "--out", tmp_path / "out", "--net"]
+    assert run("mvemo", *study, f"hf:{tmp_path / 'nowhere'}") == 2
+    assert "clips.csv" in capsys.readouterr().err
+    assert run("mvemo", *study, "hf:a,hf:b") == 2
+    assert "--net 'hf:a,hf:b': expected only one net" in capsys.readouterr().err
+    assert run("mvemo", *study, "vgg") == 2
+    assert "unknown net 'vgg'" in capsys.readouterr().err
+
+
+HEAR = """
+import torch
+
+print("imported", __name__)
+
+
+class Model(torch.nn.Module):
+    sample_rate, scene_embedding_size = 8000, 2
+
+
+def load_model(path=""):
+    return Model()
+
+
+def get_scene_embeddings(audio, model):
+    return torch.stack([audio.std(dim=1), audio.diff(dim=1).std(dim=1)], dim=1)
+"""
+
+
+def test_a_module_of_hear_is_imported_only_when_it_is_named(tmp_path, capsys, monkeypatch):
+    manifest = make_set(tmp_path / "set", clips_per_class=2)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "hear_named.py").write_text(HEAR)
+    settings = ("extract.workers=1", "extract.folds=2", 'extract.descriptors=["times"]')
+    options = [part for value in settings for part in ("--set", value)]
+    options += ["--protocol", "frozen", "--nets", "hear:hear_named", "--work", tmp_path / "work"]
+    assert run("mvemo", "extract", manifest, *options) == 0, capsys.readouterr().err
+    fuse = ["fuse", tmp_path / "work/features.h5", "--out", tmp_path / "out", "--final"]
+    assert run("mvemo", *fuse, "--set", "fuse.n_resamples=10") == 0
+    capsys.readouterr()
+    del sys.modules["hear_named"]
+    predict = ["predict", tmp_path / "set/sad0.wav", "--model", tmp_path / "out/model"]
+    assert run("mvemo", *predict) == 2
+    shown = capsys.readouterr()
+    assert "give it with --weights hear_named=hear:hear_named" in shown.err
+    assert "imported" not in shown.out
+    assert run("mvemo", *predict, "--weights", "hear_named=hear:hear_named") == 0
+    assert "sad0" in capsys.readouterr().out
+
+
+def test_all_layers_are_one_feature_in_half_precision(tmp_path, capsys):
+    manifest = make_set(tmp_path / "set", clips_per_class=2)
+    save_encoder(tmp_path / "MERT", "hubert")
+    names = [f"hf:{tmp_path / 'MERT'}@all", f"hf:{tmp_path / 'MERT'}@2"]
+    settings = ("extract.workers=1", "extract.folds=2", 'extract.descriptors=["times"]')
+    # A setting of the encoder is one of all its nets.
+    settings += ("nets.MERT.options.pooling=mean+std",)
+    options = [part for value in settings for part in ("--set", value)]
+    options += ["--protocol", "frozen", "--nets", ",".join(names), "--work", tmp_path / "work"]
+    assert run("mvemo", "extract", manifest, *options) == 0, capsys.readouterr().err
+    with open_cache(tmp_path / "work/features.h5") as cache:
+        specs = {spec.name: spec for spec in cache.specs}
+        spec = specs["MERT-layers"]
+        assert (spec.dim, spec.dtype, spec.params["layers"]) == (64, "<f2", [0, 1, 2, 3])
+        values, present = cache.vectors("MERT-layers")
+        second, _ = cache.vectors("MERT-layer2")
+    assert values.dtype == np.float32
+    assert present.all()
+    np.testing.assert_allclose(values[:, 32:48], second, rtol=1e-3, atol=1e-4)

@@ -35,6 +35,9 @@ class Net(nn.Module, ABC):
         ``audio`` or ``video``.
     brings_weights
         True if the net is built with its pretrained weights and needs no weight file.
+    layers
+        Numbers of the layers whose embeddings, of equal size, follow each other in the net's
+        embedding; empty for one layer.
     """
 
     modality: ClassVar[Literal["audio", "video"]]
@@ -56,6 +59,7 @@ class Net(nn.Module, ABC):
     options: Any
     input: cards.NetInput
     embedding_dim: int
+    layers: tuple[int, ...] = ()
     classifier_dropout: nn.Module
     classifier: nn.Linear
 

@@ -1,78 +1,108 @@
-"""Nets from local folders of encoders: HuBERT and similar models, CLAP, picture transformers."""
+"""Nets from folders in the layout of Hugging Face: encoders of sound, pictures and video."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets.parts import cards, hugging_face, layers
-from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
-from mvemo.extract.nets.parts.registry import OUTPUT, EncoderFolder
-from mvemo.extract.settings import POOLINGS, NetSettings, TrainSettings, ViewSettings
+from mvemo.extract.nets.parts import hugging_face
+from mvemo.extract.nets.parts.base import FrameNet
+from mvemo.extract.nets.parts.cards import NetOptions, VideoInput
+from mvemo.extract.nets.parts.encoder_inputs import (
+    POOLINGS,
+    PictureInput,
+    PictureOptions,
+    SoundInput,
+    SoundOptions,
+    StatedInput,
+    named_class,
+    picture_sizes,
+    pool,
+    pool_layers,
+)
+from mvemo.extract.nets.parts.encoder_names import ALL, OUTPUT, EncoderName
 from mvemo.manifests.declared import setting
 from mvemo.manifests.errors import BadOption
 
-# Constant that Wav2Vec2FeatureExtractor adds to a variance.
-LEAST_VARIANCE = 1e-7
-# Number of windows of sound to embed: one minute with windows of 10 s.
-VIEWS = 6
 TOKENS = ("auto", "first", "mean")
 
 
-LAYER_MEANING = "Number of the hidden state used as the embedding; -1 for the encoder's output."
+def _layer() -> Any:
+    return setting(OUTPUT, "Hidden state used as the embedding; -1: the output, -2: all of them.")
+
+
+def _tokens(what: str) -> Any:
+    return setting(
+        "auto",
+        f"Tokens that represent {what}: `first` (in some encoders class tokens), `mean` (of all "
+        "tokens), or `auto`: class tokens if there are any, otherwise the mean.",
+        names=TOKENS,
+    )
 
 
 @dataclass(frozen=True)
-class SoundEncoderOptions(cards.NetOptions):
-    seconds: float = setting(10.0, "Length of a window in seconds.", ge=0.1)
-    layer: int = setting(OUTPUT, LAYER_MEANING)
+class LayerOptions(NetOptions):
+    """Options of encoders whose layers can be chosen."""
+
+    layer: int = _layer()
     pooling: str = setting(
         "mean", "Pooling over the frames of a window: `mean` or `mean+std`.", names=POOLINGS
     )
 
 
 @dataclass(frozen=True)
-class PictureEncoderOptions(cards.NetOptions):
-    n_frames: int = setting(8, "Number of frames of a clip.", ge=1)
-    layer: int = setting(OUTPUT, LAYER_MEANING)
-    pooling: str = setting("mean", "Pooling over the frames: `mean` or `mean+std`.", names=POOLINGS)
-    tokens: str = setting(
-        "auto",
-        "Tokens that represent a picture: `first` (in some encoders a class token), `mean` (of all "
-        "tokens), or `auto`: the first one if it is a class token, otherwise the mean.",
-        names=TOKENS,
-    )
+class SoundEncoderOptions(LayerOptions, SoundOptions):
+    """Options of encoders of sound."""
 
 
-class EncoderNet(BuiltNet):
+@dataclass(frozen=True)
+class SoundTokenOptions(SoundEncoderOptions):
+    """Options of encoders of sound with class tokens."""
+
+    tokens: str = _tokens("a window")
+
+
+@dataclass(frozen=True)
+class PictureEncoderOptions(PictureOptions):
+    """Options of encoders of pictures."""
+
+    layer: int = _layer()
+    tokens: str = _tokens("a picture")
+
+
+class EncoderNet(StatedInput):
     """Base of the nets made from a folder; `make_net_class` derives one for each folder."""
 
     brings_weights: ClassVar[bool] = True
     folder: ClassVar[Path]  # not recorded: the digest of the weights identifies the encoder
-    config: ClassVar[Mapping[str, Any]]  # contents of config.json
-    preprocessor: ClassVar[Mapping[str, Any]]  # contents of preprocessor_config.json
+    config: ClassVar[dict[str, Any]]  # contents of config.json
     family: ClassVar[hugging_face.Family]
 
-    def build(self, width: float) -> int:
-        if width != 1.0:
-            raise BadOption(f"{self.name}: width is {width}: it must be 1 for an encoder")
-        self.encoder = hugging_face.load_encoder(self.folder, self.family, self.options.layer)
-        return self.state_dim() * (2 if self.options.pooling == "mean+std" else 1)
+    def load_encoder(self) -> Any:
+        return hugging_face.load_encoder(self.folder, self.family, self.options.layer)
+
+    def feature_dim(self) -> int:
+        if self.options.layer == ALL:
+            self.layers = tuple(range(hugging_face.count_layers(self.encoder) + 1))
+        n_layers = max(len(self.layers), 1)
+        return self.state_dim() * n_layers * (2 if self.options.pooling == "mean+std" else 1)
 
     def state_dim(self) -> int:
         """Return the size of a hidden state vector."""
         return self.encoder.config.hidden_size
 
-    def states(self, **inputs: Tensor) -> Tensor:
-        """Return the hidden states of the layer that the option `layer` names."""
+    def states(self, **inputs: Tensor) -> Sequence[Tensor]:
+        """Return the hidden states that the option `layer` names, each (batch, ..., dim)."""
         layer = self.options.layer
         outputs = self.encoder(**inputs, output_hidden_states=layer != OUTPUT)
-        return outputs.last_hidden_state if layer == OUTPUT else outputs.hidden_states[layer]
+        if layer == OUTPUT:
+            return (outputs.last_hidden_state,)
+        return outputs.hidden_states if layer == ALL else (outputs.hidden_states[layer],)
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -82,224 +112,209 @@ class EncoderNet(BuiltNet):
         }
 
 
-class SoundEncoder(EncoderNet):
-    """Base of the encoders of sound."""
-
-    modality = "audio"
-    Options = SoundEncoderOptions
-    options: SoundEncoderOptions
-    input: cards.AudioInput
-
-    @classmethod
-    def input_of(cls, options: SoundEncoderOptions) -> cards.AudioInput:
-        rate = cls.preprocessor.get("sampling_rate")
-        if not isinstance(rate, int) or rate < 1:
-            raise BadWeights(
-                f"{cls.folder}: preprocessor_config.json: sampling_rate is {rate!r}: it must be an "
-                "integer above 0, in Hz"
-            )
-        return cards.AudioInput(rate, options.seconds, mark_end=True)
-
-
-class WaveformEncoder(SoundEncoder):
+class WaveformEncoder(SoundInput, EncoderNet):
     """Transformer on waveforms: HuBERT, MERT, wav2vec 2.0, WavLM; short clips are not padded."""
 
-    def preparation(self) -> dict[str, Any]:
-        return {"sr": self.input.sr, "normalised": self.normalises}
+    Options = SoundEncoderOptions
 
-    @property
-    def normalises(self) -> bool:
-        """Return True if windows are scaled to mean 0 and variance 1."""
-        return self.preprocessor.get("do_normalize", True)
-
-    def prepare(self, raw: Tensor) -> Tensor:
-        """Normalise each clip by its own samples: float32 (batch, samples), NaN after its end."""
-        if not self.normalises:
-            return raw
-        mean = raw.nanmean(dim=1, keepdim=True)
-        variance = (raw - mean).square().nanmean(dim=1, keepdim=True)
-        return (raw - mean) / (variance + LEAST_VARIANCE).sqrt()
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, samples), NaN after a clip's end, to (batch, embedding_dim)."""
-        lengths = x.isfinite().sum(dim=1)
-        rows = x.new_empty(len(x), self.embedding_dim)
-        for length in sorted(set(lengths.tolist())):
-            of_length = lengths == length
-            missing = max(self.least_samples() - length, 0)
-            waves = nn.functional.pad(x[of_length, :length], (0, missing))
-            # (clips, frames, dim)
-            states = self.states(input_values=waves)
-            rows[of_length] = pool(states, self.options.pooling).to(rows.dtype)
-        return rows
+    def embed_waves(self, waves: Tensor) -> Tensor:
+        return pool_layers(self.states(input_values=waves), self.options.pooling)
 
     def least_samples(self) -> int:
-        """Return the minimum number of samples that give one frame."""
         config, samples = self.encoder.config, 1
         for kernel, stride in zip(config.conv_kernel[::-1], config.conv_stride[::-1], strict=True):
             samples = (samples - 1) * stride + kernel
         return samples
 
 
-class SpectrogramEncoder(SoundEncoder):
-    """CLAP's audio encoder for 10 s; shorter windows are repeated, longer ones are refused."""
+class SpectrogramEncoder(SoundInput, EncoderNet):
+    """Base of encoders of spectrograms of one length, which transformers computes."""
+
+    Options = SoundEncoderOptions
+    extractor_name: ClassVar[str]  # class of transformers
+    values: ClassVar[str]  # key of the spectrograms
+    recorded: ClassVar[tuple[str, ...]]  # attributes of the extractor to record
 
     def build(self, width: float) -> int:
         dim = super().build(width)
         library = hugging_face.transformers(self.folder)
-        self.extractor = library.ClapFeatureExtractor(**self.preprocessor)
-        if self.options.seconds > self.extractor.max_length_s:
+        self.extractor = getattr(library, self.extractor_name)(**self.preprocessor)
+        if self.options.seconds > self.most_seconds():
             raise BadOption(
-                f"{self.name}: seconds is {self.options.seconds}, but CLAP reads at most "
-                f"{self.extractor.max_length_s} s: for longer clips, increase views instead"
+                f"{self.name}: seconds is {self.options.seconds}, but this encoder reads at most "
+                f"{self.most_seconds():g} s: for longer clips, increase views instead"
             )
         return dim
 
+    def most_seconds(self) -> float:
+        """Return the length of the spectrograms."""
+        raise NotImplementedError
+
+    def preparation(self) -> dict[str, Any]:
+        return {name: getattr(self.extractor, name) for name in self.recorded}
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """Map (batch, samples), NaN after a clip's end, to float32 spectrograms (batch, ...)."""
+        waves = [wave[np.isfinite(wave)] for wave in raw.detach().cpu().numpy()]
+        values = self.extractor(waves, sampling_rate=self.input.sr)[self.values]
+        return torch.from_numpy(np.stack(values).astype(np.float32)).to(raw.device)
+
+
+class ClapEncoder(SpectrogramEncoder):
+    """CLAP's audio encoder for 10 s; shorter windows are repeated, longer ones are refused."""
+
+    extractor_name, values = "ClapFeatureExtractor", "input_features"
+    recorded = (
+        *("feature_size", "sampling_rate", "hop_length", "fft_window_size", "padding"),
+        *("frequency_min", "frequency_max", "max_length_s", "truncation"),
+    )
+
     def state_dim(self) -> int:
+        if self.options.layer == ALL:
+            raise BadOption(f"{self.name}: CLAP's layers have several sizes: name them, as in @1+2")
         config = self.encoder.config
         n_stages = len(config.depths)
         stage = n_stages if self.options.layer == OUTPUT else self.options.layer
         # Each stage except the last halves the picture and doubles the channels.
         return config.patch_embeds_hidden_size * 2 ** min(stage, n_stages - 1)
 
-    def preparation(self) -> dict[str, Any]:
-        names = (
-            *("feature_size", "sampling_rate", "hop_length", "fft_window_size", "padding"),
-            *("frequency_min", "frequency_max", "max_length_s", "truncation"),
-        )
-        return {name: getattr(self.extractor, name) for name in names}
-
-    def prepare(self, raw: Tensor) -> Tensor:
-        """Map (batch, samples), NaN after a clip's end, to (batch, 1 or 4, frames, bands)."""
-        waves = [wave[np.isfinite(wave)] for wave in raw.detach().cpu().numpy()]
-        mels = self.extractor(waves, sampling_rate=self.input.sr)["input_features"]
-        return torch.from_numpy(np.stack(mels).astype(np.float32)).to(raw.device)
+    def most_seconds(self) -> float:
+        return self.extractor.max_length_s
 
     def embed(self, x: Tensor) -> Tensor:
         """Map float32 (batch, 1 or 4, frames, bands) to (batch, embedding_dim)."""
         # The constructor refuses windows that CLAP would not read as a whole.
         is_longer = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
         # (batch, dim, frequencies, times)
-        states = self.states(input_features=x, is_longer=is_longer)
+        (states,) = self.states(input_features=x, is_longer=is_longer)
         return pool(states.flatten(2).transpose(1, 2), self.options.pooling)
 
 
-class PictureEncoder(EncoderNet, FrameNet):
+class AstEncoder(SpectrogramEncoder):
+    """Audio Spectrogram Transformer; shorter windows are padded, as in its training."""
+
+    Options = SoundTokenOptions
+    extractor_name, values = "ASTFeatureExtractor", "input_values"
+    recorded = ("sampling_rate", "num_mel_bins", "max_length", "do_normalize", "mean", "std")
+
+    def most_seconds(self) -> float:
+        return self.extractor.max_length / 100  # frames of 10 ms
+
+    def preparation(self) -> dict[str, Any]:
+        # transformers computes the mel bands with torchaudio only if that is installed.
+        by = "numpy" if hasattr(self.extractor, "mel_filters") else "torchaudio"
+        return {**super().preparation(), "bands_by": by}
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map float32 (batch, frames, bands) to (batch, embedding_dim)."""
+        states = [
+            class_tokens(state, self.family.class_tokens, self.options.tokens)
+            for state in self.states(input_values=x)
+        ]
+        return pool_layers(states, self.options.pooling)
+
+
+class WhisperEncoder(SpectrogramEncoder):
+    """Whisper's encoder; windows are padded to 30 s, and only frames of sound are pooled."""
+
+    extractor_name, values = "WhisperFeatureExtractor", "input_features"
+    recorded = ("feature_size", "sampling_rate", "hop_length", "n_fft", "chunk_length", "dither")
+
+    def most_seconds(self) -> float:
+        return self.extractor.chunk_length
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """Map (batch, samples) to (batch, bands + 1, frames); the last band marks the sound."""
+        mels = super().prepare(raw)
+        times = torch.arange(mels.shape[2], device=mels.device) * self.extractor.hop_length
+        is_sound = times < raw.isfinite().sum(dim=1, keepdim=True)
+        return torch.cat([mels, is_sound[:, None].to(mels.dtype)], dim=1)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map float32 (batch, bands + 1, frames) to (batch, embedding_dim)."""
+        all_states = self.states(input_features=x[:, :-1])
+        # A state stands for two frames of the spectrogram.
+        counts = x[:, -1, ::2].sum(dim=1).long().clamp(min=1).tolist()
+        clips = [
+            pool_layers([states[i, :n] for states in all_states], self.options.pooling)
+            for i, n in enumerate(counts)
+        ]
+        return torch.stack(clips)
+
+
+class PictureEncoder(PictureInput, EncoderNet, FrameNet):
     """Transformer on single pictures: the encoders of CLIP and SigLIP, ViT, DINOv2."""
 
-    modality = "video"
     Options = PictureEncoderOptions
     options: PictureEncoderOptions
-    input: cards.VideoInput
-    mean: Tensor
-    deviation: Tensor
 
     def build(self, width: float) -> int:
         dim = super().build(width)
-        self.crop = _picture_sizes(type(self))[1]
         image_size = self.encoder.config.image_size
         if not self.family.any_size and self.crop != image_size:
             raise BadWeights(
                 f"{self.folder}: the preprocessor makes pictures of {self.crop} pixels per side, "
                 f"but the encoder needs {image_size}"
             )
-        normalises = self.preprocessor.get("do_normalize", True)
-        self.normalisation: dict[str, list[float]] = {}
-        for name, key, none in (("mean", "image_mean", 0.0), ("deviation", "image_std", 1.0)):
-            values = self.preprocessor.get(key, [0.5] * 3) if normalises else [none] * 3
-            buffer = torch.tensor(values, dtype=torch.float32, device="cpu")
-            self.normalisation[name] = buffer.tolist()
-            self.register_buffer(name, buffer, persistent=False)
         return dim
 
-    @classmethod
-    def input_of(cls, options: PictureEncoderOptions) -> cards.VideoInput:
-        return cards.VideoInput(options.n_frames, _picture_sizes(cls)[0])
-
-    def preparation(self) -> dict[str, Any]:
-        return {
-            "frames": "uniform presentation times",
-            "colour": "RGB",
-            "scaled": self.input.size,
-            "crop": self.crop,
-            "factor": self.factor,
-            **self.normalisation,
-        }
-
-    @property
-    def factor(self) -> float:
-        """Return the factor by which pixels are multiplied."""
-        if not self.preprocessor.get("do_rescale", True):
-            return 1.0
-        return float(self.preprocessor.get("rescale_factor", 1 / 255))
-
-    def prepare(self, raw: Tensor) -> Tensor:
-        """Map RGB (batch, frames, size, size, 3) to float32 (batch, frames, 3, crop, crop)."""
-        first = (self.input.size - self.crop) // 2
-        middle = slice(first, first + self.crop)
-        pixels = raw[:, :, middle, middle].float() * self.factor
-        return ((pixels - self.mean) / self.deviation).permute(0, 1, 4, 2, 3)
-
     def frame_features(self, x: Tensor) -> Tensor:
-        """Map float32 (n, 3, crop, crop) to (n, dim)."""
-        # (n, tokens, dim)
-        states = self.states(pixel_values=x)
-        first = self.family.class_token and self.options.tokens == "auto"
-        if first or self.options.tokens == "first":
-            return states[:, 0]
-        return states.mean(dim=1)
+        """Map float32 (n, 3, crop, crop) to (n, layers * dim)."""
+        states = [
+            class_tokens(state, self.family.class_tokens, self.options.tokens)
+            for state in self.states(pixel_values=x)
+        ]
+        return pool_layers(states, "mean")
 
     def pool_frames(self, values: Tensor) -> Tensor:
-        return pool(values, self.options.pooling)
+        # (..., layers, frames, dim)
+        by_layer = values.unflatten(-1, (max(len(self.layers), 1), -1)).movedim(-2, -3)
+        return pool(by_layer, self.options.pooling).flatten(-2)
 
 
-def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
+class VideoEncoder(PictureInput, EncoderNet):
+    """Transformer on the frames of a clip together: VideoMAE."""
+
+    Options = LayerOptions
+    options: LayerOptions
+
+    @classmethod
+    def input_of(cls, options: Any) -> VideoInput:
+        return VideoInput(cls.config.get("num_frames", 16), picture_sizes(cls)[0])
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map float32 (batch, frames, 3, crop, crop) to (batch, embedding_dim)."""
+        return pool_layers(self.states(pixel_values=x), self.options.pooling)
+
+
+BASES: dict[str, type[StatedInput]] = {
+    "waveform": WaveformEncoder,
+    "clap": ClapEncoder,
+    "ast": AstEncoder,
+    "whisper": WhisperEncoder,
+    "picture": PictureEncoder,
+    "video": VideoEncoder,
+}
+
+
+def make_net_class(folder: EncoderName) -> type[StatedInput]:
     """Return the class of a folder's net, after reading all its files except the weights."""
     config = hugging_face.read_config(folder.path)
     family = hugging_face.FAMILIES[config["model_type"]]
-    base: Any = {
-        "waveform": WaveformEncoder,
-        "spectrogram": SpectrogramEncoder,
-        "picture": PictureEncoder,
-    }[family.reads]
-    record = hugging_face.read_preprocessor(folder.path)
-    contents = {"folder": folder.path, "config": config, "preprocessor": record, "family": family}
-    kind: Any = type("FolderNet", (base,), {**contents, "__doc__": base.__doc__})
-    settings = NetSettings(
-        folder,
-        options={"layer": folder.layer},
-        # A large model needs a small learning rate, like the other transformers.
-        train=TrainSettings(optimizer="adamw", lr=1e-5, batch_size=8),
-        view=ViewSettings(views=VIEWS) if base.modality == "audio" else ViewSettings(),
-    )
-    kind = cards.NetCard(folder, base.Options, {"paper": settings})(kind)
-    kind.input_of(kind.Options())
-    return kind
+    contents = {
+        "folder": folder.path,
+        "config": config,
+        "family": family,
+        "stated_in": f"{folder.path}: preprocessor_config.json",
+        "preprocessor": hugging_face.read_preprocessor(folder.path),
+    }
+    return named_class(BASES[family.reads], folder, contents)
 
 
-def pool(values: Tensor, pooling: str) -> Tensor:
-    """Pool over the frames: (..., frames, dim) -> (..., dim), or 2 * dim for ``mean+std``."""
-    return values.mean(dim=-2) if pooling == "mean" else layers.mean_and_deviation(values)
+def class_tokens(states: Tensor, count: int, tokens: str) -> Tensor:
+    """Return the tokens (batch, tokens, dim) that represent a window or picture.
 
-
-def _picture_sizes(kind: type[EncoderNet]) -> tuple[int, int]:
-    """Return the side of scaled pictures and the side of their middle crop, in pixels."""
-    record = kind.preprocessor
-    scaled = crop = _side(kind, "size")
-    if record.get("do_center_crop", "crop_size" in record):
-        crop = _side(kind, "crop_size")
-    return max(scaled, crop), crop
-
-
-def _side(kind: type[EncoderNet], name: str) -> int:
-    value = sides = kind.preprocessor.get(name)
-    if isinstance(value, dict):
-        sides = value.get("shortest_edge") or value.get("height")
-        if sides != value.get("width", sides):
-            sides = None
-    if not isinstance(sides, int) or sides < 1:
-        raise BadWeights(
-            f"{kind.folder}: preprocessor_config.json: {name} is {value!r}: expected the side of "
-            "square pictures, in pixels"
-        )
-    return sides
+    With `tokens` ``auto`` these are the first `count`, or all if that is 0.
+    """
+    first = 0 if tokens == "mean" else count or int(tokens == "first")
+    return states[:, :first] if first else states

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from mvemo.extract.errors import BadWeights
+from mvemo.extract.nets.parts.encoder_names import ALL
 from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.manifests.text_files import read_json
 
@@ -32,20 +33,20 @@ class Family:
     """Family of encoders that the same class of transformers loads."""
 
     model: str  # name of the model's class in transformers
-    reads: Literal["waveform", "spectrogram", "picture"]
+    reads: Literal["waveform", "clap", "ast", "whisper", "picture", "video"]
     tower: str = ""  # attribute of the model that is the encoder; empty for the model itself
     # Arguments of the model's constructor.
     arguments: Mapping[str, Any] = field(default_factory=dict)
     # Values that replace those of the folder's config. They remove everything random except
     # dropout, and layers that no hidden state needs.
     settings: Mapping[str, Any] = field(default_factory=dict)
-    class_token: bool = False  # True if the first token represents the whole picture
+    class_tokens: int = 0  # number of first tokens that represent the whole picture or window
     any_size: bool = False  # True if pictures of any size can be read
 
 
 _SPEECH = {"layerdrop": 0.0, "apply_spec_augment": False, "add_adapter": False}
 _HUBERT = Family("HubertModel", "waveform", settings=_SPEECH)
-_CLIP = Family("CLIPVisionModel", "picture", class_token=True)
+_CLIP = Family("CLIPVisionModel", "picture", class_tokens=1)
 _SIGLIP = Family("SiglipVisionModel", "picture", settings={"vision_use_head": False})
 _NO_POOLER = {"add_pooling_layer": False}
 # Key: model_type of a config.json.
@@ -55,14 +56,17 @@ FAMILIES: Mapping[str, Family] = {
     "mert_model": _HUBERT,
     "wav2vec2": Family("Wav2Vec2Model", "waveform", settings=_SPEECH),
     "wavlm": Family("WavLMModel", "waveform", settings=_SPEECH),
-    "clap": Family("ClapModel", "spectrogram", tower="audio_model"),
-    "clap_audio_model": Family("ClapAudioModel", "spectrogram"),
+    "clap": Family("ClapModel", "clap", tower="audio_model"),
+    "clap_audio_model": Family("ClapAudioModel", "clap"),
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
     "siglip": _SIGLIP,
     "siglip_vision_model": _SIGLIP,
-    "vit": Family("ViTModel", "picture", arguments=_NO_POOLER, class_token=True),
-    "dinov2": Family("Dinov2Model", "picture", class_token=True, any_size=True),
+    "vit": Family("ViTModel", "picture", arguments=_NO_POOLER, class_tokens=1),
+    "audio-spectrogram-transformer": Family("ASTModel", "ast", class_tokens=2),
+    "whisper": Family("WhisperModel", "whisper", tower="encoder"),
+    "videomae": Family("VideoMAEModel", "video"),
+    "dinov2": Family("Dinov2Model", "picture", class_tokens=1, any_size=True),
 }
 # Options by which a MERT differs from HuBERT. attention_relax does not change the softmax.
 _FOREIGN = ("feature_extractor_cqt", "deepnorm")
@@ -121,7 +125,7 @@ def config_digest(config: Mapping[str, Any]) -> str:
 def load_encoder(folder: Path, family: Family, layer: int) -> Any:
     """Return the encoder of a folder with its weights, in float32.
 
-    Layers that do not affect the state `layer` (-1 for the encoder's output) are left out.
+    Layers that do not affect the state `layer` (-1: the output, -2: all states) are left out.
     """
     library = transformers(folder)
     try:
@@ -147,10 +151,12 @@ def load_encoder(folder: Path, family: Family, layer: int) -> Any:
         raise BadWeights(f"{folder}: cannot be loaded: {lines[0][:200]}") from error
     encoder = getattr(model, family.tower) if family.tower else model
     _refuse_incomplete(folder, encoder, f"{family.tower}." * bool(family.tower), report)
-    n_layers = len(_layers(encoder))
-    if not -1 <= layer <= n_layers:
-        raise BadWeights(f"{folder}: layer is {layer}: it must be 0 to {n_layers}, or -1")
-    if 0 <= layer < n_layers and family.reads != "spectrogram":
+    n_layers = count_layers(encoder)
+    if not ALL <= layer <= n_layers:
+        raise BadWeights(
+            f"{folder}: layer is {layer}: it must be 0 to {n_layers}, -1 (output) or -2 (all)"
+        )
+    if 0 <= layer < n_layers and family.reads != "clap":
         # One more layer than needed stays, because some models normalise the output of their last
         # layer, but no model normalises the input of that layer.
         del _layers(encoder)[layer + 1 :]
@@ -192,6 +198,11 @@ def _refuse_incomplete(
             f"{folder}: model.safetensors does not contain the whole encoder ({len(names - masks)} "
             f"tensors are missing, for example {min(names - masks)})"
         )
+
+
+def count_layers(encoder: nn.Module) -> int:
+    """Return the number of an encoder's layers or stages."""
+    return len(_layers(encoder))
 
 
 def _layers(encoder: nn.Module) -> nn.ModuleList:

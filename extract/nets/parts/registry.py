@@ -1,10 +1,11 @@
 """Nets by name: the modules of the folder `mvemo.extract.nets`, and plug-ins.
 
 A module there without a leading underscore holds the nets of its lines ``@NetCard("NAME", …)``,
-or one net with the name of the module. It is imported on first use, so naming a net imports neither
-torch nor libraries such as torchvision. The name of an encoder's folder, ``hf:FOLDER`` or
-``hf:FOLDER@4+8`` in a run, carries the folder's path; folders are opened when their nets are used,
-because stage two also reads profiles, on machines without the folders.
+or one net with the name of the module if it has no such line. It is imported on first use of a
+net. So naming a net imports neither torch nor the libraries of other nets, such as torchvision.
+The name of an encoder that is not part of mvemo, such as ``hf:FOLDER`` or ``hf:FOLDER@4+8`` in a
+run, carries its place. Encoders are opened when their nets are used, because stage two also reads
+profiles, on machines without the encoders.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvemo.extract.nets.parts.encoder_names import EncoderName, parse_entry
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.manifests.declared import fill
@@ -31,58 +33,7 @@ if TYPE_CHECKING:
 PACKAGE = "mvemo.extract.nets"
 # Profile that is used if a net has no settings for the requested profile.
 FALLBACK_PROFILE = "paper"
-PREFIX = "hf:"
-# Layer number that means the encoder's output.
-OUTPUT = -1
-_LAYERS = re.compile(r"@(\d+(?:\+\d+)*)$")
 _CARD = re.compile(r'^@NetCard\(\s*"(\w+)"', re.MULTILINE)
-
-
-class EncoderFolder(str):
-    """Name of the net of a local folder in the layout of Hugging Face, with the folder's path.
-
-    It is the folder's name in letters, digits, ``_`` and ``-``, with ``-layer8`` for a layer.
-    """
-
-    path: Path
-    # Hidden state used as the embedding: 0 for the input of the first layer, 1 for its output,
-    # `OUTPUT` for the encoder's output.
-    layer: int
-    net: type[Net] | None = None  # class of the net; the registry reads the folder on first use
-
-    def __new__(cls, name: str, path: Path, layer: int = OUTPUT) -> EncoderFolder:
-        self = super().__new__(cls, name)
-        self.path, self.layer = path, layer
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return EncoderFolder, (str(self), self.path, self.layer)
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, EncoderFolder):
-            return self.__reduce__() == other.__reduce__()
-        return str(self) == other
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = str.__hash__
-
-
-def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
-    """Return the nets of an entry of ``--nets`` that begins with `PREFIX`, one per layer."""
-    text = entry.removeprefix(PREFIX)
-    found = _LAYERS.search(text)
-    path = Path(_LAYERS.sub("", text)).expanduser()
-    name = re.sub(r"[^A-Za-z0-9_-]", "_", path.name or path.absolute().name)
-    if not text or not name.strip("_-"):
-        raise BadOption(f"{entry!r}: write it as {PREFIX}FOLDER or {PREFIX}FOLDER@LAYER+LAYER")
-    if found is None:
-        return (EncoderFolder(name, path),)
-    layers = [int(layer) for layer in found[1].split("+")]
-    if len(set(layers)) < len(layers):
-        raise BadOption(f"{entry!r}: duplicate layer")
-    return tuple(EncoderFolder(f"{name}-layer{layer}", path, layer) for layer in layers)
 
 
 def net_names() -> tuple[str, ...]:
@@ -135,11 +86,12 @@ class _Registry(Mapping[str, "type[Net]"]):
     """Mapping from the name of a net to its class, imported on access."""
 
     def __getitem__(self, name: str) -> type[Net]:
-        if isinstance(name, EncoderFolder):
+        if isinstance(name, EncoderName):
             if name.net is None:
-                from mvemo.extract.nets.parts.encoders import make_net_class
-
-                name.net = make_net_class(name)
+                maker = "encoders" if name.facts.source == "hf" else "library_encoders"
+                with torch_import_without_gc():
+                    parts = importlib.import_module(f"{PACKAGE}.parts.{maker}")
+                name.net = parts.make_net_class(name)
             return name.net
         check_name(name)
         if name not in _modules():
@@ -154,7 +106,7 @@ class _Registry(Mapping[str, "type[Net]"]):
         raise BadOption(f"{module.__file__}: has no class with the name {name!r}")
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, EncoderFolder) or name in net_names()
+        return isinstance(name, EncoderName) or name in net_names()
 
     def __iter__(self) -> Iterator[str]:
         return iter(net_names())
@@ -166,36 +118,38 @@ class _Registry(Mapping[str, "type[Net]"]):
 NETS: Mapping[str, type[Net]] = _Registry()
 
 
-def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a run's nets; entries ``hf:FOLDER`` become `EncoderFolder` objects.
+def add_encoders(entries: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a run's nets; entries such as ``hf:FOLDER`` become `EncoderName`.
 
-    A folder is opened only when its net is used. `BadOption` is raised if it has the name of an
-    existing net or of another folder.
+    An encoder is opened only when its net is used.
+
+    Raises
+    ------
+    BadOption
+        An encoder has the name of an existing net, or two encoders have the same name.
 
     Examples
     --------
-    >>> add_folders(["musicnn", "hf:models/MERT-v1-95M@4+8"])
+    >>> add_encoders(["musicnn", "hf:models/MERT-v1-95M@4+8"])
     ('musicnn', 'MERT-v1-95M-layer4', 'MERT-v1-95M-layer8')
     """
     names: list[str] = []
-    folders: dict[str, EncoderFolder] = {}
+    known: dict[str, EncoderName] = {}
     for entry in entries:
-        if not entry.startswith(PREFIX):
-            names.append(entry)
-            continue
-        for folder in parse_entry(entry):
-            other = folders.setdefault(str(folder), folder)
-            if other.path != folder.path:
+        encoders = parse_entry(entry)
+        names += encoders or [entry]
+        for encoder in encoders:
+            other = known.setdefault(str(encoder), encoder)
+            if other != encoder:
                 raise BadOption(
-                    f"{other.path} and {folder.path} would have the same net name {str(folder)!r}: "
-                    "rename one folder, or create a link with another name"
+                    f"{other.entry} and {encoder.entry} would have the same net name "
+                    f"{str(encoder)!r}: rename one, or create a link with another name"
                 )
-            if str(folder) in net_names():
+            if str(encoder) in net_names():
                 raise BadOption(
-                    f"{PREFIX}{folder.path}: {folder} is the name of an existing net: rename "
-                    "the folder, or create a link with another name"
+                    f"{encoder.entry}: {encoder} is the name of an existing net: rename it, or "
+                    "create a link with another name"
                 )
-            names.append(folder)
     return tuple(names)
 
 
@@ -213,6 +167,7 @@ def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
     >>> default_settings("music2d", "paper").train.optimizer
     'sgd'
     """
+    check_name(name)
     profiles = NETS[name].profiles
     return profiles.get(profile, profiles[FALLBACK_PROFILE])
 
@@ -226,23 +181,47 @@ def with_shared_options(settings: NetSettings, shared: SharedSettings) -> NetSet
 
 
 def with_length(settings: NetSettings, seconds: float, shared: SharedSettings) -> NetSettings:
-    """Return the settings of a net whose input has this length."""
+    """Return the settings of a net whose input has this length.
+
+    Examples
+    --------
+    >>> from mvemo.extract.descriptors import DescriptorSettings
+    >>> from mvemo.extract.nets import SharedSettings
+    >>> shared = SharedSettings(n_frames=32, descriptors=DescriptorSettings())
+    >>> dict(with_length(NetSettings("rnn"), 10.0, shared).options)
+    {'n_frames': 431}
+    """
     options = NETS[settings.name].options_for(seconds, shared)
     return replace(settings, options={**settings.options, **options})
 
 
 def options_of(settings: NetSettings) -> Any:
     """Return the options of a net, typed and checked; see `make_options`."""
+    check_name(settings.name)
     return make_options(NETS[settings.name], settings.options)
 
 
 def input_of(settings: NetSettings) -> NetInput:
-    """Return the input of a net with these settings, without building the net."""
+    """Return the input of a net with these settings, without building the net.
+
+    Examples
+    --------
+    >>> input_of(NetSettings("i3d", options={"n_frames": 16}))
+    VideoInput(n_frames=16, size=224)
+    """
     return NETS[settings.name].input_of(options_of(settings))
 
 
 def check_view(settings: NetSettings) -> None:
-    """Raise `BadOption` if the views of a net do not suit its modality."""
+    """Raise `BadOption` if the views of a net do not suit its modality.
+
+    Examples
+    --------
+    >>> from mvemo.extract.settings import ViewSettings
+    >>> check_view(NetSettings("musicnn", view=ViewSettings(rate=12.5)))
+    Traceback (most recent call last):
+    mvemo.manifests.errors.BadOption: musicnn: rate is 12.5, but only video nets have a rate
+    """
     rate = settings.view.rate
     if rate and NETS[settings.name].modality != "video":
         raise BadOption(f"{settings.name}: rate is {rate}, but only video nets have a rate")
@@ -273,16 +252,23 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
     >>> net.embedding_dim, net.input
     (128, AudioInput(sr=16000, seconds=4.0, mark_end=False))
     """
-    kind: Any = NETS[name]
+    check_name(name)
     if n_outputs < 1:
         raise BadOption(f"{name}: n_outputs is {n_outputs}: it must be an integer above 0")
     if not 0 < width < math.inf:
         raise BadOption(f"{name}: width is {width}: it must be a number above 0")
+    kind: Any = NETS[name]
     return kind(n_outputs, width=width, options=make_options(kind, options))
 
 
 def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
-    """Return the options of a net from plain values, such as those of JSON or TOML."""
+    """Return the options of a net from plain values, such as those of JSON or TOML.
+
+    Raises
+    ------
+    BadOption
+        An option is unknown, or a value has the wrong type or range.
+    """
     filled = fill(kind.Options(), values, kind.name)
     # Some defaults depend on other options, so that only stated ones are passed.
     return kind.Options(**{name: getattr(filled, name) for name in values})

@@ -90,7 +90,7 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
     net
         Net to change in place; it is unchanged if this function raises.
     path
-        Torch checkpoint, ``.npz``, ``.npy`` or HDF5.
+        Torch checkpoint, safetensors, ``.npz``, ``.npy`` or HDF5.
 
     Raises
     ------
@@ -175,6 +175,8 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
                 tensors = {name: _tensor(name, array) for name, array in archive.items()}
         elif layout == "NumPy array":
             tensors = {path.stem: _tensor(path.stem, read_npy(path))}
+        elif layout == "safetensors":
+            tensors = _read_safetensors(path)
         else:
             tensors = _read_torch(path)
     except BadWeights as error:
@@ -214,11 +216,14 @@ def file_layout(path: Path) -> str:
             head = file.read(512)
     except OSError as error:
         raise BadWeights(f"{path}: cannot be read: {error.strerror}") from error
-    accepted = "expected a torch checkpoint, NumPy .npz or .npy, or HDF5"
+    accepted = "expected a torch checkpoint, safetensors, NumPy .npz or .npy, or HDF5"
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return "HDF5"
     if head.startswith(b"\x93NUMPY"):
         return "NumPy array"
+    # The length of the header in 8 bytes, and the header, which is JSON.
+    if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return "safetensors"
     if head.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
@@ -248,6 +253,14 @@ def _read_hdf5(path: Path) -> Tensors:
         items = {name: item for name, item in items.items() if item.dtype.kind in "fiub"}
         _check_total(sum(item.nbytes for item in items.values()), size)
         return {name: _tensor(name, item[()]) for name, item in items.items()}
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise BadWeights("needs the package safetensors: run pip install safetensors") from error
+    return dict(load_file(path))
 
 
 def _read_torch(path: Path) -> Tensors:

@@ -60,6 +60,43 @@ MELS = {
     "truncation": "rand_trunc",
     "padding": "repeatpad",
 }
+AST = {
+    **SMALL,
+    "num_mel_bins": 16,
+    "max_length": 104,
+    "patch_size": 8,
+    "frequency_stride": 8,
+    "time_stride": 8,
+}
+WHISPER = {
+    "d_model": 8,
+    "encoder_layers": 3,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+    "num_mel_bins": 8,
+    "max_source_positions": 50,
+    "max_target_positions": 8,
+    "vocab_size": 9,
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 1),
+    "decoder_start_token_id": 2,
+    **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens")),
+}
+VIDEO = {**PICTURE, "num_frames": 4, "tubelet_size": 2}
+AST_MELS = {
+    "feature_extractor_type": "ASTFeatureExtractor",
+    "sampling_rate": 16000,
+    "num_mel_bins": 16,
+    "max_length": 104,
+}
+WHISPER_MELS = {
+    "feature_extractor_type": "WhisperFeatureExtractor",
+    "sampling_rate": 16000,
+    "feature_size": 8,
+    "chunk_length": 1,
+}
 PIXELS = {
     "size": {"shortest_edge": 40},
     "crop_size": {"height": 32, "width": 32},
@@ -81,6 +118,9 @@ KINDS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         PIXELS,
     ),
     "vit": ("ViTForImageClassification", "ViTConfig", PICTURE, PIXELS),
+    "audio-spectrogram-transformer": ("ASTModel", "ASTConfig", AST, AST_MELS),
+    "whisper": ("WhisperForConditionalGeneration", "WhisperConfig", WHISPER, WHISPER_MELS),
+    "videomae": ("VideoMAEForVideoClassification", "VideoMAEConfig", VIDEO, PIXELS),
     "dinov2": ("Dinov2Model", "Dinov2Config", {**PICTURE, "image_size": 64}, PIXELS),
 }
 

@@ -14,7 +14,7 @@ from mvemo.extract.nets import (
     NETS,
     AudioInput,
     VideoInput,
-    add_folders,
+    add_encoders,
     build_net,
     default_settings,
     weights_digest,
@@ -33,16 +33,18 @@ def encoders(tmp_path_factory):
 
 def make(entry, **options):
     """The net of an entry, whose one window is a second or two frames long."""
-    (name,) = add_folders([entry])
+    (name,) = add_encoders([entry])
     settings = default_settings(name)
-    length = {"seconds": 1.0} if NETS[name].modality == "audio" else {"n_frames": 2}
+    length = {"seconds": 1.0} if NETS[name].modality == "audio" else {}
+    if hasattr(NETS[name].Options, "n_frames"):
+        length = {"n_frames": 2}
     return build_net(name, 3, **{**settings.options, **length, **options}).eval()
 
 
-def waves():
+def waves(sr=SR):
     """Two sounds, the second half as long."""
-    raw = 0.1 * torch.randn(2, SR, generator=torch.Generator().manual_seed(1))
-    raw[1, SR // 2 :] = torch.nan
+    raw = 0.1 * torch.randn(2, sr, generator=torch.Generator().manual_seed(1))
+    raw[1, sr // 2 :] = torch.nan
     return raw
 
 
@@ -102,6 +104,81 @@ def test_claps_tower_reads_its_own_spectrogram(layer, encoders):
         outputs = model.audio_model(inputs.input_features.float(), output_hidden_states=True)
     expected = outputs.pooler_output if layer < 0 else outputs.hidden_states[layer].mean((2, 3))
     np.testing.assert_allclose(embed(net, waves()), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [-1, 0, 2, 3])
+def test_the_spectrogram_transformer_gives_its_class_tokens(layer, encoders):
+    folder, model = encoders["audio-spectrogram-transformer"]
+    extractor = transformers.ASTFeatureExtractor.from_pretrained(folder)
+    sounds = [wave[wave.isfinite()].numpy() for wave in waves(16000)]
+    inputs = extractor(sounds, sampling_rate=16000, return_tensors="pt")
+    with torch.inference_mode():
+        outputs = model(inputs.input_values, output_hidden_states=True)
+    states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
+    entry = f"hf:{folder}" + f"@{layer}" * (layer >= 0)
+    expected = outputs.pooler_output if layer < 0 else states[:, :2].mean(1)
+    found = embed(make(entry), waves(16000))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+    found = embed(make(entry, tokens="mean"), waves(16000))
+    np.testing.assert_allclose(found, states.mean(1).numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [-1, 0, 2, 3])
+def test_whisper_gives_the_frames_of_the_sound(layer, encoders):
+    folder, model = encoders["whisper"]
+    extractor = transformers.WhisperFeatureExtractor.from_pretrained(folder)
+    sounds = [wave[wave.isfinite()].numpy() for wave in waves(16000)]
+    inputs = extractor(sounds, sampling_rate=16000, return_tensors="pt")
+    encoder = model.get_encoder()
+    with torch.inference_mode():
+        outputs = encoder(inputs.input_features, output_hidden_states=True)
+    states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
+    # A frame of the encoder stands for 20 ms.
+    expected = torch.stack([states[0].mean(0), states[1, :25].mean(0)])
+    net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0))
+    assert not any("decoder" in name for name in net.state_dict())
+    found = embed(net, waves(16000))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(BadOption, match=r"this encoder reads at most 1 s"):
+        make(f"hf:{folder}", seconds=2.0)
+
+
+@pytest.mark.parametrize("layer", [-1, 1])
+def test_videomae_reads_the_frames_together(layer, encoders):
+    folder, model = encoders["videomae"]
+    net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0))
+    assert net.input == VideoInput(4, 40)
+    raw = torch.randint(0, 256, (2, 4, 40, 40, 3), dtype=torch.uint8)
+    processor = transformers.VideoMAEImageProcessor.from_pretrained(folder)
+    clips = [list(clip.permute(0, 3, 1, 2)) for clip in raw]
+    inputs = processor(clips, return_tensors="pt")
+    with torch.inference_mode():
+        outputs = model.videomae(inputs.pixel_values, output_hidden_states=True)
+    states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
+    expected = states.mean(1).numpy()
+    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kind", ["hubert", "vit", "videomae", "whisper", "audio-spectrogram-transformer"]
+)
+@pytest.mark.parametrize("pooling", ["mean", "mean+std"])
+def test_all_layers_are_the_layers_one_after_the_other(kind, pooling, encoders):
+    folder, _ = encoders[kind]
+    net = make(f"hf:{folder}@all", pooling=pooling)
+    single = [make(f"hf:{folder}@{layer}", pooling=pooling) for layer in range(4)]
+    assert (net.name, net.layers) == (f"{folder.name}-layers", (0, 1, 2, 3))
+    size = (*net.input.__dict__.values(),) if net.modality == "video" else ()
+    raw = waves(getattr(net.input, "sr", SR))
+    if size:
+        raw = torch.randint(0, 256, (2, size[0], size[1], size[1], 3), dtype=torch.uint8)
+    expected = np.concatenate([embed(one, raw) for one in single], axis=1)
+    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_of_several_sizes_are_not_one_feature(encoders):
+    with pytest.raises(BadOption, match="clap-layers: CLAP's layers have several sizes"):
+        make(f"hf:{encoders['clap'][0]}@all")
 
 
 def test_mert_is_hubert_and_needs_no_code_of_its_folder(encoders, tmp_path):
@@ -175,11 +252,11 @@ def test_a_bad_folder_is_told_in_one_line(file, change, kind, message, encoders,
 
 
 def test_bad_options_and_sizes_are_told(encoders, tmp_path):
-    with pytest.raises(BadWeights, match="layer is 4: it must be 0 to 3, or -1"):
+    with pytest.raises(BadWeights, match="layer is 4: it must be 0 to 3, -1 "):
         make(f"hf:{encoders['hubert'][0]}@4")
     with pytest.raises(BadOption, match="pooling: expected one of mean, mean"):
         make(f"hf:{encoders['hubert'][0]}", pooling="max")
-    with pytest.raises(BadOption, match="CLAP reads at most 1 s"):
+    with pytest.raises(BadOption, match="reads at most 1 s"):
         make(f"hf:{encoders['clap'][0]}", seconds=2.0)
     folder = shutil.copytree(encoders["clip"][0], tmp_path / "clip")
     edit_json(folder / "preprocessor_config.json", crop_size={"height": 24, "width": 24})
@@ -193,18 +270,18 @@ def test_bad_options_and_sizes_are_told(encoders, tmp_path):
 
 
 def test_names_of_folders_are_nobody_elses():
-    with pytest.raises(BadOption, match="i3d is the name of an existing net: rename the folder"):
-        add_folders(["hf:models/i3d"])
-    with pytest.raises(BadOption, match="a/m and b/m would have the same net name 'm'"):
-        add_folders(["hf:a/m", "hf:b/m"])
+    with pytest.raises(BadOption, match="i3d is the name of an existing net: rename it"):
+        add_encoders(["hf:models/i3d"])
+    with pytest.raises(BadOption, match="hf:a/m and hf:b/m would have the same net name 'm'"):
+        add_encoders(["hf:a/m", "hf:b/m"])
     with pytest.raises(BadOption, match=r"'hf:m@4\+4': duplicate layer"):
-        add_folders(["hf:m@4+4"])
+        add_encoders(["hf:m@4+4"])
     with pytest.raises(BadOption, match="write it as hf:FOLDER"):
-        add_folders(["hf:"])
+        add_encoders(["hf:"])
 
 
 def test_the_name_of_a_folder_keeps_the_folder_between_processes():
-    (name,) = add_folders(["hf:models/MERT@4"])
+    (name,) = add_encoders(["hf:models/MERT@4"])
     other = pickle.loads(pickle.dumps({name: name}))["MERT-layer4"]
-    assert (other, other.path, other.layer) == (name, Path("models/MERT"), 4)
-    assert other != add_folders(["hf:others/MERT@4"])[0]
+    assert (other, other.path, other.facts.layer) == (name, Path("models/MERT"), 4)
+    assert other != add_encoders(["hf:others/MERT@4"])[0]

@@ -1,0 +1,228 @@
+"""Inputs of encoders, as a ``preprocessor_config.json`` or the card of a file states them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mvemo.extract.errors import BadWeights
+from mvemo.extract.nets.parts.base import BuiltNet
+from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, VideoInput
+from mvemo.extract.nets.parts.encoder_names import EncoderName
+from mvemo.extract.nets.parts.layers import mean_and_deviation
+from mvemo.extract.settings import NetSettings, TrainSettings, ViewSettings
+from mvemo.manifests.declared import setting
+from mvemo.manifests.errors import BadOption
+
+# Constant that Wav2Vec2FeatureExtractor adds to a variance.
+LEAST_VARIANCE = 1e-7
+# Number of windows of sound to embed: one minute with windows of 10 s.
+VIEWS = 6
+POOLINGS = ("mean", "mean+std")
+
+
+@dataclass(frozen=True)
+class SoundOptions(NetOptions):
+    """Options of all encoders of sound."""
+
+    seconds: float = setting(10.0, "Length of a window in seconds.", ge=0.1)
+
+
+@dataclass(frozen=True)
+class PictureOptions(NetOptions):
+    """Options of all encoders of single pictures."""
+
+    n_frames: int = setting(8, "Number of frames of a clip.", ge=1)
+    pooling: str = setting("mean", "Pooling over the frames: `mean` or `mean+std`.", names=POOLINGS)
+
+
+class StatedInput(BuiltNet):
+    """Base of nets whose input a file states."""
+
+    stated_in: ClassVar[Path | str]  # file or library that states the input, for messages
+    preprocessor: ClassVar[Mapping[str, Any]]  # the statements
+
+    def build(self, width: float) -> int:
+        if width != 1.0:
+            raise BadOption(f"{self.name}: width is {width}: it must be 1 for an encoder")
+        self.encoder = self.load_encoder()
+        return self.feature_dim()
+
+    def load_encoder(self) -> Any:
+        """Return the encoder, with its weights if it brings them."""
+        raise NotImplementedError
+
+    def feature_dim(self) -> int:
+        """Return the size of the embedding, when the encoder is loaded."""
+        raise NotImplementedError
+
+
+class SoundInput(StatedInput):
+    """Base of encoders of waveforms; short clips are not padded."""
+
+    modality = "audio"
+    Options: ClassVar[type[Any]] = SoundOptions
+    input: AudioInput
+    least_variance: ClassVar[float] = LEAST_VARIANCE
+
+    @classmethod
+    def input_of(cls, options: Any) -> AudioInput:
+        rate = cls.preprocessor.get("sampling_rate")
+        if not isinstance(rate, int) or rate < 1:
+            raise BadWeights(
+                f"{cls.stated_in}: sampling_rate is {rate!r}: it must be an integer above 0, in Hz"
+            )
+        return AudioInput(rate, options.seconds, mark_end=True)
+
+    def preparation(self) -> dict[str, Any]:
+        return {"sr": self.input.sr, "normalised": self.normalises}
+
+    @property
+    def normalises(self) -> bool:
+        """Return True if windows are scaled to mean 0 and variance 1."""
+        return self.preprocessor.get("do_normalize", True)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """Normalise each clip by its own samples: float32 (batch, samples), NaN after its end."""
+        if not self.normalises:
+            return raw
+        mean = raw.nanmean(dim=1, keepdim=True)
+        variance = (raw - mean).square().nanmean(dim=1, keepdim=True)
+        return (raw - mean) / (variance + self.least_variance).sqrt()
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map float32 (batch, samples), NaN after a clip's end, to (batch, embedding_dim)."""
+        lengths = x.isfinite().sum(dim=1)
+        rows = x.new_empty(len(x), self.embedding_dim)
+        for length in sorted(set(lengths.tolist())):
+            of_length = lengths == length
+            missing = max(self.least_samples() - length, 0)
+            waves = nn.functional.pad(x[of_length, :length], (0, missing))
+            found = self.embed_waves(waves)
+            if found.shape != (len(waves), self.embedding_dim):
+                raise BadWeights(
+                    f"{self.stated_in}: expected embeddings of shape "
+                    f"{(len(waves), self.embedding_dim)}, got {tuple(found.shape)}"
+                )
+            rows[of_length] = found.to(rows.dtype)
+        return rows
+
+    def embed_waves(self, waves: Tensor) -> Tensor:
+        """Map float32 (clips, samples) without gaps to (clips, embedding_dim)."""
+        raise NotImplementedError
+
+    def least_samples(self) -> int:
+        """Return the minimum number of samples that the encoder can read."""
+        return 1
+
+
+class PictureInput(StatedInput):
+    """Base of encoders of pictures: short side scaled, middle crop, normalised colours."""
+
+    modality = "video"
+    Options: ClassVar[type[Any]] = PictureOptions
+    input: VideoInput
+    mean: Tensor
+    deviation: Tensor
+
+    def build(self, width: float) -> int:
+        self.crop = picture_sizes(type(self))[1]
+        normalises = self.preprocessor.get("do_normalize", True)
+        self.normalisation: dict[str, list[float]] = {}
+        for name, key, none in (("mean", "image_mean", 0.0), ("deviation", "image_std", 1.0)):
+            values = self.preprocessor.get(key, [0.5] * 3) if normalises else [none] * 3
+            if not _are_numbers(values, 3):
+                raise BadWeights(f"{self.stated_in}: {key} is {values!r}: expected three numbers")
+            buffer = torch.tensor(values, dtype=torch.float32, device="cpu")
+            self.normalisation[name] = buffer.tolist()
+            self.register_buffer(name, buffer, persistent=False)
+        return super().build(width)
+
+    @classmethod
+    def input_of(cls, options: Any) -> VideoInput:
+        return VideoInput(options.n_frames, picture_sizes(cls)[0])
+
+    def preparation(self) -> dict[str, Any]:
+        return {
+            "frames": "uniform presentation times",
+            "colour": "RGB",
+            "scaled": self.input.size,
+            "crop": self.crop,
+            "factor": self.factor,
+            **self.normalisation,
+        }
+
+    @property
+    def factor(self) -> float:
+        """Return the factor by which pixels are multiplied."""
+        if not self.preprocessor.get("do_rescale", True):
+            return 1.0
+        return float(self.preprocessor.get("rescale_factor", 1 / 255))
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """Map RGB (batch, frames, size, size, 3) to float32 (batch, frames, 3, crop, crop)."""
+        first = (self.input.size - self.crop) // 2
+        middle = slice(first, first + self.crop)
+        pixels = raw[:, :, middle, middle].float() * self.factor
+        return ((pixels - self.mean) / self.deviation).permute(0, 1, 4, 2, 3)
+
+
+def pool(values: Tensor, pooling: str) -> Tensor:
+    """Pool over the frames: (..., frames, dim) -> (..., dim), or 2 * dim for ``mean+std``."""
+    return values.mean(dim=-2) if pooling == "mean" else mean_and_deviation(values)
+
+
+def pool_layers(states: Sequence[Tensor], pooling: str) -> Tensor:
+    """Pool each layer (batch, frames, dim) over its frames; return all in one row per clip."""
+    return torch.cat([pool(state, pooling) for state in states], dim=-1)
+
+
+def named_class(
+    base: type[StatedInput], name: EncoderName, contents: Mapping[str, Any]
+) -> type[StatedInput]:
+    """Return the class of an encoder's net, with a card, after a check of the stated input."""
+    kind: Any = type("NamedEncoder", (base,), {**contents, "__doc__": base.__doc__})
+    settings = NetSettings(
+        name,
+        options={"layer": name.facts.layer} if hasattr(base.Options, "layer") else {},
+        # A large model needs a small learning rate, like the other transformers.
+        train=TrainSettings(optimizer="adamw", lr=1e-5, batch_size=8),
+        view=ViewSettings(views=VIEWS) if base.modality == "audio" else ViewSettings(),
+    )
+    kind = NetCard(name, base.Options, {"paper": settings})(kind)
+    kind.input_of(kind.Options())
+    return kind
+
+
+def picture_sizes(kind: type[PictureInput]) -> tuple[int, int]:
+    """Return the side of scaled pictures and the side of their middle crop, in pixels."""
+    record = kind.preprocessor
+    scaled = crop = _side(kind, "size")
+    if record.get("do_center_crop", "crop_size" in record):
+        crop = _side(kind, "crop_size")
+    return max(scaled, crop), crop
+
+
+def _side(kind: type[PictureInput], name: str) -> int:
+    value = sides = kind.preprocessor.get(name)
+    if isinstance(value, dict):
+        sides = value.get("shortest_edge") or value.get("height")
+        if sides != value.get("width", sides):
+            sides = None
+    if not isinstance(sides, int) or sides < 1:
+        raise BadWeights(
+            f"{kind.stated_in}: {name} is {value!r}: expected the side of square pictures, in "
+            "pixels"
+        )
+    return sides
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, Sequence)
+        and len(values) == count
+        and all(isinstance(value, int | float) for value in values)
+    )
