@@ -118,7 +118,7 @@ MOST_LINES = {
     "manifests": 6810,
     "cache": 4700,
     "extract": 12970,
-    "fuse": 16190,
+    "fuse": 16200,
     "pipeline": 11850,  # without the two rooms above it
     "pipeline/desk": 3640,
     "pipeline/studies": 3660,

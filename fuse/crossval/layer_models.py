@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import scipy
+from threadpoolctl import threadpool_limits
 
 from mvemo.cache.spec import LAYERS, FeatureSpec
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
@@ -71,7 +72,9 @@ def fit_layer_weights(
 
     start = np.zeros(n_layers + n_outputs * dim + n_outputs)
     options = {"maxiter": MOST_STEPS, "ftol": 1e-7}
-    found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+    # The products are so small that threads would wait for each other longer than they work.
+    with threadpool_limits(1, "blas"):
+        found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
     return split(found.x)
 
 

@@ -20,10 +20,11 @@ PATTERNS = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d:\d\d)?", "DATE"),
     (r"\b(about |at most )?\d+(\.\d+)? (s|ms|min|h)( \d+ (s|min))?( left)?\b", "TIME"),
     (r"\b\d+(\.\d+)? ([KMG]i?B|bytes)\b", "SIZE"),
-    # Numbers in full precision differ in their last digits, and in the number of these.
-    (r"(?<=\.)\d{12,}(e-?\d+)?|\b[0-9a-f]{16,64}\b", "DIGEST"),
+    (r"\b[0-9a-f]{16,64}\b", "DIGEST"),
     (r"(?m)^.*(versions:|command:).*$", ""),
 )
+# Numbers in full precision, which differ in their last digits.
+PRECISE = re.compile(r"-?\b\d+\.\d{12,}(e-?\d+)?\b|-?\b\d+\.\d+e-\d+\b")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.I)
 
 
@@ -45,6 +46,7 @@ def json_text(text: str) -> str:
 def lasting_text(text: str, folder: Path, *, digests: bool) -> str:
     """Replace a run's folder, dates, durations and sizes; `digests` keeps digests."""
     text = text.replace(str(folder), "FOLDER")
+    text = PRECISE.sub(lambda match: f"{float(match[0]):.6f}", text)
     for pattern, word in PATTERNS:
         if not (digests and word == "DIGEST"):
             text = re.sub(pattern, word, text)

@@ -115,7 +115,7 @@ def test_another_machine_gets_the_files_and_must_have_the_packages(
     assert module.packed_plugins()[1] == packed[1]
     installed[0].module = "json.encoder"
     module._installed.cache_clear()
-    monkeypatch.setattr(module, "_digest", lambda name: name)
+    monkeypatch.setattr(module, "code_digest", lambda name: name)
     with pytest.raises(BadOption, match=r"^mvemo.nets: a: this machine has another one, of other:"):
         module.unpack_plugins(*packed, there)
     installed.clear()

@@ -268,7 +268,7 @@ class PictureEncoder(PictureInput, EncoderNet, FrameNet):
 
     def pool_frames(self, values: Tensor) -> Tensor:
         # (..., layers, frames, dim)
-        by_layer = values.unflatten(-1, (max(len(self.layers), 1), -1)).movedim(-2, -3)
+        by_layer = values.reshape(*values.shape[:-1], max(len(self.layers), 1), -1).movedim(-2, -3)
         return pool(by_layer, self.options.pooling).flatten(-2)
 
 

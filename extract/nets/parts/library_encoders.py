@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets.parts.base import BuiltNet, FrameNet
+from mvemo.extract.nets.parts.base import FrameNet
 from mvemo.extract.nets.parts.encoder_inputs import (
     PictureInput,
     SoundInput,
@@ -228,7 +228,7 @@ def make_net_class(name: EncoderName) -> type[StatedInput]:
     return named_class(base, name, {"encoder_name": name, "stated_in": name.entry, **contents})
 
 
-Made = tuple[type[BuiltNet], dict[str, Any]]
+Made = tuple[type[StatedInput], dict[str, Any]]
 
 
 def _hear(name: EncoderName) -> Made:
