@@ -122,7 +122,7 @@ def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
 
 
 def is_label(name: str, table: ClipTable | None) -> bool:
-    """Return True if a name is that of a label, target, tag, fold, split or group."""
+    """Return True for the name of a label, target, tag, fold, split or group."""
     outputs = table.classes if table and not label_kind(table.task).exclusive else ()
     plain, *known = (re.sub(r"[\W_]", "", n.casefold()) for n in (name, *outputs))
     return plain in _LABEL_NAMES or plain.removeprefix("label") in known

@@ -222,6 +222,6 @@ def _checked_values(spec: FeatureSpec, array: F32, where: str, copy: bool) -> F3
         if (largest := float(np.abs(array).max())) > HALF_LARGEST:
             limit = f"{largest:.6g} is above float16's {HALF_LARGEST:g}"
             raise BadCache(f"{where}: {limit}: store it as float32")
-        # The checksum must be that of the rounded values, as they will be read.
+        # The checksum covers the rounded values, as they will be read.
         array = array.astype("<f2")
     return (np.array if copy else np.asarray)(array, "<f4", order="C")

@@ -37,13 +37,13 @@ def store_of(X: Any, y: Any, groups: Any = None, task: str | None = None) -> Mem
         ids = tuple(map(str, range(len(_values(y, "y")))))
     labels = _aligned(y, ids, "y")
     kind, classes, labels = _read_labels(labels, _names(y), task)
-    alone = groups if groups is not None else ids
+    group_of = groups if groups is not None else ids
     table = ClipTable(
         name="data",
         task=kind,
         classes=classes,
         clip_ids=ids,
-        groups=tuple(map(str, _aligned(alone, ids, "groups").tolist())),
+        groups=tuple(map(str, _aligned(group_of, ids, "groups").tolist())),
         labels=labels,
         folds=np.full(len(ids), -1),
         k=0,
@@ -186,18 +186,18 @@ def _index(where: str, value: Any) -> tuple[str, ...] | None:
 
 def _places(value: Any, n: int, ids: Sequence[str], where: str) -> list[int]:
     """Return the clip of each of `n` rows, as its place in `ids`."""
-    own = _index(where, value)
-    if own is None:
+    index = _index(where, value)
+    if index is None:
         if n != len(ids):
             raise BadFeatures(f"{where}: expected {len(ids)} rows, one for each clip, got {n}")
         return list(range(n))
     row_of = {clip: row for row, clip in enumerate(ids)}
-    if unknown := [clip for clip in own if clip not in row_of]:
+    if unknown := [clip for clip in index if clip not in row_of]:
         raise BadFeatures(
             f"{where}: {len(unknown)} of {n} clips have no label, such as {unknown[0]!r}: give X "
             "and y the same index"
         )
-    return [row_of[clip] for clip in own]
+    return [row_of[clip] for clip in index]
 
 
 def _aligned(value: Any, ids: Sequence[str], where: str) -> NDArray[Any]:

@@ -86,7 +86,7 @@ class Findings(Tabular, tuple[Finding, ...]):
     """Findings of an audit, shown as a table in notebooks."""
 
     def caption(self) -> str:
-        """Return the number of findings in words."""
+        """Return the number of findings as text."""
         return f"{len(self)} faults of the data"
 
     def records(self) -> list[dict[str, Any]]:
@@ -205,9 +205,9 @@ class _Audit:
                 known = knowledge(
                     z, self.y[few], self.means[few], self.folds[few], numeric=self.is_numeric
                 )
-                made = np.zeros(len(constant), np.bool_)
-                made[~constant] = known.columns
-                self.known[name] = known._replace(columns=made)
+                derived = np.zeros(len(constant), np.bool_)
+                derived[~constant] = known.columns
+                self.known[name] = known._replace(columns=derived)
             step = -(-len(z) // MOST_FITTED)
             self.compared[name] = z[::step].copy(), few[::step]
             yield from self._batches(name, values, scaling, rows)

@@ -45,7 +45,7 @@ class Knowledge(NamedTuple):
     columns: Bools  # bool (columns,): True if the labels determine the column
     column: float  # largest share of a column's variance that the labels explain
     block: float  # largest share of a label's variance that the feature explains
-    made: bool  # True if this share is that of features made from labels
+    made: bool  # True for the share of features made from labels
     chance: float  # probability that labels in random order explain a column as well
 
 

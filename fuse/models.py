@@ -123,7 +123,7 @@ def _in_one_order(models: Iterable[Model]) -> tuple[Model, ...]:
 
 
 def check_feature_name(name: str) -> None:
-    """Raise `BadFeatures` if a feature's name is that of a model, or contains ``+`` or ``,``."""
+    """Raise `BadFeatures` if a feature has the name of a model, or contains ``+`` or ``,``."""
     if name == INTEGRATED or is_named(name) or "+" in name or "," in name:
         raise BadFeatures(
             f"invalid feature name {name!r}: it must not contain '+' or ',', nor be the name of "

@@ -8,7 +8,7 @@ chance in a hundred data sets of this size.
 If many clips are pieces of few recordings, random pairs are often near, too. Then a gap separates
 their distances from all others: i distances below a gap of the ratio g have, by chance, a
 probability of g^(-i d) in d dimensions (order statistics of a power law). Pairs below the gap are
-near, and the tail is that of the pairs above it.
+near, and the pairs above it are the tail.
 """
 
 from __future__ import annotations

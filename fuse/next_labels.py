@@ -1,6 +1,6 @@
 """Clips to label next: uncertain under a model of the labelled clips, and unlike each other.
 
-Uncertain clips alone are often near copies of each other; each choice therefore also counts the
+The most uncertain clips are often near copies of each other; each choice therefore also counts the
 distance to the labelled clips and to those chosen before (greedy k-centre: Sener and Savarese
 2018, "Active learning for convolutional neural networks: a core-set approach").
 """

@@ -26,7 +26,7 @@ class Difference:
     scores
         Scores of both models on the common clips.
     difference
-        Score of the first model minus that of the second.
+        Score of the first model minus the score of the second.
     low, high
         Paired 95 % interval of the difference, over groups; NaN for fewer than eight groups.
     n_clips, n_groups

@@ -63,7 +63,7 @@ class ModelResult:
         metric's mean over folds. Empty without resampling.
     without_modality
         Missing modalities, joined by ``+`` (``video``, ``audio+lyrics``), to the primary metric
-        (mean over folds) of a head that needs only the others; ``none`` to that of the model.
+        (mean over folds) of a head that needs only the others; ``none`` to the score of the model.
         All are measured on clips that have every feature. Empty for a model of one modality.
     n_fallback, n_untrained
         Number of clips that lack some modalities and were predicted by a head of the others;

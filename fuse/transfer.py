@@ -101,13 +101,13 @@ def _transfer(
     key = (number, classes, tuple(spec.name for spec in test.specs))
     if key not in own:
         own[key] = evaluate_once(test, settings)
-    there, here = _outputs(results)[len(train.table) :], _outputs(own[key])
-    task, valid = results.task, complete(there) & complete(here) & ~in_train
+    transferred, here = _outputs(results)[len(train.table) :], _outputs(own[key])
+    task, valid = results.task, complete(transferred) & complete(here) & ~in_train
     y_true, zeros = own[key].y_true[valid], np.zeros(valid.sum(), np.int64)
     groups = [test.table.groups[row] for row in np.flatnonzero(valid)]
     outputs = {
         "own": here[valid],
-        "source": there[valid],
+        "source": transferred[valid],
         "baseline": own[key].baseline.outputs[valid],
     }
     models = {

@@ -35,7 +35,7 @@ Extra = list[tuple[str, str]]
 def mean_label(targets: Sequence[str], ratings: ArrayLike) -> tuple[Label, Extra]:
     """Return the mean of ratings (annotators, targets), their deviations and their number.
 
-    A NaN is a rating that was not given; the number is that of the target with the fewest ratings.
+    A NaN is a rating that was not given; the target with the fewest ratings counts.
     """
     values = np.ascontiguousarray(np.transpose(ratings), np.float64)
     given = [column[np.isfinite(column)] for column in values]

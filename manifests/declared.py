@@ -39,7 +39,7 @@ class Allowed:
         )
 
     def __str__(self) -> str:
-        """Return the allowed values in words."""
+        """Return the allowed values as text."""
         if self.names:
             return f"one of {', '.join(offered(self.names, self.plugins))}"
         if self.ge is not None and self.le is not None:

@@ -64,7 +64,7 @@ class Plugin:
         return self.module.startswith("mvemo.")
 
     def load(self, check: Callable[[Any], str] = lambda value: "") -> Any:
-        """Return the object; `check` returns what is wrong with it, or an empty text.
+        """Return the object; `check` returns its problem, or an empty text.
 
         Raises
         ------
@@ -136,7 +136,7 @@ def plugins(kind: str) -> Mapping[str, Plugin]:
     Examples
     --------
     >>> sorted(plugins("commands"))[:2]
-    ['playlist', 'serve']
+    ['embed', 'playlist']
     """
     installed = _installed(kind)
     ours = {name: each for name, each in installed.items() if each.is_ours}

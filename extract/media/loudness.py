@@ -1,6 +1,6 @@
 """Integrated loudness of sound (ITU-R BS.1770-4), and the weights of channels in a mono mix.
 
-The loudness is that of the mono mix that nets and descriptors read. For stereo whose channels are
+The mono mix that nets and descriptors read is measured. For stereo whose channels are
 equal it is 3.01 LU below the value of a meter, which adds the energies of the channels.
 """
 
@@ -17,7 +17,7 @@ from mvemo.manifests.array_types import F32, F64
 _STEPS, _STEP_SECONDS = 4, 0.1
 # Longest impulse response in samples; headers state rates of gigahertz, which no sound has.
 _MOST_SAMPLES = 1 << 20
-# Gates in LUFS, and in LU relative to the loudness of what is above the first gate.
+# Gates in LUFS, and in LU relative to the loudness above the first gate.
 _ABSOLUTE_GATE, _RELATIVE_GATE = -70.0, -10.0
 # Loudness in LUFS of a mean square of 1 after the filter.
 _OFFSET = -0.691

@@ -42,10 +42,12 @@ _OTHER = _SPOKEN | 0x0002 | 0x0020 | 0x0080 | 0x0200 | 0x1000 | 0x80000
 _END_ROUNDING, _GAP_ROUNDING = 0.1, 0.01
 # Tag of a Matroska track with the time at which it ends.
 _TRACK_END = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d+)?)")
-# Maximum number of pixels per picture, twice that of 8K video.
+# Maximum number of pixels per picture, twice the number of 8K video.
 MAX_PIXELS = 1 << 26
 # Number of pixels per picture above which two threads decode faster than one.
 _THREADED_PIXELS = 1280 * 720
+# Titles need not be valid UTF-8. Since version 19, PyAV reads metadata only when asked for it.
+_METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 # Containers with an index that makes seeking exact.
 _INDEXED = ("mov", "matroska")
 # Seconds of the file that are decoded before a clip's start; at most so many packets of sound.
@@ -59,12 +61,12 @@ def open_container(path: Path) -> Any:
     bitstream = find_bitstream(path)
     try:
         # The prefix and the whitelists prevent playlists and unusual names from opening other
-        # files or URLs. Titles need not be valid UTF-8.
+        # files or URLs.
         container = av.open(
             bitstream or f"file:{path.resolve()}",
             format=bitstream.format if bitstream else None,
             options={"protocol_whitelist": "file", "format_whitelist": FORMAT_WHITELIST},
-            metadata_errors="replace",
+            **_METADATA,
         )
     except av.error.FFmpegError as error:
         if bitstream:

@@ -79,7 +79,7 @@ class MusicnnOptions(NetOptions):
     "musicnn",
     MusicnnOptions,
     {
-        # No paper trains this net on emotions; the learning rate is that of its authors.
+        # No paper trains this net on emotions; its authors' learning rate is taken.
         "paper": profile(),
         "demo": profile(cards.DEMO_TRAINING, width=0.25, seconds=4.0, norm_momentum=0.1),
     },

@@ -69,7 +69,7 @@ def training_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
     return groups
 
 
-# Memory of a step divided by that of its forward pass; it includes gradients and gaps.
+# Memory of a step divided by the memory of its forward pass; it includes gradients and gaps.
 _MEMORY_FACTOR = 1.5
 
 
@@ -90,7 +90,7 @@ class NetLoss(nn.Module):
 class Stepper:
     """Optimizer steps; a batch that does not fit into memory is split into `n_parts` parts.
 
-    Its gradient equals that of the whole batch, except for the statistics of batch norms.
+    Its gradient equals the gradient of the whole batch, except for the statistics of batch norms.
     """
 
     def __init__(self, net: Net, job: TrainingJob) -> None:

@@ -2,7 +2,7 @@
 
 ``--head sklearn:sklearn.svm.SVC`` names the class, a plug-in of ``mvemo.heads`` a function that
 returns an estimator. Parameters with a list of values are tuned: each setting is fitted on the
-inner folds of the training clips, and that of the lowest loss is refitted on all of them. Scores
+inner folds of the training clips, and the best one is refitted on all of them. Scores
 of classifiers without ``predict_proba`` become probabilities by a scale that is fitted on inner
 scores, too. Estimators are only scored: a file that could hold any of them would be a pickle,
 which can run code when it is read.

@@ -42,7 +42,7 @@ def fit_layer_weights(
 ) -> tuple[F64, F64, F64]:
     """Fit weights (layers,) of standardised layers (layers, clips, dim) together with a head.
 
-    The objective is that of `mvemo.fuse.heads.solver`, with the weights `share` of the clips.
+    The objective is the one of `mvemo.fuse.heads.solver`, with the weights `share` of the clips.
     Return also the coefficients (outputs, dim) and intercepts (outputs,).
     """
     (n_layers, _, dim), n_outputs = z.shape, target.shape[1]

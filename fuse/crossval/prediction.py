@@ -257,8 +257,8 @@ class _Trials:
             return None
         if len(self.losses) < len(FIRST):
             return FIRST[len(self.losses)]
-        beside = (self.best + 1, self.best - 1)
-        return next((i for i in beside if 0 <= i < len(GRID) and i not in self.losses), None)
+        neighbours = (self.best + 1, self.best - 1)
+        return next((i for i in neighbours if 0 <= i < len(GRID) and i not in self.losses), None)
 
     def start(self, step: int, inner_fold: int) -> Position | None:
         """Return the result of the fit without an inner fold at the nearest tried strength."""

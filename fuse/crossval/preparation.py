@@ -61,7 +61,7 @@ def prepare(
     features = Features(store, settings)
     chosen = settings.models
     if chosen is not None:
-        # A model over the layers of a feature comes with that of the feature.
+        # A model over the layers of a feature comes with the model of the feature.
         chosen = tuple(dict.fromkeys(name.removesuffix(WEIGHTED) for name in chosen))
         chosen = tuple(dict.fromkeys(name.removesuffix(BEST_LAYER) for name in chosen))
         chosen = tuple(name for name in chosen if name not in NAMED)

@@ -11,7 +11,7 @@ or per feature and target, is fitted. Unlike a stack, it needs no training clip 
 features, and it works with any subset of them.
 
 The blend is the mean of the values of a linear model and of the kernel expert, whose errors differ.
-Nothing is fitted: weights fitted on inner errors are no better.
+Nothing is fitted, because weights fitted on inner errors are not better.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ from mvemo.fuse.models import (
 from mvemo.fuse.numeric import DECISION_INPUTS, apply_link, complete, decision_inputs, ratio
 from mvemo.manifests.array_types import F64, Ints
 
-# The stack has few inputs, which are predictions, so its penalty is weaker than that of features.
+# The stack has few inputs, which are predictions, so its penalty is weaker than for features.
 STACK_C = 0.1
 # Smallest mean squared error of a target, as a share of its variance: a feature that happens to
 # predict a few clips exactly must not get all of the weight.

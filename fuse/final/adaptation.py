@@ -6,7 +6,7 @@ outputs anew, shift them, and read the features differently. V minimises the sum
 |V|^2 / (2 C): for small C the head stays as it was. u is linear in z, so an adapted head is a
 `Head` again, and fusions of heads follow their bases.
 
-The labelled clips are often those that the model doubted, and what mends them may harm the others.
+People often label the clips that the model doubted, and a cure for these may harm the others.
 So unlabelled clips are anchors: their targets are the outputs that the head had. All anchors
 together weigh as much as the labelled clips, times the share of labels by which the model's
 answers were confirmed (beyond chance), so that answers that are always wrong are not kept.

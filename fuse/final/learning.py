@@ -162,7 +162,7 @@ def _retrained(base: FinalModel, corrected: CorrectedClips, cache: Cache) -> tup
 
 
 def _own(base: FinalModel, corrected: CorrectedClips, cache: Cache) -> MemoryStore:
-    """Return the clips that the model was made of, without those that were corrected."""
+    """Return the clips that the model was made of, without corrected ones."""
     recorded = base.facts["provenance"]["settings"]
     lld = tuple(recorded["lld"]) if any(s.name == features.LLD for s in base.specs) else ()
     plain = features.FeatureSettings(lld=lld, lld_statistics=tuple(recorded["lld_statistics"]))

@@ -122,7 +122,7 @@ class FinalModel:
         if not self.facts.get("scale"):
             return trained
         low, high = parse_scale(self.facts["scale"])
-        # The scale is that of valence and arousal; other targets may have another one.
+        # The scale holds for valence and arousal; other targets may have another one.
         return (low, high) if low <= trained[0] and trained[1] <= high else trained
 
     def best(self, modalities: tuple[str, ...], without: Collection[str] = ()) -> Predictor | None:

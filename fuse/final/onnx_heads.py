@@ -59,16 +59,16 @@ def write_onnx(model: FinalModel, predictor: Predictor, path: Path) -> tuple[str
         for name, shape in zip(graph.inputs, shapes, strict=True)
     ]
     last = helper.make_tensor_value_info(OUTPUT, double, ("clips", len(model.classes)))
-    made = helper.make_model(
+    model_proto = helper.make_model(
         helper.make_graph(graph.nodes, predictor.name, inputs, [last], graph.constants),
         producer_name="mvemo",
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=8,
     )
     facts = {"model": model.name, "task": model.task, "outputs": "\n".join(model.classes)}
-    helper.set_model_props(made, facts)
-    onnx.checker.check_model(made)
-    write_bytes(path, made.SerializeToString())
+    helper.set_model_props(model_proto, facts)
+    onnx.checker.check_model(model_proto)
+    write_bytes(path, model_proto.SerializeToString())
     return tuple(graph.inputs)
 
 

@@ -28,7 +28,7 @@ class Records(Tabular, list[Record]):
     """JSON objects of predictions, shown as a table in notebooks."""
 
     def caption(self) -> str:
-        """Return the number of clips in words."""
+        """Return the number of clips as text."""
         return f"{len(self)} clips"
 
     def records(self) -> list[Record]:

@@ -112,9 +112,9 @@ def spread_of(
     reference: Mapping[FeatureKey, Reference], features: Sequence[str], n_plain: int
 ) -> F64:
     """Return the distance of each row of `places` to other clips, float64 (rows,)."""
-    own = {key: r.places for key, r in reference.items() if key[0] in features}
+    places = {key: r.places for key, r in reference.items() if key[0] in features}
     # The nearest of all is the clip itself, or the clip of a dress.
-    found = np.sort(distances(reference, features, own)[:, :n_plain], axis=1)[:, 1:]
+    found = np.sort(distances(reference, features, places)[:, :n_plain], axis=1)[:, 1:]
     spread = neighbour_distance(found)
     # Copies of one clip do not make all others distant.
     return np.maximum(spread, LEAST_SPREAD * mean_finite(spread, axis=0))
@@ -186,8 +186,8 @@ def fit_references(
         places[key] = whole.project(x)
         reference[key] = replace(whole, places=places[key][:MOST_CLIPS])
     groups = table.groups if len(set(table.groups)) > FEW_GROUPS else table.clip_ids
-    own = np.unique(np.array(groups), return_inverse=True)[1].reshape(-1)
-    same = own[rows][:, None] == own[rows[:MOST_CLIPS]]
+    codes = np.unique(np.array(groups), return_inverse=True)[1].reshape(-1)
+    same = codes[rows][:, None] == codes[rows[:MOST_CLIPS]]
     alarms = {}
     for predictor in predictors:
         found = np.where(same, np.inf, distances(reference, predictor.features, places))

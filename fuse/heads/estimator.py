@@ -43,11 +43,11 @@ class EstimatorSettings:
         Raises
         ------
         BadOption
-            The class cannot be imported, is no estimator, or lacks a parameter.
+            The class cannot be imported, is not an estimator, or lacks a parameter.
         """
-        made = self._factory()
+        factory = self._factory()
         try:
-            estimator = made()
+            estimator = factory()
             fixed = {k: v for k, v in self.parameters.items() if not isinstance(v, list)}
             known = estimator.get_params()
             for name in self.parameters:

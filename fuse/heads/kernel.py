@@ -1,6 +1,6 @@
 """Kernel ridge regression over standardised vectors of length 1: a head that is not linear.
 
-The dual form is that of Saunders et al. 1998, "Ridge regression learning algorithm in dual
+The dual form follows Saunders et al. 1998, "Ridge regression learning algorithm in dual
 variables". The kernel is k(x, y) = exp(-|x - y|²) + 1, whose constant is the intercept.
 Classes are fitted as indicators, so that scores estimate their probabilities: the scores s become
 max(s, FLOOR)**slope, divided by their sum.

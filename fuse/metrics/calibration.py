@@ -130,7 +130,7 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
     fitted on. The loss is convex in the inverse temperature, so its slope has one root.
     """
     y_true, scores = _predicted(y_true, scores)
-    # z: scores minus that of the true class; the loss is the mean of logsumexp(b z).
+    # z: scores minus the score of the true class; the loss is the mean of logsumexp(b z).
     z = scores - np.take_along_axis(scores, y_true[:, None], axis=1)
     if not z.any():
         return 1.0

@@ -1,4 +1,4 @@
-"""Metrics of plug-ins, which reports show beside those of the task."""
+"""Metrics of plug-ins, which reports show next to the metrics of the task."""
 
 from __future__ import annotations
 

@@ -96,11 +96,11 @@ def coverage_sentence(results: Results, facts: dict[str, Any] | None) -> str:
             )
     else:
         truth = "the true class" if task.link == "softmax" else "all tags at once"
-        own, alone = (_range(facts, one) for one in (False, True))
+        default, alone = (_range(facts, one) for one in (False, True))
         text = (
             f"Sets of {nouns} at a coverage of {asked} %: those of {model} hold {truth} of {got} % "
             f"of the clips, with {facts['size']:.2f} of {n} {nouns} on average. Of the clips of "
-            f"single {nouns} they hold {own} %; with {option}, {alone} %, and "
+            f"single {nouns} they hold {default} %; with {option}, {alone} %, and "
             f"{other['size']:.2f} {nouns} on average."
         )
     few = few_groups_warning(kind, facts["groups"])

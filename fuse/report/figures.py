@@ -146,7 +146,7 @@ def roc_figure(results: Results) -> list[Picture]:
             "linestyle": DASHES[1] if len(model.features) == 1 else "-",
             "linewidth": 2.4 if model is top else 1.4,
         }
-        # The AUC is that of the drawn curves; the model's score covers all repeats.
+        # The AUC belongs to the drawn curves; the model's score covers all repeats.
         lines.append((model.name, curves_of(positive, model.outputs), style))
     title = "ROC curve of each model, mean over classes; pooled AUC in the legend"
     caption = (

@@ -113,7 +113,7 @@ def weakest_class(results: Results, model: ModelResult) -> str:
     if recall[low] == recall[high]:
         return f"{model.name} finds every class equally often: recall {lowest}."
     n = int((results.y_true[model.valid] == low).sum())
-    # Recalls cover all repeats; the number of clips is that of one repeat.
+    # Recalls cover all repeats; the clips of one repeat are counted.
     of = f"{n} clips" if results.repeats else f"{round(recall[low] * n)} of {count(n, 'clip')}"
     return (
         f"{model.name} misses {results.classes[low]} most often: recall {lowest} ({of}); the "
@@ -151,7 +151,7 @@ def _weakest(results: Results, model: ModelResult, *, score: str, title: str, ve
 
 
 def shrinkage(results: Results, model: ModelResult) -> str:
-    """Compare the spread of the predictions with that of the labels."""
+    """Compare the spread of the predictions with the spread of the labels."""
     valid = model.valid
     true, predicted = results.y_true[valid].std(axis=0), model.outputs[valid].std(axis=0)
     deviations = zip(results.classes, true, predicted, strict=True)

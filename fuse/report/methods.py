@@ -22,7 +22,7 @@ META_ANALYSIS = {"valence": (0.67, 0.56, 0.76), "arousal": (0.81, 0.74, 0.86), "
 TITLES = {"accuracy": "accuracy", "r2_macro": "R2", "roc_auc_macro": "macro ROC-AUC", "mcc": "MCC"}
 TITLES |= {"mcc_macro": "macro MCC", "f1_macro": "macro F1"}
 TITLES |= {"pearson_r": "r", "r2": "R2", "ccc": "CCC"}
-# Marks of runs whose scores are no result.
+# Marks of runs whose scores are not results.
 NO_RESULT = {
     "synthetic": "the clips are generated",
     "permuted": "the labels were drawn at random",

@@ -39,7 +39,7 @@ MANY_CLASSES, SHOWN_CLASSES = 60, 30
 
 def scores_table(results: Results, top: ModelResult | None) -> Table:
     """Return the main table: per model, the primary metric over folds and the task's scores."""
-    task, partial, beside = (
+    task, partial, paper = (
         results.task,
         results.partly_predicted,
         published.published_beside(results),
@@ -58,14 +58,14 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
             ends = text.interval_text(model.intervals.get(column.interval))
             cell = score_cell(model.value_of(column), hint=f"95 % interval: {ends}" if ends else "")
             cells.append(cell if task.baseline_scored or not baseline else "")
-        if beside:
-            cells += beside[model.name].texts() if model.name in beside else [""] * 3
+        if paper:
+            cells += paper[model.name].texts() if model.name in paper else [""] * 3
         return cells
 
     start = ["model", "needs", *["clips"] * partial]
     columns = ["min", "mean", "max", *(column.title for column in shown)]
     others = (
-        [Column(title, published=True) for title in ("accuracy, %", "F1", "AUC")] if beside else []
+        [Column(title, published=True) for title in ("accuracy, %", "F1", "AUC")] if paper else []
     )
     rows = [*map(row, results.models), row(results.baseline, baseline=True)]
     if results.ceilings:
@@ -73,7 +73,7 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
         mean = text.score_text(task, first) if np.isfinite(first) else ""
         scores = [score_cell(value) if np.isfinite(value) else "" for value in limits]
         blank = [""] * (len(start) - 1)
-        rows.append([task.ceiling_name, *blank, "", mean, "", *scores, *[""] * 3 * bool(beside)])
+        rows.append([task.ceiling_name, *blank, "", mean, "", *scores, *[""] * 3 * bool(paper)])
     title = f"{task.primary_title}, %" if task.in_percent else f"{task.primary_title} of a fold"
     return replace(
         table([*start, *columns, *others], rows, left=2, n_foot=len(rows) - len(results.models)),
@@ -81,7 +81,7 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
             (Column("", TEXT), len(start)),
             (Column(title), 3),
             (Column(""), len(shown)),
-            *[(Column(LABEL, published=True), 3)] * bool(beside),
+            *[(Column(LABEL, published=True), 3)] * bool(paper),
         ),
         best=None if top is None else [m.name for m in results.models].index(top.name),
     )

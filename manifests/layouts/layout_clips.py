@@ -70,8 +70,8 @@ def find_by_layout(
     """Return the clips of a data set's folder.
 
     `media` are the paths of its media files, None to take all clips without media. `number` is
-    that of the split, if there are several. `tags` chooses tags that have columns: their names,
-    ``all``, or those with the layout's prefix, which is the default.
+    the number of the split, if there are several. `tags` chooses tags with columns: their names,
+    ``all``, or the ones with the layout's prefix, which is the default.
     """
     assert layout.media is not None
     every = _joined(layout, folder, number)

@@ -59,7 +59,10 @@ def transfer(
         scores = f"{one.score:.3f}", f"{one.own:.3f}", f"{one.loss:+.3f}"
         interval = "{:+.3f} to {:+.3f}".format(*one.interval)
         numbers = interval, f"{one.baseline:.3f}", str(one.n_shared), str(one.n_test)
-        also = (f"{t} {there:.3f} (itself {own:.3f})" for t, (there, own) in one.others.items())
+        also = (
+            f"{t} {transferred:.3f} (itself {itself:.3f})"
+            for t, (transferred, itself) in one.others.items()
+        )
         last = titles[one.metric], ", ".join(also), ", ".join(one.classes)
         rows.append([one.source, one.target, *scores, *numbers, *last])
     for line in align_columns(rows, left=(0, 1, 5, 9, 10, 11)):

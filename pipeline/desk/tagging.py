@@ -41,7 +41,7 @@ _SAFE = "!\"#$&'()*+,/:;<>?@[\\]^`{|}"
 
 @dataclass(frozen=True)
 class Change:
-    """New values of a file's tags, and those that they replace."""
+    """New values of a file's tags, and the replaced ones."""
 
     path: Path
     old: Values

@@ -191,7 +191,7 @@ def _is_in(song: str, entries: Sequence[str]) -> bool:
 def _open_table(
     songs: Sequence[str], library: Path, options: dict[str, Any]
 ) -> tuple[SongLibrary, list[int]]:
-    """Return the songs of a table, and the rows of those that are named."""
+    """Return the songs of a table, and the rows of the named ones."""
     from mvemo.pipeline.desk.similar import library_of
     from mvemo.pipeline.desk.vector_files import read_vectors
 
@@ -210,7 +210,7 @@ def _open_table(
 def _open_folder(
     songs: Sequence[str], library: Path, options: dict[str, Any]
 ) -> tuple[SongLibrary, list[int]]:
-    """Return the songs of a folder, and the rows of those that are named."""
+    """Return the songs of a folder, and the rows of the named ones."""
     from mvemo.extract.store.contents import place_of
     from mvemo.pipeline.desk.similar import embed_library
     from mvemo.pipeline.prediction.feature_maker import FeatureMaker

@@ -98,7 +98,7 @@ def pick_model(name: str | Path | None, has_pictures: Sequence[bool] = (), task:
 
 
 def model_folder(name: str | Path) -> Path:
-    """Return the folder at this path if it has a model, otherwise that of an included model."""
+    """Return the folder at this path if it has a model, otherwise an included model's folder."""
     folder = Path(name)
     if (folder / MODEL).is_file():
         return folder
@@ -301,7 +301,7 @@ def _needs(predictor: Predictor) -> str:
 
 
 def _modalities(model: FinalModel) -> str:
-    """Return in words the modalities that a clip may have."""
+    """Return the modalities that a clip may have, as text."""
     most, *others = dict.fromkeys(map(_needs, model.predictors))
     return f"{most}, or only {' or '.join(others)}" if others else most
 

@@ -117,7 +117,7 @@ def predict_features(
 ) -> tuple[FinalModel, list[ClipPrediction]]:
     """Predict the clips of a feature file, in its order, from features of these modalities.
 
-    `name` is that of a model or its folder; None for the default model.
+    `name` is the name of a model or its folder; None for the default model.
     """
     from mvemo.cache import open_cache
     from mvemo.fuse.features import DescriptorStatistics, statistics_of

@@ -42,7 +42,7 @@ class StudyRow:
     # Descriptors and outputs of a model that is not a net; see `ModelPredictor`.
     descriptors: tuple[str, ...] = ()
     model: Callable[[StudyMedia, int, Ints], F64] | None = None
-    runs: int | None = None  # number of repeats; None for that of the study
+    runs: int | None = None  # number of repeats; None for the study's number
 
     @property
     def shuffled(self) -> bool:
@@ -427,7 +427,7 @@ def score_plot(draft: Draft) -> Plot:
 
 
 def _without(draft: Draft, row: StudyRow) -> str:
-    """Return the name of a row's line: the row's values except that of the x axis."""
+    """Return the name of a row's line: the row's values except on the x axis."""
     file = draft.file
     many = [a for a in row.values if a != file.plot.x and len(file.grid.get(a, ())) > 1]
     shown = [str(row.values[axis]) for axis in many or ["net"] if axis in row.values]

@@ -13,16 +13,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click import argument, option
 
-from mvemo.fuse.report import tables
-from mvemo.manifests import Manifest, find_scheme
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.console.messages import tell, tell_note
+
+if TYPE_CHECKING:
+    from mvemo.fuse.report.tables import Table
+    from mvemo.manifests import Manifest
 
 # Scores of a task: the first is what meta-analyses compare, MCC or r.
 SCORES = {
@@ -85,7 +87,7 @@ def bench(
 ) -> None:
     """Score every ENCODER on every data set, and train on each set to test on each other one.
 
-    An encoder is the name of a net with public weights, hf:FOLDER, or that of a plug-in. A
+    An encoder is the name of a net with public weights, hf:FOLDER, or a plug-in. A
     data set is a folder that `mvemo manifest layouts` knows, a folder for each class, or a
     manifest.
 
@@ -94,6 +96,8 @@ def bench(
       mvemo study bench musicnn effnet --sets pmemo/ --sets my.csv --out bench
     """
     from mvemo.extract.nets import add_encoders
+    from mvemo.fuse.report import tables
+    from mvemo.manifests import find_scheme
     from mvemo.manifests.files import replacing_together, write_json, write_text
     from mvemo.pipeline.provenance import provenance
 
@@ -171,9 +175,10 @@ def extract_set(
     return BenchSet(manifest.name, features, len(manifest), seconds)
 
 
-def scores_table(benched: Sequence[BenchSet], encoders: Sequence[str], k: int) -> tables.Table:
+def scores_table(benched: Sequence[BenchSet], encoders: Sequence[str], k: int) -> Table:
     """Return the scores of each encoder and of their nested choice on each set."""
     import mvemo
+    from mvemo.fuse.report import tables
 
     rows: list[list[Any]] = []
     for one in benched:
@@ -202,16 +207,16 @@ def scores_table(benched: Sequence[BenchSet], encoders: Sequence[str], k: int) -
     )
 
 
-def transfer_table(
-    benched: Sequence[BenchSet], encoders: Sequence[str], scheme: str
-) -> tables.Table:
+def transfer_table(benched: Sequence[BenchSet], encoders: Sequence[str], scheme: str) -> Table:
     """Return the scores of heads that were trained on one set and tested on another."""
     import numpy as np
 
     from mvemo.cache import open_cache
     from mvemo.fuse import EvaluationSettings
+    from mvemo.fuse.report import tables
     from mvemo.fuse.stores import selected
     from mvemo.fuse.transfer import transfer_all
+    from mvemo.manifests import find_scheme
 
     mapped = scheme if scheme == "quadrants" else find_scheme(scheme).class_of
     settings = EvaluationSettings(lld=(), audit=False, kernel=False)
@@ -231,15 +236,15 @@ def transfer_table(
                 except MvemoError as error:
                     tell_note(f"{benched[i].name} to {benched[j].name}: {error}")
                     break
-                (title, (score, own)) = next(iter(found.others.items()))
-                rows.append([benched[i].name, benched[j].name, name, title, score, own])
+                (title, (score, itself)) = next(iter(found.others.items()))
+                rows.append([benched[i].name, benched[j].name, name, title, score, itself])
                 rows[-1] += [found.loss, *found.interval, found.n_test, found.n_shared]
     columns: list[str | tables.Column] = ["trained on", "tested on", "encoder", "metric", "score"]
     columns += ["itself", "loss", "low", "high", "clips", "shared"]
     return tables.table(columns, rows, left=4, name="transfer", title="From one set to another")
 
 
-def page(listed: Sequence[tables.Table], encoders: Sequence[str], sets: Sequence[BenchSet]) -> str:
+def page(listed: Sequence[Table], encoders: Sequence[str], sets: Sequence[BenchSet]) -> str:
     """Return the page of all tables."""
     from mvemo.fuse.report.text import page_templates
 

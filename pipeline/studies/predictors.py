@@ -211,7 +211,7 @@ class NetTraining:
         return missing
 
     def nets(self, on_epoch: Callable[[str], None]) -> Iterator[extract.TrainedNet]:
-        """Yield the nets one by one; those that are trained already are read from the folder."""
+        """Yield the nets one by one; trained ones are read from the folder."""
         return extract.train_nets(
             self.plan,
             self.clips,

@@ -254,7 +254,7 @@ class Songs:
 
 
 def find_songs(study: Study) -> Songs:
-    """Decode the sound of all clips, and return those that could be read."""
+    """Decode the sound of all clips, and return the clips that could be read."""
     media = study.media(descriptors=["mel"])
     durations = media.seconds()
     clips = tuple(clip for clip in study.manifest.clips if clip.clip_id in durations)

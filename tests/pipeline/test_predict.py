@@ -74,9 +74,9 @@ def test_the_model_has_the_nets_of_all_folds_and_no_pickle(made):
     folder = made / "out" / "model"
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     nets = {f"nets/{net}-fold{fold}.npz" for net in ("music1d", "c3d") for fold in (0, 1)}
-    assert files == {"model.json", "heads.npz", "reference.npz", *nets}
+    assert files == {"README.md", "model.json", "heads.npz", "reference.npz", *nets}
     record = json.loads((made / "out" / "model" / "model.json").read_text())
-    assert set(record["files"]) == files - {"model.json"}
+    assert set(record["files"]) == files - {"model.json", "README.md"}
     for name in nets:
         with np.load(made / "out" / "model" / name, allow_pickle=False) as arrays:
             assert all(arrays[key].dtype.kind in "fi" for key in arrays.files)

@@ -129,5 +129,5 @@ def encoder_of(name: str) -> str:
 
 
 def of_encoder(values: Mapping[str, Value], name: str) -> Value | None:
-    """Return the value of a net, or that of the encoder whose layer it is, or None."""
+    """Return the value of a net, or of the encoder whose layer it is, or None."""
     return values.get(name, values.get(encoder_of(name)))

@@ -116,7 +116,7 @@ class TorchaudioEncoder(SoundInput, LibraryNet):
     """Bundle of torchaudio: wav2vec 2.0, HuBERT or WavLM; short clips are not padded."""
 
     Options = SoundEncoderOptions
-    # That of torch.nn.functional.layer_norm, with which torchaudio normalises waveforms.
+    # Epsilon of torch.nn.functional.layer_norm, with which torchaudio normalises waveforms.
     least_variance = 1e-5
     bundle: ClassVar[Any]
 

@@ -70,7 +70,7 @@ def broken_nets() -> dict[str, BadOption]:
 
 
 def _net_problem(name: str, kind: Any) -> str:
-    """Return what is wrong with the class of a plug-in's net, or an empty text."""
+    """Return the problem of the class of a plug-in's net, or an empty text."""
     from mvemo.extract.nets.parts.base import Net
 
     if not (isinstance(kind, type) and issubclass(kind, Net)):

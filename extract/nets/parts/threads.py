@@ -31,7 +31,7 @@ def cpu_threads(n: int) -> ThreadPoolExecutor:
 
     pool = ThreadPoolExecutor(n, "mvemo-net")
     list(pool.map(use_one_core, range(n)))
-    # The last number that was set is that of new threads.
+    # New threads take the number that was set last.
     torch.set_num_threads(before)
     return pool
 

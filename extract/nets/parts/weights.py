@@ -83,7 +83,7 @@ class WeightReport:
 
 
 def load_weights(net: Net, path: str | Path) -> WeightReport:
-    """Load a pretrained file into a net, in a published layout or in that of its ``state_dict``.
+    """Load a pretrained file into a net, in a published layout or as its ``state_dict``.
 
     Parameters
     ----------

@@ -143,7 +143,7 @@ class Api:
 
         return answer
 
-    # --- what is there
+    # --- state of the server
 
     async def health(self, request: Request) -> Any:
         kept = self._kept()

@@ -112,7 +112,7 @@ class Corrections:
     def current(self) -> dict[str, Correction]:
         """Return the corrections in force by clip, and comments without a label."""
         # A copy, because another thread may change them.
-        return {name: said[-1] for name, said in self._states.copy().items() if said}
+        return {name: states[-1] for name, states in self._states.copy().items() if states}
 
     @property
     def judged(self) -> dict[str, Correction]:
@@ -137,10 +137,10 @@ class Corrections:
         place = os.path.abspath(path)
         for c in self._of(self.key_of(content)):
             if not os.path.lexists(self.path.parent / c.path):
-                there = Path(os.path.relpath(place, self.path.parent)).as_posix()
+                relative = Path(os.path.relpath(place, self.path.parent)).as_posix()
                 with suppress(OSError, MvemoError), self._lock:
                     self._begin(c.clip_id, None)
-                    self._change([{"clip_id": c.clip_id, "date": utc_now(), "moved": there}])
+                    self._change([{"clip_id": c.clip_id, "date": utc_now(), "moved": relative}])
         for c in () if content in self._keys else self.current.values():
             if os.path.abspath(self.path.parent / c.path) == place and c.content != content:
                 with suppress(OSError, MvemoError), self._lock:
@@ -151,8 +151,8 @@ class Corrections:
     def etag(self, clip_id: str) -> str:
         """Return the version of a clip's correction in this library."""
         for c in self._of(clip_id):
-            said = repr((c.label, c.comment, c.unsure, c.annotator, c.date))
-            return f"{self.library}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+            state = repr((c.label, c.comment, c.unsure, c.annotator, c.date))
+            return f"{self.library}-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
         return f"{self.library}-none"
 
     def _of(self, clip_id: str) -> list[Correction]:
@@ -331,9 +331,11 @@ class Corrections:
     def _edits(self, found: Mapping[str, Correction]) -> list[Entry]:
         """Return the changes from the corrections in force to those of a manifest."""
         former = self.judged
-        gone = [{"clip_id": n, "date": utc_now(), "gone": True} for n in former if n not in found]
+        removed = [
+            {"clip_id": n, "date": utc_now(), "gone": True} for n in former if n not in found
+        ]
         return [
-            *gone,
+            *removed,
             *(entry_of(each) for name, each in found.items() if each != former.get(name)),
         ]
 

@@ -87,7 +87,7 @@ class JobWorker:
 
     @property
     def models(self) -> dict[str, Path]:
-        """Folders of the models by name: the given one, then those that were learned."""
+        """Folders of the models by name: the given one, then the learned ones."""
         learned = sorted((self.library.work / "models").glob(f"*/{MODEL}"))
         return {self.base.name: self.base, **{file.parent.name: file.parent for file in learned}}
 
@@ -220,7 +220,7 @@ class JobWorker:
         return self._maker
 
     def _scan(self, job: Job) -> int:
-        """List the clips of a folder; queue those that have no prediction: return their number."""
+        """List the clips of a folder; queue clips without a prediction, and return their number."""
         self.library.add_folder(Path(job.name))
         self.library.look_again()
         predicting = [j for j in [*self.jobs.values()] if j.is_alive and j.kind == "predict"]

@@ -123,7 +123,11 @@ def test_exchange_of_ratings_in_groups_is_scipys_permutation_test(n_groups):
     one = FoldedOutputs(task_of("regression"), y, groups.tolist(), folds, 1, outputs)
     losses = [np.bincount(groups, np.square(y - outputs[name])[:, 0]) for name in "ab"]
     test = stats.permutation_test(
-        (losses[0] - losses[1],), np.mean, permutation_type="samples", n_resamples=20000, rng=1
+        (losses[0] - losses[1],),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=20000,
+        random_state=1,
     )
     assert exchange_test([one], "a", "b") == pytest.approx(test.pvalue, abs=0.02)
 

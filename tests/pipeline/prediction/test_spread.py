@@ -30,7 +30,8 @@ def folder(tmp_path_factory):
 def predicted(folder, *options, to):
     model = folder / "out" / "model"
     arguments = [folder / "songs", "--model", model, "--csv", folder / to, *options]
-    assert run("mvemo", "predict", *arguments) == 0
+    # A shard may have only the file that cannot be read.
+    assert run("mvemo", "predict", *arguments) in ((0, 2) if "--shard" in options else (0,))
     with open(folder / to, newline="") as file:
         rows = [*csv.DictReader(file)]
     return [{k: v for k, v in row.items() if k not in ("date", "seconds")} for row in rows]
