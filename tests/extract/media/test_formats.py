@@ -223,7 +223,8 @@ def test_whatever_a_decoder_raises_is_ours(tmp_path, monkeypatch, error, kind):
     [
         ("unkcodec.mkv", "codec is unknown"),
         ("f_index11.mp4", "codec is unknown"),
-        ("f_ts2.ts", "codec is unknown"),
+        # FFmpeg 8 finds the codec, but not all frames.
+        ("f_ts2.ts", "codec is unknown|cut off: only"),
         ("flac_unknown.flac", NO_VIDEO.reason),
         ("gap100h.mkv", "the sound's time stamps jump from 1.0 to 360000 s"),
         ("gap1e7.mkv", "the sound's time stamps jump from 1.0 to 10000000 s"),
@@ -234,7 +235,7 @@ def test_media_files_that_once_ended_a_run(shared_data, name, reason):
         told = list(problems(shared_data / "faults" / name).values())
     except BadMedia as error:
         told = [str(error)]
-    assert reason in "; ".join(told)
+    assert any(part in "; ".join(told) for part in reason.split("|"))
 
 
 def test_many_channels_are_read_a_block_at_a_time(tmp_path, monkeypatch):

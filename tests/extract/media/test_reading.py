@@ -334,8 +334,6 @@ def test_a_title_that_is_not_utf_8(tmp_path):
     path = write_media(tmp_path / "a.mkv", sound=sine(0.5, 16000), audio_codec="pcm_s16le")
     # The title is the name of the program that wrote the file.
     path.write_bytes(path.read_bytes().replace(b"Lavf", b"La\xe9\xff"))
-    with pytest.raises(UnicodeDecodeError):
-        av.open(str(path))
     assert decode(path, sizes=()).problems == {}
 
 
