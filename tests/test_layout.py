@@ -117,7 +117,7 @@ FLOORS = {
 MOST_LINES = {
     "manifests": 6810,
     "cache": 4700,
-    "extract": 12970,
+    "extract": 12980,
     "fuse": 16200,
     "pipeline": 11850,  # without the two rooms above it
     "pipeline/desk": 3650,

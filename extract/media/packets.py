@@ -47,7 +47,9 @@ MAX_PIXELS = 1 << 26
 # Number of pixels per picture above which two threads decode faster than one.
 _THREADED_PIXELS = 1280 * 720
 # Titles need not be valid UTF-8. Since version 19, PyAV reads metadata only when asked for it.
-_METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+_METADATA: dict[str, Any] = (
+    {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+)
 # Containers with an index that makes seeking exact.
 _INDEXED = ("mov", "matroska")
 # Seconds of the file that are decoded before a clip's start; at most so many packets of sound.

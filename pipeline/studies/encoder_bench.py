@@ -96,6 +96,7 @@ def bench(
       mvemo study bench musicnn effnet --sets pmemo/ --sets my.csv --out bench
     """
     from mvemo.extract.nets import add_encoders
+    from mvemo.extract.nets.parts.registry import check_name
     from mvemo.fuse.report import tables
     from mvemo.manifests import find_scheme
     from mvemo.manifests.files import replacing_together, write_json, write_text
@@ -103,6 +104,8 @@ def bench(
 
     entries = [entry for one in encoders for entry in shared.comma_separated(one)]
     names = add_encoders(entries)
+    for name in names:
+        check_name(name)
     if options["scheme"] != "quadrants":
         find_scheme(options["scheme"])
     loaded = [load_set(text) for text in sets]
