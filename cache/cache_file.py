@@ -163,7 +163,7 @@ class FilePool:
     """Pool of open files: the least recently used is closed; reopened ones must be unchanged."""
 
     def __init__(self, limit: int = 64) -> None:  # maximum number of open files
-        self.lock = RLock()
+        self.lock: Any = RLock()
         self._limit = limit
         self._files: OrderedDict[Path, Any] = OrderedDict()
         self._known: dict[Path, Stamp] = {}
@@ -204,11 +204,11 @@ class CacheFile:
 
     def __init__(self, path: Path, pool: FilePool, *, tolerant: bool = False) -> None:
         self.path = path
-        self.name = str(path)
+        self.name: str = str(path)
         self.lost: list[str] = []  # unreadable parts, if `tolerant`
         self._pool = pool
         self._tolerant = tolerant
-        self.schema = int(pool.get(path).attrs["schema"])
+        self.schema: int = int(pool.get(path).attrs["schema"])
         self.table: ClipTable = self.read("clip table", schema.read_table)
         self._groups: dict[str, str] = {}
         self._values: dict[str, tuple[Any, PlainArray]] = {}  # by digest, with their open file
@@ -220,7 +220,8 @@ class CacheFile:
                 found.append(header)
                 self._groups[header[1].digest] = group
         # By digest, oldest first, with `trained_on`.
-        self.specs = {spec.digest: spec for _, spec in sorted(found, key=lambda item: item[0])}
+        ordered = sorted(found, key=lambda item: item[0])
+        self.specs: dict[str, FeatureSpec] = {spec.digest: spec for _, spec in ordered}
 
     def _header(self, file: Any, group: str) -> tuple[int, FeatureSpec]:
         item = group_of(file["features"], group)

@@ -56,7 +56,7 @@ class Cache:
             self._places = rows_in(self.table, [file.table for file in self._files])
             union.refuse_rivals(self._files, path)
             #: Specs of all features by name and fold, with `trained_on`.
-            self.specs = tuple(union.merge_specs(self._files, self.table))
+            self.specs: tuple[FeatureSpec, ...] = tuple(union.merge_specs(self._files, self.table))
             self._specs = {(spec.name, spec.fold): spec for spec in self.specs}
             if sum(map(len, self._places)) > len(self.table):
                 for spec in self.specs:

@@ -52,7 +52,7 @@ class PartWriter:
         provenance: Mapping[str, Any] | None = None,
         limits: tuple[int, int, float] = LIMITS,
     ) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         check_table(table, str(self.path))
         self.table = table
         self.provenance: dict[str, Any] = dict(provenance or {})

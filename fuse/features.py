@@ -104,7 +104,7 @@ class DescriptorStatistics:
         specs = [next(s for s in store.specs if s.name == name) for name in descriptors]
         if len({spec.modality for spec in specs}) > 1:
             raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} must have the same modality")
-        self.spec = FeatureSpec(
+        self.spec: FeatureSpec = FeatureSpec(
             name=LLD,
             modality=specs[0].modality,
             kind="vector",
@@ -172,7 +172,8 @@ class Features:
     """The vector features of a store."""
 
     def __init__(self, store: FeatureStore, settings: FeatureSettings = PLAIN) -> None:
-        self.store, self._settings = store, settings
+        self.store: FeatureStore = store
+        self._settings = settings
         lld = settings.lld, settings.lld_statistics
         self._statistics = DescriptorStatistics(store, *lld) if settings.lld else None
         self.modality: dict[str, str] = {}
@@ -206,7 +207,7 @@ class Features:
                 )
         numbers = sum(self._variants[name][0].dim for name in self.modality if name != LLD)
         gib = 4 * len(store.table) * numbers / 2**30
-        self.streamed = gib > settings.memory
+        self.streamed: bool = gib > settings.memory
         if self.streamed and settings.within_groups:
             raise BadFeatures(
                 f"{store.path}: within_groups needs all features in memory ({gib:.3g} GiB): "

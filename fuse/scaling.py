@@ -42,7 +42,8 @@ class Rows:
     def __init__(
         self, shape: tuple[int, int], blocks: Callable[[], Iterator[tuple[Ints | slice, F32]]]
     ) -> None:
-        self.shape, self.blocks = shape, blocks
+        self.shape: tuple[int, int] = shape
+        self.blocks: Callable[[], Iterator[tuple[Ints | slice, F32]]] = blocks
 
     def map(self, change: Callable[[F32], F32]) -> Rows:
         """Return rows whose blocks are the results of `change`, which keeps their shape."""

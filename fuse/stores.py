@@ -34,9 +34,10 @@ class MemoryStore:
         vectors: Sequence[tuple[FeatureSpec, F32]],
         path: Path = Path("memory"),
     ) -> None:
-        self.path, self.table = path, table
+        self.path: Path = path
+        self.table: ClipTable = table
         # By name and fold, as in a cache.
-        self.specs = tuple(
+        self.specs: tuple[FeatureSpec, ...] = tuple(
             sorted((spec for spec, _ in vectors), key=lambda s: (s.name, s.fold or 0))
         )
         self.curves: Mapping[str, Mapping[str, list[float]]] = {}

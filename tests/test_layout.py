@@ -117,9 +117,9 @@ FLOORS = {
 MOST_LINES = {
     "manifests": 6810,
     "cache": 4700,
-    "extract": 12980,
+    "extract": 12990,
     "fuse": 16200,
-    "pipeline": 11850,  # without the two rooms above it
+    "pipeline": 11860,  # without the two rooms above it
     "pipeline/desk": 3650,
     "pipeline/studies": 3670,
 }

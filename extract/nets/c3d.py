@@ -84,7 +84,7 @@ class C3D(VideoNet):
     _mean: Tensor
 
     def build(self, width: float) -> int:
-        self.convolutions = nn.ModuleDict()
+        self.convolutions: nn.ModuleDict = nn.ModuleDict()
         last = 3
         for name, channels in CONVOLUTIONS:
             convolution = nn.Conv3d(last, scaled(channels, width), 3, padding=1)
@@ -94,8 +94,8 @@ class C3D(VideoNet):
         for name in POOLED:
             frames = frames if name == "conv1a" else max(frames // 2, 1)
             side = side // 2 + (name == "conv5b")
-        self.fc6 = nn.Linear(last * frames * side * side, scaled(1024, width))
-        self.fc7 = nn.Linear(self.fc6.out_features, scaled(512, width))
+        self.fc6: nn.Linear = nn.Linear(last * frames * side * side, scaled(1024, width))
+        self.fc7: nn.Linear = nn.Linear(self.fc6.out_features, scaled(512, width))
         layers: Any = (*self.convolutions.values(), self.fc6, self.fc7)
         for layer in layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -110,14 +110,14 @@ class EffNet(FrameNet, VideoNet):
 
     def build(self, width: float) -> int:
         last = scaled(STEM, width)
-        self.stem = _Layer(3, last, 3, stride=2)
-        self.blocks = nn.ModuleList()
+        self.stem: _Layer = _Layer(3, last, 3, stride=2)
+        self.blocks: nn.ModuleList = nn.ModuleList()
         for count, kernel, stride, expansion, channels in STAGES:
             outputs = scaled(channels, width)
             for i in range(count):
                 self.blocks.append(_Block(last, outputs, kernel, 1 if i else stride, expansion))
                 last = outputs
-        self.head = _Layer(last, scaled(HEAD, width), 1)
+        self.head: _Layer = _Layer(last, scaled(HEAD, width), 1)
         return 2 * scaled(HEAD, width)
 
     def prepare(self, raw: Tensor) -> Tensor:
@@ -171,7 +171,9 @@ class _Layer(NormedConvolution):
     ) -> None:
         super().__init__()
         groups = inputs if depthwise else 1
-        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        self.convolution: nn.Conv2d = nn.Conv2d(
+            inputs, outputs, kernel, stride, groups=groups, bias=False
+        )
         nn.init.kaiming_normal_(self.convolution.weight, mode="fan_out")
         self.norm = nn.BatchNorm2d(outputs, eps=EPSILON)
         self.activated = activated

@@ -79,7 +79,7 @@ class Unit(NormedConvolution):
         self.kernel, self.stride = (kernel,) * 3, (stride,) * 3
         # "SAME" padding is equal on both sides if the stride is 1.
         padding = kernel // 2 if stride == 1 else 0
-        self.conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
+        self.conv: nn.Conv3d = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
         self.norm = nn.BatchNorm3d(outputs, eps=EPSILON)
         # The scale stays 1, as published, but a scale in the file of a port is loaded.
@@ -100,14 +100,14 @@ class Inception(nn.Module):
     def __init__(self, inputs: int, outputs: tuple[int, ...]) -> None:
         super().__init__()
         a, b0, b1, c0, c1, d = outputs
-        self.Branch_0 = nn.Sequential(OrderedDict(Conv3d_0a_1x1=Unit(inputs, a, 1)))
-        self.Branch_1 = nn.Sequential(
+        self.Branch_0: nn.Sequential = nn.Sequential(OrderedDict(Conv3d_0a_1x1=Unit(inputs, a, 1)))
+        self.Branch_1: nn.Sequential = nn.Sequential(
             OrderedDict(Conv3d_0a_1x1=Unit(inputs, b0, 1), Conv3d_0b_3x3=Unit(b0, b1, 3))
         )
-        self.Branch_2 = nn.Sequential(
+        self.Branch_2: nn.Sequential = nn.Sequential(
             OrderedDict(Conv3d_0a_1x1=Unit(inputs, c0, 1), Conv3d_0b_3x3=Unit(c0, c1, 3))
         )
-        self.Branch_3 = nn.Sequential(OrderedDict(Conv3d_0b_1x1=Unit(inputs, d, 1)))
+        self.Branch_3: nn.Sequential = nn.Sequential(OrderedDict(Conv3d_0b_1x1=Unit(inputs, d, 1)))
         self.outputs = a + b1 + c1 + d
 
     def forward(self, x: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class I3D(VideoNet):
 
     def build(self, width: float) -> int:
         stem, last = scaled(64, width), scaled(192, width)
-        self.blocks = nn.ModuleDict(
+        self.blocks: nn.ModuleDict = nn.ModuleDict(
             {
                 "Conv3d_1a_7x7": Unit(3, stem, 7, 2),
                 "Conv3d_2b_1x1": Unit(stem, stem, 1),

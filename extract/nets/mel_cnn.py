@@ -26,12 +26,14 @@ class MelCNN(sequences.DescriptorNet):
     columns_option = "n_mels"
 
     def build(self, width: float) -> int:
-        self.input_norm = sequences.FrameNorm(self.n_bands, momentum=None)
+        self.input_norm: sequences.FrameNorm = sequences.FrameNorm(self.n_bands, momentum=None)
         channels = [1, *(cards.scaled(count, width) for count in CHANNELS)]
-        self.convolutions = nn.ModuleList(
+        self.convolutions: nn.ModuleList = nn.ModuleList(
             self.make_convolution(i, a, b) for i, (a, b) in enumerate(pairwise(channels))
         )
-        self.norms = nn.ModuleList(sequences.FrameNorm(count) for count in channels[1:])
+        self.norms: nn.ModuleList = nn.ModuleList(
+            sequences.FrameNorm(count) for count in channels[1:]
+        )
         self.hidden = self.make_hidden(channels[-1])
         return channels[-1]
 

@@ -49,14 +49,14 @@ class Music1D(WaveformNet):
 
     def build(self, width: float) -> int:
         channels = scaled(32, width)
-        self.convolutions = nn.ModuleList(
+        self.convolutions: nn.ModuleList = nn.ModuleList(
             nn.Conv1d(channels if i else 1, channels, 3, stride=2, padding=1)
             for i in range(N_BLOCKS)
         )
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.dropout: nn.Dropout = nn.Dropout(self.options.dropout)
         # PL20 has no dropout before the classifier.
         self.classifier_dropout = nn.Identity()
-        self.activation = Elu()
+        self.activation: Elu = Elu()
         return 2 * N_BLOCKS * channels
 
     @classmethod

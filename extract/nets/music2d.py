@@ -110,18 +110,18 @@ class Music2D(WaveformNet):
     options: Music2DOptions
 
     def build(self, width: float) -> int:
-        self.front_end = MelSpectrogram(FRONT_ENDS[self.options.front_end][0])
+        self.front_end: MelSpectrogram = MelSpectrogram(FRONT_ENDS[self.options.front_end][0])
         channels = scaled(32, width)
-        self.convolutions = nn.ModuleList(
+        self.convolutions: nn.ModuleList = nn.ModuleList(
             nn.Conv2d(channels if i else 1, channels, 3, padding=1) for i in range(len(POOLS))
         )
-        self.norms = nn.ModuleList(
+        self.norms: nn.ModuleList = nn.ModuleList(
             nn.InstanceNorm2d(channels, eps=EPSILON, affine=True)
             if self.options.norm == "clip"
             else nn.BatchNorm2d(channels, eps=EPSILON)
             for _ in POOLS
         )
-        self.activation = Elu() if self.options.activation == "elu" else nn.ReLU()
+        self.activation: nn.Module = Elu() if self.options.activation == "elu" else nn.ReLU()
         return len(POOLS) * channels
 
     @classmethod

@@ -131,25 +131,27 @@ class Musicnn(WaveformNet):
         self.register_buffer("filterbank", bank, persistent=False)
         timbres, rhythms = scaled(204, width), scaled(51, width)
         context, units = scaled(64, width), scaled(UNITS, width)
-        self.input_norm = nn.BatchNorm2d(1, eps=EPSILON)
+        self.input_norm: nn.BatchNorm2d = nn.BatchNorm2d(1, eps=EPSILON)
         # The next kernels also learn a scale and a shift. The gradient of the spectrogram,
         # needed only for these two numbers, would take a third of a training step.
         self.input_norm.requires_grad_(False)
-        self.timbral = nn.ModuleList(_Front(timbres, kernel) for kernel in TIMBRAL)
-        self.temporal = nn.ModuleList(_Front(rhythms, (frames, 1)) for frames in TEMPORAL)
+        self.timbral: nn.ModuleList = nn.ModuleList(_Front(timbres, kernel) for kernel in TIMBRAL)
+        self.temporal: nn.ModuleList = nn.ModuleList(
+            _Front(rhythms, (frames, 1)) for frames in TEMPORAL
+        )
         front = len(TIMBRAL) * timbres + len(TEMPORAL) * rhythms
-        self.context = nn.ModuleList(
+        self.context: nn.ModuleList = nn.ModuleList(
             nn.Conv1d(inputs, context, CONTEXT, padding=CONTEXT // 2)
             for inputs in (front, context, context)
         )
-        self.context_norms = nn.ModuleList(
+        self.context_norms: nn.ModuleList = nn.ModuleList(
             nn.BatchNorm1d(context, eps=EPSILON) for _ in self.context
         )
         pooled = 2 * (front + len(self.context) * context)
-        self.pooled_norm = nn.BatchNorm1d(pooled, eps=EPSILON)
-        self.dense = nn.Linear(pooled, units)
-        self.dense_norm = nn.BatchNorm1d(units, eps=EPSILON)
-        self.tags = nn.Linear(units, N_TAGS)
+        self.pooled_norm: nn.BatchNorm1d = nn.BatchNorm1d(pooled, eps=EPSILON)
+        self.dense: nn.Linear = nn.Linear(pooled, units)
+        self.dense_norm: nn.BatchNorm1d = nn.BatchNorm1d(units, eps=EPSILON)
+        self.tags: nn.Linear = nn.Linear(units, N_TAGS)
         self.dropout = self.classifier_dropout
         dims = {"units": units, "deviation": units, "front": pooled, "tags": N_TAGS}
         self.part_dims = [dims[name] for name in self.options.output_names]

@@ -81,19 +81,23 @@ class CRNN(sequences.DescriptorNet):
         self._widths = sequences.band_widths(self.options.spectrogram_dim, self.options.bands)
         bands = len(self._widths)
         half, hidden = scaled(CHANNELS // 2, width), scaled(HIDDEN, width)
-        self.spectrogram_norm = sequences.FrameNorm(bands, momentum=None)
+        self.spectrogram_norm: sequences.FrameNorm = sequences.FrameNorm(bands, momentum=None)
         along_time, along_frequency = (1, KERNEL), (KERNEL, 1)
         # C1 and C2 have no bias because a normalisation follows.
-        self.conv1_time = nn.Conv2d(1, half, along_time, padding="same", bias=False)
-        self.conv1_frequency = nn.Conv2d(1, half, along_frequency, padding="same", bias=False)
-        self.norm1 = sequences.FrameNorm(2 * half)
-        self.conv2 = nn.Conv2d(2 * half, 2 * half, 3, padding=1, bias=False)
-        self.norm2 = sequences.FrameNorm(2 * half)
-        self.spectrogram_lstm = nn.LSTM(
+        self.conv1_time: nn.Conv2d = nn.Conv2d(1, half, along_time, padding="same", bias=False)
+        self.conv1_frequency: nn.Conv2d = nn.Conv2d(
+            1, half, along_frequency, padding="same", bias=False
+        )
+        self.norm1: sequences.FrameNorm = sequences.FrameNorm(2 * half)
+        self.conv2: nn.Conv2d = nn.Conv2d(2 * half, 2 * half, 3, padding=1, bias=False)
+        self.norm2: sequences.FrameNorm = sequences.FrameNorm(2 * half)
+        self.spectrogram_lstm: nn.LSTM = nn.LSTM(
             2 * half * bands, hidden, batch_first=True, bidirectional=True
         )
-        self.lld_norm = sequences.FrameNorm(self.options.lld_dim, momentum=None)
-        self.lld_lstm = nn.LSTM(
+        self.lld_norm: sequences.FrameNorm = sequences.FrameNorm(
+            self.options.lld_dim, momentum=None
+        )
+        self.lld_lstm: nn.LSTM = nn.LSTM(
             self.options.lld_dim, hidden, num_layers=2, batch_first=True, bidirectional=True
         )
         return 4 * hidden
@@ -194,9 +198,11 @@ class RNN(sequences.DescriptorNet):
     def build(self, width: float) -> int:
         n_mfcc, layers = self.options.n_mfcc, self.options.layers
         hidden = scaled(HIDDEN, width)
-        self.input_norm = sequences.FrameNorm(n_mfcc, momentum=None)
+        self.input_norm: sequences.FrameNorm = sequences.FrameNorm(n_mfcc, momentum=None)
         dropout = self.options.dropout if layers > 1 else 0.0
-        self.gru = nn.GRU(n_mfcc, hidden, num_layers=layers, batch_first=True, dropout=dropout)
+        self.gru: nn.GRU = nn.GRU(
+            n_mfcc, hidden, num_layers=layers, batch_first=True, dropout=dropout
+        )
         return hidden
 
     def embed(self, x: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class Format:
     # Columns of the terminal's table between the file and the predictor.
     header: tuple[str, ...] = ("label", "confidence", "others")
     # Indices of the text columns in `header`, which are aligned on the left side.
-    text_columns = frozenset({0, 2})
+    text_columns: frozenset[int] = frozenset({0, 2})
 
     def __init__(self, model: FinalModel) -> None:
         self.model = model
@@ -191,7 +191,7 @@ class RatingFormat(Format):
     def __init__(self, model: FinalModel) -> None:
         super().__init__(model)
         # Valence and arousal also have a quadrant, with its probability.
-        self.quadrant = ["quadrant", "confidence"] * has_quadrants(model)
+        self.quadrant: list[str] = ["quadrant", "confidence"] * has_quadrants(model)
         self.header = (*self.quadrant, *model.classes)
         self.text_columns = frozenset({0} if self.quadrant else ())
 

@@ -110,7 +110,7 @@ class Drawing:
     def __init__(self, width: float, height: float) -> None:
         from matplotlib.figure import Figure
 
-        self.figure = Figure(figsize=(width, height), facecolor="none")
+        self.figure: Figure = Figure(figsize=(width, height), facecolor="none")
         self.ax = self.figure.add_subplot()
         self.ax.set_facecolor("none")
 

@@ -81,12 +81,12 @@ class Task(ABC):
     link: Link
     primary_metric: str
     baseline_name: str
-    primary_of_decisions = False  # True if the primary metric reads decisions, not outputs
-    needs_inner = False  # True if `fit_thresholds` needs inner predictions
-    fits_temperature = False  # True if a temperature can scale the probabilities
-    decides_songs = False  # True if the segments of a song can decide its class
+    primary_of_decisions: bool = False  # True if the primary metric reads decisions, not outputs
+    needs_inner: bool = False  # True if `fit_thresholds` needs inner predictions
+    fits_temperature: bool = False  # True if a temperature can scale the probabilities
+    decides_songs: bool = False  # True if the segments of a song can decide its class
     too_few = "(at least two are needed)"  # end of the message on too few clips
-    pooled_interval = False  # True if the primary interval is of pooled predictions
+    pooled_interval: bool = False  # True if the primary interval is of pooled predictions
     # Key in `ModelResult.intervals` of the primary metric's interval, and its description.
     primary_interval: tuple[str, str]
     field_score: tuple[str, str]  # score by which meta-analyses compare: key and title
@@ -102,7 +102,7 @@ class Task(ABC):
     findings: tuple[str, ...] = ()  # keys of `mvemo.fuse.report.findings.FINDINGS`
     figures: tuple[str, ...] = ()  # keys of `mvemo.fuse.report.figures`, in order
     averaged_over = ""  # suffix for a score that is a mean: ", mean over tags"
-    axis_from = 0.0  # usual start of the axis of the primary metric
+    axis_from: float = 0.0  # usual start of the axis of the primary metric
     baseline_words: str  # description of the baseline within a sentence
     baseline_scored = True  # False if other scores are meaningless for it
     ceiling_name = "one annotator"  # row of the scores that annotators' disagreement allows

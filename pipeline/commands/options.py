@@ -259,14 +259,14 @@ def _remember_format(context: click.Context, parameter: click.Parameter, name: s
         context.find_root().ensure_object(Verbosity).in_json = name == "json"
 
 
-set_option = option(
+set_option: Decorator = option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
     help="Override a setting; docs/settings.md lists all settings.",
 )
-model_option = option(
+model_option: Decorator = option(
     "--model",
     "model_name",
     metavar="NAME|FOLDER",
@@ -275,7 +275,7 @@ model_option = option(
 )
 
 
-backend_options = together(
+backend_options: Decorator = together(
     [
         option(
             "--backend",
@@ -307,15 +307,17 @@ def _device(context: click.Context, parameter: click.Parameter, name: str) -> st
     return check_device(name, "--device")
 
 
-device_option = option(
+device_option: Decorator = option(
     "--device",
     default="auto",
     metavar="auto|cpu|cuda|cuda:N|mps",
     callback=_device,
     help="Device on which the nets run.",
 )
-root_option = option("--root", type=PATH, help="Folder to which the manifest's paths are relative.")
-work_option = option(
+root_option: Decorator = option(
+    "--root", type=PATH, help="Folder to which the manifest's paths are relative."
+)
+work_option: Decorator = option(
     "--work",
     type=OUT_FOLDER,
     default=Path("work"),
@@ -357,7 +359,7 @@ def _column_names(
     return columns
 
 
-column_option = option(
+column_option: Decorator = option(
     "--column",
     "columns",
     multiple=True,
@@ -365,12 +367,12 @@ column_option = option(
     metavar="OURS=THEIRS",
     help="Name of a column in the table, such as clip_id=song. May be given several times.",
 )
-task_option = option(
+task_option: Decorator = option(
     "--task",
     type=click.Choice(["multiclass", "multilabel", "regression"]),
     help="Task, if the manifest has classes and ratings.  [default: the manifest's]",
 )
-strict_option = flag("--strict", "Exit with code 1 if clips failed.")
+strict_option: Decorator = flag("--strict", "Exit with code 1 if clips failed.")
 
 
 def _forget(context: click.Context, parameter: click.Parameter, value: bool) -> None:
@@ -380,7 +382,7 @@ def _forget(context: click.Context, parameter: click.Parameter, value: bool) -> 
         forget_contents()
 
 
-rehash_option = option(
+rehash_option: Decorator = option(
     "--rehash",
     is_flag=True,
     expose_value=False,
@@ -398,13 +400,13 @@ def _scale(context: click.Context, parameter: click.Parameter, value: str | None
         raise BadOption(f"--{error}") from None
 
 
-scale_option = option(
+scale_option: Decorator = option(
     "--scale",
     callback=_scale,
     metavar="LOW..HIGH",
     help="Rating scale of valence and arousal, such as 1..9.  [default: the manifest's]",
 )
-permute_option = flag(
+permute_option: Decorator = flag(
     "--permute-labels",
     "Shuffle the labels, to check that all scores are at chance.",
 )
@@ -423,7 +425,7 @@ class PermutingCommand(click.Command):
         return super().parse_args(ctx, full)
 
 
-draws_option = option(
+draws_option: Decorator = option(
     "--permute-labels",
     type=click.IntRange(min=0),
     default=0,
@@ -435,7 +437,7 @@ draws_option = option(
 
 
 # Output files of `mvemo.fuse.report.tables.write_paper`.
-paper_options = together(
+paper_options: Decorator = together(
     [
         option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),
         option("--markdown", type=OUT_FILE, help="Also write the table as Markdown."),
@@ -458,7 +460,7 @@ def table_style(options: Mapping[str, Any]) -> TableStyle:
     return TableStyle(comma_separated(columns or ""), label, caption)
 
 
-force_option = flag("--force", "Replace an existing file.")
+force_option: Decorator = flag("--force", "Replace an existing file.")
 
 
 def refuse_replacing(path: Path, force: bool) -> None:

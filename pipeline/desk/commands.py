@@ -107,7 +107,7 @@ def _default_model(source: Path, work: Path | None) -> Path:
     return pick_model(None, have_pictures(clips), task)
 
 
-mood_options = shared.together(
+mood_options: shared.Decorator = shared.together(
     [
         option(
             "--corrections", type=INPUT_FILE, help="Manifest of corrected labels, used instead."

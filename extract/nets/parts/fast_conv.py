@@ -266,7 +266,7 @@ class PointConvolution(nn.Module):
 
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
-        self.weight = nn.Parameter(convolution.weight.detach().flatten(1))
+        self.weight: nn.Parameter = nn.Parameter(convolution.weight.detach().flatten(1))
         self.bias = convolution.bias
 
     @staticmethod

@@ -130,7 +130,7 @@ class FrameNorm(nn.Module):
 
     def __init__(self, channels: int, *, momentum: float | None = 0.1) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(channels, momentum=momentum)
+        self.norm: nn.BatchNorm1d = nn.BatchNorm1d(channels, momentum=momentum)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Normalise (batch, channels, ..., frames); the padding becomes zero."""
