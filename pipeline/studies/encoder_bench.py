@@ -39,8 +39,7 @@ NOTES = (
     "The nested choice chooses an encoder inside the training folds: its score is of clips that "
     "had no part in the choice.",
     "Transfer: heads are trained on the first set. 'itself' is the score of heads of the tested "
-    "set, out of fold, and the loss is the difference in the primary metric. Recordings of both "
-    "sets are left out.",
+    "set, out of fold, and the loss is itself minus score. Recordings of both sets are left out.",
     "Seconds per clip include decoding for the first encoder of a set; decoded media are kept.",
 )
 TEMPLATE = Path(__file__).with_name("templates")
@@ -53,7 +52,7 @@ class BenchSet:
     name: str
     features: Path
     n_clips: int
-    seconds: dict[str, float]  # per clip, by encoder; empty for features of an earlier run
+    seconds: dict[str, float]  # per clip, by encoder
 
 
 @click.command(short_help="Compare encoders on several public data sets, and between them.")
@@ -148,9 +147,12 @@ def extract_set(
     """Embed the clips of a set with one encoder after the other, and measure the time."""
     import mvemo
     from mvemo.extract.nets import add_encoders
+    from mvemo.manifests.files import write_json
+    from mvemo.manifests.text_files import read_json
 
     folder = work / manifest.name
-    features, seconds = folder / "features.h5", dict[str, float]()
+    features, times = folder / "features.h5", folder / "seconds.json"
+    seconds: dict[str, float] = read_json(times) if times.exists() else {}
     known: set[str] = set()
     if features.exists():
         with mvemo.open_features(features) as cache:
@@ -175,6 +177,7 @@ def extract_set(
         took = (time.perf_counter() - start) / len(manifest)
         # The layers of an encoder are computed together.
         seconds |= dict.fromkeys(map(str, names), took)
+        write_json(times, seconds)
     return BenchSet(manifest.name, features, len(manifest), seconds)
 
 
@@ -218,11 +221,13 @@ def transfer_table(benched: Sequence[BenchSet], encoders: Sequence[str], scheme:
     from mvemo.fuse import EvaluationSettings
     from mvemo.fuse.report import tables
     from mvemo.fuse.stores import selected
+    from mvemo.fuse.tasks import TASKS
     from mvemo.fuse.transfer import transfer_all
     from mvemo.manifests import find_scheme
 
     mapped = scheme if scheme == "quadrants" else find_scheme(scheme).class_of
     settings = EvaluationSettings(lld=(), audit=False, kernel=False)
+    titles = {task.primary_metric: task.primary_title for task in TASKS.values()}
     rows: list[list[Any]] = []
     with ExitStack() as stack:
         caches = [stack.enter_context(open_cache(one.features)) for one in benched]
@@ -239,11 +244,14 @@ def transfer_table(benched: Sequence[BenchSet], encoders: Sequence[str], scheme:
                 except MvemoError as error:
                     tell_note(f"{benched[i].name} to {benched[j].name}: {error}")
                     break
-                (title, (score, itself)) = next(iter(found.others.items()))
-                rows.append([benched[i].name, benched[j].name, name, title, score, itself])
-                rows[-1] += [found.loss, *found.interval, found.n_test, found.n_shared]
+                title, others = next(iter(found.others.items()))
+                primary = titles[found.metric]
+                row = [benched[i].name, benched[j].name, name, primary, found.score, found.own]
+                row += [found.loss, *found.interval, title, *others, found.n_test, found.n_shared]
+                rows.append(row)
     columns: list[str | tables.Column] = ["trained on", "tested on", "encoder", "metric", "score"]
-    columns += ["itself", "loss", "low", "high", "clips", "shared"]
+    columns += ["itself", "loss", "low", "high", tables.Column("metric 2", tables.TEXT)]
+    columns += ["score 2", "itself 2", "clips", "shared"]
     return tables.table(columns, rows, left=4, name="transfer", title="From one set to another")
 
 
