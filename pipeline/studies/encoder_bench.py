@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +122,7 @@ def bench(
         write_json(new / "bench.json", record)
         write_text(new / "bench.html", page(listed, names, benched))
     tables.write_paper(
-        [table.with_intervals() for table in listed],
+        [*map(without_best, listed)],
         options["latex"],
         options["markdown"],
         shared.table_style(options),
@@ -255,13 +255,20 @@ def transfer_table(benched: Sequence[BenchSet], encoders: Sequence[str], scheme:
     return tables.table(columns, rows, left=4, name="transfer", title="From one set to another")
 
 
+def without_best(table: Table) -> Table:
+    """Return the table with intervals in cells; scores of several sets have no best one."""
+    folded = table.with_intervals()
+    rows = tuple(tuple(replace(cell, strong=False) for cell in row) for row in folded.rows)
+    return replace(folded, rows=rows)
+
+
 def page(listed: Sequence[Table], encoders: Sequence[str], sets: Sequence[BenchSet]) -> str:
     """Return the page of all tables."""
     from mvemo.fuse.report.text import page_templates
 
     template = page_templates(TEMPLATE).get_template("bench.html")
     return template.render(
-        tables=[table.with_intervals() for table in listed],
+        tables=[*map(without_best, listed)],
         notes=NOTES,
         encoders=[str(name) for name in encoders],
         sets=[one.name for one in sets],
