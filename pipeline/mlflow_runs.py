@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from mvemo.fuse.results import Results
 from mvemo.manifests.errors import BadOption
+from mvemo.pipeline.settings_files import dotted
 
 # Characters of names and longest values that MLflow takes.
 _FORBIDDEN = re.compile(r"[^\w\-. /:]")
@@ -36,7 +37,7 @@ def log_run(results: Results, settings: Mapping[str, Any], out: Path, tracking: 
         mlflow.set_tracking_uri(tracking)
         mlflow.set_experiment(results.name)
         with mlflow.start_run(run_name=out.name) as run:
-            flat = dict(_flat(settings))
+            flat = dict(dotted(settings))
             mlflow.log_params({key: str(value)[:LONGEST] for key, value in flat.items()})
             mlflow.log_metrics(_metrics(results))
             for file in ("report.html", "metrics.json", "predictions.csv"):
@@ -62,11 +63,3 @@ def _metrics(results: Results) -> dict[str, float]:
             if np.isfinite(value):
                 found[_FORBIDDEN.sub("-", f"{model.name}/{name}")] = float(value)
     return found
-
-
-def _flat(settings: Mapping[str, Any], front: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{front}{key}.")
-        else:
-            yield f"{front}{key}", value

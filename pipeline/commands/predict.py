@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,8 +147,8 @@ def predict(
 
     options["scheduler"] = common.scheduler_of(options)
     del options["backend"]
-    spread = [f"--{name} {options[name]}" for name in ("shard", "jobs", "scheduler")]
-    spread = [one for one, given in zip(spread, _is_spread(options), strict=True) if given]
+    unspread = {"shard": None, "jobs": 1, "scheduler": ""}
+    spread = [f"--{n} {options[n]}" for n, default in unspread.items() if options[n] != default]
     if spread and (timeline or plan or options["catalogue"] is not None):
         other = "--timeline" if timeline else "--plan" if plan else "--cache"
         raise BadOption(f"{spread[0]} cannot be combined with {other}: leave out one of them")
@@ -200,10 +200,6 @@ def predict(
     model, found = request.predict(asked, on_clip)
     shown["works"] = [Path(entry) / ".mvemo" for entry in inputs]
     return _show(model, found, shown, facts=asked.catalogue is not None)
-
-
-def _is_spread(options: Mapping[str, Any]) -> tuple[bool, bool, bool]:
-    return options["shard"] is not None, options["jobs"] > 1, bool(options["scheduler"])
 
 
 def _echo_line(model: FinalModel, prediction: ClipPrediction) -> None:

@@ -269,6 +269,8 @@ def page(listed: Sequence[Table], encoders: Sequence[str], sets: Sequence[BenchS
     template = page_templates(TEMPLATE).get_template("bench.html")
     return template.render(
         tables=[*map(without_best, listed)],
+        title="Encoders on data sets",
+        banners=(),
         notes=NOTES,
         encoders=[str(name) for name in encoders],
         sets=[one.name for one in sets],
