@@ -33,7 +33,7 @@ import soundfile
 import soxr
 import torch
 from bench_descriptors import opensmile_side
-from figures import Row, Stopwatch, bench_parser, finish, in_turns
+from figures import Row, Stopwatch, bench_parser, finish, in_turns, write_weights
 from threadpoolctl import threadpool_limits
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -82,16 +82,6 @@ def make_files(folder: Path, count: int, *, quick: bool) -> list[tuple[Path, np.
     lines = ["path", *(path.name for path, _ in files)]
     (folder / "clips.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return files
-
-
-def random_weights(folder: Path) -> list[str]:
-    """Write random weights of the profile's nets, and return the settings that name them."""
-    chosen = ["extract.fetch=false", "extract.folds=2"]
-    for name in load_settings("pretrained").extract.nets:
-        state = build_net(name, 1).state_dict()
-        np.savez(folder / f"{name}.npz", **{key: value.numpy() for key, value in state.items()})
-        chosen.append(f"nets.{name}.weights='{folder / name}.npz'")
-    return chosen
 
 
 class Catalogue:
@@ -280,7 +270,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = make_files(folder, count, quick=chosen.quick)
-        settings = load_settings("pretrained", random_weights(folder))
+        weights = write_weights(load_settings("pretrained").extract.nets, folder)
+        options = [f"nets.{name}.weights='{path}'" for name, path in weights.items()]
+        options += ["extract.fetch=false", "extract.folds=2"]
+        settings = load_settings("pretrained", options)
         catalogue, runs = Catalogue(), []
         for _ in range(rounds):
             catalogue.run(folder, settings)

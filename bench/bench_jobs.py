@@ -25,27 +25,15 @@ from functools import partial
 from itertools import count, repeat
 from pathlib import Path
 
-import numpy as np
-from figures import Row, bench_parser, finish, in_turns
+from figures import Row, bench_parser, finish, in_turns, write_weights
 
 from mvemo.cache import open_cache
-from mvemo.extract.nets import build_net
 from mvemo.extract.workers.pool import cores
 from mvemo.manifests import Manifest, read_manifest, write_manifest
 from mvemo.manifests.demo import make_demo
 
 NETS = ("i3d", "music2d")
 DESCRIPTORS = 'extract.descriptors=["mel","mfcc","contrast","chroma"]'
-
-
-def write_weights(folder: Path) -> list[str]:
-    """Options that let each net start from weights of its own."""
-    options = []
-    for name in NETS:
-        net = build_net(name, 6)
-        np.savez(folder / f"{name}.npz", **{k: v.numpy() for k, v in net.state_dict().items()})
-        options += ["--weights", f"{name}={folder / name}.npz"]
-    return options
 
 
 def stage_one(
@@ -105,7 +93,9 @@ def main() -> None:
         folder = Path(name)
         manifest = clips_of(chosen.manifest, n_clips, chosen.seconds, folder)
         write_manifest(manifest, folder / "bench.csv")
-        options = ["--root", str(manifest.root), *write_weights(folder)]
+        weights = write_weights(NETS, folder)
+        options = ["--root", str(manifest.root)]
+        options += [word for net in NETS for word in ("--weights", f"{net}={weights[net]}")]
 
         def side(name: str, jobs: int, core: int | None = None) -> Callable[[], None]:
             return lambda: stage_one(folder / "bench.csv", folder / name, jobs, options, core)

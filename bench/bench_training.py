@@ -17,8 +17,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -29,15 +29,19 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import Net, build_net
-from mvemo.extract.nets.parts.cards import AudioInput, SequenceInput
+from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.layers import Elu
+from mvemo.extract.nets.parts.sequences import empty_input
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import autocast, describe_device, keep_freed_memory, place
 from mvemo.extract.training.steps import TrainingJob
 from mvemo.extract.training.trainer import Trainer
+from mvemo.manifests.array_types import Ints
 from mvemo.pipeline.settings_files import load_settings
 
+Layout = Callable[[Net, torch.device], Net]
 N_CLASSES = 6
 N_TURNS = 4
 
@@ -54,16 +58,13 @@ class Repeated:
 
 
 def made_media(net: Net, n_clips: int, device: torch.device) -> Tensor:
-    """A batch as the net's `prepare` takes it."""
+    """A batch of random media as the net's `prepare` takes it."""
     generator = torch.Generator().manual_seed(0)
-    if isinstance(net.input, AudioInput):
-        raw = torch.randn(n_clips, net.input.samples, generator=generator) * 0.1
-    elif isinstance(net.input, SequenceInput):
-        raise SystemExit(f"{net.name} reads descriptors, which this bench does not make")
-    else:
-        shape = (n_clips, net.input.n_frames, net.input.size, net.input.size, 3)
-        raw = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    return raw.to(device)
+    empty = empty_input(net.input, "cpu", DescriptorSettings())
+    shape = (n_clips, *empty.shape[1:])
+    if empty.dtype == torch.uint8:
+        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).to(device)
+    return (torch.randn(shape, generator=generator) * 0.1).to(device)
 
 
 def timed(function: Callable[[], Any], n_clips: int, device: torch.device, seconds: float) -> float:
@@ -151,43 +152,72 @@ def plain_step(net: Net, raw: Tensor, target: Tensor, lr: float) -> Callable[[],
     return step
 
 
+@dataclass
+class Bench:
+    """One net's sides: how it is built, and what it trains on."""
+
+    plan: NetSettings
+    device: torch.device
+
+    @property
+    def batch(self) -> int:
+        return self.plan.train.batch_size
+
+    @cached_property
+    def labels(self) -> Ints:
+        return np.arange(self.batch) % N_CLASSES
+
+    @cached_property
+    def raw(self) -> Tensor:
+        return made_media(self.build(), self.batch, self.device)
+
+    def build(self) -> Net:
+        torch.manual_seed(0)
+        plan = self.plan
+        return build_net(plan.name, N_CLASSES, width=plan.width, **plan.options).to(self.device)
+
+    def trained(
+        self, precision: str, *, compiled: bool = False, layout: Layout = place
+    ) -> tuple[Callable[[], Any], int]:
+        """Return a function that trains on some batches as stage one does, and its clips."""
+        settings = replace(self.plan.train, epochs=1, iterations=0, patience=0)
+        job = TrainingJob(self.plan.name, self.labels, "multiclass", range(self.batch), (),
+                          settings, seed=0, precision=precision, compiled=compiled)  # fmt: skip
+        trainer = Trainer(layout(self.build(), self.device), Repeated(self.raw), job)
+        # Several steps between two looks at the device, as in an epoch.
+        groups = [list(range(self.batch))] * 4
+        return partial(trainer.train_batches, groups, 0), 4 * self.batch
+
+    def plain(self) -> tuple[Callable[[], Any], int]:
+        """Return the step as anybody would write it first, and its clips."""
+        target = torch.from_numpy(self.labels).to(self.device)
+        return plain_step(self.build(), self.raw, target, 1e-4), self.batch
+
+    def embedded(self, precision: str) -> tuple[Callable[[], Any], int]:
+        """Return a function that embeds a batch, and its clips."""
+        net = optimized(place(self.build(), self.device).eval(), precision)
+
+        @torch.inference_mode()
+        def embed() -> Tensor:
+            with autocast(self.device, precision):
+                return net.embed(net.prepare(self.raw)).float().cpu()
+
+        return embed, self.batch
+
+
 def bench_net(plan: NetSettings, chosen: argparse.Namespace, device: torch.device) -> list[Row]:
     """Print a net's line, and give its rows of the common table."""
-    batch = plan.train.batch_size
-    labels = np.arange(batch) % N_CLASSES
-
-    def fresh() -> Net:
-        torch.manual_seed(0)
-        return build_net(plan.name, N_CLASSES, width=plan.width, **plan.options).to(device)
-
-    net = place(fresh(), device)
-    raw = made_media(net, batch, device)
-    settings = replace(plan.train, epochs=1, iterations=0, patience=0)
-    job = TrainingJob(plan.name, labels, "multiclass", range(batch), (), settings, seed=0,
-                      precision=chosen.precision, compiled=chosen.compile)  # fmt: skip
-    trainer = Trainer(net, Repeated(raw), job)
-    # Several steps between two looks at the device, as in an epoch.
-    groups = [list(range(batch))] * 4
-    train = partial(trainer.train_batches, groups, 0)
+    bench = Bench(plan, device)
+    train, n_clips = bench.trained(chosen.precision, compiled=chosen.compile)
     # Before the other side has its memory, too.
     memory = peak_memory(train, device)
-    plain_train = plain_step(fresh(), raw, torch.from_numpy(labels).to(device), 1e-4)
-    training, plain = best_in_turns(
-        [(train, 4 * batch), (plain_train, batch)], device, chosen.seconds
-    )
-
-    @torch.inference_mode()
-    def embed() -> Tensor:
-        with autocast(device, chosen.precision):
-            return net.embed(net.prepare(raw)).float().cpu()
-
-    net.eval()
-    embedding = timed(embed, batch, device, chosen.seconds)
-    busy = seconds_at_work(train, device) * training / (4 * batch)
-    flops = flops_of(fresh(), raw[:2])
+    training, plain = best_in_turns([(train, n_clips), bench.plain()], device, chosen.seconds)
+    embedding = timed(*bench.embedded(chosen.precision), device, chosen.seconds)
+    busy = seconds_at_work(train, device) * training / n_clips
+    flops = flops_of(bench.build(), bench.raw[:2])
     share = training * flops / product_flops(device, chosen.precision, 1.0)
     print(
-        f"{plan.name:9} {batch:5d} {training:10.1f} {plain:10.1f} "
+        f"{plan.name:9} {bench.batch:5d} {training:10.1f} {plain:10.1f} "
         f"{training / plain:6.2f} {embedding:10.1f} {flops / 1e9:9.2f} "
         f"{100 * share:6.1f} {100 * busy:6.1f} {memory:7.2f}",
         flush=True,

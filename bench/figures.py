@@ -10,7 +10,7 @@ import platform
 import resource
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -163,6 +163,27 @@ def in_turns(sides: Sequence[Callable[[], object]], rounds: int = 3) -> list[tup
             spent = time.perf_counter() - started, processor_seconds() - cpu
             best[i] = min(best[i][0], spent[0]), min(best[i][1], spent[1])
     return best
+
+
+def write_weights(names: Iterable[str], folder: Path, known: Path | None = None) -> dict[str, Path]:
+    """Write weight files of nets: those in the folder `known`, or random ones, which cost as much.
+
+    Known ones may be float16, so that they can be carried.
+    """
+    import numpy as np
+
+    from mvemo.extract.nets import build_net
+
+    files = {}
+    for name in names:
+        files[name] = folder / f"{name}.npz"
+        if known is not None and (known / f"{name}.npz").is_file():
+            with np.load(known / f"{name}.npz") as saved:
+                values = {key: np.float32(saved[key]) for key in saved.files}
+        else:
+            values = {key: value.numpy() for key, value in build_net(name, 1).state_dict().items()}
+        np.savez(files[name], **values)
+    return files
 
 
 def processor_seconds() -> float:

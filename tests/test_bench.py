@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -94,6 +96,34 @@ def test_only_a_run_of_the_same_machine_and_sizes_is_compared(figures, tmp_path,
     benches = {"cache": {"seconds": 1.0, "rows": []}}
     kept.write_text(json.dumps({**facts, "processor": processor, "benches": benches}))
     assert bench.earlier_run(kept, facts) == (benches if known else {})
+
+
+# A machine that is lent for its GPU may have none of the media libraries.
+WITHOUT_MEDIA = """
+import runpy, sys
+for name in ("av", "librosa", "soundfile", "soxr"):
+    sys.modules[name] = None
+sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_a_day_on_a_gpu_runs_at_toy_size_without_media_libraries(tmp_path):
+    parts = ["profile", "train", "loader", "memory", "tune", "embed"]
+    # torch compiles with the system's compiler.
+    parts += ["compiled"] if shutil.which("g++") else []
+    command = [sys.executable, "-c", WITHOUT_MEDIA, str(BENCH / "gpu_day.py"), "--toy"]
+    command += ["--out", str(tmp_path), "--nets", "music1d,crnn", "--only", ",".join(parts)]
+    done = subprocess.run(command, check=False, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "gpu_day.json").read_text(encoding="utf-8"))
+    assert list(found["parts"]) == parts
+    assert all(part["rows"] and not part["error"] for part in found["parts"].values())
+    assert found["left out"] == []
+    page = (tmp_path / "gpu_day.html").read_text(encoding="utf-8")
+    assert all(f"<h2>{part}</h2>" in page for part in parts)
 
 
 CALIBRATIONS = sorted({*BENCH.glob("calibration/*.py")} - {*BENCH.glob("calibration/[_r]*.py")})

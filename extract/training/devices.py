@@ -64,6 +64,24 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+@contextmanager
+def reproducible_kernels(device: torch.device) -> Iterator[None]:
+    """Let cuDNN choose its kernels by shape alone, and multiply float32 values as they are.
+
+    Otherwise it may take TF32, which keeps 10 bits, and what was fastest at the first try.
+    """
+    if device.type == "cpu":  # its threads would restore each other's values
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32 = cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cudnn.benchmark = before
+
+
 def place(net: Net, device: torch.device) -> Net:
     """Move a net to its device, in the memory layout in which its convolutions are fast."""
     if net.modality == "video":

@@ -133,7 +133,11 @@ class _Embedder:
             torch.cuda.empty_cache()
 
     def _embed(self, raw: Tensor) -> Tensor:
-        with devices.autocast(self._device, self._precision):
+        # A float32 embedding has the same key on all devices and in all runs.
+        with (
+            devices.autocast(self._device, self._precision),
+            devices.reproducible_kernels(self._device),
+        ):
             raw = raw.to(self._device, non_blocking=True)
             if self._pieces:
                 return self._net.embed_pieces(raw).float()

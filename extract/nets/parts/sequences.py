@@ -4,6 +4,7 @@ Shorter clips of a batch are padded with NaN rows. The padding affects no layer 
 embedding of a clip is the same in any batch and with any padding.
 """
 
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -179,7 +180,10 @@ def last_states(layers: nn.LSTM | nn.GRU, x: Tensor, lengths: Tensor) -> Tensor:
     frames: Any = x
     if (lengths < x.shape[1]).any():
         frames = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-    _, state = layers(frames)
+    # Many processors have no LSTM of bf16.
+    float32 = torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else nullcontext()
+    with float32:
+        _, state = layers(frames.float() if x.dtype == torch.bfloat16 else frames)
     hidden = state[0] if isinstance(state, tuple) else state
     # (layers * directions, batch, hidden): the top layer's directions are last
     return torch.cat(list(hidden[-2:] if layers.bidirectional else hidden[-1:]), dim=1)

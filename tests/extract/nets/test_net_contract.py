@@ -206,3 +206,17 @@ BAD_OPTIONS = [
 def test_bad_options_are_refused(name, options, message):
     with pytest.raises(BadOption, match=message):
         build_net(name, 2, **options)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_step_in_bf16_has_finite_gradients(name):
+    # Many processors imitate bf16, and have none of its recurrent layers.
+    net = make(name).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = (
+            net(net.prepare(raw_of(net.input, COLUMNS.get(name, (0,))[0]))).float().square().sum()
+        )
+    loss.backward()
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    assert len(gradients) > 4
+    assert all(grad.isfinite().all() for grad in gradients)
