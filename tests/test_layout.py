@@ -117,7 +117,7 @@ FLOORS = {
 MOST_LINES = {
     "manifests": 6810,
     "cache": 4700,
-    "extract": 12990,
+    "extract": 13010,
     "fuse": 16200,
     "pipeline": 11840,  # without the two rooms above it
     "pipeline/desk": 3650,
