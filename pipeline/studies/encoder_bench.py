@@ -1,8 +1,8 @@
 """Command ``mvemo study bench``: every encoder on every data set, and from each set to the others.
 
-A set is a folder in the layout of a published data set, or a manifest. Encoders are not trained:
-heads over their features are cross-validated with whole groups, and the nested choice between
-the encoders is scored, too. Between sets, recordings that both have are left out.
+A set is a folder in the layout of a published data set, a manifest, or a file of features. Encoders
+are not trained: heads over their features are cross-validated with whole groups, and the nested
+choice between the encoders is scored, too. Between sets, recordings that both have are left out.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class BenchSet:
 
     name: str
     features: Path
-    n_clips: int
+    names: frozenset[str]  # of its features
     seconds: dict[str, float]  # per clip, by encoder
 
 
@@ -62,8 +62,8 @@ class BenchSet:
     multiple=True,
     required=True,
     metavar="[LAYOUT=]PATH",
-    help="Folder or manifest of a data set; LAYOUT is one of `mvemo manifest layouts`, if it is "
-    "not recognised.  [repeatable]",
+    help="Folder, manifest or feature file of a data set; LAYOUT is one of `mvemo manifest "
+    "layouts`, if it is not recognised.  [repeatable]",
 )
 @option("--out", type=shared.OUT_FOLDER, required=True, help="Folder for the tables and the page.")
 @option(
@@ -87,14 +87,14 @@ def bench(
     """Score every ENCODER on every data set, and train on each set to test on each other one.
 
     An encoder is the name of a net with public weights, hf:FOLDER, or a plug-in. A
-    data set is a folder that `mvemo manifest layouts` knows, a folder for each class, or a
-    manifest.
+    data set is a folder that `mvemo manifest layouts` knows, a folder for each class, a
+    manifest, or a file FEATURES.h5, whose features are scored where their names are given.
 
     \b
     Example:
       mvemo study bench musicnn effnet --sets pmemo/ --sets my.csv --out bench
     """
-    from mvemo.extract.nets import add_encoders
+    from mvemo.extract.nets import NETS, add_encoders
     from mvemo.extract.nets.parts.registry import check_name
     from mvemo.fuse.report import tables
     from mvemo.manifests import find_scheme
@@ -103,15 +103,24 @@ def bench(
 
     entries = [entry for one in encoders for entry in shared.comma_separated(one)]
     names = add_encoders(entries)
+    loaded = [load_set(text) for text in sets]
+    stored = {name for one in loaded if isinstance(one, BenchSet) for name in one.names}
+    nets = [entry for entry in entries if entry in NETS or entry not in stored]
     for name in names:
-        check_name(name)
+        if name not in stored:
+            check_name(name)
     if options["scheme"] != "quadrants":
         find_scheme(options["scheme"])
-    loaded = [load_set(text) for text in sets]
     if len({one.name for one in loaded}) < len(loaded):
         listing = ", ".join(one.name for one in loaded)
         raise BadOption(f"--sets: two sets have the same name: {listing}")
-    benched = [extract_set(one, entries, work, options["overrides"]) for one in loaded]
+    benched = [
+        one if isinstance(one, BenchSet) else extract_set(one, nets, work, options["overrides"])
+        for one in loaded
+    ]
+    present = {name for one in benched for name in one.names}
+    if present.isdisjoint(names):
+        raise BadOption(f"no set has {', '.join(names)}; it has {', '.join(sorted(present))}")
     scores = scores_table(benched, names, options["folds"])
     transfers = transfer_table(benched, names, options["scheme"])
     listed = [scores, *([transfers] if transfers.rows else [])]
@@ -131,20 +140,32 @@ def bench(
     click.echo(f"\npage: {out / 'bench.html'}")
 
 
-def load_set(text: str) -> Manifest:
-    """Return the clips of a path, or of LAYOUT=PATH."""
+def load_set(text: str) -> Manifest | BenchSet:
+    """Return the clips of PATH or LAYOUT=PATH, or the features of a file."""
     import mvemo
 
     layout, is_stated, path = text.partition("=")
+    if Path(text).suffix.lower() == ".h5":
+        return stored_set(Path(text), {})
     if not is_stated or Path(text).exists():
         return mvemo.load(shared.INPUT.convert(text, None, None))
     return mvemo.load(shared.INPUT.convert(path, None, None), layout=layout)
+
+
+def stored_set(features: Path, seconds: dict[str, float]) -> BenchSet:
+    """Return the set whose features a file holds."""
+    import mvemo
+
+    with mvemo.open_features(features) as cache:
+        return BenchSet(cache.table.name, features, frozenset(cache.names()), seconds)
 
 
 def extract_set(
     manifest: Manifest, entries: Sequence[str], work: Path, overrides: Sequence[str]
 ) -> BenchSet:
     """Embed the clips of a set with one encoder after the other, and measure the time."""
+    if not entries:
+        raise BadOption(f"{manifest.name}: has media, but no ENCODER is a net")
     import mvemo
     from mvemo.extract.nets import add_encoders
     from mvemo.manifests.files import write_json
@@ -153,10 +174,7 @@ def extract_set(
     folder = work / manifest.name
     features, times = folder / "features.h5", folder / "seconds.json"
     seconds: dict[str, float] = read_json(times) if times.exists() else {}
-    known: set[str] = set()
-    if features.exists():
-        with mvemo.open_features(features) as cache:
-            known = {spec.name for spec in cache.specs}
+    known = stored_set(features, {}).names if features.exists() else frozenset()
     for i, encoder in enumerate(entries):
         names = add_encoders([encoder])
         if known.issuperset(names):
@@ -178,7 +196,7 @@ def extract_set(
         # The layers of an encoder are computed together.
         seconds |= dict.fromkeys(map(str, names), took)
         write_json(times, seconds)
-    return BenchSet(manifest.name, features, len(manifest), seconds)
+    return replace(stored_set(features, seconds), name=manifest.name)
 
 
 def scores_table(benched: Sequence[BenchSet], encoders: Sequence[str], k: int) -> Table:
@@ -188,8 +206,10 @@ def scores_table(benched: Sequence[BenchSet], encoders: Sequence[str], k: int) -
 
     rows: list[list[Any]] = []
     for one in benched:
-        with mvemo.open_features(one.features) as cache:
-            present = [name for name in encoders if name in {spec.name for spec in cache.specs}]
+        present = [name for name in encoders if name in one.names]
+        if not present:
+            tell_note(f"{one.name}: has none of {', '.join(encoders)}")
+            continue
         results = mvemo.evaluate(
             one.features, folds=k, models=tuple(present), kernel=False, audit=False, lld=()
         )

@@ -3,9 +3,11 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 from stage_samples import run, tiny_demo
 
+from mvemo.cache import ClipTable, import_feature
 from mvemo.manifests import plugins
 
 ENCODERS = """
@@ -55,10 +57,10 @@ def call(tmp_path, monkeypatch):
     monkeypatch.setattr(plugins, "_FILES", {kind: {} for kind in plugins.KINDS})
     (tmp_path / "encoders.py").write_text(ENCODERS)
 
-    def bench(*options):
+    def bench(*options, encoders="rgb,red"):
         base = ["--plugin", tmp_path / "encoders.py", "--out", tmp_path / "out"]
         base += ["--work", tmp_path / "work", "--set", "extract.workers=1", "--folds", 2]
-        return run("mvemo", "study", "bench", "rgb,red", *base, *options)
+        return run("mvemo", "study", "bench", encoders, *base, *options)
 
     return bench
 
@@ -102,3 +104,28 @@ def test_sets_of_one_name_and_unknown_paths_are_refused(call, tmp_path, capsys):
     assert "two sets have the same name" in capsys.readouterr().err
     assert call("--sets", "emomv=nosuch") == 2
     assert "nosuch: no such file" in capsys.readouterr().err
+
+
+def test_feature_files_are_sets_and_their_features_encoders(call, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("here", "there"):
+        labels = np.arange(24) % 2
+        table = ClipTable(
+            name, "multiclass", ("happy", "sad"), tuple(f"{name}{i}" for i in range(24)),
+            tuple(f"{name}{i // 2}" for i in range(24)), labels, np.arange(24) // 12, 2,
+        )  # fmt: skip
+        values = rng.normal(size=(24, 4)) + 3 * labels[:, None]
+        import_feature(tmp_path / f"{name}.h5", "theirs", "audio", values, table=table)
+    stored = [word for name in ("here", "there") for word in ("--sets", tmp_path / f"{name}.h5")]
+    assert call(*stored) == 2
+    assert "theirs" in capsys.readouterr().err
+    assert call(*stored, encoders="theirs") == 0
+    scores = read(tmp_path / "out" / "bench-scores.csv")
+    assert [(row["set"], row["encoder"]) for row in scores] == [
+        ("here", "theirs"), ("there", "theirs"),
+    ]  # fmt: skip
+    assert all(float(row["score 2"]) > 0.9 for row in scores)
+    assert len(read(tmp_path / "out" / "bench-transfer.csv")) == 2
+    manifest = tiny_demo(tmp_path / "demo", clips_per_class=4).root / "manifest.csv"
+    assert call(*stored, "--sets", manifest, encoders="theirs") == 2
+    assert "no ENCODER is a net" in capsys.readouterr().err
