@@ -68,7 +68,7 @@ def test_sound_gives_the_hidden_states_of_each_clip_by_itself(kind, layer, encod
             outputs = model(inputs.input_values, output_hidden_states=True)
         states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
         expected.append(torch.cat([states[0].mean(0), states[0].std(0, correction=0)]).numpy())
-    np.testing.assert_allclose(embed(net, waves()), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(embed(net, waves()), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "vit", "dinov2"])
@@ -87,10 +87,10 @@ def test_pictures_give_the_tokens_of_each_frame(kind, layer, encoders):
     states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
     of_frames = states.mean(1) if kind == "siglip" else states[:, 0]
     expected = of_frames.reshape(2, 2, -1).mean(1).numpy()
-    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-5, atol=1e-5)
     with torch.inference_mode():
         pieces = net.pool_pieces(net.embed_pieces(raw[0][:, None])).numpy()
-    np.testing.assert_allclose(pieces, expected[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(pieces, expected[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 2])
@@ -103,7 +103,7 @@ def test_claps_tower_reads_its_own_spectrogram(layer, encoders):
     with torch.inference_mode():
         outputs = model.audio_model(inputs.input_features.float(), output_hidden_states=True)
     expected = outputs.pooler_output if layer < 0 else outputs.hidden_states[layer].mean((2, 3))
-    np.testing.assert_allclose(embed(net, waves()), expected.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(embed(net, waves()), expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 2, 3])
@@ -118,9 +118,9 @@ def test_the_spectrogram_transformer_gives_its_class_tokens(layer, encoders):
     entry = f"hf:{folder}" + f"@{layer}" * (layer >= 0)
     expected = outputs.pooler_output if layer < 0 else states[:, :2].mean(1)
     found = embed(make(entry), waves(16000))
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5)
     found = embed(make(entry, tokens="mean"), waves(16000))
-    np.testing.assert_allclose(found, states.mean(1).numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, states.mean(1).numpy(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 2, 3])
@@ -138,7 +138,7 @@ def test_whisper_gives_the_frames_of_the_sound(layer, encoders):
     net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0))
     assert not any("decoder" in name for name in net.state_dict())
     found = embed(net, waves(16000))
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5)
     with pytest.raises(BadOption, match=r"this encoder reads at most 1 s"):
         make(f"hf:{folder}", seconds=2.0)
 
@@ -156,7 +156,7 @@ def test_videomae_reads_the_frames_together(layer, encoders):
         outputs = model.videomae(inputs.pixel_values, output_hidden_states=True)
     states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
     expected = states.mean(1).numpy()
-    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_all_layers_are_the_layers_one_after_the_other(kind, pooling, encoders):
     if size:
         raw = torch.randint(0, 256, (2, size[0], size[1], size[1], 3), dtype=torch.uint8)
     expected = np.concatenate([embed(one, raw) for one in single], axis=1)
-    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_layers_of_several_sizes_are_not_one_feature(encoders):

@@ -156,7 +156,7 @@ def test_timm_gives_the_features_of_each_frame(tmp_path):
         frames = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
         features = model.forward_head(model.forward_features(frames), pre_logits=True)
     expected = features.reshape(2, 2, -1).mean(dim=1)
-    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-5, atol=1e-5)
     torch.save(dict([*model.state_dict().items()][:9]), tmp_path / "part.pt")
     with pytest.raises(BadWeights, match="does not contain all of test_vit"):
         net_of("timm:test_vit", tmp_path / "part.pt")
@@ -215,7 +215,7 @@ def test_torchaudio_gives_its_layers(layer, bundle, tmp_path):
         with torch.inference_mode():
             found = bundle(wave)[0] if layer < 0 else bundle.extract_features(wave)[0][layer - 1]
         expected.append(found[0].mean(dim=0).numpy())
-    np.testing.assert_allclose(embed(net, waves()), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(embed(net, waves()), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_an_unknown_bundle_or_layer_is_told(bundle):
