@@ -149,7 +149,9 @@ def predict(
     del options["backend"]
     unspread = {"shard": None, "jobs": 1, "scheduler": ""}
     spread = [f"--{n} {options[n]}" for n, default in unspread.items() if options[n] != default]
-    if spread and (timeline or plan or options["catalogue"] is not None):
+    # A shard would drop the clips of the others from the cache.
+    kept = options["shard"] is not None and options["catalogue"] is not None
+    if spread and (timeline or plan or kept):
         other = "--timeline" if timeline else "--plan" if plan else "--cache"
         raise BadOption(f"{spread[0]} cannot be combined with {other}: leave out one of them")
     if options["jobs"] > 1 and options["scheduler"]:

@@ -3,11 +3,14 @@
 If no clip is new, neither media nor nets are read, and PyTorch is not imported.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,12 +32,29 @@ from mvemo.pipeline.prediction.new_clips import (
 )
 from mvemo.pipeline.provenance import provenance
 
+if TYPE_CHECKING:
+    from mvemo.pipeline.prediction.embedding import BatchReader
+    from mvemo.pipeline.prediction.spread import SpreadReader
+
 NAME = "catalogue"
 # Names of the features that store the length of each clip, and when it was read.
 RECORD, READ = "clip", "read"
 # Stage of the failure of a clip that cannot be predicted; other stages name modalities.
 PREDICT = "predict"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def reader_of(
+    maker: FeatureMaker, *, one_by_one: bool = False, spread: tuple[int, str] | None = None
+) -> BatchReader | SpreadReader:
+    """Return the reader of new clips in this process, or in those of `spread`."""
+    if spread is not None:
+        from mvemo.pipeline.prediction.spread import SpreadReader
+
+        return SpreadReader(maker, *spread)
+    from mvemo.pipeline.prediction.embedding import BatchReader
+
+    return BatchReader(maker, one_by_one=one_by_one)
 
 
 class Catalogue:
@@ -50,9 +70,10 @@ class Catalogue:
         *,
         keep_absent: bool = False,
         one_by_one: bool = False,  # as of `BatchReader`
+        spread: tuple[int, str] | None = None,  # processes and scheduler of a `SpreadReader`
     ) -> None:
         self._path, self._maker, self._keep_absent = path, maker, keep_absent
-        self._one_by_one = one_by_one
+        self._one_by_one, self._spread = one_by_one, spread
         # Check that the file can be locked and written before the media are digested.
         with locked_cache(path):
             self._earlier, stored = _contents(path)
@@ -96,10 +117,8 @@ class Catalogue:
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
         reader = None
         if len(self._current(ids)) < len(clips):
-            from mvemo.pipeline.prediction.embedding import BatchReader
-
             warm_up(self._maker.folder, self._maker.options)
-            reader = BatchReader(self._maker, one_by_one=self._one_by_one)
+            reader = reader_of(self._maker, one_by_one=self._one_by_one, spread=self._spread)
             self._choose(reader.features, reader.window)
         elif self._names(clips, ids) == self._earlier:
             tell(f"{self._path}: 0 new, {len(ids)} kept, 0 removed")

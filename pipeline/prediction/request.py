@@ -66,16 +66,12 @@ def predict(
 
             clips = of_shard(clips, request.shard, folder)
         if not all(clip.problem for clip in clips):
-            if is_spread:
-                from mvemo.pipeline.prediction.spread import predict_spread
-
-                spread = request.jobs, request.scheduler
-                return predict_spread(folder, clips, settings, *spread, on_clip)
-            if later and request.catalogue is None:
+            if later and request.catalogue is None and not is_spread:
                 warm_up(folder, settings)
             from mvemo.pipeline.prediction.run import predict_files
 
-            return predict_files(folder, clips, settings, request.catalogue, on_clip)
+            spread = (request.jobs, request.scheduler) if is_spread else None
+            return predict_files(folder, clips, settings, request.catalogue, on_clip, spread)
         model, found = unreadable(folder, clips, settings)
     if on_clip is not None:
         for prediction in found:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.prediction import new_clips
-from mvemo.pipeline.prediction.catalogue import Catalogue
+from mvemo.pipeline.prediction.catalogue import Catalogue, reader_of
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import EmbeddedClip, PredictSettings
 from mvemo.pipeline.prediction.predictions import complete_features, predict_vectors
@@ -40,8 +40,12 @@ def predict_files(
     settings: PredictSettings,
     catalogue: Path | None = None,
     on_clip: Callable[[FinalModel, ClipPrediction], object] | None = None,
+    spread: tuple[int, str] | None = None,
 ) -> tuple[FinalModel, list[ClipPrediction]]:
-    """Predict clips, also from a `catalogue`; call `on_clip` with each finished prediction."""
+    """Predict clips, also from a `catalogue`; call `on_clip` with each finished prediction.
+
+    With `spread`, so many processes or the workers of a Dask scheduler read new clips.
+    """
     maker = FeatureMaker(folder, settings)
     predictions = {}
 
@@ -56,13 +60,8 @@ def predict_files(
     readable = {row: clip for row, clip in enumerate(clips) if not clip.problem}
     if readable:
         waiting: dict[int, EmbeddedClip] = {}
-        source: BatchReader | Catalogue
-        if catalogue is None:
-            from mvemo.pipeline.prediction.embedding import BatchReader
-
-            source = BatchReader(maker, one_by_one=on_clip is not None)
-        else:
-            source = Catalogue(catalogue, maker, one_by_one=on_clip is not None)
+        given: dict[str, Any] = {"one_by_one": on_clip is not None, "spread": spread}
+        source = Catalogue(catalogue, maker, **given) if catalogue else reader_of(maker, **given)
         with closing(source.read(readable)) as found:
             for batch in found:
                 if maker.model.within_groups:

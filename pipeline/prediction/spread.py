@@ -1,26 +1,26 @@
-"""Predictions of many clips by several processes or Dask workers, or of one shard of them."""
+"""New clips read by several processes or Dask workers, and the clips of a shard."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mvemo.extract.settings import RunSettings
-from mvemo.fuse.final.clip_prediction import ClipPrediction
-from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
+from mvemo.fuse.final.model import load_model
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.model_nets import fetch_model_weights
 from mvemo.pipeline.models.boxed import boxed_names, model_folder
-from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, warm_up
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker
+from mvemo.pipeline.prediction.new_clips import EmbeddedClip, NewClip, PredictSettings, warm_up
 from mvemo.pipeline.stage_one import backends
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from mvemo.pipeline.prediction.embedding import BatchReader
     from mvemo.pipeline.stage_one.division import Shard
 
 # Clips of a task: enough to fill batches, and few enough that processes end together.
@@ -28,8 +28,8 @@ TASK_CLIPS = 32
 
 
 @dataclass(frozen=True)
-class PredictTask:
-    """Clips that one process predicts."""
+class EmbedTask:
+    """Clips that one process embeds."""
 
     model: str  # name or folder; a name is found on other machines, too
     clips: tuple[NewClip, ...]
@@ -40,13 +40,76 @@ class PredictTask:
         """Return the first and the last clip."""
         return f"clips {self.clips[0].file} to {self.clips[-1].file}"
 
-    def run(self, note: backends.Note) -> list[ClipPrediction]:
-        """Predict the clips."""
-        from mvemo.pipeline.prediction.run import predict_files
-
+    def run(self, note: backends.Note) -> tuple[list[EmbeddedClip], dict[str, str]]:
+        """Return the clips in order, and why some features of the model are unavailable."""
         folder = model_folder(self.model)
         warm_up(folder, self.settings)
-        return predict_files(folder, self.clips, self.settings)[1]
+        from mvemo.pipeline.prediction.embedding import BatchReader
+
+        maker = FeatureMaker(folder, self.settings)
+        batches = BatchReader(maker).read(dict(enumerate(self.clips)))
+        return [clip for batch in batches for _, clip in batch], maker.unavailable
+
+
+class SpreadReader:
+    """Reader of new clips, as `BatchReader`, by `jobs` processes or a Dask scheduler's workers."""
+
+    def __init__(self, maker: FeatureMaker, jobs: int, scheduler: str) -> None:
+        self._maker, self._jobs, self._scheduler = maker, jobs, scheduler
+
+    @cached_property
+    def _reader(self) -> BatchReader:
+        from mvemo.pipeline.prediction.embedding import BatchReader
+
+        return BatchReader(self._maker)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Return the names of the features that are computed."""
+        return self._reader.features
+
+    @property
+    def window(self) -> float:
+        """Return the length of a window in seconds."""
+        return self._reader.window
+
+    def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
+        """Yield batches of (key, clip), in the order in which they are done."""
+        folder, settings = self._maker.folder, self._maker.options
+        if not self._scheduler:
+            # Once here, not in every process.
+            fetch_model_weights(folder, settings.modalities, but=settings.weights)
+        name = folder.name if folder.name in boxed_names() else str(folder.resolve())
+        rows = list(clips)
+        placed = [replace(clips[row], path=clips[row].path.absolute()) for row in rows]
+        with self._backend(placed) as backend, Progress("clips", len(rows)) as bar:
+            size = max(1, min(TASK_CLIPS, ceil(len(rows) / backend.processes)))
+            starts = range(0, len(rows), size)
+            tasks = [EmbedTask(name, tuple(placed[i : i + size]), settings) for i in starts]
+            rows_of = {id(task): rows[i : i + size] for task, i in zip(tasks, starts, strict=True)}
+            for task, result in backend.do(tasks, lambda count: None):
+                if isinstance(result, Exception):
+                    raise result
+                embedded, unavailable = result
+                self._maker.unavailable.update(unavailable)
+                bar.step(len(embedded), failed=sum(not clip.vectors for clip in embedded))
+                # Clips keep the names that were given.
+                yield [
+                    (row, replace(clip, clip=clips[row]))
+                    for row, clip in zip(rows_of[id(task)], embedded, strict=True)
+                ]
+
+    @contextmanager
+    def _backend(self, clips: Sequence[NewClip]) -> Iterator[backends.Backend]:
+        folder, settings = self._maker.folder, self._maker.options
+        if not self._scheduler:
+            run = RunSettings(protocol="frozen", device=settings.device)
+            yield backends.local_backend(run, min(self._jobs, len(clips)))
+            return
+        folders = {clip.path.parent for clip in clips}
+        folders |= set() if folder.name in boxed_names() else {folder.resolve()}
+        with backends.dask_backend(self._scheduler, sorted(folders)) as backend:
+            yield backend
 
 
 def of_shard(clips: Sequence[NewClip], shard: Shard, folder: Path) -> list[NewClip]:
@@ -57,60 +120,3 @@ def of_shard(clips: Sequence[NewClip], shard: Shard, folder: Path) -> list[NewCl
     whole = load_model(folder).within_groups
     rows = shard.rows([str(clip.path.parent) if whole else clip.file for clip in clips])
     return [clips[row] for row in rows]
-
-
-def predict_spread(
-    folder: Path,
-    clips: Sequence[NewClip],
-    settings: PredictSettings,
-    jobs: int,
-    scheduler: str,
-    on_clip: Callable[[FinalModel, ClipPrediction], object] | None = None,
-) -> tuple[FinalModel, list[ClipPrediction]]:
-    """Predict clips in `jobs` processes, or on the workers of a Dask scheduler."""
-    model = with_coverage(load_model(folder), settings.coverage)
-    if not scheduler:
-        # Once here, not in every process.
-        fetch_model_weights(folder, settings.modalities, but=settings.weights)
-    name = folder.name if folder.name in boxed_names() else str(folder.resolve())
-    clips = [replace(clip, path=clip.path.absolute()) for clip in clips]
-    predictions: dict[int, ClipPrediction] = {}
-    with _backend(clips, folder, settings, jobs, scheduler) as backend:
-        parts = _parts(clips, model, backend.processes)
-        tasks = [PredictTask(name, tuple(clips[row] for row in rows), settings) for rows in parts]
-        rows_of = {id(task): rows for task, rows in zip(tasks, parts, strict=True)}
-        with Progress("clips", len(clips)) as bar:
-            for task, result in backend.do(tasks, lambda count: None):
-                if isinstance(result, Exception):
-                    raise result
-                predictions |= zip(rows_of[id(task)], result, strict=True)
-                if on_clip is not None:
-                    for prediction in result:
-                        on_clip(model, prediction)
-                bar.step(len(result))
-    return model, [predictions[row] for row in range(len(clips))]
-
-
-def _parts(clips: Sequence[NewClip], model: FinalModel, processes: int) -> list[list[int]]:
-    """Divide the rows of clips into tasks; some models need the clips of a folder together."""
-    if model.within_groups:
-        folders: dict[Path, list[int]] = {}
-        for row, clip in enumerate(clips):
-            folders.setdefault(clip.path.parent, []).append(row)
-        return [*folders.values()]
-    rows, size = [*range(len(clips))], max(1, min(TASK_CLIPS, ceil(len(clips) / processes)))
-    return [rows[i : i + size] for i in range(0, len(rows), size)]
-
-
-@contextmanager
-def _backend(
-    clips: Sequence[NewClip], folder: Path, settings: PredictSettings, jobs: int, scheduler: str
-) -> Iterator[backends.Backend]:
-    if not scheduler:
-        run = RunSettings(protocol="frozen", device=settings.device)
-        yield backends.local_backend(run, min(jobs, len(clips)))
-        return
-    folders = {clip.path.parent for clip in clips if not clip.problem}
-    folders |= set() if folder.name in boxed_names() else {folder.resolve()}
-    with backends.dask_backend(scheduler, sorted(folders)) as backend:
-        yield backend

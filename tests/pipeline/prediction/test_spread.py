@@ -46,6 +46,22 @@ def test_processes_give_the_same_table(folder, expected):
     assert predicted(folder, "--jobs", 2, to="jobs.csv") == expected
 
 
+def test_processes_fill_a_catalogue_that_the_next_run_reads(folder, capsys):
+    expected = predicted(folder, "--cache", folder / "one.h5", to="one-kept.csv")
+    capsys.readouterr()
+    kept = ["--cache", folder / "songs.h5"]
+    assert predicted(folder, "--jobs", 2, *kept, to="first.csv") == expected
+    assert "5 new, 0 kept" in capsys.readouterr().err
+    (folder / "songs" / "1" / "new.wav").write_bytes((folder / "songs/1/1.wav").read_bytes()[:-800])
+    try:
+        again = predicted(folder, "--jobs", 2, *kept, to="second.csv")
+    finally:
+        (folder / "songs" / "1" / "new.wav").unlink()
+    assert "1 new, 5 kept" in capsys.readouterr().err
+    assert [row for row in again if not row["path"].endswith("new.wav")] == expected
+    assert predicted(folder, *kept, to="third.csv") == expected
+
+
 def test_shards_together_give_the_same_rows(folder, expected):
     rows = []
     for i in (1, 2):
@@ -68,6 +84,7 @@ def test_dask_gives_the_same_table(folder, expected):
     [
         (["--jobs", 2, "--timeline"], "--jobs 2 cannot be combined with --timeline"),
         (["--shard", "1/2", "--plan"], "--shard 1/2 cannot be combined with --plan"),
+        (["--shard", "1/2", "--cache", "x.h5"], "--shard 1/2 cannot be combined with --cache"),
         (["--shard", "3/2"], "--shard 3/2: expected 1/2 to 2/2"),
         (["--scheduler", "tcp://x:1"], "must be given together: add --backend dask"),
     ],
@@ -77,13 +94,11 @@ def test_options_that_do_not_fit_are_refused(folder, capsys, options, problem):
     assert problem in capsys.readouterr().err
 
 
-def test_a_folder_stays_whole_if_the_model_compares_its_clips(folder, monkeypatch):
+def test_a_shard_has_whole_folders_if_the_model_compares_their_clips(folder, monkeypatch):
     model = load_model(folder / "out" / "model")
     model.facts["within_groups"] = True
     monkeypatch.setattr(spread, "load_model", lambda folder: model)
     clips = [NewClip(f"{i}", folder / f"{i % 3}" / f"{i}.wav") for i in range(12)]
-    parts = spread._parts(clips, model, 2)
-    assert sorted(map(sorted, parts)) == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
     shards = [spread.of_shard(clips, Shard(i, 2), folder) for i in (1, 2)]
     assert sorted(clip.file for shard in shards for clip in shard) == sorted(c.file for c in clips)
     folders = [{clip.path.parent for clip in shard} for shard in shards]
