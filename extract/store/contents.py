@@ -6,7 +6,8 @@ folder by place, inode, size and time of modification.
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from mvemo.manifests.files import Stamp, stamp_of
 _DIGEST = "mvemo.extract.media.content:file_digest"
 # Change the name of the table when a file would get another digest.
 _TABLE = "packets_1"
+# Number of files that one query looks up.
+AT_ONCE = 500
 
 
 def data_folder() -> Path:
@@ -32,7 +35,15 @@ def data_folder() -> Path:
 
 def place_of(path: Path) -> Path:
     """Return the absolute path of a file, equal for all spellings such as ``x/../y``."""
-    return Path(os.path.realpath(path.parent), path.name)
+    return Path(real_path(path, {}))
+
+
+def real_path(path: Path, folders: dict[str, str]) -> str:
+    """Return `place_of` of one of many files; `folders` keeps the real paths of their folders."""
+    parent, name = os.path.split(path)
+    if parent not in folders:
+        folders[parent] = os.path.realpath(parent)
+    return os.path.join(folders[parent], name)
 
 
 @dataclass(frozen=True)
@@ -59,15 +70,31 @@ class KnownContents:
 
     def find(self, path: Path, stamp: Stamp) -> str:
         """Return the digest of an unchanged or renamed file, or ''."""
+        return self.find_all([(path, stamp)])[0]
+
+    def find_all(self, files: Sequence[tuple[Path, Stamp]]) -> list[str]:
+        """Return `find` for each path with its stamp."""
+        found: defaultdict[str, dict[bytes, str]] = defaultdict(dict)
+        stamps, folders = [_text(stamp) for _, stamp in files], dict[str, str]()
         with suppress(sqlite3.Error):
-            query = f"SELECT path, digest FROM {_TABLE} WHERE stamp = ?"
-            found: dict[bytes, str] = dict(self._db.execute(query, (_text(stamp),)).fetchall())
-            place = _place(path)
-            if place in found:
-                return found[place]
-            # Some file systems give an inode's number to another file later: a file was renamed
-            # only if its old path is gone.
-            for old, digest in found.items():
+            for first in range(0, len(stamps), AT_ONCE):
+                part = stamps[first : first + AT_ONCE]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT stamp, path, digest FROM {_TABLE} WHERE stamp IN ({marks})"
+                for stamp, place, digest in self._db.execute(query, part):
+                    found[stamp][place] = digest
+        digests = []
+        for (path, stamp), text in zip(files, stamps, strict=True):
+            known = found.get(text, {})
+            digest = known.get(os.fsencode(real_path(path, folders)), "")
+            digests.append(digest or self._renamed(path, stamp, known))
+        return digests
+
+    def _renamed(self, path: Path, stamp: Stamp, known: Mapping[bytes, str]) -> str:
+        """Return the digest of a file of this stamp whose old path is gone, or ''."""
+        # Some file systems give an inode's number to another file later.
+        with suppress(sqlite3.Error):
+            for old, digest in known.items():
                 if not os.path.lexists(old):
                     self._db.execute(f"DELETE FROM {_TABLE} WHERE path = ?", (old,))
                     self.put(path, stamp, digest)
@@ -110,17 +137,21 @@ def contents_of(
     Files that changed are read in worker processes, because they may be damaged or malicious.
     """
     found: dict[int, Content] = {}
+    stamps: dict[int, Stamp] = {}
+    for i, path in enumerate(paths):
+        try:
+            stamps[i] = stamp_of(path)
+        except FileNotFoundError:
+            found[i] = Content(reason=f"{path}: file not found")
+        except (OSError, ValueError) as error:
+            found[i] = Content(reason=f"{path}: cannot be read: {_cause(error)}")
     with closing(KnownContents()) as known:
-        for i, path in enumerate(paths):
-            try:
-                stamp = stamp_of(path)
-                found[i] = Content(known.find(path, stamp), stamp)
-            except FileNotFoundError:
-                found[i] = Content(reason=f"{path}: file not found")
-            except (OSError, ValueError) as error:
-                found[i] = Content(reason=f"{path}: cannot be read: {_cause(error)}")
-            if found[i].digest or found[i].reason:
-                on_file(bool(found[i].reason))
+        digests = known.find_all([(paths[i], stamp) for i, stamp in stamps.items()])
+        for (i, stamp), digest in zip(stamps.items(), digests, strict=True):
+            found[i] = Content(digest, stamp)
+        for content in found.values():
+            if content.digest or content.reason:
+                on_file(bool(content.reason))
         changed = [i for i in found if not (found[i].digest or found[i].reason)]
         for n, digest in read_each(_DIGEST, [(paths[i], {}) for i in changed]):
             i, path = changed[n], paths[changed[n]]
@@ -155,7 +186,7 @@ def _cause(error: Exception) -> str:
 
 
 def _place(path: Path) -> bytes:
-    return os.fsencode(place_of(path))
+    return os.fsencode(real_path(path, {}))
 
 
 def _text(stamp: Stamp) -> str:

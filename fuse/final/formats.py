@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import cache
 from itertools import compress
 from typing import Any
 
@@ -313,17 +314,25 @@ def quadrant_of(
 
     The errors of left-out clips, of this `covariance`, are taken as normally distributed.
     """
-    from scipy.special import ndtr, ndtri  # a slow import, which a wrong path need not wait for
+    from scipy.special import ndtr  # a slow import, which a wrong path need not wait for
 
     away = outputs[at] - centre
     side = np.where(away >= 0, 1.0, -1.0)
     s = np.sqrt(np.diag(covariance)) + 1e-9
     rho = np.clip(covariance[0][1] / np.prod(s) * np.prod(side), -0.999, 0.999)
     # Both errors, turned to the side of the prediction: valence in steps of equal probability.
-    valence = ndtri((np.arange(500) + 0.5) / 500)
+    valence = _normal_steps()
     arousal = ndtr((abs(away[1]) / s[1] + rho * valence) / np.sqrt(1 - rho**2))
     proba = np.mean(arousal * (abs(away[0]) / s[0] + valence >= 0))
     return QUADRANTS[[[2, 1], [3, 0]][int(side[0] > 0)][int(side[1] > 0)]], float(proba)
+
+
+@cache
+def _normal_steps() -> F64:
+    """Return 500 values of a standard normal variable, in steps of equal probability."""
+    from scipy.special import ndtri
+
+    return np.asarray(ndtri((np.arange(500) + 0.5) / 500))
 
 
 def relative_columns(record: Record) -> Record:

@@ -8,6 +8,7 @@ two models, is refused.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +170,16 @@ class FinalModel:
 
     def trained_on(self, content: str, start: float, duration: float | None) -> bool:
         """Return True if the heads were fitted on this time range of a file with this digest."""
-        digests = [stored_as(spec)[1] for spec in self.specs]
-        keys = short_keys(row_key(d, content, start, duration).encode() for d in digests)
-        return bool(np.isin(keys, self.training_keys).any())
+        keys = (row_key(d, content, start, duration) for d in self._digests)
+        return any(int(key[:16], 16) in self._trained for key in keys)
+
+    @cached_property
+    def _digests(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(stored_as(spec)[1] for spec in self.specs))
+
+    @cached_property
+    def _trained(self) -> frozenset[int]:
+        return frozenset(self.training_keys.tolist())
 
 
 def stored_as(spec: FeatureSpec) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,9 +80,15 @@ class Reference:
 
     def squares(self, places: F32) -> F64:
         """Return mean squared differences to the clips of the reference, float64 (clips, clips)."""
-        new, old = (values.astype(np.float64) for values in (places, self.places))
-        sums = np.square(new).sum(axis=1)[:, None] + np.square(old).sum(axis=1)
+        new, (old, norms) = places.astype(np.float64), self._exact
+        sums = np.square(new).sum(axis=1)[:, None] + norms
         return np.asarray((sums - 2 * new @ old.T) * (STEP**2 / new.shape[1]))
+
+    @cached_property
+    def _exact(self) -> tuple[F64, F64]:
+        """Places and their squared norms, in float64."""
+        places = self.places.astype(np.float64)
+        return places, np.square(places).sum(axis=1)
 
 
 def distances(

@@ -15,7 +15,7 @@ import numpy as np
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media import isolated
 from mvemo.extract.media.isolated import read_each
-from mvemo.extract.store.contents import place_of
+from mvemo.extract.store.contents import real_path
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests.array_types import F64
@@ -124,12 +124,13 @@ def find_clips(inputs: Sequence[str], columns: Mapping[str, str] | None = None) 
         raise BadOption(
             f"--column {next(iter(columns))}=NAME names a column, but no input is a table"
         )
-    clips: dict[tuple[Path, float, float | None], NewClip] = {}
+    clips: dict[tuple[str, float, float | None], NewClip] = {}
+    folders: dict[str, str] = {}
     for entry in inputs:
         for clip in _clips_of(entry, columns or {}):
             if (name := escaped(clip.file)) != clip.file:
                 clip = replace(clip, file=name, problem=clip.problem or scan.BAD_NAME)
-            clips.setdefault((place_of(clip.path), clip.start, clip.duration), clip)
+            clips.setdefault((real_path(clip.path, folders), clip.start, clip.duration), clip)
     return list(clips.values())
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction, Record
@@ -150,7 +151,8 @@ def predict_features(
         paths = paths_of_cache(cache)
         if not paths:
             tell_note(f"{features}: the paths of its clips are not known: 'path' has their ids")
-        found = _predict(model, cache, vectors)
+        with threadpool_limits(1, "blas"):
+            found = _predict(model, cache, vectors)
         return model, [replace(p, path=paths.get(p.path, p.path)) for p in found]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from mvemo.cache.schema import code_version
 from mvemo.extract.media.request import IN_WORDS
@@ -68,8 +69,10 @@ def predict_files(
                     # Standardising a clip needs all clips of its folder.
                     waiting.update(batch)
                     continue
-                for row, embedded in batch:
-                    note(row, predict_clip(maker, embedded))
+                # Products of single clips are too small for threads, which would only wait.
+                with threadpool_limits(1, "blas"):
+                    for row, embedded in batch:
+                        note(row, predict_clip(maker, embedded))
         for row, prediction in _within_folders(maker, waiting).items():
             note(row, prediction)
     return maker.model, [predictions[row] for row in range(len(clips))]
