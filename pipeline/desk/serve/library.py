@@ -3,8 +3,8 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -66,6 +66,7 @@ class Library:
         self._revisions: dict[str, int] = {}
         self._made_by: dict[str, str | None] = {}  # clip -> digest of the model that predicted it
         self._stamps: dict[str, list[int] | None] = {}  # clip -> stamp of its file when predicted
+        self._waiting: list[Record] | None = None  # records to be written together
         self._gone: list[Record] = []  # clips of an earlier server whose files are gone
         # Predictions can be made again, so not each of them waits for the disk.
         self._journal = Journal(work / "clips.jsonl", durable=False)
@@ -115,18 +116,21 @@ class Library:
 
         BadOption is raised if another model made them.
         """
-        for clip in read_predictions(file):
+        clips = list(read_predictions(file))
+        for clip in clips:
             outputs = clip.proba or clip.values or model.classes
             if {*outputs} != {*model.classes}:
                 raise BadOption(
                     f"{file}: predicts {', '.join(outputs)}, but the model {model.name} predicts "
                     f"{', '.join(model.classes)}: give --model the model that made the file"
                 )
-            path = Path(clip.path)
-            path = path if path.exists() else file.parent / path
-            if path.suffix.lower() in SUFFIXES:
-                self._files.add(path.resolve())
-            self.add_prediction(path, clip, place_on_map(model, clip))
+        with self._written_together():
+            for clip in clips:
+                path = Path(clip.path)
+                path = path if path.exists() else file.parent / path
+                if path.suffix.lower() in SUFFIXES:
+                    self._files.add(path.resolve())
+                self.add_prediction(path, clip, place_on_map(model, clip))
 
     def add_prediction(self, path: Path, clip: ClipPrediction, place: Place | None) -> str:
         """List a file with its prediction and its place on the map; return its id."""
@@ -135,6 +139,17 @@ class Library:
         facts["state"] = "failed" if clip.error else "done"
         del facts["path"]
         return self.add(path, **facts)
+
+    @contextmanager
+    def _written_together(self) -> Iterator[None]:
+        """Write the records that change meanwhile in one step."""
+        with self.lock:
+            self._waiting = []
+            try:
+                yield
+            finally:
+                waiting, self._waiting = self._waiting or [], None
+                self._save(waiting)
 
     def update(self, clip_id: str, facts: Mapping[str, Any]) -> None:
         """Change keys of a record; a change of the prediction is written to the work folder."""
@@ -146,7 +161,7 @@ class Library:
                 self._made_by[clip_id] = self.model
                 self._stamps[clip_id] = _size_and_time(record["path"])
             if self._is_kept(record):
-                self._save(record)
+                self._save([record]) if self._waiting is None else self._waiting.append(record)
             if facts.get("content") and self.corrections is not None:
                 self.corrections.adopt(facts["content"], Path(record["path"]))
 
@@ -168,10 +183,10 @@ class Library:
         clips = self._clips.copy().items() if content else ()
         return [clip_id, *(i for i, r in clips if i != clip_id and r.get("content") == content)]
 
-    def _save(self, record: Record) -> None:
-        """Write a record; on a full disk it stays in memory, and all are written later."""
+    def _save(self, records: Sequence[Record]) -> None:
+        """Write records; on a full disk they stay in memory, and all are written later."""
         try:
-            self._journal.append([self._kept(record)])
+            self._journal.append(map(self._kept, records))
             if self.unsaved:
                 self.compact()
             self.unsaved = ""
