@@ -151,8 +151,8 @@ class Format:
 class TagFormat(Format):
     """Format of several tags: probabilities, and the tags that apply."""
 
-    header = ("tags", "all")
-    text_columns = frozenset({0, 1})
+    header: tuple[str, ...] = ("tags", "all")
+    text_columns: frozenset[int] = frozenset({0, 1})
 
     def label(self, predictor: Predictor, outputs: F64) -> list[str]:
         applies = outputs >= tag_thresholds(self.model, predictor)
@@ -192,8 +192,8 @@ class RatingFormat(Format):
         super().__init__(model)
         # Valence and arousal also have a quadrant, with its probability.
         self.quadrant: list[str] = ["quadrant", "confidence"] * has_quadrants(model)
-        self.header = (*self.quadrant, *model.classes)
-        self.text_columns = frozenset({0} if self.quadrant else ())
+        self.header: tuple[str, ...] = (*self.quadrant, *model.classes)
+        self.text_columns: frozenset[int] = frozenset({0} if self.quadrant else ())
 
     def label(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
         """Return value, low and high of each target, clipped to its scale."""

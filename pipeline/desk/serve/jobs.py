@@ -71,12 +71,15 @@ class JobWorker:
     """Thread that runs jobs one after the other with warm nets."""
 
     def __init__(self, library: Library, folder: Path, settings: PredictSettings) -> None:
-        self.library, self.base, self.settings = library, folder, settings
-        self.folder, self.model = folder, load_model(folder)
+        self.library = library
+        self.base = folder
+        self.settings = settings
+        self.folder: Path = folder
+        self.model: FinalModel = load_model(folder)
         self.jobs: dict[str, Job] = {}
-        self.counts = dict.fromkeys(("predicted", "failed"), 0)
-        self.seconds = 0.0
-        self.problem = ""  # sentence on why no clip can be predicted now
+        self.counts: dict[str, int] = dict.fromkeys(("predicted", "failed"), 0)
+        self.seconds: float = 0.0
+        self.problem: str = ""  # sentence on why no clip can be predicted now
         self._waiting: deque[Job] = deque()
         # Guards the queue, and the model together with what it predicted.
         self._changed, self._stopping = Condition(), False
