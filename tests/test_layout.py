@@ -118,8 +118,8 @@ MOST_LINES = {
     "manifests": 6810,
     "cache": 4700,
     "extract": 13032,
-    "fuse": 16215,
-    "pipeline": 11852,  # without the two rooms above it
+    "fuse": 16325,
+    "pipeline": 11855,  # without the two rooms above it
     "pipeline/desk": 3665,
     "pipeline/studies": 3690,
 }

@@ -293,9 +293,9 @@ class JobWorker:
 
         for clip_id, embedded in batch:
             clip = predict_clip(maker, embedded)
-            (record,) = records(maker.model, [clip], facts=True)
             name = self.library.get(clip_id)["name"]
-            record |= prediction_facts(maker.model, clip, name, embedded.clip.path)
+            shown = prediction_facts(maker.model, clip, name, embedded.clip.path)
+            record = {**records(maker.model, [clip], facts=True)[0], **shown}
             with self._changed:
                 if self._maker_of != self.library.model:
                     return  # the job of another model predicts these clips
