@@ -46,8 +46,8 @@ class MemoryRows:
         self.curves: Curves = {}
         self.provenance: dict[str, Any] = {}
         self.indexes: dict[str, Index] = {}
-        self.n_rows = 0
-        self.n_bytes = 0
+        self.n_rows: int = 0
+        self.n_bytes: int = 0
         self._specs: dict[str, FeatureSpec] = {}
         # Spec digest -> clip id -> (key, values, checksum).
         self._rows: dict[str, dict[str, tuple[bytes, F32, bytes]]] = {}

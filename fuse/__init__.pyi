@@ -1,3 +1,4 @@
+from .audit import FindingRecord as FindingRecord
 from .crossval.evaluation import evaluate as evaluate
 from .crossval.evaluation_settings import EvaluationSettings as EvaluationSettings
 from .crossval.saving import SavedHeads as SavedHeads
@@ -8,6 +9,7 @@ from .errors import LeakError as LeakError
 from .external import Predictions as Predictions
 from .external import results_of_predictions as results_of_predictions
 from .features import Clips as Clips
+from .final.clip_prediction import PredictionRecord as PredictionRecord
 from .heads.estimator import EstimatorSettings as EstimatorSettings
 from .heads.fitting import Fit as Fit
 from .heads.fitting import fit_heads as fit_heads
@@ -19,6 +21,7 @@ from .models import models_of as models_of
 from .prediction_files import read_predictions as read_predictions
 from .report.drawing import Picture as Picture
 from .report.figures import draw_figures as draw_figures
+from .report.report_files import MetricsRecord as MetricsRecord
 from .report.report_files import metrics_dict as metrics_dict
 from .report.report_files import write_report as write_report
 from .report.terminal import format_table as format_table

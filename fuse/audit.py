@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -65,6 +65,16 @@ NO_ROWS: Ints = np.zeros(0, np.int64)
 Pairs = tuple[tuple[str, str], ...]
 
 
+class FindingRecord(TypedDict):
+    """Fault of the data as JSON values, see `Finding`."""
+
+    kind: str
+    feature: str
+    clips: list[str]
+    message: str
+    cure: str
+
+
 @dataclass(frozen=True)
 class Finding:
     """One fault of the data: its kind, the clips, a sentence, and the cure."""
@@ -76,10 +86,15 @@ class Finding:
     cure: str
     pairs: Pairs = field(default=(), repr=False)  # of equal or near vectors
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> FindingRecord:
         """Return the finding as JSON values."""
-        names = ("kind", "feature", "clips", "message", "cure")
-        return {name: getattr(self, name) for name in names} | {"clips": list(self.clips)}
+        return {
+            "kind": self.kind,
+            "feature": self.feature,
+            "clips": list(self.clips),
+            "message": self.message,
+            "cure": self.cure,
+        }
 
 
 class Findings(Tabular, tuple[Finding, ...]):
@@ -89,7 +104,7 @@ class Findings(Tabular, tuple[Finding, ...]):
         """Return the number of findings as text."""
         return f"{len(self)} faults of the data"
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[FindingRecord]:
         """Return the findings as JSON values."""
         return [finding.record() for finding in self]
 

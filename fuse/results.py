@@ -251,7 +251,7 @@ class Results(Tabular):
             best = f"; best {ranked[-1].name}: {score}"
         return f"<Results {self.caption()}{best}>"
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[dict[str, str | float | None]]:
         """Return each model's primary metric: mean, 95 % interval (low, high), and over folds."""
         records = []
         for model in (*self.models, self.baseline):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 # Words of a rated dimension in the name of a column.
-DIMENSIONS = {
+DIMENSIONS: dict[str, tuple[str, ...]] = {
     "valence": ("valence", "val", "pleasure", "pleasantness", "pl"),
     "arousal": ("arousal", "aro", "activation"),
     "energy": ("energy",),

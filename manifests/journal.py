@@ -23,7 +23,8 @@ class Journal:
     """
 
     def __init__(self, path: Path, durable: bool = True) -> None:
-        self.path, self._durable = path, durable
+        self.path = path
+        self._durable = durable
 
     def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Append entries; if this fails, none of them is in the file."""

@@ -92,9 +92,9 @@ class LabelKind(ABC):
 class ClassLabels(LabelKind):
     """Labels with one class per clip."""
 
-    task = "multiclass"
+    task: ClassVar[Task] = "multiclass"
     exclusive = True
-    n_axes = (1,)
+    n_axes: ClassVar[tuple[int, ...]] = (1,)
 
     def columns(self, classes: Names) -> list[str]:
         return ["label"]
@@ -154,10 +154,10 @@ class TagLabels(LabelKind):
 class ValueLabels(LabelKind):
     """Labels with one number per target."""
 
-    task = "regression"
+    task: ClassVar[Task] = "regression"
     numeric = True
-    dtype = np.float64
-    n_axes = (1, 2)
+    dtype: ClassVar[type[np.float64]] = np.float64
+    n_axes: ClassVar[tuple[int, ...]] = (1, 2)
 
     def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
         return tuple(parse_number(fields[name], name, report) for name in classes or ())
@@ -181,7 +181,7 @@ class ValueLabels(LabelKind):
 class NoLabels(TagLabels):
     """Absence of labels, like tags of which there are none; nothing is trained or scored."""
 
-    task = UNLABELLED
+    task: ClassVar[Task] = UNLABELLED
     named_by_columns = False
 
     def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:

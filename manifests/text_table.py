@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from importlib import import_module
 from typing import Any
@@ -58,7 +58,7 @@ class Tabular:
         """Return the title of the table."""
         raise NotImplementedError
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> Sequence[Mapping[str, Any]]:
         """Return the rows as JSON values."""
         raise NotImplementedError
 

@@ -103,11 +103,12 @@ class Waveforms:
     """
 
     def __init__(self, sr: int, request: ClipRequest, channel: int | None) -> None:
-        self.sr, self._channel, self._level = sr, channel, request.level
-        self.loudness = -math.inf  # integrated loudness in LUFS after `finish`, if it is measured
+        self.sr = sr
+        self._channel, self._level = channel, request.level
+        self.loudness: float = -math.inf  # integrated, in LUFS after `finish`, if it is measured
         self._meter = loudness.LoudnessMeter(sr) if request.sample_rates else None
         self._max_bytes = MAX_BYTES if request.spool is None else MAX_SPOOLED_BYTES
-        self.n_samples = 0  # number of added samples, at the source's rate
+        self.n_samples: int = 0  # number of added samples, at the source's rate
         self._tracks = {rate: _Track(sr, rate, request.spool) for rate in request.sample_rates}
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
@@ -305,8 +306,8 @@ class SoundCollector:
         # (channels, samples) that are not in `sound` yet, and the weights of the channels.
         self._blocks: list[tuple[F32, F32]] = []
         self._n_missing = 0  # number of samples in gaps after the first sound
-        self.end = 0.0  # end of the last decoded frame in seconds, also if it is before the clip
-        self.error = ""  # reason why the sound cannot be used
+        self.end: float = 0.0  # end of the last decoded frame in seconds, even before the clip
+        self.error: str = ""  # reason why the sound cannot be used
 
     @property
     def seconds(self) -> float:

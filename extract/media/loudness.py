@@ -26,7 +26,7 @@ _OFFSET = -0.691
 _WEIGHTS = {"FL": 0.5, "FR": 0.5, "FC": math.sqrt(0.5), "LFE": 0.0, "LFE2": 0.0}
 _OTHER_WEIGHT = 0.5 * math.sqrt(0.5)
 # Channels of Vorbis and Opus, by their number (Vorbis I specification, 4.3.9).
-VORBIS_CHANNELS = {
+VORBIS_CHANNELS: dict[int, tuple[str, ...]] = {
     3: ("FL", "FC", "FR"),
     4: ("FL", "FR", "BL", "BR"),
     5: ("FL", "FC", "FR", "BL", "BR"),

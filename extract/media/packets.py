@@ -130,8 +130,10 @@ class Packets:
 
     def __init__(self, container: Any, streams: Sequence[Any]) -> None:
         formats = set(container.format.name.split(","))
-        self.joined = False
-        self.container, self.streams, self._position = container, streams, 0
+        self.joined: bool = False
+        self.container = container
+        self.streams = streams
+        self._position = 0
         self._joinable, self._jumping = bool(formats & _JOINABLE), bool(formats & _JUMPING)
         self._indices = {stream.index for stream in streams}
         every = list(streams)
@@ -250,17 +252,19 @@ class PacketTimes:
         self._stamps = np.sort(np.array([stamp for stamp, _ in frames], dtype=np.int64))
         self._seconds = self._stamps * time_base - origin
         # A video of only one frame shows it as long as the sound lasts.
-        self.single = len(frames) == 1
+        self.single: bool = len(frames) == 1
         # Seconds from the file's first presentation time.
-        self.first, self.last = float(self._seconds[0]), float(self._seconds[-1])
+        self.first: float = float(self._seconds[0])
+        self.last: float = float(self._seconds[-1])
         durations = np.array([length for _, length in sorted(frames)]) * time_base
         gaps = np.diff(self._seconds)
         usual = durations[-1] if self.single else np.median(gaps)
-        self.stated = self.last + float(max(durations[-1] if durations[-1] > 0 else usual, 0.0))
+        length = durations[-1] if durations[-1] > 0 else usual
+        self.stated: float = self.last + float(max(length, 0.0))
         bounded = min(max(self.stated, ends[0]), ends[1])
         if bounded > self.last and abs(bounded - self.stated) > _END_ROUNDING:
             self.stated = bounded
-        self.end = self.stated
+        self.end: float = self.stated
         # The duration of the last frame is that of another if the frames are stored in another
         # order (MP4), or a mean (Matroska): trust it only if the other frames last until the next.
         if durations[-1] <= 0 or (np.abs(durations[:-1] - gaps) > _GAP_ROUNDING).any():

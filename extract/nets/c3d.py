@@ -100,7 +100,7 @@ class C3D(VideoNet):
         for layer in layers:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-        self.dropout = self.classifier_dropout
+        self.dropout: nn.Module = self.classifier_dropout
         self._divisor = SCALES[self.options.scale]
         self.register_buffer("_mean", torch.tensor(SPORTS1M_MEAN), persistent=False)
         return self.fc7.out_features

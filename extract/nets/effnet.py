@@ -175,7 +175,7 @@ class _Layer(NormedConvolution):
             inputs, outputs, kernel, stride, groups=groups, bias=False
         )
         nn.init.kaiming_normal_(self.convolution.weight, mode="fan_out")
-        self.norm = nn.BatchNorm2d(outputs, eps=EPSILON)
+        self.norm: Any = nn.BatchNorm2d(outputs, eps=EPSILON)
         self.activated = activated
 
     def forward(self, x: Tensor) -> Tensor:

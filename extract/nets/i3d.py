@@ -76,12 +76,13 @@ class Unit(NormedConvolution):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
-        self.kernel, self.stride = (kernel,) * 3, (stride,) * 3
+        self.kernel: tuple[int, int, int] = (kernel, kernel, kernel)
+        self.stride: tuple[int, int, int] = (stride, stride, stride)
         # "SAME" padding is equal on both sides if the stride is 1.
         padding = kernel // 2 if stride == 1 else 0
         self.conv: nn.Conv3d = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
-        self.norm = nn.BatchNorm3d(outputs, eps=EPSILON)
+        self.norm: Any = nn.BatchNorm3d(outputs, eps=EPSILON)
         # The scale stays 1, as published, but a scale in the file of a port is loaded.
         self.norm.weight.requires_grad_(False)
 
@@ -108,7 +109,7 @@ class Inception(nn.Module):
             OrderedDict(Conv3d_0a_1x1=Unit(inputs, c0, 1), Conv3d_0b_3x3=Unit(c0, c1, 3))
         )
         self.Branch_3: nn.Sequential = nn.Sequential(OrderedDict(Conv3d_0b_1x1=Unit(inputs, d, 1)))
-        self.outputs = a + b1 + c1 + d
+        self.outputs: int = a + b1 + c1 + d
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, inputs, T, H, W) to (batch, outputs, T, H, W)."""

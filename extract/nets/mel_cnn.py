@@ -34,7 +34,7 @@ class MelCNN(sequences.DescriptorNet):
         self.norms: nn.ModuleList = nn.ModuleList(
             sequences.FrameNorm(count) for count in channels[1:]
         )
-        self.hidden = self.make_hidden(channels[-1])
+        self.hidden: nn.Module = self.make_hidden(channels[-1])
         return channels[-1]
 
     @property

@@ -55,7 +55,7 @@ class Music1D(WaveformNet):
         )
         self.dropout: nn.Dropout = nn.Dropout(self.options.dropout)
         # PL20 has no dropout before the classifier.
-        self.classifier_dropout = nn.Identity()
+        self.classifier_dropout: nn.Module = nn.Identity()
         self.activation: Elu = Elu()
         return 2 * N_BLOCKS * channels
 

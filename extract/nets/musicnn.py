@@ -152,9 +152,9 @@ class Musicnn(WaveformNet):
         self.dense: nn.Linear = nn.Linear(pooled, units)
         self.dense_norm: nn.BatchNorm1d = nn.BatchNorm1d(units, eps=EPSILON)
         self.tags: nn.Linear = nn.Linear(units, N_TAGS)
-        self.dropout = self.classifier_dropout
+        self.dropout: nn.Module = self.classifier_dropout
         dims = {"units": units, "deviation": units, "front": pooled, "tags": N_TAGS}
-        self.part_dims = [dims[name] for name in self.options.output_names]
+        self.part_dims: list[int] = [dims[name] for name in self.options.output_names]
         return sum(self.part_dims)
 
     @classmethod

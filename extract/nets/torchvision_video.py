@@ -121,7 +121,7 @@ class S3D(TorchvisionNet):
 
     last = "classifier"
     # Size of the published net's last pooling: frames, height, width.
-    pooling = (2, 7, 7)
+    pooling: ClassVar[tuple[int, int, int]] = (2, 7, 7)
 
     def embed(self, x: Tensor) -> Tensor:
         """Map float32 (batch, 3, frames, height, width) to (batch, 1024)."""
@@ -141,8 +141,8 @@ class S3D(TorchvisionNet):
 class Swin3DT(TorchvisionNet):
     """Video Swin, tiny (Liu et al. 2022): attention in shifted windows of time and picture."""
 
-    mean = (0.485, 0.456, 0.406)
-    deviation = (0.229, 0.224, 0.225)
+    mean: ClassVar[Colours] = (0.485, 0.456, 0.406)
+    deviation: ClassVar[Colours] = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -168,5 +168,5 @@ class MViTv2SOptions(TorchvisionOptions):
 class MViTv2S(TorchvisionNet):
     """MViTv2-S (Li et al. 2022): attention over time and picture that pools layer by layer."""
 
-    mean = (0.45, 0.45, 0.45)
-    deviation = (0.225, 0.225, 0.225)
+    mean: ClassVar[Colours] = (0.45, 0.45, 0.45)
+    deviation: ClassVar[Colours] = (0.225, 0.225, 0.225)

@@ -48,9 +48,10 @@ class RawBatches:
         view: ViewSettings | None = None,
     ) -> None:
         self._read = read
-        self.pieces = isinstance(net_input, cards.PieceInput)
-        self.input = net_input.raw if isinstance(net_input, cards.PieceInput) else net_input
-        self.view = view or ViewSettings()
+        self.pieces: bool = isinstance(net_input, cards.PieceInput)
+        raw = net_input.raw if isinstance(net_input, cards.PieceInput) else net_input
+        self.input: cards.NetInput = raw
+        self.view: ViewSettings = view or ViewSettings()
 
     def load(self, rows: Sequence[int]) -> Tensor:
         """Return one raw batch with the middle window of each row, along a first axis."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.settings import TrainSettings
+from mvemo.extract.settings import RecipeSettings, TrainSettings
 from mvemo.extract.training.data import split_rows
 from mvemo.extract.training.devices import autocast, available_memory, memory_text, saved_bytes
 from mvemo.extract.training.losses import Loss, make_loss
@@ -96,14 +96,16 @@ class Stepper:
     def __init__(self, net: Net, job: TrainingJob) -> None:
         self.net = net
         self.job = job
-        self.settings, self.recipe = job.settings, job.settings.recipe
-        self.n_parts = 1
-        self.device = net.classifier.weight.device
+        self.settings: TrainSettings = job.settings
+        self.recipe: RecipeSettings = job.settings.recipe
+        self.n_parts: int = 1
+        self.device: torch.device = net.classifier.weight.device
         # Only a GPU reports that memory is exhausted; otherwise the system kills the process.
         self._is_measured = self.device.type != "cpu"
-        self.optimizer = make_optimizer(net, self.settings)
+        self.optimizer: torch.optim.Optimizer = make_optimizer(net, self.settings)
         n_outputs, dim = net.classifier.weight.shape
-        self.loss = make_loss(self.settings.loss, job.task, n_outputs, dim, self.settings.tau)
+        tau = self.settings.tau
+        self.loss: Loss = make_loss(self.settings.loss, job.task, n_outputs, dim, tau)
         module = NetLoss(net, self.loss)
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 

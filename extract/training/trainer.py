@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets.parts.base import Net
@@ -33,7 +34,7 @@ class JobFolder:
     """Folder of one fine-tuning job, named by its label and the digest of its settings."""
 
     def __init__(self, root: Path, label: str, digest: str) -> None:
-        self.path = root / f"{label}-{digest[:16]}"
+        self.path: Path = root / f"{label}-{digest[:16]}"
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         try:
@@ -104,9 +105,10 @@ class Trainer(Stepper):
     def __init__(self, net: Net, batches: Batches, job: TrainingJob) -> None:
         super().__init__(net, job)
         self.batches = batches
-        self.target = torch.from_numpy(job.y_true).to(self.device)
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.kept = self.loss.fit(torch.from_numpy(job.y_true[list(job.train_rows)]))
+        self.target: Tensor = torch.from_numpy(job.y_true).to(self.device)
+        self.rates: list[float] = [group["lr"] for group in self.optimizer.param_groups]
+        labels = torch.from_numpy(job.y_true[list(job.train_rows)])
+        self.kept: dict[str, list[float]] = self.loss.fit(labels)
         self.loss.to(self.device).constrain(net.classifier)
 
     @torch.no_grad()

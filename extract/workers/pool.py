@@ -61,8 +61,8 @@ class Worker:
 
     def __init__(self, preload: str, environment: Mapping[str, str]) -> None:
         self.environment = environment
-        self.n_calls = 0
-        self.ready = False  # True once the process has started
+        self.n_calls: int = 0
+        self.ready: bool = False  # True once the process has started
         self.call: Call | None = None
         # Seconds that the call used before the time `_since`; `_since` is 0 while the call waits.
         self._used, self._since = 0.0, 0.0

@@ -44,6 +44,7 @@ STACK_C = 0.1
 # Smallest mean squared error of a target, as a share of its variance: a feature that happens to
 # predict a few clips exactly must not get all of the weight.
 MIN_ERROR = 1e-6
+BasesOf = Callable[[Sequence[Model]], tuple[Model, ...]]
 
 
 def stack_bases(models: Sequence[Model]) -> tuple[Model, ...]:
@@ -72,7 +73,7 @@ class _SecondLayer:
     inner: bool  # True to predict also inside the training folds
     name: ClassVar[str]
     needs: ClassVar[str]  # end of the message on too few models
-    bases_of: ClassVar[Callable[[Sequence[Model]], tuple[Model, ...]]]
+    bases_of: ClassVar[BasesOf]
 
     @property
     def model(self) -> Model:
@@ -103,7 +104,7 @@ class Stack(_SecondLayer):
 
     name = STACKED
     needs = "needs at least two models to stack"
-    bases_of = stack_bases
+    bases_of: ClassVar[BasesOf] = stack_bases
 
     def decided_by(self, missing: Missing) -> Key:
         """Return the key of the thresholds to use when modalities are missing."""
@@ -180,7 +181,7 @@ class Product(_SecondLayer):
 
     name = LATE
     needs = "multiplies the predictions of at least two single features"
-    bases_of = late_bases
+    bases_of: ClassVar[BasesOf] = late_bases
 
     def decided_by(self, missing: Missing) -> Key:
         """Return the key of the thresholds: if only one base can predict a clip, its own."""

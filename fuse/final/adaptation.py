@@ -74,7 +74,9 @@ class Adaptation:
     """
 
     def __init__(self, model: FinalModel, vectors: Vectors, clips: Clips) -> None:
-        self.model, self.clips, self._vectors = model, clips, vectors
+        self.model = model
+        self.clips = clips
+        self._vectors = vectors
         self._before = predictor_outputs(model, vectors)
         target = clips.target.T
         self._target = np.full(self._before.shape[1:], np.nan)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -19,6 +19,52 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 # Keys of `ClipPrediction.facts`.
 FACTS = ("content", "duration", "version", "date", "seconds")
+
+
+class RatingRecord(TypedDict):
+    """Predicted value of a rating, and its prediction interval, in the unit of the rating."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class _EveryRecord(TypedDict):
+    """Keys that the records of all tasks have."""
+
+    path: str
+    model: str | None  # model and predictor; None if the clip was not predicted
+    model_digest: str | None
+    model_date: str | None
+    cautions: list[str]  # values of `Caution`
+    notes: list[str]
+
+
+class PredictionRecord(_EveryRecord, total=False):
+    """JSON object of a clip, as `mvemo.predict` and ``mvemo predict --json`` return it.
+
+    Its keys depend on the task and the options; docs/predicting.md has their meaning.
+    """
+
+    proba: dict[str, float] | None  # of classes or tags
+    label: str | list[str] | None  # class, or tags that apply
+    confidence: float | None
+    values: dict[str, RatingRecord] | None
+    scale: dict[str, str]  # description of each rating's scale
+    quadrant: str | None
+    coverage: float
+    set: list[str] | None
+    doubt: float
+    unlikeness: float
+    plane: dict[str, float]
+    relative: dict[str, Any] | None  # `quadrant`; of each output `value`, `rank` and `score`
+    error: str
+    # Only for a catalogue: `FACTS`.
+    content: str
+    duration: float
+    version: str
+    date: str
+    seconds: float
 
 
 class Caution(str, Enum):

@@ -1,6 +1,7 @@
 """Formats of predictions: one for each task, chosen by `format_of`."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import compress
@@ -88,20 +89,20 @@ class Format:
         sets = ["set"] * (self.model.coverage is not None)
         return ["label", "confidence", *sets, *self.model.classes]
 
-    def csv_cells(self, record: Record) -> list[object]:
+    def csv_cells(self, record: Mapping[str, Any]) -> list[object]:
         """Return the cells of `csv_columns` for a record with `fields`."""
         proba, label = record["proba"] or {}, record["label"]
         text = ";".join(label) if isinstance(label, list) else label
         sets = [";".join(record["set"] or ())] * (self.model.coverage is not None)
         return [text, record["confidence"], *sets, *map(proba.get, self.model.classes)]
 
-    def cells(self, record: Record) -> list[str]:
+    def cells(self, record: Mapping[str, Any]) -> list[str]:
         """Return the cells of `header` for a record with a prediction."""
         confidence = record["confidence"]
         shown = f"{confidence:.2f}" if confidence else "-"
         return [record["label"], shown, self.last_cell(record, 1, N_OTHERS)]
 
-    def last_cell(self, record: Record, first: int, most: int) -> str:
+    def last_cell(self, record: Mapping[str, Any], first: int, most: int) -> str:
         """Return the set if one was asked for, otherwise `most` names from rank `first`."""
         if self.model.coverage is None:
             return _ranked(record["proba"], first, most)
@@ -152,8 +153,8 @@ class Format:
 class TagFormat(Format):
     """Format of several tags: probabilities, and the tags that apply."""
 
-    header = ("tags", "all")
-    text_columns = frozenset({0, 1})
+    header: tuple[str, ...] = ("tags", "all")
+    text_columns: frozenset[int] = frozenset({0, 1})
 
     def label(self, predictor: Predictor, outputs: F64) -> list[str]:
         applies = outputs >= tag_thresholds(self.model, predictor)
@@ -164,7 +165,7 @@ class TagFormat(Format):
         pairs = np.clip([outputs, 1 - outputs], np.finfo(np.float64).tiny, 1.0)
         return float(-(pairs * np.log2(pairs)).sum(axis=0).mean())
 
-    def cells(self, record: Record) -> list[str]:
+    def cells(self, record: Mapping[str, Any]) -> list[str]:
         return [", ".join(record["label"]) or "none", self.last_cell(record, 0, N_TAGS)]
 
     def summary(self, predictor: Predictor, outputs: F64) -> str:
@@ -193,8 +194,8 @@ class RatingFormat(Format):
         super().__init__(model)
         # Valence and arousal also have a quadrant, with its probability.
         self.quadrant: list[str] = ["quadrant", "confidence"] * has_quadrants(model)
-        self.header = (*self.quadrant, *model.classes)
-        self.text_columns = frozenset({0} if self.quadrant else ())
+        self.header: tuple[str, ...] = (*self.quadrant, *model.classes)
+        self.text_columns: frozenset[int] = frozenset({0} if self.quadrant else ())
 
     def label(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
         """Return value, low and high of each target, clipped to its scale."""
@@ -231,12 +232,12 @@ class RatingFormat(Format):
         ends = [column for name in names for column in (name, f"{name} low", f"{name} high")]
         return [*self.quadrant, *ends]
 
-    def csv_cells(self, record: Record) -> list[object]:
+    def csv_cells(self, record: Mapping[str, Any]) -> list[object]:
         values, names = record["values"] or {}, self.model.classes
         ends = [values.get(name, {}).get(end) for name in names for end in ENDS]
         return [*map(record.get, self.quadrant), *ends]
 
-    def cells(self, record: Record) -> list[str]:
+    def cells(self, record: Mapping[str, Any]) -> list[str]:
         confidence = record.get("confidence")
         shown = [record.get("quadrant") or "-", f"{confidence:.2f}" if confidence else "-"]
         return [*shown[: len(self.quadrant)], *map(_rating, record["values"].values())]
@@ -335,7 +336,7 @@ def _normal_steps() -> F64:
     return np.asarray(ndtri((np.arange(500) + 0.5) / 500))
 
 
-def relative_columns(record: Record) -> Record:
+def relative_columns(record: Mapping[str, Any]) -> Record:
     """Return the columns of a record's plane and relative values, such as ``valence_rank``."""
     entries = {name: {"value": x} for name, x in (record.get("plane") or {}).items()}
     entries |= record.get("relative") or {}
@@ -343,7 +344,7 @@ def relative_columns(record: Record) -> Record:
     return word | {f"{name}_{key}": x for name, of in entries.items() for key, x in of.items()}
 
 
-def relative_cell(record: Record) -> str:
+def relative_cell(record: Mapping[str, Any]) -> str:
     """Return the quadrant and the first ranks in words."""
     entries = (record.get("relative") or {}).items()
     texts = [of if isinstance(of, str) else f"{name} {of['rank']:.2f}" for name, of in entries]

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -43,14 +43,22 @@ PER_TASK = 20
 MOST_NEEDED = 1000
 
 
+class LearnScore(TypedDict):
+    """Score of a model on corrected clips."""
+
+    metric: str
+    score: float
+    clips: int
+
+
 @dataclass(frozen=True)
 class LearnResult:
     """Result of learning from corrections; all values are JSON values."""
 
-    # ``metric``, ``score`` and ``clips`` of the base model, and of models that were adapted or
-    # trained without the scored groups; None if no clip can be scored.
-    before: dict[str, Any] | None
-    after: dict[str, Any] | None
+    # Of the base model, and of models that were adapted or trained without the scored groups;
+    # None if no clip can be scored.
+    before: LearnScore | None
+    after: LearnScore | None
     interval: list[float] | None  # 95 % interval of the difference of the scores
     n_corrections: int
     enough: bool  # True if the interval excludes 0 and each class has enough clips
@@ -236,7 +244,8 @@ def _compared(corrected: CorrectedClips, before: F64, after: F64) -> LearnResult
         f"{change}{ends}. {verdict} Corrected clips are a selected "
         "sample, often the most doubtful: on other clips the difference is usually smaller."
     )
-    records = [{"metric": task.primary_metric, "score": x, "clips": len(y_true)} for x in scores]
+    metric, n_clips = task.primary_metric, len(y_true)
+    records = [LearnScore(metric=metric, score=x, clips=n_clips) for x in scores]
     better = not rule and gain > 0
     shown = [*interval] if known else None
     return LearnResult(records[0], records[1], shown, n, not rule, better, needed, text, "")

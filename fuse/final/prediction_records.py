@@ -4,9 +4,9 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from mvemo.fuse.final.clip_prediction import FACTS, ClipPrediction, Record
+from mvemo.fuse.final.clip_prediction import FACTS, ClipPrediction, PredictionRecord, Record
 from mvemo.fuse.final.formats import format_of, relative_columns
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.cells import to_number
@@ -24,14 +24,14 @@ TEXTS = ("path", "model", "quadrant", "error", "content", "version", "date")
 NUMBERS = ("confidence", "doubt", "unlikeness", "duration", "seconds")
 
 
-class Records(Tabular, list[Record]):
+class Records(Tabular, list[PredictionRecord]):
     """JSON objects of predictions, shown as a table in notebooks."""
 
     def caption(self) -> str:
         """Return the number of clips as text."""
         return f"{len(self)} clips"
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[PredictionRecord]:
         """Return the objects as a plain list."""
         return list(self)
 
@@ -41,10 +41,8 @@ def records(
 ) -> Records:
     """Return the JSON object of each clip (docs/predicting.md); `facts` adds its `facts`."""
     unknown = {"path": None, "model": None, **origin(model), **format_of(model).unknown()}
-    return Records(
-        {**unknown, **prediction.record(), **(prediction.facts if facts else {})}
-        for prediction in predictions
-    )
+    found = ({**unknown, **p.record(), **(p.facts if facts else {})} for p in predictions)
+    return Records(cast(PredictionRecord, record) for record in found)
 
 
 def origin(model: FinalModel) -> Record:
@@ -53,7 +51,7 @@ def origin(model: FinalModel) -> Record:
 
 
 def record_rows(
-    model: FinalModel, found: Sequence[Record], first: Sequence[str] = ("path", "model")
+    model: FinalModel, found: Sequence[Mapping[str, Any]], first: Sequence[str] = ("path", "model")
 ) -> list[list[object]]:
     """Return records as a table; it begins with the columns `first`."""
     written = format_of(model)
@@ -70,7 +68,7 @@ def record_rows(
     return table
 
 
-def window_rows(model: FinalModel, windows: Sequence[Record]) -> list[list[object]]:
+def window_rows(model: FinalModel, windows: Sequence[Mapping[str, Any]]) -> list[list[object]]:
     """Return a table with a row for each window; a file that failed has one row."""
     return record_rows(model, windows, ("path", "start", "stop", "loudness", "model"))
 

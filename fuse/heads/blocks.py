@@ -37,9 +37,9 @@ class Block:
     def __init__(self, values: Rows, problems: Ints, factors: F64, spectrum: Spectrum) -> None:
         self.values = values  # float32 (clips, dim), finite, standardised
         # int64: indices of the block's problems among the running problems.
-        self.slots = problems
+        self.slots: Ints = problems
         # int64: positions of the same problems in the whole block.
-        self.rows = np.arange(len(problems))
+        self.rows: Ints = np.arange(len(problems))
         self._spectrum = spectrum
         # Factor of the columns in each problem.
         self._factors = factors.astype(np.float32)[:, None, None]

@@ -172,7 +172,9 @@ class HeadFitter:
                 f"class_weight {settings.class_weight!r} of heads needs the task multiclass, got "
                 f"{clips.task.name}: leave it at 'none'"
             )
-        self.matrices, self.clips, self.settings = matrices, clips, settings
+        self.matrices = matrices
+        self.clips = clips
+        self.settings = settings
         self.net_fold = net_fold
         self._target = clips.target
         self._scaled = ScaledFeatures(matrices, np.zeros(len(clips.y_true), bool))

@@ -111,7 +111,7 @@ class Drawing:
         from matplotlib.figure import Figure
 
         self.figure: Figure = Figure(figsize=(width, height), facecolor="none")
-        self.ax = self.figure.add_subplot()
+        self.ax: Axes = self.figure.add_subplot()
         self.ax.set_facecolor("none")
 
     def line(self, xs: Any, ys: Any, **style: Any) -> None:

@@ -8,8 +8,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from mvemo.fuse.audit import FindingRecord
 from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.crossval.permutation import chance_p
 from mvemo.fuse.crossval.saving import save_heads
@@ -36,6 +37,46 @@ RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")
 MOST_CLASSES = 200
 # Settings that are already in the first table of the page.
 _IN_FACTS = ("folds", "seed", "permute_labels")
+
+
+class _EveryRun(TypedDict):
+    """Keys that the ``metrics.json`` of all runs have."""
+
+    name: str
+    task: str
+    primary_metric: str
+    protocol: str
+    synthetic: bool
+    predicted_by: str | None
+    leaky: bool
+    permuted: bool
+    folds: int
+    seed: int
+    clips: int
+    groups: int
+    classes: list[str]
+    models: dict[str, dict[str, Any]]
+    baseline: dict[str, Any]
+    ceilings: list[dict[str, Any]]
+    comparisons: list[dict[str, Any]]
+    repeats: list[dict[str, list[float | None]]]
+    learning_curve: dict[str, list[dict[str, float | None]]]
+    choice: dict[str, Any] | None
+    layers: dict[str, dict[str, Any]]
+    chance: dict[str, dict[str, float | None]]
+    coverage: dict[str, Any] | None
+    missing: dict[str, int]
+    outliers: dict[str, list[str]]
+    failures: int
+    audit: list[FindingRecord]
+    provenance: dict[str, Any]
+
+
+class MetricsRecord(_EveryRun, total=False):
+    """Values of ``metrics.json``, see `metrics_dict`; docs/outputs.md has their meaning."""
+
+    left_out: list[str]  # with more than `MOST_CLASSES` classes
+    quadrants: dict[str, Any]  # of valence and arousal
 
 
 def write_report(results: Results, out: str | Path, *, heads: bool = False) -> None:
@@ -190,7 +231,7 @@ def _text(value: Any) -> str:
 # --- metrics.json
 
 
-def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> dict[str, Any]:
+def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> MetricsRecord:
     """Return the results as strict JSON values; numbers that are not finite become None.
 
     Scores are fractions or in the targets' unit, never percentages; with ``repeats`` they cover all

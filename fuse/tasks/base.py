@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -78,8 +78,8 @@ class Task(ABC):
     """
 
     name: str
-    link: Link
-    primary_metric: str
+    link: ClassVar[Link]
+    primary_metric: ClassVar[str]
     baseline_name: str
     primary_of_decisions: bool = False  # True if the primary metric reads decisions, not outputs
     needs_inner: bool = False  # True if `fit_thresholds` needs inner predictions
@@ -88,21 +88,21 @@ class Task(ABC):
     too_few = "(at least two are needed)"  # end of the message on too few clips
     pooled_interval: bool = False  # True if the primary interval is of pooled predictions
     # Key in `ModelResult.intervals` of the primary metric's interval, and its description.
-    primary_interval: tuple[str, str]
-    field_score: tuple[str, str]  # score by which meta-analyses compare: key and title
+    primary_interval: ClassVar[tuple[str, str]]
+    field_score: ClassVar[tuple[str, str]]  # score by which meta-analyses compare: key and title
     # The task with this score as its primary metric; None if it is, or needs thresholds.
-    by_field_score: Task | None = None
+    by_field_score: ClassVar[Task | None] = None
     primary_output = ""  # key of `ModelResult.per_output_fold` shown over folds
     brier_max = 1  # largest possible Brier score
 
     # Words of the report.
-    output_nouns: tuple[str, str]  # noun for an output, singular and plural
-    primary_title: str  # name of the primary metric for a reader
+    output_nouns: ClassVar[tuple[str, str]]  # noun for an output, singular and plural
+    primary_title: ClassVar[str]  # name of the primary metric for a reader
     in_percent = False  # True if the primary metric is shown as a percentage
-    findings: tuple[str, ...] = ()  # keys of `mvemo.fuse.report.findings.FINDINGS`
-    figures: tuple[str, ...] = ()  # keys of `mvemo.fuse.report.figures`, in order
+    findings: ClassVar[tuple[str, ...]] = ()  # keys of `mvemo.fuse.report.findings.FINDINGS`
+    figures: ClassVar[tuple[str, ...]] = ()  # keys of `mvemo.fuse.report.figures`, in order
     averaged_over = ""  # suffix for a score that is a mean: ", mean over tags"
-    axis_from: float = 0.0  # usual start of the axis of the primary metric
+    axis_from: ClassVar[float] = 0.0  # usual start of the axis of the primary metric
     baseline_words: str  # description of the baseline within a sentence
     baseline_scored = True  # False if other scores are meaningless for it
     ceiling_name = "one annotator"  # row of the scores that annotators' disagreement allows
@@ -114,8 +114,8 @@ class Task(ABC):
     right_words = ""  # verb phrase for the items that are counted as correct
     page_note = ""  # explanation of the columns that only the page shows
     published = ""  # paper whose scores may be shown; '' for none
-    output_columns: tuple[ScoreColumn, ...]  # of the table of outputs, with `output` unset
-    csv_kinds: tuple[str, ...] = ("true", "predicted")  # columns of each output
+    output_columns: ClassVar[tuple[ScoreColumn, ...]]  # of the table of outputs; `output` unset
+    csv_kinds: ClassVar[tuple[str, ...]] = ("true", "predicted")  # columns of each output
 
     # Labels.
 

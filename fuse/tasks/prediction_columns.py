@@ -35,9 +35,13 @@ class Columns(ABC):
 
     def __init__(self, path: Path, table: TableRows, names: Sequence[str] | None) -> None:
         self.notes: list[str] = []  # how the file was read
-        self.path, self.table, self.header = path, table, table.header
-        self.places = {name: i for i, name in enumerate(self.header)}
-        self.plain = {n: i for n, i in self.places.items() if n and n not in RESERVED}
+        self.path = path
+        self.table = table
+        self.header: list[str] = table.header
+        self.places: dict[str, int] = {name: i for i, name in enumerate(self.header)}
+        self.plain: dict[str, int] = {
+            name: i for name, i in self.places.items() if name and name not in RESERVED
+        }
         # Each output to its column's index, for columns with the first prefix that occurs.
         self.marked: dict[str, int] = {}
         for prefix in reversed(self.prefixes):
@@ -47,9 +51,10 @@ class Columns(ABC):
                 if name.startswith(prefix) and name != prefix
             }
             self.marked = marked or self.marked
-        self.columns = self._value_columns(names)  # name of each output to the index of its column
-        self.names = tuple(self.columns)
-        self.has_truth = "label" in self.header
+        # Name of each output to the index of its column.
+        self.columns: dict[str, int] = self._value_columns(names)
+        self.names: tuple[str, ...] = tuple(self.columns)
+        self.has_truth: bool = "label" in self.header
 
     def _value_columns(self, names: Sequence[str] | None) -> dict[str, int]:
         if names is None:
@@ -88,7 +93,7 @@ class Columns(ABC):
 class ClassColumns(Columns):
     """``label``, and a probability of each class or only the class ``predicted``."""
 
-    hard = False
+    hard: bool = False
 
     def __init__(self, path: Path, table: TableRows, names: Sequence[str] | None) -> None:
         super().__init__(path, table, names)
@@ -177,7 +182,7 @@ class TagOutputColumns(Columns):
     """``label`` (tags joined by ``;``) or ``true_TAG``, and a probability of each tag."""
 
     task = "multilabel"
-    prefixes = ("predicted_", "p_")
+    prefixes: tuple[str, ...] = ("predicted_", "p_")
 
     def __init__(self, path: Path, table: TableRows, names: Sequence[str] | None) -> None:
         super().__init__(path, table, names)
@@ -186,7 +191,8 @@ class TagOutputColumns(Columns):
                 f"{path}: has no columns of scores: give one for each tag, named like the tag, "
                 "or p_ and the tag"
             )
-        self.has_truth |= all(f"true_{name}" in self.header for name in self.names)
+        tagged = all(f"true_{name}" in self.header for name in self.names)
+        self.has_truth: bool = self.has_truth or tagged
 
     def truth(self, place: str, cells: Sequence[str]) -> Label:
         if "label" not in self.header:
@@ -213,7 +219,7 @@ class ValueColumns(Columns):
     """``label_NAME`` or ``true_NAME``, and the predicted value ``NAME``, of each target."""
 
     task = "regression"
-    prefixes = ("predicted_",)
+    prefixes: tuple[str, ...] = ("predicted_",)
 
     def __init__(self, path: Path, table: TableRows, names: Sequence[str] | None) -> None:
         stated = [name[len("label_") :] for name in table.header if name.startswith("label_")]
@@ -230,7 +236,7 @@ class ValueColumns(Columns):
             for column in (f"true_{name}", f"label_{name}")
             if column in self.header
         }
-        self.has_truth = len(self._true) == len(self.names)
+        self.has_truth: bool = len(self._true) == len(self.names)
 
     def truth(self, place: str, cells: Sequence[str]) -> Label:
         values = []

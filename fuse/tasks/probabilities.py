@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from mvemo.fuse import bootstrap
 from mvemo.fuse.bootstrap import Resamples
 from mvemo.fuse.metrics import calibration, scores
-from mvemo.fuse.numeric import Labels, Measures, complete, mean_finite, mean_of_finite
+from mvemo.fuse.numeric import Labels, Link, Measures, complete, mean_finite, mean_of_finite
 from mvemo.fuse.tasks.base import LabelColumns, Outcome, ScoreColumn, Task
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
@@ -62,8 +63,8 @@ class Multiclass(ProbabilityTask):
     """
 
     name = "multiclass"
-    output_nouns = ("class", "classes")
-    link = "softmax"
+    output_nouns: ClassVar[tuple[str, str]] = ("class", "classes")
+    link: ClassVar[Link] = "softmax"
     primary_metric = "accuracy"
     primary_title = "accuracy"
     in_percent = True
@@ -72,10 +73,10 @@ class Multiclass(ProbabilityTask):
     fits_temperature = True
     decides_songs = True
     too_few = "(at least two classes are needed)"
-    findings = ("weakest_class", "confusion", "confidence")
-    figures = ("folds", "roc", "class_roc", "confusion", "reliability")
-    field_score = ("mcc", "MCC")
-    primary_interval = ("accuracy", "the pooled accuracy")
+    findings: ClassVar[tuple[str, ...]] = ("weakest_class", "confusion", "confidence")
+    figures: ClassVar[tuple[str, ...]] = ("folds", "roc", "class_roc", "confusion", "reliability")
+    field_score: ClassVar[tuple[str, str]] = ("mcc", "MCC")
+    primary_interval: ClassVar[tuple[str, str]] = ("accuracy", "the pooled accuracy")
     baseline_words = "always predicting the most common class of the training clips"
     # The baseline does not rank clips, and is never correct for the other classes.
     baseline_scored = False
@@ -85,7 +86,7 @@ class Multiclass(ProbabilityTask):
     right_words = "is correct"
     brier_max = 2
     published = "PL20"
-    output_columns = (
+    output_columns: ClassVar[tuple[ScoreColumn, ...]] = (
         ScoreColumn("recall", "recall"),
         ScoreColumn("precision", "precision"),
         ScoreColumn("F1", "f1"),
@@ -210,8 +211,9 @@ class Multiclass(ProbabilityTask):
 class ClassesByMCC(Multiclass):
     """Classes whose primary metric is MCC."""
 
-    by_field_score = None
-    primary_metric, primary_title = Multiclass.field_score
+    by_field_score: ClassVar[Task | None] = None
+    primary_metric: ClassVar[str] = Multiclass.field_score[0]
+    primary_title: ClassVar[str] = Multiclass.field_score[1]
     in_percent = False
 
     def _primary(self, y_true: Labels, outputs: F64) -> float:
@@ -240,26 +242,26 @@ class Multilabel(ProbabilityTask):
     """
 
     name = "multilabel"
-    output_nouns = ("tag", "tags")
-    link = "sigmoid"
+    output_nouns: ClassVar[tuple[str, str]] = ("tag", "tags")
+    link: ClassVar[Link] = "sigmoid"
     primary_metric = "roc_auc_macro"
     primary_title = "macro ROC-AUC"
     baseline_name = "training frequency"
     needs_inner = True
-    findings = ("weakest_tag", "confidence")
-    figures = ("folds", "per_output", "class_roc", "reliability")
+    findings: ClassVar[tuple[str, ...]] = ("weakest_tag", "confidence")
+    figures: ClassVar[tuple[str, ...]] = ("folds", "per_output", "class_roc", "reliability")
     averaged_over = ", mean over tags"
-    field_score = ("mcc_macro", "MCC")
-    primary_interval = ("primary", "the mean over folds")
+    field_score: ClassVar[tuple[str, str]] = ("mcc_macro", "MCC")
+    primary_interval: ClassVar[tuple[str, str]] = ("primary", "the mean over folds")
     primary_output = "roc_auc"
-    axis_from = 0.4
+    axis_from: ClassVar[float] = 0.4
     baseline_words = "each tag's share of the training clips for every clip"
     error_title = "log loss"
     error_note = "The error is the log loss over the tags."
     probability_of = "the tag"
     probable_words = "pairs of clip and tag"
     right_words = "has the tag"
-    output_columns = (
+    output_columns: ClassVar[tuple[ScoreColumn, ...]] = (
         ScoreColumn("AUC", "roc_auc"),
         ScoreColumn("AP", "average_precision"),
         ScoreColumn("MCC", "mcc"),
@@ -273,7 +275,7 @@ class Multilabel(ProbabilityTask):
         "programs' predictions are decided at 0.5."
     )
     page_note = "Micro: over all pairs of clip and tag."
-    csv_kinds = ("true", "predicted", "decided")
+    csv_kinds: ClassVar[tuple[str, ...]] = ("true", "predicted", "decided")
 
     def _losses(self, y_true: Labels, outputs: F64) -> F64:
         return calibration.log_losses(y_true, outputs)

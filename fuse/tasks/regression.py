@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mvemo.fuse.bootstrap import Resamples, bootstrap_regression
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.scores import confusion_matrix, regression_scores
-from mvemo.fuse.numeric import Labels, Measures, complete, mean_finite, mean_of_finite, ratio
+from mvemo.fuse.numeric import Labels, Link, Measures, complete, mean_finite, mean_of_finite, ratio
 from mvemo.fuse.tasks.base import LabelColumns, Outcome, ScoreColumn, Task
 from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.labels import PLANE, parse_scale
@@ -83,18 +83,18 @@ class Regression(Task):
     """
 
     name = "regression"
-    output_nouns = ("target", "targets")
-    link = "identity"
+    output_nouns: ClassVar[tuple[str, str]] = ("target", "targets")
+    link: ClassVar[Link] = "identity"
     primary_metric = "r2_macro"
     primary_title = "R2"
     pooled_interval = True
     baseline_name = "training mean"
-    findings = ("weakest_target", "shrinkage")
-    figures = ("folds", "scatter", "quadrants")
+    findings: ClassVar[tuple[str, ...]] = ("weakest_target", "shrinkage")
+    figures: ClassVar[tuple[str, ...]] = ("folds", "scatter", "quadrants")
     averaged_over = ", mean over targets"
-    primary_interval = ("primary", "the pooled R2, mean over targets")
+    primary_interval: ClassVar[tuple[str, str]] = ("primary", "the pooled R2, mean over targets")
     primary_output = "r2"
-    field_score = ("pearson_r_macro", "r, mean")
+    field_score: ClassVar[tuple[str, str]] = ("pearson_r_macro", "r, mean")
     ceiling_name = "annotators' ceiling"
     baseline_words = "each target's mean over the training clips for every clip"
     error_title = "error"
@@ -103,7 +103,7 @@ class Regression(Task):
     )
     columns_note = "R2 and r (Pearson's) of the targets: pooled over folds."
     published = "C17"
-    output_columns = (
+    output_columns: ClassVar[tuple[ScoreColumn, ...]] = (
         ScoreColumn("R2", "r2"),
         ScoreColumn("r", "pearson_r"),
         ScoreColumn("CCC", "ccc"),
@@ -259,8 +259,9 @@ class Regression(Task):
 class RatingsByR(Regression):
     """Values whose primary metric is Pearson's r, the mean over targets."""
 
-    primary_metric, primary_title = "pearson_r_macro", "mean r"
-    by_field_score = None
+    primary_metric: ClassVar[str] = "pearson_r_macro"
+    primary_title: ClassVar[str] = "mean r"
+    by_field_score: ClassVar[Task | None] = None
 
 
 Regression.by_field_score = RatingsByR()

@@ -22,6 +22,8 @@ from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import ClipFailed
 from mvemo.pipeline.settings import Settings
 
+Reasons = tuple[tuple[str, str, str], ...]  # (clip id, stage or modality, reason)
+
 
 def media_request(
     plans: Sequence[NetSettings], descriptors: Sequence[str], settings: DescriptorSettings
@@ -82,12 +84,12 @@ class ClipMedia:
         self._is_part = numbers is not None
         # Clip id for each row of the whole manifest; batches are read by these rows.
         rows = range(len(manifest)) if numbers is None else numbers
-        self.clip_of = dict(zip(rows, manifest.clip_ids, strict=True))
+        self.clip_of: dict[int, str] = dict(zip(rows, manifest.clip_ids, strict=True))
         self._decoding = settings.extract.decoding
         self._fail_fast = settings.extract.fail_fast
         self._rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
         request, names = media_request(plans, descriptors, settings.descriptors)
-        self.modalities = request.modalities
+        self.modalities: tuple[str, ...] = request.modalities
         # For each kind of input, a mask of the clips that have it, bool (clips,).
         self._usable = {
             kind: np.full(len(manifest), kind in self.modalities)
@@ -108,10 +110,12 @@ class ClipMedia:
             raise BadOption(f"no clip could be decoded; the first, {first}: {self.reason(first)}")
         if names:
             self._describe()
-        self.stages = tuple(f"decode:{kind}" for kind in self.modalities)
-        self.stages += ("describe",) if names else ()
+        stages = [f"decode:{kind}" for kind in self.modalities]
+        self.stages: tuple[str, ...] = (*stages, "describe") if names else tuple(stages)
         # `failures` has (clip id, stage, reason), in order of the clips. `missing` has (clip id,
         # modality, reason) of clips with only the other modality, which stage two can predict.
+        self.failures: Reasons
+        self.missing: Reasons
         self.failures, self.missing = self._sort_problems()
 
     # --- available inputs
@@ -228,9 +232,7 @@ class ClipMedia:
             self._usable[modality][self._rows[clip_id]] = False
             self._problems[modality][clip_id] = problem
 
-    def _sort_problems(
-        self,
-    ) -> tuple[tuple[tuple[str, str, str], ...], tuple[tuple[str, str, str], ...]]:
+    def _sort_problems(self) -> tuple[Reasons, Reasons]:
         failures, missing = [], []
         problems = {m: of for m, of in self._problems.items() if not self.absent(m)}
         for clip_id, row in self._rows.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,7 +259,10 @@ def _show_timelines(
 
 
 def _finish(
-    shown: dict[str, Any], records: list[Record], table: list[list[object]], failed: list[bool]
+    shown: dict[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    table: list[list[object]],
+    failed: list[bool],
 ) -> int:
     """Print the JSON and write the table if requested; return the exit code."""
     from mvemo.manifests.files import dump_json

@@ -62,8 +62,10 @@ class ChosenNets(FeatureMaker):
         modalities = tuple(sorted({spec.modality for spec in specs}))
         predictor = Predictor(names, tuple(s.name for s in specs), modalities, {})
         heads = SavedHeads((), (), (), {})
-        self.model = FinalModel(names, "multilabel", heads, specs, (predictor,), {})
-        self.folder, self.options, self.unavailable = Path(names), settings, {}
+        self.model: FinalModel = FinalModel(names, "multilabel", heads, specs, (predictor,), {})
+        self.folder: Path = Path(names)
+        self.options = settings
+        self.unavailable: dict[str, str] = {}
         self._descriptors = stage_one.descriptors
         self._nets = {t.spec.digest: optimized(t.net, run.precision) for t in trained}
 

@@ -37,7 +37,8 @@ class BatchReader:
     """Reader of new clips that computes the features that a model's predictors need."""
 
     def __init__(self, maker: FeatureMaker, *, one_by_one: bool = False) -> None:
-        self.maker, self.features = maker, maker.features()
+        self.maker = maker
+        self.features: tuple[str, ...] = maker.features()
         self._one_by_one = one_by_one  # True to yield each clip as soon as it is done
         # One spec of each feature is enough: the nets of all folds read the same input.
         specs = [(name, maker.model.variants(name)[0]) for name in self.features]
@@ -48,7 +49,7 @@ class BatchReader:
         # Length of the windows in seconds: the longest input among the audio nets.
         inputs = map(input_of, self._plans.values())
         lengths = [i.seconds for i in inputs if isinstance(i, AudioInput)]
-        self.window = max(lengths, default=DEFAULT_SECONDS)
+        self.window: float = max(lengths, default=DEFAULT_SECONDS)
 
     def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
         """Yield batches of (key, clip), in order."""

@@ -34,7 +34,8 @@ class FeatureMaker:
     """Features of a model folder, computed for new clips by its nets and descriptors."""
 
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
-        self.folder, self.options = folder, settings
+        self.folder: Path = folder
+        self.options = settings
         self.model: FinalModel = with_coverage(load_model(folder), settings.coverage)
         # Reasons by feature why it cannot be computed here, such as missing weights.
         self.unavailable: dict[str, str] = {}

@@ -53,9 +53,10 @@ class Sketch:
         *,
         keep_sound: bool,
     ) -> None:
-        self.sr, self.thumbnails = sr, thumbnails
+        self.sr = sr
+        self.thumbnails = thumbnails
         # All samples, if they are kept.
-        self.sound = y / np.float32(gain) if keep_sound else y[:0]
+        self.sound: F32 = y / np.float32(gain) if keep_sound else y[:0]
         size = max(round(BAR_SECONDS * sr), 1)
         bars = y[: len(y) // size * size].reshape(-1, size)
         peaks, power = [np.zeros(0)], [np.zeros(0)]

@@ -213,7 +213,7 @@ def predictions_table(
             files["not predicted", record["error"]].append(file)
             continue
         cells = [*written.cells(record), *[relative_cell(record)] * (n > 0)]
-        rows.append([file, *cells, record["model"].partition("/")[2]])
+        rows.append([file, *cells, (record["model"] or "").partition("/")[2]])
         for note in record["notes"] if level != "quiet" else ():
             if level == "verbose" and note == Caution.UNLIKE.text:
                 note += f" ({record['unlikeness']:.1f} times as far as nearly all of them)"

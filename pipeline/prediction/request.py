@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mvemo.pipeline.stage_one.division import Shard
 
 # Value of `PredictRequest.modality` -> modalities to read.
+MODALITIES: dict[str, tuple[str, ...]]
 MODALITIES = {"audio": ("audio",), "video": ("video",), "both": ("audio", "video")}
 
 

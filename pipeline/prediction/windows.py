@@ -23,6 +23,7 @@ from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings
 from mvemo.extract.media.loudness import gain_to
 from mvemo.extract.media.request import FrameSampling, FrameTimes, MediaProblem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
+from mvemo.extract.nets.parts.cards import NetInput
 from mvemo.extract.store import decoded, folders
 from mvemo.extract.store.contents import content_of
 from mvemo.extract.training import embedding
@@ -144,7 +145,8 @@ class Statistics(Feature):
     """Statistics of the frames of descriptors."""
 
     def __init__(self, spec: FeatureSpec) -> None:
-        self.descriptors, self._statistics = spec.params["order"], statistics_of(spec)
+        self.descriptors: Sequence[str] = spec.params["order"]
+        self._statistics = statistics_of(spec)
 
     def vector(self, window: Span, without: Span | None = None) -> F64 | None:
         frames = [self.media.frames(name, window, without) for name in self.descriptors]
@@ -160,11 +162,11 @@ class NetFeature(Feature):
     def __init__(self, net: Net, spec: FeatureSpec) -> None:
         self._net, self._spec = net, spec
         self._pieces = net.piece_input()
-        self.input = net.input if self._pieces is None else self._pieces.raw
+        self.input: NetInput = net.input if self._pieces is None else self._pieces.raw
         if isinstance(self.input, AudioInput):
-            self.sr = self.input.sr
+            self.sr: int = self.input.sr
         elif isinstance(self.input, VideoInput):
-            self.size = self.input.size
+            self.size: int = self.input.size
 
     def embed(self, read: Callable[[int], F32 | U8], n: int, progress: Progress) -> F32:
         """Return the vectors of `n` rows, float32 (n, dim); `read` returns the media of a row."""
@@ -202,7 +204,7 @@ class Sequences(WholeWindows):
     def __init__(self, net: Net, spec: FeatureSpec) -> None:
         super().__init__(net, spec)
         assert isinstance(net.input, SequenceInput)
-        self.descriptors = net.input.features
+        self.descriptors: Sequence[str] = net.input.features
 
     def raw(self, window: Span, without: Span | None) -> F32:
         parts = [self.media.frames(name, window, without) for name in self.descriptors]
@@ -229,7 +231,8 @@ class WholePictures(WholeWindows):
         super().__init__(net, spec)
         assert isinstance(net.input, VideoInput)
         self._sampling = FrameSampling(net.input.n_frames, self.size)
-        self.times = np.concatenate([self._sampling.times(*window) for window in plan.windows])
+        times = [self._sampling.times(*window) for window in plan.windows]
+        self.times: F64 = np.concatenate(times)
 
     def raw(self, window: Span, without: Span | None) -> U8:
         times = self._sampling.times(*window)
@@ -289,7 +292,7 @@ class SoundPieces(Pieces):
             self._before = (self.input.samples - self._step) // 2
             count = max(-(-length // self._step), 1)
         starts = np.arange(count) * self._step / self.sr
-        self.spans = np.stack([starts, starts + self._step / self.sr], axis=1)
+        self.spans: F64 = np.stack([starts, starts + self._step / self.sr], axis=1)
         super().read(media, progress)
 
     def piece(self, row: int) -> F32:
@@ -321,8 +324,8 @@ class PicturePieces(Pieces):
             sampling = FrameSampling(raw.n_frames, raw.size, rate=rate)
             self._times = starts[:, None] + sampling.times(0.0, min(seconds, plan.seconds))
         half = seconds / 2 or step / 2
-        self.spans = self._times.mean(axis=1, keepdims=True) + np.array([-half, half])
-        self.times = self._times.ravel()
+        self.spans: F64 = self._times.mean(axis=1, keepdims=True) + np.array([-half, half])
+        self.times: F64 = self._times.ravel()
 
     def piece(self, row: int) -> U8:
         return self.media.pictures(self.size, self._times[row])

@@ -40,8 +40,9 @@ class ShardFolder:
     """Folder of the shards of the cache `out`; the folder need not exist."""
 
     def __init__(self, out: Path) -> None:
-        self.path = out.with_name(f"{out.name}{SUFFIX}")
-        self.clips, self._run = self.path / "clips.h5", self.path / "run.json"
+        self.path: Path = out.with_name(f"{out.name}{SUFFIX}")
+        self.clips: Path = self.path / "clips.h5"
+        self._run = self.path / "run.json"
 
     def cache(self, shard: Shard) -> Path:
         """Return the file that a shard writes."""

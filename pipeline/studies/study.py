@@ -39,7 +39,7 @@ class StudyMedia(ClipMedia):
 
     def __init__(self, study: Study, **needed: Any) -> None:
         super().__init__(study.manifest, study.settings, study.work, **needed)
-        self.extract = study.settings.extract
+        self.extract: ExtractSettings = study.settings.extract
         self._statistics: dict[tuple[str, ...], F64] = {}
 
     def left_out(self, usable: Bools, rows: str = "clips") -> tuple[str, ...]:

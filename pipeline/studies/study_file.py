@@ -59,7 +59,7 @@ FUNCTIONS: Mapping[str, Mapping[str, str]] = {
     "run": {"robustness": "robustness:run_robustness"},
 }
 # Name of a function -> keys that its study file must have.
-NEEDED = {
+NEEDED: dict[str, tuple[str, ...]] = {
     "robustness": ("options.models", "options.dresses", "options.clips"),
     "recipe parts": ("grid.net",),
 }

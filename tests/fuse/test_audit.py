@@ -5,9 +5,10 @@ import csv
 import numpy as np
 import pytest
 from feature_samples import emomv, memory
+from typed_records import misfits
 
 from mvemo.cache import ClipTable
-from mvemo.fuse.audit import audit_cache
+from mvemo.fuse.audit import FindingRecord, audit_cache
 
 N = 240
 CLASSES = ("calm", "happy", "sad", "tense")
@@ -136,6 +137,7 @@ def test_a_class_in_fewer_groups_than_folds():
     (found,) = findings(table(labels=labels), timbre=vectors(1))
     assert (found.kind, len(found.clips)) == ("few-groups", 12)
     assert found.record()["clips"][:2] == ["c0", "c1"]
+    assert misfits(found.record(), FindingRecord) == []
 
 
 def test_clips_without_labels_are_compared_with_each_other():

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 from stage_samples import TINY, run, tiny_demo
+from typed_records import misfits
 
 import mvemo
 from mvemo.cache import import_feature
+from mvemo.fuse import PredictionRecord
 from mvemo.manifests import folds_of, write_manifest
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.errors import WrongType
@@ -50,6 +52,7 @@ def test_the_page_s_first_block_runs(tmp_path, monkeypatch):
     asked = mvemo.predict(summary.path, "out/model", coverage=0.9)
     assert json.loads(json.dumps(asked))[0]["coverage"] == 0.9
     assert "<td>" in asked._repr_html_()
+    assert misfits([*asked, *names["records"]], list[PredictionRecord]) == []
     assert first["proba"] == pytest.approx(features["proba"], abs=1e-5)
 
 

@@ -142,13 +142,13 @@ class BuiltNet(Net):
     def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
         super().__init__(options or self.Options())
         if hasattr(self.options, "dropout"):
-            self.classifier_dropout = nn.Dropout(self.options.dropout)
-        self.embedding_dim = self.build(width)
+            self.classifier_dropout: nn.Module = nn.Dropout(self.options.dropout)
+        self.embedding_dim: int = self.build(width)
         if hasattr(self.options, "norm_momentum"):
             for module in self.modules():
                 if hasattr(module, "momentum"):
                     module.momentum = self.options.norm_momentum
-        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+        self.classifier: nn.Linear = nn.Linear(self.embedding_dim, n_outputs)
 
     @abstractmethod
     def build(self, width: float) -> int:
@@ -165,7 +165,7 @@ class BuiltNet(Net):
 class VideoNet(BuiltNet):
     """Base of nets that read `n_frames` square pictures of `size` pixels."""
 
-    modality = "video"
+    modality: ClassVar[Literal["audio", "video"]] = "video"
     colour: ClassVar[str] = "RGB"  # order of the colours in the net's input
     # True if the default of `n_frames` is the run's number of frames.
     follows_run: ClassVar[bool] = False
@@ -225,7 +225,7 @@ class FrameNet(BuiltNet):
 class WaveformNet(BuiltNet):
     """Base of nets that read a waveform of `seconds`."""
 
-    modality = "audio"
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
 
     input: cards.AudioInput
 

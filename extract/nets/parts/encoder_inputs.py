@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class StatedInput(BuiltNet):
     def build(self, width: float) -> int:
         if width != 1.0:
             raise BadOption(f"{self.name}: width is {width}: it must be 1 for an encoder")
-        self.encoder = self.load_encoder()
+        self.encoder: Any = self.load_encoder()
         return self.feature_dim()
 
     def load_encoder(self) -> Any:
@@ -63,7 +63,7 @@ class StatedInput(BuiltNet):
 class SoundInput(StatedInput):
     """Base of encoders of waveforms; short clips are not padded."""
 
-    modality = "audio"
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
     Options: ClassVar[type[Any]] = SoundOptions
     input: AudioInput
     least_variance: ClassVar[float] = LEAST_VARIANCE
@@ -122,14 +122,14 @@ class SoundInput(StatedInput):
 class PictureInput(StatedInput):
     """Base of encoders of pictures: short side scaled, middle crop, normalised colours."""
 
-    modality = "video"
+    modality: ClassVar[Literal["audio", "video"]] = "video"
     Options: ClassVar[type[Any]] = PictureOptions
     input: VideoInput
     mean: Tensor
     deviation: Tensor
 
     def build(self, width: float) -> int:
-        self.crop = picture_sizes(type(self))[1]
+        self.crop: int = picture_sizes(type(self))[1]
         normalises = self.preprocessor.get("do_normalize", True)
         self.normalisation: dict[str, list[float]] = {}
         for name, key, none in (("mean", "image_mean", 0.0), ("deviation", "image_std", 1.0)):

@@ -67,7 +67,8 @@ class EncoderName(str):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = str.__hash__
+    def __hash__(self) -> int:
+        return str.__hash__(self)
 
     @property
     def path(self) -> Path:

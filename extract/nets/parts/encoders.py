@@ -88,7 +88,7 @@ class EncoderNet(StatedInput):
 
     def feature_dim(self) -> int:
         if self.options.layer == ALL:
-            self.layers = tuple(range(hugging_face.count_layers(self.encoder) + 1))
+            self.layers: tuple[int, ...] = tuple(range(hugging_face.count_layers(self.encoder) + 1))
         n_layers = max(len(self.layers), 1)
         return self.state_dim() * n_layers * (2 if self.options.pooling == "mean+std" else 1)
 
@@ -138,7 +138,7 @@ class SpectrogramEncoder(SoundInput, EncoderNet):
     def build(self, width: float) -> int:
         dim = super().build(width)
         library = hugging_face.transformers(self.folder)
-        self.extractor = getattr(library, self.extractor_name)(**self.preprocessor)
+        self.extractor: Any = getattr(library, self.extractor_name)(**self.preprocessor)
         if self.options.seconds > self.most_seconds():
             raise BadOption(
                 f"{self.name}: seconds is {self.options.seconds}, but this encoder reads at most "
@@ -163,8 +163,9 @@ class SpectrogramEncoder(SoundInput, EncoderNet):
 class ClapEncoder(SpectrogramEncoder):
     """CLAP's audio encoder for 10 s; shorter windows are repeated, longer ones are refused."""
 
-    extractor_name, values = "ClapFeatureExtractor", "input_features"
-    recorded = (
+    extractor_name: ClassVar[str] = "ClapFeatureExtractor"
+    values: ClassVar[str] = "input_features"
+    recorded: ClassVar[tuple[str, ...]] = (
         *("feature_size", "sampling_rate", "hop_length", "fft_window_size", "padding"),
         *("frequency_min", "frequency_max", "max_length_s", "truncation"),
     )
@@ -193,9 +194,12 @@ class ClapEncoder(SpectrogramEncoder):
 class AstEncoder(SpectrogramEncoder):
     """Audio Spectrogram Transformer; shorter windows are padded, as in its training."""
 
-    Options = SoundTokenOptions
-    extractor_name, values = "ASTFeatureExtractor", "input_values"
-    recorded = ("sampling_rate", "num_mel_bins", "max_length", "do_normalize", "mean", "std")
+    Options: ClassVar[type[Any]] = SoundTokenOptions
+    extractor_name: ClassVar[str] = "ASTFeatureExtractor"
+    values: ClassVar[str] = "input_values"
+    recorded: ClassVar[tuple[str, ...]] = (
+        *("sampling_rate", "num_mel_bins", "max_length", "do_normalize", "mean", "std"),
+    )
 
     def most_seconds(self) -> float:
         return self.extractor.max_length / 100  # frames of 10 ms
@@ -217,8 +221,11 @@ class AstEncoder(SpectrogramEncoder):
 class WhisperEncoder(SpectrogramEncoder):
     """Whisper's encoder; windows are padded to 30 s, and only frames of sound are pooled."""
 
-    extractor_name, values = "WhisperFeatureExtractor", "input_features"
-    recorded = ("feature_size", "sampling_rate", "hop_length", "n_fft", "chunk_length", "dither")
+    extractor_name: ClassVar[str] = "WhisperFeatureExtractor"
+    values: ClassVar[str] = "input_features"
+    recorded: ClassVar[tuple[str, ...]] = (
+        *("feature_size", "sampling_rate", "hop_length", "n_fft", "chunk_length", "dither"),
+    )
 
     def most_seconds(self) -> float:
         return self.extractor.chunk_length

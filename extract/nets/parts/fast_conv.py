@@ -24,7 +24,7 @@ from mvemo.extract.nets.parts.base import Net
 STEP = 4
 # Points at which polynomials are evaluated, in addition to infinity, by the side of the kernel
 # in pixels. Of the points that were tried, these have the smallest rounding errors.
-POINTS = {
+POINTS: dict[int, tuple[float, ...]] = {
     3: (0.0, 1.0, -1.0, 0.5, -2.0),
     4: (0.0, 1.0, -1.0, 2.0, -2.0, 0.5),
     5: (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5),
@@ -79,9 +79,12 @@ class WinogradConvolution(nn.Module):
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
         weight, bias = self._kernel(convolution.weight.detach()), convolution.bias
-        self.outputs, self.inputs, self.taps, _, side = weight.shape
+        self.outputs: int = weight.shape[0]
+        self.inputs: int = weight.shape[1]
+        self.taps: int = weight.shape[2]
+        side = weight.shape[4]
         of_inputs, of_kernel, of_outputs = transforms(side)
-        self.tile = len(of_inputs)
+        self.tile: int = len(of_inputs)
         # (columns and rows of a tile, columns and rows of the kernel)
         of_kernel = torch.kron(of_kernel, of_kernel).to(weight.dtype)
         # (out, in, taps, rows, columns) -> (columns and rows, taps, in, out)
@@ -267,7 +270,7 @@ class PointConvolution(nn.Module):
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
         self.weight: nn.Parameter = nn.Parameter(convolution.weight.detach().flatten(1))
-        self.bias = convolution.bias
+        self.bias: Tensor | None = convolution.bias
 
     @staticmethod
     def supports(layer: nn.Module) -> bool:

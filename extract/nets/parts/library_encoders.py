@@ -117,7 +117,7 @@ class TorchaudioEncoder(SoundInput, LibraryNet):
 
     Options = SoundEncoderOptions
     # Epsilon of torch.nn.functional.layer_norm, with which torchaudio normalises waveforms.
-    least_variance = 1e-5
+    least_variance: ClassVar[float] = 1e-5
     bundle: ClassVar[Any]
 
     def load_encoder(self) -> Any:
@@ -135,7 +135,7 @@ class TorchaudioEncoder(SoundInput, LibraryNet):
             raise BadOption(
                 f"{self.name}: layer is {layer}: it must be 1 to {layers}, -1 (output) or -2 (all)"
             )
-        self.layers = tuple(range(1, layers + 1)) if layer == ALL else ()
+        self.layers: tuple[int, ...] = tuple(range(1, layers + 1)) if layer == ALL else ()
         dim = self.bundle._params["encoder_embed_dim"] * max(len(self.layers), 1)
         return dim * (2 if self.options.pooling == "mean+std" else 1)
 
@@ -169,7 +169,7 @@ class OnnxNet(LibraryNet):
         except Exception as error:
             # onnxruntime raises classes of its own, which differ between releases.
             raise BadWeights(f"{path}: cannot be loaded: {_line(error)}") from error
-        self.ends = {}
+        self.ends: dict[str, str] = {}
         for end, known in (("input", session.get_inputs()), ("output", session.get_outputs())):
             names = [each.name for each in known]
             self.ends[end] = name = self.preprocessor.get(end, names[0])

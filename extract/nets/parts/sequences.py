@@ -5,7 +5,7 @@ embedding of a clip is the same in any batch and with any padding.
 """
 
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy
@@ -34,7 +34,7 @@ BANDS_MEANING = (
 class DescriptorNet(BuiltNet):
     """Base of nets that read `n_frames` frames of one descriptor."""
 
-    modality = "audio"
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
     descriptor: ClassVar[str]  # name of the descriptor
     columns_option: ClassVar[str]  # name of the option for its number of columns
 

@@ -30,9 +30,12 @@ class Access:
     """
 
     def __init__(self, app: Any, token: str, port: int, host: str = "127.0.0.1") -> None:
-        self.app, self.token, self.cookie = app, token, f"mvemo-{port}"
+        self.app = app
+        self.token = token
+        self.cookie: str = f"mvemo-{port}"
         shown = f"[{host}]" if ":" in host else host
-        self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]", shown)}
+        hosts = ("127.0.0.1", "localhost", "[::1]", shown)
+        self.hosts: set[str] = {f"{name}:{port}" for name in hosts}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":

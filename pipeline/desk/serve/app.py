@@ -80,9 +80,12 @@ class Api:
         most_upload: int,
         report: dict[str, Any] | None = None,
     ) -> None:
-        self.library, self.worker = library, worker
-        self.shown, self.most_upload = shown, most_upload
-        self.requests, self.is_stopping = 0, False
+        self.library = library
+        self.worker = worker
+        self.shown = shown
+        self.most_upload = most_upload
+        self.requests: int = 0
+        self.is_stopping: bool = False
         self.report = report
         self._peaks: dict[str, Any] = {}
         # Waveforms are read by few threads, so that a person who hurries through the list does

@@ -86,15 +86,18 @@ class Corrections:
         classes: Sequence[str],
         scale: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     ) -> None:
-        self.path, self.journal = path, path.with_name(f"{path.stem}-history.jsonl")
+        self.path = path
+        self.journal: Path = path.with_name(f"{path.stem}-history.jsonl")
         self._entries = Journal(self.journal)
-        self.task, self.classes, self._scale = task, tuple(classes), scale
+        self.task = task
+        self.classes: tuple[str, ...] = tuple(classes)
+        self._scale = scale
         shared = next((_span(ends) for axis, ends in scale.items() if axis.lower() in PLANE), "")
         self._stated = {"name": name, "task": task, "scale": shared}
         self._kind, self._lock = label_kind(task), RLock()
         self.history: list[Entry] = []  # all changes, oldest first
-        self.problem = ""  # sentence on what was wrong with the files, for the page and the log
-        self.unsaved = ""  # sentence on why the last change is not in a file
+        self.problem: str = ""  # sentence on faults of the files, for the page and the log
+        self.unsaved: str = ""  # sentence on why the last change is not in a file
         self._states: States = {}
         self._keys: dict[str, str] = {}  # content -> clip id of its correction
         self._n_keyed = 0  # number of changes that `_keys` has
@@ -105,7 +108,7 @@ class Corrections:
         # The name of a library stays if its folder is moved.
         if not (library_id := path.with_name("library-id")).exists():
             write_text(library_id, secrets.token_hex(8))
-        self.library = library_id.read_text(encoding="utf-8").strip()
+        self.library: str = library_id.read_text(encoding="utf-8").strip()
         self._open()
 
     @property

@@ -71,12 +71,15 @@ class JobWorker:
     """Thread that runs jobs one after the other with warm nets."""
 
     def __init__(self, library: Library, folder: Path, settings: PredictSettings) -> None:
-        self.library, self.base, self.settings = library, folder, settings
-        self.folder, self.model = folder, load_model(folder)
+        self.library = library
+        self.base = folder
+        self.settings = settings
+        self.folder: Path = folder
+        self.model: FinalModel = load_model(folder)
         self.jobs: dict[str, Job] = {}
-        self.counts = dict.fromkeys(("predicted", "failed"), 0)
-        self.seconds = 0.0
-        self.problem = ""  # sentence on why no clip can be predicted now
+        self.counts: dict[str, int] = dict.fromkeys(("predicted", "failed"), 0)
+        self.seconds: float = 0.0
+        self.problem: str = ""  # sentence on why no clip can be predicted now
         self._waiting: deque[Job] = deque()
         # Guards the queue, and the model together with what it predicted.
         self._changed, self._stopping = Condition(), False
@@ -290,9 +293,9 @@ class JobWorker:
 
         for clip_id, embedded in batch:
             clip = predict_clip(maker, embedded)
-            (record,) = records(maker.model, [clip], facts=True)
             name = self.library.get(clip_id)["name"]
-            record |= prediction_facts(maker.model, clip, name, embedded.clip.path)
+            shown = prediction_facts(maker.model, clip, name, embedded.clip.path)
+            record = {**records(maker.model, [clip], facts=True)[0], **shown}
             with self._changed:
                 if self._maker_of != self.library.model:
                     return  # the job of another model predicts these clips

@@ -52,16 +52,17 @@ class Library:
     """
 
     def __init__(self, folders: Iterable[Path], work: Path, model: str = "") -> None:
-        self.work, self.uploads = work, work / "uploads"
+        self.work = work
+        self.uploads: Path = work / "uploads"
         self.model = model  # digest of the model that predicts
         self.uploads.mkdir(parents=True, exist_ok=True)
         for part in self.uploads.glob("*.part"):
             part.unlink()
-        self.folders = [*folders]
-        self.roots = [folder.resolve() for folder in (*self.folders, self.uploads)]
+        self.folders: list[Path] = [*folders]
+        self.roots: list[Path] = [folder.resolve() for folder in (*self.folders, self.uploads)]
         self._files: set[Path] = set()  # files that were opened by name
-        self.lock = RLock()
-        self.revision = 0
+        self.lock: RLock = RLock()
+        self.revision: int = 0
         self._clips: dict[str, Record] = {}
         self._revisions: dict[str, int] = {}
         self._made_by: dict[str, str | None] = {}  # clip -> digest of the model that predicted it
@@ -72,7 +73,7 @@ class Library:
         self._journal = Journal(work / "clips.jsonl", durable=False)
         self.corrections: Corrections | None = None
         self.problems: list[str] = []
-        self.unsaved = ""  # sentence on why predictions are only in memory
+        self.unsaved: str = ""  # sentence on why predictions are only in memory
         self._restore()
 
     def __len__(self) -> int:

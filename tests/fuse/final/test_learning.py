@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typed_records import misfits
 
 from mvemo.cache import CacheWriter, ClipTable, FeatureSpec, open_cache
 from mvemo.fuse import BadFeatures, EvaluationSettings, evaluate
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.learning import learn
+from mvemo.fuse.final.learning import LearnScore, learn
 from mvemo.fuse.final.model import load_model, save_model
 from mvemo.manifests import Clip, Manifest, write_manifest
 
@@ -117,6 +118,7 @@ def test_a_systematic_error_is_mended(made, plane):
     task, folder = made
     path = correct(folder, task, ROWS, wrong(task, plane[1])[ROWS])
     result = learned(folder, path)
+    assert misfits([result.before, result.after], list[LearnScore]) == []
     assert result.after["score"] > max(0.7, result.before["score"] + 0.3)
     assert result.interval[0] > 0
     assert (result.enough, result.better, result.n_corrections) == (True, True, len(ROWS))

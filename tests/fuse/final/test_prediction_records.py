@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typed_records import misfits
 
-from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
+from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction, PredictionRecord
 from mvemo.fuse.final.prediction_records import read_predictions, record_rows, records
 from mvemo.manifests.tables import CsvWriter
 
@@ -61,6 +62,7 @@ def test_what_is_written_is_read(task, suffix, tmp_path_factory):
     @given(st.lists(clips(task), min_size=1, max_size=4))
     def write_and_read(made):
         found = records(model, made)
+        assert misfits(found.records(), list[PredictionRecord]) == []
         if suffix == "csv":
             with file.open("w", newline="", encoding="utf-8") as opened:
                 CsvWriter(opened).writerows(record_rows(model, found))

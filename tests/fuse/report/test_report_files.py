@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from fuse_samples import CLASSES, NASTY, empty_results, make_results, nasty_results, primary
 from sklearn.metrics import precision_recall_fscore_support
+from typed_records import misfits
 
 from mvemo.fuse import read_predictions
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.report import score_tables
 from mvemo.fuse.report.report_files import (
+    MetricsRecord,
     metrics_dict,
     predictions_csv,
     provenance_sections,
@@ -26,7 +28,9 @@ from mvemo.manifests.errors import MvemoError
 
 
 def as_json(results):
-    return json.loads(json.dumps(metrics_dict(results), allow_nan=False))
+    found = json.loads(json.dumps(metrics_dict(results), allow_nan=False))
+    assert misfits(found, MetricsRecord) == []
+    return found
 
 
 def rows_of(results):
