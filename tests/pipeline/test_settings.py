@@ -30,7 +30,7 @@ def test_profiles_that_come_with_mvemo_are_complete(profile):
 def test_the_pretrained_profile_trains_nothing_and_has_weights_to_fetch():
     settings = load_settings("pretrained")
     assert settings.extract.run.protocol == "frozen"
-    assert settings.extract.nets == ("musicnn", "effnet", "i3d")
+    assert settings.extract.nets == ("musicnn", "effnet")
     assert settings.extract.fetch
     assert all(NETS[name].package is not None for name in settings.extract.nets)
     # Stage two makes statistics of what stage one writes.
