@@ -54,7 +54,7 @@ NET_SR = 16_000  # of musicnn; descriptors are computed at the files' own rate
 # Seconds at full and at small sizes, and the height of the pictures (0: sound only).
 KINDS = ((30, 10, 0), (240, 30, 0), (30, 5, 360), (30, 5, 1080))
 WRITING = ("__init__", "current", "put", "fail", "clear_failures", "commit", "close")
-DECODE, VIDEOS = "demux and decode", "videos: demux, decode, scale, i3d"
+DECODE, VIDEOS = "demux and decode", "videos: demux, decode, scale, effnet"
 
 
 def make_files(folder: Path, count: int, *, quick: bool) -> list[tuple[Path, np.ndarray]]:
@@ -175,11 +175,11 @@ def decode_all(path: Path) -> None:
 
 
 def read_by_opencv(path: Path) -> None:
-    """Read all pictures, and scale those of two windows, as video_features does."""
+    """Read all pictures, and scale those of a window, as video_features does."""
     video, count = cv2.VideoCapture(str(path)), 0
     while (read := video.read())[0]:
-        if count < 64:
-            cv2.resize(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB), (398, 224))
+        if count < 8:
+            cv2.resize(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB), (462, 260))
         count += 1
 
 
@@ -230,8 +230,8 @@ def compare(
         seconds, operations = eager(name, raws, rounds)
         others.append((f"embed, {name}", "eager PyTorch", seconds))
         limits[f"embed, {name}"] = operations / rate
-        if name == "i3d":
-            others.append((VIDEOS, "video_features (OpenCV, eager)", opencv + seconds))
+        if name == "effnet":
+            others.append((VIDEOS, "OpenCV, eager PyTorch", opencv + seconds))
     return others, limits
 
 
@@ -241,7 +241,7 @@ def report(
     """Return the rows of the whole and of all parts, in processor milliseconds a file."""
     parts, each = run.parts, 1000 / count
     parts[DECODE] = parts["demux"] + parts["decode"]
-    parts[VIDEOS] = run.videos + parts["embed, i3d"]
+    parts[VIDEOS] = run.videos + parts["embed, effnet"]
     best = 3600 * count / sum(limits.values())
     rows = [Row(f"{count} files to features", 3600 * count / run.whole, "songs/h", limit=best)]
     nets = [name for name in parts if name.startswith("embed")]
