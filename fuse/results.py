@@ -271,6 +271,11 @@ class Results(Tabular):
         )
 
     @property
+    def evaluations(self) -> tuple[Results, ...]:
+        """Return all repeats, or only this evaluation."""
+        return self.repeats or (self,)
+
+    @property
     def tested(self) -> Bools:
         """Return bool (clips,): True for clips that a fold tests; others are only for training."""
         return np.asarray(self.folds >= 0, dtype=np.bool_)

@@ -308,7 +308,7 @@ def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[
 
 def with_uncertainty(results: Results, *, n_resamples: int = 1000) -> Results:
     """Add group-bootstrap intervals (unless `n_resamples` is 0) and tests between models."""
-    evaluations: Sequence[Results] = results.repeats or (results,)
+    evaluations: Sequence[Results] = results.evaluations
     if not n_resamples or not results.models:
         return replace(results, comparisons=tuple(compare_results(evaluations)))
     resamples = resample_groups(results.groups, n_resamples)
@@ -342,7 +342,7 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000) -> Results:
 
 def with_primary_intervals(results: Results) -> Results:
     """Add only the interval of each model's primary metric; no tests."""
-    resamples, evaluations = resample_groups(results.groups), results.repeats or (results,)
+    resamples, evaluations = resample_groups(results.groups), results.evaluations
     by_repeat = [
         one.task.resample_primary(
             one.y_true, np.stack([m.outputs for m in one.models]), one.folds, one.k, resamples

@@ -372,7 +372,7 @@ def predictions_csv(results: Results) -> str:
     names, task, repeated = results.classes, results.task, bool(results.repeats)
     head = ["clip_id", "group", "fold", *task.csv_columns(names)]
     writer.writerow([*["repeat"] * repeated, *head])
-    for repeat, one in enumerate(results.repeats or (results,)):
+    for repeat, one in enumerate(results.evaluations):
         cells = []
         for m in one.models:
             outcome = Outcome(one.y_true, m.outputs, m.y_pred, one.folds, one.k)

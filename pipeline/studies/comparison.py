@@ -77,7 +77,7 @@ class Compared:
         if results is None:
             return {}
         (model,), task = results.models, results.task
-        of_runs = [one.primary_mean(one.models[0]) for one in evaluations(results)]
+        of_runs = [one.primary_mean(one.models[0]) for one in results.evaluations]
         sd = _deviation(of_runs)
         low, high = model.intervals["primary"]
         found = {
@@ -101,11 +101,6 @@ class Compared:
         if self.songs is not None:
             found["test songs"] = self.songs.primary_mean(self.songs.models[0])
         return found
-
-
-def evaluations(results: Results) -> Sequence[Results]:
-    """Return the results of each repeat."""
-    return results.repeats or (results,)
 
 
 def _deviation(values: Sequence[float] | F64) -> float:
@@ -239,7 +234,7 @@ def difference(first: Compared, second: Compared) -> Comparison | None:
         comparisons.folded(
             one, {first.row.name: one.models[0].outputs, second.row.name: other.models[0].outputs}
         )
-        for one, other in zip(evaluations(first.results), evaluations(second.results), strict=True)
+        for one, other in zip(first.results.evaluations, second.results.evaluations, strict=True)
     ]
     pair = (first.row.name, second.row.name)
     return comparisons.compare_models(repeats, [pair], resample_groups(first.results.groups))[0]

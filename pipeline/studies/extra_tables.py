@@ -13,7 +13,7 @@ from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.report.score_tables import outputs_table
 from mvemo.fuse.report.tables import PERCENT, TEXT, Column, Table, Value, table
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.studies.comparison import Draft, evaluations
+from mvemo.pipeline.studies.comparison import Draft
 from mvemo.pipeline.studies.plots import loss_lines
 from mvemo.pipeline.studies.study import j22_classes, matches_j22
 from mvemo.pipeline.studies.study_file import published
@@ -42,7 +42,7 @@ def add_experiment(draft: Draft) -> None:
 
 def confusion_table(net: str, results: Results, *, printed: bool) -> Table:
     """Return the confusion matrix over all repeats, as shares of true classes (J22 Table 4)."""
-    classes, repeats = results.classes, evaluations(results)
+    classes, repeats = results.classes, results.evaluations
     matrices = [one.models[0].confusion for one in repeats]
     counts = np.sum([matrix for matrix in matrices if matrix is not None], axis=0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
