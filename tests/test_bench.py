@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -115,8 +116,10 @@ def test_a_day_on_a_gpu_runs_at_toy_size_without_media_libraries(tmp_path):
     # torch compiles with the system's compiler.
     parts += ["compiled"] if shutil.which("g++") else []
     command = [sys.executable, "-c", WITHOUT_MEDIA, str(BENCH / "gpu_day.py"), "--toy"]
-    command += ["--out", str(tmp_path), "--nets", "music1d,crnn", "--only", ",".join(parts)]
-    done = subprocess.run(command, check=False, text=True, capture_output=True)
+    command += ["--out", str(tmp_path), "--nets", "music1d", "--only", ",".join(parts)]
+    # The compiler need not start a pool for one small net.
+    variables = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    done = subprocess.run(command, check=False, text=True, capture_output=True, env=variables)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "gpu_day.json").read_text(encoding="utf-8"))
     assert list(found["parts"]) == parts

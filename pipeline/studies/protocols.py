@@ -58,16 +58,16 @@ def protocol_rows(draft: Draft) -> tuple[list[StudyRow], list[str]]:
 
 
 def frozen_plans(names: Sequence[str] | None = None) -> list[NetSettings]:
-    """Return the nets of the profile ``pretrained`` whose weights have been downloaded."""
+    """Return nets as in the profile ``pretrained`` whose public weights have been downloaded."""
     settings = load_settings("pretrained")
-    known = settings.extract.nets
+    public = [name for name, card in NETS.items() if card.package is not None]
     for name in names or ():
-        if name not in known:
-            raise BadOption(f"--frozen: unknown net {name!r}; expected one of {', '.join(known)}")
+        if name not in public:
+            raise BadOption(f"--frozen: unknown net {name!r}; expected one of {', '.join(public)}")
     return [
         replace(settings.nets[net], weights=FETCHED)
-        for net in known
-        if (names is None or net in names) and find_weights(net) is not None
+        for net in names or settings.extract.nets
+        if find_weights(net) is not None
     ]
 
 

@@ -38,22 +38,37 @@ TINY = (
 )
 
 
-@pytest.fixture
-def own(monkeypatch):
-    """A function that writes a file of plug-ins, which are forgotten after the test."""
-    monkeypatch.setattr(plugins, "_FILES", {kind: {} for kind in plugins.KINDS})
-    monkeypatch.syspath_prepend(str(EXAMPLE / "src"))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of all files of plug-ins, which worker processes keep loaded."""
+    patch = pytest.MonkeyPatch()
+    patch.syspath_prepend(str(EXAMPLE / "src"))
     # Processes of other tests do not have this path.
     pool.stop_workers()
-    yield lambda path, text=FILE: path.write_text(text) and path
+    yield tmp_path_factory.mktemp("plugins")
+    pool.stop_workers()
+    patch.undo()
+
+
+@pytest.fixture
+def own(folder, monkeypatch):
+    """A function that writes a file of plug-ins, which are forgotten after the test."""
+    monkeypatch.setattr(plugins, "_FILES", {kind: {} for kind in plugins.KINDS})
+    yield lambda name, text=FILE: (folder / name).write_text(text) and folder / name
     for name in [name for name in sys.modules if name.startswith("mvemo_example")]:
         del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    """A tiny data set."""
+    return tiny_demo(tmp_path_factory.mktemp("media"), clips_per_class=1).root
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_both_stages_run_with_parts_of_a_plugin(own, tmp_path, capsys, jobs):
     tiny_demo(tmp_path / "media")
-    work, out, plugin = tmp_path / "work", tmp_path / "out", own(tmp_path / "own.py")
+    work, out, plugin = tmp_path / "work", tmp_path / "out", own("own.py")
     options = [part for setting in TINY for part in ("--set", setting)]
     options += ["--nets", "colours,music1d", "--folds", 2, "--jobs", jobs, "--plugin", plugin]
     manifest = tmp_path / "media/manifest.csv"
@@ -135,20 +150,19 @@ PLUGINS = {
         (["--set", "extract.descriptors=zero"], "zero: OWN cannot provide this descriptor: Zero"),
     ],
 )
-def test_a_wrong_part_is_named_in_one_line(own, tmp_path, capsys, options, problem):
-    tiny_demo(tmp_path / "media", clips_per_class=1)
-    files = [own(tmp_path / "own.py"), own(tmp_path / "broken.py", BROKEN)]
+def test_a_wrong_part_is_named_in_one_line(own, media, tmp_path, capsys, options, problem):
+    files = [own("own.py"), own("broken.py", BROKEN)]
     base = ["--nets", "colours", "--protocol", "shared", "--set", "nets.colours.options.size=8"]
     base += ["--set", "extract.workers=1", "--set", "extract.descriptors=times"]
     named = [part for file in files for part in ("--plugin", file)]
-    arguments = [tmp_path / "media/manifest.csv", "--work", tmp_path / "w", *base, *options, *named]
+    arguments = [media / "manifest.csv", "--work", tmp_path / "w", *base, *options, *named]
     assert run("mvemo", "extract", *arguments) == 2
     (line,) = [each for each in capsys.readouterr().err.splitlines() if "mvemo: " in each]
     assert problem.replace("OWN", str(files[1])) in line
 
 
 def test_a_broken_net_is_listed_and_the_others_go_on(own, tmp_path, capsys):
-    file = own(tmp_path / "broken.py", BROKEN)
+    file = own("broken.py", BROKEN)
     assert run("mvemo", "nets", "--plugin", file) == 0
     shown = capsys.readouterr()
     assert "none: " in shown.err

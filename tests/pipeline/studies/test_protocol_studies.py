@@ -12,19 +12,18 @@ from mvemo.extract.settings import NetSettings, RecipeSettings, TrainSettings
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.studies import protocols
 from mvemo.pipeline.studies.protocols import PARTS, chosen_parts, without
-from mvemo.pipeline.studies.study_file import built_in
 
 PARTS_ON = ("optimizer='adamw'", "patience=0", "epochs=2", "probe=true", "cosine=true")
 RECIPE = tuple(f"nets.music1d.{part}" for part in (*PARTS_ON, "average=0.5"))
 RECIPES = ("--profile", "paper", "--net", "music1d")
 
 
-def test_the_demo_freezes_the_quick_nets_alone(monkeypatch):
+def test_nets_with_public_weights_are_frozen(monkeypatch):
     monkeypatch.setattr(protocols, "find_weights", lambda name: Path(name))
-    demo = built_in()["protocols"].options["frozen"].demo
-    for given, names in ((None, ["musicnn", "effnet", "i3d"]), (demo, ["musicnn", "effnet"])):
+    quick = ["musicnn", "effnet"]
+    for given, names in ((None, quick), (["i3d", "effnet"], ["i3d", "effnet"])):
         assert [plan.name for plan in protocols.frozen_plans(given)] == names
-    with pytest.raises(BadOption, match="--frozen: unknown net 'cnn'; expected one of musicnn"):
+    with pytest.raises(BadOption, match="--frozen: unknown net 'cnn'; expected one of effnet, i3d"):
         protocols.frozen_plans(["cnn"])
 
 

@@ -47,7 +47,8 @@ class Server:
         """Return the clips by name once all are predicted."""
         revision, clips = 0, {}
         while True:
-            found = self.get(f"clips?since={revision}&wait=20").json()
+            # A job may end after its last clip, which nothing announces here.
+            found = self.get(f"clips?since={revision}&wait=0.2").json()
             revision = found["revision"]
             clips |= {clip["name"]: clip for clip in found["clips"]}
             states = {clip["state"] for clip in clips.values()}
