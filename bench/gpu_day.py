@@ -367,22 +367,30 @@ def page(facts: dict[str, Any], parts: dict[str, dict[str, Any]], left_out: list
     lines.append(f"<p>{html.escape(', '.join(f'{k} {v}' for k, v in facts.items()))}</p>")
     for name, part in parts.items():
         lines.append(f"<h2>{name}</h2><p>{html.escape(part['about'])} {part['seconds']:.0f} s.</p>")
-        if part["error"]:
-            lines.append(f"<pre>{html.escape(part['error'])}</pre>")
-        best = max((row["value"] for row in part["rows"] if "/s" in row["unit"]), default=0.0)
-        lines.append("<table><tr><th>measured<th>value<th><th>beside<th>ratio<th>GPU busy</tr>")
+        lines += [f"<pre>{html.escape(part['error'])}</pre>"] if part["error"] else []
+        if not part["rows"]:
+            continue
+        rates = [row["value"] for row in part["rows"] if "/" in row["unit"]]
+        lines.append("<table><tr><th>measured<th>value<th><th>other<th>ratio<th>GPU busy</tr>")
         for row in part["rows"]:
-            width = 100 * row["value"] / best if best and "/s" in row["unit"] else 0
-            cells = [row["what"], f"{row['value']:.4g} {row['unit']}",
-                     *(row["alternative"] and f"{row['alternative']} {row['other']:.4g}",),
-                     *("" if np.isnan(row[key]) else f"{row[key]:{form}}"
-                       for key, form in (("ratio", ".2f"), ("share", ".0%")))]  # fmt: skip
+            width = 100 * row["value"] / max(rates) if "/" in row["unit"] else 0
+            other = number(row["other"])
+            cells = [row["what"], f"{number(row['value'])} {row['unit']}",
+                     f"{row['alternative']} {other}" if other else "", number(row["ratio"], ".2f"),
+                     number(row["share"], ".0%")]  # fmt: skip
             cells = [html.escape(cell) for cell in cells]
             cells.insert(2, f'<i style="width:{width:.0f}px"></i>')
             lines.append(f"<tr><td>{'<td>'.join(cells)}</tr>")
         lines.append("</table>")
     lines += [f"<p>left out: {html.escape(text)}</p>" for text in left_out]
     return "\n".join(lines)
+
+
+def number(value: float, form: str = "") -> str:
+    """A number with three digits, or in a form; empty for NaN."""
+    if np.isnan(value):
+        return ""
+    return format(value, form or (",.0f" if abs(value) >= 1000 else ".3g"))
 
 
 STYLE = """<meta name=viewport content="width=device-width"><style>
