@@ -214,7 +214,7 @@ class Cache:
                 at = at[np.argsort(index.row[rows[at]], kind="stable")]
                 block = np.empty((len(at), spec.dim), "<f4")
                 file.fill(block, spec.digest, index.row[rows[at]])
-                ids = [clips[i] for i in at]
+                ids = [clips[i] for i in at.tolist()]
                 if not (np.isfinite(block).all() and all(map(index.fits, rows[at], ids, block))):
                     raise _damaged(file, spec)
                 values[at] = block

@@ -114,9 +114,8 @@ class RowParser:
         name = "path" if "path" in self._place else "clip_id"
         group = "empty group: name the source, or leave the column out"
         for key, message in ((name, f"empty {name}"), ("group", group)):
-            if key == name or key in self._place:
-                for line in compress(lines, [not cell for cell in columns[key]]):
-                    self.problems.add(line, message)
+            for line in compress(lines, [not c for c in columns[key]] * (key in self._place)):
+                self.problems.add(line, message)
 
     def _tidy_paths(self, rows: Sequence[Row], paths: Sequence[str]) -> None:
         """Normalise the paths of rows; report those that are not below the media root."""
@@ -272,8 +271,6 @@ def _stem(path: str) -> str:
 
 def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
     """Report each row that repeats the id of an earlier row."""
-    if len({plain_text(row.clip_id) for row in rows}) == len(rows):
-        return
     first: dict[str, Row] = {}
     paths: dict[str, set[str]] = {}  # repeated id -> paths of its rows
     for row in rows:
