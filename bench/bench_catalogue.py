@@ -88,15 +88,17 @@ class Catalogue:
     """Run over the files: seconds of its parts, and what each net was given."""
 
     def __init__(self) -> None:
-        self.clock = Stopwatch()
+        self.clock = Stopwatch(defaultdict(float))
         for owner, name, part in (
             (decoding, "decode_clip", "decode"),
             (packets, "open_container", "demux"),
             (packets, "frame_times", "demux"),
             (packets.Packets, "__iter__", "demux"),
             (container.SquareScaler, "squares", "scale"),
-            (audio.SoundCollector, "add", "mix, resample"),
-            (audio.Waveforms, "add", "mix, resample"),
+            (audio.SoundCollector, "add", "mix, measure loudness"),
+            (audio.Waveforms, "add", "mix, measure loudness"),
+            (audio.Waveforms, "finish", "mix, measure loudness"),
+            (audio._Track, "add", "resample"),
             (decoded, "describe", "describe"),
             (folders, "write_array", "write"),
             *((CacheWriter, name, "write") for name in WRITING),
@@ -117,13 +119,15 @@ class Catalogue:
         self.videos = 0.0  # seconds to demux, decode and scale the video files
         self.raws: dict[str, list[torch.Tensor]] = defaultdict(list)
         self.clock.seconds.clear()
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         with tempfile.TemporaryDirectory(dir=folder) as name, self.clock.part("other"):
             work = Path(name)
+            import_module("scipy.fft")  # once in each process, not a cost of its first clip
             run_extract(ExtractRequest(folder / "clips.csv", settings, work, work / "features.h5"))
             self.written = sum(f.stat().st_size for f in work.rglob("*") if f.is_file())
         self.parts = {part: spent for part, spent in self.clock.seconds.items() if part}
-        self.whole = sum(self.parts.values())
+        self.whole = time.process_time() - cpu
+        self.parts["other"] += self.whole - sum(self.parts.values())  # of other threads
         self.idle = max(time.perf_counter() - started - self.whole, 0.0)
 
     def _run_calls(self, calls: Sequence[Any], **_: object) -> Iterator[CallResult]:
@@ -214,13 +218,13 @@ def compare(
     plain = files[0][0].with_name("plain")
     limits = {
         DECODE: least(lambda: [decode_all(path) for path, _ in files], rounds),
-        "mix, resample": on_sounds(lambda y: soxr.resample(y, SR, NET_SR)),
+        "resample": on_sounds(lambda y: soxr.resample(y, SR, NET_SR)),
         "describe": on_sounds(lambda y: transform_frames(y, s)),
         "write": least(lambda: plain.write_bytes(bytes(run.written)), 3),
     }
     resampled = on_sounds(lambda y: librosa.resample(y, orig_sr=SR, target_sr=NET_SR))
     others = [
-        ("mix, resample", "librosa", resampled),
+        ("resample", "librosa", resampled),
         ("describe", "librosa", on_sounds(lambda y: describe_by_librosa(y, s))),
     ]
     if smile := opensmile_side():
@@ -245,7 +249,8 @@ def report(
     best = 3600 * count / sum(limits.values())
     rows = [Row(f"{count} files to features", 3600 * count / run.whole, "songs/h", limit=best)]
     nets = [name for name in parts if name.startswith("embed")]
-    order = ["demux", "decode", DECODE, "scale", "mix, resample", "describe", *nets, VIDEOS]
+    order = ["demux", "decode", DECODE, "scale", "mix, measure loudness", "resample", "describe"]
+    order += [*nets, VIDEOS]
     for part in [*order, "write", "other"]:
         limit, share = each * limits.get(part, math.nan), parts[part] / run.whole
         known = [(name, seconds) for of, name, seconds in others if of == part]

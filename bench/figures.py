@@ -8,8 +8,8 @@ import math
 import os
 import platform
 import resource
+import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -192,13 +192,18 @@ def processor_seconds() -> float:
     return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))
 
 
-class Stopwatch:
-    """Processor seconds of named parts; the time of a part within another counts only once."""
+class Stopwatch(threading.local):
+    """Processor seconds of named parts; the time of a part within another counts only once.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
+    Each thread has running parts of its own.
+    """
+
+    seconds: dict[str, float]
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds  # of all threads
         self._running = [""]
-        self._since = time.process_time()
+        self._since = time.thread_time()
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -211,7 +216,7 @@ class Stopwatch:
             self._running.pop()
 
     def _count(self) -> None:
-        now = time.process_time()
+        now = time.thread_time()
         self.seconds[self._running[-1]] += now - self._since
         self._since = now
 

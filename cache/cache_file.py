@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
@@ -211,6 +212,7 @@ class CacheFile:
         self.schema: int = int(pool.get(path).attrs["schema"])
         self.table: ClipTable = self.read("clip table", schema.read_table)
         self._groups: dict[str, str] = {}
+        self._indexes: dict[str, Index] = {}
         self._values: dict[str, tuple[Any, PlainArray]] = {}  # by digest, with their open file
         found: list[tuple[int, FeatureSpec]] = []
         for group in self.read("features", lambda file: list(file["features"])):
@@ -243,7 +245,9 @@ class CacheFile:
         group, spec = self._groups[digest], self.specs[digest]
 
         def read(file: Any) -> tuple[Index, PlainArray]:
-            return read_index(group_of(file["features"], group), spec, len(self.table))
+            index, values = read_index(group_of(file["features"], group), spec, len(self.table))
+            self._values[digest] = file, values
+            return index, values
 
         return self._readable(f"feature {group}", read, None)
 
@@ -268,15 +272,30 @@ class CacheFile:
         return self._readable("list of merged parts", partial(schema.read_texts, name="merged"), ())
 
     def index(self, digest: str) -> Index:
-        """Read a feature's index."""
-        stored = self.readable_feature(digest)
-        assert stored is not None  # only of a tolerant file
-        return stored[0]
+        """Return a feature's index, which is read only once."""
+        known: dict[str, Index] = vars(self).get("indexes", self._indexes)
+        if digest not in known:
+            stored = self.readable_feature(digest)
+            assert stored is not None  # only of a tolerant file
+            known[digest] = stored[0]
+        return known[digest]
 
     def rows(self, index: Index, start: int, stop: int) -> F32:
         """Return rows of a feature's vectors, or of all its frames, float32 (rows, dim)."""
-        values = self._read_values(index, lambda values: values.read(start, stop))
-        return values.astype("<f4", copy=False)
+        block = np.empty((stop - start, index.spec.dim), "<f4")
+        self.read_rows(block, index, start)
+        return block
+
+    def read_rows(self, block: F32, index: Index, start: int) -> None:
+        """Fill `block` with rows of a feature's vectors, or of all its frames, from `start` on."""
+
+        def read(values: PlainArray) -> None:
+            if values.dtype == block.dtype:
+                values.read_into(block, start)
+            else:
+                block[:] = values.read(start, start + len(block))
+
+        self._read_values(index, read)
 
     def is_whole(self, digest: str) -> bool:
         """Read all values of a feature; return True if they match their checksum."""
@@ -297,13 +316,14 @@ class CacheFile:
         Ascending rows are read together with short gaps between them. `use` is called with the
         number of the first value that was read, and with all values of the read.
         """
-        index, step = self.indexes[digest], np.diff(rows)
-        runs = np.split(rows, 1 + np.flatnonzero((step < 1) | (step > GAP)))
+        index, step = self.index(digest), np.diff(rows)
+        ends = [0, *(1 + np.flatnonzero((step < 1) | (step > GAP))).tolist(), len(rows)]
+        starts, stops = index.bounds[rows].tolist(), index.bounds[rows + 1].tolist()
 
         def read(values: PlainArray) -> None:
             filled = 0
-            for run in runs:
-                start, stop = int(index.bounds[run[0]]), int(index.bounds[run[-1] + 1])
+            for first, end in pairwise(ends):
+                start, stop, run = starts[first], stops[end - 1], rows[first:end]
                 whole = run[-1] - run[0] == len(run) - 1
                 part = block[filled : filled + (stop - start if whole else len(run))]
                 if whole and values.dtype == block.dtype:

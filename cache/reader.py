@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,8 @@ from mvemo.manifests.text_table import html_table, listed
 
 # Approximate bytes of a block of `Cache.blocks`.
 BLOCK = 16 << 20
+# The same of a block that fits into the CPU's cache.
+_IN_CACHE = 2 << 20
 
 
 class Cache:
@@ -47,7 +50,6 @@ class Cache:
     def __init__(self, path: Path, files: Sequence[CacheFile] = ()) -> None:
         self.path = path
         self._pool = FilePool()
-        self._index = cache(CacheFile.index)
         self._plans: dict[str, Index] = {}
         try:
             self._files = [*files] or [CacheFile(file, self._pool) for file in cache_files(path)]
@@ -185,20 +187,38 @@ class Cache:
         (array([[0., 1.]], dtype=float32), array([ True]))
         """
         spec = self._vector(name, fold)
-        kept = columns or slice(None)
-        n_clips = len(self.table if clips is None else clips)
-        values = np.full((n_clips, len(range(*kept.indices(spec.dim)))), np.nan, "<f4")
-        present = np.zeros(n_clips, np.bool_)
+        kept, index = columns or slice(None), self._feature(spec)
         if clips is not None:
-            for i, row in enumerate(self._row(spec, clip) for clip in clips):
-                if row is not None:
-                    values[i], present[i] = row[0, kept], True
-            return values, present
-        # Blocks of this size fit in the CPU cache.
-        for rows, block in self.blocks(name, fold, n_bytes=2 << 20):
+            return self._vectors_of(spec, clips, kept)
+        if columns is None and len(self._files) == 1:
+            values = np.empty((len(self.table), spec.dim), "<f4")
+            deque(_vector_blocks(self._files[0], index, _IN_CACHE, values), maxlen=0)
+            values[~index.present] = np.nan
+            return values, index.present.copy()
+        values = np.full((len(self.table), len(range(*kept.indices(spec.dim)))), np.nan, "<f4")
+        for rows, block in self.blocks(name, fold, n_bytes=_IN_CACHE):
             values[rows] = block[:, kept]
-            present[rows] = True
-        return values, present
+        return values, index.present.copy()
+
+    def _vectors_of(
+        self, spec: FeatureSpec, clips: Sequence[str], columns: slice
+    ) -> tuple[F32, Bools]:
+        """Return the vectors of some clips; their rows are compared with their own checksums."""
+        index, rows = self._feature(spec), np.array([*map(self._place, clips)], np.int64)
+        values = np.full((len(rows), spec.dim), np.nan, "<f4")
+        for number in np.unique(index.origin[rows]):
+            if number >= 0:
+                file = self._files[number]
+                # Rows of a file are read in order.
+                at = np.flatnonzero(index.origin[rows] == number)
+                at = at[np.argsort(index.row[rows[at]], kind="stable")]
+                block = np.empty((len(at), spec.dim), "<f4")
+                file.fill(block, spec.digest, index.row[rows[at]])
+                ids = [clips[i] for i in at.tolist()]
+                if not (np.isfinite(block).all() and all(map(index.fits, rows[at], ids, block))):
+                    raise _damaged(file, spec)
+                values[at] = block
+        return values[:, columns], index.present[rows]
 
     def blocks(
         self, name: str, fold: int | None = None, *, n_bytes: int = BLOCK
@@ -227,7 +247,7 @@ class Cache:
             # Rows of the table for the rows of the file; another file may have the same rows.
             place = np.full(len(file.table), -1)
             place[index.row[rows]] = rows
-            for start, block in _vector_blocks(file, self._index(file, spec.digest), n_bytes):
+            for start, block in _vector_blocks(file, file.index(spec.digest), n_bytes):
                 at = place[start : start + len(block)]
                 if (at >= 0).any():
                     yield (at, block) if (at >= 0).all() else (at[at >= 0], block[at >= 0])
@@ -262,13 +282,11 @@ class Cache:
 
     def _row(self, spec: FeatureSpec, clip_id: str) -> F32 | None:
         """Return the values of one clip, float32 (1 or frames, dim), or None if missing."""
-        if clip_id not in self._rows:
-            raise BadCache(f"{self.path}: there is no clip {clip_id!r}")
-        i, index = self._rows[clip_id], self._feature(spec)
+        i, index = self._place(clip_id), self._feature(spec)
         if not index.present[i]:
             return None
         file, row = self._files[index.origin[i]], index.row[i]
-        stored = self._index(file, spec.digest)
+        stored = file.index(spec.digest)
         values = file.rows(stored, int(stored.bounds[row]), int(stored.bounds[row + 1]))
         if not (np.isfinite(values).all() and index.fits(i, clip_id, values)):
             raise _damaged(file, spec)
@@ -280,6 +298,12 @@ class Cache:
             raise BadCache(f"{self.path}: {name} is a sequence: read it with Cache.sequence")
         return spec
 
+    def _place(self, clip_id: str) -> int:
+        """Return the row of a clip."""
+        if clip_id not in self._rows:
+            raise BadCache(f"{self.path}: there is no clip {clip_id!r}")
+        return self._rows[clip_id]
+
     @cached_property
     def _rows(self) -> dict[str, int]:
         """Row of each clip."""
@@ -289,7 +313,7 @@ class Cache:
         """Return an index of all files' rows, with the source of each; see `union.Plan`."""
         if spec.digest not in self._plans:
             parts = [
-                (number, file.name, places, self._index(file, spec.digest))
+                (number, file.name, places, file.index(spec.digest))
                 for number, (file, places) in enumerate(zip(self._files, self._places, strict=True))
                 if spec.digest in file.specs
             ]
@@ -318,12 +342,18 @@ class Cache:
         self.close()
 
 
-def _vector_blocks(file: CacheFile, index: Index, n_bytes: int) -> Iterator[tuple[int, F32]]:
-    """Yield number of the first row and values of blocks of a file's vectors."""
-    spec, state = index.spec, xxhash.xxh3_128()
+def _vector_blocks(
+    file: CacheFile, index: Index, n_bytes: int, out: F32 | None = None
+) -> Iterator[tuple[int, F32]]:
+    """Yield number of the first row and values of blocks of a file's vectors; may fill `out`."""
+    spec, state, n = index.spec, xxhash.xxh3_128(), len(index.present)
     step = max(1, n_bytes // (4 * spec.dim))
-    for start in range(0, len(index.present), step):
-        block = file.rows(index, start, start + step)
+    for start in range(0, n, step):
+        if out is None:
+            block = file.rows(index, start, min(start + step, n))
+        else:
+            block = out[start : start + step]
+            file.read_rows(block, index, start)
         state.update(block.astype(spec.dtype, copy=False).data)
         if (finite_rows(block) != index.present[start : start + step]).any():
             raise _damaged(file, spec)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import compress, repeat
 from math import nan
 from operator import attrgetter
 from pathlib import Path
@@ -16,7 +17,8 @@ from mvemo.manifests.cells import parse_number, to_whole
 from mvemo.manifests.errors import Problems, Report
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import UNLABELLED, Label, LabelKind, Names
-from mvemo.manifests.model import Clip, inside_root
+from mvemo.manifests.model import Clip, are_inside_root, inside_root
+from mvemo.manifests.spreadsheets import CsvRow
 from mvemo.manifests.tables import RESERVED, TableRows, is_missing, plain_text
 
 # Maximum length of a media file: eleven days.
@@ -67,9 +69,7 @@ class RowParser:
         self._place = self._find_columns()
         if not self._place:
             return []
-        # A column that is missing is read as an empty text after the last cell.
-        self._of_row = [self._place.get(key, -1) for key in _OF_ROW]
-        self._shared = {key: i for key, i in self._place.items() if key not in _OF_ROW}
+        self._shared = [key for key in self._place if key not in _OF_ROW]
         # Label, start, duration, fold and split by the texts of their cells.
         self._known: dict[tuple[str, ...], tuple[Any, ...]] = {}
         used = set(self._place.values())
@@ -79,34 +79,52 @@ class RowParser:
             for i, name in enumerate(self.table.header)
             if (self.table.kind or name in self.recognised) and i not in used
         ]
-        rows, outside = [], []
-        for line, cells in self.table.full_rows(self.problems):
-            row = self._parse_row(cells, line)
-            if extra:
-                row.extra = tuple((name, cells[i].strip()) for i, name in extra)
-            tidy = inside_root(row.path, self.root) if row.path else ""
-            if tidy is None:
-                outside.append(row)
-            row.path = tidy or row.path
-            rows.append(row)
-        self._report_outside(outside, len(rows))
+        full = [*self.table.full_rows(self.problems)]
+        lines = [line for line, _ in full]
+        # Columns are faster to read than rows.
+        columns = {key: self._column(key, full) for key in (*_OF_ROW, *self._place)}
+        self._report_empty(columns, lines)
+        paths, ids, groups = (columns[key] for key in _OF_ROW)
+        texts = zip(*(columns[key] for key in self._shared), strict=True)
+        shared = [
+            self._known.get(cells) or self._parse_shared(cells, line)
+            for line, cells in zip(lines, texts if self._shared else repeat(()), strict=False)
+        ]
+        parts = zip(lines, paths, ids, map(plain_text, groups), shared, strict=True)
+        rows = [Row(line, path, clip, group, *rest) for line, path, clip, group, rest in parts]
+        for i, name in extra:
+            for row, (_, cells) in zip(rows, full, strict=True):
+                row.extra += ((name, cells[i].strip()),)
+        self._tidy_paths(rows, paths)
         return rows
 
-    def _parse_row(self, cells: list[str], line: int) -> Row:
-        """Return the row of a line's cells; report bad values and replace them by valid ones."""
-        place = self._place
-        stripped = [*map(str.strip, cells), ""]
-        path, clip_id, group = [stripped[i] for i in self._of_row]
-        if not (path if "path" in place else clip_id):
-            self.problems.add(line, f"empty {'path' if 'path' in place else 'clip_id'}")
-        elif path and self.table.kind:
-            # Our own files may have paths with outer spaces; others put spaces after commas.
-            path = cells[place["path"]]
-        if not group and "group" in place:
-            self.problems.add(line, "empty group: name the source, or leave the column out")
-        texts = tuple([stripped[i] for i in self._shared.values()])
-        shared = self._known.get(texts) or self._parse_shared(texts, line)
-        return Row(line, path, clip_id, plain_text(group), *shared)
+    def _column(self, key: str, rows: Sequence[CsvRow]) -> list[str]:
+        """Return the cells of a column, empty texts if there is none."""
+        if key not in self._place:
+            return [""] * len(rows)
+        i = self._place[key]
+        # Our own files may have paths with outer spaces; others put spaces after commas.
+        if key == "path" and self.table.kind:
+            return [cells[i] if cells[i].strip() else "" for _, cells in rows]
+        if len(rows) == len(self.table.rows) - 1:
+            return self.table.cells(key)
+        return [cells[i].strip() for _, cells in rows]
+
+    def _report_empty(self, columns: Mapping[str, Sequence[str]], lines: Sequence[int]) -> None:
+        name = "path" if "path" in self._place else "clip_id"
+        group = "empty group: name the source, or leave the column out"
+        for key, message in ((name, f"empty {name}"), ("group", group)):
+            for line in compress(lines, [not c for c in columns[key]] * (key in self._place)):
+                self.problems.add(line, message)
+
+    def _tidy_paths(self, rows: Sequence[Row], paths: Sequence[str]) -> None:
+        """Normalise the paths of rows; report those that are not below the media root."""
+        if are_inside_root(paths):
+            return
+        tidy = [inside_root(path, self.root) if path else "" for path in paths]
+        for row, path in zip(rows, tidy, strict=True):
+            row.path = path or row.path
+        self._report_outside([*compress(rows, [path is None for path in tidy])], len(rows))
 
     def _parse_shared(self, texts: tuple[str, ...], line: int) -> tuple[Any, ...]:
         cells = {key: plain_text(text) for key, text in zip(self._shared, texts, strict=True)}
@@ -221,15 +239,14 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
     per_path = Counter(map(attrgetter("path"), rows))
     # If two files differ only in their suffix, their ids include the suffix. The id of a row
     # depends on the set of files, not on the order of the rows.
-    stem_of = {path: posixpath.splitext(path)[0] for path in per_path}
+    stem_of = {path: _stem(path) for path in per_path}
     per_stem = Counter(stem_of.values())
+    source_of = {p: (s if per_stem[s] == 1 else p).strip() for p, s in stem_of.items()}
+    starts = {start: repr(start).removesuffix(".0") for start in {row.start for row in rows}}
     for row in rows:
-        stem = stem_of[row.path]
-        source = (stem if per_stem[stem] == 1 else row.path).strip()
-        several = bool(row.path) and per_path[row.path] > 1
+        source, several = source_of[row.path], row.path and per_path[row.path] > 1
         if not row.clip_id:
-            start = repr(row.start).removesuffix(".0")
-            row.clip_id = f"{source}@{start}" if several else source
+            row.clip_id = f"{source}@{starts[row.start]}" if several else source
         if not row.group:
             row.group = source if several else row.clip_id
 
@@ -243,6 +260,13 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
         problems,
     )
     _check_folds(rows, problems)
+
+
+def _stem(path: str) -> str:
+    """Return a path without its suffix, usually faster than `posixpath.splitext`."""
+    dot = path.rfind(".")
+    plain = dot > path.rfind("/") + 1 and path[dot - 1] != "."
+    return path[:dot] if plain else posixpath.splitext(path)[0]
 
 
 def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
@@ -268,6 +292,10 @@ def must_agree(
     rows: Sequence[Row], key: Callable[[Row], str], name: str, message: str, problems: Problems
 ) -> None:
     """Report each row whose field `name` differs from the first row with the same key."""
+    keys, values = [*map(key, rows)], [*map(attrgetter(name), rows)]
+    one = dict(zip(keys, values, strict=True))
+    if [*map(one.__getitem__, keys)] == values:
+        return
     first: dict[str, Row] = {}
     for row in rows:
         other = first.setdefault(key(row), row)
@@ -298,7 +326,9 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
 def with_absolute_paths(table: TableRows, folder: Path) -> TableRows:
     """Return the table with absolute paths if some leave the folder, and all files exist."""
     cells = table.cells("path")
-    outside = any(".." in cell for cell in cells) or len({*map(os.path.isabs, cells)}) > 1
+    # The first characters show which paths are absolute.
+    starts = {cell[:3] for cell in cells}
+    outside = len({*map(os.path.isabs, starts)}) > 1 or any(".." in cell for cell in cells)
     if table.kind or not outside:
         return table
     paths = [os.path.abspath(os.path.join(folder, cell)) for cell in cells]

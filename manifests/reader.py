@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,7 @@ def _parse(
     if len(table.rows) < 2:
         problems.add(0, "the table has no clips")
     if classes is None:
-        classes = sorted({str(name) for row in rows for name in row.label})
+        classes = sorted({str(name) for label in {row.label for row in rows} for name in label})
         # Rows that cannot be read may have further classes.
         whole = n_rows == len(table.rows) - 1
         if rows and whole and kind.exclusive and len(classes) < 2:
@@ -297,9 +298,10 @@ def _blank_missing(
 ) -> tables.TableRows:
     """Return a user's table with empty cells for words such as NaN in columns that we read."""
     for name in sorted(names):
-        words = Counter(filter(None, table.cells(name)))
-        missing = {word: n for word, n in words.items() if tables.is_missing(word, name == "label")}
-        if missing:
+        cells = table.cells(name)
+        words = {word for word in {*cells} - {""} if tables.is_missing(word, name == "label")}
+        if words:
+            missing = Counter(filter(words.__contains__, cells))
             table = table.with_cells(name, dict.fromkeys(missing, ""))
             listed = ", ".join(f"{word!r} in {n} rows" for word, n in missing.items())
             notes.append(f"{name}: {listed} counts as empty")
@@ -439,11 +441,13 @@ def _order_names(rows: Sequence[clip_rows.Row], classes: Sequence[str]) -> None:
 
 def _check_names(rows: Sequence[clip_rows.Row], kind: LabelKind, problems: Problems) -> None:
     """Report names that differ only in case, and tags that contain a separator of tags."""
-    counts = Counter(str(name) for row in rows for name in row.label)
+    lines = {row.label: row.line for row in reversed(rows)}
+    counts: Counter[str] = Counter()
     first: dict[str, int] = {}
-    for row in rows:
-        for name in map(str, row.label):
-            first.setdefault(name, row.line)
+    for label, n in Counter(map(attrgetter("label"), rows)).items():
+        for name in map(str, label):
+            counts[name] += n
+            first.setdefault(name, lines[label])
     usual: dict[str, str] = {}
     for name in sorted(first, key=lambda name: (-counts[name], name)):
         other = usual.setdefault(name.casefold(), name)

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -89,21 +90,29 @@ class TableRows:
         header = self.header
         if name not in header:
             return []
-        i = header.index(name)
-        step = -(-len(self.rows) // most) if most else 1
-        return [cells[i].strip() for _, cells in self.rows[1::step] if cells[i:]]
+        i, step = header.index(name), -(-len(self.rows) // most) if most else 1
+        if (i, step) not in self._columns:
+            rows = self.rows[1::step]
+            self._columns[i, step] = [cells[i].strip() for _, cells in rows if len(cells) > i]
+        return self._columns[i, step]
+
+    @cached_property
+    def _columns(self) -> dict[tuple[int, int], list[str]]:
+        """Cells that were read before, by the index of their column and the step between rows."""
+        return {}
 
     def points(self, cells: Sequence[str]) -> Sequence[str]:
         """Return the cells of a column of numbers with points instead of decimal commas.
 
         A comma that may separate thousands stays, so that its cell is refused.
         """
-        commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
+        different = {*cells}
+        commas = {cell for cell in different if "," in cell and _COMMA.fullmatch(cell)}
         if all(map(_THOUSANDS.fullmatch, commas)) and (
-            self.mark == "," or any(_DOUBTFUL.search(c) for c in cells if "," not in c)
+            self.mark == "," or any(_DOUBTFUL.search(c) for c in different if "," not in c)
         ):
             return cells
-        return [cell.replace(",", ".") if _COMMA.fullmatch(cell) else cell for cell in cells]
+        return [cell.replace(",", ".") if cell in commas else cell for cell in cells]
 
     def with_points(self, names: Iterable[str]) -> tuple[TableRows, list[str]]:
         """Return the table with points in columns of numbers, and notes on columns with both."""
@@ -308,6 +317,7 @@ def _csv_rows(lines: Sequence[str], first: int, mark: str) -> Iterator[CsvRow]:
     """Yield line number and cells of each row that is not blank."""
     reader = csv.reader(lines, strict=True, delimiter=mark)
     start = width = 0
+    guarded = any("'" in line for line in lines)
     try:
         for cells in reader:
             width = width or len(cells)
@@ -317,10 +327,8 @@ def _csv_rows(lines: Sequence[str], first: int, mark: str) -> Iterator[CsvRow]:
                 cure = "delete stray quotes, or double those inside a cell"
                 raise BadText(first + start, f"{place}, over what look like rows: {cure}")
             if any(map(str.strip, cells)):
-                if "'" in "".join(cells):
-                    cells = [*map(unguarded, cells)]
-                yield first + start, cells
-            start = reader.line_num
+                yield first + start, [*map(unguarded, cells)] if guarded else cells
+            start = end
     except csv.Error as error:
         raise BadText(first + start, f"the file is not CSV from this line on: {error}") from None
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -72,13 +73,13 @@ def test_the_table_shows_an_earlier_run_and_marks_what_became_slower(figures):
 
 def test_a_part_within_another_counts_once(figures, monkeypatch):
     now = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0])
-    monkeypatch.setattr(figures.time, "process_time", lambda: next(now))
+    monkeypatch.setattr(figures.time, "thread_time", lambda: next(now))
 
     class Reader:
         def values(self):
             yield 1
 
-    clock = figures.Stopwatch()
+    clock = figures.Stopwatch(defaultdict(float))
     clock.watch(Reader, "values", "inner")
     with clock.part("outer"):
         values = Reader().values()

@@ -192,14 +192,17 @@ def octave_bands(settings: DescriptorSettings) -> tuple[tuple[int, int, int], ..
 def spectral_contrast(power: F32, settings: DescriptorSettings) -> F32:
     """Return the octave-based contrast, float32 (frames, n_bands + 1) (Jiang et al. 2002)."""
     # The contrast is 10 log10 of a ratio of magnitudes, which is half the usual decibels.
-    contrast = np.zeros((len(power), settings.n_bands + 1), dtype=np.float32)
+    peaks, valleys = np.zeros((2, len(power), settings.n_bands + 1), dtype=np.float32)
     for k, (first, stop, share) in enumerate(octave_bands(settings)):
-        if stop > first:
+        if share == 1:
+            valleys[:, k] = np.sqrt(power[:, first:stop].min(axis=1))
+            peaks[:, k] = np.sqrt(power[:, first:stop].max(axis=1))
+        elif share:
             band = np.sqrt(power[:, first:stop])
             band.partition(sorted({share - 1, stop - first - share}), axis=1)
-            valley, peak = band[:, :share].mean(axis=1), band[:, -share:].mean(axis=1)
-            contrast[:, k] = decibel(peak) - decibel(valley)
-    return contrast
+            valleys[:, k] = band[:, :share].mean(axis=1)
+            peaks[:, k] = band[:, -share:].mean(axis=1)
+    return decibel(peaks) - decibel(valleys)
 
 
 def chroma(power: F32, bank: F32) -> F32:

@@ -4,6 +4,7 @@ import math
 import tempfile
 from collections.abc import Sequence
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -303,8 +304,10 @@ class SoundCollector:
     def __init__(self, request: ClipRequest, channel: int | None = None) -> None:
         self._request, self._options = request, (request, channel)
         self.sound: Waveforms | None = None  # None before the first frame
-        # (channels, samples) that are not in `sound` yet, and the weights of the channels.
-        self._blocks: list[tuple[F32, F32]] = []
+        # Layout, and samples (channels, samples), of frames that are not in `sound` yet.
+        self._blocks: list[tuple[str, F32]] = []
+        self._n_waiting = 0  # number of samples in `_blocks`
+        self._weights: dict[str, F32] = {}  # of the channels, by layout
         self._n_missing = 0  # number of samples in gaps after the first sound
         self.end: float = 0.0  # end of the last decoded frame in seconds, even before the clip
         self.error: str = ""  # reason why the sound cannot be used
@@ -334,8 +337,7 @@ class SoundCollector:
             self.error = f"the sampling rate changes from {sr} to {frame.sample_rate} Hz"
             return
         self.end = when + frame.samples / sr
-        n_waiting = sum(block.shape[1] for block, _ in self._blocks)
-        length = sound.n_samples + n_waiting
+        length = sound.n_samples + self._n_waiting
         first = round((when - self._request.start) * sr)
         if abs(first - length) <= MIN_GAP * sr and length:
             first = length
@@ -345,7 +347,7 @@ class SoundCollector:
         n_left -= max(length - first, 0)
         if n_left <= 0:
             return
-        if not sound.has_room(n_waiting + max(first - length, 0) + n_left):
+        if not sound.has_room(self._n_waiting + max(first - length, 0) + n_left):
             at, to = length / sr, first / sr
             if first > length:
                 self.error = f"the sound's time stamps jump from {at:.1f} to {to:.0f} s"
@@ -356,16 +358,19 @@ class SoundCollector:
             self._flush()
             sound.add_silence(first - length)
             self._n_missing += first - length if length else 0
-        skip = max(length - first, 0)
-        weights = loudness.mono_weights([channel.name for channel in frame.layout.channels])
-        self._blocks.append((_channels(frame)[:, skip : skip + n_left], weights))
+        skip, layout = max(length - first, 0), frame.layout
+        if layout.name not in self._weights:
+            names = [channel.name for channel in layout.channels]
+            self._weights[layout.name] = loudness.mono_weights(names)
+        self._blocks.append((layout.name, _channels(frame)[:, skip : skip + n_left]))
+        self._n_waiting += n_left
 
     def _flush(self) -> None:
         if self.sound is not None:
-            for weights, blocks in groupby(self._blocks, lambda block: tuple(block[1].tolist())):
-                rows = np.concatenate([block for block, _ in blocks], axis=1)
-                self.sound.add_channels(rows, np.array(weights, dtype=np.float32))
-        self._blocks = []
+            for layout, blocks in groupby(self._blocks, itemgetter(0)):
+                rows = np.concatenate([block for _, block in blocks], axis=1)
+                self.sound.add_channels(rows, self._weights[layout])
+        self._blocks, self._n_waiting = [], 0
 
     def problem(self) -> MediaProblem | None:
         if self.error or self.sound is None:
@@ -381,7 +386,7 @@ def _channels(frame: Any) -> F32:
     dtype, full_scale = _SAMPLE_FORMATS[frame.format.name.removesuffix("p")]
     if frame.format.is_planar:
         # Decoders pad the end of each plane.
-        rows = np.stack([np.frombuffer(p, dtype, frame.samples) for p in frame.planes])
+        rows = np.array([np.frombuffer(p, dtype, frame.samples) for p in frame.planes])
     else:
         n_channels = len(frame.layout.channels)
         rows = np.frombuffer(frame.planes[0], dtype, frame.samples * n_channels)
