@@ -36,7 +36,7 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 # imports rooms of lower floors only. A new room is put on the lowest floor that it can be on.
 FLOORS = {
     "manifests": (
-        "array_types errors text_table",
+        "array_types deferred_imports errors text_table",
         "plugins",
         "declared files",
         "array_files cells dimensions spreadsheets text_files",
