@@ -36,7 +36,7 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 # imports rooms of lower floors only. A new room is put on the lowest floor that it can be on.
 FLOORS = {
     "manifests": (
-        "array_types errors text_table",
+        "array_types deferred_imports errors text_table",
         "plugins",
         "declared files",
         "array_files cells dimensions spreadsheets text_files",
@@ -115,11 +115,11 @@ FLOORS = {
 # takes at most 400 lines, and half of what it adds is saved elsewhere in its room. Lower a limit
 # when its room shrinks; what needs a higher one belongs into a room above, or into a plug-in.
 MOST_LINES = {
-    "manifests": 6860,
+    "manifests": 6970,
     "cache": 4750,
     "extract": 13100,
-    "fuse": 16350,
-    "pipeline": 11890,  # without the two rooms above it
+    "fuse": 16360,
+    "pipeline": 11910,  # without the two rooms above it
     "pipeline/desk": 3680,
     "pipeline/studies": 3700,
 }

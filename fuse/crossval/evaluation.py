@@ -76,17 +76,21 @@ def evaluate(store: FeatureStore, settings: EvaluationSettings = DEFAULT) -> Res
         raise BadFeatures(
             f"{store.path}: --song-level needs the task multiclass, got {task.name}: leave it out"
         )
+    n_values = len(store.table) * sum(spec.dim for spec in store.specs)
+    with threadpool_limits(1 if n_values < FEW_VALUES else None, "blas"):
+        return _evaluate(store, settings)
+
+
+def _evaluate(store: FeatureStore, settings: EvaluationSettings) -> Results:
     findings: Sequence[Finding] = ()
     if settings.audit or settings.permute_labels:
         findings = audit_cache(store, settings=settings)
     blocks = label_blocks(store.table, findings) if settings.permute_labels else None
     permuted = settings.permute_labels == 1
-    n_values = len(store.table) * sum(spec.dim for spec in store.specs)
-    with threadpool_limits(1 if n_values < FEW_VALUES else None, "blas"):
-        labels = _drawn(store, blocks, settings.seed or 0) if permuted else None
-        results = evaluate_once(store, settings, labels)
-        if blocks is not None and not permuted:
-            results = replace(results, chance=_scores_by_chance(store, settings, blocks))
+    labels = _drawn(store, blocks, settings.seed or 0) if permuted else None
+    results = evaluate_once(store, settings, labels)
+    if blocks is not None and not permuted:
+        results = replace(results, chance=_scores_by_chance(store, settings, blocks))
     if settings.repeats > 1:
         draw = partial(_drawn, store, blocks if permuted else None)
         others = _evaluate_on_other_folds(store, results, settings, draw)

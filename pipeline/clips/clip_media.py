@@ -142,8 +142,12 @@ class ClipMedia:
 
     @property
     def settled(self) -> bool:
-        """True if another run would not try to decode any failed clip again."""
-        return not any(map(self.passing, self.manifest.clip_ids))
+        """True if another run would not try to decode any failed clip again.
+
+        Clips without a file are settled: a later run notices when their files appear.
+        """
+        failed = (clip for clip in self.manifest.clips if self.passing(clip.clip_id))
+        return not any(self.manifest.media_path(clip).exists() for clip in failed)
 
     def passing(self, clip_id: str) -> bool:
         """Return True if a clip's failure may be temporary, such as a timeout."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from glob import glob
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,19 +81,15 @@ def clips_and_settings(
         return clips, folder, PredictSettings(coverage=coverage)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
     settings = PredictSettings(modalities, request.weights, request.device, coverage)
-    if not later:
-        # The readers start while this process imports PyTorch.
-        isolated.start_readers()
-        _import_torch(request.device)
+    with _importing_torch(settings) if not later else nullcontext():
+        from mvemo.fuse.final.model import load_model, with_coverage
 
-    from mvemo.fuse.final.model import load_model, with_coverage
-
-    is_open = request.model_name is None and modality == "both"
-    folder = pick_model(
-        request.model_name, have_pictures(clips) if is_open else [modality == "video"]
-    )
-    if coverage is not None:
-        with_coverage(load_model(folder), coverage)
+        is_open = request.model_name is None and modality == "both"
+        folder = pick_model(
+            request.model_name, have_pictures(clips) if is_open else [modality == "video"]
+        )
+        if coverage is not None:
+            with_coverage(load_model(folder), coverage)
     if not later:
         _fetch(folder, settings)
     return clips, folder, settings
@@ -98,9 +97,20 @@ def clips_and_settings(
 
 def warm_up(folder: Path, settings: PredictSettings) -> None:
     """Start what reads clips: worker processes and PyTorch; download missing weights."""
-    isolated.start_readers()
-    _import_torch(settings.device)
+    with _importing_torch(settings):
+        pass
     _fetch(folder, settings)
+
+
+@contextmanager
+def _importing_torch(settings: PredictSettings) -> Iterator[None]:
+    """Import PyTorch in a thread, which mostly waits for its libraries, and start a reader."""
+    isolated.start_readers()
+    with ThreadPoolExecutor(1) as pool:
+        imported = pool.submit(_import_torch, settings.device)
+        import_module("mvemo.pipeline.prediction.run")
+        yield
+        imported.result()
 
 
 def _import_torch(device: str) -> None:

@@ -91,8 +91,8 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
             if frozen:
                 tell(f"nets run {plan.place()}")
             spread.do_clips()
-            settled = not writer.failures
-            extracted = _summary(plan, writer, spread.features, spread.missing, (), settled)
+            facts = spread.missing, (), spread.settled
+            extracted = _summary(plan, writer, spread.features, *facts)
         if spread is None or not frozen:
             # This also uses the clips that workers have read.
             features = _read(part, writer)

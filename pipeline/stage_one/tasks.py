@@ -46,13 +46,15 @@ class Finished:
     # Expected row keys of each feature; failed clips are in the shards' failures instead.
     requested: tuple[tuple[FeatureSpec, dict[str, str]], ...]
     missing: tuple[Problem, ...] = ()  # see `ClipMedia.missing`
+    settled: bool = True  # see `ClipMedia.settled`
 
     @classmethod
     def of(cls, writer: PartWriter, media: ClipMedia) -> Finished:
         """Commit the rows of a task, and return its result."""
         writer.commit()
         requested = tuple(writer.requested)
-        return cls(writer.table.clip_ids, tuple(writer.parts), requested, media.missing)
+        facts = media.missing, media.settled
+        return cls(writer.table.clip_ids, tuple(writer.parts), requested, *facts)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class SpreadRun:
     backend: Backend
     # `ClipMedia.missing` of all tasks.
     missing: list[Problem] = field(default_factory=list)
+    settled: bool = True  # `ClipMedia.settled` of all tasks
     features: list[str] = field(default_factory=list)  # names of the written features
     # Errors of trainings by net.
     diverged: dict[str, TrainingDiverged] = field(default_factory=dict)
@@ -220,6 +223,7 @@ class SpreadRun:
                 self.features.append(spec.name)
         if isinstance(task, ClipTask):
             self.missing += finished.missing
+            self.settled &= finished.settled
 
 
 def _reason(error: BaseException) -> str:

@@ -213,6 +213,19 @@ def test_files_that_are_missing_or_locked_are_failures_of_their_clips(
     assert extract(tmp_path / "m.csv", tmp_path / "w", *ONE_NET, "--strict") == 1
 
 
+def test_a_missing_file_does_not_repeat_a_run(demo, tmp_path, capsys, monkeypatch):
+    listed = read_manifest(demo / "manifest.csv")
+    lost = replace(listed.clips[0], clip_id="lost", path="lost.mp4", group="lost")
+    rewrite(replace(listed, clips=(*listed.clips, lost)), tmp_path / "m.csv")
+    arguments = (tmp_path / "m.csv", tmp_path / "w", *ONE_NET)
+    assert extract(*arguments) == 0
+    shown = capsys.readouterr().out
+    assert "lost.mp4: file not found" in shown
+    monkeypatch.delattr("mvemo.pipeline.stage_one.run.run_extract")
+    assert extract(*arguments) == 0
+    assert capsys.readouterr().out == shown
+
+
 def test_folds_of_a_file_are_those_of_the_features(demo, tmp_path, capsys):
     folds, listed = tmp_path / "folds.csv", read_manifest(demo / "manifest.csv")
     # They replace a split, too.

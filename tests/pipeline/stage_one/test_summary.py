@@ -48,6 +48,7 @@ def test_the_same_command_has_the_same_summary(tmp_path, settings, summary, monk
     repeatable(tmp_path).keep(settings, summary, ["as a note"])
     finished = repeatable(tmp_path).recall()
     assert finished == (summary, ("as a note",))
+    assert repeatable(tmp_path, jobs=2, workers=1).recall() == finished
     assert repeatable(tmp_path, overrides=("extract.folds=3",)).recall() is None
     assert repeatable(tmp_path, columns={"label": "label"}).recall() is None
     monkeypatch.setattr("mvemo.pipeline.stage_one.summary.versions", lambda: {"av": "99"})
@@ -84,6 +85,14 @@ def test_whatever_changes_is_noticed(change, tmp_path, settings, summary):
     repeatable(tmp_path).keep(settings, summary, [])
     assert repeatable(tmp_path).recall() is not None
     change(tmp_path)
+    assert repeatable(tmp_path).recall() is None
+
+
+def test_a_missing_file_that_appears_is_noticed(tmp_path, settings, summary):
+    (tmp_path / "b.wav").unlink()
+    repeatable(tmp_path).keep(settings, summary, [])
+    assert repeatable(tmp_path).recall() is not None
+    (tmp_path / "b.wav").write_bytes(b"b.wav")
     assert repeatable(tmp_path).recall() is None
 
 
