@@ -110,7 +110,6 @@ def _start(name: str) -> None:
     let_threads_sleep()
     with interrupting_signals() as signals:
         try:
-            import_module("mvemo.manifests.deferred_imports").defer_imports()
             getattr(import_module("mvemo.pipeline.cli"), name)()
         except (Exception, KeyboardInterrupt) as error:
             # An interrupt during an import may surface as another error.

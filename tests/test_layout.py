@@ -36,7 +36,7 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 # imports rooms of lower floors only. A new room is put on the lowest floor that it can be on.
 FLOORS = {
     "manifests": (
-        "array_types deferred_imports errors text_table",
+        "array_types errors text_table",
         "plugins",
         "declared files",
         "array_files cells dimensions spreadsheets text_files",
@@ -115,7 +115,7 @@ FLOORS = {
 # takes at most 400 lines, and half of what it adds is saved elsewhere in its room. Lower a limit
 # when its room shrinks; what needs a higher one belongs into a room above, or into a plug-in.
 MOST_LINES = {
-    "manifests": 6970,
+    "manifests": 6860,
     "cache": 4750,
     "extract": 13100,
     "fuse": 16360,

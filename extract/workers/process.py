@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from mvemo.extract.errors import OutOfMemory
-from mvemo.manifests.deferred_imports import defer_imports
 from mvemo.manifests.plugins import load_files, loaded_files
 
 # Length in bytes of a pickled message, sent before it.
@@ -104,7 +103,6 @@ def resolve(function: str) -> Any:
 def serve(parent: int, preload: str) -> None:
     """Import `preload`, modules joined by commas, and answer calls until input or parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    defer_imports()
     end_with(parent)
     # If memory runs out, the kernel kills this process first: only one clip is lost, not the run.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:

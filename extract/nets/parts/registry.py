@@ -23,7 +23,6 @@ from mvemo.extract.nets.parts.encoder_names import EncoderName, parse_entry
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.manifests.declared import fill
-from mvemo.manifests.deferred_imports import import_deferred
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.plugins import offered, plugins, reserve
 
@@ -90,14 +89,12 @@ class _Registry(Mapping[str, "type[Net]"]):
         if isinstance(name, EncoderName):
             if name.net is None:
                 maker = "encoders" if name.facts.source == "hf" else "library_encoders"
-                import_deferred()
                 with torch_import_without_gc():
                     parts = importlib.import_module(f"{PACKAGE}.parts.{maker}")
                 name.net = parts.make_net_class(name)
             return name.net
         check_name(name)
         if name not in _modules():
-            import_deferred()
             with torch_import_without_gc():
                 net: type[Net] = plugins("nets")[name].load(partial(_net_problem, name))
             return net
