@@ -147,8 +147,8 @@ def contents_of(
             found[i] = Content(reason=f"{path}: cannot be read: {_cause(error)}")
     with closing(KnownContents()) as known:
         digests = known.find_all([(paths[i], stamp) for i, stamp in stamps.items()])
-        for (i, stamp), digest in zip(stamps.items(), digests, strict=True):
-            found[i] = Content(digest, stamp)
+        for i, kept in zip(stamps, digests, strict=True):
+            found[i] = Content(kept, stamps[i])
         for content in found.values():
             if content.digest or content.reason:
                 on_file(bool(content.reason))
