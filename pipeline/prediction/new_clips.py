@@ -81,15 +81,14 @@ def clips_and_settings(
         return clips, folder, PredictSettings(coverage=coverage)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
     settings = PredictSettings(modalities, request.weights, request.device, coverage)
+    is_open = request.model_name is None and modality == "both"
     with _importing_torch(settings) if not later else nullcontext():
         from mvemo.fuse.final.model import load_model, with_coverage
 
-        is_open = request.model_name is None and modality == "both"
-        folder = pick_model(
-            request.model_name, have_pictures(clips) if is_open else [modality == "video"]
-        )
-        if coverage is not None:
-            with_coverage(load_model(folder), coverage)
+        pictures = have_pictures(clips) if is_open else [modality == "video"]
+    folder = pick_model(request.model_name, pictures)
+    if coverage is not None:
+        with_coverage(load_model(folder), coverage)
     if not later:
         _fetch(folder, settings)
     return clips, folder, settings
