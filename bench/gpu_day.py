@@ -318,10 +318,12 @@ def memory(day: Day) -> Iterator[Row]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_per_process_memory_fraction(0.75 * gib / total)
-        function, n_clips = bench.trained("float32")
-        function()
-        halved = timed(function, n_clips, day.device, day.seconds)
-        torch.cuda.set_per_process_memory_fraction(1.0)
+        try:
+            function, n_clips = bench.trained("float32")
+            function()
+            halved = timed(function, n_clips, day.device, day.seconds)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
     texts = [str(each.message) for each in caught if "does not fit" in str(each.message)]
     if not texts:
         raise RuntimeError("no batch was divided")
@@ -420,7 +422,10 @@ def main() -> None:
     day = Day(folder, chosen.toy, chosen.weights, deadline, device, tuple(chosen.nets.split(",")))
     facts, parts = facts_of(device), dict[str, dict[str, Any]]()
     print(", ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
-    names = chosen.only.split(",") if chosen.only else [part.__name__ for part in PARTS]
+    known = [part.__name__ for part in PARTS]
+    names = chosen.only.split(",") if chosen.only else known
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"no part {unknown[0]!r}: some of {', '.join(known)}")
     for part in (part for part in PARTS if part.__name__ in names):
         set_determinism(False)
         rows, error, started = [], "", time.monotonic()

@@ -117,7 +117,11 @@ class Catalogue:
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
         reader = None
         if len(self._current(ids)) < len(clips):
-            warm_up(self._maker.folder, self._maker.options)
+            options = self._maker.options
+            if self._spread is not None and self._spread[1]:
+                # The device is one of the workers' machines.
+                options = replace(options, device="cpu")
+            warm_up(self._maker.folder, options)
             reader = reader_of(self._maker, one_by_one=self._one_by_one, spread=self._spread)
             self._choose(reader.features, reader.window)
         elif self._names(clips, ids) == self._earlier:
@@ -205,7 +209,8 @@ class Catalogue:
 
     def _put(self, writer: caches.CacheWriter, clip_id: str, clip: EmbeddedClip) -> None:
         for feature, vector in clip.vectors.items():
-            spec = self._specs[feature]
+            if (spec := self._specs.get(feature)) is None:
+                continue  # only a worker can compute it
             writer.put(spec, clip_id, spec.key(clip_id), vector.astype(np.float32))
         writer.clear_failures(clip_id)
         stages = [(f"decode:{m}", reason) for m, reason in clip.reasons.items()]

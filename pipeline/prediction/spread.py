@@ -20,7 +20,6 @@ from mvemo.pipeline.prediction.new_clips import EmbeddedClip, NewClip, PredictSe
 from mvemo.pipeline.stage_one import backends
 
 if TYPE_CHECKING:
-    from mvemo.pipeline.prediction.embedding import BatchReader
     from mvemo.pipeline.stage_one.division import Shard
 
 # Clips of a task: enough to fill batches, and few enough that processes end together.
@@ -58,23 +57,28 @@ class SpreadReader:
         self._maker, self._jobs, self._scheduler = maker, jobs, scheduler
 
     @cached_property
-    def _reader(self) -> BatchReader:
+    def _facts(self) -> tuple[tuple[str, ...], float]:
         from mvemo.pipeline.prediction.embedding import BatchReader
 
-        return BatchReader(self._maker)
+        # The nets of this process embed nothing.
+        maker = FeatureMaker(self._maker.folder, replace(self._maker.options, device="cpu"))
+        reader = BatchReader(maker)
+        return reader.features, reader.window
 
     @property
     def features(self) -> tuple[str, ...]:
         """Return the names of the features that are computed."""
-        return self._reader.features
+        return self._facts[0]
 
     @property
     def window(self) -> float:
         """Return the length of a window in seconds."""
-        return self._reader.window
+        return self._facts[1]
 
     def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
         """Yield batches of (key, clip), in the order in which they are done."""
+        if not clips:
+            return
         folder, settings = self._maker.folder, self._maker.options
         if not self._scheduler:
             # Once here, not in every process.

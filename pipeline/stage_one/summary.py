@@ -36,8 +36,6 @@ _MOST_BYTES = 1 << 25
 _KEPT = ("clips", "features", "failures", "missing", "notes")
 # Packages whose code decides what a run does.
 _PACKAGES = ("cache", "extract", "manifests", "pipeline")
-# Options that do not change what a run writes and prints.
-_NOT_IN_RESULT = ("jobs", "workers")
 # Prefixes of environment variables for folders of weights and visible devices.
 _VARIABLES = ("MVEMO_", "CUDA_", "HIP_", "ROCR_")
 
@@ -148,10 +146,10 @@ class RepeatableRun:
         except (OSError, MvemoError):
             return None
         named = [Path(str(self.options.get(name) or "")) for name in ("profile", "folds")]
+        # All numbers of several processes write and print the same.
+        given = {**self.options, "jobs": self.options.get("jobs") not in (None, 1)}
         request = {
-            "options": {
-                n: str(self.options[n]) for n in sorted({*self.options} - {*_NOT_IN_RESULT})
-            },
+            "options": {name: str(value) for name, value in sorted(given.items())},
             "paths": [str(p.absolute()) for p in (path, self.work, self.out)],
             "files": {str(p): find_stamp(p) for p in (path, *named)},
             "variables": {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)},

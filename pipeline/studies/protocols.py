@@ -66,7 +66,7 @@ def frozen_plans(names: Sequence[str] | None = None) -> list[NetSettings]:
             raise BadOption(f"--frozen: unknown net {name!r}; expected one of {', '.join(public)}")
     return [
         replace(settings.nets[net], weights=FETCHED)
-        for net in names or settings.extract.nets
+        for net in dict.fromkeys(names or settings.extract.nets)
         if find_weights(net) is not None
     ]
 

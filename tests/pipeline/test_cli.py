@@ -275,3 +275,11 @@ def test_commands_of_other_packages_are_found(monkeypatch, capsys):
         assert "other-package cannot provide this command" in line
         assert problem in line
     plugins._installed.cache_clear()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize(("call", "status"), [("--version", 0), ("predict", 2)])
+def test_a_closed_stream_keeps_the_exit_code(closed, call, status):
+    code = "from mvemo.pipeline.start import main; main()"
+    done = subprocess.run(f'"{sys.executable}" -c "{code}" {call} {closed}', shell=True)
+    assert done.returncode == status

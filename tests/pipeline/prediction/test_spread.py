@@ -9,7 +9,8 @@ from stage_samples import run, tiny_model
 
 from mvemo.fuse.final.model import load_model
 from mvemo.pipeline.prediction import spread
-from mvemo.pipeline.prediction.new_clips import NewClip
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker
+from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 from mvemo.pipeline.stage_one.division import Shard
 
 
@@ -60,6 +61,23 @@ def test_processes_fill_a_catalogue_that_the_next_run_reads(folder, capsys):
     assert "1 new, 5 kept" in capsys.readouterr().err
     assert [row for row in again if not row["path"].endswith("new.wav")] == expected
     assert predicted(folder, *kept, to="third.csv") == expected
+
+
+def test_nothing_new_needs_no_process(folder):
+    maker = FeatureMaker(folder / "out" / "model", PredictSettings(("audio",)))
+    assert list(spread.SpreadReader(maker, 2, "").read({})) == []
+    # Not even a scheduler is asked.
+    assert list(spread.SpreadReader(maker, 1, "tcp://127.0.0.1:1").read({})) == []
+
+
+def test_dask_fills_a_catalogue_from_a_machine_without_the_workers_device(folder, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    options = {"dashboard_address": None, "processes": False, "threads_per_worker": 1}
+    with distributed.LocalCluster(n_workers=1, **options, protocol="tcp") as cluster:
+        words = ["--backend", "dask", "--scheduler", cluster.scheduler_address]
+        words += ["--cache", tmp_path / "kept.h5"]
+        first = predicted(folder, *words, to="dask-kept.csv")
+    assert predicted(folder, "--cache", tmp_path / "kept.h5", to="then.csv") == first
 
 
 def test_shards_together_give_the_same_rows(folder, expected):

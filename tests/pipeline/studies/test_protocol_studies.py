@@ -21,7 +21,7 @@ RECIPES = ("--profile", "paper", "--net", "music1d")
 def test_nets_with_public_weights_are_frozen(monkeypatch):
     monkeypatch.setattr(protocols, "find_weights", lambda name: Path(name))
     quick = ["musicnn", "effnet"]
-    for given, names in ((None, quick), (["i3d", "effnet"], ["i3d", "effnet"])):
+    for given, names in ((None, quick), (["i3d", "effnet", "i3d"], ["i3d", "effnet"])):
         assert [plan.name for plan in protocols.frozen_plans(given)] == names
     with pytest.raises(BadOption, match="--frozen: unknown net 'cnn'; expected one of effnet, i3d"):
         protocols.frozen_plans(["cnn"])
