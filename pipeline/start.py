@@ -117,13 +117,13 @@ def _start(name: str) -> None:
                 raise
             _exit(report_interrupt(signals))
         except SystemExit as stop:
-            if not isinstance(stop.code, int):
+            if not signals or not isinstance(stop.code, int):
                 raise
             _exit(stop.code)
 
 
 def _exit(status: int) -> None:
-    """Exit without unloading modules: it takes .3 s for PyTorch, and may crash after a signal."""
+    """Exit without unloading modules, which may crash if an import was interrupted."""
     import atexit
 
     atexit._run_exitfuncs()
