@@ -35,13 +35,20 @@ from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.layers import Elu
 from mvemo.extract.nets.parts.sequences import empty_input
 from mvemo.extract.settings import NetSettings
-from mvemo.extract.training.devices import autocast, describe_device, keep_freed_memory, place
+from mvemo.extract.training.devices import (
+    autocast,
+    describe_device,
+    keep_freed_memory,
+    place,
+    reproducible_kernels,
+)
 from mvemo.extract.training.steps import TrainingJob
 from mvemo.extract.training.trainer import Trainer
 from mvemo.manifests.array_types import Ints
 from mvemo.pipeline.settings_files import load_settings
 
 Layout = Callable[[Net, torch.device], Net]
+Side = tuple[Callable[[], Any], int]  # a function, and its clips
 N_CLASSES = 6
 N_TURNS = 4
 
@@ -87,9 +94,7 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def best_in_turns(
-    sides: Sequence[tuple[Callable[[], Any], int]], device: torch.device, seconds: float
-) -> list[float]:
+def best_in_turns(sides: Sequence[Side], device: torch.device, seconds: float) -> list[float]:
     """The fastest of some turns of each function of so many clips: noise only slows down."""
     turns = [
         [timed(function, n_clips, device, seconds / N_TURNS) for function, n_clips in sides]
@@ -117,6 +122,13 @@ def peak_memory(function: Callable[[], Any], device: torch.device) -> float:
     function()
     wait(device)
     return torch.cuda.max_memory_allocated() / 2**30
+
+
+def rate_and_busy(side: Side, device: torch.device, seconds: float) -> tuple[float, float]:
+    """Clips a second of a function of so many clips, and the share in which a GPU works."""
+    function, n_clips = side
+    rate = timed(function, n_clips, device, seconds)
+    return rate, seconds_at_work(function, device) * rate / n_clips
 
 
 def product_flops(device: torch.device, precision: str, seconds: float) -> float:
@@ -176,9 +188,7 @@ class Bench:
         plan = self.plan
         return build_net(plan.name, N_CLASSES, width=plan.width, **plan.options).to(self.device)
 
-    def trained(
-        self, precision: str, *, compiled: bool = False, layout: Layout = place
-    ) -> tuple[Callable[[], Any], int]:
+    def trained(self, precision: str, *, compiled: bool = False, layout: Layout = place) -> Side:
         """Return a function that trains on some batches as stage one does, and its clips."""
         settings = replace(self.plan.train, epochs=1, iterations=0, patience=0)
         job = TrainingJob(self.plan.name, self.labels, "multiclass", range(self.batch), (),
@@ -188,18 +198,18 @@ class Bench:
         groups = [list(range(self.batch))] * 4
         return partial(trainer.train_batches, groups, 0), 4 * self.batch
 
-    def plain(self) -> tuple[Callable[[], Any], int]:
+    def plain(self) -> Side:
         """Return the step as anybody would write it first, and its clips."""
         target = torch.from_numpy(self.labels).to(self.device)
         return plain_step(self.build(), self.raw, target, 1e-4), self.batch
 
-    def embedded(self, precision: str) -> tuple[Callable[[], Any], int]:
+    def embedded(self, precision: str) -> Side:
         """Return a function that embeds a batch, and its clips."""
         net = optimized(place(self.build(), self.device).eval(), precision)
 
         @torch.inference_mode()
         def embed() -> Tensor:
-            with autocast(self.device, precision):
+            with autocast(self.device, precision), reproducible_kernels(self.device):
                 return net.embed(net.prepare(self.raw)).float().cpu()
 
         return embed, self.batch

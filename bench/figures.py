@@ -102,16 +102,16 @@ def table_lines(
         cells.append(
             [
                 row.what,
-                _number(row.value, f" {row.unit}"),
+                number(row.value, f" {row.unit}"),
                 "" if math.isnan(row.share) else f"{row.share:.0%}",
                 row.alternative,
-                _number(row.other, f" {row.unit}"),
+                number(row.other, f" {row.unit}"),
                 "" if math.isnan(row.ratio) else f"{row.ratio:.2f}",
-                _number(row.limit),
+                number(row.limit),
                 "" if math.isnan(slower := row.times_slower(row.limit)) else f"{slower:.2f}",
                 row.goal,
                 {True: "met", False: "MISSED", None: ""}[row.met if judged else None],
-                _number(earlier),
+                number(earlier),
                 "SLOWER" if row.times_slower(earlier) > SLOWER else "",
             ]
         )
@@ -120,7 +120,8 @@ def table_lines(
     return align_columns([[line[i] for i in used] for line in cells], left=left)
 
 
-def _number(value: float, unit: str = "") -> str:
+def number(value: float, unit: str = "") -> str:
+    """Return a value with three digits and its unit, or '' for NaN."""
     if math.isnan(value):
         return ""
     return (f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}") + unit

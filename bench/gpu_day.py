@@ -31,11 +31,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_training import Bench, peak_memory, seconds_at_work, timed
-from figures import Row, machine, table_lines, write_weights
+from bench_training import Bench, peak_memory, rate_and_busy, timed
+from figures import Row, machine, number, table_lines, write_weights
 
 from mvemo.cache import open_cache
-from mvemo.extract.nets import build_net
+from mvemo.extract.nets import NETS, Net, build_net
 from mvemo.extract.settings import NetSettings, ViewSettings
 from mvemo.extract.store import folders
 from mvemo.extract.store.contents import KnownContents
@@ -184,7 +184,7 @@ def profile(day: Day) -> Iterator[Row]:
     options += [f"extract.nets={json.dumps(list(weights))}", "extract.folds=2"]
     settings = day.settings("pretrained", *options)
     tables = {n: write_clips(day, f"profile-{n}", n, settings)[0] for n in (few, many)}
-    # The first run of a precision looks for its fastest kernels.
+    # The first run of a precision loads its kernels.
     runs = [(few, "float32", "auto"), (few, day.half, "auto"), (few, "float32", "cpu"),
             (many, "float32", "auto"), (many, day.half, "auto")]  # fmt: skip
     found: dict[tuple[int, str, str], Path] = {}
@@ -214,7 +214,7 @@ def train(day: Day) -> Iterator[Row]:
     """Training of each net: clips per second and the share of time in which the GPU works."""
     sides: dict[str, Callable[[Bench], Any]] = {
         "fp32": lambda bench: bench.trained("float32"),
-        "bf16, channels first": lambda bench: bench.trained(day.half, layout=Layouts.first),
+        "bf16, channels first": lambda bench: bench.trained(day.half, layout=Net.to),
         "bf16": lambda bench: bench.trained(day.half),
     }
     for name in day.names:
@@ -223,24 +223,12 @@ def train(day: Day) -> Iterator[Row]:
         bench = Bench(day.nets()[name], day.device)
         plain = timed(*bench.plain(), day.device, day.seconds)
         for side, made in sides.items():
-            if side == "bf16" or name in ("c3d", "i3d") or side == "fp32":
-                yield _training(day, f"train {name}, {side}", made(bench), plain)
+            # Only nets of pictures have another layout than torch's own.
+            if "channels" not in side or NETS[name].modality == "video":
+                rate, busy = rate_and_busy(made(bench), day.device, day.seconds)
+                yield Row(f"train {name}, {side}", rate, "clips/s", "plain eager fp32", plain,
+                          rate / plain, share=busy)  # fmt: skip
         torch.cuda.empty_cache()
-
-
-class Layouts:
-    """Memory layouts of a net on its device."""
-
-    @staticmethod
-    def first(net: Any, device: torch.device) -> Any:
-        return net.to(device)
-
-
-def _training(day: Day, what: str, side: Any, plain: float) -> Row:
-    function, n_clips = side
-    rate = timed(function, n_clips, day.device, day.seconds)
-    busy = seconds_at_work(function, day.device) * rate / n_clips
-    return Row(what, rate, "clips/s", "plain eager fp32", plain, rate / plain, share=busy)
 
 
 def embed(day: Day) -> Iterator[Row]:
@@ -254,9 +242,8 @@ def embed(day: Day) -> Iterator[Row]:
         rates = {}
         for precision in ("float32", "bf16"):
             if precision in ("float32", day.half):
-                function, n_clips = bench.embedded(precision)
-                rate = rates[precision] = timed(function, n_clips, day.device, day.seconds)
-                busy = seconds_at_work(function, day.device) * rate / n_clips
+                rate, busy = rate_and_busy(bench.embedded(precision), day.device, day.seconds)
+                rates[precision] = rate
                 yield Row(f"embed {name}, {precision}", rate, "clips/s", "float32",
                           rates["float32"], rate / rates["float32"], share=busy)  # fmt: skip
 
@@ -274,8 +261,7 @@ def loader(day: Day) -> Iterator[Row]:
         rows = [list(range(i, min(i + size, n_clips))) for i in range(0, n_clips, size)]
         given = timed(partial(_load, reader, rows, day.device), n_clips, day.device, day.seconds)
         bench = Bench(plan, day.device)
-        used = timed(*bench.trained(day.half),
-                     day.device, day.seconds)  # fmt: skip
+        used = timed(*bench.trained(day.half), day.device, day.seconds)
         yield Row(f"load {plan.name}", given, "clips/s", "training in bf16", used, given / used)
 
 
@@ -343,8 +329,7 @@ def compiled(day: Day) -> Iterator[Row]:
         started = time.perf_counter()
         function()
         yield Row(f"compile {name}", time.perf_counter() - started, "s")
-        rate = timed(function, n_clips, day.device, day.seconds)
-        busy = seconds_at_work(function, day.device) * rate / n_clips
+        rate, busy = rate_and_busy((function, n_clips), day.device, day.seconds)
         yield Row(f"train {name}, compiled", rate, "clips/s", "eager", eager, rate / eager,
                   share=busy)  # fmt: skip
 
@@ -377,22 +362,15 @@ def page(facts: dict[str, Any], parts: dict[str, dict[str, Any]], left_out: list
         for row in part["rows"]:
             width = 100 * row["value"] / max(rates) if "/" in row["unit"] else 0
             other = number(row["other"])
-            cells = [row["what"], f"{number(row['value'])} {row['unit']}",
-                     f"{row['alternative']} {other}" if other else "", number(row["ratio"], ".2f"),
-                     number(row["share"], ".0%")]  # fmt: skip
+            cells = [row["what"], number(row["value"], f" {row['unit']}"),
+                     f"{row['alternative']} {other}" if other else "", number(row["ratio"]),
+                     number(100 * row["share"], " %")]  # fmt: skip
             cells = [html.escape(cell) for cell in cells]
             cells.insert(2, f'<i style="width:{width:.0f}px"></i>')
             lines.append(f"<tr><td>{'<td>'.join(cells)}</tr>")
         lines.append("</table>")
     lines += [f"<p>left out: {html.escape(text)}</p>" for text in left_out]
     return "\n".join(lines)
-
-
-def number(value: float, form: str = "") -> str:
-    """A number with three digits, or in a form; empty for NaN."""
-    if np.isnan(value):
-        return ""
-    return format(value, form or (",.0f" if abs(value) >= 1000 else ".3g"))
 
 
 STYLE = """<meta name=viewport content="width=device-width"><style>

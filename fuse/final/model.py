@@ -170,12 +170,16 @@ class FinalModel:
 
     def trained_on(self, content: str, start: float, duration: float | None) -> bool:
         """Return True if the heads were fitted on this time range of a file with this digest."""
-        keys = (row_key(d, content, start, duration) for d in self._digests)
-        return any(int(key[:16], 16) in self._trained for key in keys)
+        return any(self.knows(row_key(d, content, start, duration)) for d in self.digests)
+
+    def knows(self, key: str | bytes) -> bool:
+        """Return True if the heads were fitted on the cached row with this key."""
+        return bool(key) and int(key[:16], 16) in self._trained
 
     @cached_property
-    def _digests(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(stored_as(spec)[1] for spec in self.specs))
+    def digests(self) -> frozenset[str]:
+        """Digests under which the features that the heads read are cached."""
+        return frozenset(stored_as(spec)[1] for spec in self.specs)
 
     @cached_property
     def _trained(self) -> frozenset[int]:

@@ -117,11 +117,8 @@ class Catalogue:
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
         reader = None
         if len(self._current(ids)) < len(clips):
-            options = self._maker.options
-            if self._spread is not None and self._spread[1]:
-                # The device is one of the workers' machines.
-                options = replace(options, device="cpu")
-            warm_up(self._maker.folder, options)
+            if self._spread is None:
+                warm_up(self._maker.folder, self._maker.options)
             reader = reader_of(self._maker, one_by_one=self._one_by_one, spread=self._spread)
             self._choose(reader.features, reader.window)
         elif self._names(clips, ids) == self._earlier:

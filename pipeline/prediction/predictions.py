@@ -25,7 +25,6 @@ from mvemo.fuse.final.model import (
     load_model,
     predict_clips,
     standardise_folders,
-    stored_as,
     with_coverage,
 )
 from mvemo.fuse.final.prediction_records import records
@@ -181,14 +180,13 @@ def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[ClipPred
 
 def _training_clips(model: FinalModel, cache: Cache) -> set[str]:
     """Return the ids of the clips that the model's heads were fitted on."""
-    digests = {stored_as(spec)[1] for spec in model.specs}
-    known, ids = set(model.training_keys.tolist()), cache.table.clip_ids
+    ids = cache.table.clip_ids
     return {
         clip_id
         for spec in cache.specs
-        if spec.digest in digests
+        if spec.digest in model.digests
         for clip_id, key in zip(ids, cache.keys(spec.name, spec.fold).tolist(), strict=True)
-        if key and int(key[:16], 16) in known
+        if model.knows(key)
     }
 
 

@@ -63,18 +63,17 @@ def predict_files(
         waiting: dict[int, EmbeddedClip] = {}
         given: dict[str, Any] = {"one_by_one": on_clip is not None, "spread": spread}
         source = Catalogue(catalogue, maker, **given) if catalogue else reader_of(maker, **given)
-        with closing(source.read(readable)) as found:
+        # Products of single clips are too small for threads, which would only wait.
+        with threadpool_limits(1, "blas"), closing(source.read(readable)) as found:
             for batch in found:
                 if maker.model.within_groups:
                     # Standardising a clip needs all clips of its folder.
                     waiting.update(batch)
                     continue
-                # Products of single clips are too small for threads, which would only wait.
-                with threadpool_limits(1, "blas"):
-                    for row, embedded in batch:
-                        note(row, predict_clip(maker, embedded))
-        for row, prediction in _within_folders(maker, waiting).items():
-            note(row, prediction)
+                for row, embedded in batch:
+                    note(row, predict_clip(maker, embedded))
+            for row, prediction in _within_folders(maker, waiting).items():
+                note(row, prediction)
     return maker.model, [predictions[row] for row in range(len(clips))]
 
 

@@ -58,11 +58,12 @@ class SpreadReader:
 
     @cached_property
     def _facts(self) -> tuple[tuple[str, ...], float]:
+        # The nets of this process embed nothing: the device is one of the workers' machines.
+        options = replace(self._maker.options, device="cpu")
+        warm_up(self._maker.folder, options)
         from mvemo.pipeline.prediction.embedding import BatchReader
 
-        # The nets of this process embed nothing.
-        maker = FeatureMaker(self._maker.folder, replace(self._maker.options, device="cpu"))
-        reader = BatchReader(maker)
+        reader = BatchReader(FeatureMaker(self._maker.folder, options))
         return reader.features, reader.window
 
     @property
