@@ -125,7 +125,10 @@ def _start(name: str) -> None:
 def _exit(status: int) -> None:
     """Exit without unloading modules, which may crash if an import was interrupted."""
     import atexit
+    import threading
 
+    # In Python's own order: pools of processes are told to end, and then waited for.
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     # A stream that the shell closed is None.
     for stream in filter(None, (sys.stdout, sys.stderr)):

@@ -283,3 +283,33 @@ def test_a_closed_stream_keeps_the_exit_code(closed, call, status):
     code = "from mvemo.pipeline.start import main; main()"
     done = subprocess.run(f'"{sys.executable}" -c "{code}" {call} {closed}', shell=True)
     assert done.returncode == status
+
+
+POOLS = {
+    "joblib": (
+        "from mvemo.manifests.demo import make_demo\n"
+        "    make_demo('media', clips_per_class=2, seconds=4.0)"
+    ),
+    "threads": (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "    pool = ThreadPoolExecutor(2)\n"
+        "    assert sum(pool.map(abs, range(4))) == 6"
+    ),
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_interrupted_command_does_not_wait_for_idle_pools(pool, tmp_path):
+    # joblib ends idle processes after five minutes by itself.
+    code = (
+        "from types import SimpleNamespace\n"
+        "from mvemo.pipeline import start\n"
+        f"def main():\n    {POOLS[pool]}\n    raise KeyboardInterrupt\n"
+        "start.import_module = lambda name: SimpleNamespace(main=main)\n"
+        "start.main()\n"
+    )
+    (tmp_path / "program.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "program.py"], capture_output=True, text=True, cwd=tmp_path, timeout=200
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
