@@ -41,6 +41,8 @@ NAME = "catalogue"
 RECORD, READ = "clip", "read"
 # Stage of the failure of a clip that cannot be predicted; other stages name modalities.
 PREDICT = "predict"
+# Number of stored clips whose vectors are in memory at a time.
+BATCH = 4096
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -123,7 +125,7 @@ class Catalogue:
             self._choose(reader.features, reader.window)
         elif self._names(clips, ids) == self._earlier:
             tell(f"{self._path}: 0 new, {len(ids)} kept, 0 removed")
-            yield list(self._kept(clips, content, ids))
+            yield from self._kept(clips, content, ids)
             return
         with self._open(self._names(clips, ids)) as writer:
             keys = {clip_id: self._record.key(clip_id) for clip_id in ids.values()}
@@ -134,7 +136,7 @@ class Catalogue:
             n_gone = 0 if self._keep_absent else len(self._earlier.keys() - set(ids.values()))
             tell(f"{self._path}: {len(new)} new, {len(kept)} kept, {n_gone} removed")
             if kept:
-                yield list(self._kept(clips, content, kept))
+                yield from self._kept(clips, content, kept)
             # Files with the same content are read once.
             alike = defaultdict[str, list[int]](list)
             for row in new:
@@ -221,35 +223,37 @@ class Catalogue:
 
     def _kept(
         self, clips: Mapping[int, NewClip], content: Mapping[int, str], kept: Mapping[int, str]
-    ) -> Iterator[tuple[int, EmbeddedClip]]:
+    ) -> Iterator[list[tuple[int, EmbeddedClip]]]:
+        """Yield batches of stored clips, so that memory does not grow with the catalogue."""
         with caches.open_cache(self._path) as cache:
-            ids = cache.table.clip_ids
-            facts = [cache.vectors(name)[0].astype(np.float64) for name in (RECORD, READ)]
-            records = np.nan_to_num(np.hstack(facts)).tolist()
             known = {spec.digest for spec in cache.specs}
-            stored = {
-                key: cache.vectors(spec.name)[0].astype(np.float64)
-                for key, spec in self._specs.items()
-                if spec.digest in known
-            }
+            stored = {key: s.name for key, s in self._specs.items() if s.digest in known}
             failures = {(f.clip_id, f.stage): f.reason for f in cache.failures}
-        place = dict(zip(ids, range(len(ids)), strict=True))
-        for row, clip_id in kept.items():
-            i = place[clip_id]
-            length, seconds, day, second = records[i]
-            yield (
-                row,
-                EmbeddedClip(
-                    clips[row],
-                    windows_of(clips[row], self._window, length),
-                    content[row],
-                    {key: x[i] for key, x in stored.items() if np.isfinite(x[i]).all()},
-                    {m: failures.get((clip_id, f"decode:{m}"), "") for m in self._modalities},
-                    failures.get((clip_id, PREDICT), ""),
-                    seconds=seconds,
-                    date=_EPOCH + timedelta(days=day, seconds=second),
-                ),
-            )
+            rows = list(kept)
+            for start in range(0, len(rows), BATCH):
+                batch = rows[start : start + BATCH]
+                ids = [kept[row] for row in batch]
+                facts = [cache.vectors(name, clips=ids)[0] for name in (RECORD, READ)]
+                records = np.nan_to_num(np.hstack(facts).astype(np.float64)).tolist()
+                vectors = {
+                    key: cache.vectors(name, clips=ids)[0].astype(np.float64)
+                    for key, name in stored.items()
+                }
+                found = []
+                for i, (row, clip_id) in enumerate(zip(batch, ids, strict=True)):
+                    length, seconds, day, second = records[i]
+                    clip = EmbeddedClip(
+                        clips[row],
+                        windows_of(clips[row], self._window, length),
+                        content[row],
+                        {key: x[i] for key, x in vectors.items() if np.isfinite(x[i]).all()},
+                        {m: failures.get((clip_id, f"decode:{m}"), "") for m in self._modalities},
+                        failures.get((clip_id, PREDICT), ""),
+                        seconds=seconds,
+                        date=_EPOCH + timedelta(days=day, seconds=second),
+                    )
+                    found.append((row, clip))
+                yield found
 
 
 def _contents(path: Path) -> tuple[dict[str, str], tuple[caches.FeatureSpec, ...]]:

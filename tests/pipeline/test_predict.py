@@ -18,7 +18,7 @@ from mvemo.extract.media.content import file_digest
 from mvemo.extract.nets import build_net
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import BadOption, MvemoError
-from mvemo.pipeline.prediction import embedding
+from mvemo.pipeline.prediction import catalogue, embedding
 from mvemo.pipeline.prediction.embedding import BatchReader
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, find_clips, modalities_of
 from mvemo.pipeline.prediction.run import predict_files
@@ -195,7 +195,10 @@ def test_lists_without_labels_folders_and_patterns(made, tmp_path, predicted):
 
 @pytest.fixture
 def read_clips(monkeypatch):
-    """Names of the files that are decoded and embedded from here on, two at a time."""
+    """Names of the files that are decoded and embedded from here on, two at a time.
+
+    Stored clips are read two at a time, too.
+    """
     names: list[str] = []
     embed = BatchReader._embed
 
@@ -205,6 +208,7 @@ def read_clips(monkeypatch):
 
     monkeypatch.setattr(BatchReader, "_embed", noted)
     monkeypatch.setattr(embedding, "BATCH", 2)
+    monkeypatch.setattr(catalogue, "BATCH", 2)
     return names
 
 
