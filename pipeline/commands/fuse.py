@@ -237,7 +237,14 @@ def _refuse_missing(
 
 
 @click.command()
-@argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...", callback=_refuse_missing)
+@argument(
+    "runs",
+    nargs=-1,
+    required=True,
+    metavar="RUN[:MODEL]...",
+    type=common.ENTRY,
+    callback=_refuse_missing,
+)
 @option(
     "--out",
     type=common.OUT_FOLDER,

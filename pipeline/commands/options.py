@@ -23,28 +23,32 @@ if TYPE_CHECKING:
 Decorator = Callable[[Any], Any]
 
 
-def refuse_address(entry: str) -> str:
-    """Return the entry; raise `BadOption` if it is a web address."""
-    if re.match(r"[a-z][a-z0-9+.-]+://", entry, re.IGNORECASE):
-        raise BadOption(f"{entry}: URLs are not supported: download the file first")
-    return entry
+class Entry(click.ParamType):
+    """Path, pattern or run that is neither empty, such as an unset shell variable, nor a URL."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = str(value)
+        if not text:
+            say = "the path is empty: give a file or folder, or '.' for the current folder"
+            self.fail(say, param, ctx)
+        if re.match(r"[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
+            raise BadOption(f"{text}: URLs are not supported: download the file first")
+        return value
+
+
+ENTRY = Entry()
 
 
 class NamedPath(click.Path):
-    """Path that must not be empty, so that an unset shell variable is reported."""
+    """Path that `Entry` admits."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail(
-                "the path is empty: give a file or folder, or '.' for the current folder",
-                param,
-                ctx,
-            )
-        refuse_address(str(value))
-        return super().convert(value, param, ctx)
+        return super().convert(ENTRY.convert(value, param, ctx), param, ctx)
 
 
 class InputPath(NamedPath):

@@ -44,7 +44,7 @@ model_options: common.Decorator = common.together(
     nargs=-1,
     required=True,
     metavar="FILE|FOLDER|GLOB|LIST.csv...|FEATURES.h5",
-    callback=lambda context, parameter, entries: tuple(map(common.refuse_address, entries)),
+    type=common.ENTRY,
 )
 @common.column_option
 @model_options

@@ -13,7 +13,7 @@ from click import argument, option
 
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as shared
-from mvemo.pipeline.commands.options import INPUT, OUT_FILE, TABLE_FILE, flag, refuse_address
+from mvemo.pipeline.commands.options import INPUT, OUT_FILE, TABLE_FILE, flag
 from mvemo.pipeline.commands.predict import model_options
 from mvemo.pipeline.console.messages import tell, tell_note
 
@@ -33,7 +33,7 @@ EXCERPT, EXCERPT_RATE = 20.0, 22050
     nargs=-1,
     required=True,
     metavar="FILE|FOLDER|GLOB|LIST.csv...",
-    callback=lambda context, parameter, entries: tuple(map(refuse_address, entries)),
+    type=shared.ENTRY,
 )
 @shared.column_option
 @model_options
@@ -109,7 +109,7 @@ def embed(
 
 
 @click.command(short_help="Find songs like some of yours, or a way from one to another.")
-@argument("songs", nargs=-1, required=True, metavar="SONG...")
+@argument("songs", nargs=-1, required=True, metavar="SONG...", type=shared.ENTRY)
 @argument("library", type=INPUT, metavar="FOLDER|TABLE")
 @shared.model_option
 @shared.device_option
@@ -162,7 +162,7 @@ def similar(
     from mvemo.pipeline.desk.similar import path_of_songs, similar_songs
 
     open_library = _open_folder if library.is_dir() else _open_table
-    found, seeds = open_library([*map(refuse_address, songs)], library, options)
+    found, seeds = open_library([*songs], library, options)
     excluded = np.array([_is_in(song, options["exclude"]) for song in found.ids])
     search = path_of_songs if options["path"] else similar_songs
     matches = search(found, seeds, n, excluded)

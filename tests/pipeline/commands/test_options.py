@@ -90,6 +90,10 @@ REFUSED = [
     ("extract {m} --scheduler tcp://a:1", "must be given together: add --backend dask"),
     # As a variable that is not set leaves it.
     ("extract {m} --out {empty}", "'--out': the path is empty: give a file or folder"),
+    ("predict {m} {empty}", "the path is empty: give a file or folder"),
+    ("compare {empty} {m}", "the path is empty: give a file or folder"),
+    ("embed {empty} --out {tmp}/x.csv", "the path is empty: give a file or folder"),
+    ("similar {empty} {tmp}", "the path is empty: give a file or folder"),
     ("extract {m} --out {m}/features.h5", "{m} is a file, not a folder"),
     ("extract clips.csv --out {tmp}/file/x.h5", "{tmp}/file is a file, not a folder"),
     ("fuse {m} --final --song-level", "--final cannot be combined with --song-level"),
