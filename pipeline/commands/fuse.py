@@ -11,6 +11,7 @@ import click
 from click import argument, option
 
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.files import dump_json
 from mvemo.manifests.text_files import read_toml
 from mvemo.pipeline.commands import options as common
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 # Copy of the rules in `mvemo.fuse.songs`, so that --help need not import it.
 SONG_RULES = ("mean", "log-mean", "vote")
 # Options with the name of the setting that they set.
-SAME_NAMES = ("seed", "permute_labels", "scale", "repeats", "learning_curve")
+SAME_NAMES = ("seed", "models", "permute_labels", "scale", "repeats", "learning_curve")
 
 stage_two_options: common.Decorator = common.together(
     [
@@ -33,9 +34,8 @@ stage_two_options: common.Decorator = common.together(
             help="Folder of the report.",
         ),
         common.seed_option("Make new folds with this seed (not for crossfitted features)."),
-        option(
-            "--models",
-            help="Comma-separated models; FEATURE+FEATURE fuses any features.  [default: all]",
+        common.models_option(
+            "Comma-separated models; FEATURE+FEATURE fuses any features.  [default: all]"
         ),
         option(
             "--head",
@@ -159,20 +159,14 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
     from mvemo.pipeline.stage_two import FinalSettings, FuseRequest, run_fuse, settings_for
 
     refuse_unfinished(features)
-    models, folds, about = (options[name] for name in ("models", "folds", "about"))
-    names = None if models is None else common.comma_separated(models)
-    if names == ():
-        raise BadOption(f"--models {models!r}: expected at least one name")
-    final = None
+    folds, about, final = options["folds"], options["about"], None
     if options["final"] or options["final_to"] is not None:
-        for option in ("song-level", "permute-labels"):
-            if options[option.replace("-", "_")]:
-                raise BadOption(
-                    f"--final cannot be combined with --{option}: leave out one of them"
-                )
+        for name in ("song-level", "permute-labels"):
+            if options[name.replace("-", "_")]:
+                raise BadOption(f"--final cannot be combined with --{name}: leave out one of them")
         facts = {} if about is None else read_about(about)
-        folder, dresses = options["final_to"] or out / "model", options["dresses"]
-        final = FinalSettings(folder, options["work"], facts, dresses)
+        folder = options["final_to"] or out / "model"
+        final = FinalSettings(folder, options["work"], facts, options["dresses"])
     for name in ("about", "dresses"):
         if final is None and options[name] is not None:
             raise BadOption(f"--{name} {options[name]}: needs a model: add --final")
@@ -180,29 +174,22 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
         settings_for(features, options["profile"], options["overrides"]),
         **{name: options[name] for name in SAME_NAMES},
         folds=folds if isinstance(folds, int) else None,
-        models=names,
         estimators=_estimators(options["heads"], options["head_parameters"]),
         allow_leak=options["protocol"] == "shared",
         songs=options["song_rule"] if options["song_level"] else None,
         refit=save or final is not None,
     )
-    click.echo(
-        run_fuse(
-            FuseRequest(
-                features,
-                settings,
-                out,
-                protocol=options["protocol"],
-                fold_file=folds if isinstance(folds, Path) else None,
-                final=final,
-                save_heads=save,
-                paper=(options["latex"], options["markdown"], common.table_style(options)),
-                figures=options["figures"],
-                mlflow=options["mlflow"],
-                media=options["media"],
-            )
-        )
+    request = FuseRequest(
+        features,
+        settings,
+        out,
+        fold_file=folds if isinstance(folds, Path) else None,
+        final=final,
+        save_heads=save,
+        paper=common.paper_of(options),
+        **{name: options[name] for name in ("protocol", "figures", "mlflow", "media")},
     )
+    click.echo(run_fuse(request))
 
 
 def _estimators(heads: Sequence[str], parameters: Path | None) -> tuple[EstimatorSettings, ...]:
@@ -250,12 +237,7 @@ def _refuse_missing(
     default=2000,
     help="Number of bootstrap resamples.",
 )
-@option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Seed of the bootstrap.",
-)
+@option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the bootstrap.")
 @common.paper_options
 def compare(
     runs: tuple[str, ...],
@@ -276,22 +258,15 @@ def compare(
       mvemo compare out theirs
       mvemo compare out:integrated out:musicnn
     """
-    from mvemo.fuse.compare_runs import (
-        compare_runs,
-        comparison_tables,
-        format_run_comparison,
-        run_comparison_dict,
-    )
+    from mvemo.fuse import compare_runs
     from mvemo.fuse.report.report_files import write_texts
     from mvemo.fuse.report.tables import write_paper
-    from mvemo.manifests.files import dump_json
 
-    comparison = compare_runs(runs, n_resamples=n_resamples, seed=seed)
-    table = format_run_comparison(comparison)
+    comparison = compare_runs.compare_runs(runs, n_resamples=n_resamples, seed=seed)
+    table = compare_runs.format_run_comparison(comparison)
     click.echo(table)
-    paper = options["latex"], options["markdown"], common.table_style(options)
-    write_paper(comparison_tables(comparison), *paper)
+    write_paper(compare_runs.comparison_tables(comparison), *common.paper_of(options))
     if out is not None:
-        values = dump_json(run_comparison_dict(comparison))
+        values = dump_json(compare_runs.run_comparison_dict(comparison))
         write_texts(out, {"comparison.json": values, "comparison.txt": f"{table}\n"})
         click.echo(f"\ncomparison: {out / 'comparison.json'}")

@@ -38,11 +38,8 @@ class NamedPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
-            self.fail(
-                "the path is empty: give a file or folder, or '.' for the current folder",
-                param,
-                ctx,
-            )
+            empty = "the path is empty: give a file or folder, or '.' for the current folder"
+            self.fail(empty, param, ctx)
         refuse_address(str(value))
         return super().convert(value, param, ctx)
 
@@ -58,15 +55,6 @@ class InputPath(NamedPath):
         return path
 
 
-# Suffixes of tables that are not CSV.
-_OTHER_TABLES = frozenset(
-    (
-        *(".tsv", ".parquet", ".pq", ".xlsx", ".xlsm", ".xls", ".ods"),
-        *(".json", ".jsonl", ".feather", ".arrow", ".orc", ".h5", ".npz"),
-    )
-)
-
-
 class OutputPath(NamedPath):
     """Output path, checked before any work; `makes_folders` allows missing parent folders."""
 
@@ -77,8 +65,8 @@ class OutputPath(NamedPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = super().convert(value, param, ctx)
         place = path if path.is_dir() else path.parent
-        while self._makes_folders and not place.exists() and place != place.parent:
-            place = place.parent
+        if self._makes_folders:
+            place = next((p for p in (place, *place.parents) if p.exists()), place)
         problem = ""
         if not place.exists():
             problem = f"its folder {place} does not exist: create it first"
@@ -86,20 +74,22 @@ class OutputPath(NamedPath):
             problem = f"{place} is a file, not a folder: give another path"
         elif not os.access(place, os.W_OK | os.X_OK):
             problem = f"{place} cannot be written: give another path"
-        elif shutil.disk_usage(place).free < LEAST_ROOM:
+        elif shutil.disk_usage(place).free < 64 << 10:
             problem = f"no space left on the disk of {place}: free some space"
         if problem:
             self.fail(f"{path}: {problem}", param, ctx)
         return path
 
 
-# Minimum free space on the disk of an output, in bytes.
-LEAST_ROOM = 64 << 10
 PATH = NamedPath()
 FILE = NamedPath(dir_okay=False)
 INPUT = InputPath()
 INPUT_FILE = InputPath(dir_okay=False)
 FOLDER = NamedPath(file_okay=False)
+
+
+# Suffixes of tables that are not CSV.
+_OTHER_TABLES = ".tsv .parquet .pq .xlsx .xlsm .xls .ods .json .jsonl .feather .arrow .orc .h5 .npz"
 
 
 class TablePath(OutputPath):
@@ -112,7 +102,7 @@ class TablePath(OutputPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = super().convert(value, param, ctx)
         suffix = path.suffix.lower()
-        if suffix in _OTHER_TABLES - {*self._suffixes}:
+        if suffix in {*_OTHER_TABLES.split()} - {*self._suffixes}:
             right = " or ".join([".csv", *self._suffixes[:1]])
             self.fail(f"{path}: expected a name that ends with {right}, got {suffix}", param, ctx)
         if suffix in self._suffixes and find_spec("pyarrow") is None:
@@ -137,23 +127,14 @@ class FoldsOption(click.ParamType):  # type: ignore[type-arg]
 
     name = "folds"
 
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return the metavar for the help."""
-        return "NUMBER|FILE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | Path:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return an int of 2 or more, or the path of an existing file."""
-        if isinstance(value, (int, Path)):
-            return value
         try:
             number = int(value)
-        except ValueError:
-            path = Path(value)
-            if not path.is_file():
+        except (TypeError, ValueError):
+            if not Path(value).is_file():
                 self.fail(f"expected a number of folds or a fold file, got {value!r}", param, ctx)
-            return path
+            return Path(value)
         if number < 2:
             self.fail(f"{number} is too few: cross-validation needs at least 2 folds", param, ctx)
         return number
@@ -180,6 +161,7 @@ def folds_option(default: str) -> Decorator:
     return option(
         "--folds",
         type=FoldsOption(),
+        metavar="NUMBER|FILE",
         help="Number of folds, or a file from mvemo manifest folds (any CSV with the columns "
         f"clip_id and fold).  [default: {default}]",
     )
@@ -206,6 +188,20 @@ def choose_spelling(new: tuple[str, Any], old: tuple[str, Any]) -> Any:
     return old[1]
 
 
+def models_option(help_text: str) -> Decorator:
+    """Add ``--models``: a tuple of names, or None."""
+    return option("--models", callback=_model_names, help=help_text)
+
+
+def _model_names(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[str, ...] | None:
+    names = None if text is None else comma_separated(text)
+    if names == ():
+        raise BadOption(f"--models {text!r}: expected at least one name")
+    return names
+
+
 def seed_option(help_text: str) -> Decorator:
     """Add ``--seed``, None by default."""
     return option("--seed", type=click.IntRange(min=0), help=help_text)
@@ -217,46 +213,46 @@ def with_shared_options(command: click.Command) -> click.Command:
         for child in command.commands.values():
             with_shared_options(child)
     if not any(parameter.name == "verbose" for parameter in command.params):
-        texts = {
-            "verbose": "Print more messages, and the traceback of an error.",
-            "quiet": "Print only results and errors.",
-        }
-        attributes: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": _remember}
-        command.params += [
-            click.Option(
-                ["--plugin", "plugin_files"],
-                type=InputPath(),
-                multiple=True,
-                metavar="FILE.py",
-                is_eager=True,
-                expose_value=False,
-                callback=lambda context, parameter, files: load_files(files),
-                help="Python file with nets, losses or other parts of your own.",
-            ),
-            click.Option(
-                ["--log-format", "in_json"],
-                type=click.Choice(["text", "json"]),
-                expose_value=False,
-                callback=_remember_format,
-                help="Messages on stderr as text, or as one line of JSON each.",
-            ),
-            *(
-                click.Option([f"-{level[0]}", f"--{level}"], help=text, **attributes)
-                for level, text in texts.items()
-            ),
-        ]
+        for add in _shared_options:
+            add(command)
     return command
 
 
-def _remember(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+def _remember(context: click.Context, parameter: click.Parameter, given: Any) -> None:
     state = context.find_root().ensure_object(Verbosity)
-    if given:
+    if parameter.name == "in_json" and given:
+        state.in_json = given == "json"
+    elif given:
         state.level = parameter.name  # type: ignore[assignment]
 
 
-def _remember_format(context: click.Context, parameter: click.Parameter, name: str | None) -> None:
-    if name is not None:
-        context.find_root().ensure_object(Verbosity).in_json = name == "json"
+_state: dict[str, Any] = {"expose_value": False, "callback": _remember}
+_shared_options = (
+    option(
+        "--plugin",
+        type=INPUT,
+        multiple=True,
+        metavar="FILE.py",
+        is_eager=True,
+        expose_value=False,
+        callback=lambda context, parameter, files: load_files(files),
+        help="Python file with nets, losses or other parts of your own.",
+    ),
+    option(
+        "--log-format",
+        "in_json",
+        type=click.Choice(["text", "json"]),
+        help="Messages on stderr as text, or as one line of JSON each.",
+        **_state,
+    ),
+    option(
+        *("-v", "--verbose"),
+        is_flag=True,
+        help="Print more messages, and the traceback of an error.",
+        **_state,
+    ),
+    option(*("-q", "--quiet"), is_flag=True, help="Print only results and errors.", **_state),
+)
 
 
 set_option: Decorator = option(
@@ -452,12 +448,13 @@ paper_options: Decorator = together(
 )
 
 
-def table_style(options: Mapping[str, Any]) -> TableStyle:
-    """Return the style that `paper_options` state among the options of a command."""
+def paper_of(options: Mapping[str, Any]) -> tuple[Path | None, Path | None, TableStyle]:
+    """Return the files and the style that `paper_options` state among the options of a command."""
     from mvemo.fuse.report.tables import TableStyle
 
     columns, label, caption = (options[f"table_{n}"] for n in ("columns", "label", "caption"))
-    return TableStyle(comma_separated(columns or ""), label, caption)
+    style = TableStyle(comma_separated(columns or ""), label, caption)
+    return options["latex"], options["markdown"], style
 
 
 force_option: Decorator = flag("--force", "Replace an existing file.")
