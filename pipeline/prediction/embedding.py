@@ -15,14 +15,13 @@ from mvemo.extract.nets import AudioInput, input_of
 from mvemo.extract.training.devices import pick_device, return_freed_memory
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.workers.pool import cores
-from mvemo.fuse.features import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.array_types import F64, Bools
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.model_nets import plan_of
-from mvemo.pipeline.prediction.feature_maker import FeatureMaker, is_net
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker, is_net, statistics_vector
 from mvemo.pipeline.prediction.new_clips import EmbeddedClip, NewClip, windows_of
 
 # Largest number of windows whose decoded media are on the disk at a time.
@@ -96,12 +95,10 @@ class BatchReader:
         """Return the vector of each row if it is finite; all rows must have the spec's input."""
         vectors = {}
         if not is_net(spec):
-            statistics = statistics_of(spec)
             for row in rows:
                 clip_id = media.manifest.clip_ids[row]
-                sequences = (media.sequence(clip_id, name) for name in spec.params["order"])
-                parts = [sequence_statistics(values, statistics) for values in sequences]
-                vectors[row] = np.concatenate(parts).astype(np.float64)
+                sequences = [media.sequence(clip_id, name) for name in spec.params["order"]]
+                vectors[row] = statistics_vector(spec, sequences)
         elif rows:
             net = self.maker.net(spec)
             batches = embed_rows(

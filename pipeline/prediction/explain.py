@@ -126,7 +126,8 @@ def explain_clip(
         for i, (modality, row) in enumerate(product(effects, range(len(times)))):
             progress(0.5 + i / n_ranges / 2)
             span = (times[row] - half, times[row] + half)
-            changed = needed | read.vectors(window, span, read.keys(modality) & needed.keys())
+            keys = [key for key in needed if read.features[key].modality == modality]
+            changed = needed | read.vectors(window, span, keys)
             outputs = predict_vectors(maker.model, predictor, prediction, changed).outputs
             effects[modality][row] = whole - written.evidence(outputs, output)
     summary = written.summary(predictor, prediction.outputs)

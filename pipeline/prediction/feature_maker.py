@@ -5,12 +5,14 @@ PyTorch is imported only when a net is loaded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mvemo.cache import FeatureSpec, in_half_precision
@@ -18,7 +20,9 @@ from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.nets.parts.encoder_names import of_encoder
+from mvemo.fuse.features import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
+from mvemo.manifests.array_types import F32, F64
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
@@ -132,6 +136,13 @@ class FeatureMaker:
             precision = devices.resolve_precision(spec.params["precision"], device)
             self._nets[spec.digest] = optimized(net, precision)
         return self._nets[spec.digest]
+
+
+def statistics_vector(spec: FeatureSpec, sequences: Sequence[F32]) -> F64:
+    """Return the statistics of descriptors, float64 (dim,)."""
+    statistics = statistics_of(spec)
+    of_each = [sequence_statistics(sequence, statistics) for sequence in sequences]
+    return np.concatenate(of_each).astype(np.float64)
 
 
 def is_net(spec: FeatureSpec) -> bool:
