@@ -18,7 +18,7 @@ from mvemo.manifests.tables import match_ids
 from mvemo.manifests.text_table import listed
 from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
-from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.console.messages import tell_note, tell_notes
 from mvemo.pipeline.provenance import provenance as facts_of
 
 _features = argument("features", type=common.PATH)
@@ -327,8 +327,7 @@ def import_(
     if options["manifest"] is not None:
         clips = read_manifest(options["manifest"], task=options["task"], media=False)
         evaluation = imported_clips(clips)
-        for note in (*clips.notes, *(() if features.exists() else evaluation.notes)):
-            tell_note(note)
+        tell_notes([*clips.notes, *(() if features.exists() else evaluation.notes)])
         table = evaluation.table
         # Clips may be named by their paths or their ids.
         names = {clip.path: clip.clip_id for clip in clips.clips}

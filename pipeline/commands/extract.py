@@ -11,7 +11,7 @@ from click import argument, option
 
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as common
-from mvemo.pipeline.console.messages import collected_notes, log_event, tell, tell_note
+from mvemo.pipeline.console.messages import collected_notes, log_event, tell, tell_note, tell_notes
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
@@ -110,8 +110,7 @@ def extract(
         run = RepeatableRun(options, manifest, root, work, out)
     if run and (finished := run.recall()):
         summary, told = finished
-        for note in told:
-            tell_note(note)
+        tell_notes(told)
         tell(f"nothing to do: {out} was made with these clips, settings and weights")
         click.echo(summary.text())
         return int(strict and bool(summary.failures))

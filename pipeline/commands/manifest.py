@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from mvemo.manifests.splits.assignment import parts_of_groups
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.commands.labels import relabel_command
-from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.console.messages import tell_note, tell_notes
 
 if TYPE_CHECKING:
     from mvemo.extract.duplicates import Duplicate, Search
@@ -130,7 +129,7 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
         media=not options["no_media"],
         **{name: options[name] for name in same},
     )
-    _note(scanned.notes())
+    tell_notes(scanned.notes())
     clips = scanned.manifest
     if options["group_pattern"]:
         clips = manifests.with_inferred_groups(clips, options["group_pattern"])
@@ -138,7 +137,7 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
         from mvemo.pipeline.clips.media_files import fit_segments
 
         clips, notes = fit_segments(clips)
-        _note(notes)
+        tell_notes(notes)
     _save(clips, out, options)
 
 
@@ -156,8 +155,7 @@ def list_layouts() -> None:
         ("class-folders", "multiclass", "a folder for each class", ""),
         ("ravdess", "multiclass", "RAVDESS: 1,012 sung, 1,440 spoken takes", "CC BY-NC-SA 4.0"),
     ]
-    for line in align_columns(rows, left=range(4)):
-        click.echo(line)
+    click.echo("\n".join(align_columns(rows, left=range(4))))
     for name in plugins("layouts"):
         try:
             plugged_layout(name)
@@ -266,7 +264,7 @@ def folds(
             f"--folds {earlier.k} --seed {max(earlier.seed, 0)}, or leave out --keep"
         )
     divided = manifests.folds_of(clips, k, seed, earlier=earlier and replace(earlier, seed=seed))
-    _note(divided.notes)
+    tell_notes(divided.notes)
     manifests.write_folds(divided, out)
     groups, kind = np.array(clips.groups), label_kind(clips.task)
     for fold in range(k):
@@ -372,7 +370,7 @@ def _print_duplicates(clips: manifests.Manifest) -> int:
 
     with Progress("fingerprints", len(clips)) as bar:
         search = find_duplicates(clips, progress=lambda failed: bar.step(failed=int(failed)))
-    _note(not_compared_lines(clips, search))
+    tell_notes(not_compared_lines(clips, search))
     group = dict(zip(clips.clip_ids, clips.groups, strict=True))
     for pair in search.duplicates:
         both = " and ".join(f"{clip} (group {group[clip]})" for clip in (pair.first, pair.second))
@@ -387,7 +385,7 @@ def _save(clips: manifests.Manifest, out: Path, options: dict[str, Any]) -> None
     if options["scheme"] is not None:
         scheme = manifests.find_scheme(options["scheme"])
         clips, notes = manifests.apply_scheme(clips, scheme, drop_unmapped=options["drop_unmapped"])
-        _note(notes)
+        tell_notes(notes)
     if options.get("annotators"):
         clips = with_annotators(clips, options["annotators"])
     manifests.write_manifest(clips, out)
@@ -397,7 +395,7 @@ def _save(clips: manifests.Manifest, out: Path, options: dict[str, Any]) -> None
 
 def _summarise(clips: manifests.Manifest) -> None:
     """Print clips, groups, labels, splits, folds and digest."""
-    _note(clips.notes)
+    tell_notes(clips.notes)
     click.echo(f"{clips.name}: {len(clips)} clips, {len(set(clips.groups))} groups, {clips.task}")
     if clips.synthetic:
         click.echo("synthetic data")
@@ -417,11 +415,6 @@ def _summarise(clips: manifests.Manifest) -> None:
     placed = parts_of_groups((clip.group, clip.split) for clip in clips.clips)
     if n_straddling := sum(len(splits) > 1 for splits in placed.values()):
         tell_note(f"{n_straddling} group(s) are in several splits: their clips leak")
-
-
-def _note(notes: Iterable[str]) -> None:
-    for text in notes:
-        tell_note(text)
 
 
 def not_compared_lines(manifest: manifests.Manifest, search: Search) -> list[str]:

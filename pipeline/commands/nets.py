@@ -14,7 +14,7 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands.options import INPUT, OUT_FOLDER, PATH
-from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.console.messages import tell_notes
 
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
@@ -51,8 +51,7 @@ def nets(names: tuple[str, ...]) -> None:
     head = ("net", "reads", "", "parameters", "multiply-adds", "embedding", "public weights")
     rows = [head, *(_row(net) for net in listed)]
     click.echo("\n".join(align_columns(rows, left=(0, 1, 2, 6))))
-    for error in broken.values():
-        tell_note(str(error))
+    tell_notes(broken.values())
     for net in listed if names else ():
         click.echo("\n".join(["", *_details(net)]))
 

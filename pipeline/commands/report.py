@@ -17,7 +17,7 @@ from mvemo.manifests.files import dump_json
 from mvemo.manifests.labels import TASKS, Task
 from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.commands import options as common
-from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.console.messages import tell_notes
 from mvemo.pipeline.provenance import provenance
 
 if TYPE_CHECKING:
@@ -126,8 +126,7 @@ def _results(files: tuple[Path, ...], clips: Manifest | None, out: Path, **optio
     synthetic, permuted = (any(m.get(k) is True for m in marks) for k in ("synthetic", "permuted"))
     read = {name: options[name] for name in ("task", "columns", "from_logits")}
     predictions = fuse.read_predictions(*files, manifest=clips, **read)
-    for note in predictions.notes:
-        tell_note(note)
+    tell_notes(predictions.notes)
     name, scale = files[0].stem, ""
     if clips is not None:
         name, scale, synthetic = clips.name, clips.scale, synthetic or clips.synthetic

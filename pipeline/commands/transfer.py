@@ -65,5 +65,4 @@ def transfer(
         )
         last = titles[one.metric], ", ".join(also), ", ".join(one.classes)
         rows.append([one.source, one.target, *scores, *numbers, *last])
-    for line in align_columns(rows, left=(0, 1, 5, 9, 10, 11)):
-        click.echo(line)
+    click.echo("\n".join(align_columns(rows, left=(0, 1, 5, 9, 10, 11))))

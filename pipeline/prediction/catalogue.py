@@ -6,7 +6,7 @@ If no clip is new, neither media nor nets are read, and PyTorch is not imported.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -44,17 +44,12 @@ PREDICT = "predict"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def reader_of(
-    maker: FeatureMaker, *, one_by_one: bool = False, spread: tuple[int, str] | None = None
-) -> BatchReader | SpreadReader:
-    """Return the reader of new clips in this process, or in those of `spread`."""
-    if spread is not None:
-        from mvemo.pipeline.prediction.spread import SpreadReader
-
-        return SpreadReader(maker, *spread)
+def batch_reader(maker: FeatureMaker) -> BatchReader:
+    """Return the reader of new clips in this process."""
+    warm_up(maker.folder, maker.options)
     from mvemo.pipeline.prediction.embedding import BatchReader
 
-    return BatchReader(maker, one_by_one=one_by_one)
+    return BatchReader(maker)
 
 
 class Catalogue:
@@ -69,11 +64,10 @@ class Catalogue:
         maker: FeatureMaker,
         *,
         keep_absent: bool = False,
-        one_by_one: bool = False,  # as of `BatchReader`
-        spread: tuple[int, str] | None = None,  # processes and scheduler of a `SpreadReader`
+        reader_of: Callable[[FeatureMaker], BatchReader | SpreadReader] = batch_reader,
     ) -> None:
         self._path, self._maker, self._keep_absent = path, maker, keep_absent
-        self._one_by_one, self._spread = one_by_one, spread
+        self._reader_of = reader_of
         # Check that the file can be locked and written before the media are digested.
         with locked_cache(path):
             self._earlier, stored = _contents(path)
@@ -117,9 +111,7 @@ class Catalogue:
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
         reader = None
         if len(self._current(ids)) < len(clips):
-            if self._spread is None:
-                warm_up(self._maker.folder, self._maker.options)
-            reader = reader_of(self._maker, one_by_one=self._one_by_one, spread=self._spread)
+            reader = self._reader_of(self._maker)
             self._choose(reader.features, reader.window)
         elif self._names(clips, ids) == self._earlier:
             tell(f"{self._path}: 0 new, {len(ids)} kept, 0 removed")
@@ -145,7 +137,7 @@ class Catalogue:
                     if clip.content in ("", content[row]) and row in ids and not clip.passing:
                         self._put(writer, ids[row], clip)
                 # Single clips are committed after a minute, or at the end.
-                if not self._one_by_one:
+                if len(batch) > 1:
                     writer.commit()
                 yield [
                     (other, replace(clip, clip=new[other], content=content[row]))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -25,13 +25,15 @@ from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.prediction import new_clips
-from mvemo.pipeline.prediction.catalogue import Catalogue, reader_of
+from mvemo.pipeline.prediction.catalogue import Catalogue
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import EmbeddedClip, PredictSettings
 from mvemo.pipeline.prediction.predictions import complete_features, predict_vectors
 from mvemo.pipeline.work_folder import size_text
 
 if TYPE_CHECKING:
+    from mvemo.pipeline.prediction.embedding import BatchReader
+    from mvemo.pipeline.prediction.spread import SpreadReader
     from mvemo.pipeline.prediction.windows import ClipWindows
 
 
@@ -55,14 +57,24 @@ def predict_files(
         if on_clip is not None:
             on_clip(maker.model, prediction)
 
+    def reader_of(maker: FeatureMaker) -> BatchReader | SpreadReader:
+        if spread is not None:
+            from mvemo.pipeline.prediction.spread import SpreadReader
+
+            return SpreadReader(maker, *spread)
+        if catalogue is not None:
+            new_clips.warm_up(folder, settings)
+        from mvemo.pipeline.prediction.embedding import BatchReader
+
+        return BatchReader(maker, one_by_one=on_clip is not None)
+
     for row, clip in enumerate(clips):
         if clip.problem:
             note(row, ClipPrediction(clip.file, error=clip.problem))
     readable = {row: clip for row, clip in enumerate(clips) if not clip.problem}
     if readable:
         waiting: dict[int, EmbeddedClip] = {}
-        given: dict[str, Any] = {"one_by_one": on_clip is not None, "spread": spread}
-        source = Catalogue(catalogue, maker, **given) if catalogue else reader_of(maker, **given)
+        source = Catalogue(catalogue, maker, reader_of=reader_of) if catalogue else reader_of(maker)
         # Products of single clips are too small for threads, which would only wait.
         with threadpool_limits(1, "blas"), closing(source.read(readable)) as found:
             for batch in found:

@@ -19,7 +19,7 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.plugins import used_plugins
 from mvemo.pipeline import starting_weights
 from mvemo.pipeline.clips import clip_tables, media_files
-from mvemo.pipeline.console.messages import tell, tell_note
+from mvemo.pipeline.console.messages import tell, tell_note, tell_notes
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, shards
@@ -131,8 +131,7 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
     extract = replace(settings.extract, run=replace(run, precision=precision))
     settings = replace(settings, extract=extract)
     start = [*filter(None, (starting_weights.random_start_note(nets, settings), chosen))]
-    for note in start:
-        tell_note(note)
+    tell_notes(start)
     what = "split" if evaluation.folds is None else "folds"
     for note in evaluation.notes:
         tell(f"{what}: {note}")
@@ -224,8 +223,7 @@ def _check_losses_and_weights(
 def manifest_with_media(path: Path, options: manifests.ManifestOptions) -> manifests.Manifest:
     """Read a manifest; print a note on missing media; raise BadOption if all are missing."""
     manifest = manifests.read_manifest(path, options, media=False)
-    for note in manifest.notes:
-        tell_note(note)
+    tell_notes(manifest.notes)
     missing = media_files.missing_media(manifest, path)
     if missing:
         n_files = len(media_files.media_files(manifest))
