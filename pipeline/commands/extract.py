@@ -56,11 +56,7 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 @common.flag("--force", "Replace an existing cache that holds other clips.")
 @common.flag("--fail-fast", "Stop at the first clip that fails.")
 @common.flag("--retry-failed", "Try again to decode clips that failed before.")
-@option(
-    "--shard",
-    metavar="i/n",
-    help="Process only part i of n, for n separate jobs; see docs/scaling.md.",
-)
+@common.shard_option("Process only part i of n, for n separate jobs; see docs/scaling.md.")
 @option(
     "--jobs",
     type=common.COUNT,
@@ -150,11 +146,10 @@ def _request(
 ) -> ExtractRequest:
     """Return the run that the command line asks for."""
     from mvemo.manifests import ManifestOptions
-    from mvemo.pipeline.stage_one.division import ExtractRequest, Shard
+    from mvemo.pipeline.stage_one.division import ExtractRequest
 
     scheduler = common.scheduler_of(options)
-    shard = None if options["shard"] is None else Shard.parse(options["shard"])
-    if shard is not None and options["plan"]:
+    if options["shard"] is not None and options["plan"]:
         raise BadOption("--plan covers the whole run: leave out --shard")
     return ExtractRequest(
         manifest,
@@ -163,7 +158,7 @@ def _request(
         out,
         ManifestOptions(columns=options["columns"], task=options["task"]),
         fold_file=options["folds"] if isinstance(options["folds"], Path) else None,
-        shard=shard,
+        shard=options["shard"],
         jobs=options["jobs"],
         scheduler=scheduler,
     )

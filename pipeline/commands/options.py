@@ -202,6 +202,17 @@ def _model_names(
     return names
 
 
+def _shard(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+    from mvemo.pipeline.stage_one.division import Shard
+
+    return None if text is None else Shard.parse(text)
+
+
+def shard_option(help_text: str) -> Decorator:
+    """Add ``--shard``: a `Shard`, or None."""
+    return option("--shard", metavar="i/n", callback=_shard, help=help_text)
+
+
 def seed_option(help_text: str) -> Decorator:
     """Add ``--seed``, None by default."""
     return option("--seed", type=click.IntRange(min=0), help=help_text)
