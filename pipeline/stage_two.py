@@ -1,7 +1,7 @@
 """Stage two as a function: evaluation of a feature cache, report, heads and final model."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import FinalModel, save_model
 from mvemo.fuse.report import report_files, score_tables, tables
 from mvemo.fuse.report.figures import write_figures
+from mvemo.fuse.results import Results
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import read_folds
 from mvemo.manifests.errors import BadOption, MvemoError
@@ -62,8 +63,7 @@ def _profile_of(cache: Cache) -> str:
     for record in (cache.provenance, *cache.provenance.get("history", ())):
         settings = record.get("settings")
         if isinstance(settings, dict) and "profile" in settings:
-            profile = settings["profile"]
-            return profile if profile in PROFILES else FALLBACK_PROFILE
+            return settings["profile"] if settings["profile"] in PROFILES else FALLBACK_PROFILE
     return FALLBACK_PROFILE
 
 
@@ -97,46 +97,12 @@ class FuseRequest:
 
 def run_fuse(request: FuseRequest) -> str:
     """Evaluate all models over the cache, write the report, and return the terminal's text."""
-    features, settings, out, final = request.features, request.settings, request.out, request.final
+    out, final, to = request.out, request.final, None
     if request.mlflow is not None:
         import_mlflow()
-    with open_cache(features) as cache:
-        _require_protocol(cache, features, request.protocol)
-        if request.fold_file is not None:
-            settings = replace(settings, folds=read_folds(request.fold_file, cache.table))
-        why = _folds_without_seed(cache, settings, request.fold_file)
-        if settings.seed is not None and why:
-            tell_note(f"--seed {settings.seed} does not change the folds: {why}")
-        if final is not None and settings.models is None:
-            # Late fusion is added because it can predict clips that lack a feature.
-            settings = replace(settings, late=True)
-        results = evaluate(cache, settings)
-        origin = {**results.provenance, **provenance(cache=features.name)}
-        origin["stage_one"] = cache.provenance
-        named = [("heads", one.head) for one in settings.estimators]
-        named += [("metrics", name) for name in results.models[0].scores]
-        if used := used_plugins(named):
-            origin["plugins"] = used
-        links = links_of_cache(cache, out)
-        if request.media is not None:
-            links = links_of_folder(results.clip_ids, request.media, out)
-        results = replace(results, media=links, provenance=origin)
-        preferred = None if results.choice is None else results.choice.model
-        if preferred in [one.name for one in settings.estimators] and final is not None:
-            tell_note(
-                f"the recommended model {preferred} is an estimator of scikit-learn, which can "
-                "only be saved as a pickle: the model folder has the best of the other models"
-            )
-        model, why_none = None, None
-        if final is not None:
-            try:
-                with ExitStack() as stack:
-                    dressed = None
-                    if final.dresses is not None:
-                        dressed = stack.enter_context(open_cache(final.dresses))
-                    model = build_model(cache, results, settings, preferred, dressed)
-            except MvemoError as error:
-                why_none = error
+    with open_cache(request.features) as cache:
+        results, settings = _evaluated(cache, request)
+        model = None if final is None else _built(cache, results, settings, final)
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]
     if request.save_heads:
         lines.append(f"heads: {out / 'heads.npz'}")
@@ -145,36 +111,76 @@ def run_fuse(request: FuseRequest) -> str:
         with ExitStack() as stack:
             new = stack.enter_context(replacing_together(out, remove=report_files.RUN_FILES))
             write_report(results, new, heads=request.save_heads)
-            if final is not None and model is not None:
-                folder = replacing_together(final.folder)
-                lines += _write_model(model, final, features.parent, stack.enter_context(folder))
+            if final is not None and isinstance(model, FinalModel):
+                to = final.folder
+                folder = stack.enter_context(replacing_together(to))
+                lines += _write_model(model, final, request.features.parent, folder)
     except MvemoError:
         # The table of scores is printed, so that it is not lost if the files cannot be written.
         click.echo(lines[0])
         raise
     if request.figures is not None:
-        lines.append(
-            f"figures: {len(write_figures(results, request.figures))} files in {request.figures}"
-        )
+        n_files = len(write_figures(results, request.figures))
+        lines.append(f"figures: {n_files} files in {request.figures}")
     if request.mlflow is not None:
         run = log_run(results, settings.record(), out, request.mlflow)
         lines.append(f"run of MLflow: {run} in {request.mlflow}")
     tables.write_paper(score_tables.results_tables(results), *request.paper)
-    tell_stale_model(out, None if final is None or model is None else final.folder)
-    if why_none is not None:
+    tell_stale_model(out, to)
+    if isinstance(model, MvemoError):
         # The report was written, although no model could be built.
         click.echo("\n".join(lines))
-        raise why_none
+        raise model
     return "\n".join(lines)
 
 
-def _require_protocol(cache: Cache, features: Path, protocol: str | None) -> None:
-    """Raise `BadOption` if no feature was extracted with the requested protocol."""
+def _evaluated(cache: Cache, request: FuseRequest) -> tuple[Results, EvaluationSettings]:
+    """Return the results of all models, with their origin and links, and the settings used."""
+    settings, features, out = request.settings, request.features, request.out
     protocols = sorted({spec.protocol for spec in cache.specs if spec.kind == "vector"})
-    if protocol is not None and protocols and protocol not in protocols:
+    if request.protocol is not None and protocols and request.protocol not in protocols:
         raise BadOption(
-            f"{features}: expected features of protocol {protocol}, got {', '.join(protocols)}"
+            f"{features}: expected features of protocol {request.protocol}, got "
+            f"{', '.join(protocols)}"
         )
+    if request.fold_file is not None:
+        settings = replace(settings, folds=read_folds(request.fold_file, cache.table))
+    why = _folds_without_seed(cache, settings, request.fold_file)
+    if settings.seed is not None and why:
+        tell_note(f"--seed {settings.seed} does not change the folds: {why}")
+    if request.final is not None and settings.models is None:
+        # Late fusion is added because it can predict clips that lack a feature.
+        settings = replace(settings, late=True)
+    results = evaluate(cache, settings)
+    named = [("heads", one.head) for one in settings.estimators]
+    used = used_plugins(named + [("metrics", name) for name in results.models[0].scores])
+    origin = {
+        **results.provenance,
+        **provenance(cache=features.name),
+        "stage_one": cache.provenance,
+    }
+    origin |= {"plugins": used} if used else {}
+    links = links_of_cache(cache, out)
+    if request.media is not None:
+        links = links_of_folder(results.clip_ids, request.media, out)
+    return replace(results, media=links, provenance=origin), settings
+
+
+def _built(
+    cache: Cache, results: Results, settings: EvaluationSettings, final: FinalSettings
+) -> FinalModel | MvemoError:
+    """Return the model for new clips, or why none could be built."""
+    preferred = None if results.choice is None else results.choice.model
+    if preferred in [one.name for one in settings.estimators]:
+        tell_note(
+            f"the recommended model {preferred} is an estimator of scikit-learn, which can "
+            "only be saved as a pickle: the model folder has the best of the other models"
+        )
+    try:
+        with nullcontext() if final.dresses is None else open_cache(final.dresses) as dressed:
+            return build_model(cache, results, settings, preferred, dressed)
+    except MvemoError as error:
+        return error
 
 
 def tell_stale_model(out: Path, written: Path | None = None) -> None:
