@@ -18,6 +18,7 @@ from mvemo.manifests.tables import match_ids
 from mvemo.manifests.text_table import listed
 from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
+from mvemo.pipeline.commands.options import typed_option
 from mvemo.pipeline.console.messages import tell_note, tell_notes
 from mvemo.pipeline.provenance import provenance as facts_of
 
@@ -57,11 +58,11 @@ def info(features: Path, provenance: bool, failures: bool) -> None:
 
 @cache.command()
 @_features
-@option(
+@typed_option(
     "--time-limit",
-    type=click.FloatRange(min=0, min_open=True),
+    click.FloatRange(min=0, min_open=True),
+    "Check in a separate process with this time limit, for files of unknown origin.",
     metavar="SECONDS",
-    help="Check in a separate process with this time limit, for files of unknown origin.",
 )
 def verify(features: Path, time_limit: float | None) -> None:
     """Check every value of FEATURES; print one line per problem. Exit code 1 if there are any.
@@ -100,7 +101,7 @@ def repair(features: Path) -> None:
 
 @cache.command()
 @argument("features", nargs=-1, required=True, type=common.PATH)
-@option("--out", type=common.OUT_FILE, required=True, help="File to write.")
+@typed_option("--out", common.OUT_FILE, "File to write.", required=True)
 @common.force_option
 def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     """Merge several caches FEATURES, made from the same manifest, into one cache.
@@ -131,12 +132,9 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     required=True,
     help="Name of the feature. May be given several times.",
 )
-@option("--fold", type=click.IntRange(min=0), help="Fold of the net, for crossfitted features.")
-@option(
-    "--out",
-    type=common.OUT_FILE,
-    required=True,
-    help="File to write: .npz, .csv, .parquet or .h5.",
+@typed_option("--fold", click.IntRange(min=0), "Fold of the net, for crossfitted features.")
+@typed_option(
+    "--out", common.OUT_FILE, "File to write: .npz, .csv, .parquet or .h5.", required=True
 )
 @common.force_option
 def export(
@@ -183,7 +181,7 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
 
 @cache.command()
 @_features
-@option("--manifest", type=common.PATH, help="Remove clips that this manifest does not list.")
+@typed_option("--manifest", common.PATH, "Remove clips that this manifest does not list.")
 @common.flag(
     "--unused",
     "Remove features that the last extraction's settings do not name; imported features stay.",
@@ -271,16 +269,16 @@ def diff(first: Path, second: Path) -> None:
 @cache.command(name="import")
 @_features
 @argument("files", nargs=-1, required=True, metavar="FILE...")
-@option("--manifest", type=common.PATH, help="Manifest of the clips; optional if FEATURES exists.")
+@typed_option("--manifest", common.PATH, "Manifest of the clips; optional if FEATURES exists.")
 @option("--feature", "name", help="Name of the feature, such as vggish.  [required]")
 @common.old_spelling("--name", "old_name")
 @option("--modality", required=True, help="audio, video, or another modality such as lyrics.")
 @option("--dataset", help="Array in an .npz or HDF5 FILE (or write FILE:NAME).")
-@option(
+@typed_option(
     "--rows",
-    type=common.PATH,
+    common.PATH,
+    "CSV with the clip ids of a FILE's rows, in order. May be given once for each FILE.",
     multiple=True,
-    help="CSV with the clip ids of a FILE's rows, in order. May be given once for each FILE.",
 )
 @option(
     "--id-column",

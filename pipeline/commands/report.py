@@ -17,6 +17,7 @@ from mvemo.manifests.files import dump_json
 from mvemo.manifests.labels import TASKS, Task
 from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.commands import options as common
+from mvemo.pipeline.commands.options import typed_option
 from mvemo.pipeline.console.messages import tell_notes
 from mvemo.pipeline.provenance import provenance
 
@@ -26,36 +27,34 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@option(
-    "--predictions",
-    "files",
-    type=common.INPUT,
-    multiple=True,
-    help="Table: clip_id, label, a column of probabilities for each class (or 'predicted', the "
+@typed_option(
+    "--predictions files",
+    common.INPUT,
+    "Table: clip_id, label, a column of probabilities for each class (or 'predicted', the "
     "class); optional group, fold, model. May be given several times.",
+    multiple=True,
 )
-@option(
-    "--methods",
-    "run",
-    type=common.INPUT,
-    help="Instead of a report, print a methods paragraph and a checklist on this run's folder.",
+@typed_option(
+    "--methods run",
+    common.INPUT,
+    "Instead of a report, print a methods paragraph and a checklist on this run's folder.",
 )
 @common.column_option
-@option(
+@typed_option(
     "--task",
-    type=click.Choice(TASKS),
-    help="Tags: labels separated by ';', a column of scores for each tag. Ratings: label_NAME and "
+    click.Choice(TASKS),
+    "Tags: labels separated by ';', a column of scores for each tag. Ratings: label_NAME and "
     "NAME.  [default: the manifest's, otherwise multiclass]",
 )
-@option(
+@typed_option(
     "--manifest",
-    type=common.INPUT_FILE,
-    help="Manifest with labels and groups of the clips; the files then need no label.",
+    common.INPUT_FILE,
+    "Manifest with labels and groups of the clips; the files then need no label.",
 )
-@option(
+@typed_option(
     "--out",
-    type=common.OutputPath(makes_folders=True),
-    help="Folder of the report; with --methods the file of the text.  [default: out; with "
+    common.OutputPath(makes_folders=True),
+    "Folder of the report; with --methods the file of the text.  [default: out; with "
     "--methods stdout]",
 )
 @option("--name", help="Name of the data set.  [default: the first file's name]")
