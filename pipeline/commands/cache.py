@@ -260,10 +260,9 @@ def diff(first: Path, second: Path) -> None:
       mvemo cache diff laptop.h5 server.h5
     """
     differences = caches.diff_caches(first, second)
+    click.echo("\n".join(differences) or "both have the same clips and features")
     if differences:
-        click.echo("\n".join(differences))
         raise click.exceptions.Exit(1)
-    click.echo("both have the same clips and features")
 
 
 @cache.command(name="import")
@@ -320,7 +319,10 @@ def import_(
         raise BadOption(f"--modality: {error}") from None
     sources = [split_source(file)[0] for file in files] + list(options["rows"])
     facts: dict[str, Any] = {"imported": name, "files": [path.name for path in sources]}
-    table, known = None, _table_of(features)
+    table = known = None
+    if features.exists():
+        with caches.open_cache(features) as cache:
+            known = cache.table
     names = {} if known is None else {clip: clip for clip in known.clip_ids}
     if options["manifest"] is not None:
         clips = read_manifest(options["manifest"], task=options["task"], media=False)
@@ -410,11 +412,3 @@ def _columns_read(array: FileRows, how: str) -> str:
     some = array.columns[:2] + (("…", array.columns[-1]) if len(array.columns) > 2 else ())
     numbers = f"; numbers: {' '.join(some) or array.dataset}" if some or array.dataset else ""
     return f"{array.path}: clip ids: {of_ids}{numbers}"
-
-
-def _table_of(features: Path) -> caches.ClipTable | None:
-    """Return the clips of a cache; None if there is no cache."""
-    if not features.exists():
-        return None
-    with caches.open_cache(features) as cache:
-        return cache.table

@@ -172,14 +172,7 @@ def list_layouts() -> None:
     "--duplicates",
     "Decode all clips, and list those in different groups that are nearly the same.",
 )
-def check(
-    file: Path,
-    columns: dict[str, str],
-    root: Path | None,
-    infer_groups: bool,
-    no_media: bool,
-    duplicates: bool,
-) -> None:
+def check(file: Path, no_media: bool, duplicates: bool, **options: Any) -> None:
     """List all problems of manifest FILE, with their lines; or summarise it.
 
     Groups whose names differ by case, spaces or one letter are reported as probably the same.
@@ -194,23 +187,21 @@ def check(
     """
     if duplicates and no_media:
         raise BadOption("--duplicates needs the media files: leave out --no-media")
-    problems = manifests.check_manifest(
-        file, root=root, columns=columns, media=not no_media, infer_groups=infer_groups
-    )
+    problems = manifests.check_manifest(file, media=not no_media, **options)
+    lines = [str(problem) for problem in problems]
     if problems:
-        for problem in problems:
-            click.echo(str(problem), err=True)
         n_problems = sum(problem.count for problem in problems)
-        click.echo(f"{file}: {n_problems} problem{'s' * (n_problems > 1)}", err=True)
-        raise click.exceptions.Exit(2)
-    clips = manifests.read_manifest(file, root=root, columns=columns, media=False)
-    if not no_media and any(clip.start > 0 for clip in clips.clips):
-        from mvemo.pipeline.clips.media_files import starts_past_end
+        lines.append(f"{file}: {n_problems} problem{'s' * (n_problems > 1)}")
+    else:
+        del options["infer_groups"]
+        clips = manifests.read_manifest(file, media=False, **options)
+        if not no_media and any(clip.start > 0 for clip in clips.clips):
+            from mvemo.pipeline.clips.media_files import starts_past_end
 
-        if past := starts_past_end(clips):
-            for line in past:
-                click.echo(f"{file}: {line}", err=True)
-            raise click.exceptions.Exit(2)
+            lines += [f"{file}: {line}" for line in starts_past_end(clips)]
+    if lines:
+        click.echo("\n".join(lines), err=True)
+        raise click.exceptions.Exit(2)
     _summarise(clips)
     similar = similar_groups(clips)
     for first, second in similar[:MOST_SIMILAR]:
@@ -296,9 +287,7 @@ def folds(
 @_annotators
 @_name
 @common.force_option
-def import_(
-    file: Path, columns: dict[str, str], out: Path, root: Path | None, force: bool, **options: Any
-) -> None:
+def import_(file: Path, out: Path, force: bool, **options: Any) -> None:
     """Make a manifest of your own table FILE (CSV, Parquet, Excel).
 
     Paths, groups, splits, and classes, tags or ratings are recognised by the names and cells
@@ -311,13 +300,12 @@ def import_(
           --out clips.csv
     """
     common.refuse_replacing(out, force)
+    same = ("root", "columns", "task", "name", "separator", "skip_unlabelled")
     clips = manifests.read_manifest(
         file,
-        root=root,
-        columns=columns,
         scale=options["scale"] or None,
         media=not options["no_media"],
-        **{name: options[name] for name in ("task", "name", "separator", "skip_unlabelled")},
+        **{name: options[name] for name in same},
     )
     if options["infer_groups"] or options["group_pattern"]:
         clips = manifests.with_inferred_groups(clips, options["group_pattern"])

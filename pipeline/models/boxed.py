@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mvemo.extract.media.request import IN_WORDS
 from mvemo.fuse.final.model import MODEL, FinalModel, Predictor, load_model
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.errors import BadOption
@@ -23,7 +24,6 @@ OF_SOUND = "songs"
 FOLDER = Path(__file__).parent
 
 WIDTH = 79
-IN_WORDS = {"audio": "sound", "video": "pictures"}
 _TASKS = {"multiclass": "classes", "multilabel": "tags", "regression": "ratings"}
 # Plain words for the main score of each task, by metric.
 _EXPECT = {
@@ -52,7 +52,6 @@ KEYS: dict[str, type] = {
 
 
 def boxed_names() -> list[str]:
-    """Return the names of the included models."""
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{MODEL}"))
 
 
@@ -149,6 +148,8 @@ def card_text(name: str, folder: Path) -> str:
     cost = "" if expected is first.expected else " (includes the cost of choosing it)"
     notes = [*model.facts.get("notes", []), about.get("choices", "")]
     expect = f"{_score(expected)} of {first.name}{cost}"
+    alarms = model.alarm(first).get("false_alarms", {})
+    shares = ", ".join(f"{share:.1%} ({name})" for name, share in alarms.items())
     if first.expected.get("per_group"):
         expect = expected_words(model, first, ends=True)
     sections = [
@@ -160,7 +161,7 @@ def card_text(name: str, folder: Path) -> str:
         *map(_wrap, elsewhere_words(model)),
         _wrap(_coverage(model, first)),
         _outputs(first, _TASKS[model.task]),
-        _wrap(_alarms(model.alarm(first))),
+        _wrap(f"Clips like these that are called unlike them: {shares}." * bool(shares)),
         [
             w
             for kind, told in about.get("unlike", {}).items()
@@ -248,10 +249,9 @@ def _scores(model: FinalModel) -> list[str]:
         other = predictor.expected.get("scores", {}).get(key)
         last = "" if other is None else f"{other:.3f}"
         rows.append((f"  {predictor.name}", _needs(predictor), *_cells(predictor.expected), last))
-    if not any(row[-1] for row in rows[1:]):
-        # Models of earlier versions do not state it.
-        return align_columns([row[:-1] for row in rows], left=(0, 1))
-    return align_columns(rows, left=(0, 1))
+    # Models of earlier versions do not state the last column.
+    n = 5 if any(row[-1] for row in rows[1:]) else 4
+    return align_columns([row[:n] for row in rows], left=(0, 1))
 
 
 def _coverage(model: FinalModel, predictor: Predictor) -> str:
@@ -267,12 +267,6 @@ def _coverage(model: FinalModel, predictor: Predictor) -> str:
         + f" {few[:1].upper()}{few[1:]}."
         * bool(few)
     )
-
-
-def _alarms(alarm: Mapping[str, Any]) -> str:
-    """Return a sentence on clips like the training clips that are called unlike them."""
-    shares = [f"{share:.1%} ({name})" for name, share in alarm.get("false_alarms", {}).items()]
-    return f"Clips like these that are called unlike them: {', '.join(shares)}." * bool(shares)
 
 
 def _outputs(predictor: Predictor, outputs: str) -> list[str]:
