@@ -1,12 +1,16 @@
 """Stage two as a function: evaluation of a feature cache, report, heads and final model."""
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from mvemo.cache import Cache, open_cache
 from mvemo.fuse import EvaluationSettings, evaluate, format_table, write_report
@@ -22,12 +26,11 @@ from mvemo.manifests.files import replacing_together
 from mvemo.manifests.plugins import used_plugins
 from mvemo.pipeline.clips.clip_tables import links_of_cache, links_of_folder, prescribed_by
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.mlflow_runs import import_mlflow, log_run
 from mvemo.pipeline.model_nets import copy_nets, trained_specs
-from mvemo.pipeline.models.hub_card import write_hub_card
+from mvemo.pipeline.models.boxed import write_hub_card
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import PROFILES
-from mvemo.pipeline.settings_files import load_fuse_settings
+from mvemo.pipeline.settings_files import dotted, load_fuse_settings
 
 FALLBACK_PROFILE = "paper"
 
@@ -99,7 +102,7 @@ def run_fuse(request: FuseRequest) -> str:
     """Evaluate all models over the cache, write the report, and return the terminal's text."""
     out, final, to = request.out, request.final, None
     if request.mlflow is not None:
-        import_mlflow()
+        _import_mlflow()
     with open_cache(request.features) as cache:
         results, settings = _evaluated(cache, request)
         model = None if final is None else _built(cache, results, settings, final)
@@ -123,7 +126,7 @@ def run_fuse(request: FuseRequest) -> str:
         n_files = len(write_figures(results, request.figures))
         lines.append(f"figures: {n_files} files in {request.figures}")
     if request.mlflow is not None:
-        run = log_run(results, settings.record(), out, request.mlflow)
+        run = _log_run(results, settings.record(), out, request.mlflow)
         lines.append(f"run of MLflow: {run} in {request.mlflow}")
     tables.write_paper(score_tables.results_tables(results), *request.paper)
     tell_stale_model(out, to)
@@ -242,3 +245,37 @@ def _promise(model: FinalModel) -> list[str]:
         f"it predicts with {best.name} ({score}): {nested['model']} needs features that 'mvemo "
         "predict' cannot compute for new clips"
     ]
+
+
+def _log_run(results: Results, settings: Mapping[str, Any], out: Path, tracking: str) -> str:
+    """Log a run to a tracking store, a folder or a URI of MLflow; return the id of the run."""
+    mlflow = _import_mlflow()
+    if "://" not in tracking:
+        # MLflow asks those who keep runs in a folder to say so.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        tracking = Path(tracking).resolve().as_uri()
+    metrics = {}
+    for model in results.models:
+        scores = {**model.scores, results.task.primary_metric: results.primary_mean(model)}
+        for name, value in scores.items():
+            if np.isfinite(value):
+                metrics[re.sub(r"[^\w\-. /:]", "-", f"{model.name}/{name}")] = float(value)
+    try:
+        mlflow.set_tracking_uri(tracking)
+        mlflow.set_experiment(results.name)
+        with mlflow.start_run(run_name=out.name) as run:
+            # MLflow takes no longer values.
+            mlflow.log_params({key: str(value)[:500] for key, value in dotted(settings)})
+            mlflow.log_metrics(metrics)
+            for file in ("report.html", "metrics.json", "predictions.csv"):
+                mlflow.log_artifact(str(out / file))
+    except Exception as error:
+        raise BadOption(f"--mlflow {tracking}: {' '.join(str(error).split())[:300]}") from error
+    return str(run.info.run_id)
+
+
+def _import_mlflow() -> Any:
+    try:
+        return import_module("mlflow")
+    except ImportError as error:
+        raise BadOption("--mlflow: needs the package mlflow: pip install mlflow") from error

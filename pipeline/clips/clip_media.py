@@ -84,12 +84,12 @@ class ClipMedia:
         self._is_part = numbers is not None
         # Clip id for each row of the whole manifest; batches are read by these rows.
         rows = range(len(manifest)) if numbers is None else numbers
-        self.clip_of: dict[int, str] = dict(zip(rows, manifest.clip_ids, strict=True))
+        self.clip_of = dict(zip(rows, manifest.clip_ids, strict=True))
         self._decoding = settings.extract.decoding
         self._fail_fast = settings.extract.fail_fast
         self._rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
         request, names = media_request(plans, descriptors, settings.descriptors)
-        self.modalities: tuple[str, ...] = request.modalities
+        self.modalities = request.modalities
         # For each kind of input, a mask of the clips that have it, bool (clips,).
         self._usable = {
             kind: np.full(len(manifest), kind in self.modalities)

@@ -169,6 +169,5 @@ def methods_of_run(run: Path, *, json: bool = False) -> str:
 def _marks_beside(predictions: Path) -> dict[str, Any]:
     """Return the ``metrics.json`` next to predictions that mvemo wrote, or {}."""
     with suppress(BadFile, MissingFile):
-        saved: dict[str, Any] = read_json(predictions.with_name("metrics.json"))
-        return saved
+        return dict(read_json(predictions.with_name("metrics.json")))
     return {}

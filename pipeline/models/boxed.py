@@ -3,6 +3,7 @@
 Included models are folders next to this file, in the form that `mvemo fuse --final` writes.
 """
 
+import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -13,6 +14,7 @@ from mvemo.extract.media.request import IN_WORDS
 from mvemo.fuse.final.model import MODEL, FinalModel, Predictor, load_model
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.files import write_text
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
 
@@ -173,6 +175,32 @@ def card_text(name: str, folder: Path) -> str:
         if sentences:
             sections.append([heading, *(w for s in sentences for w in _wrap(s, "    ", "  - "))])
     return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def write_hub_card(folder: Path, name: str) -> None:
+    """Write a model's card as ``README.md``, with the metadata that the Hugging Face Hub reads."""
+    model = load_model(folder)
+    expected = model.expected_of(model.predictors[0])
+    metadata: dict[str, Any] = {
+        "library_name": "mvemo",
+        "tags": ["music-emotion-recognition", "audio", *model.classes],
+        "pipeline_tag": "audio-classification",
+        "license": "other",
+        "license_name": model.facts.get("about", {}).get("licence", "not stated"),
+    }
+    value, metric = expected.get("mean"), str(expected.get("metric"))
+    if value is not None:
+        result = {
+            "task": {"type": "audio-classification"},
+            "dataset": {"name": model.name, "type": model.name},
+            "metrics": [{"type": metric, "value": value, "name": f"cross-validated {metric}"}],
+        }
+        metadata["model-index"] = [{"name": name, "results": [result]}]
+    # JSON is YAML, too.
+    head = "\n".join(f"{json.dumps(key)}: {json.dumps(entry)}" for key, entry in metadata.items())
+    card = f"```\n{card_text(name, folder)}\n```"
+    use = f"```sh\npip install mvemo\nmvemo predict song.mp3 --model {name}\n```"
+    write_text(folder / "README.md", f"---\n{head}\n---\n\n{card}\n\n{use}\n")
 
 
 def expected_words(model: FinalModel, predictor: Predictor, *, ends: bool = False) -> str:

@@ -37,7 +37,7 @@ class BatchReader:
 
     def __init__(self, maker: FeatureMaker, *, one_by_one: bool = False) -> None:
         self.maker = maker
-        self.features: tuple[str, ...] = maker.features()
+        self.features = maker.features()
         self._one_by_one = one_by_one  # True to yield each clip as soon as it is done
         # One spec of each feature is enough: the nets of all folds read the same input.
         specs = [(name, maker.model.variants(name)[0]) for name in self.features]

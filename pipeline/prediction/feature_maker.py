@@ -21,7 +21,7 @@ from mvemo.extract.errors import BadWeights
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.nets.parts.encoder_names import of_encoder
 from mvemo.fuse.features import sequence_statistics, statistics_of
-from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
+from mvemo.fuse.final.model import load_model, with_coverage
 from mvemo.manifests.array_types import F32, F64
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net
@@ -38,9 +38,9 @@ class FeatureMaker:
     """Features of a model folder, computed for new clips by its nets and descriptors."""
 
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
-        self.folder: Path = folder
+        self.folder = folder
         self.options = settings
-        self.model: FinalModel = with_coverage(load_model(folder), settings.coverage)
+        self.model = with_coverage(load_model(folder), settings.coverage)
         # Reasons by feature why it cannot be computed here, such as missing weights.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, Net] = {}

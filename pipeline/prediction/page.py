@@ -64,8 +64,8 @@ class Sketch:
             part = bars[first : first + BARS_AT_ONCE] / np.float32(gain)
             peaks.append(np.abs(part).max(axis=1))
             power.append(np.square(part).mean(axis=1))
-        self.peaks: F64 = np.concatenate(peaks)  # largest magnitude in each bar
-        self.power: F64 = np.concatenate(power)  # mean square of each bar
+        self.peaks = np.concatenate(peaks)  # largest magnitude in each bar
+        self.power = np.concatenate(power)  # mean square of each bar
 
     def loudness(self, start: float, stop: float) -> float:
         """Return the loudness of a time range in dB of full scale; -inf without sound."""

@@ -143,13 +143,6 @@ def test_the_pretrained_profile_goes_on_without_what_cannot_be_fetched(tmp_path,
     assert "lld" not in capsys.readouterr().out
 
 
-def test_where_nothing_can_be_fetched_the_line_says_what_to_copy(tmp_path, home, capsys):
-    assert run("mvemo", *laptop_run(tmp_path)) == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("mvemo: musicnn: pip could not download musicnn 0.1.0")
-    assert "mvemo weights get musicnn --from PATH/musicnn-0.1.0-py3-none-any.whl" in last
-
-
 def test_what_is_not_here_is_fetched_and_what_is_damaged_again(home, monkeypatch, capsys):
     def get(package, on_download):
         on_download(package)

@@ -105,6 +105,11 @@ REFUSED = [
     ("predict song.mp3 --relative --timeline", "leave out --relative or --timeline"),
     ("predict song.mp3 --cache x.h5 --timeline", "leave out --cache or --timeline"),
     ("predict song.mp3 --json --jsonl", "--json, --jsonl: expected one of them, got both"),
+    ("predict song.mp3 --jobs 2 --timeline", "--jobs 2 cannot be combined with --timeline"),
+    ("predict song.mp3 --shard 1/2 --plan", "--shard 1/2 cannot be combined with --plan"),
+    ("predict song.mp3 --shard 1/2 --cache x.h5", "--shard 1/2 cannot be combined with --cache"),
+    ("predict song.mp3 --shard 3/2", "--shard 3/2: expected 1/2 to 2/2"),
+    ("predict song.mp3 --scheduler tcp://x:1", "must be given together: add --backend dask"),
     # Before a model or a file is looked for.
     ("predict song.mp3 --device cude", "unknown --device 'cude'; expected auto, cpu, cuda, cuda:N"),
     ("explain {tmp}/file --device cuda:99", "device is 'cuda:99', but torch does not find it"),
