@@ -101,7 +101,10 @@ class ClipMedia:
         self._undescribed: dict[str, str] = {}
         self._store = DecodedStore(work / "decoded", request)
         self._sequences = DescribedStore(self._store, settings.descriptors, names)
-        digests = self._digest()
+        digests = digest_media(manifest)
+        for clip_id, reason in digests.unreadable.items():
+            problem = MediaProblem(reason, passing=True)
+            self._add_problems(clip_id, dict.fromkeys(self.modalities, problem))
         # Digests of the files' bytes by clip id; empty for unreadable files.
         self.digests: Mapping[str, str] = digests.content
         self._decode(digests)
@@ -110,12 +113,9 @@ class ClipMedia:
             raise BadOption(f"no clip could be decoded; the first, {first}: {self.reason(first)}")
         if names:
             self._describe()
-        stages = [f"decode:{kind}" for kind in self.modalities]
-        self.stages: tuple[str, ...] = (*stages, "describe") if names else tuple(stages)
+        self.stages = [f"decode:{kind}" for kind in self.modalities] + ["describe"] * bool(names)
         # `failures` has (clip id, stage, reason), in order of the clips. `missing` has (clip id,
         # modality, reason) of clips with only the other modality, which stage two can predict.
-        self.failures: Reasons
-        self.missing: Reasons
         self.failures, self.missing = self._sort_problems()
 
     # --- available inputs
@@ -179,13 +179,6 @@ class ClipMedia:
         return self._sequences.sequence(clip_id, name)
 
     # --- steps
-
-    def _digest(self) -> MediaDigests:
-        digests = digest_media(self.manifest)
-        for clip_id, reason in digests.unreadable.items():
-            problem = MediaProblem(reason, passing=True)
-            self._add_problems(clip_id, dict.fromkeys(self.modalities, problem))
-        return digests
 
     def _decode(self, digests: MediaDigests) -> None:
         jobs = decode_jobs(self.manifest, digests)

@@ -56,7 +56,6 @@ class ExtractPlan:
 
     @property
     def trainings(self) -> list[Training]:
-        """Return all trainings of the run."""
         return trainings_of(self.nets, self.run, self.table.folds)
 
     def part(self, rows: Sequence[int]) -> ExtractPlan:
@@ -122,9 +121,8 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
         with open_cache(source) as cache:
             earlier = clip_tables.folds_of_table(cache.table)
     evaluation = clip_tables.extracted_clips(manifest, settings.extract, folds, earlier=earlier)
-    if settings.extract.fold_seed:
-        option = f"extract.fold_seed={settings.extract.fold_seed}"
-        tell_unused_seed(option, evaluation.table, request.fold_file)
+    if seed := settings.extract.fold_seed:
+        tell_unused_seed(f"extract.fold_seed={seed}", evaluation.table, request.fold_file)
     precision, chosen = cost.choose_precision(
         nets, run, settings.descriptors, work / PRECISION_FILE, keep=request.fetch
     )
@@ -146,8 +144,8 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
         **({"plugins": used} if (used := used_plugins(named)) else {}),
     )
     request = replace(request, settings=settings)
-    table, folds = evaluation.table, evaluation.folds
-    return ExtractPlan(request, manifest, tuple(nets), table, folds, facts, tuple(notes), reports)
+    clips = evaluation.table, evaluation.folds
+    return ExtractPlan(request, manifest, tuple(nets), *clips, facts, tuple(notes), reports)
 
 
 def _check_protocol(manifest: manifests.Manifest, settings: Settings) -> None:
@@ -195,8 +193,7 @@ def ask_about_split(
 
 def tell_unused_seed(option: str, table: ClipTable, fold_file: Path | None) -> None:
     """Print a note if the seed in an option does not change the folds or the split."""
-    why = clip_tables.prescribed_by(table, fold_file)
-    if why:
+    if why := clip_tables.prescribed_by(table, fold_file):
         tell_note(f"{option} changes no fold: {why}")
 
 
@@ -224,8 +221,7 @@ def manifest_with_media(path: Path, options: manifests.ManifestOptions) -> manif
     """Read a manifest; print a note on missing media; raise BadOption if all are missing."""
     manifest = manifests.read_manifest(path, options, media=False)
     tell_notes(manifest.notes)
-    missing = media_files.missing_media(manifest, path)
-    if missing:
+    if missing := media_files.missing_media(manifest, path):
         n_files = len(media_files.media_files(manifest))
         tell_note(
             f"{len(missing)} of {n_files} media files are not in {manifest.root}, such as "

@@ -115,20 +115,14 @@ class FeatureWriter:
                     bar.report(state)
                     self.on_epoch(state)
 
-            clips = TrainingClips(
-                self.media.manifest,
-                self.media.digests,
-                usable,
-                table.folds,
-                table.splits,
-                trained_folds,
-            )
+            manifest, digests = self.media.manifest, self.media.digests
+            split = table.folds, table.splits, trained_folds
             nets = (
                 [frozen]
                 if frozen
                 else protocols.train_nets(
                     net,
-                    clips,
+                    TrainingClips(manifest, digests, usable, *split),
                     run,
                     batches=lambda built: self.media.batches(built, net.view),
                     jobs=self.plan.work / "nets",
@@ -188,13 +182,11 @@ class FeatureWriter:
             if clips is not None:
                 clips.step(len(batch_rows), failed=n_failed)
         if trained.curve:
-            training = "all" if spec.fold is None else f"fold{spec.fold}"
-            if spec.protocol == "holdout":
-                training = "holdout"
+            whole = "holdout" if spec.protocol == "holdout" else "all"
+            training = whole if spec.fold is None else f"fold{spec.fold}"
             writer.curve(f"{spec.name}@{training}", trained.curve)
 
     def _keys(self, spec: FeatureSpec, usable: Bools) -> dict[str, str]:
-        """Return the row keys of the usable clips, by clip id."""
         clips = [self.media.manifest.clips[row] for row in np.flatnonzero(usable)]
         return row_keys(spec, clips, self.media.digests)
 

@@ -52,9 +52,8 @@ class Finished:
     def of(cls, writer: PartWriter, media: ClipMedia) -> Finished:
         """Commit the rows of a task, and return its result."""
         writer.commit()
-        requested = tuple(writer.requested)
-        facts = media.missing, media.settled
-        return cls(writer.table.clip_ids, tuple(writer.parts), requested, *facts)
+        rows = tuple(writer.parts), tuple(writer.requested)
+        return cls(writer.table.clip_ids, *rows, media.missing, media.settled)
 
 
 @dataclass(frozen=True)
@@ -136,12 +135,10 @@ class SpreadRun:
         """Decode and describe all clips, and embed them with frozen nets."""
         plan, extract = self.plan, self.plan.settings.extract
         device = devices.pick_device(plan.run.device)
-        at_once = (
-            devices.windows_at_once(extract.embed_batch, device, NETS[net.name])
-            for net in plan.nets
-            if plan.run.protocol == "frozen"
-        )
-        unit = min(at_once, default=extract.embed_batch or 1)
+        nets = plan.nets if plan.run.protocol == "frozen" else ()
+        batch = extract.embed_batch
+        at_once = (devices.windows_at_once(batch, device, NETS[net.name]) for net in nets)
+        unit = min(at_once, default=batch or 1)
         sizes = batch_sizes(len(plan.manifest), self.backend.processes, unit)
         with progress.Progress("clips", len(plan.manifest)) as bar:
             self._do(self._clip_tasks(sizes), bar)
@@ -152,7 +149,6 @@ class SpreadRun:
             raise BadOption(f"no clip could be decoded; the first, {clip}: {reason}")
 
     def do_trainings(self, media: ClipMedia, trainings: Sequence[Training]) -> None:
-        """Train nets, and embed all clips with them."""
         plan = self.plan.for_processes(self.plan.settings.extract.workers)
         stored = self.writer.stored_rows(plan.table.clip_ids)
         tasks = [TrainingTask(plan, media, stored, each) for each in trainings]
