@@ -161,7 +161,7 @@ class Catalogue:
             places[clip_id].append(str(clips[row].path.absolute()))
         names = {clip_id: "\n".join(sorted({*of})) for clip_id, of in places.items()}
         if self._keep_absent:
-            names = {**self._earlier, **names}
+            names = self._earlier | names
         return dict(sorted(names.items()))
 
     def _open(self, names: Mapping[str, str]) -> caches.CacheWriter:
@@ -171,19 +171,9 @@ class Catalogue:
                 f"{self._path}: none of its {len(self._earlier)} clips is among the "
                 f"{len(names)} given: use one catalogue per folder, or delete this file"
             )
-        n = len(names)
-        table = caches.ClipTable(
-            name=NAME,
-            task="multilabel",
-            classes=(),
-            clip_ids=tuple(names),
-            groups=tuple(names.values()),
-            labels=np.zeros((n, 0), dtype=np.int64),
-            folds=np.full(n, -1),
-            k=0,
-            fold_seed=0,
-            digest="",
-        )
+        clips, n = (tuple(names), tuple(names.values())), len(names)
+        labels, folds = np.zeros((n, 0), dtype=np.int64), np.full(n, -1)
+        table = caches.ClipTable(NAME, "multilabel", (), *clips, labels, folds, k=0)
         facts = provenance(model=self._maker.model.name)
         if caches.unfinished_run(self._path)[1]:
             # Merge the committed rows of a killed run into the file, to read them from it.

@@ -75,21 +75,20 @@ def clips_and_settings(
 
     clips = find_clips(request.inputs, request.columns)
     coverage, modality = request.coverage, request.modality
-    if all(clip.problem for clip in clips):
-        # Neither torch nor weights are needed to say so.
-        folder = pick_model(request.model_name, have_pictures(clips))
-        return clips, folder, PredictSettings(coverage=coverage)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
     settings = PredictSettings(modalities, request.weights, request.device, coverage)
-    is_open = request.model_name is None and modality == "both"
-    with _importing_torch(settings) if not later else nullcontext():
-        from mvemo.fuse.final.model import load_model, with_coverage
-
+    # Neither torch nor weights are needed to say that no clip can be read.
+    is_read = not all(clip.problem for clip in clips)
+    is_now = is_read and not later
+    is_open = not is_read or (request.model_name is None and modality == "both")
+    with _importing_torch(settings) if is_now else nullcontext():
         pictures = have_pictures(clips) if is_open else [modality == "video"]
     folder = pick_model(request.model_name, pictures)
     if coverage is not None:
+        from mvemo.fuse.final.model import load_model, with_coverage
+
         with_coverage(load_model(folder), coverage)
-    if not later:
+    if is_now:
         _fetch(folder, settings)
     return clips, folder, settings
 
@@ -165,15 +164,12 @@ def _clips_of(entry: str, columns: Mapping[str, str]) -> list[NewClip]:
     path = Path(entry)
     if path.is_dir():
         left_out: list[tuple[str, str]] = []
-        files = [path / name for name in scan.find_media(path, left_out, follow_links=True)]
+        found = dict.fromkeys(scan.find_media(path, left_out, follow_links=True), "")
         for note in scan.left_out_notes([each for each in left_out if each[1] == scan.UNKNOWN]):
             tell_note(f"{path}: {note}")
-        clips = [NewClip(str(file), file) for file in files]
-        clips += [
-            NewClip(str(path / name), path / name, problem=reason)
-            for name, reason in left_out
-            if reason != scan.UNKNOWN
-        ]
+        found |= {name: reason for name, reason in left_out if reason != scan.UNKNOWN}
+        files = {path / name: reason for name, reason in found.items()}
+        clips = [NewClip(str(file), file, problem=reason) for file, reason in files.items()]
         return clips or [NewClip(str(path), path, problem="the folder has no media files")]
     if path.exists():
         return _listed(path, columns) if _is_table(path) else [NewClip(entry, path)]

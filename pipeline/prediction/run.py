@@ -155,11 +155,8 @@ def _fallback_notes(maker: FeatureMaker, embedded: EmbeddedClip, predictor: Pred
     best = maker.model.best(maker.options.modalities)
     if best is None or best.name == predictor.name:
         return []
-    notes = [
-        f"predicted without {name}: {maker.unavailable[name]}"
-        for name in best.features
-        if name in maker.unavailable
-    ]
+    lost = [name for name in best.features if name in maker.unavailable]
+    notes = [f"predicted without {name}: {maker.unavailable[name]}" for name in lost]
     reasons = [
         f"{IN_WORDS[m]}: {reason}"
         for m in best.modalities
