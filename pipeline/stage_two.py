@@ -24,13 +24,12 @@ from mvemo.manifests import read_folds
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import replacing_together
 from mvemo.manifests.plugins import used_plugins
+from mvemo.pipeline import model_nets, settings_files
 from mvemo.pipeline.clips.clip_tables import links_of_cache, links_of_folder, prescribed_by
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.model_nets import copy_nets, trained_specs
 from mvemo.pipeline.models.boxed import write_hub_card
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import PROFILES
-from mvemo.pipeline.settings_files import dotted, load_fuse_settings
 
 FALLBACK_PROFILE = "paper"
 
@@ -47,7 +46,7 @@ def settings_for(
     with open_cache(features) as cache:
         profile = profile or _profile_of(cache)
         sequences = {spec.name for spec in cache.specs if spec.kind == "sequence"}
-    settings = load_fuse_settings(profile, overrides)
+    settings = settings_files.load_fuse_settings(profile, overrides)
     if any(override.partition("=")[0].strip() == "fuse.lld" for override in overrides):
         return settings
     missing = [name for name in settings.lld if name not in sequences]
@@ -58,7 +57,9 @@ def settings_for(
 
 def settings_of_arrays(profile: str | None, overrides: Sequence[str] = ()) -> EvaluationSettings:
     """Return the settings of stage two for features in memory, which have no descriptors."""
-    return replace(load_fuse_settings(profile or FALLBACK_PROFILE, overrides), lld=())
+    return replace(
+        settings_files.load_fuse_settings(profile or FALLBACK_PROFILE, overrides), lld=()
+    )
 
 
 def _profile_of(cache: Cache) -> str:
@@ -212,9 +213,9 @@ def _write_model(model: FinalModel, final: FinalSettings, source: Path, folder: 
     """Write the model's files into a folder, and return lines for the terminal."""
     files: tuple[str, ...] = ()
     lines = [f"model: {final.folder}"]
-    if trained_specs(model):
+    if model_nets.trained_specs(model):
         work = source if final.work is None else final.work
-        files, absent = copy_nets(model, work, folder)
+        files, absent = model_nets.copy_nets(model, work, folder)
         if absent:
             lines.append(
                 f"note: 'mvemo predict' will need the trained nets {', '.join(absent)}, which are "
@@ -265,7 +266,9 @@ def _log_run(results: Results, settings: Mapping[str, Any], out: Path, tracking:
         mlflow.set_experiment(results.name)
         with mlflow.start_run(run_name=out.name) as run:
             # MLflow takes no longer values.
-            mlflow.log_params({key: str(value)[:500] for key, value in dotted(settings)})
+            mlflow.log_params(
+                {key: str(value)[:500] for key, value in settings_files.dotted(settings)}
+            )
             mlflow.log_metrics(metrics)
             for file in ("report.html", "metrics.json", "predictions.csv"):
                 mlflow.log_artifact(str(out / file))

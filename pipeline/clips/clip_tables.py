@@ -1,7 +1,5 @@
 """Clip tables of caches, with the clips' folds or split, and links to the media files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress

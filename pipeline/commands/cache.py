@@ -9,15 +9,12 @@ import click
 from click import argument, option
 
 from mvemo import cache as caches
-from mvemo.cache import maintenance
-from mvemo.cache.import_arrays import FileRows, TableColumns, split_source
-from mvemo.manifests import ManifestOptions, read_manifest
+from mvemo.cache import import_arrays, maintenance
+from mvemo.manifests import ManifestOptions, read_manifest, tables, text_table
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import dump_json
-from mvemo.manifests.tables import match_ids
-from mvemo.manifests.text_table import listed
+from mvemo.pipeline.commands import cache_text
 from mvemo.pipeline.commands import options as common
-from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
 from mvemo.pipeline.commands.options import typed_option
 from mvemo.pipeline.console.messages import tell_note, tell_notes
 from mvemo.pipeline.provenance import provenance as facts_of
@@ -49,9 +46,9 @@ def info(features: Path, provenance: bool, failures: bool) -> None:
       mvemo cache info work/features.h5
     """
     with caches.open_cache(features) as cache:
-        click.echo("\n".join(cache_lines(cache)))
+        click.echo("\n".join(cache_text.cache_lines(cache)))
         if failures:
-            click.echo("\n".join(failure_table(cache)))
+            click.echo("\n".join(cache_text.failure_table(cache)))
         if provenance:
             click.echo(dump_json(cache.provenance), nl=False)
 
@@ -120,7 +117,7 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
         refuse_unfinished(path)
     maintenance.merge_caches(features, out)
     with caches.open_cache(out) as merged:
-        click.echo("\n".join(cache_lines(merged)))
+        click.echo("\n".join(cache_text.cache_lines(merged)))
 
 
 @cache.command()
@@ -317,7 +314,7 @@ def import_(
         caches.check_modality(modality)
     except ValueError as error:
         raise BadOption(f"--modality: {error}") from None
-    sources = [split_source(file)[0] for file in files] + list(options["rows"])
+    sources = [import_arrays.split_source(file)[0] for file in files] + list(options["rows"])
     facts: dict[str, Any] = {"imported": name, "files": [path.name for path in sources]}
     table = known = None
     if features.exists():
@@ -338,7 +335,7 @@ def import_(
         )
     arrays = _read_arrays(files, options, names, known)
     values, ids = caches.join_arrays(arrays, options["rows"], id_column=options["id_column"])
-    clip_ids, how = (None, "") if ids is None else match_ids(ids, names)
+    clip_ids, how = (None, "") if ids is None else tables.match_ids(ids, names)
     imported = caches.import_feature(
         features,
         name,
@@ -358,7 +355,7 @@ def import_(
     if arrays[0].left_out:
         tell_note(
             f"{arrays[0].path}: left out, because they state labels, folds or groups: "
-            f"{listed(arrays[0].left_out)}; to import one, name it in --columns"
+            f"{text_table.listed(arrays[0].left_out)}; to import one, name it in --columns"
         )
     _tell_imported(features, name, imported)
 
@@ -372,7 +369,9 @@ def _tell_imported(features: Path, name: str, imported: caches.Imported) -> None
         )
     line = f"{name}: {imported.present} of {imported.clips} clips, {imported.spec.dim} numbers each"
     if imported.absent:
-        line += f"; no row for {len(imported.absent)} clips, {listed(imported.absent, 3)}"
+        line += (
+            f"; no row for {len(imported.absent)} clips, {text_table.listed(imported.absent, 3)}"
+        )
     if imported.incomplete:
         line += f"; {imported.incomplete} rows with missing numbers were left out"
     if imported.skipped:
@@ -385,12 +384,12 @@ def _read_arrays(
     options: dict[str, Any],
     names: dict[str, str],
     table: caches.ClipTable | None,
-) -> list[FileRows]:
+) -> list[import_arrays.FileRows]:
     """Return the files' arrays; with --rows, --id-column is a column of the --rows table."""
     numbers, skipped = (
         common.comma_separated(options[o] or "") for o in ("numbers", "skip_columns")
     )
-    columns = TableColumns(names, numbers, skipped, options["columns"], table)
+    columns = import_arrays.TableColumns(names, numbers, skipped, options["columns"], table)
     id_column = None if options["rows"] else options["id_column"]
     return [
         caches.read_array(
@@ -404,7 +403,7 @@ def _read_arrays(
     ]
 
 
-def _columns_read(array: FileRows, how: str) -> str:
+def _columns_read(array: import_arrays.FileRows, how: str) -> str:
     """Return a note that names the columns that were read as clip ids and as numbers."""
     of_ids = "none, matched by order"
     if array.id_name:

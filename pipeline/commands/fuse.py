@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
+from mvemo.manifests import files, text_files
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.files import dump_json
-from mvemo.manifests.text_files import read_toml
 from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.commands.options import typed_option
 
@@ -192,7 +191,7 @@ def _estimators(heads: Sequence[str], parameters: Path | None) -> tuple[Estimato
     """Return the settings of the estimators, after a check of their names and parameters."""
     from mvemo.fuse.heads.estimator import EstimatorSettings
 
-    tables = {} if parameters is None else read_toml(parameters)
+    tables = {} if parameters is None else text_files.read_toml(parameters)
     found = [EstimatorSettings(head) for head in dict.fromkeys(heads)]
     for name, table in tables.items():
         if name not in [one.name for one in found] or not isinstance(table, dict):
@@ -204,9 +203,7 @@ def _estimators(heads: Sequence[str], parameters: Path | None) -> tuple[Estimato
     return tuple(found)
 
 
-def _refuse_missing(
-    context: click.Context, parameter: click.Parameter, runs: tuple[str, ...]
-) -> tuple[str, ...]:
+def _refuse_missing(context: Any, parameter: Any, runs: tuple[str, ...]) -> tuple[str, ...]:
     for run in runs:
         # Both the folder and the model may contain colons.
         ends = (i for i, character in enumerate(f"{run}:") if character == ":")
@@ -257,6 +254,6 @@ def compare(
     click.echo(table)
     write_paper(compare_runs.comparison_tables(comparison), *common.paper_of(options))
     if out is not None:
-        values = dump_json(compare_runs.run_comparison_dict(comparison))
+        values = files.dump_json(compare_runs.run_comparison_dict(comparison))
         write_texts(out, {"comparison.json": values, "comparison.txt": f"{table}\n"})
         click.echo(f"\ncomparison: {out / 'comparison.json'}")

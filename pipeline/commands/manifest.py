@@ -12,16 +12,13 @@ import numpy as np
 from click import argument, option
 
 from mvemo import manifests
-from mvemo.manifests import TASKS
-from mvemo.manifests.annotators import ceilings_of, disagreement_of, with_annotators
+from mvemo.manifests import TASKS, annotators, labels, text_table
 from mvemo.manifests.errors import BadOption, MvemoError
-from mvemo.manifests.labels import UNLABELLED, label_kind
 from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
 from mvemo.manifests.layouts.layout_file import layouts, plugged_layout
 from mvemo.manifests.plugins import plugins
 from mvemo.manifests.segments import TAILS
 from mvemo.manifests.splits.assignment import parts_of_groups
-from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.commands.labels import relabel_command
 from mvemo.pipeline.commands.options import typed_option
@@ -154,7 +151,7 @@ def list_layouts() -> None:
         ("class-folders", "multiclass", "a folder for each class", ""),
         ("ravdess", "multiclass", "RAVDESS: 1,012 sung, 1,440 spoken takes", "CC BY-NC-SA 4.0"),
     ]
-    click.echo("\n".join(align_columns(rows, left=range(4))))
+    click.echo("\n".join(text_table.align_columns(rows, left=range(4))))
     for name in plugins("layouts"):
         try:
             plugged_layout(name)
@@ -256,7 +253,7 @@ def folds(
     divided = manifests.folds_of(clips, k, seed, earlier=earlier and replace(earlier, seed=seed))
     tell_notes(divided.notes)
     manifests.write_folds(divided, out)
-    groups, kind = np.array(clips.groups), label_kind(clips.task)
+    groups, kind = np.array(clips.groups), labels.label_kind(clips.task)
     for fold in range(k):
         test = divided.test(fold)
         line = f"fold {fold}: {test.sum()} clips, {len(set(groups[test].tolist()))} groups"
@@ -271,7 +268,7 @@ def folds(
 @common.column_option
 @typed_option(
     "--task",
-    click.Choice((*TASKS, UNLABELLED)),
+    click.Choice((*TASKS, labels.UNLABELLED)),
     "Kind of labels.  [default: as FILE says, otherwise recognised]",
 )
 @option("--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: detected]")
@@ -374,7 +371,7 @@ def _save(clips: manifests.Manifest, out: Path, options: dict[str, Any]) -> None
         clips, notes = manifests.apply_scheme(clips, scheme, drop_unmapped=options["drop_unmapped"])
         tell_notes(notes)
     if options.get("annotators"):
-        clips = with_annotators(clips, options["annotators"])
+        clips = annotators.with_annotators(clips, options["annotators"])
     manifests.write_manifest(clips, out)
     _summarise(clips)
     click.echo(f"wrote {out}")
@@ -387,7 +384,7 @@ def _summarise(clips: manifests.Manifest) -> None:
     if clips.synthetic:
         click.echo("synthetic data")
     width = max(map(len, clips.classes), default=0)
-    counts = label_kind(clips.task).counts(clips.labels, clips.classes)
+    counts = labels.label_kind(clips.task).counts(clips.labels, clips.classes)
     for name, count in zip(clips.classes, counts, strict=True):
         click.echo(f"  {name:<{width}}  {count}")
     splits = Counter(clip.split for clip in clips.clips if clip.split)
@@ -395,8 +392,8 @@ def _summarise(clips: manifests.Manifest) -> None:
         click.echo("splits: " + ", ".join(f"{name} {n}" for name, n in sorted(splits.items())))
     if clips.clips[0].fold is not None:
         click.echo(f"folds: {len({clip.fold for clip in clips.clips})}, prescribed")
-    if (disagreement := disagreement_of(clips)) is not None:
-        for limit in ceilings_of(clips.task, clips.classes, clips.labels, disagreement):
+    if (disagreement := annotators.disagreement_of(clips)) is not None:
+        for limit in annotators.ceilings_of(clips.task, clips.classes, clips.labels, disagreement):
             click.echo(limit.sentence())
     click.echo(f"digest {clips.digest}")
     placed = parts_of_groups((clip.group, clip.split) for clip in clips.clips)

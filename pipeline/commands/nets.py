@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
+from mvemo.manifests import text_files, text_table
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.text_files import parse_json
-from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands.options import INPUT, OUT_FOLDER, PATH, typed_option
 from mvemo.pipeline.console.messages import tell_notes
 
@@ -50,7 +49,7 @@ def nets(names: tuple[str, ...]) -> None:
     listed = [build_without_weights(name) for name in names or net_names() if name not in broken]
     head = ("net", "reads", "", "parameters", "multiply-adds", "embedding", "public weights")
     rows = [head, *(_row(net) for net in listed)]
-    click.echo("\n".join(align_columns(rows, left=(0, 1, 2, 6))))
+    click.echo("\n".join(text_table.align_columns(rows, left=(0, 1, 2, 6))))
     tell_notes(broken.values())
     for net in listed if names else ():
         click.echo("\n".join(["", *_details(net)]))
@@ -292,7 +291,7 @@ def _values(options: tuple[str, ...]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise BadOption(f"--option {entry!r}: write it as key=value")
         try:
-            values[key.strip()] = parse_json(text)
+            values[key.strip()] = text_files.parse_json(text)
         except ValueError:
             values[key.strip()] = text.strip()
     return values
@@ -307,11 +306,10 @@ def _prediction(net: Net, video: Path) -> str:
     describe = getattr(net, "describe_prediction", None)
     if describe is None or not isinstance(net.input, VideoInput):
         raise BadOption(f"--video: {net.name} has no labels to predict")
-    from mvemo.extract.media.isolated import DECODE, read_one
-    from mvemo.extract.media.request import FrameSampling
+    from mvemo.extract.media import isolated, request
 
-    sampling = FrameSampling(net.input.n_frames, net.input.size)
-    decoded = read_one(DECODE, video, pictures=(sampling,))
+    sampling = request.FrameSampling(net.input.n_frames, net.input.size)
+    decoded = isolated.read_one(isolated.DECODE, video, pictures=(sampling,))
     if "video" in decoded.problems:
         raise BadOption(f"--video: {video}: {decoded.problems['video']}")
     raw = torch.from_numpy(decoded.frames[sampling]).unsqueeze(0)

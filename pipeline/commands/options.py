@@ -198,16 +198,14 @@ def models_option(help_text: str) -> Decorator:
     return option("--models", callback=_model_names, help=help_text)
 
 
-def _model_names(
-    context: click.Context, parameter: click.Parameter, text: str | None
-) -> tuple[str, ...] | None:
+def _model_names(context: Any, parameter: Any, text: str | None) -> tuple[str, ...] | None:
     names = None if text is None else comma_separated(text)
     if names == ():
         raise BadOption(f"--models {text!r}: expected at least one name")
     return names
 
 
-def _shard(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+def _shard(context: Any, parameter: Any, text: str | None) -> Any:
     from mvemo.pipeline.stage_one.division import Shard
 
     return None if text is None else Shard.parse(text)
@@ -313,7 +311,7 @@ def scheduler_of(options: Mapping[str, Any]) -> str:
     return scheduler or ""
 
 
-def _device(context: click.Context, parameter: click.Parameter, name: str) -> str:
+def _device(context: Any, parameter: Any, name: str) -> str:
     from mvemo.extract.settings import check_device
 
     return check_device(name, "--device")
@@ -337,9 +335,7 @@ work_option: Decorator = typed_option(
 )
 
 
-def _weights(
-    context: click.Context, parameter: click.Parameter, entries: tuple[str, ...]
-) -> dict[str, Path]:
+def _weights(context: Any, parameter: Any, entries: tuple[str, ...]) -> dict[str, Path]:
     weights = {}
     for entry in entries:
         net, equals, file = entry.partition("=")
@@ -356,9 +352,7 @@ def weights_option(help_text: str) -> Decorator:
     return option("--weights", multiple=True, metavar="NET=FILE", callback=_weights, help=help_text)
 
 
-def _column_names(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
+def _column_names(context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, str]:
     """Parse ``OURS=THEIRS`` into a dict from mvemo's column names to the table's."""
     columns = {}
     for text in values:
@@ -387,7 +381,7 @@ task_option: Decorator = typed_option(
 strict_option: Decorator = flag("--strict", "Exit with code 1 if clips failed.")
 
 
-def _forget(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+def _forget(context: Any, parameter: Any, value: bool) -> None:
     from mvemo.extract.store.contents import forget_contents
 
     if value:
@@ -403,7 +397,7 @@ rehash_option: Decorator = option(
 )
 
 
-def _scale(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+def _scale(context: Any, parameter: Any, value: str | None) -> str:
     from mvemo.manifests.labels import parse_scale
 
     try:

@@ -230,17 +230,16 @@ def _show(
 ) -> int:
     """Print the predictions; `facts` adds the facts that a catalogue stores."""
     from mvemo.fuse.final.prediction_records import record_rows, records
-    from mvemo.pipeline.prediction.judged import judged_in, judged_words
+    from mvemo.pipeline.prediction import judged, relative
     from mvemo.pipeline.prediction.predictions import predictions_table
-    from mvemo.pipeline.prediction.relative import compared
 
-    _, predictions = compared(model, predictions, shown["relative"], "add --relative")
+    _, predictions = relative.compared(model, predictions, shown["relative"], "add --relative")
     # Only relative values need all clips; other lines are printed already.
     for prediction in predictions if shown["jsonl"] and shown["relative"] else ():
         _echo_line(model, prediction)
     found = records(model, predictions, facts)
     if not (shown["as_json"] or shown["jsonl"]):
-        measured = judged_words(judged_in(shown["works"], predictions, model.task))
+        measured = judged.judged_words(judged.judged_in(shown["works"], predictions, model.task))
         click.echo(predictions_table(model, predictions, measured))
     failed = [bool(prediction.error) for prediction in predictions]
     log_event("summary", clips=len(failed), failed=sum(failed), model=model.name)

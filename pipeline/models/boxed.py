@@ -276,7 +276,9 @@ def _scores(model: FinalModel) -> list[str]:
     for predictor in model.predictors:
         other = predictor.expected.get("scores", {}).get(key)
         last = "" if other is None else f"{other:.3f}"
-        rows.append((f"  {predictor.name}", _needs(predictor), *_cells(predictor.expected), last))
+        rows.append(
+            (f"  {predictor.name}", _needs(predictor), *score_cells(predictor.expected), last)
+        )
     # Models of earlier versions do not state the last column.
     n = 5 if any(row[-1] for row in rows[1:]) else 4
     return align_columns([row[:n] for row in rows], left=(0, 1))
@@ -329,14 +331,13 @@ def _modalities(model: FinalModel) -> str:
 
 
 def _score(expected: Mapping[str, Any]) -> str:
-    """Format an expected mean score with its interval."""
-    score, ends = _cells(expected)
+    score, ends = score_cells(expected)
     return (score or "not known") + (f" [{ends}]" if ends else "")
 
 
-def _cells(expected: Mapping[str, Any]) -> tuple[str, str]:
+def score_cells(expected: Mapping[str, Any]) -> tuple[str, str]:
     """Return an expected mean score and its interval, each empty if it is not known."""
-    mean, (low, high) = expected["mean"], expected.get("interval") or (None, None)
+    mean, (low, high) = expected.get("mean"), expected.get("interval") or (None, None)
     ends = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
     return "" if mean is None else f"{mean:.3f}", ends
 

@@ -18,6 +18,7 @@ from mvemo import cache as caches
 from mvemo.cache.parts import locked_cache
 from mvemo.cache.spec import UNDIGESTED
 from mvemo.fuse.final.model import FeatureKey
+from mvemo.manifests.array_types import F64
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.clips.media_files import digest_files
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
@@ -206,32 +207,30 @@ class Catalogue:
     ) -> Iterator[tuple[int, EmbeddedClip]]:
         with caches.open_cache(self._path) as cache:
             ids = cache.table.clip_ids
-            facts = [cache.vectors(name)[0].astype(np.float64) for name in (RECORD, READ)]
-            records = np.nan_to_num(np.hstack(facts)).tolist()
+
+            def values(name: str) -> F64:
+                return cache.vectors(name)[0].astype(np.float64)
+
+            records = np.nan_to_num(np.hstack([values(RECORD), values(READ)])).tolist()
             known = {spec.digest for spec in cache.specs}
-            stored = {
-                key: cache.vectors(spec.name)[0].astype(np.float64)
-                for key, spec in self._specs.items()
-                if spec.digest in known
-            }
+            specs = {key: spec for key, spec in self._specs.items() if spec.digest in known}
+            stored = {key: values(spec.name) for key, spec in specs.items()}
             failures = {(f.clip_id, f.stage): f.reason for f in cache.failures}
         place = dict(zip(ids, range(len(ids)), strict=True))
         for row, clip_id in kept.items():
             i = place[clip_id]
             length, seconds, day, second = records[i]
-            yield (
-                row,
-                EmbeddedClip(
-                    clips[row],
-                    windows_of(clips[row], self._window, length),
-                    content[row],
-                    {key: x[i] for key, x in stored.items() if np.isfinite(x[i]).all()},
-                    {m: failures.get((clip_id, f"decode:{m}"), "") for m in self._modalities},
-                    failures.get((clip_id, PREDICT), ""),
-                    seconds=seconds,
-                    date=_EPOCH + timedelta(days=day, seconds=second),
-                ),
+            clip = EmbeddedClip(
+                clips[row],
+                windows_of(clips[row], self._window, length),
+                content[row],
+                {key: x[i] for key, x in stored.items() if np.isfinite(x[i]).all()},
+                {m: failures.get((clip_id, f"decode:{m}"), "") for m in self._modalities},
+                failures.get((clip_id, PREDICT), ""),
+                seconds=seconds,
+                date=_EPOCH + timedelta(days=day, seconds=second),
             )
+            yield row, clip
 
 
 def _contents(path: Path) -> tuple[dict[str, str], tuple[caches.FeatureSpec, ...]]:

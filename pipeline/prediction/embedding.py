@@ -12,8 +12,7 @@ import numpy as np
 
 from mvemo.cache import FeatureSpec
 from mvemo.extract.nets import AudioInput, input_of
-from mvemo.extract.training.devices import pick_device, return_freed_memory
-from mvemo.extract.training.embedding import embed_rows
+from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
@@ -74,7 +73,7 @@ class BatchReader:
                         each = seconds / len(found)
                         yield [(row, replace(clip, seconds=each)) for row, clip in found]
                 # Clips of different lengths fragment the memory.
-                return_freed_memory()
+                devices.return_freed_memory()
 
     def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
         batch: list[tuple[int, EmbeddedClip]] = []
@@ -101,12 +100,12 @@ class BatchReader:
                 vectors[row] = statistics_vector(spec, sequences)
         elif rows:
             net = self.maker.net(spec)
-            batches = embed_rows(
+            batches = embedding.embed_rows(
                 net,
                 media.batches(net, plan_of(spec).view),
                 rows,
                 batch_size=self.maker.settings.extract.embed_batch,
-                device=pick_device(self.maker.options.device),
+                device=devices.pick_device(self.maker.options.device),
                 precision=spec.params["precision"],
             )
             with Progress(spec.label, len(rows)) as bar:

@@ -24,9 +24,8 @@ from mvemo.fuse.features import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import load_model, with_coverage
 from mvemo.manifests.array_types import F32, F64
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.model_nets import NET_PREFIX, load_net
+from mvemo.pipeline import model_nets, settings_files
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
-from mvemo.pipeline.settings_files import load_settings
 
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
@@ -68,7 +67,7 @@ class FeatureMaker:
     @cached_property
     def settings(self) -> Settings:
         """Settings of reading clips."""
-        return replace(load_settings("paper"), descriptors=self._descriptors)
+        return replace(settings_files.load_settings("paper"), descriptors=self._descriptors)
 
     def wanted(self) -> tuple[str, ...]:
         """Return the features of the best predictor for each set of modalities; load no net."""
@@ -131,7 +130,9 @@ class FeatureMaker:
             device = devices.pick_device(self.options.device)
             # Most tensors are small: waking a second thread for each takes longer than copying it.
             with threadpool_limits(1, "openmp"):
-                net = load_net(spec, len(self.model.classes), self.folder, self.options.weights)
+                net = model_nets.load_net(
+                    spec, len(self.model.classes), self.folder, self.options.weights
+                )
                 net = devices.place(net, device).eval()
             precision = devices.resolve_precision(spec.params["precision"], device)
             self._nets[spec.digest] = optimized(net, precision)
@@ -147,4 +148,4 @@ def statistics_vector(spec: FeatureSpec, sequences: Sequence[F32]) -> F64:
 
 def is_net(spec: FeatureSpec) -> bool:
     """Return True for a net's embedding, False for statistics of descriptors."""
-    return spec.extractor.startswith(NET_PREFIX)
+    return spec.extractor.startswith(model_nets.NET_PREFIX)

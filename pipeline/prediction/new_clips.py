@@ -21,14 +21,10 @@ from mvemo.extract.media.isolated import read_each
 from mvemo.extract.store.contents import real_path
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.fuse.final.model import FeatureKey
+from mvemo.manifests import clip_rows, labels, recognition, tables, text_table
 from mvemo.manifests.array_types import F64
-from mvemo.manifests.clip_rows import parse_stretch
 from mvemo.manifests.errors import BadOption, BadText, MvemoError, Problems
-from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts import scan
-from mvemo.manifests.recognition import recognise
-from mvemo.manifests.tables import TABLES, TableRows, collect_table
-from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.console.messages import tell_note
 
 if TYPE_CHECKING:
@@ -136,7 +132,7 @@ def find_clips(inputs: Sequence[str], columns: Mapping[str, str] | None = None) 
     folders: dict[str, str] = {}
     for entry in inputs:
         for clip in _clips_of(entry, columns or {}):
-            if (name := escaped(clip.file)) != clip.file:
+            if (name := text_table.escaped(clip.file)) != clip.file:
                 clip = replace(clip, file=name, problem=clip.problem or scan.BAD_NAME)
             clips.setdefault((real_path(clip.path, folders), clip.start, clip.duration), clip)
     return list(clips.values())
@@ -181,12 +177,12 @@ def _clips_of(entry: str, columns: Mapping[str, str]) -> list[NewClip]:
 
 
 def _is_table(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in TABLES
+    return path.is_file() and path.suffix.lower() in tables.TABLES
 
 
 def _listed(path: Path, columns: Mapping[str, str]) -> list[NewClip]:
     problems = Problems(path)
-    table = collect_table(path, problems, columns)
+    table = tables.collect_table(path, problems, columns)
     problems.raise_any()
     table = _recognised(table, problems, columns)
     problems.raise_any()
@@ -202,7 +198,7 @@ def _listed(path: Path, columns: Mapping[str, str]) -> list[NewClip]:
         if not name:
             problems.add(line, "empty path")
             continue
-        start, duration = parse_stretch(row, problems.at(line))
+        start, duration = clip_rows.parse_stretch(row, problems.at(line))
         shown = f"{name}@{start:g}" if start or duration is not None else name
         problem = "" if (root / name).exists() else f"no such file in {root}"
         clips.append(NewClip(shown, root / name, start, duration, problem))
@@ -212,7 +208,9 @@ def _listed(path: Path, columns: Mapping[str, str]) -> list[NewClip]:
     return clips
 
 
-def _recognised(table: TableRows, problems: Problems, columns: Mapping[str, str]) -> TableRows:
+def _recognised(
+    table: tables.TableRows, problems: Problems, columns: Mapping[str, str]
+) -> tables.TableRows:
     """Return the table with our names of path, start and duration, in a note if they differ."""
     try:
         table = table.with_path()
@@ -221,7 +219,7 @@ def _recognised(table: TableRows, problems: Problems, columns: Mapping[str, str]
     if table.kind or problems.count:
         return table
     given = {ours: ours for ours in columns}
-    found = recognise(table, given, UNLABELLED)
+    found = recognition.recognise(table, given, labels.UNLABELLED)
     for question in found.questions:
         problems.add(0, question)
     names = {"path", "start", "duration", "end"} & {*found.columns}

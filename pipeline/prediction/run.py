@@ -18,10 +18,9 @@ from threadpoolctl import threadpool_limits
 from mvemo.cache.schema import code_version
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.workers import pool, process
+from mvemo.fuse import numeric, scaling
 from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
 from mvemo.fuse.final.model import FinalModel, Predictor, Vectors, standardise_folders
-from mvemo.fuse.numeric import complete
-from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.prediction import new_clips
@@ -100,14 +99,16 @@ def _within_folders(
         if clips
     }
     scaled = standardise_folders(maker.model, vectors, folders)
-    large = np.all([groups_within(complete(x), folders) for x in vectors.values()], axis=0)
+    large = np.all(
+        [scaling.groups_within(numeric.complete(x), folders) for x in vectors.values()], axis=0
+    )
     predictions = {}
     for n, (row, clip) in enumerate(clips.items()):
         prediction = predict_clip(maker, clip, {key: x[n] for key, x in scaled.items()})
         if prediction.predictor is not None and not large[n]:
             note = (
                 "the model compares the clips of a folder, but this folder has fewer than "
-                f"{MIN_CLIPS}: predictions are worse than the model's scores suggest"
+                f"{scaling.MIN_CLIPS}: predictions are worse than the model's scores suggest"
             )
             prediction = replace(prediction, notes=(*prediction.notes, note))
         predictions[row] = prediction

@@ -1,7 +1,5 @@
 """New clips read by several processes or Dask workers, and the clips of a shard."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,8 +14,7 @@ from mvemo.pipeline.model_nets import fetch_model_weights
 from mvemo.pipeline.models.boxed import boxed_names, model_folder
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import EmbeddedClip, NewClip, PredictSettings, warm_up
-from mvemo.pipeline.stage_one import backends
-from mvemo.pipeline.stage_one.division import Shard
+from mvemo.pipeline.stage_one import backends, division
 
 # Clips of a task: enough to fill batches, and few enough that processes end together.
 TASK_CLIPS = 32
@@ -111,7 +108,7 @@ class SpreadReader:
             yield backend
 
 
-def of_shard(clips: Sequence[NewClip], shard: Shard, folder: Path) -> list[NewClip]:
+def of_shard(clips: Sequence[NewClip], shard: division.Shard, folder: Path) -> list[NewClip]:
     """Return the clips of a shard, by the SHA-256 of their names.
 
     A model that standardises the clips of a folder gets whole folders.

@@ -18,12 +18,10 @@ from mvemo.fuse.final.prediction_records import records, window_rows
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.console.messages import verbosity
-from mvemo.pipeline.prediction import page
+from mvemo.pipeline.prediction import new_clips, page, run
 from mvemo.pipeline.prediction.annotations import write_annotations
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, clip_seconds
 from mvemo.pipeline.prediction.predictions import legend, unpredicted
-from mvemo.pipeline.prediction.run import predict_window
 from mvemo.pipeline.prediction.windows import Progress, Span, WindowPlan
 from mvemo.pipeline.table_files import write_rows
 
@@ -87,12 +85,12 @@ class Timeline:
 
 def follow_clip(
     maker: FeatureMaker,
-    clip: NewClip,
+    clip: new_clips.NewClip,
     settings: TimelineSettings,
     progress: Progress = lambda share: None,
 ) -> Timeline:
     """Predict every window of a clip; memory does not grow beyond `MOST_SOUND`."""
-    seconds = clip_seconds(clip)
+    seconds = new_clips.clip_seconds(clip)
     spans = settings.windows(seconds)
     # Two views of several frames in each window are as dense as in a clip of 30 s.
     plan = WindowPlan(seconds, spans, view_step=settings.window / 2)
@@ -101,7 +99,7 @@ def follow_clip(
         for span in spans:
             progress(0.9 + 0.1 * len(predictions) / len(spans))
             file = f"{clip.file}@{span[0]:g}"
-            predictions.append(predict_window(maker, read, file, read.vectors(span)))
+            predictions.append(run.predict_window(maker, read, file, read.vectors(span)))
         sketch = read.sketch(keep_sound=seconds <= MOST_SOUND)
     timeline = Timeline(clip.file, seconds, spans, tuple(predictions), sketch)
     if not timeline.predicted():
@@ -226,8 +224,8 @@ def _runs(model: FinalModel, timeline: Timeline) -> list[tuple[str, float]]:
 
 def write_timelines(
     folder: Path,
-    clips: Sequence[NewClip],
-    settings: PredictSettings,
+    clips: Sequence[new_clips.NewClip],
+    settings: new_clips.PredictSettings,
     timeline: TimelineSettings,
     to: Path,
 ) -> Iterator[tuple[FinalModel, str, list[Record]]]:

@@ -23,17 +23,13 @@ from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings
 from mvemo.extract.media.loudness import gain_to
 from mvemo.extract.media.request import FrameSampling, FrameTimes, MediaProblem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
-from mvemo.extract.store import decoded, folders
-from mvemo.extract.store.contents import content_of
-from mvemo.extract.training import embedding
-from mvemo.extract.training.data import RawBatches
+from mvemo.extract.store import contents, decoded, folders
+from mvemo.extract.training import data, embedding
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests.array_types import F32, F64, U8, Ints
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.model_nets import plan_of
-from mvemo.pipeline.prediction import page
-from mvemo.pipeline.prediction.feature_maker import statistics_vector
-from mvemo.pipeline.prediction.new_clips import NewClip
+from mvemo.pipeline.prediction import feature_maker, new_clips, page
 
 Span = tuple[float, float]  # start and stop in seconds from the clip's start
 # Called with the share of the work that is done, from 0 to 1; an exception ends the work.
@@ -56,7 +52,7 @@ class WindowPlan:
 class ClipWindows:
     """Vectors of any window of a clip, whose sound, pictures and descriptors are in files."""
 
-    clip: NewClip
+    clip: new_clips.NewClip
     plan: WindowPlan
     features: Mapping[FeatureKey, Feature]  # the features of the clip after `read_windows`
     store: decoded.DecodedStore
@@ -140,7 +136,11 @@ class Statistics(Feature):
 
     def vector(self, window: Span, without: Span | None = None) -> F64:
         frames = [self.media.frames(name, window, without) for name in self.descriptors]
-        return statistics_vector(self._spec, frames) if all(map(len, frames)) else np.zeros(0)
+        return (
+            feature_maker.statistics_vector(self._spec, frames)
+            if all(map(len, frames))
+            else np.zeros(0)
+        )
 
 
 class NetFeature(Feature):
@@ -163,7 +163,7 @@ class NetFeature(Feature):
         """Return the vectors of `n` rows, float32 (n, dim); `read` returns the media of a row."""
         batches = embedding.embed_rows(
             self._net,
-            RawBatches(read, self._pieces or self.input),
+            data.RawBatches(read, self._pieces or self.input),
             range(n),
             batch_size=8 if self._pieces else 1,
             device=self._net.classifier.weight.device,
@@ -333,7 +333,7 @@ def feature_of(spec: FeatureSpec, net: Net | None, plan: WindowPlan) -> Feature:
 
 @contextmanager
 def read_windows(
-    clip: NewClip,
+    clip: new_clips.NewClip,
     plan: WindowPlan,
     features: Mapping[FeatureKey, Feature],
     settings: DescriptorSettings,
@@ -354,7 +354,7 @@ def read_windows(
         tuple(samplings.values()) if "video" in modalities else (),
         settings.level,
     )
-    content, how = content_of(clip.path).digest, decoded.DecodeSettings()
+    content, how = contents.content_of(clip.path).digest, decoded.DecodeSettings()
     with tempfile.TemporaryDirectory(prefix="mvemo-") as work:
         store = decoded.DecodedStore(Path(work), request)
         described = decoded.DescribedStore(store, settings, list(names))

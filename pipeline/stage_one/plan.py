@@ -14,9 +14,8 @@ from mvemo.extract import NetSettings, RunSettings, WeightReport, cost
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.training import devices, losses, protocols
-from mvemo.manifests import labels
+from mvemo.manifests import labels, plugins
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.plugins import used_plugins
 from mvemo.pipeline import starting_weights
 from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note, tell_notes
@@ -141,7 +140,7 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
         settings=settings.record(),
         manifest=clip_tables.manifest_facts(manifest, path, request.options),
         notes=start,
-        **({"plugins": used} if (used := used_plugins(named)) else {}),
+        **({"plugins": used} if (used := plugins.used_plugins(named)) else {}),
     )
     request = replace(request, settings=settings)
     clips = evaluation.table, evaluation.folds

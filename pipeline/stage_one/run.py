@@ -1,7 +1,5 @@
 """Stage one: computes a feature cache, or one shard of a cache, from a manifest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace

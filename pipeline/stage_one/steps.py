@@ -13,8 +13,7 @@ from mvemo.extract.descriptors import TIMES, descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
-from mvemo.extract.training import devices, embedding, protocols
-from mvemo.extract.training.data import TrainingClips
+from mvemo.extract.training import data, devices, embedding, protocols
 from mvemo.manifests import Clip
 from mvemo.manifests.array_types import Bools
 from mvemo.pipeline.clips.clip_media import ClipMedia
@@ -122,7 +121,7 @@ class FeatureWriter:
                 if frozen
                 else protocols.train_nets(
                     net,
-                    TrainingClips(manifest, digests, usable, *split),
+                    data.TrainingClips(manifest, digests, usable, *split),
                     run,
                     batches=lambda built: self.media.batches(built, net.view),
                     jobs=self.plan.work / "nets",

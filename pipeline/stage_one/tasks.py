@@ -23,11 +23,10 @@ from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.errors import ClipFailed, TaskFailed
-from mvemo.pipeline.stage_one import steps
+from mvemo.pipeline.stage_one import steps, summary
 from mvemo.pipeline.stage_one.backends import Backend, Note, RunTask
 from mvemo.pipeline.stage_one.division import Training, batch_sizes
 from mvemo.pipeline.stage_one.plan import ExtractPlan
-from mvemo.pipeline.stage_one.summary import Problem
 
 # Loaded nets of this process's last task with frozen nets.
 _frozen = embedding.FrozenNets()
@@ -45,7 +44,7 @@ class Finished:
     parts: tuple[str, ...]  # names of the committed parts
     # Expected row keys of each feature; failed clips are in the shards' failures instead.
     requested: tuple[tuple[FeatureSpec, dict[str, str]], ...]
-    missing: tuple[Problem, ...] = ()  # see `ClipMedia.missing`
+    missing: tuple[summary.Problem, ...] = ()  # see `ClipMedia.missing`
     settled: bool = True  # see `ClipMedia.settled`
 
     @classmethod
@@ -125,7 +124,7 @@ class SpreadRun:
     writer: CacheWriter
     backend: Backend
     # `ClipMedia.missing` of all tasks.
-    missing: list[Problem] = field(default_factory=list)
+    missing: list[summary.Problem] = field(default_factory=list)
     settled: bool = True  # `ClipMedia.settled` of all tasks
     features: list[str] = field(default_factory=list)  # names of the written features
     # Errors of trainings by net.
