@@ -5,7 +5,7 @@ Included models are folders next to this file, in the form that `mvemo fuse --fi
 
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,11 @@ def companion_of(model: FinalModel) -> FinalModel | None:
 def _ready_model(name: str) -> FinalModel | None:
     """Return an included model, read once and not for each clip, or None."""
     return load_model(FOLDER / name) if name in boxed_names() else None
+
+
+def in_words(modalities: Iterable[str]) -> str:
+    """Return modalities as people call them, such as 'sound and pictures'."""
+    return " and ".join(IN_WORDS[modality] for modality in modalities)
 
 
 def defaults() -> list[str]:
@@ -276,9 +281,8 @@ def _scores(model: FinalModel) -> list[str]:
     for predictor in model.predictors:
         other = predictor.expected.get("scores", {}).get(key)
         last = "" if other is None else f"{other:.3f}"
-        rows.append(
-            (f"  {predictor.name}", _needs(predictor), *score_cells(predictor.expected), last)
-        )
+        needs, cells = in_words(predictor.modalities), score_cells(predictor.expected)
+        rows.append((f"  {predictor.name}", needs, *cells, last))
     # Models of earlier versions do not state the last column.
     n = 5 if any(row[-1] for row in rows[1:]) else 4
     return align_columns([row[:n] for row in rows], left=(0, 1))
@@ -320,13 +324,9 @@ def _count(model: FinalModel) -> str:
     return "{n_clips} clips in {n_groups} groups, {folds} folds".format(**model.facts)
 
 
-def _needs(predictor: Predictor) -> str:
-    return " and ".join(IN_WORDS[modality] for modality in predictor.modalities)
-
-
 def _modalities(model: FinalModel) -> str:
     """Return the modalities that a clip may have, as text."""
-    most, *others = dict.fromkeys(map(_needs, model.predictors))
+    most, *others = dict.fromkeys(in_words(p.modalities) for p in model.predictors)
     return f"{most}, or only {' or '.join(others)}" if others else most
 
 

@@ -18,13 +18,13 @@ from threadpoolctl import threadpool_limits
 from mvemo.cache import FeatureSpec, in_half_precision
 from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.nets.parts.encoder_names import of_encoder
 from mvemo.fuse.features import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import load_model, with_coverage
 from mvemo.manifests.array_types import F32, F64
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline import model_nets, settings_files
+from mvemo.pipeline.models.boxed import in_words
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 
 if TYPE_CHECKING:
@@ -97,11 +97,10 @@ class FeatureMaker:
         if not names and self.unavailable:
             raise BadOption(next(iter(self.unavailable.values())))
         if not names:
-            wanted = " and ".join(IN_WORDS[m] for m in self.options.modalities)
-            needed = dict.fromkeys(IN_WORDS[m] for p in self.model.predictors for m in p.modalities)
+            needed = dict.fromkeys(m for p in self.model.predictors for m in p.modalities)
             raise BadOption(
-                f"{self.folder}: the model cannot predict from {wanted} only: it needs "
-                f"{' and '.join(needed)}"
+                f"{self.folder}: the model cannot predict from {in_words(self.options.modalities)} "
+                f"only: it needs {in_words(needed)}"
             )
         return names
 

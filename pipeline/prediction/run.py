@@ -23,6 +23,7 @@ from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
 from mvemo.fuse.final.model import FinalModel, Predictor, Vectors, standardise_folders
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
+from mvemo.pipeline.models.boxed import in_words
 from mvemo.pipeline.prediction import new_clips
 from mvemo.pipeline.prediction.catalogue import Catalogue
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
@@ -164,7 +165,7 @@ def _fallback_notes(maker: FeatureMaker, embedded: EmbeddedClip, predictor: Pred
         if m not in predictor.modalities and (reason := embedded.reasons.get(m, "not read"))
     ]
     if reasons:
-        used = " and ".join(IN_WORDS[m] for m in predictor.modalities)
+        used = in_words(predictor.modalities)
         notes.append(f"predicted only from {used} ({'; '.join(reasons)})")
     return notes
 
@@ -174,8 +175,7 @@ def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
     reasons = [f"{IN_WORDS[m]}: {reason}" for m, reason in embedded.reasons.items() if reason]
     if len(reasons) < len(embedded.reasons):
         smallest = min(model.predictors, key=lambda p: len(p.modalities))
-        needed = " and ".join(IN_WORDS[m] for m in smallest.modalities)
-        reasons.insert(0, f"the model needs {needed}")
+        reasons.insert(0, f"the model needs {in_words(smallest.modalities)}")
     return "; ".join(reasons) or "the clip has nothing that the model can read"
 
 
