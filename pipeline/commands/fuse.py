@@ -23,7 +23,7 @@ SONG_RULES = ("mean", "log-mean", "vote")
 # Options with the name of the setting that they set.
 SAME_NAMES = ("seed", "models", "permute_labels", "scale", "repeats", "learning_curve")
 
-stage_two_options: common.Decorator = common.together(
+stage_two_options = common.together(
     [
         argument("features", type=common.INPUT),
         common.folds_option("the cache's folds, otherwise 6"),

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,16 +194,16 @@ def choose_spelling(new: tuple[str, Any], old: tuple[str, Any]) -> Any:
     return old[1]
 
 
-def models_option(help_text: str) -> Decorator:
-    """Add ``--models``: a tuple of names, or None."""
-    return option("--models", callback=_model_names, help=help_text)
-
-
 def _model_names(context: Any, parameter: Any, text: str | None) -> tuple[str, ...] | None:
     names = None if text is None else comma_separated(text)
     if names == ():
         raise BadOption(f"--models {text!r}: expected at least one name")
     return names
+
+
+# These options differ in their help only.
+models_option = partial(typed_option, "--models", str, callback=_model_names)
+seed_option = partial(typed_option, "--seed", click.IntRange(min=0))
 
 
 def _shard(context: Any, parameter: Any, text: str | None) -> Any:
@@ -211,14 +212,7 @@ def _shard(context: Any, parameter: Any, text: str | None) -> Any:
     return None if text is None else Shard.parse(text)
 
 
-def shard_option(help_text: str) -> Decorator:
-    """Add ``--shard``: a `Shard`, or None."""
-    return option("--shard", metavar="i/n", callback=_shard, help=help_text)
-
-
-def seed_option(help_text: str) -> Decorator:
-    """Add ``--seed``, None by default."""
-    return typed_option("--seed", click.IntRange(min=0), help_text)
+shard_option = partial(typed_option, "--shard", str, metavar="i/n", callback=_shard)
 
 
 def with_shared_options(command: click.Command) -> click.Command:
@@ -269,14 +263,14 @@ _shared_options = (
 )
 
 
-set_option: Decorator = option(
+set_option = option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
     help="Override a setting; docs/settings.md lists all settings.",
 )
-model_option: Decorator = option(
+model_option = option(
     "--model",
     "model_name",
     metavar="NAME|FOLDER",
@@ -285,7 +279,7 @@ model_option: Decorator = option(
 )
 
 
-backend_options: Decorator = together(
+backend_options = together(
     [
         typed_option(
             "--backend",
@@ -317,17 +311,15 @@ def _device(context: Any, parameter: Any, name: str) -> str:
     return check_device(name, "--device")
 
 
-device_option: Decorator = option(
+device_option = option(
     "--device",
     default="auto",
     metavar="auto|cpu|cuda|cuda:N|mps",
     callback=_device,
     help="Device on which the nets run.",
 )
-root_option: Decorator = typed_option(
-    "--root", PATH, "Folder to which the manifest's paths are relative."
-)
-work_option: Decorator = typed_option(
+root_option = typed_option("--root", PATH, "Folder to which the manifest's paths are relative.")
+work_option = typed_option(
     "--work",
     OUT_FOLDER,
     "Folder for decoded media and trained nets, kept on this machine.",
@@ -347,9 +339,9 @@ def _weights(context: Any, parameter: Any, entries: tuple[str, ...]) -> dict[str
     return weights
 
 
-def weights_option(help_text: str) -> Decorator:
-    """Add ``--weights``: a dict from names of nets to files."""
-    return option("--weights", multiple=True, metavar="NET=FILE", callback=_weights, help=help_text)
+weights_option = partial(
+    typed_option, "--weights", str, multiple=True, metavar="NET=FILE", callback=_weights
+)
 
 
 def _column_names(context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, str]:
@@ -365,7 +357,7 @@ def _column_names(context: Any, parameter: Any, values: tuple[str, ...]) -> dict
     return columns
 
 
-column_option: Decorator = option(
+column_option = option(
     "--column",
     "columns",
     multiple=True,
@@ -373,12 +365,12 @@ column_option: Decorator = option(
     metavar="OURS=THEIRS",
     help="Name of a column in the table, such as clip_id=song. May be given several times.",
 )
-task_option: Decorator = typed_option(
+task_option = typed_option(
     "--task",
     click.Choice(["multiclass", "multilabel", "regression"]),
     "Task, if the manifest has classes and ratings.  [default: the manifest's]",
 )
-strict_option: Decorator = flag("--strict", "Exit with code 1 if clips failed.")
+strict_option = flag("--strict", "Exit with code 1 if clips failed.")
 
 
 def _forget(context: Any, parameter: Any, value: bool) -> None:
@@ -388,7 +380,7 @@ def _forget(context: Any, parameter: Any, value: bool) -> None:
         forget_contents()
 
 
-rehash_option: Decorator = option(
+rehash_option = option(
     "--rehash",
     is_flag=True,
     expose_value=False,
@@ -406,13 +398,13 @@ def _scale(context: Any, parameter: Any, value: str | None) -> str:
         raise BadOption(f"--{error}") from None
 
 
-scale_option: Decorator = option(
+scale_option = option(
     "--scale",
     callback=_scale,
     metavar="LOW..HIGH",
     help="Rating scale of valence and arousal, such as 1..9.  [default: the manifest's]",
 )
-permute_option: Decorator = flag(
+permute_option = flag(
     "--permute-labels",
     "Shuffle the labels, to check that all scores are at chance.",
 )
@@ -431,7 +423,7 @@ class PermutingCommand(click.Command):
         return super().parse_args(ctx, full)
 
 
-draws_option: Decorator = typed_option(
+draws_option = typed_option(
     "--permute-labels",
     click.IntRange(min=0),
     "Draw the labels at random, to check that all scores are at chance; with a number N from "
@@ -443,7 +435,7 @@ draws_option: Decorator = typed_option(
 
 
 # Output files of `mvemo.fuse.report.tables.write_paper`.
-paper_options: Decorator = together(
+paper_options = together(
     [
         typed_option("--latex", OUT_FILE, "Also write the table for LaTeX (booktabs)."),
         typed_option("--markdown", OUT_FILE, "Also write the table as Markdown."),
@@ -467,7 +459,7 @@ def paper_of(options: Mapping[str, Any]) -> tuple[Path | None, Path | None, Tabl
     return options["latex"], options["markdown"], style
 
 
-force_option: Decorator = flag("--force", "Replace an existing file.")
+force_option = flag("--force", "Replace an existing file.")
 
 
 def refuse_replacing(path: Path, force: bool) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Names of `mvemo.pipeline.prediction.annotations.FORMATS`, so that --help need not import it.
 ANNOTATIONS = ("audacity", "elan", "jams", "praat", "srt", "webvtt")
-model_options: common.Decorator = common.together(
+model_options = common.together(
     [
         common.model_option,
         typed_option(
