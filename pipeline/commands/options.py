@@ -42,18 +42,24 @@ class NamedPath(click.Path):
             empty = "the path is empty: give a file or folder, or '.' for the current folder"
             self.fail(empty, param, ctx)
         refuse_address(str(value))
-        return super().convert(value, param, ctx)
+        path = super().convert(value, param, ctx)
+        if problem := self.problem(path):
+            self.fail(f"{path}: {problem}", param, ctx)
+        return path
+
+    def problem(self, path: Path) -> str:
+        """Return what is wrong with a path, or ''."""
+        return ""
 
 
 class InputPath(NamedPath):
     """Path that must exist, checked before the command imports a slow module."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path: Path = super().convert(value, param, ctx)
+    def problem(self, path: Path) -> str:
         # If an unfinished run left rows of a cache, opening the cache says how to get them.
         if not (path.exists() or path.with_name(f"{path.name}.parts").exists()):
             raise BadOption(f"{path}: no such file")
-        return path
+        return ""
 
 
 class OutputPath(NamedPath):
@@ -63,30 +69,18 @@ class OutputPath(NamedPath):
         super().__init__(**options)
         self._makes_folders = makes_folders
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
+    def problem(self, path: Path) -> str:
         place = path if path.is_dir() else path.parent
         if self._makes_folders:
             place = next((p for p in (place, *place.parents) if p.exists()), place)
-        problem = ""
         if not place.exists():
-            problem = f"its folder {place} does not exist: create it first"
-        elif not place.is_dir():
-            problem = f"{place} is a file, not a folder: give another path"
-        elif not os.access(place, os.W_OK | os.X_OK):
-            problem = f"{place} cannot be written: give another path"
-        elif shutil.disk_usage(place).free < 64 << 10:
-            problem = f"no space left on the disk of {place}: free some space"
-        if problem:
-            self.fail(f"{path}: {problem}", param, ctx)
-        return path
-
-
-PATH = NamedPath()
-FILE = NamedPath(dir_okay=False)
-INPUT = InputPath()
-INPUT_FILE = InputPath(dir_okay=False)
-FOLDER = NamedPath(file_okay=False)
+            return f"its folder {place} does not exist: create it first"
+        if not place.is_dir():
+            return f"{place} is a file, not a folder: give another path"
+        if not os.access(place, os.W_OK | os.X_OK):
+            return f"{place} cannot be written: give another path"
+        is_full = shutil.disk_usage(place).free < 64 << 10
+        return f"no space left on the disk of {place}: free some space" if is_full else ""
 
 
 # Suffixes of tables that are not CSV.
@@ -100,19 +94,20 @@ class TablePath(OutputPath):
         super().__init__(dir_okay=False)
         self._suffixes = suffixes
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
-        suffix = path.suffix.lower()
-        if suffix in {*_OTHER_TABLES.split()} - {*self._suffixes}:
+    def problem(self, path: Path) -> str:
+        suffix, problem = path.suffix.lower(), super().problem(path)
+        if not problem and suffix in {*_OTHER_TABLES.split()} - {*self._suffixes}:
             right = " or ".join([".csv", *self._suffixes[:1]])
-            self.fail(f"{path}: expected a name that ends with {right}, got {suffix}", param, ctx)
-        if suffix in self._suffixes and find_spec("pyarrow") is None:
+            return f"expected a name that ends with {right}, got {suffix}"
+        if not problem and suffix in self._suffixes and find_spec("pyarrow") is None:
             cure = "run 'pip install pyarrow', or give a name that ends with .csv"
-            self.fail(f"{path}: writing Parquet needs pyarrow: {cure}", param, ctx)
-        return path
+            return f"writing Parquet needs pyarrow: {cure}"
+        return problem
 
 
-OUT_FILE = OutputPath(dir_okay=False)
+PATH, FILE = NamedPath(), NamedPath(dir_okay=False)
+INPUT, INPUT_FILE = InputPath(), InputPath(dir_okay=False)
+FOLDER, OUT_FILE = NamedPath(file_okay=False), OutputPath(dir_okay=False)
 CSV_FILE, TABLE_FILE = TablePath(), TablePath(".parquet", ".pq")
 OUT_FOLDER = OutputPath(makes_folders=True, file_okay=False)
 
