@@ -91,7 +91,6 @@ class LazyGroup(click.Group):
     """A click group that imports its subcommands when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the subcommands."""
         return [*COMMANDS, *sorted(plugged_commands())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -146,16 +145,12 @@ with_shared_options(mvemo)
 
 def run(command: Callable[..., Any], name: str) -> None:
     """Run a click command as a program: errors become one line and an exit code."""
-    with guarded_streams(), interrupting_signals() as signals:
-        _run(command, name, signals)
-
-
-def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
     shared = Verbosity()
-    with running(shared):
-        status = _status_of(command, name, signals, shared)
-        log_end(status)
-    sys.exit(status)
+    with guarded_streams(), interrupting_signals() as signals:
+        with running(shared):
+            status = _status_of(command, name, signals, shared)
+            log_end(status)
+        sys.exit(status)
 
 
 def _status_of(

@@ -15,9 +15,8 @@ from mvemo.extract.nets import NETS, build_net
 from mvemo.extract.nets.parts.encoder_names import EncoderName, of_encoder, parse_entry
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings, ViewSettings
 from mvemo.fuse.final.model import FinalModel, load_model
-from mvemo.manifests.array_files import NpzFile
+from mvemo.manifests import array_files, files
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.files import replacing
 from mvemo.pipeline.console.messages import tell, tell_note
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
                 continue
             target = folder / _file(spec)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target) as temp, temp.open("wb") as file:
+            with files.replacing(target) as temp, temp.open("wb") as file:
                 arrays: Any = {name: value.numpy() for name, value in result[0].items()}
                 np.savez(file, **arrays)
             written.append(_file(spec))
@@ -153,7 +152,7 @@ def _trained_net(spec: FeatureSpec, name: str, n_outputs: int, folder: Path) -> 
             f"{folder}: the trained net {_file(spec)} is missing: create the model again with "
             "'mvemo fuse FEATURES --final --work WORK', where WORK is the folder of 'mvemo extract'"
         )
-    with NpzFile(path) as file:
+    with array_files.NpzFile(path) as file:
         state = {key: torch.from_numpy(value) for key, value in file.items()}
     net = _restored(spec, name, state, n_outputs)
     if net is None:

@@ -19,8 +19,7 @@ from mvemo.pipeline.errors import WrongType
 if TYPE_CHECKING:
     from mvemo.cache import Cache, ClipTable
     from mvemo.fuse.audit import Findings
-    from mvemo.fuse.final.learning import LearnResult
-    from mvemo.fuse.final.prediction_records import Records
+    from mvemo.fuse.final import learning, prediction_records
     from mvemo.fuse.result_pairs import Difference
     from mvemo.fuse.results import Results
     from mvemo.pipeline.stage_one.summary import ExtractSummary
@@ -356,7 +355,7 @@ def learn(
     *,
     model: str | Path | None = None,
     training: str | Path | None = None,
-) -> LearnResult:
+) -> learning.LearnResult:
     """Make a new model from corrected predictions, as ``mvemo learn`` does.
 
     Parameters
@@ -391,7 +390,7 @@ def predict(
     per_class: bool = False,
     jointly: bool = False,
     relative: bool = False,
-) -> Records:
+) -> prediction_records.Records:
     """Predict the emotion of clips, as ``mvemo predict --json`` does.
 
     Parameters

@@ -1,12 +1,16 @@
 """Stage two as a function: evaluation of a feature cache, report, heads and final model."""
 
+import os
+import re
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from mvemo.cache import Cache, open_cache
 from mvemo.fuse import EvaluationSettings, evaluate, format_table, write_report
@@ -14,19 +18,18 @@ from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.model import FinalModel, save_model
 from mvemo.fuse.report import report_files, score_tables, tables
 from mvemo.fuse.report.figures import write_figures
+from mvemo.fuse.results import Results
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import read_folds
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import replacing_together
 from mvemo.manifests.plugins import used_plugins
+from mvemo.pipeline import model_nets, settings_files
 from mvemo.pipeline.clips.clip_tables import links_of_cache, links_of_folder, prescribed_by
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.mlflow_runs import import_mlflow, log_run
-from mvemo.pipeline.model_nets import copy_nets, trained_specs
-from mvemo.pipeline.models.hub_card import write_hub_card
+from mvemo.pipeline.models.boxed import write_hub_card
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import PROFILES
-from mvemo.pipeline.settings_files import load_fuse_settings
 
 FALLBACK_PROFILE = "paper"
 
@@ -43,7 +46,7 @@ def settings_for(
     with open_cache(features) as cache:
         profile = profile or _profile_of(cache)
         sequences = {spec.name for spec in cache.specs if spec.kind == "sequence"}
-    settings = load_fuse_settings(profile, overrides)
+    settings = settings_files.load_fuse_settings(profile, overrides)
     if any(override.partition("=")[0].strip() == "fuse.lld" for override in overrides):
         return settings
     missing = [name for name in settings.lld if name not in sequences]
@@ -54,7 +57,9 @@ def settings_for(
 
 def settings_of_arrays(profile: str | None, overrides: Sequence[str] = ()) -> EvaluationSettings:
     """Return the settings of stage two for features in memory, which have no descriptors."""
-    return replace(load_fuse_settings(profile or FALLBACK_PROFILE, overrides), lld=())
+    return replace(
+        settings_files.load_fuse_settings(profile or FALLBACK_PROFILE, overrides), lld=()
+    )
 
 
 def _profile_of(cache: Cache) -> str:
@@ -62,8 +67,7 @@ def _profile_of(cache: Cache) -> str:
     for record in (cache.provenance, *cache.provenance.get("history", ())):
         settings = record.get("settings")
         if isinstance(settings, dict) and "profile" in settings:
-            profile = settings["profile"]
-            return profile if profile in PROFILES else FALLBACK_PROFILE
+            return settings["profile"] if settings["profile"] in PROFILES else FALLBACK_PROFILE
     return FALLBACK_PROFILE
 
 
@@ -97,46 +101,12 @@ class FuseRequest:
 
 def run_fuse(request: FuseRequest) -> str:
     """Evaluate all models over the cache, write the report, and return the terminal's text."""
-    features, settings, out, final = request.features, request.settings, request.out, request.final
+    out, final, to = request.out, request.final, None
     if request.mlflow is not None:
-        import_mlflow()
-    with open_cache(features) as cache:
-        _require_protocol(cache, features, request.protocol)
-        if request.fold_file is not None:
-            settings = replace(settings, folds=read_folds(request.fold_file, cache.table))
-        why = _folds_without_seed(cache, settings, request.fold_file)
-        if settings.seed is not None and why:
-            tell_note(f"--seed {settings.seed} does not change the folds: {why}")
-        if final is not None and settings.models is None:
-            # Late fusion is added because it can predict clips that lack a feature.
-            settings = replace(settings, late=True)
-        results = evaluate(cache, settings)
-        origin = {**results.provenance, **provenance(cache=features.name)}
-        origin["stage_one"] = cache.provenance
-        named = [("heads", one.head) for one in settings.estimators]
-        named += [("metrics", name) for name in results.models[0].scores]
-        if used := used_plugins(named):
-            origin["plugins"] = used
-        links = links_of_cache(cache, out)
-        if request.media is not None:
-            links = links_of_folder(results.clip_ids, request.media, out)
-        results = replace(results, media=links, provenance=origin)
-        preferred = None if results.choice is None else results.choice.model
-        if preferred in [one.name for one in settings.estimators] and final is not None:
-            tell_note(
-                f"the recommended model {preferred} is an estimator of scikit-learn, which can "
-                "only be saved as a pickle: the model folder has the best of the other models"
-            )
-        model, why_none = None, None
-        if final is not None:
-            try:
-                with ExitStack() as stack:
-                    dressed = None
-                    if final.dresses is not None:
-                        dressed = stack.enter_context(open_cache(final.dresses))
-                    model = build_model(cache, results, settings, preferred, dressed)
-            except MvemoError as error:
-                why_none = error
+        _import_mlflow()
+    with open_cache(request.features) as cache:
+        results, settings = _evaluated(cache, request)
+        model = None if final is None else _built(cache, results, settings, final)
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]
     if request.save_heads:
         lines.append(f"heads: {out / 'heads.npz'}")
@@ -145,36 +115,76 @@ def run_fuse(request: FuseRequest) -> str:
         with ExitStack() as stack:
             new = stack.enter_context(replacing_together(out, remove=report_files.RUN_FILES))
             write_report(results, new, heads=request.save_heads)
-            if final is not None and model is not None:
-                folder = replacing_together(final.folder)
-                lines += _write_model(model, final, features.parent, stack.enter_context(folder))
+            if final is not None and isinstance(model, FinalModel):
+                to = final.folder
+                folder = stack.enter_context(replacing_together(to))
+                lines += _write_model(model, final, request.features.parent, folder)
     except MvemoError:
         # The table of scores is printed, so that it is not lost if the files cannot be written.
         click.echo(lines[0])
         raise
     if request.figures is not None:
-        lines.append(
-            f"figures: {len(write_figures(results, request.figures))} files in {request.figures}"
-        )
+        n_files = len(write_figures(results, request.figures))
+        lines.append(f"figures: {n_files} files in {request.figures}")
     if request.mlflow is not None:
-        run = log_run(results, settings.record(), out, request.mlflow)
+        run = _log_run(results, settings.record(), out, request.mlflow)
         lines.append(f"run of MLflow: {run} in {request.mlflow}")
     tables.write_paper(score_tables.results_tables(results), *request.paper)
-    tell_stale_model(out, None if final is None or model is None else final.folder)
-    if why_none is not None:
+    tell_stale_model(out, to)
+    if isinstance(model, MvemoError):
         # The report was written, although no model could be built.
         click.echo("\n".join(lines))
-        raise why_none
+        raise model
     return "\n".join(lines)
 
 
-def _require_protocol(cache: Cache, features: Path, protocol: str | None) -> None:
-    """Raise `BadOption` if no feature was extracted with the requested protocol."""
+def _evaluated(cache: Cache, request: FuseRequest) -> tuple[Results, EvaluationSettings]:
+    """Return the results of all models, with their origin and links, and the settings used."""
+    settings, features, out = request.settings, request.features, request.out
     protocols = sorted({spec.protocol for spec in cache.specs if spec.kind == "vector"})
-    if protocol is not None and protocols and protocol not in protocols:
+    if request.protocol is not None and protocols and request.protocol not in protocols:
         raise BadOption(
-            f"{features}: expected features of protocol {protocol}, got {', '.join(protocols)}"
+            f"{features}: expected features of protocol {request.protocol}, got "
+            f"{', '.join(protocols)}"
         )
+    if request.fold_file is not None:
+        settings = replace(settings, folds=read_folds(request.fold_file, cache.table))
+    why = _folds_without_seed(cache, settings, request.fold_file)
+    if settings.seed is not None and why:
+        tell_note(f"--seed {settings.seed} does not change the folds: {why}")
+    if request.final is not None and settings.models is None:
+        # Late fusion is added because it can predict clips that lack a feature.
+        settings = replace(settings, late=True)
+    results = evaluate(cache, settings)
+    named = [("heads", one.head) for one in settings.estimators]
+    used = used_plugins(named + [("metrics", name) for name in results.models[0].scores])
+    origin = {
+        **results.provenance,
+        **provenance(cache=features.name),
+        "stage_one": cache.provenance,
+    }
+    origin |= {"plugins": used} if used else {}
+    links = links_of_cache(cache, out)
+    if request.media is not None:
+        links = links_of_folder(results.clip_ids, request.media, out)
+    return replace(results, media=links, provenance=origin), settings
+
+
+def _built(
+    cache: Cache, results: Results, settings: EvaluationSettings, final: FinalSettings
+) -> FinalModel | MvemoError:
+    """Return the model for new clips, or why none could be built."""
+    preferred = None if results.choice is None else results.choice.model
+    if preferred in [one.name for one in settings.estimators]:
+        tell_note(
+            f"the recommended model {preferred} is an estimator of scikit-learn, which can "
+            "only be saved as a pickle: the model folder has the best of the other models"
+        )
+    try:
+        with nullcontext() if final.dresses is None else open_cache(final.dresses) as dressed:
+            return build_model(cache, results, settings, preferred, dressed)
+    except MvemoError as error:
+        return error
 
 
 def tell_stale_model(out: Path, written: Path | None = None) -> None:
@@ -203,9 +213,9 @@ def _write_model(model: FinalModel, final: FinalSettings, source: Path, folder: 
     """Write the model's files into a folder, and return lines for the terminal."""
     files: tuple[str, ...] = ()
     lines = [f"model: {final.folder}"]
-    if trained_specs(model):
+    if model_nets.trained_specs(model):
         work = source if final.work is None else final.work
-        files, absent = copy_nets(model, work, folder)
+        files, absent = model_nets.copy_nets(model, work, folder)
         if absent:
             lines.append(
                 f"note: 'mvemo predict' will need the trained nets {', '.join(absent)}, which are "
@@ -236,3 +246,39 @@ def _promise(model: FinalModel) -> list[str]:
         f"it predicts with {best.name} ({score}): {nested['model']} needs features that 'mvemo "
         "predict' cannot compute for new clips"
     ]
+
+
+def _log_run(results: Results, settings: Mapping[str, Any], out: Path, tracking: str) -> str:
+    """Log a run to a tracking store, a folder or a URI of MLflow; return the id of the run."""
+    mlflow = _import_mlflow()
+    if "://" not in tracking:
+        # MLflow asks those who keep runs in a folder to say so.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        tracking = Path(tracking).resolve().as_uri()
+    metrics = {}
+    for model in results.models:
+        scores = {**model.scores, results.task.primary_metric: results.primary_mean(model)}
+        for name, value in scores.items():
+            if np.isfinite(value):
+                metrics[re.sub(r"[^\w\-. /:]", "-", f"{model.name}/{name}")] = float(value)
+    try:
+        mlflow.set_tracking_uri(tracking)
+        mlflow.set_experiment(results.name)
+        with mlflow.start_run(run_name=out.name) as run:
+            # MLflow takes no longer values.
+            mlflow.log_params(
+                {key: str(value)[:500] for key, value in settings_files.dotted(settings)}
+            )
+            mlflow.log_metrics(metrics)
+            for file in ("report.html", "metrics.json", "predictions.csv"):
+                mlflow.log_artifact(str(out / file))
+    except Exception as error:
+        raise BadOption(f"--mlflow {tracking}: {' '.join(str(error).split())[:300]}") from error
+    return str(run.info.run_id)
+
+
+def _import_mlflow() -> Any:
+    try:
+        return import_module("mlflow")
+    except ImportError as error:
+        raise BadOption("--mlflow: needs the package mlflow: pip install mlflow") from error

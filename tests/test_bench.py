@@ -24,13 +24,6 @@ def figures(monkeypatch):
     sys.modules.pop("figures")
 
 
-@pytest.mark.parametrize("path", BENCHES, ids=lambda path: path.stem)
-def test_every_bench_has_the_options_of_all_and_gives_rows(path):
-    source = path.read_text(encoding="utf-8")
-    assert "bench_parser(__doc__)" in source
-    assert "finish(" in source
-
-
 def test_the_table_and_what_is_kept(figures, tmp_path, capsys):
     rows = [
         figures.Row("read", 120.0, "ms", "np.load", 100.0, 1.2, "<= 1.5"),

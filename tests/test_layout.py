@@ -100,7 +100,7 @@ FLOORS = {
         "console work_folder",
         "settings",
         "settings_files starting_weights",
-        "clips mlflow_runs",
+        "clips",
         "model_nets stage_one",
         "models",
         "prediction stage_two",

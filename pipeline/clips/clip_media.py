@@ -10,8 +10,7 @@ from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.media.request import FrameSampling, MediaProblem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
 from mvemo.extract.settings import NetSettings, ViewSettings
-from mvemo.extract.store.decoded import DecodedStore, DescribedStore, decode_many, describe_many
-from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
+from mvemo.extract.store import decoded, folders
 from mvemo.extract.training.data import RawBatches
 from mvemo.manifests import Manifest
 from mvemo.manifests.array_types import F32, Bools
@@ -27,7 +26,7 @@ Reasons = tuple[tuple[str, str, str], ...]  # (clip id, stage or modality, reaso
 
 def media_request(
     plans: Sequence[NetSettings], descriptors: Sequence[str], settings: DescriptorSettings
-) -> tuple[DecodeRequest, list[str]]:
+) -> tuple[folders.DecodeRequest, list[str]]:
     """Return the request for all nets, views and descriptors, and the names of the descriptors."""
     rates, pictures, names = set(), set(), dict.fromkeys(descriptors)
     for plan in plans:
@@ -41,7 +40,7 @@ def media_request(
     if names:
         rates.add(settings.sr)
     by_name = sorted(pictures, key=lambda sampling: sampling.name)
-    return DecodeRequest(tuple(sorted(rates)), tuple(by_name), settings.level), list(names)
+    return folders.DecodeRequest(tuple(sorted(rates)), tuple(by_name), settings.level), list(names)
 
 
 def _sampling(net_input: VideoInput, view: ViewSettings) -> FrameSampling:
@@ -49,9 +48,9 @@ def _sampling(net_input: VideoInput, view: ViewSettings) -> FrameSampling:
     return FrameSampling(net_input.n_frames, net_input.size, view.views, view.layout, view.rate)
 
 
-def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
+def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[folders.DecodeJob]:
     return [
-        DecodeJob(
+        folders.DecodeJob(
             clip_id=clip.clip_id,
             path=manifest.media_path(clip),
             content=digests.content[clip.clip_id],
@@ -84,12 +83,12 @@ class ClipMedia:
         self._is_part = numbers is not None
         # Clip id for each row of the whole manifest; batches are read by these rows.
         rows = range(len(manifest)) if numbers is None else numbers
-        self.clip_of: dict[int, str] = dict(zip(rows, manifest.clip_ids, strict=True))
+        self.clip_of = dict(zip(rows, manifest.clip_ids, strict=True))
         self._decoding = settings.extract.decoding
         self._fail_fast = settings.extract.fail_fast
         self._rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
         request, names = media_request(plans, descriptors, settings.descriptors)
-        self.modalities: tuple[str, ...] = request.modalities
+        self.modalities = request.modalities
         # For each kind of input, a mask of the clips that have it, bool (clips,).
         self._usable = {
             kind: np.full(len(manifest), kind in self.modalities)
@@ -99,9 +98,12 @@ class ClipMedia:
         self._problems: dict[str, dict[str, MediaProblem]] = {kind: {} for kind in self.modalities}
         # Reason why the descriptors of a clip failed, by clip id.
         self._undescribed: dict[str, str] = {}
-        self._store = DecodedStore(work / "decoded", request)
-        self._sequences = DescribedStore(self._store, settings.descriptors, names)
-        digests = self._digest()
+        self._store = decoded.DecodedStore(work / "decoded", request)
+        self._sequences = decoded.DescribedStore(self._store, settings.descriptors, names)
+        digests = digest_media(manifest)
+        for clip_id, reason in digests.unreadable.items():
+            problem = MediaProblem(reason, passing=True)
+            self._add_problems(clip_id, dict.fromkeys(self.modalities, problem))
         # Digests of the files' bytes by clip id; empty for unreadable files.
         self.digests: Mapping[str, str] = digests.content
         self._decode(digests)
@@ -110,12 +112,9 @@ class ClipMedia:
             raise BadOption(f"no clip could be decoded; the first, {first}: {self.reason(first)}")
         if names:
             self._describe()
-        stages = [f"decode:{kind}" for kind in self.modalities]
-        self.stages: tuple[str, ...] = (*stages, "describe") if names else tuple(stages)
+        self.stages = [f"decode:{kind}" for kind in self.modalities] + ["describe"] * bool(names)
         # `failures` has (clip id, stage, reason), in order of the clips. `missing` has (clip id,
         # modality, reason) of clips with only the other modality, which stage two can predict.
-        self.failures: Reasons
-        self.missing: Reasons
         self.failures, self.missing = self._sort_problems()
 
     # --- available inputs
@@ -180,13 +179,6 @@ class ClipMedia:
 
     # --- steps
 
-    def _digest(self) -> MediaDigests:
-        digests = digest_media(self.manifest)
-        for clip_id, reason in digests.unreadable.items():
-            problem = MediaProblem(reason, passing=True)
-            self._add_problems(clip_id, dict.fromkeys(self.modalities, problem))
-        return digests
-
     def _decode(self, digests: MediaDigests) -> None:
         jobs = decode_jobs(self.manifest, digests)
         notes = defaultdict[str, list[int]](list)
@@ -194,14 +186,16 @@ class ClipMedia:
 
             def on_clip(clip_id: str, found: Mapping[str, MediaProblem]) -> None:
                 problems = dict(found)
-                if note := problems.pop(NOTE, None):
+                if note := problems.pop(folders.NOTE, None):
                     notes[note.reason].append(self._rows[clip_id])
                 self._add_problems(clip_id, problems)
                 failed = [f"{k}: {p.reason}" for k, p in problems.items() if not p.missing]
                 bar.step(failed=int(bool(failed)))
                 self._end_at_failure(clip_id, "; ".join(failed))
 
-            decode_many(self._store, jobs, self._decoding, on_clip=on_clip, on_kept=bar.keep)
+            decoded.decode_many(
+                self._store, jobs, self._decoding, on_clip=on_clip, on_kept=bar.keep
+            )
         for note, rows in notes.items():
             others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
             tell_note(f"{self.manifest.clips[min(rows)].path}{others}: {note}")
@@ -220,7 +214,7 @@ class ClipMedia:
                 bar.step(failed=int(bool(reason)))
                 self._end_at_failure(clip_id, reason)
 
-            describe_many(
+            decoded.describe_many(
                 self._sequences, clip_ids, self._decoding, on_clip=on_clip, on_kept=bar.keep
             )
 

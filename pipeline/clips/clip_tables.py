@@ -1,7 +1,5 @@
 """Clip tables of caches, with the clips' folds or split, and links to the media files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -138,15 +136,12 @@ def manifest_of(facts: Mapping[str, Any]) -> manifests.Manifest | None:
 def links_of_manifest(manifest: manifests.Manifest, out: Path) -> dict[str, str]:
     """Return, by clip id, links from a page in the folder `out` to the media files that exist."""
     links = {}
-    for clip in (clip for clip in manifest.clips if clip.path):
+    for clip in manifest.clips:
         path = manifest.media_path(clip)
-        if not path.is_file():
-            continue
-        link = _link(path, out)
-        if clip.start or clip.duration is not None:
-            link += f"#t={clip.start:g}"
-            link += "" if clip.duration is None else f",{clip.start + clip.duration:g}"
-        links[clip.clip_id] = link
+        if clip.path and path.is_file():
+            end = "" if clip.duration is None else f",{clip.start + clip.duration:g}"
+            part = f"#t={clip.start:g}{end}" if clip.start or end else ""
+            links[clip.clip_id] = _link(path, out) + part
     return links
 
 
@@ -184,11 +179,12 @@ def paths_of_cache(cache: Cache) -> dict[str, str]:
 
     A segment is named as in predictions, such as ``song.mp3@30``.
     """
-    manifest, paths = _manifest_of_cache(cache), {}
-    for clip in () if manifest is None else manifest.clips:
-        if manifest is not None and clip.path:
-            part = f"@{clip.start:g}" if clip.start or clip.duration is not None else ""
-            paths[clip.clip_id] = f"{manifest.media_path(clip)}{part}"
+    if (manifest := _manifest_of_cache(cache)) is None:
+        return {}
+    paths = {}
+    for clip in filter(lambda clip: clip.path, manifest.clips):
+        part = f"@{clip.start:g}" if clip.start or clip.duration is not None else ""
+        paths[clip.clip_id] = f"{manifest.media_path(clip)}{part}"
     return paths
 
 

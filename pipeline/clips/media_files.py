@@ -80,7 +80,6 @@ class MediaDigests:
 
 
 def digest_files(paths: Iterable[Path]) -> dict[Path, Content]:
-    """Digest the content of each file once."""
     files = list(dict.fromkeys(paths))
     with Progress("digest media", len(files), "file") as bar:
         found = contents_of(files, lambda failed: bar.step(failed=int(failed)))

@@ -9,16 +9,14 @@ import click
 from click import argument, option
 
 from mvemo import cache as caches
-from mvemo.cache import maintenance
-from mvemo.cache.import_arrays import FileRows, TableColumns, split_source
-from mvemo.manifests import ManifestOptions, read_manifest
+from mvemo.cache import import_arrays, maintenance
+from mvemo.manifests import ManifestOptions, read_manifest, tables, text_table
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import dump_json
-from mvemo.manifests.tables import match_ids
-from mvemo.manifests.text_table import listed
+from mvemo.pipeline.commands import cache_text
 from mvemo.pipeline.commands import options as common
-from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
-from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.commands.options import typed_option
+from mvemo.pipeline.console.messages import tell_note, tell_notes
 from mvemo.pipeline.provenance import provenance as facts_of
 
 _features = argument("features", type=common.PATH)
@@ -48,20 +46,20 @@ def info(features: Path, provenance: bool, failures: bool) -> None:
       mvemo cache info work/features.h5
     """
     with caches.open_cache(features) as cache:
-        click.echo("\n".join(cache_lines(cache)))
+        click.echo("\n".join(cache_text.cache_lines(cache)))
         if failures:
-            click.echo("\n".join(failure_table(cache)))
+            click.echo("\n".join(cache_text.failure_table(cache)))
         if provenance:
             click.echo(dump_json(cache.provenance), nl=False)
 
 
 @cache.command()
 @_features
-@option(
+@typed_option(
     "--time-limit",
-    type=click.FloatRange(min=0, min_open=True),
+    click.FloatRange(min=0, min_open=True),
+    "Check in a separate process with this time limit, for files of unknown origin.",
     metavar="SECONDS",
-    help="Check in a separate process with this time limit, for files of unknown origin.",
 )
 def verify(features: Path, time_limit: float | None) -> None:
     """Check every value of FEATURES; print one line per problem. Exit code 1 if there are any.
@@ -100,7 +98,7 @@ def repair(features: Path) -> None:
 
 @cache.command()
 @argument("features", nargs=-1, required=True, type=common.PATH)
-@option("--out", type=common.OUT_FILE, required=True, help="File to write.")
+@typed_option("--out", common.OUT_FILE, "File to write.", required=True)
 @common.force_option
 def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     """Merge several caches FEATURES, made from the same manifest, into one cache.
@@ -119,7 +117,7 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
         refuse_unfinished(path)
     maintenance.merge_caches(features, out)
     with caches.open_cache(out) as merged:
-        click.echo("\n".join(cache_lines(merged)))
+        click.echo("\n".join(cache_text.cache_lines(merged)))
 
 
 @cache.command()
@@ -131,12 +129,9 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     required=True,
     help="Name of the feature. May be given several times.",
 )
-@option("--fold", type=click.IntRange(min=0), help="Fold of the net, for crossfitted features.")
-@option(
-    "--out",
-    type=common.OUT_FILE,
-    required=True,
-    help="File to write: .npz, .csv, .parquet or .h5.",
+@typed_option("--fold", click.IntRange(min=0), "Fold of the net, for crossfitted features.")
+@typed_option(
+    "--out", common.OUT_FILE, "File to write: .npz, .csv, .parquet or .h5.", required=True
 )
 @common.force_option
 def export(
@@ -183,7 +178,7 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
 
 @cache.command()
 @_features
-@option("--manifest", type=common.PATH, help="Remove clips that this manifest does not list.")
+@typed_option("--manifest", common.PATH, "Remove clips that this manifest does not list.")
 @common.flag(
     "--unused",
     "Remove features that the last extraction's settings do not name; imported features stay.",
@@ -262,25 +257,24 @@ def diff(first: Path, second: Path) -> None:
       mvemo cache diff laptop.h5 server.h5
     """
     differences = caches.diff_caches(first, second)
+    click.echo("\n".join(differences) or "both have the same clips and features")
     if differences:
-        click.echo("\n".join(differences))
         raise click.exceptions.Exit(1)
-    click.echo("both have the same clips and features")
 
 
 @cache.command(name="import")
 @_features
 @argument("files", nargs=-1, required=True, metavar="FILE...")
-@option("--manifest", type=common.PATH, help="Manifest of the clips; optional if FEATURES exists.")
+@typed_option("--manifest", common.PATH, "Manifest of the clips; optional if FEATURES exists.")
 @option("--feature", "name", help="Name of the feature, such as vggish.  [required]")
 @common.old_spelling("--name", "old_name")
 @option("--modality", required=True, help="audio, video, or another modality such as lyrics.")
 @option("--dataset", help="Array in an .npz or HDF5 FILE (or write FILE:NAME).")
-@option(
+@typed_option(
     "--rows",
-    type=common.PATH,
+    common.PATH,
+    "CSV with the clip ids of a FILE's rows, in order. May be given once for each FILE.",
     multiple=True,
-    help="CSV with the clip ids of a FILE's rows, in order. May be given once for each FILE.",
 )
 @option(
     "--id-column",
@@ -320,15 +314,17 @@ def import_(
         caches.check_modality(modality)
     except ValueError as error:
         raise BadOption(f"--modality: {error}") from None
-    sources = [split_source(file)[0] for file in files] + list(options["rows"])
+    sources = [import_arrays.split_source(file)[0] for file in files] + list(options["rows"])
     facts: dict[str, Any] = {"imported": name, "files": [path.name for path in sources]}
-    table, known = None, _table_of(features)
+    table = known = None
+    if features.exists():
+        with caches.open_cache(features) as cache:
+            known = cache.table
     names = {} if known is None else {clip: clip for clip in known.clip_ids}
     if options["manifest"] is not None:
         clips = read_manifest(options["manifest"], task=options["task"], media=False)
         evaluation = imported_clips(clips)
-        for note in (*clips.notes, *(() if features.exists() else evaluation.notes)):
-            tell_note(note)
+        tell_notes([*clips.notes, *(() if features.exists() else evaluation.notes)])
         table = evaluation.table
         # Clips may be named by their paths or their ids.
         names = {clip.path: clip.clip_id for clip in clips.clips}
@@ -339,7 +335,7 @@ def import_(
         )
     arrays = _read_arrays(files, options, names, known)
     values, ids = caches.join_arrays(arrays, options["rows"], id_column=options["id_column"])
-    clip_ids, how = (None, "") if ids is None else match_ids(ids, names)
+    clip_ids, how = (None, "") if ids is None else tables.match_ids(ids, names)
     imported = caches.import_feature(
         features,
         name,
@@ -359,7 +355,7 @@ def import_(
     if arrays[0].left_out:
         tell_note(
             f"{arrays[0].path}: left out, because they state labels, folds or groups: "
-            f"{listed(arrays[0].left_out)}; to import one, name it in --columns"
+            f"{text_table.listed(arrays[0].left_out)}; to import one, name it in --columns"
         )
     _tell_imported(features, name, imported)
 
@@ -373,7 +369,9 @@ def _tell_imported(features: Path, name: str, imported: caches.Imported) -> None
         )
     line = f"{name}: {imported.present} of {imported.clips} clips, {imported.spec.dim} numbers each"
     if imported.absent:
-        line += f"; no row for {len(imported.absent)} clips, {listed(imported.absent, 3)}"
+        line += (
+            f"; no row for {len(imported.absent)} clips, {text_table.listed(imported.absent, 3)}"
+        )
     if imported.incomplete:
         line += f"; {imported.incomplete} rows with missing numbers were left out"
     if imported.skipped:
@@ -386,12 +384,12 @@ def _read_arrays(
     options: dict[str, Any],
     names: dict[str, str],
     table: caches.ClipTable | None,
-) -> list[FileRows]:
+) -> list[import_arrays.FileRows]:
     """Return the files' arrays; with --rows, --id-column is a column of the --rows table."""
     numbers, skipped = (
         common.comma_separated(options[o] or "") for o in ("numbers", "skip_columns")
     )
-    columns = TableColumns(names, numbers, skipped, options["columns"], table)
+    columns = import_arrays.TableColumns(names, numbers, skipped, options["columns"], table)
     id_column = None if options["rows"] else options["id_column"]
     return [
         caches.read_array(
@@ -405,7 +403,7 @@ def _read_arrays(
     ]
 
 
-def _columns_read(array: FileRows, how: str) -> str:
+def _columns_read(array: import_arrays.FileRows, how: str) -> str:
     """Return a note that names the columns that were read as clip ids and as numbers."""
     of_ids = "none, matched by order"
     if array.id_name:
@@ -413,11 +411,3 @@ def _columns_read(array: FileRows, how: str) -> str:
     some = array.columns[:2] + (("…", array.columns[-1]) if len(array.columns) > 2 else ())
     numbers = f"; numbers: {' '.join(some) or array.dataset}" if some or array.dataset else ""
     return f"{array.path}: clip ids: {of_ids}{numbers}"
-
-
-def _table_of(features: Path) -> caches.ClipTable | None:
-    """Return the clips of a cache; None if there is no cache."""
-    if not features.exists():
-        return None
-    with caches.open_cache(features) as cache:
-        return cache.table

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 from packaging.requirements import Requirement
 
-from mvemo.pipeline.commands.options import COUNT, FOLDER, flag
+from mvemo.pipeline.commands.options import COUNT, FOLDER, flag, typed_option
 from mvemo.pipeline.console.messages import escaped, unguarded, verbosity
 
 if TYPE_CHECKING:
@@ -305,14 +305,8 @@ def _write_clip(path: Path, seconds: float) -> None:
 
 
 @click.command()
-@click.option("--work", type=FOLDER, default=Path("work"), help="Working folder to check.")
-@click.option(
-    "--clips",
-    "n_clips",
-    type=COUNT,
-    default=100,
-    help="Number of clips to estimate the time for.",
-)
+@typed_option("--work", FOLDER, "Working folder to check.", default=Path("work"))
+@typed_option("--clips n_clips", COUNT, "Number of clips to estimate the time for.", default=100)
 @flag("--no-speed", "Do not measure the speed, the slowest check.")
 def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
     """Check this installation and machine: print each finding with its remedy.

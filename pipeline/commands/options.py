@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,27 +49,24 @@ class NamedPath(click.Path):
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return super().convert(ENTRY.convert(value, param, ctx), param, ctx)
+        path = super().convert(ENTRY.convert(value, param, ctx), param, ctx)
+        if problem := self.problem(path):
+            self.fail(f"{path}: {problem}", param, ctx)
+        return path
+
+    def problem(self, path: Path) -> str:
+        """Return what is wrong with a path, or ''."""
+        return ""
 
 
 class InputPath(NamedPath):
     """Path that must exist, checked before the command imports a slow module."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path: Path = super().convert(value, param, ctx)
+    def problem(self, path: Path) -> str:
         # If an unfinished run left rows of a cache, opening the cache says how to get them.
         if not (path.exists() or path.with_name(f"{path.name}.parts").exists()):
             raise BadOption(f"{path}: no such file")
-        return path
-
-
-# Suffixes of tables that are not CSV.
-_OTHER_TABLES = frozenset(
-    (
-        *(".tsv", ".parquet", ".pq", ".xlsx", ".xlsm", ".xls", ".ods"),
-        *(".json", ".jsonl", ".feather", ".arrow", ".orc", ".h5", ".npz"),
-    )
-)
+        return ""
 
 
 class OutputPath(NamedPath):
@@ -78,32 +76,22 @@ class OutputPath(NamedPath):
         super().__init__(**options)
         self._makes_folders = makes_folders
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
+    def problem(self, path: Path) -> str:
         place = path if path.is_dir() else path.parent
-        while self._makes_folders and not place.exists() and place != place.parent:
-            place = place.parent
-        problem = ""
+        if self._makes_folders:
+            place = next((p for p in (place, *place.parents) if p.exists()), place)
         if not place.exists():
-            problem = f"its folder {place} does not exist: create it first"
-        elif not place.is_dir():
-            problem = f"{place} is a file, not a folder: give another path"
-        elif not os.access(place, os.W_OK | os.X_OK):
-            problem = f"{place} cannot be written: give another path"
-        elif shutil.disk_usage(place).free < LEAST_ROOM:
-            problem = f"no space left on the disk of {place}: free some space"
-        if problem:
-            self.fail(f"{path}: {problem}", param, ctx)
-        return path
+            return f"its folder {place} does not exist: create it first"
+        if not place.is_dir():
+            return f"{place} is a file, not a folder: give another path"
+        if not os.access(place, os.W_OK | os.X_OK):
+            return f"{place} cannot be written: give another path"
+        is_full = shutil.disk_usage(place).free < 64 << 10
+        return f"no space left on the disk of {place}: free some space" if is_full else ""
 
 
-# Minimum free space on the disk of an output, in bytes.
-LEAST_ROOM = 64 << 10
-PATH = NamedPath()
-FILE = NamedPath(dir_okay=False)
-INPUT = InputPath()
-INPUT_FILE = InputPath(dir_okay=False)
-FOLDER = NamedPath(file_okay=False)
+# Suffixes of tables that are not CSV.
+_OTHER_TABLES = ".tsv .parquet .pq .xlsx .xlsm .xls .ods .json .jsonl .feather .arrow .orc .h5 .npz"
 
 
 class TablePath(OutputPath):
@@ -113,19 +101,20 @@ class TablePath(OutputPath):
         super().__init__(dir_okay=False)
         self._suffixes = suffixes
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
-        suffix = path.suffix.lower()
-        if suffix in _OTHER_TABLES - {*self._suffixes}:
+    def problem(self, path: Path) -> str:
+        suffix, problem = path.suffix.lower(), super().problem(path)
+        if not problem and suffix in {*_OTHER_TABLES.split()} - {*self._suffixes}:
             right = " or ".join([".csv", *self._suffixes[:1]])
-            self.fail(f"{path}: expected a name that ends with {right}, got {suffix}", param, ctx)
-        if suffix in self._suffixes and find_spec("pyarrow") is None:
+            return f"expected a name that ends with {right}, got {suffix}"
+        if not problem and suffix in self._suffixes and find_spec("pyarrow") is None:
             cure = "run 'pip install pyarrow', or give a name that ends with .csv"
-            self.fail(f"{path}: writing Parquet needs pyarrow: {cure}", param, ctx)
-        return path
+            return f"writing Parquet needs pyarrow: {cure}"
+        return problem
 
 
-OUT_FILE = OutputPath(dir_okay=False)
+PATH, FILE = NamedPath(), NamedPath(dir_okay=False)
+INPUT, INPUT_FILE = InputPath(), InputPath(dir_okay=False)
+FOLDER, OUT_FILE = NamedPath(file_okay=False), OutputPath(dir_okay=False)
 CSV_FILE, TABLE_FILE = TablePath(), TablePath(".parquet", ".pq")
 OUT_FOLDER = OutputPath(makes_folders=True, file_okay=False)
 
@@ -141,26 +130,22 @@ class FoldsOption(click.ParamType):  # type: ignore[type-arg]
 
     name = "folds"
 
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """Return the metavar for the help."""
-        return "NUMBER|FILE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | Path:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return an int of 2 or more, or the path of an existing file."""
-        if isinstance(value, (int, Path)):
-            return value
         try:
             number = int(value)
-        except ValueError:
-            path = Path(value)
-            if not path.is_file():
+        except (TypeError, ValueError):
+            if not Path(value).is_file():
                 self.fail(f"expected a number of folds or a fold file, got {value!r}", param, ctx)
-            return path
+            return Path(value)
         if number < 2:
             self.fail(f"{number} is too few: cross-validation needs at least 2 folds", param, ctx)
         return number
+
+
+def typed_option(names: str, kind: Any, help_text: str, **more: Any) -> Decorator:
+    """Add an option: its names, the type of its values, and the text of its help."""
+    return option(*names.split(), type=kind, help=help_text, **more)
 
 
 def flag(name: str, help_text: str) -> Decorator:
@@ -181,11 +166,12 @@ def together(decorators: Sequence[Decorator]) -> Decorator:
 
 def folds_option(default: str) -> Decorator:
     """Add ``--folds``: an int, a `Path`, or None."""
-    return option(
+    return typed_option(
         "--folds",
-        type=FoldsOption(),
-        help="Number of folds, or a file from mvemo manifest folds (any CSV with the columns "
+        FoldsOption(),
+        "Number of folds, or a file from mvemo manifest folds (any CSV with the columns "
         f"clip_id and fold).  [default: {default}]",
+        metavar="NUMBER|FILE",
     )
 
 
@@ -210,9 +196,25 @@ def choose_spelling(new: tuple[str, Any], old: tuple[str, Any]) -> Any:
     return old[1]
 
 
-def seed_option(help_text: str) -> Decorator:
-    """Add ``--seed``, None by default."""
-    return option("--seed", type=click.IntRange(min=0), help=help_text)
+def _model_names(context: Any, parameter: Any, text: str | None) -> tuple[str, ...] | None:
+    names = None if text is None else comma_separated(text)
+    if names == ():
+        raise BadOption(f"--models {text!r}: expected at least one name")
+    return names
+
+
+# These options differ in their help only.
+models_option = partial(typed_option, "--models", str, callback=_model_names)
+seed_option = partial(typed_option, "--seed", click.IntRange(min=0))
+
+
+def _shard(context: Any, parameter: Any, text: str | None) -> Any:
+    from mvemo.pipeline.stage_one.division import Shard
+
+    return None if text is None else Shard.parse(text)
+
+
+shard_option = partial(typed_option, "--shard", str, metavar="i/n", callback=_shard)
 
 
 def with_shared_options(command: click.Command) -> click.Command:
@@ -221,56 +223,56 @@ def with_shared_options(command: click.Command) -> click.Command:
         for child in command.commands.values():
             with_shared_options(child)
     if not any(parameter.name == "verbose" for parameter in command.params):
-        texts = {
-            "verbose": "Print more messages, and the traceback of an error.",
-            "quiet": "Print only results and errors.",
-        }
-        attributes: dict[str, Any] = {"is_flag": True, "expose_value": False, "callback": _remember}
-        command.params += [
-            click.Option(
-                ["--plugin", "plugin_files"],
-                type=InputPath(),
-                multiple=True,
-                metavar="FILE.py",
-                is_eager=True,
-                expose_value=False,
-                callback=lambda context, parameter, files: load_files(files),
-                help="Python file with nets, losses or other parts of your own.",
-            ),
-            click.Option(
-                ["--log-format", "in_json"],
-                type=click.Choice(["text", "json"]),
-                expose_value=False,
-                callback=_remember_format,
-                help="Messages on stderr as text, or as one line of JSON each.",
-            ),
-            *(
-                click.Option([f"-{level[0]}", f"--{level}"], help=text, **attributes)
-                for level, text in texts.items()
-            ),
-        ]
+        for add in _shared_options:
+            add(command)
     return command
 
 
-def _remember(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+def _remember(context: click.Context, parameter: click.Parameter, given: Any) -> None:
     state = context.find_root().ensure_object(Verbosity)
-    if given:
+    if parameter.name == "in_json" and given:
+        state.in_json = given == "json"
+    elif given:
         state.level = parameter.name  # type: ignore[assignment]
 
 
-def _remember_format(context: click.Context, parameter: click.Parameter, name: str | None) -> None:
-    if name is not None:
-        context.find_root().ensure_object(Verbosity).in_json = name == "json"
+_state: dict[str, Any] = {"expose_value": False, "callback": _remember}
+_shared_options = (
+    typed_option(
+        "--plugin",
+        INPUT,
+        "Python file with nets, losses or other parts of your own.",
+        multiple=True,
+        metavar="FILE.py",
+        is_eager=True,
+        expose_value=False,
+        callback=lambda context, parameter, files: load_files(files),
+    ),
+    option(
+        "--log-format",
+        "in_json",
+        type=click.Choice(["text", "json"]),
+        help="Messages on stderr as text, or as one line of JSON each.",
+        **_state,
+    ),
+    option(
+        *("-v", "--verbose"),
+        is_flag=True,
+        help="Print more messages, and the traceback of an error.",
+        **_state,
+    ),
+    option(*("-q", "--quiet"), is_flag=True, help="Print only results and errors.", **_state),
+)
 
 
-set_option: Decorator = option(
+set_option = option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
     help="Override a setting; docs/settings.md lists all settings.",
 )
-model_option: Decorator = option(
+model_option = option(
     "--model",
     "model_name",
     metavar="NAME|FOLDER",
@@ -279,13 +281,13 @@ model_option: Decorator = option(
 )
 
 
-backend_options: Decorator = together(
+backend_options = together(
     [
-        option(
+        typed_option(
             "--backend",
-            type=click.Choice(["local", "dask"]),
+            click.Choice(["local", "dask"]),
+            "Where the work is done: on this machine, or by the workers of a Dask scheduler.",
             default="local",
-            help="Where the work is done: on this machine, or by the workers of a Dask scheduler.",
         ),
         option(
             "--scheduler", metavar="ADDRESS", help="Address of the Dask scheduler: tcp://HOST:8786."
@@ -305,33 +307,29 @@ def scheduler_of(options: Mapping[str, Any]) -> str:
     return scheduler or ""
 
 
-def _device(context: click.Context, parameter: click.Parameter, name: str) -> str:
+def _device(context: Any, parameter: Any, name: str) -> str:
     from mvemo.extract.settings import check_device
 
     return check_device(name, "--device")
 
 
-device_option: Decorator = option(
+device_option = option(
     "--device",
     default="auto",
     metavar="auto|cpu|cuda|cuda:N|mps",
     callback=_device,
     help="Device on which the nets run.",
 )
-root_option: Decorator = option(
-    "--root", type=PATH, help="Folder to which the manifest's paths are relative."
-)
-work_option: Decorator = option(
+root_option = typed_option("--root", PATH, "Folder to which the manifest's paths are relative.")
+work_option = typed_option(
     "--work",
-    type=OUT_FOLDER,
+    OUT_FOLDER,
+    "Folder for decoded media and trained nets, kept on this machine.",
     default=Path("work"),
-    help="Folder for decoded media and trained nets, kept on this machine.",
 )
 
 
-def _weights(
-    context: click.Context, parameter: click.Parameter, entries: tuple[str, ...]
-) -> dict[str, Path]:
+def _weights(context: Any, parameter: Any, entries: tuple[str, ...]) -> dict[str, Path]:
     weights = {}
     for entry in entries:
         net, equals, file = entry.partition("=")
@@ -343,14 +341,12 @@ def _weights(
     return weights
 
 
-def weights_option(help_text: str) -> Decorator:
-    """Add ``--weights``: a dict from names of nets to files."""
-    return option("--weights", multiple=True, metavar="NET=FILE", callback=_weights, help=help_text)
+weights_option = partial(
+    typed_option, "--weights", str, multiple=True, metavar="NET=FILE", callback=_weights
+)
 
 
-def _column_names(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
+def _column_names(context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, str]:
     """Parse ``OURS=THEIRS`` into a dict from mvemo's column names to the table's."""
     columns = {}
     for text in values:
@@ -363,7 +359,7 @@ def _column_names(
     return columns
 
 
-column_option: Decorator = option(
+column_option = option(
     "--column",
     "columns",
     multiple=True,
@@ -371,22 +367,22 @@ column_option: Decorator = option(
     metavar="OURS=THEIRS",
     help="Name of a column in the table, such as clip_id=song. May be given several times.",
 )
-task_option: Decorator = option(
+task_option = typed_option(
     "--task",
-    type=click.Choice(["multiclass", "multilabel", "regression"]),
-    help="Task, if the manifest has classes and ratings.  [default: the manifest's]",
+    click.Choice(["multiclass", "multilabel", "regression"]),
+    "Task, if the manifest has classes and ratings.  [default: the manifest's]",
 )
-strict_option: Decorator = flag("--strict", "Exit with code 1 if clips failed.")
+strict_option = flag("--strict", "Exit with code 1 if clips failed.")
 
 
-def _forget(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+def _forget(context: Any, parameter: Any, value: bool) -> None:
     from mvemo.extract.store.contents import forget_contents
 
     if value:
         forget_contents()
 
 
-rehash_option: Decorator = option(
+rehash_option = option(
     "--rehash",
     is_flag=True,
     expose_value=False,
@@ -395,7 +391,7 @@ rehash_option: Decorator = option(
 )
 
 
-def _scale(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+def _scale(context: Any, parameter: Any, value: str | None) -> str:
     from mvemo.manifests.labels import parse_scale
 
     try:
@@ -404,13 +400,13 @@ def _scale(context: click.Context, parameter: click.Parameter, value: str | None
         raise BadOption(f"--{error}") from None
 
 
-scale_option: Decorator = option(
+scale_option = option(
     "--scale",
     callback=_scale,
     metavar="LOW..HIGH",
     help="Rating scale of valence and arousal, such as 1..9.  [default: the manifest's]",
 )
-permute_option: Decorator = flag(
+permute_option = flag(
     "--permute-labels",
     "Shuffle the labels, to check that all scores are at chance.",
 )
@@ -429,22 +425,22 @@ class PermutingCommand(click.Command):
         return super().parse_args(ctx, full)
 
 
-draws_option: Decorator = option(
+draws_option = typed_option(
     "--permute-labels",
-    type=click.IntRange(min=0),
+    click.IntRange(min=0),
+    "Draw the labels at random, to check that all scores are at chance; with a number N from "
+    "20, compare the scores with those of N random draws, and print a p-value.",
     default=0,
     show_default=False,
     metavar="[N]",
-    help="Draw the labels at random, to check that all scores are at chance; with a number N from "
-    "20, compare the scores with those of N random draws, and print a p-value.",
 )
 
 
 # Output files of `mvemo.fuse.report.tables.write_paper`.
-paper_options: Decorator = together(
+paper_options = together(
     [
-        option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),
-        option("--markdown", type=OUT_FILE, help="Also write the table as Markdown."),
+        typed_option("--latex", OUT_FILE, "Also write the table for LaTeX (booktabs)."),
+        typed_option("--markdown", OUT_FILE, "Also write the table as Markdown."),
         option(
             "--table-columns",
             metavar="TITLE,...",
@@ -456,15 +452,16 @@ paper_options: Decorator = together(
 )
 
 
-def table_style(options: Mapping[str, Any]) -> TableStyle:
-    """Return the style that `paper_options` state among the options of a command."""
+def paper_of(options: Mapping[str, Any]) -> tuple[Path | None, Path | None, TableStyle]:
+    """Return the files and the style that `paper_options` state among the options of a command."""
     from mvemo.fuse.report.tables import TableStyle
 
     columns, label, caption = (options[f"table_{n}"] for n in ("columns", "label", "caption"))
-    return TableStyle(comma_separated(columns or ""), label, caption)
+    style = TableStyle(comma_separated(columns or ""), label, caption)
+    return options["latex"], options["markdown"], style
 
 
-force_option: Decorator = flag("--force", "Replace an existing file.")
+force_option = flag("--force", "Replace an existing file.")
 
 
 def refuse_replacing(path: Path, force: bool) -> None:

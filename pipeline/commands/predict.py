@@ -12,22 +12,24 @@ from click import argument, option
 
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as common
+from mvemo.pipeline.commands.options import typed_option
 from mvemo.pipeline.console.messages import in_json, log_event, tell
 
 if TYPE_CHECKING:
     from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
     from mvemo.fuse.final.model import FinalModel
+    from mvemo.pipeline.prediction.request import PredictRequest
 
 # Names of `mvemo.pipeline.prediction.annotations.FORMATS`, so that --help need not import it.
 ANNOTATIONS = ("audacity", "elan", "jams", "praat", "srt", "webvtt")
-model_options: common.Decorator = common.together(
+model_options = common.together(
     [
         common.model_option,
-        option(
+        typed_option(
             "--modality",
-            type=click.Choice(["audio", "video", "both"]),
+            click.Choice(["audio", "video", "both"]),
+            "Read only sound, only pictures, or both.",
             default="both",
-            help="Read only sound, only pictures, or both.",
         ),
         common.weights_option(
             "Use these instead of a net's downloaded weights; for an encoder its folder, file or "
@@ -48,24 +50,20 @@ model_options: common.Decorator = common.together(
 )
 @common.column_option
 @model_options
-@option(
-    "--csv",
-    "csv_file",
-    type=common.TABLE_FILE,
-    help="Also write the predictions to this file (.csv, .parquet).",
+@typed_option(
+    "--csv csv_file", common.TABLE_FILE, "Also write the predictions to this file (.csv, .parquet)."
 )
 @option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @common.flag("--jsonl", "Print a line of JSON for each clip as soon as it is done.")
-@option(
-    "--cache",
-    "catalogue",
-    type=common.OUT_FILE,
-    help="Keep the clips' features in this file (.h5); the next call reads only new clips.",
+@typed_option(
+    "--cache catalogue",
+    common.OUT_FILE,
+    "Keep the clips' features in this file (.h5); the next call reads only new clips.",
 )
-@option(
+@typed_option(
     "--coverage",
-    type=float,
-    help="Add sets of classes or tags, or intervals, that hold the truth for this share "
+    float,
+    "Add sets of classes or tags, or intervals, that hold the truth for this share "
     "of new clips, such as 0.9.",
 )
 @common.flag("--per-class", "With --coverage: hold the truth for this share of each class or tag.")
@@ -73,12 +71,8 @@ model_options: common.Decorator = common.together(
     "--jointly", "With --coverage: hold all ratings of a clip at once for this share of clips."
 )
 @common.flag("--relative", "Add ranks and scores among the clips of this call (at least 10).")
-@option("--jobs", type=common.COUNT, default=1, help="Number of processes that share the clips.")
-@option(
-    "--shard",
-    metavar="i/n",
-    help="Predict only part i of n of the clips, for n separate jobs.",
-)
+@typed_option("--jobs", common.COUNT, "Number of processes that share the clips.", default=1)
+@common.shard_option("Predict only part i of n of the clips, for n separate jobs.")
 @common.backend_options
 @common.rehash_option
 @common.strict_option
@@ -87,17 +81,15 @@ model_options: common.Decorator = common.together(
     "--timeline",
     "Follow the emotion over time; write a page and a CSV file for each clip.",
 )
-@option(
-    "--window", type=float, help="Length of the windows of --timeline in seconds.  [default: 20]"
-)
-@option("--hop", type=float, help="Seconds from one window to the next.  [default: 5]")
-@option(
+@typed_option("--window", float, "Length of the windows of --timeline in seconds.  [default: 20]")
+@typed_option("--hop", float, "Seconds from one window to the next.  [default: 5]")
+@typed_option(
     "--annotations",
-    type=click.Choice(ANNOTATIONS),
+    click.Choice(ANNOTATIONS),
+    "Also write each timeline as a file of labels for another program.  [repeatable]",
     multiple=True,
-    help="Also write each timeline as a file of labels for another program.  [repeatable]",
 )
-@option("--timeline-to", type=common.OUT_FOLDER, help="Folder for the pages.  [default: timelines]")
+@typed_option("--timeline-to", common.OUT_FOLDER, "Folder for the pages.  [default: timelines]")
 def predict(
     inputs: tuple[str, ...],
     plan: bool,
@@ -132,70 +124,30 @@ def predict(
         from mvemo.fuse.final.model import asked_of
 
         options["coverage"] = asked_of(options["coverage"], **form)
-    if shown["jsonl"] and shown["as_json"]:
-        raise BadOption("--json, --jsonl: expected one of them, got both")
     for name, value in {**windows, "timeline-to": timeline_to}.items():
         if value is not None and not timeline:
             text = " ".join(value) if isinstance(value, tuple) else value
             raise BadOption(f"--{name} {text} needs a timeline: add --timeline")
-    if timeline and options["coverage"] is not None:
-        raise BadOption("--coverage holds for whole clips: leave out --coverage or --timeline")
-    if timeline and shown["relative"]:
-        raise BadOption("--relative compares whole clips: leave out --relative or --timeline")
-    if timeline and options["catalogue"] is not None:
-        raise BadOption("--cache does not keep windows: leave out --cache or --timeline")
-
     options["scheduler"] = common.scheduler_of(options)
     del options["backend"]
-    unspread = {"shard": None, "jobs": 1, "scheduler": ""}
-    spread = [f"--{n} {options[n]}" for n, default in unspread.items() if options[n] != default]
-    # A shard would drop the clips of the others from the cache.
-    kept = options["shard"] is not None and options["catalogue"] is not None
-    if spread and (timeline or plan or kept):
-        other = "--timeline" if timeline else "--plan" if plan else "--cache"
-        raise BadOption(f"{spread[0]} cannot be combined with {other}: leave out one of them")
-    if options["jobs"] > 1 and options["scheduler"]:
-        raise BadOption(f"{spread[-2]}: the scheduler has its own processes: leave out --jobs")
-    if options["shard"] is not None:
-        from mvemo.pipeline.stage_one.division import Shard
-
-        options["shard"] = Shard.parse(options["shard"])
+    _refuse_conflicts(options, shown, timeline=timeline, plan=plan)
 
     from mvemo.pipeline.prediction import request
 
     asked = request.PredictRequest(inputs, **options)
     if asked.features is not None:
-        if len(inputs) > 1 or timeline or spread or asked.catalogue is not None or asked.columns:
+        is_spread = asked.shard or asked.jobs > 1 or asked.scheduler
+        if len(inputs) > 1 or timeline or is_spread or asked.catalogue or asked.columns:
             raise BadOption(
                 f"{asked.features}: a feature file cannot be combined with other inputs, "
                 "--timeline, --cache or --column"
             )
         common.INPUT.convert(asked.features, None, None)
-    elif plan or timeline:
-        from mvemo.pipeline.prediction.new_clips import clips_and_settings
-
-        clips, folder, settings = clips_and_settings(asked)
-        is_read = any(not clip.problem for clip in clips)
-        if plan and not is_read:
-            # Without clips to time, neither torch nor nets are needed.
-            click.echo(f"clips: {len(clips)}, {len(clips)} of them cannot be read")
-            return 0
-        if plan:
-            from mvemo.pipeline.prediction.run import plan_text
-
-            click.echo(plan_text(clips, folder, settings))
-            return 0
-        if not is_read:
-            from mvemo.pipeline.prediction.predictions import unpredicted
-
-            model, found = request.unreadable(folder, clips, settings)
-            unread = ((model, *unpredicted(p.path, p.error)) for p in found)
-            return _show_timelines(unread, shown)
-        from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
-
-        to = timeline_to or common.OUT_FOLDER.convert("timelines", None, None)
-        given = TimelineSettings(**{k: v for k, v in windows.items() if v is not None})
-        return _show_timelines(write_timelines(folder, clips, settings, given, to), shown)
+    elif plan:
+        click.echo(_plan(asked))
+        return 0
+    elif timeline:
+        return _show_timelines(_timelines(asked, windows, timeline_to), shown)
     on_clip = _log_clip if in_json() else None
     if shown["jsonl"] and not shown["relative"]:
         on_clip = _echo_line
@@ -204,8 +156,64 @@ def predict(
     return _show(model, found, shown, facts=asked.catalogue is not None)
 
 
+def _refuse_conflicts(
+    options: Mapping[str, Any], shown: Mapping[str, Any], *, timeline: bool, plan: bool
+) -> None:
+    """Raise `BadOption` for options that cannot be combined."""
+    unspread = {"shard": None, "jobs": 1, "scheduler": ""}
+    spread = [f"--{n} {options[n]}" for n, default in unspread.items() if options[n] != default]
+    whole = {
+        "coverage": (options["coverage"], "holds for whole clips"),
+        "relative": (shown["relative"] or None, "compares whole clips"),
+        "cache": (options["catalogue"], "does not keep windows"),
+    }
+    if shown["jsonl"] and shown["as_json"]:
+        raise BadOption("--json, --jsonl: expected one of them, got both")
+    for name, (value, why) in whole.items():
+        if timeline and value is not None:
+            raise BadOption(f"--{name} {why}: leave out --{name} or --timeline")
+    # A shard would drop the clips of the others from the cache.
+    kept = options["shard"] is not None and options["catalogue"] is not None
+    if spread and (timeline or plan or kept):
+        other = "--timeline" if timeline else "--plan" if plan else "--cache"
+        raise BadOption(f"{spread[0]} cannot be combined with {other}: leave out one of them")
+    if options["jobs"] > 1 and options["scheduler"]:
+        raise BadOption(f"{spread[-2]}: the scheduler has its own processes: leave out --jobs")
+
+
+def _plan(asked: PredictRequest) -> str:
+    from mvemo.pipeline.prediction.new_clips import clips_and_settings
+
+    clips, folder, settings = clips_and_settings(asked)
+    if all(clip.problem for clip in clips):
+        # Without clips to time, neither torch nor nets are needed.
+        return f"clips: {len(clips)}, {len(clips)} of them cannot be read"
+    from mvemo.pipeline.prediction.run import plan_text
+
+    return plan_text(clips, folder, settings)
+
+
+def _timelines(
+    asked: PredictRequest, windows: Mapping[str, Any], to: Path | None
+) -> Iterator[tuple[FinalModel, str, list[Record]]]:
+    """Write the timelines, or yield why no clip can be read."""
+    from mvemo.pipeline.prediction.new_clips import clips_and_settings
+
+    clips, folder, settings = clips_and_settings(asked)
+    if all(clip.problem for clip in clips):
+        from mvemo.pipeline.prediction.predictions import unpredicted
+        from mvemo.pipeline.prediction.request import unreadable
+
+        model, found = unreadable(folder, clips, settings)
+        return ((model, *unpredicted(p.path, p.error)) for p in found)
+    from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
+
+    to = to or common.OUT_FOLDER.convert("timelines", None, None)
+    given = TimelineSettings(**{k: v for k, v in windows.items() if v is not None})
+    return write_timelines(folder, clips, settings, given, to)
+
+
 def _echo_line(model: FinalModel, prediction: ClipPrediction) -> None:
-    """Print a prediction as one line of JSON."""
     from mvemo.fuse.final.prediction_records import records
 
     click.echo(json.dumps(records(model, [prediction], facts=True)[0]))
@@ -222,17 +230,16 @@ def _show(
 ) -> int:
     """Print the predictions; `facts` adds the facts that a catalogue stores."""
     from mvemo.fuse.final.prediction_records import record_rows, records
-    from mvemo.pipeline.prediction.judged import judged_in, judged_words
+    from mvemo.pipeline.prediction import judged, relative
     from mvemo.pipeline.prediction.predictions import predictions_table
-    from mvemo.pipeline.prediction.relative import compared
 
-    _, predictions = compared(model, predictions, shown["relative"], "add --relative")
+    _, predictions = relative.compared(model, predictions, shown["relative"], "add --relative")
     # Only relative values need all clips; other lines are printed already.
     for prediction in predictions if shown["jsonl"] and shown["relative"] else ():
         _echo_line(model, prediction)
     found = records(model, predictions, facts)
     if not (shown["as_json"] or shown["jsonl"]):
-        measured = judged_words(judged_in(shown["works"], predictions, model.task))
+        measured = judged.judged_words(judged.judged_in(shown["works"], predictions, model.task))
         click.echo(predictions_table(model, predictions, measured))
     failed = [bool(prediction.error) for prediction in predictions]
     log_event("summary", clips=len(failed), failed=sum(failed), model=model.name)
@@ -283,11 +290,7 @@ def _finish(
 @option("--of", "output", help="Class, tag or target to explain.  [default: predicted]")
 @option("--step", default=1.0, help="Seconds from range to range.")
 @option("--width", default=3.0, help="Length of a time range in seconds.")
-@option(
-    "--to",
-    type=common.OUT_FILE,
-    help="Page to write.  [default: NAME.explained.html]",
-)
+@typed_option("--to", common.OUT_FILE, "Page to write.  [default: NAME.explained.html]")
 def explain(
     file: Path, output: str | None, step: float, width: float, to: Path | None, **options: Any
 ) -> int:

@@ -1,54 +1,60 @@
 """Command ``mvemo report``: a report made from predictions only."""
 
+from __future__ import annotations
+
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click import option
 
+from mvemo import fuse
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import BadFile, BadOption, MissingFile
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.labels import TASKS, Task
 from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.commands import options as common
-from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.commands.options import typed_option
+from mvemo.pipeline.console.messages import tell_notes
 from mvemo.pipeline.provenance import provenance
+
+if TYPE_CHECKING:
+    from mvemo.fuse.results import Results
+    from mvemo.manifests import Manifest
 
 
 @click.command()
-@option(
-    "--predictions",
-    "files",
-    type=common.INPUT,
-    multiple=True,
-    help="Table: clip_id, label, a column of probabilities for each class (or 'predicted', the "
+@typed_option(
+    "--predictions files",
+    common.INPUT,
+    "Table: clip_id, label, a column of probabilities for each class (or 'predicted', the "
     "class); optional group, fold, model. May be given several times.",
+    multiple=True,
 )
-@option(
-    "--methods",
-    "run",
-    type=common.INPUT,
-    help="Instead of a report, print a methods paragraph and a checklist on this run's folder.",
+@typed_option(
+    "--methods run",
+    common.INPUT,
+    "Instead of a report, print a methods paragraph and a checklist on this run's folder.",
 )
 @common.column_option
-@option(
+@typed_option(
     "--task",
-    type=click.Choice(TASKS),
-    help="Tags: labels separated by ';', a column of scores for each tag. Ratings: label_NAME and "
+    click.Choice(TASKS),
+    "Tags: labels separated by ';', a column of scores for each tag. Ratings: label_NAME and "
     "NAME.  [default: the manifest's, otherwise multiclass]",
 )
-@option(
+@typed_option(
     "--manifest",
-    type=common.INPUT_FILE,
-    help="Manifest with labels and groups of the clips; the files then need no label.",
+    common.INPUT_FILE,
+    "Manifest with labels and groups of the clips; the files then need no label.",
 )
-@option(
+@typed_option(
     "--out",
-    type=common.OutputPath(makes_folders=True),
-    help="Folder of the report; with --methods the file of the text.  [default: out; with "
+    common.OutputPath(makes_folders=True),
+    "Folder of the report; with --methods the file of the text.  [default: out; with "
     "--methods stdout]",
 )
 @option("--name", help="Name of the data set.  [default: the first file's name]")
@@ -93,34 +99,37 @@ def report(
     out = out or Path("out")
     if out.is_file():
         raise BadOption(f"--out {out}: expected a folder, got a file")
-    from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
+    from mvemo.fuse.report import report_files, score_tables, tables
+    from mvemo.pipeline.stage_two import tell_stale_model
+
+    report_files.require_other_folder(out, files)
+    clips = None if manifest is None else read_manifest(manifest, task=task, media=False)
+    results = _results(files, clips, out, task=task, columns=columns, **options)
+    # The table is printed first, so that an error in writing the report does not lose it.
+    click.echo(fuse.format_table(results))
+    fuse.write_report(results, out)
+    tables.write_paper(score_tables.results_tables(results), *common.paper_of(options))
+    tell_stale_model(out)
+    click.echo(f"\nreport: {out / 'report.html'}")
+
+
+def _results(files: tuple[Path, ...], clips: Manifest | None, out: Path, **options: Any) -> Results:
+    """Score the predictions in files; `clips` have labels, groups and media."""
     from mvemo.fuse.crossval.comparisons import with_uncertainty
-    from mvemo.fuse.report.report_files import require_other_folder
-    from mvemo.fuse.report.score_tables import results_tables
-    from mvemo.fuse.report.tables import write_paper
     from mvemo.fuse.results import with_ceilings
     from mvemo.manifests.annotators import disagreement_of
     from mvemo.pipeline.clips.clip_tables import links_of_manifest
-    from mvemo.pipeline.stage_two import tell_stale_model
 
-    require_other_folder(out, files)
     marks = [_marks_beside(file) for file in files]
     leaky_files = [file.name for file, mark in zip(files, marks, strict=True) if mark.get("leaky")]
     synthetic, permuted = (any(m.get(k) is True for m in marks) for k in ("synthetic", "permuted"))
-    clips = None if manifest is None else read_manifest(manifest, task=task, media=False)
-    predictions = read_predictions(
-        *files,
-        task=task,
-        manifest=clips,
-        columns=columns,
-        from_logits=options["from_logits"],
-    )
-    for note in predictions.notes:
-        tell_note(note)
+    read = {name: options[name] for name in ("task", "columns", "from_logits")}
+    predictions = fuse.read_predictions(*files, manifest=clips, **read)
+    tell_notes(predictions.notes)
     name, scale = files[0].stem, ""
     if clips is not None:
         name, scale, synthetic = clips.name, clips.scale, synthetic or clips.synthetic
-    results = results_of_predictions(
+    results = fuse.results_of_predictions(
         predictions,
         name=options["name"] or name,
         synthetic=options["synthetic"] or synthetic,
@@ -135,14 +144,7 @@ def report(
             row_of = {clip_id: row for row, clip_id in enumerate(clips.clip_ids)}
             rows = [row_of[clip_id] for clip_id in results.clip_ids]
             results = with_ceilings(results, disagreement[rows])
-    results = with_uncertainty(results)
-    # The table is printed first, so that an error in writing the report does not lose it.
-    click.echo(format_table(results))
-    write_report(results, out)
-    paper = options["latex"], options["markdown"], common.table_style(options)
-    write_paper(results_tables(results), *paper)
-    tell_stale_model(out)
-    click.echo(f"\nreport: {out / 'report.html'}")
+    return with_uncertainty(results)
 
 
 def methods_of_run(run: Path, *, json: bool = False) -> str:
@@ -167,6 +169,5 @@ def methods_of_run(run: Path, *, json: bool = False) -> str:
 def _marks_beside(predictions: Path) -> dict[str, Any]:
     """Return the ``metrics.json`` next to predictions that mvemo wrote, or {}."""
     with suppress(BadFile, MissingFile):
-        saved: dict[str, Any] = read_json(predictions.with_name("metrics.json"))
-        return saved
+        return dict(read_json(predictions.with_name("metrics.json")))
     return {}

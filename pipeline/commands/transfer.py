@@ -35,22 +35,20 @@ def transfer(
     from mvemo.cache import open_cache
     from mvemo.fuse.tasks import TASKS
     from mvemo.fuse.transfer import transfer_all
-    from mvemo.manifests.files import dump_json
-    from mvemo.manifests.schemes import find_scheme
-    from mvemo.manifests.text_table import align_columns
+    from mvemo.manifests import files, schemes, text_table
     from mvemo.pipeline.stage_two import settings_for
 
     if len({path.resolve() for path in features}) < max(2, len(features)):
         listing = ", ".join(map(str, features))
         raise BadOption(f"expected two or more different files of features, got {listing}")
-    mapped = scheme if scheme in (None, "quadrants") else find_scheme(scheme).class_of
+    mapped = scheme if scheme in (None, "quadrants") else schemes.find_scheme(scheme).class_of
     # Only vectors are compared, so the descriptors of the profile are left out.
     settings = replace(settings_for(features[0], None, overrides), lld=())
     with ExitStack() as stack:
         caches = [stack.enter_context(open_cache(path)) for path in features]
         found = transfer_all(caches, mapped, settings)
     if json:
-        click.echo(dump_json({"transfers": [asdict(one) for one in found]}))
+        click.echo(files.dump_json({"transfers": [asdict(one) for one in found]}))
         return
     head = "trained on,tested on,score,itself,loss,95 % interval,baseline,shared,clips,metric,also"
     titles = {task.primary_metric: task.primary_title for task in TASKS.values()}
@@ -65,5 +63,4 @@ def transfer(
         )
         last = titles[one.metric], ", ".join(also), ", ".join(one.classes)
         rows.append([one.source, one.target, *scores, *numbers, *last])
-    for line in align_columns(rows, left=(0, 1, 5, 9, 10, 11)):
-        click.echo(line)
+    click.echo("\n".join(text_table.align_columns(rows, left=(0, 1, 5, 9, 10, 11))))

@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -145,6 +145,12 @@ def tell_note(text: str, *, lasting: bool = True) -> None:
         return
     told.add(text)
     tell(text, logging.WARNING)
+
+
+def tell_notes(notes: Iterable[object]) -> None:
+    """Print several notes."""
+    for note in notes:
+        tell_note(str(note))
 
 
 # --- streams

@@ -61,9 +61,7 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int, unit: str = "clip") -> None:
-        self.failures: int = 0
-        self.kept: int = 0
-        self.done: int = 0
+        self.failures = self.kept = self.done = 0
         self._title, self._total, self._unit, self._note = title, total, unit, ""
         # Steps after which there is a pace; the epochs of a net take about the same time.
         self._least = 1e-3 if unit == "net" else 1 - 1e-6

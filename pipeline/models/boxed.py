@@ -3,15 +3,18 @@
 Included models are folders next to this file, in the form that `mvemo fuse --final` writes.
 """
 
+import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mvemo.extract.media.request import IN_WORDS
 from mvemo.fuse.final.model import MODEL, FinalModel, Predictor, load_model
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.errors import BadOption
+from mvemo.manifests.files import write_text
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
 
@@ -23,7 +26,6 @@ OF_SOUND = "songs"
 FOLDER = Path(__file__).parent
 
 WIDTH = 79
-IN_WORDS = {"audio": "sound", "video": "pictures"}
 _TASKS = {"multiclass": "classes", "multilabel": "tags", "regression": "ratings"}
 # Plain words for the main score of each task, by metric.
 _EXPECT = {
@@ -52,7 +54,6 @@ KEYS: dict[str, type] = {
 
 
 def boxed_names() -> list[str]:
-    """Return the names of the included models."""
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{MODEL}"))
 
 
@@ -69,6 +70,11 @@ def companion_of(model: FinalModel) -> FinalModel | None:
 def _ready_model(name: str) -> FinalModel | None:
     """Return an included model, read once and not for each clip, or None."""
     return load_model(FOLDER / name) if name in boxed_names() else None
+
+
+def in_words(modalities: Iterable[str]) -> str:
+    """Return modalities as people call them, such as 'sound and pictures'."""
+    return " and ".join(IN_WORDS[modality] for modality in modalities)
 
 
 def defaults() -> list[str]:
@@ -149,6 +155,8 @@ def card_text(name: str, folder: Path) -> str:
     cost = "" if expected is first.expected else " (includes the cost of choosing it)"
     notes = [*model.facts.get("notes", []), about.get("choices", "")]
     expect = f"{_score(expected)} of {first.name}{cost}"
+    alarms = model.alarm(first).get("false_alarms", {})
+    shares = ", ".join(f"{share:.1%} ({name})" for name, share in alarms.items())
     if first.expected.get("per_group"):
         expect = expected_words(model, first, ends=True)
     sections = [
@@ -160,7 +168,7 @@ def card_text(name: str, folder: Path) -> str:
         *map(_wrap, elsewhere_words(model)),
         _wrap(_coverage(model, first)),
         _outputs(first, _TASKS[model.task]),
-        _wrap(_alarms(model.alarm(first))),
+        _wrap(f"Clips like these that are called unlike them: {shares}." * bool(shares)),
         [
             w
             for kind, told in about.get("unlike", {}).items()
@@ -172,6 +180,32 @@ def card_text(name: str, folder: Path) -> str:
         if sentences:
             sections.append([heading, *(w for s in sentences for w in _wrap(s, "    ", "  - "))])
     return "\n\n".join("\n".join(section) for section in sections if section)
+
+
+def write_hub_card(folder: Path, name: str) -> None:
+    """Write a model's card as ``README.md``, with the metadata that the Hugging Face Hub reads."""
+    model = load_model(folder)
+    expected = model.expected_of(model.predictors[0])
+    metadata: dict[str, Any] = {
+        "library_name": "mvemo",
+        "tags": ["music-emotion-recognition", "audio", *model.classes],
+        "pipeline_tag": "audio-classification",
+        "license": "other",
+        "license_name": model.facts.get("about", {}).get("licence", "not stated"),
+    }
+    value, metric = expected.get("mean"), str(expected.get("metric"))
+    if value is not None:
+        result = {
+            "task": {"type": "audio-classification"},
+            "dataset": {"name": model.name, "type": model.name},
+            "metrics": [{"type": metric, "value": value, "name": f"cross-validated {metric}"}],
+        }
+        metadata["model-index"] = [{"name": name, "results": [result]}]
+    # JSON is YAML, too.
+    head = "\n".join(f"{json.dumps(key)}: {json.dumps(entry)}" for key, entry in metadata.items())
+    card = f"```\n{card_text(name, folder)}\n```"
+    use = f"```sh\npip install mvemo\nmvemo predict song.mp3 --model {name}\n```"
+    write_text(folder / "README.md", f"---\n{head}\n---\n\n{card}\n\n{use}\n")
 
 
 def expected_words(model: FinalModel, predictor: Predictor, *, ends: bool = False) -> str:
@@ -247,11 +281,11 @@ def _scores(model: FinalModel) -> list[str]:
     for predictor in model.predictors:
         other = predictor.expected.get("scores", {}).get(key)
         last = "" if other is None else f"{other:.3f}"
-        rows.append((f"  {predictor.name}", _needs(predictor), *_cells(predictor.expected), last))
-    if not any(row[-1] for row in rows[1:]):
-        # Models of earlier versions do not state it.
-        return align_columns([row[:-1] for row in rows], left=(0, 1))
-    return align_columns(rows, left=(0, 1))
+        needs, cells = in_words(predictor.modalities), score_cells(predictor.expected)
+        rows.append((f"  {predictor.name}", needs, *cells, last))
+    # Models of earlier versions do not state the last column.
+    n = 5 if any(row[-1] for row in rows[1:]) else 4
+    return align_columns([row[:n] for row in rows], left=(0, 1))
 
 
 def _coverage(model: FinalModel, predictor: Predictor) -> str:
@@ -267,12 +301,6 @@ def _coverage(model: FinalModel, predictor: Predictor) -> str:
         + f" {few[:1].upper()}{few[1:]}."
         * bool(few)
     )
-
-
-def _alarms(alarm: Mapping[str, Any]) -> str:
-    """Return a sentence on clips like the training clips that are called unlike them."""
-    shares = [f"{share:.1%} ({name})" for name, share in alarm.get("false_alarms", {}).items()]
-    return f"Clips like these that are called unlike them: {', '.join(shares)}." * bool(shares)
 
 
 def _outputs(predictor: Predictor, outputs: str) -> list[str]:
@@ -296,25 +324,20 @@ def _count(model: FinalModel) -> str:
     return "{n_clips} clips in {n_groups} groups, {folds} folds".format(**model.facts)
 
 
-def _needs(predictor: Predictor) -> str:
-    return " and ".join(IN_WORDS[modality] for modality in predictor.modalities)
-
-
 def _modalities(model: FinalModel) -> str:
     """Return the modalities that a clip may have, as text."""
-    most, *others = dict.fromkeys(map(_needs, model.predictors))
+    most, *others = dict.fromkeys(in_words(p.modalities) for p in model.predictors)
     return f"{most}, or only {' or '.join(others)}" if others else most
 
 
 def _score(expected: Mapping[str, Any]) -> str:
-    """Format an expected mean score with its interval."""
-    score, ends = _cells(expected)
+    score, ends = score_cells(expected)
     return (score or "not known") + (f" [{ends}]" if ends else "")
 
 
-def _cells(expected: Mapping[str, Any]) -> tuple[str, str]:
+def score_cells(expected: Mapping[str, Any]) -> tuple[str, str]:
     """Return an expected mean score and its interval, each empty if it is not known."""
-    mean, (low, high) = expected["mean"], expected.get("interval") or (None, None)
+    mean, (low, high) = expected.get("mean"), expected.get("interval") or (None, None)
     ends = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
     return "" if mean is None else f"{mean:.3f}", ends
 

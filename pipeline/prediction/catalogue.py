@@ -6,7 +6,7 @@ If no clip is new, neither media nor nets are read, and PyTorch is not imported.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -46,17 +46,12 @@ BATCH = 4096
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def reader_of(
-    maker: FeatureMaker, *, one_by_one: bool = False, spread: tuple[int, str] | None = None
-) -> BatchReader | SpreadReader:
-    """Return the reader of new clips in this process, or in those of `spread`."""
-    if spread is not None:
-        from mvemo.pipeline.prediction.spread import SpreadReader
-
-        return SpreadReader(maker, *spread)
+def batch_reader(maker: FeatureMaker) -> BatchReader:
+    """Return the reader of new clips in this process."""
+    warm_up(maker.folder, maker.options)
     from mvemo.pipeline.prediction.embedding import BatchReader
 
-    return BatchReader(maker, one_by_one=one_by_one)
+    return BatchReader(maker)
 
 
 class Catalogue:
@@ -71,11 +66,10 @@ class Catalogue:
         maker: FeatureMaker,
         *,
         keep_absent: bool = False,
-        one_by_one: bool = False,  # as of `BatchReader`
-        spread: tuple[int, str] | None = None,  # processes and scheduler of a `SpreadReader`
+        reader_of: Callable[[FeatureMaker], BatchReader | SpreadReader] = batch_reader,
     ) -> None:
         self._path, self._maker, self._keep_absent = path, maker, keep_absent
-        self._one_by_one, self._spread = one_by_one, spread
+        self._reader_of = reader_of
         # Check that the file can be locked and written before the media are digested.
         with locked_cache(path):
             self._earlier, stored = _contents(path)
@@ -119,9 +113,7 @@ class Catalogue:
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
         reader = None
         if len(self._current(ids)) < len(clips):
-            if self._spread is None:
-                warm_up(self._maker.folder, self._maker.options)
-            reader = reader_of(self._maker, one_by_one=self._one_by_one, spread=self._spread)
+            reader = self._reader_of(self._maker)
             self._choose(reader.features, reader.window)
         elif self._names(clips, ids) == self._earlier:
             tell(f"{self._path}: 0 new, {len(ids)} kept, 0 removed")
@@ -147,7 +139,7 @@ class Catalogue:
                     if clip.content in ("", content[row]) and row in ids and not clip.passing:
                         self._put(writer, ids[row], clip)
                 # Single clips are committed after a minute, or at the end.
-                if not self._one_by_one:
+                if len(batch) > 1:
                     writer.commit()
                 yield [
                     (other, replace(clip, clip=new[other], content=content[row]))
@@ -171,7 +163,7 @@ class Catalogue:
             places[clip_id].append(str(clips[row].path.absolute()))
         names = {clip_id: "\n".join(sorted({*of})) for clip_id, of in places.items()}
         if self._keep_absent:
-            names = {**self._earlier, **names}
+            names = self._earlier | names
         return dict(sorted(names.items()))
 
     def _open(self, names: Mapping[str, str]) -> caches.CacheWriter:
@@ -181,19 +173,9 @@ class Catalogue:
                 f"{self._path}: none of its {len(self._earlier)} clips is among the "
                 f"{len(names)} given: use one catalogue per folder, or delete this file"
             )
-        n = len(names)
-        table = caches.ClipTable(
-            name=NAME,
-            task="multilabel",
-            classes=(),
-            clip_ids=tuple(names),
-            groups=tuple(names.values()),
-            labels=np.zeros((n, 0), dtype=np.int64),
-            folds=np.full(n, -1),
-            k=0,
-            fold_seed=0,
-            digest="",
-        )
+        clips, n = (tuple(names), tuple(names.values())), len(names)
+        labels, folds = np.zeros((n, 0), dtype=np.int64), np.full(n, -1)
+        table = caches.ClipTable(NAME, "multilabel", (), *clips, labels, folds, k=0)
         facts = provenance(model=self._maker.model.name)
         if caches.unfinished_run(self._path)[1]:
             # Merge the committed rows of a killed run into the file, to read them from it.

@@ -12,17 +12,15 @@ import numpy as np
 
 from mvemo.cache import FeatureSpec
 from mvemo.extract.nets import AudioInput, input_of
-from mvemo.extract.training.devices import pick_device, return_freed_memory
-from mvemo.extract.training.embedding import embed_rows
+from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
-from mvemo.fuse.features import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.array_types import F64, Bools
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.model_nets import plan_of
-from mvemo.pipeline.prediction.feature_maker import FeatureMaker, is_net
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker, is_net, statistics_vector
 from mvemo.pipeline.prediction.new_clips import EmbeddedClip, NewClip, windows_of
 
 # Largest number of windows whose decoded media are on the disk at a time.
@@ -38,7 +36,7 @@ class BatchReader:
 
     def __init__(self, maker: FeatureMaker, *, one_by_one: bool = False) -> None:
         self.maker = maker
-        self.features: tuple[str, ...] = maker.features()
+        self.features = maker.features()
         self._one_by_one = one_by_one  # True to yield each clip as soon as it is done
         # One spec of each feature is enough: the nets of all folds read the same input.
         specs = [(name, maker.model.variants(name)[0]) for name in self.features]
@@ -75,7 +73,7 @@ class BatchReader:
                         each = seconds / len(found)
                         yield [(row, replace(clip, seconds=each)) for row, clip in found]
                 # Clips of different lengths fragment the memory.
-                return_freed_memory()
+                devices.return_freed_memory()
 
     def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
         batch: list[tuple[int, EmbeddedClip]] = []
@@ -96,20 +94,18 @@ class BatchReader:
         """Return the vector of each row if it is finite; all rows must have the spec's input."""
         vectors = {}
         if not is_net(spec):
-            statistics = statistics_of(spec)
             for row in rows:
                 clip_id = media.manifest.clip_ids[row]
-                sequences = (media.sequence(clip_id, name) for name in spec.params["order"])
-                parts = [sequence_statistics(values, statistics) for values in sequences]
-                vectors[row] = np.concatenate(parts).astype(np.float64)
+                sequences = [media.sequence(clip_id, name) for name in spec.params["order"]]
+                vectors[row] = statistics_vector(spec, sequences)
         elif rows:
             net = self.maker.net(spec)
-            batches = embed_rows(
+            batches = embedding.embed_rows(
                 net,
                 media.batches(net, plan_of(spec).view),
                 rows,
                 batch_size=self.maker.settings.extract.embed_batch,
-                device=pick_device(self.maker.options.device),
+                device=devices.pick_device(self.maker.options.device),
                 precision=spec.params["precision"],
             )
             with Progress(spec.label, len(rows)) as bar:

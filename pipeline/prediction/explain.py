@@ -21,12 +21,8 @@ from mvemo.manifests.array_types import F64
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import verbosity
-from mvemo.pipeline.prediction import page
+from mvemo.pipeline.prediction import new_clips, page, predictions, run, windows
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-from mvemo.pipeline.prediction.new_clips import NewClip, clip_seconds
-from mvemo.pipeline.prediction.predictions import legend, predict_vectors
-from mvemo.pipeline.prediction.run import predict_window
-from mvemo.pipeline.prediction.windows import Progress, WindowPlan
 
 # Maximum length of a clip to explain, in seconds: each step needs another prediction.
 MOST_SECONDS = 600.0
@@ -87,15 +83,15 @@ class Explanation:
 
 def explain_clip(
     maker: FeatureMaker,
-    clip: NewClip,
+    clip: new_clips.NewClip,
     settings: ExplainSettings,
-    progress: Progress = lambda share: None,
+    progress: windows.Progress = lambda share: None,
 ) -> Explanation:
     """Predict a clip, and predict it again without each of its time ranges."""
     classes = maker.model.classes
     if settings.output is not None and settings.output not in classes:
         raise BadOption(f"--of {settings.output!r}: expected one of {', '.join(classes)}")
-    seconds = clip_seconds(clip)
+    seconds = new_clips.clip_seconds(clip)
     if seconds > MOST_SECONDS:
         raise BadOption(
             f"{clip.file}: is {seconds:.0f} s long, but at most {MOST_SECONDS:g} s can be "
@@ -103,10 +99,10 @@ def explain_clip(
         )
     window = (0.0, seconds)
     # Read the frames that `mvemo predict` reads: other frames may change the prediction.
-    plan = WindowPlan(seconds, (window,))
+    plan = windows.WindowPlan(seconds, (window,))
     with maker.open(clip, plan, lambda share: progress(share / 2)) as read:
         vectors, sketch = read.vectors(window), read.sketch(keep_sound=True)
-        prediction = predict_window(maker, read, clip.file, vectors)
+        prediction = run.predict_window(maker, read, clip.file, vectors)
         if prediction.predictor is None:
             raise BadOption(f"{clip.file}: {prediction.error}")
         predictor = prediction.predictor
@@ -126,8 +122,11 @@ def explain_clip(
         for i, (modality, row) in enumerate(product(effects, range(len(times)))):
             progress(0.5 + i / n_ranges / 2)
             span = (times[row] - half, times[row] + half)
-            changed = needed | read.vectors(window, span, read.keys(modality) & needed.keys())
-            outputs = predict_vectors(maker.model, predictor, prediction, changed).outputs
+            keys = [key for key in needed if read.features[key].modality == modality]
+            changed = needed | read.vectors(window, span, keys)
+            outputs = predictions.predict_vectors(
+                maker.model, predictor, prediction, changed
+            ).outputs
             effects[modality][row] = whole - written.evidence(outputs, output)
     summary = written.summary(predictor, prediction.outputs)
     return Explanation(prediction, summary, seconds, classes[output], times, effects, sketch)
@@ -156,7 +155,7 @@ def explanation_html(model: FinalModel, explanation: Explanation) -> str:
         stretches=explanation.stretches(),
         frames=_frames(explanation),
         notes=prediction.notes,
-        legend=legend(model, [prediction]),
+        legend=predictions.legend(model, [prediction]),
     )
 
 

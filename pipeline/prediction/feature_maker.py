@@ -5,24 +5,27 @@ PyTorch is imported only when a net is loaded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mvemo.cache import FeatureSpec, in_half_precision
 from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.nets.parts.encoder_names import of_encoder
-from mvemo.fuse.final.model import FinalModel, load_model, with_coverage
+from mvemo.fuse.features import sequence_statistics, statistics_of
+from mvemo.fuse.final.model import load_model, with_coverage
+from mvemo.manifests.array_types import F32, F64
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.model_nets import NET_PREFIX, load_net
+from mvemo.pipeline import model_nets, settings_files
+from mvemo.pipeline.models.boxed import in_words
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
-from mvemo.pipeline.settings_files import load_settings
 
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
@@ -34,9 +37,9 @@ class FeatureMaker:
     """Features of a model folder, computed for new clips by its nets and descriptors."""
 
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
-        self.folder: Path = folder
+        self.folder = folder
         self.options = settings
-        self.model: FinalModel = with_coverage(load_model(folder), settings.coverage)
+        self.model = with_coverage(load_model(folder), settings.coverage)
         # Reasons by feature why it cannot be computed here, such as missing weights.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, Net] = {}
@@ -64,7 +67,7 @@ class FeatureMaker:
     @cached_property
     def settings(self) -> Settings:
         """Settings of reading clips."""
-        return replace(load_settings("paper"), descriptors=self._descriptors)
+        return replace(settings_files.load_settings("paper"), descriptors=self._descriptors)
 
     def wanted(self) -> tuple[str, ...]:
         """Return the features of the best predictor for each set of modalities; load no net."""
@@ -94,11 +97,10 @@ class FeatureMaker:
         if not names and self.unavailable:
             raise BadOption(next(iter(self.unavailable.values())))
         if not names:
-            wanted = " and ".join(IN_WORDS[m] for m in self.options.modalities)
-            needed = dict.fromkeys(IN_WORDS[m] for p in self.model.predictors for m in p.modalities)
+            needed = dict.fromkeys(m for p in self.model.predictors for m in p.modalities)
             raise BadOption(
-                f"{self.folder}: the model cannot predict from {wanted} only: it needs "
-                f"{' and '.join(needed)}"
+                f"{self.folder}: the model cannot predict from {in_words(self.options.modalities)} "
+                f"only: it needs {in_words(needed)}"
             )
         return names
 
@@ -127,13 +129,22 @@ class FeatureMaker:
             device = devices.pick_device(self.options.device)
             # Most tensors are small: waking a second thread for each takes longer than copying it.
             with threadpool_limits(1, "openmp"):
-                net = load_net(spec, len(self.model.classes), self.folder, self.options.weights)
+                net = model_nets.load_net(
+                    spec, len(self.model.classes), self.folder, self.options.weights
+                )
                 net = devices.place(net, device).eval()
             precision = devices.resolve_precision(spec.params["precision"], device)
             self._nets[spec.digest] = optimized(net, precision)
         return self._nets[spec.digest]
 
 
+def statistics_vector(spec: FeatureSpec, sequences: Sequence[F32]) -> F64:
+    """Return the statistics of descriptors, float64 (dim,)."""
+    statistics = statistics_of(spec)
+    of_each = [sequence_statistics(sequence, statistics) for sequence in sequences]
+    return np.concatenate(of_each).astype(np.float64)
+
+
 def is_net(spec: FeatureSpec) -> bool:
     """Return True for a net's embedding, False for statistics of descriptors."""
-    return spec.extractor.startswith(NET_PREFIX)
+    return spec.extractor.startswith(model_nets.NET_PREFIX)

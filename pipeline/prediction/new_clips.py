@@ -21,14 +21,10 @@ from mvemo.extract.media.isolated import read_each
 from mvemo.extract.store.contents import real_path
 from mvemo.extract.workers.process import torch_import_without_gc
 from mvemo.fuse.final.model import FeatureKey
+from mvemo.manifests import clip_rows, labels, recognition, tables, text_table
 from mvemo.manifests.array_types import F64
-from mvemo.manifests.clip_rows import parse_stretch
 from mvemo.manifests.errors import BadOption, BadText, MvemoError, Problems
-from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts import scan
-from mvemo.manifests.recognition import recognise
-from mvemo.manifests.tables import TABLES, TableRows, collect_table
-from mvemo.manifests.text_table import escaped
 from mvemo.pipeline.console.messages import tell_note
 
 if TYPE_CHECKING:
@@ -75,21 +71,20 @@ def clips_and_settings(
 
     clips = find_clips(request.inputs, request.columns)
     coverage, modality = request.coverage, request.modality
-    if all(clip.problem for clip in clips):
-        # Neither torch nor weights are needed to say so.
-        folder = pick_model(request.model_name, have_pictures(clips))
-        return clips, folder, PredictSettings(coverage=coverage)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
     settings = PredictSettings(modalities, request.weights, request.device, coverage)
-    is_open = request.model_name is None and modality == "both"
-    with _importing_torch(settings) if not later else nullcontext():
-        from mvemo.fuse.final.model import load_model, with_coverage
-
+    # Neither torch nor weights are needed to say that no clip can be read.
+    is_read = not all(clip.problem for clip in clips)
+    is_now = is_read and not later
+    is_open = not is_read or (request.model_name is None and modality == "both")
+    with _importing_torch(settings) if is_now else nullcontext():
         pictures = have_pictures(clips) if is_open else [modality == "video"]
     folder = pick_model(request.model_name, pictures)
     if coverage is not None:
+        from mvemo.fuse.final.model import load_model, with_coverage
+
         with_coverage(load_model(folder), coverage)
-    if not later:
+    if is_now:
         _fetch(folder, settings)
     return clips, folder, settings
 
@@ -137,7 +132,7 @@ def find_clips(inputs: Sequence[str], columns: Mapping[str, str] | None = None) 
     folders: dict[str, str] = {}
     for entry in inputs:
         for clip in _clips_of(entry, columns or {}):
-            if (name := escaped(clip.file)) != clip.file:
+            if (name := text_table.escaped(clip.file)) != clip.file:
                 clip = replace(clip, file=name, problem=clip.problem or scan.BAD_NAME)
             clips.setdefault((real_path(clip.path, folders), clip.start, clip.duration), clip)
     return list(clips.values())
@@ -165,15 +160,12 @@ def _clips_of(entry: str, columns: Mapping[str, str]) -> list[NewClip]:
     path = Path(entry)
     if path.is_dir():
         left_out: list[tuple[str, str]] = []
-        files = [path / name for name in scan.find_media(path, left_out, follow_links=True)]
+        found = dict.fromkeys(scan.find_media(path, left_out, follow_links=True), "")
         for note in scan.left_out_notes([each for each in left_out if each[1] == scan.UNKNOWN]):
             tell_note(f"{path}: {note}")
-        clips = [NewClip(str(file), file) for file in files]
-        clips += [
-            NewClip(str(path / name), path / name, problem=reason)
-            for name, reason in left_out
-            if reason != scan.UNKNOWN
-        ]
+        found |= {name: reason for name, reason in left_out if reason != scan.UNKNOWN}
+        files = {path / name: reason for name, reason in found.items()}
+        clips = [NewClip(str(file), file, problem=reason) for file, reason in files.items()]
         return clips or [NewClip(str(path), path, problem="the folder has no media files")]
     if path.exists():
         return _listed(path, columns) if _is_table(path) else [NewClip(entry, path)]
@@ -185,12 +177,12 @@ def _clips_of(entry: str, columns: Mapping[str, str]) -> list[NewClip]:
 
 
 def _is_table(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in TABLES
+    return path.is_file() and path.suffix.lower() in tables.TABLES
 
 
 def _listed(path: Path, columns: Mapping[str, str]) -> list[NewClip]:
     problems = Problems(path)
-    table = collect_table(path, problems, columns)
+    table = tables.collect_table(path, problems, columns)
     problems.raise_any()
     table = _recognised(table, problems, columns)
     problems.raise_any()
@@ -206,7 +198,7 @@ def _listed(path: Path, columns: Mapping[str, str]) -> list[NewClip]:
         if not name:
             problems.add(line, "empty path")
             continue
-        start, duration = parse_stretch(row, problems.at(line))
+        start, duration = clip_rows.parse_stretch(row, problems.at(line))
         shown = f"{name}@{start:g}" if start or duration is not None else name
         problem = "" if (root / name).exists() else f"no such file in {root}"
         clips.append(NewClip(shown, root / name, start, duration, problem))
@@ -216,7 +208,9 @@ def _listed(path: Path, columns: Mapping[str, str]) -> list[NewClip]:
     return clips
 
 
-def _recognised(table: TableRows, problems: Problems, columns: Mapping[str, str]) -> TableRows:
+def _recognised(
+    table: tables.TableRows, problems: Problems, columns: Mapping[str, str]
+) -> tables.TableRows:
     """Return the table with our names of path, start and duration, in a note if they differ."""
     try:
         table = table.with_path()
@@ -225,7 +219,7 @@ def _recognised(table: TableRows, problems: Problems, columns: Mapping[str, str]
     if table.kind or problems.count:
         return table
     given = {ours: ours for ours in columns}
-    found = recognise(table, given, UNLABELLED)
+    found = recognition.recognise(table, given, labels.UNLABELLED)
     for question in found.questions:
         problems.add(0, question)
     names = {"path", "start", "duration", "end"} & {*found.columns}

@@ -24,16 +24,8 @@ THUMBNAIL, MOST_THUMBNAILS = 96, 60
 TEMPLATES = Path(__file__).with_name("templates")
 # Colours for colour-blind readers (Okabe and Ito 2008), followed by four further colours.
 COLOURS = (
-    "#d55e00",
-    "#0072b2",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#8c6d31",
-    "#7b4173",
-    "#637939",
-    "#5254a3",
+    *("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#8c6d31", "#7b4173", "#637939", "#5254a3"),
 )
 # Size of a drawing in SVG units; the page scales it.
 WIDTH, HEIGHT = 1000.0, 200.0
@@ -64,8 +56,8 @@ class Sketch:
             part = bars[first : first + BARS_AT_ONCE] / np.float32(gain)
             peaks.append(np.abs(part).max(axis=1))
             power.append(np.square(part).mean(axis=1))
-        self.peaks: F64 = np.concatenate(peaks)  # largest magnitude in each bar
-        self.power: F64 = np.concatenate(power)  # mean square of each bar
+        self.peaks = np.concatenate(peaks)  # largest magnitude in each bar
+        self.power = np.concatenate(power)  # mean square of each bar
 
     def loudness(self, start: float, stop: float) -> float:
         """Return the loudness of a time range in dB of full scale; -inf without sound."""
@@ -144,7 +136,7 @@ def picture_url(picture: U8, quality: int = 70) -> str:
     """Return a picture, uint8 (height, width, 3) in RGB, as a data URL."""
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return data_url("image/jpeg", encoded.tobytes())
+    return _data_url("image/jpeg", encoded.tobytes())
 
 
 def sound_url(sketch: Sketch) -> str:
@@ -157,9 +149,8 @@ def sound_url(sketch: Sketch) -> str:
     y = sketch.sound
     smooth = y[: len(y) // step * step].reshape(-1, step).mean(axis=1, dtype=np.float64)
     write_sound(buffer, smooth, sketch.sr // step, format="OGG", subtype="VORBIS")
-    return data_url("audio/ogg", buffer.getvalue())
+    return _data_url("audio/ogg", buffer.getvalue())
 
 
-def data_url(kind: str, content: bytes) -> str:
-    """Return bytes as a data URL."""
+def _data_url(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

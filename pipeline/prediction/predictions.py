@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from mvemo.fuse import numeric, tasks
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction, Record
 from mvemo.fuse.final.formats import format_of, relative_cell
@@ -29,12 +30,16 @@ from mvemo.fuse.final.model import (
 )
 from mvemo.fuse.final.prediction_records import records
 from mvemo.fuse.final.reference import unlikeness
-from mvemo.fuse.numeric import complete
-from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_types import F64
 from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.console.messages import tell_note, verbosity
-from mvemo.pipeline.models.boxed import companion_of, elsewhere_words, expected_words, pick_model
+from mvemo.pipeline.models.boxed import (
+    companion_of,
+    elsewhere_words,
+    expected_words,
+    pick_model,
+    score_cells,
+)
 
 if TYPE_CHECKING:
     from mvemo.cache import Cache
@@ -80,9 +85,10 @@ def predict_vectors(
 def _plane(model: FinalModel, vectors: Vectors) -> dict[str, float]:
     """Return valence and arousal by the model's companion, or {}."""
     companion = companion_of(model)
-    names = set() if companion is None else complete_features(companion, vectors)
-    predictor = companion.best_of(names) if companion else None
-    if companion is None or predictor is None:
+    if companion is None:
+        return {}
+    predictor = companion.best_of(complete_features(companion, vectors))
+    if predictor is None:
         return {}
     rows = {key: x[None] for key, x in vectors.items() if key[0] in predictor.features}
     values = predict_clips(companion, predictor, rows)[0]
@@ -103,7 +109,7 @@ def _ask_a_person(
         reasons.append(f"{predictor.name} was not evaluated, so it has no thresholds")
     elif model.task != "regression":
         n, n_all = len(format_of(model).members(predictor, outputs) or ()), len(outputs)
-        nouns = task_of(model.task).output_nouns[1]
+        nouns = tasks.task_of(model.task).output_nouns[1]
         reasons += [f"the set has {n} of {n_all} {nouns}"] * (2 * n > n_all)
     if Caution.UNLIKE in clip.cautions:
         reasons.append("the clip is unlike the training clips, so the coverage is not known")
@@ -156,7 +162,7 @@ def predict_features(
 
 
 def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[ClipPrediction]:
-    finite = {key: complete(values) for key, values in vectors.items()}
+    finite = {key: numeric.complete(values) for key, values in vectors.items()}
     scaled = standardise_folders(model, vectors, cache.table.groups)
     seen, reasons = _training_clips(model, cache), defaultdict[str, list[str]](list)
     for failure in cache.failures:
@@ -251,21 +257,18 @@ def legend(
     facts, lines = model.facts, []
     used = {p.predictor.name for p in predictions if p.predictor is not None}
     for predictor in (p for p in model.predictors if p.name in used):
-        expected = model.expected_of(predictor)
-        mean, interval = expected.get("mean"), expected.get("interval")
+        score, ends = score_cells(model.expected_of(predictor))
         if brief or predictor.expected.get("per_group"):
             lines.append(
                 f"  by {predictor.name}: {expected_words(model, predictor, ends=not brief)}"
             )
-        elif mean is None:
+        elif not score:
             lines.append(f"{predictor.name}: not evaluated separately; not calibrated")
         else:
-            ends = ""
-            if interval and None not in interval:
-                ends = " ({:.3f} to {:.3f})".format(*interval)
+            title, ends = tasks.task_of(model.task).primary_title, f" ({ends})" if ends else ""
             lines.append(
-                f"{predictor.name}: {task_of(model.task).primary_title} {mean:.3f}{ends} on clips "
-                "that it was not trained on, in cross-validation"
+                f"{predictor.name}: {title} {score}{ends} on clips that it was not trained on, in "
+                "cross-validation"
             )
     clips, groups = facts["n_clips"], facts["n_groups"]
     # With a coverage, the clips' notes say so.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -18,20 +18,22 @@ from threadpoolctl import threadpool_limits
 from mvemo.cache.schema import code_version
 from mvemo.extract.media.request import IN_WORDS
 from mvemo.extract.workers import pool, process
+from mvemo.fuse import numeric, scaling
 from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
 from mvemo.fuse.final.model import FinalModel, Predictor, Vectors, standardise_folders
-from mvemo.fuse.numeric import complete
-from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
+from mvemo.pipeline.models.boxed import in_words
 from mvemo.pipeline.prediction import new_clips
-from mvemo.pipeline.prediction.catalogue import Catalogue, reader_of
+from mvemo.pipeline.prediction.catalogue import Catalogue
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import EmbeddedClip, PredictSettings
 from mvemo.pipeline.prediction.predictions import complete_features, predict_vectors
 from mvemo.pipeline.work_folder import size_text
 
 if TYPE_CHECKING:
+    from mvemo.pipeline.prediction.embedding import BatchReader
+    from mvemo.pipeline.prediction.spread import SpreadReader
     from mvemo.pipeline.prediction.windows import ClipWindows
 
 
@@ -55,14 +57,24 @@ def predict_files(
         if on_clip is not None:
             on_clip(maker.model, prediction)
 
+    def reader_of(maker: FeatureMaker) -> BatchReader | SpreadReader:
+        if spread is not None:
+            from mvemo.pipeline.prediction.spread import SpreadReader
+
+            return SpreadReader(maker, *spread)
+        if catalogue is not None:
+            new_clips.warm_up(folder, settings)
+        from mvemo.pipeline.prediction.embedding import BatchReader
+
+        return BatchReader(maker, one_by_one=on_clip is not None)
+
     for row, clip in enumerate(clips):
         if clip.problem:
             note(row, ClipPrediction(clip.file, error=clip.problem))
     readable = {row: clip for row, clip in enumerate(clips) if not clip.problem}
     if readable:
         waiting: dict[int, EmbeddedClip] = {}
-        given: dict[str, Any] = {"one_by_one": on_clip is not None, "spread": spread}
-        source = Catalogue(catalogue, maker, **given) if catalogue else reader_of(maker, **given)
+        source = Catalogue(catalogue, maker, reader_of=reader_of) if catalogue else reader_of(maker)
         # Products of single clips are too small for threads, which would only wait.
         with threadpool_limits(1, "blas"), closing(source.read(readable)) as found:
             for batch in found:
@@ -88,14 +100,16 @@ def _within_folders(
         if clips
     }
     scaled = standardise_folders(maker.model, vectors, folders)
-    large = np.all([groups_within(complete(x), folders) for x in vectors.values()], axis=0)
+    large = np.all(
+        [scaling.groups_within(numeric.complete(x), folders) for x in vectors.values()], axis=0
+    )
     predictions = {}
     for n, (row, clip) in enumerate(clips.items()):
         prediction = predict_clip(maker, clip, {key: x[n] for key, x in scaled.items()})
         if prediction.predictor is not None and not large[n]:
             note = (
                 "the model compares the clips of a folder, but this folder has fewer than "
-                f"{MIN_CLIPS}: predictions are worse than the model's scores suggest"
+                f"{scaling.MIN_CLIPS}: predictions are worse than the model's scores suggest"
             )
             prediction = replace(prediction, notes=(*prediction.notes, note))
         predictions[row] = prediction
@@ -143,18 +157,15 @@ def _fallback_notes(maker: FeatureMaker, embedded: EmbeddedClip, predictor: Pred
     best = maker.model.best(maker.options.modalities)
     if best is None or best.name == predictor.name:
         return []
-    notes = [
-        f"predicted without {name}: {maker.unavailable[name]}"
-        for name in best.features
-        if name in maker.unavailable
-    ]
+    lost = [name for name in best.features if name in maker.unavailable]
+    notes = [f"predicted without {name}: {maker.unavailable[name]}" for name in lost]
     reasons = [
         f"{IN_WORDS[m]}: {reason}"
         for m in best.modalities
         if m not in predictor.modalities and (reason := embedded.reasons.get(m, "not read"))
     ]
     if reasons:
-        used = " and ".join(IN_WORDS[m] for m in predictor.modalities)
+        used = in_words(predictor.modalities)
         notes.append(f"predicted only from {used} ({'; '.join(reasons)})")
     return notes
 
@@ -164,8 +175,7 @@ def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
     reasons = [f"{IN_WORDS[m]}: {reason}" for m, reason in embedded.reasons.items() if reason]
     if len(reasons) < len(embedded.reasons):
         smallest = min(model.predictors, key=lambda p: len(p.modalities))
-        needed = " and ".join(IN_WORDS[m] for m in smallest.modalities)
-        reasons.insert(0, f"the model needs {needed}")
+        reasons.insert(0, f"the model needs {in_words(smallest.modalities)}")
     return "; ".join(reasons) or "the clip has nothing that the model can read"
 
 

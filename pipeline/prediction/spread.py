@@ -1,14 +1,11 @@
 """New clips read by several processes or Dask workers, and the clips of a shard."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mvemo.extract.settings import RunSettings
 from mvemo.fuse.final.model import load_model
@@ -17,10 +14,7 @@ from mvemo.pipeline.model_nets import fetch_model_weights
 from mvemo.pipeline.models.boxed import boxed_names, model_folder
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import EmbeddedClip, NewClip, PredictSettings, warm_up
-from mvemo.pipeline.stage_one import backends
-
-if TYPE_CHECKING:
-    from mvemo.pipeline.stage_one.division import Shard
+from mvemo.pipeline.stage_one import backends, division
 
 # Clips of a task: enough to fill batches, and few enough that processes end together.
 TASK_CLIPS = 32
@@ -36,7 +30,6 @@ class EmbedTask:
 
     @property
     def label(self) -> str:
-        """Return the first and the last clip."""
         return f"clips {self.clips[0].file} to {self.clips[-1].file}"
 
     def run(self, note: backends.Note) -> tuple[list[EmbeddedClip], dict[str, str]]:
@@ -68,12 +61,10 @@ class SpreadReader:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Return the names of the features that are computed."""
         return self._facts[0]
 
     @property
     def window(self) -> float:
-        """Return the length of a window in seconds."""
         return self._facts[1]
 
     def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
@@ -117,7 +108,7 @@ class SpreadReader:
             yield backend
 
 
-def of_shard(clips: Sequence[NewClip], shard: Shard, folder: Path) -> list[NewClip]:
+def of_shard(clips: Sequence[NewClip], shard: division.Shard, folder: Path) -> list[NewClip]:
     """Return the clips of a shard, by the SHA-256 of their names.
 
     A model that standardises the clips of a folder gets whole folders.

@@ -1,10 +1,10 @@
 """Timeline of a long clip: a prediction for each of many overlapping windows."""
 
+import itertools
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,10 @@ from mvemo.fuse.final.prediction_records import records, window_rows
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.console.messages import verbosity
-from mvemo.pipeline.prediction import page
+from mvemo.pipeline.prediction import new_clips, page, run
 from mvemo.pipeline.prediction.annotations import write_annotations
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, clip_seconds
 from mvemo.pipeline.prediction.predictions import legend, unpredicted
-from mvemo.pipeline.prediction.run import predict_window
 from mvemo.pipeline.prediction.windows import Progress, Span, WindowPlan
 from mvemo.pipeline.table_files import write_rows
 
@@ -33,10 +31,6 @@ MOST_CHANGES = 8
 LEAST_CHANGE = 0.2
 # Maximum length of a clip, in seconds, whose page contains the sound.
 MOST_SOUND = 1200.0
-# Number of views of several frames in each window, as dense as in a clip of 30 s.
-VIEWS_PER_WINDOW = 2
-# Number of thumbnails on the page.
-N_THUMBNAILS = 12
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,6 @@ class Timeline:
         return max((stop - start for start, stop in self.windows), default=0.0)
 
     def predicted(self) -> list[tuple[Span, Predictor, ClipPrediction]]:
-        """Return the windows that were predicted."""
         pairs = zip(self.windows, self.predictions, strict=True)
         return [(window, p.predictor, p) for window, p in pairs if p.predictor is not None]
 
@@ -92,20 +85,21 @@ class Timeline:
 
 def follow_clip(
     maker: FeatureMaker,
-    clip: NewClip,
+    clip: new_clips.NewClip,
     settings: TimelineSettings,
     progress: Progress = lambda share: None,
 ) -> Timeline:
     """Predict every window of a clip; memory does not grow beyond `MOST_SOUND`."""
-    seconds = clip_seconds(clip)
+    seconds = new_clips.clip_seconds(clip)
     spans = settings.windows(seconds)
-    plan = WindowPlan(seconds, spans, view_step=settings.window / VIEWS_PER_WINDOW)
+    # Two views of several frames in each window are as dense as in a clip of 30 s.
+    plan = WindowPlan(seconds, spans, view_step=settings.window / 2)
     with maker.open(clip, plan, progress) as read:
         predictions = list[ClipPrediction]()
         for span in spans:
             progress(0.9 + 0.1 * len(predictions) / len(spans))
             file = f"{clip.file}@{span[0]:g}"
-            predictions.append(predict_window(maker, read, file, read.vectors(span)))
+            predictions.append(run.predict_window(maker, read, file, read.vectors(span)))
         sketch = read.sketch(keep_sound=seconds <= MOST_SOUND)
     timeline = Timeline(clip.file, seconds, spans, tuple(predictions), sketch)
     if not timeline.predicted():
@@ -159,15 +153,13 @@ def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
 
 def page_names(folder: Path, files: Sequence[str]) -> list[Path]:
     """Return a unique output path, without extension, for each file."""
-    names = []
+    names: list[Path] = []
     for file in files:
         # A segment is named 'song.mp3@30'.
         stem = Path(file).stem if "@" not in file else Path(file).name.replace("@", "-")
-        path, number = folder / (stem or "clip"), 1
-        while path in names:
-            number += 1
-            path = folder / f"{stem}-{number}"
-        names.append(path)
+        numbered = (folder / f"{stem}-{number}" for number in itertools.count(2))
+        path = folder / (stem or "clip")
+        names.append(path if path not in names else next(p for p in numbered if p not in names))
     return names
 
 
@@ -178,7 +170,7 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
     middles = [sum(window) / 2 for window, _, _ in predicted]
     outputs = np.array([p.outputs for _, _, p in predicted]).reshape(len(predicted), -1)
     span = written.output_range()
-    colours = dict(zip(model.classes, cycle(page.COLOURS)))
+    colours = dict(zip(model.classes, itertools.cycle(page.COLOURS)))
     curves = [
         {
             "name": name,
@@ -189,7 +181,7 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
         if predicted
     ]
     pictures = timeline.sketch.thumbnails
-    rows = np.unique(np.linspace(0, len(pictures) - 1, N_THUMBNAILS).round().astype(int))
+    rows = np.unique(np.linspace(0, len(pictures) - 1, 12).round().astype(int))
     # Text shown for the window whose middle is nearest to the pointer.
     readout = [
         {
@@ -232,8 +224,8 @@ def _runs(model: FinalModel, timeline: Timeline) -> list[tuple[str, float]]:
 
 def write_timelines(
     folder: Path,
-    clips: Sequence[NewClip],
-    settings: PredictSettings,
+    clips: Sequence[new_clips.NewClip],
+    settings: new_clips.PredictSettings,
     timeline: TimelineSettings,
     to: Path,
 ) -> Iterator[tuple[FinalModel, str, list[Record]]]:

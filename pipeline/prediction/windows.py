@@ -9,11 +9,11 @@ each window separately.
 from __future__ import annotations
 
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,26 +23,17 @@ from mvemo.extract.descriptors import LOUDNESS, DescriptorSettings
 from mvemo.extract.media.loudness import gain_to
 from mvemo.extract.media.request import FrameSampling, FrameTimes, MediaProblem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
-from mvemo.extract.nets.parts.cards import NetInput
-from mvemo.extract.store import decoded, folders
-from mvemo.extract.store.contents import content_of
-from mvemo.extract.training import embedding
-from mvemo.extract.training.data import RawBatches
-from mvemo.fuse.features import sequence_statistics, statistics_of
+from mvemo.extract.store import contents, decoded, folders
+from mvemo.extract.training import data, embedding
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests.array_types import F32, F64, U8, Ints
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.model_nets import plan_of
-from mvemo.pipeline.prediction import page
-from mvemo.pipeline.prediction.new_clips import NewClip
+from mvemo.pipeline.prediction import feature_maker, new_clips, page
 
 Span = tuple[float, float]  # start and stop in seconds from the clip's start
 # Called with the share of the work that is done, from 0 to 1; an exception ends the work.
 Progress = Callable[[float], object]
-# Number of patches or single frames that are embedded in one step.
-BATCH_PIECES = 8
-# Sampling rate in Hz if no feature reads sound.
-DEFAULT_SR = 16000
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,7 @@ class WindowPlan:
 class ClipWindows:
     """Vectors of any window of a clip, whose sound, pictures and descriptors are in files."""
 
-    clip: NewClip
+    clip: new_clips.NewClip
     plan: WindowPlan
     features: Mapping[FeatureKey, Feature]  # the features of the clip after `read_windows`
     store: decoded.DecodedStore
@@ -89,17 +80,13 @@ class ClipWindows:
         half = settings.framed(name).hop_length / settings.sr / 2
         return values[_inside(middles + np.array([-half, half]), window, without)]
 
-    def keys(self, modality: str) -> set[FeatureKey]:
-        """Return the features of a modality."""
-        return {key for key, feature in self.features.items() if feature.modality == modality}
-
     def vectors(
         self, window: Span, without: Span | None = None, keys: Collection[FeatureKey] | None = None
     ) -> dict[FeatureKey, F64]:
         """Return the finite vectors of a window, of all features or those in `keys`."""
         chosen = self.features if keys is None else keys
         found = {key: self.features[key].vector(window, without) for key in chosen}
-        return {k: x for k, x in found.items() if x is not None and np.isfinite(x).all()}
+        return {k: x for k, x in found.items() if len(x) and np.isfinite(x).all()}
 
     def sketch(self, *, keep_sound: bool) -> page.Sketch:
         """Return what a page shows of the clip."""
@@ -120,7 +107,7 @@ def _times_of(name: str, settings: DescriptorSettings) -> str:
     return "times" if settings.framed(name) is settings else "spectrogram_times"
 
 
-class Feature(ABC):
+class Feature:
     """One feature of a clip's windows, by one net or from descriptors."""
 
     sr: int = 0  # sampling rate of the sound in Hz; 0 if it reads no sound
@@ -136,45 +123,49 @@ class Feature(ABC):
         """Take up the media of a clip, and embed its pieces."""
         self.media = media
 
-    @abstractmethod
-    def vector(self, window: Span, without: Span | None = None) -> F64 | None:
-        """Return the vector of a window, float64 (dim,), omitting the range `without`, or None."""
+    def vector(self, window: Span, without: Span | None = None) -> F64:
+        """Return the vector of a window, float64 (dim,), omitting the range `without`, or ()."""
+        raise NotImplementedError
 
 
 class Statistics(Feature):
     """Statistics of the frames of descriptors."""
 
     def __init__(self, spec: FeatureSpec) -> None:
-        self.descriptors: Sequence[str] = spec.params["order"]
-        self._statistics = statistics_of(spec)
+        self._spec, self.descriptors = spec, spec.params["order"]
 
-    def vector(self, window: Span, without: Span | None = None) -> F64 | None:
+    def vector(self, window: Span, without: Span | None = None) -> F64:
         frames = [self.media.frames(name, window, without) for name in self.descriptors]
-        if not all(map(len, frames)):
-            return None
-        parts = [sequence_statistics(part, self._statistics) for part in frames]
-        return np.concatenate(parts).astype(np.float64)
+        return (
+            feature_maker.statistics_vector(self._spec, frames)
+            if all(map(len, frames))
+            else np.zeros(0)
+        )
 
 
 class NetFeature(Feature):
     """Feature of a net."""
 
+    input: Any  # of a piece, or of the net if it has no pieces
+
     def __init__(self, net: Net, spec: FeatureSpec) -> None:
         self._net, self._spec = net, spec
         self._pieces = net.piece_input()
-        self.input: NetInput = net.input if self._pieces is None else self._pieces.raw
+        self.input = net.input if self._pieces is None else self._pieces.raw
         if isinstance(self.input, AudioInput):
-            self.sr: int = self.input.sr
+            self.sr = self.input.sr
         elif isinstance(self.input, VideoInput):
-            self.size: int = self.input.size
+            self.size = self.input.size
 
-    def embed(self, read: Callable[[int], F32 | U8], n: int, progress: Progress) -> F32:
+    def embed(
+        self, read: Callable[[int], F32 | U8], n: int, progress: Progress = lambda share: None
+    ) -> F32:
         """Return the vectors of `n` rows, float32 (n, dim); `read` returns the media of a row."""
         batches = embedding.embed_rows(
             self._net,
-            RawBatches(read, self._pieces or self.input),
+            data.RawBatches(read, self._pieces or self.input),
             range(n),
-            batch_size=BATCH_PIECES if self._pieces else 1,
+            batch_size=8 if self._pieces else 1,
             device=self._net.classifier.weight.device,
             precision=self._spec.params["precision"],
         )
@@ -186,27 +177,18 @@ class NetFeature(Feature):
 
 
 class WholeWindows(NetFeature):
-    """Feature of a net that reads each window as a whole."""
-
-    def vector(self, window: Span, without: Span | None = None) -> F64 | None:
-        raw = self.raw(window, without)
-        vector = self.embed(lambda row: raw, 1, lambda share: None)[0] if len(raw) else None
-        return None if vector is None else vector.astype(np.float64)
-
-    @abstractmethod
-    def raw(self, window: Span, without: Span | None) -> F32 | U8:
-        """Return the media of a window."""
-
-
-class Sequences(WholeWindows):
-    """Feature of a net that reads descriptors."""
+    """Feature of a net that reads each window as a whole: here, descriptors."""
 
     def __init__(self, net: Net, spec: FeatureSpec) -> None:
         super().__init__(net, spec)
-        assert isinstance(net.input, SequenceInput)
-        self.descriptors: Sequence[str] = net.input.features
+        self.descriptors = getattr(net.input, "features", ())
 
-    def raw(self, window: Span, without: Span | None) -> F32:
+    def vector(self, window: Span, without: Span | None = None) -> F64:
+        raw = self.raw(window, without)
+        return (self.embed(lambda row: raw, 1)[0] if len(raw) else raw[:0]).astype(np.float64)
+
+    def raw(self, window: Span, without: Span | None) -> Any:
+        """Return the media of a window."""
         parts = [self.media.frames(name, window, without) for name in self.descriptors]
         return np.concatenate(parts, axis=1)
 
@@ -215,7 +197,6 @@ class WholeSound(WholeWindows):
     """Feature of a net that reads sound; an omitted range becomes silence."""
 
     def raw(self, window: Span, without: Span | None) -> F32:
-        assert isinstance(self.input, AudioInput)
         first, stop = (max(round(t * self.sr), 0) for t in window)
         y = np.array(self.media.sound(self.sr)[first:stop][: self.input.samples])
         if without is not None:
@@ -229,10 +210,8 @@ class WholePictures(WholeWindows):
 
     def __init__(self, net: Net, spec: FeatureSpec, plan: WindowPlan) -> None:
         super().__init__(net, spec)
-        assert isinstance(net.input, VideoInput)
-        self._sampling = FrameSampling(net.input.n_frames, self.size)
-        times = [self._sampling.times(*window) for window in plan.windows]
-        self.times: F64 = np.concatenate(times)
+        self._sampling = FrameSampling(self.input.n_frames, self.size)
+        self.times = np.concatenate([self._sampling.times(*window) for window in plan.windows])
 
     def raw(self, window: Span, without: Span | None) -> U8:
         times = self._sampling.times(*window)
@@ -253,15 +232,15 @@ class Pieces(NetFeature):
         super().read(media, progress)
         self._values = self.embed(self.piece, len(self.spans), progress)
 
-    @abstractmethod
     def piece(self, row: int) -> F32 | U8:
         """Return the media of a piece."""
+        raise NotImplementedError
 
     @torch.inference_mode()
-    def vector(self, window: Span, without: Span | None = None) -> F64 | None:
+    def vector(self, window: Span, without: Span | None = None) -> F64:
         rows = _inside(self.spans, window, without)
         if not len(rows):
-            return None
+            return np.zeros(0)
         values = torch.from_numpy(self._values[rows]).to(self._net.classifier.weight.device)
         if self._pieces is not None:
             pooled = self._net.pool_pieces(values)
@@ -282,7 +261,6 @@ class SoundPieces(Pieces):
         self._hop = plan.piece_step
 
     def read(self, media: ClipWindows, progress: Progress) -> None:
-        assert isinstance(self.input, AudioInput)
         pieces, length = self._pieces, len(media.sound(self.sr))
         self._step = round((self._hop or (pieces.step if pieces else self.input.seconds)) * self.sr)
         self._before = round((pieces.before if pieces else 0.0) * self.sr)
@@ -292,11 +270,10 @@ class SoundPieces(Pieces):
             self._before = (self.input.samples - self._step) // 2
             count = max(-(-length // self._step), 1)
         starts = np.arange(count) * self._step / self.sr
-        self.spans: F64 = np.stack([starts, starts + self._step / self.sr], axis=1)
+        self.spans = np.stack([starts, starts + self._step / self.sr], axis=1)
         super().read(media, progress)
 
     def piece(self, row: int) -> F32:
-        assert isinstance(self.input, AudioInput)
         start = row * self._step - self._before
         y = self.media.sound(self.sr)[max(start, 0) : max(start + self.input.samples, 0)]
         after = self.input.samples - len(y) - max(-start, 0) if self._hop else 0
@@ -309,7 +286,6 @@ class PicturePieces(Pieces):
     def __init__(self, net: Net, spec: FeatureSpec, plan: WindowPlan) -> None:
         super().__init__(net, spec)
         raw, rate = self.input, plan_of(spec).view.rate
-        assert isinstance(raw, VideoInput)
         seconds = raw.n_frames / rate if rate else 0.0
         if self._pieces is not None:
             step = max(stop - start for start, stop in plan.windows) / max(self._pieces.count, 1)
@@ -324,8 +300,8 @@ class PicturePieces(Pieces):
             sampling = FrameSampling(raw.n_frames, raw.size, rate=rate)
             self._times = starts[:, None] + sampling.times(0.0, min(seconds, plan.seconds))
         half = seconds / 2 or step / 2
-        self.spans: F64 = self._times.mean(axis=1, keepdims=True) + np.array([-half, half])
-        self.times: F64 = self._times.ravel()
+        self.spans = self._times.mean(axis=1, keepdims=True) + np.array([-half, half])
+        self.times = self._times.ravel()
 
     def piece(self, row: int) -> U8:
         return self.media.pictures(self.size, self._times[row])
@@ -345,7 +321,7 @@ def feature_of(spec: FeatureSpec, net: Net | None, plan: WindowPlan) -> Feature:
     if net is None:
         return Statistics(spec)
     if isinstance(net.input, SequenceInput):
-        return Sequences(net, spec)
+        return WholeWindows(net, spec)
     whole, view = net.piece_input() is None, plan_of(spec).view
     if isinstance(net.input, AudioInput):
         # If a net reads several windows of a clip, its input windows are the pieces.
@@ -357,7 +333,7 @@ def feature_of(spec: FeatureSpec, net: Net | None, plan: WindowPlan) -> Feature:
 
 @contextmanager
 def read_windows(
-    clip: NewClip,
+    clip: new_clips.NewClip,
     plan: WindowPlan,
     features: Mapping[FeatureKey, Feature],
     settings: DescriptorSettings,
@@ -374,11 +350,11 @@ def read_windows(
             times.setdefault(feature.size, []).append(feature.times)
     samplings = {s: FrameTimes(s, seconds=np.unique(np.concatenate(t))) for s, t in times.items()}
     request = folders.DecodeRequest(
-        tuple(sorted(rates or {DEFAULT_SR})) if "audio" in modalities else (),
+        tuple(sorted(rates or {16000})) if "audio" in modalities else (),
         tuple(samplings.values()) if "video" in modalities else (),
         settings.level,
     )
-    content, how = content_of(clip.path).digest, decoded.DecodeSettings()
+    content, how = contents.content_of(clip.path).digest, decoded.DecodeSettings()
     with tempfile.TemporaryDirectory(prefix="mvemo-") as work:
         store = decoded.DecodedStore(Path(work), request)
         described = decoded.DescribedStore(store, settings, list(names))
@@ -400,11 +376,8 @@ def read_windows(
             if feature.modality not in read.problems
             and not (feature.descriptors and any(undescribed))
         }
+        # The features have half of the work.
+        each = 0.5 / max(len(read.features), 1)
         for i, feature in enumerate(read.features.values()):
-            feature.read(read, _share_of(progress, i, len(read.features)))
+            feature.read(read, lambda share, i=i: progress(0.4 + each * (i + share)))  # type: ignore[misc]
         yield read
-
-
-def _share_of(progress: Progress, i: int, n: int) -> Progress:
-    """Return the progress of feature `i` of `n`, which have half of the work."""
-    return lambda share: progress(0.4 + 0.5 * (i + share) / n)

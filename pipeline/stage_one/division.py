@@ -49,11 +49,9 @@ class Shard:
 
     def rows(self, clip_ids: Sequence[str]) -> list[int]:
         """Return the rows of the clips of this shard, which depend only on the clips' ids."""
-        return [row for row, clip in enumerate(clip_ids) if self._number_of(clip) == self.number]
-
-    def _number_of(self, clip_id: str) -> int:
-        digest = hashlib.sha256(clip_id.encode()).digest()
-        return int.from_bytes(digest[:8], "big") % self.count + 1
+        digests = (hashlib.sha256(clip_id.encode()).digest()[:8] for clip_id in clip_ids)
+        parts = (int.from_bytes(digest, "big") % self.count + 1 for digest in digests)
+        return [row for row, part in enumerate(parts) if part == self.number]
 
     def trainings(self, trainings: Sequence[Training]) -> list[Training]:
         """Return the trainings of this shard; the folds of a net are spread over the shards."""

@@ -71,8 +71,7 @@ def forecast_run(plan: planning.ExtractPlan) -> str:
             nets[net.name] = _forecast_net(plan, net, clips, cache, lengths)
     n_new = len(new)
     lines = [f"clips: {len(manifest)}; {n_new} new to decode, {len(jobs) - n_new} already decoded"]
-    if digests.unreadable:
-        clip, reason = next(iter(digests.unreadable.items()))
+    for clip, reason in list(digests.unreadable.items())[:1]:
         n_bad = len(digests.unreadable)
         lines.append(f"{n_bad} clips cannot be read; the first, {clip}: {reason}")
     workers = min(extract.workers or pool.cores(), max(n_new, 1))
@@ -93,9 +92,9 @@ def _cost_lines(
         duration = progress.duration_text(net.seconds / processes)
         rows.append([name, *map(str, net.counts), duration])
     remark = "; times assume workers as fast as this machine" if plan.request.scheduler else ""
-    place = plan.place() + remark
     features = ", ".join([*settings.extract.descriptors, *nets])
-    lines = [*align_columns(rows), "", f"nets run {place}", f"features: {features}"]
+    place = f"nets run {plan.place()}{remark}"
+    lines = [*align_columns(rows), "", place, f"features: {features}"]
     if reading.n_sampled:
         lines.append(
             f"reading the clips: about {progress.duration_text(reading.seconds / workers)} with "

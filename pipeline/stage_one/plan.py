@@ -14,12 +14,11 @@ from mvemo.extract import NetSettings, RunSettings, WeightReport, cost
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.training import devices, losses, protocols
-from mvemo.manifests import labels
+from mvemo.manifests import labels, plugins
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.plugins import used_plugins
 from mvemo.pipeline import starting_weights
 from mvemo.pipeline.clips import clip_tables, media_files
-from mvemo.pipeline.console.messages import tell, tell_note
+from mvemo.pipeline.console.messages import tell, tell_note, tell_notes
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one import backends, shards
@@ -56,7 +55,6 @@ class ExtractPlan:
 
     @property
     def trainings(self) -> list[Training]:
-        """Return all trainings of the run."""
         return trainings_of(self.nets, self.run, self.table.folds)
 
     def part(self, rows: Sequence[int]) -> ExtractPlan:
@@ -122,17 +120,15 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
         with open_cache(source) as cache:
             earlier = clip_tables.folds_of_table(cache.table)
     evaluation = clip_tables.extracted_clips(manifest, settings.extract, folds, earlier=earlier)
-    if settings.extract.fold_seed:
-        option = f"extract.fold_seed={settings.extract.fold_seed}"
-        tell_unused_seed(option, evaluation.table, request.fold_file)
+    if seed := settings.extract.fold_seed:
+        tell_unused_seed(f"extract.fold_seed={seed}", evaluation.table, request.fold_file)
     precision, chosen = cost.choose_precision(
         nets, run, settings.descriptors, work / PRECISION_FILE, keep=request.fetch
     )
     extract = replace(settings.extract, run=replace(run, precision=precision))
     settings = replace(settings, extract=extract)
     start = [*filter(None, (starting_weights.random_start_note(nets, settings), chosen))]
-    for note in start:
-        tell_note(note)
+    tell_notes(start)
     what = "split" if evaluation.folds is None else "folds"
     for note in evaluation.notes:
         tell(f"{what}: {note}")
@@ -144,11 +140,11 @@ def plan_extract(request: ExtractRequest) -> ExtractPlan:
         settings=settings.record(),
         manifest=clip_tables.manifest_facts(manifest, path, request.options),
         notes=start,
-        **({"plugins": used} if (used := used_plugins(named)) else {}),
+        **({"plugins": used} if (used := plugins.used_plugins(named)) else {}),
     )
     request = replace(request, settings=settings)
-    table, folds = evaluation.table, evaluation.folds
-    return ExtractPlan(request, manifest, tuple(nets), table, folds, facts, tuple(notes), reports)
+    clips = evaluation.table, evaluation.folds
+    return ExtractPlan(request, manifest, tuple(nets), *clips, facts, tuple(notes), reports)
 
 
 def _check_protocol(manifest: manifests.Manifest, settings: Settings) -> None:
@@ -196,8 +192,7 @@ def ask_about_split(
 
 def tell_unused_seed(option: str, table: ClipTable, fold_file: Path | None) -> None:
     """Print a note if the seed in an option does not change the folds or the split."""
-    why = clip_tables.prescribed_by(table, fold_file)
-    if why:
+    if why := clip_tables.prescribed_by(table, fold_file):
         tell_note(f"{option} changes no fold: {why}")
 
 
@@ -224,10 +219,8 @@ def _check_losses_and_weights(
 def manifest_with_media(path: Path, options: manifests.ManifestOptions) -> manifests.Manifest:
     """Read a manifest; print a note on missing media; raise BadOption if all are missing."""
     manifest = manifests.read_manifest(path, options, media=False)
-    for note in manifest.notes:
-        tell_note(note)
-    missing = media_files.missing_media(manifest, path)
-    if missing:
+    tell_notes(manifest.notes)
+    if missing := media_files.missing_media(manifest, path):
         n_files = len(media_files.media_files(manifest))
         tell_note(
             f"{len(missing)} of {n_files} media files are not in {manifest.root}, such as "

@@ -1,8 +1,6 @@
 """Stage one: computes a feature cache, or one shard of a cache, from a manifest."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from mvemo.extract.workers.pool import stop_workers
 from mvemo.manifests import write_folds
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.clips import media_files
-from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
+from mvemo.pipeline.console.messages import note_resumable, tell, tell_note, tell_notes
 from mvemo.pipeline.stage_one import backends, estimate, shards, steps, tasks
 from mvemo.pipeline.stage_one.division import ExtractRequest, Training
 from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
@@ -117,7 +115,8 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
             named = [spec for spec in cache.specs if spec.name in extracted.features]
             keys = zip(*(cache.keys(spec.name, spec.fold) for spec in named), strict=True)
             content = dict(zip(cache.table.clip_ids, map(b"".join, keys), strict=False))
-        _tell_same_files(plan, {clip: key.decode() for clip, key in content.items()})
+        keys_of = {clip: key.decode() for clip, key in content.items()}
+        tell_notes(media_files.same_file_notes(plan.manifest, keys_of))
     if diverged:
         raise _divergence(plan, path, diverged, extracted.features)
     return extracted
@@ -153,7 +152,7 @@ def _read(
 def _runnable(features: steps.FeatureWriter) -> tuple[list[NetSettings], list[str]]:
     """Return the nets that can run, and notes on clips that are longer than their inputs."""
     plan, media = features.plan, features.media
-    _tell_same_files(plan, media.digests)
+    tell_notes(media_files.same_file_notes(plan.manifest, media.digests))
     nets = features.runnable()
     if not nets:
         first = plan.manifest.clip_ids[0]
@@ -165,8 +164,7 @@ def _runnable(features: steps.FeatureWriter) -> tuple[list[NetSettings], list[st
     seconds, shared = media.seconds(), plan.settings.shared
     notes = [media_files.longer_clips_note(net, seconds, shared) for net in nets]
     notes = [note for note in notes if note]
-    for note in notes:
-        tell_note(note)
+    tell_notes(notes)
     return nets, notes
 
 
@@ -205,11 +203,6 @@ def _tell_other_level(plan: ExtractPlan) -> None:
                 f"{out}: {', '.join(names)} read sound at another level (extract.level) or by "
                 f"an earlier version at its own: run again with {level:g} LUFS"
             )
-
-
-def _tell_same_files(plan: ExtractPlan, content: Mapping[str, str]) -> None:
-    for note in media_files.same_file_notes(plan.manifest, content):
-        tell_note(note)
 
 
 def _divergence(

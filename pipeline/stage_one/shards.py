@@ -40,8 +40,8 @@ class ShardFolder:
     """Folder of the shards of the cache `out`; the folder need not exist."""
 
     def __init__(self, out: Path) -> None:
-        self.path: Path = out.with_name(f"{out.name}{SUFFIX}")
-        self.clips: Path = self.path / "clips.h5"
+        self.path = out.with_name(f"{out.name}{SUFFIX}")
+        self.clips = self.path / "clips.h5"
         self._run = self.path / "run.json"
 
     def cache(self, shard: Shard) -> Path:
@@ -126,16 +126,14 @@ class ShardFolder:
     def _read_marker(self, shard: Shard) -> dict[str, Any]:
         """Return the content of a shard's marker; empty if it is missing or unreadable."""
         with suppress(BadFile, MissingFile):
-            marker: dict[str, Any] = read_json(self._marker(shard))
-            return marker
+            return dict(read_json(self._marker(shard)))
         return {}
 
     def _facts(self, *, ignore_damage: bool = False) -> dict[str, Any] | None:
         """Return the facts common to the existing shards, or None if there are no shards."""
         with suppress(MissingFile, *[BadFile] * ignore_damage):
             try:
-                facts: dict[str, Any] = read_json(self._run)
-                return facts
+                return dict(read_json(self._run))
             except BadFile as error:
                 raise BadFile(f"{error}: replace the shards with --force") from None
         return None

@@ -13,8 +13,7 @@ from mvemo.extract.descriptors import TIMES, descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
-from mvemo.extract.training import devices, embedding, protocols
-from mvemo.extract.training.data import TrainingClips
+from mvemo.extract.training import data, devices, embedding, protocols
 from mvemo.manifests import Clip
 from mvemo.manifests.array_types import Bools
 from mvemo.pipeline.clips.clip_media import ClipMedia
@@ -115,20 +114,14 @@ class FeatureWriter:
                     bar.report(state)
                     self.on_epoch(state)
 
-            clips = TrainingClips(
-                self.media.manifest,
-                self.media.digests,
-                usable,
-                table.folds,
-                table.splits,
-                trained_folds,
-            )
+            manifest, digests = self.media.manifest, self.media.digests
+            split = table.folds, table.splits, trained_folds
             nets = (
                 [frozen]
                 if frozen
                 else protocols.train_nets(
                     net,
-                    clips,
+                    data.TrainingClips(manifest, digests, usable, *split),
                     run,
                     batches=lambda built: self.media.batches(built, net.view),
                     jobs=self.plan.work / "nets",
@@ -188,13 +181,11 @@ class FeatureWriter:
             if clips is not None:
                 clips.step(len(batch_rows), failed=n_failed)
         if trained.curve:
-            training = "all" if spec.fold is None else f"fold{spec.fold}"
-            if spec.protocol == "holdout":
-                training = "holdout"
+            whole = "holdout" if spec.protocol == "holdout" else "all"
+            training = whole if spec.fold is None else f"fold{spec.fold}"
             writer.curve(f"{spec.name}@{training}", trained.curve)
 
     def _keys(self, spec: FeatureSpec, usable: Bools) -> dict[str, str]:
-        """Return the row keys of the usable clips, by clip id."""
         clips = [self.media.manifest.clips[row] for row in np.flatnonzero(usable)]
         return row_keys(spec, clips, self.media.digests)
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvemo.cache.cache_file import parts_folder
-from mvemo.cache.table import failures_by_reason
+from mvemo.cache import cache_file, table
 from mvemo.manifests import ManifestOptions, read_manifest
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import dump_json, find_stamp, write_json
@@ -70,7 +69,7 @@ class ExtractSummary:
         if self.failures:
             shown = 20
             lines.append(f"{len(self.failures)} failures, kept in the cache, by reason:")
-            kinds = failures_by_reason(self.failures)
+            kinds = table.failures_by_reason(self.failures)
             lines += [f"  {kind.text()}" for kind in kinds[:shown]]
             if len(kinds) > shown:
                 lines.append(f"  and {len(kinds) - shown} more reasons: see 'mvemo cache info'")
@@ -101,7 +100,7 @@ class RepeatableRun:
         path = self.work / FINISHED
         try:
             # Rows of an interrupted run are not in the cache yet.
-            if path.stat().st_size > _MOST_BYTES or parts_folder(self.out).exists():
+            if path.stat().st_size > _MOST_BYTES or cache_file.parts_folder(self.out).exists():
                 return None
             kept = read_json(path)
             changed = any(find_stamp(Path(name)) != stamp for name, stamp in kept["files"].items())

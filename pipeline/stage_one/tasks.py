@@ -23,11 +23,10 @@ from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.errors import ClipFailed, TaskFailed
-from mvemo.pipeline.stage_one import steps
+from mvemo.pipeline.stage_one import steps, summary
 from mvemo.pipeline.stage_one.backends import Backend, Note, RunTask
 from mvemo.pipeline.stage_one.division import Training, batch_sizes
 from mvemo.pipeline.stage_one.plan import ExtractPlan
-from mvemo.pipeline.stage_one.summary import Problem
 
 # Loaded nets of this process's last task with frozen nets.
 _frozen = embedding.FrozenNets()
@@ -45,16 +44,15 @@ class Finished:
     parts: tuple[str, ...]  # names of the committed parts
     # Expected row keys of each feature; failed clips are in the shards' failures instead.
     requested: tuple[tuple[FeatureSpec, dict[str, str]], ...]
-    missing: tuple[Problem, ...] = ()  # see `ClipMedia.missing`
+    missing: tuple[summary.Problem, ...] = ()  # see `ClipMedia.missing`
     settled: bool = True  # see `ClipMedia.settled`
 
     @classmethod
     def of(cls, writer: PartWriter, media: ClipMedia) -> Finished:
         """Commit the rows of a task, and return its result."""
         writer.commit()
-        requested = tuple(writer.requested)
-        facts = media.missing, media.settled
-        return cls(writer.table.clip_ids, tuple(writer.parts), requested, *facts)
+        rows = tuple(writer.parts), tuple(writer.requested)
+        return cls(writer.table.clip_ids, *rows, media.missing, media.settled)
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ class SpreadRun:
     writer: CacheWriter
     backend: Backend
     # `ClipMedia.missing` of all tasks.
-    missing: list[Problem] = field(default_factory=list)
+    missing: list[summary.Problem] = field(default_factory=list)
     settled: bool = True  # `ClipMedia.settled` of all tasks
     features: list[str] = field(default_factory=list)  # names of the written features
     # Errors of trainings by net.
@@ -136,12 +134,10 @@ class SpreadRun:
         """Decode and describe all clips, and embed them with frozen nets."""
         plan, extract = self.plan, self.plan.settings.extract
         device = devices.pick_device(plan.run.device)
-        at_once = (
-            devices.windows_at_once(extract.embed_batch, device, NETS[net.name])
-            for net in plan.nets
-            if plan.run.protocol == "frozen"
-        )
-        unit = min(at_once, default=extract.embed_batch or 1)
+        nets = plan.nets if plan.run.protocol == "frozen" else ()
+        batch = extract.embed_batch
+        at_once = (devices.windows_at_once(batch, device, NETS[net.name]) for net in nets)
+        unit = min(at_once, default=batch or 1)
         sizes = batch_sizes(len(plan.manifest), self.backend.processes, unit)
         with progress.Progress("clips", len(plan.manifest)) as bar:
             self._do(self._clip_tasks(sizes), bar)
@@ -152,7 +148,6 @@ class SpreadRun:
             raise BadOption(f"no clip could be decoded; the first, {clip}: {reason}")
 
     def do_trainings(self, media: ClipMedia, trainings: Sequence[Training]) -> None:
-        """Train nets, and embed all clips with them."""
         plan = self.plan.for_processes(self.plan.settings.extract.workers)
         stored = self.writer.stored_rows(plan.table.clip_ids)
         tasks = [TrainingTask(plan, media, stored, each) for each in trainings]

@@ -215,7 +215,7 @@ def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
         click.echo(f"{banner.title}: {banner.text}")
     recorded = {**_recorded(file, values), "runs": options["runs"], **asdict(settings)}
     results.write_study(draft, recorded, options["out"])
-    results.write_papers(draft, options["latex"], options["markdown"], shared.table_style(options))
+    results.write_papers(draft, *shared.paper_of(options))
     click.echo(f"{draft}\n\npage: {options['out'] / (file.name + '.html')}")
     if study.failures:
         click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)

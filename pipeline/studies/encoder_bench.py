@@ -130,12 +130,7 @@ def bench(
         record = {"tables": {t.name: t.record() for t in listed}, "provenance": provenance()}
         write_json(new / "bench.json", record)
         write_text(new / "bench.html", page(listed, names, benched))
-    tables.write_paper(
-        [*map(without_best, listed)],
-        options["latex"],
-        options["markdown"],
-        shared.table_style(options),
-    )
+    tables.write_paper([*map(without_best, listed)], *shared.paper_of(options))
     click.echo("\n\n".join(map(str, listed)))
     click.echo(f"\npage: {out / 'bench.html'}")
 

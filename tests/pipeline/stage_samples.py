@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from tempfile import TemporaryDirectory
@@ -47,9 +48,14 @@ def _demo_of(clips_per_class):
     return folder, manifest
 
 
+def set_options(*values):
+    """``--set`` options of a command."""
+    return [part for value in values for part in ("--set", value)]
+
+
 def tiny_settings(*more):
     """``--set`` options of a run of a few seconds."""
-    return [part for value in (*TINY, *more) for part in ("--set", value)]
+    return set_options(*TINY, *more)
 
 
 def run(program, *arguments):
@@ -63,6 +69,25 @@ def run(program, *arguments):
         with pytest.raises(SystemExit) as stop:
             main()
     return int(stop.value.code or 0)
+
+
+def lines_of(calls, modules, folder="."):
+    """Return what a process prints that makes these calls; none may load one of the modules."""
+    code = (
+        "import sys\n"
+        "from mvemo.pipeline import cli\n"
+        "sys.stderr = sys.stdout\n"
+        f"for status, program, *words in {calls!r}:\n"
+        "    sys.argv = ['mvemo', *words]\n"
+        "    try:\n        getattr(cli, program)()\n"
+        "    except SystemExit as stop:\n        assert (stop.code or 0) == status, words\n"
+        f"    print('loaded', [name for name in {modules!r} if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    lines = done.stdout.splitlines()
+    assert [x for x in lines if x.startswith("loaded")] == ["loaded []"] * len(calls)
+    return lines
 
 
 def refusal(capsys):

@@ -9,6 +9,7 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
+from stage_samples import lines_of
 
 from mvemo.manifests import plugins
 from mvemo.manifests.errors import BadOption
@@ -32,18 +33,7 @@ CALLS = (
 
 
 def test_help_loads_no_numeric_library():
-    code = (
-        "import sys\n"
-        "from mvemo.pipeline import cli\n"
-        f"for program, *arguments in {CALLS!r}:\n"
-        "    sys.argv = ['mvemo', *arguments]\n"
-        "    try:\n        getattr(cli, program)()\n"
-        "    except SystemExit as stop:\n        assert not stop.code\n"
-        f"    print('loaded', [name for name in {HEAVY!r} if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
-    assert [line for line in lines if line.startswith("loaded")] == ["loaded []"] * len(CALLS)
+    lines = lines_of([(0, *call) for call in CALLS], HEAVY)
     assert sum(line.startswith("Usage: ") for line in lines) == 5
 
 
@@ -82,35 +72,10 @@ def test_a_path_that_does_not_exist_is_told_before_a_slow_import(tmp_path):
     (tmp_path / "empty.csv").write_text("path\n")
     # numpy reads a model's heads, and scipy imports its parts on first use.
     slow = ("scipy.special", "scipy.sparse", *(name for name in HEAVY if name not in LIGHT))
-    code = (
-        "import sys\n"
-        "from mvemo.pipeline import cli\n"
-        f"for call in {list(MISSING)!r}:\n"
-        "    status = 0 if '--plan' in call else 2\n"
-        "    sys.argv = ['mvemo', *call.split()]\n"
-        "    sys.stderr = sys.stdout\n"
-        "    try:\n        cli.main()\n"
-        "    except SystemExit as stop:\n        assert stop.code == status, call\n"
-        f"    print('loaded', [name for name in {slow!r} if name in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
-    )
-    lines = done.stdout.splitlines()
+    calls = [(0 if "--plan" in call else 2, "main", *call.split()) for call in MISSING]
+    lines = lines_of(calls, slow, tmp_path)
     told = [line for line, after in pairwise(lines) if after.startswith("loaded")]
     assert told == list(MISSING.values())
-    assert {line for line in lines if line.startswith("loaded")} == {"loaded []"}
-
-
-def test_every_command_has_its_line_and_is_found():
-    shown = CliRunner().invoke(cli.mvemo, ["--help"]).output.splitlines()
-    for name in (*cli.COMMANDS, *cli.plugged_commands()):
-        command = cli.load_command(name)
-        line = cli.COMMANDS.get(name, ("", command.get_short_help_str(100)))[1]
-        # One line each: nothing is cut or broken.
-        assert [text.split() for text in shown].count([name, *line.split()]) == 1
-        assert isinstance(command, click.Command)
-        assert command.name == name
 
 
 @pytest.mark.parametrize(

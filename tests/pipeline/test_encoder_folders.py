@@ -5,26 +5,26 @@ import sys
 
 import numpy as np
 from encoder_samples import save_encoder
-from stage_samples import run
+from stage_samples import run, set_options
 from study_samples import make_set
 
 from mvemo.cache import open_cache
 
 
-def extract(work, manifest, folder):
-    """Embed with two layers of an encoder, frozen."""
-    settings = ("extract.workers=1", "extract.folds=2", 'extract.descriptors=["times"]')
-    options = [part for value in settings for part in ("--set", value)]
-    options += ["--protocol", "frozen", "--nets", f"hf:{folder}@1+2", "--work", work]
-    return run("mvemo", "extract", manifest, "--profile", "paper", *options)
+def extract(work, nets, *more):
+    """Make a set next to the work folder once, and embed it with frozen encoders."""
+    manifest = work.with_name("set") / "manifest.csv"
+    if not manifest.exists():
+        assert make_set(work.with_name("set"), clips_per_class=2) == manifest
+    settings = ("extract.workers=1", "extract.folds=2", 'extract.descriptors=["times"]', *more)
+    options = [*set_options(*settings), "--protocol", "frozen", "--nets", nets, "--work", work]
+    assert run("mvemo", "extract", manifest, *options) == 0
+    return work / "features.h5"
 
 
 def test_layers_of_a_folder_are_features_that_fuse_and_predict(tmp_path, capsys):
-    manifest = make_set(tmp_path / "set", clips_per_class=2)
     save_encoder(tmp_path / "MERT.small", "hubert")
-    work = tmp_path / "work"
-    assert extract(work, manifest, tmp_path / "MERT.small") == 0, capsys.readouterr().err
-    features = work / "features.h5"
+    features = extract(tmp_path / "work", f"hf:{tmp_path / 'MERT.small'}@1+2")
     names = ["MERT_small-layer1", "MERT_small-layer2"]
     with open_cache(features) as cache:
         specs = {spec.name: spec for spec in cache.specs}
@@ -35,7 +35,7 @@ def test_layers_of_a_folder_are_features_that_fuse_and_predict(tmp_path, capsys)
     moved = (tmp_path / "elsewhere") / "MERT.small"
     moved.parent.mkdir()
     (tmp_path / "MERT.small").rename(moved)
-    assert extract(work, manifest, moved) == 0
+    extract(tmp_path / "work", f"hf:{moved}@1+2")
     with open_cache(features) as cache:
         assert {spec.name: spec for spec in cache.specs} == specs
 
@@ -62,16 +62,6 @@ def test_a_folder_is_described_as_any_net_is(tmp_path, capsys):
     assert '"mean": [0.5' in text
 
 
-def test_a_study_takes_a_folder(tmp_path, capsys):
-    study = ["study", "recipes", tmp_path / "clips.csv", "--out", tmp_path / "out", "--net"]
-    assert run("mvemo", *study, f"hf:{tmp_path / 'nowhere'}") == 2
-    assert "clips.csv" in capsys.readouterr().err
-    assert run("mvemo", *study, "hf:a,hf:b") == 2
-    assert "--net 'hf:a,hf:b': expected only one net" in capsys.readouterr().err
-    assert run("mvemo", *study, "vgg") == 2
-    assert "unknown net 'vgg'" in capsys.readouterr().err
-
-
 HEAR = """
 import torch
 
@@ -92,14 +82,10 @@ def get_scene_embeddings(audio, model):
 
 
 def test_a_module_of_hear_is_imported_only_when_it_is_named(tmp_path, capsys, monkeypatch):
-    manifest = make_set(tmp_path / "set", clips_per_class=2)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "hear_named.py").write_text(HEAR)
-    settings = ("extract.workers=1", "extract.folds=2", 'extract.descriptors=["times"]')
-    options = [part for value in settings for part in ("--set", value)]
-    options += ["--protocol", "frozen", "--nets", "hear:hear_named", "--work", tmp_path / "work"]
-    assert run("mvemo", "extract", manifest, *options) == 0, capsys.readouterr().err
-    fuse = ["fuse", tmp_path / "work/features.h5", "--out", tmp_path / "out", "--final"]
+    features = extract(tmp_path / "work", "hear:hear_named")
+    fuse = ["fuse", features, "--out", tmp_path / "out", "--final"]
     assert run("mvemo", *fuse, "--set", "fuse.n_resamples=10") == 0
     capsys.readouterr()
     del sys.modules["hear_named"]
@@ -112,17 +98,12 @@ def test_a_module_of_hear_is_imported_only_when_it_is_named(tmp_path, capsys, mo
     assert "sad0" in capsys.readouterr().out
 
 
-def test_all_layers_are_one_feature_in_half_precision(tmp_path, capsys):
-    manifest = make_set(tmp_path / "set", clips_per_class=2)
+def test_all_layers_are_one_feature_in_half_precision(tmp_path):
     save_encoder(tmp_path / "MERT", "hubert")
     names = [f"hf:{tmp_path / 'MERT'}@all", f"hf:{tmp_path / 'MERT'}@2"]
-    settings = ("extract.workers=1", "extract.folds=2", 'extract.descriptors=["times"]')
     # A setting of the encoder is one of all its nets.
-    settings += ("nets.MERT.options.pooling=mean+std",)
-    options = [part for value in settings for part in ("--set", value)]
-    options += ["--protocol", "frozen", "--nets", ",".join(names), "--work", tmp_path / "work"]
-    assert run("mvemo", "extract", manifest, *options) == 0, capsys.readouterr().err
-    with open_cache(tmp_path / "work/features.h5") as cache:
+    more = "nets.MERT.options.pooling=mean+std"
+    with open_cache(extract(tmp_path / "work", ",".join(names), more)) as cache:
         specs = {spec.name: spec for spec in cache.specs}
         spec = specs["MERT-layers"]
         assert (spec.dim, spec.dtype, spec.params["layers"]) == (64, "<f2", [0, 1, 2, 3])

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from stage_samples import run
+from stage_samples import run, set_options
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.fuse.songs import RULES
@@ -14,17 +14,13 @@ from mvemo.manifests import read_manifest, song_of
 from mvemo.pipeline.commands.fuse import SONG_RULES
 
 SONGS = 20
-SETTINGS = [
-    part
-    for value in (
-        *('extract.nets="music1d"', "extract.workers=1", "extract.descriptors=[]"),
-        "extract.level=0",  # classes differ in loudness
-        *("nets.music1d.width=0.2", "nets.music1d.iterations=60", "nets.music1d.patience=0"),
-        *("nets.music1d.batch_size=8", "nets.music1d.lr=0.01"),
-        "nets.music1d.options={seconds=0.5}",
-    )
-    for part in ("--set", value)
-]
+SETTINGS = set_options(
+    *('extract.nets="music1d"', "extract.workers=1", "extract.descriptors=[]"),
+    "extract.level=0",  # classes differ in loudness
+    *("nets.music1d.width=0.2", "nets.music1d.iterations=60", "nets.music1d.patience=0"),
+    *("nets.music1d.batch_size=8", "nets.music1d.lr=0.01"),
+    "nets.music1d.options={seconds=0.5}",
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import json
 
 import numpy as np
 import pytest
-from stage_samples import make_chords, run
+from stage_samples import make_chords, run, set_options
 
 from mvemo.cache import open_cache
 
@@ -19,18 +19,14 @@ ITERATIONS = {"shared": 120, "crossfit": 60}
 CHANCE = 1 / CLASSES
 # Of a share of right guesses among all clips.
 ERROR = (CHANCE * (1 - CHANCE) / N) ** 0.5
-SETTINGS = [
-    part
-    for value in (
-        *('extract.nets="music1d"', "extract.workers=1", "extract.descriptors=[]"),
-        "extract.level=0",  # few steps suffice for loud sound
-        *("extract.folds=3", "nets.music1d.options={seconds=0.05, dropout=0.0}"),
-        *("nets.music1d.batch_size=24", "nets.music1d.lr=0.01"),
-        # To the end, on all clips given: nothing is held out that could stop it.
-        "nets.music1d.patience=0",
-    )
-    for part in ("--set", value)
-]
+SETTINGS = set_options(
+    *('extract.nets="music1d"', "extract.workers=1", "extract.descriptors=[]"),
+    "extract.level=0",  # few steps suffice for loud sound
+    *("extract.folds=3", "nets.music1d.options={seconds=0.05, dropout=0.0}"),
+    *("nets.music1d.batch_size=24", "nets.music1d.lr=0.01"),
+    # To the end, on all clips given: nothing is held out that could stop it.
+    "nets.music1d.patience=0",
+)
 
 
 @pytest.fixture(scope="module")

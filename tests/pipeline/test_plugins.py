@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stage_samples import run, tiny_demo
+from stage_samples import run, set_options, tiny_demo
 
 from mvemo.cache import open_cache
 from mvemo.extract.workers import pool
@@ -69,8 +69,8 @@ def media(tmp_path_factory):
 def test_both_stages_run_with_parts_of_a_plugin(own, tmp_path, capsys, jobs):
     tiny_demo(tmp_path / "media")
     work, out, plugin = tmp_path / "work", tmp_path / "out", own("own.py")
-    options = [part for setting in TINY for part in ("--set", setting)]
-    options += ["--nets", "colours,music1d", "--folds", 2, "--jobs", jobs, "--plugin", plugin]
+    options = ["--nets", "colours,music1d", "--folds", 2, "--jobs", jobs, "--plugin", plugin]
+    options += set_options(*TINY)
     manifest = tmp_path / "media/manifest.csv"
     assert run("mvemo", "extract", manifest, "--work", work, *options) == 0
     with open_cache(work / "features.h5") as cache:

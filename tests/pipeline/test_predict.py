@@ -1,6 +1,5 @@
 """From clips to a model folder to predictions of other clips, by small nets."""
 
-import csv
 import json
 import os
 import shutil
@@ -285,21 +284,6 @@ def test_a_catalogue_whose_run_was_killed_goes_on(made, tmp_path, monkeypatch, r
     assert "expected a catalogue" in predict(*long, made / "work" / "features.h5", ends=2).err
     cache.write_bytes(cache.read_bytes()[:2000])
     assert "songs.h5: is truncated or overwritten: delete it" in predict(*nightly, ends=2).err
-
-
-def test_csv_and_table_say_the_same(made, tmp_path, predict, predicted):
-    (record,) = predicted(made, made / "song.wav")
-    inputs = [made / "song.wav", made / "text.mp3"]
-    shown = predict(made, *inputs, "--csv", tmp_path / "p.csv").out
-    assert "not predicted: " in shown
-    assert "text.mp3: cannot be read" in shown
-    assert record["label"] in shown
-    assert "trained on generated data" in shown
-    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
-        first, second = csv.DictReader(file)
-    assert (first["label"], float(first["confidence"])) == (record["label"], record["confidence"])
-    assert {name: float(first[name]) for name in record["proba"]} == record["proba"]
-    assert (second["label"], second["error"][:14]) == ("", "cannot be read")
 
 
 def test_the_table_is_printed_if_the_file_cannot_be_written(made, tmp_path, monkeypatch, predict):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,6 @@ from mvemo.fuse.final.formats import format_of
 from mvemo.fuse.final.model import FinalModel, Predictor, asked_of, with_coverage
 from mvemo.fuse.final.prediction_records import record_rows, records
 from mvemo.manifests.tables import CsvWriter
-from mvemo.pipeline.commands.predict import _show
 from mvemo.pipeline.desk.playlists import read_moods
 from mvemo.pipeline.models.boxed import expected_words
 from mvemo.pipeline.prediction.predictions import (
@@ -167,18 +167,6 @@ def test_distances_of_unlike_clips_are_left_to_the_records(monkeypatch):
     assert "prediction (3.0 times as far as" in predictions_table(MODEL, clips)
 
 
-@pytest.mark.parametrize(("unlikeness", "n", "told"), [(0.9, 20, 1), (0.9, 19, 0), (0.7, 20, 0)])
-def test_a_folder_that_is_unlike_as_a_whole_is_told_once(unlikeness, n, told, capsys):
-    model = replace(MODEL, facts={**MODEL.facts, "alarm": {"lld": {"folder": 0.8}}})
-    clips = [replace(PREDICTIONS[0], unlikeness=unlikeness)] * n
-    shown = {"as_json": True, "jsonl": False, "csv_file": None, "strict": False}
-    shown |= {"relative": False, "works": []}
-    assert _show(model, [*clips, PREDICTIONS[1]], shown, facts=False) == 0
-    out, error = capsys.readouterr()
-    assert len(json.loads(out)) == n + 1
-    assert error.count("these clips as a whole are unlike the music that songs was made of") == told
-
-
 def test_what_is_the_same_of_many_clips_is_said_once():
     bad = [ClipPrediction(f"{i}.mp3", error="is empty") for i in range(3)]
     made = replace(PREDICTIONS[0], path="音\n" + "x" * 200 + ".mp3")
@@ -276,15 +264,6 @@ def test_sets_have_the_likeliest_first_and_large_ones_ask_a_person(task):
     assert "90% of new clips" in table
 
 
-def test_a_model_without_thresholds_or_a_bad_coverage_is_one_line():
-    with pytest.raises(BadFeatures, match="the model songs has no thresholds for --coverage"):
-        with_coverage(replace(MODEL, predictors=(BARE,)), Asked(0.9))
-    for coverage in (0.3, 1.0, float("nan")):
-        with pytest.raises(BadFeatures, match=r"expected 0\.5 to 0\.99"):
-            with_coverage(MODEL, Asked(coverage))
-    assert with_coverage(MODEL, None) is MODEL
-
-
 def test_the_other_form_has_its_own_thresholds_and_words():
     both = replace(PREDICTOR, optional=limits_of(3.0, 1.0))
     model = replace(MODEL, predictors=(both,))
@@ -310,6 +289,7 @@ def test_the_other_form_has_its_own_thresholds_and_words():
 @pytest.mark.parametrize(
     ("coverage", "per_class", "jointly", "message"),
     [
+        *((share, False, False, r"expected 0\.5 to 0\.99") for share in (0.3, 1.0, math.nan)),
         (None, True, False, "--per-class needs a coverage: add --coverage 0.9"),
         (None, False, True, "--jointly needs a coverage"),
         (0.9, True, True, "expected one of them, got both"),
@@ -320,6 +300,9 @@ def test_the_other_form_has_its_own_thresholds_and_words():
 def test_options_that_do_not_fit_are_one_line(coverage, per_class, jointly, message):
     with pytest.raises(BadFeatures, match=message):
         with_coverage(MODEL, asked_of(coverage, per_class=per_class, jointly=jointly))
+    with pytest.raises(BadFeatures, match="the model songs has no thresholds for --coverage"):
+        with_coverage(replace(MODEL, predictors=(BARE,)), Asked(0.9))
+    assert with_coverage(MODEL, None) is MODEL
 
 
 def test_few_groups_are_warned_of_where_a_coverage_is_promised():

@@ -86,28 +86,6 @@ def options_of(net):
     return ["--set", f"nets.{net}.width={width}", "--set", f"nets.{net}.options={{{table}}}"]
 
 
-def test_processes_embed_with_fetched_weights_and_no_option(tmp_path, fetched, capsys):
-    tiny_demo(tmp_path / "clips", clips_per_class=1)
-    arguments = [
-        *("extract", tmp_path / "clips" / "manifest.csv", "--out", tmp_path / "f.h5"),
-        *("--work", tmp_path / "work", "--protocol", "frozen", "--nets", "musicnn,effnet"),
-        *("--set", "extract.descriptors=[]", "--set", "extract.workers=1"),
-        *("--set", "extract.n_frames=4"),
-        *options_of("musicnn"),
-        *options_of("effnet"),
-    ]
-    assert run("mvemo", *arguments, "--jobs", 2) == 0
-    # Told once, whoever loads them.
-    assert capsys.readouterr().err.count("musicnn/weights.npz") == 1
-    with open_cache(tmp_path / "f.h5") as cache:
-        assert {spec.protocol for spec in cache.specs} == {"frozen"}
-        for name, dim in (("musicnn", 20), ("effnet", 256)):
-            values, present = cache.vectors(name, None)
-            assert present.all()
-            assert values.shape[1] == dim
-            assert np.isfinite(values).all()
-
-
 def laptop_run(folder):
     """Arguments of `mvemo extract` under the profile, on clips of a second."""
     tiny_demo(folder / "clips", clips_per_class=2)
@@ -141,13 +119,6 @@ def test_the_pretrained_profile_goes_on_without_what_cannot_be_fetched(tmp_path,
     assert "effnet+lld" in capsys.readouterr().out
     assert run("mvemo", *fuse, "--profile", "paper") == 0
     assert "lld" not in capsys.readouterr().out
-
-
-def test_where_nothing_can_be_fetched_the_line_says_what_to_copy(tmp_path, home, capsys):
-    assert run("mvemo", *laptop_run(tmp_path)) == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("mvemo: musicnn: pip could not download musicnn 0.1.0")
-    assert "mvemo weights get musicnn --from PATH/musicnn-0.1.0-py3-none-any.whl" in last
 
 
 def test_what_is_not_here_is_fetched_and_what_is_damaged_again(home, monkeypatch, capsys):

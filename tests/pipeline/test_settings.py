@@ -41,12 +41,6 @@ def test_the_pretrained_profile_trains_nothing_and_has_weights_to_fetch():
     assert settings.nets["i3d"].options == {"n_frames": 32, "size": 224}
 
 
-def test_views_are_settings_of_a_net():
-    overrides = ["nets.rnn.views=3", "nets.rnn.layout=dense", "nets.rnn.pooling=mean+std"]
-    settings = load_settings("paper", overrides)
-    assert settings.nets["rnn"].view == ViewSettings(views=3, layout="dense", pooling="mean+std")
-
-
 def test_choi_s_net_is_a_profile_of_its_own():
     options = {name: load_settings(name).nets["music2d"].options for name in ("paper", "c17")}
     # PL20 3.1: 96 x 1,876 from 16 kHz; Choi et al. 2017: 96 x 1,360 from 12 kHz.
@@ -59,7 +53,9 @@ def test_choi_s_net_is_a_profile_of_its_own():
 
 def test_overrides_reach_their_setting_in_its_type():
     given = ["nets.i3d.lr=3e-4", "extract.protocol=frozen", "nets.c3d.width=1"]
+    given += ["nets.rnn.views=3", "nets.rnn.layout=dense", "nets.rnn.pooling=mean+std"]
     settings = load_settings("paper", given)
+    assert settings.nets["rnn"].view == ViewSettings(views=3, layout="dense", pooling="mean+std")
     assert settings.nets["i3d"].train.lr == 3e-4
     assert settings.extract.run.protocol == "frozen"
     assert settings.nets["c3d"].width == 1.0
@@ -144,20 +140,12 @@ def test_settings_nested_too_deeply_are_refused(override, tmp_path):
         assert len(str(caught.value)) < 300
 
 
-def test_a_profile_file_of_ones_own(tmp_path):
+@pytest.mark.parametrize("text", ["[extract", "x = 1\n", "extract = 3\n"])
+def test_bad_profile_files_name_the_file(tmp_path, text):
     path = tmp_path / "mine.toml"
     path.write_text("[extract]\nnets = ['i3d']\n[nets.i3d]\nlr = 1\n")
     settings = load_settings(str(path))
-    assert settings.extract.nets == ("i3d",)
-    assert settings.nets["i3d"].train.lr == 1.0
-
-
-@pytest.mark.parametrize("text", ["[extract", "x = 1\n", "extract = 3\n"])
-def test_bad_profile_files_name_the_file(tmp_path, text):
-    names = "best, c17, demo, paper, pretrained"
-    with pytest.raises(BadOption, match=f"expected a file or one of {names}"):
-        load_settings("big")
-    path = tmp_path / "mine.toml"
+    assert (settings.extract.nets, settings.nets["i3d"].train.lr) == (("i3d",), 1.0)
     path.write_text(text)
     with pytest.raises(MvemoError, match=r"mine\.toml"):
         load_settings(str(path))

@@ -4,14 +4,12 @@ import contextlib
 import csv
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from feature_samples import crossfit_cache, make_table
-from stage_samples import run
+from stage_samples import lines_of, run
 
 from mvemo.cache import open_cache
 from mvemo.fuse import load_heads
@@ -42,19 +40,8 @@ def test_fuse_writes_the_report_and_the_heads(fused):
     facts = [metrics[key] for key in ("synthetic", "task", "protocol", "folds", "clips")]
     assert facts == [True, "multiclass", "crossfit", 2, 24]
     assert list(metrics["models"]) == [*NAMES, "kernel"]
-    for name, model in metrics["models"].items():
-        assert name in shown
-        accuracy = model["accuracy"]
-        assert accuracy["min"] == min(accuracy["per_fold"])
-        assert accuracy["mean"] == pytest.approx(np.mean(accuracy["per_fold"]))
-        assert np.sum(model["confusion"]) == 24
-        low, high = model["intervals"]["accuracy"]
-        assert low <= np.trace(model["confusion"]) / 24 <= high
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org", "")
-    with (out / "predictions.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 24 * len(metrics["models"])
     heads = load_heads(out / "heads.npz")
     # The pair of all features shares the head of `integrated`.
     assert {h.model for h in heads.heads} >= set(NAMES) - {"c3d+music1d"}
@@ -148,13 +135,6 @@ def test_the_table_is_printed_also_if_the_report_cannot_be_written(
 
 
 def test_help_and_stage_two_load_none_of_stage_one(features, tmp_path):
-    code = (
-        "import sys\n"
-        "from mvemo.pipeline import cli\n"
-        f"sys.argv = ['mvemo-cv', {str(features)!r}, '--out', {str(tmp_path / 'o')!r}, "
-        "'--models', 'c3d', '--set', 'fuse.n_resamples=0']\n"
-        "try:\n    cli.main_cv()\nexcept SystemExit as stop:\n    assert not stop.code\n"
-        "print([m for m in ('torch', 'torchvision', 'av', 'cv2', 'librosa') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip().splitlines()[-1] == "[]"
+    words = [str(features), "--out", str(tmp_path / "o"), "--models", "c3d"]
+    call = (0, "main_cv", *words, "--set", "fuse.n_resamples=0")
+    lines_of([call], ("torch", "torchvision", "av", "cv2", "librosa"))

@@ -18,7 +18,6 @@ from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.clips import clip_tables
 from mvemo.pipeline.clips.clip_tables import (
     extracted_clips,
-    imported_clips,
     links_of_folder,
     links_of_manifest,
 )
@@ -72,25 +71,6 @@ def test_each_protocol_keeps_or_names_the_split():
     assert folds.table.splits is None
     assert folds.table.k == 6
     assert "give --protocol holdout to train and test on the split" in folds.notes[0]
-
-
-def test_splits_that_cannot_be_honoured_are_named():
-    manifest = split_manifest(*["train"] * 20, *["test"] * 6)
-    clips = [replace(clip, group=f"g{i // 3}") for i, clip in enumerate(manifest.clips)]
-    leaking = replace(manifest, clips=tuple(clips))
-    for evaluation in (
-        extracted_clips(leaking, ExtractSettings(RunSettings(protocol="frozen"))),
-        imported_clips(leaking),
-    ):
-        assert evaluation.table.splits is None
-        assert evaluation.notes[0] == (
-            "the manifest's split is not used because group 'g6' is in the splits train and "
-            "test: the clips are cross-validated instead"
-        )
-    both = [replace(clip, fold=i % 2) for i, clip in enumerate(manifest.clips)]
-    evaluation = imported_clips(replace(manifest, clips=tuple(both)))
-    assert (evaluation.table.k, evaluation.table.splits) == (2, None)
-    assert "folds and a split: the folds are used" in evaluation.notes[0]
 
 
 def test_clips_of_a_cache_keep_their_folds():

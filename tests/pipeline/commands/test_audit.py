@@ -49,17 +49,6 @@ def test_findings_name_the_clips_and_the_cure(features, program):
     assert "label-leakage" in mvemo.audit(features)._repr_html_()
 
 
-def test_splits_of_the_manifest_are_compared(features, program, tmp_path):
-    rows = [
-        f"c{i},{i}.mp3,{('calm', 'tense')[i // 2 % 2]},{'test' if i == 60 else 'train'}"
-        for i in range(120)
-    ]
-    (tmp_path / "clips.csv").write_text("\n".join(["clip_id,path,label,split", *rows]))
-    assert "duplicate-across-splits" in kinds(
-        program, features, "--manifest", tmp_path / "clips.csv"
-    )
-
-
 @pytest.mark.parametrize(
     ("options", "n_clips", "n_groups"),
     [(["--drop-duplicates"], 117, 59), (["--merge-groups"], 120, 58)],

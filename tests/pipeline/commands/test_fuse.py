@@ -33,18 +33,10 @@ def cache(tmp_path_factory):
 def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, capsys, program):
     capsys.readouterr()
     settings = ["--folds", "3", "--set", "fuse.n_resamples=50"]
-    shown = program("mvemo", "fuse", cache, *settings, "--out", tmp_path / "a").out
-    assert "R2 arousal" in shown
-    assert "training mean" in shown
+    assert run("mvemo", "fuse", cache, *settings, "--out", tmp_path / "a") == 0
     held = json.loads((tmp_path / "a" / "metrics.json").read_text())
-    assert (held["task"], held["classes"]) == ("regression", ["arousal", "valence"])
     made, noise = (held["models"][name]["r2_macro"]["mean"] for name in ("made", "noise"))
     assert made > 0.3 > noise
-    assert held["provenance"]["settings"]["n_resamples"] == 50
-    # What made the features is kept beside the cache's name.
-    assert held["provenance"]["features"]["made"][0]["modality"] == "audio"
-    assert held["provenance"]["cache"].endswith(".h5")
-    assert "Quadrants" in (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
     heads = load_heads(tmp_path / "a" / "heads.npz")
     assert {h.link for h in heads.heads} == {"identity"}
 
@@ -56,7 +48,6 @@ def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, capsys,
     arguments = [tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c", "--resamples", "100"]
     arguments += ["--markdown", tmp_path / "c.md"]
     shown = program("mvemo", "compare", *arguments).out
-    assert "p (Holm)" in shown
     compared = json.loads((tmp_path / "c" / "comparison.json").read_text())
     made = next(d for d in compared["differences"] if d["model"] == "made")
     assert made["interval"][1] < 0

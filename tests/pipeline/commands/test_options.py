@@ -1,6 +1,7 @@
 """Options that several commands share: one spelling, and a line where one changes nothing."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,9 @@ from feature_samples import crossfit_cache, frozen_cache, make_table
 from stage_samples import run
 
 from mvemo.cache import open_cache
+from mvemo.fuse import EvaluationSettings
 from mvemo.manifests import Clip, Manifest, folds_of, read_manifest, write_folds, write_manifest
+from mvemo.pipeline.stage_two import _folds_without_seed
 
 CV = ("--models", "music1d", "--set", "fuse.n_resamples=0", "--set", "fuse.choose_C=false")
 
@@ -109,6 +112,11 @@ REFUSED = [
     ("predict song.mp3 --relative --timeline", "leave out --relative or --timeline"),
     ("predict song.mp3 --cache x.h5 --timeline", "leave out --cache or --timeline"),
     ("predict song.mp3 --json --jsonl", "--json, --jsonl: expected one of them, got both"),
+    ("predict song.mp3 --jobs 2 --timeline", "--jobs 2 cannot be combined with --timeline"),
+    ("predict song.mp3 --shard 1/2 --plan", "--shard 1/2 cannot be combined with --plan"),
+    ("predict song.mp3 --shard 1/2 --cache x.h5", "--shard 1/2 cannot be combined with --cache"),
+    ("predict song.mp3 --shard 3/2", "--shard 3/2: expected 1/2 to 2/2"),
+    ("predict song.mp3 --scheduler tcp://x:1", "must be given together: add --backend dask"),
     # Before a model or a file is looked for.
     ("predict song.mp3 --device cude", "unknown --device 'cude'; expected auto, cpu, cuda, cuda:N"),
     ("explain {tmp}/file --device cuda:99", "device is 'cuda:99', but torch does not find it"),
@@ -167,63 +175,49 @@ def test_a_prescribed_split_is_asked_about(manifest, tmp_path, capsys, program):
     assert "no clip could be decoded" in said
 
 
-def test_a_seed_that_changes_no_fold_is_told_of(tmp_path, capsys):
+def test_why_a_seed_changes_no_fold_of_stage_two(tmp_path, capsys):
     table = make_table(24, 2, classes=("a", "b"))
+    prescribed = replace(table, fold_seed=-1)
+    split = replace(table, splits=np.where(table.folds == 0, 2, 0), folds=np.full(24, -1), k=0)
 
-    def said(path, *options):
-        assert run("mvemo-cv", path, "--out", tmp_path / "out", "--seed", 3, *CV, *options) == 0
-        notes = [line for line in capsys.readouterr().err.splitlines() if "--seed" in line]
-        return "".join(notes)
+    def why(table, folds=None, file=None, make=frozen_cache):
+        with open_cache(make(tmp_path / "f.h5", table, names=("music1d",))) as cache:
+            return _folds_without_seed(cache, EvaluationSettings(folds=folds), file)
 
-    crossfit = crossfit_cache(tmp_path / "c.h5", table, names=("music1d",))
-    assert said(crossfit).endswith("--seed 3 does not change the folds: they are the folds that "
-                                   "the nets were trained for")  # fmt: skip
-    frozen = frozen_cache(tmp_path / "f.h5", table, names=("music1d",))
-    assert said(frozen) == ""
-    path = frozen, "--set", "fuse.C=0.1", "--set", "fuse.D=1"
-    assert "--set fuse.D=1: fuse.D: unknown setting" in error_of(capsys, "mvemo-cv", *path)
-    prescribed = frozen_cache(tmp_path / "p.h5", replace(table, fold_seed=-1), names=("music1d",))
-    assert "they are prescribed" in said(prescribed)
-    assert said(prescribed, "--folds", 3) == ""
-    one = replace(table, splits=np.where(table.folds == 0, 2, 0), folds=np.full(24, -1), k=0)
-    split = frozen_cache(tmp_path / "s.h5", one, names=("music1d",))
-    assert "one prescribed split" in said(split)
-    clips = tuple(
-        Clip(i, i, (table.classes[y],), g)
-        for i, y, g in zip(table.clip_ids, table.labels, table.groups, strict=True)
+    assert why(table) == why(prescribed, 3) == ""
+    assert why(prescribed) == "they are prescribed"
+    assert why(split) == "the clips have one prescribed split"
+    assert why(table, file=Path("folds.csv")) == "they are read from folds.csv"
+    assert why(table, make=crossfit_cache).startswith("they are the folds that the nets were tra")
+    path = crossfit_cache(tmp_path / "c.h5", table, names=("music1d",))
+    assert run("mvemo-cv", path, "--out", tmp_path / "out", "--seed", 3, *CV) == 0
+    assert "note: --seed 3 does not change the folds: they are the" in capsys.readouterr().err
+    overrides = "--set", "fuse.C=0.1", "--set", "fuse.D=1"
+    assert "--set fuse.D=1: fuse.D: unknown setting" in error_of(
+        capsys, "mvemo-cv", path, *overrides
     )
-    listed = Manifest("m", "multiclass", ("a", "b"), clips, tmp_path)
-    write_folds(folds_of(listed, 2), tmp_path / "folds.csv")
-    assert "they are read from" in said(frozen, "--folds", tmp_path / "folds.csv")
 
 
-def test_a_seed_of_folds_that_changes_none_is_told_of(manifest, tmp_path, capsys):
-    def said(command, *options):
-        more = ("--out", tmp_path / "o") if command.startswith("study") else ()
-        run("mvemo", *command.split(), manifest, *options, *more, "--work", tmp_path / "w")
-        notes = [line for line in capsys.readouterr().err.splitlines() if "changes no" in line]
-        return "".join(notes)
-
-    listed = read_manifest(manifest, media=False)
-    write_folds(folds_of(listed, 2), tmp_path / "folds.csv")
-    of_file = f"changes no fold: they are read from {tmp_path / 'folds.csv'}"
-    five = ("--set", "extract.fold_seed=5", "--nets", "cnn", "--folds")
-    assert said("extract", *five, 2) == ""
-    assert said("extract", *five, tmp_path / "folds.csv") == f"note: extract.fold_seed=5 {of_file}"
-    five = (*five[:2], "--folds")
-    assert said("study losses", *five, 2) == ""
-    assert said("study losses", *five, tmp_path / "folds.csv") == (
-        f"note: extract.fold_seed=5 {of_file}"
-    )
-    assert said("study losses", "--seed", 0, "--folds", tmp_path / "folds.csv") == (
-        f"note: --seed 0 {of_file}"
-    )
-    assert said("study j22", "--seed", 3) == (
-        "note: --seed 3 changes no fold: the clips have one prescribed split"
-    )
-    clips = tuple(replace(clip, split=None, fold=i % 2) for i, clip in enumerate(listed.clips))
-    write_manifest(replace(listed, clips=clips), manifest)
-    assert said("extract", *five[:2], "--nets", "cnn").endswith("they are prescribed")
+@pytest.mark.parametrize(
+    ("command", "option", "why"),
+    [
+        ("extract --nets cnn", "--set extract.fold_seed=5 --folds 2", ""),
+        ("extract --nets cnn", "--set extract.fold_seed=5 --folds {f}", "they are read from {f}"),
+        ("study losses --out o", "--set extract.fold_seed=5 --folds {f}", "they are read from {f}"),
+        ("study losses --out o", "--seed 0 --folds {f}", "they are read from {f}"),
+        ("study j22 --out o", "--seed 3", "the clips have one prescribed split"),
+    ],
+)
+def test_a_seed_of_folds_that_changes_none_is_told_of(
+    command, option, why, manifest, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    write_folds(folds_of(read_manifest(manifest, media=False), 2), tmp_path / "f.csv")
+    words = [*command.split(), *option.format(f="f.csv").split(), manifest, "--work", "w"]
+    run("mvemo", *words)
+    notes = [line for line in capsys.readouterr().err.splitlines() if "changes no" in line]
+    name = option.split(" --folds")[0].removeprefix("--set ")
+    assert notes == ([f"note: {name} changes no fold: {why.format(f='f.csv')}"] if why else [])
 
 
 def test_a_full_disk_is_told_first(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """`mvemo models`: models by name, the cards of these and others, and the file that cards are of."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 from feature_samples import frozen_cache, make_table
 
 from mvemo.extract.errors import FetchFailed
+from mvemo.fuse.final.model import load_model
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline import cli
 from mvemo.pipeline.model_nets import fetch_model_weights
@@ -153,3 +155,19 @@ def test_missing_weights_are_fetched_until_there_is_no_network(made, monkeypatch
     fetch_model_weights(folder, ("audio", "video"), but=["i3d"])
     fetch_model_weights(folder, ("audio",))
     assert asked == ["i3d"]
+
+
+@pytest.mark.parametrize("name", boxed.boxed_names())
+def test_the_library_of_the_hub_reads_task_data_and_score(name, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    folder = tmp_path / name
+    shutil.copytree(model_folder(name), folder)
+    boxed.write_hub_card(folder, name)
+    card = hub.ModelCard.load(folder / "README.md")
+    model = load_model(folder)
+    assert card.data.library_name == "mvemo"
+    assert set(model.classes) <= set(card.data.tags)
+    (result,) = card.data.eval_results
+    expected = model.expected_of(model.predictors[0])
+    assert (result.metric_value, result.metric_type) == (expected["mean"], expected["metric"])
+    assert "Cross-validated scores" in card.text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from stage_samples import run, write_video
+from stage_samples import run, set_options, write_video
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
@@ -58,12 +58,11 @@ def made(tmp_path_factory):
     net = build_net("effnet", 2, width=0.05, size=32, n_frames=4)
     arrays = {key: value.numpy() for key, value in net.state_dict().items()}
     np.savez(folder / "effnet.npz", **arrays)
-    settings = [
+    options = set_options(
         *("extract.folds=2", "extract.workers=1", 'extract.descriptors=["mfcc"]'),
         *("descriptors.sr=8000", "descriptors.n_fft=512", "descriptors.hop_length=256"),
         *("nets.effnet.width=0.05", "nets.effnet.options={size=32, n_frames=4}"),
-    ]
-    options = [part for value in settings for part in ("--set", value)]
+    )
     weights = ["--weights", f"effnet={folder / 'effnet.npz'}"]
     extract = [folder / "clips.csv", "--work", folder / "work", "--nets", "effnet", *options]
     assert run("mvemo", "extract", *extract, "--protocol", "frozen", *weights) == 0

@@ -2,9 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import binomtest, pearsonr
 
 from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
 from mvemo.pipeline.desk.serve.corrections import Corrections
@@ -30,15 +27,6 @@ def test_the_figure_stands_from_20_clips_on():
     assert judged_words(tags).startswith("right on 20 of 20")
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(20, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_intervals_are_exact(counts):
-    k, n = counts
-    exact = binomtest(k, n).proportion_ci(method="exact")
-    ends = f"95 % interval {100 * exact.low:.0f} to {100 * exact.high:.0f} %)"
-    assert judged_words(labelled(k, n)).endswith(ends)
-
-
 def test_ratings_have_fishers_interval():
     rng = np.random.default_rng(0)
     true = rng.uniform(-1, 1, (30, 2))
@@ -54,10 +42,9 @@ def test_ratings_have_fishers_interval():
     ]
     words = judged_words(judged)
     for i, name in enumerate(("v", "a")):
-        expected = pearsonr(found[:, i], true[:, i])
-        low, high = expected.confidence_interval()
-        text = f"r {expected.statistic:.2f} for {name} (95 % interval {low:.2f} to {high:.2f})"
-        assert text in words
+        r = np.corrcoef(found[:, i], true[:, i])[0, 1]
+        low, high = np.tanh(np.arctanh(r) + np.array([-1.96, 1.96]) / np.sqrt(27))
+        assert f"r {r:.2f} for {name} (95 % interval {low:.2f} to {high:.2f})" in words
     assert words.endswith("on 30 of your judged clips")
     same = [(clip, {"v": 0.0, "a": label["a"]}) for clip, label in judged]
     assert "no r for v, whose ratings are all the same" in judged_words(same)

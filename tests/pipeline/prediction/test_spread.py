@@ -97,21 +97,6 @@ def test_dask_gives_the_same_table(folder, expected):
     assert found == expected
 
 
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        (["--jobs", 2, "--timeline"], "--jobs 2 cannot be combined with --timeline"),
-        (["--shard", "1/2", "--plan"], "--shard 1/2 cannot be combined with --plan"),
-        (["--shard", "1/2", "--cache", "x.h5"], "--shard 1/2 cannot be combined with --cache"),
-        (["--shard", "3/2"], "--shard 3/2: expected 1/2 to 2/2"),
-        (["--scheduler", "tcp://x:1"], "must be given together: add --backend dask"),
-    ],
-)
-def test_options_that_do_not_fit_are_refused(folder, capsys, options, problem):
-    assert run("mvemo", "predict", folder / "songs", *options) == 2
-    assert problem in capsys.readouterr().err
-
-
 def test_a_shard_has_whole_folders_if_the_model_compares_their_clips(folder, monkeypatch):
     model = load_model(folder / "out" / "model")
     model.facts["within_groups"] = True

@@ -4,7 +4,7 @@ from collections import namedtuple
 
 import numpy as np
 import soundfile
-from stage_samples import run
+from stage_samples import run, set_options
 
 from mvemo.cache import open_cache
 from mvemo.extract.nets import build_net
@@ -42,7 +42,7 @@ def make_sounds(folder):
     manifest.write_text("\n".join(lines) + "\n")
     net = build_net("music1d", 2, width=0.1, seconds=0.5)
     np.savez(folder / "net.npz", **{k: v.numpy() for k, v in net.state_dict().items()})
-    settings = [part for value in SPREAD for part in ("--set", value)]
+    settings = set_options(*SPREAD)
     frozen = ["--protocol", "frozen", "--nets", "music1d"]
     frozen += ["--weights", f"music1d={folder / 'net.npz'}"]
     return Sounds(manifest, [*settings, *frozen], settings)
