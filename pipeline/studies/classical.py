@@ -13,7 +13,8 @@ from scipy.special import expit
 from mvemo.fuse.report.tables import Value, cell_of
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.labels import LabelKind, label_kind
-from mvemo.pipeline.studies.comparison import Draft, StudyRow
+from mvemo.pipeline.studies.comparison import Draft
+from mvemo.pipeline.studies.predictors import StudyRow
 from mvemo.pipeline.studies.study import StudyMedia, j22_classes, read_labels
 
 # All descriptors except the spectrogram, which mel summarises.
