@@ -17,7 +17,7 @@ from mvemo.cache.spec import content_digest
 from mvemo.extract.media.isolated import start_readers
 from mvemo.fuse.compare_runs import read_run
 from mvemo.fuse.final.clip_prediction import ClipPrediction
-from mvemo.fuse.final.model import MODEL, FinalModel
+from mvemo.fuse.final.model import MODEL, FinalModel, load_model
 from mvemo.manifests import Manifest
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_files import read_json
@@ -75,21 +75,20 @@ def serve(source: Path, settings: ServeSettings) -> None:
         is_run = all((source / name).is_file() for name in RUN_FILES)
         manifest = _run_manifest(source) if is_run else None
         root = folder if manifest is None else manifest.root
-        library = Library([root], work, content_digest(settings.model / MODEL))
-        worker = JobWorker(library, settings.model, settings.predict)
-        model = worker.model
-        report = None
-        if manifest is not None:
-            report = _open_run(source, manifest, library, model)
+        model, report = load_model(settings.model), None
         scale = {name: model.ends(name) for name in model.scale} if model.facts.get("scale") else {}
-        library.corrections = Corrections(
+        corrections = Corrections(
             work / "corrections.csv", model.name, model.task, model.classes, scale
         )
-        if library.corrections.problem:
-            tell_note(library.corrections.problem)
-        if manifest is None and source.is_dir():
+        if corrections.problem:
+            tell_note(corrections.problem)
+        library = Library([root], corrections, content_digest(settings.model / MODEL))
+        worker = JobWorker(library, settings.model, settings.predict, model)
+        if manifest is not None:
+            report = _open_run(source, manifest, library, model)
+        elif source.is_dir():
             worker.submit(Job("scan", name=str(folder)))
-        elif manifest is None:
+        else:
             library.add_predictions(source, model)
             if waiting := library.ids("waiting", "running"):
                 worker.submit(Job("predict", waiting))

@@ -11,6 +11,9 @@ import httpx
 import numpy as np
 import soundfile
 
+from mvemo.pipeline.desk.serve.corrections import Corrections
+from mvemo.pipeline.desk.serve.library import Library
+
 TOKEN = "a-token-for-tests"
 # A background job of a shell ignores SIGINT, and hands that on.
 START = (
@@ -76,6 +79,12 @@ def run_all(worker):
     while any(job.is_alive for job in worker.jobs.values()):
         worker._thread.join(0.01)
     worker.stop()
+
+
+def library_of(folder, model="first"):
+    """A library of a folder with corrections to two classes, as each server opens it."""
+    kept = Corrections(folder / ".mvemo" / "corrections.csv", "x", "multiclass", ("a", "b"))
+    return Library([folder], kept, model)
 
 
 def write_songs(folder, n=3, seconds=1):

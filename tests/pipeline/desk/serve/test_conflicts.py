@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from server_samples import TOKEN, Server, run_all
+from server_samples import TOKEN, Server, library_of, run_all
 
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.model import load_model
@@ -16,7 +16,6 @@ from mvemo.manifests.errors import DiskFailed, MvemoError
 from mvemo.pipeline.desk.serve import jobs
 from mvemo.pipeline.desk.serve.access import Access
 from mvemo.pipeline.desk.serve.jobs import MOST_WAITING, Job, JobWorker
-from mvemo.pipeline.desk.serve.library import Library
 from mvemo.pipeline.models.boxed import model_folder
 from mvemo.pipeline.prediction import feature_maker, run
 from mvemo.pipeline.prediction.new_clips import PredictSettings
@@ -192,7 +191,7 @@ def test_a_full_disk_ends_no_thread_and_predictions_are_stored_later(
     assert "No space left" in " ".join(health["problems"])
     library.update(ids[2], {"state": "failed", "error": "?"})
     assert library.unsaved == ""
-    assert {*Library(library.folders, library.work, "first").ids()} == {*ids}
+    assert {*library_of(library.folders[0]).ids()} == {*ids}
 
 
 @pytest.fixture
@@ -247,7 +246,7 @@ def test_a_half_written_model_does_not_hide_the_others(library, client, other_mo
 
 
 def test_a_model_is_switched_in_an_empty_folder(tmp_path, model, other_model):
-    worker = JobWorker(Library([], tmp_path / ".mvemo", "first"), model, PredictSettings())
+    worker = JobWorker(library_of(tmp_path), model, PredictSettings(), load_model(model))
     job = worker.use(other_model)
     run_all(worker)
     assert (job.state, job.message, worker.problem) == ("done", "", "")
