@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -267,9 +268,9 @@ def tag(
 def _wanted(moods: list[ClipPrediction]) -> dict[Path, dict[str, list[str]]]:
     """Return the values of each file's tags, without files that have neither mood nor rating."""
     wanted: dict[Path, dict[str, list[str]]] = {}
-    files = [os.path.abspath(mood.path) for mood in moods]
-    for mood, file in zip(moods, files, strict=True):
-        if len({*files}) < len(files) and files.count(file) > 1:
+    counts = Counter(os.path.abspath(mood.path) for mood in moods)
+    for mood in moods:
+        if counts[os.path.abspath(mood.path)] > 1:
             raise BadOption(f"{mood.path}: has two predictions: expected whole files, each once")
         for name in {"mood", "model"} & {*map(str.lower, mood.ratings)}:
             raise BadOption(f"{mood.path}: a rating named {name} would have the tag of the {name}")

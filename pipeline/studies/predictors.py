@@ -15,15 +15,11 @@ import numpy as np
 
 from mvemo import extract
 from mvemo.extract.nets import NETS
-from mvemo.extract.training.devices import keep_freed_memory
-from mvemo.extract.training.embedding import outputs_of
-from mvemo.extract.training.protocols import known_nets
+from mvemo.extract.training import devices, embedding, protocols
 from mvemo.extract.training.steps import Curve
-from mvemo.extract.workers.pool import run_calls
+from mvemo.extract.workers import pool
 from mvemo.extract.workers.process import Call
-from mvemo.fuse import Clips, Fit, fit_heads, models_of
-from mvemo.fuse.features import Matrix, matrix_of
-from mvemo.fuse.numeric import Link, apply_link
+from mvemo.fuse import Clips, Fit, features, fit_heads, models_of, numeric
 from mvemo.manifests import Manifest
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.errors import BadOption
@@ -150,7 +146,7 @@ class RowPredictor:
         folds, plans = self.study.folds(run), self.row.plans
         n_nets = len(np.unique(folds)) if self.row.protocol == "crossfit" else 1
         # net -> fold -> embeddings; the fold is None if all folds have the same net.
-        tables: dict[str, dict[int | None, Matrix]] = {}
+        tables: dict[str, dict[int | None, features.Matrix]] = {}
         with Progress(self._title, len(plans) * n_nets, "net") as bar:
             for training in self.trainings(run):
                 of_folds = tables.setdefault(training.plan.name, {})
@@ -170,22 +166,24 @@ class RowPredictor:
             outputs[test] = fit_heads([fit], matrices, clips, head)[1][0]
         return FoldPredictions(outputs)
 
-    def _embed(self, plan: extract.NetSettings, trained: extract.TrainedNet) -> Matrix:
+    def _embed(self, plan: extract.NetSettings, trained: extract.TrainedNet) -> features.Matrix:
         """Return embeddings of all clips; clips that the net cannot read are missing."""
         rows = np.flatnonzero(self.media.usable(plan))
         values = np.full((len(self.media.manifest), trained.spec.dim), np.nan, dtype=np.float32)
         for batch, embeddings in self.media.embedded(trained.net, plan.view, rows):
             values[list(batch)] = embeddings
-        return matrix_of(values)
+        return features.matrix_of(values)
 
 
 def predict(
-    net: extract.Net, media: StudyMedia, view: extract.ViewSettings, rows: Ints, link: Link
+    net: extract.Net, media: StudyMedia, view: extract.ViewSettings, rows: Ints, link: numeric.Link
 ) -> F64:
     """Predict rows with the net's last layer on means of windows; float64 (rows, outputs)."""
     outputs = [np.empty((0, net.classifier.out_features))]
     for _, embeddings in media.embedded(net, view, rows):
-        outputs.append(apply_link(outputs_of(net, embeddings).astype(np.float64), link))
+        outputs.append(
+            numeric.apply_link(embedding.outputs_of(net, embeddings).astype(np.float64), link)
+        )
     return np.concatenate(outputs)
 
 
@@ -205,7 +203,7 @@ class NetTraining:
     def missing(self) -> dict[Path, NetTraining]:
         """Return a training for each net that is not trained yet, by the net's own folder."""
         missing = {}
-        for net in known_nets(self.plan, self.clips, self.run, self.folder):
+        for net in protocols.known_nets(self.plan, self.clips, self.run, self.folder):
             if net.split is not None and net.folder is not None and net.spec is None:
                 fold = None if net.split.fold is None else frozenset([net.split.fold])
                 missing[net.folder] = replace(self, clips=replace(self.clips, trained_folds=fold))
@@ -237,7 +235,7 @@ def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
     calls = [Call(train, (each,), parts=True) for each in missing.values()]
     environments = job_environments(jobs, study.settings.extract.run)
     with Progress(f"train in {jobs} processes", len(calls), "net") as bar:
-        for outcome in run_calls(calls, environments=environments):
+        for outcome in pool.run_calls(calls, environments=environments):
             if outcome.last:
                 bar.step(failed=int(outcome.error is not None))
             else:
@@ -246,6 +244,6 @@ def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
 
 def train_missing(training: NetTraining, emit: Callable[[str], None]) -> None:
     """Train the missing nets in this process, and emit a text after each epoch."""
-    keep_freed_memory()
+    devices.keep_freed_memory()
     for _ in training.nets(emit):
         pass
