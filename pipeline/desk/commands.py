@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
-from mvemo.manifests.errors import BadOption
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.commands.options import INPUT_FILE, OUT_FILE, OUT_FOLDER, PATH, flag
 from mvemo.pipeline.console.messages import tell_note
 
 if TYPE_CHECKING:
     from mvemo.fuse.final.clip_prediction import ClipPrediction
-    from mvemo.pipeline.desk.tagging import Change
+    from mvemo.pipeline.desk import tagging
 
 # Packages of the page.
 PACKAGES = ("mutagen", "starlette", "uvicorn")
@@ -59,53 +59,52 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise BadOption(f"needs {', '.join(missing)}: run pip install 'mvemo[serve]'")
-    from mvemo.extract.training.devices import pick_device
-    from mvemo.fuse.final.model import MODEL
+    from mvemo.extract.training import devices
+    from mvemo.fuse.final import model as models
     from mvemo.pipeline.desk.serve import server
-    from mvemo.pipeline.models.boxed import model_folder
-    from mvemo.pipeline.prediction.new_clips import PredictSettings
+    from mvemo.pipeline.models import boxed
+    from mvemo.pipeline.prediction import new_clips
 
-    pick_device(device)
-    if model_name is None and (source / "model" / MODEL).is_file():
+    devices.pick_device(device)
+    if model_name is None and (source / "model" / models.MODEL).is_file():
         model_name = str(source / "model")
-    model = model_folder(model_name) if model_name else _default_model(source, options["work"])
+    in_use = boxed.model_folder(model_name) if model_name else None
     server.serve(
         source,
         server.ServeSettings(
-            model=model,
+            model=in_use or _default_model(source, options["work"]),
             work=options["work"],
             port=options["port"],
             host=options["host"],
             token=options["token"] or "",
             open=not options["no_open"],
             most_upload=options["max_upload"] * 1_000_000,
-            predict=PredictSettings(device=device),
+            predict=new_clips.PredictSettings(device=device),
         ),
     )
 
 
 def _default_model(source: Path, work: Path | None) -> Path:
     """Return the model that made PREDICTIONS, or the default for the files and the corrections."""
-    from mvemo.fuse.final.prediction_records import read_predictions
+    from mvemo.fuse.final import prediction_records
     from mvemo.manifests import read_manifest
-    from mvemo.manifests.errors import MvemoError
-    from mvemo.manifests.layouts.scan import find_media
-    from mvemo.pipeline.models.boxed import boxed_names, model_folder, pick_model
-    from mvemo.pipeline.prediction.new_clips import NewClip, have_pictures
+    from mvemo.manifests.layouts import scan
+    from mvemo.pipeline.models import boxed
+    from mvemo.pipeline.prediction import new_clips
 
-    clips, task, folder = list[NewClip](), "", source
+    clips, task, folder = list[new_clips.NewClip](), "", source
     if source.is_dir():
-        found = find_media(source, [], follow_links=False)
-        clips = [NewClip(name, source / name) for name in found]
+        found = scan.find_media(source, [], follow_links=False)
+        clips = [new_clips.NewClip(name, source / name) for name in found]
     else:
-        folder, first = source.parent, next(read_predictions(source), None)
+        folder, first = source.parent, next(prediction_records.read_predictions(source), None)
         made_by = (first.model if first else None) or ""
-        if (name := made_by.partition("/")[0]) in boxed_names():
-            return model_folder(name)
+        if (name := made_by.partition("/")[0]) in boxed.boxed_names():
+            return boxed.model_folder(name)
     # Corrections of a former call stay valid if the folder now has other kinds of files.
     with suppress(MvemoError):
         task = read_manifest((work or folder / ".mvemo") / "corrections.csv", media=False).task
-    return pick_model(None, have_pictures(clips), task)
+    return boxed.pick_model(None, new_clips.have_pictures(clips), task)
 
 
 mood_options: shared.Decorator = shared.together(
@@ -182,29 +181,27 @@ def playlist(
 
 def _write(lists: dict[str, list[ClipPrediction]], out: Path, kind: Any, force: bool) -> None:
     """Write the playlists and print a line for each."""
-    from mvemo.extract.store.contents import contents_of
-    from mvemo.pipeline.desk.playlists import file_stem, write_playlist
-    from mvemo.pipeline.desk.tagging import song_facts
+    from mvemo.extract.store import contents
+    from mvemo.pipeline.desk import playlists, tagging
 
     files: dict[Path, list[ClipPrediction]] = {}
     for name, listed in lists.items():
-        stem = file_stem(name) or "_"
+        stem = playlists.file_stem(name) or "_"
         # Two moods may have one file name, also where upper and lower case are the same.
         taken = {file.stem.lower() for file in files}
         stem += f" {len(files) + 1}" * (stem.lower() in taken)
         files[out / f"{stem}.{kind}"] = listed
     for file in files:
         shared.refuse_replacing(file, force)
-    clips = {}
-    every = [*{id(mood): mood for listed in lists.values() for mood in listed}.values()]
-    contents = contents_of([Path(mood.path) for mood in every])
-    for mood, content in zip(every, contents, strict=True):
-        facts = {**song_facts(Path(mood.path)), "content": content.digest}
-        facts["duration"] = facts["duration"] or mood.facts.get("duration")
-        clips[mood.path] = {"path": Path(mood.path), **facts}
+    clips: dict[str, dict[str, Any]] = {}
+    every = {mood.path: mood for listed in lists.values() for mood in listed}
+    found = contents.contents_of([Path(path) for path in every])
+    for (path, mood), content in zip(every.items(), found, strict=True):
+        clips[path] = {**tagging.song_facts(Path(path)), "content": content.digest}
+        clips[path]["duration"] = clips[path]["duration"] or mood.facts.get("duration")
     out.mkdir(parents=True, exist_ok=True)
     for file, listed in files.items():
-        text = write_playlist([clips[mood.path] for mood in listed], file, kind)
+        text = playlists.write_playlist([clips[mood.path] for mood in listed], file, kind)
         n = text.count("#EXTINF:" if kind == "m3u8" else "<track>")
         click.echo(f"{file}: {n} clips")
 
@@ -237,21 +234,21 @@ def tag(
       mvemo tag emotions.csv --corrections mine.csv --write
       mvemo tag --undo emotions.csv.tags.jsonl --write
     """
-    from mvemo.pipeline.desk.playlists import read_moods
-    from mvemo.pipeline.desk.tagging import plan_tags, plan_undo, write_tags
+    from mvemo.pipeline.desk import playlists, tagging
 
     if predictions is not None and undo is None:
         journal = journal or predictions.with_name(f"{predictions.name}.tags.jsonl")
-        changes, skipped = plan_tags(_wanted(read_moods(predictions, corrections, least)))
+        moods = playlists.read_moods(predictions, corrections, least)
+        changes, skipped = tagging.plan_tags(_wanted(moods))
     elif predictions is None and undo is not None:
-        changes, skipped = plan_undo(journal := undo)
+        changes, skipped = tagging.plan_undo(journal := undo)
     else:
         raise BadOption("mvemo tag: expected either PREDICTIONS or --undo JOURNAL")
     for line in skipped:
         tell_note(line)
     failed: list[str] = []
     if write:
-        failed = write_tags(changes, journal)
+        failed = tagging.write_tags(changes, journal)
     elif changes:
         _show(changes)
     for line in failed:
@@ -284,9 +281,9 @@ def _wanted(moods: list[ClipPrediction]) -> dict[Path, dict[str, list[str]]]:
     return wanted
 
 
-def _show(changes: list[Change]) -> None:
+def _show(changes: list[tagging.Change]) -> None:
     """Print a table with the old and the new value of each tag."""
-    from mvemo.manifests.text_table import align_columns
+    from mvemo.manifests import text_table
 
     rows = [
         [str(change.path), name, "; ".join(change.old[name] or ["-"]), "; ".join(value or ["-"])]
@@ -294,5 +291,5 @@ def _show(changes: list[Change]) -> None:
         for name, value in change.new.items()
         if value != change.old[name]
     ]
-    for line in align_columns([["file", "tag", "old", "new"], *rows], left=range(4)):
+    for line in text_table.align_columns([["file", "tag", "old", "new"], *rows], left=range(4)):
         click.echo(line)

@@ -67,18 +67,19 @@ def open_tags(path: Path, easy: bool = False) -> Any:
 
 
 def song_facts(path: Path) -> dict[str, Any]:
-    """Return ``title``, ``artist`` and ``duration`` (seconds) of a file's own tags.
+    """Return ``path``, and ``title``, ``artist`` and ``duration`` (seconds) of a file's own tags.
 
     The title of a file without one is its name; other facts that are not known are None.
     """
     opened = open_tags(path, easy=True)
     tags = {} if opened is None or opened.tags is None else opened.tags
-    facts: dict[str, Any] = {"title": None, "artist": None}
+    facts: dict[str, str | None] = {"title": None, "artist": None}
     for name in facts:
         with suppress(ValueError, KeyError):
             facts[name] = ", ".join(map(str, tags.get(name) or ())) or None
     duration = getattr(getattr(opened, "info", None), "length", None) or None
-    return {**facts, "title": facts["title"] or path.stem, "duration": duration}
+    title = facts["title"] or path.stem
+    return {"path": path, "title": title, "artist": facts["artist"], "duration": duration}
 
 
 # --- plan

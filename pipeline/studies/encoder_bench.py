@@ -95,11 +95,10 @@ def bench(
       mvemo study bench musicnn effnet --sets pmemo/ --sets my.csv --out bench
     """
     from mvemo.extract.nets import NETS, add_encoders
-    from mvemo.extract.nets.parts.registry import check_name
+    from mvemo.extract.nets.parts import registry
     from mvemo.fuse.report import tables
-    from mvemo.manifests import find_scheme
-    from mvemo.manifests.files import replacing_together, write_json, write_text
-    from mvemo.pipeline.provenance import provenance
+    from mvemo.manifests import files, find_scheme
+    from mvemo.pipeline import provenance
 
     entries = [entry for one in encoders for entry in shared.comma_separated(one)]
     names = add_encoders(entries)
@@ -108,7 +107,7 @@ def bench(
     nets = [entry for entry in entries if entry in NETS or entry not in stored]
     for name in names:
         if name not in stored:
-            check_name(name)
+            registry.check_name(name)
     if options["scheme"] != "quadrants":
         find_scheme(options["scheme"])
     if len({one.name for one in loaded}) < len(loaded):
@@ -124,18 +123,15 @@ def bench(
     scores = scores_table(benched, names, options["folds"])
     transfers = transfer_table(benched, names, options["scheme"])
     listed = [scores, *([transfers] if transfers.rows else [])]
-    with replacing_together(out) as new:
+    origin, folded = provenance.provenance(), [*map(without_best, listed)]
+    with files.replacing_together(out) as new:
         for table in listed:
-            write_text(new / f"bench-{table.name}.csv", table.csv())
-        record = {"tables": {t.name: t.record() for t in listed}, "provenance": provenance()}
-        write_json(new / "bench.json", record)
-        write_text(new / "bench.html", page(listed, names, benched))
-    tables.write_paper(
-        [*map(without_best, listed)],
-        options["latex"],
-        options["markdown"],
-        shared.table_style(options),
-    )
+            files.write_text(new / f"bench-{table.name}.csv", table.csv())
+        record = {"tables": {t.name: t.record() for t in listed}, "provenance": origin}
+        files.write_json(new / "bench.json", record)
+        files.write_text(new / "bench.html", page(folded, names, benched))
+    style = shared.table_style(options)
+    tables.write_paper(folded, options["latex"], options["markdown"], style)
     click.echo("\n\n".join(map(str, listed)))
     click.echo(f"\npage: {out / 'bench.html'}")
 
@@ -168,12 +164,11 @@ def extract_set(
         raise BadOption(f"{manifest.name}: has media, but no ENCODER is a net")
     import mvemo
     from mvemo.extract.nets import add_encoders
-    from mvemo.manifests.files import write_json
-    from mvemo.manifests.text_files import read_json
+    from mvemo.manifests import files, text_files
 
     folder = work / manifest.name
     features, times = folder / "features.h5", folder / "seconds.json"
-    seconds: dict[str, float] = read_json(times) if times.exists() else {}
+    seconds: dict[str, float] = text_files.read_json(times) if times.exists() else {}
     known = stored_set(features, {}).names if features.exists() else frozenset()
     for i, encoder in enumerate(entries):
         names = add_encoders([encoder])
@@ -195,7 +190,7 @@ def extract_set(
         took = (time.perf_counter() - start) / len(manifest)
         # The layers of an encoder are computed together.
         seconds |= dict.fromkeys(map(str, names), took)
-        write_json(times, seconds)
+        files.write_json(times, seconds)
     return replace(stored_set(features, seconds), name=manifest.name)
 
 
@@ -237,12 +232,10 @@ def transfer_table(benched: Sequence[BenchSet], encoders: Sequence[str], scheme:
     """Return the scores of heads that were trained on one set and tested on another."""
     import numpy as np
 
-    from mvemo.cache import open_cache
-    from mvemo.fuse import EvaluationSettings
+    import mvemo
+    from mvemo.fuse import EvaluationSettings, stores, transfer
     from mvemo.fuse.report import tables
-    from mvemo.fuse.stores import selected
     from mvemo.fuse.tasks import TASKS
-    from mvemo.fuse.transfer import transfer_all
     from mvemo.manifests import find_scheme
 
     mapped = scheme if scheme == "quadrants" else find_scheme(scheme).class_of
@@ -250,17 +243,17 @@ def transfer_table(benched: Sequence[BenchSet], encoders: Sequence[str], scheme:
     titles = {task.primary_metric: task.primary_title for task in TASKS.values()}
     rows: list[list[Any]] = []
     with ExitStack() as stack:
-        caches = [stack.enter_context(open_cache(one.features)) for one in benched]
+        caches = [stack.enter_context(mvemo.open_features(one.features)) for one in benched]
         for (i, a), (j, b) in permutations(enumerate(caches), 2):
             for name in encoders:
                 pair = []
                 for cache in (a, b):
                     specs = [spec for spec in cache.specs if spec.name == name]
-                    pair.append(selected(cache, specs, np.arange(len(cache.table))))
+                    pair.append(stores.selected(cache, specs, np.arange(len(cache.table))))
                 if not all(store.specs for store in pair):
                     continue
                 try:
-                    found = transfer_all(pair, mapped, settings)[0]
+                    found = transfer.transfer_all(pair, mapped, settings)[0]
                 except MvemoError as error:
                     tell_note(f"{benched[i].name} to {benched[j].name}: {error}")
                     break
@@ -282,13 +275,13 @@ def without_best(table: Table) -> Table:
     return replace(folded, rows=rows)
 
 
-def page(listed: Sequence[Table], encoders: Sequence[str], sets: Sequence[BenchSet]) -> str:
+def page(folded: Sequence[Table], encoders: Sequence[str], sets: Sequence[BenchSet]) -> str:
     """Return the page of all tables."""
-    from mvemo.fuse.report.text import page_templates
+    from mvemo.fuse.report import text
 
-    template = page_templates(TEMPLATE).get_template("bench.html")
+    template = text.page_templates(TEMPLATE).get_template("bench.html")
     return template.render(
-        tables=[*map(without_best, listed)],
+        tables=folded,
         title="Encoders on data sets",
         banners=(),
         notes=NOTES,

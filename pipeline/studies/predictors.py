@@ -17,8 +17,7 @@ from mvemo import extract
 from mvemo.extract.nets import NETS
 from mvemo.extract.training import devices, embedding, protocols
 from mvemo.extract.training.steps import Curve
-from mvemo.extract.workers import pool
-from mvemo.extract.workers.process import Call
+from mvemo.extract.workers import pool, process
 from mvemo.fuse import Clips, Fit, features, fit_heads, models_of, numeric
 from mvemo.manifests import Manifest
 from mvemo.manifests.array_types import F64, Ints
@@ -232,7 +231,7 @@ def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
     if jobs < 2:
         return
     train = "mvemo.pipeline.studies.predictors:train_missing"
-    calls = [Call(train, (each,), parts=True) for each in missing.values()]
+    calls = [process.Call(train, (each,), parts=True) for each in missing.values()]
     environments = job_environments(jobs, study.settings.extract.run)
     with Progress(f"train in {jobs} processes", len(calls), "net") as bar:
         for outcome in pool.run_calls(calls, environments=environments):

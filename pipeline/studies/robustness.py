@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse import bootstrap, intervals
+from mvemo.fuse import bootstrap, intervals, numeric
 from mvemo.fuse.final.model import FinalModel, Predictor, tag_thresholds
-from mvemo.fuse.numeric import complete
 from mvemo.fuse.report.tables import PERCENT, TEXT, Column, Value, table
 from mvemo.fuse.tasks import base, task_of
 from mvemo.manifests import Manifest
@@ -174,7 +173,7 @@ def _rows(
         if model.task == "multilabel":
             thresholds = tag_thresholds(model, predictor)[columns]
         for i, name in enumerate(names, 1):
-            valid = complete(outputs[0]) & complete(outputs[i])
+            valid = numeric.complete(outputs[0]) & numeric.complete(outputs[i])
             if media.find_dress(name).modality not in predictor.modalities or not valid.any():
                 continue
             turned = (decided[i] != decided[0]).any(axis=-1)

@@ -345,7 +345,7 @@ class Api:
             "content": self.library.get(clip_id).get("content") or "",
             "group": record.get("artist") or "",
         }
-        seen = {"clip_id": key, "seen": _seen(request)}
+        seen: dict[str, Any] = {"clip_id": key, "seen": _seen(request)}
         put = partial(self.library.corrections.put, Path(record["path"]), label, **seen, **facts)
         await anyio.to_thread.run_sync(put)
         self.library.touch(self.library.alike(clip_id))

@@ -17,8 +17,7 @@ from typing import Any
 from mvemo.cache.spec import content_digest
 from mvemo.fuse.conformal import Asked
 from mvemo.fuse.final.model import MODEL, FinalModel, load_model
-from mvemo.manifests import files
-from mvemo.manifests.dimensions import QUADRANTS
+from mvemo.manifests import dimensions, files
 from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import duration_text
@@ -399,7 +398,7 @@ class JobWorker:
 
         is_current, library = folder == self.folder, self.library
         model: FinalModel = self.model if is_current else load_model(folder)
-        moods = [*(QUADRANTS if formats.has_quadrants(model) else model.classes)]
+        moods = [*(dimensions.QUADRANTS if formats.has_quadrants(model) else model.classes)]
         found = library.records(library.ids("done") if is_current else ())
         of_record = clip_prediction.ClipPrediction.of_record
         clips = [of_record(record) for record in found if record.get("model")]

@@ -14,8 +14,8 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from mvemo.cache.spec import content_digest
-from mvemo.extract.media.isolated import start_readers
-from mvemo.fuse.compare_runs import read_run
+from mvemo.extract.media import isolated
+from mvemo.fuse import compare_runs
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.model import MODEL, FinalModel, load_model
 from mvemo.manifests import Manifest
@@ -23,9 +23,7 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.clips.clip_tables import manifest_of
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.desk.serve.access import Access
-from mvemo.pipeline.desk.serve.app import Api, make_app
-from mvemo.pipeline.desk.serve.corrections import Corrections
+from mvemo.pipeline.desk.serve import access, app, corrections
 from mvemo.pipeline.desk.serve.jobs import Job, JobWorker
 from mvemo.pipeline.desk.serve.library import Library
 from mvemo.pipeline.prediction.new_clips import PredictSettings
@@ -77,12 +75,12 @@ def serve(source: Path, settings: ServeSettings) -> None:
         root = folder if manifest is None else manifest.root
         model, report = load_model(settings.model), None
         scale = {name: model.ends(name) for name in model.scale} if model.facts.get("scale") else {}
-        corrections = Corrections(
+        kept = corrections.Corrections(
             work / "corrections.csv", model.name, model.task, model.classes, scale
         )
-        if corrections.problem:
-            tell_note(corrections.problem)
-        library = Library([root], corrections, content_digest(settings.model / MODEL))
+        if kept.problem:
+            tell_note(kept.problem)
+        library = Library([root], kept, content_digest(settings.model / MODEL))
         worker = JobWorker(library, settings.model, settings.predict, model)
         if manifest is not None:
             report = _open_run(source, manifest, library, model)
@@ -92,7 +90,7 @@ def serve(source: Path, settings: ServeSettings) -> None:
             library.add_predictions(source, model)
             if waiting := library.ids("waiting", "running"):
                 worker.submit(Job("predict", waiting))
-        api = Api(library, worker, str(source), settings.most_upload, report)
+        api = app.Api(library, worker, str(source), settings.most_upload, report)
         _run(api, listening, settings)
 
 
@@ -104,7 +102,7 @@ def _open_run(
     The report has the ``confusion`` matrix (``classes``, ``counts``, ``ids`` of each cell), the
     ids of the ``hard`` clips, hardest first, and the score to ``expect`` as a sentence.
     """
-    run, metrics = read_run(folder), read_json(folder / RUN_FILES[0])
+    run, metrics = compare_runs.read_run(folder), read_json(folder / RUN_FILES[0])
     first = run.repeats[0]
     if run.task.name != "multiclass":
         raise BadOption(f"{folder}: expected a run with classes, got {run.task.name} labels")
@@ -171,18 +169,18 @@ def _listen(settings: ServeSettings) -> socket.socket:
     raise BadOption(f"--host {settings.host} --port {settings.port}: {reason}")
 
 
-def _run(api: Api, listening: socket.socket, settings: ServeSettings) -> None:
+def _run(api: app.Api, listening: socket.socket, settings: ServeSettings) -> None:
     port, token = listening.getsockname()[1], settings.token or secrets.token_urlsafe(24)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}/?token={token}"
-    app = make_app(api, partial(Access, token=token, port=port, host=settings.host))
+    served = app.make_app(api, partial(access.Access, token=token, port=port, host=settings.host))
     server = _Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2),
+        uvicorn.Config(served, log_level="warning", access_log=False, timeout_graceful_shutdown=2),
         api,
         url,
         settings.open,
     )
-    start_readers()
+    isolated.start_readers()
     api.worker.start()
     try:
         server.run(sockets=[listening])
@@ -194,7 +192,7 @@ def _run(api: Api, listening: socket.socket, settings: ServeSettings) -> None:
 class _Server(uvicorn.Server):
     """Server that prints its address once it serves, and wakes waiting requests at its end."""
 
-    def __init__(self, config: uvicorn.Config, api: Api, url: str, opens: bool) -> None:
+    def __init__(self, config: uvicorn.Config, api: app.Api, url: str, opens: bool) -> None:
         super().__init__(config)
         self._api, self._url, self._opens = api, url, opens
 

@@ -232,8 +232,10 @@ def test_facts_of_a_song(media, tmp_path):
     if media.suffix not in (".wav", ".aiff"):
         assert facts["title"] == "Blue"
     assert facts["duration"] == pytest.approx(1.0, abs=0.3)
-    (tmp_path / "x.mkv").write_bytes(b"")
-    assert song_facts(tmp_path / "x.mkv") == {"title": "x", "artist": None, "duration": None}
+    path = tmp_path / "x.mkv"
+    path.write_bytes(b"")
+    nothing = {"title": "x", "artist": None, "duration": None}
+    assert song_facts(path) == {"path": path, **nothing}
 
 
 def test_command(song, tmp_path, monkeypatch, program):
