@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click import argument, option
 
-from mvemo.manifests.errors import BadOption, MvemoError
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.commands.options import INPUT_FILE, OUT_FILE, OUT_FOLDER, PATH, flag
 from mvemo.pipeline.console.messages import tell_note
-
-if TYPE_CHECKING:
-    from mvemo.fuse.final.clip_prediction import ClipPrediction
-    from mvemo.pipeline.desk import tagging
 
 # Packages of the page.
 PACKAGES = ("mutagen", "starlette", "uvicorn")
@@ -69,42 +62,9 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
     if model_name is None and (source / "model" / models.MODEL).is_file():
         model_name = str(source / "model")
     in_use = boxed.model_folder(model_name) if model_name else None
-    server.serve(
-        source,
-        server.ServeSettings(
-            model=in_use or _default_model(source, options["work"]),
-            work=options["work"],
-            port=options["port"],
-            host=options["host"],
-            token=options["token"] or "",
-            open=not options["no_open"],
-            most_upload=options["max_upload"] * 1_000_000,
-            predict=new_clips.PredictSettings(device=device),
-        ),
-    )
-
-
-def _default_model(source: Path, work: Path | None) -> Path:
-    """Return the model that made PREDICTIONS, or the default for the files and the corrections."""
-    from mvemo.fuse.final import prediction_records
-    from mvemo.manifests import read_manifest
-    from mvemo.manifests.layouts import scan
-    from mvemo.pipeline.models import boxed
-    from mvemo.pipeline.prediction import new_clips
-
-    clips, task, folder = list[new_clips.NewClip](), "", source
-    if source.is_dir():
-        found = scan.find_media(source, [], follow_links=False)
-        clips = [new_clips.NewClip(name, source / name) for name in found]
-    else:
-        folder, first = source.parent, next(prediction_records.read_predictions(source), None)
-        made_by = (first.model if first else None) or ""
-        if (name := made_by.partition("/")[0]) in boxed.boxed_names():
-            return boxed.model_folder(name)
-    # Corrections of a former call stay valid if the folder now has other kinds of files.
-    with suppress(MvemoError):
-        task = read_manifest((work or folder / ".mvemo") / "corrections.csv", media=False).task
-    return boxed.pick_model(None, new_clips.have_pictures(clips), task)
+    folder = in_use or server.default_model(source, options["work"])
+    predict = new_clips.PredictSettings(device=device)
+    server.serve(source, server.ServeSettings(folder, predict, **options))
 
 
 mood_options: shared.Decorator = shared.together(
@@ -176,34 +136,7 @@ def playlist(
         raise BadOption(f"{predictions}: its {len(present)} clips have {problem}")
     if left := len({m.path for m in present} - {m.path for of in lists.values() for m in of}):
         tell_note(f"{left} of {len(present)} clips are in no playlist")
-    _write(lists, out, options["kind"], options["force"])
-
-
-def _write(lists: dict[str, list[ClipPrediction]], out: Path, kind: Any, force: bool) -> None:
-    """Write the playlists and print a line for each."""
-    from mvemo.extract.store import contents
-    from mvemo.pipeline.desk import playlists, tagging
-
-    files: dict[Path, list[ClipPrediction]] = {}
-    for name, listed in lists.items():
-        stem = playlists.file_stem(name) or "_"
-        # Two moods may have one file name, also where upper and lower case are the same.
-        taken = {file.stem.lower() for file in files}
-        stem += f" {len(files) + 1}" * (stem.lower() in taken)
-        files[out / f"{stem}.{kind}"] = listed
-    for file in files:
-        shared.refuse_replacing(file, force)
-    clips: dict[str, dict[str, Any]] = {}
-    every = {mood.path: mood for listed in lists.values() for mood in listed}
-    found = contents.contents_of([Path(path) for path in every])
-    for (path, mood), content in zip(every.items(), found, strict=True):
-        clips[path] = {**tagging.song_facts(Path(path)), "content": content.digest}
-        clips[path]["duration"] = clips[path]["duration"] or mood.facts.get("duration")
-    out.mkdir(parents=True, exist_ok=True)
-    for file, listed in files.items():
-        text = playlists.write_playlist([clips[mood.path] for mood in listed], file, kind)
-        n = text.count("#EXTINF:" if kind == "m3u8" else "<track>")
-        click.echo(f"{file}: {n} clips")
+    playlists.write_playlists(lists, out, options["kind"], options["force"])
 
 
 @click.command(short_help="Write predicted moods into the tags of your files, or undo it.")
@@ -239,7 +172,7 @@ def tag(
     if predictions is not None and undo is None:
         journal = journal or predictions.with_name(f"{predictions.name}.tags.jsonl")
         moods = playlists.read_moods(predictions, corrections, least)
-        changes, skipped = tagging.plan_tags(_wanted(moods))
+        changes, skipped = tagging.plan_tags(playlists.tags_of(moods))
     elif predictions is None and undo is not None:
         changes, skipped = tagging.plan_undo(journal := undo)
     else:
@@ -250,7 +183,7 @@ def tag(
     if write:
         failed = tagging.write_tags(changes, journal)
     elif changes:
-        _show(changes)
+        tagging.show(changes)
     for line in failed:
         click.echo(f"error: {line}", err=True)
     n = len(changes) - len(failed)
@@ -260,36 +193,3 @@ def tag(
     elif n and not write:
         click.echo("nothing was written: add --write")
     return int(bool(failed))
-
-
-def _wanted(moods: list[ClipPrediction]) -> dict[Path, dict[str, list[str]]]:
-    """Return the values of each file's tags, without files that have neither mood nor rating."""
-    wanted: dict[Path, dict[str, list[str]]] = {}
-    counts = Counter(os.path.abspath(mood.path) for mood in moods)
-    for mood in moods:
-        if counts[os.path.abspath(mood.path)] > 1:
-            raise BadOption(f"{mood.path}: has two predictions: expected whole files, each once")
-        for name in {"mood", "model"} & {*map(str.lower, mood.ratings)}:
-            raise BadOption(f"{mood.path}: a rating named {name} would have the tag of the {name}")
-        values = {"mood": [*mood.moods]} if mood.moods else {}
-        values |= {name: [f"{value:.3g}"] for name, value in mood.ratings.items()}
-        if values:
-            model = "corrected" if mood.is_corrected else mood.model or ""
-            wanted[Path(mood.path)] = {**values, "model": [model]}
-    if len(wanted) < len(moods):
-        tell_note(f"{len(moods) - len(wanted)} of {len(moods)} files have no mood to write")
-    return wanted
-
-
-def _show(changes: list[tagging.Change]) -> None:
-    """Print a table with the old and the new value of each tag."""
-    from mvemo.manifests import text_table
-
-    rows = [
-        [str(change.path), name, "; ".join(change.old[name] or ["-"]), "; ".join(value or ["-"])]
-        for change in changes
-        for name, value in change.new.items()
-        if value != change.old[name]
-    ]
-    for line in text_table.align_columns([["file", "tag", "old", "new"], *rows], left=range(4)):
-        click.echo(line)

@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import click
+
 from mvemo.manifests.errors import BadOption, DiskFailed
 from mvemo.manifests.files import replacing, stamp_of
 from mvemo.manifests.journal import Journal
+from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell_note
 
 # Names of the tags: mood, and a pattern for ratings and the model, by the kind of a file's tags.
@@ -185,6 +188,18 @@ def _openable(path: Path) -> Any:
     if (opened := _open(path)) is None:
         raise BadTags("this format has no tags that mvemo can write")
     return opened
+
+
+def show(changes: list[Change]) -> None:
+    """Print a table with the old and the new value of each tag."""
+    rows = [
+        [str(change.path), name, "; ".join(change.old[name] or ["-"]), "; ".join(value or ["-"])]
+        for change in changes
+        for name, value in change.new.items()
+        if value != change.old[name]
+    ]
+    for line in align_columns([["file", "tag", "old", "new"], *rows], left=range(4)):
+        click.echo(line)
 
 
 # --- tags of one file

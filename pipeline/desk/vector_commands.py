@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click import argument, option
 
-from mvemo.manifests.errors import BadOption, MvemoError
+from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.commands.predict import model_options
 from mvemo.pipeline.console.messages import tell, tell_note
 
 if TYPE_CHECKING:
-    from mvemo.pipeline.desk.similar import SongLibrary
     from mvemo.pipeline.desk.vector_files import Row
 
 # Suffixes of `mvemo similar --out`.
 OUTPUTS = (".html", ".m3u8", ".xspf", ".csv", ".parquet")
-# Length of the excerpts on the page in seconds, and their sampling rate in Hz.
-EXCERPT, EXCERPT_RATE = 20.0, 22050
 
 
 @click.command(short_help="Write vectors of your files, or of their windows, to a table.")
@@ -161,12 +158,12 @@ def similar(
     import numpy as np
 
     from mvemo.manifests import text_table
-    from mvemo.pipeline.desk.similar import path_of_songs, similar_songs
+    from mvemo.pipeline.desk import similar as songs_like
 
-    open_library = _open_folder if library.is_dir() else _open_table
+    open_library = songs_like.open_folder if library.is_dir() else songs_like.open_table
     found, seeds = open_library([*map(shared.refuse_address, songs)], library, options)
     excluded = np.array([_is_in(song, options["exclude"]) for song in found.ids])
-    search = path_of_songs if options["path"] else similar_songs
+    search = songs_like.path_of_songs if options["path"] else songs_like.similar_songs
     matches = search(found, seeds, n, excluded)
     if (n_found := len(matches) - len(seeds) * options["path"]) < n:
         tell_note(f"{library}: has only {n_found} others that are neither copies nor excluded")
@@ -177,9 +174,9 @@ def similar(
     for path in outputs:
         if path.suffix.lower() == ".html":
             first = [] if options["path"] else [(found.ids[row], "", True) for row in seeds]
-            _write_page(path, [*first, *rows], options["path"])
+            songs_like.write_page(path, [*first, *rows], options["path"])
         else:
-            _write_list(path, rows)
+            songs_like.write_list(path, rows)
         tell(f"written: {path}")
 
 
@@ -188,95 +185,3 @@ def _is_in(song: str, entries: Sequence[str]) -> bool:
     places = (os.path.join(os.path.abspath(entry), "") for entry in entries)
     is_below = any(os.path.join(os.path.abspath(song), "").startswith(place) for place in places)
     return is_below or any(fnmatch(song, entry) for entry in entries)
-
-
-def _open_table(
-    songs: Sequence[str], library: Path, options: dict[str, Any]
-) -> tuple[SongLibrary, list[int]]:
-    """Return the songs of a table, and the rows of the named ones."""
-    from mvemo.pipeline.desk import similar, vector_files
-
-    for name, given in (("--model", "model_name"), ("--cache", "catalogue")):
-        if options[given] is not None:
-            raise BadOption(f"{name}: {library} has vectors already: leave it out")
-    ids, values = vector_files.read_vectors(library)
-    rows = {song: row for row, song in enumerate(ids)}
-    for song in songs:
-        if song not in rows:
-            has = f"has no song {song!r}, but {len(ids):,} others, such as {ids[0]!r}"
-            raise BadOption(f"{library}: {has}: embed it together with them")
-    return similar.library_of(ids, values), [*dict.fromkeys(rows[song] for song in songs)]
-
-
-def _open_folder(
-    songs: Sequence[str], library: Path, options: dict[str, Any]
-) -> tuple[SongLibrary, list[int]]:
-    """Return the songs of a folder, and the rows of the named ones."""
-    from mvemo.extract.store.contents import place_of
-    from mvemo.pipeline.desk import similar
-    from mvemo.pipeline.prediction import feature_maker, new_clips
-    from mvemo.pipeline.prediction.request import PredictRequest
-
-    named = [Path(song) if Path(song).is_file() else library / song for song in songs]
-    for song, file in zip(songs, named, strict=True):
-        if not file.is_file():
-            raise BadOption(f"{song}: no such file, neither here nor in {library}")
-    catalogue = options["catalogue"] or library / ".mvemo" / "features.h5"
-    inputs = [str(library), *map(str, named)]
-    request = PredictRequest(inputs, options["model_name"], device=options["device"])
-    clips, folder, settings = new_clips.clips_and_settings(request, later=True)
-    catalogue.parent.mkdir(exist_ok=True)
-    readable = [clip for clip in clips if not clip.problem]
-    maker = feature_maker.FeatureMaker(folder, settings)
-    found, read = similar.embed_library(maker, readable, catalogue)
-    rows = {place_of(readable[i].path): row for row, i in enumerate(read)}
-    for file in named:
-        if place_of(file) not in rows:
-            raise BadOption(f"{file}: could not be read: give another song")
-    return found, [*dict.fromkeys(rows[place_of(file)] for file in named)]
-
-
-def _write_list(path: Path, rows: Sequence[tuple[str, str, bool]]) -> None:
-    """Write a playlist or a table of songs: path, similarity, True for a seed."""
-    from mvemo.pipeline import table_files
-    from mvemo.pipeline.desk import playlists, tagging
-
-    if path.suffix.lower() in (".csv", ".parquet"):
-        table: list[list[object]] = [[song, float(x)] for song, x, _ in rows]
-        table_files.write_rows(path, [["path", "similarity"], *table])
-        return
-    clips = [tagging.song_facts(Path(song)) for song, _, _ in rows]
-    playlists.write_playlist(clips, path, "xspf" if path.suffix.lower() == ".xspf" else "m3u8")
-
-
-def _write_page(path: Path, rows: Sequence[tuple[str, str, bool]], is_path: bool) -> None:
-    """Write a page with an excerpt of each song: path, similarity, True for a seed."""
-    from mvemo.extract.media import isolated
-    from mvemo.fuse.report import text
-    from mvemo.manifests import files
-    from mvemo.pipeline.desk import tagging
-    from mvemo.pipeline.prediction import page
-
-    songs = [
-        tagging.song_facts(Path(song))
-        | {"similarity": shown, "is_seed": is_seed, "audio": "", "problem": "no sound"}
-        for song, shown, is_seed in rows
-    ]
-    excerpts = []
-    for song in songs:
-        how: dict[str, Any] = {"sample_rates": (EXCERPT_RATE,), "pictures": ()}
-        # A short song, or one of unknown length, is read from its start.
-        if (song["duration"] or 0.0) > EXCERPT:
-            how |= {"start": (song["duration"] - EXCERPT) / 2, "duration": EXCERPT}
-        excerpts.append((song["path"], how))
-    for i, decoded in isolated.read_each(isolated.DECODE, excerpts):
-        if isinstance(decoded, MvemoError):
-            songs[i]["problem"] = str(decoded)
-        elif (y := decoded.waveforms.get(EXCERPT_RATE)) is not None:
-            y = y[: round(EXCERPT * EXCERPT_RATE)]
-            sketch = page.Sketch(y, EXCERPT_RATE, 1.0, [], keep_sound=True)
-            songs[i]["audio"] = page.sound_url(sketch)
-    templates = text.page_templates(page.TEMPLATES)
-    templates.filters["clock"] = page.clock  # of the parts of other pages
-    values = {"songs": songs, "is_path": is_path, "seconds": EXCERPT}
-    files.write_text(path, templates.get_template("similar.html").render(values))

@@ -13,7 +13,7 @@ from click import argument, option
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.commands import transfer
-from mvemo.pipeline.studies import encoder_bench, study_file
+from mvemo.pipeline.studies import study_file
 from mvemo.pipeline.studies.study_file import OptionSpec, StudyFile
 
 if TYPE_CHECKING:
@@ -97,8 +97,51 @@ def study_options(
     )
 
 
-study.add_command(encoder_bench.bench)
 study.add_command(transfer.transfer)
+
+
+@study.command(short_help="Compare encoders on several public data sets, and between them.")
+@argument("encoders", nargs=-1, required=True, metavar="ENCODER...")
+@option(
+    "--sets",
+    multiple=True,
+    required=True,
+    metavar="[LAYOUT=]PATH",
+    help="Folder, manifest or feature file of a data set; LAYOUT is one of `mvemo manifest "
+    "layouts`, if it is not recognised.  [repeatable]",
+)
+@option("--out", type=shared.OUT_FOLDER, required=True, help="Folder for the tables and the page.")
+@option(
+    "--work",
+    type=shared.OUT_FOLDER,
+    default=Path("bench-work"),
+    help="Folder for decoded media and features; an interrupted run is continued.",
+)
+@option("--folds", type=click.IntRange(min=2), default=5, help="Number of folds.")
+@option(
+    "--scheme",
+    default="quadrants",
+    metavar="NAME|quadrants",
+    help="Maps labels to classes that sets share, for transfer.  [default: quadrants]",
+)
+@shared.paper_options
+@shared.set_option
+def bench(
+    encoders: tuple[str, ...], sets: tuple[str, ...], out: Path, work: Path, **options: Any
+) -> None:
+    """Score every ENCODER on every data set, and train on each set to test on each other one.
+
+    An encoder is the name of a net with public weights, hf:FOLDER, or a plug-in. A
+    data set is a folder that `mvemo manifest layouts` knows, a folder for each class, a
+    manifest, or a file FEATURES.h5, whose features are scored where their names are given.
+
+    \b
+    Example:
+      mvemo study bench musicnn effnet --sets pmemo/ --sets my.csv --out bench
+    """
+    from mvemo.pipeline.studies import encoder_bench
+
+    encoder_bench.run_bench(encoders, sets, out, work, options)
 
 
 @study.command("run", short_help="Run your own study from FILE (see docs/studies.md).")

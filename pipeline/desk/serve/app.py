@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -69,28 +70,21 @@ class Json(JSONResponse):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
+@dataclass
 class Api:
     """Handlers of the API, one per route."""
 
-    def __init__(
-        self,
-        library: Library,
-        worker: JobWorker,
-        shown: str,
-        most_upload: int,
-        report: dict[str, Any] | None = None,
-    ) -> None:
-        self.library = library
-        self.worker = worker
-        self.shown = shown
-        self.most_upload = most_upload
-        self.requests: int = 0
-        self.is_stopping: bool = False
-        self.report = report
-        self._peaks: dict[str, Any] = {}
-        # Waveforms are read by few threads, so that a person who hurries through the list does
-        # not start a worker process for every clip.
-        self._readers = ThreadPoolExecutor(2)
+    library: Library
+    worker: JobWorker
+    shown: str  # the opened folder or file
+    most_upload: int  # bytes
+    report: dict[str, Any] | None = None
+    requests: int = 0
+    is_stopping: bool = False
+    _peaks: dict[str, Any] = field(default_factory=dict)
+    # Waveforms are read by few threads, so that a person who hurries through the list does not
+    # start a worker process for every clip.
+    _readers: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 2))
 
     def routes(self) -> list[Route]:
         """Return the routes of the API and of media."""

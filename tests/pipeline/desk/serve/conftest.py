@@ -1,22 +1,13 @@
-"""A model, a server of made songs, and a library and a worker in this process."""
+"""A server of made songs, and a library and a worker in this process."""
 
 import pytest
 from server_samples import Server, library_of, write_songs
-from stage_samples import tiny_model
 from starlette.testclient import TestClient
 
 from mvemo.fuse.final.model import load_model
 from mvemo.pipeline.desk.serve.app import Api, make_app
 from mvemo.pipeline.desk.serve.jobs import JobWorker
 from mvemo.pipeline.prediction.new_clips import PredictSettings
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    """Return the folder of a model with a tiny net."""
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model(folder)
-    return folder / "out" / "model"
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def library_of(folder, model="first"):
 
 
 def write_songs(folder, n=3, seconds=1):
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for i in range(n):
         song = np.random.default_rng(i).uniform(-0.5, 0.5, seconds * 22050)
         soundfile.write(folder / f"song{i}.wav", song, 22050)

@@ -47,17 +47,13 @@ def classes_of(server):
 
 @pytest.mark.parametrize("body", [{"comment": "hm"}, {"unsure": True}])
 def test_a_comment_on_an_unjudged_clip_is_no_label(server, song, body):
-    clip = put(server, song, body).json()
-    assert "label" not in clip["correction"]
-    assert clip["correction"]["comment"] == body.get("comment", "")
+    assert "label" not in put(server, song, body).json()["correction"]
     assert stored(server) == []
     assert server.client.post("/api/v1/learn", json={"name": "mine"}).status_code == 422
     first, other = classes_of(server)[:2]
-    judged = put(server, song, {"label": first}).json()["correction"]
-    assert (judged["label"], judged["comment"]) == (first, body.get("comment", ""))
+    put(server, song, {"label": first})
     again = put(server, song, {"comment": "still"}).json()["correction"]
-    assert (again["label"], again["comment"]) == (first, "still")
-    assert stored(server) == [first]
+    assert (again["label"], again["comment"], stored(server)) == (first, "still", [first])
     assert put(server, song, {"label": other, "unsure": True}).json()["correction"]["unsure"]
     assert put(server, song, {"label": None, "comment": "who knows"}).is_success
     assert stored(server) == []
@@ -72,8 +68,7 @@ def test_a_newer_correction_is_not_replaced(server, song):
     theirs = put(server, song, {"label": second, "annotator": "Ben"}, etag)
     assert theirs.is_success
     url, stale = f"/api/v1/corrections/{song['id']}", {"If-Match": f'"{etag}"'}
-    for answer in (server.client.delete(url, headers=stale), put(server, song, {}, etag)):
-        assert answer.status_code in (412, 422)
+    assert put(server, song, {}, etag).status_code in (412, 422)
     assert server.client.delete(url, headers=stale).status_code == 412
     assert put(server, song, {"label": first}, etag).status_code == 412
     assert server.get(f"clips/{song['id']}").json()["correction"]["label"] == second

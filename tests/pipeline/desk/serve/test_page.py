@@ -42,13 +42,6 @@ def browser():
         opened.close()
 
 
-def context_of(browser, **options):
-    """Return a new context of the browser that waits long."""
-    context = browser.new_context(**options)
-    context.set_default_timeout(PATIENCE)
-    return context
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     started = PageServer(tmp_path, monkeypatch)
@@ -57,17 +50,29 @@ def server(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def page(browser, server):
-    """The page with its list of clips; errors of its scripts fail the test."""
-    context = context_of(browser, viewport={"width": 1280, "height": 800})
-    opened = context.new_page()
-    errors = []
-    opened.on("pageerror", lambda error: errors.append(error))
-    opened.goto(server.url)
-    opened.wait_for_selector(".clip")
+def open_page(browser, server):
+    """Return a function that opens the page; errors of its scripts fail the test."""
+    contexts, errors = [], []
+
+    def opened(width=1280, height=800, address=server.url, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(error))
+        page.goto(address)
+        page.wait_for_selector(".clip")
+        return page
+
     yield opened
-    context.close()
+    for context in contexts:
+        context.close()
     assert errors == []
+
+
+@pytest.fixture
+def page(open_page):
+    return open_page()
 
 
 def chosen(page):
@@ -417,11 +422,8 @@ LAYOUT = """() => {
 
 
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (1280, 800), (1024, 768), (390, 844)])
-def test_layout(browser, server, width, height):
-    context = context_of(browser, viewport={"width": width, "height": height})
-    page = context.new_page()
-    page.goto(server.url)
-    page.wait_for_selector(".clip")
+def test_layout(open_page, width, height):
+    page = open_page(width, height)
     if width < 760:
         assert page.evaluate(LAYOUT)["player"] < 0.01  # nothing is played yet
     page.locator(".clip").first.click()
@@ -436,18 +438,15 @@ def test_layout(browser, server, width, height):
     assert found["cut"] == []
     if width > 760:
         assert max(map(abs, found["off"])) < 1
-    context.close()
 
 
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_clips_are_shown_relative_to_the_folder(browser, server, width, height, scheme):
+def test_clips_are_shown_relative_to_the_folder(open_page, server, width, height, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
     server.reason = "14 of 17 clips came out as Calm"
-    context = context_of(browser, viewport={"width": width, "height": height}, color_scheme=scheme)
-    page = context.new_page()
-    page.goto(server.url)
+    page = open_page(width, height, color_scheme=scheme)
     offer = page.locator("#offer:has-text('14 of 17 clips came out as Calm: switch on “Relative')")
     offer.wait_for()
     row = page.locator(".clip:has-text('Song 1')").first
@@ -471,7 +470,6 @@ def test_clips_are_shown_relative_to_the_folder(browser, server, width, height, 
     page.mouse.move(x, box["y"] + box["height"] / 2)
     tip = page.locator("#tip").inner_text()
     assert re.search(r"Song 0 – .*; valence 0\.10, arousal 0\.50", tip)
-    context.close()
 
 
 def test_confusion_lists_its_clips(page):
@@ -483,13 +481,9 @@ def test_confusion_lists_its_clips(page):
     assert page.locator(".clip b").all_inner_texts() == ["Song 5"]
 
 
-def test_the_real_server_from_prediction_to_a_learned_model(browser, model, tmp_path):
-    server = Server(model, write_songs(tmp_path / "songs", seconds=30))
-    context = context_of(browser)
-    page = context.new_page()
-    errors = []
-    page.on("pageerror", lambda error: errors.append(error))
-    page.goto(f"{server.url}?token={TOKEN}")
+def test_the_real_server_from_prediction_to_a_learned_model(open_page, model, tmp_path):
+    server = Server(model, write_songs(tmp_path / "real" / "songs", seconds=30))
+    page = open_page(address=f"{server.url}?token={TOKEN}")
     page.wait_for_selector("text=4 of 4 clips")
     server.clips()
     page.wait_for_selector(".clip:has-text('cannot be read')")
@@ -506,7 +500,7 @@ def test_the_real_server_from_prediction_to_a_learned_model(browser, model, tmp_
     page.keyboard.press("2")
     page.wait_for_selector("#banner:has-text('does not answer')")
     page.keyboard.press("3")
-    server = Server(model, tmp_path / "songs", port=int(port))
+    server = Server(model, server.folder, port=int(port))
     wait_for(lambda: len(server.get("corrections").json()["corrections"]) == 3)
     page.wait_for_selector("#banner", state="hidden")
     page.get_by_role("button", name="Learn", exact=True).first.click()
@@ -514,28 +508,23 @@ def test_the_real_server_from_prediction_to_a_learned_model(browser, model, tmp_
     page.get_by_role("button", name="Use mine").click()
     wait_for(lambda: page.evaluate("document.querySelector('#model').value === 'mine'"))
     server.clips()
-    shutil.copy(tmp_path / "songs" / "song0.wav", tmp_path / "songs" / "later.wav")
+    shutil.copy(server.folder / "song0.wav", server.folder / "later.wav")
     page.locator("#rescan").click()
     page.wait_for_selector("#message:text('1 clip to predict')")
     page.wait_for_selector(".clip b:text('later')")
-    song = (tmp_path / "songs" / "song0.wav").read_bytes()
+    song = (server.folder / "song0.wav").read_bytes()
     page.set_input_files("#files", {"name": "new.wav", "mimeType": "audio/wav", "buffer": song})
     page.wait_for_selector(".clip b:text('new')")
     assert {"new.wav", "song0.wav"} <= {*server.clips()}
-    context.close()
-    assert errors == []
     assert server.end() == 143
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_axe_finds_nothing(browser, server, scheme, width):
+def test_axe_finds_nothing(open_page, scheme, width):
     from axe_playwright_python.sync_playwright import Axe
 
-    size = {"width": width, "height": 800}
-    context = context_of(browser, viewport=size, color_scheme=scheme)
-    page = context.new_page()
-    page.goto(server.url)
+    page = open_page(width, color_scheme=scheme)
     page.locator(".clip").first.click()
     page.keyboard.press("e")
     page.wait_for_selector(".followed")
@@ -547,7 +536,6 @@ def test_axe_finds_nothing(browser, server, scheme, width):
         found = Axe().run(page).response["violations"]
         assert [(v["id"], v["nodes"][0]["html"]) for v in found] == [], view
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    context.close()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
