@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click import argument, option
@@ -15,10 +13,6 @@ from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.commands.options import INPUT_FILE, OUT_FILE, OUT_FOLDER, PATH, flag
 from mvemo.pipeline.console.messages import tell_note
-
-if TYPE_CHECKING:
-    from mvemo.fuse.final.clip_prediction import ClipPrediction
-    from mvemo.pipeline.desk.tagging import Change
 
 # Packages of the page.
 PACKAGES = ("mutagen", "starlette", "uvicorn")
@@ -58,53 +52,19 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise BadOption(f"needs {', '.join(missing)}: run pip install 'mvemo[serve]'")
-    from mvemo.extract.training.devices import pick_device
-    from mvemo.fuse.final.model import MODEL
+    from mvemo.extract.training import devices
+    from mvemo.fuse.final import model as models
     from mvemo.pipeline.desk.serve import server
-    from mvemo.pipeline.models.boxed import model_folder
-    from mvemo.pipeline.prediction.new_clips import PredictSettings
+    from mvemo.pipeline.models import boxed
+    from mvemo.pipeline.prediction import new_clips
 
-    pick_device(device)
-    if model_name is None and (source / "model" / MODEL).is_file():
+    devices.pick_device(device)
+    if model_name is None and (source / "model" / models.MODEL).is_file():
         model_name = str(source / "model")
-    model = model_folder(model_name) if model_name else _default_model(source, options["work"])
-    server.serve(
-        source,
-        server.ServeSettings(
-            model=model,
-            work=options["work"],
-            port=options["port"],
-            host=options["host"],
-            token=options["token"] or "",
-            open=not options["no_open"],
-            most_upload=options["max_upload"] * 1_000_000,
-            predict=PredictSettings(device=device),
-        ),
-    )
-
-
-def _default_model(source: Path, work: Path | None) -> Path:
-    """Return the model that made PREDICTIONS, or the default for the files and the corrections."""
-    from mvemo.fuse.final.prediction_records import read_predictions
-    from mvemo.manifests import read_manifest
-    from mvemo.manifests.errors import MvemoError
-    from mvemo.manifests.layouts.scan import find_media
-    from mvemo.pipeline.models.boxed import boxed_names, model_folder, pick_model
-    from mvemo.pipeline.prediction.new_clips import NewClip, have_pictures
-
-    clips, task, folder = list[NewClip](), "", source
-    if source.is_dir():
-        found = find_media(source, [], follow_links=False)
-        clips = [NewClip(name, source / name) for name in found]
-    else:
-        folder, first = source.parent, next(read_predictions(source), None)
-        made_by = (first.model if first else None) or ""
-        if (name := made_by.partition("/")[0]) in boxed_names():
-            return model_folder(name)
-    # Corrections of a former call stay valid if the folder now has other kinds of files.
-    with suppress(MvemoError):
-        task = read_manifest((work or folder / ".mvemo") / "corrections.csv", media=False).task
-    return pick_model(None, have_pictures(clips), task)
+    in_use = boxed.model_folder(model_name) if model_name else None
+    folder = in_use or server.default_model(source, options["work"])
+    predict = new_clips.PredictSettings(device=device)
+    server.serve(source, server.ServeSettings(folder, predict, **options))
 
 
 mood_options: shared.Decorator = shared.together(
@@ -176,36 +136,7 @@ def playlist(
         raise BadOption(f"{predictions}: its {len(present)} clips have {problem}")
     if left := len({m.path for m in present} - {m.path for of in lists.values() for m in of}):
         tell_note(f"{left} of {len(present)} clips are in no playlist")
-    _write(lists, out, options["kind"], options["force"])
-
-
-def _write(lists: dict[str, list[ClipPrediction]], out: Path, kind: Any, force: bool) -> None:
-    """Write the playlists and print a line for each."""
-    from mvemo.extract.store.contents import contents_of
-    from mvemo.pipeline.desk.playlists import file_stem, write_playlist
-    from mvemo.pipeline.desk.tagging import song_facts
-
-    files: dict[Path, list[ClipPrediction]] = {}
-    for name, listed in lists.items():
-        stem = file_stem(name) or "_"
-        # Two moods may have one file name, also where upper and lower case are the same.
-        taken = {file.stem.lower() for file in files}
-        stem += f" {len(files) + 1}" * (stem.lower() in taken)
-        files[out / f"{stem}.{kind}"] = listed
-    for file in files:
-        shared.refuse_replacing(file, force)
-    clips = {}
-    every = [*{id(mood): mood for listed in lists.values() for mood in listed}.values()]
-    contents = contents_of([Path(mood.path) for mood in every])
-    for mood, content in zip(every, contents, strict=True):
-        facts = {**song_facts(Path(mood.path)), "content": content.digest}
-        facts["duration"] = facts["duration"] or mood.facts.get("duration")
-        clips[mood.path] = {"path": Path(mood.path), **facts}
-    out.mkdir(parents=True, exist_ok=True)
-    for file, listed in files.items():
-        text = write_playlist([clips[mood.path] for mood in listed], file, kind)
-        n = text.count("#EXTINF:" if kind == "m3u8" else "<track>")
-        click.echo(f"{file}: {n} clips")
+    playlists.write_playlists(lists, out, options["kind"], options["force"])
 
 
 @click.command(short_help="Write predicted moods into the tags of your files, or undo it.")
@@ -236,23 +167,23 @@ def tag(
       mvemo tag emotions.csv --corrections mine.csv --write
       mvemo tag --undo emotions.csv.tags.jsonl --write
     """
-    from mvemo.pipeline.desk.playlists import read_moods
-    from mvemo.pipeline.desk.tagging import plan_tags, plan_undo, write_tags
+    from mvemo.pipeline.desk import playlists, tagging
 
     if predictions is not None and undo is None:
         journal = journal or predictions.with_name(f"{predictions.name}.tags.jsonl")
-        changes, skipped = plan_tags(_wanted(read_moods(predictions, corrections, least)))
+        moods = playlists.read_moods(predictions, corrections, least)
+        changes, skipped = tagging.plan_tags(playlists.tags_of(moods))
     elif predictions is None and undo is not None:
-        changes, skipped = plan_undo(journal := undo)
+        changes, skipped = tagging.plan_undo(journal := undo)
     else:
         raise BadOption("mvemo tag: expected either PREDICTIONS or --undo JOURNAL")
     for line in skipped:
         tell_note(line)
     failed: list[str] = []
     if write:
-        failed = write_tags(changes, journal)
+        failed = tagging.write_tags(changes, journal)
     elif changes:
-        _show(changes)
+        tagging.show(changes)
     for line in failed:
         click.echo(f"error: {line}", err=True)
     n = len(changes) - len(failed)
@@ -262,36 +193,3 @@ def tag(
     elif n and not write:
         click.echo("nothing was written: add --write")
     return int(bool(failed))
-
-
-def _wanted(moods: list[ClipPrediction]) -> dict[Path, dict[str, list[str]]]:
-    """Return the values of each file's tags, without files that have neither mood nor rating."""
-    wanted: dict[Path, dict[str, list[str]]] = {}
-    files = [os.path.abspath(mood.path) for mood in moods]
-    for mood, file in zip(moods, files, strict=True):
-        if len({*files}) < len(files) and files.count(file) > 1:
-            raise BadOption(f"{mood.path}: has two predictions: expected whole files, each once")
-        for name in {"mood", "model"} & {*map(str.lower, mood.ratings)}:
-            raise BadOption(f"{mood.path}: a rating named {name} would have the tag of the {name}")
-        values = {"mood": [*mood.moods]} if mood.moods else {}
-        values |= {name: [f"{value:.3g}"] for name, value in mood.ratings.items()}
-        if values:
-            model = "corrected" if mood.is_corrected else mood.model or ""
-            wanted[Path(mood.path)] = {**values, "model": [model]}
-    if len(wanted) < len(moods):
-        tell_note(f"{len(moods) - len(wanted)} of {len(moods)} files have no mood to write")
-    return wanted
-
-
-def _show(changes: list[Change]) -> None:
-    """Print a table with the old and the new value of each tag."""
-    from mvemo.manifests.text_table import align_columns
-
-    rows = [
-        [str(change.path), name, "; ".join(change.old[name] or ["-"]), "; ".join(value or ["-"])]
-        for change in changes
-        for name, value in change.new.items()
-        if value != change.old[name]
-    ]
-    for line in align_columns([["file", "tag", "old", "new"], *rows], left=range(4)):
-        click.echo(line)

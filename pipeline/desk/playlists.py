@@ -5,6 +5,7 @@ A playlist has the clips of one mood, or those along a line through the valence-
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any, Literal
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+import click
 import numpy as np
 
+from mvemo.extract.store.contents import contents_of
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.prediction_records import read_predictions
 from mvemo.manifests import read_manifest
@@ -21,7 +24,9 @@ from mvemo.manifests.dimensions import Place
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import shown, write_text
 from mvemo.manifests.labels import label_kind
+from mvemo.pipeline.commands.options import refuse_replacing
 from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.desk import tagging
 from mvemo.pipeline.prediction.relative import ranks
 
 Format = Literal["m3u8", "xspf"]
@@ -182,6 +187,25 @@ def _corrected(found: list[ClipPrediction], corrections: Path) -> list[ClipPredi
     return judged
 
 
+def tags_of(moods: list[ClipPrediction]) -> dict[Path, dict[str, list[str]]]:
+    """Return the values of each file's tags, without files that have neither mood nor rating."""
+    wanted: dict[Path, dict[str, list[str]]] = {}
+    counts = Counter(os.path.abspath(mood.path) for mood in moods)
+    for mood in moods:
+        if counts[os.path.abspath(mood.path)] > 1:
+            raise BadOption(f"{mood.path}: has two predictions: expected whole files, each once")
+        for name in {"mood", "model"} & {*map(str.lower, mood.ratings)}:
+            raise BadOption(f"{mood.path}: a rating named {name} would have the tag of the {name}")
+        values = {"mood": [*mood.moods]} if mood.moods else {}
+        values |= {name: [f"{value:.3g}"] for name, value in mood.ratings.items()}
+        if values:
+            model = "corrected" if mood.is_corrected else mood.model or ""
+            wanted[Path(mood.path)] = {**values, "model": [model]}
+    if len(wanted) < len(moods):
+        tell_note(f"{len(moods) - len(wanted)} of {len(moods)} files have no mood to write")
+    return wanted
+
+
 def lists_by_mood(moods: Sequence[ClipPrediction]) -> dict[str, list[ClipPrediction]]:
     """Return for each mood its clips: corrected ones first, then the likeliest."""
     names = sorted({name for mood in moods for name in mood.moods})
@@ -242,3 +266,29 @@ def along_line(moods: Sequence[ClipPrediction], ends: tuple[Place, Place]) -> li
     for i, band in enumerate(np.array_split(order, max(1, round(len(order) ** 0.5)))):
         walk += band[np.argsort(across[band] * (-1) ** i, kind="stable")].tolist()
     return [placed[i] for i in walk]
+
+
+def write_playlists(
+    lists: dict[str, list[ClipPrediction]], out: Path, kind: Any, force: bool
+) -> None:
+    """Write the playlists and print a line for each."""
+    files: dict[Path, list[ClipPrediction]] = {}
+    for name, listed in lists.items():
+        stem = file_stem(name) or "_"
+        # Two moods may have one file name, also where upper and lower case are the same.
+        taken = {file.stem.lower() for file in files}
+        stem += f" {len(files) + 1}" * (stem.lower() in taken)
+        files[out / f"{stem}.{kind}"] = listed
+    for file in files:
+        refuse_replacing(file, force)
+    clips: dict[str, dict[str, Any]] = {}
+    every = {mood.path: mood for listed in lists.values() for mood in listed}
+    found = contents_of([Path(path) for path in every])
+    for (path, mood), content in zip(every.items(), found, strict=True):
+        clips[path] = {**tagging.song_facts(Path(path)), "content": content.digest}
+        clips[path]["duration"] = clips[path]["duration"] or mood.facts.get("duration")
+    out.mkdir(parents=True, exist_ok=True)
+    for file, listed in files.items():
+        text = write_playlist([clips[mood.path] for mood in listed], file, kind)
+        n = text.count("#EXTINF:" if kind == "m3u8" else "<track>")
+        click.echo(f"{file}: {n} clips")

@@ -8,20 +8,27 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mvemo.extract.media import isolated
+from mvemo.extract.store import contents
+from mvemo.fuse.report import text
 from mvemo.fuse.scaling import Rows, fit_scaling, rows_of, unit_rows
+from mvemo.manifests import files
 from mvemo.manifests.array_types import F32, Bools
-from mvemo.manifests.errors import BadOption
+from mvemo.manifests.errors import BadOption, MvemoError
+from mvemo.pipeline import table_files
 from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.desk import playlists, tagging, vector_files
 from mvemo.pipeline.desk.vectors import joined_vector
+from mvemo.pipeline.prediction import feature_maker, new_clips, page, request
 from mvemo.pipeline.prediction.catalogue import Catalogue
-from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-from mvemo.pipeline.prediction.new_clips import NewClip
 from mvemo.pipeline.prediction.predictions import complete_features
 
+# Length of the excerpts on the page in seconds, and their sampling rate in Hz.
+EXCERPT, EXCERPT_RATE = 20.0, 22050
 # Songs with a larger cosine are copies. Of 20 excerpts of film music as MP3, the least had 0.951;
 # 99 % of 360 excerpts had less than 0.88 with the nearest other one.
 COPY = 0.93
@@ -52,14 +59,14 @@ class Match(NamedTuple):
     similarity: float
 
 
-def library_of(ids: Sequence[str], values: F32 | Rows, contents: Sequence[str] = ()) -> SongLibrary:
+def library_of(ids: Sequence[str], values: F32 | Rows, digests: Sequence[str] = ()) -> SongLibrary:
     """Return a library of raw vectors, (songs, dim), which are standardised."""
     scaling, _ = fit_scaling(values, np.ones(len(ids), np.bool_))
-    return SongLibrary(ids, rows_of(values).map(lambda x: unit_rows(scaling.apply(x))), contents)
+    return SongLibrary(ids, rows_of(values).map(lambda x: unit_rows(scaling.apply(x))), digests)
 
 
 def embed_library(
-    maker: FeatureMaker, clips: Sequence[NewClip], catalogue: Path
+    maker: feature_maker.FeatureMaker, clips: Sequence[new_clips.NewClip], catalogue: Path
 ) -> tuple[SongLibrary, list[int]]:
     """Return the songs of a catalogue, and the row of each in `clips`; only new files are read.
 
@@ -81,8 +88,8 @@ def embed_library(
             tell_note(f"left out: {clips[row].file}: {problem}")
     rows = [row for row, (vector, _) in joined.items() if vector is not None]
     values = np.stack([vector for vector, _ in joined.values() if vector is not None])
-    contents = [found[row].content for row in rows]
-    return library_of([clips[row].file for row in rows], values, contents), rows
+    digests = [found[row].content for row in rows]
+    return library_of([clips[row].file for row in rows], values, digests), rows
 
 
 def similar_songs(
@@ -124,7 +131,7 @@ def _nearest(
     """Return up to `each` songs for each target, float32 (targets, dim): none twice, no copies."""
     scores = library.unit.scores(targets)  # (targets, songs)
     scores[:, [] if excluded is None else excluded] = -np.inf
-    contents, most = library.contents, CANDIDATES * (each + len(targets))
+    digests, most = library.contents, CANDIDATES * (each + len(targets))
     while True:
         ranked = np.stack([np.argsort(-of, kind="stable")[:most] for of in scores])
         listed = [*dict.fromkeys([*seeds, *ranked.ravel().tolist()])]
@@ -134,7 +141,7 @@ def _nearest(
             for row in rows:
                 if len(found) == each * (i + 1) or target[row] == -np.inf:
                     break
-                alike = contents and contents[row] in {contents[other] for other in taken} - {""}
+                alike = digests and digests[row] in {digests[other] for other in taken} - {""}
                 cosine = max(vectors[other] @ vectors[row] for other in taken)
                 if row not in taken and not alike and cosine <= COPY:
                     taken.append(row)
@@ -142,3 +149,82 @@ def _nearest(
         if len(found) == each * len(targets) or most >= scores.shape[1]:
             return found
         most *= 8
+
+
+# --- files
+
+
+def open_table(
+    songs: Sequence[str], library: Path, options: dict[str, Any]
+) -> tuple[SongLibrary, list[int]]:
+    """Return the songs of a table, and the rows of the named ones."""
+    for name, given in (("--model", "model_name"), ("--cache", "catalogue")):
+        if options[given] is not None:
+            raise BadOption(f"{name}: {library} has vectors already: leave it out")
+    ids, values = vector_files.read_vectors(library)
+    rows = {song: row for row, song in enumerate(ids)}
+    for song in songs:
+        if song not in rows:
+            has = f"has no song {song!r}, but {len(ids):,} others, such as {ids[0]!r}"
+            raise BadOption(f"{library}: {has}: embed it together with them")
+    return library_of(ids, values), [*dict.fromkeys(rows[song] for song in songs)]
+
+
+def open_folder(
+    songs: Sequence[str], library: Path, options: dict[str, Any]
+) -> tuple[SongLibrary, list[int]]:
+    """Return the songs of a folder, and the rows of the named ones."""
+    named = [Path(song) if Path(song).is_file() else library / song for song in songs]
+    for song, file in zip(songs, named, strict=True):
+        if not file.is_file():
+            raise BadOption(f"{song}: no such file, neither here nor in {library}")
+    catalogue = options["catalogue"] or library / ".mvemo" / "features.h5"
+    inputs = [str(library), *map(str, named)]
+    asked = request.PredictRequest(inputs, options["model_name"], device=options["device"])
+    clips, folder, settings = new_clips.clips_and_settings(asked, later=True)
+    catalogue.parent.mkdir(exist_ok=True)
+    readable = [clip for clip in clips if not clip.problem]
+    maker = feature_maker.FeatureMaker(folder, settings)
+    found, read = embed_library(maker, readable, catalogue)
+    rows = {contents.place_of(readable[i].path): row for row, i in enumerate(read)}
+    for file in named:
+        if contents.place_of(file) not in rows:
+            raise BadOption(f"{file}: could not be read: give another song")
+    return found, [*dict.fromkeys(rows[contents.place_of(file)] for file in named)]
+
+
+def write_list(path: Path, rows: Sequence[tuple[str, str, bool]]) -> None:
+    """Write a playlist or a table of songs: path, similarity, True for a seed."""
+    if path.suffix.lower() in (".csv", ".parquet"):
+        table: list[list[object]] = [[song, float(x)] for song, x, _ in rows]
+        table_files.write_rows(path, [["path", "similarity"], *table])
+        return
+    clips = [tagging.song_facts(Path(song)) for song, _, _ in rows]
+    playlists.write_playlist(clips, path, "xspf" if path.suffix.lower() == ".xspf" else "m3u8")
+
+
+def write_page(path: Path, rows: Sequence[tuple[str, str, bool]], is_path: bool) -> None:
+    """Write a page with an excerpt of each song: path, similarity, True for a seed."""
+    songs = [
+        tagging.song_facts(Path(song))
+        | {"similarity": shown, "is_seed": is_seed, "audio": "", "problem": "no sound"}
+        for song, shown, is_seed in rows
+    ]
+    excerpts = []
+    for song in songs:
+        how: dict[str, Any] = {"sample_rates": (EXCERPT_RATE,), "pictures": ()}
+        # A short song, or one of unknown length, is read from its start.
+        if (song["duration"] or 0.0) > EXCERPT:
+            how |= {"start": (song["duration"] - EXCERPT) / 2, "duration": EXCERPT}
+        excerpts.append((song["path"], how))
+    for i, decoded in isolated.read_each(isolated.DECODE, excerpts):
+        if isinstance(decoded, MvemoError):
+            songs[i]["problem"] = str(decoded)
+        elif (y := decoded.waveforms.get(EXCERPT_RATE)) is not None:
+            y = y[: round(EXCERPT * EXCERPT_RATE)]
+            sketch = page.Sketch(y, EXCERPT_RATE, 1.0, [], keep_sound=True)
+            songs[i]["audio"] = page.sound_url(sketch)
+    templates = text.page_templates(page.TEMPLATES)
+    templates.filters["clock"] = page.clock  # of the parts of other pages
+    values = {"songs": songs, "is_path": is_path, "seconds": EXCERPT}
+    files.write_text(path, templates.get_template("similar.html").render(values))

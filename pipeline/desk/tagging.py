@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import click
+
 from mvemo.manifests.errors import BadOption, DiskFailed
 from mvemo.manifests.files import replacing, stamp_of
 from mvemo.manifests.journal import Journal
+from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell_note
 
 # Names of the tags: mood, and a pattern for ratings and the model, by the kind of a file's tags.
@@ -46,12 +49,7 @@ class Change:
     path: Path
     old: Values
     new: Values
-    # When undone: former size; True to remove the tags if nothing else is in them; the tagging
-    # that is undone, and the digest of the streams.
-    size: int | None = None
-    removes: bool = False
-    run: str = ""
-    sound: str = ""
+    undoes: Entry | None = None  # entry of the journal that is undone
 
 
 class BadTags(Exception):
@@ -72,18 +70,19 @@ def open_tags(path: Path, easy: bool = False) -> Any:
 
 
 def song_facts(path: Path) -> dict[str, Any]:
-    """Return ``title``, ``artist`` and ``duration`` (seconds) of a file's own tags.
+    """Return ``path``, and ``title``, ``artist`` and ``duration`` (seconds) of a file's own tags.
 
     The title of a file without one is its name; other facts that are not known are None.
     """
     opened = open_tags(path, easy=True)
     tags = {} if opened is None or opened.tags is None else opened.tags
-    facts: dict[str, Any] = {"title": None, "artist": None}
+    facts: dict[str, str | None] = {"title": None, "artist": None}
     for name in facts:
         with suppress(ValueError, KeyError):
             facts[name] = ", ".join(map(str, tags.get(name) or ())) or None
     duration = getattr(getattr(opened, "info", None), "length", None) or None
-    return {**facts, "title": facts["title"] or path.stem, "duration": duration}
+    title = facts["title"] or path.stem
+    return {"path": path, "title": title, "artist": facts["artist"], "duration": duration}
 
 
 # --- plan
@@ -165,14 +164,13 @@ def _undoing(entry: Entry) -> list[Change]:
     """Return the change that undoes an entry; none if the file has its former values."""
     path = Path(entry["path"])
     now = _values(_openable(path), entry["new"])
-    if stream_digest(path) != entry["sound"]:
+    if _read_streams(path)[0] != entry["sound"]:
         raise BadTags("is another file than the one that mvemo tagged: left as it is")
     if now == entry["old"]:
         return []
     if now != entry["new"]:
         raise BadTags("its tags were changed after mvemo wrote them: left as they are")
-    undone = {"run": entry["run"], "sound": entry["sound"]}
-    return [Change(path, now, entry["old"], entry["size"], not entry["had_tags"], **undone)]
+    return [Change(path, now, entry["old"], entry)]
 
 
 def _openable(path: Path) -> Any:
@@ -190,6 +188,18 @@ def _openable(path: Path) -> Any:
     if (opened := _open(path)) is None:
         raise BadTags("this format has no tags that mvemo can write")
     return opened
+
+
+def show(changes: list[Change]) -> None:
+    """Print a table with the old and the new value of each tag."""
+    rows = [
+        [str(change.path), name, "; ".join(change.old[name] or ["-"]), "; ".join(value or ["-"])]
+        for change in changes
+        for name, value in change.new.items()
+        if value != change.old[name]
+    ]
+    for line in align_columns([["file", "tag", "old", "new"], *rows], left=range(4)):
+        click.echo(line)
 
 
 # --- tags of one file
@@ -305,7 +315,8 @@ def _save(opened: Any, file: Path, change: Change) -> None:
 
     Padding is used up, and given back when tags are undone.
     """
-    grown = 0 if change.size is None else file.stat().st_size - change.size
+    undone = change.undoes
+    grown = 0 if undone is None else file.stat().st_size - undone["size"]
 
     def padding(info: Any) -> int:
         return max(info.padding - grown, 0)
@@ -323,7 +334,8 @@ def _save(opened: Any, file: Path, change: Change) -> None:
                 target.truncate(start)
             else:
                 end = b""
-    if change.removes and not tags and not getattr(tags, "unknown_frames", ()):
+    has_others = bool(tags) or bool(getattr(tags, "unknown_frames", ()))
+    if undone is not None and not undone["had_tags"] and not has_others:
         opened.delete(file)
     elif _kind(opened) == "ID3":
         version = 3 if tags.version[:2] in ((2, 2), (2, 3)) else 4
@@ -334,13 +346,11 @@ def _save(opened: Any, file: Path, change: Change) -> None:
         tail.write(end)
 
 
-def stream_digest(path: Path) -> str:
-    """Return the SHA-256 of the packets of a file's sound and video, without cover pictures."""
-    return _read_streams(path)[0]
-
-
 def _read_streams(path: Path) -> tuple[str, dict[str, str]]:
-    """Return `stream_digest`, and the tags that FFmpeg finds, without those of mvemo."""
+    """Return the SHA-256 of the packets of sound and video, and the tags that FFmpeg finds.
+
+    Cover pictures and mvemo's own tags are left out.
+    """
     from av.error import FFmpegError
 
     from mvemo.extract.errors import BadMedia
@@ -399,11 +409,11 @@ def _write(change: Change, journal: Journal, run: str) -> None:
         entry = {"run": run, "path": name, "size": before.st_size, **_tag(copy, change)}
         if stamp_of(path) != stamp:
             raise BadTags("another program changed it")
-        if not change.run:
+        if change.undoes is None:
             journal.append([entry])
     keep_content(path, stamp)
-    if change.run:
-        journal.append([{"undone": change.run, "path": name}])
+    if change.undoes is not None:
+        journal.append([{"undone": change.undoes["run"], "path": name}])
 
 
 def _tag(copy: Path, change: Change) -> Entry:
@@ -415,7 +425,8 @@ def _tag(copy: Path, change: Change) -> Entry:
         streams = _read_streams(copy)
         opened = _open(copy, kind)
         old, had_tags = _values(opened, change.new), opened.had_tags
-        if change.run and (streams[0], old) != (change.sound, change.old):
+        undone = change.undoes
+        if undone is not None and (streams[0], old) != (undone["sound"], change.old):
             raise BadTags("another program changed it")
         _set(opened, change.new)
         _save(opened, copy, change)

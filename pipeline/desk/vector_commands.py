@@ -13,18 +13,14 @@ from click import argument, option
 
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as shared
-from mvemo.pipeline.commands.options import INPUT, OUT_FILE, TABLE_FILE, flag
 from mvemo.pipeline.commands.predict import model_options
 from mvemo.pipeline.console.messages import tell, tell_note
 
 if TYPE_CHECKING:
-    from mvemo.pipeline.desk.similar import SongLibrary
     from mvemo.pipeline.desk.vector_files import Row
 
 # Suffixes of `mvemo similar --out`.
 OUTPUTS = (".html", ".m3u8", ".xspf", ".csv", ".parquet")
-# Length of the excerpts on the page in seconds, and their sampling rate in Hz.
-EXCERPT, EXCERPT_RATE = 20.0, 22050
 
 
 @click.command(short_help="Write vectors of your files, or of their windows, to a table.")
@@ -49,7 +45,10 @@ EXCERPT, EXCERPT_RATE = 20.0, 22050
     help="Seconds of which a vector is the mean.  [default: --hop]",
 )
 @option(
-    "--out", type=TABLE_FILE, required=True, help="Table: id, start, end, vector (.parquet, .csv)."
+    "--out",
+    type=shared.TABLE_FILE,
+    required=True,
+    help="Table: id, start, end, vector (.parquet, .csv).",
 )
 @shared.strict_option
 def embed(
@@ -76,12 +75,11 @@ def embed(
         raise BadOption(f"--window {window:g}: expected at least the seconds of --hop, got {hop}")
     if nets is not None and options["model_name"] is not None:
         raise BadOption("--nets, --model: expected one of them, got both")
-    from mvemo.pipeline.desk import vectors
-    from mvemo.pipeline.desk.vector_files import write_vectors
-    from mvemo.pipeline.prediction.request import PredictRequest
-    from mvemo.pipeline.provenance import provenance
+    from mvemo.pipeline import provenance
+    from mvemo.pipeline.desk import vector_files, vectors
+    from mvemo.pipeline.prediction import request
 
-    clips, maker = vectors.clips_and_maker(PredictRequest(inputs, **options), nets)
+    clips, maker = vectors.clips_and_maker(request.PredictRequest(inputs, **options), nets)
     readable = [clip for clip in clips if not clip.problem]
     failed = [(clip.file, clip.problem) for clip in clips if clip.problem]
     if maker is not None:
@@ -100,7 +98,8 @@ def embed(
 
         specs = {s.label: s.digest for s in maker.model.specs if (s.name, s.fold) in dims}
         how = {"model": maker.model.name, "features": specs, "hop": hop, "window": window or hop}
-        write_vectors(out, rows(), sum(dims.values()), provenance(**how))
+        facts = provenance.provenance(**how)
+        vector_files.write_vectors(out, rows(), sum(dims.values()), facts)
         listed = " and ".join(f"{name} ({dim})" for (name, _), dim in dims.items())
         click.echo(f"{out}: {len(clips) - len(failed)} clips, {listed}")
     for file, problem in failed:
@@ -110,11 +109,11 @@ def embed(
 
 @click.command(short_help="Find songs like some of yours, or a way from one to another.")
 @argument("songs", nargs=-1, required=True, metavar="SONG...", type=shared.ENTRY)
-@argument("library", type=INPUT, metavar="FOLDER|TABLE")
+@argument("library", type=shared.INPUT, metavar="FOLDER|TABLE")
 @shared.model_option
 @shared.device_option
 @option("-n", "n", type=shared.COUNT, default=20, help="Number of songs.")
-@flag("--path", "Lead from the first SONG to the last, in small steps.")
+@shared.flag("--path", "Lead from the first SONG to the last, in small steps.")
 @option(
     "--exclude",
     multiple=True,
@@ -124,7 +123,7 @@ def embed(
 @option(
     "--out",
     "outputs",
-    type=TABLE_FILE,
+    type=shared.TABLE_FILE,
     multiple=True,
     help="Write a page to listen (.html), a playlist (.m3u8, .xspf) or a table (.csv, .parquet). "
     "May be given several times.",
@@ -132,7 +131,7 @@ def embed(
 @option(
     "--cache",
     "catalogue",
-    type=OUT_FILE,
+    type=shared.OUT_FILE,
     help="File that keeps the songs' features.  [default: FOLDER/.mvemo/features.h5]",
 )
 def similar(
@@ -158,26 +157,26 @@ def similar(
         raise BadOption("--path leads from song to song: give two different songs or more")
     import numpy as np
 
-    from mvemo.manifests.text_table import align_columns
-    from mvemo.pipeline.desk.similar import path_of_songs, similar_songs
+    from mvemo.manifests import text_table
+    from mvemo.pipeline.desk import similar as songs_like
 
-    open_library = _open_folder if library.is_dir() else _open_table
+    open_library = songs_like.open_folder if library.is_dir() else songs_like.open_table
     found, seeds = open_library([*songs], library, options)
     excluded = np.array([_is_in(song, options["exclude"]) for song in found.ids])
-    search = path_of_songs if options["path"] else similar_songs
+    search = songs_like.path_of_songs if options["path"] else songs_like.similar_songs
     matches = search(found, seeds, n, excluded)
     if (n_found := len(matches) - len(seeds) * options["path"]) < n:
         tell_note(f"{library}: has only {n_found} others that are neither copies nor excluded")
     rows = [(found.ids[row], f"{x:.3f}", row in seeds) for row, x in matches]
     table = [["similarity", "song"], *([text, song] for song, text, _ in rows)]
-    for line in align_columns(table, left=[1]):
+    for line in text_table.align_columns(table, left=[1]):
         click.echo(line)
     for path in outputs:
         if path.suffix.lower() == ".html":
             first = [] if options["path"] else [(found.ids[row], "", True) for row in seeds]
-            _write_page(path, [*first, *rows], options["path"])
+            songs_like.write_page(path, [*first, *rows], options["path"])
         else:
-            _write_list(path, rows)
+            songs_like.write_list(path, rows)
         tell(f"written: {path}")
 
 
@@ -186,97 +185,3 @@ def _is_in(song: str, entries: Sequence[str]) -> bool:
     places = (os.path.join(os.path.abspath(entry), "") for entry in entries)
     is_below = any(os.path.join(os.path.abspath(song), "").startswith(place) for place in places)
     return is_below or any(fnmatch(song, entry) for entry in entries)
-
-
-def _open_table(
-    songs: Sequence[str], library: Path, options: dict[str, Any]
-) -> tuple[SongLibrary, list[int]]:
-    """Return the songs of a table, and the rows of the named ones."""
-    from mvemo.pipeline.desk.similar import library_of
-    from mvemo.pipeline.desk.vector_files import read_vectors
-
-    for name, given in (("--model", "model_name"), ("--cache", "catalogue")):
-        if options[given] is not None:
-            raise BadOption(f"{name}: {library} has vectors already: leave it out")
-    ids, values = read_vectors(library)
-    rows = {song: row for row, song in enumerate(ids)}
-    for song in songs:
-        if song not in rows:
-            has = f"has no song {song!r}, but {len(ids):,} others, such as {ids[0]!r}"
-            raise BadOption(f"{library}: {has}: embed it together with them")
-    return library_of(ids, values), [*dict.fromkeys(rows[song] for song in songs)]
-
-
-def _open_folder(
-    songs: Sequence[str], library: Path, options: dict[str, Any]
-) -> tuple[SongLibrary, list[int]]:
-    """Return the songs of a folder, and the rows of the named ones."""
-    from mvemo.extract.store.contents import place_of
-    from mvemo.pipeline.desk.similar import embed_library
-    from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-    from mvemo.pipeline.prediction.new_clips import clips_and_settings
-    from mvemo.pipeline.prediction.request import PredictRequest
-
-    named = [Path(song) if Path(song).is_file() else library / song for song in songs]
-    for song, file in zip(songs, named, strict=True):
-        if not file.is_file():
-            raise BadOption(f"{song}: no such file, neither here nor in {library}")
-    catalogue = options["catalogue"] or library / ".mvemo" / "features.h5"
-    inputs = [str(library), *map(str, named)]
-    request = PredictRequest(inputs, options["model_name"], device=options["device"])
-    clips, folder, settings = clips_and_settings(request, later=True)
-    catalogue.parent.mkdir(exist_ok=True)
-    readable = [clip for clip in clips if not clip.problem]
-    found, read = embed_library(FeatureMaker(folder, settings), readable, catalogue)
-    rows = {place_of(readable[i].path): row for row, i in enumerate(read)}
-    for file in named:
-        if place_of(file) not in rows:
-            raise BadOption(f"{file}: could not be read: give another song")
-    return found, [*dict.fromkeys(rows[place_of(file)] for file in named)]
-
-
-def _write_list(path: Path, rows: Sequence[tuple[str, str, bool]]) -> None:
-    """Write a playlist or a table of songs: path, similarity, True for a seed."""
-    from mvemo.pipeline.desk.playlists import write_playlist
-    from mvemo.pipeline.desk.tagging import song_facts
-    from mvemo.pipeline.table_files import write_rows
-
-    if path.suffix.lower() in (".csv", ".parquet"):
-        write_rows(path, [["path", "similarity"], *([song, float(x)] for song, x, _ in rows)])
-        return
-    clips = [{"path": Path(song), **song_facts(Path(song))} for song, _, _ in rows]
-    write_playlist(clips, path, "xspf" if path.suffix.lower() == ".xspf" else "m3u8")
-
-
-def _write_page(path: Path, rows: Sequence[tuple[str, str, bool]], is_path: bool) -> None:
-    """Write a page with an excerpt of each song: path, similarity, True for a seed."""
-    from mvemo.extract.media.isolated import DECODE, read_each
-    from mvemo.fuse.report.text import page_templates
-    from mvemo.manifests.errors import MvemoError
-    from mvemo.manifests.files import write_text
-    from mvemo.pipeline.desk.tagging import song_facts
-    from mvemo.pipeline.prediction import page
-
-    songs: list[dict[str, Any]] = [
-        {"path": song, "similarity": text, "is_seed": is_seed, "audio": "", "problem": "no sound"}
-        | song_facts(Path(song))
-        for song, text, is_seed in rows
-    ]
-    excerpts = []
-    for song in songs:
-        how: dict[str, Any] = {"sample_rates": (EXCERPT_RATE,), "pictures": ()}
-        # A short song, or one of unknown length, is read from its start.
-        if (song["duration"] or 0.0) > EXCERPT:
-            how |= {"start": (song["duration"] - EXCERPT) / 2, "duration": EXCERPT}
-        excerpts.append((Path(song["path"]), how))
-    for i, decoded in read_each(DECODE, excerpts):
-        if isinstance(decoded, MvemoError):
-            songs[i]["problem"] = str(decoded)
-        elif (y := decoded.waveforms.get(EXCERPT_RATE)) is not None:
-            y = y[: round(EXCERPT * EXCERPT_RATE)]
-            sketch = page.Sketch(y, EXCERPT_RATE, 1.0, [], keep_sound=True)
-            songs[i]["audio"] = page.sound_url(sketch)
-    templates = page_templates(page.TEMPLATES)
-    templates.filters["clock"] = page.clock  # of the parts of other pages
-    shown = {"songs": songs, "is_path": is_path, "seconds": EXCERPT}
-    write_text(path, templates.get_template("similar.html").render(shown))

@@ -13,7 +13,8 @@ from scipy.special import expit
 from mvemo.fuse.report.tables import Value, cell_of
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.labels import LabelKind, label_kind
-from mvemo.pipeline.studies.comparison import Draft, StudyRow
+from mvemo.pipeline.studies.comparison import Draft
+from mvemo.pipeline.studies.predictors import StudyRow
 from mvemo.pipeline.studies.study import StudyMedia, j22_classes, read_labels
 
 # All descriptors except the spectrogram, which mel summarises.
@@ -37,14 +38,17 @@ def classical_rows(draft: Draft) -> tuple[list[StudyRow], list[str]]:
     """Return rows of the models in J22 Fig. 8, on descriptors' means and deviations; and notes."""
     study, names = draft.study, draft.study.manifest.classes
     kind, notes = label_kind(study.manifest.task), []
-    quadrants = quadrants_of(names) if kind.exclusive else None
-    if quadrants is None and kind.exclusive:
+    make = _estimators(kind)
+    models: dict[str, Model] = {n: partial(_predict, kind, len(names), m) for n, m in make.items()}
+    if kind.exclusive and (quadrants := quadrants_of(names)) is not None:
+        models[REGRESSION] = partial(_predict_quadrants, quadrants)
+    elif kind.exclusive:
         notes.append(
             f"{REGRESSION} is left out, because it needs the four quadrants of valence and "
             f"arousal as classes ({', '.join(QUADRANTS)})."
         )
     rows = []
-    for name, model in classical_models(kind, len(names), quadrants).items():
+    for name, model in models.items():
         outputs = partial(_predict_clips, model, ("mel",) if "(mel)" in name else DESCRIPTORS)
         rows.append(StudyRow(name, {"model": name}, descriptors=DESCRIPTORS, model=outputs))
     runs = draft.options.get("rnn_runs")
@@ -66,30 +70,17 @@ def add_baseline_row(draft: Draft) -> None:
     """Add a row for the baseline without features."""
     table, task = draft.tables[0], draft.task
     score = draft.compared[0].values()["baseline"]
-    known: dict[str, float] = {task.primary_title: score, "majority": score, "baseline": score}
-    values: dict[str, Value] = {
-        **known,
-        "runs": draft.study.runs,
-        table.columns[0].title: task.baseline_name,
-    }
+    values: dict[str, Value] = dict.fromkeys((task.primary_title, "majority", "baseline"), score)
+    values |= {"runs": draft.study.runs, table.columns[0].title: task.baseline_name}
     cells = tuple(cell_of(values.get(column.title), column.kind) for column in table.columns)
     draft.tables[0] = replace(table, foot=(cells,))
 
 
-def classical_models(kind: LabelKind, n_outputs: int, quadrants: Ints | None) -> dict[str, Model]:
-    """Return the models of J22's references [14] and [17], mostly with default parameters."""
-    predict: Callable[..., F64] = _predict_values if kind.numeric else _predict_tags
-    if kind.exclusive:
-        predict = partial(_predict_classes, n_classes=n_outputs)
-    estimators = _estimators(kind.numeric)
-    models: dict[str, Model] = {name: partial(predict, make) for name, make in estimators.items()}
-    if quadrants is not None:
-        models[REGRESSION] = partial(_predict_quadrants, quadrants)
-    return models
+def _estimators(kind: LabelKind) -> dict[str, Callable[[int], Any]]:
+    """Return functions that build a regressor (of ratings) or a classifier from a seed, by name.
 
-
-def _estimators(numeric: bool) -> dict[str, Callable[[int], Any]]:
-    """Return functions that build a regressor (`numeric`) or a classifier from a seed, by name."""
+    They are the models of J22's references [14] and [17], mostly with default parameters.
+    """
     from sklearn import linear_model, neighbors, neural_network, svm, tree
 
     # Classes of the regressor and of the classifier.
@@ -99,13 +90,15 @@ def _estimators(numeric: bool) -> dict[str, Callable[[int], Any]]:
     perceptrons = neural_network.MLPRegressor, neural_network.MLPClassifier
     layers = {"hidden_layer_sizes": (64,), "alpha": 0.1, "max_iter": 100}
     found: dict[str, Callable[[int], Any]] = {
-        "SVM, RBF kernel": lambda seed: support[not numeric](),
-        "SVM, linear kernel": lambda seed: support[not numeric](kernel="linear", C=0.01),
-        "decision tree": lambda seed: trees[not numeric](random_state=seed),
-        "k nearest neighbours": lambda seed: neighbours[not numeric](),
-        "multilayer perceptron": lambda seed: perceptrons[not numeric](**layers, random_state=seed),
+        "SVM, RBF kernel": lambda seed: support[not kind.numeric](),
+        "SVM, linear kernel": lambda seed: support[not kind.numeric](kernel="linear", C=0.01),
+        "decision tree": lambda seed: trees[not kind.numeric](random_state=seed),
+        "k nearest neighbours": lambda seed: neighbours[not kind.numeric](),
+        "multilayer perceptron": lambda seed: perceptrons[not kind.numeric](
+            **layers, random_state=seed
+        ),
     }
-    if numeric:
+    if kind.numeric:
         # The penalty is chosen on the training clips only.
         for name in ("linear regression", "ridge regression (mel)"):
             found[name] = lambda seed: linear_model.RidgeCV(alphas=PENALTIES)
@@ -115,54 +108,39 @@ def _estimators(numeric: bool) -> dict[str, Callable[[int], Any]]:
     return found
 
 
-def _fitted(make: Callable[[int], Any], seed: int, train: F64, y: NDArray[Any]) -> Any:
-    model = make(seed)
-    if getattr(model, "n_neighbors", 0) > len(train):
-        model.set_params(n_neighbors=len(train))
-    return model.fit(train, y)
-
-
-def _predict_classes(
+def _predict(
+    kind: LabelKind,
+    n_outputs: int,
     make: Callable[[int], Any],
     train: F64,
-    classes: NDArray[Any],
+    y: NDArray[Any],
     test: F64,
     seed: int,
-    n_classes: int,
 ) -> F64:
-    y_pred = np.full(len(test), classes[0], dtype=np.int64)
-    # Most models refuse to fit a single class.
-    if len(np.unique(classes)) > 1:
-        y_pred = np.asarray(_fitted(make, seed, train, classes).predict(test), np.int64)
-    return np.eye(n_classes)[y_pred]
+    """Fit an estimator for all classes, or one for each tag or target."""
 
-
-def _predict_tags(
-    make: Callable[[int], Any], train: F64, tags: NDArray[Any], test: F64, seed: int
-) -> F64:
-    outputs = np.empty((len(test), tags.shape[1]))
-    for i, has in enumerate(tags.T):
-        if len(np.unique(has)) == 1:
-            outputs[:, i] = has[0]
-            continue
-        model = _fitted(make, seed, train, has)
+    def predict(of_train: NDArray[Any]) -> NDArray[Any]:
+        model = make(seed)
+        if getattr(model, "n_neighbors", 0) > len(train):
+            model.set_params(n_neighbors=len(train))
+        if kind.numeric:
+            middle, scale = of_train.mean(), of_train.std() or 1.0
+            model.fit(train, (of_train - middle) / scale)
+            return np.asarray(model.predict(test)) * scale + middle
+        # Most models refuse to fit a single class.
+        if len(np.unique(of_train)) == 1:
+            return np.full(len(test), of_train[0])
+        model.fit(train, of_train)
+        if kind.exclusive:
+            return np.asarray(model.predict(test))
         if hasattr(model, "predict_proba"):
-            outputs[:, i] = model.predict_proba(test)[:, 1]
-        else:
-            # A support vector machine gives distances; ROC-AUC needs only their order.
-            outputs[:, i] = expit(model.decision_function(test))
-    return outputs
+            return np.asarray(model.predict_proba(test)[:, 1])
+        # A support vector machine gives distances; ROC-AUC needs only their order.
+        return expit(model.decision_function(test))
 
-
-def _predict_values(
-    make: Callable[[int], Any], train: F64, values: NDArray[Any], test: F64, seed: int
-) -> F64:
-    outputs = np.empty((len(test), values.shape[1]))
-    for i, target in enumerate(values.T):
-        scale = target.std() or 1.0
-        model = _fitted(make, seed, train, (target - target.mean()) / scale)
-        outputs[:, i] = np.asarray(model.predict(test)) * scale + target.mean()
-    return outputs
+    if kind.exclusive:
+        return np.eye(n_outputs)[predict(y)]
+    return np.stack([predict(column) for column in y.T], axis=1).astype(np.float64)
 
 
 def _predict_quadrants(

@@ -12,9 +12,8 @@ from click import argument, option
 
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.commands import options as shared
-from mvemo.pipeline.commands.transfer import transfer
+from mvemo.pipeline.commands import transfer
 from mvemo.pipeline.studies import study_file
-from mvemo.pipeline.studies.encoder_bench import bench
 from mvemo.pipeline.studies.study_file import OptionSpec, StudyFile
 
 if TYPE_CHECKING:
@@ -98,8 +97,51 @@ def study_options(
     )
 
 
-study.add_command(bench)
-study.add_command(transfer)
+study.add_command(transfer.transfer)
+
+
+@study.command(short_help="Compare encoders on several public data sets, and between them.")
+@argument("encoders", nargs=-1, required=True, metavar="ENCODER...")
+@option(
+    "--sets",
+    multiple=True,
+    required=True,
+    metavar="[LAYOUT=]PATH",
+    help="Folder, manifest or feature file of a data set; LAYOUT is one of `mvemo manifest "
+    "layouts`, if it is not recognised.  [repeatable]",
+)
+@option("--out", type=shared.OUT_FOLDER, required=True, help="Folder for the tables and the page.")
+@option(
+    "--work",
+    type=shared.OUT_FOLDER,
+    default=Path("bench-work"),
+    help="Folder for decoded media and features; an interrupted run is continued.",
+)
+@option("--folds", type=click.IntRange(min=2), default=5, help="Number of folds.")
+@option(
+    "--scheme",
+    default="quadrants",
+    metavar="NAME|quadrants",
+    help="Maps labels to classes that sets share, for transfer.  [default: quadrants]",
+)
+@shared.paper_options
+@shared.set_option
+def bench(
+    encoders: tuple[str, ...], sets: tuple[str, ...], out: Path, work: Path, **options: Any
+) -> None:
+    """Score every ENCODER on every data set, and train on each set to test on each other one.
+
+    An encoder is the name of a net with public weights, hf:FOLDER, or a plug-in. A
+    data set is a folder that `mvemo manifest layouts` knows, a folder for each class, a
+    manifest, or a file FEATURES.h5, whose features are scored where their names are given.
+
+    \b
+    Example:
+      mvemo study bench musicnn effnet --sets pmemo/ --sets my.csv --out bench
+    """
+    from mvemo.pipeline.studies import encoder_bench
+
+    encoder_bench.run_bench(encoders, sets, out, work, options)
 
 
 @study.command("run", short_help="Run your own study from FILE (see docs/studies.md).")
@@ -191,12 +233,12 @@ PARSERS: Mapping[str, Callable[[str, str], tuple[Any, ...]]] = {
 
 def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
     """Read the manifest, run a study, print and write its results; return the exit code."""
-    from mvemo.extract.training.devices import keep_freed_memory
+    from mvemo.extract.training import devices
     from mvemo.pipeline.studies import result as results
-    from mvemo.pipeline.studies.runner import run_study
+    from mvemo.pipeline.studies import runner
     from mvemo.pipeline.studies.study import open_study
 
-    keep_freed_memory()
+    devices.keep_freed_memory()
     settings = _settings(options)
     folds = options["folds"]
     values = option_values(file, options)
@@ -210,7 +252,7 @@ def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
     )
     if file.trains:
         _tell_division(study, options, splits=file.splits)
-    draft = run_study(study, with_options(file, values), values)
+    draft = runner.run_study(study, with_options(file, values), values)
     for banner in results.banners(study):
         click.echo(f"{banner.title}: {banner.text}")
     recorded = {**_recorded(file, values), "runs": options["runs"], **asdict(settings)}
@@ -259,7 +301,7 @@ def with_options(file: StudyFile, values: Mapping[str, Any]) -> StudyFile:
 
 def _recorded(file: StudyFile, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a study's own options in the form that is written to its JSON file."""
-    from mvemo.pipeline.studies.runner import cut_of
+    from mvemo.pipeline.studies import runner
 
     recorded = dict(values)
     if "net" in recorded:
@@ -268,7 +310,7 @@ def _recorded(file: StudyFile, values: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("first", "tail"):
             recorded.pop(name, None)
         if "seconds" in recorded:
-            recorded["cut"] = asdict(cut_of(values))
+            recorded["cut"] = asdict(runner.cut_of(values))
     return recorded
 
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from mvemo.extract import NetSettings, TrainingDiverged
-from mvemo.fuse import Results, Task
-from mvemo.fuse.bootstrap import resample_groups
-from mvemo.fuse.crossval import comparisons
-from mvemo.fuse.crossval.comparisons import Comparison, with_primary_intervals
-from mvemo.fuse.crossval.evaluation import join_repeats
-from mvemo.fuse.external import Predictions, score_predictions
-from mvemo.fuse.numeric import complete, mean_of_finite
+from mvemo.extract import TrainingDiverged
+from mvemo.fuse import Results, Task, bootstrap, external, numeric
+from mvemo.fuse.crossval import comparisons, evaluation
 from mvemo.fuse.report import published as papers
 from mvemo.fuse.report.tables import NUMBER, PERCENT, TEXT, Column, Table, Value, table
 from mvemo.manifests import Manifest
@@ -24,30 +19,11 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.splits.assignment import VALIDATION
 from mvemo.pipeline.console.progress import Progress
+from mvemo.pipeline.studies import plots as drawn
 from mvemo.pipeline.studies import study as data
 from mvemo.pipeline.studies import study_file
-from mvemo.pipeline.studies.plots import Bar, Plot, score_bars, score_lines
-from mvemo.pipeline.studies.predictors import ArrayPredictor, FoldPredictions, train_ahead
-from mvemo.pipeline.studies.study import Songs, Study, StudyMedia
-
-
-@dataclass(frozen=True)
-class StudyRow:
-    """Row of a study: nets with their settings, or a classical model."""
-
-    name: str  # name in plots and notes
-    values: Mapping[str, Any]  # axis -> value, and other cells of the table
-    plans: tuple[NetSettings, ...] = ()
-    protocol: str = ""  # protocol of a head on embeddings; "" if the net's last layer predicts
-    # Descriptors and outputs of a model that is not a net; see `ModelPredictor`.
-    descriptors: tuple[str, ...] = ()
-    model: Callable[[StudyMedia, int, Ints], F64] | None = None
-    runs: int | None = None  # number of repeats; None for the study's number
-
-    @property
-    def shuffled(self) -> bool:
-        """True for a check with shuffled labels."""
-        return self.values.get("labels") == "shuffled"
+from mvemo.pipeline.studies.predictors import FoldPredictions, RowPredictor, StudyRow, train_ahead
+from mvemo.pipeline.studies.study import Songs, Study
 
 
 @dataclass(frozen=True)
@@ -55,7 +31,7 @@ class Compared:
     """Row with its predictions and their results."""
 
     row: StudyRow
-    predictor: ArrayPredictor
+    predictor: RowPredictor
     runs: tuple[FoldPredictions, ...] = ()  # of each repeat; () if a training diverged
     results: Results | None = None  # one model; None if a training diverged
     songs: Results | None = None  # of whole songs, if they are asked for
@@ -69,7 +45,7 @@ class Compared:
     @property
     def train_score(self) -> float:
         """Mean score of the nets on their own training clips, over folds and repeats, or NaN."""
-        return mean_of_finite(np.array([x for run in self.runs for x in run.train_scores]))
+        return numeric.mean_of_finite(np.array([x for run in self.runs for x in run.train_scores]))
 
     def values(self, level: str = "segment") -> dict[str, float]:
         """Return the measured values of segments or songs; {} if a training diverged."""
@@ -119,7 +95,7 @@ class Draft:
     compared: list[Compared] = field(default_factory=list)
     counts: list[list[Value]] = field(default_factory=list)  # rows of the table of counts
     tables: list[Table] = field(default_factory=list)  # in the order of the page
-    plots: list[Plot] = field(default_factory=list)  # in the order of the page
+    plots: list[drawn.Plot] = field(default_factory=list)  # in the order of the page
     findings: list[str] = field(default_factory=list)  # notes on scores
     notes: list[str] = field(default_factory=list)  # notes on the data
     curves: dict[str, Any] = field(default_factory=dict)  # loss curves for the JSON file
@@ -159,26 +135,22 @@ class Draft:
 
 
 def compare(
-    study: Study, predictors: Sequence[tuple[StudyRow, ArrayPredictor]], songs: Songs | None
+    study: Study, predictors: Sequence[RowPredictor], songs: Songs | None
 ) -> list[Compared]:
     """Predict and score all clips for each row; a row whose training diverges has no scores.
 
     The scores of `songs` are decided by the mean of their segments' outputs.
     """
-    compared = [Compared(row, each) for row, each in predictors]
-    repeats = [range(each.row.runs or study.runs) for each in compared]
-    pairs = list(zip(compared, repeats, strict=True))
-    train_ahead(
-        study, [t for each, runs in pairs for run in runs for t in each.predictor.trainings(run)]
-    )
-    with Progress("table", len(compared), "row") as bar:
-        for i, (each, repeat) in enumerate(pairs):
+    pairs = [(each, range(each.row.runs or study.runs)) for each in predictors]
+    train_ahead(study, [t for each, runs in pairs for run in runs for t in each.trainings(run)])
+    compared = []
+    with Progress("table", len(pairs), "row") as bar:
+        for each, repeats in pairs:
+            one = Compared(each.row, each)
             try:
-                runs = tuple(map(each.predictor, repeat))
+                compared.append(_scored(replace(one, runs=tuple(map(each, repeats))), songs))
             except TrainingDiverged as error:
-                compared[i] = replace(each, divergence=error.problem)
-            else:
-                compared[i] = _scored(replace(each, runs=runs), songs)
+                compared.append(replace(one, divergence=error.problem))
             bar.step()
     return compared
 
@@ -200,11 +172,11 @@ def score(manifest: Manifest, outputs: Sequence[F64], folds: Sequence[Ints]) -> 
 
     Clips count that were predicted in all repeats.
     """
-    predicted = np.logical_and.reduce([complete(values) for values in outputs])
+    predicted = np.logical_and.reduce([numeric.complete(values) for values in outputs])
     _, y_true = data.read_labels(manifest)
     first, *others = (
-        score_predictions(
-            Predictions(
+        external.score_predictions(
+            external.Predictions(
                 classes=manifest.classes,
                 clip_ids=manifest.clip_ids,
                 groups=manifest.groups,
@@ -218,10 +190,12 @@ def score(manifest: Manifest, outputs: Sequence[F64], folds: Sequence[Ints]) -> 
         )
         for values, of_run in zip(outputs, folds, strict=True)
     )
-    return with_primary_intervals(join_repeats(first, others) if others else first)
+    return comparisons.with_primary_intervals(
+        evaluation.join_repeats(first, others) if others else first
+    )
 
 
-def difference(first: Compared, second: Compared) -> Comparison | None:
+def difference(first: Compared, second: Compared) -> comparisons.Comparison | None:
     """Compare two rows on the clips that both predicted; None for a row without scores.
 
     Rows with different labels, true and shuffled, are not compared.
@@ -237,7 +211,9 @@ def difference(first: Compared, second: Compared) -> Comparison | None:
         for one, other in zip(first.results.evaluations, second.results.evaluations, strict=True)
     ]
     pair = (first.row.name, second.row.name)
-    return comparisons.compare_models(repeats, [pair], resample_groups(first.results.groups))[0]
+    return comparisons.compare_models(
+        repeats, [pair], bootstrap.resample_groups(first.results.groups)
+    )[0]
 
 
 def divergence_notes(draft: Draft) -> list[str]:
@@ -381,7 +357,7 @@ def _published_value(value: float | str, values: Mapping[str, Any]) -> float | N
     return found if isinstance(found, (int, float)) else None
 
 
-def score_plot(draft: Draft) -> Plot:
+def score_plot(draft: Draft) -> drawn.Plot:
     """Return the plot: a bar for each row, or lines over the axis ``plot.x``."""
     spec, task, rows = draft.file.plot, draft.task, draft.compared
     title, name = draft.text(spec.title), draft.file.table.name
@@ -398,12 +374,12 @@ def score_plot(draft: Draft) -> Plot:
             label, values = each.row.name, each.values()
             if training:
                 on_train = mark(each, "training")
-                bars.append(Bar(f"{label}, training", each.train_score, published=on_train))
+                bars.append(drawn.Bar(f"{label}, training", each.train_score, published=on_train))
                 label += ", test"
             score, low, high = (values.get(key, nan) for key in ("score", "low", "high"))
-            bars.append(Bar(label, score, low, high, mark(each, "score")))
+            bars.append(drawn.Bar(label, score, low, high, mark(each, "score")))
         base = next((each.values()["baseline"] for each in rows if each.results), None)
-        return score_bars(name, title, bars, base, task)
+        return drawn.score_bars(name, title, bars, base, task)
     levels = draft.file.measure.level
     lines: dict[str, dict[float, float]] = {}
     printed: dict[str, dict[float, float]] = {}
@@ -418,7 +394,7 @@ def score_plot(draft: Draft) -> Plot:
         known = mark(each, "score")
         if known is not None and task.in_percent:
             printed.setdefault(label, {})[x] = known
-    return score_lines(name, (title, spec.axis or spec.x), lines, printed, last, task)
+    return drawn.score_lines(name, (title, spec.axis or spec.x), lines, printed, last, task)
 
 
 def _without(draft: Draft, row: StudyRow) -> str:

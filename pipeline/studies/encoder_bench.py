@@ -1,30 +1,33 @@
-"""Command ``mvemo study bench``: every encoder on every data set, and from each set to the others.
+"""Bench of encoders: every encoder on every data set, and from each set to the others.
 
 A set is a folder in the layout of a published data set, a manifest, or a file of features. Encoders
 are not trained: heads over their features are cross-validated with whole groups, and the nested
 choice between the encoders is scored, too. Between sets, recordings that both have are left out.
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from click import argument, option
+import numpy as np
 
+import mvemo
+from mvemo.extract.nets import NETS, add_encoders
+from mvemo.extract.nets.parts.registry import check_name
+from mvemo.fuse import EvaluationSettings, stores, transfer
+from mvemo.fuse.report import tables, text
+from mvemo.fuse.report.tables import Column, Table
+from mvemo.fuse.tasks import TASKS
+from mvemo.manifests import Manifest, files, find_scheme, text_files
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.console.messages import tell, tell_note
-
-if TYPE_CHECKING:
-    from mvemo.fuse.report.tables import Table
-    from mvemo.manifests import Manifest
+from mvemo.pipeline.provenance import provenance
 
 # Scores of a task: the first is what meta-analyses compare, MCC or r.
 SCORES = {
@@ -55,55 +58,13 @@ class BenchSet:
     seconds: dict[str, float]  # per clip, by encoder
 
 
-@click.command(short_help="Compare encoders on several public data sets, and between them.")
-@argument("encoders", nargs=-1, required=True, metavar="ENCODER...")
-@option(
-    "--sets",
-    multiple=True,
-    required=True,
-    metavar="[LAYOUT=]PATH",
-    help="Folder, manifest or feature file of a data set; LAYOUT is one of `mvemo manifest "
-    "layouts`, if it is not recognised.  [repeatable]",
-)
-@option("--out", type=shared.OUT_FOLDER, required=True, help="Folder for the tables and the page.")
-@option(
-    "--work",
-    type=shared.OUT_FOLDER,
-    default=Path("bench-work"),
-    help="Folder for decoded media and features; an interrupted run is continued.",
-)
-@option("--folds", type=click.IntRange(min=2), default=5, help="Number of folds.")
-@option(
-    "--scheme",
-    default="quadrants",
-    metavar="NAME|quadrants",
-    help="Maps labels to classes that sets share, for transfer.  [default: quadrants]",
-)
-@shared.paper_options
-@shared.set_option
-def bench(
-    encoders: tuple[str, ...], sets: tuple[str, ...], out: Path, work: Path, **options: Any
+def run_bench(
+    encoders: Sequence[str], sets: Sequence[str], out: Path, work: Path, options: Mapping[str, Any]
 ) -> None:
-    """Score every ENCODER on every data set, and train on each set to test on each other one.
-
-    An encoder is the name of a net with public weights, hf:FOLDER, or a plug-in. A
-    data set is a folder that `mvemo manifest layouts` knows, a folder for each class, a
-    manifest, or a file FEATURES.h5, whose features are scored where their names are given.
-
-    \b
-    Example:
-      mvemo study bench musicnn effnet --sets pmemo/ --sets my.csv --out bench
-    """
-    from mvemo.extract.nets import NETS, add_encoders
-    from mvemo.extract.nets.parts.registry import check_name
-    from mvemo.fuse.report import tables
-    from mvemo.manifests import find_scheme
-    from mvemo.manifests.files import replacing_together, write_json, write_text
-    from mvemo.pipeline.provenance import provenance
-
+    """Score every encoder on every data set and between them, print and write the tables."""
     entries = [entry for one in encoders for entry in shared.comma_separated(one)]
     names = add_encoders(entries)
-    loaded = [load_set(text) for text in sets]
+    loaded = [load_set(entry) for entry in sets]
     stored = {name for one in loaded if isinstance(one, BenchSet) for name in one.names}
     nets = [entry for entry in entries if entry in NETS or entry not in stored]
     for name in names:
@@ -124,33 +85,39 @@ def bench(
     scores = scores_table(benched, names, options["folds"])
     transfers = transfer_table(benched, names, options["scheme"])
     listed = [scores, *([transfers] if transfers.rows else [])]
-    with replacing_together(out) as new:
+    origin, folded = provenance(), [*map(without_best, listed)]
+    template = text.page_templates(TEMPLATE).get_template("bench.html")
+    with files.replacing_together(out) as new:
         for table in listed:
-            write_text(new / f"bench-{table.name}.csv", table.csv())
-        record = {"tables": {t.name: t.record() for t in listed}, "provenance": provenance()}
-        write_json(new / "bench.json", record)
-        write_text(new / "bench.html", page(listed, names, benched))
-    tables.write_paper([*map(without_best, listed)], *shared.paper_of(options))
+            files.write_text(new / f"bench-{table.name}.csv", table.csv())
+        record = {"tables": {t.name: t.record() for t in listed}, "provenance": origin}
+        files.write_json(new / "bench.json", record)
+        page = template.render(
+            tables=folded,
+            title="Encoders on data sets",
+            banners=(),
+            notes=NOTES,
+            encoders=[str(name) for name in names],
+            sets=[one.name for one in benched],
+        )
+        files.write_text(new / "bench.html", page)
+    tables.write_paper(folded, *shared.paper_of(options))
     click.echo("\n\n".join(map(str, listed)))
     click.echo(f"\npage: {out / 'bench.html'}")
 
 
-def load_set(text: str) -> Manifest | BenchSet:
+def load_set(entry: str) -> Manifest | BenchSet:
     """Return the clips of PATH or LAYOUT=PATH, or the features of a file."""
-    import mvemo
-
-    layout, is_stated, path = text.partition("=")
-    if Path(text).suffix.lower() == ".h5":
-        return stored_set(Path(text), {})
-    if not is_stated or Path(text).exists():
-        return mvemo.load(shared.INPUT.convert(text, None, None))
+    layout, is_stated, path = entry.partition("=")
+    if Path(entry).suffix.lower() == ".h5":
+        return stored_set(Path(entry), {})
+    if not is_stated or Path(entry).exists():
+        return mvemo.load(shared.INPUT.convert(entry, None, None))
     return mvemo.load(shared.INPUT.convert(path, None, None), layout=layout)
 
 
 def stored_set(features: Path, seconds: dict[str, float]) -> BenchSet:
     """Return the set whose features a file holds."""
-    import mvemo
-
     with mvemo.open_features(features) as cache:
         return BenchSet(cache.table.name, features, frozenset(cache.names()), seconds)
 
@@ -161,14 +128,10 @@ def extract_set(
     """Embed the clips of a set with one encoder after the other, and measure the time."""
     if not entries:
         raise BadOption(f"{manifest.name}: has media, but no ENCODER is a net")
-    import mvemo
-    from mvemo.extract.nets import add_encoders
-    from mvemo.manifests.files import write_json
-    from mvemo.manifests.text_files import read_json
 
     folder = work / manifest.name
     features, times = folder / "features.h5", folder / "seconds.json"
-    seconds: dict[str, float] = read_json(times) if times.exists() else {}
+    seconds: dict[str, float] = text_files.read_json(times) if times.exists() else {}
     known = stored_set(features, {}).names if features.exists() else frozenset()
     for i, encoder in enumerate(entries):
         names = add_encoders([encoder])
@@ -190,15 +153,12 @@ def extract_set(
         took = (time.perf_counter() - start) / len(manifest)
         # The layers of an encoder are computed together.
         seconds |= dict.fromkeys(map(str, names), took)
-        write_json(times, seconds)
+        files.write_json(times, seconds)
     return replace(stored_set(features, seconds), name=manifest.name)
 
 
 def scores_table(benched: Sequence[BenchSet], encoders: Sequence[str], k: int) -> Table:
     """Return the scores of each encoder and of their nested choice on each set."""
-    import mvemo
-    from mvemo.fuse.report import tables
-
     rows: list[list[Any]] = []
     for one in benched:
         present = [name for name in encoders if name in one.names]
@@ -218,44 +178,33 @@ def scores_table(benched: Sequence[BenchSet], encoders: Sequence[str], k: int) -
                 low, high = model.intervals.get(key, (float("nan"), float("nan")))
                 row += [title, model.scores[key], low, high]
             rows.append([*row, one.seconds.get(name)])
-    text = ["set", "encoder", "task"]
-    columns: list[str | tables.Column] = [*text, "clips", "groups"]
+    columns: list[str | Column] = ["set", "encoder", "task", "clips", "groups"]
     for number in (1, 2):
-        columns.append(tables.Column(f"metric {number}", tables.TEXT))
+        columns.append(Column(f"metric {number}", tables.TEXT))
         columns += [f"score {number}", "low", "high"]
     return tables.table(
-        [*columns, "seconds per clip"], rows, left=len(text), name="scores", title="Each set"
+        [*columns, "seconds per clip"], rows, left=3, name="scores", title="Each set"
     )
 
 
 def transfer_table(benched: Sequence[BenchSet], encoders: Sequence[str], scheme: str) -> Table:
     """Return the scores of heads that were trained on one set and tested on another."""
-    import numpy as np
-
-    from mvemo.cache import open_cache
-    from mvemo.fuse import EvaluationSettings
-    from mvemo.fuse.report import tables
-    from mvemo.fuse.stores import selected
-    from mvemo.fuse.tasks import TASKS
-    from mvemo.fuse.transfer import transfer_all
-    from mvemo.manifests import find_scheme
-
     mapped = scheme if scheme == "quadrants" else find_scheme(scheme).class_of
     settings = EvaluationSettings(lld=(), audit=False, kernel=False)
     titles = {task.primary_metric: task.primary_title for task in TASKS.values()}
     rows: list[list[Any]] = []
     with ExitStack() as stack:
-        caches = [stack.enter_context(open_cache(one.features)) for one in benched]
+        caches = [stack.enter_context(mvemo.open_features(one.features)) for one in benched]
         for (i, a), (j, b) in permutations(enumerate(caches), 2):
             for name in encoders:
                 pair = []
                 for cache in (a, b):
                     specs = [spec for spec in cache.specs if spec.name == name]
-                    pair.append(selected(cache, specs, np.arange(len(cache.table))))
+                    pair.append(stores.selected(cache, specs, np.arange(len(cache.table))))
                 if not all(store.specs for store in pair):
                     continue
                 try:
-                    found = transfer_all(pair, mapped, settings)[0]
+                    found = transfer.transfer_all(pair, mapped, settings)[0]
                 except MvemoError as error:
                     tell_note(f"{benched[i].name} to {benched[j].name}: {error}")
                     break
@@ -264,8 +213,8 @@ def transfer_table(benched: Sequence[BenchSet], encoders: Sequence[str], scheme:
                 row = [benched[i].name, benched[j].name, name, primary, found.score, found.own]
                 row += [found.loss, *found.interval, title, *others, found.n_test, found.n_shared]
                 rows.append(row)
-    columns: list[str | tables.Column] = ["trained on", "tested on", "encoder", "metric", "score"]
-    columns += ["itself", "loss", "low", "high", tables.Column("metric 2", tables.TEXT)]
+    columns: list[str | Column] = ["trained on", "tested on", "encoder", "metric", "score"]
+    columns += ["itself", "loss", "low", "high", Column("metric 2", tables.TEXT)]
     columns += ["score 2", "itself 2", "clips", "shared"]
     return tables.table(columns, rows, left=4, name="transfer", title="From one set to another")
 
@@ -275,18 +224,3 @@ def without_best(table: Table) -> Table:
     folded = table.with_intervals()
     rows = tuple(tuple(replace(cell, strong=False) for cell in row) for row in folded.rows)
     return replace(folded, rows=rows)
-
-
-def page(listed: Sequence[Table], encoders: Sequence[str], sets: Sequence[BenchSet]) -> str:
-    """Return the page of all tables."""
-    from mvemo.fuse.report.text import page_templates
-
-    template = page_templates(TEMPLATE).get_template("bench.html")
-    return template.render(
-        tables=[*map(without_best, listed)],
-        title="Encoders on data sets",
-        banners=(),
-        notes=NOTES,
-        encoders=[str(name) for name in encoders],
-        sets=[one.name for one in sets],
-    )

@@ -43,23 +43,15 @@ class Bar:
     published: float | None = None  # published value to mark
 
 
-def _plot(
-    name: str,
-    title: str,
-    size: tuple[float, float],
-    draw: Callable[[Drawing], None],
-    axes: tuple[str, str],
-) -> Plot:
-    """Draw a plot of a size in inches, with titles of the axes."""
-    with drawing(*size) as drawn:
-        draw(drawn)
-        element = drawn.svg(title, *axes, legend={"ncols": 2})
-        drawn.figure.set_facecolor("white")
-        picture = Picture(element, head=title)
-        return Plot(name, picture, render_svg(drawn.figure), render_png(drawn.figure))
+def _plot(drawn: Drawing, name: str, title: str, x: str, y: str = "") -> Plot:
+    """Return a drawn plot, with titles of the axes."""
+    element = drawn.svg(title, x, y, legend={"ncols": 2})
+    drawn.figure.set_facecolor("white")
+    picture = Picture(element, head=title)
+    return Plot(name, picture, render_svg(drawn.figure), render_png(drawn.figure))
 
 
-def _baseline(drawn: Drawing, task: Task, level: Callable[..., Any], value: float | None) -> None:
+def _baseline(task: Task, level: Callable[..., Any], value: float | None) -> None:
     if value is not None:
         label = f"baseline: {task.baseline_name}"
         level(_unit(task) * value, color=INK, linestyle="--", alpha=0.6, label=label)
@@ -78,8 +70,7 @@ def score_bars(
 ) -> Plot:
     """Draw horizontal bars of a task's primary metric, the first at the top."""
     unit = _unit(task)
-
-    def draw(drawn: Drawing) -> None:
+    with drawing(6.4, 1.6 + 0.36 * len(bars)) as drawn:
         ax, marked = drawn.ax, []
         for i, bar in enumerate(bars):
             if math.isfinite(bar.value):
@@ -91,15 +82,12 @@ def score_bars(
         if marked:
             x, y = zip(*marked, strict=True)
             ax.plot(x, y, "D", color=_PUBLISHED, markersize=6, label=LABEL)
-        _baseline(drawn, task, ax.axvline, baseline)
+        _baseline(task, ax.axvline, baseline)
         ax.set_yticks(range(len(bars)), [bar.label for bar in bars])
         ax.invert_yaxis()
         if task.in_percent:
             ax.set_xlim(0, 100)
-
-    size = 6.4, 1.6 + 0.36 * len(bars)
-    axes = f"{_axis_title(task)} (line: 95 % interval over groups)", ""
-    return _plot(name, title, size, draw, axes)
+        return _plot(drawn, name, title, f"{_axis_title(task)} (line: 95 % interval over groups)")
 
 
 def score_lines(
@@ -114,23 +102,21 @@ def score_lines(
 
     `titles` are those of the plot and of the x axis.
     """
-    unit = _unit(task)
+    with drawing(6.4, 4.6) as drawn:
 
-    def draw(drawn: Drawing) -> None:
         def line(points: Points, **style: Any) -> None:
             xs = sorted(points)
-            drawn.line(xs, [unit * points[x] for x in xs], **style)
+            drawn.line(xs, [_unit(task) * points[x] for x in xs], **style)
 
         for i, (label, points) in enumerate(lines.items()):
             line(points, marker="o", color=COLOURS[i], label=label)
         for i, (label, points) in enumerate(published.items()):
             style = {"marker": "D", "markersize": 4, "linestyle": (0, (4, 2 + 2 * i))}
             line(points, color=_PUBLISHED, label=f"{label}, {LABEL}", **style)
-        _baseline(drawn, task, drawn.ax.axhline, baseline)
+        _baseline(task, drawn.ax.axhline, baseline)
         if task.in_percent:
             drawn.ax.set_ylim(0, 100)
-
-    return _plot(name, titles[0], (6.4, 4.6), draw, (titles[1], _axis_title(task)))
+        return _plot(drawn, name, *titles, _axis_title(task))
 
 
 def loss_lines(
@@ -140,17 +126,14 @@ def loss_lines(
     since: float = 0.0,
 ) -> Plot:
     """Plot losses against iterations, and a published loss from iteration `since` onwards."""
-
-    def draw(drawn: Drawing) -> None:
-        longest = 1.0
+    with drawing(6.4, 4.0) as drawn:
+        longest = max(1.0, *(x for xs, _ in lines.values() for x in xs))
         for i, (label, (xs, ys)) in enumerate(lines.items()):
             drawn.line(xs, ys, color=COLOURS[i], label=label)
-            longest = max(longest, *xs) if xs else longest
         if published is not None:
             start = since if since < longest else 0.0
             style = {"color": _PUBLISHED, "linestyle": "--", "label": f"{published:g}, {LABEL}"}
             drawn.line([start, longest], [published] * 2, **style)
         drawn.ax.set(xlim=(0, longest))
         drawn.ax.set_ylim(bottom=0)
-
-    return _plot("loss", title, (6.4, 4.0), draw, ("iterations (steps of the optimizer)", "loss"))
+        return _plot(drawn, "loss", title, "iterations (steps of the optimizer)", "loss")

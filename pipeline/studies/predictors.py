@@ -5,8 +5,9 @@ Nets are trained in this process, or in advance in several processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,10 @@ import numpy as np
 
 from mvemo import extract
 from mvemo.extract.nets import NETS
-from mvemo.extract.training.devices import keep_freed_memory
-from mvemo.extract.training.embedding import outputs_of
-from mvemo.extract.training.protocols import known_nets
+from mvemo.extract.training import devices, embedding, protocols
 from mvemo.extract.training.steps import Curve
-from mvemo.extract.workers.pool import run_calls
-from mvemo.extract.workers.process import Call
-from mvemo.fuse import Clips, Fit, fit_heads, models_of
-from mvemo.fuse.features import Matrix, matrix_of
-from mvemo.fuse.numeric import Link, apply_link
+from mvemo.extract.workers import pool, process
+from mvemo.fuse import Clips, Fit, features, fit_heads, models_of, numeric
 from mvemo.manifests import Manifest
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.errors import BadOption
@@ -34,6 +30,26 @@ from mvemo.pipeline.studies.study import Study, StudyMedia, read_labels
 
 
 @dataclass(frozen=True)
+class StudyRow:
+    """Row of a study: nets with their settings, or a classical model."""
+
+    name: str  # name in plots and notes
+    values: Mapping[str, Any]  # axis -> value, and other cells of the table
+    plans: tuple[extract.NetSettings, ...] = ()
+    protocol: str = ""  # protocol of a head on embeddings; "" if the net's last layer predicts
+    # Descriptors of a model that is not a net, and a function of media, repeat and folds that
+    # returns its outputs.
+    descriptors: tuple[str, ...] = ()
+    model: Callable[[StudyMedia, int, Ints], F64] | None = None
+    runs: int | None = None  # number of repeats; None for the study's number
+
+    @property
+    def shuffled(self) -> bool:
+        """True for a check with shuffled labels."""
+        return self.values.get("labels") == "shuffled"
+
+
+@dataclass(frozen=True)
 class FoldPredictions:
     """Out-of-fold predictions of a net or a model in one repeat."""
 
@@ -41,27 +57,49 @@ class FoldPredictions:
     # decoded and for folds that were not run.
     outputs: F64
     # Primary metric of each fold's net on its own training clips, including the validation
-    # clips for early stopping; empty without `NetPredictor.with_train_score`.
+    # clips for early stopping; empty without `RowPredictor.with_train_score`.
     train_scores: tuple[float, ...] = ()
     curves: tuple[Curve, ...] = ()  # losses by epoch, for each fold
     n_parameters: int = 0  # number of trainable parameters
 
 
 @dataclass(frozen=True)
-class ArrayPredictor:
-    """Base class of models that predict all clips out of fold."""
+class RowPredictor:
+    """Out-of-fold predictions of all clips by the model, the net or the head of a row."""
 
     study: Study
     media: StudyMedia
-    manifest: Manifest  # source of the labels
+    row: StudyRow
+    with_train_score: bool = False  # a net also predicts the clips that it was trained on
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Source of the labels."""
+        return self.study.shuffled() if self.row.shuffled else self.study.manifest
 
     def __call__(self, run: int) -> FoldPredictions:
         """Predict all clips in a repeat."""
-        raise NotImplementedError
+        if self.row.model is not None:
+            return FoldPredictions(self.row.model(self.media, run, self.study.folds(run)))
+        return self._by_head(run) if self.row.protocol else self._by_net(run)
+
+    @property
+    def _title(self) -> str:
+        """Title of the progress bar."""
+        net, name = self.row.plans[0].name, self.row.name
+        return name if net in name else f"{net}, {name}"
 
     def trainings(self, run: int) -> list[NetTraining]:
-        """Return the trainings of nets in a repeat."""
-        return []
+        """Return the trainings of nets in a repeat; BadOption if no clip has a net's input."""
+        if self.row.protocol or not self.row.plans:
+            return [self._training(plan, self.row.protocol, run) for plan in self.row.plans]
+        (plan,), parts = self.row.plans, self.study.parts
+        if not self.media.usable(plan).any():
+            raise BadOption(f"{plan.name}: no clip has the input that this net reads")
+        if parts is not None:
+            return [self._training(plan, "holdout", run, splits=parts)]
+        first = [int(self.study.folds(run).min())] if self.study.first_fold else None
+        return [self._training(plan, "crossfit", run, trained_folds=first)]
 
     def _training(
         self, plan: extract.NetSettings, protocol: str, run: int, **options: Any
@@ -72,31 +110,10 @@ class ArrayPredictor:
         settings = replace(of_study, protocol=protocol, seed=of_study.seed + run)
         return NetTraining(media, clips, plan, settings, self.study.work / "nets")
 
-
-@dataclass(frozen=True)
-class ModelPredictor(ArrayPredictor):
-    """Model without nets, as a function of media, repeat and folds that returns the outputs."""
-
-    model: Callable[[StudyMedia, int, Ints], F64]
-
-    def __call__(self, run: int) -> FoldPredictions:
-        return FoldPredictions(self.model(self.media, run, self.study.folds(run)))
-
-
-@dataclass(frozen=True)
-class NetPredictor(ArrayPredictor):
-    """Cross-fitting of a net: trained without each fold in turn, it predicts the fold's clips.
-
-    On a split, one net predicts the clips of validation and test.
-    """
-
-    plan: extract.NetSettings
-    title: str = ""  # title of the progress bar; "" for the net's name
-    with_train_score: bool = False  # also predict the clips that each net was trained on
-
-    def __call__(self, run: int) -> FoldPredictions:
+    def _by_net(self, run: int) -> FoldPredictions:
+        """Predict each fold, or validation and test, by the last layer of a net trained without."""
         (training,) = self.trainings(run)
-        usable, view = training.clips.usable, self.plan.view
+        usable, view = training.clips.usable, training.plan.view
         task, y_true = read_labels(self.manifest)
         parts, folds = self.study.parts, self.study.folds(run)
         outputs = np.full((len(self.manifest), len(self.manifest.classes)), np.nan)
@@ -104,7 +121,7 @@ class NetPredictor(ArrayPredictor):
         curves: list[Curve] = []
         n_parameters = 0
         total = 1 if self.study.first_fold else len(np.unique(folds))
-        with Progress(self.title or self.plan.name, total, "net") as bar:
+        with Progress(self._title, total, "net") as bar:
             for trained in training.nets(bar.note):
                 unseen = folds == trained.spec.fold if parts is None else parts != TRAIN
                 test = np.flatnonzero(usable & unseen)
@@ -118,36 +135,18 @@ class NetPredictor(ArrayPredictor):
                 bar.step()
         return FoldPredictions(outputs, tuple(train_scores), tuple(curves), n_parameters)
 
-    def trainings(self, run: int) -> list[NetTraining]:
-        """Return the training of a repeat; raise `BadOption` if no clip has the net's input."""
-        if not self.media.usable(self.plan).any():
-            raise BadOption(f"{self.plan.name}: no clip has the input that this net reads")
-        if (parts := self.study.parts) is not None:
-            return [self._training(self.plan, "holdout", run, splits=parts)]
-        first = [int(self.study.folds(run).min())] if self.study.first_fold else None
-        return [self._training(self.plan, "crossfit", run, trained_folds=first)]
+    def _by_head(self, run: int) -> FoldPredictions:
+        """Embed all clips, and predict each fold by a head fitted on the other folds.
 
-
-@dataclass(frozen=True)
-class HeadPredictor(ArrayPredictor):
-    """Head on the embeddings of one or several nets, cross-validated.
-
-    Under ``crossfit`` a fold's head reads embeddings of nets trained without the fold. Under
-    ``shared`` it reads embeddings of nets trained on all clips, including the test clips:
-    this is optimistic, which is what the study shows.
-    """
-
-    plans: tuple[extract.NetSettings, ...]  # the nets
-    protocol: str  # ``crossfit``, ``shared`` or ``frozen``
-    title: str  # title of the progress bar
-
-    def __call__(self, run: int) -> FoldPredictions:
-        """Embed all clips, and predict each fold by a head fitted on the other folds."""
-        folds = self.study.folds(run)
-        n_nets = len(np.unique(folds)) if self.protocol == "crossfit" else 1
+        Under ``crossfit`` a fold's head reads embeddings of nets trained without the fold. Under
+        ``shared`` it reads embeddings of nets trained on all clips, including the test clips:
+        this is optimistic, which is what the study shows.
+        """
+        folds, plans = self.study.folds(run), self.row.plans
+        n_nets = len(np.unique(folds)) if self.row.protocol == "crossfit" else 1
         # net -> fold -> embeddings; the fold is None if all folds have the same net.
-        tables: dict[str, dict[int | None, Matrix]] = {}
-        with Progress(self.title, len(self.plans) * n_nets, "net") as bar:
+        tables: dict[str, dict[int | None, features.Matrix]] = {}
+        with Progress(self._title, len(plans) * n_nets, "net") as bar:
             for training in self.trainings(run):
                 of_folds = tables.setdefault(training.plan.name, {})
                 for trained in training.nets(bar.note):
@@ -156,7 +155,7 @@ class HeadPredictor(ArrayPredictor):
         n_outputs = len(self.manifest.classes)
         clips = Clips(*read_labels(self.manifest), self.manifest.groups, folds, n_outputs, run)
         # The last model reads all nets.
-        model = models_of({plan.name: NETS[plan.name].modality for plan in self.plans})[-1]
+        model = models_of({plan.name: NETS[plan.name].modality for plan in plans})[-1]
         outputs = np.full((len(folds), n_outputs), np.nan)
         head = self.study.settings.fuse.head
         for fold in np.unique(folds[folds >= 0]).tolist():
@@ -166,25 +165,24 @@ class HeadPredictor(ArrayPredictor):
             outputs[test] = fit_heads([fit], matrices, clips, head)[1][0]
         return FoldPredictions(outputs)
 
-    def trainings(self, run: int) -> list[NetTraining]:
-        return [self._training(plan, self.protocol, run) for plan in self.plans]
-
-    def _embed(self, plan: extract.NetSettings, trained: extract.TrainedNet) -> Matrix:
+    def _embed(self, plan: extract.NetSettings, trained: extract.TrainedNet) -> features.Matrix:
         """Return embeddings of all clips; clips that the net cannot read are missing."""
         rows = np.flatnonzero(self.media.usable(plan))
         values = np.full((len(self.media.manifest), trained.spec.dim), np.nan, dtype=np.float32)
         for batch, embeddings in self.media.embedded(trained.net, plan.view, rows):
             values[list(batch)] = embeddings
-        return matrix_of(values)
+        return features.matrix_of(values)
 
 
 def predict(
-    net: extract.Net, media: StudyMedia, view: extract.ViewSettings, rows: Ints, link: Link
+    net: extract.Net, media: StudyMedia, view: extract.ViewSettings, rows: Ints, link: numeric.Link
 ) -> F64:
     """Predict rows with the net's last layer on means of windows; float64 (rows, outputs)."""
     outputs = [np.empty((0, net.classifier.out_features))]
     for _, embeddings in media.embedded(net, view, rows):
-        outputs.append(apply_link(outputs_of(net, embeddings).astype(np.float64), link))
+        outputs.append(
+            numeric.apply_link(embedding.outputs_of(net, embeddings).astype(np.float64), link)
+        )
     return np.concatenate(outputs)
 
 
@@ -204,7 +202,7 @@ class NetTraining:
     def missing(self) -> dict[Path, NetTraining]:
         """Return a training for each net that is not trained yet, by the net's own folder."""
         missing = {}
-        for net in known_nets(self.plan, self.clips, self.run, self.folder):
+        for net in protocols.known_nets(self.plan, self.clips, self.run, self.folder):
             if net.split is not None and net.folder is not None and net.spec is None:
                 fold = None if net.split.fold is None else frozenset([net.split.fold])
                 missing[net.folder] = replace(self, clips=replace(self.clips, trained_folds=fold))
@@ -233,10 +231,10 @@ def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
     if jobs < 2:
         return
     train = "mvemo.pipeline.studies.predictors:train_missing"
-    calls = [Call(train, (each,), parts=True) for each in missing.values()]
+    calls = [process.Call(train, (each,), parts=True) for each in missing.values()]
     environments = job_environments(jobs, study.settings.extract.run)
     with Progress(f"train in {jobs} processes", len(calls), "net") as bar:
-        for outcome in run_calls(calls, environments=environments):
+        for outcome in pool.run_calls(calls, environments=environments):
             if outcome.last:
                 bar.step(failed=int(outcome.error is not None))
             else:
@@ -245,6 +243,6 @@ def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
 
 def train_missing(training: NetTraining, emit: Callable[[str], None]) -> None:
     """Train the missing nets in this process, and emit a text after each epoch."""
-    keep_freed_memory()
+    devices.keep_freed_memory()
     for _ in training.nets(emit):
         pass

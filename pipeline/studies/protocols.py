@@ -17,7 +17,8 @@ from mvemo.fuse.report.text import difference_text, score_text
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.starting_weights import fetch_missing_weights
-from mvemo.pipeline.studies.comparison import Draft, StudyRow, difference
+from mvemo.pipeline.studies.comparison import Draft, difference
+from mvemo.pipeline.studies.predictors import StudyRow
 from mvemo.pipeline.studies.study_file import PARTS
 
 SHARED = "shared: nets saw the test clips"

@@ -10,13 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.bootstrap import Resamples, resample_groups
+from mvemo.fuse import bootstrap, intervals, numeric
 from mvemo.fuse.final.model import FinalModel, Predictor, tag_thresholds
-from mvemo.fuse.intervals import score_interval
-from mvemo.fuse.numeric import complete
 from mvemo.fuse.report.tables import PERCENT, TEXT, Column, Value, table
-from mvemo.fuse.tasks import task_of
-from mvemo.fuse.tasks.base import Outcome
+from mvemo.fuse.tasks import base, task_of
 from mvemo.manifests import Manifest
 from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.errors import BadOption, MvemoError
@@ -24,12 +21,9 @@ from mvemo.manifests.labels import PLANE
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.models.boxed import boxed_names, model_folder
-from mvemo.pipeline.prediction.embedding import BatchReader
-from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings, modalities_of, warm_up
-from mvemo.pipeline.prediction.run import predict_clip
+from mvemo.pipeline.prediction import embedding, feature_maker, new_clips, run
+from mvemo.pipeline.studies import dresses as media
 from mvemo.pipeline.studies.comparison import Draft
-from mvemo.pipeline.studies.dresses import dress, find_dress
 
 # Modalities that are read: all, or only one of them.
 VIEWS = (("audio", "video"), ("audio",), ("video",))
@@ -57,7 +51,7 @@ class _Tested:
     """Outputs of one model for clips and their dressed copies; row 0 is the clips themselves."""
 
     name: str
-    reader: BatchReader
+    reader: embedding.BatchReader
     shape: tuple[int, int]  # dresses + 1, clips
     # By predictor, float64 (dresses + 1, clips, outputs), and by feature its cosine distance from
     # that of the clip itself, float64 (dresses + 1, clips); NaN if missing.
@@ -68,14 +62,14 @@ class _Tested:
     def model(self) -> FinalModel:
         return self.reader.maker.model
 
-    def read(self, clip: int, copies: Mapping[int, NewClip]) -> dict[int, str]:
+    def read(self, clip: int, copies: Mapping[int, new_clips.NewClip]) -> dict[int, str]:
         """Predict a clip and its copies, and return the problems of those without prediction."""
         embedded = {i: one for batch in self.reader.read(copies) for i, one in batch}
         modality, problems, best = {s.name: s.modality for s in self.model.specs}, {}, ""
         for i, one in sorted(embedded.items()):
             for view in VIEWS:
                 vectors = {k: x for k, x in one.vectors.items() if modality[k[0]] in view}
-                found = predict_clip(self.reader.maker, replace(one, vectors=vectors))
+                found = run.predict_clip(self.reader.maker, replace(one, vectors=vectors))
                 by = found.predictor.name if found.predictor else ""
                 if view == VIEWS[0]:
                     best = best or by
@@ -97,16 +91,19 @@ def run_robustness(draft: Draft) -> None:
     study, options, names = draft.study, draft.options, draft.options["dresses"]
     if not names:
         raise BadOption("--dresses: expected at least one dress, such as mp3-64k")
-    dresses = [find_dress(name) for name in names]
+    dresses = [media.find_dress(name) for name in names]
     manifest = _sample(draft, options["clips"])
     clips = [
-        NewClip(c.clip_id, manifest.media_path(c), c.start, c.duration) for c in manifest.clips
+        new_clips.NewClip(c.clip_id, manifest.media_path(c), c.start, c.duration)
+        for c in manifest.clips
     ]
-    settings = PredictSettings(modalities_of(clips), device=study.settings.extract.run.device)
+    settings = new_clips.PredictSettings(
+        new_clips.modalities_of(clips), device=study.settings.extract.run.device
+    )
     tested = []
     for name in options["models"] or boxed_names():
-        warm_up(model_folder(name), settings)
-        reader = BatchReader(FeatureMaker(model_folder(name), settings))
+        new_clips.warm_up(model_folder(name), settings)
+        reader = embedding.BatchReader(feature_maker.FeatureMaker(model_folder(name), settings))
         tested.append(_Tested(name, reader, (len(names) + 1, len(clips))))
     title = "dress and predict"
     with tempfile.TemporaryDirectory(prefix="mvemo-") as work, Progress(title, len(clips)) as bar:
@@ -121,7 +118,9 @@ def run_robustness(draft: Draft) -> None:
                 place = Path(work) / f"{i}-{names[i - 1]}.copy"
                 part: dict[str, Any] = {"start": clip.start, "duration": clip.duration}
                 try:
-                    copies[i] = NewClip(clip.file, dress(clip.path, names[i - 1], place, **part))
+                    copies[i] = new_clips.NewClip(
+                        clip.file, media.dress(clip.path, names[i - 1], place, **part)
+                    )
                 except MvemoError as error:
                     problems[i] = str(error).removeprefix(f"{clip.path}: ")
             for each in tested:
@@ -136,7 +135,7 @@ def run_robustness(draft: Draft) -> None:
                 failed = {f"{clip.file}, {names[i - 1]}": p for i, p in problems.items()}
                 study.failures.update(failed)
             bar.step(failed=int(bool(problems)))
-    resamples = resample_groups(manifest.groups)
+    resamples = bootstrap.resample_groups(manifest.groups)
     rows = [row for each in tested for row in _rows(each, names, manifest, resamples)]
     if not rows:
         reason = next(iter(study.failures.items()), ("", "they have no pictures"))
@@ -162,7 +161,7 @@ def _sample(draft: Draft, most: int) -> Manifest:
 
 
 def _rows(
-    tested: _Tested, names: Sequence[str], manifest: Manifest, resamples: Resamples
+    tested: _Tested, names: Sequence[str], manifest: Manifest, resamples: bootstrap.Resamples
 ) -> list[list[Value]]:
     """Return a row of the table for each predictor and dress that changes what it reads."""
     model, rows = tested.model, list[list[Value]]()
@@ -174,12 +173,12 @@ def _rows(
         if model.task == "multilabel":
             thresholds = tag_thresholds(model, predictor)[columns]
         for i, name in enumerate(names, 1):
-            valid = complete(outputs[0]) & complete(outputs[i])
-            if find_dress(name).modality not in predictor.modalities or not valid.any():
+            valid = numeric.complete(outputs[0]) & numeric.complete(outputs[i])
+            if media.find_dress(name).modality not in predictor.modalities or not valid.any():
                 continue
             turned = (decided[i] != decided[0]).any(axis=-1)
             drawn = resamples.shares(turned[None], valid[None])[0]
-            interval = score_interval("accuracy", drawn, resamples, valid)
+            interval = intervals.score_interval("accuracy", drawn, resamples, valid)
             row: list[Value] = [tested.name, predictor.name, name, int(valid.sum())]
             row += [float(drawn[0]), *interval]
             kept = np.flatnonzero(valid & labelled)
@@ -188,11 +187,11 @@ def _rows(
                 pair = outputs[[0, i]][:, kept][..., columns]
                 y_pred = np.stack([task.decide(one, thresholds) for one in pair])
                 part, zeros = resamples.select(kept), np.zeros(len(kept), np.int64)
-                both = Outcome(y_true[kept], pair, y_pred, zeros, 1)
+                both = base.Outcome(y_true[kept], pair, y_pred, zeros, 1)
                 first, then = task.resample(both, part)[SCORES[model.task]]
                 change = then - first
                 scores = [float(then[0]), float(change[0])]
-                scores += score_interval("difference", change, part)
+                scores += intervals.score_interval("difference", change, part)
             rows.append([*row, *scores])
     return rows
 

@@ -15,8 +15,8 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.splits.assignment import PARTS
 from mvemo.pipeline.studies import comparison as compared_rows
-from mvemo.pipeline.studies import predictors
-from mvemo.pipeline.studies.comparison import Compared, Draft, StudyRow
+from mvemo.pipeline.studies.comparison import Compared, Draft
+from mvemo.pipeline.studies.predictors import RowPredictor, StudyRow
 from mvemo.pipeline.studies.study import Cut, Songs, Study, StudyMedia, cut_study, find_songs
 from mvemo.pipeline.studies.study_file import TRAINING, Figure, StudyFile, fill, matches
 
@@ -295,8 +295,9 @@ def _compare_group(
         notes = media.left_out(np.frombuffer(packed, np.bool_), what + of_nets)
         draft.notes += [note for note in notes if note not in draft.notes]
     of_songs = songs if draft.file.measures_songs else None
-    pairs = [(row, _predictor(draft, media, row)) for row in rows]
-    return compared_rows.compare(study, pairs, of_songs)
+    on_training = "training" in draft.file.measure.metrics
+    each = [RowPredictor(study, media, row, with_train_score=on_training) for row in rows]
+    return compared_rows.compare(study, each, of_songs)
 
 
 def _readable(draft: Draft, media: StudyMedia, rows: Sequence[StudyRow]) -> list[StudyRow]:
@@ -312,16 +313,3 @@ def _readable(draft: Draft, media: StudyMedia, rows: Sequence[StudyRow]) -> list
         note = f"Nets left out because no clip has their input: {', '.join(sorted(absent))}"
         draft.notes.append(f"{note}{f' ({reason})' if reason else ''}.")
     return kept
-
-
-def _predictor(draft: Draft, media: StudyMedia, row: StudyRow) -> predictors.ArrayPredictor:
-    study = draft.study
-    manifest = study.shuffled() if row.shuffled else media.manifest
-    if row.model is not None:
-        return predictors.ModelPredictor(study, media, manifest, row.model)
-    name = row.plans[0].name
-    title = row.name if name in row.name else f"{name}, {row.name}"
-    if row.protocol:
-        return predictors.HeadPredictor(study, media, manifest, row.plans, row.protocol, title)
-    on_training = "training" in draft.file.measure.metrics
-    return predictors.NetPredictor(study, media, manifest, row.plans[0], title, on_training)

@@ -10,31 +10,28 @@ from typing import Any
 import numpy as np
 
 from mvemo import extract, manifests
-from mvemo.extract import DescriptorSettings, Net, NetSettings, ViewSettings, default_settings
 from mvemo.extract.nets import SharedSettings, options_of, with_length, with_shared_options
-from mvemo.fuse import Task, task_of
-from mvemo.fuse.numeric import Labels
+from mvemo.fuse import Task, numeric, task_of
+from mvemo.fuse import songs as song_scores
 from mvemo.fuse.report.published import comparable
-from mvemo.fuse.songs import decide_songs
-from mvemo.manifests import Folds, Holdout, Manifest, ManifestOptions, song_of
+from mvemo.manifests import Manifest, song_of
 from mvemo.manifests.array_types import F64, Bools, Ints
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.segments import Tail
 from mvemo.manifests.splits.assignment import TEST
-from mvemo.pipeline.clips.clip_media import ClipMedia
-from mvemo.pipeline.clips.media_files import longer_clips_note
+from mvemo.pipeline import starting_weights
+from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console.messages import note_resumable, tell_note
 from mvemo.pipeline.settings import ExtractSettings, Settings
-from mvemo.pipeline.stage_one.plan import manifest_with_media, read_fold_file
-from mvemo.pipeline.starting_weights import random_start_note
+from mvemo.pipeline.stage_one import plan as stage_one
 
 # Classes of J22, in the order of its Table 4.
 J22_CLASSES = ("sad", "happy", "anger", "relaxation")
 # Number of frames and descriptor settings of profile ``paper``, which all nets share.
-_SHARED = SharedSettings(ExtractSettings().n_frames, DescriptorSettings())
+_SHARED = SharedSettings(ExtractSettings().n_frames, extract.DescriptorSettings())
 
 
-class StudyMedia(ClipMedia):
+class StudyMedia(clip_media.ClipMedia):
     """Media of a study's clips for nets and classical models; see `ClipMedia`."""
 
     def __init__(self, study: Study, **needed: Any) -> None:
@@ -67,7 +64,7 @@ class StudyMedia(ClipMedia):
                 table[row] = values
         return self._statistics[names]
 
-    def embedded(self, net: Net, view: ViewSettings, rows: Ints) -> Iterator[Any]:
+    def embedded(self, net: extract.Net, view: extract.ViewSettings, rows: Ints) -> Iterator[Any]:
         """Yield each batch of rows together with the net's embeddings."""
         return extract.embed_rows(
             net,
@@ -89,10 +86,12 @@ class Study:
     permuted: bool = False
     runs: int = 1  # number of repeats, each with different folds and seeds; 0 without training
     jobs: int = 1  # number of processes that train nets
-    prescribed: Folds | None = None  # folds of all repeats; None: made from the settings
+    prescribed: manifests.Folds | None = None  # folds of all repeats; None: made from the settings
     songs: Manifest | None = None  # the whole clips, if `manifest` holds their segments
     seconds: float = 0.0  # length of the segments that nets read; 0 for the nets' own length
-    split: Holdout | None = None  # of whole clips; nets then train and test on it, not on folds
+    split: manifests.Holdout | None = (
+        None  # of whole clips; nets then train and test on it, not on folds
+    )
     first_fold: bool = False  # only the first fold is tested
     # Notes on the nets, each once, in order.
     notes: dict[str, None] = field(default_factory=dict, compare=False)
@@ -139,12 +138,12 @@ class Study:
         clips = (replace(c, label=label[song_of(c.clip_id)]) for c in self.manifest.clips)
         return replace(self.manifest, clips=tuple(clips))
 
-    def plan(self, net: str, **train: object) -> NetSettings:
+    def plan(self, net: str, **train: object) -> extract.NetSettings:
         """Return the settings of a net, with the given values of its `TrainSettings`."""
         settings = self.settings
         plan = settings.nets.get(net)
         if plan is None:  # a Hugging Face folder that ``extract.nets`` does not list
-            plan = default_settings(net, settings.profile)
+            plan = extract.default_settings(net, settings.profile)
             plan = with_shared_options(plan, settings.shared)
         if self.seconds:
             plan = with_length(plan, self.seconds, settings.shared)
@@ -158,7 +157,7 @@ class Study:
         return replace(self, settings=replace(self.settings, descriptors=descriptors))
 
     def media(
-        self, plans: Sequence[NetSettings] = (), descriptors: Sequence[str] = ()
+        self, plans: Sequence[extract.NetSettings] = (), descriptors: Sequence[str] = ()
     ) -> StudyMedia:
         """Decode the clips, compute what `plans` and `descriptors` need, and collect notes."""
         media = StudyMedia(self, plans=plans, descriptors=descriptors)
@@ -167,8 +166,8 @@ class Study:
             (f"{p.name} (width {p.width:g} of 1)", None) for p in plans if p.width < 1
         )
         seconds, shared = media.seconds(), self.settings.shared
-        notes = [random_start_note([plan], self.settings) for plan in plans]
-        notes += [longer_clips_note(plan, seconds, shared) for plan in plans]
+        notes = [starting_weights.random_start_note([plan], self.settings) for plan in plans]
+        notes += [media_files.longer_clips_note(plan, seconds, shared) for plan in plans]
         for note in notes:
             if note and note not in self.notes:
                 self.notes[note] = None
@@ -180,35 +179,34 @@ def open_study(
     path: Path,
     settings: Settings,
     *,
-    work: Path,
     root: Path | None = None,
-    permute_labels: bool = False,
-    runs: int = 1,
-    jobs: int = 1,
     fold_file: Path | None = None,
     tasks: Sequence[str] = (),
+    permute_labels: bool = False,
+    **facts: Any,
 ) -> Study:
     """Read the manifest of a study; refuse a task that is not one of `tasks`.
 
-    A study without training (0 `runs`) may also read a folder.
+    A study without training (0 runs) may also read a folder. `facts` are fields of `Study`.
     """
-    if runs:
+    trains = facts.get("runs") != 0
+    if trains:
         note_resumable()
-    if path.is_dir() and not runs:
+    if path.is_dir() and not trains:
         manifest = manifests.scan_clips(path).manifest
     else:
-        manifest = manifest_with_media(path, ManifestOptions(root))
+        manifest = stage_one.manifest_with_media(path, manifests.ManifestOptions(root))
     if tasks and manifest.task not in tasks:
         raise BadOption(
             f"{path}: the task is {manifest.task}; this study needs {' or '.join(tasks)}"
         )
-    prescribed, settings = read_fold_file(fold_file, manifest, settings)
+    prescribed, settings = stage_one.read_fold_file(fold_file, manifest, settings)
     if permute_labels:
         manifest = with_permuted_labels(manifest, settings.extract.run.seed)
-    return Study(manifest, settings, work, permute_labels, runs, jobs, prescribed)
+    return Study(manifest, settings, permuted=permute_labels, prescribed=prescribed, **facts)
 
 
-def read_labels(manifest: Manifest) -> tuple[Task, Labels]:
+def read_labels(manifest: Manifest) -> tuple[Task, numeric.Labels]:
     """Return the task of a manifest and the labels of all clips, as stage two reads them."""
     task = task_of(manifest.task)
     y_true = task.read_labels(np.asarray(manifest.labels))
@@ -250,7 +248,7 @@ class Songs:
         """Return the outputs of each song: the mean of its segments' outputs."""
         rows = {clip_id: row for row, clip_id in enumerate(self.manifest.clip_ids)}
         of_segments = np.array([rows[song_of(each)] for each in segments.clip_ids], dtype=np.int64)
-        return decide_songs(outputs, of_segments, len(self.manifest), "mean")
+        return song_scores.decide_songs(outputs, of_segments, len(self.manifest), "mean")
 
 
 def find_songs(study: Study) -> Songs:
@@ -272,12 +270,12 @@ def cut_study(study: Study, songs: Songs, seconds: float, cut: Cut) -> Study:
     return replace(study, manifest=segments, songs=songs.manifest, seconds=heard)
 
 
-def matches_pl20(study: Study, *plans: NetSettings) -> bool:
+def matches_pl20(study: Study, *plans: extract.NetSettings) -> bool:
     """Return True if PL20's and Z22's values may be shown next to scores of these nets."""
     return comparable(study.manifest.classes) and _published(study, plans)
 
 
-def matches_j22(study: Study, *plans: NetSettings, seconds: float = 10.0) -> bool:
+def matches_j22(study: Study, *plans: extract.NetSettings, seconds: float = 10.0) -> bool:
     """Return True if J22's values may be shown next to scores on segments of `seconds`."""
     return bool(j22_classes(study.manifest.classes)) and _published(study, plans, seconds)
 
@@ -288,12 +286,12 @@ def j22_classes(names: Sequence[str]) -> list[str]:
     return known if sorted(known) == sorted(J22_CLASSES) else []
 
 
-def _published(study: Study, plans: Sequence[NetSettings], seconds: float = 0.0) -> bool:
+def _published(study: Study, plans: Sequence[extract.NetSettings], seconds: float = 0.0) -> bool:
     """Return True if labels are true, and nets and descriptors are those of profile ``paper``."""
     if study.permuted or study.settings.descriptors != _SHARED.descriptors:
         return False
     for plan in plans:
-        known = replace(default_settings(plan.name), weights=plan.weights)
+        known = replace(extract.default_settings(plan.name), weights=plan.weights)
         known = with_shared_options(known, _SHARED)
         if seconds:
             known = with_length(known, seconds, _SHARED)

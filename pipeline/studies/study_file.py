@@ -63,25 +63,6 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "robustness": ("options.models", "options.dresses", "options.clips"),
     "recipe parts": ("grid.net",),
 }
-# Options that several studies share. A file that states an option's type replaces the shared one.
-SHARED_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "seconds": {
-        "type": "float",
-        "min": 0,
-        "help": "Length of the segments that nets read (J22 3.2); 0 for whole clips.",
-    },
-    "first": {
-        "type": "float",
-        "min": 0,
-        "default": 30.0,
-        "help": "Use only this many seconds from the start of each clip; 0 for all.",
-    },
-    "tail": {
-        "type": "tail",
-        "default": "drop",
-        "help": "Use of the rest of a clip; see mvemo manifest segment.",
-    },
-}
 # Papers whose published values can be given as a path.
 PAPERS = ("J22", "PL20", "Z22")
 # Kind of a function -> key of its name.
@@ -221,8 +202,8 @@ def _listed(value: Any) -> tuple[Any, ...]:
 @cache
 def built_in() -> dict[str, StudyFile]:
     """Return the study files that come with mvemo, by name."""
-    paths = sorted(set(FOLDER.glob("*.toml")) - {FOLDER / "published.toml"})
-    return {path.stem: read_study(path) for path in paths}
+    others = {FOLDER / "published.toml", FOLDER / "shared-options.toml"}
+    return {path.stem: read_study(path) for path in sorted({*FOLDER.glob("*.toml")} - others)}
 
 
 @cache
@@ -243,7 +224,7 @@ def read_study(path: Path) -> StudyFile:
             {"where": entry.pop("where", {}), "values": dict(entry)} for entry in entries
         ]
     options = tree.get("options", {})
-    for name, shared in SHARED_OPTIONS.items():
+    for name, shared in read_toml(FOLDER / "shared-options.toml").items():
         if isinstance(options, dict) and "type" not in options.get(name, {"type": ""}):
             options[name] = {**shared, **options[name]}
     try:

@@ -1,26 +1,21 @@
 """Files changed byte by byte, and what each reader makes of them: its own error, or a value."""
 
-import os
-import queue
 import random
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 import warnings
-from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
 import soak_samples
 
+from mvemo.extract.workers.pool import run_calls
+from mvemo.extract.workers.process import Call
+
 # One reading of a small file takes milliseconds.
 READ_SECONDS = 20.0
-# After this time a reading is ended from outside, since HDF5 ignores Python's alarm.
-LOST_SECONDS = 60
-# Readings in one process.
+# Readings of one kind before the next kind.
 BATCH = 400
 # Bytes that some reader takes for a mark, a length or a separator.
 _WORDS = [
@@ -28,10 +23,6 @@ _WORDS = [
     b"9" * 5000, b"nan", b"-1", b"1e309", b"[" * 3000, b"\xef\xbb\xbf", b"# task: regression\n",
     b"OHDR", b"TREE", b"SNOD", b"FRHP", b"\x93NUMPY", b"PK\x03\x04", b"data.pkl", b"..", b"/",
 ]  # fmt: skip
-
-
-class Hung(BaseException):
-    """A reader took too long; no reader catches this."""
 
 
 def mutate(content, draw):
@@ -138,81 +129,47 @@ def sources(kind, folder):
     return [path]
 
 
-def attack(kind, content, name, folder):
-    """Read a changed file, and return the fault, or '' if there is none."""
-    path = folder / name
-    path.write_bytes(content)
-    try:
-        with _no_longer_than(READ_SECONDS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+@cache
+def contents_of(kind):
+    """Return name and content of each undamaged file of a kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        return [(path.name, path.read_bytes()) for path in sources(kind, Path(folder))]
+
+
+def attack(kind, number):
+    """Read the file that is changed by this seed, and return the fault, or '' if there is none."""
+    draw = random.Random(f"{kind}{number}")
+    name, content = draw.choice(contents_of(kind))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder, name)
+        path.write_bytes(mutate(content, draw))
+        try:
             READERS[kind](path)
-    except Hung:
-        return f"{READ_SECONDS:g} s were not enough"
-    except Exception as error:
-        return _fault(error)
+        except Exception as error:
+            fault = _fault(error)
+            return fault and f"seed {number}, {name}: {fault}"
     return ""
 
 
-def attack_many(kind, numbers, folder):
-    """Yield each number, and the fault of the file that is changed by this seed."""
-    (folder / "sound").mkdir()
-    paths = sources(kind, folder / "sound")
-    contents = [path.read_bytes() for path in paths]
-    for number in numbers:
-        draw = random.Random(f"{kind}{number}")
-        i = draw.randrange(len(paths))
-        fault = attack(kind, mutate(contents[i], draw), paths[i].name, folder)
-        yield number, fault and f"seed {number}, {paths[i].name}: {fault}"
+def attack_all(tally, kind, numbers):
+    """Attack a reader in worker processes, which survive a crash and end a hang."""
+    limit = tally.patience * READ_SECONDS
+    calls = [Call(f"{__name__}:attack", (kind, number), seconds=limit) for number in numbers]
+    for result in run_calls(calls):
+        tally.add(f"mutated {kind}")
+        died = result.error and f"seed {numbers[result.index]}: {result.error}"
+        if fault := died or result.value:
+            tally.fault(f"mutated {kind}", fault)
 
 
 def soak(tally, seed, minutes):
-    """Attack all readers for so long, in processes of their own."""
+    """Attack all readers for so long."""
     end, at = time.monotonic() + 60 * minutes, seed
     while time.monotonic() < end:
         for kind in READERS:
-            start = at
-            # The rest of a batch after a file that crashed or hung a reader is tried, too.
-            while start < at + BATCH:
-                start = 1 + attack_apart(tally, kind, start, at + BATCH - start)
+            attack_all(tally, kind, range(at, at + BATCH))
         at += BATCH
-
-
-def attack_apart(tally, kind, seed, count):
-    """Attack a reader in a process, which is ended if it hangs; return the last tried seed."""
-    command = [sys.executable, __file__, kind, str(seed), str(count), str(tally.patience)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    lines = queue.Queue()
-
-    def forward():
-        for line in process.stdout:
-            lines.put(line)
-        lines.put("")  # the end
-
-    reading = threading.Thread(target=forward)
-    reading.start()
-    last, is_hung = seed, False
-    try:
-        while line := lines.get(timeout=tally.patience * LOST_SECONDS):
-            if line.startswith("!"):
-                tally.fault(f"mutated {kind}", line[1:].strip())
-            else:
-                last = int(line)
-                tally.add(f"mutated {kind}")
-    except queue.Empty:
-        is_hung = True
-        tally.fault(f"mutated {kind}", f"seed {last}: hung, and did not listen to an alarm")
-        os.killpg(process.pid, signal.SIGKILL)
-    reading.join()
-    process.stdout.close()
-    if process.wait() and not is_hung:
-        tally.fault(f"mutated {kind}", f"seed {last}: exit status {process.returncode}")
-    return last if process.returncode else seed + count - 1
 
 
 def _fault(error):
@@ -222,25 +179,3 @@ def _fault(error):
     line = None if isinstance(error, MemoryError) else bad_input(error)
     is_told = line is not None and "Traceback" not in line
     return "" if is_told else f"{type(error).__name__}: {error}"
-
-
-@contextmanager
-def _no_longer_than(seconds):
-    def stop(*_):
-        raise Hung
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-if __name__ == "__main__":
-    READ_SECONDS *= float(sys.argv[4])
-    first, count = int(sys.argv[2]), int(sys.argv[3])
-    with tempfile.TemporaryDirectory() as place:
-        for tried, found in attack_many(sys.argv[1], range(first, first + count), Path(place)):
-            print(f"! {found}\n{tried}" if found else tried, flush=True)

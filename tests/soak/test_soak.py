@@ -2,7 +2,7 @@
 
 import pytest
 import soak_mutations
-from soak_mutations import READERS, attack, attack_many, sources
+from soak_mutations import READERS, attack, attack_all, sources
 from soak_tally import Outcome, Tally, judge
 
 # Number of changed files of each kind.
@@ -10,8 +10,10 @@ COUNT = {"cache": 12, "manifest": 120, "predictions": 120, "array": 120, "weight
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_changed_files_end_in_an_error_of_ours_or_a_value(kind, tmp_path):
-    assert [fault for _, fault in attack_many(kind, range(COUNT[kind]), tmp_path) if fault] == []
+def test_changed_files_end_in_an_error_of_ours_or_a_value(kind):
+    tally = Tally()
+    attack_all(tally, kind, range(COUNT[kind]))
+    assert (tally.faults, tally.tried[f"mutated {kind}"]) == ([], COUNT[kind])
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -20,12 +22,20 @@ def test_unchanged_files_are_read(kind, tmp_path):
         READERS[kind](path)
 
 
-def test_errors_that_are_not_ours_are_faults(tmp_path, monkeypatch):
+def test_errors_that_are_not_ours_are_faults(monkeypatch):
     def broken(path):
         raise ZeroDivisionError("in the reader")
 
     monkeypatch.setitem(READERS, "array", broken)
-    assert attack("array", b"", "a.npy", tmp_path) == "ZeroDivisionError: in the reader"
+    assert attack("array", 7).endswith(": ZeroDivisionError: in the reader")
+
+
+def test_a_reader_that_hangs_is_a_fault_and_the_rest_is_tried(monkeypatch):
+    monkeypatch.setattr(soak_mutations, "READ_SECONDS", 0.001)
+    tally = Tally()
+    attack_all(tally, "weights", range(2))
+    assert tally.tried["mutated weights"] == 2
+    assert "took longer" in tally.faults[0]
 
 
 def test_commands_are_judged_by_how_they_end(capsys):
@@ -38,13 +48,3 @@ def test_commands_are_judged_by_how_they_end(capsys):
     assert len(tally.faults) == 3
     assert tally.lines()[-1].split() == ["3", "faults"]
     assert "hung" in capsys.readouterr().out
-
-
-def test_a_batch_that_hangs_is_ended_and_its_rest_is_tried(tmp_path, monkeypatch):
-    script = tmp_path / "hangs.py"
-    script.write_text("import time\nprint(7, flush=True)\ntime.sleep(1000)\n")
-    monkeypatch.setattr(soak_mutations, "__file__", str(script))
-    monkeypatch.setattr(soak_mutations, "LOST_SECONDS", 0.3)
-    tally = Tally()
-    assert soak_mutations.attack_apart(tally, "cache", 7, 400) == 7
-    assert tally.faults == ["mutated cache: seed 7: hung, and did not listen to an alarm"]

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,7 @@ from mvemo.manifests.text_files import parse_json
 from mvemo.pipeline.desk.playlists import file_stem, write_playlist
 from mvemo.pipeline.desk.serve.access import Access
 from mvemo.pipeline.desk.serve.corrections import KEPT
-from mvemo.pipeline.desk.serve.jobs import Job, JobWorker, QueueFull, model_record
+from mvemo.pipeline.desk.serve.jobs import Job, JobWorker, QueueFull
 from mvemo.pipeline.desk.serve.library import SUFFIXES, Library, OutsideFolders
 from mvemo.pipeline.desk.serve.waveform import read_waveform
 
@@ -69,28 +70,21 @@ class Json(JSONResponse):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
+@dataclass
 class Api:
     """Handlers of the API, one per route."""
 
-    def __init__(
-        self,
-        library: Library,
-        worker: JobWorker,
-        shown: str,
-        most_upload: int,
-        report: dict[str, Any] | None = None,
-    ) -> None:
-        self.library = library
-        self.worker = worker
-        self.shown = shown
-        self.most_upload = most_upload
-        self.requests: int = 0
-        self.is_stopping: bool = False
-        self.report = report
-        self._peaks: dict[str, Any] = {}
-        # Waveforms are read by few threads, so that a person who hurries through the list does
-        # not start a worker process for every clip.
-        self._readers = ThreadPoolExecutor(2)
+    library: Library
+    worker: JobWorker
+    shown: str  # the opened folder or file
+    most_upload: int  # bytes
+    report: dict[str, Any] | None = None
+    requests: int = 0
+    is_stopping: bool = False
+    _peaks: dict[str, Any] = field(default_factory=dict)
+    # Waveforms are read by few threads, so that a person who hurries through the list does not
+    # start a worker process for every clip.
+    _readers: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 2))
 
     def routes(self) -> list[Route]:
         """Return the routes of the API and of media."""
@@ -149,9 +143,9 @@ class Api:
     # --- state of the server
 
     async def health(self, request: Request) -> Any:
-        kept = self._kept()
-        failing = list(filter(None, (kept.unsaved, self.library.unsaved, self.worker.problem)))
-        problems = [*self.library.problems, *filter(None, [kept.problem]), *failing]
+        kept, library = self.library.corrections, self.library
+        failing = list(filter(None, (kept.unsaved, library.unsaved, self.worker.problem)))
+        problems = [*library.problems, *filter(None, [kept.problem]), *failing]
         return {
             "status": "failing" if failing else "ok",
             "library": kept.library,
@@ -159,8 +153,8 @@ class Api:
             "schema": 1,
             "model": self.worker.folder.name,
             "folder": self.shown,
-            "clips": len(self.library),
-            "waiting": len(self.library.ids("waiting", "running")),
+            "clips": len(library),
+            "waiting": len(library.ids("waiting", "running")),
             "problems": problems,
         }
 
@@ -188,7 +182,7 @@ class Api:
         found = []
         for name, folder in self.worker.models.items():
             with suppress(MvemoError):  # learning was killed while it replaced this model
-                found.append(model_record(self.worker, name, folder))
+                found.append(self.worker.model_record(name, folder))
         return {"models": found}
 
     async def use_model(self, request: Request) -> Any:
@@ -219,9 +213,9 @@ class Api:
 
     def _clip(self, request: Request) -> Response:
         """Return the clip of a request, and the version of its correction as ``ETag``."""
-        clip_id, kept = request.path_params["id"], self._kept()
-        headers = {"ETag": f'"{kept.etag(self.library.key_of(clip_id))}"'} if kept else None
-        return Json(self.library.get(clip_id), headers=headers)
+        clip_id = request.path_params["id"]
+        version = self.library.corrections.etag(self.library.key_of(clip_id))
+        return Json(self.library.get(clip_id), headers={"ETag": f'"{version}"'})
 
     async def upload(self, request: Request) -> Any:
         name = Path(request.query_params.get("name", "").replace("\\", "/")).name
@@ -321,7 +315,7 @@ class Api:
     # --- corrections, models, playlists
 
     async def corrections(self, request: Request) -> Any:
-        kept = self._kept()
+        kept = self.library.corrections
         # Of a clip and its copies, the first one.
         ids = {self.library.key_of(clip_id): clip_id for clip_id in reversed(self.library.ids())}
         found = [{**kept.record(c), "id": ids.get(key, key)} for key, c in kept.current.items()]
@@ -345,8 +339,8 @@ class Api:
             "content": self.library.get(clip_id).get("content") or "",
             "group": record.get("artist") or "",
         }
-        seen = {"clip_id": key, "seen": _seen(request)}
-        put = partial(self._kept().put, Path(record["path"]), label, **seen, **facts)
+        seen: dict[str, Any] = {"clip_id": key, "seen": _seen(request)}
+        put = partial(self.library.corrections.put, Path(record["path"]), label, **seen, **facts)
         await anyio.to_thread.run_sync(put)
         self.library.touch(self.library.alike(clip_id))
         return self._clip(request)
@@ -355,19 +349,16 @@ class Api:
         clip_id = request.path_params["id"]
         self.library.get(clip_id)
         key = self.library.key_of(clip_id)
-        await anyio.to_thread.run_sync(self._kept().undo, key, _seen(request))
+        await anyio.to_thread.run_sync(self.library.corrections.undo, key, _seen(request))
         self.library.touch(self.library.alike(clip_id))
         return self._clip(request)
-
-    def _kept(self) -> Any:
-        return self.library.corrections
 
     async def learn(self, request: Request) -> Any:
         name = (await _body(request, name=str))["name"]
         if not re.fullmatch(r"[\w][\w .-]{0,60}", name) or name == self.worker.base.name:
             expected = "letters, digits, '-' and '_', and not the name of the first model"
             return _error(422, f"name {name!r}: expected {expected}")
-        if not self._kept().judged:
+        if not self.library.corrections.judged:
             return _error(422, "there are no corrections to learn from")
         return Json(self.worker.submit(Job("learn", name=name)).record(), 202)
 

@@ -100,7 +100,6 @@ class Corrections:
         self.unsaved: str = ""  # sentence on why the last change is not in a file
         self._states: States = {}
         self._keys: dict[str, str] = {}  # content -> clip id of its correction
-        self._n_keyed = 0  # number of changes that `_keys` has
         self._lines: dict[str, str] = {}  # clip -> its line of the manifest
         self._root = ""  # media root: the folder that all clips have in common
         self._stamp: object = None  # of the manifest as it was written or read last
@@ -127,9 +126,6 @@ class Corrections:
 
         `clip_id` is the id of a clip whose content is not known.
         """
-        if self._n_keyed != len(self.history):
-            self._keys = {e["content"]: e["clip_id"] for e in self.history if e.get("content")}
-            self._n_keyed = len(self.history)
         return self._keys.get(content) or content[:16] or clip_id
 
     def adopt(self, content: str, path: Path) -> None:
@@ -137,30 +133,29 @@ class Corrections:
 
         Earlier versions stored the digest of its bytes, or none.
         """
-        place = os.path.abspath(path)
-        for c in self._of(self.key_of(content)):
-            if not os.path.lexists(self.path.parent / c.path):
-                relative = Path(os.path.relpath(place, self.path.parent)).as_posix()
-                with suppress(OSError, MvemoError), self._lock:
-                    self._begin(c.clip_id, None)
-                    self._change([{"clip_id": c.clip_id, "date": utc_now(), "moved": relative}])
-        for c in () if content in self._keys else self.current.values():
-            if os.path.abspath(self.path.parent / c.path) == place and c.content != content:
-                with suppress(OSError, MvemoError), self._lock:
-                    if c.content in ("", content_digest(path)):
-                        self._begin(c.clip_id, None)
-                        self._change([entry_of(replace(c, content=content))])
+        place, folder, entries = os.path.abspath(path), self.path.parent, list[Entry]()
+        known = self._of(self.key_of(content))
+        with suppress(OSError, MvemoError), self._lock:
+            if known is not None and not os.path.lexists(folder / known.path):
+                relative = Path(os.path.relpath(place, folder)).as_posix()
+                entries = [{"clip_id": known.clip_id, "date": utc_now(), "moved": relative}]
+            for c in () if content in self._keys else self.current.values():
+                is_here = os.path.abspath(folder / c.path) == place and c.content != content
+                if is_here and c.content in ("", content_digest(path)):
+                    entries.append(entry_of(replace(c, content=content)))
+            if entries:
+                self._begin("", None)
+                self._change(entries)
 
     def etag(self, clip_id: str) -> str:
         """Return the version of a clip's correction in this library."""
-        for c in self._of(clip_id):
-            state = repr((c.label, c.comment, c.unsure, c.annotator, c.date))
-            return f"{self.library}-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
-        return f"{self.library}-none"
+        if (c := self._of(clip_id)) is None:
+            return f"{self.library}-none"
+        state = repr((c.label, c.comment, c.unsure, c.annotator, c.date))
+        return f"{self.library}-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
 
-    def _of(self, clip_id: str) -> list[Correction]:
-        """Return the correction of a clip in a list, which is empty if there is none."""
-        return self._states.get(clip_id, [])[-1:]
+    def _of(self, clip_id: str) -> Correction | None:
+        return next(reversed(self._states.get(clip_id, [])), None)
 
     def put(
         self, path: Path, label: Any, *, clip_id: str, seen: str | None = None, **facts: Any
@@ -184,7 +179,7 @@ class Corrections:
         place = Path(os.path.relpath(path, self.path.parent)).as_posix()
         with self._lock:
             self._begin(clip_id, seen)
-            for before in self._of(clip_id):
+            if (before := self._of(clip_id)) is not None:
                 facts = {"comment": before.comment, **facts}
                 if label is KEPT:
                     parsed, facts = before.label, {"unsure": before.unsure, **facts}
@@ -196,9 +191,9 @@ class Corrections:
         """Go back to the former correction of a clip and return it; None if there is none."""
         with self._lock:
             self._begin(clip_id, seen)
-            if self._of(clip_id):
+            if self._of(clip_id) is not None:
                 self._change([{"clip_id": clip_id, "date": utc_now(), "undo": True}])
-            return next(iter(self._of(clip_id)), None)
+            return self._of(clip_id)
 
     def flush(self) -> None:
         """Write the manifest if this failed before; `DiskFailed` if it fails again."""
@@ -250,7 +245,7 @@ class Corrections:
         if n_bad:
             name = self.journal.name
             self.problem = f"{name}: {n_bad} incomplete or unknown lines were skipped. "
-        self.history, self._states = entries, replay(entries)
+        self._apply(entries)
         found, self._stamp = None, find_stamp(self.path)
         if self.path.exists():
             try:
@@ -351,9 +346,13 @@ class Corrections:
         except DiskFailed as error:
             self.unsaved = str(error)
             raise
+        self._apply(entries)
+        self._save({entry["clip_id"] for entry in entries})
+
+    def _apply(self, entries: list[Entry]) -> None:
         self.history += entries
         replay(entries, self._states)
-        self._save({entry["clip_id"] for entry in entries})
+        self._keys |= {e["content"]: e["clip_id"] for e in entries if e.get("content")}
 
     def _save(self, changed: Iterable[str]) -> None:
         """Replace the manifest; if the disk is full, the history has what it lacks."""

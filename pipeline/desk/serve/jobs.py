@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import cycle
 from pathlib import Path
 from threading import Condition, Thread
 from typing import Any
@@ -16,11 +17,17 @@ from typing import Any
 from mvemo.cache.spec import content_digest
 from mvemo.fuse.conformal import Asked
 from mvemo.fuse.final.model import MODEL, FinalModel, load_model
+from mvemo.manifests import dimensions, files
 from mvemo.manifests.errors import MissingFile, MvemoError
-from mvemo.manifests.files import find_stamp, to_json_values
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import duration_text
-from mvemo.pipeline.desk.serve.library import CANCELLED, Library, OutsideFolders, prediction_facts
+from mvemo.pipeline.desk.serve.library import (
+    CANCELLED,
+    Library,
+    OutsideFolders,
+    map_axes,
+    prediction_facts,
+)
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 
 # Coverage of the prediction sets.
@@ -70,12 +77,13 @@ class QueueFull(Exception):
 class JobWorker:
     """Thread that runs jobs one after the other with warm nets."""
 
-    def __init__(self, library: Library, folder: Path, settings: PredictSettings) -> None:
-        self.library = library
-        self.base = folder
-        self.settings = settings
+    def __init__(
+        self, library: Library, folder: Path, settings: PredictSettings, model: FinalModel
+    ) -> None:
+        self.library, self.base, self.settings = library, folder, settings
+        self._catalogue = library.work / "features.h5"
         self.folder: Path = folder
-        self.model: FinalModel = load_model(folder)
+        self.model = model
         self.jobs: dict[str, Job] = {}
         self.counts: dict[str, int] = dict.fromkeys(("predicted", "failed"), 0)
         self.seconds: float = 0.0
@@ -83,7 +91,7 @@ class JobWorker:
         self._waiting: deque[Job] = deque()
         # Guards the queue, and the model together with what it predicted.
         self._changed, self._stopping = Condition(), False
-        self._maker: Any = None  # of the model with the digest `_maker_of`
+        self._maker: Any = None  # of the model with this digest
         self._maker_of = library.model
         self._details: dict[tuple[str, str, str], Any] = {}
         self._thread = Thread(target=self._run, name="mvemo-jobs", daemon=True)
@@ -143,7 +151,7 @@ class JobWorker:
 
     def _key(self, kind: str, clip_id: str, model: str) -> tuple[str, str, str]:
         path = self.library.get(clip_id)["path"]
-        return kind, f"{path} {find_stamp(path)}", model
+        return kind, f"{path} {files.find_stamp(path)}", model
 
     def only(self, job: Job) -> Job:
         """Queue a job, unless the same one waits or runs; return the one that does."""
@@ -212,14 +220,14 @@ class JobWorker:
         with self._changed:
             folder, model, digest = self.folder, self.model, self.library.model
         if self._maker is None or self._maker_of != digest:
-            from mvemo.pipeline.model_nets import fetch_model_weights
-            from mvemo.pipeline.prediction.feature_maker import FeatureMaker
+            from mvemo.pipeline import model_nets
+            from mvemo.pipeline.prediction import feature_maker
 
             # Models that were adapted to corrections may lack thresholds.
             has_sets = bool(model.predictors[0].nonconformity)
             settings = replace(self.settings, coverage=Asked(COVERAGE) if has_sets else None)
-            fetch_model_weights(folder, settings.modalities, but=settings.weights)
-            self._maker, self._maker_of = FeatureMaker(folder, settings), digest
+            model_nets.fetch_model_weights(folder, settings.modalities, but=settings.weights)
+            self._maker, self._maker_of = feature_maker.FeatureMaker(folder, settings), digest
         return self._maker
 
     def _scan(self, job: Job) -> int:
@@ -263,7 +271,7 @@ class JobWorker:
 
     def _read(self, job: Job, ids: Sequence[str]) -> None:
         """Compute the features of clips, or read them from the work folder, and predict."""
-        from mvemo.pipeline.prediction.catalogue import Catalogue
+        from mvemo.pipeline.prediction import catalogue
 
         clips = {}
         for row, clip_id in enumerate(ids):
@@ -278,7 +286,7 @@ class JobWorker:
         if not clips:
             return
         maker = self._warm()
-        source = Catalogue(self.library.work / "features.h5", maker, keep_absent=True)
+        source = catalogue.Catalogue(self._catalogue, maker, keep_absent=True)
         with closing(source.read(clips)) as found:
             for batch in found:
                 self._store(job, maker, [(ids[row], clip) for row, clip in batch])
@@ -288,14 +296,14 @@ class JobWorker:
         self.library.update(clip_id, {"state": "failed", "error": reason})
 
     def _store(self, job: Job, maker: Any, batch: Sequence[tuple[str, Any]]) -> None:
-        from mvemo.fuse.final.prediction_records import records
-        from mvemo.pipeline.prediction.run import predict_clip
+        from mvemo.fuse.final import prediction_records
+        from mvemo.pipeline.prediction import run
 
         for clip_id, embedded in batch:
-            clip = predict_clip(maker, embedded)
+            clip = run.predict_clip(maker, embedded)
             name = self.library.get(clip_id)["name"]
             shown = prediction_facts(maker.model, clip, name, embedded.clip.path)
-            record = {**records(maker.model, [clip], facts=True)[0], **shown}
+            record = {**prediction_records.records(maker.model, [clip], facts=True)[0], **shown}
             with self._changed:
                 if self._maker_of != self.library.model:
                     return  # the job of another model predicts these clips
@@ -311,9 +319,7 @@ class JobWorker:
         """Follow a clip (a timeline), or find the stretches that decided (an explanation)."""
         from mvemo.pipeline.prediction import explain, timeline
 
-        maker, (clip_id,) = self._warm(), job.ids
-        clip = NewClip(self.library.get(clip_id)["name"], self.library.file_of(clip_id))
-        progress = self._progress_of(job)
+        maker, clip, progress = self._warm(), self._clip(job.ids[0]), self._progress_of(job)
         if job.kind == "timeline":
             followed = timeline.follow_clip(maker, clip, timeline.TimelineSettings(), progress)
             windows = timeline.window_records(maker.model, followed)
@@ -326,35 +332,36 @@ class JobWorker:
             self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
 
     def _similar(self, job: Job) -> None:
-        from mvemo.pipeline.desk.similar import embed_library, similar_songs
+        from mvemo.pipeline.desk import similar
 
         clips = {}
         for clip_id in dict.fromkeys([*job.ids, *self.library.ids("done")]):
             with suppress(MissingFile, OutsideFolders):
-                path = self.library.file_of(clip_id)
-                clips[clip_id] = NewClip(self.library.get(clip_id)["name"], path)
-        catalogue, ids = self.library.work / "features.h5", [*clips]
-        found, rows = embed_library(self._warm(), [*clips.values()], catalogue)
+                clips[clip_id] = self._clip(clip_id)
+        found, rows = similar.embed_library(self._warm(), [*clips.values()], self._catalogue)
         if 0 not in rows:
             raise MvemoError(f"{job.name}: has no features to compare")
-        matches = similar_songs(found, [rows.index(0)], MOST_SIMILAR)
+        ids, matches = [*clips], similar.similar_songs(found, [rows.index(0)], MOST_SIMILAR)
         self._keep(job, {"ids": [ids[rows[match.row]] for match in matches]})
 
-    def _learn(self, job: Job) -> dict[str, Any]:
-        from mvemo.fuse.final.learning import learn
+    def _clip(self, clip_id: str) -> NewClip:
+        return NewClip(self.library.get(clip_id)["name"], self.library.file_of(clip_id))
 
-        work, corrections = self.library.work, self.library.corrections
-        if corrections is not None:
-            corrections.flush()
-        out = work / "models" / job.name
+    def _learn(self, job: Job) -> dict[str, Any]:
+        from mvemo.fuse.final import learning
+
+        corrections, out = self.library.corrections, self.library.work / "models" / job.name
+        corrections.flush()
         out.parent.mkdir(exist_ok=True)
-        found = learn(work / "corrections.csv", work / "features.h5", model=self.base, out=out)
+        found = learning.learn(corrections.path, self._catalogue, model=self.base, out=out)
         job.done = 1
         return asdict(found)
 
     def _keep(self, job: Job, detail: Any) -> None:
         # Silence has a loudness of minus infinity, which JSON lacks.
-        self._details[self._key(job.kind, job.ids[0], self._maker_of)] = to_json_values(detail)
+        self._details[self._key(job.kind, job.ids[0], self._maker_of)] = files.to_json_values(
+            detail
+        )
         job.done, job.seconds_left = job.total, None
 
     def _progress_of(self, job: Job) -> Callable[[float], None]:
@@ -383,6 +390,34 @@ class JobWorker:
         for clip_id in set(ids) & set(self.library.ids(*states)):
             self.library.update(clip_id, {"state": state, "error": error})
 
+    def model_record(self, name: str, folder: Path) -> dict[str, Any]:
+        """Return what the page must know about a model."""
+        from mvemo.fuse.final import clip_prediction, formats
+        from mvemo.pipeline.models import boxed
+        from mvemo.pipeline.prediction import judged, page
+
+        is_current, library = folder == self.folder, self.library
+        model: FinalModel = self.model if is_current else load_model(folder)
+        moods = [*(dimensions.QUADRANTS if formats.has_quadrants(model) else model.classes)]
+        found = library.records(library.ids("done") if is_current else ())
+        of_record = clip_prediction.ClipPrediction.of_record
+        clips = [of_record(record) for record in found if record.get("model")]
+        measured = judged.judged_words(judged.judged_in([library.work], clips, model.task))
+        words = f"On new clips, expect: {boxed.expected_words(model, model.predictors[0])}."
+        return {
+            "name": name,
+            "task": model.task,
+            "outputs": list(model.classes),
+            "moods": moods,
+            "colors": dict(zip(dict.fromkeys([*moods, *model.classes]), cycle(page.COLOURS))),
+            "scale": {name: list(model.ends(name)) for name in model.scale},
+            "axes": map_axes(model),
+            "expected": f"On your clips: {measured}."
+            if measured
+            else " ".join([words, *boxed.elsewhere_words(model)]),
+            "current": is_current,
+        }
+
 
 def _say(say: Callable[[str], object], text: str) -> None:
     """Print a text; stderr may be a file on a full disk, which must not end the thread."""
@@ -393,37 +428,3 @@ def _say(say: Callable[[str], object], text: str) -> None:
 def is_told(error: Exception) -> bool:
     """Return True for an error of this package, which is a sentence for users; others are bugs."""
     return type(error).__module__.partition(".")[0] == "mvemo"
-
-
-def model_record(worker: JobWorker, name: str, folder: Path) -> dict[str, Any]:
-    """Return what the page must know about a model."""
-    from itertools import cycle
-
-    from mvemo.fuse.final.clip_prediction import ClipPrediction
-    from mvemo.fuse.final.formats import has_quadrants
-    from mvemo.manifests.dimensions import QUADRANTS
-    from mvemo.pipeline.desk.serve.library import map_axes
-    from mvemo.pipeline.models.boxed import elsewhere_words, expected_words
-    from mvemo.pipeline.prediction.judged import judged_in, judged_words
-    from mvemo.pipeline.prediction.page import COLOURS
-
-    model: FinalModel = worker.model if folder == worker.folder else load_model(folder)
-    moods = [*(QUADRANTS if has_quadrants(model) else model.classes)]
-    library, is_current = worker.library, folder == worker.folder
-    found = library.records(library.ids("done") if is_current else ())
-    clips = [ClipPrediction.of_record(record) for record in found if record.get("model")]
-    measured = judged_words(judged_in([library.work], clips, model.task))
-    words = f"On new clips, expect: {expected_words(model, model.predictors[0])}."
-    return {
-        "name": name,
-        "task": model.task,
-        "outputs": list(model.classes),
-        "moods": moods,
-        "colors": dict(zip(dict.fromkeys([*moods, *model.classes]), cycle(COLOURS))),
-        "scale": {name: list(model.ends(name)) for name in model.scale},
-        "axes": map_axes(model),
-        "expected": f"On your clips: {measured}."
-        if measured
-        else " ".join([words, *elsewhere_words(model)]),
-        "current": is_current,
-    }

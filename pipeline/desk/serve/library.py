@@ -3,8 +3,8 @@
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -51,9 +51,10 @@ class Library:
     shows them at once.
     """
 
-    def __init__(self, folders: Iterable[Path], work: Path, model: str = "") -> None:
-        self.work = work
-        self.uploads: Path = work / "uploads"
+    def __init__(self, folders: Iterable[Path], corrections: Corrections, model: str) -> None:
+        self.corrections = corrections
+        self.work: Path = corrections.path.parent
+        self.uploads: Path = self.work / "uploads"
         self.model = model  # digest of the model that predicts
         self.uploads.mkdir(parents=True, exist_ok=True)
         for part in self.uploads.glob("*.part"):
@@ -70,8 +71,7 @@ class Library:
         self._waiting: list[Record] | None = None  # records to be written together
         self._gone: list[Record] = []  # clips of an earlier server whose files are gone
         # Predictions can be made again, so not each of them waits for the disk.
-        self._journal = Journal(work / "clips.jsonl", durable=False)
-        self.corrections: Corrections | None = None
+        self._journal = Journal(self.work / "clips.jsonl", durable=False)
         self.problems: list[str] = []
         self.unsaved: str = ""  # sentence on why predictions are only in memory
         self._restore()
@@ -125,13 +125,16 @@ class Library:
                     f"{file}: predicts {', '.join(outputs)}, but the model {model.name} predicts "
                     f"{', '.join(model.classes)}: give --model the model that made the file"
                 )
-        with self._written_together():
+        with self.lock:
+            self._waiting = []
             for clip in clips:
                 path = Path(clip.path)
                 path = path if path.exists() else file.parent / path
                 if path.suffix.lower() in SUFFIXES:
                     self._files.add(path.resolve())
                 self.add_prediction(path, clip, place_on_map(model, clip))
+            waiting, self._waiting = self._waiting, None
+            self._save(waiting)
 
     def add_prediction(self, path: Path, clip: ClipPrediction, place: Place | None) -> str:
         """List a file with its prediction and its place on the map; return its id."""
@@ -140,17 +143,6 @@ class Library:
         facts["state"] = "failed" if clip.error else "done"
         del facts["path"]
         return self.add(path, **facts)
-
-    @contextmanager
-    def _written_together(self) -> Iterator[None]:
-        """Write the records that change meanwhile in one step."""
-        with self.lock:
-            self._waiting = []
-            try:
-                yield
-            finally:
-                waiting, self._waiting = self._waiting or [], None
-                self._save(waiting)
 
     def update(self, clip_id: str, facts: Mapping[str, Any]) -> None:
         """Change keys of a record; a change of the prediction is written to the work folder."""
@@ -163,7 +155,7 @@ class Library:
                 self._stamps[clip_id] = _size_and_time(record["path"])
             if self._is_kept(record):
                 self._save([record]) if self._waiting is None else self._waiting.append(record)
-            if facts.get("content") and self.corrections is not None:
+            if facts.get("content"):
                 self.corrections.adopt(facts["content"], Path(record["path"]))
 
     def key_of(self, clip_id: str, *, read: bool = False) -> str:
@@ -175,8 +167,7 @@ class Library:
         if read and not record.get("content"):
             record = {**record, "content": contents.content_of(self.file_of(clip_id)).digest}
             self.update(clip_id, {"content": record["content"]})
-        content, kept = record.get("content") or "", self.corrections
-        return clip_id if kept is None else kept.key_of(content, clip_id)
+        return self.corrections.key_of(record.get("content") or "", clip_id)
 
     def alike(self, clip_id: str) -> list[str]:
         """Return the ids of a clip and of its copies."""
@@ -214,12 +205,9 @@ class Library:
 
     def records(self, ids: Sequence[str]) -> list[Record]:
         """Return the records of clips with their corrections."""
-        shown: dict[str, Record] = {}
-        if self.corrections is not None:
-            known, key_of = self.corrections.current, self.corrections.key_of
-            keys = {i: key_of(self._clips[i].get("content") or "", i) for i in ids}
-            to_json = self.corrections.record
-            shown = {i: {**to_json(known[k]), "id": i} for i, k in keys.items() if k in known}
+        known, to_json = self.corrections.current, self.corrections.record
+        keys = {i: self.key_of(i) for i in ids}
+        shown = {i: {**to_json(known[k]), "id": i} for i, k in keys.items() if k in known}
         records = [{**self._clips[i], "correction": shown.get(i)} for i in ids]
         for record in records:
             if record.get("model") and not self.is_predicted(record["id"]):

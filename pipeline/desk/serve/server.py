@@ -4,7 +4,8 @@ import re
 import secrets
 import socket
 import webbrowser
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,19 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from mvemo.cache.spec import content_digest
-from mvemo.extract.media.isolated import start_readers
-from mvemo.fuse.compare_runs import read_run
-from mvemo.fuse.final.clip_prediction import ClipPrediction
-from mvemo.fuse.final.model import MODEL, FinalModel
-from mvemo.manifests import Manifest
-from mvemo.manifests.errors import BadOption
-from mvemo.manifests.text_files import read_json
+from mvemo.extract.media import isolated
+from mvemo.fuse import compare_runs
+from mvemo.fuse.final import clip_prediction, prediction_records
+from mvemo.fuse.final.model import MODEL, FinalModel, load_model
+from mvemo.manifests import Manifest, read_manifest, text_files
+from mvemo.manifests.errors import BadOption, MvemoError
+from mvemo.manifests.layouts.scan import find_media
 from mvemo.pipeline.clips.clip_tables import manifest_of
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.desk.serve.access import Access
-from mvemo.pipeline.desk.serve.app import Api, make_app
-from mvemo.pipeline.desk.serve.corrections import Corrections
-from mvemo.pipeline.desk.serve.jobs import Job, JobWorker
+from mvemo.pipeline.desk.serve import access, app, corrections, jobs
 from mvemo.pipeline.desk.serve.library import Library
-from mvemo.pipeline.prediction.new_clips import PredictSettings
+from mvemo.pipeline.models import boxed
+from mvemo.pipeline.prediction import new_clips
 
 # Port that is tried first if none is given, so that an open page finds the next server.
 PORT = 8400
@@ -44,13 +43,13 @@ class ServeSettings:
     """Settings of the server."""
 
     model: Path  # folder
-    work: Path | None = None  # None for ``.mvemo`` in the opened folder
-    port: int | None = None  # None for `PORT` or, if it is in use, any free one
-    host: str = "127.0.0.1"
-    token: str = ""  # empty for a random one
-    open: bool = True  # open the browser
-    most_upload: int = 2_000_000_000  # bytes
-    predict: PredictSettings = field(default_factory=PredictSettings)
+    predict: new_clips.PredictSettings
+    work: Path | None  # None for ``.mvemo`` in the opened folder
+    port: int | None  # None for `PORT` or, if it is in use, any free one
+    host: str
+    token: str | None  # None for a random one
+    no_open: bool  # do not open the browser
+    max_upload: int  # MB
 
 
 def serve(source: Path, settings: ServeSettings) -> None:
@@ -65,47 +64,60 @@ def serve(source: Path, settings: ServeSettings) -> None:
         work.mkdir(parents=True, exist_ok=True)
         lock = FileLock(work / "server.lock")
         lock.acquire(timeout=0)
-    except Timeout:
-        text = "another mvemo serve uses it: give --work another folder"
-        raise BadOption(f"{work}: {text}") from None
-    except OSError as error:
+    except (Timeout, OSError) as error:
         text = f"{error.strerror}: give --work a folder that can be written"
+        if isinstance(error, Timeout):
+            text = "another mvemo serve uses it: give --work another folder"
         raise BadOption(f"{work}: {text}") from None
     with lock, _listen(settings) as listening:
-        is_run = all((source / name).is_file() for name in RUN_FILES)
-        manifest = _run_manifest(source) if is_run else None
-        root = folder if manifest is None else manifest.root
-        library = Library([root], work, content_digest(settings.model / MODEL))
-        worker = JobWorker(library, settings.model, settings.predict)
-        model = worker.model
-        report = None
-        if manifest is not None:
-            report = _open_run(source, manifest, library, model)
+        model, run, report = load_model(settings.model), None, None
+        if all((source / name).is_file() for name in RUN_FILES):
+            run = _read_run(source, model)
         scale = {name: model.ends(name) for name in model.scale} if model.facts.get("scale") else {}
-        library.corrections = Corrections(
+        kept = corrections.Corrections(
             work / "corrections.csv", model.name, model.task, model.classes, scale
         )
-        if library.corrections.problem:
-            tell_note(library.corrections.problem)
-        if manifest is None and source.is_dir():
-            worker.submit(Job("scan", name=str(folder)))
-        elif manifest is None:
+        if kept.problem:
+            tell_note(kept.problem)
+        root = folder if run is None else run[2].root
+        library = Library([root], kept, content_digest(settings.model / MODEL))
+        worker = jobs.JobWorker(library, settings.model, settings.predict, model)
+        if run is not None:
+            report = _list_run(*run, source.name, library)
+        elif source.is_dir():
+            worker.submit(jobs.Job("scan", name=str(folder)))
+        else:
             library.add_predictions(source, model)
             if waiting := library.ids("waiting", "running"):
-                worker.submit(Job("predict", waiting))
-        api = Api(library, worker, str(source), settings.most_upload, report)
+                worker.submit(jobs.Job("predict", waiting))
+        api = app.Api(library, worker, str(source), settings.max_upload * 1_000_000, report)
         _run(api, listening, settings)
 
 
-def _open_run(
-    folder: Path, manifest: Manifest, library: Library, model: FinalModel
-) -> dict[str, Any]:
-    """List the clips of a run with their out-of-fold predictions, and return its report.
+def default_model(source: Path, work: Path | None) -> Path:
+    """Return the model that made PREDICTIONS, or the default for the files and the corrections."""
+    clips, task, folder = list[new_clips.NewClip](), "", source
+    if source.is_dir():
+        found = find_media(source, [], follow_links=False)
+        clips = [new_clips.NewClip(name, source / name) for name in found]
+    else:
+        folder, first = source.parent, next(prediction_records.read_predictions(source), None)
+        made_by = (first.model if first else None) or ""
+        if (name := made_by.partition("/")[0]) in boxed.boxed_names():
+            return boxed.model_folder(name)
+    # Corrections of a former call stay valid if the folder now has other kinds of files.
+    with suppress(MvemoError):
+        task = read_manifest((work or folder / ".mvemo") / "corrections.csv", media=False).task
+    return boxed.pick_model(None, new_clips.have_pictures(clips), task)
 
-    The report has the ``confusion`` matrix (``classes``, ``counts``, ``ids`` of each cell), the
-    ids of the ``hard`` clips, hardest first, and the score to ``expect`` as a sentence.
-    """
-    run, metrics = read_run(folder), read_json(folder / RUN_FILES[0])
+
+def _read_run(folder: Path, model: FinalModel) -> tuple[compare_runs.Run, Any, Manifest]:
+    """Return a run of the model, its metrics, and the manifest of its clips."""
+    metrics = text_files.read_json(folder / RUN_FILES[0])
+    facts = metrics["provenance"].get("stage_one", {}).get("manifest", {})
+    if (manifest := manifest_of(facts)) is None:
+        raise BadOption(f"{folder}: the manifest of its clips is gone: {facts.get('file', '')}")
+    run = compare_runs.read_run(folder)
     first = run.repeats[0]
     if run.task.name != "multiclass":
         raise BadOption(f"{folder}: expected a run with classes, got {run.task.name} labels")
@@ -114,6 +126,18 @@ def _open_run(
             f"{folder}: predicts {', '.join(first.classes)}, but the model {model.name} predicts "
             f"{', '.join(model.classes)}: give --model the model that the run made"
         )
+    return run, metrics, manifest
+
+
+def _list_run(
+    run: compare_runs.Run, metrics: Any, manifest: Manifest, folder: str, library: Library
+) -> dict[str, Any]:
+    """List the clips of a run with their out-of-fold predictions, and return its report.
+
+    The report has the ``confusion`` matrix (``classes``, ``counts``, ``ids`` of each cell), the
+    ids of the ``hard`` clips, hardest first, and the score to ``expect`` as a sentence.
+    """
+    first = run.repeats[0]
     models, primary, classes = metrics["models"], metrics["primary_metric"], first.classes
     best = (metrics["choice"] or {}).get("model")
     if best is None:
@@ -127,7 +151,7 @@ def _open_run(
         path, is_predicted = manifest.media_path(clips[name]), bool(np.isfinite(outputs).all())
         proba = dict(zip(classes, outputs.tolist(), strict=True)) if is_predicted else {}
         label, notes = int(outputs.argmax()), (f"true label: {classes[true]}",)
-        clip = ClipPrediction(str(path), f"{folder.name}/{best}", proba, notes=notes)
+        clip = clip_prediction.ClipPrediction(str(path), f"{folder}/{best}", proba, notes=notes)
         if is_predicted:
             sure = max(proba.values())
             clip = replace(clip, label=classes[label], confidence=sure, doubt=1 - sure)
@@ -148,14 +172,6 @@ def _open_run(
     }
 
 
-def _run_manifest(folder: Path) -> Manifest:
-    """Return the manifest that a run's features were made with, which must still be there."""
-    facts = read_json(folder / RUN_FILES[0])["provenance"].get("stage_one", {}).get("manifest", {})
-    if (manifest := manifest_of(facts)) is None:
-        raise BadOption(f"{folder}: the manifest of its clips is gone: {facts.get('file', '')}")
-    return manifest
-
-
 def _listen(settings: ServeSettings) -> socket.socket:
     """Return the socket that the server listens on."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -172,18 +188,18 @@ def _listen(settings: ServeSettings) -> socket.socket:
     raise BadOption(f"--host {settings.host} --port {settings.port}: {reason}")
 
 
-def _run(api: Api, listening: socket.socket, settings: ServeSettings) -> None:
+def _run(api: app.Api, listening: socket.socket, settings: ServeSettings) -> None:
     port, token = listening.getsockname()[1], settings.token or secrets.token_urlsafe(24)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}/?token={token}"
-    app = make_app(api, partial(Access, token=token, port=port, host=settings.host))
+    served = app.make_app(api, partial(access.Access, token=token, port=port, host=settings.host))
     server = _Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2),
+        uvicorn.Config(served, log_level="warning", access_log=False, timeout_graceful_shutdown=2),
         api,
         url,
-        settings.open,
+        not settings.no_open,
     )
-    start_readers()
+    isolated.start_readers()
     api.worker.start()
     try:
         server.run(sockets=[listening])
@@ -195,7 +211,7 @@ def _run(api: Api, listening: socket.socket, settings: ServeSettings) -> None:
 class _Server(uvicorn.Server):
     """Server that prints its address once it serves, and wakes waiting requests at its end."""
 
-    def __init__(self, config: uvicorn.Config, api: Api, url: str, opens: bool) -> None:
+    def __init__(self, config: uvicorn.Config, api: app.Api, url: str, opens: bool) -> None:
         super().__init__(config)
         self._api, self._url, self._opens = api, url, opens
 

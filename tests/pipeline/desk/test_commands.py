@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mvemo.pipeline.desk.commands import _default_model
 from mvemo.pipeline.desk.serve.corrections import Corrections
+from mvemo.pipeline.desk.serve.server import default_model
 from mvemo.pipeline.models import boxed
 
 TASKS = {"songs": "regression", "music-video": "multiclass"}
@@ -50,4 +50,4 @@ def test_the_model_is_by_the_files_or_by_what_was_done_with_them(
     if predictions:
         (source / "found.json").write_text(predictions)
         source /= "found.json"
-    assert _default_model(source, None) == tmp_path / "box" / name
+    assert default_model(source, None) == tmp_path / "box" / name

@@ -1,11 +1,13 @@
 """Similar songs: the search agrees with all pairs, and finds neither copies nor excluded songs."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
-from stage_samples import refusal, run, tiny_model
+from server_samples import write_songs
+from stage_samples import refusal, run
 
 from mvemo.fuse.scaling import Rows, rows_of
 from mvemo.pipeline.desk.similar import SongLibrary, library_of, path_of_songs, similar_songs
@@ -129,26 +131,18 @@ def test_wrong_words_are_one_line(words, text, table, capsys):
     assert text in refusal(capsys)
 
 
-def test_a_folder_is_read_once(tmp_path, program, capsys):
-    tiny_model(tmp_path)
-    model, songs = tmp_path / "out" / "model", tmp_path / "songs"
-    songs.mkdir()
-    for i in range(4):
-        noise = np.random.default_rng(i).uniform(-0.5, 0.5, 16000)
-        soundfile.write(songs / f"{i}.wav", noise, 16000)
-    soundfile.write(
-        songs / "copy of 0.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 16000), 16000
-    )
-    (songs / "text.mp3").write_text("no sound at all")
-    found = program("mvemo", "similar", "0.wav", songs, "--model", model)
+def test_a_folder_is_read_once(model, tmp_path, program, capsys):
+    songs = write_songs(tmp_path / "songs", 4)
+    shutil.copy(songs / "song0.wav", songs / "copy.wav")
+    found = program("mvemo", "similar", "song0.wav", songs, "--model", model)
     assert "6 new, 0 kept" in found.err
-    assert f"left out: {songs / 'text.mp3'}: " in found.err
+    assert f"left out: {songs / 'broken.mp3'}: " in found.err
     listed = [line.split(maxsplit=1)[1] for line in found.out.splitlines()[1:]]
-    assert {*listed} <= {str(songs / f"{i}.wav") for i in (1, 2, 3)}
-    again = program("mvemo", "similar", songs / "0.wav", songs, "--model", model)
+    assert {*listed} <= {str(songs / f"song{i}.wav") for i in (1, 2, 3)}
+    again = program("mvemo", "similar", songs / "song0.wav", songs, "--model", model)
     assert "0 new, 6 kept" in again.err
     assert again.out == found.out
     assert run("mvemo", "similar", "none.wav", songs, "--model", model) == 2
     assert refusal(capsys).endswith(f"none.wav: no such file, neither here nor in {songs}")
-    assert run("mvemo", "similar", "text.mp3", songs, "--model", model) == 2
-    assert "text.mp3: could not be read: give another song" in refusal(capsys)
+    assert run("mvemo", "similar", "broken.mp3", songs, "--model", model) == 2
+    assert "broken.mp3: could not be read: give another song" in refusal(capsys)

@@ -20,7 +20,7 @@ from mutagen.mp4 import MP4, AtomDataType, MP4Cover, MP4FreeForm
 
 from mvemo.manifests.errors import DiskFailed
 from mvemo.pipeline.desk import tagging
-from mvemo.pipeline.desk.tagging import plan_tags, plan_undo, song_facts, stream_digest, write_tags
+from mvemo.pipeline.desk.tagging import plan_tags, plan_undo, song_facts, write_tags
 
 KINDS = ("mp3", "flac", "ogg", "opus", "wav", "aiff", "m4a")
 VALUES = {"mood": ["Calm", "Sad é"], "valence": ["5.2"], "model": ["m/audio"]}
@@ -72,11 +72,15 @@ def contents(path):
     return {key: str(value) for key, value in dict(mutagen.File(path).tags or {}).items()}
 
 
+def sound_of(path):
+    return tagging._read_streams(path)[0]
+
+
 def values_of(path):
     """The values of mvemo's tags in a file, and the digest of its sound."""
     opened = tagging._open(path)
     names = tagging._named(tagging._kind(opened), {n: [""] for n in ("mood", "valence", "model")})
-    return tagging._values(opened, names), stream_digest(path)
+    return tagging._values(opened, names), sound_of(path)
 
 
 def tag(path, values=VALUES):
@@ -100,13 +104,13 @@ def skips(path, values):
 
 
 def test_moods_are_written_and_undone(media):
-    before, digest, size = contents(media), stream_digest(media), media.stat().st_size
+    before, digest, size = contents(media), sound_of(media), media.stat().st_size
     os.chmod(media, 0o640)
     journal = tag(media)
     assert "Sad é".encode() in media.read_bytes()
     assert before.items() <= contents(media).items()
     assert len(contents(media)) == len(before) + 3
-    assert stream_digest(media) == digest
+    assert sound_of(media) == digest
     assert media.stat().st_mode & 0o777 == 0o640
     assert plan_tags({media: VALUES}) == ([], [])
     once = contents(media)
@@ -115,7 +119,7 @@ def test_moods_are_written_and_undone(media):
     assert contents(media) == once
     assert undo(journal) == (1, [])
     assert contents(media) == before
-    assert stream_digest(media) == digest
+    assert sound_of(media) == digest
     assert abs(media.stat().st_size - size) <= 16
     assert undo(journal) == (0, [])
     assert sorted(p.name for p in media.parent.iterdir()) == ["journal.jsonl", media.name]
@@ -228,8 +232,10 @@ def test_facts_of_a_song(media, tmp_path):
     if media.suffix not in (".wav", ".aiff"):
         assert facts["title"] == "Blue"
     assert facts["duration"] == pytest.approx(1.0, abs=0.3)
-    (tmp_path / "x.mkv").write_bytes(b"")
-    assert song_facts(tmp_path / "x.mkv") == {"title": "x", "artist": None, "duration": None}
+    path = tmp_path / "x.mkv"
+    path.write_bytes(b"")
+    nothing = {"title": "x", "artist": None, "duration": None}
+    assert song_facts(path) == {"path": path, **nothing}
 
 
 def test_command(song, tmp_path, monkeypatch, program):

@@ -6,43 +6,30 @@ import json
 import numpy as np
 import pandas
 import pytest
-import soundfile
 import torch
 from pyarrow.parquet import read_schema
-from stage_samples import refusal, run, tiny_model
+from server_samples import write_songs
+from stage_samples import refusal, run
 
 from mvemo.cache import open_cache
 from mvemo.extract.nets import build_net
 from mvemo.manifests.errors import BadFile
 from mvemo.pipeline.desk.vector_files import BLOCK, read_vectors, write_vectors
 
-SECONDS, SR = 3.0, 16000
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Return the folder of a model with a tiny net and statistics of descriptors."""
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model(folder)
-    return folder / "out" / "model"
+SECONDS = 3
 
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory):
     """Return a folder with two songs of noise, and a file that is none."""
-    folder = tmp_path_factory.mktemp("songs")
-    for i in range(2):
-        noise = np.random.default_rng(i).uniform(-0.5, 0.5, round(SECONDS * SR))
-        soundfile.write(folder / f"song{i}.wav", noise, SR)
-    (folder / "text.mp3").write_text("no sound at all")
-    return folder
+    return write_songs(tmp_path_factory.mktemp("songs") / "songs", 2, SECONDS)
 
 
 def test_vectors_are_the_features_that_predict(songs, model, tmp_path, program):
     out = tmp_path / "x.parquet"
     found = program("mvemo", "embed", songs, "--model", model, "--out", out)
     assert found.out.startswith(f"{out}: 2 clips, ")
-    assert f"error: {songs / 'text.mp3'}: " in found.err
+    assert f"error: {songs / 'broken.mp3'}: " in found.err
     program("mvemo", "embed", songs, "--model", model, "--out", out, "--strict", ends=1)
     table = pandas.read_parquet(out)
     assert [*table.columns] == ["id", "start", "end", "vector"]

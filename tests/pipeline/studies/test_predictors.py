@@ -8,7 +8,7 @@ from study_samples import opened
 
 from mvemo.extract.nets import build_net
 from mvemo.pipeline.studies import predictors
-from mvemo.pipeline.studies.predictors import NetPredictor, predict
+from mvemo.pipeline.studies.predictors import RowPredictor, StudyRow, predict
 
 
 def test_predictions_are_those_of_the_net(tmp_path):
@@ -36,5 +36,5 @@ def test_nets_of_a_study_are_tested_on_all_views_of_a_clip(tmp_path, monkeypatch
     )
     plan = study.plan("rnn")
     first = replace(study, first_fold=True)
-    NetPredictor(first, media, study.manifest, plan)(0)
+    RowPredictor(first, media, StudyRow("rnn", {}, (plan,)))(0)
     assert read[0].load_views([0])[1] == [2]

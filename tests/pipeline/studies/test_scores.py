@@ -8,9 +8,9 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
-from mvemo.pipeline.studies.comparison import Compared, StudyRow, score
+from mvemo.pipeline.studies.comparison import Compared, score
 from mvemo.pipeline.studies.extra_tables import confusion_table, smoothed, stable_from
-from mvemo.pipeline.studies.predictors import ArrayPredictor, FoldPredictions
+from mvemo.pipeline.studies.predictors import FoldPredictions, RowPredictor, StudyRow
 from mvemo.pipeline.studies.study import Study
 from mvemo.pipeline.studies.study_file import published
 
@@ -28,7 +28,8 @@ def compared(manifest, outputs, folds):
     study = Study(manifest, None, Path())
     runs = tuple(map(FoldPredictions, outputs))
     results = score(manifest, outputs, folds)
-    return Compared(StudyRow("", {}), ArrayPredictor(study, None, manifest), runs, results)
+    row = StudyRow("", {})
+    return Compared(row, RowPredictor(study, None, row), runs, results)
 
 
 def test_published_figures_are_those_of_the_paper():

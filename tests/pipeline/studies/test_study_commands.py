@@ -16,7 +16,6 @@ from mvemo.extract.training import trainer as fine_tuning
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import CallResult
 from mvemo.manifests import read_manifest
-from mvemo.pipeline.studies import predictors
 from mvemo.pipeline.studies.commands import default_jobs, option_values
 
 # Study -> its own options, and what the first column of one of its tables has.
@@ -132,7 +131,7 @@ def test_processes_train_each_missing_net_once(small_set, tmp_path, monkeypatch)
             getattr(import_module(module), name)(training, lambda text: None)
             yield CallResult(i, None)
 
-    monkeypatch.setattr(predictors, "run_calls", train_here)
+    monkeypatch.setattr(pool, "run_calls", train_here)
     together = ("--work", tmp_path / "work-two", "--jobs", 2)
     assert conduct("j22", small_set, tmp_path, *options, *together) == 0
     assert sorted(asked) == sorted(LOSSES)

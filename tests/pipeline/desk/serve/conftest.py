@@ -1,23 +1,13 @@
-"""A model, a server of made songs, and a library and a worker in this process."""
+"""A server of made songs, and a library and a worker in this process."""
 
 import pytest
-from server_samples import Server, write_songs
-from stage_samples import tiny_model
+from server_samples import Server, library_of, write_songs
 from starlette.testclient import TestClient
 
+from mvemo.fuse.final.model import load_model
 from mvemo.pipeline.desk.serve.app import Api, make_app
-from mvemo.pipeline.desk.serve.corrections import Corrections
 from mvemo.pipeline.desk.serve.jobs import JobWorker
-from mvemo.pipeline.desk.serve.library import Library
 from mvemo.pipeline.prediction.new_clips import PredictSettings
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    """Return the folder of a model with a tiny net."""
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model(folder)
-    return folder / "out" / "model"
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +23,14 @@ def server(model, tmp_path_factory):
 def library(tmp_path):
     """A library of two songs and a broken file, which nobody predicted."""
     songs = write_songs(tmp_path / "songs", 2)
-    made = Library([songs], songs / ".mvemo", "first")
-    made.add_folder(songs)
-    made.corrections = Corrections(made.work / "corrections.csv", "x", "multiclass", ("a", "b"))
-    return made
+    listed = library_of(songs)
+    listed.add_folder(songs)
+    return listed
 
 
 @pytest.fixture
 def worker(library, model):
-    return JobWorker(library, model, PredictSettings())
+    return JobWorker(library, model, PredictSettings(), load_model(model))
 
 
 @pytest.fixture

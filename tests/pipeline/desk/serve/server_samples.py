@@ -11,6 +11,9 @@ import httpx
 import numpy as np
 import soundfile
 
+from mvemo.pipeline.desk.serve.corrections import Corrections
+from mvemo.pipeline.desk.serve.library import Library
+
 TOKEN = "a-token-for-tests"
 # A background job of a shell ignores SIGINT, and hands that on.
 START = (
@@ -78,8 +81,14 @@ def run_all(worker):
     worker.stop()
 
 
+def library_of(folder, model="first"):
+    """A library of a folder with corrections to two classes, as each server opens it."""
+    kept = Corrections(folder / ".mvemo" / "corrections.csv", "x", "multiclass", ("a", "b"))
+    return Library([folder], kept, model)
+
+
 def write_songs(folder, n=3, seconds=1):
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for i in range(n):
         song = np.random.default_rng(i).uniform(-0.5, 0.5, seconds * 22050)
         soundfile.write(folder / f"song{i}.wav", song, 22050)

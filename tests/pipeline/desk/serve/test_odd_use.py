@@ -13,13 +13,13 @@ import jsonschema
 import numpy as np
 import pytest
 import soundfile
-from server_samples import START, TOKEN, Server, run_all, write_songs
+from server_samples import START, TOKEN, Server, library_of, run_all, write_songs
 
 from mvemo.fuse.final.model import load_model
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.desk.serve.app import SCHEMA
 from mvemo.pipeline.desk.serve.jobs import Job
-from mvemo.pipeline.desk.serve.library import SUFFIXES, Library
+from mvemo.pipeline.desk.serve.library import SUFFIXES
 
 
 @pytest.fixture
@@ -62,16 +62,16 @@ def test_one_bad_file_does_not_stop_the_others(library, worker, steps, capsys):
 
 
 def test_the_next_server_knows_what_the_same_model_predicted(library):
-    songs, work = library.roots[0], library.work
+    songs = library.roots[0]
     for i, clip_id in enumerate(sorted(library.ids("waiting"))):
         facts = {"state": "done", "error": None, "model": "made/x", "label": str(i)}
         library.update(clip_id, facts)
     before = {clip_id: library.get(clip_id) for clip_id in library.ids("done")}
     (library.uploads / "half.part").write_bytes(b"half an upload")
-    again = Library([songs], work, "first")
+    again = library_of(songs)
     assert {clip_id: again.get(clip_id) for clip_id in again.ids("done")} == before
     assert list(again.uploads.iterdir()) == []
-    other = Library([songs], work, "second")
+    other = library_of(songs, "second")
     assert set(other.ids("waiting")) == set(before)
 
 
@@ -82,7 +82,7 @@ def test_a_cancelled_clip_keeps_its_prediction_or_waits_at_the_next_start(librar
     worker._set_state(ids, ("done",), "waiting")
     worker.cancel(job)
     assert (library.ids("done"), library.ids("failed")) == ([known], others)
-    again = Library(library.roots[:1], library.work, library.model)
+    again = library_of(library.folders[0])
     assert (again.ids("done"), {*again.ids("waiting")}) == ([known], {*others})
 
 
@@ -111,14 +111,14 @@ def test_a_folder_is_compared_as_far_as_the_present_model_predicted_it(library, 
 
 
 def test_predictions_of_an_unplugged_disk_come_back(library):
-    songs, work = library.roots[0], library.work
+    songs = library.roots[0]
     (clip_id, *_) = library.ids("waiting")
     library.update(clip_id, {"state": "done", "error": None, "model": "made/x"})
     file = Path(library.get(clip_id)["path"])
     file.rename(songs / "elsewhere")
-    assert Library([songs], work, "first").ids("done") == []
+    assert library_of(songs).ids("done") == []
     (songs / "elsewhere").rename(file)
-    assert Library([songs], work, "first").ids("done") == [clip_id]
+    assert library_of(songs).ids("done") == [clip_id]
 
 
 def test_a_silent_second_has_no_loudness(library, worker, client):
@@ -180,7 +180,7 @@ def test_predictions_of_another_model_are_refused(model, predicted, tmp_path):
     record = {"path": "a.wav", "model": "x/y", "proba": {"calm": 1.0}, "label": "calm"}
     file = tmp_path / "other.jsonl"
     file.write_text(json.dumps(record))
-    library = Library([tmp_path], tmp_path / "work")
+    library = library_of(tmp_path)
     with pytest.raises(BadOption, match=r"predicts calm, but the model .* give --model"):
         library.add_predictions(file, load_model(model))
 

@@ -1,23 +1,19 @@
-"""The page of `mvemo serve` in a real browser, with a made server."""
+"""The page of `mvemo serve` in a real browser, with made predictions."""
 
-import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
-import page_samples
 import pytest
-from server_samples import TOKEN, write_songs
-from server_samples import Server as RealServer
+from page_samples import CLASSES, PageServer
+from server_samples import TOKEN, Server, write_songs
+
+from mvemo.manifests.errors import DiskFailed
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 PACKAGES = ("playwright", "axe_playwright_python", "starlette", "uvicorn")
@@ -35,39 +31,6 @@ pytestmark = pytest.mark.skipif(
 PATIENCE = 300_000
 
 
-class Server:
-    """The made server in a process of its own, always on the same port."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/"
-        self.start()
-
-    def start(self):
-        command = [sys.executable, page_samples.__file__, str(self.port), str(self.folder)]
-        self.process = subprocess.Popen(command)
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.url}api/v1/health").close()
-                return
-            except urllib.error.URLError:
-                assert self.process.poll() is None, "the made server ended"
-                time.sleep(0.05)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def corrections(self):
-        """Return what the server stored last for each corrected clip."""
-        file = self.folder / "corrections.json"
-        stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        return {name: said[-1] for name, said in stored.items() if said}
-
-
 @pytest.fixture(scope="module")
 def browser():
     assert not MISSING, f"not installed: {MISSING}"
@@ -79,33 +42,37 @@ def browser():
         opened.close()
 
 
-def context_of(browser, **options):
-    """Return a new context of the browser that waits long."""
-    context = browser.new_context(**options)
-    context.set_default_timeout(PATIENCE)
-    return context
-
-
 @pytest.fixture
-def server(tmp_path):
-    page_samples.write_song(tmp_path / "song.wav")
-    started = Server(tmp_path)
+def server(tmp_path, monkeypatch):
+    started = PageServer(tmp_path, monkeypatch)
     yield started
     started.kill()
 
 
 @pytest.fixture
-def page(browser, server):
-    """The page with its list of clips; errors of its scripts fail the test."""
-    context = context_of(browser, viewport={"width": 1280, "height": 800})
-    opened = context.new_page()
-    errors = []
-    opened.on("pageerror", lambda error: errors.append(error))
-    opened.goto(server.url)
-    opened.wait_for_selector(".clip")
+def open_page(browser, server):
+    """Return a function that opens the page; errors of its scripts fail the test."""
+    contexts, errors = [], []
+
+    def opened(width=1280, height=800, address=server.url, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(error))
+        page.goto(address)
+        page.wait_for_selector(".clip")
+        return page
+
     yield opened
-    context.close()
+    for context in contexts:
+        context.close()
     assert errors == []
+
+
+@pytest.fixture
+def page(open_page):
+    return open_page()
 
 
 def chosen(page):
@@ -178,7 +145,7 @@ def test_dropped_files_are_predicted_and_errors_shown(page, server):
         }""",
         list(sound[:4000]),
     )
-    page.wait_for_selector("#message:text('words.txt: not a sound file')")
+    page.wait_for_selector("#message:text('words.txt: expected the name of a sound or video file')")
     page.locator("#search").fill("fresh")
     page.wait_for_selector(".clip b:text('fresh')")
     page.get_by_role("button", name="Jobs").click()
@@ -191,8 +158,8 @@ def test_keyboard_corrects_and_undoes(page, server):
     page.keyboard.press("Home")
     assert chosen(page) == "Song 2"  # a person is asked for, so it comes first
     page.keyboard.press("1")
-    wait_for(lambda: server.corrections().get("c2", {}).get("label") == "Calm")
-    assert server.corrections()["c2"]["annotator"] == "Ana"
+    wait_for(lambda: server.corrections().get("Song 2", {}).get("label") == "Calm")
+    assert server.corrections()["Song 2"]["annotator"] == "Ana"
     following = chosen(page)
     page.keyboard.press("y")
     wait_for(lambda: len(server.corrections()) == 2)
@@ -233,7 +200,8 @@ def test_a_comment_is_no_judgement(page, server):
     page.keyboard.press("Enter")
     wait_for(lambda: [c["comment"] for c in server.corrections().values()] == ["too short"])
     (stored,) = server.corrections().values()
-    assert stored == {"annotator": "", "comment": "too short", "unsure": True}
+    assert "label" not in stored
+    assert (stored["annotator"], stored["unsure"]) == ("", True)
     wait_for(lambda: mark(page) == "unsure")
     assert "corrected" not in page.locator("#count").inner_text()
     stay(page)
@@ -243,8 +211,11 @@ def test_a_comment_is_no_judgement(page, server):
     assert {"label", "comment"} <= {*next(iter(server.corrections().values()))}
 
 
-def test_a_full_disk_loses_nothing_and_nothing_is_ticked(page, server):
-    (server.folder / "full").touch()
+def test_a_full_disk_loses_nothing_and_nothing_is_ticked(page, server, monkeypatch):
+    def no_space(entries):
+        raise DiskFailed("the disk is full")
+
+    monkeypatch.setattr(server.kept._entries, "append", no_space)
     stay(page)
     page.keyboard.press("ArrowDown")
     page.keyboard.press("2")
@@ -253,20 +224,20 @@ def test_a_full_disk_loses_nothing_and_nothing_is_ticked(page, server):
     page.reload()
     page.wait_for_selector(".clip:has-text('… Lively')")
     assert server.corrections() == {}
-    (server.folder / "full").unlink()
+    monkeypatch.undo()
     page.wait_for_selector(".clip:has-text('✓ Lively')")
     page.wait_for_selector("#banner", state="hidden")
     assert [said["label"] for said in server.corrections().values()] == ["Lively"]
 
 
 def test_a_refused_correction_waits_for_the_person(page, server):
-    (server.folder / "strict").touch()
+    server.kept.classes = CLASSES[:2]
     stay(page)
     page.keyboard.press("ArrowDown")
     page.keyboard.press("3")
     page.wait_for_selector("#clip:has-text(\"Yours was not stored (Sad): unknown label 'Sad'\")")
     assert mark(page) == "not stored"
-    (server.folder / "strict").unlink()
+    server.kept.classes = CLASSES
     page.get_by_role("button", name="Store mine").click()
     wait_for(lambda: mark(page) == "✓ Sad")
     assert [said["label"] for said in server.corrections().values()] == ["Sad"]
@@ -277,16 +248,16 @@ def test_a_newer_correction_of_another_person_stays(page, server):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("1")
     wait_for(lambda: mark(page) == "✓ Calm")
-    (clip_id,) = server.corrections()
+    (title,) = server.corrections()
     server.kill()  # this page does not see what the other one stores
     page.keyboard.press("u")
     page.wait_for_selector("#banner:has-text('does not answer')")
-    history = {clip_id: [*server.corrections().values(), {"label": "Sad", "comment": ""}]}
-    (server.folder / "corrections.json").write_text(json.dumps(history), encoding="utf-8")
+    ((key, stored),) = server.kept.current.items()
+    server.kept.put(server.kept.path.parent / stored.path, "Sad", clip_id=key)
     server.start()
     page.wait_for_selector("#message:has-text('another correction was stored meanwhile')")
     wait_for(lambda: mark(page) == "✓ Sad")
-    assert server.corrections()[clip_id]["label"] == "Sad"
+    assert server.corrections()[title]["label"] == "Sad"
 
 
 def test_another_library_on_the_same_port_gets_no_corrections_of_the_first(page, server):
@@ -295,14 +266,16 @@ def test_another_library_on_the_same_port_gets_no_corrections_of_the_first(page,
     server.kill()
     page.keyboard.press("3")
     page.wait_for_selector("#banner:has-text('does not answer')")
-    (server.folder / "library").write_text("another", encoding="utf-8")
+    name = server.kept.path.with_name("library-id")
+    first = name.read_text(encoding="utf-8")
+    name.write_text("another", encoding="utf-8")
     server.start()
     page.wait_for_selector("#banner", state="hidden")
     page.wait_for_selector(".clip")
     time.sleep(4)  # longer than the time between two attempts
     assert server.corrections() == {}
     server.kill()
-    (server.folder / "library").write_text("made", encoding="utf-8")
+    name.write_text(first, encoding="utf-8")
     server.start()
     wait_for(lambda: [said["label"] for said in server.corrections().values()] == ["Sad"])
 
@@ -332,8 +305,9 @@ def test_rectangle_on_the_map_becomes_a_playlist(page):
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save").click()
     assert saved.value.suggested_filename == "Evening.m3u8"
-    listed = Path(saved.value.path()).read_text(encoding="utf-8").split()
-    assert sorted(listed) == [f"c{i}" for i in range(6)]
+    lines = Path(saved.value.path()).read_text(encoding="utf-8").splitlines()
+    listed = [Path(line).stem for line in lines if not line.startswith("#")]
+    assert sorted(listed) == [f"{i}" for i in range(6)]
 
 
 def test_keyboard_alone_draws_a_rectangle_and_reads_help(page):
@@ -386,10 +360,11 @@ def test_sort_by_title_where_one_looks_for_a_song(page):
     assert page.locator(".clip b").all_inner_texts() == shown[::-1]
 
 
-def test_a_copy_has_a_badge(page):
+def test_a_copy_has_a_badge(page, server):
+    copies = [str(server.folder / f"{i}.wav") for i in (13, 14)]
     page.locator("#search").fill("joga")
     assert page.locator(".badge").all_inner_texts() == ["2 copies", "2 copies"]
-    assert page.locator(".badge").first.get_attribute("title") == "13.wav\n14.wav"
+    assert page.locator(".badge").first.get_attribute("title") == "\n".join(copies)
     page.locator("#search").fill("")
     page.locator("#show").select_option("copies")
     assert page.locator(".clip").count() == 2
@@ -403,7 +378,7 @@ def test_a_song_is_not_blamed_for_having_no_pictures(page):
 
 
 def test_long_work_shows_progress_and_can_be_cancelled(page, server):
-    (server.folder / "slow").touch()
+    server.worker.is_slow = True
     page.get_by_text("Song 3", exact=True).click()
     page.keyboard.press("e")
     work = page.locator("#work")
@@ -447,11 +422,8 @@ LAYOUT = """() => {
 
 
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (1280, 800), (1024, 768), (390, 844)])
-def test_layout(browser, server, width, height):
-    context = context_of(browser, viewport={"width": width, "height": height})
-    page = context.new_page()
-    page.goto(server.url)
-    page.wait_for_selector(".clip")
+def test_layout(open_page, width, height):
+    page = open_page(width, height)
     if width < 760:
         assert page.evaluate(LAYOUT)["player"] < 0.01  # nothing is played yet
     page.locator(".clip").first.click()
@@ -466,18 +438,15 @@ def test_layout(browser, server, width, height):
     assert found["cut"] == []
     if width > 760:
         assert max(map(abs, found["off"])) < 1
-    context.close()
 
 
 @pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_clips_are_shown_relative_to_the_folder(browser, server, width, height, scheme):
+def test_clips_are_shown_relative_to_the_folder(open_page, server, width, height, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
-    (server.folder / "alike").touch()
-    context = context_of(browser, viewport={"width": width, "height": height}, color_scheme=scheme)
-    page = context.new_page()
-    page.goto(server.url)
+    server.reason = "14 of 17 clips came out as Calm"
+    page = open_page(width, height, color_scheme=scheme)
     offer = page.locator("#offer:has-text('14 of 17 clips came out as Calm: switch on “Relative')")
     offer.wait_for()
     row = page.locator(".clip:has-text('Song 1')").first
@@ -501,7 +470,6 @@ def test_clips_are_shown_relative_to_the_folder(browser, server, width, height, 
     page.mouse.move(x, box["y"] + box["height"] / 2)
     tip = page.locator("#tip").inner_text()
     assert re.search(r"Song 0 – .*; valence 0\.10, arousal 0\.50", tip)
-    context.close()
 
 
 def test_confusion_lists_its_clips(page):
@@ -513,13 +481,9 @@ def test_confusion_lists_its_clips(page):
     assert page.locator(".clip b").all_inner_texts() == ["Song 5"]
 
 
-def test_the_real_server_from_prediction_to_a_learned_model(browser, model, tmp_path):
-    server = RealServer(model, write_songs(tmp_path / "songs", seconds=30))
-    context = context_of(browser)
-    page = context.new_page()
-    errors = []
-    page.on("pageerror", lambda error: errors.append(error))
-    page.goto(f"{server.url}?token={TOKEN}")
+def test_the_real_server_from_prediction_to_a_learned_model(open_page, model, tmp_path):
+    server = Server(model, write_songs(tmp_path / "real" / "songs", seconds=30))
+    page = open_page(address=f"{server.url}?token={TOKEN}")
     page.wait_for_selector("text=4 of 4 clips")
     server.clips()
     page.wait_for_selector(".clip:has-text('cannot be read')")
@@ -536,7 +500,7 @@ def test_the_real_server_from_prediction_to_a_learned_model(browser, model, tmp_
     page.keyboard.press("2")
     page.wait_for_selector("#banner:has-text('does not answer')")
     page.keyboard.press("3")
-    server = RealServer(model, tmp_path / "songs", port=int(port))
+    server = Server(model, server.folder, port=int(port))
     wait_for(lambda: len(server.get("corrections").json()["corrections"]) == 3)
     page.wait_for_selector("#banner", state="hidden")
     page.get_by_role("button", name="Learn", exact=True).first.click()
@@ -544,28 +508,23 @@ def test_the_real_server_from_prediction_to_a_learned_model(browser, model, tmp_
     page.get_by_role("button", name="Use mine").click()
     wait_for(lambda: page.evaluate("document.querySelector('#model').value === 'mine'"))
     server.clips()
-    shutil.copy(tmp_path / "songs" / "song0.wav", tmp_path / "songs" / "later.wav")
+    shutil.copy(server.folder / "song0.wav", server.folder / "later.wav")
     page.locator("#rescan").click()
     page.wait_for_selector("#message:text('1 clip to predict')")
     page.wait_for_selector(".clip b:text('later')")
-    song = (tmp_path / "songs" / "song0.wav").read_bytes()
+    song = (server.folder / "song0.wav").read_bytes()
     page.set_input_files("#files", {"name": "new.wav", "mimeType": "audio/wav", "buffer": song})
     page.wait_for_selector(".clip b:text('new')")
     assert {"new.wav", "song0.wav"} <= {*server.clips()}
-    context.close()
-    assert errors == []
     assert server.end() == 143
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_axe_finds_nothing(browser, server, scheme, width):
+def test_axe_finds_nothing(open_page, scheme, width):
     from axe_playwright_python.sync_playwright import Axe
 
-    size = {"width": width, "height": 800}
-    context = context_of(browser, viewport=size, color_scheme=scheme)
-    page = context.new_page()
-    page.goto(server.url)
+    page = open_page(width, color_scheme=scheme)
     page.locator(".clip").first.click()
     page.keyboard.press("e")
     page.wait_for_selector(".followed")
@@ -577,18 +536,19 @@ def test_axe_finds_nothing(browser, server, scheme, width):
         found = Axe().run(page).response["violations"]
         assert [(v["id"], v["nodes"][0]["html"]) for v in found] == [], view
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    context.close()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_curl_examples_of_the_page_of_documentation(server):
     text = (Path(__file__).parents[4] / "docs" / "serve.md").read_text(encoding="utf-8")
     lines = re.findall(r"^curl .*", text, re.M)
-    known = {"TOKEN": "made", "URL": server.url.rstrip("/"), "ID": "c3"}
+    url, clip_id = server.url.partition("/?")[0], server.library.ids()[3]
+    known = {"TOKEN": TOKEN, "URL": url, "ID": clip_id}
     assert len(lines) == 6
     for line in lines:
         command = line.replace("curl", "curl --fail --silent --show-error", 1)
         options = {"shell": True, "cwd": server.folder, "env": {**os.environ, **known}}
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
-    assert server.corrections()["c3"] == {"label": "Sad", "annotator": "Ana"}
+    stored = server.corrections()["Song 3"]
+    assert (stored["label"], stored["annotator"]) == ("Sad", "Ana")
     assert (server.folder / "start.wav").stat().st_size == 1000
