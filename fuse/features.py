@@ -317,5 +317,9 @@ class Clips:
 
 
 def leave_each_out(folds: Ints) -> list[tuple[Bools, Bools]]:
-    """Return, for each fold, masks of the other folds' clips and of its clips (never -1)."""
-    return [((folds >= 0) & (folds != fold), folds == fold) for fold in range(int(folds.max()) + 1)]
+    """Return, for each fold, masks of the other folds' clips and of its clips (never -1).
+
+    Folds without clips, and a fold that has all clips, are left out.
+    """
+    masks = [((folds >= 0) & (folds != n), folds == n) for n in range(int(folds.max()) + 1)]
+    return [(others, rows) for others, rows in masks if others.any() and rows.any()]

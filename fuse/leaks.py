@@ -15,7 +15,7 @@ of classes that are merely easy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import combinations
 from typing import NamedTuple
 
@@ -165,7 +165,7 @@ def _kernel(x: F32 | F64) -> F64:
 
 def _kernel_ridge(kernel: F64, y: F64 | F32, folds: Ints) -> F64:
     predicted = np.full(y.shape, np.nan)
-    for train, test in _parts(folds):
+    for train, test in leave_each_out(folds):
         system = kernel[np.ix_(train, train)] + PENALTY * np.eye(int(train.sum()))
         offset = y[train].mean(axis=0)
         coef = np.linalg.solve(system, y[train] - offset)
@@ -175,7 +175,7 @@ def _kernel_ridge(kernel: F64, y: F64 | F32, folds: Ints) -> F64:
 
 def _neighbours(z: F32, y: F64, folds: Ints) -> F64:
     predicted, squares = np.full(y.shape, np.nan), _squares(z)
-    for train, test in _parts(folds):
+    for train, test in leave_each_out(folds):
         nearest = np.argsort(squares[np.ix_(test, train)], axis=1)[:, :NEIGHBOURS]
         predicted[test] = y[train][nearest].mean(axis=1)
     return predicted
@@ -185,7 +185,7 @@ def _ridge(z: F32, y: F64, folds: Ints) -> F64:
     """Predict by ridge regressions with a weak penalty."""
     predicted = np.full(y.shape, np.nan)
     whole = z.T @ z if z.shape[1] < len(z) else None
-    for train, test in _parts(folds):
+    for train, test in leave_each_out(folds):
         x, rest = z[train], z[~train]
         n, mean, offset = len(x), x.mean(axis=0), y[train].mean(axis=0)
         residual = (y[train] - offset).astype(np.float32)
@@ -202,7 +202,3 @@ def _ridge(z: F32, y: F64, folds: Ints) -> F64:
         coef = np.linalg.solve(system, residual if wide else x.T @ residual).astype(np.float32)
         predicted[test] = (z[test] - mean) @ (x.T @ coef if wide else coef) + offset
     return predicted
-
-
-def _parts(folds: Ints) -> Iterator[tuple[Bools, Bools]]:
-    return ((train, test) for train, test in leave_each_out(folds) if train.any() and test.any())

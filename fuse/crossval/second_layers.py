@@ -272,7 +272,8 @@ def late_fusion_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
 def late_inner(clips: Clips, outputs: F64, folds: Ints) -> F64:
     """Return products for the clips of each fold, with weights fitted on all other folds."""
     result = np.full(outputs.shape[1:], np.nan)
-    for others, rows in leave_each_out(folds):
+    for fold in np.unique(folds[folds >= 0]):
+        others, rows = (folds >= 0) & (folds != fold), folds == fold
         weights = late_weights(clips, np.where(others[:, None], outputs, np.nan))
         result[rows] = late_fusion_outputs(clips, outputs[:, rows], weights)
     return result
