@@ -88,13 +88,13 @@ class Finding:
 
     def record(self) -> FindingRecord:
         """Return the finding as JSON values."""
-        return {
-            "kind": self.kind,
-            "feature": self.feature,
-            "clips": list(self.clips),
-            "message": self.message,
-            "cure": self.cure,
-        }
+        return FindingRecord(
+            kind=self.kind,
+            feature=self.feature,
+            clips=list(self.clips),
+            message=self.message,
+            cure=self.cure,
+        )
 
 
 class Findings(Tabular, tuple[Finding, ...]):
@@ -229,19 +229,16 @@ class _Audit:
 
     def _columns(self, name: str, values: F32, far: Bools, scale: F64) -> Iterator[Finding]:
         constant = values.min(axis=0) == values.max(axis=0)
-
-        def of_columns(kind: str, mask: Bools, fault: str) -> Iterator[Finding]:
+        faults = [("constant", constant, "are constant")]
+        if not constant.all():
+            repeated = repeated_columns(values, far)
+            faults += [("duplicate-columns", repeated, "equal another column or a multiple")]
+            other_unit = ~constant & (scale > UNITS * np.median(scale[~constant]))
+            faults += [("units", other_unit, "have values of another size")]
+        for kind, mask, fault in faults:
             if mask.any():
                 message = f"{mask.sum()} of {len(mask)} columns {fault}: {_numbers(mask)}"
                 yield self.finding(kind, name, NO_ROWS, message)
-
-        yield from of_columns("constant", constant, "are constant")
-        if not constant.all():
-            repeated = repeated_columns(values, far)
-            fault = "equal another column or a multiple"
-            yield from of_columns("duplicate-columns", repeated, fault)
-            other_unit = ~constant & (scale > UNITS * np.median(scale[~constant]))
-            yield from of_columns("units", other_unit, "have values of another size")
 
     def _duplicates(self, name: str, values: F32, rows: Ints) -> Iterator[Finding]:
         # Rows whose columns are all at their minimum (silence) are equal without being copies.
@@ -379,7 +376,5 @@ class _Audit:
                 yield self.finding("few-groups", "", np.flatnonzero(has), text, cure=cure)
 
 
-def _numbers(mask: Bools, most: int = 8) -> str:
-    numbers = np.flatnonzero(mask).tolist()
-    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
-    return ", ".join(map(str, numbers[:most])) + more
+def _numbers(mask: Bools) -> str:
+    return listed([*map(str, np.flatnonzero(mask))], 8)

@@ -83,9 +83,9 @@ class Picture:
         Text above and text below the figure; '' for none.
     """
 
-    svg: str  # one ``<svg>`` element
-    head: str = ""  # text above the figure; '' for none
-    caption: str = ""  # text below the figure; '' for none
+    svg: str
+    head: str = ""
+    caption: str = ""
 
     def _repr_svg_(self) -> str:
         """Show the figure in a notebook."""
