@@ -11,8 +11,6 @@ A coverage holds on average over classes, for all tags of a clip at once, and fo
 all ratings of a clip at once (the largest error, in units of each rating's median error).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

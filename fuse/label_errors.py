@@ -10,8 +10,6 @@ precision is stated for an assumed share: if so many labels are wrong, it is the
 labels among as many of the most doubtful ones.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -13,8 +13,6 @@ classes, only linear models read the whole feature, as neighbours and kernels ex
 of classes that are merely easy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import combinations
 from typing import NamedTuple

@@ -6,8 +6,6 @@ are matched by their scales, or if a set states none by mean and deviation. Reco
 both sets are found by their features and left out of the larger set, whether it trains or tests.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations

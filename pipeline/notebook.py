@@ -19,9 +19,9 @@ from mvemo.pipeline.errors import WrongType
 if TYPE_CHECKING:
     from mvemo.cache import Cache, ClipTable
     from mvemo.fuse.audit import Findings
+    from mvemo.fuse.compare_runs import Difference
     from mvemo.fuse.final.learning import LearnResult
     from mvemo.fuse.final.prediction_records import Records
-    from mvemo.fuse.result_pairs import Difference
     from mvemo.fuse.results import Results
     from mvemo.pipeline.stage_one.summary import ExtractSummary
 
@@ -340,7 +340,7 @@ def compare(
     >>> found.metric, found.n_clips, found.low < found.difference < found.high
     ('accuracy', 60, True)
     """
-    from mvemo.fuse.result_pairs import compare_results
+    from mvemo.fuse.compare_runs import compare_results
     from mvemo.fuse.results import Results
 
     for name, one in (("a", a), ("b", b)):

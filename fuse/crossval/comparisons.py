@@ -15,8 +15,15 @@ from itertools import combinations
 import numpy as np
 from scipy.special import stdtr
 
-from mvemo.fuse.bootstrap import BLOCK_BYTES, Resamples, resample_groups
-from mvemo.fuse.intervals import UNKNOWN, Interval, new_training, score_interval
+from mvemo.fuse.bootstrap import (
+    BLOCK_BYTES,
+    UNKNOWN,
+    Interval,
+    Resamples,
+    new_training,
+    resample_groups,
+    score_interval,
+)
 from mvemo.fuse.numeric import Labels, best_index, complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Outcome, Task

@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.fuse.crossval.evaluation_settings import EstimatorSettings, EvaluationSettings
 from mvemo.fuse.crossval.out_of_fold import OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Clips, leave_each_out
 from mvemo.fuse.heads import fitting, kernel
-from mvemo.fuse.heads.estimator import EstimatorSettings
 from mvemo.fuse.metrics.calibration import apply_temperature, fit_temperature, log_probabilities
 from mvemo.fuse.models import BLENDED, KERNEL, NAMED, WITH_KERNEL, Model, modalities_of
 from mvemo.fuse.numeric import Labels, Link, complete, softmax

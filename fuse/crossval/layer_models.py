@@ -5,8 +5,6 @@ The weights are a softmax, learned together with a linear head of the sum (Yang 
 The heads are linear layers over the whole feature, so that they predict new clips like others.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

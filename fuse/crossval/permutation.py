@@ -9,8 +9,6 @@ Blocks make leaks visible: if pieces of one song are in several groups, a piece 
 label of its piece in the test fold, whatever that label is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from itertools import chain
 

@@ -12,8 +12,6 @@ together weigh as much as the labelled clips, times the share of labels by which
 answers were confirmed (beyond chance), so that answers that are always wrong are not kept.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse import models
-from mvemo.fuse.bootstrap import resample_groups
+from mvemo.fuse.bootstrap import resample_groups, score_interval
 from mvemo.fuse.conformal import GRID, cross_conformal, limits
 from mvemo.fuse.crossval.saving import SavedHeads, in_small_types, saved_heads
 from mvemo.fuse.crossval.second_layers import late_bases, late_inner
@@ -24,7 +24,6 @@ from mvemo.fuse.final import model as final_model
 from mvemo.fuse.final.formats import quadrant_of
 from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor
 from mvemo.fuse.final.reference import fit_references
-from mvemo.fuse.intervals import score_interval
 from mvemo.fuse.metrics import calibration
 from mvemo.fuse.models import (
     LATE,

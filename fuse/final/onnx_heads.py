@@ -4,8 +4,6 @@ The graph computes in double precision, as mvemo does. Its inputs are the featur
 predictor, float64 (clips, dim), and its only output is float64 (clips, outputs).
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from pathlib import Path
 from typing import Any

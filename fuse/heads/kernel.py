@@ -6,8 +6,6 @@ Classes are fitted as indicators, so that scores estimate their probabilities: t
 max(s, FLOOR)**slope, divided by their sum.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Metrics of plug-ins, which reports show next to the metrics of the task."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.bootstrap import resample_groups
+from mvemo.fuse.bootstrap import resample_groups, score_interval
 from mvemo.fuse.conformal import OPTIONS, Coverage, cross_conformal, few_groups_warning
-from mvemo.fuse.intervals import score_interval
 from mvemo.fuse.numeric import ratio
 from mvemo.fuse.report.tables import Table, table
 from mvemo.fuse.report.text import fraction, interval_text, percent

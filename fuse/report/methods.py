@@ -4,8 +4,6 @@ A meta-analysis of music emotion recognition (Eerola & Anderson 2026, ACM Comput
 left out 62 of 96 studies, most of them because they did not report what a comparison needs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

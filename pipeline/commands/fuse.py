@@ -15,7 +15,7 @@ from mvemo.manifests.text_files import read_toml
 from mvemo.pipeline.commands import options as common
 
 if TYPE_CHECKING:
-    from mvemo.fuse.heads.estimator import EstimatorSettings
+    from mvemo.fuse.crossval.evaluation_settings import EstimatorSettings
 
 # Copy of the rules in `mvemo.fuse.songs`, so that --help need not import it.
 SONG_RULES = ("mean", "log-mean", "vote")
@@ -207,7 +207,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
 
 def _estimators(heads: Sequence[str], parameters: Path | None) -> tuple[EstimatorSettings, ...]:
     """Return the settings of the estimators, after a check of their names and parameters."""
-    from mvemo.fuse.heads.estimator import EstimatorSettings
+    from mvemo.fuse.crossval.evaluation_settings import EstimatorSettings
 
     tables = {} if parameters is None else read_toml(parameters)
     found = [EstimatorSettings(head) for head in dict.fromkeys(heads)]

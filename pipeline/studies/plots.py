@@ -12,8 +12,7 @@ from mvemo.fuse.report.drawing import (
     Drawing,
     Picture,
     drawing,
-    render_png,
-    render_svg,
+    render,
 )
 from mvemo.fuse.report.tables import LABEL
 
@@ -56,7 +55,8 @@ def _plot(
         element = drawn.svg(title, *axes, legend={"ncols": 2})
         drawn.figure.set_facecolor("white")
         picture = Picture(element, head=title)
-        return Plot(name, picture, render_svg(drawn.figure), render_png(drawn.figure))
+        svg = render(drawn.figure, "svg").decode()
+        return Plot(name, picture, svg, render(drawn.figure, "png", 150))
 
 
 def _baseline(drawn: Drawing, task: Task, level: Callable[..., Any], value: float | None) -> None:

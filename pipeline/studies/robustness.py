@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.bootstrap import Resamples, resample_groups
+from mvemo.fuse.bootstrap import Resamples, resample_groups, score_interval
 from mvemo.fuse.final.model import FinalModel, Predictor, tag_thresholds
-from mvemo.fuse.intervals import score_interval
 from mvemo.fuse.numeric import complete
 from mvemo.fuse.report.tables import PERCENT, TEXT, Column, Value, table
 from mvemo.fuse.tasks import task_of

@@ -9,7 +9,9 @@ from feature_samples import frozen_cache, make_table
 from fuse_samples import evaluated, primary
 from output_samples import task_cache, task_table
 from scipy import stats
+from sklearn.metrics import accuracy_score
 
+import mvemo
 from mvemo.fuse import BadFeatures
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.compare_runs import (
@@ -235,3 +237,57 @@ def test_mcc_and_r_are_those_of_the_runs(tmp_path, task):
     (tmp_path / "b" / "metrics.json").write_text(json.dumps(facts))
     with pytest.raises(MvemoError, match="is not the metrics of an evaluation"):
         read_run(tmp_path / "b")
+
+
+# --- two results
+
+
+IDS = [f"clip{i:02}" for i in range(60)]
+Y = np.tile(["calm", "tense"], 30)
+
+
+def result_of(noise, rows=slice(None), **options):
+    import pandas
+
+    X = (Y == "tense")[:, None] + np.random.default_rng(noise).normal(size=(60, 3))
+    frame = pandas.DataFrame(X, index=IDS).iloc[rows]
+    y = pandas.Series(Y, index=IDS).iloc[rows]
+    options = {"folds": 4, "n_resamples": 0, "audit": False, "kernel": False, **options}
+    return mvemo.evaluate(frame, y, **options)
+
+
+def test_the_difference_is_that_of_the_common_clips():
+    a, b = result_of(0), result_of(1, slice(59, 9, -1), folds=3, seed=5)
+    found = mvemo.compare(a, b)
+    rows = [a.clip_ids.index(clip) for clip in b.clip_ids]
+    expected = [
+        accuracy_score(a.y_true[rows], a.models[0].y_pred[rows]),
+        accuracy_score(b.y_true, b.models[0].y_pred),
+    ]
+    assert found.scores == pytest.approx(expected, abs=1e-12)
+    assert found.difference == pytest.approx(expected[0] - expected[1], abs=1e-12)
+    assert (found.n_clips, found.n_groups, found.metric) == (50, 50, "accuracy")
+    assert found.low < found.difference < found.high
+    back = mvemo.compare(b, a)
+    assert back.difference == pytest.approx(-found.difference, abs=1e-12)
+
+
+def test_a_result_does_not_differ_from_itself():
+    a = result_of(0)
+    found = mvemo.compare(a, a, models=("features", "features"))
+    assert (found.difference, found.low, found.high) == (0, 0, 0)
+
+
+def test_results_that_do_not_fit_are_refused():
+    a = result_of(0)
+    other = replace(a, y_true=1 - a.y_true)
+    with pytest.raises(BadFeatures, match="the labels differ, for example of 'clip00'"):
+        mvemo.compare(a, other)
+    with pytest.raises(BadFeatures, match="unknown model 'x'; expected one of features"):
+        mvemo.compare(a, a, models=("features", "x"))
+    with pytest.raises(BadFeatures, match="expected the same task and outputs"):
+        mvemo.compare(a, replace(a, classes=("calm", "sad")))
+    with pytest.raises(BadFeatures, match="no clip was predicted in both"):
+        mvemo.compare(a, replace(a, clip_ids=tuple(f"x{i}" for i in range(60))))
+    with pytest.raises(mvemo.MvemoError, match=r"b: expected what mvemo.evaluate returns"):
+        mvemo.compare(a, "out")
