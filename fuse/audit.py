@@ -16,6 +16,7 @@ from mvemo.cache import open_cache
 from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings, Matrix
 from mvemo.fuse.leaks import MOST_FITTED, Knowledge, group_means, knowledge, rows_mismatch
 from mvemo.fuse.near_pairs import COLUMNS, ROWS, near_rows, repeated_columns
+from mvemo.fuse.numeric import codes_of
 from mvemo.fuse.scaling import MIN_CLIPS, Scaling, fit_scaling, row_blocks
 from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks import task_of
@@ -162,7 +163,7 @@ class _Audit:
     ) -> None:
         table = self.table = store.table
         self.features, self.splits = features, splits
-        self.group = np.unique(np.array(table.groups), return_inverse=True)[1].reshape(-1)
+        self.group = codes_of(table.groups)
         self.is_numeric = table.task == "regression"
         self.k = table.k or min(FOLDS, int(self.group.max()) + 1)
         self.known: dict[str, Knowledge] = {}
@@ -197,7 +198,7 @@ class _Audit:
         values = values if matrix.present.all() else values[rows]
         scaling, far = fit_scaling(values, np.ones(len(rows), np.bool_))
         constant = values.min(axis=0) == values.max(axis=0)
-        protocols = {spec.protocol for spec in self.features.variants(name)}
+        protocols = {spec.protocol for spec in self.features.variants[name]}
         if protocols == {"imported"}:
             # Nets of mvemo may have units that never fire, which is no fault of the data.
             yield from self._columns(name, values, far, scaling.scale)
@@ -308,7 +309,7 @@ class _Audit:
             yield self.finding("rows-mismatch", "", NO_ROWS, message)
 
     def _batches(self, name: str, values: F32, scaling: Scaling, rows: Ints) -> Iterator[Finding]:
-        group = np.unique(self.group[rows], return_inverse=True)[1].reshape(-1)
+        group = codes_of(self.group[rows])
         sizes = np.bincount(group)
         if len(sizes) < 2 or np.median(sizes) < MIN_CLIPS:
             return

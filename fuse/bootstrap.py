@@ -100,7 +100,7 @@ def resample_groups(
     for block in np.split(counts[1:], range(chunk, n_resamples, chunk)):
         drawn = rng.integers(n, size=block.shape) + n * np.arange(len(block))[:, None]
         block[:] = np.bincount(drawn.ravel(), minlength=block.size).reshape(block.shape)
-    return Resamples(codes.reshape(-1).astype(np.int64), counts)
+    return Resamples(codes, counts)
 
 
 def bootstrap_multiclass(
@@ -269,7 +269,7 @@ def _sides(
     rows = np.concatenate([np.searchsorted(levels, score[~positive], side) for side in ties])
     negative = rows, np.tile(codes[~positive], len(ties))
     sides = []
-    for places, weight in (((level.reshape(-1), codes[positive]), 1), (negative, 1 / len(ties))):
+    for places, weight in (((level, codes[positive]), 1), (negative, 1 / len(ties))):
         data = np.full(len(places[0]), weight, dtype=np.float32)
         sides.append(scipy.sparse.csr_matrix((data, places), shape=(len(levels) + 1, n_groups)))
     return sides[0], sides[1]

@@ -363,31 +363,15 @@ def _ordered(one: Predictions, clip_ids: Sequence[str], models: Sequence[str]) -
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of two models in the primary metric of the task, of pooled predictions.
+    """Difference of two models in the primary metric of the task, of pooled predictions."""
 
-    Parameters
-    ----------
-    metric
-        Primary metric, such as ``accuracy``.
-    models
-        Names of both models.
-    scores
-        Scores of both models on the common clips.
-    difference
-        Score of the first model minus the score of the second.
-    low, high
-        Paired 95 % interval of the difference, over groups; NaN for fewer than eight groups.
-    n_clips, n_groups
-        Numbers of the common clips and of their groups.
-    """
-
-    metric: str
-    models: tuple[str, str]
-    scores: tuple[float, float]
-    difference: float
-    low: float
+    metric: str  # primary metric, such as ``accuracy``
+    models: tuple[str, str]  # names of both models
+    scores: tuple[float, float]  # of both models on the common clips
+    difference: float  # score of the first model minus the score of the second
+    low: float  # paired 95 % interval of the difference over groups; NaN for fewer than eight
     high: float
-    n_clips: int
+    n_clips: int  # numbers of the common clips and of their groups
     n_groups: int
 
 

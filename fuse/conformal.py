@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.numeric import Link, complete
+from mvemo.fuse.numeric import Link, codes_of, complete
 from mvemo.manifests.array_types import F64, Bools, Ints
 
 # Coverages whose thresholds a model stores: 50 % to 99 %.
@@ -90,7 +90,7 @@ def _threshold(scores: F64, names: NDArray[Any], coverages: F64) -> F64:
     if not len(scores):
         return np.full(len(coverages), np.inf)
     _, group, sizes = np.unique(names, return_inverse=True, return_counts=True)
-    group, n = group.reshape(-1), len(sizes)
+    n = len(sizes)
     order = np.argsort(scores, kind="stable")
     # Place of each clip among all of them, where each group has the same weight.
     places = np.cumsum(1.0 / sizes[group[order]])
@@ -167,7 +167,7 @@ def cross_conformal(
     scores[valid] = nonconformity(y_true[valid], outputs[valid], link)
     names = np.array(groups)
     if len(np.unique(folds[valid])) == 1:
-        folds = np.unique(names, return_inverse=True)[1].reshape(-1) % PARTS
+        folds = codes_of(names) % PARTS
     sets: NDArray[Any] = np.zeros(outputs.shape, np.float64 if link == "identity" else np.bool_)
     covered = np.full(scores.shape, np.nan)
     for fold in np.unique(folds[valid]):

@@ -179,7 +179,8 @@ class Features:
         self.modality: dict[str, str] = {}
         self.outputs: dict[str, str] = {}
         self.rare: dict[str, int] = {}
-        self._variants: dict[str, tuple[FeatureSpec, ...]] = {}
+        # Specs of each feature: one, or one per fold under ``crossfit``.
+        self.variants: dict[str, tuple[FeatureSpec, ...]] = {}
         for name, found in groupby(store.specs, attrgetter("name")):
             variants = tuple(found)
             if variants[0].kind == "sequence":
@@ -189,15 +190,15 @@ class Features:
                 self.rare[name] = n
             listed = self.modality if variants[0].kind == "vector" else self.outputs
             listed[name] = variants[0].modality
-            self._variants[name] = variants
+            self.variants[name] = variants
         if self._statistics is not None:
             self.modality[LLD] = self._statistics.spec.modality
-            self._variants[LLD] = (self._statistics.spec,)
+            self.variants[LLD] = (self._statistics.spec,)
         if not self.modality:
             raise BadFeatures(
                 f"{store.path}: holds no feature vectors to evaluate: run 'mvemo extract' first"
             )
-        for name, variants in self._variants.items():
+        for name, variants in self.variants.items():
             missing = set(range(store.table.k)) - {spec.fold for spec in variants}
             if self.crossfit(name) and missing:
                 raise BadFeatures(
@@ -205,7 +206,7 @@ class Features:
                     f"{', '.join(map(str, sorted(missing)))}: run the same 'mvemo extract' again, "
                     "which continues where it stopped"
                 )
-        numbers = sum(self._variants[name][0].dim for name in self.modality if name != LLD)
+        numbers = sum(self.variants[name][0].dim for name in self.modality if name != LLD)
         gib = 4 * len(store.table) * numbers / 2**30
         self.streamed: bool = gib > settings.memory
         if self.streamed and settings.within_groups:
@@ -216,23 +217,19 @@ class Features:
 
     def crossfit(self, name: str) -> bool:
         """Return True if each fold has a different net."""
-        return any(spec.fold is not None for spec in self._variants[name])
+        return any(spec.fold is not None for spec in self.variants[name])
 
     def held_out(self, name: str) -> bool:
         """Return True if the net was trained on the training clips of one split."""
-        return any(spec.protocol == "holdout" for spec in self._variants[name])
-
-    def variants(self, name: str) -> tuple[FeatureSpec, ...]:
-        """Return the specs of a feature: one, or one per fold under ``crossfit``."""
-        return self._variants[name]
+        return any(spec.protocol == "holdout" for spec in self.variants[name])
 
     def spec(self, name: str, fold: int) -> FeatureSpec:
         """Return the spec of the values that are used to score a fold's clips."""
-        return next(spec for spec in self._variants[name] if spec.fold in (None, fold))
+        return next(spec for spec in self.variants[name] if spec.fold in (None, fold))
 
     def protocol(self, names: tuple[str, ...]) -> str:
         """Return the most optimistic protocol of these features."""
-        protocols = {spec.protocol for name in names for spec in self._variants[name]}
+        protocols = {spec.protocol for name in names for spec in self.variants[name]}
         ranked = ("shared", "crossfit", "holdout", "frozen", "imported")
         return next((protocol for protocol in ranked if protocol in protocols), "none")
 
@@ -250,7 +247,7 @@ class Features:
             return matrix_of(*self._statistics.vectors())
         if not self.streamed:
             return matrix_of(*self.store.vectors(name, fold))
-        shape = len(self.store.table), self._variants[name][0].dim
+        shape = len(self.store.table), self.variants[name][0].dim
         rows = Rows(shape, partial(self.store.blocks, name, fold))
         return Matrix(rows, self.store.present(name, fold))
 

@@ -79,12 +79,11 @@ class LabelErrors:
 
 
 def find_label_errors(
-    cache: Cache, settings: EvaluationSettings = DEFAULT, share: float = SHARE, seed: int = 0
+    cache: Cache, settings: EvaluationSettings = DEFAULT, share: float = SHARE
 ) -> LabelErrors:
     """Rank the clips by how doubtful their labels are under the recommended model.
 
-    `share` is the share of wrong labels for which the precision is stated; `seed` is that of
-    exchanged ratings.
+    `share` is the share of wrong labels for which the precision is stated.
     """
     # Linear heads rank doubtful labels a little better than the kernel head (on EmoMV).
     settings = replace(settings, n_resamples=0, refit=False, temperature=False, kernel=False)
@@ -94,10 +93,10 @@ def find_label_errors(
         raise BadFeatures(
             f"{cache.path}: no model predicts these clips: give more clips or --models"
         )
-    link, rng = results.task.link, np.random.default_rng(seed)
+    link = results.task.link
     doubt = label_doubt(results.y_true, model.outputs, link)
     given = doubt[np.isfinite(doubt)]
-    wrong = _wrong_doubts(results.y_true, model.outputs, link, rng)
+    wrong = _wrong_doubts(results.y_true, model.outputs, link)
     both = np.concatenate([given, wrong])[:, None]
     return LabelErrors(
         results,
@@ -132,7 +131,7 @@ def _bound(given: F64, wrong: F64) -> float:
     return float(min(1.0, np.min(tail / np.maximum(of_wrong, 1e-9))))
 
 
-def _wrong_doubts(y_true: NDArray[Any], outputs: F64, link: Link, rng: np.random.Generator) -> F64:
+def _wrong_doubts(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
     """Return the doubt in wrong labels: other classes, flipped tags, ratings of other clips."""
     if link == "softmax":
         k = outputs.shape[1]
@@ -140,6 +139,7 @@ def _wrong_doubts(y_true: NDArray[Any], outputs: F64, link: Link, rng: np.random
     elif link == "sigmoid":
         others = [1 - y_true]
     else:
+        rng = np.random.default_rng(0)
         others = [rng.permutation(y_true) for _ in range(EXCHANGES)]
     doubts = np.concatenate([label_doubt(y, outputs, link).ravel() for y in others])
     return doubts[np.isfinite(doubts)]

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mvemo.fuse.features import leave_each_out
+from mvemo.fuse.numeric import codes_of
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 # Explained variance of a column, of classes or tags, and of ratings that only features made from
@@ -125,7 +126,7 @@ def _components(z: F32 | F64) -> F64:
 
 def group_means(y: F64, group: Ints) -> F64:
     """Return the mean labels of each clip's group; no columns if these say nothing new."""
-    number = np.unique(group, return_inverse=True)[1].reshape(-1)
+    number = codes_of(group)
     sizes = np.bincount(number)
     total = np.zeros((len(sizes), y.shape[1]))
     np.add.at(total, number, y)

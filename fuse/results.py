@@ -93,7 +93,9 @@ class ModelResult:
 
     def value_of(self, column: ScoreColumn) -> float:
         """Return the score that a column of a table shows."""
-        return column.value(self.scores, self.per_output)
+        if column.output is None:
+            return float(self.scores[column.score])
+        return float(self.per_output[column.score][column.output])
 
     @property
     def valid(self) -> Bools:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.fuse.numeric import codes_of
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 # Largest absolute standardised value.
@@ -206,7 +207,7 @@ def standardise_within(
     others = fit_scaling(values, present)[0] if others is None else others
     result = others.apply(values)
     members = np.flatnonzero(groups_within(present, groups))
-    _, group = np.unique(np.array(groups)[members], return_inverse=True)
+    group = codes_of(np.array(groups)[members])
     ordered = members[np.argsort(group, kind="stable")]
     for rows in np.split(ordered, np.cumsum(np.bincount(group))[:-1]) if len(members) else ():
         part = values[rows]
@@ -217,7 +218,6 @@ def standardise_within(
 
 def groups_within(present: Bools, groups: Sequence[str]) -> Bools:
     """Return bool (clips,): True for clips with the feature in groups of `MIN_CLIPS` or more."""
-    _, which = np.unique(np.array(groups), return_inverse=True)
-    which = which.reshape(-1)
+    which = codes_of(groups)
     counts = np.bincount(which, present)
     return np.asarray(present & (counts[which] >= MIN_CLIPS), dtype=np.bool_)

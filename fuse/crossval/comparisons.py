@@ -240,7 +240,6 @@ def exchange_test(repeats: Sequence[FoldedOutputs], model: str, reference: str) 
     9,999 exchanges (fewer with very many groups).
     """
     names, codes = np.unique(np.asarray(repeats[0].groups), return_inverse=True)
-    codes = codes.reshape(-1).astype(np.int64)
     pairs = [one.pair(model, reference) for one in repeats]
     differ = [_differ(one.task, both) for one, both in zip(repeats, pairs, strict=True)]
     differing = np.unique(codes[np.logical_or.reduce(differ)])

@@ -17,7 +17,7 @@ from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.models import Model, is_named
-from mvemo.fuse.numeric import Labels, apply_link, mean_finite
+from mvemo.fuse.numeric import Labels, apply_link, codes_of, mean_finite
 from mvemo.fuse.results import (
     Choice,
     CurvePoint,
@@ -370,7 +370,7 @@ def learning_curve_masks(
     labels: Ints,
 ) -> Bools:
     """Choose nested sets of whole groups, stratified by label: bool (folds, fractions, clips)."""
-    codes = np.unique(groups, return_inverse=True)[1]
+    codes = codes_of(groups)
     n_groups = int(codes.max()) + 1
     rng = np.random.default_rng(seed)
     shuffled, spare = rng.permutation(n_groups), rng.random(n_groups)

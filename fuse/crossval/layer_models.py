@@ -230,7 +230,7 @@ def add_layer_models(
     features, found = prepared.features, []
     named = [name for name in settings.models or () if name.endswith((WEIGHTED, BEST_LAYER))]
     for name in prepared.names:
-        layers, columns = layers_of(features.variants(name)[0])
+        layers, columns = layers_of(features.variants[name][0])
         kinds = (features.modality[name],)
         models = [Model(f"{name}{end}", (name,), kinds) for end in (WEIGHTED, BEST_LAYER)]
         models = [m for m in models if m.name in named or (not named and settings.layers)]

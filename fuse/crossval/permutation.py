@@ -16,7 +16,7 @@ import numpy as np
 
 from mvemo.cache import ClipTable
 from mvemo.fuse.audit import Finding, first_of_each
-from mvemo.fuse.numeric import Labels
+from mvemo.fuse.numeric import Labels, codes_of
 from mvemo.manifests.array_types import F64, Ints
 
 
@@ -27,8 +27,7 @@ def label_blocks(table: ClipTable, findings: Iterable[Finding]) -> Ints:
     ]
     alike = chain.from_iterable(f.pairs for f in findings if f.kind.endswith("-across-groups"))
     first = first_of_each([*of_group, *alike])
-    names = [first[clip] for clip in table.clip_ids]
-    return np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return codes_of([first[clip] for clip in table.clip_ids])
 
 
 def random_labels(y_true: Labels, blocks: Ints, seed: int) -> Labels:

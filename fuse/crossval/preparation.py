@@ -23,7 +23,7 @@ from mvemo.fuse.models import (
     chosen_models,
     in_order,
 )
-from mvemo.fuse.numeric import Labels
+from mvemo.fuse.numeric import Labels, codes_of
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks import task_of
@@ -107,7 +107,7 @@ def _leaks(
 ) -> list[tuple[str, int, int]]:
     """Return (feature, fold, number of the fold's clips that the net saw by clip or group)."""
     row = {clip: i for i, clip in enumerate(table.clip_ids)}
-    _, group = np.unique(np.array(table.groups, dtype=np.str_), return_inverse=True)
+    group = codes_of(table.groups)
     leaks = []
     for name in names:
         for fold in np.unique(folds[folds >= 0]).tolist():
@@ -172,7 +172,7 @@ def provenance_of(prepared: Preparation, settings: EvaluationSettings) -> dict[s
                     "weights": spec.weights,
                     "trained_on": len(spec.trained_on),
                 }
-                for spec in prepared.features.variants(name)
+                for spec in prepared.features.variants[name]
             ]
             for name in prepared.used
         },

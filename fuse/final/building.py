@@ -66,7 +66,7 @@ def build_model(
         raise BadFeatures(f"{store.path}: no head could be fitted on all clips")
     saved = saved_heads(replace(results, heads=heads))
     features = Features(store, settings)
-    variants = [spec for name in features.modality for spec in features.variants(name)]
+    variants = [spec for name in features.modality for spec in features.variants[name]]
     imported = {spec.name for spec in variants if spec.protocol == "imported"}
     ranked = _predictors(results, saved, features.modality)
     ranked.sort(key=lambda p: p.name != preferred)

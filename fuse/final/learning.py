@@ -172,7 +172,7 @@ def _own(base: FinalModel, corrected: CorrectedClips, cache: Cache) -> MemorySto
     lld = tuple(recorded["lld"]) if any(s.name == features.LLD for s in base.specs) else ()
     plain = features.FeatureSettings(lld=lld, lld_statistics=tuple(recorded["lld_statistics"]))
     cached = features.Features(cache, plain)
-    specs = {spec.name: spec for name in cached.modality for spec in cached.variants(name)}
+    specs = {spec.name: spec for name in cached.modality for spec in cached.variants[name]}
     stored = dict.fromkeys(final_model.stored_as(spec)[0] for spec in base.specs)
     keys = [cache.keys(name).tolist() for name in stored]
     if (

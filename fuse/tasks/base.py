@@ -34,12 +34,6 @@ class ScoreColumn:
         """Return the key of the score's interval in `ModelResult.intervals`."""
         return self.score if self.output is None else f"{self.score}:{self.output}"
 
-    def value(self, scores: Mapping[str, float], per_output: Mapping[str, F64]) -> float:
-        """Return the score from overall scores and those of each output."""
-        if self.output is None:
-            return float(scores[self.score])
-        return float(per_output[self.score][self.output])
-
 
 @dataclass(frozen=True)
 class Outcome:

@@ -1,13 +1,11 @@
 """Clips to label next: known answers, and the command."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from feature_samples import make_table, memory
 
-from mvemo.cache import import_feature
 from mvemo.fuse import BadFeatures
 from mvemo.fuse.next_labels import next_labels
 
@@ -54,20 +52,3 @@ def test_features_that_are_not_shared(stores):
     empty = memory(new.table, timbre=np.full((26, 4), np.nan))
     with pytest.raises(BadFeatures, match="new: no clip has all of the features timbre"):
         next_labels(known, empty)
-
-
-def test_the_command_writes_a_list(stores, tmp_path, monkeypatch, capsys):
-    from mvemo.pipeline import cli
-
-    for store in stores:
-        path, values = tmp_path / f"{store.table.name}.h5", store.vectors("timbre")[0]
-        import_feature(path, "timbre", "audio", values, table=store.table)
-    out = tmp_path / "next.csv"
-    words = ["mvemo", "labels", str(tmp_path / "made.h5"), "--next", str(tmp_path / "new.h5")]
-    monkeypatch.setattr("sys.argv", [*words, "--most", "3", "--json", "--out", str(out)])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert len(json.loads(capsys.readouterr().out)["next"]) == 3
-    lines = out.read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "clip_id,path,label,uncertainty,corrected"
-    assert len(lines) == 4

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from feature_samples import MODALITY, crossfit_cache, frozen_cache, make_table, spec, write_cache
-from fuse_samples import by_name, evaluated, plain_settings, primary
+from fuse_samples import built, by_name, evaluated, primary, reloaded
 from output_samples import output_cache, task_table
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
@@ -15,15 +15,13 @@ from mvemo.fuse import (
     BadFeatures,
     EstimatorSettings,
     HeadSettings,
-    evaluate,
     load_heads,
     save_heads,
     scaling,
 )
 from mvemo.fuse.crossval import experts
 from mvemo.fuse.final.adaptation import linear_part
-from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.model import load_model, predict_clips, save_model
+from mvemo.fuse.final.model import predict_clips
 from mvemo.fuse.heads.kernel import FLOOR
 from mvemo.fuse.models import BLENDED, KERNEL, LATE, STACKED
 from mvemo.manifests.errors import BadOption
@@ -114,13 +112,10 @@ def test_new_clips_are_predicted_as_by_scikit_learn(task, dim, tmp_path):
     path = write(
         tmp_path / "f.h5", task_table(task), missing={"c3d": [5]}, dim=dim, names=tuple(MODALITY)
     )
-    settings = plain_settings(refit=True, kernel=True)
+    model, results = built(path, KERNEL, kernel=True)
     with open_cache(path) as cache:
-        results = evaluate(cache, settings)
-        model = build_model(cache, results, settings, KERNEL)
         values = {(name, None): cache.vectors(name)[0].astype(float) for name in MODALITY}
-    save_model(tmp_path / "model", model)
-    model = load_model(tmp_path / "model")
+    model = reloaded(model, tmp_path / "model")
     predictor, (head,) = model.predictors[0], model.heads.select(KERNEL)
     assert predictor.name == KERNEL
     # A clip without one of the features is not predicted.
@@ -155,10 +150,8 @@ def test_new_clips_are_predicted_as_by_scikit_learn(task, dim, tmp_path):
 
 
 def test_a_model_that_recommends_it_predicts_new_clips_with_it(corners, tmp_path):
-    settings = plain_settings(refit=True, kernel=True, choose_model=True)
-    with open_cache(corners) as cache:
-        results = evaluate(cache, settings)
-        model = build_model(cache, results, settings, results.choice.model)
+    model, results = built(corners, KERNEL, kernel=True, choose_model=True)
+    assert results.choice.model == KERNEL
     # The linear head stays, because corrections can adapt it.
     assert [p.name for p in model.predictors] == [KERNEL, "music1d"]
     assert model.facts["nested"]["model"] == KERNEL
@@ -175,10 +168,7 @@ def test_a_model_that_recommends_it_predicts_new_clips_with_it(corners, tmp_path
 
 
 def test_nets_of_every_fold_have_a_kernel_head(tmp_path):
-    path = crossfit_cache(tmp_path / "f.h5")
-    settings = plain_settings(refit=True, kernel=True)
-    with open_cache(path) as cache:
-        model = build_model(cache, evaluate(cache, settings), settings, KERNEL)
+    model, _ = built(crossfit_cache(tmp_path / "f.h5"), KERNEL, kernel=True)
     assert [head.net_fold for head in model.heads.select(KERNEL)] == list(range(6))
 
 
@@ -187,18 +177,15 @@ def test_ratings_are_blended_and_new_clips_predicted_alike(stacked, tmp_path):
     path = output_cache(
         tmp_path / "f.h5", task_table("regression"), missing={"c3d": [5]}, names=tuple(MODALITY)
     )
-    settings = plain_settings(refit=True, kernel=True, stacked=stacked, choose_model=True)
+    model, results = built(path, BLENDED, kernel=True, stacked=stacked, choose_model=True)
+    found = by_name(results)
     with open_cache(path) as cache:
-        results = evaluate(cache, settings)
-        found = by_name(results)
-        model = build_model(cache, results, settings, BLENDED)
         values = {(name, None): cache.vectors(name)[0].astype(float) for name in MODALITY}
     bases = [STACKED if stacked else "integrated", KERNEL]
     mean = np.mean([found[base].outputs for base in bases], axis=0)
     np.testing.assert_allclose(found[BLENDED].outputs, mean)
     assert primary(found[BLENDED]).mean() > primary(found["integrated"]).mean() - 0.05
-    save_model(tmp_path / "model", model)
-    loaded = load_model(tmp_path / "model")
+    loaded = reloaded(model, tmp_path / "model")
     new = {key: np.delete(x, 5, axis=0) for key, x in values.items()}
     predicted = predict_clips(loaded, loaded.predictors[0], new)
     assert loaded.predictors[0].name == BLENDED

@@ -10,7 +10,7 @@ from mvemo.cache import open_cache
 from mvemo.cache.spec import check_modality
 from mvemo.fuse import metrics_dict
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.models import KERNEL, LATE, STACKED, models_of, parts_of
+from mvemo.fuse.models import LATE, STACKED, models_of, parts_of
 from mvemo.fuse.report.score_tables import without_modality_table
 from mvemo.fuse.report.summary import scoring_note
 from mvemo.pipeline.cli import mvemo
@@ -52,15 +52,6 @@ def test_a_feature_that_few_clips_have_makes_no_model(tmp_path):
     assert [model.name for model in results.models] == ["music1d", "music2d", "integrated"]
     assert not without_modality_table(results)
     assert "i3d is left out: only 3 of 48 clips have it." in scoring_note(results)
-
-
-def test_every_number_of_modalities_is_fused(results):
-    pairs = ("i3d+music1d", "music1d+bert", "i3d+bert")
-    all_three = ("i3d+music1d+bert", "integrated", STACKED, LATE, KERNEL)
-    assert [m.name for m in results.models] == ["music1d", "i3d", "bert", *pairs, *all_three]
-    a, v, t = "audio", "video", "lyrics"
-    modalities = [(a,), (v,), (t,), (a, v), (a, t), (v, t), *[(a, v, t)] * 5]
-    assert [m.modalities for m in results.models] == modalities
 
 
 def test_a_clip_is_predicted_by_the_head_of_what_it_has(results):

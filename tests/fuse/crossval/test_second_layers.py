@@ -11,7 +11,6 @@ from mvemo.fuse.crossval.second_layers import late_fusion_outputs, late_weights,
 from mvemo.fuse.metrics.calibration import apply_temperature, fit_temperature
 from mvemo.fuse.models import LATE, STACKED, models_of
 
-FOUR = ("music1d", "music2d", "c3d", "i3d")
 TASKS = ["multiclass", "multilabel", "regression"]
 
 

@@ -5,11 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fuse_samples import make_results, one_model
-from output_samples import TAGS, output_table
 
 from mvemo.fuse.report.findings import findings
 from mvemo.fuse.results import best_model
-from mvemo.fuse.tasks import task_of
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +47,6 @@ def test_confidence_in_words(results, stated, words):
     predicted = np.where(np.arange(len(y)) % 4 == 0, (y + 1) % 6, y)
     text = text_of(with_predicted(results, predicted, stated))
     assert f"{words}: on average it states {100 * stated:.0f} % and is correct in 75 %" in text
-
-
-def test_tags_and_targets_say_which_is_worst():
-    base = make_results(60, 2, missing=0)
-    labels = output_table("multilabel", n=60).labels
-    proba = np.where(labels == 1, 0.8, 0.2)
-    proba[:, 1] = np.linspace(0.2, 0.8, 60)
-    task = task_of("multilabel")
-    text = text_of(one_model(base, proba, y_true=labels, classes=TAGS, task=task))
-    assert "net ranks dark worst (AUC 0." in text
-    # Yes and no count alike.
-    right = np.mean((proba >= 0.5) == (labels == 1))
-    stated = np.maximum(proba, 1 - proba).mean()
-    assert f"it states {100 * stated:.0f} % and is correct in {100 * right:.0f} %" in text
-    labels, names = output_table("regression", n=60).labels, ("arousal", "valence")
-    task = task_of("regression")
-    text = text_of(one_model(base, labels * [1, 0.5], y_true=labels, classes=names, task=task))
-    assert "net predicts valence worst (R2 0." in text
-    assert "100 % (arousal), 50 % (valence) of the labels'." in text
 
 
 def test_clips_without_a_prediction_and_failures_are_told(results):
