@@ -15,7 +15,7 @@ from .heads.fitting import Fit as Fit
 from .heads.fitting import fit_heads as fit_heads
 from .heads.head import Head as Head
 from .heads.head import HeadSettings as HeadSettings
-from .metrics.plugged import Metric as Metric
+from .metrics.scores import Metric as Metric
 from .models import Model as Model
 from .models import models_of as models_of
 from .prediction_files import read_predictions as read_predictions

@@ -28,8 +28,7 @@ CurvePoint = tuple[float, float, float, float]
 class ModelResult:
     """One model's out-of-fold predictions and their scores.
 
-    The task determines the scores; `mvemo.fuse.tasks.probabilities` (`Multiclass`,
-    `Multilabel`) and `...regression.Regression` explain their names. NaN stands for an
+    The task determines the scores, whose names docs/outputs.md explains. NaN stands for an
     undefined score.
 
     Parameters

@@ -89,7 +89,7 @@ FLOORS = {
         "audit results",
         "songs",
         "crossval",
-        "final label_errors next_labels report transfer",
+        "final labelling report transfer",
         "external",
         "prediction_files",
         "compare_runs",

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mvemo.fuse.bootstrap import Resamples
-from mvemo.fuse.metrics.plugged import plugged_metrics, plugged_scores
+from mvemo.fuse.metrics.scores import plugged_metrics, plugged_scores
 from mvemo.fuse.numeric import Labels, Link, Measures, complete, mean_finite, mean_of_finite
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 

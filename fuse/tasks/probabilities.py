@@ -51,16 +51,7 @@ class ProbabilityTask(Task):
 
 @dataclass(frozen=True)
 class Multiclass(ProbabilityTask):
-    """One of several classes for each clip; `y_pred` is the most probable class.
-
-    Notes
-    -----
-    `ModelResult.scores` has ``accuracy``, ``balanced_accuracy`` (mean recall over classes),
-    ``cohen_kappa``, ``mcc`` and ``f1_macro`` (mean F1 over classes) of the pooled predictions,
-    ``roc_auc_macro_ovr`` (macro one-vs-rest ROC-AUC, mean over folds) and
-    ``roc_auc_macro_ovr_pooled`` (this AUC of the pooled predictions). `per_fold` has all except
-    the last. `per_output` has ``precision``, ``recall`` and ``f1``.
-    """
+    """One of several classes for each clip; `y_pred` is the most probable class."""
 
     name = "multiclass"
     output_nouns: ClassVar[tuple[str, str]] = ("class", "classes")
@@ -232,13 +223,6 @@ class Multilabel(ProbabilityTask):
     """Any number of tags for each clip; `y_pred` is True if a probability reaches its threshold.
 
     The threshold of each tag is fitted inside the training folds.
-
-    Notes
-    -----
-    `per_output` has ``precision``, ``recall``, ``f1``, ``mcc``, ``roc_auc`` and
-    ``average_precision`` of each tag. `ModelResult.scores` (pooled predictions) and `per_fold`
-    have them with the suffix ``_macro`` (mean over tags) and ``_micro`` (all pairs of clip and tag
-    together). The primary metric is the mean over folds of ``roc_auc_macro``.
     """
 
     name = "multilabel"

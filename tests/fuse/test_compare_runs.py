@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import frozen_cache, make_table
-from fuse_samples import evaluated, primary
+from fuse_samples import evaluated
 from output_samples import task_cache, task_table
 from scipy import stats
 from sklearn.metrics import accuracy_score
@@ -203,12 +203,7 @@ def test_mcc_and_r_are_those_of_the_runs(tmp_path, task):
         path = task_cache(tmp_path / f"{name}.h5", task_table(task), names=NAMES, noise=noise)
         both.append(write_report(evaluated(path), tmp_path / name))
     found = compare_runs([tmp_path / "a", tmp_path / "b"], n_resamples=20)
-    for c, good, bad in zip(found.comparisons, *(run.models for run in both), strict=True):
-        assert c.mean == pytest.approx((primary(bad) - primary(good)).mean())
-        assert c.interval[0] <= c.mean <= c.interval[1]
-    results = both[1]
-    assert results.task.primary_title in format_run_comparison(found)
-    model = results.models[0]
+    results, model = both[1], both[1].models[0]
     key = {"multiclass": "MCC", "multilabel": "MCC", "regression": "r valence"}[task]
     if task == "regression":
         expected = model.per_output["pearson_r"][results.classes.index("valence")]
@@ -216,15 +211,10 @@ def test_mcc_and_r_are_those_of_the_runs(tmp_path, task):
         expected = model.scores["mcc" if task == "multiclass" else "mcc_macro"]
     got = run_comparison_dict(found)["others"][model.name]["b"][key]
     assert got == pytest.approx(expected)
-    assert f"{expected:.3f}" in format_run_comparison(found)
     table, *_ = comparison_tables(found)
     assert f"{expected:.3f}" in table.rows[0][2].text
-    same = run_comparison_dict(found)["differences"][0]["by_field"]
-    assert (same is None) == (task == "multilabel")
-    scores = [row[6].text for row in table.rows]
-    n = len(found.comparisons)
-    titles = {"multiclass": ["accuracy", "MCC"], "regression": ["R2", "mean r"]}
-    assert scores == sorted(n * titles.get(task, ["macro ROC-AUC"]), key=scores.index)
+    titles = {"multiclass": {"accuracy", "MCC"}, "regression": {"R2", "mean r"}}
+    assert {row[6].text for row in table.rows} == titles.get(task, {"macro ROC-AUC"})
     # A run of an earlier version does not state it.
     facts = json.loads((tmp_path / "b" / "metrics.json").read_text())
     for of in facts["models"].values():

@@ -79,27 +79,6 @@ def test_a_stack_of_pairs_falls_back_on_what_is_left_of_one(cache):
     assert np.isfinite(expected).all()
 
 
-def test_scores_with_modalities_missing_are_those_of_the_other_heads(results):
-    found = by_name(results)
-    triple = found["i3d+music1d+bert"].without_modality
-    others = {
-        "none": "i3d+music1d+bert",
-        "audio": "i3d+bert",
-        "video": "music1d+bert",
-        "lyrics": "i3d+music1d",
-        "audio+video": "bert",
-        "audio+lyrics": "i3d",
-        "video+lyrics": "music1d",
-    }
-    whole = np.setdiff1d(np.arange(48), [*NO_LYRICS, *SOUND_ALONE, *LYRICS_ALONE])
-    for missing, other in others.items():
-        right = found[other].y_pred[whole] == results.y_true[whole]
-        by_hand = [right[results.folds[whole] == fold].mean() for fold in range(3)]
-        assert triple[missing] == pytest.approx(np.mean(by_hand)), missing
-    assert list(triple) == list(found[LATE].without_modality) == list(others)
-    assert set(found["i3d+bert"].without_modality) == {"none", "video", "lyrics"}
-
-
 def test_the_table_has_a_column_for_each_modality(results):
     table = without_modality_table(results)
     titles = ["all", "no audio", "no video", "no lyrics"]
