@@ -409,4 +409,4 @@ def shifted_rows(values: F32) -> Bools:
 
 def _misfit(rows: F32, centre: F32, spread: F32) -> F32:
     """Return minus the log-likelihood of each cell, without constants."""
-    return np.asarray(2 * np.log1p(np.square((rows - centre) / spread) / 3), np.float32)
+    return 2 * np.log1p(np.square((rows - centre) / spread) / 3)

@@ -68,7 +68,7 @@ class Resamples:
         n_clips, n_groups = len(self.codes), self.counts.shape[1]
         places = self.codes, np.arange(n_clips)
         membership = scipy.sparse.csr_matrix((np.ones(n_clips), places), shape=(n_groups, n_clips))
-        per_group = np.asarray(membership @ values, dtype=np.float64)
+        per_group = membership @ values
         result, chunk = np.empty((len(self), values.shape[1])), _chunk(8 * n_groups)
         for start in range(0, len(self), chunk):
             block = self.counts[start : start + chunk].astype(np.float64)
@@ -246,7 +246,7 @@ def _ranked(
             block = np.ascontiguousarray(resamples.counts[start : start + chunk].T, np.float32)
 
             def score_block(pair: Sides, block: F32 = block) -> F64:
-                return score(np.asarray(pair[0] @ block), np.asarray(pair[1] @ block))
+                return score(pair[0] @ block, pair[1] @ block)
 
             for i, values in enumerate(pool.map(score_block, sides)):
                 result[i, start : start + chunk] = values

@@ -66,10 +66,10 @@ def nonconformity(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
     applies, and 0 if none does; for ratings, the absolute error.
     """
     if link == "identity":
-        return np.asarray(np.abs(y_true - outputs), dtype=np.float64)
+        return np.abs(y_true - outputs)
     if link == "softmax":
-        return np.asarray(1.0 - outputs[np.arange(len(outputs)), y_true], dtype=np.float64)
-    return np.asarray(np.where(y_true > 0, 1.0 - outputs, 0.0).max(axis=1), dtype=np.float64)
+        return 1.0 - outputs[np.arange(len(outputs)), y_true]
+    return np.where(y_true > 0, 1.0 - outputs, 0.0).max(axis=1)
 
 
 def thresholds(scores: F64, groups: Sequence[str], coverages: Sequence[float] | F64) -> F64:
@@ -144,7 +144,7 @@ def members(outputs: F64, limit: F64) -> Bools:
     """Return the members of each set, bool (clips, outputs); the likeliest is always one."""
     inside = 1.0 - outputs <= limit
     inside[np.arange(len(outputs)), outputs.argmax(axis=1)] = True
-    return np.asarray(inside, dtype=np.bool_)
+    return inside
 
 
 def cross_conformal(

@@ -163,12 +163,12 @@ def label_doubt(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
         deviation = y_true.std(axis=0)
         # Ratings that are all equal have no doubt.
         deviation = np.where(deviation > 0, deviation, np.inf)
-        return np.asarray(np.abs(y_true - outputs) / deviation, dtype=np.float64)
+        return np.abs(y_true - outputs) / deviation
     if link == "softmax":
         true = outputs[np.arange(len(outputs)), y_true][:, None]
     else:
         true = np.where(y_true > 0, outputs, 1.0 - outputs)
-    return np.asarray(-np.log(np.maximum(true, LEAST)), dtype=np.float64)
+    return -np.log(np.maximum(true, LEAST))
 
 
 # --- clips to label next

@@ -121,7 +121,7 @@ def _components(z: F32 | F64) -> F64:
     """Return the first principal components of rows."""
     z = z - z.mean(axis=0)
     size, left = np.linalg.eigh((z @ z.T).astype(np.float64))
-    return np.asarray(left[:, -COMPONENTS:] * np.sqrt(np.maximum(size[-COMPONENTS:], 0)))
+    return left[:, -COMPONENTS:] * np.sqrt(np.maximum(size[-COMPONENTS:], 0))
 
 
 def group_means(y: F64, group: Ints) -> F64:
@@ -136,7 +136,7 @@ def group_means(y: F64, group: Ints) -> F64:
 
 def _standardised(x: F32 | F64) -> F64:
     x = x - x.mean(axis=0, dtype=np.float64)
-    return np.asarray(x / np.maximum(x.std(axis=0), 1e-12), np.float64)
+    return x / np.maximum(x.std(axis=0), 1e-12)
 
 
 def _explained(y: F64 | F32, predicted: F64) -> F64:
@@ -159,7 +159,7 @@ def _kernel(x: F32 | F64) -> F64:
     """Return a kernel of linear and smooth functions of rows (clips, dim)."""
     squares = _squares(x)
     smooth = sum(np.exp(squares / (-2 * scale**2)) for scale in SCALES)
-    return np.asarray(smooth + np.asarray(x, np.float64) @ x.T / x.shape[1])
+    return smooth + np.asarray(x, np.float64) @ x.T / x.shape[1]
 
 
 def _kernel_ridge(kernel: F64, y: F64 | F32, folds: Ints) -> F64:

@@ -229,7 +229,7 @@ def _directions(unit: F32) -> F32:
         basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
     along = sample @ basis
     rotation = np.linalg.eigh((along.T @ along).astype(np.float64))[1]
-    return np.asarray(basis @ rotation[:, ::-1].astype(np.float32))
+    return basis @ rotation[:, ::-1].astype(np.float32)
 
 
 # --- columns
@@ -286,4 +286,4 @@ def _unit(columns: F32, *, tails: bool = False) -> F64:
     x -= mean
     length = np.linalg.norm(x, axis=0)
     x[:, length <= CONSTANT * np.abs(mean) * np.sqrt(len(x))] = 0.0
-    return np.asarray(x / np.where(length > 0, length, 1.0))
+    return x / np.where(length > 0, length, 1.0)

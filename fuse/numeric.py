@@ -85,7 +85,7 @@ def codes_of(names: Sequence[object] | NDArray[Any]) -> Ints:
 
 def complete(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return True for each row (last axis) that has no NaN or infinity."""
-    return np.asarray(np.isfinite(values).all(axis=-1), bool)
+    return np.isfinite(values).all(axis=-1)
 
 
 def best_index(values: Sequence[float]) -> int:

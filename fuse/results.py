@@ -261,7 +261,7 @@ class Results(Tabular):
     @property
     def tested(self) -> Bools:
         """Return bool (clips,): True for clips that a fold tests; others are only for training."""
-        return np.asarray(self.folds >= 0, dtype=np.bool_)
+        return self.folds >= 0
 
     @property
     def has_intervals(self) -> bool:
@@ -294,7 +294,7 @@ class Results(Tabular):
 
     def primary_per_fold(self, model: ModelResult) -> F64:
         """Return the primary metric in each fold, float64 (folds,)."""
-        return np.asarray(model.per_fold[self.task.primary_metric], dtype=np.float64)
+        return model.per_fold[self.task.primary_metric]
 
     def primary_mean(self, model: ModelResult) -> float:
         """Return the primary metric's mean over the folds where it is defined; NaN without any."""

@@ -220,4 +220,4 @@ def groups_within(present: Bools, groups: Sequence[str]) -> Bools:
     """Return bool (clips,): True for clips with the feature in groups of `MIN_CLIPS` or more."""
     which = codes_of(groups)
     counts = np.bincount(which, present)
-    return np.asarray(present & (counts[which] >= MIN_CLIPS), dtype=np.bool_)
+    return present & (counts[which] >= MIN_CLIPS)

@@ -218,8 +218,8 @@ def _matched(table: ClipTable, names: Sequence[str], by_scale: bool) -> F64:
     values = table.labels[:, [table.classes.index(name) for name in names]].astype(np.float64)
     if by_scale:
         low, high = parse_scale(table.scale)
-        return np.asarray((values - low) / (high - low), dtype=np.float64)
-    return np.asarray((values - values.mean(axis=0)) / values.std(axis=0), dtype=np.float64)
+        return (values - low) / (high - low)
+    return (values - values.mean(axis=0)) / values.std(axis=0)
 
 
 def _shared(train: MemoryStore, test: MemoryStore) -> tuple[Bools, Bools]:

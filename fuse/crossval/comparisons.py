@@ -274,7 +274,7 @@ def _differ(task: Task, both: F64) -> Bools:
     """Return bool (clips,): True where exchanging the models may change the primary metric."""
     a, b = task.decide(both) if task.primary_of_decisions else both
     different = a.reshape(len(a), -1) != b.reshape(len(b), -1)
-    return np.asarray(different.any(axis=1) & complete(both).all(axis=0), dtype=np.bool_)
+    return different.any(axis=1) & complete(both).all(axis=0)
 
 
 def nadeau_bengio(differences: F64, ratio: float) -> tuple[float, float]:

@@ -60,7 +60,7 @@ def random_axes(dim: int) -> F64:
         return np.eye(dim)
     # All versions of NumPy draw the same numbers from `RandomState`.
     axes, upper = np.linalg.qr(np.random.RandomState(0).normal(size=(dim, AXES)))
-    return np.asarray(axes * np.sign(np.diag(upper)))
+    return axes * np.sign(np.diag(upper))
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Reference:
         """Return mean squared differences to the clips of the reference, float64 (clips, clips)."""
         new, (old, norms) = places.astype(np.float64), self._exact
         sums = np.square(new).sum(axis=1)[:, None] + norms
-        return np.asarray((sums - 2 * new @ old.T) * (STEP**2 / new.shape[1]))
+        return (sums - 2 * new @ old.T) * (STEP**2 / new.shape[1])
 
     @cached_property
     def _exact(self) -> tuple[F64, F64]:

@@ -175,7 +175,7 @@ class Multiclass(ProbabilityTask):
         return [("clips of each class", listed)]
 
     def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
-        return np.asarray(y_true[:, None] == np.arange(n_outputs), bool)
+        return y_true[:, None] == np.arange(n_outputs)
 
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
@@ -212,7 +212,7 @@ class ClassesByMCC(Multiclass):
 
     def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
         counts = bootstrap.class_counts(y_true, outputs, resamples)
-        return np.asarray(scores.mcc_of_counts(*counts), np.float64)
+        return scores.mcc_of_counts(*counts)
 
 
 Multiclass.by_field_score = ClassesByMCC()
@@ -306,10 +306,10 @@ class Multilabel(ProbabilityTask):
     def clip_errors(self, y_true: Labels, outputs: F64) -> F64:
         likelihood = np.where(y_true == 1, outputs, 1.0 - outputs)
         tiny = np.finfo(np.float64).tiny
-        return np.asarray(-np.log(np.maximum(likelihood, tiny)).mean(axis=1), float)
+        return -np.log(np.maximum(likelihood, tiny)).mean(axis=1)
 
     def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
-        return np.asarray(y_true == 1, bool)
+        return y_true == 1
 
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int

@@ -243,7 +243,7 @@ class Regression(Task):
         """Return root mean squared errors, in units of the labels' standard deviations."""
         scale = y_true.std(axis=0)
         errors = (outputs - y_true) / np.where(scale > 0, scale, 1.0)
-        return np.asarray(np.sqrt(np.square(errors).mean(axis=1)), float)
+        return np.sqrt(np.square(errors).mean(axis=1))
 
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
