@@ -96,12 +96,6 @@ class Picture:
         return self.svg
 
 
-def bare(ax: Axes) -> None:
-    """Hide the upper and right edges of the axes."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.set_axisbelow(True)
-
-
 def short(text: str, length: int = 20) -> str:
     """Cut a label to `length` characters and escape characters that XML forbids."""
     text = escaped(text)
@@ -141,7 +135,8 @@ class Drawing:
             self.ax.set_ylabel(y)
         if grid:
             self.ax.grid(axis=grid, color="#80808a", alpha=0.3, linewidth=0.6)
-            bare(self.ax)
+            self.ax.spines[["top", "right"]].set_visible(False)
+            self.ax.set_axisbelow(True)
         if legend is not None and self.ax.get_legend_handles_labels()[1]:
             self.figure.legend(loc="outside lower center", frameon=False, **legend)
         if (pages := _pdfs.get()) is not None:
