@@ -74,67 +74,56 @@ def statistics_of(spec: FeatureSpec) -> tuple[str, ...]:
     return tuple(names[stored] for stored in spec.params["statistics"])
 
 
+def descriptor_statistics(
+    store: FeatureStore, descriptors: Sequence[str], statistics: Sequence[str] = DEFAULT_STATISTICS
+) -> FeatureSpec:
+    """Return the spec of the feature ``lld`` of a cache; raise if it cannot be made."""
+    sequences = [spec.name for spec in store.specs if spec.kind == "sequence"]
+    if LLD in {spec.name for spec in store.specs}:
+        raise BadFeatures(f"{store.path}: already has a feature {LLD!r}: leave fuse.lld empty")
+    for name in descriptors:
+        if name not in sequences:
+            raise BadFeatures(
+                f"{store.path}: fuse.lld: unknown sequence {name!r}; the file has "
+                f"{', '.join(dict.fromkeys(sequences)) or 'no sequences'}"
+            )
+        if descriptors.count(name) > 1:
+            raise BadFeatures(f"fuse.lld names {name!r} twice")
+    specs = [next(s for s in store.specs if s.name == name) for name in descriptors]
+    if len({spec.modality for spec in specs}) > 1:
+        raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} must have the same modality")
+    return FeatureSpec(
+        name=LLD,
+        modality=specs[0].modality,
+        kind="vector",
+        dim=len(statistics) * sum(spec.dim for spec in specs),
+        extractor="statistics of descriptors",
+        version=STATISTICS_VERSION,
+        params={
+            "statistics": [STATISTICS[name] for name in statistics],
+            "descriptors": {spec.name: spec.digest for spec in specs},
+            "order": list(descriptors),
+        },
+    )
+
+
 # Digest of a spec of `lld` to its vectors: the audit and repeats do not read the sequences again.
 _vectors: WeakKeyDictionary[FeatureStore, dict[str, F32]] = WeakKeyDictionary()
 
 
-class DescriptorStatistics:
-    """The feature ``lld`` of a cache; the sequences are read when its vectors are first needed."""
-
-    def __init__(
-        self,
-        store: FeatureStore,
-        descriptors: Sequence[str],
-        statistics: Sequence[str] = DEFAULT_STATISTICS,
-    ) -> None:
-        self._store = store
-        self._statistics = statistics
-        self._descriptors = descriptors
-        sequences = [spec.name for spec in store.specs if spec.kind == "sequence"]
-        if LLD in {spec.name for spec in store.specs}:
-            raise BadFeatures(f"{store.path}: already has a feature {LLD!r}: leave fuse.lld empty")
-        for name in descriptors:
-            if name not in sequences:
-                raise BadFeatures(
-                    f"{store.path}: fuse.lld: unknown sequence {name!r}; the file has "
-                    f"{', '.join(dict.fromkeys(sequences)) or 'no sequences'}"
-                )
-            if descriptors.count(name) > 1:
-                raise BadFeatures(f"fuse.lld names {name!r} twice")
-        specs = [next(s for s in store.specs if s.name == name) for name in descriptors]
-        if len({spec.modality for spec in specs}) > 1:
-            raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} must have the same modality")
-        self.spec: FeatureSpec = FeatureSpec(
-            name=LLD,
-            modality=specs[0].modality,
-            kind="vector",
-            dim=len(statistics) * sum(spec.dim for spec in specs),
-            extractor="statistics of descriptors",
-            version=STATISTICS_VERSION,
-            params={
-                "statistics": [STATISTICS[name] for name in statistics],
-                "descriptors": {spec.name: spec.digest for spec in specs},
-                "order": list(descriptors),
-            },
-        )
-
-    def vectors(self) -> tuple[F32, Bools]:
-        """Return what `mvemo.cache.Cache.vectors` returns; present clips have all descriptors."""
-        kept = _vectors.setdefault(self._store, {})
-        if self.spec.digest not in kept:
-            kept[self.spec.digest] = self._read()
-        values = kept[self.spec.digest]
-        return values.copy(), ~np.isnan(values[:, 0])
-
-    def _read(self) -> F32:
-        clip_ids = self._store.table.clip_ids
-        values = np.full((len(clip_ids), self.spec.dim), np.nan, dtype=np.float32)
+def statistics_vectors(store: FeatureStore, spec: FeatureSpec) -> F32:
+    """Return the vectors of a spec of `descriptor_statistics`; NaN if a clip lacks a descriptor."""
+    kept = _vectors.setdefault(store, {})
+    if spec.digest not in kept:
+        clip_ids = store.table.clip_ids
+        values = np.full((len(clip_ids), spec.dim), np.nan, dtype=np.float32)
         for row, clip_id in zip(values, clip_ids, strict=True):
-            sequences = [self._store.sequence(name, clip_id) for name in self._descriptors]
-            parts = [sequence_statistics(s, self._statistics) for s in sequences if s is not None]
-            if len(parts) == len(sequences):
+            found = [store.sequence(name, clip_id) for name in spec.params["order"]]
+            parts = [sequence_statistics(s, statistics_of(spec)) for s in found if s is not None]
+            if len(parts) == len(found):
                 row[:] = np.concatenate(parts)
-        return values
+        kept[spec.digest] = values
+    return kept[spec.digest].copy()
 
 
 # Fewest clips with a feature for it to be used: two in each of six folds, or a quarter of all.
@@ -175,7 +164,7 @@ class Features:
         self.store: FeatureStore = store
         self._settings = settings
         lld = settings.lld, settings.lld_statistics
-        self._statistics = DescriptorStatistics(store, *lld) if settings.lld else None
+        statistics = descriptor_statistics(store, *lld) if settings.lld else None
         self.modality: dict[str, str] = {}
         self.outputs: dict[str, str] = {}
         self.rare: dict[str, int] = {}
@@ -191,9 +180,9 @@ class Features:
             listed = self.modality if variants[0].kind == "vector" else self.outputs
             listed[name] = variants[0].modality
             self.variants[name] = variants
-        if self._statistics is not None:
-            self.modality[LLD] = self._statistics.spec.modality
-            self.variants[LLD] = (self._statistics.spec,)
+        if statistics is not None:
+            self.modality[LLD] = statistics.modality
+            self.variants[LLD] = (statistics,)
         if not self.modality:
             raise BadFeatures(
                 f"{store.path}: holds no feature vectors to evaluate: run 'mvemo extract' first"
@@ -219,10 +208,6 @@ class Features:
         """Return True if each fold has a different net."""
         return any(spec.fold is not None for spec in self.variants[name])
 
-    def held_out(self, name: str) -> bool:
-        """Return True if the net was trained on the training clips of one split."""
-        return any(spec.protocol == "holdout" for spec in self.variants[name])
-
     def spec(self, name: str, fold: int) -> FeatureSpec:
         """Return the spec of the values that are used to score a fold's clips."""
         return next(spec for spec in self.variants[name] if spec.fold in (None, fold))
@@ -243,8 +228,8 @@ class Features:
 
     def raw_matrix(self, name: str, fold: int | None) -> Matrix:
         """Return the cached values of a feature, without standardisation within groups."""
-        if self._statistics is not None and name == LLD:
-            return matrix_of(*self._statistics.vectors())
+        if self._settings.lld and name == LLD:
+            return matrix_of(statistics_vectors(self.store, self.variants[LLD][0]))
         if not self.streamed:
             return matrix_of(*self.store.vectors(name, fold))
         shape = len(self.store.table), self.variants[name][0].dim

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -329,13 +329,10 @@ def with_learning_curve(
         fitter = HeadFitter(matrices, clips, settings.head)
         share_of: dict[int, int] = {}
         fits = []
-        for fold in tested:
-            for i in range(len(shares)):
-                for model in models:
-                    C = strength.get((model.features, fold), settings.head.C)
-                    rows = clips.folds == fold
-                    fits.append(Fit(model, fold, masks[fold, i], C, predict=rows))
-                    share_of[id(fits[-1])] = i
+        for fold, i, model in product(tested, range(len(shares)), models):
+            C = strength.get((model.features, fold), settings.head.C)
+            fits.append(Fit(model, fold, masks[fold, i], C, predict=clips.folds == fold))
+            share_of[id(fits[-1])] = i
         for one in fitter.fit(fits):
             fit = one.fit
             score = clips.task.primary(clips.y_true[fit.predict], one.outputs)

@@ -62,9 +62,8 @@ def prepare(
     chosen = settings.models
     if chosen is not None:
         # A model over the layers of a feature comes with the model of the feature.
-        chosen = tuple(dict.fromkeys(name.removesuffix(WEIGHTED) for name in chosen))
-        chosen = tuple(dict.fromkeys(name.removesuffix(BEST_LAYER) for name in chosen))
-        chosen = tuple(name for name in chosen if name not in NAMED)
+        plain = [name.removesuffix(WEIGHTED).removesuffix(BEST_LAYER) for name in chosen]
+        chosen = tuple(name for name in dict.fromkeys(plain) if name not in NAMED)
         chosen = tuple(name for name in chosen if name not in features.outputs) or chosen
     # By default, features that very few clips have are left out.
     few = features.rare if chosen is None and len(features.rare) < len(features.modality) else {}
@@ -79,7 +78,11 @@ def prepare(
     )
     names = tuple(dict.fromkeys(name for model in (*models, *nets) for name in model.features))
     crossfit = [name for name in names if features.crossfit(name)]
-    held_out = [name for name in names if features.held_out(name)]
+    held_out = [
+        name
+        for name in names
+        if any(spec.protocol == "holdout" for spec in features.variants[name])
+    ]
     folds, k = _folds(store, settings, crossfit, held_out)
     leaks = _leaks(features, names, table, folds)
     if leaks and not settings.allow_leak:
