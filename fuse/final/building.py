@@ -17,7 +17,7 @@ from mvemo.fuse import models
 from mvemo.fuse.bootstrap import resample_groups, score_interval
 from mvemo.fuse.conformal import GRID, cross_conformal, limits
 from mvemo.fuse.crossval.saving import SavedHeads, in_small_types, saved_heads
-from mvemo.fuse.crossval.second_layers import late_bases, late_inner
+from mvemo.fuse.crossval.second_layers import Product, late_inner
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings
 from mvemo.fuse.final import model as final_model
@@ -305,7 +305,9 @@ def part_products(results: Results) -> list[ModelResult]:
         for m in results.models
         if len(m.features) == 1 and not m.by_net and not models.is_named(m.name) and m.valid.any()
     }
-    bases = late_bases([models.Model(m.name, m.features, m.modalities) for m in singles.values()])
+    bases = Product.bases_of(
+        [models.Model(m.name, m.features, m.modalities) for m in singles.values()]
+    )
     clips = Clips(results.task, results.y_true, results.groups, results.folds, len(results.classes))
     products = []
     for part in _parts(bases):
