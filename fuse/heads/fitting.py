@@ -189,10 +189,7 @@ class HeadFitter:
             present = [self.matrices[name].present for name in fit.model.features]
             valid[i] = np.logical_and.reduce(present)
             train[i] = valid[i] & fit.train
-            unit, different = "clips", np.flatnonzero(train[i])
-            if self.clips.link == "softmax":
-                unit, different = "classes", np.unique(self.clips.y_true[train[i]])
-            count = len(different)
+            count = count_different(self.clips, train[i])
             if count >= MIN_DIFFERENT:
                 key = _rows_scaled_on(fit).tobytes()
                 if self.clips.link == "identity":
@@ -200,6 +197,7 @@ class HeadFitter:
                     key += fit.train.tobytes()
                 together.setdefault(key, []).append(i)
             elif strict:
+                unit = "classes" if self.clips.link == "softmax" else "clips"
                 raise BadFeatures(
                     f"{fit}: expected at least {MIN_DIFFERENT} {unit} among the training clips "
                     f"that have all of its features, got {count}"
