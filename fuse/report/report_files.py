@@ -16,7 +16,7 @@ from mvemo.fuse.crossval.evaluation import chance_p
 from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.numeric import mean_of_finite, spread
-from mvemo.fuse.report import coverage, figures, findings, published, score_tables, summary
+from mvemo.fuse.report import figures, findings, published, score_tables, summary
 from mvemo.fuse.report.methods import methods_facts
 from mvemo.fuse.report.tables import LABEL
 from mvemo.fuse.report.text import TEMPLATES, count, page_templates
@@ -94,7 +94,7 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
     MvemoError
         A file cannot be written.
     """
-    covered = coverage.coverage_facts(results)
+    covered = findings.coverage_facts(results)
     texts = {
         "report.html": report_html(results, covered),
         "metrics.json": dump_json(metrics_dict(results, covered)),
@@ -132,7 +132,7 @@ def report_html(results: Results, covered: dict[str, Any] | None = None) -> str:
 
     `covered` are the facts of `coverage_facts`, if they are known.
     """
-    covered = covered or coverage.coverage_facts(results)
+    covered = covered or findings.coverage_facts(results)
     methods = methods_facts(metrics_dict(results, covered)) if results.models else None
     results, note = without_twin(results), summary.scoring_note(results)
     top = recommended_model(results)
@@ -140,9 +140,9 @@ def report_html(results: Results, covered: dict[str, Any] | None = None) -> str:
         covered = {**covered, "model": top.name}  # the twin's name
     provenance = _told_once(to_json_values(results.provenance, "provenance"))
     page = page_templates(TEMPLATES).get_template("report.html")
-    modules = {"coverage": coverage, "findings": findings, "published": published}
     return page.render(
-        **modules,
+        findings=findings,
+        published=published,
         summary=summary,
         tables=score_tables,
         results=results,
@@ -286,7 +286,7 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> Met
         "choice": chosen,
         "layers": {name: asdict(choice) for name, choice in results.layers.items()},
         "chance": chance_facts(results),
-        "coverage": covered or coverage.coverage_facts(results),
+        "coverage": covered or findings.coverage_facts(results),
         "missing": results.missing,
         "outliers": results.outliers,
         "failures": len(results.failures),

@@ -4,9 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from feature_samples import frozen_cache, make_table
 from fuse_samples import make_results, one_model
+from output_samples import output_cache, output_table
 
-from mvemo.fuse.report.findings import findings
+from mvemo.cache import open_cache
+from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
+from mvemo.fuse.report.findings import coverage_facts, coverage_sentence, coverage_table, findings
 from mvemo.fuse.results import best_model
 
 
@@ -57,3 +61,39 @@ def test_clips_without_a_prediction_and_failures_are_told(results):
     # Shuffled labels have no class that fails.
     shuffled = replace(results, permuted=True)
     assert "misses" not in " ".join(findings(shuffled, best_model(shuffled)))
+
+
+# --- coverage
+
+
+@pytest.fixture(scope="module", params=["multiclass", "multilabel", "regression"])
+def covered(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("coverage") / "f.h5"
+    if request.param == "multiclass":
+        frozen_cache(path, make_table(120, 3), names=("music1d", "c3d"))
+    else:
+        output_cache(path, output_table(request.param, n=120))
+    settings = EvaluationSettings(head=HeadSettings(C=0.1), n_resamples=50)
+    with open_cache(path) as cache:
+        return evaluate(cache, settings)
+
+
+def test_all_at_once_is_told_next_to_each_output(covered):
+    facts = coverage_facts(covered)
+    sentence, table = coverage_sentence(covered, facts), coverage_table(covered, facts)
+    other = facts["optional"]["share"]
+    shares = [one["optional"]["share"] for one in facts["per_output"].values()]
+    if covered.task.name == "regression":
+        once = facts["all_at_once"]
+        assert once < facts["share"] < 1
+        assert once <= other <= min(shares)
+        assert f"{100 * once:.1f} % of the clips" in sentence
+        assert [row[0].text for row in table.foot] == ["all", "all at once"]
+    else:
+        assert facts["all_at_once"] is None
+        assert min(shares) <= other or covered.task.name == "multilabel"
+        assert f"{100 * min(shares):.1f} to {100 * max(shares):.1f} %" in sentence
+    # Few groups are warned of.
+    facts = {**facts, "groups": 19}
+    assert "come from only 19 groups: below 20" in coverage_sentence(covered, facts)
+    assert "come from only" not in coverage_sentence(covered, {**facts, "groups": 20})
