@@ -1,5 +1,6 @@
 from .audit import FindingRecord as FindingRecord
 from .crossval.evaluation import evaluate as evaluate
+from .crossval.evaluation_settings import EstimatorSettings as EstimatorSettings
 from .crossval.evaluation_settings import EvaluationSettings as EvaluationSettings
 from .crossval.saving import SavedHeads as SavedHeads
 from .crossval.saving import load_heads as load_heads
@@ -10,12 +11,11 @@ from .external import Predictions as Predictions
 from .external import results_of_predictions as results_of_predictions
 from .features import Clips as Clips
 from .final.clip_prediction import PredictionRecord as PredictionRecord
-from .heads.estimator import EstimatorSettings as EstimatorSettings
 from .heads.fitting import Fit as Fit
 from .heads.fitting import fit_heads as fit_heads
 from .heads.head import Head as Head
 from .heads.head import HeadSettings as HeadSettings
-from .metrics.plugged import Metric as Metric
+from .metrics.scores import Metric as Metric
 from .models import Model as Model
 from .models import models_of as models_of
 from .prediction_files import read_predictions as read_predictions

@@ -4,8 +4,6 @@ The index of a data frame or a series has the clip ids; what has no index has th
 clips.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence

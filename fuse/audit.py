@@ -5,8 +5,6 @@ whole. Features of nets that were trained on the clips know the labels of their 
 so they are compared with each other but not with the labels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +13,10 @@ from typing import TypedDict
 import numpy as np
 
 from mvemo.cache import open_cache
-from mvemo.fuse.columns import repeated_columns, shifted_rows
 from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings, Matrix
 from mvemo.fuse.leaks import MOST_FITTED, Knowledge, group_means, knowledge, rows_mismatch
-from mvemo.fuse.near_pairs import near_rows
+from mvemo.fuse.near_pairs import COLUMNS, ROWS, near_rows, repeated_columns
+from mvemo.fuse.numeric import codes_of
 from mvemo.fuse.scaling import MIN_CLIPS, Scaling, fit_scaling, row_blocks
 from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks import task_of
@@ -40,8 +38,9 @@ VERY_FAR = 50.0
 FEWEST, MOST_SCORED = 20, 20_000
 # Chance probability below which labels are related to a feature.
 BY_CHANCE = 0.01
-# Columns whose variance is divided among groups and labels at a time.
-COLUMNS = 256
+# Least log-likelihood ratio of a shifted row, beyond the logarithm of the number of rows; its ratio
+# to that of the median row; and the share of cells that fit better.
+SURELY, MIRRORED, CELLS = 10.0, 0.5, 0.5
 _REMOVE = "--exclude {0}, or import it again without them (--skip-columns)"
 _JOIN = "--merge-groups joins their groups, --drop-duplicates keeps one of them"
 # Cure of each kind of fault; {0} is the feature.
@@ -88,13 +87,13 @@ class Finding:
 
     def record(self) -> FindingRecord:
         """Return the finding as JSON values."""
-        return {
-            "kind": self.kind,
-            "feature": self.feature,
-            "clips": list(self.clips),
-            "message": self.message,
-            "cure": self.cure,
-        }
+        return FindingRecord(
+            kind=self.kind,
+            feature=self.feature,
+            clips=list(self.clips),
+            message=self.message,
+            cure=self.cure,
+        )
 
 
 class Findings(Tabular, tuple[Finding, ...]):
@@ -164,7 +163,7 @@ class _Audit:
     ) -> None:
         table = self.table = store.table
         self.features, self.splits = features, splits
-        self.group = np.unique(np.array(table.groups), return_inverse=True)[1].reshape(-1)
+        self.group = codes_of(table.groups)
         self.is_numeric = table.task == "regression"
         self.k = table.k or min(FOLDS, int(self.group.max()) + 1)
         self.known: dict[str, Knowledge] = {}
@@ -199,7 +198,7 @@ class _Audit:
         values = values if matrix.present.all() else values[rows]
         scaling, far = fit_scaling(values, np.ones(len(rows), np.bool_))
         constant = values.min(axis=0) == values.max(axis=0)
-        protocols = {spec.protocol for spec in self.features.variants(name)}
+        protocols = {spec.protocol for spec in self.features.variants[name]}
         if protocols == {"imported"}:
             # Nets of mvemo may have units that never fire, which is no fault of the data.
             yield from self._columns(name, values, far, scaling.scale)
@@ -229,19 +228,16 @@ class _Audit:
 
     def _columns(self, name: str, values: F32, far: Bools, scale: F64) -> Iterator[Finding]:
         constant = values.min(axis=0) == values.max(axis=0)
-
-        def of_columns(kind: str, mask: Bools, fault: str) -> Iterator[Finding]:
+        faults = [("constant", constant, "are constant")]
+        if not constant.all():
+            repeated = repeated_columns(values, far)
+            faults += [("duplicate-columns", repeated, "equal another column or a multiple")]
+            other_unit = ~constant & (scale > UNITS * np.median(scale[~constant]))
+            faults += [("units", other_unit, "have values of another size")]
+        for kind, mask, fault in faults:
             if mask.any():
                 message = f"{mask.sum()} of {len(mask)} columns {fault}: {_numbers(mask)}"
                 yield self.finding(kind, name, NO_ROWS, message)
-
-        yield from of_columns("constant", constant, "are constant")
-        if not constant.all():
-            repeated = repeated_columns(values, far)
-            fault = "equal another column or a multiple"
-            yield from of_columns("duplicate-columns", repeated, fault)
-            other_unit = ~constant & (scale > UNITS * np.median(scale[~constant]))
-            yield from of_columns("units", other_unit, "have values of another size")
 
     def _duplicates(self, name: str, values: F32, rows: Ints) -> Iterator[Finding]:
         # Rows whose columns are all at their minimum (silence) are equal without being copies.
@@ -313,7 +309,7 @@ class _Audit:
             yield self.finding("rows-mismatch", "", NO_ROWS, message)
 
     def _batches(self, name: str, values: F32, scaling: Scaling, rows: Ints) -> Iterator[Finding]:
-        group = np.unique(self.group[rows], return_inverse=True)[1].reshape(-1)
+        group = codes_of(self.group[rows])
         sizes = np.bincount(group)
         if len(sizes) < 2 or np.median(sizes) < MIN_CLIPS:
             return
@@ -379,7 +375,38 @@ class _Audit:
                 yield self.finding("few-groups", "", np.flatnonzero(has), text, cure=cure)
 
 
-def _numbers(mask: Bools, most: int = 8) -> str:
-    numbers = np.flatnonzero(mask).tolist()
-    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
-    return ", ".join(map(str, numbers[:most])) + more
+def _numbers(mask: Bools) -> str:
+    return listed([*map(str, np.flatnonzero(mask))], 8)
+
+
+def shifted_rows(values: F32) -> Bools:
+    """Return a mask of rows whose values fit the columns far better after a shift by one column.
+
+    Values of a column have Student's t distribution with 3 degrees of freedom, so that outliers
+    count little. Columns of the same distribution cannot be told apart.
+    """
+    few = values[:: -(-len(values) // ROWS)]
+    low, centre, high = np.quantile(few, (0.05, 0.5, 0.95), axis=0).astype(np.float32)
+    # A column with long tails, such as of sigmoids, has values far from its middle half.
+    spread = np.maximum(1.48 * np.median(np.abs(few - centre), axis=0), (high - low) / 6)
+    told = spread > 0
+    shifted = np.zeros(len(values), np.bool_)
+    if told.sum() < 3:
+        return shifted
+    centre, spread = centre[told], spread[told]
+    for step in (-1, 1):
+        ratio, better = np.empty(len(values)), np.empty(len(values))
+        for block in np.array_split(np.arange(len(values)), len(row_blocks(values))):
+            block_values, other = values[block], np.roll(values[block], step, axis=1)
+            gain = _misfit(block_values[:, told], centre, spread) - _misfit(
+                other[:, told], centre, spread
+            )
+            ratio[block], better[block] = gain.sum(axis=1), (gain > 0).mean(axis=1)
+        least = max(SURELY + np.log(len(values)), -MIRRORED * np.median(ratio))
+        shifted |= (ratio > least) & (better >= CELLS)
+    return shifted
+
+
+def _misfit(rows: F32, centre: F32, spread: F32) -> F32:
+    """Return minus the log-likelihood of each cell, without constants."""
+    return 2 * np.log1p(np.square((rows - centre) / spread) / 3)

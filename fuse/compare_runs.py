@@ -1,4 +1,4 @@
-"""Comparison of models of several runs, in pairs; the runs are read from their folders."""
+"""Comparison of models of several runs, read from their folders, and of two results."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from mvemo.fuse.crossval.comparisons import (
     FoldedOutputs,
     by_scores,
     compare_models,
+    difference_interval,
     names_of_tests,
 )
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.external import Predictions
-from mvemo.fuse.numeric import mean_of_finite
+from mvemo.fuse.numeric import complete, mean_of_finite
 from mvemo.fuse.prediction_files import read_predictions
 from mvemo.fuse.report import text
 from mvemo.fuse.report.report_files import comparison_facts
 from mvemo.fuse.report.tables import TEXT, Cell, Column, Table, table
+from mvemo.fuse.results import ModelResult, Results, recommended_model
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.errors import MvemoError
@@ -354,3 +356,75 @@ def _ordered(one: Predictions, clip_ids: Sequence[str], models: Sequence[str]) -
         outputs={name: one.outputs[name][order] for name in models},
         repeats=(),
     )
+
+
+# --- two results
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference of two models in the primary metric of the task, of pooled predictions."""
+
+    metric: str  # primary metric, such as ``accuracy``
+    models: tuple[str, str]  # names of both models
+    scores: tuple[float, float]  # of both models on the common clips
+    difference: float  # score of the first model minus the score of the second
+    low: float  # paired 95 % interval of the difference over groups; NaN for fewer than eight
+    high: float
+    n_clips: int  # numbers of the common clips and of their groups
+    n_groups: int
+
+
+def compare_results(
+    a: Results, b: Results, models: tuple[str, str] | None, n_resamples: int, seed: int
+) -> Difference:
+    """Compare a model of each of two results, see `mvemo.compare`."""
+    if a.task.name != b.task.name or tuple(a.classes) != tuple(b.classes):
+        raise BadFeatures(
+            f"expected the same task and outputs: {a.name} has {a.task.name} of "
+            f"{', '.join(a.classes)}, {b.name} has {b.task.name} of {', '.join(b.classes)}"
+        )
+    chosen = [_model(one, models and models[i]) for i, one in enumerate((a, b))]
+    row_of = {clip: row for row, clip in enumerate(b.clip_ids)}
+    pairs = [(row, row_of[clip]) for row, clip in enumerate(a.clip_ids) if clip in row_of]
+    rows = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    outputs = [model.outputs[rows[:, i]] for i, model in enumerate(chosen)]
+    common = complete(outputs[0]) & complete(outputs[1])
+    if not common.any():
+        raise BadFeatures(f"{a.name}, {b.name}: no clip was predicted in both")
+    rows, outputs = rows[common], [values[common] for values in outputs]
+    y_true = a.y_true[rows[:, 0]]
+    if not np.array_equal(y_true, b.y_true[rows[:, 1]]):
+        clip = next(a.clip_ids[i] for i, j in rows if not np.array_equal(a.y_true[i], b.y_true[j]))
+        raise BadFeatures(f"{a.name}, {b.name}: the labels differ, for example of {clip!r}")
+    groups = [a.groups[row] for row in rows[:, 0]]
+    named = dict(zip("ab", outputs, strict=True))
+    folds = np.zeros(len(rows), np.int64)
+    folded = FoldedOutputs(a.task, y_true, groups, folds, 1, named)
+    scores = [a.task.primary(y_true, values) for values in outputs]
+    resamples = resample_groups(groups, n_resamples, seed)
+    low, high = difference_interval([folded], "a", "b", resamples)
+    return Difference(
+        a.task.primary_metric,
+        (chosen[0].name, chosen[1].name),
+        (scores[0], scores[1]),
+        scores[0] - scores[1],
+        low,
+        high,
+        len(rows),
+        len(set(groups)),
+    )
+
+
+def _model(results: Results, name: str | None) -> ModelResult:
+    if name is None:
+        model = recommended_model(results)
+        if model is None:
+            raise BadFeatures(f"{results.name}: no model has a score")
+        return model
+    known = {model.name: model for model in results.models}
+    if name not in known:
+        raise BadFeatures(
+            f"{results.name}: unknown model {name!r}; expected one of {', '.join(known)}"
+        )
+    return known[name]

@@ -11,8 +11,6 @@ A coverage holds on average over classes, for all tags of a clip at once, and fo
 all ratings of a clip at once (the largest error, in units of each rating's median error).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.numeric import Link, complete
+from mvemo.fuse.numeric import Link, codes_of, complete
 from mvemo.manifests.array_types import F64, Bools, Ints
 
 # Coverages whose thresholds a model stores: 50 % to 99 %.
@@ -68,10 +66,10 @@ def nonconformity(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
     applies, and 0 if none does; for ratings, the absolute error.
     """
     if link == "identity":
-        return np.asarray(np.abs(y_true - outputs), dtype=np.float64)
+        return np.abs(y_true - outputs)
     if link == "softmax":
-        return np.asarray(1.0 - outputs[np.arange(len(outputs)), y_true], dtype=np.float64)
-    return np.asarray(np.where(y_true > 0, 1.0 - outputs, 0.0).max(axis=1), dtype=np.float64)
+        return 1.0 - outputs[np.arange(len(outputs)), y_true]
+    return np.where(y_true > 0, 1.0 - outputs, 0.0).max(axis=1)
 
 
 def thresholds(scores: F64, groups: Sequence[str], coverages: Sequence[float] | F64) -> F64:
@@ -92,7 +90,7 @@ def _threshold(scores: F64, names: NDArray[Any], coverages: F64) -> F64:
     if not len(scores):
         return np.full(len(coverages), np.inf)
     _, group, sizes = np.unique(names, return_inverse=True, return_counts=True)
-    group, n = group.reshape(-1), len(sizes)
+    n = len(sizes)
     order = np.argsort(scores, kind="stable")
     # Place of each clip among all of them, where each group has the same weight.
     places = np.cumsum(1.0 / sizes[group[order]])
@@ -146,7 +144,7 @@ def members(outputs: F64, limit: F64) -> Bools:
     """Return the members of each set, bool (clips, outputs); the likeliest is always one."""
     inside = 1.0 - outputs <= limit
     inside[np.arange(len(outputs)), outputs.argmax(axis=1)] = True
-    return np.asarray(inside, dtype=np.bool_)
+    return inside
 
 
 def cross_conformal(
@@ -169,7 +167,7 @@ def cross_conformal(
     scores[valid] = nonconformity(y_true[valid], outputs[valid], link)
     names = np.array(groups)
     if len(np.unique(folds[valid])) == 1:
-        folds = np.unique(names, return_inverse=True)[1].reshape(-1) % PARTS
+        folds = codes_of(names) % PARTS
     sets: NDArray[Any] = np.zeros(outputs.shape, np.float64 if link == "identity" else np.bool_)
     covered = np.full(scores.shape, np.nan)
     for fold in np.unique(folds[valid]):

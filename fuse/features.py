@@ -74,67 +74,56 @@ def statistics_of(spec: FeatureSpec) -> tuple[str, ...]:
     return tuple(names[stored] for stored in spec.params["statistics"])
 
 
+def descriptor_statistics(
+    store: FeatureStore, descriptors: Sequence[str], statistics: Sequence[str] = DEFAULT_STATISTICS
+) -> FeatureSpec:
+    """Return the spec of the feature ``lld`` of a cache; raise if it cannot be made."""
+    sequences = [spec.name for spec in store.specs if spec.kind == "sequence"]
+    if LLD in {spec.name for spec in store.specs}:
+        raise BadFeatures(f"{store.path}: already has a feature {LLD!r}: leave fuse.lld empty")
+    for name in descriptors:
+        if name not in sequences:
+            raise BadFeatures(
+                f"{store.path}: fuse.lld: unknown sequence {name!r}; the file has "
+                f"{', '.join(dict.fromkeys(sequences)) or 'no sequences'}"
+            )
+        if descriptors.count(name) > 1:
+            raise BadFeatures(f"fuse.lld names {name!r} twice")
+    specs = [next(s for s in store.specs if s.name == name) for name in descriptors]
+    if len({spec.modality for spec in specs}) > 1:
+        raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} must have the same modality")
+    return FeatureSpec(
+        name=LLD,
+        modality=specs[0].modality,
+        kind="vector",
+        dim=len(statistics) * sum(spec.dim for spec in specs),
+        extractor="statistics of descriptors",
+        version=STATISTICS_VERSION,
+        params={
+            "statistics": [STATISTICS[name] for name in statistics],
+            "descriptors": {spec.name: spec.digest for spec in specs},
+            "order": list(descriptors),
+        },
+    )
+
+
 # Digest of a spec of `lld` to its vectors: the audit and repeats do not read the sequences again.
 _vectors: WeakKeyDictionary[FeatureStore, dict[str, F32]] = WeakKeyDictionary()
 
 
-class DescriptorStatistics:
-    """The feature ``lld`` of a cache; the sequences are read when its vectors are first needed."""
-
-    def __init__(
-        self,
-        store: FeatureStore,
-        descriptors: Sequence[str],
-        statistics: Sequence[str] = DEFAULT_STATISTICS,
-    ) -> None:
-        self._store = store
-        self._statistics = statistics
-        self._descriptors = descriptors
-        sequences = [spec.name for spec in store.specs if spec.kind == "sequence"]
-        if LLD in {spec.name for spec in store.specs}:
-            raise BadFeatures(f"{store.path}: already has a feature {LLD!r}: leave fuse.lld empty")
-        for name in descriptors:
-            if name not in sequences:
-                raise BadFeatures(
-                    f"{store.path}: fuse.lld: unknown sequence {name!r}; the file has "
-                    f"{', '.join(dict.fromkeys(sequences)) or 'no sequences'}"
-                )
-            if descriptors.count(name) > 1:
-                raise BadFeatures(f"fuse.lld names {name!r} twice")
-        specs = [next(s for s in store.specs if s.name == name) for name in descriptors]
-        if len({spec.modality for spec in specs}) > 1:
-            raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} must have the same modality")
-        self.spec: FeatureSpec = FeatureSpec(
-            name=LLD,
-            modality=specs[0].modality,
-            kind="vector",
-            dim=len(statistics) * sum(spec.dim for spec in specs),
-            extractor="statistics of descriptors",
-            version=STATISTICS_VERSION,
-            params={
-                "statistics": [STATISTICS[name] for name in statistics],
-                "descriptors": {spec.name: spec.digest for spec in specs},
-                "order": list(descriptors),
-            },
-        )
-
-    def vectors(self) -> tuple[F32, Bools]:
-        """Return what `mvemo.cache.Cache.vectors` returns; present clips have all descriptors."""
-        kept = _vectors.setdefault(self._store, {})
-        if self.spec.digest not in kept:
-            kept[self.spec.digest] = self._read()
-        values = kept[self.spec.digest]
-        return values.copy(), ~np.isnan(values[:, 0])
-
-    def _read(self) -> F32:
-        clip_ids = self._store.table.clip_ids
-        values = np.full((len(clip_ids), self.spec.dim), np.nan, dtype=np.float32)
+def statistics_vectors(store: FeatureStore, spec: FeatureSpec) -> F32:
+    """Return the vectors of a spec of `descriptor_statistics`; NaN if a clip lacks a descriptor."""
+    kept = _vectors.setdefault(store, {})
+    if spec.digest not in kept:
+        clip_ids = store.table.clip_ids
+        values = np.full((len(clip_ids), spec.dim), np.nan, dtype=np.float32)
         for row, clip_id in zip(values, clip_ids, strict=True):
-            sequences = [self._store.sequence(name, clip_id) for name in self._descriptors]
-            parts = [sequence_statistics(s, self._statistics) for s in sequences if s is not None]
-            if len(parts) == len(sequences):
+            found = [store.sequence(name, clip_id) for name in spec.params["order"]]
+            parts = [sequence_statistics(s, statistics_of(spec)) for s in found if s is not None]
+            if len(parts) == len(found):
                 row[:] = np.concatenate(parts)
-        return values
+        kept[spec.digest] = values
+    return kept[spec.digest].copy()
 
 
 # Fewest clips with a feature for it to be used: two in each of six folds, or a quarter of all.
@@ -175,11 +164,12 @@ class Features:
         self.store: FeatureStore = store
         self._settings = settings
         lld = settings.lld, settings.lld_statistics
-        self._statistics = DescriptorStatistics(store, *lld) if settings.lld else None
+        statistics = descriptor_statistics(store, *lld) if settings.lld else None
         self.modality: dict[str, str] = {}
         self.outputs: dict[str, str] = {}
         self.rare: dict[str, int] = {}
-        self._variants: dict[str, tuple[FeatureSpec, ...]] = {}
+        # Specs of each feature: one, or one per fold under ``crossfit``.
+        self.variants: dict[str, tuple[FeatureSpec, ...]] = {}
         for name, found in groupby(store.specs, attrgetter("name")):
             variants = tuple(found)
             if variants[0].kind == "sequence":
@@ -189,15 +179,15 @@ class Features:
                 self.rare[name] = n
             listed = self.modality if variants[0].kind == "vector" else self.outputs
             listed[name] = variants[0].modality
-            self._variants[name] = variants
-        if self._statistics is not None:
-            self.modality[LLD] = self._statistics.spec.modality
-            self._variants[LLD] = (self._statistics.spec,)
+            self.variants[name] = variants
+        if statistics is not None:
+            self.modality[LLD] = statistics.modality
+            self.variants[LLD] = (statistics,)
         if not self.modality:
             raise BadFeatures(
                 f"{store.path}: holds no feature vectors to evaluate: run 'mvemo extract' first"
             )
-        for name, variants in self._variants.items():
+        for name, variants in self.variants.items():
             missing = set(range(store.table.k)) - {spec.fold for spec in variants}
             if self.crossfit(name) and missing:
                 raise BadFeatures(
@@ -205,7 +195,7 @@ class Features:
                     f"{', '.join(map(str, sorted(missing)))}: run the same 'mvemo extract' again, "
                     "which continues where it stopped"
                 )
-        numbers = sum(self._variants[name][0].dim for name in self.modality if name != LLD)
+        numbers = sum(self.variants[name][0].dim for name in self.modality if name != LLD)
         gib = 4 * len(store.table) * numbers / 2**30
         self.streamed: bool = gib > settings.memory
         if self.streamed and settings.within_groups:
@@ -216,23 +206,15 @@ class Features:
 
     def crossfit(self, name: str) -> bool:
         """Return True if each fold has a different net."""
-        return any(spec.fold is not None for spec in self._variants[name])
-
-    def held_out(self, name: str) -> bool:
-        """Return True if the net was trained on the training clips of one split."""
-        return any(spec.protocol == "holdout" for spec in self._variants[name])
-
-    def variants(self, name: str) -> tuple[FeatureSpec, ...]:
-        """Return the specs of a feature: one, or one per fold under ``crossfit``."""
-        return self._variants[name]
+        return any(spec.fold is not None for spec in self.variants[name])
 
     def spec(self, name: str, fold: int) -> FeatureSpec:
         """Return the spec of the values that are used to score a fold's clips."""
-        return next(spec for spec in self._variants[name] if spec.fold in (None, fold))
+        return next(spec for spec in self.variants[name] if spec.fold in (None, fold))
 
     def protocol(self, names: tuple[str, ...]) -> str:
         """Return the most optimistic protocol of these features."""
-        protocols = {spec.protocol for name in names for spec in self._variants[name]}
+        protocols = {spec.protocol for name in names for spec in self.variants[name]}
         ranked = ("shared", "crossfit", "holdout", "frozen", "imported")
         return next((protocol for protocol in ranked if protocol in protocols), "none")
 
@@ -246,11 +228,11 @@ class Features:
 
     def raw_matrix(self, name: str, fold: int | None) -> Matrix:
         """Return the cached values of a feature, without standardisation within groups."""
-        if self._statistics is not None and name == LLD:
-            return matrix_of(*self._statistics.vectors())
+        if self._settings.lld and name == LLD:
+            return matrix_of(statistics_vectors(self.store, self.variants[LLD][0]))
         if not self.streamed:
             return matrix_of(*self.store.vectors(name, fold))
-        shape = len(self.store.table), self._variants[name][0].dim
+        shape = len(self.store.table), self.variants[name][0].dim
         rows = Rows(shape, partial(self.store.blocks, name, fold))
         return Matrix(rows, self.store.present(name, fold))
 
@@ -317,5 +299,9 @@ class Clips:
 
 
 def leave_each_out(folds: Ints) -> list[tuple[Bools, Bools]]:
-    """Return, for each fold, masks of the other folds' clips and of its clips (never -1)."""
-    return [((folds >= 0) & (folds != fold), folds == fold) for fold in range(int(folds.max()) + 1)]
+    """Return, for each fold, masks of the other folds' clips and of its clips (never -1).
+
+    Folds without clips, and a fold that has all clips, are left out.
+    """
+    masks = [((folds >= 0) & (folds != n), folds == n) for n in range(int(folds.max()) + 1)]
+    return [(others, rows) for others, rows in masks if others.any() and rows.any()]

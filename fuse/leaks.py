@@ -13,15 +13,14 @@ classes, only linear models read the whole feature, as neighbours and kernels ex
 of classes that are merely easy.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
 from mvemo.fuse.features import leave_each_out
+from mvemo.fuse.numeric import codes_of
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 # Explained variance of a column, of classes or tags, and of ratings that only features made from
@@ -122,12 +121,12 @@ def _components(z: F32 | F64) -> F64:
     """Return the first principal components of rows."""
     z = z - z.mean(axis=0)
     size, left = np.linalg.eigh((z @ z.T).astype(np.float64))
-    return np.asarray(left[:, -COMPONENTS:] * np.sqrt(np.maximum(size[-COMPONENTS:], 0)))
+    return left[:, -COMPONENTS:] * np.sqrt(np.maximum(size[-COMPONENTS:], 0))
 
 
 def group_means(y: F64, group: Ints) -> F64:
     """Return the mean labels of each clip's group; no columns if these say nothing new."""
-    number = np.unique(group, return_inverse=True)[1].reshape(-1)
+    number = codes_of(group)
     sizes = np.bincount(number)
     total = np.zeros((len(sizes), y.shape[1]))
     np.add.at(total, number, y)
@@ -137,7 +136,7 @@ def group_means(y: F64, group: Ints) -> F64:
 
 def _standardised(x: F32 | F64) -> F64:
     x = x - x.mean(axis=0, dtype=np.float64)
-    return np.asarray(x / np.maximum(x.std(axis=0), 1e-12), np.float64)
+    return x / np.maximum(x.std(axis=0), 1e-12)
 
 
 def _explained(y: F64 | F32, predicted: F64) -> F64:
@@ -160,12 +159,12 @@ def _kernel(x: F32 | F64) -> F64:
     """Return a kernel of linear and smooth functions of rows (clips, dim)."""
     squares = _squares(x)
     smooth = sum(np.exp(squares / (-2 * scale**2)) for scale in SCALES)
-    return np.asarray(smooth + np.asarray(x, np.float64) @ x.T / x.shape[1])
+    return smooth + np.asarray(x, np.float64) @ x.T / x.shape[1]
 
 
 def _kernel_ridge(kernel: F64, y: F64 | F32, folds: Ints) -> F64:
     predicted = np.full(y.shape, np.nan)
-    for train, test in _parts(folds):
+    for train, test in leave_each_out(folds):
         system = kernel[np.ix_(train, train)] + PENALTY * np.eye(int(train.sum()))
         offset = y[train].mean(axis=0)
         coef = np.linalg.solve(system, y[train] - offset)
@@ -175,7 +174,7 @@ def _kernel_ridge(kernel: F64, y: F64 | F32, folds: Ints) -> F64:
 
 def _neighbours(z: F32, y: F64, folds: Ints) -> F64:
     predicted, squares = np.full(y.shape, np.nan), _squares(z)
-    for train, test in _parts(folds):
+    for train, test in leave_each_out(folds):
         nearest = np.argsort(squares[np.ix_(test, train)], axis=1)[:, :NEIGHBOURS]
         predicted[test] = y[train][nearest].mean(axis=1)
     return predicted
@@ -185,7 +184,7 @@ def _ridge(z: F32, y: F64, folds: Ints) -> F64:
     """Predict by ridge regressions with a weak penalty."""
     predicted = np.full(y.shape, np.nan)
     whole = z.T @ z if z.shape[1] < len(z) else None
-    for train, test in _parts(folds):
+    for train, test in leave_each_out(folds):
         x, rest = z[train], z[~train]
         n, mean, offset = len(x), x.mean(axis=0), y[train].mean(axis=0)
         residual = (y[train] - offset).astype(np.float32)
@@ -202,7 +201,3 @@ def _ridge(z: F32, y: F64, folds: Ints) -> F64:
         coef = np.linalg.solve(system, residual if wide else x.T @ residual).astype(np.float32)
         predicted[test] = (z[test] - mean) @ (x.T @ coef if wide else coef) + offset
     return predicted
-
-
-def _parts(folds: Ints) -> Iterator[tuple[Bools, Bools]]:
-    return ((train, test) for train, test in leave_each_out(folds) if train.any() and test.any())

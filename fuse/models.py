@@ -48,15 +48,16 @@ class Model:
         Name in reports.
     features, modalities
         Features in the order of concatenation, and modalities in the order of reports.
-    by_net
-        True if the outputs are those of a net's own last layer, without a head.
+    by_net, by_estimator
+        True if the outputs are those of a net's own last layer, without a head; True for an
+        estimator of scikit-learn.
     """
 
-    name: str  # in reports
-    features: tuple[str, ...]  # in the order of concatenation
-    modalities: tuple[str, ...]  # in the order of reports
-    by_net: bool = False  # True for outputs of a net's own last layer, without a head
-    by_estimator: bool = False  # True for an estimator of scikit-learn
+    name: str
+    features: tuple[str, ...]
+    modalities: tuple[str, ...]
+    by_net: bool = False
+    by_estimator: bool = False
 
     @property
     def key(self) -> Key:

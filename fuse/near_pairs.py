@@ -11,8 +11,6 @@ probability of g^(-i d) in d dimensions (order statistics of a power law). Pairs
 near, and the pairs above it are the tail.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -20,8 +18,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mvemo.fuse.scaling import FAR, fit_scaling, unit_rows
-from mvemo.manifests.array_types import F32, Bools, Ints
+from mvemo.fuse.scaling import CONSTANT, FAR, fit_scaling, unit_rows
+from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 # Expected number of pairs of different groups below the strict threshold, by chance.
 BY_CHANCE = 0.01
@@ -45,6 +43,13 @@ COPIES = 3
 # from which these are found. Above one candidate in `MANY`, all products of a block are cheaper.
 BLOCK = 2048
 DIRECTIONS, PROJECTED, MANY = 32, 20_000, 100
+
+# Columns that are read at a time, and rows on which columns are first compared.
+COLUMNS, ROWS = 256, 2000
+# Largest squared distance of two standardised columns of which one repeats the other.
+ROUNDING = 1e-6
+# Directions on which columns are projected.
+COLUMN_DIRECTIONS = 4
 
 
 @dataclass(frozen=True)
@@ -224,4 +229,61 @@ def _directions(unit: F32) -> F32:
         basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
     along = sample @ basis
     rotation = np.linalg.eigh((along.T @ along).astype(np.float64))[1]
-    return np.asarray(basis @ rotation[:, ::-1].astype(np.float32))
+    return basis @ rotation[:, ::-1].astype(np.float32)
+
+
+# --- columns
+
+
+def repeated_columns(values: F32, far: Bools) -> Bools:
+    """Return a mask of varying columns that equal an earlier one, but for scale and rounding.
+
+    Rows of `far` are left out of the comparison: an outlier makes all columns proportional.
+    """
+    varies = np.flatnonzero(values.min(axis=0) != values.max(axis=0))
+    repeated = np.zeros(values.shape[1], np.bool_)
+    first, _ = distinct_rows(
+        column
+        for start in range(0, len(varies), COLUMNS)
+        for column in np.ascontiguousarray(values[:, varies[start : start + COLUMNS]].T)
+    )
+    repeated[np.delete(varies, first)] = True
+    columns, rows = varies[np.sort(first)], np.flatnonzero(~far)
+    for i, j in _proportional(values[rows[:: -(-len(rows) // ROWS)]], columns):
+        if not repeated[[i, j]].any():
+            pair = np.column_stack([values[rows, i], values[rows, j]])
+            # Tails hide that the rest differs, and sparse columns differ only in their tails.
+            units = _unit(pair), _unit(pair, tails=True)
+            repeated[j] = all(2 - 2 * abs(u[:, 0] @ u[:, 1]) < ROUNDING for u in units)
+    return repeated
+
+
+def _proportional(values: F32, columns: np.ndarray) -> list[tuple[int, int]]:
+    """Return pairs of columns that may be proportional, in order, by projections on few rows."""
+    from scipy.spatial import KDTree
+
+    directions = np.random.default_rng(0).normal(size=(COLUMN_DIRECTIONS, len(values)))
+    points = np.zeros((len(columns), COLUMN_DIRECTIONS))
+    for start in range(0, len(columns), COLUMNS):
+        part = slice(start, start + COLUMNS)
+        points[part] = (directions @ _unit(values[:, columns[part]])).T
+    told = np.flatnonzero(points.any(axis=1))
+    points[told] *= np.sign(points[told, :1])
+    pairs = KDTree(points[told]).query_pairs(4 * np.sqrt(COLUMN_DIRECTIONS * ROUNDING))
+    return sorted((int(columns[told[i]]), int(columns[told[j]])) for i, j in pairs)
+
+
+def _unit(columns: F32, *, tails: bool = False) -> F64:
+    """Return columns (rows, columns) without their mean and tails, with length 1.
+
+    Columns that vary only by rounding are zero.
+    """
+    x = columns.astype(np.float64)
+    low, high = np.quantile(x, (0.05, 0.95), axis=0)
+    # A column may vary only in its tails.
+    x = np.where(tails | (high <= low), x, np.clip(x, low, high))
+    mean = x.mean(axis=0)
+    x -= mean
+    length = np.linalg.norm(x, axis=0)
+    x[:, length <= CONSTANT * np.abs(mean) * np.sqrt(len(x))] = 0.0
+    return x / np.where(length > 0, length, 1.0)

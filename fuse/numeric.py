@@ -7,7 +7,7 @@ import numpy as np
 import scipy  # imports scipy.special at its first use, which takes 0.2 s
 from numpy.typing import NDArray
 
-from mvemo.manifests.array_types import F64
+from mvemo.manifests.array_types import F64, Ints
 
 # Labels of clips, as `Task.read_labels` returns them.
 Labels = NDArray[Any]
@@ -78,9 +78,14 @@ def ratio(numerator: F64, denominator: F64) -> F64:
     return result
 
 
+def codes_of(names: Sequence[object] | NDArray[Any]) -> Ints:
+    """Return the number of each name among the distinct names, sorted: int64 (names,)."""
+    return np.unique(np.asarray(names), return_inverse=True)[1]
+
+
 def complete(values: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return True for each row (last axis) that has no NaN or infinity."""
-    return np.asarray(np.isfinite(values).all(axis=-1), bool)
+    return np.isfinite(values).all(axis=-1)
 
 
 def best_index(values: Sequence[float]) -> int:

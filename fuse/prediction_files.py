@@ -49,20 +49,9 @@ def read_predictions(
 ) -> Predictions:
     """Read prediction files: CSV or Parquet with a header and a row for each clip and model.
 
-    Columns are ``clip_id``, the truth, predictions of each class, tag or target, and optional
-    ``group``, ``fold`` (the fold that tested the clip, or -1), ``model`` (default: the file's name)
-    and ``repeat`` (number of the evaluation). The truth and the predictions are:
-
-    - classes: ``label``, and probabilities in columns named by the class, or ``p_`` and the
-      class. Each row must sum to 1 up to rounding; a sum that differs from 1 by more than
-      `TOLERANCE` is divided out. Instead there may be one column ``predicted`` with the class.
-    - tags: ``label``, tags joined by ``;``, and probabilities in columns named by the tag, or
-      ``p_`` and the tag. A clip has a tag from 0.5 on.
-    - targets: ``label_NAME`` and ``NAME``.
-
-    A clip whose cells are all empty or NaN was not predicted. If the name of any column begins
-    with ``p_``, only such columns are probabilities. The ``predictions.csv`` of mvemo can be read,
-    and with a manifest also the table of ``mvemo predict --csv``, whose label is the predicted one.
+    docs/importing.md has the columns of each task. Each row of probabilities must sum to 1 up to
+    rounding; a sum that differs from 1 by more than `TOLERANCE` is divided out. If the name of any
+    column begins with ``p_``, only such columns are probabilities.
 
     Models of different files must have different names. The task is by default that of the
     manifest, or ``multiclass``. A manifest has truth, groups and names of the outputs: the files

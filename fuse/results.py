@@ -28,8 +28,7 @@ CurvePoint = tuple[float, float, float, float]
 class ModelResult:
     """One model's out-of-fold predictions and their scores.
 
-    The task determines the scores; `mvemo.fuse.tasks.probabilities` (`Multiclass`,
-    `Multilabel`) and `...regression.Regression` explain their names. NaN stands for an
+    The task determines the scores, whose names docs/outputs.md explains. NaN stands for an
     undefined score.
 
     Parameters
@@ -93,7 +92,9 @@ class ModelResult:
 
     def value_of(self, column: ScoreColumn) -> float:
         """Return the score that a column of a table shows."""
-        return column.value(self.scores, self.per_output)
+        if column.output is None:
+            return float(self.scores[column.score])
+        return float(self.per_output[column.score][column.output])
 
     @property
     def valid(self) -> Bools:
@@ -192,54 +193,36 @@ class Results(Tabular):
         Name of a feature of several layers to what its models learned about them.
     """
 
-    name: str  # of the data set
-    task: Task  # reads the labels and scores the predictions
-    classes: tuple[str, ...]  # names of the outputs: classes, tags, or targets such as valence
+    name: str
+    task: Task
+    classes: tuple[str, ...]
     clip_ids: tuple[str, ...]
-    groups: tuple[str, ...]  # group of each clip
-    # Labels that were evaluated (drawn at random if `permuted`): int64 (clips,) of classes, int64
-    # (clips, tags) of 0 and 1, or float64 (clips, targets).
+    groups: tuple[str, ...]
     y_true: NDArray[Any]
-    # int64 (clips,): the fold that tested each clip, -1 for clips that were not tested
-    # (``holdout``: fold 0 is the test split), whose predictions are NaN.
     folds: Ints
-    k: int  # number of folds
-    seed: int  # of the folds
-    # ``crossfit``, ``frozen``, ``shared`` or ``holdout``: the most optimistic one of the features.
+    k: int
+    seed: int
     protocol: str
-    leaky: bool  # True if a net scored a clip that it, or a clip of its group, was trained on
-    synthetic: bool  # True for generated data
-    permuted: bool  # True for labels drawn at random as a check
-    models: tuple[ModelResult, ...]  # in the order of reports
-    # Predictor without features: the most common class, each tag's frequency or each target's mean
-    # in the training folds.
+    leaky: bool
+    synthetic: bool
+    permuted: bool
+    models: tuple[ModelResult, ...]
     baseline: ModelResult
-    # Feature name to bool (clips,): True for clips that have the feature.
     present: Mapping[str, Bools] = field(default_factory=dict)
-    failures: tuple[tuple[str, str, str], ...] = ()  # clip id, stage, reason; of stage one
-    # ``net@fold`` to the values per epoch: ``epoch``, ``train_loss``, ``val_loss``, ...
+    failures: tuple[tuple[str, str, str], ...] = ()
     curves: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
-    # JSON values: command, versions, digests, settings, feature specs.
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    # Each fusion compared with its best single feature (`mvemo.fuse.crossval.comparisons`).
     comparisons: tuple[Any, ...] = ()
-    # All evaluations, this one first; empty without repeats. Scores in `models` cover all of them,
-    # predictions only the first.
     repeats: tuple[Results, ...] = field(default=(), repr=False)
-    # Model name to its points, the full training set last.
     learning_curve: Mapping[str, tuple[CurvePoint, ...]] = field(default_factory=dict)
-    heads: tuple[Head, ...] = field(default=(), repr=False)  # in the order of fitting
-    choice: Choice | None = None  # None if the settings do not ask for one
-    # Feature name to ids of clips that were not used for scaling.
+    heads: tuple[Head, ...] = field(default=(), repr=False)
+    choice: Choice | None = None
     outliers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    media: Mapping[str, str] = field(default_factory=dict)  # clip id to a link to its file
-    predicted_by: str = ""  # model whose predictions serve as labels; empty for labels by people
-    audit: tuple[Mapping[str, Any], ...] = ()  # faults of the data (`mvemo.fuse.audit.Finding`)
-    # Model name to its primary metric on each of several random draws of labels; ``''`` for the
-    # score to expect of the choice.
+    media: Mapping[str, str] = field(default_factory=dict)
+    predicted_by: str = ""
+    audit: tuple[Mapping[str, Any], ...] = ()
     chance: Mapping[str, F64] = field(default_factory=dict, repr=False)
-    ceilings: tuple[Ceiling, ...] = ()  # best scores that the annotators' disagreement allows
-    # Name of a feature of several layers to what its models learned about them.
+    ceilings: tuple[Ceiling, ...] = ()
     layers: Mapping[str, LayerChoice] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -278,7 +261,7 @@ class Results(Tabular):
     @property
     def tested(self) -> Bools:
         """Return bool (clips,): True for clips that a fold tests; others are only for training."""
-        return np.asarray(self.folds >= 0, dtype=np.bool_)
+        return self.folds >= 0
 
     @property
     def has_intervals(self) -> bool:
@@ -311,7 +294,7 @@ class Results(Tabular):
 
     def primary_per_fold(self, model: ModelResult) -> F64:
         """Return the primary metric in each fold, float64 (folds,)."""
-        return np.asarray(model.per_fold[self.task.primary_metric], dtype=np.float64)
+        return model.per_fold[self.task.primary_metric]
 
     def primary_mean(self, model: ModelResult) -> float:
         """Return the primary metric's mean over the folds where it is defined; NaN without any."""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.fuse.numeric import codes_of
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 # Largest absolute standardised value.
@@ -144,10 +145,7 @@ def fit_scaling(values: F32 | Rows, rows: Bools, far_from: float = FAR) -> tuple
     if not len(members):
         return Scaling(np.zeros(dim), np.ones(dim)), far
     for _ in range(ROUNDS):
-        if isinstance(values, Rows):
-            shift, scale, distance = _fit_streamed(values, members)
-        else:
-            shift, scale, distance = _fit_array(values, members)
+        shift, scale, distance = _fit(values, members)
         outside = distance > far_from * np.median(distance)
         if not outside.any():
             break
@@ -156,69 +154,43 @@ def fit_scaling(values: F32 | Rows, rows: Bools, far_from: float = FAR) -> tuple
     return Scaling(shift.astype(np.float64), scale), far
 
 
-def _fit_array(x: F32, members: Ints, dtype: Any = np.float32) -> tuple[F32, F64, F64]:
+def _fit(values: F32 | Rows, members: Ints, dtype: Any = np.float32) -> tuple[F32, F64, F64]:
     """Return means, deviations, and the distances of the clips in `members`.
 
     If squares of type `dtype` overflow or underflow, everything is computed in double precision.
     """
-    n, dim = len(members), x.shape[1]
-    step = max(1, BLOCK // max(1, dim))
-    blocks = [members[start : start + step] for start in range(0, n, step)]
+    n, dim = values.shape
 
-    def squares(rows: Ints) -> NDArray[Any]:
-        z = x[rows].astype(dtype, copy=False) - shift
+    def blocks() -> Iterator[tuple[Ints, F32]]:
+        if isinstance(values, Rows):
+            is_member = np.isin(np.arange(n), members)
+            for rows, block in values.blocks():
+                yield np.arange(n)[rows][is_member[rows]], block[is_member[rows]]
+            return
+        step = max(1, BLOCK // max(1, dim))
+        for start in range(0, len(members), step):
+            rows = members[start : start + step]
+            yield rows, values[rows]
+
+    def squares(block: F32) -> NDArray[Any]:
+        z = block.astype(dtype, copy=False) - shift
         return np.square(z, out=z)
 
     # The shift is rounded like the values, so that the stored shift is the one subtracted.
-    total = sum(x[rows].sum(axis=0, dtype=np.float64) for rows in blocks)
-    shift = np.asarray(total / n, np.float32)
+    total = sum(block.sum(axis=0, dtype=np.float64) for _, block in blocks())
+    shift = np.asarray(total / len(members), np.float32)
     with np.errstate(over="ignore"):
-        total = sum(squares(rows).sum(axis=0, dtype=np.float64) for rows in blocks)
-    if dtype is np.float32 and _is_inexact(np.asarray(total / n), shift):
-        return _fit_array(x, members, np.float64)
-    scale = _deviations(np.asarray(total / n), shift)
-    weights = 1.0 / np.square(scale)
-    return shift, scale, np.sqrt(np.concatenate([squares(b) @ weights for b in blocks]) / dim)
-
-
-def _fit_streamed(values: Rows, members: Ints, dtype: Any = np.float32) -> tuple[F32, F64, F64]:
-    """Return the same as `_fit_array`, reading the values twice."""
-    n, dim = values.shape
-    is_member = np.zeros(n, np.bool_)
-    is_member[members] = True
-    centre: F32 | None = None
-    total, squares = np.zeros(dim), np.zeros(dim)
-    for rows, block in values.blocks():
-        x = block[is_member[rows]].astype(dtype, copy=False)
-        if not len(x):
-            continue
-        if centre is None:
-            # A centre near the mean, so that the difference of squares is precise.
-            centre = np.median(x, axis=0).astype(np.float32)
-        x -= centre
-        total += x.sum(axis=0, dtype=np.float64)
-        with np.errstate(over="ignore"):
-            squares += np.square(x, out=x).sum(axis=0, dtype=np.float64)
-    assert centre is not None
-    mean = total / len(members)
-    shift = (centre + mean).astype(np.float32)
-    off = shift.astype(np.float64) - centre
-    variance = np.maximum(squares / len(members) - 2 * off * mean + off * off, 0)
+        total = sum(squares(block).sum(axis=0, dtype=np.float64) for _, block in blocks())
+    variance = np.asarray(total / len(members))
     if dtype is np.float32 and _is_inexact(variance, shift):
-        return _fit_streamed(values, members, np.float64)
-    scale = _deviations(variance, shift)
-    distance = np.zeros(n)
-    for rows, block in values.blocks():
-        z = block.astype(dtype, copy=False) - shift
-        distance[rows] = np.sqrt(np.square(z) @ (1.0 / np.square(scale)) / dim)
-    return shift, scale, distance[members]
-
-
-def _deviations(variance: F64, shift: F32) -> F64:
+        return _fit(values, members, np.float64)
     scale: F64 = np.sqrt(variance)
     scale[scale <= CONSTANT * np.abs(shift)] = 1.0
     scale[scale == 0.0] = 1.0
-    return scale
+    distance = np.zeros(n)
+    for rows, block in blocks():
+        distance[rows] = squares(block) @ (1.0 / np.square(scale))
+    return shift, scale, np.sqrt(distance[members] / dim)
 
 
 def _is_inexact(variance: F64, shift: F32) -> bool:
@@ -235,7 +207,7 @@ def standardise_within(
     others = fit_scaling(values, present)[0] if others is None else others
     result = others.apply(values)
     members = np.flatnonzero(groups_within(present, groups))
-    _, group = np.unique(np.array(groups)[members], return_inverse=True)
+    group = codes_of(np.array(groups)[members])
     ordered = members[np.argsort(group, kind="stable")]
     for rows in np.split(ordered, np.cumsum(np.bincount(group))[:-1]) if len(members) else ():
         part = values[rows]
@@ -246,7 +218,6 @@ def standardise_within(
 
 def groups_within(present: Bools, groups: Sequence[str]) -> Bools:
     """Return bool (clips,): True for clips with the feature in groups of `MIN_CLIPS` or more."""
-    _, which = np.unique(np.array(groups), return_inverse=True)
-    which = which.reshape(-1)
+    which = codes_of(groups)
     counts = np.bincount(which, present)
-    return np.asarray(present & (counts[which] >= MIN_CLIPS), dtype=np.bool_)
+    return present & (counts[which] >= MIN_CLIPS)

@@ -1,7 +1,5 @@
 """Features that stage two reads: in a file (`mvemo.cache.Cache`) or in memory (`MemoryStore`)."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace

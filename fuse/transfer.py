@@ -6,8 +6,6 @@ are matched by their scales, or if a set states none by mean and deviation. Reco
 both sets are found by their features and left out of the larger set, whether it trains or tests.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -220,8 +218,8 @@ def _matched(table: ClipTable, names: Sequence[str], by_scale: bool) -> F64:
     values = table.labels[:, [table.classes.index(name) for name in names]].astype(np.float64)
     if by_scale:
         low, high = parse_scale(table.scale)
-        return np.asarray((values - low) / (high - low), dtype=np.float64)
-    return np.asarray((values - values.mean(axis=0)) / values.std(axis=0), dtype=np.float64)
+        return (values - low) / (high - low)
+    return (values - values.mean(axis=0)) / values.std(axis=0)
 
 
 def _shared(train: MemoryStore, test: MemoryStore) -> tuple[Bools, Bools]:

@@ -19,8 +19,8 @@ from mvemo.pipeline.errors import WrongType
 if TYPE_CHECKING:
     from mvemo.cache import Cache, ClipTable
     from mvemo.fuse.audit import Findings
+    from mvemo.fuse.compare_runs import Difference
     from mvemo.fuse.final import learning, prediction_records
-    from mvemo.fuse.result_pairs import Difference
     from mvemo.fuse.results import Results
     from mvemo.pipeline.stage_one.summary import ExtractSummary
 
@@ -339,7 +339,7 @@ def compare(
     >>> found.metric, found.n_clips, found.low < found.difference < found.high
     ('accuracy', 60, True)
     """
-    from mvemo.fuse.result_pairs import compare_results
+    from mvemo.fuse.compare_runs import compare_results
     from mvemo.fuse.results import Results
 
     for name, one in (("a", a), ("b", b)):

@@ -98,15 +98,18 @@ def fetched_weights(monkeypatch):
     return path_of
 
 
-def _empty_svg(figure):
-    """Return an empty SVG of the right size."""
+def _empty(figure, kind, dpi=72):
+    """Return an empty SVG of the right size, or the first bytes of a PNG."""
+    if kind != "svg":
+        return b"\x89PNG\r\n\x1a\n"
     width, height = (72 * inches for inches in figure.get_size_inches())
-    return f'<svg width="{width}pt" height="{height}pt" viewBox="0 0 {width} {height}"></svg>'
+    view = f'viewBox="0 0 {width} {height}"'
+    return f'<svg width="{width}pt" height="{height}pt" {view}></svg>'.encode()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Seed torch, and choose the renderers, before the fixtures of a module are made.
+    """Seed torch, and choose the renderer, before the fixtures of a module are made.
 
     Rendering takes a third of a page's time, so only tests marked `figures` let Matplotlib render;
     all tests make all figures.
@@ -117,15 +120,14 @@ def pytest_runtest_setup(item):
         return
     from mvemo.fuse.report import drawing
 
-    empty = _empty_svg, lambda figure: b"\x89PNG\r\n\x1a\n"
-    rendered = _renderers(drawing)
-    drawing.render_svg, drawing.render_png = rendered if _marked(item, "figures") else empty
+    rendered = _renderer(drawing)
+    drawing.render = rendered if _marked(item, "figures") else _empty
 
 
 @functools.cache
-def _renderers(drawing):
-    """Return the renderers as they were before they were replaced."""
-    return drawing.render_svg, drawing.render_png
+def _renderer(drawing):
+    """Return the renderer as it was before it was replaced."""
+    return drawing.render
 
 
 def _marked(item, name):

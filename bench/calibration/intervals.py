@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 from rows import Row, mean_row
 
 from mvemo.fuse import task_of
-from mvemo.fuse.bootstrap import bootstrap_multiclass, bootstrap_regression, resample_groups
+from mvemo.fuse.bootstrap import (
+    bootstrap_multiclass,
+    bootstrap_regression,
+    resample_groups,
+    score_interval,
+)
 from mvemo.fuse.crossval.comparisons import FoldedOutputs, exchange_test
-from mvemo.fuse.intervals import score_interval
 
 F64 = NDArray[np.float64]
 Arrays = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]

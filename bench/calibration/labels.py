@@ -11,7 +11,7 @@ import numpy as np
 from rows import Row, mean_row
 
 from mvemo.cache import ClipTable, import_feature, open_cache
-from mvemo.fuse.label_errors import find_label_errors
+from mvemo.fuse.labelling import find_label_errors
 
 Array = np.ndarray[Any, np.dtype[Any]]
 SHARES = (0.03, 0.1, 0.25)

@@ -15,8 +15,15 @@ from itertools import combinations
 import numpy as np
 from scipy.special import stdtr
 
-from mvemo.fuse.bootstrap import BLOCK_BYTES, Resamples, resample_groups
-from mvemo.fuse.intervals import UNKNOWN, Interval, new_training, score_interval
+from mvemo.fuse.bootstrap import (
+    BLOCK_BYTES,
+    UNKNOWN,
+    Interval,
+    Resamples,
+    new_training,
+    resample_groups,
+    score_interval,
+)
 from mvemo.fuse.numeric import Labels, best_index, complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Outcome, Task
@@ -233,7 +240,6 @@ def exchange_test(repeats: Sequence[FoldedOutputs], model: str, reference: str) 
     9,999 exchanges (fewer with very many groups).
     """
     names, codes = np.unique(np.asarray(repeats[0].groups), return_inverse=True)
-    codes = codes.reshape(-1).astype(np.int64)
     pairs = [one.pair(model, reference) for one in repeats]
     differ = [_differ(one.task, both) for one, both in zip(repeats, pairs, strict=True)]
     differing = np.unique(codes[np.logical_or.reduce(differ)])
@@ -268,7 +274,7 @@ def _differ(task: Task, both: F64) -> Bools:
     """Return bool (clips,): True where exchanging the models may change the primary metric."""
     a, b = task.decide(both) if task.primary_of_decisions else both
     different = a.reshape(len(a), -1) != b.reshape(len(b), -1)
-    return np.asarray(different.any(axis=1) & complete(both).all(axis=0), dtype=np.bool_)
+    return different.any(axis=1) & complete(both).all(axis=0)
 
 
 def nadeau_bengio(differences: F64, ratio: float) -> tuple[float, float]:

@@ -5,8 +5,6 @@ The weights are a softmax, learned together with a linear head of the sum (Yang 
 The heads are linear layers over the whole feature, so that they predict new clips like others.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +19,8 @@ from mvemo.fuse.crossval.out_of_fold import OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import leave_each_out
-from mvemo.fuse.heads.fitting import MIN_DIFFERENT, HeadFitter, TargetScale, balance, target_scale
+from mvemo.fuse.heads import fitting
+from mvemo.fuse.heads.fitting import HeadFitter, TargetScale
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import BEST_LAYER, WEIGHTED, Model
 from mvemo.fuse.numeric import Link, apply_link, softmax
@@ -101,15 +100,10 @@ class _Layers:
     def fit(self, train: Bools, layer: int | None, C: float) -> _Sum | None:
         """Fit on training clips, for None with all layers; None if the clips are too few."""
         clips, rows = self.fitter.clips, train & self.valid
-        labels, target = clips.y_true[rows], clips.target.T[rows].astype(float)
-        if len(np.unique(labels) if clips.link == "softmax" else labels) < MIN_DIFFERENT:
+        if fitting.count_different(clips, rows) < fitting.MIN_DIFFERENT:
             return None
-        scale, share = TargetScale(np.zeros(1), np.ones(clips.n_outputs)), np.ones(len(target))
-        if clips.link == "identity":
-            scale = target_scale(labels.astype(float))
-            target = scale.standardised(labels)
-        if self.fitter.settings.class_weight == "balanced":
-            share = balance(np.ones((1, len(target)), np.float32), target.T)[0].astype(float)
+        target, scale = fitting.scaled_target(clips, rows)
+        share = self.fitter.clip_weights(target).astype(float)
         used = slice(None) if layer is None else slice(layer, layer + 1)
         weights = np.zeros(len(self.z))
         z = np.ascontiguousarray(self.z[used, rows])
@@ -236,7 +230,7 @@ def add_layer_models(
     features, found = prepared.features, []
     named = [name for name in settings.models or () if name.endswith((WEIGHTED, BEST_LAYER))]
     for name in prepared.names:
-        layers, columns = layers_of(features.variants(name)[0])
+        layers, columns = layers_of(features.variants[name][0])
         kinds = (features.modality[name],)
         models = [Model(f"{name}{end}", (name,), kinds) for end in (WEIGHTED, BEST_LAYER)]
         models = [m for m in models if m.name in named or (not named and settings.layers)]

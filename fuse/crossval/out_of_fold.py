@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mvemo.fuse.features import Clips
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import LATE, Key, Missing, Model, is_named, missing_of, modality_order
-from mvemo.fuse.numeric import best_index, complete, mean_of_finite
+from mvemo.fuse.numeric import best_index, codes_of, complete, mean_of_finite
 from mvemo.fuse.results import Choice, LayerChoice, ModelResult, score_model
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.array_types import F64, Bools, Ints
@@ -243,7 +243,7 @@ def simplest_model(
 
     ordered = sorted(means, key=complexity)
     best = ordered[best_index([-means[i] for i in ordered])]
-    codes = np.unique(np.asarray(groups)[common], return_inverse=True)[1].reshape(-1)
+    codes = codes_of(np.asarray(groups)[common])
 
     def near(i: int) -> bool:
         gains = losses[i] - losses[best]

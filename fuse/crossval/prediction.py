@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mvemo.fuse.crossval.estimator_expert import EstimatorExpert
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.fuse.crossval.kernel_expert import kernel_expert
-from mvemo.fuse.crossval.layer_models import add_layer_models
+from mvemo.fuse.crossval.experts import EstimatorExpert, KernelExpert, experts_of
+from mvemo.fuse.crossval.layer_models import LayerModels, add_layer_models
 from mvemo.fuse.crossval.out_of_fold import Fallback, OutOfFold
 from mvemo.fuse.crossval.preparation import Preparation
 from mvemo.fuse.crossval.second_layers import Blend, Product, Stack
@@ -43,33 +42,13 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
         name: tuple(Fallback(m, part.features, part.features) for m, part in of_model.items())
         for name, of_model in parts.items()
     }
-    layers: list[Stack | Product | Blend] = []
-    on_heads = _second_layers(prepared, settings, parts, inner)
-    expert = kernel_expert(prepared, settings)
-    estimators = [EstimatorExpert.of(one, prepared) for one in settings.estimators]
     count = settings.head.inner_folds
     oof.inner_folds |= {
         fold: clips.folds_of(clips.folds != fold, count) for fold in range(prepared.k)
     }
-    if any((inner_folds < 0).all() for inner_folds in oof.inner_folds.values()):
-        # If all training clips are of one group, these have no inner predictions.
-        on_heads, expert, estimators = [], None, []
-        settings = replace(settings, layers=False)
-    for one in on_heads:
-        oof.add_model(one.model, one.decided_by if settings.missing_modality else None)
-        layers.append(one)
-    for estimator in estimators:
-        oof.add_model(estimator.model, None)
-    if expert is not None:
-        oof.add_model(expert.model, None)
-        if clips.link == "identity" and BLENDED in (settings.models or (BLENDED,)):
-            # The stack, or without it the model of most features.
-            stacks = [layer.model for layer in on_heads if isinstance(layer, Stack)]
-            linear = stacks[0] if stacks else max(models, key=lambda one: len(one.features))
-            layers.append(Blend((linear, expert.model), parts, settings.head, inner))
-            oof.add_model(layers[-1].model, None)
-    layered = add_layer_models(oof, prepared, settings)
-    inner_models = models if inner else [base for layer in on_heads for base in layer.bases]
+    layers, experts, encoders = _other_models(oof, prepared, settings, parts, inner)
+    bases = [base for layer in layers if not isinstance(layer, Blend) for base in layer.bases]
+    inner_models = models if inner else bases
     needs_parts = clips.task.needs_inner or any(isinstance(layer, Stack) for layer in layers)
     for net_fold, tested in prepared.passes:
         matrices = {name: features.matrix(name, net_fold) for name in prepared.names}
@@ -82,19 +61,17 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
         chosen = []
         for fold in tested:
             chosen.append(_fit_fold(oof, fitter, fold, fitted, predicted_inside))
-            if expert is not None:
+            for expert in experts:
                 expert.predict_fold(oof, fitter, fold)
-            for estimator in estimators:
-                estimator.predict_fold(oof, fitter, fold)
-        for of_layers in layered:
+        for encoder in encoders:
             for fold in tested:
-                of_layers.predict_fold(oof, fitter, fold)
+                encoder.predict_fold(oof, fitter, fold)
             if settings.refit:
-                of_layers.fit_all(oof, fitter, tested)
-            oof.layers[of_layers.feature] = of_layers.choice(prepared.k)
+                encoder.fit_all(oof, fitter, tested)
+            oof.layers[encoder.feature] = encoder.choice(prepared.k)
         if settings.refit:
             _fit_all(oof, fitter, fitted, chosen)
-            if expert is not None:
+            for expert in experts:
                 expert.fit_all(oof, fitter, tested)
         del matrices, fitter
         for layer in layers:
@@ -110,6 +87,35 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
         if settings.refit and any(head.model == shown_by for head in oof.heads):
             oof.heads.append(layer.fit_all(oof))
     return oof
+
+
+def _other_models(
+    oof: OutOfFold,
+    prepared: Preparation,
+    settings: EvaluationSettings,
+    parts: Parts,
+    inner: bool,
+) -> tuple[list[Stack | Product | Blend], list[EstimatorExpert | KernelExpert], list[LayerModels]]:
+    """Add the models that are no heads over features to `oof`, and return them."""
+    on_heads = _second_layers(prepared, settings, parts, inner)
+    experts = experts_of(prepared, settings)
+    if any((folds < 0).all() for folds in oof.inner_folds.values()):
+        # If all training clips are of one group, these have no inner predictions.
+        on_heads, experts = [], []
+        settings = replace(settings, layers=False)
+    layers: list[Stack | Product | Blend] = [*on_heads]
+    for layer in on_heads:
+        oof.add_model(layer.model, layer.decided_by if settings.missing_modality else None)
+    for expert in experts:
+        oof.add_model(expert.model, None)
+    is_blended = prepared.clips.link == "identity" and BLENDED in (settings.models or (BLENDED,))
+    if is_blended and any(expert.model.name == KERNEL for expert in experts):
+        # The stack, or without it the model of most features.
+        stacks = [layer.model for layer in on_heads if isinstance(layer, Stack)]
+        linear = stacks[0] if stacks else max(prepared.models, key=lambda one: len(one.features))
+        layers.append(Blend((linear, experts[-1].model), parts, settings.head, inner))
+        oof.add_model(layers[-1].model, None)
+    return layers, experts, add_layer_models(oof, prepared, settings)
 
 
 def _second_layers(

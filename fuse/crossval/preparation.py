@@ -23,7 +23,7 @@ from mvemo.fuse.models import (
     chosen_models,
     in_order,
 )
-from mvemo.fuse.numeric import Labels
+from mvemo.fuse.numeric import Labels, codes_of
 from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks import task_of
@@ -62,9 +62,8 @@ def prepare(
     chosen = settings.models
     if chosen is not None:
         # A model over the layers of a feature comes with the model of the feature.
-        chosen = tuple(dict.fromkeys(name.removesuffix(WEIGHTED) for name in chosen))
-        chosen = tuple(dict.fromkeys(name.removesuffix(BEST_LAYER) for name in chosen))
-        chosen = tuple(name for name in chosen if name not in NAMED)
+        plain = [name.removesuffix(WEIGHTED).removesuffix(BEST_LAYER) for name in chosen]
+        chosen = tuple(name for name in dict.fromkeys(plain) if name not in NAMED)
         chosen = tuple(name for name in chosen if name not in features.outputs) or chosen
     # By default, features that very few clips have are left out.
     few = features.rare if chosen is None and len(features.rare) < len(features.modality) else {}
@@ -79,7 +78,11 @@ def prepare(
     )
     names = tuple(dict.fromkeys(name for model in (*models, *nets) for name in model.features))
     crossfit = [name for name in names if features.crossfit(name)]
-    held_out = [name for name in names if features.held_out(name)]
+    held_out = [
+        name
+        for name in names
+        if any(spec.protocol == "holdout" for spec in features.variants[name])
+    ]
     folds, k = _folds(store, settings, crossfit, held_out)
     leaks = _leaks(features, names, table, folds)
     if leaks and not settings.allow_leak:
@@ -107,7 +110,7 @@ def _leaks(
 ) -> list[tuple[str, int, int]]:
     """Return (feature, fold, number of the fold's clips that the net saw by clip or group)."""
     row = {clip: i for i, clip in enumerate(table.clip_ids)}
-    _, group = np.unique(np.array(table.groups, dtype=np.str_), return_inverse=True)
+    group = codes_of(table.groups)
     leaks = []
     for name in names:
         for fold in np.unique(folds[folds >= 0]).tolist():
@@ -172,7 +175,7 @@ def provenance_of(prepared: Preparation, settings: EvaluationSettings) -> dict[s
                     "weights": spec.weights,
                     "trained_on": len(spec.trained_on),
                 }
-                for spec in prepared.features.variants(name)
+                for spec in prepared.features.variants[name]
             ]
             for name in prepared.used
         },

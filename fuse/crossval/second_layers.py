@@ -14,7 +14,7 @@ The blend is the mean of the values of a linear model and of the kernel expert, 
 Nothing is fitted, because weights fitted on inner errors are not better.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,23 +44,6 @@ STACK_C = 0.1
 # Smallest mean squared error of a target, as a share of its variance: a feature that happens to
 # predict a few clips exactly must not get all of the weight.
 MIN_ERROR = 1e-6
-BasesOf = Callable[[Sequence[Model]], tuple[Model, ...]]
-
-
-def stack_bases(models: Sequence[Model]) -> tuple[Model, ...]:
-    """Return the fusions of the most modalities with one feature each, or single features."""
-    fusions = [
-        m for m in models if len(m.features) == len(m.modalities) > 1 and m.name != INTEGRATED
-    ]
-    most = max((len(m.modalities) for m in fusions), default=0)
-    fusions = [m for m in fusions if len(m.modalities) == most]
-    return tuple(fusions) if len(fusions) > 1 else late_bases(models)
-
-
-def late_bases(models: Sequence[Model]) -> tuple[Model, ...]:
-    """Return the models to multiply: those of a single feature, if there are two or more."""
-    bases = tuple(model for model in models if len(model.features) == 1)
-    return bases if len(bases) > 1 else ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +56,6 @@ class _SecondLayer:
     inner: bool  # True to predict also inside the training folds
     name: ClassVar[str]
     needs: ClassVar[str]  # end of the message on too few models
-    bases_of: ClassVar[BasesOf]
 
     @property
     def model(self) -> Model:
@@ -104,7 +86,16 @@ class Stack(_SecondLayer):
 
     name = STACKED
     needs = "needs at least two models to stack"
-    bases_of: ClassVar[BasesOf] = stack_bases
+
+    @staticmethod
+    def bases_of(models: Sequence[Model]) -> tuple[Model, ...]:
+        """Return the fusions of the most modalities with one feature each, or single features."""
+        fusions = [
+            m for m in models if len(m.features) == len(m.modalities) > 1 and m.name != INTEGRATED
+        ]
+        most = max((len(m.modalities) for m in fusions), default=0)
+        fusions = [m for m in fusions if len(m.modalities) == most]
+        return tuple(fusions) if len(fusions) > 1 else Product.bases_of(models)
 
     def decided_by(self, missing: Missing) -> Key:
         """Return the key of the thresholds to use when modalities are missing."""
@@ -181,7 +172,12 @@ class Product(_SecondLayer):
 
     name = LATE
     needs = "multiplies the predictions of at least two single features"
-    bases_of: ClassVar[BasesOf] = late_bases
+
+    @staticmethod
+    def bases_of(models: Sequence[Model]) -> tuple[Model, ...]:
+        """Return the models to multiply: those of a single feature, if there are two or more."""
+        bases = tuple(model for model in models if len(model.features) == 1)
+        return bases if len(bases) > 1 else ()
 
     def decided_by(self, missing: Missing) -> Key:
         """Return the key of the thresholds: if only one base can predict a clip, its own."""
@@ -272,7 +268,8 @@ def late_fusion_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
 def late_inner(clips: Clips, outputs: F64, folds: Ints) -> F64:
     """Return products for the clips of each fold, with weights fitted on all other folds."""
     result = np.full(outputs.shape[1:], np.nan)
-    for others, rows in leave_each_out(folds):
+    for fold in np.unique(folds[folds >= 0]):
+        others, rows = (folds >= 0) & (folds != fold), folds == fold
         weights = late_weights(clips, np.where(others[:, None], outputs, np.nan))
         result[rows] = late_fusion_outputs(clips, outputs[:, rows], weights)
     return result

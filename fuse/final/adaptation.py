@@ -12,8 +12,6 @@ together weigh as much as the labelled clips, times the share of labels by which
 answers were confirmed (beyond chance), so that answers that are always wrong are not kept.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -183,7 +181,7 @@ def predictor_outputs(model: FinalModel, vectors: Vectors) -> F64:
 def first_of(outputs: F64) -> F64:
     """Return each clip's outputs by the first predictor that predicts it: (clips, outputs)."""
     first = complete(outputs).argmax(axis=0)
-    return np.asarray(outputs[first, np.arange(outputs.shape[1])])
+    return outputs[first, np.arange(outputs.shape[1])]
 
 
 def _inputs(head: Head, x: F64) -> _Inputs:
@@ -235,4 +233,4 @@ def _fit(scores: F64, x: F64, target: F64, weights: F64, strength: float, link: 
     start = np.zeros(shape[0] * shape[1])
     options = {"ftol": 1e-6, "maxiter": 200}
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
-    return np.asarray(found.x.reshape(shape))
+    return found.x.reshape(shape)

@@ -14,26 +14,17 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse import models
-from mvemo.fuse.bootstrap import resample_groups
+from mvemo.fuse.bootstrap import resample_groups, score_interval
 from mvemo.fuse.conformal import GRID, cross_conformal, limits
 from mvemo.fuse.crossval.saving import SavedHeads, in_small_types, saved_heads
-from mvemo.fuse.crossval.second_layers import late_bases, late_inner
+from mvemo.fuse.crossval.second_layers import Product, late_inner
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings
 from mvemo.fuse.final import model as final_model
 from mvemo.fuse.final.formats import quadrant_of
 from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor
 from mvemo.fuse.final.reference import fit_references
-from mvemo.fuse.intervals import score_interval
 from mvemo.fuse.metrics import calibration
-from mvemo.fuse.models import (
-    LATE,
-    NAMED,
-    SECOND_LAYERS,
-    WITH_KERNEL,
-    Model,
-    is_named,
-)
 from mvemo.fuse.numeric import Labels, Link, complete, mean_finite
 from mvemo.fuse.results import ModelResult, Results, score_model
 from mvemo.fuse.stores import FeatureStore
@@ -67,7 +58,7 @@ def build_model(
         raise BadFeatures(f"{store.path}: no head could be fitted on all clips")
     saved = saved_heads(replace(results, heads=heads))
     features = Features(store, settings)
-    variants = [spec for name in features.modality for spec in features.variants(name)]
+    variants = [spec for name in features.modality for spec in features.variants[name]]
     imported = {spec.name for spec in variants if spec.protocol == "imported"}
     ranked = _predictors(results, saved, features.modality)
     ranked.sort(key=lambda p: p.name != preferred)
@@ -76,8 +67,8 @@ def build_model(
         needs = set(predictor.features)
         # A predictor is left out if a better one needs no feature that it does not need. A kernel
         # head replaces no linear one, because only linear heads learn from corrections.
-        is_linear = predictor.name not in WITH_KERNEL
-        others = [p for p in predictors if not (is_linear and p.name in WITH_KERNEL)]
+        is_linear = predictor.name not in models.WITH_KERNEL
+        others = [p for p in predictors if not (is_linear and p.name in models.WITH_KERNEL)]
         if not imported & needs and not any(needs.issuperset(p.features) for p in others):
             predictors.append(predictor)
     if not predictors:
@@ -109,15 +100,15 @@ def _predictors(
     results: Results, saved: SavedHeads, modality: Mapping[str, str]
 ) -> list[Predictor]:
     """Return evaluated models and products, best first, then the fallbacks of fusions."""
-    layers = {head.model for head in saved.heads if is_named(head.model)}
+    layers = {head.model for head in saved.heads if models.is_named(head.model)}
     evaluated = [
         m
         for m in results.models
         if m.valid.any()
-        and (m.name in layers if is_named(m.name) else saved.select_features(m.features))
+        and (m.name in layers if models.is_named(m.name) else saved.select_features(m.features))
     ]
     predictors = [predictor_of(results, model) for model in evaluated]
-    if LATE in layers:
+    if models.LATE in layers:
         predictors += [predictor_of(results, m, m.features) for m in part_products(results)]
     # If scores are equal, the predictor that reads the most features comes first.
     predictors.sort(
@@ -128,7 +119,7 @@ def _predictors(
         reverse=True,
     )
     covered = {predictor.modalities for predictor in predictors}
-    names = {m.name for m in evaluated if not is_named(m.name)}
+    names = {m.name for m in evaluated if not models.is_named(m.name)}
     fusions = [model for model in saved.models if model.name in names]
     for parts in models.parts_of(fusions, modality).values():
         for part in parts.values():
@@ -141,16 +132,16 @@ def _predictors(
 def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
     """Return the heads that the predictors need, in the precision of the model's file."""
     features_of = {model.name: model.features for model in saved.models}
-    layers = {*filter(is_named, (LATE if p.bases else p.name for p in predictors))}
+    layers = {*filter(models.is_named, (models.LATE if p.bases else p.name for p in predictors))}
     needed = {p.features for p in predictors if not p.bases}
-    for name in SECOND_LAYERS:
+    for name in models.SECOND_LAYERS:
         if name in layers:
             bases = {base for head in saved.select(name) for base in head.features}
-            layers |= bases.intersection(NAMED)
-            needed |= {features_of[base] for base in bases.difference(NAMED)}
+            layers |= bases.intersection(models.NAMED)
+            needed |= {features_of[base] for base in bases.difference(models.NAMED)}
     heads = []
     for head in saved.heads:
-        if head.model in layers or (not is_named(head.model) and head.features in needed):
+        if head.model in layers or (not models.is_named(head.model) and head.features in needed):
             heads.append(in_small_types(head))
     return replace(saved, heads=tuple(heads))
 
@@ -312,9 +303,11 @@ def part_products(results: Results) -> list[ModelResult]:
     singles = {
         m.name: m
         for m in results.models
-        if len(m.features) == 1 and not m.by_net and not is_named(m.name) and m.valid.any()
+        if len(m.features) == 1 and not m.by_net and not models.is_named(m.name) and m.valid.any()
     }
-    bases = late_bases([Model(m.name, m.features, m.modalities) for m in singles.values()])
+    bases = Product.bases_of(
+        [models.Model(m.name, m.features, m.modalities) for m in singles.values()]
+    )
     clips = Clips(results.task, results.y_true, results.groups, results.folds, len(results.classes))
     products = []
     for part in _parts(bases):
@@ -323,14 +316,14 @@ def part_products(results: Results) -> list[ModelResult]:
         # The product is used for clips that have all of these features.
         fused[~complete(outputs).all(axis=0)] = np.nan
         names = tuple(base.name for base in part)
-        model = Model(f"{LATE}:{'+'.join(names)}", names, models.modalities_of(part))
+        model = models.Model(f"{models.LATE}:{'+'.join(names)}", names, models.modalities_of(part))
         if np.isfinite(fused).any():
             of = results.y_true, results.folds, results.k
             products.append(score_model(results.task, model, fused, *of))
     return products
 
 
-def _parts(bases: tuple[Model, ...]) -> list[tuple[Model, ...]]:
+def _parts(bases: tuple[models.Model, ...]) -> list[tuple[models.Model, ...]]:
     """Return subsets of the bases, in their order, largest first."""
     if len(bases) <= MOST_BASES:
         sizes = range(len(bases) - 1, 1, -1)

@@ -1,7 +1,5 @@
 """Corrected clips, found in the catalogue of features that ``mvemo predict --cache`` wrote."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

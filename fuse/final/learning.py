@@ -4,8 +4,6 @@ No media are read: the features of the corrected clips are in the catalogue that
 --cache`` wrote.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from mvemo.cache import Cache, open_cache
 from mvemo.cache.table import subset
 from mvemo.fuse import features
-from mvemo.fuse.bootstrap import resample_groups
+from mvemo.fuse.bootstrap import MIN_GROUPS, resample_groups
 from mvemo.fuse.crossval import comparisons, evaluation
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
@@ -28,7 +26,6 @@ from mvemo.fuse.final.building import build_model, with_limits
 from mvemo.fuse.final.corrections import PER_CLASS, CorrectedClips, read_corrections
 from mvemo.fuse.final.model import FinalModel
 from mvemo.fuse.heads.head import HeadSettings
-from mvemo.fuse.intervals import MIN_GROUPS
 from mvemo.fuse.models import WITH_KERNEL
 from mvemo.fuse.numeric import complete
 from mvemo.fuse.stores import MemoryStore, joined
@@ -175,7 +172,7 @@ def _own(base: FinalModel, corrected: CorrectedClips, cache: Cache) -> MemorySto
     lld = tuple(recorded["lld"]) if any(s.name == features.LLD for s in base.specs) else ()
     plain = features.FeatureSettings(lld=lld, lld_statistics=tuple(recorded["lld_statistics"]))
     cached = features.Features(cache, plain)
-    specs = {spec.name: spec for name in cached.modality for spec in cached.variants(name)}
+    specs = {spec.name: spec for name in cached.modality for spec in cached.variants[name]}
     stored = dict.fromkeys(final_model.stored_as(spec)[0] for spec in base.specs)
     keys = [cache.keys(name).tolist() for name in stored]
     if (

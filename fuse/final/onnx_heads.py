@@ -4,8 +4,6 @@ The graph computes in double precision, as mvemo does. Its inputs are the featur
 predictor, float64 (clips, dim), and its only output is float64 (clips, outputs).
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,15 +26,7 @@ OUTPUT = "outputs"
 
 
 def write_onnx(model: FinalModel, predictor: Predictor, path: Path) -> tuple[str, ...]:
-    """Write the heads of a predictor as an ONNX file; return the names of its inputs.
-
-    Raises
-    ------
-    BadOption
-        The package onnx is not installed.
-    BadFeatures
-        The model standardises features within folders, which a graph of clips cannot.
-    """
+    """Write the heads of a predictor as an ONNX file; return the names of its inputs."""
     if model.within_groups:
         raise BadFeatures(
             f"{model.name}: standardises the clips of a folder together, which ONNX cannot state"

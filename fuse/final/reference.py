@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.numeric import mean_finite, ratio
+from mvemo.fuse.numeric import codes_of, mean_finite, ratio
 from mvemo.fuse.scaling import fit_scaling, rows_of
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
@@ -60,7 +60,7 @@ def random_axes(dim: int) -> F64:
         return np.eye(dim)
     # All versions of NumPy draw the same numbers from `RandomState`.
     axes, upper = np.linalg.qr(np.random.RandomState(0).normal(size=(dim, AXES)))
-    return np.asarray(axes * np.sign(np.diag(upper)))
+    return axes * np.sign(np.diag(upper))
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Reference:
         """Return mean squared differences to the clips of the reference, float64 (clips, clips)."""
         new, (old, norms) = places.astype(np.float64), self._exact
         sums = np.square(new).sum(axis=1)[:, None] + norms
-        return np.asarray((sums - 2 * new @ old.T) * (STEP**2 / new.shape[1]))
+        return (sums - 2 * new @ old.T) * (STEP**2 / new.shape[1])
 
     @cached_property
     def _exact(self) -> tuple[F64, F64]:
@@ -192,7 +192,7 @@ def fit_references(
         places[key] = whole.project(x)
         reference[key] = replace(whole, places=places[key][:MOST_CLIPS])
     groups = table.groups if len(set(table.groups)) > FEW_GROUPS else table.clip_ids
-    codes = np.unique(np.array(groups), return_inverse=True)[1].reshape(-1)
+    codes = codes_of(groups)
     same = codes[rows][:, None] == codes[rows[:MOST_CLIPS]]
     alarms = {}
     for predictor in predictors:
@@ -222,7 +222,7 @@ def _dresses(
     for spec in specs:
         # Dresses of sounds need no features of pictures.
         if spec.modality in dressed.modality.values() and spec.digest not in {
-            s.digest for n in dressed.modality for s in dressed.variants(n) if n == spec.name
+            s.digest for n in dressed.modality for s in dressed.variants[n] if n == spec.name
         }:
             raise BadFeatures(
                 f"{path}: expected the feature {spec.label} as in {trained}: extract both with the "

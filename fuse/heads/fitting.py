@@ -189,10 +189,7 @@ class HeadFitter:
             present = [self.matrices[name].present for name in fit.model.features]
             valid[i] = np.logical_and.reduce(present)
             train[i] = valid[i] & fit.train
-            unit, different = "clips", np.flatnonzero(train[i])
-            if self.clips.link == "softmax":
-                unit, different = "classes", np.unique(self.clips.y_true[train[i]])
-            count = len(different)
+            count = count_different(self.clips, train[i])
             if count >= MIN_DIFFERENT:
                 key = _rows_scaled_on(fit).tobytes()
                 if self.clips.link == "identity":
@@ -200,6 +197,7 @@ class HeadFitter:
                     key += fit.train.tobytes()
                 together.setdefault(key, []).append(i)
             elif strict:
+                unit = "classes" if self.clips.link == "softmax" else "clips"
                 raise BadFeatures(
                     f"{fit}: expected at least {MIN_DIFFERENT} {unit} among the training clips "
                     f"that have all of its features, got {count}"
@@ -263,6 +261,13 @@ class HeadFitter:
             parts += [factor * feature.raw_coef(block) for _, block in feature.values.blocks()]
         present = [self.matrices[name].present for name in fit.model.features]
         return np.concatenate(parts, axis=1), np.logical_and.reduce(present)
+
+    def clip_weights(self, target: F64) -> F32:
+        """Return the weights of clips with these targets (clips, outputs): float32 (clips,)."""
+        weights = np.ones((1, len(target)), np.float32)
+        if self.settings.class_weight == "balanced":
+            weights = balance(weights, target.T.astype(np.float32))
+        return weights[0]
 
     def _scaled_on(self, fit: Fit) -> ScaledFeatures:
         """Return the features scaled for a fit; the result of the last call is cached."""
@@ -360,6 +365,22 @@ def target_scale(values: F64) -> TargetScale:
     mean, deviation = values.mean(axis=0), values.std(axis=0)
     deviation[deviation <= 1e-12 * np.maximum(np.abs(mean), 1e-30)] = 1.0
     return TargetScale(mean, deviation, np.stack([values.min(axis=0), values.max(axis=0)]))
+
+
+def count_different(clips: Clips, rows: Bools) -> int:
+    """Return the number of classes, or of clips with tags or values, among the clips in `rows`."""
+    labels = clips.y_true[rows]
+    return len(np.unique(labels) if clips.link == "softmax" else labels)
+
+
+def scaled_target(clips: Clips, rows: Bools) -> tuple[F64, TargetScale]:
+    """Return targets of the clips in `rows`, float64 (clips, outputs), and their scale."""
+    if clips.link == "identity":
+        labels = clips.y_true[rows].astype(float)
+        scale = target_scale(labels)
+        return scale.standardised(labels), scale
+    unit = TargetScale(np.zeros(1), np.ones(clips.n_outputs))
+    return clips.target.T[rows].astype(float), unit
 
 
 def balance(weights: F32, target: F32) -> F32:

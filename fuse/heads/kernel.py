@@ -6,8 +6,6 @@ Classes are fitted as indicators, so that scores estimate their probabilities: t
 max(s, FLOOR)**slope, divided by their sum.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,9 +55,7 @@ def kernel(x: F32, y: F32) -> F32:
     return product
 
 
-def fit_kernel(
-    unit: F32, target: F64, inner: Ints, weights: F32 | None = None
-) -> tuple[KernelRidge, F64]:
+def fit_kernel(unit: F32, target: F64, inner: Ints, weights: F32) -> tuple[KernelRidge, F64]:
     """Return the head of the ridge of least squared error on inner folds, and its inner scores.
 
     `unit` has vectors of length 1, float32 (clips, dim); `target` indicators of classes, tags, or
@@ -67,11 +63,8 @@ def fit_kernel(
     those of the clips' squared errors.
     """
     gram, values = kernel(unit, unit), target.astype(np.float32)
-    weights = np.ones(len(unit), np.float32) if weights is None else weights
     tried = {ridge: np.zeros_like(target) for ridge in RIDGES}
     for train, rows in leave_each_out(inner):
-        if not train.any() or not rows.any():
-            continue
         part, others = gram[np.ix_(train, train)], gram[np.ix_(rows, train)]
         for ridge, scores in tried.items():
             scores[rows] = others @ _dual(part, ridge / weights[train], values[train])
@@ -79,10 +72,11 @@ def fit_kernel(
     return KernelRidge(unit, _dual(gram, ridge / weights, values), ridge), tried[ridge]
 
 
-def refit_kernel(unit: F32, target: F64, ridge: float, weights: F32 | None = None) -> KernelRidge:
+def refit_kernel(unit: F32, target: F64, ridge: float, weights: F32) -> KernelRidge:
     """Fit a head with a ridge that was chosen; the other arguments are those of `fit_kernel`."""
-    ridges = np.full(len(unit), ridge, np.float32) if weights is None else ridge / weights
-    return KernelRidge(unit, _dual(kernel(unit, unit), ridges, target.astype(np.float32)), ridge)
+    return KernelRidge(
+        unit, _dual(kernel(unit, unit), ridge / weights, target.astype(np.float32)), ridge
+    )
 
 
 def _dual(gram: F32, ridges: F32, target: F32) -> F32:

@@ -88,7 +88,7 @@ def log_loss(y_true: Ints, proba: F64) -> float:
 
 def log_losses(y_true: Ints, proba: F64) -> F64:
     """Return the log loss of each clip, float64 (clips,); for tags, it is the mean over tags."""
-    return np.asarray(_losses(y_true, proba).mean(axis=1))
+    return _losses(y_true, proba).mean(axis=1)
 
 
 def _losses(y_true: Ints, proba: F64) -> F64:
@@ -96,7 +96,7 @@ def _losses(y_true: Ints, proba: F64) -> F64:
         of_truth = np.where(y_true == 1, proba, 1.0 - proba)
     else:
         of_truth = np.take_along_axis(proba, y_true[:, None], axis=1)
-    return np.asarray(-np.log(np.clip(of_truth, EPS, 1.0 - EPS)))
+    return -np.log(np.clip(of_truth, EPS, 1.0 - EPS))
 
 
 def calibration_terms(y_true: Ints, proba: F64) -> tuple[F64, F64, F64, F64]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 from xml.sax.saxutils import escape, quoteattr
 
@@ -68,6 +69,9 @@ _ZOOM = 1.15
 _MANY_CLASSES = 16
 
 
+# Matplotlib's names of the writers of files.
+_BACKENDS = {"svg": "SVG", "pdf": "Pdf", "png": "Agg"}
+
 _pdfs: ContextVar[list[bytes] | None] = ContextVar("_pdfs", default=None)
 
 
@@ -83,19 +87,13 @@ class Picture:
         Text above and text below the figure; '' for none.
     """
 
-    svg: str  # one ``<svg>`` element
-    head: str = ""  # text above the figure; '' for none
-    caption: str = ""  # text below the figure; '' for none
+    svg: str
+    head: str = ""
+    caption: str = ""
 
     def _repr_svg_(self) -> str:
         """Show the figure in a notebook."""
         return self.svg
-
-
-def bare(ax: Axes) -> None:
-    """Hide the upper and right edges of the axes."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.set_axisbelow(True)
 
 
 def short(text: str, length: int = 20) -> str:
@@ -137,12 +135,13 @@ class Drawing:
             self.ax.set_ylabel(y)
         if grid:
             self.ax.grid(axis=grid, color="#80808a", alpha=0.3, linewidth=0.6)
-            bare(self.ax)
+            self.ax.spines[["top", "right"]].set_visible(False)
+            self.ax.set_axisbelow(True)
         if legend is not None and self.ax.get_legend_handles_labels()[1]:
             self.figure.legend(loc="outside lower center", frameon=False, **legend)
         if (pages := _pdfs.get()) is not None:
-            pages.append(render_pdf(self.figure))
-        return _element(render_svg(self.figure), title)
+            pages.append(render(self.figure, "pdf"))
+        return _element(render(self.figure, "svg").decode(), title)
 
 
 @contextmanager
@@ -201,22 +200,19 @@ def matrix_figures(confusions: Mapping[str, Ints], classes: Sequence[str]) -> li
         return svgs
 
 
-def render_svg(figure: Figure) -> str:
-    """Render a figure as the text of an SVG file, without changing its colours."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    buffer = io.StringIO()
-    canvas: Any = _laid_out(figure, FigureCanvasSVG, 72)
-    canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
-
-
-def render_pdf(figure: Figure) -> bytes:
-    from matplotlib.backends.backend_pdf import FigureCanvasPdf
-
+def render(figure: Figure, kind: Literal["svg", "pdf", "png"], dpi: int = 72) -> bytes:
+    """Render a figure as the content of a file, without changing its colours."""
+    backend = import_module(f"matplotlib.backends.backend_{_BACKENDS[kind].lower()}")
+    canvas = getattr(backend, f"FigureCanvas{_BACKENDS[kind]}")(figure)
+    # Axes and legends are placed here, as `Figure.savefig` would draw twice.
+    figure.set_dpi(dpi)
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     buffer = io.BytesIO()
-    canvas: Any = _laid_out(figure, FigureCanvasPdf, 72)
-    canvas.print_pdf(buffer, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    dates = "Date", "Creator", "CreationDate", "Producer", "Software"
+    known = {"svg": dates[:2], "pdf": dates[1:4], "png": dates[4:]}[kind]
+    getattr(canvas, f"print_{kind}")(buffer, metadata=dict.fromkeys(known))
     return buffer.getvalue()
 
 
@@ -229,25 +225,6 @@ def collected_pdfs() -> Iterator[list[bytes]]:
         yield pages
     finally:
         _pdfs.reset(token)
-
-
-def render_png(figure: Figure, dpi: int = 150) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    canvas: Any = _laid_out(figure, FigureCanvasAgg, dpi)
-    canvas.print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _laid_out(figure: Figure, canvas_class: Any, dpi: int) -> Any:
-    """Return a canvas with axes and legends placed; `Figure.savefig` would draw twice."""
-    canvas = canvas_class(figure)
-    figure.set_dpi(dpi)
-    if layout := figure.get_layout_engine():
-        layout.execute(figure)
-        figure.set_layout_engine("none")
-    return canvas
 
 
 def _element(svg: str, title: str) -> str:

@@ -4,8 +4,6 @@ A meta-analysis of music emotion recognition (Eerola & Anderson 2026, ACM Comput
 left out 62 of 96 studies, most of them because they did not report what a comparison needs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,7 +44,11 @@ def methods_facts(metrics: Facts) -> dict[str, Any]:
     primary, models = metrics["primary_metric"], metrics["models"]
     best = max(models, key=lambda one: models[one][primary]["mean"] or -1.0)
     name = (metrics["choice"] or {}).get("model") or best
-    paragraphs = [_data(metrics), _models(metrics), _scores(metrics, name), _software(metrics)]
+    provenance = metrics["provenance"]
+    versions = ", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items())
+    software = f"Software: {versions}." * bool(versions)
+    software += f" Command: `{c}`." if (c := provenance.get("command")) else ""
+    paragraphs = [_data(metrics), _models(metrics), _scores(metrics, name), software]
     reasons = "; ".join(why for mark, why in NO_RESULT.items() if metrics.get(mark))
     return {
         "warning": reasons,
@@ -107,9 +109,13 @@ def _data(metrics: Facts) -> str:
 
 def _models(metrics: Facts) -> str:
     features = metrics["provenance"].get("features") or {}
-    described = ", ".join(
-        f"{name} ({', '.join(_facts_of(one))})" for name, (one, *_) in features.items()
-    )
+    listed = []
+    for name, (one, *_) in features.items():
+        facts = [one.get("modality"), one.get("extractor")]
+        facts += [f"{one['dim']} values"] if "dim" in one else []
+        facts += [f"weights {one['weights'][:12]}"] if one.get("weights") else []
+        listed.append(f"{name} ({', '.join(filter(None, facts))})")
+    described = ", ".join(listed)
     settings = metrics["provenance"].get("settings") or {}
     head = settings.get("head") or {}
     made_by = IN_WORDS.get(metrics["protocol"], "values computed from the media")
@@ -139,13 +145,6 @@ def _annotators(metrics: Facts) -> str:
     both = [f"{c['target']} {c['icc'][0]:.2f} and {c['icc'][1]:.2f}" for c in known if c.get("icc")]
     agreed += f", ICC(2,1) and ICC(2,k) {', '.join(both)}" if both else ""
     return f"{known[0]['annotators']:.3g} annotators per clip{agreed}"
-
-
-def _facts_of(feature: Facts) -> list[str]:
-    facts = [feature.get("modality"), feature.get("extractor")]
-    facts.append(f"{feature['dim']} values" if "dim" in feature else None)
-    facts.append(f"weights {feature['weights'][:12]}" if feature.get("weights") else None)
-    return [str(fact) for fact in facts if fact]
 
 
 def _scores(metrics: Facts, name: str) -> str:
@@ -196,13 +195,6 @@ def _primary(metrics: Facts, model: Facts) -> tuple[float, Sequence[float] | Non
 def _score(name: str, value: float, ends: Sequence[float] | None) -> str:
     text = f"{name} {value:.3f}"
     return f"{text} [{ends[0]:.3f}, {ends[1]:.3f}]" if ends and None not in ends else text
-
-
-def _software(metrics: Facts) -> str:
-    provenance = metrics["provenance"]
-    versions = ", ".join(f"{k} {v}" for k, v in provenance.get("versions", {}).items())
-    text = f"Software: {versions}." * bool(versions)
-    return text + (f" Command: `{c}`." if (c := provenance.get("command")) else "")
 
 
 def _among_others(metrics: Facts, name: str) -> str:

@@ -12,17 +12,11 @@ from typing import Any, TypedDict
 
 from mvemo.fuse.audit import FindingRecord
 from mvemo.fuse.crossval.comparisons import Comparison
-from mvemo.fuse.crossval.permutation import chance_p
+from mvemo.fuse.crossval.evaluation import chance_p
 from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.numeric import mean_of_finite, spread
-from mvemo.fuse.report import coverage, findings, published, score_tables, summary
-from mvemo.fuse.report.figures import (
-    draw_figures,
-    layer_figures,
-    learning_curve_figure,
-    loss_figures,
-)
+from mvemo.fuse.report import figures, findings, published, score_tables, summary
 from mvemo.fuse.report.methods import methods_facts
 from mvemo.fuse.report.tables import LABEL
 from mvemo.fuse.report.text import TEMPLATES, count, page_templates
@@ -100,7 +94,7 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
     MvemoError
         A file cannot be written.
     """
-    covered = coverage.coverage_facts(results)
+    covered = findings.coverage_facts(results)
     texts = {
         "report.html": report_html(results, covered),
         "metrics.json": dump_json(metrics_dict(results, covered)),
@@ -138,7 +132,7 @@ def report_html(results: Results, covered: dict[str, Any] | None = None) -> str:
 
     `covered` are the facts of `coverage_facts`, if they are known.
     """
-    covered = covered or coverage.coverage_facts(results)
+    covered = covered or findings.coverage_facts(results)
     methods = methods_facts(metrics_dict(results, covered)) if results.models else None
     results, note = without_twin(results), summary.scoring_note(results)
     top = recommended_model(results)
@@ -146,9 +140,9 @@ def report_html(results: Results, covered: dict[str, Any] | None = None) -> str:
         covered = {**covered, "model": top.name}  # the twin's name
     provenance = _told_once(to_json_values(results.provenance, "provenance"))
     page = page_templates(TEMPLATES).get_template("report.html")
-    modules = {"coverage": coverage, "findings": findings, "published": published}
     return page.render(
-        **modules,
+        findings=findings,
+        published=published,
         summary=summary,
         tables=score_tables,
         results=results,
@@ -158,10 +152,10 @@ def report_html(results: Results, covered: dict[str, Any] | None = None) -> str:
         label=LABEL,
         count=count,
         scoring_note=note,
-        figures=draw_figures(results, top),
-        learning_svg=learning_curve_figure(results) if results.learning_curve else None,
-        losses=loss_figures(results.curves),
-        layers=layer_figures(results),
+        figures=figures.draw_figures(results, top),
+        learning_svg=figures.learning_curve_figure(results) if results.learning_curve else None,
+        losses=figures.loss_figures(results.curves),
+        layers=figures.layer_figures(results),
         sections=provenance_sections(provenance),
         methods=methods,
     )
@@ -234,19 +228,17 @@ def _text(value: Any) -> str:
 def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> MetricsRecord:
     """Return the results as strict JSON values; numbers that are not finite become None.
 
-    Scores are fractions or in the targets' unit, never percentages; with ``repeats`` they cover all
-    repeats. Other programs can rely on the keys ``task``, ``protocol``, ``synthetic``, ``folds``,
-    ``clips``, ``classes``, ``primary_metric``, ``baseline``, ``provenance`` and ``models``. The
-    last maps a model's name to ``modalities``, ``features``, the primary metric under its name
-    (``min``, ``mean``, ``max`` over folds, ``per_fold``, ``pooled``), every other score under its
-    name (``f1_macro``, ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of
-    these, ``confusion`` (rows true, columns predicted) and ``intervals`` (95 %, from resampled
-    groups). Other keys may change. `covered` is the value of ``coverage``, if it is known.
+    docs/outputs.md has the meaning of the keys. Scores are fractions or in the targets' unit, never
+    percentages; with ``repeats`` they cover all repeats. Other programs can rely on the keys
+    ``task``, ``protocol``, ``synthetic``, ``folds``, ``clips``, ``classes``, ``primary_metric``,
+    ``baseline``, ``provenance`` and ``models``. Other keys may change.
 
     Parameters
     ----------
     results
         Results of `mvemo.fuse.evaluate`.
+    covered
+        Value of ``coverage``, if it is known.
     """
     metric, chosen = results.task.primary_metric, None
     point_names = ("fraction", "clips", metric, "deviation")
@@ -294,7 +286,7 @@ def metrics_dict(results: Results, covered: dict[str, Any] | None = None) -> Met
         "choice": chosen,
         "layers": {name: asdict(choice) for name, choice in results.layers.items()},
         "chance": chance_facts(results),
-        "coverage": covered or coverage.coverage_facts(results),
+        "coverage": covered or findings.coverage_facts(results),
         "missing": results.missing,
         "outliers": results.outliers,
         "failures": len(results.failures),

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from mvemo.fuse.bootstrap import MIN_GROUPS
 from mvemo.fuse.crossval.comparisons import Comparison, by_scores, names_of_tests
-from mvemo.fuse.crossval.permutation import chance_p
-from mvemo.fuse.intervals import MIN_GROUPS
+from mvemo.fuse.crossval.evaluation import chance_p
 from mvemo.fuse.models import INTEGRATED, STACKED
 from mvemo.fuse.numeric import spread
 from mvemo.fuse.report.findings import findings

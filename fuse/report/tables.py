@@ -192,13 +192,7 @@ class TableStyle:
     caption: str = ""  # instead of the title
 
     def apply(self, tables: Sequence[Table]) -> list[Table]:
-        """Return the tables with these columns and this caption.
-
-        Raises
-        ------
-        BadOption
-            No table has a column of this title.
-        """
+        """Return the tables with these columns and this caption; raise for an unknown column."""
         titles = [column.title for table in tables for column in table.columns]
         for name in self.columns:
             if name not in titles:

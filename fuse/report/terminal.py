@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from itertools import chain
 
 from mvemo.fuse.report import summary
-from mvemo.fuse.report.coverage import coverage_facts, coverage_sentence
-from mvemo.fuse.report.findings import banners, missing_features
+from mvemo.fuse.report.findings import (
+    banners,
+    coverage_facts,
+    coverage_sentence,
+    missing_features,
+)
 from mvemo.fuse.report.published import published_beside, sentence_beside
 from mvemo.fuse.report.score_tables import scores_table
 from mvemo.fuse.report.tables import LABEL, Cell

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mvemo.fuse.bootstrap import Resamples
-from mvemo.fuse.metrics.plugged import plugged_metrics, plugged_scores
+from mvemo.fuse.metrics.scores import plugged_metrics, plugged_scores
 from mvemo.fuse.numeric import Labels, Link, Measures, complete, mean_finite, mean_of_finite
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
@@ -33,12 +33,6 @@ class ScoreColumn:
     def interval(self) -> str:
         """Return the key of the score's interval in `ModelResult.intervals`."""
         return self.score if self.output is None else f"{self.score}:{self.output}"
-
-    def value(self, scores: Mapping[str, float], per_output: Mapping[str, F64]) -> float:
-        """Return the score from overall scores and those of each output."""
-        if self.output is None:
-            return float(scores[self.score])
-        return float(per_output[self.score][self.output])
 
 
 @dataclass(frozen=True)

@@ -51,16 +51,7 @@ class ProbabilityTask(Task):
 
 @dataclass(frozen=True)
 class Multiclass(ProbabilityTask):
-    """One of several classes for each clip; `y_pred` is the most probable class.
-
-    Notes
-    -----
-    `ModelResult.scores` has ``accuracy``, ``balanced_accuracy`` (mean recall over classes),
-    ``cohen_kappa``, ``mcc`` and ``f1_macro`` (mean F1 over classes) of the pooled predictions,
-    ``roc_auc_macro_ovr`` (macro one-vs-rest ROC-AUC, mean over folds) and
-    ``roc_auc_macro_ovr_pooled`` (this AUC of the pooled predictions). `per_fold` has all except
-    the last. `per_output` has ``precision``, ``recall`` and ``f1``.
-    """
+    """One of several classes for each clip; `y_pred` is the most probable class."""
 
     name = "multiclass"
     output_nouns: ClassVar[tuple[str, str]] = ("class", "classes")
@@ -184,7 +175,7 @@ class Multiclass(ProbabilityTask):
         return [("clips of each class", listed)]
 
     def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
-        return np.asarray(y_true[:, None] == np.arange(n_outputs), bool)
+        return y_true[:, None] == np.arange(n_outputs)
 
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
@@ -221,7 +212,7 @@ class ClassesByMCC(Multiclass):
 
     def _resample_primary(self, y_true: Labels, outputs: F64, resamples: Resamples) -> F64:
         counts = bootstrap.class_counts(y_true, outputs, resamples)
-        return np.asarray(scores.mcc_of_counts(*counts), np.float64)
+        return scores.mcc_of_counts(*counts)
 
 
 Multiclass.by_field_score = ClassesByMCC()
@@ -232,13 +223,6 @@ class Multilabel(ProbabilityTask):
     """Any number of tags for each clip; `y_pred` is True if a probability reaches its threshold.
 
     The threshold of each tag is fitted inside the training folds.
-
-    Notes
-    -----
-    `per_output` has ``precision``, ``recall``, ``f1``, ``mcc``, ``roc_auc`` and
-    ``average_precision`` of each tag. `ModelResult.scores` (pooled predictions) and `per_fold`
-    have them with the suffix ``_macro`` (mean over tags) and ``_micro`` (all pairs of clip and tag
-    together). The primary metric is the mean over folds of ``roc_auc_macro``.
     """
 
     name = "multilabel"
@@ -322,10 +306,10 @@ class Multilabel(ProbabilityTask):
     def clip_errors(self, y_true: Labels, outputs: F64) -> F64:
         likelihood = np.where(y_true == 1, outputs, 1.0 - outputs)
         tiny = np.finfo(np.float64).tiny
-        return np.asarray(-np.log(np.maximum(likelihood, tiny)).mean(axis=1), float)
+        return -np.log(np.maximum(likelihood, tiny)).mean(axis=1)
 
     def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
-        return np.asarray(y_true == 1, bool)
+        return y_true == 1
 
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int

@@ -73,13 +73,8 @@ def plane_of(names: Sequence[str], y_true: F64, scale: str = "") -> Plane | None
 class Regression(Task):
     """Values of one or more targets for each clip; `y_pred` equals the outputs.
 
-    Notes
-    -----
-    `per_output` has ``r2``, ``rmse`` and ``mae`` (in the target's unit), ``ccc`` and ``pearson_r``
-    of each target. `ModelResult.scores` (pooled predictions) and `per_fold` have their means over
-    targets, with the suffix ``_macro``, and ``quadrant_accuracy``. The primary metric is the mean
-    over folds of ``r2_macro``. Its interval is computed from pooled predictions: in a resample of n
-    clips the R2 of a fold is too low by about 1 / n.
+    The interval of the primary metric is computed from pooled predictions: in a resample of n clips
+    the R2 of a fold is too low by about 1 / n.
     """
 
     name = "regression"
@@ -248,7 +243,7 @@ class Regression(Task):
         """Return root mean squared errors, in units of the labels' standard deviations."""
         scale = y_true.std(axis=0)
         errors = (outputs - y_true) / np.where(scale > 0, scale, 1.0)
-        return np.asarray(np.sqrt(np.square(errors).mean(axis=1)), float)
+        return np.sqrt(np.square(errors).mean(axis=1))
 
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int

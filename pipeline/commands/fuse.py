@@ -16,7 +16,7 @@ from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.commands.options import typed_option
 
 if TYPE_CHECKING:
-    from mvemo.fuse.heads.estimator import EstimatorSettings
+    from mvemo.fuse.crossval.evaluation_settings import EstimatorSettings
 
 # Copy of the rules in `mvemo.fuse.songs`, so that --help need not import it.
 SONG_RULES = ("mean", "log-mean", "vote")
@@ -189,7 +189,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
 
 def _estimators(heads: Sequence[str], parameters: Path | None) -> tuple[EstimatorSettings, ...]:
     """Return the settings of the estimators, after a check of their names and parameters."""
-    from mvemo.fuse.heads.estimator import EstimatorSettings
+    from mvemo.fuse.crossval.evaluation_settings import EstimatorSettings
 
     tables = {} if parameters is None else text_files.read_toml(parameters)
     found = [EstimatorSettings(head) for head in dict.fromkeys(heads)]

@@ -71,7 +71,7 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
       mvemo labels features.h5 --manifest clips.csv --json
       mvemo labels features.h5 --next songs.h5 --most 50 --out next.csv
     """
-    from mvemo.fuse.label_errors import FIELDS, find_label_errors
+    from mvemo.fuse.labelling import ERROR_FIELDS, find_label_errors
     from mvemo.pipeline.stage_two import settings_for
 
     if out is not None:
@@ -87,7 +87,7 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
     names = ("model", "suspects", "precision", "at_most", "auroc")
     facts = {**{name: getattr(found, name) for name in names}, "share": options["share"]}
     facts |= {"labels": records, "ceilings": [ceiling.record() for ceiling in ceilings]}
-    _show(records, FIELDS, out, options, facts)
+    _show(records, ERROR_FIELDS, out, options, facts)
     if options["json"]:
         return
     less = f": see --share {found.at_most:.2g}" if found.at_most < options["share"] else ""
@@ -150,13 +150,13 @@ def _show(
 
 def _next(features: Path, out: Path | None, options: dict[str, Any]) -> None:
     """List the clips to label next."""
-    from mvemo.fuse.next_labels import FIELDS, next_labels
+    from mvemo.fuse.labelling import NEXT_FIELDS, next_labels
 
     to_label = options["unlabelled"]
     with caches.open_cache(features) as labelled, caches.open_cache(to_label) as unlabelled:
         most = options["most"] or (None if out or options["json"] else SHOWN)
         records = [asdict(one) for one in next_labels(labelled, unlabelled, most)]
-    _show(records, FIELDS, out, options, {"next": records})
+    _show(records, NEXT_FIELDS, out, options, {"next": records})
 
 
 @click.command("relabel")

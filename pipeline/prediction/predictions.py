@@ -126,7 +126,7 @@ def predict_features(
     `name` is the name of a model or its folder; None for the default model.
     """
     from mvemo.cache import open_cache
-    from mvemo.fuse.features import DescriptorStatistics, statistics_of
+    from mvemo.fuse.features import statistics_vectors
     from mvemo.pipeline.clips.clip_tables import paths_of_cache
 
     with open_cache(features) as cache:
@@ -141,8 +141,7 @@ def predict_features(
             if spec.digest in stored:
                 values = cache.vectors(spec.name, spec.fold)[0]
             elif sequences and stored.issuperset(sequences.values()):
-                order, statistics = spec.params["order"], statistics_of(spec)
-                values = DescriptorStatistics(cache, order, statistics).vectors()[0]
+                values = statistics_vectors(cache, spec)
             else:
                 continue
             vectors[spec.name, spec.fold] = values.astype(np.float64)

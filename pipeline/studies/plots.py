@@ -12,8 +12,7 @@ from mvemo.fuse.report.drawing import (
     Drawing,
     Picture,
     drawing,
-    render_png,
-    render_svg,
+    render,
 )
 from mvemo.fuse.report.tables import LABEL
 
@@ -48,7 +47,9 @@ def _plot(drawn: Drawing, name: str, title: str, x: str, y: str = "") -> Plot:
     element = drawn.svg(title, x, y, legend={"ncols": 2})
     drawn.figure.set_facecolor("white")
     picture = Picture(element, head=title)
-    return Plot(name, picture, render_svg(drawn.figure), render_png(drawn.figure))
+    return Plot(
+        name, picture, render(drawn.figure, "svg").decode(), render(drawn.figure, "png", 150)
+    )
 
 
 def _baseline(task: Task, level: Callable[..., Any], value: float | None) -> None:

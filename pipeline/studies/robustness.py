@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse import bootstrap, intervals, numeric
+from mvemo.fuse import bootstrap, numeric
 from mvemo.fuse.final.model import FinalModel, Predictor, tag_thresholds
 from mvemo.fuse.report.tables import PERCENT, TEXT, Column, Value, table
 from mvemo.fuse.tasks import base, task_of
@@ -178,7 +178,7 @@ def _rows(
                 continue
             turned = (decided[i] != decided[0]).any(axis=-1)
             drawn = resamples.shares(turned[None], valid[None])[0]
-            interval = intervals.score_interval("accuracy", drawn, resamples, valid)
+            interval = bootstrap.score_interval("accuracy", drawn, resamples, valid)
             row: list[Value] = [tested.name, predictor.name, name, int(valid.sum())]
             row += [float(drawn[0]), *interval]
             kept = np.flatnonzero(valid & labelled)
@@ -191,7 +191,7 @@ def _rows(
                 first, then = task.resample(both, part)[SCORES[model.task]]
                 change = then - first
                 scores = [float(then[0]), float(change[0])]
-                scores += intervals.score_interval("difference", change, part)
+                scores += bootstrap.score_interval("difference", change, part)
             rows.append([*row, *scores])
     return rows
 

@@ -7,6 +7,8 @@ from feature_samples import CLASSES, MODALITY
 
 from mvemo.cache import open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
+from mvemo.fuse.final.building import build_model
+from mvemo.fuse.final.model import load_model, save_model
 from mvemo.fuse.models import Model, models_of
 from mvemo.fuse.results import Results, score_baseline, score_model
 from mvemo.fuse.tasks import task_of
@@ -138,6 +140,20 @@ def evaluated(path, **options):
     """Evaluate a cache by `plain_settings`."""
     with open_cache(path) as cache:
         return evaluate(cache, plain_settings(**options))
+
+
+def built(path, preferred=None, **options):
+    """Return the model of an evaluation by `plain_settings`, and its results."""
+    settings = plain_settings(refit=True, **options)
+    with open_cache(path) as cache:
+        results = evaluate(cache, settings)
+        return build_model(cache, results, settings, preferred), results
+
+
+def reloaded(model, folder):
+    """Return a model as it is read from its folder."""
+    save_model(folder, model)
+    return load_model(folder)
 
 
 def by_name(results):

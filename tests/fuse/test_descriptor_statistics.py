@@ -9,7 +9,7 @@ from feature_samples import features, make_table, spec
 from mvemo.cache import Cache, CacheWriter, FeatureSpec, open_cache
 from mvemo.fuse import EvaluationSettings, evaluate
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import DescriptorStatistics, sequence_statistics
+from mvemo.fuse.features import descriptor_statistics, sequence_statistics, statistics_vectors
 
 DIMS = {"mel": 3, "f0": 1}
 
@@ -56,11 +56,12 @@ def test_statistics_are_those_of_numpy():
 
 def test_vectors_are_in_the_descriptors_order_and_missing_where_a_sequence_is(cached, table):
     with open_cache(cached) as cache:
-        statistics = DescriptorStatistics(cache, ("mel", "f0"))
-        values, present = statistics.vectors()
+        made = descriptor_statistics(cache, ("mel", "f0"))
+        values = statistics_vectors(cache, made)
         parts = [cache.sequence(name, table.clip_ids[5]) for name in ("mel", "f0")]
-    assert values.shape == (48, statistics.spec.dim) == (48, 12)
-    assert present.tolist() == (~np.isnan(values).any(axis=1)).tolist() == [False] + [True] * 47
+    assert values.shape == (48, made.dim) == (48, 12)
+    assert (~np.isnan(values).any(axis=1)).tolist() == [False] + [True] * 47
+    assert np.isnan(values[0]).all()
     expected = np.concatenate([sequence_statistics(part) for part in parts])
     np.testing.assert_array_equal(values[5], expected)
 
@@ -78,7 +79,7 @@ def test_sequences_are_read_once_for_folds_repeats_and_audit(cached, monkeypatch
 def test_the_record_changes_with_what_the_values_are_made_from(cached):
     with open_cache(cached) as cache:
         both, again, other = (
-            DescriptorStatistics(cache, names).spec
+            descriptor_statistics(cache, names)
             for names in (("mel", "f0"), ("mel", "f0"), ("f0", "mel"))
         )
         assert both.params["descriptors"]["mel"] == cache.spec("mel").digest
@@ -124,4 +125,4 @@ def test_a_feature_of_that_name_is_not_hidden(tmp_path, table):
         writer.put(own, table.clip_ids[0], "k", np.zeros(12, dtype=np.float32))
     message = "already has a feature 'lld'"
     with open_cache(tmp_path / "f.h5") as cache, pytest.raises(BadFeatures, match=message):
-        DescriptorStatistics(cache, ("mel",))
+        descriptor_statistics(cache, ("mel",))

@@ -51,8 +51,6 @@ def test_heads_train_on_training_and_validation_clips_and_score_the_test_clips(c
         expected = reference.predict_proba(values[test])
         np.testing.assert_allclose(model.outputs[test], expected, atol=5e-3)
         assert np.isnan(model.outputs[~test]).all()
-        said = model.outputs[test].argmax(axis=1)
-        assert model.per_fold["accuracy"].tolist() == [np.mean(said == table.labels[test])]
         assert model.confusion.sum() == test.sum()
     common = np.mean(table.labels[test] == np.bincount(table.labels[~test]).argmax())
     assert results.primary_per_fold(results.baseline).tolist() == [common]
@@ -135,11 +133,7 @@ def test_heads_for_new_clips_are_fitted_on_all_clips_of_a_split(tmp_path, task):
 
 def test_only_tested_clips_count_as_predicted_or_not(cached, tmp_path):
     table, path = cached
-    results = evaluated(path, stacked=True, missing_modality=True, temperature=True, refit=True)
-    text, n = format_table(results), (table.splits == 2).sum()
-    assert "clips" not in text.split("model  ")[1].splitlines()[0]
-    assert "nets trained on other clips" in " ".join(text.split())
-    page = report_html(results)
+    page, n = report_html(evaluated(path)), (table.splits == 2).sum()
     for words in (f"test on {n} held-out clips", f"for each of {n} clips held out"):
         assert words in page
     assert "could not predict every clip" not in page

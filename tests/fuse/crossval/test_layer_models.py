@@ -6,15 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import make_table, spec, write_cache
-from fuse_samples import by_name, evaluated, plain_settings, primary
+from fuse_samples import built, by_name, evaluated, plain_settings, primary, reloaded
 from output_samples import output_table
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, evaluate, load_heads, save_heads
 from mvemo.fuse.crossval.layer_models import fit_layer_weights, layers_of
-from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.model import load_model, predict_clips, save_model
+from mvemo.fuse.final.model import predict_clips
 from mvemo.fuse.report.report_files import metrics_dict, report_html
 
 FIFTH, N_LAYERS, DIM = 5, 8, 6
@@ -94,10 +93,8 @@ def test_labels_of_the_tested_clips_change_nothing(task, tmp_path):
 def test_saved_heads_give_the_same_predictions(task, tmp_path):
     table = make_table(120, 3) if task == "multiclass" else output_table(task, 120, 3)
     path = layered_cache(tmp_path / "f.h5", table)
-    settings = plain_settings(layers=True, refit=True)
+    model, results = built(path, WEIGHTED, layers=True)
     with open_cache(path) as cache:
-        results = evaluate(cache, settings)
-        model = build_model(cache, results, settings, WEIGHTED)
         values = cache.vectors("MERT-layers")[0]
     save_heads(tmp_path / "h.npz", results)
     heads, found = load_heads(tmp_path / "h.npz"), by_name(results)
@@ -109,8 +106,7 @@ def test_saved_heads_give_the_same_predictions(task, tmp_path):
             np.testing.assert_allclose(head.predict(values[tested]), expected, atol=1e-4)
     (plain,) = heads.select("MERT-layers")
     assert plain.model == "MERT-layers"
-    save_model(tmp_path / "model", model)
-    model = load_model(tmp_path / "model")
+    model = reloaded(model, tmp_path / "model")
     predictor = model.predictors[0]
     assert predictor.name == WEIGHTED
     predicted = predict_clips(model, predictor, {("MERT-layers", None): values.astype(float)})

@@ -10,7 +10,7 @@ from mvemo.cache import open_cache
 from mvemo.cache.spec import check_modality
 from mvemo.fuse import metrics_dict
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.models import KERNEL, LATE, STACKED, models_of, parts_of
+from mvemo.fuse.models import LATE, STACKED, models_of, parts_of
 from mvemo.fuse.report.score_tables import without_modality_table
 from mvemo.fuse.report.summary import scoring_note
 from mvemo.pipeline.cli import mvemo
@@ -54,15 +54,6 @@ def test_a_feature_that_few_clips_have_makes_no_model(tmp_path):
     assert "i3d is left out: only 3 of 48 clips have it." in scoring_note(results)
 
 
-def test_every_number_of_modalities_is_fused(results):
-    pairs = ("i3d+music1d", "music1d+bert", "i3d+bert")
-    all_three = ("i3d+music1d+bert", "integrated", STACKED, LATE, KERNEL)
-    assert [m.name for m in results.models] == ["music1d", "i3d", "bert", *pairs, *all_three]
-    a, v, t = "audio", "video", "lyrics"
-    modalities = [(a,), (v,), (t,), (a, v), (a, t), (v, t), *[(a, v, t)] * 5]
-    assert [m.modalities for m in results.models] == modalities
-
-
 def test_a_clip_is_predicted_by_the_head_of_what_it_has(results):
     found = by_name(results)
     for name in ("i3d+music1d+bert", "integrated"):
@@ -86,27 +77,6 @@ def test_a_stack_of_pairs_falls_back_on_what_is_left_of_one(cache):
     expected = found["music1d+bert"].outputs[LYRICS_ALONE]
     np.testing.assert_array_equal(found[STACKED].outputs[LYRICS_ALONE], expected)
     assert np.isfinite(expected).all()
-
-
-def test_scores_with_modalities_missing_are_those_of_the_other_heads(results):
-    found = by_name(results)
-    triple = found["i3d+music1d+bert"].without_modality
-    others = {
-        "none": "i3d+music1d+bert",
-        "audio": "i3d+bert",
-        "video": "music1d+bert",
-        "lyrics": "i3d+music1d",
-        "audio+video": "bert",
-        "audio+lyrics": "i3d",
-        "video+lyrics": "music1d",
-    }
-    whole = np.setdiff1d(np.arange(48), [*NO_LYRICS, *SOUND_ALONE, *LYRICS_ALONE])
-    for missing, other in others.items():
-        right = found[other].y_pred[whole] == results.y_true[whole]
-        by_hand = [right[results.folds[whole] == fold].mean() for fold in range(3)]
-        assert triple[missing] == pytest.approx(np.mean(by_hand)), missing
-    assert list(triple) == list(found[LATE].without_modality) == list(others)
-    assert set(found["i3d+bert"].without_modality) == {"none", "video", "lyrics"}
 
 
 def test_the_table_has_a_column_for_each_modality(results):

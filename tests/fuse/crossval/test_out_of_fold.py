@@ -8,10 +8,9 @@ from feature_samples import frozen_cache, make_table
 from fuse_samples import by_name, evaluated, primary
 from output_samples import task_cache, task_crossfit_cache, task_table
 
-from mvemo.fuse import HeadSettings, Model, format_table, metrics_dict, task_of
+from mvemo.fuse import HeadSettings, Model, metrics_dict, task_of
 from mvemo.fuse.crossval.out_of_fold import simplest_model
 from mvemo.fuse.models import STACKED
-from mvemo.fuse.report.summary import recommend
 
 # Enough for a stack, two pairs and all comparisons, in two thirds of the time.
 THREE = ("music1d", "c3d", "i3d")
@@ -100,19 +99,6 @@ def test_each_fold_is_predicted_by_its_own_choice(chosen):
         rows = chosen.folds == fold
         np.testing.assert_array_equal(choice.nested.outputs[rows], models[name].outputs[rows])
         assert primary(choice.nested)[fold] == primary(models[name])[fold]
-
-
-def test_all_outputs_say_what_to_use_and_to_expect(chosen):
-    mean = 100 * primary(chosen.choice.nested).mean()
-    assert recommend(chosen).startswith(
-        f"Use {chosen.choice.model}. Expect an accuracy of {mean:.1f} % on clips like these (95 %"
-    )
-    assert f"Use {chosen.choice.model}." in format_table(chosen)
-    kept = metrics_dict(chosen)["choice"]
-    assert kept["model"] == chosen.choice.model
-    assert kept["accuracy"]["mean"] == pytest.approx(mean / 100)
-    low, high = kept["intervals"]["accuracy"]
-    assert low < mean / 100 < high
 
 
 @pytest.mark.parametrize(

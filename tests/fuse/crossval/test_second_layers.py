@@ -7,11 +7,10 @@ from fuse_samples import by_name, evaluated
 from output_samples import output_cache, output_table, task_cache, task_crossfit_cache, task_table
 
 from mvemo.fuse import BadFeatures, Clips, task_of
-from mvemo.fuse.crossval.second_layers import late_fusion_outputs, late_weights, stack_bases
+from mvemo.fuse.crossval.second_layers import Stack, late_fusion_outputs, late_weights
 from mvemo.fuse.metrics.calibration import apply_temperature, fit_temperature
 from mvemo.fuse.models import LATE, STACKED, models_of
 
-FOUR = ("music1d", "music2d", "c3d", "i3d")
 TASKS = ["multiclass", "multilabel", "regression"]
 
 
@@ -25,11 +24,11 @@ def product(task, y_true, outputs, weights=None):
 
 def test_the_bases_of_a_stack_are_the_four_fusions_of_one_feature_each():
     fusions = ["c3d+music1d", "i3d+music1d", "c3d+music2d", "i3d+music2d"]
-    assert [m.name for m in stack_bases(models_of(MODALITY))] == fusions
+    assert [m.name for m in Stack.bases_of(models_of(MODALITY))] == fusions
     # With one fusion there is nothing to stack but the single features.
     two = models_of({"music1d": "audio", "c3d": "video"})
-    assert [m.name for m in stack_bases(two)] == ["music1d", "c3d"]
-    assert stack_bases(models_of({"music1d": "audio"})) == ()
+    assert [m.name for m in Stack.bases_of(two)] == ["music1d", "c3d"]
+    assert Stack.bases_of(models_of({"music1d": "audio"})) == ()
 
 
 def test_a_product_of_classes_is_the_geometric_mean_of_calibrated_probabilities():

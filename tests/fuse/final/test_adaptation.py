@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 from feature_samples import features, frozen_cache, make_table
-from fuse_samples import plain_settings
+from fuse_samples import built
 from scipy.special import logsumexp
 
-from mvemo.cache import open_cache
-from mvemo.fuse import Clips, evaluate, task_of
+from mvemo.fuse import Clips, task_of
 from mvemo.fuse.final.adaptation import STRENGTHS, Adaptation, first_of, predictor_outputs
-from mvemo.fuse.final.building import build_model
 
 TABLE = make_table()
 NAMES = ("music1d", "i3d")
@@ -20,9 +18,7 @@ EVERY = np.ones(N, bool)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = frozen_cache(tmp_path_factory.mktemp("adapt") / "f.h5", TABLE, names=NAMES)
-    with open_cache(path) as cache:
-        settings = plain_settings(refit=True, late=True)
-        return build_model(cache, evaluate(cache, settings), settings)
+    return built(path, late=True)[0]
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Learning from corrections: known answers for models that are wrong in known ways."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -244,23 +243,3 @@ def test_missing_labels_are_named(made, plane):
         )
         with pytest.raises(BadFeatures, match=r"expected the targets \w+, \w+, got calm"):
             learned(folder, path)
-
-
-def test_the_command_prints_text_or_json(classes, plane, monkeypatch, capsys):
-    from mvemo.pipeline import cli
-
-    path = correct(classes, "multiclass", ROWS, wrong("multiclass", plane[1])[ROWS])
-    words = ["mvemo", "learn", path, "--features", classes / "songs.h5"]
-    words += ["--model", classes / "model", "--out", classes / "new"]
-    outputs = []
-    for options in ([], ["--json"]):
-        monkeypatch.setattr("sys.argv", [*map(str, words), *options])
-        with pytest.raises(SystemExit):
-            cli.main()
-        outputs.append(capsys.readouterr().out)
-    shown, written = outputs
-    assert shown.startswith("accuracy on 36 corrected clips (36 groups): ")
-    assert shown.endswith(f"model: {classes / 'new'}\n")
-    result = json.loads(written)
-    assert result["text"] in shown
-    assert set(result) >= {"before", "after", "interval", "n_corrections", "enough", "model"}

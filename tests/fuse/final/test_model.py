@@ -14,7 +14,7 @@ from feature_samples import (
     spec,
     write_cache,
 )
-from fuse_samples import plain_settings
+from fuse_samples import built, plain_settings, reloaded
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, evaluate
@@ -31,14 +31,6 @@ from mvemo.manifests.errors import MvemoError
 
 TABLE = make_table()
 VECTORS = {(name, None): features(TABLE, name).astype(float) for name in MODALITY}
-
-
-def model_of(path, **changes):
-    """Return the model of an evaluation, and its results."""
-    settings = plain_settings(refit=True, **changes)
-    with open_cache(path) as cache:
-        results = evaluate(cache, settings)
-        return build_model(cache, results, settings), results
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +108,7 @@ def test_second_layers_read_what_their_bases_predict(made, name):
 
 
 def test_a_folder_is_read_as_it_was_written(model, tmp_path):
-    save_model(tmp_path, model)
-    again = load_model(tmp_path)
+    again = reloaded(model, tmp_path)
     assert (again.predictors, again.specs) == (model.predictors, model.specs)
     assert again.classes == model.classes
     for predictor in model.predictors:
@@ -153,17 +144,16 @@ def test_a_model_knows_the_files_that_it_was_fitted_on(tmp_path):
             for made, shape in ((net, 4), (mfcc, (4, 2))):
                 values = rng.normal(size=shape).astype(np.float32)
                 writer.put(made, clip, made.key(f"digest of {clip}", 1.0, 5), values)
-    model, _ = model_of(tmp_path / "f.h5", lld=("mfcc",))
+    model, _ = built(tmp_path / "f.h5", lld=("mfcc",))
     assert {spec.name for spec in model.specs} == {"music1d", "lld"}
-    save_model(tmp_path / "model", model)
-    read, content = load_model(tmp_path / "model"), f"digest of {TABLE.clip_ids[0]}"
+    read, content = reloaded(model, tmp_path / "model"), f"digest of {TABLE.clip_ids[0]}"
     assert read.trained_on(content, 1, 5.0)
     assert not read.trained_on(content, 0, None)
     assert not read.trained_on("digest of another", 1, 5.0)
 
 
 def test_crossfitted_predictions_are_the_mean_over_nets(tmp_path):
-    model, _ = model_of(crossfit_cache(tmp_path / "f.h5"))
+    model, _ = built(crossfit_cache(tmp_path / "f.h5"))
     predictor = next(p for p in model.predictors if p.name == "c3d")
     heads = model.heads.select("c3d")
     assert len(heads) == 6
@@ -176,7 +166,7 @@ def test_crossfitted_predictions_are_the_mean_over_nets(tmp_path):
 
 def test_what_remains_of_a_fusion_predicts_where_nothing_smaller_was_evaluated(tmp_path):
     path = frozen_cache(tmp_path / "f.h5")
-    model, _ = model_of(path, models=["integrated"], missing_modality=True)
+    model, _ = built(path, models=["integrated"], missing_modality=True)
     assert [p.modalities for p in model.predictors] == [("audio", "video"), ("audio",), ("video",)]
     assert model.best(("audio",)).expected["mean"] is None
 
@@ -193,7 +183,7 @@ def ratings_cache(path, protocol):
 
 def test_values_have_intervals_and_a_scale(tmp_path):
     path, x, ratings = ratings_cache(tmp_path / "f.h5", "frozen")
-    model, results = model_of(path)
+    model, results = built(path)
     (predictor,) = model.predictors
     outputs = predict_clips(model, predictor, {("music1d", None): x})
     width = model.limit(predictor, 0.9)
@@ -202,15 +192,14 @@ def test_values_have_intervals_and_a_scale(tmp_path):
     assert np.corrcoef(outputs[:, 0], ratings[:, 0])[0, 1] > 0.8
     assert model.scale["energy"]["maximum"] == ratings[:, 1].max()
     assert model.ends("energy") == (ratings[:, 1].min(), ratings[:, 1].max())
-    model, _ = model_of(path, scale="1..9")
+    model, _ = built(path, scale="1..9")
     assert {model.ends(name) for name in model.classes} == {(1.0, 9.0)}
-    save_model(tmp_path / "model", model)
-    loaded = load_model(tmp_path / "model")
+    loaded = reloaded(model, tmp_path / "model")
     assert loaded.ends("energy") == (1.0, 9.0)
     # A clip far above all training clips gets more than their ratings, but stays on the scale.
     far = predict_clips(loaded, loaded.predictors[0], {("music1d", None): x + 9.0})
     assert ratings.max() < far.max() <= 9.0
-    model, _ = model_of(path, scale="4..6")  # energy is on another scale
+    model, _ = built(path, scale="4..6")  # energy is on another scale
     assert model.ends("energy") == (ratings[:, 1].min(), ratings[:, 1].max())
 
 
@@ -237,7 +226,7 @@ def sets_cache(path, sizes=(40, 40, 40), names=SETS):
 
 def test_each_set_that_was_left_out_has_its_scores(tmp_path):
     path, ratings, of_set = sets_cache(tmp_path / "f.h5")
-    model, results = model_of(path, scale="-1..1")
+    model, results = built(path, scale="-1..1")
     found = model.predictors[0].expected["per_group"]
     outputs = results.models[0].outputs
     assert [*found] == [*SETS]
@@ -258,23 +247,22 @@ def test_each_set_that_was_left_out_has_its_scores(tmp_path):
     np.testing.assert_allclose(plane["covariance"], errors.T @ errors / len(errors))
     # Intervals are those of the clips, because three sets have no quantiles.
     assert (model.limit(model.predictors[0], 0.9) < 3).all()
-    save_model(tmp_path / "model", model)
-    loaded = load_model(tmp_path / "model").predictors[0].expected
+    loaded = reloaded(model, tmp_path / "model").predictors[0].expected
     assert loaded["per_group"] == model.predictors[0].expected["per_group"]
 
 
 @pytest.mark.parametrize("sizes", [(50, 50, 19), (20,) * 13])
 def test_groups_that_are_no_sets_have_no_scores_of_their_own(sizes, tmp_path):
     names = [f"set {i}" for i in range(len(sizes))]
-    model, _ = model_of(sets_cache(tmp_path / "f.h5", sizes, names)[0], folds=3)
+    model, _ = built(sets_cache(tmp_path / "f.h5", sizes, names)[0], folds=3)
     assert model.predictors[0].expected["per_group"] == {}
 
 
 def test_imported_features_and_shuffled_labels_are_refused(tmp_path):
     with pytest.raises(BadFeatures, match=r"imported features \(music1d\)"):
-        model_of(ratings_cache(tmp_path / "f.h5", "imported")[0])
+        built(ratings_cache(tmp_path / "f.h5", "imported")[0])
     with pytest.raises(BadFeatures, match="shuffled"):
-        model_of(frozen_cache(tmp_path / "g.h5"), permute_labels=True)
+        built(frozen_cache(tmp_path / "g.h5"), permute_labels=True)
 
 
 def test_what_is_no_model_is_one_line(model, tmp_path):
@@ -307,8 +295,7 @@ def test_a_number_that_is_far_out_tells_a_head_no_more_than_a_limit(model):
 def test_a_model_within_groups_reads_a_folder_as_one(tmp_path):
     table = make_table(n=60, group_size=10)
     path = frozen_cache(tmp_path / "f.h5", table, names=("c3d", "i3d"))
-    save_model(tmp_path / "m", model_of(path, within_groups=True)[0])
-    model = load_model(tmp_path / "m")
+    model = reloaded(built(path, within_groups=True)[0], tmp_path / "m")
     assert model.within_groups
     with open_cache(path) as cache:
         within = Features(cache, plain_settings(within_groups=True)).matrix("c3d", None).values
@@ -323,5 +310,5 @@ def test_a_model_within_groups_reads_a_folder_as_one(tmp_path):
     # Another offset of a whole folder changes nothing.
     moved = standardise_folders(model, {k: x[:10] + 7 for k, x in vectors.items()}, ["a"] * 10)
     np.testing.assert_allclose(moved["c3d", None], within[:10], atol=1e-4)
-    plain, _ = model_of(path)
+    plain, _ = built(path)
     assert standardise_folders(plain, vectors, table.groups) is vectors

@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from sklearn import metrics as sk
+from sklearn.metrics import jaccard_score
 
+import mvemo
+from mvemo.fuse import Metric, format_table
 from mvemo.fuse.metrics.scores import (
     best_thresholds,
     confusion_matrix,
@@ -18,6 +21,8 @@ from mvemo.fuse.models import Model
 from mvemo.fuse.results import score_model
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.regression import QUADRANTS, Plane
+from mvemo.manifests import plugins
+from mvemo.manifests.errors import BadOption
 
 NAMES = ("precision", "recall", "f1")
 
@@ -202,3 +207,63 @@ def test_the_share_in_the_right_quadrant_is_of_predicted_clips():
     assert score_model(task, net, p, y, folds, 1).scores["quadrant_accuracy"] == 2 / 3
     p[:] = np.nan
     assert np.isnan(score_model(task, net, p, y, folds, 1).scores["quadrant_accuracy"])
+
+
+# --- metrics of plug-ins
+
+
+@pytest.fixture
+def offer(monkeypatch):
+    """A function that offers objects as the metrics of a file."""
+    files = {kind: {} for kind in plugins.KINDS}
+    monkeypatch.setattr(plugins, "_FILES", files)
+
+    def put(**metrics):
+        for name, value in metrics.items():
+            plugin = plugins.Plugin("metrics", name, "own.py", "", "own.py", lambda v=value: v)
+            files["metrics"][name] = plugin
+
+    return put
+
+
+def plugged_results():
+    rng = np.random.default_rng(0)
+    y = np.tile([0, 1, 2], 20)
+    X = (y[:, None] + rng.normal(size=(60, 3))).astype(np.float32)
+    return mvemo.evaluate({"audio": X}, y, folds=3, n_resamples=0, audit=False, kernel=False)
+
+
+def test_a_metric_is_scored_on_all_clips_and_each_fold_and_shown(offer):
+    def jaccard(y_true, y_pred, proba):
+        assert proba.shape == (len(y_true), 3)
+        return jaccard_score(y_true, y_pred, average="macro")
+
+    offer(
+        jaccard=Metric(jaccard, ("multiclass",), "Jaccard"), other=Metric(sum, ("regression",), "x")
+    )
+    results = plugged_results()
+    (model,) = results.models
+    expected = jaccard_score(results.y_true, model.y_pred, average="macro")
+    assert model.scores["jaccard"] == pytest.approx(expected, abs=1e-12)
+    rows = results.folds == 1
+    expected = jaccard_score(results.y_true[rows], model.y_pred[rows], average="macro")
+    assert model.per_fold["jaccard"][1] == pytest.approx(expected, abs=1e-12)
+    assert "Jaccard" in format_table(results)
+    assert "other" not in model.scores
+
+
+@pytest.mark.parametrize(
+    ("metric", "problem"),
+    [
+        (3, "expected a mvemo.fuse.Metric, got 3"),
+        (Metric(len, ("classes",), "x"), r"its tasks are \('classes',\): expected some of"),
+        (Metric(lambda *_: 1 / 0, ("multiclass",), "x"), "ZeroDivisionError: division by zero"),
+        (Metric(lambda *_: np.ones(2), ("multiclass",), "x"), "expected one number, got"),
+        (Metric(lambda *_: "high", ("multiclass",), "x"), "expected one number, got 'high'"),
+        (Metric(lambda *_: np.nan, ("multiclass",), "x"), "its score of 60 clips is nan"),
+    ],
+)
+def test_a_wrong_metric_is_named_in_one_line(offer, metric, problem):
+    offer(own=metric)
+    with pytest.raises(BadOption, match=rf"^own: own.py cannot provide this metric: {problem}"):
+        plugged_results()

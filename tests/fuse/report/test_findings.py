@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from feature_samples import frozen_cache, make_table
 from fuse_samples import make_results, one_model
-from output_samples import TAGS, output_table
+from output_samples import output_cache, output_table
 
-from mvemo.fuse.report.findings import findings
+from mvemo.cache import open_cache
+from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
+from mvemo.fuse.report.findings import coverage_facts, coverage_sentence, coverage_table, findings
 from mvemo.fuse.results import best_model
-from mvemo.fuse.tasks import task_of
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +53,6 @@ def test_confidence_in_words(results, stated, words):
     assert f"{words}: on average it states {100 * stated:.0f} % and is correct in 75 %" in text
 
 
-def test_tags_and_targets_say_which_is_worst():
-    base = make_results(60, 2, missing=0)
-    labels = output_table("multilabel", n=60).labels
-    proba = np.where(labels == 1, 0.8, 0.2)
-    proba[:, 1] = np.linspace(0.2, 0.8, 60)
-    task = task_of("multilabel")
-    text = text_of(one_model(base, proba, y_true=labels, classes=TAGS, task=task))
-    assert "net ranks dark worst (AUC 0." in text
-    # Yes and no count alike.
-    right = np.mean((proba >= 0.5) == (labels == 1))
-    stated = np.maximum(proba, 1 - proba).mean()
-    assert f"it states {100 * stated:.0f} % and is correct in {100 * right:.0f} %" in text
-    labels, names = output_table("regression", n=60).labels, ("arousal", "valence")
-    task = task_of("regression")
-    text = text_of(one_model(base, labels * [1, 0.5], y_true=labels, classes=names, task=task))
-    assert "net predicts valence worst (R2 0." in text
-    assert "100 % (arousal), 50 % (valence) of the labels'." in text
-
-
 def test_clips_without_a_prediction_and_failures_are_told(results):
     text = " ".join(findings(results, best_model(results)))
     assert "models could not predict every clip" in text
@@ -78,3 +61,39 @@ def test_clips_without_a_prediction_and_failures_are_told(results):
     # Shuffled labels have no class that fails.
     shuffled = replace(results, permuted=True)
     assert "misses" not in " ".join(findings(shuffled, best_model(shuffled)))
+
+
+# --- coverage
+
+
+@pytest.fixture(scope="module", params=["multiclass", "multilabel", "regression"])
+def covered(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("coverage") / "f.h5"
+    if request.param == "multiclass":
+        frozen_cache(path, make_table(120, 3), names=("music1d", "c3d"))
+    else:
+        output_cache(path, output_table(request.param, n=120))
+    settings = EvaluationSettings(head=HeadSettings(C=0.1), n_resamples=50)
+    with open_cache(path) as cache:
+        return evaluate(cache, settings)
+
+
+def test_all_at_once_is_told_next_to_each_output(covered):
+    facts = coverage_facts(covered)
+    sentence, table = coverage_sentence(covered, facts), coverage_table(covered, facts)
+    other = facts["optional"]["share"]
+    shares = [one["optional"]["share"] for one in facts["per_output"].values()]
+    if covered.task.name == "regression":
+        once = facts["all_at_once"]
+        assert once < facts["share"] < 1
+        assert once <= other <= min(shares)
+        assert f"{100 * once:.1f} % of the clips" in sentence
+        assert [row[0].text for row in table.foot] == ["all", "all at once"]
+    else:
+        assert facts["all_at_once"] is None
+        assert min(shares) <= other or covered.task.name == "multilabel"
+        assert f"{100 * min(shares):.1f} to {100 * max(shares):.1f} %" in sentence
+    # Few groups are warned of.
+    facts = {**facts, "groups": 19}
+    assert "come from only 19 groups: below 20" in coverage_sentence(covered, facts)
+    assert "come from only" not in coverage_sentence(covered, {**facts, "groups": 20})

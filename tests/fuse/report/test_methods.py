@@ -28,17 +28,6 @@ def test_classes_have_mcc_and_the_missing_items_a_cure(uncertain):
     assert "--permute-labels 20" in text
 
 
-def test_ratings_and_tags_have_their_scores(outputs):
-    text = methods_text(metrics_dict(outputs))
-    if outputs.task.name == "regression":
-        assert "r of " in text
-        assert "R2 of " in text
-    else:
-        assert "macro MCC" in text
-    alone = replace(outputs, choice=None, models=outputs.models[:1])
-    assert f"{outputs.models[0].name} has" in methods_text(metrics_dict(alone))
-
-
 @pytest.mark.parametrize("mark", ["synthetic", "permuted", "leaky", "predicted_by"])
 def test_scores_that_are_no_result_are_marked(uncertain, mark):
     text = methods_text({**metrics_dict(uncertain), "synthetic": False, mark: True})

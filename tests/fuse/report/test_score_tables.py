@@ -1,6 +1,5 @@
 """Tables of the page and of a paper: folds, the hardest clips, the best row in bold."""
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -76,18 +75,6 @@ def test_most_often_wrong_by_hand():
     # Two clips a group: 2 of 6 and 1 of 5 predictions are wrong.
     shares = [[made.groups[i], "2", share] for i, share in ((5, "33.3"), (7, "33.3"), (3, "20.0"))]
     assert texts(groups) == shares
-
-
-def test_furthest_off_by_hand(outputs):
-    top = best_model(outputs)
-    errors = outputs.task.clip_errors(outputs.y_true, top.outputs)
-    clips, groups = hard_clips(outputs, top)
-    worst = texts(clips)[0]
-    assert worst[0] == outputs.clip_ids[int(np.nanargmax(errors))]
-    assert worst[-1] == f"{np.nanmax(errors):.2f}"
-    name, n, mean = texts(groups)[0]
-    rows = [i for i, g in enumerate(outputs.groups) if g == name]
-    assert (int(n), mean) == (Counter(outputs.groups)[name], f"{np.nanmean(errors[rows]):.2f}")
 
 
 def test_nothing_is_listed_where_all_is_right():

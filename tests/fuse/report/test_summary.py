@@ -3,11 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-from fuse_samples import NASTY, empty_results, make_results, nasty_results, primary
+from fuse_samples import NASTY, empty_results, make_results, nasty_results
 
 from mvemo.fuse.crossval.comparisons import compare_results, with_uncertainty
 from mvemo.fuse.report.findings import banners, small_nets
-from mvemo.fuse.report.report_files import metrics_dict, report_html
 from mvemo.fuse.report.summary import (
     best_comparison,
     compare_best,
@@ -18,20 +17,6 @@ from mvemo.fuse.report.summary import (
 )
 from mvemo.fuse.report.terminal import format_table
 from mvemo.fuse.results import Choice, best_model
-
-
-def test_difference_interval_and_p_are_of_one_comparison(uncertain):
-    text = compare_best(uncertain)
-    top = best_model(uncertain, [m for m in uncertain.models if len(m.features) > 1])
-    (c,) = [c for c in uncertain.comparisons if c.model == top.name]
-    low, high = c.interval
-    assert f"The best fusion, {c.model} (" in text
-    assert f"its best single feature, {c.reference} (" in text
-    assert f"is {100 * c.mean:.1f} points better than" in text
-    assert f"95 % interval of the difference {100 * low:+.1f} to {100 * high:+.1f}" in text
-    assert f"p {c.p:.3f}" in text.replace("p < 0.001", f"p {c.p:.3f}")
-    assert "significant at 5 %" in text
-    assert text in opening(uncertain)[0]
 
 
 def test_a_difference_is_of_the_clips_that_both_predicted(uncertain):
@@ -140,43 +125,17 @@ def row(text, name):
     return line.split()
 
 
-def test_a_row_has_the_models_figures(results):
+def test_missing_features_and_failures_are_counted(results):
     text = format_table(results)
-    for model in results.models:
-        folds = 100 * model.per_fold["accuracy"]
-        expected = [f"{v:.1f}" for v in (folds.min(), folds.mean(), folds.max())]
-        expected += [
-            f"{model.scores[name]:.3f}" for name in ("mcc", "f1_macro", "roc_auc_macro_ovr")
-        ]
-        assert row(text, model.name)[1:7] == expected
-    assert row(text, "majority")[2:5] == ["16.7"] * 3
-    assert "6-fold cross-validation of 9 models on 96 clips in 48 groups" in text
     assert all(len(line) <= 79 for line in text.splitlines())
     assert not any(line.startswith("!") for line in text.splitlines())
     assert format_table(replace(results, leaky=True)).startswith("! OPTIMISTIC: Clips were scored")
-    # Missing and failures are counted.
     assert (row(text, "c3d")[7], row(text, "music1d")[7]) == ("90/96", "96/96")
     assert "Tested clips without a feature: c3d 6 of 96." in text
     assert "3 failures of 2 clips" in text
     whole = format_table(make_results(missing=0, failures=()))
     assert "Tested clips without" not in whole
     assert "failure" not in whole
-
-
-def test_the_table_of_tags_and_of_values(outputs):
-    text = format_table(outputs)
-    assert max(map(len, text.splitlines())) <= 79
-    assert "SYNTHETIC DATA" in text
-    lines = {line.split("  ")[0]: line for line in text.splitlines()}
-    for model in (*outputs.models, outputs.baseline):
-        if model.name != "integrated":
-            assert f"{np.nanmean(primary(model)):.3f}" in lines[model.name]
-    # Of two features it is the pair, which has a row.
-    assert "integrated" not in lines
-    assert "c3d+music1d has all features, so it is also integrated." in " ".join(text.split())
-    assert "89/90" in lines["c3d"]
-    assert "Tested clips without a feature: c3d 1 of 90." in text
-    assert set(metrics_dict(outputs)["models"]) - {"integrated"} <= set(lines)
 
 
 def test_published_column_only_where_the_classes_are_the_papers(results):
@@ -193,14 +152,3 @@ def test_control_characters_do_not_reach_the_terminal(results):
     assert "\x1b" not in text
     assert "\r" not in text
     assert NASTY in format_table(nasty_results()).replace("\n", " ")
-
-
-def test_each_column_is_explained_where_it_is_shown(outputs):
-    shown, page = " ".join(format_table(outputs).split()), report_html(outputs)
-    words = ["CCC", "Quadrants: "] if outputs.task.name == "regression" else ["Micro: "]
-    for word in words:
-        assert word not in shown
-        assert word in page
-    assert outputs.task.columns_note in shown
-    assert outputs.baseline.name in format_table(replace(outputs, models=()))
-    assert outputs.task.page_note in page

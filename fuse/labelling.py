@@ -1,4 +1,6 @@
-"""Labels that are probably wrong, ranked by predictions of heads that never saw them.
+"""Labels that are probably wrong, and clips to label next.
+
+Wrong labels are ranked by predictions of heads that never saw them.
 
 The doubt in a label is the loss of its out-of-fold prediction: for a class, minus the logarithm
 of its probability (the self-confidence of confident learning, Northcutt et al. 2021, section 3.2).
@@ -8,23 +10,31 @@ labels cannot be measured, as a label that is merely unusual looks the same; onl
 (of a mixture whose other component may be anything: Blanchard et al. 2010, section 3). So the
 precision is stated for an assumed share: if so many labels are wrong, it is the share of wrong
 labels among as many of the most doubtful ones.
-"""
 
-from __future__ import annotations
+Clips to label next are uncertain under a model of the labelled clips, and unlike each other.
+The most uncertain clips are often near copies of each other; each choice therefore also counts the
+distance to the labelled clips and to those chosen before (greedy k-centre: Sener and Savarese
+2018, "Active learning for convolutional neural networks: a core-set approach").
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import pairwise_distances_argmin_min
 
-from mvemo.cache import Cache, ClipTable
+from mvemo.cache import TEST, TRAIN, Cache, ClipTable
 from mvemo.fuse.crossval.evaluation import evaluate_once
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.scores import roc_auc
+from mvemo.fuse.models import models_of
 from mvemo.fuse.numeric import Link
 from mvemo.fuse.results import Results, recommended_model
+from mvemo.fuse.scaling import fit_scaling
+from mvemo.fuse.stores import FeatureStore, MemoryStore, joined, selected
+from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_types import F64
 from mvemo.manifests.relabel import format_label
 
@@ -32,7 +42,7 @@ from mvemo.manifests.relabel import format_label
 SHARE, EXCHANGES = 0.1, 20
 # Shares of the most doubtful labels that bound the share of wrong ones, and standard errors above.
 TAILS, ERRORS = np.geomspace(0.005, 0.5, 50), 3.0
-FIELDS = ("clip_id", "label", "suggested", "probability", "doubt")
+ERROR_FIELDS = ("clip_id", "label", "suggested", "probability", "doubt")
 # Smallest probability in the logarithm.
 LEAST = 1e-6
 DEFAULT = EvaluationSettings()
@@ -76,17 +86,16 @@ class LabelErrors:
             cells = [format_label(tuple(label), task) for label in pair]
             probability = None if link == "identity" else float(np.exp(-doubt))
             values = (table.clip_ids[i], *cells, probability, float(doubt))
-            records.append(dict(zip(FIELDS, values, strict=True)))
+            records.append(dict(zip(ERROR_FIELDS, values, strict=True)))
         return records
 
 
 def find_label_errors(
-    cache: Cache, settings: EvaluationSettings = DEFAULT, share: float = SHARE, seed: int = 0
+    cache: Cache, settings: EvaluationSettings = DEFAULT, share: float = SHARE
 ) -> LabelErrors:
     """Rank the clips by how doubtful their labels are under the recommended model.
 
-    `share` is the share of wrong labels for which the precision is stated; `seed` is that of
-    exchanged ratings.
+    `share` is the share of wrong labels for which the precision is stated.
     """
     # Linear heads rank doubtful labels a little better than the kernel head (on EmoMV).
     settings = replace(settings, n_resamples=0, refit=False, temperature=False, kernel=False)
@@ -96,10 +105,10 @@ def find_label_errors(
         raise BadFeatures(
             f"{cache.path}: no model predicts these clips: give more clips or --models"
         )
-    link, rng = results.task.link, np.random.default_rng(seed)
+    link = results.task.link
     doubt = label_doubt(results.y_true, model.outputs, link)
     given = doubt[np.isfinite(doubt)]
-    wrong = _wrong_doubts(results.y_true, model.outputs, link, rng)
+    wrong = _wrong_doubts(results.y_true, model.outputs, link)
     both = np.concatenate([given, wrong])[:, None]
     return LabelErrors(
         results,
@@ -134,7 +143,7 @@ def _bound(given: F64, wrong: F64) -> float:
     return float(min(1.0, np.min(tail / np.maximum(of_wrong, 1e-9))))
 
 
-def _wrong_doubts(y_true: NDArray[Any], outputs: F64, link: Link, rng: np.random.Generator) -> F64:
+def _wrong_doubts(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
     """Return the doubt in wrong labels: other classes, flipped tags, ratings of other clips."""
     if link == "softmax":
         k = outputs.shape[1]
@@ -142,6 +151,7 @@ def _wrong_doubts(y_true: NDArray[Any], outputs: F64, link: Link, rng: np.random
     elif link == "sigmoid":
         others = [1 - y_true]
     else:
+        rng = np.random.default_rng(0)
         others = [rng.permutation(y_true) for _ in range(EXCHANGES)]
     doubts = np.concatenate([label_doubt(y, outputs, link).ravel() for y in others])
     return doubts[np.isfinite(doubts)]
@@ -153,9 +163,106 @@ def label_doubt(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
         deviation = y_true.std(axis=0)
         # Ratings that are all equal have no doubt.
         deviation = np.where(deviation > 0, deviation, np.inf)
-        return np.asarray(np.abs(y_true - outputs) / deviation, dtype=np.float64)
+        return np.abs(y_true - outputs) / deviation
     if link == "softmax":
         true = outputs[np.arange(len(outputs)), y_true][:, None]
     else:
         true = np.where(y_true > 0, outputs, 1.0 - outputs)
-    return np.asarray(-np.log(np.maximum(true, LEAST)), dtype=np.float64)
+    return -np.log(np.maximum(true, LEAST))
+
+
+# --- clips to label next
+
+NEXT_FIELDS = ("clip_id", "path", "label", "uncertainty")
+
+
+@dataclass(frozen=True)
+class NextLabel:
+    """Clip to label: id, path or group, predicted label, uncertainty in 0..1."""
+
+    clip_id: str
+    path: str
+    label: str
+    uncertainty: float
+
+
+def next_labels(
+    labelled: FeatureStore, unlabelled: FeatureStore, n: int | None = None
+) -> list[NextLabel]:
+    """Rank unlabelled clips, such as those of a catalogue, by the use of labelling them.
+
+    Features that both have, by name and size, are compared. `n` is the number of clips.
+    """
+    known, new = _common(labelled, unlabelled)
+    names, link, table = np.array(known.table.classes), task_of(known.table.task).link, new.table
+    uncertainty, predicted = np.ones(len(table)), [""] * len(table)
+    if link != "identity":
+        p = np.clip(_outputs(known, new), 1e-12, 1 - 1e-12)
+        if link == "softmax":
+            predicted = names[p.argmax(axis=1)].tolist()
+            uncertainty = -np.sum(p * np.log(p), axis=1) / np.log(len(names))
+        else:
+            predicted = [";".join(names[row > 0.5]) for row in p]
+            uncertainty = -(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean(axis=1)
+    return [
+        NextLabel(table.clip_ids[i], table.groups[i], predicted[i], float(uncertainty[i]))
+        for i in _k_centre(*_standardised(known, new), uncertainty, n)
+    ]
+
+
+def _common(labelled: FeatureStore, unlabelled: FeatureStore) -> tuple[MemoryStore, MemoryStore]:
+    """Return the clips of both that have all features that both have."""
+    stores = labelled, unlabelled
+    forms = [{(s.name, s.kind, s.fold, s.modality, s.dim) for s in of.specs} for of in stores]
+    both = {
+        name for name, kind, fold, *_ in forms[0] & forms[1] if (kind, fold) == ("vector", None)
+    }
+    if not both:
+        first, second = (
+            f"{of.path} ({', '.join(spec.name for spec in of.specs) or 'no features'})"
+            for of in stores
+        )
+        raise BadFeatures(f"{first} and {second} share no feature: embed both with the same nets")
+    parts = []
+    for of in stores:
+        specs = [spec for spec in of.specs if spec.name in both]
+        rows = np.logical_and.reduce([of.present(spec.name) for spec in specs])
+        if not rows.any():
+            listing = ", ".join(sorted(both))
+            raise BadFeatures(f"{of.path}: no clip has all of the features {listing}")
+        parts.append(selected(of, specs, np.flatnonzero(rows)))
+    return parts[0], parts[1]
+
+
+def _outputs(known: MemoryStore, new: MemoryStore) -> F64:
+    """Return the outputs for new clips of a head over all features of the labelled clips."""
+    table, n = known.table, len(new.table)
+    (*_, model) = models_of({spec.name: spec.modality for spec in known.specs})
+    settings = EvaluationSettings(
+        models=(model.name,), choose_model=False, temperature=False, missing_modality=False
+    )
+    # The labels of tested clips are not read, so any will do.
+    unknown = np.zeros((n, *table.labels.shape[1:]), table.labels.dtype)
+    facts = {"task": table.task, "classes": table.classes, "labels": unknown}
+    parts = [known, selected(new, new.specs, np.arange(n), **facts)]
+    (result,) = evaluate_once(joined(parts, (TRAIN, TEST)), settings).models
+    return result.outputs[len(table) :]
+
+
+def _standardised(known: MemoryStore, new: MemoryStore) -> tuple[F64, F64]:
+    """Return all features of the labelled and of the new clips, float64 (clips, dim)."""
+    x, z = (np.hstack([of.vectors(spec.name)[0] for spec in of.specs]) for of in (known, new))
+    scaling, _ = fit_scaling(x, np.ones(len(x), np.bool_))
+    return scaling.apply(x).astype(np.float64), scaling.apply(z).astype(np.float64)
+
+
+def _k_centre(x: F64, z: F64, weight: F64, n: int | None) -> list[int]:
+    """Choose rows of `z` one by one, by weight times distance to `x` and to earlier choices."""
+    nearest = pairwise_distances_argmin_min(z, x)[1]
+    chosen = list[int]()
+    for _ in range(len(z) if n is None else min(n, len(z))):
+        score = weight * nearest
+        score[chosen] = -1.0
+        chosen.append(int(score.argmax()))
+        nearest = np.minimum(nearest, np.linalg.norm(z - z[chosen[-1]], axis=1))
+    return chosen

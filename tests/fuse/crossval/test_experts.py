@@ -1,21 +1,32 @@
-"""The kernel expert: what it learns, when it is chosen, and where it is left out."""
+"""The kernel expert and estimators of scikit-learn among the models."""
 
 import numpy as np
 import pytest
 from feature_samples import MODALITY, crossfit_cache, frozen_cache, make_table, spec, write_cache
-from fuse_samples import by_name, evaluated, plain_settings, primary
+from fuse_samples import built, by_name, evaluated, primary, reloaded
 from output_samples import output_cache, task_table
 from sklearn.kernel_ridge import KernelRidge
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+import mvemo
 from mvemo.cache import open_cache
-from mvemo.fuse import BadFeatures, HeadSettings, evaluate, load_heads, save_heads, scaling
-from mvemo.fuse.crossval import kernel_expert
+from mvemo.fuse import (
+    BadFeatures,
+    EstimatorSettings,
+    HeadSettings,
+    load_heads,
+    save_heads,
+    scaling,
+)
+from mvemo.fuse.crossval import experts
 from mvemo.fuse.final.adaptation import linear_part
-from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.model import load_model, predict_clips, save_model
+from mvemo.fuse.final.model import predict_clips
 from mvemo.fuse.heads.kernel import FLOOR
 from mvemo.fuse.models import BLENDED, KERNEL, LATE, STACKED
+from mvemo.manifests.errors import BadOption
 
+TREE = "sklearn:sklearn.tree.DecisionTreeClassifier"
 TASKS = ["multiclass", "multilabel", "regression"]
 
 
@@ -87,7 +98,7 @@ def test_class_weights_raise_the_recall_of_a_rare_class(tmp_path):
 def test_it_is_left_out_where_it_cannot_be_made(
     corners, monkeypatch, most, memory, models, message
 ):
-    monkeypatch.setattr(kernel_expert, "MOST_CLIPS", most)
+    monkeypatch.setattr(experts.kernel, "MOST_CLIPS", most)
     with pytest.raises(BadFeatures, match=message):
         evaluated(corners, models=models, memory=memory)
     names = [m.name for m in evaluated(corners, kernel=True, memory=memory).models]
@@ -101,13 +112,10 @@ def test_new_clips_are_predicted_as_by_scikit_learn(task, dim, tmp_path):
     path = write(
         tmp_path / "f.h5", task_table(task), missing={"c3d": [5]}, dim=dim, names=tuple(MODALITY)
     )
-    settings = plain_settings(refit=True, kernel=True)
+    model, results = built(path, KERNEL, kernel=True)
     with open_cache(path) as cache:
-        results = evaluate(cache, settings)
-        model = build_model(cache, results, settings, KERNEL)
         values = {(name, None): cache.vectors(name)[0].astype(float) for name in MODALITY}
-    save_model(tmp_path / "model", model)
-    model = load_model(tmp_path / "model")
+    model = reloaded(model, tmp_path / "model")
     predictor, (head,) = model.predictors[0], model.heads.select(KERNEL)
     assert predictor.name == KERNEL
     # A clip without one of the features is not predicted.
@@ -142,10 +150,8 @@ def test_new_clips_are_predicted_as_by_scikit_learn(task, dim, tmp_path):
 
 
 def test_a_model_that_recommends_it_predicts_new_clips_with_it(corners, tmp_path):
-    settings = plain_settings(refit=True, kernel=True, choose_model=True)
-    with open_cache(corners) as cache:
-        results = evaluate(cache, settings)
-        model = build_model(cache, results, settings, results.choice.model)
+    model, results = built(corners, KERNEL, kernel=True, choose_model=True)
+    assert results.choice.model == KERNEL
     # The linear head stays, because corrections can adapt it.
     assert [p.name for p in model.predictors] == [KERNEL, "music1d"]
     assert model.facts["nested"]["model"] == KERNEL
@@ -162,10 +168,7 @@ def test_a_model_that_recommends_it_predicts_new_clips_with_it(corners, tmp_path
 
 
 def test_nets_of_every_fold_have_a_kernel_head(tmp_path):
-    path = crossfit_cache(tmp_path / "f.h5")
-    settings = plain_settings(refit=True, kernel=True)
-    with open_cache(path) as cache:
-        model = build_model(cache, evaluate(cache, settings), settings, KERNEL)
+    model, _ = built(crossfit_cache(tmp_path / "f.h5"), KERNEL, kernel=True)
     assert [head.net_fold for head in model.heads.select(KERNEL)] == list(range(6))
 
 
@@ -174,18 +177,15 @@ def test_ratings_are_blended_and_new_clips_predicted_alike(stacked, tmp_path):
     path = output_cache(
         tmp_path / "f.h5", task_table("regression"), missing={"c3d": [5]}, names=tuple(MODALITY)
     )
-    settings = plain_settings(refit=True, kernel=True, stacked=stacked, choose_model=True)
+    model, results = built(path, BLENDED, kernel=True, stacked=stacked, choose_model=True)
+    found = by_name(results)
     with open_cache(path) as cache:
-        results = evaluate(cache, settings)
-        found = by_name(results)
-        model = build_model(cache, results, settings, BLENDED)
         values = {(name, None): cache.vectors(name)[0].astype(float) for name in MODALITY}
     bases = [STACKED if stacked else "integrated", KERNEL]
     mean = np.mean([found[base].outputs for base in bases], axis=0)
     np.testing.assert_allclose(found[BLENDED].outputs, mean)
     assert primary(found[BLENDED]).mean() > primary(found["integrated"]).mean() - 0.05
-    save_model(tmp_path / "model", model)
-    loaded = load_model(tmp_path / "model")
+    loaded = reloaded(model, tmp_path / "model")
     new = {key: np.delete(x, 5, axis=0) for key, x in values.items()}
     predicted = predict_clips(loaded, loaded.predictors[0], new)
     assert loaded.predictors[0].name == BLENDED
@@ -197,3 +197,96 @@ def test_ratings_are_blended_and_new_clips_predicted_alike(stacked, tmp_path):
     error = np.abs(predicted - np.delete(results.y_true, 5, axis=0)).mean()
     assert error < np.nanmean(np.abs(found[BLENDED].outputs - results.y_true))
     assert not {BLENDED, KERNEL} & {p.name for p in linear_part(loaded).predictors}
+
+
+# --- estimators of scikit-learn
+
+
+def evaluate_arrays(X, y, *estimators, **options):
+    groups = [f"group {i // 2}" for i in range(len(X))]
+    options = {"folds": 3, "n_resamples": 0, "audit": False, "kernel": False, **options}
+    return mvemo.evaluate({"audio": X}, y, groups, estimators=estimators, **options)
+
+
+def model_of(results, name):
+    return next(model for model in results.models if model.name == name)
+
+
+@pytest.fixture(scope="module")
+def middle():
+    """Features of which one has one class in its middle, which no single threshold finds."""
+    X = np.random.default_rng(0).uniform(0, 4, size=(120, 3)).astype(np.float32)
+    return X, ((X[:, 0] > 1) & (X[:, 0] < 3)).astype(int)
+
+
+def test_a_tree_predicts_as_in_scikit_learn(middle):
+    X, y = middle
+    results = evaluate_arrays(X, y, EstimatorSettings(TREE, {"max_depth": 4, "random_state": 3}))
+    tree = DecisionTreeClassifier(max_depth=4, random_state=3)
+    split = PredefinedSplit(results.folds)
+    expected = cross_val_predict(tree, X, y, cv=split, method="predict_proba")
+    np.testing.assert_allclose(model_of(results, "DecisionTreeClassifier").outputs, expected)
+
+
+def test_a_regression_tree_predicts_each_target_as_in_scikit_learn(middle):
+    X = middle[0]
+    y = np.stack([X[:, 0] + X[:, 1], X[:, 2]], axis=1).astype(float)
+    head = "sklearn:sklearn.tree.DecisionTreeRegressor"
+    results = evaluate_arrays(X, y, EstimatorSettings(head, {"max_depth": 3}), task="regression")
+    found = model_of(results, "DecisionTreeRegressor").outputs
+    for target in range(2):
+        tree = DecisionTreeRegressor(max_depth=3, random_state=0)
+        expected = cross_val_predict(tree, X, y[:, target], cv=PredefinedSplit(results.folds))
+        np.testing.assert_allclose(found[:, target], expected, rtol=1e-6)
+
+
+def test_a_list_is_tuned_on_inner_folds(middle):
+    X, y = middle
+    depth_1 = evaluate_arrays(X, y, EstimatorSettings(TREE, {"max_depth": 1}))
+    tuned = evaluate_arrays(X, y, EstimatorSettings(TREE, {"max_depth": [1, 6]}))
+    scores = [model_of(r, "DecisionTreeClassifier").scores["accuracy"] for r in (depth_1, tuned)]
+    assert scores[0] < 0.85 < scores[1]
+    chance = evaluate_arrays(X, y, EstimatorSettings(TREE, {"max_depth": [1, 6]}), permute_labels=1)
+    assert abs(model_of(chance, "DecisionTreeClassifier").scores["accuracy"] - 0.5) < 0.15
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_scores_without_probabilities_get_a_scale_inside_the_training_folds(middle, task):
+    X = middle[0]
+    noise = np.random.default_rng(1).normal(size=X.shape)
+    y = (X - 2 + noise)[:, :2] > 0
+    y = y.astype(int) if task == "multilabel" else y @ [1, 2]
+    head = EstimatorSettings("sklearn:sklearn.linear_model.RidgeClassifier")
+    results = evaluate_arrays(X, y, head, task=task)
+    found, linear = model_of(results, "RidgeClassifier"), model_of(results, "audio")
+    assert ((found.outputs > 0) & (found.outputs < 1)).all()
+    # The loss is near that of the own head, which fits probabilities.
+    losses = [results.task.losses(results.y_true, m.outputs).mean() for m in (found, linear)]
+    assert losses[0] < 1.1 * losses[1]
+
+
+@pytest.mark.parametrize(
+    ("head", "parameters", "problem"),
+    [
+        ("forest", {}, "expected one of sklearn:MODULE.CLASS"),
+        ("sklearn:sklearn.svm.SVCC", {}, "AttributeError"),
+        ("sklearn:no_module.SVC", {}, "ModuleNotFoundError"),
+        ("sklearn:math.pi", {}, "expected the class of an estimator"),
+        ("sklearn:sklearn.svm.SVC", {"c": 1}, "unknown parameter 'c'; expected one of C"),
+        ("sklearn:sklearn.svm.SVC", {"C": -1.0}, "InvalidParameterError"),
+        ("sklearn:sklearn.svm.SVR", {}, "the task multiclass needs a classifier"),
+        ("sklearn:sklearn.cluster.KMeans", {}, "the task multiclass needs a classifier"),
+    ],
+)
+def test_a_wrong_head_is_one_line(middle, head, parameters, problem):
+    with pytest.raises(BadOption) as caught:
+        evaluate_arrays(*middle, EstimatorSettings(head, parameters))
+    assert str(caught.value).startswith(f"--head {head}: ")
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_must_not_have_the_name_of_another_model(middle):
+    head = EstimatorSettings("sklearn:sklearn.svm.SVC")
+    with pytest.raises(BadOption, match="SVC is the name of another model"):
+        mvemo.evaluate({"audio:SVC": middle[0]}, middle[1], folds=3, estimators=(head,))
