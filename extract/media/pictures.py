@@ -1,6 +1,6 @@
 """Pictures of a video: the frames shown at given times, as upright square RGB pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import cv2
@@ -82,7 +82,7 @@ class SquareScaler:
         self._reformatter = VideoReformatter()
         self._options: dict[str, int] = {"threads": 1}
 
-    def squares(self, frame: Any, sizes: Sequence[int]) -> dict[int, U8]:
+    def squares(self, frame: Any, sizes: Iterable[int]) -> dict[int, U8]:
         """Return a PyAV frame as a square RGB picture of each size, uint8 (size, size, 3)."""
         transfer = getattr(frame, "color_trc", self._transfer)
         picture = self._rgb(frame, transfer)

@@ -1,5 +1,6 @@
 """Inputs of encoders, as a ``preprocessor_config.json`` or the card of a file states them."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts.base import BuiltNet
 from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, VideoInput
-from mvemo.extract.nets.parts.encoder_names import EncoderName
+from mvemo.extract.nets.parts.encoder_names import ALL, OUTPUT, EncoderName
 from mvemo.extract.nets.parts.layers import mean_and_deviation
-from mvemo.extract.settings import NetSettings, TrainSettings, ViewSettings
+from mvemo.extract.settings import POOLINGS, NetSettings, TrainSettings, ViewSettings
 from mvemo.manifests.declared import setting
 from mvemo.manifests.errors import BadOption
 
@@ -21,7 +22,6 @@ from mvemo.manifests.errors import BadOption
 LEAST_VARIANCE = 1e-7
 # Number of windows of sound to embed: one minute with windows of 10 s.
 VIEWS = 6
-POOLINGS = ("mean", "mean+std")
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,21 @@ class StatedInput(BuiltNet):
         if width != 1.0:
             raise BadOption(f"{self.name}: width is {width}: it must be 1 for an encoder")
         self.encoder: Any = self.load_encoder()
-        return self.feature_dim()
+        if getattr(self.options, "layer", OUTPUT) == ALL:
+            self.layers: tuple[int, ...] = self.layer_numbers()
+        dim = self.state_dim() * max(len(self.layers), 1)
+        return dim * (2 if getattr(self.options, "pooling", "mean") == "mean+std" else 1)
 
+    @abstractmethod
     def load_encoder(self) -> Any:
         """Return the encoder, with its weights if it brings them."""
-        raise NotImplementedError
 
-    def feature_dim(self) -> int:
-        """Return the size of the embedding, when the encoder is loaded."""
+    @abstractmethod
+    def state_dim(self) -> int:
+        """Return the size of the vectors of a layer before they are pooled."""
+
+    def layer_numbers(self) -> tuple[int, ...]:
+        """Return the numbers of all layers, for encoders whose layers can be chosen."""
         raise NotImplementedError
 
 
