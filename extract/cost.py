@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +26,7 @@ from mvemo.extract.store import decoded
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.extract.training import devices
 from mvemo.extract.workers import pool
+from mvemo.extract.workers.process import system_text
 from mvemo.manifests import files
 from mvemo.manifests.text_files import read_json
 
@@ -198,7 +198,6 @@ def clip_windows(net: NetSettings, length: float | None, duration: float | None 
 
 # Maximum time of bf16, relative to float32, for which bf16 is chosen despite its rounding.
 MOST_TIME = 0.9
-_CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def choose_precision(
@@ -219,12 +218,9 @@ def choose_precision(
         return devices.resolve_precision(run.precision, device), ""
     facts = [[net.record() for net in nets], run.protocol, cpu, str(torch.__version__)]
     key = digest_of({"measured": facts})
-    kept = None
-    with suppress(OSError, ValueError):
-        kept = read_json(path)
     try:
-        bf16, float32 = (float(kept[key][name]) for name in ("bf16", "float32"))  # type: ignore[index]
-    except (KeyError, TypeError, ValueError):
+        bf16, float32 = (float(read_json(path)[key][name]) for name in ("bf16", "float32"))
+    except (OSError, KeyError, TypeError, ValueError):
         bf16, float32 = (
             sum(
                 net.view.views * measure_net(net, replace(run, precision=name), descriptors).seconds
@@ -244,10 +240,7 @@ def choose_precision(
 
 def _bf16_processor() -> str:
     """Return the name of this CPU if it has bf16 instructions, or ''."""
-    try:
-        text = _CPU_FACTS.read_text()
-    except OSError:
-        return ""
+    text = system_text("cpuinfo")
     facts: dict[str, str] = dict(re.findall(r"(?m)^([^:\n]*?)\s*:[ \t]*(.*?)[ \t]*$", text))
     if {"avx512_bf16", "amx_bf16"}.isdisjoint(facts.get("flags", "").split()):
         return ""

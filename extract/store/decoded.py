@@ -22,8 +22,8 @@ from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
 from mvemo.extract.media.request import FrameSampling, MediaProblem, error_line
 from mvemo.extract.store import folders
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest
-from mvemo.extract.workers.pool import CallResult, cores, run_calls
-from mvemo.extract.workers.process import Call, ClipLimits
+from mvemo.extract.workers.pool import cores, run_calls
+from mvemo.extract.workers.process import Call, CallResult, ClipLimits
 from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import MvemoError
 

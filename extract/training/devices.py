@@ -1,16 +1,15 @@
 """Device, precision and memory of the nets' computations."""
 
 import ctypes
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.threads import MOST_THREADS
+from mvemo.extract.workers.process import kibibytes, system_text
 from mvemo.manifests.errors import BadOption
 
 
@@ -114,14 +113,9 @@ def return_freed_memory() -> bool:
     return bool(trim and trim(0))
 
 
-def available_memory() -> int | None:
-    """Return the bytes of main memory available without swapping, or None if unknown."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return None
-    found = re.search(r"^MemAvailable: *(\d+)", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+def available_memory() -> int:
+    """Return the bytes of main memory available without swapping, or 0 if unknown."""
+    return kibibytes(system_text("meminfo"), "MemAvailable")
 
 
 @contextmanager

@@ -161,7 +161,7 @@ class Stepper:
     def _choose_n_parts(self, raw: Tensor) -> None:
         """Choose the number of parts by the main memory that two clips need."""
         available, n_clips = available_memory(), len(raw)
-        if available is None or not self._can_be_divided(n_clips):
+        if not available or not self._can_be_divided(n_clips):
             return
         needed = _MEMORY_FACTOR * saved_bytes(self.net, raw[:2]) * n_clips / 2
         while needed > available * self.n_parts and self._can_be_divided(n_clips):

@@ -81,7 +81,7 @@ def test_a_worker_that_dies_or_hangs_costs_its_call(call, reason, passing):
 
 def test_a_call_that_worked_until_it_was_stopped_would_again(monkeypatch):
     seconds = iter((5.0, 5.15))
-    monkeypatch.setattr(pool, "processor_seconds", lambda pid: next(seconds, 0.0))
+    monkeypatch.setattr(pool.process, "processor_seconds", lambda pid: next(seconds, 0.0))
     (dead,) = answers(Call("time:sleep", (1000,), seconds=0.2))
     with pytest.raises(WorkerDied, match=r"took longer than 0\.2 s") as caught:
         dead.result()
