@@ -147,11 +147,7 @@ def measure_net(
     *,
     threads: int = 0,
 ) -> NetCost:
-    """Time a pass of a net with random weights over silence, on the run's device.
-
-    On a CPU one thread is timed by its own CPU time, so other programs have little effect.
-    `threads` is the number of threads that the net will have; 0 for those of this process.
-    """
+    """Time a pass of a net with random weights over silence, for `threads` (0: this process's)."""
     device = devices.pick_device(run.device)
     net = registry.build_net(settings.name, 2, width=settings.width, **settings.options)
     net = devices.place(net, device)
@@ -162,6 +158,7 @@ def measure_net(
     n_windows = N_WINDOWS if trained else 1
     raw = empty_input(net.input, "cpu", descriptors or DescriptorSettings())
     raw = torch.cat([raw] * n_windows).to(device)
+    # The CPU time of one thread hardly depends on other programs.
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     threads_before = torch.get_num_threads()
     threads = threads or threads_before
@@ -208,10 +205,7 @@ def choose_precision(
     *,
     keep: bool = True,
 ) -> tuple[str, str]:
-    """Return the precision, the faster one for ``auto``, and a note on the times, or ''.
-
-    The times are read from `path` if they are still valid; with `keep` they are written there.
-    """
+    """Return the precision, the faster one for ``auto`` (times are kept in `path`), and a note."""
     device = devices.pick_device(run.device)
     cpu = _bf16_processor()
     if run.precision != "auto" or device.type != "cpu" or not cpu:

@@ -115,10 +115,7 @@ def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenC
 
 
 def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]:
-    """Decode the sound and the pictures of an open clip.
-
-    If `threaded`, a second thread scales frames and resamples sound.
-    """
+    """Decode an open clip; if `threaded`, a second thread scales frames and resamples sound."""
     request, failures = clip.request, list[MediaProblem]()
     times = {s: s.times(request.start, clip.end) for s in request.pictures}
     # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are decoded.
@@ -192,16 +189,21 @@ def find_problems(
     cut_off = CUT_OFF if whole_file and is_cut_off(clip.path, container.format.name) else None
     found: dict[str, MediaProblem | None] = {**clip.problems}
     if "video" in expected:
-        found["video"] = _video_problem(clip, picker, expected["video"], cut_off)
+        times = clip.times
+        if times and request.start >= times.end:
+            found["video"] = starts_after_end(request.start, "pictures end", times.end)
+        elif picker.frame is None:
+            found["video"] = MediaProblem("no frame can be decoded")
+        elif not (times and times.single):
+            found["video"] = check_length(picker.seconds, expected["video"]) or cut_off
     if "audio" in expected:
         if not sound.error and sound.seconds == 0 and 0 < sound.end <= request.start:
             found["audio"] = starts_after_end(request.start, "sound ends", sound.end)
         else:
             # Sound that begins late counts as complete, but not if it has large gaps.
             whole = max(expected["audio"], sound.seconds)
-            found["audio"] = (
-                sound.problem() or check_length(sound.decoded_seconds, whole) or cut_off
-            )
+            decoded = sound.seconds - sound.missing_seconds
+            found["audio"] = sound.problem() or check_length(decoded, whole) or cut_off
     return {name: problem for name, problem in found.items() if problem is not None}
 
 
@@ -228,19 +230,6 @@ def _expected_seconds(clip: OpenClip, longest: float) -> dict[str, float]:
         if longest < MIN_DECODED_SHARE * whole:
             expected = dict.fromkeys(expected, whole)
     return expected
-
-
-def _video_problem(
-    clip: OpenClip, picker: FramePicker, expected: float, cut_off: MediaProblem | None
-) -> MediaProblem | None:
-    start, times = clip.request.start, clip.times
-    if times and start >= times.end:
-        return starts_after_end(start, "pictures end", times.end)
-    if picker.frame is None:
-        return MediaProblem("no frame can be decoded")
-    if times and times.single:
-        return None
-    return check_length(picker.seconds, expected) or cut_off
 
 
 def _select_streams(

@@ -214,10 +214,7 @@ class I3D(VideoNet):
         return self.feature_map(x).mean(dim=(2, 3, 4))
 
     def kinetics_logits(self, x: Tensor) -> Tensor:
-        """Return the published net's logits of a prepared batch: means over pairs of frames.
-
-        With more than 16 frames, inner frames count twice here, but not in `forward`.
-        """
+        """Return the published net's logits of a prepared batch: means over pairs of frames."""
         feature = self.feature_map(x)
         kernel = (min(LOGIT_FRAMES, feature.shape[2]), feature.shape[3], feature.shape[4])
         # (batch, embedding_dim, T', 1, 1) -> (batch, T', embedding_dim)

@@ -122,10 +122,7 @@ class CRNN(sequences.DescriptorNet):
         }
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Map (batch, frames, spectrogram_dim + lld_dim) to (batch, frames, bands + lld_dim).
-
-        Frames after the end of a branch or of the clip are NaN.
-        """
+        """Map (batch, frames, spectrogram_dim + lld_dim) to (batch, frames, bands + lld_dim)."""
         options = self.options
         bins, lld = options.spectrogram_dim, options.lld_dim
         self.check_columns(raw, bins + lld, "spectrogram_dim, and lld_dim for the rest")

@@ -103,7 +103,7 @@ class KnownContents:
 
     def put(self, path: Path, stamp: Stamp, digest: str) -> None:
         with suppress(sqlite3.Error):
-            row = _place(path), _text(stamp), digest
+            row = os.fsencode(place_of(path)), _text(stamp), digest
             self._db.execute(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?)", row)
 
     def clear(self) -> None:
@@ -132,10 +132,7 @@ def keep_content(path: Path, former: Stamp) -> None:
 def contents_of(
     paths: Sequence[Path], on_file: Callable[[bool], object] = lambda failed: None
 ) -> list[Content]:
-    """Return the content of each file; call `on_file` after each, with True if it failed.
-
-    Files that changed are read in worker processes, because they may be damaged or malicious.
-    """
+    """Return the content of each file; call `on_file` after each, with True if it failed."""
     found: dict[int, Content] = {}
     stamps: dict[int, Stamp] = {}
     for i, path in enumerate(paths):
@@ -183,10 +180,6 @@ def _checked(path: Path, before: Stamp | None, digest: str | MvemoError) -> Cont
 
 def _cause(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-def _place(path: Path) -> bytes:
-    return os.fsencode(real_path(path, {}))
 
 
 def _text(stamp: Stamp) -> str:

@@ -65,10 +65,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 @contextmanager
 def reproducible_kernels(device: torch.device) -> Iterator[None]:
-    """Let cuDNN choose its kernels by shape alone, and multiply float32 values as they are.
-
-    Otherwise it may take TF32, which keeps 10 bits, and what was fastest at the first try.
-    """
+    """Keep cuDNN from TF32, which keeps 10 bits, and from the kernels that were fastest once."""
     if device.type == "cpu":  # its threads would restore each other's values
         yield
         return

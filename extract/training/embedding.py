@@ -81,10 +81,7 @@ def embed_rows(
 def _placed(
     raw: Tensor, firsts: Sequence[int], counts: Sequence[int], n_places: int
 ) -> tuple[Tensor, Tensor]:
-    """Return a batch of `n_places` with each row's windows from its first place, and the places.
-
-    Copies fill the other places.
-    """
+    """Return a batch of `n_places` with each row's windows from its first place, and the places."""
     places = [
         first + window
         for first, count in zip(firsts, counts, strict=True)
@@ -93,6 +90,7 @@ def _placed(
     where = torch.tensor(places)
     if places == list(range(n_places)):
         return raw, where
+    # Copies fill the other places.
     source = torch.zeros(n_places, dtype=torch.int64)
     source[where] = torch.arange(len(raw))
     return raw[source], where
@@ -179,10 +177,7 @@ class FrozenNets:
         self._nets: dict[str, tuple[tuple[Any, ...], protocols.TrainedNet]] = {}
 
     def get(self, settings: NetSettings, n_outputs: int, run: RunSettings) -> protocols.TrainedNet:
-        """Return a net optimised for embedding; do not save its weights.
-
-        It is built again if its settings or its weight file change.
-        """
+        """Return a net optimised for embedding; do not save its weights."""
         stamp = None
         with suppress(OSError):  # the reader of the file reports the error
             stamp = stamp_of(protocols.weight_file(settings)) if settings.weights else None

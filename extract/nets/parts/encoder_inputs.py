@@ -141,7 +141,8 @@ class PictureInput(StatedInput):
         self.normalisation: dict[str, list[float]] = {}
         for name, key, none in (("mean", "image_mean", 0.0), ("deviation", "image_std", 1.0)):
             values = self.preprocessor.get(key, [0.5] * 3) if normalises else [none] * 3
-            if not _are_numbers(values, 3):
+            is_list = isinstance(values, Sequence) and len(values) == 3
+            if not (is_list and all(isinstance(value, int | float) for value in values)):
                 raise BadWeights(f"{self.stated_in}: {key} is {values!r}: expected three numbers")
             buffer = torch.tensor(values, dtype=torch.float32, device="cpu")
             self.normalisation[name] = buffer.tolist()
@@ -225,11 +226,3 @@ def _side(kind: type[PictureInput], name: str) -> int:
             "pixels"
         )
     return sides
-
-
-def _are_numbers(values: Any, count: int) -> bool:
-    return (
-        isinstance(values, Sequence)
-        and len(values) == count
-        and all(isinstance(value, int | float) for value in values)
-    )

@@ -119,13 +119,7 @@ def parse_entry(entry: str) -> tuple[EncoderName, ...]:
 
 
 def encoder_of(name: str) -> str:
-    """Return the name of a net without its layer.
-
-    Examples
-    --------
-    >>> encoder_of("MERT-layer4"), encoder_of("MERT-layers"), encoder_of("musicnn")
-    ('MERT', 'MERT', 'musicnn')
-    """
+    """Return the name of a net without its layer: ``MERT`` for ``MERT-layer4``."""
     return _SUFFIX.sub("", name)
 
 

@@ -38,11 +38,7 @@ LEAST_CHANNELS = 32
 
 @cache
 def transforms(side: int) -> list[Tensor]:
-    """Return the transforms of inputs, kernels and products, float64.
-
-    They are (tile, tile), (tile, side) and (STEP, tile): x filtered by g is
-    y = outputs @ ((kernel @ g) * (inputs @ x)).
-    """
+    """Return `inputs`, `kernel` and `outputs` of y = outputs @ ((kernel @ g) * (inputs @ x))."""
     points = np.array(POINTS[side])
     tile = len(points) + 1
     inputs, kernel, outputs = (np.zeros(s) for s in ((tile, tile), (tile, side), (STEP, tile)))

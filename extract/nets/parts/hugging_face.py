@@ -115,10 +115,7 @@ def read_preprocessor(folder: Path) -> dict[str, Any]:
 
 
 def load_encoder(folder: Path, family: Family, layer: int) -> Any:
-    """Return the encoder of a folder with its weights, in float32.
-
-    Layers that do not affect the state `layer` (-1: the output, -2: all states) are left out.
-    """
+    """Return the encoder of a folder in float32, without layers that do not affect `layer`."""
     library = transformers(folder)
     try:
         # The encoder gets its weights even if the caller builds nets on the meta device.
