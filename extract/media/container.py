@@ -143,7 +143,9 @@ def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]
         for _, sampling, row in targets[shown]:
             frames[sampling][row] = pictures[sampling.size]
 
-    packets.thread_decoders(clip.streams, request.threads)
+    for stream in clip.streams:
+        stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.thread_count = request.threads  # 0 for one per core
     sound = SoundCollector(request, clip.choice.channel)
     source = packets.Packets(clip.container, clip.streams)
     waiting: list[tuple[float, Any]] = []

@@ -18,7 +18,7 @@ from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.isolated import read_each
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import Stamp, stamp_of
+from mvemo.manifests.files import Stamp, cause, stamp_of
 
 _DIGEST = "mvemo.extract.media.content:file_digest"
 # Change the name of the table when a file would get another digest.
@@ -141,7 +141,7 @@ def contents_of(
         except FileNotFoundError:
             found[i] = Content(reason=f"{path}: file not found")
         except (OSError, ValueError) as error:
-            found[i] = Content(reason=f"{path}: cannot be read: {_cause(error)}")
+            found[i] = Content(reason=f"{path}: cannot be read: {cause(error)}")
     with closing(KnownContents()) as known:
         digests = known.find_all([(paths[i], stamp) for i, stamp in stamps.items()])
         for i, kept in zip(stamps, digests, strict=True):
@@ -174,12 +174,8 @@ def _checked(path: Path, before: Stamp | None, digest: str | MvemoError) -> Cont
         if stamp_of(path) != before:
             return Content(reason=f"{path}: is changing: run the same command again later")
     except OSError as error:
-        return Content(reason=f"{path}: cannot be read: {_cause(error)}")
+        return Content(reason=f"{path}: cannot be read: {cause(error)}")
     return Content(digest, before)
-
-
-def _cause(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 def _text(stamp: Stamp) -> str:

@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training import data, devices, protocols
 from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import stamp_of
+from mvemo.manifests.files import find_stamp
 
 
 @torch.inference_mode()
@@ -178,9 +177,7 @@ class FrozenNets:
 
     def get(self, settings: NetSettings, n_outputs: int, run: RunSettings) -> protocols.TrainedNet:
         """Return a net optimised for embedding; do not save its weights."""
-        stamp = None
-        with suppress(OSError):  # the reader of the file reports the error
-            stamp = stamp_of(protocols.weight_file(settings)) if settings.weights else None
+        stamp = find_stamp(protocols.weight_file(settings)) if settings.weights else None
         key = (run, n_outputs, settings, stamp)
         self._nets = {name: kept for name, kept in self._nets.items() if kept[0][:2] == key[:2]}
         if settings.name not in self._nets or self._nets[settings.name][0] != key:

@@ -59,10 +59,7 @@ def weight_file(settings: NetSettings) -> Path:
 
 
 def make_net(
-    settings: NetSettings,
-    n_outputs: int,
-    run: RunSettings,
-    on_report: Callable[[WeightReport], None] | None = None,
+    settings: NetSettings, n_outputs: int, run: RunSettings
 ) -> tuple[Net, WeightReport | None]:
     """Build a net with its pretrained weights, if any; under ``frozen`` none may be missing."""
     torch.manual_seed(run.seed)
@@ -84,8 +81,6 @@ def make_net(
             f"missing or have another shape, for example {missing[0]}), which the frozen protocol "
             "needs"
         )
-    if on_report is not None:
-        on_report(report)
     return net, report
 
 
@@ -140,14 +135,12 @@ def embedding_spec(
     )
 
 
-def frozen_net(
-    settings: NetSettings,
-    n_outputs: int,
-    run: RunSettings,
-    on_report: Callable[[WeightReport], None] | None = None,
-) -> TrainedNet:
+def frozen_net(settings: NetSettings, n_outputs: int, run: RunSettings) -> TrainedNet:
     """Return the net that embeds under ``frozen``; for the parameters see `train_nets`."""
-    net, _ = make_net(settings, n_outputs, run, on_report)
+    return _frozen(settings, make_net(settings, n_outputs, run)[0], run)
+
+
+def _frozen(settings: NetSettings, net: Net, run: RunSettings) -> TrainedNet:
     require_weights(settings, run)
     spec = embedding_spec(settings, net, run)
     return TrainedNet(devices.place(net, devices.pick_device(run.device)).eval(), spec, {})
@@ -204,10 +197,12 @@ def train_nets(
     """
     device = devices.pick_device(run.device)
     n_outputs = len(clips.manifest.classes)
+    start, report = make_net(settings, n_outputs, run)
+    if report is not None and on_report is not None:
+        on_report(report)
     if run.protocol == "frozen":
-        yield frozen_net(settings, n_outputs, run, on_report)
+        yield _frozen(settings, start, run)
         return
-    start, _ = make_net(settings, n_outputs, run, on_report)
     steps.set_determinism(run.deterministic)
     reader = data.batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)
     for split, facts, folder in _jobs(settings, clips, run, jobs, start):

@@ -268,14 +268,13 @@ def start_workers(count: int, preload: str = "", environment: Mapping[str, str] 
         _idle.append(Worker(preload, environment))
 
 
-def stop_workers(environment: Mapping[str, str] = _SHARED) -> None:
-    """End the idle workers of an environment; the next call starts new ones."""
-    _close([each for each in list(_idle) if each.environment == environment and _claim(each)])
+def stop_workers(environment: Mapping[str, str] | None = _SHARED) -> None:
+    """End the idle workers of an environment (None: all); the next call starts new ones."""
+    workers = [each for each in list(_idle) if environment in (None, each.environment)]
+    _close([each for each in workers if _claim(each)])
 
 
-@atexit.register
-def _stop_all() -> None:
-    _close([worker for worker in list(_idle) if _claim(worker)])
+atexit.register(stop_workers, None)
 
 
 def _claim(worker: Worker) -> bool:

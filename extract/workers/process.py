@@ -113,7 +113,12 @@ def resolve(function: str) -> Any:
 def serve(parent: int, preload: str) -> None:
     """Import `preload`, modules joined by commas, and answer calls until input or parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with(parent)
+    if parent:
+        # Linux kills this process when its parent ends.
+        with suppress(AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(0)
     # If memory runs out, the kernel kills this process first: only one clip is lost, not the run.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("800")
@@ -202,16 +207,6 @@ def _memory_limit(size: int) -> Iterator[None]:
     finally:
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def end_with(parent: int) -> None:
-    """Ask Linux to kill this process when its parent ends; `parent` is 0 if there is none."""
-    if not parent:
-        return
-    with suppress(AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 @contextmanager

@@ -177,6 +177,12 @@ class PictureInput(StatedInput):
         pixels = raw[:, :, middle, middle].float() * self.factor
         return ((pixels - self.mean) / self.deviation).permute(0, 1, 4, 2, 3)
 
+    def pool_frames(self, values: Tensor) -> Tensor:
+        """Pool each layer over the frames: (..., frames, layers * dim) -> (..., embedding_dim)."""
+        # (..., layers, frames, dim)
+        by_layer = values.reshape(*values.shape[:-1], max(len(self.layers), 1), -1).movedim(-2, -3)
+        return pool(by_layer, self.options.pooling).flatten(-2)
+
 
 def pool(values: Tensor, pooling: str) -> Tensor:
     """Pool over the frames: (..., frames, dim) -> (..., dim), or 2 * dim for ``mean+std``."""

@@ -265,11 +265,6 @@ class PictureEncoder(PictureInput, FrameNet, EncoderNet):
         """Map float32 (n, 3, crop, crop) to (n, layers * dim)."""
         return pool_layers(self.states(x), "mean")
 
-    def pool_frames(self, values: Tensor) -> Tensor:
-        # (..., layers, frames, dim)
-        by_layer = values.reshape(*values.shape[:-1], max(len(self.layers), 1), -1).movedim(-2, -3)
-        return pool(by_layer, self.options.pooling).flatten(-2)
-
 
 class VideoEncoder(PictureInput, EncoderNet):
     """Transformer on the frames of a clip together: VideoMAE."""

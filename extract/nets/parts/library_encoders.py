@@ -80,14 +80,7 @@ class HearEncoder(SoundInput, LibraryNet):
         return self.module.get_scene_embeddings(waves, self.encoder)
 
 
-class LibraryPictures(PictureInput, LibraryNet, FrameNet):
-    """Base of encoders of single pictures."""
-
-    def pool_frames(self, values: Tensor) -> Tensor:
-        return encoder_inputs.pool(values, self.options.pooling)
-
-
-class TimmEncoder(LibraryPictures):
+class TimmEncoder(PictureInput, LibraryNet, FrameNet):
     """Model of timm without its classifier."""
 
     def load_encoder(self) -> Any:
@@ -205,7 +198,7 @@ class OnnxSound(SoundInput, OnnxNet):
         return self.run(waves)
 
 
-class OnnxPictures(LibraryPictures, OnnxNet):
+class OnnxPictures(PictureInput, OnnxNet, FrameNet):
     """Encoder of pictures (pictures, 3, crop, crop) in an ONNX file."""
 
     def state_dim(self) -> int:

@@ -25,6 +25,9 @@ def test_sizes():
     assert net.input.features == ("spectrogram", "mfcc_rp", "f0", "formants", "contrast", "chroma")
     assert net.spectrogram_lstm.input_size == 32 * 128
     assert (net.lld_lstm.num_layers, net.lld_lstm.input_size) == (2, 50)
+    # The first kernels lie along time and along frequency.
+    assert net.conv1_time.weight.shape[2:] == (1, 9)
+    assert net.conv1_frequency.weight.shape[2:] == (9, 1)
 
 
 def test_default_sizes_are_those_of_ten_seconds_of_descriptors():
@@ -42,12 +45,6 @@ def test_default_sizes_are_those_of_ten_seconds_of_descriptors():
     net.eval()
     with torch.no_grad():
         assert net(net.prepare(torch.from_numpy(columns)[None])).isfinite().all()
-
-
-def test_first_kernels_lie_along_time_and_along_frequency():
-    net = make()
-    assert net.conv1_time.weight.shape[2:] == (1, 9)
-    assert net.conv1_frequency.weight.shape[2:] == (9, 1)
 
 
 def test_branches_have_frames_of_their_own():
