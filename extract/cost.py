@@ -123,7 +123,6 @@ class NetCost:
     window_bytes: int = 0  # kept per window until the backward pass; 0 under ``frozen``
 
     def training_seconds(self, settings: NetSettings, n_train: int, n_validation: int) -> float:
-        """Return the time of the maximum number of epochs, in seconds."""
         passes = PASSES * n_train + n_validation
         return self.seconds * passes * settings.train.max_epochs(n_train)
 
@@ -133,7 +132,6 @@ class NetCost:
     def embedding_bytes(
         self, settings: NetSettings, batch: int, device: torch.device, threads: int
     ) -> int:
-        """Return the memory for weights and the windows of all threads, in bytes."""
         at_once = devices.windows_at_once(batch, device, registry.NETS[settings.name])
         # Inference needs less memory: a layer's input is freed once its output exists.
         windows = devices.embedding_threads(device, threads) * at_once

@@ -278,7 +278,6 @@ def channel_note(channel: int | None) -> str:
 def _read_blocks(
     file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms
 ) -> MediaProblem | None:
-    """Read `remaining` samples from index `first` on."""
     names: Sequence[str] = ["NONE"] * file.channels
     if file.format == "OGG":  # Vorbis and Opus have an order of their own
         names = loudness.VORBIS_CHANNELS.get(file.channels, names)

@@ -256,13 +256,11 @@ def _select_streams(
 
 
 def _picture_problem(error: Exception) -> MediaProblem:
-    """Return the problem of pictures whose decoder or conversion raised an error."""
     reason = f"the pictures cannot be read: {error_line(error)}"
     return MediaProblem(reason, passing=isinstance(error, MemoryError))
 
 
 def _note(container: Any, found: dict[str, Any], choice: Sound) -> str:
-    """Return a note about the tracks and the channel that are read; empty for most files."""
     notes = []
     tracks = {"video": packets.videos(container), "audio": container.streams.audio}
     for kind, name in (("video", "video"), ("audio", "sound")):

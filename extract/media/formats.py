@@ -92,7 +92,6 @@ def check_format(path: Path, names: str) -> None:
 
 
 def _mov_is_encrypted(path: Path) -> bool:
-    """Return True if the index (``moov``) of a QuickTime file has an encrypted track."""
     with path.open("rb") as file:
         for kind, at, size in _boxes(file):
             if kind == b"moov":

@@ -133,7 +133,6 @@ class Music2D(WaveformNet):
         return self.front_end(fit_waveform(raw, self.input.samples)).unsqueeze(1)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, 1, 96, frames) to (batch, embedding_dim)."""
         features = []
         for convolution, norm, (bands, frames) in zip(
             self.convolutions, self.norms, POOLS, strict=True

@@ -135,7 +135,6 @@ class CRNN(sequences.DescriptorNet):
         return x
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, frames, bands + lld_dim) to (batch, embedding_dim)."""
         bands = len(self._widths)
         spectrogram, lengths = sequences.split_frames(x[:, :, :bands])
         # -> (batch, 1, bands, frames)
@@ -198,7 +197,6 @@ class RNN(sequences.DescriptorNet):
         return hidden
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map (batch, frames, n_mfcc), NaN after a clip's end, to (batch, embedding_dim)."""
         x, lengths = sequences.split_frames(x)
         x = self.input_norm(x.transpose(1, 2), lengths).transpose(1, 2)
         return sequences.last_states(self.gru, x, lengths)

@@ -117,7 +117,6 @@ class KnownContents:
 
 
 def forget_contents() -> None:
-    """Forget all digests, so that every file is read again."""
     with closing(KnownContents()) as known:
         known.clear()
 

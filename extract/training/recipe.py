@@ -25,7 +25,6 @@ RMSPROP: dict[str, Any] = {"alpha": 0.9, "eps": 1e-7}
 
 
 def make_optimizer(net: Net, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Return the optimizer of the settings (PL20 Table 2 has the first three)."""
     common: dict[str, Any] = {
         "params": parameter_groups(net, settings),
         "lr": settings.lr,
@@ -68,7 +67,6 @@ def rate_factor(recipe: RecipeSettings, step: int, n_steps: int) -> float:
 
 
 def freeze_norms(net: Net) -> None:
-    """Let batch normalisation use its running statistics without updating them."""
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()

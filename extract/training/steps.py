@@ -74,15 +74,12 @@ _MEMORY_FACTOR = 1.5
 
 
 class NetLoss(nn.Module):
-    """Net and loss as one module, for the compiler."""
-
     def __init__(self, net: Net, loss: Loss) -> None:
         super().__init__()
         self.net = net
         self.loss = loss
 
     def forward(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of a prepared batch and its features (batch, dim)."""
         features = self.net.features(x)
         return self.loss(features, self.net.classifier, target), features
 
@@ -159,7 +156,6 @@ class Stepper:
             return share * value + (1 - share) * second, features
 
     def _choose_n_parts(self, raw: Tensor) -> None:
-        """Choose the number of parts by the main memory that two clips need."""
         available, n_clips = available_memory(), len(raw)
         if not available or not self._can_be_divided(n_clips):
             return

@@ -44,13 +44,11 @@ class JobFolder:
         write_json(self.path / "settings.json", settings, durable=False)
 
     def finish(self, weights: Mapping[str, torch.Tensor], curve: Mapping[str, list[float]]) -> None:
-        """Save the final weights and the curve, and remove the state of the run."""
         write_json(self.path / "curve.json", curve, durable=False)
         self.save("weights.pt", {"weights": weights})
         (self.path / "state.pt").unlink(missing_ok=True)
 
     def result(self) -> tuple[dict[str, torch.Tensor], dict[str, list[float]]] | None:
-        """Return the weights and the curve of a finished job, or None."""
         saved = self.load("weights.pt")
         if saved is None:
             return None

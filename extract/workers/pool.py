@@ -132,7 +132,6 @@ class Worker:
         self._errors.close()
 
     def death(self) -> WorkerDied:
-        """Return an error with the reason why the process ended."""
         code = self._process.wait()
         seconds = self.call.seconds if self.call else 0.0
         name = signal.Signals(-code).name if code < 0 else ""
@@ -294,7 +293,6 @@ def _close(workers: Sequence[Worker]) -> None:
 
 
 def worker_memory() -> int:
-    """Return the largest peak memory of the idle workers in bytes, or 0 if unknown."""
     return max((process.peak_memory(worker.pid) for worker in list(_idle)), default=0)
 
 

@@ -147,7 +147,6 @@ def _read_calls(requests: IO[bytes], calls: queue.SimpleQueue[Call]) -> None:
 
 
 def _answer(call: Call, replies: IO[bytes]) -> CallResult:
-    """Run a call and send its parts."""
     alarm = _ALARM_SHARE * call.seconds + 5.0 if call.seconds else 0.0
 
     def emit(value: Any) -> None:

@@ -26,15 +26,11 @@ VIEWS = 6
 
 @dataclass(frozen=True)
 class SoundOptions(NetOptions):
-    """Options of all encoders of sound."""
-
     seconds: float = setting(10.0, "Length of a window in seconds.", ge=0.1)
 
 
 @dataclass(frozen=True)
 class PictureOptions(NetOptions):
-    """Options of all encoders of single pictures."""
-
     n_frames: int = setting(8, "Number of frames of a clip.", ge=1)
     pooling: str = setting("mean", "Pooling over the frames: `mean` or `mean+std`.", names=POOLINGS)
 
@@ -89,7 +85,6 @@ class SoundInput(StatedInput):
 
     @property
     def normalises(self) -> bool:
-        """Return True if windows are scaled to mean 0 and variance 1."""
         return self.preprocessor.get("do_normalize", True)
 
     def prepare(self, raw: Tensor) -> Tensor:
@@ -165,7 +160,6 @@ class PictureInput(StatedInput):
 
     @property
     def factor(self) -> float:
-        """Return the factor by which pixels are multiplied."""
         if not self.preprocessor.get("do_rescale", True):
             return 1.0
         return float(self.preprocessor.get("rescale_factor", 1 / 255))

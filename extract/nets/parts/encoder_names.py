@@ -72,7 +72,6 @@ class EncoderName(str):
 
     @property
     def path(self) -> Path:
-        """Return the folder or file of the encoder."""
         return Path(self.facts.place)
 
     @property

@@ -40,8 +40,6 @@ def _tokens(what: str) -> Any:
 
 @dataclass(frozen=True)
 class LayerOptions(NetOptions):
-    """Options of encoders whose layers can be chosen."""
-
     layer: int = _layer()
     pooling: str = setting(
         "mean", "Pooling over the frames of a window: `mean` or `mean+std`.", names=POOLINGS
@@ -55,15 +53,11 @@ class SoundEncoderOptions(LayerOptions, encoder_inputs.SoundOptions):
 
 @dataclass(frozen=True)
 class SoundTokenOptions(SoundEncoderOptions):
-    """Options of encoders of sound with class tokens."""
-
     tokens: str = _tokens("a window")
 
 
 @dataclass(frozen=True)
 class PictureEncoderOptions(encoder_inputs.PictureOptions):
-    """Options of encoders of pictures."""
-
     layer: int = _layer()
     tokens: str = _tokens("a picture")
 
@@ -187,7 +181,6 @@ class ClapEncoder(SpectrogramEncoder):
         return self.extractor.max_length_s
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, 1 or 4, frames, bands) to (batch, embedding_dim)."""
         # The constructor refuses windows that CLAP would not read as a whole.
         is_longer = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
         # (batch, dim, frequencies, times)
@@ -234,7 +227,6 @@ class WhisperEncoder(SpectrogramEncoder):
         return torch.cat([mels, is_sound[:, None].to(mels.dtype)], dim=1)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, bands + 1, frames) to (batch, embedding_dim)."""
         all_states = self.states(x[:, :-1])
         # A state stands for two frames of the spectrogram.
         counts = x[:, -1, ::2].sum(dim=1).long().clamp(min=1).tolist()

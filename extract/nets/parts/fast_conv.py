@@ -112,7 +112,6 @@ class WinogradConvolution(nn.Module):
         )
 
     def output_places(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Return the frames, height and width of the output, given those of the input."""
         return frames, height, width
 
     def forward(self, x: Tensor) -> Tensor:
@@ -203,7 +202,6 @@ class HalvingConvolution(WinogradConvolution):
 
     @staticmethod
     def supports(layer: nn.Module) -> bool:
-        """Return True for a 7 x 7 x 7 convolution with stride 2 and no padding."""
         return is_convolution(layer, stride=(2, 2, 2), kernel_size=(7, 7, 7), padding=(0, 0, 0))
 
     def output_places(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
@@ -270,11 +268,9 @@ class PointConvolution(nn.Module):
 
     @staticmethod
     def supports(layer: nn.Module) -> bool:
-        """Return True for a convolution with kernel (1, 1, 1), stride 1 and one group."""
         return is_convolution(layer, stride=(1, 1, 1), kernel_size=(1, 1, 1), padding=(0, 0, 0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, in, frames, height, width) to (batch, out, ...), channels last in memory."""
         places = x.permute(0, 2, 3, 4, 1)
         return nn.functional.linear(places, self.weight, self.bias).permute(0, 4, 1, 2, 3)
 

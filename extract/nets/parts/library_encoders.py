@@ -189,8 +189,6 @@ class OnnxNet(LibraryNet):
 
 
 class OnnxSound(SoundInput, OnnxNet):
-    """Encoder of waveforms (clips, samples) in an ONNX file."""
-
     def state_dim(self) -> int:
         return self.run(torch.zeros(1, self.input.samples)).shape[-1]
 
@@ -199,8 +197,6 @@ class OnnxSound(SoundInput, OnnxNet):
 
 
 class OnnxPictures(PictureInput, OnnxNet, FrameNet):
-    """Encoder of pictures (pictures, 3, crop, crop) in an ONNX file."""
-
     def state_dim(self) -> int:
         return self.run(torch.zeros(1, 3, self.crop, self.crop)).shape[-1]
 
@@ -209,7 +205,6 @@ class OnnxPictures(PictureInput, OnnxNet, FrameNet):
 
 
 def make_net_class(name: EncoderName) -> type[StatedInput]:
-    """Return the class of the net of an encoder that is not a folder."""
     makers = {"hear": _hear, "timm": _timm, "torchaudio": _torchaudio, "onnx": _onnx}
     base, contents = makers[name.facts.source](name)
     return encoder_inputs.named_class(

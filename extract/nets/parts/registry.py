@@ -147,7 +147,6 @@ def add_encoders(entries: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_name(name: str) -> None:
-    """Raise `BadOption` with the list of nets if this name is unknown."""
     if name not in NETS:
         raise BadOption(f"unknown net {name!r}; expected one of {', '.join(NETS)}")
 
@@ -173,7 +172,6 @@ def with_shared_options(settings: NetSettings, shared: SharedSettings) -> NetSet
 
 
 def with_length(settings: NetSettings, seconds: float, shared: SharedSettings) -> NetSettings:
-    """Return the settings of a net whose input has this length."""
     options = NETS[settings.name].options_for(seconds, shared)
     return replace(settings, options={**settings.options, **options})
 

@@ -305,7 +305,6 @@ def _entries(
 
 
 def _tensor(name: str, array: NDArray[Any]) -> Tensor:
-    """Return an array as a tensor; raise `BadWeights` if it is not numeric."""
     if array.dtype.kind not in "fiub":
         raise BadWeights(f"tensor {name} has type {array.dtype}, which is not numeric")
     # torch needs the byte order of the machine.
