@@ -19,7 +19,6 @@ from mvemo.extract.descriptors import (
     dim_of,
 )
 from mvemo.extract.descriptors.framing import SPECTROGRAM
-from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia
 from mvemo.manifests.errors import BadOption
 
@@ -199,11 +198,3 @@ def test_unknown_names():
     for function in (dim_of, descriptor_spec, lambda name, s: describe(noise(4096), s, [name])):
         with pytest.raises(BadOption, match="unknown descriptor 'mfc'; expected one of mel, "):
             function("mfc", SETTINGS)
-
-
-def test_given_filter_banks_are_those_that_are_used():
-    y = noise(8192)
-    banks = filter_banks(SETTINGS)
-    halved = FilterBanks(mel=banks.mel / 2, chroma=banks.chroma)
-    own, found = (describe(y, SETTINGS, ["mel"], banks=b)["mel"] for b in (None, halved))
-    assert found == pytest.approx(own - 10 * np.log10(2), abs=1e-4)

@@ -16,9 +16,7 @@ from mvemo.extract.nets import (
     AudioInput,
     VideoInput,
     add_encoders,
-    build_net,
     default_settings,
-    load_weights,
     weights_digest,
 )
 from mvemo.extract.settings import RunSettings
@@ -294,18 +292,3 @@ def test_a_file_that_is_no_onnx_is_told(tmp_path):
     (tmp_path / "net.toml").write_text("sampling_rate = 8000")
     with pytest.raises(BadWeights, match=r"net.onnx: cannot be loaded: "):
         net_of(f"onnx:{tmp_path / 'net.onnx'}")
-
-
-def test_safetensors_are_weight_files(tmp_path):
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    net = build_net("music1d", 3, width=0.1)
-    save_file(net.state_dict(), tmp_path / "net.safetensors")
-    torch.manual_seed(1)
-    other = build_net("music1d", 3, width=0.1)
-    assert load_weights(other, tmp_path / "net.safetensors").complete
-    assert weights_digest(other) == weights_digest(net)
-    (tmp_path / "net.safetensors").write_bytes(b'\x10\0\0\0\0\0\0\0{"' + b"x" * 99)
-    with pytest.raises(BadWeights, match="damaged or incomplete safetensors: "):
-        load_weights(other, tmp_path / "net.safetensors")

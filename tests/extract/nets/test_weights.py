@@ -52,6 +52,8 @@ def write(path, arrays, form):
     elif form == "npz":
         with path.open("wb") as file:
             np.savez(file, **arrays)
+    elif form == "safetensors":
+        pytest.importorskip("safetensors.torch").save_file(tensors, path)
     elif form == "hdf5":
         with h5py.File(path, "w") as file:
             for name, value in arrays.items():
@@ -59,7 +61,7 @@ def write(path, arrays, form):
     return path
 
 
-FORMS = ("torch", "legacy", "wrapped", "job", "npz", "hdf5")
+FORMS = ("torch", "legacy", "wrapped", "job", "npz", "safetensors", "hdf5")
 
 
 # The name never tells the format: all are written as .bin.

@@ -45,9 +45,7 @@ def test_the_average_is_of_the_last_epochs(tmp_path):
         torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-6)
 
 
-def test_parts_out_of_range_and_parts_that_exclude_each_other_are_refused():
-    with pytest.raises(BadOption, match="warmup is"):
-        RecipeSettings(warmup=1.0)
+def test_parts_that_exclude_each_other_are_refused():
     with pytest.raises(BadOption, match="set patience = 0"):
         TrainSettings(patience=3, recipe=RecipeSettings(average=0.5))
     with pytest.raises(BadOption, match="it needs loss = 'softmax'"):

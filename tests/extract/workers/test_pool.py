@@ -1,6 +1,5 @@
 """Calls in worker processes: all answers, errors as they are, and workers that die or hang."""
 
-import gc
 import os
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 from mvemo.extract.errors import OutOfMemory, WorkerDied
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import run_calls, start_workers, stop_workers
-from mvemo.extract.workers.process import Call, ClipLimits, peak_memory, torch_import_without_gc
+from mvemo.extract.workers.process import Call, ClipLimits, peak_memory
 from mvemo.manifests.errors import MvemoError
 
 PID = Call("os:getpid", ())
@@ -355,17 +354,3 @@ def test_an_interrupt_ends_the_calls_also_if_python_swallows_it(swallowed):
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-@pytest.mark.parametrize("imported", [False, True])
-def test_garbage_is_not_looked_for_within_the_import_of_torch_alone(monkeypatch, imported):
-    monkeypatch.setitem(sys.modules, "torch", sys)
-    if not imported:
-        monkeypatch.delitem(sys.modules, "torch")
-    enabled = []
-    monkeypatch.setattr(gc, "freeze", lambda: enabled.append(gc.isenabled()))
-    with suppress(ModuleNotFoundError), torch_import_without_gc():
-        enabled.append(gc.isenabled())
-        raise ModuleNotFoundError
-    assert enabled == ([True] if imported else [False, False])
-    assert gc.isenabled()
