@@ -42,7 +42,7 @@ from mvemo.extract.media import audio, container, packets
 from mvemo.extract.nets import build_net, effnet
 from mvemo.extract.store import decoded, decoding, folders
 from mvemo.extract.training import embedding
-from mvemo.extract.workers.pool import CallResult
+from mvemo.extract.workers.process import CallResult
 from mvemo.manifests.demo import media
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.settings_files import load_settings

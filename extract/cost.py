@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +26,7 @@ from mvemo.extract.store import decoded
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.extract.training import devices
 from mvemo.extract.workers import pool
+from mvemo.extract.workers.process import system_text
 from mvemo.manifests import files
 from mvemo.manifests.text_files import read_json
 
@@ -123,7 +123,6 @@ class NetCost:
     window_bytes: int = 0  # kept per window until the backward pass; 0 under ``frozen``
 
     def training_seconds(self, settings: NetSettings, n_train: int, n_validation: int) -> float:
-        """Return the time of the maximum number of epochs, in seconds."""
         passes = PASSES * n_train + n_validation
         return self.seconds * passes * settings.train.max_epochs(n_train)
 
@@ -133,7 +132,6 @@ class NetCost:
     def embedding_bytes(
         self, settings: NetSettings, batch: int, device: torch.device, threads: int
     ) -> int:
-        """Return the memory for weights and the windows of all threads, in bytes."""
         at_once = devices.windows_at_once(batch, device, registry.NETS[settings.name])
         # Inference needs less memory: a layer's input is freed once its output exists.
         windows = devices.embedding_threads(device, threads) * at_once
@@ -147,11 +145,7 @@ def measure_net(
     *,
     threads: int = 0,
 ) -> NetCost:
-    """Time a pass of a net with random weights over silence, on the run's device.
-
-    On a CPU one thread is timed by its own CPU time, so other programs have little effect.
-    `threads` is the number of threads that the net will have; 0 for those of this process.
-    """
+    """Time a pass of a net with random weights over silence, for `threads` (0: this process's)."""
     device = devices.pick_device(run.device)
     net = registry.build_net(settings.name, 2, width=settings.width, **settings.options)
     net = devices.place(net, device)
@@ -162,6 +156,7 @@ def measure_net(
     n_windows = N_WINDOWS if trained else 1
     raw = empty_input(net.input, "cpu", descriptors or DescriptorSettings())
     raw = torch.cat([raw] * n_windows).to(device)
+    # The CPU time of one thread hardly depends on other programs.
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     threads_before = torch.get_num_threads()
     threads = threads or threads_before
@@ -198,7 +193,6 @@ def clip_windows(net: NetSettings, length: float | None, duration: float | None 
 
 # Maximum time of bf16, relative to float32, for which bf16 is chosen despite its rounding.
 MOST_TIME = 0.9
-_CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def choose_precision(
@@ -209,22 +203,16 @@ def choose_precision(
     *,
     keep: bool = True,
 ) -> tuple[str, str]:
-    """Return the precision, the faster one for ``auto``, and a note on the times, or ''.
-
-    The times are read from `path` if they are still valid; with `keep` they are written there.
-    """
+    """Return the precision, the faster one for ``auto`` (times are kept in `path`), and a note."""
     device = devices.pick_device(run.device)
     cpu = _bf16_processor()
     if run.precision != "auto" or device.type != "cpu" or not cpu:
         return devices.resolve_precision(run.precision, device), ""
     facts = [[net.record() for net in nets], run.protocol, cpu, str(torch.__version__)]
     key = digest_of({"measured": facts})
-    kept = None
-    with suppress(OSError, ValueError):
-        kept = read_json(path)
     try:
-        bf16, float32 = (float(kept[key][name]) for name in ("bf16", "float32"))  # type: ignore[index]
-    except (KeyError, TypeError, ValueError):
+        bf16, float32 = (float(read_json(path)[key][name]) for name in ("bf16", "float32"))
+    except (OSError, KeyError, TypeError, ValueError):
         bf16, float32 = (
             sum(
                 net.view.views * measure_net(net, replace(run, precision=name), descriptors).seconds
@@ -244,10 +232,7 @@ def choose_precision(
 
 def _bf16_processor() -> str:
     """Return the name of this CPU if it has bf16 instructions, or ''."""
-    try:
-        text = _CPU_FACTS.read_text()
-    except OSError:
-        return ""
+    text = system_text("cpuinfo")
     facts: dict[str, str] = dict(re.findall(r"(?m)^([^:\n]*?)\s*:[ \t]*(.*?)[ \t]*$", text))
     if {"avx512_bf16", "amx_bf16"}.isdisjoint(facts.get("flags", "").split()):
         return ""

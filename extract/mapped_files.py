@@ -10,7 +10,6 @@ LARGE = 1 << 26
 
 
 def file_mapping(array: NDArray[Any]) -> mmap.mmap | None:
-    """Return the file mapping that holds an array's values, or None for an array in memory."""
     base: object = array
     while base is not None and not isinstance(base, mmap.mmap):
         base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)

@@ -230,11 +230,6 @@ def check_device(name: str, setting: str) -> str:
 def window_starts(length: float, window: float, settings: ViewSettings) -> F64:
     """Return the starts of a clip's windows, float64 (windows,), ascending and distinct.
 
-    `length` (of the clip) and `window` are in the same unit. A clip that is shorter than a window
-    has one window; otherwise all windows end within the clip.
-
-    Examples
-    --------
     >>> window_starts(25.0, 10.0, ViewSettings(views=4, layout="dense")).tolist()
     [0.0, 5.0, 10.0, 15.0]
     """

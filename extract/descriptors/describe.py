@@ -120,7 +120,6 @@ DESCRIPTORS = reserve("descriptors", (*_DESCRIPTORS, *TIMES, LOUDNESS))
 
 
 def dim_of(name: str, settings: framing.DescriptorSettings) -> int:
-    """Return the number of columns of a descriptor; raise BadOption for an unknown name."""
     found = _descriptor(name)
     return 1 if found is None else found.dim(settings.framed(name))
 

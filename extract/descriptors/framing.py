@@ -145,7 +145,6 @@ class DescriptorSettings:
 
 @lru_cache(maxsize=16)
 def window_of(settings: DescriptorSettings) -> F64:
-    """Return the periodic window, float64 (n_fft,)."""
     return _window(settings.window, settings.n_fft)
 
 

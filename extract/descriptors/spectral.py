@@ -126,7 +126,6 @@ class FilterBanks:
 
 @lru_cache(maxsize=16)
 def filter_banks(settings: DescriptorSettings) -> FilterBanks:
-    """Return the filter banks for the settings; they are computed once per process."""
     s = settings
     mel = mel_filter_bank(MelSettings(s.sr, s.n_fft, s.hop_length, s.n_mels))
     return FilterBanks(mel.astype(np.float32), _chroma_bank(s).astype(np.float32))

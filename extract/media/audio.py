@@ -98,10 +98,7 @@ class _Track:
 
 
 class Waveforms:
-    """Mono sound of a clip at the sampling rates of a request, resampled block by block.
-
-    Without sampling rates, the sound is only judged: its loudness is not measured.
-    """
+    """Mono sound of a clip at the rates of a request; without rates, it is only judged."""
 
     def __init__(self, sr: int, request: ClipRequest, channel: int | None) -> None:
         self.sr = sr
@@ -281,7 +278,6 @@ def channel_note(channel: int | None) -> str:
 def _read_blocks(
     file: soundfile.SoundFile, first: int, remaining: int, sound: Waveforms
 ) -> MediaProblem | None:
-    """Read `remaining` samples from index `first` on."""
     names: Sequence[str] = ["NONE"] * file.channels
     if file.format == "OGG":  # Vorbis and Opus have an order of their own
         names = loudness.VORBIS_CHANNELS.get(file.channels, names)
@@ -308,7 +304,7 @@ class SoundCollector:
         self._blocks: list[tuple[str, F32]] = []
         self._n_waiting = 0  # number of samples in `_blocks`
         self._weights: dict[str, F32] = {}  # of the channels, by layout
-        self._n_missing = 0  # number of samples in gaps after the first sound
+        self.missing_seconds: float = 0.0  # gaps after the first sound
         self.end: float = 0.0  # end of the last decoded frame in seconds, even before the clip
         self.error: str = ""  # reason why the sound cannot be used
 
@@ -316,11 +312,6 @@ class SoundCollector:
     def seconds(self) -> float:
         """Seconds from the clip's start to the end of its last sound."""
         return self.sound.n_samples / self.sound.sr if self.sound else 0.0
-
-    @property
-    def decoded_seconds(self) -> float:
-        """`seconds` without the gaps in the sound."""
-        return self.seconds - self._n_missing / self.sound.sr if self.sound else 0.0
 
     def add(self, frames: Sequence[tuple[float, Any]]) -> None:
         """Append decoded frames, given as (start time in seconds, frame) in order."""
@@ -357,7 +348,7 @@ class SoundCollector:
         if first > length:
             self._flush()
             sound.add_silence(first - length)
-            self._n_missing += first - length if length else 0
+            self.missing_seconds += (first - length) / sr if length else 0.0
         skip, layout = max(length - first, 0), frame.layout
         if layout.name not in self._weights:
             names = [channel.name for channel in layout.channels]

@@ -3,7 +3,7 @@
 import math
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -36,8 +36,6 @@ from mvemo.extract.media.request import (
 )
 from mvemo.manifests.array_types import F32, F64, U8
 
-# Callback for the row of a time, and the picture that is shown at it by size.
-OnPictures = Callable[[int, dict[int, U8]], None]
 # Maximum number of waiting calls. Each call holds a frame, so the decoder must not run far ahead.
 MAX_WAITING = 8
 # Largest number of bytes of frames that are kept in memory if there is a folder for longer ones.
@@ -116,42 +114,46 @@ def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenC
         yield OpenClip(path, request, container, streams, problems, choice, note, origin, times)
 
 
-def decode_streams(
-    clip: OpenClip,
-    times: F64,
-    sizes: Sequence[Set[int]],
-    on_pictures: OnPictures,
-    *,
-    threaded: bool = False,
-) -> tuple[Decoded, SoundCollector]:
-    """Decode the sound of an open clip, and the pictures at `times`, each in its `sizes`.
-
-    If `threaded`, a second thread scales frames and resamples sound.
-    """
-    scaler, failures = SquareScaler(), list[MediaProblem]()
+def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]:
+    """Decode an open clip; if `threaded`, a second thread scales frames and resamples sound."""
+    request, failures = clip.request, list[MediaProblem]()
+    times = {s: s.times(request.start, clip.end) for s in request.pictures}
+    # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are decoded.
+    frames = {
+        s: spooled_zeros((len(times[s]), s.size, s.size, 3), request.spool)
+        for s in request.pictures
+    }
+    # (time, sampling, row in the frames of that sampling), sorted by time.
+    targets = sorted(
+        ((when, s, row) for s in times for row, when in enumerate(times[s])), key=itemgetter(0)
+    )
+    scaler = SquareScaler()
     if "video" in clip.kinds:
         video = clip.streams[0]
         scaler = SquareScaler(float(video.sample_aspect_ratio or 1), video.codec_context.color_trc)
 
-    def scale(frame: Any, rows: slice) -> None:
+    def scale(frame: Any, shown: slice) -> None:
         if failures:
             return
         try:
-            pictures = scaler.squares(frame, sorted(set[int]().union(*sizes[rows])))
+            pictures = scaler.squares(frame, {s.size for _, s, _ in targets[shown]})
         except Exception as error:
             failures.append(_picture_problem(error))
             return
-        for row in range(rows.start, rows.stop):
-            on_pictures(row, pictures)
+        for _, sampling, row in targets[shown]:
+            frames[sampling][row] = pictures[sampling.size]
 
-    packets.thread_decoders(clip.streams, clip.request.threads)
-    sound = SoundCollector(clip.request, clip.choice.channel)
+    for stream in clip.streams:
+        stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.thread_count = request.threads  # 0 for one per core
+    sound = SoundCollector(request, clip.choice.channel)
     source = packets.Packets(clip.container, clip.streams)
     waiting: list[tuple[float, Any]] = []
+    moments = np.array([when for when, _, _ in targets])
     with background_calls(threaded=threaded) as submit:
-        picker = FramePicker(clip.request.start, clip.stated_end, times, partial(submit, scale))
-        place = (clip.origin, clip.request.stop, clip.request.start)
-        for kind, when, frame in packets.decoded_frames(source, *place, *clip.needed(times)):
+        picker = FramePicker(request.start, clip.stated_end, moments, partial(submit, scale))
+        place = (clip.origin, request.stop, request.start)
+        for kind, when, frame in packets.decoded_frames(source, *place, *clip.needed(moments)):
             if kind == "video":
                 picker.add(when, frame)
                 continue
@@ -166,15 +168,16 @@ def decode_streams(
     problems = find_problems(clip, picker, sound)
     if "video" in clip.kinds and failures:
         problems["video"] = failures[0]
-    if clip.request.duration is None and (rest := source.rest_problem()):
+    if request.duration is None and (rest := source.rest_problem()):
         problems = {**dict.fromkeys(clip.kinds, rest), **problems}
     waveforms: dict[int, F32] = {}
     if "audio" in clip.kinds and "audio" not in problems:
         waveforms, problem = sound.finish()
         problems |= {"audio": problem} if problem else {}
-    seconds = sound.seconds if waveforms else min(picker.seconds, clip.end - clip.request.start)
+    seconds = sound.seconds if waveforms else min(picker.seconds, clip.end - request.start)
     loudness = sound.sound.loudness if sound.sound else -math.inf
-    return Decoded(waveforms, {}, seconds, problems, clip.note, loudness), sound
+    frames = {} if "video" in problems else frames
+    return Decoded(waveforms, frames, seconds, problems, clip.note, loudness), sound
 
 
 def find_problems(
@@ -188,16 +191,21 @@ def find_problems(
     cut_off = CUT_OFF if whole_file and is_cut_off(clip.path, container.format.name) else None
     found: dict[str, MediaProblem | None] = {**clip.problems}
     if "video" in expected:
-        found["video"] = _video_problem(clip, picker, expected["video"], cut_off)
+        times = clip.times
+        if times and request.start >= times.end:
+            found["video"] = starts_after_end(request.start, "pictures end", times.end)
+        elif picker.frame is None:
+            found["video"] = MediaProblem("no frame can be decoded")
+        elif not (times and times.single):
+            found["video"] = check_length(picker.seconds, expected["video"]) or cut_off
     if "audio" in expected:
         if not sound.error and sound.seconds == 0 and 0 < sound.end <= request.start:
             found["audio"] = starts_after_end(request.start, "sound ends", sound.end)
         else:
             # Sound that begins late counts as complete, but not if it has large gaps.
             whole = max(expected["audio"], sound.seconds)
-            found["audio"] = (
-                sound.problem() or check_length(sound.decoded_seconds, whole) or cut_off
-            )
+            decoded = sound.seconds - sound.missing_seconds
+            found["audio"] = sound.problem() or check_length(decoded, whole) or cut_off
     return {name: problem for name, problem in found.items() if problem is not None}
 
 
@@ -226,19 +234,6 @@ def _expected_seconds(clip: OpenClip, longest: float) -> dict[str, float]:
     return expected
 
 
-def _video_problem(
-    clip: OpenClip, picker: FramePicker, expected: float, cut_off: MediaProblem | None
-) -> MediaProblem | None:
-    start, times = clip.request.start, clip.times
-    if times and start >= times.end:
-        return starts_after_end(start, "pictures end", times.end)
-    if picker.frame is None:
-        return MediaProblem("no frame can be decoded")
-    if times and times.single:
-        return None
-    return check_length(picker.seconds, expected) or cut_off
-
-
 def _select_streams(
     path: Path, container: Any, request: ClipRequest, choice: Sound
 ) -> tuple[dict[str, Any], dict[str, MediaProblem]]:
@@ -261,13 +256,11 @@ def _select_streams(
 
 
 def _picture_problem(error: Exception) -> MediaProblem:
-    """Return the problem of pictures whose decoder or conversion raised an error."""
     reason = f"the pictures cannot be read: {error_line(error)}"
     return MediaProblem(reason, passing=isinstance(error, MemoryError))
 
 
 def _note(container: Any, found: dict[str, Any], choice: Sound) -> str:
-    """Return a note about the tracks and the channel that are read; empty for most files."""
     notes = []
     tracks = {"video": packets.videos(container), "audio": container.streams.audio}
     for kind, name in (("video", "video"), ("audio", "sound")):
@@ -305,28 +298,7 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
 def decode_container(path: Path, request: ClipRequest, choice: Sound | None = None) -> Decoded:
     """Decode a clip of a container; see `mvemo.extract.media.reading.decode_clip`."""
     with open_clip(path, request, choice or Sound()) as clip:
-        times = {s: s.times(request.start, clip.end) for s in request.pictures}
-        # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are decoded.
-        frames = {
-            s: spooled_zeros((len(times[s]), s.size, s.size, 3), request.spool)
-            for s in request.pictures
-        }
-        # (time, sampling, row in the frames of that sampling), sorted by time.
-        targets = sorted(
-            ((when, s, row) for s in times for row, when in enumerate(times[s])), key=itemgetter(0)
-        )
-
-        def keep(target: int, pictures: dict[int, U8]) -> None:
-            _, sampling, row = targets[target]
-            frames[sampling][row] = pictures[sampling.size]
-
-        decoded, sound = decode_streams(
-            clip,
-            np.array([when for when, _, _ in targets]),
-            [{sampling.size} for _, sampling, _ in targets],
-            keep,
-            threaded=request.threads != 1,
-        )
+        decoded, sound = _decode(clip, threaded=request.threads != 1)
         several = len(clip.container.streams.audio) > 1
     silent = decoded.problems.get("audio", CUT_OFF).missing
     cancels = sound.sound is not None and sound.sound.channel is not None
@@ -334,7 +306,7 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
         found = choose_sound(path, request)
         if found != Sound():
             return decode_container(path, request, found)
-    return decoded if "video" in decoded.problems else replace(decoded, frames=frames)
+    return decoded
 
 
 def spooled_zeros(shape: tuple[int, ...], spool: Path | None) -> U8:

@@ -30,11 +30,7 @@ def file_digest(path: Path) -> str:
 
 
 def packets_digest(path: Path) -> str:
-    """Return the SHA-256 of the packets and codecs of a file's sound and pictures.
-
-    Tags, cover pictures and the order of the container's parts do not change it. BadMedia is
-    raised for a file without packets.
-    """
+    """Return the SHA-256 of the packets and codecs of a file's sound and pictures, without tags."""
     with media_errors(path), open_container(path) as container:
         is_stated = not _STATING_LENGTH.isdisjoint(container.format.name.split(","))
         streams = [*videos(container), *container.streams.audio]

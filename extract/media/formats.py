@@ -92,7 +92,6 @@ def check_format(path: Path, names: str) -> None:
 
 
 def _mov_is_encrypted(path: Path) -> bool:
-    """Return True if the index (``moov``) of a QuickTime file has an encrypted track."""
     with path.open("rb") as file:
         for kind, at, size in _boxes(file):
             if kind == b"moov":
@@ -120,10 +119,7 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def is_cut_off(path: Path, names: str, share: float = MIN_DECODED_SHARE) -> bool:
-    """Return True if bytes at a file's end are missing; `names` is FFmpeg's format.
-
-    Formats that state their size count as cut off only below this `share` of it.
-    """
+    """Return True if the file has less than a `share` of its stated size, or ends in a packet."""
     formats = set(names.split(","))
     with path.open("rb") as file:
         size = file.seek(0, 2)

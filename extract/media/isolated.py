@@ -32,17 +32,13 @@ def read_each(
         for path, keywords in files
     ]
     for outcome in run_calls(calls, workers=workers):
-        error = _reading_error(files[outcome.index][0], outcome.error)
-        yield outcome.index, outcome.result() if error is None else error
-
-
-def _reading_error(path: Path, error: BaseException | None) -> MvemoError | None:
-    """Return the media error behind a failed call, or None."""
-    if isinstance(error, WorkerDied):
-        return BadMedia(f"{path}: {error}")
-    if isinstance(error, OutOfMemory):
-        return BadMedia(f"{path}: reading it takes more than {_LIMITS.memory:g} GiB of memory")
-    return error if isinstance(error, MvemoError) else None
+        path, error = files[outcome.index][0], outcome.error
+        if isinstance(error, WorkerDied):
+            error = BadMedia(f"{path}: {error}")
+        elif isinstance(error, OutOfMemory):
+            limit = f"{_LIMITS.memory:g} GiB of memory"
+            error = BadMedia(f"{path}: reading it takes more than {limit}")
+        yield outcome.index, error if isinstance(error, MvemoError) else outcome.result()
 
 
 def read_one(function: str, path: Path, **keywords: Any) -> Any:

@@ -49,16 +49,10 @@ _UNSTATED = {
 
 
 def mono_weights(channels: Sequence[str]) -> F32:
-    """Return the weight of each channel in the mono mix, float32 (channels,).
-
-    A single channel has weight 1; two channels have the weight 1/2. Stereo sound in the front
-    channels of a larger layout gives the same mix as stereo. `channels` has FFmpeg's names; NONE is
-    an unknown layout: 3 and 5 to 8 channels then have their usual one, others count alike.
+    """Return the weight in the mono mix of each channel, by FFmpeg's names; NONE is unknown.
 
     >>> mono_weights(["FL", "FR", "FC", "LFE", "BL", "BR"]).round(2)
     array([0.5 , 0.5 , 0.71, 0.  , 0.35, 0.35], dtype=float32)
-    >>> mono_weights(["FC"]).tolist()
-    [1.0]
     """
     if "NONE" in channels:
         channels = _UNSTATED.get(len(channels), channels)
@@ -100,7 +94,8 @@ class LoudnessMeter:
         for block in self._filtered_blocks(y):
             filtered = np.concatenate([rest, block])
             steps = len(filtered) // self._step
-            energies.append(self._step_energies(filtered[: steps * self._step]))
+            whole = filtered[: steps * self._step].reshape(-1, self._step)
+            energies.append(np.einsum("ij,ij->i", whole, whole, dtype=np.float64))
             rest = filtered[steps * self._step :]
         return energies, rest
 
@@ -115,10 +110,6 @@ class LoudnessMeter:
             spectra = scipy.fft.rfft(parts[first : first + _BLOCKS]) * self._response
             for i, filtered in enumerate(scipy.fft.irfft(spectra), first):
                 yield filtered[self._block : self._block + len(y) - i * self._block]
-
-    def _step_energies(self, y: F32) -> F64:
-        steps = y.reshape(-1, self._step)
-        return np.einsum("ij,ij->i", steps, steps, dtype=np.float64)
 
     @property
     def integrated(self) -> float:
@@ -145,8 +136,7 @@ def gain_to(level: float, loudness: float) -> float:
 def k_weighting(sr: int) -> F64:
     """Return the K filter of BS.1770 as second-order sections for any sampling rate, (2, 6).
 
-    The standard gives the coefficients for 48 kHz; these are the same analogue filters, a shelf
-    and a high pass, transformed for `sr`.
+    They are the standard's analogue filters, a shelf and a high pass, transformed for `sr`.
     """
     k = math.tan(math.pi * min(1681.974450955533 / sr, 0.49))
     q, high = 0.7071752369554196, 10 ** (3.999843853973347 / 20)
@@ -164,14 +154,10 @@ def _impulse_response(sr: int) -> tuple[int, Any]:
     """Return the length of a block, and the transform of the filter's impulse response."""
     # The impulse response fades within a second. SciPy's filters take long to import.
     block = min(1 << max(sr - 1, 1).bit_length(), _MOST_SAMPLES)
-    impulse = scipy.fft.irfft(_response(k_weighting(sr), block)).astype(np.float32)
-    return block, scipy.fft.rfft(impulse, 2 * block)
-
-
-def _response(sections: F64, n: int) -> Any:
-    """Return the frequency response of second-order sections for `n` real samples, complex."""
-    z = np.exp(-2j * np.pi * np.arange(n // 2 + 1) / n) ** np.arange(3)[:, None]
-    return np.prod(sections[:, :3] @ z, axis=0) / np.prod(sections[:, 3:] @ z, axis=0)
+    sections = k_weighting(sr)
+    z = np.exp(-2j * np.pi * np.arange(block // 2 + 1) / block) ** np.arange(3)[:, None]
+    response = np.prod(sections[:, :3] @ z, axis=0) / np.prod(sections[:, 3:] @ z, axis=0)
+    return block, scipy.fft.rfft(scipy.fft.irfft(response).astype(np.float32), 2 * block)
 
 
 def _loudness(power: float) -> float:

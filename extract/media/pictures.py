@@ -1,6 +1,6 @@
 """Pictures of a video: the frames shown at given times, as upright square RGB pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import cv2
@@ -68,21 +68,17 @@ class FramePicker:
 
 
 class SquareScaler:
-    """Scaler of frames to square pictures: rotated upright, cropped to the middle, and resized.
-
-    `pixel_aspect` is the width of a pixel divided by its height, `transfer` the transfer function
-    of frames that state none (older versions of PyAV).
-    """
+    """Scaler of frames to square pictures: rotated upright, cropped to the middle, and resized."""
 
     def __init__(self, pixel_aspect: float = 1.0, transfer: int = 0) -> None:
-        self._transfer = transfer
+        self._transfer = transfer  # of frames that state none (older versions of PyAV)
         # Encoders that scale pictures round their sizes, and state an aspect of about 1.
         self._aspect = pixel_aspect if abs(pixel_aspect - 1.0) > 0.01 else 1.0
         # All frames share it, because a new reformatter must set up its tables and threads.
         self._reformatter = VideoReformatter()
         self._options: dict[str, int] = {"threads": 1}
 
-    def squares(self, frame: Any, sizes: Sequence[int]) -> dict[int, U8]:
+    def squares(self, frame: Any, sizes: Iterable[int]) -> dict[int, U8]:
         """Return a PyAV frame as a square RGB picture of each size, uint8 (size, size, 3)."""
         transfer = getattr(frame, "color_trc", self._transfer)
         picture = self._rgb(frame, transfer)

@@ -203,7 +203,6 @@ def media_errors(path: Path) -> Iterator[None]:
 
 
 def _media_error(path: Path, error: Exception) -> MvemoError:
-    """Convert a library's error to `BadMedia`, or to `MediaUnavailable` if it is temporary."""
     if isinstance(error, MemoryError):
         return MediaUnavailable(f"{path}: not enough memory to read it")
     if isinstance(error, OSError) and error.errno in _TEMPORARY:

@@ -53,12 +53,10 @@ def check_length(seconds: float, expected: float) -> MediaProblem | None:
 
 
 def starts_after_end(start: float, stream: str, seconds: float) -> MediaProblem:
-    """Return the problem of a clip that begins after the end of its sound or pictures."""
     return MediaProblem(f"the clip starts at {start:g} s, but the {stream} at {seconds:.1f} s")
 
 
 def error_line(error: Exception) -> str:
-    """Return the message of a library's error as one line."""
     text = str(getattr(error, "strerror", None) or error).strip().rstrip(".")
     return " ".join(text.split()) or type(error).__name__
 
@@ -134,8 +132,6 @@ class FrameTimes(FrameSampling):
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """Waveforms and frames that every clip needs."""
-
     sample_rates: tuple[int, ...] = ()  # Hz; empty to skip the sound
     pictures: tuple[FrameSampling, ...] = ()
     # Loudness in LUFS to which the sound is brought; 0 to leave it as it is.

@@ -113,7 +113,6 @@ class C3D(VideoNet):
         return values.permute(0, 4, 1, 2, 3)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, 3, frames, height, width) to (batch, embedding_dim)."""
         for name, convolution in self.convolutions.items():
             x = functional.relu(convolution(x), inplace=True)
             if name in POOLED:

@@ -213,7 +213,6 @@ class _Block(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (n, inputs, height, width) to (n, outputs, height / stride, width / stride)."""
         y = self.expand(x) if self.expands else x
         y = self.project(self.depthwise(y))
         return x + y if self.residual else y

@@ -112,7 +112,6 @@ class Inception(nn.Module):
         self.outputs: int = a + b1 + c1 + d
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, inputs, T, H, W) to (batch, outputs, T, H, W)."""
         branches = [self.Branch_0(x), self.Branch_1(x), self.Branch_2(x)]
         return torch.cat([*branches, self.Branch_3(pool_same(x, CUBE, (1, 1, 1)))], dim=1)
 
@@ -210,14 +209,10 @@ class I3D(VideoNet):
         return x
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, 3, frames, height, width) to (batch, embedding_dim)."""
         return self.feature_map(x).mean(dim=(2, 3, 4))
 
     def kinetics_logits(self, x: Tensor) -> Tensor:
-        """Return the published net's logits of a prepared batch: means over pairs of frames.
-
-        With more than 16 frames, inner frames count twice here, but not in `forward`.
-        """
+        """Return the published net's logits of a prepared batch: means over pairs of frames."""
         feature = self.feature_map(x)
         kernel = (min(LOGIT_FRAMES, feature.shape[2]), feature.shape[3], feature.shape[4])
         # (batch, embedding_dim, T', 1, 1) -> (batch, T', embedding_dim)
@@ -256,7 +251,6 @@ class I3D(VideoNet):
 
 
 def kinetics_names() -> tuple[str, ...]:
-    """Return the actions of Kinetics-400, in the order of the published net's outputs."""
     # torchvision's list has this order. The import is slow, so it is not at the top.
     from torchvision.models.video import R3D_18_Weights
 

@@ -50,7 +50,6 @@ class MelCNN(sequences.DescriptorNet):
         return nn.Sequential(nn.Linear(channels, channels), nn.ReLU())
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, frames, bands), NaN after a clip's end, to (batch, embedding_dim)."""
         x, lengths = sequences.split_frames(x)
         # -> (batch, 1, bands, frames)
         x = self.input_norm(x.transpose(1, 2), lengths).unsqueeze(1)

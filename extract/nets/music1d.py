@@ -68,7 +68,6 @@ class Music1D(WaveformNet):
         return fit_waveform(raw, self.input.samples).unsqueeze(1)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, 1, samples) to (batch, embedding_dim)."""
         means = []
         for convolution in self.convolutions:
             # (batch, channels, length) -> (batch, channels, length / 2)

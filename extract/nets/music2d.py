@@ -133,12 +133,6 @@ class Music2D(WaveformNet):
         return self.front_end(fit_waveform(raw, self.input.samples)).unsqueeze(1)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, 1, 96, frames) to (batch, embedding_dim)."""
-        # five of (batch, channels) -> (batch, 5 * channels)
-        return torch.cat(self.layer_features(x), dim=1)
-
-    def layer_features(self, x: Tensor) -> list[Tensor]:
-        """Return the features of the five layers: (batch, 1, 96, frames) -> (batch, channels)."""
         features = []
         for convolution, norm, (bands, frames) in zip(
             self.convolutions, self.norms, POOLS, strict=True
@@ -147,7 +141,8 @@ class Music2D(WaveformNet):
             # -> (batch, channels, bands // pool, frames // pool)
             x = nn.functional.max_pool2d(x, (bands, min(frames, x.shape[3])))
             features.append(x.mean(dim=(2, 3)))
-        return features
+        # five of (batch, channels) -> (batch, 5 * channels)
+        return torch.cat(features, dim=1)
 
     def preparation(self) -> dict[str, Any]:
         return {**super().preparation(), "mel": self.front_end.settings.record()}

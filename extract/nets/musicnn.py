@@ -240,7 +240,6 @@ class Musicnn(WaveformNet):
         return self.dense_norm(functional.relu(self.dense(self.dropout(self.pooled_norm(front)))))
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, patches, 187, 96) to (batch, embedding_dim)."""
         filled = x[:, :, 0, 0].isfinite()
         return self._pooled(self._patch_values(self.patch_front(x[filled])), filled)
 

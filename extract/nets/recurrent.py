@@ -122,10 +122,7 @@ class CRNN(sequences.DescriptorNet):
         }
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Map (batch, frames, spectrogram_dim + lld_dim) to (batch, frames, bands + lld_dim).
-
-        Frames after the end of a branch or of the clip are NaN.
-        """
+        """Map (batch, frames, spectrogram_dim + lld_dim) to (batch, frames, bands + lld_dim)."""
         options = self.options
         bins, lld = options.spectrogram_dim, options.lld_dim
         self.check_columns(raw, bins + lld, "spectrogram_dim, and lld_dim for the rest")
@@ -138,30 +135,24 @@ class CRNN(sequences.DescriptorNet):
         return x
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, frames, bands + lld_dim) to (batch, embedding_dim)."""
         bands = len(self._widths)
         spectrogram, lengths = sequences.split_frames(x[:, :, :bands])
-        branch1 = self._spectrogram(spectrogram, lengths)
+        # -> (batch, 1, bands, frames)
+        y = self.spectrogram_norm(spectrogram.transpose(1, 2), lengths).unsqueeze(1)
+        # C1 -> (batch, channels, bands, frames)
+        y = torch.cat([self.conv1_time(y), self.conv1_frequency(y)], dim=1)
+        # P1 -> (batch, channels, bands, frames / 4)
+        y, lengths = sequences.pool(functional.relu(self.norm1(y, lengths)), lengths, (1, POOL))
+        # C2, P2 -> (batch, channels, bands, frames / 16)
+        y = functional.relu(self.norm2(self.conv2(y), lengths))
+        y, lengths = sequences.pool(y, lengths, (1, POOL))
+        # -> (batch, frames / 16, channels * bands) -> (batch, 2 * hidden)
+        y = y.flatten(1, 2).transpose(1, 2)
+        branch1 = sequences.last_states(self.spectrogram_lstm, y, lengths)
         lld, lengths = sequences.split_frames(x[:, :, bands:])
         lld = self.lld_norm(lld.transpose(1, 2), lengths).transpose(1, 2)
         # two of (batch, 2 * hidden) -> (batch, embedding_dim)
         return torch.cat([branch1, sequences.last_states(self.lld_lstm, lld, lengths)], dim=1)
-
-    def _spectrogram(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Run branch 1: (batch, frames, bands) -> (batch, 2 * hidden)."""
-        # -> (batch, 1, bands, frames)
-        x = self.spectrogram_norm(x.transpose(1, 2), lengths).unsqueeze(1)
-        # C1 -> (batch, channels, bands, frames)
-        x = torch.cat([self.conv1_time(x), self.conv1_frequency(x)], dim=1)
-        # P1 -> (batch, channels, bands, frames / 4)
-        x, lengths = sequences.pool(functional.relu(self.norm1(x, lengths)), lengths, (1, POOL))
-        # C2, P2 -> (batch, channels, bands, frames / 16)
-        x = functional.relu(self.norm2(self.conv2(x), lengths))
-        x, lengths = sequences.pool(x, lengths, (1, POOL))
-        # -> (batch, frames / 16, channels * bands)
-        return sequences.last_states(
-            self.spectrogram_lstm, x.flatten(1, 2).transpose(1, 2), lengths
-        )
 
     def preparation(self) -> dict[str, Any]:
         frames = {
@@ -206,7 +197,6 @@ class RNN(sequences.DescriptorNet):
         return hidden
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map (batch, frames, n_mfcc), NaN after a clip's end, to (batch, embedding_dim)."""
         x, lengths = sequences.split_frames(x)
         x = self.input_norm(x.transpose(1, 2), lengths).transpose(1, 2)
         return sequences.last_states(self.gru, x, lengths)

@@ -71,7 +71,6 @@ class TorchvisionNet(VideoNet):
         return values.permute(0, 4, 1, 2, 3)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, 3, frames, height, width) to (batch, embedding_dim)."""
         return self.backbone(x)
 
     def scaling(self) -> dict[str, Any]:
@@ -124,7 +123,6 @@ class S3D(TorchvisionNet):
     pooling: ClassVar[tuple[int, int, int]] = (2, 7, 7)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, 3, frames, height, width) to (batch, 1024)."""
         # 16 frames of 224: (batch, 1024, 2, 7, 7)
         y: Tensor = self.backbone.features(x)
         kernel = [min(size, limit) for size, limit in zip(self.pooling, y.shape[2:], strict=True)]

@@ -38,7 +38,6 @@ FIXED = {1: 8, 5: 4}
 
 
 def convert(package: PretrainedPackage, members: list[bytes]) -> Arrays:
-    """Return the weights of a package under the names given by its authors."""
     if package.layout == "tensorflow":
         arrays = read_checkpoint(*members)
     elif package.layout == "pickle":

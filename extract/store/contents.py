@@ -18,7 +18,7 @@ from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.isolated import read_each
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import Stamp, stamp_of
+from mvemo.manifests.files import Stamp, cause, stamp_of
 
 _DIGEST = "mvemo.extract.media.content:file_digest"
 # Change the name of the table when a file would get another digest.
@@ -103,7 +103,7 @@ class KnownContents:
 
     def put(self, path: Path, stamp: Stamp, digest: str) -> None:
         with suppress(sqlite3.Error):
-            row = _place(path), _text(stamp), digest
+            row = os.fsencode(place_of(path)), _text(stamp), digest
             self._db.execute(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?)", row)
 
     def clear(self) -> None:
@@ -117,7 +117,6 @@ class KnownContents:
 
 
 def forget_contents() -> None:
-    """Forget all digests, so that every file is read again."""
     with closing(KnownContents()) as known:
         known.clear()
 
@@ -132,10 +131,7 @@ def keep_content(path: Path, former: Stamp) -> None:
 def contents_of(
     paths: Sequence[Path], on_file: Callable[[bool], object] = lambda failed: None
 ) -> list[Content]:
-    """Return the content of each file; call `on_file` after each, with True if it failed.
-
-    Files that changed are read in worker processes, because they may be damaged or malicious.
-    """
+    """Return the content of each file; call `on_file` after each, with True if it failed."""
     found: dict[int, Content] = {}
     stamps: dict[int, Stamp] = {}
     for i, path in enumerate(paths):
@@ -144,7 +140,7 @@ def contents_of(
         except FileNotFoundError:
             found[i] = Content(reason=f"{path}: file not found")
         except (OSError, ValueError) as error:
-            found[i] = Content(reason=f"{path}: cannot be read: {_cause(error)}")
+            found[i] = Content(reason=f"{path}: cannot be read: {cause(error)}")
     with closing(KnownContents()) as known:
         digests = known.find_all([(paths[i], stamp) for i, stamp in stamps.items()])
         for i, kept in zip(stamps, digests, strict=True):
@@ -177,16 +173,8 @@ def _checked(path: Path, before: Stamp | None, digest: str | MvemoError) -> Cont
         if stamp_of(path) != before:
             return Content(reason=f"{path}: is changing: run the same command again later")
     except OSError as error:
-        return Content(reason=f"{path}: cannot be read: {_cause(error)}")
+        return Content(reason=f"{path}: cannot be read: {cause(error)}")
     return Content(digest, before)
-
-
-def _cause(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _place(path: Path) -> bytes:
-    return os.fsencode(real_path(path, {}))
 
 
 def _text(stamp: Stamp) -> str:

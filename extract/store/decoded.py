@@ -22,8 +22,8 @@ from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
 from mvemo.extract.media.request import FrameSampling, MediaProblem, error_line
 from mvemo.extract.store import folders
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest
-from mvemo.extract.workers.pool import CallResult, cores, run_calls
-from mvemo.extract.workers.process import Call, ClipLimits
+from mvemo.extract.workers.pool import cores, run_calls
+from mvemo.extract.workers.process import Call, CallResult, ClipLimits
 from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import MvemoError
 
@@ -63,7 +63,6 @@ class DecodedStore:
         return array
 
     def folder_of(self, clip_id: str) -> Path:
-        """Return the folder of a clip that was passed to `assign_folder`."""
         folder = self._folders.get(clip_id)
         if folder is None:
             raise BadMedia(f"clip {clip_id!r} is not in the working cache {self.folder}")
@@ -169,7 +168,6 @@ def _problems_of(
 def _stored_problems(
     folder: Path, request: DecodeRequest, retry_failed: bool
 ) -> dict[str, MediaProblem] | None:
-    """Return the stored problems of a clip, or None if it must be decoded."""
     problems = folders.read_problems(folder, failed=not retry_failed)
     if not set(folders.unstored(request, folder).modalities) <= set(problems):
         return None

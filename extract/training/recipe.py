@@ -25,7 +25,6 @@ RMSPROP: dict[str, Any] = {"alpha": 0.9, "eps": 1e-7}
 
 
 def make_optimizer(net: Net, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Return the optimizer of the settings (PL20 Table 2 has the first three)."""
     common: dict[str, Any] = {
         "params": parameter_groups(net, settings),
         "lr": settings.lr,
@@ -68,17 +67,9 @@ def rate_factor(recipe: RecipeSettings, step: int, n_steps: int) -> float:
 
 
 def freeze_norms(net: Net) -> None:
-    """Let batch normalisation use its running statistics without updating them."""
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-def first_averaged_epoch(recipe: RecipeSettings, n_epochs: int) -> int:
-    """Return the first epoch, from 1, whose weights are averaged; 0 without averaging."""
-    if not recipe.average:
-        return 0
-    return n_epochs - max(round(recipe.average * n_epochs), 1) + 1
 
 
 def add_to_average(
@@ -94,11 +85,7 @@ def add_to_average(
 
 
 def fit_probe(net: Net, loss: Loss, features: Tensor, target: Tensor) -> None:
-    """Fit only the classifier, in place, on features of the training clips.
-
-    `features` is float32 (clips, embedding_dim). The penalty is scikit-learn's C: half the
-    squared weights over `PROBE_C`. Columns are standardised for the fit.
-    """
+    """Fit only the classifier, in place, on features of the training clips, standardised."""
     mean = features.mean(0)
     scale = features.std(0, correction=0)
     scale = torch.where(scale > 1e-6 * scale.max().clamp_min(1e-12), scale, torch.inf)
@@ -146,32 +133,22 @@ def augment(raw: Tensor) -> Tensor:
 
 
 def change_pictures(raw: Tensor) -> Tensor:
-    """Crop and flip all frames of a clip in the same way, and shift their times.
-
-    uint8 (batch, frames, height, width, 3) -> float32 from 0 to 255 of the same shape.
-    """
+    """Crop and flip all frames of a clip in the same way, and shift their times."""
     n, n_frames, height, width, _ = raw.shape
-    frames = _drawn_frames(n, n_frames, raw.device)
+    # The frames of a random time range of each clip, in order; int64 (clips, n_frames).
+    span = _uniform(n, *FRAME_SPAN, raw.device)
+    start = torch.rand(n, device=raw.device) * (1 - span)
+    position = (torch.arange(n_frames, device=raw.device) + 0.5) / n_frames
+    frames = (start[:, None] + span[:, None] * position) * n_frames
+    frames = frames.long().clamp_(0, n_frames - 1)
     clips = raw[torch.arange(n, device=raw.device)[:, None], frames]
     pictures = clips.flatten(0, 1).permute(0, 3, 1, 2).float()
-    grid = functional.affine_grid(
-        _crops(n, raw.device).repeat_interleave(n_frames, 0),
-        [n * n_frames, 3, height, width],
-        align_corners=False,
-    )
+    crops = _crops(n, raw.device).repeat_interleave(n_frames, 0)
+    grid = functional.affine_grid(crops, [n * n_frames, 3, height, width], align_corners=False)
     pictures = functional.grid_sample(
         pictures, grid, mode="bilinear", padding_mode="border", align_corners=False
     )
     return pictures.permute(0, 2, 3, 1).reshape(raw.shape)
-
-
-def _drawn_frames(n: int, n_frames: int, device: torch.device) -> Tensor:
-    """Draw the frames of a random time range of each clip, in order; int64 (n, n_frames)."""
-    span = _uniform(n, *FRAME_SPAN, device)
-    start = torch.rand(n, device=device) * (1 - span)
-    position = (torch.arange(n_frames, device=device) + 0.5) / n_frames
-    frames = (start[:, None] + span[:, None] * position) * n_frames
-    return frames.long().clamp_(0, n_frames - 1)
 
 
 def _crops(n: int, device: torch.device) -> Tensor:

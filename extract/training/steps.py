@@ -74,15 +74,12 @@ _MEMORY_FACTOR = 1.5
 
 
 class NetLoss(nn.Module):
-    """Net and loss as one module, for the compiler."""
-
     def __init__(self, net: Net, loss: Loss) -> None:
         super().__init__()
         self.net = net
         self.loss = loss
 
     def forward(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of a prepared batch and its features (batch, dim)."""
         features = self.net.features(x)
         return self.loss(features, self.net.classifier, target), features
 
@@ -159,9 +156,8 @@ class Stepper:
             return share * value + (1 - share) * second, features
 
     def _choose_n_parts(self, raw: Tensor) -> None:
-        """Choose the number of parts by the main memory that two clips need."""
         available, n_clips = available_memory(), len(raw)
-        if available is None or not self._can_be_divided(n_clips):
+        if not available or not self._can_be_divided(n_clips):
             return
         needed = _MEMORY_FACTOR * saved_bytes(self.net, raw[:2]) * n_clips / 2
         while needed > available * self.n_parts and self._can_be_divided(n_clips):

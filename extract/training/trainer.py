@@ -44,13 +44,11 @@ class JobFolder:
         write_json(self.path / "settings.json", settings, durable=False)
 
     def finish(self, weights: Mapping[str, torch.Tensor], curve: Mapping[str, list[float]]) -> None:
-        """Save the final weights and the curve, and remove the state of the run."""
         write_json(self.path / "curve.json", curve, durable=False)
         self.save("weights.pt", {"weights": weights})
         (self.path / "state.pt").unlink(missing_ok=True)
 
     def result(self) -> tuple[dict[str, torch.Tensor], dict[str, list[float]]] | None:
-        """Return the weights and the curve of a finished job, or None."""
         saved = self.load("weights.pt")
         if saved is None:
             return None
@@ -145,16 +143,22 @@ class Trainer(Stepper):
         }
 
     def run_epoch(self, epoch: int, run: TrainingRun) -> None:
-        """Train one epoch, score the validation rows, and record both in `run`."""
-        groups = self._batch_rows(epoch)
-        losses = self.train_batches(groups, self.job.steps_before(epoch))
+        """Train one epoch in random order, score the validation rows, and record both in `run`."""
+        job = self.job
+        torch.manual_seed(job.seed * 100_003 + epoch)
+        order = torch.randperm(len(job.train_rows)).tolist()
+        groups = training_batches([job.train_rows[i] for i in order], job.settings.batch_size)
+        if job.settings.iterations:
+            groups = groups[: job.settings.iterations - job.steps_before(epoch)]
+        first_step = job.steps_before(epoch)
+        losses = self.train_batches(groups, first_step)
         sizes = [len(group) for group in groups]
         train_loss = sum(a * n for a, n in zip(losses, sizes, strict=True)) / sum(sizes)
         val_loss = accuracy = math.nan
-        if len(self.job.val_rows):
-            val_loss, accuracy = self.score(self.job.val_rows)
+        if len(job.val_rows):
+            val_loss, accuracy = self.score(job.val_rows)
         iterations = self.settings.iterations
-        for step, value in enumerate(losses, self.job.steps_before(epoch) + 1):
+        for step, value in enumerate(losses, first_step + 1):
             if iterations and step % math.ceil(iterations / MAX_POINTS) == 0:
                 run.curve["iteration"].append(float(step))
                 run.curve["iteration_loss"].append(value)
@@ -163,25 +167,16 @@ class Trainer(Stepper):
             run.curve[name].append(value)
         run.epoch = epoch
         if not self.settings.patience:
-            first = recipe.first_averaged_epoch(self.recipe, self.job.epochs)
-            if first and epoch >= first:
-                run.best = recipe.add_to_average(run.best, self.net.state_dict(), epoch - first + 1)
-            return
-        if val_loss < run.best_loss:
+            # Number of epochs, to this one, whose weights are averaged.
+            n_averaged = epoch - self.job.epochs
+            n_averaged += max(round(self.recipe.average * self.job.epochs), 1)
+            if self.recipe.average and n_averaged > 0:
+                run.best = recipe.add_to_average(run.best, self.net.state_dict(), n_averaged)
+        elif val_loss < run.best_loss:
             run.best_loss, run.since_best = val_loss, 0
             run.best = copy.deepcopy(self.net.state_dict())
         else:
             run.since_best += 1
-
-    def _batch_rows(self, epoch: int) -> list[list[int]]:
-        """Return the training rows of an epoch's batches, in random order."""
-        job = self.job
-        torch.manual_seed(job.seed * 100_003 + epoch)
-        order = torch.randperm(len(job.train_rows)).tolist()
-        groups = training_batches([job.train_rows[i] for i in order], job.settings.batch_size)
-        if job.settings.iterations:
-            groups = groups[: job.settings.iterations - job.steps_before(epoch)]
-        return groups
 
     def train_batches(self, groups: Sequence[Sequence[int]], first_step: int) -> list[float]:
         """Take one step on each batch of rows, and return the losses before the steps."""
@@ -249,10 +244,7 @@ def fine_tune(
     *,
     on_epoch: Callable[[str, int, int, float], None] | None = None,
 ) -> Curve:
-    """Train `net` in place, leave it with its best weights, and return the curve of losses.
-
-    With ``patience = 0`` the net keeps its last weights, or their average (`average`).
-    """
+    """Train `net` in place, leave it with its best weights, and return the curve of losses."""
     trainer = Trainer(net, batches, job)
     run = trainer.resume(folder)
     if not run.epoch and job.settings.recipe.probe:

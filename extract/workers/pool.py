@@ -14,12 +14,13 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from mvemo.extract.errors import WorkerDied
-from mvemo.extract.workers.process import Call, Part, peak_memory, processor_seconds, receive, send
+from mvemo.extract.workers import process
+from mvemo.extract.workers.process import Call, CallResult
 from mvemo.manifests.errors import MvemoError
 
 # Libraries leak some memory with each clip, so a worker is replaced after this many calls.
@@ -52,8 +53,8 @@ serve(int(sys.argv[1]), sys.argv[2])
 _BUSY_SHARE = 0.5
 # Signals that a crashed decoder causes; other signals come from outside.
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
-# A part; the last answer of a call (its value, its error); or None if the worker ended.
-Answer: TypeAlias = Part | tuple[Any, BaseException | None] | None
+# An answer of a worker, or None if it ended.
+Answer: TypeAlias = CallResult | None
 
 
 class Worker:
@@ -117,7 +118,7 @@ class Worker:
 
     def end(self, *, overdue: bool = False) -> None:
         if overdue and not self._overdue:
-            self._processor = processor_seconds(self.pid) - self._processor_before
+            self._processor = process.processor_seconds(self.pid) - self._processor_before
         self._overdue = overdue
         self._process.kill()
 
@@ -131,7 +132,6 @@ class Worker:
         self._errors.close()
 
     def death(self) -> WorkerDied:
-        """Return an error with the reason why the process ended."""
         code = self._process.wait()
         seconds = self.call.seconds if self.call else 0.0
         name = signal.Signals(-code).name if code < 0 else ""
@@ -160,16 +160,16 @@ class Worker:
         assert self._process.stdout is not None
         # A closed pipe raises ValueError, both here and below.
         with suppress(EOFError, OSError, ValueError):
-            receive(self._process.stdout)
+            process.receive(self._process.stdout)
             self.ready = True
         while (given := self._calls.get()) is not None:
             call, inbox = given
-            self._processor_before = processor_seconds(self.pid)
+            self._processor_before = process.processor_seconds(self.pid)
             self._since = time.monotonic()
             answer: Answer
             try:
-                send(self._process.stdin, call)
-                while isinstance(answer := receive(self._process.stdout), Part):
+                process.send(self._process.stdin, call)
+                while not (answer := process.receive(self._process.stdout)).last:
                     # The time limit excludes the time spent waiting for room in the inbox.
                     self._used, self._since = self._used + time.monotonic() - self._since, 0.0
                     inbox.put_part(self, answer)
@@ -188,14 +188,14 @@ class Inbox:
         for _ in range(MAX_WAITING):
             self._room.put(True)
 
-    def put_part(self, worker: Worker, part: Part) -> None:
+    def put_part(self, worker: Worker, part: CallResult) -> None:
         if not self._room.get():
             self.close()
         self.answers.put((worker, part))
 
     def get(self, timeout: float) -> tuple[Worker, Answer]:
         worker, answer = self.answers.get(timeout=timeout)
-        if isinstance(answer, Part):
+        if answer is not None and not answer.last:
             self._room.put(True)
         return worker, answer
 
@@ -210,21 +210,6 @@ _idle: list[Worker] = []
 _SHARED: Mapping[str, str] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)
-
-
-@dataclass(frozen=True)
-class CallResult:
-    """Result of one call in a worker: a value, an error, or a part of what it emits."""
-
-    index: int  # index of the call
-    value: Any = None
-    error: BaseException | None = None  # the function's error, or `WorkerDied`
-    last: bool = True  # False for a part
-
-    def result(self) -> Any:
-        if self.error is not None:
-            raise self.error
-        return self.value
 
 
 def cores() -> int:
@@ -282,14 +267,13 @@ def start_workers(count: int, preload: str = "", environment: Mapping[str, str] 
         _idle.append(Worker(preload, environment))
 
 
-def stop_workers(environment: Mapping[str, str] = _SHARED) -> None:
-    """End the idle workers of an environment; the next call starts new ones."""
-    _close([each for each in list(_idle) if each.environment == environment and _claim(each)])
+def stop_workers(environment: Mapping[str, str] | None = _SHARED) -> None:
+    """End the idle workers of an environment (None: all); the next call starts new ones."""
+    workers = [each for each in list(_idle) if environment in (None, each.environment)]
+    _close([each for each in workers if _claim(each)])
 
 
-@atexit.register
-def _stop_all() -> None:
-    _close([worker for worker in list(_idle) if _claim(worker)])
+atexit.register(stop_workers, None)
 
 
 def _claim(worker: Worker) -> bool:
@@ -309,8 +293,7 @@ def _close(workers: Sequence[Worker]) -> None:
 
 
 def worker_memory() -> int:
-    """Return the largest peak memory of the idle workers in bytes, or 0 if unknown."""
-    return max((peak_memory(worker.pid) for worker in list(_idle)), default=0)
+    return max((process.peak_memory(worker.pid) for worker in list(_idle)), default=0)
 
 
 class _Run:
@@ -371,8 +354,8 @@ class _Run:
 
     def _outcome(self, worker: Worker, answer: Answer) -> CallResult | None:
         """Return the outcome of an answer, or None if another worker must repeat the call."""
-        if isinstance(answer, Part):
-            return CallResult(self._busy[worker], answer.value, last=False)
+        if answer is not None and not answer.last:
+            return replace(answer, index=self._busy[worker])
         index = self._busy.pop(worker)
         if answer is not None:
             self._failed_starts = 0
@@ -380,7 +363,7 @@ class _Run:
                 self._forget(worker)
             else:
                 self._idle.append(worker)
-            return CallResult(index, *answer)
+            return replace(answer, index=index)
         if worker.ready:
             error = worker.death()
             self._forget(worker)

@@ -73,8 +73,18 @@ class ClipLimits:
 
 
 @dataclass(frozen=True)
-class Part:
-    value: Any
+class CallResult:
+    """Result of one call in a worker: a value, an error, or a part of what it emits."""
+
+    index: int = 0  # index of the call
+    value: Any = None
+    error: BaseException | None = None  # the function's error, or `WorkerDied`
+    last: bool = True  # False for a part
+
+    def result(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.value
 
 
 def send(stream: IO[bytes], message: Any) -> None:
@@ -103,7 +113,12 @@ def resolve(function: str) -> Any:
 def serve(parent: int, preload: str) -> None:
     """Import `preload`, modules joined by commas, and answer calls until input or parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with(parent)
+    if parent:
+        # Linux kills this process when its parent ends.
+        with suppress(AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(0)
     # If memory runs out, the kernel kills this process first: only one clip is lost, not the run.
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("800")
@@ -131,13 +146,12 @@ def _read_calls(requests: IO[bytes], calls: queue.SimpleQueue[Call]) -> None:
     os._exit(0)
 
 
-def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
-    """Run a call, send its parts, and return (value, error), with error None on success."""
+def _answer(call: Call, replies: IO[bytes]) -> CallResult:
     alarm = _ALARM_SHARE * call.seconds + 5.0 if call.seconds else 0.0
 
     def emit(value: Any) -> None:
         _set_alarm(0.0)
-        send(replies, Part(value))
+        send(replies, CallResult(value=value, last=False))
         _set_alarm(alarm)
 
     try:
@@ -150,12 +164,12 @@ def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
         keywords = {**call.keywords, "emit": emit} if call.parts else call.keywords
         with _memory_limit(call.memory):
             _set_alarm(alarm)
-            return function(*call.arguments, **keywords), None
+            return CallResult(value=function(*call.arguments, **keywords))
     except MemoryError:
         limit = f"{call.memory / 2**30:.3g} GiB of" if call.memory else "the available"
-        return None, OutOfMemory(f"it needs more than {limit} memory")
+        return CallResult(error=OutOfMemory(f"it needs more than {limit} memory"))
     except Exception as error:
-        return None, _sendable(error)
+        return CallResult(error=_sendable(error))
     finally:
         _set_alarm(0.0)
 
@@ -178,10 +192,11 @@ def _set_alarm(seconds: float) -> None:
 @contextmanager
 def _memory_limit(size: int) -> Iterator[None]:
     """Limit this process to `size` bytes more than it uses now; 0 for no limit."""
-    used = _address_space() if size else 0
-    if not used:
+    pages = system_text("self/statm").split()[:1] if size else []
+    if not pages:
         yield
         return
+    used = int(pages[0]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.getrlimit(resource.RLIMIT_AS)
     # A limit above the hard limit is refused, so that the hard limit stays in force.
     with suppress(OSError, ValueError):
@@ -191,25 +206,6 @@ def _memory_limit(size: int) -> Iterator[None]:
     finally:
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-def _address_space() -> int:
-    """Return the size of this process's address space in bytes, or 0 if unknown."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return 0
-
-
-def end_with(parent: int) -> None:
-    """Ask Linux to kill this process when its parent ends; `parent` is 0 if there is none."""
-    if not parent:
-        return
-    with suppress(AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 @contextmanager
@@ -227,22 +223,27 @@ def torch_import_without_gc() -> Iterator[None]:
         gc.enable()
 
 
+def system_text(name: str) -> str:
+    """Return the text of a file of Linux in ``/proc``, or '' if there is none."""
+    try:
+        return Path("/proc", name).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def kibibytes(text: str, field: str) -> int:
+    """Return the bytes that a field of a file in ``/proc`` states in kB, or 0."""
+    match = re.search(rf"^{field}:\s*(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0
+
+
 def processor_seconds(pid: int) -> float:
     """Return the CPU seconds that a running process has used, or 0 if unknown."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            fields = file.read().rpartition(")")[2].split()
-        # Fields `utime` and `stime`.
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return 0.0
+    # Fields `utime` and `stime`.
+    fields = system_text(f"{pid}/stat").rpartition(")")[2].split()[11:13]
+    return sum(map(int, fields)) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_memory(pid: int) -> int:
     # This does not use getrusage, which counts the memory of the forking process for children.
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except OSError:
-        return 0
-    match = re.search(r"VmHWM:\s*(\d+) kB", status)
-    return int(match[1]) * 1024 if match else 0
+    return kibibytes(system_text(f"{pid}/status"), "VmHWM")

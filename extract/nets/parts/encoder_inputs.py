@@ -1,5 +1,6 @@
 """Inputs of encoders, as a ``preprocessor_config.json`` or the card of a file states them."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts.base import BuiltNet
 from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, VideoInput
-from mvemo.extract.nets.parts.encoder_names import EncoderName
+from mvemo.extract.nets.parts.encoder_names import ALL, OUTPUT, EncoderName
 from mvemo.extract.nets.parts.layers import mean_and_deviation
-from mvemo.extract.settings import NetSettings, TrainSettings, ViewSettings
+from mvemo.extract.settings import POOLINGS, NetSettings, TrainSettings, ViewSettings
 from mvemo.manifests.declared import setting
 from mvemo.manifests.errors import BadOption
 
@@ -21,20 +22,15 @@ from mvemo.manifests.errors import BadOption
 LEAST_VARIANCE = 1e-7
 # Number of windows of sound to embed: one minute with windows of 10 s.
 VIEWS = 6
-POOLINGS = ("mean", "mean+std")
 
 
 @dataclass(frozen=True)
 class SoundOptions(NetOptions):
-    """Options of all encoders of sound."""
-
     seconds: float = setting(10.0, "Length of a window in seconds.", ge=0.1)
 
 
 @dataclass(frozen=True)
 class PictureOptions(NetOptions):
-    """Options of all encoders of single pictures."""
-
     n_frames: int = setting(8, "Number of frames of a clip.", ge=1)
     pooling: str = setting("mean", "Pooling over the frames: `mean` or `mean+std`.", names=POOLINGS)
 
@@ -49,14 +45,21 @@ class StatedInput(BuiltNet):
         if width != 1.0:
             raise BadOption(f"{self.name}: width is {width}: it must be 1 for an encoder")
         self.encoder: Any = self.load_encoder()
-        return self.feature_dim()
+        if getattr(self.options, "layer", OUTPUT) == ALL:
+            self.layers: tuple[int, ...] = self.layer_numbers()
+        dim = self.state_dim() * max(len(self.layers), 1)
+        return dim * (2 if getattr(self.options, "pooling", "mean") == "mean+std" else 1)
 
+    @abstractmethod
     def load_encoder(self) -> Any:
         """Return the encoder, with its weights if it brings them."""
-        raise NotImplementedError
 
-    def feature_dim(self) -> int:
-        """Return the size of the embedding, when the encoder is loaded."""
+    @abstractmethod
+    def state_dim(self) -> int:
+        """Return the size of the vectors of a layer before they are pooled."""
+
+    def layer_numbers(self) -> tuple[int, ...]:
+        """Return the numbers of all layers, for encoders whose layers can be chosen."""
         raise NotImplementedError
 
 
@@ -82,7 +85,6 @@ class SoundInput(StatedInput):
 
     @property
     def normalises(self) -> bool:
-        """Return True if windows are scaled to mean 0 and variance 1."""
         return self.preprocessor.get("do_normalize", True)
 
     def prepare(self, raw: Tensor) -> Tensor:
@@ -134,7 +136,8 @@ class PictureInput(StatedInput):
         self.normalisation: dict[str, list[float]] = {}
         for name, key, none in (("mean", "image_mean", 0.0), ("deviation", "image_std", 1.0)):
             values = self.preprocessor.get(key, [0.5] * 3) if normalises else [none] * 3
-            if not _are_numbers(values, 3):
+            is_list = isinstance(values, Sequence) and len(values) == 3
+            if not (is_list and all(isinstance(value, int | float) for value in values)):
                 raise BadWeights(f"{self.stated_in}: {key} is {values!r}: expected three numbers")
             buffer = torch.tensor(values, dtype=torch.float32, device="cpu")
             self.normalisation[name] = buffer.tolist()
@@ -157,7 +160,6 @@ class PictureInput(StatedInput):
 
     @property
     def factor(self) -> float:
-        """Return the factor by which pixels are multiplied."""
         if not self.preprocessor.get("do_rescale", True):
             return 1.0
         return float(self.preprocessor.get("rescale_factor", 1 / 255))
@@ -168,6 +170,12 @@ class PictureInput(StatedInput):
         middle = slice(first, first + self.crop)
         pixels = raw[:, :, middle, middle].float() * self.factor
         return ((pixels - self.mean) / self.deviation).permute(0, 1, 4, 2, 3)
+
+    def pool_frames(self, values: Tensor) -> Tensor:
+        """Pool each layer over the frames: (..., frames, layers * dim) -> (..., embedding_dim)."""
+        # (..., layers, frames, dim)
+        by_layer = values.reshape(*values.shape[:-1], max(len(self.layers), 1), -1).movedim(-2, -3)
+        return pool(by_layer, self.options.pooling).flatten(-2)
 
 
 def pool(values: Tensor, pooling: str) -> Tensor:
@@ -218,11 +226,3 @@ def _side(kind: type[PictureInput], name: str) -> int:
             "pixels"
         )
     return sides
-
-
-def _are_numbers(values: Any, count: int) -> bool:
-    return (
-        isinstance(values, Sequence)
-        and len(values) == count
-        and all(isinstance(value, int | float) for value in values)
-    )

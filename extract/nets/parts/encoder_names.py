@@ -72,7 +72,6 @@ class EncoderName(str):
 
     @property
     def path(self) -> Path:
-        """Return the folder or file of the encoder."""
         return Path(self.facts.place)
 
     @property
@@ -119,13 +118,7 @@ def parse_entry(entry: str) -> tuple[EncoderName, ...]:
 
 
 def encoder_of(name: str) -> str:
-    """Return the name of a net without its layer.
-
-    Examples
-    --------
-    >>> encoder_of("MERT-layer4"), encoder_of("MERT-layers"), encoder_of("musicnn")
-    ('MERT', 'MERT', 'musicnn')
-    """
+    """Return the name of a net without its layer: ``MERT`` for ``MERT-layer4``."""
     return _SUFFIX.sub("", name)
 
 

@@ -1,5 +1,8 @@
 """Nets from folders in the layout of Hugging Face: encoders of sound, pictures and video."""
 
+import hashlib
+import json
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,22 +13,12 @@ import torch
 from torch import Tensor
 
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets.parts import hugging_face
+from mvemo.extract.nets.parts import encoder_inputs, hugging_face
 from mvemo.extract.nets.parts.base import FrameNet
 from mvemo.extract.nets.parts.cards import NetOptions, VideoInput
-from mvemo.extract.nets.parts.encoder_inputs import (
-    POOLINGS,
-    PictureInput,
-    PictureOptions,
-    SoundInput,
-    SoundOptions,
-    StatedInput,
-    named_class,
-    picture_sizes,
-    pool,
-    pool_layers,
-)
+from mvemo.extract.nets.parts.encoder_inputs import PictureInput, SoundInput, pool, pool_layers
 from mvemo.extract.nets.parts.encoder_names import ALL, OUTPUT, EncoderName
+from mvemo.extract.settings import POOLINGS
 from mvemo.manifests.declared import setting
 from mvemo.manifests.errors import BadOption
 
@@ -47,8 +40,6 @@ def _tokens(what: str) -> Any:
 
 @dataclass(frozen=True)
 class LayerOptions(NetOptions):
-    """Options of encoders whose layers can be chosen."""
-
     layer: int = _layer()
     pooling: str = setting(
         "mean", "Pooling over the frames of a window: `mean` or `mean+std`.", names=POOLINGS
@@ -56,69 +47,74 @@ class LayerOptions(NetOptions):
 
 
 @dataclass(frozen=True)
-class SoundEncoderOptions(LayerOptions, SoundOptions):
+class SoundEncoderOptions(LayerOptions, encoder_inputs.SoundOptions):
     """Options of encoders of sound."""
 
 
 @dataclass(frozen=True)
 class SoundTokenOptions(SoundEncoderOptions):
-    """Options of encoders of sound with class tokens."""
-
     tokens: str = _tokens("a window")
 
 
 @dataclass(frozen=True)
-class PictureEncoderOptions(PictureOptions):
-    """Options of encoders of pictures."""
-
+class PictureEncoderOptions(encoder_inputs.PictureOptions):
     layer: int = _layer()
     tokens: str = _tokens("a picture")
 
 
-class EncoderNet(StatedInput):
+class EncoderNet(encoder_inputs.StatedInput):
     """Base of the nets made from a folder; `make_net_class` derives one for each folder."""
 
     brings_weights: ClassVar[bool] = True
     folder: ClassVar[Path]  # not recorded: the digest of the weights identifies the encoder
     config: ClassVar[dict[str, Any]]  # contents of config.json
     family: ClassVar[hugging_face.Family]
+    values: ClassVar[str] = "pixel_values"  # the model's argument for what `prepare` returns
 
     def load_encoder(self) -> Any:
         return hugging_face.load_encoder(self.folder, self.family, self.options.layer)
 
-    def feature_dim(self) -> int:
-        if self.options.layer == ALL:
-            self.layers: tuple[int, ...] = tuple(range(hugging_face.count_layers(self.encoder) + 1))
-        n_layers = max(len(self.layers), 1)
-        return self.state_dim() * n_layers * (2 if self.options.pooling == "mean+std" else 1)
+    def layer_numbers(self) -> tuple[int, ...]:
+        return tuple(range(len(hugging_face.layers_of(self.encoder)) + 1))
 
     def state_dim(self) -> int:
-        """Return the size of a hidden state vector."""
         return self.encoder.config.hidden_size
 
-    def states(self, **inputs: Tensor) -> Sequence[Tensor]:
-        """Return the hidden states that the option `layer` names, each (batch, ..., dim)."""
-        layer = self.options.layer
+    def states(self, x: Tensor, **inputs: Tensor) -> Sequence[Tensor]:
+        """Return the hidden states of the option `layer`, each (batch, ..., dim).
+
+        With the option `tokens`, they have only the tokens that represent a window or picture.
+        """
+        layer, tokens = self.options.layer, getattr(self.options, "tokens", "mean")
+        inputs[self.values] = x
         outputs = self.encoder(**inputs, output_hidden_states=layer != OUTPUT)
-        if layer == OUTPUT:
-            return (outputs.last_hidden_state,)
-        return outputs.hidden_states if layer == ALL else (outputs.hidden_states[layer],)
+        if layer == ALL:
+            states = outputs.hidden_states
+        else:
+            is_output = layer == OUTPUT
+            states = [outputs.last_hidden_state if is_output else outputs.hidden_states[layer]]
+        first = 0 if tokens == "mean" else self.family.class_tokens or int(tokens == "first")
+        return [state[:, :first] for state in states] if first else states
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map the values that `prepare` returns to (batch, embedding_dim)."""
+        return pool_layers(self.states(x), self.options.pooling)
 
     def preprocessing(self) -> dict[str, Any]:
-        return {
-            "model_type": self.config["model_type"],
-            "config": hugging_face.config_digest(self.config),
-            **super().preprocessing(),
-        }
+        deciding = {k: v for k, v in self.config.items() if k not in hugging_face.NOTES}
+        digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+        kind = self.config["model_type"]
+        return {"model_type": kind, "config": digest, **super().preprocessing()}
 
 
 class WaveformEncoder(SoundInput, EncoderNet):
     """Transformer on waveforms: HuBERT, MERT, wav2vec 2.0, WavLM; short clips are not padded."""
 
     Options = SoundEncoderOptions
+    values: ClassVar[str] = "input_values"
 
     def embed_waves(self, waves: Tensor) -> Tensor:
-        return pool_layers(self.states(input_values=waves), self.options.pooling)
+        return EncoderNet.embed(self, waves)
 
     def least_samples(self) -> int:
         config, samples = self.encoder.config, 1
@@ -132,7 +128,6 @@ class SpectrogramEncoder(SoundInput, EncoderNet):
 
     Options = SoundEncoderOptions
     extractor_name: ClassVar[str]  # class of transformers
-    values: ClassVar[str]  # key of the spectrograms
     recorded: ClassVar[tuple[str, ...]]  # attributes of the extractor to record
 
     def build(self, width: float) -> int:
@@ -146,9 +141,9 @@ class SpectrogramEncoder(SoundInput, EncoderNet):
             )
         return dim
 
+    @abstractmethod
     def most_seconds(self) -> float:
         """Return the length of the spectrograms."""
-        raise NotImplementedError
 
     def preparation(self) -> dict[str, Any]:
         return {name: getattr(self.extractor, name) for name in self.recorded}
@@ -158,6 +153,9 @@ class SpectrogramEncoder(SoundInput, EncoderNet):
         waves = [wave[np.isfinite(wave)] for wave in raw.detach().cpu().numpy()]
         values = self.extractor(waves, sampling_rate=self.input.sr)[self.values]
         return torch.from_numpy(np.stack(values).astype(np.float32)).to(raw.device)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return EncoderNet.embed(self, x)
 
 
 class ClapEncoder(SpectrogramEncoder):
@@ -183,11 +181,10 @@ class ClapEncoder(SpectrogramEncoder):
         return self.extractor.max_length_s
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, 1 or 4, frames, bands) to (batch, embedding_dim)."""
         # The constructor refuses windows that CLAP would not read as a whole.
         is_longer = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
         # (batch, dim, frequencies, times)
-        (states,) = self.states(input_features=x, is_longer=is_longer)
+        (states,) = self.states(x, is_longer=is_longer)
         return pool(states.flatten(2).transpose(1, 2), self.options.pooling)
 
 
@@ -208,14 +205,6 @@ class AstEncoder(SpectrogramEncoder):
         # transformers computes the mel bands with torchaudio only if that is installed.
         by = "numpy" if hasattr(self.extractor, "mel_filters") else "torchaudio"
         return {**super().preparation(), "bands_by": by}
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, frames, bands) to (batch, embedding_dim)."""
-        states = [
-            class_tokens(state, self.family.class_tokens, self.options.tokens)
-            for state in self.states(input_values=x)
-        ]
-        return pool_layers(states, self.options.pooling)
 
 
 class WhisperEncoder(SpectrogramEncoder):
@@ -238,8 +227,7 @@ class WhisperEncoder(SpectrogramEncoder):
         return torch.cat([mels, is_sound[:, None].to(mels.dtype)], dim=1)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, bands + 1, frames) to (batch, embedding_dim)."""
-        all_states = self.states(input_features=x[:, :-1])
+        all_states = self.states(x[:, :-1])
         # A state stands for two frames of the spectrogram.
         counts = x[:, -1, ::2].sum(dim=1).long().clamp(min=1).tolist()
         clips = [
@@ -249,7 +237,7 @@ class WhisperEncoder(SpectrogramEncoder):
         return torch.stack(clips)
 
 
-class PictureEncoder(PictureInput, EncoderNet, FrameNet):
+class PictureEncoder(PictureInput, FrameNet, EncoderNet):
     """Transformer on single pictures: the encoders of CLIP and SigLIP, ViT, DINOv2."""
 
     Options = PictureEncoderOptions
@@ -267,16 +255,7 @@ class PictureEncoder(PictureInput, EncoderNet, FrameNet):
 
     def frame_features(self, x: Tensor) -> Tensor:
         """Map float32 (n, 3, crop, crop) to (n, layers * dim)."""
-        states = [
-            class_tokens(state, self.family.class_tokens, self.options.tokens)
-            for state in self.states(pixel_values=x)
-        ]
-        return pool_layers(states, "mean")
-
-    def pool_frames(self, values: Tensor) -> Tensor:
-        # (..., layers, frames, dim)
-        by_layer = values.reshape(*values.shape[:-1], max(len(self.layers), 1), -1).movedim(-2, -3)
-        return pool(by_layer, self.options.pooling).flatten(-2)
+        return pool_layers(self.states(x), "mean")
 
 
 class VideoEncoder(PictureInput, EncoderNet):
@@ -287,14 +266,10 @@ class VideoEncoder(PictureInput, EncoderNet):
 
     @classmethod
     def input_of(cls, options: Any) -> VideoInput:
-        return VideoInput(cls.config.get("num_frames", 16), picture_sizes(cls)[0])
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Map float32 (batch, frames, 3, crop, crop) to (batch, embedding_dim)."""
-        return pool_layers(self.states(pixel_values=x), self.options.pooling)
+        return VideoInput(cls.config.get("num_frames", 16), encoder_inputs.picture_sizes(cls)[0])
 
 
-BASES: dict[str, type[StatedInput]] = {
+BASES: dict[str, type[encoder_inputs.StatedInput]] = {
     "waveform": WaveformEncoder,
     "clap": ClapEncoder,
     "ast": AstEncoder,
@@ -304,7 +279,7 @@ BASES: dict[str, type[StatedInput]] = {
 }
 
 
-def make_net_class(folder: EncoderName) -> type[StatedInput]:
+def make_net_class(folder: EncoderName) -> type[encoder_inputs.StatedInput]:
     """Return the class of a folder's net, after reading all its files except the weights."""
     config = hugging_face.read_config(folder.path)
     family = hugging_face.FAMILIES[config["model_type"]]
@@ -315,13 +290,4 @@ def make_net_class(folder: EncoderName) -> type[StatedInput]:
         "stated_in": f"{folder.path}: preprocessor_config.json",
         "preprocessor": hugging_face.read_preprocessor(folder.path),
     }
-    return named_class(BASES[family.reads], folder, contents)
-
-
-def class_tokens(states: Tensor, count: int, tokens: str) -> Tensor:
-    """Return the tokens (batch, tokens, dim) that represent a window or picture.
-
-    With `tokens` ``auto`` these are the first `count`, or all if that is 0.
-    """
-    first = 0 if tokens == "mean" else count or int(tokens == "first")
-    return states[:, :first] if first else states
+    return encoder_inputs.named_class(BASES[family.reads], folder, contents)

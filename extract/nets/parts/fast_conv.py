@@ -38,11 +38,7 @@ LEAST_CHANNELS = 32
 
 @cache
 def transforms(side: int) -> list[Tensor]:
-    """Return the transforms of inputs, kernels and products, float64.
-
-    They are (tile, tile), (tile, side) and (STEP, tile): x filtered by g is
-    y = outputs @ ((kernel @ g) * (inputs @ x)).
-    """
+    """Return `inputs`, `kernel` and `outputs` of y = outputs @ ((kernel @ g) * (inputs @ x))."""
     points = np.array(POINTS[side])
     tile = len(points) + 1
     inputs, kernel, outputs = (np.zeros(s) for s in ((tile, tile), (tile, side), (STEP, tile)))
@@ -116,7 +112,6 @@ class WinogradConvolution(nn.Module):
         )
 
     def output_places(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Return the frames, height and width of the output, given those of the input."""
         return frames, height, width
 
     def forward(self, x: Tensor) -> Tensor:
@@ -207,7 +202,6 @@ class HalvingConvolution(WinogradConvolution):
 
     @staticmethod
     def supports(layer: nn.Module) -> bool:
-        """Return True for a 7 x 7 x 7 convolution with stride 2 and no padding."""
         return is_convolution(layer, stride=(2, 2, 2), kernel_size=(7, 7, 7), padding=(0, 0, 0))
 
     def output_places(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
@@ -274,11 +268,9 @@ class PointConvolution(nn.Module):
 
     @staticmethod
     def supports(layer: nn.Module) -> bool:
-        """Return True for a convolution with kernel (1, 1, 1), stride 1 and one group."""
         return is_convolution(layer, stride=(1, 1, 1), kernel_size=(1, 1, 1), padding=(0, 0, 0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, in, frames, height, width) to (batch, out, ...), channels last in memory."""
         places = x.permute(0, 2, 3, 4, 1)
         return nn.functional.linear(places, self.weight, self.bias).permute(0, 4, 1, 2, 3)
 

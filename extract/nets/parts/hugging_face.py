@@ -6,8 +6,6 @@ safetensors only, which hold numbers and no code. The classes are named here bec
 transformers' ``AutoModel`` would load both towers of CLIP.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +21,7 @@ from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.manifests.text_files import read_json
 
 # Keys of a config that do not affect the computation.
-_NOTES = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
+NOTES = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
 # Parameters that are used only during training with masked input.
 _MASKS = ("masked_spec_embed", "mask_token")
 
@@ -116,17 +114,8 @@ def read_preprocessor(folder: Path) -> dict[str, Any]:
     )
 
 
-def config_digest(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the entries of a config that affect the computation."""
-    record = {key: value for key, value in config.items() if key not in _NOTES}
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
 def load_encoder(folder: Path, family: Family, layer: int) -> Any:
-    """Return the encoder of a folder with its weights, in float32.
-
-    Layers that do not affect the state `layer` (-1: the output, -2: all states) are left out.
-    """
+    """Return the encoder of a folder in float32, without layers that do not affect `layer`."""
     library = transformers(folder)
     try:
         # The encoder gets its weights even if the caller builds nets on the meta device.
@@ -151,7 +140,8 @@ def load_encoder(folder: Path, family: Family, layer: int) -> Any:
         raise BadWeights(f"{folder}: cannot be loaded: {lines[0][:200]}") from error
     encoder = getattr(model, family.tower) if family.tower else model
     _refuse_incomplete(folder, encoder, f"{family.tower}." * bool(family.tower), report)
-    n_layers = count_layers(encoder)
+    layers = layers_of(encoder)
+    n_layers = len(layers)
     if not ALL <= layer <= n_layers:
         raise BadWeights(
             f"{folder}: layer is {layer}: it must be 0 to {n_layers}, -1 (output) or -2 (all)"
@@ -159,7 +149,7 @@ def load_encoder(folder: Path, family: Family, layer: int) -> Any:
     if 0 <= layer < n_layers and family.reads != "clap":
         # One more layer than needed stays, because some models normalise the output of their last
         # layer, but no model normalises the input of that layer.
-        del _layers(encoder)[layer + 1 :]
+        del layers[layer + 1 :]
     return encoder
 
 
@@ -200,12 +190,7 @@ def _refuse_incomplete(
         )
 
 
-def count_layers(encoder: nn.Module) -> int:
-    """Return the number of an encoder's layers or stages."""
-    return len(_layers(encoder))
-
-
-def _layers(encoder: nn.Module) -> nn.ModuleList:
+def layers_of(encoder: nn.Module) -> nn.ModuleList:
     """Return the encoder's layers or stages."""
     for name, module in encoder.named_modules():
         if isinstance(module, nn.ModuleList) and name.split(".")[-1] in ("layer", "layers"):

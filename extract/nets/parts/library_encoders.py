@@ -15,15 +15,9 @@ from torch import Tensor
 
 from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadWeights
+from mvemo.extract.nets.parts import encoder_inputs
 from mvemo.extract.nets.parts.base import FrameNet
-from mvemo.extract.nets.parts.encoder_inputs import (
-    PictureInput,
-    SoundInput,
-    StatedInput,
-    named_class,
-    pool,
-    pool_layers,
-)
+from mvemo.extract.nets.parts.encoder_inputs import PictureInput, SoundInput, StatedInput
 from mvemo.extract.nets.parts.encoder_names import ALL, OUTPUT, EncoderName
 from mvemo.extract.nets.parts.encoders import SoundEncoderOptions
 from mvemo.manifests.errors import BadOption, MissingFile
@@ -73,7 +67,7 @@ class HearEncoder(SoundInput, LibraryNet):
     def load_encoder(self) -> Any:
         return load_hear(self.module, self.encoder_name)
 
-    def feature_dim(self) -> int:
+    def state_dim(self) -> int:
         return int(self.encoder.scene_embedding_size)
 
     @property
@@ -86,27 +80,16 @@ class HearEncoder(SoundInput, LibraryNet):
         return self.module.get_scene_embeddings(waves, self.encoder)
 
 
-class LibraryPictures(PictureInput, LibraryNet, FrameNet):
-    """Base of encoders of single pictures."""
-
-    def feature_dim(self) -> int:
-        return self.frame_dim() * (2 if self.options.pooling == "mean+std" else 1)
-
-    def frame_dim(self) -> int:
-        """Return the size of the vector of a picture."""
-        return self.encoder.num_features
-
-    def pool_frames(self, values: Tensor) -> Tensor:
-        return pool(values, self.options.pooling)
-
-
-class TimmEncoder(LibraryPictures):
+class TimmEncoder(PictureInput, LibraryNet, FrameNet):
     """Model of timm without its classifier."""
 
     def load_encoder(self) -> Any:
         import timm
 
         return timm.create_model(self.encoder_name.facts.place, pretrained=False, num_classes=0)
+
+    def state_dim(self) -> int:
+        return self.encoder.num_features
 
     def frame_features(self, x: Tensor) -> Tensor:
         return self.encoder(x)
@@ -129,15 +112,17 @@ class TorchaudioEncoder(SoundInput, LibraryNet):
         make = torchaudio.models.wavlm_model if is_wavlm else torchaudio.models.wav2vec2_model
         return make(**sizes)
 
-    def feature_dim(self) -> int:
-        layers, layer = len(self.encoder.encoder.transformer.layers), self.options.layer
-        if layer == 0 or not ALL <= layer <= layers:
+    def layer_numbers(self) -> tuple[int, ...]:
+        return tuple(range(1, len(self.encoder.encoder.transformer.layers) + 1))
+
+    def state_dim(self) -> int:
+        known, layer = self.layer_numbers(), self.options.layer
+        if layer not in (*known, OUTPUT, ALL):
+            last = len(known)
             raise BadOption(
-                f"{self.name}: layer is {layer}: it must be 1 to {layers}, -1 (output) or -2 (all)"
+                f"{self.name}: layer is {layer}: it must be 1 to {last}, -1 (output) or -2 (all)"
             )
-        self.layers: tuple[int, ...] = tuple(range(1, layers + 1)) if layer == ALL else ()
-        dim = self.bundle._params["encoder_embed_dim"] * max(len(self.layers), 1)
-        return dim * (2 if self.options.pooling == "mean+std" else 1)
+        return self.bundle._params["encoder_embed_dim"]
 
     def embed_waves(self, waves: Tensor) -> Tensor:
         layer = self.options.layer
@@ -145,7 +130,9 @@ class TorchaudioEncoder(SoundInput, LibraryNet):
             states = [self.encoder(waves)[0]]
         else:
             states = self.encoder.extract_features(waves, num_layers=max(layer, 0) or None)[0]
-        return pool_layers(states if layer == ALL else states[-1:], self.options.pooling)
+        return encoder_inputs.pool_layers(
+            states if layer == ALL else states[-1:], self.options.pooling
+        )
 
     def least_samples(self) -> int:
         samples = 1
@@ -202,19 +189,15 @@ class OnnxNet(LibraryNet):
 
 
 class OnnxSound(SoundInput, OnnxNet):
-    """Encoder of waveforms (clips, samples) in an ONNX file."""
-
-    def feature_dim(self) -> int:
+    def state_dim(self) -> int:
         return self.run(torch.zeros(1, self.input.samples)).shape[-1]
 
     def embed_waves(self, waves: Tensor) -> Tensor:
         return self.run(waves)
 
 
-class OnnxPictures(LibraryPictures, OnnxNet):
-    """Encoder of pictures (pictures, 3, crop, crop) in an ONNX file."""
-
-    def frame_dim(self) -> int:
+class OnnxPictures(PictureInput, OnnxNet, FrameNet):
+    def state_dim(self) -> int:
         return self.run(torch.zeros(1, 3, self.crop, self.crop)).shape[-1]
 
     def frame_features(self, x: Tensor) -> Tensor:
@@ -222,10 +205,11 @@ class OnnxPictures(LibraryPictures, OnnxNet):
 
 
 def make_net_class(name: EncoderName) -> type[StatedInput]:
-    """Return the class of the net of an encoder that is not a folder."""
     makers = {"hear": _hear, "timm": _timm, "torchaudio": _torchaudio, "onnx": _onnx}
     base, contents = makers[name.facts.source](name)
-    return named_class(base, name, {"encoder_name": name, "stated_in": name.entry, **contents})
+    return encoder_inputs.named_class(
+        base, name, {"encoder_name": name, "stated_in": name.entry, **contents}
+    )
 
 
 Made = tuple[type[StatedInput], dict[str, Any]]

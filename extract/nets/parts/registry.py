@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mvemo.extract.nets.parts.encoder_names import EncoderName, parse_entry
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from mvemo.extract.nets.parts.base import Net
     from mvemo.extract.nets.parts.cards import NetInput, SharedSettings
 
-PACKAGE = "mvemo.extract.nets"
 # Profile that is used if a net has no settings for the requested profile.
 FALLBACK_PROFILE = "paper"
 _CARD = re.compile(r'^@NetCard\(\s*"(\w+)"', re.MULTILINE)
@@ -82,6 +82,11 @@ def _net_problem(name: str, kind: Any) -> str:
     return ""
 
 
+def _import(module: str) -> ModuleType:
+    with torch_import_without_gc():
+        return importlib.import_module(f"mvemo.extract.nets.{module}")
+
+
 class _Registry(Mapping[str, "type[Net]"]):
     """Mapping from the name of a net to its class, imported on access."""
 
@@ -89,17 +94,14 @@ class _Registry(Mapping[str, "type[Net]"]):
         if isinstance(name, EncoderName):
             if name.net is None:
                 maker = "encoders" if name.facts.source == "hf" else "library_encoders"
-                with torch_import_without_gc():
-                    parts = importlib.import_module(f"{PACKAGE}.parts.{maker}")
-                name.net = parts.make_net_class(name)
+                name.net = _import(f"parts.{maker}").make_net_class(name)
             return name.net
         check_name(name)
         if name not in _modules():
             with torch_import_without_gc():
                 net: type[Net] = plugins("nets")[name].load(partial(_net_problem, name))
             return net
-        with torch_import_without_gc():
-            module = importlib.import_module(f"{PACKAGE}.{_modules()[name]}")
+        module = _import(_modules()[name])
         for kind in vars(module).values():
             if isinstance(kind, type) and vars(kind).get("name") == name:
                 return kind
@@ -121,15 +123,6 @@ NETS: Mapping[str, type[Net]] = _Registry()
 def add_encoders(entries: Sequence[str]) -> tuple[str, ...]:
     """Return the names of a run's nets; entries such as ``hf:FOLDER`` become `EncoderName`.
 
-    An encoder is opened only when its net is used.
-
-    Raises
-    ------
-    BadOption
-        An encoder has the name of an existing net, or two encoders have the same name.
-
-    Examples
-    --------
     >>> add_encoders(["musicnn", "hf:models/MERT-v1-95M@4+8"])
     ('musicnn', 'MERT-v1-95M-layer4', 'MERT-v1-95M-layer8')
     """
@@ -154,7 +147,6 @@ def add_encoders(entries: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_name(name: str) -> None:
-    """Raise `BadOption` with the list of nets if this name is unknown."""
     if name not in NETS:
         raise BadOption(f"unknown net {name!r}; expected one of {', '.join(NETS)}")
 
@@ -167,7 +159,6 @@ def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
     >>> default_settings("music2d", "paper").train.optimizer
     'sgd'
     """
-    check_name(name)
     profiles = NETS[name].profiles
     return profiles.get(profile, profiles[FALLBACK_PROFILE])
 
@@ -181,47 +172,22 @@ def with_shared_options(settings: NetSettings, shared: SharedSettings) -> NetSet
 
 
 def with_length(settings: NetSettings, seconds: float, shared: SharedSettings) -> NetSettings:
-    """Return the settings of a net whose input has this length.
-
-    Examples
-    --------
-    >>> from mvemo.extract.descriptors import DescriptorSettings
-    >>> from mvemo.extract.nets import SharedSettings
-    >>> shared = SharedSettings(n_frames=32, descriptors=DescriptorSettings())
-    >>> dict(with_length(NetSettings("rnn"), 10.0, shared).options)
-    {'n_frames': 431}
-    """
     options = NETS[settings.name].options_for(seconds, shared)
     return replace(settings, options={**settings.options, **options})
 
 
 def options_of(settings: NetSettings) -> Any:
     """Return the options of a net, typed and checked; see `make_options`."""
-    check_name(settings.name)
     return make_options(NETS[settings.name], settings.options)
 
 
 def input_of(settings: NetSettings) -> NetInput:
-    """Return the input of a net with these settings, without building the net.
-
-    Examples
-    --------
-    >>> input_of(NetSettings("i3d", options={"n_frames": 16}))
-    VideoInput(n_frames=16, size=224)
-    """
+    """Return the input of a net with these settings, without building the net."""
     return NETS[settings.name].input_of(options_of(settings))
 
 
 def check_view(settings: NetSettings) -> None:
-    """Raise `BadOption` if the views of a net do not suit its modality.
-
-    Examples
-    --------
-    >>> from mvemo.extract.settings import ViewSettings
-    >>> check_view(NetSettings("musicnn", view=ViewSettings(rate=12.5)))
-    Traceback (most recent call last):
-    mvemo.manifests.errors.BadOption: musicnn: rate is 12.5, but only video nets have a rate
-    """
+    """Raise `BadOption` if the views of a net do not suit its modality."""
     rate = settings.view.rate
     if rate and NETS[settings.name].modality != "video":
         raise BadOption(f"{settings.name}: rate is {rate}, but only video nets have a rate")
@@ -252,23 +218,16 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
     >>> net.embedding_dim, net.input
     (128, AudioInput(sr=16000, seconds=4.0, mark_end=False))
     """
-    check_name(name)
+    kind: Any = NETS[name]
     if n_outputs < 1:
         raise BadOption(f"{name}: n_outputs is {n_outputs}: it must be an integer above 0")
     if not 0 < width < math.inf:
         raise BadOption(f"{name}: width is {width}: it must be a number above 0")
-    kind: Any = NETS[name]
     return kind(n_outputs, width=width, options=make_options(kind, options))
 
 
 def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
-    """Return the options of a net from plain values, such as those of JSON or TOML.
-
-    Raises
-    ------
-    BadOption
-        An option is unknown, or a value has the wrong type or range.
-    """
+    """Return the options of a net from plain values, such as those of JSON or TOML."""
     filled = fill(kind.Options(), values, kind.name)
     # Some defaults depend on other options, so that only stated ones are passed.
     return kind.Options(**{name: getattr(filled, name) for name in values})

@@ -58,7 +58,6 @@ class DescriptorNet(BuiltNet):
         return raw
 
     def check_columns(self, raw: Tensor, columns: int, option: str) -> None:
-        """Raise `BadOption` if sequences have a different number of columns than the net."""
         if raw.dim() != 3 or raw.shape[2] != columns:
             raise BadOption(
                 f"{self.name}: expected sequences of shape (batch, frames, {columns}), got "

@@ -57,10 +57,8 @@ def only_parts_in_threads() -> Iterator[None]:
 
 
 def map_parts(embed: Callable[[Tensor], Tensor], parts: Sequence[Tensor]) -> Tensor:
-    """Return the joined results of a function of tensors on a CPU, computed by its threads.
-
-    Without inference mode, or with autocast, this thread computes all parts.
-    """
+    """Return the joined results of a function of tensors on a CPU, computed by its threads."""
+    # Without inference mode, or with autocast, this thread computes all parts.
     n = min(_part_threads.get() or torch.get_num_threads(), MOST_THREADS)
     shared = torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
     if n == 1 or len(parts) == 1 or not shared:

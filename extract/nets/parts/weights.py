@@ -159,11 +159,7 @@ def load_tensors(
 
 
 def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
-    """Return the tensors of a weight file by name, on the CPU, and the file's SHA-256.
-
-    Wrappers such as ``state_dict`` and the prefix ``module.`` are removed. Nested names are joined
-    by a dot (torch) or a slash (HDF5).
-    """
+    """Return the tensors of a weight file by name, on the CPU, and the file's SHA-256."""
     path = Path(path)
     layout = file_layout(path)
     try:
@@ -309,7 +305,6 @@ def _entries(
 
 
 def _tensor(name: str, array: NDArray[Any]) -> Tensor:
-    """Return an array as a tensor; raise `BadWeights` if it is not numeric."""
     if array.dtype.kind not in "fiub":
         raise BadWeights(f"tensor {name} has type {array.dtype}, which is not numeric")
     # torch needs the byte order of the machine.

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -139,3 +140,19 @@ def edit_json(path, **values):
     """Change values of a JSON file; those that are None are left out."""
     record = {**json.loads(path.read_text()), **values}
     path.write_text(json.dumps({k: v for k, v in record.items() if v is not None}))
+
+
+def waves(sr=SR):
+    """Two sounds of a second, the second half as long."""
+    raw = 0.1 * torch.randn(2, sr, generator=torch.Generator().manual_seed(1))
+    raw[1, sr // 2 :] = torch.nan
+    return raw
+
+
+@torch.inference_mode()
+def embed(net, raw):
+    return net.embed(net.prepare(raw)).numpy()
+
+
+def assert_embeds(net, raw, expected):
+    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-5, atol=1e-5)

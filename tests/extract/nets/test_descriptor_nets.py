@@ -3,12 +3,11 @@
 import numpy as np
 import torch
 from sequence_samples import sequences, settle
-from toy_net import tuned
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.nets import SharedSettings, build_net
 from mvemo.extract.nets.parts.registry import with_length, with_shared_options
-from mvemo.extract.settings import NetSettings, TrainSettings
+from mvemo.extract.settings import NetSettings
 
 BINS, LLD = 20, 6
 
@@ -25,6 +24,9 @@ def test_sizes():
     assert net.input.features == ("spectrogram", "mfcc_rp", "f0", "formants", "contrast", "chroma")
     assert net.spectrogram_lstm.input_size == 32 * 128
     assert (net.lld_lstm.num_layers, net.lld_lstm.input_size) == (2, 50)
+    # The first kernels lie along time and along frequency.
+    assert net.conv1_time.weight.shape[2:] == (1, 9)
+    assert net.conv1_frequency.weight.shape[2:] == (9, 1)
 
 
 def test_default_sizes_are_those_of_ten_seconds_of_descriptors():
@@ -42,12 +44,6 @@ def test_default_sizes_are_those_of_ten_seconds_of_descriptors():
     net.eval()
     with torch.no_grad():
         assert net(net.prepare(torch.from_numpy(columns)[None])).isfinite().all()
-
-
-def test_first_kernels_lie_along_time_and_along_frequency():
-    net = make()
-    assert net.conv1_time.weight.shape[2:] == (1, 9)
-    assert net.conv1_frequency.weight.shape[2:] == (9, 1)
 
 
 def test_branches_have_frames_of_their_own():
@@ -69,21 +65,6 @@ def test_branches_have_frames_of_their_own():
             assert changed[own].max() > 1e-4
             changed[own] = 0
             assert changed.max() == 0
-
-
-def test_learns_which_third_of_the_columns_swells(tmp_path):
-    rng = np.random.default_rng(0)
-    labels, clips = rng.integers(0, 3, 60), []
-    for label in labels:
-        clip = rng.normal(-40, 5, (int(rng.integers(15, 40)), 24)).astype(np.float32)
-        clip[:, 8 * label : 8 * label + 8] += 4 * np.hanning(len(clip))[:, None]
-        clips.append(clip)
-    torch.manual_seed(0)
-    net = build_net("crnn", 3, width=0.125, n_frames=30, spectrogram_dim=18, lld_dim=6, bands=8)
-    plan = {"epochs": 6, "patience": 6, "loss": "improved-centre", "tau": 0.3}
-    plan, rows = TrainSettings(lr=0.01, batch_size=10, **plan), {"n": 40, "val_rows": range(40, 60)}
-    _, curve = tuned(tmp_path, "crnn", plan, net=net, seed=0, data=(clips, labels), **rows)
-    assert max(curve["val_accuracy"]) >= 0.9
 
 
 def test_a_number_that_is_missing_within_a_frame_shows():

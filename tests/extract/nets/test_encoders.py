@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from encoder_samples import KINDS, SR, edit_json, save_encoder, transformers
+from encoder_samples import (
+    KINDS,
+    SR,
+    assert_embeds,
+    edit_json,
+    embed,
+    save_encoder,
+    transformers,
+    waves,
+)
 
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import (
@@ -41,34 +50,36 @@ def make(entry, **options):
     return build_net(name, 3, **{**settings.options, **length, **options}).eval()
 
 
-def waves(sr=SR):
-    """Two sounds, the second half as long."""
-    raw = 0.1 * torch.randn(2, sr, generator=torch.Generator().manual_seed(1))
-    raw[1, sr // 2 :] = torch.nan
-    return raw
+def at(folder, layer):
+    return f"hf:{folder}" + f"@{layer}" * (layer >= 0)
 
 
 @torch.inference_mode()
-def embed(net, raw):
-    return net.embed(net.prepare(raw)).numpy()
+def hidden(model, layer, *inputs):
+    """The library's outputs, and the states of a layer."""
+    outputs = model(*inputs, output_hidden_states=True)
+    return outputs, outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
+
+
+def extracted(kind, folder, sounds, sr=SR):
+    """What the library's extractor of this kind makes of sounds."""
+    extractor = getattr(transformers, f"{kind}FeatureExtractor").from_pretrained(folder)
+    sounds = [wave[wave.isfinite()].numpy() for wave in sounds]
+    (values,) = [extractor(sounds, sampling_rate=sr, return_tensors="pt")[name]
+                 for name in extractor.model_input_names[:1]]  # fmt: skip
+    return values.float()
 
 
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2", "wavlm"])
 @pytest.mark.parametrize("layer", [-1, 0, 2, 3])
 def test_sound_gives_the_hidden_states_of_each_clip_by_itself(kind, layer, encoders):
     folder, model = encoders[kind]
-    net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0), pooling="mean+std")
+    net, expected = make(at(folder, layer), pooling="mean+std"), []
     assert net.input == AudioInput(SR, 1.0, mark_end=True)
-    extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
-    expected = []
     for wave in waves():
-        wave = wave[wave.isfinite()].numpy()
-        inputs = extractor(wave, sampling_rate=SR, return_tensors="pt")
-        with torch.inference_mode():
-            outputs = model(inputs.input_values, output_hidden_states=True)
-        states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
+        _, states = hidden(model, layer, extracted("Wav2Vec2", folder, [wave]))
         expected.append(torch.cat([states[0].mean(0), states[0].std(0, correction=0)]).numpy())
-    np.testing.assert_allclose(embed(net, waves()), expected, rtol=1e-5, atol=1e-5)
+    assert_embeds(net, waves(), expected)
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "vit", "dinov2"])
@@ -76,18 +87,16 @@ def test_sound_gives_the_hidden_states_of_each_clip_by_itself(kind, layer, encod
 def test_pictures_give_the_tokens_of_each_frame(kind, layer, encoders):
     folder, model = encoders[kind]
     tower = getattr(model, TOWERS[kind]) if kind in TOWERS else model
-    net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0))
+    net = make(at(folder, layer))
     assert net.input == VideoInput(2, 40)
     raw = torch.randint(0, 256, (2, 2, 40, 40, 3), dtype=torch.uint8)
     pixels = raw[:, :, 4:36, 4:36].numpy() / 255
     pixels = (pixels - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.25]
     frames = torch.from_numpy(pixels.reshape(4, 32, 32, 3)).permute(0, 3, 1, 2).float()
-    with torch.inference_mode():
-        outputs = tower(frames, output_hidden_states=True)
-    states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
+    _, states = hidden(tower, layer, frames)
     of_frames = states.mean(1) if kind == "siglip" else states[:, 0]
     expected = of_frames.reshape(2, 2, -1).mean(1).numpy()
-    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-5, atol=1e-5)
+    assert_embeds(net, raw, expected)
     with torch.inference_mode():
         pieces = net.pool_pieces(net.embed_pieces(raw[0][:, None])).numpy()
     np.testing.assert_allclose(pieces, expected[0], rtol=1e-5, atol=1e-5)
@@ -96,49 +105,31 @@ def test_pictures_give_the_tokens_of_each_frame(kind, layer, encoders):
 @pytest.mark.parametrize("layer", [-1, 0, 2])
 def test_claps_tower_reads_its_own_spectrogram(layer, encoders):
     folder, model = encoders["clap"]
-    net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0))
-    extractor = transformers.ClapFeatureExtractor.from_pretrained(folder)
-    sounds = [wave[wave.isfinite()].numpy() for wave in waves()]
-    inputs = extractor(sounds, sampling_rate=SR, return_tensors="pt")
-    with torch.inference_mode():
-        outputs = model.audio_model(inputs.input_features.float(), output_hidden_states=True)
-    expected = outputs.pooler_output if layer < 0 else outputs.hidden_states[layer].mean((2, 3))
-    np.testing.assert_allclose(embed(net, waves()), expected.numpy(), rtol=1e-5, atol=1e-5)
+    outputs, states = hidden(model.audio_model, layer, extracted("Clap", folder, waves()))
+    expected = outputs.pooler_output if layer < 0 else states.mean((2, 3))
+    assert_embeds(make(at(folder, layer)), waves(), expected)
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 2, 3])
 def test_the_spectrogram_transformer_gives_its_class_tokens(layer, encoders):
     folder, model = encoders["audio-spectrogram-transformer"]
-    extractor = transformers.ASTFeatureExtractor.from_pretrained(folder)
-    sounds = [wave[wave.isfinite()].numpy() for wave in waves(16000)]
-    inputs = extractor(sounds, sampling_rate=16000, return_tensors="pt")
-    with torch.inference_mode():
-        outputs = model(inputs.input_values, output_hidden_states=True)
-    states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
-    entry = f"hf:{folder}" + f"@{layer}" * (layer >= 0)
+    values = extracted("AST", folder, waves(16000), 16000)
+    outputs, states = hidden(model, layer, values)
     expected = outputs.pooler_output if layer < 0 else states[:, :2].mean(1)
-    found = embed(make(entry), waves(16000))
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5)
-    found = embed(make(entry, tokens="mean"), waves(16000))
-    np.testing.assert_allclose(found, states.mean(1).numpy(), rtol=1e-5, atol=1e-5)
+    assert_embeds(make(at(folder, layer)), waves(16000), expected)
+    assert_embeds(make(at(folder, layer), tokens="mean"), waves(16000), states.mean(1))
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 2, 3])
 def test_whisper_gives_the_frames_of_the_sound(layer, encoders):
     folder, model = encoders["whisper"]
-    extractor = transformers.WhisperFeatureExtractor.from_pretrained(folder)
-    sounds = [wave[wave.isfinite()].numpy() for wave in waves(16000)]
-    inputs = extractor(sounds, sampling_rate=16000, return_tensors="pt")
-    encoder = model.get_encoder()
-    with torch.inference_mode():
-        outputs = encoder(inputs.input_features, output_hidden_states=True)
-    states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
+    values = extracted("Whisper", folder, waves(16000), 16000)
+    _, states = hidden(model.get_encoder(), layer, values)
     # A frame of the encoder stands for 20 ms.
     expected = torch.stack([states[0].mean(0), states[1, :25].mean(0)])
-    net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0))
+    net = make(at(folder, layer))
     assert not any("decoder" in name for name in net.state_dict())
-    found = embed(net, waves(16000))
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5)
+    assert_embeds(net, waves(16000), expected)
     with pytest.raises(BadOption, match=r"this encoder reads at most 1 s"):
         make(f"hf:{folder}", seconds=2.0)
 
@@ -146,17 +137,14 @@ def test_whisper_gives_the_frames_of_the_sound(layer, encoders):
 @pytest.mark.parametrize("layer", [-1, 1])
 def test_videomae_reads_the_frames_together(layer, encoders):
     folder, model = encoders["videomae"]
-    net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0))
+    net = make(at(folder, layer))
     assert net.input == VideoInput(4, 40)
     raw = torch.randint(0, 256, (2, 4, 40, 40, 3), dtype=torch.uint8)
     processor = transformers.VideoMAEImageProcessor.from_pretrained(folder)
     clips = [list(clip.permute(0, 3, 1, 2)) for clip in raw]
     inputs = processor(clips, return_tensors="pt")
-    with torch.inference_mode():
-        outputs = model.videomae(inputs.pixel_values, output_hidden_states=True)
-    states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
-    expected = states.mean(1).numpy()
-    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-5, atol=1e-5)
+    _, states = hidden(model.videomae, layer, inputs.pixel_values)
+    assert_embeds(net, raw, states.mean(1))
 
 
 @pytest.mark.parametrize(
@@ -172,13 +160,7 @@ def test_all_layers_are_the_layers_one_after_the_other(kind, pooling, encoders):
     raw = waves(getattr(net.input, "sr", SR))
     if size:
         raw = torch.randint(0, 256, (2, size[0], size[1], size[1], 3), dtype=torch.uint8)
-    expected = np.concatenate([embed(one, raw) for one in single], axis=1)
-    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_layers_of_several_sizes_are_not_one_feature(encoders):
-    with pytest.raises(BadOption, match="clap-layers: CLAP's layers have several sizes"):
-        make(f"hf:{encoders['clap'][0]}@all")
+    assert_embeds(net, raw, np.concatenate([embed(one, raw) for one in single], axis=1))
 
 
 def test_mert_is_hubert_and_needs_no_code_of_its_folder(encoders, tmp_path):
@@ -252,6 +234,8 @@ def test_a_bad_folder_is_told_in_one_line(file, change, kind, message, encoders,
 
 
 def test_bad_options_and_sizes_are_told(encoders, tmp_path):
+    with pytest.raises(BadOption, match="clap-layers: CLAP's layers have several sizes"):
+        make(f"hf:{encoders['clap'][0]}@all")
     with pytest.raises(BadWeights, match="layer is 4: it must be 0 to 3, -1 "):
         make(f"hf:{encoders['hubert'][0]}@4")
     with pytest.raises(BadOption, match="pooling: expected one of mean, mean"):

@@ -3,10 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from mvemo.extract.nets import build_net, weights_digest
-from mvemo.extract.nets.i3d import CUBE, maximum_of_neighbours, pool_same
 from mvemo.extract.nets.parts import fast_conv
 from mvemo.extract.nets.parts.fast_conv import (
     HalvingConvolution,
@@ -152,16 +150,6 @@ def test_a_net_without_such_layers_is_left_as_it_is():
     net = build_net("c3d", 2, n_frames=4, size=32)
     # The processor's own convolutions of half precision are faster.
     assert optimized(net, "bf16") is net
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 2, 1, 1, 1), (1, 2, 2, 1, 3)])
-def test_the_maximum_of_neighbours_is_the_pooling(shape):
-    x = torch.rand(shape).contiguous(memory_format=torch.channels_last_3d)
-    expected = functional.max_pool3d(x, 3, 1, 1)
-    assert torch.equal(maximum_of_neighbours(x), expected)
-    assert torch.equal(pool_same(x, CUBE, (1, 1, 1)), expected)
-    with torch.inference_mode():
-        assert torch.equal(pool_same(x, CUBE, (1, 1, 1)), expected)
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,9 @@ def test_a_net_of_another_width_is_left_alone(tmp_path):
 def test_pooling_of_any_size(sizes, pool):
     x = torch.rand(1, 2, *sizes)
     assert torch.equal(pool_same(x, *pool), max_pool(x, *pool))
+    with torch.inference_mode():
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        assert torch.equal(pool_same(x, *pool), max_pool(x, *pool))
 
 
 def test_describe_prediction(tmp_path):

@@ -13,9 +13,6 @@ from mvemo.extract.nets.parts.layers import Elu, mean_and_deviation
 from mvemo.extract.nets.parts.sequences import (
     FrameNorm,
     band_widths,
-    last_states,
-    masked_mean,
-    pool,
     split_frames,
 )
 
@@ -42,31 +39,6 @@ def test_one_frame_is_normalised_by_what_is_known():
     np.testing.assert_allclose(out.detach().numpy().ravel(), [3, 4], rtol=1e-4)
 
 
-def test_pooling_and_mean_keep_to_the_clip():
-    x = torch.zeros(2, 1, 2, 5)
-    x[0] = torch.arange(1.0, 11.0).reshape(2, 5)
-    x[1, :, :, :3] = 2.0
-    pooled, lengths = pool(x, torch.tensor([5, 3]), (2, 2))
-    assert pooled[0, 0].tolist() == [[7.0, 9.0, 10.0]]
-    assert pooled[1, 0].tolist() == [[2.0, 2.0, 0.0]]
-    assert lengths.tolist() == [3, 2]
-    assert masked_mean(pooled, lengths).tolist() == [[pytest.approx(26 / 3)], [2.0]]
-
-
-@pytest.mark.parametrize("lengths", [[7, 7], [7, 4]])
-@pytest.mark.parametrize("directions", [1, 2])
-def test_last_states_are_those_of_each_clip_by_itself(lengths, directions):
-    kind = torch.nn.LSTM if directions == 2 else torch.nn.GRU
-    layers = kind(3, 4, num_layers=2, batch_first=True, bidirectional=directions == 2)
-    x = torch.randn(2, 7, 3)
-    with torch.no_grad():
-        found = last_states(layers, x, torch.tensor(lengths))
-        for row, clip, length in zip(found, x, lengths, strict=True):
-            _, state = layers(clip[None, :length])
-            hidden = state[0] if directions == 2 else state
-            torch.testing.assert_close(row, hidden[-directions:].flatten(), atol=1e-6, rtol=0)
-
-
 @given(st.integers(1, 3000), st.integers(1, 300))
 def test_bands_cover_every_bin_once(bins, bands):
     widths = band_widths(bins, bands)
@@ -75,12 +47,6 @@ def test_bands_cover_every_bin_once(bins, bands):
     assert min(widths) >= 1
     # They grow, up to the rounding of their borders.
     assert (np.diff(widths) >= -1).all()
-
-
-def test_the_spectrum_s_lowest_bins_stay_apart():
-    widths = band_widths(1025, 128)
-    assert widths[:6] == [1] * 6
-    assert max(widths) < 30
 
 
 @pytest.mark.parametrize(("name", "others"), [("speccnn", 0), ("crnn", 6)])

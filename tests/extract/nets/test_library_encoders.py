@@ -1,11 +1,13 @@
 """Encoders of HEAR modules, timm, torchaudio and ONNX files: the library's own outputs."""
 
+import importlib
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from encoder_samples import SR, assert_embeds, embed, waves
 from torch import nn
 
 from mvemo.extract.errors import BadWeights
@@ -14,16 +16,13 @@ from mvemo.extract.nets import (
     AudioInput,
     VideoInput,
     add_encoders,
-    build_net,
     default_settings,
-    load_weights,
     weights_digest,
 )
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.training.protocols import make_net
 from mvemo.manifests.errors import BadOption, MissingFile
 
-SR = 8000
 FROZEN = RunSettings(protocol="frozen")
 
 
@@ -34,18 +33,6 @@ def net_of(entry, weights="", **options):
     length = {"seconds": 1.0} if NETS[name].modality == "audio" else {"n_frames": 2}
     plan = plan.__class__(name, weights=str(weights), options={**plan.options, **length, **options})
     return make_net(plan, 3, FROZEN)[0].eval()
-
-
-def waves():
-    """Two sounds, the second half as long."""
-    raw = 0.1 * torch.randn(2, SR, generator=torch.Generator().manual_seed(1))
-    raw[1, SR // 2 :] = torch.nan
-    return raw
-
-
-@torch.inference_mode()
-def embed(net, raw):
-    return net.embed(net.prepare(raw)).numpy()
 
 
 # --- HEAR
@@ -87,17 +74,15 @@ def hear(tmp_path, monkeypatch):
 
 
 def test_hear_gives_the_scene_embeddings_of_each_clip_by_itself(hear, tmp_path):
-    import importlib
-
     net = net_of(f"hear:{hear('hear_plain')}")
     module = importlib.import_module("hear_plain")
     model = module.load_model()
     assert (net.input, net.embedding_dim) == (AudioInput(SR, 1.0, mark_end=True), 3)
     expected = [module.get_scene_embeddings(w[w.isfinite()][None], model)[0] for w in waves()]
-    np.testing.assert_allclose(embed(net, waves()), torch.stack(expected).detach(), rtol=1e-5)
+    assert_embeds(net, waves(), torch.stack(expected).detach())
     (tmp_path / "two.txt").write_text("2.0")
     twice = net_of(f"hear:hear_plain@{tmp_path / 'two.txt'}")
-    np.testing.assert_allclose(embed(twice, waves()), 2 * embed(net, waves()), rtol=1e-5)
+    assert_embeds(twice, waves(), 2 * embed(net, waves()))
     assert weights_digest(twice) != weights_digest(net)
     assert twice.preprocessing()["file"] != net.preprocessing().get("file")
     assert str(tmp_path) not in json.dumps(twice.preprocessing())
@@ -156,7 +141,7 @@ def test_timm_gives_the_features_of_each_frame(tmp_path):
         frames = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
         features = model.forward_head(model.forward_features(frames), pre_logits=True)
     expected = features.reshape(2, 2, -1).mean(dim=1)
-    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-5, atol=1e-5)
+    assert_embeds(net, raw, expected)
     torch.save(dict([*model.state_dict().items()][:9]), tmp_path / "part.pt")
     with pytest.raises(BadWeights, match="does not contain all of test_vit"):
         net_of("timm:test_vit", tmp_path / "part.pt")
@@ -215,7 +200,7 @@ def test_torchaudio_gives_its_layers(layer, bundle, tmp_path):
         with torch.inference_mode():
             found = bundle(wave)[0] if layer < 0 else bundle.extract_features(wave)[0][layer - 1]
         expected.append(found[0].mean(dim=0).numpy())
-    np.testing.assert_allclose(embed(net, waves()), expected, rtol=1e-5, atol=1e-5)
+    assert_embeds(net, waves(), expected)
 
 
 def test_an_unknown_bundle_or_layer_is_told(bundle):
@@ -307,18 +292,3 @@ def test_a_file_that_is_no_onnx_is_told(tmp_path):
     (tmp_path / "net.toml").write_text("sampling_rate = 8000")
     with pytest.raises(BadWeights, match=r"net.onnx: cannot be loaded: "):
         net_of(f"onnx:{tmp_path / 'net.onnx'}")
-
-
-def test_safetensors_are_weight_files(tmp_path):
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    net = build_net("music1d", 3, width=0.1)
-    save_file(net.state_dict(), tmp_path / "net.safetensors")
-    torch.manual_seed(1)
-    other = build_net("music1d", 3, width=0.1)
-    assert load_weights(other, tmp_path / "net.safetensors").complete
-    assert weights_digest(other) == weights_digest(net)
-    (tmp_path / "net.safetensors").write_bytes(b'\x10\0\0\0\0\0\0\0{"' + b"x" * 99)
-    with pytest.raises(BadWeights, match="damaged or incomplete safetensors: "):
-        load_weights(other, tmp_path / "net.safetensors")

@@ -185,15 +185,8 @@ def test_published_sizes(name):
 # Ranges are in docs/settings.md, and `check_settings` holds them.
 BAD_OPTIONS = [
     ("c3d", {"n_frames": 0}, "c3d.n_frames is 0: it must be 1 or more"),
-    ("c3d", {"dropout": 1.0}, "dropout is 1.0: it must be at least 0 and below 1"),
-    ("c3d", {"scale": "imagenet"}, "scale: expected one of sports1m, unit, got 'imagenet'"),
-    ("i3d", {"norm_momentum": 0.0}, "norm_momentum is 0.0: it must be above 0"),
     ("music1d", {"size": 3}, "expected one of seconds, dropout"),
-    ("music1d", {"seconds": "long"}, "expected a number, got"),
-    ("music1d", {"seconds": True}, "expected a number, got"),
-    ("music1d", {"seconds": 0.001}, "music1d.seconds is 0.001: it must be 0.016 or more"),
     ("music2d", {"seconds": 0.01}, "at least 0.0426"),
-    ("musicnn", {"seconds": 0.01}, "musicnn.seconds is 0.01: it must be 0.032 or more"),
     ("musicnn", {"outputs": "units,tag"}, "'units,tag': expected some of units, deviation, front"),
     ("musicnn", {"outputs": "tags,tags"}, "without duplicates"),
     ("musicnn", {"outputs": ""}, "outputs is ''"),

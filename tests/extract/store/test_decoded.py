@@ -36,8 +36,8 @@ from mvemo.extract.store.folders import (
     stamp_of,
     write_array,
 )
-from mvemo.extract.workers.pool import CallResult, run_calls
-from mvemo.extract.workers.process import Call, ClipLimits, resolve
+from mvemo.extract.workers.pool import run_calls
+from mvemo.extract.workers.process import Call, CallResult, ClipLimits, resolve
 from mvemo.manifests.errors import MvemoError
 
 SMALL = FrameSampling(n_frames=4, size=16)

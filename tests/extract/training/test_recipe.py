@@ -45,9 +45,7 @@ def test_the_average_is_of_the_last_epochs(tmp_path):
         torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-6)
 
 
-def test_parts_out_of_range_and_parts_that_exclude_each_other_are_refused():
-    with pytest.raises(BadOption, match="warmup is"):
-        RecipeSettings(warmup=1.0)
+def test_parts_that_exclude_each_other_are_refused():
     with pytest.raises(BadOption, match="set patience = 0"):
         TrainSettings(patience=3, recipe=RecipeSettings(average=0.5))
     with pytest.raises(BadOption, match="it needs loss = 'softmax'"):
@@ -134,8 +132,5 @@ def test_crops_are_mirrored_half_of_the_time_and_alike_in_all_frames():
     rising = changed[:, 0, 4, -1, 0] > changed[:, 0, 4, 0, 0]
     assert 20 <= int(rising.sum()) <= 44
     assert 0 <= changed.min() <= changed.max() <= 234
-
-
-def test_sequences_stay():
-    raw = torch.randn(2, 5, 4)
-    assert recipe.augment(raw) is raw
+    sequences = torch.randn(2, 5, 4)
+    assert recipe.augment(sequences) is sequences

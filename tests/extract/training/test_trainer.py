@@ -29,14 +29,6 @@ def trainer_of(net, settings):
     return finetune.Trainer(net, RawBatches(lambda row: waves[row], net.input), job)
 
 
-def test_learns_a_separable_problem_and_keeps_the_best_weights(tmp_path):
-    net, curve = tuned(tmp_path, "job", settings(epochs=25), val_rows=VAL)
-    assert curve["train_loss"][-1] < 0.4 * curve["train_loss"][0]
-    loss, accuracy = trainer_of(net, settings()).score(VAL)
-    assert loss == pytest.approx(min(curve["val_loss"]), rel=1e-5)
-    assert accuracy > 0.8
-
-
 def test_steps_use_the_learning_rates_of_the_recipe():
     recipe = RecipeSettings(warmup=0.5, layer_decay=0.5)
     trainer = trainer_of(Toy(3), settings(recipe=recipe, epochs=8))

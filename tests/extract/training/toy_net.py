@@ -10,6 +10,8 @@ from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.steps import TrainingJob
 from mvemo.extract.training.trainer import JobFolder, fine_tune
 
+CPU = torch.device("cpu")
+
 
 class Toy(Net):
     name = "toy"
@@ -73,8 +75,7 @@ def same(a, b):
     return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
 
 
-def embedded(net, reader, rows, size=4):
-    """Vectors of rows by row, embedded independently of each other on the CPU."""
-    options = {"batch_size": size, "device": torch.device("cpu"), "independent": True}
-    batches = embed_rows(net, reader, rows, **options)
+def embedded(net, reader, rows, size=4, device=CPU):
+    """Vectors of rows by row, embedded independently of each other."""
+    batches = embed_rows(net, reader, rows, batch_size=size, device=device, independent=True)
     return {row: vector for rows, values in batches for row, vector in zip(rows, values)}  # noqa: B905

@@ -1,6 +1,5 @@
 """Calls in worker processes: all answers, errors as they are, and workers that die or hang."""
 
-import gc
 import os
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 from mvemo.extract.errors import OutOfMemory, WorkerDied
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import run_calls, start_workers, stop_workers
-from mvemo.extract.workers.process import Call, ClipLimits, peak_memory, torch_import_without_gc
+from mvemo.extract.workers.process import Call, ClipLimits, peak_memory
 from mvemo.manifests.errors import MvemoError
 
 PID = Call("os:getpid", ())
@@ -81,7 +80,7 @@ def test_a_worker_that_dies_or_hangs_costs_its_call(call, reason, passing):
 
 def test_a_call_that_worked_until_it_was_stopped_would_again(monkeypatch):
     seconds = iter((5.0, 5.15))
-    monkeypatch.setattr(pool, "processor_seconds", lambda pid: next(seconds, 0.0))
+    monkeypatch.setattr(pool.process, "processor_seconds", lambda pid: next(seconds, 0.0))
     (dead,) = answers(Call("time:sleep", (1000,), seconds=0.2))
     with pytest.raises(WorkerDied, match=r"took longer than 0\.2 s") as caught:
         dead.result()
@@ -355,17 +354,3 @@ def test_an_interrupt_ends_the_calls_also_if_python_swallows_it(swallowed):
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-@pytest.mark.parametrize("imported", [False, True])
-def test_garbage_is_not_looked_for_within_the_import_of_torch_alone(monkeypatch, imported):
-    monkeypatch.setitem(sys.modules, "torch", sys)
-    if not imported:
-        monkeypatch.delitem(sys.modules, "torch")
-    enabled = []
-    monkeypatch.setattr(gc, "freeze", lambda: enabled.append(gc.isenabled()))
-    with suppress(ModuleNotFoundError), torch_import_without_gc():
-        enabled.append(gc.isenabled())
-        raise ModuleNotFoundError
-    assert enabled == ([True] if imported else [False, False])
-    assert gc.isenabled()

@@ -14,8 +14,7 @@ from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import SharedSettings, build_net
 from mvemo.extract.settings import NetSettings, ViewSettings
-from mvemo.extract.workers.pool import CallResult
-from mvemo.extract.workers.process import resolve
+from mvemo.extract.workers.process import CallResult, resolve
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.media_files import longer_clips_note, same_file_notes, window_seconds
 from mvemo.pipeline.stage_one import backends

@@ -14,7 +14,7 @@ from study_samples import conduct, make_set, read_tables
 from mvemo.extract.settings import LOSSES
 from mvemo.extract.training import trainer as fine_tuning
 from mvemo.extract.workers import pool
-from mvemo.extract.workers.pool import CallResult
+from mvemo.extract.workers.process import CallResult
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.studies.commands import default_jobs, option_values
 
