@@ -5,7 +5,6 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -18,7 +17,6 @@ from mvemo.manifests.labels import Label, Task, label_kind
 from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, format_names, write_table
 
 # Paths that need no normalisation, which would be slower.
-_UNTIDY = ("\\", "//", "/.", "\n.", "\n/", "/\n", "\n\n")
 _TIDY = re.compile(r"(?:[^./\\][^/\\]*/)*[^./\\][^/\\]*")
 
 
@@ -176,12 +174,6 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         cells |= {name: getattr(clip, name) for name in RESERVED[1:]}
         rows.append([clip.clip_id, *map(cells.get, columns)])
     write_table(path, "manifest", MANIFEST_VERSION, stated, rows)
-
-
-def are_inside_root(cells: Sequence[str]) -> bool:
-    """Return True if all cells are surely normalised paths below a root; fast for many cells."""
-    joined = "\n".join(("", *cells, ""))
-    return not any(mark in joined for mark in _UNTIDY)
 
 
 def inside_root(cell: str, root: Path) -> str | None:
