@@ -369,11 +369,10 @@ class _Recogniser:
                 return False
             if ours == "group":
                 return different > 1
-            unique = different == len(cells)
+            if ANNOTATOR not in self.columns:
+                return different == len(cells)
             # With annotators, ids that occur once are those of rows.
-            return (
-                not unique and "path" not in self.columns if ANNOTATOR in self.columns else unique
-            )
+            return different < len(cells) and "path" not in self.columns
         if ours == ANNOTATOR:
             path = self.columns.get("path")
             ids = map(self.table.cells, [path] if path else self._named("clip_id"))

@@ -59,7 +59,7 @@ def test_blocks_of_rows_and_columns(folder, path):
 
 def test_more_shards_than_files_may_be_open(folder, monkeypatch):
     expected = contents(open_cache(folder))
-    monkeypatch.setattr(cache_file.FilePool.__init__, "__defaults__", (1,))
+    monkeypatch.setattr(cache_file, "MOST_OPEN", 1)
     with open_cache(folder) as cache:
         assert contents(cache) == expected
         with CacheWriter(folder / "shard-0.h5", FIRST) as writer:
