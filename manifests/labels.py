@@ -140,11 +140,8 @@ class TagLabels(LabelKind):
         return [str(int(name in label)) for name in classes]
 
     def array(self, labels: Sequence[Label], classes: Names) -> Ints:
-        index = {name: i for i, name in enumerate(classes)}
-        tags = np.zeros((len(labels), len(classes)), np.int64)
-        for row, label in enumerate(labels):
-            tags[row, [index[str(tag)] for tag in label]] = 1
-        return tags
+        tags = [[name in label for name in classes] for label in labels]
+        return np.array(tags, np.int64).reshape(len(labels), len(classes))
 
     def strata(self, labels: ArrayLike) -> F64:
         tags = np.asarray(labels) > 0

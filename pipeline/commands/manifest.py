@@ -17,7 +17,7 @@ from mvemo.manifests import TASKS
 from mvemo.manifests.annotators import ceilings_of, disagreement_of, with_annotators
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.labels import UNLABELLED, label_kind
-from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
+from mvemo.manifests.layouts.file_names import RAVDESS, similar_groups
 from mvemo.manifests.layouts.layout_file import layouts, plugged_layout
 from mvemo.manifests.plugins import plugins
 from mvemo.manifests.segments import TAILS
@@ -37,7 +37,7 @@ _COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 
 
 def _ravdess(field: str) -> click.Choice[str]:
-    return click.Choice(NAMED_FILES["ravdess"].fields[field])
+    return click.Choice(RAVDESS.fields[field])
 
 
 _scheme = option(
