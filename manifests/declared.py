@@ -41,7 +41,7 @@ class Allowed:
         if self.names:
             return f"one of {', '.join(offered(self.names, self.plugins))}"
         limits = {n: v for n, v in vars(self).items() if n in _LIMITS and math.isfinite(v)}
-        both = {("ge", "le"): "from {ge:.12g} to {le:.12g}"}
+        both: dict[tuple[str, ...], str] = {("ge", "le"): "from {ge:.12g} to {le:.12g}"}
         both["ge", "lt"] = "at least {ge:g} and below {lt:g}"
         words = both.get((*limits,)) or " and ".join(map(_LIMITS.__getitem__, limits))
         return words.format(**limits)
