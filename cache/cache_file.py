@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 # Rows whose numbers differ by at most this are read together.
 GAP = 8
+# Maximum number of open files.
+MOST_OPEN = 64
 
 # Exceptions of h5py and of our readers on a damaged file. RuntimeError includes RecursionError.
 DAMAGE = (
@@ -163,9 +165,8 @@ def refuse_folder(path: Path) -> None:
 class FilePool:
     """Pool of open files: the least recently used is closed; reopened ones must be unchanged."""
 
-    def __init__(self, limit: int = 64) -> None:  # maximum number of open files
+    def __init__(self) -> None:
         self.lock: Any = RLock()
-        self._limit = limit
         self._files: OrderedDict[Path, Any] = OrderedDict()
         self._known: dict[Path, Stamp] = {}
         self._closed = False
@@ -185,7 +186,7 @@ class FilePool:
                         f"{path}: was replaced while it was being read: open the cache again"
                     )
             self._files[path] = file
-            while len(self._files) > self._limit:
+            while len(self._files) > MOST_OPEN:
                 self._files.popitem(last=False)[1].close()
             return file
 
@@ -237,8 +238,8 @@ class CacheFile:
     @cached_property
     def indexes(self) -> dict[str, Index]:
         """Indexes of all features by digest, oldest first."""
-        stored = [self.readable_feature(digest) for digest in self.specs]
-        return {feature[0].spec.digest: feature[0] for feature in stored if feature is not None}
+        stored = {digest: self.readable_feature(digest) for digest in self.specs}
+        return {digest: feature[0] for digest, feature in stored.items() if feature is not None}
 
     def readable_feature(self, digest: str) -> tuple[Index, PlainArray] | None:
         """Read a feature's index; return None if it is damaged and the file tolerant."""
@@ -280,22 +281,9 @@ class CacheFile:
             known[digest] = stored[0]
         return known[digest]
 
-    def rows(self, index: Index, start: int, stop: int) -> F32:
-        """Return rows of a feature's vectors, or of all its frames, float32 (rows, dim)."""
-        block = np.empty((stop - start, index.spec.dim), "<f4")
-        self.read_rows(block, index, start)
-        return block
-
-    def read_rows(self, block: F32, index: Index, start: int) -> None:
-        """Fill `block` with rows of a feature's vectors, or of all its frames, from `start` on."""
-
-        def read(values: PlainArray) -> None:
-            if values.dtype == block.dtype:
-                values.read_into(block, start)
-            else:
-                block[:] = values.read(start, start + len(block))
-
-        self._read_values(index, read)
+    def stored(self, index: Index, start: int, stop: int) -> NDArray[Any]:
+        """Return rows of a feature's vectors, or of all its frames, (rows, dim)."""
+        return self._read_values(index, lambda values: values.read(start, stop))
 
     def is_whole(self, digest: str) -> bool:
         """Read all values of a feature; return True if they match their checksum."""
@@ -318,12 +306,12 @@ class CacheFile:
         """
         index, step = self.index(digest), np.diff(rows)
         ends = [0, *(1 + np.flatnonzero((step < 1) | (step > GAP))).tolist(), len(rows)]
-        starts, stops = index.bounds[rows].tolist(), index.bounds[rows + 1].tolist()
 
         def read(values: PlainArray) -> None:
             filled = 0
             for first, end in pairwise(ends):
-                start, stop, run = starts[first], stops[end - 1], rows[first:end]
+                run = rows[first:end]
+                start, stop = int(index.bounds[run[0]]), int(index.bounds[run[-1] + 1])
                 whole = run[-1] - run[0] == len(run) - 1
                 part = block[filled : filled + (stop - start if whole else len(run))]
                 if whole and values.dtype == block.dtype:
@@ -394,7 +382,7 @@ class RunningChecksum:
         with suppress(*DAMAGE):
             while self._position < start:
                 gap = min(step, start - self._position)
-                self._update(self._file.rows(self._index, self._position, self._position + gap))
+                self._update(self._file.stored(self._index, self._position, self._position + gap))
         if self._position == start:
             self._update(block)
         else:

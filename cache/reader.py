@@ -278,16 +278,11 @@ class Cache:
         spec = self.spec(name, fold)
         if spec.kind != "sequence":
             raise BadCache(f"{self.path}: {name} is a vector: read it with Cache.vectors")
-        return self._row(spec, clip_id)
-
-    def _row(self, spec: FeatureSpec, clip_id: str) -> F32 | None:
-        """Return the values of one clip, float32 (1 or frames, dim), or None if missing."""
         i, index = self._place(clip_id), self._feature(spec)
         if not index.present[i]:
             return None
-        file, row = self._files[index.origin[i]], index.row[i]
-        stored = file.index(spec.digest)
-        values = file.rows(stored, int(stored.bounds[row]), int(stored.bounds[row + 1]))
+        file, values = self._files[index.origin[i]], np.empty((index.frames[i], spec.dim), "<f4")
+        file.fill(values, spec.digest, index.row[i : i + 1])
         if not (np.isfinite(values).all() and index.fits(i, clip_id, values)):
             raise _damaged(file, spec)
         return values
@@ -349,11 +344,9 @@ def _vector_blocks(
     spec, state, n = index.spec, xxhash.xxh3_128(), len(index.present)
     step = max(1, n_bytes // (4 * spec.dim))
     for start in range(0, n, step):
-        if out is None:
-            block = file.rows(index, start, min(start + step, n))
-        else:
-            block = out[start : start + step]
-            file.read_rows(block, index, start)
+        rows = np.arange(start, min(start + step, n))
+        block = np.empty((len(rows), spec.dim), "<f4") if out is None else out[start : start + step]
+        file.fill(block, spec.digest, rows)
         state.update(block.astype(spec.dtype, copy=False).data)
         if (finite_rows(block) != index.present[start : start + step]).any():
             raise _damaged(file, spec)

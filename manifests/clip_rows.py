@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from itertools import compress, repeat
 from math import nan
-from operator import attrgetter
+from operator import attrgetter, not_
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,11 @@ from mvemo.manifests.cells import parse_number, to_whole
 from mvemo.manifests.errors import Problems, Report
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import UNLABELLED, Label, LabelKind, Names
-from mvemo.manifests.model import Clip, are_inside_root, inside_root
-from mvemo.manifests.spreadsheets import CsvRow
+from mvemo.manifests.model import Clip, inside_root
 from mvemo.manifests.tables import RESERVED, TableRows, is_missing, plain_text
 
 # Maximum length of a media file: eleven days.
 MAX_SECONDS = 1e6
-# Maximum number of parsed combinations of cells (label, start, duration, fold, split) to keep.
-_MOST_KNOWN = 10_000
 _OF_ROW = ("path", "clip_id", "group")
 _MISSING, _FOLDER = "no such file", "is a folder"
 _clip_fields = attrgetter(*(each.name for each in fields(Clip)))
@@ -81,10 +78,17 @@ class RowParser:
         ]
         full = [*self.table.full_rows(self.problems)]
         lines = [line for line, _ in full]
-        # Columns are faster to read than rows.
-        columns = {key: self._column(key, full) for key in (*_OF_ROW, *self._place)}
-        self._report_empty(columns, lines)
-        paths, ids, groups = (columns[key] for key in _OF_ROW)
+        columns = {key: [cells[i].strip() for _, cells in full] for key, i in self._place.items()}
+        if "path" in columns and self.table.kind:
+            # Our own files may have paths with outer spaces; others put spaces after commas.
+            raw = [cells[self._place["path"]] for _, cells in full]
+            columns["path"] = [path if path.strip() else "" for path in raw]
+        name = "path" if "path" in columns else "clip_id"
+        group = "empty group: name the source, or leave the column out"
+        for key, message in ((name, f"empty {name}"), ("group", group)):
+            for line in compress(lines, map(not_, columns.get(key, ()))):
+                self.problems.add(line, message)
+        paths, ids, groups = (columns.get(key) or [""] * len(full) for key in _OF_ROW)
         texts = zip(*(columns[key] for key in self._shared), strict=True)
         shared = [
             self._known.get(cells) or self._parse_shared(cells, line)
@@ -95,36 +99,26 @@ class RowParser:
         for i, name in extra:
             for row, (_, cells) in zip(rows, full, strict=True):
                 row.extra += ((name, cells[i].strip()),)
-        self._tidy_paths(rows, paths)
+        self._tidy_paths(rows)
         return rows
 
-    def _column(self, key: str, rows: Sequence[CsvRow]) -> list[str]:
-        """Return the cells of a column, empty texts if there is none."""
-        if key not in self._place:
-            return [""] * len(rows)
-        i = self._place[key]
-        # Our own files may have paths with outer spaces; others put spaces after commas.
-        if key == "path" and self.table.kind:
-            return [cells[i] if cells[i].strip() else "" for _, cells in rows]
-        if len(rows) == len(self.table.rows) - 1:
-            return self.table.cells(key)
-        return [cells[i].strip() for _, cells in rows]
-
-    def _report_empty(self, columns: Mapping[str, Sequence[str]], lines: Sequence[int]) -> None:
-        name = "path" if "path" in self._place else "clip_id"
-        group = "empty group: name the source, or leave the column out"
-        for key, message in ((name, f"empty {name}"), ("group", group)):
-            for line in compress(lines, [not c for c in columns[key]] * (key in self._place)):
-                self.problems.add(line, message)
-
-    def _tidy_paths(self, rows: Sequence[Row], paths: Sequence[str]) -> None:
+    def _tidy_paths(self, rows: Sequence[Row]) -> None:
         """Normalise the paths of rows; report those that are not below the media root."""
-        if are_inside_root(paths):
+        outside = []
+        for row in rows:
+            if row.path:
+                path = inside_root(row.path, self.root)
+                outside += [row] if path is None else []
+                row.path = path or row.path
+        root = f"below the media root {str(self.root)!r}"
+        cure = "give their folder with --root"
+        if len(outside) == len(rows) > 1:
+            first = f"{outside[0].path!r} in line {outside[0].line}"
+            message = f"none of the {len(rows)} paths is {root} (the first is {first}): {cure}"
+            self.problems.add(0, message, count=len(rows))
             return
-        tidy = [inside_root(path, self.root) if path else "" for path in paths]
-        for row, path in zip(rows, tidy, strict=True):
-            row.path = path or row.path
-        self._report_outside([*compress(rows, [path is None for path in tidy])], len(rows))
+        for row in outside:
+            self.problems.add(row.line, f"path {row.path!r} is not {root}: {cure}")
 
     def _parse_shared(self, texts: tuple[str, ...], line: int) -> tuple[Any, ...]:
         cells = {key: plain_text(text) for key, text in zip(self._shared, texts, strict=True)}
@@ -136,7 +130,7 @@ class RowParser:
         stretch = parse_stretch(cells, report)
         fold = _parse_fold(cells.get("fold", ""), report)
         shared = (label, *stretch, fold, cells.get("split") or None)
-        if len(self.problems.found) == n_problems and len(self._known) < _MOST_KNOWN:
+        if len(self.problems.found) == n_problems:
             self._known[texts] = shared
         return shared
 
@@ -186,17 +180,6 @@ class RowParser:
         place = {key: names.index(key) for key in known if names.count(key) == 1}
         return place if place.keys() >= {*required} else {}
 
-    def _report_outside(self, outside: Sequence[Row], n_rows: int) -> None:
-        root = f"below the media root {str(self.root)!r}"
-        cure = "give their folder with --root"
-        if len(outside) == n_rows > 1:
-            first = f"{outside[0].path!r} in line {outside[0].line}"
-            message = f"none of the {n_rows} paths is {root} (the first is {first}): {cure}"
-            self.problems.add(0, message, count=n_rows)
-            return
-        for row in outside:
-            self.problems.add(row.line, f"path {row.path!r} is not {root}: {cure}")
-
 
 def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, float | None]:
     """Return start (0) and duration (None, or up to an end) in seconds; report bad values."""
@@ -239,7 +222,7 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
     per_path = Counter(map(attrgetter("path"), rows))
     # If two files differ only in their suffix, their ids include the suffix. The id of a row
     # depends on the set of files, not on the order of the rows.
-    stem_of = {path: _stem(path) for path in per_path}
+    stem_of = {path: posixpath.splitext(path)[0] for path in per_path}
     per_stem = Counter(stem_of.values())
     source_of = {p: (s if per_stem[s] == 1 else p).strip() for p, s in stem_of.items()}
     starts = {start: repr(start).removesuffix(".0") for start in {row.start for row in rows}}
@@ -260,13 +243,6 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
         problems,
     )
     _check_folds(rows, problems)
-
-
-def _stem(path: str) -> str:
-    """Return a path without its suffix, usually faster than `posixpath.splitext`."""
-    dot = path.rfind(".")
-    plain = dot > path.rfind("/") + 1 and path[dot - 1] != "."
-    return path[:dot] if plain else posixpath.splitext(path)[0]
 
 
 def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
@@ -292,14 +268,10 @@ def must_agree(
     rows: Sequence[Row], key: Callable[[Row], str], name: str, message: str, problems: Problems
 ) -> None:
     """Report each row whose field `name` differs from the first row with the same key."""
-    keys, values = [*map(key, rows)], [*map(attrgetter(name), rows)]
-    one = dict(zip(keys, values, strict=True))
-    if [*map(one.__getitem__, keys)] == values:
-        return
-    first: dict[str, Row] = {}
+    value, first = attrgetter(name), dict[str, Row]()
     for row in rows:
         other = first.setdefault(key(row), row)
-        if getattr(row, name) != getattr(other, name):
+        if other is not row and value(row) != value(other):
             problems.add(row.line, message.format(row=row, other=other))
 
 
@@ -326,9 +298,7 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
 def with_absolute_paths(table: TableRows, folder: Path) -> TableRows:
     """Return the table with absolute paths if some leave the folder, and all files exist."""
     cells = table.cells("path")
-    # The first characters show which paths are absolute.
-    starts = {cell[:3] for cell in cells}
-    outside = len({*map(os.path.isabs, starts)}) > 1 or any(".." in cell for cell in cells)
+    outside = len({*map(os.path.isabs, cells)}) > 1 or any(".." in cell for cell in cells)
     if table.kind or not outside:
         return table
     paths = [os.path.abspath(os.path.join(folder, cell)) for cell in cells]

@@ -11,6 +11,8 @@ from mvemo.manifests.plugins import offered
 T = TypeVar("T")
 # No setting is larger.
 LARGEST = 1e10
+_LIMITS = {"ge": "{ge:.12g} or more", "gt": "above {gt:.12g}"}
+_LIMITS |= {"le": "at most {le:.12g}", "lt": "below {lt:.12g}"}
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,10 @@ class Allowed:
     `plugins` is the kind of plug-ins whose names are allowed, too.
     """
 
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
+    ge: float = -math.inf
+    gt: float = -math.inf
+    le: float = math.inf
+    lt: float = math.inf
     names: Sequence[str] = ()
     plugins: str = ""
 
@@ -31,28 +33,18 @@ class Allowed:
         if self.names:
             return value in offered(self.names, self.plugins)
         return not isinstance(value, (int, float)) or (
-            math.isfinite(value)
-            and (self.ge is None or value >= self.ge)
-            and (self.gt is None or value > self.gt)
-            and (self.le is None or value <= self.le)
-            and (self.lt is None or value < self.lt)
+            self.ge <= value <= self.le and self.gt < value < self.lt
         )
 
     def __str__(self) -> str:
         """Return the allowed values as text."""
         if self.names:
             return f"one of {', '.join(offered(self.names, self.plugins))}"
-        if self.ge is not None and self.le is not None:
-            return f"from {self.ge:.12g} to {self.le:.12g}"
-        if self.ge is not None and self.lt is not None:
-            return f"at least {self.ge:g} and below {self.lt:g}"
-        words = (
-            (self.ge, "{:.12g} or more"),
-            (self.gt, "above {:.12g}"),
-            (self.le, "at most {:.12g}"),
-            (self.lt, "below {:.12g}"),
-        )
-        return " and ".join(text.format(limit) for limit, text in words if limit is not None)
+        limits = {n: v for n, v in vars(self).items() if n in _LIMITS and math.isfinite(v)}
+        both: dict[tuple[str, ...], str] = {("ge", "le"): "from {ge:.12g} to {le:.12g}"}
+        both["ge", "lt"] = "at least {ge:g} and below {lt:g}"
+        words = both.get((*limits,)) or " and ".join(map(_LIMITS.__getitem__, limits))
+        return words.format(**limits)
 
 
 def setting(default: Any, meaning: str = "", *, profile: bool = True, **allowed: Any) -> Any:

@@ -2,37 +2,25 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from mvemo.manifests.text_files import read_toml
+
+Place = tuple[float, float]
+_WORDS = read_toml(Path(__file__).with_name("dimensions.toml"))
 # Words of a rated dimension in the name of a column.
-DIMENSIONS: dict[str, tuple[str, ...]] = {
-    "valence": ("valence", "val", "pleasure", "pleasantness", "pl"),
-    "arousal": ("arousal", "aro", "activation"),
-    "energy": ("energy",),
-    "tension": ("tension",),
-    "dominance": ("dominance", "dom"),
-}
+DIMENSIONS: dict[str, list[str]] = _WORDS["dimensions"]
 # Words for the quadrants of valence and arousal: both high, low and high, both low, high and low.
 QUADRANTS = ("excited", "tense", "sad", "calm")
-# Valence and arousal, from 0 to 1, of words for emotions: their rough places in Russell's
-# circumplex (1980). Other words have no place.
-PLACES = {
-    **dict.fromkeys(("excited", "exciting", "lively", "energetic"), (0.75, 0.85)),
-    **dict.fromkeys(("happy", "happiness", "joy", "cheerful"), (0.9, 0.65)),
-    **dict.fromkeys(("calm", "relaxed", "relaxing", "relaxation", "tenderness"), (0.75, 0.15)),
-    **dict.fromkeys(("sad", "sadness", "melancholic"), (0.15, 0.2)),
-    **dict.fromkeys(("tense", "tension"), (0.3, 0.8)),
-    **dict.fromkeys(("angry", "anger"), (0.1, 0.85)),
-    **dict.fromkeys(("fear", "fearful", "scary"), (0.15, 0.75)),
-    **dict.fromkeys(("neutral",), (0.5, 0.5)),
+# Valence and arousal, from 0 to 1, of words for emotions.
+PLACES: dict[str, Place] = {
+    word: (each["valence"], each["arousal"]) for each in _WORDS["places"] for word in each["words"]
 }
 # Ratings of the second axis; models of film music rate energy.
 AROUSAL = ("arousal", "energy")
-Place = tuple[float, float]
 
 _LETTERS = {"v": "valence", "a": "arousal", "d": "dominance"}
-_MEAN = {"mean", "avg", "average", "m", "mn", "mu", "label", "rating", "ratings", "score", "static"}
-_MEAN |= {"scores", "value", "song", "sum", "median", "gt", "annotation", "annotations"}
-_DEVIATION = {"std", "sd", "dev", "deviation", "stdev", "sigma", "stddev", "uncertainty"}
+_MEAN, _DEVIATION = {*_WORDS["mean"]}, {*_WORDS["deviation"]}
 
 _RATED = "valence|arousal|dominance|pleasure|val|aro|dom|v|a|d"
 _STATISTIC = "mean|mn|avg|std|sd|dev"

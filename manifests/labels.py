@@ -4,10 +4,10 @@ Manifests and caches call the methods of a `LabelKind` and never compare the tas
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,32 +34,67 @@ _TARGETS = 2
 PLANE = ("valence", "arousal")
 
 
-class LabelKind(ABC):
-    """Base class of label kinds; arrays have a row per clip, and a column per tag or target."""
+@dataclass(frozen=True)
+class LabelKind:
+    """Labels of one task; arrays have a row per clip, and a column per tag or target."""
 
-    task: ClassVar[Task]
-    numeric: ClassVar[bool] = False  # each target is a column of numbers
-    exclusive: ClassVar[bool] = False  # each clip has exactly one label
-    named_by_columns: ClassVar[bool] = False  # without ``label``, each tag is a column of 0 and 1
-    dtype: ClassVar[type[np.int64] | type[np.float64]] = np.int64
-    # Allowed numbers of axes of a label array; an array of only one target may have one axis.
-    n_axes: ClassVar[tuple[int, ...]] = (2,)
+    task: Task
+    numeric: bool = False  # each target is a column of numbers
+    exclusive: bool = False  # each clip has exactly one label
+    named_by_columns: bool = False  # without ``label``, each tag is a column of 0 and 1
+    separator: str = ";"  # of the tags in a cell
+
+    @property
+    def dtype(self) -> type[np.int64] | type[np.float64]:
+        """Type of the numbers in an array of labels."""
+        return np.float64 if self.numeric else np.int64
+
+    @property
+    def n_axes(self) -> tuple[int, ...]:
+        """Allowed numbers of axes of an array; an array of only one target may have one axis."""
+        return (1,) if self.exclusive else (1, 2) if self.numeric else (2,)
 
     def columns(self, classes: Names) -> list[str]:
         """Return the label columns of a written manifest."""
-        return list(classes)
+        clash = not self.numeric and bool({*classes} & {*RESERVED})
+        return ["label"] if self.exclusive or clash else [*classes]
 
-    @abstractmethod
     def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
         """Return the label in a row's cells (by column); report names that are not in `classes`."""
+        if self.task == UNLABELLED:
+            return ()
+        if self.numeric:
+            return tuple(parse_number(fields[name], name, report) for name in classes or ())
+        if "label" not in fields:
+            return tuple(tag for tag in classes or () if _flag(fields[tag], tag, report))
+        if not self.exclusive:
+            try:
+                return _known(parse_names(fields["label"], self.separator), classes, report)
+            except ValueError as error:
+                report(str(error))
+        elif fields["label"]:
+            return _known([fields["label"]], classes, report)
+        else:
+            report("empty label: leave the row out with 'mvemo manifest import --skip-unlabelled'")
+        return ()
 
     def format(self, label: Label, classes: Names) -> list[str]:
         """Return the cells of a label, one for each column of `columns`."""
-        return [str(part) for part in label]
+        if self.exclusive or self.numeric:
+            return [*map(str, label)]
+        if self.columns(classes) == ["label"]:
+            return [format_names([*map(str, label)], ";")]
+        return [str(int(name in label)) for name in classes]
 
-    @abstractmethod
     def array(self, labels: Sequence[Label], classes: Names) -> Ints | F64:
         """Return the labels of clips as one array."""
+        rows: Sequence[Any] = labels
+        if self.exclusive:
+            index = {name: i for i, name in enumerate(classes)}
+            rows = [index[str(label[0])] for label in labels]
+        elif not self.numeric:
+            rows = [[name in label for name in classes] for label in labels]
+        return np.array(rows, self.dtype).reshape(self.shape(len(labels), len(classes)))
 
     def shape(self, n_clips: int, n_classes: int) -> tuple[int, ...]:
         """Return the shape of an array of labels."""
@@ -80,92 +115,13 @@ class LabelKind(ABC):
             values = values[:, None] == np.arange(len(classes))
         return dict(zip(classes, values.T > 0, strict=True))
 
-    @abstractmethod
     def strata(self, labels: ArrayLike) -> F64:
         """Return float64 (clips, strata), 1 if a clip is in a stratum that folds share equally."""
-
-    def counts(self, labels: Ints | F64, classes: Names) -> list[str]:
-        """Return texts: the number of clips of each class, or the range of each target."""
-        return [str(int(member.sum())) for member in self.members(labels, classes).values()]
-
-
-class ClassLabels(LabelKind):
-    """Labels with one class per clip."""
-
-    task: ClassVar[Task] = "multiclass"
-    exclusive = True
-    n_axes: ClassVar[tuple[int, ...]] = (1,)
-
-    def columns(self, classes: Names) -> list[str]:
-        return ["label"]
-
-    def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
-        if not fields["label"]:
-            report("empty label: leave the row out with 'mvemo manifest import --skip-unlabelled'")
-            return ()
-        return _known([fields["label"]], classes, report)
-
-    def array(self, labels: Sequence[Label], classes: Names) -> Ints:
-        index = {name: i for i, name in enumerate(classes)}
-        return np.array([index[str(label[0])] for label in labels], dtype=self.dtype)
-
-    def strata(self, labels: ArrayLike) -> F64:
-        return _one_hot(np.unique(labels, return_inverse=True)[1])
-
-
-class TagLabels(LabelKind):
-    """Any number of tags per clip, in columns of 0 and 1 or as a list in a column ``label``."""
-
-    task: ClassVar[Task] = "multilabel"
-    named_by_columns = True
-
-    def __init__(self, separator: str = ";") -> None:
-        self._separator = separator
-
-    def columns(self, classes: Names) -> list[str]:
-        return ["label"] if set(classes) & set(RESERVED) else list(classes)
-
-    def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
-        if "label" not in fields:
-            return tuple(tag for tag in classes or () if _flag(fields[tag], tag, report))
-        try:
-            return _known(parse_names(fields["label"], self._separator), classes, report)
-        except ValueError as error:
-            report(str(error))
-            return ()
-
-    def format(self, label: Label, classes: Names) -> list[str]:
-        if self.columns(classes) == ["label"]:
-            return [format_names(list(map(str, label)), ";")]
-        return [str(int(name in label)) for name in classes]
-
-    def array(self, labels: Sequence[Label], classes: Names) -> Ints:
-        index = {name: i for i, name in enumerate(classes)}
-        tags = np.zeros((len(labels), len(classes)), np.int64)
-        for row, label in enumerate(labels):
-            tags[row, [index[str(tag)] for tag in label]] = 1
-        return tags
-
-    def strata(self, labels: ArrayLike) -> F64:
-        tags = np.asarray(labels) > 0
-        return np.column_stack([tags, ~tags.any(axis=1)]).astype(np.float64)
-
-
-class ValueLabels(LabelKind):
-    """Labels with one number per target."""
-
-    task: ClassVar[Task] = "regression"
-    numeric = True
-    dtype: ClassVar[type[np.float64]] = np.float64
-    n_axes: ClassVar[tuple[int, ...]] = (1, 2)
-
-    def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
-        return tuple(parse_number(fields[name], name, report) for name in classes or ())
-
-    def array(self, labels: Sequence[Label], classes: Names) -> F64:
-        return np.array(labels, self.dtype).reshape(self.shape(len(labels), len(classes)))
-
-    def strata(self, labels: ArrayLike) -> F64:
+        if self.exclusive:
+            return _one_hot(np.unique(labels, return_inverse=True)[1])
+        if not self.numeric:
+            tags = np.asarray(labels) > 0
+            return np.column_stack([tags, ~tags.any(axis=1)]).astype(np.float64)
         values = np.asarray(labels, np.float64)
         if not np.isfinite(values).all():
             raise BadManifest("labels of a regression task must be finite numbers")
@@ -175,17 +131,10 @@ class ValueLabels(LabelKind):
         return np.column_stack([*map(_one_hot, bins)])
 
     def counts(self, labels: Ints | F64, classes: Names) -> list[str]:
-        return [f"{v.min():g} to {v.max():g}, mean {v.mean():.4g}" for v in labels.T]
-
-
-class NoLabels(TagLabels):
-    """Absence of labels, like tags of which there are none; nothing is trained or scored."""
-
-    task: ClassVar[Task] = UNLABELLED
-    named_by_columns = False
-
-    def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
-        return ()
+        """Return texts: the number of clips of each class, or the range of each target."""
+        if self.numeric:
+            return [f"{v.min():g} to {v.max():g}, mean {v.mean():.4g}" for v in labels.T]
+        return [str(int(member.sum())) for member in self.members(labels, classes).values()]
 
 
 def parse_scale(text: str) -> tuple[float, float]:
@@ -224,8 +173,12 @@ def _one_hot(index: Ints) -> F64:
     return np.eye(int(index.max()) + 1)[index]
 
 
-_KINDS: dict[str, LabelKind] = {
-    kind.task: kind for kind in (ClassLabels(), TagLabels(), ValueLabels(), NoLabels())
+_KINDS = {
+    "multiclass": LabelKind("multiclass", exclusive=True),
+    "multilabel": LabelKind("multilabel", named_by_columns=True),
+    "regression": LabelKind("regression", numeric=True),
+    # Like tags of which there are none; nothing is trained or scored.
+    UNLABELLED: LabelKind(UNLABELLED),
 }
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -18,7 +17,6 @@ from mvemo.manifests.labels import Label, Task, label_kind
 from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, format_names, write_table
 
 # Paths that need no normalisation, which would be slower.
-_UNTIDY = ("\\", "//", "/.", "\n.", "\n/", "/\n", "\n\n")
 _TIDY = re.compile(r"(?:[^./\\][^/\\]*/)*[^./\\][^/\\]*")
 
 
@@ -98,16 +96,17 @@ class Manifest:
         ``duration``, ``fold``, ``split``, and further ones of the manifest.
         """
         pandas: Any = import_module("pandas")
+        index = pandas.Index(self.clip_ids, name="clip_id")
+        return pandas.DataFrame(map(self._cells, self.clips), index=index)
+
+    def _cells(self, clip: Clip) -> dict[str, Any]:
+        """Return the cells of a clip by column, without its id."""
         kind = label_kind(self.task)
-        rows = []
-        for clip in self.clips:
-            label = zip(
-                kind.columns(self.classes), kind.format(clip.label, self.classes), strict=True
-            )
-            stated = {name: getattr(clip, name) for name in ("start", "duration", "fold", "split")}
-            rows.append({"path": clip.path, **dict(label), "group": clip.group, **stated})
-            rows[-1] |= {name: cell for name, cell in clip.extra if name not in rows[-1]}
-        return pandas.DataFrame(rows, index=pandas.Index(self.clip_ids, name="clip_id"))
+        label = kind.format(clip.label, self.classes)
+        cells = {"path": clip.path, **dict(zip(kind.columns(self.classes), label, strict=True))}
+        names = ("group", "start", "duration", "fold", "split")
+        cells |= {name: getattr(clip, name) for name in names}
+        return cells | {name: cell for name, cell in clip.extra if name not in cells}
 
     def media_path(self, clip: Clip) -> Path:
         """Return the path of the clip's media file."""
@@ -151,10 +150,10 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         "predicted": manifest.predicted_by,
     }
     stated = {key: value for key, value in stated.items() if value or key == "classes"}
-    clips, kind = manifest.clips, label_kind(manifest.task)
+    clips = manifest.clips
     # A manifest without media has no paths; its clips only have features.
     columns = ["path"] * any(clip.path for clip in clips)
-    columns += [*kind.columns(manifest.classes), "group"]
+    columns += [*label_kind(manifest.task).columns(manifest.classes), "group"]
     if any(clip.start or clip.duration is not None for clip in clips):
         columns += ["start", "duration"]
     for name in ("fold", "split"):
@@ -170,18 +169,9 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         place = clip.path
         if place and (inside_root(place, manifest.root) != place or "\0" in place):
             raise BadManifest(f"{path}: {place!r} is not a normalised path below the media root")
-        label = kind.format(clip.label, manifest.classes)
-        cells = dict(clip.extra) | dict(zip(kind.columns(manifest.classes), label, strict=True))
         # None becomes an empty cell.
-        cells |= {name: getattr(clip, name) for name in RESERVED[1:]}
-        rows.append([clip.clip_id, *map(cells.get, columns)])
+        rows.append([clip.clip_id, *map(manifest._cells(clip).get, columns)])
     write_table(path, "manifest", MANIFEST_VERSION, stated, rows)
-
-
-def are_inside_root(cells: Sequence[str]) -> bool:
-    """Return True if all cells are surely normalised paths below a root; fast for many cells."""
-    joined = "\n".join(("", *cells, ""))
-    return not any(mark in joined for mark in _UNTIDY)
 
 
 def inside_root(cell: str, root: Path) -> str | None:

@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -35,27 +35,13 @@ _RESERVED: dict[str, set[str]] = {kind: set() for kind in KINDS}
 
 @dataclass(frozen=True)
 class Plugin:
-    """Object of a package or file that mvemo uses by its name.
+    """Object of a package or file that mvemo uses by its name."""
 
-    Parameters
-    ----------
-    kind
-        One of `KINDS`.
-    name
-        Name by which commands, profiles and tables call it.
-    source
-        Package, or path of the file.
-    version
-        Version of the package; empty for a file.
-    module
-        Path of the Python file, or the name of the module.
-    """
-
-    kind: str
-    name: str
-    source: str
-    version: str
-    module: str
+    kind: str  # one of `KINDS`
+    name: str  # by which commands, profiles and tables call it
+    source: str  # package, or path of the file
+    version: str  # of the package; empty for a file
+    module: str  # path of the Python file, or name of the module
     _import: Callable[[], Any] = field(repr=False, compare=False)
 
     @property
@@ -64,13 +50,7 @@ class Plugin:
         return self.module.startswith("mvemo.")
 
     def load(self, check: Callable[[Any], str] = lambda value: "") -> Any:
-        """Return the object; `check` returns its problem, or an empty text.
-
-        Raises
-        ------
-        BadOption
-            The import fails, or the object is not of this kind.
-        """
+        """Return the object; raise `BadOption` if that fails, or `check` returns a problem."""
         try:
             value = self._import()
         except Exception as error:
@@ -83,10 +63,9 @@ class Plugin:
 
     def failure(self, problem: str) -> BadOption:
         """Return the error that names this plug-in and its problem."""
-        return BadOption(
-            f"{self.name}: {self.source} cannot provide {_ARTICLES[self.kind]}: "
-            f"{' '.join(problem.split())}"
-        )
+        noun = {"losses": "loss"}.get(self.kind, self.kind[:-1])
+        reason = " ".join(problem.split())
+        return BadOption(f"{self.name}: {self.source} cannot provide this {noun}: {reason}")
 
     @property
     def digest(self) -> str:
@@ -97,17 +76,6 @@ class Plugin:
         """Return what keys of features and reports state about the plug-in."""
         source = Path(self.source).name if not self.version else self.source
         return {"source": source, "version": self.version, "digest": self.digest}
-
-
-_ARTICLES = {
-    "nets": "this net",
-    "losses": "this loss",
-    "metrics": "this metric",
-    "heads": "this head",
-    "descriptors": "this descriptor",
-    "layouts": "this layout",
-    "commands": "this command",
-}
 
 
 @cache
@@ -165,13 +133,7 @@ def _installed(kind: str) -> Mapping[str, Plugin]:
 
 
 def load_files(paths: Iterable[str | Path]) -> None:
-    """Import plug-in files, and offer the objects of their ``PLUGINS``.
-
-    Raises
-    ------
-    BadOption
-        A file cannot be imported, or its ``PLUGINS`` is not a dict of groups.
-    """
+    """Import plug-in files, and offer the objects of their ``PLUGINS``; `BadOption` if invalid."""
     for path in map(Path, paths):
         path = path.resolve()
         if str(path) in loaded_files():
@@ -189,13 +151,9 @@ def load_files(paths: Iterable[str | Path]) -> None:
                 raise BadOption(
                     f"{path}: PLUGINS: {group}: expected a dict of objects for one of {expected}"
                 )
-            for name, value in objects.items():
-                load = _returning(value)
+            for name in objects:
+                load = partial(objects.__getitem__, name)
                 _FILES[kind][name] = Plugin(kind, name, str(path), "", str(path), load)
-
-
-def _returning(value: Any) -> Callable[[], Any]:
-    return lambda: value
 
 
 def _run(path: Path) -> ModuleType:
@@ -232,10 +190,7 @@ def unpack_plugins(
 ) -> None:
     """Load the plug-ins of another machine; `folder` keeps the files.
 
-    Raises
-    ------
-    BadOption
-        A package of plug-ins is missing here, or has another version.
+    Raise `BadOption` if a package of plug-ins is missing here, or has another version.
     """
     for path, text in texts.items():
         if Path(path).name not in map(os.path.basename, loaded_files()):

@@ -191,7 +191,7 @@ def _parse(
         labels = table.cells("label")
         mark = ";" if table.kind else recognition.tag_separator(labels)
         separator = given.separator or table.setting("separator", mark)
-        kind = label_kinds.TagLabels(separator)
+        kind = replace(kind, separator=separator)
         if not table.kind and recognition.holds_mark(separator, labels):
             notes.append(f"cells of the label column hold several tags, separated by {separator!r}")
     spread = kind.numeric or (kind.named_by_columns and "label" not in table.header)

@@ -11,57 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from pathlib import Path
 
 from mvemo.manifests.annotators import AGREEMENT, ANNOTATOR, ANNOTATORS, DEVIATION
 from mvemo.manifests.cells import are_numbers, to_numbers, to_whole
 from mvemo.manifests.dimensions import DIMENSIONS, rated_columns
 from mvemo.manifests.labels import PLANE, UNLABELLED, Task, is_flag
 from mvemo.manifests.tables import LISTS, RESERVED, TableRows, is_missing
+from mvemo.manifests.text_files import read_toml
 
 # Number of cells by which the kind of a column is recognised.
 _SAMPLE = 1000
 
-# Our column -> names of it in tables, in order of preference; compared in lower case, without
-# marks between words.
-_NAMES = {
-    "path": (
-        *("path", "file", "filename", "filepath", "audio", "audiopath", "audiofile", "video"),
-        *("videopath", "videofile", "wav", "mp3", "media", "mediapath", "location"),
-    ),
-    "clip_id": ("clipid", "id", "songid", "trackid", "musicid", "fileid", "uid"),
-    "group": (
-        *("group", "artist", "artistid", "artistname", "singer", "speaker", "actor", "composer"),
-        *("album", "albumid", "albumname", "song", "songname", "source", "sourcegroup"),
-        *("songid", "trackid", "musicid"),
-    ),
-    # In librosa, an offset is the start; next to another start, it is the end.
-    "start": (
-        *("start", "starts", "starttime", "startseconds", "startsec", "segmentstart", "tstart"),
-        *("onset", "begin", "offset"),
-    ),
-    "end": (
-        *("end", "stop", "endtime", "stoptime", "finish", "endseconds", "endsec", "stopseconds"),
-        *("ends", "segmentend", "tend", "offset"),
-    ),
-    "duration": ("duration", "length", "durationseconds", "durationsec"),
-    "fold": ("fold", "cvfold", "foldid"),
-    "split": ("split", "set", "subset", "partition"),
-    ANNOTATOR: (
-        *("annotator", "annotatorid", "rater", "raterid", "worker", "workerid", "user", "userid"),
-        *("participant", "participantid", "subject", "subjectid", "listener", "listenerid", "pid"),
-    ),
-    ANNOTATORS: ("annotators", "nannotators", "numannotators", "nraters", "nratings", "nworkers"),
-    AGREEMENT: ("agreement",),
-    "label": (
-        *("label", "class", "emotion", "mood", "quadrant", "category", "tags", "tag", "moods"),
-        *("emotions", "labels", "emotionlabel", "moodlabel", "target", "annotation"),
-    ),
-}
-# Names of columns that are neither labels nor groups.
-_TEXTS = {"description", "comment", "comments", "notes", "remark", "remarks", "lyrics", "date"}
-_TEXTS |= {"word", "url", "link"}
-# Names of columns that are not labels, but may be groups; and of groups, if their cells repeat.
-_TITLES = {"title", "songtitle", "tracktitle", "trackname", "name", "artists"}
+_WORDS = read_toml(Path(__file__).with_name("columns.toml"))
+_NAMES, _OTHER = _WORDS["names"], _WORDS["other"]
+# Names of groups if their cells repeat.
 _WORKS = re.compile("id$|film|movie|video|work|piece|band|performer|playlist|session|series")
 # Texts that a spreadsheet made of others, such as 1-2 or 3.5.
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mrz|mär|mai|okt|dez"
@@ -69,8 +33,6 @@ _DATE = re.compile(
     rf"\d{{1,2}}[-. /]*({_MONTHS})[a-z]?\.?|({_MONTHS})[-. /]+\d\d|\d{{4}}-\d\d-\d\d( 00:00:00)?",
     re.I,
 )
-# Names of columns whose commas separate tags.
-_LISTS = {"tags", "moods", "emotions", "labels"}
 # Longest start or duration, in seconds, that is recognised: larger numbers count samples.
 _MOST_SECONDS = 7200
 # Largest difference of times, in seconds, that is rounding.
@@ -124,7 +86,7 @@ def recognise(
 
     `given` has the columns that the user named, by our names; they are not asked for.
     """
-    return _Recogniser(table, [*filter(None, table.header)], dict(given or {})).run(task)
+    return _Recogniser(table, [*filter(None, table.header)], dict(given or {}), task).run()
 
 
 @dataclass
@@ -132,14 +94,13 @@ class _Recogniser:
     table: TableRows
     header: Sequence[str]
     given: dict[str, str]
+    task: Task | None
+    columns: dict[str, str] = field(default_factory=dict)  # our name -> theirs
     notes: list[str] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
     # Ratings and their deviations, which are kept next to classes.
     kept: dict[str, str] = field(default_factory=dict)
     deviations: dict[str, str] = field(default_factory=dict)
-
-    def cells(self, name: str) -> list[str]:
-        return self.table.cells(name)
 
     def sample(self, name: str) -> list[str]:
         return self.table.cells(name, most=_SAMPLE)
@@ -148,28 +109,28 @@ class _Recogniser:
         """Return some cells of a column, with decimal points if they are numbers."""
         return self.table.points(self.sample(name))
 
-    def run(self, task: Task | None) -> Recognised:
+    def run(self) -> Recognised:
         if any(_SUFFIX.search(name) or "|" in name for name in self.header):
             # The first row is a clip, or its cells are not separated.
-            return Recognised(task=task or "multiclass")
+            return Recognised(task=self.task or "multiclass")
         if rows := [n for n in self.header if self.header.count(n) > 1 and n in self.sample(n)]:
             text = f"the first row holds {rows[0]!r} like the rows below it: write names above them"
-            return Recognised(task=task or "multiclass", questions=(text,))
-        columns = {ours: name for ours, name in self.given.items() if ours in _NAMES}
-        self._find_path(columns)
+            return Recognised(task=self.task or "multiclass", questions=(text,))
+        self.columns |= {ours: name for ours, name in self.given.items() if ours in _NAMES}
+        self._find_path()
         # The annotator comes first, because then ids repeat.
         of_clip = ("clip_id", "group", "start", "duration", "end", "fold", "split")
         for ours in (ANNOTATOR, *of_clip, ANNOTATORS):
-            self._find(ours, columns)
-        self._choose_end(columns)
-        if task == UNLABELLED:
-            return self._done(columns, task)
+            self._find(ours)
+        self._choose_end()
+        if self.task == UNLABELLED:
+            return self._done(UNLABELLED)
         chosen = {ours: name for ours, name in self.given.items() if ours not in _NAMES}
-        if chosen and task == "multilabel" and "label" not in columns:
-            return self._done(columns, task, chosen)
-        if task is None and DIMENSIONS.keys() & chosen.keys():
-            task = "regression"
-        free = [name for name in self.header if name not in {*columns.values()}]
+        if chosen and self.task == "multilabel" and "label" not in self.columns:
+            return self._done("multilabel", chosen)
+        if self.task is None and DIMENSIONS.keys() & chosen.keys():
+            self.task = "regression"
+        free = [name for name in self.header if name not in {*self.columns.values()}]
         of_means, of_deviations = rated_columns(free)
         rated_names = {*chain(*of_means.values()), *of_deviations.values()}
         # A few wrong cells of a rating are problems of their rows.
@@ -182,96 +143,83 @@ class _Recogniser:
         flags = [name for name in free if _is_binary(self.sample(name))]
         means, deviations = rated_columns(numbers)
         prefixed = _with_prefix(flags)
-        if prefixed and task != "regression" and len(prefixed) == len(_with_prefix(free)):
-            return self._labels(columns, task, prefixed, free)
+        if prefixed and self.task != "regression" and len(prefixed) == len(_with_prefix(free)):
+            return self._labels(prefixed, free)
         prefixed = _with_prefix([name for name in numbers if name not in deviations.values()])
         means = {name: [column] for name, column in prefixed.items()} or means
-        means |= {name: [column] for name, column in chosen.items() if task == "regression"}
+        if self.task == "regression":
+            means |= {name: [column] for name, column in chosen.items()}
         rated = [*chain(*means.values(), deviations.values())]
         free = [name for name in free if name not in rated]
-        if task != "regression":
+        if self.task != "regression":
             self.kept = {name: found[0] for name, found in means.items()}
             self.deviations = {n: column for n, column in deviations.items() if n in means}
-        if task == "regression" or (task is None and (prefixed or {*PLANE} & means.keys())):
+        if self.task == "regression" or (self.task is None and (prefixed or {*PLANE} & {*means})):
             listed, labels = _list(chain(*means.values())), self._label_columns(free)
-            if task and len(labels) == 1:
+            if self.task and len(labels) == 1:
                 self.kept = {"label": labels[0]}
-            if task or not (labels or "label" in columns):
-                return self._ratings(columns, means, deviations)
+            if self.task or not (labels or "label" in self.columns):
+                return self._ratings(means, deviations)
             if labels and labels != ["label"]:
                 cure = "--task regression, or --task multiclass"
                 self._ask(f"ratings in {listed}, classes in {_either(labels)}", cure)
-                return self._done(columns, "multiclass")
+                return self._done("multiclass")
             self.notes.append(f"ratings in {listed} are kept; to use them: --task regression")
         named = self._named("label")
-        tags = {name: name for name in flags if name in free and name not in named}
-        return self._labels(columns, task, tags, free)
+        return self._labels({n: n for n in flags if n in free and n not in named}, free)
 
-    def _ratings(
-        self,
-        columns: Mapping[str, str],
-        means: Mapping[str, list[str]],
-        deviations: Mapping[str, str],
-    ) -> Recognised:
+    def _ratings(self, means: dict[str, list[str]], deviations: dict[str, str]) -> Recognised:
         order = [*(name for name in DIMENSIONS if name in means), *means]
         ratings = {name: means[name][0] for name in order}
         for name, column in ratings.items():
             if len(means[name]) > 1:
                 self._ask(f"{name} may be {_either(means[name])}", f"--column {name}=NAME")
                 continue
-            low, high = _range(self.table.points(self.cells(column)))
+            low, high = _range(self.table.points(self.table.cells(column)))
             extra = f", deviations in {deviations[name]!r}" if name in deviations else ""
             if extra or column != name:
-                text = f"{name}: ratings in {column!r} ({low:g} to {high:g}){extra}"
-                self._note(text, name, "")
-        kept = {name: column for name, column in deviations.items() if name in ratings}
-        return self._done(columns, "regression", ratings, kept)
+                self._note(f"{name}: ratings in {column!r} ({low:g} to {high:g}){extra}", name, "")
+        self.deviations = {name: column for name, column in deviations.items() if name in ratings}
+        return self._done("regression", ratings)
 
-    def _labels(
-        self,
-        columns: dict[str, str],
-        task: Task | None,
-        tags: Mapping[str, str],
-        free: Sequence[str],
-    ) -> Recognised:
+    def _labels(self, tags: Mapping[str, str], free: Sequence[str]) -> Recognised:
         """Return the classes or tags, which are in one column, or in a column for each tag."""
-        labels = (
-            [columns["label"]]
-            if "label" in columns
-            else self._label_columns([name for name in free if name not in tags.values()])
-        )
-        named = "label" in columns or bool({*labels} & {*self._named("label")})
-        spread = len(tags) > 1 if task is None else bool(tags) and task == "multilabel"
-        if spread and labels and task is None and not named:
+        labels = [self.columns[ours] for ours in ("label",) if ours in self.columns]
+        named = bool(labels)
+        if not named:
+            labels = self._label_columns([name for name in free if name not in tags.values()])
+            named = bool({*labels} & {*self._named("label")})
+        spread = len(tags) > 1 if self.task is None else bool(tags) and self.task == "multilabel"
+        if spread and labels and self.task is None and not named:
             where = f"classes in {_either(labels)}, tags in {_list(tags.values())}"
             self._ask(where, "--task multiclass, or --task multilabel")
-            return self._done(columns, "multiclass")
-        holds_tags = any(n == "label" or _hold_tags(self.cells(n)) for n in labels if spread)
-        if spread and (not labels or not named or (task and not holds_tags)):
+            return self._done("multiclass")
+        holds_tags = any(n == "label" or _hold_tags(self.table.cells(n)) for n in labels if spread)
+        if spread and (not labels or not named or (self.task and not holds_tags)):
             listed = _list(tags.values())
             self._note(f"tags: {len(tags)} columns of 0 and 1, {listed}", "TAG", "")
-            return self._done(columns, "multilabel", tags)
+            return self._done("multilabel", tags)
         if len(labels) == 1:
-            return self._label(columns, labels[0], task)
-        used = {*columns.values()}
+            return self._label(labels[0])
+        used = {*self.columns.values()}
         left = [name for name in self.header if name not in used and not self._is_other(name)]
         if labels:
             self._ask(f"the classes may be {_either(labels)}", "--column label=NAME")
-        elif task is None and tags:
+        elif self.task is None and tags:
             cure = "--task multilabel for tags, or --column label=NAME for classes"
             self._ask(f"0 and 1 in {_list(tags.values())}", cure)
-        elif task is None and left:
+        elif self.task is None and left:
             self.questions.append(
                 f"no labels were recognised in {_list(left)}: name their column with --column "
                 "label=NAME, or give --task unlabelled for clips without labels"
             )
-        return self._done(columns, task or UNLABELLED)
+        return self._done(self.task or UNLABELLED)
 
-    def _label(self, columns: dict[str, str], name: str, task: Task | None) -> Recognised:
-        columns["label"] = name
-        self._find(AGREEMENT, columns)
-        words = self.cells(name)
-        if task is None and are_numbers(words) and not all(map(_is_whole, words)):
+    def _label(self, name: str) -> Recognised:
+        self.columns["label"] = name
+        self._find(AGREEMENT)
+        words = self.table.cells(name)
+        if self.task is None and are_numbers(words) and not all(map(_is_whole, words)):
             self.questions.append(
                 f"its labels are numbers, such as {words[0]!r}: read ratings with --task "
                 "regression --column NAME=COLUMN, or numbers of classes with --task multiclass"
@@ -281,41 +229,30 @@ class _Recogniser:
                 f"{len(dates)} cells of {name!r} are dates, which a spreadsheet makes of other "
                 f"text, such as {dates[0]!r}: write the labels as text"
             )
-        listed = _hold_tags(words) or (_plain(name) in _LISTS and holds_mark(",", words))
-        kind = task or ("multilabel" if listed else "multiclass")
+        listed = _hold_tags(words) or (_plain(name) in _OTHER["lists"] and holds_mark(",", words))
+        kind = self.task or ("multilabel" if listed else "multiclass")
         noun = "tags" if kind == "multilabel" else f"{len({*words} - {''})} classes"
-        if task is None and not listed:
+        if self.task is None and not listed:
             marks = [mark for mark in "/+&#" if _recur(words, mark)]
             self.notes += [f"label: for several tags in a cell, --separator {m!r}" for m in marks]
         self._note(f"label: {noun} in {name!r}", "label", name)
-        return self._done(columns, kind)
+        return self._done(kind)
 
-    def _done(
-        self,
-        columns: Mapping[str, str],
-        task: Task,
-        targets: Mapping[str, str] | None = None,
-        deviations: Mapping[str, str] | None = None,
-    ) -> Recognised:
-        found = Recognised(
-            columns,
-            task,
-            targets or {},
-            self.deviations if deviations is None else deviations,
-            self.kept,
-            {"": "duration"} if "end" in columns and "duration" in self.header else {},
-            questions=(*self.questions,),
-        )
-        for ours in {"clip_id", "group"} & columns.keys():
-            cells = self.sample(columns[ours])
+    def _done(self, task: Task, targets: Mapping[str, str] | None = None) -> Recognised:
+        renamed = "end" in self.columns and "duration" in self.header
+        unnamed = {"": "duration"} if renamed else {}
+        facts = self.columns, task, targets or {}, self.deviations, self.kept, unnamed
+        found = Recognised(*facts, questions=(*self.questions,))
+        for ours in {"clip_id", "group"} & self.columns.keys():
+            cells = self.sample(self.columns[ours])
             dates = [cell for cell in cells if _DATE.fullmatch(cell)]
             if dates and len(dates) < len(cells):
                 text = f"{ours}: a spreadsheet may have made dates of other text, as {dates[0]!r}"
                 self.notes.append(text)
         used = {*found.named.values(), *self.given.values()}
-        used |= {*RESERVED} - {*found.unnamed.values()}
+        used |= {*RESERVED} - {*unnamed.values()}
         unused = [name for name in self.header if name not in used]
-        free = [] if "group" in columns else unused
+        free = [] if "group" in self.columns else unused
         works = [f"{name!r} ({n} groups)" for name in free if (n := self._n_works(name))]
         if works:
             self.notes.append(
@@ -328,9 +265,9 @@ class _Recogniser:
 
     def _n_works(self, name: str) -> int:
         """Return the number of groups if a column may name songs, films or artists; otherwise 0."""
-        cells, plain = [c for c in self.cells(name) if not is_missing(c)], _plain(name)
+        cells, plain = [c for c in self.table.cells(name) if not is_missing(c)], _plain(name)
         n_groups = len({*cells})
-        words = not are_numbers(self.sample(name)) and plain not in _TEXTS
+        words = not are_numbers(self.sample(name)) and plain not in _OTHER["texts"]
         whole = all(map(_is_whole, self.sample(name))) and _WORKS.search(plain)
         likely = 2 < n_groups < len(cells) and (words or whole)
         return n_groups if likely and plain not in _NAMES["group"] else 0
@@ -353,11 +290,11 @@ class _Recogniser:
 
     def _is_other(self, name: str) -> bool:
         """Return True if a column has a name of something other than labels."""
-        others = (_NAMES["path"], _NAMES["clip_id"], _NAMES["group"], _TEXTS, _TITLES)
-        return any(_plain(name) in known for known in others)
+        others = [_NAMES[ours] for ours in ("path", "clip_id", "group")]
+        return _plain(name) in chain(*others, _OTHER["texts"], _OTHER["titles"])
 
-    def _find_path(self, columns: dict[str, str]) -> None:
-        if "path" in columns:
+    def _find_path(self) -> None:
+        if "path" in self.columns:
             return
         named = [name for name in self._named("path") if not _is_binary(self.sample(name))]
         media = [name for name in named if _are_files(self.sample(name))]
@@ -367,38 +304,36 @@ class _Recogniser:
         if len(media) > 1:
             self._ask(f"the paths may be {_either(media)}", "--column path=NAME")
         elif media:
-            columns["path"] = media[0]
-            if media != ["path"]:
-                n_files = len({*self.cells(media[0])})
-                self._note(f"path: {n_files} files in {media[0]!r}", "path", media[0])
+            self.columns["path"] = media[0]
+            n_files = len({*self.table.cells(media[0])})
+            self._note(f"path: {n_files} files in {media[0]!r}", "path", media[0])
 
-    def _find(self, ours: str, columns: dict[str, str]) -> None:
-        if ours in columns:
+    def _find(self, ours: str) -> None:
+        if ours in self.columns:
             return
-        names = (name for name in self._named(ours) if name not in columns.values())
-        suiting = (name for name in names if self._suits(ours, name, columns))
+        names = (name for name in self._named(ours) if name not in self.columns.values())
+        suiting = (name for name in names if self._suits(ours, name))
         # Ids and groups have an order of preference.
         suited = [*islice(suiting, 1 if ours in ("clip_id", "group") else None)]
         # Next to another name, an offset is something else.
         suited = [name for name in suited if _plain(name) != "offset"] or suited
         if not suited:
             return
-        columns[ours] = suited[0]
-        if suited[0] == ours:
-            return
-        if len(suited) > 1:
+        self.columns[ours] = suited[0]
+        if len(suited) > 1 and suited[0] != ours:
             self._ask(f"the {ours} may be {_either(suited)}", f"--column {ours}=NAME")
         else:
-            n = f" ({len({*self.cells(suited[0])})} groups)" if ours == "group" else ""
+            n = f" ({len({*self.table.cells(suited[0])})} groups)" if ours == "group" else ""
             self._note(f"{ours}: column {suited[0]!r}{n}", ours, suited[0])
 
-    def _choose_end(self, columns: dict[str, str]) -> None:
+    def _choose_end(self) -> None:
         """Take durations from the end of each segment, if no other column has them."""
+        columns = self.columns
         if "end" not in columns:
             return
         if "duration" in columns:
             start, seconds, end = (
-                self._seconds(columns.get(name, "")) for name in ("start", "duration", "end")
+                self._seconds(columns.get(name)) for name in ("start", "duration", "end")
             )
             sums = [a + b for a, b in zip(start or [0.0] * len(end), seconds, strict=False)]
             same = all(abs(a - b) < _ROUNDED for a, b in zip(sums, end, strict=False))
@@ -409,46 +344,46 @@ class _Recogniser:
             return
         start_name = repr(columns["start"]) if "start" in columns else "0"
         self._note(f"duration: {columns['end']!r} minus {start_name}", "duration", "")
-        if n_open := self.cells(columns["end"]).count(""):
+        if n_open := self.table.cells(columns["end"]).count(""):
             self.notes.append(f"duration: {n_open} rows without an end last until their file ends")
 
-    def _seconds(self, name: str) -> list[float]:
-        cells = self.table.points(self.cells(name))
+    def _seconds(self, name: str | None) -> list[float]:
+        cells = self.table.points(self.table.cells(name or ""))
         seconds = ["nan" if is_missing(cell) else cell for cell in cells]
         return to_numbers(seconds) if are_numbers(seconds) else []
 
-    def _suits(self, ours: str, name: str, columns: Mapping[str, str]) -> bool:
+    def _suits(self, ours: str, name: str) -> bool:
         """Return True if the cells of a column can be what its name says."""
+        cells, sample = self.table.cells(name), self.sample(name)
+        different = len({*cells})
         if ours in ("clip_id", "group"):
             if name == ours:
                 return True
-            cells = self.cells(name)
             missing = [*filter(is_missing, cells)]
-            n_empty = len(missing)
-            if ours == "group" and n_empty and len({*cells}) > 1:
+            if ours == "group" and missing and different > 1:
                 words = _list(sorted({*missing} - {""}))
                 named = f" (of them {words})" if words else ""
-                text = f"{name!r} is not used as group: it has {n_empty} empty cells{named}"
+                text = f"{name!r} is not used as group: it has {len(missing)} empty cells{named}"
                 self.notes.append(text)
-            if n_empty:
+            if missing:
                 return False
-            if ours == "clip_id":
-                unique = len({*cells}) == len(cells)
-                # With annotators, ids that occur once are those of rows.
-                return not unique and "path" not in columns if ANNOTATOR in columns else unique
-            return len({*cells}) > 1
+            if ours == "group":
+                return different > 1
+            if ANNOTATOR not in self.columns:
+                return different == len(cells)
+            # With annotators, ids that occur once are those of rows.
+            return different < len(cells) and "path" not in self.columns
         if ours == ANNOTATOR:
-            ids = [columns["path"]] if "path" in columns else self._named("clip_id")
-            repeated = (len({*cells}) < len(cells) for cells in map(self.cells, ids))
-            return any(repeated) and len({*self.cells(name)}) > 1
-        cells = self.sample(name)
+            path = self.columns.get("path")
+            ids = map(self.table.cells, [path] if path else self._named("clip_id"))
+            return any(len({*of_one}) < len(of_one) for of_one in ids) and different > 1
         if ours == "split":
-            return all(cell.lower()[:3] in _SPLITS for cell in cells)
+            return all(cell.lower()[:3] in _SPLITS for cell in sample)
         if ours == "fold":
-            return all(map(_is_whole, cells))
-        numbers = self.table.points([cell for cell in cells if not is_missing(cell)])
+            return all(map(_is_whole, sample))
+        numbers = self.table.points([cell for cell in sample if not is_missing(cell)])
         if ours == "end" and _plain(name) == "offset":
-            starts = self._seconds(columns.get("start", "")) or [0.0] * len(self.cells(name))
+            starts = self._seconds(self.columns.get("start")) or [0.0] * len(cells)
             if any(a >= b for a, b in zip(starts, self._seconds(name), strict=False)):
                 return False
         return are_numbers(numbers) and (name == ours or _range(numbers)[1] <= _MOST_SECONDS)
@@ -462,7 +397,7 @@ class _Recogniser:
         return [name for name in free if _may_be_classes(self.sample(name))]
 
 
-_SPLITS = ("tra", "val", "dev", "tes", "eva", "")
+_SPLITS = ("tra", "val", "dev", "tes", "eva", "")  # first letters of the names of splits
 
 
 def _are_files(cells: Sequence[str]) -> bool:

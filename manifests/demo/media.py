@@ -24,6 +24,7 @@ from mvemo.manifests.array_types import F32, F64
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import replacing
 from mvemo.manifests.schemes import SCHEMES
+from mvemo.manifests.text_files import read_toml
 
 Rng = np.random.Generator
 
@@ -71,22 +72,9 @@ class DemoPicture:
     slope: float = 0.25  # direction in which the background grows lighter, in turns
 
 
-SOUNDS = {
-    "Exciting": DemoSound(156, 0.15, -13, 1.0, 0.0, 0.8, 0.9, 62),
-    "Fear": DemoSound(136, 0.85, -14.5, 0.1, 0.85, 0.5, 0.25, 43),
-    "Neutral": DemoSound(104, 0.3, -21, 0.95, 0.05, 0.4, 0.5, 57),
-    "Relaxation": DemoSound(66, 0.15, -28, 0.9, 0.0, 0.1, 0.0, 56),
-    "Sad": DemoSound(64, 0.85, -28, 0.9, 0.0, 0.1, 0.0, 55),
-    "Tension": DemoSound(134, 0.85, -14.5, 0.15, 0.9, 0.5, 0.3, 43),
-}
-PICTURES = {
-    "Exciting": DemoPicture(1.1, 0.58, 0.07, 0.8, 2.0),
-    "Fear": DemoPicture(0.15, 0.18, 0.62, 0.2, 1.6),
-    "Neutral": DemoPicture(0.4, 0.45, 0.12, 0.15, 0.4),
-    "Relaxation": DemoPicture(0.1, 0.68, 0.37, 0.5, 0.1),
-    "Sad": DemoPicture(0.13, 0.2, 0.61, 0.2, 0.2),
-    "Tension": DemoPicture(1.1, 0.56, 0.04, 0.77, 2.0),
-}
+_RECIPES = read_toml(Path(__file__).with_name("recipes.toml"))
+SOUNDS = {name: DemoSound(**facts) for name, facts in _RECIPES["sounds"].items()}
+PICTURES = {name: DemoPicture(**facts) for name, facts in _RECIPES["pictures"].items()}
 # Share of clips whose sound or pictures have the recipe of a random class.
 STRAYS = 0.05
 

@@ -92,8 +92,7 @@ class NamedFiles:
         return tuple(value for key, value in facts.items() if key != self.copies)
 
 
-_RAVDESS = Path(__file__).with_name("ravdess.toml")
-NAMED_FILES: dict[str, NamedFiles] = {"ravdess": read_toml(_RAVDESS, NamedFiles)}
+RAVDESS: NamedFiles = read_toml(Path(__file__).with_name("ravdess.toml"), NamedFiles)
 
 
 def infer_group(stem: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from mvemo.manifests.clip_rows import Row, finish_rows
 from mvemo.manifests.errors import BadManifest, MissingFile, Problems
 from mvemo.manifests.labels import UNLABELLED
-from mvemo.manifests.layouts.file_names import NAMED_FILES, FoundClips, with_inferred_groups
+from mvemo.manifests.layouts.file_names import RAVDESS, FoundClips, with_inferred_groups
 from mvemo.manifests.layouts.layout_clips import find_by_layout, has_tables
 from mvemo.manifests.layouts.layout_file import SPLITS, Layout, layouts, plugged_layout
 from mvemo.manifests.model import Manifest
@@ -23,7 +23,7 @@ from mvemo.manifests.text_files import read_toml
 from mvemo.manifests.text_table import escaped, listed
 
 # Layouts that `Layout` files do not declare.
-LAYOUTS = ("auto", "class-folders", *NAMED_FILES)
+LAYOUTS = ("auto", "class-folders", RAVDESS.name)
 
 BAD_NAME = "its name has a line break or other characters that a table cannot hold; rename it"
 UNKNOWN = "unknown type of media file"
@@ -77,14 +77,13 @@ class Selection:
 
     def check(self, layout: str, declared: Layout | None, folder: Path) -> None:
         """Raise `BadManifest` for a value that is unknown or that the layout does not support."""
-        for named in NAMED_FILES.values():
-            for key, name in named.select.items():
-                value, allowed = getattr(self, key), named.fields[key]
-                if value not in (None, *allowed):
-                    listing = ", ".join(allowed)
-                    raise BadManifest(f"unknown {name} {value!r}; expected one of {listing}")
-                if value is not None and layout != named.name:
-                    raise BadManifest(f"{folder}: {name} {value!r} needs the {named.name} layout")
+        for key, name in RAVDESS.select.items():
+            value, allowed = getattr(self, key), RAVDESS.fields[key]
+            if value not in (None, *allowed):
+                listing = ", ".join(allowed)
+                raise BadManifest(f"unknown {name} {value!r}; expected one of {listing}")
+            if value is not None and layout != RAVDESS.name:
+                raise BadManifest(f"{folder}: {name} {value!r} needs the {RAVDESS.name} layout")
         if self.tags is not None and (declared is None or declared.tag_columns is None):
             raise BadManifest(
                 f"{folder}: tags {self.tags!r} need a layout with a column for each tag, such as "
@@ -172,8 +171,8 @@ def scan_clips(
         left_out = []  # because it lists the tables
     if declared is not None and tables:
         found = find_by_layout(declared, folder, paths, select.split_number, select.tags)
-    elif layout in NAMED_FILES:
-        found = NAMED_FILES[layout].find({path: _stem(path) for path in files}, vars(select))
+    elif layout == RAVDESS.name:
+        found = RAVDESS.find({path: _stem(path) for path in files}, vars(select))
     else:
         found = _class_folders(files, labels)
     left_out += found.left_out
@@ -230,9 +229,8 @@ def _declared(layout: str) -> Layout | None:
 
 
 def _layout_of(folder: Path, paths: Sequence[str]) -> str:
-    for layout in NAMED_FILES.values():
-        if all(layout.parse(_stem(path)) for path in paths):
-            return layout.name
+    if all(RAVDESS.parse(_stem(path)) for path in paths):
+        return RAVDESS.name
     known = [one for one in layouts().values() if one.recognised and has_tables(one, folder)]
     if len(known) > 1:
         names = " or ".join(f"--layout {one.name}" for one in known)

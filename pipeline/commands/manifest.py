@@ -14,7 +14,7 @@ from click import argument, option
 from mvemo import manifests
 from mvemo.manifests import TASKS, annotators, labels, text_table
 from mvemo.manifests.errors import BadOption, MvemoError
-from mvemo.manifests.layouts.file_names import NAMED_FILES, similar_groups
+from mvemo.manifests.layouts.file_names import RAVDESS, similar_groups
 from mvemo.manifests.layouts.layout_file import layouts, plugged_layout
 from mvemo.manifests.plugins import plugins
 from mvemo.manifests.segments import TAILS
@@ -34,7 +34,7 @@ _COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 
 
 def _ravdess(field: str) -> click.Choice[str]:
-    return click.Choice(NAMED_FILES["ravdess"].fields[field])
+    return click.Choice(RAVDESS.fields[field])
 
 
 _scheme = typed_option(

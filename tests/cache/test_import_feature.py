@@ -274,11 +274,8 @@ JUNK = b"no array at all"
         ("pickled.npy", np.array([{}, None], dtype=object), "cannot be read"),
         ("two.npz", {"p": VALUES, "q": VALUES}, "name one of p, q"),
         ("two.npz:r", {"p": VALUES, "q": VALUES}, "no data set 'r'; there are p, q"),
-        (
-            "s.npz",
-            {"values": VALUES, "clip_ids": np.array(["a"])},
-            r"expected shape \(4,\) .*\(1,\)",
-        ),
+        ("many.npz", {f"array{i:03}": VALUES for i in range(744)}, "and 738 more"),
+        ("s.npz", {"values": VALUES, "clip_ids": np.array(["a"])}, r"shape \(4,\) .*\(1,\)"),
         ("bad.csv", b"clip_id,p\na,1\nb,soft\n", "bad.csv:3: 'soft' is not a number"),
         ("bad.csv", b"clip_id,p\n,1\n", "bad.csv:2: column clip_id has no clip id"),
         ("ragged.csv", b"clip_id,p\na,1,2\n", "ragged.csv:2: the row has 3 cells"),
@@ -296,6 +293,7 @@ def test_files_that_are_refused(tmp_path, source, content, message):
     with pytest.raises((BadCache, MissingFile), match=message) as caught:
         read_array(tmp_path / source, id_column="song" if path.stem == "song" else None)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path):
@@ -318,6 +316,8 @@ def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path):
         assert how == "without folder and ending"
     # One number that fits a clip by chance is no match.
     assert match_ids(["3", "7", "5"], names) == (("3", "7", "5"), "")
+    names = {"Caf\u00e9/1": "Caf\u00e9/1"}
+    assert match_ids(["Cafe\u0301\\1.mp4"], names) == (("Caf\u00e9/1",), "without ending")
 
 
 def test_columns_of_a_table_may_have_other_names(tmp_path):
@@ -329,11 +329,6 @@ def test_columns_of_a_table_may_have_other_names(tmp_path):
         np.testing.assert_array_equal(got.values, [[np.nan], [2.5]])
     with pytest.raises(BadFile, match=r"x\.csv:1: no column 'track' for clip_id"):
         read_array(song, columns=TableColumns(renamed={"clip_id": "track"}))
-
-
-def test_ids_match_in_any_form_of_unicode_and_with_backslashes():
-    names = {"Caf\u00e9/1": "Caf\u00e9/1"}
-    assert match_ids(["Cafe\u0301\\1.mp4"], names) == (("Caf\u00e9/1",), "without ending")
 
 
 def test_clips_without_labels_get_them_later(path):

@@ -124,17 +124,6 @@ def test_vectors_of_some_clips(path):
             cache.vectors("music1d", clips=["c0", "c9"])
 
 
-def test_vectors_of_some_clips_of_shards(tmp_path):
-    (tmp_path / "shards").mkdir()
-    for name, left_out in (("a", "c1"), ("b", "c4")):
-        fill(tmp_path / "shards" / f"{name}.h5", CLIPS, VECTOR, leave_out=left_out)
-    with open_cache(tmp_path / "shards") as cache:
-        values, present = cache.vectors("music1d", clips=["c4", "c1", "c0"])
-        np.testing.assert_array_equal(values, [row(VECTOR, clip) for clip in ("c4", "c1", "c0")])
-        assert present.all()
-        assert np.isfinite(cache.vectors("music1d")[0]).all()
-
-
 def test_some_clips_are_read_without_the_damaged_ones(path):
     flip(path, row(VECTOR, "c2").tobytes())
     with open_cache(path) as cache:

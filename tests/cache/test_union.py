@@ -19,7 +19,7 @@ from cache_samples import (
 )
 
 from mvemo.cache import BadCache, CacheWriter, cache_file, open_cache, verify_cache
-from mvemo.cache.maintenance import merge_caches, remove_features, repair_cache, select_features
+from mvemo.cache.maintenance import merge_caches, remove_features, repair_cache
 from mvemo.manifests.errors import MissingFile
 
 FIRST, LAST = table(["c0", "c1", "c2", "c3"]), table(["c2", "c3", "c4", "c5"])
@@ -59,19 +59,13 @@ def test_blocks_of_rows_and_columns(folder, path):
 
 def test_more_shards_than_files_may_be_open(folder, monkeypatch):
     expected = contents(open_cache(folder))
-    monkeypatch.setattr(cache_file.FilePool.__init__, "__defaults__", (1,))
+    monkeypatch.setattr(cache_file, "MOST_OPEN", 1)
     with open_cache(folder) as cache:
         assert contents(cache) == expected
         with CacheWriter(folder / "shard-0.h5", FIRST) as writer:
             put(writer, VECTOR, "c0", salt=1)
         with pytest.raises(BadCache, match=r"shard-0\.h5: was replaced while it was being read"):
             contents(cache)
-
-
-def test_a_slim_copy_of_shards(folder, path):
-    assert select_features(folder, ["music1d"], path).features == ("i3d", "mel")
-    assert open_cache(path).names() == ("music1d",)
-    np.testing.assert_array_equal(open_cache(path).vectors("music1d")[0][5], row(VECTOR, "c5"))
 
 
 @pytest.mark.parametrize("change", [repair_cache, lambda path: remove_features(path, ["mel"])])

@@ -151,6 +151,10 @@ BROKEN = {
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[:-2000]), "a truncated HDF5 file"),
     "stub": (lambda p: p.write_bytes(p.read_bytes()[:20]), "HDF5 file: copy it again"),
     "foreign": (spoil("w", "x"), "an HDF5 file, but not a feature cache"),
+    "older": (
+        spoil("r+", "x", schema=1),
+        "expected schema 2, got 1, .* again with 'mvemo extract'",
+    ),
     "newer": (
         spoil("r+", "x", schema=3, mvemo=np.bytes_("7.1.0")),
         r"has schema 3, but mvemo \S+ reads only schema 2: install mvemo 7.1.0",

@@ -53,30 +53,32 @@ def test_without_their_number_one_annotators_deviation_is_stated():
     assert limits(annotators.with_annotators(manifest, 5)) == (given,)
 
 
-def test_a_clip_without_deviation_is_left_out():
+def test_clips_without_deviation_and_noise_above_the_variance_of_the_labels():
     manifest, _ = rated({"annotators": "5"}, n=40)
     other = Clip("z", "", (1e6,), "z")
     more = Manifest("m", "regression", ("x",), (*manifest.clips, other), Path())
     assert limits(more) == limits(manifest)
-
-
-def test_noise_above_the_variance_of_the_labels_leaves_nothing_to_predict():
     clips = [Clip(f"{i}", "", (i / 100,), "", extra=(("x deviation", "5"),)) for i in range(9)]
     (ceiling,) = limits(Manifest("m", "regression", ("x",), tuple(clips), Path()), annotators=2)
     assert ceiling.scores == {"r2": 0, "pearson_r": 0}
 
 
-@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
-def test_without_columns_nothing_is_known(task):
-    label = (1.0,) if task == "regression" else ("x",)
+UNKNOWN = {"annotators": "5", "y deviation": "1"}
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "extra"),
+    [
+        ("multiclass", "x", UNKNOWN),
+        ("multilabel", "x", UNKNOWN),
+        ("regression", 1.0, UNKNOWN),
+        ("multiclass", "x", {"agreement": "80"}),  # without a number it is another column
+    ],
+)
+def test_without_columns_nothing_is_known(task, label, extra):
+    clip = Clip("a", "", (label,), "a", extra=(*extra.items(),))
     names = ("x",) if task == "regression" else ("x", "y")
-    clip = Clip("a", "", label, "a", extra=(("annotators", "5"), ("y deviation", "1")))
     assert disagreement_of(Manifest("m", task, names, (clip,), Path())) is None
-
-
-def test_an_agreement_without_a_number_of_annotators_is_another_column():
-    clip = Clip("a", "", ("x",), "a", extra=(("agreement", "80"),))
-    assert disagreement_of(Manifest("m", "multiclass", ("x", "y"), (clip,), Path())) is None
 
 
 @pytest.mark.parametrize(
@@ -122,14 +124,30 @@ def table(folder, *lines):
     return path
 
 
+def written(folder, *lines):
+    """Return the manifest of a table, imported, written and read again."""
+    write_manifest(read_manifest(table(folder, *lines), media=False), folder / "clips.csv")
+    return read_manifest(folder / "clips.csv", media=False)
+
+
 RATINGS = (
     *("song_id,worker_id,valence,arousal,artist", "1,ann,2,5,x", "1,bob,4,5,x"),
     *("2,ann,7,1,y", "2,cem,7,2,y", "2,bob,7,3,y", "3,ann,1,1,x"),
 )
 
 
-def test_rows_of_annotators_are_averaged(tmp_path):
-    manifest = read_manifest(table(tmp_path, *RATINGS), media=False, columns={"group": "artist"})
+@pytest.mark.parametrize(
+    ("lines", "options"),
+    [
+        (RATINGS, {}),
+        ([row.replace("worker_id", "who") for row in RATINGS], {"annotator": "who"}),
+        ([f"{i or 'id'},{row}" for i, row in enumerate(RATINGS)], {}),  # ids of rows
+    ],
+)
+@pytest.mark.parametrize("task", [None, "regression"])
+def test_rows_of_annotators_are_averaged(tmp_path, lines, options, task):
+    columns = {"group": "artist", **options}
+    manifest = read_manifest(table(tmp_path, *lines), media=False, columns=columns, task=task)
     assert manifest.clip_ids == ("1", "2", "3")
     assert manifest.labels.tolist() == [[3, 5], [7, 2], [1, 1]]
     assert manifest.groups == ("x", "y", "x")
@@ -189,39 +207,20 @@ def test_stated_disagreement_of_a_table_is_kept(tmp_path):
     assert disagreement_of(read_manifest(classes, media=False)).tolist() == [[4, 0.25], [5, 0]]
 
 
-def test_the_column_of_annotators_may_be_named(tmp_path):
-    path = table(tmp_path, *(row.replace("worker_id", "who") for row in RATINGS))
-    columns = {"annotator": "who", "group": "artist"}
-    for task in (None, "regression"):
-        manifest = read_manifest(path, media=False, columns=columns, task=task)
-        assert manifest.labels.tolist() == [[3, 5], [7, 2], [1, 1]]
-
-
-def test_rows_are_numbered_or_of_segments(tmp_path):
-    header, *rows = RATINGS
-    numbered = [f"{i},{row}" for i, row in enumerate(rows)]
-    manifest = read_manifest(table(tmp_path, f"id,{header}", *numbered), media=False)
-    assert manifest.labels.tolist() == [[3, 5], [7, 2], [1, 1]]
-    # Segments of a song are clips of their own, even if a column names a person.
+def test_segments_of_a_song_are_clips_even_if_a_column_names_a_person(tmp_path):
     rows = ["a.mp3,0,s,ann,1,2", "a.mp3,5,s,bob,3,4", "b.mp3,0,t,ann,5,6"]
     path = table(tmp_path, "file,start,song_id,user,valence,arousal", *rows)
     assert read_manifest(path, media=False).groups == ("s", "s", "t")
 
 
-RATED = """file,listener,valence,arousal,mood
-a.mp3,p,7,6,calm
-a.mp3,q,5,,sad
-a.mp3,r,6,5,calm
-b.mp3,p,nan,,
-b.mp3,q,,,sad
-c.mp3,p,3,4,sad
-c.mp3,q,4,4,
-"""
+RATED = (
+    *("file,listener,valence,arousal,mood", "a.mp3,p,7,6,calm", "a.mp3,q,5,,sad"),
+    *("a.mp3,r,6,5,calm", "b.mp3,p,nan,,", "b.mp3,q,,,sad", "c.mp3,p,3,4,sad", "c.mp3,q,4,4,"),
+)
 
 
 def test_a_blank_rating_does_not_count(tmp_path):
-    path = tmp_path / "rated.csv"
-    path.write_text(RATED)
+    path = table(tmp_path, *RATED)
     with pytest.raises(BadManifest, match="csv:5: nobody gave the valence and arousal of this"):
         read_manifest(path, task="regression", media=False)
     means = read_manifest(path, task="regression", skip_unlabelled=True, media=False)
@@ -239,17 +238,14 @@ def test_a_blank_rating_does_not_count(tmp_path):
 @pytest.mark.parametrize(("name", "alpha"), [("label", 0.743), ("valence", 0.849)])
 def test_a_manifest_carries_the_agreement(tmp_path, name, alpha):
     """Krippendorff's example as a row per rating, imported, written and read again."""
-    table = ("123321412   ", "1233224125 3", " 3332342251 ", "12332441251 ")
+    ratings = ("123321412   ", "1233224125 3", " 3332342251 ", "12332441251 ")
     rows = [
         f"c{u},c{u},a{i},{'e' * (name == 'label')}{value}"
-        for i, row in enumerate(table)
+        for i, row in enumerate(ratings)
         for u, value in enumerate(row)
         if value != " "
     ]
-    path = tmp_path / "given.csv"
-    path.write_text("\n".join([f"clip_id,group,annotator,{name}", *rows, ""]))
-    write_manifest(read_manifest(path, media=False), tmp_path / "clips.csv")
-    (ceiling,) = limits(read_manifest(tmp_path / "clips.csv", media=False))
+    (ceiling,) = limits(written(tmp_path, f"clip_id,group,annotator,{name}", *rows))
     assert ceiling.alpha == pytest.approx(alpha, abs=1e-3)
     assert f"Krippendorff's alpha {ceiling.alpha:.3f}" in ceiling.sentence()
     assert ceiling.record()["alpha"] == ceiling.alpha
@@ -285,35 +281,21 @@ def test_alpha_is_that_of_all_pairs(votes):
 JUDGED = ((9, 2, 5, 8), (6, 1, 3, 2), (8, 4, 6, 8), (7, 1, 2, 6), (10, 5, 6, 9), (6, 2, 4, 7))
 
 
-def rated_manifest(folder, rows):
-    """Return the manifest of rows by annotator, imported, written and read again."""
-    lines = [
-        f"c{u},c{u},a{i},{value},{10 * value if u else 10 * value + 5}"
-        for u, row in enumerate(rows)
-        for i, value in enumerate(row)
-        if value is not None
-    ]
-    (folder / "given.csv").write_text(
-        "\n".join(["clip_id,group,annotator,valence,arousal", *lines])
-    )
-    write_manifest(read_manifest(folder / "given.csv", media=False), folder / "clips.csv")
-    return read_manifest(folder / "clips.csv", media=False)
-
-
 def test_icc_is_that_of_shrout_and_fleiss(tmp_path):
-    manifest = rated_manifest(tmp_path, JUDGED)
-    valence, arousal = limits(manifest)
+    rows = [
+        f"c{u},c{u},a{i},{value},{10 * value if u else 10 * value + 5}"
+        for u, row in enumerate(JUDGED)
+        for i, value in enumerate(row)
+    ]
+    names = "clip_id,group,annotator,valence,arousal"
+    valence, arousal = limits(written(tmp_path, names, *rows))
     # Their table 4: .29 and .62; all ratings of arousal of the first target are 5 higher.
     assert valence.icc == (pytest.approx(0.2898, abs=2e-4), pytest.approx(0.6201, abs=2e-4))
     assert arousal.icc != valence.icc
     assert "ICC(2,1) 0.290, ICC(2,k) 0.620" in valence.sentence()
     assert valence.record()["icc"] == valence.icc
-
-
-def test_without_all_ratings_only_alpha_is_known(tmp_path):
-    rows = [list(row) for row in JUDGED]
-    rows[2][1] = None
-    for ceiling in limits(rated_manifest(tmp_path, rows)):
+    # Without all ratings, only alpha is known.
+    for ceiling in limits(written(tmp_path, names, *rows[:9], *rows[10:])):
         assert ceiling.icc is None
         assert "ICC" not in ceiling.sentence()
         assert ceiling.alpha is not None

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from posixpath import splitext
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from mvemo.manifests import (
     Clip,
     Manifest,
     check_manifest,
-    clip_rows,
     folds_of,
     read_folds,
     read_manifest,
@@ -22,7 +20,6 @@ from mvemo.manifests import (
     write_manifest,
 )
 from mvemo.manifests.errors import BadFile, DiskFailed, MissingFile
-from mvemo.manifests.model import are_inside_root, inside_root
 from mvemo.manifests.tables import RESERVED, plain_text
 
 
@@ -366,20 +363,6 @@ def test_absolute_paths_need_no_root(tmp_path):
     read_back(manifest, lists, media=True)
     # A path below the given root becomes relative.
     assert read_manifest(path, root=tmp_path).clip_ids == ("media/x/a", "media/b")
-
-
-@given(st.lists(st.text("ab./\\\n", min_size=1), max_size=3))
-def test_fast_ways_with_paths_give_the_same(paths):
-    assert [clip_rows._stem(path) for path in paths] == [splitext(path)[0] for path in paths]
-    if are_inside_root(paths):
-        assert [inside_root(path, Path("media")) for path in paths] == paths
-
-
-def test_empty_cells_are_reported_by_line(tmp_path):
-    path = save(tmp_path, "path,label,group\na.mp3,x,g\n ,y, \nb.mp3,,h\n")
-    problems = check_manifest(path, media=False)
-    found = [(problem.line, problem.message.partition(":")[0]) for problem in problems]
-    assert found == [(3, "empty path"), (3, "empty group"), (4, "empty label")]
 
 
 def test_an_id_is_enough_without_media(tmp_path):

@@ -6,17 +6,16 @@ from pathlib import Path
 import pytest
 
 from mvemo.manifests import BadManifest, Clip, Manifest, source_of, with_inferred_groups
-from mvemo.manifests.layouts.file_names import NAMED_FILES, source_of_piece
+from mvemo.manifests.layouts.file_names import RAVDESS, source_of_piece
 
 
 def test_names_of_ravdess():
-    parse = NAMED_FILES["ravdess"].parse
-    facts = parse("03-02-05-02-01-02-12")
+    facts = RAVDESS.parse("03-02-05-02-01-02-12")
     assert list(facts.values()) == ["audio", "song", "angry", "strong", "01", "02", "12"]
     others = """song 03-02-05-02-01-02 03-02-09-02-01-02-12 04-02-05-02-01-02-12
         03-02-00-02-01-02-12 03-02-05-02-01-02-25 03-02-05-02-01-03-12 03-02-05-02-01-02-12-01
         3-02-05-02-01-02-12"""
-    assert not any(map(parse, others.split()))
+    assert not any(map(RAVDESS.parse, others.split()))
 
 
 @pytest.mark.parametrize(
