@@ -23,7 +23,7 @@ from mvemo.manifests.files import Stamp, cause, stamp_of
 _DIGEST = "mvemo.extract.media.content:file_digest"
 # Change the name of the table when a file would get another digest.
 _TABLE = "packets_1"
-# Number of files that one query looks up.
+# Number of files that one query looks up, and that one transaction keeps.
 AT_ONCE = 500
 
 
@@ -54,9 +54,14 @@ class Content:
 
 
 class KnownContents:
-    """Digests of files that were read before; without a writable data folder it is empty."""
+    """Digests of files that were read before; without a writable data folder it is empty.
+
+    Changes are written in short transactions: other processes write, too, and what a killed process
+    read is kept.
+    """
 
     def __init__(self) -> None:
+        self._changes: list[tuple[str, tuple[object, ...]]] = []
         self._db = sqlite3.connect(":memory:")
         with suppress(OSError, sqlite3.Error):
             data_folder().mkdir(parents=True, exist_ok=True)
@@ -93,26 +98,33 @@ class KnownContents:
     def _renamed(self, path: Path, stamp: Stamp, known: Mapping[bytes, str]) -> str:
         """Return the digest of a file of this stamp whose old path is gone, or ''."""
         # Some file systems give an inode's number to another file later.
-        with suppress(sqlite3.Error):
-            for old, digest in known.items():
-                if not os.path.lexists(old):
-                    self._db.execute(f"DELETE FROM {_TABLE} WHERE path = ?", (old,))
-                    self.put(path, stamp, digest)
-                    return digest
+        for old, digest in known.items():
+            if not os.path.lexists(old):
+                self._change("DELETE FROM {} WHERE path = ?", old)
+                self.put(path, stamp, digest)
+                return digest
         return ""
 
     def put(self, path: Path, stamp: Stamp, digest: str) -> None:
-        with suppress(sqlite3.Error):
-            row = os.fsencode(place_of(path)), _text(stamp), digest
-            self._db.execute(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?, ?, ?)", row)
+        place = os.fsencode(place_of(path))
+        self._change("INSERT OR REPLACE INTO {} VALUES (?, ?, ?)", place, _text(stamp), digest)
 
     def clear(self) -> None:
-        with suppress(sqlite3.Error):
-            self._db.execute(f"DELETE FROM {_TABLE}")
+        self._change("DELETE FROM {}")
+
+    def _change(self, statement: str, *values: object) -> None:
+        self._changes.append((statement.format(_TABLE), values))
+        if len(self._changes) >= AT_ONCE:
+            self._write()
+
+    def _write(self) -> None:
+        changes, self._changes = self._changes, []
+        with suppress(sqlite3.Error), self._db:
+            for statement, values in changes:
+                self._db.execute(statement, values)
 
     def close(self) -> None:
-        with suppress(sqlite3.Error):
-            self._db.commit()
+        self._write()
         self._db.close()
 
 

@@ -125,3 +125,14 @@ def test_two_processes_write_at_once(song, tmp_path):
     with closing(KnownContents()) as known:
         for i in (*range(50), *range(1000, 1050)):
             assert known.find(tmp_path / f"{i}.wav", (i, i, i, i)) == str(i)
+
+
+def test_a_long_run_blocks_nobody_and_keeps_what_it_read_when_killed(song, monkeypatch, tmp_path):
+    monkeypatch.setattr(contents, "AT_ONCE", 2)
+    with closing(KnownContents()) as long:
+        for i in range(3):
+            long.put(tmp_path / f"{i}.wav", (i, i, i, i), str(i))
+        put(tmp_path, 1000)
+        with closing(KnownContents()) as other:
+            found = [other.find(tmp_path / f"{i}.wav", (i, i, i, i)) for i in (0, 1, 2, 1000)]
+    assert found == ["0", "1", "", "1000"]
