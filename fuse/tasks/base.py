@@ -210,15 +210,6 @@ class Task(ABC):
         """Return `ModelResult.calibration` of the outputs; empty unless they are probabilities."""
         return {}
 
-    def scaled_calibration(
-        self, y_true: Labels, outputs: F64, folds: Ints, inner: Sequence[F64]
-    ) -> dict[str, float]:
-        """Return the calibration at temperatures fitted on inner predictions; only for classes.
-
-        `inner` has, for each fold, predictions of its training clips by heads that never saw them.
-        """
-        return {}
-
     def label_scale(self, names: Sequence[str], y_true: Labels) -> dict[str, dict[str, float]]:
         """Return ``minimum``, ``maximum``, ``mean`` and ``deviation`` of each regression target."""
         return {}

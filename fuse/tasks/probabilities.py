@@ -116,16 +116,6 @@ class Multiclass(ProbabilityTask):
     def confusion(self, y_true: Labels, y_pred: Labels, n_outputs: int) -> Ints:
         return scores.confusion_matrix(y_true, y_pred, n_outputs)
 
-    def scaled_calibration(
-        self, y_true: Labels, outputs: F64, folds: Ints, inner: Sequence[F64]
-    ) -> dict[str, float]:
-        of_folds = map(calibration.log_probabilities, inner)
-        temperatures = np.array([calibration.fit_temperature(x, y_true) for x in of_folds])
-        scaled = calibration.apply_temperature(outputs, temperatures[folds][:, None])
-        found = self.calibration(y_true, scaled).items()
-        mean = float(np.mean(temperatures))
-        return {**{f"{name}_scaled": value for name, value in found}, "temperature": mean}
-
     def baseline(
         self, y_true: Labels, folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:
