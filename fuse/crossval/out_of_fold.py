@@ -135,7 +135,7 @@ class OutOfFold:
             by_clip = np.stack([self.thresholds[key] for key in keys])[source, clips.folds]
         result = score_model(task, model, outputs, clips.y_true, clips.folds, self.k, by_clip)
         scaled: dict[str, float] = {}
-        if temperature and task.fits_temperature:
+        if temperature and task.exclusive:
             inner = (self.predict_inside(model, fold) for fold in range(self.k))
             found = [fit_temperature(log_probabilities(x), clips.y_true) for x in inner]
             at = apply_temperature(outputs, np.array(found)[clips.folds][:, None])

@@ -60,23 +60,16 @@ class Multiclass(ProbabilityTask):
     primary_title = "accuracy"
     in_percent = True
     baseline_name = "majority class"
-    primary_of_decisions = True
-    fits_temperature = True
-    decides_songs = True
+    exclusive = True
     too_few = "(at least two classes are needed)"
     findings: ClassVar[tuple[str, ...]] = ("weakest_class", "confusion", "confidence")
     figures: ClassVar[tuple[str, ...]] = ("folds", "roc", "class_roc", "confusion", "reliability")
     field_score: ClassVar[tuple[str, str]] = ("mcc", "MCC")
     primary_interval: ClassVar[tuple[str, str]] = ("accuracy", "the pooled accuracy")
     baseline_words = "always predicting the most common class of the training clips"
-    # The baseline does not rank clips, and is never correct for the other classes.
-    baseline_scored = False
-    hard_clips = "most_often_wrong"
     probability_of = "the predicted class"
     probable_words = "clips"
     right_words = "is correct"
-    brier_max = 2
-    published = "PL20"
     output_columns: ClassVar[tuple[ScoreColumn, ...]] = (
         ScoreColumn("recall", "recall"),
         ScoreColumn("precision", "precision"),
@@ -224,14 +217,12 @@ class Multilabel(ProbabilityTask):
     needs_inner = True
     findings: ClassVar[tuple[str, ...]] = ("weakest_tag", "confidence")
     figures: ClassVar[tuple[str, ...]] = ("folds", "per_output", "class_roc", "reliability")
-    averaged_over = ", mean over tags"
     field_score: ClassVar[tuple[str, str]] = ("mcc_macro", "MCC")
     primary_interval: ClassVar[tuple[str, str]] = ("primary", "the mean over folds")
     primary_output = "roc_auc"
     axis_from: ClassVar[float] = 0.4
     baseline_words = "each tag's share of the training clips for every clip"
     error_title = "log loss"
-    error_note = "The error is the log loss over the tags."
     probability_of = "the tag"
     probable_words = "pairs of clip and tag"
     right_words = "has the tag"
@@ -249,7 +240,6 @@ class Multilabel(ProbabilityTask):
         "programs' predictions are decided at 0.5."
     )
     page_note = "Micro: over all pairs of clip and tag."
-    csv_kinds: ClassVar[tuple[str, ...]] = ("true", "predicted", "decided")
 
     def _losses(self, y_true: Labels, outputs: F64) -> F64:
         return calibration.log_losses(y_true, outputs)

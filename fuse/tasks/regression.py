@@ -86,18 +86,12 @@ class Regression(Task):
     baseline_name = "training mean"
     findings: ClassVar[tuple[str, ...]] = ("weakest_target", "shrinkage")
     figures: ClassVar[tuple[str, ...]] = ("folds", "scatter", "quadrants")
-    averaged_over = ", mean over targets"
     primary_interval: ClassVar[tuple[str, str]] = ("primary", "the pooled R2, mean over targets")
     primary_output = "r2"
     field_score: ClassVar[tuple[str, str]] = ("pearson_r_macro", "r, mean")
     ceiling_name = "annotators' ceiling"
     baseline_words = "each target's mean over the training clips for every clip"
-    error_title = "error"
-    error_note = (
-        "Root mean squared error over targets, each in units of its labels' standard deviation."
-    )
     columns_note = "R2 and r (Pearson's) of the targets: pooled over folds."
-    published = "C17"
     output_columns: ClassVar[tuple[ScoreColumn, ...]] = (
         ScoreColumn("R2", "r2"),
         ScoreColumn("r", "pearson_r"),
