@@ -157,13 +157,10 @@ class Multiclass(ProbabilityTask):
         listed = ", ".join(f"{name} {n}" for name, n in zip(names, n_clips, strict=True))
         return [("clips of each class", listed)]
 
-    def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
-        return y_true[:, None] == np.arange(n_outputs)
-
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
-        masks = {"accuracy": valid, "primary": valid}
+        masks: dict[str, Bools] = {}
         for c in range(n_outputs):
             true, predicted = valid & (y_true == c), valid & (y_pred == c)
             masks[f"recall:{c}"], masks[f"precision:{c}"] = true, predicted
@@ -287,9 +284,6 @@ class Multilabel(ProbabilityTask):
         likelihood = np.where(y_true == 1, outputs, 1.0 - outputs)
         tiny = np.finfo(np.float64).tiny
         return -np.log(np.maximum(likelihood, tiny)).mean(axis=1)
-
-    def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
-        return y_true == 1
 
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int

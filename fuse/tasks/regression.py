@@ -13,7 +13,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.scores import confusion_matrix, regression_scores
 from mvemo.fuse.numeric import Labels, Link, Measures, complete, mean_finite, mean_of_finite, ratio
 from mvemo.fuse.tasks.base import LabelColumns, Outcome, ScoreColumn, Task
-from mvemo.manifests.array_types import F64, Bools, Ints
+from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.labels import PLANE, parse_scale
 
 # Names of the quadrants.
@@ -238,11 +238,6 @@ class Regression(Task):
         scale = y_true.std(axis=0)
         errors = (outputs - y_true) / np.where(scale > 0, scale, 1.0)
         return np.sqrt(np.square(errors).mean(axis=1))
-
-    def share_masks(
-        self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
-    ) -> dict[str, Bools]:
-        return {"quadrant_accuracy": valid}
 
 
 class RatingsByR(Regression):
