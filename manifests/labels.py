@@ -94,7 +94,8 @@ class LabelKind:
             rows = [index[str(label[0])] for label in labels]
         elif not self.numeric:
             rows = [[name in label for name in classes] for label in labels]
-        return np.array(rows, self.dtype).reshape(self.shape(len(labels), len(classes)))
+        array: Any = np.array(rows, self.dtype)
+        return array.reshape(self.shape(len(labels), len(classes)))
 
     def shape(self, n_clips: int, n_classes: int) -> tuple[int, ...]:
         """Return the shape of an array of labels."""

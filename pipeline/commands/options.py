@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 Decorator = Callable[[Any], Any]
 
 
-class Entry(click.ParamType):
+class Entry(click.types.StringParamType):
     """Path, pattern or run that is neither empty, such as an unset shell variable, nor a URL."""
-
-    name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         text = str(value)
@@ -49,7 +47,7 @@ class NamedPath(click.Path):
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(ENTRY.convert(value, param, ctx), param, ctx)
+        path = Path(str(super().convert(ENTRY.convert(value, param, ctx), param, ctx)))
         if problem := self.problem(path):
             self.fail(f"{path}: {problem}", param, ctx)
         return path
