@@ -133,7 +133,7 @@ def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
 
 def _check(results: Results, songs: Sequence[str], song: Ints, first: Ints) -> None:
     """Raise if segments of a song differ; `first` has the index of each song's first one."""
-    if not results.task.decides_songs:
+    if not results.task.exclusive:
         raise BadFeatures(f"{results.name}: songs need task multiclass, got {results.task.name}")
     columns = {"group": np.array(results.groups), "fold": results.folds}
     if not results.permuted:

@@ -272,7 +272,7 @@ def exchange_test(repeats: Sequence[FoldedOutputs], model: str, reference: str) 
 
 def _differ(task: Task, both: F64) -> Bools:
     """Return bool (clips,): True where exchanging the models may change the primary metric."""
-    a, b = task.decide(both) if task.primary_of_decisions else both
+    a, b = task.decide(both) if task.exclusive else both
     different = a.reshape(len(a), -1) != b.reshape(len(b), -1)
     return different.any(axis=1) & complete(both).all(axis=0)
 

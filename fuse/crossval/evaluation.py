@@ -73,7 +73,7 @@ def evaluate(store: FeatureStore, settings: EvaluationSettings = DEFAULT) -> Res
         raise BadFeatures(
             f"{store.path}: --learning-curve scores segments, --song-level songs: leave out one"
         )
-    if settings.songs is not None and not task.decides_songs:
+    if settings.songs is not None and not task.exclusive:
         raise BadFeatures(
             f"{store.path}: --song-level needs the task multiclass, got {task.name}: leave it out"
         )

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.features import Clips
 from mvemo.fuse.heads.head import Head
+from mvemo.fuse.metrics.calibration import apply_temperature, fit_temperature, log_probabilities
 from mvemo.fuse.models import LATE, Key, Missing, Model, is_named, missing_of, modality_order
 from mvemo.fuse.numeric import best_index, codes_of, complete, mean_of_finite
 from mvemo.fuse.results import Choice, LayerChoice, ModelResult, score_model
@@ -134,9 +135,13 @@ class OutOfFold:
             by_clip = np.stack([self.thresholds[key] for key in keys])[source, clips.folds]
         result = score_model(task, model, outputs, clips.y_true, clips.folds, self.k, by_clip)
         scaled: dict[str, float] = {}
-        if temperature and task.fits_temperature:
-            inner = [self.predict_inside(model, fold) for fold in range(self.k)]
-            scaled = task.scaled_calibration(clips.y_true, outputs, clips.folds, inner)
+        if temperature and task.exclusive:
+            inner = (self.predict_inside(model, fold) for fold in range(self.k))
+            found = [fit_temperature(log_probabilities(x), clips.y_true) for x in inner]
+            at = apply_temperature(outputs, np.array(found)[clips.folds][:, None])
+            calibration = task.calibration(clips.y_true, at).items()
+            scaled = {f"{name}_scaled": value for name, value in calibration}
+            scaled["temperature"] = float(np.mean(found))
         present = [clips.folds >= 0, *(self.present[name] for name in model.features)]
         untrained = np.logical_and.reduce(present) & ~complete(outputs)
         return replace(

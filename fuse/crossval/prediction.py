@@ -32,7 +32,7 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
     """Fit the heads of all models and folds; predict each clip by heads that left it out."""
     clips, features, models = prepared.clips, prepared.features, prepared.models
     inner = clips.task.needs_inner or settings.choose_model
-    inner = inner or (settings.temperature and clips.task.fits_temperature)
+    inner = inner or (settings.temperature and clips.task.exclusive)
     parts = parts_of(models, features.modality) if settings.missing_modality else {}
     # Parts and models with the same features share a head.
     fitted = _with_parts(models, parts)

@@ -151,7 +151,7 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
     task, valid = results.task, model.valid
     y_true, outputs = results.y_true[valid], model.outputs[valid]
     temperature = 1.0
-    if task.fits_temperature:
+    if task.exclusive:
         temperature = calibration.fit_temperature(calibration.log_probabilities(outputs), y_true)
         outputs = calibration.apply_temperature(outputs, temperature)
     groups = [results.groups[i] for i in np.flatnonzero(valid)]

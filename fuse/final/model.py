@@ -349,7 +349,7 @@ def with_coverage(model: FinalModel, asked: Asked | None) -> FinalModel:
 def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
     """Return calibrated probabilities, or predicted values, float64 (clips, outputs)."""
     outputs = _outputs(model, predictor, vectors)
-    if task_of(model.task).fits_temperature:
+    if task_of(model.task).exclusive:
         return apply_temperature(outputs, predictor.temperature)
     return outputs
 

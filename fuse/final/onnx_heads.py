@@ -37,7 +37,7 @@ def write_onnx(model: FinalModel, predictor: Predictor, path: Path) -> tuple[str
         raise BadOption("--onnx: needs the package onnx: pip install onnx") from error
     graph = _Graph(onnx)
     outputs = graph.outputs_of(model, predictor)
-    if task_of(model.task).fits_temperature and predictor.temperature != 1:
+    if task_of(model.task).exclusive and predictor.temperature != 1:
         logs = graph.add("Log", graph.add("Max", outputs, graph.constant(np.finfo(float).tiny)))
         scaled = graph.add("Div", logs, graph.constant(predictor.temperature))
         outputs = graph.add("Softmax", scaled, axis=-1)

@@ -60,7 +60,7 @@ def published_name(results: Results, model: ModelResult) -> str:
     PL20's Table 2 and Z22's Table 1 score the nets themselves, so their scores belong to a
     net's outputs and not to a head fitted on its embedding.
     """
-    if results.task.published != "PL20" or results.permuted or not comparable(results.classes):
+    if not results.task.exclusive or results.permuted or not comparable(results.classes):
         return ""
     nets: tuple[str, ...]
     if model.by_net:
@@ -112,7 +112,7 @@ def sentence_beside(results: Results) -> str:
     names = {name.casefold() for name in results.classes}
     of_emomusic = names == {"arousal", "valence"} and len(results.clip_ids) == c17["clips"]
     of_others = results.permuted or results.predicted_by
-    if results.task.published != "C17" or not of_emomusic or of_others:
+    if results.task.name != "regression" or not of_emomusic or of_others:
         return ""
     listed = "; ".join(
         f"{features}: R2 arousal {values['arousal']:.3f}, valence {values['valence']:.3f}"

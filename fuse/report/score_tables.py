@@ -57,7 +57,8 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
         for column in shown:
             ends = text.interval_text(model.intervals.get(column.interval))
             cell = score_cell(model.value_of(column), hint=f"95 % interval: {ends}" if ends else "")
-            cells.append(cell if task.baseline_scored or not baseline else "")
+            # The baseline does not rank clips, and is never correct for other classes.
+            cells.append("" if baseline and task.exclusive else cell)
         if paper:
             cells += paper[model.name].texts() if model.name in paper else [""] * 3
         return cells
@@ -293,7 +294,7 @@ def failures_table(results: Results) -> Table:
 
 def hard_clips(results: Results, best: ModelResult) -> tuple[Table, Table]:
     """List the worst clips and the worst groups."""
-    if results.task.hard_clips == "most_often_wrong":
+    if results.task.exclusive:
         return _most_often_wrong(results)
     return _furthest_off(results, best)
 

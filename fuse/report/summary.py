@@ -275,7 +275,8 @@ def scoring_note(results: Results) -> str:
     """Explain the columns of the main table."""
     task = results.task
     text = f"min, mean, max: {task.primary_title} over {over_folds(results)}"
-    return " ".join([f"{text}{task.averaged_over}. {task.columns_note}", *row_notes(results)])
+    text += "" if task.exclusive else f", mean over {task.output_nouns[1]}"
+    return " ".join([f"{text}. {task.columns_note}", *row_notes(results)])
 
 
 def row_notes(results: Results) -> list[str]:

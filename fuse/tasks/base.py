@@ -75,10 +75,8 @@ class Task(ABC):
     link: ClassVar[Link]
     primary_metric: ClassVar[str]
     baseline_name: str
-    primary_of_decisions: bool = False  # True if the primary metric reads decisions, not outputs
+    exclusive: bool = False  # True if each clip has exactly one of the outputs, its class
     needs_inner: bool = False  # True if `fit_thresholds` needs inner predictions
-    fits_temperature: bool = False  # True if a temperature can scale the probabilities
-    decides_songs: bool = False  # True if the segments of a song can decide its class
     too_few = "(at least two are needed)"  # end of the message on too few clips
     pooled_interval: bool = False  # True if the primary interval is of pooled predictions
     # Key in `ModelResult.intervals` of the primary metric's interval, and its description.
@@ -87,7 +85,6 @@ class Task(ABC):
     # The task with this score as its primary metric; None if it is, or needs thresholds.
     by_field_score: ClassVar[Task | None] = None
     primary_output = ""  # key of `ModelResult.per_output_fold` shown over folds
-    brier_max = 1  # largest possible Brier score
 
     # Words of the report.
     output_nouns: ClassVar[tuple[str, str]]  # noun for an output, singular and plural
@@ -95,21 +92,16 @@ class Task(ABC):
     in_percent = False  # True if the primary metric is shown as a percentage
     findings: ClassVar[tuple[str, ...]] = ()  # keys of `mvemo.fuse.report.findings.FINDINGS`
     figures: ClassVar[tuple[str, ...]] = ()  # keys of `mvemo.fuse.report.figures`, in order
-    averaged_over = ""  # suffix for a score that is a mean: ", mean over tags"
     axis_from: ClassVar[float] = 0.0  # usual start of the axis of the primary metric
     baseline_words: str  # description of the baseline within a sentence
-    baseline_scored = True  # False if other scores are meaningless for it
     ceiling_name = "one annotator"  # row of the scores that annotators' disagreement allows
-    hard_clips = "furthest_off"  # or "most_often_wrong": order of the worst clips
     error_title = "error"  # title of the column of `clip_errors`
-    error_note = ""  # sentence that explains `clip_errors`
     probability_of = ""  # event that a probability is stated for
     probable_words = ""  # items that are given a probability
     right_words = ""  # verb phrase for the items that are counted as correct
+    columns_note: ClassVar[str]  # explanation of the columns of the main table
     page_note = ""  # explanation of the columns that only the page shows
-    published = ""  # paper whose scores may be shown; '' for none
     output_columns: ClassVar[tuple[ScoreColumn, ...]]  # of the table of outputs; `output` unset
-    csv_kinds: ClassVar[tuple[str, ...]] = ("true", "predicted")  # columns of each output
 
     # Labels.
 
@@ -210,15 +202,6 @@ class Task(ABC):
         """Return `ModelResult.calibration` of the outputs; empty unless they are probabilities."""
         return {}
 
-    def scaled_calibration(
-        self, y_true: Labels, outputs: F64, folds: Ints, inner: Sequence[F64]
-    ) -> dict[str, float]:
-        """Return the calibration at temperatures fitted on inner predictions; only for classes.
-
-        `inner` has, for each fold, predictions of its training clips by heads that never saw them.
-        """
-        return {}
-
     def label_scale(self, names: Sequence[str], y_true: Labels) -> dict[str, dict[str, float]]:
         """Return ``minimum``, ``maximum``, ``mean`` and ``deviation`` of each regression target."""
         return {}
@@ -246,7 +229,7 @@ class Task(ABC):
 
     def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
         """Return the classes or tags of each clip, bool (clips, outputs)."""
-        raise NotImplementedError
+        return y_true[:, None] == np.arange(n_outputs) if y_true.ndim == 1 else y_true == 1
 
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
@@ -273,11 +256,6 @@ class Task(ABC):
     @abstractmethod
     def _columns(self, names: Sequence[str]) -> tuple[ScoreColumn, ...]:
         """Return the columns of the task's own metrics."""
-
-    @property
-    @abstractmethod
-    def columns_note(self) -> str:
-        """Return an explanation of the columns of the main table that the terminal shows."""
 
     @abstractmethod
     def prediction(self, names: Sequence[str]) -> str:
@@ -307,12 +285,13 @@ class Task(ABC):
 
     def csv_columns(self, names: Sequence[str]) -> list[str]:
         """Return the columns of ``predictions.csv`` after clip, group and fold."""
-        return ["model", *(f"{kind}_{name}" for name in names for kind in self.csv_kinds)]
+        kinds = ("true", "predicted", *["decided"] * self.needs_inner)
+        return ["model", *(f"{kind}_{name}" for name in names for kind in kinds)]
 
     def csv_cells(self, names: Sequence[str], model: str, one: Outcome) -> list[list[object]]:
         """Return the cells of these columns, one row per clip."""
         values = [one.y_true.tolist(), one.outputs.tolist()]
-        if "decided" in self.csv_kinds:
+        if self.needs_inner:
             values.append(one.y_pred.astype(int).tolist())
         rows: list[list[object]] = []
         for predicted, *cells in zip(complete(one.outputs).tolist(), *values, strict=True):

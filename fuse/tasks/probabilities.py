@@ -60,23 +60,16 @@ class Multiclass(ProbabilityTask):
     primary_title = "accuracy"
     in_percent = True
     baseline_name = "majority class"
-    primary_of_decisions = True
-    fits_temperature = True
-    decides_songs = True
+    exclusive = True
     too_few = "(at least two classes are needed)"
     findings: ClassVar[tuple[str, ...]] = ("weakest_class", "confusion", "confidence")
     figures: ClassVar[tuple[str, ...]] = ("folds", "roc", "class_roc", "confusion", "reliability")
     field_score: ClassVar[tuple[str, str]] = ("mcc", "MCC")
     primary_interval: ClassVar[tuple[str, str]] = ("accuracy", "the pooled accuracy")
     baseline_words = "always predicting the most common class of the training clips"
-    # The baseline does not rank clips, and is never correct for the other classes.
-    baseline_scored = False
-    hard_clips = "most_often_wrong"
     probability_of = "the predicted class"
     probable_words = "clips"
     right_words = "is correct"
-    brier_max = 2
-    published = "PL20"
     output_columns: ClassVar[tuple[ScoreColumn, ...]] = (
         ScoreColumn("recall", "recall"),
         ScoreColumn("precision", "precision"),
@@ -115,16 +108,6 @@ class Multiclass(ProbabilityTask):
 
     def confusion(self, y_true: Labels, y_pred: Labels, n_outputs: int) -> Ints:
         return scores.confusion_matrix(y_true, y_pred, n_outputs)
-
-    def scaled_calibration(
-        self, y_true: Labels, outputs: F64, folds: Ints, inner: Sequence[F64]
-    ) -> dict[str, float]:
-        of_folds = map(calibration.log_probabilities, inner)
-        temperatures = np.array([calibration.fit_temperature(x, y_true) for x in of_folds])
-        scaled = calibration.apply_temperature(outputs, temperatures[folds][:, None])
-        found = self.calibration(y_true, scaled).items()
-        mean = float(np.mean(temperatures))
-        return {**{f"{name}_scaled": value for name, value in found}, "temperature": mean}
 
     def baseline(
         self, y_true: Labels, folds: Ints, k: int, n_outputs: int
@@ -174,13 +157,10 @@ class Multiclass(ProbabilityTask):
         listed = ", ".join(f"{name} {n}" for name, n in zip(names, n_clips, strict=True))
         return [("clips of each class", listed)]
 
-    def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
-        return y_true[:, None] == np.arange(n_outputs)
-
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
-        masks = {"accuracy": valid, "primary": valid}
+        masks: dict[str, Bools] = {}
         for c in range(n_outputs):
             true, predicted = valid & (y_true == c), valid & (y_pred == c)
             masks[f"recall:{c}"], masks[f"precision:{c}"] = true, predicted
@@ -234,14 +214,12 @@ class Multilabel(ProbabilityTask):
     needs_inner = True
     findings: ClassVar[tuple[str, ...]] = ("weakest_tag", "confidence")
     figures: ClassVar[tuple[str, ...]] = ("folds", "per_output", "class_roc", "reliability")
-    averaged_over = ", mean over tags"
     field_score: ClassVar[tuple[str, str]] = ("mcc_macro", "MCC")
     primary_interval: ClassVar[tuple[str, str]] = ("primary", "the mean over folds")
     primary_output = "roc_auc"
     axis_from: ClassVar[float] = 0.4
     baseline_words = "each tag's share of the training clips for every clip"
     error_title = "log loss"
-    error_note = "The error is the log loss over the tags."
     probability_of = "the tag"
     probable_words = "pairs of clip and tag"
     right_words = "has the tag"
@@ -259,7 +237,6 @@ class Multilabel(ProbabilityTask):
         "programs' predictions are decided at 0.5."
     )
     page_note = "Micro: over all pairs of clip and tag."
-    csv_kinds: ClassVar[tuple[str, ...]] = ("true", "predicted", "decided")
 
     def _losses(self, y_true: Labels, outputs: F64) -> F64:
         return calibration.log_losses(y_true, outputs)
@@ -307,9 +284,6 @@ class Multilabel(ProbabilityTask):
         likelihood = np.where(y_true == 1, outputs, 1.0 - outputs)
         tiny = np.finfo(np.float64).tiny
         return -np.log(np.maximum(likelihood, tiny)).mean(axis=1)
-
-    def indicators(self, y_true: Labels, n_outputs: int) -> Bools:
-        return y_true == 1
 
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int

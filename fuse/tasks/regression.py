@@ -13,7 +13,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.scores import confusion_matrix, regression_scores
 from mvemo.fuse.numeric import Labels, Link, Measures, complete, mean_finite, mean_of_finite, ratio
 from mvemo.fuse.tasks.base import LabelColumns, Outcome, ScoreColumn, Task
-from mvemo.manifests.array_types import F64, Bools, Ints
+from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.labels import PLANE, parse_scale
 
 # Names of the quadrants.
@@ -86,18 +86,12 @@ class Regression(Task):
     baseline_name = "training mean"
     findings: ClassVar[tuple[str, ...]] = ("weakest_target", "shrinkage")
     figures: ClassVar[tuple[str, ...]] = ("folds", "scatter", "quadrants")
-    averaged_over = ", mean over targets"
     primary_interval: ClassVar[tuple[str, str]] = ("primary", "the pooled R2, mean over targets")
     primary_output = "r2"
     field_score: ClassVar[tuple[str, str]] = ("pearson_r_macro", "r, mean")
     ceiling_name = "annotators' ceiling"
     baseline_words = "each target's mean over the training clips for every clip"
-    error_title = "error"
-    error_note = (
-        "Root mean squared error over targets, each in units of its labels' standard deviation."
-    )
     columns_note = "R2 and r (Pearson's) of the targets: pooled over folds."
-    published = "C17"
     output_columns: ClassVar[tuple[ScoreColumn, ...]] = (
         ScoreColumn("R2", "r2"),
         ScoreColumn("r", "pearson_r"),
@@ -244,11 +238,6 @@ class Regression(Task):
         scale = y_true.std(axis=0)
         errors = (outputs - y_true) / np.where(scale > 0, scale, 1.0)
         return np.sqrt(np.square(errors).mean(axis=1))
-
-    def share_masks(
-        self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
-    ) -> dict[str, Bools]:
-        return {"quadrant_accuracy": valid}
 
 
 class RatingsByR(Regression):

@@ -67,13 +67,6 @@ def test_ratings_by_their_scales_or_deviations(scale):
     assert set(one.others) == {"r valence", "r arousal"}
 
 
-def test_ratings_as_quadrants():
-    named = made("c", 200, ("Q4", "Q1", "Q3", "Q2"), seed=2)
-    one = transferred(made("a", 240, **PLANE, scale="1..9"), named, scheme="quadrants")["a", "c"]
-    assert one.classes == ("calm", "excited", "sad", "tense")
-    assert one.score > 0.6
-
-
 def test_classes_by_a_scheme():
     words = {"mellow": "calm", "furious": "tense"}
     a, b = made("a", 200), made("b", 200, ("mellow", "joy", "gloom", "furious"), seed=1)

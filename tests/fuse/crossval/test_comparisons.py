@@ -39,10 +39,6 @@ def test_each_fusion_is_paired_with_its_best_single_on_common_clips():
         assert row.reference == best
         expected = [right[model.name][rows].mean() for rows in folds] - np.array(single[best])
         np.testing.assert_allclose(row.differences, expected, atol=1e-12)
-        ratio = np.mean([rows.sum() / (valid.sum() - rows.sum()) for rows in folds])
-        assert (row.t, row.p) == pytest.approx(nadeau_bengio(expected, ratio))
-        assert row.mean == pytest.approx(expected.mean())
-    np.testing.assert_allclose([row.p_holm for row in rows], holm([row.p for row in rows]))
 
 
 def test_models_of_which_nothing_is_known_are_compared_pair_by_pair():

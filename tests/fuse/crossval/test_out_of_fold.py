@@ -8,7 +8,7 @@ from feature_samples import frozen_cache, make_table
 from fuse_samples import by_name, evaluated, primary
 from output_samples import task_cache, task_crossfit_cache, task_table
 
-from mvemo.fuse import HeadSettings, Model, metrics_dict, task_of
+from mvemo.fuse import HeadSettings, Model, task_of
 from mvemo.fuse.crossval.out_of_fold import simplest_model
 from mvemo.fuse.models import STACKED
 
@@ -52,14 +52,6 @@ def test_clips_without_pictures_are_predicted_by_their_sound_also_in_the_stack(t
         # Decided by the thresholds of the head that predicted.
         for model in (pair, full[STACKED]):
             np.testing.assert_array_equal(model.y_pred[absent], sound.y_pred[absent])
-
-
-@pytest.mark.parametrize("make", [task_cache, task_crossfit_cache])
-def test_the_stack_has_a_temperature_too(make, tmp_path):
-    path = make(tmp_path / "f.h5", make_table(n=120, k=3), names=("music1d", "c3d"))
-    results = evaluated(path, stacked=True, temperature=True)
-    assert all(model.calibration["temperature"] > 0 for model in results.models)
-    assert metrics_dict(results)["models"][STACKED]["calibration"]["ece_scaled"] >= 0
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from feature_samples import MODALITY, features, frozen_cache, make_table, spec, write_cache
 from fuse_samples import by_name, evaluated
-from output_samples import output_cache, output_table, task_cache, task_crossfit_cache, task_table
+from output_samples import output_cache, output_table, task_cache, task_table
 
 from mvemo.fuse import BadFeatures, Clips, task_of
 from mvemo.fuse.crossval.second_layers import Stack, late_fusion_outputs, late_weights
@@ -62,12 +62,6 @@ def test_without_a_base_a_product_is_that_of_the_others():
     )
     np.testing.assert_allclose(all_bases, others)
     assert np.isnan(missing).all()
-
-
-@pytest.mark.parametrize("make", [task_cache, task_crossfit_cache])
-def test_one_feature_has_no_second_layer(make, tmp_path):
-    path = make(tmp_path / "f.h5", output_table("regression"), names=("music1d",))
-    assert [m.name for m in evaluated(path, stacked=True, late=True).models] == ["music1d"]
 
 
 def test_a_stack_of_two_singles_is_not_the_integrated_model(tmp_path):

@@ -8,11 +8,9 @@ from mvemo.fuse.models import Model
 from mvemo.fuse.report.published import (
     CHOSEN_OPTIMIZER,
     CLASSES,
-    FUSIONS,
     PL20_TABLE_2,
     PL20_TABLE_3,
     SCORES,
-    SOURCES,
     Z22_TABLE_3,
     all_published_beside,
     comparable,
@@ -22,20 +20,6 @@ from mvemo.fuse.report.published import (
 )
 from mvemo.fuse.results import score_model
 from mvemo.fuse.tasks import task_of
-
-
-def test_figures_are_consistent_in_themselves():
-    for source, rows in SCORES.items():
-        assert source.split()[0].rstrip(",") in SOURCES
-        assert set(rows) <= {*CHOSEN_OPTIMIZER, *FUSIONS}
-        # A score is within the published range, and F1 close to the accuracy.
-        for row in rows.values():
-            ends = row.accuracy_min or row.accuracy, row.accuracy_max or row.accuracy
-            assert ends[0] <= row.accuracy <= ends[1] < row.roc_auc < 1
-            assert row.f1 == pytest.approx(row.accuracy, abs=0.06)
-    # 419 of 503 are right, 0.833: less than the 0.86 of Z22's Table 2. Kept as printed.
-    assert sum(row[i] for i, row in enumerate(Z22_TABLE_3)) == 419
-    assert sum(map(sum, Z22_TABLE_3)) == 503
 
 
 def printed(text, pattern):

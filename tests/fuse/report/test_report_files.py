@@ -17,7 +17,6 @@ from mvemo.fuse.report.report_files import (
     MetricsRecord,
     metrics_dict,
     predictions_csv,
-    provenance_sections,
     report_html,
     require_other_folder,
     write_report,
@@ -226,28 +225,6 @@ def test_failures_are_shortened_counted_and_summed_up_by_their_reason(few):
     assert (
         "The most common reasons: 600 x decode:audio: ends at 0.5 s (c0, c1, c2, …); 1 x" in words
     )
-
-
-def test_provenance_as_tables():
-    provenance = {
-        "command": "x",
-        "C": 0.5,
-        "none": None,
-        "versions": {"python": "3.11", "libraries": {"numpy": "2.4"}},
-        "features": {"c3d": [{"fold": 0}, {"fold": 1, "dim": 8}], "i3d": [{"fold": None}]},
-        "notes": ["a", {"b": 1}],
-        "empty": {},
-    }
-    assert [tuple(section.values()) for section in provenance_sections(provenance)] == [
-        ("", [], [("command", "x"), ("C", "0.5"), ("none", "")]),
-        ("versions", [], [("python", "3.11"), ("libraries.numpy", "2.4")]),
-        (
-            "features",
-            ["name", "fold", "dim"],
-            [("c3d", "0", ""), ("c3d", "1", "8"), ("i3d", "", "")],
-        ),
-        ("notes", [], [("0", "a"), ("1", '{"b": 1}')]),
-    ]
 
 
 def test_cells_of_the_confusion_matrix_list_their_clips(few):

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 from fuse_samples import NASTY, empty_results, make_results, nasty_results
 
-from mvemo.fuse.crossval.comparisons import compare_results, with_uncertainty
+from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.report.findings import banners, small_nets
 from mvemo.fuse.report.summary import (
-    best_comparison,
     compare_best,
     opening,
     row_notes,
@@ -65,17 +64,6 @@ def test_verdicts_in_words(uncertain):
     assert ", is as good as its best single feature," in level
     assert "points better" not in level
     assert compare_best(replace(uncertain, models=pair, comparisons=())) == ""
-
-
-def test_of_others_models_the_two_best_are_compared(uncertain):
-    nameless = tuple(replace(m, features=(), modalities=()) for m in uncertain.models[:3])
-    made = replace(uncertain, models=nameless)
-    made = replace(made, comparisons=tuple(compare_results([made])))
-    c = best_comparison(made)
-    order = sorted(made.models, key=lambda m: -made.primary_mean(m))
-    assert (c.model, c.reference) == (order[0].name, order[1].name)
-    assert "The best model, " in compare_best(made)
-    assert "the next, " in compare_best(made)
 
 
 def test_the_verdict_is_on_the_model_of_the_choice(results):
