@@ -27,7 +27,6 @@ def cache_lines(cache: Cache) -> list[str]:
 
 
 def _division(table: ClipTable) -> str:
-    """Return how the clips are divided: folds, or training, validation and test clips."""
     if table.splits is not None:
         counts = np.bincount(table.splits, minlength=3).tolist()
         return (
@@ -37,7 +36,6 @@ def _division(table: ClipTable) -> str:
 
 
 def _feature_lines(cache: Cache) -> list[str]:
-    """Return a table with a row for each feature."""
     rows = [("feature", "kind", "dim", "made by", "protocol", "folds", "clips")]
     for name in cache.names():
         specs = cache.variants(name)
@@ -59,14 +57,12 @@ def _feature_lines(cache: Cache) -> list[str]:
 
 
 def _failure_lines(cache: Cache) -> list[str]:
-    """Return the number of failures for each reason, most frequent first."""
     kinds = failures_by_reason([(f.clip_id, f.stage, f.reason) for f in cache.failures])
     head = f"{len(cache.failures)} failures{', by reason:' * bool(kinds)}"
     return [head, *(f"  {kind.text()}" for kind in kinds)]
 
 
 def failure_table(cache: Cache) -> list[str]:
-    """Return a table of failures: clip, stage, time, version of mvemo, reason."""
     rows = [
         (f.clip_id, f.stage, f.time or "unknown", f.version or "unknown", f.reason)
         for f in cache.failures
@@ -75,7 +71,6 @@ def failure_table(cache: Cache) -> list[str]:
 
 
 def _provenance_lines(cache: Cache) -> list[str]:
-    """Return lines with the command that wrote the cache and the versions of packages."""
     facts = dict(cache.provenance)
     if isinstance(facts.get("versions"), dict):
         facts["versions"] = ", ".join(f"{name} {v}" for name, v in facts["versions"].items())

@@ -145,7 +145,6 @@ def extract(
 def _request(
     options: dict[str, Any], manifest: Path | None, settings: Settings, work: Path, out: Path
 ) -> ExtractRequest:
-    """Return the run that the command line asks for."""
     from mvemo.manifests import ManifestOptions
     from mvemo.pipeline.stage_one.division import ExtractRequest
 
@@ -166,7 +165,6 @@ def _request(
 
 
 def _settings(options: dict[str, Any], default: str) -> Settings:
-    """Return the settings that the command line asks for."""
     from mvemo.extract.nets.parts.encoder_names import encoder_of
     from mvemo.extract.workers.pool import cores
     from mvemo.pipeline.settings_files import Override, load_settings

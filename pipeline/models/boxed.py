@@ -325,7 +325,6 @@ def _count(model: FinalModel) -> str:
 
 
 def _modalities(model: FinalModel) -> str:
-    """Return the modalities that a clip may have, as text."""
     most, *others = dict.fromkeys(in_words(p.modalities) for p in model.predictors)
     return f"{most}, or only {' or '.join(others)}" if others else most
 

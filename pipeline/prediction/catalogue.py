@@ -22,15 +22,8 @@ from mvemo.manifests.array_types import F64
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.clips.media_files import digest_files
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
+from mvemo.pipeline.prediction import new_clips
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-from mvemo.pipeline.prediction.new_clips import (
-    LONG,
-    MOST_WINDOWS,
-    EmbeddedClip,
-    NewClip,
-    warm_up,
-    windows_of,
-)
 from mvemo.pipeline.provenance import provenance
 
 if TYPE_CHECKING:
@@ -47,7 +40,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 def batch_reader(maker: FeatureMaker) -> BatchReader:
     """Return the reader of new clips in this process."""
-    warm_up(maker.folder, maker.options)
+    new_clips.warm_up(maker.folder, maker.options)
     from mvemo.pipeline.prediction.embedding import BatchReader
 
     return BatchReader(maker)
@@ -79,7 +72,10 @@ class Catalogue:
 
     def _choose(self, features: Sequence[str], window: float) -> None:
         """Set the features to keep, and the length of a window in seconds."""
-        self._window, windows = window, {"windows": [window, LONG, MOST_WINDOWS]}
+        self._window, windows = (
+            window,
+            {"windows": [window, new_clips.LONG, new_clips.MOST_WINDOWS]},
+        )
         specs = [s for name in features for s in self._maker.model.variants(name)]
         # For new clips, the nets of several folds are separate features, not a crossfitted one.
         self._specs: dict[FeatureKey, caches.FeatureSpec] = {
@@ -104,7 +100,7 @@ class Catalogue:
             READ, "record", "vector", 3, "mvemo predict", 1, {UNDIGESTED: True}
         )
 
-    def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
+    def read(self, clips: Mapping[int, new_clips.NewClip]) -> Generator[new_clips.Batch]:
         """Yield batches of (key, clip), cached clips first; keep the cache locked."""
         digests = digest_files(clip.path for clip in clips.values())
         # A file that cannot be read has an empty digest.
@@ -155,7 +151,9 @@ class Catalogue:
             current = cache.current(self._record, keys)
         return [row for row, clip_id in ids.items() if clip_id in current]
 
-    def _names(self, clips: Mapping[int, NewClip], ids: Mapping[int, str]) -> dict[str, str]:
+    def _names(
+        self, clips: Mapping[int, new_clips.NewClip], ids: Mapping[int, str]
+    ) -> dict[str, str]:
         """Return the places of each content by clip id, both sorted, one place per line."""
         places = defaultdict[str, list[str]](list)
         for row, clip_id in ids.items():
@@ -187,7 +185,7 @@ class Catalogue:
         note_resumable()
         return caches.CacheWriter(self._path, table, provenance=facts)
 
-    def _put(self, writer: caches.CacheWriter, clip_id: str, clip: EmbeddedClip) -> None:
+    def _put(self, writer: caches.CacheWriter, clip_id: str, clip: new_clips.EmbeddedClip) -> None:
         for feature, vector in clip.vectors.items():
             if (spec := self._specs.get(feature)) is None:
                 continue  # only a worker can compute it
@@ -203,8 +201,11 @@ class Catalogue:
             writer.put(spec, clip_id, spec.key(clip_id), np.array(facts, dtype=np.float32))
 
     def _kept(
-        self, clips: Mapping[int, NewClip], content: Mapping[int, str], kept: Mapping[int, str]
-    ) -> Iterator[tuple[int, EmbeddedClip]]:
+        self,
+        clips: Mapping[int, new_clips.NewClip],
+        content: Mapping[int, str],
+        kept: Mapping[int, str],
+    ) -> Iterator[tuple[int, new_clips.EmbeddedClip]]:
         with caches.open_cache(self._path) as cache:
             ids = cache.table.clip_ids
 
@@ -220,9 +221,9 @@ class Catalogue:
         for row, clip_id in kept.items():
             i = place[clip_id]
             length, seconds, day, second = records[i]
-            clip = EmbeddedClip(
+            clip = new_clips.EmbeddedClip(
                 clips[row],
-                windows_of(clips[row], self._window, length),
+                new_clips.windows_of(clips[row], self._window, length),
                 content[row],
                 {key: x[i] for key, x in stored.items() if np.isfinite(x[i]).all()},
                 {m: failures.get((clip_id, f"decode:{m}"), "") for m in self._modalities},
@@ -252,6 +253,6 @@ def _contents(path: Path) -> tuple[dict[str, str], tuple[caches.FeatureSpec, ...
         return dict(zip(cache.table.clip_ids, cache.table.groups, strict=True)), cache.specs
 
 
-def _clip_id(content: str, clip: NewClip) -> str:
+def _clip_id(content: str, clip: new_clips.NewClip) -> str:
     duration = "" if clip.duration is None else f"{clip.duration:g}"
     return f"{content}@{clip.start:g}+{duration}" if clip.start or duration else content

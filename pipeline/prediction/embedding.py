@@ -14,14 +14,14 @@ from mvemo.cache import FeatureSpec
 from mvemo.extract.nets import AudioInput, input_of
 from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
-from mvemo.fuse.final.model import FeatureKey
+from mvemo.fuse.final.model import FeatureKey, Vectors
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.array_types import F64, Bools
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker, is_net, statistics_vector
-from mvemo.pipeline.prediction.new_clips import EmbeddedClip, NewClip, windows_of
+from mvemo.pipeline.prediction.new_clips import Batch, EmbeddedClip, NewClip, windows_of
 
 # Largest number of windows whose decoded media are on the disk at a time.
 BATCH = 24
@@ -49,7 +49,7 @@ class BatchReader:
         lengths = [i.seconds for i in inputs if isinstance(i, AudioInput)]
         self.window: float = max(lengths, default=DEFAULT_SECONDS)
 
-    def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
+    def read(self, clips: Mapping[int, NewClip]) -> Generator[Batch]:
         """Yield batches of (key, clip), in order."""
         if not clips:
             return
@@ -75,8 +75,8 @@ class BatchReader:
                 # Clips of different lengths fragment the memory.
                 devices.return_freed_memory()
 
-    def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
-        batch: list[tuple[int, EmbeddedClip]] = []
+    def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[Batch]:
+        batch: Batch = []
         # The first of many batches is small: when it is done, the remaining time is known.
         n, most = 0, min(FEW if len(clips) > BATCH else BATCH, BATCH)
         for row, clip in clips.items():
@@ -175,7 +175,7 @@ class BatchReader:
         media: ClipMedia,
         rows: range,
         needed: Sequence[str],
-        vectors: Mapping[FeatureKey, F64],
+        vectors: Vectors,
     ) -> EmbeddedClip:
         ids, front = [*map(str, rows)], f"{clip.clip.path.absolute()}: "
         variants = self.maker.model.variants

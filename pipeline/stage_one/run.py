@@ -124,7 +124,6 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
 
 @contextmanager
 def _backend(plan: ExtractPlan) -> Iterator[backends.Backend | None]:
-    """Yield the backend of a run, or None if only this process works."""
     request = plan.request
     if request.scheduler:
         folders = [plan.work, request.out.parent, plan.manifest.root]
@@ -138,7 +137,6 @@ def _backend(plan: ExtractPlan) -> Iterator[backends.Backend | None]:
 def _read(
     plan: ExtractPlan, writer: CacheWriter, trainings: Sequence[Training] | None = None
 ) -> steps.FeatureWriter:
-    """Read clips in this process."""
     if plan.numbers is None and trainings is None:
         _tell_other_level(plan)
     features = steps.FeatureWriter.read(plan, writer, trainings)
