@@ -42,7 +42,7 @@ class NamedPath(click.Path):
             empty = "the path is empty: give a file or folder, or '.' for the current folder"
             self.fail(empty, param, ctx)
         refuse_address(str(value))
-        path = super().convert(value, param, ctx)
+        path: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
         if problem := self.problem(path):
             self.fail(f"{path}: {problem}", param, ctx)
         return path
