@@ -76,7 +76,7 @@ class Catalogue:
             window,
             {"windows": [window, new_clips.LONG, new_clips.MOST_WINDOWS]},
         )
-        specs = [s for name in features for s in self._maker.model.variants(name)]
+        specs = self._maker.specs(features)
         # For new clips, the nets of several folds are separate features, not a crossfitted one.
         self._specs: dict[FeatureKey, caches.FeatureSpec] = {
             (s.name, s.fold): replace(

@@ -153,7 +153,13 @@ class RepeatableRun:
             "files": {str(p): find_stamp(p) for p in (path, *named)},
             "variables": {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)},
             "media": media,
-            "code": _code(),
+            "code": {
+                str(path): find_stamp(path)
+                for package in _PACKAGES
+                for top in importlib.import_module(f"mvemo.{package}").__path__
+                for path in sorted(Path(top).rglob("*"))
+                if path.parent.name != "__pycache__" and path.is_file()
+            },
             # With other versions of a decoder, failed clips are tried again.
             "versions": versions(),
             "folder": str(Path.cwd()),
@@ -164,17 +170,6 @@ class RepeatableRun:
 def _tuples(value: Any) -> Any:
     """Return a JSON value with tuples in place of lists."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _code() -> dict[str, list[int] | None]:
-    """Return the stamps of all source files of stage one, by path."""
-    return {
-        str(path): find_stamp(path)
-        for package in _PACKAGES
-        for top in importlib.import_module(f"mvemo.{package}").__path__
-        for path in sorted(Path(top).rglob("*"))
-        if path.parent.name != "__pycache__" and path.is_file()
-    }
 
 
 def _weight_files(settings: Settings) -> list[Path]:
