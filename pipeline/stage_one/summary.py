@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.cache import cache_file, table
-from mvemo.manifests import ManifestOptions, read_manifest
+from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import dump_json, find_stamp, write_json
 from mvemo.manifests.text_files import read_json
@@ -88,7 +88,6 @@ class RepeatableRun:
 
     options: Mapping[str, Any]  # options of the command line by name
     manifest: Path | None  # None for the demo set under `work`
-    root: Path | None  # media root, if it is not the one in the manifest
     work: Path
     out: Path
 
@@ -139,8 +138,9 @@ class RepeatableRun:
         try:
             if path.stat().st_size > _MOST_BYTES:
                 return None
-            options = ManifestOptions(self.root, self.options["columns"], self.options.get("task"))
-            listed = read_manifest(path, options, media=False)
+            stated = {name: self.options.get(name) for name in ("root", "task")}
+            columns = self.options["columns"]
+            listed = read_manifest(path, columns=columns, media=False, **stated)
             media = {str(p): find_stamp(p) for p in map(listed.media_path, listed.clips)}
         except (OSError, MvemoError):
             return None
