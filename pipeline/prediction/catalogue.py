@@ -10,14 +10,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mvemo import cache as caches
 from mvemo.cache.parts import locked_cache
 from mvemo.cache.spec import UNDIGESTED
-from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests.array_types import F64
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.clips.media_files import digest_files
@@ -72,21 +71,13 @@ class Catalogue:
 
     def _choose(self, features: Sequence[str], window: float) -> None:
         """Set the features to keep, and the length of a window in seconds."""
-        self._window, windows = (
-            window,
-            {"windows": [window, new_clips.LONG, new_clips.MOST_WINDOWS]},
-        )
+        self._window = window
+        windows = {"windows": [window, new_clips.LONG, new_clips.MOST_WINDOWS]}
         specs = self._maker.specs(features)
         # For new clips, the nets of several folds are separate features, not a crossfitted one.
-        self._specs: dict[FeatureKey, caches.FeatureSpec] = {
-            (s.name, s.fold): replace(
-                s,
-                name=s.label,
-                params={**s.params, **windows},
-                protocol="none",
-                fold=None,
-                trained_on=(),
-            )
+        whole: dict[str, Any] = {"protocol": "none", "fold": None, "trained_on": ()}
+        self._specs = {
+            (s.name, s.fold): replace(s, name=s.label, params={**s.params, **windows}, **whole)
             for s in specs
         }
         self._modalities = sorted({spec.modality for spec in specs})
@@ -107,7 +98,7 @@ class Catalogue:
         content = {row: digests[clip.path].digest for row, clip in clips.items()}
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
         reader = None
-        if len(self._current(ids)) < len(clips):
+        if self._count_current(ids) < len(clips):
             reader = self._reader_of(self._maker)
             self._choose(reader.features, reader.window)
         elif self._names(clips, ids) == self._earlier:
@@ -115,9 +106,8 @@ class Catalogue:
             yield list(self._kept(clips, content, ids))
             return
         with self._open(self._names(clips, ids)) as writer:
-            keys = {clip_id: self._record.key(clip_id) for clip_id in ids.values()}
-            current = writer.current(self._record, keys)
-            writer.current(self._read, {i: self._read.key(i) for i in ids.values()})
+            current = writer.current(self._record, _keys(self._record, ids))
+            writer.current(self._read, _keys(self._read, ids))
             kept = {row: clip_id for row, clip_id in ids.items() if clip_id in current}
             new = {row: clip for row, clip in clips.items() if row not in kept}
             n_gone = 0 if self._keep_absent else len(self._earlier.keys() - set(ids.values()))
@@ -142,14 +132,13 @@ class Catalogue:
                     for other in alike[ids.get(row, str(row))]
                 ]
 
-    def _current(self, ids: Mapping[int, str]) -> list[int]:
-        """Return the rows of the clips in the file that the last run closed."""
+    def _count_current(self, ids: Mapping[int, str]) -> int:
+        """Return how many of the clips are in the file that the last run closed."""
         if self._record.digest not in self._records or caches.unfinished_run(self._path)[1]:
-            return []
-        keys = {clip_id: self._record.key(clip_id) for clip_id in ids.values()}
+            return 0
         with caches.open_cache(self._path) as cache:
-            current = cache.current(self._record, keys)
-        return [row for row, clip_id in ids.items() if clip_id in current]
+            current = cache.current(self._record, _keys(self._record, ids))
+        return sum(clip_id in current for clip_id in ids.values())
 
     def _names(
         self, clips: Mapping[int, new_clips.NewClip], ids: Mapping[int, str]
@@ -251,6 +240,10 @@ def _contents(path: Path) -> tuple[dict[str, str], tuple[caches.FeatureSpec, ...
                 f"{cache.table.name!r}: give --cache another file"
             )
         return dict(zip(cache.table.clip_ids, cache.table.groups, strict=True)), cache.specs
+
+
+def _keys(spec: caches.FeatureSpec, ids: Mapping[int, str]) -> dict[str, str]:
+    return {clip_id: spec.key(clip_id) for clip_id in ids.values()}
 
 
 def _clip_id(content: str, clip: new_clips.NewClip) -> str:
