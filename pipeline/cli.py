@@ -24,13 +24,7 @@ from click.shell_completion import CompletionItem
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.plugins import Plugin, plugins, reserve
 from mvemo.pipeline.commands.options import CONTEXT, with_shared_options
-from mvemo.pipeline.console.messages import (
-    Verbosity,
-    guarded_streams,
-    log_end,
-    running,
-    tell_error,
-)
+from mvemo.pipeline.console import messages
 from mvemo.pipeline.start import interrupting_signals, report_interrupt
 
 # Subcommand -> module and function, and its line in ``mvemo --help``.
@@ -145,16 +139,16 @@ with_shared_options(mvemo)
 
 def run(command: Callable[..., Any], name: str) -> None:
     """Run a click command as a program: errors become one line and an exit code."""
-    shared = Verbosity()
-    with guarded_streams(), interrupting_signals() as signals:
-        with running(shared):
+    shared = messages.Verbosity()
+    with messages.guarded_streams(), interrupting_signals() as signals:
+        with messages.running(shared):
             status = _status_of(command, name, signals, shared)
-            log_end(status)
+            messages.log_end(status)
         sys.exit(status)
 
 
 def _status_of(
-    command: Callable[..., Any], name: str, signals: list[int], shared: Verbosity
+    command: Callable[..., Any], name: str, signals: list[int], shared: messages.Verbosity
 ) -> int:
     """Run a command; return the exit status, after one line for an error that a user can fix."""
     # click writes colours to a terminal; see no-color.org.
@@ -169,7 +163,7 @@ def _status_of(
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else name
         text = " ".join(error.format_message().split()).removesuffix(".")
-        tell_error(f"{where}: {text}. See '{where} --help'.")
+        messages.tell_error(f"{where}: {text}. See '{where} --help'.")
         return 2
     except click.exceptions.Exit as stop:
         return stop.exit_code
@@ -182,7 +176,7 @@ def _status_of(
             raise
         if shared.level == "verbose":
             traceback.print_exc()
-        tell_error(f"{name}: {line}")
+        messages.tell_error(f"{name}: {line}")
         return 2
     return status if isinstance(status, int) else 0
 

@@ -11,17 +11,15 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
 
-from mvemo import manifests
+from mvemo import cache, fuse, manifests
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import to_json_values
 from mvemo.pipeline.errors import WrongType
 
 if TYPE_CHECKING:
-    from mvemo.cache import Cache, ClipTable
     from mvemo.fuse.audit import Findings
     from mvemo.fuse.compare_runs import Difference
     from mvemo.fuse.final import learning, prediction_records
-    from mvemo.fuse.results import Results
     from mvemo.pipeline.stage_one.summary import ExtractSummary
 
 # ``key=value``, several of them, or a mapping whose values may be mappings.
@@ -52,11 +50,9 @@ def load(path: str | Path, **options: Any) -> manifests.Manifest:
     return manifests.read_manifest(path, **options)
 
 
-def open_features(path: str | Path) -> Cache:
+def open_features(path: str | Path) -> cache.Cache:
     """Open a feature file (``.h5``) for reading; close it, or use it in a ``with`` block."""
-    from mvemo.cache import open_cache
-
-    return open_cache(_path(path, "path"))
+    return cache.open_cache(_path(path, "path"))
 
 
 def _path(value: Any, name: str) -> Path:
@@ -102,17 +98,18 @@ def _listed(values: Any, name: str, expected: str) -> list[Any]:
 def _settings(values: SettingsLike) -> list[str]:
     """Return settings as texts ``key=value``."""
     if isinstance(values, Mapping):
-        from mvemo.pipeline.settings_files import dotted
+        from mvemo.pipeline import settings_files
 
         # JSON of one value is valid TOML; an empty table sets nothing.
-        pairs = [(k, value) for k, value in dotted(values) if not isinstance(value, Mapping)]
+        items = settings_files.dotted(values)
+        pairs = [(k, value) for k, value in items if not isinstance(value, Mapping)]
         return [f"{key}={json.dumps(to_json_values(value))}" for key, value in pairs]
     return [str(value) for value in _listed(values, "settings", "key=value, or a mapping")]
 
 
 def clip_table(
     manifest: manifests.Manifest | str | Path, folds: manifests.Folds | int | None = None
-) -> ClipTable:
+) -> cache.ClipTable:
     """Return a manifest's clips as a cache stores them, to add features of other programs.
 
     Parameters
@@ -170,26 +167,24 @@ def extract_features(
     Path of the feature file, names of the features, and failures; ``text()`` returns what the
     command prints.
     """
-    from mvemo.pipeline.settings_files import load_settings
-    from mvemo.pipeline.stage_one.division import ExtractRequest
-    from mvemo.pipeline.stage_one.run import run_extract
+    from mvemo.pipeline import settings_files
+    from mvemo.pipeline.stage_one import division, run
 
     work, texts = _path(work, "work"), _settings(settings)
     if isinstance(manifest, manifests.Manifest):
         work.mkdir(parents=True, exist_ok=True)
         manifests.write_manifest(manifest, work / "manifest.csv")
         manifest = work / "manifest.csv"
-    loaded = load_settings(str(_path(profile, "profile")), texts)
+    loaded = settings_files.load_settings(str(_path(profile, "profile")), texts)
     named = any(text.partition("=")[0].strip() == "extract.folds" for text in texts)
-    return run_extract(
-        ExtractRequest(
-            _path(manifest, "manifest"),
-            replace(loaded, folds_named=named),
-            work,
-            _path(out, "out"),
-            manifests.ManifestOptions(root=None if root is None else _path(root, "root")),
-        )
+    request = division.ExtractRequest(
+        _path(manifest, "manifest"),
+        replace(loaded, folds_named=named),
+        work,
+        _path(out, "out"),
+        manifests.ManifestOptions(root=None if root is None else _path(root, "root")),
     )
+    return run.run_extract(request)
 
 
 def audit(features: str | Path, manifest: str | Path | None = None) -> Findings:
@@ -217,7 +212,7 @@ def evaluate(
     profile: str | None = None,
     settings: SettingsLike = (),
     **options: Any,
-) -> Results:
+) -> fuse.Results:
     """Cross-validate all models that features allow, as ``mvemo-cv`` does.
 
     Every clip is predicted by models that were trained without its group. For settings as an
@@ -264,9 +259,7 @@ def evaluate(
     >>> results.models[0].scores["accuracy"] > 0.7
     True
     """
-    from mvemo.cache import open_cache
-    from mvemo.fuse.arrays import folds_of_clips, store_of
-    from mvemo.fuse.crossval.evaluation import evaluate as evaluate_store
+    from mvemo.fuse import arrays
     from mvemo.pipeline import stage_two
 
     name, texts = None if profile is None else str(_path(profile, "profile")), _settings(settings)
@@ -281,12 +274,12 @@ def evaluate(
                 raise BadOption("groups and task need labels y: a feature file has its own")
             path = _path(X, "X")
             loaded = stage_two.settings_for(path, name, texts)
-            store = stack.enter_context(open_cache(path))
+            store = stack.enter_context(cache.open_cache(path))
         else:
             loaded = stage_two.settings_of_arrays(name, texts)
-            store = store_of(X, y, groups, task)
+            store = arrays.store_of(X, y, groups, task)
         if folds is not None and not isinstance(folds, manifests.Folds | Integral):
-            folds = folds_of_clips(folds, store.table)
+            folds = arrays.folds_of_clips(folds, store.table)
         if isinstance(options.get("models"), Iterable):
             options["models"] = tuple(_listed(options["models"], "models", "names of models"))
         try:
@@ -297,12 +290,12 @@ def evaluate(
                 f"{', '.join(sorted({*options} - known))}: expected task or a field of "
                 f"mvemo.fuse.EvaluationSettings: {', '.join(sorted(known))}"
             ) from None
-        return evaluate_store(store, loaded)
+        return fuse.evaluate(store, loaded)
 
 
 def compare(
-    a: Results,
-    b: Results,
+    a: fuse.Results,
+    b: fuse.Results,
     *,
     models: tuple[str, str] | None = None,
     n_resamples: int = 2000,
@@ -340,10 +333,9 @@ def compare(
     ('accuracy', 60, True)
     """
     from mvemo.fuse.compare_runs import compare_results
-    from mvemo.fuse.results import Results
 
     for name, one in (("a", a), ("b", b)):
-        if not isinstance(one, Results):
+        if not isinstance(one, fuse.Results):
             raise _wrong_type(one, name, "what mvemo.evaluate returns")
     return compare_results(a, b, models, n_resamples, seed)
 
@@ -420,24 +412,24 @@ def predict(
     ``error``. Notebooks show a table, and ``to_pandas()`` returns a data frame.
     """
     from mvemo.extract.settings import check_device
-    from mvemo.fuse.final.model import asked_of
-    from mvemo.fuse.final.prediction_records import records
-    from mvemo.pipeline.prediction.relative import compared
-    from mvemo.pipeline.prediction.request import MODALITIES, PredictRequest
-    from mvemo.pipeline.prediction.request import predict as answer
+    from mvemo.fuse.final import model as models
+    from mvemo.fuse.final import prediction_records
+    from mvemo.pipeline.prediction import relative as relatives
+    from mvemo.pipeline.prediction import request as requests
 
     if not isinstance(coverage, int | float | None):
         raise _wrong_type(coverage, "coverage", "a number")
-    if modality not in MODALITIES:
+    if modality not in requests.MODALITIES:
         raise BadOption(f"modality {modality!r}: expected 'audio', 'video' or 'both'")
     if not isinstance(weights, Mapping | None):
         raise _wrong_type(weights, "weights", "a mapping of nets to paths")
-    request = PredictRequest(
+    request = requests.PredictRequest(
         [os.fspath(path) for path in _listed(paths, "paths", "paths")],
         None if model is None else str(_path(model, "model")),
         modality,
         {net: _path(file, f"weights of {net}") for net, file in (weights or {}).items()},
         check_device(str(device), "device"),
-        asked_of(coverage, per_class=per_class, jointly=jointly),
+        models.asked_of(coverage, per_class=per_class, jointly=jointly),
     )
-    return records(*compared(*answer(request), relative, "give relative=True"))
+    found = relatives.compared(*requests.predict(request), relative, "give relative=True")
+    return prediction_records.records(*found)

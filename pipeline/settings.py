@@ -73,7 +73,6 @@ class ExtractSettings:
 
     @property
     def decoding(self) -> DecodeSettings:
-        """Settings of decoding."""
         limits = ClipLimits(self.clip_seconds, self.clip_memory)
         return DecodeSettings(self.workers, limits, self.retry_failed)
 

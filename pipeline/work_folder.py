@@ -23,7 +23,6 @@ class WorkSize:
     nets: int  # trained nets
 
     def text(self) -> str:
-        """Format the size as text."""
         total = size_text(self.decoded + self.nets)
         return f"{total}: decoded media {size_text(self.decoded)}, trained nets " + (
             size_text(self.nets)

@@ -1,7 +1,7 @@
 """Decoded sound, pictures and descriptors of a manifest's clips."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +89,7 @@ class ClipMedia:
         self._rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
         request, names = media_request(plans, descriptors, settings.descriptors)
         self.modalities = request.modalities
-        # For each kind of input, a mask of the clips that have it, bool (clips,).
-        self._usable = {
-            kind: np.full(len(manifest), kind in self.modalities)
-            for kind in ("audio", "video", "sequences")
-        }
+        self.stages = [f"decode:{kind}" for kind in self.modalities] + ["describe"] * bool(names)
         # For each modality, the problems of the clips that do not have it, by clip id.
         self._problems: dict[str, dict[str, MediaProblem]] = {kind: {} for kind in self.modalities}
         # Reason why the descriptors of a clip failed, by clip id.
@@ -101,9 +97,9 @@ class ClipMedia:
         self._store = decoded.DecodedStore(work / "decoded", request)
         self._sequences = decoded.DescribedStore(self._store, settings.descriptors, names)
         digests = digest_media(manifest)
-        for clip_id, reason in digests.unreadable.items():
-            problem = MediaProblem(reason, passing=True)
-            self._add_problems(clip_id, dict.fromkeys(self.modalities, problem))
+        for of in self._problems.values():
+            unreadable = digests.unreadable.items()
+            of.update((clip, MediaProblem(reason, passing=True)) for clip, reason in unreadable)
         # Digests of the files' bytes by clip id; empty for unreadable files.
         self.digests: Mapping[str, str] = digests.content
         self._decode(digests)
@@ -112,7 +108,6 @@ class ClipMedia:
             raise BadOption(f"no clip could be decoded; the first, {first}: {self.reason(first)}")
         if names:
             self._describe()
-        self.stages = [f"decode:{kind}" for kind in self.modalities] + ["describe"] * bool(names)
         # `failures` has (clip id, stage, reason), in order of the clips. `missing` has (clip id,
         # modality, reason) of clips with only the other modality, which stage two can predict.
         self.failures, self.missing = self._sort_problems()
@@ -121,16 +116,26 @@ class ClipMedia:
 
     def absent(self, modality: str) -> bool:
         """Return True if no clip has the modality; it is then neither missing nor a failure."""
-        return not (self._is_part or self._usable[modality].any())
+        return not (self._is_part or self._has(modality).any())
 
     def usable(self, plan: NetSettings) -> Bools:
         """Return a mask of the clips that have the input for a net, bool (clips,)."""
-        kinds = {AudioInput: "audio", VideoInput: "video", SequenceInput: "sequences"}
-        return self._usable[kinds[type(input_of(plan))]]
+        net_input = input_of(plan)
+        if isinstance(net_input, SequenceInput):
+            return self.described
+        return self._has("audio" if isinstance(net_input, AudioInput) else "video")
 
     @property
     def described(self) -> Bools:
-        return self._usable["sequences"]
+        """Mask of the clips that have descriptors, bool (clips,)."""
+        lost = self._undescribed if "describe" in self.stages else self._rows
+        return self._has("audio") & self._outside(lost)
+
+    def _has(self, modality: str) -> Bools:
+        return self._outside(self._problems.get(modality, self._rows))
+
+    def _outside(self, lost: Collection[str]) -> Bools:
+        return np.array([clip_id not in lost for clip_id in self._rows], dtype=np.bool_)
 
     def reason(self, clip_id: str, modality: str = "") -> str:
         """Return the reason why a clip lacks the modality (by default, any input), or ''."""
@@ -158,8 +163,8 @@ class ClipMedia:
         sr = max(self._store.request.sample_rates, default=0)
         return {
             clip_id: len(self._store.array(clip_id, sr)) / sr
-            for clip_id, row in self._rows.items()
-            if sr and self._usable["audio"][row]
+            for clip_id in self._rows
+            if sr and clip_id not in self._problems["audio"]
         }
 
     # --- readers
@@ -188,7 +193,8 @@ class ClipMedia:
                 problems = dict(found)
                 if note := problems.pop(folders.NOTE, None):
                     notes[note.reason].append(self._rows[clip_id])
-                self._add_problems(clip_id, problems)
+                for modality, problem in problems.items():
+                    self._problems[modality][clip_id] = problem
                 failed = [f"{k}: {p.reason}" for k, p in problems.items() if not p.missing]
                 bar.step(failed=int(bool(failed)))
                 self._end_at_failure(clip_id, "; ".join(failed))
@@ -201,15 +207,13 @@ class ClipMedia:
             tell_note(f"{self.manifest.clips[min(rows)].path}{others}: {note}")
 
     def _describe(self) -> None:
-        described = self._usable["sequences"] = self._usable["audio"].copy()
-        clip_ids = [clip_id for clip_id, row in self._rows.items() if described[row]]
+        clip_ids = [clip_id for clip_id in self._rows if clip_id not in self._problems["audio"]]
         if not clip_ids:
             return
         with Progress("describe", len(clip_ids)) as bar:
 
             def on_clip(clip_id: str, reason: str) -> None:
                 if reason:
-                    described[self._rows[clip_id]] = False
                     self._undescribed[clip_id] = reason
                 bar.step(failed=int(bool(reason)))
                 self._end_at_failure(clip_id, reason)
@@ -225,16 +229,11 @@ class ClipMedia:
                 "results are kept"
             )
 
-    def _add_problems(self, clip_id: str, problems: Mapping[str, MediaProblem]) -> None:
-        for modality, problem in problems.items():
-            self._usable[modality][self._rows[clip_id]] = False
-            self._problems[modality][clip_id] = problem
-
     def _sort_problems(self) -> tuple[Reasons, Reasons]:
         failures, missing = [], []
         problems = {m: of for m, of in self._problems.items() if not self.absent(m)}
-        for clip_id, row in self._rows.items():
-            has_any = any(self._usable[modality][row] for modality in problems)
+        for clip_id in self._rows:
+            has_any = any(clip_id not in of for of in problems.values())
             for modality, of in problems.items():
                 problem = of.get(clip_id)
                 if problem and problem.missing and has_any:

@@ -4,40 +4,37 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvemo.cache import TEST, TRAIN, VALIDATION, Cache, ClipTable, failures_by_reason
+from mvemo.cache import TEST, TRAIN, VALIDATION, Cache, failures_by_reason
 from mvemo.manifests.text_table import align_columns
 
 
 def cache_lines(cache: Cache) -> list[str]:
     """Return lines on the file, its clips, features, failures by reason, and origin."""
-    table = cache.table
+    table, facts = cache.table, dict(cache.provenance)
     synthetic = "synthetic " if table.synthetic else ""
+    division = f"{table.k} folds (seed {table.fold_seed})" if table.k else "no folds"
+    if table.splits is not None:
+        n = np.bincount(table.splits, minlength=3).tolist()
+        division = f"{n[TRAIN]} training, {n[VALIDATION]} validation, {n[TEST]} test clips"
+    kinds = failures_by_reason([(f.clip_id, f.stage, f.reason) for f in cache.failures])
+    if isinstance(facts.get("versions"), dict):
+        facts["versions"] = ", ".join(f"{name} {v}" for name, v in facts["versions"].items())
     return [
         f"{cache.path}: schema {cache.schema}, {cache.n_bytes / 1e6:.1f} MB, "
         f"digest {cache.digest()[:16]}",
         f"{table.name}: {len(table)} {synthetic}clips in {len(set(table.groups))} groups, "
-        f"{_division(table)}",
+        f"{division}",
         f"{table.task}: {', '.join(table.classes)}".removesuffix(": "),
         "",
         *_feature_lines(cache),
         "",
-        *_failure_lines(cache),
-        *_provenance_lines(cache),
+        f"{len(cache.failures)} failures{', by reason:' * bool(kinds)}",
+        *(f"  {kind.text()}" for kind in kinds),
+        *(f"{key}: {facts[key]}" for key in ("command", "versions") if key in facts),
     ]
 
 
-def _division(table: ClipTable) -> str:
-    """Return how the clips are divided: folds, or training, validation and test clips."""
-    if table.splits is not None:
-        counts = np.bincount(table.splits, minlength=3).tolist()
-        return (
-            f"{counts[TRAIN]} training, {counts[VALIDATION]} validation, {counts[TEST]} test clips"
-        )
-    return f"{table.k} folds (seed {table.fold_seed})" if table.k else "no folds"
-
-
 def _feature_lines(cache: Cache) -> list[str]:
-    """Return a table with a row for each feature."""
     rows = [("feature", "kind", "dim", "made by", "protocol", "folds", "clips")]
     for name in cache.names():
         specs = cache.variants(name)
@@ -58,28 +55,12 @@ def _feature_lines(cache: Cache) -> list[str]:
     return align_columns(rows, left=range(7))
 
 
-def _failure_lines(cache: Cache) -> list[str]:
-    """Return the number of failures for each reason, most frequent first."""
-    kinds = failures_by_reason([(f.clip_id, f.stage, f.reason) for f in cache.failures])
-    head = f"{len(cache.failures)} failures{', by reason:' * bool(kinds)}"
-    return [head, *(f"  {kind.text()}" for kind in kinds)]
-
-
 def failure_table(cache: Cache) -> list[str]:
-    """Return a table of failures: clip, stage, time, version of mvemo, reason."""
     rows = [
         (f.clip_id, f.stage, f.time or "unknown", f.version or "unknown", f.reason)
         for f in cache.failures
     ]
     return align_columns([("clip", "stage", "time", "mvemo", "reason"), *rows], left=range(5))
-
-
-def _provenance_lines(cache: Cache) -> list[str]:
-    """Return lines with the command that wrote the cache and the versions of packages."""
-    facts = dict(cache.provenance)
-    if isinstance(facts.get("versions"), dict):
-        facts["versions"] = ", ".join(f"{name} {v}" for name, v in facts["versions"].items())
-    return [f"{key}: {facts[key]}" for key in ("command", "versions") if key in facts]
 
 
 def _fold_range(folds: Sequence[int]) -> str:

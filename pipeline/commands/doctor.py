@@ -52,7 +52,6 @@ class Diagnosis:
     cure: str = ""  # remedy, as a command if there is one; empty if all is well
 
     def line(self) -> str:
-        """Format the finding as one line for the terminal."""
         cure = f" -> {self.cure}" if self.cure else ""
         return f"{self.status:7}  {self.subject}: {self.text}{cure}"
 

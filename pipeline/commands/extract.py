@@ -73,13 +73,7 @@ _OVERRIDES = ("protocol", "nets", "retry_failed", "folds", "fail_fast", "seed", 
 @common.backend_options
 @common.strict_option
 def extract(
-    manifest: Path | None,
-    out: Path | None,
-    work: Path,
-    root: Path | None,
-    force: bool,
-    strict: bool,
-    **options: Any,
+    manifest: Path | None, out: Path | None, work: Path, strict: bool, **options: Any
 ) -> int:
     """Stage one: read MANIFEST, train and embed, write one feature cache.
 
@@ -101,10 +95,10 @@ def extract(
     out = out or work / "features.h5"
     run = None
     # These runs cannot be recalled later.
-    if not (force or any(options[n] for n in ("plan", "retry_failed", "shard", "scheduler"))):
+    if not any(options[n] for n in ("force", "plan", "retry_failed", "shard", "scheduler")):
         from mvemo.pipeline.stage_one.summary import RepeatableRun
 
-        run = RepeatableRun(options, manifest, root, work, out)
+        run = RepeatableRun(options, manifest, work, out)
     if run and (finished := run.recall()):
         summary, told = finished
         tell_notes(told)
@@ -121,7 +115,6 @@ def extract(
     with collected_notes() as notes, early_processes(jobs, readers):
         settings = _settings(options, default="paper" if manifest else "demo")
         request = _request(options, manifest, settings, work, out)
-        request = replace(request, options=replace(request.options, root=root), force=force)
         if options["plan"]:
             from mvemo.pipeline.stage_one.estimate import forecast_run
             from mvemo.pipeline.stage_one.plan import plan_extract
@@ -145,7 +138,6 @@ def extract(
 def _request(
     options: dict[str, Any], manifest: Path | None, settings: Settings, work: Path, out: Path
 ) -> ExtractRequest:
-    """Return the run that the command line asks for."""
     from mvemo.manifests import ManifestOptions
     from mvemo.pipeline.stage_one.division import ExtractRequest
 
@@ -157,16 +149,14 @@ def _request(
         settings,
         work,
         out,
-        ManifestOptions(columns=options["columns"], task=options["task"]),
+        ManifestOptions(options["root"], options["columns"], options["task"]),
         fold_file=options["folds"] if isinstance(options["folds"], Path) else None,
-        shard=options["shard"],
-        jobs=options["jobs"],
         scheduler=scheduler,
+        **{name: options[name] for name in ("force", "shard", "jobs")},
     )
 
 
 def _settings(options: dict[str, Any], default: str) -> Settings:
-    """Return the settings that the command line asks for."""
     from mvemo.extract.nets.parts.encoder_names import encoder_of
     from mvemo.extract.workers.pool import cores
     from mvemo.pipeline.settings_files import Override, load_settings

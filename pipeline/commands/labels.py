@@ -108,7 +108,6 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
 def _ceilings(
     manifest: Path | None, table: caches.ClipTable, annotators: int | None
 ) -> Sequence[Ceiling]:
-    """Return the ceilings of the scores for the clips of a cache."""
     from mvemo.cache.table import subset
     from mvemo.manifests.annotators import ceilings_of
     from mvemo.pipeline.clips.clip_tables import clip_table
@@ -149,7 +148,6 @@ def _show(
 
 
 def _next(features: Path, out: Path | None, options: dict[str, Any]) -> None:
-    """List the clips to label next."""
     from mvemo.fuse.labelling import NEXT_FIELDS, next_labels
 
     to_label = options["unlabelled"]

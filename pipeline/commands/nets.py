@@ -342,7 +342,15 @@ def models(names: tuple[str, ...], onnx_folder: Path | None) -> None:
     if onnx_folder is not None:
         if len(names) != 1:
             raise BadOption(f"--onnx {onnx_folder}: expected one model, got {len(names)}")
-        _write_onnx(boxed.model_folder(names[0]), onnx_folder)
+        from mvemo.fuse.final.model import load_model
+        from mvemo.fuse.final.onnx_heads import write_onnx
+
+        model = load_model(boxed.model_folder(names[0]))
+        onnx_folder.mkdir(parents=True, exist_ok=True)
+        for predictor in model.predictors:
+            path = onnx_folder / f"{predictor.name}.onnx"
+            inputs = write_onnx(model, predictor, path)
+            click.echo(f"{path}: {', '.join(inputs)} -> {', '.join(model.classes)}")
         return
     if names:
         click.echo("\n\n".join(boxed.card_text(n, boxed.model_folder(n)) for n in names))
@@ -355,15 +363,3 @@ def models(names: tuple[str, ...], onnx_folder: Path | None) -> None:
         "--model selects another NAME or a FOLDER."
         "\n'mvemo models NAME' prints a model's card."
     )
-
-
-def _write_onnx(folder: Path, to: Path) -> None:
-    from mvemo.fuse.final.model import load_model
-    from mvemo.fuse.final.onnx_heads import write_onnx
-
-    model = load_model(folder)
-    to.mkdir(parents=True, exist_ok=True)
-    for predictor in model.predictors:
-        path = to / f"{predictor.name}.onnx"
-        inputs = write_onnx(model, predictor, path)
-        click.echo(f"{path}: {', '.join(inputs)} -> {', '.join(model.classes)}")

@@ -250,7 +250,6 @@ def _show(
 def _show_timelines(
     followed: Iterator[tuple[FinalModel, str, list[Record]]], shown: dict[str, Any]
 ) -> int:
-    """Print the timeline of each clip."""
     from mvemo.fuse.final.prediction_records import window_rows
 
     windows = []

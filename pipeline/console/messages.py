@@ -148,7 +148,6 @@ def tell_note(text: str, *, lasting: bool = True) -> None:
 
 
 def tell_notes(notes: Iterable[object]) -> None:
-    """Print several notes."""
     for note in notes:
         tell_note(str(note))
 
@@ -179,12 +178,10 @@ class GuardedStream:
         self.unguarded = stream
 
     def write(self, text: str) -> int:
-        """Write text and return its length."""
         self.unguarded.write(escaped(text))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Write several texts."""
         for line in lines:
             self.write(line)
 

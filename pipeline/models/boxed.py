@@ -15,6 +15,7 @@ from mvemo.fuse.final.model import MODEL, FinalModel, Predictor, load_model
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import write_text
+from mvemo.manifests.text_files import read_toml
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
 
@@ -59,7 +60,7 @@ def boxed_names() -> list[str]:
 
 def companion_of(model: FinalModel) -> FinalModel | None:
     """Return the model of valence and arousal that the card names, if it reads these features."""
-    name = model.facts.get("about", {}).get("companion")
+    name = _about(model).get("companion")
     companion = None if name is None else _ready_model(name)
     digests = {spec.digest for spec in model.specs}
     is_ready = companion and digests >= {spec.digest for spec in companion.specs}
@@ -75,6 +76,10 @@ def _ready_model(name: str) -> FinalModel | None:
 def in_words(modalities: Iterable[str]) -> str:
     """Return modalities as people call them, such as 'sound and pictures'."""
     return " and ".join(IN_WORDS[modality] for modality in modalities)
+
+
+def _about(model: FinalModel) -> dict[str, Any]:
+    return dict(model.facts.get("about", {}))
 
 
 def defaults() -> list[str]:
@@ -118,8 +123,6 @@ def model_folder(name: str | Path) -> Path:
 
 def read_about(path: Path) -> dict[str, Any]:
     """Read the TOML file of ``mvemo fuse --about``; its keys must be in `KEYS`."""
-    from mvemo.manifests.text_files import read_toml
-
     about: dict[str, Any] = read_toml(path)
     for key, value in about.items():
         if key not in KEYS:
@@ -138,7 +141,7 @@ def summary_lines(name: str, folder: Path) -> list[str]:
     model = load_model(folder)
     expected = model.expected_of(model.predictors[0])
     lines = (
-        model.facts.get("about", {}).get("title", f"trained on {model.name}"),
+        _about(model).get("title", f"trained on {model.name}"),
         _classes(model),
         f"reads {_modalities(model)}",
         f"{_count(model)}; {task_of(model.task).primary_title} {_score(expected)}",
@@ -149,7 +152,7 @@ def summary_lines(name: str, folder: Path) -> list[str]:
 def card_text(name: str, folder: Path) -> str:
     """Return the whole card, at most 79 columns wide; `name` is from the command line."""
     model = load_model(folder)
-    about: dict[str, Any] = model.facts.get("about", {})
+    about = _about(model)
     first = model.predictors[0]
     expected = model.expected_of(first)
     cost = "" if expected is first.expected else " (includes the cost of choosing it)"
@@ -191,7 +194,7 @@ def write_hub_card(folder: Path, name: str) -> None:
         "tags": ["music-emotion-recognition", "audio", *model.classes],
         "pipeline_tag": "audio-classification",
         "license": "other",
-        "license_name": model.facts.get("about", {}).get("licence", "not stated"),
+        "license_name": _about(model).get("licence", "not stated"),
     }
     value, metric = expected.get("mean"), str(expected.get("metric"))
     if value is not None:
@@ -244,7 +247,7 @@ def _set_words(scores: Mapping[str, Any], ends: bool) -> str:
 
 def elsewhere_words(model: FinalModel) -> list[str]:
     """Return a sentence for each other kind of music that the model was measured on."""
-    stated = model.facts.get("about", {}).get("elsewhere", {})
+    stated = _about(model).get("elsewhere", {})
     words = [f"On {kind}: {text.rstrip('.')}." for kind, text in stated.items()]
     is_told = not words or model.predictors[0].expected.get("per_group")  # by `expected_words`
     return words if is_told else [*words, UNKNOWN.capitalize() + "."]
@@ -325,7 +328,6 @@ def _count(model: FinalModel) -> str:
 
 
 def _modalities(model: FinalModel) -> str:
-    """Return the modalities that a clip may have, as text."""
     most, *others = dict.fromkeys(in_words(p.modalities) for p in model.predictors)
     return f"{most}, or only {' or '.join(others)}" if others else most
 

@@ -10,26 +10,18 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mvemo import cache as caches
 from mvemo.cache.parts import locked_cache
 from mvemo.cache.spec import UNDIGESTED
-from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.clips.media_files import digest_files
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note
+from mvemo.pipeline.prediction import new_clips
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-from mvemo.pipeline.prediction.new_clips import (
-    LONG,
-    MOST_WINDOWS,
-    EmbeddedClip,
-    NewClip,
-    warm_up,
-    windows_of,
-)
 from mvemo.pipeline.provenance import provenance
 
 if TYPE_CHECKING:
@@ -48,7 +40,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 def batch_reader(maker: FeatureMaker) -> BatchReader:
     """Return the reader of new clips in this process."""
-    warm_up(maker.folder, maker.options)
+    new_clips.warm_up(maker.folder, maker.options)
     from mvemo.pipeline.prediction.embedding import BatchReader
 
     return BatchReader(maker)
@@ -80,18 +72,13 @@ class Catalogue:
 
     def _choose(self, features: Sequence[str], window: float) -> None:
         """Set the features to keep, and the length of a window in seconds."""
-        self._window, windows = window, {"windows": [window, LONG, MOST_WINDOWS]}
-        specs = [s for name in features for s in self._maker.model.variants(name)]
+        self._window = window
+        windows = {"windows": [window, new_clips.LONG, new_clips.MOST_WINDOWS]}
+        specs = self._maker.specs(features)
         # For new clips, the nets of several folds are separate features, not a crossfitted one.
-        self._specs: dict[FeatureKey, caches.FeatureSpec] = {
-            (s.name, s.fold): replace(
-                s,
-                name=s.label,
-                params={**s.params, **windows},
-                protocol="none",
-                fold=None,
-                trained_on=(),
-            )
+        whole: dict[str, Any] = {"protocol": "none", "fold": None, "trained_on": ()}
+        self._specs = {
+            (s.name, s.fold): replace(s, name=s.label, params={**s.params, **windows}, **whole)
             for s in specs
         }
         self._modalities = sorted({spec.modality for spec in specs})
@@ -105,14 +92,14 @@ class Catalogue:
             READ, "record", "vector", 3, "mvemo predict", 1, {UNDIGESTED: True}
         )
 
-    def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
+    def read(self, clips: Mapping[int, new_clips.NewClip]) -> Generator[new_clips.Batch]:
         """Yield batches of (key, clip), cached clips first; keep the cache locked."""
         digests = digest_files(clip.path for clip in clips.values())
         # A file that cannot be read has an empty digest.
         content = {row: digests[clip.path].digest for row, clip in clips.items()}
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
         reader = None
-        if len(self._current(ids)) < len(clips):
+        if self._count_current(ids) < len(clips):
             reader = self._reader_of(self._maker)
             self._choose(reader.features, reader.window)
         elif self._names(clips, ids) == self._earlier:
@@ -120,9 +107,8 @@ class Catalogue:
             yield from self._kept(clips, content, ids)
             return
         with self._open(self._names(clips, ids)) as writer:
-            keys = {clip_id: self._record.key(clip_id) for clip_id in ids.values()}
-            current = writer.current(self._record, keys)
-            writer.current(self._read, {i: self._read.key(i) for i in ids.values()})
+            current = writer.current(self._record, _keys(self._record, ids))
+            writer.current(self._read, _keys(self._read, ids))
             kept = {row: clip_id for row, clip_id in ids.items() if clip_id in current}
             new = {row: clip for row, clip in clips.items() if row not in kept}
             n_gone = 0 if self._keep_absent else len(self._earlier.keys() - set(ids.values()))
@@ -147,16 +133,17 @@ class Catalogue:
                     for other in alike[ids.get(row, str(row))]
                 ]
 
-    def _current(self, ids: Mapping[int, str]) -> list[int]:
-        """Return the rows of the clips in the file that the last run closed."""
+    def _count_current(self, ids: Mapping[int, str]) -> int:
+        """Return how many of the clips are in the file that the last run closed."""
         if self._record.digest not in self._records or caches.unfinished_run(self._path)[1]:
-            return []
-        keys = {clip_id: self._record.key(clip_id) for clip_id in ids.values()}
+            return 0
         with caches.open_cache(self._path) as cache:
-            current = cache.current(self._record, keys)
-        return [row for row, clip_id in ids.items() if clip_id in current]
+            current = cache.current(self._record, _keys(self._record, ids))
+        return sum(clip_id in current for clip_id in ids.values())
 
-    def _names(self, clips: Mapping[int, NewClip], ids: Mapping[int, str]) -> dict[str, str]:
+    def _names(
+        self, clips: Mapping[int, new_clips.NewClip], ids: Mapping[int, str]
+    ) -> dict[str, str]:
         """Return the places of each content by clip id, both sorted, one place per line."""
         places = defaultdict[str, list[str]](list)
         for row, clip_id in ids.items():
@@ -188,7 +175,7 @@ class Catalogue:
         note_resumable()
         return caches.CacheWriter(self._path, table, provenance=facts)
 
-    def _put(self, writer: caches.CacheWriter, clip_id: str, clip: EmbeddedClip) -> None:
+    def _put(self, writer: caches.CacheWriter, clip_id: str, clip: new_clips.EmbeddedClip) -> None:
         for feature, vector in clip.vectors.items():
             if (spec := self._specs.get(feature)) is None:
                 continue  # only a worker can compute it
@@ -204,8 +191,11 @@ class Catalogue:
             writer.put(spec, clip_id, spec.key(clip_id), np.array(facts, dtype=np.float32))
 
     def _kept(
-        self, clips: Mapping[int, NewClip], content: Mapping[int, str], kept: Mapping[int, str]
-    ) -> Iterator[list[tuple[int, EmbeddedClip]]]:
+        self,
+        clips: Mapping[int, new_clips.NewClip],
+        content: Mapping[int, str],
+        kept: Mapping[int, str],
+    ) -> Iterator[list[tuple[int, new_clips.EmbeddedClip]]]:
         """Yield batches of stored clips, so that memory does not grow with the catalogue."""
         with caches.open_cache(self._path) as cache:
             known = {spec.digest for spec in cache.specs}
@@ -224,9 +214,9 @@ class Catalogue:
                 found = []
                 for i, (row, clip_id) in enumerate(zip(batch, ids, strict=True)):
                     length, seconds, day, second = records[i]
-                    clip = EmbeddedClip(
+                    clip = new_clips.EmbeddedClip(
                         clips[row],
-                        windows_of(clips[row], self._window, length),
+                        new_clips.windows_of(clips[row], self._window, length),
                         content[row],
                         {key: x[i] for key, x in vectors.items() if np.isfinite(x[i]).all()},
                         {m: failures.get((clip_id, f"decode:{m}"), "") for m in self._modalities},
@@ -257,6 +247,10 @@ def _contents(path: Path) -> tuple[dict[str, str], tuple[caches.FeatureSpec, ...
         return dict(zip(cache.table.clip_ids, cache.table.groups, strict=True)), cache.specs
 
 
-def _clip_id(content: str, clip: NewClip) -> str:
+def _keys(spec: caches.FeatureSpec, ids: Mapping[int, str]) -> dict[str, str]:
+    return {clip_id: spec.key(clip_id) for clip_id in ids.values()}
+
+
+def _clip_id(content: str, clip: new_clips.NewClip) -> str:
     duration = "" if clip.duration is None else f"{clip.duration:g}"
     return f"{content}@{clip.start:g}+{duration}" if clip.start or duration else content

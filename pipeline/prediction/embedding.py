@@ -16,12 +16,12 @@ from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
-from mvemo.manifests.array_types import F64, Bools
+from mvemo.manifests.array_types import F64
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker, is_net, statistics_vector
-from mvemo.pipeline.prediction.new_clips import EmbeddedClip, NewClip, windows_of
+from mvemo.pipeline.prediction.new_clips import Batch, EmbeddedClip, NewClip, windows_of
 
 # Largest number of windows whose decoded media are on the disk at a time.
 BATCH = 24
@@ -49,14 +49,13 @@ class BatchReader:
         lengths = [i.seconds for i in inputs if isinstance(i, AudioInput)]
         self.window: float = max(lengths, default=DEFAULT_SECONDS)
 
-    def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
+    def read(self, clips: Mapping[int, NewClip]) -> Generator[Batch]:
         """Yield batches of (key, clip), in order."""
         if not clips:
             return
         start, times = time.monotonic(), dict[str, float]()
         titles = ["decode", *["describe"] * bool(self._descriptors)]
-        specs = (spec for name in self.features for spec in self.maker.model.variants(name))
-        titles += [spec.label for spec in specs if is_net(spec)]
+        titles += [spec.label for spec in filter(is_net, self.maker.specs(self.features))]
         with Progress("clips", len(clips)) as bar:
             for batch in self._batches(clips):
                 readable = [clip for _, clip in batch if not clip.windows.problem]
@@ -75,8 +74,8 @@ class BatchReader:
                 # Clips of different lengths fragment the memory.
                 devices.return_freed_memory()
 
-    def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
-        batch: list[tuple[int, EmbeddedClip]] = []
+    def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[Batch]:
+        batch: Batch = []
         # The first of many batches is small: when it is done, the remaining time is known.
         n, most = 0, min(FEW if len(clips) > BATCH else BATCH, BATCH)
         for row, clip in clips.items():
@@ -144,30 +143,13 @@ class BatchReader:
             needed.append(best.features if best else ())
         whole = range(len(clips))
         for group in ([i] for i in whole) if self._one_by_one else [whole]:
-            vectors = self._vectors(media, usable, {i: rows[i] for i in group}, needed)
+            found: dict[FeatureKey, dict[int, F64]] = {}
+            for spec in self.maker.specs(self.features):
+                wanted = [row for i in group if spec.name in needed[i] for row in rows[i]]
+                read = [row for row in wanted if usable[spec.name][row]]
+                found[spec.name, spec.fold] = self.embed(spec, media, read)
             for i in group:
-                yield self._embedded(clips[i], media, rows[i], needed[i], vectors[i])
-
-    def _vectors(
-        self,
-        media: ClipMedia,
-        usable: Mapping[str, Bools],
-        rows: Mapping[int, range],
-        needed: Sequence[Sequence[str]],
-    ) -> dict[int, dict[FeatureKey, F64]]:
-        """Return the vectors of some clips, given by their windows: means over the windows."""
-        vectors: dict[int, dict[FeatureKey, F64]] = {i: {} for i in rows}
-        for name in self.features:
-            reading = [i for i in rows if name in needed[i]]
-            of_name = [row for i in reading for row in rows[i] if usable[name][row]]
-            for spec in self.maker.model.variants(name):
-                found = self.embed(spec, media, of_name)
-                for i in reading:
-                    values = [found[row] for row in rows[i] if row in found]
-                    if values:
-                        mean = np.mean(values, axis=0).astype(np.float32)
-                        vectors[i][name, spec.fold] = mean.astype(np.float64)
-        return vectors
+                yield self._embedded(clips[i], media, rows[i], needed[i], found)
 
     def _embedded(
         self,
@@ -175,8 +157,14 @@ class BatchReader:
         media: ClipMedia,
         rows: range,
         needed: Sequence[str],
-        vectors: Mapping[FeatureKey, F64],
+        found: Mapping[FeatureKey, Mapping[int, F64]],
     ) -> EmbeddedClip:
+        """Return a clip with its vectors: means over its windows, which have these `rows`."""
+        vectors = {}
+        for key, of_row in found.items():
+            if values := [of_row[row] for row in rows if row in of_row]:
+                mean = np.mean(values, axis=0).astype(np.float32)
+                vectors[key] = mean.astype(np.float64)
         ids, front = [*map(str, rows)], f"{clip.clip.path.absolute()}: "
         variants = self.maker.model.variants
         absent = [n for n in needed if any((n, s.fold) not in vectors for s in variants(n))]

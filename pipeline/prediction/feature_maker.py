@@ -5,7 +5,7 @@ PyTorch is imported only when a net is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from functools import cached_property
@@ -76,6 +76,10 @@ class FeatureMaker:
         best = [self.model.best(s, self.unavailable) for s in sets]
         return tuple(dict.fromkeys(name for p in best if p is not None for name in p.features))
 
+    def specs(self, names: Iterable[str]) -> list[FeatureSpec]:
+        """Return the specs of features, one for each net of a fold."""
+        return [spec for name in names for spec in self.model.variants(name)]
+
     def features(self) -> tuple[str, ...]:
         """Load the best predictor for each set of modalities; return the features they read.
 
@@ -85,10 +89,9 @@ class FeatureMaker:
         # If a feature cannot be computed, the best of the other predictors are used.
         while missing:
             names, missing = self.wanted(), False
-            for spec in (spec for name in names for spec in self.model.variants(name)):
+            for spec in filter(is_net, self.specs(names)):
                 try:
-                    if is_net(spec):
-                        self.net(spec)
+                    self.net(spec)
                 except (BadOption, BadWeights) as error:
                     if of_encoder(self.options.weights, spec.name):
                         raise
@@ -111,11 +114,8 @@ class FeatureMaker:
         from mvemo.pipeline.prediction import windows
 
         features = {
-            (name, spec.fold): windows.feature_of(
-                spec, self.net(spec) if is_net(spec) else None, plan
-            )
-            for name in self.features()
-            for spec in self.model.variants(name)
+            (s.name, s.fold): windows.feature_of(s, self.net(s) if is_net(s) else None, plan)
+            for s in self.specs(self.features())
         }
         modalities = self.options.modalities
         return windows.read_windows(clip, plan, features, self._descriptors, modalities, progress)

@@ -20,9 +20,8 @@ from mvemo.extract.media import isolated
 from mvemo.extract.media.isolated import read_each
 from mvemo.extract.store.contents import real_path
 from mvemo.extract.workers.process import torch_import_without_gc
-from mvemo.fuse.final.model import FeatureKey
+from mvemo.fuse.final.model import Vectors
 from mvemo.manifests import clip_rows, labels, recognition, tables, text_table
-from mvemo.manifests.array_types import F64
 from mvemo.manifests.errors import BadOption, BadText, MvemoError, Problems
 from mvemo.manifests.layouts import scan
 from mvemo.pipeline.console.messages import tell_note
@@ -290,7 +289,7 @@ class EmbeddedClip:
     windows: Windows  # windows that were read
     content: str = ""  # digest of the file's content; empty if the file cannot be read
     # float64 (dim,) by feature and fold, rounded to float32.
-    vectors: Mapping[FeatureKey, F64] = field(default_factory=dict)
+    vectors: Vectors = field(default_factory=dict)
     # Reason why the clip lacks a modality; empty if it has the modality.
     reasons: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""  # reason why the clip cannot be predicted
@@ -298,3 +297,7 @@ class EmbeddedClip:
     seconds: float = 0.0  # time that reading took
     # Time at which the clip was read.
     date: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+
+
+# Clips with the keys under which a reader was given them.
+Batch = list[tuple[int, EmbeddedClip]]

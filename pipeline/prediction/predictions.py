@@ -33,13 +33,7 @@ from mvemo.fuse.final.reference import unlikeness
 from mvemo.manifests.array_types import F64
 from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.console.messages import tell_note, verbosity
-from mvemo.pipeline.models.boxed import (
-    companion_of,
-    elsewhere_words,
-    expected_words,
-    pick_model,
-    score_cells,
-)
+from mvemo.pipeline.models import boxed
 
 if TYPE_CHECKING:
     from mvemo.cache import Cache
@@ -84,7 +78,7 @@ def predict_vectors(
 
 def _plane(model: FinalModel, vectors: Vectors) -> dict[str, float]:
     """Return valence and arousal by the model's companion, or {}."""
-    companion = companion_of(model)
+    companion = boxed.companion_of(model)
     if companion is None:
         return {}
     predictor = companion.best_of(complete_features(companion, vectors))
@@ -131,7 +125,7 @@ def predict_features(
 
     with open_cache(features) as cache:
         read = {spec.modality for spec in cache.specs}.intersection(modalities)
-        model = with_coverage(load_model(pick_model(name, ["video" in read])), coverage)
+        model = with_coverage(load_model(boxed.pick_model(name, ["video" in read])), coverage)
         specs = [spec for spec in model.specs if spec.modality in modalities]
         stored = {spec.digest for spec in cache.specs}
         # float64 (clips, dim), NaN if missing.
@@ -256,10 +250,10 @@ def legend(
     facts, lines = model.facts, []
     used = {p.predictor.name for p in predictions if p.predictor is not None}
     for predictor in (p for p in model.predictors if p.name in used):
-        score, ends = score_cells(model.expected_of(predictor))
+        score, ends = boxed.score_cells(model.expected_of(predictor))
         if brief or predictor.expected.get("per_group"):
             lines.append(
-                f"  by {predictor.name}: {expected_words(model, predictor, ends=not brief)}"
+                f"  by {predictor.name}: {boxed.expected_words(model, predictor, ends=not brief)}"
             )
         elif not score:
             lines.append(f"{predictor.name}: not evaluated separately; not calibrated")
@@ -279,7 +273,7 @@ def legend(
         if brief
         else f"model {model.name}: trained on {clips} clips of {groups} groups",
         *([f"  {measured}"] if measured else lines),
-        *([] if brief else elsewhere_words(model)),
+        *([] if brief else boxed.elsewhere_words(model)),
         *format_of(model).legend(brief),
         *dict.fromkeys(f"note: {few}" for few in warnings if few),
         *(f"note: {note}" for note in facts["notes"]),

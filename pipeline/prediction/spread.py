@@ -13,7 +13,13 @@ from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.model_nets import fetch_model_weights
 from mvemo.pipeline.models.boxed import boxed_names, model_folder
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-from mvemo.pipeline.prediction.new_clips import EmbeddedClip, NewClip, PredictSettings, warm_up
+from mvemo.pipeline.prediction.new_clips import (
+    Batch,
+    EmbeddedClip,
+    NewClip,
+    PredictSettings,
+    warm_up,
+)
 from mvemo.pipeline.stage_one import backends, division
 
 # Clips of a task: enough to fill batches, and few enough that processes end together.
@@ -67,7 +73,7 @@ class SpreadReader:
     def window(self) -> float:
         return self._facts[1]
 
-    def read(self, clips: Mapping[int, NewClip]) -> Generator[list[tuple[int, EmbeddedClip]]]:
+    def read(self, clips: Mapping[int, NewClip]) -> Generator[Batch]:
         """Yield batches of (key, clip), in the order in which they are done."""
         if not clips:
             return

@@ -59,7 +59,7 @@ class TimelineSettings:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Predictions of the windows of one clip."""
+    """Predictions of the windows of one clip, at least one of which was predicted."""
 
     file: str  # name as given by the user
     seconds: float  # length of the clip
@@ -70,7 +70,7 @@ class Timeline:
     @property
     def window(self) -> float:
         """Length of the longest window in seconds."""
-        return max((stop - start for start, stop in self.windows), default=0.0)
+        return max(stop - start for start, stop in self.windows)
 
     def predicted(self) -> list[tuple[Span, Predictor, ClipPrediction]]:
         pairs = zip(self.windows, self.predictions, strict=True)
@@ -78,9 +78,8 @@ class Timeline:
 
     def notes(self) -> list[str]:
         """Return the notes without repeats, each with the number of windows it applies to."""
-        notes = (note for p in self.predictions for note in (*p.notes, p.error) if note)
-        counts = Counter(notes)
-        return [f"{n} of {len(self.windows)} windows: {note}" for note, n in counts.items()]
+        notes = Counter(note for p in self.predictions for note in (*p.notes, p.error) if note)
+        return [f"{n} of {len(self.windows)} windows: {note}" for note, n in notes.items()]
 
 
 def follow_clip(
@@ -168,7 +167,7 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
     predicted = timeline.predicted()
     written = format_of(model)
     middles = [sum(window) / 2 for window, _, _ in predicted]
-    outputs = np.array([p.outputs for _, _, p in predicted]).reshape(len(predicted), -1)
+    outputs = np.array([p.outputs for _, _, p in predicted])
     span = written.output_range()
     colours = dict(zip(model.classes, itertools.cycle(page.COLOURS)))
     curves = [
@@ -178,7 +177,6 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
             "points": page.polyline(middles, outputs[:, i], timeline.seconds, span),
         }
         for i, name in enumerate(model.classes)
-        if predicted
     ]
     pictures = timeline.sketch.thumbnails
     rows = np.unique(np.linspace(0, len(pictures) - 1, 12).round().astype(int))

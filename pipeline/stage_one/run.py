@@ -81,6 +81,7 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
         chosen = {name for name, _ in trainings}
         nets = tuple(net for net in nets if net.name in chosen)
     diverged: list[TrainingDiverged] = []
+    notes: list[str] = []
     # A shard with trainings embeds all clips with the trained nets.
     table = plan.table if trainings else part.table
     with _backend(plan) as backend, CacheWriter(path, table, provenance=plan.facts) as writer:
@@ -89,42 +90,54 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
             if frozen:
                 tell(f"nets run {plan.place()}")
             spread.do_clips()
-            facts = spread.missing, (), spread.settled
-            extracted = _summary(plan, writer, spread.features, *facts)
-        if spread is None or not frozen:
+        if spread is not None and frozen:
+            names, missing = spread.features, tuple(spread.missing)
+            settled = spread.settled
+        else:
             # This also uses the clips that workers have read.
             features = _read(part, writer)
             runnable, notes = _runnable(features)
             features.write_descriptors()
-            settled, missing = features.media.settled, features.media.missing
+            missing, settled = features.media.missing, features.media.settled
             if part is not plan:
                 runnable = runnable if frozen and len(part.manifest) else []
                 if trainings:
                     features = _read(replace(plan, nets=nets), writer, trainings)
                     runnable = features.runnable()
             elif spread is not None:
-                names = {net.name for net in runnable}
-                spread.do_trainings(features.media, [t for t in trainings if t[0] in names])
+                chosen = {net.name for net in runnable}
+                spread.do_trainings(features.media, [t for t in trainings if t[0] in chosen])
             # Nets that `spread` has trained are not trained again here.
             known = spread.diverged if spread else {}
             diverged = steps.write_nets(features, runnable, writer, known)
-            extracted = _summary(plan, writer, features.features, missing, notes, settled)
+            names = features.features
+        failures = writer.failures
     if spread is not None and frozen:
         # Only workers know the files' digests, but rows of equal files have equal keys.
         with open_cache(path) as cache:
-            named = [spec for spec in cache.specs if spec.name in extracted.features]
+            named = [spec for spec in cache.specs if spec.name in names]
             keys = zip(*(cache.keys(spec.name, spec.fold) for spec in named), strict=True)
             content = dict(zip(cache.table.clip_ids, map(b"".join, keys), strict=False))
         keys_of = {clip: key.decode() for clip, key in content.items()}
         tell_notes(media_files.same_file_notes(plan.manifest, keys_of))
     if diverged:
-        raise _divergence(plan, path, diverged, extracted.features)
-    return extracted
+        raise _divergence(plan, path, diverged, names)
+    # Clips that failed otherwise are tried again, and so are weights that could not be fetched.
+    settled &= not plan.notes and all(stage.startswith("decode:") for _, stage, _ in failures)
+    return ExtractSummary(
+        path=plan.request.out,
+        clips=len(plan.manifest),
+        features=tuple(names),
+        failures=failures,
+        missing=tuple(missing),
+        notes=(*plan.notes, *notes),
+        work=plan.work,
+        settled=settled,
+    )
 
 
 @contextmanager
 def _backend(plan: ExtractPlan) -> Iterator[backends.Backend | None]:
-    """Yield the backend of a run, or None if only this process works."""
     request = plan.request
     if request.scheduler:
         folders = [plan.work, request.out.parent, plan.manifest.root]
@@ -138,7 +151,6 @@ def _backend(plan: ExtractPlan) -> Iterator[backends.Backend | None]:
 def _read(
     plan: ExtractPlan, writer: CacheWriter, trainings: Sequence[Training] | None = None
 ) -> steps.FeatureWriter:
-    """Read clips in this process."""
     if plan.numbers is None and trainings is None:
         _tell_other_level(plan)
     features = steps.FeatureWriter.read(plan, writer, trainings)
@@ -168,29 +180,6 @@ def _runnable(features: steps.FeatureWriter) -> tuple[list[NetSettings], list[st
     return nets, notes
 
 
-def _summary(
-    plan: ExtractPlan,
-    writer: CacheWriter,
-    features: Sequence[str],
-    missing: Sequence[Problem],
-    notes: Sequence[str],
-    settled: bool,  # True if no clip would be decoded again
-) -> ExtractSummary:
-    """Return the summary of a run; the plan's notes name nets without weights."""
-    failures = writer.failures
-    settled = settled and not plan.notes
-    return ExtractSummary(
-        path=plan.request.out,
-        clips=len(plan.manifest),
-        features=tuple(features),
-        failures=failures,
-        missing=tuple(missing),
-        notes=(*plan.notes, *notes),
-        work=plan.work,
-        settled=settled and all(stage.startswith("decode:") for _, stage, _ in failures),
-    )
-
-
 def _tell_other_level(plan: ExtractPlan) -> None:
     """Name the stored nets of sound that read it at another level, as those are run again."""
     level, out = plan.run.level, plan.request.out
@@ -206,10 +195,7 @@ def _tell_other_level(plan: ExtractPlan) -> None:
 
 
 def _divergence(
-    plan: ExtractPlan,
-    out: Path,
-    diverged: Sequence[TrainingDiverged],
-    features: Sequence[str],
+    plan: ExtractPlan, out: Path, diverged: Sequence[TrainingDiverged], features: Sequence[str]
 ) -> TrainingDiverged:
     """Return one error for all nets that diverged, with advice."""
     names = ",".join(net.name for net in plan.nets if net.name in features)

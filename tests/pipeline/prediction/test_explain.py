@@ -56,14 +56,13 @@ def made(tmp_path_factory):
     (folder / "clips.csv").write_text("\n".join(rows) + "\n")
     torch.manual_seed(0)
     net = build_net("effnet", 2, width=0.05, size=32, n_frames=4)
-    arrays = {key: value.numpy() for key, value in net.state_dict().items()}
-    np.savez(folder / "effnet.npz", **arrays)
+    torch.save(net.state_dict(), folder / "effnet.pt")
     options = set_options(
         *("extract.folds=2", "extract.workers=1", 'extract.descriptors=["mfcc"]'),
         *("descriptors.sr=8000", "descriptors.n_fft=512", "descriptors.hop_length=256"),
         *("nets.effnet.width=0.05", "nets.effnet.options={size=32, n_frames=4}"),
     )
-    weights = ["--weights", f"effnet={folder / 'effnet.npz'}"]
+    weights = ["--weights", f"effnet={folder / 'effnet.pt'}"]
     extract = [folder / "clips.csv", "--work", folder / "work", "--nets", "effnet", *options]
     assert run("mvemo", "extract", *extract, "--protocol", "frozen", *weights) == 0
     lld = ["--set", 'fuse.lld=["mfcc"]', "--set", "fuse.n_resamples=0"]
@@ -77,7 +76,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def maker(made):
     folder = made / "out" / "model"
-    return FeatureMaker(folder, PredictSettings(weights={"effnet": made / "effnet.npz"}))
+    return FeatureMaker(folder, PredictSettings(weights={"effnet": made / "effnet.pt"}))
 
 
 def test_the_seconds_that_speak_for_a_class_are_found(made, maker):
@@ -122,7 +121,7 @@ def test_a_file_that_is_cut_off_is_found_out_at_its_end(maker, tmp_path):
 
 def test_pages_and_tables_are_written(made, tmp_path, monkeypatch, capsys, program):
     monkeypatch.chdir(tmp_path)
-    weights = ["--weights", f"effnet={made / 'effnet.npz'}"]
+    weights = ["--weights", f"effnet={made / 'effnet.pt'}"]
     model = ["--model", made / "out" / "model", *weights]
     (tmp_path / "text.mp3").write_text("no sound")
     inputs = [made / "turn.mkv", tmp_path / "text.mp3"]
@@ -179,7 +178,7 @@ def test_pages_of_one_name_are_numbered():
 
 def test_notes_of_predict_are_repeated(made, tmp_path, monkeypatch, capsys, program):
     monkeypatch.chdir(tmp_path)
-    model = ["--model", made / "out" / "model", "--weights", f"effnet={made / 'effnet.npz'}"]
+    model = ["--model", made / "out" / "model", "--weights", f"effnet={made / 'effnet.pt'}"]
     known, short = made / "calm0.mkv", tmp_path / "short.wav"
     soundfile.write(short, np.random.default_rng(0).uniform(-0.9, 0.9, SR // 2), SR)
     trained, brief = "the clip is part of the model's training data", "only 0.50 s long: too short"

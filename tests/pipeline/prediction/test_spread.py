@@ -70,11 +70,12 @@ def test_nothing_new_needs_no_process(folder):
     assert list(spread.SpreadReader(maker, 1, "tcp://127.0.0.1:1").read({})) == []
 
 
-def test_dask_fills_a_catalogue_from_a_machine_without_the_workers_device(folder, tmp_path):
+def test_dask_gives_the_same_table_and_fills_a_catalogue(folder, expected, tmp_path):
     distributed = pytest.importorskip("distributed")
     options = {"dashboard_address": None, "processes": False, "threads_per_worker": 1}
     with distributed.LocalCluster(n_workers=1, **options, protocol="tcp") as cluster:
         words = ["--backend", "dask", "--scheduler", cluster.scheduler_address]
+        assert predicted(folder, *words, to="dask.csv") == expected
         words += ["--cache", tmp_path / "kept.h5"]
         first = predicted(folder, *words, to="dask-kept.csv")
     assert predicted(folder, "--cache", tmp_path / "kept.h5", to="then.csv") == first
@@ -86,15 +87,6 @@ def test_shards_together_give_the_same_rows(folder, expected):
         rows += predicted(folder, "--shard", f"{i}/2", to=f"{i}.csv")
     assert sorted(rows, key=lambda row: row["path"]) == expected
     assert len(rows) == 5
-
-
-def test_dask_gives_the_same_table(folder, expected):
-    distributed = pytest.importorskip("distributed")
-    options = {"dashboard_address": None, "processes": False, "threads_per_worker": 1}
-    with distributed.LocalCluster(n_workers=1, **options, protocol="tcp") as cluster:
-        address = cluster.scheduler_address
-        found = predicted(folder, "--backend", "dask", "--scheduler", address, to="dask.csv")
-    assert found == expected
 
 
 def test_a_shard_has_whole_folders_if_the_model_compares_their_clips(folder, monkeypatch):

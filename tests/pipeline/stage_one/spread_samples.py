@@ -4,6 +4,7 @@ from collections import namedtuple
 
 import numpy as np
 import soundfile
+import torch
 from stage_samples import run, set_options
 
 from mvemo.cache import open_cache
@@ -41,10 +42,10 @@ def make_sounds(folder):
     manifest = folder / "m.csv"
     manifest.write_text("\n".join(lines) + "\n")
     net = build_net("music1d", 2, width=0.1, seconds=0.5)
-    np.savez(folder / "net.npz", **{k: v.numpy() for k, v in net.state_dict().items()})
+    torch.save(net.state_dict(), folder / "net.pt")
     settings = set_options(*SPREAD)
     frozen = ["--protocol", "frozen", "--nets", "music1d"]
-    frozen += ["--weights", f"music1d={folder / 'net.npz'}"]
+    frozen += ["--weights", f"music1d={folder / 'net.pt'}"]
     return Sounds(manifest, [*settings, *frozen], settings)
 
 

@@ -40,7 +40,7 @@ def summary(tmp_path):
 
 def repeatable(folder, **options):
     options = {**OPTIONS, **options}
-    return RepeatableRun(options, folder / "m.csv", None, folder, folder / "features.h5")
+    return RepeatableRun(options, folder / "m.csv", folder, folder / "features.h5")
 
 
 def test_the_same_command_has_the_same_summary(tmp_path, settings, summary, monkeypatch):
