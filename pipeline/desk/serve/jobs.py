@@ -5,7 +5,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -46,7 +46,7 @@ STEP = 8
 class Job:
     """One job and its progress."""
 
-    kind: str  # ``predict``, ``timeline``, ``explain``, ``similar`` or ``learn``
+    kind: str  # ``scan``, ``predict``, ``timeline``, ``explain``, ``similar`` or ``learn``
     ids: list[str] = field(default_factory=list)  # clips
     id: str = field(default_factory=lambda: secrets.token_hex(6))
     state: str = "waiting"  # ``running``, ``done``, ``failed`` or ``cancelled``
@@ -105,7 +105,7 @@ class JobWorker:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, seconds: float = 10.0) -> None:
+    def stop(self) -> None:
         """End after the present step; jobs that wait are found again from the clips' states."""
         with self._changed:
             self._stopping = True
@@ -113,7 +113,7 @@ class JobWorker:
                 if job.state == "running":
                     job.state = "cancelled"
             self._changed.notify()
-        self._thread.join(seconds)
+        self._thread.join(10)
 
     def check_room(self) -> None:
         """Raise `QueueFull` if too many jobs wait."""
@@ -179,14 +179,6 @@ class JobWorker:
     # --- the thread
 
     def _run(self) -> None:
-        works: Mapping[str, Callable[[Job], Any]] = {
-            "scan": self._scan,
-            "predict": self._predict,
-            "timeline": self._detail,
-            "explain": self._detail,
-            "similar": self._similar,
-            "learn": self._learn,
-        }
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._stopping)
@@ -195,7 +187,7 @@ class JobWorker:
                 job = self._waiting.popleft()
                 job.state = "running"
             try:
-                job.result = works[job.kind](job)
+                job.result = getattr(self, f"_{job.kind}")(job)
                 if job.kind == "predict":
                     self.problem = ""
             except CancelledError:
@@ -315,21 +307,22 @@ class JobWorker:
             if record["error"]:
                 job.message = f"{record['name']}: {record['error']}"
 
-    def _detail(self, job: Job) -> None:
-        """Follow a clip (a timeline), or find the stretches that decided (an explanation)."""
-        from mvemo.pipeline.prediction import explain, timeline
+    def _timeline(self, job: Job) -> None:
+        from mvemo.pipeline.prediction import timeline
 
         maker, clip, progress = self._warm(), self._clip(job.ids[0]), self._progress_of(job)
-        if job.kind == "timeline":
-            followed = timeline.follow_clip(maker, clip, timeline.TimelineSettings(), progress)
-            windows = timeline.window_records(maker.model, followed)
-            changes = timeline.changes_of(maker.model, followed)
-            self._keep(job, {"windows": windows, "changes": changes})
-        else:
-            found = explain.explain_clip(maker, clip, explain.ExplainSettings(), progress)
-            keys = ("second", "modality", "loss")
-            stretches = [dict(zip(keys, each, strict=True)) for each in found.stretches()]
-            self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
+        followed = timeline.follow_clip(maker, clip, timeline.TimelineSettings(), progress)
+        windows = timeline.window_records(maker.model, followed)
+        self._keep(job, {"windows": windows, "changes": timeline.changes_of(maker.model, followed)})
+
+    def _explain(self, job: Job) -> None:
+        from mvemo.pipeline.prediction import explain
+
+        maker, clip, progress = self._warm(), self._clip(job.ids[0]), self._progress_of(job)
+        found = explain.explain_clip(maker, clip, explain.ExplainSettings(), progress)
+        keys = ("second", "modality", "loss")
+        stretches = [dict(zip(keys, each, strict=True)) for each in found.stretches()]
+        self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
 
     def _similar(self, job: Job) -> None:
         from mvemo.pipeline.desk import similar
