@@ -21,13 +21,7 @@ from mvemo.manifests import dimensions, files
 from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import duration_text
-from mvemo.pipeline.desk.serve.library import (
-    CANCELLED,
-    Library,
-    OutsideFolders,
-    map_axes,
-    prediction_facts,
-)
+from mvemo.pipeline.desk.serve import library as libraries
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 
 # Coverage of the prediction sets.
@@ -78,7 +72,7 @@ class JobWorker:
     """Thread that runs jobs one after the other with warm nets."""
 
     def __init__(
-        self, library: Library, folder: Path, settings: PredictSettings, model: FinalModel
+        self, library: libraries.Library, folder: Path, settings: PredictSettings, model: FinalModel
     ) -> None:
         self.library, self.base, self.settings = library, folder, settings
         self._catalogue = library.work / "features.h5"
@@ -141,7 +135,7 @@ class JobWorker:
                 job.state = "cancelled"
             if job in self._waiting:
                 self._waiting.remove(job)
-        self._end_clips(job.ids[job.done :] if job.kind == "predict" else [], CANCELLED)
+        self._end_clips(job.ids[job.done :] if job.kind == "predict" else [], libraries.CANCELLED)
 
     def detail(self, kind: str, clip_id: str) -> tuple[Any, Job | None]:
         """Return the timeline or explanation of a clip if it is known, else its job."""
@@ -273,7 +267,7 @@ class JobWorker:
                 self.library.update(clip_id, {"state": "running"})
             except MissingFile as error:
                 job.failed, job.message = job.failed + 1, str(error)
-            except OutsideFolders as error:
+            except libraries.OutsideFolders as error:
                 self._fail(job, clip_id, str(error))
         if not clips:
             return
@@ -294,7 +288,7 @@ class JobWorker:
         for clip_id, embedded in batch:
             clip = run.predict_clip(maker, embedded)
             name = self.library.get(clip_id)["name"]
-            shown = prediction_facts(maker.model, clip, name, embedded.clip.path)
+            shown = libraries.prediction_facts(maker.model, clip, name, embedded.clip.path)
             record = {**prediction_records.records(maker.model, [clip], facts=True)[0], **shown}
             with self._changed:
                 if self._maker_of != self.library.model:
@@ -329,7 +323,7 @@ class JobWorker:
 
         clips = {}
         for clip_id in dict.fromkeys([*job.ids, *self.library.ids("done")]):
-            with suppress(MissingFile, OutsideFolders):
+            with suppress(MissingFile, libraries.OutsideFolders):
                 clips[clip_id] = self._clip(clip_id)
         found, rows = similar.embed_library(self._warm(), [*clips.values()], self._catalogue)
         if 0 not in rows:
@@ -352,9 +346,8 @@ class JobWorker:
 
     def _keep(self, job: Job, detail: Any) -> None:
         # Silence has a loudness of minus infinity, which JSON lacks.
-        self._details[self._key(job.kind, job.ids[0], self._maker_of)] = files.to_json_values(
-            detail
-        )
+        key = self._key(job.kind, job.ids[0], self._maker_of)
+        self._details[key] = files.to_json_values(detail)
         job.done, job.seconds_left = job.total, None
 
     def _progress_of(self, job: Job) -> Callable[[float], None]:
@@ -397,6 +390,9 @@ class JobWorker:
         clips = [of_record(record) for record in found if record.get("model")]
         measured = judged.judged_words(judged.judged_in([library.work], clips, model.task))
         words = f"On new clips, expect: {boxed.expected_words(model, model.predictors[0])}."
+        expected = [words, *boxed.elsewhere_words(model)]
+        if measured:
+            expected = [f"On your clips: {measured}."]
         return {
             "name": name,
             "task": model.task,
@@ -404,10 +400,8 @@ class JobWorker:
             "moods": moods,
             "colors": dict(zip(dict.fromkeys([*moods, *model.classes]), cycle(page.COLOURS))),
             "scale": {name: list(model.ends(name)) for name in model.scale},
-            "axes": map_axes(model),
-            "expected": f"On your clips: {measured}."
-            if measured
-            else " ".join([words, *boxed.elsewhere_words(model)]),
+            "axes": libraries.map_axes(model),
+            "expected": " ".join(expected),
             "current": is_current,
         }
 
