@@ -21,8 +21,7 @@ from mvemo.manifests.array_types import F32, Bools
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline import table_files
 from mvemo.pipeline.console.messages import tell_note
-from mvemo.pipeline.desk import playlists, tagging, vector_files
-from mvemo.pipeline.desk.vectors import joined_vector
+from mvemo.pipeline.desk import playlists, tagging, vectors
 from mvemo.pipeline.prediction import feature_maker, new_clips, page, request
 from mvemo.pipeline.prediction.catalogue import Catalogue
 from mvemo.pipeline.prediction.predictions import complete_features
@@ -82,7 +81,7 @@ def embed_library(
         raise BadOption(f"none of {len(clips)} files could be read")
     names = listed.most_common(1)[0][0]
     keys = [(name, spec.fold) for name in names for spec in maker.model.variants(name)]
-    joined = {row: joined_vector(keys, clip) for row, clip in found.items()}
+    joined = {row: vectors.joined_vector(keys, clip) for row, clip in found.items()}
     for row, (_, problem) in joined.items():
         if problem:
             tell_note(f"left out: {clips[row].file}: {problem}")
@@ -161,7 +160,7 @@ def open_table(
     for name, given in (("--model", "model_name"), ("--cache", "catalogue")):
         if options[given] is not None:
             raise BadOption(f"{name}: {library} has vectors already: leave it out")
-    ids, values = vector_files.read_vectors(library)
+    ids, values = vectors.read_vectors(library)
     rows = {song: row for row, song in enumerate(ids)}
     for song in songs:
         if song not in rows:

@@ -17,7 +17,7 @@ from mvemo.pipeline.commands.predict import model_options
 from mvemo.pipeline.console.messages import tell, tell_note
 
 if TYPE_CHECKING:
-    from mvemo.pipeline.desk.vector_files import Row
+    from mvemo.pipeline.desk.vectors import Row
 
 # Suffixes of `mvemo similar --out`.
 OUTPUTS = (".html", ".m3u8", ".xspf", ".csv", ".parquet")
@@ -76,7 +76,7 @@ def embed(
     if nets is not None and options["model_name"] is not None:
         raise BadOption("--nets, --model: expected one of them, got both")
     from mvemo.pipeline import provenance
-    from mvemo.pipeline.desk import vector_files, vectors
+    from mvemo.pipeline.desk import vectors
     from mvemo.pipeline.prediction import request
 
     clips, maker = vectors.clips_and_maker(request.PredictRequest(inputs, **options), nets)
@@ -99,7 +99,7 @@ def embed(
         specs = {s.label: s.digest for s in maker.model.specs if (s.name, s.fold) in dims}
         how = {"model": maker.model.name, "features": specs, "hop": hop, "window": window or hop}
         facts = provenance.provenance(**how)
-        vector_files.write_vectors(out, rows(), sum(dims.values()), facts)
+        vectors.write_vectors(out, rows(), sum(dims.values()), facts)
         listed = " and ".join(f"{name} ({dim})" for (name, _), dim in dims.items())
         click.echo(f"{out}: {len(clips) - len(failed)} clips, {listed}")
     for file, problem in failed:

@@ -83,20 +83,19 @@ def _estimators(kind: LabelKind) -> dict[str, Callable[[int], Any]]:
     """
     from sklearn import linear_model, neighbors, neural_network, svm, tree
 
-    # Classes of the regressor and of the classifier.
+    # Of two classes, the regressor and the classifier.
+    which = not kind.numeric
     support = svm.SVR, svm.SVC
     trees = tree.DecisionTreeRegressor, tree.DecisionTreeClassifier
     neighbours = neighbors.KNeighborsRegressor, neighbors.KNeighborsClassifier
     perceptrons = neural_network.MLPRegressor, neural_network.MLPClassifier
     layers = {"hidden_layer_sizes": (64,), "alpha": 0.1, "max_iter": 100}
     found: dict[str, Callable[[int], Any]] = {
-        "SVM, RBF kernel": lambda seed: support[not kind.numeric](),
-        "SVM, linear kernel": lambda seed: support[not kind.numeric](kernel="linear", C=0.01),
-        "decision tree": lambda seed: trees[not kind.numeric](random_state=seed),
-        "k nearest neighbours": lambda seed: neighbours[not kind.numeric](),
-        "multilayer perceptron": lambda seed: perceptrons[not kind.numeric](
-            **layers, random_state=seed
-        ),
+        "SVM, RBF kernel": lambda seed: support[which](),
+        "SVM, linear kernel": lambda seed: support[which](kernel="linear", C=0.01),
+        "decision tree": lambda seed: trees[which](random_state=seed),
+        "k nearest neighbours": lambda seed: neighbours[which](),
+        "multilayer perceptron": lambda seed: perceptrons[which](**layers, random_state=seed),
     }
     if kind.numeric:
         # The penalty is chosen on the training clips only.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click import argument, option
@@ -15,10 +14,6 @@ from mvemo.pipeline.commands import options as shared
 from mvemo.pipeline.commands import transfer
 from mvemo.pipeline.studies import study_file
 from mvemo.pipeline.studies.study_file import OptionSpec, StudyFile
-
-if TYPE_CHECKING:
-    from mvemo.pipeline.settings import Settings
-    from mvemo.pipeline.studies.study import Study
 
 # Copy of `mvemo.manifests.segments.TAILS`, since importing that module would slow down --help.
 TAILS = ("half", "join", "drop")
@@ -232,36 +227,10 @@ PARSERS: Mapping[str, Callable[[str, str], tuple[Any, ...]]] = {
 
 
 def conduct(file: StudyFile, options: Mapping[str, Any]) -> int:
-    """Read the manifest, run a study, print and write its results; return the exit code."""
-    from mvemo.extract.training import devices
-    from mvemo.pipeline.studies import result as results
-    from mvemo.pipeline.studies import runner
-    from mvemo.pipeline.studies.study import open_study
+    """Run a study, print and write its results; return the exit code."""
+    from mvemo.pipeline.studies import result
 
-    devices.keep_freed_memory()
-    settings = _settings(options)
-    folds = options["folds"]
-    values = option_values(file, options)
-    study = open_study(
-        options["manifest"],
-        settings,
-        **{name: options[name] for name in ("work", "root", "permute_labels", "runs")},
-        jobs=options["jobs"] or default_jobs(options["profile"]),
-        fold_file=folds if isinstance(folds, Path) else None,
-        tasks=file.tasks,
-    )
-    if file.trains:
-        _tell_division(study, options, splits=file.splits)
-    draft = runner.run_study(study, with_options(file, values), values)
-    for banner in results.banners(study):
-        click.echo(f"{banner.title}: {banner.text}")
-    recorded = {**_recorded(file, values), "runs": options["runs"], **asdict(settings)}
-    results.write_study(draft, recorded, options["out"])
-    results.write_papers(draft, *shared.paper_of(options))
-    click.echo(f"{draft}\n\npage: {options['out'] / (file.name + '.html')}")
-    if study.failures:
-        click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)
-    return int(options["strict"] and bool(study.failures))
+    return result.conduct(file, options, option_values(file, options))
 
 
 def option_values(file: StudyFile, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,91 +246,6 @@ def option_values(file: StudyFile, options: Mapping[str, Any]) -> dict[str, Any]
                 value = PARSERS[spec.type](name, value)
         values[name] = tuple(value) if isinstance(value, list) else value
     return values
-
-
-def with_options(file: StudyFile, values: Mapping[str, Any]) -> StudyFile:
-    """Return the study file with the nets and segment lengths that the options name."""
-    grid = dict(file.grid)
-    nets = values.get("nets") or values.get("net")
-    if nets and file.table.rows != "protocols":
-        grid["net"] = nets
-    if "seconds" in values:
-        seconds = values["seconds"]
-        grid["segment"] = seconds if isinstance(seconds, tuple) else (seconds,)
-    vary = dict(file.vary)
-    if "ablations" in values:
-        chosen = () if values["ablations"] == ("none",) else values["ablations"]
-        for name in chosen:
-            if name not in vary:
-                known = ", ".join(vary)
-                raise BadOption(f"--ablations: unknown {name!r}; expected some of {known}, or none")
-        vary = {axis: listed for axis, listed in vary.items() if axis in chosen}
-    return replace(file, grid=grid, vary=vary)
-
-
-def _recorded(file: StudyFile, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a study's own options in the form that is written to its JSON file."""
-    from mvemo.pipeline.studies import runner
-
-    recorded = dict(values)
-    if "net" in recorded:
-        recorded["net"] = values["net"][0]
-    if file.name != "segments":
-        for name in ("first", "tail"):
-            recorded.pop(name, None)
-        if "seconds" in recorded:
-            recorded["cut"] = asdict(runner.cut_of(values))
-    return recorded
-
-
-def default_jobs(profile: str) -> int:
-    """Return 1, since large nets need memory, or 2 for profile ``demo`` on two or more cores."""
-    from mvemo.extract.workers.pool import cores
-
-    return min(cores(), 2) if profile == "demo" else 1
-
-
-def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) -> None:
-    """Refuse folds or a split that the study would not use; note a seed that has no effect."""
-    from mvemo.manifests import folds_of, holdout_of
-    from mvemo.pipeline.clips.clip_tables import clip_table
-    from mvemo.pipeline.stage_one.plan import ask_about_split, tell_unused_seed
-
-    manifest, extract, folds = study.manifest, study.settings.extract, options["folds"]
-    if splits and folds is not None:
-        raise BadOption(
-            f"--folds {folds}: this study uses one split instead of folds: leave out --folds; the "
-            "manifest's column 'split' names the test clips"
-        )
-    if not splits:
-        others = "mvemo study j22 and mvemo extract --protocol holdout train and test on the split"
-        ask_about_split(manifest, study.settings, who="this study", instead=others)
-    if options["seed"] is not None:
-        option = f"--seed {options['seed']}"
-    elif extract.fold_seed:
-        option = f"extract.fold_seed={extract.fold_seed}"
-    else:
-        return
-    if splits:
-        table = clip_table(manifest, split=holdout_of(manifest, seed=extract.fold_seed))
-    else:
-        division = study.prescribed or folds_of(manifest, extract.folds, extract.fold_seed)
-        table = clip_table(manifest, division)
-    tell_unused_seed(option, table, folds if isinstance(folds, Path) else None)
-
-
-def _settings(options: Mapping[str, Any]) -> Settings:
-    """Return the settings that the command line asks for."""
-    from mvemo.pipeline.settings_files import Override, load_settings
-
-    overrides = list(options["overrides"])
-    folds = options["folds"]
-    if isinstance(folds, int):
-        overrides.append(Override(f"extract.folds={folds}", f"--folds {folds}"))
-    if options["seed"] is not None:
-        overrides += [f"extract.seed={options['seed']}", f"extract.fold_seed={options['seed']}"]
-    settings = load_settings(options["profile"], overrides)
-    return replace(settings, folds_named=shared.folds_are_named(options))
 
 
 for _file in study_file.built_in().values():

@@ -11,6 +11,7 @@ import numpy as np
 from mvemo.extract import TrainingDiverged
 from mvemo.fuse import Results, Task, bootstrap, external, numeric
 from mvemo.fuse.crossval import comparisons, evaluation
+from mvemo.fuse.report import drawing
 from mvemo.fuse.report import published as papers
 from mvemo.fuse.report.tables import NUMBER, PERCENT, TEXT, Column, Table, Value, table
 from mvemo.manifests import Manifest
@@ -19,7 +20,6 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.splits.assignment import VALIDATION
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.studies import plots as drawn
 from mvemo.pipeline.studies import study as data
 from mvemo.pipeline.studies import study_file
 from mvemo.pipeline.studies.predictors import FoldPredictions, RowPredictor, StudyRow, train_ahead
@@ -85,6 +85,16 @@ def _deviation(values: Sequence[float] | F64) -> float:
     return float(np.std(finite, ddof=1)) if len(finite) > 1 else np.nan
 
 
+@dataclass(frozen=True)
+class Plot:
+    """Plot of a study, for its page and as files."""
+
+    name: str  # short, for file names
+    picture: drawing.Picture
+    svg: str
+    png: bytes
+
+
 @dataclass
 class Draft:
     """Result of a study while it runs; functions named in study files add to it."""
@@ -95,7 +105,7 @@ class Draft:
     compared: list[Compared] = field(default_factory=list)
     counts: list[list[Value]] = field(default_factory=list)  # rows of the table of counts
     tables: list[Table] = field(default_factory=list)  # in the order of the page
-    plots: list[drawn.Plot] = field(default_factory=list)  # in the order of the page
+    plots: list[Plot] = field(default_factory=list)  # in the order of the page
     findings: list[str] = field(default_factory=list)  # notes on scores
     notes: list[str] = field(default_factory=list)  # notes on the data
     curves: dict[str, Any] = field(default_factory=dict)  # loss curves for the JSON file
@@ -355,51 +365,3 @@ def _published_value(value: float | str, values: Mapping[str, Any]) -> float | N
     except KeyError:
         return None
     return found if isinstance(found, (int, float)) else None
-
-
-def score_plot(draft: Draft) -> drawn.Plot:
-    """Return the plot: a bar for each row, or lines over the axis ``plot.x``."""
-    spec, task, rows = draft.file.plot, draft.task, draft.compared
-    title, name = draft.text(spec.title), draft.file.table.name
-    nan = float("nan")
-
-    def mark(each: Compared, metric: str) -> float | None:
-        figures = [f for f in draft.file.published if (f.kind, f.metric) == ("percent", metric)]
-        figures = [figure for figure in figures if figure.table != "counts"]
-        return printed_figure(draft, figures, each.row, each.study)
-
-    if not spec.x:
-        bars, training = [], "training" in draft.file.measure.metrics
-        for each in rows:
-            label, values = each.row.name, each.values()
-            if training:
-                on_train = mark(each, "training")
-                bars.append(drawn.Bar(f"{label}, training", each.train_score, published=on_train))
-                label += ", test"
-            score, low, high = (values.get(key, nan) for key in ("score", "low", "high"))
-            bars.append(drawn.Bar(label, score, low, high, mark(each, "score")))
-        base = next((each.values()["baseline"] for each in rows if each.results), None)
-        return drawn.score_bars(name, title, bars, base, task)
-    levels = draft.file.measure.level
-    lines: dict[str, dict[float, float]] = {}
-    printed: dict[str, dict[float, float]] = {}
-    last: float | None = None  # baseline of the last row that has scores
-    for each in rows:
-        x, label = float(each.row.values[spec.x]), _without(draft, each.row)
-        for level in levels:
-            line = f"{label}, {level}s" if len(levels) > 1 else label
-            values = each.values(level)
-            lines.setdefault(line, {})[x] = values.get("score", nan)
-            last = values.get("baseline", last)
-        known = mark(each, "score")
-        if known is not None and task.in_percent:
-            printed.setdefault(label, {})[x] = known
-    return drawn.score_lines(name, (title, spec.axis or spec.x), lines, printed, last, task)
-
-
-def _without(draft: Draft, row: StudyRow) -> str:
-    """Return the name of a row's line: the row's values except on the x axis."""
-    file = draft.file
-    many = [a for a in row.values if a != file.plot.x and len(file.grid.get(a, ())) > 1]
-    shown = [str(row.values[axis]) for axis in many or ["net"] if axis in row.values]
-    return ", ".join(file.names.get(value, value) for value in shown)

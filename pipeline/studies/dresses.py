@@ -64,10 +64,6 @@ class Dress:
         return "video" if self.short_side or self.fps else "audio"
 
 
-def _level(decibels: str) -> Dress:
-    return Dress(lambda y, _: y * np.float32(10 ** (float(decibels) / 20)))
-
-
 def _layout(name: str) -> Dress:
     """Return a dress with one channel, or with stereo in front and other channels silent."""
     more = {"mono": 0, "5.1": 4, "7.1": 6}[name]
@@ -127,7 +123,10 @@ FORMS: Mapping[str, tuple[str, Callable[..., Dress]]] = {
         r"(mp3|aac|opus|vorbis)-(\d+)k",
         lambda codec, kilobits: Dress(codec=codec, kilobits=int(kilobits)),
     ),
-    "level-15 (dB)": (f"level{_SIGNED}", _level),
+    "level-15 (dB)": (
+        f"level{_SIGNED}",
+        lambda decibels: Dress(lambda y, _: y * np.float32(10 ** (float(decibels) / 20))),
+    ),
     "mono": ("(mono)", _layout),
     "5.1 (7.1)": (r"(5\.1|7\.1)", _layout),
     "noise-20 (dB below the sound)": (f"noise-{_N}", _noise),

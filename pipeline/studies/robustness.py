@@ -3,7 +3,6 @@
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,30 +104,23 @@ def run_robustness(draft: Draft) -> None:
         new_clips.warm_up(model_folder(name), settings)
         reader = embedding.BatchReader(feature_maker.FeatureMaker(model_folder(name), settings))
         tested.append(_Tested(name, reader, (len(names) + 1, len(clips))))
-    title = "dress and predict"
-    with tempfile.TemporaryDirectory(prefix="mvemo-") as work, Progress(title, len(clips)) as bar:
+    with Progress("dress and predict", len(clips)) as bar:
         for row, clip in enumerate(clips):
-            # Only files without pictures are known not to have any.
-            sound_only = clip.path.suffix.lower() in AUDIO_SUFFIXES
-            wanted = [
-                i for i, d in enumerate(dresses, 1) if d.modality == "audio" or not sound_only
-            ]
             copies, problems = {0: clip}, dict[int, str]()
-            for i in wanted:
-                place = Path(work) / f"{i}-{names[i - 1]}.copy"
-                part: dict[str, Any] = {"start": clip.start, "duration": clip.duration}
-                try:
-                    copies[i] = new_clips.NewClip(
-                        clip.file, media.dress(clip.path, names[i - 1], place, **part)
-                    )
-                except MvemoError as error:
-                    problems[i] = str(error).removeprefix(f"{clip.path}: ")
-            for each in tested:
-                with told_as_parts(1, ["clips"], lambda *_: None, {}):
-                    problems |= each.read(row, copies)
-            for copy in list(copies.values())[1:]:
-                with suppress(OSError):
-                    copy.path.unlink()
+            part: dict[str, Any] = {"start": clip.start, "duration": clip.duration}
+            with tempfile.TemporaryDirectory(prefix="mvemo-") as work:
+                for i, (name, dressed) in enumerate(zip(names, dresses, strict=True), 1):
+                    # Only files without pictures are known not to have any.
+                    if dressed.modality == "video" and clip.path.suffix.lower() in AUDIO_SUFFIXES:
+                        continue
+                    try:
+                        path = media.dress(clip.path, name, Path(work, f"{i}-{name}.copy"), **part)
+                        copies[i] = new_clips.NewClip(clip.file, path)
+                    except MvemoError as error:
+                        problems[i] = str(error).removeprefix(f"{clip.path}: ")
+                for each in tested:
+                    with told_as_parts(1, ["clips"], lambda *_: None, {}):
+                        problems |= each.read(row, copies)
             if 0 in problems:
                 study.failures[clip.file] = problems[0]
             else:

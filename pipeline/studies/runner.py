@@ -16,6 +16,7 @@ from mvemo.manifests.labels import label_kind
 from mvemo.manifests.splits.assignment import PARTS
 from mvemo.pipeline.studies import comparison as compared_rows
 from mvemo.pipeline.studies.comparison import Compared, Draft
+from mvemo.pipeline.studies.plots import score_plot
 from mvemo.pipeline.studies.predictors import RowPredictor, StudyRow
 from mvemo.pipeline.studies.study import Cut, Songs, Study, StudyMedia, cut_study, find_songs
 from mvemo.pipeline.studies.study_file import TRAINING, Figure, StudyFile, fill, matches
@@ -37,7 +38,7 @@ def run_study(study: Study, file: StudyFile, options: Mapping[str, Any]) -> Draf
         draft.tables.append(table(columns, draft.counts, title=file.table.counts, name="counts"))
     draft.tables.append(compared_rows.main_table(draft))
     if file.plot.title:
-        draft.plots.append(compared_rows.score_plot(draft))
+        draft.plots.append(score_plot(draft))
     if extra is not None:
         extra(draft)
     draft.notes = [

@@ -87,41 +87,13 @@ class Api:
     _readers: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 2))
 
     def routes(self) -> list[Route]:
-        """Return the routes of the API and of media."""
-        listed: list[tuple[str, str, Handler]] = [
-            ("GET", "health", self.health),
-            ("GET", "metrics", self.metrics),
-            ("GET", "openapi.json", self.schema),
-            ("GET", "models", self.models),
-            ("POST", "models/current", self.use_model),
-            ("GET", "clips", self.clips),
-            ("POST", "clips", self.upload),
-            ("GET", "clips/{id}", self.clip),
-            ("GET", "clips/{id}/timeline", partial(self.detail, "timeline")),
-            ("GET", "clips/{id}/explain", partial(self.detail, "explain")),
-            ("GET", "clips/{id}/similar", partial(self.detail, "similar")),
-            ("GET", "clips/{id}/waveform", self.waveform),
-            ("GET", "relative", self.relative),
-            ("POST", "scan", self.scan),
-            ("GET", "jobs", self.jobs),
-            ("POST", "jobs", self.predict),
-            ("GET", "jobs/{id}", self.job),
-            ("DELETE", "jobs/{id}", self.cancel),
-            ("GET", "corrections", self.corrections),
-            ("PUT", "corrections/{id}", self.correct),
-            ("DELETE", "corrections/{id}", self.undo),
-            ("POST", "learn", self.learn),
-            ("POST", "playlists", self.playlist),
-            ("GET", "report", self.read_report),
-        ]
-        paths: dict[str, dict[str, Handler]] = {}
-        for method, path, handler in listed:
-            paths.setdefault(f"/api/v1/{path}", {})[method] = handler
-        paths["/media/{id}"] = {"GET": self.media}
-        return [
-            Route(path, self._answering(handlers), methods=[*handlers])
-            for path, handlers in paths.items()
-        ]
+        """Return the documented routes; a handler's name has the method and the path."""
+        routes = []
+        for path, methods in parse_json(SCHEMA.read_bytes())["paths"].items():
+            name = re.sub(r"\W+", "_", path.removeprefix("/api/v1")).strip("_")
+            handlers = {method.upper(): getattr(self, f"{method}_{name}") for method in methods}
+            routes.append(Route(path, self._answering(handlers), methods=[*handlers]))
+        return routes
 
     def _answering(self, handlers: dict[str, Handler]) -> Handler:
         """Return the endpoint of a path: errors are answered with one line and their status."""
@@ -142,7 +114,7 @@ class Api:
 
     # --- state of the server
 
-    async def health(self, request: Request) -> Any:
+    async def get_health(self, request: Request) -> Any:
         kept, library = self.library.corrections, self.library
         failing = list(filter(None, (kept.unsaved, library.unsaved, self.worker.problem)))
         problems = [*library.problems, *filter(None, [kept.problem]), *failing]
@@ -158,7 +130,7 @@ class Api:
             "problems": problems,
         }
 
-    async def metrics(self, request: Request) -> Response:
+    async def get_metrics(self, request: Request) -> Response:
         counts = self.worker.counts
         waiting = [job for job in self.worker.jobs.values() if job.state == "waiting"]
         values = {
@@ -175,24 +147,24 @@ class Api:
             lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}", f"{name} {value:g}"]
         return PlainTextResponse("\n".join(lines) + "\n", media_type=PROMETHEUS)
 
-    async def schema(self, request: Request) -> Response:
+    async def get_openapi_json(self, request: Request) -> Response:
         return FileResponse(SCHEMA, media_type="application/json")
 
-    async def models(self, request: Request) -> Any:
+    async def get_models(self, request: Request) -> Any:
         found = []
         for name, folder in self.worker.models.items():
             with suppress(MvemoError):  # learning was killed while it replaced this model
                 found.append(self.worker.model_record(name, folder))
         return {"models": found}
 
-    async def use_model(self, request: Request) -> Any:
+    async def post_models_current(self, request: Request) -> Any:
         name = (await _body(request, name=str))["name"]
         job = await anyio.to_thread.run_sync(self.worker.use, self.worker.models[name])
         return Json({"job": job.record()}, 202)
 
     # --- clips
 
-    async def clips(self, request: Request) -> Any:
+    async def get_clips(self, request: Request) -> Any:
         since, wait = _number(request, "since"), min(_number(request, "wait"), MOST_WAIT)
         while wait > 0 and self.library.revision <= since and not self.is_stopping:
             await asyncio.sleep(LOOK)
@@ -203,10 +175,10 @@ class Api:
         facts = {"total": len(self.library), "model": self.worker.folder.name}
         return {"revision": revision, **facts, "clips": found}
 
-    async def relative(self, request: Request) -> Any:
+    async def get_relative(self, request: Request) -> Any:
         return await anyio.to_thread.run_sync(self.library.relative, self.worker.model)
 
-    async def clip(self, request: Request) -> Any:
+    async def get_clips_id(self, request: Request) -> Any:
         with suppress(OSError):
             self.library.file_of(request.path_params["id"])
         return self._clip(request)
@@ -217,7 +189,7 @@ class Api:
         version = self.library.corrections.etag(self.library.key_of(clip_id))
         return Json(self.library.get(clip_id), headers={"ETag": f'"{version}"'})
 
-    async def upload(self, request: Request) -> Any:
+    async def post_clips(self, request: Request) -> Any:
         name = Path(request.query_params.get("name", "").replace("\\", "/")).name
         suffix = Path(name).suffix.lower()
         if suffix not in SUFFIXES:
@@ -247,13 +219,15 @@ class Api:
         text = f"{name}: is larger than {self.most_upload / 1e6:.0f} MB (--max-upload)"
         return _error(413, text, {"Connection": "close"})
 
-    async def detail(self, kind: str, request: Request) -> Any:
-        clip_id = request.path_params["id"]
+    async def get_clips_id_timeline(self, request: Request) -> Any:
+        clip_id, kind = request.path_params["id"], request.url.path.rpartition("/")[2]
         self.library.file_of(clip_id)
         found, job = self.worker.detail(kind, clip_id)
         return found if job is None else Json({"job": job.record()}, 202)
 
-    async def waveform(self, request: Request) -> Any:
+    get_clips_id_explain = get_clips_id_similar = get_clips_id_timeline
+
+    async def get_clips_id_waveform(self, request: Request) -> Any:
         path = self.library.file_of(request.path_params["id"])
         key = f"{path} {find_stamp(path)}"
         if key not in self._peaks:
@@ -261,7 +235,7 @@ class Api:
             self._peaks[key] = await loop.run_in_executor(self._readers, read_waveform, path)
         return self._peaks[key]
 
-    async def media(self, request: Request) -> Response:
+    async def get_media_id(self, request: Request) -> Response:
         clip_id = request.path_params["id"]
         path, kind = self.library.file_of(clip_id), self.library.get(clip_id)["kind"]
         suffix = path.suffix.lower()
@@ -269,23 +243,23 @@ class Api:
 
     # --- jobs
 
-    async def jobs(self, request: Request) -> Any:
+    async def get_jobs(self, request: Request) -> Any:
         return {"jobs": [job.record() for job in self.worker.jobs.values()]}
 
-    async def scan(self, request: Request) -> Any:
+    async def post_scan(self, request: Request) -> Any:
         if self.report is not None or not Path(self.shown).is_dir():
             return _error(422, f"{self.shown}: expected a folder of media to look into")
         return Json(self.worker.only(Job("scan", name=self.shown)).record(), 202)
 
-    async def job(self, request: Request) -> Any:
+    async def get_jobs_id(self, request: Request) -> Any:
         return self.worker.jobs[request.path_params["id"]].record()
 
-    async def cancel(self, request: Request) -> Any:
+    async def delete_jobs_id(self, request: Request) -> Any:
         job = self.worker.jobs[request.path_params["id"]]
         self.worker.cancel(job)
         return job.record()
 
-    async def predict(self, request: Request) -> Any:
+    async def post_jobs(self, request: Request) -> Any:
         paths = (await _body(request, paths=list))["paths"]
         self.worker.check_room()
         ids = await anyio.to_thread.run_sync(self._listed, [Path(str(path)) for path in paths])
@@ -314,14 +288,14 @@ class Api:
 
     # --- corrections, models, playlists
 
-    async def corrections(self, request: Request) -> Any:
+    async def get_corrections(self, request: Request) -> Any:
         kept = self.library.corrections
         # Of a clip and its copies, the first one.
         ids = {self.library.key_of(clip_id): clip_id for clip_id in reversed(self.library.ids())}
         found = [{**kept.record(c), "id": ids.get(key, key)} for key, c in kept.current.items()]
         return {"classes": list(kept.classes), "corrections": found}
 
-    async def correct(self, request: Request) -> Any:
+    async def put_corrections_id(self, request: Request) -> Any:
         clip_id, body = request.path_params["id"], await _body(request)
         record = self.library.get(clip_id)
         label = next((body[k] for k in ("label", "labels", "values") if k in body), KEPT)
@@ -345,7 +319,7 @@ class Api:
         self.library.touch(self.library.alike(clip_id))
         return self._clip(request)
 
-    async def undo(self, request: Request) -> Any:
+    async def delete_corrections_id(self, request: Request) -> Any:
         clip_id = request.path_params["id"]
         self.library.get(clip_id)
         key = self.library.key_of(clip_id)
@@ -353,7 +327,7 @@ class Api:
         self.library.touch(self.library.alike(clip_id))
         return self._clip(request)
 
-    async def learn(self, request: Request) -> Any:
+    async def post_learn(self, request: Request) -> Any:
         name = (await _body(request, name=str))["name"]
         if not re.fullmatch(r"[\w][\w .-]{0,60}", name) or name == self.worker.base.name:
             expected = "letters, digits, '-' and '_', and not the name of the first model"
@@ -362,7 +336,7 @@ class Api:
             return _error(422, "there are no corrections to learn from")
         return Json(self.worker.submit(Job("learn", name=name)).record(), 202)
 
-    async def playlist(self, request: Request) -> Any:
+    async def post_playlists(self, request: Request) -> Any:
         body = await _body(request, ids=list, name=str)
         kind, name = body.get("format", "m3u8"), body["name"]
         if kind not in ("m3u8", "xspf"):
@@ -376,7 +350,7 @@ class Api:
         text = await anyio.to_thread.run_sync(write)
         return {"file": str(file), "text": text}
 
-    async def read_report(self, request: Request) -> Any:
+    async def get_report(self, request: Request) -> Any:
         return self.report or _error(404, "no run was opened")
 
 

@@ -5,7 +5,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -21,13 +21,7 @@ from mvemo.manifests import dimensions, files
 from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import duration_text
-from mvemo.pipeline.desk.serve.library import (
-    CANCELLED,
-    Library,
-    OutsideFolders,
-    map_axes,
-    prediction_facts,
-)
+from mvemo.pipeline.desk.serve import library as libraries
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 
 # Coverage of the prediction sets.
@@ -46,7 +40,7 @@ STEP = 8
 class Job:
     """One job and its progress."""
 
-    kind: str  # ``predict``, ``timeline``, ``explain``, ``similar`` or ``learn``
+    kind: str  # ``scan``, ``predict``, ``timeline``, ``explain``, ``similar`` or ``learn``
     ids: list[str] = field(default_factory=list)  # clips
     id: str = field(default_factory=lambda: secrets.token_hex(6))
     state: str = "waiting"  # ``running``, ``done``, ``failed`` or ``cancelled``
@@ -78,7 +72,7 @@ class JobWorker:
     """Thread that runs jobs one after the other with warm nets."""
 
     def __init__(
-        self, library: Library, folder: Path, settings: PredictSettings, model: FinalModel
+        self, library: libraries.Library, folder: Path, settings: PredictSettings, model: FinalModel
     ) -> None:
         self.library, self.base, self.settings = library, folder, settings
         self._catalogue = library.work / "features.h5"
@@ -105,7 +99,7 @@ class JobWorker:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, seconds: float = 10.0) -> None:
+    def stop(self) -> None:
         """End after the present step; jobs that wait are found again from the clips' states."""
         with self._changed:
             self._stopping = True
@@ -113,7 +107,7 @@ class JobWorker:
                 if job.state == "running":
                     job.state = "cancelled"
             self._changed.notify()
-        self._thread.join(seconds)
+        self._thread.join(10)
 
     def check_room(self) -> None:
         """Raise `QueueFull` if too many jobs wait."""
@@ -141,7 +135,7 @@ class JobWorker:
                 job.state = "cancelled"
             if job in self._waiting:
                 self._waiting.remove(job)
-        self._end_clips(job.ids[job.done :] if job.kind == "predict" else [], CANCELLED)
+        self._end_clips(job.ids[job.done :] if job.kind == "predict" else [], libraries.CANCELLED)
 
     def detail(self, kind: str, clip_id: str) -> tuple[Any, Job | None]:
         """Return the timeline or explanation of a clip if it is known, else its job."""
@@ -179,14 +173,6 @@ class JobWorker:
     # --- the thread
 
     def _run(self) -> None:
-        works: Mapping[str, Callable[[Job], Any]] = {
-            "scan": self._scan,
-            "predict": self._predict,
-            "timeline": self._detail,
-            "explain": self._detail,
-            "similar": self._similar,
-            "learn": self._learn,
-        }
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._stopping)
@@ -195,7 +181,7 @@ class JobWorker:
                 job = self._waiting.popleft()
                 job.state = "running"
             try:
-                job.result = works[job.kind](job)
+                job.result = getattr(self, f"_{job.kind}")(job)
                 if job.kind == "predict":
                     self.problem = ""
             except CancelledError:
@@ -281,7 +267,7 @@ class JobWorker:
                 self.library.update(clip_id, {"state": "running"})
             except MissingFile as error:
                 job.failed, job.message = job.failed + 1, str(error)
-            except OutsideFolders as error:
+            except libraries.OutsideFolders as error:
                 self._fail(job, clip_id, str(error))
         if not clips:
             return
@@ -302,7 +288,7 @@ class JobWorker:
         for clip_id, embedded in batch:
             clip = run.predict_clip(maker, embedded)
             name = self.library.get(clip_id)["name"]
-            shown = prediction_facts(maker.model, clip, name, embedded.clip.path)
+            shown = libraries.prediction_facts(maker.model, clip, name, embedded.clip.path)
             record = {**prediction_records.records(maker.model, [clip], facts=True)[0], **shown}
             with self._changed:
                 if self._maker_of != self.library.model:
@@ -315,28 +301,29 @@ class JobWorker:
             if record["error"]:
                 job.message = f"{record['name']}: {record['error']}"
 
-    def _detail(self, job: Job) -> None:
-        """Follow a clip (a timeline), or find the stretches that decided (an explanation)."""
-        from mvemo.pipeline.prediction import explain, timeline
+    def _timeline(self, job: Job) -> None:
+        from mvemo.pipeline.prediction import timeline
 
         maker, clip, progress = self._warm(), self._clip(job.ids[0]), self._progress_of(job)
-        if job.kind == "timeline":
-            followed = timeline.follow_clip(maker, clip, timeline.TimelineSettings(), progress)
-            windows = timeline.window_records(maker.model, followed)
-            changes = timeline.changes_of(maker.model, followed)
-            self._keep(job, {"windows": windows, "changes": changes})
-        else:
-            found = explain.explain_clip(maker, clip, explain.ExplainSettings(), progress)
-            keys = ("second", "modality", "loss")
-            stretches = [dict(zip(keys, each, strict=True)) for each in found.stretches()]
-            self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
+        followed = timeline.follow_clip(maker, clip, timeline.TimelineSettings(), progress)
+        windows = timeline.window_records(maker.model, followed)
+        self._keep(job, {"windows": windows, "changes": timeline.changes_of(maker.model, followed)})
+
+    def _explain(self, job: Job) -> None:
+        from mvemo.pipeline.prediction import explain
+
+        maker, clip, progress = self._warm(), self._clip(job.ids[0]), self._progress_of(job)
+        found = explain.explain_clip(maker, clip, explain.ExplainSettings(), progress)
+        keys = ("second", "modality", "loss")
+        stretches = [dict(zip(keys, each, strict=True)) for each in found.stretches()]
+        self._keep(job, {"stretches": stretches, "text": explain.explanation_text(found)})
 
     def _similar(self, job: Job) -> None:
         from mvemo.pipeline.desk import similar
 
         clips = {}
         for clip_id in dict.fromkeys([*job.ids, *self.library.ids("done")]):
-            with suppress(MissingFile, OutsideFolders):
+            with suppress(MissingFile, libraries.OutsideFolders):
                 clips[clip_id] = self._clip(clip_id)
         found, rows = similar.embed_library(self._warm(), [*clips.values()], self._catalogue)
         if 0 not in rows:
@@ -359,9 +346,8 @@ class JobWorker:
 
     def _keep(self, job: Job, detail: Any) -> None:
         # Silence has a loudness of minus infinity, which JSON lacks.
-        self._details[self._key(job.kind, job.ids[0], self._maker_of)] = files.to_json_values(
-            detail
-        )
+        key = self._key(job.kind, job.ids[0], self._maker_of)
+        self._details[key] = files.to_json_values(detail)
         job.done, job.seconds_left = job.total, None
 
     def _progress_of(self, job: Job) -> Callable[[float], None]:
@@ -404,6 +390,9 @@ class JobWorker:
         clips = [of_record(record) for record in found if record.get("model")]
         measured = judged.judged_words(judged.judged_in([library.work], clips, model.task))
         words = f"On new clips, expect: {boxed.expected_words(model, model.predictors[0])}."
+        expected = [words, *boxed.elsewhere_words(model)]
+        if measured:
+            expected = [f"On your clips: {measured}."]
         return {
             "name": name,
             "task": model.task,
@@ -411,10 +400,8 @@ class JobWorker:
             "moods": moods,
             "colors": dict(zip(dict.fromkeys([*moods, *model.classes]), cycle(page.COLOURS))),
             "scale": {name: list(model.ends(name)) for name in model.scale},
-            "axes": map_axes(model),
-            "expected": f"On your clips: {measured}."
-            if measured
-            else " ".join([words, *boxed.elsewhere_words(model)]),
+            "axes": libraries.map_axes(model),
+            "expected": " ".join(expected),
             "current": is_current,
         }
 

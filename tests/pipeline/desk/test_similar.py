@@ -11,7 +11,7 @@ from stage_samples import refusal, run
 
 from mvemo.fuse.scaling import Rows, rows_of
 from mvemo.pipeline.desk.similar import SongLibrary, library_of, path_of_songs, similar_songs
-from mvemo.pipeline.desk.vector_files import write_vectors
+from mvemo.pipeline.desk.vectors import write_vectors
 
 
 def in_blocks(values, contents=()):

@@ -14,7 +14,7 @@ from stage_samples import refusal, run
 from mvemo.cache import open_cache
 from mvemo.extract.nets import build_net
 from mvemo.manifests.errors import BadFile
-from mvemo.pipeline.desk.vector_files import BLOCK, read_vectors, write_vectors
+from mvemo.pipeline.desk.vectors import BLOCK, read_vectors, write_vectors
 
 SECONDS = 3
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from study_samples import opened
 
+from mvemo.fuse.report.drawing import COLOURS, drawing
 from mvemo.fuse.report.tables import Column, table
-from mvemo.fuse.tasks import task_of
 from mvemo.pipeline.studies.comparison import Draft
-from mvemo.pipeline.studies.plots import Bar, score_bars
+from mvemo.pipeline.studies.plots import _plot
 from mvemo.pipeline.studies.runner import _without_empty_figures
 from mvemo.pipeline.studies.study_file import built_in
 
@@ -27,8 +27,10 @@ def test_columns_without_a_figure_are_left_out_and_a_note_says_why(tmp_path):
 
 @pytest.mark.figures
 def test_a_plot_is_the_same_picture_as_svg_and_as_png():
-    bars = [Bar("cost in $ and $", 0.25), Bar("b", 0.75, 0.7, 0.8, published=0.5)]
-    plot = score_bars("bars", "A title", bars, 0.25, task_of("multiclass"))
+    with drawing(6.4, 2.3) as drawn:
+        drawn.ax.barh([0, 1], [25, 75], height=0.6, color=COLOURS[0])
+        drawn.ax.set_yticks([0, 1], ["cost in $ and $", "b"])
+        plot = _plot(drawn, "bars", "A title", "accuracy, %")
     assert ">cost in $ and $</text>" in plot.svg
     assert "currentColor" in plot.picture.svg
     width, height = (float(x) for x in re.findall(r'="([\d.]+)pt"', plot.svg)[:2])

@@ -16,7 +16,8 @@ from mvemo.extract.training import trainer as fine_tuning
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.process import CallResult
 from mvemo.manifests import read_manifest
-from mvemo.pipeline.studies.commands import default_jobs, option_values
+from mvemo.pipeline.studies import result
+from mvemo.pipeline.studies.commands import option_values
 
 # Study -> its own options, and what the first column of one of its tables has.
 STUDIES = {
@@ -111,10 +112,10 @@ def test_nets_read_segments_unless_whole_clips_are_asked_for(small_set, tmp_path
 
 
 def test_the_demo_trains_two_nets_at_once_where_there_are_two_cores(monkeypatch):
-    assert default_jobs("paper") == 1
+    assert result.default_jobs("paper") == 1
     for count, jobs in ((1, 1), (2, 2), (8, 2)):
-        monkeypatch.setattr(pool, "cores", lambda count=count: count)
-        assert default_jobs("demo") == jobs
+        monkeypatch.setattr(result, "cores", lambda count=count: count)
+        assert result.default_jobs("demo") == jobs
 
 
 def test_processes_train_each_missing_net_once(small_set, tmp_path, monkeypatch):

@@ -81,13 +81,16 @@ class MadeWorker(JobWorker):
             self.library.update(clip_id, facts_of(len(self.library)))
         job.done = job.total
 
-    def _detail(self, job):
+    def _timeline(self, job):
         if self.is_slow:
             job.total, job.done, job.seconds_left = 100, 42, 83
             while job.state == "running":
                 time.sleep(0.05)
             raise CancelledError
-        self._keep(job, TIMELINE if job.kind == "timeline" else REASONS)
+        self._keep(job, TIMELINE)
+
+    def _explain(self, job):
+        self._keep(job, REASONS)
 
     def _similar(self, job):
         self._keep(job, {"ids": [self.library.ids()[i] for i in (7, 3, 5)]})

@@ -130,6 +130,7 @@ def test_paths_that_no_file_can_have_are_refused(server, path):
         (80, "127.0.0.1", "https://127.0.0.1", 403),
         (8400, "127.0.0.1", None, 403),
         (8400, "127.0.0.1:8400", "http://127.0.0.1", 403),
+        (8400, "127.0.0.1:8400", "null", 403),
         # Others name the address that they reached.
         (8400, "192.0.2.7:8400", None, None),
         (8400, "evil.example:8400", None, 403),
@@ -215,7 +216,9 @@ def test_a_model_that_is_switched_while_nets_load_answers(
 
     monkeypatch.setattr(feature_maker, "FeatureMaker", slow)
     monkeypatch.setattr(run, "predict_clip", predict)
-    monkeypatch.setattr(jobs, "prediction_facts", lambda *args: {"state": "done", "error": None})
+    monkeypatch.setattr(
+        jobs.libraries, "prediction_facts", lambda *args: {"state": "done", "error": None}
+    )
     clip_id = library.ids("waiting")[0]
     embedded = SimpleNamespace(clip=SimpleNamespace(path=Path("a")))
     job = Job("predict", [clip_id])

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,8 +16,7 @@ import soundfile
 from prometheus_client.parser import text_string_to_metric_families
 from server_samples import START, TOKEN, Server, write_songs
 
-from mvemo.manifests import read_manifest
-from mvemo.pipeline.desk.serve.app import SCHEMA, Api
+from mvemo.pipeline.desk.serve.app import SCHEMA
 
 DOCUMENT = json.loads(SCHEMA.read_text(encoding="utf-8"))
 
@@ -30,16 +28,6 @@ def valid(path, method, response):
     schema = answer["content"]["application/json"]["schema"]
     jsonschema.validate(response.json(), {**schema, "components": DOCUMENT["components"]})
     return response.json()
-
-
-def test_every_route_is_documented():
-    routes = {
-        (route.path, method.lower())
-        for route in Api(None, None, "", 0).routes()
-        for method in route.methods - {"HEAD"}
-    }
-    listed = {(path, method) for path, of in DOCUMENT["paths"].items() for method in of}
-    assert routes == listed
 
 
 def test_clips_are_predicted_and_a_broken_one_is_told(server, model):
@@ -93,35 +81,6 @@ def test_answers_are_as_documented(server):
     assert valid("/api/v1/report", "get", server.get("report")) == {"error": "no run was opened"}
 
 
-def test_corrections_undo_and_learning(server):
-    song = server.clips()["song2.wav"]["id"]
-    classes = server.get("models").json()["models"][0]["outputs"]
-    url = f"/api/v1/corrections/{song}"
-    empty = server.client.post("/api/v1/learn", json={"name": "mine"})
-    assert empty.status_code == 422
-    for label in classes[:2]:
-        body = {"label": label, "annotator": "Ana", "comment": "two\nlines"}
-        clip = valid("/api/v1/corrections/{id}", "put", server.client.put(url, json=body))
-        assert clip["correction"]["label"] == label
-        stored = read_manifest(server.folder / ".mvemo" / "corrections.csv").clips
-        assert [stored_clip.label for stored_clip in stored] == [(label,)]
-    clip = valid("/api/v1/corrections/{id}", "delete", server.client.delete(url))
-    assert clip["correction"]["label"] == classes[0]
-    refused = server.client.put(url, json={"label": "nonsense"})
-    assert refused.status_code == 422
-    assert "unknown label 'nonsense'" in refused.json()["error"]
-    job = server.finished(server.client.post("/api/v1/learn", json={"name": "mine"}).json())
-    assert job["state"] == "done", job
-    assert job["result"]["n_corrections"] == 1
-    assert not job["result"]["enough"]
-    used = server.client.post("/api/v1/models/current", json={"name": "mine"})
-    assert server.finished(used.json()["job"])["state"] == "done"
-    current = [m["name"] for m in server.get("models").json()["models"] if m["current"]]
-    assert current == ["mine"]
-    again = server.get(f"clips/{song}").json()
-    assert (again["state"], again["model"].partition("/")[0]) == ("done", "demo (synthetic)")
-
-
 def test_uploads(server):
     song = (server.folder / "song0.wav").read_bytes()
     sent = server.client.post("/api/v1/clips?name=../../sent.wav", content=song)
@@ -148,19 +107,11 @@ PATHS = ["/", "/app.js", *(p.replace("{id}", "x") for p in DOCUMENT["paths"])]
 
 @pytest.mark.parametrize("path", PATHS)
 def test_strangers_are_refused(server, path):
-    port = server.url.rstrip("/").rpartition(":")[2]
     with httpx.Client(base_url=server.url) as stranger:
-        assert stranger.get(path).status_code == 401
-        for wrong in ("Bearer wrong", f"Basic {TOKEN}", "Bearer", f"Bearer {TOKEN}x"):
+        for wrong in ("", "Bearer wrong", f"Basic {TOKEN}", "Bearer", f"Bearer {TOKEN}x"):
             assert stranger.get(path, headers={"Authorization": wrong}).status_code == 401
         assert stranger.get(path, params={"token": "wrong"}).status_code == 401
-    for headers in (
-        {"Host": "evil.example"},
-        {"Host": f"evil.example:{port}"},
-        {"Origin": "http://evil.example"},
-        {"Origin": "null"},
-        {"Origin": "http://127.0.0.1"},
-    ):
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
         assert server.client.get(path, headers=headers).status_code == 403
 
 
@@ -224,14 +175,6 @@ def test_paths_outside_the_folder(server, tmp_path):
         answer = server.client.post("/api/v1/jobs", json={"paths": [str(path)]})
         assert answer.status_code == 403
     link.unlink()
-
-
-def test_a_playlist_plays_from_any_folder_in_the_order_shown(server):
-    clips, names = server.clips(), ["song2.wav", "song0.wav", "song2.wav", "song1.wav"]
-    body = {"ids": [clips[name]["id"] for name in names], "name": "Été", "format": "xspf"}
-    text = server.client.post("/api/v1/playlists", json=body).json()["text"]
-    expected = [(server.folder / names[i]).as_uri() for i in (0, 1, 3)]
-    assert re.findall(r"<location>(.*)</location>", text) == expected
 
 
 def test_paths_are_relative_to_the_opened_folder(server):
@@ -334,22 +277,3 @@ def test_a_killed_server_leaves_everything(model, tmp_path):
     again.reader.join()
     assert not any("Traceback" in line for line in again.errors)
     assert not any("predicted 2 clips" in line for line in again.errors)
-
-
-def test_a_run_shows_its_confusions(model):
-    run = model.parent
-    server = Server(model, run)
-    clips = {clip["id"]: clip for clip in server.clips().values()}
-    report = valid("/api/v1/report", "get", server.get("report"))
-    classes, ids = report["confusion"]["classes"], report["confusion"]["ids"]
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    best = metrics["models"][metrics["choice"]["model"]]
-    assert report["confusion"]["counts"] == best["confusion"]
-    for i, j in ((i, j) for i in range(6) for j in range(6)):
-        for clip in map(clips.get, ids[i][j]):
-            assert clip["label"] == classes[j]
-            assert clip["notes"] == [f"true label: {classes[i]}"]
-    assert len(report["hard"]) == sum(len(ids[i][j]) for i in range(6) for j in range(6) if i != j)
-    assert server.client.get(f"/media/{report['hard'][0]}").status_code == 200
-    assert server.client.post("/api/v1/scan").status_code == 422
-    assert server.end() == 143
