@@ -171,8 +171,8 @@ def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]
     if request.duration is None and (rest := source.rest_problem()):
         problems = {**dict.fromkeys(clip.kinds, rest), **problems}
     waveforms: dict[int, F32] = {}
-    if "audio" in clip.kinds and "audio" not in problems:
-        waveforms, problem = sound.finish()
+    if sound.sound and "audio" not in problems:
+        waveforms, problem = sound.sound.finish()
         problems |= {"audio": problem} if problem else {}
     seconds = sound.seconds if waveforms else min(picker.seconds, clip.end - request.start)
     loudness = sound.sound.loudness if sound.sound else -math.inf

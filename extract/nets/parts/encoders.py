@@ -123,7 +123,7 @@ class WaveformEncoder(SoundInput, EncoderNet):
         return samples
 
 
-class SpectrogramEncoder(SoundInput, EncoderNet):
+class SpectrogramEncoder(EncoderNet, SoundInput):
     """Base of encoders of spectrograms of one length, which transformers computes."""
 
     Options = SoundEncoderOptions
@@ -153,9 +153,6 @@ class SpectrogramEncoder(SoundInput, EncoderNet):
         waves = [wave[np.isfinite(wave)] for wave in raw.detach().cpu().numpy()]
         values = self.extractor(waves, sampling_rate=self.input.sr)[self.values]
         return torch.from_numpy(np.stack(values).astype(np.float32)).to(raw.device)
-
-    def embed(self, x: Tensor) -> Tensor:
-        return EncoderNet.embed(self, x)
 
 
 class ClapEncoder(SpectrogramEncoder):

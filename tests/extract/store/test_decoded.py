@@ -318,10 +318,7 @@ def test_a_remembered_failure_has_its_time_and_versions(tmp_path, monkeypatch):
     assert not read_problems(store.folder_of("one"))
 
 
-def test_empty_arrays_are_neither_written_nor_read(tmp_path):
-    with pytest.raises(ValueError, match=r"shape \(0, 4\) is empty"):
-        write_array(tmp_path / "a.npy", np.zeros((0, 4), np.float32))
-    assert list(tmp_path.iterdir()) == []
+def test_empty_arrays_are_not_read(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((0, 4), np.float32))
     assert map_array(tmp_path / "a.npy", np.float32, (None, 4)) is None
 
