@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets.parts import encoder_inputs, hugging_face
-from mvemo.extract.nets.parts.base import FrameNet
-from mvemo.extract.nets.parts.cards import NetOptions, VideoInput
+from mvemo.extract.nets.parts import base, cards, encoder_inputs, hugging_face
 from mvemo.extract.nets.parts.encoder_inputs import PictureInput, SoundInput, pool, pool_layers
 from mvemo.extract.nets.parts.encoder_names import ALL, OUTPUT, EncoderName
 from mvemo.extract.settings import POOLINGS
@@ -39,7 +37,7 @@ def _tokens(what: str) -> Any:
 
 
 @dataclass(frozen=True)
-class LayerOptions(NetOptions):
+class LayerOptions(cards.NetOptions):
     layer: int = _layer()
     pooling: str = setting(
         "mean", "Pooling over the frames of a window: `mean` or `mean+std`.", names=POOLINGS
@@ -234,7 +232,7 @@ class WhisperEncoder(SpectrogramEncoder):
         return torch.stack(clips)
 
 
-class PictureEncoder(PictureInput, FrameNet, EncoderNet):
+class PictureEncoder(PictureInput, base.FrameNet, EncoderNet):
     """Transformer on single pictures: the encoders of CLIP and SigLIP, ViT, DINOv2."""
 
     Options = PictureEncoderOptions
@@ -262,8 +260,9 @@ class VideoEncoder(PictureInput, EncoderNet):
     options: LayerOptions
 
     @classmethod
-    def input_of(cls, options: Any) -> VideoInput:
-        return VideoInput(cls.config.get("num_frames", 16), encoder_inputs.picture_sizes(cls)[0])
+    def input_of(cls, options: Any) -> cards.VideoInput:
+        n_frames = cls.config.get("num_frames", 16)
+        return cards.VideoInput(n_frames, encoder_inputs.picture_sizes(cls)[0])
 
 
 BASES: dict[str, type[encoder_inputs.StatedInput]] = {
