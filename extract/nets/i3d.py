@@ -49,21 +49,17 @@ LOGIT_FRAMES = 2
 def pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
     """Max-pool values of at least 0, with TensorFlow's "SAME" padding."""
     if (kernel, stride) == (CUBE, (1, 1, 1)) and not torch.is_grad_enabled():
-        return maximum_of_neighbours(x)
+        # Axis by axis, on a CPU four times as fast as torch.
+        for axis in (2, 3, 4):
+            y, length = x.clone(), x.shape[axis] - 1
+            for taken, given in ((1, 0), (0, 1)):
+                part = y.narrow(axis, taken, length)
+                torch.maximum(part, x.narrow(axis, given, length), out=part)
+            x = y
+        return x
     before, _ = layers.same_sides(x.shape[2:], kernel, stride)
     # With ceil_mode the last window may extend beyond the edge, in place of the larger padding.
     return functional.max_pool3d(x, kernel, stride, before, ceil_mode=True)
-
-
-def maximum_of_neighbours(x: Tensor) -> Tensor:
-    """Max-pool over 3 x 3 x 3 values, axis by axis; on a CPU four times as fast as torch."""
-    for axis in (2, 3, 4):
-        y, length = x.clone(), x.shape[axis] - 1
-        for taken, given in ((1, 0), (0, 1)):
-            part = y.narrow(axis, taken, length)
-            torch.maximum(part, x.narrow(axis, given, length), out=part)
-        x = y
-    return x
 
 
 class Unit(fast_conv.NormedConvolution):

@@ -209,14 +209,6 @@ class Trainer(steps.Stepper):
         loss_mean, accuracy = (sums / max(len(rows), 1)).tolist()
         return loss_mean, accuracy
 
-    def check_finite(self, run: TrainingRun) -> None:
-        """Raise `TrainingDiverged` if a weight is not finite and no earlier weights were kept."""
-        if self.settings.patience and math.isfinite(run.best_loss):
-            return
-        state = self.net.state_dict().values()
-        if not all(torch.isfinite(v).all() for v in state if v.is_floating_point()):
-            raise self.divergence_error(run)
-
     def divergence_error(self, run: TrainingRun) -> TrainingDiverged:
         lr = self.settings.lr
         return TrainingDiverged(
@@ -251,7 +243,11 @@ def fine_tune(
         if patience and run.since_best >= patience:
             break
         trainer.run_epoch(epoch, run)
-        trainer.check_finite(run)
+        if not (patience and math.isfinite(run.best_loss)):
+            # No earlier weights were kept.
+            state = [v for v in net.state_dict().values() if v.is_floating_point()]
+            if not all(torch.isfinite(value).all() for value in state):
+                raise trainer.divergence_error(run)
         if time.monotonic() - saved_at > STATE_INTERVAL:
             folder.save("state.pt", trainer.state(run))
             saved_at = time.monotonic()
