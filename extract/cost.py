@@ -17,18 +17,13 @@ import torch
 
 from mvemo.cache.spec import digest_of
 from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.nets.parts import registry
-from mvemo.extract.nets.parts.cards import AudioInput
-from mvemo.extract.nets.parts.fast_conv import optimized
-from mvemo.extract.nets.parts.sequences import empty_input
+from mvemo.extract.nets.parts import cards, fast_conv, registry, sequences
 from mvemo.extract.settings import NetSettings, RunSettings, window_starts
-from mvemo.extract.store import decoded
-from mvemo.extract.store.folders import DecodeJob, DecodeRequest
+from mvemo.extract.store import decoded, folders
 from mvemo.extract.training import devices
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.process import system_text
-from mvemo.manifests import files
-from mvemo.manifests.text_files import read_json
+from mvemo.manifests import files, text_files
 
 T = TypeVar("T")
 # Number of clips that are read to measure the time.
@@ -63,8 +58,8 @@ class ReadingCost:
 
 
 def measure_reading(
-    jobs: Sequence[DecodeJob],
-    request: DecodeRequest,
+    jobs: Sequence[folders.DecodeJob],
+    request: folders.DecodeRequest,
     names: Sequence[str],
     descriptors: DescriptorSettings,
     decoding: decoded.DecodeSettings,
@@ -76,7 +71,7 @@ def measure_reading(
     one_worker = replace(decoding, workers=1)
     with tempfile.TemporaryDirectory(prefix="mvemo-plan-") as temp:
 
-        def read(chosen: Sequence[DecodeJob]) -> None:
+        def read(chosen: Sequence[folders.DecodeJob]) -> None:
             shutil.rmtree(temp)
             store = decoded.DecodedStore(Path(temp), request)
             silent: set[str] = set()
@@ -152,9 +147,9 @@ def measure_net(
     trained = run.protocol != "frozen"
     net.train(trained)
     precision = devices.resolve_precision(run.precision, device)
-    passed = net if trained else optimized(net, precision)
+    passed = net if trained else fast_conv.optimized(net, precision)
     n_windows = N_WINDOWS if trained else 1
-    raw = empty_input(net.input, "cpu", descriptors or DescriptorSettings())
+    raw = sequences.empty_input(net.input, "cpu", descriptors or DescriptorSettings())
     raw = torch.cat([raw] * n_windows).to(device)
     # The CPU time of one thread hardly depends on other programs.
     clock = time.perf_counter if device.type == "cuda" else time.process_time
@@ -181,7 +176,7 @@ def measure_net(
 def clip_windows(net: NetSettings, length: float | None, duration: float | None = None) -> float:
     """Return a net's work for a clip, in windows; the maximum if the length is unknown."""
     taken = registry.input_of(net)
-    if length is None or not isinstance(taken, AudioInput):
+    if length is None or not isinstance(taken, cards.AudioInput):
         return net.view.views
     length = length if duration is None else min(length, duration)
     count = len(window_starts(length, taken.seconds, net.view))
@@ -211,7 +206,9 @@ def choose_precision(
     facts = [[net.record() for net in nets], run.protocol, cpu, str(torch.__version__)]
     key = digest_of({"measured": facts})
     try:
-        bf16, float32 = (float(read_json(path)[key][name]) for name in ("bf16", "float32"))
+        bf16, float32 = (
+            float(text_files.read_json(path)[key][name]) for name in ("bf16", "float32")
+        )
     except (OSError, KeyError, TypeError, ValueError):
         bf16, float32 = (
             sum(

@@ -13,9 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.extract.media.isolated import read_each
-from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.media.request import FrameSampling
+from mvemo.extract.media import isolated, reading, request
 from mvemo.manifests import Manifest
 from mvemo.manifests.array_types import F32, F64, U8, U32, Bools, Ints
 from mvemo.manifests.errors import MvemoError
@@ -28,7 +26,7 @@ BANDS, LOW, HIGH = 33, 300.0, 3000.0
 # A window is not compared if it is softer than the clip's loudest window by more than this.
 AUDIBLE_DB = 50.0
 # The pictures of a shortened copy are taken at other times, so every scene needs several.
-FRAMES = FrameSampling(n_frames=64, size=64)
+FRAMES = request.FrameSampling(n_frames=64, size=64)
 # A picture is reduced to 9 x 8 mean values; the signs of their 64 differences are its hash.
 _ROWS, _COLUMNS = 8, 8
 HASH_BITS = _ROWS * _COLUMNS
@@ -106,7 +104,7 @@ def fingerprint(
     >>> len(print_of_noise.words), print_of_noise.hashes.shape, print_of_noise.problems
     (12, (0, 64), {'video': 'no video stream'})
     """
-    decoded = decode_clip(
+    decoded = reading.decode_clip(
         path,
         start=start,
         duration=duration,
@@ -225,7 +223,7 @@ def find_duplicates(
         for clip in manifest.clips
     ]
     prints = [_EMPTY] * len(files)
-    for row, result in read_each(_FINGERPRINT, files, workers=workers or 0):
+    for row, result in isolated.read_each(_FINGERPRINT, files, workers=workers or 0):
         if failed := isinstance(result, MvemoError):
             result = replace(_EMPTY, problems={"clip": str(result)})
         prints[row] = result

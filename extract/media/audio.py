@@ -208,9 +208,6 @@ class Waveforms:
 
     def finish(self) -> tuple[dict[int, F32], MediaProblem | None]:
         """Return the waveforms by sampling rate, float32 (samples,), or {} and the problem."""
-        problem = self.problem()
-        if problem is not None:
-            return {}, problem
         for rate, track in self._tracks.items():
             track.add(np.zeros(0, dtype=np.float32), last=True)
             if not track.n_samples:
@@ -254,8 +251,7 @@ def decode_audio_file(path: Path, request: ClipRequest, channel: int | None = No
     seconds = sound.n_samples / sound.sr
     if problem is None and round(request.start * sound.sr) >= n_frames:
         problem = starts_after_end(request.start, "sound ends", n_frames / sound.sr)
-        return Decoded(problems={**problems, "audio": problem})
-    if channel is None and sound.channel is not None:
+    elif channel is None and sound.channel is not None:
         return decode_audio_file(path, request, channel=sound.channel)
     expected = stated - request.start if request.duration is None else request.duration
     problem = problem or sound.problem() or check_length(seconds, expected)
@@ -367,9 +363,6 @@ class SoundCollector:
         if self.error or self.sound is None:
             return MediaProblem(self.error or "no sound can be decoded")
         return self.sound.problem()
-
-    def finish(self) -> tuple[dict[int, F32], MediaProblem | None]:
-        return ({}, self.problem()) if self.sound is None else self.sound.finish()
 
 
 def _channels(frame: Any) -> F32:

@@ -108,8 +108,15 @@ def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenC
                 del found["video"]
         indices = [stream.index for stream in found.values()]
         # Without video, nothing has been read yet, and audio decodes fast: do not seek.
-        if reads_video or ("audio" in found and "mov" in container.format.name):
-            container = packets.rewind(path, container, stack, request.start, origin, times)
+        is_mov, start = "mov" in container.format.name, request.start
+        if reads_video or ("audio" in found and is_mov):
+            # QuickTime has an index for each stream. Matroska has one index for all streams: if the
+            # video starts late, a seek skips the audio before it, unless a key frame surely
+            # precedes the clip.
+            far = start > 2 * packets.RUN_UP and times and times.first <= start - packets.RUN_UP
+            is_safe = is_mov or ("matroska" in container.format.name and far)
+            if not (is_safe and packets.seek(container, start + origin)):
+                container = stack.enter_context(packets.open_container(path))
         streams = [container.streams[index] for index in indices]
         yield OpenClip(path, request, container, streams, problems, choice, note, origin, times)
 
@@ -171,8 +178,8 @@ def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]
     if request.duration is None and (rest := source.rest_problem()):
         problems = {**dict.fromkeys(clip.kinds, rest), **problems}
     waveforms: dict[int, F32] = {}
-    if "audio" in clip.kinds and "audio" not in problems:
-        waveforms, problem = sound.finish()
+    if sound.sound and "audio" not in problems:
+        waveforms, problem = sound.sound.finish()
         problems |= {"audio": problem} if problem else {}
     seconds = sound.seconds if waveforms else min(picker.seconds, clip.end - request.start)
     loudness = sound.sound.loudness if sound.sound else -math.inf

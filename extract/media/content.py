@@ -8,8 +8,7 @@ import av.error
 
 from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media.packets import open_container, start_of, videos
-from mvemo.extract.media.reading import media_errors
+from mvemo.extract.media import packets, reading
 
 # The headers of these codecs contain the tags.
 _TAGS_IN_HEADER = frozenset({"vorbis", "theora"})
@@ -31,9 +30,9 @@ def file_digest(path: Path) -> str:
 
 def packets_digest(path: Path) -> str:
     """Return the SHA-256 of the packets and codecs of a file's sound and pictures, without tags."""
-    with media_errors(path), open_container(path) as container:
+    with reading.media_errors(path), packets.open_container(path) as container:
         is_stated = not _STATING_LENGTH.isdisjoint(container.format.name.split(","))
-        streams = [*videos(container), *container.streams.audio]
+        streams = [*packets.videos(container), *container.streams.audio]
         digests = {s.index: hashlib.sha256(_header(s, is_stated).encode()) for s in streams}
         n_bytes, kind = 0, b""
         is_raw = container.format.name in _RAW
@@ -70,7 +69,7 @@ def _header(stream: Any, is_stated: bool) -> str:
     if stream.type == "video":
         facts += [stream.time_base, stream.sample_aspect_ratio]
     elif stream.start_time is not None:
-        late = float(stream.start_time * stream.time_base) - start_of(stream.container)
+        late = float(stream.start_time * stream.time_base) - packets.start_of(stream.container)
         # This fact is missing if the sound starts with the pictures, or if there are no pictures.
         facts += [int(late * 5)] * (late >= 0.2)
     if codec is not None and codec.name not in _TAGS_IN_HEADER:

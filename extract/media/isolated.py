@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
-from mvemo.extract.workers.pool import run_calls, start_workers
-from mvemo.extract.workers.process import Call, ClipLimits
+from mvemo.extract.workers import pool, process
 from mvemo.manifests.errors import MvemoError
 
-_LIMITS = ClipLimits()
+_LIMITS = process.ClipLimits()
 DECODE = "mvemo.extract.media.reading:decode_clip"
 PROBE = "mvemo.extract.media.reading:probe_seconds"
 HAS_PICTURES = "mvemo.extract.media.reading:has_pictures"
@@ -20,7 +19,7 @@ HAS_PICTURES = "mvemo.extract.media.reading:has_pictures"
 
 def start_readers(count: int = 1) -> None:
     """Start worker processes that import the media libraries while this process continues."""
-    start_workers(count, "mvemo.extract.store.decoding,mvemo.extract.store.decoded,scipy.fft")
+    pool.start_workers(count, "mvemo.extract.store.decoding,mvemo.extract.store.decoded,scipy.fft")
 
 
 def read_each(
@@ -28,10 +27,10 @@ def read_each(
 ) -> Iterator[tuple[int, Any | MvemoError]]:
     """Call ``module:name`` for each (path, keywords) in workers; yield (row, result or error)."""
     calls = [
-        Call(function, (path,), *_LIMITS.of_file(path), keywords=keywords)
+        process.Call(function, (path,), *_LIMITS.of_file(path), keywords=keywords)
         for path, keywords in files
     ]
-    for outcome in run_calls(calls, workers=workers):
+    for outcome in pool.run_calls(calls, workers=workers):
         path, error = files[outcome.index][0], outcome.error
         if isinstance(error, WorkerDied):
             error = BadMedia(f"{path}: {error}")

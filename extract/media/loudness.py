@@ -5,7 +5,7 @@ equal it is 3.01 LU below the value of a meter, which adds the energies of the c
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -91,16 +91,7 @@ class LoudnessMeter:
     def _measure(self, y: F32) -> tuple[list[F64], F32]:
         """Return energies of the steps in the next samples, and the filtered samples after them."""
         energies, rest = [], self._rest
-        for block in self._filtered_blocks(y):
-            filtered = np.concatenate([rest, block])
-            steps = len(filtered) // self._step
-            whole = filtered[: steps * self._step].reshape(-1, self._step)
-            energies.append(np.einsum("ij,ij->i", whole, whole, dtype=np.float64))
-            rest = filtered[steps * self._step :]
-        return energies, rest
-
-    def _filtered_blocks(self, y: F32) -> Iterator[F32]:
-        """Yield the samples that follow `_before`, filtered block by block (overlap-save)."""
+        # Overlap-save: half of each transformed part is before the block that it filters.
         n_blocks = -(-len(y) // self._block)
         padded = np.zeros((n_blocks + 1) * self._block, dtype=np.float32)
         padded[: self._block] = self._before
@@ -108,8 +99,14 @@ class LoudnessMeter:
         for first in range(0, n_blocks, _BLOCKS):
             parts = sliding_window_view(padded, 2 * self._block)[:: self._block]
             spectra = scipy.fft.rfft(parts[first : first + _BLOCKS]) * self._response
-            for i, filtered in enumerate(scipy.fft.irfft(spectra), first):
-                yield filtered[self._block : self._block + len(y) - i * self._block]
+            for i, part in enumerate(scipy.fft.irfft(spectra), first):
+                block = part[self._block : self._block + len(y) - i * self._block]
+                filtered = np.concatenate([rest, block])
+                steps = len(filtered) // self._step
+                whole = filtered[: steps * self._step].reshape(-1, self._step)
+                energies.append(np.einsum("ij,ij->i", whole, whole, dtype=np.float64))
+                rest = filtered[steps * self._step :]
+        return energies, rest
 
     @property
     def integrated(self) -> float:

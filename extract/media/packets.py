@@ -6,7 +6,6 @@ import math
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence, Set
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,8 +50,8 @@ _METADATA: dict[str, Any] = (
 # Containers with an index that makes seeking exact.
 _INDEXED = ("mov", "matroska")
 # Seconds of the file that are decoded before a clip's start; at most so many packets of sound.
-_RUN_UP, _RUN_UP_PACKETS = 1.0, 50
-# Decoders whose sound depends on less than `_RUN_UP` before it.
+RUN_UP, _RUN_UP_PACKETS = 1.0, 50
+# Decoders whose sound depends on less than `RUN_UP` before it.
 _FORGETTING = ("mp3", "mp3float")
 
 
@@ -193,32 +192,14 @@ def is_indexed(container: Any) -> bool:
     return any(name in container.format.name for name in _INDEXED)
 
 
-def _seek(container: Any, when: float) -> bool:
+def seek(container: Any, when: float) -> bool:
     """Seek to a key frame well before a clip's start; return False if the file must be reopened."""
-    target = max(when - _RUN_UP, min((container.start_time or 0) / av.time_base, 0.0))
+    target = max(when - RUN_UP, min((container.start_time or 0) / av.time_base, 0.0))
     try:
         container.seek(int(target * av.time_base), backward=True)
     except av.error.FFmpegError:
         return False
     return True
-
-
-def rewind(
-    path: Path,
-    container: Any,
-    stack: ExitStack,
-    start: float,
-    origin: float,
-    times: PacketTimes | None,
-) -> Any:
-    """Return the container at a position before the clip, reopened if necessary."""
-    # QuickTime has an index for each stream. Matroska has one index for all streams: if the video
-    # starts late, a seek skips the audio before it, unless a key frame surely precedes the clip.
-    far = start > 2 * _RUN_UP and times is not None and times.first <= start - _RUN_UP
-    safe = "mov" in container.format.name or ("matroska" in container.format.name and far)
-    if safe and _seek(container, start + origin):
-        return container
-    return stack.enter_context(open_container(path))
 
 
 class PacketTimes:
@@ -310,11 +291,11 @@ def frame_times(
 ) -> PacketTimes | None:
     """Return the times of a clip's frames, read from packets, or None if there are no packets."""
     time_base = float(video.time_base)
-    # Decoding order and presentation order differ by far less than `_RUN_UP`.
+    # Decoding order and presentation order differ by far less than `RUN_UP`.
     stop = request.stop
-    latest_needed = None if stop is None else (origin + stop + 2 * _RUN_UP) / time_base
-    if request.start > 2 * _RUN_UP and is_indexed(container):
-        _seek(container, request.start + origin)
+    latest_needed = None if stop is None else (origin + stop + 2 * RUN_UP) / time_base
+    if request.start > 2 * RUN_UP and is_indexed(container):
+        seek(container, request.start + origin)
     packets = Packets(container, [video, *sound_tracks(container)[:1]])
     sound_end = -math.inf
     frames: list[tuple[int, int]] = []
@@ -374,7 +355,7 @@ def decoded_frames(
     # PyAV computes a stream's properties each time they are read.
     running = {s.index: (s.type, s.codec_context, float(s.time_base)) for s in packets.streams}
     counting = packets.container.format.name in _COUNTING_FRAMES
-    begin, early = start - _RUN_UP + origin, deque[Any](maxlen=_RUN_UP_PACKETS)
+    begin, early = start - RUN_UP + origin, deque[Any](maxlen=_RUN_UP_PACKETS)
     following = iter(packets)
     decode = partial(_decode, origin)
     while running:

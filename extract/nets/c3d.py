@@ -116,7 +116,11 @@ class C3D(VideoNet):
         for name, convolution in self.convolutions.items():
             x = functional.relu(convolution(x), inplace=True)
             if name in POOLED:
-                x = _pool(x, name)
+                # The first pooling keeps the frames.
+                kernel = (1 if name == "conv1a" else min(2, x.shape[2]), 2, 2)
+                # The published net pads by one pixel after conv5b: 7 x 7 becomes 4 x 4.
+                side = int(name == "conv5b")
+                x = functional.max_pool3d(x, kernel, kernel, padding=(0, side, side))
         # 32 frames of 112 x 112 pixels: (batch, 512, 2, 4, 4) -> (batch, 16384)
         x = self.dropout(functional.relu(self.fc6(x.flatten(1))))
         # -> (batch, embedding_dim)
@@ -145,11 +149,3 @@ class C3D(VideoNet):
                 scale = self._divisor if layer == "conv1a" else 1.0
                 mapped[published] = (f"convolutions.{layer}.weight", kernel * scale)
         return mapped
-
-
-def _pool(x: Tensor, name: str) -> Tensor:
-    """Apply the pooling after a convolution: 2 x 2 x 2, but the first pooling keeps the frames."""
-    kernel = (1 if name == "conv1a" else min(2, x.shape[2]), 2, 2)
-    # The published net pads by one pixel after conv5b: 7 x 7 becomes 4 x 4.
-    padding = int(name == "conv5b")
-    return functional.max_pool3d(x, kernel, kernel, padding=(0, padding, padding))

@@ -8,12 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.nets.parts import cards
-from mvemo.extract.nets.parts.base import FrameNet, VideoNet
+from mvemo.extract.nets.parts import base, cards, fast_conv, layers, threads
 from mvemo.extract.nets.parts.cards import NetCard, NetOptions, dropout, profile, scaled
-from mvemo.extract.nets.parts.fast_conv import NormedConvolution, clamped_convolution
-from mvemo.extract.nets.parts.layers import mean_and_deviation, same_sides
-from mvemo.extract.nets.parts.threads import map_parts
 from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
 
@@ -100,7 +96,7 @@ class EffNetOptions(NetOptions):
         ),
     ),
 )
-class EffNet(FrameNet, VideoNet):
+class EffNet(base.FrameNet, base.VideoNet):
     """EfficientNet-lite2 on single frames; the embedding is their mean and standard deviation.
 
     The features of a frame are the 1,280 inputs of the published classifier.
@@ -129,7 +125,7 @@ class EffNet(FrameNet, VideoNet):
         if self.training or x.device.type != "cpu":
             return self._features(x)
         # The values of more frames do not fit into the cache.
-        return map_parts(self._features, torch.split(x, FRAMES_AT_ONCE))
+        return threads.map_parts(self._features, torch.split(x, FRAMES_AT_ONCE))
 
     def _features(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -139,7 +135,7 @@ class EffNet(FrameNet, VideoNet):
         return self.head(x).mean(dim=(2, 3))
 
     def pool_frames(self, values: Tensor) -> Tensor:
-        return mean_and_deviation(values)
+        return layers.mean_and_deviation(values)
 
     def scaling(self) -> dict[str, Any]:
         return {"mean": MEAN, "spread": SPREAD}
@@ -156,7 +152,7 @@ class EffNet(FrameNet, VideoNet):
         return mapped
 
 
-class _Layer(NormedConvolution):
+class _Layer(fast_conv.NormedConvolution):
     """Convolution with TensorFlow's "SAME" padding, batch normalisation, and ReLU6."""
 
     def __init__(
@@ -182,7 +178,7 @@ class _Layer(NormedConvolution):
         """Map (n, inputs, height, width) to (n, outputs, height / stride, width / stride)."""
         convolution = self.convolution
         weight = convolution.weight
-        before, after = same_sides(x.shape[2:], convolution.kernel_size, convolution.stride)
+        before, after = layers.same_sides(x.shape[2:], convolution.kernel_size, convolution.stride)
         if before != after and self.fused and convolution.groups > 1:
             # A kernel with zeros in front is faster than a copy of the pictures with padding.
             extra = (after[1] - before[1], 0, after[0] - before[0], 0)
@@ -191,7 +187,7 @@ class _Layer(NormedConvolution):
             x, before = functional.pad(x, (before[1], after[1], before[0], after[0])), (0, 0)
         bias, stride, groups = convolution.bias, convolution.stride, convolution.groups
         if self.fused:
-            return clamped_convolution(
+            return fast_conv.clamped_convolution(
                 x, weight, bias, stride, before, groups, clamped=self.activated
             )
         y = functional.conv2d(x, weight, bias, stride, before, groups=groups)

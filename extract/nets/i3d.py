@@ -14,11 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.nets.parts import cards
-from mvemo.extract.nets.parts.base import VideoNet
+from mvemo.extract.nets.parts import base, cards, fast_conv, layers
 from mvemo.extract.nets.parts.cards import NetCard, NetOptions, dropout, profile, scaled
-from mvemo.extract.nets.parts.fast_conv import NormedConvolution
-from mvemo.extract.nets.parts.layers import same_sides
 from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
 
@@ -52,24 +49,20 @@ LOGIT_FRAMES = 2
 def pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
     """Max-pool values of at least 0, with TensorFlow's "SAME" padding."""
     if (kernel, stride) == (CUBE, (1, 1, 1)) and not torch.is_grad_enabled():
-        return maximum_of_neighbours(x)
-    before, _ = same_sides(x.shape[2:], kernel, stride)
+        # Axis by axis, on a CPU four times as fast as torch.
+        for axis in (2, 3, 4):
+            y, length = x.clone(), x.shape[axis] - 1
+            for taken, given in ((1, 0), (0, 1)):
+                part = y.narrow(axis, taken, length)
+                torch.maximum(part, x.narrow(axis, given, length), out=part)
+            x = y
+        return x
+    before, _ = layers.same_sides(x.shape[2:], kernel, stride)
     # With ceil_mode the last window may extend beyond the edge, in place of the larger padding.
     return functional.max_pool3d(x, kernel, stride, before, ceil_mode=True)
 
 
-def maximum_of_neighbours(x: Tensor) -> Tensor:
-    """Max-pool over 3 x 3 x 3 values, axis by axis; on a CPU four times as fast as torch."""
-    for axis in (2, 3, 4):
-        y, length = x.clone(), x.shape[axis] - 1
-        for taken, given in ((1, 0), (0, 1)):
-            part = y.narrow(axis, taken, length)
-            torch.maximum(part, x.narrow(axis, given, length), out=part)
-        x = y
-    return x
-
-
-class Unit(NormedConvolution):
+class Unit(fast_conv.NormedConvolution):
     """Convolution without bias, batch normalisation without scale, and ReLU; kernels are cubes."""
 
     convolution_name = "conv"
@@ -89,7 +82,7 @@ class Unit(NormedConvolution):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, inputs, T, H, W) to (batch, outputs, T/s, H/s, W/s); s is the stride."""
         if self.stride != (1, 1, 1):
-            before, after = same_sides(x.shape[2:], self.kernel, self.stride)
+            before, after = layers.same_sides(x.shape[2:], self.kernel, self.stride)
             pairs = zip(reversed(before), reversed(after), strict=True)
             x = functional.pad(x, [side for pair in pairs for side in pair])
         return functional.relu(self.norm(self.conv(x)), inplace=True)
@@ -172,7 +165,7 @@ class I3DOptions(NetOptions):
         ),
     ),
 )
-class I3D(VideoNet):
+class I3D(base.VideoNet):
     """Inflated Inception-v1; the embedding is the mean of the last block's output (PL20 3.3).
 
     Layers have the same names as in the published code.

@@ -58,8 +58,8 @@ class MelCNN(sequences.DescriptorNet):
             x = functional.relu(norm(convolution(x), lengths))
             # -> (batch, channels, bands / 2, frames / 2), rounded up
             x, lengths = sequences.pool(x, lengths, POOL)
-        # -> (batch, channels) -> (batch, embedding_dim)
-        return self.hidden(sequences.masked_mean(x, lengths))
+        # The mean over bands and real frames -> (batch, channels) -> (batch, embedding_dim)
+        return self.hidden(x.sum(dim=(2, 3)) / (lengths[:, None] * x.shape[2]))
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mvemo.extract.nets.parts.base import WaveformNet
+from mvemo.extract.nets.parts import base, layers
 from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, dropout, profile, scaled
-from mvemo.extract.nets.parts.layers import Elu, fit_waveform
 from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
 
@@ -36,7 +35,7 @@ class Music1DOptions(NetOptions):
         ),
     },
 )
-class Music1D(WaveformNet):
+class Music1D(base.WaveformNet):
     """1D Music CNN: four blocks of strided convolution and pooling, each averaged over time.
 
     The embedding concatenates the means over time of the convolutions (after their ELU) and of the
@@ -56,7 +55,7 @@ class Music1D(WaveformNet):
         self.dropout: nn.Dropout = nn.Dropout(self.options.dropout)
         # PL20 has no dropout before the classifier.
         self.classifier_dropout: nn.Module = nn.Identity()
-        self.activation: Elu = Elu()
+        self.activation: layers.Elu = layers.Elu()
         return 2 * N_BLOCKS * channels
 
     @classmethod
@@ -65,7 +64,7 @@ class Music1D(WaveformNet):
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Pad or cut float32 (batch, samples) in [-1, 1] to (batch, 1, input length)."""
-        return fit_waveform(raw, self.input.samples).unsqueeze(1)
+        return layers.fit_waveform(raw, self.input.samples).unsqueeze(1)
 
     def embed(self, x: Tensor) -> Tensor:
         means = []

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from mvemo.extract.descriptors.spectral import MelSettings, mel_filter_bank
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets.parts.base import WaveformNet
+from mvemo.extract.nets.parts import base, layers
 from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, profile, scaled
-from mvemo.extract.nets.parts.layers import Elu, fit_waveform, power_spectrum
 from mvemo.extract.settings import TrainSettings
 from mvemo.manifests.declared import setting
 from mvemo.manifests.errors import BadOption
@@ -99,7 +98,7 @@ class Music2DOptions(NetOptions):
         "c17 (front_end c17, norm clip, activation elu)",
     ),
 )
-class Music2D(WaveformNet):
+class Music2D(base.WaveformNet):
     """2D Music CNN: five layers of convolution, normalisation, activation and max-pooling.
 
     The feature of a layer is the mean of its pooled map; the five are concatenated to 160 numbers
@@ -121,7 +120,7 @@ class Music2D(WaveformNet):
             else nn.BatchNorm2d(channels, eps=EPSILON)
             for _ in POOLS
         )
-        self.activation: nn.Module = Elu() if self.options.activation == "elu" else nn.ReLU()
+        self.activation: nn.Module = layers.Elu() if self.options.activation == "elu" else nn.ReLU()
         return len(POOLS) * channels
 
     @classmethod
@@ -130,7 +129,7 @@ class Music2D(WaveformNet):
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Map float32 (batch, samples) in [-1, 1] to decibels (batch, 1, 96, frames)."""
-        return self.front_end(fit_waveform(raw, self.input.samples)).unsqueeze(1)
+        return self.front_end(layers.fit_waveform(raw, self.input.samples)).unsqueeze(1)
 
     def embed(self, x: Tensor) -> Tensor:
         features = []
@@ -192,7 +191,7 @@ class MelSpectrogram(nn.Module):
         settings = self.settings
         # Half precision would lose the quiet bands: 80 dB are eight orders of magnitude.
         with torch.autocast(waveform.device.type, enabled=False):
-            power = power_spectrum(waveform, self.window, settings.hop_length)
+            power = layers.power_spectrum(waveform, self.window, settings.hop_length)
             power = power[..., : settings.n_frames(waveform.shape[-1])]
             mel = self.filterbank.T @ power  # (batch, n_mels, frames)
             decibel = 10.0 * mel.clamp_min(settings.amin).log10()

@@ -9,12 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.descriptors.spectral import MelSettings, mel_filter_bank
-from mvemo.extract.nets.parts import cards
-from mvemo.extract.nets.parts.base import WaveformNet
+from mvemo.extract.nets.parts import base, cards, fast_conv, layers, threads
 from mvemo.extract.nets.parts.cards import NetCard, NetOptions, dropout, profile, scaled
-from mvemo.extract.nets.parts.fast_conv import convolution_peaks
-from mvemo.extract.nets.parts.layers import LEAST_VARIANCE, power_spectrum
-from mvemo.extract.nets.parts.threads import map_parts
 from mvemo.manifests.declared import setting
 from mvemo.manifests.errors import BadOption
 
@@ -113,7 +109,7 @@ class MusicnnOptions(NetOptions):
         ),
     ),
 )
-class Musicnn(WaveformNet):
+class Musicnn(base.WaveformNet):
     """musicnn: timbral and temporal kernels, then dense layers (Pons & Serra 2019, Fig. 1).
 
     A clip is cut into patches of 3 s. An incomplete last patch is left out, as in the published
@@ -184,7 +180,7 @@ class Musicnn(WaveformNet):
         if self.training or x.device.type != "cpu":
             return self._front(x)
         # The values of more patches do not fit into the cache.
-        return map_parts(self._front, torch.split(x, PATCHES_AT_ONCE))
+        return threads.map_parts(self._front, torch.split(x, PATCHES_AT_ONCE))
 
     def _front(self, x: Tensor) -> Tensor:
         x = self.input_norm(x.unsqueeze(1))
@@ -201,7 +197,7 @@ class Musicnn(WaveformNet):
         """Return log mel spectrograms: (batch, samples) -> (batch, frames, 96)."""
         # Half precision would lose the quiet bands.
         with torch.autocast(waveform.device.type, enabled=False):
-            power = power_spectrum(waveform, self.window, MEL.hop_length, center=center)
+            power = layers.power_spectrum(waveform, self.window, MEL.hop_length, center=center)
             mel = power.transpose(1, 2) @ self.filterbank  # (batch, frames, 96)
             return (COMPRESSION * mel + 1.0).log10()
 
@@ -291,7 +287,7 @@ class _Front(nn.Module):
         kernel = self.convolution.weight * sign[:, None, None, None]
         fast = torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
         if fast and x.device.type == "cpu" and kernel.shape[3] > 1:
-            peaks = convolution_peaks(x, kernel)
+            peaks = fast_conv.convolution_peaks(x, kernel)
         else:
             peaks = functional.conv2d(x, kernel).amax(dim=3)
         assert self.convolution.bias is not None
@@ -309,7 +305,7 @@ def _mean(values: Tensor, filled: Tensor) -> Tensor:
 def _deviation(values: Tensor, filled: Tensor) -> Tensor:
     """Return the standard deviation over the patches of each clip, (batch, dim); see `_mean`."""
     centred = values - _mean(values, filled)[filled.nonzero()[:, 0]]
-    return _mean(centred.square(), filled).clamp_min(LEAST_VARIANCE).sqrt()
+    return _mean(centred.square(), filled).clamp_min(layers.LEAST_VARIANCE).sqrt()
 
 
 def _published_names() -> Iterator[tuple[str, str]]:
@@ -318,16 +314,16 @@ def _published_names() -> Iterator[tuple[str, str]]:
     kernels = [*(f"{front}.convolution" for front in fronts), "context.0", "context.1", "context.2"]
     norms = ["input_norm", *(f"{front}.norm" for front in fronts), "context_norms.0"]
     norms += ["context_norms.1", "context_norms.2", "pooled_norm", "dense_norm"]
-    for kind, layers, parts in (
+    for kind, places, parts in (
         ("conv2d", kernels, {"weight": "kernel", "bias": "bias"}),
         ("dense", ["dense", "tags"], {"weight": "kernel", "bias": "bias"}),
         ("batch_normalization", norms, _NORM_PARTS),
     ):
-        for i, layer in enumerate(layers):
+        for i, place in enumerate(places):
             # The first layer of a kind has no number.
             published = f"{kind}_{i}" if i else kind
             for ours, theirs in parts.items():
-                yield f"{layer}.{ours}", f"{published}/{theirs}"
+                yield f"{place}.{ours}", f"{published}/{theirs}"
 
 
 def _torch_axes(value: Tensor, name: str) -> Tensor:

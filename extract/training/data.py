@@ -12,7 +12,6 @@ from torch import Tensor
 from mvemo.cache.table import TEST, VALIDATION
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets.parts import cards
-from mvemo.extract.nets.parts.cards import AudioInput, SequenceInput, VideoInput
 from mvemo.extract.settings import NetSettings, RunSettings, ViewSettings, window_starts
 from mvemo.manifests import Manifest, inner_split
 from mvemo.manifests.array_types import F32, U8, Bools, Ints
@@ -63,7 +62,7 @@ class RawBatches:
 
         It is 1 if clips may end within a window, because results then depend on other clips.
         """
-        if isinstance(self.input, SequenceInput) or getattr(self.input, "mark_end", False):
+        if isinstance(self.input, cards.SequenceInput) or getattr(self.input, "mark_end", False):
             return 1
         return max(n_windows // self.view.views, 1)
 
@@ -77,8 +76,8 @@ class RawBatches:
     def _windows(self, row: int) -> list[F32 | U8]:
         """Return the windows of a row, at least one, none longer than the input."""
         clip, taken = self._read(row), self.input
-        length = taken.samples if isinstance(taken, AudioInput) else taken.n_frames
-        if isinstance(taken, VideoInput):
+        length = taken.samples if isinstance(taken, cards.AudioInput) else taken.n_frames
+        if isinstance(taken, cards.VideoInput):
             starts = list(range(0, max(len(clip), 1), length))
         else:
             starts = [round(start) for start in window_starts(len(clip), length, self.view)]
@@ -88,16 +87,16 @@ class RawBatches:
         """Stack windows, padded to the input's length; `rows` has the row of each window."""
         taken, after = self.input, np.nan
         shape: tuple[int, ...]
-        if isinstance(taken, VideoInput):
+        if isinstance(taken, cards.VideoInput):
             shape, after = (taken.n_frames, taken.size, taken.size, 3), 0
             least, expected = taken.n_frames, f"decoded frames of shape {shape}"
-        elif isinstance(taken, SequenceInput):
+        elif isinstance(taken, cards.SequenceInput):
             shape, least = (taken.n_frames, windows[0].shape[-1]), 1
             expected = f"descriptors with at least one frame of {shape[1]} numbers"
         else:
             shape, least, expected = (taken.samples,), 0, "one channel"
             after = np.nan if taken.mark_end else 0
-        dtype = np.uint8 if isinstance(taken, VideoInput) else np.float32
+        dtype = np.uint8 if isinstance(taken, cards.VideoInput) else np.float32
         batch: F32 | U8 = np.empty((len(rows), *shape), dtype)
         for i, (row, window) in enumerate(zip(rows, windows, strict=True)):
             if window.shape[1:] != shape[1:] or len(window) < least:
@@ -151,7 +150,7 @@ Batches = RawBatches | ResidentBatches
 def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) -> Batches:
     """Return batches for training, kept in the device's memory if the rows fit into it."""
     # A CPU keeps only rows joined from several files, because the system caches single files.
-    if not rows or not (device.type == "cuda" or isinstance(batches.input, SequenceInput)):
+    if not rows or not (device.type == "cuda" or isinstance(batches.input, cards.SequenceInput)):
         return batches
     room = RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else MAIN
     if batches.load(rows[:1]).nbytes * len(rows) > room:

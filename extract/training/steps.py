@@ -9,10 +9,7 @@ from torch import Tensor, nn
 
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.settings import RecipeSettings, TrainSettings
-from mvemo.extract.training.data import split_rows
-from mvemo.extract.training.devices import autocast, available_memory, memory_text, saved_bytes
-from mvemo.extract.training.losses import Loss, make_loss
-from mvemo.extract.training.recipe import augment, make_optimizer
+from mvemo.extract.training import data, devices, losses, recipe
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.errors import BadOption, MvemoError
 
@@ -62,7 +59,7 @@ class TrainingJob:
 
 
 def training_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
-    groups = split_rows(rows, batch_size)
+    groups = data.split_rows(rows, batch_size)
     # Batch normalisation needs two clips, so a last batch of one clip joins the previous one.
     if len(groups) > 1 and len(groups[-1]) == 1:
         groups[-2:] = [groups[-2] + groups[-1]]
@@ -74,7 +71,7 @@ _MEMORY_FACTOR = 1.5
 
 
 class NetLoss(nn.Module):
-    def __init__(self, net: Net, loss: Loss) -> None:
+    def __init__(self, net: Net, loss: losses.Loss) -> None:
         super().__init__()
         self.net = net
         self.loss = loss
@@ -99,10 +96,10 @@ class Stepper:
         self.device: torch.device = net.classifier.weight.device
         # Only a GPU reports that memory is exhausted; otherwise the system kills the process.
         self._is_measured = self.device.type != "cpu"
-        self.optimizer: torch.optim.Optimizer = make_optimizer(net, self.settings)
+        self.optimizer: torch.optim.Optimizer = recipe.make_optimizer(net, self.settings)
         n_outputs, dim = net.classifier.weight.shape
         tau = self.settings.tau
-        self.loss: Loss = make_loss(self.settings.loss, job.task, n_outputs, dim, tau)
+        self.loss: losses.Loss = losses.make_loss(self.settings.loss, job.task, n_outputs, dim, tau)
         module = NetLoss(net, self.loss)
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 
@@ -120,7 +117,7 @@ class Stepper:
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
-        if type(self.loss).update is not Loss.update:
+        if type(self.loss).update is not losses.Loss.update:
             self.loss.update(features, target)
         self.loss.constrain(self.net.classifier)
         return value
@@ -140,8 +137,8 @@ class Stepper:
 
     def _forward(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if self.recipe.augment:
-            raw = augment(raw)
-        with autocast(self.device, self.job.precision):
+            raw = recipe.augment(raw)
+        with devices.autocast(self.device, self.job.precision):
             x = self.net.prepare(raw)
             if not self.recipe.mixup:
                 value, features = self._module(x, target)
@@ -156,10 +153,10 @@ class Stepper:
             return share * value + (1 - share) * second, features
 
     def _choose_n_parts(self, raw: Tensor) -> None:
-        available, n_clips = available_memory(), len(raw)
+        available, n_clips = devices.available_memory(), len(raw)
         if not available or not self._can_be_divided(n_clips):
             return
-        needed = _MEMORY_FACTOR * saved_bytes(self.net, raw[:2]) * n_clips / 2
+        needed = _MEMORY_FACTOR * devices.saved_bytes(self.net, raw[:2]) * n_clips / 2
         while needed > available * self.n_parts and self._can_be_divided(n_clips):
             self.n_parts *= 2
         if self.n_parts > 1:
@@ -171,8 +168,8 @@ class Stepper:
         torch.cuda.empty_cache()
         if not self._can_be_divided(n_clips):
             raise MvemoError(
-                f"{self.job.label}: the memory of {memory_text(self.device)} is too small to "
-                f"train on 2 clips at once (batch_size is {self.settings.batch_size}): use a "
+                f"{self.job.label}: the memory of {devices.memory_text(self.device)} is too small "
+                f"to train on 2 clips at once (batch_size is {self.settings.batch_size}): use a "
                 f"larger GPU, shorter or smaller inputs (nets.{self.net.name}.options), or "
                 "--set extract.device=cpu"
             ) from None

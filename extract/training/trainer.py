@@ -21,13 +21,9 @@ from torch import Tensor
 
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.training import recipe
-from mvemo.extract.training.data import Batches, indices_on, split_rows
-from mvemo.extract.training.devices import autocast
-from mvemo.extract.training.steps import Curve, Stepper, TrainingJob, to_floats, training_batches
+from mvemo.extract.training import data, devices, recipe, steps
+from mvemo.manifests import files, text_files
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import replacing, write_json
-from mvemo.manifests.text_files import read_json
 
 
 class JobFolder:
@@ -41,10 +37,10 @@ class JobFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MvemoError(f"{self.path}: cannot be created: {error.strerror}") from error
-        write_json(self.path / "settings.json", settings, durable=False)
+        files.write_json(self.path / "settings.json", settings, durable=False)
 
     def finish(self, weights: Mapping[str, torch.Tensor], curve: Mapping[str, list[float]]) -> None:
-        write_json(self.path / "curve.json", curve, durable=False)
+        files.write_json(self.path / "curve.json", curve, durable=False)
         self.save("weights.pt", {"weights": weights})
         (self.path / "state.pt").unlink(missing_ok=True)
 
@@ -53,7 +49,7 @@ class JobFolder:
         if saved is None:
             return None
         try:
-            curve = read_json(self.path / "curve.json")
+            curve = text_files.read_json(self.path / "curve.json")
         except (OSError, ValueError):
             return None
         return saved["weights"], {
@@ -75,7 +71,7 @@ class JobFolder:
 
     def save(self, name: str, value: Mapping[str, Any]) -> None:
         # Not durable: a damaged file is detected when it is read, and the net is trained again.
-        with replacing(self.path / name, durable=False) as temp:
+        with files.replacing(self.path / name, durable=False) as temp:
             torch.save(value, temp)
 
 
@@ -91,16 +87,16 @@ EPOCH_VALUES = ("epoch", "train_loss", "val_loss", "val_accuracy")
 @dataclass
 class TrainingRun:
     best: dict[str, Any]  # ``state_dict`` of the net at the lowest validation loss
-    curve: Curve  # losses by epoch
+    curve: steps.Curve  # losses by epoch
     best_loss: float = math.inf  # lowest validation loss so far
     since_best: int = 0  # number of epochs since that loss
     epoch: int = 0  # last finished epoch, from 1
 
 
-class Trainer(Stepper):
+class Trainer(steps.Stepper):
     """Fine-tuning of a net: its epochs, its validation, and its state between epochs."""
 
-    def __init__(self, net: Net, batches: Batches, job: TrainingJob) -> None:
+    def __init__(self, net: Net, batches: data.Batches, job: steps.TrainingJob) -> None:
         super().__init__(net, job)
         self.batches = batches
         self.target: Tensor = torch.from_numpy(job.y_true).to(self.device)
@@ -115,15 +111,15 @@ class Trainer(Stepper):
         net, rows = self.net, self.job.train_rows
         net.eval()
         features = []
-        for _, raw in self.batches.ahead(split_rows(rows, self.settings.batch_size)):
-            with autocast(self.device, self.job.precision):
+        for _, raw in self.batches.ahead(data.split_rows(rows, self.settings.batch_size)):
+            with devices.autocast(self.device, self.job.precision):
                 features.append(net.features(net.prepare(raw.to(self.device))).float())
         with torch.enable_grad():
             recipe.fit_probe(net, self.loss, torch.cat(features), self.target[list(rows)])
 
     def resume(self, folder: JobFolder) -> TrainingRun:
         """Return the saved run of a folder, or a new run."""
-        curve: Curve = {name: [] for name in EPOCH_VALUES} | self.kept
+        curve: steps.Curve = {name: [] for name in EPOCH_VALUES} | self.kept
         if self.settings.iterations:
             curve |= {"iteration": [], "iteration_loss": []}
         state = folder.load("state.pt")
@@ -147,7 +143,7 @@ class Trainer(Stepper):
         job = self.job
         torch.manual_seed(job.seed * 100_003 + epoch)
         order = torch.randperm(len(job.train_rows)).tolist()
-        groups = training_batches([job.train_rows[i] for i in order], job.settings.batch_size)
+        groups = steps.training_batches([job.train_rows[i] for i in order], job.settings.batch_size)
         if job.settings.iterations:
             groups = groups[: job.settings.iterations - job.steps_before(epoch)]
         first_step = job.steps_before(epoch)
@@ -184,14 +180,14 @@ class Trainer(Stepper):
         if self.recipe.freeze_norm:
             recipe.freeze_norms(self.net)
         losses = []
-        indices = indices_on(self.device, groups)
+        indices = data.indices_on(self.device, groups)
         batches = zip(self.batches.ahead(groups), indices, strict=True)
         for step, ((_, raw), rows) in enumerate(batches, first_step):
             factor = recipe.rate_factor(self.recipe, step, self.job.steps)
             for weights, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 weights["lr"] = rate * factor
             losses.append(self.step(raw, self.target[rows]))
-        return to_floats(losses)
+        return steps.to_floats(losses)
 
     @torch.no_grad()
     def score(self, rows: Sequence[int]) -> tuple[float, float]:
@@ -200,26 +196,18 @@ class Trainer(Stepper):
         net.eval()
         totals = [torch.zeros((), dtype=torch.float64, device=self.device)]
         n_correct = [totals[0]]
-        parts = split_rows(rows, self.settings.batch_size)
+        parts = data.split_rows(rows, self.settings.batch_size)
         for (batch, raw), indices in zip(
-            self.batches.ahead(parts), indices_on(self.device, parts), strict=True
+            self.batches.ahead(parts), data.indices_on(self.device, parts), strict=True
         ):
             target = self.target[indices]
-            with autocast(self.device, self.job.precision):
+            with devices.autocast(self.device, self.job.precision):
                 x = net.features(net.prepare(raw.to(self.device, non_blocking=True)))
                 totals.append(loss(x, net.classifier, target).double() * len(batch))
                 n_correct.append(loss.n_right(x, net.classifier, target))
         sums = torch.stack([torch.stack(totals).sum(), torch.stack(n_correct).sum()])
         loss_mean, accuracy = (sums / max(len(rows), 1)).tolist()
         return loss_mean, accuracy
-
-    def check_finite(self, run: TrainingRun) -> None:
-        """Raise `TrainingDiverged` if a weight is not finite and no earlier weights were kept."""
-        if self.settings.patience and math.isfinite(run.best_loss):
-            return
-        state = self.net.state_dict().values()
-        if not all(torch.isfinite(v).all() for v in state if v.is_floating_point()):
-            raise self.divergence_error(run)
 
     def divergence_error(self, run: TrainingRun) -> TrainingDiverged:
         lr = self.settings.lr
@@ -238,12 +226,12 @@ STATE_INTERVAL = 20.0
 
 def fine_tune(
     net: Net,
-    batches: Batches,
-    job: TrainingJob,
+    batches: data.Batches,
+    job: steps.TrainingJob,
     folder: JobFolder,
     *,
     on_epoch: Callable[[str, int, int, float], None] | None = None,
-) -> Curve:
+) -> steps.Curve:
     """Train `net` in place, leave it with its best weights, and return the curve of losses."""
     trainer = Trainer(net, batches, job)
     run = trainer.resume(folder)
@@ -255,7 +243,11 @@ def fine_tune(
         if patience and run.since_best >= patience:
             break
         trainer.run_epoch(epoch, run)
-        trainer.check_finite(run)
+        if not (patience and math.isfinite(run.best_loss)):
+            # No earlier weights were kept.
+            state = [v for v in net.state_dict().values() if v.is_floating_point()]
+            if not all(torch.isfinite(value).all() for value in state):
+                raise trainer.divergence_error(run)
         if time.monotonic() - saved_at > STATE_INTERVAL:
             folder.save("state.pt", trainer.state(run))
             saved_at = time.monotonic()

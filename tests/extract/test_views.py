@@ -11,9 +11,7 @@ from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import AudioInput, SequenceInput, VideoInput, build_net
 from mvemo.extract.settings import LAYOUTS, NetSettings, RunSettings, ViewSettings, window_starts
-from mvemo.extract.training.data import RawBatches
-from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.training.protocols import embedding_spec
+from mvemo.extract.training import data, embedding, protocols
 from mvemo.manifests.errors import BadOption
 
 
@@ -70,7 +68,7 @@ def test_names_of_samplings_tell_them_apart():
 def test_the_windows_of_each_kind_of_input():
     view = ViewSettings(views=2)
     wave = np.arange(25, dtype=np.float32)
-    sound = RawBatches(lambda row: wave[: row + 1], AudioInput(sr=10, seconds=1.0), view)
+    sound = data.RawBatches(lambda row: wave[: row + 1], AudioInput(sr=10, seconds=1.0), view)
     raw, counts = sound.load_views([24, 4])
     assert counts == [2, 1]
     assert raw[:2].tolist() == [list(range(10)), list(range(15, 25))]
@@ -78,13 +76,13 @@ def test_the_windows_of_each_kind_of_input():
     # A fine-tuning reads the middle one, of two the second.
     assert sound.load([24])[0, 0] == 15
     frames = np.arange(6, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 2, 2, 3), np.uint8)
-    pictures = RawBatches(lambda row: frames, VideoInput(n_frames=2, size=2), ViewSettings(3))
+    pictures = data.RawBatches(lambda row: frames, VideoInput(n_frames=2, size=2), ViewSettings(3))
     raw, counts = pictures.load_views([0])
     assert counts == [3]
     assert raw[:, :, 0, 0, 0].tolist() == [[0, 1], [2, 3], [4, 5]]
     assert pictures.load([0])[0, :, 0, 0, 0].tolist() == [2, 3]
     rows = np.arange(5, dtype=np.float32)[:, None]
-    sequences = RawBatches(lambda row: rows, SequenceInput(("mel",), 3), view)
+    sequences = data.RawBatches(lambda row: rows, SequenceInput(("mel",), 3), view)
     raw, counts = sequences.load_views([0])
     assert raw[:, :, 0].tolist() == [[0, 1, 2], [2, 3, 4]]
 
@@ -96,9 +94,9 @@ def test_an_embedding_is_pooled_over_the_windows_of_its_clip():
     rng = np.random.default_rng(1)
     waves = [rng.uniform(-1, 1, n).astype(np.float32) for n in (8000, 24000, 17000)]
     view = ViewSettings(views=3, pooling="mean+std")
-    reader = RawBatches(lambda row: waves[row], net.input, view)
+    reader = data.RawBatches(lambda row: waves[row], net.input, view)
     device = torch.device("cpu")
-    parts = embed_rows(net, reader, [0, 1, 2], batch_size=2, device=device)
+    parts = embedding.embed_rows(net, reader, [0, 1, 2], batch_size=2, device=device)
     found = np.concatenate([values for _, values in parts])
     for wave, row in zip(waves, found, strict=True):
         starts = window_starts(len(wave), 8000, view)
@@ -112,7 +110,7 @@ def test_keys_change_with_every_view_and_stay_without():
     net = build_net("music1d", 2, width=0.1)
     values = [(), (2,), (1, "dense"), (1, "spread", 12.5), (2, "spread", 0.0, "mean+std")]
     plans = [NetSettings("music1d", 0.1, view=ViewSettings(*each)) for each in values]
-    specs = [embedding_spec(plan, net, RunSettings()) for plan in plans]
+    specs = [protocols.embedding_spec(plan, net, RunSettings()) for plan in plans]
     assert "view" not in specs[0].params
     assert len({spec.digest for spec in specs}) == len(specs)
     assert [spec.dim for spec in specs] == [net.embedding_dim] * 4 + [2 * net.embedding_dim]

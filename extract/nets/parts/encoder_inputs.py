@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets.parts.base import BuiltNet
+from mvemo.extract.nets.parts import base, encoder_names, layers
 from mvemo.extract.nets.parts.cards import AudioInput, NetCard, NetOptions, VideoInput
-from mvemo.extract.nets.parts.encoder_names import ALL, OUTPUT, EncoderName
-from mvemo.extract.nets.parts.layers import mean_and_deviation
 from mvemo.extract.settings import POOLINGS, NetSettings, TrainSettings, ViewSettings
 from mvemo.manifests.declared import setting
 from mvemo.manifests.errors import BadOption
@@ -35,7 +33,7 @@ class PictureOptions(NetOptions):
     pooling: str = setting("mean", "Pooling over the frames: `mean` or `mean+std`.", names=POOLINGS)
 
 
-class StatedInput(BuiltNet):
+class StatedInput(base.BuiltNet):
     """Base of nets whose input a file states."""
 
     stated_in: ClassVar[Path | str]  # file or library that states the input, for messages
@@ -45,7 +43,7 @@ class StatedInput(BuiltNet):
         if width != 1.0:
             raise BadOption(f"{self.name}: width is {width}: it must be 1 for an encoder")
         self.encoder: Any = self.load_encoder()
-        if getattr(self.options, "layer", OUTPUT) == ALL:
+        if getattr(self.options, "layer", encoder_names.OUTPUT) == encoder_names.ALL:
             self.layers: tuple[int, ...] = self.layer_numbers()
         dim = self.state_dim() * max(len(self.layers), 1)
         return dim * (2 if getattr(self.options, "pooling", "mean") == "mean+std" else 1)
@@ -180,7 +178,7 @@ class PictureInput(StatedInput):
 
 def pool(values: Tensor, pooling: str) -> Tensor:
     """Pool over the frames: (..., frames, dim) -> (..., dim), or 2 * dim for ``mean+std``."""
-    return values.mean(dim=-2) if pooling == "mean" else mean_and_deviation(values)
+    return values.mean(dim=-2) if pooling == "mean" else layers.mean_and_deviation(values)
 
 
 def pool_layers(states: Sequence[Tensor], pooling: str) -> Tensor:
@@ -189,7 +187,7 @@ def pool_layers(states: Sequence[Tensor], pooling: str) -> Tensor:
 
 
 def named_class(
-    base: type[StatedInput], name: EncoderName, contents: Mapping[str, Any]
+    base: type[StatedInput], name: encoder_names.EncoderName, contents: Mapping[str, Any]
 ) -> type[StatedInput]:
     """Return the class of an encoder's net, with a card, after a check of the stated input."""
     kind: Any = type("NamedEncoder", (base,), {**contents, "__doc__": base.__doc__})

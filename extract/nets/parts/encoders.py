@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets.parts import encoder_inputs, hugging_face
-from mvemo.extract.nets.parts.base import FrameNet
-from mvemo.extract.nets.parts.cards import NetOptions, VideoInput
+from mvemo.extract.nets.parts import base, cards, encoder_inputs, hugging_face
 from mvemo.extract.nets.parts.encoder_inputs import PictureInput, SoundInput, pool, pool_layers
 from mvemo.extract.nets.parts.encoder_names import ALL, OUTPUT, EncoderName
 from mvemo.extract.settings import POOLINGS
@@ -39,7 +37,7 @@ def _tokens(what: str) -> Any:
 
 
 @dataclass(frozen=True)
-class LayerOptions(NetOptions):
+class LayerOptions(cards.NetOptions):
     layer: int = _layer()
     pooling: str = setting(
         "mean", "Pooling over the frames of a window: `mean` or `mean+std`.", names=POOLINGS
@@ -123,7 +121,7 @@ class WaveformEncoder(SoundInput, EncoderNet):
         return samples
 
 
-class SpectrogramEncoder(SoundInput, EncoderNet):
+class SpectrogramEncoder(EncoderNet, SoundInput):
     """Base of encoders of spectrograms of one length, which transformers computes."""
 
     Options = SoundEncoderOptions
@@ -153,9 +151,6 @@ class SpectrogramEncoder(SoundInput, EncoderNet):
         waves = [wave[np.isfinite(wave)] for wave in raw.detach().cpu().numpy()]
         values = self.extractor(waves, sampling_rate=self.input.sr)[self.values]
         return torch.from_numpy(np.stack(values).astype(np.float32)).to(raw.device)
-
-    def embed(self, x: Tensor) -> Tensor:
-        return EncoderNet.embed(self, x)
 
 
 class ClapEncoder(SpectrogramEncoder):
@@ -237,7 +232,7 @@ class WhisperEncoder(SpectrogramEncoder):
         return torch.stack(clips)
 
 
-class PictureEncoder(PictureInput, FrameNet, EncoderNet):
+class PictureEncoder(PictureInput, base.FrameNet, EncoderNet):
     """Transformer on single pictures: the encoders of CLIP and SigLIP, ViT, DINOv2."""
 
     Options = PictureEncoderOptions
@@ -265,8 +260,9 @@ class VideoEncoder(PictureInput, EncoderNet):
     options: LayerOptions
 
     @classmethod
-    def input_of(cls, options: Any) -> VideoInput:
-        return VideoInput(cls.config.get("num_frames", 16), encoder_inputs.picture_sizes(cls)[0])
+    def input_of(cls, options: Any) -> cards.VideoInput:
+        n_frames = cls.config.get("num_frames", 16)
+        return cards.VideoInput(n_frames, encoder_inputs.picture_sizes(cls)[0])
 
 
 BASES: dict[str, type[encoder_inputs.StatedInput]] = {

@@ -15,11 +15,9 @@ from torch import Tensor
 
 from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets.parts import encoder_inputs
-from mvemo.extract.nets.parts.base import FrameNet
+from mvemo.extract.nets.parts import base, encoder_inputs, encoders
 from mvemo.extract.nets.parts.encoder_inputs import PictureInput, SoundInput, StatedInput
 from mvemo.extract.nets.parts.encoder_names import ALL, OUTPUT, EncoderName
-from mvemo.extract.nets.parts.encoders import SoundEncoderOptions
 from mvemo.manifests.errors import BadOption, MissingFile
 from mvemo.manifests.plugins import code_digest
 from mvemo.manifests.text_files import read_json, read_toml
@@ -80,7 +78,7 @@ class HearEncoder(SoundInput, LibraryNet):
         return self.module.get_scene_embeddings(waves, self.encoder)
 
 
-class TimmEncoder(PictureInput, LibraryNet, FrameNet):
+class TimmEncoder(PictureInput, LibraryNet, base.FrameNet):
     """Model of timm without its classifier."""
 
     def load_encoder(self) -> Any:
@@ -98,7 +96,7 @@ class TimmEncoder(PictureInput, LibraryNet, FrameNet):
 class TorchaudioEncoder(SoundInput, LibraryNet):
     """Bundle of torchaudio: wav2vec 2.0, HuBERT or WavLM; short clips are not padded."""
 
-    Options = SoundEncoderOptions
+    Options = encoders.SoundEncoderOptions
     # Epsilon of torch.nn.functional.layer_norm, with which torchaudio normalises waveforms.
     least_variance: ClassVar[float] = 1e-5
     bundle: ClassVar[Any]
@@ -196,7 +194,7 @@ class OnnxSound(SoundInput, OnnxNet):
         return self.run(waves)
 
 
-class OnnxPictures(PictureInput, OnnxNet, FrameNet):
+class OnnxPictures(PictureInput, OnnxNet, base.FrameNet):
     def state_dim(self) -> int:
         return self.run(torch.zeros(1, 3, self.crop, self.crop)).shape[-1]
 

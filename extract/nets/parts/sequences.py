@@ -159,11 +159,6 @@ class FrameNorm(nn.Module):
         return self.norm(x)
 
 
-def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:
-    """Average (batch, channels, bands, frames) over bands and real frames; padding must be 0."""
-    return x.sum(dim=(2, 3)) / (lengths[:, None] * x.shape[2])
-
-
 def pool(x: Tensor, lengths: Tensor, kernel: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Max-pool values of at least 0 over (bands, frames); return the map and its lengths."""
     bands, frames = min(kernel[0], x.shape[2]), kernel[1]

@@ -6,9 +6,7 @@ import pytest
 import scipy.linalg
 import scipy.signal
 
-from mvemo.extract.descriptors import DescriptorSettings, describe
-from mvemo.extract.descriptors.framing import blocks
-from mvemo.extract.descriptors.spectral import power_spectrum
+from mvemo.extract.descriptors import DescriptorSettings, describe, framing, spectral
 from mvemo.extract.descriptors.voice import (
     NOISE,
     formants,
@@ -53,8 +51,8 @@ def test_rp_is_the_chain_of_scipy_and_librosa(window):
 
 def test_formants_are_the_roots_that_numpy_finds():
     settings = DescriptorSettings()
-    frames = next(blocks(music(), settings, np.arange(5)))
-    power = power_spectrum(frames.values, settings)
+    frames = next(framing.blocks(music(), settings, np.arange(5)))
+    power = spectral.power_spectrum(frames.values, settings)
     found = formants(power, settings)
     top = int(5500 * 2048 / SR)
     rate = 2 * top * SR / 2048

@@ -6,10 +6,8 @@ import soundfile
 from media_samples import decode, sine
 
 from mvemo.extract import decode_clip, mapped_files
-from mvemo.extract.media import audio
-from mvemo.extract.media.reading import probe_seconds
+from mvemo.extract.media import audio, reading
 from mvemo.extract.store import folders
-from mvemo.extract.store.folders import map_array, write_array
 
 SR = 48000
 
@@ -28,7 +26,7 @@ def test_chained_parts_are_read_one_after_the_other(tmp_path, suffix, kind, subt
     whole = decode(joined, sample_rates=(SR,))
     assert np.array_equal(whole.waveforms[SR], alone)
     assert set(whole.problems) == {"video"}
-    assert probe_seconds(joined) == 3.0
+    assert reading.probe_seconds(joined) == 3.0
     part = decode(joined, sample_rates=(SR,), start=0.9, duration=1.0)
     assert np.array_equal(part.waveforms[SR], alone[round(0.9 * SR) : round(1.9 * SR)])
 
@@ -96,12 +94,12 @@ def test_mapped_arrays_are_written_in_parts_and_let_go(tmp_path, monkeypatch):
     values = np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
     np.save(tmp_path / "plain.npy", values)
     mapped = np.load(tmp_path / "plain.npy", mmap_mode="r")
-    write_array(tmp_path / "a.npy", mapped)
-    write_array(tmp_path / "b.npy", values)
+    folders.write_array(tmp_path / "a.npy", mapped)
+    folders.write_array(tmp_path / "b.npy", values)
     assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
     # NumPy's own file, and the checksum behind it.
     assert (tmp_path / "a.npy").read_bytes().startswith((tmp_path / "plain.npy").read_bytes())
-    found = map_array(tmp_path / "a.npy", np.float32, (None, 3))
+    found = folders.map_array(tmp_path / "a.npy", np.float32, (None, 3))
     assert found is not None
     mapped_files.release(found)
     np.testing.assert_array_equal(found, values)

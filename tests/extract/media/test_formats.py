@@ -10,10 +10,8 @@ import soundfile
 from media_samples import decode, film, grey, sine
 
 from mvemo.extract.errors import BadMedia, MediaUnavailable
-from mvemo.extract.media import audio, packets, sound_files
-from mvemo.extract.media.formats import is_cut_off
+from mvemo.extract.media import audio, formats, packets, request, sound_files
 from mvemo.extract.media.reading import decode_clip, probe_seconds
-from mvemo.extract.media.request import NO_VIDEO
 
 
 def second(path, frames=25, **options):
@@ -130,13 +128,13 @@ def test_a_recording_of_a_broadcast_may_end_anywhere(tmp_path):
     frames = [np.random.default_rng(i).integers(0, 255, (64, 80, 3), np.uint8) for i in range(25)]
     path = second(tmp_path / "a.ts", frames=frames)
     data = path.read_bytes()
-    assert not is_cut_off(path, "mpegts")
+    assert not formats.is_cut_off(path, "mpegts")
     pictures = next(at for at in range(0, len(data), 188) if data[at + 1 : at + 3] == b"\x41\x00")
     inside = data[: pictures + 3 * 188]
     path.write_bytes(inside)
-    assert is_cut_off(path, "mpegts")
+    assert formats.is_cut_off(path, "mpegts")
     path.write_bytes(inside[3 * 188 :])
-    assert not is_cut_off(path, "mpegts")
+    assert not formats.is_cut_off(path, "mpegts")
 
 
 @pytest.mark.parametrize("ending", ["aac", "ac3", "eac3"])
@@ -150,9 +148,9 @@ def test_a_raw_stream_ends_with_a_frame(tmp_path, ending, sr):
     assert "cut off" in problems(path)["audio"]
     # Recorded from within a broadcast.
     path.write_bytes(data[5 : len(data) // 2 + 3])
-    assert not is_cut_off(path, ending)
+    assert not formats.is_cut_off(path, ending)
     path.write_bytes(data + b"TAG" + bytes(125))
-    assert not is_cut_off(path, ending)
+    assert not formats.is_cut_off(path, ending)
 
 
 def test_sound_with_gaps_is_not_whole(tmp_path):
@@ -225,7 +223,7 @@ def test_whatever_a_decoder_raises_is_ours(tmp_path, monkeypatch, error, kind):
         ("f_index11.mp4", "codec is unknown"),
         # FFmpeg 8 finds the codec, but not all frames.
         ("f_ts2.ts", "codec is unknown|cut off: only"),
-        ("flac_unknown.flac", NO_VIDEO.reason),
+        ("flac_unknown.flac", request.NO_VIDEO.reason),
         ("gap100h.mkv", "the sound's time stamps jump from 1.0 to 360000 s"),
         ("gap1e7.mkv", "the sound's time stamps jump from 1.0 to 10000000 s"),
     ],

@@ -9,9 +9,8 @@ import pytest
 import soundfile
 from media_samples import decode, film, grey, index_of, sine, write_media
 
-from mvemo.extract.media.audio import SoundCollector
+from mvemo.extract.media import audio, reading
 from mvemo.extract.media.packets import Packets
-from mvemo.extract.media.reading import probe_seconds
 
 
 def test_pictures_do_not_depend_on_threads(tmp_path):
@@ -40,7 +39,7 @@ def test_joined_recordings_are_read_one_after_the_other(tmp_path, suffix, option
     decoded = decode(joined, n_frames=10, sizes=(16,))
     assert decoded.problems == {}
     assert decoded.seconds == pytest.approx(2.0, abs=0.1)
-    assert probe_seconds(joined) == pytest.approx(decoded.seconds, abs=0.03)
+    assert reading.probe_seconds(joined) == pytest.approx(decoded.seconds, abs=0.03)
     shown = [index_of(frame) for frame in decoded.frames[16]]
     assert set(shown[:5]) <= set(range(5))
     assert set(shown[5:]) <= set(range(10, 15))
@@ -92,7 +91,7 @@ def test_stretches_of_raw_sound_lie_where_they_are(tmp_path, codec):
     whole = decode(path, sample_rates=(44100,)).waveforms[44100]
     late = decode(path, sample_rates=(44100,), start=5.0).waveforms[44100]
     assert np.array_equal(late, whole[5 * 44100 :])
-    assert probe_seconds(path) == pytest.approx(len(whole) / 44100)
+    assert reading.probe_seconds(path) == pytest.approx(len(whole) / 44100)
 
 
 def test_mp3_before_a_stretch_is_not_decoded(tmp_path, monkeypatch):
@@ -100,9 +99,11 @@ def test_mp3_before_a_stretch_is_not_decoded(tmp_path, monkeypatch):
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 6 * 44100), 44100)
     whole = decode(path, sample_rates=(44100,)).waveforms[44100]
     places = []
-    collect = SoundCollector.add
+    collect = audio.SoundCollector.add
     monkeypatch.setattr(
-        SoundCollector, "add", lambda self, f: places.extend(w for w, _ in f) or collect(self, f)
+        audio.SoundCollector,
+        "add",
+        lambda self, f: places.extend(w for w, _ in f) or collect(self, f),
     )
     late = decode(path, sample_rates=(44100,), start=5.0).waveforms[44100]
     assert np.array_equal(late, whole[5 * 44100 :])

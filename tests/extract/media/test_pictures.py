@@ -9,10 +9,8 @@ from av.stream import Disposition
 from media_samples import MS, decode, film, grey, index_of, sine, write_media
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media import packets
-from mvemo.extract.media.packets import PacketTimes
+from mvemo.extract.media import packets, reading
 from mvemo.extract.media.pictures import SquareScaler
-from mvemo.extract.media.reading import probe_seconds
 
 # Milliseconds from which on the pictures of a slide show are shown, and which of 12 spread frames
 # show which picture.
@@ -65,7 +63,7 @@ def test_slide_shows_end_with_their_sound(tmp_path, form, times, bframes):
 def test_silent_slide_shows_are_as_long_as_the_file_states(tmp_path, suffix):
     stamps, shown = SLIDES["three"]
     path = write_media(tmp_path / f"a{suffix}", frames=[grey(i) for i in range(3)], times_ms=stamps)
-    assert probe_seconds(path) == pytest.approx(60.0, abs=0.1)
+    assert reading.probe_seconds(path) == pytest.approx(60.0, abs=0.1)
     decoded = decode(path, n_frames=12, sizes=(16,))
     assert decoded.seconds == pytest.approx(60.0, abs=0.1)
     assert [index_of(frame) for frame in decoded.frames[16]] == shown
@@ -107,7 +105,7 @@ def until(end):
     ],
 )
 def test_end_of_the_last_frame(frames, ends, sound, end):
-    times = PacketTimes(frames, 0.01, 0.0, (), ends, sound)
+    times = packets.PacketTimes(frames, 0.01, 0.0, (), ends, sound)
     assert times.end == pytest.approx(end)
 
 
@@ -162,13 +160,13 @@ def test_a_recording_that_goes_on_in_other_tracks(tmp_path, parts):
     decoded = decode(joined, n_frames=2, sizes=(16,))
     if parts[0] == parts[1]:
         assert decoded.problems == {}
-        assert probe_seconds(joined) == pytest.approx(4.0, abs=0.1)
+        assert reading.probe_seconds(joined) == pytest.approx(4.0, abs=0.1)
         return
     assert set(decoded.problems) == {"audio", "video"}
     for modality in decoded.problems.values():
         assert "a recording with other tracks follows" in str(modality)
     with pytest.raises(BadMedia, match=r"only the first 5.% of the file"):
-        probe_seconds(joined)
+        reading.probe_seconds(joined)
     # A part of the first recording is whole.
     assert decode(joined, n_frames=2, sizes=(16,), duration=1.5).problems == {}
 

@@ -9,9 +9,7 @@ import soundfile
 from media_samples import decode, sine, write_media
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media.formats import mp3_seconds
-from mvemo.extract.media.reading import probe_seconds
-from mvemo.extract.media.sound_files import write_sound
+from mvemo.extract.media import formats, reading, sound_files
 
 SR = 48000
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 2 * SR)).astype(np.float32)
@@ -81,7 +79,7 @@ def check_sound(path, waveform):
     decoded = decode(path, sizes=())
     assert decoded.problems == {}
     assert np.array_equal(decoded.waveforms[16000], waveform)
-    assert probe_seconds(path) == pytest.approx(len(waveform) / 16000, abs=1e-3)
+    assert reading.probe_seconds(path) == pytest.approx(len(waveform) / 16000, abs=1e-3)
     part = decode(path, sizes=(), start=0.5, duration=0.5).waveforms[16000]
     assert np.corrcoef(part, waveform[8000:16000])[0, 1] > 0.999
 
@@ -139,7 +137,7 @@ def test_mp3_files_with_tags_are_whole_and_halves_are_not(tmp_path, sr, channels
     path, sound = tmp_path / "a.mp3", mp3(sr, channels)
     for after in (ID3V1, APE, APE + ID3V1, LYRICS + ID3V1, ID3V2):
         path.write_bytes(ID3V2 + sound + after)
-        assert mp3_seconds(path) == pytest.approx(4.0, abs=0.25)
+        assert formats.mp3_seconds(path) == pytest.approx(4.0, abs=0.25)
         decoded = decode(path, sizes=())
         assert (decoded.problems, decoded.seconds) == ({}, pytest.approx(4.0, abs=0.25))
         path.write_bytes(ID3V2 + sound[: len(sound) // 2] + after)
@@ -163,7 +161,7 @@ def test_the_length_of_fraunhofers_header(tmp_path):
     header = frames[:4] + bytes(32) + b"VBRI\0\1\0\0\0\x4b" + bytes(4) + n_frames
     size = 144 * 128_000 // 44_100  # bytes of a frame
     path.write_bytes(header.ljust(size, b"\0") + frames)
-    assert mp3_seconds(path) == pytest.approx(154 * 1152 / 44100)
+    assert formats.mp3_seconds(path) == pytest.approx(154 * 1152 / 44100)
     assert decode(path, sizes=()).problems == {}
     path.write_bytes(header.ljust(size, b"\0") + frames[: len(frames) // 2] + APE)
     assert "cut off: only" in decode(path, sizes=()).problems["audio"].reason
@@ -181,11 +179,11 @@ def test_tags_behind_other_files(tmp_path, name):
         path.write_bytes(whole + after)
         decoded = decode(path, sizes=())
         assert (decoded.problems, decoded.seconds) == ({}, pytest.approx(4.0, abs=0.1))
-        assert probe_seconds(path) == pytest.approx(4.0, abs=0.1)
+        assert reading.probe_seconds(path) == pytest.approx(4.0, abs=0.1)
 
 
 def test_minutes_of_vorbis_are_written():
     content = io.BytesIO()
-    write_sound(content, np.tile(NOISE[0], 60), SR, format="OGG", subtype="VORBIS")
+    sound_files.write_sound(content, np.tile(NOISE[0], 60), SR, format="OGG", subtype="VORBIS")
     content.seek(0)
     assert soundfile.info(content).frames == 120 * SR

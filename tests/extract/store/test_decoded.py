@@ -16,9 +16,8 @@ from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
 from mvemo.extract.mapped_files import file_mapping
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import NO_VIDEO, FrameSampling, MediaProblem
+from mvemo.extract.store import contents, decoding, folders
 from mvemo.extract.store import decoded as store_module
-from mvemo.extract.store import decoding, folders
-from mvemo.extract.store.contents import content_of
 from mvemo.extract.store.decoded import (
     DecodedStore,
     DecodeSettings,
@@ -26,7 +25,6 @@ from mvemo.extract.store.decoded import (
     decode_many,
     describe_many,
 )
-from mvemo.extract.store.decoding import decode_job
 from mvemo.extract.store.folders import (
     DecodeJob,
     DecodeRequest,
@@ -36,8 +34,7 @@ from mvemo.extract.store.folders import (
     stamp_of,
     write_array,
 )
-from mvemo.extract.workers.pool import run_calls
-from mvemo.extract.workers.process import Call, CallResult, ClipLimits, resolve
+from mvemo.extract.workers import pool, process
 from mvemo.manifests.errors import MvemoError
 
 SMALL = FrameSampling(n_frames=4, size=16)
@@ -63,7 +60,7 @@ def calls(monkeypatch):
 
     def counted(calls, *, workers):
         requests.extend(call.arguments[2] for call in calls)
-        return run_calls(calls, workers=workers)
+        return pool.run_calls(calls, workers=workers)
 
     monkeypatch.setattr(store_module, "run_calls", counted)
     return requests
@@ -75,7 +72,7 @@ def job(path, clip_id="one", **stretch):
 
 
 def stamped(path, clip_id="one"):
-    content = content_of(path)
+    content = contents.content_of(path)
     return DecodeJob(clip_id, path, content.digest, stamp=content.stamp)
 
 
@@ -191,7 +188,7 @@ def test_a_full_disk(tmp_path, clip, monkeypatch):
         patch.setattr(folders, "_parts", Mock(side_effect=OSError(28, "No space left on device")))
         with pytest.raises(MvemoError, match="No space left on device") as caught:
             # What a worker does, in this process.
-            decode_job(job(clip), tmp_path / "store" / "clip", REQUEST, 1)
+            decoding.decode_job(job(clip), tmp_path / "store" / "clip", REQUEST, 1)
     assert "\n" not in str(caught.value)
     assert not [p for p in (tmp_path / "store").rglob("*") if p.is_file()]
     assert decode(tmp_path / "store", job(clip))[1] == {"one": {}}
@@ -226,15 +223,15 @@ def test_a_clip_that_ends_its_worker_costs_itself(tmp_path, monkeypatch):
     def failing(calls, *, workers):
         for index, call in enumerate(calls):
             error = errors.get(call.arguments[0].clip_id)
-            value = None if error else resolve(call.function)(*call.arguments)
-            yield CallResult(index, value, error)
+            value = None if error else process.resolve(call.function)(*call.arguments)
+            yield process.CallResult(index, value, error)
 
     monkeypatch.setattr(store_module, "run_calls", failing)
     jobs = []
     for i, name in enumerate(("first", *errors, "last")):
         soundfile.write(tmp_path / f"{name}.wav", sine(0.5, 8000, 100.0 + i)[0], 8000)
         jobs.append(stamped(tmp_path / f"{name}.wav", name))
-    settings = DecodeSettings(1, ClipLimits(memory=0.25))
+    settings = DecodeSettings(1, process.ClipLimits(memory=0.25))
     store, found = reasons(tmp_path / "store", *jobs, settings=settings)
     assert found == {
         **{"first": "", "last": "", "crash": "the decoder crashed", "hang": "it took longer"},
@@ -252,8 +249,8 @@ def test_a_clip_that_ends_its_worker_costs_itself(tmp_path, monkeypatch):
 
 def test_workers_import_no_torch(tmp_path, song):
     reasons(tmp_path / "store", stamped(song))
-    loaded = Call("builtins:eval", ("sorted(__import__('sys').modules)",))
-    (outcome,) = run_calls([loaded], workers=1)
+    loaded = process.Call("builtins:eval", ("sorted(__import__('sys').modules)",))
+    (outcome,) = pool.run_calls([loaded], workers=1)
     assert "av" in outcome.result()
     assert not {"torch", "h5py", "sklearn", "librosa"} & set(outcome.result())
 
@@ -280,13 +277,13 @@ def test_a_file_that_changes_is_noticed(tmp_path, song, when, monkeypatch):
     else:
         monkeypatch.setattr(decoding, "decode_clip", slow)
     folder = tmp_path / "store"
-    problems = decode_job(one, folder, SOUND, 1)
+    problems = decoding.decode_job(one, folder, SOUND, 1)
     assert problems["audio"].passing
     assert re.search(r"changed (after|while)", problems["audio"].reason)
     # Neither its sound nor its problem is kept.
     assert not folder.exists()
     monkeypatch.undo()
-    assert decode_job(stamped(song), folder, SOUND, 1) == {}
+    assert decoding.decode_job(stamped(song), folder, SOUND, 1) == {}
 
 
 def test_the_same_bytes_in_a_new_file_are_no_change(tmp_path, song):
@@ -318,10 +315,7 @@ def test_a_remembered_failure_has_its_time_and_versions(tmp_path, monkeypatch):
     assert not read_problems(store.folder_of("one"))
 
 
-def test_empty_arrays_are_neither_written_nor_read(tmp_path):
-    with pytest.raises(ValueError, match=r"shape \(0, 4\) is empty"):
-        write_array(tmp_path / "a.npy", np.zeros((0, 4), np.float32))
-    assert list(tmp_path.iterdir()) == []
+def test_empty_arrays_are_not_read(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((0, 4), np.float32))
     assert map_array(tmp_path / "a.npy", np.float32, (None, 4)) is None
 
@@ -348,9 +342,9 @@ def test_a_setting_that_one_descriptor_depends_on_computes_no_other(tmp_path, mo
     def here(calls, *, workers):
         for index, call in enumerate(calls):
             asked.append(set(call.arguments[3]))
-            problem = resolve(call.function)(*call.arguments)
+            problem = process.resolve(call.function)(*call.arguments)
             assert not problem
-            yield CallResult(index, problem)
+            yield process.CallResult(index, problem)
 
     monkeypatch.setattr(store_module, "run_calls", here)
     decoded = DecodedStore(tmp_path, DecodeRequest((8000,)))

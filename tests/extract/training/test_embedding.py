@@ -10,9 +10,7 @@ from toy_net import embedded
 
 from mvemo.extract.nets import AudioInput, SequenceInput, build_net
 from mvemo.extract.settings import NetSettings, RunSettings, ViewSettings
-from mvemo.extract.training.data import RawBatches
-from mvemo.extract.training.embedding import FrozenNets, chunk_rows, embed_rows
-from mvemo.extract.training.protocols import frozen_net
+from mvemo.extract.training import data, embedding, protocols
 from mvemo.manifests.errors import BadOption, MissingFile, MvemoError
 
 CPU = torch.device("cpu")
@@ -21,7 +19,7 @@ CPU = torch.device("cpu")
 def waves_of(lengths, views=1):
     """Clip i has the value i throughout; a window has 10 samples."""
     waves = [np.full(length, row, np.float32) for row, length in enumerate(lengths)]
-    return RawBatches(waves.__getitem__, AudioInput(10, 1.0), ViewSettings(views))
+    return data.RawBatches(waves.__getitem__, AudioInput(10, 1.0), ViewSettings(views))
 
 
 class Telling(torch.nn.Module):
@@ -49,13 +47,13 @@ def test_a_run_that_goes_on_embeds_as_one_that_was_not_cut_off(views, left):
 
 def test_the_clips_of_a_shard_fill_batches():
     # As many batches as the most crowded place needs, not one for each four rows of the whole.
-    assert chunk_rows([38, 3, 1, 6, 21, 20], 4) == [[38, 3, 1, 20], [6, 21]]
+    assert embedding.chunk_rows([38, 3, 1, 6, 21, 20], 4) == [[38, 3, 1, 20], [6, 21]]
 
 
 def test_clips_with_ends_are_embedded_alone():
     # A net that packs sequences works on what is as long as they are, at each step.
     sequences = [np.ones((3 + row, 1), np.float32) for row in range(5)]
-    reader = RawBatches(sequences.__getitem__, SequenceInput(("mel",), 9), ViewSettings())
+    reader = data.RawBatches(sequences.__getitem__, SequenceInput(("mel",), 9), ViewSettings())
     found = embedded(Telling(), reader, [0, 1, 4])
     assert [vector[2] for vector in found.values()] == [1, 1, 1]
 
@@ -65,8 +63,8 @@ def test_the_values_are_those_of_plain_batches():
     net = build_net("music1d", 2, width=0.05, seconds=0.5)
     rng = np.random.default_rng(0)
     waves = rng.uniform(-1, 1, (5, 8000)).astype(np.float32)
-    reader = RawBatches(lambda row: waves[row], net.input)
-    plain = embed_rows(net, reader, range(5), batch_size=2, device=CPU)
+    reader = data.RawBatches(lambda row: waves[row], net.input)
+    plain = embedding.embed_rows(net, reader, range(5), batch_size=2, device=CPU)
     expected = np.concatenate([values for _, values in plain])
     found = embedded(net, reader, [0, 3, 4], size=2)
     assert np.allclose([found[row] for row in (0, 3, 4)], expected[[0, 3, 4]], atol=1e-6)
@@ -114,14 +112,14 @@ def settings(tmp_path):
 
 
 def test_a_changed_file_or_setting_is_another_net(settings):
-    nets = FrozenNets()
+    nets = embedding.FrozenNets()
 
     def get(settings):
         return nets.get(settings, 2, FROZEN_RUN)
 
     assert get(settings) is get(settings)
     first = get(settings).spec
-    assert first == frozen_net(settings, 2, FROZEN_RUN).spec
+    assert first == protocols.frozen_net(settings, 2, FROZEN_RUN).spec
     slower = replace(settings, options={**FROZEN_OPTIONS, "n_frames": 16})
     assert get(slower).spec.params != first.params
     file = Path(settings.weights)
@@ -134,4 +132,4 @@ def test_a_changed_file_or_setting_is_another_net(settings):
 
 def test_a_net_without_weights_is_refused(settings):
     with pytest.raises(BadOption, match="i3d: the frozen protocol needs pretrained weights"):
-        FrozenNets().get(replace(settings, weights=""), 2, FROZEN_RUN)
+        embedding.FrozenNets().get(replace(settings, weights=""), 2, FROZEN_RUN)

@@ -11,10 +11,8 @@ from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import NETS, build_net
 from mvemo.extract.nets.parts.sequences import empty_input
 from mvemo.extract.settings import TrainSettings
+from mvemo.extract.training import devices, embedding, steps
 from mvemo.extract.training.data import RawBatches, batches_for
-from mvemo.extract.training.devices import place
-from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.training.steps import TrainingJob, set_determinism
 from mvemo.extract.training.trainer import Trainer
 from mvemo.manifests.errors import MvemoError
 from mvemo.pipeline.settings_files import load_settings
@@ -68,7 +66,7 @@ def clips_of(net):
 def embed(net, device, precision="float32"):
     net, clips = net.to(device), clips_of(net)
     reader = RawBatches(lambda row: clips[row], net.input)
-    batches = embed_rows(
+    batches = embedding.embed_rows(
         net, reader, range(N_CLIPS), batch_size=4, device=device, precision=precision
     )
     return np.concatenate([values for _, values in batches])
@@ -92,10 +90,10 @@ def test_steps_are_those_of_the_processor(name):
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         net.prepare = lambda raw, prepare=net.prepare: prepare(raw.float()).double()
-        net, clips = place(net, device), clips_of(net)
+        net, clips = devices.place(net, device), clips_of(net)
         rows, labels = list(range(N_CLIPS)), np.arange(N_CLIPS) % 6
         settings = replace(SGD, lr=0.01, epochs=1, batch_size=N_CLIPS)
-        job = TrainingJob(name, labels, "multiclass", rows, (), settings, seed=0)
+        job = steps.TrainingJob(name, labels, "multiclass", rows, (), settings, seed=0)
         reader = RawBatches(lambda row, clips=clips: clips[row], net.input)
         trainer = Trainer(net, batches_for(reader, rows, device), job)
         losses = trainer.train_batches([rows] * 2, 0)
@@ -125,14 +123,14 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(tmp_path, optimize
         torch.manual_seed(0)
         return Toy(3).cuda()
 
-    set_determinism(True)
+    steps.set_determinism(True)
     try:
         whole, _ = tuned(tmp_path, "whole", settings, net=net())
         with pytest.raises(KeyboardInterrupt):
             tuned(tmp_path, "cut", settings, net=net(), on_epoch=stop)
         resumed, _ = tuned(tmp_path, "cut", settings, net=net())
     finally:
-        set_determinism(False)
+        steps.set_determinism(False)
     assert same(whole, resumed)
 
 
@@ -143,7 +141,9 @@ def test_a_compiled_step_is_an_eager_one():
         waves, labels = problem()
         reader = RawBatches(lambda row, waves=waves: waves[row], net.input)
         rows = list(range(24))
-        job = TrainingJob("toy", labels, "multiclass", rows, (), SGD, seed=0, compiled=compiled)
+        job = steps.TrainingJob(
+            "toy", labels, "multiclass", rows, (), SGD, seed=0, compiled=compiled
+        )
         losses.append(Trainer(net, batches_for(reader, rows, CUDA), job).train_batches([rows], 0))
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
@@ -179,10 +179,10 @@ def test_windows_that_do_not_fit_are_embedded_in_smaller_batches(little_memory):
     reader = RawBatches(lambda row: clips[row], net.input)
     options = {"batch_size": 32, "device": CUDA}
     torch.cuda.reset_peak_memory_stats()
-    (_, expected), *_ = embed_rows(net, reader, range(32), **options)
+    (_, expected), *_ = embedding.embed_rows(net, reader, range(32), **options)
     needed = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
     little_memory(int(0.6 * needed))
-    found = [values for _, values in embed_rows(net, reader, range(32), **options)]
+    found = [values for _, values in embedding.embed_rows(net, reader, range(32), **options)]
     np.testing.assert_allclose(np.concatenate(found), expected, rtol=1e-3, atol=1e-4)
 
 

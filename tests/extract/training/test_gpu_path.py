@@ -17,9 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.parts.cards import VideoInput
 from mvemo.extract.settings import RecipeSettings
-from mvemo.extract.training.data import RawBatches, ResidentBatches
-from mvemo.extract.training.devices import place
-from mvemo.extract.training.steps import TrainingJob
+from mvemo.extract.training import data, devices, steps
 from mvemo.extract.training.trainer import Trainer
 from mvemo.pipeline.settings_files import load_settings
 
@@ -60,10 +58,12 @@ def trainer_of(net, plan):
     taken, clip = net.input, np.zeros(0, np.float32)
     if isinstance(taken, VideoInput):
         clip = np.zeros((taken.n_frames, taken.size, taken.size, 3), np.uint8)
-    batches = ResidentBatches(RawBatches(lambda row: clip, taken), range(N_CLIPS), META)
+    batches = data.ResidentBatches(data.RawBatches(lambda row: clip, taken), range(N_CLIPS), META)
     settings = replace(plan.train, epochs=1, iterations=0, patience=0, batch_size=N_CLIPS)
     labels = np.arange(N_CLIPS) % 6
-    job = TrainingJob(plan.name, labels, "multiclass", range(N_CLIPS), (), settings, 0, "bf16")
+    job = steps.TrainingJob(
+        plan.name, labels, "multiclass", range(N_CLIPS), (), settings, 0, "bf16"
+    )
     return Trainer(net, batches, job)
 
 
@@ -75,9 +75,9 @@ def test_training_on_a_gpu_waits_for_it_once_an_epoch(name, recipe, monkeypatch)
         recipe = replace(load_settings("best").nets["i3d"].train.recipe, mixup=0.2)
     plan = replace(plan, train=replace(plan.train, patience=0, recipe=recipe))
     # The one look at the losses, when the epoch is over; and there is no mixed precision on it.
-    monkeypatch.setattr("mvemo.extract.training.trainer.to_floats", lambda losses: losses)
+    monkeypatch.setattr("mvemo.extract.training.steps.to_floats", lambda losses: losses)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    net = place(build_net(name, 6, width=0.1, **plan.options), torch.device("cpu"))
+    net = devices.place(build_net(name, 6, width=0.1, **plan.options), torch.device("cpu"))
     trainer = trainer_of(net, plan)
     groups = [list(range(N_CLIPS))] * 3
     with Watch() as watch:

@@ -53,7 +53,7 @@ def seen(monkeypatch):
         seen.val.append(list(job.val_rows))
         return {"epoch": [1.0]}
 
-    monkeypatch.setattr(protocols, "fine_tune", fine_tune)
+    monkeypatch.setattr(protocols.trainer, "fine_tune", fine_tune)
     return seen
 
 

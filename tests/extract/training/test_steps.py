@@ -28,9 +28,9 @@ def small_memory(limit):
 def test_a_batch_in_parts_gives_the_step_of_the_whole(tmp_path, monkeypatch, measured):
     whole, curve = tuned(tmp_path, "whole", SETTINGS, net=Plain())
     if measured:  # and divided beforehand
-        steps = "mvemo.extract.training.steps"
-        monkeypatch.setattr(f"{steps}.saved_bytes", lambda net, raw: len(raw) * 100)
-        monkeypatch.setattr(f"{steps}.available_memory", lambda: 12 * 150 // 3)
+        devices = "mvemo.extract.training.devices"
+        monkeypatch.setattr(f"{devices}.saved_bytes", lambda net, raw: len(raw) * 100)
+        monkeypatch.setattr(f"{devices}.available_memory", lambda: 12 * 150 // 3)
     else:
         monkeypatch.setattr(NetLoss, "forward", small_memory(4))
     with pytest.warns(UserWarning, match="batch of 12 clips does not fit") as warned:

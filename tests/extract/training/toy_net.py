@@ -5,10 +5,8 @@ import torch
 from torch import nn
 
 from mvemo.extract.nets import AudioInput, Net
+from mvemo.extract.training import embedding, steps, trainer
 from mvemo.extract.training.data import RawBatches
-from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.training.steps import TrainingJob
-from mvemo.extract.training.trainer import JobFolder, fine_tune
 
 CPU = torch.device("cpu")
 
@@ -63,12 +61,12 @@ def tuned(
     if net is None:
         torch.manual_seed(0)
         net = Toy(3)
-    folder = JobFolder(tmp_path, label, "d" * 64)
+    folder = trainer.JobFolder(tmp_path, label, "d" * 64)
     folder.begin({})
     rows, val_rows = list(range(n)), list(val_rows)
-    job = TrainingJob("toy@all", labels, "multiclass", rows, val_rows, settings, seed)
+    job = steps.TrainingJob("toy@all", labels, "multiclass", rows, val_rows, settings, seed)
     batches = RawBatches(lambda row: waves[row], net.input)
-    return net, fine_tune(net, batches, job, folder, on_epoch=on_epoch)
+    return net, trainer.fine_tune(net, batches, job, folder, on_epoch=on_epoch)
 
 
 def same(a, b):
@@ -77,5 +75,7 @@ def same(a, b):
 
 def embedded(net, reader, rows, size=4, device=CPU):
     """Vectors of rows by row, embedded independently of each other."""
-    batches = embed_rows(net, reader, rows, batch_size=size, device=device, independent=True)
+    batches = embedding.embed_rows(
+        net, reader, rows, batch_size=size, device=device, independent=True
+    )
     return {row: vector for rows, values in batches for row, vector in zip(rows, values)}  # noqa: B905
