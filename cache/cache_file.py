@@ -30,8 +30,6 @@ from mvemo.manifests.files import Stamp, shown, stamp_of
 
 T = TypeVar("T")
 
-# Rows whose numbers differ by at most this are read together.
-GAP = 8
 # Maximum number of open files.
 MOST_OPEN = 64
 
@@ -299,28 +297,25 @@ class CacheFile:
         rows: Ints,
         use: Callable[[int, NDArray[Any]], None] = lambda *_: None,
     ) -> None:
-        """Fill `block` with vectors, or with the frames of consecutive sequences.
+        """Fill `block` with vectors, or with the frames of sequences.
 
-        Ascending rows are read together with short gaps between them. `use` is called with the
-        number of the first value that was read, and with all values of the read.
+        Consecutive rows are read together. `use` is called with the number of the first value
+        that was read, and with all values of the read.
         """
-        index, step = self.index(digest), np.diff(rows)
-        ends = [0, *(1 + np.flatnonzero((step < 1) | (step > GAP))).tolist(), len(rows)]
+        index = self.index(digest)
+        ends = [0, *(1 + np.flatnonzero(np.diff(rows) != 1)).tolist(), len(rows)]
 
         def read(values: PlainArray) -> None:
             filled = 0
             for first, end in pairwise(ends):
-                run = rows[first:end]
-                start, stop = int(index.bounds[run[0]]), int(index.bounds[run[-1] + 1])
-                whole = run[-1] - run[0] == len(run) - 1
-                part = block[filled : filled + (stop - start if whole else len(run))]
-                if whole and values.dtype == block.dtype:
+                start, stop = (int(index.bounds[i]) for i in (rows[first], rows[end - 1] + 1))
+                part = stored = block[filled : filled + stop - start]
+                if values.dtype == block.dtype:
                     values.read_into(part, start)
-                    use(start, part)
                 else:
                     stored = values.read(start, stop)
-                    part[:] = stored if whole else stored[run - run[0]]
-                    use(start, stored)
+                    part[:] = stored
+                use(start, stored)
                 filled += len(part)
 
         self._read_values(index, read)
