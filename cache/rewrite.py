@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from mvemo.cache import schema
-from mvemo.cache.cache_file import DAMAGE, CacheFile, RunningChecksum
+from mvemo.cache.cache_file import DAMAGE, CacheFile, RunningChecksum, parts_folder
 from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, finite_rows, write_index
 from mvemo.cache.spec import FeatureSpec
@@ -121,17 +121,17 @@ def _size(plan: Plan) -> int:
     return values + clips + texts + 4 * len(repr(records)) + (1 << 17)
 
 
-def rewrite(
-    target: Path, plan: Plan, temp: Path | None = None, *, drop: bool = False, kept: str = ""
-) -> list[str]:
+def rewrite(target: Path, plan: Plan, *, drop: bool = False, kept: str = "") -> list[str]:
     """Write a plan to a file atomically, and check every row.
 
     Corrupt rows raise BadCache; with `drop`, they are dropped, and a sentence each is returned.
-    `temp` is the path of the temporary file.
+    `kept` ends the message for a file that cannot be written.
     """
     dropped: list[str] = []
     ids = plan.table.clip_ids
-    # `kept` ends the message for a file that cannot be written.
+    # If the target is locked, the next writer finds what a killed one left in its folder.
+    folder = parts_folder(target)
+    temp = folder / "merged.tmp" if folder.is_dir() else None
     with replacing(target, temp, kept=kept) as temp:
         while True:
             require_room(temp, _size(plan))

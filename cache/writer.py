@@ -23,7 +23,7 @@ from mvemo.cache.spec import FeatureSpec, saw_its_fold
 from mvemo.cache.table import ClipTable, check_table
 from mvemo.cache.union import Plan
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import cause, to_json_values
+from mvemo.manifests.files import cause
 
 
 class CacheWriter(PartWriter):
@@ -163,11 +163,10 @@ class CacheWriter(PartWriter):
         sources: list[CacheFile | MemoryRows] = [*self._sources()]
         if self._memory:
             sources.append(self._frozen_memory())
-        content = self.table, sources, self._failures, dict(to_json_values(self.provenance))
+        content = self.table, sources, self._failures, self.provenance
         plan = newest_plan(*content, requested=self._specs, keep=self._is_kept)
         plan.merged = tuple(part.path.name for part in self._parts)
-        temp = self._folder / "merged.tmp"
-        for corrupt in rewrite(self.path, plan, temp, drop=True, kept=KEPT):
+        for corrupt in rewrite(self.path, plan, drop=True, kept=KEPT):
             warnings.warn(f"{corrupt} and was dropped: run again to extract it", stacklevel=2)
         self._pool.close()
         remove_parts(self.path)
@@ -234,4 +233,4 @@ def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> 
     Raise BadCache for an inconsistent table, MvemoError if the file cannot be written.
     """
     check_table(table, str(path))
-    rewrite(path, Plan(table, provenance=dict(to_json_values(provenance))))
+    rewrite(path, Plan(table, provenance=dict(provenance)))
