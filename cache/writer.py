@@ -19,7 +19,7 @@ from mvemo.cache.index import Index
 from mvemo.cache.parts import locked_cache, part_number, read_parts, remove_parts
 from mvemo.cache.rewrite import MemoryRows, newest_failures, newest_plan, rewrite
 from mvemo.cache.row_writer import KEPT, LIMITS, PartWriter, StoredRows
-from mvemo.cache.spec import FeatureSpec, saw_its_fold
+from mvemo.cache.spec import FeatureSpec, leaked_rows
 from mvemo.cache.table import ClipTable, check_table
 from mvemo.cache.union import Plan
 from mvemo.manifests.errors import MvemoError
@@ -176,9 +176,11 @@ class CacheWriter(PartWriter):
         digest = feature.spec.digest
         stale = [self._row[clip] for clip in self._stale.get(digest, ())]
         feature.drop(np.array(stale, np.int64))
-        if digest in self._withdrawn:
-            return False
-        return digest in self._specs or not saw_its_fold(feature.spec, self.table)
+        if digest in self._withdrawn or digest in self._specs:
+            return digest not in self._withdrawn
+        # Nets that saw groups of their test clips, or have no test clips, are dropped.
+        leaked = leaked_rows(feature.spec, self.table)
+        return leaked is None or (bool(leaked[0]) and not leaked[2])
 
     def __enter__(self) -> CacheWriter:
         return self
