@@ -19,13 +19,14 @@ import numpy as np
 import xxhash
 
 from mvemo.cache import schema
-from mvemo.cache.cache_file import DAMAGE, CacheFile, RunningChecksum, parts_folder
+from mvemo.cache.cache_file import CacheFile, RunningChecksum, parts_folder
 from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, finite_rows, write_index
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import ClipTable, Curves, Failure, Failures
 from mvemo.cache.union import Plan, in_order, plan_rows
 from mvemo.cache.untrusted import write_attribute
+from mvemo.manifests.array_files import DAMAGED
 from mvemo.manifests.array_types import F32, Ints
 from mvemo.manifests.files import replacing
 
@@ -266,7 +267,7 @@ def _read_block(
         read = block[rows] if adjacent else np.empty((len(clips), feature.spec.dim), np.float32)
         try:
             sources[origin[clips[0]]].fill(read, feature.spec.digest, row[clips])
-        except DAMAGE:
+        except DAMAGED:
             read[:] = np.nan
             # Other clips of the group may be readable.
             groups += np.array_split(clips, len(clips))[::-1] if len(clips) > 1 else []
